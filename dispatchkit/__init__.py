@@ -1,0 +1,99 @@
+"""Launch marketing mailings of i-Digital Direct and Altcraft: never twice, and always told what happened.
+
+Every call ends in one of four outcomes: it returns (done), or raises `RejectedError` (the provider said no and did
+nothing), `NotSentError` (not one byte left this process) or `OutcomeUnknownError` (it may have happened).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from dispatchkit._version import __version__
+
+if TYPE_CHECKING:
+    from dispatchkit import sync
+    from dispatchkit.altcraft.client import AltcraftClient
+    from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
+    from dispatchkit.altcraft.models import Attachment, Audience
+    from dispatchkit.direct.client import DirectClient
+    from dispatchkit.direct.commands import StartDispatch, StopDispatch
+    from dispatchkit.errors import (
+        AccessDeniedError,
+        AuthenticationError,
+        DispatchkitError,
+        InappropriateStatusError,
+        NotFoundError,
+        NotSentError,
+        OutcomeUnknownError,
+        RejectedError,
+        State,
+        ThrottledError,
+    )
+    from dispatchkit.fanout import FanOut, Outcome, Report
+
+__all__ = [
+    "AccessDeniedError",
+    "ActivateMailing",
+    "AltcraftClient",
+    "Attachment",
+    "Audience",
+    "AuthenticationError",
+    "DeactivateMailing",
+    "DirectClient",
+    "DispatchkitError",
+    "FanOut",
+    "InappropriateStatusError",
+    "LaunchBroadcast",
+    "NotFoundError",
+    "NotSentError",
+    "Outcome",
+    "OutcomeUnknownError",
+    "RejectedError",
+    "Report",
+    "StartDispatch",
+    "State",
+    "StopDispatch",
+    "ThrottledError",
+    "__version__",
+    "sync",
+]
+
+# Where each name lives. aiohttp takes a third of a second to import: a program that only wants to catch an error, or
+# to print a help page, does not pay for it.
+_HOMES = {
+    "dispatchkit.altcraft.client": ("AltcraftClient",),
+    "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),
+    "dispatchkit.altcraft.models": ("Attachment", "Audience"),
+    "dispatchkit.direct.client": ("DirectClient",),
+    "dispatchkit.direct.commands": ("StartDispatch", "StopDispatch"),
+    "dispatchkit.errors": (
+        "AccessDeniedError",
+        "AuthenticationError",
+        "DispatchkitError",
+        "InappropriateStatusError",
+        "NotFoundError",
+        "NotSentError",
+        "OutcomeUnknownError",
+        "RejectedError",
+        "State",
+        "ThrottledError",
+    ),
+    "dispatchkit.fanout": ("FanOut", "Outcome", "Report"),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    if name == "sync":
+        return import_module("dispatchkit.sync")
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: object = getattr(import_module(home), name)
+    globals()[name] = value  # so that the next look-up is an ordinary one
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,1 @@
+"""The machinery that performs a command truthfully. It knows no provider."""

@@ -1,0 +1,95 @@
+"""Checks that find the caller's mistake before anything is sent: they name field, value and what is allowed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+__all__ = ["JsonValue", "flag", "json_object", "non_negative", "positive_id", "seconds"]
+
+JsonValue = str | int | float | bool | Sequence["JsonValue"] | Mapping[str, "JsonValue"] | None
+
+_LARGEST_ID = 2**63 - 1
+_DEEPEST = 100
+
+
+def _integer(name: str, value: object, allowed: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be {allowed}, not {type(value).__name__} {value!r}")
+    return value
+
+
+def positive_id(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
+    """An attrs validator: a positive integer of at most 64 bits; no bool, no text."""
+    del instance
+    allowed = "a positive integer"
+    if not 0 < _integer(attribute.name, value, allowed) <= _LARGEST_ID:
+        raise ValueError(f"{attribute.name} must be {allowed} of at most 63 bits, not {value!r}")
+
+
+def non_negative(instance: object, attribute: attrs.Attribute[int | None], value: object) -> None:
+    """An attrs validator: None, or an integer from 0 up."""
+    del instance
+    allowed = "an integer from 0 up"
+    if value is not None and _integer(attribute.name, value, allowed) < 0:
+        raise ValueError(f"{attribute.name} must be {allowed}, not {value!r}")
+
+
+def flag(instance: object, attribute: attrs.Attribute[bool | None], value: object) -> None:
+    """An attrs validator: None, True or False."""
+    del instance
+    if value is not None and not isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be True or False, not {type(value).__name__} {value!r}")
+
+
+def seconds(name: str, value: float) -> float:
+    """A positive, finite number of seconds.
+
+    Raises:
+        TypeError: It is not a number.
+        ValueError: It is not positive, or not finite.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__} {value!r}")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be a positive, finite number of seconds, not {value!r}")
+    return float(value)
+
+
+def json_object(name: str, value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """A copy of a JSON object, so that a later change by the caller cannot change what a repeat sends.
+
+    Raises:
+        TypeError: It is not a mapping, or holds something that JSON has no word for.
+        ValueError: It holds NaN or an infinity, or is nested too deeply.
+    """
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} must be a JSON object (a dict with string keys), not {type(value).__name__}")
+    return _object(name, value, _DEEPEST)
+
+
+def _object(path: str, value: Mapping[str, JsonValue], depth: int) -> dict[str, JsonValue]:
+    copied: dict[str, JsonValue] = {}
+    for key, item in value.items():
+        if not isinstance(key, str):
+            raise TypeError(f"{path} must have string keys only, not {type(key).__name__} {key!r}")
+        copied[key] = _value(f"{path}.{key}", item, depth - 1)
+    return copied
+
+
+def _value(path: str, value: JsonValue, depth: int) -> JsonValue:
+    if depth <= 0:
+        raise ValueError(f"{path.partition('.')[0]} must be nested at most {_DEEPEST} deep (does it hold itself?)")
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{path} must be a number that JSON can say, not {value!r}")
+        return value
+    if isinstance(value, Mapping):
+        return _object(path, value, depth)
+    if isinstance(value, list | tuple):
+        return [_value(f"{path}[{index}]", item, depth - 1) for index, item in enumerate(value)]
+    raise TypeError(f"{path} must be a JSON value, not {type(value).__name__}")

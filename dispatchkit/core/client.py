@@ -1,0 +1,106 @@
+"""`Client`: what every provider's client is made of. `perform` is the one way from a command to its outcome."""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+from types import TracebackType
+from typing import ClassVar, Generic, Never, Self, TypeVar
+
+from dispatchkit.core.call import Call
+from dispatchkit.core.check import seconds
+from dispatchkit.core.command import Command
+from dispatchkit.core.transport import Transport, origin
+
+__all__ = ["ATTEMPT_TIMEOUT", "CONNECT_TIMEOUT", "TIMEOUT", "Client"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+TIMEOUT = 240.0
+"""Seconds a whole call may take, unless the client or the call says otherwise."""
+
+ATTEMPT_TIMEOUT = 70.0
+"""Seconds one attempt may take. Direct's vendor advises 70 s: under load an answer takes far longer than usual."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds to open a connection."""
+
+
+class Client(Generic[W]):
+    """What every provider's client is made of. ``W`` is the provider's wire: its token and its format."""
+
+    _speaks: ClassVar[type[Command[Never, object]]]
+    """The commands that this provider understands."""
+
+    def __init__(
+        self,
+        base_url: str,
+        wire: W,
+        *,
+        timeout: float,
+        attempt_timeout: float,
+        insecure: bool,
+        proxy: str | None,
+        ssl: ssl_module.SSLContext | bool,
+    ) -> None:
+        self._wire = wire
+        self._timeout = seconds("timeout", timeout)
+        self._attempt_timeout = seconds("attempt_timeout", attempt_timeout)
+        self._origin = origin(base_url, insecure=insecure)
+        self._transport = Transport(self._origin, connect_timeout=CONNECT_TIMEOUT, proxy=proxy, ssl=ssl)
+        self._closed = False
+
+    async def perform(self, command: Command[W, R], *, timeout: float | None = None) -> R:
+        """Perform a command and return its result.
+
+        Args:
+            command: What to do.
+            timeout: Seconds for the whole call; None takes the client's.
+
+        Raises:
+            RejectedError: The provider said no and did nothing.
+            NotSentError: Not one byte of the request left this process.
+            OutcomeUnknownError: It may have happened.
+            ValueError: The command cannot be sent as it is.
+            TypeError: The command is another provider's.
+            RuntimeError: The client is closed.
+        """
+        return await self.call(command, timeout=timeout).run()
+
+    def call(self, command: Command[W, R], *, timeout: float | None = None) -> Call[W, R]:
+        """Prepare a call without sending anything: ``await call.run()`` does what `perform` does.
+
+        Its ``request`` is what will be sent; its ``attempts`` can be read even if it is cancelled.
+
+        Raises:
+            ValueError: The command cannot be sent as it is.
+            TypeError: The command is another provider's.
+            RuntimeError: The client is closed.
+        """
+        if self._closed:
+            raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
+        if not isinstance(command, self._speaks):
+            raise TypeError(f"command must be a {self._speaks.__name__}, not {type(command).__name__}")
+        return Call(
+            command,
+            self._wire,
+            self._transport,
+            timeout=self._timeout if timeout is None else seconds("timeout", timeout),
+            attempt_timeout=self._attempt_timeout,
+        )
+
+    async def close(self) -> None:
+        """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
+        self._closed = True
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({str(self._origin)!r})"

@@ -1,0 +1,132 @@
+"""A command: one request to a provider, as a value.
+
+It says what to send, what an answer means, and how an unclear outcome is settled. It does no I/O: a test needs no
+server, a ledger can store it, another machine can run it. `Client.perform` is what drives it.
+"""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import ClassVar, Generic, Protocol, TypeVar, cast
+
+import attrs
+
+__all__ = ["Answer", "Command", "Probe", "Request", "Settlement", "UnreadableAnswerError", "Verdict"]
+
+P = TypeVar("P")
+R_co = TypeVar("R_co", covariant=True)
+W_contra = TypeVar("W_contra", contravariant=True)
+
+# Headers that hold neither a token nor anything of a message. All others show as ***.
+_SHOWN_HEADERS = frozenset({"accept", "content-type", "request-id", "user-agent", "x-request-id"})
+
+
+@attrs.frozen(repr=False)
+class Request:
+    """What goes on the wire. Its repr shows neither the token nor the body."""
+
+    method: str
+    target: str
+    """Path and query, exactly as they are sent: already encoded, with or without a trailing slash."""
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    body: bytes | None = None
+
+    def __repr__(self) -> str:
+        headers = {name: text if name.lower() in _SHOWN_HEADERS else "***" for name, text in self.headers.items()}
+        size = "no body" if self.body is None else f"{len(self.body)} bytes"
+        return f"Request({self.method} {self.target}, {headers}, {size})"
+
+
+@attrs.frozen(repr=False)
+class Answer:
+    """What came back, whole. Its repr does not show the body."""
+
+    status: int
+    headers: Mapping[str, str]
+    """Looked up without regard to case."""
+    body: bytes
+
+    def __repr__(self) -> str:
+        return f"Answer({self.status}, {len(self.body)} bytes)"
+
+
+class UnreadableAnswerError(Exception):
+    """The answer is not one that the provider documents, so it says nothing about what happened.
+
+    Raised by `Command.result`, and turned into an outcome by the client. Its text never quotes the answer.
+    """
+
+
+class Wire(Protocol):
+    """How one account of a provider speaks: its token and its format. Each provider has its own."""
+
+
+class Verdict(enum.Enum):
+    """What the provider's state says about a command whose answer was lost."""
+
+    HAPPENED = "happened"
+    DID_NOT_HAPPEN = "did not happen"
+    """The state denies it. State may lag, so this is believed only after a while."""
+    REFUSED = "refused"
+    """It did not happen and no longer can: the state is final, and not the one that the command leads to."""
+    UNDECIDED = "undecided"
+    """The state cannot tell."""
+
+
+@attrs.frozen
+class Settlement(Generic[R_co]):
+    """A verdict, with the result if it happened and what was seen in any case."""
+
+    verdict: Verdict
+    seen: str
+    result: R_co | None = None
+
+
+@attrs.frozen
+class Probe(Generic[W_contra, R_co]):
+    """A question about the provider's state and the way to read its answer. Build it with `Probe.ask`."""
+
+    command: Command[W_contra, object]
+    settle: Callable[[object], Settlement[R_co]]
+
+    @classmethod
+    def ask(cls, command: Command[W_contra, P], settle: Callable[[P], Settlement[R_co]]) -> Probe[W_contra, R_co]:
+        """Pair a command that reads state with what its result proves."""
+        return cls(command, cast("Callable[[object], Settlement[R_co]]", settle))
+
+
+class Command(ABC, Generic[W_contra, R_co]):
+    """One request to a provider, as a frozen attrs value. ``W`` is the provider's wire, ``R`` the result."""
+
+    __slots__ = ()
+
+    identified: ClassVar[bool] = False
+    """Whether the provider takes a request id: one UUID, made once a call, the same on every attempt."""
+
+    deduplicated: ClassVar[bool] = False
+    """Whether a repeat under the same request id is swallowed by the provider, so that it cannot act twice."""
+
+    @abstractmethod
+    def request(self, wire: W_contra, request_id: str | None) -> Request:
+        """What to send.
+
+        Raises:
+            ValueError: It cannot be sent like this: too large, or not to be said in the wire's format.
+        """
+
+    @abstractmethod
+    def result(self, answer: Answer, wire: W_contra) -> R_co:
+        """What the answer means.
+
+        Raises:
+            RejectedError: The provider said no.
+            UnreadableAnswerError: This is no answer of the provider.
+        """
+
+    def probe(self, since: datetime) -> Probe[W_contra, R_co] | None:
+        """How to settle an unclear outcome; None where no state shows it. ``since``: when the first attempt began."""
+        del since
+        return None

@@ -1,0 +1,82 @@
+"""From bytes to typed values, coercing nothing.
+
+An answer that is nearly right is not right: ``"3"`` where an integer belongs means that we do not understand the
+answer, and what we do not understand must not count as success.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import NoReturn, TypeVar, cast
+
+import cattrs
+from cattrs.gen import make_dict_structure_fn, override
+
+from dispatchkit.core.command import UnreadableAnswerError
+
+__all__ = ["fields_of", "read_json", "rename", "strict_converter", "structure"]
+
+T = TypeVar("T")
+
+
+def fields_of(value: object) -> dict[str, object] | None:
+    """The fields of a parsed object; None for anything else."""
+    return cast("dict[str, object]", value) if isinstance(value, dict) else None
+
+
+def read_json(body: bytes) -> object:
+    """Parse JSON in UTF-8.
+
+    Raises:
+        UnreadableAnswerError: It is no JSON, or uses words that JSON does not have.
+    """
+    try:
+        parsed: object = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        # Outside the handler: the decoder's own exception holds the whole text.
+        parsed = UnreadableAnswerError
+    if parsed is UnreadableAnswerError:
+        raise UnreadableAnswerError(f"not JSON ({len(body)} bytes)")
+    return parsed
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)
+
+
+def strict_converter() -> cattrs.Converter:
+    """A cattrs converter that takes a value only if it already has the right type. Unknown fields pass."""
+    converter = cattrs.Converter(detailed_validation=False)
+    for kind in (int, float, bool, str):
+        converter.register_structure_hook(kind, _exactly)
+    return converter
+
+
+def _exactly(value: object, kind: type[T]) -> T:
+    if type(value) is kind:
+        return value
+    raise TypeError(f"{kind.__name__} expected")
+
+
+def rename(converter: cattrs.Converter, kind: type[object], **names: str) -> None:
+    """Tell the converter under which names the wire carries the fields of an attrs class."""
+    overrides = {field: override(rename=name) for field, name in names.items()}
+    # cattrs types its keyword settings and the overrides of fields as one.
+    converter.register_structure_hook(kind, make_dict_structure_fn(kind, converter, **overrides))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def structure(converter: cattrs.Converter, value: object, kind: type[T], what: str) -> T:
+    """Read a parsed value as an attrs class.
+
+    Raises:
+        UnreadableAnswerError: A required field is missing, or a field has another type.
+    """
+    result: T | None = None
+    if isinstance(value, dict):
+        try:
+            result = converter.structure(value, kind)
+        except Exception:  # noqa: BLE001 - cattrs raises whatever a hook raises; any of it means the same
+            result = None
+    if result is None:
+        raise UnreadableAnswerError(f"not {what}")
+    return result

@@ -1,0 +1,76 @@
+"""The token that never prints."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from typing import NoReturn
+
+__all__ = ["Secret", "Token"]
+
+Token = str | Callable[[], str]
+"""A token, or a callable that returns it: asked for every request, so a rotated token is taken up at once."""
+
+# What may stand in a header and needs no escape in a body: visible ASCII. A line break would be a header of its own.
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
+class Secret:
+    """Holds a token so that only `reveal` gives it away.
+
+    It is not in ``repr``, ``str`` or ``vars``, and it refuses to be pickled: what is on disk or on its way to another
+    process is out of our hands. Building one never raises, so that no frame of ours which still holds the raw text can
+    end up in a traceback: build it, drop the text, then `check`.
+    """
+
+    __slots__ = ("_environment", "_source")
+
+    def __init__(self, token: Token | None, *, environment: str) -> None:
+        self._environment = environment
+        self._source: object = os.environ.get(environment) if token is None else token
+
+    def check(self) -> None:
+        """Say what is wrong with the token, without showing it. A callable is first asked when a request needs it.
+
+        Raises:
+            ValueError: There is no token, or it holds a character that cannot be part of one.
+            TypeError: It is neither text nor a callable.
+        """
+        if callable(self._source):
+            return
+        if self._source is None or self._source == "":
+            raise ValueError(f"no token: pass token=, or set {self._environment}")
+        if not isinstance(self._source, str):
+            raise TypeError(f"token must be a string or a callable that returns one, not {type(self._source).__name__}")
+        if _TOKEN.fullmatch(self._source) is None:
+            raise _unusable()
+
+    def reveal(self) -> str:
+        """The token itself.
+
+        Raises:
+            ValueError: A callable returned something that is not a token.
+        """
+        token = self._source() if callable(self._source) else self._source
+        if isinstance(token, str) and _TOKEN.fullmatch(token) is not None:
+            return token
+        del token
+        raise _unusable()
+
+    def redact(self, text: str) -> str:
+        """The text with the token masked: a provider may quote the token that it refuses."""
+        return text.replace(self.reveal(), "***")
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a token is not pickled: build the client where it is used, from that process's configuration")
+
+
+def _unusable() -> ValueError:
+    return ValueError(
+        "token must be visible ASCII characters only: it holds a space, a line break, a control or another character "
+        "(a stray newline from a file, or a scheme such as 'Basic ' before the key?)"
+    )

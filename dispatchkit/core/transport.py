@@ -1,0 +1,261 @@
+"""One attempt in, one answer or one classified failure out. aiohttp's client lives here and nowhere else.
+
+The witness. `Failure.sent` must be exact in one direction: when it says False, the server has seen no byte of this
+request. Exception types cannot tell that (a time-out while connecting and a silent server raise the same), so
+`_WitnessedRequest` marks the moment just before aiohttp hands the first byte to the socket: the start of the write
+that carries the headers. Until then nothing has left; from then on we assume that it has. aiohttp also repeats GET,
+PUT and DELETE by itself on a dropped connection; the second request object that it would build for that is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl as ssl_module
+from contextvars import ContextVar
+from typing import TYPE_CHECKING
+
+import aiohttp
+import attrs
+from aiohttp import hdrs
+from yarl import URL
+
+from dispatchkit.core.command import Answer, Request
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.connector import Connection
+
+__all__ = ["Failure", "Transport", "origin"]
+
+_MOST_ANSWER_BYTES = 64 * 1024 * 1024
+_CHUNK = 64 * 1024
+
+
+@attrs.frozen
+class Failure:
+    """An attempt that brought no whole answer."""
+
+    what: str
+    """In a few words, never quoting the answer."""
+    sent: bool
+    """Whether any byte of the request may have left this process."""
+
+
+class _Witness:
+    """What one attempt saw of itself."""
+
+    __slots__ = ("requests", "sent")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.sent = False
+
+
+_witness: ContextVar[_Witness] = ContextVar("dispatchkit_witness")
+
+
+class _HiddenResendError(Exception):
+    """aiohttp was about to send the request a second time."""
+
+
+class _StaleConnectionError(Exception):
+    """The connection was closed, or held bytes that nobody asked for, before the request was written."""
+
+
+class _WitnessedRequest(aiohttp.ClientRequest):
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        self._seen_by = _witness.get()
+        self._seen_by.requests += 1
+        if self._seen_by.requests > 1:
+            raise _HiddenResendError
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        protocol = conn.protocol
+        # An answer that came unasked would be taken for the answer to this request.
+        if protocol is None or protocol.should_close or not protocol.is_connected():
+            raise _StaleConnectionError
+        if not self.body:
+            self._seen_by.sent = True  # without a body, the headers are written within this call
+        return await super().send(conn)
+
+    async def write_bytes(
+        self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
+    ) -> None:
+        # With a body, headers and body are written here, which may be a turn of the loop later.
+        self._seen_by.sent = True
+        await super().write_bytes(writer, conn, content_length)
+
+
+def origin(base_url: str, *, insecure: bool = False) -> URL:
+    """Check a base URL and return it as scheme, host and port.
+
+    Raises:
+        TypeError: It is not text.
+        ValueError: It is empty, holds more than ``scheme://host[:port]``, or would send the token in the clear.
+    """
+    if not isinstance(base_url, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker
+        raise TypeError(f"base_url must be a string, not {type(base_url).__name__}")
+    allowed = "scheme://host[:port], such as https://example.com"
+    if not base_url:
+        raise ValueError(f"no host: base_url must be {allowed}")
+    try:
+        url: URL | None = URL(base_url)
+    except ValueError:
+        url = None
+    if url is None or url.scheme not in {"http", "https"} or not url.host:
+        raise ValueError(f"base_url must be {allowed}: the one given has no scheme http or https, or no host")
+    if url.user is not None or url.password is not None:
+        raise ValueError(f"base_url must be {allowed}, without credentials: pass the token as token=")
+    if url.path != "/" or "?" in base_url or "#" in base_url:
+        raise ValueError(f"base_url must be {allowed}, without path, query or fragment, not {base_url!r}")
+    if url.scheme == "http" and not insecure and not _is_loopback(url.host):
+        raise ValueError(
+            f"base_url must be https, not {base_url!r}: plain http shows the token to everyone on the way "
+            "(insecure=True allows it)"
+        )
+    return url.origin()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class Transport:
+    """Sends requests to one origin through one aiohttp session, made on the first request."""
+
+    __slots__ = ("_connect_timeout", "_loop", "_origin", "_proxy", "_session", "_ssl")
+
+    def __init__(
+        self,
+        base: URL,
+        *,
+        connect_timeout: float,
+        proxy: str | None = None,
+        ssl: ssl_module.SSLContext | bool = True,
+    ) -> None:
+        self._origin = base
+        self._connect_timeout = connect_timeout
+        self._proxy = proxy
+        self._ssl = ssl
+        self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    async def send(self, request: Request, *, timeout: float) -> Answer | Failure:
+        """Send a request once.
+
+        A failure is returned, not raised: aiohttp's exceptions and the frames below them hold headers and body.
+
+        Args:
+            request: What to send.
+            timeout: Seconds for the whole attempt, connecting and reading included.
+
+        Raises:
+            asyncio.CancelledError: The caller was cancelled.
+        """
+        session = self._session or self._open()
+        witness = _Witness()
+        _witness.set(witness)
+        what: str
+        timer = asyncio.timeout(timeout)
+        try:
+            async with timer:
+                return await self._exchange(session, request)
+        except asyncio.CancelledError as cancelled:
+            # Its traceback runs through frames whose locals are headers and body.
+            cancelled.with_traceback(None)
+            raise
+        except _StaleConnectionError:
+            what = "the connection was closed by the server before the request was written"
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong in an attempt is classified, not leaked
+            what = f"no answer within {timeout:.3g} s" if timer.expired() else _describe(error)
+            if witness.requests == 0:
+                # aiohttp always builds the request before anything can leave. Where it did not, something stands in
+                # for it (a test's mock), and only the exception can tell.
+                witness.sent = not isinstance(error, aiohttp.ClientConnectorError)
+        return Failure(what, sent=witness.sent)
+
+    async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer:
+        response = await session.request(
+            request.method,
+            self._origin.join(URL(request.target, encoded=True)),
+            headers=request.headers,
+            data=request.body,
+            allow_redirects=False,
+        )
+        try:
+            length = response.content_length
+            if length is not None and length <= _CHUNK:
+                body = await response.read()
+            else:
+                body = await _read_bounded(response)
+        except BaseException:
+            response.close()
+            raise
+        return Answer(response.status, response.headers, body)
+
+    def _open(self) -> aiohttp.ClientSession:
+        self._loop = asyncio.get_running_loop()
+        self._session = aiohttp.ClientSession(
+            # The connector never queues: how many may go at a time is for our own pace to say.
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            request_class=_WitnessedRequest,
+            auto_decompress=False,
+            # We say every header ourselves; aiohttp would declare a body's type where there is no body.
+            skip_auto_headers=(hdrs.CONTENT_TYPE, hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING),
+            proxy=self._proxy,
+        )
+        return self._session
+
+    async def close(self) -> None:
+        """Close the connections. What is in flight fails."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.close()
+
+
+async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
+    """Read a body of unknown or large size; a server that never ends it must not fill our memory."""
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK):
+        body += chunk
+        if len(body) > _MOST_ANSWER_BYTES:
+            raise aiohttp.ClientPayloadError("the answer is larger than any of the provider's")
+    return bytes(body)
+
+
+def _describe(error: Exception) -> str:
+    """What went wrong, in words that never quote what was sent or received."""
+    match error:
+        case _HiddenResendError() | aiohttp.ServerDisconnectedError():
+            return "the connection was closed before an answer came"
+        case aiohttp.ClientConnectorDNSError():
+            return "the host name could not be resolved"
+        case aiohttp.ClientConnectorCertificateError():
+            return "the server's certificate is not valid for this host"
+        case aiohttp.ClientConnectorSSLError():
+            return "TLS could not be agreed on"
+        case aiohttp.ClientProxyConnectionError():
+            return "the proxy could not be reached"
+        case aiohttp.ClientHttpProxyError():
+            return f"the proxy refused the connection (HTTP {error.status})"
+        case aiohttp.ClientConnectorError():
+            return f"no connection: {error.os_error.strerror or 'refused'}"
+        case aiohttp.ServerTimeoutError() | TimeoutError():
+            return "no connection in time"
+        case aiohttp.ClientPayloadError():
+            return "the answer was cut off"
+        case aiohttp.ClientResponseError():
+            return "the answer was not HTTP"
+        case OSError():
+            return "the connection was reset"
+        case _:
+            return f"the attempt failed ({type(error).__name__})"

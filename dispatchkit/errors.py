@@ -1,0 +1,225 @@
+"""The exception tree. Its branches are the outcomes of a call.
+
+::
+
+    DispatchkitError
+    ├── RejectedError                 rejected: the provider said no and did nothing
+    │   ├── AuthenticationError       the token was not accepted
+    │   │   ├── NotAuthenticatedError     Direct 4010
+    │   │   ├── BadCredentialsError       Direct 4012
+    │   │   └── TokenRequiredError        Altcraft 401
+    │   ├── AccessDeniedError         the token is of an unsuitable kind: Direct 4030, Altcraft 403
+    │   ├── InappropriateStatusError  the dispatch is in the wrong state: Direct 4031
+    │   ├── NotFoundError             no such dispatch: Direct 4040
+    │   ├── IncorrectRequestError     Altcraft 400
+    │   ├── TariffLimitError          Altcraft 402
+    │   └── ThrottledError            HTTP 429: says when to come back
+    ├── NotSentError                  not_sent: not one byte of the request left this process
+    └── OutcomeUnknownError           unknown: it may have happened and could not be settled
+
+A code that no page documents is a plain `RejectedError` with that code. A call that returns is `done`.
+`ValueError` and `TypeError` stay what they are in Python: the caller's mistake, found before anything was sent.
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from typing import TYPE_CHECKING, ClassVar, Never, Self
+
+import attrs
+
+if TYPE_CHECKING:
+    from dispatchkit.core.command import Command
+
+__all__ = [
+    "AccessDeniedError",
+    "Attempt",
+    "AuthenticationError",
+    "BadCredentialsError",
+    "DispatchkitError",
+    "InappropriateStatusError",
+    "IncorrectRequestError",
+    "NotAuthenticatedError",
+    "NotFoundError",
+    "NotSentError",
+    "OutcomeUnknownError",
+    "RejectedError",
+    "State",
+    "TariffLimitError",
+    "ThrottledError",
+    "TokenRequiredError",
+]
+
+
+class State(enum.StrEnum):
+    """The four outcomes of a call. A member equals its text: ``State.DONE == "done"``."""
+
+    DONE = "done"
+    """The provider said yes, or its state shows that it happened."""
+    REJECTED = "rejected"
+    """The provider said no and did nothing."""
+    NOT_SENT = "not_sent"
+    """Not one byte of the request left this process."""
+    UNKNOWN = "unknown"
+    """It may have happened and could not be settled."""
+
+
+@attrs.frozen
+class Attempt:
+    """One request that was made, or tried, on behalf of a call."""
+
+    number: int
+    """1 for the first attempt of the call."""
+    started: datetime
+    """When it began, UTC."""
+    duration: float
+    """How long it took, in seconds."""
+    what: str
+    """What came of it, in a few words: ``"200"``, ``"connection refused"``, ``"no answer within 70 s"``."""
+    sent: bool
+    """Whether any byte of the request may have left this process."""
+
+
+class DispatchkitError(Exception):
+    """Base of every error a call raises; `outcome` says which of the outcomes it is.
+
+    Errors pickle whole, and hold neither the token nor the body of a request or of an answer.
+    """
+
+    outcome: ClassVar[State]
+    hint: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        summary: str,
+        *,
+        command: Command[Never, object] | None = None,
+        attempts: tuple[Attempt, ...] = (),
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(summary)
+        self.summary = summary
+        """What happened, in one line."""
+        self.command = command
+        """The command that was performed."""
+        self.attempts = attempts
+        """Every attempt of the call: when, what came of it, how long it took."""
+        self.request_id = request_id
+        """The id by which the provider deduplicates the call; None where the provider has none."""
+
+    def of(self, command: Command[Never, object], attempts: tuple[Attempt, ...], request_id: str | None) -> Self:
+        """Tell the error whose it is. Returns the error itself."""
+        self.command, self.attempts, self.request_id = command, attempts, request_id
+        return self
+
+    def __str__(self) -> str:
+        subject = f"{self.command!r}: " if self.command is not None else ""
+        first = f"{subject}{self.outcome.value.replace('_', ' ')}: {self.summary}"
+        return f"{first}\n{self.hint}" if self.hint else first
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # An exception is rebuilt from `args` alone by default, which would lose every keyword.
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+def _rebuild(kind: type[DispatchkitError], args: tuple[object, ...], state: dict[str, object]) -> DispatchkitError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class RejectedError(DispatchkitError):
+    """The provider said no and did nothing. Sending the same again would get the same answer."""
+
+    outcome = State.REJECTED
+    hint = "Nothing was done. Correct the request before you repeat it."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        code: int | None,
+        command: Command[Never, object] | None = None,
+        attempts: tuple[Attempt, ...] = (),
+        request_id: str | None = None,
+    ) -> None:
+        label = f"HTTP {status}" if code is None else f"code {code}, HTTP {status}"
+        super().__init__(f"{message} ({label})", command=command, attempts=attempts, request_id=request_id)
+        self.status = status
+        """The HTTP status of the answer."""
+        self.code = code
+        """The provider's own code, None where the answer held none."""
+        self.message = message
+        """The provider's own words."""
+
+
+class AuthenticationError(RejectedError):
+    """The provider did not accept the token."""
+
+    hint = "Nothing was done. Check the token: it is sent exactly as given, so pass it as the provider shows it."
+
+
+class NotAuthenticatedError(AuthenticationError):
+    """Direct 4010: no credentials, or credentials that cannot be used."""
+
+
+class BadCredentialsError(AuthenticationError):
+    """Direct 4012: the token is not a valid one."""
+
+
+class TokenRequiredError(AuthenticationError):
+    """Altcraft 401: the platform asks for a token."""
+
+
+class AccessDeniedError(RejectedError):
+    """Direct 4030 and Altcraft 403: the token may not do this."""
+
+    hint = (
+        "Nothing was done. Use a token of the right kind: Direct asks for TOKEN_1, Altcraft for access to the mailing."
+    )
+
+
+class InappropriateStatusError(RejectedError):
+    """Direct 4031: the dispatch is not in a state that allows this; a stop came before the start or after the end."""
+
+    hint = (
+        "Nothing was done. Look at the dispatch's status: only a dispatch that was started and goes on can be stopped."
+    )
+
+
+class NotFoundError(RejectedError):
+    """Direct 4040: there is no such dispatch."""
+
+    hint = "Nothing was done. Check the id, and that the token belongs to the account that owns it."
+
+
+class IncorrectRequestError(RejectedError):
+    """Altcraft 400: the platform could not accept the request as it was."""
+
+
+class TariffLimitError(RejectedError):
+    """Altcraft 402: a limit of the account's tariff is reached."""
+
+    hint = "Nothing was done. Raise the limit of the tariff, or wait until it is renewed."
+
+
+class ThrottledError(RejectedError):
+    """HTTP 429: too many requests. A refusal that names its own end."""
+
+    hint = "Nothing was done. Repeat it later, and more slowly."
+
+
+class NotSentError(DispatchkitError):
+    """Not one byte of the request left this process: it is safe to repeat the call."""
+
+    outcome = State.NOT_SENT
+    hint = "Nothing was sent, so the call is safe to repeat once the cause is gone."
+
+
+class OutcomeUnknownError(DispatchkitError):
+    """The request left, no answer of the provider came back, and its state could not settle what happened."""
+
+    outcome = State.UNKNOWN
+    hint = "It may have happened. Look at the provider's side before you repeat it: a repeat may act twice."
