@@ -1,0 +1,1 @@
+"""i-Digital Direct: its commands, its models, its client."""

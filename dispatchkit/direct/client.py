@@ -1,0 +1,96 @@
+"""`DirectClient`: the client of i-Digital Direct."""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+
+from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
+from dispatchkit.core.secret import Secret, Token
+from dispatchkit.direct.commands import DirectCommand, DirectWire, StartDispatch, StopDispatch
+from dispatchkit.direct.models import StartedDispatch
+
+__all__ = ["DirectClient"]
+
+
+class DirectClient(Client[DirectWire]):
+    """Starts and stops dispatches of i-Digital Direct.
+
+    Use it as ``async with DirectClient(token) as direct:``, or call `close` yourself. One client serves any number of
+    concurrent calls of one event loop.
+
+    Args:
+        token: The API key exactly as the cabinet shows it (a TOKEN_1 key, already Base64), or a callable that
+            returns it. None reads ``DISPATCHKIT_DIRECT_TOKEN``.
+        base_url: ``scheme://host[:port]``.
+        timeout: Seconds a whole call may take, default 240.
+        attempt_timeout: Seconds one attempt may take, default 70, which the vendor advises.
+        insecure: Allow plain http to a host that is not this machine. It shows the token to everyone on the way.
+        proxy: URL of an HTTP proxy.
+        ssl: An SSL context of your own; True checks the server's certificate in the usual way.
+
+    Raises:
+        ValueError: No token, a token that cannot be one, or a base_url that is more than a host.
+
+    The provider's pages: https://api.docs.direct.i-dgtl.ru
+    """
+
+    _speaks = DirectCommand
+
+    def __init__(
+        self,
+        token: Token | None = None,
+        *,
+        base_url: str = "https://direct.i-dgtl.ru",
+        timeout: float = TIMEOUT,
+        attempt_timeout: float = ATTEMPT_TIMEOUT,
+        insecure: bool = False,
+        proxy: str | None = None,
+        ssl: ssl_module.SSLContext | bool = True,
+    ) -> None:
+        key = Secret(token, environment="DISPATCHKIT_DIRECT_TOKEN")
+        del token
+        key.check()
+        super().__init__(
+            base_url,
+            DirectWire(key),
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            insecure=insecure,
+            proxy=proxy,
+            ssl=ssl,
+        )
+
+    async def start(self, dispatch_id: int, *, timeout: float | None = None) -> StartedDispatch:
+        """Start a dispatch: ``POST /api/v1/dispatch/{dispatchId}/start``.
+
+        It completes the creation of the dispatch; no message can be added afterwards.
+
+        Args:
+            dispatch_id: The dispatch, a positive integer.
+            timeout: Seconds for the whole call; None takes the client's.
+
+        Raises:
+            RejectedError: The provider said no: `AuthenticationError`, `AccessDeniedError`, `NotFoundError`, ...
+            NotSentError: Not one byte of the request left this process.
+            OutcomeUnknownError: It may have started.
+            TypeError: ``dispatch_id`` is not an integer.
+            ValueError: ``dispatch_id`` is not positive.
+        """
+        return await self.perform(StartDispatch(dispatch_id), timeout=timeout)
+
+    async def stop(self, dispatch_id: int, *, timeout: float | None = None) -> None:
+        """Stop a dispatch whose start was already requested: ``POST /api/v1/dispatch/{dispatchId}/stop``.
+
+        Args:
+            dispatch_id: The dispatch, a positive integer.
+            timeout: Seconds for the whole call; None takes the client's.
+
+        Raises:
+            InappropriateStatusError: It has not been started yet, or has already finished.
+            RejectedError: The provider said no for another reason.
+            NotSentError: Not one byte of the request left this process.
+            OutcomeUnknownError: It may have been stopped.
+            TypeError: ``dispatch_id`` is not an integer.
+            ValueError: ``dispatch_id`` is not positive.
+        """
+        return await self.perform(StopDispatch(dispatch_id), timeout=timeout)
