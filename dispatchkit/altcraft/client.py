@@ -1,0 +1,164 @@
+"""`AltcraftClient`: the client of the Altcraft platform."""
+
+from __future__ import annotations
+
+import os
+import ssl as ssl_module
+from collections.abc import Iterable, Mapping
+
+from dispatchkit.altcraft.codec import WireForm, codec
+from dispatchkit.altcraft.commands import (
+    ActivateMailing,
+    AltcraftCommand,
+    AltcraftWire,
+    DeactivateMailing,
+    LaunchBroadcast,
+)
+from dispatchkit.altcraft.models import Attachment, Audience, MailingAccepted
+from dispatchkit.core.check import JsonValue
+from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
+from dispatchkit.core.secret import Secret, Token
+
+__all__ = ["AltcraftClient"]
+
+
+class AltcraftClient(Client[AltcraftWire]):
+    """Activates, launches and deactivates mailings of the Altcraft platform, v72 to v74.
+
+    Use it as ``async with AltcraftClient("https://example.com", token) as altcraft:``, or call `close` yourself. One
+    client serves any number of concurrent calls of one event loop.
+
+    Args:
+        base_url: Your platform, ``scheme://host[:port]``; there is no default host. None reads
+            ``DISPATCHKIT_ALTCRAFT_URL``.
+        token: The API token, or a callable that returns it. None reads ``DISPATCHKIT_ALTCRAFT_TOKEN``.
+        wire: ``"json"``, the default, or ``"xml"``, which needs the extra ``xml``.
+        timeout: Seconds a whole call may take, default 240.
+        attempt_timeout: Seconds one attempt may take, default 70.
+        body_limit: The most bytes a body without files may have, default 10 MB as on the platform.
+        attachment_limit: The most bytes a body with files may have, default 100 MB as on the platform.
+        insecure: Allow plain http to a host that is not this machine. It shows the token to everyone on the way.
+        proxy: URL of an HTTP proxy.
+        ssl: An SSL context of your own; True checks the server's certificate in the usual way.
+
+    Raises:
+        ValueError: No host, no token, a token that cannot be one, or a base_url that is more than a host.
+        ImportError: ``wire="xml"`` without the extra ``xml``.
+
+    The provider's pages: https://guides.altcraft.com
+    """
+
+    _speaks = AltcraftCommand
+
+    def __init__(
+        self,
+        base_url: str | None = None,
+        token: Token | None = None,
+        *,
+        wire: WireForm = "json",
+        timeout: float = TIMEOUT,
+        attempt_timeout: float = ATTEMPT_TIMEOUT,
+        body_limit: int = 10_000_000,
+        attachment_limit: int = 100_000_000,
+        insecure: bool = False,
+        proxy: str | None = None,
+        ssl: ssl_module.SSLContext | bool = True,
+    ) -> None:
+        secret = Secret(token, environment="DISPATCHKIT_ALTCRAFT_TOKEN")
+        del token
+        base_url = os.environ.get("DISPATCHKIT_ALTCRAFT_URL") if base_url is None else base_url
+        if not base_url:
+            raise ValueError("no host: pass base_url='https://your-platform', or set DISPATCHKIT_ALTCRAFT_URL")
+        secret.check()
+        super().__init__(
+            base_url,
+            AltcraftWire(secret, codec(wire), body_limit, attachment_limit),
+            timeout=timeout,
+            attempt_timeout=attempt_timeout,
+            insecure=insecure,
+            proxy=proxy,
+            ssl=ssl,
+        )
+
+    async def activate(
+        self,
+        mailing_id: int,
+        *,
+        run_now: bool | None = None,
+        audience: Audience | None = None,
+        limit: int | None = None,
+        content: Mapping[str, JsonValue] | None = None,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+    ) -> MailingAccepted:
+        """Activate a mailing and, with ``run_now``, launch it at once: ``POST /api/v1.1/campaigns/activate/``.
+
+        Args:
+            mailing_id: The mailing (v72: the campaign), a positive integer.
+            run_now: Also launch it at once (broadcast or regular).
+            audience: Whom this run goes to instead of the mailing's own audience; only with ``run_now=True``.
+            limit: The sending limit of this run; None keeps the mailing's own.
+            content: A JSON object for the ``apicontent`` variables and the API content filter node.
+            attachments: Files for the messages.
+            timeout: Seconds for the whole call; None takes the client's.
+
+        Raises:
+            RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, `TariffLimitError`, ...
+            NotSentError: Not one byte of the request left this process.
+            OutcomeUnknownError: It may have happened.
+            TypeError: An argument is of another type; the message names it.
+            ValueError: An argument cannot be sent, such as an audience without ``run_now``; the message names it.
+        """
+        command = ActivateMailing(
+            mailing_id, run_now=run_now, audience=audience, limit=limit, content=content, attachments=attachments
+        )
+        return await self.perform(command, timeout=timeout)
+
+    async def launch_broadcast(
+        self,
+        mailing_id: int,
+        *,
+        audience: Audience | None = None,
+        limit: int | None = None,
+        content: Mapping[str, JsonValue] | None = None,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+    ) -> MailingAccepted:
+        """Launch a broadcast that is active already: ``POST /api/v1.1/campaigns/broadcasts/start``.
+
+        Args:
+            mailing_id: The broadcast, a positive integer.
+            audience: Whom this run goes to instead of the broadcast's own audience.
+            limit: The sending limit of this run; None keeps the broadcast's own.
+            content: A JSON object for the ``apicontent`` variables and the API content filter node.
+            attachments: Files for the messages.
+            timeout: Seconds for the whole call; None takes the client's.
+
+        Raises:
+            RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, `TariffLimitError`, ...
+            NotSentError: Not one byte of the request left this process.
+            OutcomeUnknownError: It may have been launched.
+            TypeError: An argument is of another type; the message names it.
+            ValueError: An argument cannot be sent; the message names it.
+        """
+        command = LaunchBroadcast(mailing_id, audience=audience, limit=limit, content=content, attachments=attachments)
+        return await self.perform(command, timeout=timeout)
+
+    async def deactivate(
+        self, mailing_id: int, *, abort_if_running: bool | None = None, timeout: float | None = None
+    ) -> MailingAccepted:
+        """Deactivate a mailing: ``POST /api/v1.1/campaigns/deactivate``.
+
+        Args:
+            mailing_id: The mailing (v72: the campaign), a positive integer.
+            abort_if_running: True aborts all queued messages at once; otherwise those already scheduled still go out.
+            timeout: Seconds for the whole call; None takes the client's.
+
+        Raises:
+            RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, ...
+            NotSentError: Not one byte of the request left this process.
+            OutcomeUnknownError: It may have been deactivated.
+            TypeError: An argument is of another type; the message names it.
+            ValueError: ``mailing_id`` is not positive.
+        """
+        return await self.perform(DeactivateMailing(mailing_id, abort_if_running=abort_if_running), timeout=timeout)

@@ -1,0 +1,225 @@
+"""The two wire forms of Altcraft, JSON and XML: fields to bytes, bytes to an answer.
+
+XML has no types. An answer in XML therefore comes with a converter that reads numbers and truth values from text;
+everything else about the two forms is the same.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+from xml.sax.saxutils import escape
+
+from dispatchkit.core.check import JsonValue
+from dispatchkit.core.command import UnreadableAnswerError
+from dispatchkit.core.decode import fields_of, read_json, strict_converter
+
+if TYPE_CHECKING:
+    from xml.etree.ElementTree import Element
+
+    from cattrs import Converter
+
+__all__ = ["Codec", "JsonCodec", "WireForm", "XmlCodec", "codec"]
+
+WireForm = Literal["json", "xml"]
+"""The two wire forms."""
+
+
+class Codec(Protocol):
+    """One wire form."""
+
+    content_type: str
+    converter: Converter
+    """Reads the values of an answer in this form, coercing nothing that the form can tell apart."""
+
+    def encode(self, fields: Mapping[str, JsonValue]) -> bytes:
+        """The fields of a request, without the token.
+
+        Raises:
+            ValueError: The form has no way to say it.
+        """
+        ...
+
+    def seal(self, encoded: bytes, token: str) -> bytes:
+        """The whole body: the token, then what `encode` gave."""
+        ...
+
+    def decode(self, body: bytes) -> Mapping[str, object]:
+        """The fields of an answer.
+
+        Raises:
+            UnreadableAnswerError: It is not an object in this form.
+        """
+        ...
+
+
+def codec(form: WireForm) -> Codec:
+    """The codec of a wire form.
+
+    Raises:
+        ValueError: There is no such form.
+        ImportError: The extra ``xml`` is not installed.
+    """
+    if form == "json":
+        return JsonCodec()
+    if form == "xml":
+        return XmlCodec()
+    raise ValueError(f"wire must be 'json' or 'xml', not {form!r}")
+
+
+class JsonCodec:
+    """``application/json``."""
+
+    content_type = "application/json"
+
+    def __init__(self) -> None:
+        self.converter = strict_converter()
+
+    def encode(self, fields: Mapping[str, JsonValue]) -> bytes:
+        """See `Codec.encode`."""
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode(
+            errors="surrogatepass"
+        )
+
+    def seal(self, encoded: bytes, token: str) -> bytes:
+        """See `Codec.seal`."""
+        return b'{"token":' + json.dumps(token).encode() + b"," + encoded[1:]
+
+    def decode(self, body: bytes) -> Mapping[str, object]:
+        """See `Codec.decode`."""
+        fields = fields_of(read_json(body))
+        if fields is None:
+            raise UnreadableAnswerError("not a JSON object")
+        return fields
+
+
+_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+# What XML 1.0 has no way to say, not even escaped.
+_UNSAYABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_DEEPEST = 100
+
+
+class XmlCodec:
+    """``application/xml``, root element ``<xml>``.
+
+    An array is its element repeated, marked ``array='true'`` where there is only one; an empty element is null. There
+    is no word for an empty array or for an array in an array: such content needs ``wire="json"``.
+    """
+
+    content_type = "application/xml"
+
+    def __init__(self) -> None:
+        try:
+            from defusedxml import ElementTree  # noqa: PLC0415 - an extra
+        except ImportError as missing:
+            raise ImportError(
+                "wire='xml' needs the extra that parses XML safely: pip install 'dispatchkit[xml]'"
+            ) from missing
+        self._parse = ElementTree.fromstring
+        self.converter = _from_text(strict_converter())
+
+    def encode(self, fields: Mapping[str, JsonValue]) -> bytes:
+        """See `Codec.encode`."""
+        return "".join(_element(name, value, name) for name, value in fields.items()).encode()
+
+    def seal(self, encoded: bytes, token: str) -> bytes:
+        """See `Codec.seal`."""
+        return b"<xml><token>" + escape(token).encode() + b"</token>" + encoded + b"</xml>"
+
+    def decode(self, body: bytes) -> Mapping[str, object]:
+        """See `Codec.decode`. Declarations of types and entities are refused, so nothing can expand."""
+        fields: dict[str, object] | None
+        try:
+            root: Element = self._parse(body, forbid_dtd=True)
+            fields = fields_of(_value(root, _DEEPEST)) if root.tag == "xml" else None
+        except (ValueError, SyntaxError, LookupError):
+            # ElementTree's ParseError is a SyntaxError, defusedxml's refusals are ValueErrors, an unknown encoding is
+            # a LookupError. Their texts may quote the answer.
+            fields = None
+        if fields is None:
+            raise UnreadableAnswerError(f"not the platform's XML ({len(body)} bytes)")
+        return fields
+
+
+def _element(name: str, value: JsonValue, path: str) -> str:
+    if _NAME.fullmatch(name) is None:
+        raise ValueError(f"{path}: {name!r} cannot be the name of an XML element; rename it, or use wire='json'")
+    if isinstance(value, Mapping):
+        inner = "".join(_element(key, item, f"{path}.{key}") for key, item in value.items())
+        return f"<{name}>{inner}</{name}>"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        if not value or any(isinstance(item, list | tuple) for item in value):
+            raise ValueError(f"{path} must hold no empty array and no array in an array in XML; use wire='json'")
+        items = [_element(name, item, f"{path}[{index}]") for index, item in enumerate(value)]
+        return "".join(items) if len(items) > 1 else items[0].replace(f"<{name}", f"<{name} array='true'", 1)
+    text = _text(value)
+    if _UNSAYABLE.search(text):
+        raise ValueError(f"{path} must hold no control characters in XML; use wire='json'")
+    # A bare carriage return would be read back as a line feed.
+    return f"<{name}>{escape(text, {chr(13): '&#13;'})}</{name}>" if text else f"<{name}/>"
+
+
+def _text(value: str | float | bool | None) -> str:
+    match value:
+        case None:
+            return ""
+        case bool():
+            return "true" if value else "false"
+        case _:
+            return str(value)
+
+
+def _value(element: Element, depth: int) -> object:
+    if depth <= 0:
+        raise ValueError("nested too deeply")
+    if not len(element):
+        return (element.text or "").strip() or None
+    values: dict[str, list[object]] = {}
+    marked: set[str] = set()
+    for child in element:
+        values.setdefault(child.tag, []).append(_value(child, depth - 1))
+        if child.get("array") == "true":
+            marked.add(child.tag)
+    fields: dict[str, object] = {}
+    for name, items in values.items():
+        if name in marked:
+            fields[name] = [item for item in items if item is not None]  # an empty array is one empty, marked element
+        else:
+            fields[name] = items if len(items) > 1 else items[0]
+    return fields
+
+
+_INTEGER = re.compile(r"-?[0-9]{1,19}")
+
+
+def _from_text(converter: Converter) -> Converter:
+    """Let a strict converter read what XML can only carry as text."""
+
+    def integer(value: object, _: type[int]) -> int:
+        if isinstance(value, str) and _INTEGER.fullmatch(_unquote(value)):
+            return int(_unquote(value))
+        raise TypeError("int expected")
+
+    def boolean(value: object, _: type[bool]) -> bool:
+        if isinstance(value, str) and _unquote(value) in {"true", "false"}:
+            return _unquote(value) == "true"
+        raise TypeError("bool expected")
+
+    def text(value: object, _: type[str]) -> str:
+        if value is None:
+            return ""  # an empty element: XML cannot tell null from no text
+        if isinstance(value, str):
+            return _unquote(value)
+        raise TypeError("str expected")
+
+    converter.register_structure_hook(int, integer)
+    converter.register_structure_hook(bool, boolean)
+    converter.register_structure_hook(str, text)
+    return converter
+
+
+def _unquote(text: str) -> str:
+    """The platform's XML sometimes wears literal quotes around a string."""
+    return text[1:-1] if len(text) >= 2 and text[0] == text[-1] == '"' else text

@@ -1,0 +1,268 @@
+"""What can be asked of Altcraft: the paths, the fields and the meaning of each answer.
+
+The provider's pages: https://guides.altcraft.com
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from typing import ClassVar, TypeVar
+
+import attrs
+
+from dispatchkit.altcraft.codec import Codec
+from dispatchkit.altcraft.models import Attachment, Audience, MailingAccepted
+from dispatchkit.core.check import JsonValue, flag, json_object, non_negative, positive_id
+from dispatchkit.core.command import Answer, Command, Request, UnreadableAnswerError
+from dispatchkit.core.secret import Secret
+from dispatchkit.errors import (
+    AccessDeniedError,
+    IncorrectRequestError,
+    RejectedError,
+    TariffLimitError,
+    TokenRequiredError,
+)
+
+__all__ = ["ActivateMailing", "AltcraftCommand", "AltcraftWire", "DeactivateMailing", "LaunchBroadcast"]
+
+R_co = TypeVar("R_co", covariant=True)
+
+_REFUSALS: dict[int, type[RejectedError]] = {
+    400: IncorrectRequestError,
+    401: TokenRequiredError,
+    402: TariffLimitError,
+    403: AccessDeniedError,
+}
+
+
+@attrs.frozen
+class AltcraftWire:
+    """How an account of Altcraft speaks: the token in the body, JSON or XML, two limits on the size of a body."""
+
+    token: Secret
+    codec: Codec
+    body_limit: int
+    attachment_limit: int
+
+    def request(
+        self,
+        path: str,
+        fields: Mapping[str, JsonValue],
+        attachments: tuple[Attachment, ...],
+        request_id: str | None,
+    ) -> Request:
+        """Put a call into bytes.
+
+        Raises:
+            ValueError: The body is over the limit, or cannot be said in this form.
+        """
+        limit = self.attachment_limit if attachments else self.body_limit
+        # Before the files are encoded, so that a hopeless case does not cost its size in memory three times over.
+        raw = sum(len(attachment.data) for attachment in attachments)
+        if raw * 4 // 3 <= limit:
+            sent = {**fields, "attach": [file.file_object() for file in attachments]} if attachments else fields
+            body = self.codec.seal(self.codec.encode(sent), self.token.reveal())
+            if len(body) <= limit:
+                return Request("POST", f"/api/v1.1/{path}", self._headers(request_id), body)
+            raw = len(body)
+        what, option = ("attachments", "attachment_limit") if attachments else ("content", "body_limit")
+        raise ValueError(
+            f"{what} must keep the body within {limit:,} bytes, not {raw:,} "
+            f"({option}= changes it, if the platform's administrator has changed it)"
+        )
+
+    def _headers(self, request_id: str | None) -> dict[str, str]:
+        headers = {"Content-Type": self.codec.content_type, "Accept": self.codec.content_type}
+        if request_id is not None:
+            # Newer platforms read the first, older ones the second.
+            headers |= {"Request-ID": request_id, "X-Request-ID": request_id}
+        return headers
+
+
+class AltcraftCommand(Command[AltcraftWire, R_co]):
+    """A command of Altcraft."""
+
+    __slots__ = ()
+    identified = True
+    path: ClassVar[str]
+    """Below ``/api/v1.1/``, exactly as documented: the trailing slashes are part of it and inconsistent."""
+
+    @abstractmethod
+    def fields(self) -> dict[str, JsonValue]:
+        """The fields of the body without token and files; what was not given is not in it."""
+
+    def request(self, wire: AltcraftWire, request_id: str | None) -> Request:
+        """See `Command.request`."""
+        return wire.request(self.path, self.fields(), self.files(), request_id)
+
+    def files(self) -> tuple[Attachment, ...]:
+        """The files that go with the call."""
+        return ()
+
+    def result(self, answer: Answer, wire: AltcraftWire) -> R_co:
+        """Read an answer: refusals come as HTTP 200 with an ``error`` that is not 0."""
+        fields = wire.codec.decode(answer.body)
+        try:
+            error = wire.codec.converter.structure(fields.get("error"), int)
+        except TypeError:
+            error = None
+        if error is None:
+            raise UnreadableAnswerError("no integer 'error' in it")
+        if error != 0:
+            raise _refusal(error, fields.get("error_text"), answer.status, wire)
+        if answer.status != 200:
+            raise UnreadableAnswerError("it claims success")
+        return self.read(fields, answer, wire)
+
+    @abstractmethod
+    def read(self, fields: Mapping[str, object], answer: Answer, wire: AltcraftWire) -> R_co:
+        """Read what Altcraft answers to this command on success.
+
+        Raises:
+            UnreadableAnswerError: It is something else.
+        """
+
+
+def _refusal(code: int, text: object, status: int, wire: AltcraftWire) -> RejectedError:
+    try:
+        message = wire.codec.converter.structure(text, str)
+    except TypeError:
+        message = ""
+    # A code that is not documented is a refusal all the same, told in the platform's own words.
+    kind = _REFUSALS.get(code, RejectedError)
+    return kind(wire.token.redact(message or "no reason given"), status=status, code=code)
+
+
+def _accepted(mailing_id: int, answer: Answer) -> MailingAccepted:
+    replayed = "true" in {answer.headers.get(name, "").lower() for name in ("Duplicate-Request", "X-Duplicate-Request")}
+    return MailingAccepted(mailing_id, replayed=replayed)
+
+
+def _audience(instance: object, attribute: attrs.Attribute[Audience | None], value: object) -> None:
+    del instance
+    if value is not None and not isinstance(value, Audience):
+        raise TypeError(f"{attribute.name} must be an Audience such as Audience('list', 1), not {value!r}")
+
+
+def _content(value: Mapping[str, JsonValue] | None) -> dict[str, JsonValue] | None:
+    return None if value is None else json_object("content", value)
+
+
+def _attachments(value: Iterable[Attachment]) -> tuple[Attachment, ...]:
+    files = tuple(value)
+    for index, file in enumerate(files):
+        if not isinstance(file, Attachment):
+            raise TypeError(
+                f"attachments[{index}] must be an Attachment such as Attachment.from_path('price.pdf'), "
+                f"not {type(file).__name__}"
+            )
+    return files
+
+
+@attrs.frozen
+class _Launch(AltcraftCommand[MailingAccepted]):
+    """What a launch may override for one run."""
+
+    mailing_id: int = attrs.field(validator=positive_id)
+    audience: Audience | None = attrs.field(default=None, validator=_audience, kw_only=True)
+    limit: int | None = attrs.field(default=None, validator=non_negative, kw_only=True)
+    content: Mapping[str, JsonValue] | None = attrs.field(
+        default=None,
+        converter=_content,
+        kw_only=True,
+        hash=False,  # a dict has none
+        repr=lambda content: "None" if content is None else f"<{len(content)} fields>",
+    )
+    attachments: tuple[Attachment, ...] = attrs.field(default=(), converter=_attachments, kw_only=True)
+
+    def files(self) -> tuple[Attachment, ...]:
+        """See `AltcraftCommand.files`."""
+        return self.attachments
+
+    def fields(self) -> dict[str, JsonValue]:
+        """See `AltcraftCommand.fields`."""
+        fields: dict[str, JsonValue] = {"id": self.mailing_id}
+        if self.audience is not None:
+            fields |= {"override_source_id": self.audience.id, "override_source_type": self.audience.kind}
+        if self.limit is not None:
+            fields["override_limit"] = self.limit
+        if self.content is not None:
+            fields["content"] = self.content
+        return fields
+
+    def read(self, fields: Mapping[str, object], answer: Answer, wire: AltcraftWire) -> MailingAccepted:
+        """See `AltcraftCommand.read`."""
+        del fields, wire
+        return _accepted(self.mailing_id, answer)
+
+
+@attrs.frozen
+class ActivateMailing(_Launch):
+    """Activate a mailing and, with ``run_now``, launch it at once.
+
+    ``POST /api/v1.1/campaigns/activate/``; the same call in v72, v73 and v74.
+
+    Raises:
+        TypeError: A field is of another type; the message names it.
+        ValueError: ``mailing_id`` is not positive, ``limit`` is negative, ``content`` is no JSON, or an ``audience``
+            is given without ``run_now=True``.
+    """
+
+    path = "campaigns/activate/"
+    run_now: bool | None = attrs.field(default=None, validator=flag, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        if self.audience is not None and self.run_now is not True:
+            raise ValueError(
+                f"audience={self.audience!r} must go with run_now=True: it holds for one run only, and there is none"
+            )
+
+    def fields(self) -> dict[str, JsonValue]:
+        """See `AltcraftCommand.fields`."""
+        fields = super().fields()
+        if self.run_now is not None:
+            fields["run_now"] = self.run_now
+        return fields
+
+
+@attrs.frozen
+class LaunchBroadcast(_Launch):
+    """Launch a broadcast that is active already.
+
+    ``POST /api/v1.1/campaigns/broadcasts/start``.
+
+    Raises:
+        TypeError: A field is of another type; the message names it.
+        ValueError: ``mailing_id`` is not positive, ``limit`` is negative, or ``content`` is no JSON.
+    """
+
+    path = "campaigns/broadcasts/start"
+
+
+@attrs.frozen
+class DeactivateMailing(AltcraftCommand[MailingAccepted]):
+    """Deactivate a mailing.
+
+    ``POST /api/v1.1/campaigns/deactivate``.
+
+    Raises:
+        TypeError: A field is of another type; the message names it.
+        ValueError: ``mailing_id`` is not positive.
+    """
+
+    path = "campaigns/deactivate"
+    mailing_id: int = attrs.field(validator=positive_id)
+    abort_if_running: bool | None = attrs.field(default=None, validator=flag, kw_only=True)
+
+    def fields(self) -> dict[str, JsonValue]:
+        """See `AltcraftCommand.fields`."""
+        fields: dict[str, JsonValue] = {"id": self.mailing_id}
+        if self.abort_if_running is not None:
+            fields["abort_if_running"] = self.abort_if_running
+        return fields
+
+    def read(self, fields: Mapping[str, object], answer: Answer, wire: AltcraftWire) -> MailingAccepted:
+        """See `AltcraftCommand.read`."""
+        del fields, wire
+        return _accepted(self.mailing_id, answer)
