@@ -1,0 +1,51 @@
+"""What the whole suite shares: both event loops, and a mend for aioresponses."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable, Iterator
+from unittest.mock import Mock
+
+import aiohttp
+import pytest
+from aioresponses import core as aioresponses_core
+
+try:
+    import uvloop
+except ImportError:  # the extra `speed` is not there on every platform
+    uvloop = None
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run every asynchronous test on asyncio's loop, and the core's on uvloop as well."""
+    del config
+    factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
+    if uvloop is not None and {"core", "faults"} & set(item.path.parts):
+        factories["uvloop"] = uvloop.new_event_loop
+    return factories
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _mend_aioresponses() -> Iterator[None]:
+    """Let aioresponses 0.7.9 build a response of aiohttp 3.14, which asks for one more argument.
+
+    See https://github.com/pnuckowski/aioresponses/issues/289. It does nothing once either side has changed.
+    """
+    needs_it = "stream_writer" in inspect.signature(aiohttp.ClientResponse.__init__).parameters
+    knows_it = "stream_writer" in inspect.getsource(aioresponses_core)
+    if not needs_it or knows_it:
+        yield
+        return
+
+    class MendedResponse(aiohttp.ClientResponse):
+        def __init__(self, *args: object, **kwargs: object) -> None:
+            kwargs.setdefault("stream_writer", Mock(output_size=0))
+            super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+
+    original = aioresponses_core.ClientResponse
+    aioresponses_core.ClientResponse = MendedResponse
+    yield
+    aioresponses_core.ClientResponse = original
