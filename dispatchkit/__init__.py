@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dispatchkit.altcraft.client import AltcraftClient
     from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
     from dispatchkit.altcraft.models import Attachment, Audience
+    from dispatchkit.core.retry import RetryPolicy
     from dispatchkit.direct.client import DirectClient
     from dispatchkit.direct.commands import StartDispatch, StopDispatch
     from dispatchkit.errors import (
@@ -51,6 +52,7 @@ __all__ = [
     "OutcomeUnknownError",
     "RejectedError",
     "Report",
+    "RetryPolicy",
     "StartDispatch",
     "State",
     "StopDispatch",
@@ -65,6 +67,7 @@ _HOMES = {
     "dispatchkit.altcraft.client": ("AltcraftClient",),
     "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),
     "dispatchkit.altcraft.models": ("Attachment", "Audience"),
+    "dispatchkit.core.retry": ("RetryPolicy",),
     "dispatchkit.direct.client": ("DirectClient",),
     "dispatchkit.direct.commands": ("StartDispatch", "StopDispatch"),
     "dispatchkit.errors": (

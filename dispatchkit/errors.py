@@ -52,6 +52,12 @@ __all__ = [
 ]
 
 
+def _one_line(text: str, longest: int) -> str:
+    """What may go to a terminal or a log: no line breaks, no control characters, not without end."""
+    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: longest * 4]).split())
+    return line if len(line) <= longest else f"{line[: longest - 3]}..."
+
+
 class State(enum.StrEnum):
     """The four outcomes of a call. A member equals its text: ``State.DONE == "done"``."""
 
@@ -98,6 +104,7 @@ class DispatchkitError(Exception):
         attempts: tuple[Attempt, ...] = (),
         request_id: str | None = None,
     ) -> None:
+        summary = _one_line(summary, 500)
         super().__init__(summary)
         self.summary = summary
         """What happened, in one line."""
@@ -114,7 +121,7 @@ class DispatchkitError(Exception):
         return self
 
     def __str__(self) -> str:
-        subject = f"{self.command!r}: " if self.command is not None else ""
+        subject = f"{_one_line(repr(self.command), 500)}: " if self.command is not None else ""
         first = f"{subject}{self.outcome.value.replace('_', ' ')}: {self.summary}"
         return f"{first}\n{self.hint}" if self.hint else first
 
@@ -146,13 +153,14 @@ class RejectedError(DispatchkitError):
         request_id: str | None = None,
     ) -> None:
         label = f"HTTP {status}" if code is None else f"code {code}, HTTP {status}"
-        super().__init__(f"{message} ({label})", command=command, attempts=attempts, request_id=request_id)
+        summary = f"{_one_line(message, 300)} ({_one_line(label, 100)})"
+        super().__init__(summary, command=command, attempts=attempts, request_id=request_id)
         self.status = status
         """The HTTP status of the answer."""
         self.code = code
         """The provider's own code, None where the answer held none."""
         self.message = message
-        """The provider's own words."""
+        """The provider's own words, whole; `summary` has them on one line, shortened."""
 
 
 class AuthenticationError(RejectedError):
@@ -209,6 +217,28 @@ class ThrottledError(RejectedError):
     """HTTP 429: too many requests. A refusal that names its own end."""
 
     hint = "Nothing was done. Repeat it later, and more slowly."
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 429,
+        code: int | None = None,
+        retry_after: float | None = None,
+        retry_at: datetime | None = None,
+        command: Command[Never, object] | None = None,
+        attempts: tuple[Attempt, ...] = (),
+        request_id: str | None = None,
+    ) -> None:
+        until = "" if retry_at is None else f"; the provider asks to come back at {retry_at:%Y-%m-%d %H:%M:%S} UTC"
+        super().__init__(
+            f"{message}{until}", status=status, code=code, command=command, attempts=attempts, request_id=request_id
+        )
+        self.message = message
+        self.retry_after = retry_after
+        """Seconds after the answer for which the provider asked to wait; None where it did not say."""
+        self.retry_at = retry_at
+        """The same as a moment, UTC."""
 
 
 class NotSentError(DispatchkitError):

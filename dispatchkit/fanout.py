@@ -8,6 +8,7 @@ from typing import Generic, Never, Self, TypeVar
 
 import attrs
 
+from dispatchkit.core.check import seconds
 from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.errors import Attempt, DispatchkitError, NotSentError, State
@@ -66,7 +67,8 @@ class FanOut(Generic[W, R]):
         timeout: Seconds for each call; None takes the client's.
 
     Raises:
-        ValueError: ``concurrency`` is less than 1.
+        ValueError: ``concurrency`` is less than 1, or ``timeout`` is not positive.
+        TypeError: ``concurrency`` is not an integer, or ``timeout`` not a number.
     """
 
     def __init__(
@@ -77,19 +79,23 @@ class FanOut(Generic[W, R]):
         concurrency: int = 64,
         timeout: float | None = None,
     ) -> None:
+        if type(concurrency) is not int:
+            raise TypeError(f"concurrency must be an integer, not {type(concurrency).__name__} {concurrency!r}")
         if concurrency < 1:
             raise ValueError(f"concurrency must be at least 1, not {concurrency!r}")
+        if timeout is not None:
+            seconds("timeout", timeout)
         self._client = client
         self._commands = _numbered(commands)
         self._concurrency = concurrency
         self._timeout = timeout
-        # None stands for the end; room for it is kept by taking one outcome out before it is waited for.
+        # None wakes whoever waits at the end.
         self._outcomes: asyncio.Queue[Outcome[R] | None] = asyncio.Queue(maxsize=concurrency)
         self._turn = asyncio.Lock()
         self._workers: list[asyncio.Task[None]] = []
         self._at_work = 0
         self._broken: Exception | None = None
-        self._stopping = False
+        self._stopping = asyncio.Event()
         self._ended = False
         self._report = Report()
 
@@ -100,7 +106,7 @@ class FanOut(Generic[W, R]):
 
     def stop(self) -> None:
         """Start nothing new. What is in flight is awaited, and its outcomes still come."""
-        self._stopping = True
+        self._stopping.set()
 
     async def finish(self) -> Report:
         """Go to the end and return the report. The outcomes themselves are dropped.
@@ -122,12 +128,14 @@ class FanOut(Generic[W, R]):
             self._at_work = self._concurrency
             self._workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
         try:
-            outcome = await self._outcomes.get()
+            over = not self._at_work and self._outcomes.empty()
+            outcome = None if over else await self._outcomes.get()
         except asyncio.CancelledError:
             await self.close()
             raise
         if outcome is None:
             self._ended = True
+            self._wake()  # there may be a second consumer
             if self._broken is not None:
                 raise self._broken
             raise StopAsyncIteration
@@ -142,6 +150,7 @@ class FanOut(Generic[W, R]):
             worker.cancel()
         if self._workers:
             await asyncio.wait(self._workers)
+        self._wake()
 
     async def _work(self) -> None:
         try:
@@ -150,16 +159,29 @@ class FanOut(Generic[W, R]):
         except Exception as error:  # noqa: BLE001 - the iterator is the caller's code: its mistake is the run's end
             self._broken = error
             self.stop()
+        except asyncio.CancelledError:
+            if self._ended:
+                raise
+            # Not by `close`, so most likely by the iterator's own code. A run that is cut short must not look whole.
+            self._broken = RuntimeError("the iterator of commands, or a worker, was cancelled")
+            self.stop()
         finally:
             self._at_work -= 1
-        if not self._at_work:
-            await self._outcomes.put(None)
+            if not self._at_work:
+                self._wake()
+
+    def _wake(self) -> None:
+        if not self._outcomes.full():  # where it is full, nobody waits
+            self._outcomes.put_nowait(None)
 
     async def _take(self) -> tuple[int, Command[W, R]] | None:
         async with self._turn:  # two workers must not be inside one generator
-            if self._stopping:
+            if self._stopping.is_set():
                 return None
-            return await anext(self._commands, None)
+            numbered = await anext(self._commands, None)
+            return (
+                None if self._stopping.is_set() else numbered
+            )  # it may have been stopped while the iterator was waited for
 
     async def _perform(self, index: int, command: Command[W, R]) -> Outcome[R]:
         try:

@@ -17,6 +17,8 @@ from typing import Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
 from dispatchkit.altcraft.client import AltcraftClient as AsyncAltcraftClient
 from dispatchkit.altcraft.codec import WireForm
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT
+from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.secret import Token
 from dispatchkit.direct.client import DirectClient as AsyncDirectClient
 
@@ -93,7 +95,11 @@ def _blocking(
     """A method that runs the twin's, with its name, parameters, defaults and docstring."""
 
     def call(self: _Face[C], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        return _loop_thread.run(method(self.twin, *args, **kwargs))
+        try:
+            coroutine = method(self.twin, *args, **kwargs)
+        finally:
+            del args, kwargs  # a traceback shows the locals of this frame, and a message's content may be one
+        return _loop_thread.run(coroutine)
 
     functools.update_wrapper(call, method)
     return call
@@ -113,21 +119,27 @@ class DirectClient(_Face[AsyncDirectClient]):
         base_url: str = "https://direct.i-dgtl.ru",
         timeout: float = TIMEOUT,
         attempt_timeout: float = ATTEMPT_TIMEOUT,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        clock: Clock = SYSTEM,
         insecure: bool = False,
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
     ) -> None:
-        super().__init__(
-            AsyncDirectClient(
+        try:
+            twin = AsyncDirectClient(
                 token,
                 base_url=base_url,
                 timeout=timeout,
                 attempt_timeout=attempt_timeout,
+                retry=retry,
+                clock=clock,
                 insecure=insecure,
                 proxy=proxy,
                 ssl=ssl,
             )
-        )
+        finally:
+            del token  # a traceback shows the locals of this frame
+        super().__init__(twin)
 
     start = _blocking(AsyncDirectClient.start)
     stop = _blocking(AsyncDirectClient.stop)
@@ -149,26 +161,34 @@ class AltcraftClient(_Face[AsyncAltcraftClient]):
         wire: WireForm = "json",
         timeout: float = TIMEOUT,
         attempt_timeout: float = ATTEMPT_TIMEOUT,
+        deduplicates: bool = True,
         body_limit: int = 10_000_000,
         attachment_limit: int = 100_000_000,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        clock: Clock = SYSTEM,
         insecure: bool = False,
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
     ) -> None:
-        super().__init__(
-            AsyncAltcraftClient(
+        try:
+            twin = AsyncAltcraftClient(
                 base_url,
                 token,
                 wire=wire,
                 timeout=timeout,
                 attempt_timeout=attempt_timeout,
+                deduplicates=deduplicates,
                 body_limit=body_limit,
                 attachment_limit=attachment_limit,
+                retry=retry,
+                clock=clock,
                 insecure=insecure,
                 proxy=proxy,
                 ssl=ssl,
             )
-        )
+        finally:
+            del token  # a traceback shows the locals of this frame
+        super().__init__(twin)
 
     activate = _blocking(AsyncAltcraftClient.activate)
     launch_broadcast = _blocking(AsyncAltcraftClient.launch_broadcast)

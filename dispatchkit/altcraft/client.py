@@ -17,6 +17,8 @@ from dispatchkit.altcraft.commands import (
 from dispatchkit.altcraft.models import Attachment, Audience, MailingAccepted
 from dispatchkit.core.check import JsonValue
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
+from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.secret import Secret, Token
 
 __all__ = ["AltcraftClient"]
@@ -35,8 +37,12 @@ class AltcraftClient(Client[AltcraftWire]):
         wire: ``"json"``, the default, or ``"xml"``, which needs the extra ``xml``.
         timeout: Seconds a whole call may take, default 240.
         attempt_timeout: Seconds one attempt may take, default 70.
+        deduplicates: Whether the platform deduplicates by request id, which is its default. An unclear launch is then
+            repeated under the same id; say False if your administrator has switched it off, and it never is.
         body_limit: The most bytes a body without files may have, default 10 MB as on the platform.
         attachment_limit: The most bytes a body with files may have, default 100 MB as on the platform.
+        retry: When and how a call is repeated; see `RetryPolicy`.
+        clock: Time and chance; for tests that wait for nothing.
         insecure: Allow plain http to a host that is not this machine. It shows the token to everyone on the way.
         proxy: URL of an HTTP proxy.
         ssl: An SSL context of your own; True checks the server's certificate in the usual way.
@@ -58,8 +64,11 @@ class AltcraftClient(Client[AltcraftWire]):
         wire: WireForm = "json",
         timeout: float = TIMEOUT,
         attempt_timeout: float = ATTEMPT_TIMEOUT,
+        deduplicates: bool = True,
         body_limit: int = 10_000_000,
         attachment_limit: int = 100_000_000,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        clock: Clock = SYSTEM,
         insecure: bool = False,
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
@@ -72,9 +81,11 @@ class AltcraftClient(Client[AltcraftWire]):
         secret.check()
         super().__init__(
             base_url,
-            AltcraftWire(secret, codec(wire), body_limit, attachment_limit),
+            AltcraftWire(secret, codec(wire), body_limit, attachment_limit, deduplicates),
             timeout=timeout,
             attempt_timeout=attempt_timeout,
+            retry=retry,
+            clock=clock,
             insecure=insecure,
             proxy=proxy,
             ssl=ssl,
@@ -90,6 +101,7 @@ class AltcraftClient(Client[AltcraftWire]):
         content: Mapping[str, JsonValue] | None = None,
         attachments: Iterable[Attachment] = (),
         timeout: float | None = None,
+        retry: RetryPolicy | None = None,
     ) -> MailingAccepted:
         """Activate a mailing and, with ``run_now``, launch it at once: ``POST /api/v1.1/campaigns/activate/``.
 
@@ -100,7 +112,8 @@ class AltcraftClient(Client[AltcraftWire]):
             limit: The sending limit of this run; None keeps the mailing's own.
             content: A JSON object for the ``apicontent`` variables and the API content filter node.
             attachments: Files for the messages.
-            timeout: Seconds for the whole call; None takes the client's.
+            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
             RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, `TariffLimitError`, ...
@@ -109,10 +122,15 @@ class AltcraftClient(Client[AltcraftWire]):
             TypeError: An argument is of another type; the message names it.
             ValueError: An argument cannot be sent, such as an audience without ``run_now``; the message names it.
         """
-        command = ActivateMailing(
-            mailing_id, run_now=run_now, audience=audience, limit=limit, content=content, attachments=attachments
-        )
-        return await self.perform(command, timeout=timeout)
+        try:
+            command = ActivateMailing(
+                mailing_id, run_now=run_now, audience=audience, limit=limit, content=content, attachments=attachments
+            )
+        except (TypeError, ValueError) as mistake:
+            raise mistake.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
+        finally:
+            del content, attachments  # a traceback shows the locals of this frame
+        return await self.perform(command, timeout=timeout, retry=retry)
 
     async def launch_broadcast(
         self,
@@ -123,6 +141,7 @@ class AltcraftClient(Client[AltcraftWire]):
         content: Mapping[str, JsonValue] | None = None,
         attachments: Iterable[Attachment] = (),
         timeout: float | None = None,
+        retry: RetryPolicy | None = None,
     ) -> MailingAccepted:
         """Launch a broadcast that is active already: ``POST /api/v1.1/campaigns/broadcasts/start``.
 
@@ -132,7 +151,8 @@ class AltcraftClient(Client[AltcraftWire]):
             limit: The sending limit of this run; None keeps the broadcast's own.
             content: A JSON object for the ``apicontent`` variables and the API content filter node.
             attachments: Files for the messages.
-            timeout: Seconds for the whole call; None takes the client's.
+            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
             RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, `TariffLimitError`, ...
@@ -141,18 +161,31 @@ class AltcraftClient(Client[AltcraftWire]):
             TypeError: An argument is of another type; the message names it.
             ValueError: An argument cannot be sent; the message names it.
         """
-        command = LaunchBroadcast(mailing_id, audience=audience, limit=limit, content=content, attachments=attachments)
-        return await self.perform(command, timeout=timeout)
+        try:
+            command = LaunchBroadcast(
+                mailing_id, audience=audience, limit=limit, content=content, attachments=attachments
+            )
+        except (TypeError, ValueError) as mistake:
+            raise mistake.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
+        finally:
+            del content, attachments  # a traceback shows the locals of this frame
+        return await self.perform(command, timeout=timeout, retry=retry)
 
     async def deactivate(
-        self, mailing_id: int, *, abort_if_running: bool | None = None, timeout: float | None = None
+        self,
+        mailing_id: int,
+        *,
+        abort_if_running: bool | None = None,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
     ) -> MailingAccepted:
         """Deactivate a mailing: ``POST /api/v1.1/campaigns/deactivate``.
 
         Args:
             mailing_id: The mailing (v72: the campaign), a positive integer.
             abort_if_running: True aborts all queued messages at once; otherwise those already scheduled still go out.
-            timeout: Seconds for the whole call; None takes the client's.
+            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
             RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, ...
@@ -161,4 +194,6 @@ class AltcraftClient(Client[AltcraftWire]):
             TypeError: An argument is of another type; the message names it.
             ValueError: ``mailing_id`` is not positive.
         """
-        return await self.perform(DeactivateMailing(mailing_id, abort_if_running=abort_if_running), timeout=timeout)
+        return await self.perform(
+            DeactivateMailing(mailing_id, abort_if_running=abort_if_running), timeout=timeout, retry=retry
+        )

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import ClassVar, TypeVar
+from datetime import UTC, datetime
+from typing import ClassVar, TypeVar, cast
 
 import attrs
 
 from dispatchkit.altcraft.codec import Codec
-from dispatchkit.altcraft.models import Attachment, Audience, MailingAccepted
+from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
 from dispatchkit.core.check import JsonValue, flag, json_object, non_negative, positive_id
-from dispatchkit.core.command import Answer, Command, Request, UnreadableAnswerError
+from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, UnreadableAnswerError, Verdict, ask
+from dispatchkit.core.decode import structure
 from dispatchkit.core.secret import Secret
 from dispatchkit.errors import (
     AccessDeniedError,
@@ -24,7 +26,15 @@ from dispatchkit.errors import (
     TokenRequiredError,
 )
 
-__all__ = ["ActivateMailing", "AltcraftCommand", "AltcraftWire", "DeactivateMailing", "LaunchBroadcast"]
+__all__ = [
+    "ActivateMailing",
+    "AltcraftCommand",
+    "AltcraftWire",
+    "DeactivateMailing",
+    "LaunchBroadcast",
+    "ReadLog",
+    "ReadStatus",
+]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -42,8 +52,9 @@ class AltcraftWire:
 
     token: Secret
     codec: Codec
-    body_limit: int
-    attachment_limit: int
+    body_limit: int = attrs.field(validator=positive_id)
+    attachment_limit: int = attrs.field(validator=positive_id)
+    deduplicates: bool = attrs.field(validator=attrs.validators.instance_of(bool))
 
     def request(
         self,
@@ -59,16 +70,16 @@ class AltcraftWire:
         """
         limit = self.attachment_limit if attachments else self.body_limit
         # Before the files are encoded, so that a hopeless case does not cost its size in memory three times over.
-        raw = sum(len(attachment.data) for attachment in attachments)
-        if raw * 4 // 3 <= limit:
+        size = sum(len(attachment.data) for attachment in attachments) * 4 // 3
+        if size <= limit:
             sent = {**fields, "attach": [file.file_object() for file in attachments]} if attachments else fields
             body = self.codec.seal(self.codec.encode(sent), self.token.reveal())
             if len(body) <= limit:
                 return Request("POST", f"/api/v1.1/{path}", self._headers(request_id), body)
-            raw = len(body)
+            size = len(body)
         what, option = ("attachments", "attachment_limit") if attachments else ("content", "body_limit")
         raise ValueError(
-            f"{what} must keep the body within {limit:,} bytes, not {raw:,} "
+            f"{what} must keep the body within {limit:,} bytes, not {size:,} "
             f"({option}= changes it, if the platform's administrator has changed it)"
         )
 
@@ -87,6 +98,10 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
     identified = True
     path: ClassVar[str]
     """Below ``/api/v1.1/``, exactly as documented: the trailing slashes are part of it and inconsistent."""
+
+    def deduplicated(self, wire: AltcraftWire) -> bool:
+        """See `Command.deduplicated`."""
+        return wire.deduplicates
 
     @abstractmethod
     def fields(self) -> dict[str, JsonValue]:
@@ -132,6 +147,69 @@ def _refusal(code: int, text: object, status: int, wire: AltcraftWire) -> Reject
     # A code that is not documented is a refusal all the same, told in the platform's own words.
     kind = _REFUSALS.get(code, RejectedError)
     return kind(wire.token.redact(message or "no reason given"), status=status, code=code)
+
+
+@attrs.frozen
+class ReadStatus(AltcraftCommand[MailingStatus]):
+    """Read whether a mailing is active: ``POST /api/v1.1/campaigns/get_status``."""
+
+    path = "campaigns/get_status"
+    mailing_id: int = attrs.field(validator=positive_id)
+
+    def fields(self) -> dict[str, JsonValue]:
+        """See `AltcraftCommand.fields`."""
+        return {"id": self.mailing_id}
+
+    def read(self, fields: Mapping[str, object], answer: Answer, wire: AltcraftWire) -> MailingStatus:
+        """See `AltcraftCommand.read`."""
+        del answer
+        return structure(wire.codec.converter, fields.get("data"), MailingStatus, "a mailing's status")
+
+
+@attrs.frozen
+class ReadLog(AltcraftCommand[tuple[LogEntry, ...]]):
+    """Read a mailing's log from a moment on: ``POST /api/v1.1/campaigns/log_v2``."""
+
+    path = "campaigns/log_v2"
+    mailing_id: int = attrs.field(validator=positive_id)
+    since: datetime
+    limit: int = 1000
+
+    def fields(self) -> dict[str, JsonValue]:
+        """See `AltcraftCommand.fields`."""
+        since = self.since.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return {"id": self.mailing_id, "from_time": since, "limit": self.limit}
+
+    def read(self, fields: Mapping[str, object], answer: Answer, wire: AltcraftWire) -> tuple[LogEntry, ...]:
+        """See `AltcraftCommand.read`. No entries come as null; XML may leave a single one bare."""
+        del answer
+        data = fields.get("data")
+        entries = [] if data is None else cast("list[object]", data) if isinstance(data, list) else [data]
+        return tuple(structure(wire.codec.converter, entry, LogEntry, "a log entry") for entry in entries)
+
+
+def _launched(mailing_id: int, since: datetime) -> Probe[AltcraftWire, MailingAccepted]:
+    """A launch shows only as a start in the log. Its absence is no proof: nothing says when an entry appears."""
+    # The log counts in milliseconds.
+    since = since.replace(microsecond=since.microsecond // 1000 * 1000)
+
+    def settle(entries: tuple[LogEntry, ...]) -> Settlement[MailingAccepted]:
+        if any(entry.state == "start" and entry.time >= since for entry in entries):
+            return Settlement(Verdict.HAPPENED, "its log shows a start", MailingAccepted(mailing_id, settled=True))
+        return Settlement(Verdict.UNSEEN, "its log shows no start")
+
+    return ask(ReadLog(mailing_id, since), settle)
+
+
+def _activity(mailing_id: int, verdicts: Mapping[bool, Verdict]) -> Probe[AltcraftWire, MailingAccepted]:
+    """Whether a mailing is active shows in its status."""
+
+    def settle(status: MailingStatus) -> Settlement[MailingAccepted]:
+        verdict = verdicts[status.is_active]
+        result = MailingAccepted(mailing_id, settled=True) if verdict is Verdict.HAPPENED else None
+        return Settlement(verdict, f"its state reads {'active' if status.is_active else 'not active'}", result)
+
+    return ask(ReadStatus(mailing_id), settle)
 
 
 def _accepted(mailing_id: int, answer: Answer) -> MailingAccepted:
@@ -225,6 +303,14 @@ class ActivateMailing(_Launch):
             fields["run_now"] = self.run_now
         return fields
 
+    def probe(self, since: datetime) -> Probe[AltcraftWire, MailingAccepted] | None:
+        """See `Command.probe`: a launch shows in the log, a bare activation in the status."""
+        if self.run_now:
+            return _launched(self.mailing_id, since)
+        if self.limit is not None or self.content is not None or self.attachments:
+            return None  # a mailing that was active before would look the same without them
+        return _activity(self.mailing_id, {True: Verdict.HAPPENED, False: Verdict.DENIED})
+
 
 @attrs.frozen
 class LaunchBroadcast(_Launch):
@@ -238,6 +324,10 @@ class LaunchBroadcast(_Launch):
     """
 
     path = "campaigns/broadcasts/start"
+
+    def probe(self, since: datetime) -> Probe[AltcraftWire, MailingAccepted]:
+        """See `Command.probe`: a launch shows in the log."""
+        return _launched(self.mailing_id, since)
 
 
 @attrs.frozen
@@ -261,6 +351,12 @@ class DeactivateMailing(AltcraftCommand[MailingAccepted]):
         if self.abort_if_running is not None:
             fields["abort_if_running"] = self.abort_if_running
         return fields
+
+    def probe(self, since: datetime) -> Probe[AltcraftWire, MailingAccepted]:
+        """See `Command.probe`: the status shows it, but not whether queued messages were aborted."""
+        del since
+        inactive = Verdict.UNSEEN if self.abort_if_running else Verdict.HAPPENED
+        return _activity(self.mailing_id, {True: Verdict.DENIED, False: inactive})
 
     def read(self, fields: Mapping[str, object], answer: Answer, wire: AltcraftWire) -> MailingAccepted:
         """See `AltcraftCommand.read`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import mimetypes
+from datetime import datetime
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Literal
@@ -12,7 +13,7 @@ import attrs
 
 from dispatchkit.core.check import JsonValue, positive_id
 
-__all__ = ["Attachment", "Audience", "MailingAccepted"]
+__all__ = ["Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"]
 
 
 AudienceKind = Literal["list", "segment"]
@@ -20,7 +21,7 @@ AudienceKind = Literal["list", "segment"]
 
 def _kind(instance: object, attribute: attrs.Attribute[AudienceKind], value: object) -> None:
     del instance
-    if value not in {"list", "segment"}:
+    if not isinstance(value, str) or value not in {"list", "segment"}:
         raise ValueError(f"audience {attribute.name} must be 'list' (a database) or 'segment', not {value!r}")
 
 
@@ -114,3 +115,27 @@ class MailingAccepted:
     mailing_id: int
     replayed: bool = False
     """Whether this is the answer to an earlier request with the same id (``Duplicate-Request: true``)."""
+    settled: bool = False
+    """Whether the answer was lost and the mailing's state shows that it happened."""
+
+
+@attrs.frozen
+class MailingStatus:
+    """A mailing's state, as ``campaigns/get_status`` gives it. It shows activation; it cannot prove a launch."""
+
+    is_active: bool
+    is_completed: bool | None = None
+    status: str | None = None
+    """The platform's own word; the set of words is not documented."""
+
+
+@attrs.frozen
+class LogEntry:
+    """One line of a mailing's log, as ``campaigns/log_v2`` gives it."""
+
+    time: datetime
+    state: str
+    """``"start"``, ``"end"`` or empty: the only field to decide by."""
+    level: str = ""
+    message: str = ""
+    value: str = ""

@@ -1,14 +1,33 @@
-"""A call: one command on its way to its outcome."""
+"""A call: one command on its way to its outcome.
+
+An attempt is made and judged. If it brought a result, that is all: nothing below `Call.run` is entered. Otherwise:
+
+- *Not sent*, *throttled*: it did nothing, so it may be repeated, at its own pace.
+- *Rejected*: final, unless an earlier attempt of the same call is unclear. Then the refusal may only mean that the
+  earlier attempt had its effect (a second stop of a stopped dispatch), so state decides.
+- *Unknown*: the provider's state is read (`Command.probe`). If it shows that it happened, the call is done. A state
+  that denies it is believed only after `RetryPolicy.lag`, and then allows a repeat. Where the provider deduplicates by
+  request id, a repeat of the same bytes under the same id is allowed at once, whatever the state says. Otherwise the
+  outcome stays unknown.
+
+All of it within one deadline.
+"""
 
 from __future__ import annotations
 
-import time
+import asyncio
+import logging
 import uuid
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Generic, TypeVar
 
-from dispatchkit.core.command import Answer, Command, Request, UnreadableAnswerError
-from dispatchkit.core.transport import Failure, Transport
+import attrs
+
+from dispatchkit.core.clock import Clock
+from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, Verdict
+from dispatchkit.core.judge import judge
+from dispatchkit.core.retry import RetryBudget, RetryPolicy, Step, retrying
+from dispatchkit.core.transport import Failure, Transport, Witness
 from dispatchkit.errors import (
     Attempt,
     DispatchkitError,
@@ -18,74 +37,247 @@ from dispatchkit.errors import (
     ThrottledError,
 )
 
-__all__ = ["Call"]
+__all__ = ["Account", "Call"]
 
 R = TypeVar("R")
 W = TypeVar("W")
+
+logger = logging.getLogger("dispatchkit")
+logger.addHandler(logging.NullHandler())  # a library prints nothing that nobody asked for
+
+PROBE_TIMEOUT = 15.0
+"""Seconds for one reading of state: it changes nothing, so it is cheap to give up and ask again."""
+
+_LEAST_PAUSE = 0.25
+
+
+@attrs.define
+class Account(Generic[W]):
+    """What all calls of one client share."""
+
+    wire: W
+    transport: Transport
+    clock: Clock
+    budget: RetryBudget
+    attempt_timeout: float
 
 
 class Call(Generic[W, R]):
     """One command on its way: what was tried so far, and what came of it.
 
-    Made by `Client.call`. It outlives its own cancellation, so whoever holds it can still read `attempts`.
+    Made by `Client.call`. It outlives its own cancellation, so whoever holds it can still read `attempts` and ask
+    `abandoned` what to make of them.
     """
 
-    __slots__ = ("_attempt_timeout", "_timeout", "_transport", "_wire", "attempts", "command", "request", "request_id")
+    __slots__ = (
+        "_account",
+        "_deadline",
+        "_policy",
+        "_throttled",
+        "_timeout",
+        "_unclear",
+        "_unclear_at",
+        "attempts",
+        "command",
+        "request",
+        "request_id",
+    )
 
-    def __init__(
-        self,
-        command: Command[W, R],
-        wire: W,
-        transport: Transport,
-        *,
-        timeout: float,
-        attempt_timeout: float,
-    ) -> None:
+    def __init__(self, command: Command[W, R], account: Account[W], *, timeout: float, policy: RetryPolicy) -> None:
         self.command = command
         self.request_id = str(uuid.uuid4()) if command.identified else None
-        self.request = _request(command, wire, self.request_id)
+        # Built once: every attempt sends the same bytes under the same headers.
+        self.request = _request(command, account.wire, self.request_id)
         self.attempts: tuple[Attempt, ...] = ()
-        self._wire = wire
-        self._transport = transport
+        self._account = account
         self._timeout = timeout
-        self._attempt_timeout = attempt_timeout
+        self._policy = policy
+        self._deadline = 0.0
+        self._unclear: OutcomeUnknownError | None = None
+        self._unclear_at = 0.0
+        self._throttled: ThrottledError | None = None
 
     async def run(self) -> R:
         """Perform the command. See `Client.perform`."""
-        started, clock = datetime.now(UTC), time.monotonic()
-        reply = await self._transport.send(self.request, timeout=min(self._timeout, self._attempt_timeout))
-        verdict = judge(self.command, reply, self._wire)
-        sent = not isinstance(reply, Failure) or reply.sent
-        what = reply.what if isinstance(reply, Failure) else f"HTTP {reply.status}"
-        self.attempts += (Attempt(len(self.attempts) + 1, started, time.monotonic() - clock, what, sent),)
-        if isinstance(verdict, DispatchkitError):
-            raise verdict.of(self.command, self.attempts, self.request_id)
-        return verdict
+        self._deadline = self._account.clock.monotonic() + self._timeout
+        self._account.budget.earn()
+        try:
+            verdict = await self._attempt()
+            if not isinstance(verdict, DispatchkitError):
+                return verdict
+            step = await self._recover(verdict)
+        except asyncio.CancelledError as cancelled:
+            error = self.abandoned()
+            cancelled.add_note(str(error))
+            self._log(logging.WARNING, f"cancelled: {error.outcome}", error=error)
+            raise
+        if step.error is None:
+            self._log(logging.INFO, "done after all")
+            return step.result  # type: ignore[return-value]  # pyright: ignore[reportReturnType] - R itself may be None
+        self._log(logging.WARNING, step.error.summary, error=step.error)
+        raise step.error.of(self.command, self.attempts, self.request_id)
+
+    def abandoned(self) -> DispatchkitError:
+        """What is known of a call that was cancelled: unknown if any attempt is unclear, else that it did nothing."""
+        unclear = self._unclear
+        if unclear is None and self.attempts and self.attempts[-1].what == _CANCELLED and self.attempts[-1].sent:
+            unclear = OutcomeUnknownError("it was cancelled after the request had left")
+        error = unclear or self._throttled or NotSentError("it was cancelled before the request left")
+        return error.of(self.command, self.attempts, self.request_id)
+
+    async def _attempt(self) -> R | DispatchkitError:
+        account, clock = self._account, self._account.clock
+        began, started, witness = clock.now(), clock.monotonic(), Witness()
+        try:
+            reply = await account.transport.send(
+                self.request, witness, timeout=min(account.attempt_timeout, self._deadline - started)
+            )
+        except asyncio.CancelledError:
+            self._record(began, started, _CANCELLED, sent=witness.sent)
+            raise
+        sent, what = (reply.sent, reply.what) if isinstance(reply, Failure) else (True, f"HTTP {reply.status}")
+        self._record(began, started, what, sent=sent)
+        return judge(self.command, reply, account.wire, clock.now())
+
+    def _record(self, began: datetime, started: float, what: str, *, sent: bool) -> None:
+        duration = self._account.clock.monotonic() - started
+        self.attempts += (Attempt(len(self.attempts) + 1, began, duration, what, sent),)
+
+    async def _recover(self, error: DispatchkitError) -> Step[R]:
+        first = await self._resolve(error)
+        if first.again is None:
+            return first
+        return await retrying(
+            first,
+            self._again,
+            policy=self._policy,
+            budget=self._account.budget,
+            clock=self._account.clock,
+            latest_start=self._latest_start,
+            before_sleep=self._log_retry,
+        )
+
+    @property
+    def _latest_start(self) -> float:
+        # An attempt that the deadline would cut short turns a clear outcome into an unclear one.
+        return self._deadline - min(1.0, self._timeout / 10)
+
+    async def _again(self) -> Step[R]:
+        verdict = await self._attempt()
+        if not isinstance(verdict, DispatchkitError):
+            self._account.budget.refund()
+            return Step(result=verdict)
+        if isinstance(verdict, RejectedError):
+            self._account.budget.refund()
+        return await self._resolve(verdict)
+
+    async def _resolve(self, error: DispatchkitError) -> Step[R]:
+        """Turn a failed attempt into a step: settle it if it is unclear, and say whether it may be repeated."""
+        if isinstance(error, OutcomeUnknownError):
+            self._unclear = error
+            self._unclear_at = self._account.clock.monotonic()
+            return await self._settle(error)
+        if isinstance(error, NotSentError):
+            return Step(error=self._with_doubt(self._throttled or error), again="not_sent")
+        if isinstance(error, ThrottledError):
+            self._throttled = error  # from now on, bytes of the call have left
+            return Step(error=self._with_doubt(error), again="throttled", after=error.retry_after or 0.0)
+        if self._unclear is None:
+            return Step(error=error)
+        # The refusal answers a repeat: it may only say that the attempt before it had its effect.
+        settlement = await self._watch()
+        if settlement.verdict is Verdict.HAPPENED:
+            return Step(result=settlement.result)
+        if settlement.verdict in {Verdict.UNDECIDED, Verdict.HIDDEN}:
+            return Step(error=OutcomeUnknownError(f"{self._unclear.summary}; then {error.summary}; {settlement.seen}"))
+        return Step(error=error)
+
+    def _with_doubt(self, error: DispatchkitError) -> DispatchkitError:
+        """This attempt did nothing; but if an earlier one is unclear, so is the call."""
+        if self._unclear is None:
+            return error
+        return OutcomeUnknownError(f"{self._unclear.summary}; then {error.summary}")
+
+    async def _settle(self, error: OutcomeUnknownError) -> Step[R]:
+        deduplicated = self.command.deduplicated(self._account.wire)
+        settlement = await self._watch(once=deduplicated)
+        self._log(logging.INFO, f"settling: {settlement.verdict.value}, {settlement.seen}", error=error)
+        if settlement.verdict is Verdict.HAPPENED:
+            return Step(result=settlement.result)
+        self._unclear = OutcomeUnknownError(f"{error.summary}; {settlement.seen}")
+        repeatable = deduplicated or settlement.verdict in {Verdict.DENIED, Verdict.FINAL}
+        return Step(error=self._unclear, again="unknown" if repeatable else None)
+
+    async def _watch(self, *, once: bool = False) -> Settlement[R]:
+        """Read the provider's state until it says something that can be believed, or the deadline is near."""
+        account, clock = self._account, self._account.clock
+        probe = self.command.probe(self.attempts[0].started)
+        if probe is None:
+            return Settlement(Verdict.HIDDEN, "no state of the provider shows it")
+        believed_from = self._unclear_at + self._policy.lag
+        looks = 0
+        settlement: Settlement[R] = Settlement(Verdict.UNDECIDED, "its state was not read")
+        while account.budget.spend():
+            asked = clock.monotonic()
+            settlement, after = await self._look(probe)
+            looks += 1
+            denied = settlement.verdict in {Verdict.DENIED, Verdict.UNSEEN}
+            if once or not (denied or settlement.verdict is Verdict.UNDECIDED) or (denied and asked >= believed_from):
+                return settlement
+            now = clock.monotonic()
+            pause = max(after, self._pause(looks))
+            if now < believed_from:
+                pause = min(pause, believed_from - now)
+            if now + pause > self._latest_start:
+                return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the deadline left no time to ask again")
+            await clock.sleep(pause)
+        return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the retry budget allows no more questions")
+
+    def _pause(self, looks: int) -> float:
+        growing = max(self._policy.scale, _LEAST_PAUSE) * 2.0 ** min(looks - 1, 60)
+        return min(self._policy.cap, growing) * (0.5 + self._account.clock.random() / 2)
+
+    async def _look(self, probe: Probe[W, R]) -> tuple[Settlement[R], float]:
+        """Read the provider's state once. Also says how long the provider asks to wait before the next time."""
+        account, clock = self._account, self._account.clock
+        request = _request(probe.command, account.wire, str(uuid.uuid4()) if probe.command.identified else None)
+        limit = min(PROBE_TIMEOUT, account.attempt_timeout, self._deadline - clock.monotonic())
+        reply = await account.transport.send(request, Witness(), timeout=limit)
+        seen = judge(probe.command, reply, account.wire, clock.now())
+        if isinstance(reply, Answer) and reply.status < 500:
+            account.budget.refund()
+        if not isinstance(seen, DispatchkitError):
+            return probe.settle(seen), 0.0
+        text = f"its state could not be read: {seen.summary}"
+        if isinstance(seen, ThrottledError):
+            return Settlement(Verdict.UNDECIDED, text), seen.retry_after or 0.0
+        if isinstance(seen, RejectedError):
+            return Settlement(Verdict.HIDDEN, text), 0.0
+        return Settlement(Verdict.UNDECIDED, text), 0.0
+
+    def _log_retry(self, number: int, step: Step[R], delay: float) -> None:
+        self._log(logging.INFO, f"attempt {number + 1} in {delay:.2f} s ({step.again})", error=step.error, delay=delay)
+
+    def _log(self, level: int, text: str, *, error: DispatchkitError | None = None, delay: float | None = None) -> None:
+        if not logger.isEnabledFor(level):
+            return
+        extra = {
+            "command": repr(self.command),
+            "request_id": self.request_id,
+            "attempt": len(self.attempts),
+            "outcome": None if error is None else error.outcome.value,
+            "delay": delay,
+        }
+        logger.log(level, "%r: %s", self.command, text, extra=extra)
 
 
-def _request(command: Command[W, R], wire: W, request_id: str | None) -> Request:
+_CANCELLED = "cancelled"
+
+
+def _request(command: Command[W, object], wire: W, request_id: str | None) -> Request:
     try:
         return command.request(wire, request_id)
     except (TypeError, ValueError) as error:
         # The frames below this one hold the body.
         mistake = error.with_traceback(None)
     raise mistake
-
-
-def judge(command: Command[W, R], reply: Answer | Failure, wire: W) -> R | DispatchkitError:
-    """What an attempt means for the call: its result, or the error that says which outcome it is."""
-    if isinstance(reply, Failure):
-        return OutcomeUnknownError(reply.what) if reply.sent else NotSentError(reply.what)
-    if reply.status >= 500:
-        # Whatever its body says: a server that failed cannot vouch for what it did before.
-        return OutcomeUnknownError(f"the server failed (HTTP {reply.status})")
-    try:
-        return command.result(reply, wire)
-    except RejectedError as refusal:
-        if reply.status != 429:
-            return refusal.with_traceback(None)
-        return ThrottledError(refusal.message, status=429, code=refusal.code)
-    except UnreadableAnswerError as unreadable:
-        if reply.status == 429:
-            return ThrottledError("too many requests", status=429, code=None)
-        return OutcomeUnknownError(f"this is no answer of the provider: HTTP {reply.status}, {unreadable}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -13,10 +14,11 @@ JsonValue = str | int | float | bool | Sequence["JsonValue"] | Mapping[str, "Jso
 
 _LARGEST_ID = 2**63 - 1
 _DEEPEST = 100
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def _integer(name: str, value: object, allowed: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if type(value) is not int:  # no bool, and no enum: in a path it would stand with its name
         raise TypeError(f"{name} must be {allowed}, not {type(value).__name__} {value!r}")
     return value
 
@@ -75,21 +77,31 @@ def _object(path: str, value: Mapping[str, JsonValue], depth: int) -> dict[str, 
     for key, item in value.items():
         if not isinstance(key, str):
             raise TypeError(f"{path} must have string keys only, not {type(key).__name__} {key!r}")
-        copied[key] = _value(f"{path}.{key}", item, depth - 1)
+        copied[_text(path, key)] = _value(f"{path}.{key}", item, depth - 1)
     return copied
 
 
 def _value(path: str, value: JsonValue, depth: int) -> JsonValue:
     if depth <= 0:
         raise ValueError(f"{path.partition('.')[0]} must be nested at most {_DEEPEST} deep (does it hold itself?)")
-    if value is None or isinstance(value, str | bool | int):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, str):
+        return _text(path, value)
+    if isinstance(value, int):
+        return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"{path} must be a number that JSON can say, not {value!r}")
-        return value
+        return float(value)
     if isinstance(value, Mapping):
         return _object(path, value, depth)
     if isinstance(value, list | tuple):
         return [_value(f"{path}[{index}]", item, depth - 1) for index, item in enumerate(value)]
     raise TypeError(f"{path} must be a JSON value, not {type(value).__name__}")
+
+
+def _text(path: str, value: str) -> str:
+    if _SURROGATE.search(value):
+        raise ValueError(f"{path} must be text that UTF-8 can say: it holds half of a surrogate pair")
+    return str.__str__(value)  # an enum's own text, not its name

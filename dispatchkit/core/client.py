@@ -6,9 +6,11 @@ import ssl as ssl_module
 from types import TracebackType
 from typing import ClassVar, Generic, Never, Self, TypeVar
 
-from dispatchkit.core.call import Call
+from dispatchkit.core.call import Account, Call
 from dispatchkit.core.check import seconds
+from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
+from dispatchkit.core.retry import BudgetStatistics, RetryBudget, RetryPolicy
 from dispatchkit.core.transport import Transport, origin
 
 __all__ = ["ATTEMPT_TIMEOUT", "CONNECT_TIMEOUT", "TIMEOUT", "Client"]
@@ -39,23 +41,33 @@ class Client(Generic[W]):
         *,
         timeout: float,
         attempt_timeout: float,
+        retry: RetryPolicy,
+        clock: Clock,
         insecure: bool,
         proxy: str | None,
         ssl: ssl_module.SSLContext | bool,
     ) -> None:
-        self._wire = wire
         self._timeout = seconds("timeout", timeout)
-        self._attempt_timeout = seconds("attempt_timeout", attempt_timeout)
+        self._retry = retry
         self._origin = origin(base_url, insecure=insecure)
-        self._transport = Transport(self._origin, connect_timeout=CONNECT_TIMEOUT, proxy=proxy, ssl=ssl)
+        self._account = Account(
+            wire=wire,
+            transport=Transport(self._origin, connect_timeout=CONNECT_TIMEOUT, proxy=proxy, ssl=ssl),
+            clock=clock,
+            budget=RetryBudget(),
+            attempt_timeout=seconds("attempt_timeout", attempt_timeout),
+        )
         self._closed = False
 
-    async def perform(self, command: Command[W, R], *, timeout: float | None = None) -> R:
+    async def perform(
+        self, command: Command[W, R], *, timeout: float | None = None, retry: RetryPolicy | None = None
+    ) -> R:
         """Perform a command and return its result.
 
         Args:
             command: What to do.
-            timeout: Seconds for the whole call; None takes the client's.
+            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
             RejectedError: The provider said no and did nothing.
@@ -65,9 +77,11 @@ class Client(Generic[W]):
             TypeError: The command is another provider's.
             RuntimeError: The client is closed.
         """
-        return await self.call(command, timeout=timeout).run()
+        return await self.call(command, timeout=timeout, retry=retry).run()
 
-    def call(self, command: Command[W, R], *, timeout: float | None = None) -> Call[W, R]:
+    def call(
+        self, command: Command[W, R], *, timeout: float | None = None, retry: RetryPolicy | None = None
+    ) -> Call[W, R]:
         """Prepare a call without sending anything: ``await call.run()`` does what `perform` does.
 
         Its ``request`` is what will be sent; its ``attempts`` can be read even if it is cancelled.
@@ -83,16 +97,19 @@ class Client(Generic[W]):
             raise TypeError(f"command must be a {self._speaks.__name__}, not {type(command).__name__}")
         return Call(
             command,
-            self._wire,
-            self._transport,
+            self._account,
             timeout=self._timeout if timeout is None else seconds("timeout", timeout),
-            attempt_timeout=self._attempt_timeout,
+            policy=self._retry if retry is None else retry,
         )
+
+    def statistics(self) -> BudgetStatistics:
+        """What the retry budget of this client has seen."""
+        return self._account.budget.statistics()
 
     async def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
         self._closed = True
-        await self._transport.close()
+        await self._account.transport.close()
 
     async def __aenter__(self) -> Self:
         return self

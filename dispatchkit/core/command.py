@@ -14,9 +14,11 @@ from typing import ClassVar, Generic, Protocol, TypeVar, cast
 
 import attrs
 
-__all__ = ["Answer", "Command", "Probe", "Request", "Settlement", "UnreadableAnswerError", "Verdict"]
+__all__ = ["Answer", "Command", "Probe", "Request", "Settlement", "UnreadableAnswerError", "Verdict", "ask"]
 
 P = TypeVar("P")
+R = TypeVar("R")
+W = TypeVar("W")
 R_co = TypeVar("R_co", covariant=True)
 W_contra = TypeVar("W_contra", contravariant=True)
 
@@ -68,12 +70,16 @@ class Verdict(enum.Enum):
     """What the provider's state says about a command whose answer was lost."""
 
     HAPPENED = "happened"
-    DID_NOT_HAPPEN = "did not happen"
-    """The state denies it. State may lag, so this is believed only after a while."""
-    REFUSED = "refused"
-    """It did not happen and no longer can: the state is final, and not the one that the command leads to."""
+    DENIED = "denied"
+    """The state shows that it did not. State may lag, so this is believed only after a while."""
+    FINAL = "final"
+    """It did not happen and no longer can: the state is a last one, and not the one that the command leads to."""
+    UNSEEN = "unseen"
+    """There is no trace of it, but the absence of a trace is no proof."""
     UNDECIDED = "undecided"
-    """The state cannot tell."""
+    """The state cannot tell, now."""
+    HIDDEN = "hidden"
+    """The provider has no such state, or refuses to show it: there is no use in asking again."""
 
 
 @attrs.frozen
@@ -87,15 +93,15 @@ class Settlement(Generic[R_co]):
 
 @attrs.frozen
 class Probe(Generic[W_contra, R_co]):
-    """A question about the provider's state and the way to read its answer. Build it with `Probe.ask`."""
+    """A question about the provider's state and the way to read its answer. Made by `ask`."""
 
     command: Command[W_contra, object]
     settle: Callable[[object], Settlement[R_co]]
 
-    @classmethod
-    def ask(cls, command: Command[W_contra, P], settle: Callable[[P], Settlement[R_co]]) -> Probe[W_contra, R_co]:
-        """Pair a command that reads state with what its result proves."""
-        return cls(command, cast("Callable[[object], Settlement[R_co]]", settle))
+
+def ask(command: Command[W, P], settle: Callable[[P], Settlement[R]]) -> Probe[W, R]:
+    """Pair a command that reads state with what its result proves."""
+    return Probe(command, cast("Callable[[object], Settlement[R]]", settle))
 
 
 class Command(ABC, Generic[W_contra, R_co]):
@@ -105,9 +111,6 @@ class Command(ABC, Generic[W_contra, R_co]):
 
     identified: ClassVar[bool] = False
     """Whether the provider takes a request id: one UUID, made once a call, the same on every attempt."""
-
-    deduplicated: ClassVar[bool] = False
-    """Whether a repeat under the same request id is swallowed by the provider, so that it cannot act twice."""
 
     @abstractmethod
     def request(self, wire: W_contra, request_id: str | None) -> Request:
@@ -125,6 +128,11 @@ class Command(ABC, Generic[W_contra, R_co]):
             RejectedError: The provider said no.
             UnreadableAnswerError: This is no answer of the provider.
         """
+
+    def deduplicated(self, wire: W_contra) -> bool:
+        """Whether the provider swallows a repeat under the same request id, so that it cannot act twice."""
+        del wire
+        return False
 
     def probe(self, since: datetime) -> Probe[W_contra, R_co] | None:
         """How to settle an unclear outcome; None where no state shows it. ``since``: when the first attempt began."""

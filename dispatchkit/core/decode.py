@@ -7,6 +7,7 @@ answer, and what we do not understand must not count as success.
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import NoReturn, TypeVar, cast
 
 import cattrs
@@ -28,10 +29,10 @@ def read_json(body: bytes) -> object:
     """Parse JSON in UTF-8.
 
     Raises:
-        UnreadableAnswerError: It is no JSON, or uses words that JSON does not have.
+        UnreadableAnswerError: It is no JSON, uses words that JSON does not have, or says one field twice.
     """
     try:
-        parsed: object = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
+        parsed: object = json.loads(body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
     except (ValueError, RecursionError):
         # Outside the handler: the decoder's own exception holds the whole text.
         parsed = UnreadableAnswerError
@@ -44,11 +45,19 @@ def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
 
 
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError("one field, two values")  # such as a refusal and a success
+    return fields
+
+
 def strict_converter() -> cattrs.Converter:
     """A cattrs converter that takes a value only if it already has the right type. Unknown fields pass."""
     converter = cattrs.Converter(detailed_validation=False)
     for kind in (int, float, bool, str):
         converter.register_structure_hook(kind, _exactly)
+    converter.register_structure_hook(datetime, lambda value, _: _moment(converter.structure(value, str)))
     return converter
 
 
@@ -56,6 +65,12 @@ def _exactly(value: object, kind: type[T]) -> T:
     if type(value) is kind:
         return value
     raise TypeError(f"{kind.__name__} expected")
+
+
+def _moment(text: str) -> datetime:
+    """RFC 3339, or the same without a zone, which means UTC."""
+    moment = datetime.fromisoformat(text)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def rename(converter: cattrs.Converter, kind: type[object], **names: str) -> None:

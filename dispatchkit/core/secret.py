@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections import deque
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -16,6 +17,9 @@ Token = str | Callable[[], str]
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
+_REMEMBERED = 256
+
+
 class Secret:
     """Holds a token so that only `reveal` gives it away.
 
@@ -24,10 +28,12 @@ class Secret:
     end up in a traceback: build it, drop the text, then `check`.
     """
 
-    __slots__ = ("_environment", "_source")
+    __slots__ = ("_environment", "_revealed", "_source")
 
     def __init__(self, token: Token | None, *, environment: str) -> None:
         self._environment = environment
+        # What a callable gave lately: it may give another token by the time an answer quotes this one.
+        self._revealed: deque[str] = deque(maxlen=_REMEMBERED)
         self._source: object = os.environ.get(environment) if token is None else token
 
     def check(self) -> None:
@@ -54,13 +60,21 @@ class Secret:
         """
         token = self._source() if callable(self._source) else self._source
         if isinstance(token, str) and _TOKEN.fullmatch(token) is not None:
+            if token not in self._revealed:
+                self._revealed.append(token)
             return token
         del token
         raise _unusable()
 
     def redact(self, text: str) -> str:
-        """The text with the token masked: a provider may quote the token that it refuses."""
-        return text.replace(self.reveal(), "***")
+        """The text with the token masked: a provider may quote the token that it refuses.
+
+        It asks no callable: the answer is here already, and nothing may fail any more.
+        """
+        known = [self._source] if isinstance(self._source, str) else self._revealed
+        for token in sorted(known, key=len, reverse=True):
+            text = text.replace(token, "***")
+        return text
 
     def __repr__(self) -> str:
         return "Secret(***)"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
     from aiohttp.connector import Connection
 
-__all__ = ["Failure", "Transport", "origin"]
+__all__ = ["Failure", "Transport", "Witness", "origin"]
 
 _MOST_ANSWER_BYTES = 64 * 1024 * 1024
 _CHUNK = 64 * 1024
@@ -42,8 +42,8 @@ class Failure:
     """Whether any byte of the request may have left this process."""
 
 
-class _Witness:
-    """What one attempt saw of itself."""
+class Witness:
+    """What one attempt saw of itself. It outlives the attempt's cancellation."""
 
     __slots__ = ("requests", "sent")
 
@@ -52,7 +52,7 @@ class _Witness:
         self.sent = False
 
 
-_witness: ContextVar[_Witness] = ContextVar("dispatchkit_witness")
+_witness: ContextVar[Witness] = ContextVar("dispatchkit_witness")
 
 
 class _HiddenResendError(Exception):
@@ -147,20 +147,20 @@ class Transport:
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def send(self, request: Request, *, timeout: float) -> Answer | Failure:
+    async def send(self, request: Request, witness: Witness, *, timeout: float) -> Answer | Failure:
         """Send a request once.
 
         A failure is returned, not raised: aiohttp's exceptions and the frames below them hold headers and body.
 
         Args:
             request: What to send.
+            witness: A new one; afterwards it knows whether any byte has left.
             timeout: Seconds for the whole attempt, connecting and reading included.
 
         Raises:
             asyncio.CancelledError: The caller was cancelled.
         """
         session = self._session or self._open()
-        witness = _Witness()
         _witness.set(witness)
         what: str
         timer = asyncio.timeout(timeout)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ssl as ssl_module
 
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
+from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.secret import Secret, Token
 from dispatchkit.direct.commands import DirectCommand, DirectWire, StartDispatch, StopDispatch
 from dispatchkit.direct.models import StartedDispatch
@@ -24,6 +26,8 @@ class DirectClient(Client[DirectWire]):
         base_url: ``scheme://host[:port]``.
         timeout: Seconds a whole call may take, default 240.
         attempt_timeout: Seconds one attempt may take, default 70, which the vendor advises.
+        retry: When and how a call is repeated; see `RetryPolicy`.
+        clock: Time and chance; for tests that wait for nothing.
         insecure: Allow plain http to a host that is not this machine. It shows the token to everyone on the way.
         proxy: URL of an HTTP proxy.
         ssl: An SSL context of your own; True checks the server's certificate in the usual way.
@@ -43,6 +47,8 @@ class DirectClient(Client[DirectWire]):
         base_url: str = "https://direct.i-dgtl.ru",
         timeout: float = TIMEOUT,
         attempt_timeout: float = ATTEMPT_TIMEOUT,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        clock: Clock = SYSTEM,
         insecure: bool = False,
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
@@ -55,19 +61,24 @@ class DirectClient(Client[DirectWire]):
             DirectWire(key),
             timeout=timeout,
             attempt_timeout=attempt_timeout,
+            retry=retry,
+            clock=clock,
             insecure=insecure,
             proxy=proxy,
             ssl=ssl,
         )
 
-    async def start(self, dispatch_id: int, *, timeout: float | None = None) -> StartedDispatch:
+    async def start(
+        self, dispatch_id: int, *, timeout: float | None = None, retry: RetryPolicy | None = None
+    ) -> StartedDispatch:
         """Start a dispatch: ``POST /api/v1/dispatch/{dispatchId}/start``.
 
         It completes the creation of the dispatch; no message can be added afterwards.
 
         Args:
             dispatch_id: The dispatch, a positive integer.
-            timeout: Seconds for the whole call; None takes the client's.
+            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
             RejectedError: The provider said no: `AuthenticationError`, `AccessDeniedError`, `NotFoundError`, ...
@@ -76,14 +87,15 @@ class DirectClient(Client[DirectWire]):
             TypeError: ``dispatch_id`` is not an integer.
             ValueError: ``dispatch_id`` is not positive.
         """
-        return await self.perform(StartDispatch(dispatch_id), timeout=timeout)
+        return await self.perform(StartDispatch(dispatch_id), timeout=timeout, retry=retry)
 
-    async def stop(self, dispatch_id: int, *, timeout: float | None = None) -> None:
+    async def stop(self, dispatch_id: int, *, timeout: float | None = None, retry: RetryPolicy | None = None) -> None:
         """Stop a dispatch whose start was already requested: ``POST /api/v1/dispatch/{dispatchId}/stop``.
 
         Args:
             dispatch_id: The dispatch, a positive integer.
-            timeout: Seconds for the whole call; None takes the client's.
+            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
             InappropriateStatusError: It has not been started yet, or has already finished.
@@ -93,4 +105,4 @@ class DirectClient(Client[DirectWire]):
             TypeError: ``dispatch_id`` is not an integer.
             ValueError: ``dispatch_id`` is not positive.
         """
-        return await self.perform(StopDispatch(dispatch_id), timeout=timeout)
+        return await self.perform(StopDispatch(dispatch_id), timeout=timeout, retry=retry)

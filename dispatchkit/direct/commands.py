@@ -6,15 +6,17 @@ The provider's pages: https://api.docs.direct.i-dgtl.ru
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TypeVar
+from collections.abc import Mapping
+from datetime import datetime
+from typing import ClassVar, TypeVar
 
 import attrs
 
 from dispatchkit.core.check import positive_id
-from dispatchkit.core.command import Answer, Command, Request, UnreadableAnswerError
+from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, UnreadableAnswerError, Verdict, ask
 from dispatchkit.core.decode import fields_of, read_json, strict_converter, structure
 from dispatchkit.core.secret import Secret
-from dispatchkit.direct.models import StartedDispatch, direct_converter
+from dispatchkit.direct.models import Dispatch, DispatchPage, StartedDispatch, direct_converter
 from dispatchkit.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -25,7 +27,7 @@ from dispatchkit.errors import (
     RejectedError,
 )
 
-__all__ = ["DirectCommand", "DirectWire", "StartDispatch", "StopDispatch"]
+__all__ = ["DirectCommand", "DirectWire", "ReadDispatch", "StartDispatch", "StopDispatch"]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -59,6 +61,8 @@ class DirectCommand(Command[DirectWire, R_co]):
     def result(self, answer: Answer, wire: DirectWire) -> R_co:
         """Read an answer: a refusal by its code first, whatever the HTTP status is, since 403 has two meanings."""
         parsed = read_json(answer.body) if answer.body else None
+        if answer.body and parsed is None:
+            raise UnreadableAnswerError("a bare null")  # which is not an empty body
         fields = fields_of(parsed)
         if fields is not None and "error" in fields:
             raise _refusal(fields["error"], answer.status, wire)
@@ -91,7 +95,80 @@ def _refusal(body: object, status: int, wire: DirectWire) -> RejectedError:
 
 
 @attrs.frozen
-class StartDispatch(DirectCommand[StartedDispatch]):
+class ReadDispatch(DirectCommand[tuple[Dispatch, ...]]):
+    """Read the state of one dispatch: ``GET /api/v1/dispatch?dispatch_id=``, the only documented way."""
+
+    dispatch_id: int = attrs.field(validator=positive_id)
+
+    def request(self, wire: DirectWire, request_id: str | None) -> Request:
+        """See `Command.request`."""
+        del request_id  # Direct has no request ids
+        return Request("GET", f"/api/v1/dispatch?dispatch_id={self.dispatch_id}", wire.headers())
+
+    def read(self, parsed: object) -> tuple[Dispatch, ...]:
+        """The dispatches of this id, whatever else the list holds."""
+        page = structure(direct_converter, parsed, DispatchPage, "a list of dispatches")
+        return tuple(item for item in page.items if item.dispatch_id == self.dispatch_id)
+
+
+@attrs.frozen
+class _OfDispatch(DirectCommand[R_co]):
+    """A command on one dispatch: ``POST /api/v1/dispatch/{dispatchId}/<action>``, without a body."""
+
+    action: ClassVar[str]
+    verdicts: ClassVar[Mapping[str, Verdict]]
+    """What each status says about the command after its answer was lost; any other decides nothing."""
+
+    dispatch_id: int = attrs.field(validator=positive_id)
+
+    def request(self, wire: DirectWire, request_id: str | None) -> Request:
+        """See `Command.request`."""
+        del request_id  # Direct has no request ids
+        return Request("POST", f"/api/v1/dispatch/{self.dispatch_id}/{self.action}", wire.headers())
+
+    def probe(self, since: datetime) -> Probe[DirectWire, R_co]:
+        """See `Command.probe`: the dispatch's status tells."""
+        del since
+        return ask(ReadDispatch(self.dispatch_id), self._settle)
+
+    def _settle(self, dispatches: tuple[Dispatch, ...]) -> Settlement[R_co]:
+        statuses = {dispatch.status for dispatch in dispatches}
+        if len(statuses) != 1:
+            return Settlement(Verdict.UNDECIDED, f"its state lists it {len(statuses)} times")
+        status = statuses.pop()
+        verdict = self.verdicts.get(status, Verdict.UNDECIDED)
+        result = self.settled() if verdict is Verdict.HAPPENED else None
+        return Settlement(verdict, f"its state reads {status[:40]!r}", result)
+
+    @abstractmethod
+    def settled(self) -> R_co:
+        """The result of a command that its status shows to have happened."""
+
+
+_AFTER_START: Mapping[str, Verdict] = {
+    "initiated": Verdict.DENIED,
+    "changing": Verdict.HAPPENED,
+    "scheduled": Verdict.HAPPENED,
+    "sending": Verdict.HAPPENED,
+    "awaiting": Verdict.HAPPENED,
+    "paused": Verdict.HAPPENED,
+    "stopped": Verdict.HAPPENED,
+    "done": Verdict.HAPPENED,
+}
+# A dispatch that is done was never stopped, and cannot be any more; one in transition may be on its way to stopped.
+_AFTER_STOP: Mapping[str, Verdict] = {
+    "initiated": Verdict.DENIED,
+    "scheduled": Verdict.DENIED,
+    "sending": Verdict.DENIED,
+    "awaiting": Verdict.DENIED,
+    "paused": Verdict.DENIED,
+    "stopped": Verdict.HAPPENED,
+    "done": Verdict.FINAL,
+}
+
+
+@attrs.frozen
+class StartDispatch(_OfDispatch[StartedDispatch]):
     """Start a dispatch: it completes the creation, and no message can be added afterwards.
 
     ``POST /api/v1/dispatch/{dispatchId}/start``, no body. What a second start does is not documented.
@@ -101,12 +178,8 @@ class StartDispatch(DirectCommand[StartedDispatch]):
         ValueError: ``dispatch_id`` is not positive.
     """
 
-    dispatch_id: int = attrs.field(validator=positive_id)
-
-    def request(self, wire: DirectWire, request_id: str | None) -> Request:
-        """See `Command.request`."""
-        del request_id  # Direct has no request ids
-        return Request("POST", f"/api/v1/dispatch/{self.dispatch_id}/start", wire.headers())
+    action = "start"
+    verdicts = _AFTER_START
 
     def read(self, parsed: object) -> StartedDispatch:
         """The answer names the dispatch; another one's answer is not ours."""
@@ -115,9 +188,13 @@ class StartDispatch(DirectCommand[StartedDispatch]):
             raise UnreadableAnswerError(f"it speaks of dispatch {started.dispatch_id}")
         return started
 
+    def settled(self) -> StartedDispatch:
+        """See `_OfDispatch.settled`."""
+        return StartedDispatch(self.dispatch_id, settled=True)
+
 
 @attrs.frozen
-class StopDispatch(DirectCommand[None]):
+class StopDispatch(_OfDispatch[None]):
     """Stop a dispatch whose start was already requested.
 
     ``POST /api/v1/dispatch/{dispatchId}/stop``, no body; the answer to a success is empty.
@@ -127,14 +204,13 @@ class StopDispatch(DirectCommand[None]):
         ValueError: ``dispatch_id`` is not positive.
     """
 
-    dispatch_id: int = attrs.field(validator=positive_id)
-
-    def request(self, wire: DirectWire, request_id: str | None) -> Request:
-        """See `Command.request`."""
-        del request_id  # Direct has no request ids
-        return Request("POST", f"/api/v1/dispatch/{self.dispatch_id}/stop", wire.headers())
+    action = "stop"
+    verdicts = _AFTER_STOP
 
     def read(self, parsed: object) -> None:
         """Nothing is what a success looks like."""
         if parsed is not None:
             raise UnreadableAnswerError("a stop is answered with an empty body")
+
+    def settled(self) -> None:
+        """See `_OfDispatch.settled`."""

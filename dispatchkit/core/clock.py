@@ -1,0 +1,56 @@
+"""Time and chance, passed in: so that a test waits for nothing and draws the same numbers every time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+__all__ = ["SYSTEM", "Clock"]
+
+
+class Clock(Protocol):
+    """What the retry, settling and pacing machinery knows of time and chance."""
+
+    def monotonic(self) -> float:
+        """Seconds, from any zero, that never go back."""
+        ...
+
+    def now(self) -> datetime:
+        """The time of day, UTC."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait."""
+        ...
+
+    def random(self) -> float:
+        """From 0 up to, not including, 1."""
+        ...
+
+
+class _System:
+    """The machine's own clock."""
+
+    __slots__ = ()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+    def random(self) -> float:
+        return random.random()  # noqa: S311 - jitter needs no secrecy
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def __repr__(self) -> str:
+        return "SYSTEM"
+
+
+SYSTEM: Clock = _System()
+"""The machine's own clock and random numbers."""

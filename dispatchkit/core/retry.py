@@ -1,0 +1,264 @@
+"""When a call is repeated. tenacity lives here.
+
+Three questions, asked one after another: may this outcome be repeated at all (the caller of `retrying` says so, step by
+step), how long to wait (`RetryPolicy.delay`: full jitter, never before the provider's Retry-After), and is there
+anything left to repeat it with (attempts, time, and the client's `RetryBudget`).
+
+Full jitter: the wait before attempt ``n + 1`` is drawn evenly from 0 to ``min(cap, scale * 2 ** (n - 1))``. There are
+two scales, since a provider that throttles asks for more patience than a connection that broke.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Generic, Literal, TypeVar
+
+import attrs
+from tenacity import AsyncRetrying, RetryCallState, retry_if_result
+
+from dispatchkit.core.check import seconds
+from dispatchkit.core.clock import Clock
+from dispatchkit.errors import DispatchkitError
+
+__all__ = [
+    "DEFAULT_RETRY",
+    "BudgetStatistics",
+    "Reason",
+    "RetryBudget",
+    "RetryPolicy",
+    "Step",
+    "retry_after",
+    "retrying",
+]
+
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+Reason = Literal["not_sent", "throttled", "unknown"]
+"""Why an attempt may be repeated: no byte left; the provider asked to come back; the outcome was unclear, and either
+its state denies it or it deduplicates."""
+
+REASONS: frozenset[Reason] = frozenset({"not_sent", "throttled", "unknown"})
+
+
+def _attempts(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
+    del instance
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{attribute.name} must be an integer from 1 up, not {type(value).__name__} {value!r}")
+    if value < 1:
+        raise ValueError(f"{attribute.name} must be an integer from 1 up, not {value!r}")
+
+
+def _seconds(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    del instance
+    if value != 0:
+        seconds(attribute.name, value)
+
+
+def _reasons(instance: object, attribute: attrs.Attribute[frozenset[Reason]], value: frozenset[object]) -> None:
+    del instance
+    if not value <= REASONS:
+        raise ValueError(f"{attribute.name} must hold only {sorted(REASONS)}, not {sorted(map(str, value - REASONS))}")
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """When and how a call is repeated. The defaults suit a launch: patient, and never twice.
+
+    A refusal is never repeated, except one that names its own end (HTTP 429). An unclear outcome is settled first; it
+    is repeated only if the provider's state denies it or the provider deduplicates it.
+
+    Raises:
+        TypeError: A setting is of another type.
+        ValueError: A setting is out of range.
+    """
+
+    attempts: int = attrs.field(default=5, validator=_attempts)
+    """The most attempts of one call, the first included. 1 repeats nothing."""
+    scale: float = attrs.field(default=0.5, validator=_seconds)
+    """Seconds: the upper bound of the first wait; doubled for each further one."""
+    throttled_scale: float = attrs.field(default=2.0, validator=_seconds)
+    """The same after HTTP 429."""
+    cap: float = attrs.field(default=30.0, validator=_seconds)
+    """Seconds: the longest wait that we choose ourselves. A Retry-After is kept whatever it says."""
+    on: frozenset[Reason] = attrs.field(default=REASONS, converter=frozenset, validator=_reasons)
+    """What is repeated: ``"not_sent"``, ``"throttled"``, ``"unknown"``."""
+    lag: float = attrs.field(default=60.0, validator=_seconds)
+    """Seconds for which the provider's state may lag behind what it did.
+
+    Only a state that still denies an unclear call this long after its attempt is believed. No provider documents a
+    bound; a minute is twice the longest delay that read replicas and queues of this kind are usually run with, and
+    believing too early launches twice.
+    """
+
+    def delay(self, number: int, *, throttled: bool, after: float, clock: Clock) -> float:
+        """Seconds to wait after attempt ``number``, at least ``after``."""
+        scale = self.throttled_scale if throttled else self.scale
+        # The exponent is bounded so that a long run of attempts cannot overflow.
+        jitter = clock.random() * min(self.cap, scale * 2.0 ** min(number - 1, 60))
+        return after + jitter if after > 0 else jitter
+
+
+DEFAULT_RETRY = RetryPolicy()
+"""The policy of a client that was given none."""
+
+
+@attrs.frozen
+class Step(Generic[R_co]):
+    """What one round of a call came to: a result, or an error and, if it may be repeated, why."""
+
+    result: R_co | None = None
+    error: DispatchkitError | None = None
+    again: Reason | None = None
+    after: float = 0.0
+    """Seconds that the provider asked to wait."""
+
+
+@attrs.frozen
+class BudgetStatistics:
+    """What a `RetryBudget` has seen."""
+
+    tokens: float
+    """What is left now."""
+    spent: int
+    """Retries and probes that were paid for."""
+    refused: int
+    """Retries and probes that there was nothing left for."""
+
+
+class RetryBudget:
+    """Keeps retries from multiplying the load on a provider that is down.
+
+    A token bucket shared by all calls of a client. Every retry and every probe of state costs one token; every call
+    brings `SHARE` of one, and a retry or probe that the provider answers gets its token back. So a provider that
+    answers can be asked as often as it takes, and one that does not gets at most 10 % more requests than there are
+    calls (plus the few that a bucket starts with).
+    """
+
+    START = 10.0
+    SHARE = 0.08
+    MOST = 100.0
+
+    __slots__ = ("_refused", "_spent", "_tokens")
+
+    def __init__(self) -> None:
+        self._tokens = self.START
+        self._spent = 0
+        self._refused = 0
+
+    def earn(self) -> None:
+        """A call was made."""
+        if self._tokens < self.MOST:
+            self._tokens += self.SHARE
+
+    def spend(self) -> bool:
+        """Take a token for a retry or a probe. False: there is none, so do without."""
+        if self._tokens < 1:
+            self._refused += 1
+            return False
+        self._tokens -= 1
+        self._spent += 1
+        return True
+
+    def refund(self) -> None:
+        """The provider answered: what was spent on asking it comes back."""
+        self._tokens = min(self.MOST, self._tokens + 1)
+
+    def statistics(self) -> BudgetStatistics:
+        """A snapshot."""
+        return BudgetStatistics(self._tokens, self._spent, self._refused)
+
+
+async def retrying(
+    first: Step[R],
+    again: Callable[[], Awaitable[Step[R]]],
+    *,
+    policy: RetryPolicy,
+    budget: RetryBudget,
+    clock: Clock,
+    latest_start: float,
+    before_sleep: Callable[[int, Step[R], float], None],
+) -> Step[R]:
+    """Go on from a first step that failed until a step is final or nothing is left to repeat it with.
+
+    Args:
+        first: The step that failed. tenacity is entered only now: it costs more than the whole of an ordinary call.
+        again: Makes one more attempt.
+        policy: How often, and how long to wait.
+        budget: Shared with the other calls of the client.
+        clock: Time and chance.
+        latest_start: On ``clock.monotonic()``: no attempt starts after this.
+        before_sleep: Told the attempt's number, what it came to, and the seconds until the next.
+    """
+    pending: Step[R] | None = first
+
+    async def attempt() -> Step[R]:
+        nonlocal pending
+        if pending is not None:
+            step, pending = pending, None
+            return step
+        return await again()
+
+    def wanted(step: Step[R]) -> bool:
+        return step.again is not None and step.again in policy.on
+
+    def wait(state: RetryCallState) -> float:
+        step = _step(state)
+        return policy.delay(state.attempt_number, throttled=step.again == "throttled", after=step.after, clock=clock)
+
+    def stop(state: RetryCallState) -> bool:
+        if state.attempt_number >= policy.attempts or clock.monotonic() + state.upcoming_sleep > latest_start:
+            return True
+        return not budget.spend()
+
+    def _step(state: RetryCallState) -> Step[R]:
+        assert state.outcome is not None  # noqa: S101 - tenacity asks only once there is one
+        step: Step[R] = state.outcome.result()
+        return step
+
+    # Made anew for every call: an AsyncRetrying holds the state of one.
+    loop = AsyncRetrying(
+        sleep=clock.sleep,
+        retry=retry_if_result(wanted),
+        wait=wait,
+        stop=stop,
+        before_sleep=lambda state: before_sleep(state.attempt_number, _step(state), state.upcoming_sleep),
+        retry_error_callback=_step,
+    )
+    final: Step[R] = await loop(attempt)
+    return final
+
+
+_LONGEST = 10 * 365 * 86400.0
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds to wait by an answer's ``Retry-After``, in seconds or as a date; None where it says nothing usable.
+
+    Never raises, never early: a date counts from the answer's own ``Date`` where it has one, so that a clock of ours
+    which runs ahead does not shorten the wait. What is longer than ten years is ten years.
+    """
+    text = headers.get("Retry-After", "").strip()
+    if not text or len(text) > 100:
+        return None
+    try:
+        wait = float(text)
+    except ValueError:
+        until = _date(text)
+        if until is None:
+            return None
+        wait = (until - (_date(headers.get("Date", "")) or now)).total_seconds()
+    if math.isnan(wait):
+        return None
+    return min(max(wait, 0.0), _LONGEST)
+
+
+def _date(text: str) -> datetime | None:
+    try:
+        moment = parsedate_to_datetime(text)
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

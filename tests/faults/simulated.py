@@ -1,0 +1,207 @@
+"""A provider behind a bad network, in virtual time: no sockets, no waiting, the same numbers for the same seed."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from urllib.parse import parse_qsl, urlsplit
+
+from multidict import CIMultiDict
+
+from dispatchkit.core.command import Answer, Request
+from dispatchkit.core.transport import Failure, Witness
+from dispatchkit.sandbox import AltcraftProvider, Call, DirectProvider, Reply
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class VirtualClock:
+    """Time that passes only when somebody sleeps, and things that happen at their time."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.time = 0.0
+        self._rng = rng
+        self._events: list[tuple[float, int, Callable[[], object]]] = []
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.time)
+
+    def timestamp(self) -> float:
+        """What the provider's clock shows."""
+        return self.now().timestamp()
+
+    def random(self) -> float:
+        return self._rng.random()
+
+    async def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+
+    def at(self, moment: float, event: Callable[[], object]) -> None:
+        heapq.heappush(self._events, (moment, len(self._events), event))
+
+    def advance(self, seconds: float) -> None:
+        end = self.time + seconds
+        while self._events and self._events[0][0] <= end:
+            moment, _, event = heapq.heappop(self._events)
+            self.time = max(self.time, moment)
+            event()
+        self.time = end
+
+
+class BadNetwork:
+    """Stands in for the transport: what a request meets on its way is drawn anew for every request.
+
+    Args:
+        rng: Decides everything.
+        clock: Moves on as requests take their time.
+        provider: Answers what arrives whole.
+        trouble: The share of acting requests that meet a fault.
+        reading_trouble: The share of state readings that do.
+        late: Seconds after which a request whose sender has long given up may still be carried out.
+    """
+
+    def __init__(
+        self,
+        rng: random.Random,
+        clock: VirtualClock,
+        provider: DirectProvider | AltcraftProvider,
+        *,
+        trouble: float,
+        reading_trouble: float,
+        late: float,
+    ) -> None:
+        self._rng = rng
+        self._clock = clock
+        self._provider = provider
+        self._trouble = trouble
+        self._reading_trouble = reading_trouble
+        self._late = late
+        self.bytes_arrived = 0
+        """Of acting requests."""
+        self.acting: list[Request] = []
+
+    async def send(self, request: Request, witness: Witness, *, timeout: float) -> Answer | Failure:
+        reading = request.method == "GET" or request.target.endswith(("get_status", "log_v2"))
+        if not reading:
+            self.acting.append(request)
+        share = self._reading_trouble if reading else self._trouble
+        fault = self._rng.choice(FAULTS) if self._rng.random() < share else _answered
+        reply = fault(self, request, timeout, reading)
+        witness.requests = 1
+        witness.sent = not isinstance(reply, Failure) or reply.sent
+        return reply
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+    def arrive(self, request: Request) -> Reply:
+        """The provider reads the whole request and does what it asks."""
+        parts = urlsplit(request.target)
+        return self._provider.answer(
+            Call(request.method, parts.path, dict(parse_qsl(parts.query)), request.headers, request.body or b"")
+        )
+
+    def count(self, request: Request, share: float, *, reading: bool) -> None:
+        if not reading:
+            self.bytes_arrived += max(1, int(share * (200 + len(request.body or b""))))
+
+    def take(self, seconds: float) -> None:
+        self._clock.advance(seconds)
+
+    def draw(self, most: float) -> float:
+        return self._rng.random() * most
+
+    def pick(self, *things: int) -> int:
+        return self._rng.choice(things)
+
+    def later(self, event: Callable[[], object]) -> None:
+        self._clock.at(self._clock.time + self.draw(self._late), event)
+
+
+Fault = Callable[[BadNetwork, Request, float, bool], Answer | Failure]
+
+
+def _answer(reply: Reply) -> Answer:
+    return Answer(reply.status, CIMultiDict(reply.headers), reply.body)
+
+
+def _answered(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+    net.take(min(net.draw(0.3), timeout))
+    net.count(request, 1.0, reading=reading)
+    return _answer(net.arrive(request))
+
+
+def _refused(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+    del request, reading
+    net.take(min(net.draw(1.0), timeout))
+    return Failure("connection refused", sent=False)
+
+
+def _broken_on_the_way_in(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+    net.take(min(net.draw(1.0), timeout))
+    net.count(request, net.draw(0.99), reading=reading)
+    return Failure("reset", sent=True)
+
+
+def _broken_on_the_way_out(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+    _answered(net, request, timeout, reading)
+    return Failure("cut", sent=True)
+
+
+def _silent_and_late(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+    """The sender gives up; the provider may carry it out all the same, some time later."""
+    net.count(request, 1.0, reading=reading)
+    net.take(timeout)
+    if net.pick(0, 1):
+        net.later(lambda: net.arrive(request))
+    return Failure("no answer in time", sent=True)
+
+
+def _server_error(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+    net.take(min(net.draw(0.3), timeout))
+    net.count(request, 1.0, reading=reading)
+    body = b""
+    if net.pick(0, 1):
+        body = net.arrive(request).body
+    return Answer(net.pick(500, 502, 503, 504), CIMultiDict(), body)
+
+
+def _foreign(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+    net.take(min(net.draw(0.3), timeout))
+    net.count(request, 1.0, reading=reading)
+    if net.pick(0, 1):
+        net.arrive(request)
+    return Answer(net.pick(200, 301, 403, 404, 408), CIMultiDict(), b"<html><body>hello</body></html>")
+
+
+def _cut_body(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+    """A proxy that forwards part of a body and calls it whole."""
+    answer = _answered(net, request, timeout, reading)
+    assert isinstance(answer, Answer)
+    return Answer(answer.status, answer.headers, answer.body[: int(net.draw(len(answer.body)))] or b"{")
+
+
+def _throttled(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+    net.take(min(net.draw(0.3), timeout))
+    net.count(request, 1.0, reading=reading)
+    headers = CIMultiDict[str]()
+    if net.pick(0, 1):
+        headers["Retry-After"] = str(net.pick(0, 1, 5, 30, 4294967))
+    return Answer(429, headers, b"")
+
+
+FAULTS: list[Fault] = [
+    _refused,
+    _broken_on_the_way_in,
+    _broken_on_the_way_out,
+    _silent_and_late,
+    _server_error,
+    _foreign,
+    _cut_body,
+    _throttled,
+]
