@@ -1,0 +1,119 @@
+"""The README's examples are run, so that none of them can rot."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dispatchkit import DirectClient
+from dispatchkit.sandbox import Sandbox
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+def block(language: str, holding: str) -> str:
+    (found,) = [text for kind, text in BLOCKS if kind == language and holding in text]
+    return found
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A sandbox on a loop of its own, for examples that run in another process."""
+    played = Sandbox()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(played.open(), loop).result(10)
+    yield played
+    asyncio.run_coroutine_threadsafe(played.close(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()
+
+
+def environment(sandbox: Sandbox) -> dict[str, str]:
+    return {
+        **os.environ,
+        "DISPATCHKIT_DIRECT_TOKEN": sandbox.direct_token,
+        "DISPATCHKIT_ALTCRAFT_TOKEN": sandbox.altcraft_token,
+    }
+
+
+def run_python(source: str, env: dict[str, str]) -> str:
+    command = [sys.executable, "-W", "error", "-c", source]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def namespace(source: str) -> dict[str, object]:
+    names: dict[str, object] = {}
+    exec(source, names)
+    return names
+
+
+def test_the_asyncio_example_runs_as_it_stands() -> None:
+    output = run_python(block("python", "async with Sandbox() as sandbox:  # for"), dict(os.environ))
+    assert output == (
+        "StartedDispatch(dispatch_id=10000000125, settled=False)\nCounter({10000000125: 1, 82: 1, 90: 1})\n"
+    )
+
+
+def test_the_blocking_example_runs_against_a_sandbox(sandbox: Sandbox) -> None:
+    source = block("python", "from dispatchkit import Audience, sync").replace("http://127.0.0.1:8080", sandbox.url)
+    assert run_python(source, environment(sandbox)) == "StartedDispatch(dispatch_id=10000000125, settled=False)\n"
+    assert dict(sandbox.launches) == {10000000125: 1, 82: 1, 90: 1}
+
+
+def test_the_shell_examples_run_against_a_sandbox(sandbox: Sandbox) -> None:
+    lines = block("sh", "dispatchkit direct start 10000000125").splitlines()
+    assert len(lines) == 6
+    for line in lines:
+        words = shlex.split(line.removeprefix("dispatchkit ").replace("https://your-platform", sandbox.url))
+        if words[0] == "direct":
+            words += ["--base-url", sandbox.url]
+        done = subprocess.run(
+            [sys.executable, "-m", "dispatchkit", *words],
+            env=environment(sandbox),
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, (line, done.stderr)
+    assert dict(sandbox.launches) == {10000000125: 1, 82: 1, 90: 1}
+
+
+async def test_the_example_of_outcomes_tells_each_of_them() -> None:
+    start = namespace(block("python", "async def start(direct"))["start"]
+    async with Sandbox() as played:
+        async with DirectClient(played.direct_token, base_url=played.url) as direct:
+            assert await start(direct, 7) == "started"  # type: ignore[operator]
+        async with DirectClient("wrong", base_url=played.url) as direct:
+            assert await start(direct, 7) == "no: Bad credentials (4012)"  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("holding", ["async def test_a_lost_answer", "async def test_a_refusal_is"])
+async def test_the_example_tests_pass(holding: str) -> None:
+    names = namespace(block("python", holding))
+    (test,) = [value for name, value in names.items() if name.startswith("test_")]
+    await test()  # type: ignore[operator]
+
+
+def test_the_remaining_python_examples_run() -> None:
+    namespace(block("python", "retry=RetryPolicy("))
+
+
+def test_every_example_is_run() -> None:
+    assert [kind for kind, _ in BLOCKS].count("python") == 6
+    assert [kind for kind, _ in BLOCKS].count("sh") == 3
