@@ -32,7 +32,7 @@ def read_json(body: bytes) -> object:
         UnreadableAnswerError: It is no JSON, uses words that JSON does not have, or says one field twice.
     """
     try:
-        parsed: object = json.loads(body.decode("utf-8"), parse_constant=_no_constant, object_pairs_hook=_once)
+        parsed: object = _decode(body.decode())
     except (ValueError, RecursionError):
         # Outside the handler: the decoder's own exception holds the whole text.
         parsed = UnreadableAnswerError
@@ -50,6 +50,10 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     if len(fields) < len(pairs):
         raise ValueError("one field, two values")  # such as a refusal and a success
     return fields
+
+
+# Built once: json.loads builds a decoder for every call that asks for anything special.
+_decode = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_once).decode
 
 
 def strict_converter() -> cattrs.Converter:

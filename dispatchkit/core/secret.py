@@ -58,7 +58,9 @@ class Secret:
         Raises:
             ValueError: A callable returned something that is not a token.
         """
-        token = self._source() if callable(self._source) else self._source
+        if isinstance(self._source, str):
+            return self._source  # `check` has seen it
+        token = self._source() if callable(self._source) else None
         if isinstance(token, str) and _TOKEN.fullmatch(token) is not None:
             if token not in self._revealed:
                 self._revealed.append(token)

@@ -140,7 +140,7 @@ class Transport:
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
     ) -> None:
-        self._origin = base
+        self._origin = str(base)
         self._connect_timeout = connect_timeout
         self._proxy = proxy
         self._ssl = ssl
@@ -184,7 +184,7 @@ class Transport:
     async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer:
         response = await session.request(
             request.method,
-            self._origin.join(URL(request.target, encoded=True)),
+            URL(self._origin + request.target, encoded=True),
             headers=request.headers,
             data=request.body,
             allow_redirects=False,
