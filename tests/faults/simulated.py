@@ -89,12 +89,15 @@ class BadNetwork:
         reading = request.method == "GET" or request.target.endswith(("get_status", "log_v2"))
         if not reading:
             self.acting.append(request)
-        share = self._reading_trouble if reading else self._trouble
-        fault = self._rng.choice(FAULTS) if self._rng.random() < share else _answered
-        reply = fault(self, request, timeout, reading)
+        reply = self.meet(reading=reading)(self, request, timeout, reading)
         witness.requests = 1
         witness.sent = not isinstance(reply, Failure) or reply.sent
         return reply
+
+    def meet(self, *, reading: bool) -> Fault:
+        """What the next request meets on its way."""
+        share = self._reading_trouble if reading else self._trouble
+        return self._rng.choice(FAULTS) if self._rng.random() < share else answered
 
     async def close(self) -> None:
         """Nothing is open."""
@@ -130,7 +133,7 @@ def _answer(reply: Reply) -> Answer:
     return Answer(reply.status, CIMultiDict(reply.headers), reply.body)
 
 
-def _answered(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+def answered(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
     net.take(min(net.draw(0.3), timeout))
     net.count(request, 1.0, reading=reading)
     return _answer(net.arrive(request))
@@ -149,7 +152,7 @@ def _broken_on_the_way_in(net: BadNetwork, request: Request, timeout: float, rea
 
 
 def _broken_on_the_way_out(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
-    _answered(net, request, timeout, reading)
+    answered(net, request, timeout, reading)
     return Failure("cut", sent=True)
 
 
@@ -181,7 +184,7 @@ def _foreign(net: BadNetwork, request: Request, timeout: float, reading: bool) -
 
 def _cut_body(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
     """A proxy that forwards part of a body and calls it whole."""
-    answer = _answered(net, request, timeout, reading)
+    answer = answered(net, request, timeout, reading)
     assert isinstance(answer, Answer)
     return Answer(answer.status, answer.headers, answer.body[: int(net.draw(len(answer.body)))] or b"{")
 

@@ -1,0 +1,17 @@
+"""A sample of the randomised trial. `python -m tests.faults.trial` plays the whole of it."""
+
+from __future__ import annotations
+
+import asyncio
+
+from dispatchkit import State
+
+from .trial import run
+
+
+def test_no_outcome_lies_and_nothing_acts_twice() -> None:
+    tally = asyncio.run(run(4_000, seed=2))
+    assert tally.lies == []
+    assert tally.trials == 4_000
+    # It must have met every outcome, or it would prove nothing.
+    assert all(tally.outcomes[state] for state in (State.DONE, State.REJECTED, State.UNKNOWN))
