@@ -33,6 +33,8 @@ class Outcome(Generic[R_co]):
     error: DispatchkitError | None
     """Why it is not done."""
     attempts: tuple[Attempt, ...]
+    request_id: str | None = None
+    """The id by which the provider deduplicates the call; None where the provider has none."""
 
 
 @attrs.frozen
@@ -179,9 +181,8 @@ class FanOut(Generic[W, R]):
             if self._stopping.is_set():
                 return None
             numbered = await anext(self._commands, None)
-            return (
-                None if self._stopping.is_set() else numbered
-            )  # it may have been stopped while the iterator was waited for
+            # The stop may have come while the iterator was waited for.
+            return None if self._stopping.is_set() else numbered
 
     async def _perform(self, index: int, command: Command[W, R]) -> Outcome[R]:
         try:
@@ -192,8 +193,8 @@ class FanOut(Generic[W, R]):
         try:
             result = await call.run()
         except DispatchkitError as error:
-            return Outcome(index, command, error.outcome, None, error, error.attempts)
-        return Outcome(index, command, State.DONE, result, None, call.attempts)
+            return Outcome(index, command, error.outcome, None, error, error.attempts, error.request_id)
+        return Outcome(index, command, State.DONE, result, None, call.attempts, call.request_id)
 
 
 async def _numbered(
