@@ -187,7 +187,7 @@ class FanOut(Generic[W, R]):
     async def _perform(self, index: int, command: Command[W, R]) -> Outcome[R]:
         try:
             call = self._client.call(command, timeout=self._timeout)
-        except (TypeError, ValueError) as mistake:
+        except Exception as mistake:  # noqa: BLE001 - a callable that gives the token may raise anything
             # One command that cannot be sent must not end the run of the others.
             return Outcome(index, command, State.NOT_SENT, None, NotSentError(str(mistake), command=command), ())
         try:

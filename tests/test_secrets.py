@@ -253,9 +253,6 @@ async def test_a_mistake_of_the_caller_shows_no_locals(method: str, mistake: dic
     shows_nothing(*(frame.locals for frame in ours))
 
 
-@pytest.mark.xfail(
-    reason="core/client.py: the repr of a client that is half made raises, which breaks a traceback with locals"
-)
 @pytest.mark.parametrize("make", [DirectClient, AltcraftClient, sync.DirectClient, sync.AltcraftClient])
 @pytest.mark.parametrize(
     "wrong", [{"timeout": -1}, {"base_url": "ftp://x"}, {"base_url": ""}, {}], ids=["timeout", "url", "empty", "token"]
@@ -267,16 +264,13 @@ def test_a_client_that_cannot_be_made_shows_no_token(make: Any, wrong: dict[str,
     frames_show_nothing(refusal.value)
 
 
-LEAKS = pytest.mark.xfail(reason="core/call.py: _request strips the frames of TypeError and ValueError only")
-
-
 @pytest.mark.parametrize(
     "raised",
     [
         ValueError("vault"),
-        pytest.param(OSError("vault"), marks=LEAKS),
-        pytest.param(KeyError("vault"), marks=LEAKS),
-        pytest.param(RuntimeError("vault"), marks=LEAKS),
+        OSError("vault"),
+        KeyError("vault"),
+        RuntimeError("vault"),
     ],
 )
 async def test_a_callable_that_raises_is_no_leak_and_nothing_is_sent(raised: Exception) -> None:

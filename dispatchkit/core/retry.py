@@ -242,12 +242,12 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     which runs ahead does not shorten the wait. What is longer than ten years is ten years.
     """
     text = headers.get("Retry-After", "").strip()
-    if not text or len(text) > 100:
+    if not text:
         return None
     try:
         wait = float(text)
     except ValueError:
-        until = _date(text)
+        until = _date(text) if len(text) <= 100 else None
         if until is None:
             return None
         wait = (until - (_date(headers.get("Date", "")) or now)).total_seconds()

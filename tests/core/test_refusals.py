@@ -225,7 +225,6 @@ async def test_the_limits_of_the_platform_hold_by_default() -> None:
     assert listener.requests == []
 
 
-@pytest.mark.xfail(reason="aiohttp warns of bodies over 1 MiB that are given as bytes; core/transport.py must not")
 async def test_a_large_body_goes_out_without_a_warning() -> None:
     async with Listener(http(200, b'{"error": 0}')) as listener, AltcraftClient(listener.url, "t") as altcraft:
         await altcraft.launch_broadcast(1, content={"a": "x" * 2**20}, retry=RetryPolicy(attempts=1))
