@@ -34,6 +34,7 @@ from dispatchkit.errors import (
     NotSentError,
     OutcomeUnknownError,
     RejectedError,
+    State,
     ThrottledError,
 )
 
@@ -109,12 +110,14 @@ class Call(Generic[W, R]):
         except asyncio.CancelledError as cancelled:
             error = self.abandoned()
             cancelled.add_note(str(error))
-            self._log(logging.WARNING, f"cancelled: {error.outcome}", error=error)
+            level = logging.WARNING if error.outcome is State.UNKNOWN else logging.INFO
+            self._log(level, f"cancelled: {error.summary}", error=error)
             raise
         if step.error is None:
             self._log(logging.INFO, "done after all")
             return step.result  # type: ignore[return-value]  # pyright: ignore[reportReturnType] - R itself may be None
-        self._log(logging.WARNING, step.error.summary, error=step.error)
+        level = logging.WARNING if step.error.outcome is State.UNKNOWN else logging.INFO
+        self._log(level, step.error.summary, error=step.error)
         raise step.error.of(self.command, self.attempts, self.request_id)
 
     def abandoned(self) -> DispatchkitError:
@@ -184,7 +187,9 @@ class Call(Generic[W, R]):
             return Step(error=self._with_doubt(error), again="throttled", after=error.retry_after or 0.0)
         if self._unclear is None:
             return Step(error=error)
-        # The refusal answers a repeat: it may only say that the attempt before it had its effect.
+        # The refusal answers a repeat: it may only say that the attempt before it had its effect. A state that denies
+        # that has been overtaken by it, so it has to hold anew for as long as it may lag.
+        self._unclear_at = self._account.clock.monotonic()
         settlement = await self._watch()
         if settlement.verdict is Verdict.HAPPENED:
             return Step(result=settlement.result)
