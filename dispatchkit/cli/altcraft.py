@@ -31,6 +31,13 @@ _BaseUrl = Annotated[
     str | None, typer.Option(metavar="URL", envvar=_URL, help="Your platform, as scheme://host[:port].")
 ]
 _Wire = Annotated[Literal["json", "xml"], typer.Option(help="The format of the requests; xml needs the extra xml.")]
+_Deduplicates = Annotated[
+    bool,
+    typer.Option(
+        "--deduplicates/--no-deduplicates",
+        help="Whether the platform deduplicates by request id. If not, an unclear launch is never repeated.",
+    ),
+]
 _RunNow = Annotated[
     bool | None, typer.Option("--run-now/--no-run-now", help="Also launch it at once. Default: the platform's.")
 ]
@@ -49,6 +56,7 @@ class AltcraftOptions(RunOptions):
 
     base_url: _BaseUrl = None
     wire: _Wire = "json"
+    deduplicates: _Deduplicates = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +124,9 @@ def _carry_out(
     from dispatchkit.cli.job import Job, carry_out  # noqa: PLC0415 - heavy
 
     def connect(base_url: str, token: str) -> AltcraftClient:
-        return dispatchkit.AltcraftClient(base_url, token, wire=options.wire, **options.client_settings())
+        return dispatchkit.AltcraftClient(
+            base_url, token, wire=options.wire, deduplicates=options.deduplicates, **options.client_settings()
+        )
 
     def sandbox(targets: Targets) -> Sandbox:
         from dispatchkit.sandbox import Ids, Sandbox  # noqa: PLC0415 - heavy
@@ -128,7 +138,7 @@ def _carry_out(
         verb=verb,
         noun=("mailing", "mailings"),
         token_variable=_TOKEN,
-        base_url=options.base_url,
+        base_url=options.base_url or None,
         command=command,
         connect=connect,
         sandbox=sandbox,

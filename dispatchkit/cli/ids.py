@@ -62,7 +62,7 @@ class _Collector:
         self.parts: list[range | array[int]] = []
         self.dropped = 0
         self._single = set[int]()
-        # Sorted and apart, both ends included. Also holds no single id: a range gives up those it meets.
+        # The long ranges: sorted, apart, both ends included. An id of `_single` may lie inside one; it counts once.
         self._lows: list[int] = []
         self._highs: list[int] = []
 

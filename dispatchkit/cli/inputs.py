@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Overrides", "mistakes_in_one_line", "overrides", "targets", "token"]
 
 # The library speaks of its parameters, the command line of its options.
-_PARAMETER = re.compile(r"^(base_url|timeout|attempt_timeout|limit|content|attachments|wire)\b")
+_PARAMETER = re.compile(r"\bbase_url\b|^(timeout|attempt_timeout|proxy|limit|content|wire)\b")
 
 
 @contextmanager
@@ -33,10 +33,10 @@ def mistakes_in_one_line() -> Generator[None]:
     try:
         yield
     except OSError as error:
-        message = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
     except (ValueError, TypeError, ImportError) as error:
-        message = str(error).replace("insecure=True", "--insecure").replace("wire='", "--wire '")
-        message = _PARAMETER.sub(lambda match: f"--{match[1].replace('_', '-')}", message)
+        message = str(error).replace("insecure=True", "--insecure").replace("wire='json'", "--wire json")
+        message = _PARAMETER.sub(lambda match: f"--{match[0].replace('_', '-')}", message)
     else:
         return
     put(sys.stderr, f"dispatchkit: {clean(message)}\n")

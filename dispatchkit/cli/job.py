@@ -64,7 +64,7 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
         if options.sandbox:
             host, key = _NOBODY, _MASK
         else:
-            if not job.base_url:
+            if job.base_url is None:
                 raise ValueError("no host: pass --base-url https://your-platform, or set DISPATCHKIT_ALTCRAFT_URL")
             host = job.base_url
             key = _MASK if options.dry_run else token(options, job.token_variable)

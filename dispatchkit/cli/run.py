@@ -50,38 +50,35 @@ async def drive(client: Client[W], commands: Iterable[Command[W, R]], show: Show
     """
     taken = _Taken(commands)
     run = FanOut(client, taken, concurrency=concurrency)
-    me = asyncio.current_task()
-    presses = 0
+    interrupted = stopped = False
+    giving_up: asyncio.Task[None] | None = None
 
     def press() -> None:
-        nonlocal presses
-        presses += 1
-        if presses == 1:
+        nonlocal interrupted, giving_up
+        if not interrupted:
+            interrupted = True
             run.stop()
-            show.note(f"Interrupted: nothing new is started, {len(taken.open)} in flight. Ctrl-C again gives them up.")
-        elif me is not None:
-            me.cancel()
+            flying = min(len(taken.open), concurrency)  # others are through, and only wait to be shown
+            show.note(f"Interrupted: nothing new is started, {flying} in flight. Ctrl-C again gives them up.")
+        elif giving_up is None:
+            giving_up = asyncio.create_task(run.close())
 
-    stopped = False
     with on_interrupt(press):
-        try:
-            async for outcome in run:
-                del taken.open[outcome.index]
-                reason = "" if show.outcome(outcome) else "The outcomes can no longer be written"
-                if isinstance(outcome.error, AuthenticationError):
-                    reason = "The token was refused"
-                if reason and not stopped:
-                    stopped = True
-                    run.stop()
-                    show.note(f"{reason}: nothing new is started.")
-        except asyncio.CancelledError:
-            if me is None or presses < 2:
-                raise
-            me.uncancel()
+        async for outcome in run:
+            del taken.open[outcome.index]
+            reason = "" if show.outcome(outcome) else "The outcomes can no longer be written"
+            if isinstance(outcome.error, AuthenticationError):
+                reason = "The token was refused"
+            if reason and not stopped:
+                stopped = True
+                run.stop()
+                show.note(f"{reason}: nothing new is started.")
+        if giving_up is not None:
+            await giving_up
             for index, command in taken.open.items():
                 lost = OutcomeUnknownError("given up while it was in flight", command=command)
                 show.outcome(Outcome(index, command, State.UNKNOWN, None, lost, ()))
-    return presses > 0
+    return interrupted
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from dispatchkit.cli.run import on_interrupt, run_loop
 from dispatchkit.cli.text import put
 from dispatchkit.sandbox import Ids, Sandbox
 
-__all__ = ["serve"]
+__all__ = ["serve", "summary"]
 
 
 def serve(*, port: int, dispatches: str, mailings: str, active: str | None) -> None:
@@ -62,10 +62,11 @@ async def _until_interrupted(sandbox: Sandbox, dispatches: str, mailings: str, a
                 f"dispatchkit altcraft activate {mailing} --run-now\n\n",
             )
             await ended.wait()
-        put(sys.stdout, _summary(sandbox))
+        put(sys.stdout, summary(sandbox))
 
 
-def _summary(sandbox: Sandbox) -> str:
+def summary(sandbox: Sandbox) -> str:
+    """What was done: acts by kind, and what was launched more than once."""
     acts = Counter((act.provider, act.action) for act in sandbox.acts)
     lines = [f"{sandbox.requests:,} requests."]
     lines += [f"{provider} {action}: {count:,}" for (provider, action), count in sorted(acts.items())]

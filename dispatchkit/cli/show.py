@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Show", "exit_status"]
 
 _DETAILED = 20
-"""How many failures are told one by one."""
+"""How many failures of each kind are told one by one: a thousand refusals must not hide the one that is unknown."""
 
 _LINE_EVERY = 5.0
 """Seconds between two lines of progress where there is no terminal."""
@@ -60,7 +60,7 @@ class Show:
         self._began = time.monotonic()
         self._shown_at = self._began
         self._report = Report()
-        self._failures = 0
+        self._told = Counter[State]()
         self._hints = Counter[type[DispatchkitError]]()
         self._bar: Progress | None = None
         console = Console(stderr=True)
@@ -126,25 +126,27 @@ class Show:
         return exit_status(report, not_started, interrupted=interrupted)
 
     def _failure(self, outcome: Outcome[object], error: DispatchkitError) -> None:
-        self._failures += 1
         self._hints[type(error)] += 1
-        if self._failures <= _DETAILED:
+        self._told[outcome.state] += 1
+        if self._told[outcome.state] <= _DETAILED:
             self.note(one_line(outcome))
-        elif self._failures == _DETAILED + 1:
-            self.note("Further failures are only counted" + (" here." if self._json else ": --json tells every one."))
+        elif self._told[outcome.state] == _DETAILED + 1:
+            elsewhere = " here." if self._json else "; --json tells each one."
+            self.note(f"More that are {outcome.state.value.replace('_', ' ')} are only counted{elsewhere}")
 
     def _progress(self) -> None:
         now = time.monotonic()
         report = self._report
+        failed = report.total - report.done
         if self._bar is not None:
             if now - self._shown_at >= _BAR_EVERY or report.total == self._total:
                 self._shown_at = now
-                failed = f"{self._failures:,} failed" if self._failures else ""
-                self._bar.update(self._task, completed=report.total, failed=failed)
+                told = f"{failed:,} failed" if failed else ""
+                self._bar.update(self._task, completed=report.total, failed=told)
         elif now - self._shown_at >= _LINE_EVERY:
             self._shown_at = now
             rate = report.total / (now - self._began)
-            self.note(f"{report.total:,} of {self._total:,}, {self._failures:,} failed, {rate:,.0f} a second")
+            self.note(f"{report.total:,} of {self._total:,}, {failed:,} failed, {rate:,.0f} a second")
 
 
 def _table(report: Report, not_started: int) -> Table:

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import re
+import time
+from pathlib import Path
+
+from dispatchkit.sandbox import Fault
+from tests.cli.conftest import Played, Terminal
+from tests.cli.test_runs import counts
+
+
+def plain(screen: str) -> str:
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen).replace("\r", "")
+
+
+def test_a_terminal_is_asked_and_sees_a_bar(played: Played) -> None:
+    played.sandbox.latency = 0.15
+    command = Terminal("direct", "start", "1999-2003", "--concurrency", 2, "--base-url", played.url)
+    command.read_until("[y/N] ")
+    assert plain(command.screen) == f"Start 5 dispatches (first 1999, last 2003) at {played.url}? [y/N] "
+    assert played.sandbox.requests == 0
+    command.type("y\n")
+    assert command.end() == 1
+    assert "━" in command.screen
+    assert re.search(r"\d/5 .*failed", plain(command.screen))
+    assert "2001: rejected: Dispatch 2001 not found" in plain(command.screen)
+    assert counts(plain(command.screen)) == {"done": 2, "rejected": 3, "not sent": 0, "unknown": 0}
+
+
+def test_no_is_the_answer_unless_it_is_yes(played: Played) -> None:
+    command = Terminal("altcraft", "activate", "1-2", "--run-now")
+    command.read_until("Activate and launch 2 mailings (first 1, last 2)")
+    command.type("\n")
+    assert command.end() == 1
+    assert "Nothing was sent." in command.screen
+    assert played.sandbox.requests == 0
+
+
+def test_ctrl_c_at_the_question_is_exit_status_130(played: Played) -> None:
+    command = Terminal("direct", "start", "1-2", "--base-url", played.url)
+    command.read_until("[y/N] ")
+    time.sleep(0.05)
+    command.interrupt()
+    assert command.end() == 130
+    assert played.sandbox.requests == 0
+
+
+def test_one_id_and_a_sandbox_ask_nothing(played: Played) -> None:
+    assert Terminal("direct", "start", 1, "--base-url", played.url).end() == 0
+    command = Terminal("direct", "start", "1-50", "--sandbox")
+    assert command.end() == 0
+    assert "[y/N]" not in command.screen
+
+
+def test_ctrl_c_in_mid_run_on_a_terminal(played: Played) -> None:
+    played.sandbox.latency = 0.3
+    command = Terminal("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url)
+    played.wait_for_requests(8)
+    command.interrupt()
+    assert command.end() == 130
+    assert "Interrupted: nothing new is started" in plain(command.screen)
+    assert counts(plain(command.screen))["not started"] == 992
+
+
+def test_json_on_a_terminal_is_not_run_through_by_a_bar(played: Played) -> None:
+    command = Terminal("direct", "start", "1-20", "--yes", "--json", "--base-url", played.url)
+    assert command.end() == 0
+    assert "━" not in command.screen
+    assert command.screen.count('{"index": ') == 20
+
+
+def test_the_bar_is_never_drawn_into_the_file_of_the_objects(played: Played, tmp_path: Path) -> None:
+    file = tmp_path / "out.json"
+    command = Terminal("direct", "start", "1-20", "--yes", "--json", "--base-url", played.url, output=file)
+    assert command.end() == 0
+    assert file.read_text().count('{"index": ') == len(file.read_text().splitlines()) == 20
+    assert '{"index"' not in command.screen
+    assert "20/20" in plain(command.screen)
+
+
+def test_what_a_provider_says_cannot_reach_the_terminal(played: Played) -> None:
+    played.sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "[bold]x\\u001b]0;owned\\u0007[/nope]"}}'))
+    command = Terminal("direct", "start", 1, "--base-url", played.url)
+    assert command.end() == 1
+    assert "\x1b]0;" not in command.screen
+    assert "\x07" not in command.screen
+    assert "[bold]x" in plain(command.screen)
+    assert "[/nope]" in plain(command.screen)

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import inspect
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dispatchkit import AltcraftClient, DirectClient
+from dispatchkit.cli import main
+from dispatchkit.cli.direct import DirectOptions
+from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT
+from tests.cli.conftest import Played, run, run_child
+
+HERE = ("--base-url", "http://127.0.0.1:1")
+
+
+def test_help_needs_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['dispatchkit', 'direct', 'start', '--help']\n"
+        "from dispatchkit.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        "print('HEAVY', [name for name in ('aiohttp', 'attrs', 'asyncio', 'rich') if name in sys.modules])"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "Usage: dispatchkit direct start" in shown
+    assert shown.endswith("HEAVY []\n")
+
+
+def test_the_help_tells_the_defaults_of_the_client() -> None:
+    shown = " ".join(run("direct", "start", "--help").out.split())
+    assert f"Default: {TIMEOUT:g}." in shown
+    assert f"Default: {ATTEMPT_TIMEOUT:g}." in shown
+    assert DirectOptions().base_url == inspect.signature(DirectClient).parameters["base_url"].default
+
+
+def test_every_setting_of_the_clients_is_an_option_or_left_out_on_purpose() -> None:
+    left_out = {"token", "retry", "pace", "clock", "ssl", "body_limit", "attachment_limit"}
+    for client, command in ((DirectClient, ("direct", "start")), (AltcraftClient, ("altcraft", "launch"))):
+        shown = run(*command, "--help").out
+        for name in inspect.signature(client).parameters:
+            assert name in left_out or f"--{name.replace('_', '-')}" in shown, name
+
+
+def test_the_token_is_no_option() -> None:
+    result = run("direct", "start", 1, "--token", "x")
+    assert result.code == 2
+    assert "--token-file" in result.err
+
+
+def test_the_version() -> None:
+    result = run_child("--version")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.startswith("dispatchkit 0.")
+
+
+def test_without_the_extra_it_says_how_to_install_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dispatchkit.cli.find_spec", lambda name: None)
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    assert "pip install 'dispatchkit[cli]'" in capsys.readouterr().err
+
+
+def test_main_runs_where_standard_output_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr("sys.stdout", out)
+    monkeypatch.setattr("sys.argv", ["dispatchkit", "--version"])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 0
+    assert out.getvalue().startswith("dispatchkit ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["direct", "start"], "no ids: name them"),
+        (["direct", "start", "5x"], "'5x' is neither an id nor a range"),
+        (["direct", "start", "5", "--from", "f"], "either as arguments or with --from, not both"),
+        (["direct", "start", "5", "--column", "f"], "--column goes with --from FILE"),
+        (["direct", "start", "--from", "-", "--token-file", "-"], "cannot both read standard input"),
+        (["direct", "start", "--from", "/nowhere"], "/nowhere: No such file or directory"),
+        (["direct", "start", "--from", "/"], "/: Is a directory"),
+        (["direct", "start", "--from", "-"], "standard input holds no ids"),
+        (["direct", "start", "5"], "no token: set DISPATCHKIT_DIRECT_TOKEN, or pass --token-file PATH"),
+        (["direct", "start", "5", "--token-file", "/nowhere"], "/nowhere: No such file or directory"),
+        (["direct", "start", "5", "--token-file", "/dev/null"], "no token: /dev/null is empty"),
+        (["direct", "start", "5", "--token-file", "-"], "no token: - is empty"),
+        (["direct", "start", "5", "--dry-run", "--json"], "does not go with --json"),
+        (["direct", "start", "5", "--dry-run", "--base-url", "x"], "--base-url must be scheme://host[:port]"),
+        (["direct", "start", "5", "--dry-run", "--base-url", ""], "--base-url must be scheme://host[:port]"),
+        (["direct", "start", "5", "--dry-run", "--base-url", "http://example.com"], "(--insecure allows it)"),
+        (["direct", "start", "5", "--dry-run", "--timeout", "0"], "--timeout must be a positive"),
+        (["direct", "start", "5", "--dry-run", "--attempt-timeout", "nan"], "--attempt-timeout must be a positive"),
+        (["direct", "start", "5", "--dry-run", "--proxy", "x"], "--proxy must be"),
+        (["altcraft", "launch", "5"], "no host: pass --base-url https://your-platform, or set"),
+        (["altcraft", "launch", "5", *HERE], "no token: set DISPATCHKIT_ALTCRAFT_TOKEN"),
+        (["altcraft", "launch", "5", "--audience", "list"], "--audience must be list:ID or segment:ID"),
+        (["altcraft", "launch", "5", "--audience", "all:1"], "--audience must be list:ID or segment:ID"),
+        (["altcraft", "launch", "5", "--audience", "list:x"], "--audience must be list:ID or segment:ID"),
+        (["altcraft", "launch", "5", "--audience", "list:0"], "must be a positive integer"),
+        (["altcraft", "activate", "5", "--audience", "list:1"], "--audience needs --run-now"),
+        (["altcraft", "activate", "5", "--audience", "list:1", "--no-run-now"], "--audience needs --run-now"),
+        (["altcraft", "launch", "5", "--content", "{"], "--content is not JSON"),
+        (["altcraft", "launch", "5", "--content", "[]"], "--content must be a JSON object"),
+        (["altcraft", "launch", "5", "--content", "[" * 100_000], "--content is nested too deeply"),
+        (["altcraft", "launch", "5", "--content", "@/nowhere"], "/nowhere: No such file or directory"),
+        (["altcraft", "launch", "5", "--attach", "/nowhere"], "/nowhere: No such file or directory"),
+        (["altcraft", "launch", "5", "--dry-run", *HERE, "--wire", "xml", "--content", '{"a": []}'], "use --wire json"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_and_exit_status_2(arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert (result.code, result.out) == (2, ""), result
+    assert message in result.err
+    assert result.err.startswith("dispatchkit: ")
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("token", ["two words", "tök"])
+def test_a_token_that_cannot_be_one_is_not_shown(token: str, tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text(token)
+    result = run("direct", "start", 5, "--token-file", file)
+    assert result.code == 2
+    assert "token must be visible ASCII" in result.err
+    assert token not in result.err
+
+
+def test_content_that_is_not_text_is_not_shown(tmp_path: Path) -> None:
+    file = tmp_path / "content.json"
+    file.write_bytes(b'{"a": "\xff"}')
+    result = run("altcraft", "launch", 5, "--content", f"@{file}")
+    assert (result.code, result.err) == (2, f"dispatchkit: {file} is not text in UTF-8\n")
+
+
+def test_what_typer_refuses_is_exit_status_2() -> None:
+    assert run("direct", "start", 5, "--concurrency", 0).code == 2
+    assert run("altcraft", "launch", 5, "--wire", "yaml").code == 2
+    assert run("direct", "nothing").code == 2
+
+
+def test_many_launches_without_a_terminal_are_refused_without_yes(played: Played) -> None:
+    result = run("direct", "start", "3-7", "--base-url", played.url)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        f"dispatchkit: this would start 5 dispatches (first 3, last 7) at {played.url}: "
+        "pass --yes to do it without a question\n"
+    )
+    assert played.sandbox.requests == 0
+
+
+def test_a_dry_run_shows_requests_with_a_masked_token_and_sends_none(played: Played) -> None:
+    result = run("direct", "start", "1-10", "--dry-run", "--base-url", played.url)
+    assert result.code == 0
+    assert result.out.startswith(
+        f"POST {played.url}/api/v1/dispatch/1/start\nAuthorization: Basic ***\nAccept: application/json\n\n"
+    )
+    assert result.out.count("POST") == 3
+    assert result.out.endswith("10 requests, of which the first 3 are shown. None was sent.\n")
+    assert played.sandbox.requests == 0
+
+
+@pytest.mark.parametrize("wire", ["json", "xml"])
+def test_a_dry_run_shows_the_body_and_shortens_files(wire: str, tmp_path: Path) -> None:
+    file = tmp_path / "price.bin"
+    file.write_bytes(b"\0" * 3000)
+    content = tmp_path / "content.json"
+    content.write_text('{"field": "значение"}')
+    command = ("altcraft", "launch", 5, "--attach", file, "--content", f"@{content}", "--wire", wire)
+    result = run(*command, "--dry-run", *HERE)
+    assert result.code == 0
+    assert "/api/v1.1/campaigns/broadcasts/start\n" in result.out
+    assert "***" in result.out
+    assert "значение" in result.out
+    assert f"base64,{'A' * 24}…" in result.out
+    assert "A" * 40 not in result.out
+    assert result.out.endswith("1 request. None was sent.\n")
+
+
+def test_a_dry_run_shortens_a_long_body_and_shows_no_controls() -> None:
+    content = '{"a": "%s", "b": "\u009b"}' % ("x" * 5000)
+    result = run("altcraft", "launch", 5, "--dry-run", "--sandbox", "--content", content)
+    assert result.code == 0
+    assert "x…\n(5," in result.out
+    result = run("altcraft", "launch", 5, "--dry-run", "--sandbox", "--content", '{"b": "\u009b"}')
+    assert "\\x9b" in result.out
+    assert "\u009b" not in result.out
