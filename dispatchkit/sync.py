@@ -1,73 +1,39 @@
 """The blocking face: the same coroutines for callers that do not run an event loop.
 
 Each client here holds its asynchronous twin and runs that one's methods on a loop in a thread of its own, one for the
-whole process. There is no logic here: what a method does, takes and raises is what its twin says.
+whole process (`dispatchkit.core.portal`). There is no logic here: what a method does, takes and raises is what its
+twin says.
 """
 
 from __future__ import annotations
 
-import asyncio
 import functools
-import os
 import ssl as ssl_module
-import threading
-from collections.abc import Callable, Coroutine
+import weakref
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
-from typing import Concatenate, Generic, ParamSpec, Protocol, Self, TypeVar
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from dispatchkit.altcraft.client import AltcraftClient as AsyncAltcraftClient
 from dispatchkit.altcraft.codec import WireForm
-from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT
+from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.command import Command
+from dispatchkit.core.portal import Lease
 from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
+from dispatchkit.core.run import Run
 from dispatchkit.core.secret import Token
 from dispatchkit.direct.client import DirectClient as AsyncDirectClient
+from dispatchkit.fanout import FanOut as AsyncFanOut
+from dispatchkit.fanout import Outcome, Report
 
-__all__ = ["AltcraftClient", "DirectClient"]
+__all__ = ["AltcraftClient", "DirectClient", "FanOut"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-C = TypeVar("C", bound="_Twin")
-C_co = TypeVar("C_co", bound="_Twin", covariant=True)
-
-
-class _Twin(Protocol):
-    """What the asynchronous clients have in common."""
-
-    async def close(self) -> None: ...
-
-
-class _LoopThread:
-    """The event loop of every blocking client of this process, in a thread that is made on the first call."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._loop: asyncio.AbstractEventLoop | None = None
-
-    def run(self, coroutine: Coroutine[object, object, R]) -> R:
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._started())
-        try:
-            return future.result()
-        except KeyboardInterrupt:
-            future.cancel()
-            raise
-
-    def _started(self) -> asyncio.AbstractEventLoop:
-        with self._lock:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="dispatchkit", daemon=True).start()
-            return self._loop
-
-    def forget(self) -> None:
-        """After a fork the child has the loop but not its thread, and would wait for it forever."""
-        self._lock = threading.Lock()
-        self._loop = None
-
-
-_loop_thread = _LoopThread()
-if hasattr(os, "register_at_fork"):  # there is none on Windows
-    os.register_at_fork(after_in_child=_loop_thread.forget)
+W = TypeVar("W")
+C = TypeVar("C", bound=Client[Any])
+C_co = TypeVar("C_co", bound=Client[Any], covariant=True)
 
 
 class _Face(Generic[C_co]):
@@ -75,6 +41,8 @@ class _Face(Generic[C_co]):
 
     def __init__(self, client: C_co) -> None:
         self._client = client
+        self._lease = Lease(client)
+        weakref.finalize(self, self._lease.drop).atexit = False
 
     @property
     def twin(self) -> C_co:
@@ -83,7 +51,7 @@ class _Face(Generic[C_co]):
 
     def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
-        _loop_thread.run(self._client.close())
+        self._lease.close()
 
     def __enter__(self) -> Self:
         return self
@@ -92,6 +60,12 @@ class _Face(Generic[C_co]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a sync.{type(self).__name__} is not pickled: its token and connections stay in this process; "
+            "make a client in the process that uses it"
+        )
 
     def __repr__(self) -> str:
         client = getattr(self, "_client", None)  # there is none yet while a constructor fails
@@ -102,13 +76,14 @@ def _blocking(
     method: Callable[Concatenate[C, P], Coroutine[object, object, R]],
 ) -> Callable[Concatenate[_Face[C], P], R]:
     """A method that runs the twin's, with its name, parameters, defaults and docstring."""
+    name = method.__name__
 
     def call(self: _Face[C], /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
             coroutine = method(self.twin, *args, **kwargs)
         finally:
             del args, kwargs  # a traceback shows the locals of this frame, and a message's content may be one
-        return _loop_thread.run(coroutine)
+        return self._lease.run(coroutine, name)  # pyright: ignore[reportPrivateUsage]
 
     functools.update_wrapper(call, method)
     return call
@@ -203,3 +178,58 @@ class AltcraftClient(_Face[AsyncAltcraftClient]):
     launch_broadcast = _blocking(AsyncAltcraftClient.launch_broadcast)
     deactivate = _blocking(AsyncAltcraftClient.deactivate)
     perform = _blocking(AsyncAltcraftClient.perform)
+
+
+class FanOut(Generic[W, R]):
+    """Many commands through one client: `dispatchkit.FanOut`, for a caller that blocks.
+
+    ``for outcome in run:`` gives each outcome as it comes, `finish` goes to the end. Whoever leaves the loop early, or
+    presses Ctrl-C, ends the run: nothing more is sent, what has been sent is awaited, and ``report`` has all of it.
+
+    Args:
+        client: Whose commands they are.
+        commands: What to do; taken one by one, as workers become free, on the loop thread: it should not block.
+        concurrency: How many are in flight at most.
+        timeout: Seconds for each call; None takes the client's.
+
+    Raises:
+        ValueError: ``concurrency`` is less than 1, or ``timeout`` is not positive.
+        TypeError: ``concurrency`` is not an integer, or ``timeout`` not a number.
+    """
+
+    def __init__(
+        self,
+        client: _Face[Client[W]],
+        commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]],
+        *,
+        concurrency: int = 64,
+        timeout: float | None = None,
+    ) -> None:
+        self._client = client
+        self._twin = AsyncFanOut(client.twin, commands, concurrency=concurrency, timeout=timeout)
+        lease = client._lease  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._run: Run[Outcome[R], Report] = Run(lease, self._twin)
+
+    @property
+    def report(self) -> Report:
+        """What has come out so far. It can be read after the run was ended as well."""
+        return self._twin.report
+
+    def __iter__(self) -> Iterator[Outcome[R]]:
+        return iter(self._run)
+
+    def finish(self) -> Report:
+        """Go to the end and return the report. The outcomes themselves are dropped.
+
+        Raises:
+            Exception: What the iterator of commands raised, once everything in flight has come to its outcome.
+        """
+        return self._run.finish()
+
+    def stop(self) -> None:
+        """Start nothing new. What is in flight is awaited, and its outcomes still come."""
+        self._run.stop()
+
+    def close(self) -> None:
+        """Start nothing new, cancel what is in flight and wait until it is over. Not needed after the end."""
+        self._run.close()

@@ -23,6 +23,8 @@ from aiohttp import hdrs
 from yarl import URL
 
 from dispatchkit.core.command import Answer, Request
+from dispatchkit.core.fork import forgets_in_child, inherited_by_none
+from dispatchkit.core.gate import GATE
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -182,7 +184,7 @@ def _is_loopback(host: str) -> bool:
 class Transport:
     """Sends requests to one origin through one aiohttp session, made on the first request."""
 
-    __slots__ = ("_closed", "_connect_timeout", "_loop", "_origin", "_proxy", "_session", "_ssl")
+    __slots__ = ("__weakref__", "_closed", "_connect_timeout", "_loop", "_origin", "_proxy", "_session", "_ssl")
 
     def __init__(
         self,
@@ -199,6 +201,7 @@ class Transport:
         self._ssl = ssl
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        forgets_in_child(self)
 
     async def send(self, request: Request, witness: Witness, *, timeout: float) -> Answer | Failure:
         """Send a request once.
@@ -212,10 +215,16 @@ class Transport:
 
         Raises:
             asyncio.CancelledError: The caller was cancelled.
+            RuntimeError: The client is closed, or belongs to another event loop.
         """
         if self._closed:
             raise RuntimeError("the client of this call is closed: make a new one")
         session = self._session or self._open()
+        if self._loop is not asyncio.get_running_loop():
+            raise RuntimeError("a client serves one event loop, that of its first call: make one for each loop")
+        gate = GATE.get()
+        if gate is not None and not gate.enter():
+            return Failure("the run was stopped", sent=False)
         _witness.set(witness)
         what: str
         timer = asyncio.timeout(timeout)
@@ -234,6 +243,9 @@ class Transport:
                 # aiohttp always builds the request before anything can leave. Where it did not, something stands in
                 # for it (a test's mock), and only the exception can tell.
                 witness.sent = not isinstance(error, aiohttp.ClientConnectorError)
+        finally:
+            if gate is not None:
+                gate.leave()
         return Failure(what, sent=witness.sent)
 
     async def _exchange_on_live(self, session: aiohttp.ClientSession, request: Request, witness: Witness) -> Answer:
@@ -274,7 +286,7 @@ class Transport:
         self._loop = asyncio.get_running_loop()
         self._session = aiohttp.ClientSession(
             # The connector never queues: how many may go at a time is for our own pace to say.
-            connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl),
+            connector=aiohttp.TCPConnector(limit=0, ssl=self._ssl, socket_factory=inherited_by_none),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=_WitnessedRequest,
@@ -291,6 +303,15 @@ class Transport:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+    def forget(self) -> object:
+        """Leave the connections to the process that this one was forked from, and begin anew."""
+        session, self._session, self._loop = self._session, None, None
+        if session is None:
+            return None
+        connector = session.connector
+        session.detach()  # otherwise it complains, when it is finalised, that nobody closed it
+        return connector
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:

@@ -1,37 +1,212 @@
-"""A process that forks after it has made blocking calls can make them in the child as well."""
+"""Parent and child of a fork both go on with the same client, and share no connection."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 
 import pytest
 
-SCRIPT = """
-import os, signal, warnings
-warnings.simplefilter("ignore", DeprecationWarning)
-from dispatchkit import NotSentError, sync
-from dispatchkit.core.retry import RetryPolicy
+from dispatchkit.sandbox import Fault, Sandbox
+from tests.sync.conftest import Play
 
-def call():
-    try:
-        with sync.DirectClient("t", base_url="http://127.0.0.1:1", retry=RetryPolicy(attempts=1)) as direct:
-            direct.start(1)
-    except NotSentError:
-        return 0
-    return 1
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 
-assert call() == 0
-child = os.fork()
-if child == 0:
-    signal.alarm(5)
-    os._exit(call())
-assert os.waitpid(child, 0)[1] == 0
+FORK = """
+    import socket
+    warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 warns of forking a process that has threads
+
+    def ports():
+        found = set()
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                with socket.socket(fileno=os.dup(int(name))) as each:
+                    if each.family == socket.AF_INET:
+                        found.add(each.getsockname()[1])
+            except OSError:
+                pass
+        return found
+
+    def fork(child):
+        sys.stdout.flush()
+        number = os.fork()
+        if number == 0:
+            signal.alarm(10)
+            child()
+            sys.exit(0)
+        return os.waitpid(number, 0)[1]
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
-def test_a_new_client_works_in_a_forked_child() -> None:
-    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False, timeout=30)
-    assert done.returncode == 0, done.stderr
+def test_both_go_on_with_the_same_client(play: Play, sandbox: Sandbox) -> None:
+    lines = play(
+        FORK
+        + """
+    direct = client()
+    direct.start(1)
+    before = ports()
+
+    def child():
+        print("inherited", len(ports()))
+        print("child", direct.start(2))
+        print("shared", len(ports() & before))
+        direct.close()
+        print("threads", threading.active_count())
+
+    print("status", fork(child))
+    print("parent", direct.start(3))
+    print("same connection", ports() == before)
+    print("status", fork(child))
+    print("parent", direct.start(4))
+    direct.close()
+    """,
+        "-X",
+        "dev",
+    )
+    child = ["inherited 0", "child StartedDispatch(dispatch_id=2, settled=False)", "shared 0", "threads 1", "status 0"]
+    assert lines == [
+        *child,
+        "parent StartedDispatch(dispatch_id=3, settled=False)",
+        "same connection True",
+        *child,
+        "parent StartedDispatch(dispatch_id=4, settled=False)",
+    ]
+
+
+def test_a_child_that_does_nothing_of_it_leaves_the_parent_alone(play: Play) -> None:
+    lines = play(
+        FORK
+        + """
+    def forget():
+        import gc
+        global direct
+        del direct
+        gc.collect()
+    direct = client()
+    direct.start(1)
+    before = ports()
+    for child in (lambda: None, direct.close, forget, client(token="t").close):
+        print(fork(child), direct.start(1), ports() == before)
+    """,
+        "-X",
+        "dev",
+    )
+    assert lines == ["0 StartedDispatch(dispatch_id=1, settled=False) True"] * 4
+
+
+def test_a_call_in_flight_in_another_thread_goes_on_in_the_parent_alone(play: Play, sandbox: Sandbox) -> None:
+    sandbox.order(Fault.slow(0.6))
+    lines = play(
+        FORK
+        + """
+    direct = client()
+    caller = threading.Thread(target=lambda: print(direct.start(1), flush=True))
+    caller.start()
+    time.sleep(0.3)
+    print(fork(lambda: print(direct.start(2))))
+    caller.join()
+    """,
+        "-X",
+        "dev",
+    )
+    assert sorted(lines) == [
+        "0",
+        "StartedDispatch(dispatch_id=1, settled=False)",
+        "StartedDispatch(dispatch_id=2, settled=False)",
+    ]
+    assert sandbox.launches == {1: 1, 2: 1}
+
+
+def test_a_lock_that_another_thread_holds_is_not_inherited(play: Play) -> None:
+    lines = play(
+        FORK
+        + """
+    from dispatchkit.core import portal
+    held = threading.Event()
+    def hold():
+        with portal._portal.lock:
+            held.set()
+            time.sleep(1)
+    threading.Thread(target=hold, daemon=True).start()
+    held.wait()
+    direct = client()
+    print(fork(lambda: print(direct.start(1))))
+    """
+    )
+    assert lines == ["StartedDispatch(dispatch_id=1, settled=False)", "0"]
+
+
+def test_a_fork_out_of_a_waiting_call_does_not_wait_in_the_child(play: Play, sandbox: Sandbox) -> None:
+    sandbox.order(Fault.slow(0.6))
+    lines = play(
+        FORK
+        + """
+    numbers = []
+    signal.signal(signal.SIGALRM, lambda number, frame: numbers.append(os.fork()))
+    direct = client()
+    signal.setitimer(signal.ITIMER_REAL, 0.3)
+    try:
+        print(direct.start(1), flush=True)
+        os.waitpid(numbers[0], 0)
+    except RuntimeError as error:
+        print(error, flush=True)
+        print(direct.start(2), flush=True)
+    """
+    )
+    assert sorted(lines) == [
+        "StartedDispatch(dispatch_id=1, settled=False)",
+        "StartedDispatch(dispatch_id=2, settled=False)",
+        "this process was forked out of the call, which goes on in the parent",
+    ]
+    assert sandbox.launches == {1: 1, 2: 1}
+
+
+def test_a_fan_out_is_not_continued_in_the_child(play: Play, sandbox: Sandbox) -> None:
+    lines = play(
+        FORK
+        + """
+    direct = client()
+    run = sync.FanOut(direct, map(dispatchkit.StartDispatch, range(1, 21)), concurrency=2)
+    outcomes = iter(run)
+    next(outcomes)
+    def child():
+        try:
+            run.finish()
+        except RuntimeError as error:
+            print(error)
+    print(fork(child))
+    print(run.finish().done)
+    """
+    )
+    assert lines == ["this process was forked out of the run, which goes on in the parent", "0", "20"]
+    assert all(count == 1 for count in sandbox.launches.values())
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_multiprocessing(play: Play, sandbox: Sandbox, method: str) -> None:
+    lines = play(
+        f"""
+    import multiprocessing
+    warnings.simplefilter("ignore", DeprecationWarning)
+    def work(number):
+        with client() as direct:
+            return str(direct.start(number))
+    if __name__ == "__main__":
+        with client() as direct:
+            direct.start(1)
+            with multiprocessing.get_context("{method}").Pool(1) as pool:
+                print(pool.map(work, [2, 3]))
+            try:
+                multiprocessing.get_context("spawn").Process(target=direct.start, args=(4,)).start()
+            except TypeError as error:
+                print(error)
+            print(direct.start(5))
+    """
+    )
+    assert lines == [
+        "['StartedDispatch(dispatch_id=2, settled=False)', 'StartedDispatch(dispatch_id=3, settled=False)']",
+        (
+            "a sync.DirectClient is not pickled: its token and connections stay in this process; "
+            "make a client in the process that uses it"
+        ),
+        "StartedDispatch(dispatch_id=5, settled=False)",
+    ]

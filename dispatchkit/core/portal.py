@@ -1,0 +1,454 @@
+"""The loop thread: where the coroutines of blocking callers run.
+
+There is one in a process. It is made on the first call and shared by all clients that have made a call; the last one
+to close ends it. A call crosses over with ``call_soon_threadsafe`` and its caller waits on a bare lock, the cheapest
+thing that Ctrl-C can interrupt. What a crossing promises:
+
+- Whatever ends the wait (Ctrl-C, an exception out of a signal handler) cancels the call, waits until that has taken
+  effect, and only then goes on its way, with what is known of the call as a note.
+- Nobody waits forever: a crossing ends with its call, with its client, with the loop, or with a fork.
+- A forked child begins anew and touches nothing that it inherited.
+- The interpreter's exit cancels what is in flight and closes what is open, silently and within bounds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import contextvars
+import logging
+import os
+import sys
+import threading
+import time
+import warnings
+from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage] - documented, and raises nothing
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, Generic, Protocol, TypeVar
+
+from dispatchkit.core.fork import GRAVEYARD
+
+__all__ = ["PATIENCE", "Lease"]
+
+R = TypeVar("R")
+
+PATIENCE = 2.0
+"""Seconds that we wait for something to be cancelled or closed before we go on without it."""
+
+# On Windows a lock that waits without end cannot be interrupted.
+_SLICE = 0.1 if sys.platform == "win32" else -1.0
+
+new_event_loop: Callable[[], asyncio.AbstractEventLoop]
+try:  # now: once the main thread has ended, uvloop cannot be imported any more, but others may still make calls
+    import uvloop
+except ImportError:  # an extra
+    new_event_loop = asyncio.new_event_loop
+else:
+    new_event_loop = uvloop.new_event_loop
+
+logger = logging.getLogger("dispatchkit")
+
+
+class Closes(Protocol):
+    """What all asynchronous clients have in common."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+        ...
+
+
+class _Crossing(Generic[R]):
+    """One coroutine on its way through the loop thread."""
+
+    __slots__ = ("_context", "_coroutine", "_over", "_result", "error", "lease", "task")
+
+    def __init__(self, coroutine: Coroutine[object, object, R], lease: Lease | None = None) -> None:
+        self.lease = lease
+        self.task: asyncio.Task[None] | None = None
+        self.error: BaseException | None = None
+        self._result: R
+        self._coroutine = coroutine
+        self._context = contextvars.copy_context()
+        self._over = threading.Lock()
+        self._over.acquire()
+
+    # On the loop thread:
+
+    def start(self) -> None:
+        if self.lease is not None and self.lease.is_over():
+            self.fail(asyncio.CancelledError())
+        elif self._over.locked():
+            self.task = _begin(self._run(), self._context)
+
+    async def _run(self) -> None:
+        try:
+            self._result = await self._coroutine
+        except BaseException as error:  # noqa: BLE001 - it is raised where the caller waits
+            self.error = error
+        self._over.release()
+
+    def cancel(self) -> None:
+        if self.task is None:
+            self.fail(asyncio.CancelledError())
+        elif self.task.cancel():
+            # A task that is cancelled before its first step never gets to the end of `_run`.
+            self.task.add_done_callback(lambda _: self.fail(asyncio.CancelledError()))
+
+    def fail(self, error: BaseException) -> None:
+        """End it from outside, if it has not ended."""
+        if self._over.locked():
+            self._coroutine.close()
+            self.error = error
+            self._over.release()
+
+    def strand(self) -> None:
+        """End it in a forked child. The coroutine itself goes on in the parent; here it is only kept."""
+        GRAVEYARD.append((self._coroutine, self.task))
+        self.error = RuntimeError("this process was forked out of the call, which goes on in the parent")
+        if self._over.locked():
+            self._over.release()
+
+    # On the caller's thread:
+
+    def wait(self) -> None:
+        while not self._over.acquire(timeout=_SLICE):
+            pass
+        self._over.release()
+
+    def wait_at_most(self, seconds: float) -> bool:
+        if not self._over.acquire(timeout=seconds):
+            return False
+        self._over.release()
+        return True
+
+    def abandon(self, loop: asyncio.AbstractEventLoop, interrupt: BaseException) -> None:
+        """Cancel it, wait until that has taken effect, and note on ``interrupt`` what is known."""
+        with contextlib.suppress(RuntimeError):  # a closed loop has ended every crossing already
+            loop.call_soon_threadsafe(self.cancel)
+        if not self.wait_at_most(PATIENCE):
+            interrupt.add_note(f"the call did not end within {PATIENCE:g} s: its outcome is unknown")
+        elif self.error is None:
+            interrupt.add_note("the call was done before it could be cancelled")
+        elif isinstance(self.error, asyncio.CancelledError):
+            _add_notes(interrupt, self.error)
+        else:
+            interrupt.add_note(f"{type(self.error).__name__}: {self.error}")
+
+    def outcome(self) -> R:
+        error, self.error = self.error, None
+        if error is None:
+            return self._result
+        try:
+            if isinstance(error, asyncio.CancelledError) and self.lease is not None and self.lease.is_over():
+                over = self.lease.over()
+                _add_notes(over, error)
+                raise over from None
+            raise error
+        finally:
+            del error  # its traceback holds this frame
+
+
+def _begin(coroutine: Coroutine[object, object, None], context: contextvars.Context) -> asyncio.Task[None]:
+    loop = asyncio.get_running_loop()
+    if sys.version_info >= (3, 12):  # its first step at once saves a turn of the loop, a fifth of the whole crossing
+        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
+    return loop.create_task(coroutine, context=context)
+
+
+def _add_notes(error: BaseException, source: BaseException) -> None:
+    for note in getattr(source, "__notes__", ()):
+        error.add_note(note)
+
+
+class _LoopThread:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        # The default factory would make the loop that of the calling thread as well. Not to be debugged by ``-X dev``:
+        # that would print how long our own steps take.
+        self._runner = asyncio.Runner(debug=False, loop_factory=new_event_loop)
+        self.loop = self._runner.get_loop()
+        self.loop.set_exception_handler(_log)
+        self.leases: set[Lease] = set()
+        self.crossings: set[_Crossing[Any]] = set()
+        # In a forked child this thread is gone, but nobody unwinds its stack: what it holds (this object, the loop,
+        # the graveyard) is never finalised there.
+        self._graveyard = GRAVEYARD
+        self._released = self.loop.create_future()
+        self._ident: int | None = None
+        self._thread = threading.Thread(target=self._serve, name="dispatchkit", daemon=True)
+        try:
+            self._thread.start()
+        except BaseException:
+            if self._thread.ident is None:
+                self._runner.close()
+            else:
+                self.release()
+            raise
+        self._ident = self._thread.ident
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def is_here(self) -> bool:
+        return threading.get_ident() == self._ident
+
+    def _serve(self) -> None:
+        try:
+            with self._runner:
+                self._runner.run(self._until_released())
+        finally:
+            for crossing in list(self.crossings):  # what came too late for the loop
+                crossing.fail(asyncio.CancelledError())
+
+    async def _until_released(self) -> None:
+        await self._released
+
+    def cross(self, crossing: _Crossing[R], relent: Callable[[], None] | None = None) -> R:
+        """Run it and wait. What ends the wait cancels it, or calls ``relent`` instead."""
+        self.crossings.add(crossing)  # first: whoever ends the loop must find it
+        try:
+            try:
+                self.loop.call_soon_threadsafe(crossing.start)
+            except RuntimeError:
+                if not self.loop.is_closed():
+                    raise
+                crossing.fail(asyncio.CancelledError())
+            crossing.wait()
+        except BaseException as interrupt:
+            if relent is None:
+                crossing.abandon(self.loop, interrupt)
+            else:
+                relent()
+            raise
+        finally:
+            self.crossings.discard(crossing)
+        return crossing.outcome()
+
+    async def wind_up(self, leases: Iterable[Lease]) -> None:
+        """Cancel what is in flight for these clients, and close them."""
+        leases = set(leases)
+        theirs = [crossing for crossing in list(self.crossings) if crossing.lease in leases]
+        for crossing in theirs:
+            crossing.cancel()
+        tasks = [crossing.task for crossing in theirs if crossing.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=PATIENCE / 2)
+        for lease in leases:
+            with contextlib.suppress(Exception):  # nothing can be done about it
+                await asyncio.wait_for(lease.twin.close(), PATIENCE / 2)
+
+    def release(self) -> None:
+        """Let the thread end."""
+        with contextlib.suppress(RuntimeError):  # its loop is closed already
+            self.loop.call_soon_threadsafe(self._release)
+
+    def _release(self) -> None:
+        if not self._released.done():
+            self._released.set_result(None)
+
+    def join(self, patience: float = PATIENCE) -> None:
+        if not self.is_here():
+            self._thread.join(patience)
+
+
+def _log(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """What the loop complains of has nobody to complain to: by default it would be printed."""
+    del loop
+    logger.debug("loop thread: %s", context.get("message"), exc_info=context.get("exception"))
+
+
+class _Portal:
+    """The loop thread of this process, if there is one."""
+
+    def __init__(self) -> None:
+        # Reentrant: a signal handler or a finaliser may make a call while this thread holds it.
+        self.lock = threading.RLock()
+        self.exiting = False
+        self._thread: _LoopThread | None = None
+        self._warned = False
+        self._used = False
+        self._forked = False
+
+    def join(self, lease: Lease) -> _LoopThread:
+        with self.lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = _LoopThread()
+                self._used = True
+            self._thread.leases.add(lease)
+            return self._thread
+
+    def leave(self, lease: Lease, thread: _LoopThread) -> None:
+        with self.lock:
+            thread.leases.discard(lease)
+            if thread.leases:
+                return
+            if self._thread is thread:
+                self._thread = None
+        thread.release()
+        thread.join()
+
+    def warn_of_blocking(self, method: str) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"sync.{method} blocks the event loop that runs in this thread: await dispatchkit.{method} there",
+                RuntimeWarning,
+                stacklevel=5,
+            )
+
+    def exit(self) -> None:
+        self.exiting = True
+        if self._forked and self._used:
+            _mend_libuv()
+        thread = self._thread
+        if thread is None or thread.is_here():
+            return
+        latest = time.monotonic() + PATIENCE
+        crossing = _Crossing(thread.wind_up(thread.leases))
+        thread.crossings.add(crossing)
+        with contextlib.suppress(RuntimeError):  # its loop is closed already
+            thread.loop.call_soon_threadsafe(crossing.start)
+            crossing.wait_at_most(PATIENCE)
+        thread.release()
+        thread.join(max(0.0, latest - time.monotonic()))
+
+    def forget(self) -> None:
+        """In a forked child: begin anew."""
+        self.lock = threading.RLock()
+        self._forked = True
+        thread, self._thread = self._thread, None
+        if thread is None:
+            return
+        GRAVEYARD.append(thread)
+        for lease in thread.leases:
+            lease.forget()
+        for crossing in thread.crossings:
+            crossing.strand()
+
+
+def _mend_libuv() -> None:
+    """Let a forked child exit.
+
+    libuv joins the threads of its pool while the process exits. A child inherits their number but not the threads, and
+    would crash there. Using the pool (to resolve a name) makes it anew.
+    """
+    if new_event_loop is not asyncio.new_event_loop:
+        with contextlib.suppress(Exception), asyncio.Runner(loop_factory=new_event_loop) as runner:
+            runner.run(_resolve())
+
+
+async def _resolve() -> None:
+    await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 1)
+
+
+_portal = _Portal()
+atexit.register(_portal.exit)
+if hasattr(os, "register_at_fork"):  # there is none on Windows
+    os.register_at_fork(after_in_child=_portal.forget)
+
+
+class Lease:
+    """A blocking client's share of the loop thread: taken on its first call, given back when it is closed."""
+
+    __slots__ = ("_closed", "_name", "_thread", "twin")
+
+    def __init__(self, twin: Closes) -> None:
+        self.twin = twin
+        self._name = type(twin).__name__
+        self._thread: _LoopThread | None = None
+        self._closed = False
+
+    def run(
+        self,
+        coroutine: Coroutine[object, object, R],
+        method: str,
+        *,
+        owner: str | None = None,
+        relent: Callable[[], None] | None = None,
+    ) -> R:
+        """Run a coroutine on the loop thread and wait for its result.
+
+        Args:
+            coroutine: What to run. The context of this call goes with it.
+            method: What the caller called, for messages.
+            owner: The class that the method belongs to; None is the client's.
+            relent: Called instead of cancelling when the wait is ended, by Ctrl-C for instance.
+
+        Raises:
+            RuntimeError: The client is closed, or this is the loop thread itself.
+            BaseException: What the coroutine raised, or what ended the wait.
+        """
+        try:
+            if self.is_over():
+                raise self.over()
+            thread = self._thread
+            if thread is None:
+                thread = self._thread = _portal.join(self)
+            self._guard(thread, owner or self._name, method)
+        except BaseException:
+            coroutine.close()
+            raise
+        return thread.cross(_Crossing(coroutine, self), relent)
+
+    def _guard(self, thread: _LoopThread, owner: str, method: str) -> None:
+        if thread.is_here():
+            raise RuntimeError(
+                f"sync.{owner}.{method} was called on the thread that it would wait for: "
+                f"await dispatchkit.{owner}.{method} there"
+            )
+        if _get_running_loop() is not None:
+            _portal.warn_of_blocking(f"{owner}.{method}")
+
+    def is_over(self) -> bool:
+        """Whether nothing can be run any more."""
+        return self._closed or _portal.exiting
+
+    def over(self) -> BaseException:
+        """Why not."""
+        if self._closed:
+            return RuntimeError(f"this sync.{self._name} is closed: make a new one")
+        text = "the interpreter is exiting: nothing is sent any more"
+        # SystemExit ends a thread without a word; an error would be printed in the middle of the exit.
+        is_main = threading.current_thread() is threading.main_thread()
+        return RuntimeError(text) if is_main else SystemExit(text)
+
+    def on_loop_thread(self) -> bool:
+        """Whether this is the loop thread itself."""
+        return self._thread is not None and self._thread.is_here()
+
+    def close(self) -> None:
+        """Cancel what is in flight, close the client and give back the loop thread. Again: does nothing."""
+        thread = self._thread
+        if thread is not None and not self._closed:
+            self._guard(thread, self._name, "close")
+        with _portal.lock:
+            if self._closed:
+                return
+            self._closed = True
+            thread, self._thread = self._thread, None
+        if thread is None or _portal.exiting:
+            return
+        try:
+            thread.cross(_Crossing(thread.wind_up([self])))
+        finally:
+            _portal.leave(self, thread)
+
+    def drop(self) -> None:
+        """Close without waiting: nobody has the client any more. May be called by a finaliser, on any thread."""
+        thread, self._thread = self._thread, None
+        if thread is None or self._closed or _portal.exiting:
+            return
+        self._closed = True
+
+        def begin() -> None:
+            ending = thread.loop.create_task(thread.wind_up([self]))
+            ending.add_done_callback(lambda _: _portal.leave(self, thread))
+
+        with contextlib.suppress(RuntimeError):  # the loop is closed already
+            thread.loop.call_soon_threadsafe(begin)
+
+    def forget(self) -> None:
+        """In a forked child: begin anew."""
+        self._thread = None

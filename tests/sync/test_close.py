@@ -1,0 +1,97 @@
+"""A blocking client is closed once, by ``with`` or `close`; what comes afterwards is told so."""
+
+from __future__ import annotations
+
+from dispatchkit.sandbox import Fault, Sandbox
+from tests.sync.conftest import Play
+
+
+def test_use_after_close_is_refused(play: Play, sandbox: Sandbox) -> None:
+    lines = play("""
+        with client() as direct:
+            direct.start(1)
+        direct.close()
+        never_called = client()
+        never_called.close()
+        never_called.close()
+        for closed in (direct, never_called):
+            for use in (lambda: closed.start(2), lambda: list(sync.FanOut(closed, [dispatchkit.StartDispatch(3)]))):
+                try:
+                    use()
+                except RuntimeError as error:
+                    print(error)
+    """)
+    assert lines == ["this sync.DirectClient is closed: make a new one"] * 4
+    assert sandbox.launches == {1: 1}
+
+
+def test_close_ends_the_calls_of_other_threads(play: Play, sandbox: Sandbox) -> None:
+    sandbox.order(Fault.silent(acts=False))
+    sandbox.order(Fault.throttled(30))
+    lines = play(
+        """
+        from concurrent.futures import ThreadPoolExecutor
+        direct, other = client(), client()
+        other.start(1)
+        def call(number):
+            try:
+                direct.start(number)
+            except RuntimeError as error:
+                return f"{error}; {len(error.__notes__)} note"
+        with ThreadPoolExecutor(2) as pool:
+            calls = [pool.submit(call, number) for number in (2, 3)]
+            time.sleep(0.4)
+            direct.close()
+            print(*[each.result() for each in calls], sep=chr(10))
+        print(other.start(4))
+    """.replace("other.start(1)", "pass")
+    )
+    assert lines == [
+        "this sync.DirectClient is closed: make a new one; 1 note",
+        "this sync.DirectClient is closed: make a new one; 1 note",
+        "StartedDispatch(dispatch_id=4, settled=False)",
+    ]
+    assert sandbox.requests == 3
+
+
+def test_closing_while_others_call_hangs_nobody(play: Play) -> None:
+    lines = play("""
+        from concurrent.futures import ThreadPoolExecutor
+        def call(direct, number):
+            try:
+                direct.start(number)
+            except RuntimeError as error:
+                return str(error)
+        texts = set()
+        for turn in range(40):
+            direct = client()
+            with ThreadPoolExecutor(4) as pool:
+                calls = [pool.submit(call, direct, turn * 100 + number + 1) for number in range(12)]
+                time.sleep(turn / 5000)
+                direct.close()
+                texts |= {each.result(10) for each in calls}
+        print(texts - {None})
+    """)
+    assert lines == ["{'this sync.DirectClient is closed: make a new one'}"]
+
+
+def test_it_refuses_to_be_pickled_or_copied(play: Play) -> None:
+    lines = play("""
+        import copy, pickle
+        direct = sync.AltcraftClient(URL, "key")
+        for way in (pickle.dumps, copy.copy, copy.deepcopy):
+            try:
+                way(direct)
+            except TypeError as error:
+                print(error)
+    """)
+    assert (
+        lines
+        == [
+            (
+                "a sync.AltcraftClient is not pickled: its token and connections stay in this process; "
+                "make a client in the process that uses it"
+            )
+        ]
+        * 3
+    )

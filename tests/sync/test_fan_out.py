@@ -1,0 +1,165 @@
+"""A blocking fan-out gives each outcome as it comes, and is ended in good order however it is left."""
+
+from __future__ import annotations
+
+import pytest
+
+from dispatchkit.sandbox import Fault, Sandbox
+from tests.sync.conftest import Play
+
+
+def test_each_outcome_comes_and_the_report_counts_them(play: Play, sandbox: Sandbox) -> None:
+    lines = play("""
+        commands = [dispatchkit.StartDispatch(number) for number in range(1, 201)]
+        with client() as direct:
+            run = sync.FanOut(direct, commands, concurrency=16)
+            print(sorted(outcome.index for outcome in run) == list(range(200)))
+            print(run.report)
+            print(sync.FanOut(direct, commands[:3]).finish())
+            run.close(); run.stop()
+    """)
+    assert lines == [
+        "True",
+        "Report(done=200, rejected=0, not_sent=0, unknown=0)",
+        "Report(done=3, rejected=0, not_sent=0, unknown=0)",
+    ]
+    assert len(sandbox.launches) == 200
+
+
+def test_leaving_the_loop_ends_it_and_waits_for_what_is_in_flight(play: Play, sandbox: Sandbox) -> None:
+    sandbox.latency = 0.3
+    lines = play("""
+        with client() as direct:
+            run = sync.FanOut(direct, map(dispatchkit.StartDispatch, range(1, 10**9)), concurrency=8)
+            for outcome in run:
+                break
+            report = run.report
+            print(report.done, report.total)
+            time.sleep(0.5)
+            print(run.report == report)
+            run = sync.FanOut(direct, map(dispatchkit.StartDispatch, range(101, 10**9)), concurrency=8)
+            try:
+                for outcome in run:
+                    raise KeyError
+            except KeyError:
+                print(run.report.done == run.report.total >= 8)
+    """)
+    mine = {number for number in sandbox.launches if number <= 100}
+    done, total = map(int, lines[0].split())
+    assert done == total == len(mine)
+    assert 8 <= done <= 16
+    assert lines[1:] == ["True", "True"]
+
+
+INTERRUPTED = """
+    with client() as direct:
+        run = sync.FanOut(direct, map(dispatchkit.StartDispatch, range(1, 10**9)), concurrency=4)
+        press_ctrl_c(0.5)
+        try:
+            for outcome in run:
+                WORK
+        except KeyboardInterrupt:
+            took = since_pressed()
+        report = run.report
+        print(took, report.done, report.total, flush=True)
+        time.sleep(0.5)
+        print(run.report == report)
+"""
+
+
+@pytest.mark.parametrize("work", ["pass", "time.sleep(0.05)"])
+def test_ctrl_c_ends_it_and_the_report_stays_readable(play: Play, sandbox: Sandbox, work: str) -> None:
+    sandbox.latency = 0.1
+    lines = play(INTERRUPTED.replace("WORK", work))
+    words = lines[0].split()
+    assert words[:2] == ["at", "once"]
+    assert words[2] == words[3] == str(len(sandbox.launches)) == str(sandbox.requests)
+    assert lines[1:] == ["True"]
+
+
+def test_ctrl_c_gives_up_what_waits_to_be_repeated(play: Play, sandbox: Sandbox) -> None:
+    sandbox.order(Fault.throttled(0.9), times=99)
+    lines = play(INTERRUPTED.replace("WORK", "pass"))
+    assert lines[0].startswith("at once 0 ")
+    assert lines[1:] == ["True"]
+    assert sandbox.requests == 4
+    assert sandbox.launches == {}
+
+
+def test_ctrl_c_waits_for_what_is_in_flight_within_bounds(play: Play, sandbox: Sandbox) -> None:
+    sandbox.order(Fault.slow(1.2), times=2)
+    sandbox.order(Fault.silent(), times=2)
+    lines = play(INTERRUPTED.replace("WORK", "pass"))
+    assert lines[0].startswith("after 2 s 2 ")
+    assert sandbox.requests == 4
+
+
+def test_a_second_ctrl_c_waits_no_longer(play: Play, sandbox: Sandbox) -> None:
+    sandbox.order(Fault.silent(), times=4)
+    lines = play(
+        INTERRUPTED.replace("WORK", "pass").replace(
+            "press_ctrl_c(0.5)",
+            """press_ctrl_c(0.5)
+        again = threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT))
+        again.start()""",
+        )
+    )
+    assert lines[0].startswith("after 1 s 0 ")
+    assert sandbox.requests == 4
+
+
+def test_finish_is_interrupted_in_the_same_way(play: Play, sandbox: Sandbox) -> None:
+    sandbox.latency = 0.1
+    lines = play("""
+        with client() as direct:
+            run = sync.FanOut(direct, map(dispatchkit.StartDispatch, range(1, 10**9)), concurrency=4)
+            press_ctrl_c(0.5)
+            try:
+                run.finish()
+            except KeyboardInterrupt:
+                print(since_pressed(), run.report.done == run.report.total > 4)
+            print(run.report.done)
+    """)
+    assert lines == ["at once True", str(len(sandbox.launches))]
+
+
+def test_stop_from_anywhere_starts_nothing_new(play: Play, sandbox: Sandbox) -> None:
+    sandbox.latency = 0.05
+    lines = play("""
+        def commands():
+            for number in range(1, 10**9):
+                if number == 9:
+                    run.stop()
+                yield dispatchkit.StartDispatch(number)
+        with client() as direct:
+            run = sync.FanOut(direct, commands(), concurrency=4)
+            print(len(list(run)))
+            run = sync.FanOut(direct, map(dispatchkit.StartDispatch, range(101, 10**9)), concurrency=4)
+            threading.Timer(0.3, run.stop).start()
+            print(run.finish().total < 100)
+    """)
+    assert lines == ["8", "True"]
+
+
+def test_what_the_iterator_raises_comes_out(play: Play) -> None:
+    lines = play("""
+        def commands():
+            yield dispatchkit.StartDispatch(1)
+            raise KeyError("mine")
+        with client() as direct:
+            run = sync.FanOut(direct, commands())
+            try:
+                for outcome in run:
+                    print(outcome.state.value)
+            except KeyError as error:
+                print(repr(error), run.report.done)
+    """)
+    assert lines == ["done", "KeyError('mine') 1"]
+
+
+def test_a_run_keeps_its_client(play: Play) -> None:
+    lines = play("""
+        run = sync.FanOut(client(), [dispatchkit.StartDispatch(number) for number in (1, 2)])
+        print([outcome.state.value for outcome in run])
+    """)
+    assert lines == ["['done', 'done']"]

@@ -1,0 +1,103 @@
+"""Ctrl-C ends a call before it ends the wait: nothing is sent afterwards, and a note says what is known."""
+
+from __future__ import annotations
+
+from dispatchkit.sandbox import Fault, Sandbox
+from tests.sync.conftest import Play
+
+INTERRUPTED = """
+    with client() as direct:
+        press_ctrl_c(0.4)
+        try:
+            direct.start(1)
+        except KeyboardInterrupt as interrupt:
+            print(since_pressed(), interrupt.__notes__)
+        time.sleep(0.7)  # what would be sent now, would be seen
+"""
+
+
+def test_in_flight(play: Play, sandbox: Sandbox) -> None:
+    sandbox.order(Fault.silent(acts=False))
+    (line,) = play(INTERRUPTED)
+    assert line.startswith("at once [")
+    assert "cancelled after the request had left" in line
+    assert sandbox.requests == 1
+    assert sandbox.launches == {}
+
+
+def test_in_a_back_off(play: Play, sandbox: Sandbox) -> None:
+    sandbox.order(Fault.throttled(0.8), times=5)
+    (line,) = play(INTERRUPTED)
+    assert line.startswith("at once [")
+    assert sandbox.requests == 1
+    assert sandbox.launches == {}
+
+
+def test_in_settling(play: Play, sandbox: Sandbox) -> None:
+    sandbox.order(Fault.dropped())
+    (line,) = play(INTERRUPTED.replace("client()", "client(retry=RetryPolicy(scale=1))"))
+    assert line.startswith("at once [")
+    assert "unknown" in line or "may have" in line
+    assert sandbox.requests == 2  # the start, and one look at its status
+    assert sandbox.launches == {}
+
+
+def test_a_call_that_will_not_be_cancelled_is_waited_for_within_bounds(play: Play) -> None:
+    lines = play("""
+        import asyncio
+        class Stubborn:
+            def __getattr__(self, name):
+                return getattr(dispatchkit.core.clock.SYSTEM, name)
+            async def sleep(self, seconds):
+                while True:
+                    try:
+                        await asyncio.sleep(30)
+                    except asyncio.CancelledError:
+                        pass
+        direct = sync.DirectClient(TOKEN, base_url="http://127.0.0.1:1", clock=Stubborn())
+        press_ctrl_c(0.2)
+        try:
+            direct.start(1)
+        except KeyboardInterrupt as interrupt:
+            print(since_pressed(), interrupt.__notes__)
+        press_ctrl_c(0.2)
+        press_again = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+        press_again.start()
+        try:
+            direct.start(1)
+        except KeyboardInterrupt as interrupt:
+            print(time.monotonic() - pressed < 1)
+        print("exit", flush=True)
+    """)
+    assert lines == ["after 2 s ['the call did not end within 2 s: its outcome is unknown']", "True", "exit"]
+
+
+def test_whatever_a_signal_handler_raises_does_the_same(play: Play, sandbox: Sandbox) -> None:
+    sandbox.order(Fault.silent(acts=False))
+    lines = play("""
+        def handler(number, frame):
+            raise TimeoutError("mine")
+        signal.signal(signal.SIGALRM, handler)
+        with client() as direct:
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            try:
+                direct.start(1)
+            except TimeoutError as raised:
+                print(raised.args, len(raised.__notes__))
+    """)
+    assert lines == ["('mine',) 1"]
+    assert sandbox.requests == 1
+
+
+def test_an_uncaught_one_ends_the_process_as_usual(play: Play, sandbox: Sandbox) -> None:
+    sandbox.order(Fault.silent(acts=False))
+    lines = play(
+        """
+        sys.excepthook = lambda kind, error, traceback: print(kind.__name__, len(error.__notes__))
+        direct = client()
+        press_ctrl_c(0.3)
+        direct.start(1)
+    """,
+        status=-2,
+    )
+    assert lines == ["KeyboardInterrupt 1"]

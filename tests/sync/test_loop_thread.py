@@ -1,0 +1,93 @@
+"""There is one loop thread: made on the first call, shared by the clients that have made one, ended by the last."""
+
+from __future__ import annotations
+
+from tests.sync.conftest import Play
+
+
+def test_it_is_made_on_the_first_call_and_ended_by_the_last_close(play: Play) -> None:
+    lines = play("""
+        def threads():
+            return [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+
+        one, two, idle = client(), client(), client()
+        print("made", threads())
+        one.start(1); two.start(2); one.start(3)
+        print("called", threads())
+        one.close()
+        print("one closed", threads())
+        two.close()
+        print("two closed", threads())
+        idle.start(4)
+        print("again", threads())
+        idle.close()
+        print("end", threads())
+    """)
+    assert lines == [
+        "made []",
+        "called ['dispatchkit']",
+        "one closed ['dispatchkit']",
+        "two closed []",
+        "again ['dispatchkit']",
+        "end []",
+    ]
+
+
+def test_it_runs_on_uvloop_where_that_is_installed(play: Play, world: tuple[str, str]) -> None:
+    lines = play("""
+        import asyncio
+        def token():
+            print(type(asyncio.get_running_loop()).__module__.partition(".")[0])
+            return TOKEN
+        with client(token=token) as direct:
+            direct.start(1)
+    """)
+    assert lines == [world[1]]
+
+
+def test_it_ends_when_the_last_client_is_forgotten(play: Play) -> None:
+    lines = play("""
+        direct = client()
+        direct.start(1)
+        del direct
+        for thread in threading.enumerate():
+            if thread is not threading.main_thread():
+                thread.join(5)
+        print(threading.active_count())
+    """)
+    assert lines == ["1"]
+
+
+def test_many_threads_call_through_one_client(play: Play) -> None:
+    lines = play("""
+        from concurrent.futures import ThreadPoolExecutor
+        with client() as direct, ThreadPoolExecutor(32) as pool:
+            started = list(pool.map(direct.start, range(1, 401)))
+        print([each.dispatch_id for each in started] == list(range(1, 401)))
+    """)
+    assert lines == ["True"]
+
+
+def test_a_call_from_the_loop_thread_is_refused(play: Play) -> None:
+    lines = play("""
+        def token():
+            for call in (lambda: direct.start(2), direct.close):
+                try:
+                    call()
+                except RuntimeError as error:
+                    print(error)
+            return TOKEN
+        with client(token=token) as direct:
+            print(direct.start(1))
+    """)
+    assert lines == [
+        (
+            "sync.DirectClient.start was called on the thread that it would wait for: "
+            "await dispatchkit.DirectClient.start there"
+        ),
+        (
+            "sync.DirectClient.close was called on the thread that it would wait for: "
+            "await dispatchkit.DirectClient.close there"
+        ),
+        "StartedDispatch(dispatch_id=1, settled=False)",
+    ]
