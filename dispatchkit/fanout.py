@@ -1,17 +1,29 @@
-"""Many commands through one client: fixed workers over one iterator, outcomes in the order of completion."""
+"""Many commands through one client: fixed workers over one iterator, outcomes in the order of completion.
+
+A million targets need no more memory than a thousand: nothing is made per command but the command itself and its
+outcome, and at most `FanOut.BUFFER` outcomes wait to be taken; then the workers wait. One failure never cancels
+another command.
+
+What ends a run before its time: `FanOut.stop`, a guard (``max_launches``, ``stop_after_failures``), a token that the
+provider does not accept, or a mistake in the iterator of commands. In each case nothing new starts, what waits for its
+turn or for a retry gives up at once, and what is in flight is awaited. If that takes longer than ``grace``, it is
+cancelled, and its outcome says what is known of it.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from typing import Generic, Never, Self, TypeVar
+from collections import Counter, deque
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sized
+from typing import ClassVar, Generic, Never, Self, TypeVar
 
 import attrs
 
+from dispatchkit.core.call import Call
 from dispatchkit.core.check import seconds
 from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
-from dispatchkit.errors import Attempt, DispatchkitError, NotSentError, State
+from dispatchkit.errors import Attempt, AuthenticationError, DispatchkitError, NotSentError, State
 
 __all__ = ["FanOut", "Outcome", "Report"]
 
@@ -33,6 +45,7 @@ class Outcome(Generic[R_co]):
     error: DispatchkitError | None
     """Why it is not done."""
     attempts: tuple[Attempt, ...]
+    """Every attempt: when, what came of it, how long it took."""
 
 
 @attrs.frozen
@@ -43,33 +56,36 @@ class Report:
     rejected: int = 0
     not_sent: int = 0
     unknown: int = 0
+    not_started: int | None = None
+    """Commands that were never begun; None if their number cannot be known (an iterator without a length)."""
 
     @property
     def total(self) -> int:
         """All that came to an outcome."""
         return self.done + self.rejected + self.not_sent + self.unknown
 
-    def count(self, state: State) -> Report:
-        """The report with one more of this outcome."""
-        return attrs.evolve(self, **{state.value: getattr(self, state.value) + 1})
-
 
 class FanOut(Generic[W, R]):
     """Many commands through one client. ``async for`` gives each outcome as it comes; `finish` goes to the end.
 
-    A fixed number of workers takes commands from one iterator, so a million targets need no more memory than a
-    thousand, and a consumer that is slow holds the workers back. One failure never cancels another command.
-
     Args:
         client: Whose commands they are.
         commands: What to do; taken one by one, as workers become free.
-        concurrency: How many are in flight at most.
-        timeout: Seconds for each call; None takes the client's.
+        concurrency: How many workers there are. The account's `Pace` may allow fewer to be in flight.
+        timeout: Seconds for each call, from its first attempt on; None takes the client's. The time that a call waits
+            for its turn does not count.
+        expected: How many commands there must be. A list of another length is refused before the first launch.
+        max_launches: How many commands may be begun at most.
+        stop_after_failures: Stop the run after so many outcomes that are not done.
+        grace: Seconds for which a stopped run waits for what is in flight.
 
     Raises:
-        ValueError: ``concurrency`` is less than 1, or ``timeout`` is not positive.
-        TypeError: ``concurrency`` is not an integer, or ``timeout`` not a number.
+        ValueError: A setting is out of range, or there are not as many commands as ``expected``.
+        TypeError: A setting is of another type.
     """
+
+    BUFFER: ClassVar[int] = 4096
+    """How many outcomes wait to be taken before the workers wait."""
 
     def __init__(
         self,
@@ -78,132 +94,253 @@ class FanOut(Generic[W, R]):
         *,
         concurrency: int = 64,
         timeout: float | None = None,
+        expected: int | None = None,
+        max_launches: int | None = None,
+        stop_after_failures: int | None = None,
+        grace: float = 30.0,
     ) -> None:
-        if type(concurrency) is not int:
-            raise TypeError(f"concurrency must be an integer, not {type(concurrency).__name__} {concurrency!r}")
-        if concurrency < 1:
-            raise ValueError(f"concurrency must be at least 1, not {concurrency!r}")
-        if timeout is not None:
-            seconds("timeout", timeout)
+        _count("concurrency", concurrency, least=1)
+        for name, value in (("max_launches", max_launches), ("stop_after_failures", stop_after_failures)):
+            if value is not None:
+                _count(name, value, least=1)
         self._client = client
-        self._commands = _numbered(commands)
         self._concurrency = concurrency
-        self._timeout = timeout
-        # None wakes whoever waits at the end.
-        self._outcomes: asyncio.Queue[Outcome[R] | None] = asyncio.Queue(maxsize=concurrency)
+        self._timeout = None if timeout is None else seconds("timeout", timeout)
+        self._max_launches = max_launches
+        self._stop_after_failures = stop_after_failures
+        self._grace = seconds("grace", grace)
+        self._commands, self._length = _source(commands, expected)
         self._turn = asyncio.Lock()
-        self._workers: list[asyncio.Task[None]] = []
-        self._at_work = 0
-        self._broken: Exception | None = None
-        self._stopping = asyncio.Event()
-        self._ended = False
-        self._report = Report()
+        self._taken = 0
+        self._begun = 0
+        self._counts: Counter[State] = Counter()
+        self._ready: deque[Outcome[R]] = deque()
+        self._arrival: asyncio.Future[None] | None = None
+        self._space: asyncio.Future[None] | None = None
+        self._workers: set[asyncio.Task[None]] | None = None
+        self._idle: set[asyncio.Task[None]] = set()
+        self._calls: dict[asyncio.Task[None], Call[W, R]] = {}
+        self._stopping = False
+        self._error: Exception | None = None
+        self._patience: asyncio.TimerHandle | None = None
 
     @property
     def report(self) -> Report:
-        """What has come out so far."""
-        return self._report
+        """What has come of the commands so far, whether or not the outcomes were taken."""
+        counts = self._counts
+        left = None if self._length is None else self._length - counts.total()
+        return Report(counts[State.DONE], counts[State.REJECTED], counts[State.NOT_SENT], counts[State.UNKNOWN], left)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are under way now, waits and retries included."""
+        return len(self._calls)
 
     def stop(self) -> None:
         """Start nothing new. What is in flight is awaited, and its outcomes still come."""
-        self._stopping.set()
+        if self._stopping:
+            return
+        self._stopping = True
+        for call in self._calls.values():
+            call.halted = True
+        for worker in self._idle | {worker for worker, call in self._calls.items() if call.waiting}:
+            worker.cancel()
+        if self._calls:
+            self._patience = asyncio.get_running_loop().call_later(self._grace, self._cut_short)
 
     async def finish(self) -> Report:
         """Go to the end and return the report. The outcomes themselves are dropped.
 
         Raises:
+            AuthenticationError: The provider does not accept the token, so the run was stopped.
             Exception: What the iterator of commands raised, once everything in flight has come to its outcome.
         """
-        async for _ in self:
+        while await self.batch():
             pass
-        return self._report
+        return self.report
+
+    async def batch(self, most: int = 1024) -> list[Outcome[R]]:
+        """Wait for an outcome, and take all that are there, up to so many. Empty at the end of the run."""
+        if self._workers is None:
+            self._workers = {asyncio.create_task(self._work()) for _ in range(self._concurrency)}
+        while not self._ready and self._workers:
+            self._arrival = self._arrival or asyncio.get_running_loop().create_future()
+            try:
+                await asyncio.shield(self._arrival)
+            except asyncio.CancelledError:
+                await self.close()
+                raise
+        if not self._ready and self._error is not None:
+            error, self._error = self._error, None
+            raise error
+        taken = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
+        if self._space is not None and len(self._ready) <= self.BUFFER // 2:
+            self._space.set_result(None)
+            self._space = None
+        return taken
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Outcome[R]:
-        if self._ended:
-            raise StopAsyncIteration
-        if not self._workers:
-            self._at_work = self._concurrency
-            self._workers = [asyncio.create_task(self._work()) for _ in range(self._concurrency)]
-        try:
-            over = not self._at_work and self._outcomes.empty()
-            outcome = None if over else await self._outcomes.get()
-        except asyncio.CancelledError:
-            await self.close()
-            raise
-        if outcome is None:
-            self._ended = True
-            self._wake()  # there may be a second consumer
-            if self._broken is not None:
-                raise self._broken
-            raise StopAsyncIteration
-        self._report = self._report.count(outcome.state)
-        return outcome
+        if self._ready and self._space is None:
+            return self._ready.popleft()
+        for outcome in await self.batch(1):
+            return outcome
+        raise StopAsyncIteration
 
     async def close(self) -> None:
-        """Start nothing new, cancel what is in flight and wait until it is over. Not needed after the end."""
+        """Start nothing new, cancel what is in flight and wait until it is over. Not needed after the end.
+
+        What came of it can still be read from `report`, or taken.
+        """
         self.stop()
-        self._ended = True
-        for worker in self._workers:
-            worker.cancel()
-        if self._workers:
+        self._cut_short()
+        while self._workers:
             await asyncio.wait(self._workers)
-        self._wake()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def _cut_short(self) -> None:
+        for worker in self._workers or ():
+            worker.cancel()
 
     async def _work(self) -> None:
+        worker = asyncio.current_task()
+        assert worker is not None  # noqa: S101 - this coroutine is only ever a task
         try:
-            while (numbered := await self._take()) is not None:
-                await self._outcomes.put(await self._perform(*numbered))
-        except Exception as error:  # noqa: BLE001 - the iterator is the caller's code: its mistake is the run's end
-            self._broken = error
-            self.stop()
+            while (command := await self._take(worker)) is not None:
+                self._put(await self._perform(worker, *command))
+                while len(self._ready) >= self.BUFFER and not self._stopping:
+                    await self._wait_for_space()
         except asyncio.CancelledError:
-            if self._ended:
-                raise
-            # Not by `close`, so most likely by the iterator's own code. A run that is cut short must not look whole.
-            self._broken = RuntimeError("the iterator of commands, or a worker, was cancelled")
-            self.stop()
+            if not self._stopping:
+                # Most likely by the iterator's own code. A run that is cut short must not look whole.
+                self._break(RuntimeError("the iterator of commands, or a worker, was cancelled"))
+        except Exception as error:  # noqa: BLE001 - the iterator is the caller's code: its mistake is the run's end
+            self._break(error)
         finally:
-            self._at_work -= 1
-            if not self._at_work:
-                self._wake()
+            self._leave(worker)
 
-    def _wake(self) -> None:
-        if not self._outcomes.full():  # where it is full, nobody waits
-            self._outcomes.put_nowait(None)
+    async def _take(self, worker: asyncio.Task[None]) -> tuple[int, Command[W, R]] | None:
+        """Wait for leave to launch, then take the next command."""
+        self._idle.add(worker)
+        pacer = self._client.pacer
+        if not pacer.enter():
+            await pacer.admit()
+        numbered = None
+        try:
+            numbered = await self._next()
+        finally:
+            self._idle.discard(worker)
+            if numbered is None:
+                pacer.withdraw()
+        return numbered
 
-    async def _take(self) -> tuple[int, Command[W, R]] | None:
-        async with self._turn:  # two workers must not be inside one generator
-            if self._stopping.is_set():
-                return None
-            numbered = await anext(self._commands, None)
-            return (
-                None if self._stopping.is_set() else numbered
-            )  # it may have been stopped while the iterator was waited for
+    async def _next(self) -> tuple[int, Command[W, R]] | None:
+        if self._stopping or self._taken == self._max_launches:
+            return None
+        if isinstance(self._commands, Iterator):
+            command = next(self._commands, None)
+        else:
+            async with self._turn:  # two workers must not be inside one generator
+                command = await anext(self._commands, None)
+        # The stop may have come while the iterator was waited for.
+        if command is None or self._stopped() or self._taken == self._max_launches:
+            return None
+        self._taken += 1
+        return self._taken - 1, command
 
-    async def _perform(self, index: int, command: Command[W, R]) -> Outcome[R]:
+    async def _perform(self, worker: asyncio.Task[None], index: int, command: Command[W, R]) -> Outcome[R]:
         try:
             call = self._client.call(command, timeout=self._timeout)
         except (TypeError, ValueError) as mistake:
             # One command that cannot be sent must not end the run of the others.
+            self._client.pacer.withdraw()
             return Outcome(index, command, State.NOT_SENT, None, NotSentError(str(mistake), command=command), ())
+        self._calls[worker] = call
         try:
-            result = await call.run()
+            result = await call.run(admitted=True)
         except DispatchkitError as error:
             return Outcome(index, command, error.outcome, None, error, error.attempts)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            # It is this run that cancelled it, so what is known of it is an outcome like any other.
+            worker.uncancel()
+            known = call.abandoned()
+            return Outcome(index, command, known.outcome, None, known, known.attempts)
+        finally:
+            del self._calls[worker]
         return Outcome(index, command, State.DONE, result, None, call.attempts)
 
+    def _stopped(self) -> bool:
+        return self._stopping
 
-async def _numbered(
-    commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]],
-) -> AsyncIterator[tuple[int, Command[W, R]]]:
+    def _put(self, outcome: Outcome[R]) -> None:
+        self._counts[outcome.state] += 1
+        self._ready.append(outcome)
+        self._announce()
+        if isinstance(outcome.error, AuthenticationError):
+            # No other command would fare better.
+            self._break(outcome.error)
+        elif self._counts.total() - self._counts[State.DONE] == self._stop_after_failures:
+            self.stop()
+
+    def _break(self, error: Exception) -> None:
+        if not self._stopping:
+            self._error = error
+        self.stop()
+
+    async def _wait_for_space(self) -> None:
+        self._space = self._space or asyncio.get_running_loop().create_future()
+        worker = asyncio.current_task()
+        assert worker is not None  # noqa: S101 - this coroutine is only ever part of a task
+        self._idle.add(worker)
+        try:
+            await asyncio.shield(self._space)
+        finally:
+            self._idle.discard(worker)
+
+    def _announce(self) -> None:
+        if self._arrival is not None:
+            self._arrival.set_result(None)
+            self._arrival = None
+
+    def _leave(self, worker: asyncio.Task[None]) -> None:
+        workers = self._workers or set()
+        workers.discard(worker)
+        if not workers:
+            if self._patience is not None:
+                self._patience.cancel()
+            self._announce()
+
+
+def _count(name: str, value: object, *, least: int) -> None:
+    if type(value) is not int:
+        raise TypeError(f"{name} must be an integer from {least} up, not {type(value).__name__} {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be an integer from {least} up, not {value!r}")
+
+
+def _source(
+    commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]], expected: int | None
+) -> tuple[Iterator[Command[W, R]] | AsyncIterator[Command[W, R]], int | None]:
+    """The iterator, and how many commands it holds if that can be known."""
+    length = len(commands) if isinstance(commands, Sized) else None
+    if expected is not None:
+        _count("expected", expected, least=0)
+        if length is None:
+            if isinstance(commands, AsyncIterable):
+                raise TypeError("expected= needs commands that can be counted: a list, not an async iterator")
+            commands = list(commands)
+            length = len(commands)
+        if length != expected:
+            raise ValueError(f"there are {length:,} commands, but expected={expected:,}: nothing was started")
     if isinstance(commands, AsyncIterable):
-        index = 0
-        async for command in commands:
-            yield index, command
-            index += 1
-    else:
-        for numbered in enumerate(commands):
-            yield numbered
+        return aiter(commands), length
+    return iter(commands), length
