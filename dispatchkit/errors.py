@@ -231,10 +231,8 @@ class ThrottledError(RejectedError):
         request_id: str | None = None,
     ) -> None:
         until = "" if retry_at is None else f"; the provider asks to come back at {retry_at:%Y-%m-%d %H:%M:%S} UTC"
-        super().__init__(
-            f"{message}{until}", status=status, code=code, command=command, attempts=attempts, request_id=request_id
-        )
-        self.message = message
+        super().__init__(message, status=status, code=code, command=command, attempts=attempts, request_id=request_id)
+        self.summary += until
         self.retry_after = retry_after
         """Seconds after the answer for which the provider asked to wait; None where it did not say."""
         self.retry_at = retry_at

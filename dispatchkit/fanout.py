@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Sized
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Sized
 from typing import ClassVar, Generic, Never, Self, TypeVar
 
 import attrs
@@ -168,16 +168,24 @@ class FanOut(Generic[W, R]):
             try:
                 await asyncio.shield(self._arrival)
             except asyncio.CancelledError:
-                await self.close()
+                self.stop()  # what is in flight comes to its outcome, and can still be taken
                 raise
-        if not self._ready and self._error is not None:
-            error, self._error = self._error, None
-            raise error
+        if not self._ready:
+            await self._end()
         taken = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
         if self._space is not None and len(self._ready) <= self.BUFFER // 2:
             self._space.set_result(None)
             self._space = None
         return taken
+
+    async def _end(self) -> None:
+        if isinstance(self._commands, AsyncGenerator):
+            await self._commands.aclose()
+        elif isinstance(self._commands, Generator):
+            self._commands.close()
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise error
 
     def __aiter__(self) -> Self:
         return self
@@ -198,6 +206,7 @@ class FanOut(Generic[W, R]):
         self._cut_short()
         while self._workers:
             await asyncio.wait(self._workers)
+        await self._end()
 
     async def __aenter__(self) -> Self:
         return self
@@ -258,7 +267,7 @@ class FanOut(Generic[W, R]):
     async def _perform(self, worker: asyncio.Task[None], index: int, command: Command[W, R]) -> Outcome[R]:
         try:
             call = self._client.call(command, timeout=self._timeout)
-        except (TypeError, ValueError) as mistake:
+        except Exception as mistake:  # noqa: BLE001 - a callable that gives the token may raise anything
             # One command that cannot be sent must not end the run of the others.
             self._client.pacer.withdraw()
             return Outcome(index, command, State.NOT_SENT, None, NotSentError(str(mistake), command=command), ())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import os
 import ssl as ssl_module
 import threading
 from collections.abc import Callable, Coroutine
@@ -58,8 +59,15 @@ class _LoopThread:
                 threading.Thread(target=self._loop.run_forever, name="dispatchkit", daemon=True).start()
             return self._loop
 
+    def forget(self) -> None:
+        """After a fork the child has the loop but not its thread, and would wait for it forever."""
+        self._lock = threading.Lock()
+        self._loop = None
+
 
 _loop_thread = _LoopThread()
+if hasattr(os, "register_at_fork"):  # there is none on Windows
+    os.register_at_fork(after_in_child=_loop_thread.forget)
 
 
 class _Face(Generic[C_co]):
@@ -86,7 +94,8 @@ class _Face(Generic[C_co]):
         self.close()
 
     def __repr__(self) -> str:
-        return f"sync.{self._client!r}"
+        client = getattr(self, "_client", None)  # there is none yet while a constructor fails
+        return f"sync.{type(self).__name__}()" if client is None else f"sync.{client!r}"
 
 
 def _blocking(

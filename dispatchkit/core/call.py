@@ -316,7 +316,7 @@ _CANCELLED = "cancelled"
 def _request(command: Command[W, object], wire: W, request_id: str | None) -> Request:
     try:
         return command.request(wire, request_id)
-    except (TypeError, ValueError) as error:
+    except Exception as error:  # noqa: BLE001 - a callable that gives the token may raise anything
         # The frames below this one hold the body.
         mistake = error.with_traceback(None)
     raise mistake

@@ -140,4 +140,5 @@ class Client(Generic[W]):
         await self.close()
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self._origin)!r})"
+        made = getattr(self, "_origin", None)  # a traceback may show a client whose constructor raised
+        return f"{type(self).__name__}({str(made)!r})"

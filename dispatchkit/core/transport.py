@@ -10,7 +10,9 @@ PUT and DELETE by itself on a dropped connection; the second request object that
 from __future__ import annotations
 
 import asyncio
+import io
 import ipaddress
+import select
 import ssl as ssl_module
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
@@ -24,12 +26,15 @@ from dispatchkit.core.command import Answer, Request
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
 
 __all__ = ["Failure", "Transport", "Witness", "origin"]
 
 _MOST_ANSWER_BYTES = 64 * 1024 * 1024
 _CHUNK = 64 * 1024
+_TURNS = 4
+_STALE_AT_MOST = 3
 
 
 @attrs.frozen
@@ -72,10 +77,7 @@ class _WitnessedRequest(aiohttp.ClientRequest):
         super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        protocol = conn.protocol
-        # An answer that came unasked would be taken for the answer to this request.
-        if protocol is None or protocol.should_close or not protocol.is_connected():
-            raise _StaleConnectionError
+        await _idle(conn)
         if not self.body:
             self._seen_by.sent = True  # without a body, the headers are written within this call
         return await super().send(conn)
@@ -84,8 +86,47 @@ class _WitnessedRequest(aiohttp.ClientRequest):
         self, writer: AbstractStreamWriter, conn: Connection, content_length: int | None = None
     ) -> None:
         # With a body, headers and body are written here, which may be a turn of the loop later.
+        protocol = conn.protocol
+        if not self._seen_by.sent and protocol is not None and _is_stale(protocol):
+            protocol.set_exception(_StaleConnectionError())
+            return
         self._seen_by.sent = True
         await super().write_bytes(writer, conn, content_length)
+
+
+async def _idle(conn: Connection) -> None:
+    """Make sure that a connection is open and silent: what comes unasked would be taken for the next answer.
+
+    Bytes, or the end, may have come that the loop has not read yet. It gets a few turns to read them: in TLS they may
+    be of no importance.
+
+    Raises:
+        _StaleConnectionError: It is not.
+    """
+    for _ in range(_TURNS):
+        protocol = conn.protocol
+        if protocol is None or _is_stale(protocol):
+            break
+        transport = protocol.transport
+        if transport is None or not _has_unread(transport):
+            return
+        await asyncio.sleep(0)
+    raise _StaleConnectionError
+
+
+def _is_stale(protocol: ResponseHandler) -> bool:
+    return protocol.should_close or not protocol.is_connected()
+
+
+def _has_unread(transport: asyncio.BaseTransport) -> bool:
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def origin(base_url: str, *, insecure: bool = False) -> URL:
@@ -118,6 +159,17 @@ def origin(base_url: str, *, insecure: bool = False) -> URL:
     return url.origin()
 
 
+def _proxy_url(proxy: str) -> str:
+    """Check a proxy's URL, without showing the credentials that it may hold."""
+    try:
+        url = URL(proxy)
+    except (TypeError, ValueError):
+        url = URL()
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ValueError("proxy must be the URL of an HTTP proxy, such as http://proxy.example:3128")
+    return proxy
+
+
 def _is_loopback(host: str) -> bool:
     if host == "localhost":
         return True
@@ -130,7 +182,7 @@ def _is_loopback(host: str) -> bool:
 class Transport:
     """Sends requests to one origin through one aiohttp session, made on the first request."""
 
-    __slots__ = ("_connect_timeout", "_loop", "_origin", "_proxy", "_session", "_ssl")
+    __slots__ = ("_closed", "_connect_timeout", "_loop", "_origin", "_proxy", "_session", "_ssl")
 
     def __init__(
         self,
@@ -141,8 +193,9 @@ class Transport:
         ssl: ssl_module.SSLContext | bool = True,
     ) -> None:
         self._origin = str(base)
+        self._closed = False
         self._connect_timeout = connect_timeout
-        self._proxy = proxy
+        self._proxy = None if proxy is None else _proxy_url(proxy)
         self._ssl = ssl
         self._session: aiohttp.ClientSession | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -160,13 +213,15 @@ class Transport:
         Raises:
             asyncio.CancelledError: The caller was cancelled.
         """
+        if self._closed:
+            raise RuntimeError("the client of this call is closed: make a new one")
         session = self._session or self._open()
         _witness.set(witness)
         what: str
         timer = asyncio.timeout(timeout)
         try:
             async with timer:
-                return await self._exchange(session, request)
+                return await self._exchange_on_live(session, request, witness)
         except asyncio.CancelledError as cancelled:
             # Its traceback runs through frames whose locals are headers and body.
             cancelled.with_traceback(None)
@@ -174,19 +229,34 @@ class Transport:
         except _StaleConnectionError:
             what = "the connection was closed by the server before the request was written"
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in an attempt is classified, not leaked
-            what = f"no answer within {timeout:.3g} s" if timer.expired() else _describe(error)
+            what = f"no answer within {timeout:g} s" if timer.expired() else _describe(error)
             if witness.requests == 0:
                 # aiohttp always builds the request before anything can leave. Where it did not, something stands in
                 # for it (a test's mock), and only the exception can tell.
                 witness.sent = not isinstance(error, aiohttp.ClientConnectorError)
         return Failure(what, sent=witness.sent)
 
+    async def _exchange_on_live(self, session: aiohttp.ClientSession, request: Request, witness: Witness) -> Answer:
+        """Exchange, on another connection where the first turns out to be stale: nothing has left on that one."""
+        for left in reversed(range(_STALE_AT_MOST)):
+            try:
+                answer = await self._exchange(session, request)
+            except _StaleConnectionError:
+                if not left:
+                    raise
+            else:
+                if witness.sent or not witness.requests:
+                    return answer
+                # It came before the request was written: the answer to something else.
+            witness.requests = 0
+        raise _StaleConnectionError
+
     async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer:
         response = await session.request(
             request.method,
             URL(self._origin + request.target, encoded=True),
             headers=request.headers,
-            data=request.body,
+            data=_payload(request.body),
             allow_redirects=False,
         )
         try:
@@ -216,10 +286,16 @@ class Transport:
         return self._session
 
     async def close(self) -> None:
-        """Close the connections. What is in flight fails."""
+        """Close the connections. What is in flight fails, and nothing starts any more."""
+        self._closed = True
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    """What aiohttp is given to send. It warns of raw bytes beyond a mebibyte: a file it writes in parts."""
+    return body if body is None or len(body) <= 2**20 else io.BytesIO(body)
 
 
 async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:

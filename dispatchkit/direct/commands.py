@@ -16,7 +16,7 @@ from dispatchkit.core.check import positive_id
 from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, UnreadableAnswerError, Verdict, ask
 from dispatchkit.core.decode import fields_of, read_json, strict_converter, structure
 from dispatchkit.core.secret import Secret
-from dispatchkit.direct.models import Dispatch, DispatchPage, StartedDispatch, direct_converter
+from dispatchkit.direct.models import Dispatch, DispatchPage, StartedBody, StartedDispatch, direct_converter
 from dispatchkit.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -183,10 +183,10 @@ class StartDispatch(_OfDispatch[StartedDispatch]):
 
     def read(self, parsed: object) -> StartedDispatch:
         """The answer names the dispatch; another one's answer is not ours."""
-        started = structure(direct_converter, parsed, StartedDispatch, "a started dispatch")
+        started = structure(direct_converter, parsed, StartedBody, "a started dispatch")
         if started.dispatch_id != self.dispatch_id:
-            raise UnreadableAnswerError(f"it speaks of dispatch {started.dispatch_id}")
-        return started
+            raise UnreadableAnswerError("it speaks of another dispatch")
+        return StartedDispatch(self.dispatch_id)
 
     def settled(self) -> StartedDispatch:
         """See `_OfDispatch.settled`."""

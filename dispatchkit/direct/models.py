@@ -6,7 +6,7 @@ import attrs
 
 from dispatchkit.core.decode import rename, strict_converter
 
-__all__ = ["Dispatch", "DispatchPage", "StartedDispatch", "direct_converter"]
+__all__ = ["Dispatch", "DispatchPage", "StartedBody", "StartedDispatch", "direct_converter"]
 
 
 @attrs.frozen
@@ -16,6 +16,13 @@ class StartedDispatch:
     dispatch_id: int
     settled: bool = False
     """Whether the answer was lost and the dispatch's status shows that it started."""
+
+
+@attrs.frozen
+class StartedBody:
+    """What a start is answered with."""
+
+    dispatch_id: int
 
 
 @attrs.frozen
@@ -36,5 +43,5 @@ class DispatchPage:
 
 
 direct_converter = strict_converter()
-rename(direct_converter, StartedDispatch, dispatch_id="dispatchId")
+rename(direct_converter, StartedBody, dispatch_id="dispatchId")
 rename(direct_converter, Dispatch, dispatch_id="dispatchId")

@@ -1,0 +1,187 @@
+"""Which ids are meant. Pure: text in, `Targets` out.
+
+A launch cannot be called back, so everything is read and checked before the first one, and an id that is named twice is
+launched once. A range stays a range: ``1-1000000000`` costs nothing until its ids are taken.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from array import array
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from itertools import chain
+
+__all__ = ["Targets", "from_arguments", "from_lines"]
+
+_LARGEST = 2**63 - 1
+_ID = re.compile(r"[0-9]{1,19}")
+_RANGE = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")
+
+# A shorter range is kept as single ids: sets are quicker than intervals.
+_LONG = 1024
+
+
+class Targets:
+    """Ids in the order in which they were first named, each of them once.
+
+    Attributes:
+        parts: The ids, as ranges and as arrays of single ids.
+        dropped: How many repeats were left out.
+    """
+
+    def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
+        collector = _Collector()
+        for low, high in spans:
+            collector.add(low, high)
+        self.parts = tuple(collector.parts)
+        self.dropped = collector.dropped
+
+    def __len__(self) -> int:
+        return sum(map(len, self.parts))
+
+    def __iter__(self) -> Iterator[int]:
+        return chain.from_iterable(self.parts)
+
+    @property
+    def first(self) -> int:
+        """The id that comes first. There must be one."""
+        return self.parts[0][0]
+
+    @property
+    def last(self) -> int:
+        """The id that comes last. There must be one."""
+        return self.parts[-1][-1]
+
+
+class _Collector:
+    """Takes ids and ranges, and drops what it has seen."""
+
+    def __init__(self) -> None:
+        self.parts: list[range | array[int]] = []
+        self.dropped = 0
+        self._single = set[int]()
+        # Sorted and apart, both ends included. Also holds no single id: a range gives up those it meets.
+        self._lows: list[int] = []
+        self._highs: list[int] = []
+
+    def add(self, low: int, high: int) -> None:
+        if high - low < _LONG:
+            for number in range(low, high + 1):
+                self._add_single(number)
+        else:
+            self._add_range(low, high)
+
+    def _add_single(self, number: int) -> None:
+        place = bisect_left(self._highs, number)  # the first range that does not end before it
+        if number in self._single or (place < len(self._lows) and self._lows[place] <= number):
+            self.dropped += 1
+            return
+        self._single.add(number)
+        if not self.parts or isinstance(self.parts[-1], range):
+            self.parts.append(array("q"))
+        self.parts[-1].append(number)  # type: ignore[union-attr]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+
+    def _add_range(self, low: int, high: int) -> None:
+        first, after = bisect_left(self._highs, low), bisect_left(self._lows, high + 1)
+        taken = [*zip(self._lows[first:after], self._highs[first:after], strict=True)]
+        inside = [(number, number) for number in self._single if low <= number <= high]
+        fresh = 0
+        begin = low
+        for taken_low, taken_high in [*sorted(taken + inside), (high + 1, high + 1)]:
+            if begin < taken_low:
+                self.parts.append(range(begin, taken_low))
+                fresh += taken_low - begin
+            begin = max(begin, taken_high + 1)
+        self.dropped += high - low + 1 - fresh
+        merged = [low, high, *chain.from_iterable(taken)]
+        self._lows[first:after], self._highs[first:after] = [min(merged)], [max(merged)]
+
+
+def from_arguments(texts: Iterable[str]) -> Targets:
+    """The ids of the command line: ids, ranges with both ends included, and lists of them with commas.
+
+    Raises:
+        ValueError: One of them is neither; the message names it.
+    """
+    return Targets(_span(part) for text in texts for part in text.split(","))
+
+
+def from_lines(lines: Iterable[bytes], name: str, column: str | None = None) -> Targets:
+    """The ids of a file.
+
+    Args:
+        lines: The file, in UTF-8, with or without a byte order mark.
+        name: What messages call it.
+        column: None reads one id a line, where ``#`` starts a comment. A name reads a CSV with a header row, its
+            fields separated by commas, semicolons or tabs, and takes the ids from that column.
+
+    Raises:
+        ValueError: It holds no id, or something else in place of one; the message names file, line and value.
+    """
+    texts = _decoded(lines, name)
+    numbered = _uncommented(texts) if column is None else _column(texts, name, column)
+    targets = Targets(_one(text, f"{name}, line {line}", column) for line, text in numbered)
+    if not targets.parts:
+        raise ValueError(f"{name} holds no ids")
+    return targets
+
+
+def _decoded(lines: Iterable[bytes], name: str) -> Iterator[str]:
+    for number, line in enumerate(lines, 1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError:
+            raise ValueError(f"{name}, line {number}: this is not text in UTF-8") from None
+
+
+def _uncommented(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if text:
+            yield number, text
+
+
+def _column(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int, str]]:
+    header, no_fields = next(lines, ""), list[str]()
+    for delimiter in ",;\t":
+        names = [field.strip() for field in next(csv.reader([header], delimiter=delimiter), no_fields)]
+        if column in names:
+            break
+    else:
+        raise ValueError(f"{name}, line 1: the header names no column {column!r}: {_shown(header.strip())}")
+    if names.count(column) > 1:
+        raise ValueError(f"{name}, line 1: the header names {column!r} more than once")
+    place = names.index(column)
+    rows = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        for row in rows:
+            if any(field.strip() for field in row):
+                yield rows.line_num + 1, row[place].strip() if place < len(row) else ""
+    except csv.Error as error:
+        raise ValueError(f"{name}, line {rows.line_num + 1}: this is not CSV: {error}") from None
+
+
+def _one(text: str, where: str, column: str | None) -> tuple[int, int]:
+    if _ID.fullmatch(text) is None or not 0 < int(text) <= _LARGEST:
+        hint = "; a CSV needs --column NAME" if column is None and re.search("[,;\t]", text) else ""
+        raise ValueError(f"{where}: {_shown(text)} is not an id, a positive integer of at most 63 bits{hint}")
+    return int(text), int(text)
+
+
+def _span(text: str) -> tuple[int, int]:
+    match = _RANGE.fullmatch(text)
+    low, high = match.groups() if match else (text, text)
+    if any(_ID.fullmatch(end) is None or not 0 < int(end) <= _LARGEST for end in (low, high)):
+        raise ValueError(
+            f"{_shown(text)} is neither an id nor a range: give positive integers of at most 63 bits, "
+            "such as 7, or two with a hyphen, such as 1-1000"
+        )
+    if int(low) > int(high):
+        raise ValueError(f"{_shown(text)} is a range that ends before it begins: did you mean {high}-{low}?")
+    return int(low), int(high)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 60 else f"{text[:59]}…")

@@ -1,0 +1,120 @@
+"""One command of the command line from its options to its exit status."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import attrs
+import typer
+
+from dispatchkit.cli.dryrun import show_requests
+from dispatchkit.cli.inputs import mistakes_in_one_line, targets, token
+from dispatchkit.cli.run import drive, run_loop
+from dispatchkit.cli.show import Show
+from dispatchkit.cli.text import clean, put
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.ids import Targets
+    from dispatchkit.cli.options import RunOptions
+    from dispatchkit.core.client import Client
+    from dispatchkit.core.command import Command
+    from dispatchkit.sandbox import Sandbox
+
+__all__ = ["Job", "carry_out"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+_MASK = "***"
+_NOBODY = "http://127.0.0.1"
+
+
+@attrs.frozen(kw_only=True)
+class Job(Generic[W, R]):
+    """What is to be done to each id, and through which client."""
+
+    verb: str
+    noun: tuple[str, str]
+    """One of them, and many."""
+    token_variable: str
+    """The environment variable that holds the token."""
+    base_url: str | None
+    command: Callable[[int], Command[W, R]]
+    connect: Callable[[str, str], Client[W]]
+    """A client, from a host and a token."""
+    sandbox: Callable[[Targets], Sandbox]
+    """A sandbox that knows the ids."""
+    token_of_sandbox: Callable[[Sandbox], str]
+    prepare: Callable[[Sandbox, int], None] | None = None
+    """What a sandbox needs before the command makes sense for an id."""
+
+
+def carry_out(options: RunOptions, job: Job[W, R]) -> None:
+    """Check everything, ask, run, report.
+
+    Raises:
+        typer.Exit: Always, with the exit status.
+    """
+    with mistakes_in_one_line():
+        found = targets(options)
+        if options.dry_run and options.json:
+            raise ValueError("--dry-run shows requests, not outcomes: it does not go with --json")
+        if options.sandbox:
+            host, key = _NOBODY, _MASK
+        else:
+            if not job.base_url:
+                raise ValueError("no host: pass --base-url https://your-platform, or set DISPATCHKIT_ALTCRAFT_URL")
+            host = job.base_url
+            key = _MASK if options.dry_run else token(options, job.token_variable)
+        client = job.connect(host, key)
+        del key
+        client.call(job.command(found.first))  # what is wrong with one is wrong with all
+    if found.dropped:
+        put(sys.stderr, f"Left out {found.dropped:,} repeated {'id' if found.dropped == 1 else 'ids'}.\n")
+    if options.dry_run:
+        show_requests(client, host, map(job.command, found), len(found))
+        raise typer.Exit(0)
+    if not options.sandbox:
+        _ask(options, job, found, host)
+    show = Show(total=len(found), verb=job.verb, noun=job.noun, json=options.json)
+    with show:
+        if options.sandbox:
+            running = _run_in_sandbox(job, found, show, concurrency=options.concurrency)
+        else:
+            running = _run(job, client, found, show, concurrency=options.concurrency)
+        interrupted = run_loop(running)
+    raise typer.Exit(show.summary(interrupted=interrupted))
+
+
+async def _run(job: Job[W, R], client: Client[W], numbers: Iterable[int], show: Show, *, concurrency: int) -> bool:
+    async with client:
+        return await drive(client, map(job.command, numbers), show, concurrency=concurrency)
+
+
+async def _run_in_sandbox(job: Job[W, R], found: Targets, show: Show, *, concurrency: int) -> bool:
+    async with job.sandbox(found) as sandbox:
+
+        def prepared() -> Iterator[int]:
+            for number in found:
+                if job.prepare is not None:
+                    job.prepare(sandbox, number)
+                yield number
+
+        client = job.connect(sandbox.url, job.token_of_sandbox(sandbox))
+        return await _run(job, client, prepared(), show, concurrency=concurrency)
+
+
+def _ask(options: RunOptions, job: Job[W, R], found: Targets, host: str) -> None:
+    """More than one launch is asked for, and where nobody can answer, refused."""
+    if options.yes or len(found) == 1:
+        return
+    what = f"{job.verb} {len(found):,} {job.noun[1]} (first {found.first}, last {found.last}) at {clean(host)}"
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        put(sys.stderr, f"dispatchkit: this would {what}: pass --yes to do it without a question\n")
+        raise typer.Exit(2)
+    put(sys.stderr, f"{what[0].upper()}{what[1:]}? [y/N] ")
+    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+        put(sys.stderr, "Nothing was sent.\n")
+        raise typer.Exit(1)

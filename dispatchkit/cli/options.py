@@ -1,0 +1,147 @@
+"""The options, each declared once. A class of options is one parameter of a command and many on the command line.
+
+Everything here is imported for ``--help``, so it is dataclasses and not attrs, and nothing that needs aiohttp.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Annotated, Any, TypedDict, TypeVar, get_type_hints
+
+import typer
+
+__all__ = ["ClientSettings", "LaunchOptions", "RunOptions", "takes"]
+
+O = TypeVar("O", bound="RunOptions")  # noqa: E741 - a class of options
+
+_Ids = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="IDS", help="Ids and ranges of ids: 7 12 100-200, or 7,12,100-200."),
+]
+_From = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Read the ids from a file, one a line; # starts a comment. - is standard input.",
+    ),
+]
+_Column = Annotated[
+    str | None, typer.Option(metavar="NAME", help="The file is a CSV with a header row; take the ids from this column.")
+]
+_TokenFile = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="Read the token from a file instead of the environment. - is standard input."),
+]
+_Timeout = Annotated[
+    float | None,
+    typer.Option(metavar="SECONDS", help="The most that one call may take, repeats and waits included. Default: 240."),
+]
+_AttemptTimeout = Annotated[
+    float | None, typer.Option(metavar="SECONDS", help="The most that one attempt may take. Default: 70.")
+]
+_Concurrency = Annotated[int, typer.Option(metavar="N", min=1, help="How many calls are in flight at most.")]
+_Insecure = Annotated[
+    bool, typer.Option("--insecure", help="Allow plain http to another machine. It shows the token on the way.")
+]
+_Proxy = Annotated[str | None, typer.Option(metavar="URL", help="Go through this HTTP proxy.")]
+_Sandbox = Annotated[
+    bool,
+    typer.Option(
+        "--sandbox", help="Send it all to a sandbox started for the occasion. Needs no account, asks nothing."
+    ),
+]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the requests and send none. Needs no token.")]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, however many ids there are.")]
+_Json = Annotated[
+    bool, typer.Option("--json", help="One JSON object an outcome on standard output; all else on standard error.")
+]
+_Audience = Annotated[
+    str | None,
+    typer.Option(
+        metavar="KIND:ID", help="Whom this run goes to instead of the mailing's own audience: list:1 or segment:5."
+    ),
+]
+_Limit = Annotated[int | None, typer.Option(metavar="N", min=0, help="The sending limit of this run.")]
+_Content = Annotated[
+    str | None, typer.Option(metavar="JSON|@FILE", help="A JSON object for the apicontent variables, or @ and a file.")
+]
+_Attach = Annotated[
+    list[Path] | None, typer.Option(metavar="PATH", help="A file for the messages. May be given many times.")
+]
+
+
+class ClientSettings(TypedDict, total=False):
+    """Keywords of both clients."""
+
+    insecure: bool
+    proxy: str | None
+    timeout: float
+    attempt_timeout: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What every command that acts on ids takes."""
+
+    ids: _Ids = None
+    from_: _From = None
+    column: _Column = None
+    sandbox: _Sandbox = False
+    dry_run: _DryRun = False
+    yes: _Yes = False
+    json: _Json = False
+    concurrency: _Concurrency = 64
+    timeout: _Timeout = None
+    attempt_timeout: _AttemptTimeout = None
+    token_file: _TokenFile = None
+    insecure: _Insecure = False
+    proxy: _Proxy = None
+
+    def client_settings(self) -> ClientSettings:
+        """The settings that both clients take; what was not given is left to the client."""
+        settings = ClientSettings(insecure=self.insecure, proxy=self.proxy)
+        if self.timeout is not None:
+            settings["timeout"] = self.timeout
+        if self.attempt_timeout is not None:
+            settings["attempt_timeout"] = self.attempt_timeout
+        return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchOptions:
+    """What a launch may override for one run."""
+
+    audience: _Audience = None
+    limit: _Limit = None
+    content: _Content = None
+    attach: _Attach = None
+
+
+def takes(options: type[O]) -> Callable[[Callable[[O], None]], Callable[..., None]]:
+    """Let a command take a dataclass of options as one value, and the command line show each of its fields.
+
+    The fields of the most specific class come first.
+    """
+    hints = get_type_hints(options, include_extras=True)
+    order = [name for base in options.__mro__ for name in vars(base).get("__annotations__", {})]
+    defaults = {field.name: field.default for field in fields(options)}
+    parameters = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=hints[name])
+        for name in sorted(defaults, key=order.index)
+    ]
+
+    def decorate(command: Callable[[O], None]) -> Callable[..., None]:
+        @functools.wraps(command)
+        def with_options(**values: Any) -> None:
+            command(options(**values))
+
+        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        vars(with_options)["__signature__"] = inspect.Signature(parameters)
+        return with_options
+
+    return decorate

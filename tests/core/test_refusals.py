@@ -1,0 +1,413 @@
+"""The caller's mistakes are found before anything is sent, and named: field, value, what is allowed."""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Awaitable, Callable, Iterator
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from dispatchkit import AltcraftClient, Attachment, Audience, DirectClient, StartDispatch, StopDispatch
+from dispatchkit.core.check import json_object
+from dispatchkit.core.retry import RetryPolicy
+from dispatchkit.core.transport import origin
+from tests.wire import Listener, http
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPATCHKIT_DIRECT_TOKEN", "DISPATCHKIT_ALTCRAFT_TOKEN", "DISPATCHKIT_ALTCRAFT_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+class Number(int, enum.Enum):
+    ONE = 1
+
+
+BAD_IDS: list[tuple[Any, type[Exception], str]] = [
+    (True, TypeError, "not bool True"),
+    ("5", TypeError, "not str '5'"),
+    (1.0, TypeError, "not float 1.0"),
+    (None, TypeError, "not NoneType None"),
+    (Number.ONE, TypeError, "not Number <Number.ONE: 1>"),
+    (b"5", TypeError, "not bytes b'5'"),
+    ([5], TypeError, "not list [5]"),
+    (0, ValueError, "not 0"),
+    (-1, ValueError, "not -1"),
+    (2**63, ValueError, "not 9223372036854775808"),
+]
+BY_ID: list[tuple[str, Callable[[DirectClient, AltcraftClient, Any], Awaitable[object]]]] = [
+    ("dispatch_id", lambda direct, _, bad: direct.start(bad)),
+    ("dispatch_id", lambda direct, _, bad: direct.stop(bad)),
+    ("mailing_id", lambda _, altcraft, bad: altcraft.activate(bad)),
+    ("mailing_id", lambda _, altcraft, bad: altcraft.launch_broadcast(bad)),
+    ("mailing_id", lambda _, altcraft, bad: altcraft.deactivate(bad)),
+]
+
+
+@pytest.mark.parametrize(("bad", "kind", "shown"), BAD_IDS)
+@pytest.mark.parametrize(("field", "act"), BY_ID, ids=["start", "stop", "activate", "launch_broadcast", "deactivate"])
+async def test_a_bad_id_is_refused_and_nothing_is_sent(
+    field: str, act: Callable[..., Awaitable[object]], bad: object, kind: type[Exception], shown: str
+) -> None:
+    async with (
+        Listener() as listener,
+        DirectClient("t", base_url=listener.url) as direct,
+        AltcraftClient(listener.url, "t") as altcraft,
+    ):
+        with pytest.raises(kind) as refusal:
+            await act(direct, altcraft, bad)
+    assert str(refusal.value).startswith(f"{field} must be a positive integer")
+    assert str(refusal.value).endswith(shown)
+    assert listener.requests == []
+
+
+@pytest.mark.parametrize("good", [1, 2**31, 10000000125, 2**63 - 1])
+def test_a_good_id_is_taken(good: int) -> None:
+    assert StartDispatch(good).dispatch_id == StopDispatch(good).dispatch_id == good
+
+
+looped: dict[str, Any] = {}
+looped["x"] = [{"y": looped}]
+wide_loop: dict[str, Any] = {}
+wide_loop.update(dict.fromkeys("abc", wide_loop))
+
+pdf = Attachment.from_bytes(b"1", name="a.pdf")
+
+BAD_FIELDS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"audience": ("list", 1), "run_now": True}, TypeError, r"audience must be an Audience .*not \('list', 1\)"),
+    ({"audience": "list", "run_now": True}, TypeError, r"audience must be an Audience .*not 'list'"),
+    ({"audience": {"kind": "list"}, "run_now": True}, TypeError, r"audience must be"),
+    ({"limit": -1}, ValueError, r"limit must be an integer from 0 up, not -1"),
+    ({"limit": True}, TypeError, r"limit must be an integer from 0 up, not bool True"),
+    ({"limit": "5"}, TypeError, r"limit must be an integer from 0 up, not str '5'"),
+    ({"limit": 1.5}, TypeError, r"limit must be an integer from 0 up, not float 1.5"),
+    ({"content": []}, TypeError, r"content must be a JSON object .*not list"),
+    ({"content": "{}"}, TypeError, r"content must be a JSON object .*not str"),
+    ({"content": 1}, TypeError, r"content must be a JSON object .*not int"),
+    ({"content": b"{}"}, TypeError, r"content must be a JSON object .*not bytes"),
+    ({"content": {"a": math.nan}}, ValueError, r"content\.a must be a number that JSON can say, not nan"),
+    ({"content": {"a": [0, {"b": math.inf}]}}, ValueError, r"content\.a\[1\]\.b must be a number .* not inf"),
+    ({"content": {"a": (-math.inf,)}}, ValueError, r"content\.a\[0\] must be a number .* not -inf"),
+    ({"content": {1: "a"}}, TypeError, r"content must have string keys only, not int 1"),
+    ({"content": {"a": {None: 1}}}, TypeError, r"content\.a must have string keys only, not NoneType None"),
+    ({"content": {"a": [{("x",): 1}]}}, TypeError, r"content\.a\[0\] must have string keys only, not tuple"),
+    ({"content": {"a": {1, 2}}}, TypeError, r"content\.a must be a JSON value, not set"),
+    ({"content": {"a": b"x"}}, TypeError, r"content\.a must be a JSON value, not bytes"),
+    ({"content": {"a": object()}}, TypeError, r"content\.a must be a JSON value, not object"),
+    ({"content": {"a": Decimal("1.5")}}, TypeError, r"content\.a must be a JSON value, not Decimal"),
+    ({"content": {"a": "\ud800"}}, ValueError, r"content\.a must be text that UTF-8 can say"),
+    ({"content": {"\udfff": 1}}, ValueError, r"content must be text that UTF-8 can say"),
+    ({"content": looped}, ValueError, r"content must be nested at most 100 deep"),
+    ({"content": wide_loop}, ValueError, r"content must be nested at most 100 deep"),
+    ({"attachments": ["price.pdf"]}, TypeError, r"attachments\[0\] must be an Attachment .*not str"),
+    ({"attachments": [pdf, b"1"]}, TypeError, r"attachments\[1\] must be an Attachment .*not bytes"),
+    ({"attachments": "price.pdf"}, TypeError, r"attachments\[0\] must be an Attachment .*not str"),
+    ({"attachments": pdf}, TypeError, r"not iterable"),
+    ({"attachments": None}, TypeError, r"not iterable"),
+]
+
+
+@pytest.mark.parametrize(("bad", "kind", "told"), BAD_FIELDS, ids=lambda bad: repr(bad)[:40])
+@pytest.mark.parametrize("form", ["json", "xml"])
+@pytest.mark.parametrize("method", ["activate", "launch_broadcast"])
+async def test_a_bad_field_is_refused_and_nothing_is_sent(
+    form: Any, method: str, bad: dict[str, Any], kind: type[Exception], told: str
+) -> None:
+    if method == "launch_broadcast":
+        bad = {name: value for name, value in bad.items() if name != "run_now"}
+    async with Listener() as listener, AltcraftClient(listener.url, "t", wire=form) as altcraft:
+        with pytest.raises(kind, match=told) as refusal:
+            await getattr(altcraft, method)(82, **bad)
+    assert type(refusal.value) is kind
+    assert listener.requests == []
+
+
+@pytest.mark.parametrize("flag", [1, 0, "true", "no"])
+async def test_a_flag_is_true_or_false(flag: Any) -> None:
+    async with Listener() as listener, AltcraftClient(listener.url, "t") as altcraft:
+        with pytest.raises(TypeError, match=f"run_now must be True or False, not {type(flag).__name__} {flag!r}"):
+            await altcraft.activate(82, run_now=flag)
+        with pytest.raises(TypeError, match="abort_if_running must be True or False"):
+            await altcraft.deactivate(82, abort_if_running=flag)
+    assert listener.requests == []
+
+
+@pytest.mark.parametrize("run_now", [None, False])
+async def test_an_audience_without_a_run_is_refused(run_now: bool | None) -> None:
+    async with Listener() as listener, AltcraftClient(listener.url, "t") as altcraft:
+        with pytest.raises(ValueError, match=r"audience=Audience\(kind='list', id=1\) must go with run_now=True"):
+            await altcraft.activate(82, audience=Audience("list", 1), run_now=run_now)
+    assert listener.requests == []
+
+
+@pytest.mark.parametrize("kind", ["database", "", "List", None, 1, ["list"], {"list"}, True])
+def test_an_audience_is_a_list_or_a_segment(kind: Any) -> None:
+    with pytest.raises(ValueError, match=r"audience kind must be 'list' \(a database\) or 'segment', not ") as refusal:
+        Audience(kind, 1)
+    assert str(refusal.value).endswith(repr(kind))
+
+
+@pytest.mark.parametrize(("bad", "kind", "shown"), BAD_IDS)
+def test_an_audience_has_a_good_id(bad: Any, kind: type[Exception], shown: str) -> None:
+    with pytest.raises(kind, match="id must be a positive integer"):
+        Audience("segment", bad)
+
+
+@pytest.mark.parametrize("name", ["", "a/b.pdf", "a\\b.pdf", "a\nb.pdf", "a\x00.pdf", "\u202egpj.exe", "\ud800.pdf"])
+def test_an_attachment_has_a_bare_file_name(name: str) -> None:
+    with pytest.raises(ValueError, match="attachment name must be a bare file name"):
+        Attachment.from_bytes(b"1", name=name)
+
+
+@pytest.mark.parametrize("media_type", ["pdf", "a/", "/b", "a/b;c", "a/b,c", "a /b", "a/b\n", "ж/б", "a/b\r\nX: y"])  # noqa: RUF001
+def test_an_attachment_has_a_plain_media_type(media_type: str) -> None:
+    with pytest.raises(ValueError, match="attachment media_type must look like 'application/pdf', not "):
+        Attachment.from_bytes(b"1", name="a.pdf", media_type=media_type)
+
+
+@pytest.mark.parametrize("data", ["text", bytearray(b"1"), None, 5])
+def test_an_attachment_is_bytes(data: Any) -> None:
+    with pytest.raises(TypeError, match=f"attachment data must be bytes, not {type(data).__name__}"):
+        Attachment.from_bytes(data, name="a.pdf")
+
+
+class Colour(str, enum.Enum):  # noqa: UP042 - it is about what StrEnum does not do
+    RED = "red"
+
+
+async def test_enums_go_out_as_what_they_stand_for() -> None:
+    content: Any = {Colour.RED: Colour.RED, "n": Number.ONE}
+    assert json_object("content", content) == {"red": "red", "n": 1}
+    async with Listener(http(200, "<xml><error>0</error></xml>")) as listener:  # noqa: SIM117
+        async with AltcraftClient(listener.url, "t", wire="xml") as altcraft:
+            await altcraft.launch_broadcast(1, content=content)
+    assert b"<content><red>red</red><n>1</n></content>" in listener.requests[0].body
+
+
+def test_a_shared_but_finite_object_is_no_loop() -> None:
+    shared: dict[str, Any] = {"a": 1}
+    assert json_object("content", {"x": shared, "y": [shared, shared]}) == {"x": {"a": 1}, "y": [{"a": 1}, {"a": 1}]}
+
+
+# Limits of size
+
+
+@pytest.mark.parametrize("form", ["json", "xml"])
+async def test_a_body_may_be_as_large_as_the_limit_and_no_larger(form: Any) -> None:
+    answer = http(200, b'{"error": 0}' if form == "json" else b"<xml><error>0</error></xml>")
+    async with Listener(answer) as listener:
+        async with AltcraftClient(listener.url, "t", wire=form) as altcraft:
+            await altcraft.launch_broadcast(1, content={"a": ""})
+        size = len(listener.requests[0].body) + (8 if form == "json" else 11)  # <a/> grows by </a> as well
+        async with AltcraftClient(listener.url, "t", wire=form, body_limit=size) as altcraft:
+            await altcraft.launch_broadcast(1, content={"a": "x" * 8})
+            assert len(listener.requests[1].body) == size
+            with pytest.raises(
+                ValueError, match=rf"content must keep the body within {size} bytes, not {size + 1} \(body_limit="
+            ):
+                await altcraft.launch_broadcast(1, content={"a": "x" * 9})
+            assert len(listener.requests) == 2
+
+
+async def test_the_limits_of_the_platform_hold_by_default() -> None:
+    file = Attachment.from_bytes(bytes(75_000_001), name="a.bin")
+    async with Listener(http(200, b'{"error": 0}')) as listener, AltcraftClient(listener.url, "t") as altcraft:
+        with pytest.raises(ValueError, match=r"content must keep the body within 10,000,000 bytes, not 10,000,0\d\d "):
+            await altcraft.launch_broadcast(1, content={"a": "x" * 10_000_000})
+        with pytest.raises(
+            ValueError, match=r"attachments must keep .* within 100,000,000 bytes, not 100,000,001 \(att"
+        ):
+            await altcraft.launch_broadcast(1, attachments=[file])
+    assert listener.requests == []
+
+
+async def test_a_large_body_goes_out_without_a_warning() -> None:
+    async with Listener(http(200, b'{"error": 0}')) as listener, AltcraftClient(listener.url, "t") as altcraft:
+        await altcraft.launch_broadcast(1, content={"a": "x" * 2**20}, retry=RetryPolicy(attempts=1))
+    assert len(listener.requests[0].body) > 2**20
+
+
+async def test_the_limit_of_files_can_be_changed() -> None:
+    async with Listener() as listener, AltcraftClient(listener.url, "t", attachment_limit=80) as altcraft:
+        with pytest.raises(ValueError, match=r"within 80 bytes, not \d\d \(attachment_limit= changes it"):
+            await altcraft.launch_broadcast(1, attachments=[pdf])
+        with pytest.raises(ValueError, match=r"within 80 bytes, not 93 \(attachment_limit= changes it"):
+            await altcraft.launch_broadcast(1, attachments=[Attachment.from_bytes(bytes(70), name="a")])
+    assert listener.requests == []
+
+
+@pytest.mark.parametrize("limit", ["body_limit", "attachment_limit"])
+@pytest.mark.parametrize("bad", [0, -1, True, "10", 1.5, None])
+def test_a_limit_is_a_positive_integer(limit: str, bad: Any) -> None:
+    settings: Any = {limit: bad}
+    with pytest.raises((TypeError, ValueError), match=f"{limit} must be a positive integer"):
+        AltcraftClient("https://example.com", "t", **settings)
+
+
+# Token
+
+
+def clients(token: Any = None) -> Iterator[Callable[[], object]]:
+    yield lambda: DirectClient(token)
+    yield lambda: AltcraftClient("https://example.com", token)
+
+
+def test_no_token_is_told_with_the_variable_that_would_give_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("DISPATCHKIT_DIRECT_TOKEN", "DISPATCHKIT_ALTCRAFT_TOKEN"):
+        monkeypatch.setenv(variable, "")
+    for token in (None, ""):
+        for make, name in zip(clients(token), ("DIRECT", "ALTCRAFT"), strict=True):
+            with pytest.raises(ValueError, match=f"^no token: pass token=, or set DISPATCHKIT_{name}_TOKEN$"):
+                make()
+
+
+BAD_TOKENS = ["MARK\n", "MARK\r\nX: y", " MARK", "MARK\x00", "MARK\x7f", "MARKé", "Basic MARK", "MARK\t", "\x1b[2JMARK"]
+
+
+@pytest.mark.parametrize("token", BAD_TOKENS)
+def test_a_token_with_other_than_visible_ascii_is_refused_and_not_shown(token: str) -> None:
+    for make in clients(token):
+        with pytest.raises(ValueError, match="token must be visible ASCII characters only") as refusal:
+            make()
+        assert "MARK" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("token", [b"MARK", 5, ["MARK"], object()])
+def test_a_token_is_text_or_a_callable(token: Any) -> None:
+    for make in clients(token):
+        with pytest.raises(
+            TypeError, match=f"token must be a string or a callable .*not {type(token).__name__}"
+        ) as refusal:
+            make()
+        assert "MARK" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("token", [*BAD_TOKENS, "", None, b"MARK", 5])
+async def test_a_callable_that_returns_no_token_is_found_before_anything_is_sent(token: Any) -> None:
+    async with (
+        Listener() as listener,
+        DirectClient(lambda: token, base_url=listener.url) as direct,
+        AltcraftClient(listener.url, lambda: token) as altcraft,
+    ):
+        for call in (direct.start(1), altcraft.launch_broadcast(1)):
+            with pytest.raises(ValueError, match="token must be visible ASCII") as refusal:
+                await call
+            assert "MARK" not in str(refusal.value)
+    assert listener.requests == []
+
+
+# Host
+
+
+def test_no_host_is_told_with_the_variable_that_would_give_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in (None, ""):
+        with pytest.raises(ValueError, match=r"no host: pass base_url=.*DISPATCHKIT_ALTCRAFT_URL"):
+            AltcraftClient(url, "t")
+    monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", "")
+    with pytest.raises(ValueError, match="no host"):
+        AltcraftClient(token="t")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://example.com/api",
+        "https://example.com/api/v1.1/",
+        "https://example.com//",
+        "https://example.com?x=1",
+        "https://example.com/?",
+        "https://example.com#x",
+        "https://example.com/#",
+        "example.com",
+        "example.com:8080",
+        "//example.com",
+        "ftp://example.com",
+        "https://",
+        "https:///path",
+        "https://[::1",
+        "https://example.com:99999",
+        "https://example.com:port",
+        "mailto:x@example.com",
+        " ",
+    ],
+)
+def test_a_base_url_is_a_scheme_and_a_host(url: str) -> None:
+    with pytest.raises(ValueError, match=r"base_url must be scheme://host\[:port\], such as https://example.com"):
+        origin(url)
+
+
+@pytest.mark.parametrize("userinfo", ["hunter2@", "user:hunter2@", ":hunter2@", "hunter2:@"])
+@pytest.mark.parametrize("rest", ["example.com", "example.com/path", "example.com?q=1", "example.com:99999", "["])
+def test_credentials_in_a_base_url_are_refused_and_never_echoed(userinfo: str, rest: str) -> None:
+    for scheme in ("https", "http"):
+        with pytest.raises(ValueError, match="base_url must be") as refusal:
+            origin(f"{scheme}://{userinfo}{rest}")
+        assert "hunter2" not in str(refusal.value)
+        assert refusal.value.__context__ is None
+
+
+@pytest.mark.parametrize("url", [None, 5, b"https://example.com"])
+def test_a_base_url_is_text(url: Any) -> None:
+    with pytest.raises(TypeError, match="base_url must be a string"):
+        origin(url)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["example.com", "10.0.0.1", "192.168.1.1:80", "localhost.example.com", "127.example.com", "0.0.0.0", "[::2]"],
+)
+def test_plain_http_is_for_this_machine_unless_asked_for(host: str) -> None:
+    with pytest.raises(ValueError, match=r"base_url must be https, not 'http://.*\(insecure=True allows it\)"):
+        origin(f"http://{host}")
+    assert str(origin(f"http://{host}", insecure=True)).startswith("http://")
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "127.8.9.10", "[::1]:80", "LOCALHOST"])
+def test_plain_http_to_this_machine_is_fine(host: str) -> None:
+    assert origin(f"http://{host}").scheme == "http"
+
+
+@pytest.mark.parametrize("url", ["https://example.com", "https://example.com/", "HTTPS://EXAMPLE.com:8443"])
+def test_a_good_base_url_is_taken(url: str) -> None:
+    assert origin(url).path == "/"
+
+
+# Time, provider, life
+
+
+@pytest.mark.parametrize("setting", ["timeout", "attempt_timeout"])
+@pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf, True, "5", None])
+def test_a_timeout_is_a_positive_finite_number(setting: str, bad: Any) -> None:
+    settings: Any = {setting: bad}
+    with pytest.raises((TypeError, ValueError), match=f"{setting} must be a .*not "):
+        DirectClient("t", **settings)
+
+
+@pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf, True, "5"])
+async def test_a_bad_timeout_of_a_call_is_refused_and_nothing_is_sent(bad: Any) -> None:
+    async with Listener() as listener, DirectClient("t", base_url=listener.url) as direct:
+        with pytest.raises((TypeError, ValueError), match="timeout must be a "):
+            await direct.start(1, timeout=bad)
+    assert listener.requests == []
+
+
+async def test_another_providers_command_is_refused_and_nothing_is_sent() -> None:
+    async with Listener() as listener, AltcraftClient(listener.url, "t") as altcraft:
+        for wrong in (StartDispatch(1), 1, None, StartDispatch):
+            with pytest.raises(TypeError, match="command must be a AltcraftCommand, not "):
+                await altcraft.perform(wrong)  # type: ignore[arg-type]
+    assert listener.requests == []
+
+
+async def test_a_closed_client_refuses_and_nothing_is_sent() -> None:
+    async with Listener() as listener:
+        async with DirectClient("t", base_url=listener.url) as direct:
+            pass
+        await direct.close()
+        with pytest.raises(RuntimeError, match="this DirectClient is closed"):
+            await direct.start(1)
+    assert listener.requests == []

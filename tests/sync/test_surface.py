@@ -1,0 +1,61 @@
+"""The blocking clients have what their twins have, word for word."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+import dispatchkit
+from dispatchkit import sync
+
+PAIRS = [(getattr(sync, name), getattr(dispatchkit, name)) for name in sync.__all__]
+METHODS = [
+    (blocking, twin, name)
+    for blocking, twin in PAIRS
+    for name, method in inspect.getmembers(twin, inspect.iscoroutinefunction)
+    if not name.startswith("_")
+]
+
+
+def parameters(function: Any) -> list[tuple[str, Any, Any]]:
+    return [(each.name, each.kind, each.default) for each in inspect.signature(function).parameters.values()]
+
+
+def test_there_is_a_blocking_client_for_every_client() -> None:
+    assert sorted(sync.__all__) == sorted(name for name in dispatchkit.__all__ if name.endswith("Client"))
+
+
+@pytest.mark.parametrize(("blocking", "twin"), PAIRS)
+def test_the_constructors_are_the_same(blocking: type, twin: type) -> None:
+    assert parameters(blocking) == parameters(twin)
+    hints = {name: hint for name, hint in inspect.get_annotations(blocking.__init__).items() if name != "return"}
+    assert hints == {name: inspect.get_annotations(twin.__init__)[name] for name in hints}
+
+
+@pytest.mark.parametrize(("blocking", "twin", "name"), METHODS)
+def test_each_method_is_there_and_the_same(blocking: type, twin: type, name: str) -> None:
+    ours, theirs = getattr(blocking, name), getattr(twin, name)
+    assert parameters(ours) == parameters(theirs)
+    assert inspect.getdoc(ours) == inspect.getdoc(theirs)
+    assert inspect.getdoc(ours)
+    assert ours.__name__ == name
+    assert not inspect.iscoroutinefunction(ours)
+
+
+def test_methods_were_found() -> None:
+    assert {name for _, _, name in METHODS} >= {
+        "start",
+        "stop",
+        "activate",
+        "launch_broadcast",
+        "deactivate",
+        "perform",
+    }
+
+
+@pytest.mark.parametrize(("blocking", "twin"), PAIRS)
+def test_nothing_is_there_that_the_twin_has_not(blocking: type, twin: type) -> None:
+    extra = {name for name in dir(blocking) if not name.startswith("_")} - {"twin"}
+    assert extra <= set(dir(twin))

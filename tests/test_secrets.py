@@ -1,0 +1,310 @@
+"""Neither a token nor a message's content shows where people and machines look: reprs, logs, tracebacks, pickles."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import gc
+import logging
+import pickle
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+import dispatchkit
+from dispatchkit import (
+    AltcraftClient,
+    Attachment,
+    DirectClient,
+    DispatchkitError,
+    LaunchBroadcast,
+    RejectedError,
+    StartDispatch,
+    sync,
+)
+from dispatchkit.core.secret import Secret
+from tests.wire import Instant, Listener, failure, http, once
+
+TOKEN = "TOKEN-hunter2-TOKEN"
+BODY = "BODY-marker-BODY"
+CONTENT: dict[str, Any] = {"deep": {BODY: [BODY]}}
+FILE = Attachment.from_bytes(BODY.encode(), name="a.pdf")
+FILE_ON_THE_WIRE = "Qk9EWS1tYXJrZXItQk9EWQ=="
+MARKS = ("hunter2", "marker-BODY", FILE_ON_THE_WIRE[:16])
+OURS = ("dispatchkit", "aiohttp", "attrs generated", "tenacity")
+
+
+def shows_nothing(*texts: object) -> None:
+    for text in texts:
+        for mark in MARKS:
+            assert mark not in str(text), str(text)
+
+
+def frames_show_nothing(error: BaseException) -> None:
+    """Of every frame of our code, and of what it is made of, in the error and all that it hangs together with."""
+    seen = 0
+    chain = [traceback.TracebackException.from_exception(error, capture_locals=True)]
+    while chain:
+        one = chain.pop()
+        shows_nothing(*one.format_exception_only())
+        for frame in one.stack:
+            if any(name in frame.filename for name in OURS) and "/tests/" not in frame.filename:
+                seen += 1
+                shows_nothing(frame.locals)
+        chain += [linked for linked in (one.__cause__, one.__context__) if linked is not None]
+    assert seen, "a traceback without any frame of ours proves nothing"
+
+
+def test_a_secret_shows_itself_to_no_one() -> None:
+    for secret in (Secret(TOKEN, environment="NONE"), Secret(lambda: TOKEN, environment="NONE")):
+        assert secret.reveal() == TOKEN
+        shows_nothing(repr(secret), str(secret), f"{secret}", f"{secret!r:>30}", [secret], {"a": secret})
+        assert not hasattr(secret, "__dict__")
+        for leak in (pickle.dumps, copy.copy, copy.deepcopy):
+            with pytest.raises(TypeError, match="a token is not pickled") as refusal:
+                leak(secret)
+            shows_nothing(refusal.value)
+
+
+async def test_nothing_that_a_client_is_made_of_shows_the_token() -> None:
+    async with Listener(http(200)) as listener, DirectClient(TOKEN, base_url=listener.url) as direct:
+        await direct.stop(1)
+        for client in (direct, AltcraftClient("https://example.com", TOKEN)):
+            shows_nothing(repr(client), vars(client))
+            for part in vars(client).values():
+                shows_nothing(repr(part), getattr(part, "__dict__", ""))
+                shows_nothing(*(repr(getattr(part, name, "")) for name in getattr(type(part), "__slots__", ())))
+            with pytest.raises(TypeError):
+                pickle.dumps(client)
+    shows_nothing(repr(sync.DirectClient(TOKEN)), vars(sync.DirectClient(TOKEN)))
+
+
+def test_neither_a_command_nor_a_request_shows_what_it_carries() -> None:
+    command = LaunchBroadcast(82, content=CONTENT, attachments=[FILE])
+    shows_nothing(repr(command), str(command), repr(FILE))
+    for client in (
+        AltcraftClient("https://example.com", TOKEN),
+        AltcraftClient("https://example.com", TOKEN, wire="xml"),
+    ):
+        call = client.call(command)
+        assert TOKEN.encode() in (call.request.body or b"")
+        shows_nothing(repr(call), repr(call.request), str(call.request))
+    request = DirectClient(TOKEN).call(StartDispatch(1)).request
+    assert request.headers["Authorization"] == f"Basic {TOKEN}"
+    shows_nothing(repr(request))
+    assert "POST /api/v1/dispatch/1/start" in repr(request)
+
+
+Act = Callable[[DirectClient, AltcraftClient], Awaitable[object]]
+CALLS: dict[str, Act] = {
+    "start": lambda direct, _: direct.start(1),
+    "stop": lambda direct, _: direct.stop(1),
+    "activate": lambda _, altcraft: altcraft.activate(82, content=CONTENT, attachments=[FILE]),
+    "launch": lambda _, altcraft: altcraft.launch_broadcast(90, content=CONTENT, attachments=[FILE]),
+}
+ANSWERS: dict[str, bytes] = {
+    "refused": http(403, f'{{"error": {{"code": 4030, "msg": "no {TOKEN} here"}}}}'),
+    "refused in 200": http(200, f'{{"error": 402, "error_text": "no {TOKEN} here"}}'),
+    "refused in xml": http(200, f"<xml><error>402</error><error_text>no {TOKEN} here</error_text></xml>"),
+    "throttled": http(429, f'{{"error": 402, "error_text": "no {TOKEN} here"}}', Retry_After="5"),
+    "html": http(200, f"<html>{TOKEN} {BODY}</html>"),
+    "server": http(502, f"{TOKEN} {BODY}"),
+    "no http": f"{TOKEN} {BODY}\r\nConnection: close\r\n\r\n".encode(),
+    "bad header": f"HTTP/1.1 200 OK\r\nX {TOKEN}: \x00{BODY}\r\nConnection: close\r\n\r\n".encode(),
+    "cut": f"HTTP/1.1 200 OK\r\nContent-Length: 999\r\nConnection: close\r\n\r\n{TOKEN}{BODY}".encode(),
+    "bad chunk": f"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n{TOKEN}".encode(),
+}
+
+
+def pair(url: str, wire: Any = "json") -> tuple[DirectClient, AltcraftClient]:
+    return DirectClient(TOKEN, base_url=url, **once()), AltcraftClient(url, TOKEN, wire=wire, **once())
+
+
+@pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
+@pytest.mark.parametrize("act", CALLS.values(), ids=CALLS)
+async def test_a_call_that_fails_shows_nothing(
+    act: Act, answer: bytes, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0  # every callback is logged
+    async with Listener(answer) as listener:
+        for wire in ("json", "xml"):
+            direct, altcraft = pair(listener.url, wire)
+            with caplog.at_level(logging.DEBUG):
+                async with direct, altcraft:
+                    error = await failure(act(direct, altcraft))
+            shows_nothing(error, repr(error), vars(error) | {"command": repr(error.command)}, error.attempts)
+            shows_nothing(pickle.dumps(error.attempts), pickle.dumps(vars(error) | {"command": None}))
+            assert b"hunter2" not in pickle.dumps(error)
+            frames_show_nothing(error)
+    gc.collect()
+    assert caplog.records
+    logged = [f"{record.getMessage()} {vars(record)}" for record in caplog.records if record.name != "tests"]
+    # asyncio in debug mode logs tasks by their name and this test's own ones by their code.
+    shows_nothing(*logged)
+    shows_nothing(*capsys.readouterr())
+
+
+async def test_a_message_that_quotes_the_token_is_masked() -> None:
+    async with Listener(ANSWERS["refused"]) as listener, pair(listener.url)[0] as direct:
+        error = await failure(direct.start(1))
+    assert isinstance(error, RejectedError)
+    assert error.message == "no *** here"
+
+
+def raising() -> str:
+    raise OSError("vault")
+
+
+@pytest.mark.parametrize("then", [lambda: "another", lambda: "bad token", raising], ids=["new", "bad", "raises"])
+async def test_a_rotated_token_is_masked_too_and_no_callable_is_asked_after_the_answer(then: Any) -> None:
+    turns = iter([lambda: TOKEN])
+    async with Listener(ANSWERS["refused"]) as listener:  # noqa: SIM117
+        async with DirectClient(next(turns, then), base_url=listener.url, **once()) as direct:
+            error = await failure(direct.start(1))
+    assert isinstance(error, RejectedError)
+    assert error.message == "no *** here"
+
+
+@pytest.mark.parametrize("act", CALLS.values(), ids=CALLS)
+async def test_a_call_that_is_not_sent_shows_nothing(act: Act) -> None:
+    async with Listener() as listener:
+        url = listener.url
+    direct, altcraft = pair(url)
+    async with direct, altcraft:
+        error = await failure(act(direct, altcraft))
+    assert error.outcome == "not_sent"
+    shows_nothing(error, repr(error), vars(error) | {"command": ""})
+    frames_show_nothing(error)
+
+
+@pytest.mark.parametrize("answer", [None, b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"], ids=["silent", "half"])
+@pytest.mark.parametrize("act", CALLS.values(), ids=CALLS)
+async def test_a_call_that_is_cancelled_shows_nothing(
+    act: Act, answer: bytes | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with Listener(answer) as listener:
+        direct, altcraft = pair(listener.url)
+        async with direct, altcraft:
+            with caplog.at_level(logging.DEBUG):
+                task = asyncio.ensure_future(act(direct, altcraft))
+                await listener.arrived.wait()
+                await asyncio.sleep(0.005)
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError) as cancelled:
+                    await task
+    frames_show_nothing(cancelled.value)
+    shows_nothing(*(vars(record) for record in caplog.records))
+
+
+@pytest.mark.parametrize("turns", range(8))
+@pytest.mark.parametrize("act", CALLS.values(), ids=CALLS)
+async def test_a_call_that_is_cancelled_early_shows_nothing(act: Act, turns: int) -> None:
+    async with Listener(None) as listener:
+        direct, altcraft = pair(listener.url)
+        async with direct, altcraft:
+            task = asyncio.ensure_future(act(direct, altcraft))
+            for _ in range(turns + 1):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError) as cancelled:
+                await task
+    frames_show_nothing(cancelled.value)
+
+
+async def test_a_call_that_times_out_shows_nothing() -> None:
+    async with Listener(None) as listener:
+        for wire in ("json", "xml"):
+            settings: Any = {**once(), "attempt_timeout": 0.02, "timeout": 0.1}
+            async with AltcraftClient(listener.url, TOKEN, wire=wire, **settings) as altcraft:
+                error = await failure(altcraft.activate(82, content=CONTENT, attachments=[FILE]))
+            assert error.outcome == "unknown"
+            frames_show_nothing(error)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        {"content": {BODY: float("nan")}},
+        {"content": {"a": [{BODY}]}},
+        {"content": {"a": BODY, "b": {1: 2}}},
+        {"content": CONTENT, "attachments": [1]},
+        {"content": CONTENT, "limit": -1},
+        {"content": CONTENT, "attachments": [FILE] * 20},
+        {"content": {**CONTENT, "a b": BODY}},
+        {"content": {**CONTENT, "a": "\ud800"}},
+    ],
+    ids=["nan", "set", "key", "attachments", "limit", "size", "name", "surrogate"],
+)
+@pytest.mark.parametrize("method", ["activate", "launch_broadcast"])
+async def test_a_mistake_of_the_caller_shows_no_locals(method: str, mistake: dict[str, Any]) -> None:
+    async with AltcraftClient("https://example.com", TOKEN, wire="xml", attachment_limit=100) as altcraft:
+        with pytest.raises((TypeError, ValueError)) as refusal:
+            await getattr(altcraft, method)(82, **mistake)
+    frames = traceback.TracebackException.from_exception(refusal.value, capture_locals=True).stack
+    ours = [
+        frame for frame in frames if any(name in frame.filename for name in OURS) and "/tests/" not in frame.filename
+    ]
+    assert ours
+    shows_nothing(*(frame.locals for frame in ours))
+
+
+@pytest.mark.parametrize("make", [DirectClient, AltcraftClient, sync.DirectClient, sync.AltcraftClient])
+@pytest.mark.parametrize(
+    "wrong", [{"timeout": -1}, {"base_url": "ftp://x"}, {"base_url": ""}, {}], ids=["timeout", "url", "empty", "token"]
+)
+def test_a_client_that_cannot_be_made_shows_no_token(make: Any, wrong: dict[str, Any]) -> None:
+    settings = {"token": TOKEN if wrong else f"{TOKEN}\n", "base_url": "https://example.com", **wrong}
+    with pytest.raises(ValueError, match=r".") as refusal:
+        make(**settings)
+    frames_show_nothing(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        ValueError("vault"),
+        OSError("vault"),
+        KeyError("vault"),
+        RuntimeError("vault"),
+    ],
+)
+async def test_a_callable_that_raises_is_no_leak_and_nothing_is_sent(raised: Exception) -> None:
+    def token() -> str:
+        raise raised
+
+    async with Listener() as listener, AltcraftClient(listener.url, token) as altcraft:
+        with pytest.raises(type(raised)) as caught:
+            await altcraft.activate(82, content=CONTENT, attachments=[FILE])
+    assert listener.requests == []
+    frames_show_nothing(caught.value)
+
+
+async def test_a_blocking_call_shows_nothing_either() -> None:
+    async with Listener(ANSWERS["html"]) as listener:
+        settings: Any = {**once(), "clock": Instant()}
+
+        def call() -> DispatchkitError:
+            with sync.AltcraftClient(listener.url, TOKEN, **settings) as altcraft:
+                with pytest.raises(DispatchkitError) as caught:
+                    altcraft.activate(82, content=CONTENT, attachments=[FILE])
+                with pytest.raises(TypeError) as mistake:
+                    altcraft.activate(82, content=CONTENT, no_such=CONTENT)  # type: ignore[call-arg]
+            frames_show_nothing(mistake.value)
+            return caught.value
+
+        error = await asyncio.to_thread(call)
+    frames_show_nothing(error)
+
+
+def test_the_marks_would_be_seen() -> None:
+    assert dispatchkit.__file__
+    assert aiohttp.__file__
+    with pytest.raises(AssertionError):
+        shows_nothing(f"x{TOKEN}")
+    with pytest.raises(AssertionError):
+        shows_nothing({"content": CONTENT})
