@@ -1,8 +1,8 @@
 """Many commands through one client: fixed workers over one iterator, outcomes in the order of completion.
 
 A million targets need no more memory than a thousand: nothing is made per command but the command itself and its
-outcome, and at most `FanOut.BUFFER` outcomes wait to be taken; then the workers wait. One failure never cancels
-another command.
+outcome, and when as many outcomes as there are workers wait to be taken, the workers wait too. One failure never
+cancels another command.
 
 What ends a run before its time: `FanOut.stop`, a guard (``max_launches``, ``stop_after_failures``), a token that the
 provider does not accept, or a mistake in the iterator of commands. In each case nothing new starts, what waits for its
@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Sized
-from typing import ClassVar, Generic, Never, Self, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator, Sized
+from typing import Generic, Never, Self, TypeVar
 
 import attrs
 
@@ -46,6 +46,8 @@ class Outcome(Generic[R_co]):
     """Why it is not done."""
     attempts: tuple[Attempt, ...]
     """Every attempt: when, what came of it, how long it took."""
+    request_id: str | None = None
+    """The id by which the provider deduplicates the call; None where the provider has none."""
 
 
 @attrs.frozen
@@ -63,6 +65,10 @@ class Report:
     def total(self) -> int:
         """All that came to an outcome."""
         return self.done + self.rejected + self.not_sent + self.unknown
+
+    def count(self, state: State) -> Report:
+        """The report with one more of this outcome."""
+        return attrs.evolve(self, **{state.value: getattr(self, state.value) + 1})
 
 
 class FanOut(Generic[W, R]):
@@ -83,9 +89,6 @@ class FanOut(Generic[W, R]):
         ValueError: A setting is out of range, or there are not as many commands as ``expected``.
         TypeError: A setting is of another type.
     """
-
-    BUFFER: ClassVar[int] = 4096
-    """How many outcomes wait to be taken before the workers wait."""
 
     def __init__(
         self,
@@ -155,8 +158,12 @@ class FanOut(Generic[W, R]):
             AuthenticationError: The provider does not accept the token, so the run was stopped.
             Exception: What the iterator of commands raised, once everything in flight has come to its outcome.
         """
-        while await self.batch():
-            pass
+        try:
+            while await self.batch():
+                pass
+        except asyncio.CancelledError:
+            await self.close()  # nobody is left to take an outcome
+            raise
         return self.report
 
     async def batch(self, most: int = 1024) -> list[Outcome[R]]:
@@ -173,16 +180,18 @@ class FanOut(Generic[W, R]):
         if not self._ready:
             await self._end()
         taken = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
-        if self._space is not None and len(self._ready) <= self.BUFFER // 2:
+        if self._space is not None and len(self._ready) <= self._concurrency // 2:
             self._space.set_result(None)
             self._space = None
         return taken
 
     async def _end(self) -> None:
-        if isinstance(self._commands, AsyncGenerator):
-            await self._commands.aclose()
-        elif isinstance(self._commands, Generator):
-            self._commands.close()
+        # A generator may hold a file open.
+        close = getattr(self._commands, "aclose", None) or getattr(self._commands, "close", None)
+        if close is not None and not isinstance(self._commands, Sized):
+            closing: Awaitable[None] | None = close()
+            if closing is not None:
+                await closing
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -224,7 +233,7 @@ class FanOut(Generic[W, R]):
         try:
             while (command := await self._take(worker)) is not None:
                 self._put(await self._perform(worker, *command))
-                while len(self._ready) >= self.BUFFER and not self._stopping:
+                while len(self._ready) >= self._concurrency and not self._stopping:
                     await self._wait_for_space()
         except asyncio.CancelledError:
             if not self._stopping:
@@ -254,12 +263,12 @@ class FanOut(Generic[W, R]):
         if self._stopping or self._taken == self._max_launches:
             return None
         if isinstance(self._commands, Iterator):
-            command = next(self._commands, None)
+            command = next(self._commands, _END)
         else:
             async with self._turn:  # two workers must not be inside one generator
-                command = await anext(self._commands, None)
+                command = await anext(self._commands, _END)
         # The stop may have come while the iterator was waited for.
-        if command is None or self._stopped() or self._taken == self._max_launches:
+        if isinstance(command, _End) or self._stopped() or self._taken == self._max_launches:
             return None
         self._taken += 1
         return self._taken - 1, command
@@ -275,17 +284,17 @@ class FanOut(Generic[W, R]):
         try:
             result = await call.run(admitted=True)
         except DispatchkitError as error:
-            return Outcome(index, command, error.outcome, None, error, error.attempts)
+            return Outcome(index, command, error.outcome, None, error, error.attempts, error.request_id)
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
             # It is this run that cancelled it, so what is known of it is an outcome like any other.
             worker.uncancel()
             known = call.abandoned()
-            return Outcome(index, command, known.outcome, None, known, known.attempts)
+            return Outcome(index, command, known.outcome, None, known, known.attempts, known.request_id)
         finally:
             del self._calls[worker]
-        return Outcome(index, command, State.DONE, result, None, call.attempts)
+        return Outcome(index, command, State.DONE, result, None, call.attempts, call.request_id)
 
     def _stopped(self) -> bool:
         return self._stopping
@@ -327,6 +336,13 @@ class FanOut(Generic[W, R]):
             if self._patience is not None:
                 self._patience.cancel()
             self._announce()
+
+
+class _End:
+    """What no iterator of commands can hold."""
+
+
+_END = _End()
 
 
 def _count(name: str, value: object, *, least: int) -> None:
