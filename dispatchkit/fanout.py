@@ -115,14 +115,14 @@ class FanOut(Generic[W, R]):
         self._commands, self._length = _source(commands, expected)
         self._turn = asyncio.Lock()
         self._taken = 0
-        self._begun = 0
         self._counts: Counter[State] = Counter()
         self._ready: deque[Outcome[R]] = deque()
         self._arrival: asyncio.Future[None] | None = None
-        self._space: asyncio.Future[None] | None = None
+        self._blocked: deque[asyncio.Future[None]] = deque()
         self._workers: set[asyncio.Task[None]] | None = None
         self._idle: set[asyncio.Task[None]] = set()
         self._calls: dict[asyncio.Task[None], Call[W, R]] = {}
+        self._dropping = False
         self._stopping = False
         self._error: Exception | None = None
         self._patience: asyncio.TimerHandle | None = None
@@ -158,6 +158,7 @@ class FanOut(Generic[W, R]):
             AuthenticationError: The provider does not accept the token, so the run was stopped.
             Exception: What the iterator of commands raised, once everything in flight has come to its outcome.
         """
+        self._dropping = True
         try:
             while await self.batch():
                 pass
@@ -180,9 +181,7 @@ class FanOut(Generic[W, R]):
         if not self._ready:
             await self._end()
         taken = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
-        if self._space is not None and len(self._ready) <= self._concurrency // 2:
-            self._space.set_result(None)
-            self._space = None
+        self._unblock(len(taken))
         return taken
 
     async def _end(self) -> None:
@@ -200,7 +199,7 @@ class FanOut(Generic[W, R]):
         return self
 
     async def __anext__(self) -> Outcome[R]:
-        if self._ready and self._space is None:
+        if self._ready and not self._blocked:
             return self._ready.popleft()
         for outcome in await self.batch(1):
             return outcome
@@ -230,11 +229,16 @@ class FanOut(Generic[W, R]):
     async def _work(self) -> None:
         worker = asyncio.current_task()
         assert worker is not None  # noqa: S101 - this coroutine is only ever a task
+        pacer = self._client.pacer
         try:
-            while (command := await self._take(worker)) is not None:
-                self._put(await self._perform(worker, *command))
+            while (numbered := await self._take(worker)) is not None:
+                if not pacer.enter():
+                    self._idle.add(worker)
+                    await pacer.admit()
+                    self._idle.discard(worker)
+                self._put(await self._perform(worker, *numbered))
                 while len(self._ready) >= self._concurrency and not self._stopping:
-                    await self._wait_for_space()
+                    await self._wait_for_space(worker)
         except asyncio.CancelledError:
             if not self._stopping:
                 # Most likely by the iterator's own code. A run that is cut short must not look whole.
@@ -245,29 +249,16 @@ class FanOut(Generic[W, R]):
             self._leave(worker)
 
     async def _take(self, worker: asyncio.Task[None]) -> tuple[int, Command[W, R]] | None:
-        """Wait for leave to launch, then take the next command."""
-        self._idle.add(worker)
-        pacer = self._client.pacer
-        if not pacer.enter():
-            await pacer.admit()
-        numbered = None
-        try:
-            numbered = await self._next()
-        finally:
-            self._idle.discard(worker)
-            if numbered is None:
-                pacer.withdraw()
-        return numbered
-
-    async def _next(self) -> tuple[int, Command[W, R]] | None:
         if self._stopping or self._taken == self._max_launches:
             return None
         if isinstance(self._commands, Iterator):
             command = next(self._commands, _END)
         else:
+            self._idle.add(worker)
             async with self._turn:  # two workers must not be inside one generator
                 command = await anext(self._commands, _END)
-        # The stop may have come while the iterator was waited for.
+            self._idle.discard(worker)
+        # The stop, or another worker's last launch, may have come while the iterator was waited for.
         if isinstance(command, _End) or self._stopped() or self._taken == self._max_launches:
             return None
         self._taken += 1
@@ -301,8 +292,9 @@ class FanOut(Generic[W, R]):
 
     def _put(self, outcome: Outcome[R]) -> None:
         self._counts[outcome.state] += 1
-        self._ready.append(outcome)
-        self._announce()
+        if not self._dropping:
+            self._ready.append(outcome)
+            self._announce()
         if isinstance(outcome.error, AuthenticationError):
             # No other command would fare better.
             self._break(outcome.error)
@@ -314,15 +306,21 @@ class FanOut(Generic[W, R]):
             self._error = error
         self.stop()
 
-    async def _wait_for_space(self) -> None:
-        self._space = self._space or asyncio.get_running_loop().create_future()
-        worker = asyncio.current_task()
-        assert worker is not None  # noqa: S101 - this coroutine is only ever part of a task
+    async def _wait_for_space(self, worker: asyncio.Task[None]) -> None:
+        blocked = asyncio.get_running_loop().create_future()
+        self._blocked.append(blocked)
         self._idle.add(worker)
         try:
-            await asyncio.shield(self._space)
+            await blocked
         finally:
             self._idle.discard(worker)
+
+    def _unblock(self, room: int) -> None:
+        while room and self._blocked:
+            blocked = self._blocked.popleft()
+            if not blocked.done():
+                blocked.set_result(None)
+                room -= 1
 
     def _announce(self) -> None:
         if self._arrival is not None:
@@ -332,6 +330,7 @@ class FanOut(Generic[W, R]):
     def _leave(self, worker: asyncio.Task[None]) -> None:
         workers = self._workers or set()
         workers.discard(worker)
+        self._idle.discard(worker)
         if not workers:
             if self._patience is not None:
                 self._patience.cancel()

@@ -149,13 +149,14 @@ class Call(Generic[W, R]):
             reply = await account.transport.send(
                 self.request, witness, timeout=min(account.attempt_timeout, self._deadline - started)
             )
-        except asyncio.CancelledError:
-            self._record(began, started, _CANCELLED, sent=witness.sent)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                self._record(began, started, _CANCELLED, sent=witness.sent)
             account.pacer.release(answered=None, took=0.0)
             raise
         sent, what = (reply.sent, reply.what) if isinstance(reply, Failure) else (True, f"HTTP {reply.status}")
         took = self._record(began, started, what, sent=sent)
-        verdict = judge(self.command, reply, account.wire, clock.now())
+        verdict = judge(self.command, reply, account.wire, clock)
         if isinstance(verdict, ThrottledError):
             wait = self._policy.throttled_scale if verdict.retry_after is None else verdict.retry_after
             account.pacer.release(answered=True, took=took, throttled=True, pause=wait)
@@ -281,7 +282,7 @@ class Call(Generic[W, R]):
         request = _request(probe.command, account.wire, str(uuid.uuid4()) if probe.command.identified else None)
         limit = min(PROBE_TIMEOUT, account.attempt_timeout, self._deadline - clock.monotonic())
         reply = await account.transport.send(request, Witness(), timeout=limit)
-        seen = judge(probe.command, reply, account.wire, clock.now())
+        seen = judge(probe.command, reply, account.wire, clock)
         if isinstance(reply, Answer) and reply.status < 500:
             account.budget.refund()
         if not isinstance(seen, DispatchkitError):
