@@ -267,9 +267,13 @@ class Call(Generic[W, R]):
             pause = max(after, self._pause(looks))
             if now < believed_from:
                 pause = min(pause, believed_from - now)
+            if self.halted:
+                return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the run was stopped")
             if not self._in_time(pause):
                 return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the deadline left no time to ask again")
+            self.waiting = True
             await clock.sleep(pause)
+            self.waiting = False
         return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the retry budget allows no more questions")
 
     def _pause(self, looks: int) -> float:
