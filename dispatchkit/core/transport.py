@@ -80,8 +80,8 @@ class _StaleConnectionError(Exception):
 
 class _WitnessedRequest(aiohttp.ClientRequest):
     # We say every header ourselves. aiohttp would add some, and declare the type of a body that is not there.
-    DEFAULT_HEADERS: dict[istr, str] = {}  # type: ignore[misc]  # noqa: RUF012 - the class above calls it no ClassVar
-    POST_METHODS: set[str] = set()  # type: ignore[misc]  # noqa: RUF012
+    DEFAULT_HEADERS: dict[istr, str] = {}  # noqa: RUF012 - the class above calls it no ClassVar
+    POST_METHODS: set[str] = set()  # noqa: RUF012
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         self._seen_by = witness = _witness.get()
