@@ -35,6 +35,7 @@ from dispatchkit.errors import (
     NotSentError,
     OutcomeUnknownError,
     RejectedError,
+    State,
     ThrottledError,
 )
 
@@ -62,6 +63,8 @@ class Account(Generic[W]):
     budget: RetryBudget
     pacer: Pacer
     attempt_timeout: float
+    closed: bool = False
+    """Set when the client is closed: nothing starts any more, and no state is read."""
 
 
 class Call(Generic[W, R]):
@@ -113,6 +116,8 @@ class Call(Generic[W, R]):
         Args:
             admitted: The account's pacer has been asked already (`Pacer.admit`), for the first attempt.
         """
+        if self._account.closed:
+            raise RuntimeError("the client of this call is closed: make a new one")
         self._deadline = self._account.clock.monotonic() + self._timeout
         self._account.budget.earn()
         try:
@@ -123,12 +128,14 @@ class Call(Generic[W, R]):
         except asyncio.CancelledError as cancelled:
             error = self.abandoned()
             cancelled.add_note(str(error))
-            self._log(logging.WARNING, f"cancelled: {error.outcome}", error=error)
+            level = logging.WARNING if error.outcome is State.UNKNOWN else logging.INFO
+            self._log(level, f"cancelled: {error.summary}", error=error)
             raise
         if step.error is None:
             self._log(logging.INFO, "done after all")
             return step.result  # type: ignore[return-value]  # pyright: ignore[reportReturnType] - R itself may be None
-        self._log(logging.WARNING, step.error.summary, error=step.error)
+        level = logging.WARNING if step.error.outcome is State.UNKNOWN else logging.INFO
+        self._log(level, step.error.summary, error=step.error)
         raise step.error.of(self.command, self.attempts, self.request_id)
 
     def abandoned(self) -> DispatchkitError:
@@ -190,7 +197,11 @@ class Call(Generic[W, R]):
         )
 
     def _may_start(self, delay: float) -> bool:
-        return not self.halted and self._in_time(delay)
+        return not self._over and self._in_time(delay)
+
+    @property
+    def _over(self) -> bool:
+        return self.halted or self._account.closed
 
     def _in_time(self, delay: float) -> bool:
         """Whether there is time for a request after so many seconds.
@@ -223,7 +234,9 @@ class Call(Generic[W, R]):
             return Step(error=self._with_doubt(error), again="throttled", after=error.retry_after or 0.0)
         if self._unclear is None:
             return Step(error=error)
-        # The refusal answers a repeat: it may only say that the attempt before it had its effect.
+        # The refusal answers a repeat: it may only say that the attempt before it had its effect. A state that denies
+        # that has been overtaken by it, so it has to hold anew for as long as it may lag.
+        self._unclear_at = self._account.clock.monotonic()
         settlement = await self._watch()
         if settlement.verdict is Verdict.HAPPENED:
             return Step(result=settlement.result)
@@ -257,6 +270,8 @@ class Call(Generic[W, R]):
         looks = 0
         settlement: Settlement[R] = Settlement(Verdict.UNDECIDED, "its state was not read")
         while account.budget.spend():
+            if self._over:
+                return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and it was told to stop")
             asked = clock.monotonic()
             settlement, after = await self._look(probe)
             looks += 1
@@ -267,8 +282,6 @@ class Call(Generic[W, R]):
             pause = max(after, self._pause(looks))
             if now < believed_from:
                 pause = min(pause, believed_from - now)
-            if self.halted:
-                return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the run was stopped")
             if not self._in_time(pause):
                 return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the deadline left no time to ask again")
             self.waiting = True
@@ -284,7 +297,7 @@ class Call(Generic[W, R]):
         """Read the provider's state once. Also says how long the provider asks to wait before the next time."""
         account, clock = self._account, self._account.clock
         request = _request(probe.command, account.wire, str(uuid.uuid4()) if probe.command.identified else None)
-        limit = min(PROBE_TIMEOUT, account.attempt_timeout, self._deadline - clock.monotonic())
+        limit = min(PROBE_TIMEOUT, account.attempt_timeout, max(0.0, self._deadline - clock.monotonic()))
         reply = await account.transport.send(request, Witness(), timeout=limit)
         seen = judge(probe.command, reply, account.wire, clock)
         if isinstance(reply, Answer) and reply.status < 500:

@@ -72,7 +72,6 @@ class Client(Generic[W]):
             pacer=pacer_of((type(self).__module__, str(self._origin), secret.account()), pace, clock),
             attempt_timeout=seconds("attempt_timeout", attempt_timeout),
         )
-        self._closed = False
 
     async def perform(
         self, command: Command[W, R], *, timeout: float | None = None, retry: RetryPolicy | None = None
@@ -106,7 +105,7 @@ class Client(Generic[W]):
             TypeError: The command is another provider's.
             RuntimeError: The client is closed.
         """
-        if self._closed:
+        if self._account.closed:
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
         if not isinstance(command, self._speaks):
             raise TypeError(f"command must be a {self._speaks.__name__}, not {type(command).__name__}")
@@ -128,7 +127,7 @@ class Client(Generic[W]):
 
     async def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
-        self._closed = True
+        self._account.closed = True
         await self._account.transport.close()
 
     async def __aenter__(self) -> Self:

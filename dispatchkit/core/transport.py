@@ -245,10 +245,10 @@ class Transport:
 
         Raises:
             asyncio.CancelledError: The caller was cancelled.
-            RuntimeError: The client is closed, or belongs to another event loop.
+            RuntimeError: The client belongs to another event loop.
         """
         if self._closed:
-            raise RuntimeError("the client of this call is closed: make a new one")
+            return Failure("the client was closed", sent=False)
         session = self._session or self._open()
         if self._loop is not asyncio.get_running_loop():
             raise RuntimeError("a client serves one event loop, that of its first call: make one for each loop")
@@ -273,7 +273,7 @@ class Transport:
         except _StaleConnectionError:
             what = "the connection was closed by the server before the request was written"
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in an attempt is classified, not leaked
-            what = f"no answer within {timeout:g} s" if timer.expired() else _describe(error)
+            what = f"no answer within {round(timeout, 2):g} s" if timer.expired() else _describe(error)
             if _is_mocked():
                 witness.sent = not isinstance(error, aiohttp.ClientConnectorError)
         return Failure(what, sent=witness.sent)
