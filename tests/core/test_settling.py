@@ -1,0 +1,508 @@
+"""What a call makes of unclear answers, with every answer written down beforehand and time that costs nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import attrs
+import pytest
+from multidict import CIMultiDict
+
+from dispatchkit import (
+    ActivateMailing,
+    AltcraftClient,
+    DeactivateMailing,
+    DirectClient,
+    DispatchkitError,
+    InappropriateStatusError,
+    LaunchBroadcast,
+    NotSentError,
+    OutcomeUnknownError,
+    RejectedError,
+    RetryPolicy,
+    StartDispatch,
+    State,
+    StopDispatch,
+    ThrottledError,
+)
+from dispatchkit.core.command import Answer, Command, Request
+from dispatchkit.core.transport import Failure, Witness
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+class Clock:
+    """Chance draws the same every time; time passes when somebody sleeps or a request takes its time."""
+
+    def __init__(self, drawn: float = 0.5) -> None:
+        self.time = 0.0
+        self.drawn = drawn
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def now(self) -> datetime:
+        return NOON + timedelta(seconds=self.time)
+
+    def random(self) -> float:
+        return self.drawn
+
+    async def sleep(self, seconds: float) -> None:
+        self.time += seconds
+        await asyncio.sleep(0)
+
+
+Reply = Answer | Failure | BaseException
+
+
+@attrs.define
+class Script:
+    """A transport that gives what was written down, in order, and keeps the last for whatever comes after."""
+
+    clock: Clock
+    acts: list[Reply]
+    reads: list[Reply]
+    takes: float = 1.0
+    sent: list[tuple[float, Request]] = attrs.field(factory=list)
+    read: list[tuple[float, Request]] = attrs.field(factory=list)
+    timeouts: list[float] = attrs.field(factory=list)
+
+    async def send(self, request: Request, witness: Witness, *, timeout: float) -> Answer | Failure:
+        reading = request.method == "GET" or request.target.endswith(("get_status", "log_v2"))
+        (self.read if reading else self.sent).append((self.clock.time, request))
+        self.timeouts.append(timeout)
+        replies = self.reads if reading else self.acts
+        reply = replies.pop(0) if len(replies) > 1 else replies[0]
+        self.clock.time += min(self.takes, timeout)
+        await asyncio.sleep(0)
+        if isinstance(reply, BaseException):
+            witness.sent = True
+            raise reply
+        witness.sent = not isinstance(reply, Failure) or reply.sent
+        return reply
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def answer(status: int, body: object = None, **headers: str) -> Answer:
+    raw = b"" if body is None else json.dumps(body).encode()
+    return Answer(status, CIMultiDict({name.replace("_", "-"): text for name, text in headers.items()}), raw)
+
+
+LOST = Failure("the connection was reset", sent=True)
+UNSENT = Failure("no connection: refused", sent=False)
+BROKEN = answer(500)
+THROTTLED = answer(429, None, Retry_After="7")
+STARTED = answer(200, {"dispatchId": 7})
+STOPPED = answer(200)
+YES = answer(200, {"data": None, "error": 0, "error_text": "Successful operation"})
+REPLAYED = answer(200, {"data": None, "error": 0, "error_text": "ok"}, Duplicate_Request="true")
+NO = answer(200, {"data": None, "error": 400, "error_text": "not active"})
+
+
+def refused(code: int, status: int = 403) -> Answer:
+    return answer(status, {"error": {"code": code, "msg": "no"}})
+
+
+def status(*words: str) -> Answer:
+    return answer(200, {"total": len(words), "items": [{"dispatchId": 7, "status": word} for word in words]})
+
+
+def active(flag: bool) -> Answer:
+    return answer(200, {"data": {"is_active": flag}, "error": 0, "error_text": ""})
+
+
+def log(*entries: tuple[float, str]) -> Answer:
+    data = [{"state": state, "time": (NOON + timedelta(seconds=at)).isoformat()} for at, state in entries]
+    return answer(200, {"data": data, "error": 0, "error_text": ""})
+
+
+@attrs.define
+class Told:
+    """What came of a performed command."""
+
+    result: object
+    error: DispatchkitError | None
+    script: Script
+    elapsed: float
+
+    @property
+    def state(self) -> State:
+        return State.DONE if self.error is None else self.error.outcome
+
+    @property
+    def launches(self) -> int:
+        return len(self.script.sent)
+
+
+async def play(
+    command: Command[object, object],
+    acts: list[Reply],
+    reads: list[Reply] | None = None,
+    *,
+    timeout: float = 240,
+    retry: RetryPolicy | None = None,
+    deduplicates: bool = True,
+    takes: float = 1.0,
+) -> Told:
+    clock = Clock()
+    script = Script(clock, list(acts), list(reads or [BROKEN]), takes)
+    client: DirectClient | AltcraftClient
+    if isinstance(command, StartDispatch | StopDispatch):
+        client = DirectClient("key", clock=clock)
+    else:
+        client = AltcraftClient("https://altcraft.test", "token", clock=clock, deduplicates=deduplicates)
+    client._account.transport = script  # type: ignore[assignment]
+    result, error = None, None
+    try:
+        result = await client.perform(command, timeout=timeout, retry=retry)  # type: ignore[arg-type]
+    except DispatchkitError as raised:
+        error = raised
+    return Told(result, error, script, clock.time)
+
+
+START: Command[object, object] = StartDispatch(7)
+STOP: Command[object, object] = StopDispatch(7)
+ACTIVATE: Command[object, object] = ActivateMailing(7)
+RUN: Command[object, object] = ActivateMailing(7, run_now=True)
+LAUNCH: Command[object, object] = LaunchBroadcast(7)
+DEACTIVATE: Command[object, object] = DeactivateMailing(7)
+ABORT: Command[object, object] = DeactivateMailing(7, abort_if_running=True)
+
+
+@pytest.mark.parametrize("unclear", [LOST, BROKEN, answer(502, {"dispatchId": 7}), answer(200, "?"), answer(302)])
+@pytest.mark.parametrize("word", ["changing", "scheduled", "sending", "awaiting", "paused", "stopped", "done"])
+async def test_a_start_that_its_status_shows_is_done_and_says_that_it_was_settled(unclear: Answer, word: str) -> None:
+    told = await play(START, [unclear], [status(word)])
+    assert repr(told.result) == "StartedDispatch(dispatch_id=7, settled=True)"
+    assert told.launches == 1
+    assert told.script.read[0][1].target == "/api/v1/dispatch?dispatch_id=7"
+
+
+async def test_a_start_is_repeated_only_after_its_status_denied_it_for_longer_than_it_may_lag() -> None:
+    told = await play(START, [LOST, STARTED], [status("initiated")])
+    assert repr(told.result) == "StartedDispatch(dispatch_id=7, settled=False)"
+    (first, _), (second, _) = told.script.sent
+    assert first == 0
+    # The attempt took 1 s; the last look begins no earlier than 60 s after it, and takes another second.
+    assert told.script.read[-1][0] >= 61
+    assert told.script.read[-2][0] < 61
+    assert 62 <= second <= 63
+    # Asked at once, then with growing pauses.
+    looks = [at for at, _ in told.script.read]
+    assert looks[0] == 1
+    pauses = [later - at - 1 for at, later in pairwise(looks)]
+    assert pauses[:5] == pytest.approx([0.375, 0.75, 1.5, 3, 6])
+
+
+async def test_a_status_that_comes_late_settles_a_start() -> None:
+    told = await play(START, [LOST], [status("initiated")] * 6 + [status("sending")])
+    assert told.state is State.DONE
+    assert told.launches == 1
+    assert told.elapsed < 60
+
+
+async def test_the_lag_is_a_setting() -> None:
+    told = await play(START, [LOST, STARTED], [status("initiated")], retry=RetryPolicy(lag=5))
+    assert told.script.sent[1][0] < 10
+
+
+@pytest.mark.parametrize("reads", [[status("unheard-of")], [status()], [status("initiated", "sending")], [BROKEN]])
+async def test_a_state_that_decides_nothing_leaves_a_start_unknown(reads: list[Reply]) -> None:
+    told = await play(START, [LOST, STARTED], reads, timeout=100)
+    assert told.state is State.UNKNOWN
+    assert told.launches == 1
+    assert told.elapsed <= 100
+
+
+async def test_a_state_that_is_refused_is_not_asked_again() -> None:
+    told = await play(START, [LOST, STARTED], [refused(4012, 401)])
+    assert told.state is State.UNKNOWN
+    assert (told.launches, len(told.script.read)) == (1, 1)
+    assert str(told.error).startswith(
+        "StartDispatch(dispatch_id=7): unknown: the connection was reset; its state could"
+    )
+
+
+async def test_a_throttled_reading_of_state_waits_as_long_as_it_is_asked_to() -> None:
+    told = await play(START, [LOST], [THROTTLED, status("sending")])
+    assert told.state is State.DONE
+    (first, _), (second, _) = told.script.read
+    assert second - first >= 8
+
+
+async def test_what_was_seen_is_told() -> None:
+    told = await play(START, [LOST], [status("initiated")], timeout=20)
+    assert told.error is not None
+    assert told.error.summary == (
+        "the connection was reset; its state reads 'initiated', and the deadline left no time to ask again"
+    )
+    assert [(attempt.number, attempt.what, attempt.sent) for attempt in told.error.attempts] == [
+        (1, "the connection was reset", True)
+    ]
+    assert told.error.attempts[0].started == NOON
+    assert told.error.attempts[0].duration == 1
+
+
+async def test_a_stop_that_its_status_shows_is_done() -> None:
+    told = await play(STOP, [LOST], [status("stopped")])
+    assert (told.state, told.launches) == (State.DONE, 1)
+
+
+@pytest.mark.parametrize("word", ["initiated", "scheduled", "sending", "awaiting", "paused"])
+async def test_a_stop_is_repeated_where_its_status_denies_it(word: str) -> None:
+    told = await play(STOP, [LOST, STOPPED], [status(word)])
+    assert (told.state, told.launches) == (State.DONE, 2)
+    assert told.script.sent[1][0] > 60
+
+
+async def test_a_dispatch_in_transition_may_be_on_its_way_to_stopped() -> None:
+    told = await play(STOP, [LOST, STOPPED], [status("changing")], timeout=100)
+    assert (told.state, told.launches) == (State.UNKNOWN, 1)
+    assert (await play(STOP, [LOST], [status("changing"), status("stopped")])).state is State.DONE
+
+
+async def test_a_refusal_of_a_repeated_stop_is_settled() -> None:
+    seen: list[Reply] = [status("sending")]
+    told = await play(STOP, [LOST, refused(4031)], [*seen * 12, status("stopped")])
+    assert (told.state, told.launches) == (State.DONE, 2)
+
+
+async def test_a_dispatch_that_ended_by_itself_was_not_stopped() -> None:
+    told = await play(STOP, [LOST, refused(4031)], [status("done")])
+    assert isinstance(told.error, InappropriateStatusError)
+    assert told.launches == 2
+    assert told.elapsed < 10  # a last state does not change any more, so there is nothing to wait for
+    assert len(told.error.attempts) == 2
+
+
+async def test_a_refusal_of_a_repeat_that_state_cannot_explain_stays_unknown() -> None:
+    told = await play(STOP, [LOST, refused(4031)], [status("done"), refused(4030)])
+    assert told.state is State.UNKNOWN
+    assert "the connection was reset; its state reads 'done'; then no (code 4031, HTTP 403)" in str(told.error)
+
+
+async def test_a_refusal_of_a_first_attempt_is_final_and_asks_no_state() -> None:
+    told = await play(STOP, [refused(4031), STOPPED], [status("stopped")])
+    assert isinstance(told.error, InappropriateStatusError)
+    assert (told.launches, len(told.script.read)) == (1, 0)
+
+
+@pytest.mark.parametrize("command", [RUN, LAUNCH])
+async def test_a_launch_that_the_log_shows_is_done(command: Command[object, object]) -> None:
+    told = await play(command, [LOST], [log((0.2, "start"))])
+    assert repr(told.result) == "MailingAccepted(mailing_id=7, replayed=False, settled=True)"
+    assert told.launches == 1
+    body = json.loads(told.script.read[0][1].body or b"")
+    assert (body["id"], body["from_time"]) == (7, "2026-03-01T12:00:00.000Z")
+
+
+@pytest.mark.parametrize("entries", [[], [(-1.0, "start")], [(0.5, "end")], [(0.5, "")]])
+@pytest.mark.parametrize("command", [RUN, LAUNCH])
+async def test_a_launch_that_the_log_does_not_show_is_repeated_at_once_under_its_id(
+    command: Command[object, object], entries: list[tuple[float, str]]
+) -> None:
+    told = await play(command, [LOST, REPLAYED], [log(*entries)])
+    assert repr(told.result) == "MailingAccepted(mailing_id=7, replayed=True, settled=False)"
+    first, second = (request for _, request in told.script.sent)
+    assert first == second
+    assert first.headers["Request-ID"] == first.headers["X-Request-ID"]
+    assert told.elapsed < 5
+
+
+@pytest.mark.parametrize("command", [RUN, LAUNCH, ABORT, ActivateMailing(7, limit=3)])
+async def test_what_no_state_can_deny_is_never_repeated_without_deduplication(
+    command: Command[object, object],
+) -> None:
+    told = await play(command, [LOST, YES], [log() if command in {RUN, LAUNCH} else active(False)], deduplicates=False)
+    assert (told.state, told.launches) == (State.UNKNOWN, 1)
+
+
+async def test_without_deduplication_the_log_is_watched_for_as_long_as_it_may_lag() -> None:
+    told = await play(LAUNCH, [LOST, YES], [log()], deduplicates=False)
+    assert told.script.read[-1][0] >= 61
+    assert told.elapsed < 70
+    late: list[Reply] = [log()] * 5 + [log((0.1, "start"))]
+    assert (await play(LAUNCH, [LOST, YES], late, deduplicates=False)).state is State.DONE
+
+
+async def test_a_refusal_of_a_repeated_launch_is_believed_once_the_log_had_time_to_show_a_start() -> None:
+    told = await play(LAUNCH, [LOST, NO], [log()])
+    assert isinstance(told.error, RejectedError)
+    assert told.script.read[-1][0] >= 60
+    told = await play(LAUNCH, [LOST, NO], [log(), log(), log((0.1, "start"))])
+    assert told.state is State.DONE
+
+
+@pytest.mark.parametrize(
+    ("command", "flag", "state"),
+    [(ACTIVATE, True, State.DONE), (DEACTIVATE, False, State.DONE), (ABORT, False, State.UNKNOWN)],
+)
+async def test_activity_settles_what_it_can_show(command: Command[object, object], flag: bool, state: State) -> None:
+    told = await play(command, [LOST, YES], [active(flag)], deduplicates=False)
+    assert (told.state, told.launches) == (state, 1)
+
+
+@pytest.mark.parametrize(("command", "flag"), [(ACTIVATE, False), (DEACTIVATE, True), (ABORT, True)])
+async def test_activity_that_denies_a_call_allows_a_repeat_even_without_deduplication(
+    command: Command[object, object], flag: bool
+) -> None:
+    told = await play(command, [LOST, YES], [active(flag)], deduplicates=False)
+    assert (told.state, told.launches) == (State.DONE, 2)
+    assert told.script.sent[1][0] > 60
+
+
+async def test_what_was_not_sent_is_repeated() -> None:
+    told = await play(START, [UNSENT, UNSENT, STARTED])
+    assert (told.state, told.launches, len(told.script.read)) == (State.DONE, 3, 0)
+    assert [at for at, _ in told.script.sent] == [0, 1.25, 2.75]
+
+
+async def test_what_is_not_sent_five_times_is_not_sent() -> None:
+    told = await play(START, [UNSENT])
+    assert isinstance(told.error, NotSentError)
+    assert told.launches == 5
+    assert [attempt.number for attempt in told.error.attempts] == [1, 2, 3, 4, 5]
+
+
+async def test_not_sent_after_an_unclear_attempt_is_unknown() -> None:
+    told = await play(LAUNCH, [LOST, UNSENT], [log()])
+    assert isinstance(told.error, OutcomeUnknownError)
+    assert told.error.summary == "the connection was reset; its log shows no start; then no connection: refused"
+
+
+async def test_not_sent_after_a_throttled_attempt_is_throttled() -> None:
+    told = await play(START, [THROTTLED, UNSENT])
+    assert isinstance(told.error, ThrottledError)
+
+
+async def test_a_throttled_call_waits_as_long_as_it_is_asked_to() -> None:
+    told = await play(START, [THROTTLED, STARTED])
+    assert told.state is State.DONE
+    assert told.script.sent[1][0] >= 8
+
+
+async def test_a_throttled_repeat_of_an_unclear_call_stays_unknown() -> None:
+    told = await play(LAUNCH, [LOST, THROTTLED], [log()], timeout=20)
+    assert told.state is State.UNKNOWN
+
+
+async def test_a_retry_after_beyond_the_deadline_fails_at_once_and_says_when() -> None:
+    told = await play(START, [answer(429, None, Retry_After="4294967")], timeout=60)
+    assert isinstance(told.error, ThrottledError)
+    assert told.elapsed == 1
+    assert told.error.retry_after == 4294967
+    assert told.error.retry_at == NOON + timedelta(seconds=4294968)
+    assert "2026-04-20" in str(told.error)
+
+
+async def test_a_repeat_that_would_be_cut_short_is_not_begun() -> None:
+    assert (await play(START, [UNSENT], timeout=10)).launches == 5
+    told = await play(START, [UNSENT], timeout=9.5, takes=4)
+    assert told.launches == 2
+    assert told.elapsed == 8.25
+
+
+@pytest.mark.parametrize("timeout", [0.5, 5, 50, 100])
+async def test_no_request_is_given_more_time_than_the_call_has_left(timeout: float) -> None:
+    told = await play(START, [LOST], [BROKEN], timeout=timeout, takes=80)
+    assert told.elapsed <= timeout
+    assert told.script.timeouts[0] == min(70, timeout)
+    assert all(limit <= 15 for limit in told.script.timeouts[1:])
+
+
+async def test_a_policy_of_one_attempt_still_settles() -> None:
+    told = await play(START, [LOST, STARTED], [status("sending")], retry=RetryPolicy(attempts=1))
+    assert (told.state, told.launches) == (State.DONE, 1)
+    told = await play(START, [LOST, STARTED], [status("initiated")], retry=RetryPolicy(attempts=1))
+    assert (told.state, told.launches) == (State.UNKNOWN, 1)
+
+
+async def test_an_empty_budget_asks_and_repeats_nothing() -> None:
+    clock = Clock()
+    client = DirectClient("key", clock=clock)
+    script = Script(clock, [LOST], [BROKEN])
+    client._account.transport = script  # type: ignore[assignment]
+    while client._account.budget.spend():
+        pass
+    with pytest.raises(OutcomeUnknownError, match="its state was not read, and the retry budget allows no more"):
+        await client.start(7)
+    assert (len(script.sent), len(script.read)) == (1, 0)
+
+
+async def test_questions_that_are_answered_cost_the_budget_nothing() -> None:
+    clock = Clock()
+    client = DirectClient("key", clock=clock)
+    client._account.transport = Script(clock, [LOST], [status("initiated")])  # type: ignore[assignment]
+    before = client._account.budget.statistics().tokens
+    with pytest.raises(OutcomeUnknownError):
+        await client.start(7, retry=RetryPolicy(attempts=1))
+    assert client._account.budget.statistics().tokens >= before
+    assert client._account.budget.statistics().spent > 5
+    client._account.transport = Script(clock, [UNSENT, STARTED], [BROKEN])  # type: ignore[assignment]
+    before = client._account.budget.statistics().tokens
+    await client.start(7)
+    assert client._account.budget.statistics().tokens >= before
+
+
+async def cancelled(acts: list[Reply], reads: list[Reply], when: Callable[[Script], bool]) -> tuple[Script, object]:
+    clock = Clock()
+    client = DirectClient("key", clock=clock)
+    script = Script(clock, acts, reads)
+    client._account.transport = script  # type: ignore[assignment]
+    call = client.call(StartDispatch(7))
+    task = asyncio.create_task(call.run())
+    while not when(script):  # noqa: ASYNC110 - the script has no event to wait for
+        await asyncio.sleep(0)
+    task.cancel()
+    sent = len(script.sent)
+    with pytest.raises(asyncio.CancelledError) as caught:
+        await task
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert len(script.sent) == sent
+    known = call.abandoned()
+    assert str(known) in caught.value.__notes__
+    assert known.attempts == call.attempts
+    return script, known
+
+
+async def test_a_call_that_is_cancelled_in_a_wait_says_what_was_before() -> None:
+    _, known = await cancelled([UNSENT], [BROKEN], lambda script: len(script.sent) == 2)
+    assert isinstance(known, NotSentError)
+    _, known = await cancelled([THROTTLED], [BROKEN], lambda script: script.clock.time > 1)
+    assert isinstance(known, ThrottledError)
+    _, known = await cancelled([LOST], [status("initiated")], lambda script: len(script.read) == 3)
+    assert isinstance(known, OutcomeUnknownError)
+
+
+async def test_one_line_is_logged_for_every_retry_settling_and_outcome(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "dispatchkit")
+    await play(LAUNCH, [UNSENT, LOST, REPLAYED], [log()])
+    told = [(record.levelname, record.getMessage().partition(": ")[2]) for record in caplog.records]
+    assert told == [
+        ("INFO", "attempt 2 in 0.25 s (not_sent)"),
+        ("INFO", "settling: unseen, its log shows no start"),
+        ("INFO", "attempt 3 in 0.50 s (unknown)"),
+        ("INFO", "done after all"),
+    ]
+    record = caplog.records[0]
+    assert vars(record)["command"] == repr(LAUNCH)
+    assert (vars(record)["attempt"], vars(record)["outcome"], vars(record)["delay"]) == (1, "not_sent", 0.25)
+    assert len(vars(record)["request_id"]) == 36
+
+
+async def test_an_unknown_outcome_is_a_warning_and_a_plain_success_no_line(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "dispatchkit")
+    await play(START, [STARTED])
+    assert caplog.records == []
+    await play(START, [refused(4030)])
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    await play(START, [LOST], [refused(4030)])
+    assert caplog.records[-1].levelname == "WARNING"

@@ -1,0 +1,96 @@
+"""The commands that the fault tests perform, and how to prepare a provider and a client for each."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+import attrs
+
+from dispatchkit import (
+    ActivateMailing,
+    AltcraftClient,
+    DeactivateMailing,
+    DirectClient,
+    LaunchBroadcast,
+    RetryPolicy,
+    StartDispatch,
+    StopDispatch,
+    sync,
+)
+from dispatchkit.altcraft.commands import ReadStatus
+from dispatchkit.core.command import Command
+from dispatchkit.direct.commands import ReadDispatch
+from dispatchkit.sandbox import AltcraftProvider, Call, DirectProvider
+from dispatchkit.sandbox.altcraft import ALTCRAFT_TOKEN
+from dispatchkit.sandbox.direct import DIRECT_TOKEN
+from tests.faults.hostile import Provider
+
+TARGET = 10000000125
+
+QUICK = RetryPolicy(scale=0.001, throttled_scale=0.001, lag=0.03, cap=0.01)
+"""The default policy a thousand times faster."""
+
+AnyClient: TypeAlias = DirectClient | AltcraftClient
+BlockingClient: TypeAlias = sync.DirectClient | sync.AltcraftClient
+
+
+@attrs.frozen
+class Deed:
+    """One command, done to `TARGET`."""
+
+    name: str
+    command: Command[Any, Any]
+    action: str
+    """What the provider calls the act."""
+    state: str
+    """What shows it afterwards: "status" (both ways), "log" (a trace, whose absence proves nothing)."""
+    wire: str = "json"
+
+    @property
+    def direct(self) -> bool:
+        return isinstance(self.command, StartDispatch | StopDispatch)
+
+    @property
+    def identified(self) -> bool:
+        return not self.direct
+
+    @property
+    def reads(self) -> Command[Any, Any]:
+        """A harmless call to the same provider."""
+        return ReadDispatch(TARGET) if self.direct else ReadStatus(TARGET)
+
+    def provider(self, **settings: Any) -> Provider:
+        """A provider in which the command can be done, once."""
+        if not self.direct:
+            active = [] if self.action == "activate" or self.name.startswith("run_now") else [TARGET]
+            return AltcraftProvider([TARGET], active=active, **settings)
+        provider = DirectProvider([TARGET], **settings)
+        if self.action == "stop":
+            headers = {"Authorization": f"Basic {DIRECT_TOKEN}"}
+            provider.answer(Call("POST", f"/api/v1/dispatch/{TARGET}/start", {}, headers))
+        return provider
+
+    def acts(self, provider: Provider) -> int:
+        return sum(act.action == self.action and act.target == TARGET for act in provider.acts)
+
+    def client(self, url: str, **settings: Any) -> AnyClient:
+        if self.direct:
+            return DirectClient(DIRECT_TOKEN, base_url=url, **settings)
+        return AltcraftClient(url, ALTCRAFT_TOKEN, wire=self.wire, **settings)
+
+    def blocking(self, url: str, **settings: Any) -> BlockingClient:
+        if self.direct:
+            return sync.DirectClient(DIRECT_TOKEN, base_url=url, **settings)
+        return sync.AltcraftClient(url, ALTCRAFT_TOKEN, wire=self.wire, **settings)
+
+
+START = Deed("start", StartDispatch(TARGET), "start", "status")
+STOP = Deed("stop", StopDispatch(TARGET), "stop", "status")
+ACTIVATE = Deed("activate", ActivateMailing(TARGET), "activate", "status")
+RUN_NOW = Deed("run_now", ActivateMailing(TARGET, run_now=True), "launch", "log")
+LAUNCH = Deed("launch", LaunchBroadcast(TARGET, content={"field": "value"}), "launch", "log")
+DEACTIVATE = Deed("deactivate", DeactivateMailing(TARGET), "deactivate", "status")
+LAUNCH_XML = Deed("launch xml", LaunchBroadcast(TARGET, limit=300), "launch", "log", "xml")
+DEACTIVATE_XML = Deed("deactivate xml", DeactivateMailing(TARGET), "deactivate", "status", "xml")
+
+DEEDS = (START, STOP, ACTIVATE, RUN_NOW, LAUNCH, DEACTIVATE, LAUNCH_XML, DEACTIVATE_XML)

@@ -1,0 +1,150 @@
+"""Cancelled at any moment: it stops at once, sends nothing more, and knows whether anything had left."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import attrs
+import pytest
+
+from dispatchkit import DispatchkitError, State
+from dispatchkit.core.call import Call as PendingCall
+from dispatchkit.sandbox import Reply
+from tests.faults.catalogue import raw
+from tests.faults.deeds import LAUNCH, QUICK, START, Deed
+from tests.faults.hostile import Hostile, Stage, Strike
+
+
+async def lose(stage: Stage) -> None:
+    stage.act()
+
+
+async def drop(stage: Stage) -> None:
+    del stage
+
+
+async def throttle(stage: Stage) -> bool:
+    await stage.peer.send(raw("429 Too Many Requests", b"", "Retry-After: 0.005"))
+    return True
+
+
+async def hang(stage: Stage) -> None:
+    stage.act()
+    await stage.peer.hang()
+
+
+STRIKES = {"honest": [], "loses": [lose], "drops": [drop] * 9, "throttles": [throttle] * 9, "hangs": [hang]}
+
+
+@attrs.frozen
+class Ending:
+    cancelled: bool
+    outcome: State | None
+    """None if the call was over before it could be cancelled and had a result."""
+    saw: int
+    acts: int
+    call: PendingCall[object, object]
+    sent_later: int
+
+
+async def cancel(deed: Deed, kind: str, *, steps: int = 0, seconds: float = 0.0, warm: bool = False) -> Ending:
+    """Cancel a call after so many turns of the loop, or so much time."""
+    provider = deed.provider()
+    async with Hostile(provider) as server, deed.client(server.url, timeout=5.0, retry=QUICK) as client:
+        if warm:
+            await client.perform(deed.reads)
+        server.order(*map(Strike, STRIKES[kind]))
+        if kind == "drops":
+            server.dark = lambda call: Reply.of_web_server(503)
+        call = client.call(deed.command)
+        task = asyncio.ensure_future(call.run())
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        if seconds:
+            await asyncio.sleep(seconds)
+        task.cancel()
+        outcome: State | None = None
+        cancelled = False
+        try:
+            await task
+        except asyncio.CancelledError:
+            cancelled, outcome = True, call.abandoned().outcome
+        except DispatchkitError as error:
+            outcome = error.outcome
+        attempts = call.attempts
+        await asyncio.sleep(0.01)  # what had left arrives
+        seen = len(server.acting) + len(server.reading), server.bytes_seen, server.connections
+        await asyncio.sleep(0.05)  # longer than any pause of the policy
+        later = len(server.acting) + len(server.reading), server.bytes_seen, server.connections
+        assert call.attempts == attempts
+        return Ending(cancelled, outcome, server.bytes_seen, deed.acts(provider), call, sum(later) - sum(seen))
+
+
+def judge(ending: Ending, where: str, *, answered: bool) -> None:
+    """``answered``: attempts before the last may have got an answer that said that nothing was done."""
+    assert ending.acts <= 1, where
+    assert ending.sent_later == 0, where
+    if not ending.cancelled:
+        return
+    if ending.outcome is not State.UNKNOWN:
+        assert ending.acts == 0, where
+    if ending.outcome is State.NOT_SENT:
+        assert not ending.saw, where
+    if not answered:
+        assert (ending.outcome is State.UNKNOWN) == bool(ending.saw), where
+    if ending.saw:
+        assert ending.call.attempts, where
+
+
+@pytest.mark.parametrize("kind", STRIKES)
+@pytest.mark.parametrize("deed", [START, LAUNCH], ids=lambda deed: deed.name)
+async def test_a_call_cancelled_after_any_turn_of_the_loop_stops_and_tells_the_truth(deed: Deed, kind: str) -> None:
+    before = asyncio.all_tasks()
+
+    endings = await asyncio.gather(
+        *(cancel(deed, kind, steps=steps, warm=steps % 2 == 0) for steps in range(61)),
+        *(cancel(deed, kind, steps=steps) for steps in range(61)),
+    )
+
+    for number, ending in enumerate(endings):
+        judge(ending, f"{kind}, {number % 61} turns, warm {number < 61}", answered=kind == "throttles")
+    outcomes = Counter(ending.outcome for ending in endings if ending.cancelled)
+    assert outcomes[State.NOT_SENT] > 0
+    assert outcomes[State.UNKNOWN] > 0 or kind == "throttles"
+    assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("kind", ["loses", "drops", "throttles", "hangs"])
+@pytest.mark.parametrize("deed", [START, LAUNCH], ids=lambda deed: deed.name)
+async def test_a_call_cancelled_at_any_moment_of_its_recovery_stops_and_tells_the_truth(deed: Deed, kind: str) -> None:
+    endings = await asyncio.gather(*(cancel(deed, kind, seconds=moment / 1000) for moment in range(1, 90, 2)))
+
+    for number, ending in enumerate(endings):
+        judge(ending, f"{kind}, {number * 2 + 1} ms", answered=kind == "throttles")
+
+
+async def test_the_cancellation_says_what_is_known() -> None:
+    async with Hostile(START.provider()) as server, START.client(server.url) as client:
+        server.order(Strike(hang))
+        task = asyncio.ensure_future(client.perform(START.command))
+        await asyncio.sleep(0.05)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError) as caught:
+            await task
+
+    notes = "\n".join(caught.value.__notes__)
+    assert "unknown" in notes
+    assert str(START.command) in notes
+
+
+@pytest.mark.parametrize("deed", [START, LAUNCH], ids=lambda deed: deed.name)
+async def test_a_deadline_of_the_callers_own_is_a_cancellation(deed: Deed) -> None:
+    async with Hostile(deed.provider()) as server, deed.client(server.url) as client:
+        server.order(Strike(hang))
+        call = client.call(deed.command)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await call.run()
+
+    assert call.abandoned().outcome is State.UNKNOWN

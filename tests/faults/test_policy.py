@@ -1,0 +1,295 @@
+"""When a call is repeated, with what, and what it says afterwards: the default policy, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+
+from dispatchkit import (
+    DispatchkitError,
+    InappropriateStatusError,
+    NotSentError,
+    OutcomeUnknownError,
+    RetryPolicy,
+    State,
+    ThrottledError,
+)
+from dispatchkit.core.retry import DEFAULT_RETRY
+from dispatchkit.sandbox import Call, DirectProvider, Reply
+from tests.faults.catalogue import raw
+from tests.faults.deeds import ACTIVATE, DEACTIVATE, DEEDS, LAUNCH, RUN_NOW, START, STOP, AnyClient, Deed
+from tests.faults.hostile import READS, Hostile, Stage, Strike
+from tests.faults.simulated import VirtualClock
+
+ALTCRAFT = [deed for deed in DEEDS if deed.identified]
+
+
+class Scene:
+    """A server and a client that share a virtual clock, and when each request came."""
+
+    def __init__(self, server: Hostile, client: AnyClient, clock: VirtualClock) -> None:
+        self.server = server
+        self.client = client
+        self.clock = clock
+        self.acting_at: list[float] = []
+        self.reading_at: list[float] = []
+        server.on_request = self._note
+
+    def _note(self, call: Call) -> None:
+        (self.reading_at if call.path in READS else self.acting_at).append(self.clock.time)
+
+
+@asynccontextmanager
+async def scene(
+    deed: Deed, *strikes: Strike, provider: dict[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[Scene]:
+    clock = VirtualClock(random.Random(1))
+    played = deed.provider(clock=clock.timestamp, **(provider or {}))
+    async with Hostile(played) as server, deed.client(server.url, clock=clock, **settings) as client:
+        server.order(*strikes)
+        yield Scene(server, client, clock)
+
+
+def loses(*, acts: bool) -> Strike:
+    async def play(stage: Stage) -> None:
+        if acts:
+            stage.act()
+
+    return Strike(play)
+
+
+def says(data: bytes) -> Strike:
+    async def play(stage: Stage) -> bool:
+        await stage.peer.send(data)
+        return True
+
+    return Strike(play)
+
+
+def throttles(*headers: str) -> Strike:
+    return says(raw("429 Too Many Requests", b"", *headers))
+
+
+@pytest.mark.parametrize("deed", ALTCRAFT, ids=lambda deed: deed.name)
+async def test_a_repeat_carries_the_same_bytes_and_the_same_id(deed: Deed) -> None:
+    async with scene(deed, loses(acts=False), throttles(), loses(acts=False)) as play:
+        await play.client.perform(deed.command)
+
+    first, *others = play.server.acting
+    assert len(others) == 3
+    for other in others:
+        assert (other.path, list(other.headers.items()), other.body) == (
+            first.path,
+            list(first.headers.items()),
+            first.body,
+        )
+    assert first.headers["Request-ID"] == first.headers["X-Request-ID"]
+
+
+@pytest.mark.parametrize("deed", ALTCRAFT, ids=lambda deed: deed.name)
+async def test_two_calls_never_share_an_id(deed: Deed) -> None:
+    async with scene(deed) as play:
+        await play.client.perform(deed.command)
+        await play.client.perform(deed.command)
+
+    assert len({call.headers["Request-ID"] for call in play.server.acting}) == 2
+
+
+@pytest.mark.parametrize("deed", [START, STOP], ids=lambda deed: deed.name)
+async def test_a_denial_is_not_believed_before_the_lag_is_over(deed: Deed) -> None:
+    async with scene(deed, loses(acts=False), provider={"sending": 900.0}) as play:
+        await play.client.perform(deed.command)
+
+    first, second = play.acting_at
+    assert second - first >= DEFAULT_RETRY.lag
+    assert deed.acts(play.server.provider) == 1
+
+
+@pytest.mark.parametrize("deed", [START, STOP], ids=lambda deed: deed.name)
+async def test_without_time_to_outwait_the_lag_the_outcome_is_unknown(deed: Deed) -> None:
+    async with scene(deed, loses(acts=False), provider={"sending": 900.0}, timeout=50.0) as play:
+        with pytest.raises(OutcomeUnknownError):
+            await play.client.perform(deed.command)
+
+    assert len(play.acting_at) == 1
+    assert play.clock.time <= 50.0
+
+
+@pytest.mark.parametrize("deed", [START, STOP], ids=lambda deed: deed.name)
+@pytest.mark.parametrize("lag", [0.0, 1.0, 30.0, 59.0])
+async def test_a_state_that_lags_is_waited_for_and_nothing_is_repeated(deed: Deed, lag: float) -> None:
+    async with scene(deed, loses(acts=True), provider={"read_lag": lag, "sending": 900.0}) as play:
+        result = await play.client.perform(deed.command)
+
+    assert len(play.acting_at) == 1
+    assert deed.acts(play.server.provider) == 1
+    assert play.clock.time >= lag
+    if deed is START:
+        assert result.settled
+
+
+@pytest.mark.parametrize("deed", [LAUNCH, RUN_NOW], ids=lambda deed: deed.name)
+@pytest.mark.parametrize("acts", [True, False])
+async def test_without_deduplication_a_launch_is_never_repeated(deed: Deed, acts: bool) -> None:
+    provider = {"deduplicates": False, "read_lag": 1000.0}
+    async with scene(deed, loses(acts=acts), provider=provider, deduplicates=False) as play:
+        with pytest.raises(OutcomeUnknownError):
+            await play.client.perform(deed.command)
+
+    assert len(play.acting_at) == 1
+    assert play.clock.time <= 240.0
+
+
+async def test_a_refused_repeat_of_a_stop_that_was_stopped_meanwhile_is_done() -> None:
+    async def late(stage: Stage) -> bool:
+        stage.act()  # the first request, which was held up, is carried out just before the second
+        refusal = stage.act()
+        assert refusal.status == 403
+        await stage.peer.send(refusal.raw())
+        return True
+
+    async with scene(STOP, loses(acts=False), Strike(late), provider={"sending": 900.0}) as play:
+        await play.client.perform(STOP.command)
+
+    assert len(play.acting_at) == 2
+    assert STOP.acts(play.server.provider) == 1
+
+
+async def test_a_refused_repeat_of_a_stop_that_is_done_is_rejected() -> None:
+    async def finished(stage: Stage) -> bool:
+        provider = stage.server.provider
+        assert isinstance(provider, DirectProvider)
+        provider.sending = provider.awaiting = 0.0
+        await stage.peer.send(stage.act().raw())
+        return True
+
+    async with scene(STOP, loses(acts=False), Strike(finished), provider={"sending": 900.0}) as play:
+        with pytest.raises(InappropriateStatusError) as caught:
+            await play.client.perform(STOP.command)
+
+    assert caught.value.code == 4031
+    assert len(play.acting_at) == 2
+    assert STOP.acts(play.server.provider) == 0
+
+
+async def test_a_stop_lost_on_a_dispatch_that_finished_is_rejected_or_unknown_and_never_done() -> None:
+    async with scene(STOP, loses(acts=False), provider={"sending": 0.0, "awaiting": 0.5}) as play:
+        with pytest.raises(DispatchkitError) as caught:
+            await play.client.perform(STOP.command)
+
+    assert caught.value.outcome in {State.REJECTED, State.UNKNOWN}
+    assert STOP.acts(play.server.provider) == 0
+
+
+@pytest.mark.parametrize("deed", [START, ACTIVATE, RUN_NOW, LAUNCH, DEACTIVATE], ids=lambda deed: deed.name)
+async def test_a_result_says_whether_it_was_settled(deed: Deed) -> None:
+    async with scene(deed) as play:
+        plain = await play.client.perform(deed.command)
+    async with scene(deed, loses(acts=True)) as play:
+        settled = await play.client.perform(deed.command)
+
+    assert (plain.settled, settled.settled) == (False, True)
+
+
+@pytest.mark.parametrize("deed", [ACTIVATE, RUN_NOW, LAUNCH, DEACTIVATE], ids=lambda deed: deed.name)
+@pytest.mark.parametrize("generation", ["newer", "older"])
+async def test_a_result_says_whether_it_was_replayed(deed: Deed, generation: str) -> None:
+    async with scene(deed, loses(acts=True), provider={"replay_generation": generation}) as play:
+        play.server.dark = lambda call: Reply.of_web_server(503)
+        replayed = await play.client.perform(deed.command)
+    async with scene(deed, provider={"replay_generation": generation}) as play:
+        plain = await play.client.perform(deed.command)
+
+    assert (replayed.replayed, replayed.settled) == (True, False)
+    assert (plain.replayed, plain.settled) == (False, False)
+
+
+@pytest.mark.parametrize("deed", [START, LAUNCH], ids=lambda deed: deed.name)
+@pytest.mark.parametrize("wait", [0.25, 7.0, 30.0, 120.0])
+async def test_a_retry_after_is_never_cut_short(deed: Deed, wait: float) -> None:
+    async with scene(deed, throttles(f"Retry-After: {wait}")) as play:
+        await play.client.perform(deed.command)
+
+    first, second = play.acting_at
+    assert second - first >= wait
+    assert deed.acts(play.server.provider) == 1
+
+
+@pytest.mark.parametrize("skew", [-3600, 0, 3600])
+async def test_a_date_counts_from_the_answers_own(skew: int) -> None:
+    async with scene(START) as play:
+        theirs = play.clock.now() + timedelta(seconds=skew)
+        until = theirs + timedelta(seconds=20)
+        play.server.order(throttles(f"Date: {format_datetime(theirs)}", f"Retry-After: {format_datetime(until)}"))
+        await play.client.perform(START.command)
+
+    first, second = play.acting_at
+    assert second - first >= 20
+
+
+@pytest.mark.parametrize("text", ["240", "86400", "4294967", "9" * 400, "inf", "Fri, 31 Dec 9999 23:59:59 GMT"])
+async def test_a_retry_after_beyond_the_deadline_is_told_at_once(text: str) -> None:
+    async with scene(START, throttles(f"Retry-After: {text}")) as play:
+        with pytest.raises(ThrottledError) as caught:
+            await play.client.perform(START.command)
+
+    assert play.clock.time == 0
+    assert len(play.acting_at) == 1
+    assert caught.value.retry_at is not None
+    assert caught.value.retry_after is not None
+    assert caught.value.retry_at >= play.clock.now() + timedelta(seconds=240)
+
+
+@pytest.mark.parametrize("deed", [START, LAUNCH], ids=lambda deed: deed.name)
+async def test_a_call_makes_no_more_attempts_than_its_policy_says(deed: Deed) -> None:
+    for attempts in (1, 2, DEFAULT_RETRY.attempts):
+        for strike in (throttles(), loses(acts=False)):
+            retry = RetryPolicy(attempts=attempts)
+            async with scene(deed, retry=retry, timeout=5000.0) as play:
+                play.server.forever = strike
+                with pytest.raises(DispatchkitError) as caught:
+                    await play.client.perform(deed.command)
+            assert len(play.acting_at) == len(caught.value.attempts) == attempts
+
+
+async def test_what_the_policy_leaves_out_is_not_repeated() -> None:
+    for strike in (throttles(), loses(acts=False)):
+        async with scene(LAUNCH, strike, retry=RetryPolicy(on=frozenset({"not_sent"}))) as play:
+            with pytest.raises(DispatchkitError):
+                await play.client.perform(LAUNCH.command)
+        assert len(play.acting_at) == 1
+
+
+@pytest.mark.parametrize("deed", [START, STOP, LAUNCH, ACTIVATE], ids=lambda deed: deed.name)
+async def test_a_dead_provider_is_asked_little_more_than_once_a_call(deed: Deed) -> None:
+    async with scene(deed) as play:
+        play.server.hangs_up = True
+        outcomes = set()
+        for _ in range(40):
+            calls = (play.client.perform(deed.command) for _ in range(25))
+            results = await asyncio.gather(*calls, return_exceptions=True)
+            outcomes |= {type(result) for result in results}
+
+    assert outcomes == {OutcomeUnknownError}
+    assert play.server.connections <= 1100
+    assert play.server.connections >= 1000
+
+
+async def test_a_closed_port_is_knocked_at_little_more_than_once_a_call() -> None:
+    clock = VirtualClock(random.Random(1))
+    async with Hostile(START.provider()) as server:
+        url = server.url
+    attempts = 0
+    async with START.client(url, clock=clock) as client:
+        for _ in range(1000):
+            with pytest.raises(NotSentError) as caught:
+                await client.perform(START.command)
+            attempts += len(caught.value.attempts)
+    assert 1000 <= attempts <= 1100

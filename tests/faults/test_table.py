@@ -1,0 +1,61 @@
+"""Every fault times every command: acts at most once, tells the truth, and is back in time.
+
+The whole table takes a minute (``python -m tests.faults.table``). Here every fault meets several of the commands, and
+the two loops play other cells of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.faults.hostile import Recorder, share
+from tests.faults.table import Cell, Mode, Row, cells, play_all
+
+SLACK = 0.5
+"""Seconds that a busy machine may add to each call: sixteen of them run at once here. test_deadline is stricter."""
+
+
+@pytest.fixture
+async def elsewhere() -> AsyncIterator[Recorder]:
+    async with Recorder() as recorder:
+        yield recorder
+
+
+def wrong(rows: list[Row]) -> list[str]:
+    return [f"{row.cell}: {row}: {'; '.join(found)}" for row in rows if (found := list(row.faults(slack=SLACK)))]
+
+
+def every(cells: list[Cell], nth: int) -> list[Cell]:
+    """Every nth cell, beginning elsewhere on every loop, so that two loops cover more than one."""
+    return cells[share(nth) :: nth]
+
+
+async def test_every_fault_of_every_first_attempt_ends_in_the_right_outcome(elsewhere: Recorder) -> None:
+    chosen = every(list(cells(elsewhere.url, modes=["once"])), 5)
+
+    rows = await play_all(chosen, elsewhere)
+
+    assert len(rows) > 400
+    assert wrong(rows) == []
+    assert elsewhere.received == b""
+
+
+@pytest.mark.parametrize("mode", ["always", "dark", "alone"])
+async def test_faults_that_go_on_a_dark_provider_and_one_without_deduplication(elsewhere: Recorder, mode: Mode) -> None:
+    chosen = every(list(cells(elsewhere.url, modes=[mode])), 11)
+
+    rows = await play_all(chosen, elsewhere)
+
+    assert len(rows) > 100
+    assert wrong(rows) == []
+
+
+async def test_blocking_calls_end_in_the_same_outcomes(elsewhere: Recorder) -> None:
+    chosen = every(list(cells(elsewhere.url, modes=["once"], blocking=True)), 13)
+
+    rows = await play_all(chosen, elsewhere, together=8)
+
+    assert len(rows) > 100
+    assert wrong(rows) == []
