@@ -19,6 +19,7 @@ from dispatchkit.altcraft.codec import WireForm
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.command import Command
+from dispatchkit.core.pace import Pace
 from dispatchkit.core.portal import Lease
 from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.run import Run
@@ -104,6 +105,7 @@ class DirectClient(_Face[AsyncDirectClient]):
         timeout: float = TIMEOUT,
         attempt_timeout: float = ATTEMPT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
+        pace: Pace | None = None,
         clock: Clock = SYSTEM,
         insecure: bool = False,
         proxy: str | None = None,
@@ -116,6 +118,7 @@ class DirectClient(_Face[AsyncDirectClient]):
                 timeout=timeout,
                 attempt_timeout=attempt_timeout,
                 retry=retry,
+                pace=pace,
                 clock=clock,
                 insecure=insecure,
                 proxy=proxy,
@@ -149,6 +152,7 @@ class AltcraftClient(_Face[AsyncAltcraftClient]):
         body_limit: int = 10_000_000,
         attachment_limit: int = 100_000_000,
         retry: RetryPolicy = DEFAULT_RETRY,
+        pace: Pace | None = None,
         clock: Clock = SYSTEM,
         insecure: bool = False,
         proxy: str | None = None,
@@ -165,6 +169,7 @@ class AltcraftClient(_Face[AsyncAltcraftClient]):
                 body_limit=body_limit,
                 attachment_limit=attachment_limit,
                 retry=retry,
+                pace=pace,
                 clock=clock,
                 insecure=insecure,
                 proxy=proxy,
@@ -189,12 +194,16 @@ class FanOut(Generic[W, R]):
     Args:
         client: Whose commands they are.
         commands: What to do; taken one by one, as workers become free, on the loop thread: it should not block.
-        concurrency: How many are in flight at most.
-        timeout: Seconds for each call; None takes the client's.
+        concurrency: How many workers there are. The account's `Pace` may allow fewer to be in flight.
+        timeout: Seconds for each call, from its first attempt on; None takes the client's.
+        expected: How many commands there must be. A list of another length is refused before the first launch.
+        max_launches: How many commands may be begun at most.
+        stop_after_failures: Stop the run after so many outcomes that are not done.
+        grace: Seconds for which a stopped run waits for what is in flight.
 
     Raises:
-        ValueError: ``concurrency`` is less than 1, or ``timeout`` is not positive.
-        TypeError: ``concurrency`` is not an integer, or ``timeout`` not a number.
+        ValueError: A setting is out of range, or there are not as many commands as ``expected``.
+        TypeError: A setting is of another type.
     """
 
     def __init__(
@@ -204,9 +213,22 @@ class FanOut(Generic[W, R]):
         *,
         concurrency: int = 64,
         timeout: float | None = None,
+        expected: int | None = None,
+        max_launches: int | None = None,
+        stop_after_failures: int | None = None,
+        grace: float = 30.0,
     ) -> None:
         self._client = client
-        self._twin = AsyncFanOut(client.twin, commands, concurrency=concurrency, timeout=timeout)
+        self._twin = AsyncFanOut(
+            client.twin,
+            commands,
+            concurrency=concurrency,
+            timeout=timeout,
+            expected=expected,
+            max_launches=max_launches,
+            stop_after_failures=stop_after_failures,
+            grace=grace,
+        )
         lease = client._lease  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self._run: Run[Outcome[R], Report] = Run(lease, self._twin)
 

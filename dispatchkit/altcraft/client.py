@@ -18,6 +18,7 @@ from dispatchkit.altcraft.models import Attachment, Audience, MailingAccepted
 from dispatchkit.core.check import JsonValue
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.pace import Pace
 from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.secret import Secret, Token
 
@@ -42,6 +43,7 @@ class AltcraftClient(Client[AltcraftWire]):
         body_limit: The most bytes a body without files may have, default 10 MB as on the platform.
         attachment_limit: The most bytes a body with files may have, default 100 MB as on the platform.
         retry: When and how a call is repeated; see `RetryPolicy`.
+        pace: How fast the account may be used, by all its clients in this process; see `Pace`. None leaves it as it is.
         clock: Time and chance; for tests that wait for nothing.
         insecure: Allow plain http to a host that is not this machine. It shows the token to everyone on the way.
         proxy: URL of an HTTP proxy.
@@ -68,6 +70,7 @@ class AltcraftClient(Client[AltcraftWire]):
         body_limit: int = 10_000_000,
         attachment_limit: int = 100_000_000,
         retry: RetryPolicy = DEFAULT_RETRY,
+        pace: Pace | None = None,
         clock: Clock = SYSTEM,
         insecure: bool = False,
         proxy: str | None = None,
@@ -82,9 +85,11 @@ class AltcraftClient(Client[AltcraftWire]):
         super().__init__(
             base_url,
             AltcraftWire(secret, codec(wire), body_limit, attachment_limit, deduplicates),
+            secret,
             timeout=timeout,
             attempt_timeout=attempt_timeout,
             retry=retry,
+            pace=pace,
             clock=clock,
             insecure=insecure,
             proxy=proxy,

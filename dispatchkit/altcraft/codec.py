@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Literal, Protocol
 from xml.sax.saxutils import escape
 
@@ -55,6 +56,7 @@ class Codec(Protocol):
         ...
 
 
+@cache  # it holds nothing but a converter, which is costly to make
 def codec(form: WireForm) -> Codec:
     """The codec of a wire form.
 

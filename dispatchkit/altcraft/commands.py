@@ -15,7 +15,17 @@ import attrs
 from dispatchkit.altcraft.codec import Codec
 from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
 from dispatchkit.core.check import JsonValue, flag, json_object, non_negative, positive_id
-from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, UnreadableAnswerError, Verdict, ask
+from dispatchkit.core.command import (
+    USER_AGENT,
+    Answer,
+    Command,
+    Probe,
+    Request,
+    Settlement,
+    UnreadableAnswerError,
+    Verdict,
+    ask,
+)
 from dispatchkit.core.decode import structure
 from dispatchkit.core.secret import Secret
 from dispatchkit.errors import (
@@ -84,7 +94,7 @@ class AltcraftWire:
         )
 
     def _headers(self, request_id: str | None) -> dict[str, str]:
-        headers = {"Content-Type": self.codec.content_type, "Accept": self.codec.content_type}
+        headers = {"Content-Type": self.codec.content_type, "Accept": self.codec.content_type, "User-Agent": USER_AGENT}
         if request_id is not None:
             # Newer platforms read the first, older ones the second.
             headers |= {"Request-ID": request_id, "X-Request-ID": request_id}

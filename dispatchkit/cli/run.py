@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from dispatchkit.errors import AuthenticationError, OutcomeUnknownError, State
-from dispatchkit.fanout import FanOut, Outcome
+from dispatchkit.errors import AuthenticationError
+from dispatchkit.fanout import FanOut
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -25,31 +25,17 @@ T = TypeVar("T")
 W = TypeVar("W")
 
 
-class _Taken(Generic[W, R]):
-    """The commands, kept from the moment they are taken until their outcome is there."""
-
-    def __init__(self, commands: Iterable[Command[W, R]]) -> None:
-        self._commands = commands
-        self.open: dict[int, Command[W, R]] = {}
-
-    def __iter__(self) -> Iterator[Command[W, R]]:
-        for index, command in enumerate(self._commands):
-            self.open[index] = command
-            yield command
-
-
 async def drive(client: Client[W], commands: Iterable[Command[W, R]], show: Show, *, concurrency: int) -> bool:
     """Perform the commands and show each outcome as it comes.
 
     The first Ctrl-C (or SIGTERM) starts nothing new and awaits what is in flight; the second gives that up, and it is
-    reported as unknown. Nothing new is started either once the token was refused, since every other command would be
-    refused as well, or once the outcomes can no longer be written.
+    reported for what is known of it. Nothing new is started either once the token was refused, since every other
+    command would be refused as well, or once the outcomes can no longer be written.
 
     Returns:
         Whether it was interrupted.
     """
-    taken = _Taken(commands)
-    run = FanOut(client, taken, concurrency=concurrency)
+    run = FanOut(client, commands, concurrency=concurrency)
     interrupted = stopped = False
     giving_up: asyncio.Task[None] | None = None
 
@@ -58,26 +44,21 @@ async def drive(client: Client[W], commands: Iterable[Command[W, R]], show: Show
         if not interrupted:
             interrupted = True
             run.stop()
-            flying = min(len(taken.open), concurrency)  # others are through, and only wait to be shown
-            show.note(f"Interrupted: nothing new is started, {flying} in flight. Ctrl-C again gives them up.")
+            show.note(f"Interrupted: nothing new is started, {run.in_flight} in flight. Ctrl-C again gives them up.")
         elif giving_up is None:
             giving_up = asyncio.create_task(run.close())
 
     with on_interrupt(press):
-        async for outcome in run:
-            del taken.open[outcome.index]
-            reason = "" if show.outcome(outcome) else "The outcomes can no longer be written"
-            if isinstance(outcome.error, AuthenticationError):
-                reason = "The token was refused"
-            if reason and not stopped:
-                stopped = True
-                run.stop()
-                show.note(f"{reason}: nothing new is started.")
+        try:
+            async for outcome in run:
+                if not show.outcome(outcome) and not stopped:
+                    stopped = True
+                    run.stop()
+                    show.note("The outcomes can no longer be written: nothing new is started.")
+        except AuthenticationError:
+            show.note("The token was refused: nothing new is started.")
         if giving_up is not None:
             await giving_up
-            for index, command in taken.open.items():
-                lost = OutcomeUnknownError("given up while it was in flight", command=command)
-                show.outcome(Outcome(index, command, State.UNKNOWN, None, lost, ()))
     return interrupted
 
 

@@ -26,7 +26,8 @@ import attrs
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, Verdict
 from dispatchkit.core.judge import judge
-from dispatchkit.core.retry import RetryBudget, RetryPolicy, Step, retrying
+from dispatchkit.core.pace import Pacer
+from dispatchkit.core.retry import Reason, RetryBudget, RetryPolicy, Step, retrying
 from dispatchkit.core.transport import Failure, Transport, Witness
 from dispatchkit.errors import (
     Attempt,
@@ -60,7 +61,10 @@ class Account(Generic[W]):
     transport: Transport
     clock: Clock
     budget: RetryBudget
+    pacer: Pacer
     attempt_timeout: float
+    closed: bool = False
+    """Set when the client is closed: nothing starts any more, and no state is read."""
 
 
 class Call(Generic[W, R]):
@@ -72,6 +76,7 @@ class Call(Generic[W, R]):
 
     __slots__ = (
         "_account",
+        "_crowded_out",
         "_deadline",
         "_policy",
         "_throttled",
@@ -80,8 +85,10 @@ class Call(Generic[W, R]):
         "_unclear_at",
         "attempts",
         "command",
+        "halted",
         "request",
         "request_id",
+        "waiting",
     )
 
     def __init__(self, command: Command[W, R], account: Account[W], *, timeout: float, policy: RetryPolicy) -> None:
@@ -90,20 +97,31 @@ class Call(Generic[W, R]):
         # Built once: every attempt sends the same bytes under the same headers.
         self.request = _request(command, account.wire, self.request_id)
         self.attempts: tuple[Attempt, ...] = ()
+        self.halted = False
+        """Set it, and no further attempt starts."""
+        self.waiting = False
+        """Whether nothing of the call is in flight: it waits for leave to start an attempt, or to repeat one."""
         self._account = account
         self._timeout = timeout
         self._policy = policy
+        self._crowded_out = False
         self._deadline = 0.0
         self._unclear: OutcomeUnknownError | None = None
         self._unclear_at = 0.0
         self._throttled: ThrottledError | None = None
 
-    async def run(self) -> R:
-        """Perform the command. See `Client.perform`."""
+    async def run(self, *, admitted: bool = False) -> R:
+        """Perform the command. See `Client.perform`.
+
+        Args:
+            admitted: The account's pacer has been asked already (`Pacer.admit`), for the first attempt.
+        """
+        if self._account.closed:
+            raise RuntimeError("the client of this call is closed: make a new one")
         self._deadline = self._account.clock.monotonic() + self._timeout
         self._account.budget.earn()
         try:
-            verdict = await self._attempt()
+            verdict = await self._attempt(admitted=admitted)
             if not isinstance(verdict, DispatchkitError):
                 return verdict
             step = await self._recover(verdict)
@@ -128,23 +146,41 @@ class Call(Generic[W, R]):
         error = unclear or self._throttled or NotSentError("it was cancelled before the request left")
         return error.of(self.command, self.attempts, self.request_id)
 
-    async def _attempt(self) -> R | DispatchkitError:
+    async def _attempt(self, *, admitted: bool = False) -> R | DispatchkitError:
         account, clock = self._account, self._account.clock
+        if not (admitted or account.pacer.enter() or await self._admit()):
+            self._crowded_out = True
+            return NotSentError("the pace of the account left no time for it before the deadline")
         began, started, witness = clock.now(), clock.monotonic(), Witness()
         try:
             reply = await account.transport.send(
                 self.request, witness, timeout=min(account.attempt_timeout, self._deadline - started)
             )
-        except asyncio.CancelledError:
-            self._record(began, started, _CANCELLED, sent=witness.sent)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                self._record(began, started, _CANCELLED, sent=witness.sent)
+            account.pacer.release(answered=None, took=0.0)
             raise
         sent, what = (reply.sent, reply.what) if isinstance(reply, Failure) else (True, f"HTTP {reply.status}")
-        self._record(began, started, what, sent=sent)
-        return judge(self.command, reply, account.wire, clock.now())
+        took = self._record(began, started, what, sent=sent)
+        verdict = judge(self.command, reply, account.wire, clock)
+        if isinstance(verdict, ThrottledError):
+            wait = self._policy.throttled_scale if verdict.retry_after is None else verdict.retry_after
+            account.pacer.release(answered=True, took=took, throttled=True, pause=wait)
+        else:
+            account.pacer.release(answered=not isinstance(verdict, NotSentError | OutcomeUnknownError), took=took)
+        return verdict
 
-    def _record(self, began: datetime, started: float, what: str, *, sent: bool) -> None:
+    async def _admit(self) -> bool:
+        self.waiting = True
+        admitted = await self._account.pacer.admit(until=self._deadline)
+        self.waiting = False
+        return admitted
+
+    def _record(self, began: datetime, started: float, what: str, *, sent: bool) -> float:
         duration = self._account.clock.monotonic() - started
         self.attempts += (Attempt(len(self.attempts) + 1, began, duration, what, sent),)
+        return duration
 
     async def _recover(self, error: DispatchkitError) -> Step[R]:
         first = await self._resolve(error)
@@ -156,16 +192,26 @@ class Call(Generic[W, R]):
             policy=self._policy,
             budget=self._account.budget,
             clock=self._account.clock,
-            latest_start=self._latest_start,
-            before_sleep=self._log_retry,
+            may_start=self._may_start,
+            before_sleep=self._before_wait,
         )
 
+    def _may_start(self, delay: float) -> bool:
+        return not self._over and self._in_time(delay)
+
     @property
-    def _latest_start(self) -> float:
-        # An attempt that the deadline would cut short turns a clear outcome into an unclear one.
-        return self._deadline - min(1.0, self._timeout / 10)
+    def _over(self) -> bool:
+        return self.halted or self._account.closed
+
+    def _in_time(self, delay: float) -> bool:
+        """Whether there is time for a request after so many seconds.
+
+        An attempt that the deadline cuts short turns a clear outcome into an unclear one.
+        """
+        return self._account.clock.monotonic() + delay <= self._deadline - min(1.0, self._timeout / 10)
 
     async def _again(self) -> Step[R]:
+        self.waiting = False
         verdict = await self._attempt()
         if not isinstance(verdict, DispatchkitError):
             self._account.budget.refund()
@@ -181,7 +227,8 @@ class Call(Generic[W, R]):
             self._unclear_at = self._account.clock.monotonic()
             return await self._settle(error)
         if isinstance(error, NotSentError):
-            return Step(error=self._with_doubt(self._throttled or error), again="not_sent")
+            again: Reason | None = None if self._crowded_out else "not_sent"
+            return Step(error=self._with_doubt(self._throttled or error), again=again)
         if isinstance(error, ThrottledError):
             self._throttled = error  # from now on, bytes of the call have left
             return Step(error=self._with_doubt(error), again="throttled", after=error.retry_after or 0.0)
@@ -223,6 +270,8 @@ class Call(Generic[W, R]):
         looks = 0
         settlement: Settlement[R] = Settlement(Verdict.UNDECIDED, "its state was not read")
         while account.budget.spend():
+            if self._over:
+                return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and it was told to stop")
             asked = clock.monotonic()
             settlement, after = await self._look(probe)
             looks += 1
@@ -233,9 +282,11 @@ class Call(Generic[W, R]):
             pause = max(after, self._pause(looks))
             if now < believed_from:
                 pause = min(pause, believed_from - now)
-            if now + pause > self._latest_start:
+            if not self._in_time(pause):
                 return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the deadline left no time to ask again")
+            self.waiting = True
             await clock.sleep(pause)
+            self.waiting = False
         return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the retry budget allows no more questions")
 
     def _pause(self, looks: int) -> float:
@@ -246,9 +297,9 @@ class Call(Generic[W, R]):
         """Read the provider's state once. Also says how long the provider asks to wait before the next time."""
         account, clock = self._account, self._account.clock
         request = _request(probe.command, account.wire, str(uuid.uuid4()) if probe.command.identified else None)
-        limit = min(PROBE_TIMEOUT, account.attempt_timeout, self._deadline - clock.monotonic())
+        limit = min(PROBE_TIMEOUT, account.attempt_timeout, max(0.0, self._deadline - clock.monotonic()))
         reply = await account.transport.send(request, Witness(), timeout=limit)
-        seen = judge(probe.command, reply, account.wire, clock.now())
+        seen = judge(probe.command, reply, account.wire, clock)
         if isinstance(reply, Answer) and reply.status < 500:
             account.budget.refund()
         if not isinstance(seen, DispatchkitError):
@@ -260,7 +311,8 @@ class Call(Generic[W, R]):
             return Settlement(Verdict.HIDDEN, text), 0.0
         return Settlement(Verdict.UNDECIDED, text), 0.0
 
-    def _log_retry(self, number: int, step: Step[R], delay: float) -> None:
+    def _before_wait(self, number: int, step: Step[R], delay: float) -> None:
+        self.waiting = True
         self._log(logging.INFO, f"attempt {number + 1} in {delay:.2f} s ({step.again})", error=step.error, delay=delay)
 
     def _log(self, level: int, text: str, *, error: DispatchkitError | None = None, delay: float | None = None) -> None:

@@ -6,14 +6,18 @@ import ssl as ssl_module
 from types import TracebackType
 from typing import ClassVar, Generic, Never, Self, TypeVar
 
+import attrs
+
 from dispatchkit.core.call import Account, Call
 from dispatchkit.core.check import seconds
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
+from dispatchkit.core.pace import Pace, Pacer, PaceStatistics, pacer_of
 from dispatchkit.core.retry import BudgetStatistics, RetryBudget, RetryPolicy
+from dispatchkit.core.secret import Secret
 from dispatchkit.core.transport import Transport, origin
 
-__all__ = ["ATTEMPT_TIMEOUT", "CONNECT_TIMEOUT", "TIMEOUT", "Client"]
+__all__ = ["ATTEMPT_TIMEOUT", "CONNECT_TIMEOUT", "TIMEOUT", "Client", "ClientStatistics"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -28,6 +32,14 @@ CONNECT_TIMEOUT = 10.0
 """Seconds to open a connection."""
 
 
+@attrs.frozen
+class ClientStatistics:
+    """A snapshot of a client."""
+
+    pace: PaceStatistics
+    budget: BudgetStatistics
+
+
 class Client(Generic[W]):
     """What every provider's client is made of. ``W`` is the provider's wire: its token and its format."""
 
@@ -38,10 +50,12 @@ class Client(Generic[W]):
         self,
         base_url: str,
         wire: W,
+        secret: Secret,
         *,
         timeout: float,
         attempt_timeout: float,
         retry: RetryPolicy,
+        pace: Pace | None,
         clock: Clock,
         insecure: bool,
         proxy: str | None,
@@ -55,9 +69,9 @@ class Client(Generic[W]):
             transport=Transport(self._origin, connect_timeout=CONNECT_TIMEOUT, proxy=proxy, ssl=ssl),
             clock=clock,
             budget=RetryBudget(),
+            pacer=pacer_of((type(self).__module__, str(self._origin), secret.account()), pace, clock),
             attempt_timeout=seconds("attempt_timeout", attempt_timeout),
         )
-        self._closed = False
 
     async def perform(
         self, command: Command[W, R], *, timeout: float | None = None, retry: RetryPolicy | None = None
@@ -91,7 +105,7 @@ class Client(Generic[W]):
             TypeError: The command is another provider's.
             RuntimeError: The client is closed.
         """
-        if self._closed:
+        if self._account.closed:
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
         if not isinstance(command, self._speaks):
             raise TypeError(f"command must be a {self._speaks.__name__}, not {type(command).__name__}")
@@ -102,13 +116,18 @@ class Client(Generic[W]):
             policy=self._retry if retry is None else retry,
         )
 
-    def statistics(self) -> BudgetStatistics:
-        """What the retry budget of this client has seen."""
-        return self._account.budget.statistics()
+    @property
+    def pacer(self) -> Pacer:
+        """What paces the account, for every client and fan-out of it in this process."""
+        return self._account.pacer
+
+    def statistics(self) -> ClientStatistics:
+        """What the client's account is doing, and what its retries have cost."""
+        return ClientStatistics(self._account.pacer.statistics(), self._account.budget.statistics())
 
     async def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
-        self._closed = True
+        self._account.closed = True
         await self._account.transport.close()
 
     async def __aenter__(self) -> Self:

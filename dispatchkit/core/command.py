@@ -14,13 +14,27 @@ from typing import ClassVar, Generic, Protocol, TypeVar, cast
 
 import attrs
 
-__all__ = ["Answer", "Command", "Probe", "Request", "Settlement", "UnreadableAnswerError", "Verdict", "ask"]
+from dispatchkit._version import __version__
+
+__all__ = [
+    "USER_AGENT",
+    "Answer",
+    "Command",
+    "Probe",
+    "Request",
+    "Settlement",
+    "UnreadableAnswerError",
+    "Verdict",
+    "ask",
+]
 
 P = TypeVar("P")
 R = TypeVar("R")
 W = TypeVar("W")
 R_co = TypeVar("R_co", covariant=True)
 W_contra = TypeVar("W_contra", contravariant=True)
+
+USER_AGENT = f"dispatchkit/{__version__}"
 
 # Headers that hold neither a token nor anything of a message. All others show as ***.
 _SHOWN_HEADERS = frozenset({"accept", "content-type", "request-id", "user-agent", "x-request-id"})

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TypeVar
 
+from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Answer, Command, UnreadableAnswerError
 from dispatchkit.core.retry import retry_after
 from dispatchkit.core.transport import Failure
@@ -16,7 +17,7 @@ R = TypeVar("R")
 W = TypeVar("W")
 
 
-def judge(command: Command[W, R], reply: Answer | Failure, wire: W, now: datetime) -> R | DispatchkitError:
+def judge(command: Command[W, R], reply: Answer | Failure, wire: W, clock: Clock) -> R | DispatchkitError:
     """Judge one attempt.
 
     The provider's own body is asked first, then HTTP. Two kinds of HTTP status outrank the body: a server that failed
@@ -37,6 +38,7 @@ def judge(command: Command[W, R], reply: Answer | Failure, wire: W, now: datetim
         if reply.status != 429:
             return OutcomeUnknownError(f"this is no answer of the provider: HTTP {reply.status}, {unreadable}")
         message, code = "too many requests", None
+    now = clock.now()
     wait = retry_after(reply.headers, now)
     until = None if wait is None else now + timedelta(seconds=wait)
     return ThrottledError(message, code=code, retry_after=wait, retry_at=until)

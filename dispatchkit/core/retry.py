@@ -179,7 +179,7 @@ async def retrying(
     policy: RetryPolicy,
     budget: RetryBudget,
     clock: Clock,
-    latest_start: float,
+    may_start: Callable[[float], bool],
     before_sleep: Callable[[int, Step[R], float], None],
 ) -> Step[R]:
     """Go on from a first step that failed until a step is final or nothing is left to repeat it with.
@@ -190,7 +190,7 @@ async def retrying(
         policy: How often, and how long to wait.
         budget: Shared with the other calls of the client.
         clock: Time and chance.
-        latest_start: On ``clock.monotonic()``: no attempt starts after this.
+        may_start: Whether another attempt may start after so many seconds.
         before_sleep: Told the attempt's number, what it came to, and the seconds until the next.
     """
     pending: Step[R] | None = first
@@ -210,7 +210,7 @@ async def retrying(
         return policy.delay(state.attempt_number, throttled=step.again == "throttled", after=step.after, clock=clock)
 
     def stop(state: RetryCallState) -> bool:
-        if state.attempt_number >= policy.attempts or clock.monotonic() + state.upcoming_sleep > latest_start:
+        if state.attempt_number >= policy.attempts or not may_start(state.upcoming_sleep):
             return True
         return not budget.spend()
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Generic, Protocol, TypeVar
 
-from dispatchkit.core.gate import GATE, Gate
 from dispatchkit.core.portal import PATIENCE, Lease
 
 __all__ = ["Run"]
@@ -16,14 +14,11 @@ R = TypeVar("R")
 T = TypeVar("T")
 P_co = TypeVar("P_co", covariant=True)
 
-_SETTLING_DOWN = 0.05
-"""Seconds for an answer that has come to get into the report."""
-
 
 class _FanOut(Protocol[T, P_co]):
     async def batch(self, most: int = ...) -> list[T]: ...
     async def finish(self) -> P_co: ...
-    async def close(self) -> None: ...
+    async def close(self, *, patience: float | None = ...) -> None: ...
     def stop(self) -> None: ...
 
 
@@ -37,13 +32,11 @@ class Run(Generic[T, P_co]):
     def __init__(self, lease: Lease, twin: _FanOut[T, P_co]) -> None:
         self._lease = lease
         self._twin = twin
-        self._gate = Gate()
         self._process = os.getpid()
-        self._current: asyncio.Task[object] | None = None
 
     def __iter__(self) -> Iterator[T]:
         try:
-            while batch := self._cross(self._twin.batch, "__iter__"):
+            while batch := self._cross(self._twin.batch(), "__iter__"):
                 yield from batch
         except GeneratorExit:  # the caller left the loop
             self._end(None)
@@ -51,7 +44,7 @@ class Run(Generic[T, P_co]):
 
     def finish(self) -> P_co:
         """Go to the end and return the report."""
-        return self._cross(self._twin.finish, "finish")
+        return self._cross(self._twin.finish(), "finish")
 
     def stop(self) -> None:
         """Start nothing new."""
@@ -62,45 +55,17 @@ class Run(Generic[T, P_co]):
 
     def close(self) -> None:
         """Start nothing new, cancel what is in flight and wait until it is over."""
-        if not self._lease.is_over():
-            self._lease.run(self._twin.close(), "close", owner="FanOut")
+        self._end(0.0)
 
     async def _stop(self) -> None:
         self._twin.stop()
 
-    def _cross(self, work: Callable[[], Coroutine[object, object, R]], method: str) -> R:
+    def _cross(self, work: Coroutine[object, object, R], method: str) -> R:
         if os.getpid() != self._process:
+            work.close()
             raise RuntimeError("this process was forked out of the run, which goes on in the parent")
-        return self._lease.run(self._gated(work), method, owner="FanOut", relent=lambda: self._end(PATIENCE))
-
-    async def _gated(self, work: Callable[[], Coroutine[object, object, R]]) -> R:
-        GATE.set(self._gate)
-        self._current = asyncio.current_task()
-        return await work()
+        return self._lease.run(work, method, owner="FanOut", relent=lambda: self._end(PATIENCE))
 
     def _end(self, patience: float | None) -> None:
         if os.getpid() == self._process and not self._lease.is_over():
-            self._lease.run(self._wind_down(patience), "close", owner="FanOut")
-
-    async def _wind_down(self, patience: float | None) -> None:
-        self._twin.stop()
-        self._gate.shut()
-        drained = asyncio.create_task(self._drain())
-        emptied = asyncio.create_task(self._gate.emptied())
-        try:
-            await asyncio.wait({drained, emptied}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait({drained}, timeout=_SETTLING_DOWN)
-        finally:
-            emptied.cancel()
-            await self._twin.close()
-            await asyncio.wait({drained}, timeout=PATIENCE)
-
-    async def _drain(self) -> None:
-        """Take the outcomes that nobody takes any more, so that they are counted."""
-        if self._current is not None:
-            await asyncio.wait({self._current})
-        try:
-            while await self._twin.batch():
-                pass
-        except Exception:  # noqa: BLE001, S110 - the run is being ended, and has no more use for its commands
-            pass
+            self._lease.run(self._twin.close(patience=patience), "close", owner="FanOut")

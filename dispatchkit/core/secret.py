@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections import deque
@@ -67,6 +68,12 @@ class Secret:
             return token
         del token
         raise _unusable()
+
+    def account(self) -> str:
+        """What tells this token's account from others in this process; says nothing of the token."""
+        if isinstance(self._source, str):
+            return hashlib.sha256(self._source.encode()).hexdigest()
+        return f"callable {id(self._source)}"
 
     def redact(self, text: str) -> str:
         """The text with the token masked: a provider may quote the token that it refuses.

@@ -14,17 +14,17 @@ import io
 import ipaddress
 import select
 import ssl as ssl_module
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import aiohttp
 import attrs
-from aiohttp import hdrs
 from yarl import URL
 
 from dispatchkit.core.command import Answer, Request
 from dispatchkit.core.fork import forgets_in_child, inherited_by_none
-from dispatchkit.core.gate import GATE
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -52,14 +52,22 @@ class Failure:
 class Witness:
     """What one attempt saw of itself. It outlives the attempt's cancellation."""
 
-    __slots__ = ("requests", "sent")
+    __slots__ = ("sent",)
 
     def __init__(self) -> None:
-        self.requests = 0
         self.sent = False
 
 
 _witness: ContextVar[Witness] = ContextVar("dispatchkit_witness")
+
+
+# A test may put something else in the place of aiohttp's request, as aioresponses does. Then no witness is asked, and
+# only the exception can tell.
+_real_request = aiohttp.ClientSession._request  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+
+def _is_mocked() -> bool:
+    return aiohttp.ClientSession._request is not _real_request  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 class _HiddenResendError(Exception):
@@ -69,19 +77,29 @@ class _HiddenResendError(Exception):
 class _StaleConnectionError(Exception):
     """The connection was closed, or held bytes that nobody asked for, before the request was written."""
 
+    def __init__(self, *, fresh: bool) -> None:
+        super().__init__()
+        self.fresh = fresh
+        """Whether it was just made. Then another one would most likely fare no better."""
+
 
 class _WitnessedRequest(aiohttp.ClientRequest):
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        self._seen_by = _witness.get()
-        self._seen_by.requests += 1
-        if self._seen_by.requests > 1:
+    # Else aiohttp declares the type of a body that is not there.
+    POST_METHODS: set[str] = set()  # noqa: RUF012 - the class above calls it no ClassVar
+
+    def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
+        """Add none: we say every header ourselves. Being part of the making, it also is where a re-send is refused."""
+        if _witness.get().sent:
             raise _HiddenResendError
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        await _idle(conn)
+        self._seen_by = witness = _witness.get()
+        protocol = conn.protocol
+        self._fresh = protocol not in _polls
+        if protocol is None or _is_stale(protocol) or _has_unread(protocol):
+            await _idle(conn, fresh=self._fresh)
         if not self.body:
-            self._seen_by.sent = True  # without a body, the headers are written within this call
+            witness.sent = True  # without a body, the headers are written within this call
         return await super().send(conn)
 
     async def write_bytes(
@@ -90,13 +108,13 @@ class _WitnessedRequest(aiohttp.ClientRequest):
         # With a body, headers and body are written here, which may be a turn of the loop later.
         protocol = conn.protocol
         if not self._seen_by.sent and protocol is not None and _is_stale(protocol):
-            protocol.set_exception(_StaleConnectionError())
+            protocol.set_exception(_StaleConnectionError(fresh=self._fresh))
             return
         self._seen_by.sent = True
         await super().write_bytes(writer, conn, content_length)
 
 
-async def _idle(conn: Connection) -> None:
+async def _idle(conn: Connection, *, fresh: bool) -> None:
     """Make sure that a connection is open and silent: what comes unasked would be taken for the next answer.
 
     Bytes, or the end, may have come that the loop has not read yet. It gets a few turns to read them: in TLS they may
@@ -109,26 +127,36 @@ async def _idle(conn: Connection) -> None:
         protocol = conn.protocol
         if protocol is None or _is_stale(protocol):
             break
-        transport = protocol.transport
-        if transport is None or not _has_unread(transport):
+        if not _has_unread(protocol):
             return
         await asyncio.sleep(0)
-    raise _StaleConnectionError
+    raise _StaleConnectionError(fresh=fresh)
 
 
 def _is_stale(protocol: ResponseHandler) -> bool:
     return protocol.should_close or not protocol.is_connected()
 
 
-def _has_unread(transport: asyncio.BaseTransport) -> bool:
-    sock = transport.get_extra_info("socket")
+_polls: WeakKeyDictionary[ResponseHandler, Callable[[], bool]] = WeakKeyDictionary()
+
+
+def _has_unread(protocol: ResponseHandler) -> bool:
+    """Whether the socket holds something that the loop has not read yet. Asked before every request."""
+    poll = _polls.get(protocol)
+    if poll is None:
+        poll = _polls[protocol] = _poll(protocol.transport)
+    return poll()
+
+
+def _poll(transport: asyncio.BaseTransport | None) -> Callable[[], bool]:
+    sock = None if transport is None else transport.get_extra_info("socket")
     if sock is None:
-        return False
+        return lambda: False
     if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([sock], [], [], 0)[0])
+        return lambda: bool(select.select([sock], [], [], 0)[0])
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
+    return lambda: bool(poll.poll(0))
 
 
 def origin(base_url: str, *, insecure: bool = False) -> URL:
@@ -184,7 +212,17 @@ def _is_loopback(host: str) -> bool:
 class Transport:
     """Sends requests to one origin through one aiohttp session, made on the first request."""
 
-    __slots__ = ("__weakref__", "_closed", "_connect_timeout", "_loop", "_origin", "_proxy", "_session", "_ssl")
+    __slots__ = (
+        "__weakref__",
+        "_base",
+        "_closed",
+        "_connect_timeout",
+        "_loop",
+        "_origin",
+        "_proxy",
+        "_session",
+        "_ssl",
+    )
 
     def __init__(
         self,
@@ -194,6 +232,7 @@ class Transport:
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
     ) -> None:
+        self._base = base
         self._origin = str(base)
         self._closed = False
         self._connect_timeout = connect_timeout
@@ -215,58 +254,44 @@ class Transport:
 
         Raises:
             asyncio.CancelledError: The caller was cancelled.
-            RuntimeError: The client is closed, or belongs to another event loop.
+            RuntimeError: The client belongs to another event loop.
         """
         if self._closed:
-            raise RuntimeError("the client of this call is closed: make a new one")
+            return Failure("the client was closed", sent=False)
         session = self._session or self._open()
         if self._loop is not asyncio.get_running_loop():
             raise RuntimeError("a client serves one event loop, that of its first call: make one for each loop")
-        gate = GATE.get()
-        if gate is not None and not gate.enter():
-            return Failure("the run was stopped", sent=False)
         _witness.set(witness)
         what: str
         timer = asyncio.timeout(timeout)
         try:
             async with timer:
-                return await self._exchange_on_live(session, request, witness)
+                for _ in range(_STALE_AT_MOST):
+                    try:
+                        answer = await self._exchange(session, request)
+                    except _StaleConnectionError as stale:
+                        if stale.fresh:
+                            break
+                    else:
+                        if witness.sent or _is_mocked():
+                            return answer
+                        # It came before the request was written: the answer to something else.
+                    # Nothing has left, so the next connection is as good.
+            what = "the connection was closed by the server before the request was written"
         except asyncio.CancelledError as cancelled:
             # Its traceback runs through frames whose locals are headers and body.
             cancelled.with_traceback(None)
             raise
-        except _StaleConnectionError:
-            what = "the connection was closed by the server before the request was written"
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in an attempt is classified, not leaked
-            what = f"no answer within {timeout:g} s" if timer.expired() else _describe(error)
-            if witness.requests == 0:
-                # aiohttp always builds the request before anything can leave. Where it did not, something stands in
-                # for it (a test's mock), and only the exception can tell.
+            what = f"no answer within {round(timeout, 2):g} s" if timer.expired() else _describe(error)
+            if _is_mocked():
                 witness.sent = not isinstance(error, aiohttp.ClientConnectorError)
-        finally:
-            if gate is not None:
-                gate.leave()
         return Failure(what, sent=witness.sent)
-
-    async def _exchange_on_live(self, session: aiohttp.ClientSession, request: Request, witness: Witness) -> Answer:
-        """Exchange, on another connection where the first turns out to be stale: nothing has left on that one."""
-        for left in reversed(range(_STALE_AT_MOST)):
-            try:
-                answer = await self._exchange(session, request)
-            except _StaleConnectionError:
-                if not left:
-                    raise
-            else:
-                if witness.sent or not witness.requests:
-                    return answer
-                # It came before the request was written: the answer to something else.
-            witness.requests = 0
-        raise _StaleConnectionError
 
     async def _exchange(self, session: aiohttp.ClientSession, request: Request) -> Answer:
         response = await session.request(
             request.method,
-            URL(self._origin + request.target, encoded=True),
+            self._url(request.target),
             headers=request.headers,
             data=_payload(request.body),
             allow_redirects=False,
@@ -282,6 +307,11 @@ class Transport:
             raise
         return Answer(response.status, response.headers, body)
 
+    def _url(self, target: str) -> URL:
+        if "?" in target:
+            return URL(self._origin + target, encoded=True)
+        return self._base.with_path(target, encoded=True)  # nothing to parse
+
     def _open(self) -> aiohttp.ClientSession:
         self._loop = asyncio.get_running_loop()
         self._session = aiohttp.ClientSession(
@@ -291,8 +321,6 @@ class Transport:
             cookie_jar=aiohttp.DummyCookieJar(),
             request_class=_WitnessedRequest,
             auto_decompress=False,
-            # We say every header ourselves; aiohttp would declare a body's type where there is no body.
-            skip_auto_headers=(hdrs.CONTENT_TYPE, hdrs.USER_AGENT, hdrs.ACCEPT, hdrs.ACCEPT_ENCODING),
             proxy=self._proxy,
         )
         return self._session

@@ -6,6 +6,7 @@ import ssl as ssl_module
 
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.pace import Pace
 from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.secret import Secret, Token
 from dispatchkit.direct.commands import DirectCommand, DirectWire, StartDispatch, StopDispatch
@@ -27,6 +28,7 @@ class DirectClient(Client[DirectWire]):
         timeout: Seconds a whole call may take, default 240.
         attempt_timeout: Seconds one attempt may take, default 70, which the vendor advises.
         retry: When and how a call is repeated; see `RetryPolicy`.
+        pace: How fast the account may be used, by all its clients in this process; see `Pace`. None leaves it as it is.
         clock: Time and chance; for tests that wait for nothing.
         insecure: Allow plain http to a host that is not this machine. It shows the token to everyone on the way.
         proxy: URL of an HTTP proxy.
@@ -48,6 +50,7 @@ class DirectClient(Client[DirectWire]):
         timeout: float = TIMEOUT,
         attempt_timeout: float = ATTEMPT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
+        pace: Pace | None = None,
         clock: Clock = SYSTEM,
         insecure: bool = False,
         proxy: str | None = None,
@@ -59,9 +62,11 @@ class DirectClient(Client[DirectWire]):
         super().__init__(
             base_url,
             DirectWire(key),
+            key,
             timeout=timeout,
             attempt_timeout=attempt_timeout,
             retry=retry,
+            pace=pace,
             clock=clock,
             insecure=insecure,
             proxy=proxy,

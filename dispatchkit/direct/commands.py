@@ -13,7 +13,17 @@ from typing import ClassVar, TypeVar
 import attrs
 
 from dispatchkit.core.check import positive_id
-from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, UnreadableAnswerError, Verdict, ask
+from dispatchkit.core.command import (
+    USER_AGENT,
+    Answer,
+    Command,
+    Probe,
+    Request,
+    Settlement,
+    UnreadableAnswerError,
+    Verdict,
+    ask,
+)
 from dispatchkit.core.decode import fields_of, read_json, strict_converter, structure
 from dispatchkit.core.secret import Secret
 from dispatchkit.direct.models import Dispatch, DispatchPage, StartedBody, StartedDispatch, direct_converter
@@ -50,7 +60,7 @@ class DirectWire:
 
     def headers(self) -> dict[str, str]:
         """The headers of every call."""
-        return {"Authorization": f"Basic {self.key.reveal()}", "Accept": "application/json"}
+        return {"Authorization": f"Basic {self.key.reveal()}", "Accept": "application/json", "User-Agent": USER_AGENT}
 
 
 class DirectCommand(Command[DirectWire, R_co]):

@@ -96,7 +96,15 @@ async def test_each_call_is_sent_exactly_as_documented(path: str, act: Act, as_j
         assert headers["Content-Type"] == headers["Accept"] == f"application/{form}"
         assert headers["Content-Length"] == str(len(body))
         assert headers["Request-ID"] == headers["X-Request-ID"] == str(UUID(headers["Request-ID"]))
-        assert set(headers) == {"Host", "Content-Type", "Accept", "Content-Length", "Request-ID", "X-Request-ID"}
+        assert set(headers) == {
+            "Host",
+            "Content-Type",
+            "Accept",
+            "Content-Length",
+            "Request-ID",
+            "X-Request-ID",
+            "User-Agent",
+        }
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import dispatchkit
 from dispatchkit import AltcraftClient, DirectClient
 from dispatchkit.cli import main
 from dispatchkit.cli.direct import DirectOptions
@@ -160,7 +161,8 @@ def test_a_dry_run_shows_requests_with_a_masked_token_and_sends_none(played: Pla
     result = run("direct", "start", "1-10", "--dry-run", "--base-url", played.url)
     assert result.code == 0
     assert result.out.startswith(
-        f"POST {played.url}/api/v1/dispatch/1/start\nAuthorization: Basic ***\nAccept: application/json\n\n"
+        f"POST {played.url}/api/v1/dispatch/1/start\nAuthorization: Basic ***\nAccept: application/json\n"
+        f"User-Agent: dispatchkit/{dispatchkit.__version__}\n\n"
     )
     assert result.out.count("POST") == 3
     assert result.out.endswith("10 requests, of which the first 3 are shown. None was sent.\n")

@@ -181,7 +181,7 @@ async def go(
         policy=policy,
         budget=budget or RetryBudget(),
         clock=clock,
-        latest_start=latest,
+        may_start=lambda delay: clock.time + delay <= latest,
         before_sleep=lambda number, _, delay: told.append((number, delay)),
     )
     return final, clock.slept, told

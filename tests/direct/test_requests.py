@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dispatchkit import DirectClient
+from dispatchkit import DirectClient, __version__
 from tests.wire import Listener, http
 
 KEY = "a2V5X2lkOnBhc3N3b3Jk"
@@ -24,6 +24,7 @@ async def test_a_start_is_sent_exactly_as_documented() -> None:
         "Host": listener.host,
         "Authorization": f"Basic {KEY}",
         "Accept": "application/json",
+        "User-Agent": f"dispatchkit/{__version__}",
     }
     assert request.body == b""
 

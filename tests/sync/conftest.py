@@ -29,13 +29,6 @@ if os.environ["LOOP"] == "asyncio":
 import dispatchkit
 from dispatchkit import sync
 from dispatchkit.core.retry import RetryPolicy
-from dispatchkit.fanout import FanOut as _FanOut
-if not hasattr(_FanOut, "batch"):
-    async def _batch(self, most=1024):
-        async for outcome in self:
-            return [outcome]
-        return []
-    _FanOut.batch = _batch
 URL, TOKEN = os.environ["URL"], os.environ["TOKEN"]
 
 def client(**settings):

@@ -11,9 +11,10 @@ import dispatchkit
 from dispatchkit import sync
 
 PAIRS = [(getattr(sync, name), getattr(dispatchkit, name)) for name in sync.__all__]
+CLIENTS = [(blocking, twin) for blocking, twin in PAIRS if twin is not dispatchkit.FanOut]
 METHODS = [
     (blocking, twin, name)
-    for blocking, twin in PAIRS
+    for blocking, twin in CLIENTS
     for name, method in inspect.getmembers(twin, inspect.iscoroutinefunction)
     if not name.startswith("_")
 ]
@@ -24,13 +25,16 @@ def parameters(function: Any) -> list[tuple[str, Any, Any]]:
 
 
 def test_there_is_a_blocking_client_for_every_client() -> None:
-    assert sorted(sync.__all__) == sorted(name for name in dispatchkit.__all__ if name.endswith("Client"))
+    clients = [name for name in dispatchkit.__all__ if name.endswith("Client")]
+    assert sorted(sync.__all__) == sorted([*clients, "FanOut"])
 
 
 @pytest.mark.parametrize(("blocking", "twin"), PAIRS)
 def test_the_constructors_are_the_same(blocking: type, twin: type) -> None:
     assert parameters(blocking) == parameters(twin)
-    hints = {name: hint for name, hint in inspect.get_annotations(blocking.__init__).items() if name != "return"}
+    hints = inspect.get_annotations(blocking.__init__)
+    # A blocking fan-out is given a blocking client.
+    hints = {name: hint for name, hint in hints.items() if name not in {"return", "client"}}
     assert hints == {name: inspect.get_annotations(twin.__init__)[name] for name in hints}
 
 
