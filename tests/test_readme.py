@@ -63,7 +63,7 @@ def namespace(source: str) -> dict[str, object]:
 
 
 def test_the_asyncio_example_runs_as_it_stands() -> None:
-    output = run_python(block("python", "async with Sandbox() as sandbox:  # for"), dict(os.environ))
+    output = run_python(block("python", "# For your own account"), dict(os.environ))
     assert output == (
         "StartedDispatch(dispatch_id=10000000125, settled=False)\nCounter({10000000125: 1, 82: 1, 90: 1})\n"
     )

@@ -56,7 +56,6 @@ class Codec(Protocol):
         ...
 
 
-@cache  # it holds nothing but a converter, which is costly to make
 def codec(form: WireForm) -> Codec:
     """The codec of a wire form.
 
@@ -65,10 +64,20 @@ def codec(form: WireForm) -> Codec:
         ImportError: The extra ``xml`` is not installed.
     """
     if form == "json":
-        return JsonCodec()
+        return _json()
     if form == "xml":
-        return XmlCodec()
+        return _xml()
     raise ValueError(f"wire must be 'json' or 'xml', not {form!r}")
+
+
+@cache  # a codec holds nothing but its converter, which is costly to make
+def _json() -> Codec:
+    return JsonCodec()
+
+
+@cache
+def _xml() -> Codec:
+    return XmlCodec()
 
 
 class JsonCodec:
