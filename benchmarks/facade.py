@@ -98,10 +98,10 @@ def results() -> float:
     return RESULTS / took
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="What the blocking face costs.")
     parser.add_argument("--loop", choices=["uvloop", "asyncio"], help="default: uvloop where it is installed")
-    if parser.parse_args().loop == "asyncio":
+    if parser.parse_args(arguments).loop == "asyncio":
         portal.new_event_loop = asyncio.new_event_loop
     loop = portal.new_event_loop.__module__.partition(".")[0]
     bare, face, ratio = calls()
