@@ -19,6 +19,7 @@ from dispatchkit.altcraft.client import AltcraftClient as AsyncAltcraftClient
 from dispatchkit.altcraft.codec import WireForm
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT
 from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.pace import Pace
 from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.secret import Token
 from dispatchkit.direct.client import DirectClient as AsyncDirectClient
@@ -129,6 +130,7 @@ class DirectClient(_Face[AsyncDirectClient]):
         timeout: float = TIMEOUT,
         attempt_timeout: float = ATTEMPT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
+        pace: Pace | None = None,
         clock: Clock = SYSTEM,
         insecure: bool = False,
         proxy: str | None = None,
@@ -141,6 +143,7 @@ class DirectClient(_Face[AsyncDirectClient]):
                 timeout=timeout,
                 attempt_timeout=attempt_timeout,
                 retry=retry,
+                pace=pace,
                 clock=clock,
                 insecure=insecure,
                 proxy=proxy,
@@ -174,6 +177,7 @@ class AltcraftClient(_Face[AsyncAltcraftClient]):
         body_limit: int = 10_000_000,
         attachment_limit: int = 100_000_000,
         retry: RetryPolicy = DEFAULT_RETRY,
+        pace: Pace | None = None,
         clock: Clock = SYSTEM,
         insecure: bool = False,
         proxy: str | None = None,
@@ -190,6 +194,7 @@ class AltcraftClient(_Face[AsyncAltcraftClient]):
                 body_limit=body_limit,
                 attachment_limit=attachment_limit,
                 retry=retry,
+                pace=pace,
                 clock=clock,
                 insecure=insecure,
                 proxy=proxy,

@@ -12,7 +12,8 @@ from dispatchkit.core.call import Account, Call
 from dispatchkit.core.check import seconds
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
-from dispatchkit.core.pace import Pace, Pacer, PaceStatistics, pacer_of
+from dispatchkit.core.pace import Pace, PaceStatistics
+from dispatchkit.core.pacer import Pacer, pacer_of
 from dispatchkit.core.retry import BudgetStatistics, RetryBudget, RetryPolicy
 from dispatchkit.core.secret import Secret
 from dispatchkit.core.transport import Transport, origin
@@ -69,7 +70,8 @@ class Client(Generic[W]):
             transport=Transport(self._origin, connect_timeout=CONNECT_TIMEOUT, proxy=proxy, ssl=ssl),
             clock=clock,
             budget=RetryBudget(),
-            pacer=pacer_of((type(self).__module__, str(self._origin), secret.account()), pace, clock),
+            # By the provider, not the class: a subclass uses the same account.
+            pacer=pacer_of((self._speaks.__module__, str(self._origin), secret.account()), pace, clock),
             attempt_timeout=seconds("attempt_timeout", attempt_timeout),
         )
 
