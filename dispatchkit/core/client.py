@@ -8,6 +8,7 @@ from typing import ClassVar, Generic, Never, Self, TypeVar
 
 import attrs
 
+from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.call import Account, Call
 from dispatchkit.core.check import seconds
 from dispatchkit.core.clock import Clock
@@ -109,7 +110,7 @@ class Client(Generic[W]):
         """
         if self._account.closed:
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
-        if not isinstance(command, self._speaks):
+        if not isinstance(command, (self._speaks, Unbuilt)):
             raise TypeError(f"command must be a {self._speaks.__name__}, not {type(command).__name__}")
         return Call(
             command,

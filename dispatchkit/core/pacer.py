@@ -260,7 +260,7 @@ class Pacer:
                     self._pause(self._breaker.cooldown)
                     self._window.restart(throttled=False)
                 elif answered and fresh and pause is None and not self._window.steady:
-                    self._window.learn(took, busy=busy, in_flight=self._in_flight)
+                    self._window.learn(took, busy=busy, now=self._clock.monotonic())
             if pause is not None:
                 self._throttle(pause, again=not fresh)
             if self._waiters:

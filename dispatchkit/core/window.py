@@ -28,6 +28,7 @@ _SLOWER = 1.5
 _SLACK = 0.002
 """Seconds: so much is our own event loop's."""
 _UNHURRIED_EVERY = 64
+_SAME = 1e-6
 
 
 class Window:
@@ -41,8 +42,8 @@ class Window:
         "_round",
         "_round_size",
         "_rounds",
+        "_since",
         "_size",
-        "_skip",
         "_slow",
         "_threshold",
         "_unhurried",
@@ -84,27 +85,25 @@ class Window:
         self._new_round()
         self._update()
 
-    def learn(self, took: float, *, busy: bool, in_flight: int) -> None:
+    def learn(self, took: float, *, busy: bool, now: float) -> None:
         """Take note of an answer.
 
         Args:
             took: Seconds.
             busy: Whether the limit was reached. What is not used shows nothing, so it does not grow.
-            in_flight: How many others are under way.
+            now: On any clock.
         """
         slow_start = self._size < self._threshold
         if slow_start and self._unhurried is None and (busy or not self._auto):
             self._size = min(self._threshold, self._size + 1)  # it doubles with every round
-        if self._auto:
-            if self._skip:
-                self._skip -= 1  # it began when the size was another
-            else:
-                self._round.append(took)
-                if len(self._round) >= self._round_size:
-                    self._judge(in_flight, grow=busy and not slow_start)
+        # What began before the size was cut shows what it was like before.
+        if self._auto and now - took >= self._since - _SAME:
+            self._round.append(took)
+            if len(self._round) >= self._round_size:
+                self._judge(now, busy=busy, slow_start=slow_start)
         self._update()
 
-    def _judge(self, in_flight: int, *, grow: bool) -> None:
+    def _judge(self, now: float, *, busy: bool, slow_start: bool) -> None:
         typical = sorted(self._round)[len(self._round) // 4]
         self._rounds += 1
         if self._unhurried is not None:
@@ -120,19 +119,20 @@ class Window:
                 return
             self._size = max(1.0, self._size * max(0.5, self._base / typical))
             self._threshold = self._size
-            self._new_round(skip=in_flight, cut_at=typical)
+            # In slow start the size has doubled since these began, so the next round cannot be compared with this.
+            self._new_round(since=now, cut_at=math.inf if slow_start else typical)
         elif self._rounds % _UNHURRIED_EVERY == 0:
-            self._new_round(skip=in_flight, unhurried=self._size)
+            self._new_round(since=now, unhurried=self._size)
             self._size = self._round_size = max(1.0, self._size / 2)
         else:
-            if grow:
+            if busy and not slow_start:
                 self._size = min(self._most, self._size + 1)
             self._new_round()
 
-    def _new_round(self, *, skip: int = 0, cut_at: float = math.inf, unhurried: float | None = None) -> None:
+    def _new_round(self, *, since: float = -math.inf, cut_at: float = math.inf, unhurried: float | None = None) -> None:
         self._round.clear()
         self._round_size = self._size
-        self._skip = skip
+        self._since = since
         self._cut_at = cut_at
         self._unhurried = unhurried
 
