@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from dispatchkit.altcraft.client import AltcraftClient
     from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
     from dispatchkit.altcraft.models import Attachment, Audience
+    from dispatchkit.core.fanout import FanOut, Outcome, Report
+    from dispatchkit.core.pace import Pace
     from dispatchkit.core.retry import RetryPolicy
     from dispatchkit.direct.client import DirectClient
     from dispatchkit.direct.commands import StartDispatch, StopDispatch
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
         State,
         ThrottledError,
     )
-    from dispatchkit.fanout import FanOut, Outcome, Report
 
 __all__ = [
     "AccessDeniedError",
@@ -50,6 +51,7 @@ __all__ = [
     "NotSentError",
     "Outcome",
     "OutcomeUnknownError",
+    "Pace",
     "RejectedError",
     "Report",
     "RetryPolicy",
@@ -67,6 +69,8 @@ _HOMES = {
     "dispatchkit.altcraft.client": ("AltcraftClient",),
     "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),
     "dispatchkit.altcraft.models": ("Attachment", "Audience"),
+    "dispatchkit.core.fanout": ("FanOut", "Outcome", "Report"),
+    "dispatchkit.core.pace": ("Pace",),
     "dispatchkit.core.retry": ("RetryPolicy",),
     "dispatchkit.direct.client": ("DirectClient",),
     "dispatchkit.direct.commands": ("StartDispatch", "StopDispatch"),
@@ -82,7 +86,6 @@ _HOMES = {
         "State",
         "ThrottledError",
     ),
-    "dispatchkit.fanout": ("FanOut", "Outcome", "Report"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import ssl as ssl_module
 import weakref
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
@@ -18,15 +18,13 @@ from dispatchkit.altcraft.client import AltcraftClient as AsyncAltcraftClient
 from dispatchkit.altcraft.codec import WireForm
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.clock import SYSTEM, Clock
-from dispatchkit.core.command import Command
 from dispatchkit.core.pace import Pace
 from dispatchkit.core.portal import Lease
 from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
-from dispatchkit.core.run import Run
+from dispatchkit.core.run import FanOut, Running
 from dispatchkit.core.secret import Token
 from dispatchkit.direct.client import DirectClient as AsyncDirectClient
 from dispatchkit.fanout import FanOut as AsyncFanOut
-from dispatchkit.fanout import Outcome, Report
 
 __all__ = ["AltcraftClient", "DirectClient", "FanOut"]
 
@@ -42,8 +40,8 @@ class _Face(Generic[C_co]):
 
     def __init__(self, client: C_co) -> None:
         self._client = client
-        self._lease = Lease(client)
-        weakref.finalize(self, self._lease.drop).atexit = False
+        self.lease = Lease(client)
+        weakref.finalize(self, self.lease.drop).atexit = False
 
     @property
     def twin(self) -> C_co:
@@ -52,7 +50,7 @@ class _Face(Generic[C_co]):
 
     def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
-        self._lease.close()
+        self.lease.close()
 
     def __enter__(self) -> Self:
         return self
@@ -84,7 +82,23 @@ def _blocking(
             coroutine = method(self.twin, *args, **kwargs)
         finally:
             del args, kwargs  # a traceback shows the locals of this frame, and a message's content may be one
-        return self._lease.run(coroutine, name)  # pyright: ignore[reportPrivateUsage]
+        return self.lease.run(coroutine, name)
+
+    functools.update_wrapper(call, method)
+    return call
+
+
+def _fanning(
+    method: Callable[Concatenate[C, P], AsyncFanOut[W, R]],
+) -> Callable[Concatenate[_Face[C], P], Running[W, R]]:
+    """A method that makes the blocking twin of the fan-out that the twin's makes."""
+
+    def call(self: _Face[C], /, *args: P.args, **kwargs: P.kwargs) -> Running[W, R]:
+        try:
+            twin = method(self.twin, *args, **kwargs)
+        finally:
+            del args, kwargs
+        return Running(self.lease, twin)
 
     functools.update_wrapper(call, method)
     return call
@@ -130,6 +144,8 @@ class DirectClient(_Face[AsyncDirectClient]):
 
     start = _blocking(AsyncDirectClient.start)
     stop = _blocking(AsyncDirectClient.stop)
+    start_many = _fanning(AsyncDirectClient.start_many)
+    stop_many = _fanning(AsyncDirectClient.stop_many)
     perform = _blocking(AsyncDirectClient.perform)
 
 
@@ -182,76 +198,6 @@ class AltcraftClient(_Face[AsyncAltcraftClient]):
     activate = _blocking(AsyncAltcraftClient.activate)
     launch_broadcast = _blocking(AsyncAltcraftClient.launch_broadcast)
     deactivate = _blocking(AsyncAltcraftClient.deactivate)
+    activate_many = _fanning(AsyncAltcraftClient.activate_many)
+    launch_many = _fanning(AsyncAltcraftClient.launch_many)
     perform = _blocking(AsyncAltcraftClient.perform)
-
-
-class FanOut(Generic[W, R]):
-    """Many commands through one client: `dispatchkit.FanOut`, for a caller that blocks.
-
-    ``for outcome in run:`` gives each outcome as it comes, `finish` goes to the end. Whoever leaves the loop early, or
-    presses Ctrl-C, ends the run: nothing more is sent, what has been sent is awaited, and ``report`` has all of it.
-
-    Args:
-        client: Whose commands they are.
-        commands: What to do; taken one by one, as workers become free, on the loop thread: it should not block.
-        concurrency: How many workers there are. The account's `Pace` may allow fewer to be in flight.
-        timeout: Seconds for each call, from its first attempt on; None takes the client's.
-        expected: How many commands there must be. A list of another length is refused before the first launch.
-        max_launches: How many commands may be begun at most.
-        stop_after_failures: Stop the run after so many outcomes that are not done.
-        grace: Seconds for which a stopped run waits for what is in flight.
-
-    Raises:
-        ValueError: A setting is out of range, or there are not as many commands as ``expected``.
-        TypeError: A setting is of another type.
-    """
-
-    def __init__(
-        self,
-        client: _Face[Client[W]],
-        commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]],
-        *,
-        concurrency: int = 64,
-        timeout: float | None = None,
-        expected: int | None = None,
-        max_launches: int | None = None,
-        stop_after_failures: int | None = None,
-        grace: float = 30.0,
-    ) -> None:
-        self._client = client
-        self._twin = AsyncFanOut(
-            client.twin,
-            commands,
-            concurrency=concurrency,
-            timeout=timeout,
-            expected=expected,
-            max_launches=max_launches,
-            stop_after_failures=stop_after_failures,
-            grace=grace,
-        )
-        lease = client._lease  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        self._run: Run[Outcome[R], Report] = Run(lease, self._twin)
-
-    @property
-    def report(self) -> Report:
-        """What has come out so far. It can be read after the run was ended as well."""
-        return self._twin.report
-
-    def __iter__(self) -> Iterator[Outcome[R]]:
-        return iter(self._run)
-
-    def finish(self) -> Report:
-        """Go to the end and return the report. The outcomes themselves are dropped.
-
-        Raises:
-            Exception: What the iterator of commands raised, once everything in flight has come to its outcome.
-        """
-        return self._run.finish()
-
-    def stop(self) -> None:
-        """Start nothing new. What is in flight is awaited, and its outcomes still come."""
-        self._run.stop()
-
-    def close(self) -> None:
-        """Start nothing new, cancel what is in flight and wait until it is over. Not needed after the end."""
-        self._run.close()

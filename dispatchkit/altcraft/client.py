@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import ssl as ssl_module
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Mapping
+
+import attrs
 
 from dispatchkit.altcraft.codec import WireForm, codec
 from dispatchkit.altcraft.commands import (
@@ -15,9 +17,11 @@ from dispatchkit.altcraft.commands import (
     LaunchBroadcast,
 )
 from dispatchkit.altcraft.models import Attachment, Audience, MailingAccepted
+from dispatchkit.core.built import built
 from dispatchkit.core.check import JsonValue
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.fanout import FanOut
 from dispatchkit.core.pace import Pace
 from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.secret import Secret, Token
@@ -201,4 +205,116 @@ class AltcraftClient(Client[AltcraftWire]):
         """
         return await self.perform(
             DeactivateMailing(mailing_id, abort_if_running=abort_if_running), timeout=timeout, retry=retry
+        )
+
+    def activate_many(
+        self,
+        ids: Iterable[int] | AsyncIterable[int],
+        *,
+        run_now: bool | None = None,
+        audience: Audience | None = None,
+        limit: int | None = None,
+        content: Mapping[str, JsonValue] | None = None,
+        attachments: Iterable[Attachment] = (),
+        concurrency: int = 64,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+        expected: int | None = None,
+        max_launches: int | None = None,
+        stop_after_failures: int | None = None,
+    ) -> FanOut[AltcraftWire, MailingAccepted]:
+        """`activate` for many mailings, as a `FanOut`: ``async for outcome in altcraft.activate_many(ids)``.
+
+        What is set here holds for each of them. An id that is none is an outcome, not_sent, and ends nothing.
+
+        Args:
+            ids: The mailings; taken one by one, as calls end.
+            run_now: Also launch each at once (broadcast or regular).
+            audience: Whom each run goes to instead of the mailing's own audience; only with ``run_now=True``.
+            limit: The sending limit of each run; None keeps the mailing's own.
+            content: A JSON object for the ``apicontent`` variables and the API content filter node.
+            attachments: Files for the messages.
+            concurrency: How many calls may be under way at once, as far as the account's `Pace` allows.
+            timeout: Seconds for each call, the wait for its turn not counted; None takes the client's.
+            retry: When and how each call is repeated; None takes the client's policy.
+            expected: How many ids there must be.
+            max_launches: How many calls may be begun at most.
+            stop_after_failures: Stop the run after so many outcomes that are not done.
+
+        Raises:
+            TypeError: A setting is of another type.
+            ValueError: A setting is out of range or cannot be sent, or there are not as many ids as ``expected``.
+        """
+        try:
+            # A mistake in what all have in common is found here, not once for each.
+            model = ActivateMailing(
+                1, run_now=run_now, audience=audience, limit=limit, content=content, attachments=attachments
+            )
+        except (TypeError, ValueError) as mistake:
+            raise mistake.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
+        finally:
+            del content, attachments  # a traceback shows the locals of this frame
+        return FanOut(
+            self,
+            built(ids, lambda mailing_id: attrs.evolve(model, mailing_id=mailing_id)),
+            concurrency=concurrency,
+            timeout=timeout,
+            retry=retry,
+            expected=expected,
+            max_launches=max_launches,
+            stop_after_failures=stop_after_failures,
+        )
+
+    def launch_many(
+        self,
+        ids: Iterable[int] | AsyncIterable[int],
+        *,
+        audience: Audience | None = None,
+        limit: int | None = None,
+        content: Mapping[str, JsonValue] | None = None,
+        attachments: Iterable[Attachment] = (),
+        concurrency: int = 64,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+        expected: int | None = None,
+        max_launches: int | None = None,
+        stop_after_failures: int | None = None,
+    ) -> FanOut[AltcraftWire, MailingAccepted]:
+        """`launch_broadcast` for many broadcasts, as a `FanOut`: ``async for outcome in altcraft.launch_many(ids)``.
+
+        What is set here holds for each of them. An id that is none is an outcome, not_sent, and ends nothing.
+
+        Args:
+            ids: The broadcasts; taken one by one, as calls end.
+            audience: Whom each run goes to instead of the broadcast's own audience.
+            limit: The sending limit of each run; None keeps the broadcast's own.
+            content: A JSON object for the ``apicontent`` variables and the API content filter node.
+            attachments: Files for the messages.
+            concurrency: How many calls may be under way at once, as far as the account's `Pace` allows.
+            timeout: Seconds for each call, the wait for its turn not counted; None takes the client's.
+            retry: When and how each call is repeated; None takes the client's policy.
+            expected: How many ids there must be.
+            max_launches: How many calls may be begun at most.
+            stop_after_failures: Stop the run after so many outcomes that are not done.
+
+        Raises:
+            TypeError: A setting is of another type.
+            ValueError: A setting is out of range or cannot be sent, or there are not as many ids as ``expected``.
+        """
+        try:
+            # A mistake in what all have in common is found here, not once for each.
+            model = LaunchBroadcast(1, audience=audience, limit=limit, content=content, attachments=attachments)
+        except (TypeError, ValueError) as mistake:
+            raise mistake.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
+        finally:
+            del content, attachments  # a traceback shows the locals of this frame
+        return FanOut(
+            self,
+            built(ids, lambda mailing_id: attrs.evolve(model, mailing_id=mailing_id)),
+            concurrency=concurrency,
+            timeout=timeout,
+            retry=retry,
+            expected=expected,
+            max_launches=max_launches,
+            stop_after_failures=stop_after_failures,
         )

@@ -26,7 +26,7 @@ import attrs
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, Verdict
 from dispatchkit.core.judge import judge
-from dispatchkit.core.pace import Pacer
+from dispatchkit.core.pacer import Pacer
 from dispatchkit.core.retry import Reason, RetryBudget, RetryPolicy, Step, retrying
 from dispatchkit.core.transport import Failure, Transport, Witness
 from dispatchkit.errors import (
@@ -110,18 +110,18 @@ class Call(Generic[W, R]):
         self._unclear_at = 0.0
         self._throttled: ThrottledError | None = None
 
-    async def run(self, *, admitted: bool = False) -> R:
+    async def run(self, *, ticket: int = 0) -> R:
         """Perform the command. See `Client.perform`.
 
         Args:
-            admitted: The account's pacer has been asked already (`Pacer.admit`), for the first attempt.
+            ticket: What the account's pacer gave for the first attempt (`Pacer.admit`), if it was asked already.
         """
         if self._account.closed:
             raise RuntimeError("the client of this call is closed: make a new one")
         self._deadline = self._account.clock.monotonic() + self._timeout
         self._account.budget.earn()
         try:
-            verdict = await self._attempt(admitted=admitted)
+            verdict = await self._attempt(ticket)
             if not isinstance(verdict, DispatchkitError):
                 return verdict
             step = await self._recover(verdict)
@@ -146,9 +146,10 @@ class Call(Generic[W, R]):
         error = unclear or self._throttled or NotSentError("it was cancelled before the request left")
         return error.of(self.command, self.attempts, self.request_id)
 
-    async def _attempt(self, *, admitted: bool = False) -> R | DispatchkitError:
+    async def _attempt(self, ticket: int = 0) -> R | DispatchkitError:
         account, clock = self._account, self._account.clock
-        if not (admitted or account.pacer.enter() or await self._admit()):
+        ticket = ticket or account.pacer.enter() or await self._admit()
+        if not ticket:
             self._crowded_out = True
             return NotSentError("the pace of the account left no time for it before the deadline")
         began, started, witness = clock.now(), clock.monotonic(), Witness()
@@ -156,26 +157,28 @@ class Call(Generic[W, R]):
             reply = await account.transport.send(
                 self.request, witness, timeout=min(account.attempt_timeout, self._deadline - started)
             )
+            sent, what = (reply.sent, reply.what) if isinstance(reply, Failure) else (True, f"HTTP {reply.status}")
+            took = self._record(began, started, what, sent=sent)
+            verdict = judge(self.command, reply, account.wire, clock)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):
                 self._record(began, started, _CANCELLED, sent=witness.sent)
-            account.pacer.release(answered=None, took=0.0)
+            account.pacer.release(ticket, answered=None, took=0.0)
             raise
-        sent, what = (reply.sent, reply.what) if isinstance(reply, Failure) else (True, f"HTTP {reply.status}")
-        took = self._record(began, started, what, sent=sent)
-        verdict = judge(self.command, reply, account.wire, clock)
-        if isinstance(verdict, ThrottledError):
-            wait = self._policy.throttled_scale if verdict.retry_after is None else verdict.retry_after
-            account.pacer.release(answered=True, took=took, throttled=True, pause=wait)
-        else:
-            account.pacer.release(answered=not isinstance(verdict, NotSentError | OutcomeUnknownError), took=took)
+        answered = not isinstance(verdict, NotSentError | OutcomeUnknownError)
+        account.pacer.release(ticket, answered=answered, took=took, pause=self._pause_after(verdict))
         return verdict
 
-    async def _admit(self) -> bool:
+    def _pause_after(self, verdict: object) -> float | None:
+        if not isinstance(verdict, ThrottledError):
+            return None
+        return self._policy.throttled_scale if verdict.retry_after is None else verdict.retry_after
+
+    async def _admit(self) -> int:
         self.waiting = True
-        admitted = await self._account.pacer.admit(until=self._deadline)
+        ticket = await self._account.pacer.admit(until=self._deadline)
         self.waiting = False
-        return admitted
+        return ticket
 
     def _record(self, began: datetime, started: float, what: str, *, sent: bool) -> float:
         duration = self._account.clock.monotonic() - started
@@ -306,6 +309,7 @@ class Call(Generic[W, R]):
             return probe.settle(seen), 0.0
         text = f"its state could not be read: {seen.summary}"
         if isinstance(seen, ThrottledError):
+            account.pacer.throttle(self._pause_after(seen) or 0.0)
             return Settlement(Verdict.UNDECIDED, text), seen.retry_after or 0.0
         if isinstance(seen, RejectedError):
             return Settlement(Verdict.HIDDEN, text), 0.0

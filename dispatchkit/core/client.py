@@ -8,11 +8,13 @@ from typing import ClassVar, Generic, Never, Self, TypeVar
 
 import attrs
 
+from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.call import Account, Call
 from dispatchkit.core.check import seconds
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
-from dispatchkit.core.pace import Pace, Pacer, PaceStatistics, pacer_of
+from dispatchkit.core.pace import Pace, PaceStatistics
+from dispatchkit.core.pacer import Pacer, pacer_of
 from dispatchkit.core.retry import BudgetStatistics, RetryBudget, RetryPolicy
 from dispatchkit.core.secret import Secret
 from dispatchkit.core.transport import Transport, origin
@@ -69,7 +71,8 @@ class Client(Generic[W]):
             transport=Transport(self._origin, connect_timeout=CONNECT_TIMEOUT, proxy=proxy, ssl=ssl),
             clock=clock,
             budget=RetryBudget(),
-            pacer=pacer_of((type(self).__module__, str(self._origin), secret.account()), pace, clock),
+            # By the provider, not the class: a subclass uses the same account.
+            pacer=pacer_of((self._speaks.__module__, str(self._origin), secret.account()), pace, clock),
             attempt_timeout=seconds("attempt_timeout", attempt_timeout),
         )
 
@@ -107,7 +110,7 @@ class Client(Generic[W]):
         """
         if self._account.closed:
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
-        if not isinstance(command, self._speaks):
+        if not isinstance(command, (self._speaks, Unbuilt)):
             raise TypeError(f"command must be a {self._speaks.__name__}, not {type(command).__name__}")
         return Call(
             command,

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterable, Coroutine, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
+from dispatchkit.core.client import Client
+from dispatchkit.core.command import Command
+from dispatchkit.core.fanout import FanOut as AsyncFanOut
+from dispatchkit.core.fanout import Outcome, Report
 from dispatchkit.core.portal import PATIENCE, Lease
+from dispatchkit.core.retry import RetryPolicy
 
-__all__ = ["Run"]
+__all__ = ["FanOut", "Run", "Running"]
 
 R = TypeVar("R")
 T = TypeVar("T")
+W = TypeVar("W")
+W_co = TypeVar("W_co", covariant=True)
 P_co = TypeVar("P_co", covariant=True)
 
 
@@ -69,3 +76,72 @@ class Run(Generic[T, P_co]):
     def _end(self, patience: float | None) -> None:
         if os.getpid() == self._process and not self._lease.is_over():
             self._lease.run(self._twin.close(patience=patience), "close", owner="FanOut")
+
+
+class _Blocking(Protocol[W_co]):
+    """What the blocking clients have in common."""
+
+    @property
+    def twin(self) -> W_co: ...
+
+    @property
+    def lease(self) -> Lease: ...
+
+
+class Running(Run[Outcome[R], Report], Generic[W, R]):
+    """A fan-out's blocking twin, around one that is there already."""
+
+    def __init__(self, lease: Lease, twin: AsyncFanOut[W, R]) -> None:
+        super().__init__(lease, twin)
+        self._fan_out = twin
+
+    @property
+    def report(self) -> Report:
+        """What has come of the commands so far. It can be read after the run was ended as well."""
+        return self._fan_out.report
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are under way now, waits and retries included."""
+        return self._fan_out.in_flight
+
+
+class FanOut(Running[W, R]):
+    """Many commands through one client: `dispatchkit.FanOut`, for a caller that blocks.
+
+    ``for outcome in run:`` gives each outcome as it comes, `finish` goes to the end. Whoever leaves the loop early, or
+    presses Ctrl-C, ends the run: nothing more is sent, what has been sent is awaited, and ``report`` has all of it.
+
+    The arguments are those of `dispatchkit.FanOut`. The commands are taken on the loop thread, so their iterator should
+    not block.
+
+    Raises:
+        ValueError: A setting is out of range, or there are not as many commands as ``expected``.
+        TypeError: A setting is of another type.
+    """
+
+    def __init__(
+        self,
+        client: _Blocking[Client[W]],
+        commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]],
+        *,
+        concurrency: int = 64,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+        expected: int | None = None,
+        max_launches: int | None = None,
+        stop_after_failures: int | None = None,
+        grace: float = 30.0,
+    ) -> None:
+        twin = AsyncFanOut(
+            client.twin,
+            commands,
+            concurrency=concurrency,
+            timeout=timeout,
+            retry=retry,
+            expected=expected,
+            max_launches=max_launches,
+            stop_after_failures=stop_after_failures,
+            grace=grace,
+        )
+        super().__init__(client.lease, twin)

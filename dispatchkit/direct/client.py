@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ssl as ssl_module
+from collections.abc import AsyncIterable, Iterable
 
+from dispatchkit.core.built import built
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.fanout import FanOut
 from dispatchkit.core.pace import Pace
 from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.secret import Secret, Token
@@ -111,3 +114,81 @@ class DirectClient(Client[DirectWire]):
             ValueError: ``dispatch_id`` is not positive.
         """
         return await self.perform(StopDispatch(dispatch_id), timeout=timeout, retry=retry)
+
+    def start_many(
+        self,
+        ids: Iterable[int] | AsyncIterable[int],
+        *,
+        concurrency: int = 64,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+        expected: int | None = None,
+        max_launches: int | None = None,
+        stop_after_failures: int | None = None,
+    ) -> FanOut[DirectWire, StartedDispatch]:
+        """`start` for many dispatches, as a `FanOut`: ``async for outcome in direct.start_many(ids)``.
+
+        An id that is none is an outcome, not_sent, and ends nothing.
+
+        Args:
+            ids: The dispatches; taken one by one, as calls end.
+            concurrency: How many calls may be under way at once, as far as the account's `Pace` allows.
+            timeout: Seconds for each call, the wait for its turn not counted; None takes the client's.
+            retry: When and how each call is repeated; None takes the client's policy.
+            expected: How many ids there must be.
+            max_launches: How many calls may be begun at most.
+            stop_after_failures: Stop the run after so many outcomes that are not done.
+
+        Raises:
+            TypeError: A setting is of another type.
+            ValueError: A setting is out of range, or there are not as many ids as ``expected``.
+        """
+        return FanOut(
+            self,
+            built(ids, StartDispatch),
+            concurrency=concurrency,
+            timeout=timeout,
+            retry=retry,
+            expected=expected,
+            max_launches=max_launches,
+            stop_after_failures=stop_after_failures,
+        )
+
+    def stop_many(
+        self,
+        ids: Iterable[int] | AsyncIterable[int],
+        *,
+        concurrency: int = 64,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+        expected: int | None = None,
+        max_launches: int | None = None,
+        stop_after_failures: int | None = None,
+    ) -> FanOut[DirectWire, None]:
+        """`stop` for many dispatches, as a `FanOut`: ``async for outcome in direct.stop_many(ids)``.
+
+        An id that is none is an outcome, not_sent, and ends nothing.
+
+        Args:
+            ids: The dispatches; taken one by one, as calls end.
+            concurrency: How many calls may be under way at once, as far as the account's `Pace` allows.
+            timeout: Seconds for each call, the wait for its turn not counted; None takes the client's.
+            retry: When and how each call is repeated; None takes the client's policy.
+            expected: How many ids there must be.
+            max_launches: How many calls may be begun at most.
+            stop_after_failures: Stop the run after so many outcomes that are not done.
+
+        Raises:
+            TypeError: A setting is of another type.
+            ValueError: A setting is out of range, or there are not as many ids as ``expected``.
+        """
+        return FanOut(
+            self,
+            built(ids, StopDispatch),
+            concurrency=concurrency,
+            timeout=timeout,
+            retry=retry,
+            expected=expected,
+            max_launches=max_launches,
+            stop_after_failures=stop_after_failures,
+        )

@@ -1,0 +1,87 @@
+"""Commands that are built one by one, from ids, as a fan-out takes them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
+from typing import Generic, Never, TypeVar
+
+import attrs
+
+from dispatchkit.core.command import Answer, Command, Request
+
+__all__ = ["Unbuilt", "built"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+W = TypeVar("W")
+
+
+@attrs.frozen(repr=False)
+class Unbuilt(Command[object, Never]):
+    """Stands in a fan-out where a command could not be built, so that one bad id in a million is one outcome."""
+
+    mistake: Exception
+
+    def request(self, wire: object, request_id: str | None) -> Request:
+        """Raises the mistake: there is nothing to send."""
+        raise self.mistake
+
+    def result(self, answer: Answer, wire: object) -> Never:
+        """Raises the mistake."""
+        raise self.mistake
+
+    def __repr__(self) -> str:
+        return "a command that could not be built"
+
+
+def built(
+    items: Iterable[T] | AsyncIterable[T], build: Callable[[T], Command[W, R]]
+) -> Iterable[Command[W, R]] | AsyncIterable[Command[W, R]]:
+    """A command for each item, built when it is taken. One that cannot be built ends nothing: see `Unbuilt`."""
+
+    def command(item: T) -> Command[W, R]:
+        try:
+            return build(item)
+        except (TypeError, ValueError) as mistake:
+            return Unbuilt(mistake.with_traceback(None))  # the frames below hold what a message says
+
+    if isinstance(items, AsyncIterable):
+        return _as_they_come(items, command)
+    return _Counted(items, command) if isinstance(items, Sized) else _one_by_one(items, command)
+
+
+async def _as_they_come(items: AsyncIterable[T], build: Callable[[T], R]) -> AsyncIterator[R]:
+    source = aiter(items)
+    try:
+        async for item in source:
+            yield build(item)
+    finally:
+        close = getattr(source, "aclose", None)
+        if close is not None:
+            await close()
+
+
+def _one_by_one(items: Iterable[T], build: Callable[[T], R]) -> Iterator[R]:
+    source = iter(items)
+    try:
+        for item in source:
+            yield build(item)
+    finally:
+        # A generator may hold a file open.
+        close = getattr(source, "close", None)
+        if close is not None:
+            close()
+
+
+class _Counted(Generic[T, R]):
+    """What knows its length keeps it."""
+
+    def __init__(self, items: Iterable[T], build: Callable[[T], R]) -> None:
+        self._items = items
+        self._build = build
+
+    def __iter__(self) -> Iterator[R]:
+        return map(self._build, self._items)
+
+    def __len__(self) -> int:
+        return len(self._items) if isinstance(self._items, Sized) else 0

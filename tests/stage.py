@@ -1,0 +1,39 @@
+"""A client of Direct on a played provider, in virtual time: what the tests of the fan-out share."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from dispatchkit import DirectClient, StartDispatch
+from dispatchkit.core.command import Answer
+from tests.virtual import Played, Virtual
+
+
+def played(clock: Virtual | None = None, *, token: str = "t", **settings: Any) -> tuple[DirectClient, Played]:
+    """A client, and what stands in for its transport. ``takes`` and ``says`` are the transport's."""
+    clock = clock or Virtual()
+    scene = Played(clock, **{name: settings.pop(name) for name in ("takes", "says") if name in settings})
+    client = DirectClient(token, clock=clock, **settings)
+    client._account.transport = scene  # type: ignore[assignment]
+    return client, scene
+
+
+def starts(ids: Iterable[int]) -> Iterator[StartDispatch]:
+    return (StartDispatch(number) for number in ids)
+
+
+def refusal(code: int, status: int = 403) -> Answer:
+    return Answer(status, {}, b'{"error": {"code": %d, "msg": "no"}}' % code)
+
+
+async def turns(count: int = 50) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - a condition has no event
+            await asyncio.sleep(0)
