@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dispatchkit import AuthenticationError, DirectClient, FanOut, Pace, Report, StartDispatch
+from dispatchkit import AuthenticationError, DirectClient, FanOut, Pace, Report, RetryPolicy, StartDispatch
+from dispatchkit.core.transport import Failure
 from dispatchkit.sandbox import Fault, Sandbox
-from tests.stage import played, refusal, starts
+from tests.stage import played, refusal, starts, until
 from tests.virtual import throttled
 
 
@@ -117,7 +119,7 @@ async def test_two_runs_of_one_account_share_rate_and_concurrency() -> None:
     reports = await asyncio.gather(*(run.finish() for run in runs))
     assert reports == [Report(done=40)] * 2
     times = [at for at, _ in first.seen]
-    assert all(after - before >= 0.05 - 1e-9 for before, after in zip(times, times[1:], strict=False))
+    assert all(after - before >= 0.05 - 1e-9 for before, after in pairwise(times))
     assert times[-1] == pytest.approx(79 * 0.05)
     assert first.most <= 3
     assert one.statistics().pace.started == 80
@@ -137,14 +139,15 @@ async def test_one_429_pauses_every_worker_of_every_run_of_the_account() -> None
 
 async def test_a_real_429_pauses_all_workers_until_its_time() -> None:
     loop = asyncio.get_running_loop()
-    async with Sandbox(latency=0.002) as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+    async with (
+        Sandbox(latency=0.002) as sandbox,
+        DirectClient(sandbox.direct_token, base_url=sandbox.url, retry=RetryPolicy(throttled_scale=0)) as direct,
+    ):
         run = direct.start_many(range(1, 201), concurrency=16)
         task = asyncio.ensure_future(run.finish())
-        while run.report.done < 50:
-            await asyncio.sleep(0)
+        await until(lambda: run.report.done >= 50)
         sandbox.order(Fault.throttled(retry_after=0.08))
-        while not direct.statistics().pace.throttled:
-            await asyncio.sleep(0)
+        await until(lambda: direct.statistics().pace.throttled > 0)
         processed, arrived, in_flight = loop.time(), sandbox.requests, direct.statistics().pace.in_flight
         while loop.time() < processed + 0.075:
             await asyncio.sleep(0.005)
@@ -155,8 +158,6 @@ async def test_a_real_429_pauses_all_workers_until_its_time() -> None:
 
 
 async def test_a_settling_call_asks_nothing_during_a_pause() -> None:
-    from dispatchkit.core.transport import Failure  # noqa: PLC0415
-
     client, scene = played(
         takes=lambda s: 0.5 * len(s.seen),
         says=lambda _, number: Failure("reset", sent=True) if number == 2 else throttled(20),

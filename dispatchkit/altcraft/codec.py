@@ -56,7 +56,6 @@ class Codec(Protocol):
         ...
 
 
-@cache  # it holds nothing but a converter, which is costly to make
 def codec(form: WireForm) -> Codec:
     """The codec of a wire form.
 
@@ -64,11 +63,14 @@ def codec(form: WireForm) -> Codec:
         ValueError: There is no such form.
         ImportError: The extra ``xml`` is not installed.
     """
-    if form == "json":
-        return JsonCodec()
-    if form == "xml":
-        return XmlCodec()
-    raise ValueError(f"wire must be 'json' or 'xml', not {form!r}")
+    if form not in ("json", "xml"):
+        raise ValueError(f"wire must be 'json' or 'xml', not {form!r}")
+    return _codec(form)
+
+
+@cache  # it holds nothing but a converter, which is costly to make
+def _codec(form: WireForm) -> Codec:
+    return JsonCodec() if form == "json" else XmlCodec()
 
 
 class JsonCodec:
