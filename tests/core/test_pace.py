@@ -16,7 +16,7 @@ from dispatchkit import DirectClient, Pace
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.pace import PaceStatistics
 from dispatchkit.core.pacer import Pacer, pacer_of
-from tests.virtual import Virtual
+from tests.virtual import Manual, Virtual
 
 
 @pytest.fixture
@@ -103,6 +103,18 @@ async def test_who_waits_goes_before_who_comes_by(clock: Virtual) -> None:
     await asyncio.sleep(0)
     pacer.release(ticket, answered=True, took=0.1)
     assert not pacer.enter(), "the slot belongs to the one that waits"
+    assert await waiting
+
+
+async def test_a_slot_of_the_rate_goes_to_who_waits_for_it() -> None:
+    clock = Manual()
+    pacer = Pacer(Pace(rate=1), clock)
+    assert pacer.enter()
+    waiting = asyncio.ensure_future(pacer.admit())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    clock.advance(1.0)
+    assert not pacer.enter(), "its time has come, though it has not woken yet"
     assert await waiting
 
 
