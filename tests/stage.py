@@ -35,5 +35,5 @@ async def turns(count: int = 50) -> None:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - a condition has no event
+        while not condition():  # noqa: ASYNC110 - anything may be waited for
             await asyncio.sleep(0)

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dispatchkit import AuthenticationError, DirectClient, FanOut, Pace, Report, StartDispatch
+from dispatchkit import AuthenticationError, DirectClient, FanOut, Pace, Report, RetryPolicy, StartDispatch
+from dispatchkit.core.transport import Failure
 from dispatchkit.sandbox import Fault, Sandbox
-from tests.stage import played, refusal, starts
+from tests.stage import played, refusal, starts, until
 from tests.virtual import throttled
 
 
@@ -138,14 +139,15 @@ async def test_one_429_pauses_every_worker_of_every_run_of_the_account() -> None
 
 async def test_a_real_429_pauses_all_workers_until_its_time() -> None:
     loop = asyncio.get_running_loop()
-    async with Sandbox(latency=0.002) as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+    async with (
+        Sandbox(latency=0.002) as sandbox,
+        DirectClient(sandbox.direct_token, base_url=sandbox.url, retry=RetryPolicy(throttled_scale=0)) as direct,
+    ):
         run = direct.start_many(range(1, 201), concurrency=16)
         task = asyncio.ensure_future(run.finish())
-        while run.report.done < 50:  # noqa: ASYNC110 - nothing else tells
-            await asyncio.sleep(0)
+        await until(lambda: run.report.done >= 50)
         sandbox.order(Fault.throttled(retry_after=0.08))
-        while not direct.statistics().pace.throttled:  # noqa: ASYNC110
-            await asyncio.sleep(0)
+        await until(lambda: direct.statistics().pace.throttled > 0)
         processed, arrived, in_flight = loop.time(), sandbox.requests, direct.statistics().pace.in_flight
         while loop.time() < processed + 0.075:
             await asyncio.sleep(0.005)
@@ -156,8 +158,6 @@ async def test_a_real_429_pauses_all_workers_until_its_time() -> None:
 
 
 async def test_a_settling_call_asks_nothing_during_a_pause() -> None:
-    from dispatchkit.core.transport import Failure  # noqa: PLC0415
-
     client, scene = played(
         takes=lambda s: 0.5 * len(s.seen),
         says=lambda _, number: Failure("reset", sent=True) if number == 2 else throttled(20),

@@ -272,7 +272,11 @@ class Call(Generic[W, R]):
         believed_from = self._unclear_at + self._policy.lag
         looks = 0
         settlement: Settlement[R] = Settlement(Verdict.UNDECIDED, "its state was not read")
-        while account.budget.spend():
+        while True:
+            if not await self._outlast_pause():
+                return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the account is paused for too long")
+            if not account.budget.spend():
+                break
             if self._over:
                 return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and it was told to stop")
             asked = clock.monotonic()
@@ -291,6 +295,16 @@ class Call(Generic[W, R]):
             await clock.sleep(pause)
             self.waiting = False
         return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the retry budget allows no more questions")
+
+    async def _outlast_pause(self) -> bool:
+        """A question is a request too: while the account is paused, none is asked."""
+        while paused := self._account.pacer.paused_for():
+            if not self._may_start(paused):
+                return False
+            self.waiting = True
+            await self._account.clock.sleep(paused)
+            self.waiting = False
+        return True
 
     def _pause(self, looks: int) -> float:
         growing = max(self._policy.scale, _LEAST_PAUSE) * 2.0 ** min(looks - 1, 60)

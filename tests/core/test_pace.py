@@ -16,7 +16,7 @@ from dispatchkit import DirectClient, Pace
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.pace import PaceStatistics
 from dispatchkit.core.pacer import Pacer, pacer_of
-from tests.virtual import Virtual
+from tests.virtual import Manual, Virtual
 
 
 @pytest.fixture
@@ -103,6 +103,18 @@ async def test_who_waits_goes_before_who_comes_by(clock: Virtual) -> None:
     await asyncio.sleep(0)
     pacer.release(ticket, answered=True, took=0.1)
     assert not pacer.enter(), "the slot belongs to the one that waits"
+    assert await waiting
+
+
+async def test_a_slot_of_the_rate_goes_to_who_waits_for_it() -> None:
+    clock = Manual()
+    pacer = Pacer(Pace(rate=1), clock)
+    assert pacer.enter()
+    waiting = asyncio.ensure_future(pacer.admit())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    clock.advance(1.0)
+    assert not pacer.enter(), "its time has come, though it has not woken yet"
     assert await waiting
 
 
@@ -362,6 +374,38 @@ def test_a_waiter_whose_loop_is_gone_takes_nobodys_turn() -> None:
     assert asyncio.run(next_one())
     lost.get_coro().close()  # type: ignore[union-attr]
     lost._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+async def test_a_forked_process_begins_without_what_its_parent_had_in_flight(clock: Virtual) -> None:
+    pacer = Pacer(Pace(concurrency=1), clock)
+    assert pacer.enter()
+    pacer._lock.acquire()  # a thread of the parent's, which is not here to give it back
+    pacer.forget()
+    assert pacer.enter()
+    assert pacer.statistics().in_flight == 1
+
+
+async def test_those_that_gave_up_long_ago_take_no_memory(clock: Virtual) -> None:
+    play = users(clock, concurrency=1)
+    for _ in range(20):
+        await play.many(20, takes=0.1, until=clock.time + 1e6)
+    assert len(play.pacer._deadlines) < 200
+
+
+async def test_a_high_rate_is_reached_in_real_time() -> None:
+    pacer = Pacer(Pace(rate=2000), SYSTEM)
+    loop = asyncio.get_running_loop()
+    starts: list[float] = []
+
+    async def one() -> None:
+        ticket = pacer.enter() or await pacer.admit()
+        starts.append(loop.time())
+        pacer.release(ticket, answered=True, took=0.0)
+
+    await asyncio.gather(*(one() for _ in range(120)))
+    took = starts[-1] - starts[0]
+    assert took >= 119 / 2000 - 0.006
+    assert took < 0.25, "a timer of a millisecond does not halve it"
 
 
 @pytest.mark.parametrize("bad", [0, -1, True, "5", math.inf, math.nan])

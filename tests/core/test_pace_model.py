@@ -87,6 +87,16 @@ class PaceMachine(RuleBasedStateMachine):
             attempt.task.cancel()
         self.settle()
 
+    @rule(ending=consumes(attempts))
+    def the_first_in_the_queue_is_cancelled_as_it_gets_leave(self, ending: Attempt) -> None:
+        if ending.ticket and not ending.over:
+            ending.over = True
+            self.pacer.release(ending.ticket, answered=True, took=0.1)
+            first = next((each for each in self.all if not each.task.done()), None)
+            if first is not None:
+                first.task.cancel()
+            self.settle()
+
     @rule(attempt=consumes(attempts))
     def withdraws(self, attempt: Attempt) -> None:
         if attempt.ticket and not attempt.over:
