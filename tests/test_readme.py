@@ -69,6 +69,11 @@ def test_the_asyncio_example_runs_as_it_stands() -> None:
     )
 
 
+def test_the_example_of_many_runs_as_it_stands() -> None:
+    output = run_python(block("python", "direct.start_many("), dict(os.environ))
+    assert output == "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0)\n"
+
+
 def test_the_blocking_example_runs_against_a_sandbox(sandbox: Sandbox) -> None:
     source = block("python", "from dispatchkit import Audience, sync").replace("http://127.0.0.1:8080", sandbox.url)
     assert run_python(source, environment(sandbox)) == "StartedDispatch(dispatch_id=10000000125, settled=False)\n"
@@ -115,5 +120,5 @@ def test_the_remaining_python_examples_run() -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert [kind for kind, _ in BLOCKS].count("python") == 6
+    assert [kind for kind, _ in BLOCKS].count("python") == 7
     assert [kind for kind, _ in BLOCKS].count("sh") == 3

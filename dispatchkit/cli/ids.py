@@ -144,7 +144,8 @@ def _uncommented(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 def _column(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int, str]]:
-    header, no_fields = next(lines, ""), list[str]()
+    # A carriage return within it would be a line break to the csv module.
+    header, no_fields = next(lines, "").rstrip("\r\n").replace("\r", " "), list[str]()
     for delimiter in ",;\t":
         names = [field.strip() for field in next(csv.reader([header], delimiter=delimiter), no_fields)]
         if column in names:

@@ -17,7 +17,7 @@ from dispatchkit.cli.text import clean, put
 
 if TYPE_CHECKING:
     from dispatchkit.cli.ids import Targets
-    from dispatchkit.cli.options import RunOptions
+    from dispatchkit.cli.options import Guards, RunOptions
     from dispatchkit.core.client import Client
     from dispatchkit.core.command import Command
     from dispatchkit.sandbox import Sandbox
@@ -59,6 +59,8 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
     """
     with mistakes_in_one_line():
         found = targets(options)
+        if options.expected not in {None, len(found)}:
+            raise ValueError(f"there are {len(found):,} ids, but --expected {options.expected:,}: nothing was started")
         if options.dry_run and options.json:
             raise ValueError("--dry-run shows requests, not outcomes: it does not go with --json")
         if options.sandbox:
@@ -81,19 +83,19 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
     show = Show(total=len(found), verb=job.verb, noun=job.noun, json=options.json)
     with show:
         if options.sandbox:
-            running = _run_in_sandbox(job, found, show, concurrency=options.concurrency)
+            running = _run_in_sandbox(job, found, show, options.guards())
         else:
-            running = _run(job, client, found, show, concurrency=options.concurrency)
+            running = _run(job, client, found, show, options.guards())
         interrupted = run_loop(running)
     raise typer.Exit(show.summary(interrupted=interrupted))
 
 
-async def _run(job: Job[W, R], client: Client[W], numbers: Iterable[int], show: Show, *, concurrency: int) -> bool:
+async def _run(job: Job[W, R], client: Client[W], numbers: Iterable[int], show: Show, guards: Guards) -> bool:
     async with client:
-        return await drive(client, map(job.command, numbers), show, concurrency=concurrency)
+        return await drive(client, map(job.command, numbers), show, guards)
 
 
-async def _run_in_sandbox(job: Job[W, R], found: Targets, show: Show, *, concurrency: int) -> bool:
+async def _run_in_sandbox(job: Job[W, R], found: Targets, show: Show, guards: Guards) -> bool:
     async with job.sandbox(found) as sandbox:
 
         def prepared() -> Iterator[int]:
@@ -103,7 +105,7 @@ async def _run_in_sandbox(job: Job[W, R], found: Targets, show: Show, *, concurr
                 yield number
 
         client = job.connect(sandbox.url, job.token_of_sandbox(sandbox))
-        return await _run(job, client, prepared(), show, concurrency=concurrency)
+        return await _run(job, client, prepared(), show, guards)
 
 
 def _ask(options: RunOptions, job: Job[W, R], found: Targets, host: str) -> None:

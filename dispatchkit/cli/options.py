@@ -10,11 +10,14 @@ import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, TypedDict, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, get_type_hints
 
 import typer
 
-__all__ = ["ClientSettings", "LaunchOptions", "RunOptions", "takes"]
+if TYPE_CHECKING:
+    from dispatchkit.core.pace import Pace
+
+__all__ = ["ClientSettings", "Guards", "LaunchOptions", "RunOptions", "takes"]
 
 O = TypeVar("O", bound="RunOptions")  # noqa: E741 - a class of options
 
@@ -45,6 +48,19 @@ _AttemptTimeout = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="The most that one attempt may take. Default: 70.")
 ]
 _Concurrency = Annotated[int, typer.Option(metavar="N", min=1, help="How many calls are in flight at most.")]
+_Rate = Annotated[
+    float | None,
+    typer.Option(metavar="N", help="Launches a second at most, evenly spaced. Default: no limit."),
+]
+_MaxLaunches = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Begin so many at most, whatever the list holds.")
+]
+_Expected = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Refuse to start unless there are exactly so many ids.")
+]
+_StopAfterFailures = Annotated[
+    int | None, typer.Option(metavar="N", min=1, help="Start nothing new after so many outcomes that are not done.")
+]
 _Insecure = Annotated[
     bool, typer.Option("--insecure", help="Allow plain http to another machine. It shows the token on the way.")
 ]
@@ -82,6 +98,15 @@ class ClientSettings(TypedDict, total=False):
     proxy: str | None
     timeout: float
     attempt_timeout: float
+    pace: Pace
+
+
+class Guards(TypedDict):
+    """Keywords of a fan-out."""
+
+    concurrency: int
+    max_launches: int | None
+    stop_after_failures: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,6 +121,10 @@ class RunOptions:
     yes: _Yes = False
     json: _Json = False
     concurrency: _Concurrency = 64
+    rate: _Rate = None
+    expected: _Expected = None
+    max_launches: _MaxLaunches = None
+    stop_after_failures: _StopAfterFailures = None
     timeout: _Timeout = None
     attempt_timeout: _AttemptTimeout = None
     token_file: _TokenFile = None
@@ -109,7 +138,19 @@ class RunOptions:
             settings["timeout"] = self.timeout
         if self.attempt_timeout is not None:
             settings["attempt_timeout"] = self.attempt_timeout
+        if self.rate is not None:
+            from dispatchkit.core.pace import Pace  # noqa: PLC0415 - attrs, which --help does without
+
+            settings["pace"] = Pace(rate=self.rate)
         return settings
+
+    def guards(self) -> Guards:
+        """What bounds the run."""
+        return Guards(
+            concurrency=self.concurrency,
+            max_launches=self.max_launches,
+            stop_after_failures=self.stop_after_failures,
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from dispatchkit.fanout import FanOut
 if TYPE_CHECKING:
     from types import FrameType
 
+    from dispatchkit.cli.options import Guards
     from dispatchkit.cli.show import Show
     from dispatchkit.core.client import Client
     from dispatchkit.core.command import Command
@@ -25,7 +26,7 @@ T = TypeVar("T")
 W = TypeVar("W")
 
 
-async def drive(client: Client[W], commands: Iterable[Command[W, R]], show: Show, *, concurrency: int) -> bool:
+async def drive(client: Client[W], commands: Iterable[Command[W, R]], show: Show, guards: Guards) -> bool:
     """Perform the commands and show each outcome as it comes.
 
     The first Ctrl-C (or SIGTERM) starts nothing new and awaits what is in flight; the second gives that up, and it is
@@ -35,7 +36,7 @@ async def drive(client: Client[W], commands: Iterable[Command[W, R]], show: Show
     Returns:
         Whether it was interrupted.
     """
-    run = FanOut(client, commands, concurrency=concurrency)
+    run = FanOut(client, commands, **guards)
     interrupted = stopped = False
     giving_up: asyncio.Task[None] | None = None
 
@@ -59,6 +60,8 @@ async def drive(client: Client[W], commands: Iterable[Command[W, R]], show: Show
             show.note("The token was refused: nothing new is started.")
         if giving_up is not None:
             await giving_up
+    if (most := guards["stop_after_failures"]) is not None and run.report.failed >= most:
+        show.note(f"Stopped after {run.report.failed:,} failures: nothing new was started.")
     return interrupted
 
 

@@ -67,6 +67,11 @@ class Report:
         """All that came to an outcome."""
         return self.done + self.rejected + self.not_sent + self.unknown
 
+    @property
+    def failed(self) -> int:
+        """All that came to another outcome than done."""
+        return self.total - self.done
+
     def count(self, state: State) -> Report:
         """The report with one more of this outcome."""
         return attrs.evolve(self, **{state.value: getattr(self, state.value) + 1})

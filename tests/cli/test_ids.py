@@ -4,7 +4,7 @@ import time
 from unittest.mock import patch
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dispatchkit.cli import ids
@@ -44,6 +44,8 @@ def test_any_text_is_ids_or_a_value_error(text: str) -> None:
     assert targets.first >= 1
 
 
+@example([b"\r\x00"], "id")
+@example([b"id\x00"], "id")
 @given(st.lists(st.binary(max_size=20)), st.sampled_from([None, "id"]))
 def test_any_file_is_ids_or_a_value_error_that_names_it(lines: list[bytes], column: str | None) -> None:
     try:
