@@ -16,28 +16,21 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import contextvars
 import logging
 import os
-import sys
 import threading
 import time
 import warnings
 from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage] - documented, and raises nothing
 from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+from dispatchkit.core.crossing import PATIENCE, Crossing
 from dispatchkit.core.fork import GRAVEYARD
 
 __all__ = ["PATIENCE", "Lease"]
 
 R = TypeVar("R")
-
-PATIENCE = 2.0
-"""Seconds that we wait for something to be cancelled or closed before we go on without it."""
-
-# On Windows a lock that waits without end cannot be interrupted.
-_SLICE = 0.1 if sys.platform == "win32" else -1.0
 
 new_event_loop: Callable[[], asyncio.AbstractEventLoop]
 try:  # now: once the main thread has ended, uvloop cannot be imported any more, but others may still make calls
@@ -58,109 +51,6 @@ class Closes(Protocol):
         ...
 
 
-class _Crossing(Generic[R]):
-    """One coroutine on its way through the loop thread."""
-
-    __slots__ = ("_context", "_coroutine", "_over", "_result", "error", "lease", "task")
-
-    def __init__(self, coroutine: Coroutine[object, object, R], lease: Lease | None = None) -> None:
-        self.lease = lease
-        self.task: asyncio.Task[None] | None = None
-        self.error: BaseException | None = None
-        self._result: R
-        self._coroutine = coroutine
-        self._context = contextvars.copy_context()
-        self._over = threading.Lock()
-        self._over.acquire()
-
-    # On the loop thread:
-
-    def start(self) -> None:
-        if self.lease is not None and self.lease.is_over():
-            self.fail(asyncio.CancelledError())
-        elif self._over.locked():
-            self.task = _begin(self._run(), self._context)
-
-    async def _run(self) -> None:
-        try:
-            self._result = await self._coroutine
-        except BaseException as error:  # noqa: BLE001 - it is raised where the caller waits
-            self.error = error
-        self._over.release()
-
-    def cancel(self) -> None:
-        if self.task is None:
-            self.fail(asyncio.CancelledError())
-        elif self.task.cancel():
-            # A task that is cancelled before its first step never gets to the end of `_run`.
-            self.task.add_done_callback(lambda _: self.fail(asyncio.CancelledError()))
-
-    def fail(self, error: BaseException) -> None:
-        """End it from outside, if it has not ended."""
-        if self._over.locked():
-            self._coroutine.close()
-            self.error = error
-            self._over.release()
-
-    def strand(self) -> None:
-        """End it in a forked child. The coroutine itself goes on in the parent; here it is only kept."""
-        GRAVEYARD.append((self._coroutine, self.task))
-        self.error = RuntimeError("this process was forked out of the call, which goes on in the parent")
-        if self._over.locked():
-            self._over.release()
-
-    # On the caller's thread:
-
-    def wait(self) -> None:
-        while not self._over.acquire(timeout=_SLICE):
-            pass
-        self._over.release()
-
-    def wait_at_most(self, seconds: float) -> bool:
-        if not self._over.acquire(timeout=seconds):
-            return False
-        self._over.release()
-        return True
-
-    def abandon(self, loop: asyncio.AbstractEventLoop, interrupt: BaseException) -> None:
-        """Cancel it, wait until that has taken effect, and note on ``interrupt`` what is known."""
-        with contextlib.suppress(RuntimeError):  # a closed loop has ended every crossing already
-            loop.call_soon_threadsafe(self.cancel)
-        if not self.wait_at_most(PATIENCE):
-            interrupt.add_note(f"the call did not end within {PATIENCE:g} s: its outcome is unknown")
-        elif self.error is None:
-            interrupt.add_note("the call was done before it could be cancelled")
-        elif isinstance(self.error, asyncio.CancelledError):
-            _add_notes(interrupt, self.error)
-        else:
-            interrupt.add_note(f"{type(self.error).__name__}: {self.error}")
-
-    def outcome(self) -> R:
-        error, self.error = self.error, None
-        if error is None:
-            return self._result
-        try:
-            if isinstance(error, asyncio.CancelledError) and self.lease is not None and self.lease.is_over():
-                over = self.lease.over()
-                _add_notes(over, error)
-                raise over from None
-            raise error
-        finally:
-            del error  # its traceback holds this frame
-
-
-def _begin(coroutine: Coroutine[object, object, None], context: contextvars.Context) -> asyncio.Task[None]:
-    loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 12):  # its first step at once saves a turn of the loop, a fifth of the whole crossing
-        return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
-    return loop.create_task(coroutine, context=context)
-
-
-def _add_notes(error: BaseException, source: BaseException) -> None:
-    for note in getattr(source, "__notes__", ()):
-        error.add_note(note)
-
-
 class _LoopThread:
     """An event loop in a thread of its own."""
 
@@ -171,7 +61,7 @@ class _LoopThread:
         self.loop = self._runner.get_loop()
         self.loop.set_exception_handler(_log)
         self.leases: set[Lease] = set()
-        self.crossings: set[_Crossing[Any]] = set()
+        self.crossings: set[Crossing[Any]] = set()
         # In a forked child this thread is gone, but nobody unwinds its stack: what it holds (this object, the loop,
         # the graveyard) is never finalised there.
         self._graveyard = GRAVEYARD
@@ -205,7 +95,7 @@ class _LoopThread:
     async def _until_released(self) -> None:
         await self._released
 
-    def cross(self, crossing: _Crossing[R], relent: Callable[[], None] | None = None) -> R:
+    def cross(self, crossing: Crossing[R], relent: Callable[[], None] | None = None) -> R:
         """Run it and wait. What ends the wait cancels it, or calls ``relent`` instead."""
         self.crossings.add(crossing)  # first: whoever ends the loop must find it
         try:
@@ -306,7 +196,7 @@ class _Portal:
         if thread is None or thread.is_here():
             return
         latest = time.monotonic() + PATIENCE
-        crossing = _Crossing(thread.wind_up(thread.leases))
+        crossing = Crossing(thread.wind_up(thread.leases))
         thread.crossings.add(crossing)
         with contextlib.suppress(RuntimeError):  # its loop is closed already
             thread.loop.call_soon_threadsafe(crossing.start)
@@ -390,7 +280,7 @@ class Lease:
         except BaseException:
             coroutine.close()
             raise
-        return thread.cross(_Crossing(coroutine, self), relent)
+        return thread.cross(Crossing(coroutine, self), relent)
 
     def _guard(self, thread: _LoopThread, owner: str, method: str) -> None:
         if thread.is_here():
@@ -431,7 +321,7 @@ class Lease:
         if thread is None or _portal.exiting:
             return
         try:
-            thread.cross(_Crossing(thread.wind_up([self])))
+            thread.cross(Crossing(thread.wind_up([self])))
         finally:
             _portal.leave(self, thread)
 
