@@ -1,7 +1,7 @@
 """The blocking face: the same coroutines for callers that do not run an event loop.
 
 Each client here holds its asynchronous twin and runs that one's methods on a loop in a thread of its own, one for the
-whole process (`dispatchkit.core.portal`). There is no logic here: what a method does, takes and raises is what its
+whole process (`dispatchkit.blocking.portal`). There is no logic here: what a method does, takes and raises is what its
 twin says.
 """
 
@@ -16,12 +16,12 @@ from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from dispatchkit.altcraft.client import AltcraftClient as AsyncAltcraftClient
 from dispatchkit.altcraft.codec import WireForm
+from dispatchkit.blocking.portal import Lease
+from dispatchkit.blocking.run import FanOut, Running
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.pace import Pace
-from dispatchkit.core.portal import Lease
 from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
-from dispatchkit.core.run import FanOut, Running
 from dispatchkit.core.secret import Token
 from dispatchkit.direct.client import DirectClient as AsyncDirectClient
 from dispatchkit.fanout import FanOut as AsyncFanOut

@@ -6,11 +6,11 @@ import os
 from collections.abc import AsyncIterable, Coroutine, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
+from dispatchkit.blocking.portal import PATIENCE, Lease
 from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout import FanOut as AsyncFanOut
 from dispatchkit.core.fanout import Outcome, Report
-from dispatchkit.core.portal import PATIENCE, Lease
 from dispatchkit.core.retry import RetryPolicy
 
 __all__ = ["FanOut", "Run", "Running"]

@@ -25,7 +25,7 @@ from asyncio import _get_running_loop  # pyright: ignore[reportPrivateUsage] - d
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol, TypeVar
 
-from dispatchkit.core.crossing import PATIENCE, Crossing
+from dispatchkit.blocking.crossing import PATIENCE, Crossing
 from dispatchkit.core.fork import GRAVEYARD
 
 __all__ = ["PATIENCE", "Lease"]

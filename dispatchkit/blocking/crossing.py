@@ -8,12 +8,9 @@ import contextvars
 import sys
 import threading
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from dispatchkit.core.fork import GRAVEYARD
-
-if TYPE_CHECKING:
-    from dispatchkit.core.portal import Lease
 
 __all__ = ["PATIENCE", "Crossing"]
 
@@ -26,12 +23,24 @@ PATIENCE = 2.0
 _SLICE = 0.1 if sys.platform == "win32" else -1.0
 
 
+class Ends(Protocol):
+    """Whose crossing it is, as far as a crossing needs to know."""
+
+    def is_over(self) -> bool:
+        """Whether nothing can be run any more."""
+        ...
+
+    def over(self) -> BaseException:
+        """Why not."""
+        ...
+
+
 class Crossing(Generic[R]):
     """One coroutine on its way through the loop thread."""
 
     __slots__ = ("_context", "_coroutine", "_over", "_result", "error", "lease", "task")
 
-    def __init__(self, coroutine: Coroutine[object, object, R], lease: Lease | None = None) -> None:
+    def __init__(self, coroutine: Coroutine[object, object, R], lease: Ends | None = None) -> None:
         self.lease = lease
         self.task: asyncio.Task[None] | None = None
         self.error: BaseException | None = None
