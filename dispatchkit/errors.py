@@ -82,7 +82,7 @@ class Attempt:
     duration: float
     """How long it took, in seconds."""
     what: str
-    """What came of it, in a few words: ``"200"``, ``"connection refused"``, ``"no answer within 70 s"``."""
+    """What came of it, in a few words: ``"HTTP 200"``, ``"connection refused"``, ``"no answer within 70 s"``."""
     sent: bool
     """Whether any byte of the request may have left this process."""
 
@@ -90,7 +90,8 @@ class Attempt:
 class DispatchkitError(Exception):
     """Base of every error a call raises; `outcome` says which of the outcomes it is.
 
-    Errors pickle whole, and hold neither the token nor the body of a request or of an answer.
+    Errors pickle whole, the command included. They hold neither the token nor anything of an answer but the provider's
+    own message, and show no content and no file.
     """
 
     outcome: ClassVar[State]

@@ -98,7 +98,7 @@ def _fanning(
             twin = method(self.twin, *args, **kwargs)
         finally:
             del args, kwargs
-        return Running(self.lease, twin)
+        return Running(self, twin)
 
     functools.update_wrapper(call, method)
     return call

@@ -50,7 +50,12 @@ class Run(Generic[T, P_co]):
             raise
 
     def finish(self) -> P_co:
-        """Go to the end and return the report."""
+        """Go to the end and return the report.
+
+        Raises:
+            AuthenticationError: The provider does not accept the token, so the run was stopped.
+            Exception: What the iterator of commands raised, once everything in flight has come to its outcome.
+        """
         return self._cross(self._twin.finish(), "finish")
 
     def stop(self) -> None:
@@ -91,8 +96,9 @@ class _Blocking(Protocol[W_co]):
 class Running(Run[Outcome[R], Report], Generic[W, R]):
     """A fan-out's blocking twin, around one that is there already."""
 
-    def __init__(self, lease: Lease, twin: AsyncFanOut[W, R]) -> None:
-        super().__init__(lease, twin)
+    def __init__(self, client: _Blocking[object], twin: AsyncFanOut[W, R]) -> None:
+        super().__init__(client.lease, twin)
+        self._client = client  # which closes itself when nobody holds it any more
         self._fan_out = twin
 
     @property
@@ -144,4 +150,4 @@ class FanOut(Running[W, R]):
             stop_after_failures=stop_after_failures,
             grace=grace,
         )
-        super().__init__(client.lease, twin)
+        super().__init__(client, twin)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 import attrs
@@ -52,6 +52,8 @@ PROBE_TIMEOUT = 15.0
 
 _LEAST_PAUSE = 0.25
 
+NEVER = datetime.min.replace(tzinfo=UTC)
+
 
 @attrs.define
 class Account(Generic[W]):
@@ -83,6 +85,7 @@ class Call(Generic[W, R]):
         "_timeout",
         "_unclear",
         "_unclear_at",
+        "_unclear_since",
         "attempts",
         "command",
         "halted",
@@ -108,6 +111,7 @@ class Call(Generic[W, R]):
         self._deadline = 0.0
         self._unclear: OutcomeUnknownError | None = None
         self._unclear_at = 0.0
+        self._unclear_since = NEVER
         self._throttled: ThrottledError | None = None
 
     async def run(self, *, ticket: int = 0) -> R:
@@ -151,7 +155,7 @@ class Call(Generic[W, R]):
         ticket = ticket or account.pacer.enter() or await self._admit()
         if not ticket:
             self._crowded_out = True
-            return NotSentError("the pace of the account left no time for it before the deadline")
+            return NotSentError(self._crowded())
         began, started, witness = clock.now(), clock.monotonic(), Witness()
         try:
             reply = await account.transport.send(
@@ -176,9 +180,16 @@ class Call(Generic[W, R]):
 
     async def _admit(self) -> int:
         self.waiting = True
-        ticket = await self._account.pacer.admit(until=self._deadline)
+        ticket = await self._account.pacer.admit(until=self._deadline - self._margin)
         self.waiting = False
         return ticket
+
+    def _crowded(self) -> str:
+        paused = self._account.pacer.paused_for()
+        if not paused:
+            return "the pace of the account left no time for it before the deadline"
+        until = self._account.clock.now() + timedelta(seconds=paused)
+        return f"the account is paused until {until:%Y-%m-%d %H:%M:%S} UTC, beyond the deadline"
 
     def _record(self, began: datetime, started: float, what: str, *, sent: bool) -> float:
         duration = self._account.clock.monotonic() - started
@@ -211,7 +222,11 @@ class Call(Generic[W, R]):
 
         An attempt that the deadline cuts short turns a clear outcome into an unclear one.
         """
-        return self._account.clock.monotonic() + delay <= self._deadline - min(1.0, self._timeout / 10)
+        return self._account.clock.monotonic() + delay <= self._deadline - self._margin
+
+    @property
+    def _margin(self) -> float:
+        return min(1.0, self._timeout / 10)
 
     async def _again(self) -> Step[R]:
         self.waiting = False
@@ -226,6 +241,8 @@ class Call(Generic[W, R]):
     async def _resolve(self, error: DispatchkitError) -> Step[R]:
         """Turn a failed attempt into a step: settle it if it is unclear, and say whether it may be repeated."""
         if isinstance(error, OutcomeUnknownError):
+            if self._unclear is None:
+                self._unclear_since = self.attempts[-1].started
             self._unclear = error
             self._unclear_at = self._account.clock.monotonic()
             return await self._settle(error)
@@ -243,7 +260,7 @@ class Call(Generic[W, R]):
         settlement = await self._watch()
         if settlement.verdict is Verdict.HAPPENED:
             return Step(result=settlement.result)
-        if settlement.verdict in {Verdict.UNDECIDED, Verdict.HIDDEN}:
+        if settlement.verdict in {Verdict.UNSEEN, Verdict.UNDECIDED, Verdict.HIDDEN}:
             return Step(error=OutcomeUnknownError(f"{self._unclear.summary}; then {error.summary}; {settlement.seen}"))
         return Step(error=error)
 
@@ -266,7 +283,8 @@ class Call(Generic[W, R]):
     async def _watch(self, *, once: bool = False) -> Settlement[R]:
         """Read the provider's state until it says something that can be believed, or the deadline is near."""
         account, clock = self._account, self._account.clock
-        probe = self.command.probe(self.attempts[0].started)
+        # From the first attempt that is unclear: what happened before it was not ours.
+        probe = self.command.probe(self._unclear_since)
         if probe is None:
             return Settlement(Verdict.HIDDEN, "no state of the provider shows it")
         believed_from = self._unclear_at + self._policy.lag
@@ -313,8 +331,14 @@ class Call(Generic[W, R]):
     async def _look(self, probe: Probe[W, R]) -> tuple[Settlement[R], float]:
         """Read the provider's state once. Also says how long the provider asks to wait before the next time."""
         account, clock = self._account, self._account.clock
-        request = _request(probe.command, account.wire, str(uuid.uuid4()) if probe.command.identified else None)
-        limit = min(PROBE_TIMEOUT, account.attempt_timeout, max(0.0, self._deadline - clock.monotonic()))
+        limit = min(PROBE_TIMEOUT, account.attempt_timeout, self._deadline - clock.monotonic())
+        if limit <= 0:
+            return Settlement(Verdict.UNDECIDED, "the deadline left no time to read its state"), 0.0
+        try:
+            request = _request(probe.command, account.wire, str(uuid.uuid4()) if probe.command.identified else None)
+        except Exception as error:  # noqa: BLE001 - a callable that gives the token may raise anything
+            # The launch has left. Whatever goes wrong from here on must not hide that.
+            return Settlement(Verdict.HIDDEN, f"its state could not be asked for ({type(error).__name__})"), 0.0
         reply = await account.transport.send(request, Witness(), timeout=limit)
         seen = judge(probe.command, reply, account.wire, clock)
         if isinstance(reply, Answer) and reply.status < 500:

@@ -10,7 +10,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import ClassVar, Generic, Protocol, TypeVar, cast
+from typing import ClassVar, Generic, TypeVar, cast
 
 import attrs
 
@@ -74,10 +74,6 @@ class UnreadableAnswerError(Exception):
 
     Raised by `Command.result`, and turned into an outcome by the client. Its text never quotes the answer.
     """
-
-
-class Wire(Protocol):
-    """How one account of a provider speaks: its token and its format. Each provider has its own."""
 
 
 class Verdict(enum.Enum):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import os
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 __all__ = ["Secret", "Token"]
@@ -62,7 +63,9 @@ class Secret:
         if isinstance(self._source, str):
             return self._source  # `check` has seen it
         token = self._source() if callable(self._source) else None
-        if isinstance(token, str) and _TOKEN.fullmatch(token) is not None:
+        if not isinstance(token, str):
+            raise ValueError(f"token= must return a string, not {type(token).__name__}")  # noqa: TRY004 - seen in a call
+        if _TOKEN.fullmatch(token) is not None:
             if token not in self._revealed:
                 self._revealed.append(token)
             return token
@@ -82,7 +85,8 @@ class Secret:
         """
         known = [self._source] if isinstance(self._source, str) else self._revealed
         for token in sorted(known, key=len, reverse=True):
-            text = text.replace(token, "***")
+            for secret in (token, *_decoded(token)):
+                text = text.replace(secret, "***")
         return text
 
     def __repr__(self) -> str:
@@ -90,6 +94,18 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a token is not pickled: build the client where it is used, from that process's configuration")
+
+
+def _decoded(token: str) -> Iterator[str]:
+    """What a token says that is the Base64 of ``id:password``."""
+    try:
+        pair = base64.b64decode(token, validate=True).decode()
+    except ValueError:
+        return
+    _, colon, password = pair.partition(":")
+    if colon and len(password) >= 4:  # a shorter one would mask half of every word
+        yield pair
+        yield password
 
 
 def _unusable() -> ValueError:

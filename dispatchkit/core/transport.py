@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Failure", "Transport", "Witness", "origin"]
 
-_MOST_ANSWER_BYTES = 64 * 1024 * 1024
+_MOST_ANSWER_BYTES = 8 * 1024 * 1024
 _CHUNK = 64 * 1024
 _TURNS = 4
 _STALE_AT_MOST = 3
@@ -52,22 +52,16 @@ class Failure:
 class Witness:
     """What one attempt saw of itself. It outlives the attempt's cancellation."""
 
-    __slots__ = ("sent",)
+    __slots__ = ("built", "sent")
 
     def __init__(self) -> None:
+        self.built = False
+        """Whether aiohttp has made the request. Where it has not, something stands in for it, as aioresponses does:
+        then no witness is asked, and only the exception can tell."""
         self.sent = False
 
 
 _witness: ContextVar[Witness] = ContextVar("dispatchkit_witness")
-
-
-# A test may put something else in the place of aiohttp's request, as aioresponses does. Then no witness is asked, and
-# only the exception can tell.
-_real_request = aiohttp.ClientSession._request  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-
-
-def _is_mocked() -> bool:
-    return aiohttp.ClientSession._request is not _real_request  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 class _HiddenResendError(Exception):
@@ -89,8 +83,10 @@ class _WitnessedRequest(aiohttp.ClientRequest):
 
     def update_auto_headers(self, skip_auto_headers: Iterable[str] | None) -> None:
         """Add none: we say every header ourselves. Being part of the making, it also is where a re-send is refused."""
-        if _witness.get().sent:
+        witness = _witness.get()
+        if witness.sent:
             raise _HiddenResendError
+        witness.built = True
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         self._seen_by = witness = _witness.get()
@@ -180,7 +176,8 @@ def origin(base_url: str, *, insecure: bool = False) -> URL:
     if url.user is not None or url.password is not None:
         raise ValueError(f"base_url must be {allowed}, without credentials: pass the token as token=")
     if url.path != "/" or "?" in base_url or "#" in base_url:
-        raise ValueError(f"base_url must be {allowed}, without path, query or fragment, not {base_url!r}")
+        # Only the origin is shown: what follows it may be a key.
+        raise ValueError(f"base_url must be {allowed}, without path, query or fragment: give {str(url.origin())!r}")
     if url.scheme == "http" and not insecure and not _is_loopback(url.host):
         raise ValueError(
             f"base_url must be https, not {base_url!r}: plain http shows the token to everyone on the way "
@@ -273,7 +270,7 @@ class Transport:
                         if stale.fresh:
                             break
                     else:
-                        if witness.sent or _is_mocked():
+                        if witness.sent or not witness.built:
                             return answer
                         # It came before the request was written: the answer to something else.
                     # Nothing has left, so the next connection is as good.
@@ -284,7 +281,7 @@ class Transport:
             raise
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in an attempt is classified, not leaked
             what = f"no answer within {round(timeout, 2):g} s" if timer.expired() else _describe(error)
-            if _is_mocked():
+            if not witness.built:
                 witness.sent = not isinstance(error, aiohttp.ClientConnectorError)
         return Failure(what, sent=witness.sent)
 
@@ -302,6 +299,9 @@ class Transport:
                 body = await response.read()
             else:
                 body = await _read_bounded(response)
+            if not body and length is None and not _is_chunked(response):
+                # The end of the connection is all that ended it: this may be the start of something else.
+                raise aiohttp.ClientPayloadError("an answer without a length, and without a byte")
         except BaseException:
             response.close()
             raise
@@ -340,6 +340,10 @@ class Transport:
         connector = session.connector
         session.detach()  # otherwise it complains, when it is finalised, that nobody closed it
         return connector
+
+
+def _is_chunked(response: aiohttp.ClientResponse) -> bool:
+    return "chunked" in response.headers.get("Transfer-Encoding", "").lower()
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:

@@ -5,6 +5,7 @@ The provider's pages: https://api.docs.direct.i-dgtl.ru
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping
 from datetime import datetime
@@ -40,6 +41,8 @@ from dispatchkit.errors import (
 __all__ = ["DirectCommand", "DirectWire", "ReadDispatch", "StartDispatch", "StopDispatch"]
 
 R_co = TypeVar("R_co", covariant=True)
+
+_WORD = re.compile(r"[a-z_-]{1,40}")
 
 _REFUSALS: dict[int, type[RejectedError]] = {
     4010: NotAuthenticatedError,
@@ -148,7 +151,9 @@ class _OfDispatch(DirectCommand[R_co]):
         status = statuses.pop()
         verdict = self.verdicts.get(status, Verdict.UNDECIDED)
         result = self.settled() if verdict is Verdict.HAPPENED else None
-        return Settlement(verdict, f"its state reads {status[:40]!r}", result)
+        # A word that is none is not shown: it is somebody else's text.
+        shown = repr(status) if _WORD.fullmatch(status) else "what is no status"
+        return Settlement(verdict, f"its state reads {shown}", result)
 
     @abstractmethod
     def settled(self) -> R_co:

@@ -23,7 +23,6 @@ from dispatchkit import (
     LaunchBroadcast,
     NotSentError,
     OutcomeUnknownError,
-    RejectedError,
     RetryPolicy,
     StartDispatch,
     State,
@@ -57,7 +56,7 @@ class Clock:
         await asyncio.sleep(0)
 
 
-Reply = Answer | Failure | BaseException
+Reply = Answer | Failure
 
 
 @attrs.define
@@ -79,11 +78,8 @@ class Script:
         replies = self.reads if reading else self.acts
         reply = replies.pop(0) if len(replies) > 1 else replies[0]
         self.clock.time += min(self.takes, timeout)
-        await asyncio.sleep(0)
-        if isinstance(reply, BaseException):
-            witness.sent = True
-            raise reply
         witness.sent = not isinstance(reply, Failure) or reply.sent
+        await asyncio.sleep(0)
         return reply
 
     async def close(self) -> None:
@@ -332,9 +328,9 @@ async def test_without_deduplication_the_log_is_watched_for_as_long_as_it_may_la
     assert (await play(LAUNCH, [LOST, YES], late, deduplicates=False)).state is State.DONE
 
 
-async def test_a_refusal_of_a_repeated_launch_is_believed_once_the_log_had_time_to_show_a_start() -> None:
+async def test_a_refusal_of_a_repeated_launch_stays_unknown_where_no_state_can_deny_the_first() -> None:
     told = await play(LAUNCH, [LOST, NO], [log()])
-    assert isinstance(told.error, RejectedError)
+    assert isinstance(told.error, OutcomeUnknownError)
     assert told.script.read[-1][0] >= 60
     told = await play(LAUNCH, [LOST, NO], [log(), log(), log((0.1, "start"))])
     assert told.state is State.DONE
@@ -380,6 +376,71 @@ async def test_not_sent_after_an_unclear_attempt_is_unknown() -> None:
 async def test_not_sent_after_a_throttled_attempt_is_throttled() -> None:
     told = await play(START, [THROTTLED, UNSENT])
     assert isinstance(told.error, ThrottledError)
+
+
+async def test_a_start_in_the_log_from_before_the_first_unclear_attempt_is_somebody_elses() -> None:
+    told = await play(LAUNCH, [THROTTLED, LOST, REPLAYED], [log((3.0, "start"))])
+    assert repr(told.result) == "MailingAccepted(mailing_id=7, replayed=True, settled=False)"
+    assert told.launches == 3
+    body = json.loads(told.script.read[0][1].body or b"")
+    assert body["from_time"] > "2026-03-01T12:00:08"
+
+
+async def test_a_token_that_cannot_be_had_for_reading_state_leaves_the_call_unknown() -> None:
+    clock = Clock()
+    tokens = iter(["key"])
+    client = DirectClient(lambda: next(tokens), clock=clock)
+    script = Script(clock, [LOST], [status("sending")])
+    client._account.transport = script  # type: ignore[assignment]
+    with pytest.raises(OutcomeUnknownError, match=r"its state could not be asked for \(StopIteration\)") as told:
+        await client.start(7)
+    assert len(told.value.attempts) == 1
+    assert script.read == []
+
+
+async def test_every_question_of_altcraft_has_an_id_of_its_own() -> None:
+    told = await play(LAUNCH, [LOST, YES], [log()], deduplicates=False)
+    ids = [request.headers["Request-ID"] for _, request in told.script.read]
+    assert len(set(ids)) == len(ids) > 3
+    assert told.script.sent[0][1].headers["Request-ID"] not in ids
+    assert all(len(each) == 36 for each in ids)
+
+
+async def test_questions_take_no_longer_than_an_attempt_may() -> None:
+    clock = Clock()
+    client = DirectClient("key", clock=clock, attempt_timeout=3)
+    script = Script(clock, [LOST], [status("sending")])
+    client._account.transport = script  # type: ignore[assignment]
+    await client.start(7)
+    assert script.timeouts == [3, 3]
+
+
+async def test_a_call_of_a_closed_client_is_refused() -> None:
+    client = DirectClient("key", clock=Clock())
+    call = client.call(StartDispatch(7))
+    await client.close()
+    with pytest.raises(RuntimeError, match=r"^the client of this call is closed: make a new one$"):
+        await call.run()
+
+
+async def test_what_was_cancelled_in_flight_says_whose_it_is_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "dispatchkit")
+    _, known = await cancelled([STARTED], [BROKEN], lambda script: len(script.sent) == 1)
+    assert str(known).startswith(
+        "StartDispatch(dispatch_id=7): unknown: it was cancelled after the request had left\nIt may have happened."
+    )
+    assert [(record.levelname, vars(record)["outcome"]) for record in caplog.records] == [("WARNING", "unknown")]
+    assert caplog.records[0].getMessage().endswith("cancelled: it was cancelled after the request had left")
+    caplog.clear()
+    _, known = await cancelled([UNSENT], [BROKEN], lambda script: len(script.sent) == 2)
+    assert "not sent: it was cancelled before the request left" in str(known)
+    assert caplog.records[-1].levelname == "INFO"
+    assert vars(caplog.records[-1])["outcome"] == "not_sent"
+
+
+async def test_an_abandoned_call_keeps_its_id() -> None:
+    call = AltcraftClient("https://altcraft.test", "token", clock=Clock()).call(LaunchBroadcast(7))
+    assert call.abandoned().request_id == call.request_id is not None
 
 
 async def test_a_throttled_call_waits_as_long_as_it_is_asked_to() -> None:

@@ -190,6 +190,7 @@ def _lost(elsewhere: str) -> Iterator[tuple[str, Ending, Callable[[Deed], bool]]
     yield "the answer to another dispatch", says(raw("200 OK", b'{"dispatchId": 7}'), stays=True), _only_start
     # An answer with rubbish on its heels is not to be relied on: whoever wrote the rubbish may have written the answer.
     yield "rubbish after the answer", turned(lambda r: r.raw() + b"\x00\x01\x02"), every
+    yield "nothing, without a length", says(raw("200 OK", length=False)), every
     yield "the answer to a read", says(raw("200 OK", b'{"total": 0, "items": []}'), stays=True), every
 
 
@@ -212,7 +213,7 @@ def _answered() -> Iterator[tuple[str, Ending]]:
     yield "answers twice at once", turned(lambda r: r.raw() * 2, then="stay")
     yield "answers, then more than a byte of nothing", turned(lambda r: r.raw() + b"\r\n\r\n", then="stay")
     yield "answers and closes", turned(lambda r: r.raw())
-    yield "answers without a length", turned(lambda r: raw("200 OK", r.body, length=False))
+    yield "answers without a length", turned(lambda r: raw("200 OK", r.body, length=not r.body))
     yield "answers in HTTP/1.0", turned(lambda r: r.raw().replace(b"HTTP/1.1", b"HTTP/1.0"))
 
     def chunked(reply: Reply) -> bytes:
