@@ -80,6 +80,9 @@ class Report:
 class FanOut(Generic[W, R]):
     """Many commands through one client. ``async for`` gives each outcome as it comes; `finish` goes to the end.
 
+    Whoever leaves the loop before the end closes the run (`close`, or ``async with run:`` around it): until then, its
+    workers go on until as many outcomes wait as there are workers.
+
     Args:
         client: Whose commands they are.
         commands: What to do; taken one by one, as workers become free.
