@@ -144,14 +144,13 @@ def _uncommented(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 
 
 def _column(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int, str]]:
-    # A carriage return within it would be a line break to the csv module.
-    header, no_fields = next(lines, "").rstrip("\r\n").replace("\r", " "), list[str]()
+    header = next(lines, "").strip()
     for delimiter in ",;\t":
-        names = [field.strip() for field in next(csv.reader([header], delimiter=delimiter), no_fields)]
+        names = [field.strip() for field in _fields(header, delimiter, name)]
         if column in names:
             break
     else:
-        raise ValueError(f"{name}, line 1: the header names no column {column!r}: {_shown(header.strip())}")
+        raise ValueError(f"{name}, line 1: the header names no column {column!r}: {_shown(header)}")
     if names.count(column) > 1:
         raise ValueError(f"{name}, line 1: the header names {column!r} more than once")
     place = names.index(column)
@@ -162,6 +161,13 @@ def _column(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int,
                 yield rows.line_num + 1, row[place].strip() if place < len(row) else ""
     except csv.Error as error:
         raise ValueError(f"{name}, line {rows.line_num + 1}: this is not CSV: {error}") from None
+
+
+def _fields(header: str, delimiter: str, name: str) -> list[str]:
+    try:
+        return next(csv.reader([header], delimiter=delimiter), [])
+    except csv.Error as error:
+        raise ValueError(f"{name}, line 1: this is not CSV: {error}") from None
 
 
 def _one(text: str, where: str, column: str | None) -> tuple[int, int]:

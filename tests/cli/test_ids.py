@@ -45,6 +45,8 @@ def test_any_text_is_ids_or_a_value_error(text: str) -> None:
 
 
 @example([b"\r\x00"], "id")
+@example([b"\n\x00"], "id")
+@example([b"a\rb"], "id")
 @example([b"id\x00"], "id")
 @given(st.lists(st.binary(max_size=20)), st.sampled_from([None, "id"]))
 def test_any_file_is_ids_or_a_value_error_that_names_it(lines: list[bytes], column: str | None) -> None:
