@@ -165,7 +165,7 @@ def _column(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int,
 
 def _fields(header: str, delimiter: str, name: str) -> list[str]:
     try:
-        return next(csv.reader([header], delimiter=delimiter), [])
+        return next(csv.reader([header], delimiter=delimiter), list[str]())
     except csv.Error as error:
         raise ValueError(f"{name}, line 1: this is not CSV: {error}") from None
 
