@@ -299,7 +299,7 @@ class Transport:
                 body = await response.read()
             else:
                 body = await _read_bounded(response)
-            if not body and length is None and not _is_chunked(response):
+            if not body and length is None and not _is_chunked(response) and _witness.get().built:
                 # The end of the connection is all that ended it: this may be the start of something else.
                 raise aiohttp.ClientPayloadError("an answer without a length, and without a byte")
         except BaseException:

@@ -7,6 +7,7 @@ import re
 from datetime import UTC, datetime
 
 import pytest
+from aioresponses import aioresponses
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -234,3 +235,10 @@ def test_what_cannot_be_read_is_never_quoted(body: bytes) -> None:
         StartDispatch(3).result(Answer(200, {}, b"\x00" + body), WIRE)
     assert re.fullmatch(r"not JSON \(\d+ bytes\)", str(unreadable.value))
     assert unreadable.value.__context__ is None
+
+
+async def test_a_mocked_stop_needs_no_length() -> None:
+    with aioresponses() as provider:
+        provider.post("https://direct.i-dgtl.ru/api/v1/dispatch/7/stop", status=200)
+        async with DirectClient("key") as direct:
+            assert await direct.stop(7) is None  # type: ignore[func-returns-value]
