@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from unittest.mock import Mock
 
 import aiohttp
 import pytest
 from aioresponses import core as aioresponses_core
+
+from dispatchkit.sandbox import Sandbox
 
 try:
     import uvloop
@@ -49,3 +52,18 @@ def _mend_aioresponses() -> Iterator[None]:
     aioresponses_core.ClientResponse = MendedResponse
     yield
     aioresponses_core.ClientResponse = original
+
+
+@pytest.fixture
+def sandbox() -> Iterator[Sandbox]:
+    """A sandbox in this process, on a loop of its own, for what runs in another process."""
+    played = Sandbox()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    asyncio.run_coroutine_threadsafe(played.open(), loop).result(10)
+    yield played
+    asyncio.run_coroutine_threadsafe(played.close(), loop).result(10)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(10)
+    loop.close()

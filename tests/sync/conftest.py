@@ -6,12 +6,10 @@ PATH) if they have what dispatchkit needs; each on asyncio's loop and, where it 
 
 from __future__ import annotations
 
-import asyncio
 import os
 import subprocess
 import sys
 import textwrap
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeAlias
@@ -75,21 +73,6 @@ WORLDS = [pytest.param(world, id=_name(world)) for world in _worlds()]
 def world(request: pytest.FixtureRequest) -> tuple[str, str]:
     """An interpreter and an event loop."""
     return request.param
-
-
-@pytest.fixture
-def sandbox() -> Iterator[Sandbox]:
-    """A sandbox in this process, on a loop of its own."""
-    played = Sandbox()
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    asyncio.run_coroutine_threadsafe(played.open(), loop).result(10)
-    yield played
-    asyncio.run_coroutine_threadsafe(played.close(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
-    loop.close()
 
 
 Play: TypeAlias = Callable[..., list[str]]
