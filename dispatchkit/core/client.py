@@ -13,11 +13,12 @@ from dispatchkit.core.call import Account, Call
 from dispatchkit.core.check import seconds
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
+from dispatchkit.core.origin import origin
 from dispatchkit.core.pace import Pace, PaceStatistics
 from dispatchkit.core.pacer import Pacer, pacer_of
 from dispatchkit.core.retry import BudgetStatistics, RetryBudget, RetryPolicy
 from dispatchkit.core.secret import Secret
-from dispatchkit.core.transport import Transport, origin
+from dispatchkit.core.transport import Transport
 
 __all__ = ["ATTEMPT_TIMEOUT", "CONNECT_TIMEOUT", "TIMEOUT", "Client", "ClientStatistics"]
 

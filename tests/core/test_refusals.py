@@ -12,8 +12,8 @@ import pytest
 
 from dispatchkit import AltcraftClient, Attachment, Audience, DirectClient, StartDispatch, StopDispatch
 from dispatchkit.core.check import json_object
+from dispatchkit.core.origin import origin
 from dispatchkit.core.retry import RetryPolicy
-from dispatchkit.core.transport import origin
 from tests.wire import Listener, http
 
 

@@ -1,0 +1,225 @@
+"""One request for one answer, on aiohttp's connector and aiohttp's parser, without the session between them.
+
+A session builds a request object, a response object, a URL, several header maps and a writer for every request: twice
+the work of all the rest. What we send is known to the byte beforehand, so it is written as it is, in one piece, to a
+connection that aiohttp keeps, and what comes back is read as aiohttp parses it.
+
+It also is what makes the witness exact: the bytes are handed over in one place, `_converse`. Nothing can have left
+before, and nothing is ever sent a second time, as a session does with GET on a connection that was dropped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import ssl as ssl_module
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import aiohttp
+from aiohttp.http import StreamWriter
+from yarl import URL
+
+from dispatchkit.core.command import Answer, Request
+from dispatchkit.core.fork import inherited_by_none
+
+if TYPE_CHECKING:
+    from aiohttp.client_proto import ResponseHandler
+    from aiohttp.connector import Connection
+
+__all__ = ["Http", "StaleConnectionError", "Witness"]
+
+_MOST_ANSWER_BYTES = 8 * 1024 * 1024
+_AT_ONCE = 64 * 1024
+"""Bytes of a body that are written together with the head; a larger one is written in parts, while we listen."""
+_TURNS = 4
+_STALE_AT_MOST = 3
+
+
+class Witness:
+    """Whether any byte of a request may have left. It outlives the attempt's cancellation."""
+
+    __slots__ = ("sent",)
+
+    def __init__(self) -> None:
+        self.sent = False
+
+
+class StaleConnectionError(Exception):
+    """The connection was closed, or held bytes that nobody asked for, before the request was written."""
+
+
+class Http:
+    """The connections to one origin."""
+
+    __slots__ = ("_after_target", "_before_target", "_connector", "_destination", "_timeouts", "session")
+
+    def __init__(
+        self, base: URL, *, connect_timeout: float, proxy: URL | None, ssl: ssl_module.SSLContext | bool
+    ) -> None:
+        # The connector never queues: how many may go at a time is for our own pace to say.
+        self._connector = aiohttp.TCPConnector(limit=0, ssl=ssl, socket_factory=inherited_by_none)
+        self._timeouts = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
+        self.session = aiohttp.ClientSession(
+            connector=self._connector,
+            timeout=self._timeouts,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+        )
+        # A connector is asked for the connection of a request. All of ours go to one origin, so this one, which is
+        # never sent, stands for all of them.
+        self._destination = aiohttp.ClientRequest(
+            "POST", base, loop=asyncio.get_running_loop(), session=self.session, proxy=proxy
+        )
+        # A proxy that sees the request itself must be told the whole address.
+        self._before_target = str(base) if proxy is not None and base.scheme == "http" else ""
+        self._after_target = f" HTTP/1.1\r\nHost: {base.host_port_subcomponent}\r\n"
+
+    async def exchange(self, request: Request, witness: Witness) -> Answer:
+        """Send a request once and read the whole answer.
+
+        Raises:
+            StaleConnectionError: Every connection was closed by the server before the request was written.
+            Exception: What aiohttp raises.
+        """
+        connection = await self._connect()
+        try:
+            answer = await self._converse(connection, request, witness)
+        except BaseException:
+            connection.close()
+            raise
+        connection.release()
+        return answer
+
+    async def _connect(self) -> Connection:
+        """An open and silent connection: what comes unasked would be taken for the answer."""
+        for _ in range(_STALE_AT_MOST):
+            connection = await self._connector.connect(self._destination, [], self._timeouts)
+            protocol = connection.protocol
+            assert protocol is not None  # noqa: S101 - only its release takes it away
+            fresh = protocol not in _polls
+            try:
+                if _is_silent(protocol) or await _falls_silent(protocol):
+                    return connection
+            except BaseException:
+                connection.close()
+                raise
+            connection.close()
+            if fresh:
+                break  # another one would most likely fare no better
+        raise StaleConnectionError
+
+    async def _converse(self, connection: Connection, request: Request, witness: Witness) -> Answer:
+        protocol = connection.protocol
+        assert protocol is not None  # noqa: S101 - it is not ours before `_connect` has seen it
+        assert protocol.transport is not None  # noqa: S101
+        head, body = self._head(request), request.body or b""
+        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+        witness.sent = True
+        if len(body) <= _AT_ONCE:
+            protocol.transport.write(head + body)
+            return await _read(protocol)
+        protocol.transport.write(head)
+        writing = asyncio.create_task(_write(protocol, body))
+        try:
+            # A server may refuse a body before it has all of it.
+            answer = await _read(protocol)
+        finally:
+            if not writing.done():
+                protocol.force_close()
+                writing.cancel()
+            await asyncio.wait([writing])
+        return answer
+
+    def _head(self, request: Request) -> bytes:
+        lines = [f"{request.method} {self._before_target}{request.target}{self._after_target}"]
+        lines += map("%s: %s\r\n".__mod__, request.headers.items())
+        if self._before_target and (credentials := self._destination.headers.get("Proxy-Authorization")) is not None:
+            lines.append(f"Proxy-Authorization: {credentials}\r\n")
+        if request.body is not None or request.method != "GET":
+            lines.append(f"Content-Length: {len(request.body or b'')}\r\n")
+        text = "".join(lines)
+        if text.count("\n") != len(lines) + 1 or text.count("\r") != len(lines) + 1:
+            raise ValueError("a header holds a line break")
+        return (text + "\r\n").encode("ascii")
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self.session.close()
+
+    def forget(self) -> object:
+        """Leave the connections to the process that this one was forked from; what would close them if finalised."""
+        self.session.detach()  # otherwise it complains, when it is finalised, that nobody closed it
+        return self._connector
+
+
+async def _write(protocol: ResponseHandler, body: bytes) -> None:
+    writer = StreamWriter(protocol, asyncio.get_running_loop())
+    whole = memoryview(body)
+    with contextlib.suppress(Exception):  # the one who reads sees it too
+        for start in range(0, len(body), _AT_ONCE):
+            await writer.write(whole[start : start + _AT_ONCE])
+            await writer.drain()
+
+
+async def _read(protocol: ResponseHandler) -> Answer:
+    message, payload = await protocol.read()
+    while 100 <= message.code < 200 and message.code != 101:  # "go on" is not the answer
+        message, payload = await protocol.read()
+    headers = message.headers
+    if payload.is_eof():
+        body = payload.read_nowait()
+    else:
+        # A server that never ends it must not fill our memory.
+        parts = bytearray()
+        while not payload.at_eof():
+            parts += await payload.readany()
+            if len(parts) > _MOST_ANSWER_BYTES:
+                raise aiohttp.ClientPayloadError("the answer is larger than any of the provider's")
+        body = bytes(parts)
+    if not body and not message.chunked and "Content-Length" not in headers:
+        # The end of the connection is all that ended it: this may be the start of something else.
+        raise aiohttp.ClientPayloadError("an answer without a length, and without a byte")
+    return Answer(message.code, headers, body)
+
+
+def _is_silent(protocol: ResponseHandler) -> bool:
+    return not _has_unread(protocol) and not protocol.should_close and protocol.is_connected()
+
+
+async def _falls_silent(protocol: ResponseHandler) -> bool:
+    """Bytes, or the end, may have come that the loop has not read yet.
+
+    It gets a few turns to read them: in TLS they may be of no importance.
+    """
+    for _ in range(_TURNS):
+        if protocol.should_close or not protocol.is_connected():
+            break
+        await asyncio.sleep(0)
+        if _is_silent(protocol):
+            return True
+    return False
+
+
+_polls: WeakKeyDictionary[ResponseHandler, Callable[[], bool]] = WeakKeyDictionary()
+
+
+def _has_unread(protocol: ResponseHandler) -> bool:
+    """Whether the socket holds something that the loop has not read yet. Asked before every request."""
+    poll = _polls.get(protocol)
+    if poll is None:
+        poll = _polls[protocol] = _poll(protocol.transport)
+    return poll()
+
+
+def _poll(transport: asyncio.BaseTransport | None) -> Callable[[], bool]:
+    sock = None if transport is None else transport.get_extra_info("socket")
+    if sock is None:
+        return lambda: False
+    if not hasattr(select, "poll"):  # Windows
+        return lambda: bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return lambda: bool(poll.poll(0))
