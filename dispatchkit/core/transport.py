@@ -68,6 +68,10 @@ class _HiddenResendError(Exception):
     """aiohttp was about to send the request a second time."""
 
 
+class _TooLargeError(aiohttp.ClientPayloadError):
+    """The answer has more bytes than any that a provider documents."""
+
+
 class _StaleConnectionError(Exception):
     """The connection was closed, or held bytes that nobody asked for, before the request was written."""
 
@@ -357,7 +361,7 @@ async def _read_bounded(response: aiohttp.ClientResponse) -> bytes:
     async for chunk in response.content.iter_chunked(_CHUNK):
         body += chunk
         if len(body) > _MOST_ANSWER_BYTES:
-            raise aiohttp.ClientPayloadError("the answer is larger than any of the provider's")
+            raise _TooLargeError
     return bytes(body)
 
 
@@ -381,7 +385,8 @@ def _describe(error: Exception) -> str:
         case aiohttp.ServerTimeoutError() | TimeoutError():
             return "no connection in time"
         case aiohttp.ClientPayloadError():
-            return "the answer was cut off"
+            large = isinstance(error, _TooLargeError)
+            return f"the answer is larger than {_MOST_ANSWER_BYTES // 2**20} MiB" if large else "the answer was cut off"
         case aiohttp.ClientResponseError():
             return "the answer was not HTTP"
         case OSError():
