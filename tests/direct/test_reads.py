@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import pickle
 from datetime import UTC, datetime, timedelta, timezone
@@ -384,3 +385,27 @@ def test_a_listing_is_a_sequence() -> None:
 def test_a_read_is_an_error_of_its_own_only_for_reads() -> None:
     assert issubclass(AnswerLostError, DispatchkitError)
     assert not StartDispatch(1).reads
+
+
+async def test_a_cancelled_read_says_that_it_did_nothing() -> None:
+    async with Listener(None) as listener, DirectClient("key", base_url=listener.url) as direct:
+        call = direct.call(ReadDispatch(3))
+        task = asyncio.create_task(call.run())
+        await asyncio.wait_for(listener.arrived.wait(), 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert type(call.abandoned()) is AnswerLostError
+
+
+async def test_a_read_whose_repeat_never_left_is_not_called_not_sent() -> None:
+    class Leaving(Instant):
+        async def sleep(self, seconds: float) -> None:
+            listener._server.close()
+            await super().sleep(seconds)
+
+    async with Listener(http(500, Connection="close")) as listener:  # noqa: SIM117
+        async with DirectClient("key", base_url=listener.url, clock=Leaving()) as direct:
+            error = await failure(direct.dispatch(3))
+    assert [attempt.sent for attempt in error.attempts][:2] == [True, False]
+    assert type(error) is AnswerLostError
