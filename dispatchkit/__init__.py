@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from dispatchkit import sync
     from dispatchkit.altcraft.client import AltcraftClient
     from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
-    from dispatchkit.altcraft.models import Attachment, Audience
+    from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingStatus
     from dispatchkit.core.fanout import FanOut, Outcome, Report
+    from dispatchkit.core.listing import Listing
     from dispatchkit.core.pace import Pace
     from dispatchkit.core.retry import RetryPolicy
     from dispatchkit.direct.client import DirectClient
     from dispatchkit.direct.commands import StartDispatch, StopDispatch
+    from dispatchkit.direct.models import Dispatch, DispatchBase, DispatchCounts, DispatchSource
     from dispatchkit.errors import (
         AccessDeniedError,
         AuthenticationError,
@@ -43,10 +45,17 @@ __all__ = [
     "AuthenticationError",
     "DeactivateMailing",
     "DirectClient",
+    "Dispatch",
+    "DispatchBase",
+    "DispatchCounts",
+    "DispatchSource",
     "DispatchkitError",
     "FanOut",
     "InappropriateStatusError",
     "LaunchBroadcast",
+    "Listing",
+    "LogEntry",
+    "MailingStatus",
     "NotFoundError",
     "NotSentError",
     "Outcome",
@@ -68,12 +77,14 @@ __all__ = [
 _HOMES = {
     "dispatchkit.altcraft.client": ("AltcraftClient",),
     "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),
-    "dispatchkit.altcraft.models": ("Attachment", "Audience"),
+    "dispatchkit.altcraft.models": ("Attachment", "Audience", "LogEntry", "MailingStatus"),
     "dispatchkit.core.fanout": ("FanOut", "Outcome", "Report"),
+    "dispatchkit.core.listing": ("Listing",),
     "dispatchkit.core.pace": ("Pace",),
     "dispatchkit.core.retry": ("RetryPolicy",),
     "dispatchkit.direct.client": ("DirectClient",),
     "dispatchkit.direct.commands": ("StartDispatch", "StopDispatch"),
+    "dispatchkit.direct.models": ("Dispatch", "DispatchBase", "DispatchCounts", "DispatchSource"),
     "dispatchkit.errors": (
         "AccessDeniedError",
         "AuthenticationError",

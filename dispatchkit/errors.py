@@ -16,6 +16,7 @@
     │   └── ThrottledError            HTTP 429: says when to come back
     ├── NotSentError                  not_sent: not one byte of the request left this process
     └── OutcomeUnknownError           unknown: it may have happened and could not be settled
+        └── AnswerLostError           a read whose answer was lost: it did nothing to the world
 
 A code that no page documents is a plain `RejectedError` with that code. A call that returns is `done`.
 `ValueError` and `TypeError` stay what they are in Python: the caller's mistake, found before anything was sent.
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessDeniedError",
+    "AnswerLostError",
     "Attempt",
     "AuthenticationError",
     "BadCredentialsError",
@@ -252,3 +254,9 @@ class OutcomeUnknownError(DispatchkitError):
 
     outcome = State.UNKNOWN
     hint = "It may have happened. Look at the provider's side before you repeat it: a repeat may act twice."
+
+
+class AnswerLostError(OutcomeUnknownError):
+    """A read left, and no answer of the provider came back. What it would have told is unknown; it changed nothing."""
+
+    hint = "It only reads, so nothing was changed and it is safe to repeat."

@@ -144,6 +144,8 @@ class DirectClient(_Face[AsyncDirectClient]):
 
     start = _blocking(AsyncDirectClient.start)
     stop = _blocking(AsyncDirectClient.stop)
+    dispatches = _blocking(AsyncDirectClient.dispatches)
+    dispatch = _blocking(AsyncDirectClient.dispatch)
     start_many = _fanning(AsyncDirectClient.start_many)
     stop_many = _fanning(AsyncDirectClient.stop_many)
     perform = _blocking(AsyncDirectClient.perform)
@@ -198,6 +200,8 @@ class AltcraftClient(_Face[AsyncAltcraftClient]):
     activate = _blocking(AsyncAltcraftClient.activate)
     launch_broadcast = _blocking(AsyncAltcraftClient.launch_broadcast)
     deactivate = _blocking(AsyncAltcraftClient.deactivate)
+    status = _blocking(AsyncAltcraftClient.status)
+    log = _blocking(AsyncAltcraftClient.log)
     activate_many = _fanning(AsyncAltcraftClient.activate_many)
     launch_many = _fanning(AsyncAltcraftClient.launch_many)
     perform = _blocking(AsyncAltcraftClient.perform)

@@ -51,6 +51,10 @@ def test_the_asyncio_example_runs_as_it_stands() -> None:
     )
 
 
+def test_the_example_of_reads_runs_as_it_stands() -> None:
+    assert run_python(block("python", "direct.dispatches("), dict(os.environ)) == "scheduled\nTrue\n['start']\n"
+
+
 def test_the_example_of_many_runs_as_it_stands() -> None:
     output = run_python(block("python", "direct.start_many("), dict(os.environ))
     assert output == "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0)\n"
@@ -63,8 +67,20 @@ def test_the_blocking_example_runs_against_a_sandbox(sandbox: Sandbox) -> None:
 
 
 def test_the_shell_examples_run_against_a_sandbox(sandbox: Sandbox) -> None:
-    lines = block("sh", "dispatchkit direct start 10000000125").splitlines()
-    assert len(lines) == 6
+    run_shell(block("sh", "dispatchkit direct start 10000000125"), 6, sandbox)
+    assert dict(sandbox.launches) == {10000000125: 1, 82: 1, 90: 1}
+
+
+def test_the_kill_switch_runs_against_a_sandbox(sandbox: Sandbox) -> None:
+    sandbox.direct.scheduled = 0
+    run_shell("dispatchkit direct start 7,9 --yes", 1, sandbox)
+    run_shell(block("sh", "dispatchkit direct stop --status"), 4, sandbox)
+    assert [sandbox.direct.status(number) for number in (7, 8, 9)] == ["stopped", "initiated", "stopped"]
+
+
+def run_shell(source: str, count: int, sandbox: Sandbox) -> None:
+    lines = source.splitlines()
+    assert len(lines) == count
     for line in lines:
         words = shlex.split(line.removeprefix("dispatchkit ").replace("https://your-platform", sandbox.url))
         if words[0] == "direct":
@@ -78,7 +94,6 @@ def test_the_shell_examples_run_against_a_sandbox(sandbox: Sandbox) -> None:
             check=False,
         )
         assert done.returncode == 0, (line, done.stderr)
-    assert dict(sandbox.launches) == {10000000125: 1, 82: 1, 90: 1}
 
 
 async def test_the_example_of_outcomes_tells_each_of_them() -> None:
@@ -102,5 +117,5 @@ def test_the_remaining_python_examples_run() -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert [kind for kind, _ in BLOCKS].count("python") == 7
-    assert [kind for kind, _ in BLOCKS].count("sh") == 3
+    assert [kind for kind, _ in BLOCKS].count("python") == 8
+    assert [kind for kind, _ in BLOCKS].count("sh") == 4

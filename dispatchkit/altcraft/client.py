@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import ssl as ssl_module
 from collections.abc import AsyncIterable, Iterable, Mapping
+from datetime import datetime
 
 import attrs
 
@@ -15,13 +16,16 @@ from dispatchkit.altcraft.commands import (
     AltcraftWire,
     DeactivateMailing,
     LaunchBroadcast,
+    ReadLog,
+    ReadStatus,
 )
-from dispatchkit.altcraft.models import Attachment, Audience, MailingAccepted
+from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
 from dispatchkit.core.built import built
 from dispatchkit.core.check import JsonValue
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.fanout import FanOut
+from dispatchkit.core.listing import Listing
 from dispatchkit.core.pace import Pace
 from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.secret import Secret, Token
@@ -206,6 +210,57 @@ class AltcraftClient(Client[AltcraftWire]):
         return await self.perform(
             DeactivateMailing(mailing_id, abort_if_running=abort_if_running), timeout=timeout, retry=retry
         )
+
+    async def status(
+        self, mailing_id: int, *, timeout: float | None = None, retry: RetryPolicy | None = None
+    ) -> MailingStatus:
+        """Read whether a mailing is active: ``POST /api/v1.1/campaigns/get_status``.
+
+        It changes nothing, so it is repeated whatever became of an attempt. It cannot prove that a launch happened.
+
+        Args:
+            mailing_id: The mailing (v72: the campaign), a positive integer.
+            timeout: Seconds for the whole call, attempts and waits together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
+
+        Raises:
+            RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, ...
+            NotSentError: Not one byte of the request left this process.
+            OutcomeUnknownError: No answer came; it is an `AnswerLostError`, since a read does nothing to the world.
+            TypeError: ``mailing_id`` is not an integer.
+            ValueError: ``mailing_id`` is not positive.
+        """
+        return await self.perform(ReadStatus(mailing_id), timeout=timeout, retry=retry)
+
+    async def log(
+        self,
+        mailing_id: int,
+        *,
+        since: datetime | None = None,
+        limit: int = 1000,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Listing[LogEntry]:
+        """Read a mailing's log: ``POST /api/v1.1/campaigns/log_v2``.
+
+        It changes nothing, so it is repeated whatever became of an attempt. It is the only place where a run shows, and
+        an entry does not say whose launch it was.
+
+        Args:
+            mailing_id: The mailing (v72: the campaign), a positive integer.
+            since: Only what was written from this moment on; it says its zone. None takes the whole log.
+            limit: The most entries, default 1,000; the answer's ``missing`` says how many more the platform counts.
+            timeout: Seconds for the whole call, attempts and waits together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
+
+        Raises:
+            RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, ...
+            NotSentError: Not one byte of the request left this process.
+            OutcomeUnknownError: No answer came; it is an `AnswerLostError`, since a read does nothing to the world.
+            TypeError: An argument is of another type; the message names it.
+            ValueError: ``mailing_id`` or ``limit`` is not positive, or ``since`` does not say its zone.
+        """
+        return await self.perform(ReadLog(mailing_id, since=since, limit=limit), timeout=timeout, retry=retry)
 
     def activate_many(
         self,

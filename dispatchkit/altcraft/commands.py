@@ -14,7 +14,7 @@ import attrs
 
 from dispatchkit.altcraft.codec import Codec
 from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
-from dispatchkit.core.check import JsonValue, flag, json_object, non_negative, positive_id
+from dispatchkit.core.check import JsonValue, flag, json_object, moment, non_negative, positive_id
 from dispatchkit.core.command import (
     USER_AGENT,
     Answer,
@@ -27,6 +27,7 @@ from dispatchkit.core.command import (
     ask,
 )
 from dispatchkit.core.decode import structure
+from dispatchkit.core.listing import Listing
 from dispatchkit.core.secret import Secret
 from dispatchkit.errors import (
     AccessDeniedError,
@@ -163,6 +164,7 @@ def _refusal(code: int, text: object, status: int, wire: AltcraftWire) -> Reject
 class ReadStatus(AltcraftCommand[MailingStatus]):
     """Read whether a mailing is active: ``POST /api/v1.1/campaigns/get_status``."""
 
+    reads = True
     path = "campaigns/get_status"
     mailing_id: int = attrs.field(validator=positive_id)
 
@@ -177,25 +179,40 @@ class ReadStatus(AltcraftCommand[MailingStatus]):
 
 
 @attrs.frozen
-class ReadLog(AltcraftCommand[tuple[LogEntry, ...]]):
-    """Read a mailing's log from a moment on: ``POST /api/v1.1/campaigns/log_v2``."""
+class ReadLog(AltcraftCommand[Listing[LogEntry]]):
+    """Read a mailing's log, or what was written to it from a moment on: ``POST /api/v1.1/campaigns/log_v2``.
 
+    Raises:
+        TypeError: A field is of another type; the message names it.
+        ValueError: ``mailing_id`` or ``limit`` is not positive, or ``since`` does not say its zone.
+    """
+
+    reads = True
     path = "campaigns/log_v2"
     mailing_id: int = attrs.field(validator=positive_id)
-    since: datetime
-    limit: int = 1000
+    since: datetime | None = attrs.field(default=None, validator=moment)
+    limit: int = attrs.field(default=1000, validator=positive_id)
 
     def fields(self) -> dict[str, JsonValue]:
         """See `AltcraftCommand.fields`."""
-        since = self.since.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return {"id": self.mailing_id, "from_time": since, "limit": self.limit}
+        fields: dict[str, JsonValue] = {"id": self.mailing_id}
+        if self.since is not None:
+            since = self.since.astimezone(UTC).replace(tzinfo=None)
+            fields["from_time"] = since.isoformat(timespec="milliseconds") + "Z"
+        return {**fields, "limit": self.limit}
 
-    def read(self, fields: Mapping[str, object], answer: Answer, wire: AltcraftWire) -> tuple[LogEntry, ...]:
+    def read(self, fields: Mapping[str, object], answer: Answer, wire: AltcraftWire) -> Listing[LogEntry]:
         """See `AltcraftCommand.read`. No entries come as null; XML may leave a single one bare."""
         del answer
         data = fields.get("data")
         entries = [] if data is None else cast("list[object]", data) if isinstance(data, list) else [data]
-        return tuple(structure(wire.codec.converter, entry, LogEntry, "a log entry") for entry in entries)
+        try:
+            total = wire.codec.converter.structure(fields.get("total_count"), int)
+        except TypeError:
+            total = None
+        return Listing(
+            tuple(structure(wire.codec.converter, entry, LogEntry, "a log entry") for entry in entries), total
+        )
 
 
 def _launched(mailing_id: int, since: datetime) -> Probe[AltcraftWire, MailingAccepted]:
@@ -203,7 +220,7 @@ def _launched(mailing_id: int, since: datetime) -> Probe[AltcraftWire, MailingAc
     # The log counts in milliseconds.
     since = since.replace(microsecond=since.microsecond // 1000 * 1000)
 
-    def settle(entries: tuple[LogEntry, ...]) -> Settlement[MailingAccepted]:
+    def settle(entries: Listing[LogEntry]) -> Settlement[MailingAccepted]:
         if any(entry.state == "start" and entry.time >= since for entry in entries):
             return Settlement(Verdict.HAPPENED, "its log shows a start", MailingAccepted(mailing_id, settled=True))
         return Settlement(Verdict.UNSEEN, "its log shows no start")

@@ -1,4 +1,4 @@
-"""``dispatchkit altcraft``: activate, launch and deactivate mailings of the Altcraft platform."""
+"""``dispatchkit altcraft``: activate, launch, deactivate and look at mailings of the Altcraft platform."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import dispatchkit
-from dispatchkit.cli.options import LaunchOptions, RunOptions, takes
+from dispatchkit.cli.options import LaunchOptions, ReadOptions, RunOptions, takes
 
 if TYPE_CHECKING:
     from dispatchkit import AltcraftClient
@@ -17,14 +17,23 @@ if TYPE_CHECKING:
     from dispatchkit.cli.ids import Targets
     from dispatchkit.sandbox import Sandbox
 
-__all__ = ["ActivateOptions", "AltcraftOptions", "DeactivateOptions", "LaunchBroadcastOptions", "app"]
+__all__ = [
+    "ActivateOptions",
+    "AltcraftOptions",
+    "AltcraftReadOptions",
+    "DeactivateOptions",
+    "LaunchBroadcastOptions",
+    "LogOptions",
+    "StatusOptions",
+    "app",
+]
 
 _TOKEN = "DISPATCHKIT_ALTCRAFT_TOKEN"  # noqa: S105 - the name of the variable
 _URL = "DISPATCHKIT_ALTCRAFT_URL"
 
 app = typer.Typer(
     no_args_is_help=True,
-    help=f"Activate, launch and deactivate mailings of Altcraft. The token comes from {_TOKEN} or --token-file.",
+    help=f"Activate, launch, deactivate and see mailings of Altcraft. The token comes from {_TOKEN} or --token-file.",
 )
 
 _BaseUrl = Annotated[
@@ -76,6 +85,68 @@ class DeactivateOptions(AltcraftOptions):
     """What ``deactivate`` takes."""
 
     abort_if_running: _Abort = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AltcraftReadOptions(ReadOptions):
+    """What the commands take that only read."""
+
+    base_url: _BaseUrl = None
+    wire: _Wire = "json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusOptions(AltcraftReadOptions):
+    """What ``status`` takes."""
+
+    ids: Annotated[list[str], typer.Argument(metavar="IDS", help="Ids and ranges of ids: 7 12 100-200.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogOptions(AltcraftReadOptions):
+    """What ``log`` takes."""
+
+    id: Annotated[int, typer.Argument(metavar="ID", help="The mailing.")]
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Only what was written from then on: 2026-01-31T09:00:00, UTC."),
+    ] = None
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="The most entries.")] = 1000
+
+
+@app.command()
+@takes(StatusOptions)
+def status(options: StatusOptions) -> None:
+    """Show whether mailings are active. It cannot tell whether a launch happened: see log."""
+    from dispatchkit.cli.ids import from_arguments  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.inputs import mistakes_in_one_line  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.reads import show_statuses  # noqa: PLC0415 - heavy
+
+    with mistakes_in_one_line():
+        ids, client = from_arguments(options.ids), _reader(options)
+    show_statuses(client, ids, json=options.json)
+
+
+@app.command()
+@takes(LogOptions)
+def log(options: LogOptions) -> None:
+    """Show the log of a mailing: the only place where a run shows."""
+    from dispatchkit.altcraft.commands import ReadLog  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.inputs import mistakes_in_one_line  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.reads import moment, read, show_log  # noqa: PLC0415 - heavy
+
+    with mistakes_in_one_line():
+        command = ReadLog(options.id, since=moment("--since", options.since), limit=options.limit)
+        client = _reader(options)
+    show_log(read(client, command), json=options.json)
+
+
+def _reader(options: AltcraftReadOptions) -> AltcraftClient:
+    from dispatchkit.cli.inputs import token  # noqa: PLC0415 - heavy
+
+    return dispatchkit.AltcraftClient(
+        options.base_url, token(options, _TOKEN), wire=options.wire, **options.client_settings()
+    )
 
 
 @app.command()

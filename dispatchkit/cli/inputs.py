@@ -18,7 +18,7 @@ from dispatchkit.cli.ids import Targets, from_arguments, from_lines
 from dispatchkit.cli.text import clean, put
 
 if TYPE_CHECKING:
-    from dispatchkit.cli.options import LaunchOptions, RunOptions
+    from dispatchkit.cli.options import ConnectionOptions, LaunchOptions, RunOptions
     from dispatchkit.core.check import JsonValue
 
 __all__ = ["Overrides", "mistakes_in_one_line", "overrides", "targets", "token"]
@@ -66,7 +66,7 @@ def targets(options: RunOptions) -> Targets:
         return from_lines(lines, options.from_, options.column)
 
 
-def token(options: RunOptions, variable: str) -> str:
+def token(options: ConnectionOptions, variable: str) -> str:
     """The token from the file or the environment; never from an option, where ``ps`` and the history would show it.
 
     Raises:

@@ -49,6 +49,10 @@ class Job(Generic[W, R]):
     token_of_sandbox: Callable[[Sandbox], str]
     prepare: Callable[[Sandbox, int], None] | None = None
     """What a sandbox needs before the command makes sense for an id."""
+    found: Targets | None = None
+    """The ids, where the options do not name them."""
+    token: str | None = attrs.field(default=None, repr=False)
+    """The token, where it was read already."""
 
 
 def carry_out(options: RunOptions, job: Job[W, R]) -> None:
@@ -58,7 +62,7 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
         typer.Exit: Always, with the exit status.
     """
     with mistakes_in_one_line():
-        found = targets(options)
+        found = targets(options) if job.found is None else job.found
         if options.expected not in {None, len(found)}:
             raise ValueError(f"there are {len(found):,} ids, but --expected {options.expected:,}: nothing was started")
         if options.dry_run and options.json:
@@ -69,7 +73,7 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
             if job.base_url is None:
                 raise ValueError("no host: pass --base-url https://your-platform, or set DISPATCHKIT_ALTCRAFT_URL")
             host = job.base_url
-            key = _MASK if options.dry_run else token(options, job.token_variable)
+            key = _MASK if options.dry_run else job.token or token(options, job.token_variable)
         client = job.connect(host, key)
         del key
         client.call(job.command(found.first))  # what is wrong with one is wrong with all

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, get_type_hints
 
@@ -17,9 +17,9 @@ import typer
 if TYPE_CHECKING:
     from dispatchkit.core.pace import Pace
 
-__all__ = ["ClientSettings", "Guards", "LaunchOptions", "RunOptions", "takes"]
+__all__ = ["ClientSettings", "ConnectionOptions", "Guards", "LaunchOptions", "ReadOptions", "RunOptions", "takes"]
 
-O = TypeVar("O", bound="RunOptions")  # noqa: E741 - a class of options
+O = TypeVar("O", bound="ConnectionOptions")  # noqa: E741 - a class of options
 
 _Ids = Annotated[
     list[str] | None,
@@ -76,6 +76,7 @@ _Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, however man
 _Json = Annotated[
     bool, typer.Option("--json", help="One JSON object an outcome on standard output; all else on standard error.")
 ]
+_JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
 _Audience = Annotated[
     str | None,
     typer.Option(
@@ -110,7 +111,34 @@ class Guards(TypedDict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions:
+class ConnectionOptions:
+    """What every command that talks to a provider takes."""
+
+    timeout: _Timeout = None
+    attempt_timeout: _AttemptTimeout = None
+    token_file: _TokenFile = None
+    insecure: _Insecure = False
+    proxy: _Proxy = None
+
+    def client_settings(self) -> ClientSettings:
+        """The settings that both clients take; what was not given is left to the client."""
+        settings = ClientSettings(insecure=self.insecure, proxy=self.proxy)
+        if self.timeout is not None:
+            settings["timeout"] = self.timeout
+        if self.attempt_timeout is not None:
+            settings["attempt_timeout"] = self.attempt_timeout
+        return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadOptions(ConnectionOptions):
+    """What every command that only reads takes."""
+
+    json: _JsonLines = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ConnectionOptions):
     """What every command that acts on ids takes."""
 
     ids: _Ids = None
@@ -125,19 +153,10 @@ class RunOptions:
     expected: _Expected = None
     max_launches: _MaxLaunches = None
     stop_after_failures: _StopAfterFailures = None
-    timeout: _Timeout = None
-    attempt_timeout: _AttemptTimeout = None
-    token_file: _TokenFile = None
-    insecure: _Insecure = False
-    proxy: _Proxy = None
 
     def client_settings(self) -> ClientSettings:
-        """The settings that both clients take; what was not given is left to the client."""
-        settings = ClientSettings(insecure=self.insecure, proxy=self.proxy)
-        if self.timeout is not None:
-            settings["timeout"] = self.timeout
-        if self.attempt_timeout is not None:
-            settings["attempt_timeout"] = self.attempt_timeout
+        """See `ConnectionOptions.client_settings`."""
+        settings = super().client_settings()
         if self.rate is not None:
             from dispatchkit.core.pace import Pace  # noqa: PLC0415 - attrs, which --help does without
 
@@ -170,7 +189,9 @@ def takes(options: type[O]) -> Callable[[Callable[[O], None]], Callable[..., Non
     """
     hints = get_type_hints(options, include_extras=True)
     order = [name for base in options.__mro__ for name in vars(base).get("__annotations__", {})]
-    defaults = {field.name: field.default for field in fields(options)}
+    defaults = {
+        field.name: inspect.Parameter.empty if field.default is MISSING else field.default for field in fields(options)
+    }
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=hints[name])
         for name in sorted(defaults, key=order.index)

@@ -10,6 +10,8 @@ An attempt is made and judged. If it brought a result, that is all: nothing belo
   request id, a repeat of the same bytes under the same id is allowed at once, whatever the state says. Otherwise the
   outcome stays unknown.
 
+A read has nothing to settle: an unclear one is simply repeated, and a refusal of the repeat is what it is.
+
 All of it within one deadline.
 """
 
@@ -25,7 +27,7 @@ import attrs
 
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, Verdict
-from dispatchkit.core.judge import judge
+from dispatchkit.core.judge import judge, unknown
 from dispatchkit.core.pacer import Pacer
 from dispatchkit.core.retry import Reason, RetryBudget, RetryPolicy, Step, retrying
 from dispatchkit.core.transport import Failure, Transport, Witness
@@ -146,7 +148,7 @@ class Call(Generic[W, R]):
         """What is known of a call that was cancelled: unknown if any attempt is unclear, else that it did nothing."""
         unclear = self._unclear
         if unclear is None and self.attempts and self.attempts[-1].what == _CANCELLED and self.attempts[-1].sent:
-            unclear = OutcomeUnknownError("it was cancelled after the request had left")
+            unclear = unknown(self.command, "it was cancelled after the request had left")
         error = unclear or self._throttled or NotSentError("it was cancelled before the request left")
         return error.of(self.command, self.attempts, self.request_id)
 
@@ -245,14 +247,14 @@ class Call(Generic[W, R]):
                 self._unclear_since = self.attempts[-1].started
             self._unclear = error
             self._unclear_at = self._account.clock.monotonic()
-            return await self._settle(error)
+            return Step(error=error, again="unknown") if self.command.reads else await self._settle(error)
         if isinstance(error, NotSentError):
             again: Reason | None = None if self._crowded_out else "not_sent"
             return Step(error=self._with_doubt(self._throttled or error), again=again)
         if isinstance(error, ThrottledError):
             self._throttled = error  # from now on, bytes of the call have left
             return Step(error=self._with_doubt(error), again="throttled", after=error.retry_after or 0.0)
-        if self._unclear is None:
+        if self._unclear is None or self.command.reads:
             return Step(error=error)
         # The refusal answers a repeat: it may only say that the attempt before it had its effect. A state that denies
         # that has been overtaken by it, so it has to hold anew for as long as it may lag.
@@ -266,9 +268,9 @@ class Call(Generic[W, R]):
 
     def _with_doubt(self, error: DispatchkitError) -> DispatchkitError:
         """This attempt did nothing; but if an earlier one is unclear, so is the call."""
-        if self._unclear is None:
+        if self._unclear is None or (self.command.reads and isinstance(error, RejectedError)):
             return error
-        return OutcomeUnknownError(f"{self._unclear.summary}; then {error.summary}")
+        return unknown(self.command, f"{self._unclear.summary}; then {error.summary}")
 
     async def _settle(self, error: OutcomeUnknownError) -> Step[R]:
         deduplicated = self.command.deduplicated(self._account.wire)

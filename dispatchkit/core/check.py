@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import attrs
 
-__all__ = ["JsonValue", "flag", "json_object", "non_negative", "positive_id", "seconds"]
+__all__ = ["JsonValue", "flag", "json_object", "moment", "non_empty", "non_negative", "positive_id", "seconds"]
 
 JsonValue = str | int | float | bool | Sequence["JsonValue"] | Mapping[str, "JsonValue"] | None
 
@@ -44,6 +45,32 @@ def flag(instance: object, attribute: attrs.Attribute[bool | None], value: objec
     del instance
     if value is not None and not isinstance(value, bool):
         raise TypeError(f"{attribute.name} must be True or False, not {type(value).__name__} {value!r}")
+
+
+def non_empty(instance: object, attribute: attrs.Attribute[str | None], value: object) -> None:
+    """An attrs validator: None, or a text of at least one character that UTF-8 can say."""
+    del instance
+    if value is None:
+        return
+    if not isinstance(value, str):
+        raise TypeError(f"{attribute.name} must be text, not {type(value).__name__} {value!r}")
+    if not _text(attribute.name, value):
+        raise ValueError(f"{attribute.name} must not be empty: leave it out instead")
+
+
+def moment(instance: object, attribute: attrs.Attribute[datetime | None], value: object) -> None:
+    """An attrs validator: None, or a time that says its zone, so that UTC can be told."""
+    del instance
+    if value is None:
+        return
+    if not isinstance(value, datetime):
+        raise TypeError(f"{attribute.name} must be a datetime, not {type(value).__name__} {value!r}")
+    if value.utcoffset() is None:
+        raise ValueError(f"{attribute.name} must say its zone, such as datetime(2026, 1, 1, tzinfo=UTC), not {value!r}")
+    try:
+        value.astimezone(UTC)
+    except OverflowError:
+        raise ValueError(f"{attribute.name} must be a time that UTC can say, not {value!r}") from None
 
 
 def seconds(name: str, value: float) -> float:

@@ -121,6 +121,8 @@ class Command(ABC, Generic[W_contra, R_co]):
 
     identified: ClassVar[bool] = False
     """Whether the provider takes a request id: one UUID, made once a call, the same on every attempt."""
+    reads: ClassVar[bool] = False
+    """Whether it only reads: then there is nothing to settle, and a repeat is harmless."""
 
     @abstractmethod
     def request(self, wire: W_contra, request_id: str | None) -> Request:

@@ -10,12 +10,13 @@ import json
 from datetime import UTC, datetime
 from typing import NoReturn, TypeVar, cast
 
+import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
 from dispatchkit.core.command import UnreadableAnswerError
 
-__all__ = ["fields_of", "read_json", "rename", "strict_converter", "structure"]
+__all__ = ["fields_of", "read_json", "rename", "strict_converter", "structure", "tolerant"]
 
 T = TypeVar("T")
 
@@ -82,6 +83,46 @@ def rename(converter: cattrs.Converter, kind: type[object], **names: str) -> Non
     overrides = {field: override(rename=name) for field, name in names.items()}
     # cattrs types its keyword settings and the overrides of fields as one.
     converter.register_structure_hook(kind, make_dict_structure_fn(kind, converter, **overrides))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def tolerant(converter: cattrs.Converter, kind: type[attrs.AttrsInstance]) -> None:
+    """Tell the converter to read an attrs class that a provider may extend or fill with what it likes.
+
+    The wire carries the fields in camelCase. Those without a default must be there, with the right type. What any other
+    holds that is not of its type is left out, and kept with the unknown fields in the field ``more``.
+    """
+    attrs.resolve_types(kind)
+    hooks = [
+        (_camel(field.name), field, converter.get_structure_hook(field.type))
+        for field in attrs.fields(kind)
+        if field.name != "more"
+    ]
+
+    def read(value: object, _: type[object]) -> object:
+        fields = fields_of(value)
+        if fields is None:
+            raise TypeError("an object expected")
+        more = dict(fields)
+        known: dict[str, object] = {}
+        for name, field, hook in hooks:
+            if name not in more and field.default is not attrs.NOTHING:
+                continue
+            try:
+                known[field.name] = hook(more[name], field.type)
+            except Exception:  # a hook raises whatever it likes; any of it means the same
+                if field.default is attrs.NOTHING:
+                    raise
+            else:
+                del more[name]
+        known["more"] = more
+        return kind(**known)
+
+    converter.register_structure_hook(kind, read)
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(map(str.capitalize, rest))
 
 
 def structure(converter: cattrs.Converter, value: object, kind: type[T], what: str) -> T:

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
 
-__all__ = ["Http", "StaleConnectionError", "Witness"]
+__all__ = ["MOST_ANSWER_BYTES", "Http", "StaleConnectionError", "TooLargeError", "Witness"]
 
-_MOST_ANSWER_BYTES = 8 * 1024 * 1024
+MOST_ANSWER_BYTES = 8 * 1024 * 1024
 _AT_ONCE = 64 * 1024
 """Bytes of a body that are written together with the head; a larger one is written in parts, while we listen."""
 _TURNS = 4
@@ -49,6 +49,10 @@ class Witness:
 
 class StaleConnectionError(Exception):
     """The connection was closed, or held bytes that nobody asked for, before the request was written."""
+
+
+class TooLargeError(Exception):
+    """The answer has more bytes than any that a provider documents."""
 
 
 class Http:
@@ -176,8 +180,8 @@ async def _read(protocol: ResponseHandler) -> Answer:
         parts = bytearray()
         while not payload.at_eof():
             parts += await payload.readany()
-            if len(parts) > _MOST_ANSWER_BYTES:
-                raise aiohttp.ClientPayloadError("the answer is larger than any of the provider's")
+            if len(parts) > MOST_ANSWER_BYTES:
+                raise TooLargeError
         body = bytes(parts)
     if not body and not message.chunked and "Content-Length" not in headers:
         # The end of the connection is all that ended it: this may be the start of something else.

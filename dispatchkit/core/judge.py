@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import TypeVar
+from typing import Never, TypeVar
 
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Answer, Command, UnreadableAnswerError
 from dispatchkit.core.retry import retry_after
 from dispatchkit.core.transport import Failure
-from dispatchkit.errors import DispatchkitError, NotSentError, OutcomeUnknownError, RejectedError, ThrottledError
+from dispatchkit.errors import (
+    AnswerLostError,
+    DispatchkitError,
+    NotSentError,
+    OutcomeUnknownError,
+    RejectedError,
+    ThrottledError,
+)
 
-__all__ = ["judge"]
+__all__ = ["judge", "unknown"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -24,9 +31,9 @@ def judge(command: Command[W, R], reply: Answer | Failure, wire: W, clock: Clock
     (5xx) cannot vouch for what it did before it failed, and 429 is a refusal in any words.
     """
     if isinstance(reply, Failure):
-        return OutcomeUnknownError(reply.what) if reply.sent else NotSentError(reply.what)
+        return unknown(command, reply.what) if reply.sent else NotSentError(reply.what)
     if reply.status >= 500:
-        return OutcomeUnknownError(f"the server failed (HTTP {reply.status})")
+        return unknown(command, f"the server failed (HTTP {reply.status})")
     try:
         return command.result(reply, wire)
     except RejectedError as refusal:
@@ -36,9 +43,14 @@ def judge(command: Command[W, R], reply: Answer | Failure, wire: W, clock: Clock
         message, code = refusal.message, refusal.code
     except UnreadableAnswerError as unreadable:
         if reply.status != 429:
-            return OutcomeUnknownError(f"this is no answer of the provider: HTTP {reply.status}, {unreadable}")
+            return unknown(command, f"this is no answer of the provider: HTTP {reply.status}, {unreadable}")
         message, code = "too many requests", None
     now = clock.now()
     wait = retry_after(reply.headers, now)
     until = None if wait is None else now + timedelta(seconds=wait)
     return ThrottledError(message, code=code, retry_after=wait, retry_at=until)
+
+
+def unknown(command: Command[Never, object], what: str) -> OutcomeUnknownError:
+    """The error of a command whose answer was lost: a read did nothing, whatever became of it."""
+    return AnswerLostError(what) if command.reads else OutcomeUnknownError(what)

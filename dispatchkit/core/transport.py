@@ -19,7 +19,7 @@ from yarl import URL
 
 from dispatchkit.core.command import Answer, Request
 from dispatchkit.core.fork import forgets_in_child
-from dispatchkit.core.http import Http, StaleConnectionError, Witness
+from dispatchkit.core.http import MOST_ANSWER_BYTES, Http, StaleConnectionError, TooLargeError, Witness
 from dispatchkit.core.origin import proxy_url
 
 __all__ = ["Failure", "Transport", "Witness"]
@@ -158,6 +158,8 @@ def _describe_connected(error: Exception) -> str:
             return "the connection was closed by the server before the request was written"
         case aiohttp.ServerDisconnectedError():
             return "the connection was closed before an answer came"
+        case TooLargeError():
+            return f"the answer is larger than {MOST_ANSWER_BYTES // 2**20} MiB"
         case aiohttp.ClientPayloadError():
             return "the answer was cut off"
         case aiohttp.ClientResponseError() | HttpProcessingError():

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import ssl as ssl_module
 from collections.abc import AsyncIterable, Iterable
+from datetime import datetime
 
 from dispatchkit.core.built import built
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.fanout import FanOut
+from dispatchkit.core.listing import Listing
 from dispatchkit.core.pace import Pace
 from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.secret import Secret, Token
-from dispatchkit.direct.commands import DirectCommand, DirectWire, StartDispatch, StopDispatch
-from dispatchkit.direct.models import StartedDispatch
+from dispatchkit.direct.commands import (
+    DirectCommand,
+    DirectWire,
+    ReadDispatch,
+    ReadDispatches,
+    StartDispatch,
+    StopDispatch,
+)
+from dispatchkit.direct.models import Dispatch, StartedDispatch
 
 __all__ = ["DirectClient"]
 
@@ -114,6 +123,72 @@ class DirectClient(Client[DirectWire]):
             ValueError: ``dispatch_id`` is not positive.
         """
         return await self.perform(StopDispatch(dispatch_id), timeout=timeout, retry=retry)
+
+    async def dispatches(
+        self,
+        *,
+        created_from: datetime | None = None,
+        created_to: datetime | None = None,
+        status: str | None = None,
+        dispatch_id: int | None = None,
+        dispatch_name: str | None = None,
+        traffic_center_id: int | None = None,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Listing[Dispatch]:
+        """Read dispatches, their state and their statistics: ``GET /api/v1/dispatch``.
+
+        It changes nothing, so it is repeated whatever became of an attempt. The provider documents no pages: one answer
+        has them all, those that every filter lets pass; the answer's ``missing`` says how many more it counts.
+
+        Args:
+            created_from: Only those created from this moment on, in whole seconds; it says its zone.
+            created_to: Only those created up to this moment, in whole seconds; it says its zone.
+            status: Only those with this status, such as ``"sending"``; see `Dispatch`.
+            dispatch_id: Only this one; see also `dispatch`.
+            dispatch_name: Only those of this name.
+            traffic_center_id: Only those of this traffic center.
+            timeout: Seconds for the whole call, attempts and waits together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
+
+        Raises:
+            RejectedError: The provider said no: `AuthenticationError`, `AccessDeniedError`, ...
+            NotSentError: Not one byte of the request left this process.
+            OutcomeUnknownError: No answer came; it is an `AnswerLostError`, since a read does nothing to the world.
+            TypeError: A filter is of another type; the message names it.
+            ValueError: An id is not positive, a text is empty, or a time does not say its zone.
+        """
+        command = ReadDispatches(
+            dispatch_id=dispatch_id,
+            status=status,
+            dispatch_name=dispatch_name,
+            traffic_center_id=traffic_center_id,
+            created_from=created_from,
+            created_to=created_to,
+        )
+        return await self.perform(command, timeout=timeout, retry=retry)
+
+    async def dispatch(
+        self, dispatch_id: int, *, timeout: float | None = None, retry: RetryPolicy | None = None
+    ) -> Dispatch:
+        """Read one dispatch, its state and its statistics: ``GET /api/v1/dispatch?dispatch_id=``.
+
+        It changes nothing, so it is repeated whatever became of an attempt.
+
+        Args:
+            dispatch_id: The dispatch, a positive integer.
+            timeout: Seconds for the whole call, attempts and waits together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
+
+        Raises:
+            NotFoundError: The provider lists no such dispatch. Its ``code`` is None: an empty list has none.
+            RejectedError: The provider said no for another reason.
+            NotSentError: Not one byte of the request left this process.
+            OutcomeUnknownError: No answer came; it is an `AnswerLostError`, since a read does nothing to the world.
+            TypeError: ``dispatch_id`` is not an integer.
+            ValueError: ``dispatch_id`` is not positive.
+        """
+        return await self.perform(ReadDispatch(dispatch_id), timeout=timeout, retry=retry)
 
     def start_many(
         self,

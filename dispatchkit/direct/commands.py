@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Mapping
-from datetime import datetime
-from typing import ClassVar, TypeVar
+from datetime import UTC, datetime
+from typing import ClassVar, TypeVar, cast
+from urllib.parse import quote, urlencode
 
 import attrs
+from attrs.validators import optional
 
-from dispatchkit.core.check import positive_id
+from dispatchkit.core.check import moment, non_empty, positive_id
 from dispatchkit.core.command import (
     USER_AGENT,
     Answer,
@@ -26,8 +28,9 @@ from dispatchkit.core.command import (
     ask,
 )
 from dispatchkit.core.decode import fields_of, read_json, strict_converter, structure
+from dispatchkit.core.listing import Listing
 from dispatchkit.core.secret import Secret
-from dispatchkit.direct.models import Dispatch, DispatchPage, StartedBody, StartedDispatch, direct_converter
+from dispatchkit.direct.models import Dispatch, StartedBody, StartedDispatch, direct_converter
 from dispatchkit.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -38,7 +41,7 @@ from dispatchkit.errors import (
     RejectedError,
 )
 
-__all__ = ["DirectCommand", "DirectWire", "ReadDispatch", "StartDispatch", "StopDispatch"]
+__all__ = ["DirectCommand", "DirectWire", "ReadDispatch", "ReadDispatches", "StartDispatch", "StopDispatch"]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -107,21 +110,84 @@ def _refusal(body: object, status: int, wire: DirectWire) -> RejectedError:
     return kind(wire.key.redact(refusal.msg), status=status, code=refusal.code)
 
 
+@attrs.frozen(kw_only=True)
+class ReadDispatches(DirectCommand[Listing[Dispatch]]):
+    """Read dispatches and their state: ``GET /api/v1/dispatch``, all of them or those that every filter lets pass.
+
+    The provider documents no paging: one answer lists them all.
+
+    Raises:
+        TypeError: A filter is of another type.
+        ValueError: An id is not positive, a text is empty, or a time does not say its zone.
+    """
+
+    reads = True
+
+    dispatch_id: int | None = attrs.field(default=None, validator=optional(positive_id))
+    status: str | None = attrs.field(default=None, validator=non_empty)
+    dispatch_name: str | None = attrs.field(default=None, validator=non_empty)
+    traffic_center_id: int | None = attrs.field(default=None, validator=optional(positive_id))
+    created_from: datetime | None = attrs.field(default=None, validator=moment)
+    created_to: datetime | None = attrs.field(default=None, validator=moment)
+
+    def request(self, wire: DirectWire, request_id: str | None) -> Request:
+        """See `Command.request`."""
+        del request_id  # Direct has no request ids
+        given = {name: _said(value) for name, value in attrs.asdict(self).items() if value is not None}
+        query = f"?{urlencode(given, quote_via=quote, safe=':')}" if given else ""
+        return Request("GET", f"/api/v1/dispatch{query}", wire.headers())
+
+    def read(self, parsed: object) -> Listing[Dispatch]:
+        """The dispatches of this id and this status, whatever else the list holds.
+
+        A server that does not know a filter passes over it, and what is listed may be stopped next.
+        """
+        fields = fields_of(parsed) or {}
+        items, total = fields.get("items"), fields.get("total")
+        if not isinstance(items, list):
+            raise UnreadableAnswerError("not a list of dispatches")
+        dispatches = tuple(
+            dispatch
+            for item in cast("list[object]", items)
+            if self._passes(dispatch := structure(direct_converter, item, Dispatch, "a dispatch"))
+        )
+        return Listing(dispatches, total if type(total) is int and total >= 0 else None)
+
+    def _passes(self, dispatch: Dispatch) -> bool:
+        return self.dispatch_id in {None, dispatch.dispatch_id} and self.status in {None, dispatch.status}
+
+
+def _said(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="seconds") + "Z"
+    return str(value)
+
+
 @attrs.frozen
-class ReadDispatch(DirectCommand[tuple[Dispatch, ...]]):
-    """Read the state of one dispatch: ``GET /api/v1/dispatch?dispatch_id=``, the only documented way."""
+class ReadDispatch(DirectCommand[Dispatch]):
+    """Read one dispatch and its state: ``GET /api/v1/dispatch?dispatch_id=``, the only documented way.
+
+    Raises:
+        TypeError: ``dispatch_id`` is not an integer.
+        ValueError: ``dispatch_id`` is not positive.
+    """
+
+    reads = True
 
     dispatch_id: int = attrs.field(validator=positive_id)
 
     def request(self, wire: DirectWire, request_id: str | None) -> Request:
         """See `Command.request`."""
-        del request_id  # Direct has no request ids
-        return Request("GET", f"/api/v1/dispatch?dispatch_id={self.dispatch_id}", wire.headers())
+        return ReadDispatches(dispatch_id=self.dispatch_id).request(wire, request_id)
 
-    def read(self, parsed: object) -> tuple[Dispatch, ...]:
-        """The dispatches of this id, whatever else the list holds."""
-        page = structure(direct_converter, parsed, DispatchPage, "a list of dispatches")
-        return tuple(item for item in page.items if item.dispatch_id == self.dispatch_id)
+    def read(self, parsed: object) -> Dispatch:
+        """The one of this id. A list without it is how Direct says that there is none."""
+        found = ReadDispatches(dispatch_id=self.dispatch_id).read(parsed)
+        if not found:
+            raise NotFoundError("no dispatch of this id is listed", status=200, code=None)
+        if len(found) > 1:
+            raise UnreadableAnswerError(f"it lists the dispatch {len(found)} times")
+        return found[0]
 
 
 @attrs.frozen
@@ -142,9 +208,9 @@ class _OfDispatch(DirectCommand[R_co]):
     def probe(self, since: datetime) -> Probe[DirectWire, R_co]:
         """See `Command.probe`: the dispatch's status tells."""
         del since
-        return ask(ReadDispatch(self.dispatch_id), self._settle)
+        return ask(ReadDispatches(dispatch_id=self.dispatch_id), self._settle)
 
-    def _settle(self, dispatches: tuple[Dispatch, ...]) -> Settlement[R_co]:
+    def _settle(self, dispatches: Listing[Dispatch]) -> Settlement[R_co]:
         statuses = {dispatch.status for dispatch in dispatches}
         if len(statuses) != 1:
             return Settlement(Verdict.UNDECIDED, f"its state lists it {len(statuses)} times")

@@ -21,7 +21,7 @@ from dispatchkit.altcraft.commands import ReadStatus
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.command import Command
 from dispatchkit.core.pace import Pace
-from dispatchkit.direct.commands import ReadDispatch
+from dispatchkit.direct.commands import ReadDispatches
 from dispatchkit.sandbox import AltcraftProvider, Call, DirectProvider
 from dispatchkit.sandbox.altcraft import ALTCRAFT_TOKEN
 from dispatchkit.sandbox.direct import DIRECT_TOKEN
@@ -68,7 +68,7 @@ class Deed:
     @property
     def reads(self) -> Command[Any, Any]:
         """A harmless call to the same provider."""
-        return ReadDispatch(TARGET) if self.direct else ReadStatus(TARGET)
+        return ReadDispatches(dispatch_id=TARGET) if self.direct else ReadStatus(TARGET)
 
     def provider(self, **settings: Any) -> Provider:
         """A provider in which the command can be done, once."""

@@ -52,6 +52,10 @@ def test_methods_were_found() -> None:
     assert {name for _, _, name in METHODS} >= {
         "start",
         "stop",
+        "dispatches",
+        "dispatch",
+        "status",
+        "log",
         "activate",
         "launch_broadcast",
         "deactivate",

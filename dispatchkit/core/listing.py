@@ -1,0 +1,38 @@
+"""`Listing`: what a provider lists, and how many it says there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Generic, TypeVar, overload
+
+import attrs
+
+__all__ = ["Listing"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+@attrs.frozen
+class Listing(Sequence[T_co], Generic[T_co]):
+    """What a provider listed: a sequence, ``for dispatch in listing``, that knows whether it is the whole."""
+
+    items: tuple[T_co, ...]
+    total: int | None = None
+    """How many there are by the provider's own count; None where it did not say."""
+
+    @property
+    def missing(self) -> int:
+        """How many the provider counts but did not list."""
+        return max(0, (self.total or 0) - len(self.items))
+
+    @overload
+    def __getitem__(self, index: int) -> T_co: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[T_co, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> T_co | tuple[T_co, ...]:
+        return self.items[index]
+
+    def __len__(self) -> int:
+        return len(self.items)

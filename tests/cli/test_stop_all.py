@@ -1,0 +1,186 @@
+"""``direct stop --status``: everything that has a status at this moment is stopped, and nothing else."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from dispatchkit.sandbox import Fault
+from tests.cli.conftest import Played, Result, Terminal, run, run_child
+from tests.cli.test_reads import start
+from tests.cli.test_runs import counts, done, objects
+from tests.cli.test_terminal import plain
+
+
+@pytest.fixture
+def sending(played: Played) -> Played:
+    """A provider where 3, 1500 and 2000 are sending, 9 is stopped, and the others were never started."""
+    played.sandbox.direct.scheduled = 0
+    start(played, 3, 1500, 2000, 9)
+    assert run("direct", "stop", 9, "--base-url", played.url).code == 0
+    return played
+
+
+def stop_all(played: Played, *more: object) -> Result:
+    return run("direct", "stop", "--status", "sending", "--base-url", played.url, *more)
+
+
+def stopped(played: Played) -> list[int]:
+    return sorted(number for action, number in done(played) if action == "stop" and number != 9)
+
+
+def test_everything_that_is_sending_is_stopped_by_another_process(sending: Played) -> None:
+    result = run_child("direct", "stop", "--status", "sending", "--yes", "--base-url", sending.url)
+    assert result.code == 0, result
+    assert stopped(sending) == [3, 1500, 2000]
+    assert {sending.sandbox.direct.status(number) for number in (3, 1500, 2000)} == {"stopped"}
+    assert sending.sandbox.direct.status(5) == "initiated"
+    assert counts(result.out) == {"done": 3, "rejected": 0, "not sent": 0, "unknown": 0}
+    assert result.err == (
+        "3 dispatches have the status 'sending':\n  3  рассылка 3\n  1500  рассылка 1500\n  2000  рассылка 2000\n"
+    )
+
+
+def test_what_starts_after_the_list_is_neither_stopped_nor_claimed(sending: Played) -> None:
+    command = Terminal("direct", "stop", "--status", "sending", "--base-url", sending.url)
+    command.read_until("[y/N] ")
+    assert "Stop 3 dispatches (first 3, last 2000)" in plain(command.screen)
+    start(sending, 77)
+    command.type("y\n")
+    assert command.end() == 0
+    assert stopped(sending) == [3, 1500, 2000]
+    assert sending.sandbox.direct.status(77) == "sending"
+    assert "3 of 3 dispatches" in plain(command.screen)
+    assert "77" not in plain(command.screen).replace(sending.url, "")
+    assert stop_all(sending).code == 0
+    assert stopped(sending) == [3, 77, 1500, 2000]
+
+
+def test_what_ends_before_it_is_stopped_is_rejected(sending: Played) -> None:
+    command = Terminal("direct", "stop", "--status", "sending", "--base-url", sending.url)
+    command.read_until("[y/N] ")
+    sending.sandbox.direct.sending = sending.sandbox.direct.awaiting = 0
+    command.type("y\n")
+    assert command.end() == 1
+    assert counts(plain(command.screen))["rejected"] == 3
+
+
+def test_no_is_the_answer_unless_it_is_yes(sending: Played) -> None:
+    command = Terminal("direct", "stop", "--status", "sending", "--base-url", sending.url)
+    command.read_until("[y/N] ")
+    command.type("\n")
+    assert command.end() == 1
+    assert stopped(sending) == []
+
+
+def test_where_nobody_can_answer_it_needs_yes(sending: Played) -> None:
+    result = stop_all(sending)
+    assert result.code == 2
+    assert "pass --yes to do it without a question" in result.err
+    assert stopped(sending) == []
+
+
+def test_nothing_to_stop_is_success(played: Played) -> None:
+    result = stop_all(played)
+    assert (result.code, result.out, result.err) == (0, "No dispatch has the status 'sending': nothing to stop.\n", "")
+    result = stop_all(played, "--json")
+    assert (result.code, result.out) == (0, "")
+    result = stop_all(played, "--expected", 3)
+    assert (result.code, result.out) == (2, "")
+    assert "there are 0 ids, but --expected 3" in result.err
+
+
+def test_a_dry_run_lists_and_stops_nothing(sending: Played) -> None:
+    result = stop_all(sending, "--dry-run")
+    assert result.code == 0
+    assert f"POST {sending.url}/api/v1/dispatch/3/stop\nAuthorization: Basic ***\n" in result.out
+    assert result.out.endswith("3 requests. None was sent.\n")
+    assert sending.sandbox.direct_token not in result.out + result.err
+    assert stopped(sending) == []
+
+
+def test_the_guards_of_a_run_guard_it(sending: Played) -> None:
+    assert stop_all(sending, "--yes", "--expected", 4).code == 2
+    assert stopped(sending) == []
+    result = stop_all(sending, "--yes", "--expected", 3, "--max-launches", 2)
+    assert result.code == 1
+    assert counts(result.out)["not started"] == 1
+    assert len(stopped(sending)) == 2
+    sending.sandbox.order(Fault.html(500, acts=False), path_contains="/stop")
+    result = stop_all(sending, "--json", "--timeout", 1)
+    assert (result.code, [entry["state"] for entry in objects(result)]) == (3, ["unknown"])
+
+
+def test_a_lost_answer_to_a_stop_is_settled(sending: Played) -> None:
+    sending.sandbox.order(Fault.lost_answer(), path_contains="/stop", times=3)
+    assert stop_all(sending, "--yes").code == 0
+    assert stopped(sending) == [3, 1500, 2000]
+
+
+def test_a_token_from_standard_input_is_read_once(sending: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
+    arguments = ("--status", "sending", "--yes", "--base-url", sending.url, "--token-file", "-")
+    assert run("direct", "stop", *arguments, stdin=sending.sandbox.direct_token).code == 0
+    assert stopped(sending) == [3, 1500, 2000]
+
+
+@pytest.mark.parametrize("more", [[5], ["--from", "f"], ["--column", "id"], ["--sandbox"]])
+def test_a_status_does_not_go_with_ids(played: Played, more: list[object]) -> None:
+    result = stop_all(played, *more)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("dispatchkit: ")
+    assert "--status" in result.err
+    assert result.err.count("\n") == 1
+    assert played.sandbox.requests == 0
+
+
+def test_a_status_may_be_any_word_but_not_empty(sending: Played) -> None:
+    everywhere = ("--yes", "--base-url", sending.url)
+    assert run("direct", "stop", "--status", "changing", *everywhere).code == 0
+    assert run("direct", "stop", "--status", "", *everywhere).code == 2
+    assert stopped(sending) == []
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"items": {}}', b'{"items": [{"dispatchId": 3}]}', b""])
+def test_a_list_that_cannot_be_read_is_not_taken_for_an_empty_one(sending: Played, body: bytes) -> None:
+    sending.sandbox.order(Fault.http(200, body), times=100)
+    result = stop_all(sending, "--yes", "--timeout", 0.5)
+    assert (result.code, result.out) == (1, "")
+    assert "this could not be read" in result.err
+    assert stopped(sending) == []
+
+
+def test_a_server_that_passes_over_the_filter_does_not_get_everything_stopped(sending: Played) -> None:
+    items = [{"dispatchId": 3, "status": "sending"}, {"dispatchId": 1500, "status": "paused"}]
+    sending.sandbox.order(Fault.http(200, json.dumps({"total": 2, "items": items}).encode()), path_contains="dispatch")
+    result = stop_all(sending, "--yes")
+    assert stopped(sending) == [3]
+    assert result.code == 1, "there may be more that has the status"
+    assert "The provider counts 2, but listed only 1 of them that fit: look again.\n" in result.err
+
+
+def test_a_list_that_is_not_whole_is_never_success(sending: Played) -> None:
+    sending.sandbox.order(Fault.http(200, b'{"total": 3, "items": []}'))
+    result = stop_all(sending, "--yes")
+    assert (result.code, stopped(sending)) == (1, [])
+    assert "The provider counts 3, but listed only 0" in result.err
+
+
+def test_a_dispatch_that_is_listed_twice_is_stopped_once(sending: Played) -> None:
+    item = {"dispatchId": 3, "status": "sending", "dispatchName": "\x1b[2J[red]"}
+    sending.sandbox.order(Fault.http(200, json.dumps({"total": 2, "items": [item, item]}).encode()))
+    result = stop_all(sending, "--yes")
+    assert (result.code, stopped(sending)) == (0, [3])
+    assert "Left out 1 repeated id.\n" in result.err
+    assert "\x1b" not in result.err
+
+
+def test_only_the_first_few_are_named(played: Played) -> None:
+    played.sandbox.direct.scheduled = 0
+    start(played, *range(1, 101))
+    result = stop_all(played, "--yes", "--json")
+    assert result.code == 0
+    assert len(objects(result)) == 100
+    assert "100 dispatches have the status 'sending':\n" in result.err
+    assert "\n  and 95 more\n" in result.err

@@ -1,0 +1,411 @@
+"""Reading dispatches: what is asked, what an answer means, and that a read never does more than read."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pickle
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dispatchkit import (
+    DirectClient,
+    Dispatch,
+    DispatchkitError,
+    Listing,
+    NotFoundError,
+    NotSentError,
+    RejectedError,
+    RetryPolicy,
+    StartDispatch,
+    State,
+)
+from dispatchkit.core.command import Answer, UnreadableAnswerError, Verdict
+from dispatchkit.core.secret import Secret
+from dispatchkit.direct.commands import DirectWire, ReadDispatch, ReadDispatches
+from dispatchkit.errors import AnswerLostError, BadCredentialsError
+from dispatchkit.sandbox import Fault, Sandbox
+from tests.wire import Instant, Listener, failure, http, once
+
+WIRE = DirectWire(Secret("c2VjcmV0", environment="NONE"))
+MOSCOW = timezone(timedelta(hours=3))
+
+# The provider's own example.
+SAMPLE: dict[str, Any] = {
+    "dispatchId": 1234,
+    "dispatchName": "имя рассылки",
+    "created": "2020-07-07T20:00:00Z",
+    "localSendTime": "2020-07-08 10:00:00",
+    "localCompletionTime": "2020-07-08 20:00:00",
+    "useLocalTime": True,
+    "status": "sending",
+    "source": "sendername",
+    "message": "текст сообщения",
+    "trafficCenterId": 12,
+    "trafficCenterName": "ЦРТ для рассылок",
+    "base": {
+        "included": {"type": "FILE", "name": "имя_файла.xlsx"},
+        "excluded": {"type": "FILE", "name": "исключаемые_абоненты.xlsx"},
+    },
+    "parts": {"total": 1235, "delivered": 1000, "undelivered": 100, "unsent": 30, "sent": 45, "sending": 60},
+    "messages": {"total": 1235, "delivered": 1000, "undelivered": 100, "unsent": 30, "sent": 45, "sending": 60},
+}
+
+FIELDS = {
+    name: field.name
+    for name in SAMPLE
+    for field in attrs.fields(Dispatch)
+    if field.name.replace("_", "") == name.lower()
+}
+
+
+def listed(*items: object, **more: object) -> dict[str, object]:
+    return {"total": len(items), "items": list(items), **more}
+
+
+def read(body: object, **filters: Any) -> Listing[Dispatch]:
+    return ReadDispatches(**filters).result(Answer(200, {}, json.dumps(body).encode()), WIRE)
+
+
+def test_every_field_of_the_providers_example_is_read() -> None:
+    (dispatch,) = read(listed(SAMPLE))
+    assert dispatch.dispatch_id == 1234
+    assert dispatch.dispatch_name == "имя рассылки"
+    assert dispatch.created == datetime(2020, 7, 7, 20, tzinfo=UTC)
+    assert dispatch.local_send_time == datetime(2020, 7, 8, 10)
+    assert dispatch.local_completion_time == datetime(2020, 7, 8, 20)
+    assert dispatch.use_local_time is True
+    assert (dispatch.status, dispatch.source, dispatch.message) == ("sending", "sendername", "текст сообщения")
+    assert (dispatch.traffic_center_id, dispatch.traffic_center_name) == (12, "ЦРТ для рассылок")
+    assert dispatch.base is not None
+    assert dispatch.base.included is not None
+    assert dispatch.base.excluded is not None
+    assert (dispatch.base.included.type, dispatch.base.excluded.name) == ("FILE", "исключаемые_абоненты.xlsx")
+    for counts in (dispatch.parts, dispatch.messages):
+        assert counts is not None
+        said = (counts.total, counts.delivered, counts.undelivered, counts.unsent, counts.sent, counts.sending)
+        assert said == (1235, 1000, 100, 30, 45, 60)
+    assert not dispatch.more
+    assert pickle.loads(pickle.dumps(dispatch)) == dispatch
+    assert {dispatch: 1}[dispatch] == 1
+
+
+def test_the_message_of_a_dispatch_is_not_in_its_repr() -> None:
+    shown = repr(read(listed({**SAMPLE, "secret": "x-in-more"})))
+    assert "текст" not in shown
+    assert "x-in-more" not in shown
+    assert "message=<15 characters>" in shown
+
+
+@pytest.mark.parametrize("word", ["initiated", "changing", "paused", "stopped", "совсем новый", ""])
+def test_a_status_is_passed_on_whatever_it_says(word: str) -> None:
+    assert read(listed({"dispatchId": 3, "status": word}))[0].status == word
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLE if name not in {"dispatchId", "status"}])
+@pytest.mark.parametrize("value", [None, 5.5, [], {"x": 1}, "not a time"])
+def test_an_optional_field_that_is_missing_or_odd_hides_nothing_else(name: str, value: object) -> None:
+    whole = read(listed(SAMPLE))[0]
+    (without,) = read(listed({key: item for key, item in SAMPLE.items() if key != name}))
+    (odd,) = read(listed({**SAMPLE, name: value}))
+    field = FIELDS[name]
+    assert getattr(without, field) is None
+    assert not without.more
+    for other in attrs.fields(Dispatch):
+        if other.name not in {field, "more"}:
+            assert getattr(odd, other.name) == getattr(without, other.name) == getattr(whole, other.name)
+    if getattr(odd, field) is None and value is not None:
+        assert odd.more == {name: value}, "what was said is kept"
+
+
+def test_new_fields_are_kept_at_every_depth() -> None:
+    parts = {**SAMPLE["parts"], "read": 7, "sent": "many"}
+    (dispatch,) = read(listed({**SAMPLE, "channel": {"a": [1]}, "parts": parts}, next="x"))
+    assert dispatch.more == {"channel": {"a": [1]}}
+    assert dispatch.parts is not None
+    assert (dispatch.parts.total, dispatch.parts.sent) == (1235, None)
+    assert dispatch.parts.more == {"read": 7, "sent": "many"}
+
+
+UNREADABLE: list[object] = [
+    {},
+    [],
+    [SAMPLE],
+    {"total": 0},
+    {"items": None},
+    {"items": {}},
+    {"items": ""},
+    {"items": {"0": SAMPLE}},
+    listed(None),
+    listed([]),
+    listed({}),
+    listed({"dispatchId": 3}),
+    listed({"status": "sending"}),
+    listed({"dispatchId": "3", "status": "sending"}),
+    listed({"dispatchId": True, "status": "sending"}),
+    listed({"dispatchId": 3.0, "status": "sending"}),
+    listed({"dispatchId": 0, "status": "sending"}),
+    listed({"dispatchId": -3, "status": "sending"}),
+    listed({"dispatchId": 2**63, "status": "sending"}),
+    listed({"dispatchId": 3, "status": None}),
+    listed({"dispatchId": 3, "status": 5}),
+    listed(SAMPLE, {"dispatchId": 3}),
+]
+
+
+@pytest.mark.parametrize("body", UNREADABLE, ids=lambda body: repr(body)[:40])
+def test_what_is_no_list_of_dispatches_is_not_taken_for_an_empty_one(body: object) -> None:
+    with pytest.raises(UnreadableAnswerError):
+        read(body)
+
+
+@pytest.mark.parametrize("total", [None, "12", -1, True, 2.5, {}])
+def test_a_count_that_is_none_hides_no_dispatch(total: object) -> None:
+    listing = read({"items": [SAMPLE], "total": total})
+    assert (len(listing), listing.total, listing.missing) == (1, None, 0)
+
+
+def test_a_list_that_is_not_whole_says_so() -> None:
+    listing = read({"items": [SAMPLE], "total": 12})
+    assert (len(listing), listing.total, listing.missing) == (1, 12, 11)
+
+
+def test_what_does_not_fit_the_status_or_the_id_is_left_out() -> None:
+    items = [{"dispatchId": number, "status": word} for number, word in ((1, "sending"), (2, "done"), (3, "Sending"))]
+    assert [each.dispatch_id for each in read(listed(*items), status="sending")] == [1]
+    assert read(listed(*items), status="sending").missing == 2
+    assert [each.dispatch_id for each in read(listed(*items), dispatch_id=2)] == [2]
+    assert len(read(listed(*items), dispatch_name="x")) == 3, "what a name matches is for the provider to say"
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from([*SAMPLE, "items", "total", "included", "x"]), inner, max_size=4)
+    ),
+    max_leaves=8,
+)
+
+
+@given(more=st.dictionaries(st.sampled_from([*SAMPLE, "x", "more"]), json_values, max_size=8))
+@settings(max_examples=300, deadline=None)
+def test_no_field_breaks_a_list_and_nothing_that_was_said_is_lost(more: dict[str, object]) -> None:
+    item = {**more, "dispatchId": 3, "status": "sending"}
+    (dispatch,) = read(listed(item))
+    assert (dispatch.dispatch_id, dispatch.status) == (3, "sending")
+    for name, value in item.items():
+        field = next(
+            (each.name for each in attrs.fields(Dispatch) if each.name.replace("_", "") == name.lower()), "more"
+        )
+        if field == "more" or (getattr(dispatch, field) is None and value is not None):
+            assert dispatch.more[name] == value
+    assert read(listed(item)) == read(listed(item))
+
+
+@given(body=json_values)
+@settings(max_examples=300, deadline=None)
+def test_no_answer_crashes_a_read(body: object) -> None:
+    for command in (ReadDispatches(), ReadDispatch(3)):
+        try:
+            command.result(Answer(200, {}, json.dumps(body).encode()), WIRE)
+        except (UnreadableAnswerError, RejectedError):
+            continue
+        assert isinstance(body, dict)
+        assert isinstance(body["items"], list)
+
+
+@given(body=json_values)
+@settings(max_examples=200, deadline=None)
+def test_a_lost_start_is_settled_by_id_and_status_alone(body: dict[str, object]) -> None:
+    probe = StartDispatch(3).probe(datetime(2026, 1, 1, tzinfo=UTC))
+    item = {**SAMPLE, "base": body, "parts": body, "created": body, "dispatchId": 3, "status": "sending"}
+    answer = Answer(200, {}, json.dumps(listed(item)).encode())
+    assert probe.settle(probe.command.result(answer, WIRE)).verdict is Verdict.HAPPENED
+
+
+async def test_each_filter_is_sent_as_documented() -> None:
+    async with Listener(http(200, listed())) as listener, DirectClient("key", base_url=listener.url) as direct:
+        assert len(await direct.dispatches()) == 0
+        await direct.dispatches(
+            created_from=datetime(2026, 1, 31, 2, 30, 15, 999, tzinfo=MOSCOW),
+            created_to=datetime(2026, 2, 1, tzinfo=UTC),
+            status="sending",
+            dispatch_id=10000000125,
+            dispatch_name="акция & 50% +1 #?",
+            traffic_center_id=12,
+        )
+    plain, filtered = listener.requests
+    assert plain.line == "GET /api/v1/dispatch HTTP/1.1"
+    assert filtered.line == (
+        "GET /api/v1/dispatch?dispatch_id=10000000125&status=sending"
+        "&dispatch_name=%D0%B0%D0%BA%D1%86%D0%B8%D1%8F%20%26%2050%25%20%2B1%20%23%3F&traffic_center_id=12"
+        "&created_from=2026-01-30T23:30:15Z&created_to=2026-02-01T00:00:00Z HTTP/1.1"
+    )
+    assert filtered.headers["Authorization"] == "Basic key"
+    assert filtered.body == b""
+
+
+@pytest.mark.parametrize(
+    ("filters", "kind", "text"),
+    [
+        ({"status": ""}, ValueError, "status must not be empty"),
+        ({"status": 5}, TypeError, "status must be text"),
+        ({"status": "\ud800"}, ValueError, "surrogate"),
+        ({"dispatch_name": ""}, ValueError, "dispatch_name must not be empty"),
+        ({"dispatch_id": 0}, ValueError, "dispatch_id must be a positive integer"),
+        ({"traffic_center_id": "12"}, TypeError, "traffic_center_id must be a positive integer"),
+        ({"created_from": "2026-01-31"}, TypeError, "created_from must be a datetime"),
+        ({"created_to": datetime(2026, 1, 31)}, ValueError, "created_to must say its zone"),
+        ({"created_to": datetime.min.replace(tzinfo=MOSCOW)}, ValueError, "created_to must be a time that UTC can say"),
+    ],
+)
+async def test_a_filter_that_cannot_be_sent_is_refused_before_it_is(
+    filters: dict[str, Any], kind: type[Exception], text: str
+) -> None:
+    async with Listener(http(200, listed())) as listener, DirectClient("key", base_url=listener.url) as direct:
+        with pytest.raises(kind, match=text):
+            await direct.dispatches(**filters)
+    assert not listener.requests
+
+
+async def test_filters_find_what_they_name_in_the_sandbox() -> None:
+    async with Sandbox(dispatches=range(1, 51)) as sandbox:
+        sandbox.direct.scheduled = 0
+        async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+            await direct.start(7)
+            await direct.start(8)
+            await direct.stop(8)
+            assert [each.dispatch_id for each in await direct.dispatches(status="sending")] == [7]
+            assert [each.dispatch_id for each in await direct.dispatches(status="stopped")] == [8]
+            assert len(await direct.dispatches(status="initiated")) == 48
+            (seventh,) = await direct.dispatches(dispatch_name="рассылка 7")
+            assert seventh == await direct.dispatch(7)
+            assert len(await direct.dispatches(traffic_center_id=12)) == 50
+            assert len(await direct.dispatches(traffic_center_id=13)) == 0
+            now = datetime.now(UTC)
+            assert len(await direct.dispatches(created_from=now - timedelta(hours=1), created_to=now)) == 50
+            assert len(await direct.dispatches(created_to=now - timedelta(hours=1))) == 0
+    assert [act.action for act in sandbox.acts] == ["start", "start", "stop"]
+
+
+async def test_a_dispatch_that_is_not_there_is_not_found() -> None:
+    async with Sandbox(dispatches=[1]) as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        error = await failure(direct.dispatch(2))
+    assert isinstance(error, NotFoundError)
+    assert (error.status, error.code, error.command) == (200, None, ReadDispatch(2))
+    assert len(error.attempts) == 1
+
+
+async def test_a_dispatch_that_is_listed_twice_is_no_answer() -> None:
+    twice = http(200, listed(SAMPLE, {**SAMPLE, "status": "done"}))
+    async with Listener(twice) as listener, DirectClient("key", base_url=listener.url, **once()) as direct:
+        assert isinstance(await failure(direct.dispatch(1234)), AnswerLostError)
+
+
+@pytest.mark.parametrize(
+    "fault", [Fault.lost_answer(), Fault.html(500, acts=False), Fault.http(429), Fault.http(200, b"<html>")]
+)
+async def test_a_read_is_repeated_whatever_became_of_the_first(fault: Fault) -> None:
+    async with Sandbox(dispatches=[1]) as sandbox:
+        sandbox.order(fault)
+        async with DirectClient(sandbox.direct_token, base_url=sandbox.url, clock=Instant()) as direct:
+            assert (await direct.dispatch(1)).status == "initiated"
+    assert sandbox.requests == 2
+
+
+async def test_a_read_that_stays_without_an_answer_says_that_it_did_nothing() -> None:
+    async with Listener(http(200, b"<html>")) as listener:  # noqa: SIM117
+        async with DirectClient("key", base_url=listener.url, clock=Instant()) as direct:
+            error = await failure(direct.dispatches(status="sending"))
+    assert isinstance(error, AnswerLostError)
+    assert error.outcome is State.UNKNOWN
+    assert len(error.attempts) == len(listener.requests) == RetryPolicy().attempts
+    assert "nothing was changed" in str(error)
+    assert "act twice" not in str(error)
+
+
+async def test_a_policy_that_repeats_nothing_unclear_holds_for_reads_too() -> None:
+    policy = RetryPolicy(on=frozenset({"not_sent"}))
+    async with Listener(http(500)) as listener:  # noqa: SIM117
+        async with DirectClient("key", base_url=listener.url, clock=Instant(), retry=policy) as direct:
+            assert isinstance(await failure(direct.dispatch(1)), AnswerLostError)
+    assert len(listener.requests) == 1
+
+
+async def test_a_refusal_of_a_repeated_read_is_a_refusal() -> None:
+    refusal = http(401, {"error": {"code": 4012, "msg": "Bad credentials"}})
+    async with Listener(http(500), refusal) as listener:  # noqa: SIM117
+        async with DirectClient("key", base_url=listener.url, clock=Instant()) as direct:
+            assert type(await failure(direct.dispatch(1))) is BadCredentialsError
+    assert len(listener.requests) == 2
+
+
+async def test_a_read_that_never_left_is_not_sent() -> None:
+    async with DirectClient("key", base_url="http://127.0.0.1:1", **once()) as direct:
+        assert type(await failure(direct.dispatches())) is NotSentError
+
+
+async def test_an_answer_without_end_is_bounded() -> None:
+    endless = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b'{"items": [' + b" " * (9 * 2**20)
+    async with Listener(endless) as listener, DirectClient("key", base_url=listener.url, **once()) as direct:
+        error = await failure(direct.dispatches())
+    assert isinstance(error, AnswerLostError)
+    assert error.summary == "the answer is larger than 8 MiB"
+
+
+async def test_the_same_list_for_ever_is_asked_for_once() -> None:
+    answer = http(200, {"total": 10**9, "items": [SAMPLE] * 3, "next": "/api/v1/dispatch?page=2"})
+    async with Listener(answer) as listener, DirectClient("key", base_url=listener.url) as direct:
+        listing = await direct.dispatches()
+    assert (len(listing), listing.missing) == (3, 10**9 - 3)
+    assert len(listener.requests) == 1
+
+
+async def test_a_large_list_is_read_whole() -> None:
+    answer = http(200, listed(*({**SAMPLE, "dispatchId": number} for number in range(1, 3001))))
+    async with Listener(answer) as listener, DirectClient("key", base_url=listener.url) as direct:
+        assert [each.dispatch_id for each in await direct.dispatches()] == [*range(1, 3001)]
+
+
+def test_a_listing_is_a_sequence() -> None:
+    listing = Listing((1, 2, 3), 5)
+    assert (list(listing), listing[0], listing[-1], listing[1:]) == ([1, 2, 3], 1, 3, (2, 3))
+    assert 2 in listing
+    assert bool(listing)
+    assert not Listing(())
+    assert pickle.loads(pickle.dumps(listing)) == listing
+
+
+def test_a_read_is_an_error_of_its_own_only_for_reads() -> None:
+    assert issubclass(AnswerLostError, DispatchkitError)
+    assert not StartDispatch(1).reads
+
+
+async def test_a_cancelled_read_says_that_it_did_nothing() -> None:
+    async with Listener(None) as listener, DirectClient("key", base_url=listener.url) as direct:
+        call = direct.call(ReadDispatch(3))
+        task = asyncio.create_task(call.run())
+        await asyncio.wait_for(listener.arrived.wait(), 5)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert type(call.abandoned()) is AnswerLostError
+
+
+async def test_a_read_whose_repeat_never_left_is_not_called_not_sent() -> None:
+    class Leaving(Instant):
+        async def sleep(self, seconds: float) -> None:
+            listener._server.close()
+            await super().sleep(seconds)
+
+    async with Listener(http(500, Connection="close")) as listener:  # noqa: SIM117
+        async with DirectClient("key", base_url=listener.url, clock=Leaving()) as direct:
+            error = await failure(direct.dispatch(3))
+    assert [attempt.sent for attempt in error.attempts][:2] == [True, False]
+    assert type(error) is AnswerLostError
