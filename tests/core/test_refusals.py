@@ -276,7 +276,7 @@ def test_a_token_with_other_than_visible_ascii_is_refused_and_not_shown(token: s
         assert "MARK" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("token", [b"MARK", 5, ["MARK"], object()])
+@pytest.mark.parametrize("token", [b"MARK", 5, ["MARK"], object()], ids=["bytes", "number", "list", "object"])
 def test_a_token_is_text_or_a_callable(token: Any) -> None:
     for make in clients(token):
         with pytest.raises(
