@@ -11,11 +11,12 @@ import re
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import chain, islice
 
 __all__ = ["Targets", "from_arguments", "from_lines"]
 
 _LARGEST = 2**63 - 1
+_AGAIN = ("rejected", "not_sent", "not_started", "unknown")
 _ID = re.compile(r"[0-9]{1,19}")
 _RANGE = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")
 
@@ -29,6 +30,7 @@ class Targets:
     Attributes:
         parts: The ids, as ranges and as arrays of single ids.
         dropped: How many repeats were left out.
+        unknown: How many were left out because nobody knows whether they were launched already.
     """
 
     def __init__(self, spans: Iterable[tuple[int, int]]) -> None:
@@ -37,6 +39,7 @@ class Targets:
             collector.add(low, high)
         self.parts = tuple(collector.parts)
         self.dropped = collector.dropped
+        self.unknown = 0
 
     def __len__(self) -> int:
         return sum(map(len, self.parts))
@@ -53,6 +56,17 @@ class Targets:
     def last(self) -> int:
         """The id that comes last. There must be one."""
         return self.parts[-1][-1]
+
+    def after(self, count: int) -> Iterator[tuple[int, int]]:
+        """What follows the first so many ids, as ranges with both ends included."""
+        for part in self.parts:
+            if isinstance(part, range):
+                if rest := part[count:]:
+                    yield rest[0], rest[-1]
+            else:
+                for number in islice(part, count, None):
+                    yield number, number
+            count = max(0, count - len(part))
 
 
 class _Collector:
@@ -108,23 +122,53 @@ def from_arguments(texts: Iterable[str]) -> Targets:
     return Targets(_span(part) for text in texts for part in text.split(","))
 
 
-def from_lines(lines: Iterable[bytes], name: str, column: str | None = None) -> Targets:
+def from_lines(
+    lines: Iterable[bytes], name: str, column: str | None = None, *, include_unknown: bool = False
+) -> Targets:
     """The ids of a file.
+
+    A CSV with a column ``outcome``, as ``--failures`` writes it, gives those that may be tried again, and may hold
+    ranges of ids.
 
     Args:
         lines: The file, in UTF-8, with or without a byte order mark.
         name: What messages call it.
-        column: None reads one id a line, where ``#`` starts a comment. A name reads a CSV with a header row, its
-            fields separated by commas, semicolons or tabs, and takes the ids from that column.
+        column: None reads one id a line, where ``#`` starts a comment, unless the first line names the columns ``id``
+            and ``outcome``. A name reads a CSV with a header row, its fields separated by commas, semicolons or tabs,
+            and takes the ids from that column.
+        include_unknown: Whether also those are taken whose outcome is unknown.
 
     Raises:
         ValueError: It holds no id, or something else in place of one; the message names file, line and value.
     """
     texts = _decoded(lines, name)
-    numbered = _uncommented(texts) if column is None else _column(texts, name, column)
-    targets = Targets(_one(text, f"{name}, line {line}", column) for line, text in numbered)
+    header = next(texts, "")
+    texts = chain([header], texts)
+    if column is None and {"id", "outcome"} <= {field.strip(' "') for field in re.split("[,;\t]", header.strip())}:
+        column = "id"
+    unknown = 0
+
+    def spans() -> Iterator[tuple[int, int]]:
+        nonlocal unknown
+        rows = _uncommented(texts) if column is None else _rows(texts, name, column)
+        for line, text, outcome in rows:
+            where = f"{name}, line {line}"
+            if outcome is None:
+                yield _one(text, where, column)
+                continue
+            if outcome not in _AGAIN:
+                raise ValueError(f"{where}: {_shown(outcome)} is no outcome to be tried again: {', '.join(_AGAIN)}")
+            low, high = _one_or_range(text, where, column)
+            if outcome == "unknown" and not include_unknown:
+                unknown += high - low + 1
+            else:
+                yield low, high
+
+    targets = Targets(spans())
+    targets.unknown = unknown
     if not targets.parts:
-        raise ValueError(f"{name} holds no ids")
+        but = f" but {unknown:,} whose outcome is unknown: --include-unknown takes them" if unknown else ""
+        raise ValueError(f"{name} holds no ids{but}")
     return targets
 
 
@@ -136,14 +180,15 @@ def _decoded(lines: Iterable[bytes], name: str) -> Iterator[str]:
             raise ValueError(f"{name}, line {number}: this is not text in UTF-8") from None
 
 
-def _uncommented(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+def _uncommented(lines: Iterable[str]) -> Iterator[tuple[int, str, None]]:
     for number, line in enumerate(lines, 1):
         text = line.partition("#")[0].strip()
         if text:
-            yield number, text
+            yield number, text, None
 
 
-def _column(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int, str]]:
+def _rows(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int, str, str | None]]:
+    """Of each row its line, its id, and its outcome where the file tells it."""
     header = next(lines, "").strip()
     for delimiter in ",;\t":
         names = [field.strip() for field in _fields(header, delimiter, name)]
@@ -154,11 +199,17 @@ def _column(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int,
     if names.count(column) > 1:
         raise ValueError(f"{name}, line 1: the header names {column!r} more than once")
     place = names.index(column)
+    outcome = names.index("outcome") if "outcome" in names else None
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         for row in rows:
             if any(field.strip() for field in row):
-                yield rows.line_num + 1, row[place].strip() if place < len(row) else ""
+                line = rows.line_num + 1
+                if outcome is not None and len(row) != len(names):
+                    # Half a row may end in half an id, which is another dispatch.
+                    raise ValueError(f"{name}, line {line}: this row has {len(row)} fields of {len(names)}")
+                text = row[place].strip() if place < len(row) else ""
+                yield line, text, None if outcome is None else row[outcome].strip()
     except csv.Error as error:
         raise ValueError(f"{name}, line {rows.line_num + 1}: this is not CSV: {error}") from None
 
@@ -175,6 +226,15 @@ def _one(text: str, where: str, column: str | None) -> tuple[int, int]:
         hint = "; a CSV needs --column NAME" if column is None and re.search("[,;\t]", text) else ""
         raise ValueError(f"{where}: {_shown(text)} is not an id, a positive integer of at most 63 bits{hint}")
     return int(text), int(text)
+
+
+def _one_or_range(text: str, where: str, column: str | None) -> tuple[int, int]:
+    if _RANGE.fullmatch(text) is None:
+        return _one(text, where, column)
+    try:
+        return _span(text)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
 
 
 def _span(text: str) -> tuple[int, int]:

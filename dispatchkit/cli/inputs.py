@@ -6,7 +6,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
@@ -57,13 +57,19 @@ def targets(options: RunOptions) -> Targets:
     if options.from_ is None:
         if options.column is not None:
             raise ValueError("--column goes with --from FILE")
+        if options.include_unknown:
+            raise ValueError("--include-unknown goes with --from FILE")
         if not options.ids:
             raise ValueError("no ids: name them, such as 7 or 1-1000, or read them with --from FILE")
         return from_arguments(options.ids)
     if options.from_ == "-":
-        return from_lines(sys.stdin.buffer, "standard input", options.column)
+        return _read(options, sys.stdin.buffer, "standard input")
     with Path(options.from_).open("rb") as lines:
-        return from_lines(lines, options.from_, options.column)
+        return _read(options, lines, options.from_)
+
+
+def _read(options: RunOptions, lines: Iterable[bytes], name: str) -> Targets:
+    return from_lines(lines, name, options.column, include_unknown=options.include_unknown)
 
 
 def token(options: ConnectionOptions, variable: str) -> str:

@@ -10,6 +10,7 @@ import attrs
 import typer
 
 from dispatchkit.cli.dryrun import show_requests
+from dispatchkit.cli.failures import Failures
 from dispatchkit.cli.inputs import mistakes_in_one_line, targets, token
 from dispatchkit.cli.run import drive, run_loop
 from dispatchkit.cli.show import Show
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.options import Guards, RunOptions
     from dispatchkit.core.client import Client
     from dispatchkit.core.command import Command
+    from dispatchkit.fanout import Report
     from dispatchkit.sandbox import Sandbox
 
 __all__ = ["Job", "carry_out"]
@@ -74,32 +76,53 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
                 raise ValueError("no host: pass --base-url https://your-platform, or set DISPATCHKIT_ALTCRAFT_URL")
             host = job.base_url
             key = _MASK if options.dry_run else job.token or token(options, job.token_variable)
+        guards = options.guards()
         client = job.connect(host, key)
         del key
         client.call(job.command(found.first))  # what is wrong with one is wrong with all
     if found.dropped:
         put(sys.stderr, f"Left out {found.dropped:,} repeated {'id' if found.dropped == 1 else 'ids'}.\n")
+    if found.unknown:
+        put(
+            sys.stderr,
+            f"Left out {found.unknown:,} whose outcome is unknown: they may have happened. Look at the provider's side "
+            "first; --include-unknown takes them too.\n",
+        )
     if options.dry_run:
         show_requests(client, host, map(job.command, found), len(found))
         raise typer.Exit(0)
     if not options.sandbox:
         _ask(options, job, found, host)
-    show = Show(total=len(found), verb=job.verb, noun=job.noun, json=options.json)
+    failures = None
+    with mistakes_in_one_line():
+        if options.failures is not None:
+            failures = Failures(options.failures, found)
+    show = Show(
+        total=len(found),
+        most=options.max_launches,
+        verb=job.verb,
+        noun=job.noun,
+        json=options.json,
+        quiet=options.quiet,
+        failures=failures,
+    )
     with show:
         if options.sandbox:
-            running = _run_in_sandbox(job, found, show, options.guards())
+            running = _run_in_sandbox(job, found, show, guards)
         else:
-            running = _run(job, client, found, show, options.guards())
-        interrupted = run_loop(running)
-    raise typer.Exit(show.summary(interrupted=interrupted))
+            running = _run(job, client, found, show, guards)
+        report, interrupted = run_loop(running)
+    raise typer.Exit(show.summary(report, interrupted=interrupted))
 
 
-async def _run(job: Job[W, R], client: Client[W], numbers: Iterable[int], show: Show, guards: Guards) -> bool:
+async def _run(
+    job: Job[W, R], client: Client[W], numbers: Iterable[int], show: Show, guards: Guards
+) -> tuple[Report, bool]:
     async with client:
-        return await drive(client, map(job.command, numbers), show, guards)
+        return await drive(client, map(job.command, show.watch(numbers)), show, guards)
 
 
-async def _run_in_sandbox(job: Job[W, R], found: Targets, show: Show, guards: Guards) -> bool:
+async def _run_in_sandbox(job: Job[W, R], found: Targets, show: Show, guards: Guards) -> tuple[Report, bool]:
     async with job.sandbox(found) as sandbox:
 
         def prepared() -> Iterator[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
@@ -17,7 +18,19 @@ import typer
 if TYPE_CHECKING:
     from dispatchkit.core.pace import Pace
 
-__all__ = ["ClientSettings", "ConnectionOptions", "Guards", "LaunchOptions", "ReadOptions", "RunOptions", "takes"]
+__all__ = [
+    "AUTO_WORKERS",
+    "ClientSettings",
+    "ConnectionOptions",
+    "Guards",
+    "LaunchOptions",
+    "ReadOptions",
+    "RunOptions",
+    "takes",
+]
+
+AUTO_WORKERS = 1024
+"""How many workers there are where the concurrency is found out: as many as may ever be in flight."""
 
 O = TypeVar("O", bound="ConnectionOptions")  # noqa: E741 - a class of options
 
@@ -30,11 +43,25 @@ _From = Annotated[
     typer.Option(
         "--from",
         metavar="FILE",
-        help="Read the ids from a file, one a line; # starts a comment. - is standard input.",
+        help="Read the ids from a file, one a line; # starts a comment. - is standard input. What --failures wrote is "
+        "taken as it is.",
     ),
 ]
 _Column = Annotated[
     str | None, typer.Option(metavar="NAME", help="The file is a CSV with a header row; take the ids from this column.")
+]
+_IncludeUnknown = Annotated[
+    bool,
+    typer.Option(
+        "--include-unknown", help="Of a file that --failures wrote, take also those that may have happened already."
+    ),
+]
+_Failures = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Write everything that does not come to done to a CSV for --from, at once. It must be new or empty.",
+    ),
 ]
 _TokenFile = Annotated[
     str | None,
@@ -47,7 +74,12 @@ _Timeout = Annotated[
 _AttemptTimeout = Annotated[
     float | None, typer.Option(metavar="SECONDS", help="The most that one attempt may take. Default: 70.")
 ]
-_Concurrency = Annotated[int, typer.Option(metavar="N", min=1, help="How many calls are in flight at most.")]
+_Concurrency = Annotated[
+    str,
+    typer.Option(
+        metavar="N|auto", help="How many calls are in flight at most; auto finds out what the provider bears."
+    ),
+]
 _Rate = Annotated[
     float | None,
     typer.Option(metavar="N", help="Launches a second at most, evenly spaced. Default: no limit."),
@@ -77,6 +109,7 @@ _Json = Annotated[
     bool, typer.Option("--json", help="One JSON object an outcome on standard output; all else on standard error.")
 ]
 _JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
+_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress; failures and the summary are shown.")]
 _Audience = Annotated[
     str | None,
     typer.Option(
@@ -144,11 +177,14 @@ class RunOptions(ConnectionOptions):
     ids: _Ids = None
     from_: _From = None
     column: _Column = None
+    include_unknown: _IncludeUnknown = False
+    failures: _Failures = None
     sandbox: _Sandbox = False
     dry_run: _DryRun = False
     yes: _Yes = False
     json: _Json = False
-    concurrency: _Concurrency = 64
+    quiet: _Quiet = False
+    concurrency: _Concurrency = "64"
     rate: _Rate = None
     expected: _Expected = None
     max_launches: _MaxLaunches = None
@@ -157,16 +193,23 @@ class RunOptions(ConnectionOptions):
     def client_settings(self) -> ClientSettings:
         """See `ConnectionOptions.client_settings`."""
         settings = super().client_settings()
-        if self.rate is not None:
-            from dispatchkit.core.pace import Pace  # noqa: PLC0415 - attrs, which --help does without
+        if self.rate is not None or self.concurrency == "auto":
+            from dispatchkit.core.pace import DEFAULT_PACE, Pace  # noqa: PLC0415 - attrs, which --help does without
 
-            settings["pace"] = Pace(rate=self.rate)
+            concurrency = "auto" if self.concurrency == "auto" else DEFAULT_PACE.concurrency
+            settings["pace"] = Pace(rate=self.rate, concurrency=concurrency)
         return settings
 
     def guards(self) -> Guards:
-        """What bounds the run."""
+        """What bounds the run.
+
+        Raises:
+            ValueError: ``--concurrency`` is neither a number nor auto.
+        """
+        if self.concurrency != "auto" and re.fullmatch("0*[1-9][0-9]*", self.concurrency) is None:
+            raise ValueError(f"--concurrency must be an integer from 1 up, or auto, not {self.concurrency!r}")
         return Guards(
-            concurrency=self.concurrency,
+            concurrency=AUTO_WORKERS if self.concurrency == "auto" else int(self.concurrency),
             max_launches=self.max_launches,
             stop_after_failures=self.stop_after_failures,
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from dispatchkit.cli.progress import LOOK_EVERY, Look
 from dispatchkit.errors import AuthenticationError
 from dispatchkit.fanout import FanOut
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.show import Show
     from dispatchkit.core.client import Client
     from dispatchkit.core.command import Command
+    from dispatchkit.fanout import Report
 
 __all__ = ["drive", "on_interrupt", "run_loop"]
 
@@ -26,7 +28,9 @@ T = TypeVar("T")
 W = TypeVar("W")
 
 
-async def drive(client: Client[W], commands: Iterable[Command[W, R]], show: Show, guards: Guards) -> bool:
+async def drive(
+    client: Client[W], commands: Iterable[Command[W, R]], show: Show, guards: Guards
+) -> tuple[Report, bool]:
     """Perform the commands and show each outcome as it comes.
 
     The first Ctrl-C (or SIGTERM) starts nothing new and awaits what is in flight; the second gives that up, and it is
@@ -34,7 +38,7 @@ async def drive(client: Client[W], commands: Iterable[Command[W, R]], show: Show
     command would be refused as well, or once the outcomes can no longer be written.
 
     Returns:
-        Whether it was interrupted.
+        What came of it, and whether it was interrupted.
     """
     run = FanOut(client, commands, **guards)
     interrupted = stopped = False
@@ -50,6 +54,7 @@ async def drive(client: Client[W], commands: Iterable[Command[W, R]], show: Show
             giving_up = asyncio.create_task(run.close())
 
     with on_interrupt(press):
+        watching = asyncio.create_task(_watch(client, run, show))
         try:
             async for outcome in run:
                 if not show.outcome(outcome) and not stopped:
@@ -58,11 +63,25 @@ async def drive(client: Client[W], commands: Iterable[Command[W, R]], show: Show
                     show.note("The outcomes can no longer be written: nothing new is started.")
         except AuthenticationError:
             show.note("The token was refused: nothing new is started.")
+        finally:
+            watching.cancel()
         if giving_up is not None:
             await giving_up
+        show.finish()
+        show.progress(_look(client, run))
     if (most := guards["stop_after_failures"]) is not None and run.report.failed >= most:
         show.note(f"Stopped after {run.report.failed:,} failures: nothing new was started.")
-    return interrupted
+    return run.report, interrupted
+
+
+async def _watch(client: Client[W], run: FanOut[W, R], show: Show) -> None:
+    while True:
+        show.progress(_look(client, run))
+        await asyncio.sleep(LOOK_EVERY)
+
+
+def _look(client: Client[W], run: FanOut[W, R]) -> Look:
+    return Look(run.report, run.in_flight, client.statistics().pace)
 
 
 @contextmanager

@@ -1,37 +1,32 @@
-"""What a run shows: a bar or lines while it goes on, failures as they come, JSON, and the summary."""
+"""What a run shows: progress while it goes on, failures as they come, JSON, and the summary."""
 
 from __future__ import annotations
 
 import sys
-import time
 from collections import Counter
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from dispatchkit.cli.progress import STYLES, Bar, Lines, Look
 from dispatchkit.cli.text import as_json, clean, one_line, put
+from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import DispatchkitError, State
-from dispatchkit.fanout import Report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
-    from dispatchkit.fanout import Outcome
+    from dispatchkit.cli.failures import Failures
+    from dispatchkit.core.clock import Clock
+    from dispatchkit.fanout import Outcome, Report
 
 __all__ = ["Show", "exit_status"]
 
 _DETAILED = 20
 """How many failures of each kind are told one by one: a thousand refusals must not hide the one that is unknown."""
-
-_LINE_EVERY = 5.0
-"""Seconds between two lines of progress where there is no terminal."""
-
-_BAR_EVERY = 0.1
-
-_STYLES = {State.DONE: "green", State.REJECTED: "red", State.NOT_SENT: "yellow", State.UNKNOWN: "bold magenta"}
 
 
 def exit_status(report: Report, not_started: int, *, interrupted: bool) -> int:
@@ -44,74 +39,88 @@ def exit_status(report: Report, not_started: int, *, interrupted: bool) -> int:
 
 
 class Show:
-    """Shows a run: outcomes as they come, then the summary.
+    """Shows a run: progress, outcomes as they come, then the summary.
 
     Args:
         total: How many commands there are.
+        most: How many of them may be begun.
         verb: What they do.
         noun: To what: the word for one, and for many.
         json: One JSON object an outcome on standard output, and everything else on standard error.
+        quiet: No progress.
+        failures: Where to write what does not come to done.
+        clock: What tells the time.
     """
 
-    def __init__(self, *, total: int, verb: str, noun: tuple[str, str], json: bool) -> None:
+    def __init__(
+        self,
+        *,
+        total: int,
+        most: int | None = None,
+        verb: str,
+        noun: tuple[str, str],
+        json: bool = False,
+        quiet: bool = False,
+        failures: Failures | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
         self._total = total
         self._json = json
         self._noun = noun[total != 1]
-        self._began = time.monotonic()
-        self._shown_at = self._began
-        self._report = Report()
+        self._failures = failures
+        self._clock = clock
+        self._began = clock.monotonic()
         self._told = Counter[State]()
         self._hints = Counter[type[DispatchkitError]]()
-        self._bar: Progress | None = None
         console = Console(stderr=True)
-        # Objects on the same terminal would run through the bar.
-        if console.is_terminal and not (json and sys.stdout.isatty()):
-            self._bar = Progress(
-                TextColumn(f"{verb.capitalize()}", markup=False),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[failed]}", markup=False),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=console,
-                transient=True,
-                # Standard output may be a file: the bar must not draw it onto the terminal.
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-            self._task = self._bar.add_task("", total=total, failed="")
+        # FORCE_COLOR makes Rich take a log for a terminal; and objects on the same terminal would run through the bar.
+        live = console.is_interactive and sys.stderr.isatty() and not (json and sys.stdout.isatty())
+        planned = total if most is None else min(total, most)
+        self._progress = (
+            Bar(total=planned, verb=verb, console=console, monotonic=clock.monotonic)
+            if live and not quiet
+            else Lines(total=planned, monotonic=clock.monotonic, quiet=quiet)
+        )
 
     def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
+        self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._bar is not None:
-            self._bar.stop()
+        self._progress.stop()
+
+    def watch(self, numbers: Iterable[int]) -> Iterable[int]:
+        """The ids themselves; which of them are begun is taken note of, if the others are to be written."""
+        return numbers if self._failures is None else self._failures.watch(numbers)
 
     def outcome(self, outcome: Outcome[object]) -> bool:
-        """Show an outcome. Returns whether it could be written where it was asked for."""
-        self._report = self._report.count(outcome.state)
+        """Show an outcome. Returns whether it could be written wherever that was asked for."""
         written = put(sys.stdout, f"{as_json(outcome)}\n") if self._json else True
+        if self._failures is not None:
+            written = self._failures.outcome(outcome) and written
         if outcome.error is not None:
             self._failure(outcome, outcome.error)
-        self._progress()
         return written
+
+    def progress(self, look: Look) -> None:
+        """Show how far it is."""
+        self._progress.show(look)
+
+    def finish(self) -> None:
+        """Nothing more comes: what has no outcome was not started."""
+        if self._failures is not None:
+            self._failures.close()
 
     def note(self, text: str) -> None:
         """Say something in between, on standard error."""
-        if self._bar is None:
-            put(sys.stderr, f"{clean(text)}\n")
-        else:
-            self._bar.console.print(Text(clean(text)), highlight=False)
+        self._progress.note(text)
 
-    def summary(self, *, interrupted: bool) -> int:
+    def summary(self, report: Report, *, interrupted: bool) -> int:
         """Show what came of it all, and return the exit status."""
-        took = time.monotonic() - self._began
-        report, not_started = self._report, self._total - self._report.total
+        took = self._clock.monotonic() - self._began
+        not_started = self._total - report.total
         stream = sys.stderr if self._json else sys.stdout
         console = Console(file=stream)
         with console.capture() as captured:
@@ -122,6 +131,8 @@ class Show:
             )
             for kind, count in self._hints.most_common():
                 console.print(Text(f"{count:,} {kind.__name__}: {kind.hint}"), highlight=False)
+            if self._failures is not None and (told := _to_try_again(self._failures, self._total - report.done)):
+                console.print(Text(told), highlight=False, soft_wrap=True)
         put(stream, captured.get())
         return exit_status(report, not_started, interrupted=interrupted)
 
@@ -131,30 +142,28 @@ class Show:
         if self._told[outcome.state] <= _DETAILED:
             self.note(one_line(outcome))
         elif self._told[outcome.state] == _DETAILED + 1:
-            elsewhere = " here." if self._json else "; --json tells each one."
+            elsewhere = " here." if self._json or self._failures is not None else "; --json tells each one."
             self.note(f"More that are {outcome.state.value.replace('_', ' ')} are only counted{elsewhere}")
-
-    def _progress(self) -> None:
-        now = time.monotonic()
-        report = self._report
-        failed = report.total - report.done
-        if self._bar is not None:
-            if now - self._shown_at >= _BAR_EVERY or report.total == self._total:
-                self._shown_at = now
-                told = f"{failed:,} failed" if failed else ""
-                self._bar.update(self._task, completed=report.total, failed=told)
-        elif now - self._shown_at >= _LINE_EVERY:
-            self._shown_at = now
-            rate = report.total / (now - self._began)
-            self.note(f"{report.total:,} of {self._total:,}, {failed:,} failed, {rate:,.0f} a second")
 
 
 def _table(report: Report, not_started: int) -> Table:
     table = Table("outcome", box=None, pad_edge=False)
     table.add_column("count", justify="right")
-    for state, style in _STYLES.items():
+    for state, style in STYLES.items():
         count: int = getattr(report, state.value)
         table.add_row(state.value.replace("_", " "), f"{count:,}", style=style if count else "dim")
     if not_started:
         table.add_row("not started", f"{not_started:,}")
     return table
+
+
+def _to_try_again(failures: Failures, count: int) -> str:
+    path = clean(str(failures.path))
+    if not failures.whole:
+        return f"{path} is not complete: it could no longer be written."
+    if not count:
+        return ""
+    return (
+        f"{count:,} did not come to done: see {path}; run the same command with --from {path} to try again those that "
+        "may be."
+    )

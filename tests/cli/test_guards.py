@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import time
 
 import pytest
 
-from .conftest import run
-from .test_runs import counts
+from tests.cli.conftest import Played, run, start_child
+from tests.cli.test_runs import counts
 
 
 def test_a_list_of_another_length_than_expected_starts_nothing() -> None:
@@ -38,3 +39,21 @@ def test_a_rate_is_kept() -> None:
     began = time.monotonic()
     assert run("direct", "start", "1-21", "--sandbox", "--rate", 100).code == 0
     assert time.monotonic() - began >= 0.2
+
+
+@pytest.mark.parametrize("command", [("direct", "start"), ("altcraft", "launch")])
+def test_the_concurrency_may_be_found_out(command: tuple[str, str]) -> None:
+    result = run(*command, "1-500", "--sandbox", "--concurrency", "auto")
+    assert result.code == 0
+    assert counts(result.out)["done"] == 500
+
+
+def test_a_found_concurrency_begins_low(played: Played) -> None:
+    played.sandbox.latency = 0.5
+    command = ("direct", "start", "1-1000", "--yes", "--base-url", played.url, "--concurrency", "auto")
+    with start_child(*command) as child:
+        played.wait_for_requests(4)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=20)
+    assert counts(out)["done"] == 4, (out, err)
+    assert counts(out)["not started"] == 996

@@ -210,13 +210,6 @@ def test_what_a_provider_says_cannot_reach_the_terminal(played: Played) -> None:
     assert "line" in result.err.splitlines()[0]
 
 
-def test_progress_is_told_in_lines_where_there_is_no_terminal(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(show, "_LINE_EVERY", 0.0)
-    result = run("direct", "start", "2000-2001", "--yes", "--base-url", played.url, "--concurrency", 1)
-    assert re.search(r"^1 of 2, 0 failed, [\d,]+ a second$", result.err, re.MULTILINE)
-    assert re.search(r"^2 of 2, 1 failed, [\d,]+ a second$", result.err, re.MULTILINE)
-
-
 def test_it_runs_without_uvloop(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
     assert run("direct", "start", 1, "--base-url", played.url).code == 0

@@ -22,7 +22,8 @@ def test_a_terminal_is_asked_and_sees_a_bar(played: Played) -> None:
     command.type("y\n")
     assert command.end() == 1
     assert "━" in command.screen
-    assert re.search(r"\d/5 .*failed", plain(command.screen))
+    assert re.search(r"\d/5 ", plain(command.screen))
+    assert "2 done  3 rejected  0 in flight" in plain(command.screen)
     assert "2001: rejected: Dispatch 2001 not found" in plain(command.screen)
     assert counts(plain(command.screen)) == {"done": 2, "rejected": 3, "not sent": 0, "unknown": 0}
 

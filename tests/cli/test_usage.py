@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 
 import dispatchkit
-from dispatchkit import AltcraftClient, DirectClient
+from dispatchkit import AltcraftClient, DirectClient, Pace
 from dispatchkit.cli import main
 from dispatchkit.cli.direct import DirectOptions
+from dispatchkit.cli.options import AUTO_WORKERS
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT
+from dispatchkit.core.window import Window
 from tests.cli.conftest import Played, run, run_child
 
 HERE = ("--base-url", "http://127.0.0.1:1")
@@ -44,6 +46,15 @@ def test_every_setting_of_the_clients_is_an_option_or_left_out_on_purpose() -> N
         shown = run(*command, "--help").out
         for name in inspect.signature(client).parameters:
             assert name in left_out or f"--{name.replace('_', '-')}" in shown, name
+
+
+def test_a_found_concurrency_has_as_many_workers_as_may_be_in_flight() -> None:
+    options = DirectOptions(concurrency="auto", rate=5.0)
+    assert options.client_settings()["pace"] == Pace(concurrency="auto", rate=5.0)
+    assert options.guards()["concurrency"] == AUTO_WORKERS == Window("auto").most
+    options = DirectOptions(concurrency="7", rate=5.0)
+    assert options.client_settings()["pace"] == Pace(rate=5.0)
+    assert options.guards()["concurrency"] == 7
 
 
 def test_the_token_is_no_option() -> None:
@@ -85,6 +96,9 @@ def test_main_runs_where_standard_output_is_no_file(monkeypatch: pytest.MonkeyPa
         (["direct", "start", "5x"], "'5x' is neither an id nor a range"),
         (["direct", "start", "5", "--from", "f"], "either as arguments or with --from, not both"),
         (["direct", "start", "5", "--column", "f"], "--column goes with --from FILE"),
+        (["direct", "start", "5", "--include-unknown"], "--include-unknown goes with --from FILE"),
+        (["direct", "start", "5", "--sandbox", "--concurrency", "0"], "--concurrency must be an integer from 1 up"),
+        (["altcraft", "launch", "5", *HERE, "--sandbox", "--concurrency", "AUTO"], "1 up, or auto, not 'AUTO'"),
         (["direct", "start", "--from", "-", "--token-file", "-"], "cannot both read standard input"),
         (["direct", "start", "--from", "/nowhere"], "/nowhere: No such file or directory"),
         (["direct", "start", "--from", "/"], "/: Is a directory"),
@@ -142,7 +156,7 @@ def test_content_that_is_not_text_is_not_shown(tmp_path: Path) -> None:
 
 
 def test_what_typer_refuses_is_exit_status_2() -> None:
-    assert run("direct", "start", 5, "--concurrency", 0).code == 2
+    assert run("direct", "start", 5, "--max-launches", 0).code == 2
     assert run("altcraft", "launch", 5, "--wire", "yaml").code == 2
     assert run("direct", "nothing").code == 2
 

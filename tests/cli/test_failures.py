@@ -1,0 +1,224 @@
+"""``--failures``, and what ``--from`` makes of it."""
+
+from __future__ import annotations
+
+import csv
+import signal
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dispatchkit.cli.ids import Targets
+from dispatchkit.sandbox import Fault
+from tests.cli.conftest import Played, run, start_child, wait_until
+from tests.cli.test_runs import counts, objects
+
+HEADER = "id,outcome,code,error,request_id\n"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "failed.csv"
+
+
+def rows(file: Path) -> dict[str, str]:
+    """Of each id its outcome."""
+    with file.open(newline="") as lines:
+        found = [*csv.DictReader(lines)]
+    outcomes = {row["id"]: row["outcome"] for row in found}
+    assert len(outcomes) == len(found)
+    return outcomes
+
+
+def start(played: Played, *arguments: object) -> tuple[object, ...]:
+    return ("direct", "start", "--yes", "--base-url", played.url, *arguments)
+
+
+def lose(played: Played, number: int) -> None:
+    """Nobody will ever know what came of this one."""
+    played.sandbox.order(Fault.lost_answer(), path_contains=f"/{number}/start")
+    played.sandbox.order(Fault.lost_answer(), times=100, path_contains="dispatch?")
+    played.sandbox.direct.read_lag = 60
+
+
+def test_all_that_is_not_done_is_written_with_the_reason(played: Played, file: Path) -> None:
+    played.sandbox.order(
+        Fault.http(404, b'{"error": {"code": 4040, "msg": "say \\"a, b\\"\\n=1"}}'), path_contains="/7/"
+    )
+    result = run(*start(played, "5-7", 2001, "--failures", file, "--concurrency", 1))
+    assert result.code == 1
+    assert file.read_text() == (
+        f'{HEADER}7,rejected,4040,"say ""a, b"" =1 (code 4040, HTTP 404)",\n'
+        '2001,rejected,4040,"Dispatch 2001 not found (code 4040, HTTP 404)",\n'
+    )
+    told = f"see {file}; run the same command with --from {file} to try again those that may be.\n"
+    assert result.out.endswith(f"\n2 did not come to done: {told}")
+
+
+def test_a_row_has_the_request_id_of_the_call(played: Played, file: Path) -> None:
+    result = run("altcraft", "launch", 60, "--json", "--failures", file)
+    assert result.code == 1
+    [told] = objects(result)
+    assert told["request_id"] is not None
+    assert file.read_text().endswith(f",{told['request_id']}\n")
+
+
+def test_a_run_without_failures_leaves_an_empty_file_which_the_next_may_use(played: Played, file: Path) -> None:
+    for _ in range(2):
+        result = run(*start(played, "1-5", "--failures", file))
+        assert (result.code, file.read_text()) == (0, "")
+        assert str(file) not in result.out
+
+
+def test_what_failed_is_tried_again_without_what_may_have_happened(played: Played, file: Path, tmp_path: Path) -> None:
+    played.sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "not yet"}}'), path_contains="/5/")
+    lose(played, 7)
+    result = run(*start(played, "1-20", "--failures", file, "--timeout", 1, "--max-launches", 10))
+    assert result.code == 3, result
+    expected = {"5": "rejected", "7": "unknown"} | {str(number): "not_started" for number in range(11, 21)}
+    assert rows(file) == expected
+
+    second = tmp_path / "failed-2.csv"
+    result = run(*start(played, "--from", file, "--failures", second, "--expected", 11))
+    assert result.code == 0, result
+    assert result.err == (
+        "Left out 1 whose outcome is unknown: they may have happened. Look at the provider's side first; "
+        "--include-unknown takes them too.\n"
+    )
+    assert played.sandbox.launches == dict.fromkeys(range(1, 21), 1)
+
+    for options, count in ((), 11), (("--include-unknown",), 12):
+        result = run(*start(played, "--from", file, "--dry-run", *options))
+        assert result.out.endswith(f"{count} requests, of which the first 3 are shown. None was sent.\n")
+        assert ("Left out" in result.err) == (not options)
+
+
+def test_a_file_of_nothing_but_unknown_ones_says_so(played: Played, file: Path) -> None:
+    file.write_text(f"{HEADER}7,unknown,,no answer,\n8,unknown,,no answer,\n")
+    result = run(*start(played, "--from", file))
+    assert result.code == 2
+    assert result.err == (
+        f"dispatchkit: {file} holds no ids but 2 whose outcome is unknown: --include-unknown takes them\n"
+    )
+
+
+def test_the_outcome_counts_also_where_the_column_is_named(played: Played, file: Path) -> None:
+    file.write_text("\ufeffoutcome;mailing\nunknown;7\nrejected;8\n")
+    assert run(*start(played, "--from", file, "--column", "mailing")).code == 0
+    assert played.sandbox.launches == {8: 1}
+
+
+def test_the_same_file_cannot_be_read_and_written(played: Played, file: Path) -> None:
+    before = f"{HEADER}7,rejected,,no,\n"
+    file.write_text(before)
+    result = run(*start(played, "--from", file, "--failures", file))
+    assert (result.code, result.out) == (2, "")
+    assert result.err == f"dispatchkit: {file} is not empty, and --failures writes over nothing: name another file\n"
+    assert file.read_text() == before
+    assert played.sandbox.requests == 0
+
+
+def test_a_file_that_cannot_be_made_is_told_before_anything_is_sent(played: Played, tmp_path: Path) -> None:
+    result = run(*start(played, "1-5", "--failures", tmp_path / "none" / "failed.csv"))
+    assert result.code == 2
+    assert "none/failed.csv: No such file or directory\n" in result.err
+    assert played.sandbox.requests == 0
+
+
+def test_a_dry_run_makes_no_file(file: Path) -> None:
+    assert run("direct", "start", "1-5", "--sandbox", "--dry-run", "--failures", file).code == 0
+    assert not file.exists()
+
+
+def test_a_long_range_that_was_not_started_is_one_row(
+    played: Played, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "wrong")
+    result = run(*start(played, "1-1000000000000", "--failures", file, "--concurrency", 4))
+    assert result.code == 1
+    found = rows(file)
+    assert len(found) < 50
+    assert found.popitem()[0].endswith("-1000000000000")
+
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", played.sandbox.direct_token)
+    result = run(*start(played, "--from", file, "--expected", 10**12, "--max-launches", 60))
+    assert sorted(played.sandbox.launches) == list(range(1, 61))
+
+
+def test_many_single_ids_that_were_not_started_come_to_the_file_and_back(played: Played, file: Path) -> None:
+    ids = "\n".join(map(str, range(1, 100_001)))
+    assert run(*start(played, "--from", "-", "--max-launches", 3, "--failures", file), stdin=ids).code == 1
+    assert len(rows(file)) == 99_997
+    assert run(*start(played, "--from", file, "--expected", 99_997, "--max-launches", 3)).code == 1
+    assert played.sandbox.launches == dict.fromkeys(range(1, 7), 1)
+
+
+def test_after_ctrl_c_the_file_finishes_the_run(played: Played, file: Path) -> None:
+    played.sandbox.latency = 0.2
+    # At this rate most workers hold an id and wait for its turn: it was not started.
+    command = start(played, "1-40", "--failures", file, "--concurrency", 16, "--rate", 20)
+    with start_child(*command) as child:
+        played.wait_for_requests(4)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=20)
+    assert child.returncode == 130, (out, err)
+    done = set(played.sandbox.launches)
+    assert rows(file) == {str(number): "not_started" for number in range(1, 41) if number not in done}
+    assert counts(out)["not started"] == 40 - len(done)
+    assert f"{40 - len(done)} did not come to done: see {file}" in out
+    played.sandbox.latency = 0
+    assert run(*start(played, "--from", file)).code == 0
+    assert played.sandbox.launches == dict.fromkeys(range(1, 41), 1)
+
+
+def test_a_run_that_is_killed_has_left_what_it_knew(played: Played, file: Path) -> None:
+    played.sandbox.order(Fault.silent(acts=False), times=10_000, path_contains="/1/")
+    with start_child(*start(played, 2001, 2002, 1, "--failures", file)) as child:
+        wait_until(lambda: file.exists() and file.read_text().count("\n") == 3)
+        child.kill()
+        child.wait()
+    assert rows(file) == {"2001": "rejected", "2002": "rejected"}
+
+
+def test_a_disk_that_is_full_stops_the_run(played: Played) -> None:
+    result = run(*start(played, "2001-2100", "--failures", "/dev/full", "--concurrency", 1))
+    assert result.code == 1
+    assert result.err.count("The outcomes can no longer be written: nothing new is started.\n") == 1
+    assert "/dev/full is not complete: it could no longer be written.\n" in result.out
+    assert counts(result.out)["not started"] > 90
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{HEADER}7,done,,,\n", "line 2: 'done' is no outcome to be tried again: rejected, not_sent, not_started, "),
+        (f"{HEADER}7,Unknown,,,\n", "line 2: 'Unknown' is no outcome"),
+        (f"{HEADER}12345,rejected,,no,\n123", "line 3: this row has 1 fields of 5"),
+        (f"{HEADER}1-2000,not_sta", "line 2: this row has 2 fields of 5"),
+        (f"{HEADER}x,unknown,,,\n", "line 2: 'x' is not an id"),
+        (f"{HEADER}9-3,not_started,,,\n", "line 2: '9-3' is a range that ends before it begins: did you mean 3-9?"),
+        (HEADER, "holds no ids\n"),
+    ],
+)
+def test_a_file_that_is_not_whole_or_not_ours_is_refused(played: Played, file: Path, text: str, message: str) -> None:
+    file.write_text(text)
+    result = run(*start(played, "--from", file))
+    assert result.code == 2
+    assert message in result.err
+    assert result.err.startswith(f"dispatchkit: {file}")
+    assert result.err.count("\n") == 1
+    assert played.sandbox.requests == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 5000), st.sampled_from([0, 3, 1023, 2000]))).map(
+        lambda spans: [(low, low + more) for low, more in spans]
+    ),
+    st.integers(0, 3000),
+)
+def test_what_follows_the_first_ids_is_the_rest_of_them(spans: list[tuple[int, int]], count: int) -> None:
+    targets = Targets(spans)
+    rest = [number for low, high in targets.after(count) for number in range(low, high + 1)]
+    assert rest == [*targets][count:]

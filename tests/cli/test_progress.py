@@ -1,0 +1,255 @@
+"""How a run is followed: the bar of a terminal, the lines of a log."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import re
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+import pytest
+from rich.console import Console
+
+from dispatchkit import DirectClient, Pace
+from dispatchkit.cli import progress
+from dispatchkit.cli.progress import Bar, Lines, Look
+from dispatchkit.cli.run import drive
+from dispatchkit.cli.show import Show
+from dispatchkit.core.pace import PaceStatistics
+from dispatchkit.direct.commands import StartDispatch
+from dispatchkit.fanout import Report
+from dispatchkit.sandbox import Fault
+from tests.cli.conftest import Played, Terminal, run, run_child, start_child
+from tests.cli.test_runs import counts
+from tests.cli.test_terminal import plain
+
+CALM = PaceStatistics(
+    started=0, in_flight=0, limit=64, waiting=0, paused_for=0.0, throttled=0, pauses=0, breaker="closed"
+)
+CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
+class Hand:
+    """A clock that is set by hand."""
+
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+def look(report: Report | None = None, in_flight: int = 0, **pace: Any) -> Look:
+    return Look(report or Report(), in_flight, attrs.evolve(CALM, **pace))
+
+
+@pytest.fixture
+def hand() -> Hand:
+    return Hand()
+
+
+def bar(hand: Hand, screen: io.StringIO, **console: Any) -> Bar:
+    wide = Console(force_terminal=True, file=screen, width=100, **console)
+    return Bar(total=10_000, verb="start", console=wide, monotonic=hand)
+
+
+def drawn(screen: io.StringIO, show: Callable[[], None]) -> str:
+    """What one showing draws."""
+    before = len(screen.getvalue())
+    show()
+    return plain(screen.getvalue()[before:])
+
+
+def test_the_bar_tells_how_many_how_fast_how_long_and_what_came_of_them(hand: Hand) -> None:
+    screen = io.StringIO()
+    shown = bar(hand, screen)
+    shown.start()
+    for second in range(11):
+        hand.time = 100 + second
+        shown.show(look(Report(done=second * 100)))
+    last = drawn(screen, lambda: shown.show(look(Report(done=1000, rejected=3, not_sent=1, unknown=2), in_flight=64)))
+    assert re.search(r"Start [━╸╺]+ 1,006/10,000 101/s 0:00:10 0:01:\d\d", last), last
+    assert "1,000 done  3 rejected  1 not sent  2 unknown  64 in flight" in last
+    for styled in ("32m1,000 done", "31m3 rejected", "33m1 not sent", "1;35m2 unknown"):
+        assert f"\x1b[{styled}" in screen.getvalue()
+    shown.stop()
+    assert screen.getvalue().endswith("\x1b[2K")  # nothing of it stays
+
+
+def test_the_rate_is_that_of_the_last_half_minute(hand: Hand) -> None:
+    screen = io.StringIO()
+    shown = bar(hand, screen)
+    shown.start()
+    for second in range(100):
+        hand.time = 100 + second
+        shown.show(look(Report(done=min(second, 50) * 20 + max(second - 50, 0) * 2)))
+    assert "2.0/s" in drawn(screen, lambda: shown.show(look(Report(done=1098))))
+
+
+def test_the_bar_says_why_nothing_is_started(hand: Hand) -> None:
+    screen = io.StringIO()
+    shown = bar(hand, screen)
+    shown.start()
+    paused = drawn(screen, lambda: shown.show(look(paused_for=11.2)))
+    assert "paused 12 s: the provider asked for it" in paused
+    opened = drawn(screen, lambda: shown.show(look(paused_for=5.0, breaker="open")))
+    assert "breaker open: the provider does not answer, next try in 5 s" in opened
+    tried = drawn(screen, lambda: shown.show(look(breaker="half-open")))
+    assert "breaker half-open: one call tries whether the provider answers" in tried
+    assert not re.search("paused|breaker", drawn(screen, lambda: shown.show(look())))
+
+
+def test_no_color_is_kept(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_COLOR", "1")
+    screen = io.StringIO()
+    shown = bar(hand, screen)
+    shown.start()
+    shown.show(look(Report(done=1, rejected=1)))
+    assert not re.search(r"\x1b\[(\d+;)*[39]\dm", screen.getvalue())
+    assert "1 rejected" in screen.getvalue()
+
+
+def test_a_terminal_that_is_gone_does_not_end_a_run(hand: Hand) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(5, "Input/output error")
+
+    shown = bar(hand, Gone())
+    shown.start()
+    shown.show(look(Report(done=1)))
+    shown.note("still here")
+    shown.stop()
+
+
+def test_a_log_gets_a_line_every_ten_seconds(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines(total=10_000, monotonic=hand)
+    for quarter in range(81):
+        hand.time = 100 + quarter / 4
+        lines.show(look(Report(done=quarter * 25), in_flight=64))
+    lines.show(look(Report(done=2000, unknown=1)))
+    assert capsys.readouterr().err == (
+        "1,000 of 10,000 (10%): 1,000 done; 64 in flight; 100 a second; 0:01:30 left\n"
+        "2,000 of 10,000 (20%): 2,000 done; 64 in flight; 100 a second; 0:01:20 left\n"
+    )
+
+
+def test_a_log_is_told_when_a_pause_begins_and_ends(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines(total=10, monotonic=hand)
+    for seen in (
+        look(paused_for=0.4),  # too short to be told
+        look(),
+        look(paused_for=12.0),
+        look(paused_for=0.4),
+        look(),
+        look(paused_for=5.0, breaker="open"),
+        look(breaker="half-open"),
+        look(paused_for=5.0, breaker="open"),
+        look(),
+    ):
+        lines.show(seen)
+    assert capsys.readouterr().err.splitlines() == [
+        "Paused 12 s: the provider asked for it.",
+        "The pause is over.",
+        "Breaker open: the provider does not answer, next try in 5 s.",
+        "The breaker is closed: the provider answers again.",
+    ]
+
+
+def test_a_line_in_a_pause_tells_of_it(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines(total=10, monotonic=hand)
+    hand.time += 10
+    lines.show(look(Report(done=3), in_flight=7, paused_for=0.5))
+    assert capsys.readouterr().err == ("3 of 10 (30%): 3 done; 7 in flight; paused 1 s: the provider asked for it\n")
+
+
+def test_a_quiet_log_gets_only_what_is_noted(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines(total=10, monotonic=hand, quiet=True)
+    hand.time += 100
+    lines.show(look(paused_for=5.0))
+    lines.note("7: rejected")
+    assert capsys.readouterr().err == "7: rejected\n"
+
+
+async def test_a_real_run_tells_of_the_pause_that_the_provider_asked_for(
+    played: Played, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("dispatchkit.cli.run.LOOK_EVERY", 0.01)
+    played.sandbox.order(Fault.throttled(retry_after=1.3))
+    show = Show(total=20, verb="start", noun=("dispatch", "dispatches"))
+    async with DirectClient(played.sandbox.direct_token, base_url=played.url, pace=Pace()) as client:
+        guards = {"concurrency": 4, "max_launches": None, "stop_after_failures": None}
+        commands = (StartDispatch(number) for number in range(1, 21))
+        report, interrupted = await drive(client, commands, show, guards)  # type: ignore[arg-type]
+    assert (report.done, interrupted) == (20, False)
+    assert capsys.readouterr().err.splitlines() == ["Paused 2 s: the provider asked for it.", "The pause is over."]
+    assert len(asyncio.all_tasks()) == 1  # nobody goes on looking
+
+
+def test_what_is_no_terminal_gets_no_control_characters(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as many a CI sets it
+    played.sandbox.latency = 0.1
+    result = run_child("direct", "start", "1996-2003", "--yes", "--concurrency", 2, "--base-url", played.url)
+    assert result.code == 1
+    assert len(result.err.splitlines()) == 3
+    assert not CONTROL.search(result.err)
+
+
+def test_lines_go_to_standard_error_and_results_to_standard_output(
+    played: Played, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    result = run("direct", "start", "2000-2001", "--yes", "--json", "--base-url", played.url, "--concurrency", 1)
+    assert "2 of 2 (100%): 1 done, 1 rejected; 0 in flight" in result.err
+    assert all(line.startswith('{"index": ') for line in result.out.splitlines())
+    command = ("direct", "start", "1998-2001", "--yes", "--quiet", "--base-url", played.url, "--max-launches", 2)
+    assert run(*command).err == ""
+
+
+def test_the_lines_count_up_to_what_may_be_begun(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    result = run("direct", "start", "1-10", "--yes", "--base-url", played.url, "--max-launches", 5)
+    assert "5 of 5 (100%): 5 done" in result.err
+
+
+def test_a_terminal_sees_pauses_and_counts(played: Played) -> None:
+    played.sandbox.latency = 0.1
+    played.sandbox.order(Fault.throttled(retry_after=1.5))
+    command = Terminal("direct", "start", "1998-2003", "--yes", "--concurrency", 3, "--base-url", played.url)
+    command.read_until("the provider asked for it")
+    assert command.end() == 1
+    assert re.search(r"\d in flight\n  paused [12] s: the provider asked for it", plain(command.screen))
+    assert "3 done  3 rejected  0 in flight" in plain(command.screen)
+
+
+@pytest.mark.parametrize("how", ["--quiet", "dumb"])
+def test_a_terminal_may_be_left_without_a_bar(played: Played, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if how == "dumb":
+        monkeypatch.setenv("TTY_INTERACTIVE", "0")  # Rich's own switch for one that cannot move its cursor
+    options = ("--quiet",) if how == "--quiet" else ()
+    command = Terminal("direct", "start", "1-20", "--yes", *options, "--base-url", played.url)
+    assert command.end() == 0
+    assert "━" not in command.screen
+    assert "in flight" not in command.screen
+    assert "\x1b[?25l" not in command.screen  # nor is the cursor hidden
+
+
+def test_ctrl_c_gives_the_cursor_back(played: Played) -> None:
+    played.sandbox.latency = 0.3
+    command = Terminal("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url)
+    played.wait_for_requests(8)
+    command.interrupt()
+    assert command.end() == 130
+    assert command.screen.rindex("\x1b[?25h") > command.screen.rindex("\x1b[?25l")
+    assert command.screen.rindex("\x1b[?25h") < command.screen.rindex("outcome")
+
+
+def test_a_log_whose_reader_left_does_not_end_a_run(played: Played) -> None:
+    with start_child("direct", "start", "1991-2010", "--yes", "--base-url", played.url) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stderr.close()
+        out = child.stdout.read()
+        assert child.wait(20) == 1
+    assert counts(out) == {"done": 10, "rejected": 10, "not sent": 0, "unknown": 0}
