@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from dispatchkit.altcraft.client import AltcraftClient
     from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
     from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingStatus
-    from dispatchkit.core.fanout import FanOut, Outcome, Report
+    from dispatchkit.core.fanout import FanOut
     from dispatchkit.core.listing import Listing
+    from dispatchkit.core.outcome import Outcome, Report
     from dispatchkit.core.pace import Pace
     from dispatchkit.core.retry import RetryPolicy
     from dispatchkit.direct.client import DirectClient
@@ -78,8 +79,9 @@ _HOMES = {
     "dispatchkit.altcraft.client": ("AltcraftClient",),
     "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),
     "dispatchkit.altcraft.models": ("Attachment", "Audience", "LogEntry", "MailingStatus"),
-    "dispatchkit.core.fanout": ("FanOut", "Outcome", "Report"),
+    "dispatchkit.core.fanout": ("FanOut",),
     "dispatchkit.core.listing": ("Listing",),
+    "dispatchkit.core.outcome": ("Outcome", "Report"),
     "dispatchkit.core.pace": ("Pace",),
     "dispatchkit.core.retry": ("RetryPolicy",),
     "dispatchkit.direct.client": ("DirectClient",),

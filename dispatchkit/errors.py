@@ -18,6 +18,10 @@
     └── OutcomeUnknownError           unknown: it may have happened and could not be settled
         └── AnswerLostError           a read whose answer was lost: it did nothing to the world
 
+    LedgerError                       no outcome of a call: the ledger cannot be read or written, so nothing is launched
+    ├── RunHeldError                  another process holds the run
+    └── RunStoppedError               the run was stopped, and is not resumed by accident
+
 A code that no page documents is a plain `RejectedError` with that code. A call that returns is `done`.
 `ValueError` and `TypeError` stay what they are in Python: the caller's mistake, found before anything was sent.
 """
@@ -42,11 +46,14 @@ __all__ = [
     "DispatchkitError",
     "InappropriateStatusError",
     "IncorrectRequestError",
+    "LedgerError",
     "NotAuthenticatedError",
     "NotFoundError",
     "NotSentError",
     "OutcomeUnknownError",
     "RejectedError",
+    "RunHeldError",
+    "RunStoppedError",
     "State",
     "TariffLimitError",
     "ThrottledError",
@@ -260,3 +267,31 @@ class AnswerLostError(OutcomeUnknownError):
     """A read left, and no answer of the provider came back. What it would have told is unknown; it changed nothing."""
 
     hint = "It only reads, so nothing was changed and it is safe to repeat."
+
+
+class LedgerError(Exception):
+    """The ledger cannot be read or written. Nothing is launched without its row."""
+
+
+class RunHeldError(LedgerError):
+    """Another process holds the run."""
+
+    def __init__(self, run: str, *, pid: int, host: str) -> None:
+        super().__init__(run, pid, host)
+        self.run = run
+        self.pid = pid
+        self.host = host
+
+    def __str__(self) -> str:
+        return f"the run {self.run!r} is held by process {self.pid} on {self.host}: end that one, or wait until it ends"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _held, (self.run, self.pid, self.host)
+
+
+def _held(run: str, pid: int, host: str) -> RunHeldError:
+    return RunHeldError(run, pid=pid, host=host)
+
+
+class RunStoppedError(LedgerError):
+    """The run was stopped from elsewhere, and is not resumed by accident."""

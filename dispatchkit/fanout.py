@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from dispatchkit.core.fanout import FanOut, Outcome, Report
+from dispatchkit.core.fanout import FanOut
+from dispatchkit.core.outcome import Outcome, Report
 
 __all__ = ["FanOut", "Outcome", "Report"]

@@ -10,7 +10,7 @@ from dispatchkit.blocking.portal import PATIENCE, Lease
 from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout import FanOut as AsyncFanOut
-from dispatchkit.core.fanout import Outcome, Report
+from dispatchkit.core.outcome import Outcome, Report
 from dispatchkit.core.retry import RetryPolicy
 
 __all__ = ["FanOut", "Run", "Running"]

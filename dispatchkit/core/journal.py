@@ -1,0 +1,114 @@
+"""What a fan-out writes down before it acts, as far as it needs to know: the side of the ledger that it sees.
+
+A journal is the memory of one run. The fan-out plans all its commands in it, then takes back one after another those
+that are not final, asks leave for each just before its first byte, and has what came of it written down.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+import attrs
+
+from dispatchkit.core.command import Command
+from dispatchkit.core.outcome import Outcome
+from dispatchkit.errors import State
+
+__all__ = ["Entry", "Journal", "Journals", "Leave", "Planned"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+
+class Leave(enum.Enum):
+    """What a journal answers to somebody who wants to send."""
+
+    GRANTED = "granted"
+    """It is on disk that the request is about to leave: go."""
+    LATER = "later"
+    """Not now: the account is paused elsewhere. The pacer has been told; ask again when it gives leave."""
+    GONE = "gone"
+    """Somebody else has it, or it has come to its outcome: leave it alone."""
+    STOPPED = "stopped"
+    """The run was stopped, or another process has taken it over: start nothing any more."""
+
+
+@attrs.frozen
+class Entry(Generic[W, R]):
+    """One command of a run that is not final yet."""
+
+    index: int
+    """Its place in the run, from 0."""
+    command: Command[W, R]
+    request_id: str | None = None
+    """The request id of an earlier attempt that is unclear; None where there is none."""
+    since: datetime | None = None
+    """When an earlier attempt that is unclear began: settle it before anything is sent. None: nothing is unclear."""
+
+
+@attrs.frozen
+class Planned:
+    """A run as it is found when a fan-out opens it."""
+
+    total: int
+    """Commands, each counted once."""
+    final: Mapping[State, int]
+    """How many came to a final outcome earlier. They are not touched again."""
+
+
+class Journal(Protocol):
+    """The memory of one run, held by one fan-out at a time."""
+
+    async def open(
+        self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]], stop: Callable[[], None]
+    ) -> Planned:
+        """Hold the run, and plan what it does not know yet.
+
+        Args:
+            commands: What to do. One that the run already knows is not planned a second time.
+            stop: Called, on the event loop, once the run was stopped from elsewhere or lost to another process.
+
+        Raises:
+            LedgerError: The run is held by another process, or its memory cannot be written.
+        """
+        ...
+
+    async def take(self) -> Entry[object, object] | None:
+        """The next command that is not final; None after the last."""
+        ...
+
+    async def claim(self, entry: Entry[W, R], request_id: str | None) -> Leave:
+        """Write down, durably, that a command's request is about to leave. Not a byte may leave before it is granted.
+
+        Raises:
+            LedgerError: It cannot be written.
+        """
+        ...
+
+    def record(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:
+        """Have an outcome written down soon. Until then, the run remembers the request as unclear."""
+        ...
+
+    async def close(self) -> None:
+        """Write what is left to write, and let go of the run.
+
+        Raises:
+            LedgerError: It cannot be written.
+        """
+        ...
+
+
+class Journals(Protocol):
+    """What gives each run its journal: the ledger."""
+
+    def journal(self, run: str, settings: Mapping[str, str]) -> Journal:
+        """The memory of the run of this name.
+
+        Args:
+            run: Its name.
+            settings: Whose run it is: provider, host and wire, for whoever resumes it. A run of others is refused.
+        """
+        ...
