@@ -13,6 +13,7 @@ import pytest
 from aioresponses import core as aioresponses_core
 
 from dispatchkit.sandbox import Sandbox
+from tests.postgres import Server
 
 try:
     import uvloop
@@ -67,3 +68,19 @@ def sandbox() -> Iterator[Sandbox]:
     loop.call_soon_threadsafe(loop.stop)
     thread.join(10)
     loop.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A real PostgreSQL: one for each process that runs tests, started by the first test that asks for it."""
+    server = Server()
+    server.start()
+    yield server
+    server.stop("immediate")
+    server.remove()
+
+
+@pytest.fixture
+def dsn(postgres: Server) -> str:
+    """An empty database, for one test."""
+    return asyncio.run(postgres.create())

