@@ -71,7 +71,7 @@ class Server:
         name = f"test_{uuid.uuid4().hex}"
         connection = await asyncpg.connect(self.dsn("postgres"))
         try:
-            await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 STRATEGY file_copy")
+            await connection.execute(f"CREATE DATABASE {name}")
         finally:
             await connection.close()
         return self.dsn(name)

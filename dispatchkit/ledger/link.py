@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar, cast
 
-import asyncpg
+import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
@@ -34,6 +34,10 @@ class Row(Protocol):
 
     def __getitem__(self, name: str | int, /) -> Any:
         """One column of it."""
+        ...
+
+    def __iter__(self) -> Iterator[Any]:
+        """Its columns, in order."""
         ...
 
 
@@ -122,10 +126,13 @@ class Link:
                 try:
                     async with asyncio.timeout(_CONNECT + _ANSWER):
                         return await self._once(work)
+                except ValueError as error:
+                    # Of the URL, or of a value. Its own words may quote a password.
+                    raise LedgerError(_told(error)) from None
                 except AWAY as error:
                     self._drop()
                     reason = error
-                except (asyncpg.PostgresError, ValueError) as error:
+                except asyncpg.PostgresError as error:
                     raise LedgerError(_told(error)) from error
                 except BaseException:
                     self._drop()  # cancelled: nobody knows what the connection is in the middle of
@@ -159,25 +166,25 @@ class Link:
                 connection.terminate()
 
 
+_open = cast("Callable[..., Awaitable[Connection]]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
+
+
 async def _connect(dsn: str) -> Connection:
-    connection = cast(
-        "Connection",
-        await asyncpg.connect(
-            dsn,
-            timeout=_CONNECT,
-            command_timeout=_ANSWER,
-            # A standby that a failover has left behind takes no writes.
-            target_session_attrs="read-write",
-            server_settings={
-                "application_name": "dispatchkit",
-                "timezone": "UTC",
-                "jit": "off",
-                # Tables grow from nothing to millions of rows within one run, while plans are kept: what was best for
-                # an empty table would read the whole of it for every row.
-                "enable_seqscan": "off",
-                "plan_cache_mode": "force_generic_plan",
-            },
-        ),
+    connection = await _open(
+        dsn,
+        timeout=_CONNECT,
+        command_timeout=_ANSWER,
+        # What a failover has left behind takes no writes.
+        target_session_attrs="read-write",
+        server_settings={
+            "application_name": "dispatchkit",
+            "timezone": "UTC",
+            "jit": "off",
+            # Tables grow from nothing to millions of rows within one run, while plans are kept: what is best for an
+            # empty table would read the whole of it for every row.
+            "enable_seqscan": "off",
+            "plan_cache_mode": "force_generic_plan",
+        },
     )
     if await connection.fetchval("SHOW synchronous_commit") == "off":
         # What is told to be written must be on disk.
@@ -195,7 +202,9 @@ def _told(error: Exception) -> str:
         return f"the ledger's database lets nobody in ({text}): check user, password and database in its URL"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return f"the ledger's database allows too little ({text}): its user must be the owner of the schema dispatchkit"
-    if isinstance(error, asyncpg.ClientConfigurationError):
+    if name == "DataError":
+        return f"the ledger's database does not take a value ({name}): this may be a mistake of dispatchkit"
+    if isinstance(error, ValueError):
         return "the ledger's URL is not one of PostgreSQL: postgresql://user@host:port/database"
     if isinstance(error, AWAY):
         return f"the ledger's database cannot be reached ({text}): nothing is launched without it; resume the run later"

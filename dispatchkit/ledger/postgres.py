@@ -12,8 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 import attrs
@@ -59,14 +58,18 @@ class PostgresStore:
 
     async def open(self) -> None:
         """See `Store.open`."""
-        version = await self.link.ask(_version, patience=_PATIENCE)
-        if version is None:
-            version = await self.link.ask(_create, patience=_PATIENCE)
-        if version != statements.VERSION:
-            raise LedgerError(
-                f"the ledger was made by another release (its tables are of version {version}, this release has "
-                f"{statements.VERSION}): use the newer of the two everywhere"
-            )
+        try:
+            version = await self.link.ask(_version, patience=_PATIENCE)
+            if version is None:
+                version = await self.link.ask(_create, patience=_PATIENCE)
+            if version != statements.VERSION:
+                raise LedgerError(
+                    f"the ledger was made by another release (its tables are of version {version}, this release has "
+                    f"{statements.VERSION}): use the newer of the two everywhere"
+                )
+        except BaseException:
+            await self.close()
+            raise
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -83,7 +86,9 @@ class PostgresStore:
 
         run = await self.link.ask(work, patience=_PATIENCE)
         if run is None:
-            raise LedgerError(f"the run {name!r} vanished while it was begun: somebody deletes from the ledger's tables")
+            raise LedgerError(
+                f"the run {name!r} vanished while it was begun: somebody deletes from the ledger's tables"
+            )
         return run
 
     async def run(self, name: str) -> Run | None:
@@ -93,7 +98,7 @@ class PostgresStore:
     async def runs(self) -> list[Run]:
         """See `Store.runs`."""
         statement = "SELECT * FROM dispatchkit.run ORDER BY number DESC"
-        rows = await self.link.ask(lambda connection: connection.fetch(statement), patience=_PATIENCE)
+        rows = await self.link.ask(_fetching(statement), patience=_PATIENCE)
         return [Run(*row) for row in rows]
 
     async def plan(self, run: int, rows: Sequence[tuple[bytes, str]]) -> None:
@@ -137,7 +142,7 @@ class PostgresStore:
 
     async def chunks(self, run: int) -> list[Chunk]:
         """See `Store.chunks`."""
-        rows = await self.link.ask(lambda connection: connection.fetch(statements.CHUNKS, run, STALE))
+        rows = await self.link.ask(_fetching(statements.CHUNKS, run, STALE))
         return [Chunk(row["number"], row["first"], row["beyond"], _holder(row)) for row in rows]
 
     async def hold(self, run: int, chunk: int, holder: Holder) -> Holder | None:
@@ -168,9 +173,7 @@ class PostgresStore:
 
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
         """See `Store.unsettled`."""
-        rows = await self.link.ask(
-            lambda connection: connection.fetch(statements.UNSETTLED, run, chunk, after, limit)
-        )
+        rows = await self.link.ask(_fetching(statements.UNSETTLED, run, chunk, after, limit))
         return [Unsettled(*row) for row in rows]
 
     def charge(self, run: int, chunk: int, account: Account) -> None:
@@ -184,8 +187,8 @@ class PostgresStore:
             asked = [claims[place] for place in left]
             accounts = [self._accounts.get((claim.run, claim.chunk)) for claim in asked]
             columns = _columns([attrs.astuple(claim, recurse=False) for claim in asked], 6)
-            values = (*columns, [account and account.key for account in accounts])
-            rows = await self._claims.ask(lambda connection, values=values: connection.fetch(statements.CLAIM, *values))
+            keys = [account and account.key for account in accounts]
+            rows = await self._claims.ask(_fetching(statements.CLAIM, *columns, keys))
             for place, account, (leave, pause) in zip(left, accounts, rows, strict=True):
                 if leave == "again":
                     continue  # somebody else was just writing it: see who it was
@@ -196,7 +199,7 @@ class PostgresStore:
 
     async def record(self, records: Sequence[Record]) -> None:
         """See `Store.record`."""
-        latest: dict[tuple[int, int], Record] = {}
+        latest = dict[tuple[int, int], Record]()
         for record in records:
             before = latest.get((record.run, record.index))
             if before is None or before.state not in {State.DONE, State.REJECTED}:
@@ -205,34 +208,41 @@ class PostgresStore:
             [
                 (
                     record.run,
+                    record.chunk,
                     record.index,
+                    record.token,
                     record.state.value,
                     record.summary.replace("\0", ""),  # which PostgreSQL does not take
                     None if record.code is None else json.dumps(record.code),
                     record.request_id,
                     record.attempts,
                     record.at,
-                    record.token,
                 )
                 for record in latest.values()
             ],
-            9,
+            10,
         )
         await self._records.ask(lambda connection: connection.execute(statements.RECORD, *columns))
 
-    async def counts(self, run: int) -> Counts:
+    async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
         """See `Store.counts`."""
-        rows = await self.link.ask(lambda connection: connection.fetch(statements.COUNTS, run), patience=_PATIENCE)
+
+        async def work(connection: Connection) -> list[Row]:
+            first, beyond = 0, 2**31 - 1
+            if chunk is not None:
+                ends = "SELECT first, beyond FROM dispatchkit.chunk WHERE run = $1 AND number = $2"
+                first, beyond = await connection.fetchrow(ends, run, chunk) or (0, 0)
+            return await connection.fetch(statements.COUNTS, run, first, beyond)
+
+        rows = await self.link.ask(work, patience=_PATIENCE)
         return Counts(**{row["state"]: row["count"] for row in rows})
 
     async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
         """See `Store.targets`."""
         after = -1
         while True:
-            values = (run, after, [*states], _PAGE)
-            rows = await self.link.ask(
-                lambda connection, values=values: connection.fetch(statements.TARGETS, *values), patience=_PATIENCE
-            )
+            statement = _fetching(statements.TARGETS, run, after, [*states], _PAGE)
+            rows = await self.link.ask(statement, patience=_PATIENCE)
             for row in rows:
                 index, command, state, summary, code, *rest = row
                 yield Target(index, command, state, summary, None if code is None else json.loads(code), *rest)
@@ -244,6 +254,10 @@ class PostgresStore:
         """See `Store.stop`."""
         statement = "UPDATE dispatchkit.run SET stopped = $2 WHERE number = $1"
         await self.link.ask(lambda connection: connection.execute(statement, run, stopped), patience=_PATIENCE)
+
+
+def _fetching(statement: str, *values: object) -> Callable[[Connection], Awaitable[list[Row]]]:
+    return lambda connection: connection.fetch(statement, *values)
 
 
 async def _version(connection: Connection) -> int | None:

@@ -124,16 +124,16 @@ WITH fresh AS (
 UPDATE dispatchkit.run SET total = total + (SELECT count(*) FROM planned) WHERE number = $1
 """
 
-# The chunk's row is locked against `HOLD`: whoever holds the chunk next sees every row that is written here, and who
-# was taken for dead gets none in. Rows go in by index, so that a statement whose answer was lost and its repeat, which
-# may run at the same time, wait for each other and cannot lock each other out.
+# The chunk's row is locked against `HOLD`, not against `BEAT`: whoever holds the chunk next sees every row that is
+# written here, and who was taken for dead gets none in. Rows go in by index, so that a statement whose answer was lost
+# and its repeat, which may run at the same time, wait for each other and cannot lock each other out.
 CLAIM = f"""
 WITH asked AS (
     SELECT * FROM unnest($1::int[], $2::int[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
     WITH ORDINALITY AS a(run, chunk, index, token, request_id, since, account, place)
 ), held AS MATERIALIZED (
     SELECT run, number, token FROM dispatchkit.chunk
-    WHERE (run, number) IN (SELECT run, chunk FROM asked) FOR SHARE
+    WHERE (run, number) IN (SELECT run, chunk FROM asked) FOR KEY SHARE
 ), judged AS MATERIALIZED (
     SELECT a.*, coalesce(s.nth, 0) + 1 AS nth, CASE
         WHEN h.token IS DISTINCT FROM a.token OR r.stopped THEN 'stopped'
@@ -157,16 +157,23 @@ FROM judged j LEFT JOIN written w ON w.run = j.run AND w.index = j.index ORDER B
 """
 
 RECORD = """
+WITH told AS (
+    SELECT * FROM unnest(
+        $1::int[], $2::int[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int[],
+        $10::timestamptz[]
+    ) AS g(run, chunk, index, token, state, summary, code, request_id, attempts, at)
+), held AS MATERIALIZED (
+    SELECT run, number, token FROM dispatchkit.chunk
+    WHERE (run, number) IN (SELECT run, chunk FROM told) FOR KEY SHARE
+)
 INSERT INTO dispatchkit.outcome AS o (run, index, nth, state, summary, code, request_id, attempts, at)
 SELECT g.run, g.index, coalesce((
     -- Of the same hold. Where that one never sent, it has found out about what was sent before it.
     SELECT nth FROM dispatchkit.sending s WHERE s.run = g.run AND s.index = g.index
-    ORDER BY s.token IS NOT DISTINCT FROM g.token DESC, nth DESC LIMIT 1
+    ORDER BY s.token = g.token DESC, nth DESC LIMIT 1
 ), 0), g.state, g.summary, g.code, g.request_id, g.attempts, g.at
-FROM unnest(
-    $1::int[], $2::int[], $3::text[], $4::text[], $5::text[], $6::text[], $7::int[], $8::timestamptz[], $9::text[]
-) AS g(run, index, state, summary, code, request_id, attempts, at, token)
-WHERE NOT EXISTS (
+FROM told g LEFT JOIN held h ON h.run = g.run AND h.number = g.chunk
+WHERE (h.token = g.token OR g.state = 'done') AND NOT EXISTS (
     SELECT 1 FROM dispatchkit.outcome f
     WHERE f.run = g.run AND f.index = g.index AND f.state IN ('done', 'rejected')
 )
@@ -183,8 +190,12 @@ FROM dispatchkit.chunk WHERE run = $1 AND number = $2
 """
 
 HOLD = """
-UPDATE dispatchkit.chunk SET token = $3, pid = $4, host = $5, seen = clock_timestamp()
-WHERE run = $1 AND number = $2 AND token IS NOT DISTINCT FROM $6 RETURNING 1
+WITH locked AS MATERIALIZED (
+    SELECT run, number FROM dispatchkit.chunk
+    WHERE run = $1 AND number = $2 AND token IS NOT DISTINCT FROM $6 FOR UPDATE
+)
+UPDATE dispatchkit.chunk c SET token = $3, pid = $4, host = $5, seen = clock_timestamp()
+FROM locked l WHERE c.run = l.run AND c.number = l.number RETURNING 1
 """
 
 BEAT = """
@@ -231,12 +242,14 @@ ORDER BY t.index LIMIT $4
 
 COUNTS = f"""
 SELECT {_STATE} AS state, count(*) AS count
-FROM dispatchkit.target t {_LATEST.replace("$target", "t")} WHERE t.run = $1 GROUP BY 1
+FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
+WHERE t.run = $1 AND t.index >= $2 AND t.index < $3 GROUP BY 1
 """
 
 TARGETS = f"""
 SELECT t.index, t.command, {_STATE} AS state, coalesce(o.summary, '') AS summary, o.code,
-    coalesce(o.request_id, s.request_id) AS request_id, coalesce(o.attempts, 0) AS attempts, coalesce(o.at, s.since) AS at
+    coalesce(o.request_id, s.request_id) AS request_id, coalesce(o.attempts, 0) AS attempts,
+    coalesce(o.at, s.since) AS at
 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
 WHERE t.run = $1 AND t.index > $2 AND (cardinality($3::text[]) = 0 OR {_STATE} = ANY($3)) ORDER BY t.index LIMIT $4
 """

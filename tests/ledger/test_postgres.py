@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
@@ -51,7 +50,7 @@ def claim(run: int, index: int, *, token: str = "us", since: datetime = THEN, re
 
 
 def record(run: int, index: int, state: State, *, token: str = "us", summary: str = "") -> Record:
-    return Record(run, index, state, summary, None, None, 1, LATER, token)
+    return Record(run, 0, index, token, state, summary, None, None, 1, LATER)
 
 
 async def unclear(store: PostgresStore, run: int) -> list[Unsettled]:
@@ -145,7 +144,7 @@ async def test_a_target_goes_through_its_states(store: PostgresStore) -> None:
 async def test_what_came_of_a_target_is_told_in_full(store: PostgresStore) -> None:
     run = await held(store, 2)
     await store.claim([claim(run, 0, request_id="r")])
-    told = Record(run, 0, State.REJECTED, "no", 4031, "r", 3, LATER, "us")
+    told = Record(run, 0, 0, "us", State.REJECTED, "no", 4031, "r", 3, LATER)
     await store.record([told, attrs.evolve(told, index=1, code="X", request_id=None)])
     assert [target async for target in store.targets(run)] == [
         Target(0, "c0", "rejected", "no", 4031, "r", 3, LATER),
@@ -218,8 +217,8 @@ async def test_who_is_not_seen_for_long_loses_the_chunk_and_is_refused_from_then
 
 async def test_who_is_dead_on_the_same_host_loses_the_chunk_at_once(store: PostgresStore) -> None:
     run = await planned(store, 1)
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
+    ended = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await ended.wait()
     await store.hold(run, 0, Holder("dead", ended.pid, "here"))
     assert await store.hold(run, 0, THEM) == Holder("dead", ended.pid, "here")  # from there it cannot be seen
     assert await store.hold(run, 0, US) is None
@@ -231,8 +230,9 @@ async def test_a_late_word_of_an_earlier_hold_says_nothing_of_what_was_sent_sinc
     await store.let_go(run, 0, "us")
     await store.hold(run, 0, THEM)
     assert await store.claim([claim(run, 0, token="them")]) == [Leave.GRANTED]
-    await store.record([record(run, 0, State.NOT_SENT)])
-    assert await store.counts(run) == Counts(planned=2, sending=1)
+    for state in (State.NOT_SENT, State.UNKNOWN, State.REJECTED):
+        await store.record([record(run, 0, state)])
+        assert await store.counts(run) == Counts(planned=2, sending=1)
     await store.record([record(run, 0, State.DONE)])
     assert await store.counts(run) == Counts(planned=2, done=1)
 
@@ -274,9 +274,11 @@ async def test_only_chunks_with_something_left_are_listed(store: PostgresStore) 
     run = await planned(store, 4, size=2)
     await store.hold(run, 0, US)
     await store.record([record(run, index, State.DONE) for index in (0, 1, 2)])
+    assert await store.counts(run, chunk=1) == Counts(planned=1, done=1)
     assert [chunk.number for chunk in await store.chunks(run)] == [1]
     await store.let_go(run, 0, "us")
-    await store.record([record(run, 3, State.UNKNOWN)])
+    await store.hold(run, 1, US)
+    await store.record([attrs.evolve(record(run, 3, State.UNKNOWN), chunk=1)])
     assert [chunk.number for chunk in await store.chunks(run)] == [1]
 
 
@@ -330,7 +332,10 @@ async def test_connections_that_break_in_the_middle_lose_nothing_and_write_nothi
     run = await held(store, 400)
 
     async def break_them() -> None:
-        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        end = (
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        )
         for _ in range(20):
             await store.link.ask(lambda link: link.execute(end))
             await asyncio.sleep(0.01)
