@@ -87,7 +87,7 @@ class PostgresStore:
         run = await self.link.ask(work, patience=_PATIENCE)
         if run is None:
             raise LedgerError(
-                f"the run {name!r} vanished while it was begun: somebody deletes from the ledger's tables"
+                f"the run {name!r} vanished while it was begun: somebody deletes from the tables"
             )
         return run
 

@@ -2,7 +2,7 @@
 
 What happened to a target is found by two look-ups: its latest `sending`, and its latest `outcome`, a final one before
 any other. Each `sending` of a target has a number, from 1, and an outcome names the one that it belongs to, or 0 where
-nothing was ever sent. So a target is in flight exactly if no outcome is final, and none belongs to its latest `sending`.
+nothing was ever sent. So a target is in flight if no outcome is final, and none belongs to its latest `sending`.
 """
 
 from __future__ import annotations
