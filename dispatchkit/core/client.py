@@ -68,6 +68,7 @@ class Client(Generic[W]):
         self._timeout = seconds("timeout", timeout)
         self._retry = retry
         self._origin = origin(base_url, insecure=insecure)
+        self._secret = secret
         self._account = Account(
             wire=wire,
             transport=Transport(self._origin, connect_timeout=CONNECT_TIMEOUT, proxy=proxy, ssl=ssl),
@@ -140,6 +141,14 @@ class Client(Generic[W]):
     def settings(self) -> dict[str, str]:
         """Whose client it is, as text: provider, host and what else tells how it speaks. Never a token."""
         return {"provider": self._speaks.__module__.split(".")[-2], "base_url": str(self._origin)}
+
+    def account(self) -> str:
+        """What tells the client's account from others on every machine: a hash of provider, host and token.
+
+        Raises:
+            ValueError: A callable returned something that is not a token.
+        """
+        return self._secret.fingerprint(f"{self._speaks.__module__} {self._origin}")
 
     @property
     def pacer(self) -> Pacer:

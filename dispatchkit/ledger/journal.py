@@ -101,6 +101,16 @@ class LedgerJournal:
             await self._let_go()
             raise
 
+    async def divide(
+        self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]], *, size: int
+    ) -> list[Chunk]:
+        """Plan the run for many workers, in chunks of so many commands, and hold nothing. See `open`."""
+        self._store = await self._open_store()
+        run = await self._begin(commands)
+        self._run = run.number
+        await self._plan(commands)
+        return await self._store.planned(run.number, size=size)
+
     async def _begin(self, commands: object) -> Run:
         settings = json.dumps(dict(self._settings), sort_keys=True)
         if commands is None:

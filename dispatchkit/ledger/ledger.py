@@ -69,7 +69,7 @@ class Ledger:
 
     def journal_of(self, run: str, number: int | None, settings: Mapping[str, str]) -> LedgerJournal:
         """What `journal` gives, of one chunk or of all."""
-        return LedgerJournal(self._ready, _name(run), settings, chunk=number, clock=self._clock)
+        return LedgerJournal(self.ready, _name(run), settings, chunk=number, clock=self._clock)
 
     async def runs(self) -> list[Run]:
         """All runs, the newest first.
@@ -77,7 +77,7 @@ class Ledger:
         Raises:
             LedgerError: The ledger cannot be read.
         """
-        return await (await self._ready()).runs()
+        return await (await self.ready()).runs()
 
     async def run(self, name: str) -> Run:
         """The run of this name.
@@ -85,7 +85,7 @@ class Ledger:
         Raises:
             LedgerError: There is none; or the ledger cannot be read.
         """
-        store = await self._ready()
+        store = await self.ready()
         run = await store.run(name)
         if run is None:
             names = [repr(each.name) for each in await store.runs()]
@@ -138,7 +138,12 @@ class Ledger:
         number = (await self.run(name)).number
         await self._store.stop(number, stopped=stopped)
 
-    async def _ready(self) -> Store:
+    async def ready(self) -> Store:
+        """The database, once it is open.
+
+        Raises:
+            LedgerError: It cannot be opened.
+        """
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:

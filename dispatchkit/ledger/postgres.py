@@ -52,8 +52,9 @@ class PostgresStore:
     """
 
     def __init__(self, dsn: str, *, clock: Clock = SYSTEM) -> None:
+        self._link = lambda: Link(dsn, clock=clock)
         # Three connections, so that neither claims nor outcomes wait behind each other, or behind a long list.
-        self._claims, self._records, self.link = (Link(dsn, clock=clock) for _ in range(3))
+        self._claims, self._records, self.link = (self._link() for _ in range(3))
         self._accounts: dict[tuple[int, int], Account] = {}
 
     async def open(self) -> None:
@@ -97,7 +98,7 @@ class PostgresStore:
 
     async def runs(self) -> list[Run]:
         """See `Store.runs`."""
-        statement = "SELECT * FROM dispatchkit.run ORDER BY number DESC"
+        statement = f"SELECT {statements.RUN} FROM dispatchkit.run ORDER BY number DESC"  # noqa: S608
         rows = await self.link.ask(_fetching(statement), patience=_PATIENCE)
         return [Run(*row) for row in rows]
 
@@ -175,6 +176,31 @@ class PostgresStore:
         """See `Store.unsettled`."""
         rows = await self.link.ask(_fetching(statements.UNSETTLED, run, chunk, after, limit))
         return [Unsettled(*row) for row in rows]
+
+    def another(self) -> Link:
+        """One connection more, for who has something else to do there, and closes it."""
+        return self._link()
+
+    async def bound(self, run: int, *, rate: float | None, concurrency: int | None) -> None:
+        """Set what all workers together may use of the account of a run: launches a second, attempts in flight."""
+        statement = "UPDATE dispatchkit.run SET rate = $2, concurrency = $3 WHERE number = $1"
+        await self.link.ask(_fetching(statement, run, rate, concurrency), patience=_PATIENCE)
+
+    async def bounds(self, run: int) -> tuple[float | None, int | None]:
+        """What `bound` has set."""
+        [(rate, concurrency)] = await self.link.ask(
+            _fetching("SELECT rate, concurrency FROM dispatchkit.run WHERE number = $1", run)
+        )
+        return rate, concurrency
+
+    async def idle(self, limit: int) -> list[tuple[str, int]]:
+        """Chunks of all runs that somebody should take: nobody holds them, and some of their targets were never begun,
+        or were left in flight. The name of the run, and the number of the chunk.
+
+        Those of which all is told, if only that it is unknown, are left to whoever resumes the run.
+        """  # noqa: D205 - one sentence
+        rows = await self.link.ask(_fetching(statements.IDLE, STALE, limit))
+        return [(name, number) for name, number in rows]
 
     def charge(self, run: int, chunk: int, account: Account) -> None:
         """Say on whose account a chunk is launched from here. Its claims are put off while that account is paused."""
@@ -280,7 +306,7 @@ async def _create(connection: Connection) -> int | None:
 
 
 async def _run(connection: Connection, name: str) -> Run | None:
-    row = await connection.fetchrow("SELECT * FROM dispatchkit.run WHERE name = $1", name)
+    row = await connection.fetchrow(f"SELECT {statements.RUN} FROM dispatchkit.run WHERE name = $1", name)  # noqa: S608
     return None if row is None else Run(*row)
 
 

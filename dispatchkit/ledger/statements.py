@@ -14,10 +14,12 @@ __all__ = [
     "COUNTS",
     "HOLD",
     "HOLDER",
+    "IDLE",
     "LET_GO",
     "OPEN",
     "PLAN",
     "RECORD",
+    "RUN",
     "TABLES",
     "TARGETS",
     "UNSETTLED",
@@ -37,7 +39,9 @@ CREATE TABLE dispatchkit.run (
     created timestamptz NOT NULL DEFAULT clock_timestamp(),
     total int NOT NULL DEFAULT 0,
     whole boolean NOT NULL DEFAULT false,
-    stopped boolean NOT NULL DEFAULT false
+    stopped boolean NOT NULL DEFAULT false,
+    rate double precision, -- what all workers together may use of the account
+    concurrency int
 );
 CREATE TABLE dispatchkit.chunk (
     run int NOT NULL,
@@ -82,7 +86,7 @@ CREATE TABLE dispatchkit.outcome (
 );
 CREATE TABLE dispatchkit.account (
     key text PRIMARY KEY, -- a hash
-    paused_until timestamptz NOT NULL DEFAULT '-infinity'
+    paused_until timestamptz NOT NULL DEFAULT 'epoch'
 );
 CREATE TABLE dispatchkit.lease (
     account text NOT NULL,
@@ -109,6 +113,8 @@ LEFT JOIN LATERAL (
 ) o ON o.final OR o.nth >= coalesce(s.nth, 0)
 """
 _STATE = "coalesce(o.state, CASE WHEN s.nth IS NULL THEN 'planned' ELSE 'sending' END)"
+
+RUN = "number, name, settings, created, total, whole, stopped"
 
 OPEN = "SELECT version FROM dispatchkit.about"
 
@@ -227,6 +233,17 @@ WHERE run = $1 AND NOT over AND EXISTS (
         WHERE o.run = t.run AND o.index = t.index AND o.state IN ('done', 'rejected')
     )
 ) ORDER BY number
+"""
+
+IDLE = f"""
+SELECT r.name, c.number FROM dispatchkit.run r JOIN dispatchkit.chunk c ON c.run = r.number
+WHERE r.whole AND NOT r.stopped AND NOT c.over
+    AND (c.token IS NULL OR c.seen < clock_timestamp() - make_interval(secs => $1))
+    AND EXISTS (
+        SELECT 1 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
+        WHERE t.run = c.run AND t.index >= c.first AND t.index < c.beyond AND o.state IS NULL
+    )
+ORDER BY c.run, c.number LIMIT $2
 """
 
 UNSETTLED = f"""

@@ -1,0 +1,142 @@
+"""Plan a run in chunks, and launch a chunk of it: what every engine that spreads work over machines is given to call."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
+from typing import TypeVar
+
+from dispatchkit.altcraft.client import AltcraftClient
+from dispatchkit.core.client import Client
+from dispatchkit.core.command import Command
+from dispatchkit.core.fanout import FanOut
+from dispatchkit.core.outcome import Report
+from dispatchkit.core.source import count
+from dispatchkit.direct.client import DirectClient
+from dispatchkit.errors import LedgerError, RunHeldError, RunStoppedError
+from dispatchkit.ledger.ledger import Ledger
+from dispatchkit.ledger.postgres import PostgresStore
+from dispatchkit.spread.account import leave, shared
+
+__all__ = ["launch_chunk", "plan_chunks"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+logger = logging.getLogger("dispatchkit")
+
+
+async def plan_chunks(
+    ledger: Ledger | str,
+    run: str,
+    client: Client[W],
+    commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]],
+    *,
+    size: int = 1000,
+    rate: float | None = None,
+    concurrency: int | None = None,
+) -> list[int]:
+    """Write a run into the ledger, in chunks. Nothing is launched. Done again, it plans nothing twice.
+
+    Args:
+        ledger: A ledger in PostgreSQL, or its URL.
+        run: The name of the run.
+        client: Whose commands they are; it sends nothing.
+        commands: What to do.
+        size: How many commands make a chunk.
+        rate: Launches a second that all workers together may make on the account; None sets no rate.
+        concurrency: Attempts that all workers together may have in flight on the account; None leaves it to each.
+
+    Returns:
+        The numbers of the chunks: what to give to `launch_chunk`.
+
+    Raises:
+        LedgerError: The ledger cannot be written, or the run is another client's.
+        TypeError: A setting or a command is of another type.
+        ValueError: A setting or a command is out of range.
+    """
+    count("size", size, least=1)
+    if rate is not None and not rate > 0:
+        raise ValueError(f"rate must be positive, not {rate!r}")
+    if concurrency is not None:
+        count("concurrency", concurrency, least=1)
+    async with _opened(ledger) as (opened, store):
+        chunks = await opened.journal(run, client.settings()).divide(commands, size=size)
+        await store.bound((await opened.run(run)).number, rate=rate, concurrency=concurrency)
+    return [chunk.number for chunk in chunks]
+
+
+async def launch_chunk(
+    ledger: Ledger | str,
+    run: str,
+    chunk: int,
+    *,
+    client: Client[W] | None = None,
+    concurrency: int = 64,
+    stop: asyncio.Event | None = None,
+) -> Report:
+    """Launch what is left of a chunk, within the pace that the account's workers share.
+
+    It may be called at any time, by any number of processes, any number of times: what is done or rejected is left
+    alone, and a chunk that somebody else is at work on, or whose run was stopped, is left alone as a whole; the report
+    is then empty.
+
+    Args:
+        ledger: The ledger in PostgreSQL, or its URL.
+        run: The name of the run.
+        chunk: The number of the chunk.
+        client: What to launch it with, of the provider and host that the run was planned for. None makes one of what
+            the environment says, as the clients do: the token never travels with the work.
+        concurrency: How many workers there are here.
+        stop: Once it is set nothing new is started, and what is in flight is awaited.
+
+    Raises:
+        LedgerError: The ledger cannot be used, or the run is another client's.
+        AuthenticationError: The provider does not accept the token.
+        ValueError: There is no token, or a setting is out of range.
+    """
+    async with _opened(ledger) as (opened, store):
+        found = await opened.run(run)
+        async with contextlib.AsyncExitStack() as stack:
+            user: Client[W] | DirectClient | AltcraftClient
+            user = client or await stack.enter_async_context(_client(found.settings))
+            await stack.enter_async_context(shared(store, user, found.number, chunk))
+            fan_out = FanOut[W, object](user, None, concurrency=concurrency, ledger=opened.chunk(run, chunk), run=run)  # type: ignore[arg-type]
+            stopping = asyncio.create_task(_stop(fan_out, stop or asyncio.Event()))
+            try:
+                return await fan_out.finish()
+            except (RunHeldError, RunStoppedError) as reason:
+                logger.info("chunk %s of the run %r is left alone: %s", chunk, run, reason)
+                return Report()
+            finally:
+                stopping.cancel()
+
+
+async def _stop(fan_out: FanOut[W, R], stop: asyncio.Event) -> None:
+    await stop.wait()
+    fan_out.stop()
+
+
+def _client(settings: str) -> DirectClient | AltcraftClient:
+    """A client of the provider that a run was planned for. Its host and token are this machine's own."""
+    planned = json.loads(settings)
+    if planned["provider"] == "direct":
+        return DirectClient()
+    return AltcraftClient(wire=planned["wire"])
+
+
+@contextlib.asynccontextmanager
+async def _opened(ledger: Ledger | str) -> AsyncIterator[tuple[Ledger, PostgresStore]]:
+    async with contextlib.AsyncExitStack() as stack:
+        ours = isinstance(ledger, str)
+        if isinstance(ledger, str):
+            ledger = await stack.enter_async_context(Ledger(ledger))
+        store = await ledger.ready()
+        if not isinstance(store, PostgresStore):
+            raise LedgerError("a run is spread through a ledger in PostgreSQL: postgresql://user@host:port/database")
+        if ours:
+            stack.push_async_callback(leave, store)
+        yield ledger, store
