@@ -1,4 +1,4 @@
-"""One timer for many limits: whose time is over is cancelled, nobody else, and a foreign cancellation is never hidden."""
+"""One timer for many limits: whose time is over is cancelled, and a foreign cancellation is never hidden."""
 
 from __future__ import annotations
 
