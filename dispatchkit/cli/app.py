@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 import dispatchkit
-from dispatchkit.cli import altcraft, direct, sandbox
+from dispatchkit.cli import altcraft, direct, sandbox, spread, worker
 
 __all__ = ["app"]
 
@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 app.add_typer(direct.app, name="direct")
 app.add_typer(altcraft.app, name="altcraft")
+app.add_typer(spread.app, name="spread")
+app.command(name="worker")(worker.worker)
 app.command(name="sandbox")(sandbox.sandbox)
 
 

@@ -14,6 +14,7 @@ from dispatchkit.cli.failures import Failures
 from dispatchkit.cli.inputs import mistakes_in_one_line, targets, token
 from dispatchkit.cli.run import drive, run_loop
 from dispatchkit.cli.show import Show
+from dispatchkit.cli.spread import spreading
 from dispatchkit.cli.text import clean, put
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
     Raises:
         typer.Exit: Always, with the exit status.
     """
+    spread = spreading()
     with mistakes_in_one_line():
+        options = options if spread is None else spread.adopt(options)
         found = targets(options) if job.found is None else job.found
         if options.expected not in {None, len(found)}:
             raise ValueError(f"there are {len(found):,} ids, but --expected {options.expected:,}: nothing was started")
@@ -75,24 +78,19 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
             if job.base_url is None:
                 raise ValueError("no host: pass --base-url https://your-platform, or set DISPATCHKIT_ALTCRAFT_URL")
             host = job.base_url
-            key = _MASK if options.dry_run else job.token or token(options, job.token_variable)
+            key = _MASK if options.dry_run or spread is not None else job.token or token(options, job.token_variable)
         guards = options.guards()
         client = job.connect(host, key)
         del key
         client.call(job.command(found.first))  # what is wrong with one is wrong with all
-    if found.dropped:
-        put(sys.stderr, f"Left out {found.dropped:,} repeated {'id' if found.dropped == 1 else 'ids'}.\n")
-    if found.unknown:
-        put(
-            sys.stderr,
-            f"Left out {found.unknown:,} whose outcome is unknown: they may have happened. Look at the provider's side "
-            "first; --include-unknown takes them too.\n",
-        )
+    _tell_left_out(found)
     if options.dry_run:
         show_requests(client, host, map(job.command, found), len(found))
         raise typer.Exit(0)
     if not options.sandbox:
         _ask(options, job, found, host)
+    if spread is not None:
+        spread.plan(client, map(job.command, found), len(found), job.noun)
     failures = None
     with mistakes_in_one_line():
         if options.failures is not None:
@@ -113,6 +111,17 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
             running = _run(job, client, found, show, guards)
         report, interrupted = run_loop(running)
     raise typer.Exit(show.summary(report, interrupted=interrupted))
+
+
+def _tell_left_out(found: Targets) -> None:
+    if found.dropped:
+        put(sys.stderr, f"Left out {found.dropped:,} repeated {'id' if found.dropped == 1 else 'ids'}.\n")
+    if found.unknown:
+        put(
+            sys.stderr,
+            f"Left out {found.unknown:,} whose outcome is unknown: they may have happened. Look at the provider's side "
+            "first; --include-unknown takes them too.\n",
+        )
 
 
 async def _run(

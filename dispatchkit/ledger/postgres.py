@@ -52,9 +52,10 @@ class PostgresStore:
     """
 
     def __init__(self, dsn: str, *, clock: Clock = SYSTEM) -> None:
-        self._link = lambda: Link(dsn, clock=clock)
+        self.another: Callable[[], Link] = lambda: Link(dsn, clock=clock)
+        """One connection more, for who has something else to do there, and closes it."""
         # Three connections, so that neither claims nor outcomes wait behind each other, or behind a long list.
-        self._claims, self._records, self.link = (self._link() for _ in range(3))
+        self._claims, self._records, self.link = (self.another() for _ in range(3))
         self._accounts: dict[tuple[int, int], Account] = {}
 
     async def open(self) -> None:
@@ -87,9 +88,7 @@ class PostgresStore:
 
         run = await self.link.ask(work, patience=_PATIENCE)
         if run is None:
-            raise LedgerError(
-                f"the run {name!r} vanished while it was begun: somebody deletes from the tables"
-            )
+            raise LedgerError(f"the run {name!r} vanished while it was begun: somebody deletes from the tables")
         return run
 
     async def run(self, name: str) -> Run | None:
@@ -177,10 +176,6 @@ class PostgresStore:
         rows = await self.link.ask(_fetching(statements.UNSETTLED, run, chunk, after, limit))
         return [Unsettled(*row) for row in rows]
 
-    def another(self) -> Link:
-        """One connection more, for who has something else to do there, and closes it."""
-        return self._link()
-
     async def bound(self, run: int, *, rate: float | None, concurrency: int | None) -> None:
         """Set what all workers together may use of the account of a run: launches a second, attempts in flight."""
         statement = "UPDATE dispatchkit.run SET rate = $2, concurrency = $3 WHERE number = $1"
@@ -193,13 +188,17 @@ class PostgresStore:
         )
         return rate, concurrency
 
-    async def idle(self, limit: int) -> list[tuple[str, int]]:
-        """Chunks of all runs that somebody should take: nobody holds them, and some of their targets were never begun,
-        or were left in flight. The name of the run, and the number of the chunk.
+    async def idle(self, limit: int, *, but: Collection[str] = ()) -> list[tuple[str, int]]:
+        """Chunks that somebody should take: the name of the run, and the number of the chunk.
 
-        Those of which all is told, if only that it is unknown, are left to whoever resumes the run.
-        """  # noqa: D205 - one sentence
-        rows = await self.link.ask(_fetching(statements.IDLE, STALE, limit))
+        Nobody holds them, and some of their targets were never begun, or were left in flight. Chunks of which all is
+        told, if only that it is unknown, are left to whoever resumes the run.
+
+        Args:
+            limit: How many at most.
+            but: Runs to leave out.
+        """
+        rows = await self.link.ask(_fetching(statements.IDLE, STALE, limit, [*but]))
         return [(name, number) for name, number in rows]
 
     def charge(self, run: int, chunk: int, account: Account) -> None:

@@ -237,7 +237,7 @@ WHERE run = $1 AND NOT over AND EXISTS (
 
 IDLE = f"""
 SELECT r.name, c.number FROM dispatchkit.run r JOIN dispatchkit.chunk c ON c.run = r.number
-WHERE r.whole AND NOT r.stopped AND NOT c.over
+WHERE r.whole AND NOT r.stopped AND NOT c.over AND r.name <> ALL($3::text[])
     AND (c.token IS NULL OR c.seen < clock_timestamp() - make_interval(secs => $1))
     AND EXISTS (
         SELECT 1 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}

@@ -10,13 +10,12 @@ import asyncio
 import contextlib
 import functools
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import TypeVar
 from weakref import WeakKeyDictionary
 
 import attrs
 
-from dispatchkit.core.client import Client
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.pace import Pace
 from dispatchkit.core.pacer import Pacer
@@ -26,8 +25,6 @@ from dispatchkit.ledger.postgres import Account, PostgresStore
 from dispatchkit.spread.share import EXPIRES, RENEW, Lease, Share, share
 
 __all__ = ["SharedAccount", "leave", "shared"]
-
-W = TypeVar("W")
 
 _LOOK = 0.25
 _LINGER = 2.0
@@ -204,17 +201,16 @@ _shared: WeakKeyDictionary[PostgresStore, dict[str, tuple[SharedAccount, asyncio
 
 
 @contextlib.asynccontextmanager
-async def shared(store: PostgresStore, client: Client[W], run: int, chunk: int) -> AsyncIterator[SharedAccount]:
-    """Launch a chunk within the pace that all workers of the client's account share.
+async def shared(store: PostgresStore, key: str, pacer: Pacer, run: int, chunk: int) -> AsyncGenerator[SharedAccount]:
+    """Launch a chunk within the pace that all workers of an account share.
 
     All chunks that are launched through one store have one part of it together.
     """
-    key = await asyncio.to_thread(client.account)
     wanted = Share(*await store.bounds(run))
     accounts = _shared.setdefault(store, {})
     account, keeping = accounts.get(key, (None, None))
     if account is None or keeping is None or keeping.done():
-        account = SharedAccount(store.another(), key, client.pacer)
+        account = SharedAccount(store.another(), key, pacer)
         accounts[key] = account, asyncio.create_task(account.keep())
     account.wanted[run, chunk] = wanted
     try:

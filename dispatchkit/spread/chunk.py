@@ -1,4 +1,4 @@
-"""Plan a run in chunks, and launch a chunk of it: what every engine that spreads work over machines is given to call."""
+"""Plan a run in chunks, and launch a chunk of it: what an engine that spreads work over machines is given to call."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import AsyncIterable, AsyncIterator, Iterable
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable
+from typing import Never, TypeVar, cast
 
 from dispatchkit.altcraft.client import AltcraftClient
 from dispatchkit.core.client import Client
@@ -21,7 +21,7 @@ from dispatchkit.ledger.ledger import Ledger
 from dispatchkit.ledger.postgres import PostgresStore
 from dispatchkit.spread.account import leave, shared
 
-__all__ = ["launch_chunk", "plan_chunks"]
+__all__ = ["in_postgres", "launch_chunk", "plan_chunks"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -74,7 +74,7 @@ async def launch_chunk(
     run: str,
     chunk: int,
     *,
-    client: Client[W] | None = None,
+    client: DirectClient | AltcraftClient | None = None,
     concurrency: int = 64,
     stop: asyncio.Event | None = None,
 ) -> Report:
@@ -101,10 +101,14 @@ async def launch_chunk(
     async with _opened(ledger) as (opened, store):
         found = await opened.run(run)
         async with contextlib.AsyncExitStack() as stack:
-            user: Client[W] | DirectClient | AltcraftClient
-            user = client or await stack.enter_async_context(_client(found.settings))
-            await stack.enter_async_context(shared(store, user, found.number, chunk))
-            fan_out = FanOut[W, object](user, None, concurrency=concurrency, ledger=opened.chunk(run, chunk), run=run)  # type: ignore[arg-type]
+            if client is None:
+                client = await stack.enter_async_context(_client(found.settings))
+            key = await asyncio.to_thread(client.account)
+            await stack.enter_async_context(shared(store, key, client.pacer, found.number, chunk))
+            # Whose commands these are, the journal checks: the run's settings must be the client's.
+            fan_out = FanOut[Never, object](
+                cast("Client[Never]", client), None, concurrency=concurrency, ledger=opened.chunk(run, chunk), run=run
+            )
             stopping = asyncio.create_task(_stop(fan_out, stop or asyncio.Event()))
             try:
                 return await fan_out.finish()
@@ -129,14 +133,24 @@ def _client(settings: str) -> DirectClient | AltcraftClient:
 
 
 @contextlib.asynccontextmanager
-async def _opened(ledger: Ledger | str) -> AsyncIterator[tuple[Ledger, PostgresStore]]:
+async def _opened(ledger: Ledger | str) -> AsyncGenerator[tuple[Ledger, PostgresStore]]:
     async with contextlib.AsyncExitStack() as stack:
         ours = isinstance(ledger, str)
         if isinstance(ledger, str):
             ledger = await stack.enter_async_context(Ledger(ledger))
-        store = await ledger.ready()
-        if not isinstance(store, PostgresStore):
-            raise LedgerError("a run is spread through a ledger in PostgreSQL: postgresql://user@host:port/database")
+        store = await in_postgres(ledger)
         if ours:
             stack.push_async_callback(leave, store)
         yield ledger, store
+
+
+async def in_postgres(ledger: Ledger) -> PostgresStore:
+    """The database of a ledger that many machines can share.
+
+    Raises:
+        LedgerError: The ledger is a file, or cannot be opened.
+    """
+    store = await ledger.ready()
+    if not isinstance(store, PostgresStore):
+        raise LedgerError("a run is spread through a ledger in PostgreSQL: postgresql://user@host:port/database")
+    return store

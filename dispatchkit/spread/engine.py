@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 
 import procrastinate
 from procrastinate.exceptions import AlreadyEnqueued, ProcrastinateException
@@ -30,6 +30,7 @@ logger = logging.getLogger("dispatchkit")
 
 _TASK = "dispatchkit.launch_chunk"
 _LOOK_EVERY = 5.0
+_AVOID = 60.0
 _AGAIN = 1.0
 """Seconds until a worker that the database has sent away comes back."""
 
@@ -41,7 +42,7 @@ def _tables() -> tuple[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def _app(dsn: str, store: PostgresStore) -> AsyncIterator[procrastinate.App]:
+async def _app(dsn: str, store: PostgresStore) -> AsyncGenerator[procrastinate.App]:
     schema, text = _tables()
 
     async def create(connection: Connection) -> None:
@@ -85,7 +86,15 @@ async def enqueue(dsn: str, store: PostgresStore, chunks: Iterable[tuple[str, in
         raise LedgerError(f"the chunks could not be enqueued ({type(error).__name__}): run the same again") from error
 
 
-async def work(dsn: str, store: PostgresStore, launch: Launch, stop: asyncio.Event, *, chunks: int = 1) -> None:
+async def work(
+    dsn: str,
+    store: PostgresStore,
+    launch: Launch,
+    stop: asyncio.Event,
+    *,
+    chunks: int = 1,
+    tell: Callable[[str], None] = logger.info,
+) -> None:
     """Take chunks and launch them, until told to stop. While the database is away, wait for it.
 
     Args:
@@ -94,11 +103,14 @@ async def work(dsn: str, store: PostgresStore, launch: Launch, stop: asyncio.Eve
         launch: Launches a chunk. It must come to an end once ``stop`` is set.
         stop: Set it, and nothing is taken any more.
         chunks: How many are launched at the same time.
+        tell: Called with what came of each chunk, in words.
 
     Raises:
         AuthenticationError: The provider does not accept this worker's token.
     """
-    refused: list[AuthenticationError] = []
+    refused = list[AuthenticationError]()
+    avoided = dict[str, float]()  # runs that are not for this worker, and until when it does not go and fetch them
+    now = asyncio.get_running_loop().time
     busy = 0
 
     async def deliver(run: str, chunk: int) -> None:
@@ -106,28 +118,38 @@ async def work(dsn: str, store: PostgresStore, launch: Launch, stop: asyncio.Eve
         busy += 1
         try:
             report = await launch(run, chunk)
-            logger.info("chunk %s of the run %r: %s", chunk, run, report)
+            if report.total > report.earlier:
+                counts = f"{report.done} done, {report.rejected} rejected, {report.not_sent} not sent"
+                tell(f"chunk {chunk} of the run {run!r}: {counts}, {report.unknown} unknown, {report.not_started} left")
         except AuthenticationError as error:
             refused.append(error)  # every other chunk would fare no better here, and may elsewhere
             stop.set()
         except (LedgerError, ValueError, TypeError) as error:
-            logger.error("chunk %s of the run %r was not launched here: %s", chunk, run, error)
+            avoided[run] = now() + _AVOID
+            tell(f"chunk {chunk} of the run {run!r} is not launched here: {error}")
         finally:
             busy -= 1
 
     async def look(app: procrastinate.App) -> None:
         while True:
             if busy < chunks:
-                await _put(app, await store.idle(chunks - busy))
+                others = [run for run, until in avoided.items() if until > now()]
+                await _put(app, await store.idle(chunks - busy, but=others))
             await asyncio.sleep(_LOOK_EVERY)
 
     while not stop.is_set():
         with contextlib.suppress(ProcrastinateException, OSError, LedgerError):
             async with _app(dsn, store) as app:
                 app.task(name=_TASK, queue="dispatchkit")(deliver)
-                options = {"queues": ["dispatchkit"], "install_signal_handlers": False, "delete_jobs": "always"}
                 tasks = [
-                    asyncio.create_task(app.run_worker_async(concurrency=chunks, **options)),  # type: ignore[typeddict-item]
+                    asyncio.create_task(
+                        app.run_worker_async(
+                            queues=["dispatchkit"],
+                            concurrency=chunks,
+                            install_signal_handlers=False,
+                            delete_jobs="always",
+                        )
+                    ),
                     asyncio.create_task(look(app)),
                     asyncio.create_task(stop.wait()),
                 ]

@@ -1,0 +1,154 @@
+"""``dispatchkit spread``: plan a run for workers on any number of machines. What follows is the launch, as always."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+
+import click
+import typer
+
+from dispatchkit.cli import altcraft, direct
+from dispatchkit.cli.text import clean, put
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.options import RunOptions
+    from dispatchkit.core.client import Client
+    from dispatchkit.core.command import Command
+
+__all__ = ["LEDGER", "Spread", "app", "spreading"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+LEDGER = typer.Option(
+    envvar="DISPATCHKIT_LEDGER", metavar="URL", help="The ledger that all share: postgresql://user@host:port/database."
+)
+
+app = typer.Typer(no_args_is_help=True, help="Plan a run in chunks, for workers on any number of machines.")
+
+
+def _launches(commands: typer.Typer) -> typer.Typer:
+    """Only what acts on ids, not what reads."""
+    some = typer.Typer(no_args_is_help=True, help=commands.info.help)
+    some.registered_commands = [
+        each
+        for each in commands.registered_commands
+        if each.callback is not None and each.callback.__name__ in {"start", "stop", "activate", "launch", "deactivate"}
+    ]
+    return some
+
+
+app.add_typer(_launches(direct.app), name="direct")
+app.add_typer(_launches(altcraft.app), name="altcraft")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Spread:
+    """What comes before the launch on the command line."""
+
+    ledger: str
+    run: str
+    from_: str | None
+    chunk_size: int
+    rate: float | None
+    concurrency: int | None
+
+    def adopt(self, options: RunOptions) -> RunOptions:
+        """The options of the launch, with those that stand before it.
+
+        Raises:
+            ValueError: They contradict each other, or do not go with a run that is launched later.
+        """
+        here = {
+            "--sandbox": options.sandbox,
+            "--json": options.json,
+            "--failures": options.failures,
+            "--max-launches": options.max_launches,
+            "--stop-after-failures": options.stop_after_failures,
+        }
+        for name, value in here.items():
+            if value:
+                raise ValueError(f"{name} does not go with spread: workers launch what is planned here")
+        if options.rate is not None or options.concurrency != "64":
+            raise ValueError("with spread, --rate and --concurrency stand before the launch: they hold for all workers")
+        if self.from_ is not None:
+            if options.from_ is not None:
+                raise ValueError("--from is given twice")
+            options = dataclasses.replace(options, from_=self.from_)
+        return options
+
+    def plan(self, client: Client[W], commands: Iterable[Command[W, R]], total: int, noun: tuple[str, str]) -> NoReturn:
+        """Plan the run, and hand its chunks to the workers.
+
+        Raises:
+            typer.Exit: Always, with the exit status.
+        """
+        from dispatchkit.cli.inputs import mistakes_in_one_line  # noqa: PLC0415 - heavy
+        from dispatchkit.cli.run import run_loop  # noqa: PLC0415 - heavy
+        from dispatchkit.errors import LedgerError  # noqa: PLC0415 - heavy
+
+        try:
+            with mistakes_in_one_line():
+                chunks = run_loop(self._plan(client, commands))
+        except LedgerError as error:
+            put(sys.stderr, f"dispatchkit: {clean(str(error))}\n")
+            raise typer.Exit(1) from None
+        put(
+            sys.stdout,
+            f"Planned {total:,} {noun[total != 1]} in {chunks:,} {'chunk' if chunks == 1 else 'chunks'} as the run "
+            f"{clean(self.run)!r}. Workers launch them: dispatchkit worker\n",
+        )
+        raise typer.Exit(0)
+
+    async def _plan(self, client: Client[W], commands: Iterable[Command[W, R]]) -> int:
+        from dispatchkit import Ledger  # noqa: PLC0415 - heavy
+        from dispatchkit.spread import plan_chunks  # noqa: PLC0415 - heavy
+        from dispatchkit.spread.chunk import in_postgres  # noqa: PLC0415 - an extra
+        from dispatchkit.spread.engine import enqueue  # noqa: PLC0415 - an extra
+
+        async with client, Ledger(self.ledger) as ledger:
+            chunks = await plan_chunks(
+                ledger,
+                self.run,
+                client,
+                commands,
+                size=self.chunk_size,
+                rate=self.rate,
+                concurrency=self.concurrency,
+            )
+            await enqueue(self.ledger, await in_postgres(ledger), ((self.run, chunk) for chunk in chunks))
+        return len(chunks)
+
+
+@app.callback()
+def spread(
+    context: typer.Context,
+    *,
+    ledger: Annotated[str, LEDGER],
+    run: Annotated[str, typer.Option(metavar="NAME", help="What to call the run.")],
+    from_: Annotated[
+        str | None, typer.Option("--from", metavar="FILE", help="As after the launch: read the ids from a file.")
+    ] = None,
+    chunk_size: Annotated[int, typer.Option(metavar="N", min=1, help="How many launches make a chunk.")] = 1000,
+    rate: Annotated[
+        float | None, typer.Option(metavar="N", help="Launches a second at most, of all workers together.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Calls in flight at most, of all workers together.")
+    ] = None,
+) -> None:
+    """Plan a run in chunks, for workers on any number of machines.
+
+    dispatchkit spread --run NAME --from ids.csv direct start
+    """
+    context.obj = Spread(ledger=ledger, run=run, from_=from_, chunk_size=chunk_size, rate=rate, concurrency=concurrency)
+
+
+def spreading() -> Spread | None:
+    """What came before the launch on the command line, if it is to be spread."""
+    context = click.get_current_context(silent=True)
+    found: object = None if context is None else context.obj
+    return found if isinstance(found, Spread) else None
