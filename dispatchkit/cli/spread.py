@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterable
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 
-import click
 import typer
 
 from dispatchkit.cli import altcraft, direct
@@ -26,6 +26,8 @@ W = TypeVar("W")
 LEDGER = typer.Option(
     envvar="DISPATCHKIT_LEDGER", metavar="URL", help="The ledger that all share: postgresql://user@host:port/database."
 )
+
+_spreading: ContextVar[Spread | None] = ContextVar("spreading", default=None)
 
 app = typer.Typer(no_args_is_help=True, help="Plan a run in chunks, for workers on any number of machines.")
 
@@ -144,11 +146,11 @@ def spread(
 
     dispatchkit spread --run NAME --from ids.csv direct start
     """
-    context.obj = Spread(ledger=ledger, run=run, from_=from_, chunk_size=chunk_size, rate=rate, concurrency=concurrency)
+    found = Spread(ledger=ledger, run=run, from_=from_, chunk_size=chunk_size, rate=rate, concurrency=concurrency)
+    before = _spreading.set(found)
+    context.call_on_close(lambda: _spreading.reset(before))
 
 
 def spreading() -> Spread | None:
     """What came before the launch on the command line, if it is to be spread."""
-    context = click.get_current_context(silent=True)
-    found: object = None if context is None else context.obj
-    return found if isinstance(found, Spread) else None
+    return _spreading.get()

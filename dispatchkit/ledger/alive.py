@@ -9,9 +9,9 @@ from dispatchkit.ledger.store import Holder
 __all__ = ["gone"]
 
 
-def gone(holder: Holder, witness: Holder) -> bool:
-    """Whether a holder is certainly dead: its process was on the witness's host, and is there no more."""
-    if holder.host != witness.host or os.name == "nt":  # there, to ask for a process is to end it
+def gone(holder: Holder, here: str) -> bool:
+    """Whether a holder is certainly dead: its process was on this host, and is there no more."""
+    if holder.host != here or os.name == "nt":  # there, to ask for a process is to end it
         return False
     try:
         os.kill(holder.pid, 0)

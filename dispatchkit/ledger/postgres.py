@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any
 
@@ -28,6 +29,8 @@ from dispatchkit.ledger.store import STALE, Chunk, Claim, Counts, Holder, Pulse,
 __all__ = ["Account", "PostgresStore"]
 
 _PAGE = 1000
+_HELD_HERE = 100
+"""More chunks than are ever held on one host."""
 _PATIENCE = 5.0
 """Seconds for which whoever looks, or comes, or goes, waits for a database that is away. A run waits without end."""
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('dispatchkit', 0))"
@@ -154,7 +157,12 @@ class PostgresStore:
                 if row is None:
                     raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
                 other = _holder(row)
-                if other is not None and other.token != holder.token and not row["stale"] and not gone(other, holder):
+                if (
+                    other is not None
+                    and other.token != holder.token
+                    and not row["stale"]
+                    and not gone(other, holder.host)
+                ):
                     return other
                 values = (run, chunk, holder.token, holder.pid, holder.host, row["token"])
                 if await connection.fetchval(statements.HOLD, *values) is not None:
@@ -198,8 +206,11 @@ class PostgresStore:
             limit: How many at most.
             but: Runs to leave out.
         """
-        rows = await self.link.ask(_fetching(statements.IDLE, STALE, limit, [*but]))
-        return [(name, number) for name, number in rows]
+        here = socket.gethostname()
+        # Those that are held on this host are listed too: whether their holders are alive is seen only here.
+        rows = await self.link.ask(_fetching(statements.IDLE, STALE, limit + _HELD_HERE, [*but], here))
+        idle = [(row["name"], row["number"]) for row in rows if row["stale"] is not False or _is_gone(row, here)]
+        return idle[:limit]
 
     def charge(self, run: int, chunk: int, account: Account) -> None:
         """Say on whose account a chunk is launched from here. Its claims are put off while that account is paused."""
@@ -311,6 +322,11 @@ async def _run(connection: Connection, name: str) -> Run | None:
 
 def _holder(row: Row) -> Holder | None:
     return None if row["token"] is None else Holder(row["token"], row["pid"], row["host"])
+
+
+def _is_gone(row: Row, here: str) -> bool:
+    holder = _holder(row)
+    return holder is None or gone(holder, here)
 
 
 def _divided(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chunk]:

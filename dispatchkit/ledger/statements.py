@@ -236,9 +236,10 @@ WHERE run = $1 AND NOT over AND EXISTS (
 """
 
 IDLE = f"""
-SELECT r.name, c.number FROM dispatchkit.run r JOIN dispatchkit.chunk c ON c.run = r.number
+SELECT r.name, c.number, c.token, c.pid, c.host, c.seen < clock_timestamp() - make_interval(secs => $1) AS stale
+FROM dispatchkit.run r JOIN dispatchkit.chunk c ON c.run = r.number
 WHERE r.whole AND NOT r.stopped AND NOT c.over AND r.name <> ALL($3::text[])
-    AND (c.token IS NULL OR c.seen < clock_timestamp() - make_interval(secs => $1))
+    AND (c.token IS NULL OR c.seen < clock_timestamp() - make_interval(secs => $1) OR c.host = $4)
     AND EXISTS (
         SELECT 1 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
         WHERE t.run = c.run AND t.index >= c.first AND t.index < c.beyond AND o.state IS NULL

@@ -80,6 +80,8 @@ class SharedAccount:
         """Until when the account is paused, as far as all others know too."""
         self.wanted: dict[object, Share] = {}
         """What all workers together may use, as each chunk that is launched here was told."""
+        self.launching = 0
+        """How many chunks are launched here just now."""
 
     @property
     def key(self) -> str:
@@ -134,7 +136,8 @@ class SharedAccount:
     def _apply(self, held: Share) -> None:
         self._held = held
         if held.nothing:
-            self.pause(RENEW + 2 * _LOOK)  # until the next look, however long that one takes
+            if self.launching:
+                self.pause(RENEW + 2 * _LOOK)  # until the next look, however long that one takes
             return
         rates = [rate for rate in (self._own.rate, held.rate) if rate is not None]
         concurrency = self._own.concurrency
@@ -201,24 +204,34 @@ _shared: WeakKeyDictionary[PostgresStore, dict[str, tuple[SharedAccount, asyncio
 
 
 @contextlib.asynccontextmanager
-async def shared(store: PostgresStore, key: str, pacer: Pacer, run: int, chunk: int) -> AsyncGenerator[SharedAccount]:
+async def shared(
+    store: PostgresStore, key: str, pacer: Pacer, *, chunk: tuple[int, int], stop: asyncio.Event
+) -> AsyncGenerator[SharedAccount]:
     """Launch a chunk within the pace that all workers of an account share.
 
     All chunks that are launched through one store have one part of it together.
     """
-    wanted = Share(*await store.bounds(run))
+    wanted = Share(*await store.bounds(chunk[0]))
     accounts = _shared.setdefault(store, {})
     account, keeping = accounts.get(key, (None, None))
     if account is None or keeping is None or keeping.done():
         account = SharedAccount(store.another(), key, pacer)
         accounts[key] = account, asyncio.create_task(account.keep())
-    account.wanted[run, chunk] = wanted
+    account.wanted[chunk] = wanted
     try:
         await account.renew()
-        store.charge(run, chunk, Account(key, account.pause))
-        yield account
+        while account.held.nothing and not stop.is_set():
+            # All is taken. The others make room when they renew; `keep` goes on asking.
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _LOOK / 4)
+        store.charge(*chunk, Account(key, account.pause))
+        account.launching += 1
+        try:
+            yield account
+        finally:
+            account.launching -= 1
     finally:
-        del account.wanted[run, chunk]
+        del account.wanted[chunk]
 
 
 async def leave(store: PostgresStore) -> None:

@@ -98,18 +98,20 @@ async def launch_chunk(
         AuthenticationError: The provider does not accept the token.
         ValueError: There is no token, or a setting is out of range.
     """
+    stop = stop or asyncio.Event()
     async with _opened(ledger) as (opened, store):
         found = await opened.run(run)
         async with contextlib.AsyncExitStack() as stack:
             if client is None:
-                client = await stack.enter_async_context(_client(found.settings))
+                client = _client(found.settings)
+                stack.push_async_callback(client.close)
             key = await asyncio.to_thread(client.account)
-            await stack.enter_async_context(shared(store, key, client.pacer, found.number, chunk))
+            await stack.enter_async_context(shared(store, key, client.pacer, chunk=(found.number, chunk), stop=stop))
             # Whose commands these are, the journal checks: the run's settings must be the client's.
             fan_out = FanOut[Never, object](
                 cast("Client[Never]", client), None, concurrency=concurrency, ledger=opened.chunk(run, chunk), run=run
             )
-            stopping = asyncio.create_task(_stop(fan_out, stop or asyncio.Event()))
+            stopping = asyncio.create_task(_stop(fan_out, stop))
             try:
                 return await fan_out.finish()
             except (RunHeldError, RunStoppedError) as reason:
