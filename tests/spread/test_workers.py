@@ -19,7 +19,13 @@ def test_two_workers_share_a_run_and_one_that_is_killed_is_replaced(field: Field
     field.spread(600)
     killed, other = (field.worker("--concurrency", 8) for _ in range(2))
     wait_until(lambda: field.launched() >= 150)
+    # Everything that is in flight has arrived, and nothing is answered: the state of the provider tells that it
+    # happened. What was claimed and never sent is denied by it, which is believed only after a minute.
+    field.sandbox.latency = 2.0
+    time.sleep(0.5)
     killed.kill()
+    killed.wait()
+    field.sandbox.latency = 0.02
     wait_until(lambda: field.counts().done == 600)
     assert set(field.sandbox.launches) == set(range(1, 601))
     assert set(field.sandbox.launches.values()) == {1}
