@@ -1,15 +1,16 @@
-"""Drive a fan-out: show each outcome, and stop in good order on Ctrl-C."""
+"""Drive a fan-out, with or without a ledger: show each outcome, and stop in good order on Ctrl-C."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dispatchkit.cli.progress import LOOK_EVERY, Look
-from dispatchkit.errors import AuthenticationError
+from dispatchkit.cli.text import masked
+from dispatchkit.errors import AuthenticationError, LedgerError
 from dispatchkit.fanout import FanOut
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.client import Client
     from dispatchkit.core.command import Command
     from dispatchkit.fanout import Report
+    from dispatchkit.ledger.ledger import Ledger
 
 __all__ = ["drive", "on_interrupt", "run_loop"]
 
@@ -28,8 +30,26 @@ T = TypeVar("T")
 W = TypeVar("W")
 
 
+class _Counted(Generic[T]):
+    """What is taken from it is counted."""
+
+    def __init__(self, items: Iterable[T]) -> None:
+        self._items = items
+        self.count = 0
+
+    def __iter__(self) -> Iterator[T]:
+        for item in self._items:
+            self.count += 1
+            yield item
+
+
 async def drive(
-    client: Client[W], commands: Iterable[Command[W, R]], show: Show, guards: Guards
+    client: Client[W],
+    commands: Iterable[Command[W, R]] | None,
+    show: Show,
+    guards: Guards,
+    ledger: Ledger | None = None,
+    name: str | None = None,
 ) -> tuple[Report, bool]:
     """Perform the commands and show each outcome as it comes.
 
@@ -37,11 +57,24 @@ async def drive(
     reported for what is known of it. Nothing new is started either once the token was refused, since every other
     command would be refused as well, or once the outcomes can no longer be written.
 
+    Args:
+        client: Whose commands they are.
+        commands: What to do; None stands for those that the ledger holds already.
+        show: What shows it.
+        guards: What bounds it.
+        ledger: What remembers it.
+        name: What it is called there.
+
     Returns:
         What came of it, and whether it was interrupted.
+
+    Raises:
+        LedgerError: The ledger could not be used, and nothing was begun.
     """
-    run = FanOut(client, commands, **guards)
+    plan = None if commands is None else _Counted(commands)
+    run = FanOut(client, plan, **guards, ledger=ledger, run=name)
     interrupted = stopped = False
+    failed = 0
     giving_up: asyncio.Task[None] | None = None
 
     def press() -> None:
@@ -53,35 +86,49 @@ async def drive(
         elif giving_up is None:
             giving_up = asyncio.create_task(run.close())
 
+    def look() -> Look:
+        return _look(client, run, guards["max_launches"], None if ledger is None else plan)
+
     with on_interrupt(press):
-        watching = asyncio.create_task(_watch(client, run, show))
+        watching = asyncio.create_task(_watch(look, show))
         try:
             async for outcome in run:
+                failed += outcome.error is not None
                 if not show.outcome(outcome) and not stopped:
                     stopped = True
                     run.stop()
                     show.note("The outcomes can no longer be written: nothing new is started.")
         except AuthenticationError:
             show.note("The token was refused: nothing new is started.")
+        except LedgerError as error:
+            if run.report.total == run.report.earlier:
+                raise
+            show.note(f"{masked(str(error))}. Nothing new is started.")
         finally:
             watching.cancel()
         if giving_up is not None:
             await giving_up
         show.finish()
-        show.progress(_look(client, run))
-    if (most := guards["stop_after_failures"]) is not None and run.report.failed >= most:
-        show.note(f"Stopped after {run.report.failed:,} failures: nothing new was started.")
+        show.progress(look())
+    if (most := guards["stop_after_failures"]) is not None and failed >= most:
+        show.note(f"Stopped after {failed:,} failures: nothing new was started.")
     return run.report, interrupted
 
 
-async def _watch(client: Client[W], run: FanOut[W, R], show: Show) -> None:
+async def _watch(look: Callable[[], Look], show: Show) -> None:
     while True:
-        show.progress(_look(client, run))
+        show.progress(look())
         await asyncio.sleep(LOOK_EVERY)
 
 
-def _look(client: Client[W], run: FanOut[W, R]) -> Look:
-    return Look(run.report, run.in_flight, client.statistics().pace)
+def _look(client: Client[W], run: FanOut[W, R], most: int | None, plan: _Counted[Command[W, R]] | None) -> Look:
+    report, total = run.report, None
+    if report.not_started is not None:
+        total = report.total + report.not_started
+        if most is not None:
+            total = min(total, report.earlier + most)
+    planned = plan.count if plan is not None and total is None else None
+    return Look(report, run.in_flight, client.statistics().pace, total, planned)
 
 
 @contextmanager
