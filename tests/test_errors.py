@@ -32,9 +32,10 @@ ATTEMPTS = (
     Attempt(1, datetime(2026, 1, 1, tzinfo=UTC), 0.5, "connection refused", sent=False),
     Attempt(2, datetime(2026, 1, 2, tzinfo=UTC), 1.5, "HTTP 403", sent=True),
 )
-KINDS = [
+EXCEPTIONS = [
     kind for name in errors.__all__ if isinstance(kind := getattr(errors, name), type) and issubclass(kind, Exception)
 ]
+KINDS = [kind for kind in EXCEPTIONS if issubclass(kind, DispatchkitError)]
 REFUSALS = [kind for kind in KINDS if issubclass(kind, RejectedError)]
 COMMAND = ActivateMailing(82, run_now=True, audience=Audience("list", 1), content={"a": [1, None]})
 
@@ -55,8 +56,21 @@ def test_each_error_is_on_the_branch_of_its_outcome() -> None:
 
 def test_the_tree_is_the_one_that_is_drawn() -> None:
     drawn = errors.__doc__ or ""
-    for kind in KINDS:
+    for kind in EXCEPTIONS:
         assert kind.__name__ in drawn
+
+
+def test_an_error_of_the_ledger_is_no_outcome_and_pickles_whole() -> None:
+    held = errors.RunHeldError("black-friday", pid=7, host="here")
+    twin = pickle.loads(pickle.dumps(held))
+    assert (type(twin), twin.run, twin.pid, twin.host) == (errors.RunHeldError, "black-friday", 7, "here")
+    assert str(twin) == str(held)
+    assert "'black-friday' is held by process 7 on here" in str(held)
+    assert {kind for kind in EXCEPTIONS if kind not in KINDS} == {
+        errors.LedgerError,
+        errors.RunHeldError,
+        errors.RunStoppedError,
+    }
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

@@ -25,6 +25,7 @@ from dispatchkit.core.check import JsonValue
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.fanout import FanOut
+from dispatchkit.core.journal import Journals
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.pace import Pace
 from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
@@ -90,6 +91,7 @@ class AltcraftClient(Client[AltcraftWire]):
         if not base_url:
             raise ValueError("no host: pass base_url='https://your-platform', or set DISPATCHKIT_ALTCRAFT_URL")
         secret.check()
+        self._form = wire
         super().__init__(
             base_url,
             AltcraftWire(secret, codec(wire), body_limit, attachment_limit, deduplicates),
@@ -103,6 +105,10 @@ class AltcraftClient(Client[AltcraftWire]):
             proxy=proxy,
             ssl=ssl,
         )
+
+    def settings(self) -> dict[str, str]:
+        """See `Client.settings`; ``wire`` is ``"json"`` or ``"xml"``."""
+        return {**super().settings(), "wire": self._form}
 
     async def activate(
         self,
@@ -277,6 +283,8 @@ class AltcraftClient(Client[AltcraftWire]):
         expected: int | None = None,
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
+        ledger: Journals | None = None,
+        run: str | None = None,
     ) -> FanOut[AltcraftWire, MailingAccepted]:
         """`activate` for many mailings, as a `FanOut`: ``async for outcome in altcraft.activate_many(ids)``.
 
@@ -295,6 +303,8 @@ class AltcraftClient(Client[AltcraftWire]):
             expected: How many ids there must be.
             max_launches: How many calls may be begun at most.
             stop_after_failures: Stop the run after so many outcomes that are not done.
+            ledger: The durable memory of the run, usually a `Ledger`. The same line again goes on where it ended.
+            run: The name of the run in the ledger.
 
         Raises:
             TypeError: A setting is of another type.
@@ -318,6 +328,8 @@ class AltcraftClient(Client[AltcraftWire]):
             expected=expected,
             max_launches=max_launches,
             stop_after_failures=stop_after_failures,
+            ledger=ledger,
+            run=run,
         )
 
     def launch_many(
@@ -334,6 +346,8 @@ class AltcraftClient(Client[AltcraftWire]):
         expected: int | None = None,
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
+        ledger: Journals | None = None,
+        run: str | None = None,
     ) -> FanOut[AltcraftWire, MailingAccepted]:
         """`launch_broadcast` for many broadcasts, as a `FanOut`: ``async for outcome in altcraft.launch_many(ids)``.
 
@@ -351,6 +365,8 @@ class AltcraftClient(Client[AltcraftWire]):
             expected: How many ids there must be.
             max_launches: How many calls may be begun at most.
             stop_after_failures: Stop the run after so many outcomes that are not done.
+            ledger: The durable memory of the run, usually a `Ledger`. The same line again goes on where it ended.
+            run: The name of the run in the ledger.
 
         Raises:
             TypeError: A setting is of another type.
@@ -372,4 +388,6 @@ class AltcraftClient(Client[AltcraftWire]):
             expected=expected,
             max_launches=max_launches,
             stop_after_failures=stop_after_failures,
+            ledger=ledger,
+            run=run,
         )

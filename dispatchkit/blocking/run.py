@@ -10,6 +10,7 @@ from dispatchkit.blocking.portal import PATIENCE, Lease
 from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout import FanOut as AsyncFanOut
+from dispatchkit.core.journal import Journals
 from dispatchkit.core.outcome import Outcome, Report
 from dispatchkit.core.retry import RetryPolicy
 
@@ -129,7 +130,7 @@ class FanOut(Running[W, R]):
     def __init__(
         self,
         client: _Blocking[Client[W]],
-        commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]],
+        commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None,
         *,
         concurrency: int = 64,
         timeout: float | None = None,
@@ -138,6 +139,8 @@ class FanOut(Running[W, R]):
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
         grace: float = 30.0,
+        ledger: Journals | None = None,
+        run: str | None = None,
     ) -> None:
         twin = AsyncFanOut(
             client.twin,
@@ -149,5 +152,7 @@ class FanOut(Running[W, R]):
             max_launches=max_launches,
             stop_after_failures=stop_after_failures,
             grace=grace,
+            ledger=ledger,
+            run=run,
         )
         super().__init__(client, twin)

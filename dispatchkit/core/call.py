@@ -96,9 +96,18 @@ class Call(Generic[W, R]):
         "waiting",
     )
 
-    def __init__(self, command: Command[W, R], account: Account[W], *, timeout: float, policy: RetryPolicy) -> None:
+    def __init__(
+        self,
+        command: Command[W, R],
+        account: Account[W],
+        *,
+        timeout: float,
+        policy: RetryPolicy,
+        request_id: str | None = None,
+        since: datetime | None = None,
+    ) -> None:
         self.command = command
-        self.request_id = str(uuid.uuid4()) if command.identified else None
+        self.request_id = (request_id or str(uuid.uuid4())) if command.identified else None
         # Built once: every attempt sends the same bytes under the same headers.
         self.request = _request(command, account.wire, self.request_id)
         self.attempts: tuple[Attempt, ...] = ()
@@ -111,9 +120,9 @@ class Call(Generic[W, R]):
         self._policy = policy
         self._crowded_out = False
         self._deadline = 0.0
-        self._unclear: OutcomeUnknownError | None = None
+        self._unclear = None if since is None else OutcomeUnknownError("whoever sent it ended before an answer came")
         self._unclear_at = 0.0
-        self._unclear_since = NEVER
+        self._unclear_since = since or NEVER
         self._throttled: ThrottledError | None = None
 
     async def run(self, *, ticket: int = 0) -> R:
@@ -127,7 +136,8 @@ class Call(Generic[W, R]):
         self._deadline = self._account.clock.monotonic() + self._timeout
         self._account.budget.earn()
         try:
-            verdict = await self._attempt(ticket)
+            # What another process left unclear is settled before anything is sent.
+            verdict = self._unclear or await self._attempt(ticket)
             if not isinstance(verdict, DispatchkitError):
                 return verdict
             step = await self._recover(verdict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl as ssl_module
+from datetime import datetime
 from types import TracebackType
 from typing import ClassVar, Generic, Never, Self, TypeVar
 
@@ -98,11 +99,25 @@ class Client(Generic[W]):
         return await self.call(command, timeout=timeout, retry=retry).run()
 
     def call(
-        self, command: Command[W, R], *, timeout: float | None = None, retry: RetryPolicy | None = None
+        self,
+        command: Command[W, R],
+        *,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+        request_id: str | None = None,
+        since: datetime | None = None,
     ) -> Call[W, R]:
         """Prepare a call without sending anything: ``await call.run()`` does what `perform` does.
 
         Its ``request`` is what will be sent; its ``attempts`` can be read even if it is cancelled.
+
+        Args:
+            command: What to do.
+            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
+            request_id: The one to send, where the provider takes any; None makes a new one.
+            since: When somebody else's attempt of the same command began that was left unclear. It is settled, as a
+                lost answer of our own would be, before anything is sent. ``request_id`` is then that attempt's.
 
         Raises:
             ValueError: The command cannot be sent as it is.
@@ -118,7 +133,13 @@ class Client(Generic[W]):
             self._account,
             timeout=self._timeout if timeout is None else seconds("timeout", timeout),
             policy=self._retry if retry is None else retry,
+            request_id=request_id,
+            since=since,
         )
+
+    def settings(self) -> dict[str, str]:
+        """Whose client it is, as text: provider, host and what else tells how it speaks. Never a token."""
+        return {"provider": self._speaks.__module__.split(".")[-2], "base_url": str(self._origin)}
 
     @property
     def pacer(self) -> Pacer:

@@ -8,22 +8,35 @@ What ends a run before its time: `FanOut.stop`, a guard (``max_launches``, ``sto
 provider does not accept, or a mistake in the iterator of commands. In each case nothing new starts, what waits for its
 turn or for a retry gives up at once, and what is in flight is awaited. If that takes longer than ``grace``, it is
 cancelled, and its outcome says what is known of it.
+
+With a ledger, all commands are planned in it first, and workers take them from there. Each asks it for leave just
+before the first byte: what is about to leave is on disk before it leaves. So the same line again, in another process,
+goes on where this one ended.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator, Sized
-from typing import Generic, Self, TypeVar
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
+from typing import Generic, Self, TypeVar, cast
 
 from dispatchkit.core.call import Call
 from dispatchkit.core.check import seconds
 from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
+from dispatchkit.core.journal import Entry, Journal, Journals, Leave
 from dispatchkit.core.outcome import Outcome, Report
 from dispatchkit.core.retry import RetryPolicy
-from dispatchkit.errors import AuthenticationError, DispatchkitError, NotSentError, State
+from dispatchkit.core.source import Unremembered, count, source
+from dispatchkit.errors import (
+    AuthenticationError,
+    DispatchkitError,
+    LedgerError,
+    NotSentError,
+    OutcomeUnknownError,
+    State,
+)
 
 __all__ = ["FanOut"]
 
@@ -40,7 +53,8 @@ class FanOut(Generic[W, R]):
 
     Args:
         client: Whose commands they are.
-        commands: What to do; taken one by one, as workers become free.
+        commands: What to do; taken one by one, as workers become free. With a ledger they are all planned in it
+            first, and None stands for those that it holds already.
         concurrency: How many workers there are. The account's `Pace` may allow fewer to be in flight.
         timeout: Seconds for each call, from its first attempt on; None takes the client's. The time that a call waits
             for its turn does not count.
@@ -49,16 +63,21 @@ class FanOut(Generic[W, R]):
         max_launches: How many commands may be begun at most.
         stop_after_failures: Stop the run after so many outcomes that are not done.
         grace: Seconds for which a stopped run waits for what is in flight.
+        ledger: The durable memory of the run, usually a `Ledger`; it remembers each command from before its first byte
+            leaves. None: a run that nothing remembers.
+        run: The name of the run in the ledger. A run of this name that is there already goes on: what is done or
+            rejected is left alone, what is unclear is settled, the rest is launched.
 
     Raises:
-        ValueError: A setting is out of range, or there are not as many commands as ``expected``.
+        ValueError: A setting is out of range, or there are not as many commands as ``expected``; or there is a ledger
+            without a run, or a run without a ledger.
         TypeError: A setting is of another type.
     """
 
     def __init__(
         self,
         client: Client[W],
-        commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]],
+        commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None,
         *,
         concurrency: int = 64,
         timeout: float | None = None,
@@ -67,11 +86,13 @@ class FanOut(Generic[W, R]):
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
         grace: float = 30.0,
+        ledger: Journals | None = None,
+        run: str | None = None,
     ) -> None:
-        _count("concurrency", concurrency, least=1)
+        count("concurrency", concurrency, least=1)
         for name, value in (("max_launches", max_launches), ("stop_after_failures", stop_after_failures)):
             if value is not None:
-                _count(name, value, least=1)
+                count(name, value, least=1)
         self._client = client
         self._concurrency = concurrency
         self._timeout = None if timeout is None else seconds("timeout", timeout)
@@ -79,8 +100,19 @@ class FanOut(Generic[W, R]):
         self._max_launches = max_launches
         self._stop_after_failures = stop_after_failures
         self._grace = seconds("grace", grace)
-        self._commands, self._length = _source(commands, expected)
-        self._turn = asyncio.Lock()
+        if (ledger is None) != (run is None):
+            raise ValueError("ledger= and run= belong together: a ledger holds runs, each under its name")
+        if commands is None and (ledger is None or expected is not None):
+            raise ValueError("commands=None stands for what a ledger holds: it needs ledger=, and takes no expected=")
+        self._commands: Iterator[Command[W, R]] | AsyncIterator[Command[W, R]] | None = None
+        self._length: int | None = None
+        if commands is not None:
+            self._commands, self._length = source(commands, expected)
+        self._journal: Journal = Unremembered(self._length)
+        if ledger is not None and run is not None:
+            self._journal = ledger.journal(run, client.settings())
+        self._opened = False
+        self._earlier: Counter[State] = Counter()
         self._taken = 0
         self._counts: Counter[State] = Counter()
         self._ready: deque[Outcome[R]] = deque()
@@ -97,9 +129,10 @@ class FanOut(Generic[W, R]):
     @property
     def report(self) -> Report:
         """What has come of the commands so far, whether or not the outcomes were taken."""
-        counts = self._counts
+        counts, earlier = self._counts + self._earlier, self._earlier.total()
+        done, rejected = counts[State.DONE], counts[State.REJECTED]
         left = None if self._length is None else self._length - counts.total()
-        return Report(counts[State.DONE], counts[State.REJECTED], counts[State.NOT_SENT], counts[State.UNKNOWN], left)
+        return Report(done, rejected, counts[State.NOT_SENT], counts[State.UNKNOWN], left, earlier)
 
     @property
     def in_flight(self) -> int:
@@ -111,6 +144,7 @@ class FanOut(Generic[W, R]):
         if self._stopping:
             return
         self._stopping = True
+        self._journal.halt()
         for call in self._calls.values():
             call.halted = True
         for worker in self._idle | {worker for worker, call in self._calls.items() if call.waiting}:
@@ -137,6 +171,7 @@ class FanOut(Generic[W, R]):
     async def batch(self, most: int = 1024) -> list[Outcome[R]]:
         """Wait for an outcome, and take all that are there, up to so many. Empty at the end of the run."""
         if self._workers is None:
+            await self._open()
             self._workers = {asyncio.create_task(self._work()) for _ in range(self._concurrency)}
         while not self._ready and self._workers:
             self._arrival = self._arrival or asyncio.get_running_loop().create_future()
@@ -151,13 +186,29 @@ class FanOut(Generic[W, R]):
         self._unblock(len(taken))
         return taken
 
+    async def _open(self) -> None:
+        try:
+            planned = await self._journal.open(self._commands, self.stop)
+        except BaseException:
+            self._workers = set()  # nothing starts any more
+            raise
+        self._opened = True
+        self._length = planned.total
+        self._earlier.update(planned.final)
+
     async def _end(self) -> None:
         # A generator may hold a file open.
         close = getattr(self._commands, "aclose", None) or getattr(self._commands, "close", None)
-        if close is not None and not isinstance(self._commands, Sized):
+        if close is not None:
             closing: Awaitable[None] | None = close()
             if closing is not None:
                 await closing
+        if self._opened:
+            self._opened = False
+            try:
+                await self._journal.close()
+            except LedgerError as unwritten:
+                self._error = self._error or unwritten
         if self._error is not None:
             error, self._error = self._error, None
             raise error
@@ -204,8 +255,10 @@ class FanOut(Generic[W, R]):
         worker = asyncio.current_task()
         assert worker is not None  # noqa: S101 - this coroutine is only ever a task
         try:
-            while (numbered := await self._take(worker)) is not None:
-                self._put(await self._perform(worker, *numbered))
+            while (entry := await self._take(worker)) is not None:
+                outcome = await self._perform(worker, entry)
+                if outcome is not None:
+                    self._put(entry, outcome)
                 while len(self._ready) >= self._concurrency and not self._stopping:
                     await self._wait_for_space(worker)
         except asyncio.CancelledError:
@@ -217,30 +270,35 @@ class FanOut(Generic[W, R]):
         finally:
             self._leave(worker)
 
-    async def _take(self, worker: asyncio.Task[None]) -> tuple[int, Command[W, R]] | None:
-        if isinstance(self._commands, Iterator):
-            command = _END if self._is_over() else next(self._commands, _END)
-        else:
-            self._idle.add(worker)
-            async with self._turn:  # two workers must not be inside one generator
-                command = _END if self._is_over() else await anext(self._commands, _END)
-            self._idle.discard(worker)
-        # The stop may have come while the iterator was waited for, or from within it.
-        if isinstance(command, _End) or self._stopping:
+    async def _take(self, worker: asyncio.Task[None]) -> Entry[W, R] | None:
+        if self._is_over():
+            return None
+        self._idle.add(worker)
+        entry = await self._journal.take()
+        self._idle.discard(worker)
+        # The stop may have come while it was waited for, or from within the iterator of commands.
+        if entry is None or self._is_over():
             return None
         self._taken += 1
-        return self._taken - 1, command
+        return cast("Entry[W, R]", entry)
 
     def _is_over(self) -> bool:
         return self._stopping or self._taken == self._max_launches
 
-    async def _perform(self, worker: asyncio.Task[None], index: int, command: Command[W, R]) -> Outcome[R]:
+    async def _perform(self, worker: asyncio.Task[None], entry: Entry[W, R]) -> Outcome[R] | None:
+        index, command = entry.index, entry.command
         try:
-            call = self._client.call(command, timeout=self._timeout, retry=self._retry)
+            call = self._client.call(
+                command, timeout=self._timeout, retry=self._retry, request_id=entry.request_id, since=entry.since
+            )
         except Exception as mistake:  # noqa: BLE001 - a callable that gives the token may raise anything
             # One command that cannot be sent must not end the run of the others.
-            return Outcome(index, command, State.NOT_SENT, None, NotSentError(str(mistake), command=command), ())
-        ticket = self._client.pacer.enter() or await self._wait_for_turn(worker)
+            kind = NotSentError if entry.since is None else OutcomeUnknownError
+            error = kind(str(mistake), command=command)
+            return Outcome(index, command, error.outcome, None, error, ())
+        ticket = await self._admit(worker, entry, call)
+        if ticket is None:
+            return None
         self._calls[worker] = call
         try:
             result = await call.run(ticket=ticket)
@@ -250,11 +308,33 @@ class FanOut(Generic[W, R]):
             # By this run, or by somebody who ends all tasks: what is known of it is an outcome like any other.
             self._break(RuntimeError("a worker of the run was cancelled"))
             worker.uncancel()
-            known = call.abandoned()
-            return Outcome(index, command, known.outcome, None, known, known.attempts, known.request_id)
+            return _abandoned(entry, call)
         finally:
             del self._calls[worker]
         return Outcome(index, command, State.DONE, result, None, call.attempts, call.request_id)
+
+    async def _admit(self, worker: asyncio.Task[None], entry: Entry[W, R], call: Call[W, R]) -> int | None:
+        """Wait until a call may begin: the pacer's ticket for it, or None where it must not."""
+        pacer = self._client.pacer
+        while True:
+            ticket = pacer.enter() or await self._wait_for_turn(worker)
+            try:
+                leave = await self._journal.claim(entry, call.request_id)
+            except BaseException:
+                pacer.withdraw(ticket)
+                raise
+            if leave is Leave.GRANTED and not self._stopping and entry.since is None:
+                return ticket
+            pacer.withdraw(ticket)
+            if leave is Leave.GRANTED:
+                if not self._stopping:
+                    return 0  # it is settled first; a repeat then asks for its own ticket
+                self._put(entry, _abandoned(entry, call))
+                return None
+            if leave is Leave.STOPPED:
+                self.stop()
+            if leave is not Leave.LATER:
+                return None
 
     async def _wait_for_turn(self, worker: asyncio.Task[None]) -> int:
         self._idle.add(worker)
@@ -262,7 +342,8 @@ class FanOut(Generic[W, R]):
         self._idle.discard(worker)
         return ticket
 
-    def _put(self, outcome: Outcome[R]) -> None:
+    def _put(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:
+        self._journal.record(entry, outcome)
         self._counts[outcome.state] += 1
         if not self._dropping:
             self._ready.append(outcome)
@@ -309,34 +390,6 @@ class FanOut(Generic[W, R]):
             self._announce()
 
 
-class _End:
-    """What no iterator of commands can hold."""
-
-
-_END = _End()
-
-
-def _count(name: str, value: object, *, least: int) -> None:
-    if type(value) is not int:
-        raise TypeError(f"{name} must be an integer from {least} up, not {type(value).__name__} {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be an integer from {least} up, not {value!r}")
-
-
-def _source(
-    commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]], expected: int | None
-) -> tuple[Iterator[Command[W, R]] | AsyncIterator[Command[W, R]], int | None]:
-    """The iterator, and how many commands it holds if that can be known."""
-    length = len(commands) if isinstance(commands, Sized) else None
-    if expected is not None:
-        _count("expected", expected, least=0)
-        if length is None:
-            if isinstance(commands, AsyncIterable):
-                raise TypeError("expected= needs commands that can be counted: a list, not an async iterator")
-            commands = list(commands)
-            length = len(commands)
-        if length != expected:
-            raise ValueError(f"there are {length:,} commands, but expected={expected:,}: nothing was started")
-    if isinstance(commands, AsyncIterable):
-        return aiter(commands), length
-    return iter(commands), length
+def _abandoned(entry: Entry[W, R], call: Call[W, R]) -> Outcome[R]:
+    known = call.abandoned()
+    return Outcome(entry.index, entry.command, known.outcome, None, known, known.attempts, known.request_id)

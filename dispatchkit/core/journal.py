@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, Never, Protocol, TypeVar
 
 import attrs
 
@@ -53,8 +53,8 @@ class Entry(Generic[W, R]):
 class Planned:
     """A run as it is found when a fan-out opens it."""
 
-    total: int
-    """Commands, each counted once."""
+    total: int | None
+    """Commands, each counted once; None if nobody can know."""
     final: Mapping[State, int]
     """How many came to a final outcome earlier. They are not touched again."""
 
@@ -63,20 +63,23 @@ class Journal(Protocol):
     """The memory of one run, held by one fan-out at a time."""
 
     async def open(
-        self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]], stop: Callable[[], None]
+        self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
     ) -> Planned:
-        """Hold the run, and plan what it does not know yet.
+        """Hold the run, and plan what it does not know yet. If this fails, nothing is held.
 
         Args:
-            commands: What to do. One that the run already knows is not planned a second time.
+            commands: What to do. One that the run already knows is not planned a second time. None: what is planned.
             stop: Called, on the event loop, once the run was stopped from elsewhere or lost to another process.
 
         Raises:
-            LedgerError: The run is held by another process, or its memory cannot be written.
+            LedgerError: The run is held by another process, or its memory cannot be written; or there are no commands,
+                and the plan of the run is not whole.
+            TypeError: One of the commands could not be built.
+            ValueError: One of the commands could not be built.
         """
         ...
 
-    async def take(self) -> Entry[object, object] | None:
+    async def take(self) -> Entry[Never, object] | None:
         """The next command that is not final; None after the last."""
         ...
 
@@ -86,6 +89,10 @@ class Journal(Protocol):
         Raises:
             LedgerError: It cannot be written.
         """
+        ...
+
+    def halt(self) -> None:
+        """Nothing is launched any more: a claim that waits for the database gives up, as `Leave.STOPPED`."""
         ...
 
     def record(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:

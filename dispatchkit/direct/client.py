@@ -10,6 +10,7 @@ from dispatchkit.core.built import built
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.fanout import FanOut
+from dispatchkit.core.journal import Journals
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.pace import Pace
 from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
@@ -200,6 +201,8 @@ class DirectClient(Client[DirectWire]):
         expected: int | None = None,
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
+        ledger: Journals | None = None,
+        run: str | None = None,
     ) -> FanOut[DirectWire, StartedDispatch]:
         """`start` for many dispatches, as a `FanOut`: ``async for outcome in direct.start_many(ids)``.
 
@@ -213,6 +216,8 @@ class DirectClient(Client[DirectWire]):
             expected: How many ids there must be.
             max_launches: How many calls may be begun at most.
             stop_after_failures: Stop the run after so many outcomes that are not done.
+            ledger: The durable memory of the run, usually a `Ledger`. The same line again goes on where it ended.
+            run: The name of the run in the ledger.
 
         Raises:
             TypeError: A setting is of another type.
@@ -227,6 +232,8 @@ class DirectClient(Client[DirectWire]):
             expected=expected,
             max_launches=max_launches,
             stop_after_failures=stop_after_failures,
+            ledger=ledger,
+            run=run,
         )
 
     def stop_many(
@@ -239,6 +246,8 @@ class DirectClient(Client[DirectWire]):
         expected: int | None = None,
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
+        ledger: Journals | None = None,
+        run: str | None = None,
     ) -> FanOut[DirectWire, None]:
         """`stop` for many dispatches, as a `FanOut`: ``async for outcome in direct.stop_many(ids)``.
 
@@ -252,6 +261,8 @@ class DirectClient(Client[DirectWire]):
             expected: How many ids there must be.
             max_launches: How many calls may be begun at most.
             stop_after_failures: Stop the run after so many outcomes that are not done.
+            ledger: The durable memory of the run, usually a `Ledger`. The same line again goes on where it ended.
+            run: The name of the run in the ledger.
 
         Raises:
             TypeError: A setting is of another type.
@@ -266,4 +277,6 @@ class DirectClient(Client[DirectWire]):
             expected=expected,
             max_launches=max_launches,
             stop_after_failures=stop_after_failures,
+            ledger=ledger,
+            run=run,
         )
