@@ -12,8 +12,8 @@ from dispatchkit.cli import altcraft, direct, ledger, sandbox
 __all__ = ["app"]
 
 _EPILOG = (
-    "Exit status: 0 all done; 1 some were rejected or not sent; 2 wrong usage or an unusable ledger, nothing was sent; 3 for some it is "
-    "unknown whether it happened; 130 interrupted."
+    "Exit status: 0 all done; 1 some were rejected or not sent; 2 wrong usage, or a ledger that cannot be used: "
+    "nothing was sent; 3 for some it is unknown whether it happened; 130 interrupted."
 )
 
 app = typer.Typer(

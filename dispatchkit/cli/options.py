@@ -61,8 +61,8 @@ _Failures = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Write everything that does not come to done to a CSV for --from, at once; out of a ledger, at the end. It "
-        "must be new or empty.",
+        help="Write everything that does not come to done to a CSV for --from, at once; out of a ledger, at the "
+        "end. It must be new or empty.",
     ),
 ]
 _Ledger = Annotated[

@@ -8,6 +8,8 @@ from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import attrs
+
 from dispatchkit.cli.progress import LOOK_EVERY, Look
 from dispatchkit.cli.text import masked
 from dispatchkit.errors import AuthenticationError, LedgerError
@@ -23,24 +25,40 @@ if TYPE_CHECKING:
     from dispatchkit.fanout import Report
     from dispatchkit.ledger.ledger import Ledger
 
-__all__ = ["drive", "on_interrupt", "run_loop"]
+__all__ = ["Memory", "drive", "on_interrupt", "run_loop"]
 
 R = TypeVar("R")
 T = TypeVar("T")
 W = TypeVar("W")
 
 
-class _Counted(Generic[T]):
-    """What is taken from it is counted."""
+@attrs.frozen
+class Memory:
+    """What remembers a run."""
 
-    def __init__(self, items: Iterable[T]) -> None:
-        self._items = items
+    ledger: Ledger
+    name: str
+    """The run's, in the ledger."""
+
+
+class _Cut(Exception):  # noqa: N818 - no error: somebody pressed Ctrl-C
+    """The plan was cut short."""
+
+
+class _Plan(Generic[T]):
+    """Commands on their way into a ledger: they are counted, and may be cut short."""
+
+    def __init__(self, commands: Iterable[T]) -> None:
+        self._commands = commands
         self.count = 0
+        self.cut = False
 
     def __iter__(self) -> Iterator[T]:
-        for item in self._items:
+        for command in self._commands:
+            if self.cut:
+                raise _Cut
             self.count += 1
-            yield item
+            yield command
 
 
 async def drive(
@@ -48,8 +66,8 @@ async def drive(
     commands: Iterable[Command[W, R]] | None,
     show: Show,
     guards: Guards,
-    ledger: Ledger | None = None,
-    name: str | None = None,
+    *,
+    memory: Memory | None = None,
 ) -> tuple[Report, bool]:
     """Perform the commands and show each outcome as it comes.
 
@@ -62,8 +80,7 @@ async def drive(
         commands: What to do; None stands for those that the ledger holds already.
         show: What shows it.
         guards: What bounds it.
-        ledger: What remembers it.
-        name: What it is called there.
+        memory: What remembers it.
 
     Returns:
         What came of it, and whether it was interrupted.
@@ -71,10 +88,10 @@ async def drive(
     Raises:
         LedgerError: The ledger could not be used, and nothing was begun.
     """
-    plan = None if commands is None else _Counted(commands)
-    run = FanOut(client, plan, **guards, ledger=ledger, run=name)
-    interrupted = stopped = False
-    failed = 0
+    plan = None if memory is None or commands is None else _Plan(commands)
+    ledger, name = (None, None) if memory is None else (memory.ledger, memory.name)
+    run = FanOut(client, plan or commands, **guards, ledger=ledger, run=name)
+    interrupted = False
     giving_up: asyncio.Task[None] | None = None
 
     def press() -> None:
@@ -82,28 +99,19 @@ async def drive(
         if not interrupted:
             interrupted = True
             run.stop()
+            if plan is not None:
+                plan.cut = True
             show.note(f"Interrupted: nothing new is started, {run.in_flight} in flight. Ctrl-C again gives them up.")
         elif giving_up is None:
             giving_up = asyncio.create_task(run.close())
 
     def look() -> Look:
-        return _look(client, run, guards["max_launches"], None if ledger is None else plan)
+        return _look(client, run, guards["max_launches"], plan)
 
     with on_interrupt(press):
         watching = asyncio.create_task(_watch(look, show))
         try:
-            async for outcome in run:
-                failed += outcome.error is not None
-                if not show.outcome(outcome) and not stopped:
-                    stopped = True
-                    run.stop()
-                    show.note("The outcomes can no longer be written: nothing new is started.")
-        except AuthenticationError:
-            show.note("The token was refused: nothing new is started.")
-        except LedgerError as error:
-            if run.report.total == run.report.earlier:
-                raise
-            show.note(f"{masked(str(error))}. Nothing new is started.")
+            failed = await _show_all(run, show)
         finally:
             watching.cancel()
         if giving_up is not None:
@@ -115,13 +123,34 @@ async def drive(
     return run.report, interrupted
 
 
+async def _show_all(run: FanOut[W, R], show: Show) -> int:
+    """Show the outcomes up to the end, and return how many of them are failures."""
+    failed, stopped = 0, False
+    try:
+        async for outcome in run:
+            failed += outcome.error is not None
+            if not show.outcome(outcome) and not stopped:
+                stopped = True
+                run.stop()
+                show.note("The outcomes can no longer be written: nothing new is started.")
+    except AuthenticationError:
+        show.note("The token was refused: nothing new is started.")
+    except _Cut:
+        pass  # the same command again plans the rest
+    except LedgerError as error:
+        if run.report.total == run.report.earlier:
+            raise
+        show.note(f"{masked(str(error))}: nothing new is started.")
+    return failed
+
+
 async def _watch(look: Callable[[], Look], show: Show) -> None:
     while True:
         show.progress(look())
         await asyncio.sleep(LOOK_EVERY)
 
 
-def _look(client: Client[W], run: FanOut[W, R], most: int | None, plan: _Counted[Command[W, R]] | None) -> Look:
+def _look(client: Client[W], run: FanOut[W, R], most: int | None, plan: _Plan[Command[W, R]] | None) -> Look:
     report, total = run.report, None
     if report.not_started is not None:
         total = report.total + report.not_started

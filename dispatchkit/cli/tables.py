@@ -1,4 +1,4 @@
-"""Rows on standard output as a table, as JSON Lines or as CSV. Half a million of them need no more memory than a few."""
+"""Rows on standard output: a table, JSON Lines or CSV. Half a million of them need no more memory than a few."""
 
 from __future__ import annotations
 
