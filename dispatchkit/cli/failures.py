@@ -2,8 +2,8 @@
 
 Each row is written as its outcome comes, so that a run that is killed has left it. At the end of the run follow the ids
 that were never begun. (Of a run that a ledger remembers, the file is written out of the ledger, at the end.) A file
-that holds something is never written to: what an earlier run left may be the only trace of an unknown outcome, and an id
-that was tried again since must not stand beside those that were not.
+that holds something is never written to: what an earlier run left may be the only trace of an unknown outcome, and an
+id that was tried again since must not stand beside those that were not.
 """
 
 from __future__ import annotations

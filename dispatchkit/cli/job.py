@@ -17,6 +17,7 @@ from dispatchkit.cli.remembered import perform, same_launch
 from dispatchkit.cli.run import Memory, drive, run_loop
 from dispatchkit.cli.show import Show
 from dispatchkit.cli.text import clean, put
+from dispatchkit.errors import LedgerError, RunStoppedError
 
 if TYPE_CHECKING:
     from dispatchkit.cli.ids import Targets
@@ -159,7 +160,10 @@ async def _run_remembered(
     async with place.open(new=True) as ledger, client:
         memory = Memory(ledger, place.run or "")
         await same_launch(memory, place, job.command(found.first), len(found))
-        return await perform(client, map(job.command, found), memory, show=show, guards=guards, sheet=sheet)
+        try:
+            return await perform(client, map(job.command, found), memory, show=show, guards=guards, sheet=sheet)
+        except RunStoppedError:
+            raise LedgerError(f"run {memory.name!r} was stopped. To go on: {place.resume(memory.name)}") from None
 
 
 def ask(what: str) -> None:

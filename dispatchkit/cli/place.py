@@ -96,4 +96,4 @@ def places(words: Sequence[str], *, run: bool) -> Place:
         where = rest.pop(0)
     if not where:
         raise ValueError(f"no ledger: name a file or a URL, or set {_VARIABLE}")
-    return Place(where, *rest, named=named)
+    return Place(where, rest[0] if rest else None, named)

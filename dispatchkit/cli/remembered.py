@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
 from dispatchkit.cli.run import drive
-from dispatchkit.cli.text import clean, number_of
+from dispatchkit.cli.text import clean, masked, number_of
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.ledger.codec import decode, key
 
@@ -47,13 +47,27 @@ async def perform(
         LedgerError: The ledger could not be used, and nothing was begun.
     """
     ending = await drive(client, commands, show, guards, memory=memory)
-    if sheet is not None:
-        try:
+    try:
+        await _tell_why_it_ended(memory, show)
+        if sheet is not None:
             await _write(sheet, memory)
-        except LedgerError:  # the drive has told
+    except LedgerError as error:
+        show.broke(masked(str(error)))
+        if sheet is not None:
             sheet.whole = False
+    if sheet is not None:
         sheet.close()
     return ending
+
+
+async def _tell_why_it_ended(memory: Memory, show: Show) -> None:
+    run = await memory.ledger.run(memory.name)
+    if run.stopped:
+        show.note("The run was stopped from elsewhere: nothing new was started.")
+    for chunk in await memory.ledger.chunks(memory.name):
+        if (holder := chunk.holder) is not None:
+            show.note(f"The run was taken over by process {holder.pid} on {holder.host}, which goes on with it.")
+            break
 
 
 async def _write(sheet: Sheet, memory: Memory) -> None:

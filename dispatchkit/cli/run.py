@@ -140,7 +140,7 @@ async def _show_all(run: FanOut[W, R], show: Show) -> int:
     except LedgerError as error:
         if run.report.total == run.report.earlier:
             raise
-        show.note(f"{masked(str(error))}: nothing new is started.")
+        show.broke(f"{masked(str(error))}. Nothing new is started.")
     return failed
 
 

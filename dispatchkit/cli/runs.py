@@ -273,11 +273,8 @@ async def _targets(place: Place, form: Form, states: Sequence[str]) -> None:
                 return
         rows.flush()
     if as_failures and left:
-        put(
-            sys.stderr,
-            f"All of these but the rejected are launched by a resume. Launch {left:,} from this file, and never "
-            "resume the run, or they are launched twice.\n",
-        )
+        told = f"{left:,} of these are launched by {place.resume(run.name)} too: do that, or launch them from this CSV."
+        put(sys.stderr, f"{clean(told)}\n")
 
 
 def _all_of(target: Target) -> tuple[object, ...]:

@@ -74,6 +74,7 @@ class Show:
         self._sheet = sheet
         self._failures = sheet if isinstance(sheet, Failures) else None
         self._place = place
+        self._broken = False
         self._clock = clock
         self._began = clock.monotonic()
         self._told = Counter[State]()
@@ -123,6 +124,11 @@ class Show:
         """Say something in between, on standard error."""
         self._progress.note(text)
 
+    def broke(self, text: str) -> None:
+        """Say what has gone wrong with the run itself. Its exit status then tells of it, whatever the outcomes are."""
+        self._broken = True
+        self.note(text)
+
     def summary(self, report: Report, *, interrupted: bool) -> int:
         """Show what came of it all, and return the exit status."""
         took = self._clock.monotonic() - self._began
@@ -144,7 +150,7 @@ class Show:
                 if told:
                     console.print(Text(clean(told)), highlight=False, soft_wrap=True)
         put(stream, captured.get())
-        return exit_status(report, not_started, interrupted=interrupted)
+        return exit_status(report, not_started, interrupted=interrupted) or int(self._broken)
 
     def _failure(self, outcome: Outcome[object], error: DispatchkitError) -> None:
         self._hints[type(error)] += 1
