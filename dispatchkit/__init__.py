@@ -29,13 +29,18 @@ if TYPE_CHECKING:
         AuthenticationError,
         DispatchkitError,
         InappropriateStatusError,
+        LedgerError,
         NotFoundError,
         NotSentError,
         OutcomeUnknownError,
         RejectedError,
+        RunHeldError,
+        RunStoppedError,
         State,
         ThrottledError,
     )
+    from dispatchkit.ledger.ledger import Ledger
+    from dispatchkit.ledger.store import Counts, Run, Target
 
 __all__ = [
     "AccessDeniedError",
@@ -44,6 +49,7 @@ __all__ = [
     "Attachment",
     "Audience",
     "AuthenticationError",
+    "Counts",
     "DeactivateMailing",
     "DirectClient",
     "Dispatch",
@@ -54,6 +60,8 @@ __all__ = [
     "FanOut",
     "InappropriateStatusError",
     "LaunchBroadcast",
+    "Ledger",
+    "LedgerError",
     "Listing",
     "LogEntry",
     "MailingStatus",
@@ -65,9 +73,13 @@ __all__ = [
     "RejectedError",
     "Report",
     "RetryPolicy",
+    "Run",
+    "RunHeldError",
+    "RunStoppedError",
     "StartDispatch",
     "State",
     "StopDispatch",
+    "Target",
     "ThrottledError",
     "__version__",
     "sync",
@@ -92,13 +104,18 @@ _HOMES = {
         "AuthenticationError",
         "DispatchkitError",
         "InappropriateStatusError",
+        "LedgerError",
         "NotFoundError",
         "NotSentError",
         "OutcomeUnknownError",
         "RejectedError",
+        "RunHeldError",
+        "RunStoppedError",
         "State",
         "ThrottledError",
     ),
+    "dispatchkit.ledger.ledger": ("Ledger",),
+    "dispatchkit.ledger.store": ("Counts", "Run", "Target"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -117,7 +117,10 @@ class Record:
     """What came of a target."""
 
     run: int
+    chunk: int
     index: int
+    token: str
+    """Of the hold under which it came about."""
     state: State
     summary: str
     """Of the error; empty where there is none."""
@@ -224,11 +227,15 @@ class Store(Protocol):
         ...
 
     async def record(self, records: Sequence[Record]) -> None:
-        """Write outcomes. One that is done or rejected is never overwritten; asked again, it changes nothing."""
+        """Write outcomes. One that is done or rejected is never overwritten; asked again, it changes nothing.
+
+        Of a holder that the chunk was taken from, only *done* still counts: whoever came after it may have a request
+        on its way, which anything else would deny.
+        """
         ...
 
-    async def counts(self, run: int) -> Counts:
-        """How far a run has come."""
+    async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
+        """How far a run has come, or one chunk of it."""
         ...
 
     def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:

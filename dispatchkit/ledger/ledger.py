@@ -1,0 +1,214 @@
+"""`Ledger`: the durable memory of launches, for those who launch, look on, and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+from collections.abc import AsyncIterator, Collection, Mapping
+from pathlib import Path
+from typing import Self
+
+from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.journal import LedgerJournal
+from dispatchkit.ledger.sqlite import SqliteStore
+from dispatchkit.ledger.store import Counts, Run, Store, Target
+
+__all__ = ["Ledger"]
+
+_POSTGRES = ("postgresql://", "postgres://")
+
+
+class Ledger:
+    """The durable memory of launches: each is written down before it leaves, so a run that was killed can go on.
+
+    Give it to a fan-out, ``direct.start_many(ids, ledger=Ledger("launch.db"), run="black-friday")``: the same line
+    again resumes the run. What is done or rejected is left alone, what is unclear is settled, the rest is launched.
+
+    It opens on first use, and belongs to the event loop of that. A ledger in a file serves one machine; several of its
+    processes may look on and stop a run, and each of them makes its own ``Ledger``, after a fork too. It holds ids,
+    contents and files of commands, never a token.
+
+    Args:
+        where: A file, or ``"postgresql://..."`` (extra ``ledger``).
+        clock: Time; for tests.
+
+    Raises:
+        TypeError: ``where`` is no text and no path.
+        ValueError: ``where`` is empty, or another kind of URL.
+        ImportError: The extra ``ledger`` is not installed.
+    """
+
+    def __init__(self, where: str | os.PathLike[str], *, clock: Clock = SYSTEM) -> None:
+        self._clock = clock
+        self._store = _store(where, clock)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def journal(self, run: str, settings: Mapping[str, str]) -> LedgerJournal:
+        """The memory of one run, as a fan-out uses it.
+
+        Args:
+            run: Its name.
+            settings: Whose run it is: provider, host and wire. A run of others is refused.
+
+        Raises:
+            TypeError: The name is no text.
+            ValueError: The name is empty.
+        """
+        return self.journal_of(run, None, settings)
+
+    def chunk(self, run: str, number: int) -> ChunkLedger:
+        """One chunk of a run that is planned already, for one of the workers that share it.
+
+        It takes the ledger's place: ``FanOut(client, None, ledger=ledger.chunk(run, number), run=run)``.
+        """
+        return ChunkLedger(self, run, number)
+
+    def journal_of(self, run: str, number: int | None, settings: Mapping[str, str]) -> LedgerJournal:
+        """What `journal` gives, of one chunk or of all."""
+        return LedgerJournal(self._ready, _name(run), settings, chunk=number, clock=self._clock)
+
+    async def runs(self) -> list[Run]:
+        """All runs, the newest first.
+
+        Raises:
+            LedgerError: The ledger cannot be read.
+        """
+        return await (await self._ready()).runs()
+
+    async def run(self, name: str) -> Run:
+        """The run of this name.
+
+        Raises:
+            LedgerError: There is none; or the ledger cannot be read.
+        """
+        store = await self._ready()
+        run = await store.run(name)
+        if run is None:
+            names = [repr(each.name) for each in await store.runs()]
+            more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+            raise LedgerError(
+                f"the ledger holds no run {name!r}; "
+                + (f"it holds {', '.join(names[:10])}{more}" if names else "it holds none")
+            )
+        return run
+
+    async def counts(self, name: str) -> Counts:
+        """How far a run has come.
+
+        Raises:
+            LedgerError: There is no such run; or the ledger cannot be read.
+        """
+        return await self._store.counts((await self.run(name)).number)
+
+    async def targets(self, name: str, states: Collection[str] = ()) -> AsyncIterator[Target]:
+        """The targets of a run, in the order of its plan, read as they are taken.
+
+        Args:
+            name: The run.
+            states: Only those in one of these states: ``planned``, ``sending``, or a `State`. None: all.
+
+        Raises:
+            LedgerError: There is no such run; or the ledger cannot be read.
+        """
+        number = (await self.run(name)).number
+        async for target in self._store.targets(number, states=states):
+            yield target
+
+    async def stop(self, name: str) -> None:
+        """Stop a run, wherever it goes on: nothing new starts, within a second. It stays stopped until `allow`.
+
+        Raises:
+            LedgerError: There is no such run; or the ledger cannot be written.
+        """
+        await self._flag(name, stopped=True)
+
+    async def allow(self, name: str) -> None:
+        """Let a run that was stopped be run again.
+
+        Raises:
+            LedgerError: There is no such run; or the ledger cannot be written.
+        """
+        await self._flag(name, stopped=False)
+
+    async def _flag(self, name: str, *, stopped: bool) -> None:
+        number = (await self.run(name)).number
+        await self._store.stop(number, stopped=stopped)
+
+    async def _ready(self) -> Store:
+        loop = asyncio.get_running_loop()
+        self._loop = self._loop or loop
+        if self._loop is not loop:
+            raise RuntimeError("this Ledger belongs to another event loop: make one for each")
+        if self._closed:
+            raise RuntimeError("this Ledger is closed: make a new one")
+        if self._opening is None or (self._opening.done() and (self._opening.cancelled() or self._opening.exception())):
+            self._opening = asyncio.create_task(self._store.open())
+        await asyncio.shield(self._opening)  # others wait for it too
+        return self._store
+
+    async def close(self) -> None:
+        """Close the database, after the fan-outs that use it. Closing twice does nothing.
+
+        Raises:
+            LedgerError: The database says no.
+        """
+        self._closed = True
+        if self._opening is not None:
+            await asyncio.wait([self._opening])
+            await self._store.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+class ChunkLedger:
+    """Gives the journal of one chunk. Made by `Ledger.chunk`."""
+
+    def __init__(self, ledger: Ledger, run: str, number: int) -> None:
+        self._ledger = ledger
+        self._run = run
+        self._number = number
+
+    def journal(self, run: str, settings: Mapping[str, str]) -> LedgerJournal:
+        """See `Ledger.journal`.
+
+        Raises:
+            ValueError: The chunk is another run's.
+        """
+        if run != self._run:
+            raise ValueError(f"run must be {self._run!r}, whose chunk this is, not {run!r}")
+        return self._ledger.journal_of(run, self._number, settings)
+
+
+def _store(where: str | os.PathLike[str], clock: Clock) -> Store:
+    if not isinstance(where, str | os.PathLike):
+        raise TypeError(f"a ledger must be a file or 'postgresql://...', not {type(where).__name__}")
+    text = os.fspath(where)
+    if not text:
+        raise ValueError("a ledger must be a file or 'postgresql://...', not nothing")
+    if text.startswith(_POSTGRES):
+        try:
+            module = importlib.import_module("dispatchkit.ledger.postgres")
+        except ImportError as missing:
+            raise ImportError("a ledger in PostgreSQL needs its extra: pip install 'dispatchkit[ledger]'") from missing
+        store: Store = module.PostgresStore(text, clock=clock)
+        return store
+    if "://" in text:
+        # Not shown: it may hold a password.
+        raise ValueError("a ledger must be a file or 'postgresql://...', not another URL")
+    return SqliteStore(Path(text), clock=clock)
+
+
+def _name(run: str) -> str:
+    if not isinstance(run, str):
+        raise TypeError(f"run must be text, not {type(run).__name__}")
+    if not run or not run.isprintable():
+        raise ValueError(f"run must be a name such as 'black-friday', not {run!r}")
+    return run

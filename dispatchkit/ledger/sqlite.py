@@ -1,0 +1,440 @@
+"""A ledger in one file, for one machine: SQLite, with a write-ahead log that is synced at every commit.
+
+One thread writes, another reads. Whatever was asked of the writer while it wrote goes into its next transaction, so the
+cost of a sync is shared by all who wait for it; and a batch is one statement, whatever its size, since a statement is
+what a thread of Python pays for.
+
+Several processes may use one file: one launches, others look on or stop it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from datetime import datetime
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.journal import Leave
+from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.store import STALE, Chunk, Claim, Counts, Holder, Pulse, Record, Run, Target, Unsettled
+from dispatchkit.ledger.thread import DatabaseThread
+
+__all__ = ["SqliteStore"]
+
+T = TypeVar("T")
+
+_FIELDS_OF_RECORD = attrgetter("run", "chunk", "index", "token", "state", "summary", "code", "request_id", "attempts")
+
+_APPLICATION = 0x44504B4C
+"""Marks the file as ours: "DPKL"."""
+_SCHEMA = 1
+_BUSY = 30.0
+"""Seconds for which another process may keep us from writing."""
+_PAGE = 1000
+_ROWS = 400
+"""How many targets one statement plans. An older SQLite takes 999 parameters."""
+
+_TABLES = """
+CREATE TABLE run (
+    number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, settings TEXT NOT NULL, created TEXT NOT NULL,
+    total INTEGER NOT NULL DEFAULT 0, whole INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE chunk (
+    run INTEGER NOT NULL, number INTEGER NOT NULL, first INTEGER NOT NULL, beyond INTEGER NOT NULL,
+    token TEXT, pid INTEGER, host TEXT, seen REAL, PRIMARY KEY (run, number)) WITHOUT ROWID;
+CREATE TABLE target (
+    run INTEGER NOT NULL, place INTEGER NOT NULL, key BLOB NOT NULL, command TEXT NOT NULL,
+    PRIMARY KEY (run, place), UNIQUE (run, key)) WITHOUT ROWID;
+CREATE TABLE sending (
+    run INTEGER NOT NULL, place INTEGER NOT NULL, turn INTEGER NOT NULL, token TEXT NOT NULL, request_id TEXT,
+    since TEXT NOT NULL, PRIMARY KEY (run, place, turn)) WITHOUT ROWID;
+CREATE TABLE outcome (
+    run INTEGER NOT NULL, place INTEGER NOT NULL, turn INTEGER NOT NULL, state TEXT NOT NULL, summary TEXT NOT NULL,
+    code, request_id TEXT, attempts INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (run, place)) WITHOUT ROWID;
+"""
+
+# The turn of an outcome is that of the latest sending when it was written: a sending with a later turn is in flight.
+_STATE = """
+CASE WHEN o.state IN ('done', 'rejected') THEN o.state
+     WHEN s.turn > coalesce(o.turn, 0) THEN 'sending'
+     ELSE coalesce(o.state, 'planned') END
+"""
+_TARGETS = """
+FROM target t
+LEFT JOIN outcome o ON o.run = t.run AND o.place = t.place
+LEFT JOIN sending s ON s.run = t.run AND s.place = t.place
+  AND s.turn = (SELECT max(turn) FROM sending l WHERE l.run = t.run AND l.place = t.place)
+"""
+
+_CLAIM = """
+WITH asked (run, chunk, place, token, request_id, since) AS (
+  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+         json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]') FROM json_each(?))
+INSERT INTO sending (run, place, turn, token, request_id, since)
+SELECT a.run, a.place,
+       1 + coalesce((SELECT max(turn) FROM sending l WHERE l.run = a.run AND l.place = a.place), 0),
+       a.token, a.request_id, a.since
+FROM asked a
+CROSS JOIN chunk h ON h.run = a.run AND h.number = a.chunk AND h.token = a.token
+CROSS JOIN run r ON r.number = a.run AND NOT r.stopped
+LEFT JOIN outcome o ON o.run = a.run AND o.place = a.place
+WHERE coalesce(o.state, '') NOT IN ('done', 'rejected')
+  AND NOT EXISTS (SELECT 1 FROM sending m WHERE m.run = a.run AND m.place = a.place AND m.token = a.token
+                  AND m.turn > coalesce(o.turn, 0))
+"""
+_ANSWER = f"""
+SELECT h.token IS :token, {_STATE} IN ('done', 'rejected'), {_STATE} = 'sending' AND s.token = :token
+{_TARGETS} LEFT JOIN chunk h ON h.run = t.run AND h.number = :chunk
+WHERE t.run = :run AND t.place = :place
+"""
+_RECORD = """
+WITH came (run, chunk, place, token, state, summary, code, request_id, attempts, at) AS (
+  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
+         json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
+         json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'),
+         json_extract(value, '$[9]') FROM json_each(?))
+INSERT INTO outcome (run, place, turn, state, summary, code, request_id, attempts, at)
+SELECT c.run, c.place, coalesce((SELECT max(turn) FROM sending l WHERE l.run = c.run AND l.place = c.place), 0),
+       c.state, c.summary, c.code, c.request_id, c.attempts, c.at
+FROM came c
+CROSS JOIN chunk h ON h.run = c.run AND h.number = c.chunk
+WHERE h.token IS c.token OR c.state = 'done'
+ON CONFLICT (run, place) DO UPDATE SET
+  turn = excluded.turn, state = excluded.state, summary = excluded.summary, code = excluded.code,
+  request_id = excluded.request_id, attempts = excluded.attempts, at = excluded.at
+WHERE outcome.state NOT IN ('done', 'rejected')
+"""
+
+
+class SqliteStore:
+    """See `Store`, whose methods these are.
+
+    Args:
+        path: The file. It is made if it is not there.
+        clock: The time of day, by which a holder is taken for dead.
+    """
+
+    def __init__(self, path: Path, *, clock: Clock = SYSTEM) -> None:
+        self._path = path
+        self._clock = clock
+        self._writer: DatabaseThread | None = None
+        self._reader: DatabaseThread | None = None
+
+    async def open(self) -> None:
+        """See `Store.open`."""
+        path = self._path
+
+        def explain(error: sqlite3.Error) -> LedgerError:
+            return _explain(error, path)
+
+        # The writer first: it makes the file.
+        self._writer = DatabaseThread(lambda: _connect(path), explain, transactions=True)
+        try:
+            await self._writer.run(lambda db: _check(db, path))
+        except BaseException:
+            await self.close()
+            raise
+        self._reader = DatabaseThread(lambda: _connect(path), explain, transactions=False)
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        threads, self._reader, self._writer = (self._reader, self._writer), None, None
+        for thread in threads:
+            if thread is not None:
+                await thread.close()
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await _opened(self._writer).run(work)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        return await _opened(self._reader).run(work)
+
+    async def begin(self, name: str, settings: str) -> Run:
+        """See `Store.begin`."""
+        created = self._clock.now().isoformat()
+
+        def work(db: sqlite3.Connection) -> Run:
+            db.execute(
+                "INSERT INTO run (name, settings, created) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                (name, settings, created),
+            )
+            return _runs(db, "WHERE name = ?", name)[0]
+
+        return await self._write(work)
+
+    async def run(self, name: str) -> Run | None:
+        """See `Store.run`."""
+        found = await self._read(lambda db: _runs(db, "WHERE name = ?", name))
+        return found[0] if found else None
+
+    async def runs(self) -> list[Run]:
+        """See `Store.runs`."""
+        return await self._read(lambda db: _runs(db, "ORDER BY number DESC"))
+
+    async def plan(self, run: int, rows: Sequence[tuple[bytes, str]]) -> None:
+        """See `Store.plan`."""
+        once: dict[bytes, str] = {}
+        for key, command in rows:
+            once.setdefault(key, command)
+        fresh = list(once.items())
+
+        def work(db: sqlite3.Connection) -> None:
+            (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
+            for start in range(0, len(fresh), _ROWS):
+                some = fresh[start : start + _ROWS]
+                values = ",".join(f"({order},?,?)" for order in range(len(some)))
+                total += db.execute(
+                    "INSERT INTO target (run, place, key, command) "  # noqa: S608 - the values are parameters
+                    "SELECT ?, ? + row_number() OVER (ORDER BY column1) - 1, column2, column3 "
+                    f"FROM (VALUES {values}) WHERE NOT EXISTS "
+                    "(SELECT 1 FROM target t WHERE t.run = ? AND t.key = column2)",
+                    [run, total, *(field for row in some for field in row), run],
+                ).rowcount
+            db.execute("UPDATE run SET total = ? WHERE number = ?", (total, run))
+
+        await self._write(work)
+
+    async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
+        """See `Store.planned`."""
+        now = self._now()
+
+        def work(db: sqlite3.Connection) -> list[Chunk]:
+            db.execute("UPDATE run SET whole = 1 WHERE number = ?", (run,))
+            (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
+            chunks = _chunks(db, run, now)
+            end = chunks[-1].end if chunks else 0
+            if end < total:
+                if len(chunks) == 1 and size is None:
+                    db.execute("UPDATE chunk SET beyond = ? WHERE run = ?", (total, run))
+                else:
+                    step = size or total - end
+                    new = enumerate(range(end, total, step), chunks[-1].number + 1 if chunks else 0)
+                    db.executemany(
+                        "INSERT INTO chunk (run, number, first, beyond) VALUES (?, ?, ?, ?)",
+                        [(run, number, first, min(first + step, total)) for number, first in new],
+                    )
+            return _chunks(db, run, now)
+
+        return await self._write(work)
+
+    async def chunks(self, run: int) -> list[Chunk]:
+        """See `Store.chunks`."""
+        unfinished = (
+            "AND EXISTS (SELECT 1 FROM target t LEFT JOIN outcome o ON o.run = t.run AND o.place = t.place "
+            "WHERE t.run = chunk.run AND t.place >= first AND t.place < beyond "
+            "AND coalesce(o.state, '') NOT IN ('done', 'rejected'))"
+        )
+        return await self._read(lambda db: _chunks(db, run, self._now(), unfinished))
+
+    async def hold(self, run: int, chunk: int, holder: Holder) -> Holder | None:
+        """See `Store.hold`."""
+        now = self._now()
+
+        def work(db: sqlite3.Connection) -> Holder | None:
+            (found,) = _chunks(db, run, now, "AND number = ?", chunk)
+            if found.holder is not None and found.holder.token != holder.token:
+                return found.holder
+            db.execute(
+                "UPDATE chunk SET token = ?, pid = ?, host = ?, seen = ? WHERE run = ? AND number = ?",
+                (holder.token, holder.pid, holder.host, now, run, chunk),
+            )
+            return None
+
+        return await self._write(work)
+
+    async def beat(self, run: int, chunk: int, token: str) -> Pulse:
+        """See `Store.beat`."""
+        now = self._now()
+
+        def work(db: sqlite3.Connection) -> Pulse:
+            mine = db.execute(
+                "UPDATE chunk SET seen = ? WHERE run = ? AND number = ? AND token = ?", (now, run, chunk, token)
+            ).rowcount
+            (stopped,) = db.execute("SELECT stopped FROM run WHERE number = ?", (run,)).fetchone()
+            return Pulse(bool(mine), bool(stopped))
+
+        return await self._write(work)
+
+    async def let_go(self, run: int, chunk: int, token: str) -> None:
+        """See `Store.let_go`."""
+        sql = "UPDATE chunk SET token = NULL, pid = NULL, host = NULL, seen = NULL WHERE run = ? AND number = ?"
+        await self._write(lambda db: db.execute(f"{sql} AND token = ?", (run, chunk, token)))
+
+    async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
+        """See `Store.unsettled`."""
+        sql = f"""
+            SELECT t.place, t.command, {_STATE} IN ('sending', 'unknown'), coalesce(s.request_id, o.request_id),
+                   coalesce(s.since, o.at)
+            {_TARGETS} JOIN chunk h ON h.run = t.run AND h.number = ?
+            WHERE t.run = ? AND t.place > ? AND t.place >= h.first AND t.place < h.beyond
+              AND coalesce(o.state, '') NOT IN ('done', 'rejected')
+            ORDER BY t.place LIMIT ?"""
+        rows = await self._read(lambda db: db.execute(sql, (chunk, run, after, limit)).fetchall())
+        return [
+            Unsettled(place, command, request_id, datetime.fromisoformat(since))
+            if unclear
+            else Unsettled(place, command)
+            for place, command, unclear, request_id, since in rows
+        ]
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
+        """See `Store.claim`."""
+        text = json.dumps([(c.run, c.chunk, c.index, c.token, c.request_id, c.since.isoformat()) for c in claims])
+
+        def work(db: sqlite3.Connection) -> list[Leave]:
+            if db.execute(_CLAIM, (text,)).rowcount == len(claims):
+                return [Leave.GRANTED] * len(claims)
+            return [_leave(db, claim) for claim in claims]
+
+        return await self._write(work)
+
+    async def record(self, records: Sequence[Record]) -> None:
+        """See `Store.record`."""
+        text = json.dumps([(*_FIELDS_OF_RECORD(record), record.at.isoformat()) for record in records])
+        await self._write(lambda db: db.execute(_RECORD, (text,)))
+
+    async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
+        """See `Store.counts`."""
+        part = "" if chunk is None else "JOIN chunk h ON h.run = t.run AND h.number = ?"
+        bounds = "" if chunk is None else "AND t.place >= h.first AND t.place < h.beyond"
+        sql = f"SELECT {_STATE} AS state, count(*) {_TARGETS} {part} WHERE t.run = ? {bounds} GROUP BY 1"
+        given = (run,) if chunk is None else (chunk, run)
+        return Counts(**dict(await self._read(lambda db: db.execute(sql, given).fetchall())))
+
+    async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
+        """See `Store.targets`."""
+        chosen = f"AND {_STATE} IN ({','.join('?' * len(states))})" if states else ""
+        sql = f"""
+            SELECT t.place, t.command, {_STATE}, o.summary, o.code, coalesce(s.request_id, o.request_id),
+                   o.attempts, o.at, s.since
+            {_TARGETS} WHERE t.run = ? AND t.place > ? {chosen} ORDER BY t.place LIMIT {_PAGE}"""
+        after = -1
+        while True:
+            rows = await self._read(partial(_fetch, sql, (run, after, *states)))
+            for row in rows:
+                yield _target(row)
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1][0]
+
+    async def stop(self, run: int, *, stopped: bool) -> None:
+        """See `Store.stop`."""
+        await self._write(lambda db: db.execute("UPDATE run SET stopped = ? WHERE number = ?", (stopped, run)))
+
+    def _now(self) -> float:
+        return self._clock.now().timestamp()
+
+
+def _fetch(sql: str, given: tuple[object, ...], db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+    return db.execute(sql, given).fetchall()
+
+
+def _opened(thread: DatabaseThread | None) -> DatabaseThread:
+    if thread is None:
+        raise LedgerError("the ledger is closed: make a new one")
+    return thread
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
+    try:
+        if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+            raise LedgerError(f"the ledger {path} cannot be kept there: its file system has no shared memory")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA cache_size = -65536")  # in KiB: what one large plan touches
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def _check(db: sqlite3.Connection, path: Path) -> None:
+    """Make the tables, or see that they are ours."""
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application == _APPLICATION and version == _SCHEMA:
+        return
+    if application == _APPLICATION and version > _SCHEMA:
+        raise LedgerError(
+            f"the ledger {path} is of version {version}, which a newer release of dispatchkit made: upgrade dispatchkit"
+        )
+    if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+        raise LedgerError(f"{path} is a database of something else, not a ledger: give the ledger a file of its own")
+    for statement in _TABLES.split(";"):
+        db.execute(statement)
+    db.execute(f"PRAGMA application_id = {_APPLICATION}")
+    db.execute(f"PRAGMA user_version = {_SCHEMA}")
+
+
+def _runs(db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
+    sql = f"SELECT number, name, settings, created, total, whole, stopped FROM run {which}"  # noqa: S608 - constants
+    return [
+        Run(number, name, settings, datetime.fromisoformat(created), total, bool(whole), bool(stopped))
+        for number, name, settings, created, total, whole, stopped in db.execute(sql, given)
+    ]
+
+
+def _chunks(db: sqlite3.Connection, run: int, now: float, which: str = "", *given: int) -> list[Chunk]:
+    sql = f"SELECT number, first, beyond, token, pid, host, seen FROM chunk WHERE run = ? {which} ORDER BY number"  # noqa: S608
+    return [
+        Chunk(number, first, beyond, Holder(token, pid, host) if _lives(token, pid, host, seen, now) else None)
+        for number, first, beyond, token, pid, host, seen in db.execute(sql, (run, *given))
+    ]
+
+
+def _lives(token: str | None, pid: int, host: str, seen: float, now: float) -> bool:
+    if token is None or now - seen > STALE:
+        return False
+    if host != socket.gethostname() or os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is somebody else's
+        pass
+    return True
+
+
+def _leave(db: sqlite3.Connection, claim: Claim) -> Leave:
+    """Why a claim was not written; or that it was, now or when it was first asked for."""
+    given = {"run": claim.run, "chunk": claim.chunk, "place": claim.index, "token": claim.token}
+    held, final, granted = db.execute(_ANSWER, given).fetchone()
+    if held and granted:
+        return Leave.GRANTED
+    return Leave.GONE if held and final else Leave.STOPPED
+
+
+def _target(row: tuple[Any, ...]) -> Target:
+    index, command, state, summary, code, request_id, attempts, at, since = row
+    if state == "sending":  # an earlier outcome does not speak of it
+        return Target(index, command, state, request_id=request_id, at=datetime.fromisoformat(since))
+    moment = None if at is None else datetime.fromisoformat(at)
+    return Target(index, command, state, summary or "", code, request_id, attempts or 0, moment)
+
+
+def _explain(error: sqlite3.Error, path: Path) -> LedgerError:
+    name = getattr(error, "sqlite_errorname", "")
+    for kind, text in _MEANINGS.items():
+        if name.startswith(kind):
+            return LedgerError(f"the ledger {path} {text} ({error})")
+    return LedgerError(f"the ledger {path} cannot be used: {error}")
+
+
+_AGAIN = "nothing was launched without its row, so run the same again"
+_MEANINGS = {
+    "SQLITE_FULL": f"cannot be written, because the disk is full: free some space; {_AGAIN}",
+    "SQLITE_READONLY": "cannot be written: allow this user to write the file and its directory",
+    "SQLITE_CANTOPEN": "cannot be opened: see that its directory exists, and that this user may write there",
+    "SQLITE_PERM": "cannot be opened: allow this user to read and write the file and its directory",
+    "SQLITE_NOTADB": "is a file of something else, not a ledger: give the ledger a file of its own",
+    "SQLITE_CORRUPT": "is damaged: keep the file, and restore a copy, or save what is left with sqlite3's .recover",
+    "SQLITE_BUSY": f"was kept by another process for {_BUSY:.0f} s: end what holds it; {_AGAIN}",
+    "SQLITE_IOERR": f"cannot be read or written, because the disk fails or allows no more: see to it; {_AGAIN}",
+}
