@@ -61,7 +61,7 @@ def go_on(options: ResumeOptions) -> None:
         client = _connect(options, settings)
     noun = _NOUNS[settings["provider"]]
     if run.stopped:
-        put(sys.stderr, f"Run {clean(repr(run.name))} was stopped; to resume it allows it again.\n")
+        put(sys.stderr, f"Run {clean(repr(run.name))} was stopped: to resume it lets it go on.\n")
     if not options.yes and seen.left > 1:
         ask(f"resume run {run.name!r}: {seen.left:,} of {run.total:,} {noun[1]} are left, at {settings['base_url']}")
     with mistakes_in_one_line():
