@@ -57,7 +57,7 @@ def test_the_example_of_reads_runs_as_it_stands() -> None:
 
 def test_the_example_of_many_runs_as_it_stands() -> None:
     output = run_python(block("python", "direct.start_many("), dict(os.environ))
-    assert output == "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0)\n"
+    assert output == "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0, earlier=0)\n"
 
 
 def test_the_blocking_example_runs_against_a_sandbox(sandbox: Sandbox) -> None:
