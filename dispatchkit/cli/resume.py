@@ -20,6 +20,7 @@ from dispatchkit.cli.run import Memory, run_loop
 from dispatchkit.cli.runs import Seen, look, settings_of, the_run
 from dispatchkit.cli.show import Show
 from dispatchkit.cli.text import clean, put
+from dispatchkit.errors import RunHeldError
 
 if TYPE_CHECKING:
     from dispatchkit import AltcraftClient, DirectClient
@@ -58,6 +59,9 @@ def go_on(options: ResumeOptions) -> None:
         if not seen.left:
             put(sys.stderr if options.json else sys.stdout, f"Nothing is left of run {clean(repr(run.name))}.\n")
             raise typer.Exit(0)
+        if run.stopped and seen.holders:
+            # Allowed again now, its process might never see that it was stopped.
+            raise RunHeldError(run.name, pid=seen.holders[0].pid, host=seen.holders[0].host)
         client = _connect(options, settings)
     noun = _NOUNS[settings["provider"]]
     if run.stopped:

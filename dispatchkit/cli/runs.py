@@ -214,7 +214,10 @@ def _described(seen: Seen, place: Place) -> str:
 
 
 def _held(holders: Sequence[Holder]) -> str:
-    told = ", ".join(f"process {holder.pid} on {holder.host}" for holder in holders[:_SHOWN])
+    told = ", ".join(
+        f"process {holder.pid} on {holder.host}" + (f" since {utc(holder.since)} UTC" if holder.since else "")
+        for holder in holders[:_SHOWN]
+    )
     more = f" and {len(holders) - _SHOWN:,} more" if len(holders) > _SHOWN else ""
     return f"{told}{more}" or "nobody"
 
@@ -237,7 +240,10 @@ def _object(seen: Seen) -> str:
         "whole": run.whole,
         "stopped": run.stopped,
         "settings": settings_of(run),
-        "held_by": [{"pid": holder.pid, "host": holder.host} for holder in seen.holders],
+        "held_by": [
+            {"pid": holder.pid, "host": holder.host, "since": holder.since and holder.since.isoformat()}
+            for holder in seen.holders
+        ],
     }
     return f"{json_module.dumps(told)}\n"
 

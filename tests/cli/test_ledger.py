@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import shlex
 import signal
 import socket
 import sqlite3
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from dispatchkit.cli import progress
 from dispatchkit.cli.place import Place
+from dispatchkit.ledger.sqlite import SqliteStore
+from dispatchkit.ledger.store import Holder
 from dispatchkit.sandbox import Fault
-from tests.cli.conftest import Played, Result, Terminal, run, start_child, wait_until
+from tests.cli.conftest import Played, Result, Terminal, run, run_child, start_child, wait_until
 from tests.cli.test_failures import lose, rows
-from tests.cli.test_runs import counts, objects
+from tests.cli.test_reads import objects
+from tests.cli.test_runs import counts
 
 
 @pytest.fixture
@@ -113,8 +119,11 @@ def test_a_run_has_one_process_at_a_time_and_is_stopped_from_another(played: Pla
             assert refused.err == f"dispatchkit: the run 'friday' is {held}"
         [seen] = objects(run("ledger", "show", ledger, "--json"))
         assert seen["state"] == "running"
-        assert seen["held_by"] == [{"pid": child.pid, "host": socket.gethostname()}]
-        assert f"held by       process {child.pid} on {socket.gethostname()}\n" in run("ledger", "show", ledger).out
+        (holder,) = seen["held_by"]
+        assert (holder["pid"], holder["host"]) == (child.pid, socket.gethostname())
+        assert datetime.fromisoformat(seen["created"]) <= datetime.fromisoformat(holder["since"]) <= datetime.now(UTC)
+        shown = run("ledger", "show", ledger).out
+        assert f"held by       process {child.pid} on {socket.gethostname()} since {holder['since'][:10]} " in shown
 
         with start_child("ledger", "show", ledger, "friday", "--follow") as follower:
             assert follower.stdout is not None
@@ -141,6 +150,22 @@ def test_a_run_has_one_process_at_a_time_and_is_stopped_from_another(played: Pla
     result = resume(ledger)
     assert (result.code, result.err) == (0, "Run 'friday' was stopped: to resume it lets it go on.\n")
     assert once(played, 1000)
+
+
+async def test_a_run_is_not_allowed_again_before_its_process_has_seen_that_it_was_stopped(
+    played: Played, ledger: Path
+) -> None:
+    assert await asyncio.to_thread(lambda: run_child(*line(played, ledger, "1-5", "--max-launches", 1)).code) == 1
+    store = SqliteStore(ledger)
+    await store.open()
+    (chunk,) = await store.chunks(1)
+    assert await store.hold(1, chunk.number, Holder("token", os.getpid(), socket.gethostname())) is None
+    await store.stop(1, stopped=True)
+    result = await asyncio.to_thread(run_child, "resume", ledger, "--yes")
+    assert result.code == 2
+    assert f"the run 'friday' is held by process {os.getpid()} on " in result.err
+    assert (await store.beat(1, chunk.number, "token")).stopped
+    await store.close()
 
 
 def test_ctrl_c_says_how_to_go_on(played: Played, ledger: Path) -> None:
