@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeVar
 
@@ -64,8 +66,9 @@ async def _tell_why_it_ended(memory: Memory, show: Show) -> None:
     run = await memory.ledger.run(memory.name)
     if run.stopped:
         show.note("The run was stopped from elsewhere: nothing new was started.")
+    ours = (os.getpid(), socket.gethostname())  # still, where the ledger could not be written in the end
     for chunk in await memory.ledger.chunks(memory.name):
-        if (holder := chunk.holder) is not None:
+        if (holder := chunk.holder) is not None and (holder.pid, holder.host) != ours:
             show.note(f"The run was taken over by process {holder.pid} on {holder.host}, which goes on with it.")
             break
 

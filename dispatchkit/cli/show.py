@@ -113,6 +113,8 @@ class Show:
 
     def progress(self, look: Look) -> None:
         """Show how far it is."""
+        if look.planned is not None:
+            self._began = self._clock.monotonic()  # to plan is not yet to launch
         self._progress.show(look)
 
     def finish(self) -> None:

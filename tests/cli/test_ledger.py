@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import resource
 import shlex
 import signal
 import socket
@@ -166,6 +167,23 @@ async def test_a_run_is_not_allowed_again_before_its_process_has_seen_that_it_wa
     assert f"the run 'friday' is held by process {os.getpid()} on " in result.err
     assert (await store.beat(1, chunk.number, "token")).stopped
     await store.close()
+
+
+def test_a_disk_that_is_full_ends_a_run_in_one_line_and_it_goes_on_later(played: Played, ledger: Path) -> None:
+    played.sandbox.latency = 0.05
+    with start_child(*line(played, ledger, "1-300", "--concurrency", 4)) as child:
+        played.wait_for_requests(20)
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (1, 1))
+        out, err = child.communicate(timeout=20)
+    assert child.returncode == 1, (out, err)
+    assert err.startswith(f"the ledger {ledger} cannot be read or written, because the disk fails or allows no more: ")
+    assert err.endswith(". Nothing new is started.\n")
+    assert err.count("\n") == 1
+    assert out.endswith(to_go_on(ledger))
+    assert sum(played.sandbox.launches.values()) < 40
+    played.sandbox.latency = 0
+    assert resume(ledger).code == 0
+    assert once(played, 300)
 
 
 def test_ctrl_c_says_how_to_go_on(played: Played, ledger: Path) -> None:
