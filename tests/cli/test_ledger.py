@@ -217,9 +217,7 @@ def test_a_plan_that_is_cut_short_is_not_resumed_but_finished_by_the_same_line(p
     assert played.sandbox.requests == 0
 
 
-def test_the_plan_is_followed(
-    played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_plan_is_followed(played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
     result = run(*line(played, ledger, "1-20000", "--max-launches", 2))
     assert result.err.startswith("planning … ")
@@ -249,12 +247,11 @@ def test_a_resume_is_asked_for(played: Played, ledger: Path) -> None:
     assert once(played, 20)
 
 
-@pytest.mark.parametrize("other", [("1-29",), ("2-31",), ("1-30", "--from")])
+@pytest.mark.parametrize("other", [("start", "1-29"), ("start", "2-31"), ("stop", "1-30")])
 def test_another_launch_needs_another_name(played: Played, ledger: Path, other: tuple[str, ...]) -> None:
     again = ("--base-url", played.url, "--ledger", ledger, "--run", "friday", "--yes")
     assert run("direct", "start", "1-30", *again).code == 0
-    command = ("direct", "stop", "1-30") if "--from" in other else ("direct", "start", *other)
-    result = run(*command, *again)
+    result = run("direct", *other, *again)
     assert (result.code, result.out) == (2, "")
     assert result.err == (
         f"dispatchkit: run 'friday' in {ledger} is another launch, of 30 from StartDispatch(dispatch_id=1) on: "
