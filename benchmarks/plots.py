@@ -1,0 +1,158 @@
+"""The plots of the README, as SVG without a date, so that the same results give the same files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.fanout import Record, Row, rows
+from benchmarks.growth import WORKERS, Growth, medians
+from benchmarks.peers import DEFAULT, OURS, PEERS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+FOLDER = Path(__file__).parent / "plots"
+# Each stands out from white and from GitHub's dark background alike.
+_GREY = "#7d7d7d"
+_COLOURS = {"asyncio": "#3b82c4", "uvloop": "#d9730d", "": "#7d7d7d"}
+_MARKS = {"asyncio": "o", "uvloop": "D", "": "s"}
+_NAMES = {"asyncio": "asyncio", "uvloop": "uvloop", "": "no Python event loop"}
+
+
+def draw(records: Sequence[Record], grown: Sequence[Growth], measured_on: str) -> list[Path]:
+    """Write them; which files."""
+    import matplotlib as mpl
+
+    mpl.use("svg")
+    mpl.rcParams.update(
+        {
+            "svg.hashsalt": "dispatchkit",
+            "svg.fonttype": "none",
+            "font.family": "sans-serif",
+            "font.size": 12,
+            "text.color": _GREY,
+            "axes.labelcolor": _GREY,
+            "axes.edgecolor": _GREY,
+            "axes.spines.top": False,
+            "axes.spines.right": False,
+            "xtick.color": _GREY,
+            "ytick.color": _GREY,
+            "grid.color": _GREY,
+            "grid.alpha": 0.3,
+            "legend.frameon": False,
+        }
+    )
+    FOLDER.mkdir(exist_ok=True)
+    made = rows(records)
+    written: list[Path] = []
+    if made:
+        written.append(_throughput(made, measured_on))
+        written.append(_cpu(made, measured_on))
+    if grown:
+        written.append(_growth(grown, measured_on))
+    return written
+
+
+def _throughput(made: Sequence[Row], measured_on: str) -> Path:
+    figure = _by_peer(
+        made,
+        lambda row, base: (row.ratio * base, row.least * base, row.most * base),
+        lambda row: row.rate,
+        "requests a second, as a multiple of default aiohttp on asyncio (log scale; more is better)",
+    )
+    return _save(figure, "throughput", "Throughput of a fan-out", measured_on)
+
+
+def _cpu(made: Sequence[Row], measured_on: str) -> Path:
+    figure = _by_peer(
+        made,
+        lambda row, base: (row.cpu_ratio * base, None, None),
+        lambda row: row.cost,
+        "client's CPU time a request, as a multiple of default aiohttp on asyncio (log scale; less is better)",
+    )
+    return _save(figure, "cpu", "CPU time a request", measured_on)
+
+
+def _by_peer(
+    made: Sequence[Row],
+    values: Callable[[Row, float], tuple[float, float | None, float | None]],
+    absolute: Callable[[Row], float],
+    label: str,
+) -> Figure:
+    from matplotlib import pyplot as plt
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+    counts = sorted({row.workers for row in made})
+    names = [name for name in PEERS if any(row.peer == name for row in made)]
+    figure: Figure
+    figure, grid = plt.subplots(
+        1, len(counts), sharex=True, sharey=True, squeeze=False, figsize=(4.2 * len(counts) + 1, 0.42 * len(names) + 2)
+    )
+    for axes, workers in zip(grid[0], counts, strict=True):
+        these = [row for row in made if row.workers == workers]
+        default = {row.loop: absolute(row) for row in these if row.peer == DEFAULT}
+        for row in these:
+            loop = row.loop or "asyncio"
+            # A row's ratio is to the same loop; one scale for both loops needs one base.
+            middle, low, high = values(row, default[loop] / default["asyncio"] if "asyncio" in default else 1.0)
+            place = names.index(row.peer) + {"asyncio": -0.16, "uvloop": 0.16, "": 0.0}[row.loop]
+            if low is not None and high is not None:
+                axes.plot([low, high], [place, place], color=_COLOURS[row.loop], linewidth=2, alpha=0.5)
+            axes.plot(middle, place, _MARKS[row.loop], color=_COLOURS[row.loop], markersize=7)
+        for place, name in enumerate(names):
+            if not any(row.peer == name for row in these):
+                axes.text(1, place, "did not finish", va="center", ha="center", fontsize=10)
+        axes.axvline(1, color=_GREY, linewidth=1)
+        axes.set_title(f"{workers:,} workers", color=_GREY, fontsize=12)
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.tick_params(axis="x", labelsize=10)
+        axes.grid(axis="x")
+        axes.set_yticks(range(len(names)), names)
+        for text in axes.get_yticklabels():
+            if text.get_text() == OURS:
+                text.set_fontweight("bold")
+    grid[0][0].invert_yaxis()
+    figure.supxlabel(label, fontsize=12)
+    loops = [loop for loop in _NAMES if any(row.loop == loop for row in made)]
+    handles = [plt.Line2D([], [], color=_COLOURS[loop], marker=_MARKS[loop], linestyle="") for loop in loops]
+    figure.legend(handles, [_NAMES[loop] for loop in loops], loc="outside upper right", ncols=3, fontsize=11)
+    return figure
+
+
+def _growth(grown: Sequence[Growth], measured_on: str) -> Path:
+    from matplotlib import pyplot as plt
+
+    found = medians(grown)
+    sizes = [targets for targets, _, _ in found]
+    figure, (left, right) = plt.subplots(1, 2, figsize=(10, 3.6))
+    _curve(left, sizes, [each / found[0][1] for _, each, _ in found], "time a target, of the shortest list's")
+    _curve(right, sizes, [memory for _, _, memory in found], "MiB above imports, at most")
+    return _save(figure, "growth", f"A fan-out of {WORKERS} workers, by the length of its list", measured_on)
+
+
+def _curve(axes: Axes, sizes: Sequence[int], values: Sequence[float], label: str) -> None:
+    axes.plot(sizes, values, "o-", color=_COLOURS["asyncio"], linewidth=2)
+    axes.set_xscale("log")
+    axes.set_ylim(0, max(values) * 1.3)
+    for size, value in zip(sizes, values, strict=True):
+        axes.annotate(f"{value:.2g}", (size, value), (0, 8), textcoords="offset points", ha="center", fontsize=11)
+    axes.set_xlabel("targets")
+    axes.set_title(label, fontsize=12, color=_GREY)
+    axes.grid(axis="y")
+
+
+def _save(figure: Figure, name: str, title: str, measured_on: str) -> Path:
+    from matplotlib import pyplot as plt
+
+    figure.suptitle(f"{title}\n{measured_on}", fontsize=12, x=0.01, ha="left")
+    figure.set_layout_engine("constrained")
+    path = FOLDER / f"{name}.svg"
+    figure.savefig(path, transparent=True, metadata={"Date": None, "Creator": None})
+    plt.close(figure)
+    return path
