@@ -9,6 +9,7 @@ Run as a module, this is one contestant in a process of its own, which a `Task` 
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import importlib.util
 import json
 import re
@@ -199,11 +200,12 @@ async def httpx_async(url: str, workers: int) -> AsyncIterator[Run]:
 @asynccontextmanager
 async def niquests_async(url: str, workers: int) -> AsyncIterator[Run]:
     import niquests
+    from urllib3_future.util import SKIP_HEADER
 
     async with niquests.AsyncSession(pool_connections=1, pool_maxsize=workers, timeout=LIMIT) as session:
         session.trust_env = False
         session.headers.clear()
-        session.headers.update(headers())
+        session.headers.update({**headers(), "Accept-Encoding": SKIP_HEADER})
 
         async def send(number: int) -> None:
             response = await session.post(f"{url}/api/v1/dispatch/{number}/start")
@@ -438,6 +440,17 @@ def _less(after: float | None, before: float | None) -> float | None:
     return None if after is None or before is None else after - before
 
 
+def _not_its_own() -> str | None:
+    """niquests may put a urllib3 of its own in the place of that which requests is made for."""
+    import urllib3
+
+    if urllib3.__version__ == importlib.metadata.version("urllib3"):
+        return None
+    return (
+        "niquests replaced its urllib3: URLLIB3_NO_OVERRIDE=1 pip install --no-binary urllib3-future niquests urllib3"
+    )
+
+
 @dataclass(frozen=True)
 class Peer:
     """A contestant: its name in tables, what it needs, and how to get that."""
@@ -451,7 +464,9 @@ class Peer:
         """What to install; None if it is there."""
         if self.contestant is None:
             return None if shutil.which(self.needs) else f"apt install {self.needs}"
-        return None if importlib.util.find_spec(self.needs) else f"pip install {self.needs}"
+        if not importlib.util.find_spec(self.needs):
+            return f"pip install {self.needs}"
+        return _not_its_own() if self.needs == "requests" else None
 
 
 OURS = "dispatchkit FanOut"
