@@ -50,6 +50,8 @@ class Row:
     least: float
     most: float
     cpu_ratio: float
+    cpu_least: float
+    cpu_most: float
     cost: float
     rate: float
     busy: float | None
@@ -97,6 +99,7 @@ def rows(records: Sequence[Record]) -> list[Row]:
         if not pairs:
             continue
         ratios = [record.rate / default.rate for record, default in pairs]
+        costs = [record.cost / default.cost for record, default in pairs]
         made.append(
             Row(
                 peer,
@@ -105,7 +108,9 @@ def rows(records: Sequence[Record]) -> list[Row]:
                 ratio=statistics.median(ratios),
                 least=min(ratios),
                 most=max(ratios),
-                cpu_ratio=statistics.median(record.cost / default.cost for record, default in pairs),
+                cpu_ratio=statistics.median(costs),
+                cpu_least=min(costs),
+                cpu_most=max(costs),
                 cost=statistics.median(record.cost for record in taken),
                 rate=statistics.median(record.rate for record in taken),
                 busy=None

@@ -12,6 +12,7 @@ import asyncio
 import importlib.metadata
 import importlib.util
 import json
+import os
 import re
 import resource
 import selectors
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 TOKEN = "a2V5OmtleQ=="
 FIRST = 10_000_000_000
-LIMIT = 20.0
+LIMIT = 30.0
 """Seconds that one contestant may take for one task."""
 
 
@@ -67,7 +68,7 @@ class Sample:
 class Starts:
     """The ids to start, until the time is up. All that are taken are answered, or the contestant fails.
 
-    What is measured begins when every worker has had an answer, and ends before the last answers are awaited: neither
+    What is measured begins when every worker has had some answers, and ends before the last ones are awaited: neither
     opening connections nor running dry is in it.
     """
 
@@ -77,7 +78,7 @@ class Starts:
         self.sample: Sample | None = None
 
     def __iter__(self) -> Iterator[int]:
-        for _ in range(max(200, 2 * self._task.workers)):
+        for _ in range(max(200, 4 * self._task.workers)):
             self.taken += 1
             yield FIRST + self.taken
         warm, server, cpu = self.taken, cpu_seconds(self._task.server), time.process_time()
@@ -544,7 +545,8 @@ def _main() -> None:
             factory = uvloop.new_event_loop
         with asyncio.Runner(loop_factory=factory) as runner:
             done = runner.run(_perform(task))
-    print(json.dumps(asdict(done)))
+    print(json.dumps(asdict(done)), flush=True)
+    os._exit(0)  # an extension's own threads may crash an interpreter that ends, and all is said
 
 
 if __name__ == "__main__":

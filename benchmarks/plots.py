@@ -69,7 +69,7 @@ def _throughput(made: Sequence[Row], measured_on: str) -> Path:
 def _cpu(made: Sequence[Row], measured_on: str) -> Path:
     figure = _by_peer(
         made,
-        lambda row, base: (row.cpu_ratio * base, None, None),
+        lambda row, base: (row.cpu_ratio * base, row.cpu_least * base, row.cpu_most * base),
         lambda row: row.cost,
         "client's CPU time a request, as a multiple of default aiohttp on asyncio (log scale; less is better)",
     )
@@ -78,7 +78,7 @@ def _cpu(made: Sequence[Row], measured_on: str) -> Path:
 
 def _by_peer(
     made: Sequence[Row],
-    values: Callable[[Row, float], tuple[float, float | None, float | None]],
+    values: Callable[[Row, float], tuple[float, float, float]],
     absolute: Callable[[Row], float],
     label: str,
 ) -> Figure:
@@ -94,21 +94,21 @@ def _by_peer(
     for axes, workers in zip(grid[0], counts, strict=True):
         these = [row for row in made if row.workers == workers]
         default = {row.loop: absolute(row) for row in these if row.peer == DEFAULT}
-        for row in these:
-            loop = row.loop or "asyncio"
-            # A row's ratio is to the same loop; one scale for both loops needs one base.
-            middle, low, high = values(row, default[loop] / default["asyncio"] if "asyncio" in default else 1.0)
-            place = names.index(row.peer) + {"asyncio": -0.16, "uvloop": 0.16, "": 0.0}[row.loop]
-            if low is not None and high is not None:
-                axes.plot([low, high], [place, place], color=_COLOURS[row.loop], linewidth=2, alpha=0.5)
-            axes.plot(middle, place, _MARKS[row.loop], color=_COLOURS[row.loop], markersize=7)
+        for loop, offset in (("asyncio", -0.16), ("uvloop", 0.16), ("", 0.0)):
+            # A row's ratio is to the same loop; one scale for all needs one base.
+            base = default[loop or "asyncio"] / default["asyncio"] if loop in {"", *default} else 1.0
+            here = [(names.index(row.peer) + offset, *values(row, base)) for row in these if row.loop == loop]
+            if here:
+                places, middles, lows, highs = zip(*here, strict=True)
+                axes.hlines(places, lows, highs, color=_COLOURS[loop], linewidth=3, alpha=0.45)
+                axes.plot(middles, places, _MARKS[loop], color=_COLOURS[loop], markersize=7)
         for place, name in enumerate(names):
             if not any(row.peer == name for row in these):
                 axes.text(1, place, "did not finish", va="center", ha="center", fontsize=10)
         axes.axvline(1, color=_GREY, linewidth=1)
         axes.set_title(f"{workers:,} workers", color=_GREY, fontsize=12)
         axes.set_xscale("log")
-        axes.xaxis.set_major_locator(FixedLocator([0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100]))
+        axes.xaxis.set_major_locator(FixedLocator([0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100]))
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.tick_params(axis="x", labelsize=10)
@@ -139,6 +139,9 @@ def _growth(grown: Sequence[Growth], measured_on: str) -> Path:
 def _curve(axes: Axes, sizes: Sequence[int], values: Sequence[float], label: str) -> None:
     axes.plot(sizes, values, "o-", color=_COLOURS["asyncio"], linewidth=2)
     axes.set_xscale("log")
+    axes.set_xlim(sizes[0] / 2, sizes[-1] * 2)
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+    axes.minorticks_off()
     axes.set_ylim(0, max(values) * 1.3)
     for size, value in zip(sizes, values, strict=True):
         axes.annotate(f"{value:.2g}", (size, value), (0, 8), textcoords="offset points", ha="center", fontsize=11)
