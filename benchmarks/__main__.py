@@ -41,7 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"## Own cost\n\n{fanout.own_cost(records)}\n", flush=True)
         if "calls" in wanted:
             workers = options.workers if options.what == "calls" and options.workers else [1]
-            taken, failures = calls.measure(server, loops, rounds=rounds, seconds=seconds, workers=workers)
+            taken, failures = calls.measure(
+                server, loops, rounds=1 if options.quick else rounds, seconds=seconds, workers=workers
+            )
             print(
                 f"## Calls\n\n{fanout.report(taken, server)}\n{_listed(failures)}{fanout.own_cost(taken)}\n", flush=True
             )
