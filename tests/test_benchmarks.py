@@ -16,10 +16,15 @@ from benchmarks.peers import PEERS, sample
 from benchmarks.server import Server, Starts
 
 HEADS: dict[bytes, None] = {}
+CONNECTIONS: list[Starts] = []
 
 
 class Recording(Starts):
     """Answers as the benchmarks' own server does, and keeps what is asked."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        CONNECTIONS.append(self)
 
     def data_received(self, data: bytes) -> None:
         for head in (self.pending + data).split(b"\r\n\r\n")[:-1]:
@@ -34,7 +39,15 @@ def recording() -> Iterator[Server]:
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     yield Server("test", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", os.getpid())
-    loop.call_soon_threadsafe(server.close)
+
+    async def close() -> None:
+        server.close()
+        for connection in CONNECTIONS:
+            connection.transport.abort()
+        CONNECTIONS.clear()
+        await asyncio.sleep(0)  # a transport closes its socket a turn later
+
+    asyncio.run_coroutine_threadsafe(close(), loop).result(10)
     loop.call_soon_threadsafe(loop.stop)
     thread.join(10)
     loop.close()
