@@ -1,6 +1,6 @@
 """What a ledger in PostgreSQL costs, and what several workers gain: on a real server, durable, from the wheel.
 
-    python -m benchmarks.spread
+python -m benchmarks.spread
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from dispatchkit import DirectClient, Ledger, StartDispatch, State
+from dispatchkit.core.outcome import Report
 from dispatchkit.ledger.postgres import PostgresStore
 from dispatchkit.ledger.store import Claim, Holder, Record
 from dispatchkit.spread import plan_chunks
 from dispatchkit.spread.chunk import in_postgres
 from dispatchkit.spread.engine import enqueue, work
-from dispatchkit.core.outcome import Report
 from tests.postgres import Server
 
-TOKEN = "c2FuZGJveDpzYW5kYm94"  # noqa: S105 - the sandbox's
+TOKEN = "c2FuZGJveDpzYW5kYm94"
 
 
 @contextlib.contextmanager
@@ -105,15 +105,13 @@ def workers(dsn: str, url: str, number: int, count: int) -> float:
 
     async def plan() -> None:
         async with DirectClient("any", base_url=url) as direct, Ledger(dsn) as ledger:
-            first = 100_000 * number
-            chunks = await plan_chunks(
-                ledger, name, direct, map(StartDispatch, range(first, first + count)), size=500
-            )
+            first = 1 + 40_000 * (number - 1)
+            chunks = await plan_chunks(ledger, name, direct, map(StartDispatch, range(first, first + count)), size=500)
             await enqueue(dsn, await in_postgres(ledger), [(name, chunk) for chunk in chunks])
 
     async def until(done: int) -> float:
         async with Ledger(dsn) as ledger:
-            while (await ledger.counts(name)).done < done:
+            while (await ledger.counts(name)).done < done:  # noqa: ASYNC110 - of processes
                 await asyncio.sleep(0.05)
             return time.perf_counter()
 
@@ -147,8 +145,10 @@ def main() -> None:
                     without = await launches(url, 6000, None)
                     async with Ledger(dsn) as ledger:
                         within = await launches(url, 6000, ledger)
-                    print(f"64 workers, 20 ms: {without:,.0f} a second without a ledger, {within:,.0f} with one: "
-                          f"{within / without:.2f}")
+                    print(
+                        f"64 workers, 20 ms: {without:,.0f} a second without a ledger, {within:,.0f} with one: "
+                        f"{within / without:.2f}"
+                    )
 
             asyncio.run(compare())
             put, take = asyncio.run(chunk_cost(asyncio.run(server.create()), url))

@@ -65,6 +65,8 @@ class Spread:
             ValueError: They contradict each other, or do not go with a run that is launched later.
         """
         here = {
+            "--ledger": options.ledger,
+            "--run": options.run,
             "--sandbox": options.sandbox,
             "--json": options.json,
             "--failures": options.failures,

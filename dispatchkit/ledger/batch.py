@@ -1,6 +1,7 @@
 """Group commit: claims and outcomes are gathered while the batch before them is written, and go down together.
 
 Nobody waits for an outcome to be written, and whoever waits for a claim waits for one commit, however many others do.
+What is recorded of a claim never overtakes it, since nobody has anything to say of it before it was granted.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ class Gathering:
         self._asked: list[_Asked] = []
         self._under_way: list[_Asked] = []
         self._records: list[Record] = []
-        self._writing: asyncio.Task[None] | None = None
+        self._claiming: asyncio.Task[None] | None = None
+        self._recording: asyncio.Task[None] | None = None
         self._halted = False
         self._error: LedgerError | None = None
 
@@ -54,7 +56,8 @@ class Gathering:
         answer: asyncio.Future[Leave] = asyncio.get_running_loop().create_future()
         asked = _Asked(claim, fresh, answer)
         self._asked.append(asked)
-        self._write_soon()
+        if self._claiming is None:
+            self._claiming = asyncio.create_task(self._write_claims())
         try:
             return await answer
         except asyncio.CancelledError:
@@ -66,8 +69,8 @@ class Gathering:
     def record(self, record: Record) -> None:
         """Have an outcome written with the next batch."""
         self._records.append(record)
-        if self._error is None:
-            self._write_soon()
+        if self._error is None and self._recording is None:
+            self._recording = asyncio.create_task(self._write_records())
 
     def halt(self) -> None:
         """Grant nothing any more, and let nobody wait."""
@@ -86,49 +89,45 @@ class Gathering:
         Raises:
             LedgerError: It cannot be written.
         """
-        if self._writing is not None:
-            await self._writing
+        while writing := {task for task in (self._claiming, self._recording) if task is not None}:
+            await asyncio.wait(writing)
         self._error = None
         if self._records:
-            self._write_soon()
-            assert self._writing is not None  # noqa: S101 - it was made just now
-            await self._writing
+            await self._write_records()
         if self._error is not None:
             raise self._error
 
-    def _write_soon(self) -> None:
-        if self._writing is None:
-            self._writing = asyncio.create_task(self._write())
-
-    async def _write(self) -> None:
+    async def _write_claims(self) -> None:
+        """Each step between two tasks costs a turn of the loop, and everybody waits for this one: there are few."""
         try:
-            while (self._asked or self._records) and self._error is None:
-                await self._write_batch()
-        finally:
-            self._writing = None
-            for asked in self._asked:
-                self._tell(asked, self._error or Leave.STOPPED)
-
-    async def _write_batch(self) -> None:
-        self._under_way = [asked for asked in self._asked if not asked.answer.done()]
-        records = self._records
-        self._asked, self._records = [], []
-        claims = [asked.claim for asked in self._under_way]
-        # Started in this order, so that what was recorded of a claim can never overtake it.
-        claiming = asyncio.ensure_future(self._store.claim(claims)) if claims else None
-        recording = asyncio.ensure_future(self._store.record(records)) if records else None
-        await asyncio.wait([each for each in (claiming, recording) if each is not None])
-        if recording is not None and (error := recording.exception()) is not None:
-            self._records = records + self._records
+            while self._asked and self._error is None:
+                self._under_way = [asked for asked in self._asked if not asked.answer.done()]
+                self._asked = []
+                if self._under_way:
+                    leaves = await self._store.claim([asked.claim for asked in self._under_way])
+                    for asked, leave in zip(self._under_way, leaves, strict=True):
+                        self._tell(asked, leave)
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             self._fail(error)
-        if claiming is not None:
-            error = claiming.exception()
-            if error is not None:
-                self._fail(error)
-            leaves = claiming.result() if error is None else [self._error or Leave.STOPPED] * len(claims)
-            for asked, leave in zip(self._under_way, leaves, strict=True):
-                self._tell(asked, leave)
-        self._under_way = []
+        finally:
+            self._claiming = None
+            for asked in self._under_way + self._asked:
+                self._tell(asked, self._error or Leave.STOPPED)
+            self._under_way, self._asked = [], []
+
+    async def _write_records(self) -> None:
+        try:
+            while self._records and self._error is None:
+                records, self._records = self._records, []
+                try:
+                    await self._store.record(records)
+                except BaseException:
+                    self._records = records + self._records
+                    raise
+        except Exception as error:  # noqa: BLE001 - `flush` tells
+            self._fail(error)
+        finally:
+            self._recording = None
 
     def _fail(self, error: BaseException) -> None:
         self.fail(error if isinstance(error, LedgerError) else LedgerError(f"the ledger broke: {error!r}"))

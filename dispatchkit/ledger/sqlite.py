@@ -14,11 +14,13 @@ import os
 import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
+
+import attrs
 
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.journal import Leave
@@ -29,6 +31,8 @@ from dispatchkit.ledger.thread import DatabaseThread
 __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
+
+_json = json.JSONEncoder(separators=(",", ":")).encode
 
 _FIELDS_OF_RECORD = attrgetter("run", "chunk", "index", "token", "state", "summary", "code", "request_id", "attempts")
 
@@ -47,7 +51,7 @@ CREATE TABLE run (
     total INTEGER NOT NULL DEFAULT 0, whole INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE chunk (
     run INTEGER NOT NULL, number INTEGER NOT NULL, first INTEGER NOT NULL, beyond INTEGER NOT NULL,
-    token TEXT, pid INTEGER, host TEXT, seen REAL, PRIMARY KEY (run, number)) WITHOUT ROWID;
+    token TEXT, pid INTEGER, host TEXT, since REAL, seen REAL, PRIMARY KEY (run, number)) WITHOUT ROWID;
 CREATE TABLE target (
     run INTEGER NOT NULL, place INTEGER NOT NULL, key BLOB NOT NULL, command TEXT NOT NULL,
     PRIMARY KEY (run, place), UNIQUE (run, key)) WITHOUT ROWID;
@@ -72,44 +76,60 @@ LEFT JOIN sending s ON s.run = t.run AND s.place = t.place
   AND s.turn = (SELECT max(turn) FROM sending l WHERE l.run = t.run AND l.place = t.place)
 """
 
-_CLAIM = """
-WITH asked (run, chunk, place, token, request_id, since) AS (
-  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-         json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]') FROM json_each(?))
-INSERT INTO sending (run, place, turn, token, request_id, since)
-SELECT a.run, a.place,
-       1 + coalesce((SELECT max(turn) FROM sending l WHERE l.run = a.run AND l.place = a.place), 0),
-       a.token, a.request_id, a.since
-FROM asked a
-CROSS JOIN chunk h ON h.run = a.run AND h.number = a.chunk AND h.token = a.token
-CROSS JOIN run r ON r.number = a.run AND NOT r.stopped
-LEFT JOIN outcome o ON o.run = a.run AND o.place = a.place
-WHERE coalesce(o.state, '') NOT IN ('done', 'rejected')
-  AND NOT EXISTS (SELECT 1 FROM sending m WHERE m.run = a.run AND m.place = a.place AND m.token = a.token
-                  AND m.turn > coalesce(o.turn, 0))
-"""
 _ANSWER = f"""
 SELECT h.token IS :token, {_STATE} IN ('done', 'rejected'), {_STATE} = 'sending' AND s.token = :token
 {_TARGETS} LEFT JOIN chunk h ON h.run = t.run AND h.number = :chunk
 WHERE t.run = :run AND t.place = :place
 """
-_RECORD = """
-WITH came (run, chunk, place, token, state, summary, code, request_id, attempts, at) AS (
-  SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]'), json_extract(value, '$[2]'),
-         json_extract(value, '$[3]'), json_extract(value, '$[4]'), json_extract(value, '$[5]'),
-         json_extract(value, '$[6]'), json_extract(value, '$[7]'), json_extract(value, '$[8]'),
-         json_extract(value, '$[9]') FROM json_each(?))
-INSERT INTO outcome (run, place, turn, state, summary, code, request_id, attempts, at)
-SELECT c.run, c.place, coalesce((SELECT max(turn) FROM sending l WHERE l.run = c.run AND l.place = c.place), 0),
-       c.state, c.summary, c.code, c.request_id, c.attempts, c.at
-FROM came c
-CROSS JOIN chunk h ON h.run = c.run AND h.number = c.chunk
-WHERE h.token IS c.token OR c.state = 'done'
-ON CONFLICT (run, place) DO UPDATE SET
-  turn = excluded.turn, state = excluded.state, summary = excluded.summary, code = excluded.code,
-  request_id = excluded.request_id, attempts = excluded.attempts, at = excluded.at
-WHERE outcome.state NOT IN ('done', 'rejected')
+# One statement for a whole batch, in a transaction of its own: between two statements the thread would have to wait for
+# its turn in the interpreter, and so would all who wait for the batch.
+_BATCH = """
+CREATE TEMP VIEW batch (claims, records) AS SELECT '', '';
+CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
+  INSERT OR IGNORE INTO sending (run, place, turn, token, request_id, since)
+  SELECT a.run, a.place,
+         1 + coalesce((SELECT max(turn) FROM sending l WHERE l.run = a.run AND l.place = a.place), 0),
+         a.token, a.request_id, a.since
+  FROM (SELECT json_extract(value, '$[0]') AS run, json_extract(value, '$[1]') AS chunk,
+               json_extract(value, '$[2]') AS place, json_extract(value, '$[3]') AS token,
+               json_extract(value, '$[4]') AS request_id, json_extract(value, '$[5]') AS since
+        FROM json_each(NEW.claims)) a
+  CROSS JOIN chunk h ON h.run = a.run AND h.number = a.chunk AND h.token = a.token
+  CROSS JOIN run r ON r.number = a.run AND NOT r.stopped
+  LEFT JOIN outcome o ON o.run = a.run AND o.place = a.place
+  WHERE coalesce(o.state, '') NOT IN ('done', 'rejected')
+    AND NOT EXISTS (SELECT 1 FROM sending m WHERE m.run = a.run AND m.place = a.place AND m.token = a.token
+                    AND m.turn > coalesce(o.turn, 0));
+  INSERT INTO outcome (run, place, turn, state, summary, code, request_id, attempts, at)
+  SELECT c.run, c.place, coalesce((SELECT max(turn) FROM sending l WHERE l.run = c.run AND l.place = c.place), 0),
+         c.state, c.summary, c.code, c.request_id, c.attempts, c.at
+  FROM (SELECT json_extract(value, '$[0]') AS run, json_extract(value, '$[1]') AS chunk,
+               json_extract(value, '$[2]') AS place, json_extract(value, '$[3]') AS token,
+               json_extract(value, '$[4]') AS state, json_extract(value, '$[5]') AS summary,
+               json_extract(value, '$[6]') AS code, json_extract(value, '$[7]') AS request_id,
+               json_extract(value, '$[8]') AS attempts, json_extract(value, '$[9]') AS at
+        FROM json_each(NEW.records)) c
+  CROSS JOIN chunk h ON h.run = c.run AND h.number = c.chunk
+  WHERE h.token IS c.token OR c.state = 'done'
+  ON CONFLICT (run, place) DO UPDATE SET
+    turn = excluded.turn, state = excluded.state, summary = excluded.summary, code = excluded.code,
+    request_id = excluded.request_id, attempts = excluded.attempts, at = excluded.at
+  WHERE outcome.state NOT IN ('done', 'rejected');
+END;
 """
+
+
+@attrs.frozen(eq=False)
+class _Batch:
+    """Claims, or records, on their way into one statement with others of their kind."""
+
+    rows: str
+    """JSON arrays, with commas between them."""
+    claims: Sequence[Claim] = ()
+    records: int = 0
+
+
+_Work = Callable[[sqlite3.Connection], object]
 
 
 class SqliteStore:
@@ -134,13 +154,14 @@ class SqliteStore:
             return _explain(error, path)
 
         # The writer first: it makes the file.
-        self._writer = DatabaseThread(lambda: _connect(path), explain, transactions=True)
+        self._writer = DatabaseThread(lambda: _connect(path), _write_all, explain)
         try:
-            await self._writer.run(lambda db: _check(db, path))
+            await self._write(lambda db: _check(db, path))
+            await self._write(_prepare)
         except BaseException:
             await self.close()
             raise
-        self._reader = DatabaseThread(lambda: _connect(path), explain, transactions=False)
+        self._reader = DatabaseThread(lambda: _connect(path), _read_all, explain)
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -150,10 +171,10 @@ class SqliteStore:
                 await thread.close()
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await _opened(self._writer).run(work)
+        return cast("T", await _opened(self._writer).run(work))
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await _opened(self._reader).run(work)
+        return cast("T", await _opened(self._reader).run(work))
 
     async def begin(self, name: str, settings: str) -> Run:
         """See `Store.begin`."""
@@ -240,9 +261,10 @@ class SqliteStore:
             (found,) = _chunks(db, run, now, "AND number = ?", chunk)
             if found.holder is not None and found.holder.token != holder.token:
                 return found.holder
+            since = now if found.holder is None or found.holder.since is None else found.holder.since.timestamp()
             db.execute(
-                "UPDATE chunk SET token = ?, pid = ?, host = ?, seen = ? WHERE run = ? AND number = ?",
-                (holder.token, holder.pid, holder.host, now, run, chunk),
+                "UPDATE chunk SET token = ?, pid = ?, host = ?, since = ?, seen = ? WHERE run = ? AND number = ?",
+                (holder.token, holder.pid, holder.host, since, now, run, chunk),
             )
             return None
 
@@ -285,19 +307,13 @@ class SqliteStore:
 
     async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
         """See `Store.claim`."""
-        text = json.dumps([(c.run, c.chunk, c.index, c.token, c.request_id, c.since.isoformat()) for c in claims])
-
-        def work(db: sqlite3.Connection) -> list[Leave]:
-            if db.execute(_CLAIM, (text,)).rowcount == len(claims):
-                return [Leave.GRANTED] * len(claims)
-            return [_leave(db, claim) for claim in claims]
-
-        return await self._write(work)
+        rows = ",".join([_json((c.run, c.chunk, c.index, c.token, c.request_id, c.since.isoformat())) for c in claims])
+        return cast("list[Leave]", await _opened(self._writer).run(_Batch(rows, claims=claims)))
 
     async def record(self, records: Sequence[Record]) -> None:
         """See `Store.record`."""
-        text = json.dumps([(*_FIELDS_OF_RECORD(record), record.at.isoformat()) for record in records])
-        await self._write(lambda db: db.execute(_RECORD, (text,)))
+        rows = ",".join([_json((*_FIELDS_OF_RECORD(record), record.at.isoformat())) for record in records])
+        await _opened(self._writer).run(_Batch(rows, records=len(records)), rides=True)
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
         """See `Store.counts`."""
@@ -372,6 +388,12 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
     db.execute(f"PRAGMA user_version = {_SCHEMA}")
 
 
+def _prepare(db: sqlite3.Connection) -> None:
+    view, trigger = _BATCH.split(";", 1)
+    db.execute(view)
+    db.execute(trigger)
+
+
 def _runs(db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
     sql = f"SELECT number, name, settings, created, total, whole, stopped FROM run {which}"  # noqa: S608 - constants
     return [
@@ -381,10 +403,18 @@ def _runs(db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
 
 
 def _chunks(db: sqlite3.Connection, run: int, now: float, which: str = "", *given: int) -> list[Chunk]:
-    sql = f"SELECT number, first, beyond, token, pid, host, seen FROM chunk WHERE run = ? {which} ORDER BY number"  # noqa: S608
+    fields = "number, first, beyond, token, pid, host, since, seen"
+    sql = f"SELECT {fields} FROM chunk WHERE run = ? {which} ORDER BY number"  # noqa: S608 - constants
     return [
-        Chunk(number, first, beyond, Holder(token, pid, host) if _lives(token, pid, host, seen, now) else None)
-        for number, first, beyond, token, pid, host, seen in db.execute(sql, (run, *given))
+        Chunk(
+            number,
+            first,
+            beyond,
+            Holder(token, pid, host, datetime.fromtimestamp(since, UTC))
+            if _lives(token, pid, host, seen, now)
+            else None,
+        )
+        for number, first, beyond, token, pid, host, since, seen in db.execute(sql, (run, *given))
     ]
 
 
@@ -400,6 +430,32 @@ def _lives(token: str | None, pid: int, host: str, seen: float, now: float) -> b
     except OSError:  # it is somebody else's
         pass
     return True
+
+
+def _read_all(db: sqlite3.Connection, works: Sequence[object]) -> list[object]:
+    return [cast("_Work", work)(db) for work in works]
+
+
+def _write_all(db: sqlite3.Connection, works: Sequence[object]) -> list[object]:
+    """One transaction for all of them."""
+    batches = [work for work in works if isinstance(work, _Batch)]
+    if len(batches) == len(works):
+        return _write_batches(db, batches)
+    db.execute("BEGIN IMMEDIATE")
+    results = [_write_batches(db, [work])[0] if isinstance(work, _Batch) else cast("_Work", work)(db) for work in works]
+    db.execute("COMMIT")
+    return results
+
+
+def _write_batches(db: sqlite3.Connection, batches: Sequence[_Batch]) -> list[object]:
+    claims = ",".join([batch.rows for batch in batches if batch.claims])
+    records = ",".join([batch.rows for batch in batches if batch.records])
+    before = db.total_changes
+    db.execute("INSERT INTO batch VALUES (?, ?)", (f"[{claims}]", f"[{records}]"))
+    written = db.total_changes - before
+    if written == sum(len(batch.claims) + batch.records for batch in batches):
+        return [[Leave.GRANTED] * len(batch.claims) for batch in batches]
+    return [[_leave(db, claim) for claim in batch.claims] for batch in batches]
 
 
 def _leave(db: sqlite3.Connection, claim: Claim) -> Leave:

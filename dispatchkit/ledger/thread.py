@@ -13,9 +13,8 @@ import os
 import sqlite3
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from typing import Generic, TypeVar, cast
 
 import attrs
 
@@ -24,31 +23,17 @@ from dispatchkit.errors import LedgerError
 
 __all__ = ["DatabaseThread"]
 
-T = TypeVar("T")
+_RIDE = 0.01
+"""Seconds for which what can wait waits for a transaction to go along with."""
 
 
 @attrs.frozen(eq=False)
-class _Job(Generic[T]):
-    work: Callable[[sqlite3.Connection], T]
-    done: asyncio.Future[T]
+class _Job:
+    work: object
+    done: asyncio.Future[object]
     loop: asyncio.AbstractEventLoop
-
-
-@attrs.frozen(eq=False)
-class _Told(Generic[T]):
-    """What came of a job: told to its loop, together with the others of its batch."""
-
-    job: _Job[T]
-    result: T | None = None
-    error: LedgerError | None = None
-
-    def tell(self) -> None:
-        if self.job.done.done():
-            return  # nobody waits any more
-        if self.error is not None:
-            self.job.done.set_exception(self.error)
-        else:
-            self.job.done.set_result(cast("T", self.result))  # T itself may be None
+    rides: bool
+    """Whether it can wait for the transaction of somebody else."""
 
 
 class DatabaseThread:
@@ -56,28 +41,31 @@ class DatabaseThread:
 
     Args:
         connect: Makes the connection, in the thread.
+        perform: Does what was asked for, all of it or nothing, and says what came of each.
         explain: Says what an error of the database means.
-        transactions: Whether jobs are taken together into transactions; else each stands for itself.
     """
 
     def __init__(
         self,
         connect: Callable[[], sqlite3.Connection],
+        perform: Callable[[sqlite3.Connection, Sequence[object]], Sequence[object]],
         explain: Callable[[sqlite3.Error], LedgerError],
-        *,
-        transactions: bool,
     ) -> None:
         self._pid = os.getpid()
-        self._jobs: SimpleQueue[_Job[object] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._connections: list[sqlite3.Connection] = []
-        worker = _Worker(self._jobs, self._connections, connect, explain, transactions=transactions)
+        worker = _Worker(self._jobs, self._connections, connect, perform, explain)
         self._thread = threading.Thread(target=worker.run, name="dispatchkit-ledger", daemon=True)
         self._thread.start()
         weakref.finalize(self, self._jobs.put, None).atexit = False
         forgets_in_child(self)
 
-    async def run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    async def run(self, work: object, *, rides: bool = False) -> object:
         """Have something done in the thread. It goes on if whoever waits for it is cancelled.
+
+        Args:
+            work: What to do, as ``perform`` takes it.
+            rides: Whether it can wait a moment for the transaction of somebody else.
 
         Raises:
             LedgerError: The database did not do it; or this process is a fork of the one that opened the ledger.
@@ -87,9 +75,8 @@ class DatabaseThread:
                 f"this ledger was opened in process {self._pid}, of which this one is a fork: make a new Ledger here"
             )
         loop = asyncio.get_running_loop()
-        done: asyncio.Future[T] = loop.create_future()
-        job = _Job(work, done, loop)
-        self._jobs.put(cast("_Job[object]", job))  # a queue of jobs of all kinds
+        done: asyncio.Future[object] = loop.create_future()
+        self._jobs.put(_Job(work, done, loop, rides))
         return await done
 
     async def close(self) -> None:
@@ -108,18 +95,17 @@ class _Worker:
 
     def __init__(
         self,
-        jobs: SimpleQueue[_Job[object] | None],
+        jobs: SimpleQueue[_Job | None],
         connections: list[sqlite3.Connection],
         connect: Callable[[], sqlite3.Connection],
+        perform: Callable[[sqlite3.Connection, Sequence[object]], Sequence[object]],
         explain: Callable[[sqlite3.Error], LedgerError],
-        *,
-        transactions: bool,
     ) -> None:
         self._jobs = jobs
         self._connections = connections
         self._connect = connect
+        self._do = perform
         self._explain = explain
-        self._transactions = transactions
 
     def run(self) -> None:
         """Do jobs until there is the end among them."""
@@ -127,29 +113,31 @@ class _Worker:
         while goes_on:
             batch, goes_on = self._next()
             if batch:
-                _tell(self._perform(batch))
+                _tell(batch, *self._perform(batch))
             del batch  # while the thread waits, it keeps nothing alive
         for connection in self._connections:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
         self._connections.clear()
 
-    def _next(self) -> tuple[list[_Job[object]], bool]:
-        batch: list[_Job[object]] = []
+    def _next(self) -> tuple[list[_Job], bool]:
+        """What goes into the next transaction, and whether more may follow."""
+        batch: list[_Job] = []
         job = self._jobs.get()
         try:
             while job is not None:
                 batch.append(job)
-                if not self._transactions:
-                    return batch, True
-                job = self._jobs.get_nowait()
+                waits = all(each.rides for each in batch)
+                job = self._jobs.get(timeout=_RIDE) if waits else self._jobs.get_nowait()
         except Empty:
             return batch, True
         return batch, False
 
-    def _perform(self, batch: list[_Job[object]]) -> list[_Told[object]]:
+    def _perform(self, batch: list[_Job]) -> tuple[Sequence[object], LedgerError | None]:
         try:
-            return self._try(batch)
+            if not self._connections:
+                self._connections.append(self._connect())
+            return self._do(self._connections[0], [job.work for job in batch]), None
         except sqlite3.Error as error:
             problem = self._explain(error)
         except LedgerError as error:
@@ -159,28 +147,22 @@ class _Worker:
         for connection in self._connections:
             with contextlib.suppress(sqlite3.Error):
                 connection.rollback()
-        # Each its own: an error that is raised in two places gets the traceback of both.
-        return [_Told(job, error=type(problem)(*problem.args)) for job in batch]
-
-    def _try(self, batch: list[_Job[object]]) -> list[_Told[object]]:
-        if not self._connections:
-            self._connections.append(self._connect())
-        connection = self._connections[0]
-        if not self._transactions:
-            return [_Told(job, job.work(connection)) for job in batch]
-        connection.execute("BEGIN IMMEDIATE")
-        told = [_Told(job, job.work(connection)) for job in batch]
-        connection.execute("COMMIT")
-        return told
+        return [None] * len(batch), problem
 
 
-def _tell(told: list[_Told[object]]) -> None:
+def _tell(batch: list[_Job], results: Sequence[object], problem: LedgerError | None) -> None:
     """One wake-up of the loop for a whole batch."""
 
     def tell() -> None:
-        for each in told:
-            each.tell()
+        for job, result in zip(batch, results, strict=True):
+            if job.done.done():
+                continue  # nobody waits any more
+            if problem is None:
+                job.done.set_result(result)
+            else:
+                # Each its own: an error that is raised in two places gets the traceback of both.
+                job.done.set_exception(type(problem)(*problem.args))
 
     # A store serves one loop. It may have been closed meanwhile: then nobody waits.
     with contextlib.suppress(RuntimeError):
-        told[0].job.loop.call_soon_threadsafe(tell)
+        batch[0].loop.call_soon_threadsafe(tell)

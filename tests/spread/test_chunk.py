@@ -12,7 +12,6 @@ import pytest
 from dispatchkit import (
     AltcraftClient,
     AuthenticationError,
-    Counts,
     DirectClient,
     LaunchBroadcast,
     Ledger,
