@@ -1,24 +1,101 @@
-"""``python -m benchmarks``: every measurement of the project, one table after another. ``--quick``: under a minute.
+"""``python -m benchmarks``: every measurement of the project, as Markdown tables. ``--quick``: under a minute.
 
-It needs what the tests need (``pip install -e '.[test]'``) and starts its own server on loopback.
+``URLLIB3_NO_OVERRIDE=1 pip install -e '.[benchmarks]' --no-binary urllib3-future`` brings the Python peers (without the
+rest of that line, niquests puts a urllib3 of its own under requests); nginx and wrk are the system's. What is missing
+is said and left out. ``python -m benchmarks --plots`` measures everything and draws the README's plots anew.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import json
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 
-from benchmarks import calls, facade
+from benchmarks import calls, facade, fanout, growth, plots
+from benchmarks.machine import cores, describe
+from benchmarks.peers import PEERS
+from benchmarks.server import Server, provider
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["all", "calls", "facade"], default="all")
-    parser.add_argument("--quick", action="store_true", help="fewer turns: under a minute")
-    options = parser.parse_args()
-    if options.what in {"all", "calls"}:
-        calls.main(quick=options.quick)
-    if options.what in {"all", "facade"}:
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = _options(arguments)
+    wanted = ["fanout", "calls", "facade", "growth"] if options.what == "all" else [options.what]
+    rounds = options.rounds or (2 if options.quick else 5)
+    seconds = options.seconds or (0.3 if options.quick else 1.5)
+    loops = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
+    records: list[fanout.Record] = []
+    grown: list[growth.Growth] = []
+    with provider() as server:
+        print(f"# Benchmarks\n\n{_setting(server, loops)}\n")
+        print(f"{'One round' if rounds == 1 else f'{rounds} rounds'}, {seconds:g} s a contestant, in turns.\n")
+        if "fanout" in wanted:
+            workers = options.workers or ([32] if options.quick else fanout.WORKERS)
+            entered = fanout.contestants(fanout.FAN_OUT_PEERS, loops)
+            records, failures = fanout.compare(server, entered, workers=workers, rounds=rounds, seconds=seconds)
+            print(f"## Fan-out\n\n{fanout.report(records, server)}\n{_listed(failures)}")
+            print(f"## Own cost\n\n{fanout.own_cost(records)}\n", flush=True)
+        if "calls" in wanted:
+            workers = options.workers if options.what == "calls" and options.workers else [1]
+            taken, failures = calls.measure(
+                server, loops, rounds=1 if options.quick else rounds, seconds=seconds, workers=workers
+            )
+            print(
+                f"## Calls\n\n{fanout.report(taken, server)}\n{_listed(failures)}{fanout.own_cost(taken)}\n", flush=True
+            )
+        if "growth" in wanted:
+            sizes = [10**power for power in range(3, 5 if options.quick else 7)]
+            grown = growth.measure(server, loops[-1], sizes=sizes, rounds=min(rounds, 3))
+            print(f"## Growth, on {loops[-1]}, {growth.WORKERS} workers\n\n{growth.report(grown)}\n", flush=True)
+        measured_on = f"{describe()}; one core for the client, one for {server.name}"
+    if "facade" in wanted:
+        print("## The blocking face\n")
         facade.main([])
+    if options.json is not None:
+        raw = {"on": measured_on, "records": [asdict(r) for r in records], "growth": [asdict(g) for g in grown]}
+        options.json.write_text(json.dumps(raw), encoding="utf-8")
+    if options.plots:
+        for path in plots.draw(records, grown, measured_on):
+            print(f"drawn: {path} ({path.stat().st_size / 1000:.0f} kB)")
+
+
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("what", nargs="?", choices=["all", "fanout", "calls", "facade", "growth"], default="all")
+    parser.add_argument(
+        "--quick", action="store_true", help="two short rounds at 32 workers: all of it in under a minute"
+    )
+    parser.add_argument("--rounds", type=int, help="how often each contestant has its turn (default 5)")
+    parser.add_argument("--seconds", type=float, help="how long a turn is, warming up aside (default 1.5)")
+    parser.add_argument("--workers", type=int, nargs="+", help="how many at a time (default 32 256 1024)")
+    parser.add_argument("--json", type=Path, help="write the raw samples to this file")
+    parser.add_argument("--plots", action="store_true", help="draw benchmarks/plots/*.svg from this run")
+    return parser.parse_args(arguments)
+
+
+def _setting(server: Server, loops: Sequence[str]) -> str:
+    pair = cores()
+    where = f"clients on core {pair[0]}, the server on core {pair[1]}" if pair else "nothing is pinned to a core"
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    lines = [
+        f"{describe()}; {where}{load}.",
+        f"Server: {server.name}. Loops: {', '.join(loops)}.",
+        "Contestants: " + "; ".join(name for name, peer in PEERS.items() if not peer.missing()) + ".",
+    ]
+    lines += [f"Missing: {peer.name} ({peer.missing()})." for peer in PEERS.values() if peer.missing()]
+    if len(loops) == 1:
+        lines.append("Missing: uvloop (pip install uvloop).")
+    if shutil.which("nginx") is None:
+        lines.append("Missing: nginx (apt install nginx); Python answers instead, and may be what bounds the fastest.")
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _listed(failures: Sequence[str]) -> str:
+    return "".join(f"- Failed: {failure}\n" for failure in failures) + ("\n" if failures else "")
 
 
 if __name__ == "__main__":

@@ -83,7 +83,7 @@ def results() -> float:
         async def finish(self) -> None:
             pass
 
-        async def close(self) -> None:
+        async def close(self, *, patience: float | None = None) -> None:
             pass
 
         def stop(self) -> None:

@@ -57,7 +57,7 @@ def test_the_example_of_reads_runs_as_it_stands() -> None:
 
 def test_the_example_of_many_runs_as_it_stands() -> None:
     output = run_python(block("python", "direct.start_many("), dict(os.environ))
-    assert output == "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0)\n"
+    assert output == "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0, earlier=0)\n"
 
 
 def test_the_blocking_example_runs_against_a_sandbox(sandbox: Sandbox) -> None:
@@ -78,7 +78,12 @@ def test_the_kill_switch_runs_against_a_sandbox(sandbox: Sandbox) -> None:
     assert [sandbox.direct.status(number) for number in (7, 8, 9)] == ["stopped", "initiated", "stopped"]
 
 
-def run_shell(source: str, count: int, sandbox: Sandbox) -> None:
+def test_the_ledger_on_the_command_line_runs_against_a_sandbox(sandbox: Sandbox, tmp_path: Path) -> None:
+    run_shell(block("sh", "dispatchkit stop-run"), 7, sandbox, tmp_path)
+    assert dict(sandbox.launches) == dict.fromkeys(range(1, 1001), 1)
+
+
+def run_shell(source: str, count: int, sandbox: Sandbox, directory: Path | None = None) -> None:
     lines = source.splitlines()
     assert len(lines) == count
     for line in lines:
@@ -88,6 +93,7 @@ def run_shell(source: str, count: int, sandbox: Sandbox) -> None:
         done = subprocess.run(
             [sys.executable, "-m", "dispatchkit", *words],
             env=environment(sandbox),
+            cwd=directory,
             capture_output=True,
             text=True,
             timeout=60,
@@ -118,4 +124,4 @@ def test_the_remaining_python_examples_run() -> None:
 
 def test_every_example_is_run() -> None:
     assert [kind for kind, _ in BLOCKS].count("python") == 8
-    assert [kind for kind, _ in BLOCKS].count("sh") == 4
+    assert [kind for kind, _ in BLOCKS].count("sh") == 5

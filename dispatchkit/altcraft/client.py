@@ -92,6 +92,7 @@ class AltcraftClient(Client[AltcraftWire]):
             raise ValueError("no host: pass base_url='https://your-platform', or set DISPATCHKIT_ALTCRAFT_URL")
         secret.check()
         self._form = wire
+        self._deduplicates = deduplicates
         super().__init__(
             base_url,
             AltcraftWire(secret, codec(wire), body_limit, attachment_limit, deduplicates),
@@ -107,8 +108,9 @@ class AltcraftClient(Client[AltcraftWire]):
         )
 
     def settings(self) -> dict[str, str]:
-        """See `Client.settings`; ``wire`` is ``"json"`` or ``"xml"``."""
-        return {**super().settings(), "wire": self._form}
+        """See `Client.settings`; ``wire`` is ``"json"`` or ``"xml"``, ``deduplicates`` is ``"yes"`` or ``"no"``."""
+        # Whoever resumes a run must not repeat an unclear launch that the platform would not swallow.
+        return {**super().settings(), "wire": self._form, "deduplicates": "yes" if self._deduplicates else "no"}
 
     async def activate(
         self,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import ClassVar, TypeVar, cast
 
 import attrs
@@ -55,6 +55,10 @@ _REFUSALS: dict[int, type[RejectedError]] = {
     402: TariffLimitError,
     403: AccessDeniedError,
 }
+
+
+_REMEMBERED = timedelta(hours=23)
+"""How long a request id is taken to be remembered: the platform's one day, less an hour by which clocks may differ."""
 
 
 @attrs.frozen
@@ -110,9 +114,9 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
     path: ClassVar[str]
     """Below ``/api/v1.1/``, exactly as documented: the trailing slashes are part of it and inconsistent."""
 
-    def deduplicated(self, wire: AltcraftWire) -> bool:
-        """See `Command.deduplicated`."""
-        return wire.deduplicates
+    def deduplicated(self, wire: AltcraftWire, age: timedelta) -> bool:
+        """See `Command.deduplicated`: for one day from the first request."""
+        return wire.deduplicates and abs(age) < _REMEMBERED
 
     @abstractmethod
     def fields(self) -> dict[str, JsonValue]:

@@ -7,13 +7,13 @@ from typing import Annotated
 import typer
 
 import dispatchkit
-from dispatchkit.cli import altcraft, direct, sandbox
+from dispatchkit.cli import altcraft, direct, ledger, sandbox
 
 __all__ = ["app"]
 
 _EPILOG = (
-    "Exit status: 0 all done; 1 some were rejected or not sent; 2 wrong usage, nothing was sent; 3 for some it is "
-    "unknown whether it happened; 130 interrupted."
+    "Exit status: 0 all done; 1 some were rejected or not sent; 2 wrong usage, or a ledger that cannot be used: "
+    "nothing was sent; 3 for some it is unknown whether it happened; 130 interrupted."
 )
 
 app = typer.Typer(
@@ -28,6 +28,9 @@ app = typer.Typer(
 )
 app.add_typer(direct.app, name="direct")
 app.add_typer(altcraft.app, name="altcraft")
+app.add_typer(ledger.app, name="ledger")
+app.command(name="resume")(ledger.resume)
+app.command(name="stop-run")(ledger.stop_run)
 app.command(name="sandbox")(sandbox.sandbox)
 
 

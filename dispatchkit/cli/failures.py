@@ -1,8 +1,9 @@
 """``--failures``: a CSV of everything that did not come to done, which ``--from`` takes as it is.
 
 Each row is written as its outcome comes, so that a run that is killed has left it. At the end of the run follow the ids
-that were never begun. A file that holds something is never written to: what an earlier run left may be the only trace
-of an unknown outcome, and an id that was tried again since must not stand beside those that were not.
+that were never begun. (Of a run that a ledger remembers, the file is written out of the ledger, at the end.) A file
+that holds something is never written to: what an earlier run left may be the only trace of an unknown outcome, and an
+id that was tried again since must not stand beside those that were not.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import csv
 import io
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
@@ -24,15 +25,54 @@ if TYPE_CHECKING:
     from dispatchkit.cli.ids import Targets
     from dispatchkit.fanout import Outcome
 
-__all__ = ["Failures"]
+__all__ = ["HEADER", "Failures", "Sheet"]
 
 # The id stands first and the row is read only whole: see `from_lines`.
-_HEADER = ("id", "outcome", "code", "error", "request_id")
+HEADER = ("id", "outcome", "code", "error", "request_id")
 _AT_ONCE = 4096
 
 
-class Failures:
-    """The file, and what is under way.
+class Sheet:
+    """The file.
+
+    Args:
+        path: Where it is. It stays empty while nothing fails.
+
+    Raises:
+        ValueError: The file holds something.
+        OSError: It cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.whole = True
+        """Whether all could be written so far."""
+        # Appending: another run that was given the same file by mistake must not be written over.
+        self._stream = path.open("a", encoding="utf-8", newline="")
+        status = os.fstat(self._stream.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_size:
+            self._stream.close()
+            raise ValueError(f"{path} is not empty, and --failures writes over nothing: name another file")
+        self._headed = False
+
+    def write(self, rows: Iterable[Sequence[object]]) -> bool:
+        """Write rows. Returns whether all could be written so far."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        if not self._headed:
+            self._headed = True
+            writer.writerow(HEADER)
+        writer.writerows(rows)
+        self.whole = self.whole and put(self._stream, text.getvalue())
+        return self.whole
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+class Failures(Sheet):
+    """The file, written as the outcomes come, and what is under way.
 
     Args:
         path: Where it is. It stays empty while nothing fails.
@@ -44,19 +84,10 @@ class Failures:
     """
 
     def __init__(self, path: Path, found: Targets) -> None:
-        self.path = path
-        self.whole = True
-        """Whether all could be written so far."""
+        super().__init__(path)
         self._found = found
         self._taken = 0
         self._in_hand: dict[int, int] = {}
-        # Appending: another run that was given the same file by mistake must not be written over.
-        self._stream = path.open("a", encoding="utf-8", newline="")
-        status = os.fstat(self._stream.fileno())
-        if stat.S_ISREG(status.st_mode) and status.st_size:
-            self._stream.close()
-            raise ValueError(f"{path} is not empty, and --failures writes over nothing: name another file")
-        self._headed = False
 
     def watch(self, numbers: Iterable[int]) -> Iterator[int]:
         """The ids themselves. Those that are taken from here and come to no outcome were not started."""
@@ -72,23 +103,13 @@ class Failures:
         if error is None:
             return True
         code = error.code if isinstance(error, RejectedError) else None
-        return self._write([(number, outcome.state.value, code, clean(error.summary), outcome.request_id)])
+        return self.write([(number, outcome.state.value, code, clean(error.summary), outcome.request_id)])
 
     def close(self) -> None:
         """At the end of a run: write what was not started, a long range of ids as one row."""
         left = chain(((number, number) for number in self._in_hand.values()), self._found.after(self._taken))
         rows = ((low if low == high else f"{low}-{high}", "not_started", None, None, None) for low, high in left)
         while batch := list(islice(rows, _AT_ONCE)):
-            if not self._write(batch):
+            if not self.write(batch):
                 break
-        self._stream.close()
-
-    def _write(self, rows: Iterable[tuple[object, ...]]) -> bool:
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        if not self._headed:
-            self._headed = True
-            writer.writerow(_HEADER)
-        writer.writerows(rows)
-        self.whole = self.whole and put(self._stream, text.getvalue())
-        return self.whole
+        super().close()

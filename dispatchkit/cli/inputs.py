@@ -15,7 +15,8 @@ import typer
 
 from dispatchkit import Attachment, Audience
 from dispatchkit.cli.ids import Targets, from_arguments, from_lines
-from dispatchkit.cli.text import clean, put
+from dispatchkit.cli.text import clean, masked, put
+from dispatchkit.errors import LedgerError
 
 if TYPE_CHECKING:
     from dispatchkit.cli.options import ConnectionOptions, LaunchOptions, RunOptions
@@ -29,7 +30,7 @@ _PARAMETER = re.compile(r"\bbase_url\b|^(timeout|attempt_timeout|proxy|limit|con
 
 @contextmanager
 def mistakes_in_one_line() -> Generator[None]:
-    """Turn the user's mistakes into one line on standard error and exit status 2."""
+    """Turn the user's mistakes, and a ledger that cannot be used, into one line on standard error and exit status 2."""
     try:
         yield
     except OSError as error:
@@ -37,9 +38,11 @@ def mistakes_in_one_line() -> Generator[None]:
     except (ValueError, TypeError, ImportError) as error:
         message = str(error).replace("insecure=True", "--insecure").replace("wire='json'", "--wire json")
         message = _PARAMETER.sub(lambda match: f"--{match[0].replace('_', '-')}", message)
+    except LedgerError as error:
+        message = str(error)
     else:
         return
-    put(sys.stderr, f"dispatchkit: {clean(message)}\n")
+    put(sys.stderr, f"dispatchkit: {clean(masked(message))}\n")
     raise typer.Exit(2)
 
 

@@ -10,11 +10,14 @@ import attrs
 import typer
 
 from dispatchkit.cli.dryrun import show_requests
-from dispatchkit.cli.failures import Failures
+from dispatchkit.cli.failures import Failures, Sheet
 from dispatchkit.cli.inputs import mistakes_in_one_line, targets, token
-from dispatchkit.cli.run import drive, run_loop
+from dispatchkit.cli.place import Place, place_of
+from dispatchkit.cli.remembered import perform, same_launch
+from dispatchkit.cli.run import Memory, drive, run_loop
 from dispatchkit.cli.show import Show
 from dispatchkit.cli.text import clean, put
+from dispatchkit.errors import LedgerError, RunStoppedError
 
 if TYPE_CHECKING:
     from dispatchkit.cli.ids import Targets
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from dispatchkit.fanout import Report
     from dispatchkit.sandbox import Sandbox
 
-__all__ = ["Job", "carry_out"]
+__all__ = ["Job", "ask", "carry_out"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -77,9 +80,43 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
             host = job.base_url
             key = _MASK if options.dry_run else job.token or token(options, job.token_variable)
         guards = options.guards()
+        place = place_of(options)
         client = job.connect(host, key)
         del key
         client.call(job.command(found.first))  # what is wrong with one is wrong with all
+    _tell_what_is_left_out(found)
+    if options.dry_run:
+        show_requests(client, host, map(job.command, found), len(found))
+        raise typer.Exit(0)
+    if not (options.sandbox or options.yes or len(found) == 1):
+        ask(f"{job.verb} {len(found):,} {job.noun[1]} (first {found.first}, last {found.last}) at {host}")
+    with mistakes_in_one_line():
+        sheet = None
+        if options.failures is not None:
+            sheet = Failures(options.failures, found) if place is None else Sheet(options.failures)
+        show = Show(
+            total=len(found),
+            most=options.max_launches,
+            verb=job.verb,
+            noun=job.noun,
+            json=options.json,
+            quiet=options.quiet,
+            sheet=sheet,
+            place=place,
+        )
+    if place is not None:
+        remembered = _run_remembered(job, client, found, place, show=show, guards=guards, sheet=sheet)
+        with mistakes_in_one_line(), show:
+            report, interrupted = run_loop(remembered)
+    else:
+        sandboxed = options.sandbox
+        running = _run_in_sandbox(job, found, show, guards) if sandboxed else _run(job, client, found, show, guards)
+        with show:
+            report, interrupted = run_loop(running)
+    raise typer.Exit(show.summary(report, interrupted=interrupted))
+
+
+def _tell_what_is_left_out(found: Targets) -> None:
     if found.dropped:
         put(sys.stderr, f"Left out {found.dropped:,} repeated {'id' if found.dropped == 1 else 'ids'}.\n")
     if found.unknown:
@@ -88,31 +125,6 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
             f"Left out {found.unknown:,} whose outcome is unknown: they may have happened. Look at the provider's side "
             "first; --include-unknown takes them too.\n",
         )
-    if options.dry_run:
-        show_requests(client, host, map(job.command, found), len(found))
-        raise typer.Exit(0)
-    if not options.sandbox:
-        _ask(options, job, found, host)
-    failures = None
-    with mistakes_in_one_line():
-        if options.failures is not None:
-            failures = Failures(options.failures, found)
-    show = Show(
-        total=len(found),
-        most=options.max_launches,
-        verb=job.verb,
-        noun=job.noun,
-        json=options.json,
-        quiet=options.quiet,
-        failures=failures,
-    )
-    with show:
-        if options.sandbox:
-            running = _run_in_sandbox(job, found, show, guards)
-        else:
-            running = _run(job, client, found, show, guards)
-        report, interrupted = run_loop(running)
-    raise typer.Exit(show.summary(report, interrupted=interrupted))
 
 
 async def _run(
@@ -135,11 +147,32 @@ async def _run_in_sandbox(job: Job[W, R], found: Targets, show: Show, guards: Gu
         return await _run(job, client, prepared(), show, guards)
 
 
-def _ask(options: RunOptions, job: Job[W, R], found: Targets, host: str) -> None:
-    """More than one launch is asked for, and where nobody can answer, refused."""
-    if options.yes or len(found) == 1:
-        return
-    what = f"{job.verb} {len(found):,} {job.noun[1]} (first {found.first}, last {found.last}) at {clean(host)}"
+async def _run_remembered(
+    job: Job[W, R],
+    client: Client[W],
+    found: Targets,
+    place: Place,
+    *,
+    show: Show,
+    guards: Guards,
+    sheet: Sheet | None,
+) -> tuple[Report, bool]:
+    async with place.open(new=True) as ledger, client:
+        memory = Memory(ledger, place.run or "")
+        await same_launch(memory, place, job.command(found.first), len(found))
+        try:
+            return await perform(client, map(job.command, found), memory, show=show, guards=guards, sheet=sheet)
+        except RunStoppedError:
+            raise LedgerError(f"run {memory.name!r} was stopped. To go on: {place.resume(memory.name)}") from None
+
+
+def ask(what: str) -> None:
+    """Ask whether to do it; where nobody can answer, refuse.
+
+    Raises:
+        typer.Exit: It is not to be done.
+    """
+    what = clean(what)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         put(sys.stderr, f"dispatchkit: this would {what}: pass --yes to do it without a question\n")
         raise typer.Exit(2)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AUTO_WORKERS",
+    "ActingOptions",
     "ClientSettings",
     "ConnectionOptions",
     "Guards",
@@ -60,9 +61,19 @@ _Failures = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Write everything that does not come to done to a CSV for --from, at once. It must be new or empty.",
+        help="Write everything that does not come to done to a CSV for --from, at once; out of a ledger, at the "
+        "end. It must be new or empty.",
     ),
 ]
+_Ledger = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|URL",
+        help="Remember every launch, before it leaves, in this SQLite file or PostgreSQL database. The same line again "
+        "goes on where the run ended. Default: what DISPATCHKIT_LEDGER holds, if there is a --run.",
+    ),
+]
+_RunName = Annotated[str | None, typer.Option("--run", metavar="NAME", help="What this run is called in the ledger.")]
 _TokenFile = Annotated[
     str | None,
     typer.Option(metavar="PATH", help="Read the token from a file instead of the environment. - is standard input."),
@@ -171,22 +182,15 @@ class ReadOptions(ConnectionOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOptions(ConnectionOptions):
-    """What every command that acts on ids takes."""
+class ActingOptions(ConnectionOptions):
+    """What every command takes that launches or stops something."""
 
-    ids: _Ids = None
-    from_: _From = None
-    column: _Column = None
-    include_unknown: _IncludeUnknown = False
     failures: _Failures = None
-    sandbox: _Sandbox = False
-    dry_run: _DryRun = False
     yes: _Yes = False
     json: _Json = False
     quiet: _Quiet = False
     concurrency: _Concurrency = "64"
     rate: _Rate = None
-    expected: _Expected = None
     max_launches: _MaxLaunches = None
     stop_after_failures: _StopAfterFailures = None
 
@@ -213,6 +217,21 @@ class RunOptions(ConnectionOptions):
             max_launches=self.max_launches,
             stop_after_failures=self.stop_after_failures,
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(ActingOptions):
+    """What every command that acts on ids takes."""
+
+    ids: _Ids = None
+    from_: _From = None
+    column: _Column = None
+    include_unknown: _IncludeUnknown = False
+    ledger: _Ledger = None
+    run: _RunName = None
+    sandbox: _Sandbox = False
+    dry_run: _DryRun = False
+    expected: _Expected = None
 
 
 @dataclass(frozen=True, kw_only=True)

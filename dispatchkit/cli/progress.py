@@ -47,6 +47,10 @@ class Look:
     report: Report
     in_flight: int
     pace: PaceStatistics
+    total: int | None = None
+    """How many commands there will be, where only the ledger knows: a run may have come far before."""
+    planned: int | None = None
+    """How many commands are planned so far, as long as more may follow."""
 
     @property
     def hindrance(self) -> str:
@@ -105,6 +109,7 @@ class Bar:
             redirect_stderr=False,
             get_time=monotonic,
         )
+        self._begun = False
         self._task = self._display.add_task("", total=total, rate="")
 
     def start(self) -> None:
@@ -119,6 +124,16 @@ class Bar:
 
     def show(self, look: Look) -> None:
         """Draw it anew."""
+        if look.total is not None and not self._begun:
+            self._begun = True
+            with suppress(OSError):
+                # What came to its outcome earlier is no pace.
+                self._display.reset(self._task, total=look.total, completed=look.report.earlier)
+        if look.planned is not None:
+            self._display.below = Text(_planned(look.planned))
+            with suppress(OSError):
+                self._display.refresh()
+            return
         below = Text("  ", no_wrap=True, overflow="ellipsis")
         for state, count in look.counts():
             below.append(f"{count:,} {_name(state)}  ", style=STYLES[state])
@@ -147,6 +162,7 @@ class Lines:
     """
 
     def __init__(self, *, total: int, monotonic: Callable[[], float], quiet: bool = False) -> None:
+        self._begun = False
         self._total = total
         self._monotonic = monotonic
         self._quiet = quiet
@@ -166,11 +182,15 @@ class Lines:
         """Write a line, if one is due."""
         if self._quiet:
             return
+        if look.total is not None and not self._begun:
+            self._begun = True
+            self._total = look.total
+            self._progress.reset(self._task, total=look.total, completed=look.report.earlier)
         self._progress.update(self._task, completed=look.report.total)
         self._tell_of_pauses(look)
         if self._monotonic() - self._shown_at >= _LINE_EVERY:
             self._shown_at = self._monotonic()
-            self.note(self._line(look))
+            self.note(self._line(look) if look.planned is None else _planned(look.planned))
 
     def note(self, text: str) -> None:
         """Write a line."""
@@ -201,6 +221,10 @@ class Lines:
             look.hindrance,
         ]
         return "; ".join(filter(None, parts))
+
+
+def _planned(count: int) -> str:
+    return f"planning … {count:,}"
 
 
 def _name(state: State) -> str:

@@ -20,7 +20,7 @@ from dispatchkit.cli.ids import Targets
 from dispatchkit.cli.inputs import mistakes_in_one_line, token
 from dispatchkit.cli.job import carry_out
 from dispatchkit.cli.run import run_loop
-from dispatchkit.cli.text import as_json, clean, number_of, one_line, put
+from dispatchkit.cli.text import as_json, clean, number_of, one_line, put, said, utc
 from dispatchkit.direct.commands import DirectWire, ReadDispatches
 from dispatchkit.errors import AuthenticationError, DispatchkitError
 from dispatchkit.fanout import FanOut
@@ -130,7 +130,7 @@ def show_dispatches(listing: Listing[Dispatch], *, json: bool) -> None:
                 each.dispatch_id,
                 each.status,
                 each.dispatch_name,
-                _utc(each.created),
+                utc(each.created),
                 each.messages and each.messages.total,
                 each.messages and each.messages.delivered,
             )
@@ -145,7 +145,7 @@ def show_log(listing: Listing[LogEntry], *, json: bool) -> None:
     if json:
         _put_objects(listing)
     else:
-        rows = ((_utc(each.time), each.level, each.state, each.message) for each in listing)
+        rows = ((utc(each.time), each.level, each.state, each.message) for each in listing)
         _put_table(("time (UTC)", "level", "state", "message"), rows)
     put(sys.stderr, _missing(listing))
 
@@ -203,22 +203,9 @@ def _put_table(header: Sequence[str], rows: Iterable[tuple[object, ...]]) -> Non
     for column in table.columns:
         column.overflow = "fold"
     for row in rows:
-        table.add_row(*(Text(clean(_said(value))) for value in row))
+        table.add_row(*(Text(clean(said(value))) for value in row))
     # Only a terminal has an edge.
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _ANY_WIDTH)
     with console.capture() as captured:
         console.print(table, highlight=False)
     put(sys.stdout, captured.get())
-
-
-def _utc(moment: datetime | None) -> str | None:
-    try:
-        return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "seconds")
-    except OverflowError:  # in the year 1 or 9999
-        return str(moment)
-
-
-def _said(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "-" if value is None else str(value)

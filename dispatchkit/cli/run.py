@@ -1,15 +1,18 @@
-"""Drive a fan-out: show each outcome, and stop in good order on Ctrl-C."""
+"""Drive a fan-out, with or without a ledger: show each outcome, and stop in good order on Ctrl-C."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import attrs
 
 from dispatchkit.cli.progress import LOOK_EVERY, Look
-from dispatchkit.errors import AuthenticationError
+from dispatchkit.cli.text import masked
+from dispatchkit.errors import AuthenticationError, LedgerError
 from dispatchkit.fanout import FanOut
 
 if TYPE_CHECKING:
@@ -20,16 +23,51 @@ if TYPE_CHECKING:
     from dispatchkit.core.client import Client
     from dispatchkit.core.command import Command
     from dispatchkit.fanout import Report
+    from dispatchkit.ledger.ledger import Ledger
 
-__all__ = ["drive", "on_interrupt", "run_loop"]
+__all__ = ["Memory", "drive", "on_interrupt", "run_loop"]
 
 R = TypeVar("R")
 T = TypeVar("T")
 W = TypeVar("W")
 
 
+@attrs.frozen
+class Memory:
+    """What remembers a run."""
+
+    ledger: Ledger
+    name: str
+    """The run's, in the ledger."""
+
+
+class _Cut(Exception):  # noqa: N818 - no error: somebody pressed Ctrl-C
+    """The plan was cut short."""
+
+
+class _Plan(Generic[T]):
+    """Commands on their way into a ledger: they are counted, and may be cut short."""
+
+    def __init__(self, commands: Iterable[T]) -> None:
+        self._commands = commands
+        self.count = 0
+        self.cut = False
+
+    def __iter__(self) -> Iterator[T]:
+        for command in self._commands:
+            if self.cut:
+                raise _Cut
+            self.count += 1
+            yield command
+
+
 async def drive(
-    client: Client[W], commands: Iterable[Command[W, R]], show: Show, guards: Guards
+    client: Client[W],
+    commands: Iterable[Command[W, R]] | None,
+    show: Show,
+    guards: Guards,
+    *,
+    memory: Memory | None = None,
 ) -> tuple[Report, bool]:
     """Perform the commands and show each outcome as it comes.
 
@@ -37,11 +75,23 @@ async def drive(
     reported for what is known of it. Nothing new is started either once the token was refused, since every other
     command would be refused as well, or once the outcomes can no longer be written.
 
+    Args:
+        client: Whose commands they are.
+        commands: What to do; None stands for those that the ledger holds already.
+        show: What shows it.
+        guards: What bounds it.
+        memory: What remembers it.
+
     Returns:
         What came of it, and whether it was interrupted.
+
+    Raises:
+        LedgerError: The ledger could not be used, and nothing was begun.
     """
-    run = FanOut(client, commands, **guards)
-    interrupted = stopped = False
+    plan = None if memory is None or commands is None else _Plan(commands)
+    ledger, name = (None, None) if memory is None else (memory.ledger, memory.name)
+    run = FanOut(client, plan or commands, **guards, ledger=ledger, run=name)
+    interrupted = False
     giving_up: asyncio.Task[None] | None = None
 
     def press() -> None:
@@ -49,39 +99,65 @@ async def drive(
         if not interrupted:
             interrupted = True
             run.stop()
+            if plan is not None:
+                plan.cut = True
             show.note(f"Interrupted: nothing new is started, {run.in_flight} in flight. Ctrl-C again gives them up.")
         elif giving_up is None:
             giving_up = asyncio.create_task(run.close())
 
+    def look() -> Look:
+        return _look(client, run, guards["max_launches"], plan)
+
     with on_interrupt(press):
-        watching = asyncio.create_task(_watch(client, run, show))
+        watching = asyncio.create_task(_watch(look, show))
         try:
-            async for outcome in run:
-                if not show.outcome(outcome) and not stopped:
-                    stopped = True
-                    run.stop()
-                    show.note("The outcomes can no longer be written: nothing new is started.")
-        except AuthenticationError:
-            show.note("The token was refused: nothing new is started.")
+            failed = await _show_all(run, show)
         finally:
             watching.cancel()
         if giving_up is not None:
             await giving_up
         show.finish()
-        show.progress(_look(client, run))
-    if (most := guards["stop_after_failures"]) is not None and run.report.failed >= most:
-        show.note(f"Stopped after {run.report.failed:,} failures: nothing new was started.")
+        show.progress(look())
+    if (most := guards["stop_after_failures"]) is not None and failed >= most:
+        show.note(f"Stopped after {failed:,} failures: nothing new was started.")
     return run.report, interrupted
 
 
-async def _watch(client: Client[W], run: FanOut[W, R], show: Show) -> None:
+async def _show_all(run: FanOut[W, R], show: Show) -> int:
+    """Show the outcomes up to the end, and return how many of them are failures."""
+    failed, stopped = 0, False
+    try:
+        async for outcome in run:
+            failed += outcome.error is not None
+            if not show.outcome(outcome) and not stopped:
+                stopped = True
+                run.stop()
+                show.note("The outcomes can no longer be written: nothing new is started.")
+    except AuthenticationError:
+        show.note("The token was refused: nothing new is started.")
+    except _Cut:
+        pass  # the same command again plans the rest
+    except LedgerError as error:
+        if run.report.total == run.report.earlier:
+            raise
+        show.broke(f"{masked(str(error))}. Nothing new is started.")
+    return failed
+
+
+async def _watch(look: Callable[[], Look], show: Show) -> None:
     while True:
-        show.progress(_look(client, run))
+        show.progress(look())
         await asyncio.sleep(LOOK_EVERY)
 
 
-def _look(client: Client[W], run: FanOut[W, R]) -> Look:
-    return Look(run.report, run.in_flight, client.statistics().pace)
+def _look(client: Client[W], run: FanOut[W, R], most: int | None, plan: _Plan[Command[W, R]] | None) -> Look:
+    report, total = run.report, None
+    if report.not_started is not None:
+        total = report.total + report.not_started
+        if most is not None:
+            total = min(total, report.earlier + most)
+    planned = plan.count if plan is not None and total is None else None
+    return Look(report, run.in_flight, client.statistics().pace, total, planned)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dispatchkit.cli.failures import Failures
 from dispatchkit.cli.progress import STYLES, Bar, Lines, Look
 from dispatchkit.cli.text import as_json, clean, one_line, put
 from dispatchkit.core.clock import SYSTEM
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
-    from dispatchkit.cli.failures import Failures
+    from dispatchkit.cli.failures import Sheet
+    from dispatchkit.cli.place import Place
     from dispatchkit.core.clock import Clock
     from dispatchkit.fanout import Outcome, Report
 
@@ -48,7 +50,8 @@ class Show:
         noun: To what: the word for one, and for many.
         json: One JSON object an outcome on standard output, and everything else on standard error.
         quiet: No progress.
-        failures: Where to write what does not come to done.
+        sheet: Where what does not come to done is written: `Failures` as it comes, a plain `Sheet` by somebody else.
+        place: Where the run is remembered, if it is.
         clock: What tells the time.
     """
 
@@ -61,13 +64,17 @@ class Show:
         noun: tuple[str, str],
         json: bool = False,
         quiet: bool = False,
-        failures: Failures | None = None,
+        sheet: Sheet | None = None,
+        place: Place | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self._total = total
         self._json = json
         self._noun = noun[total != 1]
-        self._failures = failures
+        self._sheet = sheet
+        self._failures = sheet if isinstance(sheet, Failures) else None
+        self._place = place
+        self._broken = False
         self._clock = clock
         self._began = clock.monotonic()
         self._told = Counter[State]()
@@ -106,6 +113,8 @@ class Show:
 
     def progress(self, look: Look) -> None:
         """Show how far it is."""
+        if look.planned is not None:
+            self._began = self._clock.monotonic()  # to plan is not yet to launch
         self._progress.show(look)
 
     def finish(self) -> None:
@@ -117,24 +126,33 @@ class Show:
         """Say something in between, on standard error."""
         self._progress.note(text)
 
+    def broke(self, text: str) -> None:
+        """Say what has gone wrong with the run itself. Its exit status then tells of it, whatever the outcomes are."""
+        self._broken = True
+        self.note(text)
+
     def summary(self, report: Report, *, interrupted: bool) -> int:
         """Show what came of it all, and return the exit status."""
         took = self._clock.monotonic() - self._began
-        not_started = self._total - report.total
+        # Only the ledger knows how many commands its run holds.
+        total = self._total if report.not_started is None else report.total + report.not_started
+        not_started = total - report.total
         stream = sys.stderr if self._json else sys.stdout
         console = Console(file=stream)
         with console.capture() as captured:
             console.print(_table(report, not_started), highlight=False)
-            rate = f", {report.total / took:,.0f} a second" if took > 0 else ""
+            rate = f", {(report.total - report.earlier) / took:,.0f} a second" if took > 0 else ""
+            earlier = f"; {report.earlier:,} of them earlier" if report.earlier else ""
             console.print(
-                Text(f"{report.total:,} of {self._total:,} {self._noun} in {took:,.2f} s{rate}."), highlight=False
+                Text(f"{report.total:,} of {total:,} {self._noun} in {took:,.2f} s{rate}{earlier}."), highlight=False
             )
             for kind, count in self._hints.most_common():
                 console.print(Text(f"{count:,} {kind.__name__}: {kind.hint}"), highlight=False)
-            if self._failures is not None and (told := _to_try_again(self._failures, self._total - report.done)):
-                console.print(Text(told), highlight=False, soft_wrap=True)
+            for told in (self._where_failures_are(total - report.done), self._how_to_go_on(report, total)):
+                if told:
+                    console.print(Text(clean(told)), highlight=False, soft_wrap=True)
         put(stream, captured.get())
-        return exit_status(report, not_started, interrupted=interrupted)
+        return exit_status(report, not_started, interrupted=interrupted) or int(self._broken)
 
     def _failure(self, outcome: Outcome[object], error: DispatchkitError) -> None:
         self._hints[type(error)] += 1
@@ -142,8 +160,27 @@ class Show:
         if self._told[outcome.state] <= _DETAILED:
             self.note(one_line(outcome))
         elif self._told[outcome.state] == _DETAILED + 1:
-            elsewhere = " here." if self._json or self._failures is not None else "; --json tells each one."
+            elsewhere = " here." if self._json or self._sheet or self._place else "; --json tells each one."
             self.note(f"More that are {outcome.state.value.replace('_', ' ')} are only counted{elsewhere}")
+
+    def _where_failures_are(self, count: int) -> str:
+        if self._sheet is None:
+            return ""
+        path = self._sheet.path
+        if not self._sheet.whole:
+            return f"{path} is not complete: it could no longer be written."
+        if not count:
+            return ""
+        again = f"; run the same command with --from {path} to try again those that may be" if self._failures else ""
+        return f"{count:,} did not come to done: see {path}{again}."
+
+    def _how_to_go_on(self, report: Report, total: int) -> str:
+        left = total - report.done - report.rejected
+        if self._place is None or self._place.run is None or not left:
+            return ""
+        if report.not_started is None:
+            return f"The plan of run {self._place.run!r} is not whole: the same command again goes on with it."
+        return f"{left:,} {'is' if left == 1 else 'are'} left. To go on: {self._place.resume(self._place.run)}"
 
 
 def _table(report: Report, not_started: int) -> Table:
@@ -155,15 +192,3 @@ def _table(report: Report, not_started: int) -> Table:
     if not_started:
         table.add_row("not started", f"{not_started:,}")
     return table
-
-
-def _to_try_again(failures: Failures, count: int) -> str:
-    path = clean(str(failures.path))
-    if not failures.whole:
-        return f"{path} is not complete: it could no longer be written."
-    if not count:
-        return ""
-    return (
-        f"{count:,} did not come to done: see {path}; run the same command with --from {path} to try again those that "
-        "may be."
-    )

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Never, TextIO, cast
 
 import attrs
@@ -18,7 +20,9 @@ if TYPE_CHECKING:
     from dispatchkit.core.command import Command
     from dispatchkit.fanout import Outcome
 
-__all__ = ["as_json", "clean", "number_of", "one_line", "put"]
+__all__ = ["as_json", "clean", "masked", "number_of", "one_line", "put", "said", "utc"]
+
+_PASSWORD = re.compile(r"(\w+://[^:/@\s]*:)[^@\s]*(?=@)|([?&]password=)[^&\s]*")
 
 
 def clean(text: str) -> str:
@@ -28,6 +32,26 @@ def clean(text: str) -> str:
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
+
+
+def masked(text: str) -> str:
+    """The text without the passwords of the URLs in it."""
+    return _PASSWORD.sub(lambda found: f"{found[1] or found[2]}***", text)
+
+
+def said(value: object) -> str:
+    """A value as a table shows it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
+
+
+def utc(moment: datetime | None) -> str | None:
+    """A moment as a table shows it."""
+    try:
+        return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "seconds")
+    except OverflowError:  # in the year 1 or 9999
+        return str(moment)
 
 
 def number_of(command: Command[Never, object]) -> int:

@@ -283,7 +283,7 @@ class Call(Generic[W, R]):
         return unknown(self.command, f"{self._unclear.summary}; then {error.summary}")
 
     async def _settle(self, error: OutcomeUnknownError) -> Step[R]:
-        deduplicated = self.command.deduplicated(self._account.wire)
+        deduplicated = self.command.deduplicated(self._account.wire, self._account.clock.now() - self._first_sent())
         settlement = await self._watch(once=deduplicated)
         self._log(logging.INFO, f"settling: {settlement.verdict.value}, {settlement.seen}", error=error)
         if settlement.verdict is Verdict.HAPPENED:
@@ -291,6 +291,11 @@ class Call(Generic[W, R]):
         self._unclear = OutcomeUnknownError(f"{error.summary}; {settlement.seen}")
         repeatable = deduplicated or settlement.verdict in {Verdict.DENIED, Verdict.FINAL}
         return Step(error=self._unclear, again="unknown" if repeatable else None)
+
+    def _first_sent(self) -> datetime:
+        """When the first request of the call began, whoever sent it."""
+        first = self._unclear_since
+        return min(first, self.attempts[0].started) if self.attempts else first
 
     async def _watch(self, *, once: bool = False) -> Settlement[R]:
         """Read the provider's state until it says something that can be believed, or the deadline is near."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import ClassVar, Generic, TypeVar, cast
 
 import attrs
@@ -141,9 +141,14 @@ class Command(ABC, Generic[W_contra, R_co]):
             UnreadableAnswerError: This is no answer of the provider.
         """
 
-    def deduplicated(self, wire: W_contra) -> bool:
-        """Whether the provider swallows a repeat under the same request id, so that it cannot act twice."""
-        del wire
+    def deduplicated(self, wire: W_contra, age: timedelta) -> bool:
+        """Whether the provider swallows a repeat under the same request id, so that it cannot act twice.
+
+        Args:
+            wire: How the account speaks.
+            age: How long ago the first request under this id began. No provider remembers for ever.
+        """
+        del wire, age
         return False
 
     def probe(self, since: datetime) -> Probe[W_contra, R_co] | None:

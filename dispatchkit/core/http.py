@@ -4,7 +4,7 @@ A session builds a request object, a response object, a URL, several header maps
 the work of all the rest. What we send is known to the byte beforehand, so it is written as it is, in one piece, to a
 connection that aiohttp keeps, and what comes back is read as aiohttp parses it.
 
-It also is what makes the witness exact: the bytes are handed over in one place, `_converse`. Nothing can have left
+It also is what makes the witness exact: the bytes are handed over in one place, `Http._write`. Nothing can have left
 before, and nothing is ever sent a second time, as a session does with GET on a connection that was dropped.
 """
 
@@ -24,6 +24,7 @@ from yarl import URL
 
 from dispatchkit.core.command import Answer, Request
 from dispatchkit.core.fork import inherited_by_none
+from dispatchkit.core.limit import Limits
 
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
@@ -58,7 +59,7 @@ class TooLargeError(Exception):
 class Http:
     """The connections to one origin."""
 
-    __slots__ = ("_after_target", "_before_target", "_connector", "_destination", "_timeouts", "session")
+    __slots__ = ("_after_target", "_before_target", "_connector", "_destination", "_timeouts", "limits", "session")
 
     def __init__(
         self, base: URL, *, connect_timeout: float, proxy: URL | None, ssl: ssl_module.SSLContext | bool
@@ -72,6 +73,7 @@ class Http:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
+        self.limits = Limits(asyncio.get_running_loop())
         # A connector is asked for the connection of a request. All of ours go to one origin, so this one, which is
         # never sent, stands for all of them.
         self._destination = aiohttp.ClientRequest(
@@ -90,7 +92,12 @@ class Http:
         """
         connection = await self._connect()
         try:
-            answer = await self._converse(connection, request, witness)
+            writing = self._write(connection, request, witness)
+            try:
+                answer = await _read(connection)
+            finally:
+                if writing is not None:
+                    await _end(writing, connection)
         except BaseException:
             connection.close()
             raise
@@ -115,27 +122,20 @@ class Http:
                 break  # another one would most likely fare no better
         raise StaleConnectionError
 
-    async def _converse(self, connection: Connection, request: Request, witness: Witness) -> Answer:
+    def _write(self, connection: Connection, request: Request, witness: Witness) -> asyncio.Task[None] | None:
+        """Hand the request over. What of it is large is still being written when this returns."""
         protocol = connection.protocol
-        assert protocol is not None  # noqa: S101 - it is not ours before `_connect` has seen it
-        assert protocol.transport is not None  # noqa: S101
+        assert protocol is not None  # noqa: S101 - only its release takes it away
+        assert protocol.transport is not None  # noqa: S101 - `_connect` has just seen it open
         head, body = self._head(request), request.body or b""
         protocol.set_response_params(read_until_eof=True, auto_decompress=False)
         witness.sent = True
         if len(body) <= _AT_ONCE:
             protocol.transport.write(head + body)
-            return await _read(protocol)
+            return None
         protocol.transport.write(head)
-        writing = asyncio.create_task(_write(protocol, body))
-        try:
-            # A server may refuse a body before it has all of it.
-            answer = await _read(protocol)
-        finally:
-            if not writing.done():
-                protocol.force_close()
-                writing.cancel()
-            await asyncio.wait([writing])
-        return answer
+        # A server may refuse a body before it has all of it, so we listen meanwhile.
+        return asyncio.create_task(_write_on(protocol, body))
 
     def _head(self, request: Request) -> bytes:
         lines = [f"{request.method} {self._before_target}{request.target}{self._after_target}"]
@@ -151,6 +151,7 @@ class Http:
 
     async def close(self) -> None:
         """Close the connections."""
+        self.limits.close()
         await self.session.close()
 
     def forget(self) -> object:
@@ -159,7 +160,15 @@ class Http:
         return self._connector
 
 
-async def _write(protocol: ResponseHandler, body: bytes) -> None:
+async def _end(writing: asyncio.Task[None], connection: Connection) -> None:
+    if not writing.done():
+        if connection.protocol is not None:
+            connection.protocol.force_close()
+        writing.cancel()
+    await asyncio.wait([writing])
+
+
+async def _write_on(protocol: ResponseHandler, body: bytes) -> None:
     writer = StreamWriter(protocol, asyncio.get_running_loop())
     whole = memoryview(body)
     with contextlib.suppress(Exception):  # the one who reads sees it too
@@ -168,7 +177,9 @@ async def _write(protocol: ResponseHandler, body: bytes) -> None:
             await writer.drain()
 
 
-async def _read(protocol: ResponseHandler) -> Answer:
+async def _read(connection: Connection) -> Answer:
+    protocol = connection.protocol
+    assert protocol is not None  # noqa: S101 - only its release takes it away
     message, payload = await protocol.read()
     while 100 <= message.code < 200 and message.code != 101:  # "go on" is not the answer
         message, payload = await protocol.read()

@@ -76,18 +76,24 @@ class Transport:
         http = self._http or self._open()
         if self._loop is not asyncio.get_running_loop():
             raise RuntimeError("a client serves one event loop, that of its first call: make one for each loop")
-        timer = asyncio.timeout(timeout)
+        limits = http.limits
+        limit = limits.begin(timeout)
         try:
-            async with timer:
-                if _is_mocked():
-                    return await self._ask_mock(http.session, request, witness)
-                return await http.exchange(request, witness)
+            if _is_mocked():
+                answer = await self._ask_mock(http.session, request, witness)
+            else:
+                answer = await http.exchange(request, witness)
         except asyncio.CancelledError as cancelled:
-            # Its traceback runs through frames whose locals are headers and body.
-            cancelled.with_traceback(None)
-            raise
+            if not limits.end(limit):
+                # Its traceback runs through frames whose locals are headers and body.
+                cancelled.with_traceback(None)
+                raise
+            what = f"no answer within {round(timeout, 2):g} s"
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in an attempt is classified, not leaked
-            what = f"no answer within {round(timeout, 2):g} s" if timer.expired() else _describe(error)
+            what = f"no answer within {round(timeout, 2):g} s" if limits.end(limit) else _describe(error)
+        else:
+            limits.end(limit)
+            return answer
         return Failure(what, sent=witness.sent)
 
     async def _ask_mock(self, session: aiohttp.ClientSession, request: Request, witness: Witness) -> Answer:

@@ -13,7 +13,7 @@ from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.sqlite import SqliteStore
-from dispatchkit.ledger.store import Counts, Run, Store, Target
+from dispatchkit.ledger.store import Chunk, Counts, Run, Store, Target
 
 __all__ = ["Ledger"]
 
@@ -103,6 +103,14 @@ class Ledger:
             LedgerError: There is no such run; or the ledger cannot be read.
         """
         return await self._store.counts((await self.run(name)).number)
+
+    async def chunks(self, name: str) -> list[Chunk]:
+        """The chunks of a run that are not finished, each with whoever holds it now.
+
+        Raises:
+            LedgerError: There is no such run; or the ledger cannot be read.
+        """
+        return await self._store.chunks((await self.run(name)).number)
 
     async def targets(self, name: str, states: Collection[str] = ()) -> AsyncIterator[Target]:
         """The targets of a run, in the order of its plan, read as they are taken.

@@ -14,7 +14,7 @@ import os
 import socket
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
@@ -51,7 +51,7 @@ CREATE TABLE run (
     total INTEGER NOT NULL DEFAULT 0, whole INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0);
 CREATE TABLE chunk (
     run INTEGER NOT NULL, number INTEGER NOT NULL, first INTEGER NOT NULL, beyond INTEGER NOT NULL,
-    token TEXT, pid INTEGER, host TEXT, seen REAL, PRIMARY KEY (run, number)) WITHOUT ROWID;
+    token TEXT, pid INTEGER, host TEXT, since REAL, seen REAL, PRIMARY KEY (run, number)) WITHOUT ROWID;
 CREATE TABLE target (
     run INTEGER NOT NULL, place INTEGER NOT NULL, key BLOB NOT NULL, command TEXT NOT NULL,
     PRIMARY KEY (run, place), UNIQUE (run, key)) WITHOUT ROWID;
@@ -261,9 +261,10 @@ class SqliteStore:
             (found,) = _chunks(db, run, now, "AND number = ?", chunk)
             if found.holder is not None and found.holder.token != holder.token:
                 return found.holder
+            since = now if found.holder is None or found.holder.since is None else found.holder.since.timestamp()
             db.execute(
-                "UPDATE chunk SET token = ?, pid = ?, host = ?, seen = ? WHERE run = ? AND number = ?",
-                (holder.token, holder.pid, holder.host, now, run, chunk),
+                "UPDATE chunk SET token = ?, pid = ?, host = ?, since = ?, seen = ? WHERE run = ? AND number = ?",
+                (holder.token, holder.pid, holder.host, since, now, run, chunk),
             )
             return None
 
@@ -402,10 +403,18 @@ def _runs(db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
 
 
 def _chunks(db: sqlite3.Connection, run: int, now: float, which: str = "", *given: int) -> list[Chunk]:
-    sql = f"SELECT number, first, beyond, token, pid, host, seen FROM chunk WHERE run = ? {which} ORDER BY number"  # noqa: S608
+    fields = "number, first, beyond, token, pid, host, since, seen"
+    sql = f"SELECT {fields} FROM chunk WHERE run = ? {which} ORDER BY number"  # noqa: S608 - constants
     return [
-        Chunk(number, first, beyond, Holder(token, pid, host) if _lives(token, pid, host, seen, now) else None)
-        for number, first, beyond, token, pid, host, seen in db.execute(sql, (run, *given))
+        Chunk(
+            number,
+            first,
+            beyond,
+            Holder(token, pid, host, datetime.fromtimestamp(since, UTC))
+            if _lives(token, pid, host, seen, now)
+            else None,
+        )
+        for number, first, beyond, token, pid, host, since, seen in db.execute(sql, (run, *given))
     ]
 
 

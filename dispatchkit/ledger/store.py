@@ -73,6 +73,8 @@ class Holder:
     """New for every hold."""
     pid: int
     host: str
+    since: datetime | None = attrs.field(default=None, eq=False)
+    """When it took the chunk, where a store tells it."""
 
 
 @attrs.frozen

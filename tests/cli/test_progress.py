@@ -88,6 +88,18 @@ def test_the_rate_is_that_of_the_last_half_minute(hand: Hand) -> None:
     assert "2.0/s" in drawn(screen, lambda: shown.show(look(Report(done=1098))))
 
 
+def test_the_bar_counts_the_plan_and_what_came_earlier_is_no_pace(hand: Hand) -> None:
+    screen = io.StringIO()
+    shown = bar(hand, screen)
+    shown.start()
+    assert "planning … 120,000" in drawn(screen, lambda: shown.show(attrs.evolve(look(), planned=120_000)))
+    for second in range(11):
+        hand.time = 200 + second
+        shown.show(attrs.evolve(look(Report(done=5000 + second * 100, earlier=5000)), total=8000))
+    last = drawn(screen, lambda: shown.show(attrs.evolve(look(Report(done=6000, earlier=5000)), total=8000)))
+    assert re.search(r"6,000/8,000 100/s 0:00:10 0:00:20", last), last
+
+
 def test_the_bar_says_why_nothing_is_started(hand: Hand) -> None:
     screen = io.StringIO()
     shown = bar(hand, screen)

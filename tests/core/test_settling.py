@@ -146,6 +146,8 @@ async def play(
     retry: RetryPolicy | None = None,
     deduplicates: bool = True,
     takes: float = 1.0,
+    since: datetime | None = None,
+    request_id: str | None = None,
 ) -> Told:
     clock = Clock()
     script = Script(clock, list(acts), list(reads or [BROKEN]), takes)
@@ -157,7 +159,8 @@ async def play(
     client._account.transport = script  # type: ignore[assignment]
     result, error = None, None
     try:
-        result = await client.perform(command, timeout=timeout, retry=retry)  # type: ignore[arg-type]
+        call = client.call(command, timeout=timeout, retry=retry, request_id=request_id, since=since)  # type: ignore[arg-type]
+        result = await call.run()
     except DispatchkitError as raised:
         error = raised
     return Told(result, error, script, clock.time)
@@ -567,3 +570,56 @@ async def test_an_unknown_outcome_is_a_warning_and_a_plain_success_no_line(caplo
     assert [record.levelname for record in caplog.records] == ["INFO"]
     await play(START, [LOST], [refused(4030)])
     assert caplog.records[-1].levelname == "WARNING"
+
+
+AN_HOUR_AGO = NOON - timedelta(hours=1)
+OLD_ID = "11111111-2222-3333-4444-555555555555"
+
+
+@pytest.mark.parametrize("word", ["sending", "done", "stopped"])
+async def test_a_start_that_another_process_left_unclear_is_done_if_its_status_shows_it(word: str) -> None:
+    told = await play(START, [STARTED], [status(word)], since=AN_HOUR_AGO)
+    assert repr(told.result) == "StartedDispatch(dispatch_id=7, settled=True)"
+    assert told.launches == 0
+
+
+async def test_a_start_that_another_process_left_unclear_is_sent_only_once_its_status_has_denied_it() -> None:
+    told = await play(START, [STARTED], [status("initiated")], since=AN_HOUR_AGO)
+    assert (told.state, told.launches) == (State.DONE, 1)
+    # Whoever sent it may have ended a moment ago.
+    assert told.script.sent[0][0] >= 60
+
+
+async def test_what_another_process_left_unclear_stays_unknown_where_nothing_shows_it() -> None:
+    told = await play(START, [STARTED], [BROKEN], timeout=100, since=AN_HOUR_AGO)
+    assert (told.state, told.launches) == (State.UNKNOWN, 0)
+    assert "whoever sent it ended before an answer came; its state could not be read" in str(told.error)
+
+
+@pytest.mark.parametrize("command", [RUN, LAUNCH, ACTIVATE, DEACTIVATE])
+async def test_what_another_process_left_unclear_is_repeated_under_its_own_id(command: Command[object, object]) -> None:
+    reads: list[Reply] = [log()] if command in {RUN, LAUNCH} else [active(command is DEACTIVATE)]
+    told = await play(command, [REPLAYED], reads, since=AN_HOUR_AGO, request_id=OLD_ID)
+    assert (told.state, told.launches) == (State.DONE, 1)
+    assert told.script.sent[0][1].headers["Request-ID"] == OLD_ID
+    assert len(told.script.read) == 1
+
+
+async def test_the_log_is_read_from_when_the_other_process_sent_it() -> None:
+    told = await play(LAUNCH, [YES], [log((-3599.0, "start"))], since=AN_HOUR_AGO, request_id=OLD_ID)
+    assert (told.state, told.launches) == (State.DONE, 0)
+    assert json.loads(told.script.read[0][1].body or b"")["from_time"] == "2026-03-01T11:00:00.000Z"
+
+
+@pytest.mark.parametrize("hours", [23, 24, 48, -23])
+async def test_an_id_that_the_platform_may_have_forgotten_allows_no_repeat(hours: int) -> None:
+    told = await play(LAUNCH, [YES], [log()], since=NOON - timedelta(hours=hours), request_id=OLD_ID)
+    assert (told.state, told.launches) == (State.UNKNOWN, 0)
+    told = await play(LAUNCH, [YES], [log()], since=NOON - timedelta(hours=22), request_id=OLD_ID)
+    assert (told.state, told.launches) == (State.DONE, 1)
+
+
+async def test_a_call_that_was_left_unclear_is_unknown_when_it_is_given_up() -> None:
+    client = DirectClient("key", clock=Clock())
+    assert client.call(StartDispatch(7), since=AN_HOUR_AGO).abandoned().outcome is State.UNKNOWN
+    assert client.call(StartDispatch(7)).abandoned().outcome is State.NOT_SENT

@@ -1,0 +1,121 @@
+"""A run that a ledger remembers: that it is the one that is meant, how it is driven, and what did not come to done."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, TypeVar
+
+from dispatchkit.cli.run import drive
+from dispatchkit.cli.text import clean, masked, number_of
+from dispatchkit.errors import LedgerError, State
+from dispatchkit.ledger.codec import decode, key
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.failures import Sheet
+    from dispatchkit.cli.options import Guards
+    from dispatchkit.cli.place import Place
+    from dispatchkit.cli.run import Memory
+    from dispatchkit.cli.show import Show
+    from dispatchkit.core.client import Client
+    from dispatchkit.core.command import Command
+    from dispatchkit.fanout import Report
+    from dispatchkit.ledger.store import Target
+
+__all__ = ["NOT_DONE", "failure", "perform", "same_launch"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+NOT_DONE = ("planned", "sending", *(state.value for state in State if state is not State.DONE))
+"""The states of what did not come to done."""
+
+_AT_ONCE = 1024
+
+
+async def perform(
+    client: Client[W],
+    commands: Iterable[Command[W, R]] | None,
+    memory: Memory,
+    *,
+    show: Show,
+    guards: Guards,
+    sheet: Sheet | None,
+) -> tuple[Report, bool]:
+    """Drive a run that a ledger remembers, then write what of all of it did not come to done. See `drive`.
+
+    Raises:
+        LedgerError: The ledger could not be used, and nothing was begun.
+    """
+    ending = await drive(client, commands, show, guards, memory=memory)
+    try:
+        await _tell_why_it_ended(memory, show)
+        if sheet is not None:
+            await _write(sheet, memory)
+    except LedgerError as error:
+        show.broke(masked(str(error)))
+        if sheet is not None:
+            sheet.whole = False
+    if sheet is not None:
+        sheet.close()
+    return ending
+
+
+async def _tell_why_it_ended(memory: Memory, show: Show) -> None:
+    run = await memory.ledger.run(memory.name)
+    if run.stopped:
+        show.note("The run was stopped from elsewhere: nothing new was started.")
+    ours = (os.getpid(), socket.gethostname())  # still, where the ledger could not be written in the end
+    for chunk in await memory.ledger.chunks(memory.name):
+        if (holder := chunk.holder) is not None and (holder.pid, holder.host) != ours:
+            show.note(f"The run was taken over by process {holder.pid} on {holder.host}, which goes on with it.")
+            break
+
+
+async def _write(sheet: Sheet, memory: Memory) -> None:
+    rows: list[tuple[object, ...]] = []
+    async for target in memory.ledger.targets(memory.name, states=NOT_DONE):
+        rows.append(failure(target))
+        if len(rows) == _AT_ONCE:
+            if not sheet.write(rows):
+                return
+            rows.clear()
+    if rows:
+        sheet.write(rows)
+
+
+def failure(target: Target) -> tuple[object, ...]:
+    """A target as a row of the failures file, whose words are those of outcomes.
+
+    What was left in flight may have happened.
+    """
+    outcome = {"planned": "not_started", "sending": "unknown"}.get(target.state, target.state)
+    summary = target.summary or ("it was left in flight" if target.state == "sending" else "")
+    return number_of(decode(target.command)), outcome, target.code, clean(summary), target.request_id
+
+
+async def same_launch(memory: Memory, place: Place, first: Command[W, R], total: int) -> None:
+    """Check that the run of this name, if there is one, is this launch.
+
+    Another list, or another content, under the name of an old run would be launched on top of it.
+
+    Raises:
+        ValueError: It is another one.
+        LedgerError: The ledger cannot be read.
+    """
+    name = memory.name
+    for run in await memory.ledger.runs():
+        if run.name == name and (target := await _first_target(memory)) is not None:
+            earlier = decode(target.command)
+            if key(earlier) != key(first) or (run.whole and run.total != total):
+                raise ValueError(
+                    f"run {name!r} in {place} is another launch, of {run.total:,} from {earlier!r} on: "
+                    f"give this one a name of its own, or go on with that one: {place.resume(name)}"
+                )
+
+
+async def _first_target(memory: Memory) -> Target | None:
+    async for target in memory.ledger.targets(memory.name):
+        return target
+    return None

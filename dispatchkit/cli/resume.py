@@ -1,0 +1,148 @@
+"""What ``dispatchkit resume`` and ``dispatchkit stop-run`` do: go on with a run of a ledger, and stop one."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
+
+import attrs
+import typer
+
+import dispatchkit
+from dispatchkit.cli.failures import Sheet
+from dispatchkit.cli.inputs import mistakes_in_one_line, token
+from dispatchkit.cli.job import ask
+from dispatchkit.cli.place import Place, places
+from dispatchkit.cli.remembered import perform
+from dispatchkit.cli.run import Memory, run_loop
+from dispatchkit.cli.runs import Seen, look, settings_of, the_run
+from dispatchkit.cli.show import Show
+from dispatchkit.cli.text import clean, put
+from dispatchkit.errors import RunHeldError
+
+if TYPE_CHECKING:
+    from dispatchkit import AltcraftClient, DirectClient
+    from dispatchkit.cli.ledger import ResumeOptions
+    from dispatchkit.cli.options import Guards
+    from dispatchkit.core.client import Client
+    from dispatchkit.fanout import Report
+    from dispatchkit.ledger.store import Run
+
+__all__ = ["go_on", "stop"]
+
+W = TypeVar("W")
+
+_URL = "DISPATCHKIT_ALTCRAFT_URL"
+_TOKENS = {"direct": "DISPATCHKIT_DIRECT_TOKEN", "altcraft": "DISPATCHKIT_ALTCRAFT_TOKEN"}
+_NOUNS = {"direct": ("dispatch", "dispatches"), "altcraft": ("mailing", "mailings")}
+
+
+def go_on(options: ResumeOptions) -> None:
+    """Check everything, ask, go on, report.
+
+    Raises:
+        typer.Exit: Always, with the exit status.
+    """
+    with mistakes_in_one_line():
+        place = _place(options)
+        guards = options.guards()
+        seen = run_loop(_see(place))
+        place = attrs.evolve(place, run=seen.run.name)
+        run, settings = seen.run, settings_of(seen.run)
+        if not run.whole:
+            raise ValueError(
+                f"the plan of run {run.name!r} is not whole: run the command again that launched it, which finishes "
+                "its plan and goes on"
+            )
+        if not seen.left:
+            put(sys.stderr if options.json else sys.stdout, f"Nothing is left of run {clean(repr(run.name))}.\n")
+            raise typer.Exit(0)
+        if run.stopped and seen.holders:
+            # Allowed again now, its process might never see that it was stopped.
+            raise RunHeldError(run.name, pid=seen.holders[0].pid, host=seen.holders[0].host)
+        client = _connect(options, settings)
+    noun = _NOUNS[settings["provider"]]
+    if run.stopped:
+        put(sys.stderr, f"Run {clean(repr(run.name))} was stopped: to resume it lets it go on.\n")
+    if not options.yes and seen.left > 1:
+        ask(f"resume run {run.name!r}: {seen.left:,} of {run.total:,} {noun[1]} are left, at {settings['base_url']}")
+    with mistakes_in_one_line():
+        sheet = None if options.failures is None else Sheet(options.failures)
+        show = Show(
+            total=run.total,
+            most=options.max_launches,
+            verb="resume",
+            noun=noun,
+            json=options.json,
+            quiet=options.quiet,
+            sheet=sheet,
+            place=place,
+        )
+        with show:
+            report, interrupted = run_loop(_resume(client, place, run, show=show, guards=guards, sheet=sheet))
+    raise typer.Exit(show.summary(report, interrupted=interrupted))
+
+
+def _place(options: ResumeOptions) -> Place:
+    place = places(options.where or [], run=False)
+    return Place(place.where, options.run, named=place.named)
+
+
+async def _see(place: Place) -> Seen:
+    async with place.open() as ledger:
+        return await look(ledger, await the_run(ledger, place))
+
+
+def _connect(options: ResumeOptions, settings: dict[str, str]) -> DirectClient | AltcraftClient:
+    provider, host = settings.get("provider"), settings.get("base_url", "")
+    if provider not in _TOKENS:
+        raise ValueError(f"the run is of the provider {provider!r}, which this release does not know: upgrade it")
+    key = token(options, _TOKENS[provider])
+    if provider == "direct":
+        return dispatchkit.DirectClient(key, base_url=host, **options.client_settings())
+    ours = os.environ.get(_URL)
+    if ours and ours.rstrip("/") != host.rstrip("/"):
+        # The token is most likely that platform's, and must not be sent to another.
+        raise ValueError(f"the run goes to {host}, but {_URL} says {ours}: unset it, or set it to the run's host")
+    return dispatchkit.AltcraftClient(
+        host,
+        key,
+        wire=cast("Literal['json', 'xml']", settings.get("wire", "json")),
+        deduplicates=settings.get("deduplicates") != "no",
+        **options.client_settings(),
+    )
+
+
+async def _resume(
+    client: DirectClient | AltcraftClient, place: Place, run: Run, *, show: Show, guards: Guards, sheet: Sheet | None
+) -> tuple[Report, bool]:
+    async with place.open() as ledger, client:
+        if run.stopped:
+            await ledger.allow(run.name)
+        memory = Memory(ledger, run.name)
+        return await perform(cast("Client[object]", client), None, memory, show=show, guards=guards, sheet=sheet)
+
+
+def stop(words: Sequence[str]) -> None:
+    """Stop a run, whoever works on it.
+
+    Raises:
+        typer.Exit: With status 2, if it cannot be stopped.
+    """
+
+    async def stopping(place: Place) -> Seen:
+        async with place.open() as ledger:
+            run = await the_run(ledger, place)
+            await ledger.stop(run.name)
+            return await look(ledger, run)
+
+    with mistakes_in_one_line():
+        place = places(words, run=True)
+        if place.run is None:
+            raise ValueError("name the run that is to be stopped: dispatchkit stop-run LEDGER RUN")
+        seen = run_loop(stopping(place))
+        flight = f"{seen.counts.sending:,} in flight" if seen.holders else "nobody works on it"
+        text = f"Run {place.run!r} is stopped: nothing new is started from within a second on; {flight}."
+        put(sys.stdout, f"{clean(text)}\nTo go on: {clean(place.resume(place.run))}\n")

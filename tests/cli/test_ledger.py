@@ -1,0 +1,387 @@
+"""Launches that a ledger remembers: the same line again, ``resume``, ``stop-run``, and what can kill a run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import resource
+import shlex
+import signal
+import socket
+import sqlite3
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dispatchkit.cli import progress
+from dispatchkit.cli.place import Place
+from dispatchkit.ledger.sqlite import SqliteStore
+from dispatchkit.ledger.store import Holder
+from dispatchkit.sandbox import Fault
+from tests.cli.conftest import Played, Result, Terminal, run, run_child, start_child, wait_until
+from tests.cli.test_failures import lose, rows
+from tests.cli.test_reads import objects
+from tests.cli.test_runs import counts
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    return tmp_path / "launch.db"
+
+
+def line(played: Played, ledger: Path, *arguments: object) -> tuple[object, ...]:
+    return ("direct", "start", "--yes", "--base-url", played.url, "--ledger", ledger, "--run", "friday", *arguments)
+
+
+def resume(ledger: Path, *arguments: object) -> Result:
+    return run("resume", ledger, "--yes", *arguments)
+
+
+def to_go_on(ledger: Path) -> str:
+    return f"To go on: dispatchkit resume {ledger} --run friday\n"
+
+
+def once(played: Played, last: int) -> bool:
+    return bool(played.sandbox.launches == dict.fromkeys(range(1, last + 1), 1))
+
+
+def test_the_same_line_again_launches_nothing_twice(played: Played, ledger: Path) -> None:
+    first = run(*line(played, ledger, "1-200"))
+    assert (first.code, first.err) == (0, "")
+    assert "earlier" not in first.out
+    again = run(*line(played, ledger, "1-200"))
+    assert (again.code, again.err) == (0, "")
+    assert counts(again.out)["done"] == 200
+    assert "200 of 200 dispatches" in again.out
+    assert "; 200 of them earlier.\n" in again.out
+    assert "To go on" not in again.out
+    assert played.sandbox.requests == 200
+
+
+def test_what_a_guard_left_is_done_by_a_resume(played: Played, ledger: Path) -> None:
+    result = run(*line(played, ledger, "1-20", "--max-launches", 5))
+    assert result.code == 1
+    assert counts(result.out) == {"done": 5, "rejected": 0, "not sent": 0, "unknown": 0, "not started": 15}
+    assert result.out.endswith(f"15 are left. {to_go_on(ledger)}")
+    command = result.out.splitlines()[-1].removeprefix("15 are left. To go on: dispatchkit ")
+    result = run(*shlex.split(command), "--yes", "--json", "--stop-after-failures", 1)
+    assert result.code == 0
+    assert {told["id"] for told in objects(result)} == {*range(6, 21)}
+    assert "20 of 20 dispatches" in result.err
+    assert "; 5 of them earlier.\n" in result.err
+    assert once(played, 20)
+    assert resume(ledger).out == "Nothing is left of run 'friday'.\n"
+    assert resume(ledger).code == 0
+    assert once(played, 20)
+
+
+LAUNCHES = {"direct": ("direct", "start"), "altcraft": ("altcraft", "activate", "--run-now")}
+
+
+def come_to_a_halt(played: Played) -> None:
+    """From now on no answer comes, and whoever waits for one has sent all that he can."""
+    played.sandbox.latency = 30
+    before = -1
+    while played.sandbox.requests != before:
+        before = played.sandbox.requests
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("provider", LAUNCHES)
+def test_a_run_that_is_killed_goes_on_and_acts_twice_for_nobody(played: Played, ledger: Path, provider: str) -> None:
+    played.sandbox.latency = 0.02
+    options = ("--yes", "--concurrency", 4, "--base-url", played.url, "--ledger", ledger, "--run", "friday")
+    with start_child(*LAUNCHES[provider], "1-90", *options) as child:
+        played.wait_for_requests(30)
+        come_to_a_halt(played)
+        child.send_signal(signal.SIGKILL)
+        child.wait(20)
+    played.sandbox.latency = 0
+    [seen] = objects(run("ledger", "show", ledger, "--json"))
+    assert (seen["state"], seen["sending"], seen["held_by"]) == ("to be resumed", 4, [])
+    result = resume(ledger)
+    assert result.code == 0, result
+    assert counts(result.out)["done"] == 90
+    assert f"; {seen['done']} of them earlier.\n" in result.out
+    assert once(played, 90)
+
+
+def test_a_run_has_one_process_at_a_time_and_is_stopped_from_another(played: Played, ledger: Path) -> None:
+    played.sandbox.latency = 0.05
+    again = line(played, ledger, "1-1000", "--concurrency", 4)
+    with start_child(*again) as child:
+        played.wait_for_requests(12)
+        held = f"held by process {child.pid} on {socket.gethostname()}: end that one, or wait until it ends\n"
+        for refused in (run(*again), resume(ledger)):
+            assert (refused.code, refused.out) == (2, "")
+            assert refused.err == f"dispatchkit: the run 'friday' is {held}"
+        [seen] = objects(run("ledger", "show", ledger, "--json"))
+        assert seen["state"] == "running"
+        (holder,) = seen["held_by"]
+        assert (holder["pid"], holder["host"]) == (child.pid, socket.gethostname())
+        assert datetime.fromisoformat(seen["created"]) <= datetime.fromisoformat(holder["since"]) <= datetime.now(UTC)
+        shown = run("ledger", "show", ledger).out
+        assert f"held by       process {child.pid} on {socket.gethostname()} since {holder['since'][:10]} " in shown
+
+        with start_child("ledger", "show", ledger, "friday", "--follow") as follower:
+            assert follower.stdout is not None
+            followed = follower.stdout.readline()
+            began = time.monotonic()
+            stopped = run("stop-run", ledger, "friday")
+            out, err = child.communicate(timeout=20)
+            assert time.monotonic() - began < 3  # it looks once a second
+            followed += follower.communicate(timeout=20)[0]
+    assert (stopped.code, stopped.err) == (0, "")
+    assert stopped.out.startswith("Run 'friday' is stopped: nothing new is started from within a second on; ")
+    assert stopped.out.endswith(f" in flight.\n{to_go_on(ledger)}")
+    assert child.returncode == 1
+    assert err == "The run was stopped from elsewhere: nothing new was started.\n"
+    assert out.endswith(to_go_on(ledger))
+    assert follower.returncode == 0
+    assert followed.startswith("friday: running: ")
+    assert followed.splitlines()[-1].startswith("friday: stopped: ")
+    assert sum(played.sandbox.launches.values()) == counts(out)["done"]
+
+    played.sandbox.latency = 0
+    refused = run(*again)
+    assert (refused.code, refused.err) == (2, f"dispatchkit: run 'friday' was stopped. {to_go_on(ledger)}")
+    result = resume(ledger)
+    assert (result.code, result.err) == (0, "Run 'friday' was stopped: to resume it lets it go on.\n")
+    assert once(played, 1000)
+
+
+async def test_a_run_is_not_allowed_again_before_its_process_has_seen_that_it_was_stopped(
+    played: Played, ledger: Path
+) -> None:
+    assert await asyncio.to_thread(lambda: run_child(*line(played, ledger, "1-5", "--max-launches", 1)).code) == 1
+    store = SqliteStore(ledger)
+    await store.open()
+    (chunk,) = await store.chunks(1)
+    assert await store.hold(1, chunk.number, Holder("token", os.getpid(), socket.gethostname())) is None
+    await store.stop(1, stopped=True)
+    result = await asyncio.to_thread(run_child, "resume", ledger, "--yes")
+    assert result.code == 2
+    assert f"the run 'friday' is held by process {os.getpid()} on " in result.err
+    assert (await store.beat(1, chunk.number, "token")).stopped
+    await store.close()
+
+
+def test_a_disk_that_is_full_ends_a_run_in_one_line_and_it_goes_on_later(played: Played, ledger: Path) -> None:
+    played.sandbox.latency = 0.05
+    with start_child(*line(played, ledger, "1-300", "--concurrency", 4)) as child:
+        played.wait_for_requests(20)
+        resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (1, 1))
+        out, err = child.communicate(timeout=20)
+    assert child.returncode == 1, (out, err)
+    assert err.startswith(f"the ledger {ledger} cannot be read or written, because the disk fails or allows no more: ")
+    assert err.endswith(". Nothing new is started.\n")
+    assert err.count("\n") == 1
+    assert out.endswith(to_go_on(ledger))
+    assert sum(played.sandbox.launches.values()) < 40
+    played.sandbox.latency = 0
+    assert resume(ledger).code == 0
+    assert once(played, 300)
+
+
+def test_ctrl_c_says_how_to_go_on(played: Played, ledger: Path) -> None:
+    played.sandbox.latency = 0.3
+    with start_child(*line(played, ledger, "1-1000", "--concurrency", 8)) as child:
+        played.wait_for_requests(8)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=20)
+    assert child.returncode == 130
+    assert err == "Interrupted: nothing new is started, 8 in flight. Ctrl-C again gives them up.\n"
+    assert counts(out)["not started"] == 992
+    assert out.endswith(f"992 are left. {to_go_on(ledger)}")
+
+
+def test_a_plan_that_is_cut_short_is_not_resumed_but_finished_by_the_same_line(played: Played, ledger: Path) -> None:
+    again = line(played, ledger, "1-100000000", "--max-launches", 3)
+    with start_child(*again) as child:
+        log = ledger.with_name("launch.db-wal")
+        wait_until(lambda: log.exists() and log.stat().st_size > 1_000_000)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=20)
+    assert child.returncode == 130, (out, err)
+    assert out.endswith("The plan of run 'friday' is not whole: the same command again goes on with it.\n")
+    assert "0 of 100,000,000 dispatches" in out
+    result = resume(ledger)
+    assert result.code == 2
+    assert result.err == (
+        "dispatchkit: the plan of run 'friday' is not whole: run the command again that launched it, which finishes "
+        "its plan and goes on\n"
+    )
+    assert played.sandbox.requests == 0
+
+
+def test_the_plan_is_followed(played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
+    result = run(*line(played, ledger, "1-20000", "--max-launches", 2))
+    assert result.err.startswith("planning … ")
+    assert re.search(r"\n2 of 2 \(100%\): 2 done; 0 in flight.*\n$", result.err), result
+    assert "19,998 are left." in result.out
+
+
+def test_a_terminal_sees_the_plan_and_all_that_was_done_earlier(played: Played, ledger: Path) -> None:
+    assert run(*line(played, ledger, "1-30", "--max-launches", 20)).code == 1
+    played.sandbox.latency = 0.3
+    command = Terminal("resume", ledger, "--run", "friday", "--concurrency", 4)
+    command.read_until("resume run 'friday': 10 of 30 dispatches are left, at ".capitalize())
+    command.type("y\n")
+    command.read_until("20/30")
+    assert command.end() == 0
+    assert once(played, 30)
+
+
+def test_a_resume_is_asked_for(played: Played, ledger: Path) -> None:
+    assert run(*line(played, ledger, "1-30", "--max-launches", 20)).code == 1
+    result = run("resume", ledger)
+    assert result.code == 2
+    assert result.err == (
+        f"dispatchkit: this would resume run 'friday': 10 of 30 dispatches are left, at {played.url}: pass --yes to do "
+        "it without a question\n"
+    )
+    assert once(played, 20)
+
+
+@pytest.mark.parametrize("other", [("start", "1-29"), ("start", "2-31"), ("stop", "1-30")])
+def test_another_launch_needs_another_name(played: Played, ledger: Path, other: tuple[str, ...]) -> None:
+    again = ("--base-url", played.url, "--ledger", ledger, "--run", "friday", "--yes")
+    assert run("direct", "start", "1-30", *again).code == 0
+    result = run("direct", *other, *again)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        f"dispatchkit: run 'friday' in {ledger} is another launch, of 30 from StartDispatch(dispatch_id=1) on: "
+        f"give this one a name of its own, or go on with that one: dispatchkit resume {ledger} --run friday\n"
+    )
+    assert played.sandbox.requests == 30
+
+
+def test_the_failures_are_those_of_the_whole_run(played: Played, ledger: Path, tmp_path: Path) -> None:
+    missing = Fault.http(404, b'{"error": {"code": 4040, "msg": "not yet"}}')
+    played.sandbox.order(missing, path_contains="/5/")
+    lose(played, 7)
+    first, second = tmp_path / "first.csv", tmp_path / "second.csv"
+    result = run(*line(played, ledger, "1-20", "--timeout", 1, "--max-launches", 10, "--failures", first))
+    assert result.code == 3
+    left = {"5": "rejected", "7": "unknown"} | {str(number): "not_started" for number in range(11, 21)}
+    assert rows(first) == left
+    assert f"\n12 did not come to done: see {first}.\n11 are left. To go on: " in result.out
+
+    exported = run("ledger", "failures", ledger, "--csv")
+    assert exported.out == first.read_text()
+    assert exported.err == (
+        f"11 of these are launched by dispatchkit resume {ledger} --run friday too: do that, or launch them from this "
+        "CSV.\n"
+    )
+    result = run("direct", "start", "--from", first, "--dry-run")
+    assert "\n11 requests, of which the first 3 are shown." in result.out
+    assert "Left out 1 whose outcome is unknown" in result.err
+
+    result = resume(ledger, "--timeout", 1, "--failures", second)
+    assert result.code == 3
+    assert rows(second) == {"5": "rejected", "7": "unknown"}  # what is unknown was only looked at
+    assert result.out.endswith(f"\n2 did not come to done: see {second}.\n1 is left. {to_go_on(ledger)}")
+    assert played.sandbox.launches == dict.fromkeys({*range(1, 21)} - {5}, 1)
+
+
+def test_a_run_is_remembered_in_the_ledger_of_the_environment(
+    played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISPATCHKIT_LEDGER", str(ledger))
+    assert run("direct", "start", 1, "--base-url", played.url).code == 0
+    assert not ledger.exists()  # it is asked for by --run
+    result = run("direct", "start", "1-5", "--yes", "--base-url", played.url, "--run", "friday", "--max-launches", 2)
+    assert result.out.endswith("3 are left. To go on: dispatchkit resume --run friday\n")
+    assert run("resume", "--run", "friday", "--yes").code == 0
+    assert run("ledger", "list").out.splitlines()[1].startswith("friday  over")
+    assert '"done": 5' in run("ledger", "show", "friday", "--json").out
+    assert run("stop-run", "friday").code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ("--ledger", "launch.db"),
+            "--ledger needs --run NAME: a ledger holds many runs, and its name is how one goes",
+        ),
+        (
+            ("--run", "friday"),
+            "--run needs --ledger FILE|URL, or DISPATCHKIT_LEDGER: where the run is to be remembered",
+        ),
+        (("--run", "", "--ledger", "launch.db"), "--run needs a name that is not empty"),
+        (
+            ("--run", "friday", "--ledger", "x.db", "--sandbox"),
+            "--run does not go with --sandbox: nothing is left of a",
+        ),
+        (
+            ("--run", "friday", "--ledger", "http://host/x"),
+            "a ledger must be a file or 'postgresql://...', not another",
+        ),
+        (("--run", "friday", "--ledger", "none/x.db"), "the ledger none/x.db cannot be opened: see that its directory"),
+        (("--run", "friday", "--ledger", "junk.db"), "the ledger junk.db is a file of something else, not a ledger"),
+        (("--run", "friday", "--ledger", "other.db"), "other.db is a database of something else, not a ledger"),
+    ],
+)
+def test_a_ledger_that_cannot_be_is_told_in_one_line_before_anything_is_sent(
+    played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("junk.db").write_text("not a database")
+    with sqlite3.connect("other.db") as other:
+        other.execute("CREATE TABLE guests (name TEXT)")
+    other.close()
+    result = run("direct", "start", 7, "--base-url", played.url, *options)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"dispatchkit: {message}")
+    assert result.err.count("\n") == 1
+    assert played.sandbox.requests == 0
+
+
+def test_the_token_is_not_sent_to_another_platform_than_the_environment_names(
+    played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = ("--yes", "--ledger", ledger, "--run", "friday", "--max-launches", 1)
+    assert run("altcraft", "launch", "1-3", "--no-deduplicates", "--wire", "xml", *options).code == 1
+    monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", "https://example.com")
+    result = resume(ledger)
+    assert result.code == 2
+    assert result.err == (
+        f"dispatchkit: the run goes to {played.url}, but DISPATCHKIT_ALTCRAFT_URL says https://example.com: unset it, "
+        "or set it to the run's host\n"
+    )
+    monkeypatch.delenv("DISPATCHKIT_ALTCRAFT_URL")
+    assert resume(ledger).code == 0  # in the run's own wire, and its own word on deduplication
+    assert once(played, 3)
+
+
+def test_a_resume_needs_the_token_of_its_provider(
+    played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(*line(played, ledger, "1-3", "--max-launches", 1)).code == 1
+    monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
+    result = resume(ledger)
+    assert result.code == 2
+    assert result.err == "dispatchkit: no token: set DISPATCHKIT_DIRECT_TOKEN, or pass --token-file PATH\n"
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "wrong")
+    result = resume(ledger, "--concurrency", 1)
+    assert result.code == 1
+    assert "The token was refused: nothing new is started.\n" in result.err
+
+
+def test_a_dry_run_remembers_nothing(ledger: Path, played: Played) -> None:
+    assert run(*line(played, ledger, "1-3", "--dry-run")).code == 0
+    assert not ledger.exists()
+
+
+def test_no_password_of_a_database_is_shown() -> None:
+    place = Place("postgresql://me:secret@host/db?password=hidden&x=1", "friday")
+    for text in (str(place), repr(place), place.resume("friday")):
+        assert "secret" not in text
+        assert "hidden" not in text
+    assert str(place) == "postgresql://me:***@host/db?password=***&x=1"
+    assert str(Place("/tmp/a:b@c.db")) == "/tmp/a:b@c.db"

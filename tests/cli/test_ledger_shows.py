@@ -1,0 +1,205 @@
+"""What a ledger tells: its runs, one of them, and the targets of it, as a table, as JSON and as CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from dispatchkit.cli import tables
+from dispatchkit.cli.runs import Seen
+from dispatchkit.cli.tables import Rows
+from dispatchkit.ledger.store import Counts, Holder, Run
+from dispatchkit.sandbox import Fault
+from tests.cli.conftest import Played, Result, Terminal, run, start_child
+from tests.cli.test_runs import objects
+from tests.cli.test_terminal import plain
+
+NOW = datetime(2026, 1, 31, 9, tzinfo=UTC)
+
+
+@pytest.fixture
+def ledger(played: Played, tmp_path: Path) -> Path:
+    """Two runs: one of five dispatches of which one is refused and two are left, and one of a single mailing."""
+    where = tmp_path / "launch.db"
+    remembered = ("--yes", "--base-url", played.url, "--ledger", where)
+    played.sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "gone"}}'), path_contains="/2/")
+    options = ("--max-launches", 3, "--concurrency", 1)
+    assert run("direct", "start", "1-5", *remembered, "--run", "friday", *options).code == 1
+    assert run("altcraft", "launch", 7, *remembered, "--run", "sunday").code == 0
+    return where
+
+
+def shown(*arguments: object) -> Result:
+    result = run("ledger", *arguments)
+    assert result.code == 0, result
+    return result
+
+
+def as_csv(result: Result) -> list[dict[str, str]]:
+    return [*csv.DictReader(io.StringIO(result.out))]
+
+
+def test_the_runs_are_listed_the_newest_first(ledger: Path) -> None:
+    header, newest, oldest = shown("list", ledger).out.splitlines()
+    assert header.split()[:4] == ["run", "state", "created", "total"]
+    assert re.fullmatch(r"sunday  over           [-\d]{10} [:\d]{8}      1     1 .*", newest)
+    assert oldest.startswith("friday  to be resumed  ")
+    for told in objects(shown("list", ledger, "--json"))[1], as_csv(shown("list", ledger, "--csv"))[1]:
+        known = {name: str(told[name]) for name in ("run", "state", "total", "done", "rejected", "planned", "sending")}
+        assert known == {
+            "run": "friday",
+            "state": "to be resumed",
+            "total": "5",
+            "done": "2",
+            "rejected": "1",
+            "planned": "2",
+            "sending": "0",
+        }
+
+
+def test_one_run_is_shown_with_its_settings_and_how_to_go_on(played: Played, ledger: Path) -> None:
+    told = dict(line.split("  ", 1) for line in shown("show", ledger, "friday").out.splitlines())
+    told = {name: value.strip() for name, value in told.items()}
+    assert told["provider"] == "direct"
+    assert told["base url"] == played.url
+    assert (told["targets"], told["done"], told["rejected"], told["planned"]) == ("5", "2", "1", "2")
+    assert told["held by"] == "nobody"
+    assert told["to go on"] == f"dispatchkit resume {ledger} --run friday"
+    assert "to go on" not in shown("show", ledger, "sunday").out
+    [told] = objects(shown("show", ledger, "sunday", "--json"))
+    assert told["settings"] == {"provider": "altcraft", "base_url": played.url, "wire": "json", "deduplicates": "yes"}
+    assert (told["whole"], told["stopped"], told["held_by"]) == (True, False, [])
+    assert as_csv(shown("show", ledger, "sunday", "--csv"))[0]["done"] == "1"
+
+
+def test_the_failures_are_all_that_is_not_done(ledger: Path) -> None:
+    told = objects(shown("failures", ledger, "friday", "--json"))
+    assert [(each["id"], each["state"], each["code"], each["attempts"]) for each in told] == [
+        (2, "rejected", 4040, 1),
+        (4, "planned", None, 0),
+        (5, "planned", None, 0),
+    ]
+    assert told[0]["error"] == "gone (code 4040, HTTP 404)"
+    table = shown("failures", ledger, "friday").out.splitlines()
+    assert len(table) == 4
+    assert re.match(r" +1 +2 +StartDispatch +rejected +4040 +gone \(code 4040, HTTP 404\) +- +1 +\d{4}-", table[1])
+
+
+def test_an_export_has_every_target_and_the_request_ids(ledger: Path) -> None:
+    told = as_csv(shown("export", ledger, "friday", "--csv"))
+    assert [(each["index"], each["id"], each["state"]) for each in told] == [
+        ("0", "1", "done"),
+        ("1", "2", "rejected"),
+        ("2", "3", "done"),
+        ("3", "4", "planned"),
+        ("4", "5", "planned"),
+    ]
+    [mailing] = objects(shown("export", ledger, "sunday", "--json"))
+    assert (mailing["command"], mailing["state"]) == ("LaunchBroadcast", "done")
+    assert re.fullmatch(r"[-0-9a-f]{36}", str(mailing["request_id"]))
+    assert datetime.fromisoformat(str(mailing["at"])).tzinfo is not None
+    assert len(shown("export", ledger, "friday").out.splitlines()) == 6
+
+
+def test_a_reader_that_leaves_ends_an_export(ledger: Path) -> None:
+    with start_child("ledger", "export", ledger, "friday") as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        child.stdout.close()
+        assert child.stderr.read() == ""
+        assert child.wait(20) == 0
+
+
+def test_a_run_that_is_over_is_not_followed_for_long(ledger: Path) -> None:
+    began = time.monotonic()
+    assert shown("show", ledger, "sunday", "--follow").out == "sunday: over: 1 done of 1\n"
+    [told] = objects(shown("show", ledger, "sunday", "--follow", "--json"))
+    assert told["state"] == "over"
+    terminal = Terminal("ledger", "show", ledger, "sunday", "--follow")
+    assert terminal.end() == 0
+    assert re.search(r"state +over", plain(terminal.screen))
+    assert time.monotonic() - began < 10
+
+
+def test_a_terminal_follows_until_ctrl_c(ledger: Path) -> None:
+    terminal = Terminal("ledger", "show", ledger, "friday", "--follow")
+    terminal.read_until("to be resumed")
+    terminal.interrupt()
+    assert terminal.end() == 130
+    assert "Traceback" not in terminal.screen
+    assert terminal.screen.rindex("\x1b[?25h") > terminal.screen.rindex("\x1b[?25l")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("list",), "no ledger: name a file or a URL, or set DISPATCHKIT_LEDGER"),
+        (("list", "{ledger}", "friday"), "too many arguments: there are 2, for LEDGER"),
+        (("show", "{ledger}"), "{ledger} holds 2 runs: name one of 'sunday', 'friday'"),
+        (("show", "{ledger}", "monday"), "the ledger holds no run 'monday'; it holds 'sunday', 'friday'"),
+        (("show", "{ledger}", "friday", "--follow", "--csv"), "--follow does not go with --csv: a CSV has one header"),
+        (("export", "{ledger}", "friday", "--json", "--csv"), "give either --json or --csv, not both"),
+        (("failures", "none.db"), "there is no ledger none.db: no such file"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(ledger: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = run("ledger", *(argument.format(ledger=ledger) for argument in arguments))
+    assert (result.code, result.out) == (2, "")
+    assert result.err == f"dispatchkit: {message.format(ledger=ledger)}\n"
+    assert not Path("none.db").exists()
+
+
+def test_a_stop_needs_a_name_and_a_run_of_that_name(ledger: Path) -> None:
+    result = run("stop-run", ledger)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == "dispatchkit: name the run that is to be stopped: dispatchkit stop-run LEDGER RUN\n"
+    assert run("stop-run", ledger, "monday").code == 2
+    result = run("stop-run", ledger, "friday")
+    assert "; nobody works on it.\n" in result.out
+    assert "state         stopped\n" in shown("show", ledger, "friday").out
+
+
+def test_the_state_of_a_run_is_told_in_a_word() -> None:
+    whole = Run(1, "friday", "{}", NOW, 5, whole=True, stopped=False)
+    partly = Run(1, "friday", "{}", NOW, 5, whole=False, stopped=False)
+    stopped = Run(1, "friday", "{}", NOW, 5, whole=True, stopped=True)
+    somebody = [Holder("token", 7, "here")]
+    for run_, counts, holders, state, over in (
+        (whole, Counts(planned=5), somebody, "running", False),
+        (whole, Counts(done=5), somebody, "running", False),
+        (whole, Counts(planned=5), [], "to be resumed", False),
+        (whole, Counts(done=4, not_sent=1), [], "to be resumed", True),
+        (whole, Counts(done=4, rejected=1), [], "over", True),
+        (partly, Counts(planned=5), [], "not planned to its end", False),
+        (stopped, Counts(planned=5), somebody, "stopping", False),
+        (stopped, Counts(planned=5), [], "stopped", True),
+    ):
+        seen = Seen(run_, counts, holders)
+        assert (seen.state, seen.over) == (state, over)
+
+
+def test_rows_are_written_some_hundreds_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tables, "_AT_ONCE", 2)
+    rows = Rows("table", ("id", "word", "at"))
+    assert rows.add(1, "short", NOW)
+    assert rows.add(20, "\x1b[31m рассылка", None)
+    rows.add(300, "", None)
+    rows.flush()
+    assert capsys.readouterr().out == (
+        "id  word               at\n"
+        " 1  short              2026-01-31 09:00:00\n"
+        "20  \\x1b[31m рассылка  -\n"
+        "300  -                  -\n"
+    )
+    for form, header in (("csv", "id,word\n"), ("json", "")):
+        rows = Rows(form, ("id", "word"))  # type: ignore[arg-type]
+        rows.flush()
+        assert capsys.readouterr().out == header

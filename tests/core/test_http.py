@@ -1,0 +1,132 @@
+"""What goes over a connection, byte for byte: large bodies, early answers, proxies, answers that never end."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from yarl import URL
+
+from dispatchkit.core.command import Answer, Request
+from dispatchkit.core.transport import Failure, Transport, Witness
+from tests.wire import Listener, http
+
+LARGE = bytes(range(256)) * 4096 * 8  # 8 MiB: more than the buffers of both sides take
+
+
+@asynccontextmanager
+async def transport(url: str, **settings: str) -> AsyncIterator[Transport]:
+    made = Transport(URL(url), connect_timeout=5, **settings)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def send(made: Transport, request: Request, *, timeout: float = 10) -> tuple[Answer | Failure, bool]:
+    witness = Witness()
+    return await made.send(request, witness, timeout=timeout), witness.sent
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**16 - 1, 2**16, 2**16 + 1, 2**20, len(LARGE)])
+async def test_a_body_arrives_as_it_is_whatever_its_size(size: int) -> None:
+    async with Listener(http(200, b"yes")) as listener, transport(listener.url) as made:
+        for _ in range(2):
+            reply, sent = await send(made, Request("POST", "/a?b=%20", {"X-One": "1"}, LARGE[:size]))
+            assert sent
+            assert isinstance(reply, Answer)
+            assert (reply.status, reply.body) == (200, b"yes")
+    for received in listener.requests:
+        assert received.body == LARGE[:size]
+        assert received.line == "POST /a?b=%20 HTTP/1.1"
+        assert received.headers == {"Host": listener.host, "X-One": "1", "Content-Length": str(size)}
+
+
+@asynccontextmanager
+async def server(answer: bytes, *, reads: int = 0, closes: bool = False) -> AsyncIterator[str]:
+    """Reads so many bytes, answers, and reads no more."""
+    connected: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.append(writer)
+        await reader.readexactly(reads)
+        writer.write(answer)
+        await writer.drain()
+        if closes:
+            writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    finally:
+        listening.close()
+        for writer in connected:
+            writer.close()
+
+
+@pytest.mark.parametrize("closes", [False, True])
+async def test_a_refusal_that_comes_before_the_body_is_taken_is_heard(closes: bool) -> None:
+    async with server(http(413, b"too large"), reads=100, closes=closes) as url, transport(url) as made:
+        for _ in range(2):
+            reply, sent = await send(made, Request("POST", "/", {}, LARGE))
+            assert sent
+            # Where it closes, the reset may overtake its answer: then nobody can know.
+            assert isinstance(reply, Answer) or closes
+            assert not isinstance(reply, Answer) or (reply.status, reply.body) == (413, b"too large")
+
+
+async def test_a_body_that_is_never_taken_ends_at_the_deadline() -> None:
+    async with server(b"", reads=100) as url, transport(url) as made:
+        reply, sent = await send(made, Request("POST", "/", {}, LARGE), timeout=0.3)
+        assert (reply, sent) == (Failure("no answer within 0.3 s", sent=True), True)
+
+
+async def test_go_on_is_not_the_answer() -> None:
+    answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + http(200, b"yes")
+    async with Listener(answer) as listener, transport(listener.url) as made:
+        reply, _ = await send(made, Request("POST", "/"))
+        assert isinstance(reply, Answer)
+        assert (reply.status, reply.body) == (200, b"yes")
+
+
+@pytest.mark.parametrize("text", ["a\r\nX-Two: 2", "a\nb", "a\rb"])
+async def test_a_header_that_would_be_two_is_not_sent(text: str) -> None:
+    async with Listener() as listener, transport(listener.url) as made:
+        for request in (Request("POST", "/", {"X-One": text}), Request("POST", f"/{text}")):
+            reply, sent = await send(made, request)
+            assert isinstance(reply, Failure)
+            assert not sent
+            assert not reply.sent
+            assert text not in reply.what
+        assert listener.requests == []
+
+
+async def test_a_proxy_is_told_the_whole_address_and_its_own_credentials() -> None:
+    async with Listener(http(200, b"yes")) as proxy:
+        told = f"http://user:word@{proxy.host}"
+        async with transport("http://provider.test:8080", proxy=told) as made:
+            for _ in range(2):
+                reply, _ = await send(made, Request("POST", "/a", {"Authorization": "Basic x"}))
+                assert isinstance(reply, Answer)
+    for received in proxy.requests:
+        assert received.line == "POST http://provider.test:8080/a HTTP/1.1"
+        assert received.headers["Host"] == "provider.test:8080"
+        assert received.headers["Authorization"] == "Basic x"
+        assert received.headers["Proxy-Authorization"] == f"Basic {base64.b64encode(b'user:word').decode()}"
+
+
+async def test_an_answer_without_end_is_not_kept() -> None:
+    chunk = b"10000\r\n" + b"x" * 2**16 + b"\r\n"
+    endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 140
+    async with Listener(endless) as listener, transport(listener.url) as made:
+        reply, _ = await send(made, Request("GET", "/"))
+    assert reply == Failure("the answer is larger than 8 MiB", sent=True)
+
+
+async def test_a_client_that_was_closed_sends_nothing() -> None:
+    made = Transport(URL("http://127.0.0.1:9"), connect_timeout=5)
+    await made.close()
+    assert await send(made, Request("POST", "/")) == (Failure("the client was closed", sent=False), False)

@@ -1,0 +1,82 @@
+"""One timer for many limits: whose time is over is cancelled, and a foreign cancellation is never hidden."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from dispatchkit.core.limit import Limits
+
+
+async def attempt(limits: Limits, seconds: float, takes: float) -> str:
+    limit = limits.begin(seconds)
+    try:
+        await asyncio.sleep(takes)
+    except asyncio.CancelledError:
+        if not limits.end(limit):
+            raise
+        return "over time"
+    return "over time, unheard" if limits.end(limit) else "in time"
+
+
+async def test_each_is_ended_at_its_own_time() -> None:
+    limits = Limits(asyncio.get_running_loop())
+    rng = random.Random(1)
+    plan = [(rng.choice([0.02, 0.05, 0.08]), rng.choice([0.0, 5.0])) for _ in range(200)]
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    results = await asyncio.gather(*(attempt(limits, seconds, takes) for seconds, takes in plan))
+    assert results == ["in time" if takes == 0 else "over time" for _, takes in plan]
+    assert loop.time() - began >= 0.075
+    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+
+
+async def test_a_shorter_limit_that_comes_later_is_kept() -> None:
+    limits = Limits(asyncio.get_running_loop())
+    long = asyncio.create_task(attempt(limits, 30, 30))
+    await asyncio.sleep(0)
+    assert await attempt(limits, 0.01, 30) == "over time"
+    assert not long.done()
+    long.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await long
+
+
+async def test_a_task_may_go_on_after_its_limit_and_have_another() -> None:
+    limits = Limits(asyncio.get_running_loop())
+    assert [await attempt(limits, 0.01, 30) for _ in range(3)] == ["over time"] * 3
+    assert await attempt(limits, 30, 0) == "in time"
+    await asyncio.sleep(0.02)  # nothing is left that would ring
+
+
+@pytest.mark.parametrize("first", ["limit", "other"])
+async def test_a_cancellation_by_somebody_else_goes_through_even_at_the_same_moment(first: str) -> None:
+    limits = Limits(asyncio.get_running_loop())
+    task = asyncio.create_task(attempt(limits, 0.0, 30))
+    await asyncio.sleep(0)
+    if first == "other":
+        task.cancel()
+    limits._ring()
+    if first == "limit":
+        task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_limit_inside_a_timeout_leaves_that_to_it() -> None:
+    limits = Limits(asyncio.get_running_loop())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await attempt(limits, 30, 30)
+    async with asyncio.timeout(30):
+        assert await attempt(limits, 0.01, 30) == "over time"
+
+
+async def test_a_closed_one_sets_no_timer_that_would_keep_anything_alive() -> None:
+    limits = Limits(asyncio.get_running_loop())
+    limits.begin(0.01)
+    limits.close()
+    await asyncio.sleep(0.03)
+    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]

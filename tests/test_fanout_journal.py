@@ -1,0 +1,232 @@
+"""What a fan-out asks of a journal, and what it does with each answer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import pytest
+
+from dispatchkit import DirectClient, FanOut, NotSentError, Report, RetryPolicy, StartDispatch, State
+from dispatchkit.core.command import Answer
+from dispatchkit.core.journal import Entry, Leave, Planned
+from dispatchkit.core.outcome import Outcome
+from dispatchkit.errors import LedgerError
+from tests.stage import played, starts, until
+from tests.virtual import Played
+
+EARLIER = datetime(2025, 12, 31, tzinfo=UTC)
+
+
+@attrs.define
+class Notes:
+    """A journal on paper: it does what it is told and writes down, in order, what it was asked."""
+
+    scene: Played
+    leaves: Callable[[int], Leave] = lambda _: Leave.GRANTED
+    final: dict[State, int] = attrs.field(factory=dict)
+    since: dict[int, datetime] = attrs.field(factory=dict)
+    broken: str = ""
+    asked: list[tuple[str, object]] = attrs.field(factory=list)
+    entries: list[Entry[Any, Any]] = attrs.field(factory=list)
+    stop: Callable[[], None] = lambda: None
+    settings: object = None
+    recorded: list[Outcome[Any]] = attrs.field(factory=list)
+    gate: asyncio.Event | None = None
+
+    def journal(self, run: str, settings: object) -> Notes:
+        self.asked.append(("run", run))
+        self.settings = settings
+        return self
+
+    async def open(self, commands: Iterable[Any] | AsyncIterable[Any] | None, stop: Callable[[], None]) -> Planned:
+        if self.broken == "open":
+            raise LedgerError("no such disk")
+        self.stop = stop
+        if isinstance(commands, AsyncIterable):
+            planned = [command async for command in commands]
+        else:
+            planned = list(commands or starts(range(1, 4)))
+        self.entries = [
+            Entry(index, command, since=self.since.get(command.dispatch_id)) for index, command in enumerate(planned)
+        ]
+        return Planned(len(planned) + sum(self.final.values()), self.final)
+
+    async def take(self) -> Entry[Any, Any] | None:
+        await asyncio.sleep(0)
+        return self.entries.pop(0) if self.entries else None
+
+    async def claim(self, entry: Entry[Any, Any], request_id: str | None) -> Leave:
+        number = entry.command.dispatch_id
+        assert number not in [seen for _, seen in self.scene.seen], "it left before it was claimed"
+        if self.broken == "claim" and number == 5:
+            raise LedgerError("the disk is full")
+        if self.gate is not None:
+            await self.gate.wait()
+        self.asked.append(("claim", number))
+        await asyncio.sleep(0)
+        return self.leaves(number)
+
+    def halt(self) -> None:
+        self.asked.append(("halt", None))
+
+    def record(self, entry: Entry[Any, Any], outcome: Outcome[Any]) -> None:
+        self.recorded.append(outcome)
+
+    async def close(self) -> None:
+        self.asked.append(("close", None))
+        if self.broken == "close":
+            raise LedgerError("the last page was not written")
+
+
+def noted(**settings: Any) -> tuple[DirectClient, Notes]:
+    names = {field.name for field in attrs.fields(Notes)}
+    client, scene = played(**{name: value for name, value in settings.items() if name not in names})
+    return client, Notes(scene, **{name: value for name, value in settings.items() if name in names})
+
+
+async def test_each_launch_is_claimed_before_it_leaves_and_recorded_after() -> None:
+    client, notes = noted()
+    run = FanOut(client, starts(range(1, 101)), concurrency=8, ledger=notes, run="friday")
+    assert await run.finish() == Report(done=100, not_started=0)
+    assert notes.settings == {"provider": "direct", "base_url": "https://direct.i-dgtl.ru"}
+    assert notes.asked[0] == ("run", "friday")
+    assert notes.asked[-1] == ("close", None)
+    assert sorted(outcome.index for outcome in notes.recorded) == list(range(100))
+    assert len(notes.scene.seen) == 100
+
+
+async def test_what_came_to_its_outcome_earlier_is_counted_and_is_no_failure_of_this_run() -> None:
+    client, notes = noted(final={State.DONE: 5, State.REJECTED: 2})
+    run = FanOut(client, starts(range(1, 4)), ledger=notes, run="friday", stop_after_failures=1)
+    assert await run.finish() == Report(done=8, rejected=2, not_started=0, earlier=7)
+
+
+async def test_commands_that_the_ledger_holds_need_not_be_given() -> None:
+    client, notes = noted()
+    assert await FanOut(client, None, ledger=notes, run="friday").finish() == Report(done=3, not_started=0)
+
+
+async def test_what_somebody_else_has_is_left_alone() -> None:
+    client, notes = noted(leaves=lambda number: Leave.GONE if number % 2 else Leave.GRANTED)
+    report = await FanOut(client, starts(range(1, 11)), concurrency=3, ledger=notes, run="friday").finish()
+    assert report == Report(done=5, not_started=5)
+    assert client.statistics().pace.in_flight == 0
+    assert client.statistics().pace.started == 5
+
+
+async def test_a_run_that_was_stopped_elsewhere_starts_nothing_more() -> None:
+    client, notes = noted(leaves=lambda number: Leave.STOPPED if number == 4 else Leave.GRANTED)
+    report = await FanOut(client, starts(range(1, 101)), concurrency=1, ledger=notes, run="friday").finish()
+    assert report == Report(done=3, not_started=97)
+    assert ("halt", None) in notes.asked
+
+
+async def test_a_stop_from_elsewhere_needs_no_claim_to_be_seen() -> None:
+    client, notes = noted()
+    run = FanOut(client, starts(range(1, 101)), concurrency=2, ledger=notes, run="friday")
+    async for _ in run:
+        notes.stop()
+    assert 98 >= (run.report.not_started or 0) >= 90
+
+
+async def test_later_is_asked_again() -> None:
+    refusals = iter([Leave.LATER, Leave.LATER, Leave.GRANTED])
+    client, notes = noted(leaves=lambda _: next(refusals))
+    assert await FanOut(client, starts([1]), ledger=notes, run="friday").finish() == Report(done=1, not_started=0)
+    assert [what for what, _ in notes.asked].count("claim") == 3
+    assert client.statistics().pace.started == 1
+
+
+async def test_what_is_stopped_while_it_asks_is_recorded_as_not_sent() -> None:
+    client, notes = noted(gate=asyncio.Event())
+    run = FanOut(client, starts(range(1, 11)), concurrency=2, ledger=notes, run="friday")
+    finishing = asyncio.create_task(run.finish())
+    await until(lambda: client.statistics().pace.in_flight == 2)
+    run.stop()
+    assert notes.gate is not None
+    notes.gate.set()
+    assert await finishing == Report(not_sent=2, not_started=8)
+    assert {type(outcome.error) for outcome in notes.recorded} == {NotSentError}
+    assert notes.scene.seen == []
+    assert client.statistics().pace.in_flight == 0
+
+
+async def test_what_was_left_unclear_is_settled_and_not_sent_blindly() -> None:
+    sending = Answer(200, {}, b'{"total": 1, "items": [{"dispatchId": 2, "status": "sending"}]}')
+    client, notes = noted(since={2: EARLIER})
+    send = notes.scene.send
+
+    async def answers_reads(request: Any, witness: object, **settings: object) -> Any:
+        return sending if request.method == "GET" else await send(request, witness, **settings)
+
+    notes.scene.send = answers_reads  # type: ignore[method-assign]
+    outcomes = [outcome async for outcome in FanOut(client, starts(range(1, 4)), ledger=notes, run="friday")]
+    assert {outcome.state for outcome in outcomes} == {State.DONE}
+    assert [outcome.result.settled for outcome in sorted(outcomes, key=lambda each: each.index) if outcome.result] == [
+        False,
+        True,
+        False,
+    ]
+    assert sorted(number for _, number in notes.scene.seen) == [1, 3]
+    assert client.statistics().pace.in_flight == 0
+
+
+async def test_what_was_left_unclear_and_cannot_even_be_asked_about_stays_unknown() -> None:
+    def no_token() -> str:
+        raise OSError("the vault is sealed")
+
+    client = DirectClient(no_token)
+    scene = played()[1]
+    notes = Notes(scene, since={1: EARLIER})
+    run = FanOut(client, starts([1, 2]), ledger=notes, run="friday", retry=RetryPolicy(attempts=1))
+    assert await run.finish() == Report(unknown=1, not_sent=1, not_started=0)
+
+
+@pytest.mark.parametrize("how", [list, iter])
+async def test_a_ledger_that_cannot_be_opened_starts_nothing(how: Any) -> None:
+    client, notes = noted(broken="open")
+    run = FanOut(client, how(list(starts(range(1, 4)))), ledger=notes, run="friday")
+    with pytest.raises(LedgerError, match="no such disk"):
+        await run.finish()
+    await run.close()
+    assert notes.scene.seen == []
+    assert ("close", None) not in notes.asked
+
+
+async def test_a_ledger_that_breaks_ends_the_run_and_what_is_in_flight_is_recorded() -> None:
+    client, notes = noted(broken="claim")
+    run = FanOut(client, starts(range(1, 101)), concurrency=3, ledger=notes, run="friday")
+    with pytest.raises(LedgerError, match="the disk is full"):
+        await run.finish()
+    assert 5 not in [number for _, number in notes.scene.seen]
+    assert len(notes.recorded) == len(notes.scene.seen) == run.report.done < 10
+    assert notes.asked[-1] == ("close", None)
+    assert client.statistics().pace.in_flight == 0
+
+
+async def test_a_ledger_that_cannot_write_the_end_says_so() -> None:
+    client, notes = noted(broken="close")
+    run = FanOut(client, starts(range(1, 4)), ledger=notes, run="friday")
+    with pytest.raises(LedgerError, match="the last page was not written"):
+        await run.finish()
+    assert run.report == Report(done=3, not_started=0)
+
+
+async def test_a_ledger_and_a_run_belong_together() -> None:
+    client, notes = noted()
+    with pytest.raises(ValueError, match="ledger= and run= belong together"):
+        FanOut(client, starts([1]), ledger=notes)
+    with pytest.raises(ValueError, match="ledger= and run= belong together"):
+        FanOut(client, starts([1]), run="friday")
+    with pytest.raises(ValueError, match="commands=None stands for what a ledger holds"):
+        FanOut(client, None)
+
+
+async def test_the_shortcuts_take_a_ledger() -> None:
+    client, notes = noted()
+    assert (await client.start_many(range(1, 4), ledger=notes, run="friday").finish()).done == 3
+    assert {type(outcome.command) for outcome in notes.recorded} == {StartDispatch}
