@@ -122,10 +122,18 @@ async def _run(process: ForkServerProcess, *, after: float | None = None) -> int
     if after is not None:
         await asyncio.sleep(after)
         process.kill()
-    await asyncio.to_thread(process.join, _PATIENCE)
+    # All in this thread: whoever looks after its children in another would take the status away.
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(process.sentinel, ended.set)
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await ended.wait()
+    finally:
+        loop.remove_reader(process.sentinel)
+        process.kill()
+        process.join()
     status = process.exitcode
-    process.kill()
-    process.join()
     process.close()
     return status
 
