@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import select
 import ssl as ssl_module
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -29,6 +30,7 @@ from dispatchkit.core.limit import Limits
 if TYPE_CHECKING:
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
+    from aiohttp.streams import StreamReader
 
 __all__ = ["MOST_ANSWER_BYTES", "Http", "StaleConnectionError", "TooLargeError", "Witness"]
 
@@ -37,6 +39,9 @@ _AT_ONCE = 64 * 1024
 """Bytes of a body that are written together with the head; a larger one is written in parts, while we listen."""
 _TURNS = 4
 _STALE_AT_MOST = 3
+
+
+_BREAK = re.compile(r"[\r\n]")
 
 
 class Witness:
@@ -59,7 +64,17 @@ class TooLargeError(Exception):
 class Http:
     """The connections to one origin."""
 
-    __slots__ = ("_after_target", "_before_target", "_connector", "_destination", "_timeouts", "limits", "session")
+    __slots__ = (
+        "_after_target",
+        "_before_target",
+        "_connector",
+        "_destination",
+        "_fields",
+        "_headers",
+        "_timeouts",
+        "limits",
+        "session",
+    )
 
     def __init__(
         self, base: URL, *, connect_timeout: float, proxy: URL | None, ssl: ssl_module.SSLContext | bool
@@ -79,6 +94,9 @@ class Http:
         self._destination = aiohttp.ClientRequest(
             "POST", base, loop=asyncio.get_running_loop(), session=self.session, proxy=proxy
         )
+        self._headers: Mapping[str, str] | None = None
+        """The latest, and below as they are sent: most often the next request has the same."""
+        self._fields = ""
         # A proxy that sees the request itself must be told the whole address.
         self._before_target = str(base) if proxy is not None and base.scheme == "http" else ""
         self._after_target = f" HTTP/1.1\r\nHost: {base.host_port_subcomponent}\r\n"
@@ -91,18 +109,27 @@ class Http:
             Exception: What aiohttp raises.
         """
         connection = await self._connect()
+        protocol = connection.protocol
+        assert protocol is not None  # noqa: S101 - only its release takes it away
+        writing: asyncio.Task[None] | None = None
+        # What a coroutine of its own would say better is said here: each that waits costs, with thousands in flight.
         try:
-            writing = self._write(connection, request, witness)
-            try:
-                answer = await _read(connection)
-            finally:
-                if writing is not None:
-                    await _end(writing, connection)
+            writing = self._write(protocol, request, witness)
+            message, payload = await protocol.read()
+            while 100 <= message.code < 200 and message.code != 101:  # "go on" is not the answer
+                message, payload = await protocol.read()
+            body = payload.read_nowait() if payload.is_eof() else await _rest(payload)
+            if not body and not message.chunked and "Content-Length" not in message.headers:
+                # The end of the connection is all that ended it: this may be the start of something else.
+                raise aiohttp.ClientPayloadError("an answer without a length, and without a byte")
         except BaseException:
             connection.close()
             raise
+        finally:
+            if writing is not None:
+                await _end(writing, protocol)
         connection.release()
-        return answer
+        return Answer(message.code, message.headers, body)
 
     async def _connect(self) -> Connection:
         """An open and silent connection: what comes unasked would be taken for the answer."""
@@ -122,32 +149,33 @@ class Http:
                 break  # another one would most likely fare no better
         raise StaleConnectionError
 
-    def _write(self, connection: Connection, request: Request, witness: Witness) -> asyncio.Task[None] | None:
+    def _write(self, protocol: ResponseHandler, request: Request, witness: Witness) -> asyncio.Task[None] | None:
         """Hand the request over. What of it is large is still being written when this returns."""
-        protocol = connection.protocol
-        assert protocol is not None  # noqa: S101 - only its release takes it away
-        assert protocol.transport is not None  # noqa: S101 - `_connect` has just seen it open
+        transport = protocol.transport
+        assert transport is not None  # noqa: S101 - `_connect` has just seen it open
         head, body = self._head(request), request.body or b""
         protocol.set_response_params(read_until_eof=True, auto_decompress=False)
         witness.sent = True
         if len(body) <= _AT_ONCE:
-            protocol.transport.write(head + body)
+            transport.write(head + body)
             return None
-        protocol.transport.write(head)
+        transport.write(head)
         # A server may refuse a body before it has all of it, so we listen meanwhile.
         return asyncio.create_task(_write_on(protocol, body))
 
     def _head(self, request: Request) -> bytes:
-        lines = [f"{request.method} {self._before_target}{request.target}{self._after_target}"]
-        lines += map("%s: %s\r\n".__mod__, request.headers.items())
+        if request.headers is not self._headers:
+            self._headers = request.headers
+            self._fields = "".join(map("%s: %s\r\n".__mod__, request.headers.items()))
+        lines = len(request.headers)
+        if self._fields.count("\n") != lines or self._fields.count("\r") != lines or _BREAK.search(request.target):
+            raise ValueError("a header or the target holds a line break")
+        text = f"{request.method} {self._before_target}{request.target}{self._after_target}{self._fields}"
         if self._before_target and (credentials := self._destination.headers.get("Proxy-Authorization")) is not None:
-            lines.append(f"Proxy-Authorization: {credentials}\r\n")
+            text += f"Proxy-Authorization: {credentials}\r\n"
         if request.body is not None or request.method != "GET":
-            lines.append(f"Content-Length: {len(request.body or b'')}\r\n")
-        text = "".join(lines)
-        if text.count("\n") != len(lines) + 1 or text.count("\r") != len(lines) + 1:
-            raise ValueError("a header holds a line break")
-        return (text + "\r\n").encode("ascii")
+            text += f"Content-Length: {len(request.body or b'')}\r\n"
+        return f"{text}\r\n".encode("ascii")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -160,10 +188,9 @@ class Http:
         return self._connector
 
 
-async def _end(writing: asyncio.Task[None], connection: Connection) -> None:
+async def _end(writing: asyncio.Task[None], protocol: ResponseHandler) -> None:
     if not writing.done():
-        if connection.protocol is not None:
-            connection.protocol.force_close()
+        protocol.force_close()
         writing.cancel()
     await asyncio.wait([writing])
 
@@ -177,27 +204,14 @@ async def _write_on(protocol: ResponseHandler, body: bytes) -> None:
             await writer.drain()
 
 
-async def _read(connection: Connection) -> Answer:
-    protocol = connection.protocol
-    assert protocol is not None  # noqa: S101 - only its release takes it away
-    message, payload = await protocol.read()
-    while 100 <= message.code < 200 and message.code != 101:  # "go on" is not the answer
-        message, payload = await protocol.read()
-    headers = message.headers
-    if payload.is_eof():
-        body = payload.read_nowait()
-    else:
-        # A server that never ends it must not fill our memory.
-        parts = bytearray()
-        while not payload.at_eof():
-            parts += await payload.readany()
-            if len(parts) > MOST_ANSWER_BYTES:
-                raise TooLargeError
-        body = bytes(parts)
-    if not body and not message.chunked and "Content-Length" not in headers:
-        # The end of the connection is all that ended it: this may be the start of something else.
-        raise aiohttp.ClientPayloadError("an answer without a length, and without a byte")
-    return Answer(message.code, headers, body)
+async def _rest(payload: StreamReader) -> bytes:
+    """A body of which not all has come yet. A server that never ends it must not fill our memory."""
+    parts = bytearray()
+    while not payload.at_eof():
+        parts += await payload.readany()
+        if len(parts) > MOST_ANSWER_BYTES:
+            raise TooLargeError
+    return bytes(parts)
 
 
 def _is_silent(protocol: ResponseHandler) -> bool:

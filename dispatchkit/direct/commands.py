@@ -63,10 +63,15 @@ class DirectWire:
     """How an account of Direct speaks: JSON, and a key that is already Base64 and is never encoded again."""
 
     key: Secret
+    _latest: tuple[str, Mapping[str, str]] = attrs.field(default=("", {}), init=False, repr=False, eq=False)
 
-    def headers(self) -> dict[str, str]:
-        """The headers of every call."""
-        return {"Authorization": f"Basic {self.key.reveal()}", "Accept": "application/json", "User-Agent": USER_AGENT}
+    def headers(self) -> Mapping[str, str]:
+        """The headers of every call: the same mapping for as long as the key is the same."""
+        key = self.key.reveal()
+        if key != self._latest[0]:
+            fields = {"Authorization": f"Basic {key}", "Accept": "application/json", "User-Agent": USER_AGENT}
+            object.__setattr__(self, "_latest", (key, fields))  # a note, not a change
+        return self._latest[1]
 
 
 class DirectCommand(Command[DirectWire, R_co]):
