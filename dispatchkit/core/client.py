@@ -68,7 +68,7 @@ class Client(Generic[W]):
         self._timeout = seconds("timeout", timeout)
         self._retry = retry
         self._origin = origin(base_url, insecure=insecure)
-        self._secret = secret
+        self._fingerprint = secret.fingerprint
         self._account = Account(
             wire=wire,
             transport=Transport(self._origin, connect_timeout=CONNECT_TIMEOUT, proxy=proxy, ssl=ssl),
@@ -148,7 +148,7 @@ class Client(Generic[W]):
         Raises:
             ValueError: A callable returned something that is not a token.
         """
-        return self._secret.fingerprint(f"{self._speaks.__module__} {self._origin}")
+        return self._fingerprint(f"{self._speaks.__module__} {self._origin}")
 
     @property
     def pacer(self) -> Pacer:

@@ -59,6 +59,7 @@ class PostgresStore:
         """One connection more, for who has something else to do there, and closes it."""
         # Three connections, so that neither claims nor outcomes wait behind each other, or behind a long list.
         self._claims, self._records, self.link = (self.another() for _ in range(3))
+        self._clock = clock
         self._accounts: dict[tuple[int, int], Account] = {}
 
     async def open(self) -> None:
@@ -85,7 +86,10 @@ class PostgresStore:
 
         async def work(connection: Connection) -> Run | None:
             await connection.execute(
-                "INSERT INTO dispatchkit.run (name, settings) VALUES ($1, $2) ON CONFLICT DO NOTHING", name, settings
+                "INSERT INTO dispatchkit.run (name, settings, created) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                name,
+                settings,
+                self._clock.now(),
             )
             return await _run(connection, name)
 
@@ -145,8 +149,11 @@ class PostgresStore:
 
     async def chunks(self, run: int) -> list[Chunk]:
         """See `Store.chunks`."""
-        rows = await self.link.ask(_fetching(statements.CHUNKS, run, STALE))
-        return [Chunk(row["number"], row["first"], row["beyond"], _holder(row)) for row in rows]
+        here = socket.gethostname()
+        return [
+            Chunk(row["number"], row["first"], row["beyond"], None if _is_gone(row, here) else _holder(row))
+            for row in await self.link.ask(_fetching(statements.CHUNKS, run, STALE))
+        ]
 
     async def hold(self, run: int, chunk: int, holder: Holder) -> Holder | None:
         """See `Store.hold`."""
@@ -161,7 +168,7 @@ class PostgresStore:
                     other is not None
                     and other.token != holder.token
                     and not row["stale"]
-                    and not gone(other, holder.host)
+                    and not gone(other, socket.gethostname())
                 ):
                     return other
                 values = (run, chunk, holder.token, holder.pid, holder.host, row["token"])
@@ -321,7 +328,7 @@ async def _run(connection: Connection, name: str) -> Run | None:
 
 
 def _holder(row: Row) -> Holder | None:
-    return None if row["token"] is None else Holder(row["token"], row["pid"], row["host"])
+    return None if row["token"] is None else Holder(row["token"], row["pid"], row["host"], row["since"])
 
 
 def _is_gone(row: Row, here: str) -> bool:
@@ -332,7 +339,7 @@ def _is_gone(row: Row, here: str) -> bool:
 def _divided(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chunk]:
     """The chunks that are new, or reach further than before."""
     end = chunks[-1].end if chunks else 0
-    if chunks and end == total:
+    if end == total:
         return []
     if size is None:
         if len(chunks) == 1:
@@ -340,8 +347,7 @@ def _divided(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chun
         size = max(1, total - end)
     first = len(chunks)
     return [
-        Chunk(first + place, begin, min(total, begin + size))
-        for place, begin in enumerate(range(end, max(total, end + 1), size))
+        Chunk(first + place, begin, min(total, begin + size)) for place, begin in enumerate(range(end, total, size))
     ]
 
 

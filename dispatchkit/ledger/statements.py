@@ -36,7 +36,7 @@ CREATE TABLE dispatchkit.run (
     number int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     name text NOT NULL UNIQUE,
     settings text NOT NULL,
-    created timestamptz NOT NULL DEFAULT clock_timestamp(),
+    created timestamptz NOT NULL,
     total int NOT NULL DEFAULT 0,
     whole boolean NOT NULL DEFAULT false,
     stopped boolean NOT NULL DEFAULT false,
@@ -52,6 +52,7 @@ CREATE TABLE dispatchkit.chunk (
     token text,
     pid int,
     host text,
+    since timestamptz, -- when it was taken
     seen timestamptz,
     PRIMARY KEY (run, number)
 );
@@ -191,7 +192,7 @@ WHERE o.state NOT IN ('done', 'rejected')
 """
 
 HOLDER = """
-SELECT token, pid, host, seen < clock_timestamp() - make_interval(secs => $3) AS stale
+SELECT token, pid, host, since, seen < clock_timestamp() - make_interval(secs => $3) AS stale
 FROM dispatchkit.chunk WHERE run = $1 AND number = $2
 """
 
@@ -200,7 +201,8 @@ WITH locked AS MATERIALIZED (
     SELECT run, number FROM dispatchkit.chunk
     WHERE run = $1 AND number = $2 AND token IS NOT DISTINCT FROM $6 FOR UPDATE
 )
-UPDATE dispatchkit.chunk c SET token = $3, pid = $4, host = $5, seen = clock_timestamp()
+UPDATE dispatchkit.chunk c SET token = $3, pid = $4, host = $5, seen = clock_timestamp(),
+    since = CASE WHEN c.token = $3 THEN c.since ELSE clock_timestamp() END
 FROM locked l WHERE c.run = l.run AND c.number = l.number RETURNING 1
 """
 
@@ -224,7 +226,7 @@ WHERE run = $1 AND number = $2 AND token = $3
 
 CHUNKS = """
 SELECT number, first, beyond, CASE WHEN seen >= clock_timestamp() - make_interval(secs => $2) THEN token END AS token,
-    pid, host
+    pid, host, since
 FROM dispatchkit.chunk c
 WHERE run = $1 AND NOT over AND EXISTS (
     SELECT 1 FROM dispatchkit.target t
@@ -236,7 +238,8 @@ WHERE run = $1 AND NOT over AND EXISTS (
 """
 
 IDLE = f"""
-SELECT r.name, c.number, c.token, c.pid, c.host, c.seen < clock_timestamp() - make_interval(secs => $1) AS stale
+SELECT r.name, c.number, c.token, c.pid, c.host, c.since,
+    c.seen < clock_timestamp() - make_interval(secs => $1) AS stale
 FROM dispatchkit.run r JOIN dispatchkit.chunk c ON c.run = r.number
 WHERE r.whole AND NOT r.stopped AND NOT c.over AND r.name <> ALL($3::text[])
     AND (c.token IS NULL OR c.seen < clock_timestamp() - make_interval(secs => $1) OR c.host = $4)

@@ -211,7 +211,7 @@ async def test_a_halt_leaves_nobody_waiting(ledger: Ledger) -> None:
 
 
 async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
-    run = (await (store := await ledger._ready()).begin("a", "{}")).number
+    run = (await (store := await ledger.ready()).begin("a", "{}")).number
     await store.plan(
         run, [(bytes([n]) * 32, f'{{"type":"direct.start","version":1,"dispatch_id":{n}}}') for n in range(1, 8)]
     )
@@ -242,7 +242,7 @@ async def test_what_could_not_be_written_is_told_at_the_end_and_tried_once_more(
     await journal.open(starts(range(1, 4)), nothing)
     entries = await taken(journal)
     assert await journal.claim(entries[0], None) is Leave.GRANTED
-    store = await ledger._ready()
+    store = await ledger.ready()
     await store._write(lambda db: db.execute("DROP VIEW batch"))  # type: ignore[attr-defined]
     journal.record(entries[0], outcome(entries[0]))
     for entry in entries[1:]:
@@ -293,6 +293,6 @@ async def test_a_run_that_is_not_there_is_told_with_those_that_are(ledger: Ledge
     with pytest.raises(LedgerError, match="the ledger holds no run 'x'; it holds none"):
         await ledger.run("x")
     for number in range(12):
-        await (await ledger._ready()).begin(f"r{number}", "{}")
+        await (await ledger.ready()).begin(f"r{number}", "{}")
     with pytest.raises(LedgerError, match=r"it holds 'r11', 'r10', .* and 2 more"):
         await ledger.counts("x")

@@ -185,7 +185,7 @@ async def test_a_ledger_that_cannot_be_written_launches_nothing(
 ) -> None:
     run = direct.start_many(range(1, 101), ledger=ledger, run="a", concurrency=4)
     await anext(run)
-    store = await ledger._ready()
+    store = await ledger.ready()
     await store._write(lambda db: db.execute("DROP VIEW batch"))  # type: ignore[attr-defined]
     with pytest.raises(LedgerError):
         await run.finish()
