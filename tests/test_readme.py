@@ -56,8 +56,18 @@ def test_the_example_of_reads_runs_as_it_stands() -> None:
 
 
 def test_the_example_of_many_runs_as_it_stands() -> None:
-    output = run_python(block("python", "direct.start_many("), dict(os.environ))
+    output = run_python(block("python", "# in the order of completion"), dict(os.environ))
     assert output == "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0, earlier=0)\n"
+
+
+def test_the_example_of_a_ledger_runs_as_it_stands() -> None:
+    output = run_python(block("python", "Ledger(f"), dict(os.environ))
+    assert output.splitlines() == [
+        "Counts(planned=700, sending=0, done=300, rejected=0, not_sent=0, unknown=0)",
+        "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0, earlier=300)",
+        "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0, earlier=1000)",
+        "1",
+    ]
 
 
 def test_the_blocking_example_runs_against_a_sandbox(sandbox: Sandbox) -> None:
@@ -123,5 +133,5 @@ def test_the_remaining_python_examples_run() -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert [kind for kind, _ in BLOCKS].count("python") == 8
+    assert [kind for kind, _ in BLOCKS].count("python") == 9
     assert [kind for kind, _ in BLOCKS].count("sh") == 5

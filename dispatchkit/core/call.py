@@ -210,6 +210,10 @@ class Call(Generic[W, R]):
 
     async def _recover(self, error: DispatchkitError) -> Step[R]:
         first = await self._resolve(error)
+        if first.again == "unknown" and not self.attempts and "unknown" in self._policy.on and self._may_start(0.0):
+            # Another process left it unclear, and it may be sent: that is this call's first attempt, and no repeat.
+            verdict = await self._attempt()
+            first = await self._resolve(verdict) if isinstance(verdict, DispatchkitError) else Step(result=verdict)
         if first.again is None:
             return first
         return await retrying(
@@ -310,7 +314,8 @@ class Call(Generic[W, R]):
         while True:
             if not await self._outlast_pause():
                 return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the account is paused for too long")
-            if not account.budget.spend():
+            # Where another process left it unclear, to ask is the first request of this call, and no repeat.
+            if self.attempts and not account.budget.spend():
                 break
             if self._over:
                 return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and it was told to stop")
@@ -358,7 +363,7 @@ class Call(Generic[W, R]):
             return Settlement(Verdict.HIDDEN, f"its state could not be asked for ({type(error).__name__})"), 0.0
         reply = await account.transport.send(request, Witness(), timeout=limit)
         seen = judge(probe.command, reply, account.wire, clock)
-        if isinstance(reply, Answer) and reply.status < 500:
+        if self.attempts and isinstance(reply, Answer) and reply.status < 500:
             account.budget.refund()
         if not isinstance(seen, DispatchkitError):
             return probe.settle(seen), 0.0

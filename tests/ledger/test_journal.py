@@ -1,0 +1,298 @@
+"""The journal of a run: planned whole or refused, handed out once, held while it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatchkit import LaunchBroadcast, Ledger, LedgerError, NotSentError, StartDispatch, State
+from dispatchkit.core.built import Unbuilt
+from dispatchkit.core.journal import Leave, Planned
+from dispatchkit.core.outcome import Outcome
+from dispatchkit.direct.commands import ReadDispatch
+from dispatchkit.ledger import sqlite
+from dispatchkit.ledger.store import BEAT, STALE
+from tests.stage import starts, turns, until
+from tests.virtual import Manual
+
+
+@pytest.fixture
+def clock() -> Manual:
+    return Manual()
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path, clock: Manual) -> AsyncIterator[Ledger]:
+    async with Ledger(tmp_path / "launch.db", clock=clock) as ledger:
+        yield ledger
+
+
+def nothing() -> None:
+    pass
+
+
+def outcome(entry: Any, state: State = State.DONE) -> Outcome[Any]:
+    error = None if state is State.DONE else NotSentError("no way")
+    return Outcome(entry.index, entry.command, state, None, error, ())
+
+
+async def taken(journal: Any) -> list[Any]:
+    entries = []
+    while (entry := await journal.take()) is not None:
+        entries.append(entry)
+    return entries
+
+
+async def test_all_is_planned_before_anything_is_taken(ledger: Ledger) -> None:
+    journal = ledger.journal("a", {"provider": "direct"})
+    assert await journal.open([*starts(range(1, 6)), StartDispatch(2)], nothing) == Planned(
+        5, {State.DONE: 0, State.REJECTED: 0}
+    )
+    entries = await taken(journal)
+    assert [(entry.index, entry.command) for entry in entries] == [(n, StartDispatch(n + 1)) for n in range(5)]
+    assert await journal.take() is None
+    await journal.close()
+
+
+async def test_what_is_final_is_not_handed_out_again(ledger: Ledger) -> None:
+    journal = ledger.journal("a", {})
+    await journal.open(starts(range(1, 6)), nothing)
+    states = [State.DONE, State.REJECTED, State.NOT_SENT, State.UNKNOWN]
+    for entry, state in zip(await taken(journal), states, strict=False):
+        assert await journal.claim(entry, f"r{entry.index}") is Leave.GRANTED
+        journal.record(entry, outcome(entry, state))
+    await journal.close()
+    again = ledger.journal("a", {})
+    assert await again.open(None, nothing) == Planned(5, {State.DONE: 1, State.REJECTED: 1})
+    left = await taken(again)
+    assert [(entry.index, entry.request_id, entry.since is None) for entry in left] == [
+        (2, None, True),
+        (3, "r3", False),
+        (4, None, True),
+    ]
+    await again.close()
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+async def test_many_are_planned_and_taken_by_many(ledger: Ledger, asynchronous: bool) -> None:
+    async def source() -> AsyncIterator[StartDispatch]:
+        for command in starts(range(1, 5001)):
+            yield command
+
+    journal = ledger.journal("a", {})
+    await journal.open(source() if asynchronous else starts(range(1, 5001)), nothing)
+    each = await asyncio.gather(*(taken(journal) for _ in range(20)))
+    assert sorted(entry.index for entries in each for entry in entries) == list(range(5000))
+    await journal.close()
+
+
+async def test_large_commands_are_read_a_few_at_a_time(ledger: Ledger) -> None:
+    journal = ledger.journal("a", {})
+    await journal.open((LaunchBroadcast(n, content={"text": "x" * 300_000}) for n in range(1, 41)), nothing)
+    first = await journal.take()
+    assert first is not None
+    await turns()
+    await until(lambda: journal._reading is None)
+    assert sum(len(page) for page in journal._pages) <= 16
+    assert len(await taken(journal)) == 39
+    await journal.close()
+
+
+async def test_a_command_that_could_not_be_built_is_refused_with_its_place(ledger: Ledger) -> None:
+    bad: Any
+    for bad, kind, text in [
+        (
+            Unbuilt(ValueError("dispatch_id must be positive")),
+            ValueError,
+            r"commands\[1\]: dispatch_id must be positive",
+        ),
+        (Unbuilt(TypeError("no text")), TypeError, r"commands\[1\]: no text: nothing was launched"),
+        (ReadDispatch(1), TypeError, r"commands\[1\]: a ledger holds .*, not ReadDispatch"),
+        ("7", TypeError, r"commands\[1\]: a ledger holds .*, not str"),
+    ]:
+        with pytest.raises(kind, match=text):
+            await ledger.journal("a", {}).open([StartDispatch(1), bad], nothing)
+    assert not (await ledger.run("a")).whole
+
+
+async def test_a_plan_that_broke_off_is_finished_by_the_same_line_only(ledger: Ledger) -> None:
+    def broken() -> Iterator[StartDispatch]:
+        yield from starts(range(1, 4))
+        raise OSError("the list is gone")
+
+    with pytest.raises(OSError, match="the list is gone"):
+        await ledger.journal("a", {}).open(broken(), nothing)
+    with pytest.raises(LedgerError, match="the plan of the run 'a' is not whole: run the same again"):
+        await ledger.journal("a", {}).open(None, nothing)
+    journal = ledger.journal("a", {})
+    assert (await journal.open(starts(range(1, 6)), nothing)).total == 5
+    await journal.close()
+
+
+async def test_a_run_that_is_not_there_cannot_be_resumed(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError, match="the ledger holds no run 'a'"):
+        await ledger.journal("a", {}).open(None, nothing)
+    assert await ledger.runs() == []
+
+
+async def test_a_run_of_another_account_is_refused(ledger: Ledger) -> None:
+    journal = ledger.journal("a", {"provider": "direct", "base_url": "https://one"})
+    await journal.open([StartDispatch(1)], nothing)
+    await journal.close()
+    with pytest.raises(LedgerError, match=r"is another's \(base_url: 'https://one', not 'https://two'\)"):
+        await ledger.journal("a", {"provider": "direct", "base_url": "https://two"}).open(None, nothing)
+
+
+async def test_a_stop_from_elsewhere_is_heard_within_a_beat(ledger: Ledger, clock: Manual) -> None:
+    heard: list[str] = []
+    journal = ledger.journal("a", {})
+    await journal.open(starts(range(1, 4)), lambda: heard.append("stop"))
+    entry = await journal.take()
+    assert entry is not None
+    await ledger.stop("a")
+    await until(lambda: bool(clock._sleepers))
+    clock.advance(BEAT)
+    await until(lambda: bool(heard))
+    assert await journal.claim(entry, None) is Leave.STOPPED
+    assert await journal.take() is None
+    await journal.close()
+    assert (await ledger.counts("a")).planned == 3
+
+
+async def test_a_holder_that_beats_is_not_taken_over(ledger: Ledger, clock: Manual, tmp_path: Path) -> None:
+    journal = ledger.journal("a", {})
+    lost: list[str] = []
+    await journal.open(starts(range(1, 4)), lambda: lost.append("stop"))
+    for _ in range(int(STALE) + 5):
+        await until(lambda: bool(clock._sleepers))
+        clock.advance(BEAT)
+    async with Ledger(tmp_path / "launch.db", clock=clock) as other:
+        with pytest.raises(LedgerError, match="the run 'a' is held by process"):
+            await other.journal("a", {}).open(None, nothing)
+        # Now it is silent for too long, as a suspended process is.
+        clock.time += STALE + 1
+        taker = other.journal("a", {})
+        await taker.open(None, nothing)
+        await until(lambda: bool(clock._sleepers))
+        clock.advance(BEAT)
+        await until(lambda: bool(lost))
+        assert await journal.take() is None
+        await taker.close()
+    await journal.close()
+
+
+async def test_who_is_cancelled_while_it_asks_has_sent_nothing(ledger: Ledger) -> None:
+    journal = ledger.journal("a", {})
+    await journal.open(starts(range(1, 4)), nothing)
+    for waits in range(3):
+        entry = await journal.take()
+        asking = asyncio.ensure_future(journal.claim(entry, None))  # type: ignore[arg-type]
+        await turns(waits)
+        asking.cancel()
+        await asyncio.wait([asking])
+    await journal.close()
+    counts = await ledger.counts("a")
+    assert (counts.sending, counts.planned + counts.not_sent) == (0, 3)
+
+
+async def test_a_halt_leaves_nobody_waiting(ledger: Ledger) -> None:
+    journal = ledger.journal("a", {})
+    await journal.open(starts(range(1, 11)), nothing)
+    asking = [asyncio.ensure_future(journal.claim(entry, None)) for entry in await taken(journal)]
+    await turns(2)
+    journal.halt()
+    assert set(await asyncio.gather(*asking)) == {Leave.STOPPED}
+    await journal.close()
+    assert (await ledger.counts("a")).sending == 0
+
+
+async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
+    run = (await (store := await ledger._ready()).begin("a", "{}")).number
+    await store.plan(
+        run, [(bytes([n]) * 32, f'{{"type":"direct.start","version":1,"dispatch_id":{n}}}') for n in range(1, 8)]
+    )
+    await store.planned(run, size=3)
+    second = ledger.chunk("a", 1).journal("a", {})
+    assert (await second.open(None, nothing)).total == 3
+    with pytest.raises(LedgerError, match="is held by"):
+        await ledger.journal("a", {}).open(None, nothing)
+    first = ledger.chunk("a", 0).journal("a", {})
+    assert (await first.open(None, nothing)).total == 3
+    entries = await taken(second)
+    assert [entry.index for entry in entries] == [3, 4, 5]
+    for entry in entries:
+        assert await second.claim(entry, None) is Leave.GRANTED
+        second.record(entry, outcome(entry))
+    await second.close()
+    await first.close()
+    whole = ledger.journal("a", {})
+    assert (await whole.open(None, nothing)).final == {State.DONE: 3, State.REJECTED: 0}
+    assert [entry.index for entry in await taken(whole)] == [0, 1, 2, 6]
+    await whole.close()
+    with pytest.raises(ValueError, match="run must be 'a', whose chunk this is, not 'b'"):
+        ledger.chunk("a", 1).journal("b", {})
+
+
+async def test_what_could_not_be_written_is_told_at_the_end_and_tried_once_more(ledger: Ledger) -> None:
+    journal = ledger.journal("a", {})
+    await journal.open(starts(range(1, 4)), nothing)
+    entries = await taken(journal)
+    assert await journal.claim(entries[0], None) is Leave.GRANTED
+    store = await ledger._ready()
+    await store._write(lambda db: db.execute("DROP VIEW batch"))  # type: ignore[attr-defined]
+    journal.record(entries[0], outcome(entries[0]))
+    for entry in entries[1:]:
+        with pytest.raises(LedgerError, match="cannot be used"):
+            await journal.claim(entry, None)
+    await store._write(sqlite._prepare)  # type: ignore[attr-defined]
+    await journal.close()
+    counts = await ledger.counts("a")
+    assert (counts.done, counts.planned) == (1, 2)
+
+
+async def test_a_ledger_serves_one_loop(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "launch.db")
+    await ledger.runs()
+
+    def elsewhere() -> None:
+        with pytest.raises(RuntimeError, match="belongs to another event loop"):
+            asyncio.run(ledger.runs())  # type: ignore[arg-type]
+
+    await asyncio.to_thread(elsewhere)
+    await ledger.close()
+    await ledger.close()
+    with pytest.raises(RuntimeError, match="this Ledger is closed"):
+        await ledger.runs()
+
+
+@pytest.mark.parametrize(
+    ("where", "kind", "text"),
+    [
+        ("", ValueError, "must be a file"),
+        ("mysql://me:secret@host/db", ValueError, "not another URL"),
+        (7, TypeError, "must be a file or 'postgresql://...', not int"),
+    ],
+)
+def test_a_ledger_that_cannot_be_is_refused_at_once(where: Any, kind: type[Exception], text: str) -> None:
+    with pytest.raises(kind, match=text) as raised:
+        Ledger(where)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("", ValueError), ("a\nb", ValueError), (7, TypeError)])
+def test_a_run_has_a_name(tmp_path: Path, name: Any, kind: type[Exception]) -> None:
+    with pytest.raises(kind, match="run must be"):
+        Ledger(tmp_path / "launch.db").journal(name, {})
+
+
+async def test_a_run_that_is_not_there_is_told_with_those_that_are(ledger: Ledger) -> None:
+    with pytest.raises(LedgerError, match="the ledger holds no run 'x'; it holds none"):
+        await ledger.run("x")
+    for number in range(12):
+        await (await ledger._ready()).begin(f"r{number}", "{}")
+    with pytest.raises(LedgerError, match=r"it holds 'r11', 'r10', .* and 2 more"):
+        await ledger.counts("x")

@@ -1,0 +1,11 @@
+"""A sample of `tests.ledger.kill`: a launch that is killed anywhere is resumed, and nothing is launched twice."""
+
+from __future__ import annotations
+
+from tests.ledger.kill import kill
+
+
+async def test_whoever_is_killed_anywhere_launches_nothing_twice_and_loses_nothing() -> None:
+    tally = await kill(15, seed=1)
+    assert (tally.points, tally.twice, tally.lost, tally.unknown) == (15, 0, 0, 0)
+    assert tally.kills >= 10

@@ -1,0 +1,221 @@
+"""A launch that ended half-way goes on with the same line: nothing twice, nothing lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dispatchkit import (
+    AltcraftClient,
+    DirectClient,
+    FanOut,
+    LaunchBroadcast,
+    Ledger,
+    LedgerError,
+    Report,
+    RetryPolicy,
+    RunStoppedError,
+    StartDispatch,
+    State,
+)
+from dispatchkit.core.outcome import Outcome
+from dispatchkit.errors import AnswerLostError
+from dispatchkit.ledger import sqlite
+from dispatchkit.ledger.journal import LedgerJournal
+from dispatchkit.sandbox import Fault, Sandbox
+from tests.stage import starts
+
+RETRY = RetryPolicy(lag=0.05, scale=0.01)
+
+
+@pytest.fixture
+async def played() -> AsyncIterator[Sandbox]:
+    async with Sandbox(active=range(1, 1001)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture
+async def direct(played: Sandbox) -> AsyncIterator[DirectClient]:
+    async with DirectClient(played.direct_token, base_url=played.url, retry=RETRY) as client:
+        yield client
+
+
+@pytest.fixture
+async def altcraft(played: Sandbox) -> AsyncIterator[AltcraftClient]:
+    async with AltcraftClient(played.url, played.altcraft_token, retry=RETRY) as client:
+        yield client
+
+
+@pytest.fixture
+async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
+    async with Ledger(tmp_path / "launch.db") as ledger:
+        yield ledger
+
+
+async def left_in_flight(client: Any, ledger: Ledger, commands: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that claims and sends, and is gone before it has written down what came of it."""
+    with monkeypatch.context() as patched:
+        patched.setattr(LedgerJournal, "record", lambda *_: None)
+        await FanOut(client, commands, ledger=ledger, run="a").finish()
+    assert (await ledger.counts("a")).sending == len(commands)
+
+
+async def test_what_was_left_half_way_goes_on(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
+    first = direct.start_many(range(1, 101), ledger=ledger, run="a", max_launches=40, concurrency=8)
+    assert await first.finish() == Report(done=40, not_started=60)
+    again = direct.start_many(range(1, 101), ledger=ledger, run="a")
+    outcomes = [outcome async for outcome in again]
+    assert sorted(outcome.index for outcome in outcomes) == list(range(40, 100))
+    assert again.report == Report(done=100, not_started=0, earlier=40)
+    assert played.launches == dict.fromkeys(range(1, 101), 1)
+    requests = played.requests
+    assert await direct.start_many(range(1, 101), ledger=ledger, run="a").finish() == Report(
+        done=100, not_started=0, earlier=100
+    )
+    assert played.requests == requests
+
+
+async def test_a_resume_needs_no_commands(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
+    await direct.start_many(range(1, 11), ledger=ledger, run="a", max_launches=4).finish()
+    report = await FanOut(direct, None, ledger=ledger, run="a").finish()
+    assert report == Report(done=10, not_started=0, earlier=4)
+    assert set(played.launches.values()) == {1}
+
+
+async def test_the_same_command_twice_is_one_launch(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
+    report = await direct.start_many([7, 8, 7, 7, 9], ledger=ledger, run="a").finish()
+    assert report == Report(done=3, not_started=0)
+    assert played.launches == {7: 1, 8: 1, 9: 1}
+    await direct.start_many([9, 10], ledger=ledger, run="b").finish()
+    assert played.launches == {7: 1, 8: 1, 9: 2, 10: 1}, "another run is another intention"
+
+
+async def test_an_orphan_of_direct_is_settled_by_its_state(
+    direct: DirectClient, played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await left_in_flight(direct, ledger, list(starts(range(1, 101))), monkeypatch)
+    outcomes: list[Outcome[Any]] = [outcome async for outcome in FanOut(direct, None, ledger=ledger, run="a")]
+    assert {outcome.state for outcome in outcomes} == {State.DONE}
+    assert all(outcome.result is not None and outcome.result.settled for outcome in outcomes)
+    assert played.launches == dict.fromkeys(range(1, 101), 1)
+
+
+async def test_an_orphan_that_never_left_is_launched_once_its_state_denies_it(
+    direct: DirectClient, played: Sandbox, ledger: Ledger
+) -> None:
+    journal = ledger.journal("a", direct.settings())
+    await journal.open(starts(range(1, 101)), lambda: None)
+    while (entry := await journal.take()) is not None:
+        await journal.claim(entry, None)
+    await journal.close()
+    assert played.requests == 0
+    # So many at a time that a budget for repeats would not do.
+    assert await FanOut(direct, None, ledger=ledger, run="a").finish() == Report(done=100, not_started=0)
+    assert played.launches == dict.fromkeys(range(1, 101), 1)
+
+
+async def test_an_orphan_of_altcraft_is_repeated_under_the_same_id(
+    altcraft: AltcraftClient, played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = [LaunchBroadcast(number, content={"b": 1, "a": 2}) for number in range(1, 11)]
+    await left_in_flight(altcraft, ledger, commands, monkeypatch)
+    before = {act.target: act.request_id for act in played.altcraft.acts}
+    claimed = {target.request_id async for target in ledger.targets("a", ["sending"])}
+    assert claimed == set(before.values())
+    # The log cannot be read, so only the same id keeps it from acting twice.
+    played.order(Fault.http(500), times=1000, path_contains="log_v2")
+    outcomes: list[Outcome[Any]] = [outcome async for outcome in FanOut(altcraft, None, ledger=ledger, run="a")]
+    assert {outcome.state for outcome in outcomes} == {State.DONE}
+    assert all(outcome.result is not None and outcome.result.replayed for outcome in outcomes)
+    assert {outcome.request_id for outcome in outcomes} == claimed
+    assert set(played.launches.values()) == {1}
+
+
+async def test_an_outcome_that_stayed_unknown_is_settled_by_the_next_run(
+    direct: DirectClient, played: Sandbox, ledger: Ledger
+) -> None:
+    played.order(Fault.lost_answer(), path_contains="/start")
+    played.order(Fault.http(500), times=50, path_contains="dispatch")
+    report = await direct.start_many([7], ledger=ledger, run="a", timeout=1.0).finish()
+    assert report == Report(unknown=1, not_started=0)
+    (target,) = [target async for target in ledger.targets("a", ["unknown"])]
+    assert target.summary
+    while played.faults_left:
+        with contextlib.suppress(AnswerLostError):
+            await direct.dispatches(status="sending")
+    assert await FanOut(direct, None, ledger=ledger, run="a").finish() == Report(done=1, not_started=0)
+    assert played.launches == {7: 1}
+
+
+async def test_what_was_refused_is_not_asked_again(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
+    await direct.stop_many([1, 2], ledger=ledger, run="a").finish()
+    targets = [target async for target in ledger.targets("a")]
+    assert [(target.state, target.code) for target in targets] == [("rejected", 4031), ("rejected", 4031)]
+    requests = played.requests
+    assert await FanOut(direct, None, ledger=ledger, run="a").finish() == Report(rejected=2, not_started=0, earlier=2)
+    assert played.requests == requests
+
+
+async def test_a_run_is_stopped_from_elsewhere(
+    direct: DirectClient, played: Sandbox, ledger: Ledger, tmp_path: Path
+) -> None:
+    played.latency = 0.01
+    run = direct.start_many(range(1, 501), ledger=ledger, run="a", concurrency=4)
+    await anext(run)
+    async with Ledger(tmp_path / "launch.db") as other:
+        await other.stop("a")
+        report = await asyncio.wait_for(run.finish(), 10)
+        assert report.not_started
+        counts = await other.counts("a")
+        assert counts.done == report.done == len(played.launches)
+        assert counts.sending == counts.unknown == 0
+        with pytest.raises(RunStoppedError, match="allow it before"):
+            await FanOut(direct, None, ledger=ledger, run="a").finish()
+        await other.allow("a")
+    assert (await FanOut(direct, None, ledger=ledger, run="a").finish()).done == 500
+    assert set(played.launches.values()) == {1}
+
+
+async def test_a_ledger_that_cannot_be_written_launches_nothing(
+    direct: DirectClient, played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks(*_: object) -> list[object]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    run = direct.start_many(range(1, 101), ledger=ledger, run="a", concurrency=4)
+    await anext(run)
+    with monkeypatch.context() as patched:
+        patched.setattr(sqlite, "_write_batches", breaks)
+        with pytest.raises(LedgerError, match="disk I/O error"):
+            await run.finish()
+    known = await ledger.counts("a")
+    assert sum(played.launches.values()) <= known.done + known.sending < 100
+    assert (await FanOut(direct, None, ledger=ledger, run="a").finish()).done == 100
+    assert set(played.launches.values()) == {1}
+
+
+async def test_no_token_is_in_the_ledger(
+    direct: DirectClient, altcraft: AltcraftClient, played: Sandbox, ledger: Ledger, tmp_path: Path
+) -> None:
+    await direct.start_many([1, 2], ledger=ledger, run="a").finish()
+    await FanOut(altcraft, [LaunchBroadcast(1)], ledger=ledger, run="b").finish()
+    assert [run.name for run in await ledger.runs()] == ["b", "a"]
+    await ledger.close()
+    for file in tmp_path.iterdir():  # noqa: ASYNC240
+        raw = file.read_bytes()
+        assert played.direct_token.encode() not in raw
+        assert b'"token"' not in raw
+        assert b"Authorization" not in raw
+
+
+async def test_a_command_of_another_provider_is_not_sent(direct: DirectClient, ledger: Ledger) -> None:
+    commands: list[Any] = [StartDispatch(1), LaunchBroadcast(2)]
+    report = await FanOut(direct, commands, ledger=ledger, run="a").finish()
+    assert report == Report(done=1, not_sent=1, not_started=0)
+    assert (await ledger.counts("a")).not_sent == 1
