@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
 import typer
 
 from dispatchkit.cli import altcraft, direct
-from dispatchkit.cli.text import clean, put
 
 if TYPE_CHECKING:
     from dispatchkit.cli.options import RunOptions
@@ -92,6 +91,7 @@ class Spread:
         """
         from dispatchkit.cli.inputs import mistakes_in_one_line  # noqa: PLC0415 - heavy
         from dispatchkit.cli.run import run_loop  # noqa: PLC0415 - heavy
+        from dispatchkit.cli.text import clean, put  # noqa: PLC0415 - heavy
         from dispatchkit.errors import LedgerError  # noqa: PLC0415 - heavy
 
         try:

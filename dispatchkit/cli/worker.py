@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import json
 import sys
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from dispatchkit.cli.spread import LEDGER
-from dispatchkit.cli.text import clean, put
 
 if TYPE_CHECKING:
     from dispatchkit import AltcraftClient, DirectClient
-    from dispatchkit.core.outcome import Report
 
 __all__ = ["worker"]
 
@@ -45,8 +39,10 @@ def worker(
     The tokens come from DISPATCHKIT_DIRECT_TOKEN and DISPATCHKIT_ALTCRAFT_TOKEN. The first Ctrl-C starts nothing new
     and awaits what is in flight, for half a minute at most.
     """
+    from dispatchkit.cli.attend import attend  # noqa: PLC0415 - heavy
     from dispatchkit.cli.inputs import mistakes_in_one_line  # noqa: PLC0415 - heavy
     from dispatchkit.cli.run import run_loop  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.text import clean, put  # noqa: PLC0415 - heavy
 
     def client(provider: str, wire: str) -> DirectClient | AltcraftClient:
         from dispatchkit import AltcraftClient, DirectClient  # noqa: PLC0415 - heavy
@@ -58,50 +54,7 @@ def worker(
         return AltcraftClient(altcraft_url, wire=wire, insecure=insecure, proxy=proxy)  # type: ignore[arg-type]
 
     with mistakes_in_one_line():
-        ended = run_loop(_work(ledger, client, chunks=chunks, concurrency=concurrency))
+        ended = run_loop(attend(ledger, client, chunks=chunks, concurrency=concurrency))
     if ended is not None:
         put(sys.stderr, f"dispatchkit: {clean(str(ended))}\n")
         raise typer.Exit(1)
-
-
-async def _work(
-    url: str, connect: Callable[[str, str], DirectClient | AltcraftClient], *, chunks: int, concurrency: int
-) -> Exception | None:
-    """Returns why it came to an end, if nobody asked for it."""
-    from dispatchkit import AuthenticationError, Ledger, LedgerError  # noqa: PLC0415 - heavy
-    from dispatchkit.cli.run import on_interrupt  # noqa: PLC0415 - heavy
-    from dispatchkit.spread import launch_chunk  # noqa: PLC0415 - heavy
-    from dispatchkit.spread.account import leave  # noqa: PLC0415 - an extra
-    from dispatchkit.spread.chunk import in_postgres  # noqa: PLC0415 - an extra
-    from dispatchkit.spread.engine import work  # noqa: PLC0415 - an extra
-
-    stop = asyncio.Event()
-
-    def tell(text: str) -> None:
-        put(sys.stderr, f"{clean(text)}\n")
-
-    def press() -> None:
-        if not stop.is_set():
-            tell("Interrupted: nothing new is started, what is in flight is awaited.")
-            stop.set()
-
-    try:
-        async with contextlib.AsyncExitStack() as stack:
-            ledger = await stack.enter_async_context(Ledger(url))
-            store = await in_postgres(ledger)
-            stack.push_async_callback(leave, store)
-            clients = dict[tuple[str, str], "DirectClient | AltcraftClient"]()
-
-            async def launch(run: str, chunk: int) -> Report:
-                settings = json.loads((await ledger.run(run)).settings)
-                key = settings["provider"], settings.get("wire", "")
-                if key not in clients:
-                    clients[key] = await stack.enter_async_context(connect(*key))
-                return await launch_chunk(ledger, run, chunk, client=clients[key], concurrency=concurrency, stop=stop)
-
-            with on_interrupt(press):
-                tell("Ready: launching what is planned with spread. Ctrl-C ends it.")
-                await work(url, store, launch, stop, chunks=chunks, tell=tell)
-    except (AuthenticationError, LedgerError) as error:
-        return error
-    return None

@@ -16,8 +16,11 @@ from dispatchkit.ledger.store import Claim, Record, Store
 
 __all__ = ["Gathering"]
 
+_UNDER_WAY = 2
+"""Batches of claims at a time: while the database writes one, the next one already waits at its door."""
 
-@attrs.frozen
+
+@attrs.frozen(eq=False)
 class _Asked:
     """Somebody waits for leave."""
 
@@ -32,12 +35,14 @@ class Gathering:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._asked: list[_Asked] = []
-        self._under_way: list[_Asked] = []
+        self._waiting: set[_Asked] = set()
         self._records: list[Record] = []
-        self._claiming: asyncio.Task[None] | None = None
+        self._claiming: set[asyncio.Task[None]] = set()
+        self._gathers = False
         self._recording: asyncio.Task[None] | None = None
         self._halted = False
         self._error: LedgerError | None = None
+        self._untold: LedgerError | None = None
 
     async def claim(self, claim: Claim, *, fresh: bool) -> Leave:
         """Ask for leave.
@@ -52,12 +57,15 @@ class Gathering:
         if self._halted:
             return Leave.STOPPED
         if self._error is not None:
+            self._untold = None
             raise self._error
         answer: asyncio.Future[Leave] = asyncio.get_running_loop().create_future()
         asked = _Asked(claim, fresh, answer)
         self._asked.append(asked)
-        if self._claiming is None:
-            self._claiming = asyncio.create_task(self._write_claims())
+        self._waiting.add(asked)
+        if not self._gathers and len(self._claiming) < _UNDER_WAY:
+            self._gathers = True
+            self._claiming.add(asyncio.create_task(self._write_claims()))
         try:
             return await answer
         except asyncio.CancelledError:
@@ -65,6 +73,8 @@ class Gathering:
             if not answer.cancelled() and answer.exception() is None and answer.result() is Leave.GRANTED:
                 self._unsent(asked)
             raise
+        finally:
+            self._waiting.discard(asked)
 
     def record(self, record: Record) -> None:
         """Have an outcome written with the next batch."""
@@ -75,13 +85,13 @@ class Gathering:
     def halt(self) -> None:
         """Grant nothing any more, and let nobody wait."""
         self._halted = True
-        for asked in self._asked + self._under_way:
+        for asked in self._waiting:
             if not asked.answer.done():
                 asked.answer.set_result(Leave.STOPPED)
 
     def fail(self, error: LedgerError) -> None:
         """Grant nothing any more: the store cannot be trusted to write."""
-        self._error = self._error or error
+        self._error = self._untold = self._error or error
 
     async def flush(self) -> None:
         """Write what is left, what could not be written before included.
@@ -89,31 +99,38 @@ class Gathering:
         Raises:
             LedgerError: It cannot be written.
         """
-        while writing := {task for task in (self._claiming, self._recording) if task is not None}:
+        while writing := self._claiming | ({self._recording} if self._recording is not None else set()):
             await asyncio.wait(writing)
-        self._error = None
         if self._records:
+            self._error = None
             await self._write_records()
-        if self._error is not None:
-            raise self._error
+            self._untold = self._error
+        if self._untold is not None:
+            raise self._untold
 
     async def _write_claims(self) -> None:
         """Each step between two tasks costs a turn of the loop, and everybody waits for this one: there are few."""
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - this coroutine is only ever a task
+        batch: list[_Asked] = []
         try:
             while self._asked and self._error is None:
-                self._under_way = [asked for asked in self._asked if not asked.answer.done()]
-                self._asked = []
-                if self._under_way:
-                    leaves = await self._store.claim([asked.claim for asked in self._under_way])
-                    for asked, leave in zip(self._under_way, leaves, strict=True):
+                self._gathers = False
+                batch, self._asked = [asked for asked in self._asked if not asked.answer.done()], []
+                if batch:
+                    leaves = await self._store.claim([asked.claim for asked in batch])
+                    for asked, leave in zip(batch, leaves, strict=True):
                         self._tell(asked, leave)
+                    batch = []
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             self._fail(error)
         finally:
-            self._claiming = None
-            for asked in self._under_way + self._asked:
+            self._gathers = False
+            self._claiming.discard(task)
+            if self._error is not None:
+                batch, self._asked = batch + self._asked, []
+            for asked in batch:
                 self._tell(asked, self._error or Leave.STOPPED)
-            self._under_way, self._asked = [], []
 
     async def _write_records(self) -> None:
         try:
@@ -137,6 +154,7 @@ class Gathering:
             if leave is Leave.GRANTED:
                 self._unsent(asked)
         elif isinstance(leave, LedgerError):
+            self._untold = None
             asked.answer.set_exception(leave)
         else:
             asked.answer.set_result(leave)

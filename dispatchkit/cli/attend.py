@@ -1,0 +1,65 @@
+"""A worker at work: takes chunks, launches them, and ends in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import Callable
+
+from dispatchkit import AltcraftClient, AuthenticationError, DirectClient, Ledger, LedgerError, Report
+from dispatchkit.cli.run import on_interrupt
+from dispatchkit.cli.text import clean, put
+from dispatchkit.spread import launch_chunk
+from dispatchkit.spread.account import leave
+from dispatchkit.spread.chunk import in_postgres
+from dispatchkit.spread.engine import work
+
+__all__ = ["attend"]
+
+
+async def attend(
+    url: str, connect: Callable[[str, str], DirectClient | AltcraftClient], *, chunks: int, concurrency: int
+) -> Exception | None:
+    """Launch chunks until Ctrl-C or SIGTERM.
+
+    Args:
+        url: The ledger's.
+        connect: Makes a client, from provider and wire.
+        chunks: How many chunks at the same time.
+        concurrency: How many calls of each.
+
+    Returns:
+        Why it came to an end, if nobody asked for it.
+    """
+    stop = asyncio.Event()
+
+    def tell(text: str) -> None:
+        put(sys.stderr, f"{clean(text)}\n")
+
+    def press() -> None:
+        if not stop.is_set():
+            tell("Interrupted: nothing new is started, what is in flight is awaited.")
+            stop.set()
+
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            ledger = await stack.enter_async_context(Ledger(url))
+            store = await in_postgres(ledger)
+            stack.push_async_callback(leave, store)
+            clients = dict[tuple[str, str], "DirectClient | AltcraftClient"]()
+
+            async def launch(run: str, chunk: int) -> Report:
+                settings = json.loads((await ledger.run(run)).settings)
+                key = settings["provider"], settings.get("wire", "")
+                if key not in clients:
+                    clients[key] = await stack.enter_async_context(connect(*key))
+                return await launch_chunk(ledger, run, chunk, client=clients[key], concurrency=concurrency, stop=stop)
+
+            with on_interrupt(press):
+                tell("Ready: launching what is planned with spread. Ctrl-C ends it.")
+                await work(url, store, launch, stop, chunks=chunks, tell=tell)
+    except (AuthenticationError, LedgerError) as error:
+        return error
+    return None
