@@ -94,6 +94,7 @@ class FanOut(Generic[W, R]):
             if value is not None:
                 count(name, value, least=1)
         self._client = client
+        self._pacer = client.pacer
         self._concurrency = concurrency
         self._timeout = None if timeout is None else seconds("timeout", timeout)
         self._retry = retry
@@ -109,12 +110,15 @@ class FanOut(Generic[W, R]):
         if commands is not None:
             self._commands, self._length = source(commands, expected)
         self._journal: Journal = Unremembered(self._length)
+        self._remembers_nothing = ledger is None
         if ledger is not None and run is not None:
             self._journal = ledger.journal(run, client.settings())
         self._opened = False
         self._earlier: Counter[State] = Counter()
         self._taken = 0
-        self._counts: Counter[State] = Counter()
+        self._done = 0
+        self._failures: Counter[State] = Counter()
+        self._failed = 0
         self._ready: deque[Outcome[R]] = deque()
         self._arrival: asyncio.Future[None] | None = None
         self._blocked: deque[asyncio.Future[None]] = deque()
@@ -129,7 +133,8 @@ class FanOut(Generic[W, R]):
     @property
     def report(self) -> Report:
         """What has come of the commands so far, whether or not the outcomes were taken."""
-        counts, earlier = self._counts + self._earlier, self._earlier.total()
+        counts, earlier = self._failures + self._earlier, self._earlier.total()
+        counts[State.DONE] += self._done
         done, rejected = counts[State.DONE], counts[State.REJECTED]
         left = None if self._length is None else self._length - counts.total()
         return Report(done, rejected, counts[State.NOT_SENT], counts[State.UNKNOWN], left, earlier)
@@ -296,7 +301,9 @@ class FanOut(Generic[W, R]):
             kind = NotSentError if entry.since is None else OutcomeUnknownError
             error = kind(str(mistake), command=command)
             return Outcome(index, command, error.outcome, None, error, ())
-        ticket = await self._admit(worker, entry, call)
+        ticket: int | None = self._pacer.enter() if self._remembers_nothing else 0
+        if not ticket:
+            ticket = await self._admit(worker, entry, call)
         if ticket is None:
             return None
         self._calls[worker] = call
@@ -315,7 +322,7 @@ class FanOut(Generic[W, R]):
 
     async def _admit(self, worker: asyncio.Task[None], entry: Entry[W, R], call: Call[W, R]) -> int | None:
         """Wait until a call may begin: the pacer's ticket for it, or None where it must not."""
-        pacer = self._client.pacer
+        pacer = self._pacer
         while True:
             ticket = pacer.enter() or await self._wait_for_turn(worker)
             try:
@@ -338,20 +345,24 @@ class FanOut(Generic[W, R]):
 
     async def _wait_for_turn(self, worker: asyncio.Task[None]) -> int:
         self._idle.add(worker)
-        ticket = await self._client.pacer.admit()
+        ticket = await self._pacer.admit()
         self._idle.discard(worker)
         return ticket
 
     def _put(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:
         self._journal.record(entry, outcome)
-        self._counts[outcome.state] += 1
         if not self._dropping:
             self._ready.append(outcome)
             self._announce()
+        if outcome.error is None:
+            self._done += 1
+            return
+        self._failed += 1
+        self._failures[outcome.state] += 1
         if isinstance(outcome.error, AuthenticationError):
             # No other command would fare better.
             self._break(outcome.error)
-        elif self._counts.total() - self._counts[State.DONE] == self._stop_after_failures:
+        elif self._failed == self._stop_after_failures:
             self.stop()
 
     def _break(self, error: Exception) -> None:
