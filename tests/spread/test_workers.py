@@ -150,7 +150,9 @@ def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
     ],
 )
 def test_what_makes_no_sense_is_refused(field: Field, before: list[str], after: list[str], says: str) -> None:
-    command = [*COMMAND, "spread", "--run", "x", *before, "direct", "start", *after]
+    # Never the default host: if it were launched after all, it must not be there.
+    command = [*COMMAND, "spread", "--run", "x", *before, "direct", "start", "--base-url", field.sandbox.url, *after]
     ended = subprocess.run(command, env=field.environment(), capture_output=True, text=True, check=False, cwd="/tmp")
     assert ended.returncode in {1, 2}, ended
     assert says in ended.stderr
+    assert field.sandbox.requests == 0
