@@ -99,7 +99,7 @@ class Gathering:
         Raises:
             LedgerError: It cannot be written.
         """
-        while writing := self._claiming | ({self._recording} if self._recording is not None else set()):
+        while writing := [task for task in (*self._claiming, self._recording) if task is not None]:
             await asyncio.wait(writing)
         if self._records:
             self._error = None
