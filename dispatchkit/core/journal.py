@@ -44,7 +44,7 @@ class Entry(Generic[W, R]):
     """Its place in the run, from 0."""
     command: Command[W, R]
     request_id: str | None = None
-    """The id to send it under, where the provider takes one: that of an earlier attempt, if one is unclear."""
+    """The request id of an earlier attempt that is unclear; None where there is none."""
     since: datetime | None = None
     """When an earlier attempt that is unclear began: settle it before anything is sent. None: nothing is unclear."""
 

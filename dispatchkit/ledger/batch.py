@@ -14,15 +14,15 @@ from dispatchkit.core.journal import Leave
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.ledger.store import Claim, Record, Store
 
-__all__ = ["Asked", "Gathering"]
+__all__ = ["Gathering"]
 
 _UNDER_WAY = 2
 """Batches of claims at a time: while the database writes one, the next one already waits at its door."""
 
 
 @attrs.frozen(eq=False)
-class Asked:
-    """A claim that somebody waits for, or will."""
+class _Asked:
+    """Somebody waits for leave."""
 
     claim: Claim
     fresh: bool
@@ -34,61 +34,47 @@ class Gathering:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._asked: list[Asked] = []
-        self._waiting: set[Asked] = set()
+        self._asked: list[_Asked] = []
+        self._waiting: set[_Asked] = set()
         self._records: list[Record] = []
         self._claiming: set[asyncio.Task[None]] = set()
         self._gathers = False
-        self.size = 0
-        """How many claims there were in the last batch."""
         self._recording: asyncio.Task[None] | None = None
         self._halted = False
         self._error: LedgerError | None = None
         self._untold: LedgerError | None = None
 
-    def ask(self, claim: Claim, *, fresh: bool) -> Asked:
+    async def claim(self, claim: Claim, *, fresh: bool) -> Leave:
         """Ask for leave.
 
         Args:
             claim: For what.
-            fresh: Whether no earlier request is unclear. Then, if nobody takes the answer, nothing was sent.
+            fresh: Whether no earlier request is unclear. Then, if whoever asks is cancelled, nothing was sent.
 
         Raises:
-            LedgerError: Something could not be written before it.
+            LedgerError: It cannot be written, or something before it could not.
         """
+        if self._halted:
+            return Leave.STOPPED
         if self._error is not None:
             self._untold = None
             raise self._error
-        asked = Asked(claim, fresh, asyncio.get_running_loop().create_future())
-        if self._halted:
-            asked.answer.set_result(Leave.STOPPED)
-            return asked
+        answer: asyncio.Future[Leave] = asyncio.get_running_loop().create_future()
+        asked = _Asked(claim, fresh, answer)
         self._asked.append(asked)
         self._waiting.add(asked)
         if not self._gathers and len(self._claiming) < _UNDER_WAY:
             self._gathers = True
             self._claiming.add(asyncio.create_task(self._write_claims()))
-        return asked
-
-    async def answer(self, asked: Asked) -> Leave:
-        """Wait for leave.
-
-        Raises:
-            LedgerError: It cannot be written.
-        """
         try:
-            return await asked.answer
+            return await answer
         except asyncio.CancelledError:
-            self.give_back(asked)
+            # The answer may have come in the same turn of the loop. If it comes later, `_tell` finds nobody.
+            if not answer.cancelled() and answer.exception() is None and answer.result() is Leave.GRANTED:
+                self._unsent(asked)
             raise
-
-    def give_back(self, asked: Asked) -> None:
-        """Nobody takes the answer, or nothing was sent on it."""
-        # If the answer comes later, `_tell` finds nobody.
-        self._waiting.discard(asked)
-        answer = asked.answer
-        if not answer.cancel() and not answer.cancelled() and answer.exception() is None:
-            self._tell(asked, answer.result())
+        finally:
+            self._waiting.discard(asked)
 
     def record(self, record: Record) -> None:
         """Have an outcome written with the next batch."""
@@ -113,7 +99,7 @@ class Gathering:
         Raises:
             LedgerError: It cannot be written.
         """
-        while writing := self._claiming | ({self._recording} if self._recording is not None else set()):
+        while writing := [task for task in (*self._claiming, self._recording) if task is not None]:
             await asyncio.wait(writing)
         if self._records:
             self._error = None
@@ -126,12 +112,11 @@ class Gathering:
         """Each step between two tasks costs a turn of the loop, and everybody waits for this one: there are few."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this coroutine is only ever a task
-        batch: list[Asked] = []
+        batch: list[_Asked] = []
         try:
             while self._asked and self._error is None:
                 self._gathers = False
                 batch, self._asked = [asked for asked in self._asked if not asked.answer.done()], []
-                self.size = len(batch)
                 if batch:
                     leaves = await self._store.claim([asked.claim for asked in batch])
                     for asked, leave in zip(batch, leaves, strict=True):
@@ -164,8 +149,7 @@ class Gathering:
     def _fail(self, error: BaseException) -> None:
         self.fail(error if isinstance(error, LedgerError) else LedgerError(f"the ledger broke: {error!r}"))
 
-    def _tell(self, asked: Asked, leave: Leave | LedgerError) -> None:
-        self._waiting.discard(asked)
+    def _tell(self, asked: _Asked, leave: Leave | LedgerError) -> None:
         if asked.answer.done():
             if leave is Leave.GRANTED:
                 self._unsent(asked)
@@ -175,10 +159,10 @@ class Gathering:
         else:
             asked.answer.set_result(leave)
 
-    def _unsent(self, asked: Asked) -> None:
+    def _unsent(self, asked: _Asked) -> None:
         """Leave was granted to somebody who no longer waits, so nothing was sent."""
         claim = asked.claim
         if asked.fresh:
-            text = "the run ended before its turn"
+            text = "the run was stopped before the request left"
             what = (claim.run, claim.chunk, claim.index, claim.token, State.NOT_SENT, text, None, claim.request_id)
             self.record(Record(*what, attempts=0, at=claim.since))

@@ -2,10 +2,6 @@
 
 A run is held chunk by chunk, all of them from the beginning. Every `BEAT` it gives a sign of life, and learns in return
 whether the run was stopped, or taken over by somebody who took this process for dead.
-
-While requests are in flight, those that come next are claimed already, as many as are taken while a batch of claims is
-written. So at full speed nobody waits for a disk, and at a slow pace, where it would be long before they leave, nothing
-is claimed ahead.
 """
 
 from __future__ import annotations
@@ -26,7 +22,7 @@ from dispatchkit.core.command import Command
 from dispatchkit.core.journal import Entry, Leave, Planned
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.errors import LedgerError, RejectedError, RunHeldError, RunStoppedError, State
-from dispatchkit.ledger.batch import Asked, Gathering
+from dispatchkit.ledger.batch import Gathering
 from dispatchkit.ledger.codec import decode, encode
 from dispatchkit.ledger.store import BEAT, Chunk, Claim, Holder, Record, Run, Store, Unsettled
 
@@ -41,8 +37,6 @@ _TURN = 256
 """After so many commands, others get their turn in the event loop."""
 _PAGE_ROWS, _PAGE_TEXT = 1000, 1_000_000
 """How much is read ahead."""
-_MOST_AHEAD = 64
-"""How many are claimed ahead at most: so many more are unclear when the process is killed."""
 _PATIENCE = 10.0
 """Seconds that the end of a stopped run waits for a database that is away."""
 
@@ -85,9 +79,6 @@ class LedgerJournal:
         self._after = -1
         self._limit = 16
         self._chunk_of: dict[int, int] = {}
-        self._next: deque[Entry[Never, object]] = deque()
-        """Claimed ahead, or on the way to it."""
-        self._ahead: dict[int, Asked] = {}
 
     async def open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
@@ -198,29 +189,15 @@ class LedgerJournal:
     async def take(self) -> Entry[Never, object] | None:
         """See `Journal.take`."""
         while not self._halted:
-            entry = self._next.popleft() if self._next else self._found_next()
-            if entry is not None:
-                self._claim_ahead()
-                return entry
-            if not await self._more():
+            found = next(self._page, None)
+            if found is not None:
+                return self._entry(*found)
+            if self._pages:
+                self._page = iter(self._pages.popleft())
+                self._read_ahead()
+            elif not await self._more():
                 return None
         return None
-
-    def _found_next(self) -> Entry[Never, object] | None:
-        """The next one that was read; None if another page must be read first."""
-        found = next(self._page, None)
-        if found is None and self._pages:
-            self._page = iter(self._pages.popleft())
-            self._read_ahead()
-            found = next(self._page, None)
-        return None if found is None else self._entry(*found)
-
-    def _claim_ahead(self) -> None:
-        most = min(self._writer.size, _MOST_AHEAD)
-        while 1 < most > len(self._next) and (entry := self._found_next()) is not None:
-            self._next.append(entry)
-            if entry.since is None:
-                self._ahead[entry.index] = self._ask(entry, entry.request_id)
 
     async def _more(self) -> bool:
         """Wait for the page that is being read. False: there is none any more."""
@@ -251,9 +228,7 @@ class LedgerJournal:
 
     def _entry(self, chunk: Chunk, row: Unsettled) -> Entry[Never, object]:
         self._chunk_of[row.index] = chunk.number
-        command = decode(row.command)
-        request_id = str(uuid.uuid4()) if row.since is None and command.identified else row.request_id
-        return Entry(row.index, command, request_id, row.since)
+        return Entry(row.index, decode(row.command), row.request_id, row.since)
 
     @property
     def _writer(self) -> Gathering:
@@ -262,16 +237,10 @@ class LedgerJournal:
 
     async def claim(self, entry: Entry[W, R], request_id: str | None) -> Leave:
         """See `Journal.claim`."""
-        if self._halted:
-            return Leave.STOPPED
-        asked = self._ahead.pop(entry.index) if entry.index in self._ahead else self._ask(entry, request_id)
-        return await self._writer.answer(asked)
-
-    def _ask(self, entry: Entry[W, R], request_id: str | None) -> Asked:
         since = entry.since or self._clock.now()
         chunk, token = self._chunk_of[entry.index], self._holder.token
         claim = Claim(self._run, chunk, entry.index, token, request_id, since)
-        return self._writer.ask(claim, fresh=entry.since is None)
+        return await self._writer.claim(claim, fresh=entry.since is None)
 
     def halt(self) -> None:
         """See `Journal.halt`."""
@@ -303,9 +272,6 @@ class LedgerJournal:
 
     async def close(self) -> None:
         """See `Journal.close`."""
-        for asked in self._ahead.values():
-            self._writer.give_back(asked)
-        self._ahead.clear()
         try:
             async with asyncio.timeout(_PATIENCE if self._halted else None):
                 await self._writer.flush()

@@ -307,12 +307,12 @@ class SqliteStore:
 
     async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
         """See `Store.claim`."""
-        rows = ",".join([_json((c.run, c.chunk, c.index, c.token, c.request_id, c.since.isoformat())) for c in claims])
+        rows = _rows([(c.run, c.chunk, c.index, c.token, c.request_id, c.since.isoformat()) for c in claims])
         return cast("list[Leave]", await _opened(self._writer).run(_Batch(rows, claims=claims)))
 
     async def record(self, records: Sequence[Record]) -> None:
         """See `Store.record`."""
-        rows = ",".join([_json((*_FIELDS_OF_RECORD(record), record.at.isoformat())) for record in records])
+        rows = _rows([(*_FIELDS_OF_RECORD(record), record.at.isoformat()) for record in records])
         await _opened(self._writer).run(_Batch(rows, records=len(records)), rides=True)
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
@@ -349,6 +349,11 @@ class SqliteStore:
 
 def _fetch(sql: str, given: tuple[object, ...], db: sqlite3.Connection) -> list[tuple[Any, ...]]:
     return db.execute(sql, given).fetchall()
+
+
+def _rows(rows: list[tuple[object, ...]]) -> str:
+    """JSON arrays, with commas between them."""
+    return _json(rows)[1:-1]
 
 
 def _opened(thread: DatabaseThread | None) -> DatabaseThread:
