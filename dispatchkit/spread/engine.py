@@ -69,12 +69,7 @@ async def _put(app: procrastinate.App, chunks: Iterable[tuple[str, int]]) -> Non
 
 
 async def enqueue(dsn: str, store: PostgresStore, chunks: Iterable[tuple[str, int]]) -> None:
-    """Hand chunks over to whatever workers there are, or will be.
-
-    Args:
-        dsn: The database.
-        store: The ledger in it.
-        chunks: Names of runs, and numbers of their chunks.
+    """Hand chunks, by run and number, over to whatever workers there are, or will be.
 
     Raises:
         LedgerError: The database cannot be reached, or says no.
@@ -95,15 +90,9 @@ async def work(
     chunks: int = 1,
     tell: Callable[[str], None] = logger.info,
 ) -> None:
-    """Take chunks and launch them, until told to stop. While the database is away, wait for it.
+    """Take chunks, so many at a time, and launch them, until told to stop. While the database is away, wait for it.
 
-    Args:
-        dsn: The database.
-        store: The ledger in it.
-        launch: Launches a chunk. It must come to an end once ``stop`` is set.
-        stop: Set it, and nothing is taken any more.
-        chunks: How many are launched at the same time.
-        tell: Called with what came of each chunk, in words.
+    ``launch`` must come to an end once ``stop`` is set. ``tell`` is called with what came of each chunk.
 
     Raises:
         AuthenticationError: The provider does not accept this worker's token.
@@ -141,18 +130,10 @@ async def work(
         with contextlib.suppress(ProcrastinateException, OSError, LedgerError):
             async with _app(dsn, store) as app:
                 app.task(name=_TASK, queue="dispatchkit")(deliver)
-                tasks = [
-                    asyncio.create_task(
-                        app.run_worker_async(
-                            queues=["dispatchkit"],
-                            concurrency=chunks,
-                            install_signal_handlers=False,
-                            delete_jobs="always",
-                        )
-                    ),
-                    asyncio.create_task(look(app)),
-                    asyncio.create_task(stop.wait()),
-                ]
+                worker = app.run_worker_async(
+                    queues=["dispatchkit"], concurrency=chunks, install_signal_handlers=False, delete_jobs="always"
+                )
+                tasks = [asyncio.create_task(each) for each in (worker, look(app), stop.wait())]
                 try:
                     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 finally:
