@@ -143,13 +143,13 @@ async def test_later_is_asked_again() -> None:
 
 async def test_what_is_stopped_while_it_asks_is_recorded_as_not_sent() -> None:
     client, notes = noted(gate=asyncio.Event())
-    run = FanOut(client, starts(range(1, 11)), concurrency=2, ledger=notes, run="friday")
+    run = FanOut(client, starts(range(1, 11)), concurrency=4, ledger=notes, run="friday")
     finishing = asyncio.create_task(run.finish())
-    await until(lambda: client.statistics().pace.in_flight == 2)
+    await until(lambda: client.statistics().pace.in_flight == 5)  # one more than may be in flight
     run.stop()
     assert notes.gate is not None
     notes.gate.set()
-    assert await finishing == Report(not_sent=2, not_started=8)
+    assert await finishing == Report(not_started=10)
     assert {type(outcome.error) for outcome in notes.recorded} == {NotSentError}
     assert notes.scene.seen == []
     assert client.statistics().pace.in_flight == 0

@@ -155,6 +155,11 @@ class Client(Generic[W]):
         """What paces the account, for every client and fan-out of it in this process."""
         return self._account.pacer
 
+    @property
+    def clock(self) -> Clock:
+        """Time and chance, as the client sees them."""
+        return self._account.clock
+
     def statistics(self) -> ClientStatistics:
         """What the client's account is doing, and what its retries have cost."""
         return ClientStatistics(self._account.pacer.statistics(), self._account.budget.statistics())

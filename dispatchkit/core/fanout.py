@@ -11,7 +11,8 @@ cancelled, and its outcome says what is known of it.
 
 With a ledger, all commands are planned in it first, and workers take them from there. Each asks it for leave just
 before the first byte: what is about to leave is on disk before it leaves. So the same line again, in another process,
-goes on where this one ended.
+goes on where this one ended. To be written takes a disk's time, for which no place in flight shall stand empty: there
+are a few workers more, which have leave already when a place becomes free.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, deque
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
+from datetime import timedelta
 from typing import Generic, Self, TypeVar, cast
 
 from dispatchkit.core.call import Call
@@ -43,6 +45,11 @@ __all__ = ["FanOut"]
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 W = TypeVar("W")
+
+_AHEAD = 0.25
+"""How many workers more there are with a ledger, of those that may be in flight."""
+_FRESH = timedelta(seconds=1)
+"""For how long leave is good. Long before another process may take this one for dead, it is asked for again."""
 
 
 class FanOut(Generic[W, R]):
@@ -111,7 +118,9 @@ class FanOut(Generic[W, R]):
             self._commands, self._length = source(commands, expected)
         self._journal: Journal = Unremembered(self._length)
         self._remembers_nothing = ledger is None
+        self._places: asyncio.Semaphore | None = None
         if ledger is not None and run is not None:
+            self._places = asyncio.Semaphore(concurrency)
             self._journal = ledger.journal(run, client.settings())
         self._opened = False
         self._earlier: Counter[State] = Counter()
@@ -177,7 +186,8 @@ class FanOut(Generic[W, R]):
         """Wait for an outcome, and take all that are there, up to so many. Empty at the end of the run."""
         if self._workers is None:
             await self._open()
-            self._workers = {asyncio.create_task(self._work()) for _ in range(self._concurrency)}
+            ahead = 0 if self._places is None else int(self._concurrency * _AHEAD)
+            self._workers = {asyncio.create_task(self._work()) for _ in range(self._concurrency + ahead)}
         while not self._ready and self._workers:
             self._arrival = self._arrival or asyncio.get_running_loop().create_future()
             try:
@@ -318,6 +328,8 @@ class FanOut(Generic[W, R]):
             return _abandoned(entry, call)
         finally:
             del self._calls[worker]
+            if self._places is not None:
+                self._places.release()
         return Outcome(index, command, State.DONE, result, None, call.attempts, call.request_id)
 
     async def _admit(self, worker: asyncio.Task[None], entry: Entry[W, R], call: Call[W, R]) -> int | None:
@@ -326,22 +338,48 @@ class FanOut(Generic[W, R]):
         while True:
             ticket = pacer.enter() or await self._wait_for_turn(worker)
             try:
-                leave = await self._journal.claim(entry, call.request_id)
+                leave = await self._claim(worker, entry, call)
             except BaseException:
                 pacer.withdraw(ticket)
                 raise
-            if leave is Leave.GRANTED and not self._stopping and entry.since is None:
+            if leave is Leave.GRANTED and entry.since is None:
                 return ticket
             pacer.withdraw(ticket)
             if leave is Leave.GRANTED:
-                if not self._stopping:
-                    return 0  # it is settled first; a repeat then asks for its own ticket
-                self._put(entry, _abandoned(entry, call))
-                return None
+                return 0  # it is settled first; a repeat then asks for its own ticket
             if leave is Leave.STOPPED:
                 self.stop()
             if leave is not Leave.LATER:
                 return None
+
+    async def _claim(self, worker: asyncio.Task[None], entry: Entry[W, R], call: Call[W, R]) -> Leave:
+        """Ask the journal for leave, then wait for a place among those in flight, which is held if leave is granted."""
+        clock, places = self._client.clock, self._places
+        leave = await self._journal.claim(entry, call.request_id)
+        if leave is not Leave.GRANTED or places is None:
+            return leave
+        granted = clock.now()
+        self._idle.add(worker)
+        try:
+            await places.acquire()
+        except asyncio.CancelledError:
+            self._journal.record(entry, _abandoned(entry, call))  # it has not been started
+            raise
+        finally:
+            self._idle.discard(worker)
+        held = False
+        try:
+            if abs(clock.now() - granted) > _FRESH:
+                # This process may have slept meanwhile, and another one have taken it for dead.
+                leave = await self._journal.claim(entry, call.request_id)
+            if leave is Leave.GRANTED and self._stopping:
+                self._journal.record(entry, _abandoned(entry, call))  # it has not been started
+                leave = Leave.STOPPED
+            held = leave is Leave.GRANTED
+            return leave
+        finally:
+            if not held:
+                places.release()
 
     async def _wait_for_turn(self, worker: asyncio.Task[None]) -> int:
         self._idle.add(worker)

@@ -93,7 +93,7 @@ def come_to_a_halt(played: Played) -> None:
 @pytest.mark.parametrize("provider", LAUNCHES)
 def test_a_run_that_is_killed_goes_on_and_acts_twice_for_nobody(played: Played, ledger: Path, provider: str) -> None:
     played.sandbox.latency = 0.02
-    options = ("--yes", "--concurrency", 4, "--base-url", played.url, "--ledger", ledger, "--run", "friday")
+    options = ("--yes", "--concurrency", 3, "--base-url", played.url, "--ledger", ledger, "--run", "friday")
     with start_child(*LAUNCHES[provider], "1-90", *options) as child:
         played.wait_for_requests(30)
         come_to_a_halt(played)
@@ -101,7 +101,7 @@ def test_a_run_that_is_killed_goes_on_and_acts_twice_for_nobody(played: Played, 
         child.wait(20)
     played.sandbox.latency = 0
     [seen] = objects(run("ledger", "show", ledger, "--json"))
-    assert (seen["state"], seen["sending"], seen["held_by"]) == ("to be resumed", 4, [])
+    assert (seen["state"], seen["sending"], seen["held_by"]) == ("to be resumed", 3, [])
     result = resume(ledger)
     assert result.code == 0, result
     assert counts(result.out)["done"] == 90
