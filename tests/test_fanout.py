@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from dispatchkit import DirectClient, FanOut, NotSentError, Outcome, RejectedErr
 from dispatchkit.core.command import Answer, Request
 from dispatchkit.core.retry import RetryPolicy
 from dispatchkit.core.transport import Failure
+from tests.stage import played
 from tests.wire import Instant
 
 
@@ -273,3 +275,12 @@ def test_concurrency_is_a_positive_integer(client: DirectClient, bad: Any) -> No
 def test_a_timeout_is_checked_before_the_run(client: DirectClient, bad: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="timeout must be "):
         FanOut(client, [], timeout=bad)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="no loop starts tasks at once before Python 3.12")
+async def test_it_ends_where_tasks_are_started_at_once() -> None:
+    client, _ = played()
+    asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
+    run = FanOut(client, starts(range(1, 4)), concurrency=8)
+    assert await asyncio.wait_for(run.finish(), 5) == Report(done=3)
+    assert await asyncio.wait_for(FanOut(client, []).finish(), 5) == Report(not_started=0)

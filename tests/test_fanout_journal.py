@@ -230,3 +230,34 @@ async def test_the_shortcuts_take_a_ledger() -> None:
     client, notes = noted()
     assert (await client.start_many(range(1, 4), ledger=notes, run="friday").finish()).done == 3
     assert {type(outcome.command) for outcome in notes.recorded} == {StartDispatch}
+
+
+async def test_a_mistake_at_the_end_of_the_commands_does_not_keep_the_journal_open() -> None:
+    class Odd:
+        def __iter__(self) -> Odd:
+            return self
+
+        def __next__(self) -> StartDispatch:
+            raise StopIteration
+
+        def close(self) -> None:
+            raise OSError("the file is gone")
+
+    client, notes = noted()
+    with pytest.raises(OSError, match="the file is gone"):
+        await FanOut(client, Odd(), ledger=notes, run="friday").finish()  # type: ignore[arg-type]
+    assert notes.asked[-1] == ("close", None)
+
+
+async def test_a_client_that_is_closed_while_a_claim_is_written_sends_nothing_and_keeps_nothing() -> None:
+    scene = played()[1]
+    client = DirectClient("t", clock=scene.clock)
+    notes = Notes(scene, gate=asyncio.Event())
+    finishing = asyncio.create_task(FanOut(client, starts([1, 2]), ledger=notes, run="friday", concurrency=2).finish())
+    await until(lambda: client.statistics().pace.in_flight == 2)
+    await client.close()
+    assert notes.gate is not None
+    notes.gate.set()
+    assert await finishing == Report(not_sent=2, not_started=0)
+    assert len(notes.recorded) == 2
+    assert client.statistics().pace.in_flight == 0

@@ -82,6 +82,7 @@ class Call(Generic[W, R]):
         "_account",
         "_crowded_out",
         "_deadline",
+        "_one_id",
         "_policy",
         "_throttled",
         "_timeout",
@@ -108,6 +109,8 @@ class Call(Generic[W, R]):
     ) -> None:
         self.command = command
         self.request_id = (request_id or str(uuid.uuid4())) if command.identified else None
+        self._one_id = since is None or request_id is not None
+        """Whether all attempts are under one id: that of somebody else's may not be known."""
         # Built once: every attempt sends the same bytes under the same headers.
         self.request = _request(command, account.wire, self.request_id)
         self.attempts: tuple[Attempt, ...] = ()
@@ -131,7 +134,7 @@ class Call(Generic[W, R]):
         Args:
             ticket: What the account's pacer gave for the first attempt (`Pacer.admit`), if it was asked already.
         """
-        if self._account.closed:
+        if self._account.closed and not ticket:  # with one, it ends like any call whose client is closed meanwhile
             raise RuntimeError("the client of this call is closed: make a new one")
         self._deadline = self._account.clock.monotonic() + self._timeout
         self._account.budget.earn()
@@ -164,7 +167,8 @@ class Call(Generic[W, R]):
 
     async def _attempt(self, ticket: int = 0) -> R | DispatchkitError:
         account, clock = self._account, self._account.clock
-        ticket = ticket or account.pacer.enter() or await self._admit()
+        # A wait may end long after it should have, as on a machine that slept.
+        ticket = ticket or (account.pacer.enter() if self._in_time(0.0) else 0) or await self._admit()
         if not ticket:
             self._crowded_out = True
             return NotSentError(self._crowded())
@@ -287,7 +291,8 @@ class Call(Generic[W, R]):
         return unknown(self.command, f"{self._unclear.summary}; then {error.summary}")
 
     async def _settle(self, error: OutcomeUnknownError) -> Step[R]:
-        deduplicated = self.command.deduplicated(self._account.wire, self._account.clock.now() - self._first_sent())
+        age = self._account.clock.now() - self._first_sent()
+        deduplicated = self._one_id and self.command.deduplicated(self._account.wire, age)
         settlement = await self._watch(once=deduplicated)
         self._log(logging.INFO, f"settling: {settlement.verdict.value}, {settlement.seen}", error=error)
         if settlement.verdict is Verdict.HAPPENED:

@@ -187,7 +187,11 @@ class FanOut(Generic[W, R]):
         if self._workers is None:
             await self._open()
             ahead = 0 if self._places is None else int(self._concurrency * _AHEAD)
-            self._workers = {asyncio.create_task(self._work()) for _ in range(self._concurrency + ahead)}
+            self._workers = set()
+            for _ in range(self._concurrency + ahead):
+                worker = asyncio.create_task(self._work())
+                if not worker.done():  # as it may be, where the loop starts tasks at once
+                    self._workers.add(worker)
         while not self._ready and self._workers:
             self._arrival = self._arrival or asyncio.get_running_loop().create_future()
             try:
@@ -212,18 +216,20 @@ class FanOut(Generic[W, R]):
         self._earlier.update(planned.final)
 
     async def _end(self) -> None:
-        # A generator may hold a file open.
-        close = getattr(self._commands, "aclose", None) or getattr(self._commands, "close", None)
-        if close is not None:
-            closing: Awaitable[None] | None = close()
-            if closing is not None:
-                await closing
-        if self._opened:
-            self._opened = False
-            try:
-                await self._journal.close()
-            except LedgerError as unwritten:
-                self._error = self._error or unwritten
+        try:
+            # A generator may hold a file open.
+            close = getattr(self._commands, "aclose", None) or getattr(self._commands, "close", None)
+            if close is not None:
+                closing: Awaitable[None] | None = close()
+                if closing is not None:
+                    await closing
+        finally:
+            if self._opened:
+                self._opened = False
+                try:
+                    await self._journal.close()
+                except LedgerError as unwritten:
+                    self._error = self._error or unwritten
         if self._error is not None:
             error, self._error = self._error, None
             raise error

@@ -14,7 +14,10 @@ import asyncio
 import contextlib
 import re
 import select
+import socket
 import ssl as ssl_module
+import struct
+import sys
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -42,6 +45,9 @@ _STALE_AT_MOST = 3
 
 
 _BREAK = re.compile(r"[\r\n]")
+
+_AT_ONCE_AND_FOR_GOOD = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+"""Of SO_LINGER: closing throws away what the peer has not taken yet."""
 
 
 class Witness:
@@ -85,6 +91,7 @@ class Http:
         self.session = aiohttp.ClientSession(
             connector=self._connector,
             timeout=self._timeouts,
+            proxy=proxy,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
@@ -111,6 +118,7 @@ class Http:
         connection = await self._connect()
         protocol = connection.protocol
         assert protocol is not None  # noqa: S101 - only its release takes it away
+        transport = protocol.transport
         writing: asyncio.Task[None] | None = None
         # What a coroutine of its own would say better is said here: each that waits costs, with thousands in flight.
         try:
@@ -123,11 +131,11 @@ class Http:
                 # The end of the connection is all that ended it: this may be the start of something else.
                 raise aiohttp.ClientPayloadError("an answer without a length, and without a byte")
         except BaseException:
+            _cut(transport, writing)
             connection.close()
             raise
-        finally:
-            if writing is not None:
-                await _end(writing, protocol)
+        if writing is not None and not writing.done():
+            _cut(transport, writing)  # answered before it was taken whole
         connection.release()
         return Answer(message.code, message.headers, body)
 
@@ -180,6 +188,7 @@ class Http:
     async def close(self) -> None:
         """Close the connections."""
         self.limits.close()
+        await asyncio.sleep(0)  # the attempts that this ends cut their connections, for which the session would wait
         await self.session.close()
 
     def forget(self) -> object:
@@ -188,11 +197,21 @@ class Http:
         return self._connector
 
 
-async def _end(writing: asyncio.Task[None], protocol: ResponseHandler) -> None:
-    if not writing.done():
-        protocol.force_close()
+def _cut(transport: asyncio.Transport | None, writing: asyncio.Task[None] | None) -> None:
+    """End a connection so that nothing more of its request leaves, now or ever.
+
+    A polite end would first deliver what our buffers and the system's still hold, however long the server takes: a
+    request that was given up, and perhaps repeated, would then act after all.
+    """
+    if writing is not None:
         writing.cancel()
-    await asyncio.wait([writing])
+    if transport is None:
+        return
+    if not transport.is_closing():
+        with contextlib.suppress(OSError):
+            sock = transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE_AND_FOR_GOOD)
+    transport.abort()
 
 
 async def _write_on(protocol: ResponseHandler, body: bytes) -> None:

@@ -59,9 +59,10 @@ class Limits:
         return limit.passed and limit.task.uncancel() <= limit.before
 
     def close(self) -> None:
-        """Set no timer any more."""
+        """End all attempts in flight, and set no timer any more."""
         if self._timer is not None:
             self._timer.cancel()
+        self._pass(list(self._live))
 
     def _set(self, at: float) -> None:
         if self._timer is not None:
@@ -72,9 +73,12 @@ class Limits:
     def _ring(self) -> None:
         now = self._loop.time() + _EARLY
         self._timer, self._due = None, math.inf
-        for limit in [limit for limit in self._live if limit.at <= now]:
+        self._pass([limit for limit in self._live if limit.at <= now])
+        if self._live:
+            self._set(min(limit.at for limit in self._live))
+
+    def _pass(self, limits: list[Limit]) -> None:
+        for limit in limits:
             self._live.discard(limit)
             limit.passed = True
             limit.task.cancel()
-        if self._live:
-            self._set(min(limit.at for limit in self._live))

@@ -13,6 +13,7 @@ import io
 import ssl as ssl_module
 
 import aiohttp
+import aiohttp.client
 import attrs
 from aiohttp.http import HttpProcessingError
 from yarl import URL
@@ -88,16 +89,21 @@ class Transport:
                 # Its traceback runs through frames whose locals are headers and body.
                 cancelled.with_traceback(None)
                 raise
-            what = f"no answer within {round(timeout, 2):g} s"
+            what = self._why_ended(timeout)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in an attempt is classified, not leaked
-            what = f"no answer within {round(timeout, 2):g} s" if limits.end(limit) else _describe(error)
+            what = self._why_ended(timeout) if limits.end(limit) else _describe(error)
         else:
             limits.end(limit)
             return answer
         return Failure(what, sent=witness.sent)
 
+    def _why_ended(self, timeout: float) -> str:
+        return "the client was closed" if self._closed else f"no answer within {round(timeout, 2):g} s"
+
     async def _ask_mock(self, session: aiohttp.ClientSession, request: Request, witness: Witness) -> Answer:
         body = request.body
+        # No witness sees what a mock does, and behind it there may be a server: only an exception can say no.
+        witness.sent = True
         try:
             response = await session.request(
                 request.method,
@@ -108,9 +114,8 @@ class Transport:
                 allow_redirects=False,
             )
             return Answer(response.status, response.headers, await response.read())
-        except Exception as error:
-            # No witness sees what a mock does, so only the exception can tell.
-            witness.sent = not isinstance(error, aiohttp.ClientConnectorError)
+        except aiohttp.ClientConnectorError:
+            witness.sent = False
             raise
 
     def _open(self) -> Http:
@@ -132,9 +137,12 @@ class Transport:
 
 
 def _is_mocked() -> bool:
-    """Whether something stands in for aiohttp's own requests, as aioresponses does: then it is what must be asked."""
-    asked, original = vars(aiohttp.ClientSession)["_request"], aiohttp.ClientSession.__init__
-    return bool(asked.__code__.co_filename != original.__code__.co_filename)
+    """Whether something stands in for aiohttp's own requests, as aioresponses does: then it is what must be asked.
+
+    What only watches them, as a monitor that wraps the session's constructor, does not.
+    """
+    asked: object = vars(aiohttp.ClientSession)["_request"]
+    return getattr(asked, "__globals__", None) is not vars(aiohttp.client)
 
 
 def _describe(error: Exception) -> str:

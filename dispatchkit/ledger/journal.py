@@ -16,6 +16,8 @@ from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
 from typing import Never, TypeVar
 
+import attrs
+
 from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
@@ -93,7 +95,9 @@ class LedgerJournal:
             if run.whole:
                 # Before anything is planned: what is added must not reach somebody who is at work on it.
                 await self._hold()
-            if commands is not None and await self._plan(commands):
+            if commands is not None:
+                if not await self._plan(commands):
+                    return attrs.evolve(await self._found(), total=None)
                 await self._store.planned(run.number)
                 await self._hold()
             return await self._found()
@@ -162,7 +166,11 @@ class LedgerJournal:
         for chunk in await self._store.chunks(self._run):
             if self._only not in {None, chunk.number}:
                 continue
-            other = await self._store.hold(self._run, chunk.number, self._holder)
+            try:
+                other = await self._store.hold(self._run, chunk.number, self._holder)
+            except BaseException:
+                self._held.append(chunk)  # it may have been taken all the same: whoever lets go lets go of it too
+                raise
             if other is not None:
                 raise RunHeldError(self._name, pid=other.pid, host=other.host)
             self._held = [each for each in self._held if each.number != chunk.number] + [chunk]

@@ -171,7 +171,7 @@ async def test_a_run_is_not_allowed_again_before_its_process_has_seen_that_it_wa
 
 def test_a_disk_that_is_full_ends_a_run_in_one_line_and_it_goes_on_later(played: Played, ledger: Path) -> None:
     played.sandbox.latency = 0.05
-    with start_child(*line(played, ledger, "1-300", "--concurrency", 4)) as child:
+    with start_child(*line(played, ledger, "1-300", "--concurrency", 3)) as child:
         played.wait_for_requests(20)
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (1, 1))
         out, err = child.communicate(timeout=20)

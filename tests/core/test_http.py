@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
+import aiohttp
 import pytest
 from yarl import URL
 
@@ -82,6 +85,81 @@ async def test_a_body_that_is_never_taken_ends_at_the_deadline() -> None:
     async with server(b"", reads=100) as url, transport(url) as made:
         reply, sent = await send(made, Request("POST", "/", {}, LARGE), timeout=0.3)
         assert (reply, sent) == (Failure("no answer within 0.3 s", sent=True), True)
+
+
+@asynccontextmanager
+async def narrow() -> AsyncIterator[socket.socket]:
+    """A socket that takes connections, and of each at most a few kilobytes until somebody reads."""
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        yield listening
+
+
+def taken(listening: socket.socket) -> int:
+    """How many bytes come over the first connection, to its end."""
+    total = 0
+    guest, _ = listening.accept()
+    with guest, suppress(ConnectionError):
+        guest.settimeout(5)
+        while data := guest.recv(2**16):
+            total += len(data)
+    return total
+
+
+# One that is written at once; one that waits in the system's buffers; one that waits in ours as well.
+@pytest.mark.parametrize("size", [30_000, 300_000, 3_000_000])
+@pytest.mark.parametrize("how", ["limit", "cancelled", "closed"])
+async def test_a_request_that_was_given_up_is_not_delivered_later(size: int, how: str) -> None:
+    async with narrow() as listening, transport(f"http://127.0.0.1:{listening.getsockname()[1]}") as made:
+        request = Request("POST", "/", {}, LARGE[:size])
+        task = asyncio.create_task(send(made, request, timeout=0.2 if how == "limit" else 30))
+        await asyncio.sleep(0.1)
+        if how == "cancelled":
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        else:
+            if how == "closed":
+                await asyncio.wait_for(made.close(), 5)
+            what = "the client was closed" if how == "closed" else "no answer within 0.2 s"
+            assert await asyncio.wait_for(task, 5) == (Failure(what, sent=True), True)
+        assert await asyncio.to_thread(taken, listening) < size
+
+
+async def test_what_only_watches_the_session_stands_in_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = aiohttp.ClientSession.__init__
+
+    def watched(self: aiohttp.ClientSession, *args: Any, **settings: Any) -> None:
+        original(self, *args, **settings)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "__init__", watched)
+    async with Listener() as listener, transport(listener.url) as made:
+        await send(made, Request("POST", "/"))
+        assert listener.requests[0].headers == {"Host": listener.host, "Content-Length": "0"}
+
+
+async def test_what_stands_in_for_the_session_may_have_sent_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = aiohttp.ClientSession._request
+
+    async def recorded(self: aiohttp.ClientSession, *args: Any, **settings: Any) -> object:
+        return await original(self, *args, **settings)
+
+    monkeypatch.setattr(aiohttp.ClientSession, "_request", recorded)
+    async with Listener(None) as listener, transport(listener.url) as made:
+        reply, sent = await send(made, Request("POST", "/"), timeout=0.2)
+        assert (reply, sent) == (Failure("no answer within 0.2 s", sent=True), True)
+        task = asyncio.create_task(made.send(Request("POST", "/"), witness := Witness(), timeout=30))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert witness.sent
+        assert len(listener.requests) == 2
+    async with Listener(http(200, b"yes")) as proxy, transport("http://provider.test", proxy=proxy.url) as made:
+        await send(made, Request("POST", "/a"))
+        assert proxy.requests[0].line == "POST http://provider.test/a HTTP/1.1"
 
 
 async def test_go_on_is_not_the_answer() -> None:

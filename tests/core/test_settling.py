@@ -623,3 +623,23 @@ async def test_a_call_that_was_left_unclear_is_unknown_when_it_is_given_up() -> 
     client = DirectClient("key", clock=Clock())
     assert client.call(StartDispatch(7), since=AN_HOUR_AGO).abandoned().outcome is State.UNKNOWN
     assert client.call(StartDispatch(7)).abandoned().outcome is State.NOT_SENT
+
+
+async def test_under_another_id_nothing_is_deduplicated() -> None:
+    told = await play(LAUNCH, [YES], [log()], since=AN_HOUR_AGO)
+    assert (told.state, told.launches) == (State.UNKNOWN, 0)
+
+
+async def test_a_wait_that_ends_after_the_deadline_starts_nothing() -> None:
+    clock = Clock()
+    script = Script(clock, [UNSENT], [BROKEN])
+    client = DirectClient("key", clock=clock)
+    client._account.transport = script  # type: ignore[assignment]
+
+    async def oversleep(seconds: float) -> None:
+        clock.time += seconds + 3600
+
+    clock.sleep = oversleep  # type: ignore[method-assign]
+    with pytest.raises(NotSentError):
+        await client.start(7)
+    assert len(script.sent) == 1

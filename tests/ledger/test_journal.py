@@ -199,6 +199,39 @@ async def test_who_is_cancelled_while_it_asks_has_sent_nothing(ledger: Ledger) -
     assert (counts.sending, counts.planned + counts.not_sent) == (0, 3)
 
 
+async def test_who_is_cancelled_while_it_takes_hold_holds_nothing(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = ledger.journal("a", {})
+    await journal.open(starts(range(1, 4)), nothing)
+    await journal.close()
+    hold = sqlite.SqliteStore.hold
+
+    async def held_unheard(*args: Any) -> None:
+        assert await hold(*args) is None
+        raise asyncio.CancelledError  # the thread goes on if whoever waits for it is cancelled
+
+    monkeypatch.setattr(sqlite.SqliteStore, "hold", held_unheard)
+    with pytest.raises(asyncio.CancelledError):
+        await ledger.journal("a", {}).open(None, nothing)
+    monkeypatch.undo()
+    again = ledger.journal("a", {})
+    await again.open(None, nothing)
+    await again.close()
+
+
+async def test_nobody_knows_how_many_a_plan_that_was_stopped_would_have_held(ledger: Ledger) -> None:
+    journal = ledger.journal("a", {})
+
+    def halted() -> Iterator[StartDispatch]:
+        yield StartDispatch(1)
+        journal.halt()
+        yield StartDispatch(2)
+
+    assert (await journal.open(halted(), nothing)).total is None
+    await journal.close()
+
+
 async def test_a_halt_leaves_nobody_waiting(ledger: Ledger) -> None:
     journal = ledger.journal("a", {})
     await journal.open(starts(range(1, 11)), nothing)
