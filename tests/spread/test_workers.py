@@ -17,7 +17,7 @@ from tests.spread.conftest import COMMAND, Field, wait_until
 def test_two_workers_share_a_run_and_one_that_is_killed_is_replaced(field: Field) -> None:
     field.sandbox.latency = 0.02
     field.spread(600)
-    killed, other = (field.worker("--concurrency", 8) for _ in range(2))
+    killed, other = (field.worker("--concurrency", 3) for _ in range(2))
     wait_until(lambda: field.launched() >= 150)
     # Everything that is in flight has arrived, and nothing is answered: the state of the provider tells that it
     # happened. What was claimed and never sent is denied by it, which is believed only after a minute.
