@@ -90,6 +90,7 @@ class Show:
         )
 
     def __enter__(self) -> Self:
+        self._began = self._clock.monotonic()  # to compare with an earlier plan is not yet to launch
         self._progress.start()
         return self
 
