@@ -179,6 +179,11 @@ def ask(what: str) -> None:
         put(sys.stderr, f"dispatchkit: this would {what}: pass --yes to do it without a question\n")
         raise typer.Exit(2)
     put(sys.stderr, f"{what[0].upper()}{what[1:]}? [y/N] ")
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        put(sys.stderr, "\nNothing was sent.\n")
+        raise typer.Exit(130) from None
+    if answer.strip().lower() not in {"y", "yes"}:
         put(sys.stderr, "Nothing was sent.\n")
         raise typer.Exit(1)
