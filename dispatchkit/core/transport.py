@@ -88,9 +88,9 @@ class Transport:
                 # Its traceback runs through frames whose locals are headers and body.
                 cancelled.with_traceback(None)
                 raise
-            what = f"no answer within {round(timeout, 2):g} s"
+            what = f"no answer within {max(0, round(timeout, 2)):g} s"
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in an attempt is classified, not leaked
-            what = f"no answer within {round(timeout, 2):g} s" if limits.end(limit) else _describe(error)
+            what = f"no answer within {max(0, round(timeout, 2)):g} s" if limits.end(limit) else _describe(error)
         else:
             limits.end(limit)
             return answer

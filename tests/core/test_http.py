@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -82,6 +83,13 @@ async def test_a_body_that_is_never_taken_ends_at_the_deadline() -> None:
     async with server(b"", reads=100) as url, transport(url) as made:
         reply, sent = await send(made, Request("POST", "/", {}, LARGE), timeout=0.3)
         assert (reply, sent) == (Failure("no answer within 0.3 s", sent=True), True)
+
+
+async def test_no_time_left_is_not_told_as_less_than_none() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with transport(f"http://127.0.0.1:{silent.getsockname()[1]}") as made:
+            reply, _ = await send(made, Request("POST", "/"), timeout=-0.001)
+            assert reply == Failure("no answer within 0 s", sent=False)
 
 
 async def test_go_on_is_not_the_answer() -> None:
