@@ -222,6 +222,8 @@ async def test_a_ledger_and_a_run_belong_together() -> None:
         FanOut(client, starts([1]), ledger=notes)
     with pytest.raises(ValueError, match="ledger= and run= belong together"):
         FanOut(client, starts([1]), run="friday")
+    with pytest.raises(TypeError, match=r"ledger must be a Ledger, such as Ledger\('launch.db'\), not str"):
+        FanOut(client, starts([1]), ledger="launch.db", run="friday")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
     with pytest.raises(ValueError, match="commands=None stands for what a ledger holds"):
         FanOut(client, None)
 

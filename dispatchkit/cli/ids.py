@@ -199,7 +199,11 @@ def _rows(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int, s
     if names.count(column) > 1:
         raise ValueError(f"{name}, line 1: the header names {column!r} more than once")
     place = names.index(column)
-    outcome = names.index("outcome") if "outcome" in names else None
+    # A capital letter must not launch again what may have happened.
+    outcomes = [index for index, each in enumerate(names) if each.casefold() == "outcome"]
+    if len(outcomes) > 1:
+        raise ValueError(f"{name}, line 1: the header names 'outcome' more than once")
+    outcome = outcomes[0] if outcomes else None
     rows = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
         for row in rows:

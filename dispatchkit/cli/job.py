@@ -111,7 +111,7 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
         )
     if place is not None:
         remembered = _run_remembered(job, client, found, place, show=show, guards=guards, sheet=sheet)
-        with mistakes_in_one_line(), show:
+        with mistakes_in_one_line():
             report, interrupted = run_loop(remembered)
     else:
         sandboxed = options.sandbox
@@ -164,9 +164,11 @@ async def _run_remembered(
 ) -> tuple[Report, bool]:
     async with place.open(new=True) as ledger, client:
         memory = Memory(ledger, place.run or "")
-        await same_launch(memory, place, job.command(found.first), len(found))
+        planned = await same_launch(memory, place, map(job.command, found), len(found))
+        commands = None if planned else map(job.command, found)
         try:
-            return await perform(client, map(job.command, found), memory, show=show, guards=guards, sheet=sheet)
+            with show:
+                return await perform(client, commands, memory, show=show, guards=guards, sheet=sheet)
         except RunStoppedError:
             raise LedgerError(f"run {memory.name!r} was stopped. To go on: {place.resume(memory.name)}") from None
 
@@ -182,6 +184,11 @@ def ask(what: str) -> None:
         put(sys.stderr, f"dispatchkit: this would {what}: pass --yes to do it without a question\n")
         raise typer.Exit(2)
     put(sys.stderr, f"{what[0].upper()}{what[1:]}? [y/N] ")
-    if sys.stdin.readline().strip().lower() not in {"y", "yes"}:
+    try:
+        answer = sys.stdin.readline()
+    except KeyboardInterrupt:
+        put(sys.stderr, "\nNothing was sent.\n")
+        raise typer.Exit(130) from None
+    if answer.strip().lower() not in {"y", "yes"}:
         put(sys.stderr, "Nothing was sent.\n")
         raise typer.Exit(1)

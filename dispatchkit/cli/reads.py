@@ -21,7 +21,7 @@ from dispatchkit.cli.inputs import mistakes_in_one_line, token
 from dispatchkit.cli.job import carry_out
 from dispatchkit.cli.run import run_loop
 from dispatchkit.cli.text import as_json, clean, number_of, one_line, put, said, utc
-from dispatchkit.direct.commands import DirectWire, ReadDispatches
+from dispatchkit.direct.commands import STATUSES, DirectWire, ReadDispatches
 from dispatchkit.errors import AuthenticationError, DispatchkitError
 from dispatchkit.fanout import FanOut
 
@@ -89,6 +89,11 @@ def stop_all(options: RunOptions, status: str, job: Job[DirectWire, None]) -> No
         client, command = job.connect(host, key), ReadDispatches(status=status)
     listing = read(client, command)
     with mistakes_in_one_line():
+        if not listing and not listing.missing and status not in STATUSES:
+            # A slip of the pen must not look like success; but a word of the provider's that is new has dispatches.
+            raise ValueError(
+                f"no dispatch has the status {status!r}, which is none of those that are known: {', '.join(STATUSES)}"
+            )
         if not listing and options.expected is not None:
             raise ValueError(f"there are 0 ids, but --expected {options.expected:,}: nothing was started")
     if not listing and not listing.missing:

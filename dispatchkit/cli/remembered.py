@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from dispatchkit.cli.run import drive
 from dispatchkit.cli.text import clean, masked, number_of
 from dispatchkit.errors import LedgerError, State
-from dispatchkit.ledger.codec import decode, key
+from dispatchkit.ledger.codec import decode, encode, key
 
 if TYPE_CHECKING:
     from dispatchkit.cli.failures import Sheet
@@ -95,27 +95,42 @@ def failure(target: Target) -> tuple[object, ...]:
     return number_of(decode(target.command)), outcome, target.code, clean(summary), target.request_id
 
 
-async def same_launch(memory: Memory, place: Place, first: Command[W, R], total: int) -> None:
-    """Check that the run of this name, if there is one, is this launch.
+async def same_launch(memory: Memory, place: Place, commands: Iterable[Command[W, R]], total: int) -> bool:
+    """Check that the run of this name, if there is one, is this launch, and tell whether all of it is planned already.
 
-    Another list, or another content, under the name of an old run would be launched on top of it.
+    Another list, or another content, under the name of an old run would be launched on top of it; and so would what is
+    left of the old one, which may be a mistake that was corrected in the list. So every command is compared.
+
+    Args:
+        memory: The run.
+        place: How messages call it.
+        commands: What is to be done, each of them once.
+        total: How many they are.
 
     Raises:
         ValueError: It is another one.
         LedgerError: The ledger cannot be read.
     """
-    name = memory.name
-    for run in await memory.ledger.runs():
-        if run.name == name and (target := await _first_target(memory)) is not None:
-            earlier = decode(target.command)
-            if key(earlier) != key(first) or (run.whole and run.total != total):
-                raise ValueError(
-                    f"run {name!r} in {place} is another launch, of {run.total:,} from {earlier!r} on: "
-                    f"give this one a name of its own, or go on with that one: {place.resume(name)}"
-                )
+    run = next((run for run in await memory.ledger.runs() if run.name == memory.name), None)
+    if run is None:
+        return False
+    first, ours = True, iter(commands)
+    async for target in memory.ledger.targets(run.name):
+        command = next(ours, None)
+        if not _same(target, command) or (first and run.whole and run.total != total):
+            which = "from {!r} on" if first else f"whose number {target.index + 1:,} is {{!r}}"
+            raise ValueError(
+                f"run {run.name!r} in {place} is another launch, of {run.total:,}{'' if run.whole else ' so far'} "
+                f"{which.format(decode(target.command))}: "
+                f"give this one a name of its own, or go on with that one: {place.resume(run.name)}"
+            )
+        first = False
+    return run.whole
 
 
-async def _first_target(memory: Memory) -> Target | None:
-    async for target in memory.ledger.targets(memory.name):
-        return target
-    return None
+def _same(target: Target, command: Command[W, R] | None) -> bool:
+    if command is None:
+        return False
+    digest, text = encode(command)
+    # The text is quicker, and the key is right also where the order of a content's fields is another.
+    return text == target.command or digest == key(decode(target.command))

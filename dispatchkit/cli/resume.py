@@ -86,7 +86,10 @@ def go_on(options: ResumeOptions) -> None:
 
 
 def _place(options: ResumeOptions) -> Place:
-    place = places(options.where or [], run=False)
+    words = options.where or []
+    place = places(words[:1], run=False)
+    if len(words) > 1:
+        raise ValueError(f"name the run with --run: {place.resume(words[1])}")
     return Place(place.where, options.run, named=place.named)
 
 
@@ -132,9 +135,12 @@ def stop(words: Sequence[str]) -> None:
         typer.Exit: With status 2, if it cannot be stopped.
     """
 
-    async def stopping(place: Place) -> Seen:
+    async def stopping(place: Place) -> Seen | None:
         async with place.open() as ledger:
             run = await the_run(ledger, place)
+            seen = await look(ledger, run)
+            if run.whole and not seen.left and not seen.holders:
+                return None
             await ledger.stop(run.name)
             return await look(ledger, run)
 
@@ -143,6 +149,9 @@ def stop(words: Sequence[str]) -> None:
         if place.run is None:
             raise ValueError("name the run that is to be stopped: dispatchkit stop-run LEDGER RUN")
         seen = run_loop(stopping(place))
+        if seen is None:
+            put(sys.stdout, f"Nothing is left of run {clean(repr(place.run))}: nothing to stop.\n")
+            return
         flight = f"{seen.counts.sending:,} in flight" if seen.holders else "nobody works on it"
         text = f"Run {place.run!r} is stopped: nothing new is started from within a second on; {flight}."
         put(sys.stdout, f"{clean(text)}\nTo go on: {clean(place.resume(place.run))}\n")

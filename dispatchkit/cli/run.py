@@ -71,9 +71,9 @@ async def drive(
 ) -> tuple[Report, bool]:
     """Perform the commands and show each outcome as it comes.
 
-    The first Ctrl-C (or SIGTERM) starts nothing new and awaits what is in flight; the second gives that up, and it is
-    reported for what is known of it. Nothing new is started either once the token was refused, since every other
-    command would be refused as well, or once the outcomes can no longer be written.
+    The first Ctrl-C (or SIGTERM, or SIGHUP) starts nothing new and awaits what is in flight; the second gives that up,
+    and it is reported for what is known of it. Nothing new is started either once the token was refused, since every
+    other command would be refused as well, or once the outcomes can no longer be written.
 
     Args:
         client: Whose commands they are.
@@ -162,15 +162,18 @@ def _look(client: Client[W], run: FanOut[W, R], most: int | None, plan: _Plan[Co
 
 @contextmanager
 def on_interrupt(press: Callable[[], None]) -> Generator[None]:
-    """Call ``press`` from the running loop on every SIGINT and SIGTERM."""
+    """Call ``press`` from the running loop on every SIGINT, SIGTERM and, unless it is ignored, SIGHUP."""
     loop = asyncio.get_running_loop()
 
     def pressed(number: int, frame: FrameType | None) -> None:
         del number, frame
         loop.call_soon_threadsafe(press)
 
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)  # the terminal was closed; nohup has it ignored
     # Not loop.add_signal_handler: Windows has none.
-    before = {number: signal.signal(number, pressed) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, pressed) for number in numbers}
     try:
         yield
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
@@ -90,6 +91,7 @@ class Show:
         )
 
     def __enter__(self) -> Self:
+        self._began = self._clock.monotonic()  # to compare with an earlier plan is not yet to launch
         self._progress.start()
         return self
 
@@ -137,6 +139,11 @@ class Show:
         # Only the ledger knows how many commands its run holds.
         total = self._total if report.not_started is None else report.total + report.not_started
         not_started = total - report.total
+        with suppress(OSError):  # the terminal may be gone, and what came of it all is still an exit status
+            self._summarize(report, total, not_started, took)
+        return exit_status(report, not_started, interrupted=interrupted) or int(self._broken)
+
+    def _summarize(self, report: Report, total: int, not_started: int, took: float) -> None:
         stream = sys.stderr if self._json else sys.stdout
         console = Console(file=stream)
         with console.capture() as captured:
@@ -152,7 +159,6 @@ class Show:
                 if told:
                     console.print(Text(clean(told)), highlight=False, soft_wrap=True)
         put(stream, captured.get())
-        return exit_status(report, not_started, interrupted=interrupted) or int(self._broken)
 
     def _failure(self, outcome: Outcome[object], error: DispatchkitError) -> None:
         self._hints[type(error)] += 1

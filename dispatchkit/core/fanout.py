@@ -120,6 +120,8 @@ class FanOut(Generic[W, R]):
         self._remembers_nothing = ledger is None
         self._places: asyncio.Semaphore | None = None
         if ledger is not None and run is not None:
+            if not hasattr(ledger, "journal"):  # callers without a type checker, who give its file
+                raise TypeError(f"ledger must be a Ledger, such as Ledger('launch.db'), not {type(ledger).__name__}")
             self._places = asyncio.Semaphore(concurrency)
             self._journal = ledger.journal(run, client.settings())
         self._opened = False

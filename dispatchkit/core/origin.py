@@ -28,7 +28,7 @@ def origin(base_url: str, *, insecure: bool = False) -> URL:
     if url is None or url.scheme not in {"http", "https"} or not url.host:
         raise ValueError(f"base_url must be {allowed}: the one given has no scheme http or https, or no host")
     if url.user is not None or url.password is not None:
-        raise ValueError(f"base_url must be {allowed}, without credentials: pass the token as token=")
+        raise ValueError(f"base_url must be {allowed}, without credentials: the token is given apart from it")
     if url.path != "/" or "?" in base_url or "#" in base_url:
         # Only the origin is shown: what follows it may be a key.
         raise ValueError(f"base_url must be {allowed}, without path, query or fragment: give {str(url.origin())!r}")

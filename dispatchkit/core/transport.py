@@ -98,7 +98,7 @@ class Transport:
         return Failure(what, sent=witness.sent)
 
     def _why_ended(self, timeout: float) -> str:
-        return "the client was closed" if self._closed else f"no answer within {round(timeout, 2):g} s"
+        return "the client was closed" if self._closed else f"no answer within {max(0, round(timeout, 2)):g} s"
 
     async def _ask_mock(self, session: aiohttp.ClientSession, request: Request, witness: Witness) -> Answer:
         body = request.body

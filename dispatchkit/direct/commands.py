@@ -241,6 +241,9 @@ _AFTER_START: Mapping[str, Verdict] = {
     "stopped": Verdict.HAPPENED,
     "done": Verdict.HAPPENED,
 }
+STATUSES = tuple(_AFTER_START)
+"""The statuses that are known. The provider may have others."""
+
 # A dispatch that is done was never stopped, and cannot be any more; one in transition may be on its way to stopped.
 _AFTER_STOP: Mapping[str, Verdict] = {
     "initiated": Verdict.DENIED,

@@ -145,6 +145,12 @@ class Terminal:
     def interrupt(self) -> None:
         self._child.send_signal(signal.SIGINT)
 
+    def hang_up(self) -> int:
+        """Close the terminal, as somebody does who is done for the day, and return the exit status."""
+        os.close(self._master)
+        self._child.send_signal(signal.SIGHUP)  # the kernel's, were it the controlling terminal
+        return self._child.wait(20)
+
     def end(self) -> int:
         """Read to the end and return the exit status."""
         while self._read():

@@ -104,8 +104,9 @@ def test_a_file_of_nothing_but_unknown_ones_says_so(played: Played, file: Path) 
     )
 
 
-def test_the_outcome_counts_also_where_the_column_is_named(played: Played, file: Path) -> None:
-    file.write_text("\ufeffoutcome;mailing\nunknown;7\nrejected;8\n")
+@pytest.mark.parametrize("header", ["outcome;mailing", "Outcome;mailing", " OUTCOME ;mailing"])
+def test_the_outcome_counts_also_where_the_column_is_named(played: Played, file: Path, header: str) -> None:
+    file.write_text(f"\ufeff{header}\nunknown;7\nrejected;8\n")
     assert run(*start(played, "--from", file, "--column", "mailing")).code == 0
     assert played.sandbox.launches == {8: 1}
 
@@ -199,6 +200,7 @@ def test_a_disk_that_is_full_stops_the_run(played: Played) -> None:
         (f"{HEADER}1-2000,not_sta", "line 2: this row has 2 fields of 5"),
         (f"{HEADER}x,unknown,,,\n", "line 2: 'x' is not an id"),
         (f"{HEADER}9-3,not_started,,,\n", "line 2: '9-3' is a range that ends before it begins: did you mean 3-9?"),
+        ("id,outcome,Outcome\n7,not_sent,unknown\n", "line 1: the header names 'outcome' more than once"),
         (HEADER, "holds no ids\n"),
     ],
 )

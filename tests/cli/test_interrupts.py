@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import json
 import signal
+from pathlib import Path
 
 import pytest
 
 from dispatchkit.sandbox import Fault
-from tests.cli.conftest import Played, start_child
+from tests.cli.conftest import Played, Terminal, start_child
 from tests.cli.test_runs import counts
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_starts_nothing_new_and_awaits_what_is_in_flight(played: Played, number: signal.Signals) -> None:
     played.sandbox.latency = 0.3
     with start_child("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url) as child:
@@ -21,6 +22,32 @@ def test_ctrl_c_starts_nothing_new_and_awaits_what_is_in_flight(played: Played, 
     assert "Interrupted: nothing new is started, 8 in flight." in err
     found = counts(out)
     assert found == {"done": 8, "rejected": 0, "not sent": 0, "unknown": 0, "not started": 992}
+    assert played.sandbox.launches == dict.fromkeys(range(1, 9), 1)
+
+
+def test_a_run_goes_on_where_a_hangup_is_ignored(played: Played) -> None:
+    played.sandbox.latency = 0.1
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, and a child inherits it
+    try:
+        with start_child("direct", "start", "1-20", "--yes", "--concurrency", 4, "--base-url", played.url) as child:
+            played.wait_for_requests(4)
+            child.send_signal(signal.SIGHUP)
+            out, err = child.communicate(timeout=20)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert (child.returncode, err) == (0, "")
+    assert counts(out)["done"] == 20
+
+
+def test_a_terminal_that_is_closed_loses_no_failure(played: Played, tmp_path: Path) -> None:
+    played.sandbox.latency = 0.3
+    failures = tmp_path / "failed.csv"
+    line = ("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url, "--failures", failures)
+    command = Terminal(*line)
+    played.wait_for_requests(8)
+    assert command.hang_up() == 130
+    assert failures.read_text().splitlines()[1] == "9,not_started,,,"
+    assert len(failures.read_text().splitlines()) == 993
     assert played.sandbox.launches == dict.fromkeys(range(1, 9), 1)
 
 

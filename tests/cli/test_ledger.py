@@ -215,6 +215,11 @@ def test_a_plan_that_is_cut_short_is_not_resumed_but_finished_by_the_same_line(p
         "its plan and goes on\n"
     )
     assert played.sandbox.requests == 0
+    result = run(*line(played, ledger, "1-1000,1002-1003", "--max-launches", 3))
+    assert result.code == 2
+    assert f"run 'friday' in {ledger} is another launch, of " in result.err
+    assert " so far whose number 1,001 is StartDispatch(dispatch_id=1001): " in result.err
+    assert played.sandbox.requests == 0
 
 
 def test_the_plan_is_followed(played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,17 +252,27 @@ def test_a_resume_is_asked_for(played: Played, ledger: Path) -> None:
     assert once(played, 20)
 
 
-@pytest.mark.parametrize("other", [("start", "1-29"), ("start", "2-31"), ("stop", "1-30")])
-def test_another_launch_needs_another_name(played: Played, ledger: Path, other: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        (("start", "1-29"), "of 30 from StartDispatch(dispatch_id=1) on"),
+        (("start", "2-31"), "of 30 from StartDispatch(dispatch_id=1) on"),
+        (("stop", "1-30"), "of 30 from StartDispatch(dispatch_id=1) on"),
+        (("start", "1-19,40,21-30"), "of 30 whose number 20 is StartDispatch(dispatch_id=20)"),
+        (("start", "1-29,31"), "of 30 whose number 30 is StartDispatch(dispatch_id=30)"),
+    ],
+)
+def test_another_launch_needs_another_name(played: Played, ledger: Path, other: tuple[str, ...], what: str) -> None:
     again = ("--base-url", played.url, "--ledger", ledger, "--run", "friday", "--yes")
-    assert run("direct", "start", "1-30", *again).code == 0
+    assert run("direct", "start", "1-30", *again, "--max-launches", 10).code == 1
     result = run("direct", *other, *again)
     assert (result.code, result.out) == (2, "")
     assert result.err == (
-        f"dispatchkit: run 'friday' in {ledger} is another launch, of 30 from StartDispatch(dispatch_id=1) on: "
+        f"dispatchkit: run 'friday' in {ledger} is another launch, {what}: "
         f"give this one a name of its own, or go on with that one: dispatchkit resume {ledger} --run friday\n"
     )
-    assert played.sandbox.requests == 30
+    assert once(played, 10)
+    assert played.sandbox.requests == 10
 
 
 def test_the_failures_are_those_of_the_whole_run(played: Played, ledger: Path, tmp_path: Path) -> None:

@@ -165,6 +165,18 @@ def test_a_stop_needs_a_name_and_a_run_of_that_name(ledger: Path) -> None:
     assert "state         stopped\n" in shown("show", ledger, "friday").out
 
 
+def test_a_run_that_is_over_is_not_stopped(ledger: Path) -> None:
+    result = run("stop-run", ledger, "sunday")
+    assert (result.code, result.out, result.err) == (0, "Nothing is left of run 'sunday': nothing to stop.\n", "")
+    assert "state         over\n" in shown("show", ledger, "sunday").out
+
+
+def test_a_resume_is_told_how_to_name_its_run(ledger: Path) -> None:
+    result = run("resume", ledger, "friday", "--yes")
+    assert result.err == f"dispatchkit: name the run with --run: dispatchkit resume {ledger} --run friday\n"
+    assert (result.code, result.out) == (2, "")
+
+
 def test_the_state_of_a_run_is_told_in_a_word() -> None:
     whole = Run(1, "friday", "{}", NOW, 5, whole=True, stopped=False)
     partly = Run(1, "friday", "{}", NOW, 5, whole=False, stopped=False)

@@ -81,6 +81,17 @@ def test_where_nobody_can_answer_it_needs_yes(sending: Played) -> None:
     assert stopped(sending) == []
 
 
+@pytest.mark.parametrize("word", ["sendin", "SENDING", "отправляется"])
+def test_a_slip_of_the_pen_is_no_success(sending: Played, word: str) -> None:
+    result = run("direct", "stop", "--status", word, "--yes", "--base-url", sending.url)
+    assert (result.code, result.out) == (2, "")
+    assert result.err == (
+        f"dispatchkit: no dispatch has the status {word!r}, which is none of those that are known: initiated, "
+        "changing, scheduled, sending, awaiting, paused, stopped, done\n"
+    )
+    assert stopped(sending) == []
+
+
 def test_nothing_to_stop_is_success(played: Played) -> None:
     result = stop_all(played)
     assert (result.code, result.out, result.err) == (0, "No dispatch has the status 'sending': nothing to stop.\n", "")

@@ -43,6 +43,7 @@ def test_ctrl_c_at_the_question_is_exit_status_130(played: Played) -> None:
     time.sleep(0.05)
     command.interrupt()
     assert command.end() == 130
+    assert plain(command.screen).endswith("[y/N] \nNothing was sent.\n")
     assert played.sandbox.requests == 0
 
 

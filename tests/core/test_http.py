@@ -162,6 +162,13 @@ async def test_what_stands_in_for_the_session_may_have_sent_it(monkeypatch: pyte
         assert proxy.requests[0].line == "POST http://provider.test/a HTTP/1.1"
 
 
+async def test_no_time_left_is_not_told_as_less_than_none() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with transport(f"http://127.0.0.1:{silent.getsockname()[1]}") as made:
+            reply, _ = await send(made, Request("POST", "/"), timeout=-0.001)
+            assert reply == Failure("no answer within 0 s", sent=False)
+
+
 async def test_go_on_is_not_the_answer() -> None:
     answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + http(200, b"yes")
     async with Listener(answer) as listener, transport(listener.url) as made:
