@@ -9,6 +9,7 @@ Several processes may use one file: one launches, others look on or stop it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -25,6 +26,7 @@ import attrs
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.journal import Leave
 from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.sqlite_statements import ANSWER, BATCH, STATE, TABLES, TARGETS
 from dispatchkit.ledger.store import STALE, Chunk, Claim, Counts, Holder, Pulse, Record, Run, Target, Unsettled
 from dispatchkit.ledger.thread import DatabaseThread
 
@@ -44,79 +46,6 @@ _BUSY = 30.0
 _PAGE = 1000
 _ROWS = 400
 """How many targets one statement plans. An older SQLite takes 999 parameters."""
-
-_TABLES = """
-CREATE TABLE run (
-    number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, settings TEXT NOT NULL, created TEXT NOT NULL,
-    total INTEGER NOT NULL DEFAULT 0, whole INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE chunk (
-    run INTEGER NOT NULL, number INTEGER NOT NULL, first INTEGER NOT NULL, beyond INTEGER NOT NULL,
-    token TEXT, pid INTEGER, host TEXT, since REAL, seen REAL, PRIMARY KEY (run, number)) WITHOUT ROWID;
-CREATE TABLE target (
-    run INTEGER NOT NULL, place INTEGER NOT NULL, key BLOB NOT NULL, command TEXT NOT NULL,
-    PRIMARY KEY (run, place), UNIQUE (run, key)) WITHOUT ROWID;
-CREATE TABLE sending (
-    run INTEGER NOT NULL, place INTEGER NOT NULL, turn INTEGER NOT NULL, token TEXT NOT NULL, request_id TEXT,
-    since TEXT NOT NULL, PRIMARY KEY (run, place, turn)) WITHOUT ROWID;
-CREATE TABLE outcome (
-    run INTEGER NOT NULL, place INTEGER NOT NULL, turn INTEGER NOT NULL, state TEXT NOT NULL, summary TEXT NOT NULL,
-    code, request_id TEXT, attempts INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (run, place)) WITHOUT ROWID;
-"""
-
-# The turn of an outcome is that of the latest sending when it was written: a sending with a later turn is in flight.
-_STATE = """
-CASE WHEN o.state IN ('done', 'rejected') THEN o.state
-     WHEN s.turn > coalesce(o.turn, 0) THEN 'sending'
-     ELSE coalesce(o.state, 'planned') END
-"""
-_TARGETS = """
-FROM target t
-LEFT JOIN outcome o ON o.run = t.run AND o.place = t.place
-LEFT JOIN sending s ON s.run = t.run AND s.place = t.place
-  AND s.turn = (SELECT max(turn) FROM sending l WHERE l.run = t.run AND l.place = t.place)
-"""
-
-_ANSWER = f"""
-SELECT h.token IS :token, {_STATE} IN ('done', 'rejected'), {_STATE} = 'sending' AND s.token = :token
-{_TARGETS} LEFT JOIN chunk h ON h.run = t.run AND h.number = :chunk
-WHERE t.run = :run AND t.place = :place
-"""
-# One statement for a whole batch, in a transaction of its own: between two statements the thread would have to wait for
-# its turn in the interpreter, and so would all who wait for the batch.
-_BATCH = """
-CREATE TEMP VIEW batch (claims, records) AS SELECT '', '';
-CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
-  INSERT OR IGNORE INTO sending (run, place, turn, token, request_id, since)
-  SELECT a.run, a.place,
-         1 + coalesce((SELECT max(turn) FROM sending l WHERE l.run = a.run AND l.place = a.place), 0),
-         a.token, a.request_id, a.since
-  FROM (SELECT json_extract(value, '$[0]') AS run, json_extract(value, '$[1]') AS chunk,
-               json_extract(value, '$[2]') AS place, json_extract(value, '$[3]') AS token,
-               json_extract(value, '$[4]') AS request_id, json_extract(value, '$[5]') AS since
-        FROM json_each(NEW.claims)) a
-  CROSS JOIN chunk h ON h.run = a.run AND h.number = a.chunk AND h.token = a.token
-  CROSS JOIN run r ON r.number = a.run AND NOT r.stopped
-  LEFT JOIN outcome o ON o.run = a.run AND o.place = a.place
-  WHERE coalesce(o.state, '') NOT IN ('done', 'rejected')
-    AND NOT EXISTS (SELECT 1 FROM sending m WHERE m.run = a.run AND m.place = a.place AND m.token = a.token
-                    AND m.turn > coalesce(o.turn, 0));
-  INSERT INTO outcome (run, place, turn, state, summary, code, request_id, attempts, at)
-  SELECT c.run, c.place, coalesce((SELECT max(turn) FROM sending l WHERE l.run = c.run AND l.place = c.place), 0),
-         c.state, c.summary, c.code, c.request_id, c.attempts, c.at
-  FROM (SELECT json_extract(value, '$[0]') AS run, json_extract(value, '$[1]') AS chunk,
-               json_extract(value, '$[2]') AS place, json_extract(value, '$[3]') AS token,
-               json_extract(value, '$[4]') AS state, json_extract(value, '$[5]') AS summary,
-               json_extract(value, '$[6]') AS code, json_extract(value, '$[7]') AS request_id,
-               json_extract(value, '$[8]') AS attempts, json_extract(value, '$[9]') AS at
-        FROM json_each(NEW.records)) c
-  CROSS JOIN chunk h ON h.run = c.run AND h.number = c.chunk
-  WHERE h.token IS c.token OR c.state = 'done'
-  ON CONFLICT (run, place) DO UPDATE SET
-    turn = excluded.turn, state = excluded.state, summary = excluded.summary, code = excluded.code,
-    request_id = excluded.request_id, attempts = excluded.attempts, at = excluded.at
-  WHERE outcome.state NOT IN ('done', 'rejected');
-END;
-"""
 
 
 @attrs.frozen(eq=False)
@@ -291,9 +220,9 @@ class SqliteStore:
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
         """See `Store.unsettled`."""
         sql = f"""
-            SELECT t.place, t.command, {_STATE} IN ('sending', 'unknown'), coalesce(s.request_id, o.request_id),
+            SELECT t.place, t.command, {STATE} IN ('sending', 'unknown'), coalesce(s.request_id, o.request_id),
                    coalesce(s.since, o.at)
-            {_TARGETS} JOIN chunk h ON h.run = t.run AND h.number = ?
+            {TARGETS} JOIN chunk h ON h.run = t.run AND h.number = ?
             WHERE t.run = ? AND t.place > ? AND t.place >= h.first AND t.place < h.beyond
               AND coalesce(o.state, '') NOT IN ('done', 'rejected')
             ORDER BY t.place LIMIT ?"""
@@ -319,17 +248,17 @@ class SqliteStore:
         """See `Store.counts`."""
         part = "" if chunk is None else "JOIN chunk h ON h.run = t.run AND h.number = ?"
         bounds = "" if chunk is None else "AND t.place >= h.first AND t.place < h.beyond"
-        sql = f"SELECT {_STATE} AS state, count(*) {_TARGETS} {part} WHERE t.run = ? {bounds} GROUP BY 1"
+        sql = f"SELECT {STATE} AS state, count(*) {TARGETS} {part} WHERE t.run = ? {bounds} GROUP BY 1"
         given = (run,) if chunk is None else (chunk, run)
         return Counts(**dict(await self._read(lambda db: db.execute(sql, given).fetchall())))
 
     async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
         """See `Store.targets`."""
-        chosen = f"AND {_STATE} IN ({','.join('?' * len(states))})" if states else ""
+        chosen = f"AND {STATE} IN ({','.join('?' * len(states))})" if states else ""
         sql = f"""
-            SELECT t.place, t.command, {_STATE}, o.summary, o.code, coalesce(s.request_id, o.request_id),
+            SELECT t.place, t.command, {STATE}, o.summary, o.code, coalesce(s.request_id, o.request_id),
                    o.attempts, o.at, s.since
-            {_TARGETS} WHERE t.run = ? AND t.place > ? {chosen} ORDER BY t.place LIMIT {_PAGE}"""
+            {TARGETS} WHERE t.run = ? AND t.place > ? {chosen} ORDER BY t.place LIMIT {_PAGE}"""
         after = -1
         while True:
             rows = await self._read(partial(_fetch, sql, (run, after, *states)))
@@ -363,6 +292,9 @@ def _opened(thread: DatabaseThread | None) -> DatabaseThread:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    with contextlib.suppress(OSError):  # what is wrong, SQLite says better
+        # It holds the content of messages. SQLite gives the files beside it the same mode.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
     db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
     try:
         if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
@@ -387,14 +319,14 @@ def _check(db: sqlite3.Connection, path: Path) -> None:
         )
     if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
         raise LedgerError(f"{path} is a database of something else, not a ledger: give the ledger a file of its own")
-    for statement in _TABLES.split(";"):
+    for statement in TABLES.split(";"):
         db.execute(statement)
     db.execute(f"PRAGMA application_id = {_APPLICATION}")
     db.execute(f"PRAGMA user_version = {_SCHEMA}")
 
 
 def _prepare(db: sqlite3.Connection) -> None:
-    view, trigger = _BATCH.split(";", 1)
+    view, trigger = BATCH.split(";", 1)
     db.execute(view)
     db.execute(trigger)
 
@@ -466,7 +398,7 @@ def _write_batches(db: sqlite3.Connection, batches: Sequence[_Batch]) -> list[ob
 def _leave(db: sqlite3.Connection, claim: Claim) -> Leave:
     """Why a claim was not written; or that it was, now or when it was first asked for."""
     given = {"run": claim.run, "chunk": claim.chunk, "place": claim.index, "token": claim.token}
-    held, final, granted = db.execute(_ANSWER, given).fetchone()
+    held, final, granted = db.execute(ANSWER, given).fetchone()
     if held and granted:
         return Leave.GRANTED
     return Leave.GONE if held and final else Leave.STOPPED

@@ -359,3 +359,10 @@ async def test_a_stopped_run_is_not_run_again_by_accident(tmp_path: Path) -> Non
         again = ledger.journal("a", {})
         await again.open(None, lambda: None)
         await again.close()
+
+
+async def test_nobody_else_may_read_what_it_holds(tmp_path: Path) -> None:
+    path = tmp_path / "private.db"
+    async with Ledger(path) as ledger:
+        assert await ledger.runs() == []
+        assert {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {0o600}
