@@ -31,6 +31,7 @@ from dispatchkit.core.journal import Entry, Journal, Journals, Leave
 from dispatchkit.core.outcome import Outcome, Report
 from dispatchkit.core.retry import RetryPolicy
 from dispatchkit.core.source import Unremembered, count, source
+from dispatchkit.core.young import narrow, widen
 from dispatchkit.errors import (
     AuthenticationError,
     DispatchkitError,
@@ -277,6 +278,7 @@ class FanOut(Generic[W, R]):
     async def _work(self) -> None:
         worker = asyncio.current_task()
         assert worker is not None  # noqa: S101 - this coroutine is only ever a task
+        widen()
         try:
             while (entry := await self._take(worker)) is not None:
                 outcome = await self._perform(worker, entry)
@@ -291,6 +293,7 @@ class FanOut(Generic[W, R]):
         except Exception as error:  # noqa: BLE001 - the iterator is the caller's code: its mistake is the run's end
             self._break(error)
         finally:
+            narrow()
             self._leave(worker)
 
     async def _take(self, worker: asyncio.Task[None]) -> Entry[W, R] | None:

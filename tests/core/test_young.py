@@ -1,0 +1,67 @@
+"""The garbage collector has room while a wide run is under way, and is left as it was."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+
+import pytest
+
+from dispatchkit import FanOut
+from dispatchkit.core.young import narrow, widen
+from tests.stage import played, starts
+
+
+@pytest.fixture(autouse=True)
+def threshold() -> Iterator[None]:
+    before = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    yield
+    gc.set_threshold(*before)
+
+
+async def test_a_wide_run_has_room_while_it_runs() -> None:
+    client, _ = played()
+    run = FanOut(client, list(starts(range(1, 301))), concurrency=100)
+    seen = {gc.get_threshold() async for _ in run}
+    assert (2000, 10, 10) in seen
+    assert gc.get_threshold() == (700, 10, 10)
+
+
+async def test_a_narrow_run_changes_nothing() -> None:
+    client, _ = played()
+    run = FanOut(client, list(starts(range(1, 301))), concurrency=32)
+    assert {gc.get_threshold() async for _ in run} == {(700, 10, 10)}
+
+
+async def test_a_run_that_is_broken_off_leaves_it_as_it_was() -> None:
+    client, _ = played()
+    run = FanOut(client, list(starts(range(1, 301))), concurrency=100)
+    async for _ in run:
+        break
+    await run.close()
+    assert gc.get_threshold() == (700, 10, 10)
+
+
+@pytest.mark.parametrize("theirs", [0, 900, 10**6])
+def test_what_others_set_is_left_alone(theirs: int) -> None:
+    for _ in range(100):
+        widen()
+    gc.set_threshold(theirs, 10, 10)
+    for _ in range(100):
+        widen()
+    assert gc.get_threshold()[0] == theirs
+    for _ in range(200):
+        narrow()
+    assert gc.get_threshold()[0] == theirs
+
+
+@pytest.mark.parametrize("before", [0, 10**6])
+def test_one_that_is_off_or_has_room_enough_stays_so(before: int) -> None:
+    gc.set_threshold(before, 10, 10)
+    for _ in range(100):
+        widen()
+    assert gc.get_threshold()[0] == before
+    for _ in range(100):
+        narrow()
+    assert gc.get_threshold()[0] == before
