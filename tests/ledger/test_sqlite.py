@@ -362,7 +362,9 @@ async def test_a_stopped_run_is_not_run_again_by_accident(tmp_path: Path) -> Non
 
 
 async def test_nobody_else_may_read_what_it_holds(tmp_path: Path) -> None:
-    path = tmp_path / "private.db"
-    async with Ledger(path) as ledger:
+    def modes() -> set[int]:
+        return {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
+
+    async with Ledger(tmp_path / "private.db") as ledger:
         assert await ledger.runs() == []
-        assert {os.stat(tmp_path / name).st_mode & 0o777 for name in os.listdir(tmp_path)} == {0o600}
+        assert modes() == {0o600}
