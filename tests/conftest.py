@@ -32,6 +32,12 @@ def pytest_asyncio_loop_factories(
     return factories
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse a test whose name tells an object's address: processes that share the suite would not know it as one."""
+    if unsteady := [item.nodeid for item in items if " at 0x" in item.nodeid]:
+        raise pytest.UsageError(f"give these parameters ids, as their names differ at every run: {unsteady}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _mend_aioresponses() -> Iterator[None]:
     """Let aioresponses 0.7.9 build a response of aiohttp 3.14, which asks for one more argument.
