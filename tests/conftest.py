@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
+import os
 import threading
 from collections.abc import Callable, Iterator
 from unittest.mock import Mock
@@ -21,6 +23,11 @@ except ImportError:  # the extra `speed` is not there on every platform
     uvloop = None
 
 
+# No test trusts the machine's certificates, and reading them is a third of what it takes to import aiohttp, which some
+# hundred processes of the suite do.
+os.environ["SSL_CERT_FILE"] = os.devnull
+
+
 def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
@@ -36,6 +43,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Refuse a test whose name tells an object's address: processes that share the suite would not know it as one."""
     if unsteady := [item.nodeid for item in items if " at 0x" in item.nodeid]:
         raise pytest.UsageError(f"give these parameters ids, as their names differ at every run: {unsteady}")
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector from looking through thousands of collected tests again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
