@@ -9,7 +9,6 @@ Several processes may use one file: one launches, others look on or stop it.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import socket
@@ -26,7 +25,8 @@ import attrs
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.journal import Leave
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.sqlite_statements import ANSWER, BATCH, STATE, TABLES, TARGETS
+from dispatchkit.ledger.sqlite_file import check, connect, explain, prepare
+from dispatchkit.ledger.sqlite_statements import ANSWER, STATE, TARGETS
 from dispatchkit.ledger.store import STALE, Chunk, Claim, Counts, Holder, Pulse, Record, Run, Target, Unsettled
 from dispatchkit.ledger.thread import DatabaseThread
 
@@ -38,11 +38,6 @@ _json = json.JSONEncoder(separators=(",", ":")).encode
 
 _FIELDS_OF_RECORD = attrgetter("run", "chunk", "index", "token", "state", "summary", "code", "request_id", "attempts")
 
-_APPLICATION = 0x44504B4C
-"""Marks the file as ours: "DPKL"."""
-_SCHEMA = 1
-_BUSY = 30.0
-"""Seconds for which another process may keep us from writing."""
 _PAGE = 1000
 _ROWS = 400
 """How many targets one statement plans. An older SQLite takes 999 parameters."""
@@ -79,18 +74,15 @@ class SqliteStore:
         """See `Store.open`."""
         path = self._path
 
-        def explain(error: sqlite3.Error) -> LedgerError:
-            return _explain(error, path)
-
         # The writer first: it makes the file.
-        self._writer = DatabaseThread(lambda: _connect(path), _write_all, explain)
+        self._writer = DatabaseThread(lambda: connect(path), _write_all, partial(explain, path))
         try:
-            await self._write(lambda db: _check(db, path))
-            await self._write(_prepare)
+            await self._write(lambda db: check(db, path))
+            await self._write(prepare)
         except BaseException:
             await self.close()
             raise
-        self._reader = DatabaseThread(lambda: _connect(path), _read_all, explain)
+        self._reader = DatabaseThread(lambda: connect(path), _read_all, partial(explain, path))
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -291,46 +283,6 @@ def _opened(thread: DatabaseThread | None) -> DatabaseThread:
     return thread
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    with contextlib.suppress(OSError):  # what is wrong, SQLite says better
-        # It holds the content of messages. SQLite gives the files beside it the same mode.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
-    db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
-    try:
-        if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
-            raise LedgerError(f"the ledger {path} cannot be kept there: its file system has no shared memory")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA cache_size = -65536")  # in KiB: what one large plan touches
-    except BaseException:
-        db.close()
-        raise
-    return db
-
-
-def _check(db: sqlite3.Connection, path: Path) -> None:
-    """Make the tables, or see that they are ours."""
-    (application,) = db.execute("PRAGMA application_id").fetchone()
-    (version,) = db.execute("PRAGMA user_version").fetchone()
-    if application == _APPLICATION and version == _SCHEMA:
-        return
-    if application == _APPLICATION and version > _SCHEMA:
-        raise LedgerError(
-            f"the ledger {path} is of version {version}, which a newer release of dispatchkit made: upgrade dispatchkit"
-        )
-    if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
-        raise LedgerError(f"{path} is a database of something else, not a ledger: give the ledger a file of its own")
-    for statement in TABLES.split(";"):
-        db.execute(statement)
-    db.execute(f"PRAGMA application_id = {_APPLICATION}")
-    db.execute(f"PRAGMA user_version = {_SCHEMA}")
-
-
-def _prepare(db: sqlite3.Connection) -> None:
-    view, trigger = BATCH.split(";", 1)
-    db.execute(view)
-    db.execute(trigger)
-
-
 def _runs(db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
     sql = f"SELECT number, name, settings, created, total, whole, stopped FROM run {which}"  # noqa: S608 - constants
     return [
@@ -410,24 +362,3 @@ def _target(row: tuple[Any, ...]) -> Target:
         return Target(index, command, state, request_id=request_id, at=datetime.fromisoformat(since))
     moment = None if at is None else datetime.fromisoformat(at)
     return Target(index, command, state, summary or "", code, request_id, attempts or 0, moment)
-
-
-def _explain(error: sqlite3.Error, path: Path) -> LedgerError:
-    name = getattr(error, "sqlite_errorname", "")
-    for kind, text in _MEANINGS.items():
-        if name.startswith(kind):
-            return LedgerError(f"the ledger {path} {text} ({error})")
-    return LedgerError(f"the ledger {path} cannot be used: {error}")
-
-
-_AGAIN = "nothing was launched without its row, so run the same again"
-_MEANINGS = {
-    "SQLITE_FULL": f"cannot be written, because the disk is full: free some space; {_AGAIN}",
-    "SQLITE_READONLY": "cannot be written: allow this user to write the file and its directory",
-    "SQLITE_CANTOPEN": "cannot be opened: see that its directory exists, and that this user may write there",
-    "SQLITE_PERM": "cannot be opened: allow this user to read and write the file and its directory",
-    "SQLITE_NOTADB": "is a file of something else, not a ledger: give the ledger a file of its own",
-    "SQLITE_CORRUPT": "is damaged: keep the file, and restore a copy, or save what is left with sqlite3's .recover",
-    "SQLITE_BUSY": f"was kept by another process for {_BUSY:.0f} s: end what holds it; {_AGAIN}",
-    "SQLITE_IOERR": f"cannot be read or written, because the disk fails or allows no more: see to it; {_AGAIN}",
-}

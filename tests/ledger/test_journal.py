@@ -14,7 +14,7 @@ from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.journal import Leave, Planned
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.direct.commands import ReadDispatch
-from dispatchkit.ledger import sqlite
+from dispatchkit.ledger import sqlite, sqlite_file
 from dispatchkit.ledger.store import BEAT, STALE
 from tests.stage import starts, turns, until
 from tests.virtual import Manual
@@ -281,7 +281,7 @@ async def test_what_could_not_be_written_is_told_at_the_end_and_tried_once_more(
     for entry in entries[1:]:
         with pytest.raises(LedgerError, match="cannot be used"):
             await journal.claim(entry, None)
-    await store._write(sqlite._prepare)  # type: ignore[attr-defined]
+    await store._write(sqlite_file.prepare)  # type: ignore[attr-defined]
     await journal.close()
     counts = await ledger.counts("a")
     assert (counts.done, counts.planned) == (1, 2)

@@ -275,7 +275,7 @@ async def test_pages_that_run_out_read_as_a_full_disk(store: SqliteStore) -> Non
 async def test_a_writer_that_is_kept_waiting_too_long_says_so(
     store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatchkit.ledger.sqlite._BUSY", 0.05)
+    monkeypatch.setattr("dispatchkit.ledger.sqlite_file._BUSY", 0.05)
     other = SqliteStore(tmp_path / "launch.db")
     await other.open()
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db", isolation_level=None)) as db:

@@ -1,0 +1,82 @@
+"""The file of a ledger in SQLite: made for its owner alone, seen to be ours, and what its errors mean to a reader."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.sqlite_statements import BATCH, TABLES
+
+__all__ = ["check", "connect", "explain", "prepare"]
+
+_APPLICATION = 0x44504B4C
+"""Marks the file as ours: "DPKL"."""
+_SCHEMA = 1
+_BUSY = 30.0
+"""Seconds for which another process may keep us from writing."""
+
+_AGAIN = "nothing was launched without its row, so run the same again"
+_MEANINGS = {
+    "SQLITE_FULL": f"cannot be written, because the disk is full: free some space; {_AGAIN}",
+    "SQLITE_READONLY": "cannot be written: allow this user to write the file and its directory",
+    "SQLITE_CANTOPEN": "cannot be opened: see that its directory exists, and that this user may write there",
+    "SQLITE_PERM": "cannot be opened: allow this user to read and write the file and its directory",
+    "SQLITE_NOTADB": "is a file of something else, not a ledger: give the ledger a file of its own",
+    "SQLITE_CORRUPT": "is damaged: keep the file, and restore a copy, or save what is left with sqlite3's .recover",
+    "SQLITE_BUSY": f"was kept by another process for {_BUSY:.0f} s: end what holds it; {_AGAIN}",
+    "SQLITE_IOERR": f"cannot be read or written, because the disk fails or allows no more: see to it; {_AGAIN}",
+}
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open the file, or make it, with every commit synced."""
+    with contextlib.suppress(OSError):  # what is wrong, SQLite says better
+        # It holds the content of messages. SQLite gives the files beside it the same mode.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+    db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
+    try:
+        if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
+            raise LedgerError(f"the ledger {path} cannot be kept there: its file system has no shared memory")
+        db.execute("PRAGMA synchronous = FULL")
+        db.execute("PRAGMA cache_size = -65536")  # in KiB: what one large plan touches
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def check(db: sqlite3.Connection, path: Path) -> None:
+    """Make the tables, or see that they are ours."""
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application == _APPLICATION and version == _SCHEMA:
+        return
+    if application == _APPLICATION and version > _SCHEMA:
+        raise LedgerError(
+            f"the ledger {path} is of version {version}, which a newer release of dispatchkit made: upgrade dispatchkit"
+        )
+    if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+        raise LedgerError(f"{path} is a database of something else, not a ledger: give the ledger a file of its own")
+    for statement in TABLES.split(";"):
+        db.execute(statement)
+    db.execute(f"PRAGMA application_id = {_APPLICATION}")
+    db.execute(f"PRAGMA user_version = {_SCHEMA}")
+
+
+def prepare(db: sqlite3.Connection) -> None:
+    """Make what lasts as long as the writer's connection: the view that takes a batch in one statement."""
+    view, trigger = BATCH.split(";", 1)
+    db.execute(view)
+    db.execute(trigger)
+
+
+def explain(path: Path, error: sqlite3.Error) -> LedgerError:
+    """Say what went wrong with the file, and what to do about it."""
+    name = getattr(error, "sqlite_errorname", "")
+    for kind, text in _MEANINGS.items():
+        if name.startswith(kind):
+            return LedgerError(f"the ledger {path} {text} ({error})")
+    return LedgerError(f"the ledger {path} cannot be used: {error}")
