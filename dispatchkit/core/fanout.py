@@ -18,7 +18,7 @@ are a few workers more, which have leave already when a place becomes free.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
 from datetime import timedelta
 from typing import Generic, Self, TypeVar, cast
@@ -29,6 +29,7 @@ from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.journal import Entry, Journal, Journals, Leave
 from dispatchkit.core.outcome import Outcome, Report
+from dispatchkit.core.outlet import Outlet
 from dispatchkit.core.retry import RetryPolicy
 from dispatchkit.core.source import Unremembered, count, source
 from dispatchkit.core.young import narrow, widen
@@ -44,7 +45,7 @@ from dispatchkit.errors import (
 __all__ = ["FanOut"]
 
 R = TypeVar("R")
-R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
 W = TypeVar("W")
 
 _AHEAD = 0.25
@@ -131,9 +132,7 @@ class FanOut(Generic[W, R]):
         self._done = 0
         self._failures: Counter[State] = Counter()
         self._failed = 0
-        self._ready: deque[Outcome[R]] = deque()
-        self._arrival: asyncio.Future[None] | None = None
-        self._blocked: deque[asyncio.Future[None]] = deque()
+        self._outlet: Outlet[R] = Outlet(concurrency)
         self._workers: set[asyncio.Task[None]] | None = None
         self._idle: set[asyncio.Task[None]] = set()
         self._calls: dict[asyncio.Task[None], Call[W, R]] = {}
@@ -195,18 +194,15 @@ class FanOut(Generic[W, R]):
                 worker = asyncio.create_task(self._work())
                 if not worker.done():  # as it may be, where the loop starts tasks at once
                     self._workers.add(worker)
-        while not self._ready and self._workers:
-            self._arrival = self._arrival or asyncio.get_running_loop().create_future()
+        while not self._outlet and self._workers:
             try:
-                await asyncio.shield(self._arrival)
+                await self._outlet.arrival()
             except asyncio.CancelledError:
                 self.stop()  # what is in flight comes to its outcome, and can still be taken
                 raise
-        if not self._ready:
+        if not self._outlet:
             await self._end()
-        taken = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
-        self._unblock(len(taken))
-        return taken
+        return self._outlet.take(most)
 
     async def _open(self) -> None:
         try:
@@ -241,8 +237,8 @@ class FanOut(Generic[W, R]):
         return self
 
     async def __anext__(self) -> Outcome[R]:
-        if self._ready and not self._blocked:
-            return self._ready.popleft()
+        if (there := self._outlet.take_one()) is not None:
+            return there
         for outcome in await self.batch(1):
             return outcome
         raise StopAsyncIteration
@@ -284,8 +280,8 @@ class FanOut(Generic[W, R]):
                 outcome = await self._perform(worker, entry)
                 if outcome is not None:
                     self._put(entry, outcome)
-                while len(self._ready) >= self._concurrency and not self._stopping:
-                    await self._wait_for_space(worker)
+                while self._outlet.is_full and not self._stopping:
+                    await self._idly(worker, self._outlet.space())
         except asyncio.CancelledError:
             if not self._stopping:
                 # Most likely by the iterator's own code. A run that is cut short must not look whole.
@@ -347,7 +343,7 @@ class FanOut(Generic[W, R]):
         """Wait until a call may begin: the pacer's ticket for it, or None where it must not."""
         pacer = self._pacer
         while True:
-            ticket = pacer.enter() or await self._wait_for_turn(worker)
+            ticket = pacer.enter() or await self._idly(worker, pacer.admit())
             try:
                 leave = await self._claim(worker, entry, call)
             except BaseException:
@@ -370,14 +366,11 @@ class FanOut(Generic[W, R]):
         if leave is not Leave.GRANTED or places is None:
             return leave
         granted = clock.now()
-        self._idle.add(worker)
         try:
-            await places.acquire()
+            await self._idly(worker, places.acquire())
         except asyncio.CancelledError:
             self._journal.record(entry, _abandoned(entry, call))  # it has not been started
             raise
-        finally:
-            self._idle.discard(worker)
         held = False
         try:
             if abs(clock.now() - granted) > _FRESH:
@@ -392,17 +385,18 @@ class FanOut(Generic[W, R]):
             if not held:
                 places.release()
 
-    async def _wait_for_turn(self, worker: asyncio.Task[None]) -> int:
+    async def _idly(self, worker: asyncio.Task[None], waiting: Awaitable[T]) -> T:
+        """Wait for something that a stop may end at once."""
         self._idle.add(worker)
-        ticket = await self._pacer.admit()
-        self._idle.discard(worker)
-        return ticket
+        try:
+            return await waiting
+        finally:
+            self._idle.discard(worker)
 
     def _put(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:
         self._journal.record(entry, outcome)
         if not self._dropping:
-            self._ready.append(outcome)
-            self._announce()
+            self._outlet.put(outcome)
         if outcome.error is None:
             self._done += 1
             return
@@ -419,27 +413,6 @@ class FanOut(Generic[W, R]):
             self._error = error
         self.stop()
 
-    async def _wait_for_space(self, worker: asyncio.Task[None]) -> None:
-        blocked = asyncio.get_running_loop().create_future()
-        self._blocked.append(blocked)
-        self._idle.add(worker)
-        try:
-            await blocked
-        finally:
-            self._idle.discard(worker)
-
-    def _unblock(self, room: int) -> None:
-        while room and self._blocked:
-            blocked = self._blocked.popleft()
-            if not blocked.done():
-                blocked.set_result(None)
-                room -= 1
-
-    def _announce(self) -> None:
-        if self._arrival is not None:
-            self._arrival.set_result(None)
-            self._arrival = None
-
     def _leave(self, worker: asyncio.Task[None]) -> None:
         workers = self._workers or set()
         workers.discard(worker)
@@ -447,7 +420,7 @@ class FanOut(Generic[W, R]):
         if not workers:
             if self._patience is not None:
                 self._patience.cancel()
-            self._announce()
+            self._outlet.announce()
 
 
 def _abandoned(entry: Entry[W, R], call: Call[W, R]) -> Outcome[R]:
