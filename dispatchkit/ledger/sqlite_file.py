@@ -41,7 +41,7 @@ def connect(path: Path) -> sqlite3.Connection:
         if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
             raise LedgerError(f"the ledger {path} cannot be kept there: its file system has no shared memory")
         db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA cache_size = -65536")  # in KiB: what one large plan touches
+        db.execute("PRAGMA cache_size = -16384")  # in KiB: four times that plans a million a tenth faster, no more
     except BaseException:
         db.close()
         raise
