@@ -16,7 +16,7 @@ def played(clock: Virtual | None = None, *, token: str = "t", **settings: Any) -
     clock = clock or Virtual()
     scene = Played(clock, **{name: settings.pop(name) for name in ("takes", "says") if name in settings})
     client = DirectClient(token, clock=clock, **settings)
-    client._account.transport = scene  # type: ignore[assignment]
+    client._means.transport = scene  # type: ignore[assignment]
     return client, scene
 
 

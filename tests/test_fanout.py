@@ -52,7 +52,7 @@ def stage() -> Stage:
 @pytest.fixture
 def client(stage: Stage) -> DirectClient:
     client = DirectClient("t", retry=RetryPolicy(attempts=1), clock=Instant())
-    client._account.transport = stage  # type: ignore[assignment]
+    client._means.transport = stage  # type: ignore[assignment]
     return client
 
 
@@ -256,7 +256,7 @@ async def test_two_consumers_share_one_run(client: DirectClient) -> None:
 def test_an_early_break_does_not_hang_the_end_of_the_program(stage: Stage) -> None:
     async def main() -> None:
         client = DirectClient("t", clock=Instant())
-        client._account.transport = stage  # type: ignore[assignment]
+        client._means.transport = stage  # type: ignore[assignment]
         async for _ in FanOut(client, starts(range(1, 1001)), concurrency=4):
             await turns()
             break

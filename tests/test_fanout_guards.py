@@ -112,8 +112,8 @@ async def test_a_wrong_token_ends_the_run_with_one_clear_error(iterating: bool) 
 async def test_two_runs_of_one_account_share_rate_and_concurrency() -> None:
     pace = Pace(rate=20, concurrency=3)
     one, first = played(pace=pace)
-    other, second = played(one._account.clock)  # type: ignore[arg-type]
-    other._account.transport = first  # type: ignore[assignment]
+    other, second = played(one._means.clock)  # type: ignore[arg-type]
+    other._means.transport = first  # type: ignore[assignment]
     del second
     runs = [FanOut(client, starts(range(1, 41)), concurrency=8) for client in (one, other)]
     reports = await asyncio.gather(*(run.finish() for run in runs))

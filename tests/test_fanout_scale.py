@@ -32,7 +32,7 @@ class Stub:
 
 async def main(iterating):
     client = DirectClient("t")
-    client._account.transport = Stub()
+    client._means.transport = Stub()
     before = resident()
     marks = []
     def ids():

@@ -107,7 +107,7 @@ async def test_a_consumer_that_takes_nothing_does_not_hold_it_up() -> None:
     client, _ = played()
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=4)
     await anext(run)
-    await client._account.clock.sleep(5)
+    await client._means.clock.sleep(5)
     run.stop()
     outcomes = [outcome async for outcome in run]
     assert 1 + len(outcomes) == run.report.total

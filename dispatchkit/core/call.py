@@ -23,14 +23,11 @@ import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
-import attrs
-
-from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, Verdict
 from dispatchkit.core.judge import judge, unknown
-from dispatchkit.core.pacer import Pacer
-from dispatchkit.core.retry import Reason, RetryBudget, RetryPolicy, Step, retrying
-from dispatchkit.core.transport import Failure, Transport, Witness
+from dispatchkit.core.means import Means
+from dispatchkit.core.retry import Reason, RetryPolicy, Step, retrying
+from dispatchkit.core.transport import Failure, Witness
 from dispatchkit.errors import (
     Attempt,
     DispatchkitError,
@@ -41,7 +38,7 @@ from dispatchkit.errors import (
     ThrottledError,
 )
 
-__all__ = ["Account", "Call"]
+__all__ = ["Call"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -57,20 +54,6 @@ _LEAST_PAUSE = 0.25
 NEVER = datetime.min.replace(tzinfo=UTC)
 
 
-@attrs.define
-class Account(Generic[W]):
-    """What all calls of one client share."""
-
-    wire: W
-    transport: Transport
-    clock: Clock
-    budget: RetryBudget
-    pacer: Pacer
-    attempt_timeout: float
-    closed: bool = False
-    """Set when the client is closed: nothing starts any more, and no state is read."""
-
-
 class Call(Generic[W, R]):
     """One command on its way: what was tried so far, and what came of it.
 
@@ -79,9 +62,9 @@ class Call(Generic[W, R]):
     """
 
     __slots__ = (
-        "_account",
         "_crowded_out",
         "_deadline",
+        "_means",
         "_one_id",
         "_policy",
         "_throttled",
@@ -100,7 +83,7 @@ class Call(Generic[W, R]):
     def __init__(
         self,
         command: Command[W, R],
-        account: Account[W],
+        means: Means[W],
         *,
         timeout: float,
         policy: RetryPolicy,
@@ -112,13 +95,13 @@ class Call(Generic[W, R]):
         self._one_id = since is None or request_id is not None
         """Whether all attempts are under one id: that of somebody else's may not be known."""
         # Built once: every attempt sends the same bytes under the same headers.
-        self.request = _request(command, account.wire, self.request_id)
+        self.request = _request(command, means.wire, self.request_id)
         self.attempts: tuple[Attempt, ...] = ()
         self.halted = False
         """Set it, and no further attempt starts."""
         self.waiting = False
         """Whether nothing of the call is in flight: it waits for leave to start an attempt, or to repeat one."""
-        self._account = account
+        self._means = means
         self._timeout = timeout
         self._policy = policy
         self._crowded_out = False
@@ -134,10 +117,10 @@ class Call(Generic[W, R]):
         Args:
             ticket: What the account's pacer gave for the first attempt (`Pacer.admit`), if it was asked already.
         """
-        if self._account.closed and not ticket:  # with one, it ends like any call whose client is closed meanwhile
+        if self._means.closed and not ticket:  # with one, it ends like any call whose client is closed meanwhile
             raise RuntimeError("the client of this call is closed: make a new one")
-        self._deadline = self._account.clock.monotonic() + self._timeout
-        self._account.budget.earn()
+        self._deadline = self._means.clock.monotonic() + self._timeout
+        self._means.budget.earn()
         try:
             # What another process left unclear is settled before anything is sent.
             verdict = self._unclear or await self._attempt(ticket)
@@ -166,27 +149,27 @@ class Call(Generic[W, R]):
         return error.of(self.command, self.attempts, self.request_id)
 
     async def _attempt(self, ticket: int = 0) -> R | DispatchkitError:
-        account, clock = self._account, self._account.clock
+        means, clock = self._means, self._means.clock
         # A wait may end long after it should have, as on a machine that slept.
-        ticket = ticket or (account.pacer.enter() if self._in_time(0.0) else 0) or await self._admit()
+        ticket = ticket or (means.pacer.enter() if self._in_time(0.0) else 0) or await self._admit()
         if not ticket:
             self._crowded_out = True
             return NotSentError(self._crowded())
         began, started, witness = clock.now(), clock.monotonic(), Witness()
         try:
-            reply = await account.transport.send(
-                self.request, witness, timeout=min(account.attempt_timeout, self._deadline - started)
+            reply = await means.transport.send(
+                self.request, witness, timeout=min(means.attempt_timeout, self._deadline - started)
             )
             sent, what = (reply.sent, reply.what) if isinstance(reply, Failure) else (True, f"HTTP {reply.status}")
             took = self._record(began, started, what, sent=sent)
-            verdict = judge(self.command, reply, account.wire, clock)
+            verdict = judge(self.command, reply, means.wire, clock)
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError):
                 self._record(began, started, _CANCELLED, sent=witness.sent)
-            account.pacer.release(ticket, answered=None, took=0.0)
+            means.pacer.release(ticket, answered=None, took=0.0)
             raise
         answered = not isinstance(verdict, NotSentError | OutcomeUnknownError)
-        account.pacer.release(ticket, answered=answered, took=took, pause=self._pause_after(verdict))
+        means.pacer.release(ticket, answered=answered, took=took, pause=self._pause_after(verdict))
         return verdict
 
     def _pause_after(self, verdict: object) -> float | None:
@@ -196,19 +179,19 @@ class Call(Generic[W, R]):
 
     async def _admit(self) -> int:
         self.waiting = True
-        ticket = await self._account.pacer.admit(until=self._deadline - self._margin)
+        ticket = await self._means.pacer.admit(until=self._deadline - self._margin)
         self.waiting = False
         return ticket
 
     def _crowded(self) -> str:
-        paused = self._account.pacer.paused_for()
+        paused = self._means.pacer.paused_for()
         if not paused:
             return "the pace of the account left no time for it before the deadline"
-        until = self._account.clock.now() + timedelta(seconds=paused)
+        until = self._means.clock.now() + timedelta(seconds=paused)
         return f"the account is paused until {until:%Y-%m-%d %H:%M:%S} UTC, beyond the deadline"
 
     def _record(self, began: datetime, started: float, what: str, *, sent: bool) -> float:
-        duration = self._account.clock.monotonic() - started
+        duration = self._means.clock.monotonic() - started
         self.attempts += (Attempt(len(self.attempts) + 1, began, duration, what, sent),)
         return duration
 
@@ -224,8 +207,8 @@ class Call(Generic[W, R]):
             first,
             self._again,
             policy=self._policy,
-            budget=self._account.budget,
-            clock=self._account.clock,
+            budget=self._means.budget,
+            clock=self._means.clock,
             may_start=self._may_start,
             before_sleep=self._before_wait,
         )
@@ -235,14 +218,14 @@ class Call(Generic[W, R]):
 
     @property
     def _over(self) -> bool:
-        return self.halted or self._account.closed
+        return self.halted or self._means.closed
 
     def _in_time(self, delay: float) -> bool:
         """Whether there is time for a request after so many seconds.
 
         An attempt that the deadline cuts short turns a clear outcome into an unclear one.
         """
-        return self._account.clock.monotonic() + delay <= self._deadline - self._margin
+        return self._means.clock.monotonic() + delay <= self._deadline - self._margin
 
     @property
     def _margin(self) -> float:
@@ -252,10 +235,10 @@ class Call(Generic[W, R]):
         self.waiting = False
         verdict = await self._attempt()
         if not isinstance(verdict, DispatchkitError):
-            self._account.budget.refund()
+            self._means.budget.refund()
             return Step(result=verdict)
         if isinstance(verdict, RejectedError):
-            self._account.budget.refund()
+            self._means.budget.refund()
         return await self._resolve(verdict)
 
     async def _resolve(self, error: DispatchkitError) -> Step[R]:
@@ -264,7 +247,7 @@ class Call(Generic[W, R]):
             if self._unclear is None:
                 self._unclear_since = self.attempts[-1].started
             self._unclear = error
-            self._unclear_at = self._account.clock.monotonic()
+            self._unclear_at = self._means.clock.monotonic()
             return Step(error=error, again="unknown") if self.command.reads else await self._settle(error)
         if isinstance(error, NotSentError):
             again: Reason | None = None if self._crowded_out else "not_sent"
@@ -276,7 +259,7 @@ class Call(Generic[W, R]):
             return Step(error=error)
         # The refusal answers a repeat: it may only say that the attempt before it had its effect. A state that denies
         # that has been overtaken by it, so it has to hold anew for as long as it may lag.
-        self._unclear_at = self._account.clock.monotonic()
+        self._unclear_at = self._means.clock.monotonic()
         settlement = await self._watch()
         if settlement.verdict is Verdict.HAPPENED:
             return Step(result=settlement.result)
@@ -291,8 +274,8 @@ class Call(Generic[W, R]):
         return unknown(self.command, f"{self._unclear.summary}; then {error.summary}")
 
     async def _settle(self, error: OutcomeUnknownError) -> Step[R]:
-        age = self._account.clock.now() - self._first_sent()
-        deduplicated = self._one_id and self.command.deduplicated(self._account.wire, age)
+        age = self._means.clock.now() - self._first_sent()
+        deduplicated = self._one_id and self.command.deduplicated(self._means.wire, age)
         settlement = await self._watch(once=deduplicated)
         self._log(logging.INFO, f"settling: {settlement.verdict.value}, {settlement.seen}", error=error)
         if settlement.verdict is Verdict.HAPPENED:
@@ -308,7 +291,7 @@ class Call(Generic[W, R]):
 
     async def _watch(self, *, once: bool = False) -> Settlement[R]:
         """Read the provider's state until it says something that can be believed, or the deadline is near."""
-        account, clock = self._account, self._account.clock
+        means, clock = self._means, self._means.clock
         # From the first attempt that is unclear: what happened before it was not ours.
         probe = self.command.probe(self._unclear_since)
         if probe is None:
@@ -320,7 +303,7 @@ class Call(Generic[W, R]):
             if not await self._outlast_pause():
                 return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the account is paused for too long")
             # Where another process left it unclear, to ask is the first request of this call, and no repeat.
-            if self.attempts and not account.budget.spend():
+            if self.attempts and not means.budget.spend():
                 break
             if self._over:
                 return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and it was told to stop")
@@ -343,38 +326,38 @@ class Call(Generic[W, R]):
 
     async def _outlast_pause(self) -> bool:
         """A question is a request too: while the account is paused, none is asked."""
-        while paused := self._account.pacer.paused_for():
+        while paused := self._means.pacer.paused_for():
             if not self._may_start(paused):
                 return False
             self.waiting = True
-            await self._account.clock.sleep(paused)
+            await self._means.clock.sleep(paused)
             self.waiting = False
         return True
 
     def _pause(self, looks: int) -> float:
         growing = max(self._policy.scale, _LEAST_PAUSE) * 2.0 ** min(looks - 1, 60)
-        return min(self._policy.cap, growing) * (0.5 + self._account.clock.random() / 2)
+        return min(self._policy.cap, growing) * (0.5 + self._means.clock.random() / 2)
 
     async def _look(self, probe: Probe[W, R]) -> tuple[Settlement[R], float]:
         """Read the provider's state once. Also says how long the provider asks to wait before the next time."""
-        account, clock = self._account, self._account.clock
-        limit = min(PROBE_TIMEOUT, account.attempt_timeout, self._deadline - clock.monotonic())
+        means, clock = self._means, self._means.clock
+        limit = min(PROBE_TIMEOUT, means.attempt_timeout, self._deadline - clock.monotonic())
         if limit <= 0:
             return Settlement(Verdict.UNDECIDED, "the deadline left no time to read its state"), 0.0
         try:
-            request = _request(probe.command, account.wire, str(uuid.uuid4()) if probe.command.identified else None)
+            request = _request(probe.command, means.wire, str(uuid.uuid4()) if probe.command.identified else None)
         except Exception as error:  # noqa: BLE001 - a callable that gives the token may raise anything
             # The launch has left. Whatever goes wrong from here on must not hide that.
             return Settlement(Verdict.HIDDEN, f"its state could not be asked for ({type(error).__name__})"), 0.0
-        reply = await account.transport.send(request, Witness(), timeout=limit)
-        seen = judge(probe.command, reply, account.wire, clock)
+        reply = await means.transport.send(request, Witness(), timeout=limit)
+        seen = judge(probe.command, reply, means.wire, clock)
         if self.attempts and isinstance(reply, Answer) and reply.status < 500:
-            account.budget.refund()
+            means.budget.refund()
         if not isinstance(seen, DispatchkitError):
             return probe.settle(seen), 0.0
         text = f"its state could not be read: {seen.summary}"
         if isinstance(seen, ThrottledError):
-            account.pacer.throttle(self._pause_after(seen) or 0.0)
+            means.pacer.throttle(self._pause_after(seen) or 0.0)
             return Settlement(Verdict.UNDECIDED, text), seen.retry_after or 0.0
         if isinstance(seen, RejectedError):
             return Settlement(Verdict.HIDDEN, text), 0.0

@@ -10,10 +10,11 @@ from typing import ClassVar, Generic, Never, Self, TypeVar
 import attrs
 
 from dispatchkit.core.built import Unbuilt
-from dispatchkit.core.call import Account, Call
+from dispatchkit.core.call import Call
 from dispatchkit.core.check import seconds
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
+from dispatchkit.core.means import Means
 from dispatchkit.core.origin import origin
 from dispatchkit.core.pace import Pace, PaceStatistics
 from dispatchkit.core.pacer import Pacer, pacer_of
@@ -69,7 +70,7 @@ class Client(Generic[W]):
         self._retry = retry
         self._origin = origin(base_url, insecure=insecure)
         self._fingerprint = secret.fingerprint
-        self._account = Account(
+        self._means = Means(
             wire=wire,
             transport=Transport(self._origin, connect_timeout=CONNECT_TIMEOUT, proxy=proxy, ssl=ssl),
             clock=clock,
@@ -125,13 +126,13 @@ class Client(Generic[W]):
             TypeError: The command is another provider's.
             RuntimeError: The client is closed.
         """
-        if self._account.closed:
+        if self._means.closed:
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
         if not isinstance(command, (self._speaks, Unbuilt)):
             raise TypeError(f"command must be a {self._speaks.__name__}, not {type(command).__name__}")
         return Call(
             command,
-            self._account,
+            self._means,
             timeout=self._timeout if timeout is None else seconds("timeout", timeout),
             policy=self._retry if retry is None else retry,
             request_id=request_id,
@@ -153,21 +154,21 @@ class Client(Generic[W]):
     @property
     def pacer(self) -> Pacer:
         """What paces the account, for every client and fan-out of it in this process."""
-        return self._account.pacer
+        return self._means.pacer
 
     @property
     def clock(self) -> Clock:
         """Time and chance, as the client sees them."""
-        return self._account.clock
+        return self._means.clock
 
     def statistics(self) -> ClientStatistics:
         """What the client's account is doing, and what its retries have cost."""
-        return ClientStatistics(self._account.pacer.statistics(), self._account.budget.statistics())
+        return ClientStatistics(self._means.pacer.statistics(), self._means.budget.statistics())
 
     async def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
-        self._account.closed = True
-        await self._account.transport.close()
+        self._means.closed = True
+        await self._means.transport.close()
 
     async def __aenter__(self) -> Self:
         return self

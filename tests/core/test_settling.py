@@ -156,7 +156,7 @@ async def play(
         client = DirectClient("key", clock=clock)
     else:
         client = AltcraftClient("https://altcraft.test", "token", clock=clock, deduplicates=deduplicates)
-    client._account.transport = script  # type: ignore[assignment]
+    client._means.transport = script  # type: ignore[assignment]
     result, error = None, None
     try:
         call = client.call(command, timeout=timeout, retry=retry, request_id=request_id, since=since)  # type: ignore[arg-type]
@@ -394,7 +394,7 @@ async def test_a_token_that_cannot_be_had_for_reading_state_leaves_the_call_unkn
     tokens = iter(["key"])
     client = DirectClient(lambda: next(tokens), clock=clock)
     script = Script(clock, [LOST], [status("sending")])
-    client._account.transport = script  # type: ignore[assignment]
+    client._means.transport = script  # type: ignore[assignment]
     with pytest.raises(OutcomeUnknownError, match=r"its state could not be asked for \(StopIteration\)") as told:
         await client.start(7)
     assert len(told.value.attempts) == 1
@@ -413,7 +413,7 @@ async def test_questions_take_no_longer_than_an_attempt_may() -> None:
     clock = Clock()
     client = DirectClient("key", clock=clock, attempt_timeout=3)
     script = Script(clock, [LOST], [status("sending")])
-    client._account.transport = script  # type: ignore[assignment]
+    client._means.transport = script  # type: ignore[assignment]
     await client.start(7)
     assert script.timeouts == [3, 3]
 
@@ -492,8 +492,8 @@ async def test_an_empty_budget_asks_and_repeats_nothing() -> None:
     clock = Clock()
     client = DirectClient("key", clock=clock)
     script = Script(clock, [LOST], [BROKEN])
-    client._account.transport = script  # type: ignore[assignment]
-    while client._account.budget.spend():
+    client._means.transport = script  # type: ignore[assignment]
+    while client._means.budget.spend():
         pass
     with pytest.raises(OutcomeUnknownError, match="its state was not read, and the retry budget allows no more"):
         await client.start(7)
@@ -503,23 +503,23 @@ async def test_an_empty_budget_asks_and_repeats_nothing() -> None:
 async def test_questions_that_are_answered_cost_the_budget_nothing() -> None:
     clock = Clock()
     client = DirectClient("key", clock=clock)
-    client._account.transport = Script(clock, [LOST], [status("initiated")])  # type: ignore[assignment]
-    before = client._account.budget.statistics().tokens
+    client._means.transport = Script(clock, [LOST], [status("initiated")])  # type: ignore[assignment]
+    before = client._means.budget.statistics().tokens
     with pytest.raises(OutcomeUnknownError):
         await client.start(7, retry=RetryPolicy(attempts=1))
-    assert client._account.budget.statistics().tokens >= before
-    assert client._account.budget.statistics().spent > 5
-    client._account.transport = Script(clock, [UNSENT, STARTED], [BROKEN])  # type: ignore[assignment]
-    before = client._account.budget.statistics().tokens
+    assert client._means.budget.statistics().tokens >= before
+    assert client._means.budget.statistics().spent > 5
+    client._means.transport = Script(clock, [UNSENT, STARTED], [BROKEN])  # type: ignore[assignment]
+    before = client._means.budget.statistics().tokens
     await client.start(7)
-    assert client._account.budget.statistics().tokens >= before
+    assert client._means.budget.statistics().tokens >= before
 
 
 async def cancelled(acts: list[Reply], reads: list[Reply], when: Callable[[Script], bool]) -> tuple[Script, object]:
     clock = Clock()
     client = DirectClient("key", clock=clock)
     script = Script(clock, acts, reads)
-    client._account.transport = script  # type: ignore[assignment]
+    client._means.transport = script  # type: ignore[assignment]
     call = client.call(StartDispatch(7))
     task = asyncio.create_task(call.run())
     while not when(script):  # noqa: ASYNC110 - the script has no event to wait for
@@ -634,7 +634,7 @@ async def test_a_wait_that_ends_after_the_deadline_starts_nothing() -> None:
     clock = Clock()
     script = Script(clock, [UNSENT], [BROKEN])
     client = DirectClient("key", clock=clock)
-    client._account.transport = script  # type: ignore[assignment]
+    client._means.transport = script  # type: ignore[assignment]
 
     async def oversleep(seconds: float) -> None:
         clock.time += seconds + 3600

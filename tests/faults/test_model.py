@@ -46,7 +46,7 @@ class Dispatches(RuleBasedStateMachine):
         self.clock.advance(60)
         self.network = ScriptedNetwork(rng, self.clock, self.provider, trouble=0, reading_trouble=0, late=10)
         self.client = DirectClient(KEY, clock=self.clock)
-        self.client._account.transport = self.network  # type: ignore[assignment]
+        self.client._means.transport = self.network  # type: ignore[assignment]
         self.possible = {target: {"initiated"} for target in TARGETS}
         self.most_launches = dict.fromkeys(TARGETS, 0)
 

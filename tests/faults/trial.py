@@ -105,7 +105,7 @@ async def one_trial(seed: int, tally: Tally) -> None:
         reading_trouble=rng.choice([0.0, 0.3, 0.9]),
         late=LATEST,
     )
-    client._account.transport = network  # type: ignore[assignment]
+    client._means.transport = network  # type: ignore[assignment]
 
     began = clock.time
     state = State.DONE

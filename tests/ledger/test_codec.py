@@ -102,7 +102,7 @@ def test_each_command_comes_back_as_it_was(command: Any) -> None:
 def test_a_repeat_sends_the_same_bytes(command: Any) -> None:
     if isinstance(command, StartDispatch | StopDispatch):
         return
-    wire = AltcraftClient("https://example.com", "t")._account.wire
+    wire = AltcraftClient("https://example.com", "t")._means.wire
     assert decode(encode(command)[1]).request(wire, "r").body == command.request(wire, "r").body
 
 

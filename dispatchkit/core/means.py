@@ -1,0 +1,30 @@
+"""`Means`: what the calls of one client have in common to get their commands done."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+import attrs
+
+from dispatchkit.core.clock import Clock
+from dispatchkit.core.pacer import Pacer
+from dispatchkit.core.retry import RetryBudget
+from dispatchkit.core.transport import Transport
+
+__all__ = ["Means"]
+
+W = TypeVar("W")
+
+
+@attrs.define
+class Means(Generic[W]):
+    """What all calls of one client share."""
+
+    wire: W
+    transport: Transport
+    clock: Clock
+    budget: RetryBudget
+    pacer: Pacer
+    attempt_timeout: float
+    closed: bool = False
+    """Set when the client is closed: nothing starts any more, and no state is read."""
