@@ -13,6 +13,7 @@ import pytest
 
 from dispatchkit import DirectClient
 from dispatchkit.sandbox import Sandbox
+from tests.launcher import COMMAND, complete
 
 README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
@@ -100,15 +101,7 @@ def run_shell(source: str, count: int, sandbox: Sandbox, directory: Path | None 
         words = shlex.split(line.removeprefix("dispatchkit ").replace("https://your-platform", sandbox.url))
         if words[0] == "direct":
             words += ["--base-url", sandbox.url]
-        done = subprocess.run(
-            [sys.executable, "-m", "dispatchkit", *words],
-            env=environment(sandbox),
-            cwd=directory,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
+        done = complete([*COMMAND, *words], env=environment(sandbox), cwd=directory)
         assert done.returncode == 0, (line, done.stderr)
 
 

@@ -9,7 +9,6 @@ import pty
 import select
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,8 +20,7 @@ from typer.testing import CliRunner
 
 from dispatchkit.cli.app import app
 from dispatchkit.sandbox import Sandbox
-
-COMMAND = [sys.executable, "-m", "dispatchkit"]
+from tests.launcher import COMMAND, Process
 
 
 class Played:
@@ -98,12 +96,10 @@ def run(*arguments: object, stdin: str | bytes = "") -> Result:
 
 
 @contextlib.contextmanager
-def start_child(*arguments: object) -> Iterator[subprocess.Popen[str]]:
+def start_child(*arguments: object, kind: type[subprocess.Popen[str]] = Process) -> Iterator[subprocess.Popen[str]]:
     """The command in a process of its own, which does not outlive the block."""
     command = [*COMMAND, *map(str, arguments)]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as child:
+    with kind(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         try:
             yield child
         finally:
@@ -111,8 +107,8 @@ def start_child(*arguments: object) -> Iterator[subprocess.Popen[str]]:
                 child.kill()
 
 
-def run_child(*arguments: object) -> Result:
-    with start_child(*arguments) as child:
+def run_child(*arguments: object, kind: type[subprocess.Popen[str]] = Process) -> Result:
+    with start_child(*arguments, kind=kind) as child:
         out, err = child.communicate(timeout=30)
     return Result(child.returncode, out, err)
 
@@ -123,7 +119,7 @@ class Terminal:
     def __init__(self, *arguments: object, output: Path | None = None) -> None:
         self._master, slave = pty.openpty()
         out = slave if output is None else os.open(output, os.O_WRONLY | os.O_CREAT)
-        self._child = subprocess.Popen(
+        self._child = Process(
             [*COMMAND, *map(str, arguments)],
             stdin=slave,
             stdout=out,

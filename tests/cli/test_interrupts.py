@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ def test_a_run_goes_on_where_a_hangup_is_ignored(played: Played) -> None:
     played.sandbox.latency = 0.1
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, and a child inherits it
     try:
-        with start_child("direct", "start", "1-20", "--yes", "--concurrency", 4, "--base-url", played.url) as child:
+        command = ("direct", "start", "1-20", "--yes", "--concurrency", 4, "--base-url", played.url)
+        with start_child(*command, kind=subprocess.Popen) as child:
             played.wait_for_requests(4)
             child.send_signal(signal.SIGHUP)
             out, err = child.communicate(timeout=20)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def done(played: Played) -> list[tuple[str, int]]:
 
 
 def test_a_thousand_starts_in_a_sandbox_of_its_own() -> None:
-    result = run_child("direct", "start", "1-1000", "--sandbox")
+    result = run_child("direct", "start", "1-1000", "--sandbox", kind=subprocess.Popen)
     assert result.code == 0, result
     assert counts(result.out) == {"done": 1000, "rejected": 0, "not sent": 0, "unknown": 0}
     assert re.search(r"1,000 of 1,000 dispatches in [\d.]+ s, [\d,]+ a second", result.out)

@@ -64,7 +64,7 @@ def test_the_token_is_no_option() -> None:
 
 
 def test_the_version() -> None:
-    result = run_child("--version")
+    result = run_child("--version", kind=subprocess.Popen)
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith("dispatchkit 0.")
 

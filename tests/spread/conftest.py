@@ -7,7 +7,6 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 
@@ -18,8 +17,7 @@ from dispatchkit.sandbox import Sandbox
 from dispatchkit.spread import plan_chunks
 from dispatchkit.spread.chunk import in_postgres
 from dispatchkit.spread.engine import enqueue
-
-COMMAND = [sys.executable, "-m", "dispatchkit"]
+from tests.launcher import COMMAND, Process
 
 
 def wait_until(holds: Callable[[], bool], *, seconds: float = 40) -> None:
@@ -60,7 +58,7 @@ class Field:
 
     def worker(self, *options: object) -> subprocess.Popen[str]:
         command = [*COMMAND, "worker", "--direct-url", self.sandbox.url, *map(str, options)]
-        worker = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=self.environment())
+        worker = Process(command, stderr=subprocess.PIPE, text=True, env=self.environment())
         self.workers.append(worker)
         assert worker.stderr is not None
         assert "Ready" in worker.stderr.readline()

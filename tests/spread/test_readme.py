@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import asyncio
 import shlex
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,8 @@ import pytest
 from dispatchkit import AltcraftClient, Counts, LaunchBroadcast
 from dispatchkit.sandbox import Sandbox
 from dispatchkit.spread import plan_chunks
-from tests.spread.conftest import COMMAND, Field, wait_until
+from tests.launcher import COMMAND, complete
+from tests.spread.conftest import Field, wait_until
 from tests.test_readme import block
 
 
@@ -22,7 +22,7 @@ def test_the_command_line_of_workers_runs_against_a_sandbox(field: Field, tmp_pa
     assert export.startswith("export DISPATCHKIT_LEDGER=postgresql://")
     (tmp_path / "ids.csv").write_text("\n".join(map(str, range(1, 51))))
     words = [*shlex.split(spread)[1:], "--base-url", field.sandbox.url]
-    subprocess.run([*COMMAND, *words], cwd=tmp_path, env=field.environment(), check=True, capture_output=True)
+    complete([*COMMAND, *words], cwd=tmp_path, env=field.environment()).check_returncode()
     assert worker == "dispatchkit worker"
     field.worker()
     wait_until(lambda: field.counts("black-friday") == Counts(done=50))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import time
 
 import pytest
 
 from dispatchkit import Counts
 from dispatchkit.sandbox import Fault
+from tests.launcher import COMMAND, complete
 from tests.postgres import Server
-from tests.spread.conftest import COMMAND, Field, wait_until
+from tests.spread.conftest import Field, wait_until
 
 
 def test_two_workers_share_a_run_and_one_that_is_killed_is_replaced(field: Field) -> None:
@@ -117,7 +117,7 @@ def test_a_token_that_is_refused_ends_the_worker_and_leaves_the_rest_to_others(f
     field.spread(200, size=100)
     environment = {**field.environment(), "DISPATCHKIT_DIRECT_TOKEN": "wrong"}
     command = [*COMMAND, "worker", "--direct-url", field.sandbox.url, "--concurrency", "4"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=30, check=False)
+    ended = complete(command, env=environment)
     assert ended.returncode == 1, ended.stderr
     assert "Check the token" in ended.stderr
     assert field.counts().rejected <= 4
@@ -129,9 +129,7 @@ def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
     launch = ["direct", "start", "--base-url", field.sandbox.url, "--yes"]
     ids = "\n".join(map(str, range(1, 51)))
     for _ in range(2):  # the second time it is all there
-        ended = subprocess.run(
-            [*spread, *launch], input=ids, env=field.environment(), capture_output=True, text=True, check=False
-        )
+        ended = complete([*spread, *launch], input=ids, env=field.environment())
         assert (ended.returncode, ended.stderr) == (0, "")
         assert "Planned 50 dispatches in 3 chunks as the run 'cli'." in ended.stdout
     assert field.launched() == 0
@@ -152,7 +150,7 @@ def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
 def test_what_makes_no_sense_is_refused(field: Field, before: list[str], after: list[str], says: str) -> None:
     # Never the default host: if it were launched after all, it must not be there.
     command = [*COMMAND, "spread", "--run", "x", *before, "direct", "start", "--base-url", field.sandbox.url, *after]
-    ended = subprocess.run(command, env=field.environment(), capture_output=True, text=True, check=False, cwd="/tmp")
+    ended = complete(command, env=field.environment(), cwd="/tmp")
     assert ended.returncode in {1, 2}, ended
     assert says in ended.stderr
     assert field.sandbox.requests == 0
