@@ -55,7 +55,15 @@ NUMBER = 4
 
 
 class Process(subprocess.Popen[str]):
-    """As `subprocess.Popen`, of a command and nothing else."""
+    """As `subprocess.Popen`, of a command and nothing else.
+
+    Args:
+        constants: What the process is to find in place of a module's own, by ``module:NAME``.
+    """
+
+    def __init__(self, command: list[str], *, constants: dict[str, float] | None = None, **settings: Any) -> None:
+        self._constants = constants or {}
+        super().__init__(command, **settings)
 
     def _execute_child(self, *values: Any) -> None:
         given = inspect.signature(super()._execute_child).bind(*values).arguments
@@ -68,6 +76,7 @@ class Process(subprocess.Popen[str]):
             "environment": dict(os.environ if given["env"] is None else given["env"]),
             "directory": str(given["cwd"] or Path.cwd()),
             "session": given["start_new_session"],
+            "constants": self._constants,
         }
         with _turn:
             socket.send_fds(_launcher(), [json.dumps(settings).encode()], [*descriptors, tells])
@@ -181,6 +190,10 @@ def _become(settings: dict[str, Any], descriptors: list[int]) -> None:
     sys.argv[1:] = settings["arguments"]
     if "COVERAGE_PROCESS_CONFIG" in os.environ:
         importlib.import_module("coverage").process_startup()
+    for place, value in settings["constants"].items():
+        module, name = place.split(":")
+        assert hasattr(importlib.import_module(module), name)
+        setattr(sys.modules[module], name, value)
 
 
 def _text(before: io.TextIOWrapper, *, lines: bool = False) -> io.TextIOWrapper:

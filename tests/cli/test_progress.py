@@ -188,14 +188,15 @@ async def test_a_real_run_tells_of_the_pause_that_the_provider_asked_for(
     played: Played, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("dispatchkit.cli.run.LOOK_EVERY", 0.01)
-    played.sandbox.order(Fault.throttled(retry_after=1.3))
+    monkeypatch.setattr(progress, "_SHORT_PAUSE", 0.1)
+    played.sandbox.order(Fault.throttled(retry_after=0.4))
     show = Show(total=20, verb="start", noun=("dispatch", "dispatches"))
     async with DirectClient(played.sandbox.direct_token, base_url=played.url, pace=Pace()) as client:
         guards = {"concurrency": 4, "max_launches": None, "stop_after_failures": None}
         commands = (StartDispatch(number) for number in range(1, 21))
         report, interrupted = await drive(client, commands, show, guards)  # type: ignore[arg-type]
     assert (report.done, interrupted) == (20, False)
-    assert capsys.readouterr().err.splitlines() == ["Paused 2 s: the provider asked for it.", "The pause is over."]
+    assert capsys.readouterr().err.splitlines() == ["Paused 1 s: the provider asked for it.", "The pause is over."]
     assert len(asyncio.all_tasks()) == 1  # nobody goes on looking
 
 
@@ -227,11 +228,11 @@ def test_the_lines_count_up_to_what_may_be_begun(played: Played, monkeypatch: py
 
 def test_a_terminal_sees_pauses_and_counts(played: Played) -> None:
     played.sandbox.latency = 0.1
-    played.sandbox.order(Fault.throttled(retry_after=1.5))
+    played.sandbox.order(Fault.throttled(retry_after=0.6))
     command = Terminal("direct", "start", "1998-2003", "--yes", "--concurrency", 3, "--base-url", played.url)
     command.read_until("the provider asked for it")
     assert command.end() == 1
-    assert re.search(r"\d in flight\n  paused [12] s: the provider asked for it", plain(command.screen))
+    assert re.search(r"\d in flight\n  paused 1 s: the provider asked for it", plain(command.screen))
     assert "3 done  3 rejected  0 in flight" in plain(command.screen)
 
 

@@ -27,6 +27,14 @@ def wait_until(holds: Callable[[], bool], *, seconds: float = 40) -> None:
         time.sleep(0.02)
 
 
+# How long a worker waits before it looks for what nobody delivered, and for a database that is away.
+HURRIED = {
+    "dispatchkit.spread.engine:_LOOK_EVERY": 0.5,
+    "dispatchkit.spread.engine:_AGAIN": 0.2,
+    "dispatchkit.ledger.link:_LONGEST": 0.2,
+}
+
+
 class Field:
     """A run in a ledger, and the workers on it."""
 
@@ -58,7 +66,7 @@ class Field:
 
     def worker(self, *options: object) -> subprocess.Popen[str]:
         command = [*COMMAND, "worker", "--direct-url", self.sandbox.url, *map(str, options)]
-        worker = Process(command, stderr=subprocess.PIPE, text=True, env=self.environment())
+        worker = Process(command, constants=HURRIED, stderr=subprocess.PIPE, text=True, env=self.environment())
         self.workers.append(worker)
         assert worker.stderr is not None
         assert "Ready" in worker.stderr.readline()
@@ -70,6 +78,10 @@ class Field:
                 return await ledger.counts(name)
 
         return asyncio.run(read())
+
+    def wait_until_done(self, count: int, name: str = "r") -> None:
+        wait_until(lambda: self.launched() >= count)  # which asks the database nothing
+        wait_until(lambda: self.counts(name) == Counts(done=count))
 
     def stop(self, name: str = "r") -> None:
         async def write() -> None:

@@ -51,7 +51,7 @@ async def test_a_chunk_that_is_delivered_to_many_at_once_is_launched_by_one(
     dsn: str, played: Sandbox, direct: DirectClient
 ) -> None:
     await plan_chunks(dsn, "r", direct, map(StartDispatch, range(1, 101)))
-    played.latency = 0.05
+    played.latency = 0.02
     reports = await asyncio.gather(*(launch_chunk(dsn, "r", 0, client=direct, concurrency=8) for _ in range(4)))
     assert played.launches == dict.fromkeys(range(1, 101), 1)
     assert sorted(report.done for report in reports) == [0, 0, 0, 100]

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from dispatchkit import AltcraftClient, Counts, LaunchBroadcast
+from dispatchkit import AltcraftClient, LaunchBroadcast
 from dispatchkit.sandbox import Sandbox
 from dispatchkit.spread import plan_chunks
 from tests.launcher import COMMAND, complete
-from tests.spread.conftest import Field, wait_until
+from tests.spread.conftest import Field
 from tests.test_readme import block
 
 
@@ -25,7 +25,7 @@ def test_the_command_line_of_workers_runs_against_a_sandbox(field: Field, tmp_pa
     complete([*COMMAND, *words], cwd=tmp_path, env=field.environment()).check_returncode()
     assert worker == "dispatchkit worker"
     field.worker()
-    wait_until(lambda: field.counts("black-friday") == Counts(done=50))
+    field.wait_until_done(50, "black-friday")
 
 
 @pytest.mark.parametrize(("engine", "given"), [("celery", ("black-friday", 0)), ("airflow", (0,))])
