@@ -38,6 +38,7 @@ SHARED = (
     "cattrs",
     "coverage",
     "defusedxml.ElementTree",
+    "encodings.idna",
     "orjson",
     "procrastinate.schema",
     "psycopg_pool",
@@ -47,6 +48,7 @@ SHARED = (
     "tenacity",
     "typer._adapters",
     "uvloop",
+    "xml.sax.saxutils",
 )
 """What commands import that is not ours. What one of them imports besides only takes longer."""
 

@@ -149,10 +149,10 @@ def test_a_long_range_that_was_not_started_is_one_row(
 
 
 def test_many_single_ids_that_were_not_started_come_to_the_file_and_back(played: Played, file: Path) -> None:
-    ids = "\n".join(map(str, range(1, 100_001)))
+    ids = "\n".join(map(str, range(1, 20_001)))
     assert run(*start(played, "--from", "-", "--max-launches", 3, "--failures", file), stdin=ids).code == 1
-    assert len(rows(file)) == 99_997
-    assert run(*start(played, "--from", file, "--expected", 99_997, "--max-launches", 3)).code == 1
+    assert len(rows(file)) == 19_997
+    assert run(*start(played, "--from", file, "--expected", 19_997, "--max-launches", 3)).code == 1
     assert played.sandbox.launches == dict.fromkeys(range(1, 7), 1)
 
 

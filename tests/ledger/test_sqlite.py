@@ -64,7 +64,7 @@ async def test_what_is_asked_for_together_is_one_transaction(
 PRELUDE = """
 import asyncio, os, sys, time
 from pathlib import Path
-from dispatchkit import *
+from dispatchkit import Ledger, LedgerError, StartDispatch
 from dispatchkit.ledger.sqlite import SqliteStore
 path = Path(sys.argv[1])
 """
@@ -194,6 +194,7 @@ async def test_a_torn_file_is_told(store: SqliteStore, tmp_path: Path) -> None:
 
 
 UNPRIVILEGED = """
+from dispatchkit import *  # all of it, as nobody may read it afterwards
 if os.geteuid() == 0:
     os.setresuid(65534, 65534, 65534)
 async def main():
@@ -230,7 +231,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 async def main():
     async with Ledger(path) as ledger:
         journal = ledger.journal("a", {})
-        await journal.open((StartDispatch(n) for n in range(1, 20001)), lambda: None)
+        await journal.open((StartDispatch(n) for n in range(1, 2001)), lambda: None)
         used = os.path.getsize(str(path) + "-wal")
         resource.setrlimit(resource.RLIMIT_FSIZE, (used + 100_000, resource.RLIM_INFINITY))
         claimed = 0
