@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import pty
 import select
@@ -16,11 +17,14 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from typer.testing import CliRunner
+import typer.testing
 
 from dispatchkit.cli.app import app
 from dispatchkit.sandbox import Sandbox
 from tests.launcher import COMMAND, Process
+
+# Else each run would build all commands anew, which is half of what most runs take.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 
 class Played:
@@ -89,7 +93,9 @@ def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*arguments: object, stdin: str | bytes = "") -> Result:
     """The command in this process."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments], input=stdin, prog_name="dispatchkit")
+    result = typer.testing.CliRunner().invoke(
+        app, [str(argument) for argument in arguments], input=stdin, prog_name="dispatchkit"
+    )
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     return Result(result.exit_code, result.stdout, result.stderr)
