@@ -31,7 +31,7 @@ __all__ = ["COMMAND", "Process", "complete"]
 COMMAND = [sys.executable, "-m", "dispatchkit"]
 """What every command begins with."""
 
-SHARED = (
+_SHARED = (
     "aiohttp.web",
     "asyncpg",
     "attrs",
@@ -52,7 +52,10 @@ SHARED = (
 )
 """What commands import that is not ours. What one of them imports besides only takes longer."""
 
-NUMBER = 4
+_COVERAGE = "COVERAGE_PROCESS_CONFIG"
+"""The environment variable that has coverage measured in a process."""
+
+_NUMBER = 4
 """Bytes of each number that is told of a process: its id, and how it ended."""
 
 
@@ -106,8 +109,8 @@ class Process(subprocess.Popen[str]):
         return self.returncode
 
     def _number(self) -> int:
-        told = os.read(self._told, NUMBER)
-        assert len(told) == NUMBER, "the launcher is gone"
+        told = os.read(self._told, _NUMBER)
+        assert len(told) == _NUMBER, "the launcher is gone"
         return int.from_bytes(told, "little")
 
 
@@ -130,8 +133,10 @@ _turn = threading.Lock()
 @functools.cache
 def _launcher() -> socket.socket:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environment = {name: value for name, value in os.environ.items() if name != _COVERAGE}  # each measures its own
+    command = [sys.executable, "-P", __file__, str(theirs.fileno())]
     with theirs:
-        started = subprocess.Popen([sys.executable, "-P", __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()])
+        started = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
 
     @atexit.register
     def end() -> None:
@@ -174,7 +179,7 @@ def _serve(asked: socket.socket) -> None:
 
 def _tell(descriptor: int, number: int) -> None:
     with contextlib.suppress(BrokenPipeError):  # nobody wants to know
-        os.write(descriptor, number.to_bytes(NUMBER, "little"))
+        os.write(descriptor, number.to_bytes(_NUMBER, "little"))
 
 
 def _become(settings: dict[str, Any], descriptors: list[int]) -> None:
@@ -190,7 +195,7 @@ def _become(settings: dict[str, Any], descriptors: list[int]) -> None:
     os.chdir(settings["directory"])
     sys.path.insert(0, settings["directory"])
     sys.argv[1:] = settings["arguments"]
-    if "COVERAGE_PROCESS_CONFIG" in os.environ:
+    if _COVERAGE in os.environ:
         importlib.import_module("coverage").process_startup()
     for place, value in settings["constants"].items():
         module, name = place.split(":")
@@ -212,7 +217,7 @@ def _text(before: io.TextIOWrapper, *, lines: bool = False) -> io.TextIOWrapper:
 
 
 if __name__ == "__main__":
-    for name in SHARED:
+    for name in _SHARED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.freeze()
