@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatchkit.cli.ids import Targets
@@ -214,6 +214,7 @@ def test_a_file_that_is_not_whole_or_not_ours_is_refused(played: Played, file: P
     assert played.sandbox.requests == 0
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.integers(1, 5000), st.sampled_from([0, 3, 1023, 2000]))).map(
         lambda spans: [(low, low + more) for low, more in spans]

@@ -4,7 +4,7 @@ import time
 from unittest.mock import patch
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dispatchkit.cli import ids
@@ -17,6 +17,7 @@ spans = st.lists(
 )
 
 
+@settings(deadline=None)
 @given(spans, st.sampled_from([0, 1, 4, 10, 100]))
 def test_every_id_comes_once_in_the_order_of_its_first_naming(given_spans: list[tuple[int, int]], long: int) -> None:
     with patch.object(ids, "_LONG", long):
@@ -29,12 +30,14 @@ def test_every_id_comes_once_in_the_order_of_its_first_naming(given_spans: list[
         assert (targets.first, targets.last) == (named[0], [*targets][-1])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, LARGEST), min_size=1))
 def test_a_file_gives_what_was_written_to_it(numbers: list[int]) -> None:
     lines = [f"{number}\n".encode() for number in numbers]
     assert list(from_lines(lines, "f")) == list(dict.fromkeys(numbers))
 
 
+@settings(deadline=None)
 @given(st.text(max_size=20))
 def test_any_text_is_ids_or_a_value_error(text: str) -> None:
     try:
@@ -48,6 +51,7 @@ def test_any_text_is_ids_or_a_value_error(text: str) -> None:
 @example([b"\n\x00"], "id")
 @example([b"a\rb"], "id")
 @example([b"id\x00"], "id")
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=20)), st.sampled_from([None, "id"]))
 def test_any_file_is_ids_or_a_value_error_that_names_it(lines: list[bytes], column: str | None) -> None:
     try:

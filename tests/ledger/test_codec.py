@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatchkit import (
@@ -87,6 +87,7 @@ commands = st.one_of(
 )
 
 
+@settings(deadline=None)
 @given(commands)
 def test_each_command_comes_back_as_it_was(command: Any) -> None:
     told, text = encode(command)
@@ -98,6 +99,7 @@ def test_each_command_comes_back_as_it_was(command: Any) -> None:
     assert len(told) == 32
 
 
+@settings(deadline=None)
 @given(commands)
 def test_a_repeat_sends_the_same_bytes(command: Any) -> None:
     if isinstance(command, StartDispatch | StopDispatch):
@@ -106,6 +108,7 @@ def test_a_repeat_sends_the_same_bytes(command: Any) -> None:
     assert decode(encode(command)[1]).request(wire, "r").body == command.request(wire, "r").body
 
 
+@settings(deadline=None)
 @given(commands, commands)
 def test_two_commands_share_a_key_only_if_they_are_the_same(first: Any, second: Any) -> None:
     if first != second:

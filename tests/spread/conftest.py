@@ -91,7 +91,8 @@ class Field:
         asyncio.run(write())
 
     def launched(self) -> int:
-        return sum(self.sandbox.launches.values())
+        # Not `Sandbox.launches`, which adds up in this thread what another one is just counting.
+        return sum(self.sandbox.direct.launches.values())
 
     def end(self) -> None:
         for worker in self.workers:

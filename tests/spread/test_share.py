@@ -71,6 +71,7 @@ Workers.TestCase.settings = settings(max_examples=60, stateful_step_count=30, de
 TestWorkers = Workers.TestCase
 
 
+@settings(deadline=None)
 @given(st.lists(st.none() | st.integers(1, 100), min_size=2, max_size=6))
 def test_the_strictest_of_several_runs_holds_for_all_of_them(wants: list[int | None]) -> None:
     leases: dict[str, Lease] = {}
