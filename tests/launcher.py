@@ -136,7 +136,7 @@ def _launcher() -> socket.socket:
     environment = {name: value for name, value in os.environ.items() if name != _COVERAGE}  # each measures its own
     command = [sys.executable, "-P", __file__, str(theirs.fileno())]
     with theirs:
-        started = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=environment)
+        started = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment)
 
     @atexit.register
     def end() -> None:
