@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -17,7 +16,7 @@ import attrs
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from dispatchkit.cli.text import clean, put
+from dispatchkit.cli.text import clean, leaving, put
 from dispatchkit.errors import State
 
 if TYPE_CHECKING:
@@ -114,24 +113,24 @@ class Bar:
 
     def start(self) -> None:
         """Show it."""
-        with suppress(OSError):  # here and below: the terminal may be gone, and the run goes on
+        with leaving(sys.stderr):  # here and below: the terminal may be gone, and the run goes on
             self._display.start()
 
     def stop(self) -> None:
         """Take it away."""
-        with suppress(OSError):
+        with leaving(sys.stderr):
             self._display.stop()
 
     def show(self, look: Look) -> None:
         """Draw it anew."""
         if look.total is not None and not self._begun:
             self._begun = True
-            with suppress(OSError):
+            with leaving(sys.stderr):
                 # What came to its outcome earlier is no pace.
                 self._display.reset(self._task, total=look.total, completed=look.report.earlier)
         if look.planned is not None:
             self._display.below = Text(_planned(look.planned))
-            with suppress(OSError):
+            with leaving(sys.stderr):
                 self._display.refresh()
             return
         below = Text("  ", no_wrap=True, overflow="ellipsis")
@@ -143,12 +142,12 @@ class Bar:
         self._display.below = below
         self._display.update(self._task, completed=look.report.total)
         self._display.update(self._task, rate=_rate(self._display.tasks[0].speed, "{}/s"))
-        with suppress(OSError):
+        with leaving(sys.stderr):
             self._display.refresh()
 
     def note(self, text: str) -> None:
         """Say something above it."""
-        with suppress(OSError):
+        with leaving(sys.stderr):
             self._console.print(Text(clean(text)), highlight=False)
 
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Generator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Never, TextIO, cast
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.command import Command
     from dispatchkit.fanout import Outcome
 
-__all__ = ["as_json", "clean", "masked", "number_of", "one_line", "put", "said", "utc"]
+__all__ = ["as_json", "clean", "leaving", "masked", "number_of", "one_line", "put", "said", "utc"]
 
 _PASSWORD = re.compile(r"(\w+://[^:/@\s]*:)[^@\s]*(?=@)|([?&]password=)[^&\s]*")
 
@@ -103,13 +105,21 @@ def as_json(outcome: Outcome[object]) -> str:
 
 def put(stream: TextIO, text: str) -> bool:
     """Write text at once. Returns whether it could be written: the reader may be gone, or the disk full."""
-    try:
+    heard = False
+    with leaving(stream):
         stream.write(text)
         stream.flush()
+        heard = True
+    return heard
+
+
+@contextmanager
+def leaving(stream: TextIO) -> Generator[None]:
+    """Go on where the stream cannot be written to. From then on, nothing is written to it."""
+    try:
+        yield
     except OSError:
         # What is left in the buffer would be tried again, and complained about, when the process ends.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)
-        return False
-    return True
