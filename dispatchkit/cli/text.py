@@ -105,12 +105,11 @@ def as_json(outcome: Outcome[object]) -> str:
 
 def put(stream: TextIO, text: str) -> bool:
     """Write text at once. Returns whether it could be written: the reader may be gone, or the disk full."""
-    heard = False
     with leaving(stream):
         stream.write(text)
         stream.flush()
-        heard = True
-    return heard
+        return True
+    return False
 
 
 @contextmanager
