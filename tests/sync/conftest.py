@@ -11,14 +11,14 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pytest
 
 from dispatchkit.sandbox import Sandbox
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.sync.nursery import Nursery
 
 PRELUDE = """
 import os, signal, sys, threading, time, warnings
@@ -42,53 +42,67 @@ def press_ctrl_c(after):
 
 def since_pressed():
     took = time.monotonic() - pressed
-    return "at once" if took < 0.2 else f"after {took:.0f} s"
+    return "at once" if took < 0.2 else f"after {took:.2f} s"
+
+def be_patient(seconds):
+    "Wait for less than the two seconds of the product."
+    from dispatchkit.blocking import crossing, portal, run
+    for module in (crossing, portal, run):
+        module.PATIENCE = seconds
 """
 
 
-def _has_what_it_takes(python: str, module: str) -> bool:
-    names = ["aiohttp", "attrs", "cattrs", "tenacity", module]
-    probe = f"from importlib.util import find_spec; assert all(map(find_spec, {names}))"
-    return subprocess.run([python, "-c", probe], capture_output=True, check=False, timeout=30).returncode == 0
+PROBE = """
+import sys
+from importlib.util import find_spec
+loops = ["asyncio", "uvloop"] if find_spec("uvloop") else ["asyncio"]
+print("%d.%d" % sys.version_info[:2], *loops * all(map(find_spec, ["aiohttp", "attrs", "cattrs", "tenacity"])))
+"""
 
 
-def _worlds() -> Iterator[tuple[str, str]]:
-    named = [each for each in os.environ.get("DISPATCHKIT_PYTHONS", "").split(os.pathsep) if each]
-    for python in [sys.executable, *named]:
-        for loop in ("asyncio", "uvloop"):
-            if _has_what_it_takes(python, loop):
-                yield python, loop
+def _worlds() -> Iterator[Any]:
+    # Not asked of this run's own interpreter, as every process that shares the suite comes by here.
+    known = {sys.executable: ["{}.{}".format(*sys.version_info), "asyncio", *filter(find_spec, ["uvloop"])]}
+    for python in filter(None, [sys.executable, *os.environ.get("DISPATCHKIT_PYTHONS", "").split(os.pathsep)]):
+        version, *loops = known.get(python) or subprocess.check_output([python, "-c", PROBE], text=True).split()
+        for loop in loops:
+            yield pytest.param((python, loop), id=f"{version}-{loop}")
 
 
-def _name(world: tuple[str, str]) -> str:
-    python, loop = world
-    ask = [python, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
-    return f"{subprocess.run(ask, capture_output=True, text=True, check=True).stdout.strip()}-{loop}"
-
-
-WORLDS = [pytest.param(world, id=_name(world)) for world in _worlds()]
-
-
-@pytest.fixture(params=WORLDS)
+@pytest.fixture(params=_worlds())
 def world(request: pytest.FixtureRequest) -> tuple[str, str]:
     """An interpreter and an event loop."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def nursery_of() -> Iterator[Callable[..., Nursery]]:
+    """The nursery of an interpreter with these options, made when it is first asked for."""
+    made: dict[tuple[str, ...], Nursery] = {}
+
+    def nursery_of(*command: str) -> Nursery:
+        if command not in made:
+            made[command] = Nursery(*command)
+        return made[command]
+
+    yield nursery_of
+    for each in made.values():
+        each.close()
 
 
 Play: TypeAlias = Callable[..., list[str]]
 
 
 @pytest.fixture
-def play(world: tuple[str, str], sandbox: Sandbox, tmp_path: Path) -> Play:
+def play(world: tuple[str, str], sandbox: Sandbox, tmp_path: Path, nursery_of: Callable[..., Nursery]) -> Play:
     """Run a script against the sandbox, and return the lines that it printed. It must not complain of anything."""
     python, loop = world
 
     def run(script: str, *options: str, status: int = 0, stderr: str = "") -> list[str]:
         path = tmp_path / "script.py"
         path.write_text(PRELUDE + textwrap.dedent(script), encoding="utf-8")
-        env = {**os.environ, "LOOP": loop, "URL": sandbox.url, "TOKEN": sandbox.direct_token, "PYTHONPATH": str(ROOT)}
-        command = [python, "-W", "error", *options, str(path)]
-        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=30, check=False)
+        nursery = nursery_of(python, "-W", "error", *options)
+        done = nursery.run(path, LOOP=loop, URL=sandbox.url, TOKEN=sandbox.direct_token)
         assert (done.stderr, done.returncode) == (stderr, status), done.stdout
         return done.stdout.splitlines()
 
