@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from datetime import UTC, datetime, timedelta
 
 from dispatchkit.core.command import Answer, Request
@@ -14,13 +14,25 @@ from dispatchkit.core.transport import Failure
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 _IDLE_TURNS = 12
-"""Turns of the loop without a new sleeper, after which nobody can be on his way any more."""
+"""Turns of the loop without an event, after which nobody can be on his way any more."""
+
+
+async def stillness(events: Callable[[], int] = lambda: 0) -> None:
+    """Wait until nobody else has anything to do, or until those who do (for they wait in the same way) do nothing."""
+    ready: Sized | None = getattr(asyncio.get_running_loop(), "_ready", None)  # uvloop does not show it
+    still, seen = 0, events()
+    while still < _IDLE_TURNS:
+        await asyncio.sleep(0)
+        if ready is not None and not ready:
+            return
+        still = still + 1 if seen == events() else 0
+        seen = events()
 
 
 class Virtual:
     """A clock for many sleepers. When all is still, it jumps to the earliest of them.
 
-    "Still" means some turns of the loop in which nobody went to sleep or woke up. It sees neither sockets nor threads.
+    It sees neither sockets nor threads.
     """
 
     def __init__(self) -> None:
@@ -50,15 +62,8 @@ class Virtual:
 
     async def _drive(self) -> None:
         while self._sleepers:
-            await self._stillness()
+            await stillness(lambda: self._events)
             self._jump()
-
-    async def _stillness(self) -> None:
-        still, seen = 0, self._events
-        while still < _IDLE_TURNS:
-            await asyncio.sleep(0)
-            still = still + 1 if seen == self._events else 0
-            seen = self._events
 
     def _jump(self) -> None:
         while self._sleepers:

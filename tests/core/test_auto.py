@@ -66,7 +66,7 @@ class Provider:
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
-@pytest.mark.parametrize(("capacity", "answers"), [(4, 4000), (16, 6000), (64, 12000)])
+@pytest.mark.parametrize(("capacity", "answers"), [(4, 1000), (16, 3000), (64, 12000)])
 async def test_a_slow_provider_is_found_and_held(capacity: int, answers: int, noise: float) -> None:
     provider = Provider(Virtual(), capacity, noise=noise)
     limits = await provider.run(answers, workers=200)

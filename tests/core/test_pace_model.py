@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from dispatchkit import Pace
 from dispatchkit.core.pacer import Pacer
-from tests.virtual import Manual
+from tests.virtual import Manual, stillness
 
 
 class Attempt:
@@ -118,11 +118,7 @@ class PaceMachine(RuleBasedStateMachine):
         return min((at for at, _, future in self.clock._sleepers if not future.done()), default=math.inf)
 
     def settle(self) -> None:
-        async def turns() -> None:
-            for _ in range(12):
-                await asyncio.sleep(0)
-
-        self.loop.run_until_complete(turns())
+        self.loop.run_until_complete(stillness())
         for attempt in self.all:
             if not attempt.ticket and attempt.task.done() and not attempt.task.cancelled():
                 attempt.ticket = attempt.task.result()
