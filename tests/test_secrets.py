@@ -126,11 +126,16 @@ def pair(url: str, wire: Any = "json") -> tuple[DirectClient, AltcraftClient]:
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 @pytest.mark.parametrize("act", CALLS.values(), ids=CALLS)
 async def test_a_call_that_fails_shows_nothing(
-    act: Act, answer: bytes, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    act: Act,
+    answer: bytes,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
     loop.slow_callback_duration = 0  # every callback is logged
+    monkeypatch.setattr("asyncio.constants.DEBUG_STACK_DEPTH", 1)  # but not the source lines that it came by
     async with Listener(answer) as listener:
         for wire in ("json", "xml"):
             direct, altcraft = pair(listener.url, wire)

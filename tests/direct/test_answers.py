@@ -25,6 +25,7 @@ from dispatchkit.errors import (
     NotFoundError,
     ThrottledError,
 )
+from tests.drawn import LETTERS
 from tests.wire import Listener, failure, http, once
 
 WIRE = DirectWire(Secret("c2VjcmV0", environment="NONE"))
@@ -199,7 +200,7 @@ async def test_an_answer_cut_anywhere_is_unknown(end: int) -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(LETTERS, max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from(["dispatchId", "error", "code", "msg", "items", "x"]), inner, max_size=4)
@@ -211,7 +212,7 @@ statuses = st.sampled_from([200, 201, 204, 301, 400, 401, 403, 404, 429, 500, 50
 
 
 @given(status=statuses, body=bodies)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_no_bytes_crash_and_only_the_documented_success_is_one(status: int, body: bytes) -> None:
     for command in (StartDispatch(3), StopDispatch(3)):
         verdict = read(status, body, command)

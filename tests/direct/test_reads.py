@@ -30,6 +30,7 @@ from dispatchkit.core.secret import Secret
 from dispatchkit.direct.commands import DirectWire, ReadDispatch, ReadDispatches
 from dispatchkit.errors import AnswerLostError, BadCredentialsError
 from dispatchkit.sandbox import Fault, Sandbox
+from tests.drawn import LETTERS
 from tests.wire import Instant, Listener, failure, http, once
 
 WIRE = DirectWire(Secret("c2VjcmV0", environment="NONE"))
@@ -184,7 +185,11 @@ def test_what_does_not_fit_the_status_or_the_id_is_left_out() -> None:
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(LETTERS, max_size=8),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(st.sampled_from([*SAMPLE, "items", "total", "included", "x"]), inner, max_size=4)
@@ -194,7 +199,7 @@ json_values = st.recursive(
 
 
 @given(more=st.dictionaries(st.sampled_from([*SAMPLE, "x", "more"]), json_values, max_size=8))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_field_breaks_a_list_and_nothing_that_was_said_is_lost(more: dict[str, object]) -> None:
     item = {**more, "dispatchId": 3, "status": "sending"}
     (dispatch,) = read(listed(item))
@@ -209,7 +214,7 @@ def test_no_field_breaks_a_list_and_nothing_that_was_said_is_lost(more: dict[str
 
 
 @given(body=json_values)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_answer_crashes_a_read(body: object) -> None:
     for command in (ReadDispatches(), ReadDispatch(3)):
         try:
@@ -221,7 +226,7 @@ def test_no_answer_crashes_a_read(body: object) -> None:
 
 
 @given(body=json_values)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_lost_start_is_settled_by_id_and_status_alone(body: dict[str, object]) -> None:
     probe = StartDispatch(3).probe(datetime(2026, 1, 1, tzinfo=UTC))
     item = {**SAMPLE, "base": body, "parts": body, "created": body, "dispatchId": 3, "status": "sending"}

@@ -102,13 +102,11 @@ def judge(ending: Ending, where: str, *, answered: bool) -> None:
 async def test_a_call_cancelled_after_any_turn_of_the_loop_stops_and_tells_the_truth(deed: Deed, kind: str) -> None:
     before = asyncio.all_tasks()
 
-    endings = await asyncio.gather(
-        *(cancel(deed, kind, steps=steps, warm=steps % 2 == 0) for steps in range(61)),
-        *(cancel(deed, kind, steps=steps) for steps in range(61)),
-    )
+    plays = [(steps, False) for steps in range(61)] + [(steps, True) for steps in range(0, 61, 2)]
+    endings = await asyncio.gather(*(cancel(deed, kind, steps=steps, warm=warm) for steps, warm in plays))
 
-    for number, ending in enumerate(endings):
-        judge(ending, f"{kind}, {number % 61} turns, warm {number < 61}", answered=kind == "throttles")
+    for (steps, warm), ending in zip(plays, endings, strict=True):
+        judge(ending, f"{kind}, {steps} turns, warm {warm}", answered=kind == "throttles")
     outcomes = Counter(ending.outcome for ending in endings if ending.cancelled)
     assert outcomes[State.NOT_SENT] > 0
     assert outcomes[State.UNKNOWN] > 0 or kind == "throttles"

@@ -104,4 +104,4 @@ class Dispatches(RuleBasedStateMachine):
 
 
 TestDispatches = Dispatches.TestCase
-TestDispatches.settings = settings(max_examples=150, stateful_step_count=15, deadline=None)
+TestDispatches.settings = settings(max_examples=100, stateful_step_count=15, deadline=None)

@@ -273,14 +273,13 @@ async def test_a_dead_provider_is_asked_little_more_than_once_a_call(deed: Deed)
     async with scene(deed) as play:
         play.server.hangs_up = True
         outcomes = set()
-        for _ in range(40):
+        for _ in range(16):
             calls = (play.client.perform(deed.command) for _ in range(25))
             results = await asyncio.gather(*calls, return_exceptions=True)
             outcomes |= {type(result) for result in results}
 
     assert outcomes == {OutcomeUnknownError}
-    assert play.server.connections <= 1100
-    assert play.server.connections >= 1000
+    assert 400 <= play.server.connections <= 450
 
 
 async def test_a_closed_port_is_knocked_at_little_more_than_once_a_call() -> None:
@@ -289,8 +288,8 @@ async def test_a_closed_port_is_knocked_at_little_more_than_once_a_call() -> Non
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # nobody listens, and nobody else takes it
         async with START.client(f"http://127.0.0.1:{held.getsockname()[1]}", clock=clock) as client:
-            for _ in range(1000):
+            for _ in range(400):
                 with pytest.raises(NotSentError) as caught:
                     await client.perform(START.command)
                 attempts += len(caught.value.attempts)
-    assert 1000 <= attempts <= 1100
+    assert 400 <= attempts <= 450
