@@ -14,7 +14,7 @@ from tests.faults.hostile import Recorder, share
 from tests.faults.table import Cell, Mode, Row, cells, play_all
 
 SLACK = 0.5
-"""Seconds that a busy machine may add to each call: sixteen of them run at once here. test_deadline is stricter."""
+"""Seconds that a busy machine may add to each call: many of them run at once here. test_deadline is stricter."""
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ async def test_every_fault_of_every_first_attempt_ends_in_the_right_outcome(else
 async def test_faults_that_go_on_a_dark_provider_and_one_without_deduplication(elsewhere: Recorder, mode: Mode) -> None:
     chosen = every(list(cells(elsewhere.url, modes=[mode])), 11)
 
-    rows = await play_all(chosen, elsewhere)
+    rows = await play_all(chosen, elsewhere, together=32 if mode == "always" else 16)  # where most of it is waiting
 
     assert len(rows) > 100
     assert wrong(rows) == []
