@@ -393,19 +393,27 @@ async def test_those_that_gave_up_long_ago_take_no_memory(clock: Virtual) -> Non
 
 
 async def test_a_high_rate_is_reached_in_real_time() -> None:
-    pacer = Pacer(Pace(rate=2000), SYSTEM)
     loop = asyncio.get_running_loop()
-    starts: list[float] = []
 
-    async def one() -> None:
-        ticket = pacer.enter() or await pacer.admit()
-        starts.append(loop.time())
-        pacer.release(ticket, answered=True, took=0.0)
+    async def took() -> float:
+        pacer = Pacer(Pace(rate=2000), SYSTEM)
+        starts: list[float] = []
 
-    await asyncio.gather(*(one() for _ in range(120)))
-    took = starts[-1] - starts[0]
-    assert took >= 119 / 2000 - 0.006
-    assert took < 0.25, "a timer of a millisecond does not halve it"
+        async def one() -> None:
+            ticket = pacer.enter() or await pacer.admit()
+            starts.append(loop.time())
+            pacer.release(ticket, answered=True, took=0.0)
+
+        await asyncio.gather(*(one() for _ in range(120)))
+        return starts[-1] - starts[0]
+
+    quickest = math.inf
+    for _ in range(30):  # a busy machine may hold up any of them
+        quickest = min(quickest, await took())
+        assert quickest >= 119 / 2000 - 0.006
+        if quickest < 0.1:
+            break
+    assert quickest < 0.1, "a timer of a millisecond does not halve it"
 
 
 @pytest.mark.parametrize("bad", [0, -1, True, "5", math.inf, math.nan])

@@ -141,8 +141,14 @@ async def test_a_deadline_of_the_callers_own_is_a_cancellation(deed: Deed) -> No
     async with Hostile(deed.provider()) as server, deed.client(server.url) as client:
         server.order(Strike(hang))
         call = client.call(deed.command)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.05):
+        deadline = asyncio.timeout(None)
+        server.on_request = lambda _: deadline.reschedule(asyncio.get_running_loop().time())
+
+        async def bounded() -> None:
+            async with deadline:
                 await call.run()
+
+        with pytest.raises(TimeoutError):
+            await bounded()
 
     assert call.abandoned().outcome is State.UNKNOWN

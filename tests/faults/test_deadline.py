@@ -117,8 +117,10 @@ async def test_a_cancelled_upload_stops() -> None:
 async def test_closing_the_client_cuts_what_is_in_flight() -> None:
     async with Hostile(START.provider(), forever=Strike(_hang)) as server:
         client = START.client(server.url, timeout=5.0, retry=QUICK)
+        came = asyncio.Event()
+        server.on_request = lambda _: came.set()
         task = asyncio.ensure_future(elapsed_of(client, START.command))
-        await asyncio.sleep(0.05)
+        await asyncio.wait_for(came.wait(), 5.0)
         await client.close()
         elapsed, outcome = await asyncio.wait_for(task, 6.0)
 
