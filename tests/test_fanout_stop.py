@@ -146,6 +146,31 @@ async def test_a_worker_that_somebody_cancels_leaves_an_outcome_behind() -> None
     assert run.report == Report(unknown=2, not_started=N - 2)
 
 
+async def test_a_run_that_is_closed_before_its_workers_took_a_step_is_over() -> None:
+    client, scene = played()
+    run = FanOut(client, list(starts(range(1, N + 1))), concurrency=2)
+    waiting = asyncio.ensure_future(run.finish())
+    await turns(1)
+    async with asyncio.timeout(1):
+        await run.close()
+        assert await waiting == Report(not_started=N)
+    assert scene.seen == []
+
+
+async def test_workers_that_somebody_cancels_before_their_first_step_make_no_run_look_whole() -> None:
+    client, scene = played()
+    run = FanOut(client, list(starts(range(1, N + 1))), concurrency=2)
+    waiting = asyncio.ensure_future(run.finish())
+    await turns(1)
+    for worker in run._workers or ():
+        worker.cancel()
+    async with asyncio.timeout(1):
+        with pytest.raises(RuntimeError, match="cancelled"):
+            await waiting
+    assert run.report == Report(not_started=N)
+    assert scene.seen == []
+
+
 async def test_a_stop_from_within_the_source_holds() -> None:
     client, scene = played()
 

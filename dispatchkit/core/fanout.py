@@ -192,8 +192,9 @@ class FanOut(Generic[W, R]):
             self._workers = set()
             for _ in range(self._concurrency + ahead):
                 worker = asyncio.create_task(self._work())
-                if not worker.done():  # as it may be, where the loop starts tasks at once
-                    self._workers.add(worker)
+                self._workers.add(worker)
+                # Not in the worker: one that is cancelled before its first step never runs a line.
+                worker.add_done_callback(self._leave)
         while not self._outlet and self._workers:
             try:
                 await self._outlet.arrival()
@@ -290,7 +291,6 @@ class FanOut(Generic[W, R]):
             self._break(error)
         finally:
             narrow()
-            self._leave(worker)
 
     async def _take(self, worker: asyncio.Task[None]) -> Entry[W, R] | None:
         if self._is_over():
@@ -417,6 +417,8 @@ class FanOut(Generic[W, R]):
         workers = self._workers or set()
         workers.discard(worker)
         self._idle.discard(worker)
+        if worker.cancelled():
+            self._break(RuntimeError("a worker of the run was cancelled"))
         if not workers:
             if self._patience is not None:
                 self._patience.cancel()
