@@ -10,13 +10,13 @@ from typing import Any
 import attrs
 import pytest
 
-from dispatchkit import DirectClient, FanOut, NotSentError, Report, RetryPolicy, StartDispatch, State
+from dispatchkit import DirectClient, FanOut, NotSentError, Pace, Report, RetryPolicy, StartDispatch, State
 from dispatchkit.core.command import Answer
 from dispatchkit.core.journal import Entry, Leave, Planned
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.errors import LedgerError
 from tests.stage import played, starts, until
-from tests.virtual import Played
+from tests.virtual import Manual, Played, throttled
 
 EARLIER = datetime(2025, 12, 31, tzinfo=UTC)
 
@@ -139,6 +139,36 @@ async def test_later_is_asked_again() -> None:
     assert await FanOut(client, starts([1]), ledger=notes, run="friday").finish() == Report(done=1, not_started=0)
     assert [what for what, _ in notes.asked].count("claim") == 3
     assert client.statistics().pace.started == 1
+
+
+async def test_whoever_has_leave_already_keeps_to_a_pause_that_begins_meanwhile() -> None:
+    client, notes = noted(
+        pace=Pace(concurrency=8), takes=lambda _: 1.0, says=lambda _, number: throttled(30) if number == 1 else None
+    )
+    retry = RetryPolicy(attempts=1)
+    run = FanOut(client, starts(range(1, 11)), concurrency=4, retry=retry, ledger=notes, run="friday")
+    assert await run.finish() == Report(done=9, rejected=1, not_started=0)
+    times = [at for at, _ in notes.scene.seen]
+    assert times[:4] == [0.0] * 4
+    assert min(times[4:]) >= 31.0
+    assert client.statistics().pace.in_flight == 0
+
+
+async def test_whoever_has_leave_already_and_is_stopped_in_a_pause_is_recorded_as_not_sent() -> None:
+    clock = Manual()
+    client, notes = noted(
+        clock=clock, pace=Pace(concurrency=8), takes=lambda _: 1.0, says=lambda _, number: throttled(30)
+    )
+    retry = RetryPolicy(attempts=1)
+    run = FanOut(client, starts(range(1, 11)), concurrency=4, retry=retry, ledger=notes, run="friday")
+    finishing = asyncio.create_task(run.finish())
+    await until(lambda: notes.scene.in_flight == 4 and client.statistics().pace.in_flight == 5)
+    clock.advance(1.0)
+    await until(lambda: client.statistics().pace.in_flight == 0)
+    run.stop()
+    assert await finishing == Report(rejected=4, not_started=6)
+    assert sorted(outcome.index for outcome in notes.recorded) == [0, 1, 2, 3, 4]
+    assert {outcome.index for outcome in notes.recorded if outcome.state is State.NOT_SENT} == {4}
 
 
 async def test_what_is_stopped_while_it_asks_is_recorded_as_not_sent() -> None:

@@ -341,23 +341,37 @@ class FanOut(Generic[W, R]):
 
     async def _admit(self, worker: asyncio.Task[None], entry: Entry[W, R], call: Call[W, R]) -> int | None:
         """Wait until a call may begin: the pacer's ticket for it, or None where it must not."""
-        pacer = self._pacer
+        pacer, places, granted = self._pacer, self._places, False
         while True:
-            ticket = pacer.enter() or await self._idly(worker, pacer.admit())
+            try:
+                ticket = pacer.enter() or await self._idly(worker, pacer.admit())
+            except asyncio.CancelledError:
+                if granted:
+                    self._journal.record(entry, _abandoned(entry, call))  # it has not been started
+                raise
             try:
                 leave = await self._claim(worker, entry, call)
             except BaseException:
                 pacer.withdraw(ticket)
                 raise
             if leave is Leave.GRANTED and entry.since is None:
-                return ticket
+                if pacer.holds(ticket):
+                    return ticket
+                # A pause began while it was written down, or while it waited for its place.
+                granted = True
+                if places is not None:
+                    places.release()
+                leave = Leave.LATER
             pacer.withdraw(ticket)
             if leave is Leave.GRANTED:
                 return 0  # it is settled first; a repeat then asks for its own ticket
+            if leave is Leave.LATER:
+                continue
+            if granted:
+                self._journal.record(entry, _abandoned(entry, call))
             if leave is Leave.STOPPED:
                 self.stop()
-            if leave is not Leave.LATER:
-                return None
+            return None
 
     async def _claim(self, worker: asyncio.Task[None], entry: Entry[W, R], call: Call[W, R]) -> Leave:
         """Ask the journal for leave, then wait for a place among those in flight, which is held if leave is granted."""

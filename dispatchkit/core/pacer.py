@@ -233,6 +233,11 @@ class Pacer:
         if self._last_start == waiter.slot:
             self._last_start = waiter.previous
 
+    def holds(self, ticket: int) -> bool:
+        """Whether leave that was not used at once is still good: no pause has begun since."""
+        with self._lock:
+            return ticket == self._epoch and self._paused_until <= self._clock.monotonic()
+
     def withdraw(self, ticket: int) -> None:
         """Give back what `admit` or `enter` gave: nothing was started after all."""
         with self._lock:
