@@ -14,6 +14,7 @@ from dispatchkit import DirectClient, FanOut, NotSentError, Pace, Report, RetryP
 from dispatchkit.core.command import Answer
 from dispatchkit.core.journal import Entry, Leave, Planned
 from dispatchkit.core.outcome import Outcome
+from dispatchkit.core.transport import Failure
 from dispatchkit.errors import LedgerError
 from tests.stage import played, starts, until
 from tests.virtual import Manual, Played, throttled
@@ -61,8 +62,9 @@ class Notes:
 
     async def claim(self, entry: Entry[Any, Any], request_id: str | None) -> Leave:
         number = entry.command.dispatch_id
-        assert number not in [seen for _, seen in self.scene.seen], "it left before it was claimed"
-        if self.broken == "claim" and number == 5:
+        # An entry that says since when it is unclear is asked for again.
+        assert entry.since or number not in [seen for _, seen in self.scene.seen], "it left before it was claimed"
+        if self.broken == ("repeat" if entry.since else "claim") and number == 5:
             raise LedgerError("the disk is full")
         if self.gate is not None:
             await self.gate.wait()
@@ -169,6 +171,25 @@ async def test_whoever_has_leave_already_and_is_stopped_in_a_pause_is_recorded_a
     assert await finishing == Report(rejected=4, not_started=6)
     assert sorted(outcome.index for outcome in notes.recorded) == [0, 1, 2, 3, 4]
     assert {outcome.index for outcome in notes.recorded if outcome.state is State.NOT_SENT} == {4}
+
+
+async def test_each_repeat_asks_for_leave_again_and_is_not_made_without() -> None:
+    leaves = iter([Leave.GRANTED, Leave.GRANTED, Leave.LATER, Leave.GRANTED, Leave.STOPPED])
+    client, notes = noted(leaves=lambda _: next(leaves), says=lambda *_: Failure("no connection", sent=False))
+    run = FanOut(client, starts([1]), ledger=notes, run="friday")
+    assert await run.finish() == Report(not_sent=1, not_started=0)
+    assert len(notes.scene.seen) == 3
+    assert client.statistics().pace.in_flight == 0
+    assert client.statistics().pace.started == 3
+
+
+async def test_a_ledger_that_breaks_before_a_repeat_ends_the_run() -> None:
+    client, notes = noted(broken="repeat", says=lambda *_: Failure("no connection", sent=False))
+    run = FanOut(client, starts([5]), ledger=notes, run="friday")
+    with pytest.raises(LedgerError, match="the disk is full"):
+        await run.finish()
+    assert run.report == Report(not_sent=1, not_started=0)
+    assert len(notes.scene.seen) == 1
 
 
 async def test_what_is_stopped_while_it_asks_is_recorded_as_not_sent() -> None:

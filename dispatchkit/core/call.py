@@ -20,10 +20,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
 from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, Verdict
+from dispatchkit.core.journal import Leave
 from dispatchkit.core.judge import judge, unknown
 from dispatchkit.core.means import Means
 from dispatchkit.core.retry import Reason, RetryPolicy, Step, retrying
@@ -75,6 +77,7 @@ class Call(Generic[W, R]):
         "attempts",
         "command",
         "halted",
+        "leave",
         "request",
         "request_id",
         "waiting",
@@ -101,6 +104,8 @@ class Call(Generic[W, R]):
         """Set it, and no further attempt starts."""
         self.waiting = False
         """Whether nothing of the call is in flight: it waits for leave to start an attempt, or to repeat one."""
+        self.leave: Callable[[], Awaitable[Leave]] | None = None
+        """Asked before every attempt that comes without a ticket, where somebody must allow it."""
         self._means = means
         self._timeout = timeout
         self._policy = policy
@@ -151,7 +156,7 @@ class Call(Generic[W, R]):
     async def _attempt(self, ticket: int = 0) -> R | DispatchkitError:
         means, clock = self._means, self._means.clock
         # A wait may end long after it should have, as on a machine that slept.
-        ticket = ticket or (means.pacer.enter() if self._in_time(0.0) else 0) or await self._admit()
+        ticket = ticket or await self._permitted()
         if not ticket:
             self._crowded_out = True
             return NotSentError(self._crowded())
@@ -172,6 +177,28 @@ class Call(Generic[W, R]):
         means.pacer.release(ticket, answered=answered, took=took, pause=self._pause_after(verdict))
         return verdict
 
+    async def _permitted(self) -> int:
+        """The ticket of an attempt that may start now; 0 if there is none in time, or if it must not start any more."""
+        pacer = self._means.pacer
+        while True:
+            ticket = (pacer.enter() if self._in_time(0.0) else 0) or await self._admit()
+            if not ticket or self.leave is None:
+                return ticket
+            self.waiting = True
+            try:
+                leave = await self.leave()
+            except BaseException:
+                pacer.withdraw(ticket)
+                raise
+            self.waiting = False
+            self.halted = self.halted or leave not in {Leave.GRANTED, Leave.LATER}
+            # It may have taken long: the database was away, or a pause has begun.
+            if leave is Leave.GRANTED and not self._over and pacer.holds(ticket) and self._in_time(0.0):
+                return ticket
+            pacer.withdraw(ticket)
+            if self._over:
+                return 0
+
     def _pause_after(self, verdict: object) -> float | None:
         if not isinstance(verdict, ThrottledError):
             return None
@@ -184,6 +211,8 @@ class Call(Generic[W, R]):
         return ticket
 
     def _crowded(self) -> str:
+        if self._over:
+            return "it was told to stop"
         paused = self._means.pacer.paused_for()
         if not paused:
             return "the pace of the account left no time for it before the deadline"

@@ -10,8 +10,8 @@ turn or for a retry gives up at once, and what is in flight is awaited. If that 
 cancelled, and its outcome says what is known of it.
 
 With a ledger, all commands are planned in it first, and workers take them from there. Each asks it for leave just
-before the first byte: what is about to leave is on disk before it leaves. So the same line again, in another process,
-goes on where this one ended. To be written takes a disk's time, for which no place in flight shall stand empty: there
+before the first byte, and anew before each repeat: what is about to leave is on disk before it leaves. So the same line
+again, in another process, goes on where this one ended. To be written takes a disk's time, for which no place in flight shall stand empty: there
 are a few workers more, which have leave already when a place becomes free.
 """
 
@@ -21,7 +21,10 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
 from datetime import timedelta
+from functools import partial
 from typing import Generic, Self, TypeVar, cast
+
+import attrs
 
 from dispatchkit.core.call import Call
 from dispatchkit.core.check import seconds
@@ -318,6 +321,8 @@ class FanOut(Generic[W, R]):
             kind = NotSentError if entry.since is None else OutcomeUnknownError
             error = kind(str(mistake), command=command)
             return Outcome(index, command, error.outcome, None, error, ())
+        if not self._remembers_nothing:
+            call.leave = partial(self._leave_to_repeat, entry, call)
         ticket: int | None = self._pacer.enter() if self._remembers_nothing else 0
         if not ticket:
             ticket = await self._admit(worker, entry, call)
@@ -398,6 +403,15 @@ class FanOut(Generic[W, R]):
         finally:
             if not held:
                 places.release()
+
+    async def _leave_to_repeat(self, entry: Entry[W, R], call: Call[W, R]) -> Leave:
+        """Ask the journal anew: a call may wait for minutes, while another process takes this one for dead."""
+        since = entry.since or (call.attempts[0].started if call.attempts else self._client.clock.now())
+        try:
+            return await self._journal.claim(attrs.evolve(entry, since=since), call.request_id)
+        except LedgerError as unwritten:
+            self._break(unwritten)
+            return Leave.STOPPED
 
     async def _idly(self, worker: asyncio.Task[None], waiting: Awaitable[T]) -> T:
         """Wait for something that a stop may end at once."""

@@ -26,10 +26,10 @@ from dispatchkit import (
 )
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.errors import AnswerLostError
-from dispatchkit.ledger import sqlite
+from dispatchkit.ledger import journal, sqlite
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.sandbox import Fault, Sandbox
-from tests.stage import starts
+from tests.stage import starts, until
 
 RETRY = RetryPolicy(lag=0.05, scale=0.01)
 
@@ -219,3 +219,19 @@ async def test_a_command_of_another_provider_is_not_sent(direct: DirectClient, l
     report = await FanOut(direct, commands, ledger=ledger, run="a").finish()
     assert report == Report(done=1, not_sent=1, not_started=0)
     assert (await ledger.counts("a")).not_sent == 1
+
+
+async def test_what_waited_to_be_repeated_while_its_run_was_taken_over_is_launched_once(
+    played: Sandbox, direct: DirectClient, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The first holder is silent, as one that is suspended, or whose database is out of its reach.
+    monkeypatch.setattr(journal, "BEAT", 100.0)
+    played.order(Fault.throttled(retry_after=0.1))
+    first = asyncio.create_task(direct.start_many([1], ledger=ledger, run="a").finish())
+    await until(lambda: direct.statistics().pace.throttled > 0)
+    monkeypatch.setattr(sqlite, "STALE", 0.0)
+    async with Ledger(tmp_path / "launch.db") as other:
+        assert (await FanOut(direct, None, ledger=other, run="a").finish()).done == 1
+        assert await first == Report(rejected=1, not_started=0)
+        assert (await other.counts("a")).done == 1
+    assert played.launches == {1: 1}
