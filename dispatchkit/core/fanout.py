@@ -11,8 +11,8 @@ cancelled, and its outcome says what is known of it.
 
 With a ledger, all commands are planned in it first, and workers take them from there. Each asks it for leave just
 before the first byte, and anew before each repeat: what is about to leave is on disk before it leaves. So the same line
-again, in another process, goes on where this one ended. To be written takes a disk's time, for which no place in flight shall stand empty: there
-are a few workers more, which have leave already when a place becomes free.
+again, in another process, goes on where this one ended. To be written takes a disk's time, for which no place in flight
+shall stand empty: there are a few workers more, which have leave already when a place becomes free.
 """
 
 from __future__ import annotations

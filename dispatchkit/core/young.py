@@ -9,6 +9,7 @@ What a cycle holds is found a little later; nothing is kept for longer than the 
 from __future__ import annotations
 
 import gc
+import os
 import threading
 
 __all__ = ["narrow", "widen"]
@@ -37,10 +38,22 @@ def narrow() -> None:
 
 def _apply(change: int) -> None:
     global _last, _workers  # noqa: PLW0603
-    _workers += change
+    _workers = max(0, _workers + change)  # a forked child may drop what it inherited of its parent's
     current, *others = gc.get_threshold()
     if _before == 0 or current != _last:
         return  # it is off, or somebody else has set it meanwhile and knows better
     _last = max(_before, _workers * _OBJECTS)
     if current != _last:
         gc.set_threshold(_last, *others)
+
+
+def _forget() -> None:
+    """After a fork: the runs go on in the parent only, and no thread of it is here to release the lock."""
+    global _lock  # noqa: PLW0603
+    _lock = threading.Lock()
+    if _workers:
+        _apply(-_workers)
+
+
+if hasattr(os, "register_at_fork"):  # there is none on Windows
+    os.register_at_fork(after_in_child=_forget)

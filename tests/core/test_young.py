@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -65,3 +66,25 @@ def test_one_that_is_off_or_has_room_enough_stays_so(before: int) -> None:
     for _ in range(100):
         narrow()
     assert gc.get_threshold()[0] == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_has_none_of_its_parents_runs() -> None:
+    for _ in range(100):
+        widen()
+    child = os.fork()
+    if child == 0:
+        inherited = gc.get_threshold()[0]
+        narrow()  # as if a worker that it inherited were dropped
+        for _ in range(50):
+            widen()
+        own = gc.get_threshold()[0]
+        for _ in range(50):
+            narrow()
+        os._exit(0 if (inherited, own, gc.get_threshold()[0]) == (700, 1000, 700) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    assert gc.get_threshold()[0] == 2000
+    for _ in range(100):
+        narrow()
+    assert gc.get_threshold()[0] == 700
