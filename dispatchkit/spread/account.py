@@ -79,7 +79,7 @@ class SharedAccount:
         self._known = 0.0
         """Until when the account is paused, as far as all others know too."""
         self.wanted: dict[object, Share] = {}
-        """What all workers together may use, as each chunk that is launched here was told."""
+        """What all workers together may use, as each delivery of a chunk that is launched here was told."""
         self.launching = 0
         """How many chunks are launched here just now."""
 
@@ -217,7 +217,8 @@ async def shared(
     if account is None or keeping is None or keeping.done():
         account = SharedAccount(store.another(), key, pacer)
         accounts[key] = account, asyncio.create_task(account.keep())
-    account.wanted[chunk] = wanted
+    delivery = object()  # of one chunk there may be two at a time
+    account.wanted[delivery] = wanted
     try:
         await account.renew()
         while account.held.nothing and not stop.is_set():
@@ -231,7 +232,7 @@ async def shared(
         finally:
             account.launching -= 1
     finally:
-        del account.wanted[chunk]
+        del account.wanted[delivery]
 
 
 async def leave(store: PostgresStore) -> None:

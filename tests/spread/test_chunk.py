@@ -21,6 +21,7 @@ from dispatchkit import (
 )
 from dispatchkit.sandbox import Sandbox
 from dispatchkit.spread import launch_chunk, plan_chunks
+from dispatchkit.spread.account import leave
 from dispatchkit.spread.chunk import in_postgres
 
 
@@ -55,6 +56,18 @@ async def test_a_chunk_that_is_delivered_to_many_at_once_is_launched_by_one(
     reports = await asyncio.gather(*(launch_chunk(dsn, "r", 0, client=direct, concurrency=8) for _ in range(4)))
     assert played.launches == dict.fromkeys(range(1, 101), 1)
     assert sorted(report.done for report in reports) == [0, 0, 0, 100]
+
+
+async def test_a_chunk_that_is_delivered_twice_to_one_process_is_launched_once(
+    dsn: str, played: Sandbox, direct: DirectClient
+) -> None:
+    played.latency = 0.05
+    async with Ledger(dsn) as ledger:
+        await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 11)))
+        reports = await asyncio.gather(*(launch_chunk(ledger, "r", 0, client=direct) for _ in range(2)))
+        assert sorted(report.done for report in reports) == [0, 10]
+        await leave(await in_postgres(ledger))
+    assert played.launches == dict.fromkeys(range(1, 11), 1)
 
 
 async def test_a_run_that_was_stopped_is_left_alone(dsn: str, played: Sandbox, direct: DirectClient) -> None:
