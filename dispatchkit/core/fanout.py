@@ -18,6 +18,7 @@ shall stand empty: there are a few workers more, which have leave already when a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
 from datetime import timedelta
@@ -130,6 +131,7 @@ class FanOut(Generic[W, R]):
             self._places = asyncio.Semaphore(concurrency)
             self._journal = ledger.journal(run, client.settings())
         self._opened = False
+        self._opening: asyncio.Event | None = None
         self._earlier: Counter[State] = Counter()
         self._taken = 0
         self._done = 0
@@ -209,11 +211,14 @@ class FanOut(Generic[W, R]):
         return self._outlet.take(most)
 
     async def _open(self) -> None:
+        over = self._opening = asyncio.Event()
         try:
             planned = await self._journal.open(self._commands, self.stop)
         except BaseException:
             self._workers = set()  # nothing starts any more
             raise
+        finally:
+            over.set()
         self._opened = True
         self._length = planned.total
         self._earlier.update(planned.final)
@@ -257,6 +262,9 @@ class FanOut(Generic[W, R]):
                 ``grace``.
         """
         self.stop()
+        if self._opening is not None:
+            with contextlib.suppress(TimeoutError):  # somebody else plans, and must not lose the commands meanwhile
+                await asyncio.wait_for(self._opening.wait(), self._grace)
         if self._workers and patience != 0:
             await asyncio.wait(self._workers, timeout=patience)
         self._cut_short()

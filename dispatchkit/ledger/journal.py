@@ -159,7 +159,7 @@ class LedgerJournal:
             if writing is not None:
                 await writing
         await self._store.plan(self._run, rows)
-        return True
+        return not self._halted  # whoever stops the run may have closed what gives the commands
 
     async def _hold(self) -> None:
         """Take all chunks that are not finished, or none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -235,3 +235,28 @@ async def test_what_waited_to_be_repeated_while_its_run_was_taken_over_is_launch
         assert await first == Report(rejected=1, not_started=0)
         assert (await other.counts("a")).done == 1
     assert played.launches == {1: 1}
+
+
+@pytest.mark.parametrize("kind", ["generator", "asynchronous generator"])
+async def test_a_run_that_is_closed_while_it_is_planned_does_not_take_its_plan_for_whole(
+    played: Sandbox, direct: DirectClient, ledger: Ledger, kind: str
+) -> None:
+    taken = 0
+
+    def commands() -> Iterator[StartDispatch]:
+        nonlocal taken
+        for taken in range(1, 100_001):
+            yield StartDispatch(taken)
+
+    async def one_by_one() -> AsyncIterator[StartDispatch]:
+        for command in commands():
+            await asyncio.sleep(0)
+            yield command
+
+    run = FanOut(direct, commands() if kind == "generator" else one_by_one(), ledger=ledger, run="a")
+    planning = asyncio.create_task(run.finish())
+    await until(lambda: taken > 100)
+    await run.close()
+    assert await planning == Report(not_started=None)
+    assert not (await ledger.run("a")).whole
+    assert played.launches == {}
