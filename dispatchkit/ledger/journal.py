@@ -280,15 +280,22 @@ class LedgerJournal:
 
     async def close(self) -> None:
         """See `Journal.close`."""
+        flushing = asyncio.ensure_future(self._writer.flush())
+        flushing.add_done_callback(_seen)
         try:
             async with asyncio.timeout(_PATIENCE if self._halted else None):
-                await self._writer.flush()
+                await asyncio.shield(flushing)
+        except asyncio.CancelledError:
+            # What is known is written all the same: once the run is let go of, it could not be any more.
+            await asyncio.wait([flushing], timeout=_PATIENCE)
+            raise
         except TimeoutError:
             raise LedgerError(
                 f"what came of the last launches of the run {self._name!r} could not be written, because the database "
                 "is away: when it goes on, they are settled by the provider's state"
             ) from None
         finally:
+            flushing.cancel()
             await self._let_go()
 
     async def _let_go(self) -> None:
@@ -304,7 +311,7 @@ class LedgerJournal:
 
 
 def _seen(task: asyncio.Task[None]) -> None:
-    """A page that nobody waited for: whoever asks for it next hears of the error."""
+    """Nobody may have waited for it: whoever asks next hears of the error."""
     if not task.cancelled():
         task.exception()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dispatchkit import LaunchBroadcast, Ledger, LedgerError, NotSentError, StartDispatch, State
+from dispatchkit import LaunchBroadcast, Ledger, LedgerError, NotSentError, RejectedError, StartDispatch, State
 from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.journal import Leave, Planned
 from dispatchkit.core.outcome import Outcome
@@ -197,6 +197,25 @@ async def test_who_is_cancelled_while_it_asks_has_sent_nothing(ledger: Ledger) -
     await journal.close()
     counts = await ledger.counts("a")
     assert (counts.sending, counts.planned + counts.not_sent) == (0, 3)
+
+
+async def test_who_is_cancelled_at_the_end_has_written_what_is_known(ledger: Ledger) -> None:
+    journal = ledger.journal("a", {})
+    await journal.open(starts(range(1, 4)), nothing)
+    refused = RejectedError("no", status=400, code=1)
+    entries = [entry for _ in range(3) if (entry := await journal.take()) is not None]
+    for entry in entries:
+        assert await journal.claim(entry, None) is Leave.GRANTED
+    for entry in entries:
+        journal.record(entry, Outcome(entry.index, entry.command, State.REJECTED, None, refused, ()))
+        await turns(1)  # the first is on its way, and the others wait for it
+    ending = asyncio.ensure_future(journal.close())
+    await turns(1)
+    ending.cancel()
+    await asyncio.wait([ending])
+    assert ending.cancelled()
+    assert (await ledger.counts("a")).rejected == 3
+    assert [chunk.holder for chunk in await ledger.chunks("a")] == []
 
 
 async def test_who_is_cancelled_while_it_takes_hold_holds_nothing(
