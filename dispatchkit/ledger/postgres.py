@@ -207,7 +207,7 @@ class PostgresStore:
         """Chunks that somebody should take: the name of the run, and the number of the chunk.
 
         Nobody holds them, and some of their targets were never begun, or were left in flight. Chunks of which all is
-        told, if only that it is unknown, are left to whoever resumes the run.
+        told, if only that it is unknown or could not be sent, are left to whoever resumes the run.
 
         Args:
             limit: How many at most.

@@ -237,6 +237,7 @@ WHERE run = $1 AND NOT over AND EXISTS (
 ) ORDER BY number
 """
 
+# What was about to leave and was not even tried, because its worker was told to stop, is as good as never begun.
 IDLE = f"""
 SELECT r.name, c.number, c.token, c.pid, c.host, c.since,
     c.seen < clock_timestamp() - make_interval(secs => $1) AS stale
@@ -245,7 +246,8 @@ WHERE r.whole AND NOT r.stopped AND NOT c.over AND r.name <> ALL($3::text[])
     AND (c.token IS NULL OR c.seen < clock_timestamp() - make_interval(secs => $1) OR c.host = $4)
     AND EXISTS (
         SELECT 1 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
-        WHERE t.run = c.run AND t.index >= c.first AND t.index < c.beyond AND o.state IS NULL
+        WHERE t.run = c.run AND t.index >= c.first AND t.index < c.beyond
+            AND (o.state IS NULL OR (o.state = 'not_sent' AND o.nth > 0 AND o.attempts = 0))
     )
 ORDER BY c.run, c.number LIMIT $2
 """

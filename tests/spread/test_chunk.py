@@ -23,6 +23,7 @@ from dispatchkit.sandbox import Sandbox
 from dispatchkit.spread import launch_chunk, plan_chunks
 from dispatchkit.spread.account import leave
 from dispatchkit.spread.chunk import in_postgres
+from tests.stage import until
 
 
 @pytest.fixture
@@ -67,6 +68,23 @@ async def test_a_chunk_that_is_delivered_twice_to_one_process_is_launched_once(
         reports = await asyncio.gather(*(launch_chunk(ledger, "r", 0, client=direct) for _ in range(2)))
         assert sorted(report.done for report in reports) == [0, 10]
         await leave(await in_postgres(ledger))
+    assert played.launches == dict.fromkeys(range(1, 11), 1)
+
+
+async def test_a_chunk_that_is_stopped_goes_to_another_worker(dsn: str, played: Sandbox, direct: DirectClient) -> None:
+    played.latency = 0.2
+    async with Ledger(dsn) as ledger:
+        await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 11)))
+        stop = asyncio.Event()
+        launching = asyncio.create_task(launch_chunk(ledger, "r", 0, client=direct, concurrency=8, stop=stop))
+        await until(lambda: sum(played.launches.values()) == 8)
+        stop.set()
+        assert (await launching).done == 8
+        store = await in_postgres(ledger)
+        assert await store.idle(10) == [("r", 0)]
+        assert (await launch_chunk(ledger, "r", 0, client=direct)).done == 10
+        assert await store.idle(10) == []
+        await leave(store)
     assert played.launches == dict.fromkeys(range(1, 11), 1)
 
 
