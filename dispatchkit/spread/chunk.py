@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Never, TypeVar, cast
 
@@ -59,8 +60,8 @@ async def plan_chunks(
         ValueError: A setting or a command is out of range.
     """
     count("size", size, least=1)
-    if rate is not None and not rate > 0:
-        raise ValueError(f"rate must be positive, not {rate!r}")
+    if rate is not None and not 0 < rate < math.inf:
+        raise ValueError(f"rate must be positive and finite, not {rate!r}")
     if concurrency is not None:
         count("concurrency", concurrency, least=1)
     async with _opened(ledger) as (opened, store):

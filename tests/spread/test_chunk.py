@@ -151,7 +151,9 @@ async def test_only_a_ledger_that_machines_can_share_is_spread(tmp_path: Path, d
         await plan_chunks(str(tmp_path / "launch.db"), "r", direct, [StartDispatch(1)])
 
 
-@pytest.mark.parametrize(("name", "value"), [("size", 0), ("rate", 0.0), ("rate", -1.0), ("concurrency", 0)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("size", 0), ("rate", 0.0), ("rate", -1.0), ("rate", float("inf")), ("concurrency", 0)]
+)
 async def test_settings_out_of_range_are_refused(dsn: str, direct: DirectClient, name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         await plan_chunks(dsn, "r", direct, [StartDispatch(1)], **{name: value})  # type: ignore[arg-type]
