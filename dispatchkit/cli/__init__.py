@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from importlib.util import find_spec
 
@@ -14,6 +15,7 @@ def main() -> None:
     if any(find_spec(name) is None for name in ("typer", "rich")):
         sys.stderr.write("The command line needs an extra: pip install 'dispatchkit[cli]'\n")
         raise SystemExit(2)
+    _fill_gaps()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that lacks a letter must not end a run half-way.
@@ -21,3 +23,17 @@ def main() -> None:
     from dispatchkit.cli.app import app  # noqa: PLC0415 - typer is an extra
 
     app(prog_name="dispatchkit")
+
+
+def _fill_gaps() -> None:
+    """Put something in the place of each standard stream that whoever started us has closed.
+
+    The next socket would get its number, and what is printed. And libuv ends the whole process when it has to close
+    such a one.
+    """
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115 - for as long as we live

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import inspect
 import io
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from dispatchkit.cli.direct import DirectOptions
 from dispatchkit.cli.options import AUTO_WORKERS
 from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT
 from dispatchkit.core.window import Window
-from tests.cli.conftest import Played, run, run_child
+from tests.cli.conftest import COMMAND, Played, run, run_child
 
 HERE = ("--base-url", "http://127.0.0.1:1")
 
@@ -87,6 +88,15 @@ def test_main_runs_where_standard_output_is_no_file(monkeypatch: pytest.MonkeyPa
         main()
     assert left.value.code == 0
     assert out.getvalue().startswith("dispatchkit ")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its shell closes no stream")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_standard_stream_that_is_closed_ends_nothing(played: Played, closed: str) -> None:
+    command = [*COMMAND, "direct", "start", "1-100", "--yes", "--base-url", played.url]
+    ended = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], check=False, timeout=20)
+    assert ended.returncode == 0
+    assert sum(played.sandbox.launches.values()) == 100
 
 
 @pytest.mark.parametrize(
