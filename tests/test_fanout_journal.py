@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
@@ -37,6 +38,7 @@ class Notes:
     settings: object = None
     recorded: list[Outcome[Any]] = attrs.field(factory=list)
     gate: asyncio.Event | None = None
+    at_the_gate: int = 0
 
     def journal(self, run: str, settings: object) -> Notes:
         self.asked.append(("run", run))
@@ -66,6 +68,7 @@ class Notes:
         assert entry.since or number not in [seen for _, seen in self.scene.seen], "it left before it was claimed"
         if self.broken == ("repeat" if entry.since else "claim") and number == 5:
             raise LedgerError("the disk is full")
+        self.at_the_gate += 1
         if self.gate is not None:
             await self.gate.wait()
         self.asked.append(("claim", number))
@@ -164,13 +167,34 @@ async def test_whoever_has_leave_already_and_is_stopped_in_a_pause_is_recorded_a
     retry = RetryPolicy(attempts=1)
     run = FanOut(client, starts(range(1, 11)), concurrency=4, retry=retry, ledger=notes, run="friday")
     finishing = asyncio.create_task(run.finish())
-    await until(lambda: notes.scene.in_flight == 4 and client.statistics().pace.in_flight == 5)
+    await until(lambda: notes.scene.in_flight == 4 and ("claim", 5) in notes.asked)
     clock.advance(1.0)
     await until(lambda: client.statistics().pace.in_flight == 0)
     run.stop()
     assert await finishing == Report(rejected=4, not_started=6)
     assert sorted(outcome.index for outcome in notes.recorded) == [0, 1, 2, 3, 4]
     assert {outcome.index for outcome in notes.recorded if outcome.state is State.NOT_SENT} == {4}
+
+
+async def test_a_provider_that_stalls_is_not_met_with_a_burst_afterwards() -> None:
+    client, notes = noted(pace=Pace(rate=10), takes=lambda scene: 100.0 if len(scene.seen) <= 16 else 0.01)
+    run = FanOut(client, starts(range(1, 101)), concurrency=16, ledger=notes, run="friday")
+    assert await run.finish() == Report(done=100, not_started=0)
+    moments = [moment for moment, _ in notes.scene.seen]
+    assert min(later - earlier for earlier, later in itertools.pairwise(moments)) >= 0.1 - 1e-9
+
+
+async def test_a_disk_that_stalls_does_not_let_a_burst_go() -> None:
+    gate = asyncio.Event()
+    client, notes = noted(pace=Pace(rate=10), takes=lambda _: 0.01, gate=gate)
+    run = FanOut(client, starts(range(1, 101)), concurrency=16, ledger=notes, run="friday")
+    finishing = asyncio.create_task(run.finish())
+    await notes.scene.clock.sleep(5.0)
+    gate.set()
+    assert await finishing == Report(done=100, not_started=0)
+    moments = [moment for moment, _ in notes.scene.seen]
+    assert moments[0] >= 5.0
+    assert min(later - earlier for earlier, later in itertools.pairwise(moments)) >= 0.1 - 1e-9
 
 
 async def test_each_repeat_asks_for_leave_again_and_is_not_made_without() -> None:
@@ -196,7 +220,7 @@ async def test_what_is_stopped_while_it_asks_is_recorded_as_not_sent() -> None:
     client, notes = noted(gate=asyncio.Event())
     run = FanOut(client, starts(range(1, 11)), concurrency=4, ledger=notes, run="friday")
     finishing = asyncio.create_task(run.finish())
-    await until(lambda: client.statistics().pace.in_flight == 5)  # one more than may be in flight
+    await until(lambda: notes.at_the_gate == 5)  # one more than may be in flight
     run.stop()
     assert notes.gate is not None
     notes.gate.set()

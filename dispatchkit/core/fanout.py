@@ -21,12 +21,10 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
-from datetime import timedelta
 from functools import partial
 from typing import Generic, Self, TypeVar, cast
 
-import attrs
-
+from dispatchkit.core.admission import Admission, abandoned
 from dispatchkit.core.call import Call
 from dispatchkit.core.check import seconds
 from dispatchkit.core.client import Client
@@ -54,8 +52,6 @@ W = TypeVar("W")
 
 _AHEAD = 0.25
 """How many workers more there are with a ledger, of those that may be in flight."""
-_FRESH = timedelta(seconds=1)
-"""For how long leave is good. Long before another process may take this one for dead, it is asked for again."""
 
 
 class FanOut(Generic[W, R]):
@@ -123,13 +119,14 @@ class FanOut(Generic[W, R]):
         if commands is not None:
             self._commands, self._length = source(commands, expected)
         self._journal: Journal = Unremembered(self._length)
-        self._remembers_nothing = ledger is None
-        self._places: asyncio.Semaphore | None = None
+        self._admission: Admission | None = None
         if ledger is not None and run is not None:
             if not hasattr(ledger, "journal"):  # callers without a type checker, who give its file
                 raise TypeError(f"ledger must be a Ledger, such as Ledger('launch.db'), not {type(ledger).__name__}")
-            self._places = asyncio.Semaphore(concurrency)
             self._journal = ledger.journal(run, client.settings())
+            self._admission = Admission(
+                concurrency, pacer=client.pacer, journal=self._journal, clock=client.clock, idly=self._idly
+            )
         self._opened = False
         self._opening: asyncio.Event | None = None
         self._earlier: Counter[State] = Counter()
@@ -166,6 +163,8 @@ class FanOut(Generic[W, R]):
             return
         self._stopping = True
         self._journal.halt()
+        if self._admission is not None:
+            self._admission.stopped = True
         for call in self._calls.values():
             call.halted = True
         for worker in self._idle | {worker for worker, call in self._calls.items() if call.waiting}:
@@ -193,7 +192,7 @@ class FanOut(Generic[W, R]):
         """Wait for an outcome, and take all that are there, up to so many. Empty at the end of the run."""
         if self._workers is None:
             await self._open()
-            ahead = 0 if self._places is None else int(self._concurrency * _AHEAD)
+            ahead = 0 if self._admission is None else int(self._concurrency * _AHEAD)
             self._workers = set()
             for _ in range(self._concurrency + ahead):
                 worker = asyncio.create_task(self._work())
@@ -293,7 +292,7 @@ class FanOut(Generic[W, R]):
                 if outcome is not None:
                     self._put(entry, outcome)
                 while self._outlet.is_full and not self._stopping:
-                    await self._idly(worker, self._outlet.space())
+                    await self._idly(self._outlet.space())
         except asyncio.CancelledError:
             if not self._stopping:
                 # Most likely by the iterator's own code. A run that is cut short must not look whole.
@@ -329,13 +328,16 @@ class FanOut(Generic[W, R]):
             kind = NotSentError if entry.since is None else OutcomeUnknownError
             error = kind(str(mistake), command=command)
             return Outcome(index, command, error.outcome, None, error, ())
-        if not self._remembers_nothing:
-            call.leave = partial(self._leave_to_repeat, entry, call)
-        ticket: int | None = self._pacer.enter() if self._remembers_nothing else 0
-        if not ticket:
-            ticket = await self._admit(worker, entry, call)
-        if ticket is None:
-            return None
+        if self._admission is None:
+            ticket = self._pacer.enter() or await self._idly(self._pacer.admit())
+        else:
+            call.leave = partial(self._leave_to_repeat, self._admission, entry, call)
+            admitted = await self._admission.admit(entry, call)
+            if isinstance(admitted, Leave):
+                if admitted is Leave.STOPPED:
+                    self.stop()
+                return None
+            ticket = admitted
         self._calls[worker] = call
         try:
             result = await call.run(ticket=ticket)
@@ -345,84 +347,24 @@ class FanOut(Generic[W, R]):
             # By this run, or by somebody who ends all tasks: what is known of it is an outcome like any other.
             self._break(RuntimeError("a worker of the run was cancelled"))
             worker.uncancel()
-            return _abandoned(entry, call)
+            return abandoned(entry, call)
         finally:
             del self._calls[worker]
-            if self._places is not None:
-                self._places.release()
+            if self._admission is not None:
+                self._admission.leave()
         return Outcome(index, command, State.DONE, result, None, call.attempts, call.request_id)
 
-    async def _admit(self, worker: asyncio.Task[None], entry: Entry[W, R], call: Call[W, R]) -> int | None:
-        """Wait until a call may begin: the pacer's ticket for it, or None where it must not."""
-        pacer, places, granted = self._pacer, self._places, False
-        while True:
-            try:
-                ticket = pacer.enter() or await self._idly(worker, pacer.admit())
-            except asyncio.CancelledError:
-                if granted:
-                    self._journal.record(entry, _abandoned(entry, call))  # it has not been started
-                raise
-            try:
-                leave = await self._claim(worker, entry, call)
-            except BaseException:
-                pacer.withdraw(ticket)
-                raise
-            if leave is Leave.GRANTED and entry.since is None:
-                if pacer.holds(ticket):
-                    return ticket
-                # A pause began while it was written down, or while it waited for its place.
-                granted = True
-                if places is not None:
-                    places.release()
-                leave = Leave.LATER
-            pacer.withdraw(ticket)
-            if leave is Leave.GRANTED:
-                return 0  # it is settled first; a repeat then asks for its own ticket
-            if leave is Leave.LATER:
-                continue
-            if granted:
-                self._journal.record(entry, _abandoned(entry, call))
-            if leave is Leave.STOPPED:
-                self.stop()
-            return None
-
-    async def _claim(self, worker: asyncio.Task[None], entry: Entry[W, R], call: Call[W, R]) -> Leave:
-        """Ask the journal for leave, then wait for a place among those in flight, which is held if leave is granted."""
-        clock, places = self._client.clock, self._places
-        leave = await self._journal.claim(entry, call.request_id)
-        if leave is not Leave.GRANTED or places is None:
-            return leave
-        granted = clock.now()
+    async def _leave_to_repeat(self, admission: Admission, entry: Entry[W, R], call: Call[W, R]) -> Leave:
         try:
-            await self._idly(worker, places.acquire())
-        except asyncio.CancelledError:
-            self._journal.record(entry, _abandoned(entry, call))  # it has not been started
-            raise
-        held = False
-        try:
-            if abs(clock.now() - granted) > _FRESH:
-                # This process may have slept meanwhile, and another one have taken it for dead.
-                leave = await self._journal.claim(entry, call.request_id)
-            if leave is Leave.GRANTED and self._stopping:
-                self._journal.record(entry, _abandoned(entry, call))  # it has not been started
-                leave = Leave.STOPPED
-            held = leave is Leave.GRANTED
-            return leave
-        finally:
-            if not held:
-                places.release()
-
-    async def _leave_to_repeat(self, entry: Entry[W, R], call: Call[W, R]) -> Leave:
-        """Ask the journal anew: a call may wait for minutes, while another process takes this one for dead."""
-        since = entry.since or (call.attempts[0].started if call.attempts else self._client.clock.now())
-        try:
-            return await self._journal.claim(attrs.evolve(entry, since=since), call.request_id)
+            return await admission.again(entry, call)
         except LedgerError as unwritten:
             self._break(unwritten)
             return Leave.STOPPED
 
-    async def _idly(self, worker: asyncio.Task[None], waiting: Awaitable[T]) -> T:
+    async def _idly(self, waiting: Awaitable[T]) -> T:
         """Wait for something that a stop may end at once."""
+        worker = asyncio.current_task()
+        assert worker is not None  # noqa: S101 - only workers wait
         self._idle.add(worker)
         try:
             return await waiting
@@ -459,8 +401,3 @@ class FanOut(Generic[W, R]):
             if self._patience is not None:
                 self._patience.cancel()
             self._outlet.announce()
-
-
-def _abandoned(entry: Entry[W, R], call: Call[W, R]) -> Outcome[R]:
-    known = call.abandoned()
-    return Outcome(entry.index, entry.command, known.outcome, None, known, known.attempts, known.request_id)

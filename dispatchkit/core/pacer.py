@@ -233,6 +233,11 @@ class Pacer:
         if self._last_start == waiter.slot:
             self._last_start = waiter.previous
 
+    def is_open(self) -> bool:
+        """Whether time gives leave to start now, and nobody waits for it."""
+        with self._lock:
+            return not self._waiters and self._opens_at() <= self._clock.monotonic()
+
     def holds(self, ticket: int) -> bool:
         """Whether leave that was not used at once is still good: no pause has begun since."""
         with self._lock:
