@@ -1,4 +1,4 @@
-"""What a ledger in PostgreSQL costs, and what several workers gain: on a real server, durable, from the wheel.
+"""What a ledger costs, in a file and in PostgreSQL, and what several workers gain: on a real server, from the wheel.
 
 python -m benchmarks.spread
 """
@@ -8,8 +8,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import statistics
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -24,7 +26,15 @@ from dispatchkit.spread.chunk import in_postgres
 from dispatchkit.spread.engine import enqueue, work
 from tests.postgres import Server
 
+try:
+    import uvloop
+except ImportError:  # the extra `speed` is not there on every platform
+    LOOPS = {"asyncio": asyncio.run}
+else:
+    LOOPS = {"asyncio": asyncio.run, "uvloop": uvloop.run}
+
 TOKEN = "c2FuZGJveDpzYW5kYm94"
+TURNS = 6
 
 
 @contextlib.contextmanager
@@ -76,6 +86,17 @@ async def launches(url: str, count: int, ledger: Ledger | None) -> float:
         async for _ in run:
             began = began or time.perf_counter()
         return count / (time.perf_counter() - began)
+
+
+async def compare(url: str, place: str) -> list[float]:
+    """Launches a second with a ledger, as a share of those without one, in turns."""
+    ratios = []
+    for turn in range(TURNS):
+        async with Ledger(place) as ledger:
+            first, second = (None, ledger) if turn % 2 else (ledger, None)
+            rates = {first: await launches(url, 6000, first), second: await launches(url, 6000, second)}
+        ratios.append(rates[ledger] / rates[None])
+    return ratios
 
 
 async def chunk_cost(dsn: str, url: str, count: int = 200) -> tuple[float, float]:
@@ -139,18 +160,14 @@ def main() -> None:
             rate = asyncio.run(rows_per_second(asyncio.run(server.create()), batch=batch))
             print(f"claims and outcomes, {batch} at a time: {rate:,.0f} of each a second")
         with provider(0.02) as url:
-
-            async def compare() -> None:
-                for _ in range(3):
-                    without = await launches(url, 6000, None)
-                    async with Ledger(dsn) as ledger:
-                        within = await launches(url, 6000, ledger)
-                    print(
-                        f"64 workers, 20 ms: {without:,.0f} a second without a ledger, {within:,.0f} with one: "
-                        f"{within / without:.2f}"
-                    )
-
-            asyncio.run(compare())
+            with tempfile.TemporaryDirectory() as folder:
+                for kind, place in (("SQLite", f"{folder}/launch.db"), ("PostgreSQL", dsn)):
+                    for loop, run in LOOPS.items():
+                        ratios = run(compare(url, place))
+                        print(
+                            f"64 workers, 20 ms, {loop}: with a ledger in {kind} {statistics.median(ratios):.2f} of "
+                            f"the launches a second without one ({min(ratios):.2f} to {max(ratios):.2f})"
+                        )
             put, take = asyncio.run(chunk_cost(asyncio.run(server.create()), url))
             print(f"a chunk in the engine: {put * 1000:.1f} ms to enqueue, {take * 1000:.1f} ms to take and finish")
         with provider(0.1) as url:
