@@ -52,8 +52,14 @@ class Place:
 
     def resume(self, run: str) -> str:
         """The command that goes on with a run."""
-        ledger = [str(self)] if self.named else []
-        return shlex.join(["dispatchkit", "resume", *ledger, "--run", run])
+        return shlex.join(["dispatchkit", "resume", *self._words(), "--run", run])
+
+    def failures(self, run: str) -> str:
+        """The command that writes the failures of a run as ``--from`` takes them."""
+        return shlex.join(["dispatchkit", "ledger", "failures", *self._words(), run, "--csv"])
+
+    def _words(self) -> list[str]:
+        return [str(self)] if self.named else []
 
 
 def place_of(options: RunOptions) -> Place | None:

@@ -15,7 +15,7 @@ from dispatchkit.cli.failures import Failures
 from dispatchkit.cli.progress import STYLES, Bar, Lines, Look
 from dispatchkit.cli.text import as_json, clean, one_line, put
 from dispatchkit.core.clock import SYSTEM
-from dispatchkit.errors import DispatchkitError, State
+from dispatchkit.errors import AuthenticationError, DispatchkitError, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -155,7 +155,12 @@ class Show:
             )
             for kind, count in self._hints.most_common():
                 console.print(Text(f"{count:,} {kind.__name__}: {kind.hint}"), highlight=False)
-            for told in (self._where_failures_are(total - report.done), self._how_to_go_on(report, total)):
+            ends = (
+                self._where_failures_are(total - report.done),
+                self._how_to_go_on(report, total),
+                self._how_to_try_another_token(),
+            )
+            for told in ends:
                 if told:
                     console.print(Text(clean(told)), highlight=False, soft_wrap=True)
         put(stream, captured.get())
@@ -187,6 +192,17 @@ class Show:
         if report.not_started is None:
             return f"The plan of run {self._place.run!r} is not whole: the same command again goes on with it."
         return f"{left:,} {'is' if left == 1 else 'are'} left. To go on: {self._place.resume(self._place.run)}"
+
+    def _how_to_try_another_token(self) -> str:
+        refused = sum(count for kind, count in self._hints.items() if issubclass(kind, AuthenticationError))
+        if self._place is None or self._place.run is None or not refused:
+            return ""
+        # They are rejected like any other, so the run is over for them, and nobody would miss them.
+        return (
+            f"The run leaves alone what was rejected, also the {refused:,} that only the token was wrong for. Once the "
+            f"rest is done, launch them --from what this writes, as another run: "
+            f"{self._place.failures(self._place.run)}"
+        )
 
 
 def _table(report: Report, not_started: int) -> Table:

@@ -390,6 +390,19 @@ def test_a_resume_needs_the_token_of_its_provider(
     result = resume(ledger, "--concurrency", 1)
     assert result.code == 1
     assert "The token was refused: nothing new is started.\n" in result.err
+    assert result.out.endswith(
+        f"1 is left. {to_go_on(ledger)}"
+        "The run leaves alone what was rejected, also the 1 that only the token was wrong for. Once the rest is done, "
+        "launch them --from what this writes, as another run: "
+        f"dispatchkit ledger failures {ledger} friday --csv\n"
+    )
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", played.sandbox.direct_token)
+    assert resume(ledger).code == 1
+    written = run(*shlex.split(result.out.splitlines()[-1].partition("dispatchkit ")[2]))
+    left = ledger.with_name("left.csv")
+    left.write_text(written.out)
+    assert run("direct", "start", "--from", left, "--base-url", played.url, "--yes").code == 0
+    assert once(played, 3)
 
 
 def test_a_dry_run_remembers_nothing(ledger: Path, played: Played) -> None:
