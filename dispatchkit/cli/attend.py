@@ -32,8 +32,12 @@ async def attend(
 
     Returns:
         Why it came to an end, if nobody asked for it.
+
+    Raises:
+        LedgerError: The ledger cannot be used, and nothing was begun.
     """
     stop = asyncio.Event()
+    begun = False
 
     def tell(text: str) -> None:
         put(sys.stderr, f"{clean(text)}\n")
@@ -47,6 +51,7 @@ async def attend(
         async with contextlib.AsyncExitStack() as stack:
             ledger = await stack.enter_async_context(Ledger(url))
             store = await in_postgres(ledger)
+            begun = True
             stack.push_async_callback(leave, store)
             clients = dict[tuple[str, str], "DirectClient | AltcraftClient"]()
 
@@ -61,5 +66,7 @@ async def attend(
                 tell("Ready: launching what is planned with spread. Ctrl-C ends it.")
                 await work(url, store, launch, stop, chunks=chunks, tell=tell)
     except (AuthenticationError, LedgerError) as error:
+        if not begun:
+            raise
         return error
     return None

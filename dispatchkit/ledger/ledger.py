@@ -47,6 +47,11 @@ class Ledger:
         self._opening: asyncio.Task[None] | None = None
         self._closed = False
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether it is a database, which many machines can use; else it is a file on this one."""
+        return not isinstance(self._store, SqliteStore)
+
     def journal(self, run: str, settings: Mapping[str, str]) -> LedgerJournal:
         """The memory of one run, as a fan-out uses it.
 

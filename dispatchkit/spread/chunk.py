@@ -153,7 +153,8 @@ async def in_postgres(ledger: Ledger) -> PostgresStore:
     Raises:
         LedgerError: The ledger is a file, or cannot be opened.
     """
-    store = await ledger.ready()
-    if not isinstance(store, PostgresStore):
+    if not ledger.is_shared:  # before it is opened: that would make the file
         raise LedgerError("a run is spread through a ledger in PostgreSQL: postgresql://user@host:port/database")
+    store = await ledger.ready()
+    assert isinstance(store, PostgresStore)  # noqa: S101 - there is no other database
     return store

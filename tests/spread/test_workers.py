@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -146,10 +147,20 @@ def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
         (["--ledger", "file.db"], ["1", "--yes"], "through a ledger in PostgreSQL"),
     ],
 )
-def test_what_makes_no_sense_is_refused(field: Field, before: list[str], after: list[str], says: str) -> None:
+def test_what_makes_no_sense_is_refused(
+    field: Field, before: list[str], after: list[str], says: str, tmp_path: Path
+) -> None:
     # Never the default host: if it were launched after all, it must not be there.
     command = [*COMMAND, "spread", "--run", "x", *before, "direct", "start", "--base-url", field.sandbox.url, *after]
-    ended = complete(command, env=field.environment(), cwd="/tmp")
-    assert ended.returncode in {1, 2}, ended
+    ended = complete(command, env=field.environment(), cwd=tmp_path)
+    assert ended.returncode == 2, ended
     assert says in ended.stderr
     assert field.sandbox.requests == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_needs_a_database(tmp_path: Path) -> None:
+    ended = complete([*COMMAND, "worker", "--ledger", "file.db"], cwd=tmp_path)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "through a ledger in PostgreSQL" in ended.stderr
+    assert list(tmp_path.iterdir()) == []
