@@ -392,8 +392,8 @@ def test_a_resume_needs_the_token_of_its_provider(
     assert "The token was refused: nothing new is started.\n" in result.err
     assert result.out.endswith(
         f"1 is left. {to_go_on(ledger)}"
-        "The run leaves alone what was rejected, also the 1 that only the token was wrong for. Once the rest is done, "
-        "launch them --from what this writes, as another run: "
+        "The run leaves alone what was rejected, also the 1 refused for the token or the pace alone. "
+        "Once the rest is done, launch them --from what this writes, as another run: "
         f"dispatchkit ledger failures {ledger} friday --csv\n"
     )
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", played.sandbox.direct_token)
