@@ -1,8 +1,9 @@
-"""The command line as a process, without the wait for an interpreter that imports everything anew.
+"""Commands and scripts as processes, without the wait for an interpreter that imports everything anew.
 
-Two thirds of what a short command takes is importing other people's packages. One process, which runs this file, does
-that once and forks for each command. What comes of it is a process like any other, with streams, a terminal, signals
-and an exit status of its own; and it imports dispatchkit itself, so that it shows whether a command can.
+Two thirds of what a short command takes is importing other people's packages. One process for each interpreter and its
+options, which runs this file, does that once and forks for each command. What comes of it is a process like any other,
+with streams, a terminal, signals and an exit status of its own; and it imports dispatchkit itself, so that it shows
+whether a command can, and what begins with the import (locks, exit handlers, what to do at a fork) begins there.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import functools
 import gc
 import importlib
 import inspect
-import io
 import json
 import os
 import runpy
@@ -23,20 +23,20 @@ import socket
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn, TextIO
 
 __all__ = ["COMMAND", "Process", "complete"]
 
 COMMAND = [sys.executable, "-m", "dispatchkit"]
-"""What every command begins with."""
+"""What every command of ours begins with."""
 
-_SHARED = (
+_SCRIPTS = ("aiohttp", "attrs", "cattrs", "tenacity")
+_COMMANDS = (
+    *_SCRIPTS,
     "aiohttp.web",
     "asyncpg",
-    "attrs",
-    "cattrs",
-    "coverage",
     "defusedxml.ElementTree",
     "encodings.idna",
     "orjson",
@@ -45,12 +45,12 @@ _SHARED = (
     "rich.live",
     "rich.progress",
     "rich.table",
-    "tenacity",
     "typer._adapters",
     "uvloop",
     "xml.sax.saxutils",
 )
-"""What commands import that is not ours. What one of them imports besides only takes longer."""
+"""What scripts and commands import that is not ours. To leave something out costs time, and so does too much of it:
+each process takes it down at its end."""
 
 _COVERAGE = "COVERAGE_PROCESS_CONFIG"
 """The environment variable that has coverage measured in a process."""
@@ -60,7 +60,7 @@ _NUMBER = 4
 
 
 class Process(subprocess.Popen[str]):
-    """As `subprocess.Popen`, of a command and nothing else.
+    """As `subprocess.Popen`, of ``python [option] ... -m module`` or ``python [option] ... script.py``.
 
     Args:
         constants: What the process is to find in place of a module's own, by ``module:NAME``.
@@ -72,19 +72,22 @@ class Process(subprocess.Popen[str]):
 
     def _execute_child(self, *values: Any) -> None:
         given = inspect.signature(super()._execute_child).bind(*values).arguments
-        assert given["args"][: len(COMMAND)] == COMMAND
         streams = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         self._told, tells = os.pipe()
         descriptors = [number if stream == -1 else stream for number, stream in enumerate(streams)]
-        settings = {
-            "arguments": given["args"][len(COMMAND) :],
-            "environment": dict(os.environ if given["env"] is None else given["env"]),
+        words, environment = given["args"], dict(os.environ if given["env"] is None else given["env"])
+        options = next(at for at, word in enumerate(words) if word == "-m" or word.endswith(".py"))
+        request = {
+            "words": words[options:],
+            "environment": environment,
             "directory": str(given["cwd"] or Path.cwd()),
             "session": given["start_new_session"],
             "constants": self._constants,
         }
+        shared = _COMMANDS if words[options] == "-m" else _SCRIPTS
         with _turn:
-            socket.send_fds(_launcher(), [json.dumps(settings).encode()], [*descriptors, tells])
+            launcher = _launcher(*words[:options], shared=shared, path=environment.get("PYTHONPATH", ""))
+        socket.send_fds(launcher, [json.dumps(request).encode()], [*descriptors, tells])
         os.close(tells)
         self.pid = self._number()
         self._child_created = True
@@ -131,10 +134,13 @@ _turn = threading.Lock()
 
 
 @functools.cache
-def _launcher() -> socket.socket:
+def _launcher(*interpreter: str, shared: tuple[str, ...], path: str) -> socket.socket:
+    """Where to ask for processes of an interpreter with options, which takes PYTHONPATH to heart as it starts."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    environment = {name: value for name, value in os.environ.items() if name != _COVERAGE}  # each measures its own
-    command = [sys.executable, "-P", __file__, str(theirs.fileno())]
+    environment = {**os.environ, "PYTHONPATH": path}
+    if environment.pop(_COVERAGE, None):  # each measures its own
+        shared += ("coverage",)
+    command = [*interpreter, "-P", __file__, str(theirs.fileno()), *shared]
     with theirs:
         started = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment)
 
@@ -146,80 +152,81 @@ def _launcher() -> socket.socket:
     return ours
 
 
-def _serve(asked: socket.socket) -> None:
-    """Fork for each request. It returns in the processes that are to become a command."""
-    running: dict[int, int] = {}
-
-    def reap(*_: object) -> None:
-        with contextlib.suppress(ChildProcessError):
-            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
-                _tell(running[ended[0]], ended[1])
-                os.close(running.pop(ended[0]))
-
+def _serve(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:
+    """Fork for each request. It returns, with the request and its descriptors, in the process that is to become it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the tests, and that ends this
-    signal.signal(signal.SIGCHLD, reap)
-    while True:
-        request, descriptors, *_ = socket.recv_fds(asked, 2**20, 4)
-        if not request:
-            raise SystemExit
-        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])  # nobody ends before he is known
-        pid = os.fork()
-        if not pid:
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
-            _become(json.loads(request), descriptors)
-            return
-        *streams, running[pid] = descriptors
-        for stream in streams:
-            os.close(stream)
-        _tell(running[pid], pid)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+    signal.signal(signal.SIGCHLD, _reap)
+    with asked:
+        while (received := socket.recv_fds(asked, 2**20, 4))[0]:
+            request, descriptors = received[:2]
+            if not os.fork():
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                if not (pid := os.fork()):
+                    return json.loads(request), descriptors
+                _wait(pid, descriptors[-1])
+            for descriptor in descriptors:
+                os.close(descriptor)
+    raise SystemExit
 
 
-def _tell(descriptor: int, number: int) -> None:
-    with contextlib.suppress(BrokenPipeError):  # nobody wants to know
-        os.write(descriptor, number.to_bytes(_NUMBER, "little"))
+def _reap(*_: object) -> None:
+    with contextlib.suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG)[0]:
+            pass
 
 
-def _become(settings: dict[str, Any], descriptors: list[int]) -> None:
-    """Make this process what it would be if it had been executed."""
-    if settings["session"]:
+def _wait(pid: int, tells: int) -> NoReturn:
+    """Tell the id of a process and, in time, how it ended."""
+    os.closerange(0, tells)  # which belongs to the process alone, or to the tests
+    with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+        os.write(tells, pid.to_bytes(_NUMBER, "little"))
+        os.write(tells, os.waitpid(pid, 0)[1].to_bytes(_NUMBER, "little"))
+    os._exit(0)
+
+
+def _become(request: dict[str, Any], descriptors: list[int]) -> None:
+    """Give this process what it would have if it had been executed."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if request["session"]:
         os.setsid()
     for number, descriptor in enumerate(descriptors[:3]):
         os.dup2(descriptor, number)
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     os.environ.clear()
-    os.environ.update(settings["environment"])
-    sys.stdin, sys.stdout, sys.stderr = _text(sys.stdin), _text(sys.stdout), _text(sys.stderr, lines=True)
-    os.chdir(settings["directory"])
-    sys.path.insert(0, settings["directory"])
-    sys.argv[1:] = settings["arguments"]
-    if _COVERAGE in os.environ:
-        importlib.import_module("coverage").process_startup()
-    for place, value in settings["constants"].items():
+    os.environ.update(request["environment"])
+    os.chdir(request["directory"])
+    sys.stdin, sys.stdout, sys.stderr = _text(sys.stdin), _text(sys.stdout), _text(sys.stderr, buffering=1)
+
+
+def _text(before: TextIO, *, buffering: int = -1) -> TextIO:
+    """A standard stream as it is made when an interpreter starts."""
+    return open(before.fileno(), before.mode, buffering, before.encoding, before.errors, closefd=False)
+
+
+def _run(words: list[str], constants: dict[str, float]) -> None:
+    """Do what an interpreter does with the words that follow its options."""
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
+    named = words[0] == "-m"
+    sys.argv[:] = words[1:] if named else words
+    sys.path.insert(0, str(Path.cwd() if named else Path(words[0]).parent))
+    if coverage := sys.modules.get("coverage"):
+        coverage.process_startup()  # which looks whether the environment still asks for it
+    for place, value in constants.items():
         module, name = place.split(":")
         assert hasattr(importlib.import_module(module), name)
         setattr(sys.modules[module], name, value)
-
-
-def _text(before: io.TextIOWrapper, *, lines: bool = False) -> io.TextIOWrapper:
-    """A standard stream as it is made when an interpreter starts."""
-    number, unbuffered = before.fileno(), before is not sys.stdin and bool(os.environ.get("PYTHONUNBUFFERED"))
-    raw = open(number, "rb" if before is sys.stdin else "wb", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
-    return io.TextIOWrapper(
-        raw,
-        before.encoding,
-        before.errors,
-        line_buffering=lines or os.isatty(number),
-        write_through=unbuffered,
-    )
+    if named:
+        runpy._run_module_as_main(words[1])
+    else:
+        main.__file__ = words[0]
+        exec(compile(Path(words[0]).read_bytes(), words[0], "exec", dont_inherit=True), vars(main))
 
 
 if __name__ == "__main__":
-    for name in _SHARED:
-        with contextlib.suppress(ImportError):
+    for name in sys.argv[2:]:
+        with contextlib.suppress(Exception):  # whoever needs it will see
             importlib.import_module(name)
-    gc.freeze()
-    _serve(socket.socket(fileno=int(sys.argv[1])))
-    runpy.run_module("dispatchkit", run_name="__main__", alter_sys=True)
+    gc.freeze()  # no collector need go through all that was imported
+    request, descriptors = _serve(socket.socket(fileno=int(sys.argv[1])))
+    _become(request, descriptors)
+    _run(request["words"], request["constants"])

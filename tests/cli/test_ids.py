@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dispatchkit.cli import ids
 from dispatchkit.cli.ids import Targets, from_arguments, from_lines
+from tests.drawn import LETTERS
 
 LARGEST = 2**63 - 1
 
@@ -38,7 +39,7 @@ def test_a_file_gives_what_was_written_to_it(numbers: list[int]) -> None:
 
 
 @settings(deadline=None)
-@given(st.text(max_size=20))
+@given(st.text(LETTERS, max_size=20))
 def test_any_text_is_ids_or_a_value_error(text: str) -> None:
     try:
         targets = from_arguments([text])

@@ -18,7 +18,9 @@ from typing import Any, TypeAlias
 import pytest
 
 from dispatchkit.sandbox import Sandbox
-from tests.sync.nursery import Nursery
+from tests.launcher import complete
+
+ROOT = Path(__file__).parent.parent.parent
 
 PRELUDE = """
 import os, signal, sys, threading, time, warnings
@@ -75,34 +77,19 @@ def world(request: pytest.FixtureRequest) -> tuple[str, str]:
     return request.param
 
 
-@pytest.fixture(scope="session")
-def nursery_of() -> Iterator[Callable[..., Nursery]]:
-    """The nursery of an interpreter with these options, made when it is first asked for."""
-    made: dict[tuple[str, ...], Nursery] = {}
-
-    def nursery_of(*command: str) -> Nursery:
-        if command not in made:
-            made[command] = Nursery(*command)
-        return made[command]
-
-    yield nursery_of
-    for each in made.values():
-        each.close()
-
-
 Play: TypeAlias = Callable[..., list[str]]
 
 
 @pytest.fixture
-def play(world: tuple[str, str], sandbox: Sandbox, tmp_path: Path, nursery_of: Callable[..., Nursery]) -> Play:
+def play(world: tuple[str, str], sandbox: Sandbox, tmp_path: Path) -> Play:
     """Run a script against the sandbox, and return the lines that it printed. It must not complain of anything."""
     python, loop = world
 
     def run(script: str, *options: str, status: int = 0, stderr: str = "") -> list[str]:
         path = tmp_path / "script.py"
         path.write_text(PRELUDE + textwrap.dedent(script), encoding="utf-8")
-        nursery = nursery_of(python, "-W", "error", *options)
-        done = nursery.run(path, LOOP=loop, URL=sandbox.url, TOKEN=sandbox.direct_token)
+        given = {"PYTHONPATH": str(ROOT), "LOOP": loop, "URL": sandbox.url, "TOKEN": sandbox.direct_token}
+        done = complete([python, "-W", "error", *options, str(path)], env={**os.environ, **given})
         assert (done.stderr, done.returncode) == (stderr, status), done.stdout
         return done.stdout.splitlines()
 
