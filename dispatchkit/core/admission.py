@@ -78,7 +78,7 @@ class Admission:
 
         Returns:
             The pacer's ticket for its first attempt: 0 where it is settled before anything is sent. It has a place
-            then, for which `leave` is called when it is over. Or else why it must not begin.
+            then, for which `release` is called when it is over. Or else why it must not begin.
         """
         held = _Held()
         admitted: int | Leave = Leave.STOPPED
@@ -94,7 +94,7 @@ class Admission:
                 self._pacer.withdraw(held.ticket)
         return admitted
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """A call that was admitted is over: its place is free."""
         self._places.release()
 

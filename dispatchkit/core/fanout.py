@@ -29,7 +29,7 @@ from dispatchkit.core.call import Call
 from dispatchkit.core.check import seconds
 from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
-from dispatchkit.core.journal import Entry, Journal, Journals, Leave
+from dispatchkit.core.journal import Entry, Journals, Leave, Source
 from dispatchkit.core.outcome import Outcome, Report
 from dispatchkit.core.outlet import Outlet
 from dispatchkit.core.retry import RetryPolicy
@@ -118,14 +118,14 @@ class FanOut(Generic[W, R]):
         self._length: int | None = None
         if commands is not None:
             self._commands, self._length = source(commands, expected)
-        self._journal: Journal = Unremembered(self._length)
+        self._source: Source = Unremembered(self._length)
         self._admission: Admission | None = None
         if ledger is not None and run is not None:
             if not hasattr(ledger, "journal"):  # callers without a type checker, who give its file
                 raise TypeError(f"ledger must be a Ledger, such as Ledger('launch.db'), not {type(ledger).__name__}")
-            self._journal = ledger.journal(run, client.settings())
+            self._source = journal = ledger.journal(run, client.settings())
             self._admission = Admission(
-                concurrency, pacer=client.pacer, journal=self._journal, clock=client.clock, idly=self._idly
+                concurrency, pacer=client.pacer, journal=journal, clock=client.clock, idly=self._idly
             )
         self._opened = False
         self._opening: asyncio.Event | None = None
@@ -162,7 +162,7 @@ class FanOut(Generic[W, R]):
         if self._stopping:
             return
         self._stopping = True
-        self._journal.halt()
+        self._source.halt()
         if self._admission is not None:
             self._admission.stopped = True
         for call in self._calls.values():
@@ -198,7 +198,7 @@ class FanOut(Generic[W, R]):
                 worker = asyncio.create_task(self._work())
                 self._workers.add(worker)
                 # Not in the worker: one that is cancelled before its first step never runs a line.
-                worker.add_done_callback(self._leave)
+                worker.add_done_callback(self._part)
         while not self._outlet and self._workers:
             try:
                 await self._outlet.arrival()
@@ -212,7 +212,7 @@ class FanOut(Generic[W, R]):
     async def _open(self) -> None:
         over = self._opening = asyncio.Event()
         try:
-            planned = await self._journal.open(self._commands, self.stop)
+            planned = await self._source.open(self._commands, self.stop)
         except BaseException:
             self._workers = set()  # nothing starts any more
             raise
@@ -234,7 +234,7 @@ class FanOut(Generic[W, R]):
             if self._opened:
                 self._opened = False
                 try:
-                    await self._journal.close()
+                    await self._source.close()
                 except LedgerError as unwritten:
                     self._error = self._error or unwritten
         if self._error is not None:
@@ -306,7 +306,7 @@ class FanOut(Generic[W, R]):
         if self._is_over():
             return None
         self._idle.add(worker)
-        entry = await self._journal.take()
+        entry = await self._source.take()
         self._idle.discard(worker)
         # The stop may have come while it was waited for, or from within the iterator of commands.
         if entry is None or self._is_over():
@@ -351,7 +351,7 @@ class FanOut(Generic[W, R]):
         finally:
             del self._calls[worker]
             if self._admission is not None:
-                self._admission.leave()
+                self._admission.release()
         return Outcome(index, command, State.DONE, result, None, call.attempts, call.request_id)
 
     async def _leave_to_repeat(self, admission: Admission, entry: Entry[W, R], call: Call[W, R]) -> Leave:
@@ -372,7 +372,7 @@ class FanOut(Generic[W, R]):
             self._idle.discard(worker)
 
     def _put(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:
-        self._journal.record(entry, outcome)
+        self._source.record(entry, outcome)
         if not self._dropping:
             self._outlet.put(outcome)
         if outcome.error is None:
@@ -391,7 +391,7 @@ class FanOut(Generic[W, R]):
             self._error = error
         self.stop()
 
-    def _leave(self, worker: asyncio.Task[None]) -> None:
+    def _part(self, worker: asyncio.Task[None]) -> None:
         workers = self._workers or set()
         workers.discard(worker)
         self._idle.discard(worker)

@@ -17,7 +17,7 @@ from dispatchkit.core.command import Command
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.errors import State
 
-__all__ = ["Entry", "Journal", "Journals", "Leave", "Planned"]
+__all__ = ["Entry", "Journal", "Journals", "Leave", "Planned", "Source"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -59,8 +59,8 @@ class Planned:
     """How many came to a final outcome earlier. They are not touched again."""
 
 
-class Journal(Protocol):
-    """The memory of one run, held by one fan-out at a time."""
+class Source(Protocol):
+    """Where one fan-out takes its commands from, and tells what came of them: its run's memory, if it has one."""
 
     async def open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
@@ -83,14 +83,6 @@ class Journal(Protocol):
         """The next command that is not final; None after the last."""
         ...
 
-    async def claim(self, entry: Entry[W, R], request_id: str | None) -> Leave:
-        """Write down, durably, that a command's request is about to leave. Not a byte may leave before it is granted.
-
-        Raises:
-            LedgerError: It cannot be written.
-        """
-        ...
-
     def halt(self) -> None:
         """Nothing is launched any more: a claim that waits for the database gives up, as `Leave.STOPPED`."""
         ...
@@ -101,6 +93,18 @@ class Journal(Protocol):
 
     async def close(self) -> None:
         """Write what is left to write, and let go of the run.
+
+        Raises:
+            LedgerError: It cannot be written.
+        """
+        ...
+
+
+class Journal(Source, Protocol):
+    """The memory of one run, held by one fan-out at a time."""
+
+    async def claim(self, entry: Entry[W, R], request_id: str | None) -> Leave:
+        """Write down, durably, that a command's request is about to leave. Not a byte may leave before it is granted.
 
         Raises:
             LedgerError: It cannot be written.

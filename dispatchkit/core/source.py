@@ -7,7 +7,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from typing import Never, TypeVar
 
 from dispatchkit.core.command import Command
-from dispatchkit.core.journal import Entry, Leave, Planned
+from dispatchkit.core.journal import Entry, Planned
 from dispatchkit.core.outcome import Outcome
 
 __all__ = ["Unremembered", "count", "source"]
@@ -17,9 +17,9 @@ W = TypeVar("W")
 
 
 class Unremembered:
-    """The journal of a run that nothing remembers: commands are taken as they come, and all of them may be sent.
+    """The source of a run that nothing remembers: commands are taken as they come, and all of them may be sent.
 
-    See `Journal`, whose methods these are.
+    See `Source`, whose methods these are.
     """
 
     __slots__ = ("_commands", "_length", "_taken", "_turn")
@@ -50,11 +50,6 @@ class Unremembered:
             return None
         self._taken += 1
         return Entry(self._taken - 1, command)
-
-    async def claim(self, entry: Entry[W, R], request_id: str | None) -> Leave:
-        """Go."""
-        del entry, request_id
-        return Leave.GRANTED
 
     def halt(self) -> None:
         """Nothing waits here."""
