@@ -1,0 +1,155 @@
+"""Processes that are killed, ended, suspended, and suspended for so long that another takes over."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+from tests.nemesis.command import Command
+from tests.nemesis.faults.registry import fault
+from tests.nemesis.scene import NotFired, Scene
+
+__all__: list[str] = []
+
+
+@fault()
+async def kill(scene: Scene) -> None:
+    """SIGKILL at full speed, while claims are open. Then the run goes on, and settles what was in flight."""
+    first = await scene.begin()
+    await scene.acts(scene.somewhere(), first)
+    await first.kill()
+    count = scene.provider.count
+    claims = await scene.book.open_claims()
+    if first.status != -signal.SIGKILL or count >= scene.total or not claims:
+        raise NotFired(f"{scene.done}, {len(claims)} open claims at the end of the process")
+    scene.proof.append(f"killed with {len(claims)} open claims, {scene.done}")
+    if scene.kind == "worker":
+        await scene.second()
+
+
+@fault()
+async def term(scene: Scene) -> None:
+    """SIGTERM at full speed. It starts nothing new, awaits what is in flight, and ends; then the run goes on."""
+    first = await scene.begin()
+    await scene.acts(scene.somewhere(), first)
+    first.signal(signal.SIGTERM)
+    sent = time.monotonic()
+    before = scene.done
+    if await first.wait(scene.times.attempt + scene.times.lag + 40) is None:
+        scene.extra.note("it did not end on SIGTERM")
+        await first.kill()
+    if scene.provider.count >= scene.total:
+        raise NotFired("it had launched everything")
+    scene.proof.append(f"SIGTERM at {before}, gone after {time.monotonic() - sent:.1f} s")
+
+
+@fault()
+async def pause(scene: Scene) -> None:
+    """SIGSTOP between claims and writes, SIGCONT some time later, and nothing else meanwhile."""
+    first = await scene.begin()
+    await scene.acts(scene.somewhere(), first)
+    await scene.suspend(first)
+    least = min(1.0, scene.times.longest / 3)
+    await asyncio.sleep(scene.chance.uniform(least, scene.times.longest))
+    first.wake()
+
+
+@fault()
+async def takeover(scene: Scene) -> None:
+    """SIGSTOP between claims and writes until another has taken the run over, then SIGCONT: it must launch nothing.
+
+    It wakes while the other one settles what was in flight, or after all of it is done. Where a suspended holder may
+    not be taken over, the other one is refused, and goes on once the first has ended.
+    """
+    await _take_over(scene)
+
+
+async def _take_over(scene: Scene) -> None:
+    second: Command | None = None
+    first = await scene.begin()
+    await scene.acts(scene.somewhere(), first)
+    await scene.suspend(first)
+    owners = await scene.book.owners()
+    if scene.kind == "worker":
+        second = await scene.second()
+    await asyncio.sleep(scene.times.lease + scene.times.heartbeat + 0.5)
+    if scene.kind == "command":
+        ending = scene.chance.random() < 0.3 and await ends_holders(scene)
+        second = await scene.second("second", *(["--end-holder"] if ending else []))
+    assert second is not None
+    await wake_after_takeover(scene, first, second, owners)
+
+
+async def wake_after_takeover(scene: Scene, first: Command, second: Command, owners: dict[int, str]) -> None:
+    """Wait for a takeover, and wake the first process at some moment after it."""
+    times = scene.times
+    until = time.monotonic() + times.lease * 2 + times.claim + 15
+    while True:
+        now = await scene.book.owners()
+        if any(now.get(chunk) not in {token, None} for chunk, token in owners.items()):
+            break
+        if not second.alive:
+            break
+        if time.monotonic() > until:
+            raise NotFired("the run was neither taken over nor refused")
+        await asyncio.sleep(0.02)
+    if not second.alive and second.status not in {0, 1, 3}:
+        scene.proof.append(f"the second was refused with status {second.status}: {second.last_words()[:120]}")
+        first.wake()
+        return
+    if not second.alive and second.status == 1 and "held" in second.last_words():
+        scene.proof.append("the second was refused: held")
+        first.wake()
+        return
+    if scene.chance.random() < 0.35:
+        await asyncio.sleep(scene.chance.uniform(0, times.lag + 1))
+        scene.proof.append("taken over, woken while it is settled")
+    else:
+        await scene.until_over(times.patience, second)
+        scene.proof.append("taken over, woken after all was done")
+    if not first.suspended and first.alive:
+        raise NotFired("the first process was not suspended at the end")
+    first.wake()
+    await asyncio.sleep(0.5 + times.claim / 2)
+
+
+async def ends_holders(scene: Scene) -> bool:
+    """Whether this release can end a holder that still exists."""
+    told = await scene.run("help", "resume", "--help")
+    await told.wait(30)
+    return "--end-holder" in told.text()
+
+
+@fault()
+async def stop_run(scene: Scene) -> None:
+    """SIGSTOP between claims and writes, `stop-run`, then SIGCONT: nothing starts later than the stop has promised.
+
+    `stop-run` promises that nothing new is started from a second after it returns (or, in a release in which claims
+    expire, from its return on). What starts later counts as false. Afterwards the run is resumed.
+    """
+    first = await scene.begin()
+    await scene.acts(scene.somewhere(most=0.4), first)
+    sleeping = scene.chance.random() < 0.8
+    if sleeping:
+        await scene.suspend(first)
+    stopping = await scene.run("stop", "stop-run", scene.ledger, "nemesis")
+    if await stopping.wait(30 + 2 * scene.times.claim) != 0:
+        raise NotFired(f"stop-run failed: {stopping.last_words()}")
+    promised = time.monotonic() + 1.0
+    count = scene.provider.count
+    if sleeping:
+        await asyncio.sleep(scene.chance.uniform(1.2, max(1.5, scene.times.longest)))
+        first.wake()
+    await asyncio.sleep(1.0 + scene.times.claim)
+    scene.quiet.append((promised, time.monotonic()))
+    scene.proof.append(f"stopped at {count} of {scene.total} acts" + (", asleep" if sleeping else ""))
+    if count >= scene.total:
+        raise NotFired("it had launched everything")
+    if scene.kind == "worker":
+        first.signal(signal.SIGTERM)
+    if await first.wait(30) is None:
+        first.signal(signal.SIGTERM)
+        await first.wait(20)
+    again = await scene.run("allow", "resume", scene.ledger, "--run", "nemesis", "--yes", "--quiet", "--json")
+    await again.wait(scene.times.patience)

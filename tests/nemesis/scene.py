@@ -1,0 +1,358 @@
+"""One run under one fault: its provider, its ledger, its processes, and how it is brought to an end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import random
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from tests.nemesis.book import Book
+from tests.nemesis.command import Command
+from tests.nemesis.database import Server
+from tests.nemesis.judge import Report, Verdict, judge
+from tests.nemesis.provider import Provider
+from tests.nemesis.proxy import Proxy
+from tests.nemesis.times import Times
+
+__all__ = ["Kind", "NotFired", "Scene", "Store"]
+
+Store = Literal["sqlite", "postgres"]
+Kind = Literal["command", "worker"]
+
+_TOKEN = "dG9rZW4="
+_RUN = "nemesis"
+
+
+class NotFired(Exception):
+    """The fault did not come at the right moment: the run proves nothing, and is repeated with another seed."""
+
+
+@dataclasses.dataclass
+class Scene:
+    """What a fault has to work with. The harness makes one for each run, and `close`s it."""
+
+    fault: str
+    store: Store
+    kind: Kind
+    chance: random.Random
+    times: Times
+    total: int
+    loop: str
+    """``asyncio`` or ``uvloop``."""
+    server: Server | None = None
+    """A PostgreSQL server for all runs; a fault that harms the server itself has its own."""
+    programs: Path | None = None
+    """Where PostgreSQL's programs are."""
+
+    provider: Provider = dataclasses.field(init=False)
+    proxy: Proxy | None = dataclasses.field(init=False, default=None)
+    """Between the first process and its database. Every other process goes past it."""
+    book: Book = dataclasses.field(init=False)
+    commands: list[Command] = dataclasses.field(init=False, default_factory=list)
+    quiet: list[tuple[float, float]] = dataclasses.field(init=False, default_factory=list)
+    """Times between which no start may arrive."""
+    proof: list[str] = dataclasses.field(init=False, default_factory=list)
+    """What shows that the fault came at the right moment."""
+    extra: Verdict = dataclasses.field(init=False, default_factory=Verdict)
+    """What the fault itself has found to be false."""
+    environment: dict[str, str] = dataclasses.field(init=False, default_factory=dict)
+    finish_by: Callable[[Scene], Awaitable[None]] | None = dataclasses.field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="nemesis-"))
+        self.provider = Provider(
+            random.Random(self.chance.random()), late=self.chance.choice((0.0, 0.003)), latest=0.7 * self.times.lag
+        )
+        self.first = self.chance.randrange(1, 10**11)  # ids do not fit 32 bits
+        self._database = f"nemesis_{self.chance.randrange(16**12):012x}"
+        self._dsn = ""
+
+    async def open(self) -> None:
+        """Start the provider, and make an empty ledger."""
+        await self.provider.open()
+        if self.store == "postgres":
+            assert self.server is not None
+            await self.server.database(self._database)
+            self.proxy = Proxy(self.server.port)
+            await self.proxy.open()
+            self._dsn = self.server.dsn(self._database)
+        self.book = Book(self.ledger)
+
+    async def close(self) -> None:
+        """End and remove all that is this run's."""
+        for command in self.commands:
+            await command.end()
+        await self.book.close()
+        await self.provider.close()
+        if self.proxy is not None:
+            await self.proxy.close()
+        if self.server is not None:
+            with contextlib.suppress(Exception):
+                await self.server.drop(self._database)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def targets(self) -> range:
+        """The ids."""
+        return range(self.first, self.first + self.total)
+
+    @property
+    def ledger(self) -> str:
+        """The ledger, past the proxy."""
+        return self._dsn or str(self.folder / "ledger.db")
+
+    @property
+    def proxied(self) -> str:
+        """The ledger, through the proxy where there is one."""
+        if self.proxy is None or self.server is None:
+            return self.ledger
+        return self.server.dsn(self._database, port=self.proxy.port)
+
+    # Processes
+
+    async def run(
+        self, name: str, *words: object, before: Sequence[str] = (), more: dict[str, str] | None = None
+    ) -> Command:
+        """Start a process with the scaled times."""
+        times = self.times
+        constants = {
+            "lease": times.lease,
+            "heartbeat": times.heartbeat,
+            "claim": times.claim,
+            "lag": times.lag,
+            "attempt": times.attempt,
+            "loop": self.loop,
+        }
+        if times.lease < 30:
+            # How long it waits before it looks, or connects, again; the longest statement.
+            constants |= {"look": 0.5, "avoid": 3.0, "again": 0.3, "longest": 0.5, "answer": times.lease * 2, "connect": 3.0}
+        environment = {
+            "NEMESIS": json.dumps(constants),
+            "DISPATCHKIT_DIRECT_TOKEN": _TOKEN,
+            "PYTHONDONTWRITEBYTECODE": "",
+            "SSL_CERT_FILE": "/dev/null",
+            **self.environment,
+            **(more or {}),
+        }
+        command = await Command.start(name, [str(word) for word in words], environment, before=before)
+        self.commands.append(command)
+        return command
+
+    def _start_words(self, ledger: str) -> list[object]:
+        ids = f"{self.first}-{self.first + self.total - 1}"
+        return ["direct", "start", ids, "--ledger", ledger, "--run", _RUN, *self._common, "--base-url", self.provider.url]
+
+    @property
+    def _common(self) -> list[object]:
+        return ["--yes", "--quiet", "--json", "--concurrency", 64, "--attempt-timeout", self.times.attempt]
+
+    async def start(self, name: str = "first", *, proxied: bool = True, **settings: object) -> Command:
+        """The first process: the command that plans and launches, or a worker of a run that is planned already."""
+        ledger = self.proxied if proxied else self.ledger
+        if self.kind == "worker":
+            return await self.worker(name, ledger, **settings)
+        return await self.run(name, *self._start_words(ledger), **settings)  # type: ignore[arg-type]
+
+    async def plan(self, *, chunks: int = 4) -> None:
+        """Plan the run for workers, or for an engine."""
+        ids = f"{self.first}-{self.first + self.total - 1}"
+        size = -(-self.total // chunks)
+        for word in ("plan", "spread"):
+            words = [word, "--ledger", self.ledger, "--run", _RUN, "--chunk-size", size]
+            planning = await self.run(word, *words, "direct", "start", ids, "--yes", "--base-url", self.provider.url)
+            if await planning.wait(60) == 0:
+                return
+        raise RuntimeError(f"the run could not be planned: {planning.last_words()}")
+
+    async def worker(self, name: str, ledger: str | None = None, **settings: object) -> Command:
+        """A worker."""
+        words = ["worker", "--ledger", ledger or self.ledger, "--direct-url", self.provider.url]
+        return await self.run(name, *words, **settings)  # type: ignore[arg-type]
+
+    async def second(self, name: str = "second", *more: object, **settings: object) -> Command:
+        """Another process that goes on with the run, past the proxy."""
+        if self.kind == "worker":
+            return await self.worker(name, **settings)
+        return await self.run(name, "resume", self.ledger, "--run", _RUN, *self._common, *more, **settings)  # type: ignore[arg-type]
+
+    async def begin(self, **settings: object) -> Command:
+        """Plan if need be, start the first process, and wait until it launches."""
+        if self.kind == "worker":
+            await self.plan()
+        first = await self.start(**settings)
+        await self.acts(1, first)
+        return first
+
+    async def acts(self, count: int, *commands: Command) -> None:
+        """Wait until the provider has so many acts.
+
+        Raises:
+            NotFired: The processes ended before, or it took too long.
+        """
+        waiting = asyncio.ensure_future(self.provider.acted(count))
+        until = time.monotonic() + 60
+        try:
+            while not waiting.done():
+                if (commands and not any(each.alive for each in commands)) or time.monotonic() > until:
+                    told = " | ".join(each.last_words() for each in commands)
+                    raise NotFired(f"only {self.provider.count} of {count} acts, then: {told}")
+                await asyncio.wait([waiting], timeout=0.05)
+        finally:
+            waiting.cancel()
+
+    def somewhere(self, least: float = 0.02, most: float = 0.7) -> int:
+        """A number of acts at which a fault strikes."""
+        return max(2, int(self.total * self.chance.uniform(least, most)))
+
+    # Moments
+
+    async def unsent(self) -> set[int]:
+        """Ids that are claimed without an outcome, and whose start has not arrived."""
+        claimed = {self.first + index for index in await self.book.open_claims()}
+        return {target for target in claimed if not self.provider.arrived.get(target)}
+
+    async def suspend(self, command: Command) -> set[int]:
+        """Suspend a process between the claim and the write of some of its launches.
+
+        Returns:
+            The ids that are claimed and not sent: what it is in danger of launching when it wakes.
+
+        Raises:
+            NotFired: It was never caught in such a moment.
+        """
+        if self.proxy is not None and self.chance.random() < 0.6:
+            return await self._suspend_at_answer(command)
+        for _ in range(60):
+            if not await command.suspend():
+                break
+            await asyncio.sleep(0.02)  # what is in the sockets arrives
+            if unsent := await self.unsent():
+                self.proof.append(f"{command.name} in state T with {len(unsent)} claims unsent, {self.done}")
+                return unsent
+            command.wake()
+            await asyncio.sleep(self.chance.uniform(0.003, 0.03))
+        raise NotFired("the process was never suspended between a claim and its write")
+
+    async def _suspend_at_answer(self, command: Command) -> set[int]:
+        """Suspend it at the very moment in which the database grants claims."""
+        assert self.proxy is not None
+        struck = asyncio.Event()
+
+        def on_answer(data: bytes) -> None:
+            if not struck.is_set() and b"granted" in data:
+                command.signal(signal.SIGSTOP)
+                struck.set()
+
+        self.proxy.on_answer = on_answer
+        try:
+            await asyncio.wait_for(struck.wait(), 10)
+        except TimeoutError:
+            raise NotFired("no claim was granted any more") from None
+        finally:
+            self.proxy.on_answer = None
+        await asyncio.sleep(0.03)
+        unsent = await self.unsent()
+        if not (command.suspended and unsent):
+            command.wake()
+            raise NotFired("nothing was claimed and unsent when the process was suspended")
+        self.proof.append(f"{command.name} in state T at a grant, {len(unsent)} claims unsent, {self.done}")
+        return unsent
+
+    @property
+    def done(self) -> str:
+        """How far the provider has come, for people."""
+        return f"{self.provider.count} of {self.total} acts"
+
+    async def over(self) -> bool:
+        """Whether every target is final, as the ledger's tables say."""
+        return await self.book.final() >= self.total
+
+    async def until_over(self, timeout: float, *commands: Command) -> bool:
+        """Wait until every target is final, or until the processes have ended."""
+        until = time.monotonic() + timeout
+        while time.monotonic() < until:
+            if await self.over():
+                return True
+            if commands and not any(each.alive for each in commands):
+                return await self.over()
+            await asyncio.sleep(0.1)
+        return False
+
+    # The end
+
+    async def finish(self) -> None:
+        """Go on with the run as an operator would, until nothing is left, within bounds."""
+        for command in self.commands:
+            command.wake()
+        if self.proxy is not None:
+            self.proxy.go()
+        if self.kind == "worker":
+            await self._finish_workers()
+        else:
+            for command in self.commands:
+                if command.alive and await command.wait(self.times.patience) is None:
+                    self.extra.note(f"{command.name} did not end")
+                    await command.kill()
+        for number in range(6):
+            if await self.over():
+                return
+            last = await self.run(f"resume-{number}", "resume", self.ledger, "--run", _RUN, *self._common)
+            status = await last.wait(self.times.patience)
+            if status is None:
+                await last.kill()
+            elif status == 0:
+                return
+            elif status == 2 and self.kind == "command":  # the plan is not whole: the same line again finishes it
+                again = await self.run(f"again-{number}", *self._start_words(self.ledger))
+                await again.wait(self.times.patience)
+            if not await self.over():
+                await asyncio.sleep(self.times.lease / 2)
+
+    async def _finish_workers(self) -> None:
+        working = [each for each in self.commands if each.alive and "worker" in each.words]
+        if not working:
+            working = [await self.worker("last")]
+        await self.until_over(self.times.patience, *working)
+        for each in working:
+            each.signal(signal.SIGTERM)
+        for each in working:
+            if await each.wait(15) is None:
+                await each.kill()
+
+    async def states(self) -> dict[int, str]:
+        """What the ledger reports of each target."""
+        export = await self.run("export", "ledger", "export", self.ledger, _RUN, "--json")
+        if await export.wait(60) != 0:
+            raise RuntimeError(f"the ledger could not be exported: {export.last_words()}")
+        return export.told()
+
+    async def verdict(self) -> Verdict:
+        """Judge the run, once everything has ended and everything late has happened."""
+        late = [max(times) for times in self.provider.arrived.values() if times]
+        await asyncio.sleep(max(0.2, max(late, default=0) + self.provider.latest - time.monotonic() + 0.1)
+                            if self.provider.late else 0.2)
+        reports = [
+            Report(
+                each.name,
+                each.began,
+                each.ended or time.monotonic(),
+                each.status,
+                each.told(),
+                claims_all=each.words[0] in {"direct", "resume", "engine"},
+            )
+            for each in self.commands
+            if each.words[0] in {"direct", "resume", "worker", "engine"}
+        ]
+        found = judge(self.targets, self.provider.acts, await self.states(), reports, self.quiet)
+        found.false += self.extra.false
+        found.notes += self.extra.notes
+        return found
