@@ -1,8 +1,8 @@
 """The command line: run faults, print the table.
 
-    python -m tests.nemesis --list
-    python -m tests.nemesis --sample                     # what CI runs: seeded, short times, at most four minutes
-    python -m tests.nemesis --faults takeover,kill --stores postgres --runs 20 --seed 7 --scale 0.1 --json out.json
+python -m tests.nemesis --list
+python -m tests.nemesis --sample                     # what CI runs: seeded, short times, at most four minutes
+python -m tests.nemesis --faults takeover,kill --stores postgres --runs 20 --seed 7 --scale 0.1 --json out.json
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def main() -> int:
     given = parser.parse_args()
     if given.list:
         for each in FAULTS.values():
-            places = " ".join(f"{store}/{kind}" for store in each.stores for kind in each.kinds if each.fits(store, kind))
+            places = " ".join(
+                f"{store}/{kind}" for store in each.stores for kind in each.kinds if each.fits(store, kind)
+            )
             print(f"{each.name:<16} {places:<50} {each.about}")
         return 0
     if given.sample:
@@ -75,9 +77,21 @@ def _alone_on_loopback() -> None:
     if os.environ.get(_INSIDE) or shutil.which("unshare") is None:
         return
     options = ["--net"] if os.geteuid() == 0 else ["--net", "--map-root-user"]
-    if subprocess.run(["unshare", *options, "ip", "link", "set", "lo", "up"], check=False, capture_output=True).returncode:
+    if subprocess.run(
+        ["unshare", *options, "ip", "link", "set", "lo", "up"], check=False, capture_output=True
+    ).returncode:
         return
-    line = ["unshare", *options, "sh", "-c", 'ip link set lo up; exec "$@"', "sh", sys.executable, "-m", "tests.nemesis"]
+    line = [
+        "unshare",
+        *options,
+        "sh",
+        "-c",
+        'ip link set lo up; exec "$@"',
+        "sh",
+        sys.executable,
+        "-m",
+        "tests.nemesis",
+    ]
     os.environ[_INSIDE] = "1"
     os.execvp("unshare", [*line, *sys.argv[1:]])
 
@@ -131,8 +145,10 @@ class Nemesis:
         print(f"\n{len(self._rows)} runs in {time.monotonic() - began:.0f} s, seed {self._given.seed}, {self._times}")
         bad = [row for row in self._rows if row["double"] or row["lost"] or row["false"] or not row["fired"]]
         for row in bad[:40]:
-            print(f"- {row['fault']} {row['store']} {row['kind']} #{row['number']} ({row['loop']}): "
-                  + "; ".join([*row["proof"][:2], *row["notes"][:3]]))
+            print(
+                f"- {row['fault']} {row['store']} {row['kind']} #{row['number']} ({row['loop']}): "
+                + "; ".join([*row["proof"][:2], *row["notes"][:3]])
+            )
         return 1 if bad else 0
 
     async def _one(self, fault: Fault, store: Store, kind: Kind, number: int) -> None:
@@ -144,9 +160,12 @@ class Nemesis:
                     break
             self._rows.append(row)
             if self._given.verbose or not row["fired"]:
-                print(f"# {row['fault']} {row['store']} {row['kind']} #{number}.{repeat} {row['loop']} {row['seconds']} s: "
-                      f"double {row['double']} lost {row['lost']} false {row['false']} unknown {row['unknown']} "
-                      f"{'' if row['fired'] else 'NOT FIRED'} {row['proof']} {row['notes'][:4]}", file=sys.stderr)
+                print(
+                    f"# {row['fault']} {row['store']} {row['kind']} #{number}.{repeat} {row['loop']} {row['seconds']} s: "
+                    f"double {row['double']} lost {row['lost']} false {row['false']} unknown {row['unknown']} "
+                    f"{'' if row['fired'] else 'NOT FIRED'} {row['proof']} {row['notes'][:4]}",
+                    file=sys.stderr,
+                )
 
     async def _attempt(self, fault: Fault, store: Store, kind: Kind, number: int, seed: str) -> dict[str, Any]:
         chance = random.Random(seed)
@@ -163,7 +182,7 @@ class Nemesis:
         try:
             await scene.open()
             await fault.strike(scene)
-            await (scene.finish_by(scene) if scene.finish_by else scene.finish())
+            await (scene.finish_by or scene.finish)()
             verdict = await scene.verdict()
             row |= {"fired": True, "double": verdict.double, "lost": verdict.lost, "false": verdict.false}
             row |= {"unknown": verdict.unknown, "notes": verdict.notes}

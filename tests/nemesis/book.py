@@ -46,6 +46,11 @@ class Book:
         rows = await self._ask(_FINAL)
         return rows[0][0] if rows else 0
 
+    async def written(self) -> int:
+        """How many claims and outcomes there are."""
+        rows = await self._ask("SELECT (SELECT count(*) FROM {schema}sending) + (SELECT count(*) FROM {schema}outcome)")
+        return rows[0][0] if rows else 0
+
     async def owners(self) -> dict[int, str]:
         """The token under which each chunk is held."""
         return dict(tuple(row) for row in await self._ask(_OWNERS))

@@ -151,10 +151,13 @@ class Command:
 
 
 async def _child(parent: int) -> int:
-    """The Python process that `unshare` has forked."""
-    path = Path(f"/proc/{parent}/task/{parent}/children")
-    for _ in range(500):
+    """The Python process below programs that fork, such as `unshare` and a shell."""
+    for _ in range(1000):
+        pid = parent
         with contextlib.suppress(OSError, IndexError):
-            return int(path.read_text().split()[0])
+            while True:
+                if Path(f"/proc/{pid}/exe").readlink().name.startswith("python"):
+                    return pid
+                pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[-1])
         await asyncio.sleep(0.01)
     return parent

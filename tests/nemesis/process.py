@@ -105,7 +105,7 @@ def main() -> None:
     times = json.loads(os.environ.get("NEMESIS", "{}"))
     if times.pop("loop", "uvloop") == "asyncio":
         sys.modules["uvloop"] = None  # type: ignore[assignment]  # then it cannot be imported
-    if sys.argv[1:2] and sys.argv[1].startswith(("spread", "plan", "worker")) or sys.argv[1:2] == ["engine"]:
+    if (sys.argv[1:2] and sys.argv[1].startswith(("spread", "plan", "worker"))) or sys.argv[1:2] == ["engine"]:
         times.setdefault("look", 0.5)
     elif sys.argv[1:2] != ["patched"]:
         for key in ("look", "avoid", "again"):  # what the other commands never import

@@ -65,7 +65,10 @@ class Scene:
     extra: Verdict = dataclasses.field(init=False, default_factory=Verdict)
     """What the fault itself has found to be false."""
     environment: dict[str, str] = dataclasses.field(init=False, default_factory=dict)
-    finish_by: Callable[[Scene], Awaitable[None]] | None = dataclasses.field(init=False, default=None)
+    finish_by: Callable[[], Awaitable[None]] | None = dataclasses.field(init=False, default=None)
+    """What brings the run to its end, where it is not an operator."""
+    clean_up: list[Callable[[], Awaitable[object]]] = dataclasses.field(init=False, default_factory=list)
+    """What is undone at the end, however the run ended."""
 
     def __post_init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="nemesis-"))
@@ -75,6 +78,11 @@ class Scene:
         self.first = self.chance.randrange(1, 10**11)  # ids do not fit 32 bits
         self._database = f"nemesis_{self.chance.randrange(16**12):012x}"
         self._dsn = ""
+
+    def through_proxy(self) -> None:
+        """Have every process go through the proxy, as the server behind it changes."""
+        self._dsn = self.proxied
+        self.book = Book(self._dsn)
 
     async def open(self) -> None:
         """Start the provider, and make an empty ledger."""
@@ -91,6 +99,9 @@ class Scene:
         """End and remove all that is this run's."""
         for command in self.commands:
             await command.end()
+        for undo in self.clean_up:
+            with contextlib.suppress(Exception):
+                await undo()
         await self.book.close()
         await self.provider.close()
         if self.proxy is not None:
@@ -134,7 +145,14 @@ class Scene:
         }
         if times.lease < 30:
             # How long it waits before it looks, or connects, again; the longest statement.
-            constants |= {"look": 0.5, "avoid": 3.0, "again": 0.3, "longest": 0.5, "answer": times.lease * 2, "connect": 3.0}
+            constants |= {
+                "look": 0.5,
+                "avoid": 3.0,
+                "again": 0.3,
+                "longest": 0.5,
+                "answer": times.lease * 2,
+                "connect": 3.0,
+            }
         environment = {
             "NEMESIS": json.dumps(constants),
             "DISPATCHKIT_DIRECT_TOKEN": _TOKEN,
@@ -149,7 +167,18 @@ class Scene:
 
     def _start_words(self, ledger: str) -> list[object]:
         ids = f"{self.first}-{self.first + self.total - 1}"
-        return ["direct", "start", ids, "--ledger", ledger, "--run", _RUN, *self._common, "--base-url", self.provider.url]
+        return [
+            "direct",
+            "start",
+            ids,
+            "--ledger",
+            ledger,
+            "--run",
+            _RUN,
+            *self._common,
+            "--base-url",
+            self.provider.url,
+        ]
 
     @property
     def _common(self) -> list[object]:
@@ -338,8 +367,11 @@ class Scene:
     async def verdict(self) -> Verdict:
         """Judge the run, once everything has ended and everything late has happened."""
         late = [max(times) for times in self.provider.arrived.values() if times]
-        await asyncio.sleep(max(0.2, max(late, default=0) + self.provider.latest - time.monotonic() + 0.1)
-                            if self.provider.late else 0.2)
+        await asyncio.sleep(
+            max(0.2, max(late, default=0) + self.provider.latest - time.monotonic() + 0.1)
+            if self.provider.late
+            else 0.2
+        )
         reports = [
             Report(
                 each.name,

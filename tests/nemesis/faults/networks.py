@@ -1,1 +1,56 @@
-"""x."""
+"""The network to the provider goes away while requests are on their way."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import time
+
+from tests.nemesis.faults.registry import fault
+from tests.nemesis.scene import NotFired, Scene
+
+__all__: list[str] = []
+
+
+async def _filter(action: str, port: int) -> None:
+    line = ["iptables", "-w", action, "INPUT", "-p", "tcp", "--dport", str(port), "-j", "DROP"]
+    done = await asyncio.to_thread(subprocess.run, line, check=False, capture_output=True)
+    if done.returncode:
+        raise NotFired(f"iptables: {done.stderr.decode()[-100:]}")
+
+
+@fault(total=2000)
+async def network_away(scene: Scene) -> None:
+    """The network is away, `kill -9`, resume, the network is back: what the kernel still holds must not act.
+
+    The kernel repeats what a killed process has written after 0.2, 0.6, 1.4, 3, 6.2 and 12.6 s, unless it was told to
+    throw it away. At scale 1 the network is away for 50 s, and the round trip is that of a real network.
+    """
+    if not os.environ.get("NEMESIS_INSIDE"):
+        raise NotFired("it needs a network namespace of its own, so root or user namespaces")
+    port, times = scene.provider.port, scene.times
+    first = await scene.begin()
+    await scene.acts(scene.somewhere(most=0.5), first)
+    await _filter("-A", port)
+    gone = time.monotonic()
+    try:
+        await asyncio.sleep(scene.chance.uniform(0.3, 1.2))
+        unsent = await scene.unsent()
+        if not unsent or not first.alive:
+            raise NotFired("nothing was in flight when the network went away")
+        await first.kill()
+        scene.proof.append(f"killed with {len(unsent)} requests written and not arrived, {scene.done}")
+        await scene.second()
+        real = times.lag >= 30
+        back = scene.chance.choice((3.2, 3.8, 4.4, 6.6)) if not real else scene.chance.uniform(27, 50)
+        await asyncio.sleep(max(0.1, gone + back - time.monotonic()))
+    finally:
+        await _filter("-D", port)
+    last = gone + (104 if real else 14)
+
+    async def finish() -> None:
+        await scene.finish()
+        await asyncio.sleep(max(0.0, last - time.monotonic()))
+
+    scene.finish_by = finish

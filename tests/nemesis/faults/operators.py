@@ -1,1 +1,81 @@
-"""x."""
+"""Two who work on one run at the same time: two operators, and two containers with one host name."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from tests.nemesis.faults.registry import fault
+from tests.nemesis.scene import NotFired, Scene
+
+__all__: list[str] = []
+
+_CONTAINER = (
+    "unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "sh", "-c",
+    'n=$1; shift; while [ $n -gt 0 ]; do true & wait; n=$((n - 1)); done; "$@"; exit $?', "sh",
+)  # fmt: skip
+"""A PID namespace. Some pids are used up first, so that those of two containers differ."""
+
+
+@fault()
+async def two_operators(scene: Scene) -> None:
+    """Two start the same run at the same moment, or resume it after a kill. One launches, the other is refused."""
+    resumed = scene.chance.random() < 0.5
+    if resumed:
+        first = await scene.begin()
+        await scene.acts(scene.somewhere(most=0.5), first)
+        await first.kill()
+        count = scene.provider.count
+        pair = await asyncio.gather(scene.second("one"), scene.second("two"))
+    elif scene.kind == "worker":
+        await asyncio.gather(scene.plan(), scene.plan())
+        count = 0
+        pair = await asyncio.gather(scene.worker("one"), scene.worker("two"), scene.worker("three"))
+    else:
+        count = 0
+        pair = await asyncio.gather(scene.start("one"), scene.start("two", proxied=False))
+    apart = max(each.began for each in pair) - min(each.began for each in pair)
+    if count >= scene.total or apart > 0.5:
+        raise NotFired(f"{scene.done}, {apart:.2f} s apart")
+    await asyncio.sleep(0.2)
+    if not all(each.alive for each in pair):
+        raise NotFired("one had ended before the other began")
+    scene.proof.append(f"{'resumed' if resumed else 'started'} {apart * 1000:.0f} ms apart at {count} acts")
+    if scene.kind == "command":
+        for each in pair:
+            await each.wait(scene.times.patience)
+        scene.proof.append("ended with " + ", ".join(str(each.status) for each in pair))
+
+
+@fault(kinds=("command",))
+async def pid_namespace(scene: Scene) -> None:
+    """Two containers with one host name and a PID namespace each. The second must not take the first for dead.
+
+    The first is alive and works, or is suspended for less than a lease. A takeover within the lease counts as false;
+    the first then wakes, after the second has launched what it found unclear.
+    """
+    scene.provider.latency = (0.2, 0.4) if scene.chance.random() < 0.3 else scene.provider.latency
+    first = await scene.begin(before=(*_CONTAINER, "3"))
+    await scene.acts(scene.somewhere(most=0.3), first)
+    sleeping = scene.chance.random() < 0.7
+    if sleeping:
+        await scene.suspend(first)
+    struck = time.monotonic()
+    owners = await scene.book.owners()
+    if not owners or not first.alive:
+        raise NotFired("the first had ended")
+    second = await scene.second(before=(*_CONTAINER, "40"))
+    until = struck + scene.times.lease - scene.times.heartbeat
+    taken = False
+    while time.monotonic() < until and second.alive and first.alive and not taken:
+        now = await scene.book.owners()
+        taken = any(now.get(chunk) not in {token, None} for chunk, token in owners.items())
+        await asyncio.sleep(0.02)
+    what = "suspended" if sleeping else "at work"
+    if taken:
+        scene.extra.false += 1
+        scene.extra.note(f"a process {what} was taken over after {time.monotonic() - struck:.1f} s, within its lease")
+    scene.proof.append(f"the first {what}, " + ("taken over" if taken else f"the second ended with {second.status}"))
+    if sleeping and taken:
+        await scene.until_over(scene.times.patience, second)
+    first.wake()

@@ -81,7 +81,7 @@ async def _take_over(scene: Scene) -> None:
     await wake_after_takeover(scene, first, second, owners)
 
 
-async def wake_after_takeover(scene: Scene, first: Command, second: Command, owners: dict[int, str]) -> None:
+async def wake_after_takeover(scene: Scene, first: Command | None, second: Command, owners: dict[int, str]) -> None:
     """Wait for a takeover, and wake the first process at some moment after it."""
     times = scene.times
     until = time.monotonic() + times.lease * 2 + times.claim + 15
@@ -94,13 +94,10 @@ async def wake_after_takeover(scene: Scene, first: Command, second: Command, own
         if time.monotonic() > until:
             raise NotFired("the run was neither taken over nor refused")
         await asyncio.sleep(0.02)
-    if not second.alive and second.status not in {0, 1, 3}:
+    if not second.alive and (second.status not in {0, 1, 3} or "held" in second.last_words()):
         scene.proof.append(f"the second was refused with status {second.status}: {second.last_words()[:120]}")
-        first.wake()
-        return
-    if not second.alive and second.status == 1 and "held" in second.last_words():
-        scene.proof.append("the second was refused: held")
-        first.wake()
+        if first is not None:
+            first.wake()
         return
     if scene.chance.random() < 0.35:
         await asyncio.sleep(scene.chance.uniform(0, times.lag + 1))
@@ -108,10 +105,11 @@ async def wake_after_takeover(scene: Scene, first: Command, second: Command, own
     else:
         await scene.until_over(times.patience, second)
         scene.proof.append("taken over, woken after all was done")
-    if not first.suspended and first.alive:
+    if first is not None and not first.suspended and first.alive:
         raise NotFired("the first process was not suspended at the end")
-    first.wake()
-    await asyncio.sleep(0.5 + times.claim / 2)
+    if first is not None:
+        first.wake()
+        await asyncio.sleep(0.5 + times.claim / 2)
 
 
 async def ends_holders(scene: Scene) -> bool:
