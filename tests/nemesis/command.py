@@ -31,7 +31,7 @@ class Command:
         """Of the Python process itself, also where a program that makes namespaces stands before it."""
         self.status: int | None = None
         self.killed = False
-        self._files = [tempfile.TemporaryFile() for _ in range(2)]
+        self._files = [tempfile.TemporaryFile() for _ in range(2)]  # noqa: SIM115 - for as long as it lives
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
 
@@ -153,11 +153,15 @@ class Command:
 async def _child(parent: int) -> int:
     """The Python process below programs that fork, such as `unshare` and a shell."""
     for _ in range(1000):
-        pid = parent
-        with contextlib.suppress(OSError, IndexError):
-            while True:
-                if Path(f"/proc/{pid}/exe").readlink().name.startswith("python"):
-                    return pid
-                pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[-1])
+        if (found := _python_below(parent)) is not None:
+            return found
         await asyncio.sleep(0.01)
     return parent
+
+
+def _python_below(pid: int) -> int | None:
+    with contextlib.suppress(OSError, IndexError):
+        while not Path(f"/proc/{pid}/exe").readlink().name.startswith("python"):
+            pid = int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[-1])
+        return pid
+    return None

@@ -10,9 +10,11 @@ found. Nothing else of the product is touched.
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import json
 import os
+import signal
 import sys
 import types
 from typing import Any
@@ -102,6 +104,8 @@ def _module(name: str) -> Any:
 
 def main() -> None:
     """Become what the arguments say."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it does not outlive the harness
     times = json.loads(os.environ.get("NEMESIS", "{}"))
     if times.pop("loop", "uvloop") == "asyncio":
         sys.modules["uvloop"] = None  # type: ignore[assignment]  # then it cannot be imported
@@ -115,10 +119,10 @@ def main() -> None:
         print("\n".join(found))
         return
     if sys.argv[1:2] == ["engine"]:
-        from tests.nemesis.engine import main as engine
+        from tests.nemesis.engine import main as engine  # noqa: PLC0415 - only now, with other times
 
         raise SystemExit(engine(*sys.argv[2:]))
-    from dispatchkit.cli import main as command
+    from dispatchkit.cli import main as command  # noqa: PLC0415 - only now, with other times
 
     command()
 

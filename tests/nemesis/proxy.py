@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import Callable
 
 __all__ = ["Proxy"]
@@ -53,6 +55,9 @@ class Proxy:
         """Reset all connections. Returns how many there were."""
         count = len(self._writers) // 2
         for writer in self._writers:
+            with contextlib.suppress(OSError):
+                sock = writer.get_extra_info("socket")
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # no polite end
             writer.transport.abort()
         return count
 

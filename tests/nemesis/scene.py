@@ -23,7 +23,7 @@ from tests.nemesis.provider import Provider
 from tests.nemesis.proxy import Proxy
 from tests.nemesis.times import Times
 
-__all__ = ["Kind", "NotFired", "Scene", "Store"]
+__all__ = ["Kind", "NotFiredError", "Scene", "Store"]
 
 Store = Literal["sqlite", "postgres"]
 Kind = Literal["command", "worker"]
@@ -32,7 +32,7 @@ _TOKEN = "dG9rZW4="
 _RUN = "nemesis"
 
 
-class NotFired(Exception):
+class NotFiredError(Exception):
     """The fault did not come at the right moment: the run proves nothing, and is repeated with another seed."""
 
 
@@ -50,8 +50,6 @@ class Scene:
     """``asyncio`` or ``uvloop``."""
     server: Server | None = None
     """A PostgreSQL server for all runs; a fault that harms the server itself has its own."""
-    programs: Path | None = None
-    """Where PostgreSQL's programs are."""
 
     provider: Provider = dataclasses.field(init=False)
     proxy: Proxy | None = dataclasses.field(init=False, default=None)
@@ -145,14 +143,8 @@ class Scene:
         }
         if times.lease < 30:
             # How long it waits before it looks, or connects, again; the longest statement.
-            constants |= {
-                "look": 0.5,
-                "avoid": 3.0,
-                "again": 0.3,
-                "longest": 0.5,
-                "answer": times.lease * 2,
-                "connect": 3.0,
-            }
+            constants |= {"look": 0.5, "avoid": 3.0, "again": 0.3, "longest": 0.5, "connect": 3.0}
+            constants |= {"answer": times.lease}
         environment = {
             "NEMESIS": json.dumps(constants),
             "DISPATCHKIT_DIRECT_TOKEN": _TOKEN,
@@ -225,7 +217,7 @@ class Scene:
         """Wait until the provider has so many acts.
 
         Raises:
-            NotFired: The processes ended before, or it took too long.
+            NotFiredError: The processes ended before, or it took too long.
         """
         waiting = asyncio.ensure_future(self.provider.acted(count))
         until = time.monotonic() + 60
@@ -233,7 +225,7 @@ class Scene:
             while not waiting.done():
                 if (commands and not any(each.alive for each in commands)) or time.monotonic() > until:
                     told = " | ".join(each.last_words() for each in commands)
-                    raise NotFired(f"only {self.provider.count} of {count} acts, then: {told}")
+                    raise NotFiredError(f"only {self.provider.count} of {count} acts, then: {told}")
                 await asyncio.wait([waiting], timeout=0.05)
         finally:
             waiting.cancel()
@@ -256,7 +248,7 @@ class Scene:
             The ids that are claimed and not sent: what it is in danger of launching when it wakes.
 
         Raises:
-            NotFired: It was never caught in such a moment.
+            NotFiredError: It was never caught in such a moment.
         """
         if self.proxy is not None and self.chance.random() < 0.6:
             return await self._suspend_at_answer(command)
@@ -269,7 +261,7 @@ class Scene:
                 return unsent
             command.wake()
             await asyncio.sleep(self.chance.uniform(0.003, 0.03))
-        raise NotFired("the process was never suspended between a claim and its write")
+        raise NotFiredError("the process was never suspended between a claim and its write")
 
     async def _suspend_at_answer(self, command: Command) -> set[int]:
         """Suspend it at the very moment in which the database grants claims."""
@@ -285,14 +277,14 @@ class Scene:
         try:
             await asyncio.wait_for(struck.wait(), 10)
         except TimeoutError:
-            raise NotFired("no claim was granted any more") from None
+            raise NotFiredError("no claim was granted any more") from None
         finally:
             self.proxy.on_answer = None
         await asyncio.sleep(0.03)
         unsent = await self.unsent()
         if not (command.suspended and unsent):
             command.wake()
-            raise NotFired("nothing was claimed and unsent when the process was suspended")
+            raise NotFiredError("nothing was claimed and unsent when the process was suspended")
         self.proof.append(f"{command.name} in state T at a grant, {len(unsent)} claims unsent, {self.done}")
         return unsent
 

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 from tests.nemesis.faults.registry import fault
-from tests.nemesis.scene import NotFired, Scene
+from tests.nemesis.scene import NotFiredError, Scene
 
 __all__: list[str] = []
 
@@ -18,7 +18,7 @@ def _clock(scene: Scene, name: str, offset: str) -> tuple[Path, dict[str, str]]:
     """A wall clock of a process's own, and the file that sets it. The monotonic clocks stay what they are."""
     found = [path for name in _LIBRARIES for path in Path("/usr/lib").glob(f"*/faketime/{name}")]
     if not found:
-        raise NotFired("there is no libfaketime")
+        raise NotFiredError("there is no libfaketime")
     file = scene.folder / name
     file.write_text(offset)
     return file, {
@@ -29,7 +29,7 @@ def _clock(scene: Scene, name: str, offset: str) -> tuple[Path, dict[str, str]]:
     }
 
 
-@fault(total=3000)
+@fault(total=3000, needs=("faketime",))
 async def clock_step(scene: Scene) -> None:
     """The wall clock steps by two hours at full speed, in either direction; then the process is killed or suspended.
 
@@ -54,7 +54,7 @@ async def clock_step(scene: Scene) -> None:
         await first.kill()
         scene.provider.late = 0.0001
         if not await scene.book.open_claims():
-            raise NotFired("nothing was in flight at the kill")
+            raise NotFiredError("nothing was in flight at the kill")
         await scene.second(more=others)
     elif how == "suspended":
         await scene.suspend(first)

@@ -7,9 +7,9 @@ import time
 
 from tests.nemesis.database import Server
 from tests.nemesis.faults.registry import fault
-from tests.nemesis.faults.signals import wake_after_takeover
+from tests.nemesis.faults.signals import resume_stopped, stop, wake_after_takeover
 from tests.nemesis.proxy import Proxy
-from tests.nemesis.scene import NotFired, Scene
+from tests.nemesis.scene import NotFiredError, Scene
 
 __all__: list[str] = []
 
@@ -17,7 +17,7 @@ __all__: list[str] = []
 async def _open_claims(scene: Scene) -> int:
     claims = len(await scene.book.open_claims())
     if not claims or scene.provider.count >= scene.total:
-        raise NotFired(f"{claims} open claims, {scene.done}")
+        raise NotFiredError(f"{claims} open claims, {scene.done}")
     return claims
 
 
@@ -36,13 +36,13 @@ async def _hold_grant(scene: Scene) -> int:
     try:
         await asyncio.wait_for(struck.wait(), 10)
     except TimeoutError:
-        raise NotFired("no claim was granted any more") from None
+        raise NotFiredError("no claim was granted any more") from None
     finally:
         proxy.on_answer = None
     await asyncio.sleep(0.05)
     if not (unsent := await scene.unsent()):
         proxy.go()
-        raise NotFired("the answer that was held back granted nothing")
+        raise NotFiredError("the answer that was held back granted nothing")
     scene.proof.append(f"an answer was held that grants {len(unsent)} claims, {scene.done}")
     return len(unsent)
 
@@ -58,7 +58,7 @@ async def db_cut(scene: Scene) -> None:
         cuts += scene.proxy.cut()
         await asyncio.sleep(scene.chance.uniform(0.01, 0.4))
     if not cuts:
-        raise NotFired("there was nothing to cut")
+        raise NotFiredError("there was nothing to cut")
     scene.proof.append(f"{cuts} connections cut, first with {claims} open claims")
 
 
@@ -85,20 +85,12 @@ async def db_late(scene: Scene) -> None:
     await scene.acts(scene.somewhere(most=0.4), first)
     await _hold_grant(scene)
     assert scene.proxy is not None
-    stopping = await scene.run("stop", "stop-run", scene.ledger, "nemesis")
-    if await stopping.wait(30 + 2 * scene.times.claim) != 0:
-        raise NotFired(f"stop-run failed: {stopping.last_words()}")
-    promised = time.monotonic() + 1.0
+    promised = await stop(scene)
     await asyncio.sleep(scene.chance.uniform(1.2, max(1.5, scene.times.longest)))
     scene.proxy.go()
     await asyncio.sleep(1.0 + scene.times.claim)
     scene.quiet.append((promised, time.monotonic()))
-    if scene.kind == "worker":
-        first.signal(15)
-    if await first.wait(30) is None:
-        await first.kill()
-    again = await scene.run("allow", "resume", scene.ledger, "--run", "nemesis", "--yes", "--quiet", "--json")
-    await again.wait(scene.times.patience)
+    await resume_stopped(scene, first)
 
 
 @fault(stores=("postgres",), total=1500)
@@ -138,7 +130,7 @@ async def db_blackhole(scene: Scene) -> None:
     scene.proof.append(f"{cuts} connections swallowed, first with {claims} open claims" + (", taken over" * long))
 
 
-@fault(stores=("postgres",), own_server=True, alone=False)
+@fault(stores=("postgres",), own_server=True)
 async def db_restart(scene: Scene) -> None:
     """The database crashes (an immediate stop) and is started again. The run goes on by itself."""
     first = await scene.begin()
@@ -154,7 +146,7 @@ async def db_restart(scene: Scene) -> None:
     scene.proof.append(f"restarted with {claims} open claims, {scene.done}" + ", killed too" * killed)
 
 
-@fault(stores=("postgres",), own_server=True)
+@fault(stores=("postgres",), own_server=True, total=2000)
 async def db_failover(scene: Scene) -> None:
     """The primary is lost while its standby lacks the last claims and outcomes; the standby is promoted.
 
@@ -187,5 +179,5 @@ async def db_failover(scene: Scene) -> None:
     await scene.book.close()
     now = await scene.book.written()
     if not 0 < now < before or (killed and acts >= scene.total):
-        raise NotFired(f"{before} rows before the failover, {now} after it")
+        raise NotFiredError(f"{before} rows before the failover, {now} after it")
     scene.proof.append(f"{before - now} of {before} rows lost, {acts} acts" + ", killed too" * killed)

@@ -7,12 +7,12 @@ import time
 
 from tests.nemesis.command import Command
 from tests.nemesis.faults.registry import fault
-from tests.nemesis.scene import NotFired, Scene
+from tests.nemesis.scene import NotFiredError, Scene
 
 __all__: list[str] = []
 
 
-@fault(stores=("postgres",), kinds=("worker",), total=3000)
+@fault(stores=("postgres",), kinds=("worker",), total=3000, needs=("unshare",))
 async def engine_retry(scene: Scene) -> None:
     """A task that launches a chunk is killed and retried on another host. Once it succeeds, all has to be launched.
 
@@ -32,7 +32,7 @@ async def engine_retry(scene: Scene) -> None:
     count = scene.provider.count
     claims = await scene.book.open_claims()
     if count >= scene.total or not claims:
-        raise NotFired(f"{scene.done}, {len(claims)} open claims")
+        raise NotFiredError(f"{scene.done}, {len(claims)} open claims")
     scene.proof.append(f"killed with {len(claims)} open claims, {scene.done}")
     await asyncio.sleep(scene.chance.uniform(0, scene.times.lease / 2))
 

@@ -1,0 +1,138 @@
+"""Runs every fault as often as asked, some at a time, and repeats those that did not fire."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tests.nemesis.database import Server
+from tests.nemesis.faults import FAULTS, Fault
+from tests.nemesis.scene import Kind, NotFiredError, Scene, Store
+from tests.nemesis.table import bad, table
+from tests.nemesis.times import Times
+
+__all__ = ["Runner"]
+
+_REPEATS = 4
+"""How often a run whose fault did not fire is repeated, with another seed."""
+
+
+class Runner:
+    """All runs of one invocation.
+
+    Args:
+        given: The options of the command line.
+    """
+
+    def __init__(self, given: argparse.Namespace) -> None:
+        self._given = given
+        self._times = Times.of(given.scale)
+        self._rows: list[dict[str, Any]] = []
+        self._server: Server | None = None
+        self._busy = asyncio.Semaphore(given.jobs)
+
+    def _wanted(self) -> Iterator[tuple[Fault, Store, Kind]]:
+        for name in self._given.faults.split(","):
+            fault = FAULTS[name]
+            for store in self._given.stores.split(","):
+                for kind in self._given.kinds.split(","):
+                    if not fault.fits(store, kind):
+                        continue
+                    if fault.missing and self._given.allow_missing:
+                        print(f"# {name} is left out: this machine lacks {', '.join(fault.missing)}", file=sys.stderr)
+                    else:
+                        yield fault, store, kind
+
+    async def all(self) -> int:
+        """Run everything, and print the table. Returns the exit status."""
+        loop, began, wanted = asyncio.get_running_loop(), time.monotonic(), list(self._wanted())
+        loop.set_exception_handler(_complain)
+        task = asyncio.current_task()
+        assert task is not None
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+        try:
+            if any(store == "postgres" for _, store, _ in wanted):
+                self._server = await Server.started()
+            runs = [(place, each, number) for number in range(self._given.runs) for place, each in enumerate(wanted)]
+            await asyncio.gather(
+                *(self._one(*each, number, ("uvloop", "asyncio")[(place + number) % 2]) for place, each, number in runs)
+            )
+        finally:
+            if self._server is not None:
+                await asyncio.to_thread(self._server.remove)
+            print(table(self._rows))
+        seconds = time.monotonic() - began
+        print(f"\n{len(self._rows)} runs in {seconds:.0f} s, seed {self._given.seed!r}, {self._times}")
+        return int(any(map(bad, self._rows)))
+
+    async def _one(self, fault: Fault, store: Store, kind: Kind, number: int, loop: str) -> None:
+        async with self._busy:
+            for repeat in range(_REPEATS + 1):
+                seed = f"{self._given.seed} {fault.name} {store} {kind} {number} {repeat}"
+                row = {"fault": fault.name, "store": store, "kind": kind, "number": number, "seed": seed, "loop": loop}
+                row |= await self._attempt(fault, store, kind, random.Random(seed), loop)
+                if row["fired"]:
+                    break
+            self._rows.append(row)
+            self._write()
+            if self._given.verbose or bad(row):
+                counts = " ".join(f"{key} {row[key]}" for key in ("double", "lost", "false", "unknown"))
+                fired = "" if row["fired"] else " NOT FIRED"
+                print(
+                    f"# {seed} {loop} {row['seconds']} s: {counts}{fired} {row['proof']} {row['notes'][:3]}",
+                    file=sys.stderr,
+                )
+
+    def _write(self) -> None:
+        if self._given.json is not None:
+            Path(self._given.json).write_text(json.dumps(self._rows, indent=1))
+
+    async def _attempt(
+        self, fault: Fault, store: Store, kind: Kind, chance: random.Random, loop: str
+    ) -> dict[str, Any]:
+        row: dict[str, Any] = {"fired": False, "double": 0, "lost": 0, "false": 0, "unknown": 0, "notes": []}
+        began = time.monotonic()
+        server = self._server if store == "postgres" else None
+        if server is not None and fault.own_server:
+            server = await Server.started(programs=server.programs)
+        scene = Scene(fault.name, store, kind, chance, self._times, fault.total, loop, server)
+        try:
+            async with asyncio.timeout(6 * self._times.patience + 120):
+                await scene.open()
+                await fault.strike(scene)
+                await (scene.finish_by or scene.finish)()
+                verdict = await scene.verdict()
+            row |= {"fired": True, "double": verdict.double, "lost": verdict.lost, "false": verdict.false}
+            row |= {"unknown": verdict.unknown, "notes": verdict.notes}
+        except NotFiredError as reason:
+            row["notes"] = [f"not fired: {reason}"]
+        except Exception as error:  # noqa: BLE001 - a run that the harness spoils is told, and repeated
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            row["notes"] = [f"harness: {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"]
+        finally:
+            row["proof"] = scene.proof
+            row["processes"] = [f"{each.name}: {each.status}" for each in scene.commands]
+            with contextlib.suppress(Exception):
+                await scene.close()
+            if server is not None and server is not self._server:
+                await asyncio.to_thread(server.remove)
+        row["seconds"] = round(time.monotonic() - began, 1)
+        return row
+
+
+def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Connections that are cut are no news here; an error of the harness itself is."""
+    del loop
+    error = context.get("exception")
+    if not isinstance(error, OSError | asyncio.CancelledError):
+        print(f"# harness: {context.get('message')}: {error!r}", file=sys.stderr)

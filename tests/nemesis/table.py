@@ -1,0 +1,43 @@
+"""The table of what came of all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+__all__ = ["bad", "table"]
+
+_SUMS = ("fired", "double", "lost", "false", "unknown")
+
+
+def bad(row: dict[str, Any]) -> bool:
+    """Whether a run broke the promise, or proves nothing."""
+    return bool(row["double"] or row["lost"] or row["false"] or not row["fired"])
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Fault x store x kind, in Markdown; below it, which runs were bad, and why."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["fault"], row["store"], row["kind"]), []).append(row)
+    lines = [
+        "| fault | store | kind | runs | fired | double | lost | false | unknown | bad runs |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    for names, members in sorted(groups.items()):
+        sums = [sum(int(row[key]) for row in members) for key in _SUMS]
+        cells = [*names, len(members), *sums, sum(map(bad, members))]
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    failed = [row for row in rows if bad(row)]
+    if failed:
+        lines += ["", f"{len(failed)} of {len(rows)} runs are bad. One of each kind:", ""]
+    seen = set()
+    for row in failed:
+        names = (row["fault"], row["store"], row["kind"])
+        if names not in seen:
+            seen.add(names)
+            lines.append(
+                f"- {' '.join(names)} #{row['number']} ({row['loop']}, seed {row['seed']!r}): "
+                + "; ".join([*row["proof"][:2], *row["notes"][:2]])
+            )
+    return "\n".join(lines)
