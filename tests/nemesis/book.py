@@ -55,6 +55,20 @@ class Book:
         """The token under which each chunk is held."""
         return dict(tuple(row) for row in await self._ask(_OWNERS))
 
+    def locked(self) -> bool:
+        """Whether a file is in the middle of somebody's transaction: none but its owner can write meanwhile."""
+        if self._shared:
+            return False
+        connection = sqlite3.connect(self._where, timeout=0.05, isolation_level=None)
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:
+            return True
+        finally:
+            connection.close()
+        return False
+
     async def close(self) -> None:
         """Disconnect."""
         if self._connection is not None:
