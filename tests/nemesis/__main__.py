@@ -31,6 +31,7 @@ def main() -> int:
     parser.add_argument("--faults", default=",".join(FAULTS), metavar="A,B")
     parser.add_argument("--stores", default="sqlite,postgres", metavar="A,B")
     parser.add_argument("--kinds", default="command,worker", metavar="A,B")
+    parser.add_argument("--provider", choices=["direct", "altcraft"], default="direct", help="which one is played")
     parser.add_argument(
         "--runs", type=int, default=20, metavar="N", help="for each fault, store and kind (default: 20)"
     )

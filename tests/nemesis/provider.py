@@ -1,8 +1,11 @@
-"""i-Digital Direct at its worst, on a raw socket. It imports nothing of dispatchkit, so it shares none of its errors.
+"""Both providers at their worst, on a raw socket. It imports nothing of dispatchkit, so it shares none of its errors.
 
 Every whole start request acts, a second one for the same dispatch too. An act may be late, whatever becomes of the
 connection that asked for it, and its answer may never come; but it is never later than the state lag that the product
 promises to bear. The state is honest: ``initiated`` before the act, ``sending`` after it.
+
+Altcraft is played in JSON alone: a broadcast is launched, and its log shows each act. With deduplication, a request id
+that was seen acts once, and its repeat is answered as a replay.
 """
 
 from __future__ import annotations
@@ -15,13 +18,18 @@ import random
 import re
 import time
 from collections.abc import Callable
-from typing import cast
+from datetime import UTC, datetime
+from typing import Any, cast
 
 __all__ = ["Act", "Provider"]
 
 _START = re.compile(rb"POST /api/v1/dispatch/(\d+)/start ")
 _STATE = re.compile(rb"GET /api/v1/dispatch\?dispatch_id=(\d+) ")
+_LAUNCH = re.compile(rb"POST /api/v1.1/campaigns/broadcasts/start ")
+_LOG = re.compile(rb"POST /api/v1.1/campaigns/log_v2 ")
+_REQUEST_ID = re.compile(rb"(?i)\r\nrequest-id: *([^\r]+)")
 _LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
+_ACCEPTED = {"data": None, "error": 0, "error_text": "Successful operation"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +72,9 @@ class Provider:
         self.acts: dict[int, list[Act]] = collections.defaultdict(list)
         self.arrived: dict[int, list[float]] = collections.defaultdict(list)
         """When each start arrived, also one that has not acted yet."""
+        self.deduplicates = False
+        """Whether Altcraft deduplicates by request id."""
+        self.request_ids: set[bytes] = set()
         self.count = 0
         self.reads = 0
         self.on_act: Callable[[int], None] | None = None
@@ -98,6 +109,14 @@ class Provider:
     def state(self, dispatch: int) -> str:
         """As the list of dispatches shows it."""
         return "sending" if self.acts.get(dispatch) else "initiated"
+
+    def log(self, asked: dict[str, Any]) -> object:
+        """As Altcraft's log shows the acts of a mailing, from a moment on."""
+        moments = [time.time() - (time.monotonic() - act.at) for act in self.acts.get(asked["id"], ())]
+        shown = [datetime.fromtimestamp(each, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z" for each in moments]
+        since = asked.get("from_time", "")
+        rows = [{"level": "INFO", "message": "", "state": "start", "time": each} for each in shown if each >= since]
+        return {"data": rows or None, "error": 0, "error_text": "Successful operation", "total_count": len(rows)}
 
     def act(self, dispatch: int, arrived: float, connection: int) -> None:
         """Launch."""
@@ -134,38 +153,55 @@ class _Connection(asyncio.Protocol):
             whole = end + 4 + (int(length[1]) if length else 0)
             if len(self._buffer) < whole:
                 return  # only a whole request acts
+            body = self._buffer[end + 4 : whole]
             self._buffer = self._buffer[whole:]
-            self._request(head)
+            self._request(head, body)
 
-    def _request(self, head: bytes) -> None:
+    def _request(self, head: bytes, body: bytes) -> None:
         provider, loop = self._provider, asyncio.get_running_loop()
         wait = provider.chance.uniform(*provider.latency)
         if start := _START.match(head):
-            dispatch, arrived = int(start[1]), time.monotonic()
-            provider.arrived[dispatch].append(arrived)
-            answer = {"dispatchId": dispatch}
-            if provider.chance.random() >= provider.late:
-                provider.act(dispatch, arrived, self._port)
-                loop.call_later(wait, self._answer, 200, answer)
-                return
-            late = provider.chance.uniform(min(1.0, provider.latest), provider.latest)
-            loop.call_later(late, provider.act, dispatch, arrived, self._port)
-            if provider.chance.random() < provider.silent:
-                loop.call_later(wait, self._cut)
-            else:
-                loop.call_later(late + wait, self._answer, 200, answer)
+            self._launch(int(start[1]), {"dispatchId": int(start[1])})
         elif read := _STATE.match(head):
             provider.reads += 1
             dispatch = int(read[1])
             item = {"dispatchId": dispatch, "status": provider.state(dispatch)}
             loop.call_later(wait, self._answer, 200, {"total": 1, "items": [item]})
+        elif _LAUNCH.match(head):
+            name = _REQUEST_ID.search(head)
+            if provider.deduplicates and name is not None and name[1] in provider.request_ids:
+                acted = provider.acts.get(json.loads(body)["id"])  # a repeat is answered once the first has acted
+                wait += 0 if acted else provider.latest
+                loop.call_later(wait, self._answer, 200, _ACCEPTED, "Duplicate-Request: true\r\n")
+                return
+            if name is not None:
+                provider.request_ids.add(name[1])
+            self._launch(json.loads(body)["id"], _ACCEPTED)
+        elif _LOG.match(head):
+            provider.reads += 1
+            loop.call_later(wait, self._answer, 200, provider.log(json.loads(body)))
         else:
             self._answer(404, {"error": {"code": 4040, "msg": "no such call"}})
 
-    def _answer(self, status: int, answer: object) -> None:
+    def _launch(self, target: int, answer: object) -> None:
+        provider, loop, arrived = self._provider, asyncio.get_running_loop(), time.monotonic()
+        wait = provider.chance.uniform(*provider.latency)
+        provider.arrived[target].append(arrived)
+        if provider.chance.random() >= provider.late:
+            provider.act(target, arrived, self._port)
+            loop.call_later(wait, self._answer, 200, answer)
+            return
+        late = provider.chance.uniform(min(1.0, provider.latest), provider.latest)
+        loop.call_later(late, provider.act, target, arrived, self._port)
+        if provider.chance.random() < provider.silent:
+            loop.call_later(wait, self._cut)
+        else:
+            loop.call_later(late + wait, self._answer, 200, answer)
+
+    def _answer(self, status: int, answer: object, more: str = "") -> None:
         if self._transport is not None:
             body = json.dumps(answer).encode()
-            head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{more}Content-Length: {len(body)}\r\n\r\n"
             self._transport.write(head.encode() + body)
 
     def _cut(self) -> None:

@@ -56,6 +56,7 @@ class Runner:
     async def all(self) -> int:
         """Run everything, and print the table. Returns the exit status."""
         loop, began, wanted = asyncio.get_running_loop(), time.monotonic(), list(self._wanted())
+        cut = False
         loop.set_exception_handler(_complain)
         task = asyncio.current_task()
         assert task is not None
@@ -67,19 +68,30 @@ class Runner:
             await asyncio.gather(
                 *(self._one(*each, number, ("uvloop", "asyncio")[(place + number) % 2]) for place, each, number in runs)
             )
+        except asyncio.CancelledError:
+            print("# interrupted: the table is of the runs that are over", file=sys.stderr)
+            cut = True
         finally:
             if self._server is not None:
                 await asyncio.to_thread(self._server.remove)
-            print(table(self._rows))
+        print(table(self._rows))
         seconds = time.monotonic() - began
         print(f"\n{len(self._rows)} runs in {seconds:.0f} s, seed {self._given.seed!r}, {self._times}")
-        return int(any(map(bad, self._rows)))
+        return int(cut or any(map(bad, self._rows)))
 
     async def _one(self, fault: Fault, store: Store, kind: Kind, number: int, loop: str) -> None:
         async with self._busy:
             for repeat in range(_REPEATS + 1):
                 seed = f"{self._given.seed} {fault.name} {store} {kind} {number} {repeat}"
-                row = {"fault": fault.name, "store": store, "kind": kind, "number": number, "seed": seed, "loop": loop}
+                played = "" if self._given.provider == "direct" else f" ({self._given.provider})"
+                row = {
+                    "fault": fault.name + played,
+                    "store": store,
+                    "kind": kind,
+                    "number": number,
+                    "seed": seed,
+                    "loop": loop,
+                }
                 row |= await self._attempt(fault, store, kind, random.Random(seed), loop)
                 if row["fired"]:
                     break
@@ -105,7 +117,8 @@ class Runner:
         server = self._server if store == "postgres" else None
         if server is not None and fault.own_server:
             server = await Server.started(programs=server.programs)
-        scene = Scene(fault.name, store, kind, chance, self._times, fault.total, loop, server)
+        plays = self._given.provider
+        scene = Scene(fault.name, store, kind, chance, self._times, fault.total, loop, plays, server)
         try:
             async with asyncio.timeout(6 * self._times.patience + 120):
                 await scene.open()

@@ -23,10 +23,11 @@ from tests.nemesis.provider import Provider
 from tests.nemesis.proxy import Proxy
 from tests.nemesis.times import Times
 
-__all__ = ["Kind", "NotFiredError", "Scene", "Store"]
+__all__ = ["Kind", "NotFiredError", "Plays", "Scene", "Store"]
 
 Store = Literal["sqlite", "postgres"]
 Kind = Literal["command", "worker"]
+Plays = Literal["direct", "altcraft"]
 
 _TOKEN = "dG9rZW4="
 _RUN = "nemesis"
@@ -48,6 +49,8 @@ class Scene:
     total: int
     loop: str
     """``asyncio`` or ``uvloop``."""
+    plays: Plays = "direct"
+    """The provider that is played."""
     server: Server | None = None
     """A PostgreSQL server for all runs; a fault that harms the server itself has its own."""
 
@@ -73,6 +76,8 @@ class Scene:
         self.provider = Provider(
             random.Random(self.chance.random()), late=self.chance.choice((0.0, 0.003)), latest=0.7 * self.times.lag
         )
+        # Workers make their clients themselves, with the default of the platform.
+        self.provider.deduplicates = self.kind == "worker" or self.chance.random() < 0.5
         self.first = self.chance.randrange(1, 10**11)  # ids do not fit 32 bits
         self._database = f"nemesis_{self.chance.randrange(16**12):012x}"
         self._dsn = ""
@@ -148,6 +153,7 @@ class Scene:
         environment = {
             "NEMESIS": json.dumps(constants),
             "DISPATCHKIT_DIRECT_TOKEN": _TOKEN,
+            "DISPATCHKIT_ALTCRAFT_TOKEN": _TOKEN,
             "PYTHONDONTWRITEBYTECODE": "",
             "SSL_CERT_FILE": "/dev/null",
             **self.environment,
@@ -157,20 +163,17 @@ class Scene:
         self.commands.append(command)
         return command
 
-    def _start_words(self, ledger: str) -> list[object]:
+    @property
+    def _launch(self) -> list[object]:
+        """The command that launches the targets."""
         ids = f"{self.first}-{self.first + self.total - 1}"
-        return [
-            "direct",
-            "start",
-            ids,
-            "--ledger",
-            ledger,
-            "--run",
-            _RUN,
-            *self._common,
-            "--base-url",
-            self.provider.url,
-        ]
+        if self.plays == "direct":
+            return ["direct", "start", ids, "--base-url", self.provider.url]
+        deduplicates = "--deduplicates" if self.provider.deduplicates else "--no-deduplicates"
+        return ["altcraft", "launch", ids, "--base-url", self.provider.url, deduplicates]
+
+    def _start_words(self, ledger: str) -> list[object]:
+        return [*self._launch, "--ledger", ledger, "--run", _RUN, *self._common]
 
     @property
     def _common(self) -> list[object]:
@@ -185,18 +188,17 @@ class Scene:
 
     async def plan(self, *, chunks: int = 4) -> None:
         """Plan the run for workers, or for an engine."""
-        ids = f"{self.first}-{self.first + self.total - 1}"
         size = -(-self.total // chunks)
         for word in ("plan", "spread"):
             words = [word, "--ledger", self.ledger, "--run", _RUN, "--chunk-size", size]
-            planning = await self.run(word, *words, "direct", "start", ids, "--yes", "--base-url", self.provider.url)
+            planning = await self.run(word, *words, *self._launch, "--yes")
             if await planning.wait(60) == 0:
                 return
         raise RuntimeError(f"the run could not be planned: {planning.last_words()}")
 
     async def worker(self, name: str, ledger: str | None = None, **settings: object) -> Command:
         """A worker."""
-        words = ["worker", "--ledger", ledger or self.ledger, "--direct-url", self.provider.url]
+        words = ["worker", "--ledger", ledger or self.ledger, f"--{self.plays}-url", self.provider.url]
         return await self.run(name, *words, **settings)  # type: ignore[arg-type]
 
     async def second(self, name: str = "second", *more: object, **settings: object) -> Command:
@@ -325,9 +327,12 @@ class Scene:
                 if command.alive and await command.wait(self.times.patience) is None:
                     self.extra.note(f"{command.name} did not end")
                     await command.kill()
+        left = idle = 0
         for number in range(6):
-            if await self.over():
-                return
+            before, left = left, self.total - await self.book.final()
+            idle = idle + 1 if left == before and number else 0
+            if not left or idle > 2:
+                return  # what stays unknown is no longer worked on
             last = await self.run(f"resume-{number}", "resume", self.ledger, "--run", _RUN, *self._common)
             status = await last.wait(self.times.patience)
             if status is None:
@@ -337,7 +342,7 @@ class Scene:
             elif status == 2 and self.kind == "command":  # the plan is not whole: the same line again finishes it
                 again = await self.run(f"again-{number}", *self._start_words(self.ledger))
                 await again.wait(self.times.patience)
-            if not await self.over():
+            if status not in {3, None} and not await self.over():
                 await asyncio.sleep(self.times.lease / 2)
 
     async def _finish_workers(self) -> None:
@@ -373,10 +378,10 @@ class Scene:
                 each.ended or time.monotonic(),
                 each.status,
                 each.told(),
-                claims_all=each.words[0] in {"direct", "resume", "engine"},
+                claims_all=each.words[0] in {"direct", "altcraft", "resume", "engine"},
             )
             for each in self.commands
-            if each.words[0] in {"direct", "resume", "worker", "engine"} and "--help" not in each.words
+            if each.words[0] in {"direct", "altcraft", "resume", "worker", "engine"} and "--help" not in each.words
         ]
         found = judge(self.targets, self.provider.acts, await self.states(), reports, self.quiet)
         found.false += self.extra.false
