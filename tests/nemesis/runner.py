@@ -147,5 +147,5 @@ def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Connections that are cut are no news here; an error of the harness itself is."""
     del loop
     error = context.get("exception")
-    if not isinstance(error, OSError | asyncio.CancelledError):
+    if error is not None and not isinstance(error, OSError | asyncio.CancelledError):
         print(f"# harness: {context.get('message')}: {error!r}", file=sys.stderr)
