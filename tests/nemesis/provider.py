@@ -72,6 +72,8 @@ class Provider:
         self.acts: dict[int, list[Act]] = collections.defaultdict(list)
         self.arrived: dict[int, list[float]] = collections.defaultdict(list)
         """When each start arrived, also one that has not acted yet."""
+        self.dropped = 0.0
+        """The share of the starts that do nothing, as the provider fails and resets the connection."""
         self.deduplicates = False
         """Whether Altcraft deduplicates by request id."""
         self.request_ids: set[bytes] = set()
@@ -187,6 +189,9 @@ class _Connection(asyncio.Protocol):
         provider, loop, arrived = self._provider, asyncio.get_running_loop(), time.monotonic()
         wait = provider.chance.uniform(*provider.latency)
         provider.arrived[target].append(arrived)
+        if provider.dropped and provider.chance.random() < provider.dropped:
+            self._cut()
+            return
         if provider.chance.random() >= provider.late:
             provider.act(target, arrived, self._port)
             loop.call_later(wait, self._answer, 200, answer)

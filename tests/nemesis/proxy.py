@@ -23,6 +23,8 @@ class Proxy:
         self.port = 0
         self.on_answer: Callable[[bytes], None] | None = None
         """Called with what the server said, before it is forwarded."""
+        self.on_request: Callable[[bytes], None] | None = None
+        """Called with what the client said, before it is forwarded."""
         self.delay = 0.0
         """Seconds by which each piece is late, in both directions."""
         self.swallowing = False
@@ -99,8 +101,8 @@ class Proxy:
     async def _pipe(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, answers: bool) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
-                if answers and self.on_answer is not None:
-                    self.on_answer(data)
+                if (hook := self.on_answer if answers else self.on_request) is not None:
+                    hook(data)
                 await self._go.wait()
                 if self.delay:
                     await asyncio.sleep(self.delay)

@@ -137,21 +137,8 @@ class Scene:
         self, name: str, *words: object, before: Sequence[str] = (), more: dict[str, str] | None = None
     ) -> Command:
         """Start a process with the scaled times."""
-        times = self.times
-        constants = {
-            "lease": times.lease,
-            "heartbeat": times.heartbeat,
-            "claim": times.claim,
-            "lag": times.lag,
-            "attempt": times.attempt,
-            "loop": self.loop,
-        }
-        if times.lease < 30:
-            # How long it waits before it looks, or connects, again; the longest statement.
-            constants |= {"look": 0.5, "avoid": 3.0, "again": 0.3, "longest": 0.5, "connect": 3.0}
-            constants |= {"answer": times.lease}
         environment = {
-            "NEMESIS": json.dumps(constants),
+            "NEMESIS": json.dumps({**self.times.constants(), "loop": self.loop}),
             "DISPATCHKIT_DIRECT_TOKEN": _TOKEN,
             "DISPATCHKIT_ALTCRAFT_TOKEN": _TOKEN,
             "PYTHONDONTWRITEBYTECODE": "",
@@ -255,7 +242,13 @@ class Scene:
             NotFiredError: It was never caught in such a moment.
         """
         if self.proxy is not None and self.chance.random() < 0.6:
-            return await self._suspend_at_answer(command)
+            await self.suspend_at_grant(command)
+            unsent = await self.unsent()
+            if not unsent:
+                command.wake()
+                raise NotFiredError("nothing was claimed and unsent when the process was suspended")
+            self.proof.append(f"{command.name} in state T at a grant, {len(unsent)} claims unsent, {self.done}")
+            return unsent
         for _ in range(100):
             if not await command.suspend():
                 break
@@ -267,30 +260,38 @@ class Scene:
             await asyncio.sleep(self.chance.uniform(0.003, 0.03))
         raise NotFiredError("the process was never suspended between a claim and its write")
 
-    async def _suspend_at_answer(self, command: Command) -> set[int]:
-        """Suspend it at the very moment in which the database grants claims."""
+    async def suspend_at_grant(self, command: Command, *, after: int = 0, patience: float = 10.0) -> None:
+        """Suspend a process at the very moment in which the database grants claims, before it hears of it.
+
+        Args:
+            command: The process; it must use the proxy.
+            after: How many grants to let pass.
+            patience: Seconds to wait for it.
+
+        Raises:
+            NotFiredError: Nothing was granted.
+        """
         assert self.proxy is not None
         struck = asyncio.Event()
 
         def on_answer(data: bytes) -> None:
+            nonlocal after
             if not struck.is_set() and b"granted" in data:
-                command.signal(signal.SIGSTOP)
-                struck.set()
+                after -= 1
+                if after < 0:
+                    command.signal(signal.SIGSTOP)
+                    struck.set()
 
         self.proxy.on_answer = on_answer
         try:
-            await asyncio.wait_for(struck.wait(), 10)
+            await asyncio.wait_for(struck.wait(), patience)
         except TimeoutError:
             raise NotFiredError("no claim was granted any more") from None
         finally:
             self.proxy.on_answer = None
         await asyncio.sleep(0.03)
-        unsent = await self.unsent()
-        if not (command.suspended and unsent):
-            command.wake()
-            raise NotFiredError("nothing was claimed and unsent when the process was suspended")
-        self.proof.append(f"{command.name} in state T at a grant, {len(unsent)} claims unsent, {self.done}")
-        return unsent
+        if not command.suspended:
+            raise NotFiredError("it had ended before it was suspended")
 
     @property
     def done(self) -> str:

@@ -39,3 +39,18 @@ class Times:
     def patience(self) -> float:
         """How long one process may take to end a run that was left in any state."""
         return 30 + 2 * self.lease + 3 * self.lag + self.attempt + 5 * self.claim
+
+    def constants(self) -> dict[str, float]:
+        """What `process` is to put in the place of the product's own constants, by its keys."""
+        found = {
+            "lease": self.lease,
+            "heartbeat": self.heartbeat,
+            "claim": self.claim,
+            "lag": self.lag,
+            "attempt": self.attempt,
+        }
+        if self.lease < 30:
+            # How long it waits before it looks, or connects, again; the longest statement, and the longest connect.
+            found |= {"look": 0.5, "avoid": 3.0, "again": 0.3, "longest": 0.5}
+            found |= {"answer": self.lease, "connect": max(1.5, self.lease / 3)}
+        return found

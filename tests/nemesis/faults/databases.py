@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import time
 
 from tests.nemesis.database import Server
@@ -128,6 +130,49 @@ async def db_blackhole(scene: Scene) -> None:
     scene.proxy.swallowing = False
     cuts = scene.proxy.cut()
     scene.proof.append(f"{cuts} connections swallowed, first with {claims} open claims" + (", taken over" * long))
+
+
+@fault(stores=("postgres",))
+async def db_away_term(scene: Scene) -> None:
+    """SIGTERM while the database is away, to a command that plans or to a worker: it ends within 5 s.
+
+    A later end counts as false. Afterwards the database is back, and the run goes on.
+    """
+    proxy = scene.proxy
+    assert proxy is not None
+    if scene.kind == "worker":
+        first = await scene.begin()
+        await scene.acts(scene.somewhere(most=0.5), first)
+        proxy.swallowing = True
+        proxy.cut()
+    else:
+        planning = asyncio.Event()
+
+        def on_request(data: bytes) -> None:
+            if b"INSERT INTO" in data and b"target" in data:
+                proxy.swallowing = True
+                planning.set()
+
+        proxy.on_request = on_request
+        first = await scene.start()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(planning.wait(), 20)
+    await asyncio.sleep(scene.chance.uniform(0.1, scene.times.lease / 2))
+    if not (first.alive and proxy.swallowing):
+        raise NotFiredError(f"it was not at work when its database went away: {first.last_words()}")
+    before = scene.done
+    first.signal(signal.SIGTERM)
+    sent = time.monotonic()
+    if await first.wait(40) is None:
+        await first.kill()
+    took = time.monotonic() - sent
+    scene.proof.append(f"SIGTERM with the database away, {before}; ended after {took:.1f} s")
+    if took > 6:
+        scene.extra.false += 1
+        scene.extra.note(f"it ended {took:.1f} s after SIGTERM")
+    proxy.on_request = None
+    proxy.swallowing = False
+    proxy.cut()
 
 
 @fault(stores=("postgres",), own_server=True)

@@ -63,14 +63,55 @@ async def takeover(scene: Scene) -> None:
     It wakes while the other one settles what was in flight, or after all of it is done. Where a suspended holder may
     not be taken over, the other one is refused, and goes on once the first has ended.
     """
-    await _take_over(scene)
-
-
-async def _take_over(scene: Scene) -> None:
-    second: Command | None = None
     first = await scene.begin()
     await scene.acts(scene.somewhere(), first)
     await scene.suspend(first)
+    await _hand_over(scene, first)
+
+
+@fault(total=800)
+async def takeover_repeat(scene: Scene) -> None:
+    """As takeover, but while unclear launches are repeated: a repeat is a claim too, and expires like any other.
+
+    The provider drops some of the first starts, so that their state denies them, and they are sent again together
+    once the state lag is over. The first process is suspended among these repeats.
+    """
+    provider, times = scene.provider, scene.times
+    provider.dropped, provider.late = 0.06, 0.0
+    first = await scene.begin()
+    while provider.count < scene.total / 10 or time.monotonic() < _latest(scene) + times.lag / 3:
+        if not first.alive:
+            raise NotFiredError(f"it had ended before anything was repeated: {first.last_words()}")
+        await asyncio.sleep(0.02)
+    provider.dropped = 0.0
+    if scene.proxy is not None:
+        await scene.suspend_at_grant(first, after=scene.chance.randrange(3), patience=30 + 3 * times.lag)
+    else:
+        quiet, until = _latest(scene), time.monotonic() + 30 + 3 * times.lag
+        while _latest(scene) <= quiet:
+            if not first.alive or time.monotonic() > until:
+                raise NotFiredError(f"nothing was repeated: {first.last_words()}")
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(scene.chance.uniform(0, 0.3))
+        await first.suspend()
+    await asyncio.sleep(0.03)
+    claimed = {scene.first + index for index in await scene.book.open_claims()}
+    waiting = {each for each in claimed if provider.arrived.get(each) and not provider.acts.get(each)}
+    if not (waiting and first.suspended) or scene.book.locked():
+        first.wake()
+        raise NotFiredError("it was not suspended with repeats that had not been sent")
+    scene.proof.append(f"{first.name} in state T with {len(waiting)} repeats unsent, {scene.done}")
+    await _hand_over(scene, first)
+
+
+def _latest(scene: Scene) -> float:
+    """When the latest start arrived."""
+    return max((times[-1] for times in scene.provider.arrived.values()), default=0.0)
+
+
+async def _hand_over(scene: Scene, first: Command) -> None:
+    """Have another process take over from one that is suspended, and wake that one afterwards."""
+    second: Command | None = None
     owners = await scene.book.owners()
     if scene.kind == "worker":
         second = await scene.second()
