@@ -26,6 +26,7 @@ def _clock(scene: Scene, name: str, offset: str) -> tuple[Path, dict[str, str]]:
         "FAKETIME_TIMESTAMP_FILE": str(file),
         "FAKETIME_NO_CACHE": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # it would make every timed wait of a thread end at once, or never
     }
 
 

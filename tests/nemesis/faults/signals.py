@@ -84,7 +84,7 @@ async def takeover_repeat(scene: Scene) -> None:
             raise NotFiredError(f"it had ended before anything was repeated: {first.last_words()}")
         await asyncio.sleep(0.02)
     provider.dropped = 0.0
-    if scene.proxy is not None:
+    if scene.proxy is not None and scene.chance.random() < 0.4:
         await scene.suspend_at_grant(first, after=scene.chance.randrange(3), patience=30 + 3 * times.lag)
     else:
         quiet, until = _latest(scene), time.monotonic() + 30 + 3 * times.lag
