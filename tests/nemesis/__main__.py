@@ -52,7 +52,7 @@ def main() -> int:
             print(f"{each.name:<16} {' '.join(places):<48} {each.about}")
         return 0
     if given.sample:
-        given.runs, given.scale, given.jobs = 1, 0.0, max(given.jobs, 4)
+        given.runs, given.scale, given.jobs = 1, 0.0, max(given.jobs, 5)
     if unknown := set(given.faults.split(",")) - set(FAULTS):
         parser.error(f"no such fault: {', '.join(sorted(unknown))}")
     _alone_on_loopback()
