@@ -26,12 +26,44 @@ import attrs
 from dispatchkit.core.journal import Leave
 from dispatchkit.errors import State
 
-__all__ = ["Chunk", "Claim", "Counts", "Holder", "Pulse", "Record", "Run", "Store", "Target", "Unsettled"]
+__all__ = [
+    "HEARTBEAT_INTERVAL",
+    "LEASE_TIMEOUT",
+    "Chunk",
+    "Claim",
+    "Counts",
+    "Holder",
+    "Pulse",
+    "Record",
+    "Repeat",
+    "Run",
+    "RunPlan",
+    "Store",
+    "Target",
+    "Unsettled",
+]
 
-STALE = 30.0
-"""Seconds after which a holder that was not seen is taken for dead."""
-BEAT = 1.0
-"""Seconds between two signs of life of a holder: also how soon it obeys a stop."""
+LEASE_TIMEOUT = 30.0
+"""Seconds after its last heartbeat for which a holder keeps its chunk."""
+HEARTBEAT_INTERVAL = 1.0
+"""Seconds between two heartbeats of a holder. A holder obeys a stop within this time."""
+
+
+@attrs.frozen(kw_only=True)
+class RunPlan:
+    """A run that is to begin: whose it is, and how it is carried out."""
+
+    name: str
+    settings: str
+    """JSON: provider, host and format, for the process that resumes it. Never a token."""
+    host: str
+    """The provider's host, as the client names it. With `account` and a command it makes the key of a repeat."""
+    account: str | None
+    """The account's name, where the client has one."""
+    fingerprint: str
+    """A slow hash of the token: it identifies the account where there is no name."""
+    attempt_timeout: float
+    """Seconds that one attempt may take."""
 
 
 @attrs.frozen
@@ -49,6 +81,15 @@ class Run:
     whole: bool
     """Whether all of its commands are planned. Only then may it be resumed without them."""
     stopped: bool
+    account: str | None = None
+    """The account that it was planned for, where the client named it."""
+    fingerprint: str = ""
+    """The fingerprint of the token that it was planned with."""
+    attempt_timeout: float = 0.0
+    """Seconds: the longest `attempt_timeout` of all processes that held it."""
+    restored: bool = False
+    """Whether the database was restored, copied or failed over since the run was planned: rows may have been lost, so
+    a target that looks planned may have been launched."""
 
 
 @attrs.frozen
@@ -75,6 +116,14 @@ class Holder:
     host: str
     since: datetime | None = attrs.field(default=None, eq=False)
     """When it took the chunk, where a store tells it."""
+    boot_id: str = attrs.field(default="", eq=False)
+    """The boot of its machine; empty where the system names none."""
+    process_started: int = attrs.field(default=0, eq=False)
+    """Start time of its process, in clock ticks since the boot; 0 where the system tells none."""
+    lease_left: float = attrs.field(default=LEASE_TIMEOUT, eq=False)
+    """Seconds until its lease ends, by the database's clock; negative if it has missed its heartbeats."""
+    exists: bool = attrs.field(default=False, eq=False)
+    """Whether its process certainly exists, as its lock shows. Then no lease ends the hold."""
 
 
 @attrs.frozen
@@ -97,7 +146,25 @@ class Unsettled:
     """As `codec` writes it."""
     request_id: str | None = None
     since: datetime | None = None
-    """When its first unclear request began; None if none is unclear."""
+    """When its first unclear request began; None if none is unclear. Of a planned target of a `Run.restored` run: when
+    the run was created."""
+    acting_for: float = 0.0
+    """Seconds from now for which a request of an earlier process may still reach the provider: what is left of
+    ``claimed_at + CLAIM_AGE + attempt_timeout``, or 0. Of a planned target of a `Run.restored` run, whose claim may be
+    lost: what is left of that, counted from the hold."""
+
+
+@attrs.frozen
+class Repeat:
+    """Targets of one run that another run launched, launches, or may have launched."""
+
+    run: str
+    """The name of the other run."""
+    count: int
+    commands: Sequence[str]
+    """The first of them, at most ten, as `codec` writes them."""
+    latest: datetime
+    """The latest claim or outcome of them in the other run."""
 
 
 @attrs.frozen
@@ -171,8 +238,24 @@ class Store(Protocol):
         """Disconnect. Closing twice does nothing."""
         ...
 
-    async def begin(self, name: str, settings: str) -> Run:
+    async def check_identity(self) -> None:
+        """Check that the database is the one in which its ledger was made. Called before a run begins or is held.
+
+        Raises:
+            LedgerError: It is a copy. A copy of a ledger and its original would both launch what is left.
+        """
+        ...
+
+    async def accept_copy(self) -> None:
+        """Take the database as it is for the original, which is not used any more. Runs planned before are `restored`."""
+        ...
+
+    async def begin(self, plan: RunPlan) -> Run:
         """The run of this name: a new one, or the one that is there, with its own settings."""
+        ...
+
+    async def set_account(self, run: int, *, account: str | None, fingerprint: str) -> None:
+        """The account of a run has another name, or another token."""
         ...
 
     async def run(self, name: str) -> Run | None:
@@ -202,10 +285,12 @@ class Store(Protocol):
         """The chunks of a run that hold a target which is not final (done or rejected)."""
         ...
 
-    async def hold(self, run: int, chunk: int, holder: Holder) -> Holder | None:
-        """Take a chunk: None if it is ours now, else who holds it.
+    async def hold(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
+        """Take a chunk: None if it is ours now, else the holder that keeps it.
 
-        It is taken from a holder that was not seen for `STALE` seconds, or whose process on this host is gone.
+        In a file, a lock decides: a holder whose process exists keeps the chunk (`Holder.exists`), and one whose process
+        of the same boot has ended does not. Where no lock can tell, the lease decides. Host names and process ids
+        decide nothing. The run's `attempt_timeout` becomes at least the given one.
         """
         ...
 
@@ -246,4 +331,10 @@ class Store(Protocol):
 
     async def stop(self, run: int, *, stopped: bool) -> None:
         """Set or clear the flag that every claim and every sign of life reads."""
+        ...
+
+    async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
+        """Targets of the run, or of one chunk of it, that are not final and that another run of the same account and
+        host launched within so many seconds: done, in flight or unclear there, or planned in a chunk that is held now.
+        """
         ...
