@@ -125,7 +125,7 @@ class Call(Generic[W, R]):
         self._deadline = 0.0
         self._unclear = None if since is None else OutcomeUnknownError("whoever sent it ended before an answer came")
         self._unclear_at = acting_until
-        """On the clock's ``monotonic``: when the latest unclear attempt may have reached the provider, at the latest."""
+        """On the clock's ``monotonic``: from when on the latest unclear attempt reaches the provider no more."""
         self._unclear_since = since or NEVER
         self._throttled: ThrottledError | None = None
 

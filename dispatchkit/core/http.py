@@ -115,7 +115,7 @@ class Http:
         factory = socket_factory(user_timeout=attempt_timeout)
         self._connector = aiohttp.TCPConnector(limit=0, ssl=ssl, socket_factory=factory)
         # No public setting has the connector make another protocol.
-        self._connector._factory = partial[ResponseHandler](Handler, loop=loop)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._connector._factory = partial[ResponseHandler](Handler, loop=loop)  # type: ignore[assignment]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self._timeouts = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self.session = aiohttp.ClientSession(
             connector=self._connector,
