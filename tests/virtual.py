@@ -45,6 +45,9 @@ class Virtual:
     def monotonic(self) -> float:
         return self.time
 
+    def boottime(self) -> float:
+        return self.time
+
     def now(self) -> datetime:
         return START + timedelta(seconds=self.time)
 

@@ -45,6 +45,9 @@ class Clock:
     def monotonic(self) -> float:
         return self.time
 
+    def boottime(self) -> float:
+        return self.time
+
     def now(self) -> datetime:
         return NOON + timedelta(seconds=self.time)
 
