@@ -1,6 +1,6 @@
 """The journal of one run, over any store: plans, hands out what is not final, and holds the run while it does.
 
-A run is held chunk by chunk, all of them from the beginning. Every `BEAT` it gives a sign of life, and learns in return
+A run is held chunk by chunk, all of them from the beginning. Every `HEARTBEAT_INTERVAL` it gives a sign of life, and learns in return
 whether the run was stopped, or taken over by somebody who took this process for dead.
 """
 
@@ -26,7 +26,7 @@ from dispatchkit.core.outcome import Outcome
 from dispatchkit.errors import LedgerError, RejectedError, RunHeldError, RunStoppedError, State
 from dispatchkit.ledger.batch import Gathering
 from dispatchkit.ledger.codec import decode, encode
-from dispatchkit.ledger.store import BEAT, Chunk, Claim, Holder, Record, Run, Store, Unsettled
+from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, Chunk, Claim, Holder, Record, Run, RunPlan, Store, Unsettled
 
 __all__ = ["LedgerJournal"]
 
@@ -127,7 +127,9 @@ class LedgerJournal:
                     "to finish it"
                 )
         else:
-            run = await self._store.begin(self._name, settings)
+            run = await self._store.begin(
+                RunPlan(name=self._name, settings=settings, host="", account=None, fingerprint="", attempt_timeout=70.0)
+            )
         if run.stopped:
             raise RunStoppedError(f"the run {self._name!r} was stopped: allow it before it is run again")
         others = _differences(json.loads(run.settings), self._settings)
@@ -167,7 +169,7 @@ class LedgerJournal:
             if self._only not in {None, chunk.number}:
                 continue
             try:
-                other = await self._store.hold(self._run, chunk.number, self._holder)
+                other = await self._store.hold(self._run, chunk.number, self._holder, attempt_timeout=70.0)
             except BaseException:
                 self._held.append(chunk)  # it may have been taken all the same: whoever lets go lets go of it too
                 raise
@@ -183,7 +185,7 @@ class LedgerJournal:
     async def _beat(self, gathering: Gathering, stop: Callable[[], None]) -> None:
         try:
             while True:
-                await self._clock.sleep(BEAT)
+                await self._clock.sleep(HEARTBEAT_INTERVAL)
                 for chunk in list(self._held):
                     pulse = await self._store.beat(self._run, chunk.number, self._holder.token)
                     if pulse.stopped or not pulse.mine:
