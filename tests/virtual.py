@@ -46,7 +46,7 @@ class Virtual:
         return self.time
 
     def boottime(self) -> float:
-        return self.monotonic()
+        return self.time
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self.time)

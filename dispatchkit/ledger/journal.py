@@ -42,6 +42,7 @@ from dispatchkit.ledger.store import (
     LEASE_TIMEOUT,
     Chunk,
     Claim,
+    Holder,
     Record,
     Run,
     RunPlan,
@@ -99,7 +100,15 @@ class LedgerJournal:
         self._only = chunk
         self._resumes = resumes
         self._clock = clock
-        self._holder = this_process(uuid.uuid4().hex)
+        here = this_process()
+        self._holder = Holder(
+            uuid.uuid4().hex,
+            here.pid,
+            here.host,
+            boot_id=here.boot_id,
+            process_started=here.started,
+            pid_namespace=here.pid_namespace,
+        )
         self._held: list[Chunk] = []
         self._held_at = 0.0
         """When the last of them was taken, on the clock's ``monotonic``."""

@@ -120,6 +120,8 @@ class Holder:
     """The boot of its machine; empty where the system names none."""
     process_started: int = attrs.field(default=0, eq=False)
     """Start time of its process, in clock ticks since the boot; 0 where the system tells none."""
+    pid_namespace: int = attrs.field(default=0, eq=False)
+    """Inode of its PID namespace; 0 where the system has none. Process ids of another namespace mean nothing here."""
     lease_left: float = attrs.field(default=LEASE_TIMEOUT, eq=False)
     """Seconds until its lease ends, by the database's clock; negative if it has missed its heartbeats."""
     exists: bool = attrs.field(default=False, eq=False)

@@ -30,7 +30,7 @@ class FixedClock:
         return self.time
 
     def boottime(self) -> float:
-        return self.monotonic()
+        return self.time
 
     def now(self) -> datetime:
         return NOW + timedelta(seconds=self.time)

@@ -46,7 +46,7 @@ class Clock:
         return self.time
 
     def boottime(self) -> float:
-        return self.monotonic()
+        return self.time
 
     def now(self) -> datetime:
         return NOON + timedelta(seconds=self.time)

@@ -29,7 +29,7 @@ class VirtualClock:
         return self.time
 
     def boottime(self) -> float:
-        return self.monotonic()
+        return self.time
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self.time)

@@ -15,7 +15,7 @@ from dispatchkit.core.journal import Leave, Planned
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.direct.commands import ReadDispatch
 from dispatchkit.ledger import sqlite, sqlite_file
-from dispatchkit.ledger.store import BEAT, STALE
+from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT
 from tests.stage import starts, turns, until
 from tests.virtual import Manual
 
@@ -155,7 +155,7 @@ async def test_a_stop_from_elsewhere_is_heard_within_a_beat(ledger: Ledger, cloc
     assert entry is not None
     await ledger.stop("a")
     await until(lambda: bool(clock._sleepers))
-    clock.advance(BEAT)
+    clock.advance(HEARTBEAT_INTERVAL)
     await until(lambda: bool(heard))
     assert await journal.claim(entry, None) is Leave.STOPPED
     assert await journal.take() is None
@@ -167,18 +167,18 @@ async def test_a_holder_that_beats_is_not_taken_over(ledger: Ledger, clock: Manu
     journal = ledger.journal("a", {})
     lost: list[str] = []
     await journal.open(starts(range(1, 4)), lambda: lost.append("stop"))
-    for _ in range(int(STALE) + 5):
+    for _ in range(int(LEASE_TIMEOUT) + 5):
         await until(lambda: bool(clock._sleepers))
-        clock.advance(BEAT)
+        clock.advance(HEARTBEAT_INTERVAL)
     async with Ledger(tmp_path / "launch.db", clock=clock) as other:
         with pytest.raises(LedgerError, match="the run 'a' is held by process"):
             await other.journal("a", {}).open(None, nothing)
         # Now it is silent for too long, as a suspended process is.
-        clock.time += STALE + 1
+        clock.time += LEASE_TIMEOUT + 1
         taker = other.journal("a", {})
         await taker.open(None, nothing)
         await until(lambda: bool(clock._sleepers))
-        clock.advance(BEAT)
+        clock.advance(HEARTBEAT_INTERVAL)
         await until(lambda: bool(lost))
         assert await journal.take() is None
         await taker.close()

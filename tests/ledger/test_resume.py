@@ -225,11 +225,11 @@ async def test_what_waited_to_be_repeated_while_its_run_was_taken_over_is_launch
     played: Sandbox, direct: DirectClient, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The first holder is silent, as one that is suspended, or whose database is out of its reach.
-    monkeypatch.setattr(journal, "BEAT", 100.0)
+    monkeypatch.setattr(journal, "HEARTBEAT_INTERVAL", 100.0)
     played.order(Fault.throttled(retry_after=0.1))
     first = asyncio.create_task(direct.start_many([1], ledger=ledger, run="a").finish())
     await until(lambda: direct.statistics().pace.throttled > 0)
-    monkeypatch.setattr(sqlite, "STALE", 0.0)
+    monkeypatch.setattr(sqlite, "LEASE_TIMEOUT", 0.0)
     async with Ledger(tmp_path / "launch.db") as other:
         assert (await FanOut(direct, None, ledger=other, run="a").finish()).done == 1
         assert await first == Report(rejected=1, not_started=0)

@@ -21,7 +21,7 @@ from dispatchkit import Ledger, LedgerError, RunHeldError, RunStoppedError, Star
 from dispatchkit.core.journal import Leave
 from dispatchkit.ledger import sqlite
 from dispatchkit.ledger.sqlite import SqliteStore
-from dispatchkit.ledger.store import STALE
+from dispatchkit.ledger.store import LEASE_TIMEOUT
 from tests.ledger.test_store import ROWS, claim, held, holder
 from tests.virtual import Manual
 
@@ -127,7 +127,7 @@ async def test_a_holder_that_was_suspended_and_taken_over_launches_nothing_more(
         store = SqliteStore(path, clock=clock)
         await store.open()
         # So much later than the last sign of life that nobody believes in it.
-        clock.time = (await _seen(path)) - clock.now().timestamp() + STALE + 1
+        clock.time = (await _seen(path)) - clock.now().timestamp() + LEASE_TIMEOUT + 1
         assert await store.hold(1, 0, holder("two")) is None
         os.kill(process.pid, signal.SIGCONT)
         assert process.stdin is not None

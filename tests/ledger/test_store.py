@@ -15,12 +15,13 @@ import pytest
 
 from dispatchkit import State
 from dispatchkit.core.journal import Leave
-from dispatchkit.ledger.store import STALE, Chunk, Claim, Counts, Holder, Record, Run, Store, Unsettled
+from dispatchkit.ledger.store import LEASE_TIMEOUT, Chunk, Claim, Counts, Holder, Record, Run, RunPlan, Store, Unsettled
 from tests.ledger.stores import MAKERS
 from tests.virtual import START, Manual
 
-ROWS = [(bytes([number]) * 32, f'{{"dispatch_id":{number}}}') for number in range(10)]
+ROWS = [(bytes([number]) * 16, f'{{"dispatch_id":{number}}}') for number in range(10)]
 ELSEWHERE = "another-host"
+ATTEMPT = 70.0
 
 
 @pytest.fixture
@@ -51,12 +52,17 @@ def holder(token: str = "one", *, host: str = ELSEWHERE, pid: int = 1) -> Holder
     return Holder(token, pid, host)
 
 
+def run_plan(name: str, **more: Any) -> RunPlan:
+    given = {"settings": "{}", "host": "h", "account": None, "fingerprint": "f", "attempt_timeout": ATTEMPT, **more}
+    return RunPlan(name=name, **given)
+
+
 async def held(store: Store, rows: Sequence[tuple[bytes, str]] = ROWS, token: str = "one") -> int:
     """A run of one chunk, planned and held."""
-    run = await store.begin("a", "{}")
+    run = await store.begin(run_plan("a"))
     await store.plan(run.number, rows)
     await store.planned(run.number)
-    assert await store.hold(run.number, 0, holder(token)) is None
+    assert await store.hold(run.number, 0, holder(token), attempt_timeout=ATTEMPT) is None
     return run.number
 
 
@@ -74,21 +80,21 @@ async def states(store: Store, run: int) -> list[str]:
 
 
 async def test_a_run_begins_once(store: Store) -> None:
-    first = await store.begin("a", '{"provider": "direct"}')
+    first = await store.begin(run_plan("a", settings='{"provider": "direct"}'))
     assert first == Run(first.number, "a", '{"provider": "direct"}', START, total=0, whole=False, stopped=False)
-    assert await store.begin("a", "{}") == first, "its own settings"
-    second = await store.begin("b", "{}")
+    assert await store.begin(run_plan("a")) == first, "its own settings"
+    second = await store.begin(run_plan("b"))
     assert await store.runs() == [second, first]
     assert await store.run("a") == first
     assert await store.run("c") is None
 
 
 async def test_targets_are_planned_once_each_in_the_order_in_which_they_come(store: Store) -> None:
-    run = (await store.begin("a", "{}")).number
+    run = (await store.begin(run_plan("a"))).number
     await store.plan(run, [*ROWS[:4], ROWS[1], *ROWS[4:6]])
     await store.plan(run, [ROWS[0], *ROWS[3:]])
     await store.plan(run, [])
-    other = (await store.begin("b", "{}")).number
+    other = (await store.begin(run_plan("b"))).number
     await store.plan(other, ROWS[:2])
     found = [target async for target in store.targets(run)]
     assert [(target.index, target.command) for target in found] == [(n, text) for n, (_, text) in enumerate(ROWS)]
@@ -98,8 +104,8 @@ async def test_targets_are_planned_once_each_in_the_order_in_which_they_come(sto
 
 
 async def test_many_targets_keep_their_order(store: Store) -> None:
-    rows = [(number.to_bytes(32, "big"), str(number)) for number in range(2500)]
-    run = (await store.begin("a", "{}")).number
+    rows = [(number.to_bytes(16, "big"), str(number)) for number in range(2500)]
+    run = (await store.begin(run_plan("a"))).number
     await store.plan(run, [*rows, *rows[:1300]])
     assert [(target.index, target.command) async for target in store.targets(run)] == [
         (number, str(number)) for number in range(2500)
@@ -107,7 +113,7 @@ async def test_many_targets_keep_their_order(store: Store) -> None:
 
 
 async def test_a_planned_run_is_whole_and_one_chunk(store: Store) -> None:
-    run = (await store.begin("a", "{}")).number
+    run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS[:4])
     assert await store.planned(run) == [Chunk(0, 0, 4)]
     assert (await store.runs())[0].whole
@@ -116,7 +122,7 @@ async def test_a_planned_run_is_whole_and_one_chunk(store: Store) -> None:
 
 
 async def test_a_run_is_divided_into_chunks(store: Store) -> None:
-    run = (await store.begin("a", "{}")).number
+    run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS[:7])
     first = [Chunk(0, 0, 3), Chunk(1, 3, 6), Chunk(2, 6, 7)]
     assert await store.planned(run, size=3) == first
@@ -126,7 +132,7 @@ async def test_a_run_is_divided_into_chunks(store: Store) -> None:
 
 
 async def test_a_plan_of_nothing_is_whole(store: Store) -> None:
-    run = (await store.begin("a", "{}")).number
+    run = (await store.begin(run_plan("a"))).number
     assert await store.planned(run) == []
     assert (await store.runs())[0].whole
     assert await store.chunks(run) == []
@@ -134,11 +140,11 @@ async def test_a_plan_of_nothing_is_whole(store: Store) -> None:
 
 
 async def test_chunks_are_those_that_hold_something_to_do(store: Store) -> None:
-    run = (await store.begin("a", "{}")).number
+    run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS[:6])
     await store.planned(run, size=2)
     for chunk in range(3):
-        assert await store.hold(run, chunk, holder()) is None
+        assert await store.hold(run, chunk, holder(), attempt_timeout=ATTEMPT) is None
     final = [State.DONE, State.REJECTED, State.DONE, State.NOT_SENT, State.DONE, State.UNKNOWN]
     await store.claim([Claim(run, index // 2, index, "one", None, START) for index in range(6)])
     await store.record(
@@ -152,14 +158,14 @@ async def test_chunks_are_those_that_hold_something_to_do(store: Store) -> None:
 async def test_one_holds_a_chunk(store: Store, another: Callable[[], Any], clock: Manual) -> None:
     run = await held(store)
     other = await another()
-    assert await other.hold(run, 0, holder("two")) == holder("one")
-    assert await store.hold(run, 0, holder("one")) is None, "again"
+    assert await other.hold(run, 0, holder("two"), attempt_timeout=ATTEMPT) == holder("one")
+    assert await store.hold(run, 0, holder("one"), attempt_timeout=ATTEMPT) is None, "again"
     assert (await other.chunks(run))[0].holder == holder("one")
     await other.let_go(run, 0, "two")
-    assert await other.hold(run, 0, holder("two")) == holder("one"), "only its own"
+    assert await other.hold(run, 0, holder("two"), attempt_timeout=ATTEMPT) == holder("one"), "only its own"
     await store.let_go(run, 0, "one")
     assert (await other.chunks(run))[0].holder is None
-    assert await other.hold(run, 0, holder("two")) is None
+    assert await other.hold(run, 0, holder("two"), attempt_timeout=ATTEMPT) is None
     del clock
 
 
@@ -168,16 +174,16 @@ async def test_a_holder_that_is_not_seen_is_taken_for_dead(
 ) -> None:
     run = await held(store)
     other = await another()
-    clock.advance(STALE - 1)
+    clock.advance(LEASE_TIMEOUT - 1)
     assert (await store.beat(run, 0, "one")).mine
-    clock.advance(STALE - 1)
-    assert await other.hold(run, 0, holder("two")) == holder("one")
+    clock.advance(LEASE_TIMEOUT - 1)
+    assert await other.hold(run, 0, holder("two"), attempt_timeout=ATTEMPT) == holder("one")
     clock.advance(2)
     assert (await other.chunks(run))[0].holder is None
-    assert await other.hold(run, 0, holder("two")) is None
+    assert await other.hold(run, 0, holder("two"), attempt_timeout=ATTEMPT) is None
     pulse = await store.beat(run, 0, "one")
     assert not pulse.mine
-    assert await other.hold(run, 0, holder("three")) == holder("two"), "a sign of life of the other counts for nothing"
+    assert await other.hold(run, 0, holder("three"), attempt_timeout=ATTEMPT) == holder("two"), "a sign of life of the other counts for nothing"
 
 
 async def test_a_holder_whose_process_is_gone_is_dead_at_once(store: Store) -> None:
@@ -186,15 +192,15 @@ async def test_a_holder_whose_process_is_gone_is_dead_at_once(store: Store) -> N
     gone = await asyncio.create_subprocess_exec("true")
     await gone.wait()
     here = socket.gethostname()
-    assert await store.hold(run, 0, holder("two", host=here, pid=gone.pid)) is None
+    assert await store.hold(run, 0, holder("two", host=here, pid=gone.pid), attempt_timeout=ATTEMPT) is None
     assert (await store.chunks(run))[0].holder is None
     alive = holder("three", host=here, pid=os.getpid())
-    assert await store.hold(run, 0, alive) is None
-    assert await store.hold(run, 0, holder("four")) == alive
+    assert await store.hold(run, 0, alive, attempt_timeout=ATTEMPT) is None
+    assert await store.hold(run, 0, holder("four"), attempt_timeout=ATTEMPT) == alive
     await store.let_go(run, 0, "three")
     elsewhere = holder("five", pid=gone.pid)
-    assert await store.hold(run, 0, elsewhere) is None
-    assert await store.hold(run, 0, holder("six")) == elsewhere, "what another host's pids mean nobody here knows"
+    assert await store.hold(run, 0, elsewhere, attempt_timeout=ATTEMPT) is None
+    assert await store.hold(run, 0, holder("six"), attempt_timeout=ATTEMPT) == elsewhere, "what another host's pids mean nobody here knows"
 
 
 async def test_a_claim_is_granted_once_to_who_holds_the_chunk(store: Store) -> None:
@@ -243,9 +249,9 @@ async def test_a_stopped_run_grants_nothing(store: Store, another: Callable[[], 
 async def test_who_was_taken_over_is_refused(store: Store, another: Callable[[], Any], clock: Manual) -> None:
     run = await held(store)
     assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
-    clock.advance(STALE + 1)
+    clock.advance(LEASE_TIMEOUT + 1)
     other = await another()
-    assert await other.hold(run, 0, holder("two")) is None
+    assert await other.hold(run, 0, holder("two"), attempt_timeout=ATTEMPT) is None
     assert await store.claim([claim(run, 0), claim(run, 1)]) == [Leave.STOPPED, Leave.STOPPED]
     assert await other.claim([claim(run, 0, "two")]) == [Leave.GRANTED]
     # Its late word that nothing was sent would deny the request that is now on its way.
@@ -297,14 +303,14 @@ async def test_what_is_unsettled_is_told_in_pages(store: Store) -> None:
 
 
 async def test_what_is_unsettled_is_of_its_chunk(store: Store) -> None:
-    run = (await store.begin("a", "{}")).number
+    run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS)
     await store.planned(run, size=4)
     assert [each.index for each in await store.unsettled(run, 1, after=-1, limit=100)] == [4, 5, 6, 7]
 
 
 async def test_targets_are_read_in_pages_and_by_state(store: Store) -> None:
-    rows = [(number.to_bytes(32, "big"), "{}") for number in range(2100)]
+    rows = [(number.to_bytes(16, "big"), "{}") for number in range(2100)]
     run = await held(store, rows)
     await store.claim([claim(run, index) for index in range(2100)])
     await store.record([record(run, index, State.DONE if index % 2 else State.UNKNOWN) for index in range(2100)])
