@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 import attrs
 
 __all__ = [
-    "JsonValue",
     "MAX_LABEL",
+    "JsonValue",
     "flag",
     "json_object",
     "label",

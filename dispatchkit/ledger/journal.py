@@ -142,7 +142,7 @@ class LedgerJournal:
         """Wait for a task; once the run is halted, only `CLOSE_TIMEOUT` more. Returns whether it is done."""
         halting = asyncio.create_task(self._halting.wait())
         try:
-            await asyncio.wait([task, halting], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((task, halting), return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
         finally:
             halting.cancel()
         if not task.done():
@@ -192,7 +192,7 @@ class LedgerJournal:
         plan = RunPlan(
             name=self._name,
             settings=json.dumps(dict(given.settings), sort_keys=True),
-            host=given.settings["base_url"],
+            host=given.settings.get("base_url", ""),
             account=given.account,
             fingerprint=await asyncio.to_thread(given.fingerprint),
             attempt_timeout=given.attempt_timeout,

@@ -86,7 +86,6 @@ class _Moment:
         return {"now": self.wall, "boot_now": self.boot_time, "boot": self.boot or None}
 
 
-
 @attrs.frozen(eq=False)
 class _Batch:
     """Claims, or records, on their way into one statement with others of their kind."""
@@ -274,7 +273,7 @@ class SqliteStore:
         return await self._read(lambda db: self._chunks(db, run, unfinished))
 
     def _chunks(self, db: sqlite3.Connection, run: int, which: str = "") -> list[Chunk]:
-        sql = f"SELECT chunk.number, first, beyond, {_HOLD} WHERE run = ? {which} ORDER BY 1"  # noqa: S608 - constants
+        sql = f"SELECT chunk.number, first, beyond, {_HOLD} WHERE run = ? {which} ORDER BY 1"
         return [
             Chunk(number, first, end, self._current_holder(run, number, hold))
             for number, first, end, *hold in db.execute(sql, (run,)).fetchall()
@@ -318,7 +317,7 @@ class SqliteStore:
         self, db: sqlite3.Connection, run: int, chunk: int, holder: Holder, attempt_timeout: float
     ) -> Holder | None:
         """In the transaction that writes the hold: so a lock that another process has tells of a hold that is written."""
-        sql = f"SELECT {_HOLD} WHERE run = ? AND chunk.number = ?"  # noqa: S608 - constants
+        sql = f"SELECT {_HOLD} WHERE run = ? AND chunk.number = ?"
         hold = db.execute(sql, (run, chunk)).fetchone()
         if hold is None:
             raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Never, TypeVar, cast
@@ -15,9 +14,10 @@ from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout import FanOut
 from dispatchkit.core.outcome import Report
+from dispatchkit.core.retry import RetryPolicy
 from dispatchkit.core.source import count
 from dispatchkit.direct.client import DirectClient
-from dispatchkit.errors import LedgerError, RunHeldError, RunStoppedError
+from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.ledger import Ledger
 from dispatchkit.ledger.postgres import PostgresStore
 from dispatchkit.spread.account import leave, shared
@@ -26,8 +26,6 @@ __all__ = ["in_postgres", "launch_chunk", "plan_chunks"]
 
 R = TypeVar("R")
 W = TypeVar("W")
-
-logger = logging.getLogger("dispatchkit")
 
 
 async def plan_chunks(

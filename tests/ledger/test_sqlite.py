@@ -79,7 +79,7 @@ def child(script: str, path: Path) -> subprocess.Popen[str]:
 HOLDS = """
 async def main():
     ledger = Ledger(path)
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open([StartDispatch(1), StartDispatch(2)], lambda: print("stopped", flush=True))
     first, second = await journal.take(), await journal.take()
     print(await journal.claim(first, None), flush=True)
@@ -101,13 +101,13 @@ async def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path: 
         assert said(process) == "Leave.GRANTED"
         async with Ledger(path) as ledger:
             with pytest.raises(RunHeldError) as raised:
-                await ledger.journal("a", {}).open([StartDispatch(3)], lambda: None)
+                await ledger.journal("a", run_settings()).open([StartDispatch(3)], lambda: None)
             assert (raised.value.pid, raised.value.host) == (process.pid, socket.gethostname())
             assert (await ledger.run("a")).total == 2, "nothing was added to what it is at work on"
             # Killed outright, it is known to be gone at once.
             process.kill()
             process.wait()
-            journal = ledger.journal("a", {})
+            journal = ledger.journal("a", run_settings())
             await journal.open(None, lambda: None)
             first = await journal.take()
             assert first is not None
@@ -123,7 +123,7 @@ async def test_a_holder_that_was_suspended_and_taken_over_launches_nothing_more(
         os.kill(process.pid, signal.SIGSTOP)
         async with Ledger(path) as ledger:
             with pytest.raises(RunHeldError):
-                await ledger.journal("a", {}).open(None, lambda: None)
+                await ledger.journal("a", run_settings()).open(None, lambda: None)
         store = SqliteStore(path, clock=clock)
         await store.open()
         # So much later than the last sign of life that nobody believes in it.
@@ -200,7 +200,7 @@ if os.geteuid() == 0:
 async def main():
     try:
         async with Ledger(path) as ledger:
-            await ledger.journal("b", {}).open([StartDispatch(1)], lambda: None)
+            await ledger.journal("b", run_settings()).open([StartDispatch(1)], lambda: None)
     except LedgerError as error:
         print(error)
 asyncio.run(main())
@@ -230,7 +230,7 @@ import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 async def main():
     async with Ledger(path) as ledger:
-        journal = ledger.journal("a", {})
+        journal = ledger.journal("a", run_settings())
         await journal.open((StartDispatch(n) for n in range(1, 2001)), lambda: None)
         used = os.path.getsize(str(path) + "-wal")
         resource.setrlimit(resource.RLIMIT_FSIZE, (used + 100_000, resource.RLIM_INFINITY))
@@ -256,7 +256,7 @@ async def test_a_full_disk_refuses_claims_and_loses_none(tmp_path: Path) -> None
     async with Ledger(path) as ledger:
         counts = await ledger.counts("a")
         assert counts.sending in {int(claimed), int(claimed) + 1}
-        journal = ledger.journal("a", {})
+        journal = ledger.journal("a", run_settings())
         await journal.open(None, lambda: None)
         await journal.close()
 
@@ -292,6 +292,7 @@ async def test_a_writer_that_is_kept_waiting_too_long_says_so(
 async def test_a_forked_child_is_refused_and_harms_nothing(tmp_path: Path) -> None:
     script = """
 import gc, warnings
+from tests.stage import run_settings
 warnings.simplefilter("ignore", DeprecationWarning)
 async def main():
     store = SqliteStore(path)
@@ -323,7 +324,7 @@ async def test_a_ledger_that_nobody_closed_does_not_keep_the_interpreter(tmp_pat
     script = """
 ledger = Ledger(path)
 async def main():
-    await ledger.journal("a", {}).open([StartDispatch(1)], lambda: None)
+    await ledger.journal("a", run_settings()).open([StartDispatch(1)], lambda: None)
 asyncio.run(main())
 print("end", flush=True)
 """
@@ -350,14 +351,14 @@ async def test_a_closed_store_says_so(store: SqliteStore) -> None:
 
 async def test_a_stopped_run_is_not_run_again_by_accident(tmp_path: Path) -> None:
     async with Ledger(tmp_path / "launch.db") as ledger:
-        journal = ledger.journal("a", {})
+        journal = ledger.journal("a", run_settings())
         await journal.open([StartDispatch(1)], lambda: None)
         await journal.close()
         await ledger.stop("a")
         with pytest.raises(RunStoppedError, match="'a' was stopped"):
-            await ledger.journal("a", {}).open([StartDispatch(1)], lambda: None)
+            await ledger.journal("a", run_settings()).open([StartDispatch(1)], lambda: None)
         await ledger.allow("a")
-        again = ledger.journal("a", {})
+        again = ledger.journal("a", run_settings())
         await again.open(None, lambda: None)
         await again.close()
 

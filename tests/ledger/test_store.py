@@ -183,7 +183,9 @@ async def test_a_holder_that_is_not_seen_is_taken_for_dead(
     assert await other.hold(run, 0, holder("two"), attempt_timeout=ATTEMPT) is None
     pulse = await store.beat(run, 0, "one")
     assert not pulse.mine
-    assert await other.hold(run, 0, holder("three"), attempt_timeout=ATTEMPT) == holder("two"), "a sign of life of the other counts for nothing"
+    assert await other.hold(run, 0, holder("three"), attempt_timeout=ATTEMPT) == holder("two"), (
+        "a sign of life of the other counts for nothing"
+    )
 
 
 async def test_a_holder_whose_process_is_gone_is_dead_at_once(store: Store) -> None:
@@ -200,7 +202,9 @@ async def test_a_holder_whose_process_is_gone_is_dead_at_once(store: Store) -> N
     await store.let_go(run, 0, "three")
     elsewhere = holder("five", pid=gone.pid)
     assert await store.hold(run, 0, elsewhere, attempt_timeout=ATTEMPT) is None
-    assert await store.hold(run, 0, holder("six"), attempt_timeout=ATTEMPT) == elsewhere, "what another host's pids mean nobody here knows"
+    assert await store.hold(run, 0, holder("six"), attempt_timeout=ATTEMPT) == elsewhere, (
+        "what another host's pids mean nobody here knows"
+    )
 
 
 async def test_a_claim_is_granted_once_to_who_holds_the_chunk(store: Store) -> None:
