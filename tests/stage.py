@@ -9,6 +9,7 @@ from typing import Any
 from dispatchkit import DirectClient, StartDispatch
 from dispatchkit.core.command import Answer
 from dispatchkit.core.journal import RunSettings
+from dispatchkit.ledger.store import RunPlan
 from tests.virtual import Played, Virtual
 
 
@@ -40,6 +41,11 @@ def run_settings(
         attempt_timeout=attempt_timeout,
         repeat_window=repeat_window,
     )
+
+
+def run_plan(name: str = "a", **settings: Any) -> RunPlan:
+    given = {"settings": "{}", "host": "", "account": None, "fingerprint": "t", "attempt_timeout": 70.0}
+    return RunPlan(name=name, **{**given, **settings})
 
 
 def refusal(code: int, status: int = 403) -> Answer:

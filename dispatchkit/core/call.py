@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -97,7 +96,7 @@ class Call(Generic[W, R]):
         policy: RetryPolicy,
         request_id: str | None = None,
         since: datetime | None = None,
-        acting_until: float = -math.inf,
+        acting_until: float | None = None,
     ) -> None:
         self.command = command
         self.request_id = (request_id or str(uuid.uuid4())) if command.identified else None
@@ -124,7 +123,7 @@ class Call(Generic[W, R]):
         self._crowded_out = False
         self._deadline = 0.0
         self._unclear = None if since is None else OutcomeUnknownError("whoever sent it ended before an answer came")
-        self._unclear_at = acting_until
+        self._unclear_at = means.clock.monotonic() if acting_until is None else acting_until
         """On the clock's ``monotonic``: from when on the latest unclear attempt reaches the provider no more."""
         self._unclear_since = since or NEVER
         self._throttled: ThrottledError | None = None

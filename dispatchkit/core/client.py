@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import ssl as ssl_module
 from datetime import datetime
 from types import TracebackType
@@ -116,7 +115,7 @@ class Client(Generic[W]):
         retry: RetryPolicy | None = None,
         request_id: str | None = None,
         since: datetime | None = None,
-        acting_until: float = -math.inf,
+        acting_until: float | None = None,
     ) -> Call[W, R]:
         """Prepare a call without sending anything: ``await call.run()`` does what `perform` does.
 
@@ -129,7 +128,8 @@ class Client(Generic[W]):
             request_id: The one to send, where the provider takes any; None makes a new one.
             since: When somebody else's attempt of the same command began that was left unclear. It is settled, as a
                 lost answer of our own would be, before anything is sent. ``request_id`` is then that attempt's.
-            acting_until: On the clock's ``monotonic``: until when that attempt may still reach the provider.
+            acting_until: On the clock's ``monotonic``: until when that attempt may still reach the provider. None: until
+                the call begins.
 
         Raises:
             ValueError: The command cannot be sent as it is.

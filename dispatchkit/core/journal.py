@@ -7,7 +7,6 @@ that are not final, asks leave for each just before its first byte, and has what
 from __future__ import annotations
 
 import enum
-import math
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Generic, Never, Protocol, TypeVar
@@ -48,9 +47,9 @@ class Entry(Generic[W, R]):
     """The request id of an earlier attempt that is unclear; None where there is none."""
     since: datetime | None = None
     """When an earlier attempt that is unclear began: settle it before anything is sent. None: nothing is unclear."""
-    acting_until: float = -math.inf
+    acting_until: float | None = None
     """On the clock's ``monotonic``: until when a request of an earlier process may still reach the provider. No state
-    that was read before, or soon after, denies it."""
+    that was read before, or soon after, denies it. None: until the call begins."""
 
 
 @attrs.frozen(kw_only=True)

@@ -136,7 +136,7 @@ class LedgerJournal:
             if not opening.done():
                 opening.cancel()
                 await asyncio.wait([opening])
-        return Planned(None, {}) if opening.cancelled() else opening.result()
+        return Planned(None, {}) if opening.cancelled() and self._halted else opening.result()
 
     async def _wait(self, task: asyncio.Future[T]) -> bool:
         """Wait for a task; once the run is halted, only `CLOSE_TIMEOUT` more. Returns whether it is done."""
