@@ -53,7 +53,7 @@ def this_process() -> Process:
     return Process(os.getpid(), socket.gethostname(), boot_id(), _start_time("self") or 0, _pid_namespace())
 
 
-def end_process(holder: Holder, *, timeout: float) -> None:  # noqa: ASYNC109 - it blocks
+def end_process(holder: Holder, *, timeout: float) -> None:
     """End the process that holds a chunk with SIGKILL, also if it is suspended, and wait for its end.
 
     Returns at once if the process has ended already. It blocks: call it in a thread.
@@ -115,7 +115,7 @@ def _check_reachable(holder: Holder) -> None:
         raise LedgerError("this process itself holds the run: close its other fan-out first")
 
 
-def _kill(pidfd: int, holder: Holder, timeout: float) -> None:  # noqa: ASYNC109 - it blocks
+def _kill(pidfd: int, holder: Holder, timeout: float) -> None:
     try:
         signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     except ProcessLookupError:
@@ -131,7 +131,7 @@ def _kill(pidfd: int, holder: Holder, timeout: float) -> None:  # noqa: ASYNC109
         )
 
 
-def _has_ended(pidfd: int, timeout: float) -> bool:  # noqa: ASYNC109 - it blocks
+def _has_ended(pidfd: int, timeout: float) -> bool:
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(timeout * 1000))

@@ -86,7 +86,6 @@ class _Moment:
         return {"now": self.wall, "boot_now": self.boot_time, "boot": self.boot or None}
 
 
-
 @attrs.frozen(eq=False)
 class _Batch:
     """Claims, or records, on their way into one statement with others of their kind."""
@@ -166,9 +165,9 @@ class SqliteStore:
         made = await self._read(lambda db: db.execute("SELECT database_id FROM about").fetchone()[0])
         if made != self._database_id:
             raise LedgerError(
-                f"the ledger {self._path} is a copy, or was moved to another disk: nothing was launched. A copy and its "
-                "original would both launch what is left. If the original is not used any more, resume the run with "
-                "'dispatchkit resume ... --copied' (in Python: await ledger.accept_copy()); else use the original"
+                f"the ledger {self._path} is a copy, or was moved to another disk: nothing was launched. A copy and "
+                "its original would both launch what is left. If the original is not used any more, resume the run "
+                "with 'dispatchkit resume ... --copied' (in Python: await ledger.accept_copy()); else use the original"
             )
 
     async def accept_copy(self) -> None:
@@ -274,7 +273,7 @@ class SqliteStore:
         return await self._read(lambda db: self._chunks(db, run, unfinished))
 
     def _chunks(self, db: sqlite3.Connection, run: int, which: str = "") -> list[Chunk]:
-        sql = f"SELECT chunk.number, first, beyond, {_HOLD} WHERE run = ? {which} ORDER BY 1"  # noqa: S608 - constants
+        sql = f"SELECT chunk.number, first, beyond, {_HOLD} WHERE run = ? {which} ORDER BY 1"
         return [
             Chunk(number, first, end, self._current_holder(run, number, hold))
             for number, first, end, *hold in db.execute(sql, (run,)).fetchall()
@@ -317,8 +316,8 @@ class SqliteStore:
     def _hold(
         self, db: sqlite3.Connection, run: int, chunk: int, holder: Holder, attempt_timeout: float
     ) -> Holder | None:
-        """In the transaction that writes the hold: so a lock that another process has tells of a hold that is written."""
-        sql = f"SELECT {_HOLD} WHERE run = ? AND chunk.number = ?"  # noqa: S608 - constants
+        """In the transaction that writes the hold: a lock that another process has means a hold that is written."""
+        sql = f"SELECT {_HOLD} WHERE run = ? AND chunk.number = ?"
         hold = db.execute(sql, (run, chunk)).fetchone()
         if hold is None:
             raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
@@ -599,12 +598,12 @@ def _write_batches(db: sqlite3.Connection, batches: Sequence[_Batch], moment: _M
     written = db.total_changes - before
     if written == sum(len(batch.claims) + batch.records for batch in batches):
         return [[Leave.GRANTED] * len(batch.claims) for batch in batches]
-    return [[_leave(db, claim) for claim in batch.claims] for batch in batches]
+    return [[_leave(db, claim, moment) for claim in batch.claims] for batch in batches]
 
 
-def _leave(db: sqlite3.Connection, claim: Claim) -> Leave:
-    """Why a claim was not written; or that it was, now or when it was first asked for."""
-    given = {"run": claim.run, "chunk": claim.chunk, "place": claim.index, "token": claim.token}
+def _leave(db: sqlite3.Connection, claim: Claim, moment: _Moment) -> Leave:
+    """Whether a claim was written, or why not."""
+    given = {"run": claim.run, "chunk": claim.chunk, "place": claim.index, "token": claim.token, **moment.given}
     held, final, granted = db.execute(ANSWER, given).fetchone()
     if held and granted:
         return Leave.GRANTED
