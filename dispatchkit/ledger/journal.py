@@ -1,7 +1,7 @@
 """The journal of one run, over any store: plans, hands out what is not final, and holds the run while it does.
 
-A run is held chunk by chunk, all of them from the beginning. Every `BEAT` it gives a sign of life, and learns in return
-whether the run was stopped, or taken over by somebody who took this process for dead.
+A run is held chunk by chunk, all of them from the beginning. Every `HEARTBEAT_INTERVAL` it gives a heartbeat, and
+learns in return whether the run was stopped, or taken over by another process.
 """
 
 from __future__ import annotations

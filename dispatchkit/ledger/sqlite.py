@@ -165,9 +165,9 @@ class SqliteStore:
         made = await self._read(lambda db: db.execute("SELECT database_id FROM about").fetchone()[0])
         if made != self._database_id:
             raise LedgerError(
-                f"the ledger {self._path} is a copy, or was moved to another disk: nothing was launched. A copy and its "
-                "original would both launch what is left. If the original is not used any more, resume the run with "
-                "'dispatchkit resume ... --copied' (in Python: await ledger.accept_copy()); else use the original"
+                f"the ledger {self._path} is a copy, or was moved to another disk: nothing was launched. A copy and "
+                "its original would both launch what is left. If the original is not used any more, resume the run "
+                "with 'dispatchkit resume ... --copied' (in Python: await ledger.accept_copy()); else use the original"
             )
 
     async def accept_copy(self) -> None:
@@ -316,7 +316,7 @@ class SqliteStore:
     def _hold(
         self, db: sqlite3.Connection, run: int, chunk: int, holder: Holder, attempt_timeout: float
     ) -> Holder | None:
-        """In the transaction that writes the hold: so a lock that another process has tells of a hold that is written."""
+        """In the transaction that writes the hold: a lock that another process has means a hold that is written."""
         sql = f"SELECT {_HOLD} WHERE run = ? AND chunk.number = ?"
         hold = db.execute(sql, (run, chunk)).fetchone()
         if hold is None:
@@ -598,12 +598,12 @@ def _write_batches(db: sqlite3.Connection, batches: Sequence[_Batch], moment: _M
     written = db.total_changes - before
     if written == sum(len(batch.claims) + batch.records for batch in batches):
         return [[Leave.GRANTED] * len(batch.claims) for batch in batches]
-    return [[_leave(db, claim) for claim in batch.claims] for batch in batches]
+    return [[_leave(db, claim, moment) for claim in batch.claims] for batch in batches]
 
 
-def _leave(db: sqlite3.Connection, claim: Claim) -> Leave:
-    """Why a claim was not written; or that it was, now or when it was first asked for."""
-    given = {"run": claim.run, "chunk": claim.chunk, "place": claim.index, "token": claim.token}
+def _leave(db: sqlite3.Connection, claim: Claim, moment: _Moment) -> Leave:
+    """Whether a claim was written, or why not."""
+    given = {"run": claim.run, "chunk": claim.chunk, "place": claim.index, "token": claim.token, **moment.given}
     held, final, granted = db.execute(ANSWER, given).fetchone()
     if held and granted:
         return Leave.GRANTED

@@ -60,8 +60,8 @@ def check(db: sqlite3.Connection, path: Path) -> None:
         )
     if application == _APPLICATION:
         raise LedgerError(
-            f"the ledger {path} was made by an earlier release of dispatchkit (its tables are of version {version}, this "
-            f"release needs {_SCHEMA}): finish its runs with that release, and give this one another file"
+            f"the ledger {path} was made by an earlier release of dispatchkit (its tables are of version {version}, "
+            f"this release needs {_SCHEMA}): finish its runs with that release, and give this release another file"
         )
     if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
         raise LedgerError(f"{path} is a database of something else, not a ledger: give the ledger a file of its own")
@@ -98,7 +98,7 @@ def prepare(db: sqlite3.Connection, boot_id: str) -> int:
 
 
 def empty_log(db: sqlite3.Connection) -> None:
-    """Move the write-ahead log into the file, as far as readers allow without a wait. A copy of the file is whole then."""
+    """Move the write-ahead log into the file, so that a copy of the file is whole. A busy reader makes it do less."""
     db.execute("PRAGMA busy_timeout = 0")
     try:
         with contextlib.suppress(sqlite3.OperationalError):

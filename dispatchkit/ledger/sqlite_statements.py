@@ -63,9 +63,11 @@ FROM (
   ORDER BY t.place LIMIT :limit)
 """
 
+# Granted is what was written at :now. Nothing else may count: since then, the run may have been stopped or allowed.
 ANSWER = f"""
-SELECT h.token IS :token, {STATE} IN ('done', 'rejected'), {STATE} = 'sending' AND s.token = :token
-{TARGETS} LEFT JOIN chunk h ON h.run = t.run AND h.number = :chunk
+SELECT h.token IS :token AND NOT r.stopped, {STATE} IN ('done', 'rejected'),
+       {STATE} = 'sending' AND s.token = :token AND s.claimed_at = :now AND s.claimed_boot = :boot_now
+{TARGETS} LEFT JOIN chunk h ON h.run = t.run AND h.number = :chunk JOIN run r ON r.number = t.run
 WHERE t.run = :run AND t.place = :place
 """
 # One statement for a whole batch, in a transaction of its own: between two statements the thread would have to wait for

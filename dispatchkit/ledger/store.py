@@ -5,7 +5,7 @@ Five tables. Nothing that was written is taken back; what happened to a target i
     run        one launch: its name, how it is carried out, whether its plan is whole, whether it was stopped
     chunk      a stretch of a run's targets that one process holds at a time: its owner, and when that was last seen
     target     one command of a run, as data; the same command twice in one run is one target
-    sending    a request is about to leave: written, durably, before its first byte
+    sending    a request is about to leave: written, durably, before its first byte; with the time of its latest claim
     outcome    what came of it; an unknown one may be overwritten by a later and better one, a final one never
 
 A target without `sending` is planned. One with `sending` and no `outcome` is in flight, or its process died: whoever
@@ -249,7 +249,10 @@ class Store(Protocol):
         ...
 
     async def accept_copy(self) -> None:
-        """Take the database as it is for the original, which is not used any more. Runs planned before are `restored`."""
+        """Take the database as it is for the original, which is not used any more.
+
+        Runs that were planned before are `Run.restored`.
+        """
         ...
 
     async def begin(self, plan: RunPlan) -> Run:
@@ -290,9 +293,9 @@ class Store(Protocol):
     async def hold(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
         """Take a chunk: None if it is ours now, else the holder that keeps it.
 
-        In a file, a lock decides: a holder whose process exists keeps the chunk (`Holder.exists`), and one whose process
-        of the same boot has ended does not. Where no lock can tell, the lease decides. Host names and process ids
-        decide nothing. The run's `attempt_timeout` becomes at least the given one.
+        In a file, a lock decides: a holder whose process exists keeps the chunk (`Holder.exists`), and one whose
+        process of the same boot has ended does not. Where no lock can tell, the lease decides. Host names and process
+        ids decide nothing. If it is taken, the run's `attempt_timeout` becomes at least the given one.
         """
         ...
 
@@ -311,7 +314,8 @@ class Store(Protocol):
     async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
         """Write `sending`, each in the one statement that also sees whose the chunk is and whether the run was stopped.
 
-        Asked again for the same index by the same token, it gives the same answer: an answer may have been lost.
+        Asked again for the same index by the same token, it grants the same claim anew, with a new time: an answer may
+        have been lost, or the claim may have expired.
         """
         ...
 
@@ -336,7 +340,9 @@ class Store(Protocol):
         ...
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
-        """Targets of the run, or of one chunk of it, that are not final and that another run of the same account and
-        host launched within so many seconds: done, in flight or unclear there, or planned in a chunk that is held now.
+        """Targets that another run of the same account, provider and host launched within so many seconds.
+
+        They are done, in flight or unclear there, or planned in a chunk that is held now. Of this run, or of one chunk
+        of it, only targets that are not final are compared.
         """
         ...

@@ -169,7 +169,7 @@ async def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
 async def test_a_newer_ledger_asks_for_an_upgrade(store: SqliteStore, tmp_path: Path) -> None:
     await store.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
     assert "upgrade dispatchkit" in await refused(tmp_path / "launch.db")
 
 
@@ -179,8 +179,8 @@ async def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 async def test_a_torn_file_is_told(store: SqliteStore, tmp_path: Path) -> None:
     path = tmp_path / "launch.db"
-    run = (await store.begin("a", "{}")).number
-    await store.plan(run, [(number.to_bytes(32, "big"), "x" * 500) for number in range(2000)])
+    run = (await store.begin(run_plan("a"))).number
+    await store.plan(run, [(number.to_bytes(16, "big"), "x" * 500) for number in range(2000)])
     await store.close()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -264,7 +264,7 @@ async def test_a_full_disk_refuses_claims_and_loses_none(tmp_path: Path) -> None
 async def test_pages_that_run_out_read_as_a_full_disk(store: SqliteStore) -> None:
     run = await held(store)
     await store._write(lambda db: db.execute("PRAGMA max_page_count = 1"))
-    rows = [(number.to_bytes(32, "big"), "x" * 500) for number in range(1, 2001)]
+    rows = [(number.to_bytes(16, "big"), "x" * 500) for number in range(1, 2001)]
     with pytest.raises(LedgerError, match="because the disk is full: free some space"):
         await store.plan(run, rows)
     assert await store.claim([claim(run, 1)]) == [Leave.GRANTED], "what fits still is written"
@@ -282,9 +282,9 @@ async def test_a_writer_that_is_kept_waiting_too_long_says_so(
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db", isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         with pytest.raises(LedgerError, match="was kept by another process"):
-            await other.begin("a", "{}")
+            await other.begin(run_plan("a"))
         db.execute("ROLLBACK")
-    assert (await other.begin("a", "{}")).name == "a"
+    assert (await other.begin(run_plan("a"))).name == "a"
     await other.close()
 
 
@@ -297,7 +297,7 @@ warnings.simplefilter("ignore", DeprecationWarning)
 async def main():
     store = SqliteStore(path)
     await store.open()
-    run = await store.begin("a", "{}")
+    run = await store.begin(run_plan("a"))
     child = os.fork()
     if child == 0:
         try:
