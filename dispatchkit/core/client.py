@@ -155,7 +155,11 @@ class Client(Generic[W]):
         return {"provider": self._speaks.__module__.split(".")[-2], "base_url": str(self._origin)}
 
     def run_settings(self, *, repeat_window: float | None = None) -> RunSettings:
-        """How the client carries out a run, for the memory of the run."""
+        """How the client carries out a run, for the memory of the run.
+
+        Args:
+            repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
+        """
         return RunSettings(
             settings=self.settings(),
             account=self._account,

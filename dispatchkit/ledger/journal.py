@@ -142,7 +142,7 @@ class LedgerJournal:
         """Wait for a task; once the run is halted, only `CLOSE_TIMEOUT` more. Returns whether it is done."""
         halting = asyncio.create_task(self._halting.wait())
         try:
-            await asyncio.wait((task, halting), return_when=asyncio.FIRST_COMPLETED)  # type: ignore[type-var]
+            await asyncio.wait((task, halting), return_when=asyncio.FIRST_COMPLETED)
         finally:
             halting.cancel()
         if not task.done():
