@@ -14,10 +14,11 @@ from dispatchkit.core.check import label
 from dispatchkit.core.claim_age import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.journal import RunSettings
-from dispatchkit.errors import LedgerError
+from dispatchkit.errors import LedgerError, RunHeldError
 from dispatchkit.ledger.journal import LedgerJournal
+from dispatchkit.ledger.liveness import end_process
 from dispatchkit.ledger.sqlite import SqliteStore
-from dispatchkit.ledger.store import Chunk, Counts, Run, Store, Target
+from dispatchkit.ledger.store import Chunk, Counts, Holder, Run, Store, Target
 
 if TYPE_CHECKING:
     from dispatchkit.core.client import Client
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Ledger"]
 
 _POSTGRES = ("postgresql://", "postgres://")
+_END_TIMEOUT = 10.0
+"""Seconds to wait for the end of a process that was told to end."""
 
 
 class Ledger:
@@ -182,6 +185,30 @@ class Ledger:
         fingerprint = await asyncio.to_thread(settings.fingerprint)
         account = run.account if settings.account is None else settings.account
         await self._store.set_account(run.number, account=account, fingerprint=fingerprint)
+
+    async def end_holder(self, name: str) -> Holder | None:
+        """End the process that holds a run and gives no heartbeats any more (SIGKILL), and wait for its end.
+
+        A process that gives heartbeats is never ended: `stop` the run instead. Where nothing holds the run, it does
+        nothing. A hold in a database ends with its lease, so nothing is ended there.
+
+        Returns:
+            The holder whose process has ended, if there was one.
+
+        Raises:
+            RunHeldError: The process that holds the run gives heartbeats.
+            LedgerError: It cannot be ended from here, or does not end; or the ledger cannot be read.
+        """
+        ended = None
+        for chunk in await self.chunks(name):
+            holder = chunk.holder
+            if holder is None or not holder.exists:
+                continue
+            if holder.lease_left >= 0:
+                raise RunHeldError(name, pid=holder.pid, host=holder.host)
+            await asyncio.to_thread(end_process, holder, timeout=_END_TIMEOUT)
+            ended = holder
+        return ended
 
     async def accept_copy(self) -> None:
         """Go on with a ledger file that was copied or restored, and whose original is not used any more.
