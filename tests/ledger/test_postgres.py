@@ -56,7 +56,7 @@ def record(run: int, index: int, state: State, *, token: str = "us", summary: st
 
 
 async def unclear(store: PostgresStore, run: int) -> list[Unsettled]:
-    return await store.unsettled(run, 0, after=-1, limit=100)
+    return [attrs.evolve(each, acting_for=0) for each in await store.unsettled(run, 0, after=-1, limit=100)]
 
 
 async def test_a_run_is_begun_once_and_keeps_its_settings(store: PostgresStore) -> None:

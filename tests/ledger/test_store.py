@@ -549,3 +549,27 @@ async def test_many_repeats_are_counted(store: Any) -> None:
     await store.plan(run, rows)
     [found] = await store.repeats(run, within=3600)
     assert (found.count, list(found.commands)) == (2500, [f"c{number}" for number in range(10)])
+
+
+@pytest.mark.parametrize("count", [2, 10])
+async def test_repeats_in_a_run_of_another_size(store: Any, count: int) -> None:
+    rows = [(bytes([number]) * 16, f"c{number}") for number in range(100, 100 + 5)]
+    await launched(store, "a")
+    run = await planned(store, "b", [*rows, *ROWS[:count][::-1], *rows])
+    [found] = await store.repeats(run, within=3600)
+    assert list(found.commands) == [ROWS[index][1] for index in range(10) if index < min(6, count)][::-1]
+    assert found.count == min(6, count)
+    if count == 10:
+        [found] = await store.repeats(run, chunk=3, within=3600)
+        assert list(found.commands) == [ROWS[index][1] for index in (2, 1, 0)]
+
+
+async def test_repeats_of_two_runs(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatchkit.ledger.postgres._REPEATS_PAGE", 3)
+    await launched(store, "a")
+    await launched(store, "b")
+    run = await planned(store, "c")
+    found = await store.repeats(run, within=3600)
+    assert [(each.run, each.count, list(each.commands)) for each in found] == [
+        (name, 6, [ROWS[index][1] for index in range(6)]) for name in ("a", "b")
+    ]
