@@ -302,17 +302,18 @@ class SqliteStore:
             return self._hold(db, run, chunk, holder, attempt_timeout)
 
         before = self._locks.get((run, chunk))
-        for _ in range(_LOCK_TRIES):
+        tries = _LOCK_TRIES
+        while True:
             try:
                 other = await self._write(work)
             except LedgerError:
                 if self._locks.get((run, chunk)) is not before:
-                    self._unlock(run, chunk, holder.token)  # it was rolled back
+                    self._unlock(run, chunk, holder.token)  # the hold was rolled back
                 raise
-            if other is None or not other.exists:
-                break
+            tries -= 1
+            if other is None or not other.exists or not tries:
+                return other
             await asyncio.sleep(_LOCK_WAIT)
-        return other
 
     def _hold(
         self, db: sqlite3.Connection, run: int, chunk: int, holder: Holder, attempt_timeout: float
