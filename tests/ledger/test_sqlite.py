@@ -428,15 +428,6 @@ async def test_a_busy_reader_fails_no_plan(boots: Boots, tmp_path: Path) -> None
     assert busy == 30_000
 
 
-async def test_a_claim_asked_again_after_a_stop_is_refused(store: SqliteStore) -> None:
-    run = await held(store)
-    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
-    await store.stop(run, stopped=True)
-    assert await store.claim([claim(run, 0), claim(run, 1)]) == [Leave.STOPPED] * 2
-    await store.stop(run, stopped=False)
-    assert await store.claim([claim(run, 0), claim(run, 1, "two")]) == [Leave.GRANTED, Leave.STOPPED]
-
-
 async def test_repeats_after_a_clock_step(boots: Boots, clock: Manual) -> None:
     store = await boots("x")
     first = await planned(store, "a", ROWS[:1])

@@ -406,6 +406,15 @@ async def test_a_refused_claim_keeps_the_time(store: Any, database: Database, an
     assert await acting_for(store, run) == [near(CLAIM_AGE + ATTEMPT - 30)]
 
 
+async def test_a_claim_asked_again_after_a_stop_is_refused(store: Any) -> None:
+    run = await held(store)
+    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+    await store.stop(run, stopped=True)
+    assert await store.claim([claim(run, 0), claim(run, 1)]) == [Leave.STOPPED] * 2
+    await store.stop(run, stopped=False)
+    assert await store.claim([claim(run, 0), claim(run, 1, "two")]) == [Leave.GRANTED, Leave.STOPPED]
+
+
 async def test_the_longest_timeout_counts(store: Any) -> None:
     run = await held(store, ROWS[:1])
     await store.claim([claim(run, 0)])
@@ -532,6 +541,9 @@ async def test_a_held_plan_repeats(store: Any, another: Callable[[], Any], datab
     first = await planned(other, "a")
     run = await planned(store, "b")
     assert [(each.run, each.count) for each in await store.repeats(run, within=1)] == [("a", 10)]
+    if database.lock_decides:
+        await database.pass_time(10_000)  # a suspended holder still holds it
+        assert [each.count for each in await store.repeats(run, within=1)] == [10]
     await other.let_go(first, 1, "a")
     assert [each.count for each in await store.repeats(run, within=1)] == [6]
     await database.lose(first, 2)
