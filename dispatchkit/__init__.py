@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from dispatchkit.direct.models import Dispatch, DispatchBase, DispatchCounts, DispatchSource
     from dispatchkit.errors import (
         AccessDeniedError,
+        AccountMismatchError,
         AuthenticationError,
+        ChunkHeldError,
         DispatchkitError,
         InappropriateStatusError,
         LedgerError,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         NotSentError,
         OutcomeUnknownError,
         RejectedError,
+        RepeatedTargetsError,
         RunHeldError,
         RunStoppedError,
         State,
@@ -44,11 +47,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessDeniedError",
+    "AccountMismatchError",
     "ActivateMailing",
     "AltcraftClient",
     "Attachment",
     "Audience",
     "AuthenticationError",
+    "ChunkHeldError",
     "Counts",
     "DeactivateMailing",
     "DirectClient",
@@ -71,6 +76,7 @@ __all__ = [
     "OutcomeUnknownError",
     "Pace",
     "RejectedError",
+    "RepeatedTargetsError",
     "Report",
     "RetryPolicy",
     "Run",
@@ -101,7 +107,9 @@ _HOMES = {
     "dispatchkit.direct.models": ("Dispatch", "DispatchBase", "DispatchCounts", "DispatchSource"),
     "dispatchkit.errors": (
         "AccessDeniedError",
+        "AccountMismatchError",
         "AuthenticationError",
+        "ChunkHeldError",
         "DispatchkitError",
         "InappropriateStatusError",
         "LedgerError",
@@ -109,6 +117,7 @@ _HOMES = {
         "NotSentError",
         "OutcomeUnknownError",
         "RejectedError",
+        "RepeatedTargetsError",
         "RunHeldError",
         "RunStoppedError",
         "State",

@@ -97,7 +97,8 @@ async def test_each_launch_is_claimed_before_it_leaves_and_recorded_after() -> N
     client, notes = noted()
     run = FanOut(client, starts(range(1, 101)), concurrency=8, ledger=notes, run="friday")
     assert await run.finish() == Report(done=100, not_started=0)
-    assert notes.settings == {"provider": "direct", "base_url": "https://direct.i-dgtl.ru"}
+    assert notes.settings.settings == {"provider": "direct", "base_url": "https://direct.i-dgtl.ru"}
+    assert (notes.settings.account, notes.settings.attempt_timeout) == (None, 70)
     assert notes.asked[0] == ("run", "friday")
     assert notes.asked[-1] == ("close", None)
     assert sorted(outcome.index for outcome in notes.recorded) == list(range(100))

@@ -1,7 +1,7 @@
 """The journal of one run, over any store: plans, hands out what is not final, and holds the run while it does.
 
-A run is held chunk by chunk, all of them from the beginning. Every `HEARTBEAT_INTERVAL` it gives a sign of life, and
-learns in return whether the run was stopped, or taken over by somebody who took this process for dead.
+A run is held chunk by chunk, all of them from the beginning. Every `HEARTBEAT_INTERVAL` it gives a heartbeat, and
+learns in return whether the run was stopped, or taken over by another process.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import socket
+import logging
+import math
 import uuid
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
 from typing import Never, TypeVar
 
 import attrs
@@ -21,26 +22,54 @@ import attrs
 from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
-from dispatchkit.core.journal import Entry, Leave, Planned
+from dispatchkit.core.journal import Entry, Leave, Planned, RunSettings
 from dispatchkit.core.outcome import Outcome
-from dispatchkit.errors import LedgerError, RejectedError, RunHeldError, RunStoppedError, State
+from dispatchkit.errors import (
+    AccountMismatchError,
+    ChunkHeldError,
+    LedgerError,
+    RejectedError,
+    RepeatedTargetsError,
+    RunHeldError,
+    RunStoppedError,
+    State,
+)
 from dispatchkit.ledger.batch import Gathering
 from dispatchkit.ledger.codec import decode, encode
-from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, Chunk, Claim, Holder, Record, Run, RunPlan, Store, Unsettled
+from dispatchkit.ledger.liveness import this_process
+from dispatchkit.ledger.store import (
+    HEARTBEAT_INTERVAL,
+    LEASE_TIMEOUT,
+    Chunk,
+    Claim,
+    Holder,
+    Record,
+    Run,
+    RunPlan,
+    Store,
+    Unsettled,
+)
 
 __all__ = ["LedgerJournal"]
 
 R = TypeVar("R")
+T = TypeVar("T")
 W = TypeVar("W")
 
+logger = logging.getLogger("dispatchkit.ledger")
+
+_TOLD = 5
+"""How many other runs an error names."""
 _PLAN_ROWS, _PLAN_TEXT = 50_000, 8_000_000
 """How much is planned in one transaction: the fewer there are, the less is written twice."""
 _TURN = 256
 """After so many commands, others get their turn in the event loop."""
 _PAGE_ROWS, _PAGE_TEXT = 1000, 1_000_000
 """How much is read ahead."""
-_PATIENCE = 10.0
-"""Seconds that the end of a stopped run waits for a database that is away."""
+CLOSE_TIMEOUT = 1.5
+"""Seconds that each step of the end of a stopped run waits for an unreachable database, so that it ends within 5 s."""
+_ALIVE = 0.3
+"""Seconds by which a lease must have been prolonged to show that its holder is alive."""
 
 
 class LedgerJournal:
@@ -49,8 +78,9 @@ class LedgerJournal:
     Args:
         store: Gives the store, once it is open.
         name: The run's name.
-        settings: Whose run it is; see `Journals.journal`.
-        chunk: Only this chunk, of a run that is planned already.
+        settings: How the client carries it out.
+        chunk: Only this chunk, of a run that is planned already. A chunk that another process holds is not waited for.
+        resumes: Whether a run that was stopped goes on.
         clock: Time.
     """
 
@@ -58,23 +88,36 @@ class LedgerJournal:
         self,
         store: Callable[[], Awaitable[Store]],
         name: str,
-        settings: Mapping[str, str],
+        settings: RunSettings,
         *,
         chunk: int | None = None,
+        resumes: bool = False,
         clock: Clock,
     ) -> None:
         self._open_store = store
         self._name = name
         self._settings = settings
         self._only = chunk
+        self._resumes = resumes
         self._clock = clock
-        self._holder = Holder(uuid.uuid4().hex, os.getpid(), socket.gethostname())
+        here = this_process()
+        self._holder = Holder(
+            uuid.uuid4().hex,
+            here.pid,
+            here.host,
+            boot_id=here.boot_id,
+            process_started=here.started,
+            pid_namespace=here.pid_namespace,
+        )
         self._held: list[Chunk] = []
+        self._held_at = 0.0
+        """When the last of them was taken, on the clock's ``monotonic``."""
         self._halted = False
+        self._halting = asyncio.Event()
         self._gathering: Gathering | None = None
         self._heart: asyncio.Task[None] | None = None
-        self._pages: deque[list[tuple[Chunk, Unsettled]]] = deque()
-        self._page: Iterator[tuple[Chunk, Unsettled]] = iter(())
+        self._pages: deque[list[tuple[Chunk, Unsettled, float]]] = deque()
+        self._page: Iterator[tuple[Chunk, Unsettled, float]] = iter(())
         self._reading: asyncio.Task[None] | None = None
         self._at = 0
         """Which of the chunks is read just now."""
@@ -85,7 +128,30 @@ class LedgerJournal:
     async def open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
     ) -> Planned:
-        """See `Journal.open`."""
+        """Hold the run and plan it. A halt ends it, also while the database is away."""
+        opening = asyncio.create_task(self._open(commands, stop))
+        try:
+            await self._wait(opening)
+        finally:
+            if not opening.done():
+                opening.cancel()
+                await asyncio.wait([opening])
+        return Planned(None, {}) if opening.cancelled() and self._halted else opening.result()
+
+    async def _wait(self, task: asyncio.Future[T]) -> bool:
+        """Wait for a task; once the run is halted, only `CLOSE_TIMEOUT` more. Returns whether it is done."""
+        halting = asyncio.create_task(self._halting.wait())
+        try:
+            await asyncio.wait((task, halting), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            halting.cancel()
+        if not task.done():
+            await asyncio.wait([task], timeout=CLOSE_TIMEOUT)
+        return task.done()
+
+    async def _open(
+        self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
+    ) -> Planned:
         self._store = await self._open_store()
         self._gathering = Gathering(self._store)
         run = await self._begin(commands)
@@ -93,13 +159,16 @@ class LedgerJournal:
         try:
             self._heart = asyncio.create_task(self._beat(self._gathering, stop))
             if run.whole:
-                # Before anything is planned: what is added must not reach somebody who is at work on it.
+                # Before anything is planned: what is added must not reach a process that works on it.
                 await self._hold()
             if commands is not None:
                 if not await self._plan(commands):
                     return attrs.evolve(await self._found(), total=None)
                 await self._store.planned(run.number)
                 await self._hold()
+            await self._check_repeats()
+            if run.stopped:
+                await self._store.stop(run.number, stopped=False)
             return await self._found()
         except BaseException:
             await self._let_go()
@@ -113,10 +182,21 @@ class LedgerJournal:
         run = await self._begin(commands)
         self._run = run.number
         await self._plan(commands)
-        return await self._store.planned(run.number, size=size)
+        chunks = await self._store.planned(run.number, size=size)
+        await self._check_repeats()
+        return chunks
 
     async def _begin(self, commands: object) -> Run:
-        settings = json.dumps(dict(self._settings), sort_keys=True)
+        await self._store.check_identity()
+        given = self._settings
+        plan = RunPlan(
+            name=self._name,
+            settings=json.dumps(dict(given.settings), sort_keys=True),
+            host=given.settings.get("base_url", ""),
+            account=given.account,
+            fingerprint=await asyncio.to_thread(given.fingerprint),
+            attempt_timeout=given.attempt_timeout,
+        )
         if commands is None:
             run = await self._store.run(self._name)
             if run is None:
@@ -127,15 +207,49 @@ class LedgerJournal:
                     "to finish it"
                 )
         else:
-            run = await self._store.begin(
-                RunPlan(name=self._name, settings=settings, host="", account=None, fingerprint="", attempt_timeout=70.0)
-            )
-        if run.stopped:
+            run = await self._store.begin(plan)
+        if run.stopped and not self._resumes:
             raise RunStoppedError(f"the run {self._name!r} was stopped: allow it before it is run again")
-        others = _differences(json.loads(run.settings), self._settings)
+        others = _differences(json.loads(run.settings), given.settings)
         if others:
-            raise LedgerError(f"the run {self._name!r} is another's ({others}): give this one a name of its own")
+            raise LedgerError(
+                f"the run {self._name!r} was planned with other settings ({others}): use another run name"
+            )
+        await self._check_account(run, plan)
         return run
+
+    async def _check_account(self, run: Run, plan: RunPlan) -> None:
+        """Refuse the token of another account, which would be rejected for each target, for good."""
+        named = run.account is not None and plan.account is not None
+        if (run.account != plan.account) if named else (run.fingerprint != plan.fingerprint):
+            theirs = "another account" if run.account is None else f"the account {run.account!r}"
+            ours = "this token" if plan.account is None else f"the account {plan.account!r}"
+            raise AccountMismatchError(
+                f"the run {self._name!r} was planned for {theirs} or for another token of it, not for {ours}: nothing "
+                "was launched. If the account has a new token, say so (on the command line: --account-changed)"
+            )
+        if run.fingerprint != plan.fingerprint:
+            await self._store.set_account(run.number, account=run.account, fingerprint=plan.fingerprint)
+
+    async def _check_repeats(self) -> None:
+        """Refuse targets that another run has launched a short time ago, or is launching."""
+        window = self._settings.repeat_window
+        if window is None:
+            return
+        repeats = await self._store.repeats(self._run, chunk=self._only, within=window)
+        if not repeats:
+            return
+        told = "; ".join(
+            f"{each.count:,} in run {each.run!r}, the latest at {each.latest:%Y-%m-%d %H:%M:%S} UTC, such as "
+            f"{decode(each.commands[0])!r}"
+            for each in repeats[:_TOLD]
+        )
+        more = f"; and in {len(repeats) - _TOLD:,} other runs" if len(repeats) > _TOLD else ""
+        raise RepeatedTargetsError(
+            f"other runs have launched targets of the run {self._name!r} within {window:g} s, or launch them now "
+            f"({told}{more}): nothing was launched. Leave them out, or launch them without repeat_window",
+            runs={each.run: each.count for each in repeats},
+        )
 
     async def _plan(self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]]) -> bool:
         """Whether all of them are planned: the run may be stopped meanwhile.
@@ -168,14 +282,40 @@ class LedgerJournal:
         for chunk in await self._store.chunks(self._run):
             if self._only not in {None, chunk.number}:
                 continue
-            try:
-                other = await self._store.hold(self._run, chunk.number, self._holder, attempt_timeout=70.0)
-            except BaseException:
-                self._held.append(chunk)  # it may have been taken all the same: whoever lets go lets go of it too
-                raise
-            if other is not None:
-                raise RunHeldError(self._name, pid=other.pid, host=other.host)
+            await self._take_hold(chunk)
             self._held = [each for each in self._held if each.number != chunk.number] + [chunk]
+            self._held_at = self._clock.monotonic()
+
+    async def _take_hold(self, chunk: Chunk) -> None:
+        """Take a chunk. A holder that gives no heartbeat any more is waited for, until its lease ends."""
+        lease_ends = math.inf
+        while True:
+            try:
+                timeout = self._settings.attempt_timeout
+                other = await self._store.hold(self._run, chunk.number, self._holder, attempt_timeout=timeout)
+            except BaseException:
+                self._held.append(chunk)  # it may have been taken all the same, so it is let go of, too
+                raise
+            if other is None:
+                return
+            if self._only is not None:
+                retry_after = max(other.lease_left, HEARTBEAT_INTERVAL)
+                raise ChunkHeldError(self._name, chunk.number, pid=other.pid, host=other.host, retry_after=retry_after)
+            now = self._clock.monotonic()
+            if other.exists or now + other.lease_left > lease_ends + _ALIVE:
+                silent_for = LEASE_TIMEOUT - other.lease_left if other.lease_left < 0 else 0.0
+                raise RunHeldError(self._name, pid=other.pid, host=other.host, silent_for=silent_for)
+            if lease_ends == math.inf:
+                until = self._clock.now() + timedelta(seconds=other.lease_left)
+                logger.warning(
+                    "the run %r was held by process %s on %s: waiting for the end of its lease at %s UTC",
+                    self._name,
+                    other.pid,
+                    other.host,
+                    f"{until:%H:%M:%S}",
+                )
+            lease_ends = now + other.lease_left
+            await self._clock.sleep(min(HEARTBEAT_INTERVAL, other.lease_left + 0.05))
 
     async def _found(self) -> Planned:
         counts = await self._store.counts(self._run, chunk=self._only)
@@ -229,16 +369,18 @@ class LedgerJournal:
             if not rows:
                 self._at, self._after = self._at + 1, -1
                 return
+            now = self._clock.monotonic()
             self._after = rows[-1].index
             average = sum(len(row.command) for row in rows) // len(rows) + 1
             self._limit = max(1, min(_PAGE_ROWS, _PAGE_TEXT // average))
-            self._pages.append([(chunk, row) for row in rows])
+            self._pages.append([(chunk, row, now + row.acting_for) for row in rows])
         finally:
             self._reading = None
 
-    def _entry(self, chunk: Chunk, row: Unsettled) -> Entry[Never, object]:
+    def _entry(self, chunk: Chunk, row: Unsettled, acting_until: float) -> Entry[Never, object]:
         self._chunk_of[row.index] = chunk.number
-        return Entry(row.index, decode(row.command), row.request_id, row.since)
+        acting_until = max(self._held_at, acting_until)
+        return Entry(row.index, decode(row.command), row.request_id, row.since, acting_until)
 
     @property
     def _writer(self) -> Gathering:
@@ -256,6 +398,7 @@ class LedgerJournal:
         """See `Journal.halt`."""
         if not self._halted:
             self._halted = True
+            self._halting.set()
             if self._gathering is not None:
                 self._gathering.halt()
 
@@ -281,21 +424,22 @@ class LedgerJournal:
         )
 
     async def close(self) -> None:
-        """See `Journal.close`."""
-        flushing = asyncio.ensure_future(self._writer.flush())
+        """Write what is left to write, and let go of the run. A halted run does not wait long for the database."""
+        if self._gathering is None:
+            return  # it was halted before the ledger was open
+        flushing = asyncio.ensure_future(self._gathering.flush())
         flushing.add_done_callback(_seen)
         try:
-            async with asyncio.timeout(_PATIENCE if self._halted else None):
-                await asyncio.shield(flushing)
+            if not await self._wait(flushing):
+                raise LedgerError(
+                    f"what came of the last launches of the run {self._name!r} could not be written, because the "
+                    "database is away: when it goes on, they are settled by the provider's state"
+                )
+            flushing.result()
         except asyncio.CancelledError:
             # What is known is written all the same: once the run is let go of, it could not be any more.
-            await asyncio.wait([flushing], timeout=_PATIENCE)
+            await asyncio.wait([flushing], timeout=CLOSE_TIMEOUT)
             raise
-        except TimeoutError:
-            raise LedgerError(
-                f"what came of the last launches of the run {self._name!r} could not be written, because the database "
-                "is away: when it goes on, they are settled by the provider's state"
-            ) from None
         finally:
             flushing.cancel()
             await self._let_go()
@@ -307,7 +451,7 @@ class LedgerJournal:
                 await asyncio.wait([task])
         held, self._held = self._held, []
         with contextlib.suppress(LedgerError, TimeoutError):  # then it is taken for dead before long
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(CLOSE_TIMEOUT):
                 for chunk in held:
                     await self._store.let_go(self._run, chunk.number, self._holder.token)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import logging
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Never, TypeVar, cast
@@ -15,9 +14,10 @@ from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout import FanOut
 from dispatchkit.core.outcome import Report
+from dispatchkit.core.retry import RetryPolicy
 from dispatchkit.core.source import count
 from dispatchkit.direct.client import DirectClient
-from dispatchkit.errors import LedgerError, RunHeldError, RunStoppedError
+from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.ledger import Ledger
 from dispatchkit.ledger.postgres import PostgresStore
 from dispatchkit.spread.account import leave, shared
@@ -26,8 +26,6 @@ __all__ = ["in_postgres", "launch_chunk", "plan_chunks"]
 
 R = TypeVar("R")
 W = TypeVar("W")
-
-logger = logging.getLogger("dispatchkit")
 
 
 async def plan_chunks(
@@ -39,6 +37,7 @@ async def plan_chunks(
     size: int = 1000,
     rate: float | None = None,
     concurrency: int | None = None,
+    repeat_window: float | None = None,
 ) -> list[int]:
     """Write a run into the ledger, in chunks. Nothing is launched. Done again, it plans nothing twice.
 
@@ -50,6 +49,7 @@ async def plan_chunks(
         size: How many commands make a chunk.
         rate: Launches a second that all workers together may make on the account; None sets no rate.
         concurrency: Attempts that all workers together may have in flight on the account; None leaves it to each.
+        repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
 
     Returns:
         The numbers of the chunks: what to give to `launch_chunk`.
@@ -65,7 +65,8 @@ async def plan_chunks(
     if concurrency is not None:
         count("concurrency", concurrency, least=1)
     async with _opened(ledger) as (opened, store):
-        chunks = await opened.journal(run, client.settings()).divide(commands, size=size)
+        settings = client.run_settings(repeat_window=repeat_window)
+        chunks = await opened.journal(run, settings).divide(commands, size=size)
         await store.bound((await opened.run(run)).number, rate=rate, concurrency=concurrency)
     return [chunk.number for chunk in chunks]
 
@@ -77,13 +78,15 @@ async def launch_chunk(
     *,
     client: DirectClient | AltcraftClient | None = None,
     concurrency: int = 64,
+    retry: RetryPolicy | None = None,
+    repeat_window: float | None = None,
     stop: asyncio.Event | None = None,
 ) -> Report:
     """Launch what is left of a chunk, within the pace that the account's workers share.
 
     It may be called at any time, by any number of processes, any number of times: what is done or rejected is left
-    alone, and a chunk that somebody else is at work on, or whose run was stopped, is left alone as a whole; the report
-    is then empty.
+    alone. It never waits for another process. An engine's task that fails with `ChunkHeldError` is to be retried: the
+    process that holds the chunk may have been killed.
 
     Args:
         ledger: The ledger in PostgreSQL, or its URL.
@@ -92,9 +95,17 @@ async def launch_chunk(
         client: What to launch it with, of the provider and host that the run was planned for. None makes one of what
             the environment says, as the clients do: the token never travels with the work.
         concurrency: How many workers there are here.
+        retry: When and how each call is repeated; None takes the client's policy.
+        repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
         stop: Once it is set nothing new is started, and what is in flight is awaited.
 
+    Returns:
+        What came of the whole chunk. ``not_started`` counts what is left of it, after `stop` or a failure.
+
     Raises:
+        ChunkHeldError: Another process holds the chunk. ``retry_after`` says when its lease ends.
+        RunStoppedError: The run was stopped.
+        AccountMismatchError: The run was planned for another account.
         LedgerError: The ledger cannot be used, or the run is another client's.
         AuthenticationError: The provider does not accept the token.
         ValueError: There is no token, or a setting is out of range.
@@ -110,14 +121,17 @@ async def launch_chunk(
             await stack.enter_async_context(shared(store, key, client.pacer, chunk=(found.number, chunk), stop=stop))
             # Whose commands these are, the journal checks: the run's settings must be the client's.
             fan_out = FanOut[Never, object](
-                cast("Client[Never]", client), None, concurrency=concurrency, ledger=opened.chunk(run, chunk), run=run
+                cast("Client[Never]", client),
+                None,
+                concurrency=concurrency,
+                retry=retry,
+                ledger=opened.chunk(run, chunk),
+                run=run,
+                repeat_window=repeat_window,
             )
             stopping = asyncio.create_task(_stop(fan_out, stop))
             try:
                 return await fan_out.finish()
-            except (RunHeldError, RunStoppedError) as reason:
-                logger.info("chunk %s of the run %r is left alone: %s", chunk, run, reason)
-                return Report()
             finally:
                 stopping.cancel()
 

@@ -9,14 +9,23 @@ from typing import Any
 
 import pytest
 
-from dispatchkit import LaunchBroadcast, Ledger, LedgerError, NotSentError, RejectedError, StartDispatch, State
+from dispatchkit import (
+    LaunchBroadcast,
+    Ledger,
+    LedgerError,
+    NotSentError,
+    RejectedError,
+    RunHeldError,
+    StartDispatch,
+    State,
+)
 from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.journal import Leave, Planned
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.direct.commands import ReadDispatch
 from dispatchkit.ledger import sqlite, sqlite_file
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT
-from tests.stage import starts, turns, until
+from tests.stage import run_plan, run_settings, starts, turns, until
 from tests.virtual import Manual
 
 
@@ -48,7 +57,7 @@ async def taken(journal: Any) -> list[Any]:
 
 
 async def test_all_is_planned_before_anything_is_taken(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {"provider": "direct"})
+    journal = ledger.journal("a", run_settings({"provider": "direct"}))
     assert await journal.open([*starts(range(1, 6)), StartDispatch(2)], nothing) == Planned(
         5, {State.DONE: 0, State.REJECTED: 0}
     )
@@ -59,14 +68,14 @@ async def test_all_is_planned_before_anything_is_taken(ledger: Ledger) -> None:
 
 
 async def test_what_is_final_is_not_handed_out_again(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 6)), nothing)
     states = [State.DONE, State.REJECTED, State.NOT_SENT, State.UNKNOWN]
     for entry, state in zip(await taken(journal), states, strict=False):
         assert await journal.claim(entry, f"r{entry.index}") is Leave.GRANTED
         journal.record(entry, outcome(entry, state))
     await journal.close()
-    again = ledger.journal("a", {})
+    again = ledger.journal("a", run_settings())
     assert await again.open(None, nothing) == Planned(5, {State.DONE: 1, State.REJECTED: 1})
     left = await taken(again)
     assert [(entry.index, entry.request_id, entry.since is None) for entry in left] == [
@@ -83,7 +92,7 @@ async def test_many_are_planned_and_taken_by_many(ledger: Ledger, asynchronous: 
         for command in starts(range(1, 5001)):
             yield command
 
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(source() if asynchronous else starts(range(1, 5001)), nothing)
     each = await asyncio.gather(*(taken(journal) for _ in range(20)))
     assert sorted(entry.index for entries in each for entry in entries) == list(range(5000))
@@ -91,7 +100,7 @@ async def test_many_are_planned_and_taken_by_many(ledger: Ledger, asynchronous: 
 
 
 async def test_large_commands_are_read_a_few_at_a_time(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open((LaunchBroadcast(n, content={"text": "x" * 300_000}) for n in range(1, 41)), nothing)
     first = await journal.take()
     assert first is not None
@@ -115,7 +124,7 @@ async def test_a_command_that_could_not_be_built_is_refused_with_its_place(ledge
         ("7", TypeError, r"commands\[1\]: a ledger holds .*, not str"),
     ]:
         with pytest.raises(kind, match=text):
-            await ledger.journal("a", {}).open([StartDispatch(1), bad], nothing)
+            await ledger.journal("a", run_settings()).open([StartDispatch(1), bad], nothing)
     assert not (await ledger.run("a")).whole
 
 
@@ -125,31 +134,31 @@ async def test_a_plan_that_broke_off_is_finished_by_the_same_line_only(ledger: L
         raise OSError("the list is gone")
 
     with pytest.raises(OSError, match="the list is gone"):
-        await ledger.journal("a", {}).open(broken(), nothing)
+        await ledger.journal("a", run_settings()).open(broken(), nothing)
     with pytest.raises(LedgerError, match="the plan of the run 'a' is not whole: run the same again"):
-        await ledger.journal("a", {}).open(None, nothing)
-    journal = ledger.journal("a", {})
+        await ledger.journal("a", run_settings()).open(None, nothing)
+    journal = ledger.journal("a", run_settings())
     assert (await journal.open(starts(range(1, 6)), nothing)).total == 5
     await journal.close()
 
 
 async def test_a_run_that_is_not_there_cannot_be_resumed(ledger: Ledger) -> None:
     with pytest.raises(LedgerError, match="the ledger holds no run 'a'"):
-        await ledger.journal("a", {}).open(None, nothing)
+        await ledger.journal("a", run_settings()).open(None, nothing)
     assert await ledger.runs() == []
 
 
-async def test_a_run_of_another_account_is_refused(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {"provider": "direct", "base_url": "https://one"})
+async def test_a_run_of_another_host_is_refused(ledger: Ledger) -> None:
+    journal = ledger.journal("a", run_settings({"provider": "direct", "base_url": "https://one"}))
     await journal.open([StartDispatch(1)], nothing)
     await journal.close()
-    with pytest.raises(LedgerError, match=r"is another's \(base_url: 'https://one', not 'https://two'\)"):
-        await ledger.journal("a", {"provider": "direct", "base_url": "https://two"}).open(None, nothing)
+    with pytest.raises(LedgerError, match=r"other settings \(base_url: 'https://one', not 'https://two'\)"):
+        await ledger.journal("a", run_settings({"provider": "direct", "base_url": "https://two"})).open(None, nothing)
 
 
 async def test_a_stop_from_elsewhere_is_heard_within_a_beat(ledger: Ledger, clock: Manual) -> None:
     heard: list[str] = []
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), lambda: heard.append("stop"))
     entry = await journal.take()
     assert entry is not None
@@ -164,7 +173,7 @@ async def test_a_stop_from_elsewhere_is_heard_within_a_beat(ledger: Ledger, cloc
 
 
 async def test_a_holder_that_beats_is_not_taken_over(ledger: Ledger, clock: Manual, tmp_path: Path) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     lost: list[str] = []
     await journal.open(starts(range(1, 4)), lambda: lost.append("stop"))
     for _ in range(int(LEASE_TIMEOUT) + 5):
@@ -172,21 +181,18 @@ async def test_a_holder_that_beats_is_not_taken_over(ledger: Ledger, clock: Manu
         clock.advance(HEARTBEAT_INTERVAL)
     async with Ledger(tmp_path / "launch.db", clock=clock) as other:
         with pytest.raises(LedgerError, match="the run 'a' is held by process"):
-            await other.journal("a", {}).open(None, nothing)
-        # Now it is silent for too long, as a suspended process is.
+            await other.journal("a", run_settings()).open(None, nothing)
+        # Now it is silent for too long, as a suspended process is. It still exists, so it keeps the run.
         clock.time += LEASE_TIMEOUT + 1
-        taker = other.journal("a", {})
-        await taker.open(None, nothing)
-        await until(lambda: bool(clock._sleepers))
-        clock.advance(HEARTBEAT_INTERVAL)
-        await until(lambda: bool(lost))
-        assert await journal.take() is None
-        await taker.close()
+        with pytest.raises(RunHeldError, match="has been silent for 31 s") as raised:
+            await other.journal("a", run_settings()).open(None, nothing)
+        assert raised.value.silent_for == 31
+        assert not lost
     await journal.close()
 
 
 async def test_who_is_cancelled_while_it_asks_has_sent_nothing(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     for waits in range(3):
         entry = await journal.take()
@@ -200,7 +206,7 @@ async def test_who_is_cancelled_while_it_asks_has_sent_nothing(ledger: Ledger) -
 
 
 async def test_who_is_cancelled_at_the_end_has_written_what_is_known(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     refused = RejectedError("no", status=400, code=1)
     entries = [entry for _ in range(3) if (entry := await journal.take()) is not None]
@@ -221,26 +227,26 @@ async def test_who_is_cancelled_at_the_end_has_written_what_is_known(ledger: Led
 async def test_who_is_cancelled_while_it_takes_hold_holds_nothing(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     await journal.close()
     hold = sqlite.SqliteStore.hold
 
-    async def held_unheard(*args: Any) -> None:
-        assert await hold(*args) is None
+    async def held_unheard(*args: Any, **settings: Any) -> None:
+        assert await hold(*args, **settings) is None
         raise asyncio.CancelledError  # the thread goes on if whoever waits for it is cancelled
 
     monkeypatch.setattr(sqlite.SqliteStore, "hold", held_unheard)
     with pytest.raises(asyncio.CancelledError):
-        await ledger.journal("a", {}).open(None, nothing)
+        await ledger.journal("a", run_settings()).open(None, nothing)
     monkeypatch.undo()
-    again = ledger.journal("a", {})
+    again = ledger.journal("a", run_settings())
     await again.open(None, nothing)
     await again.close()
 
 
 async def test_nobody_knows_how_many_a_plan_that_was_stopped_would_have_held(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
 
     def halted() -> Iterator[StartDispatch]:
         yield StartDispatch(1)
@@ -252,7 +258,7 @@ async def test_nobody_knows_how_many_a_plan_that_was_stopped_would_have_held(led
 
 
 async def test_a_halt_leaves_nobody_waiting(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 11)), nothing)
     asking = [asyncio.ensure_future(journal.claim(entry, None)) for entry in await taken(journal)]
     await turns(2)
@@ -263,16 +269,16 @@ async def test_a_halt_leaves_nobody_waiting(ledger: Ledger) -> None:
 
 
 async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
-    run = (await (store := await ledger.ready()).begin("a", "{}")).number
+    run = (await (store := await ledger.ready()).begin(run_plan())).number
     await store.plan(
         run, [(bytes([n]) * 32, f'{{"type":"direct.start","version":1,"dispatch_id":{n}}}') for n in range(1, 8)]
     )
     await store.planned(run, size=3)
-    second = ledger.chunk("a", 1).journal("a", {})
+    second = ledger.chunk("a", 1).journal("a", run_settings())
     assert (await second.open(None, nothing)).total == 3
     with pytest.raises(LedgerError, match="is held by"):
-        await ledger.journal("a", {}).open(None, nothing)
-    first = ledger.chunk("a", 0).journal("a", {})
+        await ledger.journal("a", run_settings()).open(None, nothing)
+    first = ledger.chunk("a", 0).journal("a", run_settings())
     assert (await first.open(None, nothing)).total == 3
     entries = await taken(second)
     assert [entry.index for entry in entries] == [3, 4, 5]
@@ -281,16 +287,16 @@ async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
         second.record(entry, outcome(entry))
     await second.close()
     await first.close()
-    whole = ledger.journal("a", {})
+    whole = ledger.journal("a", run_settings())
     assert (await whole.open(None, nothing)).final == {State.DONE: 3, State.REJECTED: 0}
     assert [entry.index for entry in await taken(whole)] == [0, 1, 2, 6]
     await whole.close()
-    with pytest.raises(ValueError, match="run must be 'a', whose chunk this is, not 'b'"):
-        ledger.chunk("a", 1).journal("b", {})
+    with pytest.raises(ValueError, match="run must be 'a', for which this was made, not 'b'"):
+        ledger.chunk("a", 1).journal("b", run_settings())
 
 
 async def test_what_could_not_be_written_is_told_at_the_end_and_tried_once_more(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     entries = await taken(journal)
     assert await journal.claim(entries[0], None) is Leave.GRANTED
@@ -300,7 +306,7 @@ async def test_what_could_not_be_written_is_told_at_the_end_and_tried_once_more(
     for entry in entries[1:]:
         with pytest.raises(LedgerError, match="cannot be used"):
             await journal.claim(entry, None)
-    await store._write(sqlite_file.prepare)  # type: ignore[attr-defined]
+    await store._write(lambda db: sqlite_file.prepare(db, ""))  # type: ignore[attr-defined]
     await journal.close()
     counts = await ledger.counts("a")
     assert (counts.done, counts.planned) == (1, 2)
@@ -345,6 +351,6 @@ async def test_a_run_that_is_not_there_is_told_with_those_that_are(ledger: Ledge
     with pytest.raises(LedgerError, match="the ledger holds no run 'x'; it holds none"):
         await ledger.run("x")
     for number in range(12):
-        await (await ledger.ready()).begin(f"r{number}", "{}")
+        await (await ledger.ready()).begin(run_plan(f"r{number}"))
     with pytest.raises(LedgerError, match=r"it holds 'r11', 'r10', .* and 2 more"):
         await ledger.counts("x")

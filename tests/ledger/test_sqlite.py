@@ -28,6 +28,7 @@ from dispatchkit.ledger.sqlite import SqliteStore
 from dispatchkit.ledger.store import LEASE_TIMEOUT, Claim
 from tests.ledger.stores import holder
 from tests.ledger.test_store import ATTEMPT, ROWS, claim, held, hold, planned, run_plan
+from tests.stage import run_settings
 from tests.virtual import START, Manual
 
 
@@ -72,6 +73,7 @@ from pathlib import Path
 from dispatchkit import Ledger, LedgerError, StartDispatch
 from dispatchkit.ledger.sqlite import SqliteStore
 from dispatchkit.ledger.store import Holder, RunPlan
+from tests.stage import run_settings
 path = Path(sys.argv[1])
 PLAN = RunPlan(name="a", settings="{}", host="h", account=None, fingerprint="f", attempt_timeout=70.0)
 """
@@ -86,7 +88,7 @@ def child(script: str, path: Path) -> subprocess.Popen[str]:
 HOLDS = """
 async def main():
     ledger = Ledger(path)
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open([StartDispatch(1), StartDispatch(2)], lambda: print("stopped", flush=True))
     first, second = await journal.take(), await journal.take()
     print(await journal.claim(first, None), flush=True)
@@ -108,13 +110,13 @@ async def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path: 
         assert said(process) == "Leave.GRANTED"
         async with Ledger(path) as ledger:
             with pytest.raises(RunHeldError) as raised:
-                await ledger.journal("a", {}).open([StartDispatch(3)], lambda: None)
+                await ledger.journal("a", run_settings()).open([StartDispatch(3)], lambda: None)
             assert (raised.value.pid, raised.value.host) == (process.pid, socket.gethostname())
             assert (await ledger.run("a")).total == 2, "nothing was added to what it is at work on"
             # Killed outright, it is known to be gone at once.
             process.kill()
             process.wait()
-            journal = ledger.journal("a", {})
+            journal = ledger.journal("a", run_settings())
             await journal.open(None, lambda: None)
             first = await journal.take()
             assert first is not None
@@ -507,7 +509,7 @@ if os.geteuid() == 0:
 async def main():
     try:
         async with Ledger(path) as ledger:
-            await ledger.journal("b", {}).open([StartDispatch(1)], lambda: None)
+            await ledger.journal("b", run_settings()).open([StartDispatch(1)], lambda: None)
     except LedgerError as error:
         print(error)
 asyncio.run(main())
@@ -537,7 +539,7 @@ import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 async def main():
     async with Ledger(path) as ledger:
-        journal = ledger.journal("a", {})
+        journal = ledger.journal("a", run_settings())
         await journal.open((StartDispatch(n) for n in range(1, 2001)), lambda: None)
         used = os.path.getsize(str(path) + "-wal")
         resource.setrlimit(resource.RLIMIT_FSIZE, (used + 100_000, resource.RLIM_INFINITY))
@@ -563,7 +565,7 @@ async def test_a_full_disk_refuses_claims_and_loses_none(tmp_path: Path) -> None
     async with Ledger(path) as ledger:
         counts = await ledger.counts("a")
         assert counts.sending in {int(claimed), int(claimed) + 1}
-        journal = ledger.journal("a", {})
+        journal = ledger.journal("a", run_settings())
         await journal.open(None, lambda: None)
         await journal.close()
 
@@ -637,7 +639,7 @@ async def test_a_ledger_that_nobody_closed_does_not_keep_the_interpreter(tmp_pat
     script = """
 ledger = Ledger(path)
 async def main():
-    await ledger.journal("a", {}).open([StartDispatch(1)], lambda: None)
+    await ledger.journal("a", run_settings()).open([StartDispatch(1)], lambda: None)
 asyncio.run(main())
 print("end", flush=True)
 """
@@ -664,14 +666,14 @@ async def test_a_closed_store_says_so(store: SqliteStore) -> None:
 
 async def test_a_stopped_run_is_not_run_again_by_accident(tmp_path: Path) -> None:
     async with Ledger(tmp_path / "launch.db") as ledger:
-        journal = ledger.journal("a", {})
+        journal = ledger.journal("a", run_settings())
         await journal.open([StartDispatch(1)], lambda: None)
         await journal.close()
         await ledger.stop("a")
         with pytest.raises(RunStoppedError, match="'a' was stopped"):
-            await ledger.journal("a", {}).open([StartDispatch(1)], lambda: None)
+            await ledger.journal("a", run_settings()).open([StartDispatch(1)], lambda: None)
         await ledger.allow("a")
-        again = ledger.journal("a", {})
+        again = ledger.journal("a", run_settings())
         await again.open(None, lambda: None)
         await again.close()
 
@@ -681,7 +683,7 @@ async def test_nobody_else_may_read_what_it_holds(tmp_path: Path) -> None:
         return {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
 
     async with Ledger(tmp_path / "private.db") as ledger:
-        journal = ledger.journal("a", {})
+        journal = ledger.journal("a", run_settings())
         await journal.open([StartDispatch(1)], lambda: None)
         assert files(tmp_path)
         assert modes() == {0o600}
