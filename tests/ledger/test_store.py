@@ -406,6 +406,15 @@ async def test_a_refused_claim_keeps_the_time(store: Any, database: Database, an
     assert await acting_for(store, run) == [near(CLAIM_AGE + ATTEMPT - 30)]
 
 
+async def test_a_claim_asked_again_after_a_stop_is_refused(store: Any) -> None:
+    run = await held(store)
+    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+    await store.stop(run, stopped=True)
+    assert await store.claim([claim(run, 0), claim(run, 1)]) == [Leave.STOPPED] * 2
+    await store.stop(run, stopped=False)
+    assert await store.claim([claim(run, 0), claim(run, 1, "two")]) == [Leave.GRANTED, Leave.STOPPED]
+
+
 async def test_the_longest_timeout_counts(store: Any) -> None:
     run = await held(store, ROWS[:1])
     await store.claim([claim(run, 0)])
@@ -532,6 +541,9 @@ async def test_a_held_plan_repeats(store: Any, another: Callable[[], Any], datab
     first = await planned(other, "a")
     run = await planned(store, "b")
     assert [(each.run, each.count) for each in await store.repeats(run, within=1)] == [("a", 10)]
+    if database.lock_decides:
+        await database.pass_time(10_000)  # a suspended holder still holds it
+        assert [each.count for each in await store.repeats(run, within=1)] == [10]
     await other.let_go(first, 1, "a")
     assert [each.count for each in await store.repeats(run, within=1)] == [6]
     await database.lose(first, 2)
@@ -549,3 +561,27 @@ async def test_many_repeats_are_counted(store: Any) -> None:
     await store.plan(run, rows)
     [found] = await store.repeats(run, within=3600)
     assert (found.count, list(found.commands)) == (2500, [f"c{number}" for number in range(10)])
+
+
+@pytest.mark.parametrize("count", [2, 10])
+async def test_repeats_in_a_run_of_another_size(store: Any, count: int) -> None:
+    rows = [(bytes([number]) * 16, f"c{number}") for number in range(100, 100 + 5)]
+    await launched(store, "a")
+    run = await planned(store, "b", [*rows, *ROWS[:count][::-1], *rows])
+    [found] = await store.repeats(run, within=3600)
+    assert list(found.commands) == [ROWS[index][1] for index in range(10) if index < min(6, count)][::-1]
+    assert found.count == min(6, count)
+    if count == 10:
+        [found] = await store.repeats(run, chunk=3, within=3600)
+        assert list(found.commands) == [ROWS[index][1] for index in (2, 1, 0)]
+
+
+async def test_repeats_of_two_runs(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatchkit.ledger.postgres._REPEATS_PAGE", 3)
+    await launched(store, "a")
+    await launched(store, "b")
+    run = await planned(store, "c")
+    found = await store.repeats(run, within=3600)
+    assert [(each.run, each.count, list(each.commands)) for each in found] == [
+        (name, 6, [ROWS[index][1] for index in range(6)]) for name in ("a", "b")
+    ]
