@@ -112,6 +112,8 @@ class LedgerJournal:
         self._held: list[Chunk] = []
         self._held_at = 0.0
         """When the last of them was taken, on the clock's ``monotonic``."""
+        self._takes_stop_back = False
+        """Whether the run was stopped, and is not yet allowed again: it may wait for a lease before."""
         self._halted = False
         self._halting = asyncio.Event()
         self._gathering: Gathering | None = None
@@ -156,6 +158,7 @@ class LedgerJournal:
         self._gathering = Gathering(self._store)
         run = await self._begin(commands)
         self._run = run.number
+        self._takes_stop_back = run.stopped
         try:
             self._heart = asyncio.create_task(self._beat(self._gathering, stop))
             if run.whole:
@@ -169,6 +172,7 @@ class LedgerJournal:
             await self._check_repeats()
             if run.stopped:
                 await self._store.stop(run.number, stopped=False)
+                self._takes_stop_back = False
             return await self._found()
         except BaseException:
             await self._let_go()
@@ -327,8 +331,9 @@ class LedgerJournal:
             while True:
                 await self._clock.sleep(HEARTBEAT_INTERVAL)
                 for chunk in list(self._held):
+                    obeys = not self._takes_stop_back
                     pulse = await self._store.beat(self._run, chunk.number, self._holder.token)
-                    if pulse.stopped or not pulse.mine:
+                    if (pulse.stopped and obeys) or not pulse.mine:
                         self.halt()
                         stop()
                         return
