@@ -13,7 +13,7 @@ import pytest
 from dispatchkit import Ledger
 from dispatchkit.sandbox import Sandbox
 from dispatchkit.spread.chunk import in_postgres
-from tests.cli.conftest import run_child, start_child
+from tests.cli.conftest import Result, run_child, start_child
 from tests.spread.conftest import Field, wait_until
 
 SHORT_LEASE = {f"dispatchkit.ledger.{module}:LEASE_TIMEOUT": 3.0 for module in ("postgres", "journal")}
@@ -115,3 +115,40 @@ def test_a_resume_that_waits_for_a_lease_is_interrupted(field: Field) -> None:
     assert child.returncode == 130, err
     assert out.endswith("20 are left. To go on: dispatchkit resume --run r\n")
     assert field.launched() == 0
+
+
+def spread(field: Field, *options: object) -> Result:
+    return run_child(
+        "spread", "--run", "r", "direct", "start", "1-3", "--yes", "--base-url", field.sandbox.url, *options
+    )
+
+
+def test_a_plan_is_for_one_account(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "old")
+    assert spread(field).code == 0
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", field.sandbox.direct_token)
+    refused = spread(field)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith("dispatchkit: run 'r' was planned for another account, or with another token of ")
+    assert refused.err.endswith("with a new token or name: the same command with --account-changed\n")
+    assert spread(field, "--account-changed").code == 0
+    assert run_child("resume", "--run", "r", "--yes").code == 0
+    assert field.launched() == 3
+
+
+def test_a_plan_for_a_named_account_needs_no_token(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
+    refused = spread(field)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith("dispatchkit: no token: set DISPATCHKIT_DIRECT_TOKEN, ")
+    assert spread(field, "--account", "acme").code == 0
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", field.sandbox.direct_token)
+    assert "was planned for the account 'acme'" in run_child("resume", "--run", "r", "--yes").err
+    assert run_child("resume", "--run", "r", "--yes", "--account", "acme").code == 0
+
+
+@pytest.mark.parametrize("option", ["--never-repeat", "--copied", "--end-holder"])
+def test_an_option_of_a_launch_is_refused_in_a_plan(field: Field, option: str) -> None:
+    refused = spread(field, option)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == f"dispatchkit: {option} does not go with spread: workers launch what is planned here\n"

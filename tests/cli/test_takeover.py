@@ -72,6 +72,7 @@ def test_a_silent_holder_is_ended_by_an_option(played: Played, ledger: Path) -> 
             )
         assert child.poll() is None
         assert played.sandbox.requests == before
+        assert re.search(r"held by .* UTC, silent for \d+ s\n", run("ledger", "show", ledger).out)
         result = resume(ledger, "--end-holder")
         assert child.wait(20) == -signal.SIGKILL
     assert result.code == 0, result
