@@ -133,8 +133,10 @@ async def explained(error: LedgerError, memory: Memory) -> LedgerError:
         if error.silent_for:
             silent = f"has been silent for {error.silent_for:.0f} s"
             return LedgerError(_silent(run, place, pid=error.pid, host=error.host, silent=silent))
+        # Without an id if it was suspended between its lock and its row.
+        holder = f"process {error.pid} on {error.host}, which is at work on it" if error.pid else "another process"
         return LedgerError(
-            f"run {name!r} is held by process {error.pid} on {error.host}, which is at work on it: nothing was sent. "
+            f"run {name!r} is held by {holder}: nothing was sent. "
             f"Wait until it ends, or stop the run: {place.stop(name)}"
         )
     return error
