@@ -9,6 +9,8 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Never, TypeVar, cast
 
+import attrs
+
 from dispatchkit.altcraft.client import AltcraftClient
 from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
@@ -65,7 +67,7 @@ async def plan_chunks(
     if concurrency is not None:
         count("concurrency", concurrency, least=1)
     async with _opened(ledger) as (opened, store):
-        settings = client.run_settings(repeat_window=repeat_window)
+        settings = attrs.evolve(client.run_settings(), repeat_window=repeat_window)
         chunks = await opened.journal(run, settings).divide(commands, size=size)
         await store.bound((await opened.run(run)).number, rate=rate, concurrency=concurrency)
     return [chunk.number for chunk in chunks]

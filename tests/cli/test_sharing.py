@@ -16,7 +16,7 @@ from dispatchkit.spread.chunk import in_postgres
 from tests.cli.conftest import Result, run_child, start_child
 from tests.spread.conftest import Field, wait_until
 
-SHORT_LEASE = {f"dispatchkit.ledger.{module}:LEASE_TIMEOUT": 3.0 for module in ("postgres", "journal")}
+SHORT_LEASE = {"dispatchkit.ledger.postgres:LEASE_TIMEOUT": 3.0}
 
 
 @pytest.fixture

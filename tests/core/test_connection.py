@@ -1,4 +1,4 @@
-"""Bytes that must not leave late: what waits in the kernel, in the event loop, below TLS, and behind an expired claim."""
+"""Bytes that must not leave late: in the kernel, in the event loop, below TLS, and behind an expired claim."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from yarl import URL
@@ -47,7 +47,7 @@ class Peer:
         self.context = context
         self.connections: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
 
-    async def __aenter__(self) -> Peer:
+    async def __aenter__(self) -> Self:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await self.connections.put((reader, writer))
 
