@@ -17,7 +17,7 @@ from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
 from dispatchkit.core.journal import Entry, Leave, Planned, RunSettings
 from dispatchkit.core.outcome import Outcome
-from dispatchkit.errors import LedgerError, RejectedError, State
+from dispatchkit.errors import LedgerError, RejectedError, RunStoppedError, State
 from dispatchkit.ledger.batch import Gathering
 from dispatchkit.ledger.codec import decode
 from dispatchkit.ledger.hold import Hold
@@ -128,8 +128,8 @@ class LedgerJournal:
                 await self._store.planned(run.number)
                 await hold.take()
             await check_repeats(self._store, run, chunk=self._only, within=self._settings.repeat_window)
-            if run.stopped:
-                await self._store.stop(run.number, stopped=False)
+            if run.stopped and not await self._store.allow(run.number, stops=run.stops):
+                raise RunStoppedError(f"the run {self._name!r} was stopped once more: resume it again to let it go on")
             hold.ignores_stop = False
             return await self._found()
         except BaseException:

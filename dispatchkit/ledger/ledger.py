@@ -163,7 +163,7 @@ class Ledger:
         Raises:
             LedgerError: There is no such run; or the ledger cannot be written.
         """
-        await self._flag(name, stopped=True)
+        await self._store.stop((await self.run(name)).number)
         return self._clock.now() + timedelta(seconds=CLAIM_AGE)
 
     async def allow(self, name: str) -> None:
@@ -172,7 +172,7 @@ class Ledger:
         Raises:
             LedgerError: There is no such run; or the ledger cannot be written.
         """
-        await self._flag(name, stopped=False)
+        await self._store.allow((await self.run(name)).number)
 
     async def change_account(self, name: str, client: Client[Never]) -> None:
         """Take the token of a client for that of the account that a run was planned for: it was rotated.
@@ -219,10 +219,6 @@ class Ledger:
             LedgerError: The ledger cannot be written.
         """
         await (await self.ready()).accept_copy()
-
-    async def _flag(self, name: str, *, stopped: bool) -> None:
-        number = (await self.run(name)).number
-        await self._store.stop(number, stopped=stopped)
 
     async def ready(self) -> Store:
         """The database, once it is open.

@@ -323,10 +323,17 @@ class PostgresStore:
                 return
             after = rows[-1]["index"]
 
-    async def stop(self, run: int, *, stopped: bool) -> None:
-        """See `Store.stop`."""
-        statement = "UPDATE dispatchkit.run SET stopped = $2 WHERE number = $1"
-        await self.link.ask(lambda connection: connection.execute(statement, run, stopped), patience=_PATIENCE)
+    async def stop(self, run: int) -> None:
+        """See `Store.stop`. If the answer is lost, one stop counts twice, which does no harm."""
+        statement = "UPDATE dispatchkit.run SET stopped = true, stops = stops + 1 WHERE number = $1"
+        await self.link.ask(_fetching(statement, run), patience=_PATIENCE)
+
+    async def allow(self, run: int, *, stops: int | None = None) -> bool:
+        """See `Store.allow`."""
+        statement = (
+            "UPDATE dispatchkit.run SET stopped = false WHERE number = $1 AND stops = coalesce($2, stops) RETURNING 1"
+        )
+        return bool(await self.link.ask(_fetching(statement, run, stops), patience=_PATIENCE))
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
         """See `Store.repeats`."""

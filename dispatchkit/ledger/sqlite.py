@@ -213,7 +213,7 @@ class SqliteStore:
         return await self._read(lambda db: self._runs(db, "ORDER BY number DESC"))
 
     def _runs(self, db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
-        fields = "number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout"
+        fields = "number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout, stops"
         sql = f"SELECT {fields}, database_id FROM run {which}"  # noqa: S608 - constants
         return [_run(row, self._database_id) for row in db.execute(sql, given)]
 
@@ -448,9 +448,15 @@ class SqliteStore:
                 return
             after = rows[-1][0]
 
-    async def stop(self, run: int, *, stopped: bool) -> None:
+    async def stop(self, run: int) -> None:
         """See `Store.stop`."""
-        await self._write(lambda db: db.execute("UPDATE run SET stopped = ? WHERE number = ?", (stopped, run)))
+        statement = "UPDATE run SET stopped = 1, stops = stops + 1 WHERE number = ?"
+        await self._write(lambda db: db.execute(statement, (run,)))
+
+    async def allow(self, run: int, *, stops: int | None = None) -> bool:
+        """See `Store.allow`."""
+        statement = "UPDATE run SET stopped = 0 WHERE number = ? AND stops = coalesce(?, stops)"
+        return await self._write(lambda db: bool(db.execute(statement, (run, stops)).rowcount))
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
         """See `Store.repeats`."""
@@ -536,7 +542,20 @@ def _opened(thread: DatabaseThread | None) -> DatabaseThread:
 
 
 def _run(row: tuple[Any, ...], current_id: str) -> Run:
-    number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout, database_id = row
+    (
+        number,
+        name,
+        settings,
+        created,
+        total,
+        whole,
+        stopped,
+        account,
+        fingerprint,
+        attempt_timeout,
+        stops,
+        database_id,
+    ) = row
     return Run(
         number,
         name,
@@ -549,6 +568,7 @@ def _run(row: tuple[Any, ...], current_id: str) -> Run:
         fingerprint,
         attempt_timeout,
         restored=database_id != current_id,
+        stops=stops,
     )
 
 

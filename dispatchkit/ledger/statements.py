@@ -48,6 +48,7 @@ CREATE TABLE dispatchkit.run (
     total int NOT NULL DEFAULT 0,
     whole boolean NOT NULL DEFAULT false,
     stopped boolean NOT NULL DEFAULT false,
+    stops int NOT NULL DEFAULT 0, -- how often it was stopped
     rate double precision, -- what all workers together may use of the account
     concurrency int,
     host text NOT NULL,
@@ -146,7 +147,7 @@ EXISTS (SELECT FROM unnest(r.database_id, (SELECT id FROM identity)) AS p(planne
 RUNS = f"""
 WITH identity AS MATERIALIZED (SELECT $identity AS id)
 SELECT number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout,
-    {_IS_RESTORED} AS restored
+    {_IS_RESTORED} AS restored, stops
 FROM dispatchkit.run r
 """
 

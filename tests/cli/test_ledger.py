@@ -167,7 +167,7 @@ async def test_a_stop_is_taken_back_only_with_the_hold(played: Played, ledger: P
     assert (
         await store.hold(1, chunk.number, Holder("token", os.getpid(), socket.gethostname()), attempt_timeout=1) is None
     )
-    await store.stop(1, stopped=True)
+    await store.stop(1)
     result = await asyncio.to_thread(run_child, "resume", ledger, "--yes")
     assert result.code == 2
     assert f"run 'friday' is held by process {os.getpid()} on " in result.err

@@ -80,7 +80,7 @@ def stop_and_hold(field: Field) -> None:
         async with Ledger(field.dsn) as ledger:
             number = (await ledger.run("r")).number
             store = await in_postgres(ledger)
-            await store.stop(number, stopped=True)
+            await store.stop(number)
             await store.link.ask(
                 lambda connection: connection.execute(
                     "UPDATE dispatchkit.chunk SET token = 'dead', pid = 7, host = 'gone', seen = clock_timestamp() "

@@ -499,6 +499,22 @@ async def test_a_resumed_run_takes_its_stop_back(ledger: Ledger, clock: Manual) 
     await resumed.close()
 
 
+async def test_a_stop_while_it_is_resumed_holds(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ended(ledger.journal("a", run_settings()), starts([1]))
+    await ledger.stop("a")
+    take = hold.Hold.take
+
+    async def stopped_again(held: hold.Hold) -> None:
+        await take(held)
+        await ledger.stop("a")
+
+    monkeypatch.setattr(hold.Hold, "take", stopped_again)
+    with pytest.raises(RunStoppedError, match="once more"):
+        await ledger.resuming("a").journal("a", run_settings()).open(None, nothing)
+    assert (await ledger.run("a")).stopped
+    assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
+
+
 async def test_a_run_that_cannot_be_held_stays_stopped(ledger: Ledger, tmp_path: Path, clock: Manual) -> None:
     first = ledger.journal("a", run_settings())
     await first.open(starts([1]), nothing)

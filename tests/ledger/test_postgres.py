@@ -183,10 +183,10 @@ async def test_the_same_claims_at_the_same_time_are_all_granted_and_written_once
 
 async def test_a_stopped_run_grants_nothing_and_says_so_to_its_holder(store: PostgresStore) -> None:
     run = await held(store)
-    await store.stop(run, stopped=True)
+    await store.stop(run)
     assert await store.claim([claim(run, 0)]) == [Leave.STOPPED]
     assert await store.beat(run, 0, "us") == Pulse(mine=True, stopped=True)
-    await store.stop(run, stopped=False)
+    await store.allow(run)
     assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
 
 

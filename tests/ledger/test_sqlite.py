@@ -406,7 +406,7 @@ async def test_a_copy_is_refused(boots: Boots, tmp_path: Path, clock: Manual) ->
         await copy.check_identity()
     assert (await copy.runs())[0].restored, "reads work"
     assert (await copy.counts(run)).planned == 10, "its plan is whole without the log"
-    await copy.stop(run, stopped=True)
+    await copy.stop(run)
     await copy.accept_copy()
     await copy.check_identity()
     assert (await copy.runs())[0].restored

@@ -270,14 +270,26 @@ async def test_a_claim_after_not_sent_reads_as_sending(store: Any) -> None:
 async def test_a_stopped_run_grants_nothing(store: Any, another: Callable[[], Any]) -> None:
     run = await held(store)
     other = await another()
-    await other.stop(run, stopped=True)
+    await other.stop(run)
     assert (await store.runs())[0].stopped
     assert await store.claim([claim(run, 0)]) == [Leave.STOPPED]
     pulse = await store.beat(run, 0, "one")
     assert (pulse.mine, pulse.stopped) == (True, True)
-    await other.stop(run, stopped=False)
+    await other.allow(run)
     assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
     assert not (await store.beat(run, 0, "one")).stopped
+
+
+async def test_a_later_stop_is_not_taken_back(store: Any) -> None:
+    run = await held(store)
+    await store.stop(run)
+    seen = await store.run("a")
+    assert (seen.stopped, seen.stops) == (True, 1)
+    await store.stop(run)
+    assert not await store.allow(run, stops=seen.stops)
+    assert (await store.run("a")).stopped
+    assert await store.allow(run, stops=2)
+    assert not (await store.run("a")).stopped
 
 
 async def test_who_was_taken_over_is_refused(store: Any, another: Callable[[], Any], database: Database) -> None:
@@ -400,7 +412,7 @@ async def test_a_refused_claim_keeps_the_time(store: Any, database: Database, an
     run = await held(store, ROWS[:1])
     await store.claim([claim(run, 0)])
     await database.pass_time(30)
-    await store.stop(run, stopped=True)
+    await store.stop(run)
     assert await store.claim([claim(run, 0)]) == [Leave.STOPPED]
     assert await (await another()).claim([claim(run, 0, "two")]) == [Leave.STOPPED]
     assert await acting_for(store, run) == [near(CLAIM_AGE + ATTEMPT - 30)]
@@ -409,9 +421,9 @@ async def test_a_refused_claim_keeps_the_time(store: Any, database: Database, an
 async def test_a_claim_asked_again_after_a_stop_is_refused(store: Any) -> None:
     run = await held(store)
     assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
-    await store.stop(run, stopped=True)
+    await store.stop(run)
     assert await store.claim([claim(run, 0), claim(run, 1)]) == [Leave.STOPPED] * 2
-    await store.stop(run, stopped=False)
+    await store.allow(run)
     assert await store.claim([claim(run, 0), claim(run, 1, "two")]) == [Leave.GRANTED, Leave.STOPPED]
 
 
