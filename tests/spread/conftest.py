@@ -54,7 +54,7 @@ class Field:
         self, count: int, *, size: int = 50, rate: float | None = None, queue: bool = True, name: str = "r"
     ) -> list[int]:
         async def plan() -> list[int]:
-            client = DirectClient("any", base_url=self.sandbox.url)
+            client = DirectClient(self.sandbox.direct_token, base_url=self.sandbox.url)
             async with client, Ledger(self.dsn) as ledger:
                 commands = map(StartDispatch, range(1, count + 1))
                 chunks = await plan_chunks(ledger, name, client, commands, size=size, rate=rate)
