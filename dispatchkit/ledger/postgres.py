@@ -77,7 +77,7 @@ class PostgresStore:
         # Three connections, so that neither claims nor outcomes wait behind each other, or behind a long list.
         self._claims, self._records, self.link = (self.another() for _ in range(3))
         self._clock = clock
-        self._accounts: dict[tuple[int, int], Account] = {}
+        self._accounts: dict[int, Account] = {}
         self._identity = ""
         """The expression by which the database says which one it is."""
 
@@ -247,16 +247,16 @@ class PostgresStore:
         rows = await self.link.ask(_fetching(statements.IDLE, LEASE_TIMEOUT, limit, [*but]))
         return [(row["name"], row["number"]) for row in rows]
 
-    def charge(self, run: int, chunk: int, account: Account) -> None:
-        """Say on whose account a chunk is launched from here. Its claims are put off while that account is paused."""
-        self._accounts[run, chunk] = account
+    def charge(self, run: int, account: Account) -> None:
+        """Say on whose account a run is launched from here. Its claims are put off while that account is paused."""
+        self._accounts[run] = account
 
     async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
         """See `Store.claim`."""
         leaves: list[Leave | None] = [None] * len(claims)
         while left := [place for place, leave in enumerate(leaves) if leave is None]:
             asked = [claims[place] for place in left]
-            accounts = [self._accounts.get((claim.run, claim.chunk)) for claim in asked]
+            accounts = [self._accounts.get(claim.run) for claim in asked]
             columns = _columns([attrs.astuple(claim, recurse=False) for claim in asked], 6)
             keys = [account and account.key for account in accounts]
             rows = await self._claims.ask(_fetching(statements.CLAIM, *columns, keys))

@@ -205,13 +205,21 @@ _shared: WeakKeyDictionary[PostgresStore, dict[str, tuple[SharedAccount, asyncio
 
 @contextlib.asynccontextmanager
 async def shared(
-    store: PostgresStore, key: str, pacer: Pacer, *, chunk: tuple[int, int], stop: asyncio.Event
+    store: PostgresStore, key: str, pacer: Pacer, *, run: int, stop: asyncio.Event, rate: float | None = None
 ) -> AsyncGenerator[SharedAccount]:
-    """Launch a chunk within the pace that all workers of an account share.
+    """Launch a run, or a chunk of it, within the pace that all processes of an account share.
 
-    All chunks that are launched through one store have one part of it together.
+    All that is launched through one store has one part of it together.
+
+    Args:
+        store: The ledger's database.
+        key: The account's key.
+        pacer: What paces the account in this process.
+        run: The number of the run.
+        stop: Once it is set, no part of the pace is waited for.
+        rate: Launches a second that all processes together may make, beside what the plan of the run says.
     """
-    wanted = Share(*await store.bounds(chunk[0]))
+    wanted = _less(Share(*await store.bounds(run)), Share(rate))
     accounts = _shared.setdefault(store, {})
     account, keeping = accounts.get(key, (None, None))
     if account is None or keeping is None or keeping.done():
@@ -225,7 +233,7 @@ async def shared(
             # All is taken. The others make room when they renew; `keep` goes on asking.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _LOOK / 4)
-        store.charge(*chunk, Account(key, account.pause))
+        store.charge(run, Account(key, account.pause))
         account.launching += 1
         try:
             yield account

@@ -118,7 +118,7 @@ async def launch_chunk(
                 client = _client(found.settings)
                 stack.push_async_callback(client.close)
             key = await asyncio.to_thread(client.account)
-            await stack.enter_async_context(shared(store, key, client.pacer, chunk=(found.number, chunk), stop=stop))
+            await stack.enter_async_context(shared(store, key, client.pacer, run=found.number, stop=stop))
             # Whose commands these are, the journal checks: the run's settings must be the client's.
             fan_out = FanOut[Never, object](
                 cast("Client[Never]", client),

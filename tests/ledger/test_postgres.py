@@ -278,7 +278,7 @@ async def test_only_chunks_with_something_left_are_listed(store: PostgresStore) 
 async def test_a_claim_is_put_off_while_its_account_is_paused(store: PostgresStore) -> None:
     run = await held(store)
     pauses = list[float]()
-    store.charge(run, 0, Account("k", pauses.append))
+    store.charge(run, Account("k", pauses.append))
     insert = "INSERT INTO dispatchkit.account VALUES ('k', clock_timestamp() + interval '5 s')"
     await store.link.ask(lambda link: link.execute(insert))
     assert await store.claim([claim(run, 0)]) == [Leave.LATER]
