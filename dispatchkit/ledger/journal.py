@@ -174,6 +174,15 @@ class LedgerJournal:
             await self._let_go()
             raise
 
+    async def check(self) -> Run:
+        """Find the run of this journal, and refuse what `open` refuses before it holds anything.
+
+        Raises:
+            LedgerError: The run is missing, is not planned to its end, was stopped, or is another client's.
+        """
+        self._store = await self._open_store()
+        return await self._begin(None)
+
     async def divide(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]], *, size: int
     ) -> list[Chunk]:
