@@ -81,7 +81,7 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
             if job.base_url is None:
                 raise ValueError("no host: pass --base-url https://your-platform, or set DISPATCHKIT_ALTCRAFT_URL")
             host = job.base_url
-            key = _MASK if options.dry_run or spread is not None else job.token or token(options, job.token_variable)
+            key = _MASK if options.dry_run else job.token or token(options, job.token_variable)
         guards = options.guards()
         place = place_of(options) if spread is None else None
         client = job.connect(host, key)

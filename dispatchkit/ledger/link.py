@@ -17,7 +17,7 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
 
-__all__ = ["Connection", "Link", "Row"]
+__all__ = ["AWAY", "Connection", "Link", "Row"]
 
 T = TypeVar("T")
 

@@ -187,8 +187,11 @@ async def _stop(fan_out: FanOut[W, R], stop: asyncio.Event) -> None:
 def _client(settings: str) -> DirectClient | AltcraftClient:
     """A client of the provider that a run was planned for. Its host and token are this machine's own."""
     planned = json.loads(settings)
-    if planned["provider"] == "direct":
+    provider = planned.get("provider") if isinstance(planned, dict) else None
+    if provider == "direct":
         return DirectClient()
+    if provider != "altcraft" or planned.get("wire") not in {"json", "xml"}:
+        raise LedgerError("the run is of a provider or a wire that this release of dispatchkit does not know")
     return AltcraftClient(wire=planned["wire"])
 
 

@@ -32,6 +32,7 @@ HURRIED = {
     "dispatchkit.spread.engine:_LOOK_EVERY": 0.5,
     "dispatchkit.spread.engine:_AGAIN": 0.2,
     "dispatchkit.ledger.link:_LONGEST": 0.2,
+    "dispatchkit.ledger.postgres:LEASE_TIMEOUT": 2.0,
 }
 
 
