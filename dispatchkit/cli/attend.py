@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import sys
 from collections.abc import Callable
 
@@ -13,7 +12,7 @@ from dispatchkit.cli.run import on_interrupt
 from dispatchkit.cli.text import clean, put
 from dispatchkit.spread import launch_chunk
 from dispatchkit.spread.account import leave, until_stopped
-from dispatchkit.spread.chunk import in_postgres
+from dispatchkit.spread.chunk import in_postgres, provider_and_wire
 from dispatchkit.spread.engine import work
 
 __all__ = ["attend"]
@@ -70,7 +69,7 @@ async def attend(
                 found = await until_stopped(stop, ledger.run(run))
                 if found is None:
                     return Report()
-                key = _client_key(found.settings)
+                key = provider_and_wire(found.settings)
                 if key not in clients:
                     clients[key] = await stack.enter_async_context(connect(*key))
                 task = asyncio.create_task(
@@ -95,15 +94,3 @@ async def attend(
             raise
         return error
     return None
-
-
-def _client_key(settings: str) -> tuple[str, str]:
-    """Provider and wire of a run. Its settings may have been written by another release.
-
-    Raises:
-        ValueError: They name no provider.
-    """
-    planned = json.loads(settings)
-    if not isinstance(planned, dict) or not isinstance(planned.get("provider"), str):
-        raise ValueError("its settings name no provider: another release of dispatchkit may have planned it")
-    return planned["provider"], str(planned.get("wire", ""))

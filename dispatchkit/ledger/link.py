@@ -196,7 +196,7 @@ class _Transaction:
 
 
 class _Connection(asyncpg.Connection):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass]
-    def transaction(self) -> _Transaction:
+    def transaction(self) -> _Transaction:  # pyright: ignore[reportIncompatibleMethodOverride]
         return _Transaction(cast("Connection", self))
 
 

@@ -225,7 +225,8 @@ async def shared(
         rate: Launches a second that all processes together may make, beside what the plan of the run says.
     """
     bounds = await until_stopped(stop, store.bounds(run))
-    wanted = _less(Share(*bounds or ()), Share(rate))
+    planned = Share() if bounds is None else Share(*bounds)
+    wanted = _less(planned, Share(rate))
     accounts = _shared.setdefault(store, {})
     account, keeping = accounts.get(key, (None, None))
     if account is None or keeping is None or keeping.done():

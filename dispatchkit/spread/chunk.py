@@ -23,7 +23,7 @@ from dispatchkit.ledger.postgres import PostgresStore
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, Run
 from dispatchkit.spread.account import leave, shared, until_stopped
 
-__all__ = ["in_postgres", "launch_chunk", "plan_chunks"]
+__all__ = ["in_postgres", "launch_chunk", "plan_chunks", "provider_and_wire"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -186,13 +186,28 @@ async def _stop(fan_out: FanOut[W, R], stop: asyncio.Event) -> None:
 
 def _client(settings: str) -> DirectClient | AltcraftClient:
     """A client of the provider that a run was planned for. Its host and token are this machine's own."""
-    planned = json.loads(settings)
-    provider = planned.get("provider") if isinstance(planned, dict) else None
+    provider, wire = provider_and_wire(settings)
     if provider == "direct":
         return DirectClient()
-    if provider != "altcraft" or planned.get("wire") not in {"json", "xml"}:
-        raise LedgerError("the run is of a provider or a wire that this release of dispatchkit does not know")
-    return AltcraftClient(wire=planned["wire"])
+    if provider == "altcraft" and (wire == "json" or wire == "xml"):  # noqa: PLR1714 - a type checker reads it
+        return AltcraftClient(wire=wire)
+    raise LedgerError(f"the run is of a provider or a wire that this release does not know: {provider!r}, {wire!r}")
+
+
+def provider_and_wire(settings: str) -> tuple[str, str]:
+    """Provider and wire in the settings of a run, which another release may have written.
+
+    Raises:
+        LedgerError: They name no provider.
+    """
+    planned: object = None
+    with contextlib.suppress(ValueError):
+        planned = json.loads(settings)
+    named = cast("dict[str, object]", planned) if isinstance(planned, dict) else {}
+    provider, wire = named.get("provider"), named.get("wire", "")
+    if not isinstance(provider, str) or not isinstance(wire, str):
+        raise LedgerError("the settings of the run name no provider: another release may have planned it")
+    return provider, wire
 
 
 @contextlib.asynccontextmanager

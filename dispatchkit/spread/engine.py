@@ -163,10 +163,10 @@ class _Avoided:
         reason = str(error) if isinstance(error, LedgerError | ValueError) else f"{type(error).__name__}: {error}"
         if self._told.get(run) != reason:
             self._told[run] = reason
-            self._tell(f"the run {shown(run)} is not launched here: {reason}")
+            self._tell(f"the run {_shown(run)} is not launched here: {reason}")
 
 
-def shown(run: str) -> str:
+def _shown(run: str) -> str:
     """The name of a run, which may be of any length."""
     return repr(run if len(run) <= _SHOWN else f"{run[:_SHOWN]}...")
 
@@ -187,79 +187,80 @@ async def work(
     Raises:
         AuthenticationError: The provider does not accept this worker's token.
     """
-    refused = list[AuthenticationError]()
-    avoided = _Avoided(tell)
-    wake = asyncio.Event()
-    delivering = set[asyncio.Future[None]]()
-    connections = WeakSet[psycopg.AsyncConnection[Any]]()
+    await _Worker(dsn, store, launch, stop, chunks=chunks, tell=tell).run()
 
-    async def deliver(app: procrastinate.App, run: str, chunk: int) -> None:
-        delivery: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        delivering.add(delivery)
-        try:
-            if run not in avoided and not stop.is_set():
-                await attempt(run, chunk)
-        finally:
-            delivering.discard(delivery)
-            delivery.set_result(None)
-        if run in avoided:
-            wake.set()
-            if avoided.is_elsewhere(run):
-                await _put(app, run, chunk, priority=-1, delay=_LOOK_EVERY)
 
-    async def attempt(run: str, chunk: int) -> None:
-        try:
-            report = await launch(run, chunk)
-            if report.total > report.earlier:
-                counts = f"{report.done} done, {report.rejected} rejected, {report.not_sent} not sent"
-                left = f"{report.unknown} unknown, {report.not_started} left"
-                tell(f"chunk {chunk} of the run {shown(run)}: {counts}, {left}")
-        except AuthenticationError as error:
-            refused.append(error)  # every other chunk would fare no better here, and may elsewhere
-            stop.set()
-        except ChunkHeldError:
-            pass  # if its process has ended, the chunk is found in the ledger
-        except RunStoppedError as error:
-            avoided.tell_once(run, error)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others go on
-            if stop.is_set() or _is_away(error):
-                tell(f"chunk {chunk} of the run {shown(run)}: {error}")
-            else:
-                avoided.add(run, error)
+class _Worker:
+    """See `work`."""
 
-    async def look(app: procrastinate.App) -> None:
-        while True:
-            wake.clear()
-            found = list[tuple[str, int]]()
-            if len(delivering) < chunks:
-                found = await store.idle(chunks - len(delivering), but=list(avoided))
-            for run, chunk in found:
-                try:
-                    await _put(app, run, chunk)
-                except Exception as error:
-                    if _is_away(error):
-                        raise
-                    avoided.add(run, error)
-                    wake.set()
+    def __init__(
+        self,
+        dsn: str,
+        store: PostgresStore,
+        launch: Launch,
+        stop: asyncio.Event,
+        *,
+        chunks: int,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._dsn = dsn
+        self._store = store
+        self._launch = launch
+        self._stop = stop
+        self._chunks = chunks
+        self._tell = tell
+        self._avoided = _Avoided(tell)
+        self._refused: AuthenticationError | None = None
+        self._wake = asyncio.Event()
+        """Set when a chunk failed: another one is looked for at once."""
+        self._delivering = set[asyncio.Future[None]]()
+        self._connections = WeakSet[psycopg.AsyncConnection[Any]]()
+
+    async def run(self) -> None:
+        """Serve until the stop, and begin anew when the database has sent this worker away."""
+        told = ""
+        stopping = asyncio.create_task(self._stop.wait())
+        while not self._stop.is_set():
+            serving = asyncio.create_task(self._serve())
+            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await self._finish(serving)
+            error = None if serving.cancelled() else serving.exception()
+            if error is not None and not _is_away(error) and not self._stop.is_set() and str(error) != told:
+                told = str(error)
+                self._tell(f"the queue failed ({type(error).__name__}: {told}): trying again")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_EVERY):
-                    await wake.wait()
+                await asyncio.wait_for(self._stop.wait(), _AGAIN)
+        stopping.cancel()
+        if self._refused is not None:
+            raise self._refused
 
-    async def serve() -> None:
-        async with _app(dsn, store, connections) as app:
+    async def _finish(self, serving: asyncio.Task[None]) -> None:
+        """Wait for the chunks under way, then for the queue; but not long for a database that does not answer."""
+        while self._delivering and not serving.done():
+            await asyncio.wait(self._delivering)
+        await asyncio.wait([serving], timeout=STOP_TIMEOUT)
+        if not serving.done():
+            _cut(self._connections)
+            await asyncio.wait([serving], timeout=STOP_TIMEOUT / 2)
+        while not serving.done():
+            serving.cancel()
+            await asyncio.wait([serving], timeout=0.1)
+
+    async def _serve(self) -> None:
+        async with _app(self._dsn, self._store, self._connections) as app:
 
             async def take(run: str, chunk: int) -> None:
-                await deliver(app, run, chunk)
+                await self._deliver(app, run, chunk)
 
             app.task(name=_TASK, queue="dispatchkit")(take)
             worker = app.run_worker_async(
                 queues=["dispatchkit"],
-                concurrency=chunks,
+                concurrency=self._chunks,
                 fetch_job_polling_interval=_LOOK_EVERY,
                 install_signal_handlers=False,
                 delete_jobs="always",
             )
-            tasks = [asyncio.create_task(each) for each in (worker, look(app), stop.wait())]
+            tasks = [asyncio.create_task(each) for each in (worker, self._look(app), self._stop.wait())]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
@@ -271,26 +272,53 @@ async def work(
                 if error is not None:
                     raise error
 
-    told = ""
-    stopping = asyncio.create_task(stop.wait())
-    while not stop.is_set():
-        serving = asyncio.create_task(serve())
-        await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
-        while delivering and not serving.done():
-            await asyncio.wait(delivering)
-        await asyncio.wait([serving], timeout=STOP_TIMEOUT)
-        if not serving.done():
-            _cut(connections)
-            await asyncio.wait([serving], timeout=STOP_TIMEOUT / 2)
-        while not serving.done():
-            serving.cancel()
-            await asyncio.wait([serving], timeout=0.1)
-        error = None if serving.cancelled() else serving.exception()
-        if error is not None and not _is_away(error) and not stop.is_set() and str(error) != told:
-            told = str(error)
-            tell(f"the queue failed ({type(error).__name__}: {told}): trying again")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), _AGAIN)
-    stopping.cancel()
-    if refused:
-        raise refused[0]
+    async def _deliver(self, app: procrastinate.App, run: str, chunk: int) -> None:
+        delivery: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._delivering.add(delivery)
+        try:
+            if run not in self._avoided and not self._stop.is_set():
+                await self._attempt(run, chunk)
+        finally:
+            self._delivering.discard(delivery)
+            delivery.set_result(None)
+        if run in self._avoided and not self._stop.is_set():
+            self._wake.set()
+            if self._avoided.is_elsewhere(run):
+                await _put(app, run, chunk, priority=-1, delay=_LOOK_EVERY)
+
+    async def _attempt(self, run: str, chunk: int) -> None:
+        try:
+            report = await self._launch(run, chunk)
+            if report.total > report.earlier:
+                counts = f"{report.done} done, {report.rejected} rejected, {report.not_sent} not sent"
+                left = f"{report.unknown} unknown, {report.not_started} left"
+                self._tell(f"chunk {chunk} of the run {_shown(run)}: {counts}, {left}")
+        except AuthenticationError as error:
+            self._refused = error  # every other chunk would fare no better here, and may elsewhere
+            self._stop.set()
+        except ChunkHeldError:
+            pass  # if its process has ended, the chunk is found in the ledger
+        except RunStoppedError as error:
+            self._avoided.tell_once(run, error)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others go on
+            if self._stop.is_set() or _is_away(error):
+                self._tell(f"chunk {chunk} of the run {_shown(run)}: {error}")
+            else:
+                self._avoided.add(run, error)
+
+    async def _look(self, app: procrastinate.App) -> None:
+        """Enqueue chunks that lie about, whenever this worker has time."""
+        while True:
+            self._wake.clear()
+            free = self._chunks - len(self._delivering)
+            for run, chunk in await self._store.idle(free, but=list(self._avoided)) if free > 0 else ():
+                try:
+                    await _put(app, run, chunk)
+                except Exception as error:
+                    if _is_away(error):
+                        raise
+                    self._avoided.add(run, error)
+                    self._wake.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await self._wake.wait()
