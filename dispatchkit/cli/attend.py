@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
 from collections.abc import Callable
 
@@ -43,6 +44,8 @@ async def attend(
     """
     stop = asyncio.Event()
     begun = False
+    for name in ("procrastinate", "psycopg"):  # they print a traceback for every try to reach a database that is away
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def tell(text: str) -> None:
         put(sys.stderr, f"{clean(text)}\n")

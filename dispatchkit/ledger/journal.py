@@ -450,17 +450,18 @@ class LedgerJournal:
             await asyncio.wait([flushing], timeout=CLOSE_TIMEOUT)
             raise
         finally:
+            is_away = not flushing.done()
             flushing.cancel()
-            await self._let_go()
+            await self._let_go(timeout=0.1 if is_away else CLOSE_TIMEOUT)
 
-    async def _let_go(self) -> None:
+    async def _let_go(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
         for task in (self._heart, self._reading):
             if task is not None:
                 task.cancel()
                 await asyncio.wait([task])
         held, self._held = self._held, []
         with contextlib.suppress(LedgerError, TimeoutError):  # then it is taken for dead before long
-            async with asyncio.timeout(CLOSE_TIMEOUT):
+            async with asyncio.timeout(timeout):
                 for chunk in held:
                     await self._store.let_go(self._run, chunk.number, self._holder.token)
 

@@ -211,6 +211,7 @@ class _Worker:
         self._tell = tell
         self._avoided = _Avoided(tell)
         self._refused: AuthenticationError | None = None
+        self._served = False
         self._wake = asyncio.Event()
         """Set when a chunk failed: another one is looked for at once."""
         self._delivering = set[asyncio.Future[None]]()
@@ -225,9 +226,13 @@ class _Worker:
             await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
             await self._finish(serving)
             error = None if serving.cancelled() else serving.exception()
-            if error is not None and not _is_away(error) and not self._stop.is_set() and str(error) != told:
-                told = str(error)
-                self._tell(f"the queue failed ({type(error).__name__}: {told}): trying again")
+            if error is not None and not self._stop.is_set():
+                text = f"the queue failed ({type(error).__name__}: {error}): trying again"
+                if _is_away(error):
+                    text = "the ledger's database cannot be reached: nothing is launched until it is back"
+                if text != told or self._served:
+                    self._tell(text)
+                told, self._served = text, False
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _AGAIN)
         stopping.cancel()
@@ -248,6 +253,7 @@ class _Worker:
 
     async def _serve(self) -> None:
         async with _app(self._dsn, self._store, self._connections) as app:
+            self._served = True
 
             async def take(run: str, chunk: int) -> None:
                 await self._deliver(app, run, chunk)
