@@ -137,10 +137,10 @@ async def launch_chunk(
                 stopping.cancel()
             if stop.is_set() or report.not_started == report.not_sent == report.unknown == 0:
                 return report
-            await until_stopped(stop, _check_end(store, found, chunk, report))
+            await until_stopped(stop, _check_stopped(store, found, chunk, report))
             if stop.is_set() or report.not_started == 0:
                 return report
-            # The hold was lost, and no process has it any more: take it again.
+            # The hold was lost. Take it again, or learn which process has it.
 
 
 async def _prepare(
@@ -167,16 +167,14 @@ async def _check_holder(store: PostgresStore, run: Run, chunk: int) -> None:
         raise ChunkHeldError(run.name, chunk, pid=holder.pid, host=holder.host, retry_after=retry_after)
 
 
-async def _check_end(store: PostgresStore, run: Run, chunk: int, report: Report) -> None:
-    """Say why something is left of a chunk, though nobody here has stopped it."""
+async def _check_stopped(store: PostgresStore, run: Run, chunk: int, report: Report) -> None:
+    """Refuse to go on with what is left of a chunk if the run was stopped from elsewhere."""
     found = await store.run(run.name)
     if found is not None and found.stopped:
         raise RunStoppedError(
             f"the run {run.name!r} was stopped while chunk {chunk} was launched: {report.done:,} of it are done. "
             "Allow the run before it is launched again"
         )
-    if report.not_started != 0:
-        await _check_holder(store, run, chunk)
 
 
 async def _stop(fan_out: FanOut[W, R], stop: asyncio.Event) -> None:

@@ -138,14 +138,17 @@ class Field:
 
         return asyncio.run(plan())
 
-    def worker(self, *options: object, token: str | None = None, dsn: str | None = None) -> subprocess.Popen[str]:
+    def worker(
+        self, *options: object, token: str | None = None, dsn: str | None = None, **constants: float
+    ) -> subprocess.Popen[str]:
         command = [*COMMAND, "worker", "--direct-url", self.sandbox.url, *map(str, options)]
         environment = self.environment()
         if token is not None:
             environment["DISPATCHKIT_DIRECT_TOKEN"] = token
         if dsn is not None:
             environment["DISPATCHKIT_LEDGER"] = dsn
-        worker = Process(command, constants=HURRIED, stderr=subprocess.PIPE, text=True, env=environment)
+        named = {f"dispatchkit.spread.engine:{name}": value for name, value in constants.items()}
+        worker = Process(command, constants={**HURRIED, **named}, stderr=subprocess.PIPE, text=True, env=environment)
         self.workers.append(worker)
         assert worker.stderr is not None
         assert "Ready" in worker.stderr.readline()

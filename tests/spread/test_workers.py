@@ -170,8 +170,8 @@ def _invalid_runs(field: Field) -> None:
 
 def test_invalid_runs_do_not_delay_others(field: Field) -> None:
     _invalid_runs(field)
-    field.spread(100, size=10, name="good", queue=False)
-    worker = field.worker()
+    field.spread(100, size=100, name="good", queue=False)
+    worker = field.worker(_LOOK_EVERY=5.0)  # a look for each invalid run would take a minute
     lines = Lines(worker)
     began = time.monotonic()
     field.wait_until_done(100, "good")
@@ -181,8 +181,18 @@ def test_invalid_runs_do_not_delay_others(field: Field) -> None:
     told = [line for line in lines.text.splitlines() if "is not launched here" in line]
     assert len(told) == len(set(told)) == 10, lines.text
     assert max(map(len, told)) < 1000
+    assert "ConnectorException" not in lines.text  # names of any length go into the queue
     assert worker.poll() is None
     assert set(field.sandbox.launches) == set(range(1, 101))
+
+
+def test_held_chunk_does_not_delay_its_run(field: Field) -> None:
+    field.spread(60, size=20)
+    held = "SET token = 'x', pid = 7, host = 'other', seen = clock_timestamp() + interval '4 seconds'"
+    field.execute(f"UPDATE dispatchkit.chunk {held} WHERE number = 0")
+    field.worker()
+    wait_until(lambda: field.launched() == 40, seconds=5)
+    field.wait_until_done(60)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
