@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterable
@@ -32,6 +33,8 @@ NOT_DONE = ("planned", "sending", *(state.value for state in State if state is n
 """The states of what did not come to done."""
 
 _AT_ONCE = 1024
+_LOOK_TIMEOUT = 1.0
+"""Seconds in which an interrupted run looks into the ledger why it ended."""
 
 
 async def perform(
@@ -54,11 +57,12 @@ async def perform(
     except LedgerError as error:
         raise await explained(error, memory) from None
     try:
-        await _tell_why_it_ended(memory, show)
+        async with asyncio.timeout(_LOOK_TIMEOUT if ending[1] else None):
+            await _tell_why_it_ended(memory, show)
         if sheet is not None:
             await _write(sheet, memory)
-    except LedgerError as error:
-        show.broke(masked(str(error)))
+    except (LedgerError, TimeoutError) as error:
+        show.broke(masked(str(error)) or "the ledger's database does not answer: the run is resumed later")
         if sheet is not None:
             sheet.whole = False
     if sheet is not None:

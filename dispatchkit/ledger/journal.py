@@ -136,6 +136,14 @@ class LedgerJournal:
             await self._release()
             raise
 
+    async def check(self) -> Run:
+        """Find the run of this journal, and refuse what `open` refuses before it holds anything.
+
+        Raises:
+            LedgerError: The run is missing, is not planned to its end, was stopped, or is another client's.
+        """
+        return await self._begin(planned=True)
+
     async def divide(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]], *, size: int
     ) -> list[Chunk]:
@@ -267,14 +275,15 @@ class LedgerJournal:
             await asyncio.wait([flushing], timeout=CLOSE_TIMEOUT)
             raise
         finally:
+            is_away = not flushing.done()
             flushing.cancel()
-            await self._release()
+            await self._release(timeout=0.1 if is_away else CLOSE_TIMEOUT)
 
-    async def _release(self) -> None:
+    async def _release(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
-        await self._holding.release(timeout=CLOSE_TIMEOUT)
+        await self._holding.release(timeout=timeout)
 
 
 def _seen(task: asyncio.Task[None]) -> None:

@@ -209,6 +209,18 @@ class PostgresStore:
 
         return await self.link.ask(work)
 
+    async def holder(self, run: int, chunk: int) -> Holder | None:
+        """The holder of a chunk, if its lease has not ended.
+
+        Raises:
+            LedgerError: The run has no such chunk.
+        """
+        row = await self.link.ask(lambda link: link.fetchrow(statements.HOLDER, run, chunk, LEASE_TIMEOUT))
+        if row is None:
+            raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
+        holder = _holder(row)
+        return holder if holder is not None and holder.lease_left >= 0 else None
+
     async def beat(self, run: int, chunk: int, token: str) -> Pulse:
         """See `Store.beat`."""
         row = await self.link.ask(lambda connection: connection.fetchrow(statements.BEAT, run, chunk, token))
