@@ -19,12 +19,12 @@ LAG = 0.25
 late is a request that it has not read yet, and it reads within milliseconds."""
 _RETRY = RetryPolicy(lag=LAG, scale=0.01)
 _ATTEMPT_TIMEOUT = 1.0
-claim_age.CLAIM_AGE = sqlite.CLAIM_AGE = 0.5  # so long a launch of a killed process may seem to be on its way
 _LOADED = (http, sqlite)  # before the fork, since they are loaded on first use otherwise
 
 
 def launch(provider: Provider, url: str, token: str, where: str, ids: range) -> None:
     """Launch all of them, or what is left of them. Ends with status 3 if something stays unknown."""
+    claim_age.CLAIM_AGE = sqlite.CLAIM_AGE = 0.5  # a launch of a killed process is on its way for so long
     report = asyncio.run(_launch(provider, url, token, where, ids))
     sys.exit(3 if report else 0)
 
