@@ -1,4 +1,4 @@
-"""Launch marketing mailings of i-Digital Direct and Altcraft: never twice, and always told what happened.
+"""Launch marketing mailings of i-Digital Direct and Altcraft, and always be told what happened.
 
 Every call ends in one of four outcomes: it returns (done), or raises `RejectedError` (the provider said no and did
 nothing), `NotSentError` (not one byte left this process) or `OutcomeUnknownError` (it may have happened).

@@ -155,7 +155,7 @@ class Admission:
         """
         if call.claim is not None and call.expirations:
             self._count_expiry(
-                call, f"connecting, or what else the event loop does, takes {call.claim.seconds():.0f} s"
+                call, f"a request waited {call.claim.seconds():.0f} s for its connection or for the event loop"
             )
         await self._outlast_pause()
         if self.stopped:

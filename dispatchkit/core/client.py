@@ -128,8 +128,8 @@ class Client(Generic[W]):
             request_id: The one to send, where the provider takes any; None makes a new one.
             since: When somebody else's attempt of the same command began that was left unclear. It is settled, as a
                 lost answer of our own would be, before anything is sent. ``request_id`` is then that attempt's.
-            acting_until: On the clock's ``monotonic``: until when that attempt may still reach the provider. None: until
-                the call begins.
+            acting_until: On the clock's ``monotonic``: until when that attempt may still reach the provider. None means
+                until this call begins.
 
         Raises:
             ValueError: The command cannot be sent as it is.
@@ -154,18 +154,13 @@ class Client(Generic[W]):
         """Whose client it is, as text: provider, host and what else tells how it speaks. Never a token."""
         return {"provider": self._speaks.__module__.split(".")[-2], "base_url": str(self._origin)}
 
-    def run_settings(self, *, repeat_window: float | None = None) -> RunSettings:
-        """How the client carries out a run, for the memory of the run.
-
-        Args:
-            repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
-        """
+    def run_settings(self) -> RunSettings:
+        """How the client carries out a run, for the memory of the run."""
         return RunSettings(
             settings=self.settings(),
             account=self._account,
             fingerprint=self.fingerprint,
             attempt_timeout=self._means.attempt_timeout,
-            repeat_window=repeat_window,
         )
 
     def fingerprint(self) -> str:

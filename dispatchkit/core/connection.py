@@ -84,9 +84,21 @@ class Handler(ResponseHandler):
 
     def close(self) -> None:
         """Close the connection: with FIN if nothing is outstanding, else with RST."""
+        self._settle()
+        super().close()
+
+    def abort(self) -> None:
+        """Close the connection in the same way, without the farewell of TLS: so aiohttp ends idle ones."""
+        self._settle()
+        super().abort()
+
+    def _settle(self) -> None:
         if self.transport is not None and self.is_settled:
             _linger(self.transport, _DELIVER_UNSENT)
-        super().close()
+
+    def takes_more(self) -> bool:
+        """Whether the kernel has taken all that was written, and has room for a small write."""
+        return not self.backlog() and self._is_writable()
 
     def backlog(self) -> int:
         """Bytes that were written and that the kernel has not taken yet."""
@@ -96,8 +108,7 @@ class Handler(ResponseHandler):
         size = transport.get_write_buffer_size()
         return size if self._lowest is transport else size + self._lowest.get_write_buffer_size()
 
-    def is_writable(self) -> bool:
-        """Whether the kernel has room for a small write."""
+    def _is_writable(self) -> bool:
         sock = None if self.transport is None else self.transport.get_extra_info("socket")
         if sock is None or sock.fileno() < 0:
             return True

@@ -24,6 +24,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, I
 from functools import partial
 from typing import Generic, Self, TypeVar, cast
 
+import attrs
+
 from dispatchkit.core.admission import Admission, abandoned
 from dispatchkit.core.call import Call
 from dispatchkit.core.check import seconds
@@ -129,7 +131,7 @@ class FanOut(Generic[W, R]):
             if not hasattr(ledger, "journal"):  # callers without a type checker, who give its file
                 raise TypeError(f"ledger must be a Ledger, such as Ledger('launch.db'), not {type(ledger).__name__}")
             window = None if repeat_window is None else seconds("repeat_window", repeat_window)
-            self._source = journal = ledger.journal(run, client.run_settings(repeat_window=window))
+            self._source = journal = ledger.journal(run, attrs.evolve(client.run_settings(), repeat_window=window))
             self._admission = Admission(
                 concurrency, pacer=client.pacer, journal=journal, clock=client.clock, idly=self._idly
             )

@@ -206,7 +206,7 @@ class Http:
         if size <= _PART:
             whole = memoryview(head + body)
             transport.write(whole[:-_LAST_PART])
-            if not protocol.backlog():
+            if protocol.takes_more():
                 witness.check_claim()
                 transport.write(whole[-_LAST_PART:])
                 if protocol.backlog():
@@ -274,7 +274,7 @@ async def _write_in_parts(protocol: Handler, body: memoryview, witness: Witness)
 
 async def _write_last_part(protocol: Handler, part: memoryview, witness: Witness) -> None:
     """Write the end of a request once the kernel has taken all before it, and has room: so it cannot wait anywhere."""
-    while protocol.is_connected() and (protocol.backlog() or not protocol.is_writable()):  # noqa: ASYNC110
+    while protocol.is_connected() and not protocol.takes_more():  # noqa: ASYNC110
         await asyncio.sleep(_LOOK_AGAIN)  # no loop tells of room in the kernel's buffer
     transport = protocol.transport
     if transport is None or transport.is_closing():

@@ -14,10 +14,11 @@ from dispatchkit.core.check import label
 from dispatchkit.core.claim_age import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.journal import RunSettings
-from dispatchkit.errors import LedgerError
+from dispatchkit.errors import LedgerError, RunHeldError
 from dispatchkit.ledger.journal import LedgerJournal
+from dispatchkit.ledger.liveness import end_process
 from dispatchkit.ledger.sqlite import SqliteStore
-from dispatchkit.ledger.store import Chunk, Counts, Run, Store, Target
+from dispatchkit.ledger.store import Chunk, Counts, Holder, Run, Store, Target
 
 if TYPE_CHECKING:
     from dispatchkit.core.client import Client
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["Ledger"]
 
 _POSTGRES = ("postgresql://", "postgres://")
+_END_TIMEOUT = 10.0
+"""Seconds to wait for the end of a process that was told to end."""
 
 
 class Ledger:
@@ -160,7 +163,7 @@ class Ledger:
         Raises:
             LedgerError: There is no such run; or the ledger cannot be written.
         """
-        await self._flag(name, stopped=True)
+        await self._store.stop((await self.run(name)).number)
         return self._clock.now() + timedelta(seconds=CLAIM_AGE)
 
     async def allow(self, name: str) -> None:
@@ -169,7 +172,7 @@ class Ledger:
         Raises:
             LedgerError: There is no such run; or the ledger cannot be written.
         """
-        await self._flag(name, stopped=False)
+        await self._store.allow((await self.run(name)).number)
 
     async def change_account(self, name: str, client: Client[Never]) -> None:
         """Take the token of a client for that of the account that a run was planned for: it was rotated.
@@ -183,6 +186,30 @@ class Ledger:
         account = run.account if settings.account is None else settings.account
         await self._store.set_account(run.number, account=account, fingerprint=fingerprint)
 
+    async def end_holder(self, name: str) -> Holder | None:
+        """End the process that holds a run and gives no heartbeats any more (SIGKILL), and wait for its end.
+
+        A process that gives heartbeats is never ended: `stop` the run instead. Where nothing holds the run, it does
+        nothing. A hold in a database ends with its lease, so nothing is ended there.
+
+        Returns:
+            The holder whose process has ended, if there was one.
+
+        Raises:
+            RunHeldError: The process that holds the run gives heartbeats.
+            LedgerError: It cannot be ended from here, or does not end; or the ledger cannot be read.
+        """
+        ended = None
+        for chunk in await self.chunks(name):
+            holder = chunk.holder
+            if holder is None or not holder.exists:
+                continue
+            if holder.lease_left >= 0:
+                raise RunHeldError(name, pid=holder.pid, host=holder.host)
+            await asyncio.to_thread(end_process, holder, timeout=_END_TIMEOUT)
+            ended = holder
+        return ended
+
     async def accept_copy(self) -> None:
         """Go on with a ledger file that was copied or restored, and whose original is not used any more.
 
@@ -192,10 +219,6 @@ class Ledger:
             LedgerError: The ledger cannot be written.
         """
         await (await self.ready()).accept_copy()
-
-    async def _flag(self, name: str, *, stopped: bool) -> None:
-        number = (await self.run(name)).number
-        await self._store.stop(number, stopped=stopped)
 
     async def ready(self) -> Store:
         """The database, once it is open.

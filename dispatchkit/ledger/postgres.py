@@ -46,6 +46,8 @@ __all__ = ["Account", "PostgresStore"]
 _PAGE = 1000
 _REPEATS_PAGE = 100_000
 """Targets of which one statement looks for repeats."""
+_RECORDED_LATE = 3600.0
+"""Seconds between the end of a hold and an outcome that is still recorded, at most."""
 _MANY_COMMANDS = 10
 """Commands that a `Repeat` shows."""
 _PATIENCE = 5.0
@@ -333,34 +335,51 @@ class PostgresStore:
                 return
             after = rows[-1]["index"]
 
-    async def stop(self, run: int, *, stopped: bool) -> None:
-        """See `Store.stop`."""
-        statement = "UPDATE dispatchkit.run SET stopped = $2 WHERE number = $1"
-        await self.link.ask(lambda connection: connection.execute(statement, run, stopped), patience=_PATIENCE)
+    async def stop(self, run: int) -> None:
+        """See `Store.stop`. If the answer is lost, one stop counts twice, which does no harm."""
+        statement = "UPDATE dispatchkit.run SET stopped = true, stops = stops + 1 WHERE number = $1"
+        await self.link.ask(_fetching(statement, run), patience=_PATIENCE)
+
+    async def allow(self, run: int, *, stops: int | None = None) -> bool:
+        """See `Store.allow`."""
+        statement = (
+            "UPDATE dispatchkit.run SET stopped = false WHERE number = $1 AND stops = coalesce($2, stops) RETURNING 1"
+        )
+        return bool(await self.link.ask(_fetching(statement, run, stops), patience=_PATIENCE))
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
         """See `Store.repeats`."""
-        names = dict[int, str](map(tuple, await self.link.ask(_fetching(statements.OTHERS, run))))
-        if not names:
-            return []
-        ends = "SELECT 0, total FROM dispatchkit.run WHERE number = $1 AND $2::int IS NULL"
+        sizes = "SELECT 0, total FROM dispatchkit.run WHERE number = $1 AND $2::int IS NULL"
         if chunk is not None:
-            ends = "SELECT first, beyond FROM dispatchkit.chunk WHERE run = $1 AND number = $2"
-        repeats = dict[int, Repeat]()
-        for first, end in await self.link.ask(_fetching(ends, run, chunk)):
-            for start in range(first, end, _REPEATS_PAGE):
-                page = (run, start, min(end, start + _REPEATS_PAGE))
-                limits = ([*names], within, LEASE_TIMEOUT, _MANY_COMMANDS)
-                for row in await self.link.ask(_fetching(statements.REPEATS, *page, *limits)):
-                    number = row["run"]
-                    before = repeats.get(number) or Repeat(names[number], 0, (), row["latest"])
-                    repeats[number] = attrs.evolve(
-                        before,
-                        count=before.count + row["count"],
-                        commands=[*before.commands, *row["commands"]][:_MANY_COMMANDS],
-                        latest=max(before.latest, row["latest"]),
-                    )
-        return [repeats[number] for number in sorted(repeats)]
+            sizes = "SELECT first, beyond FROM dispatchkit.chunk WHERE run = $1 AND number = $2"
+        others = await self.link.ask(_fetching(statements.OTHERS, run, within + _RECORDED_LATE))
+        repeats: list[Repeat] = []
+        for first, end in await self.link.ask(_fetching(sizes, run, chunk)):
+            for other, name, total in others:
+                # The smaller one is read, and looked up in the index of the other.
+                pages = (statements.REPEATS, run, other, first, end)
+                if total < end - first:
+                    pages = (statements.REPEATS_IN_SMALLER, other, run, 0, total)
+                limits = (first, end, within, LEASE_TIMEOUT, _MANY_COMMANDS)
+                repeats += _repeats(name, await self._repeats(*pages, *limits))
+        return repeats
+
+    async def _repeats(
+        self, statement: str, run: int, other: int, first: int, end: int, *limits: object
+    ) -> list[list[Row]]:
+        return [
+            await self.link.ask(_fetching(statement, run, start, min(end, start + _REPEATS_PAGE), other, *limits))
+            for start in range(first, end, _REPEATS_PAGE)
+        ]
+
+
+def _repeats(run: str, pages: list[list[Row]]) -> list[Repeat]:
+    rows = sorted(row for page in pages for row in map(tuple, page))[:_MANY_COMMANDS]
+    found = [page[0] for page in pages if page]
+    if not found:
+        return []
+    count, latest = sum(row["count"] for row in found), max(row["latest"] for row in found)
+    return [Repeat(run, count, [row[1] for row in rows], latest)]
 
 
 def _fetching(statement: str, *values: object) -> Callable[[Connection], Awaitable[list[Row]]]:

@@ -17,8 +17,7 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
@@ -34,7 +33,7 @@ from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
 from dispatchkit.ledger.liveness import boot_id as this_boot
 from dispatchkit.ledger.sqlite_file import check, connect, empty_log, explain, identify, prepare
-from dispatchkit.ledger.sqlite_statements import ANSWER, OTHERS, REPEATS, STATE, TARGETS, UNSETTLED
+from dispatchkit.ledger.sqlite_statements import ANSWER, OTHERS, REPEATS, REPEATS_IN_SMALLER, STATE, TARGETS, UNSETTLED
 from dispatchkit.ledger.store import (
     LEASE_TIMEOUT,
     Chunk,
@@ -64,6 +63,8 @@ _ROWS = 400
 """How many targets one statement plans. An older SQLite takes 999 parameters."""
 _LOCK_TRIES, _LOCK_WAIT = 5, 0.005
 """How often a lock is tried, and seconds between: a process that only looks has it for microseconds."""
+_RECORDED_LATE = 3600.0
+"""Seconds between the end of a hold and an outcome that is still recorded, at most."""
 _MANY_COMMANDS = 10
 """Commands that a `Repeat` shows."""
 
@@ -212,7 +213,7 @@ class SqliteStore:
         return await self._read(lambda db: self._runs(db, "ORDER BY number DESC"))
 
     def _runs(self, db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
-        fields = "number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout"
+        fields = "number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout, stops"
         sql = f"SELECT {fields}, database_id FROM run {which}"  # noqa: S608 - constants
         return [_run(row, self._database_id) for row in db.execute(sql, given)]
 
@@ -301,17 +302,18 @@ class SqliteStore:
             return self._hold(db, run, chunk, holder, attempt_timeout)
 
         before = self._locks.get((run, chunk))
-        for _ in range(_LOCK_TRIES):
+        tries = _LOCK_TRIES
+        while True:
             try:
                 other = await self._write(work)
             except LedgerError:
                 if self._locks.get((run, chunk)) is not before:
-                    self._unlock(run, chunk, holder.token)  # it was rolled back
+                    self._unlock(run, chunk, holder.token)  # the hold was rolled back
                 raise
-            if other is None or not other.exists:
-                break
+            tries -= 1
+            if other is None or not other.exists or not tries:
+                return other
             await asyncio.sleep(_LOCK_WAIT)
-        return other
 
     def _hold(
         self, db: sqlite3.Connection, run: int, chunk: int, holder: Holder, attempt_timeout: float
@@ -382,7 +384,7 @@ class SqliteStore:
 
     async def let_go(self, run: int, chunk: int, token: str) -> None:
         """See `Store.let_go`."""
-        sql = "UPDATE chunk SET token = NULL, pid = NULL, host = NULL, seen = NULL WHERE run = ? AND number = ?"
+        sql = "UPDATE chunk SET token = NULL, pid = NULL, host = NULL WHERE run = ? AND number = ?"
 
         def work(db: sqlite3.Connection) -> None:
             # First: a token without a lock is taken over at once, a lock without a token is not.
@@ -446,37 +448,40 @@ class SqliteStore:
                 return
             after = rows[-1][0]
 
-    async def stop(self, run: int, *, stopped: bool) -> None:
+    async def stop(self, run: int) -> None:
         """See `Store.stop`."""
-        await self._write(lambda db: db.execute("UPDATE run SET stopped = ? WHERE number = ?", (stopped, run)))
+        statement = "UPDATE run SET stopped = 1, stops = stops + 1 WHERE number = ?"
+        await self._write(lambda db: db.execute(statement, (run,)))
+
+    async def allow(self, run: int, *, stops: int | None = None) -> bool:
+        """See `Store.allow`."""
+        statement = "UPDATE run SET stopped = 0 WHERE number = ? AND stops = coalesce(?, stops)"
+        return await self._write(lambda db: bool(db.execute(statement, (run, stops)).rowcount))
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
         """See `Store.repeats`."""
+        moment = self._writing.moment()
 
         def work(db: sqlite3.Connection) -> list[Repeat]:
-            names = dict(db.execute(OTHERS, (run,)).fetchall())
-            if not names:
-                return []
             first, end = 0, 2**62
             if chunk is not None:
                 ends = "SELECT first, beyond FROM chunk WHERE run = ? AND number = ?"
                 first, end = db.execute(ends, (run, chunk)).fetchone() or (0, 0)
-            held = [
-                (other, each.first, each.end)
-                for other in names
-                for each in self._chunks(db, other, "AND token IS NOT NULL")
-                if each.holder is not None
-            ]
-            given = {
-                **self._writing.moment().given,
-                "run": run,
-                "first": first,
-                "end": end,
-                "others": json.dumps([*names]),
-                "held": json.dumps(held),
-                "within": within,
-            }
-            return _repeats(names, db.execute(REPEATS, given))
+            (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
+            size = min(end, total) - first
+            given = {**moment.given, "run": run, "first": first, "end": end, "within": within}
+            others = db.execute(OTHERS, {**given, "within": within + _RECORDED_LATE}).fetchall()
+            repeats: list[Repeat] = []
+            for other, name, targets in others:
+                held = [
+                    (each.first, each.end)
+                    for each in self._chunks(db, other, "AND token IS NOT NULL")
+                    if each.holder is not None
+                ]
+                statement = REPEATS if size <= targets else REPEATS_IN_SMALLER
+                rows = db.execute(statement, {**given, "other": other, "held": json.dumps(held)})
+                repeats += _repeats(name, rows)
+            return repeats
 
         return await self._read(work)
 
@@ -510,19 +515,15 @@ class _Writing:
         return None if isinstance(work, _Afterwards) else cast("_Work", work)(db)
 
 
-def _repeats(names: Mapping[int, str], rows: Iterable[tuple[int, str, float]]) -> list[Repeat]:
-    counts = Counter[int]()
-    commands = defaultdict[int, list[str]](list)
-    latest = defaultdict[int, float](float)
-    for run, command, at in rows:
-        counts[run] += 1
-        latest[run] = max(latest[run], at)
-        if counts[run] <= _MANY_COMMANDS:
-            commands[run].append(command)
-    return [
-        Repeat(names[run], counts[run], commands[run], datetime.fromtimestamp(latest[run], UTC))
-        for run in sorted(counts)
-    ]
+def _repeats(run: str, rows: Iterable[tuple[str, float]]) -> list[Repeat]:
+    count, latest = 0, 0.0
+    commands: list[str] = []
+    for command, at in rows:
+        count += 1
+        latest = max(latest, at)
+        if count <= _MANY_COMMANDS:
+            commands.append(command)
+    return [Repeat(run, count, commands, datetime.fromtimestamp(latest, UTC))] if count else []
 
 
 def _fetch(sql: str, given: tuple[object, ...], db: sqlite3.Connection) -> list[tuple[Any, ...]]:
@@ -541,7 +542,20 @@ def _opened(thread: DatabaseThread | None) -> DatabaseThread:
 
 
 def _run(row: tuple[Any, ...], current_id: str) -> Run:
-    number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout, database_id = row
+    (
+        number,
+        name,
+        settings,
+        created,
+        total,
+        whole,
+        stopped,
+        account,
+        fingerprint,
+        attempt_timeout,
+        stops,
+        database_id,
+    ) = row
     return Run(
         number,
         name,
@@ -554,6 +568,7 @@ def _run(row: tuple[Any, ...], current_id: str) -> Run:
         fingerprint,
         attempt_timeout,
         restored=database_id != current_id,
+        stops=stops,
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ANSWER", "BATCH", "OTHERS", "REPEATS", "STATE", "TABLES", "TARGETS", "UNSETTLED"]
+__all__ = ["ANSWER", "BATCH", "OTHERS", "REPEATS", "REPEATS_IN_SMALLER", "STATE", "TABLES", "TARGETS", "UNSETTLED"]
 
 TABLES = """
 CREATE TABLE about (database_id TEXT NOT NULL);
@@ -10,6 +10,7 @@ CREATE TABLE boot (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 CREATE TABLE run (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, settings TEXT NOT NULL, created TEXT NOT NULL,
     total INTEGER NOT NULL DEFAULT 0, whole INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0,
+    stops INTEGER NOT NULL DEFAULT 0,
     host TEXT NOT NULL, account TEXT, fingerprint TEXT NOT NULL, attempt_timeout REAL NOT NULL,
     database_id TEXT NOT NULL);
 CREATE TABLE chunk (
@@ -18,7 +19,7 @@ CREATE TABLE chunk (
     since REAL, since_boot REAL, seen REAL, seen_boot REAL, boot INTEGER, PRIMARY KEY (run, number)) WITHOUT ROWID;
 CREATE TABLE target (
     run INTEGER NOT NULL, place INTEGER NOT NULL, key BLOB NOT NULL, command TEXT NOT NULL,
-    PRIMARY KEY (run, place), UNIQUE (key, run)) WITHOUT ROWID;
+    PRIMARY KEY (run, place), UNIQUE (run, key)) WITHOUT ROWID;
 CREATE TABLE sending (
     run INTEGER NOT NULL, place INTEGER NOT NULL, turn INTEGER NOT NULL, token TEXT NOT NULL, request_id TEXT,
     since TEXT NOT NULL, claimed_at REAL NOT NULL, claimed_boot REAL NOT NULL, boot INTEGER NOT NULL,
@@ -109,32 +110,38 @@ CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
 END;
 """
 
-# Runs that launch on the same account: of the same name, or, where one has none, with the same token.
+# Runs that launch on the same account (of the same name, or, where one has none, with the same token), and that a
+# process held in the last :within seconds: without a hold, nothing is launched.
 OTHERS = """
-SELECT x.number, x.name FROM run r JOIN run x
+SELECT x.number, x.name, x.total FROM run r JOIN run x
   ON x.number <> r.number AND x.host = r.host
   AND json_extract(x.settings, '$.provider') IS json_extract(r.settings, '$.provider')
   AND CASE WHEN x.account IS NULL OR r.account IS NULL THEN x.fingerprint = r.fingerprint
            ELSE x.account = r.account END
-WHERE r.number = ?
+WHERE r.number = :run AND EXISTS (
+  SELECT 1 FROM chunk h WHERE h.run = x.number
+  AND (h.token IS NOT NULL OR h.seen >= :now - :within OR h.boot = :boot AND h.seen_boot >= :boot_now - :within))
+ORDER BY x.number
 """
-# Targets (index, command) that one of the others (:others, its chunks that are held: :held) launched after :after.
-REPEATS = f"""
-WITH other AS MATERIALIZED (SELECT value AS run FROM json_each(:others)),
-     held AS MATERIALIZED (SELECT json_extract(value, '$[0]') AS run, json_extract(value, '$[1]') AS first,
-                                  json_extract(value, '$[2]') AS beyond FROM json_each(:held))
-SELECT run, command, max(coalesce(claimed_at, 0), coalesce(told, 0), held * :now) FROM (
-  SELECT t.run, g.command, {STATE} AS state, s.claimed_at, s.claimed_boot, s.boot,
+# Targets of this run (g) that the other one (t; its chunks that are held: :held) launched in the last :within seconds.
+# The run with fewer targets comes first: each of its targets costs one look-up in the index of the other run.
+_REPEATS = f"""
+WITH held AS MATERIALIZED (SELECT json_extract(value, '$[0]') AS first, json_extract(value, '$[1]') AS beyond
+                           FROM json_each(:held))
+SELECT command, max(coalesce(claimed_at, 0), coalesce(told, 0), held * :now) FROM (
+  SELECT g.place, g.command, {STATE} AS state, s.claimed_at, s.claimed_boot, s.boot,
          (julianday(o.at) - 2440587.5) * 86400 AS told,
-         EXISTS (SELECT 1 FROM held WHERE held.run = t.run AND t.place >= held.first AND t.place < held.beyond) AS held
-  FROM target g CROSS JOIN target t ON t.key = g.key AND t.run IN (SELECT run FROM other)
+         EXISTS (SELECT 1 FROM held WHERE t.place >= held.first AND t.place < held.beyond) AS held
+  FROM target {{first}} CROSS JOIN target {{second}} ON t.key = g.key
   LEFT JOIN outcome final ON final.run = g.run AND final.place = g.place AND final.state IN ('done', 'rejected')
   {TARGETS.replace("FROM target t", "")}
-  WHERE g.run = :run AND g.place >= :first AND g.place < :end AND final.run IS NULL
-  ORDER BY g.place
+  WHERE g.run = :run AND t.run = :other AND g.place >= :first AND g.place < :end AND final.run IS NULL
 )
 WHERE state = 'planned' AND held
    OR state IN ('done', 'sending', 'unknown') AND (
       claimed_at >= :now - :within OR told >= :now - :within
       OR boot = :boot AND claimed_boot >= :boot_now - :within)
+ORDER BY place
 """
+REPEATS = _REPEATS.format(first="g", second="t")
+REPEATS_IN_SMALLER = _REPEATS.format(first="t", second="g")

@@ -24,6 +24,7 @@ __all__ = [
     "RAISE_TIMEOUT",
     "RECORD",
     "REPEATS",
+    "REPEATS_IN_SMALLER",
     "RUNS",
     "SYSTEM",
     "TABLES",
@@ -47,6 +48,7 @@ CREATE TABLE dispatchkit.run (
     total int NOT NULL DEFAULT 0,
     whole boolean NOT NULL DEFAULT false,
     stopped boolean NOT NULL DEFAULT false,
+    stops int NOT NULL DEFAULT 0, -- how often it was stopped
     rate double precision, -- what all workers together may use of the account
     concurrency int,
     host text NOT NULL,
@@ -77,7 +79,7 @@ CREATE TABLE dispatchkit.target (
     key bytea NOT NULL,
     command text NOT NULL,
     PRIMARY KEY (run, index),
-    UNIQUE (key, run) -- one index for duplicates and for repeats in other runs
+    UNIQUE (run, key) -- not (key, run): all runs would share its pages, and each more would make planning slower
 );
 CREATE TABLE dispatchkit.sending (
     run int NOT NULL,
@@ -145,7 +147,7 @@ EXISTS (SELECT FROM unnest(r.database_id, (SELECT id FROM identity)) AS p(planne
 RUNS = f"""
 WITH identity AS MATERIALIZED (SELECT $identity AS id)
 SELECT number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout,
-    {_IS_RESTORED} AS restored
+    {_IS_RESTORED} AS restored, stops
 FROM dispatchkit.run r
 """
 
@@ -324,40 +326,48 @@ WHERE t.run = $1 AND t.index > $3 AND t.index >= (SELECT first FROM hold) AND t.
 ORDER BY t.index LIMIT $4
 """
 
-# Runs that launch on the same account: of the same name, or, where one has none, with the same token.
+# Runs that launch on the same account (of the same name, or, where one has none, with the same token), and that a
+# process held in the last $2 seconds: without a hold, nothing is launched.
 OTHERS = """
-SELECT x.number, x.name FROM dispatchkit.run r JOIN dispatchkit.run x
+SELECT x.number, x.name, x.total FROM dispatchkit.run r JOIN dispatchkit.run x
     ON x.number <> r.number AND x.host = r.host
     AND x.settings::json ->> 'provider' IS NOT DISTINCT FROM r.settings::json ->> 'provider'
     AND CASE WHEN x.account IS NULL OR r.account IS NULL THEN x.fingerprint = r.fingerprint
         ELSE x.account = r.account END
-WHERE r.number = $1
+WHERE r.number = $1 AND EXISTS (
+    SELECT FROM dispatchkit.chunk c
+    WHERE c.run = x.number AND c.seen >= clock_timestamp() - make_interval(secs => $2)
+) ORDER BY x.number
 """
 
-# Targets from $2 to $3 that one of the runs $4 launched in the last $5 seconds, or is about to under a lease of $6.
-REPEATS = f"""
-WITH found AS MATERIALIZED (
-    SELECT t.run, g.index, g.command, greatest(s.claimed_at, o.at, h.now) AS latest
-    FROM dispatchkit.target g
-    JOIN dispatchkit.target t ON t.key = g.key AND t.run = ANY($4::int[])
+# Targets (g) from $5 to $6 of this run that another run (t) launched in the last $7 seconds, or is about to launch
+# under a lease of $8. One page, from $2 to $3, of one of the runs ($1) is looked up in the index of the other run ($4).
+_REPEATS = f"""
+WITH page AS MATERIALIZED (
+    SELECT run, index, key, command FROM dispatchkit.target WHERE run = $1 AND index >= $2 AND index < $3
+), found AS MATERIALIZED (
+    SELECT g.index, g.command, greatest(s.claimed_at, o.at, h.now) AS latest
+    FROM page $first CROSS JOIN LATERAL (
+        SELECT run, index, command FROM dispatchkit.target WHERE run = $4 AND key = $first.key OFFSET 0
+    ) $second
     {_LATEST.replace("$target", "t")}
     LEFT JOIN LATERAL (
         SELECT clock_timestamp() AS now FROM dispatchkit.chunk c
         WHERE c.run = t.run AND c.first <= t.index AND c.beyond > t.index AND c.token IS NOT NULL
-            AND c.seen >= clock_timestamp() - make_interval(secs => $6)
+            AND c.seen >= clock_timestamp() - make_interval(secs => $8)
     ) h ON {_STATE} = 'planned'
-    WHERE g.run = $1 AND g.index >= $2 AND g.index < $3
+    WHERE g.index >= $5 AND g.index < $6
         AND NOT EXISTS (
             SELECT FROM dispatchkit.outcome f
             WHERE f.run = g.run AND f.index = g.index AND f.state IN ('done', 'rejected')
         )
         AND {_STATE} IN ('planned', 'sending', 'done', 'unknown')
-        AND greatest(s.claimed_at, o.at, h.now) >= clock_timestamp() - make_interval(secs => $5)
+        AND greatest(s.claimed_at, o.at, h.now) >= clock_timestamp() - make_interval(secs => $7)
 )
-SELECT run, count(*) AS count, max(latest) AS latest,
-    array_agg(command ORDER BY index) FILTER (WHERE place <= $7) AS commands
-FROM (SELECT *, row_number() OVER (PARTITION BY run ORDER BY index) AS place FROM found) f GROUP BY run
+SELECT index, command, count(*) OVER () AS count, max(latest) OVER () AS latest FROM found ORDER BY index LIMIT $9
 """
+REPEATS = _REPEATS.replace("$first", "g").replace("$second", "t")
+REPEATS_IN_SMALLER = _REPEATS.replace("$first", "t").replace("$second", "g")
 
 COUNTS = f"""
 SELECT {_STATE} AS state, count(*) AS count

@@ -90,6 +90,8 @@ class Run:
     restored: bool = False
     """Whether the database was restored, copied or failed over since the run was planned: rows may have been lost, so
     a target that looks planned may have been launched."""
+    stops: int = 0
+    """How often it was stopped."""
 
 
 @attrs.frozen
@@ -335,8 +337,12 @@ class Store(Protocol):
         """The targets of a run by index, those in one of the states, or all; read in pages."""
         ...
 
-    async def stop(self, run: int, *, stopped: bool) -> None:
-        """Set or clear the flag that every claim and every sign of life reads."""
+    async def stop(self, run: int) -> None:
+        """Set the flag that every claim and every heartbeat reads, and count the stop."""
+        ...
+
+    async def allow(self, run: int, *, stops: int | None = None) -> bool:
+        """Clear the flag. False: the run was stopped more often than ``stops`` says, so it stays stopped."""
         ...
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:

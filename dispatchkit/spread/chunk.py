@@ -9,7 +9,10 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Never, TypeVar, cast
 
+import attrs
+
 from dispatchkit.altcraft.client import AltcraftClient
+from dispatchkit.altcraft.codec import WireForm
 from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout import FanOut
@@ -66,7 +69,7 @@ async def plan_chunks(
     if concurrency is not None:
         count("concurrency", concurrency, least=1)
     async with _opened(ledger) as (opened, store):
-        settings = client.run_settings(repeat_window=repeat_window)
+        settings = attrs.evolve(client.run_settings(), repeat_window=repeat_window)
         chunks = await opened.journal(run, settings).divide(commands, size=size)
         await store.bound((await opened.run(run)).number, rate=rate, concurrency=concurrency)
     return [chunk.number for chunk in chunks]
@@ -187,8 +190,8 @@ def _client(settings: str) -> DirectClient | AltcraftClient:
     provider, wire = provider_and_wire(settings)
     if provider == "direct":
         return DirectClient()
-    if provider == "altcraft" and (wire == "json" or wire == "xml"):  # noqa: PLR1714 - a type checker reads it
-        return AltcraftClient(wire=wire)
+    if provider == "altcraft" and wire in {"json", "xml"}:
+        return AltcraftClient(wire=cast("WireForm", wire))
     raise LedgerError(f"the run is of a provider or a wire that this release does not know: {provider!r}, {wire!r}")
 
 

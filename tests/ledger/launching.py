@@ -7,7 +7,7 @@ import sys
 from typing import Literal
 
 from dispatchkit import AltcraftClient, DirectClient, FanOut, LaunchBroadcast, Ledger, RetryPolicy, StartDispatch
-from dispatchkit.core import http
+from dispatchkit.core import claim_age, http
 from dispatchkit.ledger import sqlite
 
 __all__ = ["LAG", "Provider", "launch"]
@@ -18,6 +18,8 @@ LAG = 0.25
 """Seconds after which the sandbox's word that nothing was started is believed. Its state never lags, so all that may be
 late is a request that it has not read yet, and it reads within milliseconds."""
 _RETRY = RetryPolicy(lag=LAG, scale=0.01)
+_ATTEMPT_TIMEOUT = 1.0
+claim_age.CLAIM_AGE = sqlite.CLAIM_AGE = 0.5  # so long a launch of a killed process may seem to be on its way
 _LOADED = (http, sqlite)  # before the fork, since they are loaded on first use otherwise
 
 
@@ -30,9 +32,9 @@ def launch(provider: Provider, url: str, token: str, where: str, ids: range) -> 
 async def _launch(provider: Provider, url: str, token: str, where: str, ids: range) -> int:
     async with Ledger(where) as ledger:
         if provider == "direct":
-            async with DirectClient(token, base_url=url, retry=_RETRY) as direct:
+            async with DirectClient(token, base_url=url, retry=_RETRY, attempt_timeout=_ATTEMPT_TIMEOUT) as direct:
                 starts = FanOut(direct, map(StartDispatch, ids), concurrency=8, ledger=ledger, run="run")
                 return (await starts.finish()).failed
-        async with AltcraftClient(url, token, retry=_RETRY) as altcraft:
+        async with AltcraftClient(url, token, retry=_RETRY, attempt_timeout=_ATTEMPT_TIMEOUT) as altcraft:
             launches = FanOut(altcraft, map(LaunchBroadcast, ids), concurrency=8, ledger=ledger, run="run")
             return (await launches.finish()).failed

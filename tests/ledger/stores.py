@@ -87,6 +87,7 @@ class Postgres:
         )
 
     async def restore(self, store: Store) -> Store:
+        """The same, after a failover."""
         del store
         await self.execute("UPDATE dispatchkit.run SET database_id[2] = '00000000'")
         return await self.open()

@@ -4,26 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from dispatchkit import (
+    AccountMismatchError,
+    DirectClient,
     LaunchBroadcast,
     Ledger,
     LedgerError,
     NotSentError,
     RejectedError,
+    RepeatedTargetsError,
     RunHeldError,
+    RunStoppedError,
     StartDispatch,
     State,
 )
 from dispatchkit.core.built import Unbuilt
+from dispatchkit.core.claim_age import CLAIM_AGE
 from dispatchkit.core.journal import Leave, Planned
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.direct.commands import ReadDispatch
-from dispatchkit.ledger import sqlite, sqlite_file
+from dispatchkit.ledger import hold, sqlite, sqlite_file
+from dispatchkit.ledger import journal as journal_module
+from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT
 from tests.stage import run_plan, run_settings, starts, turns, until
 from tests.virtual import Manual
@@ -354,3 +363,194 @@ async def test_a_run_that_is_not_there_is_told_with_those_that_are(ledger: Ledge
         await (await ledger.ready()).begin(run_plan(f"r{number}"))
     with pytest.raises(LedgerError, match=r"it holds 'r11', 'r10', .* and 2 more"):
         await ledger.counts("x")
+
+
+async def ended(journal: LedgerJournal, commands: Iterator[StartDispatch] | None = None) -> None:
+    """Open a run and close it again."""
+    await journal.open(commands, nothing)
+    await journal.close()
+
+
+@pytest.mark.parametrize(
+    ("planned", "given", "fits"),
+    [
+        ((None, "one"), (None, "one"), True),
+        ((None, "one"), (None, "two"), False),
+        (("retail", "one"), ("retail", "two"), True),
+        (("retail", "one"), ("wholesale", "one"), False),
+        (("retail", "one"), (None, "one"), True),
+        (("retail", "one"), (None, "two"), False),
+        ((None, "one"), ("retail", "one"), True),
+        ((None, "one"), ("retail", "two"), False),
+    ],
+)
+async def test_a_run_belongs_to_an_account(
+    ledger: Ledger, planned: tuple[str | None, str], given: tuple[str | None, str], fits: bool
+) -> None:
+    account, token = planned
+    await ended(ledger.journal("a", run_settings(account=account, token=token)), starts([1]))
+    other, token = given
+    again = ledger.journal("a", run_settings(account=other, token=token))
+    if fits:
+        await ended(again)
+        assert (await ledger.run("a")).fingerprint == token
+        return
+    with pytest.raises(AccountMismatchError, match="--account-changed") as raised:
+        await again.open(None, nothing)
+    assert ("'retail'" in str(raised.value)) == ("retail" in {account, other})
+    assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
+
+
+async def test_a_rotated_token_is_accepted_when_told(ledger: Ledger) -> None:
+    await ended(ledger.journal("a", run_settings(token="old")), starts([1]))
+    async with DirectClient("new") as client:
+        with pytest.raises(AccountMismatchError):
+            await ledger.journal("a", attrs.evolve(client.run_settings(), settings={})).open(None, nothing)
+        await ledger.change_account("a", client)
+        await ended(ledger.journal("a", attrs.evolve(client.run_settings(), settings={})))
+        with pytest.raises(AccountMismatchError):
+            await ledger.journal("a", run_settings(token="old")).open(None, nothing)
+
+
+async def test_targets_of_another_run_are_refused(ledger: Ledger) -> None:
+    first = ledger.journal("noon", run_settings())
+    await first.open(starts([1, 2, 3]), nothing)
+    for entry in (await taken(first))[:2]:
+        assert await first.claim(entry, None) is Leave.GRANTED
+        first.record(entry, outcome(entry))
+    await first.close()
+    again = ledger.journal("evening", run_settings(repeat_window=3600.0))
+    with pytest.raises(RepeatedTargetsError, match=r"\(2 in run 'noon', .* such as StartDispatch\(") as raised:
+        await again.open(starts([2, 1, 3, 4]), nothing)
+    assert raised.value.runs == {"noon": 2}
+    assert [chunk.holder for chunk in await ledger.chunks("evening")] == [None], "nothing is held"
+    await ended(ledger.journal("evening", run_settings()))
+
+
+async def test_the_same_run_is_no_repeat(ledger: Ledger) -> None:
+    settings = run_settings(repeat_window=3600.0)
+    first = ledger.journal("a", settings)
+    await first.open(starts([1, 2]), nothing)
+    for entry in await taken(first):
+        assert await first.claim(entry, None) is Leave.GRANTED
+    await first.close()
+    await ended(ledger.journal("a", settings), starts([1, 2]))
+
+
+@pytest.fixture
+def _without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has no locks, so that leases decide, as in a database."""
+    monkeypatch.setattr(sqlite.HoldLock, "acquire", lambda _: sqlite.LockState.UNSUPPORTED)
+    monkeypatch.setattr(sqlite, "lock_state", lambda _: sqlite.LockState.UNSUPPORTED)
+
+
+@pytest.mark.usefixtures("_without_locks")
+async def test_the_end_of_a_lease_is_waited_for(
+    ledger: Ledger, clock: Manual, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold.Hold, "keep", lambda *_: None)  # it is suspended
+    first = ledger.journal("a", run_settings())
+    await first.open(starts([1]), nothing)
+    clock.advance(10)
+    async with Ledger(tmp_path / "launch.db", clock=clock) as other:
+        second = other.journal("a", run_settings())
+        opening = asyncio.create_task(second.open(None, nothing))
+        while not opening.done():
+            await until(lambda: bool(clock._sleepers) or opening.done())
+            clock.advance(0.5)
+        await opening
+        assert LEASE_TIMEOUT <= clock.time <= LEASE_TIMEOUT + 2
+        [record] = caplog.records
+        assert "waiting for the end of its lease at 00:00:30 UTC" in record.message
+        await second.close()
+    await first.close()
+
+
+@pytest.mark.usefixtures("_without_locks")
+async def test_a_lease_that_is_renewed_is_not_waited_for(ledger: Ledger, clock: Manual, tmp_path: Path) -> None:
+    first = ledger.journal("a", run_settings())
+    await first.open(starts([1]), nothing)
+    async with Ledger(tmp_path / "launch.db", clock=clock) as other:
+        opening = asyncio.create_task(other.journal("a", run_settings()).open(None, nothing))
+        while not opening.done():
+            await until(lambda: bool(clock._sleepers) or opening.done())
+            clock.advance(0.25)
+            await turns(20)
+        with pytest.raises(RunHeldError, match="is held by process"):
+            await opening
+        assert clock.time < LEASE_TIMEOUT
+    await first.close()
+
+
+async def test_a_resumed_run_takes_its_stop_back(ledger: Ledger, clock: Manual) -> None:
+    await ended(ledger.journal("a", run_settings()), starts([1]))
+    promised = await ledger.stop("a")
+    assert promised == clock.now() + timedelta(seconds=CLAIM_AGE)
+    with pytest.raises(RunStoppedError):
+        await ledger.journal("a", run_settings()).open(None, nothing)
+    stopped: list[str] = []
+    resumed = ledger.resuming("a").journal("a", run_settings())
+    await resumed.open(None, lambda: stopped.append("stop"))
+    assert not (await ledger.run("a")).stopped
+    await until(lambda: bool(clock._sleepers))
+    clock.advance(HEARTBEAT_INTERVAL)
+    await turns()
+    assert not stopped
+    await resumed.close()
+
+
+async def test_a_stop_while_it_is_resumed_holds(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ended(ledger.journal("a", run_settings()), starts([1]))
+    await ledger.stop("a")
+    take = hold.Hold.take
+
+    async def stopped_again(held: hold.Hold) -> None:
+        await take(held)
+        await ledger.stop("a")
+
+    monkeypatch.setattr(hold.Hold, "take", stopped_again)
+    with pytest.raises(RunStoppedError, match="once more"):
+        await ledger.resuming("a").journal("a", run_settings()).open(None, nothing)
+    assert (await ledger.run("a")).stopped
+    assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
+
+
+async def test_a_run_that_cannot_be_held_stays_stopped(ledger: Ledger, tmp_path: Path, clock: Manual) -> None:
+    first = ledger.journal("a", run_settings())
+    await first.open(starts([1]), nothing)
+    await ledger.stop("a")
+    async with Ledger(tmp_path / "launch.db", clock=clock) as other:
+        with pytest.raises(RunHeldError):
+            await other.resuming("a").journal("a", run_settings()).open(None, nothing)
+        assert (await other.run("a")).stopped
+    await first.close()
+
+
+@pytest.mark.parametrize("step", ["check_identity", "begin", "plan", "planned", "hold", "counts"])
+async def test_a_halt_ends_a_wait_for_the_database(ledger: Ledger, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "CLOSE_TIMEOUT", 0.01)
+    reached = asyncio.Event()
+
+    async def hangs(*_: object, **__: object) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(sqlite.SqliteStore, step, hangs)
+    journal = ledger.journal("a", run_settings())
+    opening = asyncio.create_task(journal.open(starts([1]), nothing))
+    await asyncio.wait_for(reached.wait(), 5)
+    journal.halt()
+    assert await asyncio.wait_for(opening, 5) == Planned(None, {})
+    await asyncio.wait_for(journal.close(), 5)
+    monkeypatch.undo()
+    if step != "check_identity" and step != "begin":
+        assert all(chunk.holder is None for chunk in await ledger.chunks("a"))
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\nb"])
+async def test_a_name_of_a_run_is_short_and_prints(ledger: Ledger, name: str) -> None:
+    with pytest.raises(ValueError, match="run must be a name"):
+        ledger.journal(name, run_settings())
+    with pytest.raises(ValueError, match="account must be a name"):
+        DirectClient("t", account=name)
+    ledger.journal("x" * 200, run_settings())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -56,7 +57,7 @@ def record(run: int, index: int, state: State, *, token: str = "us", summary: st
 
 
 async def unclear(store: PostgresStore, run: int) -> list[Unsettled]:
-    return await store.unsettled(run, 0, after=-1, limit=100)
+    return [attrs.evolve(each, acting_for=0) for each in await store.unsettled(run, 0, after=-1, limit=100)]
 
 
 async def test_a_run_is_begun_once_and_keeps_its_settings(store: PostgresStore) -> None:
@@ -182,10 +183,10 @@ async def test_the_same_claims_at_the_same_time_are_all_granted_and_written_once
 
 async def test_a_stopped_run_grants_nothing_and_says_so_to_its_holder(store: PostgresStore) -> None:
     run = await held(store)
-    await store.stop(run, stopped=True)
+    await store.stop(run)
     assert await store.claim([claim(run, 0)]) == [Leave.STOPPED]
     assert await store.beat(run, 0, "us") == Pulse(mine=True, stopped=True)
-    await store.stop(run, stopped=False)
+    await store.allow(run)
     assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
 
 
@@ -297,6 +298,111 @@ async def test_tables_of_another_release_are_refused(dsn: str, store: PostgresSt
     await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.about SET version = 99"))
     with pytest.raises(LedgerError, match="version 99"):
         await PostgresStore(dsn).open()
+
+
+async def test_tables_of_an_earlier_release_are_refused(dsn: str, store: PostgresStore) -> None:
+    await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.about SET version = 1"))
+    with pytest.raises(LedgerError, match=r"made by an earlier release .* of version 1, .* give this release another"):
+        await PostgresStore(dsn).open()
+
+
+async def is_restored(store: PostgresStore) -> bool:
+    run = await store.run("a")
+    assert run is not None
+    assert run.restored in {each.restored for each in await store.runs()}
+    found = await store.unsettled(run.number, 0, after=-1, limit=100)
+    assert {each.since for each in found} == {run.created if run.restored else None}
+    return run.restored
+
+
+async def test_a_failover_is_seen(store: PostgresStore, postgres: Server) -> None:
+    await held(store)
+    assert not await is_restored(store)
+    await asyncio.to_thread(postgres.promote)
+    assert await is_restored(store)
+    assert (await store.begin(run_plan("b"))).restored is False
+
+
+@pytest.mark.parametrize("part", [1, 2, 3])
+async def test_each_part_of_the_identity_counts(store: PostgresStore, part: int) -> None:
+    await held(store)
+    parts = await store.link.ask(lambda link: link.fetchval("SELECT database_id FROM dispatchkit.run"))
+    assert all(parts)
+    await store.link.ask(lambda link: link.execute(f"UPDATE dispatchkit.run SET database_id[{part}] = '7'"))
+    assert await is_restored(store)
+    await store.link.ask(lambda link: link.execute(f"UPDATE dispatchkit.run SET database_id[{part}] = NULL"))
+    assert not await is_restored(store)
+
+
+async def test_a_role_that_may_not_ask_cannot_tell(dsn: str, store: PostgresStore) -> None:
+    functions = "FUNCTION pg_control_system(), pg_current_wal_lsn()"
+    await store.link.ask(
+        lambda link: link.execute(f"""
+            CREATE ROLE plain LOGIN;
+            GRANT USAGE ON SCHEMA dispatchkit TO plain;
+            GRANT ALL ON ALL TABLES IN SCHEMA dispatchkit TO plain;
+            REVOKE EXECUTE ON {functions} FROM public;
+        """)
+    )
+    other = PostgresStore(dsn.replace("postgres@", "plain@"))
+    try:
+        await other.open()
+        run = await other.begin(run_plan("a"))
+        parts = await store.link.ask(lambda link: link.fetchval("SELECT database_id FROM dispatchkit.run"))
+        assert parts[:2] == [None, None]
+        assert not run.restored
+        assert [each.restored for each in await store.runs()] == [False]
+    finally:
+        await other.close()
+        await store.link.ask(
+            lambda link: link.execute(f"""
+                GRANT EXECUTE ON {functions} TO public;
+                DROP OWNED BY plain;
+                DROP ROLE plain;
+            """)
+        )
+
+
+async def test_idle_chunks_have_no_lease(store: PostgresStore) -> None:
+    run = await planned(store, 4, size=2)
+    assert await store.idle(10) == [("a", 0), ("a", 1)]
+    assert await store.idle(1) == [("a", 0)]
+    assert await store.idle(10, but=["a"]) == []
+    assert await store.hold(run, 0, US, attempt_timeout=70.0) is None
+    assert await store.idle(10) == [("a", 1)]
+    await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.chunk SET seen = seen - interval '31 s'"))
+    assert await store.idle(10) == [("a", 0), ("a", 1)]
+
+
+async def test_an_ended_process_keeps_its_lease(store: PostgresStore) -> None:
+    run = await planned(store, 1)
+    ended = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await ended.wait()
+    gone = Holder("gone", ended.pid, HERE)
+    assert await store.hold(run, 0, gone, attempt_timeout=70.0) is None
+    found = await store.hold(run, 0, US, attempt_timeout=70.0)
+    assert found == gone
+    assert 25 < found.lease_left <= 30
+    assert (await store.chunks(run))[0].holder == gone
+    assert await store.idle(10) == []
+
+
+async def test_claims_repeated_at_the_same_time_wait_for_no_circle(dsn: str, store: PostgresStore) -> None:
+    run = await held(store, 200)
+    await store.claim([claim(run, index) for index in range(0, 200, 2)])
+    others = [PostgresStore(dsn) for _ in range(4)]
+    claims = [claim(run, index) for index in range(200)]
+    orders = [claims, claims[::-1], claims[50:] + claims[:50], claims[::2] + claims[1::2]]
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    before = await store.link.ask(lambda link: link.fetchval(deadlocks))
+    for other in others:
+        await other.open()
+    for _ in range(5):
+        found = await asyncio.gather(*(other.claim(order) for other, order in zip(others, orders, strict=True)))
+        assert found == [[Leave.GRANTED] * 200] * 4
+    for other in others:
+        await other.close()
+    assert await store.link.ask(lambda link: link.fetchval(deadlocks)) == before
 
 
 async def test_while_the_database_is_away_all_wait_and_then_go_on(store: PostgresStore, postgres: Server) -> None:

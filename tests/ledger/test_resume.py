@@ -26,7 +26,7 @@ from dispatchkit import (
 )
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.errors import AnswerLostError
-from dispatchkit.ledger import journal, sqlite
+from dispatchkit.ledger import hold, sqlite
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.sandbox import Fault, Sandbox
 from tests.stage import starts, until
@@ -231,7 +231,7 @@ async def test_what_waited_to_be_repeated_while_its_run_was_taken_over_is_launch
     played: Sandbox, direct: DirectClient, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The first holder is silent, as one that is suspended, or whose database is out of its reach.
-    monkeypatch.setattr(journal, "HEARTBEAT_INTERVAL", 100.0)
+    monkeypatch.setattr(hold, "HEARTBEAT_INTERVAL", 100.0)
     played.order(Fault.throttled(retry_after=0.1))
     first = asyncio.create_task(direct.start_many([1], ledger=ledger, run="a").finish())
     await until(lambda: direct.statistics().pace.throttled > 0)

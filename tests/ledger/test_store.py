@@ -270,14 +270,26 @@ async def test_a_claim_after_not_sent_reads_as_sending(store: Any) -> None:
 async def test_a_stopped_run_grants_nothing(store: Any, another: Callable[[], Any]) -> None:
     run = await held(store)
     other = await another()
-    await other.stop(run, stopped=True)
+    await other.stop(run)
     assert (await store.runs())[0].stopped
     assert await store.claim([claim(run, 0)]) == [Leave.STOPPED]
     pulse = await store.beat(run, 0, "one")
     assert (pulse.mine, pulse.stopped) == (True, True)
-    await other.stop(run, stopped=False)
+    await other.allow(run)
     assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
     assert not (await store.beat(run, 0, "one")).stopped
+
+
+async def test_a_later_stop_is_not_taken_back(store: Any) -> None:
+    run = await held(store)
+    await store.stop(run)
+    seen = await store.run("a")
+    assert (seen.stopped, seen.stops) == (True, 1)
+    await store.stop(run)
+    assert not await store.allow(run, stops=seen.stops)
+    assert (await store.run("a")).stopped
+    assert await store.allow(run, stops=2)
+    assert not (await store.run("a")).stopped
 
 
 async def test_who_was_taken_over_is_refused(store: Any, another: Callable[[], Any], database: Database) -> None:
@@ -400,10 +412,19 @@ async def test_a_refused_claim_keeps_the_time(store: Any, database: Database, an
     run = await held(store, ROWS[:1])
     await store.claim([claim(run, 0)])
     await database.pass_time(30)
-    await store.stop(run, stopped=True)
+    await store.stop(run)
     assert await store.claim([claim(run, 0)]) == [Leave.STOPPED]
     assert await (await another()).claim([claim(run, 0, "two")]) == [Leave.STOPPED]
     assert await acting_for(store, run) == [near(CLAIM_AGE + ATTEMPT - 30)]
+
+
+async def test_a_claim_asked_again_after_a_stop_is_refused(store: Any) -> None:
+    run = await held(store)
+    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+    await store.stop(run)
+    assert await store.claim([claim(run, 0), claim(run, 1)]) == [Leave.STOPPED] * 2
+    await store.allow(run)
+    assert await store.claim([claim(run, 0), claim(run, 1, "two")]) == [Leave.GRANTED, Leave.STOPPED]
 
 
 async def test_the_longest_timeout_counts(store: Any) -> None:
@@ -532,6 +553,9 @@ async def test_a_held_plan_repeats(store: Any, another: Callable[[], Any], datab
     first = await planned(other, "a")
     run = await planned(store, "b")
     assert [(each.run, each.count) for each in await store.repeats(run, within=1)] == [("a", 10)]
+    if database.lock_decides:
+        await database.pass_time(10_000)  # a suspended holder still holds it
+        assert [each.count for each in await store.repeats(run, within=1)] == [10]
     await other.let_go(first, 1, "a")
     assert [each.count for each in await store.repeats(run, within=1)] == [6]
     await database.lose(first, 2)
@@ -549,3 +573,27 @@ async def test_many_repeats_are_counted(store: Any) -> None:
     await store.plan(run, rows)
     [found] = await store.repeats(run, within=3600)
     assert (found.count, list(found.commands)) == (2500, [f"c{number}" for number in range(10)])
+
+
+@pytest.mark.parametrize("count", [2, 10])
+async def test_repeats_in_a_run_of_another_size(store: Any, count: int) -> None:
+    rows = [(bytes([number]) * 16, f"c{number}") for number in range(100, 100 + 5)]
+    await launched(store, "a")
+    run = await planned(store, "b", [*rows, *ROWS[:count][::-1], *rows])
+    [found] = await store.repeats(run, within=3600)
+    assert list(found.commands) == [ROWS[index][1] for index in range(10) if index < min(6, count)][::-1]
+    assert found.count == min(6, count)
+    if count == 10:
+        [found] = await store.repeats(run, chunk=3, within=3600)
+        assert list(found.commands) == [ROWS[index][1] for index in (2, 1, 0)]
+
+
+async def test_repeats_of_two_runs(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatchkit.ledger.postgres._REPEATS_PAGE", 3)
+    await launched(store, "a")
+    await launched(store, "b")
+    run = await planned(store, "c")
+    found = await store.repeats(run, within=3600)
+    assert [(each.run, each.count, list(each.commands)) for each in found] == [
+        (name, 6, [ROWS[index][1] for index in range(6)]) for name in ("a", "b")
+    ]
