@@ -155,7 +155,7 @@ def _invalid_runs(field: Field) -> None:
         "unknown-wire": """settings = '{"provider": "altcraft", "wire": "morse"}'""",
         "elsewhere": """settings = '{"provider": "direct", "base_url": "https://example.com"}'""",
         "other-account": "fingerprint = 'x'",
-        "long-name": f"name = '{random.Random(0).randbytes(1300).hex()}'",
+        "long-name": f"name = '{random.Random(0).randbytes(1346).hex()}'",
         "longer-name": f"name = '{'x' * 100_000}'",
         "odd-name": r"name = E'a\nb'",
     }
