@@ -21,9 +21,11 @@ from dispatchkit import (
     LedgerError,
     RepeatedTargetsError,
     Report,
+    RetryPolicy,
     RunStoppedError,
     StartDispatch,
 )
+from dispatchkit.ledger import postgres
 from dispatchkit.ledger.store import LEASE_TIMEOUT
 from dispatchkit.sandbox import Sandbox
 from dispatchkit.spread import launch_chunk, plan_chunks
@@ -44,7 +46,8 @@ async def played() -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def direct(played: Sandbox) -> AsyncIterator[DirectClient]:
-    async with DirectClient(played.direct_token, base_url=played.url) as direct:
+    retry = RetryPolicy(lag=0.05, scale=0.01)
+    async with DirectClient(played.direct_token, base_url=played.url, retry=retry, attempt_timeout=1) as direct:
         yield direct
 
 
@@ -142,7 +145,10 @@ async def test_chunk_lost_during_launch_is_raised(dsn: str, played: Sandbox, dir
     assert 8 <= sum(played.launches.values()) < 200
 
 
-async def test_chunk_lost_and_freed_is_taken_again(dsn: str, played: Sandbox, direct: DirectClient) -> None:
+async def test_chunk_lost_and_freed_is_taken_again(
+    dsn: str, played: Sandbox, direct: DirectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "CLAIM_AGE", 0.1)
     played.latency = 0.1
     async with Ledger(dsn) as ledger:
         await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 101)))
