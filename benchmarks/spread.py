@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from dispatchkit import DirectClient, Ledger, StartDispatch, State
 from dispatchkit.core.outcome import Report
 from dispatchkit.ledger.postgres import PostgresStore
-from dispatchkit.ledger.store import Claim, Holder, Record
+from dispatchkit.ledger.store import Claim, Holder, Record, RunPlan
 from dispatchkit.spread import plan_chunks
 from dispatchkit.spread.chunk import in_postgres
 from dispatchkit.spread.engine import enqueue, work
@@ -59,10 +59,14 @@ async def rows_per_second(dsn: str, *, batch: int = 64, total: int = 40_000) -> 
     """Claims and their outcomes, as many journals ask for them."""
     store = PostgresStore(dsn)
     await store.open()
-    run = (await store.begin("rows", "{}")).number
+    run = (
+        await store.begin(
+            RunPlan(name="rows", settings="{}", host="here", account=None, fingerprint="", attempt_timeout=70.0)
+        )
+    ).number
     await store.plan(run, [(b"%d" % number, "{}") for number in range(total)])
     await store.planned(run)
-    await store.hold(run, 0, Holder("us", os.getpid(), "here"))
+    await store.hold(run, 0, Holder("us", os.getpid(), "here"), attempt_timeout=70.0)
     now = datetime.now(UTC)
     began = time.perf_counter()
     before: list[Record] = []

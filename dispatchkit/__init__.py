@@ -1,4 +1,4 @@
-"""Launch marketing mailings of i-Digital Direct and Altcraft: never twice, and always told what happened.
+"""Launch marketing mailings of i-Digital Direct and Altcraft, and always be told what happened.
 
 Every call ends in one of four outcomes: it returns (done), or raises `RejectedError` (the provider said no and did
 nothing), `NotSentError` (not one byte left this process) or `OutcomeUnknownError` (it may have happened).
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from dispatchkit.direct.models import Dispatch, DispatchBase, DispatchCounts, DispatchSource
     from dispatchkit.errors import (
         AccessDeniedError,
+        AccountMismatchError,
         AuthenticationError,
+        ChunkHeldError,
         DispatchkitError,
         InappropriateStatusError,
         LedgerError,
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
         NotSentError,
         OutcomeUnknownError,
         RejectedError,
+        RepeatedTargetsError,
         RunHeldError,
         RunStoppedError,
         State,
@@ -44,11 +47,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessDeniedError",
+    "AccountMismatchError",
     "ActivateMailing",
     "AltcraftClient",
     "Attachment",
     "Audience",
     "AuthenticationError",
+    "ChunkHeldError",
     "Counts",
     "DeactivateMailing",
     "DirectClient",
@@ -71,6 +76,7 @@ __all__ = [
     "OutcomeUnknownError",
     "Pace",
     "RejectedError",
+    "RepeatedTargetsError",
     "Report",
     "RetryPolicy",
     "Run",
@@ -101,7 +107,9 @@ _HOMES = {
     "dispatchkit.direct.models": ("Dispatch", "DispatchBase", "DispatchCounts", "DispatchSource"),
     "dispatchkit.errors": (
         "AccessDeniedError",
+        "AccountMismatchError",
         "AuthenticationError",
+        "ChunkHeldError",
         "DispatchkitError",
         "InappropriateStatusError",
         "LedgerError",
@@ -109,6 +117,7 @@ _HOMES = {
         "NotSentError",
         "OutcomeUnknownError",
         "RejectedError",
+        "RepeatedTargetsError",
         "RunHeldError",
         "RunStoppedError",
         "State",

@@ -20,7 +20,10 @@
 
     LedgerError                       no outcome of a call: the ledger cannot be read or written, so nothing is launched
     ├── RunHeldError                  another process holds the run
-    └── RunStoppedError               the run was stopped, and is not resumed by accident
+    │   └── ChunkHeldError            another process holds the chunk: says when to come back
+    ├── RunStoppedError               the run was stopped, and is not resumed by accident
+    ├── AccountMismatchError          the run was planned for another account
+    └── RepeatedTargetsError          another run launched some of the targets a short time ago
 
 A code that no page documents is a plain `RejectedError` with that code. A call that returns is `done`.
 `ValueError` and `TypeError` stay what they are in Python: the caller's mistake, found before anything was sent.
@@ -39,10 +42,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AccessDeniedError",
+    "AccountMismatchError",
     "AnswerLostError",
     "Attempt",
     "AuthenticationError",
     "BadCredentialsError",
+    "ChunkHeldError",
     "DispatchkitError",
     "InappropriateStatusError",
     "IncorrectRequestError",
@@ -52,6 +57,7 @@ __all__ = [
     "NotSentError",
     "OutcomeUnknownError",
     "RejectedError",
+    "RepeatedTargetsError",
     "RunHeldError",
     "RunStoppedError",
     "State",
@@ -276,22 +282,65 @@ class LedgerError(Exception):
 class RunHeldError(LedgerError):
     """Another process holds the run."""
 
-    def __init__(self, run: str, *, pid: int, host: str) -> None:
+    def __init__(self, run: str, *, pid: int, host: str, silent_for: float = 0.0) -> None:
         super().__init__(run, pid, host)
         self.run = run
         self.pid = pid
         self.host = host
+        self.silent_for = silent_for
+        """Seconds since the process should have given its next heartbeats; 0 while it gives them. A process that exists
+        and is silent is suspended, or hangs."""
 
     def __str__(self) -> str:
-        return f"the run {self.run!r} is held by process {self.pid} on {self.host}: end that one, or wait until it ends"
+        what = f"the run {self.run!r} is held by process {self.pid} on {self.host}"
+        if not self.silent_for:
+            return f"{what}: end that one, or wait until it ends"
+        return (
+            f"{what}, which exists but has been silent for {self.silent_for:.0f} s (it is suspended, or it hangs): let "
+            "it go on, or end it (on the command line: --end-holder)"
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _held, (self.run, self.pid, self.host)
+        return _again, (type(self), self.args, self.__dict__)
 
 
-def _held(run: str, pid: int, host: str) -> RunHeldError:
-    return RunHeldError(run, pid=pid, host=host)
+def _again(kind: type[LedgerError], args: tuple[object, ...], state: dict[str, object]) -> LedgerError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+class ChunkHeldError(RunHeldError):
+    """Another process holds the chunk. What is left of it is not launched here: come back after `retry_after`."""
+
+    def __init__(self, run: str, chunk: int, *, pid: int, host: str, retry_after: float) -> None:
+        super().__init__(run, pid=pid, host=host)
+        self.chunk = chunk
+        self.retry_after = retry_after
+        """Seconds until the holder's lease ends, unless it gives a heartbeat."""
+
+    def __str__(self) -> str:
+        return (
+            f"chunk {self.chunk} of the run {self.run!r} is held by process {self.pid} on {self.host}: try again in "
+            f"{self.retry_after:.0f} s, when its lease ends unless that process goes on"
+        )
 
 
 class RunStoppedError(LedgerError):
     """The run was stopped from elsewhere, and is not resumed by accident."""
+
+
+class AccountMismatchError(LedgerError):
+    """The run was planned for another account, or for another token of it. Nothing was launched."""
+
+
+class RepeatedTargetsError(LedgerError):
+    """Another run has launched some of the targets within the ``repeat_window``. Nothing was launched."""
+
+    def __init__(self, message: str, *, runs: dict[str, int]) -> None:
+        super().__init__(message)
+        self.runs = runs
+        """How many of the targets each other run has launched, launches, or may have launched."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _again, (type(self), self.args, self.__dict__)

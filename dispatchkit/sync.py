@@ -124,6 +124,7 @@ class DirectClient(_Face[AsyncDirectClient]):
         insecure: bool = False,
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
+        account: str | None = None,
     ) -> None:
         try:
             twin = AsyncDirectClient(
@@ -137,6 +138,7 @@ class DirectClient(_Face[AsyncDirectClient]):
                 insecure=insecure,
                 proxy=proxy,
                 ssl=ssl,
+                account=account,
             )
         finally:
             del token  # a traceback shows the locals of this frame
@@ -175,6 +177,7 @@ class AltcraftClient(_Face[AsyncAltcraftClient]):
         insecure: bool = False,
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
+        account: str | None = None,
     ) -> None:
         try:
             twin = AsyncAltcraftClient(
@@ -192,6 +195,7 @@ class AltcraftClient(_Face[AsyncAltcraftClient]):
                 insecure=insecure,
                 proxy=proxy,
                 ssl=ssl,
+                account=account,
             )
         finally:
             del token  # a traceback shows the locals of this frame

@@ -35,9 +35,8 @@ def pytest_asyncio_loop_factories(
     config: pytest.Config, item: pytest.Item
 ) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
     """Run every asynchronous test on asyncio's loop, and the core's on uvloop as well."""
-    del config
     factories: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {"asyncio": asyncio.new_event_loop}
-    if uvloop is not None and {"core", "faults"} & set(item.path.parts):
+    if uvloop is not None and {"core", "faults"} & set(item.path.relative_to(config.rootpath).parts):
         factories["uvloop"] = uvloop.new_event_loop
     return factories
 

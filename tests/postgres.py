@@ -68,6 +68,13 @@ class Server:
         """Stop it. Its data stay for the next `start`."""
         self._run("pg_ctl", "-w", "-m", mode, "stop")
 
+    def promote(self) -> None:
+        """Let it become a standby and then, as after a failover, the primary of a new timeline."""
+        self.stop()
+        (self._data / "standby.signal").touch()
+        self.start()
+        self._run("pg_ctl", "-w", "promote")
+
     def remove(self) -> None:
         shutil.rmtree(self._folder)
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from dispatchkit import DirectClient, StartDispatch
 from dispatchkit.core.command import Answer
+from dispatchkit.core.journal import RunSettings
+from dispatchkit.ledger.store import RunPlan
 from tests.virtual import Played, Virtual
 
 
@@ -22,6 +24,28 @@ def played(clock: Virtual | None = None, *, token: str = "t", **settings: Any) -
 
 def starts(ids: Iterable[int]) -> Iterator[StartDispatch]:
     return (StartDispatch(number) for number in ids)
+
+
+def run_settings(
+    settings: Mapping[str, str] | None = None,
+    *,
+    account: str | None = None,
+    token: str = "t",
+    attempt_timeout: float = 70.0,
+    repeat_window: float | None = None,
+) -> RunSettings:
+    return RunSettings(
+        settings=settings or {},
+        account=account,
+        fingerprint=lambda: token,
+        attempt_timeout=attempt_timeout,
+        repeat_window=repeat_window,
+    )
+
+
+def run_plan(name: str = "a", **settings: Any) -> RunPlan:
+    given = {"settings": "{}", "host": "", "account": None, "fingerprint": "t", "attempt_timeout": 70.0}
+    return RunPlan(name=name, **{**given, **settings})
 
 
 def refusal(code: int, status: int = 403) -> Answer:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from dispatchkit import (
     Audience,
     DirectClient,
     DispatchkitError,
+    LedgerError,
     NotSentError,
     OutcomeUnknownError,
     RejectedError,
@@ -62,16 +64,22 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
 
 
 def test_an_error_of_the_ledger_is_no_outcome_and_pickles_whole() -> None:
-    held = errors.RunHeldError("black-friday", pid=7, host="here")
-    twin = pickle.loads(pickle.dumps(held))
-    assert (type(twin), twin.run, twin.pid, twin.host) == (errors.RunHeldError, "black-friday", 7, "here")
-    assert str(twin) == str(held)
-    assert "'black-friday' is held by process 7 on here" in str(held)
-    assert {kind for kind in EXCEPTIONS if kind not in KINDS} == {
-        errors.LedgerError,
-        errors.RunHeldError,
-        errors.RunStoppedError,
-    }
+    made: list[tuple[LedgerError, str]] = [
+        (errors.LedgerError("no disk"), "no disk"),
+        (errors.RunStoppedError("it was stopped"), "it was stopped"),
+        (errors.AccountMismatchError("another account"), "another account"),
+        (errors.RunHeldError("friday", pid=7, host="here"), "'friday' is held by process 7 on here: end that one"),
+        (errors.RunHeldError("friday", pid=7, host="here", silent_for=95), "silent for 95 s .* --end-holder"),
+        (errors.ChunkHeldError("friday", 3, pid=7, host="here", retry_after=12), "chunk 3 .* again in 12 s"),
+        (errors.RepeatedTargetsError("launched at noon", runs={"noon": 2}), "launched at noon"),
+    ]
+    for error, text in made:
+        twin = pickle.loads(pickle.dumps(error))
+        assert type(twin) is type(error)
+        assert vars(twin) == vars(error)
+        assert str(twin) == str(error)
+        assert re.search(text, str(error))
+    assert {kind for kind in EXCEPTIONS if kind not in KINDS} == {type(error) for error, _ in made}
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))

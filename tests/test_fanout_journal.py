@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections.abc import AsyncIterable, Callable, Iterable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 import pytest
@@ -97,7 +97,8 @@ async def test_each_launch_is_claimed_before_it_leaves_and_recorded_after() -> N
     client, notes = noted()
     run = FanOut(client, starts(range(1, 101)), concurrency=8, ledger=notes, run="friday")
     assert await run.finish() == Report(done=100, not_started=0)
-    assert notes.settings == {"provider": "direct", "base_url": "https://direct.i-dgtl.ru"}
+    assert notes.settings.settings == {"provider": "direct", "base_url": "https://direct.i-dgtl.ru"}
+    assert (notes.settings.account, notes.settings.attempt_timeout) == (None, 70)
     assert notes.asked[0] == ("run", "friday")
     assert notes.asked[-1] == ("close", None)
     assert sorted(outcome.index for outcome in notes.recorded) == list(range(100))
@@ -338,3 +339,123 @@ async def test_a_client_that_is_closed_while_a_claim_is_written_sends_nothing_an
     assert await finishing == Report(not_sent=2, not_started=0)
     assert len(notes.recorded) == 2
     assert client.statistics().pace.in_flight == 0
+
+
+class Late(Notes):
+    """A journal whose answers take as long as they are told to."""
+
+    answers: ClassVar[list[float]] = []
+
+    async def claim(self, entry: Entry[Any, Any], request_id: str | None) -> Leave:
+        await self.scene.clock.sleep(self.answers.pop(0) if self.answers else 0.001)
+        self.asked.append(("claim", entry.command.dispatch_id))
+        return Leave.GRANTED
+
+
+def claims(notes: Notes) -> list[object]:
+    return [number for what, number in notes.asked if what == "claim"]
+
+
+def answering_in(*seconds: float, **settings: Any) -> tuple[DirectClient, Late]:
+    client, scene = played(**settings)
+    late = Late(scene)
+    late.answers = list(seconds)  # type: ignore[misc]
+    return client, late
+
+
+async def test_a_claim_that_was_granted_too_late_is_requested_again() -> None:
+    client, notes = answering_in(7.0)
+    report = await FanOut(client, starts([1]), concurrency=1, ledger=notes, run="friday").finish()
+    assert report == Report(done=1, not_started=0)
+    assert claims(notes) == [1, 1]
+    [outcome] = notes.recorded
+    assert [attempt.number for attempt in outcome.attempts] == [1]
+    assert client.statistics().budget.spent == 0
+
+
+async def test_three_late_claims_in_a_row_pause_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    client, notes = answering_in(7.0, 7.0, 7.0, 7.0)
+    report = await FanOut(client, starts([1]), concurrency=1, ledger=notes, run="friday").finish()
+    assert report == Report(done=1, not_started=0)
+    assert [record.message for record in caplog.records] == [
+        "the run pauses for 5 s: the database answers in 7 s; the limit is 5 s",
+        "the run pauses for 10 s: the database answers in 7 s; the limit is 5 s",
+    ]
+    assert 4 * 7 + 5 + 10 <= notes.scene.seen[0][0] <= 4 * 7 + 5 + 10 + 1
+    assert len(claims(notes)) == 5
+
+
+async def test_one_stall_of_the_database_pauses_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    client, notes = answering_in(*[7.0] * 20)
+    report = await FanOut(client, starts(range(1, 21)), concurrency=20, ledger=notes, run="friday").finish()
+    assert report == Report(done=20, not_started=0)
+    assert caplog.records == []
+    assert notes.scene.seen[-1][0] < 10
+
+
+class Sleepy(Played):
+    """A transport that checks claims as the real one does, after what delays it."""
+
+    delays: ClassVar[list[float]] = []
+
+    async def send(self, request: Any, witness: Any, **settings: Any) -> Answer | Failure:
+        if self.delays:
+            await self.clock.sleep(self.delays.pop(0))
+        if witness.claim is not None and witness.claim.is_expired():
+            return Failure("its claim expired", sent=False, claim_expired=True)
+        return await super().send(request, witness, **settings)
+
+
+@pytest.mark.parametrize("delays", [[6.0], [6.0, 6.0], [86400.0]])
+async def test_an_expired_claim_is_no_attempt(delays: list[float]) -> None:
+    client, notes = noted()
+    notes.scene.__class__ = Sleepy
+    notes.scene.delays = list(delays)  # type: ignore[attr-defined]
+    run = FanOut(client, starts([1]), concurrency=1, timeout=200_000, ledger=notes, run="friday")
+    assert await run.finish() == Report(done=1, not_started=0)
+    assert claims(notes) == [1] * (len(delays) + 1)
+    [outcome] = notes.recorded
+    assert [attempt.number for attempt in outcome.attempts] == [1]
+    assert client.statistics().budget.spent == 0
+    assert client.statistics().pace.in_flight == 0
+
+
+async def test_a_repeat_has_a_claim_of_its_own() -> None:
+    client, notes = noted(says=lambda scene, _: throttled(10) if len(scene.seen) == 1 else None)
+    notes.scene.__class__ = Sleepy
+    run = FanOut(client, starts([1]), concurrency=1, ledger=notes, run="friday")
+    assert await run.finish() == Report(done=1, not_started=0)
+    assert claims(notes) == [1, 1]
+
+
+async def test_connections_that_always_take_too_long_pause_the_run(caplog: pytest.LogCaptureFixture) -> None:
+    client, notes = noted()
+    notes.scene.__class__ = Sleepy
+    notes.scene.delays = [9.0] * 4  # type: ignore[attr-defined]
+    run = FanOut(client, starts([1]), concurrency=1, ledger=notes, run="friday")
+    assert await run.finish() == Report(done=1, not_started=0)
+    told = [record.message for record in caplog.records if "pauses" in record.message]
+    assert len(told) == 2
+    assert all(
+        "a request waited 9 s for its connection or for the event loop; the limit is 5 s" in each for each in told
+    )
+
+
+async def test_no_time_for_another_claim_is_not_sent() -> None:
+    client, notes = noted()
+    notes.scene.__class__ = Sleepy
+    notes.scene.delays = [9.0] * 100  # type: ignore[attr-defined]
+    run = FanOut(client, starts([1]), concurrency=1, timeout=30, ledger=notes, run="friday")
+    [outcome] = [each async for each in run]
+    assert outcome.state is State.NOT_SENT
+    assert "claims expired before the request could leave" in str(outcome.error)
+    assert notes.scene.seen == []
+
+
+async def test_a_stop_ends_the_pause_of_late_claims() -> None:
+    client, notes = answering_in(*[7.0] * 100)
+    run = FanOut(client, starts(range(1, 4)), concurrency=1, ledger=notes, run="friday")
+    finishing = asyncio.create_task(run.finish())
+    await until(lambda: len(claims(notes)) >= 3)
+    run.stop()
+    assert await finishing == Report(not_started=3)

@@ -45,6 +45,9 @@ class Virtual:
     def monotonic(self) -> float:
         return self.time
 
+    def boottime(self) -> float:
+        return self.time
+
     def now(self) -> datetime:
         return START + timedelta(seconds=self.time)
 
@@ -82,7 +85,16 @@ class Virtual:
 
 
 class Manual(Virtual):
-    """Time that passes only by `advance`."""
+    """Time that passes only by `advance`. Its wall clock can be set."""
+
+    ahead = 0.0
+
+    def set_wall(self, ahead: float) -> None:
+        """Set the wall clock so far ahead of the others."""
+        self.ahead = ahead
+
+    def now(self) -> datetime:
+        return super().now() + timedelta(seconds=self.ahead)
 
     async def sleep(self, seconds: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

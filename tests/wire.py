@@ -100,6 +100,9 @@ class Instant:
     def monotonic(self) -> float:
         return time.monotonic() + self._ahead
 
+    def boottime(self) -> float:
+        return self.monotonic()
+
     def now(self) -> datetime:
         return datetime.now(UTC) + timedelta(seconds=self._ahead)
 

@@ -57,6 +57,8 @@ class AltcraftClient(Client[AltcraftWire]):
         insecure: Allow plain http to a host that is not this machine. It shows the token to everyone on the way.
         proxy: URL of an HTTP proxy.
         ssl: An SSL context of your own; True checks the server's certificate in the usual way.
+        account: A name of your own for the account, at most 200 characters. A ledger's run keeps it, so that the same
+            account with a new token goes on with the run. None: the token identifies the account.
 
     Raises:
         ValueError: No host, no token, a token that cannot be one, or a base_url that is more than a host.
@@ -84,6 +86,7 @@ class AltcraftClient(Client[AltcraftWire]):
         insecure: bool = False,
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
+        account: str | None = None,
     ) -> None:
         secret = Secret(token, environment="DISPATCHKIT_ALTCRAFT_TOKEN")
         del token
@@ -105,6 +108,7 @@ class AltcraftClient(Client[AltcraftWire]):
             insecure=insecure,
             proxy=proxy,
             ssl=ssl,
+            account=account,
         )
 
     def settings(self) -> dict[str, str]:
@@ -287,6 +291,7 @@ class AltcraftClient(Client[AltcraftWire]):
         stop_after_failures: int | None = None,
         ledger: Journals | None = None,
         run: str | None = None,
+        repeat_window: float | None = None,
     ) -> FanOut[AltcraftWire, MailingAccepted]:
         """`activate` for many mailings, as a `FanOut`: ``async for outcome in altcraft.activate_many(ids)``.
 
@@ -307,6 +312,7 @@ class AltcraftClient(Client[AltcraftWire]):
             stop_after_failures: Stop the run after so many outcomes that are not done.
             ledger: The durable memory of the run, usually a `Ledger`. The same line again goes on where it ended.
             run: The name of the run in the ledger.
+            repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
 
         Raises:
             TypeError: A setting is of another type.
@@ -332,6 +338,7 @@ class AltcraftClient(Client[AltcraftWire]):
             stop_after_failures=stop_after_failures,
             ledger=ledger,
             run=run,
+            repeat_window=repeat_window,
         )
 
     def launch_many(
@@ -350,6 +357,7 @@ class AltcraftClient(Client[AltcraftWire]):
         stop_after_failures: int | None = None,
         ledger: Journals | None = None,
         run: str | None = None,
+        repeat_window: float | None = None,
     ) -> FanOut[AltcraftWire, MailingAccepted]:
         """`launch_broadcast` for many broadcasts, as a `FanOut`: ``async for outcome in altcraft.launch_many(ids)``.
 
@@ -369,6 +377,7 @@ class AltcraftClient(Client[AltcraftWire]):
             stop_after_failures: Stop the run after so many outcomes that are not done.
             ledger: The durable memory of the run, usually a `Ledger`. The same line again goes on where it ended.
             run: The name of the run in the ledger.
+            repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
 
         Raises:
             TypeError: A setting is of another type.
@@ -392,4 +401,5 @@ class AltcraftClient(Client[AltcraftWire]):
             stop_after_failures=stop_after_failures,
             ledger=ledger,
             run=run,
+            repeat_window=repeat_window,
         )

@@ -141,6 +141,7 @@ class FanOut(Running[W, R]):
         grace: float = 30.0,
         ledger: Journals | None = None,
         run: str | None = None,
+        repeat_window: float | None = None,
     ) -> None:
         twin = AsyncFanOut(
             client.twin,
@@ -154,5 +155,6 @@ class FanOut(Running[W, R]):
             grace=grace,
             ledger=ledger,
             run=run,
+            repeat_window=repeat_window,
         )
         super().__init__(client, twin)

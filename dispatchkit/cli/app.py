@@ -49,7 +49,7 @@ def dispatchkit_(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Launch mailings of i-Digital Direct and Altcraft: never twice, and always told what happened.
+    """Launch mailings of i-Digital Direct and Altcraft, and always be told what happened.
 
     Try it without an account: dispatchkit direct start 1-1000 --sandbox
     """

@@ -4,31 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
+import logging
 import sys
 from collections.abc import Callable
 
-from dispatchkit import AltcraftClient, AuthenticationError, DirectClient, Ledger, LedgerError, Report
+from dispatchkit import AltcraftClient, AuthenticationError, DirectClient, Ledger, LedgerError, Report, RetryPolicy
 from dispatchkit.cli.run import on_interrupt
 from dispatchkit.cli.text import clean, put
 from dispatchkit.spread import launch_chunk
-from dispatchkit.spread.account import leave
-from dispatchkit.spread.chunk import in_postgres
+from dispatchkit.spread.account import leave, until_stopped
+from dispatchkit.spread.chunk import in_postgres, provider_and_wire
 from dispatchkit.spread.engine import work
 
 __all__ = ["attend"]
 
 
 async def attend(
-    url: str, connect: Callable[[str, str], DirectClient | AltcraftClient], *, chunks: int, concurrency: int
+    url: str,
+    connect: Callable[[str, str], DirectClient | AltcraftClient],
+    *,
+    chunks: int,
+    concurrency: int,
+    retry: RetryPolicy | None = None,
 ) -> Exception | None:
-    """Launch chunks until Ctrl-C or SIGTERM.
+    """Launch chunks until Ctrl-C or SIGTERM. The second one gives up what is in flight.
 
     Args:
         url: The ledger's.
         connect: Makes a client, from provider and wire.
         chunks: How many chunks at the same time.
         concurrency: How many calls of each.
+        retry: When and how each call is repeated; None takes the client's policy.
 
     Returns:
         Why it came to an end, if nobody asked for it.
@@ -38,14 +44,21 @@ async def attend(
     """
     stop = asyncio.Event()
     begun = False
+    for name in ("procrastinate", "psycopg"):  # they print a traceback for every try to reach a database that is away
+        logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def tell(text: str) -> None:
         put(sys.stderr, f"{clean(text)}\n")
 
+    launching = set[asyncio.Task[Report]]()
+
     def press() -> None:
         if not stop.is_set():
-            tell("Interrupted: nothing new is started, what is in flight is awaited.")
+            tell("Interrupted: nothing new is started, what is in flight is awaited. Ctrl-C again gives it up.")
             stop.set()
+            return
+        for task in launching:
+            task.cancel()
 
     try:
         async with contextlib.AsyncExitStack() as stack:
@@ -56,11 +69,25 @@ async def attend(
             clients = dict[tuple[str, str], "DirectClient | AltcraftClient"]()
 
             async def launch(run: str, chunk: int) -> Report:
-                settings = json.loads((await ledger.run(run)).settings)
-                key = settings["provider"], settings.get("wire", "")
+                found = await until_stopped(stop, ledger.run(run))
+                if found is None:
+                    return Report()
+                key = provider_and_wire(found.settings)
                 if key not in clients:
                     clients[key] = await stack.enter_async_context(connect(*key))
-                return await launch_chunk(ledger, run, chunk, client=clients[key], concurrency=concurrency, stop=stop)
+                task = asyncio.create_task(
+                    launch_chunk(
+                        ledger, run, chunk, client=clients[key], concurrency=concurrency, retry=retry, stop=stop
+                    )
+                )
+                launching.add(task)
+                try:
+                    await asyncio.wait([task])
+                finally:
+                    launching.discard(task)
+                if task.cancelled():
+                    raise LedgerError("what was in flight is given up: the next launch of the chunk settles it")
+                return task.result()
 
             with on_interrupt(press):
                 tell("Ready: launching what is planned with spread. Ctrl-C ends it.")

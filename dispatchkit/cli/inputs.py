@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["Overrides", "mistakes_in_one_line", "overrides", "targets", "token"]
 
 # The library speaks of its parameters, the command line of its options.
-_PARAMETER = re.compile(r"\bbase_url\b|^(timeout|attempt_timeout|proxy|limit|content|wire)\b")
+_PARAMETER = re.compile(r"\bbase_url\b|^(timeout|attempt_timeout|account|proxy|limit|content|wire)\b")
 
 
 @contextmanager

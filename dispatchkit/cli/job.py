@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
@@ -13,22 +14,24 @@ from dispatchkit.cli.dryrun import show_requests
 from dispatchkit.cli.failures import Failures, Sheet
 from dispatchkit.cli.inputs import mistakes_in_one_line, targets, token
 from dispatchkit.cli.place import Place, place_of
+from dispatchkit.cli.question import ask
 from dispatchkit.cli.remembered import perform, same_launch
 from dispatchkit.cli.run import Memory, drive, run_loop
 from dispatchkit.cli.show import Show
 from dispatchkit.cli.spread import spreading
-from dispatchkit.cli.text import clean, put
-from dispatchkit.errors import LedgerError, RunStoppedError
+from dispatchkit.cli.takeover import Decisions, Hindrances, decide, hindrances
+from dispatchkit.cli.text import put
 
 if TYPE_CHECKING:
     from dispatchkit.cli.ids import Targets
     from dispatchkit.cli.options import Guards, RunOptions
+    from dispatchkit.cli.spread import Spread
     from dispatchkit.core.client import Client
     from dispatchkit.core.command import Command
     from dispatchkit.fanout import Report
     from dispatchkit.sandbox import Sandbox
 
-__all__ = ["Job", "ask", "carry_out"]
+__all__ = ["Job", "carry_out"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -81,20 +84,25 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
             if job.base_url is None:
                 raise ValueError("no host: pass --base-url https://your-platform, or set DISPATCHKIT_ALTCRAFT_URL")
             host = job.base_url
-            key = _MASK if options.dry_run or spread is not None else job.token or token(options, job.token_variable)
+            needless = _needs_no_token(options, job, spread)
+            key = _MASK if needless else job.token or token(options, job.token_variable)
         guards = options.guards()
         place = place_of(options) if spread is None else None
         client = job.connect(host, key)
         del key
         client.call(job.command(found.first))  # what is wrong with one is wrong with all
+        hindering = None if place is None or options.dry_run or not place.exists else run_loop(_look(place))
     _tell_what_is_left_out(found)
     if options.dry_run:
         show_requests(client, host, map(job.command, found), len(found))
         raise typer.Exit(0)
     if not (options.sandbox or options.yes or len(found) == 1):
         ask(f"{job.verb} {len(found):,} {job.noun[1]} (first {found.first}, last {found.last}) at {host}")
+    decisions = Decisions()
+    if place is not None:
+        decisions = decide(hindering or Hindrances(None), options, place)
     if spread is not None:
-        spread.plan(client, map(job.command, found), len(found), job.noun)
+        spread.plan(client, map(job.command, found), len(found), job.noun, account_changed=options.account_changed)
     with mistakes_in_one_line():
         sheet = None
         if options.failures is not None:
@@ -110,7 +118,7 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
             place=place,
         )
     if place is not None:
-        remembered = _run_remembered(job, client, found, place, show=show, guards=guards, sheet=sheet)
+        remembered = _run_remembered(job, client, found, place, decisions, show=show, guards=guards, sheet=sheet)
         with mistakes_in_one_line():
             report, interrupted = run_loop(remembered)
     else:
@@ -119,6 +127,13 @@ def carry_out(options: RunOptions, job: Job[W, R]) -> None:
         with show:
             report, interrupted = run_loop(running)
     raise typer.Exit(show.summary(report, interrupted=interrupted))
+
+
+def _needs_no_token(options: RunOptions, job: Job[W, R], spread: Spread | None) -> bool:
+    """Whether nothing is sent, and nothing remembers whose token it would be."""
+    if options.dry_run or spread is None or options.account is None:
+        return options.dry_run
+    return options.token_file is None and not os.environ.get(job.token_variable)
 
 
 def _tell_what_is_left_out(found: Targets) -> None:
@@ -157,38 +172,20 @@ async def _run_remembered(
     client: Client[W],
     found: Targets,
     place: Place,
+    decisions: Decisions,
     *,
     show: Show,
     guards: Guards,
     sheet: Sheet | None,
 ) -> tuple[Report, bool]:
     async with place.open(new=True) as ledger, client:
-        memory = Memory(ledger, place.run or "")
-        planned = await same_launch(memory, place, map(job.command, found), len(found))
-        commands = None if planned else map(job.command, found)
-        try:
-            with show:
-                return await perform(client, commands, memory, show=show, guards=guards, sheet=sheet)
-        except RunStoppedError:
-            raise LedgerError(f"run {memory.name!r} was stopped. To go on: {place.resume(memory.name)}") from None
+        memory = Memory(ledger, place, decisions)
+        show.planned = await same_launch(memory, map(job.command, found), len(found))
+        commands = None if show.planned else map(job.command, found)
+        with show:
+            return await perform(client, commands, memory, show=show, guards=guards, sheet=sheet)
 
 
-def ask(what: str) -> None:
-    """Ask whether to do it; where nobody can answer, refuse.
-
-    Raises:
-        typer.Exit: It is not to be done.
-    """
-    what = clean(what)
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        put(sys.stderr, f"dispatchkit: this would {what}: pass --yes to do it without a question\n")
-        raise typer.Exit(2)
-    put(sys.stderr, f"{what[0].upper()}{what[1:]}? [y/N] ")
-    try:
-        answer = sys.stdin.readline()
-    except KeyboardInterrupt:
-        put(sys.stderr, "\nNothing was sent.\n")
-        raise typer.Exit(130) from None
-    if answer.strip().lower() not in {"y", "yes"}:
-        put(sys.stderr, "Nothing was sent.\n")
-        raise typer.Exit(1)
+async def _look(place: Place) -> Hindrances:
+    async with place.open() as ledger:
+        return await hindrances(ledger, place.run or "")

@@ -83,7 +83,7 @@ def resume(options: ResumeOptions) -> None:
 def stop_run(
     where: Annotated[list[str] | None, typer.Argument(metavar="LEDGER RUN", help="A file or a URL, and a run.")] = None,
 ) -> None:
-    """Stop a run, on every machine that works on it: within a second nothing new is started."""
+    """Stop a run, on every machine that works on it. It returns once nothing of it can be launched, after 5 s."""
     from dispatchkit.cli.resume import stop  # noqa: PLC0415 - heavy
 
     stop(where or [])

@@ -17,14 +17,17 @@ import typer
 
 if TYPE_CHECKING:
     from dispatchkit.core.pace import Pace
+    from dispatchkit.core.retry import RetryPolicy
 
 __all__ = [
     "AUTO_WORKERS",
+    "Account",
     "ActingOptions",
     "ClientSettings",
     "ConnectionOptions",
     "Guards",
     "LaunchOptions",
+    "NeverRepeat",
     "ReadOptions",
     "RunOptions",
     "takes",
@@ -93,7 +96,11 @@ _Concurrency = Annotated[
 ]
 _Rate = Annotated[
     float | None,
-    typer.Option(metavar="N", help="Launches a second at most, evenly spaced. Default: no limit."),
+    typer.Option(
+        metavar="N",
+        help="Launches a second at most, evenly spaced; with a ledger in PostgreSQL, of all processes that use the "
+        "account together. Default: no limit.",
+    ),
 ]
 _MaxLaunches = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Begin so many at most, whatever the list holds.")
@@ -108,6 +115,42 @@ _Insecure = Annotated[
     bool, typer.Option("--insecure", help="Allow plain http to another machine. It shows the token on the way.")
 ]
 _Proxy = Annotated[str | None, typer.Option(metavar="URL", help="Go through this HTTP proxy.")]
+Account = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The name of the provider's account. A ledger's run is launched for the account it was planned for, "
+        "whatever token the account has by then.",
+    ),
+]
+NeverRepeat = Annotated[
+    bool,
+    typer.Option(
+        "--never-repeat",
+        help="Never launch anew what may have been launched already. It is only looked up, and else stays unknown.",
+    ),
+]
+_AccountChanged = Annotated[
+    bool,
+    typer.Option(
+        "--account-changed",
+        help="The account of the run has a new token, or another name. Go on with the run for this one.",
+    ),
+]
+_Copied = Annotated[
+    bool,
+    typer.Option(
+        "--copied", help="The ledger file is a copy, and nobody uses the original any more. Go on with the copy."
+    ),
+]
+_EndHolder = Annotated[
+    bool,
+    typer.Option(
+        "--end-holder",
+        help="If the process that works on the run hangs, or is suspended, end it and take the run over. A process "
+        "that is at work is never ended: use stop-run.",
+    ),
+]
 _Sandbox = Annotated[
     bool,
     typer.Option(
@@ -144,6 +187,8 @@ class ClientSettings(TypedDict, total=False):
     timeout: float
     attempt_timeout: float
     pace: Pace
+    retry: RetryPolicy
+    account: str | None
 
 
 class Guards(TypedDict):
@@ -193,10 +238,20 @@ class ActingOptions(ConnectionOptions):
     rate: _Rate = None
     max_launches: _MaxLaunches = None
     stop_after_failures: _StopAfterFailures = None
+    never_repeat: NeverRepeat = False
+    account: Account = None
+    account_changed: _AccountChanged = False
+    copied: _Copied = False
+    end_holder: _EndHolder = False
 
     def client_settings(self) -> ClientSettings:
         """See `ConnectionOptions.client_settings`."""
         settings = super().client_settings()
+        settings["account"] = self.account
+        if self.never_repeat:
+            from dispatchkit.core.retry import RetryPolicy  # noqa: PLC0415 - attrs, which --help does without
+
+            settings["retry"] = RetryPolicy(repeat_unclear=False)
         if self.rate is not None or self.concurrency == "auto":
             from dispatchkit.core.pace import DEFAULT_PACE, Pace  # noqa: PLC0415 - attrs, which --help does without
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from dispatchkit.cli.text import masked
+from dispatchkit.core.check import label
 
 if TYPE_CHECKING:
     from dispatchkit.cli.options import RunOptions
@@ -34,6 +35,11 @@ class Place:
     def __str__(self) -> str:
         return masked(self.where)
 
+    @property
+    def exists(self) -> bool:
+        """Whether the file is there; of a database it is not known."""
+        return "://" in self.where or Path(self.where).exists()
+
     def open(self, *, new: bool = False) -> Ledger:
         """The ledger, which opens itself when it is first used.
 
@@ -46,13 +52,17 @@ class Place:
         """
         from dispatchkit.ledger.ledger import Ledger  # noqa: PLC0415 - heavy
 
-        if not new and "://" not in self.where and not Path(self.where).exists():
+        if not new and not self.exists:
             raise ValueError(f"there is no ledger {self.where}: no such file")
         return Ledger(self.where)
 
-    def resume(self, run: str) -> str:
+    def resume(self, run: str, *options: str) -> str:
         """The command that goes on with a run."""
-        return shlex.join(["dispatchkit", "resume", *self._words(), "--run", run])
+        return shlex.join(["dispatchkit", "resume", *self._words(), "--run", run, *options])
+
+    def stop(self, run: str) -> str:
+        """The command that stops a run."""
+        return shlex.join(["dispatchkit", "stop-run", *self._words(), run])
 
     def failures(self, run: str) -> str:
         """The command that writes the failures of a run as ``--from`` takes them."""
@@ -71,9 +81,13 @@ def place_of(options: RunOptions) -> Place | None:
     if options.run is None:
         if options.ledger is not None:
             raise ValueError("--ledger needs --run NAME: a ledger holds many runs, and its name is how one goes on")
+        for option in ("account_changed", "copied", "end_holder"):
+            if getattr(options, option):
+                raise ValueError(f"--{option.replace('_', '-')} needs --run NAME: it is about a run of a ledger")
         return None
     if not options.run:
         raise ValueError("--run needs a name that is not empty")
+    label("--run", options.run)
     if options.sandbox:
         raise ValueError("--run does not go with --sandbox: nothing is left of a sandbox of its own to go on with")
     where = options.ledger or os.environ.get(_VARIABLE)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Never, TypeVar, cast
 
 from dispatchkit.cli.run import drive
+from dispatchkit.cli.takeover import explained, prepare
 from dispatchkit.cli.text import clean, masked, number_of
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.ledger.codec import decode, encode, key
@@ -15,7 +17,6 @@ from dispatchkit.ledger.codec import decode, encode, key
 if TYPE_CHECKING:
     from dispatchkit.cli.failures import Sheet
     from dispatchkit.cli.options import Guards
-    from dispatchkit.cli.place import Place
     from dispatchkit.cli.run import Memory
     from dispatchkit.cli.show import Show
     from dispatchkit.core.client import Client
@@ -32,6 +33,8 @@ NOT_DONE = ("planned", "sending", *(state.value for state in State if state is n
 """The states of what did not come to done."""
 
 _AT_ONCE = 1024
+_LOOK_TIMEOUT = 1.0
+"""Seconds in which an interrupted run looks into the ledger why it ended."""
 
 
 async def perform(
@@ -48,13 +51,18 @@ async def perform(
     Raises:
         LedgerError: The ledger could not be used, and nothing was begun.
     """
-    ending = await drive(client, commands, show, guards, memory=memory)
     try:
-        await _tell_why_it_ended(memory, show)
+        await prepare(cast("Client[Never]", client), memory, show)
+        ending = await drive(client, commands, show, guards, memory=memory)
+    except LedgerError as error:
+        raise await explained(error, memory) from None
+    try:
+        async with asyncio.timeout(_LOOK_TIMEOUT if ending[1] else None):
+            await _tell_why_it_ended(memory, show)
         if sheet is not None:
             await _write(sheet, memory)
-    except LedgerError as error:
-        show.broke(masked(str(error)))
+    except (LedgerError, TimeoutError) as error:
+        show.broke(masked(str(error)) or "the ledger's database does not answer: the run is resumed later")
         if sheet is not None:
             sheet.whole = False
     if sheet is not None:
@@ -95,7 +103,7 @@ def failure(target: Target) -> tuple[object, ...]:
     return number_of(decode(target.command)), outcome, target.code, clean(summary), target.request_id
 
 
-async def same_launch(memory: Memory, place: Place, commands: Iterable[Command[W, R]], total: int) -> bool:
+async def same_launch(memory: Memory, commands: Iterable[Command[W, R]], total: int) -> bool:
     """Check that the run of this name, if there is one, is this launch, and tell whether all of it is planned already.
 
     Another list, or another content, under the name of an old run would be launched on top of it; and so would what is
@@ -103,7 +111,6 @@ async def same_launch(memory: Memory, place: Place, commands: Iterable[Command[W
 
     Args:
         memory: The run.
-        place: How messages call it.
         commands: What is to be done, each of them once.
         total: How many they are.
 
@@ -114,7 +121,7 @@ async def same_launch(memory: Memory, place: Place, commands: Iterable[Command[W
     run = next((run for run in await memory.ledger.runs() if run.name == memory.name), None)
     if run is None:
         return False
-    first, ours = True, iter(commands)
+    first, ours, place = True, iter(commands), memory.place
     async for target in memory.ledger.targets(run.name):
         command = next(ours, None)
         if not _same(target, command) or (first and run.whole and run.total != total):

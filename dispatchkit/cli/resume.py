@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import attrs
@@ -13,14 +15,15 @@ import typer
 import dispatchkit
 from dispatchkit.cli.failures import Sheet
 from dispatchkit.cli.inputs import mistakes_in_one_line, token
-from dispatchkit.cli.job import ask
 from dispatchkit.cli.place import Place, places
+from dispatchkit.cli.question import ask
 from dispatchkit.cli.remembered import perform
 from dispatchkit.cli.run import Memory, run_loop
 from dispatchkit.cli.runs import Seen, look, settings_of, the_run
 from dispatchkit.cli.show import Show
+from dispatchkit.cli.takeover import Decisions, Hindrances, decide, hindrances
 from dispatchkit.cli.text import clean, put
-from dispatchkit.errors import RunHeldError
+from dispatchkit.core.clock import SYSTEM
 
 if TYPE_CHECKING:
     from dispatchkit import AltcraftClient, DirectClient
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from dispatchkit.cli.options import Guards
     from dispatchkit.core.client import Client
     from dispatchkit.fanout import Report
-    from dispatchkit.ledger.store import Run
 
 __all__ = ["go_on", "stop"]
 
@@ -48,7 +50,7 @@ def go_on(options: ResumeOptions) -> None:
     with mistakes_in_one_line():
         place = _place(options)
         guards = options.guards()
-        seen = run_loop(_see(place))
+        seen, hindering = run_loop(_see(place))
         place = attrs.evolve(place, run=seen.run.name)
         run, settings = seen.run, settings_of(seen.run)
         if not run.whole:
@@ -59,15 +61,13 @@ def go_on(options: ResumeOptions) -> None:
         if not seen.left:
             put(sys.stderr if options.json else sys.stdout, f"Nothing is left of run {clean(repr(run.name))}.\n")
             raise typer.Exit(0)
-        if run.stopped and seen.holders:
-            # Allowed again now, its process might never see that it was stopped.
-            raise RunHeldError(run.name, pid=seen.holders[0].pid, host=seen.holders[0].host)
         client = _connect(options, settings)
     noun = _NOUNS[settings["provider"]]
     if run.stopped:
         put(sys.stderr, f"Run {clean(repr(run.name))} was stopped: to resume it lets it go on.\n")
     if not options.yes and seen.left > 1:
         ask(f"resume run {run.name!r}: {seen.left:,} of {run.total:,} {noun[1]} are left, at {settings['base_url']}")
+    decisions = decide(hindering, options, place)
     with mistakes_in_one_line():
         sheet = None if options.failures is None else Sheet(options.failures)
         show = Show(
@@ -80,8 +80,9 @@ def go_on(options: ResumeOptions) -> None:
             sheet=sheet,
             place=place,
         )
+        show.planned = True
         with show:
-            report, interrupted = run_loop(_resume(client, place, run, show=show, guards=guards, sheet=sheet))
+            report, interrupted = run_loop(_resume(client, place, decisions, show=show, guards=guards, sheet=sheet))
     raise typer.Exit(show.summary(report, interrupted=interrupted))
 
 
@@ -93,9 +94,10 @@ def _place(options: ResumeOptions) -> Place:
     return Place(place.where, options.run, named=place.named)
 
 
-async def _see(place: Place) -> Seen:
+async def _see(place: Place) -> tuple[Seen, Hindrances]:
     async with place.open() as ledger:
-        return await look(ledger, await the_run(ledger, place))
+        run = await the_run(ledger, place)
+        return await look(ledger, run), await hindrances(ledger, run.name)
 
 
 def _connect(options: ResumeOptions, settings: dict[str, str]) -> DirectClient | AltcraftClient:
@@ -119,39 +121,63 @@ def _connect(options: ResumeOptions, settings: dict[str, str]) -> DirectClient |
 
 
 async def _resume(
-    client: DirectClient | AltcraftClient, place: Place, run: Run, *, show: Show, guards: Guards, sheet: Sheet | None
+    client: DirectClient | AltcraftClient,
+    place: Place,
+    decisions: Decisions,
+    *,
+    show: Show,
+    guards: Guards,
+    sheet: Sheet | None,
 ) -> tuple[Report, bool]:
     async with place.open() as ledger, client:
-        if run.stopped:
-            await ledger.allow(run.name)
-        memory = Memory(ledger, run.name)
+        memory = Memory(ledger, place, decisions, resumes=True)
         return await perform(cast("Client[object]", client), None, memory, show=show, guards=guards, sheet=sheet)
 
 
 def stop(words: Sequence[str]) -> None:
-    """Stop a run, whoever works on it.
+    """Stop a run, whatever works on it, and wait until no process can launch anything of it any more.
 
     Raises:
-        typer.Exit: With status 2, if it cannot be stopped.
+        typer.Exit: With status 2, if it cannot be stopped; with 130 after Ctrl-C, when it is stopped all the same.
     """
+    until: datetime | None = None
 
     async def stopping(place: Place) -> Seen | None:
+        nonlocal until
         async with place.open() as ledger:
             run = await the_run(ledger, place)
             seen = await look(ledger, run)
             if run.whole and not seen.left and not seen.holders:
                 return None
-            await ledger.stop(run.name)
+            until = await ledger.stop(run.name)
             return await look(ledger, run)
 
     with mistakes_in_one_line():
         place = places(words, run=True)
         if place.run is None:
             raise ValueError("name the run that is to be stopped: dispatchkit stop-run LEDGER RUN")
-        seen = run_loop(stopping(place))
-        if seen is None:
-            put(sys.stdout, f"Nothing is left of run {clean(repr(place.run))}: nothing to stop.\n")
-            return
-        flight = f"{seen.counts.sending:,} in flight" if seen.holders else "nobody works on it"
-        text = f"Run {place.run!r} is stopped: nothing new is started from within a second on; {flight}."
-        put(sys.stdout, f"{clean(text)}\nTo go on: {clean(place.resume(place.run))}\n")
+        name = clean(repr(place.run))
+        try:
+            seen = run_loop(stopping(place))
+            if seen is None or until is None:
+                put(sys.stdout, f"Nothing is left of run {name}: nothing to stop.\n")
+                return
+            flight = f"{seen.counts.sending:,} in flight" if seen.holders else "nobody works on it"
+            put(sys.stderr, f"Run {name} is stopped ({flight}). Waiting until {_whole_second(until)} UTC.\n")
+            time.sleep(max(0.0, (until - SYSTEM.now()).total_seconds()))
+        except KeyboardInterrupt:
+            told = f"Nothing is known of the stop of run {name}: run the same again."
+            if until is not None:
+                told = (
+                    f"Run {name} is stopped all the same. A process that was suspended may launch something until "
+                    f"{_whole_second(until)} UTC."
+                )
+            put(sys.stderr, f"{told}\n")
+            raise typer.Exit(130) from None
+    text = f"Run {name} is stopped: no process launches anything of it after {_whole_second(until)} UTC."
+    put(sys.stdout, f"{text}\nTo go on: {clean(place.resume(place.run))}\n")
+
+
+def _whole_second(moment: datetime) -> str:
+    """The time of day of a moment, rounded up: what was promised from then on holds."""
+    return f"{moment + timedelta(microseconds=-moment.microsecond % 1_000_000):%H:%M:%S}"

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import signal
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Never, TypeVar, cast
 
 import attrs
 
 from dispatchkit.cli.progress import LOOK_EVERY, Look
+from dispatchkit.cli.takeover import Decisions
 from dispatchkit.cli.text import masked
 from dispatchkit.errors import AuthenticationError, LedgerError
 from dispatchkit.fanout import FanOut
@@ -19,13 +21,15 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from dispatchkit.cli.options import Guards
+    from dispatchkit.cli.place import Place
     from dispatchkit.cli.show import Show
     from dispatchkit.core.client import Client
     from dispatchkit.core.command import Command
+    from dispatchkit.core.journal import Journals
     from dispatchkit.fanout import Report
     from dispatchkit.ledger.ledger import Ledger
 
-__all__ = ["Memory", "drive", "on_interrupt", "run_loop"]
+__all__ = ["Memory", "drive", "ledger_warnings", "on_interrupt", "run_loop"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -37,8 +41,25 @@ class Memory:
     """What remembers a run."""
 
     ledger: Ledger
-    name: str
-    """The run's, in the ledger."""
+    place: Place
+    """How messages call the ledger; and the run's name."""
+    decisions: Decisions = attrs.field(factory=Decisions)
+    resumes: bool = False
+    """Whether a run that was stopped goes on."""
+
+    @property
+    def name(self) -> str:
+        """The run's, in the ledger."""
+        return self.place.run or ""
+
+    def journals(self, client: Client[W]) -> Journals:
+        """What gives the run's journal."""
+        journals: Journals = self.ledger.resuming(self.name) if self.resumes else self.ledger
+        if not self.ledger.is_shared:
+            return journals
+        from dispatchkit.cli.sharing import SharingLedger  # noqa: PLC0415 - needs the extra that the ledger needs
+
+        return SharingLedger(self.ledger, journals, cast("Client[Never]", client))
 
 
 class _Cut(Exception):  # noqa: N818 - no error: somebody pressed Ctrl-C
@@ -89,7 +110,7 @@ async def drive(
         LedgerError: The ledger could not be used, and nothing was begun.
     """
     plan = None if memory is None or commands is None else _Plan(commands)
-    ledger, name = (None, None) if memory is None else (memory.ledger, memory.name)
+    ledger, name = (None, None) if memory is None else (memory.journals(client), memory.name)
     run = FanOut(client, plan or commands, **guards, ledger=ledger, run=name)
     interrupted = False
     giving_up: asyncio.Task[None] | None = None
@@ -108,7 +129,7 @@ async def drive(
     def look() -> Look:
         return _look(client, run, guards["max_launches"], plan)
 
-    with on_interrupt(press):
+    with on_interrupt(press), ledger_warnings(show.note):
         watching = asyncio.create_task(_watch(look, show))
         try:
             failed = await _show_all(run, show)
@@ -179,6 +200,31 @@ def on_interrupt(press: Callable[[], None]) -> Generator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextmanager
+def ledger_warnings(tell: Callable[[str], None]) -> Generator[None]:
+    """Tell what the ledger warns of, in one plain line each, however logging is configured."""
+    logger = logging.getLogger("dispatchkit.ledger")
+    handler = _Telling(tell)
+    before = logger.propagate
+    logger.addHandler(handler)
+    logger.propagate = False  # else a configured root logger, or logging's last resort, writes it once more
+    try:
+        yield
+    finally:
+        logger.propagate = before
+        logger.removeHandler(handler)
+
+
+class _Telling(logging.Handler):
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._tell = tell
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = masked(record.getMessage())
+        self._tell(f"{text[:1].upper()}{text[1:]}.")
 
 
 def run_loop(main: Coroutine[object, object, T]) -> T:

@@ -21,6 +21,7 @@ from dispatchkit.cli.place import Place, places
 from dispatchkit.cli.remembered import NOT_DONE, failure
 from dispatchkit.cli.run import run_loop
 from dispatchkit.cli.tables import Form, Rows, form_of
+from dispatchkit.cli.takeover import silence
 from dispatchkit.cli.text import clean, number_of, put, utc
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
@@ -215,7 +216,9 @@ def _described(seen: Seen, place: Place) -> str:
 
 def _held(holders: Sequence[Holder]) -> str:
     told = ", ".join(
-        f"process {holder.pid} on {holder.host}" + (f" since {utc(holder.since)} UTC" if holder.since else "")
+        f"process {holder.pid} on {holder.host}"
+        + (f" since {utc(holder.since)} UTC" if holder.since else "")
+        + (f", silent for {silent:.0f} s" if (silent := silence(holder)) else "")
         for holder in holders[:_SHOWN]
     )
     more = f" and {len(holders) - _SHOWN:,} more" if len(holders) > _SHOWN else ""

@@ -77,6 +77,8 @@ class Show:
         self._sheet = sheet
         self._failures = sheet if isinstance(sheet, Failures) else None
         self._place = place
+        self.planned = False
+        """Whether the whole run was planned before: a ledger goes on with it without its commands."""
         self._broken = False
         self._clock = clock
         self._began = clock.monotonic()
@@ -191,7 +193,7 @@ class Show:
         left = total - report.done - report.rejected
         if self._place is None or self._place.run is None or not left:
             return ""
-        if report.not_started is None:
+        if report.not_started is None and not self.planned:
             return f"The plan of run {self._place.run!r} is not whole: the same command again goes on with it."
         return f"{left:,} {'is' if left == 1 else 'are'} left. To go on: {self._place.resume(self._place.run)}"
 

@@ -6,7 +6,7 @@ import dataclasses
 import sys
 from collections.abc import Iterable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Annotated, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Never, NoReturn, TypeVar, cast
 
 import typer
 
@@ -71,6 +71,9 @@ class Spread:
             "--failures": options.failures,
             "--max-launches": options.max_launches,
             "--stop-after-failures": options.stop_after_failures,
+            "--never-repeat": options.never_repeat,
+            "--copied": options.copied,
+            "--end-holder": options.end_holder,
         }
         for name, value in here.items():
             if value:
@@ -83,8 +86,23 @@ class Spread:
             options = dataclasses.replace(options, from_=self.from_)
         return options
 
-    def plan(self, client: Client[W], commands: Iterable[Command[W, R]], total: int, noun: tuple[str, str]) -> NoReturn:
+    def plan(
+        self,
+        client: Client[W],
+        commands: Iterable[Command[W, R]],
+        total: int,
+        noun: tuple[str, str],
+        *,
+        account_changed: bool,
+    ) -> NoReturn:
         """Plan the run, and hand its chunks to the workers.
+
+        Args:
+            client: Whose commands they are.
+            commands: What is planned.
+            total: How many they are.
+            noun: What they are about: the word for one, and for many.
+            account_changed: Whether the run's account has a new token or name, which is the client's.
 
         Raises:
             typer.Exit: Always, with the exit status.
@@ -96,7 +114,7 @@ class Spread:
 
         try:
             with mistakes_in_one_line():
-                chunks = run_loop(self._plan(client, commands))
+                chunks = run_loop(self._plan(client, commands, account_changed=account_changed))
         except LedgerError as error:
             put(sys.stderr, f"dispatchkit: {clean(str(error))}\n")
             raise typer.Exit(1) from None
@@ -107,22 +125,32 @@ class Spread:
         )
         raise typer.Exit(0)
 
-    async def _plan(self, client: Client[W], commands: Iterable[Command[W, R]]) -> int:
+    async def _plan(self, client: Client[W], commands: Iterable[Command[W, R]], *, account_changed: bool) -> int:
         from dispatchkit import Ledger  # noqa: PLC0415 - heavy
+        from dispatchkit.errors import AccountMismatchError, LedgerError  # noqa: PLC0415 - heavy
         from dispatchkit.spread import plan_chunks  # noqa: PLC0415 - heavy
         from dispatchkit.spread.chunk import in_postgres  # noqa: PLC0415 - an extra
         from dispatchkit.spread.engine import enqueue  # noqa: PLC0415 - an extra
 
         async with client, Ledger(self.ledger) as ledger:
-            chunks = await plan_chunks(
-                ledger,
-                self.run,
-                client,
-                commands,
-                size=self.chunk_size,
-                rate=self.rate,
-                concurrency=self.concurrency,
-            )
+            if account_changed:
+                await ledger.change_account(self.run, cast("Client[Never]", client))
+            try:
+                chunks = await plan_chunks(
+                    ledger,
+                    self.run,
+                    client,
+                    commands,
+                    size=self.chunk_size,
+                    rate=self.rate,
+                    concurrency=self.concurrency,
+                )
+            except AccountMismatchError:
+                raise LedgerError(
+                    f"run {self.run!r} was planned for another account, or with another token of this one: nothing was "
+                    "planned. Use the token (and the --account) of that account. If it is the same account with a new "
+                    "token or name: the same command with --account-changed"
+                ) from None
             await enqueue(self.ledger, await in_postgres(ledger), ((self.run, chunk) for chunk in chunks))
         return len(chunks)
 

@@ -33,12 +33,28 @@ def worker(
         bool, typer.Option("--insecure", help="Allow plain http to another machine. It shows the token on the way.")
     ] = False,
     proxy: Annotated[str | None, typer.Option(metavar="URL", help="Go through this HTTP proxy.")] = None,
+    account: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="The name of the provider's account. Only runs that were planned for it are launched, whatever token "
+            "it has by then.",
+        ),
+    ] = None,
+    never_repeat: Annotated[
+        bool,
+        typer.Option(
+            "--never-repeat",
+            help="Never launch anew what may have been launched already. It is only looked up, and else stays unknown.",
+        ),
+    ] = False,
 ) -> None:
     """Launch what was planned with spread, until Ctrl-C or SIGTERM. As many workers may run as you like.
 
     The tokens come from DISPATCHKIT_DIRECT_TOKEN and DISPATCHKIT_ALTCRAFT_TOKEN. The first Ctrl-C starts nothing new
-    and awaits what is in flight, for half a minute at most.
+    and awaits what is in flight, for half a minute at most. The second gives that up.
     """
+    from dispatchkit import RetryPolicy  # noqa: PLC0415 - heavy
     from dispatchkit.cli.attend import attend  # noqa: PLC0415 - heavy
     from dispatchkit.cli.inputs import mistakes_in_one_line  # noqa: PLC0415 - heavy
     from dispatchkit.cli.run import run_loop  # noqa: PLC0415 - heavy
@@ -48,13 +64,16 @@ def worker(
         from dispatchkit import AltcraftClient, DirectClient  # noqa: PLC0415 - heavy
 
         if provider == "direct":
-            return DirectClient(base_url=direct_url, insecure=insecure, proxy=proxy)
+            return DirectClient(base_url=direct_url, insecure=insecure, proxy=proxy, account=account)
+        if provider != "altcraft":
+            raise ValueError(f"the run is of a provider that this release does not know: {provider!r}")
         if wire not in {"json", "xml"}:
             raise ValueError(f"the run is of a wire that this release does not know: {wire!r}")
-        return AltcraftClient(altcraft_url, wire=wire, insecure=insecure, proxy=proxy)  # type: ignore[arg-type]
+        return AltcraftClient(altcraft_url, wire=wire, insecure=insecure, proxy=proxy, account=account)  # type: ignore[arg-type]
 
     with mistakes_in_one_line():
-        ended = run_loop(attend(ledger, client, chunks=chunks, concurrency=concurrency))
+        retry = RetryPolicy(repeat_unclear=False) if never_repeat else None
+        ended = run_loop(attend(ledger, client, chunks=chunks, concurrency=concurrency, retry=retry))
     if ended is not None:
         put(sys.stderr, f"dispatchkit: {clean(str(ended))}\n")
         raise typer.Exit(1)

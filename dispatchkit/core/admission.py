@@ -5,20 +5,22 @@ as about to leave leaves at once, or a process that is killed would leave behind
 places are what is short does it ask for leave before: to be written takes a disk's time, for which none of them shall
 stand empty.
 
-Each of them grows old. A pause may begin while a launch is written down; a disk that stalls would let go all that
-waited for it in one burst; and while a process sleeps, another may take it for dead. What is too old is asked for anew.
+All three expire. After a disk stall, stale tickets would release every waiter at once. While this process is suspended,
+another one may take the run over, so a claim permits nothing `CLAIM_AGE` after it was requested. Each attempt of a call
+has a claim of its own. If a call's claims expire three times in a row, the run pauses and says why.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
 import attrs
 
 from dispatchkit.core.call import Call
+from dispatchkit.core.claim_age import CLAIM_AGE, ClaimAge
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.journal import Entry, Journal, Leave
 from dispatchkit.core.outcome import Outcome
@@ -29,8 +31,12 @@ __all__ = ["Admission", "abandoned"]
 R = TypeVar("R")
 W = TypeVar("W")
 
-_FRESH = timedelta(seconds=1)
-"""For how long leave is good. Long before another process may take this one for dead, it is asked for again."""
+logger = logging.getLogger("dispatchkit.ledger")
+
+_RENEW_AT = CLAIM_AGE / 5
+"""Age in seconds from which a claim that waits for a place is requested again: the connection takes time, too."""
+_EXPIRED_IN_A_ROW = 3
+_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
 _PROMPT = 0.25
 """Seconds for which a ticket is good: a disk takes less, unless it stalls."""
 
@@ -42,7 +48,7 @@ class _Held:
     place: bool = False
     ticket: int = 0
     ticket_at: float = 0.0
-    leave_at: datetime | None = None
+    claimed: bool = False
 
 
 class Admission:
@@ -70,6 +76,8 @@ class Admission:
         self._journal = journal
         self._clock = clock
         self._idly = idly
+        self._paused_until = 0.0
+        self._pause = _FIRST_PAUSE
         self.stopped = False
         """Set it, and nobody begins any more."""
 
@@ -86,7 +94,7 @@ class Admission:
             admitted = await self._gather(entry, call, held)
         finally:
             if isinstance(admitted, Leave):
-                if held.leave_at is not None:
+                if held.claimed:
                     self._journal.record(entry, abandoned(entry, call))  # it has not been started
                 if held.place:
                     self._places.release()
@@ -100,7 +108,7 @@ class Admission:
 
     async def _gather(self, entry: Entry[W, R], call: Call[W, R], held: _Held) -> int | Leave:
         if self._places.locked() and self._pacer.is_open():
-            answer = await self._ask(entry, call, held)
+            answer = await self._claim(entry, call, held)
             if answer in {Leave.STOPPED, Leave.GONE}:
                 return answer
         if self.stopped:
@@ -108,12 +116,13 @@ class Admission:
         await self._idly(self._places.acquire())
         held.place = True
         while not self.stopped:
+            await self._outlast_pause()
             if not held.ticket:
                 held.ticket = self._pacer.enter() or await self._idly(self._pacer.admit())
                 held.ticket_at = self._clock.monotonic()
             answer = Leave.GRANTED
-            if held.leave_at is None or abs(self._clock.now() - held.leave_at) > _FRESH:
-                answer = await self._ask(entry, call, held)
+            if call.claim is None or call.claim.is_expired(margin=CLAIM_AGE - _RENEW_AT):
+                answer = await self._claim(entry, call, held)
                 if answer in {Leave.STOPPED, Leave.GONE}:
                     return answer
             prompt = self._clock.monotonic() - held.ticket_at <= _PROMPT and self._pacer.holds(held.ticket)
@@ -123,20 +132,48 @@ class Admission:
             held.ticket = 0
         return Leave.STOPPED
 
-    async def _ask(self, entry: Entry[W, R], call: Call[W, R], held: _Held) -> Leave:
+    async def _claim(self, entry: Entry[W, R], call: Call[W, R], held: _Held | None = None) -> Leave:
+        """Request a claim. `Leave.LATER` if it was granted too late to be of use."""
+        call.claim, claim = None, ClaimAge(self._clock)
         answer = await self._journal.claim(entry, call.request_id)
-        if answer is Leave.GRANTED:
-            held.leave_at = self._clock.now()
-        return answer
+        if answer is not Leave.GRANTED:
+            return answer
+        if held is not None:
+            held.claimed = True
+        if claim.is_expired():
+            call.expirations += 1
+            self._count_expiry(call, f"the database answers in {claim.seconds():.0f} s")
+            return Leave.LATER
+        call.claim = claim
+        return Leave.GRANTED
 
     async def again(self, entry: Entry[W, R], call: Call[W, R]) -> Leave:
-        """Ask the journal for leave to repeat. A call may wait for minutes, while another process takes this one over.
+        """Request a claim for a repeat, or for a request whose claim has expired.
 
         Raises:
             LedgerError: It cannot be written.
         """
-        since = entry.since or (call.attempts[0].started if call.attempts else self._clock.now())
-        return await self._journal.claim(attrs.evolve(entry, since=since), call.request_id)
+        if call.claim is not None and call.expirations:
+            self._count_expiry(
+                call, f"a request waited {call.claim.seconds():.0f} s for its connection or for the event loop"
+            )
+        await self._outlast_pause()
+        if self.stopped:
+            return Leave.STOPPED
+        since = entry.since or (call.attempts[0].started if call.attempts else None)
+        return await self._claim(attrs.evolve(entry, since=since), call)
+
+    def _count_expiry(self, call: Call[W, R], why: str) -> None:
+        now = self._clock.monotonic()
+        if call.expirations < _EXPIRED_IN_A_ROW or now < self._paused_until:
+            return
+        self._paused_until = now + self._pause
+        logger.warning("the run pauses for %.0f s: %s; the limit is %.0f s", self._pause, why, CLAIM_AGE)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+
+    async def _outlast_pause(self) -> None:
+        while (left := self._paused_until - self._clock.monotonic()) > 0 and not self.stopped:
+            await self._idly(self._clock.sleep(left))
 
 
 def abandoned(entry: Entry[W, R], call: Call[W, R]) -> Outcome[R]:

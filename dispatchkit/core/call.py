@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
+from dispatchkit.core.claim_age import ClaimAge
 from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, Verdict
 from dispatchkit.core.journal import Leave
 from dispatchkit.core.judge import judge, unknown
@@ -68,6 +69,7 @@ class Call(Generic[W, R]):
         "_deadline",
         "_means",
         "_one_id",
+        "_partly_sent",
         "_policy",
         "_throttled",
         "_timeout",
@@ -75,7 +77,9 @@ class Call(Generic[W, R]):
         "_unclear_at",
         "_unclear_since",
         "attempts",
+        "claim",
         "command",
+        "expirations",
         "halted",
         "leave",
         "request",
@@ -92,6 +96,7 @@ class Call(Generic[W, R]):
         policy: RetryPolicy,
         request_id: str | None = None,
         since: datetime | None = None,
+        acting_until: float | None = None,
     ) -> None:
         self.command = command
         self.request_id = (request_id or str(uuid.uuid4())) if command.identified else None
@@ -106,13 +111,20 @@ class Call(Generic[W, R]):
         """Whether nothing of the call is in flight: it waits for leave to start an attempt, or to repeat one."""
         self.leave: Callable[[], Awaitable[Leave]] | None = None
         """Asked before every attempt that comes without a ticket, where somebody must allow it."""
+        self.claim: ClaimAge | None = None
+        """What permits the next request, where a ledger remembers the run."""
+        self.expirations = 0
+        """How many claims in a row expired before their request had left."""
         self._means = means
         self._timeout = timeout
         self._policy = policy
+        self._partly_sent: datetime | None = None
+        """When a request began of which a part had left when its claim expired. The provider never had the whole."""
         self._crowded_out = False
         self._deadline = 0.0
         self._unclear = None if since is None else OutcomeUnknownError("whoever sent it ended before an answer came")
-        self._unclear_at = 0.0
+        self._unclear_at = means.clock.monotonic() if acting_until is None else acting_until
+        """On the clock's ``monotonic``: from when on the latest unclear attempt reaches the provider no more."""
         self._unclear_since = since or NEVER
         self._throttled: ThrottledError | None = None
 
@@ -127,11 +139,14 @@ class Call(Generic[W, R]):
         self._deadline = self._means.clock.monotonic() + self._timeout
         self._means.budget.earn()
         try:
-            # What another process left unclear is settled before anything is sent.
-            verdict = self._unclear or await self._attempt(ticket)
-            if not isinstance(verdict, DispatchkitError):
-                return verdict
-            step = await self._recover(verdict)
+            if self._unclear is None:
+                verdict = await self._attempt(ticket)
+                if not isinstance(verdict, DispatchkitError):
+                    return verdict
+                step = await self._recover(await self._resolve(verdict))
+            else:
+                # What another process left unclear is settled before anything is sent.
+                step = await self._recover(await self._settle(self._unclear))
         except asyncio.CancelledError as cancelled:
             error = self.abandoned()
             cancelled.add_note(str(error))
@@ -150,27 +165,50 @@ class Call(Generic[W, R]):
         unclear = self._unclear
         if unclear is None and self.attempts and self.attempts[-1].what == _CANCELLED and self.attempts[-1].sent:
             unclear = unknown(self.command, "it was cancelled after the request had left")
-        error = unclear or self._throttled or NotSentError("it was cancelled before the request left")
+        error = unclear or self._throttled or self._unsent("it was cancelled before the request left")
         return error.of(self.command, self.attempts, self.request_id)
+
+    def _unsent(self, summary: str) -> DispatchkitError:
+        """The error of a call of which no whole request has left."""
+        if self._partly_sent is not None:
+            return OutcomeUnknownError(f"a part of the request had left when its claim expired; then {summary}")
+        return NotSentError(summary)
 
     async def _attempt(self, ticket: int = 0) -> R | DispatchkitError:
         means, clock = self._means, self._means.clock
-        # A wait may end long after it should have, as on a machine that slept.
-        ticket = ticket or await self._permitted()
-        if not ticket:
-            self._crowded_out = True
-            return NotSentError(self._crowded())
-        began, started, witness = clock.now(), clock.monotonic(), Witness()
+        while True:
+            # A wait may end long after it should have, as on a machine that slept.
+            ticket = ticket or await self._permitted()
+            if not ticket:
+                self._crowded_out = True
+                return self._unsent(self._crowded())
+            began, started, witness = clock.now(), clock.monotonic(), Witness(self.claim)
+            try:
+                reply = await means.transport.send(
+                    self.request, witness, timeout=min(means.attempt_timeout, self._deadline - started)
+                )
+            except BaseException as error:
+                if isinstance(error, asyncio.CancelledError):
+                    self._record(began, started, _CANCELLED, sent=witness.sent)
+                means.pacer.release(ticket, answered=None, took=0.0)
+                raise
+            if not (isinstance(reply, Failure) and reply.claim_expired):
+                return self._judge(reply, ticket, began, started)
+            # No outcome, and no attempt: the claim is requested again.
+            self.expirations += 1
+            if reply.sent:
+                self._partly_sent = self._partly_sent or began
+            means.pacer.withdraw(ticket)
+            ticket = 0
+
+    def _judge(self, reply: Answer | Failure, ticket: int, began: datetime, started: float) -> R | DispatchkitError:
+        means = self._means
+        self.expirations = 0
         try:
-            reply = await means.transport.send(
-                self.request, witness, timeout=min(means.attempt_timeout, self._deadline - started)
-            )
             sent, what = (reply.sent, reply.what) if isinstance(reply, Failure) else (True, f"HTTP {reply.status}")
             took = self._record(began, started, what, sent=sent)
-            verdict = judge(self.command, reply, means.wire, clock)
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError):
-                self._record(began, started, _CANCELLED, sent=witness.sent)
+            verdict = judge(self.command, reply, means.wire, means.clock)
+        except BaseException:
             means.pacer.release(ticket, answered=None, took=0.0)
             raise
         answered = not isinstance(verdict, NotSentError | OutcomeUnknownError)
@@ -213,6 +251,8 @@ class Call(Generic[W, R]):
     def _crowded(self) -> str:
         if self._over:
             return "it was told to stop"
+        if self.expirations:
+            return "its claims expired before the request could leave, until no time was left before the deadline"
         paused = self._means.pacer.paused_for()
         if not paused:
             return "the pace of the account left no time for it before the deadline"
@@ -224,8 +264,7 @@ class Call(Generic[W, R]):
         self.attempts += (Attempt(len(self.attempts) + 1, began, duration, what, sent),)
         return duration
 
-    async def _recover(self, error: DispatchkitError) -> Step[R]:
-        first = await self._resolve(error)
+    async def _recover(self, first: Step[R]) -> Step[R]:
         if first.again == "unknown" and not self.attempts and "unknown" in self._policy.on and self._may_start(0.0):
             # Another process left it unclear, and it may be sent: that is this call's first attempt, and no repeat.
             verdict = await self._attempt()
@@ -274,7 +313,7 @@ class Call(Generic[W, R]):
         """Turn a failed attempt into a step: settle it if it is unclear, and say whether it may be repeated."""
         if isinstance(error, OutcomeUnknownError):
             if self._unclear is None:
-                self._unclear_since = self.attempts[-1].started
+                self._unclear_since = self._partly_sent or self.attempts[-1].started
             self._unclear = error
             self._unclear_at = self._means.clock.monotonic()
             return Step(error=error, again="unknown") if self.command.reads else await self._settle(error)
@@ -311,6 +350,7 @@ class Call(Generic[W, R]):
             return Step(result=settlement.result)
         self._unclear = OutcomeUnknownError(f"{error.summary}; {settlement.seen}")
         repeatable = deduplicated or settlement.verdict in {Verdict.DENIED, Verdict.FINAL}
+        repeatable = repeatable and self._policy.repeat_unclear
         return Step(error=self._unclear, again="unknown" if repeatable else None)
 
     def _first_sent(self) -> datetime:

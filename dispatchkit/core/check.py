@@ -9,10 +9,23 @@ from datetime import UTC, datetime
 
 import attrs
 
-__all__ = ["JsonValue", "flag", "json_object", "moment", "non_empty", "non_negative", "positive_id", "seconds"]
+__all__ = [
+    "MAX_LABEL",
+    "JsonValue",
+    "flag",
+    "json_object",
+    "label",
+    "moment",
+    "non_empty",
+    "non_negative",
+    "positive_id",
+    "seconds",
+]
 
 JsonValue = str | int | float | bool | Sequence["JsonValue"] | Mapping[str, "JsonValue"] | None
 
+MAX_LABEL = 200
+"""Characters of a name of a run or an account."""
 _LARGEST_ID = 2**63 - 1
 _DEEPEST = 100
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -85,6 +98,22 @@ def seconds(name: str, value: float) -> float:
     if not 0 < value < math.inf:
         raise ValueError(f"{name} must be a positive, finite number of seconds, not {value!r}")
     return float(value)
+
+
+def label(name: str, value: str) -> str:
+    """A name that a person gave: printable text of 1 to 200 characters.
+
+    Raises:
+        TypeError: It is no text.
+        ValueError: It is empty, too long, or does not print.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, not {type(value).__name__}")
+    if not value or not value.isprintable():
+        raise ValueError(f"{name} must be a name such as 'black-friday', not {value!r}")
+    if len(value) > MAX_LABEL:
+        raise ValueError(f"{name} must be a name of at most {MAX_LABEL} characters, not of {len(value):,}")
+    return value
 
 
 def json_object(name: str, value: Mapping[str, JsonValue]) -> dict[str, JsonValue]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import ssl as ssl_module
 from datetime import datetime
 from types import TracebackType
@@ -11,9 +12,10 @@ import attrs
 
 from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.call import Call
-from dispatchkit.core.check import seconds
+from dispatchkit.core.check import label, seconds
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
+from dispatchkit.core.journal import RunSettings
 from dispatchkit.core.means import Means
 from dispatchkit.core.origin import origin
 from dispatchkit.core.pace import Pace, PaceStatistics
@@ -65,19 +67,24 @@ class Client(Generic[W]):
         insecure: bool,
         proxy: str | None,
         ssl: ssl_module.SSLContext | bool,
+        account: str | None,
     ) -> None:
         self._timeout = seconds("timeout", timeout)
         self._retry = retry
         self._origin = origin(base_url, insecure=insecure)
         self._fingerprint = secret.fingerprint
+        self._account = None if account is None else label("account", account)
+        attempt_timeout = seconds("attempt_timeout", attempt_timeout)
         self._means = Means(
             wire=wire,
-            transport=Transport(self._origin, connect_timeout=CONNECT_TIMEOUT, proxy=proxy, ssl=ssl),
+            transport=Transport(
+                self._origin, connect_timeout=CONNECT_TIMEOUT, attempt_timeout=attempt_timeout, proxy=proxy, ssl=ssl
+            ),
             clock=clock,
             budget=RetryBudget(),
             # By the provider, not the class: a subclass uses the same account.
-            pacer=pacer_of((self._speaks.__module__, str(self._origin), secret.account()), pace, clock),
-            attempt_timeout=seconds("attempt_timeout", attempt_timeout),
+            pacer=pacer_of((self._speaks.__module__, str(self._origin), account or secret.account()), pace, clock),
+            attempt_timeout=attempt_timeout,
         )
 
     async def perform(
@@ -108,6 +115,7 @@ class Client(Generic[W]):
         retry: RetryPolicy | None = None,
         request_id: str | None = None,
         since: datetime | None = None,
+        acting_until: float | None = None,
     ) -> Call[W, R]:
         """Prepare a call without sending anything: ``await call.run()`` does what `perform` does.
 
@@ -120,6 +128,8 @@ class Client(Generic[W]):
             request_id: The one to send, where the provider takes any; None makes a new one.
             since: When somebody else's attempt of the same command began that was left unclear. It is settled, as a
                 lost answer of our own would be, before anything is sent. ``request_id`` is then that attempt's.
+            acting_until: On the clock's ``monotonic``: until when that attempt may still reach the provider. None means
+                until this call begins.
 
         Raises:
             ValueError: The command cannot be sent as it is.
@@ -137,19 +147,39 @@ class Client(Generic[W]):
             policy=self._retry if retry is None else retry,
             request_id=request_id,
             since=since,
+            acting_until=acting_until,
         )
 
     def settings(self) -> dict[str, str]:
         """Whose client it is, as text: provider, host and what else tells how it speaks. Never a token."""
         return {"provider": self._speaks.__module__.split(".")[-2], "base_url": str(self._origin)}
 
-    def account(self) -> str:
-        """What tells the client's account from others on every machine: a hash of provider, host and token.
+    def run_settings(self) -> RunSettings:
+        """How the client carries out a run, for the memory of the run."""
+        return RunSettings(
+            settings=self.settings(),
+            account=self._account,
+            fingerprint=self.fingerprint,
+            attempt_timeout=self._means.attempt_timeout,
+        )
+
+    def fingerprint(self) -> str:
+        """What identifies the token on every machine: a slow hash of it, of provider and of host.
 
         Raises:
             ValueError: A callable returned something that is not a token.
         """
         return self._fingerprint(f"{self._speaks.__module__} {self._origin}")
+
+    def account(self) -> str:
+        """The key of the client's account on every machine: a hash of provider, host and account name, or of the token.
+
+        Raises:
+            ValueError: A callable returned something that is not a token.
+        """
+        if self._account is None:
+            return self.fingerprint()
+        return hashlib.sha256(f"{self._speaks.__module__} {self._origin} {self._account}".encode()).hexdigest()
 
     @property
     def pacer(self) -> Pacer:

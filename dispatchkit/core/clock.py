@@ -18,6 +18,10 @@ class Clock(Protocol):
         """Seconds, from any zero, that never go back."""
         ...
 
+    def boottime(self) -> float:
+        """Seconds, from any zero, that never go back, and that count while the machine sleeps."""
+        ...
+
     def now(self) -> datetime:
         """The time of day, UTC."""
         ...
@@ -31,6 +35,12 @@ class Clock(Protocol):
         ...
 
 
+def _boottime() -> float:
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()  # on Windows it counts while the machine sleeps
+
+
 class _System:
     """The machine's own clock."""
 
@@ -38,6 +48,9 @@ class _System:
 
     def monotonic(self) -> float:
         return time.monotonic()
+
+    def boottime(self) -> float:
+        return _boottime()
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

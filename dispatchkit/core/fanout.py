@@ -24,6 +24,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, I
 from functools import partial
 from typing import Generic, Self, TypeVar, cast
 
+import attrs
+
 from dispatchkit.core.admission import Admission, abandoned
 from dispatchkit.core.call import Call
 from dispatchkit.core.check import seconds
@@ -76,6 +78,8 @@ class FanOut(Generic[W, R]):
             leaves. None: a run that nothing remembers.
         run: The name of the run in the ledger. A run of this name that is there already goes on: what is done or
             rejected is left alone, what is unclear is settled, the rest is launched.
+        repeat_window: Seconds. Refuse to launch, before the first launch, if another run of the ledger has launched one
+            of the targets on the same account within this time, or launches it now. None, the default: not checked.
 
     Raises:
         ValueError: A setting is out of range, or there are not as many commands as ``expected``; or there is a ledger
@@ -97,6 +101,7 @@ class FanOut(Generic[W, R]):
         grace: float = 30.0,
         ledger: Journals | None = None,
         run: str | None = None,
+        repeat_window: float | None = None,
     ) -> None:
         count("concurrency", concurrency, least=1)
         for name, value in (("max_launches", max_launches), ("stop_after_failures", stop_after_failures)):
@@ -118,12 +123,15 @@ class FanOut(Generic[W, R]):
         self._length: int | None = None
         if commands is not None:
             self._commands, self._length = source(commands, expected)
+        if repeat_window is not None and ledger is None:
+            raise ValueError("repeat_window= asks what other runs of the ledger did: it needs ledger=")
         self._source: Source = Unremembered(self._length)
         self._admission: Admission | None = None
         if ledger is not None and run is not None:
             if not hasattr(ledger, "journal"):  # callers without a type checker, who give its file
                 raise TypeError(f"ledger must be a Ledger, such as Ledger('launch.db'), not {type(ledger).__name__}")
-            self._source = journal = ledger.journal(run, client.settings())
+            window = None if repeat_window is None else seconds("repeat_window", repeat_window)
+            self._source = journal = ledger.journal(run, attrs.evolve(client.run_settings(), repeat_window=window))
             self._admission = Admission(
                 concurrency, pacer=client.pacer, journal=journal, clock=client.clock, idly=self._idly
             )
@@ -321,7 +329,12 @@ class FanOut(Generic[W, R]):
         index, command = entry.index, entry.command
         try:
             call = self._client.call(
-                command, timeout=self._timeout, retry=self._retry, request_id=entry.request_id, since=entry.since
+                command,
+                timeout=self._timeout,
+                retry=self._retry,
+                request_id=entry.request_id,
+                since=entry.since,
+                acting_until=entry.acting_until,
             )
         except Exception as mistake:  # noqa: BLE001 - a callable that gives the token may raise anything
             # One command that cannot be sent must not end the run of the others.

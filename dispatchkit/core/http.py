@@ -11,52 +11,71 @@ before, and nothing is ever sent a second time, as a session does with GET on a 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 import select
-import socket
 import ssl as ssl_module
-import struct
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import aiohttp
+from aiohttp.client_proto import ResponseHandler
 from aiohttp.http import StreamWriter
 from yarl import URL
 
+from dispatchkit.core.claim_age import ClaimAge, ClaimExpiredError
 from dispatchkit.core.command import Answer, Request
-from dispatchkit.core.fork import inherited_by_none
+from dispatchkit.core.connection import Handler, drop_unsent, socket_factory
 from dispatchkit.core.limit import Limits
 
 if TYPE_CHECKING:
-    from aiohttp.client_proto import ResponseHandler
     from aiohttp.connector import Connection
     from aiohttp.streams import StreamReader
 
-__all__ = ["MOST_ANSWER_BYTES", "Http", "StaleConnectionError", "TooLargeError", "Witness"]
+__all__ = ["MOST_ANSWER_BYTES", "Http", "StaleConnectionError", "StuckWriteError", "TooLargeError", "Witness"]
 
 MOST_ANSWER_BYTES = 8 * 1024 * 1024
-_AT_ONCE = 64 * 1024
-"""Bytes of a body that are written together with the head; a larger one is written in parts, while we listen."""
+_PART = 64 * 1024
+"""Bytes of a large request that are written at a time, while we listen."""
+_FITS = 4096
+"""Bytes of a request that an empty buffer of the kernel takes at once."""
+_LAST_PART = 256
+"""Bytes of a larger request that are held back until the kernel has taken all others. No server acts without them."""
+_LOOK_AGAIN = 0.005
+"""Seconds between two looks whether the kernel has room for the last part."""
 _TURNS = 4
 _STALE_AT_MOST = 3
 
 
 _BREAK = re.compile(r"[\r\n]")
 
-_AT_ONCE_AND_FOR_GOOD = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
-"""Of SO_LINGER: closing throws away what the peer has not taken yet."""
-
 
 class Witness:
-    """Whether any byte of a request may have left. It outlives the attempt's cancellation."""
+    """Whether any byte of a request may have left. It outlives the attempt's cancellation.
 
-    __slots__ = ("sent",)
+    Args:
+        claim: The claim that permits the request. None: nothing remembers the request, so nothing expires.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("claim", "sent")
+
+    def __init__(self, claim: ClaimAge | None = None) -> None:
         self.sent = False
+        self.claim = claim
+
+    def check_claim(self) -> None:
+        """Check that the request may still be sent. Called in front of the write that sends.
+
+        Raises:
+            ClaimExpiredError: It may not.
+        """
+        if self.claim is not None and self.claim.is_expired():
+            raise ClaimExpiredError
+
+
+class StuckWriteError(Exception):
+    """The kernel did not take a small request at once, so its rest could have left late."""
 
 
 class StaleConnectionError(Exception):
@@ -83,10 +102,20 @@ class Http:
     )
 
     def __init__(
-        self, base: URL, *, connect_timeout: float, proxy: URL | None, ssl: ssl_module.SSLContext | bool
+        self,
+        base: URL,
+        *,
+        connect_timeout: float,
+        attempt_timeout: float,
+        proxy: URL | None,
+        ssl: ssl_module.SSLContext | bool,
     ) -> None:
+        loop = asyncio.get_running_loop()
         # The connector never queues: how many may go at a time is for our own pace to say.
-        self._connector = aiohttp.TCPConnector(limit=0, ssl=ssl, socket_factory=inherited_by_none)
+        factory = socket_factory(user_timeout=attempt_timeout)
+        self._connector = aiohttp.TCPConnector(limit=0, ssl=ssl, socket_factory=factory)
+        # No public setting has the connector make another protocol.
+        self._connector._factory = partial[ResponseHandler](Handler, loop=loop)  # type: ignore[assignment]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self._timeouts = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self.session = aiohttp.ClientSession(
             connector=self._connector,
@@ -95,12 +124,10 @@ class Http:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
         )
-        self.limits = Limits(asyncio.get_running_loop())
+        self.limits = Limits(loop)
         # A connector is asked for the connection of a request. All of ours go to one origin, so this one, which is
         # never sent, stands for all of them.
-        self._destination = aiohttp.ClientRequest(
-            "POST", base, loop=asyncio.get_running_loop(), session=self.session, proxy=proxy
-        )
+        self._destination = aiohttp.ClientRequest("POST", base, loop=loop, session=self.session, proxy=proxy)
         self._headers: Mapping[str, str] | None = None
         """The latest, and below as they are sent: most often the next request has the same."""
         self._fields = ""
@@ -113,11 +140,11 @@ class Http:
 
         Raises:
             StaleConnectionError: Every connection was closed by the server before the request was written.
+            ClaimExpiredError: The claim expired before the whole request was written.
             Exception: What aiohttp raises.
         """
         connection = await self._connect()
-        protocol = connection.protocol
-        assert protocol is not None  # noqa: S101 - only its release takes it away
+        protocol = _handler(connection)
         transport = protocol.transport
         writing: asyncio.Task[None] | None = None
         # What a coroutine of its own would say better is said here: each that waits costs, with thousands in flight.
@@ -130,12 +157,17 @@ class Http:
             if not body and not message.chunked and "Content-Length" not in message.headers:
                 # The end of the connection is all that ended it: this may be the start of something else.
                 raise aiohttp.ClientPayloadError("an answer without a length, and without a byte")
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, ClaimExpiredError) and not witness.sent:
+                connection.release()  # the next request takes it
+                raise
             _cut(transport, writing)
             connection.close()
             raise
         if writing is not None and not writing.done():
             _cut(transport, writing)  # answered before it was taken whole
+        else:
+            protocol.is_settled = True
         connection.release()
         return Answer(message.code, message.headers, body)
 
@@ -143,8 +175,7 @@ class Http:
         """An open and silent connection: what comes unasked would be taken for the answer."""
         for _ in range(_STALE_AT_MOST):
             connection = await self._connector.connect(self._destination, [], self._timeouts)
-            protocol = connection.protocol
-            assert protocol is not None  # noqa: S101 - only its release takes it away
+            protocol = _handler(connection)
             fresh = protocol not in _polls
             try:
                 if _is_silent(protocol) or await _falls_silent(protocol):
@@ -157,19 +188,36 @@ class Http:
                 break  # another one would most likely fare no better
         raise StaleConnectionError
 
-    def _write(self, protocol: ResponseHandler, request: Request, witness: Witness) -> asyncio.Task[None] | None:
-        """Hand the request over. What of it is large is still being written when this returns."""
+    def _write(self, protocol: Handler, request: Request, witness: Witness) -> asyncio.Task[None] | None:
+        """Hand the request over. Of a large one, the last part is still to be written when this returns."""
         transport = protocol.transport
         assert transport is not None  # noqa: S101 - `_connect` has just seen it open
         head, body = self._head(request), request.body or b""
+        size = len(head) + len(body)
+        witness.check_claim()
         protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+        protocol.is_settled = False
         witness.sent = True
-        if len(body) <= _AT_ONCE:
+        if size <= _FITS:
             transport.write(head + body)
+            if protocol.backlog():
+                raise StuckWriteError
             return None
-        transport.write(head)
+        if size <= _PART:
+            whole = memoryview(head + body)
+            transport.write(whole[:-_LAST_PART])
+            if protocol.takes_more():
+                witness.check_claim()
+                transport.write(whole[-_LAST_PART:])
+                if protocol.backlog():
+                    raise StuckWriteError
+                return None
+            writing = _write_last_part(protocol, whole[-_LAST_PART:], witness)
+        else:
+            transport.write(head)
+            writing = _write_in_parts(protocol, memoryview(body), witness)
         # A server may refuse a body before it has all of it, so we listen meanwhile.
-        return asyncio.create_task(_write_on(protocol, body))
+        return asyncio.create_task(_report_expiry(protocol, writing))
 
     def _head(self, request: Request) -> bytes:
         if request.headers is not self._headers:
@@ -197,30 +245,54 @@ class Http:
         return self._connector
 
 
+def _handler(connection: Connection) -> Handler:
+    protocol = connection.protocol
+    assert isinstance(protocol, Handler)  # noqa: S101 - the connector makes no other
+    return protocol
+
+
 def _cut(transport: asyncio.Transport | None, writing: asyncio.Task[None] | None) -> None:
     """End a connection so that nothing more of its request leaves, now or ever.
 
-    A polite end would first deliver what our buffers and the system's still hold, however long the server takes: a
-    request that was given up, and perhaps repeated, would then act after all.
+    A graceful close would first flush our buffers and the kernel's: a request that was given up, and perhaps repeated,
+    would then act after all.
     """
     if writing is not None:
         writing.cancel()
-    if transport is None:
-        return
-    if not transport.is_closing():
-        with contextlib.suppress(OSError):
-            sock = transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE_AND_FOR_GOOD)
-    transport.abort()
+    if transport is not None:
+        drop_unsent(transport)
 
 
-async def _write_on(protocol: ResponseHandler, body: bytes) -> None:
+async def _write_in_parts(protocol: Handler, body: memoryview, witness: Witness) -> None:
     writer = StreamWriter(protocol, asyncio.get_running_loop())
-    whole = memoryview(body)
-    with contextlib.suppress(Exception):  # the one who reads sees it too
-        for start in range(0, len(body), _AT_ONCE):
-            await writer.write(whole[start : start + _AT_ONCE])
-            await writer.drain()
+    end = max(0, len(body) - _LAST_PART)
+    for start in range(0, end, _PART):
+        await writer.write(body[start : min(start + _PART, end)])
+        await writer.drain()
+    await _write_last_part(protocol, body[end:], witness)
+
+
+async def _write_last_part(protocol: Handler, part: memoryview, witness: Witness) -> None:
+    """Write the end of a request once the kernel has taken all before it, and has room: so it cannot wait anywhere."""
+    while protocol.is_connected() and not protocol.takes_more():  # noqa: ASYNC110
+        await asyncio.sleep(_LOOK_AGAIN)  # no loop tells of room in the kernel's buffer
+    transport = protocol.transport
+    if transport is None or transport.is_closing():
+        return
+    witness.check_claim()
+    transport.write(part)
+    if protocol.backlog():
+        raise StuckWriteError
+
+
+async def _report_expiry(protocol: Handler, writing: Coroutine[None, None, None]) -> None:
+    """Write what is left, and wake the reader where no answer can come: the request was not written whole."""
+    try:
+        await writing
+    except (ClaimExpiredError, StuckWriteError) as error:
+        protocol.set_exception(error)
+    except Exception:  # noqa: BLE001, S110 - the one who reads sees it too
+        pass
 
 
 async def _rest(payload: StreamReader) -> bytes:
@@ -233,11 +305,11 @@ async def _rest(payload: StreamReader) -> bytes:
     return bytes(parts)
 
 
-def _is_silent(protocol: ResponseHandler) -> bool:
+def _is_silent(protocol: Handler) -> bool:
     return not _has_unread(protocol) and not protocol.should_close and protocol.is_connected()
 
 
-async def _falls_silent(protocol: ResponseHandler) -> bool:
+async def _falls_silent(protocol: Handler) -> bool:
     """Bytes, or the end, may have come that the loop has not read yet.
 
     It gets a few turns to read them: in TLS they may be of no importance.
@@ -251,10 +323,10 @@ async def _falls_silent(protocol: ResponseHandler) -> bool:
     return False
 
 
-_polls: WeakKeyDictionary[ResponseHandler, Callable[[], bool]] = WeakKeyDictionary()
+_polls: WeakKeyDictionary[Handler, Callable[[], bool]] = WeakKeyDictionary()
 
 
-def _has_unread(protocol: ResponseHandler) -> bool:
+def _has_unread(protocol: Handler) -> bool:
     """Whether the socket holds something that the loop has not read yet. Asked before every request."""
     poll = _polls.get(protocol)
     if poll is None:

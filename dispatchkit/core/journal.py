@@ -17,7 +17,7 @@ from dispatchkit.core.command import Command
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.errors import State
 
-__all__ = ["Entry", "Journal", "Journals", "Leave", "Planned", "Source"]
+__all__ = ["Entry", "Journal", "Journals", "Leave", "Planned", "RunSettings", "Source"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -47,6 +47,25 @@ class Entry(Generic[W, R]):
     """The request id of an earlier attempt that is unclear; None where there is none."""
     since: datetime | None = None
     """When an earlier attempt that is unclear began: settle it before anything is sent. None: nothing is unclear."""
+    acting_until: float | None = None
+    """On the clock's ``monotonic``: until when a request of an earlier process may still reach the provider. No state
+    that was read before, or soon after, denies it. None: until the call begins."""
+
+
+@attrs.frozen(kw_only=True)
+class RunSettings:
+    """How a client carries out a run, as far as the run's memory must know."""
+
+    settings: Mapping[str, str]
+    """Provider, host and format, as text. A run that was planned with others is refused."""
+    account: str | None
+    """The account's name, where the client has one."""
+    fingerprint: Callable[[], str] = attrs.field(repr=False)
+    """Gives what identifies the token on every machine. It is slow on purpose: it takes a tenth of a second."""
+    attempt_timeout: float
+    """Seconds that one attempt may take."""
+    repeat_window: float | None = None
+    """Seconds within which another run must not have launched the same target on the same account; None allows it."""
 
 
 @attrs.frozen
@@ -115,11 +134,11 @@ class Journal(Source, Protocol):
 class Journals(Protocol):
     """What gives each run its journal: the ledger."""
 
-    def journal(self, run: str, settings: Mapping[str, str]) -> Journal:
+    def journal(self, run: str, settings: RunSettings) -> Journal:
         """The memory of the run of this name.
 
         Args:
             run: Its name.
-            settings: Whose run it is: provider, host and wire, for whoever resumes it. A run of others is refused.
+            settings: How the client carries it out. A run of another provider, host or account is refused.
         """
         ...

@@ -93,6 +93,9 @@ class RetryPolicy:
     bound; a minute is twice the longest delay that read replicas and queues of this kind are usually run with, and
     believing too early launches twice.
     """
+    repeat_unclear: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
+    """Whether a call may be repeated after an unclear attempt. False: the provider's state is read; if it does not show
+    that the call happened, the outcome stays unknown."""
 
     def delay(self, number: int, *, throttled: bool, after: float, clock: Clock) -> float:
         """Seconds to wait after attempt ``number``, at least ``after``."""

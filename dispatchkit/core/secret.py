@@ -21,6 +21,9 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 _REMEMBERED = 256
 
+FINGERPRINT_ROUNDS = 200_000
+"""Rounds of PBKDF2 for a fingerprint: a tenth of a second of work."""
+
 
 class Secret:
     """Holds a token so that only `reveal` gives it away.
@@ -30,13 +33,14 @@ class Secret:
     end up in a traceback: build it, drop the text, then `check`.
     """
 
-    __slots__ = ("_environment", "_revealed", "_source")
+    __slots__ = ("_environment", "_fingerprints", "_revealed", "_source")
 
     def __init__(self, token: Token | None, *, environment: str) -> None:
         self._environment = environment
         # What a callable gave lately: it may give another token by the time an answer quotes this one.
         self._revealed: deque[str] = deque(maxlen=_REMEMBERED)
         self._source: object = os.environ.get(environment) if token is None else token
+        self._fingerprints: dict[tuple[bytes, str], str] = {}
 
     def check(self) -> None:
         """Say what is wrong with the token, without showing it. A callable is first asked when a request needs it.
@@ -86,7 +90,11 @@ class Secret:
         Raises:
             ValueError: A callable returned something that is not a token.
         """
-        return hashlib.pbkdf2_hmac("sha256", self.reveal().encode(), salt.encode(), 200_000).hex()
+        token = self.reveal().encode()
+        key = hashlib.sha256(token).digest(), salt
+        if key not in self._fingerprints:
+            self._fingerprints[key] = hashlib.pbkdf2_hmac("sha256", token, salt.encode(), FINGERPRINT_ROUNDS).hex()
+        return self._fingerprints[key]
 
     def redact(self, text: str) -> str:
         """The text with the token masked: a provider may quote the token that it refuses.

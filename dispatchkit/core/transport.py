@@ -18,9 +18,17 @@ import attrs
 from aiohttp.http import HttpProcessingError
 from yarl import URL
 
+from dispatchkit.core.claim_age import ClaimExpiredError
 from dispatchkit.core.command import Answer, Request
 from dispatchkit.core.fork import forgets_in_child
-from dispatchkit.core.http import MOST_ANSWER_BYTES, Http, StaleConnectionError, TooLargeError, Witness
+from dispatchkit.core.http import (
+    MOST_ANSWER_BYTES,
+    Http,
+    StaleConnectionError,
+    StuckWriteError,
+    TooLargeError,
+    Witness,
+)
 from dispatchkit.core.origin import proxy_url
 
 __all__ = ["Failure", "Transport", "Witness"]
@@ -34,24 +42,38 @@ class Failure:
     """In a few words, never quoting the answer."""
     sent: bool
     """Whether any byte of the request may have left this process."""
+    claim_expired: bool = False
+    """Whether the claim expired before the whole request had left: the request is to be made again, under a new one."""
 
 
 class Transport:
     """Sends requests to one origin, through connections that are made when they are needed."""
 
-    __slots__ = ("__weakref__", "_base", "_closed", "_connect_timeout", "_http", "_loop", "_proxy", "_ssl")
+    __slots__ = (
+        "__weakref__",
+        "_attempt_timeout",
+        "_base",
+        "_closed",
+        "_connect_timeout",
+        "_http",
+        "_loop",
+        "_proxy",
+        "_ssl",
+    )
 
     def __init__(
         self,
         base: URL,
         *,
         connect_timeout: float,
+        attempt_timeout: float = 70.0,
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
     ) -> None:
         self._base = base
         self._closed = False
         self._connect_timeout = connect_timeout
+        self._attempt_timeout = attempt_timeout
         self._proxy = None if proxy is None else proxy_url(proxy)
         self._ssl = ssl
         self._http: Http | None = None
@@ -90,6 +112,10 @@ class Transport:
                 cancelled.with_traceback(None)
                 raise
             what = self._why_ended(timeout)
+        except ClaimExpiredError:
+            if not limits.end(limit):
+                return Failure("its claim expired", sent=witness.sent, claim_expired=True)
+            what = self._why_ended(timeout)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in an attempt is classified, not leaked
             what = self._why_ended(timeout) if limits.end(limit) else _describe(error)
         else:
@@ -102,6 +128,7 @@ class Transport:
 
     async def _ask_mock(self, session: aiohttp.ClientSession, request: Request, witness: Witness) -> Answer:
         body = request.body
+        witness.check_claim()
         # No witness sees what a mock does, and behind it there may be a server: only an exception can say no.
         witness.sent = True
         try:
@@ -120,7 +147,13 @@ class Transport:
 
     def _open(self) -> Http:
         self._loop = asyncio.get_running_loop()
-        self._http = Http(self._base, connect_timeout=self._connect_timeout, proxy=self._proxy, ssl=self._ssl)
+        self._http = Http(
+            self._base,
+            connect_timeout=self._connect_timeout,
+            attempt_timeout=self._attempt_timeout,
+            proxy=self._proxy,
+            ssl=self._ssl,
+        )
         return self._http
 
     async def close(self) -> None:
@@ -172,6 +205,8 @@ def _describe_connected(error: Exception) -> str:
             return "the connection was closed by the server before the request was written"
         case aiohttp.ServerDisconnectedError():
             return "the connection was closed before an answer came"
+        case StuckWriteError():
+            return "the connection did not take the request at once"
         case TooLargeError():
             return f"the answer is larger than {MOST_ANSWER_BYTES // 2**20} MiB"
         case aiohttp.ClientPayloadError():

@@ -46,6 +46,8 @@ class DirectClient(Client[DirectWire]):
         insecure: Allow plain http to a host that is not this machine. It shows the token to everyone on the way.
         proxy: URL of an HTTP proxy.
         ssl: An SSL context of your own; True checks the server's certificate in the usual way.
+        account: A name of your own for the account, at most 200 characters. A ledger's run keeps it, so that the same
+            account with a new token goes on with the run. None: the token identifies the account.
 
     Raises:
         ValueError: No token, a token that cannot be one, or a base_url that is more than a host.
@@ -68,6 +70,7 @@ class DirectClient(Client[DirectWire]):
         insecure: bool = False,
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
+        account: str | None = None,
     ) -> None:
         key = Secret(token, environment="DISPATCHKIT_DIRECT_TOKEN")
         del token
@@ -84,6 +87,7 @@ class DirectClient(Client[DirectWire]):
             insecure=insecure,
             proxy=proxy,
             ssl=ssl,
+            account=account,
         )
 
     async def start(
@@ -203,6 +207,7 @@ class DirectClient(Client[DirectWire]):
         stop_after_failures: int | None = None,
         ledger: Journals | None = None,
         run: str | None = None,
+        repeat_window: float | None = None,
     ) -> FanOut[DirectWire, StartedDispatch]:
         """`start` for many dispatches, as a `FanOut`: ``async for outcome in direct.start_many(ids)``.
 
@@ -218,6 +223,7 @@ class DirectClient(Client[DirectWire]):
             stop_after_failures: Stop the run after so many outcomes that are not done.
             ledger: The durable memory of the run, usually a `Ledger`. The same line again goes on where it ended.
             run: The name of the run in the ledger.
+            repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
 
         Raises:
             TypeError: A setting is of another type.
@@ -234,6 +240,7 @@ class DirectClient(Client[DirectWire]):
             stop_after_failures=stop_after_failures,
             ledger=ledger,
             run=run,
+            repeat_window=repeat_window,
         )
 
     def stop_many(

@@ -29,7 +29,10 @@ from dispatchkit.core.decode import fields_of, read_json, strict_converter
 from dispatchkit.direct.commands import StartDispatch, StopDispatch
 from dispatchkit.errors import LedgerError
 
-__all__ = ["decode", "encode", "key"]
+__all__ = ["KEY_BYTES", "decode", "encode", "key"]
+
+KEY_BYTES = 16
+"""Length of a key: 128 bits of a hash. Among 10**12 commands, two of one key are as likely as one in 10**14."""
 
 _VERSION = 1
 _TYPES: Mapping[str, type[Command[Never, object]]] = {
@@ -59,7 +62,7 @@ def encode(command: Command[Never, object]) -> tuple[bytes, str]:
     fields = cast("dict[str, object]", _converter().unstructure(command))
     said: dict[str, object] = {"type": name, "version": _VERSION, **fields}
     text = _write(said)
-    return sha256((_write_sorted(said) if "content" in said else text).encode()).digest(), text
+    return sha256((_write_sorted(said) if "content" in said else text).encode()).digest()[:KEY_BYTES], text
 
 
 def key(command: Command[Never, object]) -> bytes:

@@ -1,46 +1,39 @@
 """The journal of one run, over any store: plans, hands out what is not final, and holds the run while it does.
 
-A run is held chunk by chunk, all of them from the beginning. Every `BEAT` it gives a sign of life, and learns in return
-whether the run was stopped, or taken over by somebody who took this process for dead.
+A run is held chunk by chunk, all of them from the beginning. Every `HEARTBEAT_INTERVAL` it gives a heartbeat, and
+learns in return whether the run was stopped, or taken over by another process.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import json
-import os
-import socket
-import uuid
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from typing import Never, TypeVar
 
 import attrs
 
-from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
-from dispatchkit.core.journal import Entry, Leave, Planned
+from dispatchkit.core.journal import Entry, Leave, Planned, RunSettings
 from dispatchkit.core.outcome import Outcome
-from dispatchkit.errors import LedgerError, RejectedError, RunHeldError, RunStoppedError, State
+from dispatchkit.errors import LedgerError, RejectedError, RunStoppedError, State
 from dispatchkit.ledger.batch import Gathering
-from dispatchkit.ledger.codec import decode, encode
-from dispatchkit.ledger.store import BEAT, Chunk, Claim, Holder, Record, Run, Store, Unsettled
+from dispatchkit.ledger.codec import decode
+from dispatchkit.ledger.hold import Hold
+from dispatchkit.ledger.plan import begin, check_repeats, plan
+from dispatchkit.ledger.store import Chunk, Claim, Record, Run, Store, Unsettled
 
 __all__ = ["LedgerJournal"]
 
 R = TypeVar("R")
+T = TypeVar("T")
 W = TypeVar("W")
 
-_PLAN_ROWS, _PLAN_TEXT = 50_000, 8_000_000
-"""How much is planned in one transaction: the fewer there are, the less is written twice."""
-_TURN = 256
-"""After so many commands, others get their turn in the event loop."""
 _PAGE_ROWS, _PAGE_TEXT = 1000, 1_000_000
 """How much is read ahead."""
-_PATIENCE = 10.0
-"""Seconds that the end of a stopped run waits for a database that is away."""
+CLOSE_TIMEOUT = 1.5
+"""Seconds that each step of the end of a stopped run waits for an unreachable database, so that it ends within 5 s."""
 
 
 class LedgerJournal:
@@ -49,8 +42,9 @@ class LedgerJournal:
     Args:
         store: Gives the store, once it is open.
         name: The run's name.
-        settings: Whose run it is; see `Journals.journal`.
-        chunk: Only this chunk, of a run that is planned already.
+        settings: How the client carries it out.
+        chunk: Only this chunk, of a run that is planned already. A chunk that another process holds is not waited for.
+        resumes: Whether a run that was stopped goes on.
         clock: Time.
     """
 
@@ -58,23 +52,24 @@ class LedgerJournal:
         self,
         store: Callable[[], Awaitable[Store]],
         name: str,
-        settings: Mapping[str, str],
+        settings: RunSettings,
         *,
         chunk: int | None = None,
+        resumes: bool = False,
         clock: Clock,
     ) -> None:
         self._open_store = store
         self._name = name
         self._settings = settings
         self._only = chunk
+        self._resumes = resumes
         self._clock = clock
-        self._holder = Holder(uuid.uuid4().hex, os.getpid(), socket.gethostname())
-        self._held: list[Chunk] = []
+        self._hold: Hold | None = None
         self._halted = False
+        self._halting = asyncio.Event()
         self._gathering: Gathering | None = None
-        self._heart: asyncio.Task[None] | None = None
-        self._pages: deque[list[tuple[Chunk, Unsettled]]] = deque()
-        self._page: Iterator[tuple[Chunk, Unsettled]] = iter(())
+        self._pages: deque[list[tuple[Chunk, Unsettled, float]]] = deque()
+        self._page: Iterator[tuple[Chunk, Unsettled, float]] = iter(())
         self._reading: asyncio.Task[None] | None = None
         self._at = 0
         """Which of the chunks is read just now."""
@@ -85,114 +80,90 @@ class LedgerJournal:
     async def open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
     ) -> Planned:
-        """See `Journal.open`."""
-        self._store = await self._open_store()
-        self._gathering = Gathering(self._store)
-        run = await self._begin(commands)
-        self._run = run.number
+        """Hold the run and plan it. A halt ends it, also while the database is away."""
+        opening = asyncio.create_task(self._open(commands, stop))
         try:
-            self._heart = asyncio.create_task(self._beat(self._gathering, stop))
+            await self._wait(opening)
+        finally:
+            if not opening.done():
+                opening.cancel()
+                await asyncio.wait([opening])
+        return Planned(None, {}) if opening.cancelled() and self._halted else opening.result()
+
+    async def _wait(self, task: asyncio.Future[T]) -> bool:
+        """Wait for a task; once the run is halted, only `CLOSE_TIMEOUT` more. Returns whether it is done."""
+        halting = asyncio.create_task(self._halting.wait())
+        try:
+            await asyncio.wait((task, halting), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            halting.cancel()
+        if not task.done():
+            await asyncio.wait([task], timeout=CLOSE_TIMEOUT)
+        return task.done()
+
+    async def _open(
+        self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
+    ) -> Planned:
+        run = await self._begin(planned=commands is None)
+        timeout = self._settings.attempt_timeout
+        hold = self._hold = Hold(self._store, run, only=self._only, attempt_timeout=timeout, clock=self._clock)
+        gathering = self._gathering = Gathering(self._store)
+        hold.ignores_stop = self._resumes
+
+        def lost(error: LedgerError | None) -> None:
+            if error is None:
+                self.halt()
+            else:
+                gathering.fail(error)
+            stop()
+
+        try:
+            hold.keep(lost)
             if run.whole:
-                # Before anything is planned: what is added must not reach somebody who is at work on it.
-                await self._hold()
+                # Before anything is planned: what is added must not reach a process that works on it.
+                await hold.take()
             if commands is not None:
-                if not await self._plan(commands):
+                if not await plan(self._store, run, commands, lambda: self._halted):
                     return attrs.evolve(await self._found(), total=None)
                 await self._store.planned(run.number)
-                await self._hold()
+                await hold.take()
+            await check_repeats(self._store, run, chunk=self._only, within=self._settings.repeat_window)
+            if run.stopped and not await self._store.allow(run.number, stops=run.stops):
+                raise RunStoppedError(f"the run {self._name!r} was stopped once more: resume it again to let it go on")
+            hold.ignores_stop = False
             return await self._found()
         except BaseException:
-            await self._let_go()
+            await self._release()
             raise
+
+    async def check(self) -> Run:
+        """Find the run of this journal, and refuse what `open` refuses before it holds anything.
+
+        Raises:
+            LedgerError: The run is missing, is not planned to its end, was stopped, or is another client's.
+        """
+        return await self._begin(planned=True)
 
     async def divide(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]], *, size: int
     ) -> list[Chunk]:
         """Plan the run for many workers, in chunks of so many commands, and hold nothing. See `open`."""
+        run = await self._begin(planned=False)
+        await plan(self._store, run, commands, lambda: self._halted)
+        chunks = await self._store.planned(run.number, size=size)
+        await check_repeats(self._store, run, chunk=None, within=self._settings.repeat_window)
+        return chunks
+
+    async def _begin(self, *, planned: bool) -> Run:
         self._store = await self._open_store()
-        run = await self._begin(commands)
+        run = await begin(self._store, self._name, self._settings, planned=planned, resumes=self._resumes)
         self._run = run.number
-        await self._plan(commands)
-        return await self._store.planned(run.number, size=size)
-
-    async def _begin(self, commands: object) -> Run:
-        settings = json.dumps(dict(self._settings), sort_keys=True)
-        if commands is None:
-            run = await self._store.run(self._name)
-            if run is None:
-                raise LedgerError(f"the ledger holds no run {self._name!r}")
-            if not run.whole:
-                raise LedgerError(
-                    f"the plan of the run {self._name!r} is not whole: run the same again, with its commands, "
-                    "to finish it"
-                )
-        else:
-            run = await self._store.begin(self._name, settings)
-        if run.stopped:
-            raise RunStoppedError(f"the run {self._name!r} was stopped: allow it before it is run again")
-        others = _differences(json.loads(run.settings), self._settings)
-        if others:
-            raise LedgerError(f"the run {self._name!r} is another's ({others}): give this one a name of its own")
         return run
-
-    async def _plan(self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]]) -> bool:
-        """Whether all of them are planned: the run may be stopped meanwhile.
-
-        One batch is written while the next is put into text.
-        """
-        writing: asyncio.Task[None] | None = None
-        rows: list[tuple[bytes, str]] = []
-        size = index = 0
-        try:
-            async for command in _each(commands):
-                if self._halted:
-                    return False
-                rows.append(_row(index, command))
-                index += 1
-                size += len(rows[-1][1])
-                if len(rows) >= _PLAN_ROWS or size >= _PLAN_TEXT:
-                    if writing is not None:
-                        await writing
-                    writing = asyncio.create_task(self._store.plan(self._run, rows))
-                    rows, size = [], 0
-        finally:
-            if writing is not None:
-                await writing
-        await self._store.plan(self._run, rows)
-        return not self._halted  # whoever stops the run may have closed what gives the commands
-
-    async def _hold(self) -> None:
-        """Take all chunks that are not finished, or none."""
-        for chunk in await self._store.chunks(self._run):
-            if self._only not in {None, chunk.number}:
-                continue
-            try:
-                other = await self._store.hold(self._run, chunk.number, self._holder)
-            except BaseException:
-                self._held.append(chunk)  # it may have been taken all the same: whoever lets go lets go of it too
-                raise
-            if other is not None:
-                raise RunHeldError(self._name, pid=other.pid, host=other.host)
-            self._held = [each for each in self._held if each.number != chunk.number] + [chunk]
 
     async def _found(self) -> Planned:
         counts = await self._store.counts(self._run, chunk=self._only)
         total = counts.planned + counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
         return Planned(total, {State.DONE: counts.done, State.REJECTED: counts.rejected})
-
-    async def _beat(self, gathering: Gathering, stop: Callable[[], None]) -> None:
-        try:
-            while True:
-                await self._clock.sleep(BEAT)
-                for chunk in list(self._held):
-                    pulse = await self._store.beat(self._run, chunk.number, self._holder.token)
-                    if pulse.stopped or not pulse.mine:
-                        self.halt()
-                        stop()
-                        return
-        except LedgerError as error:
-            gathering.fail(error)
-            stop()
 
     async def take(self) -> Entry[Never, object] | None:
         """See `Journal.take`."""
@@ -216,27 +187,34 @@ class LedgerJournal:
         return True
 
     def _read_ahead(self) -> None:
-        if self._reading is None and not self._pages and self._at < len(self._held):
+        if self._reading is None and not self._pages and self._at < len(self._holding.chunks):
             self._reading = asyncio.create_task(self._read())
             self._reading.add_done_callback(_seen)
 
     async def _read(self) -> None:
         try:
-            chunk = self._held[self._at]
+            chunk = self._holding.chunks[self._at]
             rows = await self._store.unsettled(self._run, chunk.number, after=self._after, limit=self._limit)
             if not rows:
                 self._at, self._after = self._at + 1, -1
                 return
+            now = self._clock.monotonic()
             self._after = rows[-1].index
             average = sum(len(row.command) for row in rows) // len(rows) + 1
             self._limit = max(1, min(_PAGE_ROWS, _PAGE_TEXT // average))
-            self._pages.append([(chunk, row) for row in rows])
+            self._pages.append([(chunk, row, now + row.acting_for) for row in rows])
         finally:
             self._reading = None
 
-    def _entry(self, chunk: Chunk, row: Unsettled) -> Entry[Never, object]:
+    def _entry(self, chunk: Chunk, row: Unsettled, acting_until: float) -> Entry[Never, object]:
         self._chunk_of[row.index] = chunk.number
-        return Entry(row.index, decode(row.command), row.request_id, row.since)
+        acting_until = max(self._holding.taken_at, acting_until)
+        return Entry(row.index, decode(row.command), row.request_id, row.since, acting_until)
+
+    @property
+    def _holding(self) -> Hold:
+        assert self._hold is not None  # noqa: S101 - it is there from `open` on
+        return self._hold
 
     @property
     def _writer(self) -> Gathering:
@@ -246,7 +224,7 @@ class LedgerJournal:
     async def claim(self, entry: Entry[W, R], request_id: str | None) -> Leave:
         """See `Journal.claim`."""
         since = entry.since or self._clock.now()
-        chunk, token = self._chunk_of[entry.index], self._holder.token
+        chunk, token = self._chunk_of[entry.index], self._holding.token
         claim = Claim(self._run, chunk, entry.index, token, request_id, since)
         return await self._writer.claim(claim, fresh=entry.since is None)
 
@@ -254,6 +232,7 @@ class LedgerJournal:
         """See `Journal.halt`."""
         if not self._halted:
             self._halted = True
+            self._halting.set()
             if self._gathering is not None:
                 self._gathering.halt()
 
@@ -268,7 +247,7 @@ class LedgerJournal:
                 self._run,
                 self._chunk_of.pop(entry.index),
                 entry.index,
-                self._holder.token,
+                self._holding.token,
                 outcome.state,
                 "" if error is None else error.summary,
                 code,
@@ -279,66 +258,35 @@ class LedgerJournal:
         )
 
     async def close(self) -> None:
-        """See `Journal.close`."""
-        flushing = asyncio.ensure_future(self._writer.flush())
+        """Write what is left to write, and let go of the run. A halted run does not wait long for the database."""
+        if self._gathering is None:
+            return  # it was halted before the ledger was open
+        flushing = asyncio.ensure_future(self._gathering.flush())
         flushing.add_done_callback(_seen)
         try:
-            async with asyncio.timeout(_PATIENCE if self._halted else None):
-                await asyncio.shield(flushing)
+            if not await self._wait(flushing):
+                raise LedgerError(
+                    f"what came of the last launches of the run {self._name!r} could not be written, because the "
+                    "database is away: when it goes on, they are settled by the provider's state"
+                )
+            flushing.result()
         except asyncio.CancelledError:
             # What is known is written all the same: once the run is let go of, it could not be any more.
-            await asyncio.wait([flushing], timeout=_PATIENCE)
+            await asyncio.wait([flushing], timeout=CLOSE_TIMEOUT)
             raise
-        except TimeoutError:
-            raise LedgerError(
-                f"what came of the last launches of the run {self._name!r} could not be written, because the database "
-                "is away: when it goes on, they are settled by the provider's state"
-            ) from None
         finally:
+            is_away = not flushing.done()
             flushing.cancel()
-            await self._let_go()
+            await self._release(timeout=0.1 if is_away else CLOSE_TIMEOUT)
 
-    async def _let_go(self) -> None:
-        for task in (self._heart, self._reading):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
-        held, self._held = self._held, []
-        with contextlib.suppress(LedgerError, TimeoutError):  # then it is taken for dead before long
-            async with asyncio.timeout(_PATIENCE):
-                for chunk in held:
-                    await self._store.let_go(self._run, chunk.number, self._holder.token)
+    async def _release(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+        await self._holding.release(timeout=timeout)
 
 
 def _seen(task: asyncio.Task[None]) -> None:
     """Nobody may have waited for it: whoever asks next hears of the error."""
     if not task.cancelled():
         task.exception()
-
-
-def _differences(planned: Mapping[str, str], given: Mapping[str, str]) -> str:
-    names = sorted(name for name in {*planned, *given} if planned.get(name) != given.get(name))
-    return ", ".join(f"{name}: {planned.get(name)!r}, not {given.get(name)!r}" for name in names)
-
-
-async def _each(
-    commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]],
-) -> AsyncIterable[Command[W, R]]:
-    if isinstance(commands, AsyncIterable):
-        async for command in commands:
-            yield command
-        return
-    for index, command in enumerate(commands):
-        yield command
-        if index % _TURN == _TURN - 1:
-            await asyncio.sleep(0)
-
-
-def _row(index: int, command: Command[W, R]) -> tuple[bytes, str]:
-    if isinstance(command, Unbuilt):
-        kind = TypeError if isinstance(command.mistake, TypeError) else ValueError
-        raise kind(f"commands[{index}]: {command.mistake}: nothing was launched") from None
-    try:
-        return encode(command)
-    except TypeError as mistake:
-        raise TypeError(f"commands[{index}]: {mistake}: nothing was launched") from None

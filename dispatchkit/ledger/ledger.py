@@ -5,19 +5,29 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Never, Self
 
+from dispatchkit.core.check import label
+from dispatchkit.core.claim_age import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock
-from dispatchkit.errors import LedgerError
+from dispatchkit.core.journal import RunSettings
+from dispatchkit.errors import LedgerError, RunHeldError
 from dispatchkit.ledger.journal import LedgerJournal
+from dispatchkit.ledger.liveness import end_process
 from dispatchkit.ledger.sqlite import SqliteStore
-from dispatchkit.ledger.store import Chunk, Counts, Run, Store, Target
+from dispatchkit.ledger.store import Chunk, Counts, Holder, Run, Store, Target
+
+if TYPE_CHECKING:
+    from dispatchkit.core.client import Client
 
 __all__ = ["Ledger"]
 
 _POSTGRES = ("postgresql://", "postgres://")
+_END_TIMEOUT = 10.0
+"""Seconds to wait for the end of a process that was told to end."""
 
 
 class Ledger:
@@ -52,29 +62,39 @@ class Ledger:
         """Whether it is a database, which many machines can use; else it is a file on this one."""
         return not isinstance(self._store, SqliteStore)
 
-    def journal(self, run: str, settings: Mapping[str, str]) -> LedgerJournal:
+    def journal(self, run: str, settings: RunSettings) -> LedgerJournal:
         """The memory of one run, as a fan-out uses it.
 
         Args:
-            run: Its name.
-            settings: Whose run it is: provider, host and wire. A run of others is refused.
+            run: Its name, of at most 200 characters.
+            settings: How the client carries it out. A run of another provider, host or account is refused.
 
         Raises:
             TypeError: The name is no text.
-            ValueError: The name is empty.
+            ValueError: The name is empty, or too long.
         """
-        return self.journal_of(run, None, settings)
+        return self.journal_of(run, settings)
 
-    def chunk(self, run: str, number: int) -> ChunkLedger:
+    def chunk(self, run: str, number: int) -> PartOfLedger:
         """One chunk of a run that is planned already, for one of the workers that share it.
 
         It takes the ledger's place: ``FanOut(client, None, ledger=ledger.chunk(run, number), run=run)``.
         """
-        return ChunkLedger(self, run, number)
+        return PartOfLedger(self, run, chunk=number)
 
-    def journal_of(self, run: str, number: int | None, settings: Mapping[str, str]) -> LedgerJournal:
+    def resuming(self, run: str) -> PartOfLedger:
+        """A run that goes on also if it was stopped: the stop is taken back once this process holds the run.
+
+        It takes the ledger's place: ``FanOut(client, None, ledger=ledger.resuming(run), run=run)``.
+        """
+        return PartOfLedger(self, run, resumes=True)
+
+    def journal_of(
+        self, run: str, settings: RunSettings, *, chunk: int | None = None, resumes: bool = False
+    ) -> LedgerJournal:
         """What `journal` gives, of one chunk or of all."""
-        return LedgerJournal(self.ready, _name(run), settings, chunk=number, clock=self._clock)
+        name = label("run", run)
+        return LedgerJournal(self.ready, name, settings, chunk=chunk, resumes=resumes, clock=self._clock)
 
     async def runs(self) -> list[Run]:
         """All runs, the newest first.
@@ -131,13 +151,20 @@ class Ledger:
         async for target in self._store.targets(number, states=states):
             yield target
 
-    async def stop(self, name: str) -> None:
-        """Stop a run, wherever it goes on: nothing new starts, within a second. It stays stopped until `allow`.
+    async def stop(self, name: str) -> datetime:
+        """Stop a run, wherever it goes on. It stays stopped until `allow`.
+
+        A process that works on it starts nothing new within a second. One that was suspended may still hold a claim, so
+        the promise is `CLAIM_AGE`, 5 s.
+
+        Returns:
+            From when on no process launches anything of the run.
 
         Raises:
             LedgerError: There is no such run; or the ledger cannot be written.
         """
-        await self._flag(name, stopped=True)
+        await self._store.stop((await self.run(name)).number)
+        return self._clock.now() + timedelta(seconds=CLAIM_AGE)
 
     async def allow(self, name: str) -> None:
         """Let a run that was stopped be run again.
@@ -145,11 +172,53 @@ class Ledger:
         Raises:
             LedgerError: There is no such run; or the ledger cannot be written.
         """
-        await self._flag(name, stopped=False)
+        await self._store.allow((await self.run(name)).number)
 
-    async def _flag(self, name: str, *, stopped: bool) -> None:
-        number = (await self.run(name)).number
-        await self._store.stop(number, stopped=stopped)
+    async def change_account(self, name: str, client: Client[Never]) -> None:
+        """Take the token of a client for that of the account that a run was planned for: it was rotated.
+
+        Raises:
+            LedgerError: There is no such run; or the ledger cannot be written.
+            ValueError: A callable returned something that is not a token.
+        """
+        run, settings = await self.run(name), client.run_settings()
+        fingerprint = await asyncio.to_thread(settings.fingerprint)
+        account = run.account if settings.account is None else settings.account
+        await self._store.set_account(run.number, account=account, fingerprint=fingerprint)
+
+    async def end_holder(self, name: str) -> Holder | None:
+        """End the process that holds a run and gives no heartbeats any more (SIGKILL), and wait for its end.
+
+        A process that gives heartbeats is never ended: `stop` the run instead. Where nothing holds the run, it does
+        nothing. A hold in a database ends with its lease, so nothing is ended there.
+
+        Returns:
+            The holder whose process has ended, if there was one.
+
+        Raises:
+            RunHeldError: The process that holds the run gives heartbeats.
+            LedgerError: It cannot be ended from here, or does not end; or the ledger cannot be read.
+        """
+        ended = None
+        for chunk in await self.chunks(name):
+            holder = chunk.holder
+            if holder is None or not holder.exists:
+                continue
+            if holder.lease_left >= 0:
+                raise RunHeldError(name, pid=holder.pid, host=holder.host)
+            await asyncio.to_thread(end_process, holder, timeout=_END_TIMEOUT)
+            ended = holder
+        return ended
+
+    async def accept_copy(self) -> None:
+        """Go on with a ledger file that was copied or restored, and whose original is not used any more.
+
+        What looks planned in it may have been launched since the copy was made, so it is settled before it is launched.
+
+        Raises:
+            LedgerError: The ledger cannot be written.
+        """
+        await (await self.ready()).accept_copy()
 
     async def ready(self) -> Store:
         """The database, once it is open.
@@ -176,6 +245,7 @@ class Ledger:
         """
         self._closed = True
         if self._opening is not None:
+            self._opening.cancel()  # it may wait for a database that is away
             await asyncio.wait([self._opening])
             await self._store.close()
 
@@ -186,23 +256,24 @@ class Ledger:
         await self.close()
 
 
-class ChunkLedger:
-    """Gives the journal of one chunk. Made by `Ledger.chunk`."""
+class PartOfLedger:
+    """Gives the journal of one run in a special way. Made by `Ledger.chunk` and `Ledger.resuming`."""
 
-    def __init__(self, ledger: Ledger, run: str, number: int) -> None:
+    def __init__(self, ledger: Ledger, run: str, *, chunk: int | None = None, resumes: bool = False) -> None:
         self._ledger = ledger
         self._run = run
-        self._number = number
+        self._chunk = chunk
+        self._resumes = resumes
 
-    def journal(self, run: str, settings: Mapping[str, str]) -> LedgerJournal:
-        """See `Ledger.journal`.
+    def journal(self, run: str, settings: RunSettings) -> LedgerJournal:
+        """The journal, as `Ledger.journal` gives it.
 
         Raises:
-            ValueError: The chunk is another run's.
+            ValueError: It was made for another run.
         """
         if run != self._run:
-            raise ValueError(f"run must be {self._run!r}, whose chunk this is, not {run!r}")
-        return self._ledger.journal_of(run, self._number, settings)
+            raise ValueError(f"run must be {self._run!r}, for which this was made, not {run!r}")
+        return self._ledger.journal_of(run, settings, chunk=self._chunk, resumes=self._resumes)
 
 
 def _store(where: str | os.PathLike[str], clock: Clock) -> Store:
@@ -222,11 +293,3 @@ def _store(where: str | os.PathLike[str], clock: Clock) -> Store:
         # Not shown: it may hold a password.
         raise ValueError("a ledger must be a file or 'postgresql://...', not another URL")
     return SqliteStore(Path(text), clock=clock)
-
-
-def _name(run: str) -> str:
-    if not isinstance(run, str):
-        raise TypeError(f"run must be text, not {type(run).__name__}")
-    if not run or not run.isprintable():
-        raise ValueError(f"run must be a name such as 'black-friday', not {run!r}")
-    return run

@@ -17,7 +17,7 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
 
-__all__ = ["Connection", "Link", "Row"]
+__all__ = ["AWAY", "Connection", "Link", "Row"]
 
 T = TypeVar("T")
 
@@ -27,6 +27,8 @@ _ANSWER = 30.0
 """Seconds for one statement: a machine that is gone says nothing at all."""
 _FIRST, _LONGEST = 0.05, 2.0
 """Seconds between two tries to come back: they double."""
+_CLOSE = 0.5
+"""Seconds that a close waits for the statement under way, and for the database's goodbye."""
 
 
 class Row(Protocol):
@@ -155,15 +157,47 @@ class Link:
             connection.terminate()
 
     async def close(self) -> None:
-        """Disconnect."""
+        """Disconnect. A database that does not answer is left without a goodbye."""
         self._closed = True
-        async with self._turn:
-            connection, self._connection = self._connection, None
+        try:
+            async with asyncio.timeout(_CLOSE):
+                await self._turn.acquire()
+        except TimeoutError:
+            self._drop()  # the statement under way fails, and is not repeated
+            return
+        self._turn.release()
+        connection, self._connection = self._connection, None
         if connection is not None:
             try:
-                await connection.close(timeout=_FIRST * 20)
+                await connection.close(timeout=_CLOSE)
             except (*AWAY, asyncpg.PostgresError):
                 connection.terminate()
+
+
+class _Transaction:
+    """A transaction that a cancelled statement ends by closing the connection.
+
+    asyncpg's own rolls back first, and waits for an answer. A database that is away gives none.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def __aenter__(self) -> None:
+        await self._connection.execute("BEGIN")
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            await self._connection.execute("COMMIT")
+        elif isinstance(error, asyncpg.PostgresError) and not self._connection.is_closed():
+            await self._connection.execute("ROLLBACK")
+        else:
+            self._connection.terminate()
+
+
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # pyright: ignore[reportUntypedBaseClass]
+    def transaction(self) -> _Transaction:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return _Transaction(cast("Connection", self))
 
 
 _open = cast("Callable[..., Awaitable[Connection]]", asyncpg.connect)  # pyright: ignore[reportUnknownMemberType]
@@ -172,6 +206,7 @@ _open = cast("Callable[..., Awaitable[Connection]]", asyncpg.connect)  # pyright
 async def _connect(dsn: str) -> Connection:
     connection = await _open(
         dsn,
+        connection_class=_Connection,
         timeout=_CONNECT,
         command_timeout=_ANSWER,
         # What a failover has left behind takes no writes.

@@ -6,31 +6,50 @@ are rows of their own, since changing a row costs twice as much as a new one.
 
 While the database is away, whatever a run asks waits, so nothing is launched; once it is back the run goes on by
 itself. Everything may therefore be asked twice, and changes nothing the second time.
+
+Only its lease, on the database's clock, tells whether a holder keeps its chunk: hosts and process ids tell nothing.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from typing import Any
 
+import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 import attrs
 
+from dispatchkit.core.claim_age import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.journal import Leave
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.ledger import statements
-from dispatchkit.ledger.alive import gone
 from dispatchkit.ledger.link import Connection, Link, Row
-from dispatchkit.ledger.store import STALE, Chunk, Claim, Counts, Holder, Pulse, Record, Run, Target, Unsettled
+from dispatchkit.ledger.store import (
+    LEASE_TIMEOUT,
+    Chunk,
+    Claim,
+    Counts,
+    Holder,
+    Pulse,
+    Record,
+    Repeat,
+    Run,
+    RunPlan,
+    Target,
+    Unsettled,
+)
 
 __all__ = ["Account", "PostgresStore"]
 
 _PAGE = 1000
-_HELD_HERE = 100
-"""More chunks than are ever held on one host."""
+_REPEATS_PAGE = 100_000
+"""Targets of which one statement looks for repeats."""
+_RECORDED_LATE = 3600.0
+"""Seconds between the end of a hold and an outcome that is still recorded, at most."""
+_MANY_COMMANDS = 10
+"""Commands that a `Repeat` shows."""
 _PATIENCE = 5.0
 """Seconds for which whoever looks, or comes, or goes, waits for a database that is away. A run waits without end."""
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('dispatchkit', 0))"
@@ -60,7 +79,9 @@ class PostgresStore:
         # Three connections, so that neither claims nor outcomes wait behind each other, or behind a long list.
         self._claims, self._records, self.link = (self.another() for _ in range(3))
         self._clock = clock
-        self._accounts: dict[tuple[int, int], Account] = {}
+        self._accounts: dict[int, Account] = {}
+        self._identity = ""
+        """The expression by which the database says which one it is."""
 
     async def open(self) -> None:
         """See `Store.open`."""
@@ -68,11 +89,8 @@ class PostgresStore:
             version = await self.link.ask(_version, patience=_PATIENCE)
             if version is None:
                 version = await self.link.ask(_create, patience=_PATIENCE)
-            if version != statements.VERSION:
-                raise LedgerError(
-                    f"the ledger was made by another release (its tables are of version {version}, this release has "
-                    f"{statements.VERSION}): use the newer of the two everywhere"
-                )
+            _check_version(version)
+            self._identity = await self.link.ask(_identity, patience=_PATIENCE)
         except BaseException:
             await self.close()
             raise
@@ -81,32 +99,47 @@ class PostgresStore:
         """See `Store.close`."""
         await asyncio.gather(self._claims.close(), self._records.close(), self.link.close())
 
-    async def begin(self, name: str, settings: str) -> Run:
+    async def check_identity(self) -> None:
+        """See `Store.check_identity`. A database is told from its copy by each run: `Run.restored`."""
+
+    async def accept_copy(self) -> None:
+        """See `Store.accept_copy`."""
+
+    async def begin(self, plan: RunPlan) -> Run:
         """See `Store.begin`."""
+        begin = self._with_identity(statements.BEGIN)
+        values = (plan.host, plan.account, plan.fingerprint, plan.attempt_timeout)
 
         async def work(connection: Connection) -> Run | None:
-            await connection.execute(
-                "INSERT INTO dispatchkit.run (name, settings, created) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-                name,
-                settings,
-                self._clock.now(),
-            )
-            return await _run(connection, name)
+            await connection.execute(begin, plan.name, plan.settings, self._clock.now(), *values)
+            return await self._run(connection, plan.name)
 
         run = await self.link.ask(work, patience=_PATIENCE)
         if run is None:
-            raise LedgerError(f"the run {name!r} vanished while it was begun: somebody deletes from the tables")
+            raise LedgerError(f"the run {plan.name!r} vanished while it was begun: somebody deletes from the tables")
         return run
+
+    async def set_account(self, run: int, *, account: str | None, fingerprint: str) -> None:
+        """See `Store.set_account`."""
+        statement = "UPDATE dispatchkit.run SET account = $2, fingerprint = $3 WHERE number = $1"
+        await self.link.ask(_fetching(statement, run, account, fingerprint), patience=_PATIENCE)
 
     async def run(self, name: str) -> Run | None:
         """See `Store.run`."""
-        return await self.link.ask(lambda connection: _run(connection, name), patience=_PATIENCE)
+        return await self.link.ask(lambda connection: self._run(connection, name), patience=_PATIENCE)
 
     async def runs(self) -> list[Run]:
         """See `Store.runs`."""
-        statement = f"SELECT {statements.RUN} FROM dispatchkit.run ORDER BY number DESC"  # noqa: S608
+        statement = f"{self._with_identity(statements.RUNS)} ORDER BY number DESC"
         rows = await self.link.ask(_fetching(statement), patience=_PATIENCE)
         return [Run(*row) for row in rows]
+
+    async def _run(self, connection: Connection, name: str) -> Run | None:
+        row = await connection.fetchrow(f"{self._with_identity(statements.RUNS)} WHERE name = $1", name)
+        return None if row is None else Run(*row)
+
+    def _with_identity(self, statement: str) -> str:
+        return statement.replace("$identity", self._identity)
 
     async def plan(self, run: int, rows: Sequence[tuple[bytes, str]]) -> None:
         """See `Store.plan`."""
@@ -149,33 +182,44 @@ class PostgresStore:
 
     async def chunks(self, run: int) -> list[Chunk]:
         """See `Store.chunks`."""
-        here = socket.gethostname()
+        rows = await self.link.ask(_fetching(statements.CHUNKS, run, LEASE_TIMEOUT))
+        holders = [_holder(row) for row in rows]
         return [
-            Chunk(row["number"], row["first"], row["beyond"], None if _is_gone(row, here) else _holder(row))
-            for row in await self.link.ask(_fetching(statements.CHUNKS, run, STALE))
+            Chunk(row["number"], row["first"], row["beyond"], holder if holder and holder.lease_left >= 0 else None)
+            for row, holder in zip(rows, holders, strict=True)
         ]
 
-    async def hold(self, run: int, chunk: int, holder: Holder) -> Holder | None:
+    async def hold(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
         """See `Store.hold`."""
 
         async def work(connection: Connection) -> Holder | None:
             while True:
-                row = await connection.fetchrow(statements.HOLDER, run, chunk, STALE)
+                row = await connection.fetchrow(statements.HOLDER, run, chunk, LEASE_TIMEOUT)
                 if row is None:
                     raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
                 other = _holder(row)
-                if (
-                    other is not None
-                    and other.token != holder.token
-                    and not row["stale"]
-                    and not gone(other, socket.gethostname())
-                ):
+                if other is not None and other.token != holder.token and other.lease_left >= 0:
                     return other
-                values = (run, chunk, holder.token, holder.pid, holder.host, row["token"])
+                # Before the hold, so that there is none with a longer timeout than the run's.
+                await connection.execute(statements.RAISE_TIMEOUT, run, attempt_timeout)
+                process = (holder.pid, holder.host, holder.boot_id, holder.process_started, holder.pid_namespace)
+                values = (run, chunk, holder.token, *process, row["token"])
                 if await connection.fetchval(statements.HOLD, *values) is not None:
                     return None
 
         return await self.link.ask(work)
+
+    async def holder(self, run: int, chunk: int) -> Holder | None:
+        """The holder of a chunk, if its lease has not ended.
+
+        Raises:
+            LedgerError: The run has no such chunk.
+        """
+        row = await self.link.ask(lambda link: link.fetchrow(statements.HOLDER, run, chunk, LEASE_TIMEOUT))
+        if row is None:
+            raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
+        holder = _holder(row)
+        return holder if holder is not None and holder.lease_left >= 0 else None
 
     async def beat(self, run: int, chunk: int, token: str) -> Pulse:
         """See `Store.beat`."""
@@ -188,7 +232,8 @@ class PostgresStore:
 
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
         """See `Store.unsettled`."""
-        rows = await self.link.ask(_fetching(statements.UNSETTLED, run, chunk, after, limit))
+        statement = self._with_identity(statements.UNSETTLED)
+        rows = await self.link.ask(_fetching(statement, run, chunk, after, limit, CLAIM_AGE))
         return [Unsettled(*row) for row in rows]
 
     async def bound(self, run: int, *, rate: float | None, concurrency: int | None) -> None:
@@ -213,22 +258,19 @@ class PostgresStore:
             limit: How many at most.
             but: Runs to leave out.
         """
-        here = socket.gethostname()
-        # Those that are held on this host are listed too: whether their holders are alive is seen only here.
-        rows = await self.link.ask(_fetching(statements.IDLE, STALE, limit + _HELD_HERE, [*but], here))
-        idle = [(row["name"], row["number"]) for row in rows if row["stale"] is not False or _is_gone(row, here)]
-        return idle[:limit]
+        rows = await self.link.ask(_fetching(statements.IDLE, LEASE_TIMEOUT, limit, [*but]))
+        return [(row["name"], row["number"]) for row in rows]
 
-    def charge(self, run: int, chunk: int, account: Account) -> None:
-        """Say on whose account a chunk is launched from here. Its claims are put off while that account is paused."""
-        self._accounts[run, chunk] = account
+    def charge(self, run: int, account: Account) -> None:
+        """Say on whose account a run is launched from here. Its claims are put off while that account is paused."""
+        self._accounts[run] = account
 
     async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
         """See `Store.claim`."""
         leaves: list[Leave | None] = [None] * len(claims)
         while left := [place for place, leave in enumerate(leaves) if leave is None]:
             asked = [claims[place] for place in left]
-            accounts = [self._accounts.get((claim.run, claim.chunk)) for claim in asked]
+            accounts = [self._accounts.get(claim.run) for claim in asked]
             columns = _columns([attrs.astuple(claim, recurse=False) for claim in asked], 6)
             keys = [account and account.key for account in accounts]
             rows = await self._claims.ask(_fetching(statements.CLAIM, *columns, keys))
@@ -293,10 +335,51 @@ class PostgresStore:
                 return
             after = rows[-1]["index"]
 
-    async def stop(self, run: int, *, stopped: bool) -> None:
-        """See `Store.stop`."""
-        statement = "UPDATE dispatchkit.run SET stopped = $2 WHERE number = $1"
-        await self.link.ask(lambda connection: connection.execute(statement, run, stopped), patience=_PATIENCE)
+    async def stop(self, run: int) -> None:
+        """See `Store.stop`. If the answer is lost, one stop counts twice, which does no harm."""
+        statement = "UPDATE dispatchkit.run SET stopped = true, stops = stops + 1 WHERE number = $1"
+        await self.link.ask(_fetching(statement, run), patience=_PATIENCE)
+
+    async def allow(self, run: int, *, stops: int | None = None) -> bool:
+        """See `Store.allow`."""
+        statement = (
+            "UPDATE dispatchkit.run SET stopped = false WHERE number = $1 AND stops = coalesce($2, stops) RETURNING 1"
+        )
+        return bool(await self.link.ask(_fetching(statement, run, stops), patience=_PATIENCE))
+
+    async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
+        """See `Store.repeats`."""
+        sizes = "SELECT 0, total FROM dispatchkit.run WHERE number = $1 AND $2::int IS NULL"
+        if chunk is not None:
+            sizes = "SELECT first, beyond FROM dispatchkit.chunk WHERE run = $1 AND number = $2"
+        others = await self.link.ask(_fetching(statements.OTHERS, run, within + _RECORDED_LATE))
+        repeats: list[Repeat] = []
+        for first, end in await self.link.ask(_fetching(sizes, run, chunk)):
+            for other, name, total in others:
+                # The smaller one is read, and looked up in the index of the other.
+                pages = (statements.REPEATS, run, other, first, end)
+                if total < end - first:
+                    pages = (statements.REPEATS_IN_SMALLER, other, run, 0, total)
+                limits = (first, end, within, LEASE_TIMEOUT, _MANY_COMMANDS)
+                repeats += _repeats(name, await self._repeats(*pages, *limits))
+        return repeats
+
+    async def _repeats(
+        self, statement: str, run: int, other: int, first: int, end: int, *limits: object
+    ) -> list[list[Row]]:
+        return [
+            await self.link.ask(_fetching(statement, run, start, min(end, start + _REPEATS_PAGE), other, *limits))
+            for start in range(first, end, _REPEATS_PAGE)
+        ]
+
+
+def _repeats(run: str, pages: list[list[Row]]) -> list[Repeat]:
+    rows = sorted(row for page in pages for row in map(tuple, page))[:_MANY_COMMANDS]
+    found = [page[0] for page in pages if page]
+    if not found:
+        return []
+    count, latest = sum(row["count"] for row in found), max(row["latest"] for row in found)
+    return [Repeat(run, count, [row[1] for row in rows], latest)]
 
 
 def _fetching(statement: str, *values: object) -> Callable[[Connection], Awaitable[list[Row]]]:
@@ -322,18 +405,52 @@ async def _create(connection: Connection) -> int | None:
     return statements.VERSION
 
 
-async def _run(connection: Connection, name: str) -> Run | None:
-    row = await connection.fetchrow(f"SELECT {statements.RUN} FROM dispatchkit.run WHERE name = $1", name)  # noqa: S608
-    return None if row is None else Run(*row)
+def _check_version(version: int | None) -> None:
+    if version is not None and version < statements.VERSION:
+        raise LedgerError(
+            f"the ledger's tables were made by an earlier release of dispatchkit (they are of version {version}, this "
+            f"release needs {statements.VERSION}): finish its runs with that release, and give this release another "
+            "database"
+        )
+    if version != statements.VERSION:
+        raise LedgerError(
+            f"the ledger's tables were made by a newer release of dispatchkit (they are of version {version}, this "
+            f"release knows {statements.VERSION}): upgrade dispatchkit"
+        )
+
+
+async def _identity(connection: Connection) -> str:
+    """The expression by which the database says which one it is, as far as this user may know."""
+    parts = dict[str, str]()
+    for name, statement in {"$system": statements.SYSTEM, "$timeline": statements.TIMELINE}.items():
+        try:
+            await connection.fetchval(statement)
+            parts[name] = f"({statement})"
+        except (
+            asyncpg.InsufficientPrivilegeError,
+            asyncpg.FeatureNotSupportedError,
+            asyncpg.UndefinedFunctionError,
+        ):
+            parts[name] = "NULL"
+    expression = statements.IDENTITY
+    for name, part in parts.items():
+        expression = expression.replace(name, part)
+    return expression
 
 
 def _holder(row: Row) -> Holder | None:
-    return None if row["token"] is None else Holder(row["token"], row["pid"], row["host"], row["since"])
-
-
-def _is_gone(row: Row, here: str) -> bool:
-    holder = _holder(row)
-    return holder is None or gone(holder, here)
+    if row["token"] is None:
+        return None
+    return Holder(
+        row["token"],
+        row["pid"],
+        row["host"],
+        row["since"],
+        row["boot_id"],
+        row["process_started"],
+        row["pid_namespace"],
+        row["lease_left"],
+    )
 
 
 def _divided(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chunk]:

@@ -4,16 +4,20 @@ One thread writes, another reads. Whatever was asked of the writer while it wrot
 cost of a sync is shared by all who wait for it; and a batch is one statement, whatever its size, since a statement is
 what a thread of Python pays for.
 
-Several processes may use one file: one launches, others look on or stop it.
+Several processes may use one file: one launches, others look on or stop it. A process that holds a chunk keeps a lock
+on a file beside the ledger, which the system gives up when the process ends; see `hold_lock`.
+
+Times are compared by the boot clock if they are of one boot of the machine. Only times of different boots are compared
+by the wall clock, which may be set.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
-import socket
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from operator import attrgetter
@@ -22,12 +26,28 @@ from typing import Any, TypeVar, cast
 
 import attrs
 
+from dispatchkit.core.claim_age import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.journal import Leave
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.sqlite_file import check, connect, explain, prepare
-from dispatchkit.ledger.sqlite_statements import ANSWER, STATE, TARGETS
-from dispatchkit.ledger.store import STALE, Chunk, Claim, Counts, Holder, Pulse, Record, Run, Target, Unsettled
+from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
+from dispatchkit.ledger.liveness import boot_id as this_boot
+from dispatchkit.ledger.sqlite_file import check, connect, empty_log, explain, identify, prepare
+from dispatchkit.ledger.sqlite_statements import ANSWER, OTHERS, REPEATS, REPEATS_IN_SMALLER, STATE, TARGETS, UNSETTLED
+from dispatchkit.ledger.store import (
+    LEASE_TIMEOUT,
+    Chunk,
+    Claim,
+    Counts,
+    Holder,
+    Pulse,
+    Record,
+    Repeat,
+    Run,
+    RunPlan,
+    Target,
+    Unsettled,
+)
 from dispatchkit.ledger.thread import DatabaseThread
 
 __all__ = ["SqliteStore"]
@@ -41,6 +61,30 @@ _FIELDS_OF_RECORD = attrgetter("run", "chunk", "index", "token", "state", "summa
 _PAGE = 1000
 _ROWS = 400
 """How many targets one statement plans. An older SQLite takes 999 parameters."""
+_LOCK_TRIES, _LOCK_WAIT = 5, 0.005
+"""How often a lock is tried, and seconds between: a process that only looks has it for microseconds."""
+_RECORDED_LATE = 3600.0
+"""Seconds between the end of a hold and an outcome that is still recorded, at most."""
+_MANY_COMMANDS = 10
+"""Commands that a `Repeat` shows."""
+
+
+@attrs.frozen
+class _Moment:
+    """A moment on the clocks of this machine."""
+
+    wall: float
+    boot_time: float
+    boot: int
+    """Number of this boot of the machine; 0 if it has no id, so that no other time is of the same boot."""
+
+    def is_same_boot(self, boot: int) -> bool:
+        return bool(self.boot) and boot == self.boot
+
+    @property
+    def given(self) -> dict[str, object]:
+        """As parameters of a statement."""
+        return {"now": self.wall, "boot_now": self.boot_time, "boot": self.boot or None}
 
 
 @attrs.frozen(eq=False)
@@ -53,6 +97,13 @@ class _Batch:
     records: int = 0
 
 
+@attrs.frozen(eq=False)
+class _Afterwards:
+    """What is done outside of the transaction, once it is committed."""
+
+    work: Callable[[sqlite3.Connection], object]
+
+
 _Work = Callable[[sqlite3.Connection], object]
 
 
@@ -61,24 +112,31 @@ class SqliteStore:
 
     Args:
         path: The file. It is made if it is not there.
-        clock: The time of day, by which a holder is taken for dead.
+        clock: Wall clock and boot clock.
+        boot_id: The boot of this machine; for tests. None: what the system says.
     """
 
-    def __init__(self, path: Path, *, clock: Clock = SYSTEM) -> None:
+    def __init__(self, path: Path, *, clock: Clock = SYSTEM, boot_id: str | None = None) -> None:
         self._path = path
         self._clock = clock
+        self._boot_id = this_boot() if boot_id is None else boot_id
+        self._writing = _Writing(clock)
         self._writer: DatabaseThread | None = None
         self._reader: DatabaseThread | None = None
+        self._database_id = ""
+        self._locks: dict[tuple[int, int], tuple[str, HoldLock | None]] = {}
+        """Of each chunk that is held here, the token and the lock; None where the system has none."""
 
     async def open(self) -> None:
         """See `Store.open`."""
-        path = self._path
+        path, boot_id = self._path, self._boot_id
 
         # The writer first: it makes the file.
-        self._writer = DatabaseThread(lambda: connect(path), _write_all, partial(explain, path))
+        self._writer = DatabaseThread(lambda: connect(path), self._writing.perform, partial(explain, path))
         try:
             await self._write(lambda db: check(db, path))
-            await self._write(prepare)
+            self._writing.boot = await self._write(lambda db: prepare(db, boot_id))
+            self._database_id = await self._write(lambda _: identify(path))
         except BaseException:
             await self.close()
             raise
@@ -87,9 +145,15 @@ class SqliteStore:
     async def close(self) -> None:
         """See `Store.close`."""
         threads, self._reader, self._writer = (self._reader, self._writer), None, None
-        for thread in threads:
-            if thread is not None:
-                await thread.close()
+        try:
+            for thread in threads:
+                if thread is not None:
+                    await thread.close()
+        finally:
+            for _, lock in self._locks.values():
+                if lock is not None:
+                    lock.release()
+            self._locks.clear()
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return cast("T", await _opened(self._writer).run(work))
@@ -97,27 +161,61 @@ class SqliteStore:
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return cast("T", await _opened(self._reader).run(work))
 
-    async def begin(self, name: str, settings: str) -> Run:
+    async def check_identity(self) -> None:
+        """See `Store.check_identity`."""
+        made = await self._read(lambda db: db.execute("SELECT database_id FROM about").fetchone()[0])
+        if made != self._database_id:
+            raise LedgerError(
+                f"the ledger {self._path} is a copy, or was moved to another disk: nothing was launched. A copy and "
+                "its original would both launch what is left. If the original is not used any more, resume the run "
+                "with 'dispatchkit resume ... --copied' (in Python: await ledger.accept_copy()); else use the original"
+            )
+
+    async def accept_copy(self) -> None:
+        """See `Store.accept_copy`."""
+        await self._write(lambda db: db.execute("UPDATE about SET database_id = ?", (self._database_id,)))
+
+    async def begin(self, plan: RunPlan) -> Run:
         """See `Store.begin`."""
         created = self._clock.now().isoformat()
 
         def work(db: sqlite3.Connection) -> Run:
             db.execute(
-                "INSERT INTO run (name, settings, created) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                (name, settings, created),
+                "INSERT INTO run (name, settings, created, host, account, fingerprint, attempt_timeout, database_id) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (
+                    plan.name,
+                    plan.settings,
+                    created,
+                    plan.host,
+                    plan.account,
+                    plan.fingerprint,
+                    plan.attempt_timeout,
+                    self._database_id,
+                ),
             )
-            return _runs(db, "WHERE name = ?", name)[0]
+            return self._runs(db, "WHERE name = ?", plan.name)[0]
 
         return await self._write(work)
 
+    async def set_account(self, run: int, *, account: str | None, fingerprint: str) -> None:
+        """See `Store.set_account`."""
+        sql = "UPDATE run SET account = ?, fingerprint = ? WHERE number = ?"
+        await self._write(lambda db: db.execute(sql, (account, fingerprint, run)))
+
     async def run(self, name: str) -> Run | None:
         """See `Store.run`."""
-        found = await self._read(lambda db: _runs(db, "WHERE name = ?", name))
+        found = await self._read(lambda db: self._runs(db, "WHERE name = ?", name))
         return found[0] if found else None
 
     async def runs(self) -> list[Run]:
         """See `Store.runs`."""
-        return await self._read(lambda db: _runs(db, "ORDER BY number DESC"))
+        return await self._read(lambda db: self._runs(db, "ORDER BY number DESC"))
+
+    def _runs(self, db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
+        fields = "number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout, stops"
+        sql = f"SELECT {fields}, database_id FROM run {which}"  # noqa: S608 - constants
+        return [_run(row, self._database_id) for row in db.execute(sql, given)]
 
     async def plan(self, run: int, rows: Sequence[tuple[bytes, str]]) -> None:
         """See `Store.plan`."""
@@ -144,12 +242,11 @@ class SqliteStore:
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
         """See `Store.planned`."""
-        now = self._now()
 
         def work(db: sqlite3.Connection) -> list[Chunk]:
             db.execute("UPDATE run SET whole = 1 WHERE number = ?", (run,))
             (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
-            chunks = _chunks(db, run, now)
+            chunks = self._chunks(db, run)
             end = chunks[-1].end if chunks else 0
             if end < total:
                 if len(chunks) == 1 and size is None:
@@ -161,9 +258,11 @@ class SqliteStore:
                         "INSERT INTO chunk (run, number, first, beyond) VALUES (?, ?, ?, ?)",
                         [(run, number, first, min(first + step, total)) for number, first in new],
                     )
-            return _chunks(db, run, now)
+            return self._chunks(db, run)
 
-        return await self._write(work)
+        chunks = await self._write(work)
+        await _opened(self._writer).run(_Afterwards(empty_log))
+        return chunks
 
     async def chunks(self, run: int) -> list[Chunk]:
         """See `Store.chunks`."""
@@ -172,32 +271,111 @@ class SqliteStore:
             "WHERE t.run = chunk.run AND t.place >= first AND t.place < beyond "
             "AND coalesce(o.state, '') NOT IN ('done', 'rejected'))"
         )
-        return await self._read(lambda db: _chunks(db, run, self._now(), unfinished))
+        return await self._read(lambda db: self._chunks(db, run, unfinished))
 
-    async def hold(self, run: int, chunk: int, holder: Holder) -> Holder | None:
+    def _chunks(self, db: sqlite3.Connection, run: int, which: str = "") -> list[Chunk]:
+        sql = f"SELECT chunk.number, first, beyond, {_HOLD} WHERE run = ? {which} ORDER BY 1"
+        return [
+            Chunk(number, first, end, self._current_holder(run, number, hold))
+            for number, first, end, *hold in db.execute(sql, (run,)).fetchall()
+        ]
+
+    def _current_holder(self, run: int, chunk: int, hold: Sequence[Any]) -> Holder | None:
+        """The holder of a chunk, whose columns are ``hold``, if it keeps the chunk now."""
+        if hold[0] is None:
+            return None
+        state = lock_state(self._lock_path(run, chunk))
+        moment = self._writing.moment()
+        if state is LockState.FREE and moment.is_same_boot(hold[-1]):
+            return None
+        holder = _holder(hold, moment, exists=state is LockState.TAKEN)
+        return holder if holder.exists or holder.lease_left >= 0 else None
+
+    def _lock_path(self, run: int, chunk: int) -> Path:
+        # As SQLite does with its own files: beside the file itself, not beside a link to it.
+        return Path(f"{os.path.realpath(self._path)}-hold-{run}-{chunk}")
+
+    async def hold(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
         """See `Store.hold`."""
-        now = self._now()
 
         def work(db: sqlite3.Connection) -> Holder | None:
-            (found,) = _chunks(db, run, now, "AND number = ?", chunk)
-            if found.holder is not None and found.holder.token != holder.token:
-                return found.holder
-            since = now if found.holder is None or found.holder.since is None else found.holder.since.timestamp()
-            db.execute(
-                "UPDATE chunk SET token = ?, pid = ?, host = ?, since = ?, seen = ? WHERE run = ? AND number = ?",
-                (holder.token, holder.pid, holder.host, since, now, run, chunk),
-            )
-            return None
+            return self._hold(db, run, chunk, holder, attempt_timeout)
 
-        return await self._write(work)
+        before = self._locks.get((run, chunk))
+        tries = _LOCK_TRIES
+        while True:
+            try:
+                other = await self._write(work)
+            except LedgerError:
+                if self._locks.get((run, chunk)) is not before:
+                    self._unlock(run, chunk, holder.token)  # the hold was rolled back
+                raise
+            tries -= 1
+            if other is None or not other.exists or not tries:
+                return other
+            await asyncio.sleep(_LOCK_WAIT)
+
+    def _hold(
+        self, db: sqlite3.Connection, run: int, chunk: int, holder: Holder, attempt_timeout: float
+    ) -> Holder | None:
+        """In the transaction that writes the hold: a lock that another process has means a hold that is written."""
+        sql = f"SELECT {_HOLD} WHERE run = ? AND chunk.number = ?"
+        hold = db.execute(sql, (run, chunk)).fetchone()
+        if hold is None:
+            raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
+        mine = self._locks.get((run, chunk), ("", None))
+        lock = mine[1] if mine[0] == holder.token else HoldLock.acquire(self._lock_path(run, chunk))
+        moment = self._writing.moment()
+        if lock is LockState.TAKEN:
+            return _holder(hold, moment, exists=True)
+        if not isinstance(lock, HoldLock):
+            lock = None
+        if hold[0] not in {None, holder.token}:
+            other = _holder(hold, moment, exists=False)
+            has_ended = lock is not None and moment.is_same_boot(hold[-1])
+            if not has_ended and other.lease_left >= 0:
+                if lock is not None:
+                    lock.release()
+                return other
+        self._locks[run, chunk] = (holder.token, lock)
+        db.execute(
+            "UPDATE chunk SET since = CASE WHEN token = :token THEN since ELSE :now END, "
+            "since_boot = CASE WHEN token = :token THEN since_boot ELSE :boot_now END, "
+            "token = :token, pid = :pid, host = :host, process_started = :started, pid_namespace = :namespace, "
+            "seen = :now, seen_boot = :boot_now, boot = :number WHERE run = :run AND number = :chunk",
+            {
+                **moment.given,
+                "number": moment.boot,
+                "token": holder.token,
+                "pid": holder.pid,
+                "host": holder.host,
+                "started": holder.process_started,
+                "namespace": holder.pid_namespace,
+                "run": run,
+                "chunk": chunk,
+            },
+        )
+        db.execute(
+            "UPDATE run SET attempt_timeout = ? WHERE number = ? AND attempt_timeout < ?",
+            (attempt_timeout, run, attempt_timeout),
+        )
+        return None
+
+    def _unlock(self, run: int, chunk: int, token: str) -> None:
+        mine, lock = self._locks.get((run, chunk), ("", None))
+        if mine == token:
+            del self._locks[run, chunk]
+            if lock is not None:
+                lock.release()
 
     async def beat(self, run: int, chunk: int, token: str) -> Pulse:
         """See `Store.beat`."""
-        now = self._now()
 
         def work(db: sqlite3.Connection) -> Pulse:
+            moment = self._writing.moment()
             mine = db.execute(
-                "UPDATE chunk SET seen = ? WHERE run = ? AND number = ? AND token = ?", (now, run, chunk, token)
+                "UPDATE chunk SET seen = ?, seen_boot = ?, boot = ? WHERE run = ? AND number = ? AND token = ?",
+                (moment.wall, moment.boot_time, moment.boot, run, chunk, token),
             ).rowcount
             (stopped,) = db.execute("SELECT stopped FROM run WHERE number = ?", (run,)).fetchone()
             return Pulse(bool(mine), bool(stopped))
@@ -206,24 +384,34 @@ class SqliteStore:
 
     async def let_go(self, run: int, chunk: int, token: str) -> None:
         """See `Store.let_go`."""
-        sql = "UPDATE chunk SET token = NULL, pid = NULL, host = NULL, seen = NULL WHERE run = ? AND number = ?"
-        await self._write(lambda db: db.execute(f"{sql} AND token = ?", (run, chunk, token)))
+        sql = "UPDATE chunk SET token = NULL, pid = NULL, host = NULL WHERE run = ? AND number = ?"
+
+        def work(db: sqlite3.Connection) -> None:
+            # First: a token without a lock is taken over at once, a lock without a token is not.
+            self._unlock(run, chunk, token)
+            db.execute(f"{sql} AND token = ?", (run, chunk, token))
+
+        try:
+            await self._write(work)
+        except LedgerError:
+            self._unlock(run, chunk, token)
+            raise
 
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
         """See `Store.unsettled`."""
-        sql = f"""
-            SELECT t.place, t.command, {STATE} IN ('sending', 'unknown'), coalesce(s.request_id, o.request_id),
-                   coalesce(s.since, o.at)
-            {TARGETS} JOIN chunk h ON h.run = t.run AND h.number = ?
-            WHERE t.run = ? AND t.place > ? AND t.place >= h.first AND t.place < h.beyond
-              AND coalesce(o.state, '') NOT IN ('done', 'rejected')
-            ORDER BY t.place LIMIT ?"""
-        rows = await self._read(lambda db: db.execute(sql, (chunk, run, after, limit)).fetchall())
+        given = {
+            **self._writing.moment().given,
+            "run": run,
+            "chunk": chunk,
+            "after": after,
+            "limit": limit,
+            "age": CLAIM_AGE,
+            "database_id": self._database_id,
+        }
+        rows = await self._read(lambda db: db.execute(UNSETTLED, given).fetchall())
         return [
-            Unsettled(place, command, request_id, datetime.fromisoformat(since))
-            if unclear
-            else Unsettled(place, command)
-            for place, command, unclear, request_id, since in rows
+            Unsettled(place, command, request_id, since and datetime.fromisoformat(since), acting_for)
+            for place, command, request_id, since, acting_for in rows
         ]
 
     async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
@@ -260,12 +448,82 @@ class SqliteStore:
                 return
             after = rows[-1][0]
 
-    async def stop(self, run: int, *, stopped: bool) -> None:
+    async def stop(self, run: int) -> None:
         """See `Store.stop`."""
-        await self._write(lambda db: db.execute("UPDATE run SET stopped = ? WHERE number = ?", (stopped, run)))
+        statement = "UPDATE run SET stopped = 1, stops = stops + 1 WHERE number = ?"
+        await self._write(lambda db: db.execute(statement, (run,)))
 
-    def _now(self) -> float:
-        return self._clock.now().timestamp()
+    async def allow(self, run: int, *, stops: int | None = None) -> bool:
+        """See `Store.allow`."""
+        statement = "UPDATE run SET stopped = 0 WHERE number = ? AND stops = coalesce(?, stops)"
+        return await self._write(lambda db: bool(db.execute(statement, (run, stops)).rowcount))
+
+    async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
+        """See `Store.repeats`."""
+        moment = self._writing.moment()
+
+        def work(db: sqlite3.Connection) -> list[Repeat]:
+            first, end = 0, 2**62
+            if chunk is not None:
+                ends = "SELECT first, beyond FROM chunk WHERE run = ? AND number = ?"
+                first, end = db.execute(ends, (run, chunk)).fetchone() or (0, 0)
+            (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
+            size = min(end, total) - first
+            given = {**moment.given, "run": run, "first": first, "end": end, "within": within}
+            others = db.execute(OTHERS, {**given, "within": within + _RECORDED_LATE}).fetchall()
+            repeats: list[Repeat] = []
+            for other, name, targets in others:
+                held = [
+                    (each.first, each.end)
+                    for each in self._chunks(db, other, "AND token IS NOT NULL")
+                    if each.holder is not None
+                ]
+                statement = REPEATS if size <= targets else REPEATS_IN_SMALLER
+                rows = db.execute(statement, {**given, "other": other, "held": json.dumps(held)})
+                repeats += _repeats(name, rows)
+            return repeats
+
+        return await self._read(work)
+
+
+class _Writing:
+    """What the writer's thread does. It knows nothing of the store, so that one can be forgotten."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.boot = 0
+
+    def moment(self) -> _Moment:
+        return _Moment(self._clock.now().timestamp(), self._clock.boottime(), self.boot)
+
+    def perform(self, db: sqlite3.Connection, works: Sequence[object]) -> list[object]:
+        """One transaction for all of them."""
+        batches = [work for work in works if isinstance(work, _Batch)]
+        if len(batches) == len(works):
+            return _write_batches(db, batches, self.moment())
+        db.execute("BEGIN IMMEDIATE")
+        results = [self._perform(db, work) for work in works]
+        db.execute("COMMIT")
+        for work in works:
+            if isinstance(work, _Afterwards):
+                work.work(db)
+        return results
+
+    def _perform(self, db: sqlite3.Connection, work: object) -> object:
+        if isinstance(work, _Batch):
+            return _write_batches(db, [work], self.moment())[0]
+        return None if isinstance(work, _Afterwards) else cast("_Work", work)(db)
+
+
+def _repeats(run: str, rows: Iterable[tuple[str, float]]) -> list[Repeat]:
+    count, latest = 0, 0.0
+    commands: list[str] = []
+    for command, at in rows:
+        count += 1
+        latest = max(latest, at)
+        if count <= _MANY_COMMANDS:
+            commands.append(command)
+    return [Repeat(run, count, commands, datetime.fromtimestamp(latest, UTC))] if count else []
 
 
 def _fetch(sql: str, given: tuple[object, ...], db: sqlite3.Connection) -> list[tuple[Any, ...]]:
@@ -283,73 +541,84 @@ def _opened(thread: DatabaseThread | None) -> DatabaseThread:
     return thread
 
 
-def _runs(db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
-    sql = f"SELECT number, name, settings, created, total, whole, stopped FROM run {which}"  # noqa: S608 - constants
-    return [
-        Run(number, name, settings, datetime.fromisoformat(created), total, bool(whole), bool(stopped))
-        for number, name, settings, created, total, whole, stopped in db.execute(sql, given)
-    ]
+def _run(row: tuple[Any, ...], current_id: str) -> Run:
+    (
+        number,
+        name,
+        settings,
+        created,
+        total,
+        whole,
+        stopped,
+        account,
+        fingerprint,
+        attempt_timeout,
+        stops,
+        database_id,
+    ) = row
+    return Run(
+        number,
+        name,
+        settings,
+        datetime.fromisoformat(created),
+        total,
+        bool(whole),
+        bool(stopped),
+        account,
+        fingerprint,
+        attempt_timeout,
+        restored=database_id != current_id,
+        stops=stops,
+    )
 
 
-def _chunks(db: sqlite3.Connection, run: int, now: float, which: str = "", *given: int) -> list[Chunk]:
-    fields = "number, first, beyond, token, pid, host, since, seen"
-    sql = f"SELECT {fields} FROM chunk WHERE run = ? {which} ORDER BY number"  # noqa: S608 - constants
-    return [
-        Chunk(
-            number,
-            first,
-            beyond,
-            Holder(token, pid, host, datetime.fromtimestamp(since, UTC))
-            if _lives(token, pid, host, seen, now)
-            else None,
-        )
-        for number, first, beyond, token, pid, host, since, seen in db.execute(sql, (run, *given))
-    ]
+_HOLD = """
+token, pid, host, since, boot.id, process_started, pid_namespace, seen, seen_boot, boot
+FROM chunk LEFT JOIN boot ON boot.number = chunk.boot
+"""
+"""Columns of a hold, as `_holder` takes them."""
 
 
-def _lives(token: str | None, pid: int, host: str, seen: float, now: float) -> bool:
-    if token is None or now - seen > STALE:
-        return False
-    if host != socket.gethostname() or os.name != "posix":
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it is somebody else's
-        pass
-    return True
+def _holder(hold: Sequence[Any], moment: _Moment, *, exists: bool) -> Holder:
+    token, pid, host, since, boot_id, started, namespace, seen, seen_boot, boot = hold
+    if token is None:  # a lock without a hold: of a process that was suspended or killed just between the two
+        return Holder("", 0, "", exists=exists)
+    # Another machine's clock may be ahead of this one.
+    age = moment.boot_time - seen_boot if moment.is_same_boot(boot) else abs(moment.wall - seen)
+    return Holder(
+        token,
+        pid,
+        host,
+        datetime.fromtimestamp(since, UTC),
+        boot_id or "",
+        started,
+        namespace,
+        LEASE_TIMEOUT - age,
+        exists,
+    )
 
 
 def _read_all(db: sqlite3.Connection, works: Sequence[object]) -> list[object]:
     return [cast("_Work", work)(db) for work in works]
 
 
-def _write_all(db: sqlite3.Connection, works: Sequence[object]) -> list[object]:
-    """One transaction for all of them."""
-    batches = [work for work in works if isinstance(work, _Batch)]
-    if len(batches) == len(works):
-        return _write_batches(db, batches)
-    db.execute("BEGIN IMMEDIATE")
-    results = [_write_batches(db, [work])[0] if isinstance(work, _Batch) else cast("_Work", work)(db) for work in works]
-    db.execute("COMMIT")
-    return results
-
-
-def _write_batches(db: sqlite3.Connection, batches: Sequence[_Batch]) -> list[object]:
+def _write_batches(db: sqlite3.Connection, batches: Sequence[_Batch], moment: _Moment) -> list[object]:
     claims = ",".join([batch.rows for batch in batches if batch.claims])
     records = ",".join([batch.rows for batch in batches if batch.records])
     before = db.total_changes
-    db.execute("INSERT INTO batch VALUES (?, ?)", (f"[{claims}]", f"[{records}]"))
+    db.execute(
+        "INSERT INTO batch VALUES (?, ?, ?, ?, ?)",
+        (f"[{claims}]", f"[{records}]", moment.wall, moment.boot_time, moment.boot),
+    )
     written = db.total_changes - before
     if written == sum(len(batch.claims) + batch.records for batch in batches):
         return [[Leave.GRANTED] * len(batch.claims) for batch in batches]
-    return [[_leave(db, claim) for claim in batch.claims] for batch in batches]
+    return [[_leave(db, claim, moment) for claim in batch.claims] for batch in batches]
 
 
-def _leave(db: sqlite3.Connection, claim: Claim) -> Leave:
-    """Why a claim was not written; or that it was, now or when it was first asked for."""
-    given = {"run": claim.run, "chunk": claim.chunk, "place": claim.index, "token": claim.token}
+def _leave(db: sqlite3.Connection, claim: Claim, moment: _Moment) -> Leave:
+    """Whether a claim was written, or why not."""
+    given = {"run": claim.run, "chunk": claim.chunk, "place": claim.index, "token": claim.token, **moment.given}
     held, final, granted = db.execute(ANSWER, given).fetchone()
     if held and granted:
         return Leave.GRANTED

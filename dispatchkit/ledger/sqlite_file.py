@@ -10,11 +10,11 @@ from pathlib import Path
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.sqlite_statements import BATCH, TABLES
 
-__all__ = ["check", "connect", "explain", "prepare"]
+__all__ = ["check", "connect", "empty_log", "explain", "identify", "prepare"]
 
 _APPLICATION = 0x44504B4C
 """Marks the file as ours: "DPKL"."""
-_SCHEMA = 1
+_SCHEMA = 2
 _BUSY = 30.0
 """Seconds for which another process may keep us from writing."""
 
@@ -58,19 +58,53 @@ def check(db: sqlite3.Connection, path: Path) -> None:
         raise LedgerError(
             f"the ledger {path} is of version {version}, which a newer release of dispatchkit made: upgrade dispatchkit"
         )
+    if application == _APPLICATION:
+        raise LedgerError(
+            f"the ledger {path} was made by an earlier release of dispatchkit (its tables are of version {version}, "
+            f"this release needs {_SCHEMA}): finish its runs with that release, and give this release another file"
+        )
     if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
         raise LedgerError(f"{path} is a database of something else, not a ledger: give the ledger a file of its own")
     for statement in TABLES.split(";"):
         db.execute(statement)
+    db.execute("INSERT INTO about (database_id) VALUES (?)", (identify(path),))
     db.execute(f"PRAGMA application_id = {_APPLICATION}")
     db.execute(f"PRAGMA user_version = {_SCHEMA}")
 
 
-def prepare(db: sqlite3.Connection) -> None:
-    """Make what lasts as long as the writer's connection: the view that takes a batch in one statement."""
+def identify(path: Path) -> str:
+    """Device and inode of the file: those of a copy differ."""
+    found = path.stat()
+    return f"{found.st_dev}:{found.st_ino}"
+
+
+def prepare(db: sqlite3.Connection, boot_id: str) -> int:
+    """Make what lasts as long as the writer's connection: the view that takes a batch in one statement.
+
+    Returns:
+        The number by which the tables refer to this boot of the machine; 0 if the system names none.
+    """
     view, trigger = BATCH.split(";", 1)
     db.execute(view)
     db.execute(trigger)
+    if not boot_id:
+        return 0
+    number = "SELECT number FROM boot WHERE id = ?"
+    found = db.execute(number, (boot_id,)).fetchone()
+    if found is None:
+        db.execute("INSERT INTO boot (id) VALUES (?)", (boot_id,))
+        found = db.execute(number, (boot_id,)).fetchone()
+    return int(found[0])
+
+
+def empty_log(db: sqlite3.Connection) -> None:
+    """Move the write-ahead log into the file, so that a copy of the file is whole. A busy reader makes it do less."""
+    db.execute("PRAGMA busy_timeout = 0")
+    try:
+        with contextlib.suppress(sqlite3.OperationalError):
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    finally:
+        db.execute(f"PRAGMA busy_timeout = {_BUSY * 1000:.0f}")
 
 
 def explain(path: Path, error: sqlite3.Error) -> LedgerError:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-__all__ = ["ANSWER", "BATCH", "STATE", "TABLES", "TARGETS"]
+__all__ = ["ANSWER", "BATCH", "OTHERS", "REPEATS", "REPEATS_IN_SMALLER", "STATE", "TABLES", "TARGETS", "UNSETTLED"]
 
 TABLES = """
+CREATE TABLE about (database_id TEXT NOT NULL);
+CREATE TABLE boot (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 CREATE TABLE run (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, settings TEXT NOT NULL, created TEXT NOT NULL,
-    total INTEGER NOT NULL DEFAULT 0, whole INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0);
+    total INTEGER NOT NULL DEFAULT 0, whole INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0,
+    stops INTEGER NOT NULL DEFAULT 0,
+    host TEXT NOT NULL, account TEXT, fingerprint TEXT NOT NULL, attempt_timeout REAL NOT NULL,
+    database_id TEXT NOT NULL);
 CREATE TABLE chunk (
     run INTEGER NOT NULL, number INTEGER NOT NULL, first INTEGER NOT NULL, beyond INTEGER NOT NULL,
-    token TEXT, pid INTEGER, host TEXT, since REAL, seen REAL, PRIMARY KEY (run, number)) WITHOUT ROWID;
+    token TEXT, pid INTEGER, host TEXT, process_started INTEGER, pid_namespace INTEGER,
+    since REAL, since_boot REAL, seen REAL, seen_boot REAL, boot INTEGER, PRIMARY KEY (run, number)) WITHOUT ROWID;
 CREATE TABLE target (
     run INTEGER NOT NULL, place INTEGER NOT NULL, key BLOB NOT NULL, command TEXT NOT NULL,
     PRIMARY KEY (run, place), UNIQUE (run, key)) WITHOUT ROWID;
 CREATE TABLE sending (
     run INTEGER NOT NULL, place INTEGER NOT NULL, turn INTEGER NOT NULL, token TEXT NOT NULL, request_id TEXT,
-    since TEXT NOT NULL, PRIMARY KEY (run, place, turn)) WITHOUT ROWID;
+    since TEXT NOT NULL, claimed_at REAL NOT NULL, claimed_boot REAL NOT NULL, boot INTEGER NOT NULL,
+    PRIMARY KEY (run, place, turn)) WITHOUT ROWID;
 CREATE TABLE outcome (
     run INTEGER NOT NULL, place INTEGER NOT NULL, turn INTEGER NOT NULL, state TEXT NOT NULL, summary TEXT NOT NULL,
     code, request_id TEXT, attempts INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (run, place)) WITHOUT ROWID;
@@ -35,20 +42,46 @@ LEFT JOIN sending s ON s.run = t.run AND s.place = t.place
   AND s.turn = (SELECT max(turn) FROM sending l WHERE l.run = t.run AND l.place = t.place)
 """
 
+# What is left of the time in which a request may act that was claimed at {wall} and {booted}, in the boot {boot}. Where
+# the wall clock was set back, its age is not known: the full time.
+_ACTING_FOR = """
+max(0, :age + r.attempt_timeout - max(0, CASE
+    WHEN {boot} = :boot AND {booted} <= :boot_now THEN :boot_now - {booted} ELSE :now - {wall} END))
+"""
+_BY_CLAIM = _ACTING_FOR.format(boot="s.boot", booted="s.claimed_boot", wall="s.claimed_at")
+_BY_HOLD = _ACTING_FOR.format(boot="h.boot", booted="h.since_boot", wall="h.since")
+UNSETTLED = f"""
+SELECT place, command, CASE WHEN unclear THEN request_id END,
+       CASE WHEN unclear THEN since WHEN restored THEN created END,
+       max(CASE WHEN unclear THEN coalesce(by_claim, 0) ELSE 0 END, CASE WHEN restored THEN by_hold ELSE 0 END)
+FROM (
+  SELECT t.place, t.command, {STATE} IN ('sending', 'unknown') AS unclear, r.database_id <> :database_id AS restored,
+         coalesce(s.request_id, o.request_id) AS request_id, coalesce(s.since, o.at) AS since, r.created,
+         {_BY_CLAIM} AS by_claim, coalesce({_BY_HOLD}, :age + r.attempt_timeout) AS by_hold
+  {TARGETS} JOIN chunk h ON h.run = t.run AND h.number = :chunk JOIN run r ON r.number = t.run
+  WHERE t.run = :run AND t.place > :after AND t.place >= h.first AND t.place < h.beyond
+    AND coalesce(o.state, '') NOT IN ('done', 'rejected')
+  ORDER BY t.place LIMIT :limit)
+"""
+
+# Granted is what was written at :now. Nothing else may count: since then, the run may have been stopped or allowed.
 ANSWER = f"""
-SELECT h.token IS :token, {STATE} IN ('done', 'rejected'), {STATE} = 'sending' AND s.token = :token
-{TARGETS} LEFT JOIN chunk h ON h.run = t.run AND h.number = :chunk
+SELECT h.token IS :token AND NOT r.stopped, {STATE} IN ('done', 'rejected'),
+       {STATE} = 'sending' AND s.token = :token AND s.claimed_at = :now AND s.claimed_boot = :boot_now
+{TARGETS} LEFT JOIN chunk h ON h.run = t.run AND h.number = :chunk JOIN run r ON r.number = t.run
 WHERE t.run = :run AND t.place = :place
 """
 # One statement for a whole batch, in a transaction of its own: between two statements the thread would have to wait for
-# its turn in the interpreter, and so would all who wait for the batch.
+# its turn in the interpreter, and so would all who wait for the batch. A claim that is there already gets a new time.
 BATCH = """
-CREATE TEMP VIEW batch (claims, records) AS SELECT '', '';
+CREATE TEMP VIEW batch (claims, records, now, boot_now, boot) AS SELECT '', '', 0, 0, 0;
 CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
-  INSERT OR IGNORE INTO sending (run, place, turn, token, request_id, since)
+  INSERT INTO sending (run, place, turn, token, request_id, since, claimed_at, claimed_boot, boot)
   SELECT a.run, a.place,
-         1 + coalesce((SELECT max(turn) FROM sending l WHERE l.run = a.run AND l.place = a.place), 0),
-         a.token, a.request_id, a.since
+         coalesce((SELECT m.turn FROM sending m WHERE m.run = a.run AND m.place = a.place AND m.token = a.token
+                   AND m.turn > coalesce(o.turn, 0)),
+                  1 + (SELECT max(turn) FROM sending l WHERE l.run = a.run AND l.place = a.place), 1),
+         a.token, a.request_id, a.since, NEW.now, NEW.boot_now, NEW.boot
   FROM (SELECT json_extract(value, '$[0]') AS run, json_extract(value, '$[1]') AS chunk,
                json_extract(value, '$[2]') AS place, json_extract(value, '$[3]') AS token,
                json_extract(value, '$[4]') AS request_id, json_extract(value, '$[5]') AS since
@@ -57,8 +90,8 @@ CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
   CROSS JOIN run r ON r.number = a.run AND NOT r.stopped
   LEFT JOIN outcome o ON o.run = a.run AND o.place = a.place
   WHERE coalesce(o.state, '') NOT IN ('done', 'rejected')
-    AND NOT EXISTS (SELECT 1 FROM sending m WHERE m.run = a.run AND m.place = a.place AND m.token = a.token
-                    AND m.turn > coalesce(o.turn, 0));
+  ON CONFLICT (run, place, turn) DO UPDATE SET
+    claimed_at = excluded.claimed_at, claimed_boot = excluded.claimed_boot, boot = excluded.boot;
   INSERT INTO outcome (run, place, turn, state, summary, code, request_id, attempts, at)
   SELECT c.run, c.place, coalesce((SELECT max(turn) FROM sending l WHERE l.run = c.run AND l.place = c.place), 0),
          c.state, c.summary, c.code, c.request_id, c.attempts, c.at
@@ -76,3 +109,39 @@ CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
   WHERE outcome.state NOT IN ('done', 'rejected');
 END;
 """
+
+# Runs that launch on the same account (of the same name, or, where one has none, with the same token), and that a
+# process held in the last :within seconds: without a hold, nothing is launched.
+OTHERS = """
+SELECT x.number, x.name, x.total FROM run r JOIN run x
+  ON x.number <> r.number AND x.host = r.host
+  AND json_extract(x.settings, '$.provider') IS json_extract(r.settings, '$.provider')
+  AND CASE WHEN x.account IS NULL OR r.account IS NULL THEN x.fingerprint = r.fingerprint
+           ELSE x.account = r.account END
+WHERE r.number = :run AND EXISTS (
+  SELECT 1 FROM chunk h WHERE h.run = x.number
+  AND (h.token IS NOT NULL OR h.seen >= :now - :within OR h.boot = :boot AND h.seen_boot >= :boot_now - :within))
+ORDER BY x.number
+"""
+# Targets of this run (g) that the other one (t; its chunks that are held: :held) launched in the last :within seconds.
+# The run with fewer targets comes first: each of its targets costs one look-up in the index of the other run.
+_REPEATS = f"""
+WITH held AS MATERIALIZED (SELECT json_extract(value, '$[0]') AS first, json_extract(value, '$[1]') AS beyond
+                           FROM json_each(:held))
+SELECT command, max(coalesce(claimed_at, 0), coalesce(told, 0), held * :now) FROM (
+  SELECT g.place, g.command, {STATE} AS state, s.claimed_at, s.claimed_boot, s.boot,
+         (julianday(o.at) - 2440587.5) * 86400 AS told,
+         EXISTS (SELECT 1 FROM held WHERE t.place >= held.first AND t.place < held.beyond) AS held
+  FROM target {{first}} CROSS JOIN target {{second}} ON t.key = g.key
+  LEFT JOIN outcome final ON final.run = g.run AND final.place = g.place AND final.state IN ('done', 'rejected')
+  {TARGETS.replace("FROM target t", "")}
+  WHERE g.run = :run AND t.run = :other AND g.place >= :first AND g.place < :end AND final.run IS NULL
+)
+WHERE state = 'planned' AND held
+   OR state IN ('done', 'sending', 'unknown') AND (
+      claimed_at >= :now - :within OR told >= :now - :within
+      OR boot = :boot AND claimed_boot >= :boot_now - :within)
+ORDER BY place
+"""
+REPEATS = _REPEATS.format(first="g", second="t")
+REPEATS_IN_SMALLER = _REPEATS.format(first="t", second="g")

@@ -9,24 +9,32 @@ from __future__ import annotations
 
 __all__ = [
     "BEAT",
+    "BEGIN",
     "CHUNKS",
     "CLAIM",
     "COUNTS",
     "HOLD",
     "HOLDER",
+    "IDENTITY",
     "IDLE",
     "LET_GO",
     "OPEN",
+    "OTHERS",
     "PLAN",
+    "RAISE_TIMEOUT",
     "RECORD",
-    "RUN",
+    "REPEATS",
+    "REPEATS_IN_SMALLER",
+    "RUNS",
+    "SYSTEM",
     "TABLES",
     "TARGETS",
+    "TIMELINE",
     "UNSETTLED",
     "VERSION",
 ]
 
-VERSION = 1
+VERSION = 2
 """Of the tables."""
 
 TABLES = """
@@ -40,8 +48,14 @@ CREATE TABLE dispatchkit.run (
     total int NOT NULL DEFAULT 0,
     whole boolean NOT NULL DEFAULT false,
     stopped boolean NOT NULL DEFAULT false,
+    stops int NOT NULL DEFAULT 0, -- how often it was stopped
     rate double precision, -- what all workers together may use of the account
-    concurrency int
+    concurrency int,
+    host text NOT NULL,
+    account text, -- its name, where the client has one
+    fingerprint text NOT NULL,
+    attempt_timeout double precision NOT NULL, -- the longest of all holders
+    database_id text[] NOT NULL -- see IDENTITY
 );
 CREATE TABLE dispatchkit.chunk (
     run int NOT NULL,
@@ -52,8 +66,11 @@ CREATE TABLE dispatchkit.chunk (
     token text,
     pid int,
     host text,
+    boot_id text,
+    process_started bigint, -- in clock ticks since the boot
+    pid_namespace bigint,
     since timestamptz, -- when it was taken
-    seen timestamptz,
+    seen timestamptz, -- the latest heartbeat
     PRIMARY KEY (run, number)
 );
 CREATE TABLE dispatchkit.target (
@@ -62,7 +79,7 @@ CREATE TABLE dispatchkit.target (
     key bytea NOT NULL,
     command text NOT NULL,
     PRIMARY KEY (run, index),
-    UNIQUE (run, key)
+    UNIQUE (run, key) -- not (key, run): all runs would share its pages, and each more would make planning slower
 );
 CREATE TABLE dispatchkit.sending (
     run int NOT NULL,
@@ -71,6 +88,7 @@ CREATE TABLE dispatchkit.sending (
     token text NOT NULL,
     request_id text,
     since timestamptz NOT NULL,
+    claimed_at timestamptz NOT NULL, -- of the latest claim
     PRIMARY KEY (run, index, nth)
 );
 CREATE TABLE dispatchkit.outcome (
@@ -104,7 +122,7 @@ CREATE TABLE dispatchkit.lease (
 # $target is a row with `run` and `index`.
 _LATEST = """
 LEFT JOIN LATERAL (
-    SELECT nth, token, request_id, since FROM dispatchkit.sending
+    SELECT nth, token, request_id, since, claimed_at FROM dispatchkit.sending
     WHERE run = $target.run AND index = $target.index ORDER BY nth DESC LIMIT 1
 ) s ON true
 LEFT JOIN LATERAL (
@@ -115,7 +133,28 @@ LEFT JOIN LATERAL (
 """
 _STATE = "coalesce(o.state, CASE WHEN s.nth IS NULL THEN 'planned' ELSE 'sending' END)"
 
-RUN = "number, name, settings, created, total, whole, stopped"
+# What a database can say of which one it is: the system and its timeline, which a failover or a restore of its files
+# changes, and the ids of the database and of a table, which a dump and its restore change.
+SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
+TIMELINE = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
+IDENTITY = """ARRAY[$system, $timeline, (
+    SELECT oid::text FROM pg_database WHERE datname = current_database()
+) || '.' || 'dispatchkit.run'::regclass::oid::text]"""
+_IS_RESTORED = """
+EXISTS (SELECT FROM unnest(r.database_id, (SELECT id FROM identity)) AS p(planned, found) WHERE planned <> found)
+"""
+
+RUNS = f"""
+WITH identity AS MATERIALIZED (SELECT $identity AS id)
+SELECT number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout,
+    {_IS_RESTORED} AS restored, stops
+FROM dispatchkit.run r
+"""
+
+BEGIN = """
+INSERT INTO dispatchkit.run (name, settings, created, host, account, fingerprint, attempt_timeout, database_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $identity) ON CONFLICT DO NOTHING
+"""
 
 OPEN = "SELECT version FROM dispatchkit.about"
 
@@ -133,7 +172,8 @@ UPDATE dispatchkit.run SET total = total + (SELECT count(*) FROM planned) WHERE 
 
 # The chunk's row is locked against `HOLD`, not against `BEAT`: whoever holds the chunk next sees every row that is
 # written here, and who was taken for dead gets none in. Rows go in by index, so that a statement whose answer was lost
-# and its repeat, which may run at the same time, wait for each other and cannot lock each other out.
+# and its repeat, which may run at the same time, wait for each other and cannot lock each other out. A claim that is
+# there already gets a new time: also by index, and only after all that are new went in, so no circle of waits forms.
 CLAIM = f"""
 WITH asked AS (
     SELECT * FROM unnest($1::int[], $2::int[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
@@ -155,9 +195,18 @@ WITH asked AS (
     LEFT JOIN dispatchkit.account c ON c.key = a.account
     {_LATEST.replace("$target", "a")}
 ), written AS (
-    INSERT INTO dispatchkit.sending (run, index, nth, token, request_id, since)
-    SELECT run, index, nth, token, request_id, since FROM judged WHERE leave = 'fresh' ORDER BY run, index
+    INSERT INTO dispatchkit.sending (run, index, nth, token, request_id, since, claimed_at)
+    SELECT run, index, nth, token, request_id, since, clock_timestamp() FROM judged
+    WHERE leave = 'fresh' ORDER BY run, index
     ON CONFLICT DO NOTHING RETURNING run, index
+), known AS MATERIALIZED (
+    SELECT s.run, s.index, s.nth FROM dispatchkit.sending s
+    JOIN judged j ON s.run = j.run AND s.index = j.index AND s.nth = j.nth - 1
+    WHERE j.leave = 'granted' AND (SELECT count(*) FROM written) >= 0
+    ORDER BY s.run, s.index FOR UPDATE OF s
+), renewed AS (
+    UPDATE dispatchkit.sending s SET claimed_at = clock_timestamp() FROM known k
+    WHERE s.run = k.run AND s.index = k.index AND s.nth = k.nth
 )
 SELECT CASE WHEN leave <> 'fresh' THEN leave WHEN w.index IS NULL THEN 'again' ELSE 'granted' END AS leave, pause
 FROM judged j LEFT JOIN written w ON w.run = j.run AND w.index = j.index ORDER BY place
@@ -192,17 +241,20 @@ WHERE o.state NOT IN ('done', 'rejected')
 """
 
 HOLDER = """
-SELECT token, pid, host, since, seen < clock_timestamp() - make_interval(secs => $3) AS stale
+SELECT token, pid, host, since, boot_id, process_started, pid_namespace,
+    $3::float8 - extract(epoch FROM clock_timestamp() - seen)::float8 AS lease_left
 FROM dispatchkit.chunk WHERE run = $1 AND number = $2
 """
+
+RAISE_TIMEOUT = "UPDATE dispatchkit.run SET attempt_timeout = $2 WHERE number = $1 AND attempt_timeout < $2"
 
 HOLD = """
 WITH locked AS MATERIALIZED (
     SELECT run, number FROM dispatchkit.chunk
-    WHERE run = $1 AND number = $2 AND token IS NOT DISTINCT FROM $6 FOR UPDATE
+    WHERE run = $1 AND number = $2 AND token IS NOT DISTINCT FROM $9 FOR UPDATE
 )
-UPDATE dispatchkit.chunk c SET token = $3, pid = $4, host = $5, seen = clock_timestamp(),
-    since = CASE WHEN c.token = $3 THEN c.since ELSE clock_timestamp() END
+UPDATE dispatchkit.chunk c SET token = $3, pid = $4, host = $5, boot_id = $6, process_started = $7, pid_namespace = $8,
+    seen = clock_timestamp(), since = CASE WHEN c.token = $3 THEN c.since ELSE clock_timestamp() END
 FROM locked l WHERE c.run = l.run AND c.number = l.number RETURNING 1
 """
 
@@ -225,8 +277,8 @@ WHERE run = $1 AND number = $2 AND token = $3
 """
 
 CHUNKS = """
-SELECT number, first, beyond, CASE WHEN seen >= clock_timestamp() - make_interval(secs => $2) THEN token END AS token,
-    pid, host, since
+SELECT number, first, beyond, token, pid, host, since, boot_id, process_started, pid_namespace,
+    $2::float8 - extract(epoch FROM clock_timestamp() - seen)::float8 AS lease_left
 FROM dispatchkit.chunk c
 WHERE run = $1 AND NOT over AND EXISTS (
     SELECT 1 FROM dispatchkit.target t
@@ -239,11 +291,10 @@ WHERE run = $1 AND NOT over AND EXISTS (
 
 # What was about to leave and was not even tried, because its worker was told to stop, is as good as never begun.
 IDLE = f"""
-SELECT r.name, c.number, c.token, c.pid, c.host, c.since,
-    c.seen < clock_timestamp() - make_interval(secs => $1) AS stale
+SELECT r.name, c.number
 FROM dispatchkit.run r JOIN dispatchkit.chunk c ON c.run = r.number
 WHERE r.whole AND NOT r.stopped AND NOT c.over AND r.name <> ALL($3::text[])
-    AND (c.token IS NULL OR c.seen < clock_timestamp() - make_interval(secs => $1) OR c.host = $4)
+    AND (c.token IS NULL OR c.seen < clock_timestamp() - make_interval(secs => $1))
     AND EXISTS (
         SELECT 1 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
         WHERE t.run = c.run AND t.index >= c.first AND t.index < c.beyond
@@ -252,16 +303,71 @@ WHERE r.whole AND NOT r.stopped AND NOT c.over AND r.name <> ALL($3::text[])
 ORDER BY c.run, c.number LIMIT $2
 """
 
+# What is left, of the time in which a request may act, of one that was claimed at $at.
+_ACTING_FOR = "least(h.acting, greatest(0, h.acting - extract(epoch FROM clock_timestamp() - $at)::float8))"
+
 UNSETTLED = f"""
+WITH identity AS MATERIALIZED (SELECT $identity AS id), hold AS MATERIALIZED (
+    SELECT c.first, c.beyond, c.since, r.created, r.attempt_timeout + $5::float8 AS acting, {_IS_RESTORED} AS restored
+    FROM dispatchkit.chunk c JOIN dispatchkit.run r ON r.number = c.run WHERE c.run = $1 AND c.number = $2
+)
 SELECT t.index, t.command, CASE WHEN unclear THEN coalesce(s.request_id, o.request_id) END AS request_id,
-    CASE WHEN unclear THEN coalesce(s.since, o.at) END AS since
-FROM dispatchkit.chunk c
-JOIN dispatchkit.target t ON t.run = c.run AND t.index >= c.first AND t.index < c.beyond
+    CASE WHEN unclear THEN coalesce(s.since, o.at) WHEN h.restored THEN h.created END AS since,
+    greatest(
+        CASE WHEN unclear THEN {_ACTING_FOR.replace("$at", "s.claimed_at")} ELSE 0 END,
+        CASE WHEN h.restored THEN {_ACTING_FOR.replace("$at", "coalesce(h.since, clock_timestamp())")} ELSE 0 END
+    ) AS acting_for
+FROM dispatchkit.target t
+CROSS JOIN hold h
 {_LATEST.replace("$target", "t")}
 CROSS JOIN LATERAL (SELECT {_STATE} IN ('sending', 'unknown') AS unclear) u
-WHERE c.run = $1 AND c.number = $2 AND t.index > $3 AND o.final IS NOT TRUE
+WHERE t.run = $1 AND t.index > $3 AND t.index >= (SELECT first FROM hold) AND t.index < (SELECT beyond FROM hold)
+    AND o.final IS NOT TRUE
 ORDER BY t.index LIMIT $4
 """
+
+# Runs that launch on the same account (of the same name, or, where one has none, with the same token), and that a
+# process held in the last $2 seconds: without a hold, nothing is launched.
+OTHERS = """
+SELECT x.number, x.name, x.total FROM dispatchkit.run r JOIN dispatchkit.run x
+    ON x.number <> r.number AND x.host = r.host
+    AND x.settings::json ->> 'provider' IS NOT DISTINCT FROM r.settings::json ->> 'provider'
+    AND CASE WHEN x.account IS NULL OR r.account IS NULL THEN x.fingerprint = r.fingerprint
+        ELSE x.account = r.account END
+WHERE r.number = $1 AND EXISTS (
+    SELECT FROM dispatchkit.chunk c
+    WHERE c.run = x.number AND c.seen >= clock_timestamp() - make_interval(secs => $2)
+) ORDER BY x.number
+"""
+
+# Targets (g) from $5 to $6 of this run that another run (t) launched in the last $7 seconds, or is about to launch
+# under a lease of $8. One page, from $2 to $3, of one of the runs ($1) is looked up in the index of the other run ($4).
+_REPEATS = f"""
+WITH page AS MATERIALIZED (
+    SELECT run, index, key, command FROM dispatchkit.target WHERE run = $1 AND index >= $2 AND index < $3
+), found AS MATERIALIZED (
+    SELECT g.index, g.command, greatest(s.claimed_at, o.at, h.now) AS latest
+    FROM page $first CROSS JOIN LATERAL (
+        SELECT run, index, command FROM dispatchkit.target WHERE run = $4 AND key = $first.key OFFSET 0
+    ) $second
+    {_LATEST.replace("$target", "t")}
+    LEFT JOIN LATERAL (
+        SELECT clock_timestamp() AS now FROM dispatchkit.chunk c
+        WHERE c.run = t.run AND c.first <= t.index AND c.beyond > t.index AND c.token IS NOT NULL
+            AND c.seen >= clock_timestamp() - make_interval(secs => $8)
+    ) h ON {_STATE} = 'planned'
+    WHERE g.index >= $5 AND g.index < $6
+        AND NOT EXISTS (
+            SELECT FROM dispatchkit.outcome f
+            WHERE f.run = g.run AND f.index = g.index AND f.state IN ('done', 'rejected')
+        )
+        AND {_STATE} IN ('planned', 'sending', 'done', 'unknown')
+        AND greatest(s.claimed_at, o.at, h.now) >= clock_timestamp() - make_interval(secs => $7)
+)
+SELECT index, command, count(*) OVER () AS count, max(latest) OVER () AS latest FROM found ORDER BY index LIMIT $9
+"""
+REPEATS = _REPEATS.replace("$first", "g").replace("$second", "t")
+REPEATS_IN_SMALLER = _REPEATS.replace("$first", "t").replace("$second", "g")
 
 COUNTS = f"""
 SELECT {_STATE} AS state, count(*) AS count

@@ -5,7 +5,7 @@ Five tables. Nothing that was written is taken back; what happened to a target i
     run        one launch: its name, how it is carried out, whether its plan is whole, whether it was stopped
     chunk      a stretch of a run's targets that one process holds at a time: its owner, and when that was last seen
     target     one command of a run, as data; the same command twice in one run is one target
-    sending    a request is about to leave: written, durably, before its first byte
+    sending    a request is about to leave: written, durably, before its first byte; with the time of its latest claim
     outcome    what came of it; an unknown one may be overwritten by a later and better one, a final one never
 
 A target without `sending` is planned. One with `sending` and no `outcome` is in flight, or its process died: whoever
@@ -26,12 +26,44 @@ import attrs
 from dispatchkit.core.journal import Leave
 from dispatchkit.errors import State
 
-__all__ = ["Chunk", "Claim", "Counts", "Holder", "Pulse", "Record", "Run", "Store", "Target", "Unsettled"]
+__all__ = [
+    "HEARTBEAT_INTERVAL",
+    "LEASE_TIMEOUT",
+    "Chunk",
+    "Claim",
+    "Counts",
+    "Holder",
+    "Pulse",
+    "Record",
+    "Repeat",
+    "Run",
+    "RunPlan",
+    "Store",
+    "Target",
+    "Unsettled",
+]
 
-STALE = 30.0
-"""Seconds after which a holder that was not seen is taken for dead."""
-BEAT = 1.0
-"""Seconds between two signs of life of a holder: also how soon it obeys a stop."""
+LEASE_TIMEOUT = 30.0
+"""Seconds after its last heartbeat for which a holder keeps its chunk."""
+HEARTBEAT_INTERVAL = 1.0
+"""Seconds between two heartbeats of a holder. A holder obeys a stop within this time."""
+
+
+@attrs.frozen(kw_only=True)
+class RunPlan:
+    """A run that is to begin: whose it is, and how it is carried out."""
+
+    name: str
+    settings: str
+    """JSON: provider, host and format, for the process that resumes it. Never a token."""
+    host: str
+    """The provider's host, as the client names it. With `account` and a command it makes the key of a repeat."""
+    account: str | None
+    """The account's name, where the client has one."""
+    fingerprint: str
+    """A slow hash of the token: it identifies the account where there is no name."""
+    attempt_timeout: float
+    """Seconds that one attempt may take."""
 
 
 @attrs.frozen
@@ -49,6 +81,17 @@ class Run:
     whole: bool
     """Whether all of its commands are planned. Only then may it be resumed without them."""
     stopped: bool
+    account: str | None = None
+    """The account that it was planned for, where the client named it."""
+    fingerprint: str = ""
+    """The fingerprint of the token that it was planned with."""
+    attempt_timeout: float = 0.0
+    """Seconds: the longest `attempt_timeout` of all processes that held it."""
+    restored: bool = False
+    """Whether the database was restored, copied or failed over since the run was planned: rows may have been lost, so
+    a target that looks planned may have been launched."""
+    stops: int = 0
+    """How often it was stopped."""
 
 
 @attrs.frozen
@@ -75,6 +118,16 @@ class Holder:
     host: str
     since: datetime | None = attrs.field(default=None, eq=False)
     """When it took the chunk, where a store tells it."""
+    boot_id: str = attrs.field(default="", eq=False)
+    """The boot of its machine; empty where the system names none."""
+    process_started: int = attrs.field(default=0, eq=False)
+    """Start time of its process, in clock ticks since the boot; 0 where the system tells none."""
+    pid_namespace: int = attrs.field(default=0, eq=False)
+    """Inode of its PID namespace; 0 where the system has none. Process ids of another namespace mean nothing here."""
+    lease_left: float = attrs.field(default=LEASE_TIMEOUT, eq=False)
+    """Seconds until its lease ends, by the database's clock; negative if it has missed its heartbeats."""
+    exists: bool = attrs.field(default=False, eq=False)
+    """Whether its process certainly exists, as its lock shows. Then no lease ends the hold."""
 
 
 @attrs.frozen
@@ -97,7 +150,25 @@ class Unsettled:
     """As `codec` writes it."""
     request_id: str | None = None
     since: datetime | None = None
-    """When its first unclear request began; None if none is unclear."""
+    """When its first unclear request began; None if none is unclear. Of a planned target of a `Run.restored` run: when
+    the run was created."""
+    acting_for: float = 0.0
+    """Seconds from now for which a request of an earlier process may still reach the provider: what is left of
+    ``claimed_at + CLAIM_AGE + attempt_timeout``, or 0. Of a planned target of a `Run.restored` run, whose claim may be
+    lost: what is left of that, counted from the hold."""
+
+
+@attrs.frozen
+class Repeat:
+    """Targets of one run that another run launched, launches, or may have launched."""
+
+    run: str
+    """The name of the other run."""
+    count: int
+    commands: Sequence[str]
+    """The first of them, at most ten, as `codec` writes them."""
+    latest: datetime
+    """The latest claim or outcome of them in the other run."""
 
 
 @attrs.frozen
@@ -171,8 +242,27 @@ class Store(Protocol):
         """Disconnect. Closing twice does nothing."""
         ...
 
-    async def begin(self, name: str, settings: str) -> Run:
+    async def check_identity(self) -> None:
+        """Check that the database is the one in which its ledger was made. Called before a run begins or is held.
+
+        Raises:
+            LedgerError: It is a copy. A copy of a ledger and its original would both launch what is left.
+        """
+        ...
+
+    async def accept_copy(self) -> None:
+        """Take the database as it is for the original, which is not used any more.
+
+        Runs that were planned before are `Run.restored`.
+        """
+        ...
+
+    async def begin(self, plan: RunPlan) -> Run:
         """The run of this name: a new one, or the one that is there, with its own settings."""
+        ...
+
+    async def set_account(self, run: int, *, account: str | None, fingerprint: str) -> None:
+        """The account of a run has another name, or another token."""
         ...
 
     async def run(self, name: str) -> Run | None:
@@ -202,10 +292,12 @@ class Store(Protocol):
         """The chunks of a run that hold a target which is not final (done or rejected)."""
         ...
 
-    async def hold(self, run: int, chunk: int, holder: Holder) -> Holder | None:
-        """Take a chunk: None if it is ours now, else who holds it.
+    async def hold(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
+        """Take a chunk: None if it is ours now, else the holder that keeps it.
 
-        It is taken from a holder that was not seen for `STALE` seconds, or whose process on this host is gone.
+        In a file, a lock decides: a holder whose process exists keeps the chunk (`Holder.exists`), and one whose
+        process of the same boot has ended does not. Where no lock can tell, the lease decides. Host names and process
+        ids decide nothing. If it is taken, the run's `attempt_timeout` becomes at least the given one.
         """
         ...
 
@@ -224,7 +316,8 @@ class Store(Protocol):
     async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
         """Write `sending`, each in the one statement that also sees whose the chunk is and whether the run was stopped.
 
-        Asked again for the same index by the same token, it gives the same answer: an answer may have been lost.
+        Asked again for the same index by the same token, it grants the same claim anew, with a new time: an answer may
+        have been lost, or the claim may have expired.
         """
         ...
 
@@ -244,6 +337,18 @@ class Store(Protocol):
         """The targets of a run by index, those in one of the states, or all; read in pages."""
         ...
 
-    async def stop(self, run: int, *, stopped: bool) -> None:
-        """Set or clear the flag that every claim and every sign of life reads."""
+    async def stop(self, run: int) -> None:
+        """Set the flag that every claim and every heartbeat reads, and count the stop."""
+        ...
+
+    async def allow(self, run: int, *, stops: int | None = None) -> bool:
+        """Clear the flag. False: the run was stopped more often than ``stops`` says, so it stays stopped."""
+        ...
+
+    async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
+        """Targets that another run of the same account, provider and host launched within so many seconds.
+
+        They are done, in flight or unclear there, or planned in a chunk that is held now. Of this run, or of one chunk
+        of it, only targets that are not final are compared.
+        """
         ...

@@ -10,8 +10,8 @@ import asyncio
 import contextlib
 import functools
 import uuid
-from collections.abc import AsyncGenerator
-from typing import TypeVar
+from collections.abc import AsyncGenerator, Coroutine
+from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import attrs
@@ -24,12 +24,16 @@ from dispatchkit.ledger.link import Connection, Link
 from dispatchkit.ledger.postgres import Account, PostgresStore
 from dispatchkit.spread.share import EXPIRES, RENEW, Lease, Share, share
 
-__all__ = ["SharedAccount", "leave", "shared"]
+__all__ = ["STOP_TIMEOUT", "SharedAccount", "leave", "shared", "until_stopped"]
+
+T = TypeVar("T")
 
 _LOOK = 0.25
 _LINGER = 2.0
 _SAME = 0.05
 """Seconds by which two readings of one pause may differ."""
+STOP_TIMEOUT = 0.5
+"""Seconds that whatever is stopped still waits for the database."""
 
 _LOCK = """
 INSERT INTO dispatchkit.account (key) VALUES ($1) ON CONFLICT (key) DO UPDATE SET key = excluded.key
@@ -184,8 +188,9 @@ class SharedAccount:
     async def _leave(self) -> None:
         self._pacer.set(self._own)
         values = (self._key, self._worker)
-        with contextlib.suppress(LedgerError):  # then it expires
-            await self._link.ask(lambda connection: connection.execute(_FORGET, *values), patience=RENEW)
+        with contextlib.suppress(LedgerError, TimeoutError):  # then it expires
+            async with asyncio.timeout(STOP_TIMEOUT):
+                await self._link.ask(lambda connection: connection.execute(_FORGET, *values))
         await self._link.close()
 
 
@@ -205,13 +210,23 @@ _shared: WeakKeyDictionary[PostgresStore, dict[str, tuple[SharedAccount, asyncio
 
 @contextlib.asynccontextmanager
 async def shared(
-    store: PostgresStore, key: str, pacer: Pacer, *, chunk: tuple[int, int], stop: asyncio.Event
+    store: PostgresStore, key: str, pacer: Pacer, *, run: int, stop: asyncio.Event, rate: float | None = None
 ) -> AsyncGenerator[SharedAccount]:
-    """Launch a chunk within the pace that all workers of an account share.
+    """Launch a run, or a chunk of it, within the pace that all processes of an account share.
 
-    All chunks that are launched through one store have one part of it together.
+    All that is launched through one store has one part of it together.
+
+    Args:
+        store: The ledger's database.
+        key: The account's key.
+        pacer: What paces the account in this process.
+        run: The number of the run.
+        stop: Once it is set, no part of the pace is waited for.
+        rate: Launches a second that all processes together may make, beside what the plan of the run says.
     """
-    wanted = Share(*await store.bounds(chunk[0]))
+    bounds = await until_stopped(stop, store.bounds(run))
+    planned = Share() if bounds is None else Share(*bounds)
+    wanted = _less(planned, Share(rate))
     accounts = _shared.setdefault(store, {})
     account, keeping = accounts.get(key, (None, None))
     if account is None or keeping is None or keeping.done():
@@ -220,12 +235,12 @@ async def shared(
     delivery = object()  # of one chunk there may be two at a time
     account.wanted[delivery] = wanted
     try:
-        await account.renew()
+        await until_stopped(stop, account.renew())
         while account.held.nothing and not stop.is_set():
             # All is taken. The others make room when they renew; `keep` goes on asking.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _LOOK / 4)
-        store.charge(*chunk, Account(key, account.pause))
+        store.charge(run, Account(key, account.pause))
         account.launching += 1
         try:
             yield account
@@ -233,6 +248,25 @@ async def shared(
             account.launching -= 1
     finally:
         del account.wanted[delivery]
+
+
+async def until_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """Do something with the database. Once ``stop`` is set it has `STOP_TIMEOUT` left.
+
+    Returns:
+        What came of it, or None if it was given up.
+    """
+    task, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            await asyncio.wait([task], timeout=STOP_TIMEOUT)
+        return task.result() if task.done() else None
+    finally:
+        stopping.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait([task])
 
 
 async def leave(store: PostgresStore) -> None:

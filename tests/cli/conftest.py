@@ -83,6 +83,12 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
         yield played
 
 
+@pytest.fixture
+def _short_claims(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, ``stop-run`` waits a moment only."""
+    monkeypatch.setattr("dispatchkit.ledger.ledger.CLAIM_AGE", 0.1)
+
+
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DIRECT_TOKEN", "ALTCRAFT_TOKEN", "ALTCRAFT_URL", "LEDGER"):
@@ -102,10 +108,15 @@ def run(*arguments: object, stdin: str | bytes = "") -> Result:
 
 
 @contextlib.contextmanager
-def start_child(*arguments: object, kind: type[subprocess.Popen[str]] = Process) -> Iterator[subprocess.Popen[str]]:
+def start_child(
+    *arguments: object,
+    kind: type[subprocess.Popen[str]] = Process,
+    constants: dict[str, float] | None = None,
+) -> Iterator[subprocess.Popen[str]]:
     """The command in a process of its own, which does not outlive the block."""
     command = [*COMMAND, *map(str, arguments)]
-    with kind(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+    start = functools.partial(kind, constants=constants) if constants else kind
+    with start(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         try:
             yield child
         finally:
@@ -113,8 +124,12 @@ def start_child(*arguments: object, kind: type[subprocess.Popen[str]] = Process)
                 child.kill()
 
 
-def run_child(*arguments: object, kind: type[subprocess.Popen[str]] = Process) -> Result:
-    with start_child(*arguments, kind=kind) as child:
+def run_child(
+    *arguments: object,
+    kind: type[subprocess.Popen[str]] = Process,
+    constants: dict[str, float] | None = None,
+) -> Result:
+    with start_child(*arguments, kind=kind, constants=constants) as child:
         out, err = child.communicate(timeout=30)
     return Result(child.returncode, out, err)
 

@@ -109,15 +109,19 @@ def test_a_run_that_is_killed_goes_on_and_acts_twice_for_nobody(played: Played, 
     assert once(played, 90)
 
 
+@pytest.mark.usefixtures("_short_claims")
 def test_a_run_has_one_process_at_a_time_and_is_stopped_from_another(played: Played, ledger: Path) -> None:
     played.sandbox.latency = 0.05
     again = line(played, ledger, "1-1000", "--concurrency", 4)
     with start_child(*again) as child:
         played.wait_for_requests(12)
-        held = f"held by process {child.pid} on {socket.gethostname()}: end that one, or wait until it ends\n"
-        for refused in (run(*again), resume(ledger)):
+        for refused in (run(*again), resume(ledger), run(*again, "--end-holder"), resume(ledger, "--end-holder")):
             assert (refused.code, refused.out) == (2, "")
-            assert refused.err == f"dispatchkit: the run 'friday' is {held}"
+            assert refused.err == (
+                f"dispatchkit: run 'friday' is held by process {child.pid} on {socket.gethostname()}, which is at work "
+                f"on it: nothing was sent. Wait until it ends, or stop the run: dispatchkit stop-run {ledger} friday\n"
+            )
+        assert child.poll() is None
         [seen] = objects(run("ledger", "show", ledger, "--json"))
         assert seen["state"] == "running"
         (holder,) = seen["held_by"]
@@ -134,9 +138,11 @@ def test_a_run_has_one_process_at_a_time_and_is_stopped_from_another(played: Pla
             out, err = child.communicate(timeout=20)
             assert time.monotonic() - began < 3  # it looks once a second
             followed += follower.communicate(timeout=20)[0]
-    assert (stopped.code, stopped.err) == (0, "")
-    assert stopped.out.startswith("Run 'friday' is stopped: nothing new is started from within a second on; ")
-    assert stopped.out.endswith(f" in flight.\n{to_go_on(ledger)}")
+    assert stopped.code == 0
+    assert re.fullmatch(r"Run 'friday' is stopped \(\d+ in flight\). Waiting until \d\d:\d\d:\d\d UTC.\n", stopped.err)
+    promised, told = stopped.out.split(" UTC.\n")
+    assert promised.startswith("Run 'friday' is stopped: no process launches anything of it after ")
+    assert told == to_go_on(ledger)
     assert child.returncode == 1
     assert err == "The run was stopped from elsewhere: nothing new was started.\n"
     assert out.endswith(to_go_on(ledger))
@@ -153,18 +159,18 @@ def test_a_run_has_one_process_at_a_time_and_is_stopped_from_another(played: Pla
     assert once(played, 1000)
 
 
-async def test_a_run_is_not_allowed_again_before_its_process_has_seen_that_it_was_stopped(
-    played: Played, ledger: Path
-) -> None:
+async def test_a_stop_is_taken_back_only_with_the_hold(played: Played, ledger: Path) -> None:
     assert await asyncio.to_thread(lambda: run_child(*line(played, ledger, "1-5", "--max-launches", 1)).code) == 1
     store = SqliteStore(ledger)
     await store.open()
     (chunk,) = await store.chunks(1)
-    assert await store.hold(1, chunk.number, Holder("token", os.getpid(), socket.gethostname())) is None
-    await store.stop(1, stopped=True)
+    assert (
+        await store.hold(1, chunk.number, Holder("token", os.getpid(), socket.gethostname()), attempt_timeout=1) is None
+    )
+    await store.stop(1)
     result = await asyncio.to_thread(run_child, "resume", ledger, "--yes")
     assert result.code == 2
-    assert f"the run 'friday' is held by process {os.getpid()} on " in result.err
+    assert f"run 'friday' is held by process {os.getpid()} on " in result.err
     assert (await store.beat(1, chunk.number, "token")).stopped
     await store.close()
 
@@ -333,6 +339,11 @@ def test_a_run_is_remembered_in_the_ledger_of_the_environment(
             "--run needs --ledger FILE|URL, or DISPATCHKIT_LEDGER: where the run is to be remembered",
         ),
         (("--run", "", "--ledger", "launch.db"), "--run needs a name that is not empty"),
+        (("--run", "x" * 201, "--ledger", "x.db"), "--run must be a name of at most 200 characters, not of 201"),
+        (("--account", "x" * 201), "--account must be a name of at most 200 characters, not of 201"),
+        (("--end-holder",), "--end-holder needs --run NAME: it is about a run of a ledger"),
+        (("--copied",), "--copied needs --run NAME: it is about a run of a ledger"),
+        (("--account-changed",), "--account-changed needs --run NAME: it is about a run of a ledger"),
         (
             ("--run", "friday", "--ledger", "x.db", "--sandbox"),
             "--run does not go with --sandbox: nothing is left of a",
@@ -387,7 +398,7 @@ def test_a_resume_needs_the_token_of_its_provider(
     assert result.code == 2
     assert result.err == "dispatchkit: no token: set DISPATCHKIT_DIRECT_TOKEN, or pass --token-file PATH\n"
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "wrong")
-    result = resume(ledger, "--concurrency", 1)
+    result = resume(ledger, "--concurrency", 1, "--account-changed")
     assert result.code == 1
     assert "The token was refused: nothing new is started.\n" in result.err
     assert result.out.endswith(
@@ -397,7 +408,7 @@ def test_a_resume_needs_the_token_of_its_provider(
         f"dispatchkit ledger failures {ledger} friday --csv\n"
     )
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", played.sandbox.direct_token)
-    assert resume(ledger).code == 1
+    assert resume(ledger, "--account-changed").code == 1
     written = run(*shlex.split(result.out.splitlines()[-1].partition("dispatchkit ")[2]))
     left = ledger.with_name("left.csv")
     left.write_text(written.out)

@@ -155,13 +155,14 @@ def test_a_mistake_is_told_in_one_line(ledger: Path, arguments: tuple[str, ...],
     assert not Path("none.db").exists()
 
 
+@pytest.mark.usefixtures("_short_claims")
 def test_a_stop_needs_a_name_and_a_run_of_that_name(ledger: Path) -> None:
     result = run("stop-run", ledger)
     assert (result.code, result.out) == (2, "")
     assert result.err == "dispatchkit: name the run that is to be stopped: dispatchkit stop-run LEDGER RUN\n"
     assert run("stop-run", ledger, "monday").code == 2
     result = run("stop-run", ledger, "friday")
-    assert "; nobody works on it.\n" in result.out
+    assert "Run 'friday' is stopped (nobody works on it). Waiting until " in result.err
     assert "state         stopped\n" in shown("show", ledger, "friday").out
 
 

@@ -29,6 +29,9 @@ class FixedClock:
     def monotonic(self) -> float:
         return self.time
 
+    def boottime(self) -> float:
+        return self.time
+
     def now(self) -> datetime:
         return NOW + timedelta(seconds=self.time)
 

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import attrs
 import pytest
@@ -43,6 +44,9 @@ class Clock:
         self.drawn = drawn
 
     def monotonic(self) -> float:
+        return self.time
+
+    def boottime(self) -> float:
         return self.time
 
     def now(self) -> datetime:
@@ -148,6 +152,7 @@ async def play(
     takes: float = 1.0,
     since: datetime | None = None,
     request_id: str | None = None,
+    acting_until: float | None = None,
 ) -> Told:
     clock = Clock()
     script = Script(clock, list(acts), list(reads or [BROKEN]), takes)
@@ -159,7 +164,8 @@ async def play(
     client._means.transport = script  # type: ignore[assignment]
     result, error = None, None
     try:
-        call = client.call(command, timeout=timeout, retry=retry, request_id=request_id, since=since)  # type: ignore[arg-type]
+        settings: dict[str, Any] = {"request_id": request_id, "since": since, "acting_until": acting_until}
+        call = client.call(command, timeout=timeout, retry=retry, **settings)  # type: ignore[arg-type]
         result = await call.run()
     except DispatchkitError as raised:
         error = raised
@@ -586,8 +592,32 @@ async def test_a_start_that_another_process_left_unclear_is_done_if_its_status_s
 async def test_a_start_that_another_process_left_unclear_is_sent_only_once_its_status_has_denied_it() -> None:
     told = await play(START, [STARTED], [status("initiated")], since=AN_HOUR_AGO)
     assert (told.state, told.launches) == (State.DONE, 1)
-    # Whoever sent it may have ended a moment ago.
+    # The process that sent it may have ended a moment ago.
     assert told.script.sent[0][0] >= 60
+
+
+@pytest.mark.parametrize(("acting_until", "believed_from"), [(75.0, 135.0), (-30.0, 30.0), (-3600.0, 0.0)])
+async def test_lag_counts_from_the_end_of_an_orphan(acting_until: float, believed_from: float) -> None:
+    told = await play(START, [STARTED], [status("initiated")], since=AN_HOUR_AGO, acting_until=acting_until)
+    assert (told.state, told.launches) == (State.DONE, 1)
+    assert believed_from <= told.script.sent[0][0] <= believed_from + 31
+
+
+@pytest.mark.parametrize("since", [None, AN_HOUR_AGO])
+async def test_an_unclear_call_is_only_read_if_it_must_not_be_repeated(since: datetime | None) -> None:
+    retry = RetryPolicy(repeat_unclear=False)
+    told = await play(START, [LOST], [status("initiated")], retry=retry, since=since)
+    assert (told.state, told.launches) == (State.UNKNOWN, 0 if since else 1)
+    told = await play(START, [LOST], [status("sending")], retry=retry, since=since)
+    assert told.state is State.DONE
+    told = await play(LAUNCH, [LOST, REPLAYED], [log()], retry=retry)
+    assert (told.state, told.launches) == (State.UNKNOWN, 1)
+
+
+@pytest.mark.parametrize("value", [None, 1, "no"])
+async def test_repeat_unclear_is_a_flag(value: object) -> None:
+    with pytest.raises(TypeError, match="repeat_unclear"):
+        RetryPolicy(repeat_unclear=value)  # type: ignore[arg-type]
 
 
 async def test_what_another_process_left_unclear_stays_unknown_where_nothing_shows_it() -> None:

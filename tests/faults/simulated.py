@@ -28,6 +28,9 @@ class VirtualClock:
     def monotonic(self) -> float:
         return self.time
 
+    def boottime(self) -> float:
+        return self.time
+
     def now(self) -> datetime:
         return START + timedelta(seconds=self.time)
 

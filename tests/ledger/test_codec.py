@@ -21,7 +21,7 @@ from dispatchkit import (
 )
 from dispatchkit.altcraft.client import AltcraftClient
 from dispatchkit.direct.commands import ReadDispatch
-from dispatchkit.ledger.codec import decode, encode, key
+from dispatchkit.ledger.codec import KEY_BYTES, decode, encode, key
 
 FILE = Attachment.from_bytes(b"\x00\xff%PDF", name="Полис.pdf")
 
@@ -96,7 +96,7 @@ def test_each_command_comes_back_as_it_was(command: Any) -> None:
     assert repr(back) == repr(command)
     assert encode(back) == (told, text)
     assert "\n" not in text
-    assert len(told) == 32
+    assert len(told) == KEY_BYTES
 
 
 @settings(deadline=None)

@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
-from dispatchkit import LaunchBroadcast, Ledger, LedgerError, NotSentError, RejectedError, StartDispatch, State
+from dispatchkit import (
+    AccountMismatchError,
+    DirectClient,
+    LaunchBroadcast,
+    Ledger,
+    LedgerError,
+    NotSentError,
+    RejectedError,
+    RepeatedTargetsError,
+    RunHeldError,
+    RunStoppedError,
+    StartDispatch,
+    State,
+)
 from dispatchkit.core.built import Unbuilt
+from dispatchkit.core.claim_age import CLAIM_AGE
 from dispatchkit.core.journal import Leave, Planned
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.direct.commands import ReadDispatch
-from dispatchkit.ledger import sqlite, sqlite_file
-from dispatchkit.ledger.store import BEAT, STALE
-from tests.stage import starts, turns, until
+from dispatchkit.ledger import hold, sqlite, sqlite_file
+from dispatchkit.ledger import journal as journal_module
+from dispatchkit.ledger.journal import LedgerJournal
+from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT
+from tests.stage import run_plan, run_settings, starts, turns, until
 from tests.virtual import Manual
 
 
@@ -48,7 +66,7 @@ async def taken(journal: Any) -> list[Any]:
 
 
 async def test_all_is_planned_before_anything_is_taken(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {"provider": "direct"})
+    journal = ledger.journal("a", run_settings({"provider": "direct"}))
     assert await journal.open([*starts(range(1, 6)), StartDispatch(2)], nothing) == Planned(
         5, {State.DONE: 0, State.REJECTED: 0}
     )
@@ -59,14 +77,14 @@ async def test_all_is_planned_before_anything_is_taken(ledger: Ledger) -> None:
 
 
 async def test_what_is_final_is_not_handed_out_again(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 6)), nothing)
     states = [State.DONE, State.REJECTED, State.NOT_SENT, State.UNKNOWN]
     for entry, state in zip(await taken(journal), states, strict=False):
         assert await journal.claim(entry, f"r{entry.index}") is Leave.GRANTED
         journal.record(entry, outcome(entry, state))
     await journal.close()
-    again = ledger.journal("a", {})
+    again = ledger.journal("a", run_settings())
     assert await again.open(None, nothing) == Planned(5, {State.DONE: 1, State.REJECTED: 1})
     left = await taken(again)
     assert [(entry.index, entry.request_id, entry.since is None) for entry in left] == [
@@ -83,7 +101,7 @@ async def test_many_are_planned_and_taken_by_many(ledger: Ledger, asynchronous: 
         for command in starts(range(1, 5001)):
             yield command
 
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(source() if asynchronous else starts(range(1, 5001)), nothing)
     each = await asyncio.gather(*(taken(journal) for _ in range(20)))
     assert sorted(entry.index for entries in each for entry in entries) == list(range(5000))
@@ -91,7 +109,7 @@ async def test_many_are_planned_and_taken_by_many(ledger: Ledger, asynchronous: 
 
 
 async def test_large_commands_are_read_a_few_at_a_time(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open((LaunchBroadcast(n, content={"text": "x" * 300_000}) for n in range(1, 41)), nothing)
     first = await journal.take()
     assert first is not None
@@ -115,7 +133,7 @@ async def test_a_command_that_could_not_be_built_is_refused_with_its_place(ledge
         ("7", TypeError, r"commands\[1\]: a ledger holds .*, not str"),
     ]:
         with pytest.raises(kind, match=text):
-            await ledger.journal("a", {}).open([StartDispatch(1), bad], nothing)
+            await ledger.journal("a", run_settings()).open([StartDispatch(1), bad], nothing)
     assert not (await ledger.run("a")).whole
 
 
@@ -125,37 +143,37 @@ async def test_a_plan_that_broke_off_is_finished_by_the_same_line_only(ledger: L
         raise OSError("the list is gone")
 
     with pytest.raises(OSError, match="the list is gone"):
-        await ledger.journal("a", {}).open(broken(), nothing)
+        await ledger.journal("a", run_settings()).open(broken(), nothing)
     with pytest.raises(LedgerError, match="the plan of the run 'a' is not whole: run the same again"):
-        await ledger.journal("a", {}).open(None, nothing)
-    journal = ledger.journal("a", {})
+        await ledger.journal("a", run_settings()).open(None, nothing)
+    journal = ledger.journal("a", run_settings())
     assert (await journal.open(starts(range(1, 6)), nothing)).total == 5
     await journal.close()
 
 
 async def test_a_run_that_is_not_there_cannot_be_resumed(ledger: Ledger) -> None:
     with pytest.raises(LedgerError, match="the ledger holds no run 'a'"):
-        await ledger.journal("a", {}).open(None, nothing)
+        await ledger.journal("a", run_settings()).open(None, nothing)
     assert await ledger.runs() == []
 
 
-async def test_a_run_of_another_account_is_refused(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {"provider": "direct", "base_url": "https://one"})
+async def test_a_run_of_another_host_is_refused(ledger: Ledger) -> None:
+    journal = ledger.journal("a", run_settings({"provider": "direct", "base_url": "https://one"}))
     await journal.open([StartDispatch(1)], nothing)
     await journal.close()
-    with pytest.raises(LedgerError, match=r"is another's \(base_url: 'https://one', not 'https://two'\)"):
-        await ledger.journal("a", {"provider": "direct", "base_url": "https://two"}).open(None, nothing)
+    with pytest.raises(LedgerError, match=r"other settings \(base_url: 'https://one', not 'https://two'\)"):
+        await ledger.journal("a", run_settings({"provider": "direct", "base_url": "https://two"})).open(None, nothing)
 
 
 async def test_a_stop_from_elsewhere_is_heard_within_a_beat(ledger: Ledger, clock: Manual) -> None:
     heard: list[str] = []
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), lambda: heard.append("stop"))
     entry = await journal.take()
     assert entry is not None
     await ledger.stop("a")
     await until(lambda: bool(clock._sleepers))
-    clock.advance(BEAT)
+    clock.advance(HEARTBEAT_INTERVAL)
     await until(lambda: bool(heard))
     assert await journal.claim(entry, None) is Leave.STOPPED
     assert await journal.take() is None
@@ -164,29 +182,26 @@ async def test_a_stop_from_elsewhere_is_heard_within_a_beat(ledger: Ledger, cloc
 
 
 async def test_a_holder_that_beats_is_not_taken_over(ledger: Ledger, clock: Manual, tmp_path: Path) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     lost: list[str] = []
     await journal.open(starts(range(1, 4)), lambda: lost.append("stop"))
-    for _ in range(int(STALE) + 5):
+    for _ in range(int(LEASE_TIMEOUT) + 5):
         await until(lambda: bool(clock._sleepers))
-        clock.advance(BEAT)
+        clock.advance(HEARTBEAT_INTERVAL)
     async with Ledger(tmp_path / "launch.db", clock=clock) as other:
         with pytest.raises(LedgerError, match="the run 'a' is held by process"):
-            await other.journal("a", {}).open(None, nothing)
-        # Now it is silent for too long, as a suspended process is.
-        clock.time += STALE + 1
-        taker = other.journal("a", {})
-        await taker.open(None, nothing)
-        await until(lambda: bool(clock._sleepers))
-        clock.advance(BEAT)
-        await until(lambda: bool(lost))
-        assert await journal.take() is None
-        await taker.close()
+            await other.journal("a", run_settings()).open(None, nothing)
+        # Now it is silent for too long, as a suspended process is. It still exists, so it keeps the run.
+        clock.time += LEASE_TIMEOUT + 1
+        with pytest.raises(RunHeldError, match="has been silent for 31 s") as raised:
+            await other.journal("a", run_settings()).open(None, nothing)
+        assert raised.value.silent_for == 31
+        assert not lost
     await journal.close()
 
 
 async def test_who_is_cancelled_while_it_asks_has_sent_nothing(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     for waits in range(3):
         entry = await journal.take()
@@ -200,7 +215,7 @@ async def test_who_is_cancelled_while_it_asks_has_sent_nothing(ledger: Ledger) -
 
 
 async def test_who_is_cancelled_at_the_end_has_written_what_is_known(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     refused = RejectedError("no", status=400, code=1)
     entries = [entry for _ in range(3) if (entry := await journal.take()) is not None]
@@ -221,26 +236,26 @@ async def test_who_is_cancelled_at_the_end_has_written_what_is_known(ledger: Led
 async def test_who_is_cancelled_while_it_takes_hold_holds_nothing(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     await journal.close()
     hold = sqlite.SqliteStore.hold
 
-    async def held_unheard(*args: Any) -> None:
-        assert await hold(*args) is None
+    async def held_unheard(*args: Any, **settings: Any) -> None:
+        assert await hold(*args, **settings) is None
         raise asyncio.CancelledError  # the thread goes on if whoever waits for it is cancelled
 
     monkeypatch.setattr(sqlite.SqliteStore, "hold", held_unheard)
     with pytest.raises(asyncio.CancelledError):
-        await ledger.journal("a", {}).open(None, nothing)
+        await ledger.journal("a", run_settings()).open(None, nothing)
     monkeypatch.undo()
-    again = ledger.journal("a", {})
+    again = ledger.journal("a", run_settings())
     await again.open(None, nothing)
     await again.close()
 
 
 async def test_nobody_knows_how_many_a_plan_that_was_stopped_would_have_held(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
 
     def halted() -> Iterator[StartDispatch]:
         yield StartDispatch(1)
@@ -252,7 +267,7 @@ async def test_nobody_knows_how_many_a_plan_that_was_stopped_would_have_held(led
 
 
 async def test_a_halt_leaves_nobody_waiting(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 11)), nothing)
     asking = [asyncio.ensure_future(journal.claim(entry, None)) for entry in await taken(journal)]
     await turns(2)
@@ -263,16 +278,16 @@ async def test_a_halt_leaves_nobody_waiting(ledger: Ledger) -> None:
 
 
 async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
-    run = (await (store := await ledger.ready()).begin("a", "{}")).number
+    run = (await (store := await ledger.ready()).begin(run_plan())).number
     await store.plan(
         run, [(bytes([n]) * 32, f'{{"type":"direct.start","version":1,"dispatch_id":{n}}}') for n in range(1, 8)]
     )
     await store.planned(run, size=3)
-    second = ledger.chunk("a", 1).journal("a", {})
+    second = ledger.chunk("a", 1).journal("a", run_settings())
     assert (await second.open(None, nothing)).total == 3
     with pytest.raises(LedgerError, match="is held by"):
-        await ledger.journal("a", {}).open(None, nothing)
-    first = ledger.chunk("a", 0).journal("a", {})
+        await ledger.journal("a", run_settings()).open(None, nothing)
+    first = ledger.chunk("a", 0).journal("a", run_settings())
     assert (await first.open(None, nothing)).total == 3
     entries = await taken(second)
     assert [entry.index for entry in entries] == [3, 4, 5]
@@ -281,16 +296,16 @@ async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
         second.record(entry, outcome(entry))
     await second.close()
     await first.close()
-    whole = ledger.journal("a", {})
+    whole = ledger.journal("a", run_settings())
     assert (await whole.open(None, nothing)).final == {State.DONE: 3, State.REJECTED: 0}
     assert [entry.index for entry in await taken(whole)] == [0, 1, 2, 6]
     await whole.close()
-    with pytest.raises(ValueError, match="run must be 'a', whose chunk this is, not 'b'"):
-        ledger.chunk("a", 1).journal("b", {})
+    with pytest.raises(ValueError, match="run must be 'a', for which this was made, not 'b'"):
+        ledger.chunk("a", 1).journal("b", run_settings())
 
 
 async def test_what_could_not_be_written_is_told_at_the_end_and_tried_once_more(ledger: Ledger) -> None:
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     entries = await taken(journal)
     assert await journal.claim(entries[0], None) is Leave.GRANTED
@@ -300,7 +315,7 @@ async def test_what_could_not_be_written_is_told_at_the_end_and_tried_once_more(
     for entry in entries[1:]:
         with pytest.raises(LedgerError, match="cannot be used"):
             await journal.claim(entry, None)
-    await store._write(sqlite_file.prepare)  # type: ignore[attr-defined]
+    await store._write(lambda db: sqlite_file.prepare(db, ""))  # type: ignore[attr-defined]
     await journal.close()
     counts = await ledger.counts("a")
     assert (counts.done, counts.planned) == (1, 2)
@@ -345,6 +360,197 @@ async def test_a_run_that_is_not_there_is_told_with_those_that_are(ledger: Ledge
     with pytest.raises(LedgerError, match="the ledger holds no run 'x'; it holds none"):
         await ledger.run("x")
     for number in range(12):
-        await (await ledger.ready()).begin(f"r{number}", "{}")
+        await (await ledger.ready()).begin(run_plan(f"r{number}"))
     with pytest.raises(LedgerError, match=r"it holds 'r11', 'r10', .* and 2 more"):
         await ledger.counts("x")
+
+
+async def ended(journal: LedgerJournal, commands: Iterator[StartDispatch] | None = None) -> None:
+    """Open a run and close it again."""
+    await journal.open(commands, nothing)
+    await journal.close()
+
+
+@pytest.mark.parametrize(
+    ("planned", "given", "fits"),
+    [
+        ((None, "one"), (None, "one"), True),
+        ((None, "one"), (None, "two"), False),
+        (("retail", "one"), ("retail", "two"), True),
+        (("retail", "one"), ("wholesale", "one"), False),
+        (("retail", "one"), (None, "one"), True),
+        (("retail", "one"), (None, "two"), False),
+        ((None, "one"), ("retail", "one"), True),
+        ((None, "one"), ("retail", "two"), False),
+    ],
+)
+async def test_a_run_belongs_to_an_account(
+    ledger: Ledger, planned: tuple[str | None, str], given: tuple[str | None, str], fits: bool
+) -> None:
+    account, token = planned
+    await ended(ledger.journal("a", run_settings(account=account, token=token)), starts([1]))
+    other, token = given
+    again = ledger.journal("a", run_settings(account=other, token=token))
+    if fits:
+        await ended(again)
+        assert (await ledger.run("a")).fingerprint == token
+        return
+    with pytest.raises(AccountMismatchError, match="--account-changed") as raised:
+        await again.open(None, nothing)
+    assert ("'retail'" in str(raised.value)) == ("retail" in {account, other})
+    assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
+
+
+async def test_a_rotated_token_is_accepted_when_told(ledger: Ledger) -> None:
+    await ended(ledger.journal("a", run_settings(token="old")), starts([1]))
+    async with DirectClient("new") as client:
+        with pytest.raises(AccountMismatchError):
+            await ledger.journal("a", attrs.evolve(client.run_settings(), settings={})).open(None, nothing)
+        await ledger.change_account("a", client)
+        await ended(ledger.journal("a", attrs.evolve(client.run_settings(), settings={})))
+        with pytest.raises(AccountMismatchError):
+            await ledger.journal("a", run_settings(token="old")).open(None, nothing)
+
+
+async def test_targets_of_another_run_are_refused(ledger: Ledger) -> None:
+    first = ledger.journal("noon", run_settings())
+    await first.open(starts([1, 2, 3]), nothing)
+    for entry in (await taken(first))[:2]:
+        assert await first.claim(entry, None) is Leave.GRANTED
+        first.record(entry, outcome(entry))
+    await first.close()
+    again = ledger.journal("evening", run_settings(repeat_window=3600.0))
+    with pytest.raises(RepeatedTargetsError, match=r"\(2 in run 'noon', .* such as StartDispatch\(") as raised:
+        await again.open(starts([2, 1, 3, 4]), nothing)
+    assert raised.value.runs == {"noon": 2}
+    assert [chunk.holder for chunk in await ledger.chunks("evening")] == [None], "nothing is held"
+    await ended(ledger.journal("evening", run_settings()))
+
+
+async def test_the_same_run_is_no_repeat(ledger: Ledger) -> None:
+    settings = run_settings(repeat_window=3600.0)
+    first = ledger.journal("a", settings)
+    await first.open(starts([1, 2]), nothing)
+    for entry in await taken(first):
+        assert await first.claim(entry, None) is Leave.GRANTED
+    await first.close()
+    await ended(ledger.journal("a", settings), starts([1, 2]))
+
+
+@pytest.fixture
+def _without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system that has no locks, so that leases decide, as in a database."""
+    monkeypatch.setattr(sqlite.HoldLock, "acquire", lambda _: sqlite.LockState.UNSUPPORTED)
+    monkeypatch.setattr(sqlite, "lock_state", lambda _: sqlite.LockState.UNSUPPORTED)
+
+
+@pytest.mark.usefixtures("_without_locks")
+async def test_the_end_of_a_lease_is_waited_for(
+    ledger: Ledger, clock: Manual, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hold.Hold, "keep", lambda *_: None)  # it is suspended
+    first = ledger.journal("a", run_settings())
+    await first.open(starts([1]), nothing)
+    clock.advance(10)
+    async with Ledger(tmp_path / "launch.db", clock=clock) as other:
+        second = other.journal("a", run_settings())
+        opening = asyncio.create_task(second.open(None, nothing))
+        while not opening.done():
+            await until(lambda: bool(clock._sleepers) or opening.done())
+            clock.advance(0.5)
+        await opening
+        assert LEASE_TIMEOUT <= clock.time <= LEASE_TIMEOUT + 2
+        [record] = caplog.records
+        assert "waiting for the end of its lease at 00:00:30 UTC" in record.message
+        await second.close()
+    await first.close()
+
+
+@pytest.mark.usefixtures("_without_locks")
+async def test_a_lease_that_is_renewed_is_not_waited_for(ledger: Ledger, clock: Manual, tmp_path: Path) -> None:
+    first = ledger.journal("a", run_settings())
+    await first.open(starts([1]), nothing)
+    async with Ledger(tmp_path / "launch.db", clock=clock) as other:
+        opening = asyncio.create_task(other.journal("a", run_settings()).open(None, nothing))
+        while not opening.done():
+            await until(lambda: bool(clock._sleepers) or opening.done())
+            clock.advance(0.25)
+            await turns(20)
+        with pytest.raises(RunHeldError, match="is held by process"):
+            await opening
+        assert clock.time < LEASE_TIMEOUT
+    await first.close()
+
+
+async def test_a_resumed_run_takes_its_stop_back(ledger: Ledger, clock: Manual) -> None:
+    await ended(ledger.journal("a", run_settings()), starts([1]))
+    promised = await ledger.stop("a")
+    assert promised == clock.now() + timedelta(seconds=CLAIM_AGE)
+    with pytest.raises(RunStoppedError):
+        await ledger.journal("a", run_settings()).open(None, nothing)
+    stopped: list[str] = []
+    resumed = ledger.resuming("a").journal("a", run_settings())
+    await resumed.open(None, lambda: stopped.append("stop"))
+    assert not (await ledger.run("a")).stopped
+    await until(lambda: bool(clock._sleepers))
+    clock.advance(HEARTBEAT_INTERVAL)
+    await turns()
+    assert not stopped
+    await resumed.close()
+
+
+async def test_a_stop_while_it_is_resumed_holds(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    await ended(ledger.journal("a", run_settings()), starts([1]))
+    await ledger.stop("a")
+    take = hold.Hold.take
+
+    async def stopped_again(held: hold.Hold) -> None:
+        await take(held)
+        await ledger.stop("a")
+
+    monkeypatch.setattr(hold.Hold, "take", stopped_again)
+    with pytest.raises(RunStoppedError, match="once more"):
+        await ledger.resuming("a").journal("a", run_settings()).open(None, nothing)
+    assert (await ledger.run("a")).stopped
+    assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
+
+
+async def test_a_run_that_cannot_be_held_stays_stopped(ledger: Ledger, tmp_path: Path, clock: Manual) -> None:
+    first = ledger.journal("a", run_settings())
+    await first.open(starts([1]), nothing)
+    await ledger.stop("a")
+    async with Ledger(tmp_path / "launch.db", clock=clock) as other:
+        with pytest.raises(RunHeldError):
+            await other.resuming("a").journal("a", run_settings()).open(None, nothing)
+        assert (await other.run("a")).stopped
+    await first.close()
+
+
+@pytest.mark.parametrize("step", ["check_identity", "begin", "plan", "planned", "hold", "counts"])
+async def test_a_halt_ends_a_wait_for_the_database(ledger: Ledger, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_module, "CLOSE_TIMEOUT", 0.01)
+    reached = asyncio.Event()
+
+    async def hangs(*_: object, **__: object) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(sqlite.SqliteStore, step, hangs)
+    journal = ledger.journal("a", run_settings())
+    opening = asyncio.create_task(journal.open(starts([1]), nothing))
+    await asyncio.wait_for(reached.wait(), 5)
+    journal.halt()
+    assert await asyncio.wait_for(opening, 5) == Planned(None, {})
+    await asyncio.wait_for(journal.close(), 5)
+    monkeypatch.undo()
+    if step != "check_identity" and step != "begin":
+        assert all(chunk.holder is None for chunk in await ledger.chunks("a"))
+
+
+@pytest.mark.parametrize("name", ["", "x" * 201, "a\nb"])
+async def test_a_name_of_a_run_is_short_and_prints(ledger: Ledger, name: str) -> None:
+    with pytest.raises(ValueError, match="run must be a name"):
+        ledger.journal(name, run_settings())
+    with pytest.raises(ValueError, match="account must be a name"):
+        DirectClient("t", account=name)
+    ledger.journal("x" * 200, run_settings())

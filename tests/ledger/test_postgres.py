@@ -17,6 +17,7 @@ from dispatchkit.core.journal import Leave
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.postgres import Account, PostgresStore
 from dispatchkit.ledger.store import Chunk, Claim, Counts, Holder, Pulse, Record, Target, Unsettled
+from tests.ledger.test_store import run_plan
 from tests.postgres import Server
 
 THEN = datetime(2026, 1, 31, 9, tzinfo=UTC)
@@ -35,7 +36,7 @@ async def store(dsn: str) -> AsyncIterator[PostgresStore]:
 
 
 async def planned(store: PostgresStore, count: int, *, size: int | None = None, name: str = "a") -> int:
-    run = await store.begin(name, "{}")
+    run = await store.begin(run_plan(name))
     await store.plan(run.number, [(b"%d" % number, f"c{number}") for number in range(count)])
     await store.planned(run.number, size=size)
     return run.number
@@ -43,7 +44,7 @@ async def planned(store: PostgresStore, count: int, *, size: int | None = None, 
 
 async def held(store: PostgresStore, count: int = 3) -> int:
     run = await planned(store, count)
-    assert await store.hold(run, 0, US) is None
+    assert await store.hold(run, 0, US, attempt_timeout=70.0) is None
     return run
 
 
@@ -56,23 +57,23 @@ def record(run: int, index: int, state: State, *, token: str = "us", summary: st
 
 
 async def unclear(store: PostgresStore, run: int) -> list[Unsettled]:
-    return await store.unsettled(run, 0, after=-1, limit=100)
+    return [attrs.evolve(each, acting_for=0) for each in await store.unsettled(run, 0, after=-1, limit=100)]
 
 
 async def test_a_run_is_begun_once_and_keeps_its_settings(store: PostgresStore) -> None:
-    first = await store.begin("a", '{"host": "x"}')
-    again = await store.begin("a", '{"host": "y"}')
+    first = await store.begin(run_plan("a", settings='{"host": "x"}'))
+    again = await store.begin(run_plan("a", settings='{"host": "y"}'))
     assert again == first
     assert (first.name, first.total, first.whole, first.stopped) == ("a", 0, False, False)
     assert first.created.utcoffset() == timedelta(0)
-    second = await store.begin("b", "{}")
+    second = await store.begin(run_plan("b"))
     assert await store.runs() == [second, first]
     assert await store.run("a") == first
     assert await store.run("c") is None
 
 
 async def test_targets_are_numbered_as_they_come_and_the_same_one_is_planned_once(store: PostgresStore) -> None:
-    run = (await store.begin("a", "{}")).number
+    run = (await store.begin(run_plan("a"))).number
     await store.plan(run, [(b"x", "X"), (b"y", "Y"), (b"x", "X")])
     await store.plan(run, [(b"y", "Y"), (b"z", "Z")])
     await store.plan(run, [])
@@ -89,7 +90,7 @@ async def test_targets_are_numbered_as_they_come_and_the_same_one_is_planned_onc
 async def test_two_who_plan_the_same_at_the_same_time_plan_it_once(dsn: str, store: PostgresStore) -> None:
     other = PostgresStore(dsn)
     await other.open()
-    run = (await store.begin("a", "{}")).number
+    run = (await store.begin(run_plan("a"))).number
     rows = [(b"%d" % number, f"c{number}") for number in range(500)]
     await asyncio.gather(
         *(each.plan(run, rows[begin : begin + 100]) for begin in range(0, 500, 100) for each in (store, other))
@@ -114,7 +115,7 @@ async def test_two_who_plan_the_same_at_the_same_time_plan_it_once(dsn: str, sto
 async def test_chunks_cover_all_targets_once(
     store: PostgresStore, before: int, after: int, size: int | None, chunks: list[tuple[int, int]]
 ) -> None:
-    run = (await store.begin("a", "{}")).number
+    run = (await store.begin(run_plan("a"))).number
     for count in (before, after):
         await store.plan(run, [(b"%d" % number, "c") for number in range(count)])
         found = await store.planned(run, size=size)
@@ -182,27 +183,27 @@ async def test_the_same_claims_at_the_same_time_are_all_granted_and_written_once
 
 async def test_a_stopped_run_grants_nothing_and_says_so_to_its_holder(store: PostgresStore) -> None:
     run = await held(store)
-    await store.stop(run, stopped=True)
+    await store.stop(run)
     assert await store.claim([claim(run, 0)]) == [Leave.STOPPED]
     assert await store.beat(run, 0, "us") == Pulse(mine=True, stopped=True)
-    await store.stop(run, stopped=False)
+    await store.allow(run)
     assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
 
 
 async def test_a_chunk_has_one_holder(store: PostgresStore) -> None:
     run = await held(store)
-    assert await store.hold(run, 0, THEM) == US
-    assert await store.hold(run, 0, US) is None
+    assert await store.hold(run, 0, THEM, attempt_timeout=70.0) == US
+    assert await store.hold(run, 0, US, attempt_timeout=70.0) is None
     assert await store.claim([claim(run, 0, token="them")]) == [Leave.STOPPED]
     assert await store.beat(run, 0, "them") == Pulse(mine=False, stopped=False)
     [chunk] = await store.chunks(run)
     assert chunk.holder == US
     await store.let_go(run, 0, "them")
-    assert await store.hold(run, 0, THEM) == US
+    assert await store.hold(run, 0, THEM, attempt_timeout=70.0) == US
     await store.let_go(run, 0, "us")
-    assert await store.hold(run, 0, THEM) is None
+    assert await store.hold(run, 0, THEM, attempt_timeout=70.0) is None
     with pytest.raises(LedgerError, match="no chunk 7"):
-        await store.hold(run, 7, US)
+        await store.hold(run, 7, US, attempt_timeout=70.0)
 
 
 async def test_who_is_not_seen_for_long_loses_the_chunk_and_is_refused_from_then_on(store: PostgresStore) -> None:
@@ -211,30 +212,17 @@ async def test_who_is_not_seen_for_long_loses_the_chunk_and_is_refused_from_then
     await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.chunk SET seen = seen - interval '31 s'"))
     [chunk] = await store.chunks(run)
     assert chunk.holder is None
-    assert await store.hold(run, 0, THEM) is None
+    assert await store.hold(run, 0, THEM, attempt_timeout=70.0) is None
     assert await store.claim([claim(run, 1)]) == [Leave.STOPPED]
     assert await store.beat(run, 0, "us") == Pulse(mine=False, stopped=False)
     assert (await unclear(store, run))[0] == Unsettled(0, "c0", None, THEN)
-
-
-async def test_who_is_dead_on_the_same_host_loses_the_chunk_at_once(store: PostgresStore) -> None:
-    run = await planned(store, 1)
-    ended = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
-    await ended.wait()
-    await store.hold(run, 0, Holder("dead", ended.pid, HERE))
-    [chunk] = await store.chunks(run)
-    assert chunk.holder is None
-    assert await store.hold(run, 0, US) is None
-    await store.let_go(run, 0, "us")
-    await store.hold(run, 0, Holder("dead", ended.pid, "there"))
-    assert await store.hold(run, 0, US) == Holder("dead", ended.pid, "there")  # from here it cannot be seen
 
 
 async def test_a_late_word_of_an_earlier_hold_says_nothing_of_what_was_sent_since(store: PostgresStore) -> None:
     run = await held(store)
     await store.claim([claim(run, 0)])
     await store.let_go(run, 0, "us")
-    await store.hold(run, 0, THEM)
+    await store.hold(run, 0, THEM, attempt_timeout=70.0)
     assert await store.claim([claim(run, 0, token="them")]) == [Leave.GRANTED]
     for state in (State.NOT_SENT, State.UNKNOWN, State.REJECTED):
         await store.record([record(run, 0, state)])
@@ -268,7 +256,7 @@ async def test_what_was_unclear_stays_unclear_until_it_is_settled(store: Postgre
     run = await held(store, 1)
     await store.claim([claim(run, 0, request_id="r")])
     await store.let_go(run, 0, "us")
-    await store.hold(run, 0, THEM)
+    await store.hold(run, 0, THEM, attempt_timeout=70.0)
     await store.record([record(run, 0, State.UNKNOWN, token="them")])  # it looked, and did not send
     assert await unclear(store, run) == [Unsettled(0, "c0", "r", THEN)]
     await store.claim([claim(run, 0, token="them", request_id="r")])
@@ -278,12 +266,12 @@ async def test_what_was_unclear_stays_unclear_until_it_is_settled(store: Postgre
 
 async def test_only_chunks_with_something_left_are_listed(store: PostgresStore) -> None:
     run = await planned(store, 4, size=2)
-    await store.hold(run, 0, US)
+    await store.hold(run, 0, US, attempt_timeout=70.0)
     await store.record([record(run, index, State.DONE) for index in (0, 1, 2)])
     assert await store.counts(run, chunk=1) == Counts(planned=1, done=1)
     assert [chunk.number for chunk in await store.chunks(run)] == [1]
     await store.let_go(run, 0, "us")
-    await store.hold(run, 1, US)
+    await store.hold(run, 1, US, attempt_timeout=70.0)
     await store.record([attrs.evolve(record(run, 3, State.UNKNOWN), chunk=1)])
     assert [chunk.number for chunk in await store.chunks(run)] == [1]
 
@@ -291,7 +279,7 @@ async def test_only_chunks_with_something_left_are_listed(store: PostgresStore) 
 async def test_a_claim_is_put_off_while_its_account_is_paused(store: PostgresStore) -> None:
     run = await held(store)
     pauses = list[float]()
-    store.charge(run, 0, Account("k", pauses.append))
+    store.charge(run, Account("k", pauses.append))
     insert = "INSERT INTO dispatchkit.account VALUES ('k', clock_timestamp() + interval '5 s')"
     await store.link.ask(lambda link: link.execute(insert))
     assert await store.claim([claim(run, 0)]) == [Leave.LATER]
@@ -310,6 +298,111 @@ async def test_tables_of_another_release_are_refused(dsn: str, store: PostgresSt
     await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.about SET version = 99"))
     with pytest.raises(LedgerError, match="version 99"):
         await PostgresStore(dsn).open()
+
+
+async def test_tables_of_an_earlier_release_are_refused(dsn: str, store: PostgresStore) -> None:
+    await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.about SET version = 1"))
+    with pytest.raises(LedgerError, match=r"made by an earlier release .* of version 1, .* give this release another"):
+        await PostgresStore(dsn).open()
+
+
+async def is_restored(store: PostgresStore) -> bool:
+    run = await store.run("a")
+    assert run is not None
+    assert run.restored in {each.restored for each in await store.runs()}
+    found = await store.unsettled(run.number, 0, after=-1, limit=100)
+    assert {each.since for each in found} == {run.created if run.restored else None}
+    return run.restored
+
+
+async def test_a_failover_is_seen(store: PostgresStore, postgres: Server) -> None:
+    await held(store)
+    assert not await is_restored(store)
+    await asyncio.to_thread(postgres.promote)
+    assert await is_restored(store)
+    assert (await store.begin(run_plan("b"))).restored is False
+
+
+@pytest.mark.parametrize("part", [1, 2, 3])
+async def test_each_part_of_the_identity_counts(store: PostgresStore, part: int) -> None:
+    await held(store)
+    parts = await store.link.ask(lambda link: link.fetchval("SELECT database_id FROM dispatchkit.run"))
+    assert all(parts)
+    await store.link.ask(lambda link: link.execute(f"UPDATE dispatchkit.run SET database_id[{part}] = '7'"))
+    assert await is_restored(store)
+    await store.link.ask(lambda link: link.execute(f"UPDATE dispatchkit.run SET database_id[{part}] = NULL"))
+    assert not await is_restored(store)
+
+
+async def test_a_role_that_may_not_ask_cannot_tell(dsn: str, store: PostgresStore) -> None:
+    functions = "FUNCTION pg_control_system(), pg_current_wal_lsn()"
+    await store.link.ask(
+        lambda link: link.execute(f"""
+            CREATE ROLE plain LOGIN;
+            GRANT USAGE ON SCHEMA dispatchkit TO plain;
+            GRANT ALL ON ALL TABLES IN SCHEMA dispatchkit TO plain;
+            REVOKE EXECUTE ON {functions} FROM public;
+        """)
+    )
+    other = PostgresStore(dsn.replace("postgres@", "plain@"))
+    try:
+        await other.open()
+        run = await other.begin(run_plan("a"))
+        parts = await store.link.ask(lambda link: link.fetchval("SELECT database_id FROM dispatchkit.run"))
+        assert parts[:2] == [None, None]
+        assert not run.restored
+        assert [each.restored for each in await store.runs()] == [False]
+    finally:
+        await other.close()
+        await store.link.ask(
+            lambda link: link.execute(f"""
+                GRANT EXECUTE ON {functions} TO public;
+                DROP OWNED BY plain;
+                DROP ROLE plain;
+            """)
+        )
+
+
+async def test_idle_chunks_have_no_lease(store: PostgresStore) -> None:
+    run = await planned(store, 4, size=2)
+    assert await store.idle(10) == [("a", 0), ("a", 1)]
+    assert await store.idle(1) == [("a", 0)]
+    assert await store.idle(10, but=["a"]) == []
+    assert await store.hold(run, 0, US, attempt_timeout=70.0) is None
+    assert await store.idle(10) == [("a", 1)]
+    await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.chunk SET seen = seen - interval '31 s'"))
+    assert await store.idle(10) == [("a", 0), ("a", 1)]
+
+
+async def test_an_ended_process_keeps_its_lease(store: PostgresStore) -> None:
+    run = await planned(store, 1)
+    ended = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
+    await ended.wait()
+    gone = Holder("gone", ended.pid, HERE)
+    assert await store.hold(run, 0, gone, attempt_timeout=70.0) is None
+    found = await store.hold(run, 0, US, attempt_timeout=70.0)
+    assert found == gone
+    assert 25 < found.lease_left <= 30
+    assert (await store.chunks(run))[0].holder == gone
+    assert await store.idle(10) == []
+
+
+async def test_claims_repeated_at_the_same_time_wait_for_no_circle(dsn: str, store: PostgresStore) -> None:
+    run = await held(store, 200)
+    await store.claim([claim(run, index) for index in range(0, 200, 2)])
+    others = [PostgresStore(dsn) for _ in range(4)]
+    claims = [claim(run, index) for index in range(200)]
+    orders = [claims, claims[::-1], claims[50:] + claims[:50], claims[::2] + claims[1::2]]
+    deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
+    before = await store.link.ask(lambda link: link.fetchval(deadlocks))
+    for other in others:
+        await other.open()
+    for _ in range(5):
+        found = await asyncio.gather(*(other.claim(order) for other, order in zip(others, orders, strict=True)))
+        assert found == [[Leave.GRANTED] * 200] * 4
+    for other in others:
+        await other.close()
+    assert await store.link.ask(lambda link: link.fetchval(deadlocks)) == before
 
 
 async def test_while_the_database_is_away_all_wait_and_then_go_on(store: PostgresStore, postgres: Server) -> None:

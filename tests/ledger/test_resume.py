@@ -26,12 +26,18 @@ from dispatchkit import (
 )
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.errors import AnswerLostError
-from dispatchkit.ledger import journal, sqlite
+from dispatchkit.ledger import hold, sqlite
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.sandbox import Fault, Sandbox
 from tests.stage import starts, until
 
 RETRY = RetryPolicy(lag=0.05, scale=0.01)
+
+
+@pytest.fixture(autouse=True)
+def _hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request of an earlier process is on its way for long."""
+    monkeypatch.setattr(sqlite, "CLAIM_AGE", 0.1)
 
 
 @pytest.fixture
@@ -42,13 +48,13 @@ async def played() -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def direct(played: Sandbox) -> AsyncIterator[DirectClient]:
-    async with DirectClient(played.direct_token, base_url=played.url, retry=RETRY) as client:
+    async with DirectClient(played.direct_token, base_url=played.url, retry=RETRY, attempt_timeout=1) as client:
         yield client
 
 
 @pytest.fixture
 async def altcraft(played: Sandbox) -> AsyncIterator[AltcraftClient]:
-    async with AltcraftClient(played.url, played.altcraft_token, retry=RETRY) as client:
+    async with AltcraftClient(played.url, played.altcraft_token, retry=RETRY, attempt_timeout=1) as client:
         yield client
 
 
@@ -109,7 +115,7 @@ async def test_an_orphan_of_direct_is_settled_by_its_state(
 async def test_an_orphan_that_never_left_is_launched_once_its_state_denies_it(
     direct: DirectClient, played: Sandbox, ledger: Ledger
 ) -> None:
-    journal = ledger.journal("a", direct.settings())
+    journal = ledger.journal("a", direct.run_settings())
     await journal.open(starts(range(1, 101)), lambda: None)
     while (entry := await journal.take()) is not None:
         await journal.claim(entry, None)
@@ -225,11 +231,12 @@ async def test_what_waited_to_be_repeated_while_its_run_was_taken_over_is_launch
     played: Sandbox, direct: DirectClient, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The first holder is silent, as one that is suspended, or whose database is out of its reach.
-    monkeypatch.setattr(journal, "BEAT", 100.0)
+    monkeypatch.setattr(hold, "HEARTBEAT_INTERVAL", 100.0)
     played.order(Fault.throttled(retry_after=0.1))
     first = asyncio.create_task(direct.start_many([1], ledger=ledger, run="a").finish())
     await until(lambda: direct.statistics().pace.throttled > 0)
-    monkeypatch.setattr(sqlite, "STALE", 0.0)
+    monkeypatch.setattr(sqlite, "LEASE_TIMEOUT", 0.0)
+    monkeypatch.setattr(sqlite.HoldLock, "acquire", lambda _: sqlite.LockState.UNSUPPORTED)  # or it would keep the run
     async with Ledger(tmp_path / "launch.db") as other:
         assert (await FanOut(direct, None, ledger=other, run="a").finish()).done == 1
         assert await first == Report(rejected=1, not_started=0)

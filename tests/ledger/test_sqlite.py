@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+import threading
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +22,14 @@ import pytest
 
 from dispatchkit import Ledger, LedgerError, RunHeldError, RunStoppedError, StartDispatch
 from dispatchkit.core.journal import Leave
-from dispatchkit.ledger import sqlite
+from dispatchkit.ledger import hold_lock, sqlite
+from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
 from dispatchkit.ledger.sqlite import SqliteStore
-from dispatchkit.ledger.store import STALE
-from tests.ledger.test_store import ROWS, claim, held, holder
-from tests.virtual import Manual
+from dispatchkit.ledger.store import LEASE_TIMEOUT, Claim
+from tests.ledger.stores import holder
+from tests.ledger.test_store import ATTEMPT, ROWS, claim, held, hold, planned, run_plan
+from tests.stage import run_settings
+from tests.virtual import START, Manual
 
 
 @pytest.fixture
@@ -51,9 +57,9 @@ async def test_what_is_asked_for_together_is_one_transaction(
     sizes: list[int] = []
     write = sqlite._write_batches
 
-    def counted(db: sqlite3.Connection, batches: Any) -> list[object]:
+    def counted(db: sqlite3.Connection, batches: Any, moment: Any) -> list[object]:
         sizes.append(len(batches))
-        return write(db, batches)
+        return write(db, batches, moment)
 
     monkeypatch.setattr(sqlite, "_write_batches", counted)
     await asyncio.gather(*(store.claim([claim(run, index)]) for index in range(10)))
@@ -66,7 +72,10 @@ import asyncio, os, sys, time
 from pathlib import Path
 from dispatchkit import Ledger, LedgerError, StartDispatch
 from dispatchkit.ledger.sqlite import SqliteStore
+from dispatchkit.ledger.store import Holder, RunPlan
+from tests.stage import run_settings
 path = Path(sys.argv[1])
+PLAN = RunPlan(name="a", settings="{}", host="h", account=None, fingerprint="f", attempt_timeout=70.0)
 """
 
 
@@ -79,7 +88,7 @@ def child(script: str, path: Path) -> subprocess.Popen[str]:
 HOLDS = """
 async def main():
     ledger = Ledger(path)
-    journal = ledger.journal("a", {})
+    journal = ledger.journal("a", run_settings())
     await journal.open([StartDispatch(1), StartDispatch(2)], lambda: print("stopped", flush=True))
     first, second = await journal.take(), await journal.take()
     print(await journal.claim(first, None), flush=True)
@@ -101,13 +110,13 @@ async def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path: 
         assert said(process) == "Leave.GRANTED"
         async with Ledger(path) as ledger:
             with pytest.raises(RunHeldError) as raised:
-                await ledger.journal("a", {}).open([StartDispatch(3)], lambda: None)
+                await ledger.journal("a", run_settings()).open([StartDispatch(3)], lambda: None)
             assert (raised.value.pid, raised.value.host) == (process.pid, socket.gethostname())
             assert (await ledger.run("a")).total == 2, "nothing was added to what it is at work on"
             # Killed outright, it is known to be gone at once.
             process.kill()
             process.wait()
-            journal = ledger.journal("a", {})
+            journal = ledger.journal("a", run_settings())
             await journal.open(None, lambda: None)
             first = await journal.take()
             assert first is not None
@@ -115,33 +124,324 @@ async def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path: 
             await journal.close()
 
 
-async def test_a_holder_that_was_suspended_and_taken_over_launches_nothing_more(tmp_path: Path) -> None:
+async def test_a_suspended_holder_keeps_its_run(tmp_path: Path) -> None:
     path = tmp_path / "launch.db"
     clock = Manual()
     with child(HOLDS, path) as process:
         assert said(process) == "Leave.GRANTED"
-        os.kill(process.pid, signal.SIGSTOP)
-        async with Ledger(path) as ledger:
-            with pytest.raises(RunHeldError):
-                await ledger.journal("a", {}).open(None, lambda: None)
-        store = SqliteStore(path, clock=clock)
-        await store.open()
-        # So much later than the last sign of life that nobody believes in it.
-        clock.time = (await _seen(path)) - clock.now().timestamp() + STALE + 1
-        assert await store.hold(1, 0, holder("two")) is None
-        os.kill(process.pid, signal.SIGCONT)
+        process.send_signal(signal.SIGSTOP)
+        try:
+            store = SqliteStore(path, clock=clock)
+            await store.open()
+            # Days after its last heartbeat, by every clock.
+            clock.time = time.time() - clock.now().timestamp() + 10**6
+            found = await store.hold(1, 0, holder("two"), attempt_timeout=ATTEMPT)
+            assert found is not None
+            assert found.exists
+            assert found.pid == process.pid
+            assert found.lease_left < -LEASE_TIMEOUT
+        finally:
+            process.kill()
+        process.wait()
+        assert await store.hold(1, 0, holder("two"), attempt_timeout=ATTEMPT) is None, "at once"
+        await store.close()
+
+
+async def test_a_suspended_holder_that_lost_its_run_launches_nothing_more(tmp_path: Path) -> None:
+    path = tmp_path / "launch.db"
+    lock = Path(f"{path}-hold-1-0")
+    with child(HOLDS, path) as process:
+        assert said(process) == "Leave.GRANTED"
+        process.send_signal(signal.SIGSTOP)
+        try:
+            os.unlink(lock)  # noqa: PTH108 - of one line
+            store = SqliteStore(path)
+            await store.open()
+            assert await store.hold(1, 0, holder("two"), attempt_timeout=ATTEMPT) is None
+        finally:
+            process.send_signal(signal.SIGCONT)
         assert process.stdin is not None
         process.stdin.write("go on\n")
         process.stdin.flush()
         assert "Leave.STOPPED" in {await asyncio.to_thread(said, process), await asyncio.to_thread(said, process)}
         assert (await store.counts(1)).planned == 1
+        assert lock_state(lock) is LockState.TAKEN, "the lock of the one that has it now"
         await store.close()
 
 
-async def _seen(path: Path) -> float:
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        seen: float = db.execute("SELECT seen FROM chunk").fetchone()[0]
-    return seen
+FORKS = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+async def main():
+    store = SqliteStore(path)
+    await store.open()
+    run = await store.begin(PLAN)
+    await store.plan(run.number, [(b"k", "{}")])
+    await store.planned(run.number)
+    await store.hold(run.number, 0, Holder("one", os.getpid(), "h"), attempt_timeout=70.0)
+    child = os.fork()
+    if child == 0:
+        print(os.getpid(), flush=True)
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(60)
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+async def test_a_forked_child_keeps_no_hold(tmp_path: Path) -> None:
+    path = tmp_path / "launch.db"
+    with child(FORKS, path) as process:
+        forked = int(said(process))
+        try:
+            store = SqliteStore(path)
+            await store.open()
+            assert await hold(store, 1, "two") is not None
+            process.kill()
+            process.wait()
+            assert await hold(store, 1, "two") is None
+            os.kill(forked, 0)
+            await store.close()
+        finally:
+            os.kill(forked, signal.SIGKILL)
+
+
+@pytest.fixture
+def clock() -> Manual:
+    return Manual()
+
+
+@pytest.fixture
+async def boots(tmp_path: Path, clock: Manual) -> AsyncIterator[Callable[[str], Awaitable[SqliteStore]]]:
+    """Opens the ledger in some boot of the machine."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def boot(boot_id: str) -> SqliteStore:
+            store = SqliteStore(tmp_path / "launch.db", clock=clock, boot_id=boot_id)
+            await store.open()
+            stack.push_async_callback(store.close)
+            return store
+
+        yield boot
+
+
+Boots = Callable[[str], Awaitable[SqliteStore]]
+
+
+async def crash(store: SqliteStore) -> None:
+    """Close the store as a process that is killed does: what it holds stays written."""
+    for _, lock in store._locks.values():
+        assert lock is not None
+        lock._descriptor.close()
+    store._locks.clear()
+    await store.close()
+
+
+async def test_a_holder_of_this_boot_ended_with_its_lock(boots: Boots) -> None:
+    store = await boots("x")
+    run = await held(store)
+    await crash(store)
+    later = await boots("x")
+    assert (await later.chunks(run))[0].holder is None
+    assert await hold(later, run, "two") is None
+
+
+@pytest.mark.parametrize(("passed", "taken"), [(0, False), (29, False), (31, True), (-29, False), (-31, True)])
+async def test_the_lease_of_another_boot(boots: Boots, clock: Manual, passed: float, taken: bool) -> None:
+    store = await boots("x")
+    run = await held(store)
+    await crash(store)
+    later = await boots("y")
+    clock.time += passed
+    assert ((await later.chunks(run))[0].holder is None) == taken
+    found = await hold(later, run, "two")
+    assert (found is None) == taken
+    if found is not None:
+        assert found.boot_id == "x"
+        assert (found.exists, found.lease_left) == (False, LEASE_TIMEOUT - abs(passed))
+        assert (await hold(later, run, "two")) is not None, "it has kept no lock"
+
+
+async def test_a_boot_without_id_is_another(boots: Boots, clock: Manual) -> None:
+    store = await boots("")
+    run = await held(store)
+    await crash(store)
+    later = await boots("")
+    assert await hold(later, run, "two") is not None
+    clock.time += 31
+    assert await hold(later, run, "two") is None
+
+
+@pytest.mark.parametrize("boot_id", ["x", "y"])
+async def test_without_locks_the_lease_decides(
+    boots: Boots, clock: Manual, monkeypatch: pytest.MonkeyPatch, boot_id: str
+) -> None:
+    monkeypatch.setattr(hold_lock, "fcntl", None)
+    store = await boots("x")
+    run = await held(store)
+    later = await boots(boot_id)
+    clock.time += LEASE_TIMEOUT - 1
+    found = await hold(later, run, "two")
+    assert found is not None
+    assert (found.exists, found.lease_left) == (False, 1)
+    assert (await later.chunks(run))[0].holder == found
+    clock.time += 2
+    assert (await later.chunks(run))[0].holder is None
+    assert await hold(later, run, "two") is None
+    assert not (await store.beat(run, 0, "one")).mine
+
+
+async def test_a_look_refuses_no_hold(boots: Boots, tmp_path: Path) -> None:
+    store, other = await boots("x"), await boots("x")
+    run = await held(store)
+    await store.let_go(run, 0, "one")
+    path = tmp_path / f"launch.db-hold-{run}-0"
+    path.touch()
+    looks = hold_lock._Descriptor(path, 0)
+    assert hold_lock._flock(looks, exclusive=False) is LockState.FREE
+    waiting = asyncio.create_task(hold(other, run, "two"))
+    await asyncio.sleep(0.002)
+    looks.close()
+    assert await waiting is None
+
+
+async def test_a_hold_that_fails_keeps_no_lock(boots: Boots, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, other = await boots("x"), await boots("x")
+    run = await held(store)
+    await store.let_go(run, 0, "one")
+    monkeypatch.setattr(sqlite._Writing, "moment", lambda _: 1 / 0)
+    with pytest.raises(LedgerError):
+        await hold(store, run, "two")
+    monkeypatch.undo()
+    await store._write(
+        lambda db: db.execute("CREATE TEMP TRIGGER t BEFORE UPDATE ON run BEGIN SELECT RAISE(FAIL, 'no'); END")
+    )
+    with pytest.raises(LedgerError):
+        await store.hold(run, 0, holder("two"), attempt_timeout=ATTEMPT + 1)
+    assert await hold(other, run, "three") is None
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.glob("*-hold-*")}
+
+
+async def test_a_released_lock_leaves_no_file(boots: Boots, tmp_path: Path) -> None:
+    store = await boots("x")
+    run = await held(store)
+    assert files(tmp_path) == {f"launch.db-hold-{run}-0"}
+    await store.let_go(run, 0, "one")
+    assert files(tmp_path) == set()
+    await hold(store, run, "two")
+    await store.close()
+    assert files(tmp_path) == set()
+
+
+async def test_a_link_leads_to_the_same_lock(boots: Boots, tmp_path: Path) -> None:
+    store = await boots("x")
+    run = await held(store)
+    (tmp_path / "other").mkdir()
+    link = tmp_path / "other" / "link.db"
+    link.symlink_to(tmp_path / "launch.db")
+    other = SqliteStore(link)
+    await other.open()
+    found = await hold(other, run, "two")
+    assert found is not None
+    assert found.exists
+    await other.close()
+
+
+def test_one_of_many_gets_the_lock(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    inside, most, taken = 0, 0, 0
+
+    def work() -> None:
+        nonlocal inside, most, taken
+        for _ in range(300):
+            lock = HoldLock.acquire(path)
+            if isinstance(lock, HoldLock):
+                inside += 1
+                most = max(most, inside)
+                time.sleep(0)
+                taken += 1
+                inside -= 1
+                lock.release()
+            else:
+                lock_state(path)
+
+    threads = [threading.Thread(target=work) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1
+    assert taken > 6
+    assert not path.exists()
+
+
+async def test_claims_of_another_boot_by_the_wall_clock(boots: Boots, clock: Manual) -> None:
+    store = await boots("x")
+    run = await held(store, ROWS[:1])
+    await store.claim([claim(run, 0)])
+
+    async def left(boot_id: str) -> float:
+        [found] = await (await boots(boot_id)).unsettled(run, 0, after=-1, limit=1)
+        return found.acting_for
+
+    clock.set_wall(7200)  # the wall clock is set, which counts only for another boot
+    clock.time += 10
+    assert (await left("x"), await left("y")) == (65, 0)
+    clock.set_wall(-7200)
+    assert (await left("x"), await left("y")) == (65, 75)
+
+
+async def test_a_copy_is_refused(boots: Boots, tmp_path: Path, clock: Manual) -> None:
+    store = await boots("x")
+    run = await planned(store, "a")
+    await store.check_identity()
+    shutil.copy(tmp_path / "launch.db", tmp_path / "copy.db")
+    copy = SqliteStore(tmp_path / "copy.db", clock=clock)
+    await copy.open()
+    with pytest.raises(LedgerError, match=r"is a copy, .*: nothing was launched.*resume \.\.\. --copied"):
+        await copy.check_identity()
+    assert (await copy.runs())[0].restored, "reads work"
+    assert (await copy.counts(run)).planned == 10, "its plan is whole without the log"
+    await copy.stop(run)
+    await copy.accept_copy()
+    await copy.check_identity()
+    assert (await copy.runs())[0].restored
+    await copy.close()
+
+
+async def test_a_busy_reader_fails_no_plan(boots: Boots, tmp_path: Path) -> None:
+    store = await boots("x")
+    run = (await store.begin(run_plan("a"))).number
+    with contextlib.closing(sqlite3.connect(tmp_path / "launch.db", isolation_level=None)) as db:
+        db.execute("BEGIN")
+        db.execute("SELECT * FROM run").fetchall()
+        await store.plan(run, ROWS)
+        began = time.monotonic()
+        assert len(await store.planned(run)) == 1
+        assert time.monotonic() - began < 1
+    assert (tmp_path / "launch.db-wal").stat().st_size > 0
+    await store.planned(run)
+    assert (tmp_path / "launch.db-wal").stat().st_size == 0
+    (busy,) = await store._write(lambda db: db.execute("PRAGMA busy_timeout").fetchone())
+    assert busy == 30_000
+
+
+async def test_repeats_after_a_clock_step(boots: Boots, clock: Manual) -> None:
+    store = await boots("x")
+    first = await planned(store, "a", ROWS[:1])
+    await store.claim([Claim(first, 0, 0, "a", None, START)])
+    await store.let_go(first, 0, "a")
+    run = await planned(store, "b")
+    clock.set_wall(7200)
+    clock.time += 10
+    assert [each.count for each in await store.repeats(run, within=60)] == [1]
+    assert await store.repeats(run, within=5) == []
+    assert [each.count for each in await (await boots("y")).repeats(run, within=7300)] == [1]
+    assert await (await boots("y")).repeats(run, within=60) == []
 
 
 async def refused(path: Path) -> str:
@@ -169,8 +469,17 @@ async def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
 async def test_a_newer_ledger_asks_for_an_upgrade(store: SqliteStore, tmp_path: Path) -> None:
     await store.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as db:
-        db.execute("PRAGMA user_version = 2")
+        db.execute("PRAGMA user_version = 3")
     assert "upgrade dispatchkit" in await refused(tmp_path / "launch.db")
+
+
+async def test_an_older_ledger_is_refused(store: SqliteStore, tmp_path: Path) -> None:
+    await store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as db:
+        db.execute("PRAGMA user_version = 1")
+    assert "was made by an earlier release of dispatchkit (its tables are of version 1" in await refused(
+        tmp_path / "launch.db"
+    )
 
 
 async def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
@@ -179,8 +488,8 @@ async def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 async def test_a_torn_file_is_told(store: SqliteStore, tmp_path: Path) -> None:
     path = tmp_path / "launch.db"
-    run = (await store.begin("a", "{}")).number
-    await store.plan(run, [(number.to_bytes(32, "big"), "x" * 500) for number in range(2000)])
+    run = (await store.begin(run_plan("a"))).number
+    await store.plan(run, [(number.to_bytes(16, "big"), "x" * 500) for number in range(2000)])
     await store.close()
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
@@ -200,7 +509,7 @@ if os.geteuid() == 0:
 async def main():
     try:
         async with Ledger(path) as ledger:
-            await ledger.journal("b", {}).open([StartDispatch(1)], lambda: None)
+            await ledger.journal("b", run_settings()).open([StartDispatch(1)], lambda: None)
     except LedgerError as error:
         print(error)
 asyncio.run(main())
@@ -230,7 +539,7 @@ import resource, signal
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 async def main():
     async with Ledger(path) as ledger:
-        journal = ledger.journal("a", {})
+        journal = ledger.journal("a", run_settings())
         await journal.open((StartDispatch(n) for n in range(1, 2001)), lambda: None)
         used = os.path.getsize(str(path) + "-wal")
         resource.setrlimit(resource.RLIMIT_FSIZE, (used + 100_000, resource.RLIM_INFINITY))
@@ -256,7 +565,7 @@ async def test_a_full_disk_refuses_claims_and_loses_none(tmp_path: Path) -> None
     async with Ledger(path) as ledger:
         counts = await ledger.counts("a")
         assert counts.sending in {int(claimed), int(claimed) + 1}
-        journal = ledger.journal("a", {})
+        journal = ledger.journal("a", run_settings())
         await journal.open(None, lambda: None)
         await journal.close()
 
@@ -264,7 +573,7 @@ async def test_a_full_disk_refuses_claims_and_loses_none(tmp_path: Path) -> None
 async def test_pages_that_run_out_read_as_a_full_disk(store: SqliteStore) -> None:
     run = await held(store)
     await store._write(lambda db: db.execute("PRAGMA max_page_count = 1"))
-    rows = [(number.to_bytes(32, "big"), "x" * 500) for number in range(1, 2001)]
+    rows = [(number.to_bytes(16, "big"), "x" * 500) for number in range(1, 2001)]
     with pytest.raises(LedgerError, match="because the disk is full: free some space"):
         await store.plan(run, rows)
     assert await store.claim([claim(run, 1)]) == [Leave.GRANTED], "what fits still is written"
@@ -282,9 +591,9 @@ async def test_a_writer_that_is_kept_waiting_too_long_says_so(
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db", isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
         with pytest.raises(LedgerError, match="was kept by another process"):
-            await other.begin("a", "{}")
+            await other.begin(run_plan("a"))
         db.execute("ROLLBACK")
-    assert (await other.begin("a", "{}")).name == "a"
+    assert (await other.begin(run_plan("a"))).name == "a"
     await other.close()
 
 
@@ -296,7 +605,10 @@ warnings.simplefilter("ignore", DeprecationWarning)
 async def main():
     store = SqliteStore(path)
     await store.open()
-    run = await store.begin("a", "{}")
+    run = await store.begin(PLAN)
+    await store.plan(run.number, [(b"k", "{}")])
+    await store.planned(run.number)
+    await store.hold(run.number, 0, Holder("one", 1, "h"), attempt_timeout=70.0)
     child = os.fork()
     if child == 0:
         try:
@@ -308,7 +620,11 @@ async def main():
         gc.collect()
         os._exit(0)
     os.waitpid(child, 0)
-    print((await store.begin("b", "{}")).name, flush=True)
+    other = SqliteStore(path)
+    await other.open()
+    found = await other.hold(run.number, 0, Holder("two", 1, "h"), attempt_timeout=70.0)
+    print(found is not None and found.exists, flush=True)
+    await other.close()
     await store.close()
 asyncio.run(main())
 """
@@ -316,14 +632,14 @@ asyncio.run(main())
         out, _ = process.communicate(timeout=30)
     first, second = out.splitlines()
     assert f"this ledger was opened in process {process.pid}, of which this one is a fork: make a new Ledger" in first
-    assert second == "b"
+    assert second == "True", "the parent keeps its hold"
 
 
 async def test_a_ledger_that_nobody_closed_does_not_keep_the_interpreter(tmp_path: Path) -> None:
     script = """
 ledger = Ledger(path)
 async def main():
-    await ledger.journal("a", {}).open([StartDispatch(1)], lambda: None)
+    await ledger.journal("a", run_settings()).open([StartDispatch(1)], lambda: None)
 asyncio.run(main())
 print("end", flush=True)
 """
@@ -350,14 +666,14 @@ async def test_a_closed_store_says_so(store: SqliteStore) -> None:
 
 async def test_a_stopped_run_is_not_run_again_by_accident(tmp_path: Path) -> None:
     async with Ledger(tmp_path / "launch.db") as ledger:
-        journal = ledger.journal("a", {})
+        journal = ledger.journal("a", run_settings())
         await journal.open([StartDispatch(1)], lambda: None)
         await journal.close()
         await ledger.stop("a")
         with pytest.raises(RunStoppedError, match="'a' was stopped"):
-            await ledger.journal("a", {}).open([StartDispatch(1)], lambda: None)
+            await ledger.journal("a", run_settings()).open([StartDispatch(1)], lambda: None)
         await ledger.allow("a")
-        again = ledger.journal("a", {})
+        again = ledger.journal("a", run_settings())
         await again.open(None, lambda: None)
         await again.close()
 
@@ -367,5 +683,8 @@ async def test_nobody_else_may_read_what_it_holds(tmp_path: Path) -> None:
         return {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
 
     async with Ledger(tmp_path / "private.db") as ledger:
-        assert await ledger.runs() == []
+        journal = ledger.journal("a", run_settings())
+        await journal.open([StartDispatch(1)], lambda: None)
+        assert files(tmp_path)
         assert modes() == {0o600}
+        await journal.close()

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
-import socket
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from dispatchkit import State
+from dispatchkit.core.claim_age import CLAIM_AGE
 from dispatchkit.core.journal import Leave
-from dispatchkit.ledger.store import STALE, Chunk, Claim, Counts, Holder, Record, Run, Store, Unsettled
-from tests.ledger.stores import MAKERS
+from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.store import LEASE_TIMEOUT, Chunk, Claim, Counts, Record, Run, RunPlan, Unsettled
+from tests.ledger.stores import BOOT, DATABASES, Database, holder
 from tests.virtual import START, Manual
 
-ROWS = [(bytes([number]) * 32, f'{{"dispatch_id":{number}}}') for number in range(10)]
-ELSEWHERE = "another-host"
+ROWS = [(bytes([number]) * 16, f'{{"dispatch_id":{number}}}') for number in range(10)]
+ATTEMPT = 70.0
 
 
 @pytest.fixture
@@ -28,35 +27,34 @@ def clock() -> Manual:
     return Manual()
 
 
-@pytest.fixture(params=sorted(MAKERS))
-async def another(request: pytest.FixtureRequest, tmp_path: Path, clock: Manual) -> AsyncIterator[Callable[[], Any]]:
-    """Opens one more store on the same database."""
-    async with AsyncExitStack() as stack:
-
-        async def make() -> Store:
-            store = MAKERS[request.param](tmp_path, clock)
-            await store.open()
-            stack.push_async_callback(store.close)
-            return store
-
-        yield make
+@pytest.fixture(params=sorted(DATABASES))
+def database(request: pytest.FixtureRequest, clock: Manual) -> Database:
+    return DATABASES[request.param](request, clock)
 
 
 @pytest.fixture
-async def store(another: Callable[[], Any]) -> Store:
+async def another(database: Database) -> AsyncIterator[Callable[[], Any]]:
+    """Opens one more store on the same database."""
+    async with database.stack:
+        yield database.open
+
+
+@pytest.fixture
+async def store(another: Callable[[], Any]) -> Any:
     return await another()
 
 
-def holder(token: str = "one", *, host: str = ELSEWHERE, pid: int = 1) -> Holder:
-    return Holder(token, pid, host)
+def run_plan(name: str, **more: Any) -> RunPlan:
+    given = {"settings": "{}", "host": "h", "account": None, "fingerprint": "f", "attempt_timeout": ATTEMPT, **more}
+    return RunPlan(name=name, **given)
 
 
-async def held(store: Store, rows: Sequence[tuple[bytes, str]] = ROWS, token: str = "one") -> int:
+async def held(store: Any, rows: Sequence[tuple[bytes, str]] = ROWS, token: str = "one") -> int:
     """A run of one chunk, planned and held."""
-    run = await store.begin("a", "{}")
+    run = await store.begin(run_plan("a"))
     await store.plan(run.number, rows)
     await store.planned(run.number)
-    assert await store.hold(run.number, 0, holder(token)) is None
+    assert await store.hold(run.number, 0, holder(token), attempt_timeout=ATTEMPT) is None
     return run.number
 
 
@@ -69,26 +67,43 @@ def record(run: int, index: int, state: State, token: str = "one", **more: Any) 
     return Record(run, 0, index, token, state, **given)
 
 
-async def states(store: Store, run: int) -> list[str]:
+async def hold(store: Any, run: int, token: str, chunk: int = 0) -> Any:
+    return await store.hold(run, chunk, holder(token), attempt_timeout=ATTEMPT)
+
+
+async def states(store: Any, run: int) -> list[str]:
     return [target.state async for target in store.targets(run)]
 
 
-async def test_a_run_begins_once(store: Store) -> None:
-    first = await store.begin("a", '{"provider": "direct"}')
-    assert first == Run(first.number, "a", '{"provider": "direct"}', START, total=0, whole=False, stopped=False)
-    assert await store.begin("a", "{}") == first, "its own settings"
-    second = await store.begin("b", "{}")
+async def test_a_run_begins_once(store: Any) -> None:
+    settings = '{"provider": "direct"}'
+    first = await store.begin(run_plan("a", settings=settings, account="shop", fingerprint="f", attempt_timeout=9.0))
+    assert first == Run(
+        first.number,
+        "a",
+        settings,
+        START,
+        total=0,
+        whole=False,
+        stopped=False,
+        account="shop",
+        fingerprint="f",
+        attempt_timeout=9.0,
+        restored=False,
+    )
+    assert await store.begin(run_plan("a", account="other", attempt_timeout=99.0)) == first, "its own settings"
+    second = await store.begin(run_plan("b"))
     assert await store.runs() == [second, first]
     assert await store.run("a") == first
     assert await store.run("c") is None
 
 
-async def test_targets_are_planned_once_each_in_the_order_in_which_they_come(store: Store) -> None:
-    run = (await store.begin("a", "{}")).number
+async def test_targets_are_planned_once_each_in_the_order_in_which_they_come(store: Any) -> None:
+    run = (await store.begin(run_plan("a"))).number
     await store.plan(run, [*ROWS[:4], ROWS[1], *ROWS[4:6]])
     await store.plan(run, [ROWS[0], *ROWS[3:]])
     await store.plan(run, [])
-    other = (await store.begin("b", "{}")).number
+    other = (await store.begin(run_plan("b"))).number
     await store.plan(other, ROWS[:2])
     found = [target async for target in store.targets(run)]
     assert [(target.index, target.command) for target in found] == [(n, text) for n, (_, text) in enumerate(ROWS)]
@@ -97,17 +112,17 @@ async def test_targets_are_planned_once_each_in_the_order_in_which_they_come(sto
     assert (runs["a"].total, runs["b"].total, runs["a"].whole) == (10, 2, False)
 
 
-async def test_many_targets_keep_their_order(store: Store) -> None:
-    rows = [(number.to_bytes(32, "big"), str(number)) for number in range(2500)]
-    run = (await store.begin("a", "{}")).number
+async def test_many_targets_keep_their_order(store: Any) -> None:
+    rows = [(number.to_bytes(16, "big"), str(number)) for number in range(2500)]
+    run = (await store.begin(run_plan("a"))).number
     await store.plan(run, [*rows, *rows[:1300]])
     assert [(target.index, target.command) async for target in store.targets(run)] == [
         (number, str(number)) for number in range(2500)
     ]
 
 
-async def test_a_planned_run_is_whole_and_one_chunk(store: Store) -> None:
-    run = (await store.begin("a", "{}")).number
+async def test_a_planned_run_is_whole_and_one_chunk(store: Any) -> None:
+    run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS[:4])
     assert await store.planned(run) == [Chunk(0, 0, 4)]
     assert (await store.runs())[0].whole
@@ -115,8 +130,8 @@ async def test_a_planned_run_is_whole_and_one_chunk(store: Store) -> None:
     assert await store.planned(run) == [Chunk(0, 0, 10)], "what is new joins it"
 
 
-async def test_a_run_is_divided_into_chunks(store: Store) -> None:
-    run = (await store.begin("a", "{}")).number
+async def test_a_run_is_divided_into_chunks(store: Any) -> None:
+    run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS[:7])
     first = [Chunk(0, 0, 3), Chunk(1, 3, 6), Chunk(2, 6, 7)]
     assert await store.planned(run, size=3) == first
@@ -125,20 +140,20 @@ async def test_a_run_is_divided_into_chunks(store: Store) -> None:
     assert await store.planned(run, size=2) == [*first, Chunk(3, 7, 9), Chunk(4, 9, 10)]
 
 
-async def test_a_plan_of_nothing_is_whole(store: Store) -> None:
-    run = (await store.begin("a", "{}")).number
+async def test_a_plan_of_nothing_is_whole(store: Any) -> None:
+    run = (await store.begin(run_plan("a"))).number
     assert await store.planned(run) == []
     assert (await store.runs())[0].whole
     assert await store.chunks(run) == []
     assert await store.counts(run) == Counts()
 
 
-async def test_chunks_are_those_that_hold_something_to_do(store: Store) -> None:
-    run = (await store.begin("a", "{}")).number
+async def test_chunks_are_those_that_hold_something_to_do(store: Any) -> None:
+    run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS[:6])
     await store.planned(run, size=2)
     for chunk in range(3):
-        assert await store.hold(run, chunk, holder()) is None
+        assert await store.hold(run, chunk, holder(), attempt_timeout=ATTEMPT) is None
     final = [State.DONE, State.REJECTED, State.DONE, State.NOT_SENT, State.DONE, State.UNKNOWN]
     await store.claim([Claim(run, index // 2, index, "one", None, START) for index in range(6)])
     await store.record(
@@ -149,55 +164,80 @@ async def test_chunks_are_those_that_hold_something_to_do(store: Store) -> None:
     assert await store.counts(run) == Counts(done=3, rejected=1, not_sent=1, unknown=1)
 
 
-async def test_one_holds_a_chunk(store: Store, another: Callable[[], Any], clock: Manual) -> None:
+async def test_one_holds_a_chunk(store: Any, another: Callable[[], Any]) -> None:
     run = await held(store)
     other = await another()
-    assert await other.hold(run, 0, holder("two")) == holder("one")
-    assert await store.hold(run, 0, holder("one")) is None, "again"
+    assert await hold(other, run, "two") == holder("one")
+    assert await hold(store, run, "two") == holder("one"), "within one process too"
+    assert await hold(store, run, "one") is None, "again"
     assert (await other.chunks(run))[0].holder == holder("one")
     await other.let_go(run, 0, "two")
-    assert await other.hold(run, 0, holder("two")) == holder("one"), "only its own"
+    assert await hold(other, run, "two") == holder("one"), "only its own"
     await store.let_go(run, 0, "one")
     assert (await other.chunks(run))[0].holder is None
-    assert await other.hold(run, 0, holder("two")) is None
-    del clock
+    assert await hold(other, run, "two") is None
+    with pytest.raises(LedgerError, match="no chunk 7"):
+        await store.hold(run, 7, holder("one"), attempt_timeout=ATTEMPT)
 
 
-async def test_a_holder_that_is_not_seen_is_taken_for_dead(
-    store: Store, another: Callable[[], Any], clock: Manual
-) -> None:
+async def test_a_holder_is_described(store: Any, another: Callable[[], Any], database: Database) -> None:
+    run = await held(store)
+    await database.pass_time(10)
+    found = await hold(await another(), run, "two")
+    assert found is not None
+    assert (found.pid, found.host) == (1, "another-host")
+    assert (found.boot_id, found.process_started, found.pid_namespace) == (BOOT, 7, 9)
+    assert 19 < found.lease_left <= 20
+    assert found.exists == database.lock_decides
+    assert found.since is not None
+
+
+async def test_a_heartbeat_renews_the_lease(store: Any, another: Callable[[], Any], database: Database) -> None:
     run = await held(store)
     other = await another()
-    clock.advance(STALE - 1)
+    await database.pass_time(LEASE_TIMEOUT - 1)
     assert (await store.beat(run, 0, "one")).mine
-    clock.advance(STALE - 1)
-    assert await other.hold(run, 0, holder("two")) == holder("one")
-    clock.advance(2)
-    assert (await other.chunks(run))[0].holder is None
-    assert await other.hold(run, 0, holder("two")) is None
-    pulse = await store.beat(run, 0, "one")
-    assert not pulse.mine
-    assert await other.hold(run, 0, holder("three")) == holder("two"), "a sign of life of the other counts for nothing"
+    await database.pass_time(LEASE_TIMEOUT - 1)
+    found = await hold(other, run, "two")
+    assert found == holder("one")
+    assert 0 < found.lease_left <= 1
+    assert not (await other.beat(run, 0, "two")).mine, "only the holder's"
 
 
-async def test_a_holder_whose_process_is_gone_is_dead_at_once(store: Store) -> None:
+async def test_a_lost_chunk_has_another_holder(store: Any, another: Callable[[], Any], database: Database) -> None:
     run = await held(store)
+    other = await another()
+    await database.lose(run)
+    assert (await other.chunks(run))[0].holder is None
+    assert await hold(other, run, "two") is None
+    assert not (await store.beat(run, 0, "one")).mine
+    assert await hold(other, run, "three") == holder("two"), "a heartbeat of the other counts for nothing"
     await store.let_go(run, 0, "one")
-    gone = await asyncio.create_subprocess_exec("true")
-    await gone.wait()
-    here = socket.gethostname()
-    assert await store.hold(run, 0, holder("two", host=here, pid=gone.pid)) is None
-    assert (await store.chunks(run))[0].holder is None
-    alive = holder("three", host=here, pid=os.getpid())
-    assert await store.hold(run, 0, alive) is None
-    assert await store.hold(run, 0, holder("four")) == alive
-    await store.let_go(run, 0, "three")
-    elsewhere = holder("five", pid=gone.pid)
-    assert await store.hold(run, 0, elsewhere) is None
-    assert await store.hold(run, 0, holder("six")) == elsewhere, "what another host's pids mean nobody here knows"
+    assert await hold(other, run, "three") == holder("two"), "and its release too"
 
 
-async def test_a_claim_is_granted_once_to_who_holds_the_chunk(store: Store) -> None:
+async def test_a_hold_raises_the_timeout(store: Any) -> None:
+    run = await held(store)
+    for timeout in (ATTEMPT + 10, ATTEMPT):
+        await store.let_go(run, 0, "one")
+        assert await store.hold(run, 0, holder("one"), attempt_timeout=timeout) is None
+        assert (await store.run("a")).attempt_timeout == ATTEMPT + 10
+
+
+async def test_a_refused_hold_raises_no_timeout(store: Any, another: Callable[[], Any]) -> None:
+    run = await held(store)
+    assert await (await another()).hold(run, 0, holder("two"), attempt_timeout=ATTEMPT + 10) is not None
+    assert (await store.run("a")).attempt_timeout == ATTEMPT
+
+
+async def test_an_account_may_change(store: Any) -> None:
+    run = (await store.begin(run_plan("a"))).number
+    await store.set_account(run, account="shop", fingerprint="g")
+    found = await store.run("a")
+    assert (found.account, found.fingerprint) == ("shop", "g")
+
+
+async def test_a_claim_is_granted_once_to_who_holds_the_chunk(store: Any) -> None:
     run = await held(store)
     claims = [claim(run, 0), claim(run, 1, request_id="r"), claim(run, 2, token="two")]
     assert await store.claim(claims) == [Leave.GRANTED, Leave.GRANTED, Leave.STOPPED]
@@ -209,7 +249,7 @@ async def test_a_claim_is_granted_once_to_who_holds_the_chunk(store: Store) -> N
     assert await store.claim([claim(run, 0)]) == [Leave.GONE]
 
 
-async def test_what_was_asked_for_twice_counts_once(store: Store) -> None:
+async def test_what_was_asked_for_twice_counts_once(store: Any) -> None:
     run = await held(store)
     await store.claim([claim(run, 0)])
     await store.claim([claim(run, 0)])
@@ -217,7 +257,7 @@ async def test_what_was_asked_for_twice_counts_once(store: Store) -> None:
     assert (await states(store, run))[0] == "not_sent"
 
 
-async def test_a_claim_after_not_sent_reads_as_sending(store: Store) -> None:
+async def test_a_claim_after_not_sent_reads_as_sending(store: Any) -> None:
     run = await held(store)
     for _ in range(3):
         assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
@@ -227,25 +267,37 @@ async def test_a_claim_after_not_sent_reads_as_sending(store: Store) -> None:
     assert await store.counts(run) == Counts(planned=9, not_sent=1)
 
 
-async def test_a_stopped_run_grants_nothing(store: Store, another: Callable[[], Any]) -> None:
+async def test_a_stopped_run_grants_nothing(store: Any, another: Callable[[], Any]) -> None:
     run = await held(store)
     other = await another()
-    await other.stop(run, stopped=True)
+    await other.stop(run)
     assert (await store.runs())[0].stopped
     assert await store.claim([claim(run, 0)]) == [Leave.STOPPED]
     pulse = await store.beat(run, 0, "one")
     assert (pulse.mine, pulse.stopped) == (True, True)
-    await other.stop(run, stopped=False)
+    await other.allow(run)
     assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
     assert not (await store.beat(run, 0, "one")).stopped
 
 
-async def test_who_was_taken_over_is_refused(store: Store, another: Callable[[], Any], clock: Manual) -> None:
+async def test_a_later_stop_is_not_taken_back(store: Any) -> None:
+    run = await held(store)
+    await store.stop(run)
+    seen = await store.run("a")
+    assert (seen.stopped, seen.stops) == (True, 1)
+    await store.stop(run)
+    assert not await store.allow(run, stops=seen.stops)
+    assert (await store.run("a")).stopped
+    assert await store.allow(run, stops=2)
+    assert not (await store.run("a")).stopped
+
+
+async def test_who_was_taken_over_is_refused(store: Any, another: Callable[[], Any], database: Database) -> None:
     run = await held(store)
     assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
-    clock.advance(STALE + 1)
+    await database.lose(run)
     other = await another()
-    assert await other.hold(run, 0, holder("two")) is None
+    assert await hold(other, run, "two") is None
     assert await store.claim([claim(run, 0), claim(run, 1)]) == [Leave.STOPPED, Leave.STOPPED]
     assert await other.claim([claim(run, 0, "two")]) == [Leave.GRANTED]
     # Its late word that nothing was sent would deny the request that is now on its way.
@@ -258,7 +310,7 @@ async def test_who_was_taken_over_is_refused(store: Store, another: Callable[[],
     assert (await states(store, run))[0] == "done"
 
 
-async def test_an_unknown_outcome_gives_way_to_a_better_one_and_a_final_one_to_none(store: Store) -> None:
+async def test_an_unknown_outcome_gives_way_to_a_better_one_and_a_final_one_to_none(store: Any) -> None:
     run = await held(store)
     await store.claim([claim(run, 0), claim(run, 1)])
     await store.record([record(run, 0, State.UNKNOWN, summary="lost", attempts=3)])
@@ -272,20 +324,20 @@ async def test_an_unknown_outcome_gives_way_to_a_better_one_and_a_final_one_to_n
 
 
 @pytest.mark.parametrize("code", [None, 4031, 2**62, "E-7"])
-async def test_a_code_keeps_its_type(store: Store, code: int | str | None) -> None:
+async def test_a_code_keeps_its_type(store: Any, code: int | str | None) -> None:
     run = await held(store)
     await store.record([record(run, 3, State.REJECTED, code=code, summary="нет", request_id="r")])
     (found,) = [target async for target in store.targets(run, states=["rejected"])]
     assert (found.index, found.code, found.summary, found.request_id) == (3, code, "нет", "r")
 
 
-async def test_what_is_unsettled_is_told_in_pages(store: Store) -> None:
+async def test_what_is_unsettled_is_told_in_pages(store: Any) -> None:
     run = await held(store)
     await store.claim([claim(run, index, request_id=f"r{index}", seconds=index) for index in range(5)])
     await store.record([record(run, 0, State.DONE), record(run, 1, State.REJECTED), record(run, 2, State.NOT_SENT)])
     await store.record([record(run, 3, State.UNKNOWN, at=START + timedelta(hours=1))])
     texts = [text for _, text in ROWS]
-    first = await store.unsettled(run, 0, after=-1, limit=3)
+    first = [attrs.evolve(each, acting_for=0) for each in await store.unsettled(run, 0, after=-1, limit=3)]
     assert first == [
         Unsettled(2, texts[2]),
         Unsettled(3, texts[3], "r3", START + timedelta(seconds=3)),
@@ -296,15 +348,15 @@ async def test_what_is_unsettled_is_told_in_pages(store: Store) -> None:
     assert await store.unsettled(run, 0, after=9, limit=100) == []
 
 
-async def test_what_is_unsettled_is_of_its_chunk(store: Store) -> None:
-    run = (await store.begin("a", "{}")).number
+async def test_what_is_unsettled_is_of_its_chunk(store: Any) -> None:
+    run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS)
     await store.planned(run, size=4)
     assert [each.index for each in await store.unsettled(run, 1, after=-1, limit=100)] == [4, 5, 6, 7]
 
 
-async def test_targets_are_read_in_pages_and_by_state(store: Store) -> None:
-    rows = [(number.to_bytes(32, "big"), "{}") for number in range(2100)]
+async def test_targets_are_read_in_pages_and_by_state(store: Any) -> None:
+    rows = [(number.to_bytes(16, "big"), "{}") for number in range(2100)]
     run = await held(store, rows)
     await store.claim([claim(run, index) for index in range(2100)])
     await store.record([record(run, index, State.DONE if index % 2 else State.UNKNOWN) for index in range(2100)])
@@ -313,10 +365,235 @@ async def test_targets_are_read_in_pages_and_by_state(store: Store) -> None:
     assert [each async for each in store.targets(run, states=["planned"])] == []
 
 
-async def test_what_was_written_is_there_for_the_next(store: Store, another: Callable[[], Any]) -> None:
+async def test_what_was_written_is_there_for_the_next(store: Any, another: Callable[[], Any]) -> None:
     run = await held(store)
     await store.claim([claim(run, 0)])
     await store.close()
     await store.close()
     later = await another()
     assert await later.counts(run) == Counts(planned=9, sending=1)
+
+
+def near(seconds: float) -> Any:
+    """So many seconds, as a database's own clock measures them."""
+    return pytest.approx(seconds, abs=1.0)
+
+
+async def acting_for(store: Any, run: int) -> list[float]:
+    return [each.acting_for for each in await store.unsettled(run, 0, after=-1, limit=100)]
+
+
+async def test_a_claim_may_act_until_it_expires(store: Any, database: Database) -> None:
+    run = await held(store, ROWS[:3])
+    await store.claim([claim(run, 0), claim(run, 1)])
+    await store.record([record(run, 1, State.UNKNOWN)])
+    full = CLAIM_AGE + ATTEMPT
+    assert await acting_for(store, run) == [near(full), near(full), 0]
+    await database.pass_time(30)
+    assert await acting_for(store, run) == [near(full - 30), near(full - 30), 0]
+    await database.pass_time(full)
+    assert await acting_for(store, run) == [0, 0, 0]
+
+
+async def test_a_repeated_claim_acts_anew(store: Any, database: Database) -> None:
+    run = await held(store, ROWS[:2])
+    full = CLAIM_AGE + ATTEMPT
+    await store.claim([claim(run, 0), claim(run, 1)])
+    await database.pass_time(30)
+    assert await store.claim([claim(run, 1), claim(run, 1)]) == [Leave.GRANTED] * 2
+    assert await acting_for(store, run) == [near(full - 30), near(full)]
+    await store.record([record(run, 1, State.UNKNOWN)])
+    await database.pass_time(30)
+    assert await store.claim([claim(run, 1), claim(run, 0)]) == [Leave.GRANTED] * 2, "a repeat after an outcome"
+    assert await acting_for(store, run) == [near(full), near(full)]
+
+
+async def test_a_refused_claim_keeps_the_time(store: Any, database: Database, another: Callable[[], Any]) -> None:
+    run = await held(store, ROWS[:1])
+    await store.claim([claim(run, 0)])
+    await database.pass_time(30)
+    await store.stop(run)
+    assert await store.claim([claim(run, 0)]) == [Leave.STOPPED]
+    assert await (await another()).claim([claim(run, 0, "two")]) == [Leave.STOPPED]
+    assert await acting_for(store, run) == [near(CLAIM_AGE + ATTEMPT - 30)]
+
+
+async def test_a_claim_asked_again_after_a_stop_is_refused(store: Any) -> None:
+    run = await held(store)
+    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+    await store.stop(run)
+    assert await store.claim([claim(run, 0), claim(run, 1)]) == [Leave.STOPPED] * 2
+    await store.allow(run)
+    assert await store.claim([claim(run, 0), claim(run, 1, "two")]) == [Leave.GRANTED, Leave.STOPPED]
+
+
+async def test_the_longest_timeout_counts(store: Any) -> None:
+    run = await held(store, ROWS[:1])
+    await store.claim([claim(run, 0)])
+    await store.let_go(run, 0, "one")
+    assert await store.hold(run, 0, holder("two"), attempt_timeout=ATTEMPT + 60) is None
+    assert await acting_for(store, run) == [near(CLAIM_AGE + ATTEMPT + 60)]
+
+
+async def test_nothing_of_a_restored_run_is_clear(store: Any, database: Database) -> None:
+    run = await held(store, ROWS[:5])
+    await store.claim([claim(run, index, request_id=f"r{index}", seconds=7) for index in range(4)])
+    await store.record([record(run, 0, State.DONE), record(run, 1, State.NOT_SENT), record(run, 2, State.UNKNOWN)])
+    await store.let_go(run, 0, "one")
+    later = await database.restore(store)
+    assert (await later.run("a")).restored
+    assert [each.restored for each in await later.runs()] == [True]
+    await database.pass_time(1000)
+    assert await hold(later, run, "two") is None
+    await database.pass_time(30)
+    found = await later.unsettled(run, 0, after=-1, limit=100)
+    sent = START + timedelta(seconds=7)
+    assert [(each.index, each.request_id, each.since) for each in found] == [
+        (1, None, START),
+        (2, "r2", sent),
+        (3, "r3", sent),
+        (4, None, START),
+    ]
+    assert [each.acting_for for each in found] == [near(CLAIM_AGE + ATTEMPT - 30)] * 4, "since it was taken"
+    second = await later.begin(run_plan("b"))
+    assert not second.restored
+
+
+async def test_identity_is_checked(store: Any) -> None:
+    await store.check_identity()
+    await store.accept_copy()
+    await store.check_identity()
+
+
+async def planned(store: Any, name: str, rows: Sequence[tuple[bytes, str]] = ROWS, **more: Any) -> int:
+    """A run of chunks of four targets each, all of them held."""
+    run = (await store.begin(run_plan(name, **more))).number
+    await store.plan(run, rows)
+    for chunk in await store.planned(run, size=4):
+        assert await hold(store, run, name, chunk.number) is None
+    return run
+
+
+async def launched(store: Any, name: str, **more: Any) -> int:
+    """A run of ten targets, two each of: done, in flight, unknown, rejected, not sent; none of it is held any more."""
+    run = await planned(store, name, **more)
+    await store.claim([Claim(run, index // 4, index, name, None, START) for index in range(10)])
+    outcomes = [State.DONE, None, State.UNKNOWN, State.REJECTED, State.NOT_SENT]
+    now = more.get("at", START)
+    await store.record(
+        [
+            Record(run, index // 4, index, name, state, "", None, None, 1, now)
+            for index in range(10)
+            if (state := outcomes[index // 2]) is not None
+        ]
+    )
+    for chunk in range(3):
+        await store.let_go(run, chunk, name)
+    return run
+
+
+async def test_repeats_of_another_run(store: Any, database: Database) -> None:
+    first = await launched(store, "a")
+    run = await planned(store, "b", ROWS[::-1])
+    [found] = await store.repeats(run, within=3600)
+    assert (found.run, found.count) == ("a", 6)
+    assert list(found.commands) == [ROWS[index][1] for index in range(5, -1, -1)], "in the order of the new run"
+    assert abs(found.latest.timestamp() - (await moment(database))) < 5
+    [part] = await store.repeats(run, chunk=1, within=3600)
+    assert list(part.commands) == [ROWS[index][1] for index in (5, 4, 3, 2)]
+    assert [each.count for each in await store.repeats(run, chunk=2, within=3600)] == [2]
+    assert await store.repeats(run, chunk=0, within=3600) == []
+    for chunk in range(3):
+        await store.let_go(run, chunk, "b")
+    assert await store.repeats(first, within=3600) == [], "the new run has launched nothing"
+
+
+async def moment(database: Database) -> float:
+    if database.lock_decides:
+        return database.clock.now().timestamp()
+    return time.time()
+
+
+async def test_repeats_within_the_window(store: Any, database: Database) -> None:
+    await launched(store, "a")
+    run = await planned(store, "b")
+    await database.pass_time(100)
+    assert [each.count for each in await store.repeats(run, within=110)] == [6]
+    assert await store.repeats(run, within=90) == []
+
+
+async def test_finished_targets_repeat_nothing(store: Any) -> None:
+    await launched(store, "a")
+    run = await launched(store, "b")
+    assert [each.count for each in await store.repeats(run, within=3600)] == [4], "its two that are done are over"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "repeats"),
+    [
+        ({}, {}, True),
+        ({}, {"host": "other"}, False),
+        ({"settings": '{"provider": "direct"}'}, {"settings": '{"provider": "altcraft"}'}, False),
+        ({"settings": '{"provider": "direct"}'}, {"settings": '{"provider": "direct", "wire": "xml"}'}, True),
+        ({"account": "shop"}, {"account": "shop", "fingerprint": "g"}, True),
+        ({"account": "shop"}, {"account": "other"}, False),
+        ({"account": "shop"}, {"account": None}, True),
+        ({"account": None}, {"account": "shop", "fingerprint": "g"}, False),
+        ({}, {"fingerprint": "g"}, False),
+    ],
+)
+async def test_repeats_of_one_account(store: Any, first: dict[str, Any], second: dict[str, Any], repeats: bool) -> None:
+    await launched(store, "a", **first)
+    run = await planned(store, "b", **second)
+    assert bool(await store.repeats(run, within=3600)) == repeats
+
+
+async def test_a_held_plan_repeats(store: Any, another: Callable[[], Any], database: Database) -> None:
+    other = await another()
+    first = await planned(other, "a")
+    run = await planned(store, "b")
+    assert [(each.run, each.count) for each in await store.repeats(run, within=1)] == [("a", 10)]
+    if database.lock_decides:
+        await database.pass_time(10_000)  # a suspended holder still holds it
+        assert [each.count for each in await store.repeats(run, within=1)] == [10]
+    await other.let_go(first, 1, "a")
+    assert [each.count for each in await store.repeats(run, within=1)] == [6]
+    await database.lose(first, 2)
+    assert [each.count for each in await store.repeats(run, within=1)] == [4]
+    await other.close()
+    if database.lock_decides:
+        assert await store.repeats(run, within=1) == []
+
+
+async def test_many_repeats_are_counted(store: Any) -> None:
+    rows = [(number.to_bytes(16, "big"), f"c{number}") for number in range(2500)]
+    first = await held(store, rows)
+    await store.claim([claim(first, index) for index in range(2500)])
+    run = (await store.begin(run_plan("b"))).number
+    await store.plan(run, rows)
+    [found] = await store.repeats(run, within=3600)
+    assert (found.count, list(found.commands)) == (2500, [f"c{number}" for number in range(10)])
+
+
+@pytest.mark.parametrize("count", [2, 10])
+async def test_repeats_in_a_run_of_another_size(store: Any, count: int) -> None:
+    rows = [(bytes([number]) * 16, f"c{number}") for number in range(100, 100 + 5)]
+    await launched(store, "a")
+    run = await planned(store, "b", [*rows, *ROWS[:count][::-1], *rows])
+    [found] = await store.repeats(run, within=3600)
+    assert list(found.commands) == [ROWS[index][1] for index in range(10) if index < min(6, count)][::-1]
+    assert found.count == min(6, count)
+    if count == 10:
+        [found] = await store.repeats(run, chunk=3, within=3600)
+        assert list(found.commands) == [ROWS[index][1] for index in (2, 1, 0)]
+
+
+async def test_repeats_of_two_runs(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatchkit.ledger.postgres._REPEATS_PAGE", 3)
+    await launched(store, "a")
+    await launched(store, "b")
+    run = await planned(store, "c")
+    found = await store.repeats(run, within=3600)
+    assert [(each.run, each.count, list(each.commands)) for each in found] == [
+        (name, 6, [ROWS[index][1] for index in range(6)]) for name in ("a", "b")
+    ]

@@ -6,9 +6,12 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Self
 
 import pytest
 
@@ -32,7 +35,78 @@ HURRIED = {
     "dispatchkit.spread.engine:_LOOK_EVERY": 0.5,
     "dispatchkit.spread.engine:_AGAIN": 0.2,
     "dispatchkit.ledger.link:_LONGEST": 0.2,
+    "dispatchkit.ledger.postgres:LEASE_TIMEOUT": 2.0,
 }
+
+
+class Lines:
+    """What a process writes to standard error, read while it runs."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        self._stream, process.stderr = process.stderr, None
+        self._lines: list[str] = []
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with self._stream as stream:
+            self._lines.extend(iter(stream.readline, ""))
+
+    @property
+    def text(self) -> str:
+        return "".join(self._lines)
+
+
+class DatabaseProxy:
+    """Stands between a process and the database, and can fall silent: it accepts connections and says nothing.
+
+    Args:
+        dsn: The database's, on a Unix socket.
+    """
+
+    def __init__(self, dsn: str) -> None:
+        _, _, folder = dsn.partition("?host=")
+        self._socket = f"{folder}/.s.PGSQL.5432"
+        self._silent = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._sockets = [self._listener]
+        self.dsn = f"postgresql://postgres@127.0.0.1:{self._listener.getsockname()[1]}/postgres"
+
+    def silence(self) -> None:
+        self._silent.set()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                self._sockets.append(client)
+                server = socket.socket(socket.AF_UNIX)
+                self._sockets.append(server)
+                try:
+                    server.connect(self._socket)
+                except OSError:
+                    client.close()
+                    continue
+                for pair in ((client, server), (server, client)):
+                    threading.Thread(target=self._pipe, args=pair, daemon=True).start()
+
+    def _pipe(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                if not self._silent.is_set():
+                    sink.sendall(data)
+            if not self._silent.is_set():
+                sink.shutdown(socket.SHUT_RDWR)
 
 
 class Field:
@@ -54,7 +128,7 @@ class Field:
         self, count: int, *, size: int = 50, rate: float | None = None, queue: bool = True, name: str = "r"
     ) -> list[int]:
         async def plan() -> list[int]:
-            client = DirectClient("any", base_url=self.sandbox.url)
+            client = DirectClient(self.sandbox.direct_token, base_url=self.sandbox.url)
             async with client, Ledger(self.dsn) as ledger:
                 commands = map(StartDispatch, range(1, count + 1))
                 chunks = await plan_chunks(ledger, name, client, commands, size=size, rate=rate)
@@ -64,9 +138,17 @@ class Field:
 
         return asyncio.run(plan())
 
-    def worker(self, *options: object) -> subprocess.Popen[str]:
+    def worker(
+        self, *options: object, token: str | None = None, dsn: str | None = None, **constants: float
+    ) -> subprocess.Popen[str]:
         command = [*COMMAND, "worker", "--direct-url", self.sandbox.url, *map(str, options)]
-        worker = Process(command, constants=HURRIED, stderr=subprocess.PIPE, text=True, env=self.environment())
+        environment = self.environment()
+        if token is not None:
+            environment["DISPATCHKIT_DIRECT_TOKEN"] = token
+        if dsn is not None:
+            environment["DISPATCHKIT_LEDGER"] = dsn
+        named = {f"dispatchkit.spread.engine:{name}": value for name, value in constants.items()}
+        worker = Process(command, constants={**HURRIED, **named}, stderr=subprocess.PIPE, text=True, env=environment)
         self.workers.append(worker)
         assert worker.stderr is not None
         assert "Ready" in worker.stderr.readline()
@@ -89,6 +171,20 @@ class Field:
                 await ledger.stop(name)
 
         asyncio.run(write())
+
+    def execute(self, statement: str) -> None:
+        async def write() -> None:
+            async with Ledger(self.dsn) as ledger:
+                await (await in_postgres(ledger)).link.ask(lambda link: link.execute(statement))
+
+        asyncio.run(write())
+
+    def planned(self, name: str) -> int:
+        async def read() -> int:
+            async with Ledger(self.dsn) as ledger:
+                return sum(run.total for run in await ledger.runs() if run.name == name)
+
+        return asyncio.run(read())
 
     def launched(self) -> int:
         # Not `Sandbox.launches`, which adds up in this thread what another one is just counting.

@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from dispatchkit import (
+    AccountMismatchError,
     AltcraftClient,
     AuthenticationError,
+    ChunkHeldError,
     DirectClient,
     LaunchBroadcast,
     Ledger,
     LedgerError,
+    RepeatedTargetsError,
     Report,
+    RetryPolicy,
+    RunStoppedError,
     StartDispatch,
 )
+from dispatchkit.ledger import postgres
+from dispatchkit.ledger.store import LEASE_TIMEOUT
 from dispatchkit.sandbox import Sandbox
 from dispatchkit.spread import launch_chunk, plan_chunks
 from dispatchkit.spread.account import leave
 from dispatchkit.spread.chunk import in_postgres
 from tests.stage import until
+
+
+def _is_report(result: object) -> bool:
+    return isinstance(result, Report)
 
 
 @pytest.fixture
@@ -34,7 +46,8 @@ async def played() -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def direct(played: Sandbox) -> AsyncIterator[DirectClient]:
-    async with DirectClient(played.direct_token, base_url=played.url) as direct:
+    retry = RetryPolicy(lag=0.05, scale=0.01)
+    async with DirectClient(played.direct_token, base_url=played.url, retry=retry, attempt_timeout=1) as direct:
         yield direct
 
 
@@ -54,9 +67,14 @@ async def test_a_chunk_that_is_delivered_to_many_at_once_is_launched_by_one(
 ) -> None:
     await plan_chunks(dsn, "r", direct, map(StartDispatch, range(1, 101)))
     played.latency = 0.02
-    reports = await asyncio.gather(*(launch_chunk(dsn, "r", 0, client=direct, concurrency=8) for _ in range(4)))
+    launching = (launch_chunk(dsn, "r", 0, client=direct, concurrency=8) for _ in range(4))
+    *held, report = sorted(await asyncio.gather(*launching, return_exceptions=True), key=_is_report)
     assert played.launches == dict.fromkeys(range(1, 101), 1)
-    assert sorted(report.done for report in reports) == [0, 0, 0, 100]
+    assert report == Report(done=100, not_started=0)
+    for error in held:
+        assert isinstance(error, ChunkHeldError)
+        assert (error.chunk, error.pid) == (0, os.getpid())
+        assert LEASE_TIMEOUT - 5 < error.retry_after <= LEASE_TIMEOUT
 
 
 async def test_a_chunk_that_is_delivered_twice_to_one_process_is_launched_once(
@@ -65,8 +83,10 @@ async def test_a_chunk_that_is_delivered_twice_to_one_process_is_launched_once(
     played.latency = 0.05
     async with Ledger(dsn) as ledger:
         await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 11)))
-        reports = await asyncio.gather(*(launch_chunk(ledger, "r", 0, client=direct) for _ in range(2)))
-        assert sorted(report.done for report in reports) == [0, 10]
+        launching = (launch_chunk(ledger, "r", 0, client=direct) for _ in range(2))
+        held, report = sorted(await asyncio.gather(*launching, return_exceptions=True), key=_is_report)
+        assert isinstance(held, ChunkHeldError)
+        assert report == Report(done=10, not_started=0)
         await leave(await in_postgres(ledger))
     assert played.launches == dict.fromkeys(range(1, 11), 1)
 
@@ -88,14 +108,115 @@ async def test_a_chunk_that_is_stopped_goes_to_another_worker(dsn: str, played: 
     assert played.launches == dict.fromkeys(range(1, 11), 1)
 
 
-async def test_a_run_that_was_stopped_is_left_alone(dsn: str, played: Sandbox, direct: DirectClient) -> None:
+async def test_stopped_run_is_refused(dsn: str, played: Sandbox, direct: DirectClient) -> None:
     await plan_chunks(dsn, "r", direct, [StartDispatch(1)])
     async with Ledger(dsn) as ledger:
         await ledger.stop("r")
-        assert await launch_chunk(ledger, "r", 0, client=direct) == Report()
+        with pytest.raises(RunStoppedError, match="was stopped"):
+            await launch_chunk(ledger, "r", 0, client=direct)
         assert not played.launches
         await ledger.allow("r")
         assert (await launch_chunk(ledger, "r", 0, client=direct)).done == 1
+
+
+async def test_stop_during_launch_is_raised(dsn: str, played: Sandbox, direct: DirectClient) -> None:
+    played.latency = 0.1
+    async with Ledger(dsn) as ledger:
+        await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 201)))
+        launching = asyncio.create_task(launch_chunk(ledger, "r", 0, client=direct, concurrency=4))
+        await until(lambda: sum(played.launches.values()) >= 8)
+        await ledger.stop("r")
+        with pytest.raises(RunStoppedError, match="of it are done"):
+            await launching
+    assert 8 <= sum(played.launches.values()) < 200
+
+
+async def test_chunk_lost_during_launch_is_raised(dsn: str, played: Sandbox, direct: DirectClient) -> None:
+    played.latency = 0.1
+    async with Ledger(dsn) as ledger:
+        await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 201)))
+        launching = asyncio.create_task(launch_chunk(ledger, "r", 0, client=direct, concurrency=4))
+        await until(lambda: sum(played.launches.values()) >= 8)
+        store = await in_postgres(ledger)
+        taken = "UPDATE dispatchkit.chunk SET token = 'x', pid = 7, host = 'other', seen = clock_timestamp()"
+        await store.link.ask(lambda link: link.execute(taken))
+        with pytest.raises(ChunkHeldError, match="process 7 on other"):
+            await launching
+    assert 8 <= sum(played.launches.values()) < 200
+
+
+async def test_chunk_lost_and_freed_is_taken_again(
+    dsn: str, played: Sandbox, direct: DirectClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres, "CLAIM_AGE", 0.1)
+    played.latency = 0.1
+    async with Ledger(dsn) as ledger:
+        await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 101)))
+        launching = asyncio.create_task(launch_chunk(ledger, "r", 0, client=direct, concurrency=4))
+        await until(lambda: sum(played.launches.values()) >= 8)
+        store = await in_postgres(ledger)
+        await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.chunk SET token = NULL"))
+        played.latency = 0.0
+        report = await launching
+        assert (report.done, report.not_started) == (100, 0)
+    assert played.launches == dict.fromkeys(range(1, 101), 1)
+
+
+async def test_held_chunk_is_refused_before_pace(dsn: str, played: Sandbox, direct: DirectClient) -> None:
+    played.latency = 0.3
+    async with Ledger(dsn) as ledger:
+        await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 11)), concurrency=1)
+        launching = asyncio.create_task(launch_chunk(ledger, "r", 0, client=direct))
+        await until(lambda: bool(played.launches))
+        async with asyncio.timeout(1), Ledger(dsn) as other:  # all of the pace is taken: its share would be nothing
+            with pytest.raises(ChunkHeldError):
+                await launch_chunk(other, "r", 0, client=direct)
+        assert (await launching).done == 10
+        await leave(await in_postgres(ledger))
+
+
+async def test_unknown_chunk_is_refused(dsn: str, direct: DirectClient) -> None:
+    await plan_chunks(dsn, "r", direct, [StartDispatch(1)])
+    with pytest.raises(LedgerError, match="knows no chunk 1 of this run"):
+        await launch_chunk(dsn, "r", 1, client=direct)
+
+
+async def test_token_of_another_account_is_refused(dsn: str, played: Sandbox, direct: DirectClient) -> None:
+    await plan_chunks(dsn, "r", direct, [StartDispatch(1)])
+    async with DirectClient("other", base_url=played.url) as other:
+        with pytest.raises(AccountMismatchError):
+            await launch_chunk(dsn, "r", 0, client=other)
+    assert played.requests == 0
+    assert (await launch_chunk(dsn, "r", 0, client=direct)).done == 1
+
+
+async def test_named_account_takes_another_token(dsn: str, played: Sandbox) -> None:
+    async with DirectClient("old", base_url=played.url, account="shop") as old:
+        await plan_chunks(dsn, "r", old, [StartDispatch(1)])
+    async with DirectClient(played.direct_token, base_url=played.url, account="shop") as new:
+        assert (await launch_chunk(dsn, "r", 0, client=new)).done == 1
+
+
+async def test_repeats_of_another_run_are_refused(dsn: str, played: Sandbox, direct: DirectClient) -> None:
+    await plan_chunks(dsn, "monday", direct, map(StartDispatch, range(1, 4)))
+    await launch_chunk(dsn, "monday", 0, client=direct)
+    with pytest.raises(RepeatedTargetsError, match="1 in run 'monday'") as repeated:
+        await plan_chunks(dsn, "tuesday", direct, map(StartDispatch, range(3, 6)), repeat_window=3600)
+    assert repeated.value.runs == {"monday": 1}
+    with pytest.raises(RepeatedTargetsError, match="1 in run 'monday'"):
+        await launch_chunk(dsn, "tuesday", 0, client=direct, repeat_window=3600)
+    assert played.launches == dict.fromkeys(range(1, 4), 1)
+    assert (await launch_chunk(dsn, "tuesday", 0, client=direct)).done == 3
+
+
+@pytest.mark.parametrize("settings", ["{", "[]", '{"provider": 5}', '{"provider": "fancy", "wire": "json"}'])
+async def test_invalid_settings_are_refused(dsn: str, direct: DirectClient, settings: str) -> None:
+    async with Ledger(dsn) as ledger:
+        await plan_chunks(ledger, "r", direct, [StartDispatch(1)])
+        store = await in_postgres(ledger)
+        await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.run SET settings = $1", settings))
+        with pytest.raises(LedgerError, match=r"release"):
+            await launch_chunk(ledger, "r", 0)
 
 
 async def test_it_makes_its_client_of_what_the_environment_says(
@@ -108,7 +229,7 @@ async def test_it_makes_its_client_of_what_the_environment_says(
         await plan_chunks(dsn, "r", altcraft, [LaunchBroadcast(7)])
     assert (await launch_chunk(dsn, "r", 0)).done == 1
     monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", "https://elsewhere.example")
-    with pytest.raises(LedgerError, match="another's"):  # never to a host that this machine does not name
+    with pytest.raises(LedgerError, match="other settings"):  # never to a host that this machine does not name
         await launch_chunk(dsn, "r", 0)
 
 

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import random
 import signal
+import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Never
 
 import pytest
+from typer.testing import CliRunner
 
+from dispatchkit import RetryPolicy
+from dispatchkit.cli.app import app
+from dispatchkit.core.client import Client
 from dispatchkit.sandbox import Fault
-from tests.launcher import COMMAND, complete
+from tests.launcher import COMMAND, Process, complete
 from tests.postgres import Server
-from tests.spread.conftest import Field, wait_until
+from tests.spread.conftest import DatabaseProxy, Field, Lines, wait_until
 
 
 def test_two_workers_share_a_run_and_one_that_is_killed_is_replaced(field: Field) -> None:
@@ -115,13 +123,150 @@ def test_together_they_keep_the_rate_of_the_account(field: Field) -> None:
 
 def test_a_token_that_is_refused_ends_the_worker_and_leaves_the_rest_to_others(field: Field) -> None:
     field.spread(200, size=100)
+    field.execute("UPDATE dispatchkit.run SET account = 'shop'")
     environment = {**field.environment(), "DISPATCHKIT_DIRECT_TOKEN": "wrong"}
-    command = [*COMMAND, "worker", "--direct-url", field.sandbox.url, "--concurrency", "4"]
+    command = [*COMMAND, "worker", "--direct-url", field.sandbox.url, "--concurrency", "4", "--account", "shop"]
     ended = complete(command, env=environment)
     assert ended.returncode == 1, ended.stderr
     assert "Check the token" in ended.stderr
     assert field.counts().rejected <= 4
     assert field.launched() == 0
+
+
+def test_worker_of_another_account_leaves_run_alone(field: Field) -> None:
+    field.spread(200, size=20)
+    other = field.worker(token="other")
+    lines = Lines(other)
+    wait_until(lambda: "planned for another account" in lines.text)
+    assert field.sandbox.requests == 0
+    field.sandbox.latency = 0.02
+    field.worker("--concurrency", 8)
+    field.wait_until_done(200)
+    assert set(field.sandbox.launches.values()) == {1}
+    assert lines.text.count("planned for another account") == 1
+
+
+def _invalid_runs(field: Field) -> None:
+    """Runs that this release cannot launch, before a good one, in the queue and in the ledger."""
+    changes = {
+        "broken-json": "settings = '{'",
+        "no-object": "settings = '[]'",
+        "unknown-provider": """settings = '{"provider": "fancy", "wire": "json"}'""",
+        "unknown-wire": """settings = '{"provider": "altcraft", "wire": "morse"}'""",
+        "elsewhere": """settings = '{"provider": "direct", "base_url": "https://example.com"}'""",
+        "other-account": "fingerprint = 'x'",
+        "long-name": f"name = '{random.Random(0).randbytes(1346).hex()}'",
+        "longer-name": f"name = '{'x' * 100_000}'",
+        "odd-name": r"name = E'a\nb'",
+    }
+    for name, change in changes.items():
+        field.spread(30, size=10, name=name, queue=name in {"broken-json", "other-account"})
+        field.execute(f"UPDATE dispatchkit.run SET {change} WHERE name = '{name}'")
+    field.spread(30, size=10, name="newer-command", queue=False)
+    newer = """{"type": "direct.fly", "version": 1, "dispatch_id": 1}"""
+    change = f"UPDATE dispatchkit.target SET command = '{newer}' WHERE run ="
+    field.execute(f"{change} (SELECT number FROM dispatchkit.run WHERE name = 'newer-command')")
+
+
+def test_invalid_runs_do_not_delay_others(field: Field) -> None:
+    _invalid_runs(field)
+    field.spread(100, size=100, name="good", queue=False)
+    worker = field.worker(_LOOK_EVERY=5.0)  # a look for each invalid run would take a minute
+    lines = Lines(worker)
+    began = time.monotonic()
+    field.wait_until_done(100, "good")
+    assert time.monotonic() - began < 15
+    wait_until(lambda: lines.text.count("is not launched here") >= 10)
+    time.sleep(1)  # none is told of twice
+    told = [line for line in lines.text.splitlines() if "is not launched here" in line]
+    assert len(told) == len(set(told)) == 10, lines.text
+    assert max(map(len, told)) < 1000
+    assert "ConnectorException" not in lines.text  # names of any length go into the queue
+    assert worker.poll() is None
+    assert set(field.sandbox.launches) == set(range(1, 101))
+
+
+def test_held_chunk_does_not_delay_its_run(field: Field) -> None:
+    field.spread(60, size=20)
+    held = "SET token = 'x', pid = 7, host = 'other', seen = clock_timestamp() + interval '4 seconds'"
+    field.execute(f"UPDATE dispatchkit.chunk {held} WHERE number = 0")
+    field.worker()
+    wait_until(lambda: field.launched() == 40, seconds=5)
+    field.wait_until_done(60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_second_interrupt_gives_up_what_is_in_flight(field: Field, number: signal.Signals) -> None:
+    field.sandbox.latency = 20.0
+    field.spread(10)
+    worker = field.worker("--concurrency", 3)
+    wait_until(lambda: field.launched() == 3)
+    worker.send_signal(number)
+    time.sleep(0.5)
+    assert worker.poll() is None
+    worker.send_signal(number)
+    _, said = worker.communicate(timeout=8)
+    assert worker.returncode == 0, said
+    assert "given up" in said
+    assert (field.counts().unknown, field.counts().planned) == (3, 7)
+
+
+@pytest.mark.parametrize("at_work", [True, False])
+@pytest.mark.parametrize("away", ["stopped", "silent"])
+def test_worker_ends_without_the_database(field: Field, postgres: Server, away: str, at_work: bool) -> None:
+    if at_work:
+        field.sandbox.latency = 0.02
+        field.spread(5000, size=5000, rate=100)
+    with DatabaseProxy(field.dsn) as proxy:
+        worker = field.worker("--concurrency", 4, dsn=proxy.dsn)
+        lines = Lines(worker)
+        wait_until(lambda: not at_work or field.launched() >= 20)
+        time.sleep(0.5)
+        postgres.stop("immediate") if away == "stopped" else proxy.silence()
+        try:
+            time.sleep(1.0)
+            worker.send_signal(signal.SIGTERM)
+            worker.wait(timeout=5)
+        finally:
+            if away == "stopped":
+                postgres.start()
+    assert worker.returncode == 0, lines.text
+    assert max(field.sandbox.launches.values(), default=1) == 1
+
+
+@pytest.mark.parametrize("away", ["stopped", "silent"])
+def test_planning_ends_without_the_database(field: Field, postgres: Server, away: str) -> None:
+    with DatabaseProxy(field.dsn) as proxy:
+        command = [*COMMAND, "direct", "start", "1-400000", "--run", "p", "--yes", "--quiet"]
+        command += ["--base-url", field.sandbox.url, "--ledger", proxy.dsn]
+        process = Process(command, stderr=subprocess.PIPE, text=True, env=field.environment())
+        wait_until(lambda: field.planned("p") > 0)
+        postgres.stop("immediate") if away == "stopped" else proxy.silence()
+        try:
+            time.sleep(1.0)
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            _, said = process.communicate(timeout=5)
+        finally:
+            if away == "stopped":
+                postgres.start()
+    assert process.returncode == 130, said
+    assert field.launched() == 0
+
+
+def test_worker_options_reach_client_and_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[RetryPolicy | None, str | None]] = []
+
+    async def attend(url: str, connect: Callable[[str, str], Client[Never]], **settings: Any) -> None:
+        async with connect("direct", "") as client:
+            given.append((settings["retry"], client.run_settings().account))
+
+    monkeypatch.setattr("dispatchkit.cli.attend.attend", attend)
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "t")
+    for options in ([], ["--never-repeat", "--account", "shop"]):
+        ended = CliRunner().invoke(app, ["worker", "--ledger", "postgresql://localhost/x", *options])
+        assert ended.exit_code == 0, ended.output
+    assert given == [(None, None), (RetryPolicy(repeat_unclear=False), "shop")]
 
 
 def test_the_command_line_plans_what_workers_launch(field: Field) -> None:

@@ -1,0 +1,47 @@
+"""How old a claim is: a ledger's permission to send one request, which expires.
+
+Another process may take a run over while this one is suspended, or waits for a slow database, a blocked event loop, a
+connection or a TLS handshake. So a claim permits a request only for `CLAIM_AGE` after it was requested, and the
+transport checks that in front of the system call that sends. The takeover waits for longer than that.
+"""
+
+from __future__ import annotations
+
+from dispatchkit.core.clock import Clock
+
+__all__ = ["CLAIM_AGE", "ClaimAge", "ClaimExpiredError"]
+
+CLAIM_AGE = 5.0
+"""Seconds after it was requested for which a claim permits a request."""
+
+_STEP = 0.25
+"""Seconds by which wall clock and boot clock may differ over the age of a claim. More is a step of the wall clock."""
+
+
+class ClaimExpiredError(Exception):
+    """The claim of a request expired before the request had left. No whole request was sent."""
+
+
+class ClaimAge:
+    """The age of one claim, from the moment of its request.
+
+    It is measured on two clocks. The boot clock counts while the machine sleeps. The wall clock also counts while a
+    virtual machine is paused; a step of it makes the age uncertain, so the claim counts as expired.
+    """
+
+    __slots__ = ("_boot", "_clock", "_wall")
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._boot = clock.boottime()
+        self._wall = clock.now()
+
+    def seconds(self) -> float:
+        """The age in seconds, on the clock that counted more."""
+        return max(self._clock.boottime() - self._boot, (self._clock.now() - self._wall).total_seconds())
+
+    def is_expired(self, *, margin: float = 0.0) -> bool:
+        """Whether the claim permits nothing any more, or will not in ``margin`` seconds."""
+        boot = self._clock.boottime() - self._boot
+        wall = (self._clock.now() - self._wall).total_seconds()
+        return max(boot, wall) + margin >= CLAIM_AGE or abs(wall - boot) > _STEP

@@ -1,0 +1,142 @@
+"""The hold on a run: the chunks that this process alone works on, kept by heartbeats."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import uuid
+from collections.abc import Callable
+from datetime import timedelta
+
+from dispatchkit.core.clock import Clock
+from dispatchkit.errors import ChunkHeldError, LedgerError, RunHeldError
+from dispatchkit.ledger.liveness import this_process
+from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT, Chunk, Holder, Run, Store
+
+__all__ = ["Hold"]
+
+logger = logging.getLogger("dispatchkit.ledger")
+
+_ALIVE = 0.3
+"""Seconds by which a lease must have been prolonged to show that its holder is alive."""
+
+
+class Hold:
+    """The chunks of a run that this process holds.
+
+    Args:
+        store: What holds the run.
+        run: The run.
+        only: The one chunk to take; None: all that are not finished. A chunk that another process holds is not waited
+            for, since its engine delivers it again.
+        attempt_timeout: Seconds that one attempt of this process may take.
+        clock: Time.
+    """
+
+    def __init__(self, store: Store, run: Run, *, only: int | None, attempt_timeout: float, clock: Clock) -> None:
+        self._store = store
+        self._run = run
+        self._only = only
+        self._attempt_timeout = attempt_timeout
+        self._clock = clock
+        here = this_process()
+        self._holder = Holder(
+            uuid.uuid4().hex,
+            here.pid,
+            here.host,
+            boot_id=here.boot_id,
+            process_started=here.started,
+            pid_namespace=here.pid_namespace,
+        )
+        self._heartbeat: asyncio.Task[None] | None = None
+        self.chunks: list[Chunk] = []
+        """Those that are held."""
+        self.taken_at = -math.inf
+        """When the last of them was taken, on the clock's ``monotonic``."""
+        self.ignores_stop = False
+        """Whether the run goes on although it is stopped: until the stop is taken back."""
+
+    @property
+    def token(self) -> str:
+        """What each claim names, so that a process that lost the hold is refused."""
+        return self._holder.token
+
+    async def take(self) -> None:
+        """Take all chunks that are not finished. Those that are held already stay so.
+
+        Raises:
+            ChunkHeldError: Another process holds the one chunk that is asked for.
+            RunHeldError: Another process holds one, and is alive.
+            LedgerError: The ledger cannot be written.
+        """
+        for chunk in await self._store.chunks(self._run.number):
+            if self._only not in {None, chunk.number}:
+                continue
+            try:
+                await self._take(chunk)
+            except LedgerError:
+                raise
+            except BaseException:
+                self.chunks.append(chunk)  # it may have been taken all the same, so it is released, too
+                raise
+            self.chunks = [each for each in self.chunks if each.number != chunk.number] + [chunk]
+            self.taken_at = self._clock.monotonic()
+
+    async def _take(self, chunk: Chunk) -> None:
+        """Take a chunk. A holder that gives no heartbeat any more is waited for, until its lease ends."""
+        lease_ends = math.inf
+        while True:
+            other = await self._store.hold(
+                self._run.number, chunk.number, self._holder, attempt_timeout=self._attempt_timeout
+            )
+            if other is None:
+                return
+            if self._only is not None:
+                retry_after = max(other.lease_left, HEARTBEAT_INTERVAL)
+                raise ChunkHeldError(
+                    self._run.name, chunk.number, pid=other.pid, host=other.host, retry_after=retry_after
+                )
+            now = self._clock.monotonic()
+            if other.exists or now + other.lease_left > lease_ends + _ALIVE:
+                silent_for = LEASE_TIMEOUT - other.lease_left if other.lease_left < 0 else 0.0
+                raise RunHeldError(self._run.name, pid=other.pid, host=other.host, silent_for=silent_for)
+            if lease_ends == math.inf:
+                until = self._clock.now() + timedelta(seconds=other.lease_left)
+                text = "the run %r was held by process %s on %s: waiting for the end of its lease at %s UTC"
+                logger.warning(text, self._run.name, other.pid, other.host, f"{until:%H:%M:%S}")
+            lease_ends = now + other.lease_left
+            await self._clock.sleep(min(HEARTBEAT_INTERVAL, other.lease_left + 0.05))
+
+    def keep(self, lost: Callable[[LedgerError | None], None]) -> None:
+        """Give heartbeats from now on.
+
+        Args:
+            lost: Called once the run was stopped or taken over, or with the error of a ledger that cannot be written.
+        """
+        self._heartbeat = asyncio.create_task(self._beat(lost))
+
+    async def _beat(self, lost: Callable[[LedgerError | None], None]) -> None:
+        try:
+            while True:
+                await self._clock.sleep(HEARTBEAT_INTERVAL)
+                for chunk in list(self.chunks):
+                    ignores_stop = self.ignores_stop  # as the beat reads the stop: it may be taken back meanwhile
+                    pulse = await self._store.beat(self._run.number, chunk.number, self.token)
+                    if not pulse.mine or (pulse.stopped and not ignores_stop):
+                        lost(None)
+                        return
+        except LedgerError as error:
+            lost(error)
+
+    async def release(self, *, timeout: float) -> None:
+        """End the heartbeats, and give the chunks up. If that cannot be written in time, their lease ends by itself."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+            await asyncio.wait([self._heartbeat])
+        chunks, self.chunks = self.chunks, []
+        with contextlib.suppress(LedgerError, TimeoutError):
+            async with asyncio.timeout(timeout):
+                for chunk in chunks:
+                    await self._store.let_go(self._run.number, chunk.number, self.token)

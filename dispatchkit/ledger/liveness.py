@@ -1,0 +1,151 @@
+"""Which process this is, and how to end another one that keeps a chunk.
+
+A process id alone identifies nothing: it is used again, and each PID namespace has its own. So a process is identified
+by the boot of its machine, its PID namespace, its id and its start time together. A pidfd then refers to that process
+and to no other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+from pathlib import Path
+
+import attrs
+
+from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.store import Holder
+
+__all__ = ["Process", "boot_id", "end_process", "this_process"]
+
+_PROC = Path("/proc")
+_START_TIME = 22 - 3
+"""Index of the start time among the fields of ``/proc/PID/stat`` after the name: the first of these is field 3."""
+
+
+@attrs.frozen
+class Process:
+    """What identifies a process of this machine."""
+
+    pid: int
+    host: str
+    boot_id: str
+    """The boot of the machine; empty where the system names none."""
+    started: int
+    """Start time, in clock ticks since the boot; 0 where the system tells none."""
+    pid_namespace: int
+    """Inode of the PID namespace; 0 where the system has none."""
+
+
+def boot_id() -> str:
+    """The id of this boot of the machine; empty where the system names none."""
+    try:
+        return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def this_process() -> Process:
+    """What identifies this process."""
+    return Process(os.getpid(), socket.gethostname(), boot_id(), _start_time("self") or 0, _pid_namespace())
+
+
+def end_process(holder: Holder, *, timeout: float) -> None:
+    """End the process that holds a chunk with SIGKILL, also if it is suspended, and wait for its end.
+
+    Returns at once if the process has ended already. It blocks: call it in a thread.
+
+    Args:
+        holder: The holder, as `Store.hold` returns it.
+        timeout: Seconds to wait for the end.
+
+    Raises:
+        LedgerError: The process cannot be identified from here, must not be ended by this user, or does not end.
+    """
+    if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
+        raise LedgerError(
+            f"process {holder.pid} was not ended: this system cannot identify a process for certain. End it yourself, "
+            "then run the same again"
+        )
+    _check_reachable(holder)
+    try:
+        pidfd = os.pidfd_open(holder.pid)
+    except ProcessLookupError:
+        return
+    except OSError as error:
+        raise LedgerError(f"process {holder.pid} was not ended: the system refuses access to it ({error})") from error
+    try:
+        # Read once more: from here on, the pidfd refers to the process that is read.
+        started = _start_time(str(holder.pid))
+        if started is None:
+            if _has_ended(pidfd, 0):
+                return
+            raise LedgerError(
+                f"process {holder.pid} was not ended: /proc shows no start time of it, so it may be another process. "
+                "Run the command as the user of that process"
+            )
+        if started == holder.process_started:
+            _kill(pidfd, holder, timeout)
+    finally:
+        os.close(pidfd)
+
+
+def _check_reachable(holder: Holder) -> None:
+    """Check that the ids of the holder mean a process of this machine, boot and PID namespace, and not this one."""
+    here = this_process()
+    if not holder.boot_id or not holder.process_started or not holder.pid_namespace:
+        raise LedgerError(
+            f"process {holder.pid} on {holder.host} was not ended: the ledger does not hold enough to identify it. "
+            "End it yourself, then run the same again"
+        )
+    if holder.boot_id != here.boot_id:
+        raise LedgerError(
+            f"process {holder.pid} was not ended: it runs on another machine ({holder.host}), or ran before this "
+            "machine was restarted. Run the command on that machine, or wait for the end of its lease"
+        )
+    if holder.pid_namespace != here.pid_namespace:
+        raise LedgerError(
+            f"process {holder.pid} was not ended: it runs in another container ({holder.host}). Run the command in "
+            "that container, or stop the container"
+        )
+    if holder.pid == here.pid and holder.process_started == here.started:
+        raise LedgerError("this process itself holds the run: close its other fan-out first")
+
+
+def _kill(pidfd: int, holder: Holder, timeout: float) -> None:
+    try:
+        signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    except PermissionError:
+        raise LedgerError(
+            f"process {holder.pid} was not ended: it belongs to another user. Run the command as that user"
+        ) from None
+    if not _has_ended(pidfd, timeout):
+        raise LedgerError(
+            f"process {holder.pid} was told to end (SIGKILL), and has not ended within {timeout:g} s: it may wait for "
+            "a disk. Run the same again later"
+        )
+
+
+def _has_ended(pidfd: int, timeout: float) -> bool:
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
+
+
+def _start_time(pid: str) -> int | None:
+    # The name of a program may hold spaces and brackets: the last bracket ends it.
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        return int((_PROC / pid / "stat").read_text(errors="replace").rpartition(")")[2].split()[_START_TIME])
+    return None
+
+
+def _pid_namespace() -> int:
+    try:
+        return (_PROC / "self/ns/pid").stat().st_ino
+    except OSError:
+        return 0

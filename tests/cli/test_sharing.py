@@ -1,0 +1,154 @@
+"""Launches and ``resume`` with a ledger in PostgreSQL: they wait for leases, and share the account's pace."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from dispatchkit import Ledger
+from dispatchkit.sandbox import Sandbox
+from dispatchkit.spread.chunk import in_postgres
+from tests.cli.conftest import Result, run_child, start_child
+from tests.spread.conftest import Field, wait_until
+
+SHORT_LEASE = {"dispatchkit.ledger.postgres:LEASE_TIMEOUT": 3.0}
+
+
+@pytest.fixture
+def field(dsn: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Field]:
+    monkeypatch.setenv("DISPATCHKIT_LEDGER", dsn)
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", sandbox.direct_token)
+    field = Field(dsn, sandbox)
+    yield field
+    field.end()
+
+
+def launch(field: Field, ids: str, *options: object) -> tuple[object, ...]:
+    return ("direct", "start", ids, "--yes", "--base-url", field.sandbox.url, "--run", "friday", *options)
+
+
+@pytest.mark.parametrize("command", ["start", "resume"])
+def test_a_worker_and_a_command_keep_the_rate_together(field: Field, command: str) -> None:
+    field.spread(3000, size=3000, rate=100)
+    words = launch(field, "5001-8000")
+    if command == "resume":
+        assert run_child(*words, "--max-launches", 1).code == 1
+        words = ("resume", "--run", "friday", "--yes")
+    field.worker()
+
+    def launched() -> tuple[int, int]:
+        numbers = [*field.sandbox.direct.launches]
+        return sum(number <= 3000 for number in numbers), sum(number > 3000 for number in numbers)
+
+    wait_until(lambda: launched()[0] >= 50)
+    with start_child(*words) as child:
+        wait_until(lambda: launched()[1] >= 50)
+        before, began = launched(), time.monotonic()
+        time.sleep(2)
+        after, took = launched(), time.monotonic() - began
+        shares = [(late - early) / took for early, late in zip(before, after, strict=True)]
+        assert sum(shares) <= 105
+        assert min(shares) >= 30
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=20)
+    assert child.returncode == 130, err
+    assert field.workers[0].poll() is None
+
+
+def test_two_commands_keep_the_smaller_rate_together(field: Field) -> None:
+    both = (
+        launch(field, "1-3000", "--rate", 60),
+        ("direct", "start", "5001-8000", "--yes", "--base-url", field.sandbox.url, "--run", "other", "--rate", 90),
+    )
+    with start_child(*both[0]), start_child(*both[1]):
+        wait_until(lambda: {number > 3000 for number in [*field.sandbox.direct.launches]} == {True, False})
+        time.sleep(1.5)  # until each has learnt of the other
+        before, began = field.launched(), time.monotonic()
+        time.sleep(2)
+        assert field.launched() - before <= 63 * (time.monotonic() - began)
+
+
+def stop_and_hold(field: Field) -> None:
+    """Stop the run, and let its second chunk be held by a process that was killed just now."""
+
+    async def write() -> None:
+        async with Ledger(field.dsn) as ledger:
+            number = (await ledger.run("r")).number
+            store = await in_postgres(ledger)
+            await store.stop(number)
+            await store.link.ask(
+                lambda connection: connection.execute(
+                    "UPDATE dispatchkit.chunk SET token = 'dead', pid = 7, host = 'gone', seen = clock_timestamp() "
+                    "WHERE run = $1 AND number = 1",
+                    number,
+                )
+            )
+
+    asyncio.run(write())
+
+
+def test_a_resume_waits_for_the_lease_of_a_dead_holder(field: Field) -> None:
+    field.spread(20, size=10, queue=False)
+    stop_and_hold(field)
+    result = run_child("resume", "--run", "r", "--yes", constants=SHORT_LEASE)
+    assert result.code == 0, result
+    told = r"Run 'r' was stopped: to resume it lets it go on\.\n"
+    told += r"The run 'r' was held by process 7 on gone: waiting for the end of its lease at \d\d:\d\d:\d\d UTC\.\n"
+    assert re.fullmatch(told, result.err), result
+    assert field.sandbox.launches == dict.fromkeys(range(1, 21), 1)
+
+
+def test_a_resume_that_waits_for_a_lease_is_interrupted(field: Field) -> None:
+    field.spread(20, size=10, queue=False)
+    stop_and_hold(field)
+    with start_child("resume", "--run", "r", "--yes") as child:
+        assert child.stderr is not None
+        assert "was stopped" in child.stderr.readline()
+        assert "waiting for the end of its lease" in child.stderr.readline()
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=5)
+    assert child.returncode == 130, err
+    assert out.endswith("20 are left. To go on: dispatchkit resume --run r\n")
+    assert field.launched() == 0
+
+
+def spread(field: Field, *options: object) -> Result:
+    return run_child(
+        "spread", "--run", "r", "direct", "start", "1-3", "--yes", "--base-url", field.sandbox.url, *options
+    )
+
+
+def test_a_plan_is_for_one_account(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "old")
+    assert spread(field).code == 0
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", field.sandbox.direct_token)
+    refused = spread(field)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith("dispatchkit: run 'r' was planned for another account, or with another token of ")
+    assert refused.err.endswith("with a new token or name: the same command with --account-changed\n")
+    assert spread(field, "--account-changed").code == 0
+    assert run_child("resume", "--run", "r", "--yes").code == 0
+    assert field.launched() == 3
+
+
+def test_a_plan_for_a_named_account_needs_no_token(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
+    refused = spread(field)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err.startswith("dispatchkit: no token: set DISPATCHKIT_DIRECT_TOKEN, ")
+    assert spread(field, "--account", "acme").code == 0
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", field.sandbox.direct_token)
+    assert "was planned for the account 'acme'" in run_child("resume", "--run", "r", "--yes").err
+    assert run_child("resume", "--run", "r", "--yes", "--account", "acme").code == 0
+
+
+@pytest.mark.parametrize("option", ["--never-repeat", "--copied", "--end-holder"])
+def test_an_option_of_a_launch_is_refused_in_a_plan(field: Field, option: str) -> None:
+    refused = spread(field, option)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == f"dispatchkit: {option} does not go with spread: workers launch what is planned here\n"
