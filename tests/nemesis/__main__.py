@@ -21,6 +21,8 @@ from tests.nemesis.faults import FAULTS
 from tests.nemesis.runner import Runner
 
 _INSIDE = "NEMESIS_INSIDE"
+_SAMPLE = "takeover,stop_run,network_away,kill,engine_retry,copied,pid_namespace,pause"
+"""Those that are quick, and strike what breaks most easily: first those that matter most."""
 
 
 def main() -> int:
@@ -41,7 +43,12 @@ def main() -> int:
     )
     parser.add_argument("--jobs", type=int, default=2, metavar="N", help="runs at once (default: 2)")
     parser.add_argument("--json", metavar="FILE", help="write every run to a file, as soon as it is over")
-    parser.add_argument("--sample", action="store_true", help="one run of each with short times, for CI")
+    parser.add_argument("--sample", action="store_true", help="a few faults with short times, for CI")
+    parser.add_argument(
+        "--repeats", type=int, default=4, metavar="N", help="how often a run whose fault did not fire is repeated"
+    )
+    parser.add_argument("--deadline", type=float, metavar="S", help="begin nothing after so many seconds")
+    parser.add_argument("--limit", type=float, metavar="S", help="end after so many seconds, with what there is")
     parser.add_argument("--allow-missing", action="store_true", help="leave out faults whose programs are not here")
     parser.add_argument("--list", action="store_true", help="list the faults, and run none")
     parser.add_argument("--verbose", action="store_true", help="print each run as soon as it is over")
@@ -52,7 +59,10 @@ def main() -> int:
             print(f"{each.name:<16} {' '.join(places):<48} {each.about}")
         return 0
     if given.sample:
-        given.runs, given.scale, given.jobs = 1, 0.0, max(given.jobs, 5)
+        given.runs, given.scale, given.jobs, given.repeats = 1, 0.0, max(given.jobs, 3), 1
+        given.deadline, given.limit = 130.0, 225.0
+        if given.faults == ",".join(FAULTS):
+            given.faults = _SAMPLE
     if unknown := set(given.faults.split(",")) - set(FAULTS):
         parser.error(f"no such fault: {', '.join(sorted(unknown))}")
     _alone_on_loopback()

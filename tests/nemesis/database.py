@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import threading
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -35,6 +36,7 @@ class Server:
             shutil.chown(self.folder, _USER)
         self.programs = programs or _programs(self.folder)
         self._data = self.folder / "data"
+        self._busy = threading.Lock()  # `remove` waits for a program that an interrupted run has started
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -69,12 +71,14 @@ class Server:
 
     def remove(self) -> None:
         """Stop it, and delete all that is its."""
-        if (self._data / "postmaster.pid").exists():
+        with self._busy:
+            is_running = (self._data / "postmaster.pid").exists()
+        if is_running:
             self.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _run(self, program: str, *arguments: str) -> None:
-        with tempfile.TemporaryFile("w+") as said:  # a pipe would stay open for as long as the server runs
+        with self._busy, tempfile.TemporaryFile("w+") as said:  # a pipe would stay open for as long as the server runs
             command = [str(self.programs / program), "-D", str(self._data), *arguments]
             done = subprocess.run(command, check=False, stdout=said, stderr=said, user=_USER, cwd=self.folder)
             said.seek(0)
@@ -105,5 +109,9 @@ class Server:
     async def started(cls, *, options: str = "", programs: Path | None = None) -> Server:
         """A new server, running."""
         server = cls(options=options, programs=programs)
-        await asyncio.to_thread(server.create)
+        try:
+            await asyncio.to_thread(server.create)
+        except BaseException:
+            await asyncio.shield(asyncio.to_thread(server.remove))
+            raise
         return server

@@ -14,6 +14,7 @@ import ctypes
 import importlib
 import json
 import os
+import pkgutil
 import signal
 import sys
 import types
@@ -95,6 +96,28 @@ def _patch_attempt(attempt: float) -> list[str]:
     return patched
 
 
+def _differing(found: list[str]) -> str | None:
+    """Import everything, and tell which modules have another value of a constant than was patched."""
+    import dispatchkit  # noqa: PLC0415 - only now, with other times
+
+    for each in pkgutil.walk_packages(dispatchkit.__path__, "dispatchkit."):
+        if not each.name.endswith("__main__"):
+            importlib.import_module(each.name)
+    wrong = []
+    for module, name in (each.split(":") for each in found if ":" in each and "." not in each.split(":")[1]):
+        value = getattr(sys.modules[module], name)
+        wrong += [
+            f"{key}:{name} is {vars(other)[name]}, not {value}"
+            for key, other in sys.modules.items()
+            if key.startswith("dispatchkit") and not name.startswith("_") and vars(other).get(name, value) != value
+        ]
+    if not any(each.endswith(":CLAIM_AGE") for each in found) or not any(
+        each.endswith(":LEASE_TIMEOUT") for each in found
+    ):
+        wrong.append(f"CLAIM_AGE or LEASE_TIMEOUT was not found: {found}")
+    return "; ".join(wrong) or None
+
+
 def _module(name: str) -> Any:
     try:
         return importlib.import_module(name)
@@ -117,7 +140,7 @@ def main() -> None:
     found = patch(times)
     if sys.argv[1:2] == ["patched"]:
         print("\n".join(found))
-        return
+        raise SystemExit(_differing(found))
     if sys.argv[1:2] == ["engine"]:
         from tests.nemesis.engine import main as engine  # noqa: PLC0415 - only now, with other times
 

@@ -71,6 +71,15 @@ class Proxy:
         """Forward again, and first what was held."""
         self._go.set()
 
+    def heal(self) -> None:
+        """Forward again, whatever mood it was in."""
+        if self.swallowing:
+            self.swallowing = False
+            self.cut()  # what was swallowed is missing
+        self.on_answer = self.on_request = None
+        self.delay, self.refusing = 0.0, False
+        self.go()
+
     @property
     def stalled(self) -> bool:
         """Whether bytes are held."""

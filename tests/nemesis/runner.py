@@ -17,14 +17,14 @@ from typing import Any
 
 from tests.nemesis.database import Server
 from tests.nemesis.faults import FAULTS, Fault
-from tests.nemesis.scene import Kind, NotFiredError, Scene, Store
+from tests.nemesis.scene import Kind, NotFiredError, Scene, Store, check_times
 from tests.nemesis.table import bad, table
 from tests.nemesis.times import Times
 
 __all__ = ["Runner"]
 
-_REPEATS = 4
-"""How often a run whose fault did not fire is repeated, with another seed."""
+_WAIT_AT_MOST = 5
+"""One attempt may take so many times the patience for one process."""
 
 
 class Runner:
@@ -40,6 +40,7 @@ class Runner:
         self._rows: list[dict[str, Any]] = []
         self._server: Server | None = None
         self._busy = asyncio.Semaphore(given.jobs)
+        self._began = time.monotonic()
 
     def _wanted(self) -> Iterator[tuple[Fault, Store, Kind]]:
         for name in self._given.faults.split(","):
@@ -55,7 +56,8 @@ class Runner:
 
     async def all(self) -> int:
         """Run everything, and print the table. Returns the exit status."""
-        loop, began, wanted = asyncio.get_running_loop(), time.monotonic(), list(self._wanted())
+        loop, wanted = asyncio.get_running_loop(), list(self._wanted())
+        await check_times(self._times)
         cut = False
         loop.set_exception_handler(_complain)
         task = asyncio.current_task()
@@ -65,9 +67,10 @@ class Runner:
             if any(store == "postgres" for _, store, _ in wanted):
                 self._server = await Server.started()
             runs = [(place, each, number) for number in range(self._given.runs) for place, each in enumerate(wanted)]
-            await asyncio.gather(
-                *(self._one(*each, number, ("uvloop", "asyncio")[(place + number) % 2]) for place, each, number in runs)
-            )
+            async with asyncio.timeout(self._given.limit):
+                await asyncio.gather(*(self._one(*each, number, _loop(place, number)) for place, each, number in runs))
+        except TimeoutError:
+            print(f"# the time is over: {self._given.limit} s", file=sys.stderr)
         except asyncio.CancelledError:
             print("# interrupted: the table is of the runs that are over", file=sys.stderr)
             cut = True
@@ -75,13 +78,19 @@ class Runner:
             if self._server is not None:
                 await asyncio.to_thread(self._server.remove)
         print(table(self._rows))
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - self._began
         print(f"\n{len(self._rows)} runs in {seconds:.0f} s, seed {self._given.seed!r}, {self._times}")
+        if self._given.sample:  # a busy machine misses moments
+            missed = sum(not row["fired"] and not row["dropped"] for row in self._rows)
+            broken = any(bad(row | {"fired": True}) for row in self._rows)
+            return int(cut or broken or 2 * missed > len(self._rows) or not self._rows)
         return int(cut or any(map(bad, self._rows)))
 
     async def _one(self, fault: Fault, store: Store, kind: Kind, number: int, loop: str) -> None:
         async with self._busy:
-            for repeat in range(_REPEATS + 1):
+            if self._is_late(self._given.deadline):
+                return
+            for repeat in range(self._given.repeats + 1):
                 seed = f"{self._given.seed} {fault.name} {store} {kind} {number} {repeat}"
                 played = "" if self._given.provider == "direct" else f" ({self._given.provider})"
                 row = {
@@ -93,17 +102,26 @@ class Runner:
                     "loop": loop,
                 }
                 row |= await self._attempt(fault, store, kind, random.Random(seed), loop)
-                if row["fired"]:
+                last = repeat == self._given.repeats or self._is_late(self._given.deadline)
+                row["dropped"] = not (row["fired"] or row["errors"] or last)
+                self._rows.append(row)
+                self._write()
+                self._tell(row)
+                if not row["dropped"]:
                     break
-            self._rows.append(row)
-            self._write()
-            if self._given.verbose or bad(row):
-                counts = " ".join(f"{key} {row[key]}" for key in ("double", "lost", "false", "unknown"))
-                fired = "" if row["fired"] else " NOT FIRED"
-                print(
-                    f"# {seed} {loop} {row['seconds']} s: {counts}{fired} {row['proof']} {row['notes'][:3]}",
-                    file=sys.stderr,
-                )
+
+    def _is_late(self, deadline: float | None) -> bool:
+        return deadline is not None and time.monotonic() - self._began > deadline
+
+    def _tell(self, row: dict[str, Any]) -> None:
+        if self._given.verbose or bad(row):
+            counts = " ".join(f"{key} {row[key]}" for key in ("double", "lost", "false", "unknown", "errors"))
+            fired = "" if row["fired"] else " NOT FIRED"
+            print(
+                f"# {row['seed']} {row['loop']} {row['seconds']} s: {counts}{fired} {row['proof']} {row['notes'][:3]}",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _write(self) -> None:
         if self._given.json is not None:
@@ -112,7 +130,9 @@ class Runner:
     async def _attempt(
         self, fault: Fault, store: Store, kind: Kind, chance: random.Random, loop: str
     ) -> dict[str, Any]:
-        row: dict[str, Any] = {"fired": False, "double": 0, "lost": 0, "false": 0, "unknown": 0, "notes": []}
+        """One attempt. It is judged whether its fault has fired or not; an error and a time-out are bad, too."""
+        counts = dict.fromkeys(("double", "lost", "false", "unknown", "errors"), 0)
+        row: dict[str, Any] = {"fired": False, **counts, "notes": []}
         began = time.monotonic()
         server = self._server if store == "postgres" else None
         if server is not None and fault.own_server:
@@ -120,18 +140,22 @@ class Runner:
         plays = self._given.provider
         scene = Scene(fault.name, store, kind, chance, self._times, fault.total, loop, plays, server)
         try:
-            async with asyncio.timeout(6 * self._times.patience + 120):
+            async with asyncio.timeout(_WAIT_AT_MOST * self._times.patience + 120):
                 await scene.open()
-                await fault.strike(scene)
+                try:
+                    await fault.strike(scene)
+                    row["fired"] = True
+                except NotFiredError as reason:
+                    row["notes"].append(f"not fired: {reason}")
                 await (scene.finish_by or scene.finish)()
                 verdict = await scene.verdict()
-            row |= {"fired": True, "double": verdict.double, "lost": verdict.lost, "false": verdict.false}
-            row |= {"unknown": verdict.unknown, "notes": verdict.notes}
-        except NotFiredError as reason:
-            row["notes"] = [f"not fired: {reason}"]
-        except Exception as error:  # noqa: BLE001 - a run that the harness spoils is told, and repeated
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            row["notes"] = [f"harness: {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})"]
+            row |= {"double": verdict.double, "lost": verdict.lost, "false": verdict.false, "unknown": verdict.unknown}
+            row["notes"] += verdict.notes
+        except Exception as error:  # noqa: BLE001 - it is told, and counts as bad
+            frames = traceback.extract_tb(error.__traceback__)
+            where = next((each for each in reversed(frames) if "nemesis" in each.filename), frames[-1])
+            row["errors"] = 1
+            row["notes"].append(f"error: {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})")
         finally:
             row["proof"] = scene.proof
             row["processes"] = [f"{each.name}: {each.status}" for each in scene.commands]
@@ -141,6 +165,10 @@ class Runner:
                 await asyncio.to_thread(server.remove)
         row["seconds"] = round(time.monotonic() - began, 1)
         return row
+
+
+def _loop(place: int, number: int) -> str:
+    return ("uvloop", "asyncio")[(place + number) % 2]
 
 
 def _complain(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -23,12 +23,14 @@ from tests.nemesis.provider import Provider
 from tests.nemesis.proxy import Proxy
 from tests.nemesis.times import Times
 
-__all__ = ["Kind", "NotFiredError", "Plays", "Scene", "Store"]
+__all__ = ["Kind", "NotFiredError", "Plays", "Scene", "Store", "check_times"]
 
 Store = Literal["sqlite", "postgres"]
 Kind = Literal["command", "worker"]
 Plays = Literal["direct", "altcraft"]
 
+_MANY = 4
+"""So many claims at least are unsent when a process is suspended as the database grants some."""
 _TOKEN = "dG9rZW4="
 _RUN = "nemesis"
 
@@ -86,6 +88,16 @@ class Scene:
         """Have every process go through the proxy, as the server behind it changes."""
         self._dsn = self.proxied
         self.book = Book(self._dsn)
+
+    def use_copy(self, path: Path) -> None:
+        """Go on with another file, which is judged at the end."""
+        self._dsn = str(path)
+        self.book = Book(self._dsn)
+
+    def hung(self, name: str, what: str = "did not end") -> None:
+        """Count a process that does not end as a false report: it says that it is at work."""
+        self.extra.false += 1
+        self.extra.note(f"{name} {what}")
 
     async def open(self) -> None:
         """Start the provider, and make an empty ledger."""
@@ -242,13 +254,15 @@ class Scene:
             NotFiredError: It was never caught in such a moment.
         """
         if self.proxy is not None and self.chance.random() < 0.6:
-            await self.suspend_at_grant(command)
-            unsent = await self.unsent()
-            if not unsent:
+            for _ in range(20):
+                await self.suspend_at_grant(command, after=self.chance.randrange(3))
+                unsent = await self.unsent()
+                if len(unsent) >= _MANY:
+                    self.proof.append(f"{command.name} in state T at a grant, {len(unsent)} claims unsent, {self.done}")
+                    return unsent
                 command.wake()
-                raise NotFiredError("nothing was claimed and unsent when the process was suspended")
-            self.proof.append(f"{command.name} in state T at a grant, {len(unsent)} claims unsent, {self.done}")
-            return unsent
+                await asyncio.sleep(0.005)
+            raise NotFiredError("too little was claimed and unsent whenever the process was suspended")
         for _ in range(100):
             if not await command.suspend():
                 break
@@ -320,13 +334,13 @@ class Scene:
         for command in self.commands:
             command.wake()
         if self.proxy is not None:
-            self.proxy.go()
+            self.proxy.heal()
         if self.kind == "worker":
             await self._finish_workers()
         else:
             for command in self.commands:
-                if command.alive and await command.wait(self.times.patience) is None:
-                    self.extra.note(f"{command.name} did not end")
+                if command.alive and await command.wait(2 * self.times.patience) is None:
+                    self.hung(command.name)
                     await command.kill()
         left = idle = 0
         for number in range(6):
@@ -335,8 +349,9 @@ class Scene:
             if not left or idle > 2:
                 return  # what stays unknown is no longer worked on
             last = await self.run(f"resume-{number}", "resume", self.ledger, "--run", _RUN, *self._common)
-            status = await last.wait(self.times.patience)
+            status = await last.wait(2 * self.times.patience)
             if status is None:
+                self.hung(last.name)
                 await last.kill()
             elif status == 0:
                 return
@@ -354,7 +369,8 @@ class Scene:
         for each in working:
             each.signal(signal.SIGTERM)
         for each in working:
-            if await each.wait(15) is None:
+            if await each.wait(15 + self.times.attempt) is None:
+                self.hung(each.name, "did not end after SIGTERM")
                 await each.kill()
 
     async def states(self) -> dict[int, str]:
@@ -388,3 +404,18 @@ class Scene:
         found.false += self.extra.false
         found.notes += self.extra.notes
         return found
+
+
+async def check_times(times: Times) -> None:
+    """Check that every module of the product has the times that are asked for.
+
+    Raises:
+        RuntimeError: One of them has another.
+    """
+    asked = await Command.start("patched", ["patched"], {"NEMESIS": json.dumps(times.constants())})
+    try:
+        status = await asked.wait(60)
+        if status != 0:
+            raise RuntimeError(f"the product's times could not be replaced: {asked.text()} {asked.text(errors=True)}")
+    finally:
+        await asked.end()

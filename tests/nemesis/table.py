@@ -7,22 +7,26 @@ from typing import Any
 
 __all__ = ["bad", "table"]
 
-_SUMS = ("fired", "double", "lost", "false", "unknown")
+_SUMS = ("fired", "dropped", "double", "lost", "false", "unknown", "errors")
 
 
 def bad(row: dict[str, Any]) -> bool:
-    """Whether a run broke the promise, or proves nothing."""
-    return bool(row["double"] or row["lost"] or row["false"] or not row["fired"])
+    """Whether an attempt broke the promise, or was the last one of its run and proves nothing."""
+    missed = not row["fired"] and not row["dropped"]
+    return bool(row["double"] or row["lost"] or row["false"] or row["errors"] or missed)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Fault x store x kind, in Markdown; below it, which runs were bad, and why."""
+    """Fault x store x kind, in Markdown; below it, which runs were bad, and why.
+
+    Every attempt counts. One whose fault did not fire is judged like the others, and tried again: it was dropped.
+    """
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["fault"], row["store"], row["kind"]), []).append(row)
     lines = [
-        "| fault | store | kind | runs | fired | double | lost | false | unknown | bad runs |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        "| fault | store | kind | attempts | fired | dropped | double | lost | false | unknown | errors | bad |",
+        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for names, members in sorted(groups.items()):
         sums = [sum(int(row[key]) for row in members) for key in _SUMS]

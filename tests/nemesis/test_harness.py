@@ -169,11 +169,15 @@ def test_real_times_are_the_promised() -> None:
 
 def test_table_counts_bad_runs() -> None:
     row = {"fault": "kill", "store": "sqlite", "kind": "command", "number": 0, "seed": "0", "loop": "uvloop"}
-    row |= {"fired": True, "double": 0, "lost": 0, "false": 0, "unknown": 3, "proof": [], "notes": []}
+    row |= {"fired": True, "double": 0, "lost": 0, "false": 0, "unknown": 3, "dropped": False, "errors": 0}
+    row |= {"proof": [], "notes": []}
     assert not bad(row)
     assert bad(row | {"double": 1})
     assert bad(row | {"fired": False})
-    assert "| kill | sqlite | command | 2 | 2 | 1 | 0 | 0 | 6 | 1 |" in table([row, row | {"double": 1}])
+    assert not bad(row | {"fired": False, "dropped": True})
+    assert bad(row | {"fired": False, "dropped": True, "double": 1})
+    assert bad(row | {"errors": 1})
+    assert "| kill | sqlite | command | 2 | 2 | 0 | 1 | 0 | 0 | 6 | 0 | 1 |" in table([row, row | {"double": 1}])
 
 
 def test_faults_say_what_is_right() -> None:

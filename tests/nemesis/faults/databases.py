@@ -88,7 +88,7 @@ async def db_late(scene: Scene) -> None:
     await _hold_grant(scene)
     assert scene.proxy is not None
     promised = await stop(scene)
-    await asyncio.sleep(scene.chance.uniform(1.2, max(1.5, scene.times.longest)))
+    await asyncio.sleep(max(0.0, promised - time.monotonic()) + scene.chance.uniform(0, scene.times.longest))
     scene.proxy.go()
     await asyncio.sleep(1.0 + scene.times.claim)
     scene.quiet.append((promised, time.monotonic()))

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import time
+from pathlib import Path
 
 from tests.nemesis.faults.registry import fault
 from tests.nemesis.scene import NotFiredError, Scene
@@ -80,3 +83,38 @@ async def pid_namespace(scene: Scene) -> None:
     if sleeping and taken:
         await scene.until_over(scene.times.patience, second)
     first.wake()
+
+
+@fault(stores=("sqlite",), kinds=("command",))
+async def copied(scene: Scene) -> None:
+    """The ledger's file is copied at full speed. The copy is refused; with ``--copied`` it settles before it launches.
+
+    The first process lives on with the original while the copy is refused, or is killed some time after the copy, whose
+    last claims and outcomes are missing then: what it calls planned may have been launched.
+    """
+    first = await scene.begin()
+    await scene.acts(scene.somewhere(most=0.4), first)
+    copy, count = scene.folder / "copy.db", scene.provider.count
+    await asyncio.to_thread(_copy, scene.ledger, str(copy))
+    await scene.acts(min(scene.total - 100, count + scene.chance.randrange(100, 1000)), first)
+    killed = scene.chance.random() < 0.6
+    if killed:
+        await first.kill()
+    original = scene.ledger
+    scene.use_copy(copy)
+    refused = await scene.second("refused")
+    status = await refused.wait(scene.times.patience)
+    if status != 2 or refused.told() or "is a copy" not in refused.text(errors=True):
+        scene.extra.false += 1
+        scene.extra.note(f"a copy was not refused: status {status}, {refused.last_words()[:200]}")
+    scene.proof.append(f"copied at {count} acts, refused with {status} at {scene.done}" + ", then killed" * killed)
+    if killed:
+        copy_goes_on = await scene.second("copy", "--copied")
+        await copy_goes_on.wait(2 * scene.times.patience)
+    else:
+        scene.use_copy(Path(original))
+
+
+def _copy(source: str, target: str) -> None:
+    with contextlib.closing(sqlite3.connect(source)) as old, contextlib.closing(sqlite3.connect(target)) as new:
+        old.backup(new)
