@@ -397,10 +397,14 @@ class Sleepy(Played):
     """A transport that checks claims as the real one does, after what delays it."""
 
     delays: ClassVar[list[float]] = []
+    parts: bool = False
+    """Whether a part of each request leaves before its claim expires."""
 
     async def send(self, request: Any, witness: Any, **settings: Any) -> Answer | Failure:
         if self.delays:
             await self.clock.sleep(self.delays.pop(0))
+        if self.parts and witness.claim.is_expired():
+            return Failure("its claim expired", sent=True, claim_expired=True)
         if witness.claim is not None and witness.claim.is_expired():
             return Failure("its claim expired", sent=False, claim_expired=True)
         return await super().send(request, witness, **settings)
@@ -459,3 +463,33 @@ async def test_a_stop_ends_the_pause_of_late_claims() -> None:
     await until(lambda: len(claims(notes)) >= 3)
     run.stop()
     assert await finishing == Report(not_started=3)
+
+
+async def test_a_claim_ages_from_its_request() -> None:
+    client, notes = answering_in(3.0)
+    notes.scene.__class__ = Sleepy
+    notes.scene.delays = [3.0]  # type: ignore[attr-defined]
+    assert await FanOut(client, starts([1]), concurrency=1, ledger=notes, run="friday").finish() == Report(
+        done=1, not_started=0
+    )
+    assert claims(notes) == [1, 1]
+
+
+async def test_expiries_are_counted_in_a_row(caplog: pytest.LogCaptureFixture) -> None:
+    client, notes = noted(says=lambda scene, _: throttled(10) if len(scene.seen) == 1 else None)
+    notes.scene.__class__ = Sleepy
+    notes.scene.delays = [6.0, 6.0, 0.0, 6.0, 6.0]  # type: ignore[attr-defined]
+    run = FanOut(client, starts([1]), concurrency=1, ledger=notes, run="friday")
+    assert await run.finish() == Report(done=1, not_started=0)
+    assert [record.message for record in caplog.records if "pauses" in record.message] == []
+
+
+async def test_a_part_of_a_request_is_not_called_unsent() -> None:
+    client, notes = noted()
+    notes.scene.__class__ = Sleepy
+    notes.scene.delays = [9.0] * 100  # type: ignore[attr-defined]
+    notes.scene.parts = True  # type: ignore[attr-defined]
+    run = FanOut(client, starts([1]), concurrency=1, timeout=30, ledger=notes, run="friday")
+    [outcome] = [each async for each in run]
+    assert outcome.state is State.UNKNOWN
+    assert "a part of the request had left when its claim expired" in str(outcome.error)

@@ -115,7 +115,6 @@ END;
 OTHERS = """
 SELECT x.number, x.name, x.total FROM run r JOIN run x
   ON x.number <> r.number AND x.host = r.host
-  AND json_extract(x.settings, '$.provider') IS json_extract(r.settings, '$.provider')
   AND CASE WHEN x.account IS NULL OR r.account IS NULL THEN x.fingerprint = r.fingerprint
            ELSE x.account = r.account END
 WHERE r.number = :run AND EXISTS (

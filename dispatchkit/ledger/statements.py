@@ -331,7 +331,6 @@ ORDER BY t.index LIMIT $4
 OTHERS = """
 SELECT x.number, x.name, x.total FROM dispatchkit.run r JOIN dispatchkit.run x
     ON x.number <> r.number AND x.host = r.host
-    AND x.settings::json ->> 'provider' IS NOT DISTINCT FROM r.settings::json ->> 'provider'
     AND CASE WHEN x.account IS NULL OR r.account IS NULL THEN x.fingerprint = r.fingerprint
         ELSE x.account = r.account END
 WHERE r.number = $1 AND EXISTS (

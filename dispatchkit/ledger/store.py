@@ -346,7 +346,7 @@ class Store(Protocol):
         ...
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
-        """Targets that another run of the same account, provider and host launched within so many seconds.
+        """Targets that another run of the same account and host launched within so many seconds.
 
         They are done, in flight or unclear there, or planned in a chunk that is held now. Of this run, or of one chunk
         of it, only targets that are not final are compared.

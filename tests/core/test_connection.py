@@ -215,6 +215,47 @@ async def test_a_claim_expires_during_a_handshake(clock: Manual, tmp_path: Path)
                     peer.recv(1000)
 
 
+class Once:
+    """A claim that expires after it was checked so many times."""
+
+    def __init__(self, checks: int) -> None:
+        self.checks = checks
+
+    def is_expired(self) -> bool:
+        self.checks -= 1
+        return self.checks < 0
+
+
+async def test_the_last_part_has_a_check_of_its_own() -> None:
+    async with Listener(http(200)) as listener, transport(listener.url) as made:
+        request = Request("POST", "/", body=bytes(5_000))
+        reply = await made.send(request, Witness(Once(1)), timeout=5)  # type: ignore[arg-type]
+        assert reply == Failure(EXPIRED, sent=True, claim_expired=True)
+        assert isinstance(await made.send(request, Witness(Once(2)), timeout=5), Answer)  # type: ignore[arg-type]
+        assert len(listener.requests) == 1
+
+
+async def test_a_close_within_a_request_is_a_reset() -> None:
+    async with Peer() as peer, transport(peer.url) as made:
+        sending = asyncio.create_task(made.send(Request("POST", "/"), Witness(), timeout=5))
+        reader, writer = await peer.accept()
+        await reader.readuntil(b"\r\n\r\n")
+        [(protocol, *_)] = [tuple(made._http._connector._acquired)]  # type: ignore[union-attr]
+        protocol.close()
+        assert await all_of(reader) == (0, False)
+        await asyncio.wait([sending])
+        writer.close()
+
+
+async def test_a_full_kernel_holds_the_last_part_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first write of an empty buffer is taken whole, and leaves no room for another."""
+    small_buffers(monkeypatch)
+    async with Listener(http(200)) as listener, transport(listener.url) as made:
+        reply = await made.send(Request("POST", "/", body=bytes(60_000)), Witness(), timeout=5)
+        assert isinstance(reply, Answer)
+        assert len(listener.requests) == 1
+
+
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the kernel take a few kilobytes only."""
 

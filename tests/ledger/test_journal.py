@@ -554,3 +554,46 @@ async def test_a_name_of_a_run_is_short_and_prints(ledger: Ledger, name: str) ->
     with pytest.raises(ValueError, match="account must be a name"):
         DirectClient("t", account=name)
     ledger.journal("x" * 200, run_settings())
+
+
+@pytest.mark.parametrize(("resumed_at", "acting_until"), [(10.0, 75.0), (1000.0, 1000.0)])
+async def test_an_orphan_may_act_until_it_expires(
+    ledger: Ledger, clock: Manual, tmp_path: Path, resumed_at: float, acting_until: float
+) -> None:
+    first = ledger.journal("a", run_settings(attempt_timeout=70.0))
+    await first.open(starts([1, 2]), nothing)
+    for entry in await taken(first):
+        assert await first.claim(entry, None) is Leave.GRANTED
+    await ledger.close()  # its process has ended
+    clock.time = resumed_at
+    async with Ledger(tmp_path / "launch.db", clock=clock) as other:
+        second = other.journal("a", run_settings(attempt_timeout=9.0))
+        await second.open(None, nothing)
+        entries = await taken(second)
+        assert [entry.acting_until for entry in entries] == [acting_until] * 2
+        assert all(entry.since is not None for entry in entries)
+        await second.close()
+
+
+async def test_a_resumed_run_may_wait_for_its_hold(
+    ledger: Ledger, clock: Manual, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await ended(ledger.journal("a", run_settings()), starts([1]))
+    await ledger.stop("a")
+    take = hold.Hold.take
+
+    async def slowly(held: hold.Hold) -> None:
+        await take(held)
+        await until(lambda: bool(clock._sleepers))
+        clock.advance(HEARTBEAT_INTERVAL)  # a heartbeat sees the stop that is about to be taken back
+        for _ in range(20):
+            await turns()
+            await ledger.counts("a")
+
+    monkeypatch.setattr(hold.Hold, "take", slowly)
+    resumed = ledger.resuming("a").journal("a", run_settings())
+    stopped: list[str] = []
+    await resumed.open(None, lambda: stopped.append("stop"))
+    assert not stopped
+    assert await resumed.take() is not None
+    await resumed.close()

@@ -533,8 +533,7 @@ async def test_finished_targets_repeat_nothing(store: Any) -> None:
     [
         ({}, {}, True),
         ({}, {"host": "other"}, False),
-        ({"settings": '{"provider": "direct"}'}, {"settings": '{"provider": "altcraft"}'}, False),
-        ({"settings": '{"provider": "direct"}'}, {"settings": '{"provider": "direct", "wire": "xml"}'}, True),
+        ({"settings": '{"wire": "json"}'}, {"settings": "of a newer release"}, True),  # a command names its provider
         ({"account": "shop"}, {"account": "shop", "fingerprint": "g"}, True),
         ({"account": "shop"}, {"account": "other"}, False),
         ({"account": "shop"}, {"account": None}, True),
