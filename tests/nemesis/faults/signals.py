@@ -23,6 +23,14 @@ async def kill(scene: Scene) -> None:
     """SIGKILL at full speed, while claims are open. Then the run goes on, and settles what was in flight."""
     first = await scene.begin()
     await scene.acts(scene.somewhere(), first)
+    if scene.chance.random() < 0.5:
+        # What is in flight acts as late as it may: whoever goes on must not believe too early that it did not.
+        provider = scene.provider
+        provider.late, provider.latest = 1.0, 0.95 * scene.times.lag
+        await asyncio.sleep(0.05)
+        await first.kill()
+        provider.late = 0.0001
+        scene.proof.append("what is in flight acts late")
     await first.kill()
     count = scene.provider.count
     claims = await scene.book.open_claims()
@@ -71,6 +79,34 @@ async def takeover(scene: Scene) -> None:
     await scene.acts(scene.somewhere(), first)
     await scene.suspend(first)
     await _hand_over(scene, first)
+
+
+@fault(stores=("sqlite",), kinds=("command",))
+async def takeover_locked(scene: Scene) -> None:
+    """SIGSTOP in the middle of a transaction of the file, whose lock it keeps; then resume, and ``--end-holder``.
+
+    The first is to be refused, with the reason; the second ends the holder, and goes on.
+    """
+    first = await scene.begin()
+    await scene.acts(scene.somewhere(), first)
+    for _ in range(200):
+        if not await first.suspend():
+            raise NotFiredError("it had ended")
+        if scene.book.locked():
+            break
+        first.wake()
+        await asyncio.sleep(scene.chance.uniform(0.003, 0.03))
+    else:
+        raise NotFiredError("it was never suspended in a transaction")
+    scene.proof.append(f"suspended in a transaction, {scene.done}")
+    await asyncio.sleep(scene.times.lease + scene.times.heartbeat + 0.5)
+    began = time.monotonic()
+    refused = await scene.second("refused")
+    if await refused.wait(scene.times.patience) != 2 or "--end-holder" not in refused.last_words():
+        scene.extra.false += 1
+        took = time.monotonic() - began
+        scene.extra.note(f"status {refused.status} of a resume after {took:.0f} s: {refused.last_words()[:300]}")
+    await _end_holder(scene, first)
 
 
 @fault(total=800)
@@ -138,6 +174,7 @@ async def _end_holder(scene: Scene, first: Command) -> None:
     status = await first.wait(scene.times.patience)
     scene.proof.append(f"--end-holder: the first ended with {status}")
     if status != -signal.SIGKILL:
+        await second.wait(5)
         scene.extra.false += 1
         scene.extra.note(f"--end-holder did not end the holder (status {status}): {second.last_words()[:200]}")
     elif scene.chance.random() < 0.3:
