@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import dataclasses
 import json
@@ -365,7 +366,9 @@ class Scene:
         working = [each for each in self.commands if each.alive and "worker" in each.words]
         if not working:
             working = [await self.worker("last")]
-        await self.until_over(self.times.patience, *working)
+        if not await self.until_over(self.times.patience, *working):
+            left = collections.Counter((await self.states()).values())
+            self.proof.append(f"left by the workers: {dict(left)}")
         for each in working:
             each.signal(signal.SIGTERM)
         for each in working:
