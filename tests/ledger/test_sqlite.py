@@ -386,7 +386,7 @@ async def test_claims_of_another_boot_by_the_wall_clock(boots: Boots, clock: Man
 
     async def left(boot_id: str) -> float:
         [found] = await (await boots(boot_id)).unsettled(run, 0, after=-1, limit=1)
-        return found.acting_for
+        return max(0.0, found.acting_for)
 
     clock.set_wall(7200)  # the wall clock is set, which counts only for another boot
     clock.time += 10
