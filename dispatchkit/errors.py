@@ -146,7 +146,7 @@ class DispatchkitError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
-def _rebuild(kind: type[DispatchkitError], args: tuple[object, ...], state: dict[str, object]) -> DispatchkitError:
+def _rebuild(kind: type[Exception], args: tuple[object, ...], state: dict[str, object]) -> Exception:
     error = kind.__new__(kind, *args)
     error.__dict__.update(state)
     return error
@@ -301,13 +301,7 @@ class RunHeldError(LedgerError):
         )
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _again, (type(self), self.args, self.__dict__)
-
-
-def _again(kind: type[LedgerError], args: tuple[object, ...], state: dict[str, object]) -> LedgerError:
-    error = kind.__new__(kind, *args)
-    error.__dict__.update(state)
-    return error
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class ChunkHeldError(RunHeldError):
@@ -343,4 +337,4 @@ class RepeatedTargetsError(LedgerError):
         """How many of the targets each other run has launched, launches, or may have launched."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _again, (type(self), self.args, self.__dict__)
+        return _rebuild, (type(self), self.args, self.__dict__)

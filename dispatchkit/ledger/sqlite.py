@@ -17,14 +17,12 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from datetime import datetime
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, cast
-
-import attrs
 
 from dispatchkit.core.claim_age import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock
@@ -33,9 +31,10 @@ from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
 from dispatchkit.ledger.liveness import boot_id as this_boot
 from dispatchkit.ledger.sqlite_file import check, connect, empty_log, explain, identify, prepare
-from dispatchkit.ledger.sqlite_statements import ANSWER, OTHERS, REPEATS, REPEATS_IN_SMALLER, STATE, TARGETS, UNSETTLED
+from dispatchkit.ledger.sqlite_rows import HOLD, holder_of, repeats_of, run_of, target_of
+from dispatchkit.ledger.sqlite_statements import OTHERS, REPEATS, REPEATS_IN_SMALLER, STATE, TARGETS, UNSETTLED
+from dispatchkit.ledger.sqlite_write import Afterwards, Batch, Writing, read_all
 from dispatchkit.ledger.store import (
-    LEASE_TIMEOUT,
     Chunk,
     Claim,
     Counts,
@@ -65,46 +64,6 @@ _LOCK_TRIES, _LOCK_WAIT = 5, 0.005
 """How often a lock is tried, and seconds between: a process that only looks has it for microseconds."""
 _RECORDED_LATE = 3600.0
 """Seconds between the end of a hold and an outcome that is still recorded, at most."""
-_MANY_COMMANDS = 10
-"""Commands that a `Repeat` shows."""
-
-
-@attrs.frozen
-class _Moment:
-    """A moment on the clocks of this machine."""
-
-    wall: float
-    boot_time: float
-    boot: int
-    """Number of this boot of the machine; 0 if it has no id, so that no other time is of the same boot."""
-
-    def is_same_boot(self, boot: int) -> bool:
-        return bool(self.boot) and boot == self.boot
-
-    @property
-    def given(self) -> dict[str, object]:
-        """As parameters of a statement."""
-        return {"now": self.wall, "boot_now": self.boot_time, "boot": self.boot or None}
-
-
-@attrs.frozen(eq=False)
-class _Batch:
-    """Claims, or records, on their way into one statement with others of their kind."""
-
-    rows: str
-    """JSON arrays, with commas between them."""
-    claims: Sequence[Claim] = ()
-    records: int = 0
-
-
-@attrs.frozen(eq=False)
-class _Afterwards:
-    """What is done outside of the transaction, once it is committed."""
-
-    work: Callable[[sqlite3.Connection], object]
-
-
-_Work = Callable[[sqlite3.Connection], object]
 
 
 class SqliteStore:
@@ -120,7 +79,7 @@ class SqliteStore:
         self._path = path
         self._clock = clock
         self._boot_id = this_boot() if boot_id is None else boot_id
-        self._writing = _Writing(clock)
+        self._writing = Writing(clock)
         self._writer: DatabaseThread | None = None
         self._reader: DatabaseThread | None = None
         self._database_id = ""
@@ -140,7 +99,7 @@ class SqliteStore:
         except BaseException:
             await self.close()
             raise
-        self._reader = DatabaseThread(lambda: connect(path), _read_all, partial(explain, path))
+        self._reader = DatabaseThread(lambda: connect(path), read_all, partial(explain, path))
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -215,7 +174,7 @@ class SqliteStore:
     def _runs(self, db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
         fields = "number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout, stops"
         sql = f"SELECT {fields}, database_id FROM run {which}"  # noqa: S608 - constants
-        return [_run(row, self._database_id) for row in db.execute(sql, given)]
+        return [run_of(row, self._database_id) for row in db.execute(sql, given)]
 
     async def plan(self, run: int, rows: Sequence[tuple[bytes, str]]) -> None:
         """See `Store.plan`."""
@@ -261,7 +220,7 @@ class SqliteStore:
             return self._chunks(db, run)
 
         chunks = await self._write(work)
-        await _opened(self._writer).run(_Afterwards(empty_log))
+        await _opened(self._writer).run(Afterwards(empty_log))
         return chunks
 
     async def chunks(self, run: int) -> list[Chunk]:
@@ -274,7 +233,7 @@ class SqliteStore:
         return await self._read(lambda db: self._chunks(db, run, unfinished))
 
     def _chunks(self, db: sqlite3.Connection, run: int, which: str = "") -> list[Chunk]:
-        sql = f"SELECT chunk.number, first, beyond, {_HOLD} WHERE run = ? {which} ORDER BY 1"
+        sql = f"SELECT chunk.number, first, beyond, {HOLD} WHERE run = ? {which} ORDER BY 1"
         return [
             Chunk(number, first, end, self._current_holder(run, number, hold))
             for number, first, end, *hold in db.execute(sql, (run,)).fetchall()
@@ -288,7 +247,7 @@ class SqliteStore:
         moment = self._writing.moment()
         if state is LockState.FREE and moment.is_same_boot(hold[-1]):
             return None
-        holder = _holder(hold, moment, exists=state is LockState.TAKEN)
+        holder = holder_of(hold, moment, exists=state is LockState.TAKEN)
         return holder if holder.exists or holder.lease_left >= 0 else None
 
     def _lock_path(self, run: int, chunk: int) -> Path:
@@ -319,7 +278,7 @@ class SqliteStore:
         self, db: sqlite3.Connection, run: int, chunk: int, holder: Holder, attempt_timeout: float
     ) -> Holder | None:
         """In the transaction that writes the hold: a lock that another process has means a hold that is written."""
-        sql = f"SELECT {_HOLD} WHERE run = ? AND chunk.number = ?"
+        sql = f"SELECT {HOLD} WHERE run = ? AND chunk.number = ?"
         hold = db.execute(sql, (run, chunk)).fetchone()
         if hold is None:
             raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
@@ -327,11 +286,11 @@ class SqliteStore:
         lock = mine[1] if mine[0] == holder.token else HoldLock.acquire(self._lock_path(run, chunk))
         moment = self._writing.moment()
         if lock is LockState.TAKEN:
-            return _holder(hold, moment, exists=True)
+            return holder_of(hold, moment, exists=True)
         if not isinstance(lock, HoldLock):
             lock = None
         if hold[0] not in {None, holder.token}:
-            other = _holder(hold, moment, exists=False)
+            other = holder_of(hold, moment, exists=False)
             has_ended = lock is not None and moment.is_same_boot(hold[-1])
             if not has_ended and other.lease_left >= 0:
                 if lock is not None:
@@ -417,12 +376,12 @@ class SqliteStore:
     async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
         """See `Store.claim`."""
         rows = _rows([(c.run, c.chunk, c.index, c.token, c.request_id, c.since.isoformat()) for c in claims])
-        return cast("list[Leave]", await _opened(self._writer).run(_Batch(rows, claims=claims)))
+        return cast("list[Leave]", await _opened(self._writer).run(Batch(rows, claims=claims)))
 
     async def record(self, records: Sequence[Record]) -> None:
         """See `Store.record`."""
         rows = _rows([(*_FIELDS_OF_RECORD(record), record.at.isoformat()) for record in records])
-        await _opened(self._writer).run(_Batch(rows, records=len(records)), rides=True)
+        await _opened(self._writer).run(Batch(rows, records=len(records)), rides=True)
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
         """See `Store.counts`."""
@@ -443,7 +402,7 @@ class SqliteStore:
         while True:
             rows = await self._read(partial(_fetch, sql, (run, after, *states)))
             for row in rows:
-                yield _target(row)
+                yield target_of(row)
             if len(rows) < _PAGE:
                 return
             after = rows[-1][0]
@@ -480,50 +439,10 @@ class SqliteStore:
                 ]
                 statement = REPEATS if size <= targets else REPEATS_IN_SMALLER
                 rows = db.execute(statement, {**given, "other": other, "held": json.dumps(held)})
-                repeats += _repeats(name, rows)
+                repeats += repeats_of(name, rows)
             return repeats
 
         return await self._read(work)
-
-
-class _Writing:
-    """What the writer's thread does. It knows nothing of the store, so that one can be forgotten."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self.boot = 0
-
-    def moment(self) -> _Moment:
-        return _Moment(self._clock.now().timestamp(), self._clock.boottime(), self.boot)
-
-    def perform(self, db: sqlite3.Connection, works: Sequence[object]) -> list[object]:
-        """One transaction for all of them."""
-        batches = [work for work in works if isinstance(work, _Batch)]
-        if len(batches) == len(works):
-            return _write_batches(db, batches, self.moment())
-        db.execute("BEGIN IMMEDIATE")
-        results = [self._perform(db, work) for work in works]
-        db.execute("COMMIT")
-        for work in works:
-            if isinstance(work, _Afterwards):
-                work.work(db)
-        return results
-
-    def _perform(self, db: sqlite3.Connection, work: object) -> object:
-        if isinstance(work, _Batch):
-            return _write_batches(db, [work], self.moment())[0]
-        return None if isinstance(work, _Afterwards) else cast("_Work", work)(db)
-
-
-def _repeats(run: str, rows: Iterable[tuple[str, float]]) -> list[Repeat]:
-    count, latest = 0, 0.0
-    commands: list[str] = []
-    for command, at in rows:
-        count += 1
-        latest = max(latest, at)
-        if count <= _MANY_COMMANDS:
-            commands.append(command)
-    return [Repeat(run, count, commands, datetime.fromtimestamp(latest, UTC))] if count else []
 
 
 def _fetch(sql: str, given: tuple[object, ...], db: sqlite3.Connection) -> list[tuple[Any, ...]]:
@@ -539,95 +458,3 @@ def _opened(thread: DatabaseThread | None) -> DatabaseThread:
     if thread is None:
         raise LedgerError("the ledger is closed: make a new one")
     return thread
-
-
-def _run(row: tuple[Any, ...], current_id: str) -> Run:
-    (
-        number,
-        name,
-        settings,
-        created,
-        total,
-        whole,
-        stopped,
-        account,
-        fingerprint,
-        attempt_timeout,
-        stops,
-        database_id,
-    ) = row
-    return Run(
-        number,
-        name,
-        settings,
-        datetime.fromisoformat(created),
-        total,
-        bool(whole),
-        bool(stopped),
-        account,
-        fingerprint,
-        attempt_timeout,
-        restored=database_id != current_id,
-        stops=stops,
-    )
-
-
-_HOLD = """
-token, pid, host, since, boot.id, process_started, pid_namespace, seen, seen_boot, boot
-FROM chunk LEFT JOIN boot ON boot.number = chunk.boot
-"""
-"""Columns of a hold, as `_holder` takes them."""
-
-
-def _holder(hold: Sequence[Any], moment: _Moment, *, exists: bool) -> Holder:
-    token, pid, host, since, boot_id, started, namespace, seen, seen_boot, boot = hold
-    if token is None:  # a lock without a hold: of a process that was suspended or killed just between the two
-        return Holder("", 0, "", exists=exists)
-    # Another machine's clock may be ahead of this one.
-    age = moment.boot_time - seen_boot if moment.is_same_boot(boot) else abs(moment.wall - seen)
-    return Holder(
-        token,
-        pid,
-        host,
-        datetime.fromtimestamp(since, UTC),
-        boot_id or "",
-        started,
-        namespace,
-        LEASE_TIMEOUT - age,
-        exists,
-    )
-
-
-def _read_all(db: sqlite3.Connection, works: Sequence[object]) -> list[object]:
-    return [cast("_Work", work)(db) for work in works]
-
-
-def _write_batches(db: sqlite3.Connection, batches: Sequence[_Batch], moment: _Moment) -> list[object]:
-    claims = ",".join([batch.rows for batch in batches if batch.claims])
-    records = ",".join([batch.rows for batch in batches if batch.records])
-    before = db.total_changes
-    db.execute(
-        "INSERT INTO batch VALUES (?, ?, ?, ?, ?)",
-        (f"[{claims}]", f"[{records}]", moment.wall, moment.boot_time, moment.boot),
-    )
-    written = db.total_changes - before
-    if written == sum(len(batch.claims) + batch.records for batch in batches):
-        return [[Leave.GRANTED] * len(batch.claims) for batch in batches]
-    return [[_leave(db, claim, moment) for claim in batch.claims] for batch in batches]
-
-
-def _leave(db: sqlite3.Connection, claim: Claim, moment: _Moment) -> Leave:
-    """Whether a claim was written, or why not."""
-    given = {"run": claim.run, "chunk": claim.chunk, "place": claim.index, "token": claim.token, **moment.given}
-    held, final, granted = db.execute(ANSWER, given).fetchone()
-    if held and granted:
-        return Leave.GRANTED
-    return Leave.GONE if held and final else Leave.STOPPED
-
-
-def _target(row: tuple[Any, ...]) -> Target:
-    index, command, state, summary, code, request_id, attempts, at, since = row
-    if state == "sending":  # an earlier outcome does not speak of it
-        return Target(index, command, state, request_id=request_id, at=datetime.fromisoformat(since))
-    moment = None if at is None else datetime.fromisoformat(at)
-    return Target(index, command, state, summary or "", code, request_id, attempts or 0, moment)

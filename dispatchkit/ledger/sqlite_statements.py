@@ -42,18 +42,18 @@ LEFT JOIN sending s ON s.run = t.run AND s.place = t.place
   AND s.turn = (SELECT max(turn) FROM sending l WHERE l.run = t.run AND l.place = t.place)
 """
 
-# What is left of the time in which a request may act that was claimed at {wall} and {booted}, in the boot {boot}. Where
-# the wall clock was set back, its age is not known: the full time.
+# What is left of the time in which a request may act that was claimed at {wall} and {booted}, in the boot {boot}; less
+# than nothing once that time has passed. Where the wall clock was set back, its age is not known: the full time.
 _ACTING_FOR = """
-max(0, :age + r.attempt_timeout - max(0, CASE
-    WHEN {boot} = :boot AND {booted} <= :boot_now THEN :boot_now - {booted} ELSE :now - {wall} END))
+:age + r.attempt_timeout - max(0, CASE
+    WHEN {boot} = :boot AND {booted} <= :boot_now THEN :boot_now - {booted} ELSE :now - {wall} END)
 """
 _BY_CLAIM = _ACTING_FOR.format(boot="s.boot", booted="s.claimed_boot", wall="s.claimed_at")
 _BY_HOLD = _ACTING_FOR.format(boot="h.boot", booted="h.since_boot", wall="h.since")
 UNSETTLED = f"""
 SELECT place, command, CASE WHEN unclear THEN request_id END,
        CASE WHEN unclear THEN since WHEN restored THEN created END,
-       max(CASE WHEN unclear THEN coalesce(by_claim, 0) ELSE 0 END, CASE WHEN restored THEN by_hold ELSE 0 END)
+       max(CASE WHEN unclear THEN coalesce(by_claim, -1e9) ELSE -1e9 END, CASE WHEN restored THEN by_hold ELSE -1e9 END)
 FROM (
   SELECT t.place, t.command, {STATE} IN ('sending', 'unknown') AS unclear, r.database_id <> :database_id AS restored,
          coalesce(s.request_id, o.request_id) AS request_id, coalesce(s.since, o.at) AS since, r.created,

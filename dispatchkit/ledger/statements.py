@@ -303,8 +303,8 @@ WHERE r.whole AND NOT r.stopped AND NOT c.over AND r.name <> ALL($3::text[])
 ORDER BY c.run, c.number LIMIT $2
 """
 
-# What is left, of the time in which a request may act, of one that was claimed at $at.
-_ACTING_FOR = "least(h.acting, greatest(0, h.acting - extract(epoch FROM clock_timestamp() - $at)::float8))"
+# What is left of the time in which a request may act that was claimed at $at; less than nothing once it has passed.
+_ACTING_FOR = "least(h.acting, h.acting - extract(epoch FROM clock_timestamp() - $at)::float8)"
 
 UNSETTLED = f"""
 WITH identity AS MATERIALIZED (SELECT $identity AS id), hold AS MATERIALIZED (
@@ -314,8 +314,8 @@ WITH identity AS MATERIALIZED (SELECT $identity AS id), hold AS MATERIALIZED (
 SELECT t.index, t.command, CASE WHEN unclear THEN coalesce(s.request_id, o.request_id) END AS request_id,
     CASE WHEN unclear THEN coalesce(s.since, o.at) WHEN h.restored THEN h.created END AS since,
     greatest(
-        CASE WHEN unclear THEN {_ACTING_FOR.replace("$at", "s.claimed_at")} ELSE 0 END,
-        CASE WHEN h.restored THEN {_ACTING_FOR.replace("$at", "coalesce(h.since, clock_timestamp())")} ELSE 0 END
+        CASE WHEN unclear THEN {_ACTING_FOR.replace("$at", "s.claimed_at")} ELSE -1e9 END,
+        CASE WHEN h.restored THEN {_ACTING_FOR.replace("$at", "coalesce(h.since, clock_timestamp())")} ELSE -1e9 END
     ) AS acting_for
 FROM dispatchkit.target t
 CROSS JOIN hold h

@@ -154,8 +154,8 @@ class Unsettled:
     the run was created."""
     acting_for: float = 0.0
     """Seconds from now for which a request of an earlier process may still reach the provider: what is left of
-    ``claimed_at + CLAIM_AGE + attempt_timeout``, or 0. Of a planned target of a `Run.restored` run, whose claim may be
-    lost: what is left of that, counted from the hold."""
+    ``claimed_at + CLAIM_AGE + attempt_timeout``, negative once that has passed. Of a planned target of a `Run.restored`
+    run, whose claim may be lost: what is left of that, counted from the hold."""
 
 
 @attrs.frozen

@@ -569,6 +569,7 @@ async def test_an_orphan_may_act_until_it_expires(
     async with Ledger(tmp_path / "launch.db", clock=clock) as other:
         second = other.journal("a", run_settings(attempt_timeout=9.0))
         await second.open(None, nothing)
+        clock.advance(100)  # what is read late is believed no later
         entries = await taken(second)
         assert [entry.acting_until for entry in entries] == [acting_until] * 2
         assert all(entry.since is not None for entry in entries)

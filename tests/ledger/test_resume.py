@@ -26,7 +26,7 @@ from dispatchkit import (
 )
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.errors import AnswerLostError
-from dispatchkit.ledger import hold, sqlite
+from dispatchkit.ledger import hold, sqlite, sqlite_rows, sqlite_write
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.sandbox import Fault, Sandbox
 from tests.stage import starts, until
@@ -197,7 +197,7 @@ async def test_a_ledger_that_cannot_be_written_launches_nothing(
     run = direct.start_many(range(1, 101), ledger=ledger, run="a", concurrency=4)
     await anext(run)
     with monkeypatch.context() as patched:
-        patched.setattr(sqlite, "_write_batches", breaks)
+        patched.setattr(sqlite_write, "write_batches", breaks)
         with pytest.raises(LedgerError, match="disk I/O error"):
             await run.finish()
     known = await ledger.counts("a")
@@ -235,7 +235,7 @@ async def test_what_waited_to_be_repeated_while_its_run_was_taken_over_is_launch
     played.order(Fault.throttled(retry_after=0.1))
     first = asyncio.create_task(direct.start_many([1], ledger=ledger, run="a").finish())
     await until(lambda: direct.statistics().pace.throttled > 0)
-    monkeypatch.setattr(sqlite, "LEASE_TIMEOUT", 0.0)
+    monkeypatch.setattr(sqlite_rows, "LEASE_TIMEOUT", 0.0)
     monkeypatch.setattr(sqlite.HoldLock, "acquire", lambda _: sqlite.LockState.UNSUPPORTED)  # or it would keep the run
     async with Ledger(tmp_path / "launch.db") as other:
         assert (await FanOut(direct, None, ledger=other, run="a").finish()).done == 1

@@ -22,7 +22,7 @@ import pytest
 
 from dispatchkit import Ledger, LedgerError, RunHeldError, RunStoppedError, StartDispatch
 from dispatchkit.core.journal import Leave
-from dispatchkit.ledger import hold_lock, sqlite
+from dispatchkit.ledger import hold_lock, sqlite_write
 from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
 from dispatchkit.ledger.sqlite import SqliteStore
 from dispatchkit.ledger.store import LEASE_TIMEOUT, Claim
@@ -55,13 +55,13 @@ async def test_what_is_asked_for_together_is_one_transaction(
 ) -> None:
     run = await held(store)
     sizes: list[int] = []
-    write = sqlite._write_batches
+    write = sqlite_write.write_batches
 
     def counted(db: sqlite3.Connection, batches: Any, moment: Any) -> list[object]:
         sizes.append(len(batches))
         return write(db, batches, moment)
 
-    monkeypatch.setattr(sqlite, "_write_batches", counted)
+    monkeypatch.setattr(sqlite_write, "write_batches", counted)
     await asyncio.gather(*(store.claim([claim(run, index)]) for index in range(10)))
     assert sum(sizes) == 10
     assert len(sizes) <= 3
@@ -310,7 +310,7 @@ async def test_a_hold_that_fails_keeps_no_lock(boots: Boots, monkeypatch: pytest
     store, other = await boots("x"), await boots("x")
     run = await held(store)
     await store.let_go(run, 0, "one")
-    monkeypatch.setattr(sqlite._Writing, "moment", lambda _: 1 / 0)
+    monkeypatch.setattr(sqlite_write.Writing, "moment", lambda _: 1 / 0)
     with pytest.raises(LedgerError):
         await hold(store, run, "two")
     monkeypatch.undo()
@@ -386,7 +386,7 @@ async def test_claims_of_another_boot_by_the_wall_clock(boots: Boots, clock: Man
 
     async def left(boot_id: str) -> float:
         [found] = await (await boots(boot_id)).unsettled(run, 0, after=-1, limit=1)
-        return found.acting_for
+        return max(0.0, found.acting_for)
 
     clock.set_wall(7200)  # the wall clock is set, which counts only for another boot
     clock.time += 10

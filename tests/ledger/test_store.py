@@ -343,7 +343,7 @@ async def test_what_is_unsettled_is_told_in_pages(store: Any) -> None:
         Unsettled(3, texts[3], "r3", START + timedelta(seconds=3)),
         Unsettled(4, texts[4], "r4", START + timedelta(seconds=4)),
     ]
-    rest = await store.unsettled(run, 0, after=4, limit=100)
+    rest = [attrs.evolve(each, acting_for=0) for each in await store.unsettled(run, 0, after=4, limit=100)]
     assert rest == [Unsettled(index, texts[index]) for index in range(5, 10)]
     assert await store.unsettled(run, 0, after=9, limit=100) == []
 
@@ -380,7 +380,15 @@ def near(seconds: float) -> Any:
 
 
 async def acting_for(store: Any, run: int) -> list[float]:
-    return [each.acting_for for each in await store.unsettled(run, 0, after=-1, limit=100)]
+    return [max(0.0, each.acting_for) for each in await store.unsettled(run, 0, after=-1, limit=100)]
+
+
+async def test_what_is_left_to_act_may_be_negative(store: Any, database: Database) -> None:
+    run = await held(store)
+    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+    await database.pass_time(CLAIM_AGE + ATTEMPT + 100)
+    [first, *_] = await store.unsettled(run, 0, after=-1, limit=100)
+    assert -101 <= first.acting_for <= -99
 
 
 async def test_a_claim_may_act_until_it_expires(store: Any, database: Database) -> None:
