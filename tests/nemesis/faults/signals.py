@@ -89,7 +89,8 @@ async def takeover_locked(scene: Scene) -> None:
     """
     first = await scene.begin()
     await scene.acts(scene.somewhere(), first)
-    for _ in range(200):
+    tries = 0
+    for tries in range(200):  # noqa: B007 - it is told below
         if not await first.suspend():
             raise NotFiredError("it had ended")
         if scene.book.locked():
@@ -98,7 +99,7 @@ async def takeover_locked(scene: Scene) -> None:
         await asyncio.sleep(scene.chance.uniform(0.003, 0.03))
     else:
         raise NotFiredError("it was never suspended in a transaction")
-    scene.proof.append(f"suspended in a transaction, {scene.done}")
+    scene.proof.append(f"suspended in a transaction after {tries} other moments, {scene.done}")
     await asyncio.sleep(scene.times.lease + scene.times.heartbeat + 0.5)
     began = time.monotonic()
     refused = await scene.second("refused")
@@ -205,6 +206,8 @@ async def wake_after_takeover(scene: Scene, first: Command | None, second: Comma
     if scene.chance.random() < 0.35:
         await asyncio.sleep(scene.chance.uniform(0, times.lag + 1))
         scene.proof.append("taken over, woken while it is settled")
+        if scene.store == "postgres" and first is not None and scene.chance.random() < 0.4:
+            await _third(scene, second)
     else:
         await scene.until_over(times.patience, second)
         scene.proof.append("taken over, woken after all was done")
@@ -213,6 +216,24 @@ async def wake_after_takeover(scene: Scene, first: Command | None, second: Comma
     if first is not None:
         first.wake()
         await asyncio.sleep(0.5 + times.claim / 2)
+
+
+async def _third(scene: Scene, second: Command) -> None:
+    """Suspend the one that took over, among what it settles, until a third one has taken over from it."""
+    owners = await scene.book.owners()
+    if not await second.suspend() or await scene.over():
+        second.wake()
+        return
+    third = await scene.second("third")
+    until = time.monotonic() + 2 * scene.times.lease + 15
+    while third.alive and time.monotonic() < until:
+        now = await scene.book.owners()
+        if any(now.get(chunk) not in {token, None} for chunk, token in owners.items()):
+            break
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(scene.chance.uniform(0, scene.times.lag))
+    scene.proof.append(f"the second suspended, too, and taken over by a third, {scene.done}")
+    second.wake()
 
 
 @fault()
