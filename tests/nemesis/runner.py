@@ -23,6 +23,11 @@ from tests.nemesis.times import Times
 
 __all__ = ["Runner"]
 
+_NOTHING: dict[str, Any] = {
+    "fired": False, "double": 0, "lost": 0, "false": 0, "unknown": 0, "errors": 0, "proof": [], "notes": []
+}  # fmt: skip
+_HANGS = 90.0
+"""An attempt that was under way for so many seconds when the time was over counts as an error."""
 _WAIT_AT_MOST = 5
 """One attempt may take so many times the patience for one process."""
 
@@ -57,13 +62,13 @@ class Runner:
     async def all(self) -> int:
         """Run everything, and print the table. Returns the exit status."""
         loop, wanted = asyncio.get_running_loop(), list(self._wanted())
-        await check_times(self._times)
         cut = False
         loop.set_exception_handler(_complain)
         task = asyncio.current_task()
         assert task is not None
         loop.add_signal_handler(signal.SIGTERM, task.cancel)
         try:
+            await check_times(self._times)
             if any(store == "postgres" for _, store, _ in wanted):
                 self._server = await Server.started()
             runs = [(place, each, number) for number in range(self._given.runs) for place, each in enumerate(wanted)]
@@ -101,7 +106,15 @@ class Runner:
                     "seed": seed,
                     "loop": loop,
                 }
-                row |= await self._attempt(fault, store, kind, random.Random(seed), loop)
+                began = time.monotonic()
+                try:
+                    row |= await self._attempt(fault, store, kind, random.Random(seed), loop)
+                except asyncio.CancelledError:
+                    if (took := time.monotonic() - began) > _HANGS:
+                        notes = [f"it had not ended after {took:.0f} s"]
+                        row |= {**_NOTHING, "fired": True, "dropped": False, "errors": 1, "notes": notes}
+                        self._rows.append(row)
+                    raise
                 last = repeat == self._given.repeats or self._is_late(self._given.deadline)
                 row["dropped"] = not (row["fired"] or row["errors"] or last)
                 self._rows.append(row)
@@ -131,8 +144,7 @@ class Runner:
         self, fault: Fault, store: Store, kind: Kind, chance: random.Random, loop: str
     ) -> dict[str, Any]:
         """One attempt. It is judged whether its fault has fired or not; an error and a time-out are bad, too."""
-        counts = dict.fromkeys(("double", "lost", "false", "unknown", "errors"), 0)
-        row: dict[str, Any] = {"fired": False, **counts, "notes": []}
+        row: dict[str, Any] = {**_NOTHING, "notes": []}
         began = time.monotonic()
         server = self._server if store == "postgres" else None
         if server is not None and fault.own_server:
