@@ -32,6 +32,7 @@ def launch(field: Field, ids: str, *options: object) -> tuple[object, ...]:
     return ("direct", "start", ids, "--yes", "--base-url", field.sandbox.url, "--run", "friday", *options)
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("command", ["start", "resume"])
 def test_a_worker_and_a_command_keep_the_rate_together(field: Field, command: str) -> None:
     field.spread(3000, size=3000, rate=100)
@@ -60,6 +61,7 @@ def test_a_worker_and_a_command_keep_the_rate_together(field: Field, command: st
     assert field.workers[0].poll() is None
 
 
+@pytest.mark.second_stage
 def test_two_commands_keep_the_smaller_rate_together(field: Field) -> None:
     both = (
         launch(field, "1-3000", "--rate", 60),

@@ -126,7 +126,7 @@ import dispatchkit.ledger.journal, dispatchkit.ledger.postgres
 from dispatchkit import ChunkHeldError, DirectClient
 from dispatchkit.spread import launch_chunk
 
-dispatchkit.ledger.postgres.LEASE_TIMEOUT = 2.0  # instead of 30
+dispatchkit.ledger.postgres.LEASE_TIMEOUT = 5.0  # instead of 30
 
 async def launch():
     async with DirectClient(base_url=os.environ["URL"]) as client:
@@ -144,6 +144,7 @@ print(report.done, report.total, retries)
 """
 
 
+@pytest.mark.second_stage
 def test_killed_task_is_retried_on_another_host(field: Field, tmp_path: Path) -> None:
     script = tmp_path / "task.py"
     script.write_text(TASK)

@@ -211,6 +211,7 @@ def test_second_interrupt_gives_up_what_is_in_flight(field: Field, number: signa
     assert (field.counts().unknown, field.counts().planned) == (3, 7)
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("at_work", [True, False])
 @pytest.mark.parametrize("away", ["stopped", "silent"])
 def test_worker_ends_without_the_database(field: Field, postgres: Server, away: str, at_work: bool) -> None:
@@ -234,6 +235,7 @@ def test_worker_ends_without_the_database(field: Field, postgres: Server, away: 
     assert max(field.sandbox.launches.values(), default=1) == 1
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("away", ["stopped", "silent"])
 def test_planning_ends_without_the_database(field: Field, postgres: Server, away: str) -> None:
     with DatabaseProxy(field.dsn) as proxy:
