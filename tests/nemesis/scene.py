@@ -222,7 +222,7 @@ class Scene:
             NotFiredError: The processes ended before, or it took too long.
         """
         waiting = asyncio.ensure_future(self.provider.acted(count))
-        until = time.monotonic() + 60
+        until = time.monotonic() + 60 + 2 * self.times.lag  # an act may be late, and its chunk waits for it
         try:
             while not waiting.done():
                 if (commands and not any(each.alive for each in commands)) or time.monotonic() > until:
