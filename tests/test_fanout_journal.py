@@ -397,12 +397,16 @@ class Sleepy(Played):
     """A transport that checks claims as the real one does, after what delays it."""
 
     delays: ClassVar[list[float]] = []
+    steps: ClassVar[list[float]] = []
+    """By how much the wall clock is ahead from each request on."""
     parts: bool = False
     """Whether a part of each request leaves before its claim expires."""
 
     async def send(self, request: Any, witness: Any, **settings: Any) -> Answer | Failure:
         if self.delays:
             await self.clock.sleep(self.delays.pop(0))
+        if self.steps:
+            self.clock.set_wall(self.steps.pop(0))
         if self.parts and witness.claim.is_expired():
             return Failure("its claim expired", sent=True, claim_expired=True)
         if witness.claim is not None and witness.claim.is_expired():
@@ -493,3 +497,19 @@ async def test_a_part_of_a_request_is_not_called_unsent() -> None:
     [outcome] = [each async for each in run]
     assert outcome.state is State.UNKNOWN
     assert "a part of the request had left when its claim expired" in str(outcome.error)
+
+
+async def test_a_pause_is_short_again_after_a_good_claim(caplog: pytest.LogCaptureFixture) -> None:
+    client, notes = answering_in(7.0, 7.0, 7.0, 7.0, 0.0, 7.0, 7.0, 7.0)
+    report = await FanOut(client, starts([1, 2]), concurrency=1, ledger=notes, run="friday").finish()
+    assert report == Report(done=2, not_started=0)
+    assert [record.args[0] for record in caplog.records] == [5, 10, 5]  # type: ignore[index]
+
+
+async def test_a_step_of_the_clock_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    client, notes = noted()
+    notes.scene.__class__ = Sleepy
+    notes.scene.steps = [7200.0, 0.0, 7200.0]  # type: ignore[attr-defined]
+    await FanOut(client, starts([1]), concurrency=1, ledger=notes, run="friday").finish()
+    told = [record.message for record in caplog.records if "pauses" in record.message]
+    assert told == ["the run pauses for 5 s: the wall clock was set; the limit is 5 s"]

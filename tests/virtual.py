@@ -42,6 +42,12 @@ class Virtual:
         self._events = 0
         self._driver: asyncio.Task[None] | None = None
 
+    ahead = 0.0
+
+    def set_wall(self, ahead: float) -> None:
+        """Set the wall clock so far ahead of the others."""
+        self.ahead = ahead
+
     def monotonic(self) -> float:
         return self.time
 
@@ -49,7 +55,7 @@ class Virtual:
         return self.time
 
     def now(self) -> datetime:
-        return START + timedelta(seconds=self.time)
+        return START + timedelta(seconds=self.time + self.ahead)
 
     def random(self) -> float:
         return 0.5
@@ -86,15 +92,6 @@ class Virtual:
 
 class Manual(Virtual):
     """Time that passes only by `advance`. Its wall clock can be set."""
-
-    ahead = 0.0
-
-    def set_wall(self, ahead: float) -> None:
-        """Set the wall clock so far ahead of the others."""
-        self.ahead = ahead
-
-    def now(self) -> datetime:
-        return super().now() + timedelta(seconds=self.ahead)
 
     async def sleep(self, seconds: float) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

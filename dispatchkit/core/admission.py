@@ -102,8 +102,10 @@ class Admission:
                 self._pacer.withdraw(held.ticket)
         return admitted
 
-    def release(self) -> None:
+    def release(self, call: Call[W, R]) -> None:
         """A call that was admitted is over: its place is free."""
+        if call.attempts and not call.expirations:
+            self._pause = _FIRST_PAUSE  # claims are in time again
         self._places.release()
 
     async def _gather(self, entry: Entry[W, R], call: Call[W, R], held: _Held) -> int | Leave:
@@ -154,13 +156,12 @@ class Admission:
             LedgerError: It cannot be written.
         """
         if call.claim is not None and call.expirations:
-            self._count_expiry(
-                call, f"a request waited {call.claim.seconds():.0f} s for its connection or for the event loop"
-            )
+            waited = f"a request waited {call.claim.seconds():.0f} s for its connection or for the event loop"
+            self._count_expiry(call, "the wall clock was set" if call.claim.was_stepped() else waited)
         await self._outlast_pause()
         if self.stopped:
             return Leave.STOPPED
-        since = entry.since or (call.attempts[0].started if call.attempts else None)
+        since = entry.since or call.first_sent
         return await self._claim(attrs.evolve(entry, since=since), call)
 
     def _count_expiry(self, call: Call[W, R], why: str) -> None:

@@ -168,6 +168,11 @@ class Call(Generic[W, R]):
         error = unclear or self._throttled or self._unsent("it was cancelled before the request left")
         return error.of(self.command, self.attempts, self.request_id)
 
+    @property
+    def first_sent(self) -> datetime | None:
+        """When the first request of this call began of which any byte may have left; None if none has left yet."""
+        return self._partly_sent or (self.attempts[0].started if self.attempts else None)
+
     def _unsent(self, summary: str) -> DispatchkitError:
         """The error of a call of which no whole request has left."""
         if self._partly_sent is not None:

@@ -42,6 +42,9 @@ class ClaimAge:
 
     def is_expired(self, *, margin: float = 0.0) -> bool:
         """Whether the claim permits nothing any more, or will not in ``margin`` seconds."""
-        boot = self._clock.boottime() - self._boot
+        return self.seconds() + margin >= CLAIM_AGE or self.was_stepped()
+
+    def was_stepped(self) -> bool:
+        """Whether the wall clock was set since the request."""
         wall = (self._clock.now() - self._wall).total_seconds()
-        return max(boot, wall) + margin >= CLAIM_AGE or abs(wall - boot) > _STEP
+        return abs(wall - (self._clock.boottime() - self._boot)) > _STEP

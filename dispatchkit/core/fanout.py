@@ -79,7 +79,8 @@ class FanOut(Generic[W, R]):
         run: The name of the run in the ledger. A run of this name that is there already goes on: what is done or
             rejected is left alone, what is unclear is settled, the rest is launched.
         repeat_window: Seconds. Refuse to launch, before the first launch, if another run of the ledger has launched one
-            of the targets on the same account within this time, or launches it now. None, the default: not checked.
+            of the targets on the same account within this time, or launches it now. The run keeps the window that it
+            was planned with. None, the default: not checked.
 
     Raises:
         ValueError: A setting is out of range, or there are not as many commands as ``expected``; or there is a ledger
@@ -364,7 +365,7 @@ class FanOut(Generic[W, R]):
         finally:
             del self._calls[worker]
             if self._admission is not None:
-                self._admission.release()
+                self._admission.release(call)
         return Outcome(index, command, State.DONE, result, None, call.attempts, call.request_id)
 
     async def _leave_to_repeat(self, admission: Admission, entry: Entry[W, R], call: Call[W, R]) -> Leave:

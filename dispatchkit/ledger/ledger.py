@@ -161,9 +161,11 @@ class Ledger:
             From when on no process launches anything of the run.
 
         Raises:
-            LedgerError: There is no such run; or the ledger cannot be written.
+            LedgerError: There is no such run; the ledger is a copy; or it cannot be written.
         """
-        await self._store.stop((await self.run(name)).number)
+        number = (await self.run(name)).number
+        await self._store.check_identity()  # a stop of a copy would not reach who works on the original
+        await self._store.stop(number)
         return self._clock.now() + timedelta(seconds=CLAIM_AGE)
 
     async def allow(self, name: str) -> None:
@@ -178,10 +180,14 @@ class Ledger:
         """Take the token of a client for that of the account that a run was planned for: it was rotated.
 
         Raises:
+            RunHeldError: A process holds the run, or a part of it, with the account that it has now.
             LedgerError: There is no such run; or the ledger cannot be written.
             ValueError: A callable returned something that is not a token.
         """
         run, settings = await self.run(name), client.run_settings()
+        for chunk in await self._store.chunks(run.number):
+            if chunk.holder is not None:
+                raise RunHeldError(name, pid=chunk.holder.pid, host=chunk.holder.host)
         fingerprint = await asyncio.to_thread(settings.fingerprint)
         account = run.account if settings.account is None else settings.account
         await self._store.set_account(run.number, account=account, fingerprint=fingerprint)

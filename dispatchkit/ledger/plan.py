@@ -50,6 +50,7 @@ async def begin(store: Store, name: str, given: RunSettings, *, planned: bool, r
         account=given.account,
         fingerprint=await asyncio.to_thread(given.fingerprint),
         attempt_timeout=given.attempt_timeout,
+        repeat_window=given.repeat_window,
     )
     if planned:
         run = await store.run(name)
@@ -89,13 +90,14 @@ async def check_repeats(store: Store, run: Run, *, chunk: int | None, within: fl
 
     Args:
         store: What holds the runs.
-        run: The run.
+        run: The run. The window that it was planned with counts, too.
         chunk: Only this chunk of it; None: all.
-        within: Seconds; None refuses nothing.
+        within: Seconds; None refuses nothing more.
 
     Raises:
         RepeatedTargetsError: There are some.
     """
+    within = max((window for window in (within, run.repeat_window) if window is not None), default=None)
     if within is None:
         return
     repeats = await store.repeats(run.number, chunk=chunk, within=within)
@@ -109,7 +111,7 @@ async def check_repeats(store: Store, run: Run, *, chunk: int | None, within: fl
     more = f"; and in {len(repeats) - _TOLD:,} other runs" if len(repeats) > _TOLD else ""
     raise RepeatedTargetsError(
         f"other runs have launched targets of the run {run.name!r} within {within:g} s, or launch them now "
-        f"({told}{more}): nothing was launched. Leave them out, or launch them without repeat_window",
+        f"({told}{more}): nothing was launched. Leave them out, or plan them without repeat_window as another run",
         runs={each.run: each.count for each in repeats},
     )
 

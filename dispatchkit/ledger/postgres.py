@@ -108,7 +108,7 @@ class PostgresStore:
     async def begin(self, plan: RunPlan) -> Run:
         """See `Store.begin`."""
         begin = self._with_identity(statements.BEGIN)
-        values = (plan.host, plan.account, plan.fingerprint, plan.attempt_timeout)
+        values = (plan.host, plan.account, plan.fingerprint, plan.attempt_timeout, plan.repeat_window)
 
         async def work(connection: Connection) -> Run | None:
             await connection.execute(begin, plan.name, plan.settings, self._clock.now(), *values)

@@ -140,8 +140,8 @@ class SqliteStore:
 
         def work(db: sqlite3.Connection) -> Run:
             db.execute(
-                "INSERT INTO run (name, settings, created, host, account, fingerprint, attempt_timeout, database_id) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO run (name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, "
+                "database_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
                 (
                     plan.name,
                     plan.settings,
@@ -150,6 +150,7 @@ class SqliteStore:
                     plan.account,
                     plan.fingerprint,
                     plan.attempt_timeout,
+                    plan.repeat_window,
                     self._database_id,
                 ),
             )
@@ -173,7 +174,7 @@ class SqliteStore:
 
     def _runs(self, db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
         fields = "number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout, stops"
-        sql = f"SELECT {fields}, database_id FROM run {which}"  # noqa: S608 - constants
+        sql = f"SELECT {fields}, repeat_window, database_id FROM run {which}"  # noqa: S608 - constants
         return [run_of(row, self._database_id) for row in db.execute(sql, given)]
 
     async def plan(self, run: int, rows: Sequence[tuple[bytes, str]]) -> None:

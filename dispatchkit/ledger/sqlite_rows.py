@@ -24,20 +24,8 @@ FROM chunk LEFT JOIN boot ON boot.number = chunk.boot
 
 def run_of(row: tuple[Any, ...], current_id: str) -> Run:
     """A run. ``current_id`` is the identity that the file has now."""
-    (
-        number,
-        name,
-        settings,
-        created,
-        total,
-        whole,
-        stopped,
-        account,
-        fingerprint,
-        attempt_timeout,
-        stops,
-        database_id,
-    ) = row
+    number, name, settings, created, total, whole, stopped, *more, stops, repeat_window, database_id = row
+    account, fingerprint, attempt_timeout = more
     return Run(
         number,
         name,
@@ -51,6 +39,7 @@ def run_of(row: tuple[Any, ...], current_id: str) -> Run:
         attempt_timeout,
         restored=database_id != current_id,
         stops=stops,
+        repeat_window=repeat_window,
     )
 
 

@@ -49,6 +49,7 @@ CREATE TABLE dispatchkit.run (
     whole boolean NOT NULL DEFAULT false,
     stopped boolean NOT NULL DEFAULT false,
     stops int NOT NULL DEFAULT 0, -- how often it was stopped
+    repeat_window double precision, -- seconds
     rate double precision, -- what all workers together may use of the account
     concurrency int,
     host text NOT NULL,
@@ -147,13 +148,14 @@ EXISTS (SELECT FROM unnest(r.database_id, (SELECT id FROM identity)) AS p(planne
 RUNS = f"""
 WITH identity AS MATERIALIZED (SELECT $identity AS id)
 SELECT number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout,
-    {_IS_RESTORED} AS restored, stops
+    {_IS_RESTORED} AS restored, stops, repeat_window
 FROM dispatchkit.run r
 """
 
 BEGIN = """
-INSERT INTO dispatchkit.run (name, settings, created, host, account, fingerprint, attempt_timeout, database_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $identity) ON CONFLICT DO NOTHING
+INSERT INTO dispatchkit.run (
+    name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, database_id
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $identity) ON CONFLICT DO NOTHING
 """
 
 OPEN = "SELECT version FROM dispatchkit.about"

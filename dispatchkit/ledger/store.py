@@ -64,6 +64,8 @@ class RunPlan:
     """A slow hash of the token: it identifies the account where there is no name."""
     attempt_timeout: float
     """Seconds that one attempt may take."""
+    repeat_window: float | None = None
+    """Seconds within which no other run may have launched one of the targets, for each process that launches it."""
 
 
 @attrs.frozen
@@ -92,6 +94,8 @@ class Run:
     a target that looks planned may have been launched."""
     stops: int = 0
     """How often it was stopped."""
+    repeat_window: float | None = None
+    """Seconds within which no other run may have launched one of its targets."""
 
 
 @attrs.frozen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -401,6 +402,27 @@ async def test_a_run_belongs_to_an_account(
     assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
 
 
+async def test_an_account_is_not_changed_while_it_launches(ledger: Ledger) -> None:
+    journal = ledger.journal("a", run_settings(token="old"))
+    await journal.open(starts([1]), nothing)
+    async with DirectClient("new") as client:
+        with pytest.raises(RunHeldError):
+            await ledger.change_account("a", client)
+    assert (await ledger.run("a")).fingerprint == "old"
+    await journal.close()
+
+
+async def test_a_copy_cannot_be_stopped(ledger: Ledger, tmp_path: Path) -> None:
+    await ended(ledger.journal("a", run_settings()), starts([1]))
+    await ledger.close()
+    shutil.copy(tmp_path / "launch.db", tmp_path / "copy.db")
+    async with Ledger(tmp_path / "copy.db") as copy:
+        with pytest.raises(LedgerError, match="copy"):
+            await copy.stop("a")
+        await copy.accept_copy()
+        await copy.stop("a")
+
+
 async def test_a_rotated_token_is_accepted_when_told(ledger: Ledger) -> None:
     await ended(ledger.journal("a", run_settings(token="old")), starts([1]))
     async with DirectClient("new") as client:
@@ -424,7 +446,20 @@ async def test_targets_of_another_run_are_refused(ledger: Ledger) -> None:
         await again.open(starts([2, 1, 3, 4]), nothing)
     assert raised.value.runs == {"noon": 2}
     assert [chunk.holder for chunk in await ledger.chunks("evening")] == [None], "nothing is held"
-    await ended(ledger.journal("evening", run_settings()))
+    with pytest.raises(RepeatedTargetsError):  # the run keeps the window that it was planned with
+        await ledger.journal("evening", run_settings()).open(None, nothing)
+    await ended(ledger.journal("night", run_settings()), starts([1, 2]))
+
+
+async def test_two_plans_launch_a_target_once(ledger: Ledger) -> None:
+    settings = run_settings(repeat_window=3600.0)
+    for name in ("a", "b"):
+        await ledger.journal(name, settings).divide(starts([1, 2]), size=10)
+    first = ledger.chunk("a", 0).journal("a", run_settings())
+    await first.open(None, nothing)
+    with pytest.raises(RepeatedTargetsError, match="in run 'a'"):
+        await ledger.chunk("b", 0).journal("b", run_settings()).open(None, nothing)
+    await first.close()
 
 
 async def test_the_same_run_is_no_repeat(ledger: Ledger) -> None:
@@ -473,9 +508,9 @@ async def test_a_lease_that_is_renewed_is_not_waited_for(ledger: Ledger, clock: 
     async with Ledger(tmp_path / "launch.db", clock=clock) as other:
         opening = asyncio.create_task(other.journal("a", run_settings()).open(None, nothing))
         while not opening.done():
-            await until(lambda: bool(clock._sleepers) or opening.done())
+            # Time passes only while both sleep: the heartbeat, and the one that waits for the lease.
+            await until(lambda: len(clock._sleepers) > 1 or opening.done())
             clock.advance(0.25)
-            await turns(20)
         with pytest.raises(RunHeldError, match="is held by process"):
             await opening
         assert clock.time < LEASE_TIMEOUT
