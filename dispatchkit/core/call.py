@@ -387,10 +387,10 @@ class Call(Generic[W, R]):
             denied = settlement.verdict in {Verdict.DENIED, Verdict.UNSEEN}
             if once or not (denied or settlement.verdict is Verdict.UNDECIDED) or (denied and asked >= believed_from):
                 return settlement
-            now = clock.monotonic()
-            pause = max(after, self._pause(looks))
-            if now < believed_from:
-                pause = min(pause, believed_from - now)
+            pause = self._pause(looks)
+            if asked < believed_from:
+                pause = min(pause, max(0.0, believed_from - clock.monotonic()))
+            pause = max(after, pause)
             if not self._in_time(pause):
                 return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the deadline left no time to ask again")
             self.waiting = True

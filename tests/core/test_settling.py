@@ -603,6 +603,13 @@ async def test_lag_counts_from_the_end_of_an_orphan(acting_until: float, believe
     assert believed_from <= told.script.sent[0][0] <= believed_from + 31
 
 
+async def test_a_denial_is_read_again_as_soon_as_it_counts() -> None:
+    told = await play(START, [LOST, STARTED], [status("initiated")], takes=7.0)
+    reads = [at for at, _ in told.script.read]
+    assert any(60 <= at - 7 < 68 for at in reads), "the look that was under way at 60 s is followed by another at once"
+    assert told.script.sent[1][0] <= 7 + 60 + 7 + 7 + 1
+
+
 @pytest.mark.parametrize("since", [None, AN_HOUR_AGO])
 async def test_an_unclear_call_is_only_read_if_it_must_not_be_repeated(since: datetime | None) -> None:
     retry = RetryPolicy(repeat_unclear=False)
