@@ -150,9 +150,9 @@ class LedgerJournal:
         """Plan the run for many workers, in chunks of so many commands, and hold nothing. See `open`."""
         run = await self._begin(planned=False)
         await plan(self._store, run, commands, lambda: self._halted)
-        chunks = await self._store.planned(run.number, size=size)
+        # Before the plan counts as whole: no worker may launch what is refused here, when the window has passed.
         await check_repeats(self._store, run, chunk=None, within=self._settings.repeat_window)
-        return chunks
+        return await self._store.planned(run.number, size=size)
 
     async def _begin(self, *, planned: bool) -> Run:
         self._store = await self._open_store()

@@ -198,15 +198,20 @@ async def test_named_account_takes_another_token(dsn: str, played: Sandbox) -> N
 
 
 async def test_repeats_of_another_run_are_refused(dsn: str, played: Sandbox, direct: DirectClient) -> None:
-    await plan_chunks(dsn, "monday", direct, map(StartDispatch, range(1, 4)))
+    for run, window in (("early", 3600), ("monday", None), ("wednesday", None)):
+        await plan_chunks(dsn, run, direct, map(StartDispatch, range(1, 4)), repeat_window=window)
     await launch_chunk(dsn, "monday", 0, client=direct)
     with pytest.raises(RepeatedTargetsError, match="1 in run 'monday'") as repeated:
         await plan_chunks(dsn, "tuesday", direct, map(StartDispatch, range(3, 6)), repeat_window=3600)
     assert repeated.value.runs == {"monday": 1}
-    with pytest.raises(RepeatedTargetsError, match="1 in run 'monday'"):
-        await launch_chunk(dsn, "tuesday", 0, client=direct, repeat_window=3600)
+    with pytest.raises(LedgerError, match="is not whole"):  # no worker launches it once the window has passed
+        await launch_chunk(dsn, "tuesday", 0, client=direct)
+    with pytest.raises(RepeatedTargetsError, match="3 in run 'monday'"):  # it was planned with a window
+        await launch_chunk(dsn, "early", 0, client=direct)
+    with pytest.raises(RepeatedTargetsError, match="3 in run 'monday'"):
+        await launch_chunk(dsn, "wednesday", 0, client=direct, repeat_window=3600)
     assert played.launches == dict.fromkeys(range(1, 4), 1)
-    assert (await launch_chunk(dsn, "tuesday", 0, client=direct)).done == 3
+    assert (await launch_chunk(dsn, "wednesday", 0, client=direct)).done == 3
 
 
 @pytest.mark.parametrize("settings", ["{", "[]", '{"provider": 5}', '{"provider": "fancy", "wire": "json"}'])
