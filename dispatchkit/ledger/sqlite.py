@@ -30,7 +30,8 @@ from dispatchkit.core.journal import Leave
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
 from dispatchkit.ledger.liveness import boot_id as this_boot
-from dispatchkit.ledger.sqlite_file import check, connect, empty_log, explain, identify, prepare
+from dispatchkit.ledger.sqlite_file import check, connect, empty_log, explain, prepare
+from dispatchkit.ledger.sqlite_identity import accept, check_copy, renew, settle
 from dispatchkit.ledger.sqlite_rows import HOLD, holder_of, repeats_of, run_of, target_of
 from dispatchkit.ledger.sqlite_statements import OTHERS, REPEATS, REPEATS_IN_SMALLER, STATE, TARGETS, UNSETTLED
 from dispatchkit.ledger.sqlite_write import Afterwards, Batch, Writing, read_all
@@ -77,29 +78,30 @@ class SqliteStore:
 
     def __init__(self, path: Path, *, clock: Clock = SYSTEM, boot_id: str | None = None) -> None:
         self._path = path
+        self._file = path
+        """The same, absolute: the process may change its folder."""
         self._clock = clock
         self._boot_id = this_boot() if boot_id is None else boot_id
         self._writing = Writing(clock)
         self._writer: DatabaseThread | None = None
         self._reader: DatabaseThread | None = None
-        self._database_id = ""
         self._locks: dict[tuple[int, int], tuple[str, HoldLock | None]] = {}
         """Of each chunk that is held here, the token and the lock; None where the system has none."""
 
     async def open(self) -> None:
         """See `Store.open`."""
         path, boot_id = self._path, self._boot_id
+        file = self._file = path.absolute()
 
         # The writer first: it makes the file.
-        self._writer = DatabaseThread(lambda: connect(path), self._writing.perform, partial(explain, path))
+        self._writer = DatabaseThread(lambda: connect(file), self._writing.perform, partial(explain, path))
         try:
             await self._write(lambda db: check(db, path))
             self._writing.boot = await self._write(lambda db: prepare(db, boot_id))
-            self._database_id = await self._write(lambda _: identify(path))
         except BaseException:
             await self.close()
             raise
-        self._reader = DatabaseThread(lambda: connect(path), read_all, partial(explain, path))
+        self._reader = DatabaseThread(lambda: connect(file), read_all, partial(explain, path))
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -117,22 +119,23 @@ class SqliteStore:
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return cast("T", await _opened(self._writer).run(work))
 
+    async def _settled(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Write something that renews the ledger's identity."""
+        path = self._file
+        return cast("T", await _opened(self._writer).run(Afterwards(lambda db: settle(db, path), work)))
+
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return cast("T", await _opened(self._reader).run(work))
 
     async def check_identity(self) -> None:
         """See `Store.check_identity`."""
-        made = await self._read(lambda db: db.execute("SELECT database_id FROM about").fetchone()[0])
-        if made != self._database_id:
-            raise LedgerError(
-                f"the ledger {self._path} is a copy, or was moved to another disk: nothing was launched. A copy and "
-                "its original would both launch what is left. If the original is not used any more, resume the run "
-                "with 'dispatchkit resume ... --copied' (in Python: await ledger.accept_copy()); else use the original"
-            )
+        path = self._file
+        await self._read(lambda db: check_copy(db, path))
 
     async def accept_copy(self) -> None:
         """See `Store.accept_copy`."""
-        await self._write(lambda db: db.execute("UPDATE about SET database_id = ?", (self._database_id,)))
+        path = self._file
+        await _opened(self._writer).run(Afterwards(lambda db: accept(db, path)))
 
     async def begin(self, plan: RunPlan) -> Run:
         """See `Store.begin`."""
@@ -141,7 +144,7 @@ class SqliteStore:
         def work(db: sqlite3.Connection) -> Run:
             db.execute(
                 "INSERT INTO run (name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, "
-                "database_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                "database_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT database_id FROM about)) ON CONFLICT DO NOTHING",
                 (
                     plan.name,
                     plan.settings,
@@ -151,7 +154,6 @@ class SqliteStore:
                     plan.fingerprint,
                     plan.attempt_timeout,
                     plan.repeat_window,
-                    self._database_id,
                 ),
             )
             return self._runs(db, "WHERE name = ?", plan.name)[0]
@@ -174,8 +176,9 @@ class SqliteStore:
 
     def _runs(self, db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
         fields = "number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout, stops"
-        sql = f"SELECT {fields}, repeat_window, database_id FROM run {which}"  # noqa: S608 - constants
-        return [run_of(row, self._database_id) for row in db.execute(sql, given)]
+        restored = "database_id <> (SELECT database_id FROM about)"
+        sql = f"SELECT {fields}, repeat_window, {restored} FROM run {which}"  # noqa: S608 - constants
+        return [run_of(row) for row in db.execute(sql, given)]
 
     async def plan(self, run: int, rows: Sequence[tuple[bytes, str]]) -> None:
         """See `Store.plan`."""
@@ -253,7 +256,7 @@ class SqliteStore:
 
     def _lock_path(self, run: int, chunk: int) -> Path:
         # As SQLite does with its own files: beside the file itself, not beside a link to it.
-        return Path(f"{os.path.realpath(self._path)}-hold-{run}-{chunk}")
+        return Path(f"{os.path.realpath(self._file)}-hold-{run}-{chunk}")
 
     async def hold(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
         """See `Store.hold`."""
@@ -266,9 +269,11 @@ class SqliteStore:
         while True:
             try:
                 other = await self._write(work)
+                if other is None:
+                    await self._settled(lambda _: None)
             except LedgerError:
                 if self._locks.get((run, chunk)) is not before:
-                    self._unlock(run, chunk, holder.token)  # the hold was rolled back
+                    self._unlock(run, chunk, holder.token)  # the hold was rolled back, or the file is a copy
                 raise
             tries -= 1
             if other is None or not other.exists or not tries:
@@ -298,6 +303,7 @@ class SqliteStore:
                     lock.release()
                 return other
         self._locks[run, chunk] = (holder.token, lock)
+        renew(db, self._file)
         db.execute(
             "UPDATE chunk SET since = CASE WHEN token = :token THEN since ELSE :now END, "
             "since_boot = CASE WHEN token = :token THEN since_boot ELSE :boot_now END, "
@@ -330,8 +336,10 @@ class SqliteStore:
 
     async def beat(self, run: int, chunk: int, token: str) -> Pulse:
         """See `Store.beat`."""
+        path = self._file
 
         def work(db: sqlite3.Connection) -> Pulse:
+            renew(db, path)
             moment = self._writing.moment()
             mine = db.execute(
                 "UPDATE chunk SET seen = ?, seen_boot = ?, boot = ? WHERE run = ? AND number = ? AND token = ?",
@@ -340,19 +348,21 @@ class SqliteStore:
             (stopped,) = db.execute("SELECT stopped FROM run WHERE number = ?", (run,)).fetchone()
             return Pulse(bool(mine), bool(stopped))
 
-        return await self._write(work)
+        return await self._settled(work)
 
     async def let_go(self, run: int, chunk: int, token: str) -> None:
         """See `Store.let_go`."""
+        path = self._file
         sql = "UPDATE chunk SET token = NULL, pid = NULL, host = NULL WHERE run = ? AND number = ?"
 
         def work(db: sqlite3.Connection) -> None:
             # First: a token without a lock is taken over at once, a lock without a token is not.
             self._unlock(run, chunk, token)
             db.execute(f"{sql} AND token = ?", (run, chunk, token))
+            renew(db, path)
 
         try:
-            await self._write(work)
+            await self._settled(work)
         except LedgerError:
             self._unlock(run, chunk, token)
             raise
@@ -366,7 +376,6 @@ class SqliteStore:
             "after": after,
             "limit": limit,
             "age": CLAIM_AGE,
-            "database_id": self._database_id,
         }
         rows = await self._read(lambda db: db.execute(UNSETTLED, given).fetchall())
         return [

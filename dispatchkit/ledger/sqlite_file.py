@@ -8,13 +8,14 @@ import sqlite3
 from pathlib import Path
 
 from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.sqlite_identity import check_names, create, mark_new
 from dispatchkit.ledger.sqlite_statements import BATCH, TABLES
 
-__all__ = ["check", "connect", "empty_log", "explain", "identify", "prepare"]
+__all__ = ["check", "connect", "empty_log", "explain", "prepare"]
 
 _APPLICATION = 0x44504B4C
 """Marks the file as ours: "DPKL"."""
-_SCHEMA = 2
+_SCHEMA = 3
 _BUSY = 30.0
 """Seconds for which another process may keep us from writing."""
 
@@ -32,10 +33,17 @@ _MEANINGS = {
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the file, or make it, with every commit synced."""
+    """Open the file, or make it, with every commit synced.
+
+    Raises:
+        LedgerError: The file has two names, or its file system has no shared memory.
+    """
+    check_names(path)
     with contextlib.suppress(OSError):  # what is wrong, SQLite says better
         # It holds the content of messages. SQLite gives the files beside it the same mode.
-        os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o600))
+        made = os.open(path, os.O_CREAT | os.O_EXCL, 0o600)
+        mark_new(made)
+        os.close(made)
     db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
     try:
         if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
@@ -67,15 +75,9 @@ def check(db: sqlite3.Connection, path: Path) -> None:
         raise LedgerError(f"{path} is a database of something else, not a ledger: give the ledger a file of its own")
     for statement in TABLES.split(";"):
         db.execute(statement)
-    db.execute("INSERT INTO about (database_id) VALUES (?)", (identify(path),))
+    create(db, path)
     db.execute(f"PRAGMA application_id = {_APPLICATION}")
     db.execute(f"PRAGMA user_version = {_SCHEMA}")
-
-
-def identify(path: Path) -> str:
-    """Device and inode of the file: those of a copy differ."""
-    found = path.stat()
-    return f"{found.st_dev}:{found.st_ino}"
 
 
 def prepare(db: sqlite3.Connection, boot_id: str) -> int:

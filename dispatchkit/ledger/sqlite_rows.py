@@ -22,9 +22,9 @@ FROM chunk LEFT JOIN boot ON boot.number = chunk.boot
 """Columns of a hold, as `holder_of` takes them."""
 
 
-def run_of(row: tuple[Any, ...], current_id: str) -> Run:
-    """A run. ``current_id`` is the identity that the file has now."""
-    number, name, settings, created, total, whole, stopped, *more, stops, repeat_window, database_id = row
+def run_of(row: tuple[Any, ...]) -> Run:
+    """A run."""
+    number, name, settings, created, total, whole, stopped, *more, stops, repeat_window, restored = row
     account, fingerprint, attempt_timeout = more
     return Run(
         number,
@@ -37,7 +37,7 @@ def run_of(row: tuple[Any, ...], current_id: str) -> Run:
         account,
         fingerprint,
         attempt_timeout,
-        restored=database_id != current_id,
+        restored=bool(restored),
         stops=stops,
         repeat_window=repeat_window,
     )

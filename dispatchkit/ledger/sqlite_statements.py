@@ -5,7 +5,7 @@ from __future__ import annotations
 __all__ = ["ANSWER", "BATCH", "OTHERS", "REPEATS", "REPEATS_IN_SMALLER", "STATE", "TABLES", "TARGETS", "UNSETTLED"]
 
 TABLES = """
-CREATE TABLE about (database_id TEXT NOT NULL);
+CREATE TABLE about (database_id TEXT NOT NULL, file TEXT NOT NULL, born TEXT, renewals INTEGER);
 CREATE TABLE boot (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 CREATE TABLE run (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, settings TEXT NOT NULL, created TEXT NOT NULL,
@@ -55,7 +55,8 @@ SELECT place, command, CASE WHEN unclear THEN request_id END,
        CASE WHEN unclear THEN since WHEN restored THEN created END,
        max(CASE WHEN unclear THEN coalesce(by_claim, -1e9) ELSE -1e9 END, CASE WHEN restored THEN by_hold ELSE -1e9 END)
 FROM (
-  SELECT t.place, t.command, {STATE} IN ('sending', 'unknown') AS unclear, r.database_id <> :database_id AS restored,
+  SELECT t.place, t.command, {STATE} IN ('sending', 'unknown') AS unclear,
+         r.database_id <> (SELECT database_id FROM about) AS restored,
          coalesce(s.request_id, o.request_id) AS request_id, coalesce(s.since, o.at) AS since, r.created,
          {_BY_CLAIM} AS by_claim, coalesce({_BY_HOLD}, :age + r.attempt_timeout) AS by_hold
   {TARGETS} JOIN chunk h ON h.run = t.run AND h.number = :chunk JOIN run r ON r.number = t.run

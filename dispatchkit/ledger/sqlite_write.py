@@ -50,6 +50,8 @@ class Afterwards:
     """What is done outside of the transaction, once it is committed."""
 
     work: Callable[[sqlite3.Connection], object]
+    within: Callable[[sqlite3.Connection], object] = lambda _: None
+    """What is done in the transaction. Its result is the result of both."""
 
 
 Work = Callable[[sqlite3.Connection], object]
@@ -82,7 +84,7 @@ class Writing:
     def _perform(self, db: sqlite3.Connection, work: object) -> object:
         if isinstance(work, Batch):
             return write_batches(db, [work], self.moment())[0]
-        return None if isinstance(work, Afterwards) else cast("Work", work)(db)
+        return work.within(db) if isinstance(work, Afterwards) else cast("Work", work)(db)
 
 
 def read_all(db: sqlite3.Connection, works: Sequence[object]) -> list[object]:

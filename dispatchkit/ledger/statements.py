@@ -135,12 +135,13 @@ LEFT JOIN LATERAL (
 _STATE = "coalesce(o.state, CASE WHEN s.nth IS NULL THEN 'planned' ELSE 'sending' END)"
 
 # What a database can say of which one it is: the system and its timeline, which a failover or a restore of its files
-# changes, and the ids of the database and of a table, which a dump and its restore change.
+# changes, and the ids of the database and of a table, which a dump and its restore change. A restore of the rows alone
+# (TRUNCATE, `pg_dump --data-only`) changes the table's file. VACUUM FULL does too: its runs are only slower then.
 SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
 TIMELINE = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
 IDENTITY = """ARRAY[$system, $timeline, (
     SELECT oid::text FROM pg_database WHERE datname = current_database()
-) || '.' || 'dispatchkit.run'::regclass::oid::text]"""
+) || '.' || 'dispatchkit.run'::regclass::oid::text || '.' || pg_relation_filenode('dispatchkit.sending')::text]"""
 _IS_RESTORED = """
 EXISTS (SELECT FROM unnest(r.database_id, (SELECT id FROM identity)) AS p(planned, found) WHERE planned <> found)
 """

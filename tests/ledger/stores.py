@@ -48,7 +48,9 @@ class Sqlite:
         await store.close()
         shutil.copy(self.path, copy)
         self.path = copy
-        return await self.open()
+        restored = await self.open()
+        await restored.accept_copy()
+        return restored
 
 
 class Postgres:

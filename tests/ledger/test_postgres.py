@@ -323,6 +323,16 @@ async def test_a_failover_is_seen(store: PostgresStore, postgres: Server) -> Non
     assert (await store.begin(run_plan("b"))).restored is False
 
 
+@pytest.mark.parametrize("rows", ["TRUNCATE dispatchkit.sending", "VACUUM FULL dispatchkit.sending"])
+async def test_restored_rows_are_seen(store: PostgresStore, rows: str) -> None:
+    run = await held(store)
+    await store.claim([claim(run, 0)])
+    assert not (await store.runs())[0].restored
+    await store.link.ask(lambda link: link.execute(rows))
+    assert (await store.runs())[0].restored
+    assert not (await store.begin(run_plan("b"))).restored
+
+
 @pytest.mark.parametrize("part", [1, 2, 3])
 async def test_each_part_of_the_identity_counts(store: PostgresStore, part: int) -> None:
     await held(store)

@@ -402,9 +402,8 @@ async def test_a_copy_is_refused(boots: Boots, tmp_path: Path, clock: Manual) ->
     shutil.copy(tmp_path / "launch.db", tmp_path / "copy.db")
     copy = SqliteStore(tmp_path / "copy.db", clock=clock)
     await copy.open()
-    with pytest.raises(LedgerError, match=r"is a copy, .*: nothing was launched.*resume \.\.\. --copied"):
+    with pytest.raises(LedgerError, match=r"is a copy .*: nothing was launched.*resume \.\.\. --copied"):
         await copy.check_identity()
-    assert (await copy.runs())[0].restored, "reads work"
     assert (await copy.counts(run)).planned == 10, "its plan is whole without the log"
     await copy.stop(run)
     await copy.accept_copy()
@@ -469,7 +468,7 @@ async def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
 async def test_a_newer_ledger_asks_for_an_upgrade(store: SqliteStore, tmp_path: Path) -> None:
     await store.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as db:
-        db.execute("PRAGMA user_version = 3")
+        db.execute("PRAGMA user_version = 4")
     assert "upgrade dispatchkit" in await refused(tmp_path / "launch.db")
 
 
