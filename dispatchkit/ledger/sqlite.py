@@ -30,7 +30,7 @@ from dispatchkit.core.journal import Leave
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
 from dispatchkit.ledger.liveness import boot_id as this_boot
-from dispatchkit.ledger.sqlite_file import check, connect, empty_log, explain, prepare
+from dispatchkit.ledger.sqlite_file import add_boot, check, connect, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite_identity import accept, check_copy, renew, settle
 from dispatchkit.ledger.sqlite_rows import HOLD, holder_of, repeats_of, run_of, target_of
 from dispatchkit.ledger.sqlite_statements import OTHERS, REPEATS, REPEATS_IN_SMALLER, STATE, TARGETS, UNSETTLED
@@ -93,15 +93,18 @@ class SqliteStore:
         path, boot_id = self._path, self._boot_id
         file = self._file = path.absolute()
 
-        # The writer first: it makes the file.
-        self._writer = DatabaseThread(lambda: connect(file), self._writing.perform, partial(explain, path))
+        self._reader = DatabaseThread(lambda: connect(file), read_all, partial(explain, path))
+        self._writer = DatabaseThread(lambda: connect_writer(file), self._writing.perform, partial(explain, path))
         try:
-            await self._write(lambda db: check(db, path))
-            self._writing.boot = await self._write(lambda db: prepare(db, boot_id))
+            # A process that is suspended within a transaction keeps the file from being written, not from being read.
+            boot = await self._read(lambda db: find_boot(db, boot_id))
+            if boot is None:
+                await self._write(lambda db: check(db, path))
+                boot = await self._write(lambda db: add_boot(db, boot_id))
+            self._writing.boot = boot
         except BaseException:
             await self.close()
             raise
-        self._reader = DatabaseThread(lambda: connect(file), read_all, partial(explain, path))
 
     async def close(self) -> None:
         """See `Store.close`."""

@@ -11,7 +11,7 @@ from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.sqlite_identity import check_names, create, mark_new
 from dispatchkit.ledger.sqlite_statements import BATCH, TABLES
 
-__all__ = ["check", "connect", "empty_log", "explain", "prepare"]
+__all__ = ["add_boot", "check", "connect", "connect_writer", "empty_log", "explain", "find_boot", "make_view"]
 
 _APPLICATION = 0x44504B4C
 """Marks the file as ours: "DPKL"."""
@@ -80,23 +80,44 @@ def check(db: sqlite3.Connection, path: Path) -> None:
     db.execute(f"PRAGMA user_version = {_SCHEMA}")
 
 
-def prepare(db: sqlite3.Connection, boot_id: str) -> int:
-    """Make what lasts as long as the writer's connection: the view that takes a batch in one statement.
+def connect_writer(path: Path) -> sqlite3.Connection:
+    """Open the file for the writer, with the view that takes a batch in one statement: it lasts as the connection does.
 
-    Returns:
-        The number by which the tables refer to this boot of the machine; 0 if the system names none.
+    Raises:
+        LedgerError: The file has two names, or its file system has no shared memory.
     """
+    db = connect(path)
+    make_view(db)
+    return db
+
+
+def make_view(db: sqlite3.Connection) -> None:
+    """Make the view that takes a batch."""
     view, trigger = BATCH.split(";", 1)
     db.execute(view)
     db.execute(trigger)
+
+
+def find_boot(db: sqlite3.Connection, boot_id: str) -> int | None:
+    """The number by which the tables refer to this boot of the machine: 0 if the system names none.
+
+    None: the tables are not there, are not ours, or do not hold this boot yet.
+    """
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    (version,) = db.execute("PRAGMA user_version").fetchone()
+    if application != _APPLICATION or version != _SCHEMA:
+        return None
     if not boot_id:
         return 0
-    number = "SELECT number FROM boot WHERE id = ?"
-    found = db.execute(number, (boot_id,)).fetchone()
-    if found is None:
-        db.execute("INSERT INTO boot (id) VALUES (?)", (boot_id,))
-        found = db.execute(number, (boot_id,)).fetchone()
-    return int(found[0])
+    found = db.execute("SELECT number FROM boot WHERE id = ?", (boot_id,)).fetchone()
+    return None if found is None else int(found[0])
+
+
+def add_boot(db: sqlite3.Connection, boot_id: str) -> int:
+    """Have the tables hold this boot of the machine. See `find_boot`."""
+    if boot_id:
+        db.execute("INSERT OR IGNORE INTO boot (id) VALUES (?)", (boot_id,))
+    return find_boot(db, boot_id) or 0
 
 
 def empty_log(db: sqlite3.Connection) -> None:

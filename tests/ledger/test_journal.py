@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -316,7 +318,7 @@ async def test_what_could_not_be_written_is_told_at_the_end_and_tried_once_more(
     for entry in entries[1:]:
         with pytest.raises(LedgerError, match="cannot be used"):
             await journal.claim(entry, None)
-    await store._write(lambda db: sqlite_file.prepare(db, ""))  # type: ignore[attr-defined]
+    await store._write(sqlite_file.make_view)  # type: ignore[attr-defined]
     await journal.close()
     counts = await ledger.counts("a")
     assert (counts.done, counts.planned) == (1, 2)
@@ -400,6 +402,20 @@ async def test_a_run_belongs_to_an_account(
         await again.open(None, nothing)
     assert ("'retail'" in str(raised.value)) == ("retail" in {account, other})
     assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
+
+
+async def test_a_ledger_that_is_kept_from_writers_opens(ledger: Ledger, tmp_path: Path, clock: Manual) -> None:
+    """A holder that is suspended within its own transaction."""
+    first = ledger.journal("a", run_settings())
+    await first.open(starts([1]), nothing)
+    with closing(sqlite3.connect(tmp_path / "launch.db", isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        async with Ledger(tmp_path / "launch.db", clock=clock) as other:
+            [chunk] = await asyncio.wait_for(other.chunks("a"), 5)
+            assert chunk.holder is not None
+            assert chunk.holder.exists
+        db.execute("ROLLBACK")
+    await first.close()
 
 
 async def test_an_account_is_not_changed_while_it_launches(ledger: Ledger) -> None:
