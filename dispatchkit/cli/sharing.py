@@ -96,7 +96,8 @@ class _SharingJournal:
         self._journal.record(entry, outcome)
 
     async def close(self) -> None:
+        leaving = asyncio.create_task(self._part.aclose())  # nothing is launched any more
         try:
             await self._journal.close()
         finally:
-            await self._part.aclose()
+            await leaving

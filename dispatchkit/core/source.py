@@ -68,17 +68,18 @@ class _End:
 _END = _End()
 
 
-def count(name: str, value: object, *, least: int) -> None:
+def count(name: str, value: object, *, least: int, most: int | None = None) -> None:
     """Check a number of things.
 
     Raises:
         TypeError: It is no integer.
-        ValueError: It is too small.
+        ValueError: It is too small or too large.
     """
+    allowed = f"{name} must be an integer from {least} {'up' if most is None else f'to {most}'}"
     if type(value) is not int:
-        raise TypeError(f"{name} must be an integer from {least} up, not {type(value).__name__} {value!r}")
-    if value < least:
-        raise ValueError(f"{name} must be an integer from {least} up, not {value!r}")
+        raise TypeError(f"{allowed}, not {type(value).__name__} {value!r}")
+    if value < least or (most is not None and value > most):
+        raise ValueError(f"{allowed}, not {value!r}")
 
 
 def source(

@@ -14,11 +14,12 @@ from dispatchkit.core.check import label
 from dispatchkit.core.claim_age import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.journal import RunSettings
+from dispatchkit.core.source import count
 from dispatchkit.errors import LedgerError, RunHeldError
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
 from dispatchkit.ledger.sqlite import SqliteStore
-from dispatchkit.ledger.store import Chunk, Counts, Holder, Run, Store, Target
+from dispatchkit.ledger.store import MAX_NUMBER, Chunk, Counts, Holder, Run, Store, Target
 
 if TYPE_CHECKING:
     from dispatchkit.core.client import Client
@@ -79,7 +80,12 @@ class Ledger:
         """One chunk of a run that is planned already, for one of the workers that share it.
 
         It takes the ledger's place: ``FanOut(client, None, ledger=ledger.chunk(run, number), run=run)``.
+
+        Raises:
+            TypeError: The number is no integer.
+            ValueError: The number is out of range.
         """
+        count("number", number, least=0, most=MAX_NUMBER)
         return PartOfLedger(self, run, chunk=number)
 
     def resuming(self, run: str) -> PartOfLedger:

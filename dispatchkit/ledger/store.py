@@ -29,6 +29,7 @@ from dispatchkit.errors import State
 __all__ = [
     "HEARTBEAT_INTERVAL",
     "LEASE_TIMEOUT",
+    "MAX_NUMBER",
     "Chunk",
     "Claim",
     "Counts",
@@ -47,6 +48,8 @@ LEASE_TIMEOUT = 30.0
 """Seconds after its last heartbeat for which a holder keeps its chunk."""
 HEARTBEAT_INTERVAL = 1.0
 """Seconds between two heartbeats of a holder. A holder obeys a stop within this time."""
+MAX_NUMBER = 2**31 - 1
+"""The largest number that a column of a database holds."""
 
 
 @attrs.frozen(kw_only=True)

@@ -9,52 +9,86 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import logging
+import math
 import uuid
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 import attrs
 
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.pace import Pace
 from dispatchkit.core.pacer import Pacer
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.link import Connection, Link
+from dispatchkit.ledger.link import Connection, Link, Row
 from dispatchkit.ledger.postgres import Account, PostgresStore
-from dispatchkit.spread.share import EXPIRES, RENEW, Lease, Share, share
+from dispatchkit.spread.share import ANSWER_LIMIT, EXPIRES, RENEW, Share
 
 __all__ = ["STOP_TIMEOUT", "SharedAccount", "leave", "shared", "until_stopped"]
 
 T = TypeVar("T")
 
+logger = logging.getLogger("dispatchkit.ledger")
+
 _LOOK = 0.25
 _LINGER = 2.0
 _SAME = 0.05
 """Seconds by which two readings of one pause may differ."""
+_JITTER = 0.05
+"""Seconds until a statement that overlapped another one is tried again, at most."""
 STOP_TIMEOUT = 0.5
 """Seconds that whatever is stopped still waits for the database."""
 
-_LOCK = """
-INSERT INTO dispatchkit.account (key) VALUES ($1) ON CONFLICT (key) DO UPDATE SET key = excluded.key
+_TELL = """
+INSERT INTO dispatchkit.account (key, paused_until)
+VALUES ($1, clock_timestamp() + make_interval(secs => $2::float8))
+ON CONFLICT (key) DO UPDATE SET paused_until = greatest(account.paused_until, excluded.paused_until)
 RETURNING extract(epoch FROM paused_until - clock_timestamp())::float8
-"""
-_OTHERS = """
-SELECT worker, rate, concurrency, wanted_rate, wanted_concurrency FROM dispatchkit.lease
-WHERE account = $1 AND worker <> $2 AND expires > clock_timestamp()
-"""
-_RENEW = """
-INSERT INTO dispatchkit.lease VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() + make_interval(secs => $7))
-ON CONFLICT (account, worker) DO UPDATE SET rate = excluded.rate, concurrency = excluded.concurrency,
-    wanted_rate = excluded.wanted_rate, wanted_concurrency = excluded.wanted_concurrency, expires = excluded.expires
-"""
-_PAUSE = """
-UPDATE dispatchkit.account SET paused_until = greatest(paused_until, clock_timestamp() + make_interval(secs => $2))
-WHERE key = $1
 """
 _PAUSED = """
 SELECT extract(epoch FROM paused_until - clock_timestamp())::float8 FROM dispatchkit.account WHERE key = $1
 """
+# Each renewal changes the account's row. At the isolation of `_ISOLATION` the database refuses the later one of two
+# renewals that overlap, so each sees the leases of all renewals before it. No lock waits for an answer on its way.
+_ISOLATION = "SET default_transaction_isolation TO 'repeatable read'"
+# `share` of the leases, in SQL. A lease gives up nothing that its worker may still use ($5, $6, $7): the worker learns
+# of less by this answer, and its next renewal writes it. So the sum of the leases covers what all workers use.
+_RENEW = f"""
+WITH account AS ({_TELL.rstrip()} AS paused), others AS MATERIALIZED (
+    SELECT count(*)::int AS number, (count(*) FILTER (WHERE worker < $3))::int AS rank,
+        coalesce(sum(coalesce(rate, 'Infinity')), 0) AS rate,
+        coalesce(sum(coalesce(concurrency, 'Infinity'::float8)), 0) AS concurrency,
+        least(min(wanted_rate), $8::float8) AS wanted_rate,
+        least(min(wanted_concurrency), $9::int) AS wanted_concurrency
+    FROM dispatchkit.lease WHERE account = $1 AND worker <> $3 AND expires > clock_timestamp()
+), fair AS MATERIALIZED (
+    SELECT *, wanted_rate / (number + 1) AS fair_rate,
+        wanted_concurrency / (number + 1) + (rank < wanted_concurrency % (number + 1))::int AS fair_concurrency
+    FROM others
+), share AS MATERIALIZED (
+    SELECT fair_rate, fair_concurrency,
+        -- What is left after a division may be a hair more than what is left.
+        CASE WHEN number = 0 OR wanted_rate IS NULL THEN wanted_rate
+            ELSE greatest(0, least(fair_rate, wanted_rate - rate - 1e-9 * wanted_rate)) END AS rate,
+        CASE WHEN wanted_concurrency IS NOT NULL
+            THEN greatest(0, least(fair_concurrency, wanted_concurrency - concurrency))::int END AS concurrency
+    FROM fair
+), renewed AS (
+    INSERT INTO dispatchkit.lease
+    SELECT $1, $3, CASE WHEN rate IS NOT NULL AND $5::float8 IS NOT NULL THEN greatest(rate, $5) END,
+        CASE WHEN concurrency IS NOT NULL AND $6::int IS NOT NULL THEN greatest(concurrency, $6, $7::int) END,
+        $8, $9, clock_timestamp() + make_interval(secs => $4::float8)
+    FROM share
+    ON CONFLICT (account, worker) DO UPDATE SET rate = excluded.rate, concurrency = excluded.concurrency,
+        wanted_rate = excluded.wanted_rate, wanted_concurrency = excluded.wanted_concurrency, expires = excluded.expires
+)
+SELECT rate, concurrency, rate IS NOT DISTINCT FROM fair_rate AND concurrency IS NOT DISTINCT FROM fair_concurrency,
+    paused
+FROM share CROSS JOIN account
+"""  # noqa: S608 - put together from constants
 _FORGET = "DELETE FROM dispatchkit.lease WHERE account = $1 AND (worker = $2 OR expires < clock_timestamp())"
 
 
@@ -78,8 +112,18 @@ class SharedAccount:
         self._held = Share(0, 0)
         self._fair = False
         self._wanted = Share()
-        self._until = 0.0
-        """When the lease ends, on our clock."""
+        self._renewed = -math.inf
+        """When the latest renewal was requested, on the boot clock: it runs while the machine sleeps."""
+        self._until = clock.boottime() + EXPIRES
+        """When the lease ends, on the boot clock."""
+        self._suspended = False
+        """Whether a pause because of the database goes on, and was told of."""
+        self._asking_since = clock.boottime()
+        """When the latest statement was requested, on the boot clock."""
+        self._refused: LedgerError | None = None
+        """Why the database refused the latest statement."""
+        self._isolated: Connection | None = None
+        """The connection that is set to `_ISOLATION`."""
         self._known = 0.0
         """Until when the account is paused, as far as all others know too."""
         self.wanted: dict[object, Share] = {}
@@ -109,33 +153,56 @@ class SharedAccount:
         Raises:
             LedgerError: The database refuses it.
         """
-        asked = self._clock.monotonic()
-        held, fair, paused = await self._link.ask(self._renew)
+        await self._link.ask(self._renew)
+
+    async def _renew(self, connection: Connection) -> None:
+        wanted = self._wanted = functools.reduce(_less, self.wanted.values()) if self.wanted else self._wanted
+        used = self._held
+        paused, until = self._new_pause()
+        # What is in flight is used until it comes back.
+        in_flight = self._pacer.statistics().in_flight
+        asked = self._clock.boottime()
+        values = (EXPIRES, used.rate, used.concurrency, in_flight, wanted.rate, wanted.concurrency)
+        row = await self._serialized(connection, _RENEW, self._key, paused, self._worker, *values)
+        assert row is not None  # noqa: S101 - an aggregate always has a row
+        rate, concurrency, fair, paused = row
+        held = Share(rate, concurrency)
+        self._known = max(self._known, until)
+        self._renewed = asked
+        self._refused = None
+        if self._is_late(asked):
+            return
         self._until = asked + EXPIRES
-        self._fair = fair
+        self._suspended = False
+        self._fair = fair and used == _less(used, held)  # else the next renewal gives up what is too much
         self._apply(held)
         if paused > 0:
             self.pause(paused)
 
-    async def _renew(self, connection: Connection) -> tuple[Share, bool, float]:
-        wanted = self._wanted = functools.reduce(_less, self.wanted.values()) if self.wanted else self._wanted
-        async with connection.transaction():
-            paused: float = await connection.fetchval(_LOCK, self._key)  # the account's row is ours until the end
-            others = [
-                Lease(worker, Share(rate, concurrency), Share(*wants))
-                for worker, rate, concurrency, *wants in await connection.fetch(_OTHERS, self._key, self._worker)
-            ]
-            held = share(self._worker, wanted, others)
-            # What is in flight is used until it comes back.
-            in_flight = self._pacer.statistics().in_flight
-            booked = None if held.concurrency is None else max(held.concurrency, in_flight)
-            less = _less(held, self._held)
-            if less != self._held:
-                self._apply(less)  # before anybody else can have it; what is more counts only once it is ours
-            values = (held.rate, booked, wanted.rate, wanted.concurrency, EXPIRES)
-            await connection.execute(_RENEW, self._key, self._worker, *values)
-        fair = share(self._worker, wanted, [attrs.evolve(other, held=Share(0, 0)) for other in others])
-        return held, held == fair, paused
+    async def _serialized(self, connection: Connection, statement: str, *values: object) -> Row | None:
+        """Run a statement as if no other process ran one at the same time."""
+        if connection is not self._isolated:
+            await connection.execute(_ISOLATION)
+            self._isolated = connection
+        while True:
+            try:
+                return await connection.fetchrow(statement, *values)
+            except asyncpg.SerializationError:  # another process was first, so one of both always gets on
+                await self._clock.sleep(_JITTER * self._clock.random())
+
+    def _is_late(self, asked: float) -> bool:
+        """Whether an answer took longer than the limit. Then nothing is started any more."""
+        took = self._clock.boottime() - asked
+        if took > ANSWER_LIMIT:
+            self._suspend(f"the database answers in {took:.0f} s; the limit is {ANSWER_LIMIT:.0f} s")
+        return took > ANSWER_LIMIT
+
+    def _suspend(self, reason: str) -> None:
+        """Start nothing until a renewal is answered in time. Say why, once."""
+        if not self._suspended and self.wanted:
+            logger.warning("the run pauses: %s", reason)
+            self._suspended = True
+        self._apply(Share(0, 0))
 
     def _apply(self, held: Share) -> None:
         self._held = held
@@ -151,46 +218,85 @@ class SharedAccount:
         if pace != self._pacer.pace:
             self._pacer.set(pace)
 
+    def _new_pause(self) -> tuple[float, float]:
+        """Seconds of a pause that the other processes have not been told of, or 0, and its end."""
+        paused = self._pacer.paused_for()
+        until = self._clock.monotonic() + paused
+        # An open breaker is this machine's own: another's way to the provider may be free.
+        is_new = paused and until > self._known + _SAME and self._pacer.statistics().breaker == "closed"
+        return (paused, until) if is_new else (0.0, 0.0)
+
     async def look(self) -> None:
         """Tell the others of a pause that is new, and learn of theirs.
 
         Raises:
             LedgerError: The database refuses it.
         """
-        paused = self._pacer.paused_for()
-        until = self._clock.monotonic() + paused
-        # An open breaker is this machine's own: another's way to the provider may be free.
-        if paused and until > self._known + _SAME and self._pacer.statistics().breaker == "closed":
-            self._known = until
-            await self._link.ask(lambda connection: connection.execute(_PAUSE, self._key, paused))
-        theirs = await self._link.ask(lambda connection: connection.fetchval(_PAUSED, self._key))
-        if isinstance(theirs, float) and theirs > 0:
-            self.pause(theirs)
+        await self._link.ask(self._look)
+
+    async def _look(self, connection: Connection) -> None:
+        paused, until = self._new_pause()
+        statement, values = (_TELL, (self._key, paused)) if paused else (_PAUSED, (self._key,))
+        asked = self._clock.boottime()
+        row = await self._serialized(connection, statement, *values)
+        self._known = max(self._known, until)
+        self._is_late(asked)
+        if row is not None and row[0] > 0:
+            self.pause(row[0])
 
     async def keep(self) -> None:
-        """Renew and look for as long as chunks are launched here, and a while longer: the next may come at once."""
-        renewed = used = self._clock.monotonic()
+        """Renew and look for as long as chunks are launched here, and a while longer: the next may come at once.
+
+        A statement that takes long is awaited, not cancelled: that would break its connection, and make it longer.
+        """
+        used = self._clock.monotonic()
+        asking: asyncio.Task[None] | None = None
         try:
             while self._clock.monotonic() < used + _LINGER:
                 await self._clock.sleep(_LOOK)
                 used = self._clock.monotonic() if self.wanted else used
-                with contextlib.suppress(LedgerError, TimeoutError):  # claims tell what is wrong
-                    async with asyncio.timeout(RENEW):
-                        await self.look()
-                        if not self._fair or self._clock.monotonic() >= renewed + RENEW:
-                            renewed = self._clock.monotonic()
-                            await self.renew()
-                if self._held.nothing or self._clock.monotonic() > self._until - RENEW:
-                    self._apply(Share(0, 0))  # before long, others may have it
+                if asking is None or asking.done():
+                    asking = asyncio.create_task(self._ask())
+                self._check_lease()
         finally:
-            await self._leave()
+            if asking is not None:
+                await asyncio.wait([asking], timeout=STOP_TIMEOUT)
+                asking.cancel()
+                await asyncio.wait([asking])
+            await self._leave(asks=asking is None or not asking.cancelled())
 
-    async def _leave(self) -> None:
+    async def _ask(self) -> None:
+        self._asking_since = self._clock.boottime()
+        try:
+            if not self._fair or self._clock.boottime() >= self._renewed + RENEW:
+                await self.renew()
+            else:
+                await self.look()
+        except LedgerError as error:
+            self._refused = error
+
+    def _check_lease(self) -> None:
+        left = self._until - self._clock.boottime()
+        if left < RENEW:  # before long, others may have it
+            silent = self._clock.boottime() - self._asking_since
+            if self._refused is not None:
+                self._suspend(str(self._refused))
+            elif silent > ANSWER_LIMIT:
+                self._suspend(f"the database has not answered for {silent:.0f} s; the limit is {ANSWER_LIMIT:.0f} s")
+            else:  # this process itself was suspended: the renewal under way ends the pause, or says why not
+                self._apply(Share(0, 0))
+        elif self._held.nothing:
+            self._apply(self._held)
+
+    async def _leave(self, *, asks: bool = True) -> None:
+        """Give the pace back, and the lease unless the database does not answer: then it expires."""
         self._pacer.set(self._own)
-        values = (self._key, self._worker)
-        with contextlib.suppress(LedgerError, TimeoutError):  # then it expires
-            async with asyncio.timeout(STOP_TIMEOUT):
-                await self._link.ask(lambda connection: connection.execute(_FORGET, *values))
+        if asks:
+            with contextlib.suppress(LedgerError, TimeoutError):
+                async with asyncio.timeout(STOP_TIMEOUT):
+                    await self._link.ask(
+                        lambda connection: self._serialized(connection, _FORGET, self._key, self._worker)
+                    )
         await self._link.close()
 
 

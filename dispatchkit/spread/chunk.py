@@ -23,7 +23,7 @@ from dispatchkit.direct.client import DirectClient
 from dispatchkit.errors import ChunkHeldError, LedgerError, RunStoppedError
 from dispatchkit.ledger.ledger import Ledger
 from dispatchkit.ledger.postgres import PostgresStore
-from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, Run
+from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, MAX_NUMBER, Run
 from dispatchkit.spread.account import leave, shared, until_stopped
 
 __all__ = ["in_postgres", "launch_chunk", "plan_chunks", "provider_and_wire"]
@@ -63,11 +63,13 @@ async def plan_chunks(
         TypeError: A setting or a command is of another type.
         ValueError: A setting or a command is out of range.
     """
-    count("size", size, least=1)
+    count("size", size, least=1, most=MAX_NUMBER)
+    if rate is not None and type(rate) not in {int, float}:
+        raise TypeError(f"rate must be a number, not {type(rate).__name__} {rate!r}")
     if rate is not None and not 0 < rate < math.inf:
         raise ValueError(f"rate must be positive and finite, not {rate!r}")
     if concurrency is not None:
-        count("concurrency", concurrency, least=1)
+        count("concurrency", concurrency, least=1, most=MAX_NUMBER)
     async with _opened(ledger) as (opened, store):
         settings = attrs.evolve(client.run_settings(), repeat_window=repeat_window)
         chunks = await opened.journal(run, settings).divide(commands, size=size)
@@ -112,8 +114,11 @@ async def launch_chunk(
         AccountMismatchError: The run was planned for another account.
         LedgerError: The ledger cannot be used, or the run is another client's.
         AuthenticationError: The provider does not accept the token.
+        TypeError: A setting is of another type.
         ValueError: There is no token, or a setting is out of range.
     """
+    count("chunk", chunk, least=0, most=MAX_NUMBER)
+    count("concurrency", concurrency, least=1, most=MAX_NUMBER)
     stop = stop or asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
         prepared = await until_stopped(stop, _prepare(stack, ledger, run, chunk, client))

@@ -8,17 +8,16 @@ of for a while has no lease any more, and knows it: it starts nothing until it h
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-
 import attrs
 
-__all__ = ["EXPIRES", "RENEW", "Lease", "Share", "share"]
+__all__ = ["ANSWER_LIMIT", "EXPIRES", "RENEW", "Share"]
 
-EXPIRES = 5.0
-"""Seconds for which a lease holds."""
+ANSWER_LIMIT = 5.0
+"""Seconds in which the database must answer a renewal. A later answer renews nothing."""
+EXPIRES = 12.0
+"""Seconds for which a lease holds: two answers at the limit fit into it."""
 RENEW = 1.0
-"""Seconds after which it is renewed."""
+"""Seconds after which a lease is renewed. A worker stops using it as long before its end."""
 
 
 @attrs.frozen
@@ -34,46 +33,3 @@ class Share:
     def nothing(self) -> bool:
         """Whether nothing may be started with it."""
         return self.rate == 0 or self.concurrency == 0
-
-
-@attrs.frozen
-class Lease:
-    """What a worker holds, and what it was told that all together may use."""
-
-    worker: str
-    held: Share
-    wanted: Share
-
-
-def share(worker: str, wanted: Share, others: Sequence[Lease]) -> Share:
-    """What a worker may hold.
-
-    Args:
-        worker: Its name; of a concurrency that cannot be divided evenly, the first by name get one more.
-        wanted: What all together may use, as this worker was told. The strictest of them holds.
-        others: The leases of the others that have not expired.
-    """
-    wants = [wanted, *(other.wanted for other in others)]
-    rank = sum(other.worker < worker for other in others)
-    number = len(wants)
-    rate = _least([each.rate for each in wants])
-    if rate is not None:
-        taken = math.fsum(_bound(other.held.rate) for other in others)
-        # What is left after a division may be a hair more than what is left.
-        left = rate - taken - 1e-9 * rate
-        rate = max(0.0, min(rate / number, left)) if others else rate
-    concurrency = _least([each.concurrency for each in wants])
-    if concurrency is not None:
-        fair = int(concurrency) // number + (rank < int(concurrency) % number)
-        free = concurrency - sum(_bound(other.held.concurrency) for other in others)
-        concurrency = int(max(0, min(fair, free)))
-    return Share(rate, None if concurrency is None else int(concurrency))
-
-
-def _least(values: Sequence[float | None]) -> float | None:
-    return min((value for value in values if value is not None), default=None)
-
-
-def _bound(value: float | None) -> float:
-    """One that was told of no bound may use any amount, until it renews and learns of it."""
-    return math.inf if value is None else value

@@ -14,7 +14,7 @@ from dispatchkit import Ledger
 from dispatchkit.sandbox import Sandbox
 from dispatchkit.spread.chunk import in_postgres
 from tests.cli.conftest import Result, run_child, start_child
-from tests.spread.conftest import Field, wait_until
+from tests.spread.conftest import DatabaseProxy, Field, Lines, wait_until
 
 SHORT_LEASE = {"dispatchkit.ledger.postgres:LEASE_TIMEOUT": 3.0}
 
@@ -73,6 +73,28 @@ def test_two_commands_keep_the_smaller_rate_together(field: Field) -> None:
         before, began = field.launched(), time.monotonic()
         time.sleep(2)
         assert field.launched() - before <= 63 * (time.monotonic() - began)
+
+
+@pytest.mark.second_stage
+def test_late_answers_pause_a_command_that_says_why(field: Field) -> None:
+    with DatabaseProxy(field.dsn) as proxy:
+        words = launch(field, "1-5000", "--rate", 20, "--ledger", proxy.dsn)
+        with start_child(*words) as child:
+            lines = Lines(child)
+            wait_until(lambda: field.launched() >= 20)
+            proxy.delay = 6.0
+            told = "The run pauses: the database answers in 6 s; the limit is 5 s."
+            wait_until(lambda: told in lines.text)
+            proxy.delay = 0.0
+            before = field.launched()
+            wait_until(lambda: field.launched() >= before + 20)
+            assert lines.text.count("The run pauses: ") == 1
+            proxy.delay = 6.0
+            time.sleep(1.0)
+            child.send_signal(signal.SIGTERM)
+            child.wait(timeout=5)
+    assert child.returncode == 130, lines.text
+    assert max(field.sandbox.launches.values()) == 1
 
 
 def stop_and_hold(field: Field) -> None:

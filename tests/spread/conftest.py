@@ -58,7 +58,9 @@ class Lines:
 
 
 class DatabaseProxy:
-    """Stands between a process and the database, and can fall silent: it accepts connections and says nothing.
+    """Stands between a process and the database. Each answer can be delayed.
+
+    It can fall silent, too: it accepts connections and says nothing.
 
     Args:
         dsn: The database's, on a Unix socket.
@@ -68,6 +70,10 @@ class DatabaseProxy:
         _, _, folder = dsn.partition("?host=")
         self._socket = f"{folder}/.s.PGSQL.5432"
         self._silent = threading.Event()
+        self.delay = 0.0
+        """Seconds by which each answer is late."""
+        self.answers = 0
+        """How many answers have gone on."""
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._sockets = [self._listener]
         self.dsn = f"postgresql://postgres@127.0.0.1:{self._listener.getsockname()[1]}/postgres"
@@ -97,12 +103,16 @@ class DatabaseProxy:
                 except OSError:
                     client.close()
                     continue
-                for pair in ((client, server), (server, client)):
-                    threading.Thread(target=self._pipe, args=pair, daemon=True).start()
+                for source, sink in ((client, server), (server, client)):
+                    arguments = (source, sink, source is server)
+                    threading.Thread(target=self._pipe, args=arguments, daemon=True).start()
 
-    def _pipe(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pipe(self, source: socket.socket, sink: socket.socket, answers: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
+                if answers:
+                    time.sleep(self.delay)
+                    self.answers += 1
                 if not self._silent.is_set():
                     sink.sendall(data)
             if not self._silent.is_set():
@@ -185,6 +195,32 @@ class Field:
                 return sum(run.total for run in await ledger.runs() if run.name == name)
 
         return asyncio.run(read())
+
+    def wait_until_all_arrived(self) -> None:
+        """Until all that was claimed has arrived at the sandbox, whose latency holds it there."""
+
+        async def claimed() -> int:
+            async with Ledger(self.dsn) as ledger:
+                statement = "SELECT count(*) FROM dispatchkit.sending"
+                number: int = await (await in_postgres(ledger)).link.ask(lambda link: link.fetchval(statement))
+                return number
+
+        def holds() -> bool:
+            before = self.launched()
+            time.sleep(0.3)
+            return asyncio.run(claimed()) == self.launched() == before
+
+        wait_until(holds)
+
+    def wait_until_still(self) -> None:
+        """Until nothing was launched for half a second."""
+
+        def holds() -> bool:
+            before = self.launched()
+            time.sleep(0.5)
+            return self.launched() == before
+
+        wait_until(holds, seconds=10)
 
     def launched(self) -> int:
         # Not `Sandbox.launches`, which adds up in this thread what another one is just counting.

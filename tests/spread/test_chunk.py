@@ -168,7 +168,7 @@ async def test_held_chunk_is_refused_before_pace(dsn: str, played: Sandbox, dire
         await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 11)), concurrency=1)
         launching = asyncio.create_task(launch_chunk(ledger, "r", 0, client=direct))
         await until(lambda: bool(played.launches))
-        async with asyncio.timeout(1), Ledger(dsn) as other:  # all of the pace is taken: its share would be nothing
+        async with asyncio.timeout(2.5), Ledger(dsn) as other:  # all of the pace is taken: its share would be nothing
             with pytest.raises(ChunkHeldError):
                 await launch_chunk(other, "r", 0, client=direct)
         assert (await launching).done == 10
@@ -283,3 +283,34 @@ async def test_only_a_ledger_that_machines_can_share_is_spread(tmp_path: Path, d
 async def test_settings_out_of_range_are_refused(dsn: str, direct: DirectClient, name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         await plan_chunks(dsn, "r", direct, [StartDispatch(1)], **{name: value})  # type: ignore[arg-type]
+
+
+NO_NUMBERS = [(True, TypeError), (1.5, TypeError), ("0", TypeError), (None, TypeError), (-1, ValueError)]
+NO_NUMBERS += [(2**31, ValueError), (10**20, ValueError)]
+
+
+@pytest.mark.parametrize(("value", "error"), NO_NUMBERS)
+@pytest.mark.parametrize("name", ["chunk", "concurrency"])
+async def test_launch_refuses_numbers_that_are_none(name: str, value: object, error: type[Exception]) -> None:
+    given = {"chunk": 0, "concurrency": 1, name: value}
+    with pytest.raises(error, match=f"^{name} must be an integer from {int(name == 'concurrency')} "):
+        await launch_chunk("no ledger", "r", **given)  # type: ignore[arg-type]  # it is refused before all else
+
+
+@pytest.mark.parametrize(("value", "error"), NO_NUMBERS)
+async def test_ledger_refuses_numbers_that_are_none(value: object, error: type[Exception]) -> None:
+    ledger = Ledger("postgresql://localhost/x")
+    with pytest.raises(error, match=r"^number must be an integer from 0 "):
+        ledger.chunk("r", value)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "value"), [("size", 2**31), ("concurrency", 10**20)])
+async def test_plan_refuses_numbers_beyond_the_database(dsn: str, direct: DirectClient, name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"^{name} must be"):
+        await plan_chunks(dsn, "r", direct, [StartDispatch(1)], **{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [True, "5"])
+async def test_plan_refuses_rates_that_are_none(direct: DirectClient, value: object) -> None:
+    with pytest.raises(TypeError, match=r"^rate must be a number"):
+        await plan_chunks("no ledger", "r", direct, [StartDispatch(1)], rate=value)  # type: ignore[arg-type]

@@ -8,7 +8,6 @@ import os
 import shlex
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -162,8 +161,8 @@ def test_killed_task_is_retried_on_another_host(field: Field, tmp_path: Path) ->
         wait_until(lambda: field.launched() >= 20)
         # All that was claimed has arrived, and nothing is answered: the state of the provider shows it. With four
         # workers or more, one claims ahead, which is settled only after more than two minutes.
-        field.sandbox.latency = 1.0
-        time.sleep(0.5)
+        field.sandbox.latency = 20.0
+        field.wait_until_all_arrived()
         first.kill()
     field.sandbox.latency = 0.0
     with task("airflow-2") as retry:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
+import logging
 import math
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+import attrs
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -13,9 +19,55 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.pace import Pace
 from dispatchkit.core.pacer import Pacer
+from dispatchkit.ledger.link import Connection, Link
 from dispatchkit.ledger.postgres import PostgresStore
 from dispatchkit.spread.account import SharedAccount
-from dispatchkit.spread.share import Lease, Share, share
+from dispatchkit.spread.share import Share
+from tests.spread.conftest import DatabaseProxy
+from tests.stage import until
+
+
+@attrs.frozen
+class Lease:
+    """What a worker holds, and what it was told that all together may use."""
+
+    worker: str
+    held: Share
+    wanted: Share
+
+
+def share(worker: str, wanted: Share, others: Sequence[Lease]) -> Share:
+    """What a worker may hold: the model of what the statement of a renewal does in SQL.
+
+    Args:
+        worker: Its name; of a concurrency that cannot be divided evenly, the first by name get one more.
+        wanted: What all together may use, as this worker was told. The strictest of them holds.
+        others: The leases of the others that have not expired.
+    """
+    wants = [wanted, *(other.wanted for other in others)]
+    rank = sum(other.worker < worker for other in others)
+    number = len(wants)
+    rate = _least([each.rate for each in wants])
+    if rate is not None:
+        taken = math.fsum(_bound(other.held.rate) for other in others)
+        # What is left after a division may be a hair more than what is left.
+        left = rate - taken - 1e-9 * rate
+        rate = max(0.0, min(rate / number, left)) if others else rate
+    concurrency = _least([each.concurrency for each in wants])
+    if concurrency is not None:
+        fair = int(concurrency) // number + (rank < int(concurrency) % number)
+        free = concurrency - sum(_bound(other.held.concurrency) for other in others)
+        concurrency = int(max(0, min(fair, free)))
+    return Share(rate, None if concurrency is None else int(concurrency))
+
+
+def _least(values: Sequence[float | None]) -> float | None:
+    return min((value for value in values if value is not None), default=None)
+
+
+def _bound(value: float | None) -> float:
+    """One that was told of no bound may use any amount, until it renews and learns of it."""
+    return math.inf if value is None else value
 
 
 class Workers(RuleBasedStateMachine):
@@ -102,7 +154,7 @@ async def test_the_table_gives_each_its_part_and_takes_back_what_the_dead_had(ds
     assert second.held.nothing  # all is taken
     assert second._pacer.paused_for() > 1
     await asyncio.gather(first.renew(), third.renew())
-    for _ in range(2):
+    for _ in range(3):
         for account in accounts:
             await account.renew()
     assert [account.held.concurrency for account in accounts] == [3, 3, 3]
@@ -128,7 +180,8 @@ async def test_what_is_in_flight_is_not_given_to_others_before_it_is_back(dsn: s
     await first.renew()
     tickets = [first._pacer.enter() for _ in range(8)]
     await second.renew()
-    await first.renew()
+    for _ in range(2):  # the first renewal learns that it has less, the next one gives it up
+        await first.renew()
     await second.renew()
     assert (first.held.concurrency, second.held.concurrency) == (5, 2)
     for ticket in tickets:
@@ -157,3 +210,207 @@ async def test_a_pause_of_one_is_a_pause_of_all_and_does_not_grow_on_its_way(dsn
     for account in (first, second):
         await account._leave()
     await store.close()
+
+
+async def _accounts(store: PostgresStore, number: int) -> list[SharedAccount]:
+    accounts = [SharedAccount(store.another(), "k", Pacer(Pace(), SYSTEM)) for _ in range(number)]
+    for account in accounts:
+        account.wanted["chunk"] = Share(90.0, 9)
+    return accounts
+
+
+def _use(accounts: Sequence[SharedAccount]) -> tuple[float, int]:
+    held = [account.held for account in accounts]
+    return math.fsum(each.rate or 0 for each in held), sum(each.concurrency or 0 for each in held)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_renewals_give_what_the_model_gives(dsn: str, seed: int) -> None:
+    draw = random.Random(seed)
+    store = PostgresStore(dsn)
+    await store.open()
+    accounts = await _accounts(store, 5)
+    leases = (
+        "SELECT worker, rate, concurrency, wanted_rate, wanted_concurrency FROM dispatchkit.lease WHERE worker <> $1"
+    )
+    for _ in range(80):
+        account = draw.choice(accounts)
+        match draw.randrange(8):
+            case 0:
+                wanted = Share(draw.choice([None, 90.0, 30.0]), draw.choice([None, 9, 4]))
+                account.wanted["chunk"] = wanted
+            case 1:  # it was suspended, and its lease has ended
+                account._apply(Share(0, 0))
+                ends = "DELETE FROM dispatchkit.lease WHERE worker = $1"
+                await store.link.ask(lambda link, ends=ends, name=account._worker: link.execute(ends, name))  # type: ignore[misc]
+            case _:
+                pass
+        rows = await store.link.ask(lambda link, name=account._worker: link.fetch(leases, name))  # type: ignore[misc]
+        others = [Lease(name, Share(rate, places), Share(*wants)) for name, rate, places, *wants in rows]
+        expected = share(account._worker, account.wanted["chunk"], others)
+        await account.renew()
+        assert account.held.concurrency == expected.concurrency
+        assert account.held.rate == pytest.approx(expected.rate)
+        found = await store.link.ask(
+            lambda link, name=account._worker: link.fetchrow(  # type: ignore[misc]
+                "SELECT rate, concurrency FROM dispatchkit.lease WHERE worker = $1", name
+            )
+        )
+        for held, booked in zip((account.held.rate, account.held.concurrency), found, strict=True):
+            assert booked is None or (held is not None and held <= booked)
+    for account in accounts:
+        await account._leave()
+    await store.close()
+
+
+async def test_renewals_at_the_same_time_keep_the_rate(dsn: str) -> None:
+    store = PostgresStore(dsn)
+    await store.open()
+    accounts = await _accounts(store, 4)
+    for account in accounts:
+        await account.look()  # it connects
+    await store.link.ask(lambda link: link.execute("INSERT INTO dispatchkit.account (key) VALUES ('k')"))
+
+    async def renew_together(connection: Connection) -> None:
+        async with connection.transaction():  # all of them wait for one lock, with what they have read before it
+            await connection.execute("SELECT FROM dispatchkit.account FOR UPDATE")
+            renewing.extend(asyncio.create_task(account.renew()) for account in accounts)
+            await asyncio.sleep(0.3)
+
+    for _ in range(4):
+        renewing = list[asyncio.Task[None]]()
+        await store.link.ask(renew_together)
+        await asyncio.gather(*renewing)
+        rate, places = _use(accounts)
+        assert rate <= 90.0
+        assert places <= 9
+    assert rate == pytest.approx(90.0)
+    assert places == 9
+    for account in accounts:
+        await account._leave()
+    assert await store.link.ask(lambda link: link.fetchval("SELECT count(*) FROM dispatchkit.lease")) == 0
+    await store.close()
+
+
+async def test_less_is_booked_until_its_worker_has_learnt_of_it(dsn: str) -> None:
+    store = PostgresStore(dsn)
+    await store.open()
+    first, second = await _accounts(store, 2)
+    await first.renew()
+    await second.renew()  # nothing is left
+    link = first._link
+    answer = link.ask
+    lost = asyncio.Event()
+
+    async def lose(work: Callable[[Connection], Awaitable[None]]) -> None:
+        used = first._held
+        await answer(work)
+        first._apply(used)  # as if the answer were under way still
+        lost.set()
+
+    first._link.ask = lose  # type: ignore[assignment,method-assign]
+    await first.renew()
+    assert lost.is_set()
+    await second.renew()
+    assert second.held == Share(0.0, 0)
+    first._link.ask = answer  # type: ignore[method-assign]
+    for _ in range(2):
+        await first.renew()
+    await second.renew()
+    assert second.held == Share(pytest.approx(45.0), 4 + (second._worker < first._worker))
+    for account in (first, second):
+        await account._leave()
+    await store.close()
+
+
+@contextlib.asynccontextmanager
+async def _running(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, wanted: Share
+) -> AsyncIterator[tuple[SharedAccount, DatabaseProxy, asyncio.Task[None]]]:
+    """A worker at work, on a database whose answers can be delayed. All times are a tenth."""
+    for name, value in {"EXPIRES": 1.2, "ANSWER_LIMIT": 0.5, "RENEW": 0.1, "_LOOK": 0.025}.items():
+        monkeypatch.setattr(f"dispatchkit.spread.account.{name}", value)
+    store = PostgresStore(dsn)
+    await store.open()
+    with DatabaseProxy(dsn) as proxy:
+        account = SharedAccount(Link(proxy.dsn), "k", Pacer(Pace(), SYSTEM))
+        account.wanted["chunk"], account.launching = wanted, 1
+        for ask in (account.renew, account.look):  # the first time each takes two answers: its plan comes first
+            await ask()
+        keeping = asyncio.create_task(account.keep())
+        try:
+            yield account, proxy, keeping
+        finally:
+            proxy.delay = 0.0
+            keeping.cancel()
+            await asyncio.wait([keeping])
+            await store.close()
+
+
+BOUNDS = pytest.mark.parametrize("wanted", [Share(90.0, 9), Share()])
+
+
+@BOUNDS
+async def test_slow_answers_keep_the_lease(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wanted: Share
+) -> None:
+    async with _running(dsn, monkeypatch, wanted) as (account, proxy, _):
+        connection = account._isolated
+        proxy.delay = 0.3
+        for _ in range(60):
+            await asyncio.sleep(0.05)
+            assert not account._pacer.paused_for()
+        assert account.held == wanted
+        assert account._isolated is connection
+    assert caplog.messages == []
+
+
+@pytest.mark.second_stage
+@BOUNDS
+async def test_late_answers_pause_and_say_why_once(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wanted: Share
+) -> None:
+    caplog.set_level(logging.WARNING, "dispatchkit.ledger")
+    async with _running(dsn, monkeypatch, wanted) as (account, proxy, _):
+        connection = account._isolated
+        for pauses in (1, 2):
+            proxy.delay = 0.8
+            await until(lambda: bool(account._pacer.paused_for()))
+            answers = proxy.answers
+            for _ in range(30):
+                await asyncio.sleep(0.05)
+                assert account._pacer.paused_for()
+            assert proxy.answers - answers <= 5  # no busy loop
+            assert caplog.messages == ["the run pauses: the database answers in 1 s; the limit is 0 s"] * pauses
+            proxy.delay = 0.0
+            await until(lambda: not account._pacer.paused_for())
+            assert account.held == wanted
+        assert account._isolated is connection
+
+
+async def test_no_answer_pauses_before_the_lease_ends(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with _running(dsn, monkeypatch, Share(90.0, 9)) as (account, proxy, keeping):
+        proxy.delay = 60.0
+        await until(lambda: bool(account._pacer.paused_for()))
+        assert SYSTEM.boottime() < account._until
+        assert caplog.messages == ["the run pauses: the database has not answered for 1 s; the limit is 0 s"]
+        began = SYSTEM.monotonic()
+        keeping.cancel()
+        await asyncio.wait([keeping], timeout=5)
+        assert SYSTEM.monotonic() - began < 2.5
+
+
+async def test_refused_renewal_pauses_with_its_reason(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with _running(dsn, monkeypatch, Share(90.0, 9)) as (account, _, _):
+        admin = Link(dsn)
+        await admin.ask(lambda link: link.execute("ALTER TABLE dispatchkit.lease RENAME TO away"))
+        await until(lambda: bool(account._pacer.paused_for()))
+        await admin.ask(lambda link: link.execute("ALTER TABLE dispatchkit.away RENAME TO lease"))
+        await until(lambda: not account._pacer.paused_for())
+        await admin.close()
+    (message,) = caplog.messages
+    assert message.startswith("the run pauses: the ledger's database refused a statement")
