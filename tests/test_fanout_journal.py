@@ -345,9 +345,10 @@ class Late(Notes):
     """A journal whose answers take as long as they are told to."""
 
     answers: ClassVar[list[float]] = []
+    otherwise: float = 0.001
 
     async def claim(self, entry: Entry[Any, Any], request_id: str | None) -> Leave:
-        await self.scene.clock.sleep(self.answers.pop(0) if self.answers else 0.001)
+        await self.scene.clock.sleep(self.answers.pop(0) if self.answers else self.otherwise)
         self.asked.append(("claim", entry.command.dispatch_id))
         return Leave.GRANTED
 
@@ -513,3 +514,15 @@ async def test_a_step_of_the_clock_is_named(caplog: pytest.LogCaptureFixture) ->
     await FanOut(client, starts([1]), concurrency=1, ledger=notes, run="friday").finish()
     told = [record.message for record in caplog.records if "pauses" in record.message]
     assert told == ["the run pauses for 5 s: the wall clock was set; the limit is 5 s"]
+
+
+@pytest.mark.parametrize(("rate", "seconds"), [(20, 0.2), (20, 0.5), (20, 2.0), (5, 0.5), (5, 2.0), (1, 1.0)])
+async def test_a_slow_database_does_not_stop_a_rate(rate: float, seconds: float) -> None:
+    client, notes = answering_in(pace=Pace(rate=rate))
+    notes.otherwise = seconds
+    report = await FanOut(client, starts(range(1, 101)), concurrency=64, ledger=notes, run="friday").finish()
+    assert report == Report(done=100, not_started=0)
+    times = [at for at, _ in notes.scene.seen]
+    assert min(after - before for before, after in itertools.pairwise(times)) >= 1 / rate - 0.01, "no burst"
+    assert times[-1] <= 2.5 * 100 / rate + 10 * seconds
+    assert client.statistics().pace.in_flight == 0

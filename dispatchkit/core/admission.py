@@ -33,12 +33,12 @@ W = TypeVar("W")
 
 logger = logging.getLogger("dispatchkit.ledger")
 
-_RENEW_AT = CLAIM_AGE / 5
-"""Age in seconds from which a claim that waits for a place is requested again: the connection takes time, too."""
+_RENEW_BEFORE = CLAIM_AGE / 5
+"""Seconds before its expiry from which a claim that waits is requested again: the connection takes time, too."""
 _EXPIRED_IN_A_ROW = 3
 _FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
 _PROMPT = 0.25
-"""Seconds for which a ticket is good: a disk takes less, unless it stalls."""
+"""Seconds for which a ticket is good: a disk takes less, unless it stalls. A later one waits for the next start."""
 
 
 @attrs.define
@@ -123,15 +123,19 @@ class Admission:
                 held.ticket = self._pacer.enter() or await self._idly(self._pacer.admit())
                 held.ticket_at = self._clock.monotonic()
             answer = Leave.GRANTED
-            if call.claim is None or call.claim.is_expired(margin=CLAIM_AGE - _RENEW_AT):
+            if call.claim is None or call.claim.is_expired(margin=_RENEW_BEFORE):
                 answer = await self._claim(entry, call, held)
                 if answer in {Leave.STOPPED, Leave.GONE}:
                     return answer
-            prompt = self._clock.monotonic() - held.ticket_at <= _PROMPT and self._pacer.holds(held.ticket)
-            if answer is Leave.GRANTED and prompt and not self.stopped:
+            if answer is not Leave.GRANTED or not self._pacer.holds(held.ticket):
+                self._pacer.withdraw(held.ticket)
+                held.ticket = 0
+            elif self._clock.monotonic() - held.ticket_at > _PROMPT:
+                # The database was slow. It takes the next start: after a stall, all would start at once.
+                await self._idly(self._clock.sleep(self._pacer.postpone()))
+                held.ticket_at = self._clock.monotonic()
+            elif not self.stopped:
                 return held.ticket if entry.since is None else 0  # a repeat of what is settled asks for its own
-            self._pacer.withdraw(held.ticket)
-            held.ticket = 0
         return Leave.STOPPED
 
     async def _claim(self, entry: Entry[W, R], call: Call[W, R], held: _Held | None = None) -> Leave:

@@ -243,6 +243,13 @@ class Pacer:
         with self._lock:
             return ticket == self._epoch and self._paused_until <= self._clock.monotonic()
 
+    def postpone(self) -> float:
+        """Take the next start, for a ticket that was not used at once. Returns the seconds until then."""
+        with self._lock:
+            now = self._clock.monotonic()
+            self._last_start = max(now, self._last_start + self._interval)
+            return self._last_start - now
+
     def withdraw(self, ticket: int) -> None:
         """Give back what `admit` or `enter` gave: nothing was started after all."""
         with self._lock:

@@ -524,8 +524,8 @@ async def test_a_lease_that_is_renewed_is_not_waited_for(ledger: Ledger, clock: 
     async with Ledger(tmp_path / "launch.db", clock=clock) as other:
         opening = asyncio.create_task(other.journal("a", run_settings()).open(None, nothing))
         while not opening.done():
-            # Time passes only while both sleep: the heartbeat, and the one that waits for the lease.
-            await until(lambda: len(clock._sleepers) > 1 or opening.done())
+            # Time passes only while all sleep: two heartbeats, and the one that waits for the lease.
+            await until(lambda: len(clock._sleepers) > 2 or opening.done())
             clock.advance(0.25)
         with pytest.raises(RunHeldError, match="is held by process"):
             await opening
