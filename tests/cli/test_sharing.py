@@ -116,6 +116,7 @@ def stop_and_hold(field: Field) -> None:
     asyncio.run(write())
 
 
+@pytest.mark.second_stage
 def test_a_resume_waits_for_the_lease_of_a_dead_holder(field: Field) -> None:
     field.spread(20, size=10, queue=False)
     stop_and_hold(field)
@@ -127,6 +128,7 @@ def test_a_resume_waits_for_the_lease_of_a_dead_holder(field: Field) -> None:
     assert field.sandbox.launches == dict.fromkeys(range(1, 21), 1)
 
 
+@pytest.mark.second_stage
 def test_a_resume_that_waits_for_a_lease_is_interrupted(field: Field) -> None:
     field.spread(20, size=10, queue=False)
     stop_and_hold(field)

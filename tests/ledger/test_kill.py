@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.ledger.kill import kill
 
 
+@pytest.mark.second_stage
 async def test_whoever_is_killed_anywhere_launches_nothing_twice_and_loses_nothing() -> None:
     tally = await kill(15, seed=1)
     assert (tally.points, tally.twice, tally.lost, tally.unknown) == (15, 0, 0, 0)

@@ -162,6 +162,7 @@ async def test_chunk_lost_and_freed_is_taken_again(
     assert played.launches == dict.fromkeys(range(1, 101), 1)
 
 
+@pytest.mark.second_stage
 async def test_held_chunk_is_refused_before_pace(dsn: str, played: Sandbox, direct: DirectClient) -> None:
     played.latency = 0.3
     async with Ledger(dsn) as ledger:

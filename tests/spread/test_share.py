@@ -350,6 +350,7 @@ async def _running(
 BOUNDS = pytest.mark.parametrize("wanted", [Share(90.0, 9), Share()])
 
 
+@pytest.mark.second_stage
 @BOUNDS
 async def test_slow_answers_keep_the_lease(
     dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wanted: Share

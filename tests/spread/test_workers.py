@@ -41,6 +41,7 @@ def test_two_workers_share_a_run_and_one_that_is_killed_is_replaced(field: Field
     assert other.poll() is None
 
 
+@pytest.mark.second_stage
 def test_workers_come_back_when_the_database_does_and_launch_nothing_without_it(field: Field, postgres: Server) -> None:
     field.sandbox.latency = 0.02
     field.spread(500)
@@ -61,6 +62,7 @@ def test_what_was_never_enqueued_is_found_in_the_ledger(field: Field) -> None:
     field.wait_until_done(100)
 
 
+@pytest.mark.second_stage
 def test_a_stop_reaches_all_workers(field: Field) -> None:
     field.sandbox.latency = 0.02
     field.spread(2000, size=200, rate=200)
@@ -75,6 +77,7 @@ def test_a_stop_reaches_all_workers(field: Field) -> None:
     assert field.counts().sending == 0
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_worker_that_is_told_to_end_lets_go_of_its_chunk_and_another_goes_on(
     field: Field, number: signal.Signals
@@ -96,6 +99,7 @@ def test_a_worker_that_is_told_to_end_lets_go_of_its_chunk_and_another_goes_on(
     assert set(field.sandbox.launches.values()) == {1}
 
 
+@pytest.mark.second_stage
 def test_one_answer_429_pauses_all_workers(field: Field) -> None:
     field.sandbox.latency = 0.02
     field.spread(3000, size=100, rate=400)
@@ -174,6 +178,7 @@ def _invalid_runs(field: Field) -> None:
     field.execute(f"{change} (SELECT number FROM dispatchkit.run WHERE name = 'newer-command')")
 
 
+@pytest.mark.second_stage
 def test_invalid_runs_do_not_delay_others(field: Field) -> None:
     _invalid_runs(field)
     field.spread(100, size=100, name="good", queue=False)
@@ -202,6 +207,7 @@ def test_held_chunk_does_not_delay_its_run(field: Field) -> None:
     field.wait_until_done(60)
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_second_interrupt_gives_up_what_is_in_flight(field: Field, number: signal.Signals) -> None:
     field.sandbox.latency = 20.0
