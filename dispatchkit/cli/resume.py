@@ -24,6 +24,7 @@ from dispatchkit.cli.show import Show
 from dispatchkit.cli.takeover import Decisions, Hindrances, decide, hindrances
 from dispatchkit.cli.text import clean, put
 from dispatchkit.core.clock import SYSTEM
+from dispatchkit.errors import LedgerError
 
 if TYPE_CHECKING:
     from dispatchkit import AltcraftClient, DirectClient
@@ -149,7 +150,17 @@ def stop(words: Sequence[str]) -> None:
             seen = await look(ledger, run)
             if run.whole and not seen.left and not seen.holders:
                 return None
-            until = await ledger.stop(run.name)
+            try:
+                until = await ledger.stop(run.name)
+            except LedgerError as error:
+                if not seen.holders:
+                    raise
+                # It may be suspended while it writes, and then keeps the file from everyone else.
+                holder, line = seen.holders[0], place.resume(run.name, "--end-holder")
+                raise LedgerError(
+                    f"{error}. The run was not stopped: process {holder.pid} on {holder.host} holds it. If it is "
+                    f"suspended, let it go on, or end it and go on with the run: {line}"
+                ) from None
             return await look(ledger, run)
 
     with mistakes_in_one_line():

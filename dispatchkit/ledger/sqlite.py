@@ -271,7 +271,8 @@ class SqliteStore:
         tries = _LOCK_TRIES
         while True:
             try:
-                other = await self._write(work)
+                # Read first: a holder that is suspended within a transaction keeps the file from being written.
+                other = await self._read(partial(self._locked_by, run, chunk, holder.token)) or await self._write(work)
                 if other is None:
                     await self._settled(lambda _: None)
             except LedgerError:
@@ -282,6 +283,15 @@ class SqliteStore:
             if other is None or not other.exists or not tries:
                 return other
             await asyncio.sleep(_LOCK_WAIT)
+
+    def _locked_by(self, run: int, chunk: int, token: str, db: sqlite3.Connection) -> Holder | None:
+        """The other holder whose lock shows that its process exists."""
+        if self._locks.get((run, chunk), ("", None))[0] == token:
+            return None
+        if lock_state(self._lock_path(run, chunk)) is not LockState.TAKEN:
+            return None
+        hold = db.execute(f"SELECT {HOLD} WHERE run = ? AND chunk.number = ?", (run, chunk)).fetchone()
+        return None if hold is None else holder_of(hold, self._writing.moment(), exists=True)
 
     def _hold(
         self, db: sqlite3.Connection, run: int, chunk: int, holder: Holder, attempt_timeout: float

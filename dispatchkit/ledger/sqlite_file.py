@@ -27,7 +27,7 @@ _MEANINGS = {
     "SQLITE_PERM": "cannot be opened: allow this user to read and write the file and its directory",
     "SQLITE_NOTADB": "is a file of something else, not a ledger: give the ledger a file of its own",
     "SQLITE_CORRUPT": "is damaged: keep the file, and restore a copy, or save what is left with sqlite3's .recover",
-    "SQLITE_BUSY": f"was kept by another process for {_BUSY:.0f} s: end what holds it; {_AGAIN}",
+    "SQLITE_BUSY": f"was kept by another process (suspended?) for {_BUSY:.0f} s: end what holds it; {_AGAIN}",
     "SQLITE_IOERR": f"cannot be read or written, because the disk fails or allows no more: see to it; {_AGAIN}",
 }
 

@@ -414,6 +414,8 @@ async def test_a_ledger_that_is_kept_from_writers_opens(ledger: Ledger, tmp_path
             [chunk] = await asyncio.wait_for(other.chunks("a"), 5)
             assert chunk.holder is not None
             assert chunk.holder.exists
+            with pytest.raises(RunHeldError):
+                await asyncio.wait_for(other.journal("a", run_settings()).open(None, nothing), 5)
         db.execute("ROLLBACK")
     await first.close()
 

@@ -237,6 +237,7 @@ async def test_what_waited_to_be_repeated_while_its_run_was_taken_over_is_launch
     await until(lambda: direct.statistics().pace.throttled > 0)
     monkeypatch.setattr(sqlite_rows, "LEASE_TIMEOUT", 0.0)
     monkeypatch.setattr(sqlite.HoldLock, "acquire", lambda _: sqlite.LockState.UNSUPPORTED)  # or it would keep the run
+    monkeypatch.setattr(sqlite, "lock_state", lambda _: sqlite.LockState.UNSUPPORTED)
     async with Ledger(tmp_path / "launch.db") as other:
         assert (await FanOut(direct, None, ledger=other, run="a").finish()).done == 1
         assert await first == Report(rejected=1, not_started=0)
