@@ -194,27 +194,31 @@ class Http:
         assert transport is not None  # noqa: S101 - `_connect` has just seen it open
         head, body = self._head(request), request.body or b""
         size = len(head) + len(body)
-        witness.check_claim()
+        whole = head + body if size <= _PART else head
+        first = whole if size <= _FITS or size > _PART else whole[:-_LAST_PART]
         protocol.set_response_params(read_until_eof=True, auto_decompress=False)
         protocol.is_settled = False
         witness.sent = True
+        # At full speed, a suspension falls into each microsecond between the check and the system call.
+        try:
+            witness.check_claim()
+        except ClaimExpiredError:
+            witness.sent, protocol.is_settled = False, True
+            raise
+        transport.write(first)
         if size <= _FITS:
-            transport.write(head + body)
             if protocol.backlog():
                 raise StuckWriteError
             return None
         if size <= _PART:
-            whole = memoryview(head + body)
-            transport.write(whole[:-_LAST_PART])
             if protocol.takes_more():
                 witness.check_claim()
                 transport.write(whole[-_LAST_PART:])
                 if protocol.backlog():
                     raise StuckWriteError
                 return None
-            writing = _write_last_part(protocol, whole[-_LAST_PART:], witness)
+            writing = _write_last_part(protocol, memoryview(whole)[-_LAST_PART:], witness)
         else:
-            transport.write(head)
             writing = _write_in_parts(protocol, memoryview(body), witness)
         # A server may refuse a body before it has all of it, so we listen meanwhile.
         return asyncio.create_task(_report_expiry(protocol, writing))
