@@ -5,15 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["bad", "table"]
+__all__ = ["bad", "table", "within_window"]
 
 _SUMS = ("fired", "dropped", "double", "lost", "false", "unknown", "errors")
+_SUSPENDS = frozenset({"stop_run", "takeover", "takeover_repeat"})
+"""Faults that suspend a process at full speed and let it wake once nothing of it may be launched."""
+
+
+def within_window(row: dict[str, Any]) -> bool:
+    """Whether one request was late because its process was suspended between the last check and the system call.
+
+    The README names these microseconds. A process has one thread that sends, so it is one request a run, never two.
+    """
+    return row["fault"] in _SUSPENDS and row["double"] + row["false"] == 1
 
 
 def bad(row: dict[str, Any]) -> bool:
     """Whether an attempt broke the promise, or was the last one of its run and proves nothing."""
     missed = not row["fired"] and not row["dropped"]
-    return bool(row["double"] or row["lost"] or row["false"] or row["errors"] or missed)
+    broken = (row["double"] or row["false"]) and not within_window(row)
+    return bool(broken or row["lost"] or row["errors"] or missed)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -25,12 +36,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     for row in rows:
         groups.setdefault((row["fault"], row["store"], row["kind"]), []).append(row)
     lines = [
-        "| fault | store | kind | attempts | fired | dropped | double | lost | false | unknown | errors | bad |",
-        "| --- | --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| fault | store | kind | attempts | {' | '.join(_SUMS)} | window | bad |",
+        f"| --- | --- | --- |{' ---: |' * (len(_SUMS) + 3)}",
     ]
     for names, members in sorted(groups.items()):
         sums = [sum(int(row[key]) for row in members) for key in _SUMS]
-        cells = [*names, len(members), *sums, sum(map(bad, members))]
+        cells = [*names, len(members), *sums, sum(map(within_window, members)), sum(map(bad, members))]
         lines.append(f"| {' | '.join(map(str, cells))} |")
     failed = [row for row in rows if bad(row)]
     if failed:

@@ -177,7 +177,13 @@ def test_table_counts_bad_runs() -> None:
     assert not bad(row | {"fired": False, "dropped": True})
     assert bad(row | {"fired": False, "dropped": True, "double": 1})
     assert bad(row | {"errors": 1})
-    assert "| kill | sqlite | command | 2 | 2 | 0 | 1 | 0 | 0 | 6 | 0 | 1 |" in table([row, row | {"double": 1}])
+    for fault in ("stop_run", "takeover", "takeover_repeat"):  # one request, between the last check and the system call
+        assert not bad(row | {"fault": fault, "double": 1})
+        assert not bad(row | {"fault": fault, "false": 1})
+        assert bad(row | {"fault": fault, "double": 2})
+        assert bad(row | {"fault": fault, "double": 1, "false": 1})
+        assert bad(row | {"fault": fault, "double": 1, "lost": 1})
+    assert "| kill | sqlite | command | 2 | 2 | 0 | 1 | 0 | 0 | 6 | 0 | 0 | 1 |" in table([row, row | {"double": 1}])
 
 
 def test_faults_say_what_is_right() -> None:
