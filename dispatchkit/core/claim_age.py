@@ -38,13 +38,19 @@ class ClaimAge:
 
     def seconds(self) -> float:
         """The age in seconds, on the clock that counted more."""
-        return max(self._clock.boottime() - self._boot, (self._clock.now() - self._wall).total_seconds())
+        return max(self._elapsed())
 
     def is_expired(self, *, margin: float = 0.0) -> bool:
         """Whether the claim permits nothing any more, or will not in ``margin`` seconds."""
-        return self.seconds() + margin >= CLAIM_AGE or self.was_stepped()
+        # Each clock is read once: a suspension after the last reading goes unseen.
+        boot, wall = self._elapsed()
+        return max(boot, wall) + margin >= CLAIM_AGE or abs(wall - boot) > _STEP
 
     def was_stepped(self) -> bool:
         """Whether the wall clock was set since the request."""
-        wall = (self._clock.now() - self._wall).total_seconds()
-        return abs(wall - (self._clock.boottime() - self._boot)) > _STEP
+        boot, wall = self._elapsed()
+        return abs(wall - boot) > _STEP
+
+    def _elapsed(self) -> tuple[float, float]:
+        """Seconds since the request, on the boot clock and on the wall clock."""
+        return self._clock.boottime() - self._boot, (self._clock.now() - self._wall).total_seconds()
