@@ -29,12 +29,15 @@ class ClaimAge:
     virtual machine is paused; a step of it makes the age uncertain, so the claim counts as expired.
     """
 
-    __slots__ = ("_boot", "_clock", "_wall")
+    __slots__ = ("_boot", "_clock", "_wall", "boottime", "expires_at")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._boot = clock.boottime()
         self._wall = clock.now()
+        self.boottime = clock.boottime
+        """The boot clock, and below the time on it at which the claim expires: for the check in front of a write."""
+        self.expires_at = self._boot + CLAIM_AGE
 
     def seconds(self) -> float:
         """The age in seconds, on the clock that counted more."""
@@ -42,7 +45,6 @@ class ClaimAge:
 
     def is_expired(self, *, margin: float = 0.0) -> bool:
         """Whether the claim permits nothing any more, or will not in ``margin`` seconds."""
-        # Each clock is read once: a suspension after the last reading goes unseen.
         boot, wall = self._elapsed()
         return max(boot, wall) + margin >= CLAIM_AGE or abs(wall - boot) > _STEP
 
@@ -53,4 +55,5 @@ class ClaimAge:
 
     def _elapsed(self) -> tuple[float, float]:
         """Seconds since the request, on the boot clock and on the wall clock."""
-        return self._clock.boottime() - self._boot, (self._clock.now() - self._wall).total_seconds()
+        wall = (self._clock.now() - self._wall).total_seconds()
+        return self._clock.boottime() - self._boot, wall

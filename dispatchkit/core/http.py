@@ -190,8 +190,6 @@ class Http:
 
     def _write(self, protocol: Handler, request: Request, witness: Witness) -> asyncio.Task[None] | None:
         """Hand the request over. Of a large one, the last part is still to be written when this returns."""
-        transport = protocol.transport
-        assert transport is not None  # noqa: S101 - `_connect` has just seen it open
         head, body = self._head(request), request.body or b""
         size = len(head) + len(body)
         whole = head + body if size <= _PART else head
@@ -199,21 +197,21 @@ class Http:
         protocol.set_response_params(read_until_eof=True, auto_decompress=False)
         protocol.is_settled = False
         witness.sent = True
-        # At full speed, a suspension falls into each microsecond between the check and the system call.
         try:
-            witness.check_claim()
+            protocol.send(first, witness.claim)
         except ClaimExpiredError:
             witness.sent, protocol.is_settled = False, True
             raise
-        transport.write(first)
+        except OSError as broken:
+            witness.sent = False  # the kernel took nothing
+            raise StaleConnectionError from broken
         if size <= _FITS:
             if protocol.backlog():
                 raise StuckWriteError
             return None
         if size <= _PART:
             if protocol.takes_more():
-                witness.check_claim()
-                transport.write(whole[-_LAST_PART:])
+                protocol.send(whole[-_LAST_PART:], witness.claim)
                 if protocol.backlog():
                     raise StuckWriteError
                 return None
@@ -280,11 +278,9 @@ async def _write_last_part(protocol: Handler, part: memoryview, witness: Witness
     """Write the end of a request once the kernel has taken all before it, and has room: so it cannot wait anywhere."""
     while protocol.is_connected() and not protocol.takes_more():  # noqa: ASYNC110
         await asyncio.sleep(_LOOK_AGAIN)  # no loop tells of room in the kernel's buffer
-    transport = protocol.transport
-    if transport is None or transport.is_closing():
+    if protocol.transport is None or protocol.transport.is_closing():
         return
-    witness.check_claim()
-    transport.write(part)
+    protocol.send(part, witness.claim)
     if protocol.backlog():
         raise StuckWriteError
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+import os
 import socket
 import ssl
 import struct
@@ -218,8 +220,13 @@ async def test_a_claim_expires_during_a_handshake(clock: Manual, tmp_path: Path)
 class Once:
     """A claim that expires after it was checked so many times."""
 
+    expires_at = math.inf
+
     def __init__(self, checks: int) -> None:
         self.checks = checks
+
+    def boottime(self) -> float:
+        return 0.0
 
     def is_expired(self) -> bool:
         self.checks -= 1
@@ -232,6 +239,51 @@ async def test_the_last_part_has_a_check_of_its_own() -> None:
         reply = await made.send(request, Witness(Once(1)), timeout=5)  # type: ignore[arg-type]
         assert reply == Failure(EXPIRED, sent=True, claim_expired=True)
         assert isinstance(await made.send(request, Witness(Once(2)), timeout=5), Answer)  # type: ignore[arg-type]
+        assert len(listener.requests) == 1
+
+
+class Waking(Manual):
+    """A boot clock that jumps, as over a suspension, after it was read so many times."""
+
+    def __init__(self, readings: int) -> None:
+        super().__init__()
+        self.readings = readings
+
+    def boottime(self) -> float:
+        self.readings -= 1
+        return super().boottime() + (CLAIM_AGE if self.readings < 0 else 0.0)
+
+
+async def test_the_clock_is_read_in_front_of_the_write() -> None:
+    async with Listener(http(200)) as listener, transport(listener.url) as made:
+        claim = ClaimAge(Waking(2))  # when it was requested, and the check of both clocks
+        reply = await made.send(Request("POST", "/"), Witness(claim), timeout=5)
+        assert reply == Failure(EXPIRED, sent=False, claim_expired=True)
+        assert listener.requests == []
+
+
+async def test_a_broken_connection_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(descriptor: int, data: bytes) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(connection, "_write", broken)
+    async with Listener(http(200)) as listener, transport(listener.url) as made:
+        reply = await made.send(Request("POST", "/"), Witness(), timeout=5)
+        assert isinstance(reply, Failure)
+        assert not reply.sent
+        assert listener.requests == []
+
+
+@pytest.mark.parametrize("taken", [None, 1])
+async def test_what_the_kernel_leaves_is_written(taken: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        if taken is None:
+            raise BlockingIOError
+        return os.write(descriptor, data[:taken])
+
+    monkeypatch.setattr(connection, "_write", full)
+    async with Listener(http(200)) as listener, transport(listener.url) as made:
+        assert isinstance(await made.send(Request("POST", "/"), Witness(), timeout=5), Answer)
         assert len(listener.requests) == 1
 
 
