@@ -80,6 +80,7 @@ class Show:
         self.planned = False
         """Whether the whole run was planned before: a ledger goes on with it without its commands."""
         self._broken = False
+        self._gave_up = False
         self._clock = clock
         self._began = clock.monotonic()
         self._told = Counter[State]()
@@ -137,6 +138,11 @@ class Show:
         self._broken = True
         self.note(text)
 
+    def gave_up(self, text: str) -> None:
+        """Say that the run was given up. The exit status then tells of it, and the summary how to go on."""
+        self._gave_up = True
+        self.broke(text)
+
     def summary(self, report: Report, *, interrupted: bool) -> int:
         """Show what came of it all, and return the exit status."""
         took = self._clock.monotonic() - self._began
@@ -192,6 +198,11 @@ class Show:
     def _how_to_go_on(self, report: Report, total: int) -> str:
         left = total - report.done - report.rejected
         if self._place is None or self._place.run is None or not left:
+            if self._gave_up and self._sheet is None and left:
+                return (
+                    f"{left:,} {'is' if left == 1 else 'are'} left, and nothing remembers which. With --ledger "
+                    "launch.db --run NAME, the same command again goes on where it ended."
+                )
             return ""
         if report.not_started is None and not self.planned:
             return f"The plan of run {self._place.run!r} is not whole: the same command again goes on with it."
