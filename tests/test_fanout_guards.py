@@ -125,6 +125,7 @@ async def test_two_runs_of_one_account_share_rate_and_concurrency() -> None:
     assert one.statistics().pace.started == 80
 
 
+@pytest.mark.usefixtures("no_ramp")
 async def test_one_429_pauses_every_worker_of_every_run_of_the_account() -> None:
     client, scene = played(
         pace=Pace(concurrency=8), takes=lambda s: 1.0, says=lambda s, _: throttled(30) if len(s.seen) == 8 else None

@@ -151,11 +151,12 @@ def _tell_of_guard(reason: StopReason, report: Report, guards: Guards, show: Sho
         most = guards["stop_after_failures"] or 0
         what = "1 failure" if most == 1 else f"{most:,} failures"
         show.note(f"Stopped after {what} (--stop-after-failures {most}); {reason.in_flight:,} more were in flight.")
-    elif reason.kind == "max_launches":
+    elif reason.kind == "max_launches" and (left := show.not_started(report)):
         most = guards["max_launches"] or 0
         what = "1 launch" if most == 1 else f"{most:,} launches"
-        left = "" if report.not_started is None else f"; {report.not_started:,} were not started"
-        show.note(f"Stopped after {what} (--max-launches {most}){left}.")
+        show.note(
+            f"Stopped after {what} (--max-launches {most}); {left:,} {'was' if left == 1 else 'were'} not started."
+        )
     elif reason.silent_since is not None:
         option = f"--give-up-after {duration(guards['give_up_after'] or 0.0)}"
         show.gave_up(

@@ -138,6 +138,11 @@ class Show:
         self._broken = True
         self.note(text)
 
+    def not_started(self, report: Report) -> int:
+        """How many of all commands were not started."""
+        # Only the ledger knows how many commands its run holds.
+        return self._total - report.total if report.not_started is None else report.not_started
+
     def gave_up(self, text: str) -> None:
         """Say that the run was given up. The exit status then tells of it, and the summary how to go on."""
         self._gave_up = True
@@ -146,9 +151,8 @@ class Show:
     def summary(self, report: Report, *, interrupted: bool) -> int:
         """Show what came of it all, and return the exit status."""
         took = self._clock.monotonic() - self._began
-        # Only the ledger knows how many commands its run holds.
-        total = self._total if report.not_started is None else report.total + report.not_started
-        not_started = total - report.total
+        not_started = self.not_started(report)
+        total = report.total + not_started
         with suppress(OSError):  # the terminal may be gone, and what came of it all is still an exit status
             self._summarize(report, total, not_started, took)
         return exit_status(report, not_started, interrupted=interrupted) or int(self._broken)
