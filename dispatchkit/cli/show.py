@@ -15,7 +15,7 @@ from dispatchkit.cli.failures import Failures
 from dispatchkit.cli.progress import STYLES, Bar, Lines, Look
 from dispatchkit.cli.text import as_json, clean, one_line, put
 from dispatchkit.core.clock import SYSTEM
-from dispatchkit.errors import AuthenticationError, DispatchkitError, State, ThrottledError
+from dispatchkit.errors import DispatchkitError, RejectedError, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Show", "exit_status"]
 
-_NOT_ITS_FAULT = (AuthenticationError, ThrottledError)
-"""Refusals that say nothing of what was to be launched."""
 _DETAILED = 20
 """How many failures of each kind are told one by one: a thousand refusals must not hide the one that is unknown."""
 
@@ -213,13 +211,15 @@ class Show:
         return f"{left:,} {'is' if left == 1 else 'are'} left. To go on: {self._place.resume(self._place.run)}"
 
     def _how_to_launch_the_refused(self) -> str:
-        refused = sum(count for kind, count in self._hints.items() if issubclass(kind, _NOT_ITS_FAULT))
+        refused = sum(
+            count for kind, count in self._hints.items() if issubclass(kind, RejectedError) and not kind.concerns_target
+        )
         if self._place is None or self._place.run is None or not refused:
             return ""
         # They are rejected like any other, so the run is over for them, and nobody would miss them.
         return (
-            f"The run leaves alone what was rejected, also the {refused:,} refused for the token or the pace alone. "
-            f"Once the rest is done, launch them --from what this writes, as another run: "
+            f"The run leaves alone what was rejected, also the {refused:,} refused for the token, the account or the "
+            f"pace. Once the rest is done, launch them --from what this writes, as another run: "
             f"{self._place.failures(self._place.run)}"
         )
 

@@ -403,7 +403,7 @@ def test_a_resume_needs_the_token_of_its_provider(
     assert "The token was refused: nothing new is started.\n" in result.err
     assert result.out.endswith(
         f"1 is left. {to_go_on(ledger)}"
-        "The run leaves alone what was rejected, also the 1 refused for the token or the pace alone. "
+        "The run leaves alone what was rejected, also the 1 refused for the token, the account or the pace. "
         "Once the rest is done, launch them --from what this writes, as another run: "
         f"dispatchkit ledger failures {ledger} friday --csv\n"
     )
