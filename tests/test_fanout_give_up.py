@@ -193,6 +193,18 @@ async def test_failures_end_the_run_and_say_so(caplog: pytest.LogCaptureFixture)
     assert f"the run ends early: 3 failures (stop_after_failures=3); {report.done} in flight" in caplog.messages
 
 
+@pytest.mark.usefixtures("no_ramp")
+async def test_call_that_waits_to_be_repeated_is_not_in_flight() -> None:
+    def says(_: object, number: int) -> Any:
+        return away() if number == 1 else refusal(4031) if number == 2 else None
+
+    client, _ = played(says=says, takes=lambda scene: float(len(scene.seen)), retry=RetryPolicy(scale=100, cap=100))
+    run = FanOut(client, list(starts(range(1, 4))), concurrency=3, stop_after_failures=1)
+    assert await run.finish() == Report(done=1, rejected=1, not_sent=1, not_started=0)
+    assert run.stop_reason is not None
+    assert run.stop_reason.in_flight == 1
+
+
 async def test_most_launches_end_the_run_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "dispatchkit")
     client, _ = played()

@@ -97,11 +97,29 @@ async def test_access_denied_to_a_later_target_ends_nothing() -> None:
     assert run.stop_reason is None
 
 
+async def test_token_refused_later_ends_the_run() -> None:
+    client, scene = played(says=lambda _, number: refusal(4012, 401) if number > 20 else None)
+    run = FanOut(client, list(starts(range(1, 101))), concurrency=4)
+    with pytest.raises(AuthenticationError):
+        await run.finish()
+    assert run.report.done == 20
+    assert len(scene.seen) <= 24
+    assert run.stop_reason is not None
+    assert run.stop_reason.kind == "refused"
+
+
 async def test_refused_targets_let_the_run_grow() -> None:
     client, scene = played(takes=lambda _: 1.0, says=lambda *_: refusal(4031))
     run = FanOut(client, list(starts(range(1, 8))), concurrency=64)
     assert (await run.finish()).rejected == 7
     assert [at for at, _ in scene.seen] == [0.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0]
+
+
+async def test_refusals_of_the_account_do_not_let_the_run_grow() -> None:
+    client, scene = played(takes=lambda _: 1.0, says=lambda _, number: refusal(4030) if number > 1 else None)
+    run = FanOut(client, list(starts(range(1, 8))), concurrency=64)
+    assert await run.finish() == Report(done=1, rejected=6, not_started=0)
+    assert [at for at, _ in scene.seen] == [0.0, 1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
 
 
 @pytest.mark.parametrize("pace", [None, Pace(concurrency="auto")])

@@ -52,6 +52,22 @@ def test_leaving_the_loop_ends_it_and_waits_for_what_is_in_flight(play: Play, sa
     assert lines[1:] == ["True", "True"]
 
 
+def test_run_of_a_provider_that_stays_away_gives_up(play: Play, sandbox: Sandbox) -> None:
+    sandbox.order(Fault.http(503), times=10**6, path_contains="/start")
+    lines = play("""
+        with client() as direct:
+            run = direct.start_many(range(1, 1001), give_up_after=0.3)
+            print(run.stop_reason)
+            report = run.finish()
+            print(report.done, report.not_started > 0, run.stop_reason.kind)
+            run = sync.FanOut(direct, [dispatchkit.StartDispatch(1)], give_up_after=0.3)
+            run.finish()
+            print(run.stop_reason.kind)
+    """)
+    assert lines == ["None", "0 True gave_up", "gave_up"]
+    assert sandbox.launches == {}
+
+
 INTERRUPTED = """
     with client() as direct:
         run = sync.FanOut(direct, map(dispatchkit.StartDispatch, range(1, 10**9)), concurrency=4)
@@ -117,6 +133,7 @@ def test_a_second_ctrl_c_waits_no_longer(play: Play, sandbox: Sandbox) -> None:
 def test_finish_is_interrupted_in_the_same_way(play: Play, sandbox: Sandbox) -> None:
     sandbox.latency = 0.1
     lines = play("""
+        start_all_at_once()
         with client() as direct:
             run = sync.FanOut(direct, map(dispatchkit.StartDispatch, range(1, 10**9)), concurrency=4)
             press_ctrl_c(0.4)
@@ -132,6 +149,7 @@ def test_finish_is_interrupted_in_the_same_way(play: Play, sandbox: Sandbox) -> 
 def test_stop_from_anywhere_starts_nothing_new(play: Play, sandbox: Sandbox) -> None:
     sandbox.latency = 0.05
     lines = play("""
+        start_all_at_once()
         def commands():
             for number in range(1, 10**9):
                 if number == 9:
