@@ -141,7 +141,6 @@ def test_failures_in_flight_are_counted(played: Played) -> None:
     found = counts(result.out)
     in_flight = found["rejected"] - 3
     assert f"Stopped after 3 failures (--stop-after-failures 3); {in_flight} more were in flight.\n" in result.err
-    assert in_flight > 0
 
 
 def test_all_that_was_allowed_is_no_early_end() -> None:
