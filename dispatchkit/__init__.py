@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
     from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingStatus
     from dispatchkit.core.fanout import FanOut
+    from dispatchkit.core.guards import StopReason
     from dispatchkit.core.listing import Listing
     from dispatchkit.core.outcome import Outcome, Report
     from dispatchkit.core.pace import Pace
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         NotFoundError,
         NotSentError,
         OutcomeUnknownError,
+        ProviderSilentError,
         RejectedError,
         RepeatedTargetsError,
         RunHeldError,
@@ -75,6 +77,7 @@ __all__ = [
     "Outcome",
     "OutcomeUnknownError",
     "Pace",
+    "ProviderSilentError",
     "RejectedError",
     "RepeatedTargetsError",
     "Report",
@@ -85,6 +88,7 @@ __all__ = [
     "StartDispatch",
     "State",
     "StopDispatch",
+    "StopReason",
     "Target",
     "ThrottledError",
     "__version__",
@@ -102,6 +106,7 @@ _HOMES = {
     "dispatchkit.core.outcome": ("Outcome", "Report"),
     "dispatchkit.core.pace": ("Pace",),
     "dispatchkit.core.retry": ("RetryPolicy",),
+    "dispatchkit.core.guards": ("StopReason",),
     "dispatchkit.direct.client": ("DirectClient",),
     "dispatchkit.direct.commands": ("StartDispatch", "StopDispatch"),
     "dispatchkit.direct.models": ("Dispatch", "DispatchBase", "DispatchCounts", "DispatchSource"),
@@ -116,6 +121,7 @@ _HOMES = {
         "NotFoundError",
         "NotSentError",
         "OutcomeUnknownError",
+        "ProviderSilentError",
         "RejectedError",
         "RepeatedTargetsError",
         "RunHeldError",

@@ -25,6 +25,8 @@
     ├── AccountMismatchError          the run was planned for another account
     └── RepeatedTargetsError          another run launched some of the targets a short time ago
 
+    ProviderSilentError               no outcome of a call: the provider answered nothing, and a chunk was given back
+
 A code that no page documents is a plain `RejectedError` with that code. A call that returns is `done`.
 `ValueError` and `TypeError` stay what they are in Python: the caller's mistake, found before anything was sent.
 """
@@ -56,6 +58,7 @@ __all__ = [
     "NotFoundError",
     "NotSentError",
     "OutcomeUnknownError",
+    "ProviderSilentError",
     "RejectedError",
     "RepeatedTargetsError",
     "RunHeldError",
@@ -157,6 +160,8 @@ class RejectedError(DispatchkitError):
 
     outcome = State.REJECTED
     hint = "Nothing was done. Correct the request before you repeat it."
+    concerns_target: ClassVar[bool] = True
+    """Whether it refuses this target. False: it refuses the token or the account, so it most likely refuses all."""
 
     def __init__(
         self,
@@ -183,6 +188,7 @@ class AuthenticationError(RejectedError):
     """The provider did not accept the token."""
 
     hint = "Nothing was done. Check the token: it is sent exactly as given, so pass it as the provider shows it."
+    concerns_target = False
 
 
 class NotAuthenticatedError(AuthenticationError):
@@ -199,6 +205,8 @@ class TokenRequiredError(AuthenticationError):
 
 class AccessDeniedError(RejectedError):
     """Direct 4030 and Altcraft 403: the token may not do this."""
+
+    concerns_target = False
 
     hint = (
         "Nothing was done. Use a token of the right kind: Direct asks for TOKEN_1, Altcraft for access to the mailing."
@@ -227,12 +235,14 @@ class TariffLimitError(RejectedError):
     """Altcraft 402: a limit of the account's tariff is reached."""
 
     hint = "Nothing was done. Raise the limit of the tariff, or wait until it is renewed."
+    concerns_target = False
 
 
 class ThrottledError(RejectedError):
     """HTTP 429: too many requests. A refusal that names its own end."""
 
     hint = "Nothing was done. Repeat it later, and more slowly."
+    concerns_target = False
 
     def __init__(
         self,
@@ -335,6 +345,31 @@ class RepeatedTargetsError(LedgerError):
         super().__init__(message)
         self.runs = runs
         """How many of the targets each other run has launched, launches, or may have launched."""
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
+
+
+class ProviderSilentError(Exception):
+    """The provider answered no attempt for ``give_up_after`` seconds. The chunk was given back with what is left of it.
+
+    Launch it again later, or on another machine.
+    """
+
+    def __init__(self, run: str, chunk: int, *, since: datetime, left: int) -> None:
+        super().__init__(run, chunk)
+        self.run = run
+        self.chunk = chunk
+        self.since = since
+        """The provider's last answer, UTC, or the beginning of the launch if there was none."""
+        self.left = left
+        """How many launches of the chunk are not done and were not refused."""
+
+    def __str__(self) -> str:
+        return (
+            f"the provider has answered nothing since {self.since:%Y-%m-%d %H:%M:%S} UTC: chunk {self.chunk} of the "
+            f"run {self.run!r} was given back, and {self.left:,} of it are left"
+        )
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)

@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 from aioresponses import core as aioresponses_core
 
+from dispatchkit.core.window import Window
 from dispatchkit.sandbox import Sandbox
 from tests.postgres import Server
 
@@ -88,6 +89,12 @@ def sandbox() -> Iterator[Sandbox]:
     loop.call_soon_threadsafe(loop.stop)
     thread.join(10)
     loop.close()
+
+
+@pytest.fixture
+def no_ramp(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process, runs begin with all their workers: for tests of what comes later."""
+    monkeypatch.setattr(Window, "ramp", lambda self: None)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ from dispatchkit import (
     Audience,
     DirectClient,
     DispatchkitError,
-    LedgerError,
     NotSentError,
     OutcomeUnknownError,
     RejectedError,
@@ -64,7 +63,7 @@ def test_the_tree_is_the_one_that_is_drawn() -> None:
 
 
 def test_an_error_of_the_ledger_is_no_outcome_and_pickles_whole() -> None:
-    made: list[tuple[LedgerError, str]] = [
+    made: list[tuple[Exception, str]] = [
         (errors.LedgerError("no disk"), "no disk"),
         (errors.RunStoppedError("it was stopped"), "it was stopped"),
         (errors.AccountMismatchError("another account"), "another account"),
@@ -72,6 +71,7 @@ def test_an_error_of_the_ledger_is_no_outcome_and_pickles_whole() -> None:
         (errors.RunHeldError("friday", pid=7, host="here", silent_for=95), "silent for 95 s .* --end-holder"),
         (errors.ChunkHeldError("friday", 3, pid=7, host="here", retry_after=12), "chunk 3 .* again in 12 s"),
         (errors.RepeatedTargetsError("launched at noon", runs={"noon": 2}), "launched at noon"),
+        (errors.ProviderSilentError("friday", 3, since=datetime(2026, 1, 1, tzinfo=UTC), left=7), "chunk 3 .* 7 of it"),
     ]
     for error, text in made:
         twin = pickle.loads(pickle.dumps(error))

@@ -147,6 +147,7 @@ async def test_later_is_asked_again() -> None:
     assert client.statistics().pace.started == 1
 
 
+@pytest.mark.usefixtures("no_ramp")
 async def test_whoever_has_leave_already_keeps_to_a_pause_that_begins_meanwhile() -> None:
     client, notes = noted(
         pace=Pace(concurrency=8), takes=lambda _: 1.0, says=lambda _, number: throttled(30) if number == 1 else None
@@ -160,6 +161,7 @@ async def test_whoever_has_leave_already_keeps_to_a_pause_that_begins_meanwhile(
     assert client.statistics().pace.in_flight == 0
 
 
+@pytest.mark.usefixtures("no_ramp")
 async def test_whoever_has_leave_already_and_is_stopped_in_a_pause_is_recorded_as_not_sent() -> None:
     clock = Manual()
     client, notes = noted(
@@ -217,6 +219,7 @@ async def test_a_ledger_that_breaks_before_a_repeat_ends_the_run() -> None:
     assert len(notes.scene.seen) == 1
 
 
+@pytest.mark.usefixtures("no_ramp")
 async def test_what_is_stopped_while_it_asks_is_recorded_as_not_sent() -> None:
     client, notes = noted(gate=asyncio.Event())
     run = FanOut(client, starts(range(1, 11)), concurrency=4, ledger=notes, run="friday")
@@ -273,6 +276,7 @@ async def test_a_ledger_that_cannot_be_opened_starts_nothing(how: Any) -> None:
     assert ("close", None) not in notes.asked
 
 
+@pytest.mark.usefixtures("no_ramp")
 async def test_a_ledger_that_breaks_ends_the_run_and_what_is_in_flight_is_recorded() -> None:
     client, notes = noted(broken="claim")
     run = FanOut(client, starts(range(1, 101)), concurrency=3, ledger=notes, run="friday")
@@ -386,6 +390,7 @@ async def test_three_late_claims_in_a_row_pause_the_run(caplog: pytest.LogCaptur
     assert len(claims(notes)) == 5
 
 
+@pytest.mark.usefixtures("no_ramp")
 async def test_one_stall_of_the_database_pauses_nothing(caplog: pytest.LogCaptureFixture) -> None:
     client, notes = answering_in(*[7.0] * 20)
     report = await FanOut(client, starts(range(1, 21)), concurrency=20, ledger=notes, run="friday").finish()

@@ -44,6 +44,7 @@ async def test_workers_that_wait_for_their_turn_start_nothing_more(pace: Pace) -
     await waiting
 
 
+@pytest.mark.usefixtures("no_ramp")
 @pytest.mark.parametrize("sent", [False, True])
 async def test_calls_that_wait_to_be_repeated_give_up(sent: bool) -> None:
     clock = Manual()
@@ -63,6 +64,7 @@ async def test_calls_that_wait_to_be_repeated_give_up(sent: bool) -> None:
     await waiting
 
 
+@pytest.mark.usefixtures("no_ramp")
 async def test_calls_that_are_being_settled_give_up_as_unknown() -> None:
     clock = Manual()
     client, scene = played(clock, says=lambda *_: Failure("reset", sent=True))
@@ -114,6 +116,7 @@ async def test_a_consumer_that_takes_nothing_does_not_hold_it_up() -> None:
     assert run.report.total + (run.report.not_started or 0) == N
 
 
+@pytest.mark.usefixtures("no_ramp")
 async def test_what_is_in_flight_is_awaited() -> None:
     client, scene = played(takes=lambda _: 3.0)
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=4)
@@ -124,6 +127,7 @@ async def test_what_is_in_flight_is_awaited() -> None:
     assert await waiting == Report(done=4, not_started=N - 4)
 
 
+@pytest.mark.usefixtures("no_ramp")
 async def test_what_is_in_flight_for_longer_than_the_grace_is_unknown() -> None:
     client, scene = played(Manual())
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=4, grace=0.02)
@@ -134,6 +138,7 @@ async def test_what_is_in_flight_for_longer_than_the_grace_is_unknown() -> None:
     assert scene.in_flight == 0
 
 
+@pytest.mark.usefixtures("no_ramp")
 async def test_a_worker_that_somebody_cancels_leaves_an_outcome_behind() -> None:
     client, scene = played(Manual())
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=2, grace=0.01)

@@ -289,6 +289,7 @@ class AltcraftClient(Client[AltcraftWire]):
         expected: int | None = None,
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
+        give_up_after: float | None = None,
         ledger: Journals | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
@@ -310,6 +311,7 @@ class AltcraftClient(Client[AltcraftWire]):
             expected: How many ids there must be.
             max_launches: How many calls may be begun at most.
             stop_after_failures: Stop the run after so many outcomes that are not done.
+            give_up_after: Stop the run when the provider has answered nothing for so many seconds; see `FanOut`.
             ledger: The durable memory of the run, usually a `Ledger`. The same line again goes on where it ended.
             run: The name of the run in the ledger.
             repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
@@ -336,6 +338,7 @@ class AltcraftClient(Client[AltcraftWire]):
             expected=expected,
             max_launches=max_launches,
             stop_after_failures=stop_after_failures,
+            give_up_after=give_up_after,
             ledger=ledger,
             run=run,
             repeat_window=repeat_window,
@@ -355,6 +358,7 @@ class AltcraftClient(Client[AltcraftWire]):
         expected: int | None = None,
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
+        give_up_after: float | None = None,
         ledger: Journals | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
@@ -375,6 +379,7 @@ class AltcraftClient(Client[AltcraftWire]):
             expected: How many ids there must be.
             max_launches: How many calls may be begun at most.
             stop_after_failures: Stop the run after so many outcomes that are not done.
+            give_up_after: Stop the run when the provider has answered nothing for so many seconds; see `FanOut`.
             ledger: The durable memory of the run, usually a `Ledger`. The same line again goes on where it ended.
             run: The name of the run in the ledger.
             repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
@@ -399,6 +404,7 @@ class AltcraftClient(Client[AltcraftWire]):
             expected=expected,
             max_launches=max_launches,
             stop_after_failures=stop_after_failures,
+            give_up_after=give_up_after,
             ledger=ledger,
             run=run,
             repeat_window=repeat_window,

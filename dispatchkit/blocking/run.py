@@ -10,6 +10,7 @@ from dispatchkit.blocking.portal import PATIENCE, Lease
 from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout import FanOut as AsyncFanOut
+from dispatchkit.core.guards import StopReason
 from dispatchkit.core.journal import Journals
 from dispatchkit.core.outcome import Outcome, Report
 from dispatchkit.core.retry import RetryPolicy
@@ -55,6 +56,8 @@ class Run(Generic[T, P_co]):
 
         Raises:
             AuthenticationError: The provider does not accept the token, so the run was stopped.
+            AccessDeniedError: The token may not do this, or `TariffLimitError`: the account may not. It was the
+                provider's first answer, so the run was stopped.
             Exception: What the iterator of commands raised, once everything in flight has come to its outcome.
         """
         return self._cross(self._twin.finish(), "finish")
@@ -112,6 +115,11 @@ class Running(Run[Outcome[R], Report], Generic[W, R]):
         """Calls that are under way now, waits and retries included."""
         return self._fan_out.in_flight
 
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why the run ended, or ends, before its last command; None if it does not."""
+        return self._fan_out.stop_reason
+
 
 class FanOut(Running[W, R]):
     """Many commands through one client: `dispatchkit.FanOut`, for a caller that blocks.
@@ -138,6 +146,7 @@ class FanOut(Running[W, R]):
         expected: int | None = None,
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
+        give_up_after: float | None = None,
         grace: float = 30.0,
         ledger: Journals | None = None,
         run: str | None = None,
@@ -152,6 +161,7 @@ class FanOut(Running[W, R]):
             expected=expected,
             max_launches=max_launches,
             stop_after_failures=stop_after_failures,
+            give_up_after=give_up_after,
             grace=grace,
             ledger=ledger,
             run=run,

@@ -26,6 +26,7 @@ async def attend(
     chunks: int,
     concurrency: int,
     retry: RetryPolicy | None = None,
+    give_up_after: float | None = None,
 ) -> Exception | None:
     """Launch chunks until Ctrl-C or SIGTERM. The second one gives up what is in flight.
 
@@ -35,6 +36,7 @@ async def attend(
         chunks: How many chunks at the same time.
         concurrency: How many calls of each.
         retry: When and how each call is repeated; None takes the client's policy.
+        give_up_after: Seconds without an answer of the provider after which a chunk is given back; None keeps it.
 
     Returns:
         Why it came to an end, if nobody asked for it.
@@ -77,7 +79,14 @@ async def attend(
                     clients[key] = await stack.enter_async_context(connect(*key))
                 task = asyncio.create_task(
                     launch_chunk(
-                        ledger, run, chunk, client=clients[key], concurrency=concurrency, retry=retry, stop=stop
+                        ledger,
+                        run,
+                        chunk,
+                        client=clients[key],
+                        concurrency=concurrency,
+                        retry=retry,
+                        give_up_after=give_up_after,
+                        stop=stop,
                     )
                 )
                 launching.add(task)

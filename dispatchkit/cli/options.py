@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
@@ -30,6 +31,8 @@ __all__ = [
     "NeverRepeat",
     "ReadOptions",
     "RunOptions",
+    "duration",
+    "give_up_seconds",
     "takes",
 ]
 
@@ -110,6 +113,14 @@ _Expected = Annotated[
 ]
 _StopAfterFailures = Annotated[
     int | None, typer.Option(metavar="N", min=1, help="Start nothing new after so many outcomes that are not done.")
+]
+_GiveUpAfter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="End the run when the provider has answered nothing for so long: 90s, 15m, 1h, or never. A pause that the "
+        "provider asked for does not count. Default: 1h.",
+    ),
 ]
 _Insecure = Annotated[
     bool, typer.Option("--insecure", help="Allow plain http to another machine. It shows the token on the way.")
@@ -197,6 +208,32 @@ class Guards(TypedDict):
     concurrency: int
     max_launches: int | None
     stop_after_failures: int | None
+    give_up_after: float | None
+
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh])", re.ASCII)
+_SECONDS = {"h": 3600, "m": 60, "s": 1}
+
+
+def give_up_seconds(text: str | None) -> float | None:
+    """The seconds of ``--give-up-after``, an hour if it was not given; None means never.
+
+    Raises:
+        ValueError: It is no duration.
+    """
+    if text == "never":
+        return None
+    found = _DURATION.fullmatch("1h" if text is None else text)
+    value = 0.0 if found is None else float(found[1]) * _SECONDS[found[2]]
+    if not 0 < value < math.inf:
+        raise ValueError(f"--give-up-after must be a time such as 90s, 15m or 1h, or never, not {text!r}")
+    return value
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``--give-up-after`` takes them."""
+    unit = next((unit for unit, size in _SECONDS.items() if seconds % size == 0), "s")
+    return f"{seconds / _SECONDS[unit]:g}{unit}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,6 +275,7 @@ class ActingOptions(ConnectionOptions):
     rate: _Rate = None
     max_launches: _MaxLaunches = None
     stop_after_failures: _StopAfterFailures = None
+    give_up_after: _GiveUpAfter = None
     never_repeat: NeverRepeat = False
     account: Account = None
     account_changed: _AccountChanged = False
@@ -263,7 +301,7 @@ class ActingOptions(ConnectionOptions):
         """What bounds the run.
 
         Raises:
-            ValueError: ``--concurrency`` is neither a number nor auto.
+            ValueError: ``--concurrency`` is neither a number nor auto, or ``--give-up-after`` is no duration.
         """
         if self.concurrency != "auto" and re.fullmatch("0*[1-9][0-9]*", self.concurrency) is None:
             raise ValueError(f"--concurrency must be an integer from 1 up, or auto, not {self.concurrency!r}")
@@ -271,6 +309,7 @@ class ActingOptions(ConnectionOptions):
             concurrency=AUTO_WORKERS if self.concurrency == "auto" else int(self.concurrency),
             max_launches=self.max_launches,
             stop_after_failures=self.stop_after_failures,
+            give_up_after=give_up_seconds(self.give_up_after),
         )
 
 

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Generic, Never, TypeVar, cast
 
 import attrs
 
+from dispatchkit.cli.options import duration
 from dispatchkit.cli.progress import LOOK_EVERY, Look
 from dispatchkit.cli.takeover import Decisions
 from dispatchkit.cli.text import masked
-from dispatchkit.errors import AuthenticationError, LedgerError
+from dispatchkit.errors import AuthenticationError, LedgerError, RejectedError
 from dispatchkit.fanout import FanOut
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.client import Client
     from dispatchkit.core.command import Command
     from dispatchkit.core.journal import Journals
-    from dispatchkit.fanout import Report
+    from dispatchkit.fanout import Report, StopReason
     from dispatchkit.ledger.ledger import Ledger
 
 __all__ = ["Memory", "drive", "ledger_warnings", "on_interrupt", "run_loop"]
@@ -94,7 +95,7 @@ async def drive(
 
     The first Ctrl-C (or SIGTERM, or SIGHUP) starts nothing new and awaits what is in flight; the second gives that up,
     and it is reported for what is known of it. Nothing new is started either once the token was refused, since every
-    other command would be refused as well, or once the outcomes can no longer be written.
+    other command would be refused as well, once a guard ends the run, or once the outcomes can no longer be written.
 
     Args:
         client: Whose commands they are.
@@ -132,37 +133,56 @@ async def drive(
     with on_interrupt(press), ledger_warnings(show.note):
         watching = asyncio.create_task(_watch(look, show))
         try:
-            failed = await _show_all(run, show)
+            await _show_all(run, show)
         finally:
             watching.cancel()
         if giving_up is not None:
             await giving_up
         show.finish()
         show.progress(look())
-    if (most := guards["stop_after_failures"]) is not None and failed >= most:
-        show.note(f"Stopped after {failed:,} failures: nothing new was started.")
+    if run.stop_reason is not None:
+        _tell_of_guard(run.stop_reason, run.report, guards, show)
     return run.report, interrupted
 
 
-async def _show_all(run: FanOut[W, R], show: Show) -> int:
-    """Show the outcomes up to the end, and return how many of them are failures."""
-    failed, stopped = 0, False
+def _tell_of_guard(reason: StopReason, report: Report, guards: Guards, show: Show) -> None:
+    """Say which guard has ended the run, if one has."""
+    if reason.kind == "stop_after_failures":
+        most = guards["stop_after_failures"] or 0
+        what = "1 failure" if most == 1 else f"{most:,} failures"
+        show.note(f"Stopped after {what} (--stop-after-failures {most}); {reason.in_flight:,} more were in flight.")
+    elif reason.kind == "max_launches" and (left := show.not_started(report)):
+        most = guards["max_launches"] or 0
+        what = "1 launch" if most == 1 else f"{most:,} launches"
+        show.note(
+            f"Stopped after {what} (--max-launches {most}); {left:,} {'was' if left == 1 else 'were'} not started."
+        )
+    elif reason.silent_since is not None:
+        option = f"--give-up-after {duration(guards['give_up_after'] or 0.0)}"
+        show.gave_up(
+            f"Gave up: the provider has answered nothing since {reason.silent_since:%Y-%m-%d %H:%M:%S} UTC ({option})."
+        )
+
+
+async def _show_all(run: FanOut[W, R], show: Show) -> None:
+    """Show the outcomes up to the end."""
+    stopped = False
     try:
         async for outcome in run:
-            failed += outcome.error is not None
             if not show.outcome(outcome) and not stopped:
                 stopped = True
                 run.stop()
                 show.note("The outcomes can no longer be written: nothing new is started.")
     except AuthenticationError:
         show.note("The token was refused: nothing new is started.")
+    except RejectedError:
+        show.note("The provider's first answer refused the token or the account: nothing new is started.")
     except _Cut:
         pass  # the same command again plans the rest
     except LedgerError as error:
         if run.report.total == run.report.earlier:
             raise
         show.broke(f"{masked(str(error))}. Nothing new is started.")
-    return failed
 
 
 async def _watch(look: Callable[[], Look], show: Show) -> None:

@@ -15,7 +15,7 @@ from dispatchkit.cli.failures import Failures
 from dispatchkit.cli.progress import STYLES, Bar, Lines, Look
 from dispatchkit.cli.text import as_json, clean, one_line, put
 from dispatchkit.core.clock import SYSTEM
-from dispatchkit.errors import AuthenticationError, DispatchkitError, State, ThrottledError
+from dispatchkit.errors import DispatchkitError, RejectedError, State
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Show", "exit_status"]
 
-_NOT_ITS_FAULT = (AuthenticationError, ThrottledError)
-"""Refusals that say nothing of what was to be launched."""
 _DETAILED = 20
 """How many failures of each kind are told one by one: a thousand refusals must not hide the one that is unknown."""
 
@@ -80,6 +78,7 @@ class Show:
         self.planned = False
         """Whether the whole run was planned before: a ledger goes on with it without its commands."""
         self._broken = False
+        self._gave_up = False
         self._clock = clock
         self._began = clock.monotonic()
         self._told = Counter[State]()
@@ -137,12 +136,21 @@ class Show:
         self._broken = True
         self.note(text)
 
+    def not_started(self, report: Report) -> int:
+        """How many of all commands were not started."""
+        # Only the ledger knows how many commands its run holds.
+        return self._total - report.total if report.not_started is None else report.not_started
+
+    def gave_up(self, text: str) -> None:
+        """Say that the run was given up. The exit status then tells of it, and the summary how to go on."""
+        self._gave_up = True
+        self.broke(text)
+
     def summary(self, report: Report, *, interrupted: bool) -> int:
         """Show what came of it all, and return the exit status."""
         took = self._clock.monotonic() - self._began
-        # Only the ledger knows how many commands its run holds.
-        total = self._total if report.not_started is None else report.total + report.not_started
-        not_started = total - report.total
+        not_started = self.not_started(report)
+        total = report.total + not_started
         with suppress(OSError):  # the terminal may be gone, and what came of it all is still an exit status
             self._summarize(report, total, not_started, took)
         return exit_status(report, not_started, interrupted=interrupted) or int(self._broken)
@@ -192,19 +200,26 @@ class Show:
     def _how_to_go_on(self, report: Report, total: int) -> str:
         left = total - report.done - report.rejected
         if self._place is None or self._place.run is None or not left:
+            if self._gave_up and self._sheet is None and left:
+                return (
+                    f"{left:,} {'is' if left == 1 else 'are'} left, and nothing remembers which. With --ledger "
+                    "launch.db --run NAME, the same command again goes on where it ended."
+                )
             return ""
         if report.not_started is None and not self.planned:
             return f"The plan of run {self._place.run!r} is not whole: the same command again goes on with it."
         return f"{left:,} {'is' if left == 1 else 'are'} left. To go on: {self._place.resume(self._place.run)}"
 
     def _how_to_launch_the_refused(self) -> str:
-        refused = sum(count for kind, count in self._hints.items() if issubclass(kind, _NOT_ITS_FAULT))
+        refused = sum(
+            count for kind, count in self._hints.items() if issubclass(kind, RejectedError) and not kind.concerns_target
+        )
         if self._place is None or self._place.run is None or not refused:
             return ""
         # They are rejected like any other, so the run is over for them, and nobody would miss them.
         return (
-            f"The run leaves alone what was rejected, also the {refused:,} refused for the token or the pace alone. "
-            f"Once the rest is done, launch them --from what this writes, as another run: "
+            f"The run leaves alone what was rejected, also the {refused:,} refused for the token, the account or the "
+            f"pace. Once the rest is done, launch them --from what this writes, as another run: "
             f"{self._place.failures(self._place.run)}"
         )
 

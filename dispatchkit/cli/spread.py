@@ -71,6 +71,7 @@ class Spread:
             "--failures": options.failures,
             "--max-launches": options.max_launches,
             "--stop-after-failures": options.stop_after_failures,
+            "--give-up-after": options.give_up_after,
             "--never-repeat": options.never_repeat,
             "--copied": options.copied,
             "--end-holder": options.end_holder,

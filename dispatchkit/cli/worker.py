@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dispatchkit.cli.options import give_up_seconds
 from dispatchkit.cli.spread import LEDGER
 
 if TYPE_CHECKING:
@@ -41,6 +42,14 @@ def worker(
             "it has by then.",
         ),
     ] = None,
+    give_up_after: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Give a chunk back, and leave its run out for a minute, when the provider has answered nothing for so "
+            "long: 90s, 15m, 1h, or never. Default: 1h.",
+        ),
+    ] = None,
     never_repeat: Annotated[
         bool,
         typer.Option(
@@ -73,7 +82,10 @@ def worker(
 
     with mistakes_in_one_line():
         retry = RetryPolicy(repeat_unclear=False) if never_repeat else None
-        ended = run_loop(attend(ledger, client, chunks=chunks, concurrency=concurrency, retry=retry))
+        silence = give_up_seconds(give_up_after)
+        ended = run_loop(
+            attend(ledger, client, chunks=chunks, concurrency=concurrency, retry=retry, give_up_after=silence)
+        )
     if ended is not None:
         put(sys.stderr, f"dispatchkit: {clean(str(ended))}\n")
         raise typer.Exit(1)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -76,6 +77,7 @@ class Call(Generic[W, R]):
         "_unclear",
         "_unclear_at",
         "_unclear_since",
+        "answered_at",
         "attempts",
         "claim",
         "command",
@@ -105,6 +107,9 @@ class Call(Generic[W, R]):
         # Built once: every attempt sends the same bytes under the same headers.
         self.request = _request(command, means.wire, self.request_id)
         self.attempts: tuple[Attempt, ...] = ()
+        self.answered_at = -math.inf
+        """On the clock's ``monotonic``: when the provider last answered an attempt, other than with a failure of its
+        own."""
         self.halted = False
         """Set it, and no further attempt starts."""
         self.waiting = False
@@ -154,6 +159,7 @@ class Call(Generic[W, R]):
             self._log(level, f"cancelled: {error.summary}", error=error)
             raise
         if step.error is None:
+            self.answered_at = self._means.clock.monotonic()
             self._log(logging.INFO, "done after all")
             return step.result  # type: ignore[return-value]  # pyright: ignore[reportReturnType] - R itself may be None
         level = logging.WARNING if step.error.outcome is State.UNKNOWN else logging.INFO
@@ -216,8 +222,15 @@ class Call(Generic[W, R]):
         except BaseException:
             means.pacer.release(ticket, answered=None, took=0.0)
             raise
-        answered = not isinstance(verdict, NotSentError | OutcomeUnknownError)
-        means.pacer.release(ticket, answered=answered, took=took, pause=self._pause_after(verdict))
+        if not isinstance(verdict, DispatchkitError):
+            self.answered_at = started + took
+            means.pacer.release(ticket, answered=True, took=took)
+            return verdict
+        answered = isinstance(verdict, RejectedError)
+        if answered:
+            self.answered_at = started + took
+        grows = isinstance(verdict, RejectedError) and verdict.concerns_target
+        means.pacer.release(ticket, answered=answered, took=took, pause=self._pause_after(verdict), grows=grows)
         return verdict
 
     async def _permitted(self) -> int:
@@ -425,8 +438,11 @@ class Call(Generic[W, R]):
             return Settlement(Verdict.HIDDEN, f"its state could not be asked for ({type(error).__name__})"), 0.0
         reply = await means.transport.send(request, Witness(), timeout=limit)
         seen = judge(probe.command, reply, means.wire, clock)
-        if self.attempts and isinstance(reply, Answer) and reply.status < 500:
-            means.budget.refund()
+        if isinstance(reply, Answer) and reply.status < 500:
+            if self.attempts:
+                means.budget.refund()
+            else:
+                self.answered_at = clock.monotonic()  # to ask is all that this call has tried
         if not isinstance(seen, DispatchkitError):
             return probe.settle(seen), 0.0
         text = f"its state could not be read: {seen.summary}"

@@ -4,10 +4,12 @@ A million targets need no more memory than a thousand: nothing is made per comma
 outcome, and when as many outcomes as there are workers wait to be taken, the workers wait too. One failure never
 cancels another command.
 
-What ends a run before its time: `FanOut.stop`, a guard (``max_launches``, ``stop_after_failures``), a token that the
-provider does not accept, or a mistake in the iterator of commands. In each case nothing new starts, what waits for its
-turn or for a retry gives up at once, and what is in flight is awaited. If that takes longer than ``grace``, it is
-cancelled, and its outcome says what is known of it.
+What ends a run before its time: `FanOut.stop`, a guard (``max_launches``, ``stop_after_failures``, ``give_up_after``),
+a refusal of the token or of the account, or a mistake in the iterator of commands; `FanOut.stop_reason` says which. In
+each case nothing new starts, what waits for its turn or for a retry gives up at once, and what is in flight is awaited.
+If that takes longer than ``grace``, it is cancelled, and its outcome says what is known of it.
+
+A run starts with one call (`Pacer.begin_run`), so that a token that is refused costs one request.
 
 With a ledger, all commands are planned in it first, and workers take them from there. Each asks it for leave just
 before the first byte, and anew before each repeat: what is about to leave is on disk before it leaves. So the same line
@@ -19,8 +21,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import Counter
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
+from datetime import datetime
 from functools import partial
 from typing import Generic, Self, TypeVar, cast
 
@@ -31,14 +35,15 @@ from dispatchkit.core.call import Call
 from dispatchkit.core.check import seconds
 from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
+from dispatchkit.core.guards import Guards, StopKind, StopReason, refuses_all
 from dispatchkit.core.journal import Entry, Journals, Leave, Source
 from dispatchkit.core.outcome import Outcome, Report
 from dispatchkit.core.outlet import Outlet
 from dispatchkit.core.retry import RetryPolicy
+from dispatchkit.core.silence import watch_silence
 from dispatchkit.core.source import Unremembered, count, source
 from dispatchkit.core.young import narrow, widen
 from dispatchkit.errors import (
-    AuthenticationError,
     DispatchkitError,
     LedgerError,
     NotSentError,
@@ -73,6 +78,10 @@ class FanOut(Generic[W, R]):
         expected: How many commands there must be. A list of another length is refused before the first launch.
         max_launches: How many commands may be begun at most.
         stop_after_failures: Stop the run after so many outcomes that are not done.
+        give_up_after: Stop the run when the provider has answered no attempt of it for so many seconds, although
+            something was under way, or waited for the circuit breaker. A refusal and HTTP 429 are answers; HTTP 5xx, a
+            broken connection and a timeout are not. A pause that the provider asked for does not count. None, the
+            default: the run waits for the provider as long as it takes.
         grace: Seconds for which a stopped run waits for what is in flight.
         ledger: The durable memory of the run, usually a `Ledger`; it remembers each command from before its first byte
             leaves. None: a run that nothing remembers.
@@ -99,22 +108,21 @@ class FanOut(Generic[W, R]):
         expected: int | None = None,
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
+        give_up_after: float | None = None,
         grace: float = 30.0,
         ledger: Journals | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
     ) -> None:
         count("concurrency", concurrency, least=1)
-        for name, value in (("max_launches", max_launches), ("stop_after_failures", stop_after_failures)):
-            if value is not None:
-                count(name, value, least=1)
+        self._guards = Guards(
+            max_launches=max_launches, stop_after_failures=stop_after_failures, give_up_after=give_up_after
+        )
         self._client = client
         self._pacer = client.pacer
         self._concurrency = concurrency
         self._timeout = None if timeout is None else seconds("timeout", timeout)
         self._retry = retry
-        self._max_launches = max_launches
-        self._stop_after_failures = stop_after_failures
         self._grace = seconds("grace", grace)
         if (ledger is None) != (run is None):
             raise ValueError("ledger= and run= belong together: a ledger holds runs, each under its name")
@@ -149,6 +157,11 @@ class FanOut(Generic[W, R]):
         self._calls: dict[asyncio.Task[None], Call[W, R]] = {}
         self._dropping = False
         self._stopping = False
+        self._watching: asyncio.Task[None] | None = None
+        self._queued = 0
+        """How many workers have a command, and wait until they may begin it."""
+        self._answered_at = -math.inf
+        """When the provider last answered an attempt of a call that is over."""
         self._error: Exception | None = None
         self._patience: asyncio.TimerHandle | None = None
 
@@ -166,11 +179,21 @@ class FanOut(Generic[W, R]):
         """Calls that are under way now, waits and retries included."""
         return len(self._calls)
 
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why the run ended, or ends, before its last command; None if it does not."""
+        return self._guards.reason
+
     def stop(self) -> None:
         """Start nothing new. What is in flight is awaited, and its outcomes still come."""
+        self._stop("stopped", "it was told to stop")
+
+    def _stop(self, kind: StopKind, text: str, *, silent_since: datetime | None = None) -> None:
         if self._stopping:
             return
         self._stopping = True
+        if self._workers is None or self._workers:  # else it is over already
+            self._explain(kind, text, silent_since)
         self._source.halt()
         if self._admission is not None:
             self._admission.stopped = True
@@ -186,6 +209,8 @@ class FanOut(Generic[W, R]):
 
         Raises:
             AuthenticationError: The provider does not accept the token, so the run was stopped.
+            AccessDeniedError: The token may not do this, or `TariffLimitError`: the account may not. It was the
+                provider's first answer, so the run was stopped.
             Exception: What the iterator of commands raised, once everything in flight has come to its outcome.
         """
         self._dropping = True
@@ -221,7 +246,7 @@ class FanOut(Generic[W, R]):
     async def _open(self) -> None:
         over = self._opening = asyncio.Event()
         try:
-            planned = await self._source.open(self._commands, self.stop)
+            planned = await self._source.open(self._commands, self._stop_elsewhere)
         except BaseException:
             self._workers = set()  # nothing starts any more
             raise
@@ -230,6 +255,21 @@ class FanOut(Generic[W, R]):
         self._opened = True
         self._length = planned.total
         self._earlier.update(planned.final)
+        # What is done already shows that the provider accepts the token.
+        self._pacer.begin_run(self, ramp=not self._earlier[State.DONE])
+        if self._guards.give_up_after is not None:
+            self._watching = asyncio.create_task(self._watch(self._guards.give_up_after))
+
+    async def _watch(self, limit: float) -> None:
+        since = await watch_silence(
+            limit,
+            clock=self._client.clock,
+            pacer=self._pacer,
+            answered_at=lambda: max(self._answered_at, *(call.answered_at for call in self._calls.values()), -math.inf),
+            is_trying=lambda: bool(self._calls or (self._queued and self._pacer.is_failing())),
+        )
+        text = f"the provider has answered nothing since {since:%Y-%m-%d %H:%M:%S} UTC (give_up_after={limit:g})"
+        self._stop("gave_up", text, silent_since=since)
 
     async def _end(self) -> None:
         try:
@@ -240,8 +280,12 @@ class FanOut(Generic[W, R]):
                 if closing is not None:
                     await closing
         finally:
+            if self._watching is not None:
+                self._watching.cancel()
+                await asyncio.wait([self._watching])
             if self._opened:
                 self._opened = False
+                self._pacer.end_run(self)
                 try:
                     await self._source.close()
                 except LedgerError as unwritten:
@@ -313,6 +357,7 @@ class FanOut(Generic[W, R]):
 
     async def _take(self, worker: asyncio.Task[None]) -> Entry[W, R] | None:
         if self._is_over():
+            self._explain_max_launches()
             return None
         self._idle.add(worker)
         entry = await self._source.take()
@@ -324,7 +369,7 @@ class FanOut(Generic[W, R]):
         return cast("Entry[W, R]", entry)
 
     def _is_over(self) -> bool:
-        return self._stopping or self._taken == self._max_launches
+        return self._stopping or self._taken == self._guards.max_launches
 
     async def _perform(self, worker: asyncio.Task[None], entry: Entry[W, R]) -> Outcome[R] | None:
         index, command = entry.index, entry.command
@@ -343,13 +388,13 @@ class FanOut(Generic[W, R]):
             error = kind(str(mistake), command=command)
             return Outcome(index, command, error.outcome, None, error, ())
         if self._admission is None:
-            ticket = self._pacer.enter() or await self._idly(self._pacer.admit())
+            ticket = self._pacer.enter() or await self._queue(self._idly(self._pacer.admit()))
         else:
             call.leave = partial(self._leave_to_repeat, self._admission, entry, call)
-            admitted = await self._admission.admit(entry, call)
+            admitted = await self._queue(self._admission.admit(entry, call))
             if isinstance(admitted, Leave):
                 if admitted is Leave.STOPPED:
-                    self.stop()
+                    self._stop_elsewhere()
                 return None
             ticket = admitted
         self._calls[worker] = call
@@ -364,6 +409,7 @@ class FanOut(Generic[W, R]):
             return abandoned(entry, call)
         finally:
             del self._calls[worker]
+            self._answered_at = max(self._answered_at, call.answered_at)
             if self._admission is not None:
                 self._admission.release(call)
         return Outcome(index, command, State.DONE, result, None, call.attempts, call.request_id)
@@ -374,6 +420,14 @@ class FanOut(Generic[W, R]):
         except LedgerError as unwritten:
             self._break(unwritten)
             return Leave.STOPPED
+
+    async def _queue(self, waiting: Awaitable[T]) -> T:
+        """Wait until a call may begin."""
+        self._queued += 1
+        try:
+            return await waiting
+        finally:
+            self._queued -= 1
 
     async def _idly(self, waiting: Awaitable[T]) -> T:
         """Wait for something that a stop may end at once."""
@@ -394,16 +448,32 @@ class FanOut(Generic[W, R]):
             return
         self._failed += 1
         self._failures[outcome.state] += 1
-        if isinstance(outcome.error, AuthenticationError):
-            # No other command would fare better.
-            self._break(outcome.error)
-        elif self._failed == self._stop_after_failures:
-            self.stop()
+        is_first = not self._done and not self._earlier[State.DONE] and self._failures[State.REJECTED] <= 1
+        if refuses_all(outcome.error, is_first=is_first):
+            self._break(
+                outcome.error, "refused", f"the provider refused the token or the account: {outcome.error.summary}"
+            )
+        elif self._failed == self._guards.stop_after_failures:
+            what = "1 failure" if self._failed == 1 else f"{self._failed:,} failures"
+            self._stop("stop_after_failures", f"{what} (stop_after_failures={self._failed})")
 
-    def _break(self, error: Exception) -> None:
+    def _break(self, error: Exception, kind: StopKind = "failed", text: str = "") -> None:
         if not self._stopping:
             self._error = error
-        self.stop()
+        self._stop(kind, text or f"{type(error).__name__} was raised")
+
+    def _stop_elsewhere(self) -> None:
+        self._stop("stopped_elsewhere", "it was stopped from elsewhere, or another process has taken it over")
+
+    def _explain_max_launches(self) -> None:
+        """Say that the run ends, unless all its commands were begun."""
+        if self._length is None or self._taken < self._length - self._earlier.total():
+            what = "launch" if self._taken == 1 else "launches"
+            self._explain("max_launches", f"{self._taken:,} {what} (max_launches={self._taken})")
+
+    def _explain(self, kind: StopKind, text: str, silent_since: datetime | None = None) -> None:
+        in_flight = sum(not call.waiting for call in self._calls.values())
+        self._guards.explain(kind, text, in_flight=in_flight, silent_since=silent_since)
 
     def _part(self, worker: asyncio.Task[None]) -> None:
         workers = self._workers or set()

@@ -6,6 +6,7 @@ of them learns (a 429, a provider that is down) holds for all.
 
 - **Rate.** Launches start one interval apart. Time that nobody used is not saved up, so there is never a burst.
 - **Concurrency.** At most so many attempts are in flight. With ``"auto"`` the limit is found out: see `Window`.
+- **Ramp.** A run on an idle account starts with one attempt, and the limit doubles with each round of answers.
 - **Pause.** One 429 stops every start until the provider's time. Afterwards the limit grows again from one, doubling.
 - **Breaker.** When most attempts get no answer, starts stop for a while; then a single one is tried. If it is answered
   the breaker closes, else it waits twice as long.
@@ -21,7 +22,7 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from weakref import WeakValueDictionary
+from weakref import WeakSet, WeakValueDictionary
 
 from dispatchkit.core.breaker import Breaker
 from dispatchkit.core.clock import Clock
@@ -67,6 +68,9 @@ def _set(future: asyncio.Future[None]) -> None:
 _LATE = 0.005
 """Seconds by which a timer may be late. So much is made good, or a high rate would never be reached."""
 
+SILENCE = 2.0
+"""Seconds without an answer, after which a limit that grows from one lets one more attempt start."""
+
 
 class Pacer:
     """The moving part behind a `Pace`. See the module's text for what it does.
@@ -87,6 +91,8 @@ class Pacer:
         self._breaker = Breaker(pace.breaker, pace.cooldown)
         self._last_start = -math.inf
         self._paused_until = -math.inf
+        self._throttled_until = -math.inf
+        self._learnt = -math.inf  # when an answer, or silence, last let the limit grow
         self._started = 0
         self._throttled = 0
         self._pauses = 0
@@ -95,6 +101,8 @@ class Pacer:
     def forget(self) -> None:
         """Leave what is in flight, and who waits, to the process that this one was forked from."""
         self._lock = threading.Lock()
+        self._window.end_ramp()
+        self._runs: WeakSet[object] = WeakSet()
         self._epoch = 1
         self._in_flight = 0
         self._old = 0  # of those in flight, how many began before the latest pause
@@ -119,6 +127,26 @@ class Pacer:
                 self._window.set(pace.concurrency)
             self._breaker.set(pace.breaker, pace.cooldown)
             self._grant()
+
+    def begin_run(self, run: object, *, ramp: bool) -> None:
+        """A run begins. On an account with nothing in flight here, it starts with one attempt.
+
+        Args:
+            run: The run. It is not kept alive.
+            ramp: False if it is known that the provider accepts what the run sends.
+        """
+        with self._lock:
+            if ramp and not self._in_flight and not self._waiters:
+                self._window.ramp()
+            self._runs.add(run)
+
+    def end_run(self, run: object) -> None:
+        """The run is over. What follows outside of a run does not go on with its ramp."""
+        with self._lock:
+            self._runs.discard(run)
+            if not self._runs:
+                self._window.end_ramp()
+                self._grant()
 
     def enter(self) -> int:
         """Leave to start one attempt now: its ticket, or 0. The short way of `admit`."""
@@ -256,7 +284,9 @@ class Pacer:
             self._give_back(ticket)
             self._grant()
 
-    def release(self, ticket: int, *, answered: bool | None, took: float, pause: float | None = None) -> None:
+    def release(
+        self, ticket: int, *, answered: bool | None, took: float, pause: float | None = None, grows: bool = True
+    ) -> None:
         """One attempt is over.
 
         Args:
@@ -264,6 +294,7 @@ class Pacer:
             answered: Whether the provider answered it; None where it cannot be said (it was cancelled).
             took: Seconds.
             pause: If the answer was 429: seconds for which to start nothing.
+            grows: Whether the answer lets one more start. Not a refusal of the token or of the account.
         """
         with self._lock:
             fresh = ticket == self._epoch
@@ -276,8 +307,9 @@ class Pacer:
                 if self._breaker.record(answered=answered):
                     self._pause(self._breaker.cooldown)
                     self._window.restart(throttled=False)
-                elif answered and fresh and pause is None and not self._window.steady:
-                    self._window.learn(took, busy=busy, now=self._clock.monotonic())
+                elif answered and fresh and pause is None and grows and not self._window.steady:
+                    self._learnt = self._clock.monotonic()
+                    self._window.learn(took, busy=busy, now=self._learnt)
             if pause is not None:
                 self._throttle(pause, again=not fresh)
             if self._waiters:
@@ -290,9 +322,11 @@ class Pacer:
 
     def _throttle(self, pause: float, *, again: bool) -> None:
         self._throttled += 1
+        until = self._clock.monotonic() + pause
+        self._throttled_until = max(self._throttled_until, until)
         if again:
             # Of the same volley as one before: it can make the pause longer, and tells nothing else that is new.
-            self._paused_until = max(self._paused_until, self._clock.monotonic() + pause)
+            self._paused_until = max(self._paused_until, until)
             return
         self._pause(pause)
         self._window.restart(throttled=True)
@@ -307,6 +341,14 @@ class Pacer:
         """Seconds until the pause is over; 0 when nothing pauses."""
         return max(0.0, self._paused_until - self._clock.monotonic())
 
+    def is_throttled(self) -> bool:
+        """Whether the provider, not the breaker, has asked for the pause that goes on."""
+        return self._throttled_until > self._clock.monotonic()
+
+    def is_failing(self) -> bool:
+        """Whether the breaker lets nothing start, or a single attempt."""
+        return self._breaker.state != "closed"
+
     def _grant(self) -> float:
         """Give leave to all that may start now, and see to it that somebody keeps the time. Returns the time."""
         now = self._clock.monotonic()
@@ -318,6 +360,9 @@ class Pacer:
         opens = self._opens_at()
         timed = opens == self._due
         self._expire(max(now, opens))
+        if self._window.slow and self._silent_at() <= now:
+            self._window.grow()
+            self._learnt = now
         while waiters and opens <= now and self._has_room():
             waiter, _ = waiters.popitem(last=False)
             if waiter.loop.is_closed():
@@ -327,8 +372,18 @@ class Pacer:
             waiter.ticket = self._start(waiter.slot)
             waiter.wake()
             opens = self._opens_at()
-        self._keep_time(opens if self._has_room() else math.inf)
+        if self._has_room():
+            self._keep_time(opens, opens)
+        else:
+            self._keep_time(math.inf, self._silent_at() if self._window.slow else math.inf)
         return now
+
+    def _silent_at(self) -> float:
+        """When the account has been silent for so long that one more attempt may start, beyond a limit that grows."""
+        # An open breaker lets a single attempt decide, however long it takes.
+        if self._breaker.state != "closed" or self._in_flight - self._old < self._window.limit:
+            return math.inf
+        return max(self._last_start, self._learnt) + SILENCE
 
     def _expire(self, before: float) -> None:
         """Whoever must start before this moment has waited in vain."""
@@ -339,12 +394,12 @@ class Pacer:
                 waiter.expired = True
                 waiter.wake()
 
-    def _keep_time(self, due: float) -> None:
+    def _keep_time(self, due: float, alarm: float) -> None:
         while self._deadlines and self._deadlines[0][2] not in self._waiters:
             heapq.heappop(self._deadlines)
         first = self._deadlines[0][0] if self._deadlines else math.inf
         # Just beyond its deadline: at the deadline itself it may still start.
-        alarm = min(due, math.nextafter(first, math.inf))
+        alarm = min(alarm, math.nextafter(first, math.inf))
         self._due = due
         if self._keeper not in self._waiters:
             self._keeper = next(iter(self._waiters), None)

@@ -8,6 +8,9 @@ and from there on creeps up by one a round until it is too much again (AIMD).
 A round is as many answers as the size was when it began. What counts of it is its quicker quarter: an answer on a new
 connection takes several times as long, and in slow start every second connection is new.
 
+A run begins in the same way, with one (`Window.ramp`): what refuses one call of it, such as a wrong token, most likely
+refuses all of them. A fixed number is ramped up to, too, and is steady from then on.
+
 "Unhurried" must not be measured while we hurry the provider ourselves: what we cause would look like its nature, and
 the size would grow for ever. So every 64 rounds the size is halved for one round, and that is measured anew. And if
 halving does not make a provider quicker, then we are not what makes it slow.
@@ -37,6 +40,7 @@ class Window:
     __slots__ = (
         "_auto",
         "_base",
+        "_before",
         "_cut_at",
         "_most",
         "_round",
@@ -44,17 +48,20 @@ class Window:
         "_rounds",
         "_since",
         "_size",
-        "_slow",
         "_threshold",
         "_unhurried",
         "limit",
         "most",
+        "slow",
         "steady",
     )
 
     def __init__(self, concurrency: int | Auto) -> None:
-        self._slow = False
+        self.slow = False
+        """Whether the size grows again from one, and has not come back to what it was."""
         self._size = math.inf
+        self._before: tuple[float, bool] | None = None
+        """The size before the ramp of a run, and whether it was slow then; None if there is no ramp."""
         self._round: list[float] = []
         self._unhurried: float | None = None
         self._cut_at = math.inf
@@ -67,7 +74,8 @@ class Window:
         self.most = int(self._most)
         """What is never passed."""
         fresh = _START if self._auto else self._most
-        self._size = min(self._size, self._most) if self._slow else fresh
+        self._size = min(self._size, self._most) if self.slow else fresh
+        self._before = None if self._before is None else (fresh, False)
         self._threshold = self._most
         self._base = math.inf
         self._rounds = 0
@@ -81,8 +89,31 @@ class Window:
         if self._auto and throttled and self._size >= 2:
             self._threshold = max(2.0, self._size / 2)
         self._size = 1.0
-        self._slow = True
+        self._before = None
+        self.slow = True
         self._new_round()
+        self._update()
+
+    def ramp(self) -> None:
+        """Begin at one, for a run."""
+        before = self._before or (self._unhurried or self._size, self.slow)
+        self.restart(throttled=False)
+        self._before = before
+        self._base = math.inf  # its first answers come on new connections
+        self._update()
+
+    def end_ramp(self) -> None:
+        """The run is over: calls that are no part of a run find the size that was there before it."""
+        if self._before is not None and self.slow:
+            size, self.slow = self._before
+            self._size = max(self._size, size)
+            self._new_round()
+        self._before = None
+        self._update()
+
+    def grow(self) -> None:
+        """Let one more start, although there is no answer to learn from."""
+        self._size = min(self._threshold, self._size + 1)
         self._update()
 
     def learn(self, took: float, *, busy: bool, now: float) -> None:
@@ -139,6 +170,6 @@ class Window:
     def _update(self) -> None:
         self.limit = int(self._size)
         if self._size >= self._threshold:
-            self._slow = False
+            self.slow = False
         self.steady = not self._auto and self._size == self._most
         """Whether there is nothing to learn."""

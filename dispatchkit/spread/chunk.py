@@ -20,7 +20,7 @@ from dispatchkit.core.outcome import Report
 from dispatchkit.core.retry import RetryPolicy
 from dispatchkit.core.source import count
 from dispatchkit.direct.client import DirectClient
-from dispatchkit.errors import ChunkHeldError, LedgerError, RunStoppedError
+from dispatchkit.errors import ChunkHeldError, LedgerError, ProviderSilentError, RunStoppedError
 from dispatchkit.ledger.ledger import Ledger
 from dispatchkit.ledger.postgres import PostgresStore
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, MAX_NUMBER, Run
@@ -85,6 +85,7 @@ async def launch_chunk(
     client: DirectClient | AltcraftClient | None = None,
     concurrency: int = 64,
     retry: RetryPolicy | None = None,
+    give_up_after: float | None = None,
     repeat_window: float | None = None,
     stop: asyncio.Event | None = None,
 ) -> Report:
@@ -102,6 +103,7 @@ async def launch_chunk(
             the environment says, as the clients do: the token never travels with the work.
         concurrency: How many workers there are here.
         retry: When and how each call is repeated; None takes the client's policy.
+        give_up_after: Give the chunk back when the provider has answered nothing for so many seconds; see `FanOut`.
         repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
         stop: Once it is set nothing new is started, and what is in flight is awaited.
 
@@ -113,7 +115,9 @@ async def launch_chunk(
         RunStoppedError: The run was stopped.
         AccountMismatchError: The run was planned for another account.
         LedgerError: The ledger cannot be used, or the run is another client's.
+        ProviderSilentError: The provider answered nothing for ``give_up_after`` seconds.
         AuthenticationError: The provider does not accept the token.
+        AccessDeniedError: The token may not do this, or `TariffLimitError`: the account may not.
         TypeError: A setting is of another type.
         ValueError: There is no token, or a setting is out of range.
     """
@@ -134,6 +138,7 @@ async def launch_chunk(
                 None,
                 concurrency=concurrency,
                 retry=retry,
+                give_up_after=give_up_after,
                 ledger=opened.chunk(run, chunk),
                 run=run,
                 repeat_window=repeat_window,
@@ -143,6 +148,10 @@ async def launch_chunk(
                 report = await fan_out.finish()
             finally:
                 stopping.cancel()
+            reason = fan_out.stop_reason
+            if reason is not None and reason.silent_since is not None:
+                left = report.not_sent + report.unknown + (report.not_started or 0)
+                raise ProviderSilentError(run, chunk, since=reason.silent_since, left=left)
             if stop.is_set() or report.not_started == report.not_sent == report.unknown == 0:
                 return report
             await until_stopped(stop, _check_stopped(store, found, chunk, report))

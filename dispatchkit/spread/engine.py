@@ -24,7 +24,14 @@ from procrastinate.exceptions import AlreadyEnqueued, ProcrastinateException
 from procrastinate.schema import SchemaManager
 
 from dispatchkit.core.outcome import Report
-from dispatchkit.errors import AccountMismatchError, AuthenticationError, ChunkHeldError, LedgerError, RunStoppedError
+from dispatchkit.errors import (
+    AccountMismatchError,
+    AuthenticationError,
+    ChunkHeldError,
+    LedgerError,
+    ProviderSilentError,
+    RunStoppedError,
+)
 from dispatchkit.ledger.link import AWAY, Connection
 from dispatchkit.ledger.postgres import PostgresStore
 from dispatchkit.spread.account import STOP_TIMEOUT
@@ -160,7 +167,8 @@ class _Avoided:
 
     def tell_once(self, run: str, error: Exception) -> None:
         """Tell why a run is not launched here, unless that was told before."""
-        reason = str(error) if isinstance(error, LedgerError | ValueError) else f"{type(error).__name__}: {error}"
+        is_plain = isinstance(error, LedgerError | ProviderSilentError | ValueError)
+        reason = str(error) if is_plain else f"{type(error).__name__}: {error}"
         if self._told.get(run) != reason:
             self._told[run] = reason
             self._tell(f"the run {_shown(run)} is not launched here: {reason}")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from dispatchkit.cli.direct import DirectOptions
+from dispatchkit.cli.options import duration, give_up_seconds
+from dispatchkit.sandbox.direct import WRONG_KIND_TOKEN
 from tests.cli.conftest import Played, run, start_child
 from tests.cli.test_runs import counts
 
@@ -23,6 +29,7 @@ def test_no_more_is_begun_than_was_allowed() -> None:
     assert result.code == 1
     assert counts(result.out)["done"] == 7
     assert counts(result.out)["not started"] == 93
+    assert "Stopped after 7 launches (--max-launches 7); 93 were not started.\n" in result.err
 
 
 def test_a_run_that_goes_wrong_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +39,7 @@ def test_a_run_that_goes_wrong_is_stopped(monkeypatch: pytest.MonkeyPatch) -> No
     assert result.code == 1
     assert counts(result.out)["not sent"] == 3
     assert counts(result.out)["not started"] == 198
-    assert "Stopped after 3 failures: nothing new was started.\n" in result.err
+    assert "Stopped after 3 failures (--stop-after-failures 3); 0 more were in flight.\n" in result.err
 
 
 def test_a_rate_is_kept() -> None:
@@ -52,8 +59,91 @@ def test_a_found_concurrency_begins_low(played: Played) -> None:
     played.sandbox.latency = 0.5
     command = ("direct", "start", "1-1000", "--yes", "--base-url", played.url, "--concurrency", "auto")
     with start_child(*command) as child:
-        played.wait_for_requests(4)
+        played.wait_for_requests(1)
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=20)
-    assert counts(out)["done"] == 4, (out, err)
-    assert counts(out)["not started"] == 996
+    assert counts(out)["done"] == 1, (out, err)
+    assert counts(out)["not started"] == 999
+
+
+NOBODY = ("--base-url", "http://127.0.0.1:1", "--yes", "--give-up-after", "0.5s")
+GAVE_UP = re.compile(
+    r"^Gave up: the provider has answered nothing since [-\d]+ [:\d]+ UTC \(--give-up-after 0\.5s\)\.$", re.MULTILINE
+)
+
+
+def test_run_of_a_provider_that_stays_away_gives_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "key")
+    ledger = tmp_path / "launch.db"
+    result = run("direct", "start", "1-1000", *NOBODY, "--ledger", ledger, "--run", "friday")
+    assert result.code == 1
+    assert GAVE_UP.search(result.err)
+    found = counts(result.out)
+    assert found["done"] == found["rejected"] == found["unknown"] == 0
+    assert found["not started"] > 0
+    assert result.out.endswith(f"1,000 are left. To go on: dispatchkit resume {ledger} --run friday\n")
+    command = result.out.splitlines()[-1].removeprefix("1,000 are left. To go on: dispatchkit ")
+    again = run(*shlex.split(command), "--yes", "--give-up-after", "0.5s")
+    assert again.code == 1
+    assert GAVE_UP.search(again.err)
+
+
+def test_run_without_a_ledger_that_gives_up_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "key")
+    result = run("direct", "start", "1-1000", *NOBODY)
+    assert result.code == 1
+    assert GAVE_UP.search(result.err)
+    assert "1,000 are left, and nothing remembers which. With --ledger launch.db --run NAME" in result.out
+    left = tmp_path / "left.csv"
+    result = run("direct", "start", "1-1000", *NOBODY, "--failures", left)
+    assert result.code == 1
+    assert f"run the same command with --from {left} to try again" in result.out
+    assert "nothing remembers" not in result.out
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("90s", 90), ("15m", 900), ("1h", 3600), ("1.5h", 5400), ("never", None), (None, 3600)]
+)
+def test_time_to_give_up_is_a_duration(text: str | None, seconds: float | None) -> None:
+    assert DirectOptions(give_up_after=text).guards()["give_up_after"] == seconds
+    if seconds is not None:
+        assert give_up_seconds(duration(seconds)) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "90", "1d", "0s", "-1m", "1h30m", " 1h", "1e3s", "inf", "٣s", "9" * 400 + "h"])
+def test_what_is_no_duration_is_refused(text: str) -> None:
+    result = run("direct", "start", "1-10", "--sandbox", f"--give-up-after={text}")
+    assert result.code == 2
+    assert result.err.startswith("dispatchkit: --give-up-after must be a time such as 90s, 15m or 1h, or never, not ")
+
+
+def test_refused_token_costs_one_request(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "d3Jvbmc6d3Jvbmc=")
+    result = run("direct", "start", "1-1000", "--yes", "--base-url", played.url)
+    assert result.code == 1
+    assert played.sandbox.requests == 1
+    assert counts(result.out)["rejected"] == 1
+    assert "The token was refused: nothing new is started.\n" in result.err
+
+
+def test_token_of_an_unsuitable_kind_costs_one_request(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", WRONG_KIND_TOKEN)
+    result = run("direct", "start", "1-1000", "--yes", "--base-url", played.url)
+    assert result.code == 1
+    assert played.sandbox.requests == 1
+    assert "The provider's first answer refused the token or the account: nothing new is started.\n" in result.err
+
+
+def test_failures_in_flight_are_counted(played: Played) -> None:
+    played.sandbox.latency = 0.05
+    command = ("direct", "stop", "1-1000", "--yes", "--base-url", played.url, "--concurrency", 4)
+    result = run(*command, "--stop-after-failures", 3)
+    found = counts(result.out)
+    in_flight = found["rejected"] - 3
+    assert f"Stopped after 3 failures (--stop-after-failures 3); {in_flight} more were in flight.\n" in result.err
+
+
+def test_all_that_was_allowed_is_no_early_end() -> None:
+    result = run("direct", "start", "1-7", "--sandbox", "--max-launches", 7)
+    assert result.code == 0
+    assert result.err == ""

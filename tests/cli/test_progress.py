@@ -192,7 +192,7 @@ async def test_a_real_run_tells_of_the_pause_that_the_provider_asked_for(
     played.sandbox.order(Fault.throttled(retry_after=0.4))
     show = Show(total=20, verb="start", noun=("dispatch", "dispatches"))
     async with DirectClient(played.sandbox.direct_token, base_url=played.url, pace=Pace()) as client:
-        guards = {"concurrency": 4, "max_launches": None, "stop_after_failures": None}
+        guards = {"concurrency": 4, "max_launches": None, "stop_after_failures": None, "give_up_after": None}
         commands = (StartDispatch(number) for number in range(1, 21))
         report, interrupted = await drive(client, commands, show, guards)  # type: ignore[arg-type]
     assert (report.done, interrupted) == (20, False)
@@ -217,7 +217,7 @@ def test_lines_go_to_standard_error_and_results_to_standard_output(
     assert "2 of 2 (100%): 1 done, 1 rejected; 0 in flight" in result.err
     assert all(line.startswith('{"index": ') for line in result.out.splitlines())
     command = ("direct", "start", "1998-2001", "--yes", "--quiet", "--base-url", played.url, "--max-launches", 2)
-    assert run(*command).err == ""
+    assert run(*command).err == "Stopped after 2 launches (--max-launches 2); 2 were not started.\n"
 
 
 def test_the_lines_count_up_to_what_may_be_begun(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:

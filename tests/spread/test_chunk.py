@@ -19,6 +19,7 @@ from dispatchkit import (
     LaunchBroadcast,
     Ledger,
     LedgerError,
+    ProviderSilentError,
     RepeatedTargetsError,
     Report,
     RetryPolicy,
@@ -91,6 +92,7 @@ async def test_a_chunk_that_is_delivered_twice_to_one_process_is_launched_once(
     assert played.launches == dict.fromkeys(range(1, 11), 1)
 
 
+@pytest.mark.usefixtures("no_ramp")
 async def test_a_chunk_that_is_stopped_goes_to_another_worker(dsn: str, played: Sandbox, direct: DirectClient) -> None:
     played.latency = 0.2
     async with Ledger(dsn) as ledger:
@@ -244,6 +246,25 @@ async def test_a_token_that_is_refused_is_raised(dsn: str, played: Sandbox) -> N
         await plan_chunks(dsn, "r", wrong, [StartDispatch(1)])
         with pytest.raises(AuthenticationError):
             await launch_chunk(dsn, "r", 0, client=wrong)
+
+
+async def test_refused_token_costs_one_request(dsn: str, played: Sandbox) -> None:
+    async with DirectClient("d3Jvbmc6d3Jvbmc=", base_url=played.url) as direct:
+        await plan_chunks(dsn, "r", direct, map(StartDispatch, range(1, 101)))
+        with pytest.raises(AuthenticationError):
+            await launch_chunk(dsn, "r", 0, client=direct)
+        assert played.requests == 1
+
+
+async def test_chunk_of_a_provider_that_stays_away_is_given_back(dsn: str, played: Sandbox) -> None:
+    async with DirectClient(played.direct_token, base_url="http://127.0.0.1:1") as direct:
+        await plan_chunks(dsn, "r", direct, map(StartDispatch, range(1, 101)))
+        with pytest.raises(ProviderSilentError) as caught:
+            await launch_chunk(dsn, "r", 0, client=direct, give_up_after=0.5)
+        assert (caught.value.run, caught.value.chunk, caught.value.left) == ("r", 0, 100)
+        # It is held no more, so that another machine may have it.
+        with pytest.raises(ProviderSilentError):
+            await launch_chunk(dsn, "r", 0, client=direct, give_up_after=0.5)
 
 
 async def test_chunks_at_the_same_time_in_one_process_have_one_part_of_the_pace(

@@ -138,8 +138,20 @@ def test_a_token_that_is_refused_ends_the_worker_and_leaves_the_rest_to_others(f
     ended = complete(command, env=environment)
     assert ended.returncode == 1, ended.stderr
     assert "Check the token" in ended.stderr
-    assert field.counts().rejected <= 4
+    assert field.counts().rejected == 1
     assert field.launched() == 0
+
+
+def test_worker_gives_a_chunk_back_when_the_provider_stays_away(field: Field) -> None:
+    field.spread(20)
+    field.sandbox.order(Fault.http(503, acts=False), times=10**6, path_contains="/start")
+    lines = Lines(worker := field.worker("--give-up-after", "0.5s"))
+    wait_until(lambda: "the run 'r' is not launched here: the provider has answered nothing since " in lines.text)
+    assert worker.poll() is None
+    assert field.counts().done == 0
+    field.sandbox._faults._orders.clear()
+    field.worker()
+    wait_until(lambda: field.launched() > 0)
 
 
 @pytest.mark.second_stage
@@ -270,18 +282,18 @@ def test_planning_ends_without_the_database(field: Field, postgres: Server, away
 
 
 def test_worker_options_reach_client_and_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[tuple[RetryPolicy | None, str | None]] = []
+    given: list[tuple[RetryPolicy | None, str | None, float | None]] = []
 
     async def attend(url: str, connect: Callable[[str, str], Client[Never]], **settings: Any) -> None:
         async with connect("direct", "") as client:
-            given.append((settings["retry"], client.run_settings().account))
+            given.append((settings["retry"], client.run_settings().account, settings["give_up_after"]))
 
     monkeypatch.setattr("dispatchkit.cli.attend.attend", attend)
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "t")
-    for options in ([], ["--never-repeat", "--account", "shop"]):
+    for options in ([], ["--never-repeat", "--account", "shop", "--give-up-after", "15m"]):
         ended = CliRunner().invoke(app, ["worker", "--ledger", "postgresql://localhost/x", *options])
         assert ended.exit_code == 0, ended.output
-    assert given == [(None, None), (RetryPolicy(repeat_unclear=False), "shop")]
+    assert given == [(None, None, 3600.0), (RetryPolicy(repeat_unclear=False), "shop", 900.0)]
 
 
 def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
@@ -302,6 +314,7 @@ def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
     ("before", "after", "says"),
     [
         ([], ["--sandbox"], "--sandbox does not go with spread"),
+        ([], ["--give-up-after", "1h"], "--give-up-after does not go with spread"),
         ([], ["--rate", "5"], "stand before the launch"),
         (["--from", "a"], ["--from", "b"], "--from is given twice"),
         (["--ledger", "file.db"], ["1", "--yes"], "through a ledger in PostgreSQL"),

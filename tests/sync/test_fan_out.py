@@ -29,6 +29,7 @@ def test_each_outcome_comes_and_the_report_counts_them(play: Play, sandbox: Sand
 def test_leaving_the_loop_ends_it_and_waits_for_what_is_in_flight(play: Play, sandbox: Sandbox) -> None:
     sandbox.latency = 0.15
     lines = play("""
+        start_all_at_once()
         with client() as direct:
             run = sync.FanOut(direct, map(dispatchkit.StartDispatch, range(1, 10**9)), concurrency=8)
             for outcome in run:
@@ -49,6 +50,22 @@ def test_leaving_the_loop_ends_it_and_waits_for_what_is_in_flight(play: Play, sa
     assert done == total == len(mine)
     assert 8 <= done <= 16
     assert lines[1:] == ["True", "True"]
+
+
+def test_run_of_a_provider_that_stays_away_gives_up(play: Play, sandbox: Sandbox) -> None:
+    sandbox.order(Fault.http(503), times=10**6, path_contains="/start")
+    lines = play("""
+        with client() as direct:
+            run = direct.start_many(range(1, 1001), give_up_after=0.3)
+            print(run.stop_reason)
+            report = run.finish()
+            print(report.done, report.not_started > 0, run.stop_reason.kind)
+            run = sync.FanOut(direct, [dispatchkit.StartDispatch(1)], give_up_after=0.3)
+            run.finish()
+            print(run.stop_reason.kind)
+    """)
+    assert lines == ["None", "0 True gave_up", "gave_up"]
+    assert sandbox.launches == {}
 
 
 INTERRUPTED = """
@@ -79,7 +96,7 @@ def test_ctrl_c_ends_it_and_the_report_stays_readable(play: Play, sandbox: Sandb
 
 def test_ctrl_c_gives_up_what_waits_to_be_repeated(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.throttled(0.5), times=99)
-    lines = play(INTERRUPTED.replace("WORK", "pass"))
+    lines = play("    start_all_at_once()" + INTERRUPTED.replace("WORK", "pass"))
     assert lines[0].startswith("at once 0 ")
     assert lines[1:] == ["True"]
     assert sandbox.requests == 4
@@ -89,7 +106,7 @@ def test_ctrl_c_gives_up_what_waits_to_be_repeated(play: Play, sandbox: Sandbox)
 def test_ctrl_c_waits_for_what_is_in_flight_within_bounds(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.slow(0.6), times=2)
     sandbox.order(Fault.silent(), times=2)
-    lines = play("    be_patient(0.9)" + INTERRUPTED.replace("WORK", "pass"))
+    lines = play("    start_all_at_once(); be_patient(0.9)" + INTERRUPTED.replace("WORK", "pass"))
     after, took, _, done, _ = lines[0].split()
     assert (after, done) == ("after", "2")
     assert 0.9 <= float(took) < 1.4
@@ -99,7 +116,8 @@ def test_ctrl_c_waits_for_what_is_in_flight_within_bounds(play: Play, sandbox: S
 def test_a_second_ctrl_c_waits_no_longer(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.silent(), times=4)
     lines = play(
-        INTERRUPTED.replace("WORK", "pass").replace(
+        "    start_all_at_once()"
+        + INTERRUPTED.replace("WORK", "pass").replace(
             "press_ctrl_c(0.3)",
             """press_ctrl_c(0.3)
         again = threading.Timer(0.8, os.kill, (os.getpid(), signal.SIGINT))
@@ -115,6 +133,7 @@ def test_a_second_ctrl_c_waits_no_longer(play: Play, sandbox: Sandbox) -> None:
 def test_finish_is_interrupted_in_the_same_way(play: Play, sandbox: Sandbox) -> None:
     sandbox.latency = 0.1
     lines = play("""
+        start_all_at_once()
         with client() as direct:
             run = sync.FanOut(direct, map(dispatchkit.StartDispatch, range(1, 10**9)), concurrency=4)
             press_ctrl_c(0.4)
@@ -130,6 +149,7 @@ def test_finish_is_interrupted_in_the_same_way(play: Play, sandbox: Sandbox) -> 
 def test_stop_from_anywhere_starts_nothing_new(play: Play, sandbox: Sandbox) -> None:
     sandbox.latency = 0.05
     lines = play("""
+        start_all_at_once()
         def commands():
             for number in range(1, 10**9):
                 if number == 9:
