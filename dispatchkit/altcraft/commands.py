@@ -19,12 +19,14 @@ from dispatchkit.core.command import (
     USER_AGENT,
     Answer,
     Command,
+    ContradictoryAnswerError,
     Probe,
     Request,
     Settlement,
     UnreadableAnswerError,
     Verdict,
     ask,
+    means_refusal,
 )
 from dispatchkit.core.decode import structure
 from dispatchkit.core.listing import Listing
@@ -140,9 +142,9 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
         if error is None:
             raise UnreadableAnswerError("no integer 'error' in it")
         if error != 0:
-            raise _refusal(error, fields.get("error_text"), answer.status, wire)
+            raise _refusal(error, fields, answer.status, wire)
         if answer.status != 200:
-            raise UnreadableAnswerError("it claims success")
+            raise ContradictoryAnswerError("it claims success")
         return self.read(fields, answer, wire)
 
     @abstractmethod
@@ -154,14 +156,20 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
         """
 
 
-def _refusal(code: int, text: object, status: int, wire: AltcraftWire) -> RejectedError:
+def _refusal(code: int, fields: Mapping[str, object], status: int, wire: AltcraftWire) -> RejectedError:
     try:
-        message = wire.codec.converter.structure(text, str)
+        message = wire.codec.converter.structure(fields.get("error_text"), str)
     except TypeError:
         message = ""
+    message = wire.token.redact(message or "no reason given")
+    if code < 0 or (100 <= code < 600 and not means_refusal(code)):
+        raise ContradictoryAnswerError(f"code {code}: {message}")
+    if fields.get("data"):
+        # A refusal has none. This may be what a launch has brought.
+        raise ContradictoryAnswerError(f"data beside code {code}: {message}")
     # A code that is not documented is a refusal all the same, told in the platform's own words.
     kind = _REFUSALS.get(code, RejectedError)
-    return kind(wire.token.redact(message or "no reason given"), status=status, code=code)
+    return kind(message, status=status, code=code)
 
 
 @attrs.frozen

@@ -20,12 +20,14 @@ __all__ = [
     "USER_AGENT",
     "Answer",
     "Command",
+    "ContradictoryAnswerError",
     "Probe",
     "Request",
     "Settlement",
     "UnreadableAnswerError",
     "Verdict",
     "ask",
+    "means_refusal",
 ]
 
 P = TypeVar("P")
@@ -64,6 +66,9 @@ class Answer:
     headers: Mapping[str, str]
     """Looked up without regard to case."""
     body: bytes
+    """Without its Content-Encoding, unless that could not be undone."""
+    undecoded: str | None = None
+    """Why the Content-Encoding could not be undone; then nothing of the body counts."""
 
     def __repr__(self) -> str:
         return f"Answer({self.status}, {len(self.body)} bytes)"
@@ -74,6 +79,21 @@ class UnreadableAnswerError(Exception):
 
     Raised by `Command.result`, and turned into an outcome by the client. Its text never quotes the answer.
     """
+
+
+class ContradictoryAnswerError(UnreadableAnswerError):
+    """The answer is the provider's own, and does not say whether the command had its effect.
+
+    It holds a success and a refusal at once, or a code that means a failure in the middle of the work.
+    """
+
+
+def means_refusal(status: int) -> bool:
+    """Whether an HTTP status, or a code that is made like one, says that a server refused and did nothing.
+
+    A redirect, a failure (5xx) and a request that was given up (408, 499) leave open what was done.
+    """
+    return 400 <= status < 500 and status not in {408, 499}
 
 
 class Verdict(enum.Enum):
@@ -137,7 +157,8 @@ class Command(ABC, Generic[W_contra, R_co]):
         """What the answer means.
 
         Raises:
-            RejectedError: The provider said no.
+            RejectedError: The provider said no, and did nothing.
+            ContradictoryAnswerError: The provider's answer does not say whether anything was done.
             UnreadableAnswerError: This is no answer of the provider.
         """
 

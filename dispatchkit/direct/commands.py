@@ -20,12 +20,14 @@ from dispatchkit.core.command import (
     USER_AGENT,
     Answer,
     Command,
+    ContradictoryAnswerError,
     Probe,
     Request,
     Settlement,
     UnreadableAnswerError,
     Verdict,
     ask,
+    means_refusal,
 )
 from dispatchkit.core.decode import fields_of, read_json, strict_converter, structure
 from dispatchkit.core.listing import Listing
@@ -54,6 +56,9 @@ _REFUSALS: dict[int, type[RejectedError]] = {
     4031: InappropriateStatusError,
     4040: NotFoundError,
 }
+_OF_SUCCESS = ("dispatchId", "items")
+"""Fields that only a success has."""
+
 # For a code that no page documents. 403 is not here: it stands for a wrong token as well as for a wrong state.
 _BY_STATUS: dict[int, type[RejectedError]] = {401: AuthenticationError, 404: NotFoundError}
 
@@ -85,7 +90,10 @@ class DirectCommand(Command[DirectWire, R_co]):
         if answer.body and parsed is None:
             raise UnreadableAnswerError("a bare null")  # which is not an empty body
         fields = fields_of(parsed)
-        if fields is not None and "error" in fields:
+        refuses = fields is not None and "error" in fields
+        if fields is not None and (refuses or answer.status != 200) and any(fields.get(name) for name in _OF_SUCCESS):
+            raise ContradictoryAnswerError("it claims success")
+        if fields is not None and refuses:
             raise _refusal(fields["error"], answer.status, wire)
         if answer.status != 200:
             raise UnreadableAnswerError("no answer that Direct documents")
@@ -111,8 +119,17 @@ _strict = strict_converter()
 
 def _refusal(body: object, status: int, wire: DirectWire) -> RejectedError:
     refusal = structure(_strict, body, _RefusalBody, "a refusal with a code")
+    message = wire.key.redact(refusal.msg)
+    if not _refuses(refusal.code):
+        raise ContradictoryAnswerError(f"code {refusal.code}: {message}")
     kind = _REFUSALS.get(refusal.code) or _BY_STATUS.get(status, RejectedError)
-    return kind(wire.key.redact(refusal.msg), status=status, code=refusal.code)
+    return kind(message, status=status, code=refusal.code)
+
+
+def _refuses(code: int) -> bool:
+    """Whether a code means that nothing was done. Direct's own are an HTTP status and one more digit."""
+    status = code // 10 if 1000 <= code < 6000 else code
+    return code > 0 and (means_refusal(status) or not 100 <= status < 600)
 
 
 @attrs.frozen(kw_only=True)
