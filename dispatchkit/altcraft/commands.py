@@ -101,7 +101,12 @@ class AltcraftWire:
         )
 
     def _headers(self, request_id: str | None) -> dict[str, str]:
-        headers = {"Content-Type": self.codec.content_type, "Accept": self.codec.content_type, "User-Agent": USER_AGENT}
+        headers = {
+            "Content-Type": self.codec.content_type,
+            "Accept": self.codec.content_type,
+            "Accept-Encoding": "identity",
+            "User-Agent": USER_AGENT,
+        }
         if request_id is not None:
             # Newer platforms read the first, older ones the second.
             headers |= {"Request-ID": request_id, "X-Request-ID": request_id}
@@ -134,7 +139,7 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
 
     def result(self, answer: Answer, wire: AltcraftWire) -> R_co:
         """Read an answer: refusals come as HTTP 200 with an ``error`` that is not 0."""
-        fields = wire.codec.decode(answer.body)
+        fields = wire.codec.decode(answer.body, answer.headers.get("Content-Type", ""))
         try:
             error = wire.codec.converter.structure(fields.get("error"), int)
         except TypeError:

@@ -39,7 +39,9 @@ W_contra = TypeVar("W_contra", contravariant=True)
 USER_AGENT = f"dispatchkit/{__version__}"
 
 # Headers that hold neither a token nor anything of a message. All others show as ***.
-_SHOWN_HEADERS = frozenset({"accept", "content-type", "request-id", "user-agent", "x-request-id"})
+_SHOWN_HEADERS = frozenset(
+    {"accept", "accept-encoding", "cache-control", "content-type", "request-id", "user-agent", "x-request-id"}
+)
 
 
 @attrs.frozen(repr=False)

@@ -20,6 +20,7 @@ from yarl import URL
 
 from dispatchkit.core.claim_age import ClaimExpiredError
 from dispatchkit.core.command import Answer, Request
+from dispatchkit.core.content_encoding import decoded
 from dispatchkit.core.fork import forgets_in_child
 from dispatchkit.core.http import (
     MOST_ANSWER_BYTES,
@@ -140,7 +141,8 @@ class Transport:
                 data=body if body is None or len(body) <= 2**20 else io.BytesIO(body),
                 allow_redirects=False,
             )
-            return Answer(response.status, response.headers, await response.read())
+            answer = Answer(response.status, response.headers, await response.read())
+            return await decoded(answer, response.headers.get("Content-Encoding", ""))
         except aiohttp.ClientConnectorError:
             witness.sent = False
             raise

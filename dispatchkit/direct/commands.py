@@ -74,7 +74,12 @@ class DirectWire:
         """The headers of every call: the same mapping for as long as the key is the same."""
         key = self.key.reveal()
         if key != self._latest[0]:
-            fields = {"Authorization": f"Basic {key}", "Accept": "application/json", "User-Agent": USER_AGENT}
+            fields = {
+                "Authorization": f"Basic {key}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": USER_AGENT,
+            }
             object.__setattr__(self, "_latest", (key, fields))  # a note, not a change
         return self._latest[1]
 
@@ -86,7 +91,7 @@ class DirectCommand(Command[DirectWire, R_co]):
 
     def result(self, answer: Answer, wire: DirectWire) -> R_co:
         """Read an answer: a refusal by its code first, whatever the HTTP status is, since 403 has two meanings."""
-        parsed = read_json(answer.body) if answer.body else None
+        parsed = read_json(answer.body, answer.headers.get("Content-Type", "")) if answer.body else None
         if answer.body and parsed is None:
             raise UnreadableAnswerError("a bare null")  # which is not an empty body
         fields = fields_of(parsed)
