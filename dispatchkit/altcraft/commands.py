@@ -79,8 +79,10 @@ class AltcraftWire:
         fields: Mapping[str, JsonValue],
         attachments: tuple[Attachment, ...],
         request_id: str | None,
+        *,
+        reads: bool = False,
     ) -> Request:
-        """Put a call into bytes.
+        """Put a call into bytes. One that only reads asks every cache on the way to let it through.
 
         Raises:
             ValueError: The body is over the limit, or cannot be said in this form.
@@ -92,7 +94,10 @@ class AltcraftWire:
             sent = {**fields, "attach": [file.file_object() for file in attachments]} if attachments else fields
             body = self.codec.seal(self.codec.encode(sent), self.token.reveal())
             if len(body) <= limit:
-                return Request("POST", f"/api/v1.1/{path}", self._headers(request_id), body)
+                headers = self._headers(request_id)
+                if reads:
+                    headers["Cache-Control"] = "no-cache"
+                return Request("POST", f"/api/v1.1/{path}", headers, body)
             size = len(body)
         what, option = ("attachments", "attachment_limit") if attachments else ("content", "body_limit")
         raise ValueError(
@@ -131,7 +136,7 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
 
     def request(self, wire: AltcraftWire, request_id: str | None) -> Request:
         """See `Command.request`."""
-        return wire.request(self.path, self.fields(), self.files(), request_id)
+        return wire.request(self.path, self.fields(), self.files(), request_id, reads=self.reads)
 
     def files(self) -> tuple[Attachment, ...]:
         """The files that go with the call."""
@@ -150,6 +155,8 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
             raise _refusal(error, fields, answer.status, wire)
         if answer.status != 200:
             raise ContradictoryAnswerError("it claims success")
+        if self.reads and _is_replay(answer):
+            raise UnreadableAnswerError("it repeats the answer to an earlier request")
         return self.read(fields, answer, wire)
 
     @abstractmethod
@@ -256,9 +263,13 @@ def _activity(mailing_id: int, verdicts: Mapping[bool, Verdict]) -> Probe[Altcra
     return ask(ReadStatus(mailing_id), settle)
 
 
+def _is_replay(answer: Answer) -> bool:
+    names = "Duplicate-Request", "X-Duplicate-Request"
+    return "true" in {answer.headers.get(name, "").lower() for name in names}
+
+
 def _accepted(mailing_id: int, answer: Answer) -> MailingAccepted:
-    replayed = "true" in {answer.headers.get(name, "").lower() for name in ("Duplicate-Request", "X-Duplicate-Request")}
-    return MailingAccepted(mailing_id, replayed=replayed)
+    return MailingAccepted(mailing_id, replayed=_is_replay(answer))
 
 
 def _audience(instance: object, attribute: attrs.Attribute[Audience | None], value: object) -> None:

@@ -121,6 +121,8 @@ class Settlement(Generic[R_co]):
     verdict: Verdict
     seen: str
     result: R_co | None = None
+    lasts: bool = False
+    """Whether what was seen stays true for ever, so that it counts however old the answer is."""
 
 
 @attrs.frozen

@@ -68,10 +68,19 @@ class DirectWire:
     """How an account of Direct speaks: JSON, and a key that is already Base64 and is never encoded again."""
 
     key: Secret
-    _latest: tuple[str, Mapping[str, str]] = attrs.field(default=("", {}), init=False, repr=False, eq=False)
+    _latest: tuple[str, Mapping[str, str], Mapping[str, str]] = attrs.field(
+        default=("", {}, {}), init=False, repr=False, eq=False
+    )
 
     def headers(self) -> Mapping[str, str]:
-        """The headers of every call: the same mapping for as long as the key is the same."""
+        """The headers of every call that acts: the same mapping for as long as the key is the same."""
+        return self._both()[1]
+
+    def read_headers(self) -> Mapping[str, str]:
+        """The headers of every call that reads: a cache on the way must not answer it."""
+        return self._both()[2]
+
+    def _both(self) -> tuple[str, Mapping[str, str], Mapping[str, str]]:
         key = self.key.reveal()
         if key != self._latest[0]:
             fields = {
@@ -80,8 +89,9 @@ class DirectWire:
                 "Accept-Encoding": "identity",
                 "User-Agent": USER_AGENT,
             }
-            object.__setattr__(self, "_latest", (key, fields))  # a note, not a change
-        return self._latest[1]
+            both = key, fields, {**fields, "Cache-Control": "no-cache"}
+            object.__setattr__(self, "_latest", both)  # a note, not a change
+        return self._latest
 
 
 class DirectCommand(Command[DirectWire, R_co]):
@@ -162,7 +172,7 @@ class ReadDispatches(DirectCommand[Listing[Dispatch]]):
         del request_id  # Direct has no request ids
         given = {name: _said(value) for name, value in attrs.asdict(self).items() if value is not None}
         query = f"?{urlencode(given, quote_via=quote, safe=':')}" if given else ""
-        return Request("GET", f"/api/v1/dispatch{query}", wire.headers())
+        return Request("GET", f"/api/v1/dispatch{query}", wire.read_headers())
 
     def read(self, parsed: object) -> Listing[Dispatch]:
         """The dispatches of this id and this status, whatever else the list holds.
@@ -173,12 +183,13 @@ class ReadDispatches(DirectCommand[Listing[Dispatch]]):
         items, total = fields.get("items"), fields.get("total")
         if not isinstance(items, list):
             raise UnreadableAnswerError("not a list of dispatches")
+        received = cast("list[object]", items)
         dispatches = tuple(
             dispatch
-            for item in cast("list[object]", items)
+            for item in received
             if self._passes(dispatch := structure(direct_converter, item, Dispatch, "a dispatch"))
         )
-        return Listing(dispatches, total if type(total) is int and total >= 0 else None)
+        return Listing(dispatches, total if type(total) is int and total >= 0 else None, len(received))
 
     def _passes(self, dispatch: Dispatch) -> bool:
         return self.dispatch_id in {None, dispatch.dispatch_id} and self.status in {None, dispatch.status}
@@ -238,6 +249,10 @@ class _OfDispatch(DirectCommand[R_co]):
         return ask(ReadDispatches(dispatch_id=self.dispatch_id), self._settle)
 
     def _settle(self, dispatches: Listing[Dispatch]) -> Settlement[R_co]:
+        if dispatches.total not in {None, dispatches.received}:
+            # Another row of the dispatch may be among those that are not here.
+            counts = f"its state counts {dispatches.total} dispatches and lists {dispatches.received}"
+            return Settlement(Verdict.UNDECIDED, counts)
         statuses = {dispatch.status for dispatch in dispatches}
         if len(statuses) != 1:
             return Settlement(Verdict.UNDECIDED, f"its state lists it {len(statuses)} times")
@@ -246,7 +261,8 @@ class _OfDispatch(DirectCommand[R_co]):
         result = self.settled() if verdict is Verdict.HAPPENED else None
         # A word that is none is not shown: it is somebody else's text.
         shown = repr(status) if _WORD.fullmatch(status) else "what is no status"
-        return Settlement(verdict, f"its state reads {shown}", result)
+        # No status leads back to one from before a start, and none follows a last one.
+        return Settlement(verdict, f"its state reads {shown}", result, lasts=verdict is not Verdict.DENIED)
 
     @abstractmethod
     def settled(self) -> R_co:
