@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.streams import StreamReader
 
-__all__ = ["MOST_ANSWER_BYTES", "Http", "StaleConnectionError", "StuckWriteError", "TooLargeError", "Witness"]
+__all__ = ["Http", "StaleConnectionError", "StuckWriteError", "Witness"]
 
 _MAX_FIELD = 65 * 1024
 """Bytes of one header field: its value has 64 KiB."""
@@ -189,9 +189,12 @@ class Http:
             except BaseException:
                 connection.close()
                 raise
-            connection.close()
             if fresh:
-                break  # another one would most likely fare no better
+                # Another one would most likely fare no better.
+                reason = await _why_closed(protocol)
+                connection.close()
+                raise StaleConnectionError from reason
+            connection.close()
         raise StaleConnectionError
 
     def _write(self, protocol: Handler, request: Request, witness: Witness) -> asyncio.Task[None] | None:
@@ -337,6 +340,15 @@ async def _falls_silent(protocol: Handler) -> bool:
         if _is_silent(protocol):
             return True
     return False
+
+
+async def _why_closed(protocol: Handler) -> BaseException | None:
+    """What ended a connection, such as an alert of TLS. It is known a few turns after the transport is closing."""
+    for _ in range(_TURNS):
+        if protocol.exception() is not None:
+            break
+        await asyncio.sleep(0)
+    return protocol.exception()
 
 
 _polls: WeakKeyDictionary[Handler, Callable[[], bool]] = WeakKeyDictionary()
