@@ -14,7 +14,7 @@ import attrs
 
 from dispatchkit.altcraft.codec import Codec
 from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
-from dispatchkit.core.check import JsonValue, flag, json_object, moment, non_negative, positive_id
+from dispatchkit.core.check import JsonValue, flag, json_object, moment, non_negative, positive_id, true_or_false
 from dispatchkit.core.command import (
     USER_AGENT,
     Answer,
@@ -63,6 +63,11 @@ _REMEMBERED = timedelta(hours=23)
 """How long a request id is taken to be remembered: the platform's one day, less an hour by which clocks may differ."""
 
 
+def _deduplicates(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    del instance
+    true_or_false(attribute.name, value)
+
+
 @attrs.frozen
 class AltcraftWire:
     """How an account of Altcraft speaks: the token in the body, JSON or XML, two limits on the size of a body."""
@@ -71,7 +76,7 @@ class AltcraftWire:
     codec: Codec
     body_limit: int = attrs.field(validator=positive_id)
     attachment_limit: int = attrs.field(validator=positive_id)
-    deduplicates: bool = attrs.field(validator=attrs.validators.instance_of(bool))
+    deduplicates: bool = attrs.field(validator=_deduplicates)
 
     def request(
         self,

@@ -21,7 +21,7 @@ import asyncio
 import logging
 import math
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -439,7 +439,7 @@ class Call(Generic[W, R]):
         if self.attempts and isinstance(reply, Answer) and reply.status < 500:
             means.budget.refund()
         if not isinstance(seen, DispatchkitError):
-            headers = reply.headers if isinstance(reply, Answer) else {}
+            headers: Mapping[str, str] = reply.headers if isinstance(reply, Answer) else {}
             age = max(0.0, means.freshness.age(headers, asked=asked, monotonic=started))
             return self._as_of(asked, age, probe.settle(seen)), 0.0, age
         text = f"its state could not be read: {seen.summary}"

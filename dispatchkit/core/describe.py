@@ -13,19 +13,19 @@ from dispatchkit.core.http import StaleConnectionError, StuckWriteError
 
 __all__ = ["describe"]
 
+_UNKNOWN_AUTHORITY = (
+    "is of an authority that this machine does not know: pass a context that trusts it, "
+    "ssl=ssl.create_default_context(cafile='authority.pem')"
+)
 _CERTIFICATE: dict[int, str] = {
     9: "is not valid yet: check the clock of this machine",
     10: "has expired: its operator must renew it (or the clock of this machine is wrong)",
     18: "is self-signed: pass a context that trusts it, ssl=ssl.create_default_context(cafile='its.pem')",
     62: "is for another host: check the host of the URL",
     64: "is for another host: check the host of the URL",
+    **dict.fromkeys((2, 19, 20, 21), _UNKNOWN_AUTHORITY),
 }
 """By OpenSSL's code of what is wrong."""
-_UNKNOWN_AUTHORITY = (
-    "is of an authority that this machine does not know: pass a context that trusts it, "
-    "ssl=ssl.create_default_context(cafile='authority.pem')"
-)
-_CERTIFICATE |= dict.fromkeys((2, 19, 20, 21), _UNKNOWN_AUTHORITY)
 
 _NO_CERTIFICATE = (
     "the server demands a certificate of the client: pass a context that has one, ssl=context, after "
@@ -76,7 +76,7 @@ def describe(error: Exception, *, sent: bool, plain: bool) -> str:
         case aiohttp.ClientConnectorCertificateError():
             return f"the certificate of {error.host} {_of_certificate(error.certificate_error)}"
         case aiohttp.ClientConnectorSSLError():
-            return _of_tls(error.os_error)
+            return _of_tls(error)
         case aiohttp.ClientProxyConnectionError():
             return "the proxy could not be reached"
         case aiohttp.ClientHttpProxyError() if error.status == 407:
@@ -126,8 +126,9 @@ def _of_certificate(error: Exception) -> str:
     return _CERTIFICATE.get(error.verify_code, f"is not valid ({error.verify_message})")
 
 
-def _of_tls(error: OSError) -> str:
-    return _told(getattr(error, "reason", None) or "no reason given")
+def _of_tls(error: Exception) -> str:
+    reason: str | None = getattr(error.__cause__, "reason", None)
+    return _told(reason or "no reason given")
 
 
 def _told(reason: str) -> str:
