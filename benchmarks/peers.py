@@ -99,7 +99,12 @@ def headers() -> dict[str, str]:
     """What dispatchkit sends, and nothing else."""
     from dispatchkit.core.command import USER_AGENT
 
-    return {"Authorization": f"Basic {TOKEN}", "Accept": "application/json", "User-Agent": USER_AGENT}
+    return {
+        "Authorization": f"Basic {TOKEN}",
+        "Accept": "application/json",
+        "Accept-Encoding": "identity",
+        "User-Agent": USER_AGENT,
+    }
 
 
 def _worker_loop(send: Callable[[int], Awaitable[object]], workers: int) -> Run:

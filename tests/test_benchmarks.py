@@ -67,6 +67,7 @@ def test_every_contestant_sends_what_dispatchkit_sends(peer: str, recording: Ser
         assert sent.pop("content-length", "0") == "0"
         assert sent.pop("authorization") == "Basic a2V5OmtleQ=="
         assert sent.pop("accept") == "application/json"
+        assert sent.pop("accept-encoding") == "identity"
         assert sent.pop("user-agent").startswith("dispatchkit/")
         assert not sent
 

@@ -61,7 +61,9 @@ class AltcraftClient(Client[AltcraftWire]):
             account with a new token goes on with the run. None: the token identifies the account.
 
     Raises:
-        ValueError: No host, no token, a token that cannot be one, or a base_url that is more than a host.
+        ValueError: No host, no token, a token that cannot be one, or a base_url that is more than a host; or another
+            setting is out of range.
+        TypeError: A setting is of another type; the message names it.
         ImportError: ``wire="xml"`` without the extra ``xml``.
 
     The provider's pages: https://guides.altcraft.com

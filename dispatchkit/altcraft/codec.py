@@ -13,6 +13,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Literal, Protocol
 from xml.sax.saxutils import escape
 
+from dispatchkit.core import charset
 from dispatchkit.core.check import JsonValue
 from dispatchkit.core.command import UnreadableAnswerError
 from dispatchkit.core.decode import fields_of, read_json, strict_converter
@@ -47,8 +48,8 @@ class Codec(Protocol):
         """The whole body: the token, then what `encode` gave."""
         ...
 
-    def decode(self, body: bytes) -> Mapping[str, object]:
-        """The fields of an answer.
+    def decode(self, body: bytes, content_type: str = "") -> Mapping[str, object]:
+        """The fields of an answer, in the charset that a byte order mark, its Content-Type or its XML declares.
 
         Raises:
             UnreadableAnswerError: It is not an object in this form.
@@ -96,9 +97,9 @@ class JsonCodec:
         """See `Codec.seal`."""
         return b'{"token":' + json.dumps(token).encode() + b"," + encoded[1:]
 
-    def decode(self, body: bytes) -> Mapping[str, object]:
+    def decode(self, body: bytes, content_type: str = "") -> Mapping[str, object]:
         """See `Codec.decode`."""
-        fields = fields_of(read_json(body))
+        fields = fields_of(read_json(body, content_type))
         if fields is None:
             raise UnreadableAnswerError("not a JSON object")
         return fields
@@ -138,11 +139,11 @@ class XmlCodec:
         """See `Codec.seal`."""
         return b"<xml><token>" + escape(token).encode() + b"</token>" + encoded + b"</xml>"
 
-    def decode(self, body: bytes) -> Mapping[str, object]:
+    def decode(self, body: bytes, content_type: str = "") -> Mapping[str, object]:
         """See `Codec.decode`. Declarations of types and entities are refused, so nothing can expand."""
         fields: dict[str, object] | None
         try:
-            root: Element = self._parse(body, forbid_dtd=True)
+            root: Element = self._parse(_sayable(body, content_type), forbid_dtd=True)
             fields = fields_of(_value(root, _DEEPEST)) if root.tag == "xml" else None
         except Exception:  # noqa: BLE001 - the answer names its encoding, so any decoder of Python may raise what it likes
             # Their texts may quote the answer.
@@ -150,6 +151,18 @@ class XmlCodec:
         if fields is None:
             raise UnreadableAnswerError(f"not the platform's XML ({len(body)} bytes)")
         return fields
+
+
+_DECLARATION = re.compile(rb"""<\?xml\s[^>]*?encoding\s*=\s*["']([^"']*)""")
+
+
+def _sayable(body: bytes, content_type: str) -> bytes | str:
+    """What the parser takes: bytes in UTF-8, or text, where it does not look at the declaration."""
+    if charset.mark(body) or (content_type and charset.named(content_type)):
+        return charset.text(body, content_type)
+    declared = _DECLARATION.match(body)
+    label = charset.UTF_8 if declared is None else charset.known(declared[1].decode())
+    return body if label == charset.UTF_8 else body.decode(label)
 
 
 def _element(name: str, value: JsonValue, path: str) -> str:

@@ -14,17 +14,19 @@ import attrs
 
 from dispatchkit.altcraft.codec import Codec
 from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
-from dispatchkit.core.check import JsonValue, flag, json_object, moment, non_negative, positive_id
+from dispatchkit.core.check import JsonValue, flag, json_object, moment, non_negative, positive_id, true_or_false
 from dispatchkit.core.command import (
     USER_AGENT,
     Answer,
     Command,
+    ContradictoryAnswerError,
     Probe,
     Request,
     Settlement,
     UnreadableAnswerError,
     Verdict,
     ask,
+    means_refusal,
 )
 from dispatchkit.core.decode import structure
 from dispatchkit.core.listing import Listing
@@ -61,6 +63,11 @@ _REMEMBERED = timedelta(hours=23)
 """How long a request id is taken to be remembered: the platform's one day, less an hour by which clocks may differ."""
 
 
+def _deduplicates(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    del instance
+    true_or_false(attribute.name, value)
+
+
 @attrs.frozen
 class AltcraftWire:
     """How an account of Altcraft speaks: the token in the body, JSON or XML, two limits on the size of a body."""
@@ -69,7 +76,7 @@ class AltcraftWire:
     codec: Codec
     body_limit: int = attrs.field(validator=positive_id)
     attachment_limit: int = attrs.field(validator=positive_id)
-    deduplicates: bool = attrs.field(validator=attrs.validators.instance_of(bool))
+    deduplicates: bool = attrs.field(validator=_deduplicates)
 
     def request(
         self,
@@ -77,8 +84,10 @@ class AltcraftWire:
         fields: Mapping[str, JsonValue],
         attachments: tuple[Attachment, ...],
         request_id: str | None,
+        *,
+        reads: bool = False,
     ) -> Request:
-        """Put a call into bytes.
+        """Put a call into bytes. One that only reads asks every cache on the way to let it through.
 
         Raises:
             ValueError: The body is over the limit, or cannot be said in this form.
@@ -90,7 +99,10 @@ class AltcraftWire:
             sent = {**fields, "attach": [file.file_object() for file in attachments]} if attachments else fields
             body = self.codec.seal(self.codec.encode(sent), self.token.reveal())
             if len(body) <= limit:
-                return Request("POST", f"/api/v1.1/{path}", self._headers(request_id), body)
+                headers = self._headers(request_id)
+                if reads:
+                    headers["Cache-Control"] = "no-cache"
+                return Request("POST", f"/api/v1.1/{path}", headers, body)
             size = len(body)
         what, option = ("attachments", "attachment_limit") if attachments else ("content", "body_limit")
         raise ValueError(
@@ -99,7 +111,12 @@ class AltcraftWire:
         )
 
     def _headers(self, request_id: str | None) -> dict[str, str]:
-        headers = {"Content-Type": self.codec.content_type, "Accept": self.codec.content_type, "User-Agent": USER_AGENT}
+        headers = {
+            "Content-Type": self.codec.content_type,
+            "Accept": self.codec.content_type,
+            "Accept-Encoding": "identity",
+            "User-Agent": USER_AGENT,
+        }
         if request_id is not None:
             # Newer platforms read the first, older ones the second.
             headers |= {"Request-ID": request_id, "X-Request-ID": request_id}
@@ -124,7 +141,7 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
 
     def request(self, wire: AltcraftWire, request_id: str | None) -> Request:
         """See `Command.request`."""
-        return wire.request(self.path, self.fields(), self.files(), request_id)
+        return wire.request(self.path, self.fields(), self.files(), request_id, reads=self.reads)
 
     def files(self) -> tuple[Attachment, ...]:
         """The files that go with the call."""
@@ -132,7 +149,7 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
 
     def result(self, answer: Answer, wire: AltcraftWire) -> R_co:
         """Read an answer: refusals come as HTTP 200 with an ``error`` that is not 0."""
-        fields = wire.codec.decode(answer.body)
+        fields = wire.codec.decode(answer.body, answer.headers.get("Content-Type", ""))
         try:
             error = wire.codec.converter.structure(fields.get("error"), int)
         except TypeError:
@@ -140,9 +157,11 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
         if error is None:
             raise UnreadableAnswerError("no integer 'error' in it")
         if error != 0:
-            raise _refusal(error, fields.get("error_text"), answer.status, wire)
+            raise _refusal(error, fields, answer.status, wire)
         if answer.status != 200:
-            raise UnreadableAnswerError("it claims success")
+            raise ContradictoryAnswerError("it claims success")
+        if self.reads and _is_replay(answer):
+            raise UnreadableAnswerError("it repeats the answer to an earlier request")
         return self.read(fields, answer, wire)
 
     @abstractmethod
@@ -154,14 +173,20 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
         """
 
 
-def _refusal(code: int, text: object, status: int, wire: AltcraftWire) -> RejectedError:
+def _refusal(code: int, fields: Mapping[str, object], status: int, wire: AltcraftWire) -> RejectedError:
     try:
-        message = wire.codec.converter.structure(text, str)
+        message = wire.codec.converter.structure(fields.get("error_text"), str)
     except TypeError:
         message = ""
+    message = wire.token.redact(message or "no reason given")
+    if code < 0 or (100 <= code < 600 and not means_refusal(code)):
+        raise ContradictoryAnswerError(f"code {code}: {message}")
+    if fields.get("data"):
+        # A refusal has none. This may be what a launch has brought.
+        raise ContradictoryAnswerError(f"data beside code {code}: {message}")
     # A code that is not documented is a refusal all the same, told in the platform's own words.
     kind = _REFUSALS.get(code, RejectedError)
-    return kind(wire.token.redact(message or "no reason given"), status=status, code=code)
+    return kind(message, status=status, code=code)
 
 
 @attrs.frozen
@@ -243,9 +268,13 @@ def _activity(mailing_id: int, verdicts: Mapping[bool, Verdict]) -> Probe[Altcra
     return ask(ReadStatus(mailing_id), settle)
 
 
+def _is_replay(answer: Answer) -> bool:
+    names = "Duplicate-Request", "X-Duplicate-Request"
+    return "true" in {answer.headers.get(name, "").lower() for name in names}
+
+
 def _accepted(mailing_id: int, answer: Answer) -> MailingAccepted:
-    replayed = "true" in {answer.headers.get(name, "").lower() for name in ("Duplicate-Request", "X-Duplicate-Request")}
-    return MailingAccepted(mailing_id, replayed=replayed)
+    return MailingAccepted(mailing_id, replayed=_is_replay(answer))
 
 
 def _audience(instance: object, attribute: attrs.Attribute[Audience | None], value: object) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterable, Coroutine, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from dispatchkit.blocking.portal import PATIENCE, Lease
+from dispatchkit.core.check import shown
 from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout import FanOut as AsyncFanOut
@@ -152,6 +153,9 @@ class FanOut(Running[W, R]):
         run: str | None = None,
         repeat_window: float | None = None,
     ) -> None:
+        if not hasattr(client, "twin"):  # callers without a type checker
+            what = "a DirectClient or an AltcraftClient of dispatchkit.sync"
+            raise TypeError(f"client must be {what}, not {shown(client)}")
         twin = AsyncFanOut(
             client.twin,
             commands,

@@ -7,6 +7,7 @@ from typing import Generic, Never, TypeVar
 
 import attrs
 
+from dispatchkit.core.check import shown
 from dispatchkit.core.command import Answer, Command, Request
 
 __all__ = ["Unbuilt", "built"]
@@ -38,6 +39,8 @@ def built(
     items: Iterable[T] | AsyncIterable[T], build: Callable[[T], Command[W, R]]
 ) -> Iterable[Command[W, R]] | AsyncIterable[Command[W, R]]:
     """A command for each item, built when it is taken. One that cannot be built ends nothing: see `Unbuilt`."""
+    if not hasattr(items, "__iter__") and not isinstance(items, AsyncIterable):
+        raise TypeError(f"what to launch must be an iterable, such as a list of ids, not {shown(items)}")
 
     def command(item: T) -> Command[W, R]:
         try:

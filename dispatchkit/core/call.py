@@ -6,9 +6,9 @@ An attempt is made and judged. If it brought a result, that is all: nothing belo
 - *Rejected*: final, unless an earlier attempt of the same call is unclear. Then the refusal may only mean that the
   earlier attempt had its effect (a second stop of a stopped dispatch), so state decides.
 - *Unknown*: the provider's state is read (`Command.probe`). If it shows that it happened, the call is done. A state
-  that denies it is believed only after `RetryPolicy.lag`, and then allows a repeat. Where the provider deduplicates by
-  request id, a repeat of the same bytes under the same id is allowed at once, whatever the state says. Otherwise the
-  outcome stays unknown.
+  that denies it is believed only after `RetryPolicy.lag`, from which the age of a response is subtracted, and then
+  allows a repeat. Where the provider deduplicates by request id, a repeat of the same bytes under the same id is
+  allowed at once, whatever the state says. Otherwise the outcome stays unknown.
 
 A read has nothing to settle: an unclear one is simply repeated, and a refusal of the repeat is what it is.
 
@@ -21,9 +21,11 @@ import asyncio
 import logging
 import math
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
+
+import attrs
 
 from dispatchkit.core.claim_age import ClaimAge
 from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, Verdict
@@ -218,6 +220,8 @@ class Call(Generic[W, R]):
         try:
             sent, what = (reply.sent, reply.what) if isinstance(reply, Failure) else (True, f"HTTP {reply.status}")
             took = self._record(began, started, what, sent=sent)
+            if isinstance(reply, Answer) and not self.command.reads:
+                means.freshness.acted = reply.headers, began, started, took
             verdict = judge(self.command, reply, means.wire, means.clock)
         except BaseException:
             means.pacer.release(ticket, answered=None, took=0.0)
@@ -395,14 +399,16 @@ class Call(Generic[W, R]):
             if self._over:
                 return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and it was told to stop")
             asked = clock.monotonic()
-            settlement, after = await self._look(probe)
+            settlement, after, age = await self._look(probe)
             looks += 1
             denied = settlement.verdict in {Verdict.DENIED, Verdict.UNSEEN}
-            if once or not (denied or settlement.verdict is Verdict.UNDECIDED) or (denied and asked >= believed_from):
+            believed = asked - age >= believed_from
+            if once or not (denied or settlement.verdict is Verdict.UNDECIDED) or (denied and believed):
                 return settlement
             pause = self._pause(looks)
-            if asked < believed_from:
-                pause = min(pause, max(0.0, believed_from - clock.monotonic()))
+            if not believed:
+                # A response of the same age is believed that much later.
+                pause = min(pause, max(_LEAST_PAUSE if age else 0.0, believed_from + age - clock.monotonic()))
             pause = max(after, pause)
             if not self._in_time(pause):
                 return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the deadline left no time to ask again")
@@ -425,17 +431,21 @@ class Call(Generic[W, R]):
         growing = max(self._policy.scale, _LEAST_PAUSE) * 2.0 ** min(looks - 1, 60)
         return min(self._policy.cap, growing) * (0.5 + self._means.clock.random() / 2)
 
-    async def _look(self, probe: Probe[W, R]) -> tuple[Settlement[R], float]:
-        """Read the provider's state once. Also says how long the provider asks to wait before the next time."""
+    async def _look(self, probe: Probe[W, R]) -> tuple[Settlement[R], float, float]:
+        """Read the provider's state once.
+
+        Also says how long the provider asks to wait before the next time, and how old the response is.
+        """
         means, clock = self._means, self._means.clock
         limit = min(PROBE_TIMEOUT, means.attempt_timeout, self._deadline - clock.monotonic())
         if limit <= 0:
-            return Settlement(Verdict.UNDECIDED, "the deadline left no time to read its state"), 0.0
+            return Settlement(Verdict.UNDECIDED, "the deadline left no time to read its state"), 0.0, 0.0
         try:
             request = _request(probe.command, means.wire, str(uuid.uuid4()) if probe.command.identified else None)
         except Exception as error:  # noqa: BLE001 - a callable that gives the token may raise anything
             # The launch has left. Whatever goes wrong from here on must not hide that.
-            return Settlement(Verdict.HIDDEN, f"its state could not be asked for ({type(error).__name__})"), 0.0
+            return Settlement(Verdict.HIDDEN, f"its state could not be asked for ({type(error).__name__})"), 0.0, 0.0
+        asked, started = clock.now(), clock.monotonic()
         reply = await means.transport.send(request, Witness(), timeout=limit)
         seen = judge(probe.command, reply, means.wire, clock)
         if isinstance(reply, Answer) and reply.status < 500:
@@ -444,14 +454,27 @@ class Call(Generic[W, R]):
             else:
                 self.answered_at = clock.monotonic()  # to ask is all that this call has tried
         if not isinstance(seen, DispatchkitError):
-            return probe.settle(seen), 0.0
+            headers: Mapping[str, str] = reply.headers if isinstance(reply, Answer) else {}
+            age = max(0.0, means.freshness.age(headers, asked=asked, monotonic=started))
+            return self._as_of(asked, age, probe.settle(seen)), 0.0, age
         text = f"its state could not be read: {seen.summary}"
         if isinstance(seen, ThrottledError):
             means.pacer.throttle(self._pause_after(seen) or 0.0)
-            return Settlement(Verdict.UNDECIDED, text), seen.retry_after or 0.0
+            return Settlement(Verdict.UNDECIDED, text), seen.retry_after or 0.0, 0.0
         if isinstance(seen, RejectedError):
-            return Settlement(Verdict.HIDDEN, text), 0.0
-        return Settlement(Verdict.UNDECIDED, text), 0.0
+            return Settlement(Verdict.HIDDEN, text), 0.0, 0.0
+        return Settlement(Verdict.UNDECIDED, text), 0.0, 0.0
+
+    def _as_of(self, asked: datetime, age: float, settlement: Settlement[R]) -> Settlement[R]:
+        """What a response of this age proves: what it shows may have been so before the first unclear attempt."""
+        if not age:
+            return settlement
+        how_old = f"{age:.0f} s old" if age < math.inf else "of unknown age"
+        settlement = attrs.evolve(settlement, seen=f"{settlement.seen} in an answer that is {how_old}")
+        shows = settlement.verdict in {Verdict.HAPPENED, Verdict.FINAL} and not settlement.lasts
+        if shows and age > (asked - self._unclear_since).total_seconds():
+            return Settlement(Verdict.UNDECIDED, settlement.seen)
+        return settlement
 
     def _before_wait(self, number: int, step: Step[R], delay: float) -> None:
         self.waiting = True

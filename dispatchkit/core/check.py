@@ -6,12 +6,16 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from typing import TypeVar
 
 import attrs
 
 __all__ = [
     "MAX_LABEL",
+    "MAX_SECONDS",
     "JsonValue",
+    "a_kind",
+    "brief",
     "flag",
     "json_object",
     "label",
@@ -20,20 +24,61 @@ __all__ = [
     "non_negative",
     "positive_id",
     "seconds",
+    "shown",
+    "true_or_false",
 ]
+
+T = TypeVar("T")
 
 JsonValue = str | int | float | bool | Sequence["JsonValue"] | Mapping[str, "JsonValue"] | None
 
 MAX_LABEL = 200
 """Characters of a name of a run or an account."""
+MAX_SECONDS = 1e9
+"""Seconds of any setting: 31 years. What is longer overflows one clock or another."""
 _LARGEST_ID = 2**63 - 1
+_LONGEST_SHOWN = 100
 _DEEPEST = 100
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+def brief(value: object) -> str:
+    """A value for a message: in one line, and not without end."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - such as that of an integer of 5,000 digits
+        return "one that cannot be shown"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
+
+
+def shown(value: object) -> str:
+    """Type and value, for a message."""
+    return f"{type(value).__name__} {brief(value)}"
+
+
+def a_kind(name: str, value: object, kind: type[T], allowed: str) -> T:
+    """A value of a class.
+
+    Raises:
+        TypeError: It is of another.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(f"{name} must be {allowed}, not {shown(value)}")
+    return value
+
+
+def true_or_false(name: str, value: object) -> bool:
+    """A flag.
+
+    Raises:
+        TypeError: It is neither True nor False.
+    """
+    return a_kind(name, value, bool, "True or False")
+
+
 def _integer(name: str, value: object, allowed: str) -> int:
     if type(value) is not int:  # no bool, and no enum: in a path it would stand with its name
-        raise TypeError(f"{name} must be {allowed}, not {type(value).__name__} {value!r}")
+        raise TypeError(f"{name} must be {allowed}, not {shown(value)}")
     return value
 
 
@@ -42,7 +87,7 @@ def positive_id(instance: object, attribute: attrs.Attribute[int], value: object
     del instance
     allowed = "a positive integer"
     if not 0 < _integer(attribute.name, value, allowed) <= _LARGEST_ID:
-        raise ValueError(f"{attribute.name} must be {allowed} of at most 63 bits, not {value!r}")
+        raise ValueError(f"{attribute.name} must be {allowed} of at most 63 bits, not {brief(value)}")
 
 
 def non_negative(instance: object, attribute: attrs.Attribute[int | None], value: object) -> None:
@@ -91,12 +136,14 @@ def seconds(name: str, value: float) -> float:
 
     Raises:
         TypeError: It is not a number.
-        ValueError: It is not positive, or not finite.
+        ValueError: It is not positive, not finite, or longer than 31 years.
     """
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{name} must be a number of seconds, not {type(value).__name__} {value!r}")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} must be a positive, finite number of seconds, not {value!r}")
+        raise TypeError(f"{name} must be a number of seconds, not {shown(value)}")
+    if not 0 < value <= MAX_SECONDS:
+        raise ValueError(
+            f"{name} must be a positive, finite number of seconds, at most {MAX_SECONDS:,.0f}, not {shown(value)}"
+        )
     return float(value)
 
 
@@ -108,7 +155,7 @@ def label(name: str, value: str) -> str:
         ValueError: It is empty, too long, or does not print.
     """
     if not isinstance(value, str):
-        raise TypeError(f"{name} must be text, not {type(value).__name__}")
+        raise TypeError(f"{name} must be text, not {shown(value)}")
     if not value or not value.isprintable():
         raise ValueError(f"{name} must be a name such as 'black-friday', not {value!r}")
     if len(value) > MAX_LABEL:

@@ -12,15 +12,15 @@ import attrs
 
 from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.call import Call
-from dispatchkit.core.check import label, seconds
-from dispatchkit.core.clock import Clock
+from dispatchkit.core.check import a_kind, label, seconds, shown, true_or_false
+from dispatchkit.core.clock import Clock, a_clock
 from dispatchkit.core.command import Command
 from dispatchkit.core.journal import RunSettings
 from dispatchkit.core.means import Means
 from dispatchkit.core.origin import origin
 from dispatchkit.core.pace import Pace, PaceStatistics
 from dispatchkit.core.pacer import Pacer, pacer_of
-from dispatchkit.core.retry import BudgetStatistics, RetryBudget, RetryPolicy
+from dispatchkit.core.retry import BudgetStatistics, RetryBudget, RetryPolicy, a_policy
 from dispatchkit.core.secret import Secret
 from dispatchkit.core.transport import Transport
 
@@ -37,6 +37,14 @@ ATTEMPT_TIMEOUT = 70.0
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to open a connection."""
+
+
+def _trust(ssl: ssl_module.SSLContext | bool) -> ssl_module.SSLContext | bool:
+    if not isinstance(ssl, ssl_module.SSLContext | bool):
+        raise TypeError(f"ssl must be True or an ssl.SSLContext of a client, not {shown(ssl)}")
+    if isinstance(ssl, ssl_module.SSLContext) and ssl.protocol == ssl_module.PROTOCOL_TLS_SERVER:
+        raise ValueError("ssl must be an ssl.SSLContext of a client, not one of a server (PROTOCOL_TLS_SERVER)")
+    return ssl
 
 
 @attrs.frozen
@@ -70,17 +78,23 @@ class Client(Generic[W]):
         account: str | None,
     ) -> None:
         self._timeout = seconds("timeout", timeout)
-        self._retry = retry
-        self._origin = origin(base_url, insecure=insecure)
+        self._retry = a_policy(retry)
+        if pace is not None:
+            a_kind("pace", pace, Pace, "a Pace such as Pace(rate=50), or None")
+        self._origin = origin(base_url, insecure=true_or_false("insecure", insecure))
         self._fingerprint = secret.fingerprint
         self._account = None if account is None else label("account", account)
         attempt_timeout = seconds("attempt_timeout", attempt_timeout)
         self._means = Means(
             wire=wire,
             transport=Transport(
-                self._origin, connect_timeout=CONNECT_TIMEOUT, attempt_timeout=attempt_timeout, proxy=proxy, ssl=ssl
+                self._origin,
+                connect_timeout=CONNECT_TIMEOUT,
+                attempt_timeout=attempt_timeout,
+                proxy=proxy,
+                ssl=_trust(ssl),
             ),
-            clock=clock,
+            clock=a_clock(clock),
             budget=RetryBudget(),
             # By the provider, not the class: a subclass uses the same account.
             pacer=pacer_of((self._speaks.__module__, str(self._origin), account or secret.account()), pace, clock),
@@ -144,7 +158,7 @@ class Client(Generic[W]):
             command,
             self._means,
             timeout=self._timeout if timeout is None else seconds("timeout", timeout),
-            policy=self._retry if retry is None else retry,
+            policy=self._retry if retry is None else a_policy(retry),
             request_id=request_id,
             since=since,
             acting_until=acting_until,

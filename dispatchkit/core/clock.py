@@ -8,7 +8,9 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-__all__ = ["SYSTEM", "Clock"]
+from dispatchkit.core.check import shown
+
+__all__ = ["SYSTEM", "Clock", "a_clock"]
 
 
 class Clock(Protocol):
@@ -33,6 +35,20 @@ class Clock(Protocol):
     def random(self) -> float:
         """From 0 up to, not including, 1."""
         ...
+
+
+_METHODS = ("monotonic", "boottime", "now", "sleep", "random")
+
+
+def a_clock(value: Clock) -> Clock:
+    """A setting that is a clock.
+
+    Raises:
+        TypeError: It lacks a method of one.
+    """
+    if missing := [name for name in _METHODS if not callable(getattr(value, name, None))]:
+        raise TypeError(f"clock must be a Clock with {', '.join(_METHODS)}, not {shown(value)} without {missing[0]}")
+    return value
 
 
 def _boottime() -> float:

@@ -20,12 +20,14 @@ __all__ = [
     "USER_AGENT",
     "Answer",
     "Command",
+    "ContradictoryAnswerError",
     "Probe",
     "Request",
     "Settlement",
     "UnreadableAnswerError",
     "Verdict",
     "ask",
+    "means_refusal",
 ]
 
 P = TypeVar("P")
@@ -37,7 +39,9 @@ W_contra = TypeVar("W_contra", contravariant=True)
 USER_AGENT = f"dispatchkit/{__version__}"
 
 # Headers that hold neither a token nor anything of a message. All others show as ***.
-_SHOWN_HEADERS = frozenset({"accept", "content-type", "request-id", "user-agent", "x-request-id"})
+_SHOWN_HEADERS = frozenset(
+    {"accept", "accept-encoding", "cache-control", "content-type", "request-id", "user-agent", "x-request-id"}
+)
 
 
 @attrs.frozen(repr=False)
@@ -64,6 +68,9 @@ class Answer:
     headers: Mapping[str, str]
     """Looked up without regard to case."""
     body: bytes
+    """Without its Content-Encoding, unless that could not be undone."""
+    undecoded: str | None = None
+    """Why the Content-Encoding could not be undone; then nothing of the body counts."""
 
     def __repr__(self) -> str:
         return f"Answer({self.status}, {len(self.body)} bytes)"
@@ -74,6 +81,21 @@ class UnreadableAnswerError(Exception):
 
     Raised by `Command.result`, and turned into an outcome by the client. Its text never quotes the answer.
     """
+
+
+class ContradictoryAnswerError(UnreadableAnswerError):
+    """The answer is the provider's own, and does not say whether the command had its effect.
+
+    It holds a success and a refusal at once, or a code that means a failure in the middle of the work.
+    """
+
+
+def means_refusal(status: int) -> bool:
+    """Whether an HTTP status, or a code that is made like one, says that a server refused and did nothing.
+
+    A redirect, a failure (5xx) and a request that was given up (408, 499) leave open what was done.
+    """
+    return 400 <= status < 500 and status not in {408, 499}
 
 
 class Verdict(enum.Enum):
@@ -99,6 +121,8 @@ class Settlement(Generic[R_co]):
     verdict: Verdict
     seen: str
     result: R_co | None = None
+    lasts: bool = False
+    """Whether what was seen stays true for ever, so that it counts however old the answer is."""
 
 
 @attrs.frozen
@@ -137,7 +161,8 @@ class Command(ABC, Generic[W_contra, R_co]):
         """What the answer means.
 
         Raises:
-            RejectedError: The provider said no.
+            RejectedError: The provider said no, and did nothing.
+            ContradictoryAnswerError: The provider's answer does not say whether anything was done.
             UnreadableAnswerError: This is no answer of the provider.
         """
 

@@ -45,7 +45,7 @@ def socket_factory(*, user_timeout: float) -> Callable[[_Address], socket.socket
     Args:
         user_timeout: Seconds for which the kernel retransmits bytes that nobody acknowledges.
     """
-    milliseconds = min(math.ceil(user_timeout * 1000), 2**31 - 1)
+    milliseconds = math.ceil(min(user_timeout * 1000, 2**31 - 1))
 
     def new_socket(address: _Address) -> socket.socket:
         made = inherited_by_none(address)

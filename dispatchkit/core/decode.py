@@ -14,6 +14,7 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
+from dispatchkit.core.charset import text
 from dispatchkit.core.command import UnreadableAnswerError
 
 __all__ = ["fields_of", "read_json", "rename", "strict_converter", "structure", "tolerant"]
@@ -26,14 +27,15 @@ def fields_of(value: object) -> dict[str, object] | None:
     return cast("dict[str, object]", value) if isinstance(value, dict) else None
 
 
-def read_json(body: bytes) -> object:
-    """Parse JSON in UTF-8.
+def read_json(body: bytes, content_type: str = "") -> object:
+    """Parse JSON: in UTF-8, unless a byte order mark or the Content-Type says otherwise.
 
     Raises:
-        UnreadableAnswerError: It is no JSON, uses words that JSON does not have, or says one field twice.
+        UnreadableAnswerError: It is no JSON, uses words that JSON does not have, or says one field twice; or its
+            charset is unknown.
     """
     try:
-        parsed: object = _decode(body.decode())
+        parsed: object = _decode(text(body, content_type))
     except (ValueError, RecursionError):
         # Outside the handler: the decoder's own exception holds the whole text.
         parsed = UnreadableAnswerError

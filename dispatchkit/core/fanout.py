@@ -32,14 +32,14 @@ import attrs
 
 from dispatchkit.core.admission import Admission, abandoned
 from dispatchkit.core.call import Call
-from dispatchkit.core.check import seconds
+from dispatchkit.core.check import a_kind, seconds
 from dispatchkit.core.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.guards import Guards, StopKind, StopReason, refuses_all
 from dispatchkit.core.journal import Entry, Journals, Leave, Source
 from dispatchkit.core.outcome import Outcome, Report
 from dispatchkit.core.outlet import Outlet
-from dispatchkit.core.retry import RetryPolicy
+from dispatchkit.core.retry import RetryPolicy, a_policy
 from dispatchkit.core.silence import watch_silence
 from dispatchkit.core.source import Unremembered, count, source
 from dispatchkit.core.young import narrow, widen
@@ -114,6 +114,7 @@ class FanOut(Generic[W, R]):
         run: str | None = None,
         repeat_window: float | None = None,
     ) -> None:
+        a_kind("client", client, Client, "a DirectClient or an AltcraftClient")
         count("concurrency", concurrency, least=1)
         self._guards = Guards(
             max_launches=max_launches, stop_after_failures=stop_after_failures, give_up_after=give_up_after
@@ -122,7 +123,7 @@ class FanOut(Generic[W, R]):
         self._pacer = client.pacer
         self._concurrency = concurrency
         self._timeout = None if timeout is None else seconds("timeout", timeout)
-        self._retry = retry
+        self._retry = None if retry is None else a_policy(retry)
         self._grace = seconds("grace", grace)
         if (ledger is None) != (run is None):
             raise ValueError("ledger= and run= belong together: a ledger holds runs, each under its name")

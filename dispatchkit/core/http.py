@@ -21,21 +21,25 @@ from weakref import WeakKeyDictionary
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.hdrs import CONTENT_ENCODING
 from aiohttp.http import StreamWriter
 from yarl import URL
 
 from dispatchkit.core.claim_age import ClaimAge, ClaimExpiredError
 from dispatchkit.core.command import Answer, Request
 from dispatchkit.core.connection import Handler, drop_unsent, socket_factory
+from dispatchkit.core.content_encoding import MOST_ANSWER_BYTES, TooLargeError, decoded
 from dispatchkit.core.limit import Limits
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.streams import StreamReader
 
-__all__ = ["MOST_ANSWER_BYTES", "Http", "StaleConnectionError", "StuckWriteError", "TooLargeError", "Witness"]
+__all__ = ["Http", "StaleConnectionError", "StuckWriteError", "Witness"]
 
-MOST_ANSWER_BYTES = 8 * 1024 * 1024
+_MAX_FIELD = 65 * 1024
+"""Bytes of one header field: its value has 64 KiB."""
+_MAX_FIELDS = 256
 _PART = 64 * 1024
 """Bytes of a large request that are written at a time, while we listen."""
 _FITS = 4096
@@ -82,10 +86,6 @@ class StaleConnectionError(Exception):
     """The connection was closed, or held bytes that nobody asked for, before the request was written."""
 
 
-class TooLargeError(Exception):
-    """The answer has more bytes than any that a provider documents."""
-
-
 class Http:
     """The connections to one origin."""
 
@@ -123,6 +123,9 @@ class Http:
             proxy=proxy,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
+            max_line_size=_MAX_FIELD,
+            max_field_size=_MAX_FIELD,
+            max_headers=_MAX_FIELDS,
         )
         self.limits = Limits(loop)
         # A connector is asked for the connection of a request. All of ours go to one origin, so this one, which is
@@ -169,7 +172,10 @@ class Http:
         else:
             protocol.is_settled = True
         connection.release()
-        return Answer(message.code, message.headers, body)
+        answer = Answer(message.code, message.headers, body)
+        if CONTENT_ENCODING in message.headers:
+            return await decoded(answer, ",".join(message.headers.getall(CONTENT_ENCODING)))
+        return answer
 
     async def _connect(self) -> Connection:
         """An open and silent connection: what comes unasked would be taken for the answer."""
@@ -183,9 +189,12 @@ class Http:
             except BaseException:
                 connection.close()
                 raise
-            connection.close()
             if fresh:
-                break  # another one would most likely fare no better
+                # Another one would most likely fare no better.
+                reason = await _why_closed(protocol)
+                connection.close()
+                raise StaleConnectionError from reason
+            connection.close()
         raise StaleConnectionError
 
     def _write(self, protocol: Handler, request: Request, witness: Witness) -> asyncio.Task[None] | None:
@@ -194,7 +203,13 @@ class Http:
         size = len(head) + len(body)
         whole = head + body if size <= _PART else head
         first = whole if size <= _FITS or size > _PART else whole[:-_LAST_PART]
-        protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+        protocol.set_response_params(
+            read_until_eof=True,
+            auto_decompress=False,
+            max_line_size=_MAX_FIELD,
+            max_field_size=_MAX_FIELD,
+            max_headers=_MAX_FIELDS,
+        )
         protocol.is_settled = False
         witness.sent = True
         try:
@@ -321,6 +336,15 @@ async def _falls_silent(protocol: Handler) -> bool:
         if _is_silent(protocol):
             return True
     return False
+
+
+async def _why_closed(protocol: Handler) -> BaseException | None:
+    """What ended a connection, such as an alert of TLS. It is known a few turns after the transport is closing."""
+    for _ in range(_TURNS):
+        if protocol.exception() is not None:
+            break
+        await asyncio.sleep(0)
+    return protocol.exception()
 
 
 _polls: WeakKeyDictionary[Handler, Callable[[], bool]] = WeakKeyDictionary()

@@ -6,7 +6,13 @@ from datetime import timedelta
 from typing import Never, TypeVar
 
 from dispatchkit.core.clock import Clock
-from dispatchkit.core.command import Answer, Command, UnreadableAnswerError
+from dispatchkit.core.command import (
+    Answer,
+    Command,
+    ContradictoryAnswerError,
+    UnreadableAnswerError,
+    means_refusal,
+)
 from dispatchkit.core.retry import retry_after
 from dispatchkit.core.transport import Failure
 from dispatchkit.errors import (
@@ -27,20 +33,25 @@ W = TypeVar("W")
 def judge(command: Command[W, R], reply: Answer | Failure, wire: W, clock: Clock) -> R | DispatchkitError:
     """Judge one attempt.
 
-    The provider's own body is asked first, then HTTP. Two kinds of HTTP status outrank the body: a server that failed
-    (5xx) cannot vouch for what it did before it failed, and 429 is a refusal in any words.
+    HTTP 200 and 4xx leave the decision to the provider's own body. Every other status outranks it: a server that failed
+    (5xx), a request that was given up (408, 499) and a redirect prove nothing. 429 is a refusal, unless the body holds
+    a success of the provider.
     """
     if isinstance(reply, Failure):
         return unknown(command, reply.what) if reply.sent else NotSentError(reply.what)
-    if reply.status >= 500:
-        return unknown(command, f"the server failed (HTTP {reply.status})")
+    if reply.status != 200 and (doubt := _doubt(reply.status)) is not None:
+        return unknown(command, doubt)
     try:
+        if reply.undecoded is not None:
+            raise UnreadableAnswerError(reply.undecoded)
         return command.result(reply, wire)
     except RejectedError as refusal:
         if reply.status != 429:
             # The frames below hold the answer.
             return refusal.with_traceback(None)
         message, code = refusal.message, refusal.code
+    except ContradictoryAnswerError as contradiction:
+        return unknown(command, f"the answer proves nothing: HTTP {reply.status}, {contradiction}")
     except UnreadableAnswerError as unreadable:
         if reply.status != 429:
             return unknown(command, f"this is no answer of the provider: HTTP {reply.status}, {unreadable}")
@@ -49,6 +60,20 @@ def judge(command: Command[W, R], reply: Answer | Failure, wire: W, clock: Clock
     wait = retry_after(reply.headers, now)
     until = None if wait is None else now + timedelta(seconds=wait)
     return ThrottledError(message, code=code, retry_after=wait, retry_at=until)
+
+
+def _doubt(status: int) -> str | None:
+    """Why an HTTP status proves nothing, whatever its body says; None where the body decides."""
+    if status >= 500:
+        return f"the server failed (HTTP {status})"
+    if status == 407:
+        return (
+            "a proxy on the way demands credentials (HTTP 407), so this is no answer of the provider: give them in "
+            "proxy='http://user:password@host:port'"
+        )
+    if status >= 400:
+        return None if means_refusal(status) else f"the request was given up on the way (HTTP {status})"
+    return f"this is no answer of the provider: HTTP {status}"
 
 
 def unknown(command: Command[Never, object], what: str) -> OutcomeUnknownError:

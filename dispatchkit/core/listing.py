@@ -19,6 +19,10 @@ class Listing(Sequence[T_co], Generic[T_co]):
     items: tuple[T_co, ...]
     total: int | None = None
     """How many there are by the provider's own count; None where it did not say."""
+    received: int = attrs.field(
+        default=attrs.Factory(lambda listing: len(listing.items), takes_self=True), eq=False, repr=False
+    )
+    """How many the answer held, with those that a filter of ours has left out."""
 
     @property
     def missing(self) -> int:

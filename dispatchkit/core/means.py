@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 import attrs
 
 from dispatchkit.core.clock import Clock
+from dispatchkit.core.freshness import Freshness
 from dispatchkit.core.pacer import Pacer
 from dispatchkit.core.retry import RetryBudget
 from dispatchkit.core.transport import Transport
@@ -26,5 +27,6 @@ class Means(Generic[W]):
     budget: RetryBudget
     pacer: Pacer
     attempt_timeout: float
+    freshness: Freshness = attrs.Factory(Freshness)
     closed: bool = False
     """Set when the client is closed: nothing starts any more, and no state is read."""

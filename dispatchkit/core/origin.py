@@ -6,6 +6,8 @@ import ipaddress
 
 from yarl import URL
 
+from dispatchkit.core.check import shown
+
 __all__ = ["origin", "proxy_url"]
 
 
@@ -17,7 +19,7 @@ def origin(base_url: str, *, insecure: bool = False) -> URL:
         ValueError: It is empty, holds more than ``scheme://host[:port]``, or would send the token in the clear.
     """
     if not isinstance(base_url, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker
-        raise TypeError(f"base_url must be a string, not {type(base_url).__name__}")
+        raise TypeError(f"base_url must be a string, not {shown(base_url)}")
     allowed = "scheme://host[:port], such as https://example.com"
     if not base_url:
         raise ValueError(f"no host: base_url must be {allowed}")
@@ -44,14 +46,19 @@ def proxy_url(proxy: str) -> URL:
     """Check a proxy's URL, without showing the credentials that it may hold.
 
     Raises:
+        TypeError: It is not text.
         ValueError: It is not the URL of an HTTP proxy.
     """
+    allowed = "the URL of an HTTP proxy, such as http://proxy.example:3128"
+    if not isinstance(proxy, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker
+        said = shown(proxy) if isinstance(proxy, int | float) else type(proxy).__name__
+        raise TypeError(f"proxy must be {allowed}, not {said}")
     try:
         url = URL(proxy)
-    except (TypeError, ValueError):
+    except ValueError:
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host:
-        raise ValueError("proxy must be the URL of an HTTP proxy, such as http://proxy.example:3128")
+        raise ValueError(f"proxy must be {allowed}")
     return url
 
 

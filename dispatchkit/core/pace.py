@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import attrs
 
 from dispatchkit.core.breaker import BreakerState
-from dispatchkit.core.check import seconds
+from dispatchkit.core.check import MAX_SECONDS, seconds, shown
 from dispatchkit.core.window import Auto
 
 __all__ = ["DEFAULT_PACE", "Pace", "PaceStatistics"]
+
+
+_MAX_RATE = 1e9
 
 
 def _rate(instance: object, attribute: attrs.Attribute[float | None], value: float | None) -> None:
@@ -18,9 +19,12 @@ def _rate(instance: object, attribute: attrs.Attribute[float | None], value: flo
     if value is None:
         return
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise TypeError(f"{attribute.name} must be launches a second, not {type(value).__name__} {value!r}")
-    if not 0 < value < math.inf:
-        raise ValueError(f"{attribute.name} must be positive and finite, not {value!r}")
+        raise TypeError(f"{attribute.name} must be launches a second, not {shown(value)}")
+    if not 1 / MAX_SECONDS <= value <= _MAX_RATE:
+        raise ValueError(
+            f"{attribute.name} must be positive and finite, one in {MAX_SECONDS:,.0f} s to {_MAX_RATE:,.0f} a second, "
+            f"not {shown(value)}"
+        )
 
 
 def _concurrency(instance: object, attribute: attrs.Attribute[int | Auto], value: object) -> None:
@@ -28,15 +32,17 @@ def _concurrency(instance: object, attribute: attrs.Attribute[int | Auto], value
     if value == "auto":
         return
     if type(value) is not int:
-        raise TypeError(f"{attribute.name} must be an integer from 1 up, or 'auto', not {value!r}")
+        raise TypeError(f"{attribute.name} must be an integer from 1 up, or 'auto', not {shown(value)}")
     if value < 1:
-        raise ValueError(f"{attribute.name} must be an integer from 1 up, or 'auto', not {value!r}")
+        raise ValueError(f"{attribute.name} must be an integer from 1 up, or 'auto', not {shown(value)}")
 
 
 def _share(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
     del instance
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{attribute.name} must be a number over 0 and at most 1, not {shown(value)}")
     if not 0 < value <= 1:
-        raise ValueError(f"{attribute.name} must be over 0 and at most 1, not {value!r}")
+        raise ValueError(f"{attribute.name} must be over 0 and at most 1, not {shown(value)}")
 
 
 def _duration(instance: object, attribute: attrs.Attribute[float], value: float) -> None:

@@ -11,7 +11,7 @@ two scales, since a provider that throttles asks for more patience than a connec
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Generic, Literal, TypeVar
@@ -19,7 +19,7 @@ from typing import Generic, Literal, TypeVar
 import attrs
 from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
-from dispatchkit.core.check import seconds
+from dispatchkit.core.check import a_kind, seconds, shown, true_or_false
 from dispatchkit.core.clock import Clock
 from dispatchkit.errors import DispatchkitError
 
@@ -30,6 +30,7 @@ __all__ = [
     "RetryBudget",
     "RetryPolicy",
     "Step",
+    "a_policy",
     "retry_after",
     "retrying",
 ]
@@ -47,15 +48,30 @@ REASONS: frozenset[Reason] = frozenset({"not_sent", "throttled", "unknown"})
 def _attempts(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
     del instance
     if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{attribute.name} must be an integer from 1 up, not {type(value).__name__} {value!r}")
+        raise TypeError(f"{attribute.name} must be an integer from 1 up, not {shown(value)}")
     if value < 1:
-        raise ValueError(f"{attribute.name} must be an integer from 1 up, not {value!r}")
+        raise ValueError(f"{attribute.name} must be an integer from 1 up, not {shown(value)}")
 
 
 def _seconds(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
     del instance
-    if value != 0:
+    if value != 0 or isinstance(value, bool):
         seconds(attribute.name, value)
+
+
+def _flag(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
+    del instance
+    true_or_false(attribute.name, value)
+
+
+def _reason_set(value: Iterable[Reason]) -> frozenset[Reason]:
+    allowed = f"on must be a set of {', '.join(sorted(REASONS))}"
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        raise TypeError(f"{allowed}, not {shown(value)}")
+    items = tuple(value)
+    for item in items:
+        a_kind("each of on", item, str, f"one of {', '.join(sorted(REASONS))}")
+    return frozenset(items)
 
 
 def _reasons(instance: object, attribute: attrs.Attribute[frozenset[Reason]], value: frozenset[object]) -> None:
@@ -84,7 +100,7 @@ class RetryPolicy:
     """The same after HTTP 429."""
     cap: float = attrs.field(default=30.0, validator=_seconds)
     """Seconds: the longest wait that we choose ourselves. A Retry-After is kept whatever it says."""
-    on: frozenset[Reason] = attrs.field(default=REASONS, converter=frozenset, validator=_reasons)
+    on: frozenset[Reason] = attrs.field(default=REASONS, converter=_reason_set, validator=_reasons)
     """What is repeated: ``"not_sent"``, ``"throttled"``, ``"unknown"``."""
     lag: float = attrs.field(default=60.0, validator=_seconds)
     """Seconds for which the provider's state may lag behind what it did.
@@ -93,7 +109,7 @@ class RetryPolicy:
     bound; a minute is twice the longest delay that read replicas and queues of this kind are usually run with, and
     believing too early launches twice.
     """
-    repeat_unclear: bool = attrs.field(default=True, validator=attrs.validators.instance_of(bool))
+    repeat_unclear: bool = attrs.field(default=True, validator=_flag)
     """Whether a call may be repeated after an unclear attempt. False: the provider's state is read; if it does not show
     that the call happened, the outcome stays unknown."""
 
@@ -103,6 +119,15 @@ class RetryPolicy:
         # The exponent is bounded so that a long run of attempts cannot overflow.
         jitter = clock.random() * min(self.cap, scale * 2.0 ** min(number - 1, 60))
         return after + jitter if after > 0 else jitter
+
+
+def a_policy(value: RetryPolicy) -> RetryPolicy:
+    """A setting that is a policy.
+
+    Raises:
+        TypeError: It is none.
+    """
+    return a_kind("retry", value, RetryPolicy, "a RetryPolicy such as RetryPolicy(attempts=3)")
 
 
 DEFAULT_RETRY = RetryPolicy()

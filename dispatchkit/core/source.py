@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
 from typing import Never, TypeVar
 
+from dispatchkit.core.check import brief, shown
 from dispatchkit.core.command import Command
 from dispatchkit.core.journal import Entry, Planned
 from dispatchkit.core.outcome import Outcome
@@ -77,15 +78,22 @@ def count(name: str, value: object, *, least: int, most: int | None = None) -> N
     """
     allowed = f"{name} must be an integer from {least} {'up' if most is None else f'to {most}'}"
     if type(value) is not int:
-        raise TypeError(f"{allowed}, not {type(value).__name__} {value!r}")
+        raise TypeError(f"{allowed}, not {shown(value)}")
     if value < least or (most is not None and value > most):
-        raise ValueError(f"{allowed}, not {value!r}")
+        raise ValueError(f"{allowed}, not {brief(value)}")
 
 
 def source(
     commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]], expected: int | None
 ) -> tuple[Iterator[Command[W, R]] | AsyncIterator[Command[W, R]], int | None]:
-    """The iterator, and how many commands it holds if that can be known."""
+    """The iterator, and how many commands it holds if that can be known.
+
+    Raises:
+        TypeError: It is not iterable, or ``expected`` is no integer, or cannot be checked.
+        ValueError: There are not as many as ``expected``.
+    """
+    if not hasattr(commands, "__iter__") and not isinstance(commands, AsyncIterable):
+        raise TypeError(f"commands must be an iterable of commands, not {shown(commands)}")
     length = len(commands) if isinstance(commands, Sized) else None
     if expected is not None:
         count("expected", expected, least=0)

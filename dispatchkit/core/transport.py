@@ -15,20 +15,14 @@ import ssl as ssl_module
 import aiohttp
 import aiohttp.client
 import attrs
-from aiohttp.http import HttpProcessingError
 from yarl import URL
 
 from dispatchkit.core.claim_age import ClaimExpiredError
 from dispatchkit.core.command import Answer, Request
+from dispatchkit.core.content_encoding import decoded
+from dispatchkit.core.describe import describe
 from dispatchkit.core.fork import forgets_in_child
-from dispatchkit.core.http import (
-    MOST_ANSWER_BYTES,
-    Http,
-    StaleConnectionError,
-    StuckWriteError,
-    TooLargeError,
-    Witness,
-)
+from dispatchkit.core.http import Http, Witness
 from dispatchkit.core.origin import proxy_url
 
 __all__ = ["Failure", "Transport", "Witness"]
@@ -117,7 +111,7 @@ class Transport:
                 return Failure("its claim expired", sent=witness.sent, claim_expired=True)
             what = self._why_ended(timeout)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in an attempt is classified, not leaked
-            what = self._why_ended(timeout) if limits.end(limit) else _describe(error)
+            what = self._why_ended(timeout) if limits.end(limit) else self._describe(error, witness)
         else:
             limits.end(limit)
             return answer
@@ -125,6 +119,9 @@ class Transport:
 
     def _why_ended(self, timeout: float) -> str:
         return "the client was closed" if self._closed else f"no answer within {max(0, round(timeout, 2)):g} s"
+
+    def _describe(self, error: Exception, witness: Witness) -> str:
+        return describe(error, sent=witness.sent, plain=self._base.scheme == "http")
 
     async def _ask_mock(self, session: aiohttp.ClientSession, request: Request, witness: Witness) -> Answer:
         body = request.body
@@ -140,7 +137,8 @@ class Transport:
                 data=body if body is None or len(body) <= 2**20 else io.BytesIO(body),
                 allow_redirects=False,
             )
-            return Answer(response.status, response.headers, await response.read())
+            answer = Answer(response.status, response.headers, await response.read())
+            return await decoded(answer, response.headers.get("Content-Encoding", ""))
         except aiohttp.ClientConnectorError:
             witness.sent = False
             raise
@@ -176,44 +174,3 @@ def _is_mocked() -> bool:
     """
     asked: object = vars(aiohttp.ClientSession)["_request"]
     return getattr(asked, "__globals__", None) is not vars(aiohttp.client)
-
-
-def _describe(error: Exception) -> str:
-    """What went wrong, in words that never quote what was sent or received."""
-    match error:
-        case aiohttp.ClientConnectorDNSError():
-            return "the host name could not be resolved"
-        case aiohttp.ClientConnectorCertificateError():
-            return "the server's certificate is not valid for this host"
-        case aiohttp.ClientConnectorSSLError():
-            return "TLS could not be agreed on"
-        case aiohttp.ClientProxyConnectionError():
-            return "the proxy could not be reached"
-        case aiohttp.ClientHttpProxyError():
-            return f"the proxy refused the connection (HTTP {error.status})"
-        case aiohttp.ClientConnectorError():
-            return f"no connection: {error.os_error.strerror or 'refused'}"
-        case aiohttp.ServerTimeoutError() | TimeoutError():
-            return "no connection in time"
-        case _:
-            return _describe_connected(error)
-
-
-def _describe_connected(error: Exception) -> str:
-    match error:
-        case StaleConnectionError():
-            return "the connection was closed by the server before the request was written"
-        case aiohttp.ServerDisconnectedError():
-            return "the connection was closed before an answer came"
-        case StuckWriteError():
-            return "the connection did not take the request at once"
-        case TooLargeError():
-            return f"the answer is larger than {MOST_ANSWER_BYTES // 2**20} MiB"
-        case aiohttp.ClientPayloadError():
-            return "the answer was cut off"
-        case aiohttp.ClientResponseError() | HttpProcessingError():
-            return "the answer was not HTTP"
-        case OSError():
-            return "the connection was reset"
-        case _:
-            return f"the attempt failed ({type(error).__name__})"

@@ -50,7 +50,9 @@ class DirectClient(Client[DirectWire]):
             account with a new token goes on with the run. None: the token identifies the account.
 
     Raises:
-        ValueError: No token, a token that cannot be one, or a base_url that is more than a host.
+        ValueError: No token, a token that cannot be one, or a base_url that is more than a host; or another
+            setting is out of range.
+        TypeError: A setting is of another type; the message names it.
 
     The provider's pages: https://api.docs.direct.i-dgtl.ru
     """

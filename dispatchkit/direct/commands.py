@@ -20,12 +20,14 @@ from dispatchkit.core.command import (
     USER_AGENT,
     Answer,
     Command,
+    ContradictoryAnswerError,
     Probe,
     Request,
     Settlement,
     UnreadableAnswerError,
     Verdict,
     ask,
+    means_refusal,
 )
 from dispatchkit.core.decode import fields_of, read_json, strict_converter, structure
 from dispatchkit.core.listing import Listing
@@ -54,6 +56,9 @@ _REFUSALS: dict[int, type[RejectedError]] = {
     4031: InappropriateStatusError,
     4040: NotFoundError,
 }
+_OF_SUCCESS = ("dispatchId", "items")
+"""Fields that only a success has."""
+
 # For a code that no page documents. 403 is not here: it stands for a wrong token as well as for a wrong state.
 _BY_STATUS: dict[int, type[RejectedError]] = {401: AuthenticationError, 404: NotFoundError}
 
@@ -63,15 +68,30 @@ class DirectWire:
     """How an account of Direct speaks: JSON, and a key that is already Base64 and is never encoded again."""
 
     key: Secret
-    _latest: tuple[str, Mapping[str, str]] = attrs.field(default=("", {}), init=False, repr=False, eq=False)
+    _latest: tuple[str, Mapping[str, str], Mapping[str, str]] = attrs.field(
+        default=("", {}, {}), init=False, repr=False, eq=False
+    )
 
     def headers(self) -> Mapping[str, str]:
-        """The headers of every call: the same mapping for as long as the key is the same."""
+        """The headers of every call that acts: the same mapping for as long as the key is the same."""
+        return self._both()[1]
+
+    def read_headers(self) -> Mapping[str, str]:
+        """The headers of every call that reads: a cache on the way must not answer it."""
+        return self._both()[2]
+
+    def _both(self) -> tuple[str, Mapping[str, str], Mapping[str, str]]:
         key = self.key.reveal()
         if key != self._latest[0]:
-            fields = {"Authorization": f"Basic {key}", "Accept": "application/json", "User-Agent": USER_AGENT}
-            object.__setattr__(self, "_latest", (key, fields))  # a note, not a change
-        return self._latest[1]
+            fields = {
+                "Authorization": f"Basic {key}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": USER_AGENT,
+            }
+            both = key, fields, {**fields, "Cache-Control": "no-cache"}
+            object.__setattr__(self, "_latest", both)  # a note, not a change
+        return self._latest
 
 
 class DirectCommand(Command[DirectWire, R_co]):
@@ -81,11 +101,14 @@ class DirectCommand(Command[DirectWire, R_co]):
 
     def result(self, answer: Answer, wire: DirectWire) -> R_co:
         """Read an answer: a refusal by its code first, whatever the HTTP status is, since 403 has two meanings."""
-        parsed = read_json(answer.body) if answer.body else None
+        parsed = read_json(answer.body, answer.headers.get("Content-Type", "")) if answer.body else None
         if answer.body and parsed is None:
             raise UnreadableAnswerError("a bare null")  # which is not an empty body
         fields = fields_of(parsed)
-        if fields is not None and "error" in fields:
+        refuses = fields is not None and "error" in fields
+        if fields is not None and (refuses or answer.status != 200) and any(fields.get(name) for name in _OF_SUCCESS):
+            raise ContradictoryAnswerError("it claims success")
+        if fields is not None and refuses:
             raise _refusal(fields["error"], answer.status, wire)
         if answer.status != 200:
             raise UnreadableAnswerError("no answer that Direct documents")
@@ -111,8 +134,17 @@ _strict = strict_converter()
 
 def _refusal(body: object, status: int, wire: DirectWire) -> RejectedError:
     refusal = structure(_strict, body, _RefusalBody, "a refusal with a code")
+    message = wire.key.redact(refusal.msg)
+    if not _refuses(refusal.code):
+        raise ContradictoryAnswerError(f"code {refusal.code}: {message}")
     kind = _REFUSALS.get(refusal.code) or _BY_STATUS.get(status, RejectedError)
-    return kind(wire.key.redact(refusal.msg), status=status, code=refusal.code)
+    return kind(message, status=status, code=refusal.code)
+
+
+def _refuses(code: int) -> bool:
+    """Whether a code means that nothing was done. Direct's own are an HTTP status and one more digit."""
+    status = code // 10 if 1000 <= code < 6000 else code
+    return code > 0 and (means_refusal(status) or not 100 <= status < 600)
 
 
 @attrs.frozen(kw_only=True)
@@ -140,7 +172,7 @@ class ReadDispatches(DirectCommand[Listing[Dispatch]]):
         del request_id  # Direct has no request ids
         given = {name: _said(value) for name, value in attrs.asdict(self).items() if value is not None}
         query = f"?{urlencode(given, quote_via=quote, safe=':')}" if given else ""
-        return Request("GET", f"/api/v1/dispatch{query}", wire.headers())
+        return Request("GET", f"/api/v1/dispatch{query}", wire.read_headers())
 
     def read(self, parsed: object) -> Listing[Dispatch]:
         """The dispatches of this id and this status, whatever else the list holds.
@@ -151,12 +183,13 @@ class ReadDispatches(DirectCommand[Listing[Dispatch]]):
         items, total = fields.get("items"), fields.get("total")
         if not isinstance(items, list):
             raise UnreadableAnswerError("not a list of dispatches")
+        received = cast("list[object]", items)
         dispatches = tuple(
             dispatch
-            for item in cast("list[object]", items)
+            for item in received
             if self._passes(dispatch := structure(direct_converter, item, Dispatch, "a dispatch"))
         )
-        return Listing(dispatches, total if type(total) is int and total >= 0 else None)
+        return Listing(dispatches, total if type(total) is int and total >= 0 else None, len(received))
 
     def _passes(self, dispatch: Dispatch) -> bool:
         return self.dispatch_id in {None, dispatch.dispatch_id} and self.status in {None, dispatch.status}
@@ -216,6 +249,10 @@ class _OfDispatch(DirectCommand[R_co]):
         return ask(ReadDispatches(dispatch_id=self.dispatch_id), self._settle)
 
     def _settle(self, dispatches: Listing[Dispatch]) -> Settlement[R_co]:
+        if dispatches.total not in {None, dispatches.received}:
+            # Another row of the dispatch may be among those that are not here.
+            counts = f"its state counts {dispatches.total} dispatches and lists {dispatches.received}"
+            return Settlement(Verdict.UNDECIDED, counts)
         statuses = {dispatch.status for dispatch in dispatches}
         if len(statuses) != 1:
             return Settlement(Verdict.UNDECIDED, f"its state lists it {len(statuses)} times")
@@ -224,7 +261,8 @@ class _OfDispatch(DirectCommand[R_co]):
         result = self.settled() if verdict is Verdict.HAPPENED else None
         # A word that is none is not shown: it is somebody else's text.
         shown = repr(status) if _WORD.fullmatch(status) else "what is no status"
-        return Settlement(verdict, f"its state reads {shown}", result)
+        # No status leads back to one from before a start, and none follows a last one.
+        return Settlement(verdict, f"its state reads {shown}", result, lasts=verdict is not Verdict.DENIED)
 
     @abstractmethod
     def settled(self) -> R_co:

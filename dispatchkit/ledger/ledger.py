@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Never, Self
 
-from dispatchkit.core.check import label
+from dispatchkit.core.check import label, shown
 from dispatchkit.core.claim_age import CLAIM_AGE
-from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.clock import SYSTEM, Clock, a_clock
 from dispatchkit.core.journal import RunSettings
 from dispatchkit.core.source import count
 from dispatchkit.errors import LedgerError, RunHeldError
@@ -52,7 +52,7 @@ class Ledger:
     """
 
     def __init__(self, where: str | os.PathLike[str], *, clock: Clock = SYSTEM) -> None:
-        self._clock = clock
+        self._clock = a_clock(clock)
         self._store = _store(where, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[None] | None = None
@@ -290,7 +290,7 @@ class PartOfLedger:
 
 def _store(where: str | os.PathLike[str], clock: Clock) -> Store:
     if not isinstance(where, str | os.PathLike):
-        raise TypeError(f"a ledger must be a file or 'postgresql://...', not {type(where).__name__}")
+        raise TypeError(f"a ledger must be a file or 'postgresql://...', not {shown(where)}")
     text = os.fspath(where)
     if not text:
         raise ValueError("a ledger must be a file or 'postgresql://...', not nothing")

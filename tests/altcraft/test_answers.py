@@ -86,7 +86,7 @@ async def test_a_refusal_in_a_200_is_a_refusal_to_the_caller(form: WireForm) -> 
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("code", [440, 1, -1, 500, 429, 10**18])
+@pytest.mark.parametrize("code", [440, 1, 407, 600, 429, 10**18])
 def test_an_unknown_code_is_a_plain_refusal_in_the_platforms_words(form: WireForm, code: int) -> None:
     error = read(form, 200, said(form, code, "что-то ещё"))
     assert type(error) is RejectedError
@@ -166,8 +166,7 @@ UNREADABLE: list[tuple[WireForm, bytes]] = [
             b'{"error": 0}{"error": 400}',
             b'{"error": 400, "error": 0}',
             b'{"error": 0, "error_text": "\xff"}',
-            b'\xef\xbb\xbf{"error": 0}',
-            '{"error": 0}'.encode("utf-16"),
+            '{"error": 0}'.encode("utf-16-le"),
             b'{"error": 0, "x": NaN}',
             b'{"error":' + b"[" * 100_000,
             YES["xml"],
@@ -282,7 +281,7 @@ def test_a_server_that_failed_vouches_for_nothing(form: WireForm, status: int) -
 
 @pytest.mark.parametrize("form", FORMS)
 def test_429_is_throttled_whatever_its_body(form: WireForm) -> None:
-    for body, code in ((b"", None), (b"<html>", None), (YES[form], None), (said(form, 403, "slow down"), 403)):
+    for body, code in ((b"", None), (b"<html>", None), (said(form, 403, "slow down"), 403)):
         error = read(form, 429, body)
         assert type(error) is ThrottledError
         assert (error.status, error.code) == (429, code)

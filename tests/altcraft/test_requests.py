@@ -100,6 +100,7 @@ async def test_each_call_is_sent_exactly_as_documented(path: str, act: Act, as_j
             "Host",
             "Content-Type",
             "Accept",
+            "Accept-Encoding",
             "Content-Length",
             "Request-ID",
             "X-Request-ID",

@@ -186,6 +186,7 @@ def test_a_dry_run_shows_requests_with_a_masked_token_and_sends_none(played: Pla
     assert result.code == 0
     assert result.out.startswith(
         f"POST {played.url}/api/v1/dispatch/1/start\nAuthorization: Basic ***\nAccept: application/json\n"
+        "Accept-Encoding: identity\n"
         f"User-Agent: dispatchkit/{dispatchkit.__version__}\n\n"
     )
     assert result.out.count("POST") == 3

@@ -24,6 +24,7 @@ async def test_a_start_is_sent_exactly_as_documented() -> None:
         "Host": listener.host,
         "Authorization": f"Basic {KEY}",
         "Accept": "application/json",
+        "Accept-Encoding": "identity",
         "User-Agent": f"dispatchkit/{__version__}",
     }
     assert request.body == b""

@@ -1,0 +1,84 @@
+"""From the bytes of a body to its text: by its byte order mark, else by the charset that its Content-Type names."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from functools import lru_cache
+
+from dispatchkit.core.command import UnreadableAnswerError
+
+__all__ = ["UTF_8", "known", "mark", "named", "text"]
+
+UTF_8 = "utf-8"
+
+_CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^\s"';]+)""", re.IGNORECASE)
+_LABEL = re.compile(r"[\w.:+-]{1,40}", re.ASCII)
+# Python has codecs that are no charsets, and some in which ASCII is not what it seems.
+_KNOWN = re.compile(
+    r"utf-8(-sig)?|utf-(16|32)(-[bl]e)?|ascii|iso8859-\d+|cp\d+|koi8-[rtu]|kz1048|mac-\w+|gb\w+|big5\w*|shift_jis\w*|euc_\w+"
+)
+# That of UTF-16 begins that of UTF-32, so the longer ones come first.
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_ANY_MARK = tuple(mark for mark, _ in _MARKS)
+
+
+def text(body: bytes, content_type: str) -> str:
+    """The text of a body. A byte order mark outranks the charset of the Content-Type; without both it is UTF-8.
+
+    Raises:
+        UnreadableAnswerError: The charset is unknown.
+        UnicodeDecodeError: The bytes are not in the charset.
+    """
+    charset = named(content_type) if content_type else None
+    if charset is None and not body.startswith(_ANY_MARK):
+        return body.decode()
+    return body.decode(mark(body) or _in_order(charset or UTF_8, body))
+
+
+def mark(body: bytes) -> str | None:
+    """The charset that a byte order mark says; None where there is no mark."""
+    if not body.startswith(_ANY_MARK):
+        return None
+    return next(charset for start, charset in _MARKS if body.startswith(start))
+
+
+@lru_cache(maxsize=64)
+def named(content_type: str) -> str | None:
+    """The charset that a Content-Type names, by Python's name for it; None where it names none.
+
+    Raises:
+        UnreadableAnswerError: It is unknown.
+    """
+    found = _CHARSET.search(content_type)
+    return None if found is None else known(found[1])
+
+
+def known(label: str) -> str:
+    """Python's name for a charset.
+
+    Raises:
+        UnreadableAnswerError: It is unknown.
+    """
+    name = ""
+    if _LABEL.fullmatch(label):
+        try:
+            name = codecs.lookup(label).name
+        except (LookupError, ValueError):
+            name = ""
+    if not _KNOWN.fullmatch(name):
+        raise UnreadableAnswerError("its charset is unknown")
+    return name
+
+
+def _in_order(charset: str, body: bytes) -> str:
+    """The charset with its byte order. Both forms begin with an ASCII character, so a zero tells which it is."""
+    if charset in {"utf-16", "utf-32"}:
+        return f"{charset}-be" if body[:1] == b"\0" else f"{charset}-le"
+    return charset
