@@ -24,7 +24,7 @@ from dispatchkit.core.retry import BudgetStatistics, RetryBudget, RetryPolicy
 from dispatchkit.core.secret import Secret
 from dispatchkit.core.transport import Transport
 
-__all__ = ["ATTEMPT_TIMEOUT", "CONNECT_TIMEOUT", "TIMEOUT", "Client", "ClientStatistics"]
+__all__ = ["ATTEMPT_TIMEOUT", "CONNECT_TIMEOUT", "TIMEOUT", "Client", "ClientStatistics", "retry_policy"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -70,7 +70,7 @@ class Client(Generic[W]):
         account: str | None,
     ) -> None:
         self._timeout = seconds("timeout", timeout)
-        self._retry = retry
+        self._retry = retry_policy(retry)
         self._origin = origin(base_url, insecure=insecure)
         self._fingerprint = secret.fingerprint
         self._account = None if account is None else label("account", account)
@@ -102,7 +102,7 @@ class Client(Generic[W]):
             NotSentError: Not one byte of the request left this process.
             OutcomeUnknownError: It may have happened.
             ValueError: The command cannot be sent as it is.
-            TypeError: The command is another provider's.
+            TypeError: The command is another provider's, or a setting is of another type.
             RuntimeError: The client is closed.
         """
         return await self.call(command, timeout=timeout, retry=retry).run()
@@ -133,7 +133,7 @@ class Client(Generic[W]):
 
         Raises:
             ValueError: The command cannot be sent as it is.
-            TypeError: The command is another provider's.
+            TypeError: The command is another provider's, or a setting is of another type.
             RuntimeError: The client is closed.
         """
         if self._means.closed:
@@ -144,7 +144,7 @@ class Client(Generic[W]):
             command,
             self._means,
             timeout=self._timeout if timeout is None else seconds("timeout", timeout),
-            policy=self._retry if retry is None else retry,
+            policy=self._retry if retry is None else retry_policy(retry),
             request_id=request_id,
             since=since,
             acting_until=acting_until,
@@ -211,3 +211,14 @@ class Client(Generic[W]):
     def __repr__(self) -> str:
         made = getattr(self, "_origin", None)  # a traceback may show a client whose constructor raised
         return f"{type(self).__name__}({str(made)!r})"
+
+
+def retry_policy(value: object) -> RetryPolicy:
+    """Check a policy.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(value, RetryPolicy):
+        raise TypeError(f"retry must be a RetryPolicy, not {type(value).__name__}")
+    return value

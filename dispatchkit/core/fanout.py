@@ -5,8 +5,8 @@ outcome, and when as many outcomes as there are workers wait to be taken, the wo
 cancels another command.
 
 What ends a run before its time: `FanOut.stop`, a guard (``max_launches``, ``stop_after_failures``), a token that the
-provider does not accept, or a mistake in the iterator of commands. In each case nothing new starts, what waits for its
-turn or for a retry gives up at once, and what is in flight is awaited. If that takes longer than ``grace``, it is
+provider does not accept, or whatever the iterator of commands raises. In each case nothing new starts, what waits for
+its turn or for a retry gives up at once, and what is in flight is awaited. If that takes longer than ``grace``, it is
 cancelled, and its outcome says what is known of it.
 
 With a ledger, all commands are planned in it first, and workers take them from there. Each asks it for leave just
@@ -29,7 +29,7 @@ import attrs
 from dispatchkit.core.admission import Admission, abandoned
 from dispatchkit.core.call import Call
 from dispatchkit.core.check import seconds
-from dispatchkit.core.client import Client
+from dispatchkit.core.client import Client, retry_policy
 from dispatchkit.core.command import Command
 from dispatchkit.core.journal import Entry, Journals, Leave, Source
 from dispatchkit.core.outcome import Outcome, Report
@@ -112,7 +112,7 @@ class FanOut(Generic[W, R]):
         self._pacer = client.pacer
         self._concurrency = concurrency
         self._timeout = None if timeout is None else seconds("timeout", timeout)
-        self._retry = retry
+        self._retry = None if retry is None else retry_policy(retry)
         self._max_launches = max_launches
         self._stop_after_failures = stop_after_failures
         self._grace = seconds("grace", grace)
@@ -149,7 +149,7 @@ class FanOut(Generic[W, R]):
         self._calls: dict[asyncio.Task[None], Call[W, R]] = {}
         self._dropping = False
         self._stopping = False
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._patience: asyncio.TimerHandle | None = None
 
     @property
@@ -158,7 +158,7 @@ class FanOut(Generic[W, R]):
         counts, earlier = self._failures + self._earlier, self._earlier.total()
         counts[State.DONE] += self._done
         done, rejected = counts[State.DONE], counts[State.REJECTED]
-        left = None if self._length is None else self._length - counts.total()
+        left = None if self._length is None else max(0, self._length - counts.total())
         return Report(done, rejected, counts[State.NOT_SENT], counts[State.UNKNOWN], left, earlier)
 
     @property
@@ -186,7 +186,8 @@ class FanOut(Generic[W, R]):
 
         Raises:
             AuthenticationError: The provider does not accept the token, so the run was stopped.
-            Exception: What the iterator of commands raised, once everything in flight has come to its outcome.
+            BaseException: What the iterator of commands raised, or a token callable that is no `Exception`, once
+                everything in flight has come to its outcome.
         """
         self._dropping = True
         try:
@@ -239,6 +240,10 @@ class FanOut(Generic[W, R]):
                 closing: Awaitable[None] | None = close()
                 if closing is not None:
                     await closing
+        except asyncio.CancelledError:
+            raise
+        except BaseException as mistake:  # noqa: BLE001 - what ended the run comes first
+            self._error = self._error or mistake
         finally:
             if self._opened:
                 self._opened = False
@@ -306,7 +311,11 @@ class FanOut(Generic[W, R]):
             if not self._stopping:
                 # Most likely by the iterator's own code. A run that is cut short must not look whole.
                 self._break(RuntimeError("the iterator of commands, or a worker, was cancelled"))
-        except Exception as error:  # noqa: BLE001 - the iterator is the caller's code: its mistake is the run's end
+        except BaseException as error:
+            # The iterator is the caller's code: whatever it raises is the run's end, and `batch` raises it. A second
+            # Ctrl-C is for the event loop, and so is the end of a coroutine that no loop runs any more.
+            if not _runs(worker) or (self._stopping and isinstance(error, (KeyboardInterrupt, SystemExit))):
+                raise
             self._break(error)
         finally:
             narrow()
@@ -315,8 +324,10 @@ class FanOut(Generic[W, R]):
         if self._is_over():
             return None
         self._idle.add(worker)
-        entry = await self._source.take()
-        self._idle.discard(worker)
+        try:
+            entry = await self._source.take()
+        finally:
+            self._idle.discard(worker)
         # The stop may have come while it was waited for, or from within the iterator of commands.
         if entry is None or self._is_over():
             return None
@@ -340,8 +351,9 @@ class FanOut(Generic[W, R]):
         except Exception as mistake:  # noqa: BLE001 - a callable that gives the token may raise anything
             # One command that cannot be sent must not end the run of the others.
             kind = NotSentError if entry.since is None else OutcomeUnknownError
-            error = kind(str(mistake), command=command)
-            return Outcome(index, command, error.outcome, None, error, ())
+            error = kind(_text(mistake), command=command, request_id=entry.request_id)
+            error.__cause__ = mistake.with_traceback(None)
+            return Outcome(index, command, error.outcome, None, error, (), entry.request_id)
         if self._admission is None:
             ticket = self._pacer.enter() or await self._idly(self._pacer.admit())
         else:
@@ -362,6 +374,10 @@ class FanOut(Generic[W, R]):
             self._break(RuntimeError("a worker of the run was cancelled"))
             worker.uncancel()
             return abandoned(entry, call)
+        except BaseException:
+            if _runs(worker):
+                self._put(entry, abandoned(entry, call))
+            raise
         finally:
             del self._calls[worker]
             if self._admission is not None:
@@ -386,7 +402,10 @@ class FanOut(Generic[W, R]):
             self._idle.discard(worker)
 
     def _put(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:
-        self._source.record(entry, outcome)
+        try:
+            self._source.record(entry, outcome)
+        except Exception as unwritten:  # noqa: BLE001 - it is counted all the same
+            self._break(unwritten)
         if not self._dropping:
             self._outlet.put(outcome)
         if outcome.error is None:
@@ -400,8 +419,11 @@ class FanOut(Generic[W, R]):
         elif self._failed == self._stop_after_failures:
             self.stop()
 
-    def _break(self, error: Exception) -> None:
+    def _break(self, error: BaseException) -> None:
         if not self._stopping:
+            if isinstance(error, (StopIteration, StopAsyncIteration)):  # a loop over the run would take it for the end
+                stray, error = error, RuntimeError(f"the iterator of commands raised {type(error).__name__}")
+                error.__cause__ = stray
             self._error = error
         self.stop()
 
@@ -411,7 +433,24 @@ class FanOut(Generic[W, R]):
         self._idle.discard(worker)
         if worker.cancelled():
             self._break(RuntimeError("a worker of the run was cancelled"))
+        elif (error := worker.exception()) is not None:
+            self._break(error)
         if not workers:
             if self._patience is not None:
                 self._patience.cancel()
             self._outlet.announce()
+
+
+def _runs(worker: asyncio.Task[None]) -> bool:
+    """Whether the event loop is running this task. If not, its coroutine is being closed."""
+    try:
+        return asyncio.current_task() is worker
+    except RuntimeError:
+        return False
+
+
+def _text(mistake: Exception) -> str:
+    try:
+        return str(mistake)
+    except Exception:  # noqa: BLE001 - it is the caller's
+        return type(mistake).__name__

@@ -88,7 +88,11 @@ class LedgerJournal:
             if not opening.done():
                 opening.cancel()
                 await asyncio.wait([opening])
-        return Planned(None, {}) if opening.cancelled() and self._halted else opening.result()
+        if opening.cancelled():
+            if self._halted:
+                return Planned(None, {})
+            raise RuntimeError("the iterator of commands was cancelled: nothing was launched")
+        return opening.result()
 
     async def _wait(self, task: asyncio.Future[T]) -> bool:
         """Wait for a task; once the run is halted, only `CLOSE_TIMEOUT` more. Returns whether it is done."""
@@ -149,7 +153,8 @@ class LedgerJournal:
     ) -> list[Chunk]:
         """Plan the run for many workers, in chunks of so many commands, and hold nothing. See `open`."""
         run = await self._begin(planned=False)
-        await plan(self._store, run, commands, lambda: self._halted)
+        if not await plan(self._store, run, commands, lambda: self._halted):
+            raise LedgerError(f"the plan of the run {self._name!r} is not whole, since it was halted")
         # Before the plan counts as whole: no worker may launch what is refused here, when the window has passed.
         await check_repeats(self._store, run, chunk=None, within=self._settings.repeat_window)
         return await self._store.planned(run.number, size=size)
