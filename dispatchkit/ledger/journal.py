@@ -81,7 +81,7 @@ class LedgerJournal:
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
     ) -> Planned:
         """Hold the run and plan it. A halt ends it, also while the database is away."""
-        opening = asyncio.create_task(self._open(commands, stop))
+        opening = asyncio.create_task(_caught(self._open(commands, stop)))
         try:
             await self._wait(opening)
         finally:
@@ -92,7 +92,10 @@ class LedgerJournal:
             if self._halted:
                 return Planned(None, {})
             raise RuntimeError("the iterator of commands was cancelled: nothing was launched")
-        return opening.result()
+        planned = opening.result()
+        if isinstance(planned, BaseException):
+            raise planned
+        return planned
 
     async def _wait(self, task: asyncio.Future[T]) -> bool:
         """Wait for a task; once the run is halted, only `CLOSE_TIMEOUT` more. Returns whether it is done."""
@@ -289,6 +292,16 @@ class LedgerJournal:
             self._reading.cancel()
             await asyncio.wait([self._reading])
         await self._holding.release(timeout=timeout)
+
+
+async def _caught(opening: Awaitable[Planned]) -> Planned | BaseException:
+    """What the iterator of commands raises is for whoever opens the run: a task would tell the event loop, too."""
+    try:
+        return await opening
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001
+        return error
 
 
 def _seen(task: asyncio.Task[None]) -> None:
