@@ -30,7 +30,7 @@ from dispatchkit.errors import AnswerLostError
 from tests.faults.deeds import START
 from tests.faults.hostile import Hostile, Strike
 from tests.faults.test_cancel import hang
-from tests.stage import played
+from tests.stage import played, refusal
 from tests.virtual import Played, Virtual, throttled
 from tests.wire import Listener, http
 
@@ -407,6 +407,14 @@ async def test_throttled_it_is_rejected_until_the_repeat_leaves() -> None:
 async def test_during_settling_it_is_unknown() -> None:
     lost = Failure("reset", sent=True)
     assert await given_up(lambda *_: lost, until=lambda call, _: bool(call.attempts)) is State.UNKNOWN
+
+
+async def test_after_a_refusal_it_is_rejected() -> None:
+    client, _ = played(says=lambda *_: refusal(4031))
+    call = client.call(StartDispatch(7))
+    with pytest.raises(DispatchkitError):
+        await call.run()
+    assert call.abandoned().outcome is State.REJECTED
 
 
 async def test_a_repeat_that_connects_leaves_what_is_known() -> None:
