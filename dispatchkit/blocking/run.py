@@ -55,7 +55,7 @@ class Run(Generic[T, P_co]):
 
         Raises:
             AuthenticationError: The provider does not accept the token, so the run was stopped.
-            Exception: What the iterator of commands raised, once everything in flight has come to its outcome.
+            BaseException: What the iterator of commands raised, once everything in flight has come to its outcome.
         """
         return self._cross(self._twin.finish(), "finish")
 
