@@ -88,9 +88,9 @@ class LedgerJournal:
             if not opening.done():
                 opening.cancel()
                 await asyncio.wait([opening])
-        if opening.cancelled():
-            if self._halted:
-                return Planned(None, {})
+        if opening.cancelled() and self._halted:
+            return Planned(None, {})
+        if opening.cancelled() and commands is not None:  # most likely by the iterator's own code
             raise RuntimeError("the iterator of commands was cancelled: nothing was launched")
         planned = opening.result()
         if isinstance(planned, BaseException):
