@@ -19,6 +19,9 @@ R = TypeVar("R")
 PATIENCE = 2.0
 """Seconds that we wait for something to be cancelled or closed before we go on without it."""
 
+_TURNS = 4
+"""Turns of the event loop from an interrupt to the cancellation: the socket is read, the response parsed and judged."""
+
 # On Windows a lock that waits without end cannot be interrupted.
 _SLICE = 0.1 if sys.platform == "win32" else -1.0
 
@@ -38,15 +41,17 @@ class Ends(Protocol):
 class Crossing(Generic[R]):
     """One coroutine on its way through the loop thread."""
 
-    __slots__ = ("_context", "_coroutine", "_over", "_result", "error", "lease", "task")
+    __slots__ = ("_context", "_coroutine", "_ended", "_over", "error", "lease", "result", "task")
 
     def __init__(self, coroutine: Coroutine[object, object, R], lease: Ends | None = None) -> None:
         self.lease = lease
         self.task: asyncio.Task[None] | None = None
         self.error: BaseException | None = None
-        self._result: R
+        self.result: R
         self._coroutine = coroutine
         self._context = contextvars.copy_context()
+        self._ended = False
+        """The end itself. The lock below only wakes the caller, who may be interrupted after it has got the lock."""
         self._over = threading.Lock()
         self._over.acquire()
 
@@ -56,15 +61,20 @@ class Crossing(Generic[R]):
         """Begin, unless its client or its caller has gone by now."""
         if self.lease is not None and self.lease.is_over():
             self.fail(asyncio.CancelledError())
-        elif self._over.locked():
+        elif not self._ended:
             self.task = _begin(self._run(), self._context)
 
     async def _run(self) -> None:
         try:
-            self._result = await self._coroutine
+            self.result = await self._coroutine
         except BaseException as error:  # noqa: BLE001 - it is raised where the caller waits
             self.error = error
-        self._over.release()
+        self._end()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._over.release()
 
     def cancel(self) -> None:
         """End it as a task is ended, whether or not it has begun."""
@@ -76,59 +86,61 @@ class Crossing(Generic[R]):
 
     def fail(self, error: BaseException) -> None:
         """End it from outside, if it has not ended."""
-        if self._over.locked():
+        if not self._ended:
             self._coroutine.close()
             self.error = error
-            self._over.release()
+            self._end()
 
     def strand(self) -> None:
         """End it in a forked child. The coroutine itself goes on in the parent; here it is only kept."""
         GRAVEYARD.append((self._coroutine, self.task))
         self.error = RuntimeError("this process was forked out of the call, which goes on in the parent")
-        if self._over.locked():
-            self._over.release()
+        self._end()
 
     # On the caller's thread:
 
     def wait(self) -> None:
         """Wait for its end, for as long as that takes."""
-        while not self._over.acquire(timeout=_SLICE):
-            pass
-        self._over.release()
+        while not self._ended:
+            self._over.acquire(timeout=_SLICE)
 
     def wait_at_most(self, seconds: float) -> bool:
         """Wait for its end. Returns whether it came in time."""
-        if not self._over.acquire(timeout=seconds):
-            return False
-        self._over.release()
-        return True
+        if not self._ended:
+            self._over.acquire(timeout=seconds)
+        return self._ended
 
     def abandon(self, loop: asyncio.AbstractEventLoop, interrupt: BaseException) -> None:
         """Cancel it, wait until that has taken effect, and note on ``interrupt`` what is known."""
-        with contextlib.suppress(RuntimeError):  # a closed loop has ended every crossing already
-            loop.call_soon_threadsafe(self.cancel)
+        if not self._ended:
+            with contextlib.suppress(RuntimeError):  # a closed loop has ended every crossing already
+                loop.call_soon_threadsafe(self._cancel_soon, loop, _TURNS)
         if not self.wait_at_most(PATIENCE):
             interrupt.add_note(f"the call did not end within {PATIENCE:g} s: its outcome is unknown")
         elif self.error is None:
             interrupt.add_note("the call was done before it could be cancelled")
-        elif isinstance(self.error, asyncio.CancelledError):
-            _add_notes(interrupt, self.error)
-        else:
+        elif not isinstance(self.error, asyncio.CancelledError):
             interrupt.add_note(f"{type(self.error).__name__}: {self.error}")
+        elif getattr(self.error, "__notes__", None):
+            _add_notes(interrupt, self.error)
+        elif self.lease is not None:
+            interrupt.add_note("the call had not begun: nothing was sent")
 
-    def outcome(self) -> R:
-        """What it returned, or what it raised."""
-        error, self.error = self.error, None
-        if error is None:
-            return self._result
-        try:
-            if isinstance(error, asyncio.CancelledError) and self.lease is not None and self.lease.is_over():
-                over = self.lease.over()
-                _add_notes(over, error)
-                raise over from None
-            raise error
-        finally:
-            del error  # its traceback holds this frame
+    def _cancel_soon(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
+        """Cancel it after so many turns of the loop: a response that has arrived by now is read first."""
+        if turns and self.task is not None and not self._ended:
+            loop.call_soon(self._cancel_soon, loop, turns - 1)
+        else:
+            self.cancel()
+
+    def failure(self) -> BaseException | None:
+        """What the caller gets instead of a result; None if there is a result."""
+        error = self.error
+        if isinstance(error, asyncio.CancelledError) and self.lease is not None and self.lease.is_over():
+            over = self.lease.over()
+            _add_notes(over, error)
+            return over
+        return error
 
 
 def _begin(coroutine: Coroutine[object, object, None], context: contextvars.Context) -> asyncio.Task[None]:

@@ -27,6 +27,7 @@ from typing import Any, Protocol, TypeVar
 
 from dispatchkit.blocking.crossing import PATIENCE, Crossing
 from dispatchkit.core.fork import GRAVEYARD
+from dispatchkit.core.log import log, logger
 
 __all__ = ["PATIENCE", "Lease"]
 
@@ -39,8 +40,6 @@ except ImportError:  # an extra
     new_event_loop = asyncio.new_event_loop
 else:
     new_event_loop = uvloop.new_event_loop
-
-logger = logging.getLogger("dispatchkit")
 
 
 class Closes(Protocol):
@@ -87,7 +86,11 @@ class _LoopThread:
     def _serve(self) -> None:
         try:
             with self._runner:
-                self._runner.run(self._until_released())
+                serving = self.loop.create_task(self._until_released())
+                while not serving.done():
+                    # One caller's task raised it, and that caller gets it: the others' calls go on.
+                    with contextlib.suppress(KeyboardInterrupt, SystemExit):
+                        self.loop.run_until_complete(serving)
         finally:
             for crossing in list(self.crossings):  # what came too late for the loop
                 crossing.fail(asyncio.CancelledError())
@@ -97,8 +100,8 @@ class _LoopThread:
 
     def cross(self, crossing: Crossing[R], relent: Callable[[], None] | None = None) -> R:
         """Run it and wait. What ends the wait cancels it, or calls ``relent`` instead."""
-        self.crossings.add(crossing)  # first: whoever ends the loop must find it
         try:
+            self.crossings.add(crossing)  # first: whoever ends the loop must find it
             try:
                 self.loop.call_soon_threadsafe(crossing.start)
             except RuntimeError:
@@ -106,15 +109,25 @@ class _LoopThread:
                     raise
                 crossing.fail(asyncio.CancelledError())
             crossing.wait()
-        except BaseException as interrupt:
-            if relent is None:
-                crossing.abandon(self.loop, interrupt)
-            else:
-                relent()
-            raise
-        finally:
             self.crossings.discard(crossing)
-        return crossing.outcome()
+            error = crossing.failure()
+        except BaseException as interrupt:
+            try:
+                if relent is None:
+                    crossing.abandon(self.loop, interrupt)
+                else:
+                    relent()
+            finally:
+                self.crossings.discard(crossing)
+            raise
+        # No call from here on, of Python or of C: a signal handler could run after it, and the outcome would be lost.
+        if error is None:
+            return crossing.result
+        crossing.error = None
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame
 
     async def wind_up(self, leases: Iterable[Lease]) -> None:
         """Cancel what is in flight for these clients, and close them."""
@@ -146,7 +159,7 @@ class _LoopThread:
 def _log(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """What the loop complains of has nobody to complain to: by default it would be printed."""
     del loop
-    logger.debug("loop thread: %s", context.get("message"), exc_info=context.get("exception"))
+    log(logger, logging.DEBUG, "loop thread: %s", context.get("message"), exc_info=context.get("exception"))
 
 
 class _Portal:

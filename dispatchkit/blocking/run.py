@@ -59,7 +59,7 @@ class Run(Generic[T, P_co]):
             AuthenticationError: The provider does not accept the token, so the run was stopped.
             AccessDeniedError: The token may not do this, or `TariffLimitError`: the account may not. It was the
                 provider's first answer, so the run was stopped.
-            Exception: What the iterator of commands raised, once everything in flight has come to its outcome.
+            BaseException: What the iterator of commands raised, once everything in flight has come to its outcome.
         """
         return self._cross(self._twin.finish(), "finish")
 

@@ -23,8 +23,10 @@ from dispatchkit.core.call import Call
 from dispatchkit.core.claim_age import CLAIM_AGE, ClaimAge
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.journal import Entry, Journal, Leave
+from dispatchkit.core.log import log
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.core.pacer import Pacer
+from dispatchkit.errors import State
 
 __all__ = ["Admission", "abandoned"]
 
@@ -93,13 +95,12 @@ class Admission:
         try:
             admitted = await self._gather(entry, call, held)
         finally:
-            if isinstance(admitted, Leave):
-                if held.claimed:
-                    self._journal.record(entry, abandoned(entry, call))  # it has not been started
-                if held.place:
-                    self._places.release()
+            if held.place and isinstance(admitted, Leave):
+                self._places.release()
             if held.ticket and admitted != held.ticket:
                 self._pacer.withdraw(held.ticket)
+            if held.claimed and isinstance(admitted, Leave):
+                self._journal.record(entry, abandoned(entry, call))  # it has not been started
         return admitted
 
     def release(self, call: Call[W, R]) -> None:
@@ -173,7 +174,8 @@ class Admission:
         if call.expirations < _EXPIRED_IN_A_ROW or now < self._paused_until:
             return
         self._paused_until = now + self._pause
-        logger.warning("the run pauses for %.0f s: %s; the limit is %.0f s", self._pause, why, CLAIM_AGE)
+        text = "the run pauses for %.0f s: %s; the limit is %.0f s"
+        log(logger, logging.WARNING, text, self._pause, why, CLAIM_AGE)
         self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     async def _outlast_pause(self) -> None:
@@ -183,5 +185,7 @@ class Admission:
 
 def abandoned(entry: Entry[W, R], call: Call[W, R]) -> Outcome[R]:
     """What is known of a call that was given up."""
+    if call.final is not None and call.final.error is None:
+        return Outcome(entry.index, entry.command, State.DONE, call.final.result, None, call.attempts, call.request_id)
     known = call.abandoned()
     return Outcome(entry.index, entry.command, known.outcome, None, known, known.attempts, known.request_id)

@@ -47,6 +47,8 @@ def built(
             return build(item)
         except (TypeError, ValueError) as mistake:
             return Unbuilt(mistake.with_traceback(None))  # the frames below hold what a message says
+        except StopIteration as stray:  # `map` would take it for the end
+            raise RuntimeError("a command could not be built: StopIteration was raised") from stray
 
     if isinstance(items, AsyncIterable):
         return _as_they_come(items, command)

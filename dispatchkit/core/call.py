@@ -12,15 +12,18 @@ An attempt is made and judged. If it brought a result, that is all: nothing belo
 
 A read has nothing to settle: an unclear one is simply repeated, and a refusal of the repeat is what it is.
 
-All of it within one deadline.
+All of it within one deadline. An exception that is no verdict (a bug in a codec, a clock that raises) ends the call
+with what is known of it: see `Call.abandoned`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import uuid
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
@@ -31,9 +34,10 @@ from dispatchkit.core.claim_age import ClaimAge
 from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, Verdict
 from dispatchkit.core.journal import Leave
 from dispatchkit.core.judge import judge, unknown
+from dispatchkit.core.log import log, logger
 from dispatchkit.core.means import Means
 from dispatchkit.core.retry import Reason, RetryPolicy, Step, retrying
-from dispatchkit.core.transport import Failure, Witness
+from dispatchkit.core.transport import Failure, ForeignLoopError, Witness
 from dispatchkit.errors import (
     Attempt,
     DispatchkitError,
@@ -48,9 +52,6 @@ __all__ = ["Call"]
 
 R = TypeVar("R")
 W = TypeVar("W")
-
-logger = logging.getLogger("dispatchkit")
-logger.addHandler(logging.NullHandler())  # a library prints nothing that nobody asked for
 
 PROBE_TIMEOUT = 15.0
 """Seconds for one reading of state: it changes nothing, so it is cheap to give up and ask again."""
@@ -70,20 +71,24 @@ class Call(Generic[W, R]):
     __slots__ = (
         "_crowded_out",
         "_deadline",
+        "_flight",
         "_means",
         "_one_id",
         "_partly_sent",
         "_policy",
         "_throttled",
+        "_ticket",
         "_timeout",
         "_unclear",
         "_unclear_at",
         "_unclear_since",
+        "_unjudged",
         "answered_at",
         "attempts",
         "claim",
         "command",
         "expirations",
+        "final",
         "halted",
         "leave",
         "request",
@@ -129,6 +134,14 @@ class Call(Generic[W, R]):
         """When a request began of which a part had left when its claim expired. The provider never had the whole."""
         self._crowded_out = False
         self._deadline = 0.0
+        self._ticket = 0
+        """What the pacer gave and has not got back yet."""
+        self._flight: tuple[datetime, float, Witness] | None = None
+        """The attempt that is under way: when it began, by both clocks, and whether any byte of it may have left."""
+        self._unjudged = False
+        """Whether the latest attempt may have left, and was not throttled."""
+        self.final: Step[R] | None = None
+        """What the call came to, if its first attempt did not bring a result."""
         self._unclear = None if since is None else OutcomeUnknownError("whoever sent it ended before an answer came")
         self._unclear_at = means.clock.monotonic() if acting_until is None else acting_until
         """On the clock's ``monotonic``: from when on the latest unclear attempt reaches the provider no more."""
@@ -143,38 +156,87 @@ class Call(Generic[W, R]):
         """
         if self._means.closed and not ticket:  # with one, it ends like any call whose client is closed meanwhile
             raise RuntimeError("the client of this call is closed: make a new one")
-        self._deadline = self._means.clock.monotonic() + self._timeout
-        self._means.budget.earn()
+        self._ticket = ticket
         try:
+            self._deadline = self._means.clock.monotonic() + self._timeout
+            self._means.budget.earn()
             if self._unclear is None:
                 verdict = await self._attempt(ticket)
                 if not isinstance(verdict, DispatchkitError):
                     return verdict
-                step = await self._recover(await self._resolve(verdict))
+                self.final = final = await self._recover(await self._resolve(verdict))
             else:
                 # What another process left unclear is settled before anything is sent.
-                step = await self._recover(await self._settle(self._unclear))
-        except asyncio.CancelledError as cancelled:
-            error = self.abandoned()
-            cancelled.add_note(str(error))
-            level = logging.WARNING if error.outcome is State.UNKNOWN else logging.INFO
-            self._log(level, f"cancelled: {error.summary}", error=error)
+                self.final = final = await self._recover(await self._settle(self._unclear))
+            if final.error is None:
+                self.answered_at = self._means.clock.monotonic()
+                self._log(logging.INFO, "done after all")
+                return final.result  # type: ignore[return-value]  # pyright: ignore[reportReturnType] - R itself may be None
+            self._log_end(final.error.summary, final.error)
+            failed: Exception = self._own(final.error)
+        except Exception as mistake:  # noqa: BLE001 - the caller's code or ours: the call has an outcome all the same
+            failed = self._failed(mistake)
+        except BaseException as interrupt:
+            self._note(interrupt)
             raise
-        if step.error is None:
-            self.answered_at = self._means.clock.monotonic()
-            self._log(logging.INFO, "done after all")
-            return step.result  # type: ignore[return-value]  # pyright: ignore[reportReturnType] - R itself may be None
-        level = logging.WARNING if step.error.outcome is State.UNKNOWN else logging.INFO
-        self._log(level, step.error.summary, error=step.error)
-        raise step.error.of(self.command, self.attempts, self.request_id)
+        raise failed
 
-    def abandoned(self) -> DispatchkitError:
-        """What is known of a call that was cancelled: unknown if any attempt is unclear, else that it did nothing."""
+    def abandoned(self, why: str = "it was cancelled") -> DispatchkitError:
+        """What is known of a call that came to no end.
+
+        Unknown if any attempt is unclear; else rejected if the latest attempt that left was throttled; else not sent.
+        """
+        if self.final is not None and self.final.error is not None:
+            return self._own(self.final.error)
         unclear = self._unclear
-        if unclear is None and self.attempts and self.attempts[-1].what == _CANCELLED and self.attempts[-1].sent:
-            unclear = unknown(self.command, "it was cancelled after the request had left")
-        error = unclear or self._throttled or self._unsent("it was cancelled before the request left")
+        if unclear is None and (self._unjudged or (self._flight is not None and self._flight[2].sent)):
+            unclear = unknown(self.command, f"{why} after the request had left")
+        error = unclear or self._throttled or self._unsent(f"{why} before the request left")
+        return self._own(error)
+
+    def _failed(self, mistake: Exception) -> Exception:
+        """The error of a call that ends by an exception which is no verdict. Its cause is the exception."""
+        what = type(mistake).__name__
+        self._end_flight(f"failed ({what})")
+        error = self.abandoned(f"{what} was raised")
+        if isinstance(mistake, ForeignLoopError) and error.outcome is State.NOT_SENT:
+            return mistake  # the caller's, found before anything was sent
+        error.__cause__ = _without_frames(mistake)
+        self._log_end(error.summary, error)
+        return error
+
+    def _note(self, interrupt: BaseException) -> None:
+        """Note on a cancellation, or on what else ends the task, what is known of the call."""
+        what = "cancelled" if isinstance(interrupt, asyncio.CancelledError) else type(interrupt).__name__
+        self._end_flight(what)
+        if self.final is not None and self.final.error is None:
+            interrupt.add_note("the call was done")
+            return
+        error = self.abandoned("it was cancelled" if what == "cancelled" else f"{what} was raised")
+        interrupt.add_note(str(error))
+        if self.final is not None:  # a handler of the log has raised it
+            return
+        try:
+            self._log_end(f"{what}: {error.summary}", error)
+        except BaseException as another:
+            another.add_note(str(error))
+            raise
+
+    def _own(self, error: DispatchkitError) -> DispatchkitError:
         return error.of(self.command, self.attempts, self.request_id)
+
+    def _end_flight(self, what: str) -> None:
+        """Record the attempt that an exception has ended, and give back its ticket."""
+        if self._flight is not None:
+            _, started, witness = self._flight
+            duration = 0.0
+            with contextlib.suppress(Exception):  # it may be the clock that fails
+                duration = self._means.clock.monotonic() - started
+            self._record(what, duration, sent=witness.sent)
+        ticket, self._ticket = self._ticket, 0
+        if ticket:
+            with contextlib.suppress(Exception):
+                self._means.pacer.release(ticket, answered=None, took=0.0)
 
     @property
     def first_sent(self) -> datetime | None:
@@ -195,46 +257,45 @@ class Call(Generic[W, R]):
             if not ticket:
                 self._crowded_out = True
                 return self._unsent(self._crowded())
+            self._ticket = ticket
             began, started, witness = clock.now(), clock.monotonic(), Witness(self.claim)
-            try:
-                reply = await means.transport.send(
-                    self.request, witness, timeout=min(means.attempt_timeout, self._deadline - started)
-                )
-            except BaseException as error:
-                if isinstance(error, asyncio.CancelledError):
-                    self._record(began, started, _CANCELLED, sent=witness.sent)
-                means.pacer.release(ticket, answered=None, took=0.0)
-                raise
+            self._flight = began, started, witness
+            reply = await means.transport.send(
+                self.request, witness, timeout=min(means.attempt_timeout, self._deadline - started)
+            )
             if not (isinstance(reply, Failure) and reply.claim_expired):
-                return self._judge(reply, ticket, began, started)
+                return self._judge(reply, ticket, clock.monotonic() - started)
             # No outcome, and no attempt: the claim is requested again.
             self.expirations += 1
             if reply.sent:
                 self._partly_sent = self._partly_sent or began
+            self._flight = None
+            self._ticket = 0
             means.pacer.withdraw(ticket)
             ticket = 0
 
-    def _judge(self, reply: Answer | Failure, ticket: int, began: datetime, started: float) -> R | DispatchkitError:
+    def _judge(self, reply: Answer | Failure, ticket: int, took: float) -> R | DispatchkitError:
         means = self._means
         self.expirations = 0
-        try:
-            sent, what = (reply.sent, reply.what) if isinstance(reply, Failure) else (True, f"HTTP {reply.status}")
-            took = self._record(began, started, what, sent=sent)
-            if isinstance(reply, Answer) and not self.command.reads:
-                means.freshness.acted = reply.headers, began, started, took
-            verdict = judge(self.command, reply, means.wire, means.clock)
-        except BaseException:
-            means.pacer.release(ticket, answered=None, took=0.0)
-            raise
-        if not isinstance(verdict, DispatchkitError):
-            self.answered_at = started + took
-            means.pacer.release(ticket, answered=True, took=took)
-            return verdict
-        answered = isinstance(verdict, RejectedError)
+        flight = self._flight
+        assert flight is not None  # noqa: S101 - only an attempt that is under way is judged
+        sent, what = (reply.sent, reply.what) if isinstance(reply, Failure) else (True, f"HTTP {reply.status}")
+        self._record(what, took, sent=sent)
+        if isinstance(reply, Answer) and not self.command.reads:
+            means.freshness.acted = reply.headers, flight[0], flight[1], took
+        verdict = judge(self.command, reply, means.wire, means.clock)
+        answered = grows = True
+        pause = None
+        if isinstance(verdict, DispatchkitError):
+            answered = isinstance(verdict, RejectedError)
+            grows = isinstance(verdict, RejectedError) and verdict.concerns_target
+            pause = self._pause_after(verdict)
+            if isinstance(verdict, ThrottledError):
+                self._throttled, self._unjudged = verdict, False
         if answered:
-            self.answered_at = started + took
-        grows = isinstance(verdict, RejectedError) and verdict.concerns_target
-        means.pacer.release(ticket, answered=answered, took=took, pause=self._pause_after(verdict), grows=grows)
+            self.answered_at = flight[1] + took
+        self._ticket = 0
+        means.pacer.release(ticket, answered=answered, took=took, pause=pause, grows=grows)
         return verdict
 
     async def _permitted(self) -> int:
@@ -245,9 +306,11 @@ class Call(Generic[W, R]):
             if not ticket or self.leave is None:
                 return ticket
             self.waiting = True
+            self._ticket = ticket
             try:
                 leave = await self.leave()
             except BaseException:
+                self._ticket = 0
                 pacer.withdraw(ticket)
                 raise
             self.waiting = False
@@ -255,6 +318,7 @@ class Call(Generic[W, R]):
             # It may have taken long: the database was away, or a pause has begun.
             if leave is Leave.GRANTED and not self._over and pacer.holds(ticket) and self._in_time(0.0):
                 return ticket
+            self._ticket = 0
             pacer.withdraw(ticket)
             if self._over:
                 return 0
@@ -281,10 +345,12 @@ class Call(Generic[W, R]):
         until = self._means.clock.now() + timedelta(seconds=paused)
         return f"the account is paused until {until:%Y-%m-%d %H:%M:%S} UTC, beyond the deadline"
 
-    def _record(self, began: datetime, started: float, what: str, *, sent: bool) -> float:
-        duration = self._means.clock.monotonic() - started
-        self.attempts += (Attempt(len(self.attempts) + 1, began, duration, what, sent),)
-        return duration
+    def _record(self, what: str, duration: float, *, sent: bool) -> None:
+        """Add the attempt that was under way to those that were made. At no moment does `abandoned` lose it."""
+        if self._flight is not None:
+            self.attempts += (Attempt(len(self.attempts) + 1, self._flight[0], duration, what, sent),)
+            self._unjudged = sent
+            self._flight = None
 
     async def _recover(self, first: Step[R]) -> Step[R]:
         if first.again == "unknown" and not self.attempts and "unknown" in self._policy.on and self._may_start(0.0):
@@ -480,20 +546,47 @@ class Call(Generic[W, R]):
         self.waiting = True
         self._log(logging.INFO, f"attempt {number + 1} in {delay:.2f} s ({step.again})", error=step.error, delay=delay)
 
+    def _log_end(self, text: str, error: DispatchkitError) -> None:
+        self._log(logging.WARNING if error.outcome is State.UNKNOWN else logging.INFO, text, error=error)
+
     def _log(self, level: int, text: str, *, error: DispatchkitError | None = None, delay: float | None = None) -> None:
-        if not logger.isEnabledFor(level):
-            return
-        extra = {
-            "command": repr(self.command),
-            "request_id": self.request_id,
-            "attempt": len(self.attempts),
-            "outcome": None if error is None else error.outcome.value,
-            "delay": delay,
-        }
-        logger.log(level, "%r: %s", self.command, text, extra=extra)
+        log(
+            logger,
+            level,
+            "%r: %s",
+            self.command,
+            text,
+            extra=lambda: {
+                "command": repr(self.command),
+                "request_id": self.request_id,
+                "attempt": len(self.attempts),
+                "outcome": None if error is None else error.outcome.value,
+                "delay": delay,
+            },
+        )
 
 
-_CANCELLED = "cancelled"
+_FRAMES = 8
+"""How many of the innermost frames a note names."""
+
+
+def _without_frames(mistake: Exception) -> Exception:
+    """Drop the frames of an exception, whose locals hold headers and body. A note says where it was raised."""
+    places: deque[str] = deque(maxlen=_FRAMES)
+    trace = mistake.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}")
+        trace = trace.tb_next
+    note = "raised at " + " > ".join(places)
+    if note not in getattr(mistake, "__notes__", ()):  # it may be raised for every call
+        mistake.add_note(note)
+    chain: list[BaseException] = []
+    error: BaseException | None = mistake
+    while error is not None and error not in chain:
+        chain.append(error.with_traceback(None))
+        error = error.__cause__ or error.__context__
+    return mistake
 
 
 def _request(command: Command[W, object], wire: W, request_id: str | None) -> Request:

@@ -116,7 +116,7 @@ class Client(Generic[W]):
             NotSentError: Not one byte of the request left this process.
             OutcomeUnknownError: It may have happened.
             ValueError: The command cannot be sent as it is.
-            TypeError: The command is another provider's.
+            TypeError: The command is another provider's, or a setting is of another type.
             RuntimeError: The client is closed.
         """
         return await self.call(command, timeout=timeout, retry=retry).run()
@@ -147,7 +147,7 @@ class Client(Generic[W]):
 
         Raises:
             ValueError: The command cannot be sent as it is.
-            TypeError: The command is another provider's.
+            TypeError: The command is another provider's, or a setting is of another type.
             RuntimeError: The client is closed.
         """
         if self._means.closed:

@@ -5,9 +5,9 @@ outcome, and when as many outcomes as there are workers wait to be taken, the wo
 cancels another command.
 
 What ends a run before its time: `FanOut.stop`, a guard (``max_launches``, ``stop_after_failures``, ``give_up_after``),
-a refusal of the token or of the account, or a mistake in the iterator of commands; `FanOut.stop_reason` says which. In
-each case nothing new starts, what waits for its turn or for a retry gives up at once, and what is in flight is awaited.
-If that takes longer than ``grace``, it is cancelled, and its outcome says what is known of it.
+a refusal of the token or of the account, or whatever the iterator of commands raises; `FanOut.stop_reason` says which.
+In each case nothing new starts, what waits for its turn or for a retry gives up at once, and what is in flight is
+awaited. If that takes longer than ``grace``, it is cancelled, and its outcome says what is known of it.
 
 A run starts with one call (`Pacer.begin_run`), so that a token that is refused costs one request.
 
@@ -163,7 +163,7 @@ class FanOut(Generic[W, R]):
         """How many workers have a command, and wait until they may begin it."""
         self._answered_at = -math.inf
         """When the provider last answered an attempt of a call that is over."""
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
         self._patience: asyncio.TimerHandle | None = None
 
     @property
@@ -172,7 +172,7 @@ class FanOut(Generic[W, R]):
         counts, earlier = self._failures + self._earlier, self._earlier.total()
         counts[State.DONE] += self._done
         done, rejected = counts[State.DONE], counts[State.REJECTED]
-        left = None if self._length is None else self._length - counts.total()
+        left = None if self._length is None else max(0, self._length - counts.total())
         return Report(done, rejected, counts[State.NOT_SENT], counts[State.UNKNOWN], left, earlier)
 
     @property
@@ -212,7 +212,8 @@ class FanOut(Generic[W, R]):
             AuthenticationError: The provider does not accept the token, so the run was stopped.
             AccessDeniedError: The token may not do this, or `TariffLimitError`: the account may not. It was the
                 provider's first answer, so the run was stopped.
-            Exception: What the iterator of commands raised, once everything in flight has come to its outcome.
+            BaseException: What the iterator of commands raised, or a token callable that is no `Exception`, once
+                everything in flight has come to its outcome.
         """
         self._dropping = True
         try:
@@ -280,6 +281,10 @@ class FanOut(Generic[W, R]):
                 closing: Awaitable[None] | None = close()
                 if closing is not None:
                     await closing
+        except asyncio.CancelledError:
+            raise
+        except BaseException as mistake:  # noqa: BLE001 - what ended the run comes first
+            self._error = self._error or mistake
         finally:
             if self._watching is not None:
                 self._watching.cancel()
@@ -351,7 +356,11 @@ class FanOut(Generic[W, R]):
             if not self._stopping:
                 # Most likely by the iterator's own code. A run that is cut short must not look whole.
                 self._break(RuntimeError("the iterator of commands, or a worker, was cancelled"))
-        except Exception as error:  # noqa: BLE001 - the iterator is the caller's code: its mistake is the run's end
+        except BaseException as error:
+            # The iterator is the caller's code: whatever it raises is the run's end, and `batch` raises it. A second
+            # Ctrl-C is for the event loop, and so is the end of a coroutine that no loop runs any more.
+            if not _runs(worker) or (self._stopping and isinstance(error, (KeyboardInterrupt, SystemExit))):
+                raise
             self._break(error)
         finally:
             narrow()
@@ -361,8 +370,10 @@ class FanOut(Generic[W, R]):
             self._explain_max_launches()
             return None
         self._idle.add(worker)
-        entry = await self._source.take()
-        self._idle.discard(worker)
+        try:
+            entry = await self._source.take()
+        finally:
+            self._idle.discard(worker)
         # The stop may have come while it was waited for, or from within the iterator of commands.
         if entry is None or self._is_over():
             return None
@@ -386,8 +397,9 @@ class FanOut(Generic[W, R]):
         except Exception as mistake:  # noqa: BLE001 - a callable that gives the token may raise anything
             # One command that cannot be sent must not end the run of the others.
             kind = NotSentError if entry.since is None else OutcomeUnknownError
-            error = kind(str(mistake), command=command)
-            return Outcome(index, command, error.outcome, None, error, ())
+            error = kind(_text(mistake), command=command, request_id=entry.request_id)
+            error.__cause__ = mistake.with_traceback(None)
+            return Outcome(index, command, error.outcome, None, error, (), entry.request_id)
         if self._admission is None:
             ticket = self._pacer.enter() or await self._queue(self._idly(self._pacer.admit()))
         else:
@@ -408,6 +420,10 @@ class FanOut(Generic[W, R]):
             self._break(RuntimeError("a worker of the run was cancelled"))
             worker.uncancel()
             return abandoned(entry, call)
+        except BaseException:
+            if _runs(worker):
+                self._put(entry, abandoned(entry, call))
+            raise
         finally:
             del self._calls[worker]
             self._answered_at = max(self._answered_at, call.answered_at)
@@ -441,7 +457,10 @@ class FanOut(Generic[W, R]):
             self._idle.discard(worker)
 
     def _put(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:
-        self._source.record(entry, outcome)
+        try:
+            self._source.record(entry, outcome)
+        except Exception as unwritten:  # noqa: BLE001 - it is counted all the same
+            self._break(unwritten)
         if not self._dropping:
             self._outlet.put(outcome)
         if outcome.error is None:
@@ -458,8 +477,11 @@ class FanOut(Generic[W, R]):
             what = "1 failure" if self._failed == 1 else f"{self._failed:,} failures"
             self._stop("stop_after_failures", f"{what} (stop_after_failures={self._failed})")
 
-    def _break(self, error: Exception, kind: StopKind = "failed", text: str = "") -> None:
+    def _break(self, error: BaseException, kind: StopKind = "failed", text: str = "") -> None:
         if not self._stopping:
+            if isinstance(error, (StopIteration, StopAsyncIteration)):  # a loop over the run would take it for the end
+                stray, error = error, RuntimeError(f"the iterator of commands raised {type(error).__name__}")
+                error.__cause__ = stray
             self._error = error
         self._stop(kind, text or f"{type(error).__name__} was raised")
 
@@ -482,7 +504,24 @@ class FanOut(Generic[W, R]):
         self._idle.discard(worker)
         if worker.cancelled():
             self._break(RuntimeError("a worker of the run was cancelled"))
+        elif (error := worker.exception()) is not None:
+            self._break(error)
         if not workers:
             if self._patience is not None:
                 self._patience.cancel()
             self._outlet.announce()
+
+
+def _runs(worker: asyncio.Task[None]) -> bool:
+    """Whether the event loop is running this task. If not, its coroutine is being closed."""
+    try:
+        return asyncio.current_task() is worker
+    except RuntimeError:
+        return False
+
+
+def _text(mistake: Exception) -> str:
+    try:
+        return str(mistake)
+    except Exception:  # noqa: BLE001 - it is the caller's
+        return type(mistake).__name__

@@ -45,18 +45,19 @@ class Limits:
         task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - only a coroutine that runs can ask
         limit = Limit(task, self._loop.time() + seconds)
-        self._live.add(limit)
         if limit.at < self._due:
             self._set(limit.at)
+        self._live.add(limit)
         return limit
 
     def end(self, limit: Limit) -> bool:
         """The attempt is over: whether by us. Then the cancellation was ours alone, and is taken back.
 
-        Call it once for each limit; a cancellation by somebody else is never taken back.
+        A cancellation by somebody else is never taken back. A limit that has ended already is not over.
         """
         self._live.discard(limit)
-        return limit.passed and limit.task.uncancel() <= limit.before
+        passed, limit.passed = limit.passed, False
+        return passed and limit.task.uncancel() <= limit.before
 
     def close(self) -> None:
         """End all attempts in flight, and set no timer any more."""
@@ -65,10 +66,10 @@ class Limits:
         self._pass(list(self._live))
 
     def _set(self, at: float) -> None:
+        timer = self._loop.call_at(at, self._ring)
         if self._timer is not None:
             self._timer.cancel()
-        self._due = at
-        self._timer = self._loop.call_at(at, self._ring)
+        self._timer, self._due = timer, at
 
     def _ring(self) -> None:
         now = self._loop.time() + _EARLY

@@ -232,6 +232,8 @@ class Pacer:
             await future
         finally:
             timer.cancel()
+        if timer.done() and not timer.cancelled():
+            timer.result()  # a clock that raises would never let time pass
 
     def _opens_at(self) -> float:
         """When time next allows a start."""

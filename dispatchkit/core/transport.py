@@ -25,7 +25,11 @@ from dispatchkit.core.fork import forgets_in_child
 from dispatchkit.core.http import Http, Witness
 from dispatchkit.core.origin import proxy_url
 
-__all__ = ["Failure", "Transport", "Witness"]
+__all__ = ["Failure", "ForeignLoopError", "Transport", "Witness"]
+
+
+class ForeignLoopError(RuntimeError):
+    """A client was called from another event loop than that of its first call. Nothing was sent."""
 
 
 @attrs.frozen
@@ -86,15 +90,16 @@ class Transport:
 
         Raises:
             asyncio.CancelledError: The caller was cancelled.
-            RuntimeError: The client belongs to another event loop.
+            ForeignLoopError: The client belongs to another event loop.
         """
         if self._closed:
             return Failure("the client was closed", sent=False)
         http = self._http or self._open()
         if self._loop is not asyncio.get_running_loop():
-            raise RuntimeError("a client serves one event loop, that of its first call: make one for each loop")
+            raise ForeignLoopError("a client serves one event loop, that of its first call: make one for each loop")
         limits = http.limits
         limit = limits.begin(timeout)
+        # A limit that stays behind would cancel whatever the task does next.
         try:
             if _is_mocked():
                 answer = await self._ask_mock(http.session, request, witness)
@@ -113,8 +118,9 @@ class Transport:
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in an attempt is classified, not leaked
             what = self._why_ended(timeout) if limits.end(limit) else self._describe(error, witness)
         else:
-            limits.end(limit)
             return answer
+        finally:
+            limits.end(limit)
         return Failure(what, sent=witness.sent)
 
     def _why_ended(self, timeout: float) -> str:

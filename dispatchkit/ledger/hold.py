@@ -11,6 +11,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from dispatchkit.core.clock import Clock
+from dispatchkit.core.log import log
 from dispatchkit.errors import ChunkHeldError, LedgerError, RunHeldError
 from dispatchkit.ledger.liveness import this_process
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT, Chunk, Holder, Run, Store
@@ -105,7 +106,7 @@ class Hold:
             if lease_ends == math.inf:
                 until = self._clock.now() + timedelta(seconds=other.lease_left)
                 text = "the run %r was held by process %s on %s: waiting for the end of its lease at %s UTC"
-                logger.warning(text, self._run.name, other.pid, other.host, f"{until:%H:%M:%S}")
+                log(logger, logging.WARNING, text, self._run.name, other.pid, other.host, f"{until:%H:%M:%S}")
             lease_ends = now + other.lease_left
             await self._clock.sleep(min(HEARTBEAT_INTERVAL, other.lease_left + 0.05))
 

@@ -81,14 +81,21 @@ class LedgerJournal:
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
     ) -> Planned:
         """Hold the run and plan it. A halt ends it, also while the database is away."""
-        opening = asyncio.create_task(self._open(commands, stop))
+        opening = asyncio.create_task(_caught(self._open(commands, stop)))
         try:
             await self._wait(opening)
         finally:
             if not opening.done():
                 opening.cancel()
                 await asyncio.wait([opening])
-        return Planned(None, {}) if opening.cancelled() and self._halted else opening.result()
+        if opening.cancelled() and self._halted:
+            return Planned(None, {})
+        if opening.cancelled() and commands is not None:  # most likely by the iterator's own code
+            raise RuntimeError("the iterator of commands was cancelled: nothing was launched")
+        planned = opening.result()
+        if isinstance(planned, BaseException):
+            raise planned
+        return planned
 
     async def _wait(self, task: asyncio.Future[T]) -> bool:
         """Wait for a task; once the run is halted, only `CLOSE_TIMEOUT` more. Returns whether it is done."""
@@ -149,7 +156,8 @@ class LedgerJournal:
     ) -> list[Chunk]:
         """Plan the run for many workers, in chunks of so many commands, and hold nothing. See `open`."""
         run = await self._begin(planned=False)
-        await plan(self._store, run, commands, lambda: self._halted)
+        if not await plan(self._store, run, commands, lambda: self._halted):
+            raise LedgerError(f"the plan of the run {self._name!r} is not whole, since it was halted")
         # Before the plan counts as whole: no worker may launch what is refused here, when the window has passed.
         await check_repeats(self._store, run, chunk=None, within=self._settings.repeat_window)
         return await self._store.planned(run.number, size=size)
@@ -284,6 +292,16 @@ class LedgerJournal:
             self._reading.cancel()
             await asyncio.wait([self._reading])
         await self._holding.release(timeout=timeout)
+
+
+async def _caught(opening: Awaitable[Planned]) -> Planned | BaseException:
+    """What the iterator of commands raises is for whoever opens the run: a task would tell the event loop, too."""
+    try:
+        return await opening
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # noqa: BLE001
+        return error
 
 
 def _seen(task: asyncio.Task[None]) -> None:

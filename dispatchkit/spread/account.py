@@ -20,6 +20,7 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 import attrs
 
 from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.log import log
 from dispatchkit.core.pace import Pace
 from dispatchkit.core.pacer import Pacer
 from dispatchkit.errors import LedgerError
@@ -200,7 +201,7 @@ class SharedAccount:
     def _suspend(self, reason: str) -> None:
         """Start nothing until a renewal is answered in time. Say why, once."""
         if not self._suspended and self.wanted:
-            logger.warning("the run pauses: %s", reason)
+            log(logger, logging.WARNING, "the run pauses: %s", reason)
             self._suspended = True
         self._apply(Share(0, 0))
 

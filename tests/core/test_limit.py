@@ -80,3 +80,29 @@ async def test_closing_ends_all_at_once_and_leaves_no_timer_that_would_keep_anyt
     await asyncio.sleep(0)
     limits.close()
     assert await asyncio.gather(*tasks) == ["over time", "over time"]
+
+
+async def test_a_limit_ends_once() -> None:
+    limits = Limits(asyncio.get_running_loop())
+    limit = limits.begin(0.0)
+    limits._ring()
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.sleep(1)
+    assert limits.end(limit)
+    assert not limits.end(limit)
+    assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+
+
+def test_a_loop_that_sets_no_timer_keeps_no_limit() -> None:
+    loop = asyncio.new_event_loop()
+    limits = Limits(loop)
+
+    async def begin() -> None:
+        loop.call_at = None  # type: ignore[method-assign, assignment]
+        with pytest.raises(TypeError):
+            limits.begin(1)
+
+    loop.run_until_complete(begin())
+    loop.close()
+    assert limits._live == set()
+    assert limits._timer is None
