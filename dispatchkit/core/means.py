@@ -7,7 +7,9 @@ from typing import Generic, TypeVar
 import attrs
 
 from dispatchkit.core.clock import Clock
+from dispatchkit.core.launches import Launches
 from dispatchkit.core.pacer import Pacer
+from dispatchkit.core.replays import Replays
 from dispatchkit.core.retry import RetryBudget
 from dispatchkit.core.transport import Transport
 
@@ -26,5 +28,9 @@ class Means(Generic[W]):
     budget: RetryBudget
     pacer: Pacer
     attempt_timeout: float
+    launches: Launches
+    """Those of the host, whichever client began them."""
+    replays: Replays
+    """Those of the account, whichever client got them."""
     closed: bool = False
     """Set when the client is closed: nothing starts any more, and no state is read."""
