@@ -255,7 +255,8 @@ class Call(Generic[W, R]):
     def _check(self, result: R) -> R | DispatchkitError:
         """What a result is worth where the provider deduplicates by request id: a replay may be another request's."""
         replays, is_replay = self._means.replays, self.command.is_replay(result)
-        self._answers_another = is_replay and not (self._id_is_known or any(each.sent for each in self.attempts[:-1]))
+        # What was refused or not sent before did nothing, so a success cannot repeat the answer to it.
+        self._answers_another = is_replay and self._unclear is None and not self._id_is_known
         if self._answers_another:
             replays.foreign = True
             return OutcomeUnknownError("this is the answer to another request: something on the way strips request ids")
