@@ -65,7 +65,7 @@ _REMEMBERED = timedelta(hours=23)
 
 
 _EARLIER = timedelta(seconds=15)
-"""How much earlier than the launch the log is read from: the platform's clock may differ, which only its answer tells."""
+"""How much earlier than the launch the log is read from: only its answer tells how far the platform's clock differs."""
 
 
 @attrs.frozen

@@ -261,7 +261,9 @@ class Call(Generic[W, R]):
             replays.foreign = True
             return OutcomeUnknownError("this is the answer to another request: something on the way strips request ids")
         if is_replay and replays.foreign:
-            return OutcomeUnknownError("it may be the answer to another request: something on the way strips them")
+            return OutcomeUnknownError(
+                "it may be the answer to another request: something on the way strips request ids"
+            )
         if self.log_key is None:
             return result
         if is_replay:
@@ -545,7 +547,7 @@ class Call(Generic[W, R]):
         if not isinstance(seen, DispatchkitError):
             if isinstance(probe, Probe):
                 return probe.settle(seen), 0.0
-            headers = reply.headers if isinstance(reply, Answer) else {}
+            headers: Mapping[str, str] = reply.headers if isinstance(reply, Answer) else {}
             window = self._window(headers, asked)
             return (window if isinstance(window, Settlement) else probe.settle(seen, window)), 0.0
         text = f"its state could not be read: {seen.summary}"

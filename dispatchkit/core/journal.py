@@ -130,7 +130,6 @@ class Journal(Source, Protocol):
         """
         ...
 
-
     async def has_rival(self, entry: Entry[W, R], within: float) -> bool:
         """Whether another launch of the same log (`Command.log_key`) on this host may have left.
 
