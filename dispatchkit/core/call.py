@@ -184,7 +184,8 @@ class Call(Generic[W, R]):
             raise
         finally:
             if self.log_key is not None:
-                self._means.launches.end(self, self.log_key, self._means.clock.monotonic(), acted=acted)
+                now = self._means.clock.monotonic()
+                self._means.launches.end(self, self.log_key, self.request_id, now, acted=acted)
 
     def _complete(self, error: DispatchkitError) -> DispatchkitError:
         """Tell an error whose it is, and what can be done about it."""
@@ -493,7 +494,8 @@ class Call(Generic[W, R]):
         return self._unclear_began - max(self._policy.lag, MAX_OFFSET.total_seconds())
 
     def _another_ended(self) -> bool:
-        return self.log_key is not None and self._means.launches.ended_since(self.log_key, self._alone_from)
+        key, launches = self.log_key, self._means.launches
+        return key is not None and launches.another_ended(key, self.request_id, self._alone_from)
 
     async def _unless_another(self, settlement: Settlement[R], *, may_change: bool) -> Settlement[R]:
         """What a start in the log proves: nothing, if another launch may have made it."""

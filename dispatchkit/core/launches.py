@@ -19,6 +19,8 @@ KEEP = 6 * 3600.0
 MAX_KEYS = 100_000
 """Logs of which the latest launch is remembered: some 15 MB."""
 
+_NONE = (None, -math.inf, -math.inf)
+
 
 class Launches:
     """The launches of one host: which are in flight, and when the latest of each log ended.
@@ -30,8 +32,9 @@ class Launches:
 
     def __init__(self) -> None:
         self._in_flight: dict[object, int] = {}
-        # The earliest end first: an end is entered anew, at the last place.
-        self._ended: dict[int, float] = {}
+        # Of each log: the request id and the end of the latest launch, and the latest end of one with another id. The
+        # earliest come first: an end is entered anew, at the last place.
+        self._ended: dict[int, tuple[str | None, float, float]] = {}
         self._forgotten = -math.inf
         """The latest end that was forgotten."""
 
@@ -39,17 +42,21 @@ class Launches:
         """A launch is about to start."""
         self._in_flight[launch] = key
 
-    def end(self, launch: object, key: int, now: float, *, acted: bool) -> None:
+    def end(self, launch: object, key: int, request_id: str | None, now: float, *, acted: bool) -> None:
         """A launch has ended. If it was rejected or not sent, it has not acted."""
         self._in_flight.pop(launch, None)
         if acted:
-            self._ended.pop(key, None)
-            self._ended[key] = now
+            latest, end, other = self._ended.pop(key, _NONE)
+            self._ended[key] = (request_id, now, other if latest == request_id else end)
             self._forget_oldest(now)
 
-    def ended_since(self, key: int, moment: float) -> bool:
-        """Whether a launch of this log that may have acted has ended since then, or that cannot be known."""
-        return self._ended.get(key, -math.inf) >= moment or self._forgotten >= moment
+    def another_ended(self, key: int, request_id: str | None, moment: float) -> bool:
+        """Whether a launch of this log that may have acted has ended since then, or that cannot be known.
+
+        One with the same request id is no other: a run may be resumed by the process that began it.
+        """
+        latest, end, other = self._ended.get(key, _NONE)
+        return (other if latest == request_id else end) >= moment or self._forgotten >= moment
 
     def others_in_flight(self, launch: object, key: int) -> bool:
         """Whether another launch of this log is under way."""
@@ -59,12 +66,16 @@ class Launches:
         """After a fork: what was in flight goes on in the parent, and may act there."""
         in_flight, self._in_flight = self._in_flight, {}
         for key in in_flight.values():
-            self.end(None, key, now, acted=True)
+            self.end(None, key, "", now, acted=True)
 
     def _forget_oldest(self, now: float) -> None:
         oldest = next(iter(self._ended), None)
-        if oldest is not None and (len(self._ended) > MAX_KEYS or self._ended.get(oldest, now) < now - KEEP):
-            self._forgotten = max(self._forgotten, self._ended.pop(oldest, -math.inf))
+        if oldest is None:
+            return
+        _, end, _ = self._ended.get(oldest, _NONE)
+        if len(self._ended) > MAX_KEYS or end < now - KEEP:
+            self._ended.pop(oldest, None)
+            self._forgotten = max(self._forgotten, end)
 
 
 _hosts: dict[tuple[str, int], tuple[Launches, Clock]] = {}

@@ -25,7 +25,7 @@ from dispatchkit import (
 )
 from dispatchkit.altcraft.models import MailingAccepted
 from dispatchkit.core.command import Answer
-from dispatchkit.core.launches import MAX_KEYS, Launches
+from dispatchkit.core.launches import KEEP, MAX_KEYS, Launches
 from dispatchkit.core.provider_time import clock_offset
 from dispatchkit.core.replays import replays_of
 from dispatchkit.errors import LedgerError
@@ -117,7 +117,7 @@ async def test_launch_in_flight_counts_until_it_ends() -> None:
     class Rejecting(Script):
         async def send(self, *values: Any, **more: Any) -> Reply:
             if len(self.read) == 3:
-                launches.end("another", 7, self.clock.time, acted=False)
+                launches.end("another", 7, "id", self.clock.time, acted=False)
             return await super().send(*values, **more)
 
     stage = Stage()
@@ -382,19 +382,43 @@ def test_default_is_that_nothing_is_deduplicated() -> None:
 def test_launches_forget_the_oldest_and_know_it() -> None:
     launches = Launches()
     for key in range(MAX_KEYS + 10):
-        launches.end(None, key, key / 100, acted=True)
-    assert not launches.ended_since(MAX_KEYS + 10, 0.1)
-    assert launches.ended_since(MAX_KEYS + 10, 0.09), "one was forgotten that ended then"
-    launches.end(None, 5, 1e6, acted=True)
-    assert launches.ended_since(MAX_KEYS + 10, 0.1)
-    assert not launches.ended_since(MAX_KEYS + 10, 0.11)
+        launches.end(None, key, "id", key / 100, acted=True)
+    unheard_of = MAX_KEYS + 10
+    assert not launches.another_ended(unheard_of, "new", 0.1)
+    assert launches.another_ended(unheard_of, "new", 0.09), "one was forgotten that ended then"
+    launches.end(None, 5, "id", 1e6, acted=True)
+    assert launches.another_ended(unheard_of, "new", 0.1)
+    assert not launches.another_ended(unheard_of, "new", 0.11)
+
+
+def test_launches_of_long_ago_are_forgotten() -> None:
+    launches = Launches()
+    launches.end(None, 1, "id", 0.0, acted=True)
+    launches.end(None, 2, "id", KEEP + 1, acted=True)
+    assert list(launches._ended) == [2]
+    assert launches.another_ended(3, "new", 0.0)
+    assert not launches.another_ended(3, "new", 1.0)
+
+
+def test_launch_with_the_same_id_is_no_other() -> None:
+    launches = Launches()
+    launches.end(None, 7, "a", 5.0, acted=True)
+    assert not launches.another_ended(7, "a", 5.0)
+    assert launches.another_ended(7, "b", 5.0)
+    launches.end(None, 7, "b", 6.0, acted=True)
+    launches.end(None, 7, "b", 7.0, acted=True)
+    assert launches.another_ended(7, "b", 5.0)
+    assert not launches.another_ended(7, "b", 5.5)
+    assert launches.another_ended(7, "a", 7.0)
+    launches.end(None, 7, "a", 8.0, acted=False)
+    assert not launches.another_ended(7, "b", 5.5)
 
 
 def test_launch_of_the_parent_may_act_after_a_fork() -> None:
     launches = Launches()
     launches.begin("one", 7)
     launches.leave_to_parent(5.0)
-    assert launches.ended_since(7, 5.0)
+    assert launches.another_ended(7, "id", 5.0)
     assert not launches.others_in_flight("two", 7)
 
 

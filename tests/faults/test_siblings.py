@@ -113,9 +113,17 @@ async def test_clients_of_one_host_know_of_each_other(server: Hostile) -> None:
 
 async def test_other_process_is_known_by_the_ledger(server: Hostile, tmp_path: Path) -> None:
     path = tmp_path / "l.db"
+
+    async def accepts(stage: Stage) -> bool:
+        assert stage.call is not None
+        await stage.peer.send(AltcraftProvider([9], active=[9]).answer(stage.call).raw())
+        return True
+
+    server.order(Strike(accepts))
     async with client_of(server) as client, Ledger(path) as ledger:
         assert (await FanOut(client, launches(1), ledger=ledger, run="one").finish()).done == 1
 
+    # Its start comes later, just when the launch of the other run is lost.
     async def another_acts(stage: Stage) -> None:
         call = stage.call
         assert call is not None
