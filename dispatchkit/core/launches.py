@@ -15,9 +15,9 @@ from dispatchkit.core.clock import Clock
 __all__ = ["Launches", "launches_at"]
 
 KEEP = 6 * 3600.0
-"""Seconds for which the end of a launch is remembered. Whether there was one before, is then not known."""
-MAX_KEYS = 100_000
-"""Logs of which the latest launch is remembered: some 15 MB."""
+"""Seconds for which the end of a launch is remembered, at least, unless there are too many."""
+MAX_KEYS = 50_000
+"""Logs of which the latest launches are remembered, at least: some 10 MB."""
 
 _NONE = (None, -math.inf, -math.inf)
 
@@ -25,18 +25,19 @@ _NONE = (None, -math.inf, -math.inf)
 class Launches:
     """The launches of one host: which are in flight, and when the latest of each log ended.
 
-    Each step is one operation on a dict, so loops in several threads share it without a lock.
+    Ends are kept in two generations, of which the older one is forgotten as a whole. Whether a launch ended before
+    that, is then not known. Each step is one operation on a dict, so loops in several threads share it without a lock.
     """
 
-    __slots__ = ("_ended", "_forgotten", "_in_flight")
+    __slots__ = ("_ended", "_forgotten", "_in_flight", "_older", "_sealed")
 
     def __init__(self) -> None:
         self._in_flight: dict[object, int] = {}
-        # Of each log: the request id and the end of the latest launch, and the latest end of one with another id. The
-        # earliest come first: an end is entered anew, at the last place.
+        # Of each log: the request id and the end of the latest launch, and the latest end of one with another id.
         self._ended: dict[int, tuple[str | None, float, float]] = {}
-        self._forgotten = -math.inf
-        """The latest end that was forgotten."""
+        self._older: dict[int, tuple[str | None, float, float]] = {}
+        self._sealed = self._forgotten = -math.inf
+        """No end of the older generation, and no end that was forgotten, is later."""
 
     def begin(self, launch: object, key: int) -> None:
         """A launch is about to start."""
@@ -46,16 +47,18 @@ class Launches:
         """A launch has ended. If it was rejected or not sent, it has not acted."""
         self._in_flight.pop(launch, None)
         if acted:
-            latest, end, other = self._ended.pop(key, _NONE)
+            latest, end, other = self._latest(key)
             self._ended[key] = (request_id, now, other if latest == request_id else end)
-            self._forget_oldest(now)
+            if len(self._ended) >= MAX_KEYS or now - self._sealed > KEEP:
+                self._older, self._ended = self._ended, {}
+                self._sealed, self._forgotten = now, self._sealed
 
     def another_ended(self, key: int, request_id: str | None, moment: float) -> bool:
         """Whether a launch of this log that may have acted has ended since then, or that cannot be known.
 
         One with the same request id is no other: a run may be resumed by the process that began it.
         """
-        latest, end, other = self._ended.get(key, _NONE)
+        latest, end, other = self._latest(key)
         return (other if latest == request_id else end) >= moment or self._forgotten >= moment
 
     def others_in_flight(self, launch: object, key: int) -> bool:
@@ -68,14 +71,8 @@ class Launches:
         for key in in_flight.values():
             self.end(None, key, "", now, acted=True)
 
-    def _forget_oldest(self, now: float) -> None:
-        oldest = next(iter(self._ended), None)
-        if oldest is None:
-            return
-        _, end, _ = self._ended.get(oldest, _NONE)
-        if len(self._ended) > MAX_KEYS or end < now - KEEP:
-            self._ended.pop(oldest, None)
-            self._forgotten = max(self._forgotten, end)
+    def _latest(self, key: int) -> tuple[str | None, float, float]:
+        return self._ended.get(key) or self._older.get(key, _NONE)
 
 
 _hosts: dict[tuple[str, int], tuple[Launches, Clock]] = {}

@@ -381,23 +381,24 @@ def test_default_is_that_nothing_is_deduplicated() -> None:
 
 def test_launches_forget_the_oldest_and_know_it() -> None:
     launches = Launches()
-    for key in range(MAX_KEYS + 10):
+    for key in range(3 * MAX_KEYS):
         launches.end(None, key, "id", key / 100, acted=True)
-    unheard_of = MAX_KEYS + 10
-    assert not launches.another_ended(unheard_of, "new", 0.1)
-    assert launches.another_ended(unheard_of, "new", 0.09), "one was forgotten that ended then"
-    launches.end(None, 5, "id", 1e6, acted=True)
-    assert launches.another_ended(unheard_of, "new", 0.1)
-    assert not launches.another_ended(unheard_of, "new", 0.11)
+        assert len(launches._ended) + len(launches._older) < 2 * MAX_KEYS + 1
+    unheard_of, latest = 3 * MAX_KEYS, (3 * MAX_KEYS - 1) / 100
+    assert launches.another_ended(3 * MAX_KEYS - 1, "new", latest)
+    assert launches.another_ended(2 * MAX_KEYS + 1, "new", (2 * MAX_KEYS + 1) / 100)
+    assert not launches.another_ended(unheard_of, "new", latest)
+    assert launches.another_ended(unheard_of, "new", 0.0), "one was forgotten that ended then"
 
 
 def test_launches_of_long_ago_are_forgotten() -> None:
     launches = Launches()
-    launches.end(None, 1, "id", 0.0, acted=True)
-    launches.end(None, 2, "id", KEEP + 1, acted=True)
-    assert list(launches._ended) == [2]
-    assert launches.another_ended(3, "new", 0.0)
-    assert not launches.another_ended(3, "new", 1.0)
+    for at in (0.0, 1.0, KEEP + 2, 2 * KEEP + 4):
+        launches.end(None, int(at), "id", at, acted=True)
+    assert launches.another_ended(5, "new", KEEP + 2), "that may be an end which was forgotten"
+    assert not launches.another_ended(5, "new", KEEP + 3)
+    assert launches.another_ended(int(2 * KEEP + 4), "new", 2 * KEEP + 4)
+    assert len(launches._ended) + len(launches._older) == 1
 
 
 def test_launch_with_the_same_id_is_no_other() -> None:
