@@ -92,7 +92,7 @@ class BadNetwork:
         self._strips = strips
         self.bytes_arrived: Counter[str | None] = Counter()
         """Of acting requests, by their id."""
-        self.acts: Counter[str | None] = Counter()
+        self.acts_by_id: Counter[str | None] = Counter()
         """How often the provider acted, by the id that the request had when it left."""
         self.acting: list[Request] = []
 
@@ -121,7 +121,7 @@ class BadNetwork:
         before = len(self._provider.acts)
         call = Call(request.method, parts.path, dict(parse_qsl(parts.query)), headers, request.body or b"")
         reply = self._provider.answer(call)
-        self.acts[request.headers.get("Request-ID")] += len(self._provider.acts) - before
+        self.acts_by_id[request.headers.get("Request-ID")] += len(self._provider.acts) - before
         return reply
 
     def count(self, request: Request, share: float, *, reading: bool) -> None:

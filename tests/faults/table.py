@@ -95,11 +95,21 @@ class Row:
         if self.elsewhere:
             yield "followed a redirect"
 
+    def _repeat_was_lost(self) -> bool:
+        """Whether the one repeat that a launch has met the connection as the server closed it, unannounced."""
+        attempts = () if self.error is None else self.error.attempts
+        return (
+            self.outcome is State.UNKNOWN
+            and self.cell.deed.state == "log"
+            and len(attempts) == 2
+            and (attempts[1].what.startswith("the connection was") and attempts[1].duration < ATTEMPT_TIMEOUT / 3)
+        )
+
     def faults(self, *, slack: float) -> Iterator[str]:
         """What is wrong with it, in words."""
         yield from self._lies()
         expected = self.cell.expected()
-        if self.outcome is not expected:
+        if self.outcome is not expected and not self._repeat_was_lost():
             yield f"{self.outcome}, not {expected}"
         if self.elapsed > TIMEOUT + PUNCTUAL + slack:
             yield f"late: {self.elapsed:.3f} s"

@@ -129,7 +129,7 @@ async def one_trial(seed: int, tally: Tally) -> None:
     clock.advance(2 * LATEST)  # whatever is still on its way arrives
 
     for call, (state, elapsed) in zip(calls, told, strict=True):
-        acts = network.acts[call.request_id]
+        acts = network.acts_by_id[call.request_id]
         story = f"seed {seed}: {command!r} {state}, {acts} acts, {len(call.attempts)} attempts, {elapsed:.2f} s"
         tally.trials += 1
         tally.outcomes[state] += 1
