@@ -113,7 +113,8 @@ class DispatchkitError(Exception):
     """
 
     outcome: ClassVar[State]
-    hint: ClassVar[str] = ""
+    hint: str = ""
+    """What to do about it, in a line. The call may know more than the class."""
 
     def __init__(
         self,

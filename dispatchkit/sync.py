@@ -168,7 +168,7 @@ class AltcraftClient(_Face[AsyncAltcraftClient]):
         wire: WireForm = "json",
         timeout: float = TIMEOUT,
         attempt_timeout: float = ATTEMPT_TIMEOUT,
-        deduplicates: bool = True,
+        deduplicates: bool = False,
         body_limit: int = 10_000_000,
         attachment_limit: int = 100_000_000,
         retry: RetryPolicy = DEFAULT_RETRY,

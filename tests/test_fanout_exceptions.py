@@ -187,6 +187,7 @@ async def test_workers_that_are_cancelled_from_outside_make_no_run_look_whole() 
     assert run.report == Report(unknown=4, not_started=16)
 
 
+@pytest.mark.usefixtures("no_ramp")
 @pytest.mark.parametrize("end", [*ENDS, asyncio.CancelledError])
 async def test_a_token_that_ends_the_run(end: type[BaseException]) -> None:
     raised = end("mine")

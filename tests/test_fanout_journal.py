@@ -33,6 +33,7 @@ class Notes:
     since: dict[int, datetime] = attrs.field(factory=dict)
     broken: str = ""
     asked: list[tuple[str, object]] = attrs.field(factory=list)
+    claimed_since: list[datetime | None] = attrs.field(factory=list)
     entries: list[Entry[Any, Any]] = attrs.field(factory=list)
     stop: Callable[[], None] = lambda: None
     settings: object = None
@@ -72,8 +73,12 @@ class Notes:
         if self.gate is not None:
             await self.gate.wait()
         self.asked.append(("claim", number))
+        self.claimed_since.append(entry.since)
         await asyncio.sleep(0)
         return self.leaves(number)
+
+    async def has_rival(self, entry: Entry[Any, Any], within: float) -> bool:
+        return False
 
     def halt(self) -> None:
         self.asked.append(("halt", None))
@@ -208,6 +213,33 @@ async def test_each_repeat_asks_for_leave_again_and_is_not_made_without() -> Non
     assert len(notes.scene.seen) == 3
     assert client.statistics().pace.in_flight == 0
     assert client.statistics().pace.started == 3
+
+
+async def test_claim_of_a_repeat_says_when_the_first_request_began() -> None:
+    client, notes = noted(says=lambda scene, _: throttled(5) if len(scene.seen) < 4 else None)
+    run = FanOut(client, starts([1]), ledger=notes, run="friday")
+    assert await run.finish() == Report(done=1, not_started=0)
+    [outcome] = notes.recorded
+    first = outcome.attempts[0].started
+    assert notes.claimed_since == [None, first, first, first]
+    assert outcome.attempts[1].started > first
+
+
+async def test_claim_of_a_repeat_keeps_when_an_earlier_process_began() -> None:
+    answers = [Answer(200, {}, b'{"total": 1, "items": [{"dispatchId": 1, "status": "initiated"}]}'), throttled(5)]
+    client, notes = noted(since={1: EARLIER})
+    scene = notes.scene
+
+    async def send(request: Any, witness: Any, **_: object) -> Answer | Failure:
+        witness.sent = True
+        await scene.clock.sleep(0.1)
+        acts = request.method == "POST"
+        return answers[0] if not acts else answers.pop() if len(answers) > 1 else Answer(200, {}, b'{"dispatchId": 1}')
+
+    scene.send = send  # type: ignore[method-assign]
+    run = FanOut(client, starts([1]), ledger=notes, run="friday")
+    assert await run.finish() == Report(done=1, not_started=0)
+    assert notes.claimed_since == [EARLIER, EARLIER, EARLIER]
 
 
 async def test_a_ledger_that_breaks_before_a_repeat_ends_the_run() -> None:

@@ -47,8 +47,9 @@ class AltcraftClient(Client[AltcraftWire]):
         wire: ``"json"``, the default, or ``"xml"``, which needs the extra ``xml``.
         timeout: Seconds a whole call may take, default 240.
         attempt_timeout: Seconds one attempt may take, default 70.
-        deduplicates: Whether the platform deduplicates by request id, which is its default. An unclear launch is then
-            repeated under the same id; say False if your administrator has switched it off, and it never is.
+        deduplicates: Your word that the platform deduplicates launches by request id, on all its nodes; ask its
+            administrator. True repeats an unclear launch under the same id, at once. False, the default, never repeats
+            it: only the mailing's log settles it, where no other launch can have made the entry.
         body_limit: The most bytes a body without files may have, default 10 MB as on the platform.
         attachment_limit: The most bytes a body with files may have, default 100 MB as on the platform.
         retry: When and how a call is repeated; see `RetryPolicy`.
@@ -79,7 +80,7 @@ class AltcraftClient(Client[AltcraftWire]):
         wire: WireForm = "json",
         timeout: float = TIMEOUT,
         attempt_timeout: float = ATTEMPT_TIMEOUT,
-        deduplicates: bool = True,
+        deduplicates: bool = False,
         body_limit: int = 10_000_000,
         attachment_limit: int = 100_000_000,
         retry: RetryPolicy = DEFAULT_RETRY,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import cache
 from typing import TYPE_CHECKING, Literal, Protocol
 from xml.sax.saxutils import escape
@@ -87,7 +88,7 @@ class JsonCodec:
     content_type = "application/json"
 
     def __init__(self) -> None:
-        self.converter = strict_converter()
+        self.converter = _with_times_as_said(strict_converter())
 
     def encode(self, fields: Mapping[str, JsonValue]) -> bytes:
         """See `Codec.encode`."""
@@ -103,6 +104,14 @@ class JsonCodec:
         if fields is None:
             raise UnreadableAnswerError("not a JSON object")
         return fields
+
+
+def _with_times_as_said(converter: Converter) -> Converter:
+    """Let a time that comes without a zone stay without: which one is meant, the platform does not document."""
+    converter.register_structure_hook(
+        datetime, lambda value, _: datetime.fromisoformat(converter.structure(value, str))
+    )
+    return converter
 
 
 # ASCII only: what counts as a letter beyond it differs between editions of XML, and from what ``\w`` takes for one.
@@ -129,7 +138,7 @@ class XmlCodec:
                 "wire='xml' needs the extra that parses XML safely: pip install 'dispatchkit[xml]'"
             ) from missing
         self._parse = ElementTree.fromstring
-        self.converter = _from_text(strict_converter())
+        self.converter = _from_text(_with_times_as_said(strict_converter()))
 
     def encode(self, fields: Mapping[str, JsonValue]) -> bytes:
         """See `Codec.encode`."""

@@ -20,12 +20,15 @@ from dispatchkit.core.command import (
     Answer,
     Command,
     ContradictoryAnswerError,
+    LogProbe,
     Probe,
     Request,
     Settlement,
+    TimeWindow,
     UnreadableAnswerError,
     Verdict,
     ask,
+    ask_log,
     means_refusal,
 )
 from dispatchkit.core.decode import structure
@@ -61,6 +64,10 @@ _REFUSALS: dict[int, type[RejectedError]] = {
 
 _REMEMBERED = timedelta(hours=23)
 """How long a request id is taken to be remembered: the platform's one day, less an hour by which clocks may differ."""
+
+
+_EARLIER = timedelta(seconds=15)
+"""How much earlier than the launch the log is read from: only its answer tells how far the platform's clock differs."""
 
 
 def _deduplicates(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
@@ -132,8 +139,12 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
     """Below ``/api/v1.1/``, exactly as documented: the trailing slashes are part of it and inconsistent."""
 
     def deduplicated(self, wire: AltcraftWire, age: timedelta) -> bool:
-        """See `Command.deduplicated`: for one day from the first request."""
+        """See `Command.deduplicated`: by the user's word, for one day from the first request."""
         return wire.deduplicates and abs(age) < _REMEMBERED
+
+    def is_replay(self, result: object) -> bool:
+        """See `Command.is_replay`."""
+        return isinstance(result, MailingAccepted) and result.replayed
 
     @abstractmethod
     def fields(self) -> dict[str, JsonValue]:
@@ -160,7 +171,7 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
             raise _refusal(error, fields, answer.status, wire)
         if answer.status != 200:
             raise ContradictoryAnswerError("it claims success")
-        if self.reads and _is_replay(answer):
+        if self.reads and _is_replay(answer):  # each read has an id of its own, so something on the way strips ids
             raise UnreadableAnswerError("it repeats the answer to an earlier request")
         return self.read(fields, answer, wire)
 
@@ -244,17 +255,29 @@ class ReadLog(AltcraftCommand[Listing[LogEntry]]):
         )
 
 
-def _launched(mailing_id: int, since: datetime) -> Probe[AltcraftWire, MailingAccepted]:
-    """A launch shows only as a start in the log. Its absence is no proof: nothing says when an entry appears."""
-    # The log counts in milliseconds.
-    since = since.replace(microsecond=since.microsecond // 1000 * 1000)
+def _launched(mailing_id: int, since: datetime) -> LogProbe[AltcraftWire, MailingAccepted]:
+    """A launch shows only as a start in the log. Its absence is no proof: nothing says when an entry appears.
 
-    def settle(entries: Listing[LogEntry]) -> Settlement[MailingAccepted]:
-        if any(entry.state == "start" and entry.time >= since for entry in entries):
-            return Settlement(Verdict.HAPPENED, "its log shows a start", MailingAccepted(mailing_id, settled=True))
-        return Settlement(Verdict.UNSEEN, "its log shows no start")
+    An entry does not say which launch made it. So only a single one counts, in a log that is read whole.
+    """
 
-    return ask(ReadLog(mailing_id, since), settle)
+    def settle(entries: Listing[LogEntry], window: TimeWindow) -> Settlement[MailingAccepted]:
+        if entries.total is not None and entries.total != len(entries):
+            return Settlement(Verdict.UNDECIDED, f"its log shows {len(entries)} entries and counts {entries.total}")
+        if any(entry.time.tzinfo is None for entry in entries):
+            return Settlement(Verdict.HIDDEN, "its log shows times without a zone")
+        # The log counts in milliseconds.
+        first = window.first - timedelta(milliseconds=1)
+        starts = [entry.time for entry in entries if entry.state == "start" and entry.time >= first]
+        if not starts:
+            return Settlement(Verdict.UNSEEN, "its log shows no start")
+        if len(starts) > 1:
+            return Settlement(Verdict.HIDDEN, f"its log shows {len(starts)} starts, which do not say whose they are")
+        if starts[0] > window.last:
+            return Settlement(Verdict.UNDECIDED, "its log shows a start that is still to come")
+        return Settlement(Verdict.HAPPENED, "its log shows a start", MailingAccepted(mailing_id, settled=True))
+
+    return ask_log(ReadLog(mailing_id, since - _EARLIER), settle)
 
 
 def _activity(mailing_id: int, verdicts: Mapping[bool, Verdict]) -> Probe[AltcraftWire, MailingAccepted]:
@@ -298,6 +321,13 @@ def _attachments(value: Iterable[Attachment]) -> tuple[Attachment, ...]:
     return files
 
 
+_ASK = (
+    "It may have happened. Look at the mailing's log before you launch it again. Ask the platform's administrator "
+    "whether deduplication by Request-ID is on for launches, for how long, and on all nodes. If it is, "
+    "deduplicates=True (on the command line: --deduplicates) repeats an unclear launch under its id."
+)
+
+
 @attrs.frozen
 class _Launch(AltcraftCommand[MailingAccepted]):
     """What a launch may override for one run."""
@@ -313,6 +343,20 @@ class _Launch(AltcraftCommand[MailingAccepted]):
         repr=lambda content: "None" if content is None else f"<{len(content)} fields>",
     )
     attachments: tuple[Attachment, ...] = attrs.field(default=(), converter=_attachments, kw_only=True)
+
+    @property
+    def log_key(self) -> int | None:
+        """See `Command.log_key`: a launch shows only in the log of its mailing, whatever its audience."""
+        return self.mailing_id
+
+    def as_repeated(self, result: object) -> MailingAccepted:
+        """See `Command.as_repeated`."""
+        del result
+        return MailingAccepted(self.mailing_id, repeated=True)
+
+    def unknown_hint(self, wire: AltcraftWire) -> str:
+        """See `Command.unknown_hint`: deduplication would have allowed a repeat."""
+        return "" if wire.deduplicates or self.log_key is None else _ASK
 
     def files(self) -> tuple[Attachment, ...]:
         """See `AltcraftCommand.files`."""
@@ -363,7 +407,14 @@ class ActivateMailing(_Launch):
             fields["run_now"] = self.run_now
         return fields
 
-    def probe(self, since: datetime) -> Probe[AltcraftWire, MailingAccepted] | None:
+    @property
+    def log_key(self) -> int | None:
+        """See `Command.log_key`: a bare activation shows in the status."""
+        return self.mailing_id if self.run_now else None
+
+    def probe(
+        self, since: datetime
+    ) -> Probe[AltcraftWire, MailingAccepted] | LogProbe[AltcraftWire, MailingAccepted] | None:
         """See `Command.probe`: a launch shows in the log, a bare activation in the status."""
         if self.run_now:
             return _launched(self.mailing_id, since)
@@ -385,7 +436,7 @@ class LaunchBroadcast(_Launch):
 
     path = "campaigns/broadcasts/start"
 
-    def probe(self, since: datetime) -> Probe[AltcraftWire, MailingAccepted]:
+    def probe(self, since: datetime) -> LogProbe[AltcraftWire, MailingAccepted]:
         """See `Command.probe`: a launch shows in the log."""
         return _launched(self.mailing_id, since)
 

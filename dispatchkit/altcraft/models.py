@@ -117,6 +117,9 @@ class MailingAccepted:
     """Whether this is the answer to an earlier request with the same id (``Duplicate-Request: true``)."""
     settled: bool = False
     """Whether the answer was lost and the mailing's state shows that it happened."""
+    repeated: bool = False
+    """Whether an unclear launch was repeated, which ``deduplicates=True`` allows, and the answer does not say that the
+    platform recognised the repeat: it may have launched twice."""
 
 
 @attrs.frozen
@@ -134,6 +137,7 @@ class LogEntry:
     """One line of a mailing's log, as ``campaigns/log_v2`` gives it."""
 
     time: datetime
+    """As the platform says it. It has no zone where the platform says none; such an entry settles no launch."""
     state: str
     """``"start"``, ``"end"`` or empty: the only field to decide by."""
     level: str = ""

@@ -44,7 +44,8 @@ _Deduplicates = Annotated[
     bool,
     typer.Option(
         "--deduplicates/--no-deduplicates",
-        help="Whether the platform deduplicates by request id. If not, an unclear launch is never repeated.",
+        help="Your word that the platform deduplicates by request id: an unclear launch is repeated under its id. "
+        "Default: it never is.",
     ),
 ]
 _RunNow = Annotated[
@@ -65,7 +66,7 @@ class AltcraftOptions(RunOptions):
 
     base_url: _BaseUrl = None
     wire: _Wire = "json"
-    deduplicates: _Deduplicates = True
+    deduplicates: _Deduplicates = False
 
 
 @dataclass(frozen=True, kw_only=True)

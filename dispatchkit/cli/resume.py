@@ -116,7 +116,7 @@ def _connect(options: ResumeOptions, settings: dict[str, str]) -> DirectClient |
         host,
         key,
         wire=cast("Literal['json', 'xml']", settings.get("wire", "json")),
-        deduplicates=settings.get("deduplicates") != "no",
+        deduplicates=settings.get("deduplicates") == "yes",
         **options.client_settings(),
     )
 

@@ -15,7 +15,7 @@ from dispatchkit.sandbox import Ids, Sandbox
 __all__ = ["serve", "summary"]
 
 
-def serve(*, port: int, dispatches: str, mailings: str, active: str | None) -> None:
+def serve(*, port: int, dispatches: str, mailings: str, active: str | None, deduplicates: bool) -> None:
     """Serve until Ctrl-C.
 
     Args:
@@ -23,6 +23,7 @@ def serve(*, port: int, dispatches: str, mailings: str, active: str | None) -> N
         dispatches: The ids that Direct knows.
         mailings: The ids that Altcraft knows.
         active: Those mailings that are active from the beginning.
+        deduplicates: Whether Altcraft recognises a repeated request id.
 
     Raises:
         typer.Exit: With status 2; the port is taken, or an id is none.
@@ -33,6 +34,7 @@ def serve(*, port: int, dispatches: str, mailings: str, active: str | None) -> N
             dispatches=_ids("--dispatches", dispatches),
             mailings=_ids("--mailings", mailings),
             active=() if active is None else _ids("--active", active),
+            deduplicates=deduplicates,
         )
         run_loop(_until_interrupted(sandbox, dispatches, mailings, active))
 

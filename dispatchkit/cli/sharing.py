@@ -88,6 +88,9 @@ class _SharingJournal:
     async def claim(self, entry: Entry[W, R], request_id: str | None) -> Leave:
         return await self._journal.claim(entry, request_id)
 
+    async def has_rival(self, entry: Entry[W, R], within: float) -> bool:
+        return await self._journal.has_rival(entry, within)
+
     def halt(self) -> None:
         self._halted.set()
         self._journal.halt()

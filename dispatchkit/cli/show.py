@@ -82,7 +82,7 @@ class Show:
         self._clock = clock
         self._began = clock.monotonic()
         self._told = Counter[State]()
-        self._hints = Counter[type[DispatchkitError]]()
+        self._hints = Counter[tuple[type[DispatchkitError], str]]()
         console = Console(stderr=True)
         # FORCE_COLOR makes Rich take a log for a terminal; and objects on the same terminal would run through the bar.
         live = console.is_interactive and sys.stderr.isatty() and not (json and sys.stdout.isatty())
@@ -165,8 +165,8 @@ class Show:
             console.print(
                 Text(f"{report.total:,} of {total:,} {self._noun} in {took:,.2f} s{rate}{earlier}."), highlight=False
             )
-            for kind, count in self._hints.most_common():
-                console.print(Text(f"{count:,} {kind.__name__}: {kind.hint}"), highlight=False)
+            for (kind, hint), count in self._hints.most_common():
+                console.print(Text(f"{count:,} {kind.__name__}: {hint}"), highlight=False)
             ends = (
                 self._where_failures_are(total - report.done),
                 self._how_to_go_on(report, total),
@@ -178,7 +178,7 @@ class Show:
         put(stream, captured.get())
 
     def _failure(self, outcome: Outcome[object], error: DispatchkitError) -> None:
-        self._hints[type(error)] += 1
+        self._hints[type(error), error.hint] += 1
         self._told[outcome.state] += 1
         if self._told[outcome.state] <= _DETAILED:
             self.note(one_line(outcome))
@@ -212,7 +212,9 @@ class Show:
 
     def _how_to_launch_the_refused(self) -> str:
         refused = sum(
-            count for kind, count in self._hints.items() if issubclass(kind, RejectedError) and not kind.concerns_target
+            count
+            for (kind, _), count in self._hints.items()
+            if issubclass(kind, RejectedError) and not kind.concerns_target
         )
         if self._place is None or self._place.run is None or not refused:
             return ""

@@ -49,7 +49,9 @@ def said(value: object) -> str:
 
 
 def utc(moment: datetime | None) -> str | None:
-    """A moment as a table shows it."""
+    """A moment as a table shows it. Which zone is meant by one without, only its provider knows."""
+    if moment is not None and moment.tzinfo is None:
+        return moment.isoformat(" ", "seconds")
     try:
         return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "seconds")
     except OverflowError:  # in the year 1 or 9999

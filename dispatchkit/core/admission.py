@@ -169,6 +169,10 @@ class Admission:
         since = entry.since or call.first_sent
         return await self._claim(attrs.evolve(entry, since=since), call)
 
+    async def has_rival(self, entry: Entry[W, R], within: float) -> bool:
+        """See `Journal.has_rival`."""
+        return await self._journal.has_rival(entry, within)
+
     def _count_expiry(self, call: Call[W, R], why: str) -> None:
         now = self._clock.monotonic()
         if call.expirations < _EXPIRED_IN_A_ROW or now < self._paused_until:

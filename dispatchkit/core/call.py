@@ -7,8 +7,11 @@ An attempt is made and judged. If it brought a result, that is all: nothing belo
   earlier attempt had its effect (a second stop of a stopped dispatch), so state decides.
 - *Unknown*: the provider's state is read (`Command.probe`). If it shows that it happened, the call is done. A state
   that denies it is believed only after `RetryPolicy.lag`, from which the age of a response is subtracted, and then
-  allows a repeat. Where the provider deduplicates by request id, a repeat of the same bytes under the same id is
-  allowed at once, whatever the state says. Otherwise the outcome stays unknown.
+  allows a repeat. Where the user vouches that the provider deduplicates by request id, a repeat of the same bytes under
+  the same id is allowed at once, whatever the state says. Otherwise the outcome stays unknown.
+
+A launch that shows only in a log (`Command.log_key`) is settled by it only if the entry cannot be another launch's, and
+never repeated on its word. Where the user vouches for deduplication, the log is not asked at all.
 
 A read has nothing to settle: an unclear one is simply repeated, and a refusal of the repeat is what it is.
 
@@ -31,16 +34,18 @@ from typing import Generic, TypeVar
 import attrs
 
 from dispatchkit.core.claim_age import ClaimAge
-from dispatchkit.core.command import Answer, Command, Probe, Request, Settlement, Verdict
+from dispatchkit.core.command import Answer, Command, LogProbe, Probe, Request, Settlement, TimeWindow, Verdict
 from dispatchkit.core.journal import Leave
 from dispatchkit.core.judge import judge, unknown
 from dispatchkit.core.log import log, logger
 from dispatchkit.core.means import Means
+from dispatchkit.core.provider_time import MAX_OFFSET, clock_offset
 from dispatchkit.core.retry import Reason, RetryPolicy, Step, retrying
 from dispatchkit.core.transport import Failure, ForeignLoopError, Witness
 from dispatchkit.errors import (
     Attempt,
     DispatchkitError,
+    LedgerError,
     NotSentError,
     OutcomeUnknownError,
     RejectedError,
@@ -69,9 +74,11 @@ class Call(Generic[W, R]):
     """
 
     __slots__ = (
+        "_answers_another",
         "_crowded_out",
         "_deadline",
         "_flight",
+        "_id_is_known",
         "_means",
         "_one_id",
         "_partly_sent",
@@ -81,6 +88,7 @@ class Call(Generic[W, R]):
         "_timeout",
         "_unclear",
         "_unclear_at",
+        "_unclear_began",
         "_unclear_since",
         "_unjudged",
         "answered_at",
@@ -90,7 +98,9 @@ class Call(Generic[W, R]):
         "expirations",
         "final",
         "halted",
+        "has_rival",
         "leave",
+        "log_key",
         "request",
         "request_id",
         "waiting",
@@ -111,6 +121,11 @@ class Call(Generic[W, R]):
         self.request_id = (request_id or str(uuid.uuid4())) if command.identified else None
         self._one_id = since is None or request_id is not None
         """Whether all attempts are under one id: that of somebody else's may not be known."""
+        self._id_is_known = request_id is not None
+        """Whether the id may have been sent before this call: then even its first answer may be a replay."""
+        self._answers_another = False
+        """Whether the latest answer was, by the provider's own word, that of another request."""
+        self.log_key = command.log_key
         # Built once: every attempt sends the same bytes under the same headers.
         self.request = _request(command, means.wire, self.request_id)
         self.attempts: tuple[Attempt, ...] = ()
@@ -123,6 +138,9 @@ class Call(Generic[W, R]):
         """Whether nothing of the call is in flight: it waits for leave to start an attempt, or to repeat one."""
         self.leave: Callable[[], Awaitable[Leave]] | None = None
         """Asked before every attempt that comes without a ticket, where somebody must allow it."""
+        self.has_rival: Callable[[float], Awaitable[bool]] | None = None
+        """Asked where a ledger remembers the run: whether another launch of the same log left within so many seconds,
+        in any run and any process."""
         self.claim: ClaimAge | None = None
         """What permits the next request, where a ledger remembers the run."""
         self.expirations = 0
@@ -146,6 +164,8 @@ class Call(Generic[W, R]):
         self._unclear_at = means.clock.monotonic() if acting_until is None else acting_until
         """On the clock's ``monotonic``: from when on the latest unclear attempt reaches the provider no more."""
         self._unclear_since = since or NEVER
+        self._unclear_began = 0.0 if since is None else self._monotonic_of(since)
+        """`_unclear_since` on the clock's ``monotonic``, which nothing sets."""
         self._throttled: ThrottledError | None = None
 
     async def run(self, *, ticket: int = 0) -> R:
@@ -157,6 +177,9 @@ class Call(Generic[W, R]):
         if self._means.closed and not ticket:  # with one, it ends like any call whose client is closed meanwhile
             raise RuntimeError("the client of this call is closed: make a new one")
         self._ticket = ticket
+        if self.log_key is not None:
+            self._means.launches.begin(self, self.log_key)
+        acted = True
         try:
             self._deadline = self._means.clock.monotonic() + self._timeout
             self._means.budget.earn()
@@ -172,6 +195,7 @@ class Call(Generic[W, R]):
                 self.answered_at = self._means.clock.monotonic()
                 self._log(logging.INFO, "done after all")
                 return final.result  # type: ignore[return-value]  # pyright: ignore[reportReturnType] - R itself may be None
+            acted = final.error.outcome is State.UNKNOWN
             self._log_end(final.error.summary, final.error)
             failed: Exception = self._own(final.error)
         except Exception as mistake:  # noqa: BLE001 - the caller's code or ours: the call has an outcome all the same
@@ -179,6 +203,9 @@ class Call(Generic[W, R]):
         except BaseException as interrupt:
             self._note(interrupt)
             raise
+        finally:
+            if self.log_key is not None:
+                self._end_launch(self.log_key, acted=acted)
         raise failed
 
     def abandoned(self, why: str = "it was cancelled") -> DispatchkitError:
@@ -223,7 +250,15 @@ class Call(Generic[W, R]):
             raise
 
     def _own(self, error: DispatchkitError) -> DispatchkitError:
+        """Tell an error whose it is, and what can be done about it."""
+        if error.outcome is State.UNKNOWN:
+            error.hint = self.command.unknown_hint(self._means.wire) or error.hint
         return error.of(self.command, self.attempts, self.request_id)
+
+    def _end_launch(self, log_key: int, *, acted: bool) -> None:
+        with contextlib.suppress(Exception):  # it may be the clock that fails
+            now = self._means.clock.monotonic()
+            self._means.launches.end(self, log_key, self.request_id, now, acted=acted)
 
     def _end_flight(self, what: str) -> None:
         """Record the attempt that an exception has ended, and give back its ticket."""
@@ -296,7 +331,29 @@ class Call(Generic[W, R]):
             self.answered_at = flight[1] + took
         self._ticket = 0
         means.pacer.release(ticket, answered=answered, took=took, pause=pause, grows=grows)
-        return verdict
+        return verdict if self.request_id is None or isinstance(verdict, DispatchkitError) else self._check(verdict)
+
+    def _check(self, result: R) -> R | DispatchkitError:
+        """What a result is worth where the provider deduplicates by request id: a replay may be another request's."""
+        replays, is_replay = self._means.replays, self.command.is_replay(result)
+        # What was refused or not sent before did nothing, so a success cannot repeat the answer to it.
+        self._answers_another = is_replay and self._unclear is None and not self._id_is_known
+        if self._answers_another:
+            replays.foreign = True
+            return OutcomeUnknownError("this is the answer to another request: something on the way strips request ids")
+        if is_replay and replays.foreign:
+            return OutcomeUnknownError(
+                "it may be the answer to another request: something on the way strips request ids"
+            )
+        if self.log_key is None:
+            return result
+        if is_replay:
+            replays.honoured = True
+        elif self._unclear is not None:
+            text = "the repeat of an unclear launch was accepted, and nothing says that it was recognised as a repeat"
+            self._log(logging.WARNING, f"{text}: it may have launched twice")
+            return self.command.as_repeated(result)
+        return result
 
     async def _permitted(self) -> int:
         """The ticket of an attempt that may start now; 0 if there is none in time, or if it must not start any more."""
@@ -400,11 +457,19 @@ class Call(Generic[W, R]):
     async def _resolve(self, error: DispatchkitError) -> Step[R]:
         """Turn a failed attempt into a step: settle it if it is unclear, and say whether it may be repeated."""
         if isinstance(error, OutcomeUnknownError):
-            if self._unclear is None:
+            is_repeat = self._unclear is not None
+            if not is_repeat:
                 self._unclear_since = self._partly_sent or self.attempts[-1].started
+                self._unclear_began = (
+                    self._monotonic_of(self._partly_sent)
+                    if self._partly_sent
+                    else self._means.clock.monotonic() - self.attempts[-1].duration
+                )
             self._unclear = error
             self._unclear_at = self._means.clock.monotonic()
-            return Step(error=error, again="unknown") if self.command.reads else await self._settle(error)
+            if self.command.reads:
+                return Step(error=error, again="unknown")
+            return await self._settle(error, is_repeat=is_repeat)
         if isinstance(error, NotSentError):
             again: Reason | None = None if self._crowded_out else "not_sent"
             return Step(error=self._with_doubt(self._throttled or error), again=again)
@@ -413,6 +478,9 @@ class Call(Generic[W, R]):
             return Step(error=self._with_doubt(error), again="throttled", after=error.retry_after or 0.0)
         if self._unclear is None or self.command.reads:
             return Step(error=error)
+        if self.log_key is not None:
+            # Only a launch that the provider deduplicates is repeated. Whether it replays a refusal, it does not say.
+            return Step(error=OutcomeUnknownError(f"{self._unclear.summary}; then {error.summary}"))
         # The refusal answers a repeat: it may only say that the attempt before it had its effect. A state that denies
         # that has been overtaken by it, so it has to hold anew for as long as it may lag.
         self._unclear_at = self._means.clock.monotonic()
@@ -429,9 +497,15 @@ class Call(Generic[W, R]):
             return error
         return unknown(self.command, f"{self._unclear.summary}; then {error.summary}")
 
-    async def _settle(self, error: OutcomeUnknownError) -> Step[R]:
-        age = self._means.clock.now() - self._first_sent()
-        deduplicated = self._one_id and self.command.deduplicated(self._means.wire, age)
+    async def _settle(self, error: OutcomeUnknownError, *, is_repeat: bool = False) -> Step[R]:
+        if self.log_key is not None and self._answers_another:
+            return Step(error=error)  # it was swallowed: a start in the log is another launch's
+        # One repeat shows whether repeats are recognised.
+        deduplicated = self._is_deduplicated() and (not is_repeat or self._means.replays.honoured)
+        if self.log_key is not None and self._is_deduplicated():
+            if not deduplicated:
+                self._unclear = OutcomeUnknownError(f"{error.summary}; so was its repeat, and no replay was ever seen")
+            return Step(error=self._unclear or error, again="unknown" if deduplicated else None)
         settlement = await self._watch(once=deduplicated)
         self._log(logging.INFO, f"settling: {settlement.verdict.value}, {settlement.seen}", error=error)
         if settlement.verdict is Verdict.HAPPENED:
@@ -440,6 +514,17 @@ class Call(Generic[W, R]):
         repeatable = deduplicated or settlement.verdict in {Verdict.DENIED, Verdict.FINAL}
         repeatable = repeatable and self._policy.repeat_unclear
         return Step(error=self._unclear, again="unknown" if repeatable else None)
+
+    def _is_deduplicated(self) -> bool:
+        """Whether an unclear call is repeated under its id, by the user's word, which nothing has refuted."""
+        if not self._one_id or self._means.replays.foreign or not self._repeats_unclear:
+            return False
+        return self.command.deduplicated(self._means.wire, self._means.clock.now() - self._first_sent())
+
+    @property
+    def _repeats_unclear(self) -> bool:
+        policy = self._policy
+        return policy.repeat_unclear and "unknown" in policy.on and policy.attempts > 1
 
     def _first_sent(self) -> datetime:
         """When the first request of the call began, whoever sent it."""
@@ -457,6 +542,8 @@ class Call(Generic[W, R]):
         looks = 0
         settlement: Settlement[R] = Settlement(Verdict.UNDECIDED, "its state was not read")
         while True:
+            if self._another_ended():
+                return Settlement(Verdict.HIDDEN, _NOT_ALONE)
             if not await self._outlast_pause():
                 return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the account is paused for too long")
             # Where another process left it unclear, to ask is the first request of this call, and no repeat.
@@ -467,6 +554,8 @@ class Call(Generic[W, R]):
             asked = clock.monotonic()
             settlement, after, age = await self._look(probe)
             looks += 1
+            if settlement.verdict is Verdict.HAPPENED and self.log_key is not None:
+                settlement = await self._unless_another(settlement, may_change=asked < believed_from)
             denied = settlement.verdict in {Verdict.DENIED, Verdict.UNSEEN}
             believed = asked - age >= believed_from
             if once or not (denied or settlement.verdict is Verdict.UNDECIDED) or (denied and believed):
@@ -483,6 +572,37 @@ class Call(Generic[W, R]):
             self.waiting = False
         return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the retry budget allows no more questions")
 
+    @property
+    def _alone_from(self) -> float:
+        """On the clock's ``monotonic``: which launches, begun from then on, may have made what the log shows.
+
+        One that was answered, or given up, before may have acted later, for as long as state may lag.
+        """
+        return self._unclear_began - max(self._policy.lag, MAX_OFFSET.total_seconds())
+
+    def _another_ended(self) -> bool:
+        key, launches = self.log_key, self._means.launches
+        return key is not None and launches.another_ended(key, self.request_id, self._alone_from)
+
+    async def _unless_another(self, settlement: Settlement[R], *, may_change: bool) -> Settlement[R]:
+        """What a start in the log proves: nothing, if another launch may have made it."""
+        if self.has_rival is not None:
+            try:
+                asking = self.has_rival(self._means.clock.monotonic() - self._alone_from)
+                if await asyncio.wait_for(asking, PROBE_TIMEOUT):
+                    return Settlement(Verdict.HIDDEN, _NOT_ALONE)
+            except (LedgerError, TimeoutError):
+                return Settlement(Verdict.UNDECIDED, "the ledger did not say whether another launch made it")
+        if self._another_ended():
+            return Settlement(Verdict.HIDDEN, _NOT_ALONE)
+        if self.log_key is not None and self._means.launches.others_in_flight(self, self.log_key):
+            return Settlement(Verdict.UNDECIDED if may_change else Verdict.HIDDEN, _NOT_ALONE)
+        return settlement
+
+    def _monotonic_of(self, moment: datetime) -> float:
+        clock = self._means.clock
+        return clock.monotonic() - (clock.now() - moment).total_seconds()
+
     async def _outlast_pause(self) -> bool:
         """A question is a request too: while the account is paused, none is asked."""
         while paused := self._means.pacer.paused_for():
@@ -497,7 +617,7 @@ class Call(Generic[W, R]):
         growing = max(self._policy.scale, _LEAST_PAUSE) * 2.0 ** min(looks - 1, 60)
         return min(self._policy.cap, growing) * (0.5 + self._means.clock.random() / 2)
 
-    async def _look(self, probe: Probe[W, R]) -> tuple[Settlement[R], float, float]:
+    async def _look(self, probe: Probe[W, R] | LogProbe[W, R]) -> tuple[Settlement[R], float, float]:
         """Read the provider's state once.
 
         Also says how long the provider asks to wait before the next time, and how old the response is.
@@ -522,7 +642,10 @@ class Call(Generic[W, R]):
         if not isinstance(seen, DispatchkitError):
             headers: Mapping[str, str] = reply.headers if isinstance(reply, Answer) else {}
             age = max(0.0, means.freshness.age(headers, asked=asked, monotonic=started))
-            return self._as_of(asked, age, probe.settle(seen)), 0.0, age
+            if isinstance(probe, Probe):
+                return self._as_of(asked, age, probe.settle(seen)), 0.0, age
+            window = self._window(headers, asked)
+            return (window if isinstance(window, Settlement) else probe.settle(seen, window)), 0.0, age
         text = f"its state could not be read: {seen.summary}"
         if isinstance(seen, ThrottledError):
             means.pacer.throttle(self._pause_after(seen) or 0.0)
@@ -541,6 +664,22 @@ class Call(Generic[W, R]):
         if shows and age > (asked - self._unclear_since).total_seconds():
             return Settlement(Verdict.UNDECIDED, settlement.seen)
         return settlement
+
+    def _window(self, headers: Mapping[str, str], asked: datetime) -> TimeWindow | Settlement[R]:
+        """When, by the provider's clock, the unclear attempt can have acted; a settlement where that is not known."""
+        clock = self._means.clock
+        now = clock.now()
+        offset = clock_offset(headers, asked, now)
+        if offset is None:
+            return Settlement(Verdict.HIDDEN, "the answer with its log does not say what time it is there")
+        if not offset.is_narrow:
+            return Settlement(Verdict.UNDECIDED, "the answer with its log took too long to compare the clocks")
+        if not offset.is_small:
+            ahead = offset.middle.total_seconds()
+            return Settlement(Verdict.HIDDEN, f"its log cannot be read: its clock is {ahead:+.0f} s off this machine's")
+        # Not the time of day at which it began: the clock may have been set since.
+        began = now - timedelta(seconds=clock.monotonic() - self._unclear_began)
+        return TimeWindow(began + offset.least, now + offset.most)
 
     def _before_wait(self, number: int, step: Step[R], delay: float) -> None:
         self.waiting = True
@@ -587,6 +726,9 @@ def _without_frames(mistake: Exception) -> Exception:
         chain.append(error.with_traceback(None))
         error = error.__cause__ or error.__context__
     return mistake
+
+
+_NOT_ALONE = "another launch of the same at this time may have made what its log shows"
 
 
 def _request(command: Command[W, object], wire: W, request_id: str | None) -> Request:

@@ -16,10 +16,12 @@ from dispatchkit.core.check import a_kind, label, seconds, shown, true_or_false
 from dispatchkit.core.clock import Clock, a_clock
 from dispatchkit.core.command import Command
 from dispatchkit.core.journal import RunSettings
+from dispatchkit.core.launches import launches_at
 from dispatchkit.core.means import Means
 from dispatchkit.core.origin import origin
 from dispatchkit.core.pace import Pace, PaceStatistics
 from dispatchkit.core.pacer import Pacer, pacer_of
+from dispatchkit.core.replays import replays_of
 from dispatchkit.core.retry import BudgetStatistics, RetryBudget, RetryPolicy, a_policy
 from dispatchkit.core.secret import Secret
 from dispatchkit.core.transport import Transport
@@ -85,6 +87,8 @@ class Client(Generic[W]):
         self._fingerprint = secret.fingerprint
         self._account = None if account is None else label("account", account)
         attempt_timeout = seconds("attempt_timeout", attempt_timeout)
+        # By the provider, not the class: a subclass uses the same account.
+        in_process = (self._speaks.__module__, str(self._origin), account or secret.account())
         self._means = Means(
             wire=wire,
             transport=Transport(
@@ -96,9 +100,10 @@ class Client(Generic[W]):
             ),
             clock=a_clock(clock),
             budget=RetryBudget(),
-            # By the provider, not the class: a subclass uses the same account.
-            pacer=pacer_of((self._speaks.__module__, str(self._origin), account or secret.account()), pace, clock),
+            pacer=pacer_of(in_process, pace, clock),
             attempt_timeout=attempt_timeout,
+            launches=launches_at(str(self._origin), clock),
+            replays=replays_of(in_process, clock),
         )
 
     async def perform(

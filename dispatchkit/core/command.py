@@ -21,12 +21,15 @@ __all__ = [
     "Answer",
     "Command",
     "ContradictoryAnswerError",
+    "LogProbe",
     "Probe",
     "Request",
     "Settlement",
+    "TimeWindow",
     "UnreadableAnswerError",
     "Verdict",
     "ask",
+    "ask_log",
     "means_refusal",
 ]
 
@@ -126,6 +129,16 @@ class Settlement(Generic[R_co]):
 
 
 @attrs.frozen
+class TimeWindow:
+    """When an unclear request can have acted, by the provider's clock."""
+
+    first: datetime
+    """A little before the request began: the two clocks are compared to a second or so."""
+    last: datetime
+    """A little after the state was read."""
+
+
+@attrs.frozen
 class Probe(Generic[W_contra, R_co]):
     """A question about the provider's state and the way to read its answer. Made by `ask`."""
 
@@ -133,9 +146,22 @@ class Probe(Generic[W_contra, R_co]):
     settle: Callable[[object], Settlement[R_co]]
 
 
+@attrs.frozen
+class LogProbe(Generic[W_contra, R_co]):
+    """A question to a provider's log, whose entries have times, and the way to read its answer. Made by `ask_log`."""
+
+    command: Command[W_contra, object]
+    settle: Callable[[object, TimeWindow], Settlement[R_co]]
+
+
 def ask(command: Command[W, P], settle: Callable[[P], Settlement[R]]) -> Probe[W, R]:
     """Pair a command that reads state with what its result proves."""
     return Probe(command, cast("Callable[[object], Settlement[R]]", settle))
+
+
+def ask_log(command: Command[W, P], settle: Callable[[P, TimeWindow], Settlement[R]]) -> LogProbe[W, R]:
+    """Pair a command that reads a log with what its entries within a time prove."""
+    return LogProbe(command, cast("Callable[[object, TimeWindow], Settlement[R]]", settle))
 
 
 class Command(ABC, Generic[W_contra, R_co]):
@@ -147,6 +173,14 @@ class Command(ABC, Generic[W_contra, R_co]):
     """Whether the provider takes a request id: one UUID, made once a call, the same on every attempt."""
     reads: ClassVar[bool] = False
     """Whether it only reads: then there is nothing to settle, and a repeat is harmless."""
+
+    @property
+    def log_key(self) -> int | None:
+        """The log in which alone it shows, by a number; None where its own state shows it.
+
+        An entry of such a log does not say which request made it. So two commands of one key cannot be told apart.
+        """
+        return None
 
     @abstractmethod
     def request(self, wire: W_contra, request_id: str | None) -> Request:
@@ -176,7 +210,21 @@ class Command(ABC, Generic[W_contra, R_co]):
         del wire, age
         return False
 
-    def probe(self, since: datetime) -> Probe[W_contra, R_co] | None:
+    def is_replay(self, result: object) -> bool:
+        """Whether a result of it is, by the provider's own word, the answer to an earlier request with the same id."""
+        del result
+        return False
+
+    def as_repeated(self, result: object) -> R_co:
+        """A result of it, marked: a repeat of an unclear request brought it, and no word of a replay came with it."""
+        return cast("R_co", result)
+
+    def unknown_hint(self, wire: W_contra) -> str:
+        """What to do about an unknown outcome of it; empty: what the error says itself."""
+        del wire
+        return ""
+
+    def probe(self, since: datetime) -> Probe[W_contra, R_co] | LogProbe[W_contra, R_co] | None:
         """How to settle an unclear outcome; None where no state shows it. ``since``: when the first attempt began."""
         del since
         return None

@@ -404,6 +404,8 @@ class FanOut(Generic[W, R]):
             ticket = self._pacer.enter() or await self._queue(self._idly(self._pacer.admit()))
         else:
             call.leave = partial(self._leave_to_repeat, self._admission, entry, call)
+            if call.log_key is not None:
+                call.has_rival = partial(self._admission.has_rival, entry)
             admitted = await self._queue(self._admission.admit(entry, call))
             if isinstance(admitted, Leave):
                 if admitted is Leave.STOPPED:

@@ -58,7 +58,7 @@ class Freshness:
         if made is None:
             return age
         known = [sample.at(asked, monotonic) for sample in (self._acted(), self._newest) if sample is not None]
-        if self.acted is None:
+        if self.acted is None or not known:
             known.append(asked)
         age = max(age, (max(known) - made).total_seconds())
         if self._newest is None or made > self._newest.origin:

@@ -130,6 +130,20 @@ class Journal(Source, Protocol):
         """
         ...
 
+    async def has_rival(self, entry: Entry[W, R], within: float) -> bool:
+        """Whether another launch of the same log (`Command.log_key`) on this host may have left.
+
+        It is in this run or another one, and came to no outcome that denies it.
+
+        Args:
+            entry: The launch that is asked for.
+            within: Seconds from now back to the time from which on others count.
+
+        Raises:
+            LedgerError: It cannot be read.
+        """
+        ...
+
 
 class Journals(Protocol):
     """What gives each run its journal: the ledger."""

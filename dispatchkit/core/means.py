@@ -8,7 +8,9 @@ import attrs
 
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.freshness import Freshness
+from dispatchkit.core.launches import Launches
 from dispatchkit.core.pacer import Pacer
+from dispatchkit.core.replays import Replays
 from dispatchkit.core.retry import RetryBudget
 from dispatchkit.core.transport import Transport
 
@@ -27,6 +29,10 @@ class Means(Generic[W]):
     budget: RetryBudget
     pacer: Pacer
     attempt_timeout: float
+    launches: Launches
+    """Those of the host, whichever client began them."""
+    replays: Replays
+    """Those of the account, whichever client got them."""
     freshness: Freshness = attrs.Factory(Freshness)
     closed: bool = False
     """Set when the client is closed: nothing starts any more, and no state is read."""

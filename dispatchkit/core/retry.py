@@ -40,7 +40,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 Reason = Literal["not_sent", "throttled", "unknown"]
 """Why an attempt may be repeated: no byte left; the provider asked to come back; the outcome was unclear, and either
-its state denies it or it deduplicates."""
+its state denies it or the user vouches that it deduplicates."""
 
 REASONS: frozenset[Reason] = frozenset({"not_sent", "throttled", "unknown"})
 
@@ -85,7 +85,7 @@ class RetryPolicy:
     """When and how a call is repeated. The defaults suit a launch: patient, and never twice.
 
     A refusal is never repeated, except one that names its own end (HTTP 429). An unclear outcome is settled first; it
-    is repeated only if the provider's state denies it or the provider deduplicates it.
+    is repeated only if the provider's state denies it or the user vouches that the provider deduplicates it.
 
     Raises:
         TypeError: A setting is of another type.

@@ -236,6 +236,11 @@ class LedgerJournal:
         claim = Claim(self._run, chunk, entry.index, token, request_id, since)
         return await self._writer.claim(claim, fresh=entry.since is None)
 
+    async def has_rival(self, entry: Entry[W, R], within: float) -> bool:
+        """See `Journal.has_rival`."""
+        log_key = entry.command.log_key
+        return log_key is not None and await self._store.has_rival(self._run, entry.index, log_key, within=within)
+
     def halt(self) -> None:
         """See `Journal.halt`."""
         if not self._halted:

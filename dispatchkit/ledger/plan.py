@@ -133,23 +133,26 @@ async def plan(
     """
     writing: asyncio.Task[None] | None = None
     rows: list[tuple[bytes, str]] = []
+    log_keys: dict[bytes, int] = {}
     size = index = 0
     try:
         async for command in _each(commands):
             if is_halted():
                 return False
             rows.append(_row(index, command))
+            if command.log_key is not None:
+                log_keys[rows[-1][0]] = command.log_key
             index += 1
             size += len(rows[-1][1])
             if len(rows) >= _PLAN_ROWS or size >= _PLAN_TEXT:
                 if writing is not None:
                     await writing
-                writing = asyncio.create_task(store.plan(run.number, rows))
-                rows, size = [], 0
+                writing = asyncio.create_task(store.plan(run.number, rows, log_keys=log_keys))
+                rows, log_keys, size = [], {}, 0
     finally:
         if writing is not None:
             await writing
-    await store.plan(run.number, rows)
+    await store.plan(run.number, rows, log_keys=log_keys)
     return not is_halted()  # whoever stops the run may have closed what gives the commands
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
@@ -141,18 +141,21 @@ class PostgresStore:
     def _with_identity(self, statement: str) -> str:
         return statement.replace("$identity", self._identity)
 
-    async def plan(self, run: int, rows: Sequence[tuple[bytes, str]]) -> None:
+    async def plan(
+        self, run: int, rows: Sequence[tuple[bytes, str]], *, log_keys: Mapping[bytes, int] | None = None
+    ) -> None:
         """See `Store.plan`."""
         fresh: dict[bytes, str] = {}
         for key, command in rows:
             fresh.setdefault(key, command)
+        logs = [log_keys.get(key) for key in fresh] if log_keys else [None] * len(fresh)
 
         async def work(connection: Connection) -> None:
             async with connection.transaction():
                 # Whoever plans the same run at the same time waits here, and then sees what was planned.
                 await connection.execute("SELECT FROM dispatchkit.run WHERE number = $1 FOR UPDATE", run)
                 total = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
-                await connection.execute(statements.PLAN, run, [*fresh], [*fresh.values()], total)
+                await connection.execute(statements.PLAN, run, [*fresh], [*fresh.values()], total, logs)
 
         await self.link.ask(work)
 
@@ -346,6 +349,12 @@ class PostgresStore:
             "UPDATE dispatchkit.run SET stopped = false WHERE number = $1 AND stops = coalesce($2, stops) RETURNING 1"
         )
         return bool(await self.link.ask(_fetching(statement, run, stops), patience=_PATIENCE))
+
+    async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
+        """See `Store.has_rival`."""
+        asking = _fetching(statements.RIVAL, run, index, log_key, within, CLAIM_AGE)
+        [(found,)] = await self.link.ask(asking, patience=_PATIENCE)
+        return bool(found)
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
         """See `Store.repeats`."""

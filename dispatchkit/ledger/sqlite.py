@@ -17,7 +17,7 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from operator import attrgetter
@@ -33,7 +33,15 @@ from dispatchkit.ledger.liveness import boot_id as this_boot
 from dispatchkit.ledger.sqlite_file import add_boot, check, connect, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite_identity import accept, check_copy, renew, settle
 from dispatchkit.ledger.sqlite_rows import HOLD, holder_of, repeats_of, run_of, target_of
-from dispatchkit.ledger.sqlite_statements import OTHERS, REPEATS, REPEATS_IN_SMALLER, STATE, TARGETS, UNSETTLED
+from dispatchkit.ledger.sqlite_statements import (
+    OTHERS,
+    REPEATS,
+    REPEATS_IN_SMALLER,
+    RIVAL,
+    STATE,
+    TARGETS,
+    UNSETTLED,
+)
 from dispatchkit.ledger.sqlite_write import Afterwards, Batch, Writing, read_all
 from dispatchkit.ledger.store import (
     Chunk,
@@ -183,7 +191,9 @@ class SqliteStore:
         sql = f"SELECT {fields}, repeat_window, {restored} FROM run {which}"  # noqa: S608 - constants
         return [run_of(row) for row in db.execute(sql, given)]
 
-    async def plan(self, run: int, rows: Sequence[tuple[bytes, str]]) -> None:
+    async def plan(
+        self, run: int, rows: Sequence[tuple[bytes, str]], *, log_keys: Mapping[bytes, int] | None = None
+    ) -> None:
         """See `Store.plan`."""
         once: dict[bytes, str] = {}
         for key, command in rows:
@@ -203,6 +213,11 @@ class SqliteStore:
                     [run, total, *(field for row in some for field in row), run],
                 ).rowcount
             db.execute("UPDATE run SET total = ? WHERE number = ?", (total, run))
+            if log_keys:
+                db.executemany(
+                    "UPDATE target SET log_key = ? WHERE run = ? AND key = ? AND log_key IS NULL",
+                    [(log_key, run, key) for key, log_key in log_keys.items()],
+                )
 
         await self._write(work)
 
@@ -439,6 +454,18 @@ class SqliteStore:
         """See `Store.allow`."""
         statement = "UPDATE run SET stopped = 0 WHERE number = ? AND stops = coalesce(?, stops)"
         return await self._write(lambda db: bool(db.execute(statement, (run, stops)).rowcount))
+
+    async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
+        """See `Store.has_rival`."""
+        given = {
+            **self._writing.moment().given,
+            "run": run,
+            "place": index,
+            "log_key": log_key,
+            "within": within,
+            "age": CLAIM_AGE,
+        }
+        return bool(await self._read(lambda db: db.execute(RIVAL, given).fetchone()[0]))
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
         """See `Store.repeats`."""

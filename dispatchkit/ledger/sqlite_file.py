@@ -15,7 +15,7 @@ __all__ = ["add_boot", "check", "connect", "connect_writer", "empty_log", "expla
 
 _APPLICATION = 0x44504B4C
 """Marks the file as ours: "DPKL"."""
-_SCHEMA = 3
+_SCHEMA = 4
 _BUSY = 30.0
 """Seconds for which another process may keep us from writing."""
 

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-__all__ = ["ANSWER", "BATCH", "OTHERS", "REPEATS", "REPEATS_IN_SMALLER", "STATE", "TABLES", "TARGETS", "UNSETTLED"]
+__all__ = [
+    "ANSWER",
+    "BATCH",
+    "OTHERS",
+    "REPEATS",
+    "REPEATS_IN_SMALLER",
+    "RIVAL",
+    "STATE",
+    "TABLES",
+    "TARGETS",
+    "UNSETTLED",
+]
 
 TABLES = """
 CREATE TABLE about (database_id TEXT NOT NULL, file TEXT NOT NULL, born TEXT, renewals INTEGER);
@@ -18,8 +29,9 @@ CREATE TABLE chunk (
     token TEXT, pid INTEGER, host TEXT, process_started INTEGER, pid_namespace INTEGER,
     since REAL, since_boot REAL, seen REAL, seen_boot REAL, boot INTEGER, PRIMARY KEY (run, number)) WITHOUT ROWID;
 CREATE TABLE target (
-    run INTEGER NOT NULL, place INTEGER NOT NULL, key BLOB NOT NULL, command TEXT NOT NULL,
+    run INTEGER NOT NULL, place INTEGER NOT NULL, key BLOB NOT NULL, command TEXT NOT NULL, log_key INTEGER,
     PRIMARY KEY (run, place), UNIQUE (run, key)) WITHOUT ROWID;
+CREATE INDEX target_of_log ON target (log_key) WHERE log_key IS NOT NULL;
 CREATE TABLE sending (
     run INTEGER NOT NULL, place INTEGER NOT NULL, turn INTEGER NOT NULL, token TEXT NOT NULL, request_id TEXT,
     since TEXT NOT NULL, claimed_at REAL NOT NULL, claimed_boot REAL NOT NULL, boot INTEGER NOT NULL,
@@ -145,3 +157,16 @@ ORDER BY place
 """
 REPEATS = _REPEATS.format(first="g", second="t")
 REPEATS_IN_SMALLER = _REPEATS.format(first="t", second="g")
+
+# Whether another target of the log :log_key was claimed in the last :within seconds, or so shortly before that its
+# request may have arrived within them.
+RIVAL = """
+SELECT EXISTS (
+  SELECT 1 FROM target t JOIN run r ON r.number = t.run JOIN sending s ON s.run = t.run AND s.place = t.place
+  LEFT JOIN outcome o ON o.run = t.run AND o.place = t.place
+  WHERE t.log_key = :log_key AND r.host = (SELECT host FROM run WHERE number = :run)
+    AND NOT (t.run = :run AND t.place = :place)
+    AND NOT (coalesce(o.state, '') IN ('rejected', 'not_sent') AND o.turn >= s.turn)
+    AND (s.claimed_at >= :now - :within - :age - r.attempt_timeout
+         OR s.boot = :boot AND s.claimed_boot >= :boot_now - :within - :age - r.attempt_timeout))
+"""

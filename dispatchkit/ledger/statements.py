@@ -25,6 +25,7 @@ __all__ = [
     "RECORD",
     "REPEATS",
     "REPEATS_IN_SMALLER",
+    "RIVAL",
     "RUNS",
     "SYSTEM",
     "TABLES",
@@ -34,7 +35,7 @@ __all__ = [
     "VERSION",
 ]
 
-VERSION = 2
+VERSION = 3
 """Of the tables."""
 
 TABLES = """
@@ -79,9 +80,11 @@ CREATE TABLE dispatchkit.target (
     index int NOT NULL,
     key bytea NOT NULL,
     command text NOT NULL,
+    log_key bigint, -- the log in which alone it shows, if that is so
     PRIMARY KEY (run, index),
     UNIQUE (run, key) -- not (key, run): all runs would share its pages, and each more would make planning slower
 );
+CREATE INDEX target_of_log ON dispatchkit.target (log_key) WHERE log_key IS NOT NULL;
 CREATE TABLE dispatchkit.sending (
     run int NOT NULL,
     index int NOT NULL,
@@ -163,12 +166,12 @@ OPEN = "SELECT version FROM dispatchkit.about"
 
 PLAN = """
 WITH fresh AS (
-    SELECT g.key, g.command, row_number() OVER (ORDER BY g.place) - 1 AS place
-    FROM unnest($2::bytea[], $3::text[]) WITH ORDINALITY AS g(key, command, place)
+    SELECT g.key, g.command, g.log_key, row_number() OVER (ORDER BY g.place) - 1 AS place
+    FROM unnest($2::bytea[], $3::text[], $5::bigint[]) WITH ORDINALITY AS g(key, command, log_key, place)
     WHERE NOT EXISTS (SELECT 1 FROM dispatchkit.target t WHERE t.run = $1 AND t.key = g.key)
 ), planned AS (
-    INSERT INTO dispatchkit.target (run, index, key, command)
-    SELECT $1, $4::int + place, key, command FROM fresh ORDER BY place RETURNING 1
+    INSERT INTO dispatchkit.target (run, index, key, command, log_key)
+    SELECT $1, $4::int + place, key, command, log_key FROM fresh ORDER BY place RETURNING 1
 )
 UPDATE dispatchkit.run SET total = total + (SELECT count(*) FROM planned) WHERE number = $1
 """
@@ -370,6 +373,23 @@ SELECT index, command, count(*) OVER () AS count, max(latest) OVER () AS latest 
 """
 REPEATS = _REPEATS.replace("$first", "g").replace("$second", "t")
 REPEATS_IN_SMALLER = _REPEATS.replace("$first", "t").replace("$second", "g")
+
+# Whether a target other than $2 of the run $1, but of the log $3, was claimed in the last $4 seconds, or so shortly
+# before ($5, and the timeout of an attempt) that its request may have arrived within them.
+RIVAL = """
+SELECT EXISTS (
+    SELECT FROM dispatchkit.target t
+    JOIN dispatchkit.run r ON r.number = t.run
+    JOIN dispatchkit.sending s ON s.run = t.run AND s.index = t.index
+    WHERE t.log_key = $3 AND r.host = (SELECT host FROM dispatchkit.run WHERE number = $1)
+        AND (t.run, t.index) <> ($1, $2)
+        AND s.claimed_at >= clock_timestamp() - make_interval(secs => $4::float8 + $5::float8 + r.attempt_timeout)
+        AND NOT EXISTS (
+            SELECT FROM dispatchkit.outcome o WHERE o.run = s.run AND o.index = s.index
+                AND o.state IN ('rejected', 'not_sent') AND o.nth >= s.nth
+        )
+)
+"""
 
 COUNTS = f"""
 SELECT {_STATE} AS state, count(*) AS count

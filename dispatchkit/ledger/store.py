@@ -4,7 +4,8 @@ Five tables. Nothing that was written is taken back; what happened to a target i
 
     run        one launch: its name, how it is carried out, whether its plan is whole, whether it was stopped
     chunk      a stretch of a run's targets that one process holds at a time: its owner, and when that was last seen
-    target     one command of a run, as data; the same command twice in one run is one target
+    target     one command of a run, as data; the same command twice in one run is one target. Its log key says in
+               which log of the provider alone it shows, if that is so
     sending    a request is about to leave: written, durably, before its first byte; with the time of its latest claim
     outcome    what came of it; an unknown one may be overwritten by a later and better one, a final one never
 
@@ -17,7 +18,7 @@ statement that writes `sending`. So whoever was taken for dead and comes back is
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -280,10 +281,13 @@ class Store(Protocol):
         """All runs, the newest first."""
         ...
 
-    async def plan(self, run: int, rows: Sequence[tuple[bytes, str]]) -> None:
+    async def plan(
+        self, run: int, rows: Sequence[tuple[bytes, str]], *, log_keys: Mapping[bytes, int] | None = None
+    ) -> None:
         """Plan targets: the key by which two are the same, and the command. A key that is there already is passed over.
 
-        Targets are numbered from 0 in the order in which they come.
+        Targets are numbered from 0 in the order in which they come. ``log_keys`` holds the `Command.log_key` of those
+        that have one, by their key.
         """
         ...
 
@@ -350,6 +354,15 @@ class Store(Protocol):
 
     async def allow(self, run: int, *, stops: int | None = None) -> bool:
         """Clear the flag. False: the run was stopped more often than ``stops`` says, so it stays stopped."""
+        ...
+
+    async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
+        """Whether another target of this log and host, of any run, may have acted within so many seconds.
+
+        Its request was claimed since then, or may have arrived since then: up to `CLAIM_AGE` and the run's
+        ``attempt_timeout`` after its claim. One that was rejected or not sent does not count. If the database is away,
+        it is not waited for.
+        """
         ...
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:

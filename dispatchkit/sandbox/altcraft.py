@@ -11,9 +11,10 @@ import json
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import TYPE_CHECKING
 
-from attrs import define, frozen
+from attrs import define, evolve, frozen
 
 from dispatchkit.sandbox.dedup import Deduplication
 from dispatchkit.sandbox.fields import Fields, RefusedError
@@ -100,7 +101,8 @@ class AltcraftProvider:
             it. Refused tokens and unreadable bodies never are. Default: True, the harshest reading.
         sloppy_xml: Whether the ``status`` string wears literal quotes in XML, as in the provider's docs. Default: True.
         read_lag: ``get_status`` and ``log_v2`` show the state as it was so many seconds ago. Default: 0.
-        clock: The time in seconds since the epoch. Default: ``time.time``.
+        clock: The time in seconds since the epoch, also that of the ``Date`` of each reply and of the entries of a log:
+            a platform whose clock is wrong has one that is. Default: ``time.time``.
 
     Attributes:
         acts: What was really done, in order. A launch by ``run_now`` is one act, ``launch``; switching on what is on
@@ -165,6 +167,10 @@ class AltcraftProvider:
             return Reply.of_web_server(413)
         media_type = (call.header("Content-Type") or "").partition(";")[0].strip().lower()
         as_xml = media_type == "application/xml"
+        reply = self._reply(call, method, media_type, as_xml=as_xml)
+        return evolve(reply, headers={**reply.headers, "Date": self._date()})
+
+    def _reply(self, call: Call, method: _Method, media_type: str, *, as_xml: bool) -> Reply:
         try:
             fields = _read(media_type, call.body)
             if len(call.body) > _BODY_LIMIT and not (method.launches and fields.has_attach()):
@@ -192,6 +198,9 @@ class AltcraftProvider:
         if key is not None:
             self._deduplication.keep(key, reply, now.at)
         return reply
+
+    def _date(self) -> str:
+        return format_datetime(datetime.fromtimestamp(self._clock(), UTC), usegmt=True)
 
     def _check_token(self, call: Call, fields: Fields) -> None:
         scheme, _, bearer = (call.header("Authorization") or "").partition(" ")

@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from dispatchkit import AltcraftClient, Attachment, Audience, LaunchBroadcast
+from dispatchkit import AltcraftClient, Attachment, Audience, LaunchBroadcast, RetryPolicy
 from dispatchkit.altcraft.codec import WireForm
 from tests.wire import Listener, Received, http
 
@@ -210,8 +210,11 @@ async def test_what_the_caller_changes_later_is_not_sent() -> None:
 @pytest.mark.parametrize("name", ["Duplicate-Request", "X-Duplicate-Request", "duplicate-request"])
 @pytest.mark.parametrize("form", FORMS)
 async def test_a_replayed_answer_says_so(form: WireForm, name: str) -> None:
-    answers = [http(200, YES[form], **{name: "true"}), http(200, YES[form])]
-    async with Listener(*answers) as listener, AltcraftClient(listener.url, TOKEN, wire=form) as altcraft:
+    answers = [http(502), http(200, YES[form], **{name: "true"}), http(200, YES[form])]
+    async with (
+        Listener(*answers) as listener,
+        AltcraftClient(listener.url, TOKEN, wire=form, deduplicates=True, retry=RetryPolicy(scale=0)) as altcraft,
+    ):
         assert (await altcraft.launch_broadcast(90)).replayed is True
         assert (await altcraft.launch_broadcast(90)).replayed is False
 

@@ -73,7 +73,7 @@ def test_one_run_is_shown_with_its_settings_and_how_to_go_on(played: Played, led
     assert told["to go on"] == f"dispatchkit resume {ledger} --run friday"
     assert "to go on" not in shown("show", ledger, "sunday").out
     [told] = objects(shown("show", ledger, "sunday", "--json"))
-    assert told["settings"] == {"provider": "altcraft", "base_url": played.url, "wire": "json", "deduplicates": "yes"}
+    assert told["settings"] == {"provider": "altcraft", "base_url": played.url, "wire": "json", "deduplicates": "no"}
     assert (told["whole"], told["stopped"], told["held_by"]) == (True, False, [])
     assert as_csv(shown("show", ledger, "sunday", "--csv"))[0]["done"] == "1"
 

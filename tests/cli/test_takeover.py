@@ -230,6 +230,7 @@ def test_a_named_account_may_change_its_token(played: Played, ledger: Path, monk
 @pytest.mark.parametrize("command", ["launch", "resume"])
 def test_what_is_unclear_is_never_repeated(played: Played, ledger: Path, command: str) -> None:
     words = ("altcraft", "launch", "1-3", "--yes", "--base-url", played.url, "--ledger", ledger, "--run", "friday")
+    words = (*words, "--deduplicates")
     if command == "resume":
         assert run(*words, "--max-launches", 1).code == 1
         words = ("resume", ledger, "--yes")
@@ -239,6 +240,19 @@ def test_what_is_unclear_is_never_repeated(played: Played, ledger: Path, command
     assert result.code == 3, result
     assert counts(result.out)["unknown"] == 1
     assert resume(ledger, "--timeout", 10).code == 0  # repeated under the same request id
+    assert once(played, 3)
+
+
+def test_unknown_launch_names_the_option(played: Played, ledger: Path) -> None:
+    words = ("altcraft", "launch", "1-3", "--yes", "--base-url", played.url, "--ledger", ledger, "--run", "friday")
+    played.sandbox.order(Fault.lost_answer(), path_contains="broadcasts/start")
+    played.sandbox.order(Fault.lost_answer(), times=1000, path_contains="log_v2")
+    result = run(*words, "--timeout", 2)
+    assert result.code == 3, result
+    told = " ".join(result.out.split())
+    assert "Ask the platform's administrator whether deduplication by Request-ID is on" in told
+    assert "(on the command line: --deduplicates)" in told
+    assert resume(ledger, "--timeout", 2).code == 3, "nor is it repeated by a resume"
     assert once(played, 3)
 
 

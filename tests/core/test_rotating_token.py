@@ -54,7 +54,7 @@ async def test_altcraft_sends_the_same_bytes_in_every_attempt(form: WireForm) ->
     script = [http(200, failed), http(200, nothing), http(200, failed), http(200, nothing), http(200, done)]
     async with (
         Listener(*script) as listener,
-        AltcraftClient(listener.url, rotating(), wire=form, clock=Instant()) as altcraft,
+        AltcraftClient(listener.url, rotating(), wire=form, clock=Instant(), deduplicates=True) as altcraft,
     ):
         await altcraft.launch_broadcast(9, content={"a": 1})
     first, *repeats = [request for request in listener.requests if "broadcasts/start" in request.line]
@@ -85,7 +85,7 @@ async def test_direct_sends_the_same_bytes_in_every_attempt() -> None:
 async def test_an_attempt_that_was_not_sent_keeps_its_token_too(form: WireForm) -> None:
     clock = Clock()
     script = Script(clock, [UNSENT, UNSENT, answer(500)], [answer(500)])
-    client = AltcraftClient("https://altcraft.test", rotating(), wire=form, clock=clock)
+    client = AltcraftClient("https://altcraft.test", rotating(), wire=form, clock=clock, deduplicates=True)
     await outcome(client, script)
     assert len({request.body for _, request in script.sent}) == 1
 
@@ -118,7 +118,7 @@ async def test_a_401_to_a_repeat_is_believed_only_if_state_denies_the_first(
 async def test_a_401_to_a_repeated_launch_stays_unknown(reads: list[Reply], expected: State) -> None:
     clock = Clock()
     script = Script(clock, [LOST, DENIED], list(reads))
-    client = AltcraftClient("https://altcraft.test", rotating(), clock=clock)
+    client = AltcraftClient("https://altcraft.test", rotating(), clock=clock, deduplicates=True)
     assert (await outcome(client, script))[0] is expected
     assert len(script.sent) == 2
 

@@ -102,9 +102,10 @@ def forever(first: bytes, more: bytes, *, pause: float = 0.002) -> Ending:
 
 
 async def drip(stage: Stage, reply: Reply) -> bool:
-    for letter in reply.raw():
+    for at, letter in enumerate(reply.raw()):
         await stage.peer.send(bytes([letter]))
-        await asyncio.sleep(0)
+        if at % 8 == 0:  # many of them drip at once, and each turn of the loop takes its time
+            await asyncio.sleep(0)
     return True
 
 

@@ -66,6 +66,11 @@ class Deed:
         return not self.direct
 
     @property
+    def vouched(self) -> dict[str, Any]:
+        """The settings of a client whose user vouches for the provider's deduplication, where it has any."""
+        return {"deduplicates": True} if self.identified else {}
+
+    @property
     def reads(self) -> Command[Any, Any]:
         """A harmless call to the same provider."""
         return ReadDispatches(dispatch_id=TARGET) if self.direct else ReadStatus(TARGET)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import random
+from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from urllib.parse import parse_qsl, urlsplit
@@ -43,6 +45,7 @@ class VirtualClock:
 
     async def sleep(self, seconds: float) -> None:
         self.advance(seconds)
+        await asyncio.sleep(0)  # whoever else is under way takes a step
 
     def at(self, moment: float, event: Callable[[], object]) -> None:
         heapq.heappush(self._events, (moment, len(self._events), event))
@@ -66,6 +69,7 @@ class BadNetwork:
         trouble: The share of acting requests that meet a fault.
         reading_trouble: The share of state readings that do.
         late: Seconds after which a request whose sender has long given up may still be carried out.
+        strips: Whether it drops the ids of the requests on their way.
     """
 
     def __init__(
@@ -77,6 +81,7 @@ class BadNetwork:
         trouble: float,
         reading_trouble: float,
         late: float,
+        strips: bool = False,
     ) -> None:
         self._rng = rng
         self._clock = clock
@@ -84,14 +89,18 @@ class BadNetwork:
         self._trouble = trouble
         self._reading_trouble = reading_trouble
         self._late = late
-        self.bytes_arrived = 0
-        """Of acting requests."""
+        self._strips = strips
+        self.bytes_arrived: Counter[str | None] = Counter()
+        """Of acting requests, by their id."""
+        self.acts_by_id: Counter[str | None] = Counter()
+        """How often the provider acted, by the id that the request had when it left."""
         self.acting: list[Request] = []
 
     async def send(self, request: Request, witness: Witness, *, timeout: float) -> Answer | Failure:
         reading = request.method == "GET" or request.target.endswith(("get_status", "log_v2"))
         if not reading:
             self.acting.append(request)
+        await asyncio.sleep(0)  # whoever else is under way takes a step
         reply = self.meet(reading=reading)(self, request, timeout, reading)
         witness.sent = not isinstance(reply, Failure) or reply.sent
         return reply
@@ -106,14 +115,19 @@ class BadNetwork:
 
     def arrive(self, request: Request) -> Reply:
         """The provider reads the whole request and does what it asks."""
-        parts = urlsplit(request.target)
-        return self._provider.answer(
-            Call(request.method, parts.path, dict(parse_qsl(parts.query)), request.headers, request.body or b"")
-        )
+        parts, headers = urlsplit(request.target), request.headers
+        if self._strips:
+            headers = {name: text for name, text in headers.items() if not name.endswith("Request-ID")}
+        before = len(self._provider.acts)
+        call = Call(request.method, parts.path, dict(parse_qsl(parts.query)), headers, request.body or b"")
+        reply = self._provider.answer(call)
+        self.acts_by_id[request.headers.get("Request-ID")] += len(self._provider.acts) - before
+        return reply
 
     def count(self, request: Request, share: float, *, reading: bool) -> None:
         if not reading:
-            self.bytes_arrived += max(1, int(share * (200 + len(request.body or b""))))
+            size = max(1, int(share * (200 + len(request.body or b""))))
+            self.bytes_arrived[request.headers.get("Request-ID")] += size
 
     def take(self, seconds: float) -> None:
         self._clock.advance(seconds)

@@ -25,8 +25,9 @@ PUNCTUAL = 0.1
 Mode: TypeAlias = Literal["once", "always", "dark", "alone"]
 """How often the fault strikes, and what else is wrong.
 
-``once``: the first attempt only. ``always``: every attempt. ``dark``: the first, and state cannot be read.
-``alone``: the first, with a platform that does not deduplicate, and a client that knows it.
+``once``: the first attempt only. ``always``: every attempt. ``dark``: the first, and state cannot be read. In these
+the user has vouched for deduplication. ``alone``: the first, with a client as it is by default, and a platform that
+does not deduplicate.
 """
 
 MODES: tuple[Mode, ...] = ("once", "always", "dark", "alone")
@@ -54,8 +55,8 @@ class Cell:
             return State.REJECTED if self.mode == "always" else State.DONE
         if self.fault.brings == "answer":
             return State.DONE
-        if self.mode == "always" and not self.fault.acts:
-            return State.UNKNOWN  # it tried to the end
+        if self.mode == "always" and (not self.fault.acts or self.deed.state == "log"):
+            return State.UNKNOWN  # it tried to the end; a launch that is deduplicated is not looked for in the log
         if self.mode == "dark" and not self.deed.identified:
             return State.UNKNOWN  # nothing can tell, and a repeat could act twice
         if self.mode == "alone" and not self.fault.acts and self.deed.state == "log":
@@ -94,11 +95,21 @@ class Row:
         if self.elsewhere:
             yield "followed a redirect"
 
+    def _repeat_was_lost(self) -> bool:
+        """Whether the one repeat that a launch has met the connection as the server closed it, unannounced."""
+        attempts = () if self.error is None else self.error.attempts
+        return (
+            self.outcome is State.UNKNOWN
+            and self.cell.deed.state == "log"
+            and len(attempts) == 2
+            and (attempts[1].what.startswith("the connection was") and attempts[1].duration < ATTEMPT_TIMEOUT / 3)
+        )
+
     def faults(self, *, slack: float) -> Iterator[str]:
         """What is wrong with it, in words."""
         yield from self._lies()
         expected = self.cell.expected()
-        if self.outcome is not expected:
+        if self.outcome is not expected and not self._repeat_was_lost():
             yield f"{self.outcome}, not {expected}"
         if self.elapsed > TIMEOUT + PUNCTUAL + slack:
             yield f"late: {self.elapsed:.3f} s"
@@ -138,7 +149,7 @@ async def play(cell: Cell, elsewhere: Recorder) -> Row:
     """Play one cell with a server and a client of its own."""
     deed = cell.deed
     provider = deed.provider(deduplicates=False) if cell.mode == "alone" else deed.provider()
-    settings = {"deduplicates": False} if cell.mode == "alone" else {}
+    settings = {} if cell.mode == "alone" else deed.vouched
     connections = elsewhere.connections
     async with Hostile(provider) as server:
         make = deed.blocking if cell.blocking else deed.client

@@ -25,7 +25,8 @@ TIMEOUT = 5.0
 
 @asynccontextmanager
 async def playing(deed: Deed, *strikes: Strike, warm: bool = False) -> AsyncIterator[tuple[Hostile, AnyClient]]:
-    async with Hostile(deed.provider()) as server, deed.client(server.url, timeout=TIMEOUT, retry=QUICK) as client:
+    settings = deed.vouched | {"timeout": TIMEOUT, "retry": QUICK}
+    async with Hostile(deed.provider()) as server, deed.client(server.url, **settings) as client:
         if warm:
             await client.perform(deed.reads)
         server.order(*strikes)
@@ -216,7 +217,8 @@ async def test_a_server_that_talks_before_it_is_asked_is_not_believed(deed: Deed
 @pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.name)
 async def test_a_server_that_closes_on_accept_is_tried_again(deed: Deed) -> None:
     for ending in (leave, leave_with_reset):
-        async with playing(deed, *[Strike(ending, at=-1)] * 2) as (server, client):
+        times = 1 if deed.state == "log" else 2  # a launch is repeated once, unless a replay was seen
+        async with playing(deed, *[Strike(ending, at=-1)] * times) as (server, client):
             assert await outcome_of(client, deed.command) is State.DONE
             assert deed.acts(server.provider) == 1
 

@@ -53,6 +53,7 @@ async def scene(
 ) -> AsyncIterator[Scene]:
     clock = VirtualClock(random.Random(1))
     played = deed.provider(clock=clock.timestamp, **(provider or {}))
+    settings = deed.vouched | settings
     async with Hostile(played) as server, deed.client(server.url, clock=clock, **settings) as client:
         server.order(*strikes)
         yield Scene(server, client, clock)
@@ -80,7 +81,7 @@ def throttles(*headers: str) -> Strike:
 
 @pytest.mark.parametrize("deed", ALTCRAFT, ids=lambda deed: deed.name)
 async def test_a_repeat_carries_the_same_bytes_and_the_same_id(deed: Deed) -> None:
-    async with scene(deed, loses(acts=False), throttles(), loses(acts=False)) as play:
+    async with scene(deed, throttles(), loses(acts=False), throttles()) as play:
         await play.client.perform(deed.command)
 
     first, *others = play.server.acting
@@ -193,7 +194,7 @@ async def test_a_stop_lost_on_a_dispatch_that_finished_is_rejected_or_unknown_an
 async def test_a_result_says_whether_it_was_settled(deed: Deed) -> None:
     async with scene(deed) as play:
         plain = await play.client.perform(deed.command)
-    async with scene(deed, loses(acts=True)) as play:
+    async with scene(deed, loses(acts=True), **dict.fromkeys(deed.vouched, False)) as play:
         settled = await play.client.perform(deed.command)
 
     assert (plain.settled, settled.settled) == (False, True)
@@ -257,7 +258,9 @@ async def test_a_call_makes_no_more_attempts_than_its_policy_says(deed: Deed) ->
                 play.server.forever = strike
                 with pytest.raises(DispatchkitError) as caught:
                     await play.client.perform(deed.command)
-            assert len(play.acting_at) == len(caught.value.attempts) == attempts
+            # The repeat of a launch that is unclear too, before any replay was seen, is the last.
+            most = min(attempts, 2) if deed is LAUNCH and caught.value.outcome is State.UNKNOWN else attempts
+            assert len(play.acting_at) == len(caught.value.attempts) == most
 
 
 async def test_what_the_policy_leaves_out_is_not_repeated() -> None:

@@ -2,13 +2,15 @@
 
 ``python -m tests.faults.trial --trials 100000`` plays that many calls against both providers behind a bad network, in
 virtual time: over faults, byte positions, a state that lags by 0 to 30 s, requests that are carried out after their
-sender gave up, deduplication on and off. The same seed plays the same trial.
+sender gave up, deduplication on and off, several launches of one mailing at once, a platform whose clock is wrong, ids
+that are stripped on their way. The same seed plays the same trial.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
 import time
 from collections import Counter
@@ -26,6 +28,7 @@ from dispatchkit import (
     State,
     StopDispatch,
 )
+from dispatchkit.core.call import Call as CoreCall
 from dispatchkit.core.command import Command
 from dispatchkit.sandbox import AltcraftProvider, Call, DirectProvider
 
@@ -70,33 +73,43 @@ class Tally:
 
 
 async def one_trial(seed: int, tally: Tally) -> None:
-    """Play one call, and hold what it says against what the provider did."""
+    """Play one call, or several launches of one mailing at once, and hold what they say against what was done."""
     rng = random.Random(seed)
     clock = VirtualClock(rng)
     timeout = rng.choice([5.0, 100.0, 240.0, 600.0])
-    deduplicates = rng.random() < 0.5
     lag = rng.random() * LARGEST_LAG
+    platform, strips, siblings = "", False, 1
     client: DirectClient | AltcraftClient
     provider: DirectProvider | AltcraftProvider
     command: Command[object, object]
     if rng.random() < 0.5:
         provider = DirectProvider([7], token=KEY, scheduled=1.0, sending=900.0, awaiting=900.0, clock=clock.timestamp)
         client = DirectClient(KEY, clock=clock)
-        command, action = _direct_command(rng, provider)
+        command = _direct_command(rng, provider)
     else:
+        deduplicates, vouched = rng.random() < 0.5, rng.random() < 0.5
+        vouched = vouched and deduplicates
+        strips = not vouched and rng.random() < 0.3
+        skew = rng.choice([0.0, 0.0, -3.0, 3.0, -90.0, 3600.0, -3600.0])
+        platform = f", {'vouched' if vouched else 'default'}"
         provider = AltcraftProvider(
             [7],
             active=rng.choice([[], [7]]),
             token=KEY,
             deduplicates=deduplicates,
             replay_generation=rng.choice(["newer", "older"]),
-            clock=clock.timestamp,
+            clock=lambda: clock.timestamp() + skew,
         )
-        client = AltcraftClient("https://altcraft.test", KEY, clock=clock, deduplicates=deduplicates)
-        command, action = _altcraft_command(rng)
+        client = AltcraftClient("https://altcraft.test", KEY, clock=clock, deduplicates=vouched)
+        command = _altcraft_command(rng)
+        if command.log_key is not None:
+            siblings = rng.choice([1, 1, 2, 5])
+            platform += ", siblings" if siblings > 1 else ""
+            if rng.random() < 0.5:
+                _launch_elsewhere(provider)
+                clock.advance(rng.choice([60.0, 600.0, 3599.0]))
     clock.advance(rng.random() * 60 + LARGEST_LAG)  # what was set up is visible by now
     provider.read_lag = lag
-    before = sum(act.action == action for act in provider.acts)
     network = BadNetwork(
         rng,
         clock,
@@ -104,58 +117,69 @@ async def one_trial(seed: int, tally: Tally) -> None:
         trouble=rng.choice([0.3, 0.7, 0.95]),
         reading_trouble=rng.choice([0.0, 0.3, 0.9]),
         late=LATEST,
+        strips=strips,
     )
     client._means.transport = network  # type: ignore[assignment]
 
-    began = clock.time
-    state = State.DONE
-    try:
-        await client.perform(command, timeout=timeout)  # type: ignore[arg-type]
-    except DispatchkitError as error:
-        state = error.outcome
-    if network.acting:
-        assert len({request.body for request in network.acting}) == 1
-        assert len({str(request.headers) for request in network.acting}) == 1
-    elapsed = clock.time - began
+    calls = [client.call(command, timeout=timeout) for _ in range(siblings)]  # type: ignore[arg-type]
+    told = await asyncio.gather(*(_perform(call, clock) for call in calls))
+    for call in calls:
+        sent = [request for request in network.acting if request.headers.get("Request-ID") == call.request_id]
+        assert len({(request.body, str(request.headers)) for request in sent}) <= 1
     clock.advance(2 * LATEST)  # whatever is still on its way arrives
 
-    acts = sum(act.action == action for act in provider.acts) - before
-    story = f"seed {seed}: {command!r} {state}, {acts} acts, {len(network.acting)} attempts, {elapsed:.2f} s"
-    tally.trials += 1
-    tally.outcomes[state] += 1
-    name = f"{type(command).__name__}{' run_now' if getattr(command, 'run_now', None) else ''}"
-    if isinstance(client, AltcraftClient):
-        name += f", dedup {'on' if deduplicates else 'off'}"
-    tally.by_command.setdefault(name, Counter())[state] += 1
-    if acts > 1:
-        tally.double_acts.append(story)
-    if state is State.NOT_SENT and network.bytes_arrived:
-        tally.false_not_sent.append(story)
-    if state is State.REJECTED and acts:
-        tally.false_rejected.append(story)
-    if state is State.DONE and not acts and not _holds(command, provider, clock):
-        tally.false_done.append(story)
-    if elapsed > timeout + 0.1:
-        tally.late.append(story)
+    for call, (state, elapsed) in zip(calls, told, strict=True):
+        acts = network.acts_by_id[call.request_id]
+        story = f"seed {seed}: {command!r} {state}, {acts} acts, {len(call.attempts)} attempts, {elapsed:.2f} s"
+        tally.trials += 1
+        tally.outcomes[state] += 1
+        name = f"{type(command).__name__}{' run_now' if getattr(command, 'run_now', None) else ''}{platform}"
+        tally.by_command.setdefault(name, Counter())[state] += 1
+        if acts > 1:
+            tally.double_acts.append(story)
+        if state is State.NOT_SENT and network.bytes_arrived[call.request_id]:
+            tally.false_not_sent.append(story)
+        if state is State.REJECTED and acts:
+            tally.false_rejected.append(story)
+        if state is State.DONE and not acts and not _holds(command, provider, clock):
+            tally.false_done.append(story)
+        if siblings == 1 and elapsed > timeout + 0.1:
+            tally.late.append(story)
 
 
-def _direct_command(rng: random.Random, provider: DirectProvider) -> tuple[Command[object, object], str]:
+async def _perform(call: CoreCall[object, object], clock: VirtualClock) -> tuple[State, float]:
+    began = clock.time
+    try:
+        await call.run()
+    except DispatchkitError as error:
+        return error.outcome, clock.time - began
+    return State.DONE, clock.time - began
+
+
+def _launch_elsewhere(provider: AltcraftProvider) -> None:
+    """A launch of the same mailing that this process knows nothing of."""
+    body = json.dumps({"token": KEY, "id": 7, "run_now": True}).encode()
+    headers = {"Content-Type": "application/json", "Request-ID": "elsewhere", "X-Request-ID": "elsewhere"}
+    provider.answer(Call("POST", "/api/v1.1/campaigns/activate/", {}, headers, body))
+
+
+def _direct_command(rng: random.Random, provider: DirectProvider) -> Command[object, object]:
     if rng.random() < 0.5:
-        return StartDispatch(rng.choice([7, 7, 7, 8])), "start"
+        return StartDispatch(rng.choice([7, 7, 7, 8]))
     if rng.random() < 0.8:
         provider.answer(Call("POST", "/api/v1/dispatch/7/start", {}, {"Authorization": f"Basic {KEY}"}))
-    return StopDispatch(rng.choice([7, 7, 7, 8])), "stop"
+    return StopDispatch(rng.choice([7, 7, 7, 8]))
 
 
-def _altcraft_command(rng: random.Random) -> tuple[Command[object, object], str]:
+def _altcraft_command(rng: random.Random) -> Command[object, object]:
     target = rng.choice([7, 7, 7, 8])
     return rng.choice(
         [
-            (ActivateMailing(target), "activate"),
-            (ActivateMailing(target, run_now=True), "launch"),
-            (LaunchBroadcast(target), "launch"),
-            (DeactivateMailing(target), "deactivate"),
-            (DeactivateMailing(target, abort_if_running=True), "deactivate"),
+            ActivateMailing(target),
+            ActivateMailing(target, run_now=True),
+            LaunchBroadcast(target),
+            DeactivateMailing(target),
+            DeactivateMailing(target, abort_if_running=True),
         ]
     )
 

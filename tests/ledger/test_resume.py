@@ -64,6 +64,14 @@ async def ledger(tmp_path: Path) -> AsyncIterator[Ledger]:
         yield ledger
 
 
+@pytest.fixture
+async def vouching(played: Sandbox) -> AsyncIterator[AltcraftClient]:
+    """A client whose user vouches for the platform's deduplication."""
+    settings: dict[str, Any] = {"retry": RETRY, "attempt_timeout": 1, "deduplicates": True}
+    async with AltcraftClient(played.url, played.altcraft_token, **settings) as client:
+        yield client
+
+
 async def left_in_flight(client: Any, ledger: Ledger, commands: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that claims and sends, and is gone before it has written down what came of it."""
     with monkeypatch.context() as patched:
@@ -127,19 +135,30 @@ async def test_an_orphan_that_never_left_is_launched_once_its_state_denies_it(
 
 
 async def test_an_orphan_of_altcraft_is_repeated_under_the_same_id(
-    altcraft: AltcraftClient, played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    vouching: AltcraftClient, played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands = [LaunchBroadcast(number, content={"b": 1, "a": 2}) for number in range(1, 11)]
-    await left_in_flight(altcraft, ledger, commands, monkeypatch)
+    await left_in_flight(vouching, ledger, commands, monkeypatch)
     before = {act.target: act.request_id for act in played.altcraft.acts}
     claimed = {target.request_id async for target in ledger.targets("a", ["sending"])}
     assert claimed == set(before.values())
     # The log cannot be read, so only the same id keeps it from acting twice.
     played.order(Fault.http(500), times=1000, path_contains="log_v2")
-    outcomes: list[Outcome[Any]] = [outcome async for outcome in FanOut(altcraft, None, ledger=ledger, run="a")]
+    outcomes: list[Outcome[Any]] = [outcome async for outcome in FanOut(vouching, None, ledger=ledger, run="a")]
     assert {outcome.state for outcome in outcomes} == {State.DONE}
     assert all(outcome.result is not None and outcome.result.replayed for outcome in outcomes)
     assert {outcome.request_id for outcome in outcomes} == claimed
+    assert set(played.launches.values()) == {1}
+
+
+async def test_an_orphan_of_altcraft_is_settled_by_its_log_alone(
+    altcraft: AltcraftClient, played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = [LaunchBroadcast(number) for number in range(1, 11)]
+    await left_in_flight(altcraft, ledger, commands, monkeypatch)
+    outcomes: list[Outcome[Any]] = [outcome async for outcome in FanOut(altcraft, None, ledger=ledger, run="a")]
+    assert {outcome.state for outcome in outcomes} == {State.DONE}
+    assert all(outcome.result is not None and outcome.result.settled for outcome in outcomes)
     assert set(played.launches.values()) == {1}
 
 

@@ -468,7 +468,7 @@ async def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
 async def test_a_newer_ledger_asks_for_an_upgrade(store: SqliteStore, tmp_path: Path) -> None:
     await store.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as db:
-        db.execute("PRAGMA user_version = 4")
+        db.execute("PRAGMA user_version = 5")
     assert "upgrade dispatchkit" in await refused(tmp_path / "launch.db")
 
 

@@ -604,3 +604,69 @@ async def test_repeats_of_two_runs(store: Any, monkeypatch: pytest.MonkeyPatch) 
     assert [(each.run, each.count, list(each.commands)) for each in found] == [
         (name, 6, [ROWS[index][1] for index in range(6)]) for name in ("a", "b")
     ]
+
+
+async def rivals(store: Any, run: int, index: int = 0, *, log_key: int = 9, within: float = 60.0) -> bool:
+    return bool(await store.has_rival(run, index, log_key, within=within))
+
+
+async def of_one_log(store: Any, name: str, token: str, count: int = 3, **plan: Any) -> int:
+    """A run of targets of the log 9, planned and held."""
+    run = (await store.begin(run_plan(name, **plan))).number
+    await store.plan(run, ROWS[:count], log_keys={key: 9 for key, _ in ROWS[:count]})
+    await store.planned(run)
+    await hold(store, run, token)
+    return int(run)
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["same-run", "another-run"])
+async def test_another_launch_of_the_log_is_a_rival(store: Any, elsewhere: bool) -> None:
+    run = await of_one_log(store, "a", "one")
+    other = await of_one_log(store, "b", "two") if elsewhere else run
+    token = "two" if elsewhere else "one"
+    await store.claim([claim(run, 0)])
+    assert not await rivals(store, run), "its own claim, and targets that were never claimed"
+    await store.claim([claim(other, 1, token)])
+    assert await rivals(store, run), "in flight"
+    assert not await rivals(store, run, log_key=8)
+    for state, counts in ((State.NOT_SENT, False), (State.UNKNOWN, True), (State.DONE, True)):
+        await store.record([record(other, 1, state, token)])
+        assert await rivals(store, run) is counts, state
+
+
+async def test_rejected_launch_is_no_rival(store: Any) -> None:
+    run = await of_one_log(store, "a", "one")
+    await store.claim([claim(run, 0), claim(run, 1)])
+    await store.record([record(run, 1, State.REJECTED)])
+    assert not await rivals(store, run)
+
+
+async def test_launch_that_was_not_sent_and_is_sent_again_is_a_rival(store: Any) -> None:
+    run = await of_one_log(store, "a", "one")
+    await store.claim([claim(run, 1)])
+    await store.record([record(run, 1, State.NOT_SENT)])
+    await hold(store, run, "one")
+    await store.claim([claim(run, 1)])
+    assert await rivals(store, run)
+
+
+async def test_launch_at_another_host_is_no_rival(store: Any) -> None:
+    run = await of_one_log(store, "a", "one")
+    other = await of_one_log(store, "b", "two", host="another")
+    await store.claim([claim(other, 1, "two")])
+    assert not await rivals(store, run)
+
+
+async def test_launch_without_a_log_key_is_no_rival(store: Any) -> None:
+    run = await held(store)
+    await store.claim([claim(run, 1)])
+    assert not await rivals(store, run)
+
+
+async def test_launch_counts_until_its_request_cannot_arrive(database: Database, store: Any) -> None:
+    run = await of_one_log(store, "a", "one")
+    await store.claim([claim(run, 1)])
+    await database.pass_time(60 + ATTEMPT + CLAIM_AGE - 1)
+    assert await rivals(store, run)
+    await database.pass_time(2)
+    assert not await rivals(store, run)

@@ -19,6 +19,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
+from email.utils import formatdate
 from typing import Any, cast
 
 __all__ = ["Act", "Provider"]
@@ -206,6 +207,7 @@ class _Connection(asyncio.Protocol):
     def _answer(self, status: int, answer: object, more: str = "") -> None:
         if self._transport is not None:
             body = json.dumps(answer).encode()
+            more += f"Date: {formatdate(usegmt=True)}\r\n"
             head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{more}Content-Length: {len(body)}\r\n\r\n"
             self._transport.write(head.encode() + body)
 
