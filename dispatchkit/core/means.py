@@ -6,9 +6,9 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from dispatchkit.core.budget import RetryBudget
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.pacer import Pacer
-from dispatchkit.core.retry import RetryBudget
 from dispatchkit.core.transport import Transport
 
 __all__ = ["Means"]
