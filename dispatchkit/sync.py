@@ -48,6 +48,10 @@ class _Face(Generic[C_co]):
         """The asynchronous client that does the work; it belongs to the loop thread, so use it from there only."""
         return self._client
 
+    def lift_pause(self) -> bool:
+        """End the account's pause in this process. See `dispatchkit.DirectClient.lift_pause`."""
+        return self._client.lift_pause()
+
     def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
         self.lease.close()

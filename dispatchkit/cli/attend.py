@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 
 from dispatchkit import AltcraftClient, AuthenticationError, DirectClient, Ledger, LedgerError, Report, RetryPolicy
-from dispatchkit.cli.run import on_interrupt
+from dispatchkit.cli.run import on_interrupt, show_warnings
 from dispatchkit.cli.text import clean, put
 from dispatchkit.spread import launch_chunk
 from dispatchkit.spread.account import leave, until_stopped
@@ -98,7 +98,7 @@ async def attend(
                     raise LedgerError("what was in flight is given up: the next launch of the chunk settles it")
                 return task.result()
 
-            with on_interrupt(press):
+            with on_interrupt(press), show_warnings(tell, pauses=True):
                 tell("Ready: launching what is planned with spread. Ctrl-C ends it.")
                 await work(url, store, launch, stop, chunks=chunks, tell=tell)
     except (AuthenticationError, LedgerError) as error:

@@ -64,6 +64,21 @@ def export(where: _Run = None, *, json: _Json = False, csv: _Csv = False) -> Non
     show_targets(where or [], json=json, csv=csv)
 
 
+@app.command("lift-pause")
+def lift_pause(
+    where: _Ledger = None,
+    *,
+    account: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only this account: its name, or how its key begins.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Lift it without a question.")] = False,
+) -> None:
+    """Show the accounts that are paused, as the provider asked for it, and lift their pauses. LEDGER is a database."""
+    from dispatchkit.cli.pauses import lift  # noqa: PLC0415 - heavy
+
+    lift(where or [], account=account, yes=yes)
+
+
 @dataclass(frozen=True, kw_only=True)
 class ResumeOptions(ActingOptions):
     """What ``resume`` takes."""

@@ -68,6 +68,10 @@ class Place:
         """The command that writes the failures of a run as ``--from`` takes them."""
         return shlex.join(["dispatchkit", "ledger", "failures", *self._words(), run, "--csv"])
 
+    def lift_pause(self) -> str:
+        """The command that lifts the pauses of accounts."""
+        return shlex.join(["dispatchkit", "ledger", "lift-pause", *self._words()])
+
     def _words(self) -> list[str]:
         return [str(self)] if self.named else []
 

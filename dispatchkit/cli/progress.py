@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.text import Text
 
 from dispatchkit.cli.text import clean, leaving, put
+from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
 
 if TYPE_CHECKING:
@@ -59,7 +60,10 @@ class Look:
             return f"breaker open: the provider does not answer, next try in {seconds:,} s"
         if self.pace.breaker == "half-open":
             return "breaker half-open: one call tries whether the provider answers"
-        return f"paused {seconds:,} s: the provider asked for it" if seconds else ""
+        if not seconds:
+            return ""
+        until = SYSTEM.now() + timedelta(seconds=seconds)
+        return f"paused until {until:%H:%M:%S} UTC ({seconds:,} s): the provider asked for it"
 
     def counts(self) -> Iterator[tuple[State, int]]:
         """The outcomes that there are, and done in any case."""

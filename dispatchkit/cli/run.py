@@ -6,7 +6,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Generic, Never, TypeVar, cast
 
 import attrs
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dispatchkit.fanout import Report, StopReason
     from dispatchkit.ledger.ledger import Ledger
 
-__all__ = ["Memory", "drive", "ledger_warnings", "on_interrupt", "run_loop"]
+__all__ = ["Memory", "drive", "on_interrupt", "run_loop", "show_warnings"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -130,7 +130,7 @@ async def drive(
     def look() -> Look:
         return _look(client, run, guards["max_launches"], plan)
 
-    with on_interrupt(press), ledger_warnings(show.note):
+    with on_interrupt(press), show_warnings(show.note):
         watching = asyncio.create_task(_watch(look, show))
         try:
             await _show_all(run, show)
@@ -223,23 +223,40 @@ def on_interrupt(press: Callable[[], None]) -> Generator[None]:
 
 
 @contextmanager
-def ledger_warnings(tell: Callable[[str], None]) -> Generator[None]:
-    """Tell what the ledger warns of, in one plain line each, however logging is configured."""
-    logger = logging.getLogger("dispatchkit.ledger")
-    handler = _Telling(tell)
-    before = logger.propagate
+def show_warnings(tell: Callable[[str], None], *, pauses: bool = False) -> Generator[None]:
+    """Tell what the ledger and the pace warn of, in one plain line each, however logging is configured.
+
+    Args:
+        tell: Called with each line.
+        pauses: Whether to tell of every pause of an account, too.
+    """
+    pace = logging.getLogger("dispatchkit.pace")
+    levels = {logging.getLogger("dispatchkit.ledger"): logging.WARNING, pace: logging.WARNING}
+    if pauses:
+        levels[pace] = logging.INFO
+    with ExitStack() as stack:
+        for logger, level in levels.items():
+            stack.enter_context(_told(logger, _Telling(tell, level)))
+        yield
+
+
+@contextmanager
+def _told(logger: logging.Logger, handler: logging.Handler) -> Generator[None]:
+    before = logger.propagate, logger.level
     logger.addHandler(handler)
     logger.propagate = False  # else a configured root logger, or logging's last resort, writes it once more
+    logger.setLevel(handler.level)
     try:
         yield
     finally:
-        logger.propagate = before
+        logger.propagate = before[0]
+        logger.setLevel(before[1])
         logger.removeHandler(handler)
 
 
 class _Telling(logging.Handler):
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        super().__init__(logging.WARNING)
+    def __init__(self, tell: Callable[[str], None], level: int) -> None:
+        super().__init__(level)
         self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:

@@ -7,6 +7,7 @@ import json as json_module
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
+from datetime import datetime
 from typing import TYPE_CHECKING, cast
 
 import attrs
@@ -53,6 +54,8 @@ class Seen:
     run: Run
     counts: Counts
     holders: Sequence[Holder]
+    paused_until: datetime | None = None
+    """Until when the run's account is paused, where its ledger is shared."""
 
     @property
     def left(self) -> int:
@@ -92,6 +95,13 @@ async def look(ledger: Ledger, run: Run) -> Seen:
     """
     holders = {holder.token: holder for chunk in await ledger.chunks(run.name) if (holder := chunk.holder) is not None}
     return Seen(run, await ledger.counts(run.name), [*holders.values()])
+
+
+async def _paused_until(ledger: Ledger, run: Run) -> datetime | None:
+    if not ledger.is_shared:
+        return None
+    paused = await ledger.paused_accounts()
+    return next((each.until for each in paused if any(other.number == run.number for other in each.runs)), None)
 
 
 async def the_run(ledger: Ledger, place: Place) -> Run:
@@ -147,7 +157,8 @@ def show_run(words: Sequence[str], *, follow: bool, json: bool, csv: bool) -> No
             name = (await the_run(ledger, place)).name
 
             async def seen() -> Seen:
-                return await look(ledger, await ledger.run(name))
+                run = await ledger.run(name)
+                return attrs.evolve(await look(ledger, run), paused_until=await _paused_until(ledger, run))
 
             if follow:
                 await _follow(seen, place, form)
@@ -209,6 +220,8 @@ def _described(seen: Seen, place: Place) -> str:
         ("targets", f"{run.total:,}{whole}"),
         *((name.replace("_", " "), f"{getattr(seen.counts, name):,}") for name in _COUNTS),
     ]
+    if seen.paused_until is not None:
+        lines.append(("paused until", f"{utc(seen.paused_until)} UTC (by Retry-After); to go on: {place.lift_pause()}"))
     if seen.left and not seen.holders and run.whole:
         lines.append(("to go on", place.resume(run.name)))
     return "\n".join(f"{clean(name):12}  {clean(value)}" for name, value in lines)
@@ -229,7 +242,8 @@ def _line(seen: Seen) -> str:
     counts = ", ".join(
         f"{count:,} {name.replace('_', ' ')}" for name in _COUNTS if (count := getattr(seen.counts, name))
     )
-    return clean(f"{seen.run.name}: {seen.state}: {counts or 'nothing'} of {seen.run.total:,}")
+    paused = "" if seen.paused_until is None else f"; the account is paused until {utc(seen.paused_until)} UTC"
+    return clean(f"{seen.run.name}: {seen.state}: {counts or 'nothing'} of {seen.run.total:,}{paused}")
 
 
 def _object(seen: Seen) -> str:
@@ -242,6 +256,7 @@ def _object(seen: Seen) -> str:
         **{name: getattr(seen.counts, name) for name in _COUNTS},
         "whole": run.whole,
         "stopped": run.stopped,
+        "paused_until": seen.paused_until and seen.paused_until.isoformat(),
         "settings": settings_of(run),
         "held_by": [
             {"pid": holder.pid, "host": holder.host, "since": holder.since and holder.since.isoformat()}

@@ -40,7 +40,7 @@ from dispatchkit.core.judge import judge, unknown
 from dispatchkit.core.log import log, logger
 from dispatchkit.core.means import Means
 from dispatchkit.core.provider_time import MAX_OFFSET, clock_offset
-from dispatchkit.core.retry import Reason, RetryPolicy, Step, retrying
+from dispatchkit.core.retry import Reason, RetryPolicy, Step, retry_after, retrying
 from dispatchkit.core.transport import Failure, ForeignLoopError, Witness
 from dispatchkit.errors import (
     Attempt,
@@ -319,19 +319,25 @@ class Call(Generic[W, R]):
         if isinstance(reply, Answer) and not self.command.reads:
             means.freshness.acted = reply.headers, flight[0], flight[1], took
         verdict = judge(self.command, reply, means.wire, means.clock)
-        answered = grows = True
-        pause = None
-        if isinstance(verdict, DispatchkitError):
-            answered = isinstance(verdict, RejectedError)
-            grows = isinstance(verdict, RejectedError) and verdict.concerns_target
-            pause = self._pause_after(verdict)
-            if isinstance(verdict, ThrottledError):
-                self._throttled, self._unjudged = verdict, False
+        self._ticket = 0
+        if not isinstance(verdict, DispatchkitError):
+            self.answered_at = flight[1] + took
+            means.pacer.release(ticket, answered=True, took=took)
+            return verdict if self.request_id is None else self._check(verdict)
+        answered = isinstance(verdict, RejectedError)
         if answered:
             self.answered_at = flight[1] + took
-        self._ticket = 0
-        means.pacer.release(ticket, answered=answered, took=took, pause=pause, grows=grows)
-        return verdict if self.request_id is None or isinstance(verdict, DispatchkitError) else self._check(verdict)
+        if isinstance(verdict, ThrottledError):
+            self._throttled, self._unjudged = verdict, False
+        means.pacer.release(
+            ticket,
+            answered=answered,
+            took=took,
+            pause=self._pause_after(verdict, reply),
+            grows=isinstance(verdict, RejectedError) and verdict.concerns_target,
+            by=_by(reply),
+        )
+        return verdict
 
     def _check(self, result: R) -> R | DispatchkitError:
         """What a result is worth where the provider deduplicates by request id: a replay may be another request's."""
@@ -380,10 +386,14 @@ class Call(Generic[W, R]):
             if self._over:
                 return 0
 
-    def _pause_after(self, verdict: object) -> float | None:
-        if not isinstance(verdict, ThrottledError):
-            return None
-        return self._policy.throttled_scale if verdict.retry_after is None else verdict.retry_after
+    def _pause_after(self, verdict: DispatchkitError, reply: Answer | Failure) -> float | None:
+        """Seconds for which the account is to pause after an answer; None where the provider does not ask for it."""
+        if isinstance(verdict, ThrottledError):
+            return self._policy.throttled_scale if verdict.retry_after is None else verdict.retry_after
+        if isinstance(verdict, OutcomeUnknownError) and isinstance(reply, Answer):
+            # A server that failed cannot vouch for what it did, but it can say when to come back.
+            return retry_after(reply.headers, self._means.clock.now()) or None
+        return None
 
     async def _admit(self) -> int:
         self.waiting = True
@@ -396,10 +406,12 @@ class Call(Generic[W, R]):
             return "it was told to stop"
         if self.expirations:
             return "its claims expired before the request could leave, until no time was left before the deadline"
-        paused = self._means.pacer.paused_for()
-        if not paused:
+        if not self._means.pacer.paused_for():
             return "the pace of the account left no time for it before the deadline"
-        until = self._means.clock.now() + timedelta(seconds=paused)
+        return self._paused_beyond()
+
+    def _paused_beyond(self) -> str:
+        until = self._means.clock.now() + timedelta(seconds=self._means.pacer.paused_for())
         return f"the account is paused until {until:%Y-%m-%d %H:%M:%S} UTC, beyond the deadline"
 
     def _record(self, what: str, duration: float, *, sent: bool) -> None:
@@ -420,8 +432,9 @@ class Call(Generic[W, R]):
             first,
             self._again,
             policy=self._policy,
-            budget=self._means.budget,
             clock=self._means.clock,
+            sleep=self._sleep,
+            spend=self._spend,
             may_start=self._may_start,
             before_sleep=self._before_wait,
         )
@@ -452,6 +465,8 @@ class Call(Generic[W, R]):
             return Step(result=verdict)
         if isinstance(verdict, RejectedError):
             self._means.budget.refund()
+        elif self._crowded_out:
+            self._means.budget.give_back()
         return await self._resolve(verdict)
 
     async def _resolve(self, error: DispatchkitError) -> Step[R]:
@@ -533,7 +548,7 @@ class Call(Generic[W, R]):
 
     async def _watch(self, *, once: bool = False) -> Settlement[R]:
         """Read the provider's state until it says something that can be believed, or the deadline is near."""
-        means, clock = self._means, self._means.clock
+        clock = self._means.clock
         # From the first attempt that is unclear: what happened before it was not ours.
         probe = self.command.probe(self._unclear_since)
         if probe is None:
@@ -544,15 +559,12 @@ class Call(Generic[W, R]):
         while True:
             if self._another_ended():
                 return Settlement(Verdict.HIDDEN, _NOT_ALONE)
-            if not await self._outlast_pause():
-                return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the account is paused for too long")
-            # Where another process left it unclear, to ask is the first request of this call, and no repeat.
-            if self.attempts and not means.budget.spend():
-                break
-            if self._over:
-                return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and it was told to stop")
+            # Where another process left it unclear, the first question is the first request of this call, no repeat.
+            paid = bool(self.attempts or looks)
+            if obstacle := await self._may_ask(paid=paid):
+                return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and {obstacle}")
             asked = clock.monotonic()
-            settlement, after, age = await self._look(probe)
+            settlement, age = await self._look(probe, paid=paid)
             looks += 1
             if settlement.verdict is Verdict.HAPPENED and self.log_key is not None:
                 settlement = await self._unless_another(settlement, may_change=asked < believed_from)
@@ -564,13 +576,9 @@ class Call(Generic[W, R]):
             if not believed:
                 # A response of the same age is believed that much later.
                 pause = min(pause, max(_LEAST_PAUSE if age else 0.0, believed_from + age - clock.monotonic()))
-            pause = max(after, pause)
             if not self._in_time(pause):
                 return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the deadline left no time to ask again")
-            self.waiting = True
-            await clock.sleep(pause)
-            self.waiting = False
-        return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the retry budget allows no more questions")
+            await self._sleep(pause)
 
     @property
     def _alone_from(self) -> float:
@@ -603,39 +611,63 @@ class Call(Generic[W, R]):
         clock = self._means.clock
         return clock.monotonic() - (clock.now() - moment).total_seconds()
 
-    async def _outlast_pause(self) -> bool:
-        """A question is a request too: while the account is paused, none is asked."""
-        while paused := self._means.pacer.paused_for():
-            if not self._may_start(paused):
-                return False
-            self.waiting = True
-            await self._means.clock.sleep(paused)
-            self.waiting = False
-        return True
+    async def _may_ask(self, *, paid: bool) -> str:
+        """Wait until state may be read. Returns what is in the way of it, if it may not."""
+        means = self._means
+        while True:
+            # A question is a request too: while the account is paused, none is asked.
+            while not self._over and (paused := means.pacer.paused_for()):
+                if not self._in_time(paused):
+                    return self._paused_beyond()
+                await self._sleep(paused)
+            if not self._over and paid and not await self._spend() and not self._over:
+                return "the retry budget of the client had no token for a question before the deadline"
+            if self._over:
+                return "it was told to stop"
+            if not means.pacer.paused_for():
+                return ""
+            if paid:
+                means.budget.give_back()  # a pause has begun meanwhile
+
+    async def _spend(self) -> bool:
+        """Wait for a token of the retry budget. False: none came in time, or the client was closed."""
+        self.waiting = True
+        paid = await self._means.budget.spend(until=self._deadline - self._margin)
+        self.waiting = False
+        return paid
+
+    async def _sleep(self, seconds: float) -> None:
+        """Wait; the end of the client, and of a pause that is lifted, ends it."""
+        clock, pacer = self._means.clock, self._means.pacer
+        until, lifts = clock.monotonic() + seconds, pacer.lifts
+        self.waiting = True
+        while (left := until - clock.monotonic()) > 0 and not self._over and pacer.lifts == lifts:
+            await pacer.sleep(left)
+        self.waiting = False
 
     def _pause(self, looks: int) -> float:
         growing = max(self._policy.scale, _LEAST_PAUSE) * 2.0 ** min(looks - 1, 60)
         return min(self._policy.cap, growing) * (0.5 + self._means.clock.random() / 2)
 
-    async def _look(self, probe: Probe[W, R] | LogProbe[W, R]) -> tuple[Settlement[R], float, float]:
-        """Read the provider's state once.
+    async def _look(self, probe: Probe[W, R] | LogProbe[W, R], *, paid: bool) -> tuple[Settlement[R], float]:
+        """Read the provider's state once. Also says how old the response is.
 
-        Also says how long the provider asks to wait before the next time, and how old the response is.
+        What the provider asks to wait before the next time, the account pauses.
         """
         means, clock = self._means, self._means.clock
         limit = min(PROBE_TIMEOUT, means.attempt_timeout, self._deadline - clock.monotonic())
         if limit <= 0:
-            return Settlement(Verdict.UNDECIDED, "the deadline left no time to read its state"), 0.0, 0.0
+            return Settlement(Verdict.UNDECIDED, "the deadline left no time to read its state"), 0.0
         try:
             request = _request(probe.command, means.wire, str(uuid.uuid4()) if probe.command.identified else None)
         except Exception as error:  # noqa: BLE001 - a callable that gives the token may raise anything
             # The launch has left. Whatever goes wrong from here on must not hide that.
-            return Settlement(Verdict.HIDDEN, f"its state could not be asked for ({type(error).__name__})"), 0.0, 0.0
+            return Settlement(Verdict.HIDDEN, f"its state could not be asked for ({type(error).__name__})"), 0.0
         asked, started = clock.now(), clock.monotonic()
         reply = await means.transport.send(request, Witness(), timeout=limit)
         seen = judge(probe.command, reply, means.wire, clock)
         if isinstance(reply, Answer) and reply.status < 500:
-            if self.attempts:
+            if paid:
                 means.budget.refund()
             else:
                 self.answered_at = clock.monotonic()  # to ask is all that this call has tried
@@ -643,16 +675,16 @@ class Call(Generic[W, R]):
             headers: Mapping[str, str] = reply.headers if isinstance(reply, Answer) else {}
             age = max(0.0, means.freshness.age(headers, asked=asked, monotonic=started))
             if isinstance(probe, Probe):
-                return self._as_of(asked, age, probe.settle(seen)), 0.0, age
+                return self._as_of(asked, age, probe.settle(seen)), age
             window = self._window(headers, asked)
-            return (window if isinstance(window, Settlement) else probe.settle(seen, window)), 0.0, age
+            return (window if isinstance(window, Settlement) else probe.settle(seen, window)), age
         text = f"its state could not be read: {seen.summary}"
-        if isinstance(seen, ThrottledError):
-            means.pacer.throttle(self._pause_after(seen) or 0.0)
-            return Settlement(Verdict.UNDECIDED, text), seen.retry_after or 0.0, 0.0
+        if (after := self._pause_after(seen, reply)) is not None:
+            means.pacer.throttle(after, refused=isinstance(seen, ThrottledError), by=_by(reply))
+            return Settlement(Verdict.UNDECIDED, text), 0.0
         if isinstance(seen, RejectedError):
-            return Settlement(Verdict.HIDDEN, text), 0.0, 0.0
-        return Settlement(Verdict.UNDECIDED, text), 0.0, 0.0
+            return Settlement(Verdict.HIDDEN, text), 0.0
+        return Settlement(Verdict.UNDECIDED, text), 0.0
 
     def _as_of(self, asked: datetime, age: float, settlement: Settlement[R]) -> Settlement[R]:
         """What a response of this age proves: what it shows may have been so before the first unclear attempt."""
@@ -729,6 +761,11 @@ def _without_frames(mistake: Exception) -> Exception:
 
 
 _NOT_ALONE = "another launch of the same at this time may have made what its log shows"
+
+
+def _by(reply: Answer | Failure) -> str:
+    """How an answer asks for a pause."""
+    return "Retry-After" if isinstance(reply, Answer) and "Retry-After" in reply.headers else "HTTP 429"
 
 
 def _request(command: Command[W, object], wire: W, request_id: str | None) -> Request:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import ssl as ssl_module
 from datetime import datetime
 from types import TracebackType
@@ -10,6 +9,7 @@ from typing import ClassVar, Generic, Never, Self, TypeVar
 
 import attrs
 
+from dispatchkit.core.budget import BudgetStatistics, RetryBudget
 from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.call import Call
 from dispatchkit.core.check import a_kind, label, seconds, shown, true_or_false
@@ -22,8 +22,8 @@ from dispatchkit.core.origin import origin
 from dispatchkit.core.pace import Pace, PaceStatistics
 from dispatchkit.core.pacer import Pacer, pacer_of
 from dispatchkit.core.replays import replays_of
-from dispatchkit.core.retry import BudgetStatistics, RetryBudget, RetryPolicy, a_policy
-from dispatchkit.core.secret import Secret
+from dispatchkit.core.retry import RetryPolicy, a_policy
+from dispatchkit.core.secret import Secret, account_key
 from dispatchkit.core.transport import Transport
 
 __all__ = ["ATTEMPT_TIMEOUT", "CONNECT_TIMEOUT", "TIMEOUT", "Client", "ClientStatistics"]
@@ -99,7 +99,7 @@ class Client(Generic[W]):
                 ssl=_trust(ssl),
             ),
             clock=a_clock(clock),
-            budget=RetryBudget(),
+            budget=RetryBudget(clock),
             pacer=pacer_of(in_process, pace, clock),
             attempt_timeout=attempt_timeout,
             launches=launches_at(str(self._origin), clock),
@@ -198,7 +198,8 @@ class Client(Generic[W]):
         """
         if self._account is None:
             return self.fingerprint()
-        return hashlib.sha256(f"{self._speaks.__module__} {self._origin} {self._account}".encode()).hexdigest()
+        settings = self.settings()
+        return account_key(settings["provider"], settings["base_url"], self._account)
 
     @property
     def pacer(self) -> Pacer:
@@ -210,6 +211,18 @@ class Client(Generic[W]):
         """Time and chance, as the client sees them."""
         return self._means.clock
 
+    def lift_pause(self) -> bool:
+        """End the account's pause in this process: calls start again at once, one first, then more.
+
+        It is for a pause that the provider asked for by mistake; another answer 429 pauses the account again. Where
+        workers share the pause through a ledger's database, use `Ledger.lift_pauses` instead: the database's pause
+        holds for this process again within a second. It may be called from any thread.
+
+        Returns:
+            Whether there was a pause.
+        """
+        return self._means.pacer.lift()
+
     def statistics(self) -> ClientStatistics:
         """What the client's account is doing, and what its retries have cost."""
         return ClientStatistics(self._means.pacer.statistics(), self._means.budget.statistics())
@@ -217,6 +230,8 @@ class Client(Generic[W]):
     async def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
         self._means.closed = True
+        self._means.budget.close()
+        self._means.pacer.wake()
         await self._means.transport.close()
 
     async def __aenter__(self) -> Self:

@@ -6,12 +6,12 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from dispatchkit.core.budget import RetryBudget
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.freshness import Freshness
 from dispatchkit.core.launches import Launches
 from dispatchkit.core.pacer import Pacer
 from dispatchkit.core.replays import Replays
-from dispatchkit.core.retry import RetryBudget
 from dispatchkit.core.transport import Transport
 
 __all__ = ["Means"]

@@ -67,6 +67,9 @@ class Pace:
     """The share of attempts without an answer, of the latest 64, that opens the breaker. 1 never does."""
     cooldown: float = attrs.field(default=5.0, validator=_duration)
     """Seconds until an open breaker tries again; doubled each time that fails, up to a minute."""
+    max_pause: float = attrs.field(default=3600.0, validator=_duration)
+    """Seconds: the longest pause of the account that a ``Retry-After`` begins. One that asks for more is logged as a
+    warning. The error of the call that was throttled keeps the provider's own date."""
 
 
 DEFAULT_PACE = Pace()

@@ -7,7 +7,8 @@ of them learns (a 429, a provider that is down) holds for all.
 - **Rate.** Launches start one interval apart. Time that nobody used is not saved up, so there is never a burst.
 - **Concurrency.** At most so many attempts are in flight. With ``"auto"`` the limit is found out: see `Window`.
 - **Ramp.** A run on an idle account starts with one attempt, and the limit doubles with each round of answers.
-- **Pause.** One 429 stops every start until the provider's time. Afterwards the limit grows again from one, doubling.
+- **Pause.** One 429, or a ``Retry-After`` of a server that failed, stops every start until the provider's time, for at
+  most `Pace.max_pause`. Afterwards the limit grows again from one, doubling. A person can lift a pause (`Pacer.lift`).
 - **Breaker.** When most attempts get no answer, starts stop for a while; then a single one is tried. If it is answered
   the breaker closes, else it waits twice as long.
 """
@@ -15,21 +16,25 @@ of them learns (a 429, a provider that is down) holds for all.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import heapq
 import itertools
+import logging
 import math
 import os
 import threading
 from collections import OrderedDict
+from datetime import datetime, timedelta
 from weakref import WeakSet, WeakValueDictionary
 
 from dispatchkit.core.breaker import Breaker
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.pace import DEFAULT_PACE, Pace, PaceStatistics
+from dispatchkit.core.wakeup import Sleepers, rest, wake
 from dispatchkit.core.window import Window
 
 __all__ = ["Pacer", "pacer_of"]
+
+logger = logging.getLogger("dispatchkit.pace")
 
 
 class _Waiter:
@@ -47,26 +52,14 @@ class _Waiter:
 
     def wake(self) -> None:
         future, self.future = self.future, None
-        if future is None:
-            return
-        try:
-            here = asyncio.get_running_loop()
-        except RuntimeError:
-            here = None
-        if here is self.loop:
-            _set(future)
-            return
-        with contextlib.suppress(RuntimeError):  # its loop was closed: nobody waits there any more
-            self.loop.call_soon_threadsafe(_set, future)
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+        if future is not None:
+            wake(future)
 
 
 _LATE = 0.005
 """Seconds by which a timer may be late. So much is made good, or a high rate would never be reached."""
+_UNLOGGED = 1.0
+"""Seconds: a shorter pause, or one that grew by less, is not worth a line in a log."""
 
 SILENCE = 2.0
 """Seconds without an answer, after which a limit that grows from one lets one more attempt start."""
@@ -92,6 +85,11 @@ class Pacer:
         self._last_start = -math.inf
         self._paused_until = -math.inf
         self._throttled_until = -math.inf
+        """The pause that the provider asked for, without that of the breaker and of `hold`."""
+        self._held_until = -math.inf
+        self._logged_until = -math.inf
+        self.lifts = 0
+        """How often a pause was lifted: what waits out a pause looks at it."""
         self._learnt = -math.inf  # when an answer, or silence, last let the limit grow
         self._started = 0
         self._throttled = 0
@@ -103,6 +101,7 @@ class Pacer:
         self._lock = threading.Lock()
         self._window.end_ramp()
         self._runs: WeakSet[object] = WeakSet()
+        self._sleepers = Sleepers(self._clock)
         self._epoch = 1
         self._in_flight = 0
         self._old = 0  # of those in flight, how many began before the latest pause
@@ -126,6 +125,10 @@ class Pacer:
             if pace.concurrency != before.concurrency:
                 self._window.set(pace.concurrency)
             self._breaker.set(pace.breaker, pace.cooldown)
+            if pace.max_pause < before.max_pause:
+                latest = self._clock.monotonic() + pace.max_pause
+                self._paused_until = min(self._paused_until, latest)
+                self._throttled_until = min(self._throttled_until, latest)
             self._grant()
 
     def begin_run(self, run: object, *, ramp: bool) -> None:
@@ -219,21 +222,7 @@ class Pacer:
                     return waiter.ticket
                 waiter.future = future = waiter.loop.create_future()
                 wait = max(self._alarm - now, 2 * math.ulp(self._alarm)) if self._keeper is waiter else math.inf
-            await self._rest(future, wait)
-
-    async def _rest(self, future: asyncio.Future[None], seconds: float) -> None:
-        """Until it is woken, or for so many seconds."""
-        if seconds == math.inf:
-            await future
-            return
-        timer = asyncio.ensure_future(self._clock.sleep(seconds))
-        timer.add_done_callback(lambda _: _set(future))
-        try:
-            await future
-        finally:
-            timer.cancel()
-        if timer.done() and not timer.cancelled():
-            timer.result()  # a clock that raises would never let time pass
+            await (future if wait == math.inf else rest(self._clock, future, wait))
 
     def _opens_at(self) -> float:
         """When time next allows a start."""
@@ -287,7 +276,14 @@ class Pacer:
             self._grant()
 
     def release(
-        self, ticket: int, *, answered: bool | None, took: float, pause: float | None = None, grows: bool = True
+        self,
+        ticket: int,
+        *,
+        answered: bool | None,
+        took: float,
+        pause: float | None = None,
+        grows: bool = True,
+        by: str = "Retry-After",
     ) -> None:
         """One attempt is over.
 
@@ -295,8 +291,9 @@ class Pacer:
             ticket: What `admit` or `enter` gave for it.
             answered: Whether the provider answered it; None where it cannot be said (it was cancelled).
             took: Seconds.
-            pause: If the answer was 429: seconds for which to start nothing.
+            pause: If the provider asked for a pause, by a 429 or in an answer that is unclear: its seconds.
             grows: Whether the answer lets one more start. Not a refusal of the token or of the account.
+            by: How it asked.
         """
         with self._lock:
             fresh = ticket == self._epoch
@@ -313,17 +310,27 @@ class Pacer:
                     self._learnt = self._clock.monotonic()
                     self._window.learn(took, busy=busy, now=self._learnt)
             if pause is not None:
-                self._throttle(pause, again=not fresh)
+                self._throttle(pause, again=ticket != self._epoch, refused=answered is True)
             if self._waiters:
                 self._grant()
+        if pause is not None:
+            self._log(pause, by)
 
-    def throttle(self, pause: float) -> None:
-        """Something else of the account was answered 429: start nothing for so many seconds."""
+    def throttle(self, pause: float, *, refused: bool = True, by: str = "Retry-After") -> None:
+        """The provider asked for a pause elsewhere: start nothing for so many seconds, at most `Pace.max_pause`.
+
+        Args:
+            pause: Seconds.
+            refused: Whether it was a 429.
+            by: How the provider asked.
+        """
         with self._lock:
-            self._throttle(pause, again=self._paused_until > self._clock.monotonic())
+            self._throttle(pause, again=self._paused_until > self._clock.monotonic(), refused=refused)
+        self._log(pause, by)
 
-    def _throttle(self, pause: float, *, again: bool) -> None:
-        self._throttled += 1
+    def _throttle(self, pause: float, *, again: bool, refused: bool) -> None:
+        self._throttled += refused
+        pause = min(pause, self._pace.max_pause)
         until = self._clock.monotonic() + pause
         self._throttled_until = max(self._throttled_until, until)
         if again:
@@ -331,7 +338,67 @@ class Pacer:
             self._paused_until = max(self._paused_until, until)
             return
         self._pause(pause)
-        self._window.restart(throttled=True)
+        self._window.restart(throttled=refused)
+
+    def _log(self, asked: float, by: str) -> None:
+        """Log a pause that the provider asked for, once. Never under the lock: a handler may read the statistics."""
+        left = self.throttled_for()
+        until = self._clock.monotonic() + left
+        if left < _UNLOGGED or until < self._logged_until + _UNLOGGED:
+            return
+        self._logged_until = until
+        now, most = self._clock.now(), self._pace.max_pause
+        text = _utc(now, left)
+        if asked > most:
+            wanted = _utc(now, asked)
+            logger.warning(
+                "the account is paused until %s (by %s), for max_pause (%.0f s) and no longer: "
+                "the provider asked for a pause until %s",
+                text,
+                by,
+                most,
+                wanted,
+            )
+        else:
+            logger.info("the account is paused until %s (by %s)", text, by)
+
+    def hold(self, seconds: float) -> None:
+        """Start nothing for so many seconds, for a reason of this process. `lift` does not end it."""
+        with self._lock:
+            now = self._clock.monotonic()
+            self._held_until = max(self._held_until, now + seconds)
+            if self._paused_until > now:
+                self._paused_until = max(self._paused_until, self._held_until)
+                return
+            self._pause(seconds)
+            self._window.restart(throttled=False)
+
+    def lift(self, left: float = 0.0) -> bool:
+        """End the pause, or let it end in ``left`` seconds if that is sooner. What waits for its end goes on.
+
+        Returns:
+            Whether the pause became shorter.
+        """
+        with self._lock:
+            now = self._clock.monotonic()
+            until = now + left if left > 0 else -math.inf
+            if self._paused_until <= max(now, until, self._held_until):
+                return False
+            self._paused_until = max(until, self._held_until)
+            self._throttled_until = self._logged_until = until
+            self.lifts += 1
+            self._grant()
+        self.wake()
+        logger.info("the pause of the account was lifted")
+        return True
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for so many seconds, at most until a pause is lifted or a client of the account is closed."""
+        await self._sleepers.sleep(seconds)
+
+    def wake(self) -> None:
+        """End each `sleep`: who sleeps looks whether its reason holds."""
+        self._sleepers.wake()
 
     def _pause(self, wait: float) -> None:
         self._pauses += 1
@@ -343,9 +410,9 @@ class Pacer:
         """Seconds until the pause is over; 0 when nothing pauses."""
         return max(0.0, self._paused_until - self._clock.monotonic())
 
-    def is_throttled(self) -> bool:
-        """Whether the provider, not the breaker, has asked for the pause that goes on."""
-        return self._throttled_until > self._clock.monotonic()
+    def throttled_for(self) -> float:
+        """Seconds until the pause is over that the provider asked for; 0 where there is none."""
+        return max(0.0, self._throttled_until - self._clock.monotonic())
 
     def is_failing(self) -> bool:
         """Whether the breaker lets nothing start, or a single attempt."""
@@ -424,6 +491,12 @@ class Pacer:
                 pauses=self._pauses,
                 breaker=self._breaker.state,
             )
+
+
+def _utc(now: datetime, seconds: float) -> str:
+    """The moment in so many seconds, without its date if that is today's."""
+    moment = now + timedelta(seconds=seconds)
+    return f"{moment:%H:%M:%S} UTC" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
 
 
 _pacers: WeakValueDictionary[tuple[object, ...], Pacer] = WeakValueDictionary()

@@ -2,7 +2,7 @@
 
 Three questions, asked one after another: may this outcome be repeated at all (the caller of `retrying` says so, step by
 step), how long to wait (`RetryPolicy.delay`: full jitter, never before the provider's Retry-After), and is there
-anything left to repeat it with (attempts, time, and the client's `RetryBudget`).
+anything left to repeat it with (attempts and time). Then the repeat waits for a token of the client's `RetryBudget`.
 
 Full jitter: the wait before attempt ``n + 1`` is drawn evenly from 0 to ``min(cap, scale * 2 ** (n - 1))``. There are
 two scales, since a provider that throttles asks for more patience than a connection that broke.
@@ -25,9 +25,7 @@ from dispatchkit.errors import DispatchkitError
 
 __all__ = [
     "DEFAULT_RETRY",
-    "BudgetStatistics",
     "Reason",
-    "RetryBudget",
     "RetryPolicy",
     "Step",
     "a_policy",
@@ -99,7 +97,7 @@ class RetryPolicy:
     throttled_scale: float = attrs.field(default=2.0, validator=_seconds)
     """The same after HTTP 429."""
     cap: float = attrs.field(default=30.0, validator=_seconds)
-    """Seconds: the longest wait that we choose ourselves. A Retry-After is kept whatever it says."""
+    """Seconds: the longest wait that we choose ourselves. A call never repeats before its Retry-After."""
     on: frozenset[Reason] = attrs.field(default=REASONS, converter=_reason_set, validator=_reasons)
     """What is repeated: ``"not_sent"``, ``"throttled"``, ``"unknown"``."""
     lag: float = attrs.field(default=60.0, validator=_seconds)
@@ -145,68 +143,14 @@ class Step(Generic[R_co]):
     """Seconds that the provider asked to wait."""
 
 
-@attrs.frozen
-class BudgetStatistics:
-    """What a `RetryBudget` has seen."""
-
-    tokens: float
-    """What is left now."""
-    spent: int
-    """Retries and probes that were paid for."""
-    refused: int
-    """Retries and probes that there was nothing left for."""
-
-
-class RetryBudget:
-    """Keeps retries from multiplying the load on a provider that is down.
-
-    A token bucket shared by all calls of a client. Every retry and every probe of state costs one token; every call
-    brings `SHARE` of one, and a retry or probe that the provider answers gets its token back. So a provider that
-    answers can be asked as often as it takes, and one that does not gets at most 10 % more requests than there are
-    calls (plus the few that a bucket starts with).
-    """
-
-    START = 10.0
-    SHARE = 0.08
-    MOST = 100.0
-
-    __slots__ = ("_refused", "_spent", "_tokens")
-
-    def __init__(self) -> None:
-        self._tokens = self.START
-        self._spent = 0
-        self._refused = 0
-
-    def earn(self) -> None:
-        """A call was made."""
-        if self._tokens < self.MOST:
-            self._tokens += self.SHARE
-
-    def spend(self) -> bool:
-        """Take a token for a retry or a probe. False: there is none, so do without."""
-        if self._tokens < 1:
-            self._refused += 1
-            return False
-        self._tokens -= 1
-        self._spent += 1
-        return True
-
-    def refund(self) -> None:
-        """The provider answered: what was spent on asking it comes back."""
-        self._tokens = min(self.MOST, self._tokens + 1)
-
-    def statistics(self) -> BudgetStatistics:
-        """A snapshot."""
-        return BudgetStatistics(self._tokens, self._spent, self._refused)
-
-
 async def retrying(
     first: Step[R],
     again: Callable[[], Awaitable[Step[R]]],
     *,
     policy: RetryPolicy,
-    budget: RetryBudget,
     clock: Clock,
+    sleep: Callable[[float], Awaitable[None]],
+    spend: Callable[[], Awaitable[bool]],
     may_start: Callable[[float], bool],
     before_sleep: Callable[[int, Step[R], float], None],
 ) -> Step[R]:
@@ -216,19 +160,21 @@ async def retrying(
         first: The step that failed. tenacity is entered only now: it costs more than the whole of an ordinary call.
         again: Makes one more attempt.
         policy: How often, and how long to wait.
-        budget: Shared with the other calls of the client.
         clock: Time and chance.
+        sleep: Waits for so many seconds before an attempt.
+        spend: Waits for what an attempt costs. False: it must not be made.
         may_start: Whether another attempt may start after so many seconds.
         before_sleep: Told the attempt's number, what it came to, and the seconds until the next.
     """
-    pending: Step[R] | None = first
+    latest: Step[R] | None = None
 
     async def attempt() -> Step[R]:
-        nonlocal pending
-        if pending is not None:
-            step, pending = pending, None
-            return step
-        return await again()
+        nonlocal latest
+        if latest is None:
+            latest = first
+            return first
+        latest = await again() if await spend() else attrs.evolve(latest, again=None)
+        return latest
 
     def wanted(step: Step[R]) -> bool:
         return step.again is not None and step.again in policy.on
@@ -238,9 +184,7 @@ async def retrying(
         return policy.delay(state.attempt_number, throttled=step.again == "throttled", after=step.after, clock=clock)
 
     def stop(state: RetryCallState) -> bool:
-        if state.attempt_number >= policy.attempts or not may_start(state.upcoming_sleep):
-            return True
-        return not budget.spend()
+        return state.attempt_number >= policy.attempts or not may_start(state.upcoming_sleep)
 
     def _step(state: RetryCallState) -> Step[R]:
         assert state.outcome is not None  # noqa: S101 - tenacity asks only once there is one
@@ -249,7 +193,7 @@ async def retrying(
 
     # Made anew for every call: an AsyncRetrying holds the state of one.
     loop = AsyncRetrying(
-        sleep=clock.sleep,
+        sleep=sleep,
         retry=retry_if_result(wanted),
         wait=wait,
         stop=stop,
@@ -260,14 +204,16 @@ async def retrying(
     return final
 
 
-_LONGEST = 10 * 365 * 86400.0
+_LAST_MOMENT = datetime(9999, 12, 31, tzinfo=UTC)
+"""Beyond it, no date can be told."""
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Seconds to wait by an answer's ``Retry-After``, in seconds or as a date; None where it says nothing usable.
 
     Never raises, never early: a date counts from the answer's own ``Date`` where it has one, so that a clock of ours
-    which runs ahead does not shorten the wait. What is longer than ten years is ten years.
+    which runs ahead does not shorten the wait. It is what the provider says. `Pace.max_pause` bounds what the account
+    makes of it.
     """
     text = headers.get("Retry-After", "").strip()
     if not text:
@@ -281,7 +227,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
         wait = (until - (_date(headers.get("Date", "")) or now)).total_seconds()
     if math.isnan(wait):
         return None
-    return min(max(wait, 0.0), _LONGEST)
+    return min(max(wait, 0.0), (_LAST_MOMENT - now).total_seconds())
 
 
 def _date(text: str) -> datetime | None:

@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
-__all__ = ["Secret", "Token"]
+__all__ = ["Secret", "Token", "account_key"]
 
 Token = str | Callable[[], str]
 """A token, or a callable that returns it: asked for every request, so a rotated token is taken up at once."""
@@ -112,6 +112,11 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a token is not pickled: build the client where it is used, from that process's configuration")
+
+
+def account_key(provider: str, base_url: str, account: str) -> str:
+    """The key of an account that has a name: the same on every machine, whatever token it has."""
+    return hashlib.sha256(f"{provider} {base_url} {account}".encode()).hexdigest()
 
 
 def _decoded(token: str) -> Iterator[str]:

@@ -45,7 +45,7 @@ async def watch_silence(
         if (answered := answered_at()) > heard:
             heard = answered
             silent = now - heard
-        elif is_trying() and not pacer.is_throttled():
+        elif is_trying() and not pacer.throttled_for():
             # A process that was suspended has not listened meanwhile.
             silent += min(now - before, 2 * tick)
     since = max(began, heard)

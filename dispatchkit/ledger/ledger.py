@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import json
 import os
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Never, Self
+from typing import TYPE_CHECKING, Never, Self, cast
 
 from dispatchkit.core.check import label, shown
 from dispatchkit.core.claim_age import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
 from dispatchkit.core.journal import RunSettings
+from dispatchkit.core.secret import account_key
 from dispatchkit.core.source import count
 from dispatchkit.errors import LedgerError, RunHeldError
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
 from dispatchkit.ledger.sqlite import SqliteStore
-from dispatchkit.ledger.store import MAX_NUMBER, Chunk, Counts, Holder, Run, Store, Target
+from dispatchkit.ledger.store import MAX_NUMBER, Chunk, Counts, Holder, PausedAccount, Run, SharedStore, Store, Target
 
 if TYPE_CHECKING:
     from dispatchkit.core.client import Client
@@ -182,6 +184,47 @@ class Ledger:
         """
         await self._store.allow((await self.run(name)).number)
 
+    async def paused_accounts(self) -> list[PausedAccount]:
+        """The accounts on which nothing is started now, as a provider asked for a pause, the longest pause first.
+
+        Only a database holds pauses: all processes that launch through it share them. None is longer than
+        `Pace.max_pause`, one hour by default.
+
+        Raises:
+            LedgerError: The ledger is a file, or cannot be read.
+        """
+        store = await self._shared_store()
+        pauses, runs = await store.pauses(), await store.runs()
+        keys = [_account_key(run) for run in runs]
+        return [
+            PausedAccount(key, until, tuple(run for run, other in zip(runs, keys, strict=True) if other == key))
+            for key, until in pauses
+        ]
+
+    async def lift_pauses(self, keys: Collection[str]) -> list[str]:
+        """End pauses that a provider asked for by mistake. Every process that waits goes on within a second.
+
+        Another answer 429 pauses the account again.
+
+        Args:
+            keys: Of the accounts, as `paused_accounts` gives them.
+
+        Returns:
+            The keys of those that were paused.
+
+        Raises:
+            LedgerError: The ledger is a file, or cannot be written.
+        """
+        return await (await self._shared_store()).lift_pauses(keys)
+
+    async def _shared_store(self) -> SharedStore:
+        if not self.is_shared:
+            raise LedgerError(
+                "a ledger in a file holds no pause: it ends with the process that waits. To go on before its end, stop "
+                "that process and resume the run"
+            )
+        return cast("SharedStore", await self.ready())
+
     async def change_account(self, name: str, client: Client[Never]) -> None:
         """Take the token of a client for that of the account that a run was planned for: it was rotated.
 
@@ -286,6 +329,14 @@ class PartOfLedger:
         if run != self._run:
             raise ValueError(f"run must be {self._run!r}, for which this was made, not {run!r}")
         return self._ledger.journal_of(run, settings, chunk=self._chunk, resumes=self._resumes)
+
+
+def _account_key(run: Run) -> str:
+    """The key of the account that a run was planned for, as `Client.account` makes it."""
+    if run.account is None:
+        return run.fingerprint
+    settings: dict[str, str] = json.loads(run.settings)
+    return account_key(settings.get("provider", ""), settings.get("base_url", ""), run.account)
 
 
 def _store(where: str | os.PathLike[str], clock: Clock) -> Store:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
@@ -263,6 +264,16 @@ class PostgresStore:
         """
         rows = await self.link.ask(_fetching(statements.IDLE, LEASE_TIMEOUT, limit, [*but]))
         return [(row["name"], row["number"]) for row in rows]
+
+    async def pauses(self) -> list[tuple[str, datetime]]:
+        """See `SharedStore.pauses`."""
+        rows = await self.link.ask(_fetching(statements.PAUSES), patience=_PATIENCE)
+        return [(row["key"], row["paused_until"]) for row in rows]
+
+    async def lift_pauses(self, keys: Collection[str]) -> list[str]:
+        """See `SharedStore.lift_pauses`."""
+        rows = await self.link.ask(_fetching(statements.LIFT_PAUSES, [*keys]), patience=_PATIENCE)
+        return [row["key"] for row in rows]
 
     def charge(self, run: int, account: Account) -> None:
         """Say on whose account a run is launched from here. Its claims are put off while that account is paused."""

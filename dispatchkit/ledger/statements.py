@@ -18,8 +18,10 @@ __all__ = [
     "IDENTITY",
     "IDLE",
     "LET_GO",
+    "LIFT_PAUSES",
     "OPEN",
     "OTHERS",
+    "PAUSES",
     "PLAN",
     "RAISE_TIMEOUT",
     "RECORD",
@@ -403,4 +405,12 @@ SELECT t.index, t.command, {_STATE} AS state, coalesce(o.summary, '') AS summary
     coalesce(o.at, s.since) AS at
 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
 WHERE t.run = $1 AND t.index > $2 AND (cardinality($3::text[]) = 0 OR {_STATE} = ANY($3)) ORDER BY t.index LIMIT $4
+"""
+
+PAUSES = """
+SELECT key, paused_until FROM dispatchkit.account WHERE paused_until > clock_timestamp() ORDER BY paused_until DESC, key
+"""
+LIFT_PAUSES = """
+UPDATE dispatchkit.account SET paused_until = 'epoch' WHERE key = ANY($1::text[]) AND paused_until > clock_timestamp()
+RETURNING key
 """

@@ -35,11 +35,13 @@ __all__ = [
     "Claim",
     "Counts",
     "Holder",
+    "PausedAccount",
     "Pulse",
     "Record",
     "Repeat",
     "Run",
     "RunPlan",
+    "SharedStore",
     "Store",
     "Target",
     "Unsettled",
@@ -100,6 +102,18 @@ class Run:
     """How often it was stopped."""
     repeat_window: float | None = None
     """Seconds within which no other run may have launched one of its targets."""
+
+
+@attrs.frozen
+class PausedAccount:
+    """An account on which all processes that share the ledger start nothing, as the provider asked for it."""
+
+    key: str
+    """A hash."""
+    until: datetime
+    """The end of the pause, UTC."""
+    runs: tuple[Run, ...] = ()
+    """The runs that were planned for it, the newest first."""
 
 
 @attrs.frozen
@@ -371,4 +385,16 @@ class Store(Protocol):
         They are done, in flight or unclear there, or planned in a chunk that is held now. Of this run, or of one chunk
         of it, only targets that are not final are compared.
         """
+        ...
+
+
+class SharedStore(Store, Protocol):
+    """A database whose ledgers many processes share, with the pauses of their accounts."""
+
+    async def pauses(self) -> list[tuple[str, datetime]]:
+        """The keys of the accounts that are paused now, and until when."""
+        ...
+
+    async def lift_pauses(self, keys: Collection[str]) -> list[str]:
+        """End the pauses of accounts. Returns the keys of those that were paused."""
         ...

@@ -2,6 +2,9 @@
 
 What this process learns of the account (a 429, and until when) is told to the others, and what they learnt is told to
 the pacer here, four times a second. What a claim finds out about a pause reaches the pacer at once.
+
+The database's pause holds for all: when a person lifts it there, it ends here too. No pause in the database is longer
+than `Pace.max_pause` from now on; a renewal shortens one that is, such as an earlier release wrote.
 """
 
 from __future__ import annotations
@@ -46,7 +49,9 @@ STOP_TIMEOUT = 0.5
 _TELL = """
 INSERT INTO dispatchkit.account (key, paused_until)
 VALUES ($1, clock_timestamp() + make_interval(secs => $2::float8))
-ON CONFLICT (key) DO UPDATE SET paused_until = greatest(account.paused_until, excluded.paused_until)
+ON CONFLICT (key) DO UPDATE SET paused_until = least(
+    greatest(account.paused_until, excluded.paused_until), clock_timestamp() + make_interval(secs => $3::float8)
+)
 RETURNING extract(epoch FROM paused_until - clock_timestamp())::float8
 """
 _PAUSED = """
@@ -58,7 +63,7 @@ _ISOLATION = "SET default_transaction_isolation TO 'repeatable read'"
 # `share` of the leases, in SQL. A lease gives up nothing that its worker may still use ($5, $6, $7): the worker learns
 # of less by this answer, and its next renewal writes it. So the sum of the leases covers what all workers use.
 _RENEW = f"""
-WITH account AS ({_TELL.rstrip()} AS paused), others AS MATERIALIZED (
+WITH account AS ({_TELL.rstrip().replace("$3", "$10")} AS paused), others AS MATERIALIZED (
     SELECT count(*)::int AS number, (count(*) FILTER (WHERE worker < $3))::int AS rank,
         coalesce(sum(coalesce(rate, 'Infinity')), 0) AS rate,
         coalesce(sum(coalesce(concurrency, 'Infinity'::float8)), 0) AS concurrency,
@@ -125,8 +130,6 @@ class SharedAccount:
         """Why the database refused the latest statement."""
         self._isolated: Connection | None = None
         """The connection that is set to `_ISOLATION`."""
-        self._known = 0.0
-        """Until when the account is paused, as far as all others know too."""
         self.wanted: dict[object, Share] = {}
         """What all workers together may use, as each delivery of a chunk that is launched here was told."""
         self.launching = 0
@@ -142,11 +145,35 @@ class SharedAccount:
         """What this process may use now."""
         return self._held
 
+    @property
+    def _known(self) -> float:
+        """Until when the account is paused, as far as all others know too."""
+        return _known.get(self._pacer, -math.inf)
+
+    @_known.setter
+    def _known(self, until: float) -> None:
+        _known[self._pacer] = until
+
     def pause(self, seconds: float) -> None:
         """The account is paused for so long, as others say."""
         self._known = max(self._known, self._clock.monotonic() + seconds)
-        if seconds > self._pacer.paused_for() + _SAME:
-            self._pacer.throttle(seconds)
+        if seconds > self._pacer.throttled_for() + _SAME:
+            self._pacer.throttle(seconds, by="Retry-After, as another process was told")
+
+    def _follow(self, left: float, known: float) -> None:
+        """Follow the database, by which so many seconds of the pause are left.
+
+        Args:
+            left: Seconds, or less than nothing.
+            known: Until when the account was paused here, when the database was asked, if the others knew.
+        """
+        left, now = max(0.0, left), self._clock.monotonic()
+        # A slow answer makes two readings of one pause differ by as much.
+        if known > now + left + ANSWER_LIMIT and now + self._pacer.throttled_for() <= known + _SAME:
+            self._known = now + left
+            self._pacer.lift(left)
+        if left:
+            self.pause(left)
 
     async def renew(self) -> None:
         """Take, keep or change this process's part.
@@ -159,12 +186,13 @@ class SharedAccount:
     async def _renew(self, connection: Connection) -> None:
         wanted = self._wanted = functools.reduce(_less, self.wanted.values()) if self.wanted else self._wanted
         used = self._held
-        paused, until = self._new_pause()
+        new, until, known = self._pause_here()
         # What is in flight is used until it comes back.
         in_flight = self._pacer.statistics().in_flight
         asked = self._clock.boottime()
-        values = (EXPIRES, used.rate, used.concurrency, in_flight, wanted.rate, wanted.concurrency)
-        row = await self._serialized(connection, _RENEW, self._key, paused, self._worker, *values)
+        bounds = (wanted.rate, wanted.concurrency, self._own.max_pause)
+        values = (EXPIRES, used.rate, used.concurrency, in_flight, *bounds)
+        row = await self._serialized(connection, _RENEW, self._key, new, self._worker, *values)
         assert row is not None  # noqa: S101 - an aggregate always has a row
         rate, concurrency, fair, paused = row
         held = Share(rate, concurrency)
@@ -177,8 +205,7 @@ class SharedAccount:
         self._suspended = False
         self._fair = fair and used == _less(used, held)  # else the next renewal gives up what is too much
         self._apply(held)
-        if paused > 0:
-            self.pause(paused)
+        self._follow(paused, known)
 
     async def _serialized(self, connection: Connection, statement: str, *values: object) -> Row | None:
         """Run a statement as if no other process ran one at the same time."""
@@ -209,7 +236,7 @@ class SharedAccount:
         self._held = held
         if held.nothing:
             if self.launching:
-                self.pause(RENEW + 2 * _LOOK)  # until the next look, however long that one takes
+                self._pacer.hold(RENEW + 2 * _LOOK)  # until the next look, however long that one takes
             return
         rates = [rate for rate in (self._own.rate, held.rate) if rate is not None]
         concurrency = self._own.concurrency
@@ -219,13 +246,17 @@ class SharedAccount:
         if pace != self._pacer.pace:
             self._pacer.set(pace)
 
-    def _new_pause(self) -> tuple[float, float]:
-        """Seconds of a pause that the other processes have not been told of, or 0, and its end."""
-        paused = self._pacer.paused_for()
+    def _pause_here(self) -> tuple[float, float, float]:
+        """The pause that the provider asked for.
+
+        Returns:
+            Its seconds if the other processes have not been told of it, else 0; its end; its end if they know it.
+        """
+        paused = self._pacer.throttled_for()
         until = self._clock.monotonic() + paused
-        # An open breaker is this machine's own: another's way to the provider may be free.
-        is_new = paused and until > self._known + _SAME and self._pacer.statistics().breaker == "closed"
-        return (paused, until) if is_new else (0.0, 0.0)
+        if paused and until > self._known + _SAME:
+            return paused, until, -math.inf
+        return 0.0, -math.inf, until
 
     async def look(self) -> None:
         """Tell the others of a pause that is new, and learn of theirs.
@@ -236,14 +267,15 @@ class SharedAccount:
         await self._link.ask(self._look)
 
     async def _look(self, connection: Connection) -> None:
-        paused, until = self._new_pause()
-        statement, values = (_TELL, (self._key, paused)) if paused else (_PAUSED, (self._key,))
+        new, until, known = self._pause_here()
+        most = self._own.max_pause
         asked = self._clock.boottime()
-        row = await self._serialized(connection, statement, *values)
+        row = None if new else await self._serialized(connection, _PAUSED, self._key)
+        if new or (row is not None and row[0] > most + _SAME):
+            row = await self._serialized(connection, _TELL, self._key, new, most)
         self._known = max(self._known, until)
         self._is_late(asked)
-        if row is not None and row[0] > 0:
-            self.pause(row[0])
+        self._follow(0.0 if row is None else row[0], known)
 
     async def keep(self) -> None:
         """Renew and look for as long as chunks are launched here, and a while longer: the next may come at once.
@@ -312,6 +344,8 @@ def _smaller(one: _N | None, other: _N | None) -> _N | None:
     return min((each for each in (one, other) if each is not None), default=None)
 
 
+_known: WeakKeyDictionary[Pacer, float] = WeakKeyDictionary()
+"""Until when an account is paused as far as all processes know. A later part of the account's pace goes on with it."""
 _shared: WeakKeyDictionary[PostgresStore, dict[str, tuple[SharedAccount, asyncio.Task[None]]]] = WeakKeyDictionary()
 
 

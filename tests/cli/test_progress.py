@@ -6,6 +6,7 @@ import asyncio
 import io
 import re
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import attrs
@@ -39,6 +40,18 @@ class Hand:
 
     def __call__(self) -> float:
         return self.time
+
+
+class _Midnight:
+    """A wall clock that stands still."""
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+
+@pytest.fixture(autouse=True)
+def _midnight(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SYSTEM", _Midnight())
 
 
 def look(report: Report | None = None, in_flight: int = 0, **pace: Any) -> Look:
@@ -105,7 +118,7 @@ def test_the_bar_says_why_nothing_is_started(hand: Hand) -> None:
     shown = bar(hand, screen)
     shown.start()
     paused = drawn(screen, lambda: shown.show(look(paused_for=11.2)))
-    assert "paused 12 s: the provider asked for it" in paused
+    assert "paused until 00:00:12 UTC (12 s): the provider asked for it" in paused
     opened = drawn(screen, lambda: shown.show(look(paused_for=5.0, breaker="open")))
     assert "breaker open: the provider does not answer, next try in 5 s" in opened
     tried = drawn(screen, lambda: shown.show(look(breaker="half-open")))
@@ -162,7 +175,7 @@ def test_a_log_is_told_when_a_pause_begins_and_ends(hand: Hand, capsys: pytest.C
     ):
         lines.show(seen)
     assert capsys.readouterr().err.splitlines() == [
-        "Paused 12 s: the provider asked for it.",
+        "Paused until 00:00:12 UTC (12 s): the provider asked for it.",
         "The pause is over.",
         "Breaker open: the provider does not answer, next try in 5 s.",
         "The breaker is closed: the provider answers again.",
@@ -173,7 +186,9 @@ def test_a_line_in_a_pause_tells_of_it(hand: Hand, capsys: pytest.CaptureFixture
     lines = Lines(total=10, monotonic=hand)
     hand.time += 10
     lines.show(look(Report(done=3), in_flight=7, paused_for=0.5))
-    assert capsys.readouterr().err == ("3 of 10 (30%): 3 done; 7 in flight; paused 1 s: the provider asked for it\n")
+    assert capsys.readouterr().err == (
+        "3 of 10 (30%): 3 done; 7 in flight; paused until 00:00:01 UTC (1 s): the provider asked for it\n"
+    )
 
 
 def test_a_quiet_log_gets_only_what_is_noted(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,7 +211,10 @@ async def test_a_real_run_tells_of_the_pause_that_the_provider_asked_for(
         commands = (StartDispatch(number) for number in range(1, 21))
         report, interrupted = await drive(client, commands, show, guards)  # type: ignore[arg-type]
     assert (report.done, interrupted) == (20, False)
-    assert capsys.readouterr().err.splitlines() == ["Paused 1 s: the provider asked for it.", "The pause is over."]
+    assert capsys.readouterr().err.splitlines() == [
+        "Paused until 00:00:01 UTC (1 s): the provider asked for it.",
+        "The pause is over.",
+    ]
     assert len(asyncio.all_tasks()) == 1  # nobody goes on looking
 
 
@@ -232,7 +250,9 @@ def test_a_terminal_sees_pauses_and_counts(played: Played) -> None:
     command = Terminal("direct", "start", "1998-2003", "--yes", "--concurrency", 3, "--base-url", played.url)
     command.read_until("the provider asked for it")
     assert command.end() == 1
-    assert re.search(r"\d in flight\n  paused 1 s: the provider asked for it", plain(command.screen))
+    assert re.search(
+        r"\d in flight\n  paused until [0-9:]{8} UTC \(1 s\): the provider asked for it", plain(command.screen)
+    )
     assert "3 done  3 rejected  0 in flight" in plain(command.screen)
 
 

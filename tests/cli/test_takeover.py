@@ -284,10 +284,10 @@ def test_a_run_that_pauses_says_why(played: Played, ledger: Path) -> None:
 def test_a_warning_is_told_once() -> None:
     script = (
         "import logging, sys\n"
-        "from dispatchkit.cli.run import ledger_warnings\n"
+        "from dispatchkit.cli.run import show_warnings\n"
         "if sys.argv[1:]: logging.basicConfig()\n"
         "logger = logging.getLogger('dispatchkit.ledger')\n"
-        "with ledger_warnings(lambda text: print(text, file=sys.stderr)):\n"
+        "with show_warnings(lambda text: print(text, file=sys.stderr)):\n"
         "    try: 1 / 0\n"
         "    except ZeroDivisionError: logger.warning('waiting for %s', 'a lease', exc_info=True)\n"
         "    logger.info('nothing to tell')\n"

@@ -497,18 +497,6 @@ async def test_a_policy_of_one_attempt_still_settles() -> None:
     assert (told.state, told.launches) == (State.UNKNOWN, 1)
 
 
-async def test_an_empty_budget_asks_and_repeats_nothing() -> None:
-    clock = Clock()
-    client = DirectClient("key", clock=clock)
-    script = Script(clock, [LOST], [BROKEN])
-    client._means.transport = script  # type: ignore[assignment]
-    while client._means.budget.spend():
-        pass
-    with pytest.raises(OutcomeUnknownError, match="its state was not read, and the retry budget allows no more"):
-        await client.start(7)
-    assert (len(script.sent), len(script.read)) == (1, 0)
-
-
 async def test_questions_that_are_answered_cost_the_budget_nothing() -> None:
     clock = Clock()
     client = DirectClient("key", clock=clock)

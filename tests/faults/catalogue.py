@@ -162,7 +162,7 @@ def _lost(elsewhere: str) -> Iterator[tuple[str, Ending, Callable[[Deed], bool]]
         yield f"{status[:3]} with the body of a success", turned(_failed(status), then="stay"), every
         yield f"{status[:3]} with a web page", says(raw(status, HTML), stays=True), every
         yield f"{status[:3]} with nothing", says(raw(status)), every
-    yield "503 with Retry-After", says(raw("503 Service Unavailable", b"", "Retry-After: 3600"), stays=True), every
+    yield "503 with Retry-After", says(raw("503 Service Unavailable", b"", "Retry-After: 0.005"), stays=True), every
     yield "500 with a refusal", says(raw("500 Oh", b'{"error":{"code":4031,"msg":"no"}}'), stays=True), _only_start
     yield "400 with a web page", says(raw("400 Bad Request", HTML), stays=True), every
     yield "403 with nothing", says(raw("403 Forbidden"), stays=True), every

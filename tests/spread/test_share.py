@@ -22,7 +22,7 @@ from dispatchkit.core.pacer import Pacer
 from dispatchkit.ledger.link import Connection, Link
 from dispatchkit.ledger.postgres import PostgresStore
 from dispatchkit.spread.account import SharedAccount
-from dispatchkit.spread.share import Share
+from dispatchkit.spread.share import RENEW, Share
 from tests.spread.conftest import DatabaseProxy
 from tests.stage import until
 
@@ -210,6 +210,106 @@ async def test_a_pause_of_one_is_a_pause_of_all_and_does_not_grow_on_its_way(dsn
     for account in (first, second):
         await account._leave()
     await store.close()
+
+
+@contextlib.asynccontextmanager
+async def _pair(
+    dsn: str, pace: Pace | None = None
+) -> AsyncIterator[tuple[PostgresStore, SharedAccount, SharedAccount]]:
+    """Two processes of one account, as far as the database can tell."""
+    store = PostgresStore(dsn)
+    await store.open()
+    first, second = (SharedAccount(store.another(), "k", Pacer(pace or Pace(), SYSTEM)) for _ in range(2))
+    for account in (first, second):
+        await account.renew()
+    try:
+        yield store, first, second
+    finally:
+        for account in (first, second):
+            await account._leave()
+        await store.close()
+
+
+async def _stored(store: PostgresStore) -> float:
+    """Seconds that are left of the pause in the database."""
+    statement = "SELECT extract(epoch FROM paused_until - clock_timestamp())::float8 FROM dispatchkit.account"
+    left: float = await store.link.ask(lambda link: link.fetchval(statement))
+    return left
+
+
+@pytest.mark.parametrize("how", ["look", "renew"])
+async def test_stored_pause_is_never_longer_than_max_pause(dsn: str, how: str) -> None:
+    async with _pair(dsn) as (store, first, second):
+        first._pacer.throttle(1767225600.0)
+        await first.look()
+        assert 3590 < await _stored(store) <= 3600
+        ten_years = "UPDATE dispatchkit.account SET paused_until = clock_timestamp() + interval '10 years'"
+        await store.link.ask(lambda link: link.execute(ten_years))
+        await getattr(second, how)()
+        assert 3590 < await _stored(store) <= 3600
+        assert 3590 < second._pacer.paused_for() <= 3600
+        await asyncio.sleep(0.2)
+        await getattr(second, how)()
+        assert await _stored(store) < 3599.8, "its end does not move on"
+
+
+async def test_smallest_max_pause_holds_for_all(dsn: str) -> None:
+    async with _pair(dsn) as (store, first, second):
+        second._own = Pace(max_pause=60.0)
+        second._pacer.set(second._own)
+        first._pacer.throttle(3600.0)
+        await first.look()
+        await second.look()
+        assert 55 < await _stored(store) <= 60
+        await first.look()
+        assert 55 < first._pacer.paused_for() <= 60
+
+
+async def test_lifted_pause_ends_in_every_process(dsn: str) -> None:
+    async with _pair(dsn) as (store, first, second):
+        first._pacer.throttle(600.0)
+        await first.look()
+        await second.renew()
+        waiting = [asyncio.ensure_future(account._pacer.admit()) for account in (first, second)]
+        await asyncio.sleep(0)
+        assert [key for key, _ in await store.pauses()] == ["k"]
+        assert await store.lift_pauses(["k", "other"]) == ["k"]
+        assert await store.lift_pauses(["k"]) == []
+        await first.renew()
+        await second.look()
+        assert all(await asyncio.wait_for(asyncio.gather(*waiting), 5))
+        assert await store.pauses() == []
+        first._pacer.throttle(30.0)
+        await first.look()
+        await second.look()
+        assert second._pacer.paused_for() > 25, "a pause that is new is told"
+
+
+async def test_lifted_pause_does_not_come_back(dsn: str) -> None:
+    async with _pair(dsn) as (store, first, _):
+        first._pacer.throttle(600.0)
+        await first.look()
+        await store.lift_pauses(["k"])
+        # Of the next chunk: it has the pacer of the one before.
+        later = SharedAccount(store.another(), "k", first._pacer)
+        await later.renew()
+        assert first._pacer.paused_for() == 0
+        assert await _stored(store) < 0
+        await later._leave()
+
+
+async def test_wait_for_a_part_is_neither_told_nor_lifted(dsn: str) -> None:
+    async with _pair(dsn) as (store, first, second):
+        first._pacer.throttle(600.0)
+        await first.look()
+        await second.look()
+        second.launching = 1
+        second._apply(Share(0, 0))
+        await second.look()
+        await store.lift_pauses(["k"])
+        await second.look()
+        assert 0 < second._pacer.paused_for() <= RENEW + 0.5
+        assert await _stored(store) < 0
 
 
 async def _accounts(store: PostgresStore, number: int) -> list[SharedAccount]:

@@ -48,15 +48,16 @@ def test_a_call_that_will_not_be_cancelled_is_waited_for_within_bounds(play: Pla
     took, note, *others = play("""
         import asyncio
         class Stubborn:
-            def __getattr__(self, name):
-                return getattr(dispatchkit.core.clock.SYSTEM, name)
-            async def sleep(self, seconds):
+            async def send(self, request, witness, *, timeout):
                 while True:
                     try:
                         await asyncio.sleep(30)
                     except asyncio.CancelledError:
                         pass
-        direct = sync.DirectClient(TOKEN, base_url="http://127.0.0.1:1", clock=Stubborn())
+            async def close(self):
+                pass
+        direct = sync.DirectClient(TOKEN, base_url="http://127.0.0.1:1")
+        direct.twin._means.transport = Stubborn()
         be_patient(0.5)
         press_ctrl_c(0.2)
         try:

@@ -1,0 +1,63 @@
+"""Waits that another task or thread can end early."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from dispatchkit.core.clock import Clock
+
+__all__ = ["Sleepers", "rest", "wake"]
+
+
+def _ring(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def wake(future: asyncio.Future[None]) -> None:
+    """End a wait, from any thread."""
+    loop = future.get_loop()
+    try:
+        here = asyncio.get_running_loop()
+    except RuntimeError:
+        here = None
+    if here is loop:
+        _ring(future)
+        return
+    with contextlib.suppress(RuntimeError):  # its loop was closed: nobody waits there any more
+        loop.call_soon_threadsafe(_ring, future)
+
+
+async def rest(clock: Clock, future: asyncio.Future[None], seconds: float) -> None:
+    """Wait until ``future`` is done, but at most so many seconds."""
+    timer = asyncio.ensure_future(clock.sleep(seconds))
+    timer.add_done_callback(lambda _: _ring(future))
+    try:
+        await future
+    finally:
+        timer.cancel()
+    if timer.done() and not timer.cancelled():
+        timer.result()  # a clock that raises would never let time pass
+
+
+class Sleepers:
+    """Sleeps that `wake` ends together, whichever loop or thread they are on."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._futures: dict[asyncio.Future[None], None] = {}
+
+    async def sleep(self, seconds: float) -> None:
+        """Sleep for so many seconds, or until `wake`."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._futures[future] = None
+        try:
+            await rest(self._clock, future, seconds)
+        finally:
+            del self._futures[future]
+
+    def wake(self) -> None:
+        """End all sleeps that have begun."""
+        for future in list(self._futures):
+            wake(future)

@@ -1,0 +1,130 @@
+"""A pause that a provider asked for by mistake: workers say until when they wait, and a person lifts it."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dispatchkit import Ledger
+from dispatchkit.core.secret import account_key
+from dispatchkit.sandbox import Fault, Sandbox
+from tests.cli.conftest import Terminal, run, start_child
+from tests.spread.conftest import Field, Lines, wait_until
+
+EPOCH = "1767225600"
+"""1 January 2026 as an epoch, which some servers send as ``Retry-After``: 56 years, read as seconds."""
+
+
+@pytest.fixture
+def field(dsn: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Field]:
+    monkeypatch.setenv("DISPATCHKIT_LEDGER", dsn)
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", sandbox.direct_token)
+    field = Field(dsn, sandbox)
+    yield field
+    field.end()
+
+
+def pause(field: Field, key: str = "a" * 64, interval: str = "30 minutes") -> None:
+    field.execute(f"INSERT INTO dispatchkit.account VALUES ('{key}', now() + interval '{interval}')")
+
+
+def test_lifted_pause_lets_waiting_workers_go_on(field: Field) -> None:
+    field.sandbox.latency = 0.02
+    field.spread(1000, size=500)
+    told = [Lines(field.worker("--concurrency", 2)) for _ in range(2)]
+    wait_until(lambda: field.launched() >= 50)
+    field.sandbox.order(Fault.throttled(EPOCH))
+    wait_until(lambda: all("account is paused until" in each.text for each in told))
+    assert any(
+        "for max_pause (3600 s) and no longer: the provider asked for a pause until 20" in each.text for each in told
+    )
+    time.sleep(1)
+    assert [each.text.count("account is paused until") for each in told] == [1, 1], "once a pause"
+    before = field.launched()
+    assert before < 1000
+    shown = run("ledger", "show")
+    assert re.search(r"paused until  20\S+ \d\d:\d\d:\d\d UTC \(by Retry-After\); to go on: dispatchkit", shown.out)
+    asked = run("ledger", "lift-pause", field.dsn)
+    assert asked.code == 2
+    assert re.search(r"Account \w{12} \(provider direct, http://127\S+; runs 'r'\) is paused until 20.* UTC", asked.out)
+    assert "pass --yes" in asked.err
+    assert field.launched() == before
+    lifted = run("ledger", "lift-pause", field.dsn, "--yes")
+    assert (lifted.code, lifted.err) == (0, "")
+    assert "1 pause lifted" in lifted.out
+    wait_until(lambda: field.launched() == 999, seconds=20)
+    assert all("The pause of the account was lifted." in each.text for each in told)
+    assert run("ledger", "lift-pause", field.dsn, "--yes").out == "No account is paused.\n"
+
+
+def test_pause_of_ten_years_holds_an_hour_across_restarts(field: Field) -> None:
+    field.spread(20)
+    [key] = _keys(field)
+    pause(field, key, "10 years")
+    told = Lines(field.worker())
+    wait_until(lambda: "account is paused until" in told.text)
+    shown = run("ledger", "lift-pause", field.dsn).out
+    found = re.search(r"is paused until (\S+ \S+) UTC", shown)
+    assert found is not None
+    until = time.mktime(time.strptime(found[1], "%Y-%m-%d %H:%M:%S")) - time.timezone
+    assert 3500 < until - time.time() <= 3600
+
+
+def _keys(field: Field) -> list[str]:
+    async def read() -> list[str]:
+        async with Ledger(field.dsn) as ledger:
+            return [run.fingerprint for run in await ledger.runs()]
+
+    return asyncio.run(read())
+
+
+def test_one_account_of_several_is_lifted(field: Field) -> None:
+    field.spread(1, queue=False)
+    field.execute("UPDATE dispatchkit.run SET account = 'shop'")
+    pause(field, account_key("direct", field.sandbox.url, "shop"))
+    pause(field, "b" * 64)
+    pause(field, "c" * 64, "-1 minute")
+    both = run("ledger", "lift-pause", field.dsn)
+    assert "'shop' (provider direct" in both.out
+    assert "Account bbbbbbbbbbbb is paused" in both.out
+    assert "cccc" not in both.out
+    assert "lift the pause of these 2 accounts" in both.err
+    assert run("ledger", "lift-pause", field.dsn, "--account", "nobody", "--yes").out == "No such account is paused.\n"
+    assert "1 pause lifted" in run("ledger", "lift-pause", field.dsn, "--account", "shop", "--yes").out
+    assert "shop" not in run("ledger", "lift-pause", field.dsn).out
+    assert "1 pause lifted" in run("ledger", "lift-pause", field.dsn, "--account", "bbbb", "--yes").out
+
+
+def test_file_holds_no_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPATCHKIT_LEDGER", raising=False)
+    (tmp_path / "launch.db").touch()
+    refused = run("ledger", "lift-pause", tmp_path / "launch.db")
+    assert refused.code == 2
+    assert "a ledger in a file holds no pause" in refused.err
+
+
+def test_question_is_answered_at_the_terminal(field: Field) -> None:
+    field.spread(1, queue=False)
+    pause(field)
+    terminal = Terminal("ledger", "lift-pause", field.dsn)
+    terminal.read_until("Lift the pause of this account? [y/N]")
+    terminal.type("y\r")
+    assert terminal.end() == 0
+    assert "1 pause lifted" in terminal.screen
+
+
+def test_command_in_a_pause_says_until_when_it_waits(field: Field) -> None:
+    field.sandbox.order(Fault.throttled(EPOCH))
+    words = ("direct", "start", "1-9", "--yes", "--concurrency", 1, "--base-url", field.sandbox.url, "--run", "friday")
+    with start_child(*words) as child:
+        lines = Lines(child)
+        wait_until(lambda: "The account is paused until" in lines.text)
+        wait_until(lambda: re.search(r"Paused until \d\d:\d\d:\d\d UTC \(3,[56]\d\d s\)", lines.text) is not None)
+        assert "1 pause lifted" in run("ledger", "lift-pause", field.dsn, "--yes").out
+        assert child.wait(20) == 1
+    assert field.launched() == 8
