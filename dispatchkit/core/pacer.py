@@ -28,6 +28,7 @@ from weakref import WeakSet, WeakValueDictionary
 
 from dispatchkit.core.breaker import Breaker
 from dispatchkit.core.clock import Clock
+from dispatchkit.core.log import log
 from dispatchkit.core.pace import DEFAULT_PACE, Pace, PaceStatistics
 from dispatchkit.core.wakeup import Sleepers, rest, wake
 from dispatchkit.core.window import Window
@@ -351,7 +352,9 @@ class Pacer:
         text = _utc(now, left)
         if asked > most:
             wanted = _utc(now, asked)
-            logger.warning(
+            log(
+                logger,
+                logging.WARNING,
                 "the account is paused until %s (by %s), for max_pause (%.0f s) and no longer: "
                 "the provider asked for a pause until %s",
                 text,
@@ -360,7 +363,7 @@ class Pacer:
                 wanted,
             )
         else:
-            logger.info("the account is paused until %s (by %s)", text, by)
+            log(logger, logging.INFO, "the account is paused until %s (by %s)", text, by)
 
     def hold(self, seconds: float) -> None:
         """Start nothing for so many seconds, for a reason of this process. `lift` does not end it."""
@@ -389,7 +392,7 @@ class Pacer:
             self.lifts += 1
             self._grant()
         self.wake()
-        logger.info("the pause of the account was lifted")
+        log(logger, logging.INFO, "the pause of the account was lifted")
         return True
 
     async def sleep(self, seconds: float) -> None:

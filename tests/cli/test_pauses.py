@@ -125,6 +125,7 @@ def test_command_in_a_pause_says_until_when_it_waits(field: Field) -> None:
         lines = Lines(child)
         wait_until(lambda: "The account is paused until" in lines.text)
         wait_until(lambda: re.search(r"Paused until \d\d:\d\d:\d\d UTC \(3,[56]\d\d s\)", lines.text) is not None)
-        assert "1 pause lifted" in run("ledger", "lift-pause", field.dsn, "--yes").out
+        # Others know of it a moment later.
+        wait_until(lambda: "1 pause lifted" in run("ledger", "lift-pause", field.dsn, "--yes").out)
         assert child.wait(20) == 1
     assert field.launched() == 8

@@ -78,7 +78,7 @@ async def test_a_request_cut_at_any_byte_is_never_called_not_sent(deed: Deed) ->
     async def cut_at(byte: int) -> None:
         async with playing(deed, Strike(leave, at=byte)) as (server, client):
             server.dark = lambda call: Reply.of_web_server(503)
-            outcome = await outcome_of(client, deed.command, retry=ONCE_QUICKLY)
+            outcome = await outcome_of(client, deed.command, retry=ONCE_QUICKLY, timeout=0.5)
             assert (outcome, server.bytes_seen > 0) == (State.UNKNOWN, True), byte
 
     await in_batches([cut_at(byte) for byte in range(1 + share(2), 120, 2)], together=40)

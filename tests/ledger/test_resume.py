@@ -166,7 +166,7 @@ async def test_an_outcome_that_stayed_unknown_is_settled_by_the_next_run(
     direct: DirectClient, played: Sandbox, ledger: Ledger
 ) -> None:
     played.order(Fault.lost_answer(), path_contains="/start")
-    played.order(Fault.http(500), times=50, path_contains="dispatch")
+    played.order(Fault.http(500), times=8, path_contains="dispatch")
     report = await direct.start_many([7], ledger=ledger, run="a", timeout=1.0).finish()
     assert report == Report(unknown=1, not_started=0)
     (target,) = [target async for target in ledger.targets("a", ["unknown"])]
