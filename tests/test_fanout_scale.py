@@ -55,6 +55,7 @@ asyncio.run(main(sys.argv[1] == "iterating"))
 """
 
 
+@pytest.mark.second_stage
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc")
 @pytest.mark.parametrize("way", ["iterating", "finishing"])
 def test_memory_is_flat(way: str) -> None:

@@ -33,6 +33,7 @@ def pause(field: Field, key: str = "a" * 64, interval: str = "30 minutes") -> No
     field.execute(f"INSERT INTO dispatchkit.account VALUES ('{key}', now() + interval '{interval}')")
 
 
+@pytest.mark.second_stage
 def test_lifted_pause_lets_waiting_workers_go_on(field: Field) -> None:
     field.sandbox.latency = 0.02
     field.spread(1000, size=500)

@@ -243,6 +243,7 @@ def test_what_is_unclear_is_never_repeated(played: Played, ledger: Path, command
     assert once(played, 3)
 
 
+@pytest.mark.second_stage
 def test_unknown_launch_names_the_option(played: Played, ledger: Path) -> None:
     words = ("altcraft", "launch", "1-3", "--yes", "--base-url", played.url, "--ledger", ledger, "--run", "friday")
     played.sandbox.order(Fault.lost_answer(), path_contains="broadcasts/start")

@@ -42,6 +42,7 @@ async def test_every_fault_of_every_first_attempt_ends_in_the_right_outcome(else
     assert elsewhere.received == b""
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("mode", ["always", "dark", "alone"])
 async def test_faults_that_go_on_a_dark_provider_and_one_without_deduplication(elsewhere: Recorder, mode: Mode) -> None:
     chosen = every(list(cells(elsewhere.url, modes=[mode])), 11)

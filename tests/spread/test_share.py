@@ -363,6 +363,7 @@ async def test_renewals_give_what_the_model_gives(dsn: str, seed: int) -> None:
     await store.close()
 
 
+@pytest.mark.second_stage
 async def test_renewals_at_the_same_time_keep_the_rate(dsn: str) -> None:
     store = PostgresStore(dsn)
     await store.open()
@@ -489,6 +490,7 @@ async def test_late_answers_pause_and_say_why_once(
         assert account._isolated is connection
 
 
+@pytest.mark.second_stage
 async def test_no_answer_pauses_before_the_lease_ends(
     dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -503,6 +505,7 @@ async def test_no_answer_pauses_before_the_lease_ends(
         assert SYSTEM.monotonic() - began < 2.5
 
 
+@pytest.mark.second_stage
 async def test_refused_renewal_pauses_with_its_reason(
     dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
