@@ -7,17 +7,14 @@ first of them, our own clock stands in for it. The newest ``Date`` of all is a l
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 
 import attrs
 
-__all__ = ["Freshness"]
+from dispatchkit.core.http_date import ages, http_date
 
-_SECONDS = re.compile(r"[0-9]{1,9}")
+__all__ = ["Freshness"]
 
 
 @attrs.frozen
@@ -53,7 +50,8 @@ class Freshness:
             asked: When the request began.
             monotonic: The same on the monotonic clock.
         """
-        age = _declared(headers)
+        # What a cache cannot say may be any age.
+        age = max(ages(headers), default=0.0)
         made = _date(headers)
         if made is None:
             return age
@@ -73,20 +71,5 @@ class Freshness:
         return None if made is None else _Sample(made, began + timedelta(seconds=took), started + took)
 
 
-def _declared(headers: Mapping[str, str]) -> float:
-    text = headers.get("Age")
-    if text is None:
-        return 0.0
-    getall = getattr(headers, "getall", None)
-    texts: list[str] = [text] if getall is None else getall("Age")
-    ages = [each.strip() for each in ",".join(texts).split(",")]
-    # A cache has said something. What it cannot say may be any age.
-    return max(float(each) if _SECONDS.fullmatch(each) else math.inf for each in ages)
-
-
 def _date(headers: Mapping[str, str]) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(headers.get("Date", ""))
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
+    return http_date(headers.get("Date", ""))

@@ -6,11 +6,13 @@ two bounds. What a cache has held for ``Age`` seconds was written that much earl
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
-from email.utils import parsedate_to_datetime
+from datetime import datetime, timedelta
 
 import attrs
+
+from dispatchkit.core.http_date import ages, http_date
 
 __all__ = ["MAX_OFFSET", "ClockOffset", "clock_offset"]
 
@@ -52,26 +54,11 @@ def clock_offset(headers: Mapping[str, str], sent: datetime, received: datetime)
         sent: When its request began, by our clock.
         received: When it had come, by our clock.
     """
-    date, age = _date(headers.get("Date", "")), _age(headers.get("Age"))
-    if date is None or age is None:
+    date, declared = http_date(headers.get("Date", "")), set(ages(headers)) or {0.0}
+    age = declared.pop()
+    if date is None or declared or age == math.inf:
         return None
     written_by = received - timedelta(seconds=age)
     # Age counts in whole seconds, too.
     written_from = sent - timedelta(seconds=age + 1 if age else 0)
     return ClockOffset(date - written_by, date + _SECOND - written_from)
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text) if len(text) <= 100 else None
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
-
-
-def _age(text: str | None) -> int | None:
-    """Seconds; 0 where there is no such header, None where it cannot be read."""
-    if text is None:
-        return 0
-    text = text.strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 8 else None

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import Generic, Literal, TypeVar
 
 import attrs
@@ -21,6 +20,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from dispatchkit.core.check import a_kind, seconds, shown, true_or_false
 from dispatchkit.core.clock import Clock
+from dispatchkit.core.http_date import http_date
 from dispatchkit.errors import DispatchkitError
 
 __all__ = [
@@ -221,18 +221,10 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     try:
         wait = float(text)
     except ValueError:
-        until = _date(text) if len(text) <= 100 else None
+        until = http_date(text)
         if until is None:
             return None
-        wait = (until - (_date(headers.get("Date", "")) or now)).total_seconds()
+        wait = (until - (http_date(headers.get("Date", "")) or now)).total_seconds()
     if math.isnan(wait):
         return None
     return min(max(wait, 0.0), (_LAST_MOMENT - now).total_seconds())
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, TypeError, OverflowError, IndexError):
-        return None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment

@@ -1,0 +1,35 @@
+"""What the header fields of a response say about time: dates, and the age that caches declare."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+__all__ = ["ages", "http_date"]
+
+_LONGEST = 100
+"""Characters of a date. A longer text is none, and slow to parse."""
+_SECONDS = re.compile(r"[0-9]{1,9}")
+
+
+def http_date(text: str) -> datetime | None:
+    """The moment that an HTTP date names; None if it names none. One without a zone is UTC."""
+    try:
+        moment = parsedate_to_datetime(text) if len(text) <= _LONGEST else None
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None
+    return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def ages(headers: Mapping[str, str]) -> list[float]:
+    """The seconds of every ``Age``: infinite where they cannot be read, and none where no cache has said anything."""
+    text = headers.get("Age")
+    if text is None:
+        return []
+    getall = getattr(headers, "getall", None)
+    texts: list[str] = [text] if getall is None else getall("Age")
+    each = (part.strip() for part in ",".join(texts).split(","))
+    return [float(part) if _SECONDS.fullmatch(part) else math.inf for part in each]
