@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -98,6 +99,21 @@ async def test_a_bug_after_the_answer_is_unknown(kind: type[Exception], monkeypa
     assert [(attempt.what, attempt.sent) for attempt in error.attempts] == [("HTTP 200", True)]
     assert kind.__name__ in error.summary
     assert len(listener.requests) == 1
+
+
+async def test_a_bug_after_a_later_answer_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+    real, calls = call_module.judge, itertools.count()
+
+    def judge(*values: Any) -> object:
+        if next(calls):
+            raise KeyError("mine")
+        return real(*values)
+
+    monkeypatch.setattr(call_module, "judge", judge)
+    client, _ = played(says=lambda s, _: Failure("refused", sent=False) if len(s.seen) == 1 else None)
+    with pytest.raises(OutcomeUnknownError) as caught:
+        await client.start(7)
+    assert [attempt.sent for attempt in caught.value.attempts] == [False, True]
 
 
 async def test_a_bug_after_the_answer_to_a_read_loses_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from tests.core.test_settling import (
     STARTED,
     STOP,
     STOPPED,
+    UNSENT,
     YES,
     Clock,
     active,
@@ -119,6 +120,11 @@ async def play(command: Command[Any, object], acts: list[Reply], read: Read) -> 
 @pytest.mark.parametrize("command", [START, STOP], ids=["start", "stop"])
 async def test_a_stale_denial_allows_no_repeat(command: Command[Any, object], read: Read) -> None:
     assert await play(command, [LOST], read) == (UNKNOWN, [0])
+
+
+async def test_state_from_before_the_attempt_that_left_is_not_ours() -> None:
+    read = made(active(True), lambda at: 1)
+    assert await play(ACTIVATE, [UNSENT, LOST], read) == (UNKNOWN, [0, 1.25])
 
 
 @pytest.mark.parametrize("flag", [False, True])

@@ -128,6 +128,22 @@ async def test_launch_in_flight_counts_until_it_ends() -> None:
     assert (await client.perform(LaunchBroadcast(7))).settled
 
 
+@pytest.mark.parametrize(("mailing", "state"), [(7, State.UNKNOWN), (8, State.DONE)])
+async def test_call_under_way_counts_for_its_mailing(mailing: int, state: State) -> None:
+    class Hanging(Script):
+        async def send(self, *_: Any, **__: Any) -> Reply:
+            return await asyncio.Future[Reply]()
+
+    stage = Stage()
+    client = AltcraftClient(HOST, "another", clock=stage.clock)
+    client._means.transport = Hanging(stage.clock, [], [])  # type: ignore[assignment]
+    hanging = asyncio.ensure_future(client.perform(LaunchBroadcast(mailing)))
+    await asyncio.sleep(0)
+    assert (await stage.play([LOST], [started(stage.clock, -0.5)]))[0] is state
+    hanging.cancel()
+    await asyncio.wait([hanging])
+
+
 async def test_two_starts_are_not_told_apart() -> None:
     told = await play(LAUNCH, [LOST], [log((0.2, "start"), (0.3, "start"))])
     assert told.state is State.UNKNOWN
@@ -206,6 +222,22 @@ async def test_platform_that_does_not_say_its_time_settles_nothing(date: str) ->
     told = await play(LAUNCH, [LOST], [dated(date, (0.5, "start"))])
     assert told.state is State.UNKNOWN
     assert "does not say what time it is" in str(told.error)
+
+
+async def test_window_begins_with_the_attempt_that_left() -> None:
+    """The one before it took long to connect, and another launch began meanwhile."""
+
+    class Slow(Script):
+        async def send(self, *values: Any, **more: Any) -> Reply:
+            self.takes = 1.0 if self.sent else 10.0
+            return await super().send(*values, **more)
+
+    clock = Clock()
+    client = AltcraftClient(HOST, "token", clock=clock)
+    client._means.transport = script = Slow(clock, [UNSENT, LOST], [log((5, "start"))])  # type: ignore[assignment]
+    with pytest.raises(OutcomeUnknownError, match="its log shows no start"):
+        await client.perform(LaunchBroadcast(7))
+    assert [at for at, _ in script.sent] == [0, 10.25]
 
 
 async def test_clock_that_is_set_meanwhile_moves_no_window() -> None:

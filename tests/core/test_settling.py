@@ -482,6 +482,17 @@ async def test_a_repeat_that_would_be_cut_short_is_not_begun() -> None:
     assert told.elapsed == 8.25
 
 
+async def test_a_turn_that_comes_close_to_the_deadline_is_not_taken() -> None:
+    clock = Clock()
+    script = Script(clock, [STARTED], [BROKEN])
+    client = DirectClient("key", clock=clock)
+    client._means.transport = script  # type: ignore[assignment]
+    client.pacer.throttle(9.5)
+    with pytest.raises(NotSentError, match="beyond the deadline"):
+        await client.call(START, timeout=10).run()  # type: ignore[arg-type]
+    assert script.sent == []
+
+
 @pytest.mark.parametrize("timeout", [0.5, 5, 50, 100])
 async def test_no_request_is_given_more_time_than_the_call_has_left(timeout: float) -> None:
     told = await play(START, [LOST], [BROKEN], timeout=timeout, takes=80)
