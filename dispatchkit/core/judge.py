@@ -1,8 +1,9 @@
-"""What an attempt means for the call: its result, or the error that says which outcome it is."""
+"""What the reply to an attempt means: the result or the outcome of the call, and a pause of the account."""
 
 from __future__ import annotations
 
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import datetime, timedelta
 from typing import Never, TypeVar
 
 from dispatchkit.core.clock import Clock
@@ -13,7 +14,7 @@ from dispatchkit.core.command import (
     UnreadableAnswerError,
     means_refusal,
 )
-from dispatchkit.core.retry import retry_after
+from dispatchkit.core.retry import RetryPolicy, retry_after
 from dispatchkit.core.transport import Failure
 from dispatchkit.errors import (
     AnswerLostError,
@@ -24,7 +25,7 @@ from dispatchkit.errors import (
     ThrottledError,
 )
 
-__all__ = ["judge", "unknown"]
+__all__ = ["judge", "pause_after", "paused_by", "unknown"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -74,6 +75,23 @@ def _doubt(status: int) -> str | None:
     if status >= 400:
         return None if means_refusal(status) else f"the request was given up on the way (HTTP {status})"
     return f"this is no answer of the provider: HTTP {status}"
+
+
+def pause_after(
+    verdict: DispatchkitError, reply: Answer | Failure, *, policy: RetryPolicy, now: Callable[[], datetime]
+) -> float | None:
+    """Seconds for which the account is to pause after an answer; None where the provider does not ask for it."""
+    if isinstance(verdict, ThrottledError):
+        return policy.throttled_scale if verdict.retry_after is None else verdict.retry_after
+    if isinstance(verdict, OutcomeUnknownError) and isinstance(reply, Answer):
+        # A server that failed cannot vouch for what it did, but it can say when to come back.
+        return retry_after(reply.headers, now()) or None
+    return None
+
+
+def paused_by(reply: Answer | Failure) -> str:
+    """How an answer asks for a pause."""
+    return "Retry-After" if isinstance(reply, Answer) and "Retry-After" in reply.headers else "HTTP 429"
 
 
 def unknown(command: Command[Never, object], what: str) -> OutcomeUnknownError:

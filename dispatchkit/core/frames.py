@@ -1,0 +1,47 @@
+"""Exceptions without their frames: the locals of these hold headers and bodies, tokens among them."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TypeVar
+
+from dispatchkit.core.command import Command, Request
+
+__all__ = ["request_of", "without_frames"]
+
+W = TypeVar("W")
+
+_FRAMES = 8
+"""How many of the innermost frames a note names."""
+
+
+def without_frames(mistake: Exception) -> Exception:
+    """Drop the frames of an exception and of its causes. A note says where it was raised."""
+    places: deque[str] = deque(maxlen=_FRAMES)
+    trace = mistake.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}")
+        trace = trace.tb_next
+    note = "raised at " + " > ".join(places)
+    if note not in getattr(mistake, "__notes__", ()):  # it may be raised for every call
+        mistake.add_note(note)
+    chain: list[BaseException] = []
+    error: BaseException | None = mistake
+    while error is not None and error not in chain:
+        chain.append(error.with_traceback(None))
+        error = error.__cause__ or error.__context__
+    return mistake
+
+
+def request_of(command: Command[W, object], wire: W, request_id: str | None) -> Request:
+    """Build the request of a command.
+
+    Raises:
+        Exception: What the command, or a callable that gives the token, raises.
+    """
+    try:
+        return command.request(wire, request_id)
+    except Exception as error:  # noqa: BLE001 - a callable that gives the token may raise anything
+        mistake = error.with_traceback(None)
+    raise mistake
