@@ -118,6 +118,22 @@ async def test_tokens_come_with_time_in_order(clock: Virtual) -> None:
     assert got == [(number, pytest.approx(number + 1)) for number in range(5)]
 
 
+async def test_new_call_waits_behind_those_that_wait(clock: Virtual) -> None:
+    budget = await emptied(clock)
+    got: list[str] = []
+
+    async def one(name: str) -> None:
+        assert await budget.spend(until=math.inf)
+        got.append(name)
+
+    first = asyncio.create_task(one("first"))
+    await asyncio.sleep(0)
+    while budget.statistics().tokens < 1:
+        budget.earn()
+    await asyncio.gather(first, one("second"))
+    assert got == ["first", "second"]
+
+
 async def test_quiet_time_saves_no_more_than_the_start(clock: Virtual) -> None:
     budget = await emptied(clock)
     await clock.sleep(3.5)

@@ -177,14 +177,14 @@ async def test_words_of_a_refusal_come_in_their_own_charset() -> None:
 async def test_a_bomb_ends_as_too_large(window: int) -> None:
     bomb = zipped(bytes(100 * 2**20), window)
     encoding = "gzip" if window == 31 else "deflate"
-    longest, last = 0.0, time.perf_counter()
+    longest, last = 0.0, time.thread_time()  # other processes of the machine do not count
 
     async def watch() -> None:
         nonlocal longest, last
-        last = time.perf_counter()
+        last = time.thread_time()
         while True:
             await asyncio.sleep(0)
-            now = time.perf_counter()
+            now = time.thread_time()
             longest, last = max(longest, now - last), now
 
     async with Listener(http(200, bomb, Content_Encoding=encoding)) as listener, transport(listener.url) as made:
