@@ -55,8 +55,9 @@ class Freshness:
         made = _date(headers)
         if made is None:
             return age
-        known = [sample.at(asked, monotonic) for sample in (self._acted(), self._newest) if sample is not None]
-        if self.acted is None or not known:
+        acted = self._acted()
+        known = [sample.at(asked, monotonic) for sample in (acted, self._newest) if sample is not None]
+        if acted is None:
             known.append(asked)
         age = max(age, (max(known) - made).total_seconds())
         if self._newest is None or made > self._newest.origin:

@@ -122,6 +122,11 @@ async def test_a_stale_denial_allows_no_repeat(command: Command[Any, object], re
     assert await play(command, [LOST], read) == (UNKNOWN, [0])
 
 
+async def test_a_failure_without_a_date_makes_no_old_state_new() -> None:
+    kept = made(active(True), lambda at: -HOUR)
+    assert await play(ACTIVATE, [BROKEN], kept) == (UNKNOWN, [0])
+
+
 async def test_state_from_before_the_attempt_that_left_is_not_ours() -> None:
     read = made(active(True), lambda at: 1)
     assert await play(ACTIVATE, [UNSENT, LOST], read) == (UNKNOWN, [0, 1.25])

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import random
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from urllib.parse import parse_qsl, urlsplit
 
+import attrs
 from multidict import CIMultiDict
 
 from dispatchkit.core.command import Answer, Request
@@ -59,6 +62,38 @@ class VirtualClock:
         self.time = end
 
 
+class Cache:
+    """Answers questions with what it got some time ago, whatever they say of caches.
+
+    Args:
+        clock: Time.
+        keep: Seconds for which it keeps an answer.
+        fields: The header fields that tell how old an answer is: ``Age``, ``Date``.
+    """
+
+    def __init__(self, clock: VirtualClock, *, keep: float, fields: frozenset[str]) -> None:
+        self._clock = clock
+        self._keep = keep
+        self._fields = fields
+        self._kept: dict[str, tuple[float, Reply]] = {}
+        self.stale = 0
+        """How many answers were not new."""
+
+    def answer(self, path: str, ask: Callable[[], Reply]) -> Reply:
+        now = self._clock.time
+        at, reply = self._kept.get(path, (-math.inf, None))
+        if reply is None or now - at > self._keep:
+            date = format_datetime(self._clock.now(), usegmt=True)
+            reply = ask()
+            reply = attrs.evolve(reply, headers={"Date": date, **reply.headers})
+            at, _ = self._kept[path] = now, reply
+        self.stale += now > at
+        said = {"Age": str(int(now - at)), **reply.headers}
+        return attrs.evolve(
+            reply, headers={name: text for name, text in said.items() if name not in {"Age", "Date"} - self._fields}
+        )
+
+
 class BadNetwork:
     """Stands in for the transport: what a request meets on its way is drawn anew for every request.
 
@@ -70,6 +105,7 @@ class BadNetwork:
         reading_trouble: The share of state readings that do.
         late: Seconds after which a request whose sender has long given up may still be carried out.
         strips: Whether it drops the ids of the requests on their way.
+        cache: What answers questions on their way.
     """
 
     def __init__(
@@ -82,6 +118,7 @@ class BadNetwork:
         reading_trouble: float,
         late: float,
         strips: bool = False,
+        cache: Cache | None = None,
     ) -> None:
         self._rng = rng
         self._clock = clock
@@ -90,6 +127,7 @@ class BadNetwork:
         self._reading_trouble = reading_trouble
         self._late = late
         self._strips = strips
+        self._cache = cache
         self.bytes_arrived: Counter[str | None] = Counter()
         """Of acting requests, by their id."""
         self.acts_by_id: Counter[str | None] = Counter()
@@ -97,7 +135,7 @@ class BadNetwork:
         self.acting: list[Request] = []
 
     async def send(self, request: Request, witness: Witness, *, timeout: float) -> Answer | Failure:
-        reading = request.method == "GET" or request.target.endswith(("get_status", "log_v2"))
+        reading = _reads(request)
         if not reading:
             self.acting.append(request)
         await asyncio.sleep(0)  # whoever else is under way takes a step
@@ -120,6 +158,8 @@ class BadNetwork:
             headers = {name: text for name, text in headers.items() if not name.endswith("Request-ID")}
         before = len(self._provider.acts)
         call = Call(request.method, parts.path, dict(parse_qsl(parts.query)), headers, request.body or b"")
+        if self._cache is not None and _reads(request):
+            return self._cache.answer(parts.path, lambda: self._provider.answer(call))
         reply = self._provider.answer(call)
         self.acts_by_id[request.headers.get("Request-ID")] += len(self._provider.acts) - before
         return reply
@@ -140,6 +180,10 @@ class BadNetwork:
 
     def later(self, event: Callable[[], object]) -> None:
         self._clock.at(self._clock.time + self.draw(self._late), event)
+
+
+def _reads(request: Request) -> bool:
+    return request.method == "GET" or request.target.endswith(("get_status", "log_v2"))
 
 
 Fault = Callable[[BadNetwork, Request, float, bool], Answer | Failure]

@@ -3,7 +3,7 @@
 ``python -m tests.faults.trial --trials 100000`` plays that many calls against both providers behind a bad network, in
 virtual time: over faults, byte positions, a state that lags by 0 to 30 s, requests that are carried out after their
 sender gave up, deduplication on and off, several launches of one mailing at once, a platform whose clock is wrong, ids
-that are stripped on their way. The same seed plays the same trial.
+that are stripped on their way, caches that serve an old state. The same seed plays the same trial.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import random
 import time
 from collections import Counter
@@ -30,9 +31,10 @@ from dispatchkit import (
 )
 from dispatchkit.core.call import Call as CoreCall
 from dispatchkit.core.command import Command
+from dispatchkit.core.frames import request_of
 from dispatchkit.sandbox import AltcraftProvider, Call, DirectProvider
 
-from .simulated import BadNetwork, VirtualClock
+from .simulated import BadNetwork, Cache, VirtualClock
 
 KEY = "a2V5OnBhc3N3b3Jk"
 LARGEST_LAG = 30.0
@@ -41,7 +43,7 @@ LATEST = 20.0
 
 @attrs.define
 class Tally:
-    """What came of a trial. The four lists of lies must stay empty."""
+    """What came of a trial. The lists of lies must stay empty."""
 
     trials: int = 0
     outcomes: Counter[str] = attrs.field(factory=Counter)
@@ -51,6 +53,8 @@ class Tally:
     false_rejected: list[str] = attrs.field(factory=list)
     false_done: list[str] = attrs.field(factory=list)
     late: list[str] = attrs.field(factory=list)
+    met: Counter[str] = attrs.field(factory=Counter)
+    """How many trials met what is rare, such as ``"stale state"``."""
 
     @property
     def lies(self) -> list[str]:
@@ -65,6 +69,7 @@ class Tally:
                 f"{len(self.late)} too late"
             )
         ]
+        lines.append("  met: " + ", ".join(f"{count} {what}" for what, count in sorted(self.met.items())))
         for name, counts in {**self.by_command, "all": self.outcomes}.items():
             total = counts.total()
             shares = ", ".join(f"{state} {100 * counts[state] / total:.2f} %" for state in State)
@@ -78,7 +83,7 @@ async def one_trial(seed: int, tally: Tally) -> None:
     clock = VirtualClock(rng)
     timeout = rng.choice([5.0, 100.0, 240.0, 600.0])
     lag = rng.random() * LARGEST_LAG
-    platform, strips, siblings = "", False, 1
+    platform, strips, siblings, skew = "", False, 1, 0.0
     client: DirectClient | AltcraftClient
     provider: DirectProvider | AltcraftProvider
     command: Command[object, object]
@@ -89,7 +94,7 @@ async def one_trial(seed: int, tally: Tally) -> None:
     else:
         deduplicates, vouched = rng.random() < 0.5, rng.random() < 0.5
         vouched = vouched and deduplicates
-        strips = not vouched and rng.random() < 0.3
+        strips = not vouched and rng.random() < 0.5
         skew = rng.choice([0.0, 0.0, -3.0, 3.0, -90.0, 3600.0, -3600.0])
         platform = f", {'vouched' if vouched else 'default'}"
         provider = AltcraftProvider(
@@ -103,13 +108,12 @@ async def one_trial(seed: int, tally: Tally) -> None:
         client = AltcraftClient("https://altcraft.test", KEY, clock=clock, deduplicates=vouched)
         command = _altcraft_command(rng)
         if command.log_key is not None:
-            siblings = rng.choice([1, 1, 2, 5])
+            siblings = rng.choice([2, 5] if strips else [1, 1, 2, 5])
             platform += ", siblings" if siblings > 1 else ""
             if rng.random() < 0.5:
                 _launch_elsewhere(provider)
                 clock.advance(rng.choice([60.0, 600.0, 3599.0]))
-    clock.advance(rng.random() * 60 + LARGEST_LAG)  # what was set up is visible by now
-    provider.read_lag = lag
+    cache = _cache(rng, clock, skew)
     network = BadNetwork(
         rng,
         clock,
@@ -118,8 +122,17 @@ async def one_trial(seed: int, tally: Tally) -> None:
         reading_trouble=rng.choice([0.0, 0.3, 0.9]),
         late=LATEST,
         strips=strips,
+        cache=cache,
     )
     client._means.transport = network  # type: ignore[assignment]
+    if cache is not None and (probe := command.probe(clock.now())) is not None:
+        # The cache keeps what was so before the call.
+        network.arrive(request_of(probe.command, client._means.wire, str(seed)))
+        clock.advance(rng.random() * 600)
+        if isinstance(provider, AltcraftProvider) and rng.random() < 0.5:
+            _switch_elsewhere(provider, active=rng.random() < 0.5)
+    clock.advance(rng.random() * 60 + LARGEST_LAG)  # what was set up is visible by now
+    provider.read_lag = lag
 
     calls = [client.call(command, timeout=timeout) for _ in range(siblings)]  # type: ignore[arg-type]
     told = await asyncio.gather(*(_perform(call, clock) for call in calls))
@@ -128,6 +141,10 @@ async def one_trial(seed: int, tally: Tally) -> None:
         assert len({(request.body, str(request.headers)) for request in sent}) <= 1
     clock.advance(2 * LATEST)  # whatever is still on its way arrives
 
+    tally.met["stale state"] += 0 if cache is None else cache.stale > 0
+    tally.met["foreign replay"] += client._means.replays.foreign
+    tally.met["siblings"] += siblings > 1
+    tally.met["wrong clock"] += skew != 0
     for call, (state, elapsed) in zip(calls, told, strict=True):
         acts = network.acts_by_id[call.request_id]
         story = f"seed {seed}: {command!r} {state}, {acts} acts, {len(call.attempts)} attempts, {elapsed:.2f} s"
@@ -141,7 +158,7 @@ async def one_trial(seed: int, tally: Tally) -> None:
             tally.false_not_sent.append(story)
         if state is State.REJECTED and acts:
             tally.false_rejected.append(story)
-        if state is State.DONE and not acts and not _holds(command, provider, clock):
+        if state is State.DONE and not acts and not _holds(command, provider):
             tally.false_done.append(story)
         if siblings == 1 and elapsed > timeout + 0.1:
             tally.late.append(story)
@@ -161,6 +178,21 @@ def _launch_elsewhere(provider: AltcraftProvider) -> None:
     body = json.dumps({"token": KEY, "id": 7, "run_now": True}).encode()
     headers = {"Content-Type": "application/json", "Request-ID": "elsewhere", "X-Request-ID": "elsewhere"}
     provider.answer(Call("POST", "/api/v1.1/campaigns/activate/", {}, headers, body))
+
+
+def _switch_elsewhere(provider: AltcraftProvider, *, active: bool) -> None:
+    """The mailing is activated or deactivated by what this process knows nothing of."""
+    path = "/api/v1.1/campaigns/activate/" if active else "/api/v1.1/campaigns/deactivate"
+    headers = {"Content-Type": "application/json", "Request-ID": "switch", "X-Request-ID": "switch"}
+    provider.answer(Call("POST", path, {}, headers, json.dumps({"token": KEY, "id": 7}).encode()))
+
+
+def _cache(rng: random.Random, clock: VirtualClock, skew: float) -> Cache | None:
+    if rng.random() < 0.6:
+        return None
+    # A clock that is ahead makes old answers look new, until the host has answered once.
+    fields = [("Age",), ("Age", "Date")] if skew > LARGEST_LAG else [("Age",), ("Date",), ("Age", "Date")]
+    return Cache(clock, keep=rng.choice([20.0, 90.0, 600.0, 3600.0]), fields=frozenset(rng.choice(fields)))
 
 
 def _direct_command(rng: random.Random, provider: DirectProvider) -> Command[object, object]:
@@ -184,7 +216,7 @@ def _altcraft_command(rng: random.Random) -> Command[object, object]:
     )
 
 
-def _holds(command: Command[object, object], provider: DirectProvider | AltcraftProvider, clock: VirtualClock) -> bool:
+def _holds(command: Command[object, object], provider: DirectProvider | AltcraftProvider) -> bool:
     """Whether what the command asks for is so, though it took no act of this call: it was so before."""
     match command:
         case StartDispatch(dispatch_id=target) if isinstance(provider, DirectProvider):
@@ -192,9 +224,9 @@ def _holds(command: Command[object, object], provider: DirectProvider | Altcraft
         case StopDispatch(dispatch_id=target) if isinstance(provider, DirectProvider):
             return provider.status(target) == "stopped"
         case ActivateMailing(mailing_id=target, run_now=None) if isinstance(provider, AltcraftProvider):
-            return provider._view(target).is_active(clock.timestamp())
+            return provider._view(target).is_active(math.inf)
         case DeactivateMailing(mailing_id=target) if isinstance(provider, AltcraftProvider):
-            return not provider._view(target).is_active(clock.timestamp())
+            return not provider._view(target).is_active(math.inf)
         case _:
             return False
 
