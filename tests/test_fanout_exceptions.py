@@ -270,7 +270,7 @@ async def test_an_iterator_whose_closing_raises_too_does_not_hide_what_ended_the
     client, _ = played()
     run = FanOut(client, map(StartDispatch, ()), concurrency=1)
     run._commands = Closes(raised)  # type: ignore[assignment]
-    run._source = type(run._source)(None)  # type: ignore[call-arg]
+    run._source = run._pool._source = type(run._source)(None)  # type: ignore[call-arg]
     error, _ = await ended(run)
     assert error is raised
 

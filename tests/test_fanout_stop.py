@@ -144,8 +144,8 @@ async def test_a_worker_that_somebody_cancels_leaves_an_outcome_behind() -> None
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=2, grace=0.01)
     waiting = asyncio.ensure_future(run.finish())
     await until(lambda: scene.in_flight == 2)
-    assert run._workers is not None
-    next(iter(run._workers)).cancel()
+    assert run._pool.workers is not None
+    next(iter(run._pool.workers)).cancel()
     with pytest.raises(RuntimeError, match="cancelled"):
         await waiting
     assert run.report == Report(unknown=2, not_started=N - 2)
@@ -167,7 +167,7 @@ async def test_workers_that_somebody_cancels_before_their_first_step_make_no_run
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=2)
     waiting = asyncio.ensure_future(run.finish())
     await turns(1)
-    for worker in run._workers or ():
+    for worker in run._pool.workers or ():
         worker.cancel()
     async with asyncio.timeout(1):
         with pytest.raises(RuntimeError, match="cancelled"):
