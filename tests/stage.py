@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from dispatchkit import DirectClient, StartDispatch
-from dispatchkit.core.command import Answer
+from dispatchkit.core.command import Answer, Request
 from dispatchkit.core.journal import RunSettings
+from dispatchkit.core.transport import Failure
 from dispatchkit.ledger.store import RunPlan
 from tests.virtual import Played, Virtual
 
@@ -20,6 +21,18 @@ def played(clock: Virtual | None = None, *, token: str = "t", **settings: Any) -
     client = DirectClient(token, clock=clock, **settings)
     client._means.transport = scene  # type: ignore[assignment]
     return client, scene
+
+
+def hide_state(scene: Played) -> None:
+    """Let no question about state be answered."""
+    real = scene.send
+
+    async def send(request: Request, witness: object, **settings: Any) -> Answer | Failure:
+        if request.method == "GET":
+            return Failure("no answer", sent=True)
+        return await real(request, witness, **settings)
+
+    scene.send = send  # type: ignore[method-assign]
 
 
 def starts(ids: Iterable[int]) -> Iterator[StartDispatch]:

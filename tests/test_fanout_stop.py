@@ -12,7 +12,7 @@ import pytest
 from dispatchkit import DirectClient, FanOut, Pace, Report, RetryPolicy, StartDispatch
 from dispatchkit.core.transport import Failure
 from dispatchkit.sandbox import Sandbox
-from tests.stage import played, starts, turns, until
+from tests.stage import hide_state, played, starts, turns, until
 from tests.virtual import Manual, throttled
 
 N = 100
@@ -68,14 +68,7 @@ async def test_calls_that_wait_to_be_repeated_give_up(sent: bool) -> None:
 async def test_calls_that_are_being_settled_give_up_as_unknown() -> None:
     clock = Manual()
     client, scene = played(clock, says=lambda *_: Failure("reset", sent=True))
-    real = scene.send
-
-    async def send(request: Any, witness: Any, **settings: Any) -> Any:
-        if request.method == "GET":
-            return Failure("no answer", sent=True)
-        return await real(request, witness, **settings)
-
-    scene.send = send  # type: ignore[method-assign]
+    hide_state(scene)
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=4)
     waiting = asyncio.ensure_future(run.finish())
     await until(lambda: scene.in_flight == 4)

@@ -22,6 +22,7 @@ import typer.testing
 from dispatchkit.cli.app import app
 from dispatchkit.sandbox import Sandbox
 from tests.launcher import COMMAND, Process
+from tests.spread.conftest import Field
 
 # Else each run would build all commands anew, which is half of what most runs take.
 typer.testing._get_command = functools.cache(typer.testing._get_command)
@@ -81,6 +82,16 @@ def played(monkeypatch: pytest.MonkeyPatch) -> Iterator[Played]:
         monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_TOKEN", played.sandbox.altcraft_token)
         monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", played.url)
         yield played
+
+
+@pytest.fixture
+def field(dsn: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Field]:
+    """A database and a sandbox, named in the environment."""
+    monkeypatch.setenv("DISPATCHKIT_LEDGER", dsn)
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", sandbox.direct_token)
+    field = Field(dsn, sandbox)
+    yield field
+    field.end()
 
 
 @pytest.fixture

@@ -5,28 +5,18 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dispatchkit import Ledger
 from dispatchkit.core.secret import account_key
-from dispatchkit.sandbox import Fault, Sandbox
+from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Terminal, run, start_child
 from tests.spread.conftest import Field, Lines, wait_until
 
 EPOCH = "1767225600"
 """1 January 2026 as an epoch, which some servers send as ``Retry-After``: 56 years, read as seconds."""
-
-
-@pytest.fixture
-def field(dsn: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Field]:
-    monkeypatch.setenv("DISPATCHKIT_LEDGER", dsn)
-    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", sandbox.direct_token)
-    field = Field(dsn, sandbox)
-    yield field
-    field.end()
 
 
 def pause(field: Field, key: str = "a" * 64, interval: str = "30 minutes") -> None:

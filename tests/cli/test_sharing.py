@@ -6,26 +6,15 @@ import asyncio
 import re
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from dispatchkit import Ledger
-from dispatchkit.sandbox import Sandbox
 from dispatchkit.spread.chunk import in_postgres
 from tests.cli.conftest import Result, run_child, start_child
 from tests.spread.conftest import DatabaseProxy, Field, Lines, wait_until
 
 SHORT_LEASE = {"dispatchkit.ledger.postgres:LEASE_TIMEOUT": 3.0}
-
-
-@pytest.fixture
-def field(dsn: str, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Iterator[Field]:
-    monkeypatch.setenv("DISPATCHKIT_LEDGER", dsn)
-    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", sandbox.direct_token)
-    field = Field(dsn, sandbox)
-    yield field
-    field.end()
 
 
 def launch(field: Field, ids: str, *options: object) -> tuple[object, ...]:

@@ -15,7 +15,6 @@ from multidict import CIMultiDict
 from dispatchkit import AltcraftClient, DirectClient, DispatchkitError, State
 from dispatchkit.core.command import Answer, Command, Request
 from dispatchkit.core.transport import Failure, Witness
-from dispatchkit.direct.commands import StartDispatch, StopDispatch
 from tests.core.test_settling import (
     ABORT,
     ACTIVATE,
@@ -32,6 +31,7 @@ from tests.core.test_settling import (
     Clock,
     active,
     answer,
+    client_of,
     status,
 )
 from tests.wire import Listener, http, once
@@ -89,12 +89,7 @@ class Provider:
 async def play(command: Command[Any, object], acts: list[Reply], read: Read) -> tuple[State, list[float]]:
     clock = Clock()
     provider = Provider(clock, list(acts), read)
-    client: DirectClient | AltcraftClient
-    if isinstance(command, StartDispatch | StopDispatch):
-        client = DirectClient("key", clock=clock)
-    else:
-        client = AltcraftClient("https://altcraft.test", "token", clock=clock, deduplicates=False)
-    client._means.transport = provider  # type: ignore[assignment]
+    client = client_of(command, clock, provider)
     try:
         await client.perform(command)  # type: ignore[arg-type]
     except DispatchkitError as error:

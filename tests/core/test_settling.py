@@ -145,6 +145,18 @@ class Told:
         return len(self.script.sent)
 
 
+def client_of(
+    command: Command[Any, object], clock: Clock, transport: object, *, deduplicates: bool = False
+) -> DirectClient | AltcraftClient:
+    client: DirectClient | AltcraftClient
+    if isinstance(command, StartDispatch | StopDispatch):
+        client = DirectClient("key", clock=clock)
+    else:
+        client = AltcraftClient("https://altcraft.test", "token", clock=clock, deduplicates=deduplicates)
+    client._means.transport = transport  # type: ignore[assignment]
+    return client
+
+
 async def play(
     command: Command[object, object],
     acts: list[Reply],
@@ -160,12 +172,7 @@ async def play(
 ) -> Told:
     clock = Clock()
     script = Script(clock, list(acts), list(reads or [BROKEN]), takes)
-    client: DirectClient | AltcraftClient
-    if isinstance(command, StartDispatch | StopDispatch):
-        client = DirectClient("key", clock=clock)
-    else:
-        client = AltcraftClient("https://altcraft.test", "token", clock=clock, deduplicates=deduplicates)
-    client._means.transport = script  # type: ignore[assignment]
+    client = client_of(command, clock, script, deduplicates=deduplicates)
     result, error = None, None
     try:
         settings: dict[str, Any] = {"request_id": request_id, "since": since, "acting_until": acting_until}

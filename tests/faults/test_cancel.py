@@ -122,7 +122,8 @@ async def test_a_call_cancelled_at_any_moment_of_its_recovery_stops_and_tells_th
         judge(ending, f"{kind}, {number * 2 + 1} ms", answered=kind == "throttles")
 
 
-async def test_the_cancellation_says_what_is_known() -> None:
+async def cancelled_in_flight() -> asyncio.CancelledError:
+    """Cancel a start that the server does not answer."""
     async with Hostile(START.provider()) as server, START.client(server.url) as client:
         server.order(Strike(hang))
         task = asyncio.ensure_future(client.perform(START.command))
@@ -130,8 +131,12 @@ async def test_the_cancellation_says_what_is_known() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:
             await task
+    assert task.cancelled()
+    return caught.value
 
-    notes = "\n".join(caught.value.__notes__)
+
+async def test_the_cancellation_says_what_is_known() -> None:
+    notes = "\n".join((await cancelled_in_flight()).__notes__)
     assert "unknown" in notes
     assert str(START.command) in notes
 
