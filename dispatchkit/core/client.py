@@ -20,7 +20,8 @@ from dispatchkit.core.launches import launches_at
 from dispatchkit.core.means import Means
 from dispatchkit.core.origin import origin
 from dispatchkit.core.pace import Pace, PaceStatistics
-from dispatchkit.core.pacer import Pacer, pacer_of
+from dispatchkit.core.pacer import Pacer
+from dispatchkit.core.pacers import pacer_of
 from dispatchkit.core.replays import replays_of
 from dispatchkit.core.retry import RetryPolicy, a_policy
 from dispatchkit.core.secret import Secret, account_key

@@ -1,8 +1,8 @@
 """How old a response is: a cache may answer a question about state with what was true some time ago.
 
 Two header fields tell. ``Age`` is what a cache says itself. ``Date`` is when the origin made the response, on its own
-clock. What that clock reads now follows from the responses that no cache gives, those to requests that act. Before the
-first of them, our own clock stands in for it. The newest ``Date`` of all is a lower bound in any case.
+clock. What that clock reads now follows from the latest response that no cache gives, one to a request that acts. If
+that has no ``Date``, our own clock stands in for it. The newest ``Date`` of all is a lower bound in any case.
 """
 
 from __future__ import annotations

@@ -18,24 +18,19 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-import logging
 import math
-import os
 import threading
 from collections import OrderedDict
-from datetime import datetime, timedelta
-from weakref import WeakSet, WeakValueDictionary
+from weakref import WeakSet
 
 from dispatchkit.core.breaker import Breaker
 from dispatchkit.core.clock import Clock
-from dispatchkit.core.log import log
-from dispatchkit.core.pace import DEFAULT_PACE, Pace, PaceStatistics
+from dispatchkit.core.pace import Pace, PaceStatistics
+from dispatchkit.core.pause_log import PauseLog
 from dispatchkit.core.wakeup import Sleepers, rest, wake
 from dispatchkit.core.window import Window
 
-__all__ = ["Pacer", "pacer_of"]
-
-logger = logging.getLogger("dispatchkit.pace")
+__all__ = ["Pacer"]
 
 
 class _Waiter:
@@ -59,9 +54,6 @@ class _Waiter:
 
 _LATE = 0.005
 """Seconds by which a timer may be late. So much is made good, or a high rate would never be reached."""
-_UNLOGGED = 1.0
-"""Seconds: a shorter pause, or one that grew by less, is not worth a line in a log."""
-
 SILENCE = 2.0
 """Seconds without an answer, after which a limit that grows from one lets one more attempt start."""
 
@@ -88,7 +80,7 @@ class Pacer:
         self._throttled_until = -math.inf
         """The pause that the provider asked for, without that of the breaker and of `hold`."""
         self._held_until = -math.inf
-        self._logged_until = -math.inf
+        self._log = PauseLog(clock)
         self.lifts = 0
         """How often a pause was lifted: what waits out a pause looks at it."""
         self._learnt = -math.inf  # when an answer, or silence, last let the limit grow
@@ -315,7 +307,7 @@ class Pacer:
             if self._waiters:
                 self._grant()
         if pause is not None:
-            self._log(pause, by)
+            self._log_pause(pause, by)
 
     def throttle(self, pause: float, *, refused: bool = True, by: str = "Retry-After") -> None:
         """The provider asked for a pause elsewhere: start nothing for so many seconds, at most `Pace.max_pause`.
@@ -327,7 +319,7 @@ class Pacer:
         """
         with self._lock:
             self._throttle(pause, again=self._paused_until > self._clock.monotonic(), refused=refused)
-        self._log(pause, by)
+        self._log_pause(pause, by)
 
     def _throttle(self, pause: float, *, again: bool, refused: bool) -> None:
         self._throttled += refused
@@ -341,29 +333,8 @@ class Pacer:
         self._pause(pause)
         self._window.restart(throttled=refused)
 
-    def _log(self, asked: float, by: str) -> None:
-        """Log a pause that the provider asked for, once. Never under the lock: a handler may read the statistics."""
-        left = self.throttled_for()
-        until = self._clock.monotonic() + left
-        if left < _UNLOGGED or until < self._logged_until + _UNLOGGED:
-            return
-        self._logged_until = until
-        now, most = self._clock.now(), self._pace.max_pause
-        text = _utc(now, left)
-        if asked > most:
-            wanted = _utc(now, asked)
-            log(
-                logger,
-                logging.WARNING,
-                "the account is paused until %s (by %s), for max_pause (%.0f s) and no longer: "
-                "the provider asked for a pause until %s",
-                text,
-                by,
-                most,
-                wanted,
-            )
-        else:
-            log(logger, logging.INFO, "the account is paused until %s (by %s)", text, by)
+    def _log_pause(self, asked: float, by: str) -> None:
+        self._log.pause(self.throttled_for(), asked=asked, most=self._pace.max_pause, by=by)
 
     def hold(self, seconds: float) -> None:
         """Start nothing for so many seconds, for a reason of this process. `lift` does not end it."""
@@ -388,11 +359,11 @@ class Pacer:
             if self._paused_until <= max(now, until, self._held_until):
                 return False
             self._paused_until = max(until, self._held_until)
-            self._throttled_until = self._logged_until = until
+            self._throttled_until = until
             self.lifts += 1
             self._grant()
         self.wake()
-        log(logger, logging.INFO, "the pause of the account was lifted")
+        self._log.lift(until)
         return True
 
     async def sleep(self, seconds: float) -> None:
@@ -494,37 +465,3 @@ class Pacer:
                 pauses=self._pauses,
                 breaker=self._breaker.state,
             )
-
-
-def _utc(now: datetime, seconds: float) -> str:
-    """The moment in so many seconds, without its date if that is today's."""
-    moment = now + timedelta(seconds=seconds)
-    return f"{moment:%H:%M:%S} UTC" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M:%S} UTC"
-
-
-_pacers: WeakValueDictionary[tuple[object, ...], Pacer] = WeakValueDictionary()
-_pacers_lock = threading.Lock()
-
-
-def pacer_of(account: tuple[object, ...], pace: Pace | None, clock: Clock) -> Pacer:
-    """The pacer of an account: the one in use, or a new one. A pace that is given holds for all its users."""
-    key = (*account, id(clock))  # the pacer holds the clock, so the id is not another's
-    with _pacers_lock:
-        pacer = _pacers.get(key)
-        if pacer is None:
-            pacer = _pacers[key] = Pacer(pace or DEFAULT_PACE, clock)
-        elif pace is not None:
-            pacer.set(pace)
-        return pacer
-
-
-def _forget() -> None:
-    """After a fork: no thread of the parent is here to release a lock or end an attempt."""
-    global _pacers_lock  # noqa: PLW0603
-    _pacers_lock = threading.Lock()
-    for pacer in list(_pacers.values()):
-        pacer.forget()
-
-
-if hasattr(os, "register_at_fork"):  # there is none on Windows
-    os.register_at_fork(after_in_child=_forget)

@@ -15,7 +15,8 @@ import pytest
 from dispatchkit import DirectClient, Pace
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.pace import PaceStatistics
-from dispatchkit.core.pacer import Pacer, pacer_of
+from dispatchkit.core.pacer import Pacer
+from dispatchkit.core.pacers import pacer_of
 from tests.virtual import Manual, Virtual
 
 
