@@ -268,6 +268,8 @@ def test_offset_lies_between_two_bounds() -> None:
     assert aged is not None
     assert (aged.least, aged.most) == (timedelta(seconds=119), timedelta(seconds=123))
     assert clock_offset({"Date": date, "Age": "old"}, sent, received) is None
+    assert clock_offset({"Date": date, "Age": "60, 0"}, sent, received) is None, "of which clock is the Date?"
+    assert clock_offset(CIMultiDict([("Date", date), ("Age", "60"), ("Age", "60")]), sent, received) == aged
     slow = clock_offset({"Date": date}, sent, NOON + timedelta(seconds=10))
     assert slow is not None
     assert not slow.is_narrow
