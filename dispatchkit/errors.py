@@ -352,7 +352,7 @@ class RepeatedTargetsError(LedgerError):
 
 
 class ProviderSilentError(Exception):
-    """The provider answered no attempt for ``give_up_after`` seconds. The chunk was given back with what is left of it.
+    """The provider answered nothing for ``give_up_after`` seconds. The chunk was given back with what is left of it.
 
     Launch it again later, or on another machine.
     """

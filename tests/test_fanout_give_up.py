@@ -54,6 +54,17 @@ async def test_run_gives_up_behind_an_open_breaker() -> None:
 )
 async def test_failures_of_the_provider_are_no_answers(answer: Answer | Failure) -> None:
     client, scene = played(takes=lambda _: 5.0, says=lambda *_: answer, retry=ONCE, timeout=60)
+    run = FanOut(client, commands(), concurrency=4, give_up_after=300)
+    report = await run.finish()
+    assert run.stop_reason is not None
+    assert run.stop_reason.kind == "gave_up"
+    assert report.unknown
+    assert report.not_started
+    assert 300 <= scene.clock.time <= 360
+
+
+async def test_state_that_is_read_is_an_answer() -> None:
+    client, scene = played(takes=lambda _: 5.0, says=lambda *_: Answer(503, {}, b""), retry=ONCE, timeout=60)
     real = scene.send
 
     async def send(request: Any, witness: Any, **settings: Any) -> Any:
@@ -62,13 +73,9 @@ async def test_failures_of_the_provider_are_no_answers(answer: Answer | Failure)
         return await real(request, witness, **settings)
 
     scene.send = send  # type: ignore[method-assign]
-    run = FanOut(client, commands(), concurrency=4, give_up_after=300)
-    report = await run.finish()
-    assert run.stop_reason is not None
-    assert run.stop_reason.kind == "gave_up"
-    assert report.unknown
-    assert report.not_started
-    assert 300 <= scene.clock.time <= 360
+    run = client.start_many([1, 2], give_up_after=30)
+    assert (await run.finish()).unknown == 2
+    assert run.stop_reason is None
 
 
 @pytest.mark.parametrize("answer", [None, refusal(4031), throttled(1.0)])

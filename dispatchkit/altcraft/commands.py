@@ -260,24 +260,26 @@ def _launched(mailing_id: int, since: datetime) -> LogProbe[AltcraftWire, Mailin
 
     An entry does not say which launch made it. So only a single one counts, in a log that is read whole.
     """
+    log = ReadLog(mailing_id, since - _EARLIER)
 
     def settle(entries: Listing[LogEntry], window: TimeWindow) -> Settlement[MailingAccepted]:
         if entries.total is not None and entries.total != len(entries):
             return Settlement(Verdict.UNDECIDED, f"its log shows {len(entries)} entries and counts {entries.total}")
+        if entries.total is None and len(entries) >= log.limit:
+            return Settlement(Verdict.UNDECIDED, f"its log shows {len(entries)} entries, and there may be more")
         if any(entry.time.tzinfo is None for entry in entries):
             return Settlement(Verdict.HIDDEN, "its log shows times without a zone")
         # The log counts in milliseconds.
         first = window.first - timedelta(milliseconds=1)
-        starts = [entry.time for entry in entries if entry.state == "start" and entry.time >= first]
+        # A start that is later than the launch can have acted is another's.
+        starts = [entry.time for entry in entries if entry.state == "start" and first <= entry.time <= window.last]
         if not starts:
-            return Settlement(Verdict.UNSEEN, "its log shows no start")
+            return Settlement(Verdict.UNSEEN, "its log shows no start at that time")
         if len(starts) > 1:
             return Settlement(Verdict.HIDDEN, f"its log shows {len(starts)} starts, which do not say whose they are")
-        if starts[0] > window.last:
-            return Settlement(Verdict.UNDECIDED, "its log shows a start that is still to come")
         return Settlement(Verdict.HAPPENED, "its log shows a start", MailingAccepted(mailing_id, settled=True))
 
-    return ask_log(ReadLog(mailing_id, since - _EARLIER), settle)
+    return ask_log(log, settle)
 
 
 def _activity(mailing_id: int, verdicts: Mapping[bool, Verdict]) -> Probe[AltcraftWire, MailingAccepted]:

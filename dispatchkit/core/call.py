@@ -116,7 +116,8 @@ class Call(CallState[W, R], Generic[W, R]):
         if since is not None:
             ended = OutcomeUnknownError("whoever sent it ended before an answer came")
             until = means.clock.monotonic() if acting_until is None else acting_until
-            self.doubt = Doubt(ended, since, self.monotonic_of(since), until)
+            slept = means.clock.boottime() - means.clock.monotonic()
+            self.doubt = Doubt(ended, since, self.monotonic_of(since), until, slept)
 
     async def run(self, *, ticket: int = 0) -> R:
         """Perform the command. See `Client.perform`.
@@ -378,6 +379,10 @@ class Call(CallState[W, R], Generic[W, R]):
 
     async def _again(self) -> Step[R]:
         self.waiting = False
+        if self.doubt is not None and self.log_key is not None and self.means.replays.foreign:
+            # Another call has found meanwhile that ids are not honoured: a repeat may act.
+            self.means.budget.give_back()
+            return Step(error=self.doubt.error)
         verdict = await self._attempt()
         if not isinstance(verdict, DispatchkitError):
             self.means.budget.refund()
@@ -410,11 +415,12 @@ class Call(CallState[W, R], Generic[W, R]):
         """What an attempt leaves unclear that ended just now, together with those before it."""
         now, doubt = self.means.clock.monotonic(), self.doubt
         if doubt is not None:
-            return Doubt(error, doubt.since, doubt.began, now)
+            return Doubt(error, doubt.since, doubt.began, now, doubt.slept)
+        slept = self.means.clock.boottime() - now
         if self._partly_sent is not None:
-            return Doubt(error, self._partly_sent, self.monotonic_of(self._partly_sent), now)
+            return Doubt(error, self._partly_sent, self.monotonic_of(self._partly_sent), now, slept)
         attempt = self.attempts[-1]
-        return Doubt(error, attempt.started, now - attempt.duration, now)
+        return Doubt(error, attempt.started, now - attempt.duration, now, slept)
 
     def _with_doubt(self, error: DispatchkitError) -> DispatchkitError:
         """This attempt did nothing; but if an earlier one is unclear, so is the call."""

@@ -9,6 +9,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
+from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
 from dispatchkit.core.log import log, logger
 from dispatchkit.core.means import Means
@@ -33,6 +34,12 @@ class Doubt:
     """The same on the clock's ``monotonic``, which nothing sets."""
     acting_until: float
     """On the clock's ``monotonic``: from when on the latest unclear attempt reaches the provider no more."""
+    slept: float
+    """How far the clock's ``boottime`` was ahead of ``monotonic`` when the doubt was first noted."""
+
+    def age(self, clock: Clock) -> float:
+        """Seconds since the first unclear attempt began, also those for which the machine slept."""
+        return max(0.0, clock.boottime() - self.slept - self.began)
 
 
 class CallState(Generic[W, R]):

@@ -61,7 +61,7 @@ class FanOut(Generic[W, R]):
         expected: How many commands there must be. A list of another length is refused before the first launch.
         max_launches: How many commands may be begun at most.
         stop_after_failures: Stop the run after so many outcomes that are not done.
-        give_up_after: Stop the run when the provider has answered no attempt of it for so many seconds, although
+        give_up_after: Stop the run when the provider has answered nothing of it for so many seconds, although
             something was under way, or waited for the circuit breaker. A refusal and HTTP 429 are answers; HTTP 5xx, a
             broken connection and a timeout are not. A pause that the provider asked for does not count. None, the
             default: the run waits for the provider as long as it takes.

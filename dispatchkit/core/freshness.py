@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 
 import attrs
 
-from dispatchkit.core.http_date import ages, http_date
+from dispatchkit.core.http_date import ages, response_date
 
 __all__ = ["Freshness"]
 
@@ -73,4 +73,4 @@ class Freshness:
 
 
 def _date(headers: Mapping[str, str]) -> datetime | None:
-    return http_date(headers.get("Date", ""))
+    return response_date(headers)

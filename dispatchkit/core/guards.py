@@ -25,7 +25,7 @@ StopKind: TypeAlias = Literal[
 - ``"stopped_elsewhere"``: the run was stopped in its ledger, or another process has taken it over.
 - ``"max_launches"``: as many commands were begun as allowed, and there may be more.
 - ``"stop_after_failures"``: so many outcomes were not done.
-- ``"gave_up"``: the provider answered no attempt for ``give_up_after`` seconds.
+- ``"gave_up"``: the provider answered neither an attempt nor a state read for ``give_up_after`` seconds.
 - ``"refused"``: the provider refused the token or the account.
 - ``"failed"``: the iterator of commands or the ledger raised, or a worker was cancelled.
 """

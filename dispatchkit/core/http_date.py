@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-__all__ = ["ages", "http_date"]
+__all__ = ["ages", "http_date", "response_date"]
 
 _LONGEST = 100
 """Characters of a date. A longer text is none, and slow to parse."""
+_FIRST_YEAR, _LAST_YEAR = 1900, 9000
 _SECONDS = re.compile(r"[0-9]{1,9}")
 
 
@@ -22,6 +23,12 @@ def http_date(text: str) -> datetime | None:
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
+
+
+def response_date(headers: Mapping[str, str]) -> datetime | None:
+    """The ``Date`` of a response; None where it has none, or one so far off that sums with it would overflow."""
+    moment = http_date(headers.get("Date", ""))
+    return moment if moment is not None and _FIRST_YEAR < moment.year < _LAST_YEAR else None
 
 
 def ages(headers: Mapping[str, str]) -> list[float]:

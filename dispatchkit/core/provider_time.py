@@ -12,14 +12,14 @@ from datetime import datetime, timedelta
 
 import attrs
 
-from dispatchkit.core.http_date import ages, http_date
+from dispatchkit.core.http_date import ages, response_date
 
 __all__ = ["MAX_OFFSET", "ClockOffset", "clock_offset"]
 
 MAX_OFFSET = timedelta(seconds=5)
 """The largest difference of two clocks by which entries of a log are still compared."""
-_MAX_WIDTH = timedelta(seconds=5)
-"""A response that took longer tells too little of the offset."""
+_MAX_WIDTH = timedelta(seconds=2)
+"""Bounds further apart tell too little of the offset: a response that took longer than a second is read again."""
 _SECOND = timedelta(seconds=1)
 
 
@@ -54,7 +54,7 @@ def clock_offset(headers: Mapping[str, str], sent: datetime, received: datetime)
         sent: When its request began, by our clock.
         received: When it had come, by our clock.
     """
-    date, declared = http_date(headers.get("Date", "")), set(ages(headers)) or {0.0}
+    date, declared = response_date(headers), set(ages(headers)) or {0.0}
     age = declared.pop()
     if date is None or declared or age == math.inf:
         return None

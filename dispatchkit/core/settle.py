@@ -35,6 +35,8 @@ PROBE_TIMEOUT = 15.0
 """Seconds for one reading of state: it changes nothing, so it is cheap to give up and ask again."""
 
 _LEAST_PAUSE = 0.25
+_LAST_PAUSE = 0.01
+"""Seconds: with less time than this before the deadline, the state is not read once more."""
 _NOT_ALONE = "another launch of the same at this time may have made what its log shows"
 
 
@@ -138,7 +140,10 @@ class Settling(Generic[W, R]):
                 # A response of the same age is believed that much later.
                 pause = min(pause, max(_LEAST_PAUSE if age else 0.0, believed_from + age - clock.monotonic()))
             if not call.in_time(pause):
-                return Settlement(Verdict.UNDECIDED, f"{settlement.seen}, and the deadline left no time to ask again")
+                pause = call.latest_start - clock.monotonic()  # once more, at the very end
+                if pause < _LAST_PAUSE:
+                    text = f"{settlement.seen}, and the deadline left no time to ask again"
+                    return Settlement(Verdict.UNDECIDED, text)
             await call.sleep(pause)
 
     @property
@@ -147,7 +152,12 @@ class Settling(Generic[W, R]):
 
         One that was answered, or given up, before may have acted later, for as long as state may lag.
         """
-        return self._doubt.began - max(self._call.policy.lag, MAX_OFFSET.total_seconds())
+        return self._doubt.began - self._tolerance
+
+    @property
+    def _tolerance(self) -> float:
+        """Seconds for which a launch that was answered or given up may still act, and its log may lag."""
+        return max(self._call.policy.lag, MAX_OFFSET.total_seconds())
 
     def _another_ended(self) -> bool:
         key, launches = self._call.log_key, self._means.launches
@@ -158,7 +168,7 @@ class Settling(Generic[W, R]):
         call = self._call
         if call.has_rival is not None:
             try:
-                asking = call.has_rival(self._means.clock.monotonic() - self._alone_from)
+                asking = call.has_rival(self._doubt.age(self._means.clock) + self._tolerance)
                 if await asyncio.wait_for(asking, PROBE_TIMEOUT):
                     return Settlement(Verdict.HIDDEN, _NOT_ALONE)
             except (LedgerError, TimeoutError):
@@ -210,10 +220,9 @@ class Settling(Generic[W, R]):
         reply = await means.transport.send(request, Witness(), timeout=limit)
         seen = judge(probe.command, reply, means.wire, clock)
         if isinstance(reply, Answer) and reply.status < 500:
+            self._call.answered_at = clock.monotonic()
             if paid:
                 means.budget.refund()
-            else:
-                self._call.answered_at = clock.monotonic()  # to ask is all that this call has tried
         if not isinstance(seen, DispatchkitError):
             headers: Mapping[str, str] = reply.headers if isinstance(reply, Answer) else {}
             age = max(0.0, means.freshness.age(headers, asked=asked, monotonic=started))
@@ -253,5 +262,7 @@ class Settling(Generic[W, R]):
             ahead = offset.middle.total_seconds()
             return Settlement(Verdict.HIDDEN, f"its log cannot be read: its clock is {ahead:+.0f} s off this machine's")
         # Not the time of day at which it began: the clock may have been set since.
-        began = now - timedelta(seconds=clock.monotonic() - self._doubt.began)
-        return TimeWindow(began + offset.least, now + offset.most)
+        began = now - timedelta(seconds=self._doubt.age(clock))
+        # What acts later than its lag allows is another launch.
+        latest = began + timedelta(seconds=self._doubt.acting_until - self._doubt.began + self._tolerance)
+        return TimeWindow(began + offset.least, min(now, latest) + offset.most)

@@ -1,4 +1,4 @@
-"""How long a provider has answered no attempt of a run.
+"""How long a provider has answered nothing of a run: neither an attempt nor a state read.
 
 What counts is the time in which a call of the run is under way, or waits while the circuit breaker is open. A pause
 that the provider asked for does not count, nor does time in which the run has nothing to launch.

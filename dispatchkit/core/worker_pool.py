@@ -282,7 +282,7 @@ class WorkerPool(Generic[W, R]):
             self._break(
                 outcome.error, "refused", f"the provider refused the token or the account: {outcome.error.summary}"
             )
-        elif self._failed == self._guards.stop_after_failures:
+        elif self._failed == self._guards.stop_after_failures and not self._is_through():
             what = "1 failure" if self._failed == 1 else f"{self._failed:,} failures"
             self.stop("stop_after_failures", f"{what} (stop_after_failures={self._failed})")
 
@@ -297,6 +297,10 @@ class WorkerPool(Generic[W, R]):
     def stop_elsewhere(self) -> None:
         """The run was stopped in its ledger, or lost to another process."""
         self.stop("stopped_elsewhere", "it was stopped from elsewhere, or another process has taken it over")
+
+    def _is_through(self) -> bool:
+        """Whether all commands have come to an outcome."""
+        return self.length is not None and self._done + self._failed + self.earlier.total() >= self.length
 
     def _explain_max_launches(self) -> None:
         """Say that the run ends, unless all its commands were begun."""

@@ -83,8 +83,8 @@ def test_total_that_contradicts_the_entries(total: int) -> None:
     assert verdict([START], total_count=1) is Verdict.HAPPENED
 
 
-def test_start_still_to_come() -> None:
-    assert verdict([{"state": "start", "time": "2026-03-01T14:00:01Z"}]) is Verdict.UNDECIDED
+def test_start_later_than_the_launch() -> None:
+    assert verdict([{"state": "start", "time": "2026-03-01T14:00:01Z"}]) is Verdict.UNSEEN
 
 
 def test_replayed_log_is_no_answer() -> None:
@@ -102,3 +102,8 @@ def test_entry_keeps_its_time_as_said(form: WireForm) -> None:
     assert converter.structure({"time": "2026-03-01T12:00:01Z", "state": "end"}, LogEntry).time == datetime(
         2026, 3, 1, 12, 0, 1, tzinfo=UTC
     )
+
+
+def test_log_that_may_be_cut_settles_nothing() -> None:
+    assert verdict([START] + [{"state": "", "time": START["time"]}] * 999) is Verdict.UNDECIDED
+    assert verdict([START] + [{"state": "", "time": START["time"]}] * 998) is Verdict.HAPPENED

@@ -36,6 +36,7 @@ from tests.core.test_settling import (
     NOON,
     OLD_ID,
     REPLAYED,
+    START,
     THROTTLED,
     UNSENT,
     YES,
@@ -46,6 +47,7 @@ from tests.core.test_settling import (
     answer,
     log,
     play,
+    status,
 )
 
 HOST = "https://altcraft.test"
@@ -61,7 +63,7 @@ class Stage:
     async def play(
         self, acts: list[Reply], reads: list[Reply], mailing: int = 7, *, host: str = HOST, **settings: Any
     ) -> tuple[State, Any, Script]:
-        names = ("since", "request_id", "timeout", "retry")
+        names = ("since", "request_id", "acting_until", "timeout", "retry")
         given = {name: settings.pop(name) for name in names if name in settings}
         client = AltcraftClient(host, settings.pop("token", "token"), clock=self.clock, **settings)
         script = Script(self.clock, list(acts), list(reads))
@@ -475,3 +477,46 @@ async def test_log_is_asked_for_from_before_the_launch() -> None:
     told = await play(LAUNCH, [LOST], [log((0.5, "start"))])
     said = json.loads(told.script.read[0][1].body or b"")["from_time"]
     assert datetime.fromisoformat(said) == datetime(2026, 3, 1, 11, 59, 45, tzinfo=UTC)
+
+
+async def test_start_that_came_too_late_is_not_ours() -> None:
+    stage = Stage()
+    state, _, _ = await stage.play(
+        [], [started(stage.clock, 3000)], since=AN_HOUR_AGO, request_id=OLD_ID, acting_until=-3590.0
+    )
+    assert state is State.UNKNOWN
+    stage = Stage()
+    state, _, _ = await stage.play(
+        [], [started(stage.clock, 3570)], since=AN_HOUR_AGO, request_id=OLD_ID, acting_until=-3590.0
+    )
+    assert state is State.DONE
+
+
+async def test_repeat_is_given_up_once_ids_are_not_trusted() -> None:
+    stage = Stage()
+    client = AltcraftClient(HOST, "token", clock=stage.clock, deduplicates=True)
+
+    class Meanwhile(Script):
+        async def send(self, *values: Any, **more: Any) -> Reply:
+            client._means.replays.foreign = True  # another call was answered by a foreign replay
+            return await super().send(*values, **more)
+
+    script = client._means.transport = Meanwhile(stage.clock, [LOST, YES], [log()])  # type: ignore[assignment]
+    with pytest.raises(OutcomeUnknownError):
+        await client.perform(LaunchBroadcast(7))
+    assert len(script.sent) == 1
+
+
+async def test_state_is_read_once_more_at_the_deadline() -> None:
+    reads: list[Reply] = [answer(502)] * 4
+    result = await play(START, [LOST], [*reads, status("sending")], timeout=10)
+    assert result.state is State.DONE
+    assert result.script.read[-1][0] == pytest.approx(9.0, abs=2.0)
+
+
+async def test_date_beyond_all_sums_is_no_date() -> None:
+    far = answer(200, {"data": [], "error": 0, "error_text": ""})
+    far = attrs.evolve(far, headers=CIMultiDict({**far.headers, "Date": "Fri, 31 Dec 9999 23:59:59 GMT"}))
+    state, error, _ = await Stage().play([LOST], [far])
+    assert state is State.UNKNOWN
+    assert error.__cause__ is None
