@@ -169,7 +169,7 @@ class Call(CallState[W, R], Generic[W, R]):
         unclear = None if self.doubt is None else self.doubt.error
         if unclear is None and (self._unjudged or (self._flight is not None and self._flight[2].sent)):
             unclear = unknown(self.command, f"{why} after the request had left")
-        error = unclear or self._throttled or self._unsent(f"{why} before the request left")
+        error = unclear or self._throttled or self._unsent(f"{why} before the request left{self.latest_failure()}")
         return self._own(error)
 
     def _failed(self, mistake: Exception) -> Exception:
@@ -244,7 +244,7 @@ class Call(CallState[W, R], Generic[W, R]):
                 self._crowded_out = True
                 return self._unsent(self._crowded())
             self._ticket = ticket
-            began, started, witness = clock.now(), clock.monotonic(), Witness(self.claim)
+            began, started, witness = clock.now(), clock.monotonic(), Witness(self.claim, self._renew_claim)
             self._flight = began, started, witness
             reply = await means.transport.send(
                 self.request, witness, timeout=min(means.attempt_timeout, self.deadline - started)
@@ -336,6 +336,12 @@ class Call(CallState[W, R], Generic[W, R]):
             pacer.withdraw(ticket)
             if self.is_over:
                 return 0
+
+    async def _renew_claim(self) -> ClaimAge | None:
+        """Request another claim for a request of which a part has left. None where there is none."""
+        if self.leave is None or self.is_over or await self.leave() is not Leave.GRANTED:
+            return None
+        return self.claim
 
     async def _admit(self) -> int:
         self.waiting = True

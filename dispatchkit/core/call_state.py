@@ -136,8 +136,15 @@ class CallState(Generic[W, R]):
 
     def paused_beyond(self) -> str:
         """Say that the account is paused for longer than the call has."""
-        until = self.means.clock.now() + timedelta(seconds=self.means.pacer.paused_for())
-        return f"the account is paused until {until:%Y-%m-%d %H:%M:%S} UTC, beyond the deadline"
+        pacer = self.means.pacer
+        until = self.means.clock.now() + timedelta(seconds=pacer.paused_for())
+        why = "the account is paused" if pacer.throttled_for() else "nothing starts, since most attempts got no answer,"
+        return f"{why} until {until:%Y-%m-%d %H:%M:%S} UTC, beyond the deadline{self.latest_failure()}"
+
+    def latest_failure(self) -> str:
+        """What the latest attempt came to, to be told after what ended the call."""
+        latest = next((each.what for each in reversed(self.attempts) if each.what != "cancelled"), "")
+        return latest and f"; its latest attempt: {latest}"
 
     def log(self, level: int, text: str, *, error: DispatchkitError | None = None, delay: float | None = None) -> None:
         """Log a line about the call."""

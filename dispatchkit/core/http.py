@@ -14,7 +14,7 @@ import asyncio
 import re
 import select
 import ssl as ssl_module
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -25,7 +25,7 @@ from aiohttp.hdrs import CONTENT_ENCODING
 from aiohttp.http import StreamWriter
 from yarl import URL
 
-from dispatchkit.core.claim_age import ClaimAge, ClaimExpiredError
+from dispatchkit.core.claim_age import CLAIM_AGE, ClaimAge, ClaimExpiredError
 from dispatchkit.core.command import Answer, Request
 from dispatchkit.core.connection import Handler, drop_unsent, socket_factory
 from dispatchkit.core.content_encoding import MOST_ANSWER_BYTES, TooLargeError, decoded
@@ -46,6 +46,8 @@ _FITS = 4096
 """Bytes of a request that an empty buffer of the kernel takes at once."""
 _LAST_PART = 256
 """Bytes of a larger request that are held back until the kernel has taken all others. No server acts without them."""
+_RENEW_BEFORE = CLAIM_AGE / 5
+"""Seconds before its expiry from which the claim of a large request is renewed for its last part."""
 _LOOK_AGAIN = 0.005
 """Seconds between two looks whether the kernel has room for the last part."""
 _TURNS = 4
@@ -60,13 +62,18 @@ class Witness:
 
     Args:
         claim: The claim that permits the request. None: nothing remembers the request, so nothing expires.
+        renew: Requests another claim for the last part of a large request, which may take longer to upload than a claim
+            lasts. It returns None where there is none.
     """
 
-    __slots__ = ("claim", "sent")
+    __slots__ = ("claim", "renew", "sent")
 
-    def __init__(self, claim: ClaimAge | None = None) -> None:
+    def __init__(
+        self, claim: ClaimAge | None = None, renew: Callable[[], Awaitable[ClaimAge | None]] | None = None
+    ) -> None:
         self.sent = False
         self.claim = claim
+        self.renew = renew
 
     def check_claim(self) -> None:
         """Check that the request may still be sent. Called in front of the write that sends.
@@ -293,6 +300,8 @@ async def _write_last_part(protocol: Handler, part: memoryview, witness: Witness
     """Write the end of a request once the kernel has taken all before it, and has room: so it cannot wait anywhere."""
     while protocol.is_connected() and not protocol.takes_more():  # noqa: ASYNC110
         await asyncio.sleep(_LOOK_AGAIN)  # no loop tells of room in the kernel's buffer
+    if witness.claim is not None and witness.renew is not None and witness.claim.is_expired(margin=_RENEW_BEFORE):
+        witness.claim = await witness.renew() or witness.claim
     if protocol.transport is None or protocol.transport.is_closing():
         return
     protocol.send(part, witness.claim)

@@ -369,3 +369,30 @@ async def test_the_last_part_is_held_back(
                 assert secure or reset == late  # TLS tells no RST from a FIN
                 reply = await sending
                 assert reply == Failure(EXPIRED, sent=True, claim_expired=True) if late else isinstance(reply, Answer)
+
+
+async def test_slow_upload_renews_its_claim(clock: Manual, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_buffers(monkeypatch)
+    renewals: list[ClaimAge | None] = []
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+
+        async def renew() -> ClaimAge | None:
+            renewals.append(ClaimAge(clock))
+            return renewals[-1]
+
+        async with transport(f"http://127.0.0.1:{listening.getsockname()[1]}") as made:
+            witness = Witness(ClaimAge(clock), renew)
+            sending = asyncio.create_task(made.send(Request("POST", "/", body=bytes(2**18)), witness, timeout=10))
+            peer, _ = await asyncio.to_thread(listening.accept)
+            with peer:
+                peer.settimeout(5)
+                await asyncio.sleep(0.05)  # until no buffer takes any more
+                clock.advance(2 * CLAIM_AGE)
+                received, reset = await asyncio.to_thread(answered, peer, 2**18)
+                assert (received >= 2**18, reset) == (True, False)
+                assert isinstance(await sending, Answer)
+    assert len(renewals) == 1
+    assert witness.claim is renewals[0]
