@@ -15,7 +15,7 @@ from dispatchkit.core.means import Means
 from dispatchkit.core.retry import RetryPolicy
 from dispatchkit.errors import Attempt, DispatchkitError, OutcomeUnknownError
 
-__all__ = ["CallState", "Doubt"]
+__all__ = ["CallState", "Doubt", "then", "unclear_too"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -33,6 +33,16 @@ class Doubt:
     """The same on the clock's ``monotonic``, which nothing sets."""
     acting_until: float
     """On the clock's ``monotonic``: from when on the latest unclear attempt reaches the provider no more."""
+
+
+def then(error: OutcomeUnknownError, what: str, *, is_final: bool = False) -> OutcomeUnknownError:
+    """The outcome with what came after it. Once it is final, it stays so."""
+    return type(error)(f"{error.summary}; {what}", is_final=error.is_final or is_final)
+
+
+def unclear_too(error: OutcomeUnknownError) -> OutcomeUnknownError:
+    """The outcome of a launch of which a repeat is unclear too: one more repeat might be one more launch."""
+    return then(error, "so was its repeat, and no replay was ever seen", is_final=True)
 
 
 class CallState(Generic[W, R]):
