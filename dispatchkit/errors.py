@@ -278,6 +278,24 @@ class OutcomeUnknownError(DispatchkitError):
 
     outcome = State.UNKNOWN
     hint = "It may have happened. Look at the provider's side before you repeat it: a repeat may act twice."
+    final_hint: ClassVar[str] = (
+        "No later reading can settle it, so a resume leaves it alone: look at the mailing's log, and launch it in "
+        "another run if it did not start."
+    )
+    """What the hint of an error adds that `is_final`."""
+
+    def __init__(
+        self,
+        summary: str,
+        *,
+        is_final: bool = False,
+        command: Command[Never, object] | None = None,
+        attempts: tuple[Attempt, ...] = (),
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(summary, command=command, attempts=attempts, request_id=request_id)
+        self.is_final = is_final
+        """Whether no later reading of state can settle it, so a resume leaves it alone."""
 
 
 class AnswerLostError(OutcomeUnknownError):

@@ -59,6 +59,8 @@ async def perform(
     try:
         async with asyncio.timeout(_LOOK_TIMEOUT if ending[1] else None):
             await _tell_why_it_ended(memory, show)
+            if ending[0].unknown:
+                show.unknown_for_good = (await memory.ledger.counts(memory.name)).unknown_for_good
         if sheet is not None:
             await _write(sheet, memory)
     except (LedgerError, TimeoutError) as error:

@@ -61,7 +61,7 @@ class Seen:
     def left(self) -> int:
         """Targets that are not final."""
         counts = self.counts
-        return counts.planned + counts.sending + counts.not_sent + counts.unknown
+        return counts.planned + counts.sending + counts.not_sent + counts.unknown - counts.unknown_for_good
 
     @property
     def over(self) -> bool:
@@ -290,15 +290,22 @@ async def _targets(place: Place, form: Form, states: Sequence[str]) -> None:
     async with place.open() as ledger:
         run = await the_run(ledger, place)
         as_failures = bool(states) and form == "csv"
-        rows, left = Rows(form, HEADER if as_failures else _TARGET), 0
+        rows, left, kept = Rows(form, HEADER if as_failures else _TARGET), 0, 0
         async for target in ledger.targets(run.name, states=states):
-            left += target.state != State.REJECTED
+            left += target.state != State.REJECTED and not target.is_final
+            kept += target.is_final
             if not rows.add(*(failure(target) if as_failures else _all_of(target))):
                 return
         rows.flush()
     if as_failures and left:
         told = f"{left:,} of these are launched by {place.resume(run.name)} too: do that, or launch them from this CSV."
         put(sys.stderr, f"{clean(told)}\n")
+    if states and kept:
+        told = (
+            f"{kept:,} of these stay unknown, and a resume leaves them alone: look at the mailing's log, and launch in "
+            "another run what did not start."
+        )
+        put(sys.stderr, f"{told}\n")
 
 
 def _all_of(target: Target) -> tuple[object, ...]:

@@ -77,6 +77,8 @@ class Show:
         self._place = place
         self.planned = False
         """Whether the whole run was planned before: a ledger goes on with it without its commands."""
+        self.unknown_for_good = 0
+        """How many of the run nothing can settle any more: no resume goes on with them."""
         self._broken = False
         self._gave_up = False
         self._clock = clock
@@ -198,7 +200,7 @@ class Show:
         return f"{count:,} did not come to done: see {path}{again}."
 
     def _how_to_go_on(self, report: Report, total: int) -> str:
-        left = total - report.done - report.rejected
+        left = total - report.done - report.rejected - self.unknown_for_good
         if self._place is None or self._place.run is None or not left:
             if self._gave_up and self._sheet is None and left:
                 return (

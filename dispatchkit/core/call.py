@@ -29,7 +29,7 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from dispatchkit.core.call_state import CallState, Doubt
+from dispatchkit.core.call_state import CallState, Doubt, then, unclear_too
 from dispatchkit.core.claim_age import ClaimAge
 from dispatchkit.core.command import Answer, Command
 from dispatchkit.core.frames import request_of, without_frames
@@ -67,6 +67,7 @@ class Call(CallState[W, R], Generic[W, R]):
         "_flight",
         "_id_is_known",
         "_partly_sent",
+        "_repeats",
         "_throttled",
         "_ticket",
         "_unjudged",
@@ -87,6 +88,7 @@ class Call(CallState[W, R], Generic[W, R]):
         request_id: str | None = None,
         since: datetime | None = None,
         acting_until: float | None = None,
+        repeats: int = 0,
     ) -> None:
         known_id, request_id = request_id, (request_id or str(uuid.uuid4())) if command.identified else None
         super().__init__(command, means, request_id, timeout=timeout, policy=policy)
@@ -113,6 +115,8 @@ class Call(CallState[W, R], Generic[W, R]):
         self.final: Step[R] | None = None
         """What the call came to, if its first attempt did not bring a result."""
         self._throttled: ThrottledError | None = None
+        self._repeats = repeats
+        """How often another process may have repeated what it left unclear."""
         if since is not None:
             ended = OutcomeUnknownError("whoever sent it ended before an answer came")
             until = means.clock.monotonic() if acting_until is None else acting_until
@@ -141,7 +145,9 @@ class Call(CallState[W, R], Generic[W, R]):
                 self.final = final = await self._recover(await self._resolve(verdict))
             else:
                 # What another process left unclear is settled before anything is sent.
-                self.final = final = await self._recover(await Settling(self, self.doubt).step())
+                self.final = final = await self._recover(
+                    await Settling(self, self.doubt).step(is_repeat=self.log_key is not None and self._repeats > 0)
+                )
             if final.error is None:
                 self.answered_at = self.means.clock.monotonic()
                 self.log(logging.INFO, "done after all")
@@ -169,8 +175,15 @@ class Call(CallState[W, R], Generic[W, R]):
         unclear = None if self.doubt is None else self.doubt.error
         if unclear is None and (self._unjudged or (self._flight is not None and self._flight[2].sent)):
             unclear = unknown(self.command, f"{why} after the request had left")
+        elif unclear is not None and self.log_key is not None and self._is_unclear_too():
+            unclear = unclear_too(unclear)
         error = unclear or self._throttled or self._unsent(f"{why} before the request left{self.latest_failure()}")
         return self._own(error)
+
+    def _is_unclear_too(self) -> bool:
+        """Whether a repeat of what is unclear may have left, while no repeat was ever recognised."""
+        left = self._unjudged or (self._flight is not None and self._flight[2].sent)
+        return left and not self.means.replays.honoured
 
     def _failed(self, mistake: Exception) -> Exception:
         """The error of a call that ends by an exception which is no verdict. Its cause is the exception."""
@@ -203,7 +216,9 @@ class Call(CallState[W, R], Generic[W, R]):
     def _own(self, error: DispatchkitError) -> DispatchkitError:
         """Tell an error whose it is, and what can be done about it."""
         if error.outcome is State.UNKNOWN:
-            error.hint = self.command.unknown_hint(self.means.wire) or error.hint
+            error.hint = self.command.unknown_hint(self.means.wire) or type(error).hint
+            if isinstance(error, OutcomeUnknownError) and error.is_final:
+                error.hint += f" {error.final_hint}"
         return error.of(self.command, self.attempts, self.request_id)
 
     def _end_launch(self, log_key: int, *, acted: bool) -> None:
@@ -293,14 +308,17 @@ class Call(CallState[W, R], Generic[W, R]):
     def _check(self, result: R) -> R | DispatchkitError:
         """What a result is worth where the provider deduplicates by request id: a replay may be another request's."""
         replays, is_replay = self.means.replays, self.command.is_replay(result)
+        is_launch = self.log_key is not None  # a later process would believe this replay, since the id is known there
         # What was refused or not sent before did nothing, so a success cannot repeat the answer to it.
         self.answers_another = is_replay and self.doubt is None and not self._id_is_known
         if self.answers_another:
             replays.foreign = True
-            return OutcomeUnknownError("this is the answer to another request: something on the way strips request ids")
+            return OutcomeUnknownError(
+                "this is the answer to another request: something on the way strips request ids", is_final=is_launch
+            )
         if is_replay and replays.foreign:
             return OutcomeUnknownError(
-                "it may be the answer to another request: something on the way strips request ids"
+                "it may be the answer to another request: something on the way strips request ids", is_final=is_launch
             )
         if self.log_key is None:
             return result
@@ -420,6 +438,7 @@ class Call(CallState[W, R], Generic[W, R]):
     def _doubt_by(self, error: OutcomeUnknownError) -> Doubt:
         """What an attempt leaves unclear that ended just now, together with those before it."""
         now, doubt = self.means.clock.monotonic(), self.doubt
+        self._unjudged = False  # from now on, the doubt stands for it
         if doubt is not None:
             return Doubt(error, doubt.since, doubt.began, now, doubt.slept)
         slept = self.means.clock.boottime() - now
@@ -432,7 +451,7 @@ class Call(CallState[W, R], Generic[W, R]):
         """This attempt did nothing; but if an earlier one is unclear, so is the call."""
         if self.doubt is None or (self.command.reads and isinstance(error, RejectedError)):
             return error
-        return unknown(self.command, f"{self.doubt.error.summary}; then {error.summary}")
+        return then(self.doubt.error, f"then {error.summary}")
 
     def _before_wait(self, number: int, step: Step[R], delay: float) -> None:
         self.waiting = True

@@ -16,7 +16,7 @@ from dispatchkit.core.means import Means
 from dispatchkit.core.retry import RetryPolicy
 from dispatchkit.errors import Attempt, DispatchkitError, OutcomeUnknownError
 
-__all__ = ["CallState", "Doubt"]
+__all__ = ["CallState", "Doubt", "then", "unclear_too"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -40,6 +40,16 @@ class Doubt:
     def age(self, clock: Clock) -> float:
         """Seconds since the first unclear attempt began, also those for which the machine slept."""
         return max(0.0, clock.boottime() - self.slept - self.began)
+
+
+def then(error: OutcomeUnknownError, what: str, *, is_final: bool = False) -> OutcomeUnknownError:
+    """The outcome with what came after it. Once it is final, it stays so."""
+    return type(error)(f"{error.summary}; {what}", is_final=error.is_final or is_final)
+
+
+def unclear_too(error: OutcomeUnknownError) -> OutcomeUnknownError:
+    """The outcome of a launch of which a repeat is unclear too: one more repeat might be one more launch."""
+    return then(error, "so was its repeat, and no replay was ever seen", is_final=True)
 
 
 class CallState(Generic[W, R]):

@@ -136,6 +136,7 @@ class Client(Generic[W]):
         request_id: str | None = None,
         since: datetime | None = None,
         acting_until: float | None = None,
+        repeats: int = 0,
     ) -> Call[W, R]:
         """Prepare a call without sending anything: ``await call.run()`` does what `perform` does.
 
@@ -150,6 +151,8 @@ class Client(Generic[W]):
                 lost answer of our own would be, before anything is sent. ``request_id`` is then that attempt's.
             acting_until: On the clock's ``monotonic``: until when that attempt may still reach the provider. None means
                 until this call begins.
+            repeats: How often somebody else may have repeated that attempt. An unclear launch is not repeated twice,
+                unless the provider has been seen to recognise a repeat.
 
         Raises:
             ValueError: The command cannot be sent as it is.
@@ -168,6 +171,7 @@ class Client(Generic[W]):
             request_id=request_id,
             since=since,
             acting_until=acting_until,
+            repeats=repeats,
         )
 
     def settings(self) -> dict[str, str]:

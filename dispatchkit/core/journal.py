@@ -50,6 +50,8 @@ class Entry(Generic[W, R]):
     acting_until: float | None = None
     """On the clock's ``monotonic``: until when a request of an earlier process may still reach the provider. No state
     that was read before, or soon after, denies it. None: until the call begins."""
+    repeats: int = 0
+    """How many processes may have sent it again since then."""
 
 
 @attrs.frozen(kw_only=True)
@@ -75,7 +77,8 @@ class Planned:
     total: int | None
     """Commands, each counted once; None if nobody can know."""
     final: Mapping[State, int]
-    """How many came to a final outcome earlier. They are not touched again."""
+    """How many came to a final outcome earlier: also to an unknown one that nothing can settle. They are not touched
+    again."""
 
 
 class Source(Protocol):

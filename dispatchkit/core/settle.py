@@ -17,14 +17,14 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from dispatchkit.core.call_state import CallState, Doubt
+from dispatchkit.core.call_state import CallState, Doubt, then, unclear_too
 from dispatchkit.core.command import Answer, LogProbe, Probe, Settlement, TimeWindow, Verdict
 from dispatchkit.core.frames import request_of
 from dispatchkit.core.judge import judge, pause_after, paused_by
 from dispatchkit.core.provider_time import MAX_OFFSET, clock_offset
 from dispatchkit.core.retry import Step
 from dispatchkit.core.transport import Witness
-from dispatchkit.errors import DispatchkitError, LedgerError, OutcomeUnknownError, RejectedError, ThrottledError
+from dispatchkit.errors import DispatchkitError, LedgerError, RejectedError, ThrottledError
 
 __all__ = ["Settling"]
 
@@ -69,20 +69,21 @@ class Settling(Generic[W, R]):
         repeatable = is_deduplicated and (not is_repeat or self._means.replays.honoured)
         if call.log_key is not None and is_deduplicated:
             if not repeatable:
-                doubt.error = OutcomeUnknownError(f"{error.summary}; so was its repeat, and no replay was ever seen")
+                doubt.error = unclear_too(error)
             return Step(error=doubt.error, again="unknown" if repeatable else None)
         settlement = await self._watch(once=repeatable)
         call.log(logging.INFO, f"settling: {settlement.verdict.value}, {settlement.seen}", error=error)
         if settlement.verdict is Verdict.HAPPENED:
             return Step(result=settlement.result)
-        doubt.error = OutcomeUnknownError(f"{error.summary}; {settlement.seen}")
+        # The ledger does not tell a later process of the other launch.
+        doubt.error = then(error, settlement.seen, is_final=settlement.seen.startswith(_NOT_ALONE))
         repeatable = repeatable or settlement.verdict in {Verdict.DENIED, Verdict.FINAL}
         return Step(error=doubt.error, again="unknown" if repeatable and call.policy.repeat_unclear else None)
 
     async def after_refusal(self, refusal: DispatchkitError) -> Step[R]:
         """What a refusal of a repeat means: it may only say that the attempt before it had its effect."""
         doubt = self._doubt
-        error = OutcomeUnknownError(f"{doubt.error.summary}; then {refusal.summary}")
+        error = then(doubt.error, f"then {refusal.summary}")
         if self._call.log_key is not None:
             # Only a launch that the provider deduplicates is repeated. Whether it replays a refusal, it does not say.
             return Step(error=error)
@@ -92,7 +93,7 @@ class Settling(Generic[W, R]):
         if settlement.verdict is Verdict.HAPPENED:
             return Step(result=settlement.result)
         if settlement.verdict in {Verdict.UNSEEN, Verdict.UNDECIDED, Verdict.HIDDEN}:
-            return Step(error=OutcomeUnknownError(f"{error.summary}; {settlement.seen}"))
+            return Step(error=then(error, settlement.seen))
         return Step(error=refusal)
 
     def _is_deduplicated(self) -> bool:

@@ -17,7 +17,7 @@ from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
 from dispatchkit.core.journal import Entry, Leave, Planned, RunSettings
 from dispatchkit.core.outcome import Outcome
-from dispatchkit.errors import LedgerError, RejectedError, RunStoppedError, State
+from dispatchkit.errors import LedgerError, OutcomeUnknownError, RejectedError, RunStoppedError, State
 from dispatchkit.ledger.batch import Gathering
 from dispatchkit.ledger.codec import decode
 from dispatchkit.ledger.hold import Hold
@@ -171,7 +171,8 @@ class LedgerJournal:
     async def _found(self) -> Planned:
         counts = await self._store.counts(self._run, chunk=self._only)
         total = counts.planned + counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
-        return Planned(total, {State.DONE: counts.done, State.REJECTED: counts.rejected})
+        final = {State.DONE: counts.done, State.REJECTED: counts.rejected, State.UNKNOWN: counts.unknown_for_good}
+        return Planned(total, final)
 
     async def take(self) -> Entry[Never, object] | None:
         """See `Journal.take`."""
@@ -217,7 +218,7 @@ class LedgerJournal:
     def _entry(self, chunk: Chunk, row: Unsettled, acting_until: float) -> Entry[Never, object]:
         self._chunk_of[row.index] = chunk.number
         acting_until = max(self._holding.taken_at, acting_until)
-        return Entry(row.index, decode(row.command), row.request_id, row.since, acting_until)
+        return Entry(row.index, decode(row.command), row.request_id, row.since, acting_until, row.repeats)
 
     @property
     def _holding(self) -> Hold:
@@ -267,6 +268,7 @@ class LedgerJournal:
                 outcome.request_id,
                 attempts=len(outcome.attempts),
                 at=self._clock.now(),
+                is_final=isinstance(error, OutcomeUnknownError) and error.is_final,
             )
         )
 

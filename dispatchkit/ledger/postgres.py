@@ -316,10 +316,11 @@ class PostgresStore:
                     record.request_id,
                     record.attempts,
                     record.at,
+                    record.is_final,
                 )
                 for record in latest.values()
             ],
-            10,
+            11,
         )
         await self._records.ask(lambda connection: connection.execute(statements.RECORD, *columns))
 
@@ -334,7 +335,8 @@ class PostgresStore:
             return await connection.fetch(statements.COUNTS, run, first, beyond)
 
         rows = await self.link.ask(work, patience=_PATIENCE)
-        return Counts(**{row["state"]: row["count"] for row in rows})
+        counts = {row["state"]: row["count"] for row in rows}
+        return Counts(**counts, unknown_for_good=sum(row["for_good"] for row in rows))
 
     async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
         """See `Store.targets`."""

@@ -34,6 +34,7 @@ from dispatchkit.ledger.sqlite_file import add_boot, check, connect, connect_wri
 from dispatchkit.ledger.sqlite_identity import accept, check_copy, renew, settle
 from dispatchkit.ledger.sqlite_rows import HOLD, holder_of, repeats_of, run_of, target_of
 from dispatchkit.ledger.sqlite_statements import (
+    IS_FINAL,
     OTHERS,
     REPEATS,
     REPEATS_IN_SMALLER,
@@ -64,7 +65,9 @@ T = TypeVar("T")
 
 _json = json.JSONEncoder(separators=(",", ":")).encode
 
-_FIELDS_OF_RECORD = attrgetter("run", "chunk", "index", "token", "state", "summary", "code", "request_id", "attempts")
+_FIELDS_OF_RECORD = attrgetter(
+    "run", "chunk", "index", "token", "state", "summary", "code", "request_id", "attempts", "is_final"
+)
 
 _PAGE = 1000
 _ROWS = 400
@@ -407,8 +410,8 @@ class SqliteStore:
         }
         rows = await self._read(lambda db: db.execute(UNSETTLED, given).fetchall())
         return [
-            Unsettled(place, command, request_id, since and datetime.fromisoformat(since), acting_for)
-            for place, command, request_id, since, acting_for in rows
+            Unsettled(place, command, request_id, since and datetime.fromisoformat(since), *more)
+            for place, command, request_id, since, *more in rows
         ]
 
     async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
@@ -425,16 +428,17 @@ class SqliteStore:
         """See `Store.counts`."""
         part = "" if chunk is None else "JOIN chunk h ON h.run = t.run AND h.number = ?"
         bounds = "" if chunk is None else "AND t.place >= h.first AND t.place < h.beyond"
-        sql = f"SELECT {STATE} AS state, count(*) {TARGETS} {part} WHERE t.run = ? {bounds} GROUP BY 1"
+        sql = f"SELECT {STATE} AS state, count(*), sum({IS_FINAL}) {TARGETS} {part} WHERE t.run = ? {bounds} GROUP BY 1"
         given = (run,) if chunk is None else (chunk, run)
-        return Counts(**dict(await self._read(lambda db: db.execute(sql, given).fetchall())))
+        rows = await self._read(lambda db: db.execute(sql, given).fetchall())
+        return Counts(**{state: count for state, count, _ in rows}, unknown_for_good=sum(final for *_, final in rows))
 
     async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
         """See `Store.targets`."""
         chosen = f"AND {STATE} IN ({','.join('?' * len(states))})" if states else ""
         sql = f"""
             SELECT t.place, t.command, {STATE}, o.summary, o.code, coalesce(s.request_id, o.request_id),
-                   o.attempts, o.at, s.since
+                   o.attempts, o.at, s.since, {IS_FINAL}
             {TARGETS} WHERE t.run = ? AND t.place > ? {chosen} ORDER BY t.place LIMIT {_PAGE}"""
         after = -1
         while True:

@@ -65,11 +65,11 @@ def holder_of(hold: Sequence[Any], moment: Moment, *, exists: bool) -> Holder:
 
 def target_of(row: tuple[Any, ...]) -> Target:
     """A target with all that is known of it."""
-    index, command, state, summary, code, request_id, attempts, at, since = row
+    index, command, state, summary, code, request_id, attempts, at, since, is_final = row
     if state == "sending":  # an earlier outcome does not speak of it
         return Target(index, command, state, request_id=request_id, at=datetime.fromisoformat(since))
     moment = None if at is None else datetime.fromisoformat(at)
-    return Target(index, command, state, summary or "", code, request_id, attempts or 0, moment)
+    return Target(index, command, state, summary or "", code, request_id, attempts or 0, moment, bool(is_final))
 
 
 def repeats_of(run: str, rows: Iterable[tuple[str, float]]) -> list[Repeat]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "ANSWER",
     "BATCH",
+    "IS_FINAL",
     "OTHERS",
     "REPEATS",
     "REPEATS_IN_SMALLER",
@@ -38,7 +39,8 @@ CREATE TABLE sending (
     PRIMARY KEY (run, place, turn)) WITHOUT ROWID;
 CREATE TABLE outcome (
     run INTEGER NOT NULL, place INTEGER NOT NULL, turn INTEGER NOT NULL, state TEXT NOT NULL, summary TEXT NOT NULL,
-    code, request_id TEXT, attempts INTEGER NOT NULL, at TEXT NOT NULL, PRIMARY KEY (run, place)) WITHOUT ROWID;
+    code, request_id TEXT, attempts INTEGER NOT NULL, at TEXT NOT NULL, final INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (run, place)) WITHOUT ROWID;
 """
 
 # The turn of an outcome is that of the latest sending when it was written: a sending with a later turn is in flight.
@@ -47,6 +49,8 @@ CASE WHEN o.state IN ('done', 'rejected') THEN o.state
      WHEN s.turn > coalesce(o.turn, 0) THEN 'sending'
      ELSE coalesce(o.state, 'planned') END
 """
+IS_FINAL = "coalesce(o.final AND o.turn >= coalesce(s.turn, 0), 0)"
+"""Of an unknown outcome: whether nothing can settle it any more."""
 TARGETS = """
 FROM target t
 LEFT JOIN outcome o ON o.run = t.run AND o.place = t.place
@@ -65,15 +69,20 @@ _BY_HOLD = _ACTING_FOR.format(boot="h.boot", booted="h.since_boot", wall="h.sinc
 UNSETTLED = f"""
 SELECT place, command, CASE WHEN unclear THEN request_id END,
        CASE WHEN unclear THEN since WHEN restored THEN created END,
-       max(CASE WHEN unclear THEN coalesce(by_claim, -1e9) ELSE -1e9 END, CASE WHEN restored THEN by_hold ELSE -1e9 END)
+       max(CASE WHEN unclear THEN coalesce(by_claim, -1e9) ELSE -1e9 END,
+           CASE WHEN restored THEN by_hold ELSE -1e9 END),
+       CASE WHEN unclear THEN repeats ELSE 0 END
 FROM (
   SELECT t.place, t.command, {STATE} IN ('sending', 'unknown') AS unclear,
          r.database_id <> (SELECT database_id FROM about) AS restored,
          coalesce(s.request_id, o.request_id) AS request_id, coalesce(s.since, o.at) AS since, r.created,
-         {_BY_CLAIM} AS by_claim, coalesce({_BY_HOLD}, :age + r.attempt_timeout) AS by_hold
+         {_BY_CLAIM} AS by_claim, coalesce({_BY_HOLD}, :age + r.attempt_timeout) AS by_hold,
+         CASE WHEN s.turn IS NULL OR (o.turn >= s.turn AND o.attempts = 0) THEN 0 ELSE max(0, (
+           SELECT count(*) FROM sending l WHERE l.run = t.run AND l.place = t.place AND l.since = s.since) - 1) END
+           AS repeats
   {TARGETS} JOIN chunk h ON h.run = t.run AND h.number = :chunk JOIN run r ON r.number = t.run
   WHERE t.run = :run AND t.place > :after AND t.place >= h.first AND t.place < h.beyond
-    AND coalesce(o.state, '') NOT IN ('done', 'rejected')
+    AND coalesce(o.state, '') NOT IN ('done', 'rejected') AND NOT {IS_FINAL}
   ORDER BY t.place LIMIT :limit)
 """
 
@@ -105,20 +114,21 @@ CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
   WHERE coalesce(o.state, '') NOT IN ('done', 'rejected')
   ON CONFLICT (run, place, turn) DO UPDATE SET
     claimed_at = excluded.claimed_at, claimed_boot = excluded.claimed_boot, boot = excluded.boot;
-  INSERT INTO outcome (run, place, turn, state, summary, code, request_id, attempts, at)
+  INSERT INTO outcome (run, place, turn, state, summary, code, request_id, attempts, final, at)
   SELECT c.run, c.place, coalesce((SELECT max(turn) FROM sending l WHERE l.run = c.run AND l.place = c.place), 0),
-         c.state, c.summary, c.code, c.request_id, c.attempts, c.at
+         c.state, c.summary, c.code, c.request_id, c.attempts, c.final, c.at
   FROM (SELECT json_extract(value, '$[0]') AS run, json_extract(value, '$[1]') AS chunk,
                json_extract(value, '$[2]') AS place, json_extract(value, '$[3]') AS token,
                json_extract(value, '$[4]') AS state, json_extract(value, '$[5]') AS summary,
                json_extract(value, '$[6]') AS code, json_extract(value, '$[7]') AS request_id,
-               json_extract(value, '$[8]') AS attempts, json_extract(value, '$[9]') AS at
+               json_extract(value, '$[8]') AS attempts, json_extract(value, '$[9]') AS final,
+               json_extract(value, '$[10]') AS at
         FROM json_each(NEW.records)) c
   CROSS JOIN chunk h ON h.run = c.run AND h.number = c.chunk
   WHERE h.token IS c.token OR c.state = 'done'
   ON CONFLICT (run, place) DO UPDATE SET
     turn = excluded.turn, state = excluded.state, summary = excluded.summary, code = excluded.code,
-    request_id = excluded.request_id, attempts = excluded.attempts, at = excluded.at
+    request_id = excluded.request_id, attempts = excluded.attempts, final = excluded.final, at = excluded.at
   WHERE outcome.state NOT IN ('done', 'rejected');
 END;
 """

@@ -107,6 +107,7 @@ CREATE TABLE dispatchkit.outcome (
     request_id text,
     attempts int NOT NULL,
     at timestamptz NOT NULL,
+    final boolean NOT NULL DEFAULT false, -- of an unknown one: nothing can settle it any more
     PRIMARY KEY (run, index, nth)
 );
 CREATE TABLE dispatchkit.account (
@@ -132,7 +133,8 @@ LEFT JOIN LATERAL (
     WHERE run = $target.run AND index = $target.index ORDER BY nth DESC LIMIT 1
 ) s ON true
 LEFT JOIN LATERAL (
-    SELECT nth, state, summary, code, request_id, attempts, at, state IN ('done', 'rejected') AS final
+    SELECT nth, state, summary, code, request_id, attempts, at, state IN ('done', 'rejected') AS final,
+        final AS for_good
     FROM dispatchkit.outcome WHERE run = $target.run AND index = $target.index
     ORDER BY state IN ('done', 'rejected') DESC, nth DESC LIMIT 1
 ) o ON o.final OR o.nth >= coalesce(s.nth, 0)
@@ -224,18 +226,18 @@ RECORD = """
 WITH told AS (
     SELECT * FROM unnest(
         $1::int[], $2::int[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int[],
-        $10::timestamptz[]
-    ) AS g(run, chunk, index, token, state, summary, code, request_id, attempts, at)
+        $10::timestamptz[], $11::boolean[]
+    ) AS g(run, chunk, index, token, state, summary, code, request_id, attempts, at, final)
 ), held AS MATERIALIZED (
     SELECT run, number, token FROM dispatchkit.chunk
     WHERE (run, number) IN (SELECT run, chunk FROM told) FOR KEY SHARE
 )
-INSERT INTO dispatchkit.outcome AS o (run, index, nth, state, summary, code, request_id, attempts, at)
+INSERT INTO dispatchkit.outcome AS o (run, index, nth, state, summary, code, request_id, attempts, at, final)
 SELECT g.run, g.index, coalesce((
     -- Of the same hold. Where that one never sent, it has found out about what was sent before it.
     SELECT nth FROM dispatchkit.sending s WHERE s.run = g.run AND s.index = g.index
     ORDER BY s.token = g.token DESC, nth DESC LIMIT 1
-), 0), g.state, g.summary, g.code, g.request_id, g.attempts, g.at
+), 0), g.state, g.summary, g.code, g.request_id, g.attempts, g.at, g.final
 FROM told g LEFT JOIN held h ON h.run = g.run AND h.number = g.chunk
 WHERE (h.token = g.token OR g.state = 'done') AND NOT EXISTS (
     SELECT 1 FROM dispatchkit.outcome f
@@ -244,7 +246,7 @@ WHERE (h.token = g.token OR g.state = 'done') AND NOT EXISTS (
 ORDER BY g.run, g.index
 ON CONFLICT (run, index, nth) DO UPDATE SET
     state = excluded.state, summary = excluded.summary, code = excluded.code, request_id = excluded.request_id,
-    attempts = excluded.attempts, at = excluded.at
+    attempts = excluded.attempts, at = excluded.at, final = excluded.final
 WHERE o.state NOT IN ('done', 'rejected')
 """
 
@@ -324,13 +326,16 @@ SELECT t.index, t.command, CASE WHEN unclear THEN coalesce(s.request_id, o.reque
     greatest(
         CASE WHEN unclear THEN {_ACTING_FOR.replace("$at", "s.claimed_at")} ELSE -1e9 END,
         CASE WHEN h.restored THEN {_ACTING_FOR.replace("$at", "coalesce(h.since, clock_timestamp())")} ELSE -1e9 END
-    ) AS acting_for
+    ) AS acting_for,
+    CASE WHEN NOT unclear OR o.attempts = 0 THEN 0 ELSE greatest(0, (
+        SELECT count(*) FROM dispatchkit.sending l WHERE l.run = t.run AND l.index = t.index AND l.since = s.since
+    ) - 1) END AS repeats
 FROM dispatchkit.target t
 CROSS JOIN hold h
 {_LATEST.replace("$target", "t")}
 CROSS JOIN LATERAL (SELECT {_STATE} IN ('sending', 'unknown') AS unclear) u
 WHERE t.run = $1 AND t.index > $3 AND t.index >= (SELECT first FROM hold) AND t.index < (SELECT beyond FROM hold)
-    AND o.final IS NOT TRUE
+    AND o.final IS NOT TRUE AND o.for_good IS NOT TRUE
 ORDER BY t.index LIMIT $4
 """
 
@@ -394,7 +399,7 @@ SELECT EXISTS (
 """
 
 COUNTS = f"""
-SELECT {_STATE} AS state, count(*) AS count
+SELECT {_STATE} AS state, count(*) AS count, count(*) FILTER (WHERE o.for_good) AS for_good
 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
 WHERE t.run = $1 AND t.index >= $2 AND t.index < $3 GROUP BY 1
 """
@@ -402,7 +407,7 @@ WHERE t.run = $1 AND t.index >= $2 AND t.index < $3 GROUP BY 1
 TARGETS = f"""
 SELECT t.index, t.command, {_STATE} AS state, coalesce(o.summary, '') AS summary, o.code,
     coalesce(o.request_id, s.request_id) AS request_id, coalesce(o.attempts, 0) AS attempts,
-    coalesce(o.at, s.since) AS at
+    coalesce(o.at, s.since) AS at, coalesce(o.for_good, false) AS is_final
 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
 WHERE t.run = $1 AND t.index > $2 AND (cardinality($3::text[]) = 0 OR {_STATE} = ANY($3)) ORDER BY t.index LIMIT $4
 """

@@ -7,7 +7,8 @@ Five tables. Nothing that was written is taken back; what happened to a target i
     target     one command of a run, as data; the same command twice in one run is one target. Its log key says in
                which log of the provider alone it shows, if that is so
     sending    a request is about to leave: written, durably, before its first byte; with the time of its latest claim
-    outcome    what came of it; an unknown one may be overwritten by a later and better one, a final one never
+    outcome    what came of it; an unknown one may be overwritten by a later and better one, a final one never. An
+               unknown one that nothing can settle is marked, and whoever holds the chunk next leaves it alone
 
 A target without `sending` is planned. One with `sending` and no `outcome` is in flight, or its process died: whoever
 holds the chunk next finds it unclear, and settles it.
@@ -128,6 +129,8 @@ class Counts:
     rejected: int = 0
     not_sent: int = 0
     unknown: int = 0
+    unknown_for_good: int = attrs.field(default=0, repr=False)
+    """How many of those that are unknown nothing can settle any more: a resume leaves them alone."""
 
 
 @attrs.frozen
@@ -165,7 +168,7 @@ class Chunk:
 
 @attrs.frozen
 class Unsettled:
-    """A target that is not final: planned, not sent, unknown, or left in flight."""
+    """A target that is not final: planned, not sent, left in flight, or unknown and not `Record.is_final`."""
 
     index: int
     command: str
@@ -178,6 +181,9 @@ class Unsettled:
     """Seconds from now for which a request of an earlier process may still reach the provider: what is left of
     ``claimed_at + CLAIM_AGE + attempt_timeout``, negative once that has passed. Of a planned target of a `Run.restored`
     run, whose claim may be lost: what is left of that, counted from the hold."""
+    repeats: int = 0
+    """How many later holds may have sent it again since its first unclear request. One whose outcome says that it made
+    no attempt counts as none."""
 
 
 @attrs.frozen
@@ -223,6 +229,8 @@ class Record:
     request_id: str | None
     attempts: int
     at: datetime
+    is_final: bool = False
+    """Of an unknown outcome: whether nothing can settle it any more."""
 
 
 @attrs.frozen
@@ -238,6 +246,8 @@ class Target:
     request_id: str | None = None
     attempts: int = 0
     at: datetime | None = None
+    is_final: bool = False
+    """Of an unknown one: whether nothing can settle it any more, so that a resume leaves it alone."""
 
 
 @attrs.frozen
@@ -335,7 +345,7 @@ class Store(Protocol):
         ...
 
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
-        """The next targets of a chunk, by index, that are neither done nor rejected."""
+        """The next targets of a chunk, by index, that are neither done nor rejected, nor unknown for good."""
         ...
 
     async def claim(self, claims: Sequence[Claim]) -> list[Leave]:

@@ -91,6 +91,27 @@ def test_the_failures_are_all_that_is_not_done(ledger: Path) -> None:
     assert re.match(r" +1 +2 +StartDispatch +rejected +4040 +gone \(code 4040, HTTP 404\) +- +1 +\d{4}-", table[1])
 
 
+def test_no_resume_is_promised_where_nothing_can_settle_it(played: Played, tmp_path: Path) -> None:
+    where = tmp_path / "lost.db"
+    played.sandbox.order(Fault.lost_answer(), times=9, path_contains="broadcasts/start")
+    launch = ("altcraft", "launch", 7, "--yes", "--base-url", played.url, "--ledger", where, "--run", "friday")
+    for _ in range(2):
+        result = run(*launch, "--deduplicates")
+        assert result.code == 3
+        assert "To go on" not in result.out
+        assert "1 left" not in result.out
+        told = shown("show", where).out
+        assert re.search(r"state +over", told)
+        assert "to go on" not in told
+    failures = run("ledger", "failures", where, "--csv")
+    assert "7,unknown," in failures.out
+    assert failures.err == (
+        "1 of these stay unknown, and a resume leaves them alone: look at the mailing's log, and launch in another run "
+        "what did not start.\n"
+    )
+    assert as_csv(shown("export", where, "--csv"))[0]["state"] == "unknown"
+
+
 def test_an_export_has_every_target_and_the_request_ids(ledger: Path) -> None:
     told = as_csv(shown("export", ledger, "friday", "--csv"))
     assert [(each["index"], each["id"], each["state"]) for each in told] == [

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import pickle
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
@@ -63,7 +65,7 @@ class Stage:
     async def play(
         self, acts: list[Reply], reads: list[Reply], mailing: int = 7, *, host: str = HOST, **settings: Any
     ) -> tuple[State, Any, Script]:
-        names = ("since", "request_id", "acting_until", "timeout", "retry")
+        names = ("since", "request_id", "acting_until", "timeout", "retry", "repeats")
         given = {name: settings.pop(name) for name in names if name in settings}
         client = AltcraftClient(host, settings.pop("token", "token"), clock=self.clock, **settings)
         script = Script(self.clock, list(acts), list(reads))
@@ -328,6 +330,61 @@ async def test_unclear_repeat_is_the_last_unless_a_replay_was_seen() -> None:
     await stage.play([LOST, REPLAYED], [log()], 8, deduplicates=True)
     state, _, script = await stage.play([LOST], [log()], 9, deduplicates=True)
     assert (state, len(script.sent)) == (State.UNKNOWN, 5)
+
+
+async def test_outcome_that_nothing_can_settle_is_final() -> None:
+    stage = Stage()
+    _, error, _ = await stage.play([LOST], [log()], timeout=5)
+    assert not error.is_final, "its log may show it later"
+    _, error, _ = await stage.play([LOST], [started(stage.clock, -0.5)])
+    assert error.is_final, "a later process knows of no other launch"
+    assert "a resume leaves it alone" in str(error)
+    _, error, _ = await stage.play([LOST, NO], [log()], 8, deduplicates=True)
+    assert not error.is_final
+    _, error, _ = await stage.play([LOST], [log()], 9, deduplicates=True)
+    assert error.is_final, "its repeat was unclear too"
+    _, error, _ = await stage.play([REPLAYED], [log()], 10)
+    assert error.is_final, "a later process would believe the replay"
+    _, error, _ = await stage.play([REPLAYED], [log()], 11, since=AN_HOUR_AGO, request_id=OLD_ID, timeout=5)
+    assert not error.is_final, "it was not sent"
+    _, error, _ = await stage.play([LOST], [log()], 12, deduplicates=True, timeout=5)
+    assert not error.is_final, "it was not repeated"
+
+
+@pytest.mark.parametrize("read", [log(), answer(500), answer(403, {"error": 403, "error_text": "no"})])
+async def test_replay_that_is_not_believed_stays_so(read: Reply) -> None:
+    stage = Stage()
+    await stage.play([REPLAYED], [log()], 9)
+    _, error, _ = await stage.play([REPLAYED], [read], 8, request_id=OLD_ID, timeout=5)
+    assert "may be the answer to another request" in error.summary
+    assert error.is_final
+
+
+async def test_repeat_of_an_earlier_process_is_the_last() -> None:
+    stage, given = Stage(), {"since": AN_HOUR_AGO, "request_id": OLD_ID, "deduplicates": True}
+    state, error, script = await stage.play([REPLAYED], [log()], repeats=1, **given)
+    assert (state, script.sent, script.read, error.is_final) == (State.UNKNOWN, [], [], True)
+    await stage.play([LOST, REPLAYED], [log()], 8, deduplicates=True)
+    state, _, script = await stage.play([REPLAYED], [log()], repeats=1, **given)
+    assert (state, len(script.sent)) == (State.DONE, 1), "repeats are recognised"
+
+
+@pytest.mark.parametrize(("replies", "is_final"), [([LOST], False), ([LOST, YES], True), ([LOST, THROTTLED], False)])
+async def test_cancelled_repeat_is_the_last(replies: list[Reply], is_final: bool) -> None:
+    clock = Clock()
+    client = AltcraftClient(HOST, "token", clock=clock, deduplicates=True)
+    script = Script(clock, [*replies, YES], [log()])
+    client._means.transport = script  # type: ignore[assignment]
+    call = client.call(LaunchBroadcast(7))
+    task = asyncio.create_task(call.run())
+    while len(script.sent if is_final else call.attempts) < len(replies):  # noqa: ASYNC110 - there is no event
+        await asyncio.sleep(0)
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError, OutcomeUnknownError):
+        await task
+    for error in (call.abandoned(), pickle.loads(pickle.dumps(call.abandoned()))):
+        assert isinstance(error, OutcomeUnknownError)
+        assert error.is_final is is_final
 
 
 async def test_unclear_repeat_of_an_earlier_process_is_the_last() -> None:

@@ -71,7 +71,7 @@ async def taken(journal: Any) -> list[Any]:
 async def test_all_is_planned_before_anything_is_taken(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings({"provider": "direct"}))
     assert await journal.open([*starts(range(1, 6)), StartDispatch(2)], nothing) == Planned(
-        5, {State.DONE: 0, State.REJECTED: 0}
+        5, {State.DONE: 0, State.REJECTED: 0, State.UNKNOWN: 0}
     )
     entries = await taken(journal)
     assert [(entry.index, entry.command) for entry in entries] == [(n, StartDispatch(n + 1)) for n in range(5)]
@@ -88,7 +88,7 @@ async def test_what_is_final_is_not_handed_out_again(ledger: Ledger) -> None:
         journal.record(entry, outcome(entry, state))
     await journal.close()
     again = ledger.journal("a", run_settings())
-    assert await again.open(None, nothing) == Planned(5, {State.DONE: 1, State.REJECTED: 1})
+    assert await again.open(None, nothing) == Planned(5, {State.DONE: 1, State.REJECTED: 1, State.UNKNOWN: 0})
     left = await taken(again)
     assert [(entry.index, entry.request_id, entry.since is None) for entry in left] == [
         (2, None, True),
@@ -300,7 +300,7 @@ async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
     await second.close()
     await first.close()
     whole = ledger.journal("a", run_settings())
-    assert (await whole.open(None, nothing)).final == {State.DONE: 3, State.REJECTED: 0}
+    assert (await whole.open(None, nothing)).final == {State.DONE: 3, State.REJECTED: 0, State.UNKNOWN: 0}
     assert [entry.index for entry in await taken(whole)] == [0, 1, 2, 6]
     await whole.close()
     with pytest.raises(ValueError, match="run must be 'a', for which this was made, not 'b'"):

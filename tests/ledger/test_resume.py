@@ -24,6 +24,7 @@ from dispatchkit import (
     StartDispatch,
     State,
 )
+from dispatchkit.core import launches, replays
 from dispatchkit.core.outcome import Outcome
 from dispatchkit.errors import AnswerLostError
 from dispatchkit.ledger import hold, sqlite, sqlite_rows, sqlite_write
@@ -160,6 +161,70 @@ async def test_an_orphan_of_altcraft_is_settled_by_its_log_alone(
     assert {outcome.state for outcome in outcomes} == {State.DONE}
     assert all(outcome.result is not None and outcome.result.settled for outcome in outcomes)
     assert set(played.launches.values()) == {1}
+
+
+def forget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that begins knows of no launch and of no replay."""
+    monkeypatch.setattr(launches, "_hosts", {})
+    monkeypatch.setattr(replays, "_accounts", {})
+
+
+async def resumed(played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, *, deduplicates: bool) -> Report:
+    """What the next process makes of the run."""
+    forget(monkeypatch)
+    settings: dict[str, Any] = {"retry": RETRY, "attempt_timeout": 1, "timeout": 3, "deduplicates": deduplicates}
+    async with AltcraftClient(played.url, played.altcraft_token, **settings) as client:
+        return await FanOut(client, None, ledger=ledger, run="a").finish()
+
+
+async def test_answer_to_another_request_is_believed_by_no_resume(
+    vouching: AltcraftClient, played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget(monkeypatch)
+    yes = Fault.http(200, b'{"data": null, "error": 0, "error_text": "ok"}', {"Duplicate-Request": "true"})
+    async with AltcraftClient(played.url, played.altcraft_token, retry=RETRY, deduplicates=True) as client:
+        played.order(yes, times=10, path_contains="broadcasts/start")
+        first = await FanOut(client, [LaunchBroadcast(7)], ledger=ledger, run="a").finish()
+    assert first == Report(unknown=1, not_started=0)
+    requests = played.requests
+    again = await resumed(played, ledger, monkeypatch, deduplicates=True)
+    assert (again, played.requests) == (Report(unknown=1, not_started=0, earlier=1), requests)
+
+
+async def test_start_of_another_launch_is_believed_by_no_resume(
+    played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forget(monkeypatch)
+    async with AltcraftClient(played.url, played.altcraft_token, retry=RETRY, attempt_timeout=1) as client:
+        played.order(Fault.dropped(), path_contains="broadcasts/start")
+        run = FanOut(client, [LaunchBroadcast(7)], ledger=ledger, run="a")
+        finishing = asyncio.create_task(run.finish())
+        await until(lambda: not played.faults_left)
+        await client.launch_broadcast(7)
+        assert await finishing == Report(unknown=1, not_started=0)
+    again = await resumed(played, ledger, monkeypatch, deduplicates=False)
+    assert again == Report(unknown=1, not_started=0, earlier=1)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+async def test_unclear_repeat_is_the_last_over_all_processes(
+    played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, killed: bool
+) -> None:
+    forget(monkeypatch)
+    played.order(Fault.lost_answer(), times=100, path_contains="broadcasts/start")
+    settings: dict[str, Any] = {"retry": RETRY, "attempt_timeout": 1, "deduplicates": True}
+    async with AltcraftClient(played.url, played.altcraft_token, **settings) as client:
+        if killed:
+            await left_in_flight(client, ledger, [LaunchBroadcast(7)], monkeypatch)
+            with monkeypatch.context() as patched:
+                patched.setattr(LedgerJournal, "record", lambda *_: None)
+                await resumed(played, ledger, monkeypatch, deduplicates=True)
+        else:
+            await FanOut(client, [LaunchBroadcast(7)], ledger=ledger, run="a").finish()
+    requests = played.requests
+    for earlier in (0, 1) if killed else (1, 1):
+        again = await resumed(played, ledger, monkeypatch, deduplicates=True)
+        assert (again, played.requests) == (Report(unknown=1, not_started=0, earlier=earlier), requests)
 
 
 async def test_an_outcome_that_stayed_unknown_is_settled_by_the_next_run(

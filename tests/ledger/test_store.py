@@ -670,3 +670,43 @@ async def test_launch_counts_until_its_request_cannot_arrive(database: Database,
     assert await rivals(store, run)
     await database.pass_time(2)
     assert not await rivals(store, run)
+
+
+async def test_what_nothing_can_settle_is_left_alone(store: Any) -> None:
+    run = await held(store, ROWS[:3])
+    await store.claim([claim(run, 0), claim(run, 1), claim(run, 2)])
+    await store.record([record(run, 0, State.UNKNOWN, is_final=True, summary="why"), record(run, 1, State.UNKNOWN)])
+    assert [row.index for row in await store.unsettled(run, 0, after=-1, limit=9)] == [1, 2]
+    counts = await store.counts(run)
+    assert (counts, counts.unknown_for_good) == (Counts(unknown=2, sending=1, unknown_for_good=1), 1)
+    told = [target async for target in store.targets(run)]
+    assert [(target.state, target.is_final) for target in told] == [
+        ("unknown", True),
+        ("unknown", False),
+        ("sending", False),
+    ]
+    assert told[0].summary == "why"
+    await store.record([record(run, 0, State.DONE, "an-earlier-hold")])
+    assert (await store.counts(run)).unknown_for_good == 0, "what is known to be done counts all the same"
+
+
+async def repeats_of(store: Any, run: int) -> list[int]:
+    return [row.repeats for row in await store.unsettled(run, 0, after=-1, limit=9)]
+
+
+async def test_holds_that_may_have_repeated_are_counted(store: Any) -> None:
+    run = await held(store, ROWS[:3])
+    await store.claim([claim(run, 0), claim(run, 1)])
+    assert await repeats_of(store, run) == [0, 0, 0]
+    await store.record([record(run, 1, State.NOT_SENT)])
+    for seconds, (token, before) in enumerate([("two", "one"), ("three", "two")]):
+        await store.let_go(run, 0, before)
+        await hold(store, run, token)
+        # 1 was not sent: its first request is that of this hold.
+        await store.claim([claim(run, 0, token), claim(run, 1, token, seconds=5 if seconds else 4)])
+        await store.claim([claim(run, 0, token)])
+        assert await repeats_of(store, run) == [seconds + 1, 0, 0]
+    await store.record([record(run, 0, State.UNKNOWN, "three")])
+    assert await repeats_of(store, run) == [2, 0, 0]
+    await store.record([record(run, 0, State.UNKNOWN, "three", attempts=0)])
+    assert await repeats_of(store, run) == [0, 0, 0], "it only looked"
