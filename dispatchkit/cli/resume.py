@@ -19,7 +19,7 @@ from dispatchkit.cli.place import Place, places
 from dispatchkit.cli.question import ask
 from dispatchkit.cli.remembered import perform
 from dispatchkit.cli.run import Memory, run_loop
-from dispatchkit.cli.runs import Seen, look, settings_of, the_run
+from dispatchkit.cli.runs import Seen, look, settings_of, the_run, unknown_for_good
 from dispatchkit.cli.show import Show
 from dispatchkit.cli.takeover import Decisions, Hindrances, decide, hindrances
 from dispatchkit.cli.text import clean, put
@@ -60,8 +60,11 @@ def go_on(options: ResumeOptions) -> None:
                 "its plan and goes on"
             )
         if not seen.left:
-            put(sys.stderr if options.json else sys.stdout, f"Nothing is left of run {clean(repr(run.name))}.\n")
-            raise typer.Exit(0)
+            told, kept = f"Nothing is left of run {clean(repr(run.name))}.", seen.counts.unknown_for_good
+            if kept:
+                told = f"Nothing of run {clean(repr(run.name))} can go on. {unknown_for_good(kept)}"
+            put(sys.stderr if options.json else sys.stdout, f"{told}\n")
+            raise typer.Exit(3 if kept else 0)
         client = _connect(options, settings)
     noun = _NOUNS[settings["provider"]]
     if run.stopped:

@@ -32,7 +32,17 @@ if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
     from dispatchkit.ledger.store import Counts, Holder, Run, Target
 
-__all__ = ["Seen", "list_runs", "look", "settings_of", "show_failures", "show_run", "show_targets", "the_run"]
+__all__ = [
+    "Seen",
+    "list_runs",
+    "look",
+    "settings_of",
+    "show_failures",
+    "show_run",
+    "show_targets",
+    "the_run",
+    "unknown_for_good",
+]
 
 _LOOK_EVERY = 1.0
 """Seconds between two looks at a run that is followed."""
@@ -301,11 +311,15 @@ async def _targets(place: Place, form: Form, states: Sequence[str]) -> None:
         told = f"{left:,} of these are launched by {place.resume(run.name)} too: do that, or launch them from this CSV."
         put(sys.stderr, f"{clean(told)}\n")
     if states and kept:
-        told = (
-            f"{kept:,} of these stay unknown, and a resume leaves them alone: look at the mailing's log, and launch in "
-            "another run what did not start."
-        )
-        put(sys.stderr, f"{told}\n")
+        put(sys.stderr, f"{unknown_for_good(kept)}\n")
+
+
+def unknown_for_good(count: int) -> str:
+    """Say what to do about targets that nothing can settle."""
+    return (
+        f"{count:,} of these stay unknown, and a resume leaves them alone: look at the mailing's log, and launch in "
+        "another run what did not start."
+    )
 
 
 def _all_of(target: Target) -> tuple[object, ...]:

@@ -91,6 +91,12 @@ def test_the_failures_are_all_that_is_not_done(ledger: Path) -> None:
     assert re.match(r" +1 +2 +StartDispatch +rejected +4040 +gone \(code 4040, HTTP 404\) +- +1 +\d{4}-", table[1])
 
 
+FOR_GOOD = (
+    "1 of these stay unknown, and a resume leaves them alone: look at the mailing's log, and launch in another run "
+    "what did not start.\n"
+)
+
+
 def test_no_resume_is_promised_where_nothing_can_settle_it(played: Played, tmp_path: Path) -> None:
     where = tmp_path / "lost.db"
     played.sandbox.order(Fault.lost_answer(), times=9, path_contains="broadcasts/start")
@@ -103,12 +109,12 @@ def test_no_resume_is_promised_where_nothing_can_settle_it(played: Played, tmp_p
         told = shown("show", where).out
         assert re.search(r"state +over", told)
         assert "to go on" not in told
+    resumed = run("resume", where, "--yes")
+    assert resumed.code == 3
+    assert resumed.out == f"Nothing of run 'friday' can go on. {FOR_GOOD}"
     failures = run("ledger", "failures", where, "--csv")
     assert "7,unknown," in failures.out
-    assert failures.err == (
-        "1 of these stay unknown, and a resume leaves them alone: look at the mailing's log, and launch in another run "
-        "what did not start.\n"
-    )
+    assert failures.err == FOR_GOOD
     assert as_csv(shown("export", where, "--csv"))[0]["state"] == "unknown"
 
 
