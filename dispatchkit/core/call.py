@@ -89,6 +89,7 @@ class Call(CallState[W, R], Generic[W, R]):
         since: datetime | None = None,
         acting_until: float | None = None,
         repeats: int = 0,
+        acted_by: float | None = None,
     ) -> None:
         known_id, request_id = request_id, (request_id or str(uuid.uuid4())) if command.identified else None
         super().__init__(command, means, request_id, timeout=timeout, policy=policy)
@@ -121,7 +122,7 @@ class Call(CallState[W, R], Generic[W, R]):
             ended = OutcomeUnknownError("whoever sent it ended before an answer came")
             until = means.clock.monotonic() if acting_until is None else acting_until
             slept = means.clock.boottime() - means.clock.monotonic()
-            self.doubt = Doubt(ended, since, self.monotonic_of(since), until, slept)
+            self.doubt = Doubt(ended, since, self.monotonic_of(since), until, slept, acted_by)
 
     async def run(self, *, ticket: int = 0) -> R:
         """Perform the command. See `Client.perform`.

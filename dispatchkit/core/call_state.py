@@ -36,6 +36,8 @@ class Doubt:
     """On the clock's ``monotonic``: from when on the latest unclear attempt reaches the provider no more."""
     slept: float
     """How far the clock's ``boottime`` was ahead of ``monotonic`` when the doubt was first noted."""
+    acted_by: float | None = None
+    """On the clock's ``monotonic``: when it has acted at the latest, if it has; None means ``acting_until``."""
 
     def age(self, clock: Clock) -> float:
         """Seconds since the first unclear attempt began, also those for which the machine slept."""

@@ -137,6 +137,7 @@ class Client(Generic[W]):
         since: datetime | None = None,
         acting_until: float | None = None,
         repeats: int = 0,
+        acted_by: float | None = None,
     ) -> Call[W, R]:
         """Prepare a call without sending anything: ``await call.run()`` does what `perform` does.
 
@@ -153,6 +154,8 @@ class Client(Generic[W]):
                 until this call begins.
             repeats: How often somebody else may have repeated that attempt. An unclear launch is not repeated twice,
                 unless the provider has been seen to recognise a repeat.
+            acted_by: On the clock's ``monotonic``: when that attempt has acted at the latest, if it has. What a log
+                shows later is another launch. None means ``acting_until``.
 
         Raises:
             ValueError: The command cannot be sent as it is.
@@ -172,6 +175,7 @@ class Client(Generic[W]):
             since=since,
             acting_until=acting_until,
             repeats=repeats,
+            acted_by=acted_by,
         )
 
     def settings(self) -> dict[str, str]:

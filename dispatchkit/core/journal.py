@@ -52,6 +52,9 @@ class Entry(Generic[W, R]):
     that was read before, or soon after, denies it. None: until the call begins."""
     repeats: int = 0
     """How many processes may have sent it again since then."""
+    acted_by: float | None = None
+    """On the clock's ``monotonic``: when such a request has acted at the latest, but for the lag of the state that
+    shows it. None: ``acting_until``, which a takeover puts off."""
 
 
 @attrs.frozen(kw_only=True)

@@ -265,5 +265,6 @@ class Settling(Generic[W, R]):
         # Not the time of day at which it began: the clock may have been set since.
         began = now - timedelta(seconds=self._doubt.age(clock))
         # What acts later than its lag allows is another launch.
-        latest = began + timedelta(seconds=self._doubt.acting_until - self._doubt.began + self._tolerance)
+        acted_by = self._doubt.acting_until if self._doubt.acted_by is None else self._doubt.acted_by
+        latest = began + timedelta(seconds=acted_by - self._doubt.began + self._tolerance)
         return TimeWindow(began + offset.least, min(now, latest) + offset.most)

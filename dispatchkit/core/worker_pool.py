@@ -200,6 +200,7 @@ class WorkerPool(Generic[W, R]):
                 request_id=entry.request_id,
                 since=entry.since,
                 acting_until=entry.acting_until,
+                acted_by=entry.acted_by,
                 repeats=entry.repeats,
             )
         except Exception as mistake:  # noqa: BLE001 - a callable that gives the token may raise anything

@@ -217,8 +217,10 @@ class LedgerJournal:
 
     def _entry(self, chunk: Chunk, row: Unsettled, acting_until: float) -> Entry[Never, object]:
         self._chunk_of[row.index] = chunk.number
-        acting_until = max(self._holding.taken_at, acting_until)
-        return Entry(row.index, decode(row.command), row.request_id, row.since, acting_until, row.repeats)
+        # A takeover makes no earlier request act later, but a state from before it is not believed.
+        denied_from = max(self._holding.taken_at, acting_until)
+        command = decode(row.command)
+        return Entry(row.index, command, row.request_id, row.since, denied_from, row.repeats, acting_until)
 
     @property
     def _holding(self) -> Hold:

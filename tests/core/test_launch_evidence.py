@@ -65,7 +65,7 @@ class Stage:
     async def play(
         self, acts: list[Reply], reads: list[Reply], mailing: int = 7, *, host: str = HOST, **settings: Any
     ) -> tuple[State, Any, Script]:
-        names = ("since", "request_id", "acting_until", "timeout", "retry", "repeats")
+        names = ("since", "request_id", "acting_until", "acted_by", "timeout", "retry", "repeats")
         given = {name: settings.pop(name) for name in names if name in settings}
         client = AltcraftClient(host, settings.pop("token", "token"), clock=self.clock, **settings)
         script = Script(self.clock, list(acts), list(reads))
@@ -547,6 +547,13 @@ async def test_start_that_came_too_late_is_not_ours() -> None:
         [], [started(stage.clock, 3570)], since=AN_HOUR_AGO, request_id=OLD_ID, acting_until=-3590.0
     )
     assert state is State.DONE
+
+
+async def test_takeover_lets_no_later_start_count() -> None:
+    more = {"since": AN_HOUR_AGO, "request_id": OLD_ID, "acting_until": 0.0, "acted_by": -3590.0}
+    for age, expected in ((3000, State.UNKNOWN), (3570, State.DONE)):
+        stage = Stage()
+        assert (await stage.play([], [started(stage.clock, age)], **more))[0] is expected
 
 
 async def test_repeat_is_given_up_once_ids_are_not_trusted() -> None:
