@@ -15,8 +15,8 @@ import time
 from collections.abc import Callable
 
 from dispatchkit import Outcome, StartDispatch, State, sync
-from dispatchkit.blocking import portal
-from dispatchkit.blocking.run import Run
+from dispatchkit.sync import portal
+from dispatchkit.sync.fan_out import Run
 
 TURNS = 40
 HOPS = 1000

@@ -101,7 +101,7 @@ def _main() -> None:
     allow_many_files()
     import aiohttp  # noqa: F401 - its memory is not ours: dispatchkit loads it on first use
 
-    import dispatchkit.core.fanout
+    import dispatchkit.core.fanout.fan_out
     import dispatchkit.direct.client  # noqa: F401
 
     factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop

@@ -18,12 +18,12 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from dispatchkit import DirectClient, Ledger, StartDispatch, State
-from dispatchkit.core.outcome import Report
-from dispatchkit.ledger.postgres import PostgresStore
+from dispatchkit.core.fanout.outcome import Report
+from dispatchkit.ledger.postgres.store import PostgresStore
 from dispatchkit.ledger.store import Claim, Holder, Record, RunPlan
-from dispatchkit.spread import plan_chunks
-from dispatchkit.spread.chunk import in_postgres
-from dispatchkit.spread.engine import enqueue, work
+from dispatchkit.workers import plan_chunks
+from dispatchkit.workers.chunk import in_postgres
+from dispatchkit.workers.procrastinate_queue import enqueue, work
 from tests.postgres import Server
 
 try:

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from dispatchkit.altcraft.client import AltcraftClient
     from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
     from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingStatus
-    from dispatchkit.core.fanout import FanOut
-    from dispatchkit.core.guards import StopReason
+    from dispatchkit.core.call.retry import RetryPolicy
+    from dispatchkit.core.fanout.fan_out import FanOut
+    from dispatchkit.core.fanout.guards import StopReason
+    from dispatchkit.core.fanout.outcome import Outcome, Report
     from dispatchkit.core.listing import Listing
-    from dispatchkit.core.outcome import Outcome, Report
-    from dispatchkit.core.pace import Pace
-    from dispatchkit.core.retry import RetryPolicy
+    from dispatchkit.core.pacing.pace import Pace
     from dispatchkit.direct.client import DirectClient
     from dispatchkit.direct.commands import StartDispatch, StopDispatch
     from dispatchkit.direct.models import Dispatch, DispatchBase, DispatchCounts, DispatchSource
@@ -101,12 +101,12 @@ _HOMES = {
     "dispatchkit.altcraft.client": ("AltcraftClient",),
     "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),
     "dispatchkit.altcraft.models": ("Attachment", "Audience", "LogEntry", "MailingStatus"),
-    "dispatchkit.core.fanout": ("FanOut",),
+    "dispatchkit.core.fanout.fan_out": ("FanOut",),
     "dispatchkit.core.listing": ("Listing",),
-    "dispatchkit.core.outcome": ("Outcome", "Report"),
-    "dispatchkit.core.pace": ("Pace",),
-    "dispatchkit.core.retry": ("RetryPolicy",),
-    "dispatchkit.core.guards": ("StopReason",),
+    "dispatchkit.core.fanout.outcome": ("Outcome", "Report"),
+    "dispatchkit.core.pacing.pace": ("Pace",),
+    "dispatchkit.core.call.retry": ("RetryPolicy",),
+    "dispatchkit.core.fanout.guards": ("StopReason",),
     "dispatchkit.direct.client": ("DirectClient",),
     "dispatchkit.direct.commands": ("StartDispatch", "StopDispatch"),
     "dispatchkit.direct.models": ("Dispatch", "DispatchBase", "DispatchCounts", "DispatchSource"),

@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from aioresponses import core as aioresponses_core
 
-from dispatchkit.core.window import Window
+from dispatchkit.core.pacing.adaptive_limit import Window
 from dispatchkit.sandbox import Sandbox
 from tests.postgres import Server
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from dispatchkit import DirectClient, StartDispatch
 from dispatchkit.core.command import Answer, Request
-from dispatchkit.core.journal import RunSettings
-from dispatchkit.core.transport import Failure
+from dispatchkit.core.fanout.journal import RunSettings
+from dispatchkit.core.transport.transport import Failure
 from dispatchkit.ledger.store import RunPlan
 from tests.virtual import Played, Virtual
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from dispatchkit import DirectClient, FanOut, NotSentError, Outcome, RejectedError, Report, StartDispatch
+from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.command import Answer, Request
-from dispatchkit.core.retry import RetryPolicy
-from dispatchkit.core.transport import Failure
+from dispatchkit.core.transport.transport import Failure
 from tests.stage import played
 from tests.wire import Instant
 

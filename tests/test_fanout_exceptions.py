@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from dispatchkit import DirectClient, FanOut, Ledger, NotSentError, OutcomeUnknownError, Report, StartDispatch, State
-from dispatchkit.core import call as call_module
 from dispatchkit.core.built import built
-from dispatchkit.core.outcome import Outcome
-from dispatchkit.core.transport import Failure
+from dispatchkit.core.call import call as call_module
+from dispatchkit.core.fanout.outcome import Outcome
+from dispatchkit.core.transport.transport import Failure
 from dispatchkit.errors import LedgerError
 from tests.stage import played, starts, until
 from tests.test_fanout_journal import Notes, noted

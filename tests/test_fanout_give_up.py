@@ -13,7 +13,7 @@ import pytest
 
 from dispatchkit import DirectClient, FanOut, Ledger, Pace, Report, RetryPolicy, StartDispatch
 from dispatchkit.core.command import Answer
-from dispatchkit.core.transport import Failure
+from dispatchkit.core.transport.transport import Failure
 from tests.stage import played, refusal, starts, until
 from tests.virtual import START, Played, throttled
 from tests.wire import Listener, http

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dispatchkit import AuthenticationError, DirectClient, FanOut, Pace, Report, RetryPolicy, StartDispatch
-from dispatchkit.core.transport import Failure
+from dispatchkit.core.transport.transport import Failure
 from dispatchkit.sandbox import Fault, Sandbox
 from tests.stage import played, refusal, starts, until
 from tests.virtual import throttled

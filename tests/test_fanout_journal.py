@@ -13,9 +13,9 @@ import pytest
 
 from dispatchkit import DirectClient, FanOut, NotSentError, Pace, Report, RetryPolicy, StartDispatch, State
 from dispatchkit.core.command import Answer
-from dispatchkit.core.journal import Entry, Leave, Planned
-from dispatchkit.core.outcome import Outcome
-from dispatchkit.core.transport import Failure
+from dispatchkit.core.fanout.journal import Entry, Leave, Planned
+from dispatchkit.core.fanout.outcome import Outcome
+from dispatchkit.core.transport.transport import Failure
 from dispatchkit.errors import LedgerError
 from tests.stage import played, starts, until
 from tests.virtual import Manual, Played, throttled

@@ -19,7 +19,7 @@ from dispatchkit import (
     RetryPolicy,
     StopDispatch,
 )
-from dispatchkit.core.transport import Failure
+from dispatchkit.core.transport.transport import Failure
 from dispatchkit.sandbox import Sandbox
 from tests.stage import played
 

@@ -22,7 +22,7 @@ from dispatchkit import (
     Report,
     RetryPolicy,
 )
-from dispatchkit.core.transport import Failure
+from dispatchkit.core.transport.transport import Failure
 from dispatchkit.errors import TariffLimitError
 from tests.stage import hide_state, played, refusal, starts
 from tests.virtual import throttled

@@ -16,7 +16,7 @@ SCRIPT = """
 import asyncio, gc, sys
 from dispatchkit import DirectClient, FanOut, StartDispatch
 from dispatchkit.core.command import Answer
-import dispatchkit.direct.client, dispatchkit.core.fanout
+import dispatchkit.direct.client, dispatchkit.core.fanout.fan_out
 
 def resident():
     with open("/proc/self/statm") as file:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dispatchkit import DirectClient, FanOut, Pace, Report, RetryPolicy, StartDispatch
-from dispatchkit.core.transport import Failure
+from dispatchkit.core.transport.transport import Failure
 from dispatchkit.sandbox import Sandbox
 from tests.stage import hide_state, played, starts, turns, until
 from tests.virtual import Manual, throttled

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sized
 from datetime import UTC, datetime, timedelta
 
 from dispatchkit.core.command import Answer, Request
-from dispatchkit.core.transport import Failure
+from dispatchkit.core.transport.transport import Failure
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

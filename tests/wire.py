@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pytest
 
-from dispatchkit.core.retry import RetryPolicy
+from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.errors import DispatchkitError
 
 

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from xml.sax.saxutils import escape
 
 from dispatchkit.core import charset
-from dispatchkit.core.check import JsonValue
 from dispatchkit.core.command import UnreadableAnswerError
 from dispatchkit.core.decode import fields_of, read_json, strict_converter
+from dispatchkit.core.validators import JsonValue
 
 if TYPE_CHECKING:
     from xml.etree.ElementTree import Element

@@ -14,7 +14,6 @@ import attrs
 
 from dispatchkit.altcraft.codec import Codec
 from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
-from dispatchkit.core.check import JsonValue, flag, json_object, moment, non_negative, positive_id, true_or_false
 from dispatchkit.core.command import (
     USER_AGENT,
     Answer,
@@ -34,6 +33,7 @@ from dispatchkit.core.command import (
 from dispatchkit.core.decode import structure
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.secret import Secret
+from dispatchkit.core.validators import JsonValue, flag, json_object, moment, non_negative, positive_id, true_or_false
 from dispatchkit.errors import (
     AccessDeniedError,
     IncorrectRequestError,

@@ -11,7 +11,7 @@ from typing import Literal
 
 import attrs
 
-from dispatchkit.core.check import JsonValue, positive_id
+from dispatchkit.core.validators import JsonValue, positive_id
 
 __all__ = ["Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"]
 

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 import dispatchkit
-from dispatchkit.cli import altcraft, direct, ledger, sandbox, spread, worker
+from dispatchkit.cli.commands import altcraft, direct, ledger, sandbox, worker
+from dispatchkit.cli.commands import plan as spread
 
 __all__ = ["app"]
 

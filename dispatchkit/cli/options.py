@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, get_type_h
 import typer
 
 if TYPE_CHECKING:
-    from dispatchkit.core.pace import Pace
-    from dispatchkit.core.retry import RetryPolicy
+    from dispatchkit.core.call.retry import RetryPolicy
+    from dispatchkit.core.pacing.pace import Pace
 
 __all__ = [
     "AUTO_WORKERS",
@@ -287,11 +287,11 @@ class ActingOptions(ConnectionOptions):
         settings = super().client_settings()
         settings["account"] = self.account
         if self.never_repeat:
-            from dispatchkit.core.retry import RetryPolicy  # noqa: PLC0415 - attrs, which --help does without
+            from dispatchkit.core.call.retry import RetryPolicy  # noqa: PLC0415 - attrs, which --help does without
 
             settings["retry"] = RetryPolicy(repeat_unclear=False)
         if self.rate is not None or self.concurrency == "auto":
-            from dispatchkit.core.pace import DEFAULT_PACE, Pace  # noqa: PLC0415 - attrs, which --help does without
+            from dispatchkit.core.pacing.pace import DEFAULT_PACE, Pace  # noqa: PLC0415 - attrs, which --help does without
 
             concurrency = "auto" if self.concurrency == "auto" else DEFAULT_PACE.concurrency
             settings["pace"] = Pace(rate=self.rate, concurrency=concurrency)

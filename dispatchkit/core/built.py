@@ -7,8 +7,8 @@ from typing import Generic, Never, TypeVar
 
 import attrs
 
-from dispatchkit.core.check import shown
 from dispatchkit.core.command import Answer, Command, Request
+from dispatchkit.core.validators import shown
 
 __all__ = ["Unbuilt", "built"]
 

@@ -8,7 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import Protocol
 
-from dispatchkit.core.check import shown
+from dispatchkit.core.validators import shown
 
 __all__ = ["SYSTEM", "Clock", "a_clock"]
 

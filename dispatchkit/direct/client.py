@@ -7,13 +7,13 @@ from collections.abc import AsyncIterable, Iterable
 from datetime import datetime
 
 from dispatchkit.core.built import built
-from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
+from dispatchkit.core.call.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
+from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.clock import SYSTEM, Clock
-from dispatchkit.core.fanout import FanOut
-from dispatchkit.core.journal import Journals
+from dispatchkit.core.fanout.fan_out import FanOut
+from dispatchkit.core.fanout.journal import Journals
 from dispatchkit.core.listing import Listing
-from dispatchkit.core.pace import Pace
-from dispatchkit.core.retry import DEFAULT_RETRY, RetryPolicy
+from dispatchkit.core.pacing.pace import Pace
 from dispatchkit.core.secret import Secret, Token
 from dispatchkit.direct.commands import (
     DirectCommand,

@@ -15,7 +15,6 @@ from urllib.parse import quote, urlencode
 import attrs
 from attrs.validators import optional
 
-from dispatchkit.core.check import moment, non_empty, positive_id
 from dispatchkit.core.command import (
     USER_AGENT,
     Answer,
@@ -32,6 +31,7 @@ from dispatchkit.core.command import (
 from dispatchkit.core.decode import fields_of, read_json, strict_converter, structure
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.secret import Secret
+from dispatchkit.core.validators import moment, non_empty, positive_id
 from dispatchkit.direct.models import Dispatch, StartedBody, StartedDispatch, direct_converter
 from dispatchkit.errors import (
     AccessDeniedError,

@@ -11,8 +11,8 @@ from typing import NewType
 
 import attrs
 
-from dispatchkit.core.check import positive_id
 from dispatchkit.core.decode import rename, strict_converter, tolerant
+from dispatchkit.core.validators import positive_id
 
 __all__ = [
     "Dispatch",

@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from dispatchkit.core.fork import forgets_in_child
+from dispatchkit.core.transport.fork import forgets_in_child
 from dispatchkit.errors import LedgerError
 
 try:

@@ -15,11 +15,11 @@ import attrs
 
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
-from dispatchkit.core.journal import Entry, Leave, Planned, RunSettings
-from dispatchkit.core.outcome import Outcome
+from dispatchkit.core.fanout.journal import Entry, Leave, Planned, RunSettings
+from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.errors import LedgerError, OutcomeUnknownError, RejectedError, RunStoppedError, State
-from dispatchkit.ledger.batch import Gathering
 from dispatchkit.ledger.codec import decode
+from dispatchkit.ledger.group_commit import Gathering
 from dispatchkit.ledger.hold import Hold
 from dispatchkit.ledger.plan import begin, check_repeats, plan
 from dispatchkit.ledger.store import Chunk, Claim, Record, Run, Store, Unsettled

@@ -11,20 +11,20 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Never, Self, cast
 
-from dispatchkit.core.check import label, shown
 from dispatchkit.core.claim_age import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
-from dispatchkit.core.journal import RunSettings
+from dispatchkit.core.fanout.journal import RunSettings
+from dispatchkit.core.fanout.source import count
 from dispatchkit.core.secret import account_key
-from dispatchkit.core.source import count
+from dispatchkit.core.validators import label, shown
 from dispatchkit.errors import LedgerError, RunHeldError
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
-from dispatchkit.ledger.sqlite import SqliteStore
+from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import MAX_NUMBER, Chunk, Counts, Holder, PausedAccount, Run, SharedStore, Store, Target
 
 if TYPE_CHECKING:
-    from dispatchkit.core.client import Client
+    from dispatchkit.core.call.client import Client
 
 __all__ = ["Ledger"]
 
@@ -347,7 +347,7 @@ def _store(where: str | os.PathLike[str], clock: Clock) -> Store:
         raise ValueError("a ledger must be a file or 'postgresql://...', not nothing")
     if text.startswith(_POSTGRES):
         try:
-            module = importlib.import_module("dispatchkit.ledger.postgres")
+            module = importlib.import_module("dispatchkit.ledger.postgres.store")
         except ImportError as missing:
             raise ImportError("a ledger in PostgreSQL needs its extra: pip install 'dispatchkit[ledger]'") from missing
         store: Store = module.PostgresStore(text, clock=clock)

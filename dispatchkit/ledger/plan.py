@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.command import Command
-from dispatchkit.core.journal import RunSettings
+from dispatchkit.core.fanout.journal import RunSettings
 from dispatchkit.errors import AccountMismatchError, LedgerError, RepeatedTargetsError, RunStoppedError
 from dispatchkit.ledger.codec import decode, encode
 from dispatchkit.ledger.store import Run, RunPlan, Store

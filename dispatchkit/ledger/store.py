@@ -25,7 +25,7 @@ from typing import Protocol
 
 import attrs
 
-from dispatchkit.core.journal import Leave
+from dispatchkit.core.fanout.journal import Leave
 from dispatchkit.errors import State
 
 __all__ = [

@@ -22,8 +22,8 @@ from dispatchkit import (
 from dispatchkit.altcraft.codec import WireForm, codec
 from dispatchkit.altcraft.commands import AltcraftCommand, AltcraftWire
 from dispatchkit.altcraft.models import MailingAccepted
+from dispatchkit.core.call.classify import judge
 from dispatchkit.core.command import Answer
-from dispatchkit.core.judge import judge
 from dispatchkit.core.secret import Secret
 from dispatchkit.errors import (
     AccessDeniedError,

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatchkit.altcraft.codec import JsonCodec, XmlCodec, codec
-from dispatchkit.core.check import JsonValue, json_object
 from dispatchkit.core.command import UnreadableAnswerError
+from dispatchkit.core.validators import JsonValue, json_object
 from tests.drawn import LETTERS
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dispatchkit.cli.ids import Targets
+from dispatchkit.cli.input.ids import Targets
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, run, start_child, wait_until
 from tests.cli.test_runs import counts, objects

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatchkit.cli.direct import DirectOptions
+from dispatchkit.cli.commands.direct import DirectOptions
 from dispatchkit.cli.options import duration, give_up_seconds
 from dispatchkit.sandbox.direct import WRONG_KIND_TOKEN
 from tests.cli.conftest import Played, run, start_child

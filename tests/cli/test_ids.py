@@ -7,8 +7,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from dispatchkit.cli import ids
-from dispatchkit.cli.ids import Targets, from_arguments, from_lines
+from dispatchkit.cli.input import ids
+from dispatchkit.cli.input.ids import Targets, from_arguments, from_lines
 from tests.drawn import LETTERS
 
 LARGEST = 2**63 - 1

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from dispatchkit.cli import progress
-from dispatchkit.cli.place import Place
-from dispatchkit.ledger.sqlite import SqliteStore
+from dispatchkit.cli.input.ledger_ref import Place
+from dispatchkit.cli.output import progress
+from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import Holder
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Result, Terminal, run, run_child, start_child, wait_until

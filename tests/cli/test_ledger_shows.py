@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from dispatchkit.cli import tables
-from dispatchkit.cli.runs import Seen
-from dispatchkit.cli.tables import Rows
+from dispatchkit.cli.output import tables
+from dispatchkit.cli.output.tables import Rows
+from dispatchkit.cli.views.ledger import Seen
 from dispatchkit.ledger.store import Counts, Holder, Run
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Result, Terminal, run, start_child

@@ -13,14 +13,13 @@ import attrs
 import pytest
 from rich.console import Console
 
-from dispatchkit import DirectClient, Pace
-from dispatchkit.cli import progress
-from dispatchkit.cli.progress import Bar, Lines, Look
-from dispatchkit.cli.run import drive
-from dispatchkit.cli.show import Show
-from dispatchkit.core.pace import PaceStatistics
+from dispatchkit import DirectClient, Pace, Report
+from dispatchkit.cli.output import progress
+from dispatchkit.cli.output.progress import Bar, Lines, Look
+from dispatchkit.cli.output.reporter import Show
+from dispatchkit.cli.run.drive import drive
+from dispatchkit.core.pacing.pace import PaceStatistics
 from dispatchkit.direct.commands import StartDispatch
-from dispatchkit.fanout import Report
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Terminal, run, run_child, start_child
 from tests.cli.test_runs import counts
@@ -202,7 +201,7 @@ def test_a_quiet_log_gets_only_what_is_noted(hand: Hand, capsys: pytest.CaptureF
 async def test_a_real_run_tells_of_the_pause_that_the_provider_asked_for(
     played: Played, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dispatchkit.cli.run.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("dispatchkit.cli.run.drive.LOOK_EVERY", 0.01)
     monkeypatch.setattr(progress, "_SHORT_PAUSE", 0.1)
     played.sandbox.order(Fault.throttled(retry_after=0.4))
     show = Show(total=20, verb="start", noun=("dispatch", "dispatches"))

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatchkit.cli import show
-from dispatchkit.fanout import Report
+from dispatchkit import Report
+from dispatchkit.cli.output import reporter as show
 from dispatchkit.sandbox import Act, Fault
 from tests.cli.conftest import Played, Result, run, run_child
 

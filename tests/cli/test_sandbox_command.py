@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from dispatchkit.cli import serve
+from dispatchkit.cli.run import sandbox as serve
 from dispatchkit.sandbox import Act, Sandbox
 from tests.cli.conftest import run, start_child
 

@@ -10,11 +10,11 @@ import time
 import pytest
 
 from dispatchkit import Ledger
-from dispatchkit.spread.chunk import in_postgres
+from dispatchkit.workers.chunk import in_postgres
 from tests.cli.conftest import Result, run_child, start_child
 from tests.spread.conftest import DatabaseProxy, Field, Lines, wait_until
 
-SHORT_LEASE = {"dispatchkit.ledger.postgres:LEASE_TIMEOUT": 3.0}
+SHORT_LEASE = {"dispatchkit.ledger.postgres.store:LEASE_TIMEOUT": 3.0}
 
 
 def launch(field: Field, ids: str, *options: object) -> tuple[object, ...]:

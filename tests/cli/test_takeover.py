@@ -30,7 +30,7 @@ __all__ = ["ledger"]
 
 STOPPED = {
     f"dispatchkit.{module}:CLAIM_AGE": 1.0
-    for module in ("core.claim_age", "core.admission", "ledger.ledger", "ledger.sqlite")
+    for module in ("core.claim_age", "core.fanout.admission", "ledger.ledger", "ledger.sqlite.store")
 }
 
 
@@ -285,7 +285,7 @@ def test_a_run_that_pauses_says_why(played: Played, ledger: Path) -> None:
 def test_a_warning_is_told_once() -> None:
     script = (
         "import logging, sys\n"
-        "from dispatchkit.cli.run import show_warnings\n"
+        "from dispatchkit.cli.run.drive import show_warnings\n"
         "if sys.argv[1:]: logging.basicConfig()\n"
         "logger = logging.getLogger('dispatchkit.ledger')\n"
         "with show_warnings(lambda text: print(text, file=sys.stderr)):\n"

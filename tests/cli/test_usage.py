@@ -12,10 +12,10 @@ import pytest
 import dispatchkit
 from dispatchkit import AltcraftClient, DirectClient, Pace
 from dispatchkit.cli import main
-from dispatchkit.cli.direct import DirectOptions
+from dispatchkit.cli.commands.direct import DirectOptions
 from dispatchkit.cli.options import AUTO_WORKERS
-from dispatchkit.core.client import ATTEMPT_TIMEOUT, TIMEOUT
-from dispatchkit.core.window import Window
+from dispatchkit.core.call.client import ATTEMPT_TIMEOUT, TIMEOUT
+from dispatchkit.core.pacing.adaptive_limit import Window
 from tests.cli.conftest import COMMAND, Played, run, run_child
 
 HERE = ("--base-url", "http://127.0.0.1:1")

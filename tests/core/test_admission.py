@@ -9,10 +9,10 @@ import attrs
 import pytest
 
 from dispatchkit import NotSentError, StartDispatch, State
-from dispatchkit.core.admission import Admission
-from dispatchkit.core.call import Call
-from dispatchkit.core.journal import Entry, Leave
-from dispatchkit.core.outcome import Outcome
+from dispatchkit.core.call.call import Call
+from dispatchkit.core.fanout.admission import Admission
+from dispatchkit.core.fanout.journal import Entry, Leave
+from dispatchkit.core.fanout.outcome import Outcome
 from tests.stage import played, turns
 
 

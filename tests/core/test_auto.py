@@ -9,7 +9,7 @@ from statistics import mean
 import pytest
 
 from dispatchkit import Pace
-from dispatchkit.core.pacer import Pacer
+from dispatchkit.core.pacing.pacer import Pacer
 from tests.virtual import Virtual
 
 

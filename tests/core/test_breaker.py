@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dispatchkit import Pace
-from dispatchkit.core.pacer import Pacer
+from dispatchkit.core.pacing.pacer import Pacer
 from tests.virtual import Virtual
 
 

@@ -11,9 +11,9 @@ from collections.abc import Coroutine
 import pytest
 
 from dispatchkit import DirectClient, NotSentError, Outcome, OutcomeUnknownError, Pace, RetryPolicy, StartDispatch
-from dispatchkit.core.budget import BudgetStatistics, RetryBudget
+from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
 from dispatchkit.core.command import Answer, Request
-from dispatchkit.core.transport import Failure, Witness
+from dispatchkit.core.transport.transport import Failure, Witness
 from tests.virtual import Manual, Played, Virtual
 
 

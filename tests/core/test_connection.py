@@ -16,11 +16,11 @@ from typing import Any, Self
 import pytest
 from yarl import URL
 
-from dispatchkit.core import connection, fork
 from dispatchkit.core.claim_age import CLAIM_AGE, ClaimAge
 from dispatchkit.core.command import Answer, Request
-from dispatchkit.core.connection import Handler
-from dispatchkit.core.transport import Failure, Transport, Witness
+from dispatchkit.core.transport import connection, fork
+from dispatchkit.core.transport.connection import Handler
+from dispatchkit.core.transport.transport import Failure, Transport, Witness
 from tests.faults import tls
 from tests.virtual import Manual
 from tests.wire import Listener, http

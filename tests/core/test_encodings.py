@@ -14,10 +14,10 @@ import pytest
 
 from dispatchkit import AltcraftClient, DirectClient, DispatchkitError, State
 from dispatchkit.altcraft.codec import WireForm
-from dispatchkit.core import http as http_module
 from dispatchkit.core.command import Answer, Request
-from dispatchkit.core.content_encoding import MOST_ANSWER_BYTES
-from dispatchkit.core.transport import Failure
+from dispatchkit.core.transport import http as http_module
+from dispatchkit.core.transport.content_encoding import MOST_ANSWER_BYTES
+from dispatchkit.core.transport.transport import Failure
 from tests.core.test_http import send, transport
 from tests.wire import Listener, http, once
 

@@ -21,11 +21,11 @@ from dispatchkit import (
     State,
     ThrottledError,
 )
-from dispatchkit.core import call as call_module
 from dispatchkit.core import log as log_module
+from dispatchkit.core.call import call as call_module
 from dispatchkit.core.command import Answer
-from dispatchkit.core.http import Http
-from dispatchkit.core.transport import Failure
+from dispatchkit.core.transport.http import Http
+from dispatchkit.core.transport.transport import Failure
 from dispatchkit.direct.commands import ReadDispatch
 from dispatchkit.errors import AnswerLostError
 from tests.faults.test_cancel import cancelled_in_flight

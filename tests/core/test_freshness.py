@@ -14,7 +14,7 @@ from multidict import CIMultiDict
 
 from dispatchkit import AltcraftClient, DirectClient, DispatchkitError, State
 from dispatchkit.core.command import Answer, Command, Request
-from dispatchkit.core.transport import Failure, Witness
+from dispatchkit.core.transport.transport import Failure, Witness
 from tests.core.test_settling import (
     ABORT,
     ACTIVATE,

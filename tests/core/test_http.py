@@ -14,7 +14,7 @@ import pytest
 from yarl import URL
 
 from dispatchkit.core.command import Answer, Request
-from dispatchkit.core.transport import Failure, Transport, Witness
+from dispatchkit.core.transport.transport import Failure, Transport, Witness
 from tests.wire import Listener, http
 
 LARGE = bytes(range(256)) * 4096 * 8  # 8 MiB: more than the buffers of both sides take

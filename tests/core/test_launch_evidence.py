@@ -26,10 +26,10 @@ from dispatchkit import (
     State,
 )
 from dispatchkit.altcraft.models import MailingAccepted
+from dispatchkit.core.call.launches import KEEP, MAX_KEYS, Launches
+from dispatchkit.core.call.provider_time import clock_offset
+from dispatchkit.core.call.replays import replays_of
 from dispatchkit.core.command import Answer
-from dispatchkit.core.launches import KEEP, MAX_KEYS, Launches
-from dispatchkit.core.provider_time import clock_offset
-from dispatchkit.core.replays import replays_of
 from dispatchkit.errors import LedgerError
 from tests.core.test_settling import (
     LAUNCH,

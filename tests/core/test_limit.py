@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from dispatchkit.core.limit import Limits
+from dispatchkit.core.transport.timer import Limits
 
 
 async def attempt(limits: Limits, seconds: float, takes: float) -> str:

@@ -14,9 +14,9 @@ import pytest
 
 from dispatchkit import DirectClient, Pace
 from dispatchkit.core.clock import SYSTEM
-from dispatchkit.core.pace import PaceStatistics
-from dispatchkit.core.pacer import Pacer
-from dispatchkit.core.pacers import pacer_of
+from dispatchkit.core.pacing.pace import PaceStatistics
+from dispatchkit.core.pacing.pacer import Pacer
+from dispatchkit.core.pacing.pacers import pacer_of
 from tests.virtual import Manual, Virtual
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
 
 from dispatchkit import Pace
-from dispatchkit.core.pacer import Pacer
+from dispatchkit.core.pacing.pacer import Pacer
 from tests.virtual import Manual, stillness
 
 

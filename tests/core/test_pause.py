@@ -13,8 +13,8 @@ import pytest
 
 from dispatchkit import DirectClient, OutcomeUnknownError, Pace, State, ThrottledError, sync
 from dispatchkit.core.command import Answer, Request
-from dispatchkit.core.pacer import Pacer
-from dispatchkit.core.transport import Failure
+from dispatchkit.core.pacing.pacer import Pacer
+from dispatchkit.core.transport.transport import Failure
 from tests.core.test_settling import LOST, NOON, START, STARTED, answer, play, status
 from tests.virtual import START as MIDNIGHT
 from tests.virtual import Manual, Played, Virtual

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from dispatchkit import AltcraftClient, Attachment, Audience, DirectClient, StartDispatch, StopDispatch
-from dispatchkit.core.check import json_object
-from dispatchkit.core.origin import origin
-from dispatchkit.core.retry import RetryPolicy
+from dispatchkit.core.call.retry import RetryPolicy
+from dispatchkit.core.transport.url import origin
+from dispatchkit.core.validators import json_object
 from tests.wire import Listener, http
 
 

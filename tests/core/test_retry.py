@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from dispatchkit import OutcomeUnknownError, RetryPolicy
-from dispatchkit.core.budget import RetryBudget
-from dispatchkit.core.retry import Step, retry_after, retrying
+from dispatchkit.core.call.budget import RetryBudget
+from dispatchkit.core.call.retry import Step, retry_after, retrying
 from tests.drawn import LETTERS
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dispatchkit import AltcraftClient, DirectClient, FanOut, Ledger, Pace, RetryPolicy, StartDispatch, sync
-from dispatchkit.core.check import seconds
+from dispatchkit.core.validators import seconds
 
 URL = "https://altcraft.test"
 

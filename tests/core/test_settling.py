@@ -32,7 +32,7 @@ from dispatchkit import (
     ThrottledError,
 )
 from dispatchkit.core.command import Answer, Command, Request
-from dispatchkit.core.transport import Failure, Witness
+from dispatchkit.core.transport.transport import Failure, Witness
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from dispatchkit import FanOut
-from dispatchkit.core.young import narrow, widen
+from dispatchkit.core.fanout.gc_tuning import narrow, widen
 from tests.stage import played, starts
 
 

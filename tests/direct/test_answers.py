@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatchkit import DirectClient, DispatchkitError, OutcomeUnknownError, RejectedError, StartDispatch, StopDispatch
+from dispatchkit.core.call.classify import judge
 from dispatchkit.core.command import Answer, UnreadableAnswerError
-from dispatchkit.core.judge import judge
 from dispatchkit.core.secret import Secret
 from dispatchkit.direct.commands import DirectWire
 from dispatchkit.direct.models import StartedDispatch

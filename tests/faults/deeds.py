@@ -20,7 +20,7 @@ from dispatchkit import (
 from dispatchkit.altcraft.commands import ReadStatus
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.command import Command
-from dispatchkit.core.pace import Pace
+from dispatchkit.core.pacing.pace import Pace
 from dispatchkit.direct.commands import ReadDispatches
 from dispatchkit.sandbox import AltcraftProvider, Call, DirectProvider
 from dispatchkit.sandbox.altcraft import ALTCRAFT_TOKEN

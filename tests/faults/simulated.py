@@ -16,7 +16,7 @@ import attrs
 from multidict import CIMultiDict
 
 from dispatchkit.core.command import Answer, Request
-from dispatchkit.core.transport import Failure, Witness
+from dispatchkit.core.transport.transport import Failure, Witness
 from dispatchkit.sandbox import AltcraftProvider, Call, DirectProvider, Reply
 
 START = datetime(2026, 1, 1, tzinfo=UTC)

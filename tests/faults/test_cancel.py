@@ -9,7 +9,7 @@ import attrs
 import pytest
 
 from dispatchkit import DispatchkitError, State
-from dispatchkit.core.call import Call as PendingCall
+from dispatchkit.core.call.call import Call as PendingCall
 from dispatchkit.sandbox import Reply
 from tests.faults.catalogue import raw
 from tests.faults.deeds import LAUNCH, QUICK, START, Deed

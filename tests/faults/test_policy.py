@@ -22,8 +22,8 @@ from dispatchkit import (
     State,
     ThrottledError,
 )
-from dispatchkit.core.budget import RetryBudget
-from dispatchkit.core.retry import DEFAULT_RETRY
+from dispatchkit.core.call.budget import RetryBudget
+from dispatchkit.core.call.retry import DEFAULT_RETRY
 from dispatchkit.sandbox import Call, DirectProvider, Reply
 from tests.faults.catalogue import raw
 from tests.faults.deeds import ACTIVATE, DEACTIVATE, DEEDS, LAUNCH, RUN_NOW, START, STOP, AnyClient, Deed

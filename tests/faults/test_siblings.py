@@ -22,7 +22,7 @@ from dispatchkit import (
     State,
 )
 from dispatchkit.core.clock import SYSTEM
-from dispatchkit.core.outcome import Outcome
+from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.errors import LedgerError
 from dispatchkit.sandbox import AltcraftProvider, Call
 from dispatchkit.sandbox.altcraft import ALTCRAFT_TOKEN
@@ -168,7 +168,7 @@ async def test_ledger_that_cannot_be_read_settles_nothing(
     async def away(*_: object, **__: object) -> bool:
         raise LedgerError("the database is away")
 
-    monkeypatch.setattr("dispatchkit.ledger.sqlite.SqliteStore.has_rival", away)
+    monkeypatch.setattr("dispatchkit.ledger.sqlite.store.SqliteStore.has_rival", away)
     server.order(loses(acts=True))
     async with client_of(server, timeout=0.5) as client, Ledger(tmp_path / "l.db") as ledger:
         [outcome] = await outcomes(FanOut(client, launches(1), ledger=ledger, run="one"))

@@ -29,9 +29,9 @@ from dispatchkit import (
     State,
     StopDispatch,
 )
-from dispatchkit.core.call import Call as CoreCall
+from dispatchkit.core.call.call import Call as CoreCall
+from dispatchkit.core.call.frames import request_of
 from dispatchkit.core.command import Command
-from dispatchkit.core.frames import request_of
 from dispatchkit.sandbox import AltcraftProvider, Call, DirectProvider
 
 from .simulated import BadNetwork, Cache, VirtualClock

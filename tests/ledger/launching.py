@@ -7,8 +7,9 @@ import sys
 from typing import Literal
 
 from dispatchkit import AltcraftClient, DirectClient, FanOut, LaunchBroadcast, Ledger, RetryPolicy, StartDispatch
-from dispatchkit.core import claim_age, http
-from dispatchkit.ledger import sqlite
+from dispatchkit.core import claim_age
+from dispatchkit.core.transport import http
+from dispatchkit.ledger.sqlite import store as sqlite
 
 __all__ = ["LAG", "Provider", "launch"]
 

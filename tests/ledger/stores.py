@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from dispatchkit.ledger.postgres import PostgresStore
-from dispatchkit.ledger.sqlite import SqliteStore
+from dispatchkit.ledger.postgres.store import PostgresStore
+from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import Holder, Store
 from tests.virtual import Manual
 

@@ -30,12 +30,14 @@ from dispatchkit import (
 )
 from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.claim_age import CLAIM_AGE
-from dispatchkit.core.journal import Leave, Planned
-from dispatchkit.core.outcome import Outcome
+from dispatchkit.core.fanout.journal import Leave, Planned
+from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.direct.commands import ReadDispatch
-from dispatchkit.ledger import hold, sqlite, sqlite_file
+from dispatchkit.ledger import hold
 from dispatchkit.ledger import journal as journal_module
 from dispatchkit.ledger.journal import LedgerJournal
+from dispatchkit.ledger.sqlite import file as sqlite_file
+from dispatchkit.ledger.sqlite import store as sqlite
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT
 from tests.stage import run_plan, run_settings, starts, turns, until
 from tests.virtual import Manual

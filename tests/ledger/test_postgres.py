@@ -13,9 +13,9 @@ import attrs
 import pytest
 
 from dispatchkit import State
-from dispatchkit.core.journal import Leave
+from dispatchkit.core.fanout.journal import Leave
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.postgres import Account, PostgresStore
+from dispatchkit.ledger.postgres.store import Account, PostgresStore
 from dispatchkit.ledger.store import Chunk, Claim, Counts, Holder, Pulse, Record, Target, Unsettled
 from tests.ledger.test_store import run_plan
 from tests.postgres import Server
@@ -472,7 +472,7 @@ async def test_connections_that_break_in_the_middle_lose_nothing_and_write_nothi
 async def test_what_is_wrong_with_the_database_is_said_without_its_password(
     postgres: Server, where: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatchkit.ledger.postgres._PATIENCE", 0.1)
+    monkeypatch.setattr("dispatchkit.ledger.postgres.store._PATIENCE", 0.1)
     folder = postgres.dsn("x").partition("host=")[2]
     with pytest.raises(LedgerError, match=says) as caught:
         await PostgresStore(where.format(folder=folder)).open()

@@ -24,11 +24,14 @@ from dispatchkit import (
     StartDispatch,
     State,
 )
-from dispatchkit.core import launches, replays
-from dispatchkit.core.outcome import Outcome
+from dispatchkit.core.call import launches, replays
+from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.errors import AnswerLostError
-from dispatchkit.ledger import hold, sqlite, sqlite_rows, sqlite_write
+from dispatchkit.ledger import hold
 from dispatchkit.ledger.journal import LedgerJournal
+from dispatchkit.ledger.sqlite import rows as sqlite_rows
+from dispatchkit.ledger.sqlite import store as sqlite
+from dispatchkit.ledger.sqlite import write as sqlite_write
 from dispatchkit.sandbox import Fault, Sandbox
 from tests.stage import starts, until
 

@@ -21,10 +21,11 @@ from typing import Any
 import pytest
 
 from dispatchkit import Ledger, LedgerError, RunHeldError, RunStoppedError, StartDispatch
-from dispatchkit.core.journal import Leave
-from dispatchkit.ledger import hold_lock, sqlite_write
+from dispatchkit.core.fanout.journal import Leave
+from dispatchkit.ledger import hold_lock
 from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
-from dispatchkit.ledger.sqlite import SqliteStore
+from dispatchkit.ledger.sqlite import write as sqlite_write
+from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import LEASE_TIMEOUT, Claim
 from tests.ledger.stores import holder
 from tests.ledger.test_store import ATTEMPT, ROWS, claim, held, hold, planned, run_plan
@@ -71,7 +72,7 @@ PRELUDE = """
 import asyncio, os, sys, time
 from pathlib import Path
 from dispatchkit import Ledger, LedgerError, StartDispatch
-from dispatchkit.ledger.sqlite import SqliteStore
+from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import Holder, RunPlan
 from tests.stage import run_settings
 path = Path(sys.argv[1])
@@ -584,7 +585,7 @@ async def test_pages_that_run_out_read_as_a_full_disk(store: SqliteStore) -> Non
 async def test_a_writer_that_is_kept_waiting_too_long_says_so(
     store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatchkit.ledger.sqlite_file._BUSY", 0.05)
+    monkeypatch.setattr("dispatchkit.ledger.sqlite.file._BUSY", 0.05)
     other = SqliteStore(tmp_path / "launch.db")
     await other.open()
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db", isolation_level=None)) as db:

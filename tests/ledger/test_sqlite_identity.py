@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 
 from dispatchkit import Ledger, LedgerError
-from dispatchkit.ledger import sqlite_identity
-from dispatchkit.ledger.sqlite import SqliteStore
-from dispatchkit.ledger.sqlite_file import connect
+from dispatchkit.ledger.sqlite import identity as sqlite_identity
+from dispatchkit.ledger.sqlite.file import connect
+from dispatchkit.ledger.sqlite.store import SqliteStore
 from tests.ledger.test_sqlite import PRELUDE, said
 from tests.ledger.test_store import held, hold, run_plan
 

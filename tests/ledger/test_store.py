@@ -12,7 +12,7 @@ import pytest
 
 from dispatchkit import State
 from dispatchkit.core.claim_age import CLAIM_AGE
-from dispatchkit.core.journal import Leave
+from dispatchkit.core.fanout.journal import Leave
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.store import LEASE_TIMEOUT, Chunk, Claim, Counts, Record, Run, RunPlan, Unsettled
 from tests.ledger.stores import BOOT, DATABASES, Database, holder
@@ -596,7 +596,7 @@ async def test_repeats_in_a_run_of_another_size(store: Any, count: int) -> None:
 
 
 async def test_repeats_of_two_runs(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatchkit.ledger.postgres._REPEATS_PAGE", 3)
+    monkeypatch.setattr("dispatchkit.ledger.postgres.store._REPEATS_PAGE", 3)
     await launched(store, "a")
     await launched(store, "b")
     run = await planned(store, "c")

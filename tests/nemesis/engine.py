@@ -38,6 +38,6 @@ async def _launch(ledger: str, run: str, chunk: int, url: str) -> Any:
     try:
         module = importlib.import_module("dispatchkit.workers")
     except ModuleNotFoundError:
-        module = importlib.import_module("dispatchkit.spread")
+        module = importlib.import_module("dispatchkit.workers")
     async with DirectClient(base_url=url) as client:
         return await module.launch_chunk(ledger, run, chunk, client=client)

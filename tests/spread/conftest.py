@@ -17,9 +17,9 @@ import pytest
 
 from dispatchkit import Counts, DirectClient, Ledger, StartDispatch
 from dispatchkit.sandbox import Sandbox
-from dispatchkit.spread import plan_chunks
-from dispatchkit.spread.chunk import in_postgres
-from dispatchkit.spread.engine import enqueue
+from dispatchkit.workers import plan_chunks
+from dispatchkit.workers.chunk import in_postgres
+from dispatchkit.workers.procrastinate_queue import enqueue
 from tests.launcher import COMMAND, Process
 
 
@@ -32,10 +32,10 @@ def wait_until(holds: Callable[[], bool], *, seconds: float = 40) -> None:
 
 # How long a worker waits before it looks for what nobody delivered, and for a database that is away.
 HURRIED = {
-    "dispatchkit.spread.engine:_LOOK_EVERY": 0.5,
-    "dispatchkit.spread.engine:_AGAIN": 0.2,
-    "dispatchkit.ledger.link:_LONGEST": 0.2,
-    "dispatchkit.ledger.postgres:LEASE_TIMEOUT": 2.0,
+    "dispatchkit.workers.procrastinate_queue:_LOOK_EVERY": 0.5,
+    "dispatchkit.workers.procrastinate_queue:_AGAIN": 0.2,
+    "dispatchkit.ledger.postgres.connection:_LONGEST": 0.2,
+    "dispatchkit.ledger.postgres.store:LEASE_TIMEOUT": 2.0,
 }
 
 
@@ -157,7 +157,7 @@ class Field:
             environment["DISPATCHKIT_DIRECT_TOKEN"] = token
         if dsn is not None:
             environment["DISPATCHKIT_LEDGER"] = dsn
-        named = {f"dispatchkit.spread.engine:{name}": value for name, value in constants.items()}
+        named = {f"dispatchkit.workers.procrastinate_queue:{name}": value for name, value in constants.items()}
         worker = Process(command, constants={**HURRIED, **named}, stderr=subprocess.PIPE, text=True, env=environment)
         self.workers.append(worker)
         assert worker.stderr is not None

@@ -26,12 +26,12 @@ from dispatchkit import (
     RunStoppedError,
     StartDispatch,
 )
-from dispatchkit.ledger import postgres
+from dispatchkit.ledger.postgres import store as postgres
 from dispatchkit.ledger.store import LEASE_TIMEOUT
 from dispatchkit.sandbox import Sandbox
-from dispatchkit.spread import launch_chunk, plan_chunks
-from dispatchkit.spread.account import leave
-from dispatchkit.spread.chunk import in_postgres
+from dispatchkit.workers import launch_chunk, plan_chunks
+from dispatchkit.workers.chunk import in_postgres
+from dispatchkit.workers.shared_pace import leave
 from tests.stage import until
 
 

@@ -8,13 +8,13 @@ import time
 import pytest
 
 from dispatchkit import AccountMismatchError, LedgerError
-from dispatchkit.ledger.link import Connection, Link
-from dispatchkit.spread.engine import _Avoided
+from dispatchkit.ledger.postgres.connection import Connection, Link
+from dispatchkit.workers.procrastinate_queue import _Avoided
 from tests.spread.conftest import DatabaseProxy
 
 
 async def test_failure_of_run_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatchkit.spread.engine._AVOID", 0.0)
+    monkeypatch.setattr("dispatchkit.workers.procrastinate_queue._AVOID", 0.0)
     told: list[str] = []
     avoided = _Avoided(told.append)
     for error in (LedgerError("a"), LedgerError("a"), LedgerError("b"), LedgerError("b")):

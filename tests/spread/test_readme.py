@@ -16,8 +16,8 @@ import pytest
 
 from dispatchkit import AltcraftClient, ChunkHeldError, LaunchBroadcast, Ledger, RunStoppedError
 from dispatchkit.sandbox import Sandbox
-from dispatchkit.spread import plan_chunks
-from dispatchkit.spread.chunk import in_postgres
+from dispatchkit.workers import plan_chunks
+from dispatchkit.workers.chunk import in_postgres
 from tests.launcher import COMMAND, complete
 from tests.spread.conftest import Field, wait_until
 from tests.test_readme import block
@@ -121,11 +121,11 @@ def test_tasks_do_not_retry_stopped_run(engine: str, given: tuple[object, ...], 
 
 TASK = """
 import asyncio, os, sys, time
-import dispatchkit.ledger.journal, dispatchkit.ledger.postgres
+import dispatchkit.ledger.journal, dispatchkit.ledger.postgres.store
 from dispatchkit import ChunkHeldError, DirectClient
-from dispatchkit.spread import launch_chunk
+from dispatchkit.workers import launch_chunk
 
-dispatchkit.ledger.postgres.LEASE_TIMEOUT = 5.0  # instead of 30
+dispatchkit.ledger.postgres.store.LEASE_TIMEOUT = 5.0  # instead of 30
 
 async def launch():
     async with DirectClient(base_url=os.environ["URL"]) as client:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from dispatchkit.core.clock import SYSTEM
-from dispatchkit.core.pace import Pace
-from dispatchkit.core.pacer import Pacer
-from dispatchkit.ledger.link import Connection, Link
-from dispatchkit.ledger.postgres import PostgresStore
-from dispatchkit.spread.account import SharedAccount
-from dispatchkit.spread.share import RENEW, Share
+from dispatchkit.core.pacing.pace import Pace
+from dispatchkit.core.pacing.pacer import Pacer
+from dispatchkit.ledger.postgres.connection import Connection, Link
+from dispatchkit.ledger.postgres.store import PostgresStore
+from dispatchkit.workers.fair_share import RENEW, Share
+from dispatchkit.workers.shared_pace import SharedAccount
 from tests.spread.conftest import DatabaseProxy
 from tests.stage import until
 
@@ -430,7 +430,7 @@ async def _running(
 ) -> AsyncIterator[tuple[SharedAccount, DatabaseProxy, asyncio.Task[None]]]:
     """A worker at work, on a database whose answers can be delayed. All times are a tenth."""
     for name, value in {"EXPIRES": 1.2, "ANSWER_LIMIT": 0.5, "RENEW": 0.1, "_LOOK": 0.025}.items():
-        monkeypatch.setattr(f"dispatchkit.spread.account.{name}", value)
+        monkeypatch.setattr(f"dispatchkit.workers.shared_pace.{name}", value)
     store = PostgresStore(dsn)
     await store.open()
     with DatabaseProxy(dsn) as proxy:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from dispatchkit import RetryPolicy
 from dispatchkit.cli.app import app
-from dispatchkit.core.client import Client
+from dispatchkit.core.call.client import Client
 from dispatchkit.sandbox import Fault
 from tests.launcher import COMMAND, Process, complete
 from tests.postgres import Server
@@ -289,7 +289,7 @@ def test_worker_options_reach_client_and_policy(monkeypatch: pytest.MonkeyPatch)
         async with connect("direct", "") as client:
             given.append((settings["retry"], client.run_settings().account, settings["give_up_after"]))
 
-    monkeypatch.setattr("dispatchkit.cli.attend.attend", attend)
+    monkeypatch.setattr("dispatchkit.cli.run.worker.attend", attend)
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "t")
     for options in ([], ["--never-repeat", "--account", "shop", "--give-up-after", "15m"]):
         ended = CliRunner().invoke(app, ["worker", "--ledger", "postgresql://localhost/x", *options])

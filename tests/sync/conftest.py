@@ -28,7 +28,7 @@ if os.environ["LOOP"] == "asyncio":
     sys.modules["uvloop"] = None
 import dispatchkit
 from dispatchkit import sync
-from dispatchkit.core.retry import RetryPolicy
+from dispatchkit.core.call.retry import RetryPolicy
 URL, TOKEN = os.environ["URL"], os.environ["TOKEN"]
 
 def client(**settings):
@@ -48,12 +48,14 @@ def since_pressed():
 
 def start_all_at_once():
     "Let a run begin with all its workers."
-    from dispatchkit.core.window import Window
+    from dispatchkit.core.pacing.adaptive_limit import Window
     Window.ramp = lambda self: None
 
 def be_patient(seconds):
     "Wait for less than the two seconds of the product."
-    from dispatchkit.blocking import crossing, portal, run
+    from dispatchkit.sync import portal_call as crossing
+    from dispatchkit.sync import portal
+    from dispatchkit.sync import fan_out as run
     for module in (crossing, portal, run):
         module.PATIENCE = seconds
 """

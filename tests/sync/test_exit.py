@@ -22,7 +22,7 @@ def test_a_call_in_flight_in_another_thread_is_cancelled(play: Play, sandbox: Sa
     lines = play(
         """
         import atexit
-        from dispatchkit.blocking import portal
+        from dispatchkit.sync import portal
         direct = client()
         def work():
             try:
@@ -92,7 +92,7 @@ def test_an_exit_handler_may_call_and_close(play: Play) -> None:
 def test_a_call_after_the_end_is_refused_and_a_close_is_fine(play: Play) -> None:
     lines = play("""
         import atexit
-        from dispatchkit.blocking import portal
+        from dispatchkit.sync import portal
         atexit.unregister(portal._portal.exit)
         direct = client()
         @atexit.register

@@ -120,7 +120,7 @@ def test_a_lock_that_another_thread_holds_is_not_inherited(play: Play) -> None:
     lines = play(
         FORK
         + """
-    from dispatchkit.blocking import portal
+    from dispatchkit.sync import portal
     held = threading.Event()
     def hold():
         with portal._portal.lock:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dispatchkit.blocking.portal import PATIENCE
 from dispatchkit.sandbox import Fault, Sandbox
+from dispatchkit.sync.portal import PATIENCE
 from tests.sync.conftest import Play
 
 INTERRUPTED = """

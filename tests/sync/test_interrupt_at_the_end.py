@@ -64,7 +64,8 @@ def test_at_random_moments_around_the_end(play: Play, sandbox: Sandbox) -> None:
 
 # Python runs signal handlers at the start of a function of Python and at the end of one of C: a profiler sees both.
 AT_EACH_STEP = """
-    from dispatchkit.blocking import crossing, portal
+    from dispatchkit.sync import portal_call as crossing
+    from dispatchkit.sync import portal
     ours = {crossing.__file__, portal.__file__, sync.__file__}
 
     def profile(frame, event, arg):

@@ -1,0 +1,1 @@
+"""What the options name: ids, files, ledgers, answers to questions."""

@@ -1,0 +1,123 @@
+"""Which ledger is meant, and which run in it. The URL of a database may hold a password, so it shows only masked."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from dispatchkit.cli.output.text import masked
+from dispatchkit.core.validators import label
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.options import RunOptions
+    from dispatchkit.ledger.ledger import Ledger
+
+__all__ = ["Place", "place_of", "places"]
+
+_VARIABLE = "DISPATCHKIT_LEDGER"
+
+
+@attrs.frozen
+class Place:
+    """A ledger, and what the command line says of a run in it."""
+
+    where: str = attrs.field(repr=False)
+    """A file, or the URL of a database."""
+    run: str | None = None
+    named: bool = True
+    """Whether the command line names the ledger; else the environment does."""
+
+    def __str__(self) -> str:
+        return masked(self.where)
+
+    @property
+    def exists(self) -> bool:
+        """Whether the file is there; of a database it is not known."""
+        return "://" in self.where or Path(self.where).exists()
+
+    def open(self, *, new: bool = False) -> Ledger:
+        """The ledger, which opens itself when it is first used.
+
+        Args:
+            new: Whether a file that is not there is to be made.
+
+        Raises:
+            ValueError: There is no such file.
+            ImportError: A database needs an extra.
+        """
+        from dispatchkit.ledger.ledger import Ledger  # noqa: PLC0415 - heavy
+
+        if not new and not self.exists:
+            raise ValueError(f"there is no ledger {self.where}: no such file")
+        return Ledger(self.where)
+
+    def resume(self, run: str, *options: str) -> str:
+        """The command that goes on with a run."""
+        return shlex.join(["dispatchkit", "resume", *self._words(), "--run", run, *options])
+
+    def stop(self, run: str) -> str:
+        """The command that stops a run."""
+        return shlex.join(["dispatchkit", "stop-run", *self._words(), run])
+
+    def failures(self, run: str) -> str:
+        """The command that writes the failures of a run as ``--from`` takes them."""
+        return shlex.join(["dispatchkit", "ledger", "failures", *self._words(), run, "--csv"])
+
+    def lift_pause(self) -> str:
+        """The command that lifts the pauses of accounts."""
+        return shlex.join(["dispatchkit", "ledger", "lift-pause", *self._words()])
+
+    def _words(self) -> list[str]:
+        return [str(self)] if self.named else []
+
+
+def place_of(options: RunOptions) -> Place | None:
+    """Where a launch is to be remembered, if it is.
+
+    Raises:
+        ValueError: There is a ledger without a run, or a run without a ledger, or it is remembered in vain.
+    """
+    if options.run is None:
+        if options.ledger is not None:
+            raise ValueError("--ledger needs --run NAME: a ledger holds many runs, and its name is how one goes on")
+        for option in ("account_changed", "copied", "end_holder"):
+            if getattr(options, option):
+                raise ValueError(f"--{option.replace('_', '-')} needs --run NAME: it is about a run of a ledger")
+        return None
+    if not options.run:
+        raise ValueError("--run needs a name that is not empty")
+    label("--run", options.run)
+    if options.sandbox:
+        raise ValueError("--run does not go with --sandbox: nothing is left of a sandbox of its own to go on with")
+    where = options.ledger or os.environ.get(_VARIABLE)
+    if not where:
+        raise ValueError(f"--run needs --ledger FILE|URL, or {_VARIABLE}: where the run is to be remembered")
+    return Place(where, options.run, named=options.ledger is not None)
+
+
+def places(words: Sequence[str], *, run: bool) -> Place:
+    """What the arguments ``LEDGER RUN`` name. The ledger may be left out where the environment holds it.
+
+    Args:
+        words: The arguments.
+        run: Whether there may be a run among them.
+
+    Raises:
+        ValueError: There are too many, or no ledger.
+    """
+    form = "LEDGER RUN" if run else "LEDGER"
+    if len(words) > 1 + run:
+        raise ValueError(f"too many arguments: there are {len(words)}, for {form}")
+    where = os.environ.get(_VARIABLE) or None
+    rest = [*words]
+    named = bool(rest) and (where is None or not run or len(rest) > 1)
+    if named:
+        where = rest.pop(0)
+    if not where:
+        raise ValueError(f"no ledger: name a file or a URL, or set {_VARIABLE}")
+    return Place(where, rest[0] if rest else None, named)

@@ -1,0 +1,144 @@
+"""What the options name: ids, token, content, audience, files. All of it is read before anything is sent."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypedDict, cast
+
+import typer
+
+from dispatchkit import Attachment, Audience
+from dispatchkit.cli.input.ids import Targets, from_arguments, from_lines
+from dispatchkit.cli.output.text import clean, masked, put
+from dispatchkit.errors import LedgerError
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.options import ConnectionOptions, LaunchOptions, RunOptions
+    from dispatchkit.core.validators import JsonValue
+
+__all__ = ["Overrides", "mistakes_in_one_line", "overrides", "targets", "token"]
+
+# The library speaks of its parameters, the command line of its options.
+_PARAMETER = re.compile(r"\bbase_url\b|^(timeout|attempt_timeout|account|proxy|limit|content|wire)\b")
+
+
+@contextmanager
+def mistakes_in_one_line() -> Generator[None]:
+    """Turn the user's mistakes, and a ledger that cannot be used, into one line on standard error and exit status 2."""
+    try:
+        yield
+    except OSError as error:
+        message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
+    except (ValueError, TypeError, ImportError) as error:
+        message = str(error).replace("insecure=True", "--insecure").replace("wire='json'", "--wire json")
+        message = _PARAMETER.sub(lambda match: f"--{match[0].replace('_', '-')}", message)
+    except LedgerError as error:
+        message = str(error)
+    else:
+        return
+    put(sys.stderr, f"dispatchkit: {clean(masked(message))}\n")
+    raise typer.Exit(2)
+
+
+def targets(options: RunOptions) -> Targets:
+    """The ids to act on.
+
+    Raises:
+        ValueError: There are none, one is not an id, or the options contradict each other.
+        OSError: The file cannot be read.
+    """
+    if options.from_ == options.token_file == "-":
+        raise ValueError("--from - and --token-file - cannot both read standard input")
+    if options.ids and options.from_ is not None:
+        raise ValueError("give the ids either as arguments or with --from, not both")
+    if options.from_ is None:
+        if options.column is not None:
+            raise ValueError("--column goes with --from FILE")
+        if options.include_unknown:
+            raise ValueError("--include-unknown goes with --from FILE")
+        if not options.ids:
+            raise ValueError("no ids: name them, such as 7 or 1-1000, or read them with --from FILE")
+        return from_arguments(options.ids)
+    if options.from_ == "-":
+        return _read(options, sys.stdin.buffer, "standard input")
+    with Path(options.from_).open("rb") as lines:
+        return _read(options, lines, options.from_)
+
+
+def _read(options: RunOptions, lines: Iterable[bytes], name: str) -> Targets:
+    return from_lines(lines, name, options.column, include_unknown=options.include_unknown)
+
+
+def token(options: ConnectionOptions, variable: str) -> str:
+    """The token from the file or the environment; never from an option, where ``ps`` and the history would show it.
+
+    Raises:
+        ValueError: There is none.
+        OSError: The file cannot be read.
+    """
+    if options.token_file is None:
+        found = os.environ.get(variable, "")
+        if not found:
+            raise ValueError(f"no token: set {variable}, or pass --token-file PATH")
+        return found
+    raw = sys.stdin.buffer.read() if options.token_file == "-" else Path(options.token_file).read_bytes()  # noqa: S105 - standard input
+    # What is not ASCII becomes something that no token may hold, for the client to refuse.
+    found = raw.decode("ascii", "replace").strip()
+    if not found:
+        raise ValueError(f"no token: {options.token_file} is empty")
+    return found
+
+
+class Overrides(TypedDict):
+    """The keywords of a launch."""
+
+    audience: Audience | None
+    limit: int | None
+    content: dict[str, JsonValue] | None
+    attachments: list[Attachment]
+
+
+def overrides(options: LaunchOptions) -> Overrides:
+    """What a launch overrides for one run.
+
+    Raises:
+        ValueError: ``--audience`` or ``--content`` does not say what it must.
+        OSError: A file cannot be read.
+    """
+    return {
+        "audience": None if options.audience is None else _audience(options.audience),
+        "limit": options.limit,
+        "content": None if options.content is None else _content(options.content),
+        "attachments": [Attachment.from_path(path) for path in options.attach or ()],
+    }
+
+
+def _audience(text: str) -> Audience:
+    kind, _, number = text.partition(":")
+    if kind not in {"list", "segment"} or re.fullmatch("[0-9]{1,19}", number) is None:
+        raise ValueError(f"--audience must be list:ID or segment:ID, such as list:1, not {text!r}")
+    return Audience(kind, int(number))  # type: ignore[arg-type]
+
+
+def _content(text: str) -> dict[str, JsonValue]:
+    # Its words are the customer's: no message quotes them.
+    name = text[1:] if text.startswith("@") else "--content"
+    try:
+        content: object = json.loads(Path(name).read_bytes() if text.startswith("@") else text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{name} is not JSON: {error.msg}, line {error.lineno}, column {error.colno}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{name} is not text in UTF-8") from None
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply") from None
+    if not isinstance(content, dict):
+        raise ValueError(  # noqa: TRY004 - a text that the user typed
+            f'{name} must be a JSON object, such as {{"field": "value"}}'
+        )
+    return cast("dict[str, JsonValue]", content)

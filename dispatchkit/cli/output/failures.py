@@ -1,0 +1,115 @@
+"""``--failures``: a CSV of everything that did not come to done, which ``--from`` takes as it is.
+
+Each row is written as its outcome comes, so that a run that is killed has left it. At the end of the run follow the ids
+that were never begun. (Of a run that a ledger remembers, the file is written out of the ledger, at the end.) A file
+that holds something is never written to: what an earlier run left may be the only trace of an unknown outcome, and an
+id that was tried again since must not stand beside those that were not.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+from dispatchkit.cli.output.text import clean, put
+from dispatchkit.errors import RejectedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dispatchkit import Outcome
+    from dispatchkit.cli.input.ids import Targets
+
+__all__ = ["HEADER", "Failures", "Sheet"]
+
+# The id stands first and the row is read only whole: see `from_lines`.
+HEADER = ("id", "outcome", "code", "error", "request_id")
+_AT_ONCE = 4096
+
+
+class Sheet:
+    """The file.
+
+    Args:
+        path: Where it is. It stays empty while nothing fails.
+
+    Raises:
+        ValueError: The file holds something.
+        OSError: It cannot be written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.whole = True
+        """Whether all could be written so far."""
+        # Appending: another run that was given the same file by mistake must not be written over.
+        self._stream = path.open("a", encoding="utf-8", newline="")
+        status = os.fstat(self._stream.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_size:
+            self._stream.close()
+            raise ValueError(f"{path} is not empty, and --failures writes over nothing: name another file")
+        self._headed = False
+
+    def write(self, rows: Iterable[Sequence[object]]) -> bool:
+        """Write rows. Returns whether all could be written so far."""
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        if not self._headed:
+            self._headed = True
+            writer.writerow(HEADER)
+        writer.writerows(rows)
+        self.whole = self.whole and put(self._stream, text.getvalue())
+        return self.whole
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+class Failures(Sheet):
+    """The file, written as the outcomes come, and what is under way.
+
+    Args:
+        path: Where it is. It stays empty while nothing fails.
+        found: All ids, in the order in which they are taken.
+
+    Raises:
+        ValueError: The file holds something.
+        OSError: It cannot be written to.
+    """
+
+    def __init__(self, path: Path, found: Targets) -> None:
+        super().__init__(path)
+        self._found = found
+        self._taken = 0
+        self._in_hand: dict[int, int] = {}
+
+    def watch(self, numbers: Iterable[int]) -> Iterator[int]:
+        """The ids themselves. Those that are taken from here and come to no outcome were not started."""
+        for number in numbers:
+            self._in_hand[self._taken] = number
+            self._taken += 1
+            yield number
+
+    def outcome(self, outcome: Outcome[object]) -> bool:
+        """Write an outcome unless it is done. Returns whether it could be written."""
+        number = self._in_hand.pop(outcome.index)
+        error = outcome.error
+        if error is None:
+            return True
+        code = error.code if isinstance(error, RejectedError) else None
+        return self.write([(number, outcome.state.value, code, clean(error.summary), outcome.request_id)])
+
+    def close(self) -> None:
+        """At the end of a run: write what was not started, a long range of ids as one row."""
+        left = chain(((number, number) for number in self._in_hand.values()), self._found.after(self._taken))
+        rows = ((low if low == high else f"{low}-{high}", "not_started", None, None, None) for low, high in left)
+        while batch := list(islice(rows, _AT_ONCE)):
+            if not self.write(batch):
+                break
+        super().close()

@@ -1,0 +1,240 @@
+"""How a run is followed on standard error: a bar that moves on a terminal, a line now and then in a log.
+
+Both are shown a `Look` a few times a second, and cost the outcomes themselves nothing. Rate and time left are those of
+Rich, over the last half a minute.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import attrs
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from dispatchkit.cli.output.text import clean, leaving, put
+from dispatchkit.core.clock import SYSTEM
+from dispatchkit.errors import State
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+    from dispatchkit import Report
+    from dispatchkit.core.pacing.pace import PaceStatistics
+
+__all__ = ["LOOK_EVERY", "STYLES", "Bar", "Lines", "Look"]
+
+LOOK_EVERY = 0.2
+"""Seconds between two looks at a run."""
+
+_LINE_EVERY = 10.0
+"""Seconds between two lines of progress in a log."""
+
+_SHORT_PAUSE = 1.0
+"""Seconds. A shorter pause is not worth two lines in a log."""
+
+STYLES = {State.DONE: "green", State.REJECTED: "red", State.NOT_SENT: "yellow", State.UNKNOWN: "bold magenta"}
+
+
+@attrs.frozen
+class Look:
+    """A run at one moment."""
+
+    report: Report
+    in_flight: int
+    pace: PaceStatistics
+    total: int | None = None
+    """How many commands there will be, where only the ledger knows: a run may have come far before."""
+    planned: int | None = None
+    """How many commands are planned so far, as long as more may follow."""
+
+    @property
+    def hindrance(self) -> str:
+        """Why nothing is started just now, if that is so."""
+        seconds = math.ceil(self.pace.paused_for)
+        if self.pace.breaker == "open":
+            return f"breaker open: the provider does not answer, next try in {seconds:,} s"
+        if self.pace.breaker == "half-open":
+            return "breaker half-open: one call tries whether the provider answers"
+        if not seconds:
+            return ""
+        until = SYSTEM.now() + timedelta(seconds=seconds)
+        return f"paused until {until:%H:%M:%S} UTC ({seconds:,} s): the provider asked for it"
+
+    def counts(self) -> Iterator[tuple[State, int]]:
+        """The outcomes that there are, and done in any case."""
+        for state in State:
+            count: int = getattr(self.report, state.value)
+            if count or state is State.DONE:
+                yield state, count
+
+
+class _Display(Progress):
+    """A bar, and what is told under it."""
+
+    below = Text()
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        yield from super().get_renderables()
+        yield self.below
+
+
+class Bar:
+    """A bar with counts, on a terminal. It is gone when the run is over.
+
+    Args:
+        total: How many commands there will be.
+        verb: What they do.
+        console: The terminal.
+        monotonic: The clock.
+    """
+
+    def __init__(self, *, total: int, verb: str, console: Console, monotonic: Callable[[], float]) -> None:
+        self._console = console
+        self._display = _Display(
+            TextColumn(verb.capitalize(), markup=False),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed:,}/{task.total:,}", markup=False),
+            TextColumn("{task.fields[rate]}", markup=False),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            expand=True,
+            # It is drawn when there is something new, not by a thread that the run would have to make way for.
+            auto_refresh=False,
+            # Standard output may be a file: the bar must not draw it onto the terminal.
+            redirect_stdout=False,
+            redirect_stderr=False,
+            get_time=monotonic,
+        )
+        self._begun = False
+        self._task = self._display.add_task("", total=total, rate="")
+
+    def start(self) -> None:
+        """Show it."""
+        with leaving(sys.stderr):  # here and below: the terminal may be gone, and the run goes on
+            self._display.start()
+
+    def stop(self) -> None:
+        """Take it away."""
+        with leaving(sys.stderr):
+            self._display.stop()
+
+    def show(self, look: Look) -> None:
+        """Draw it anew."""
+        if look.total is not None and not self._begun:
+            self._begun = True
+            with leaving(sys.stderr):
+                # What came to its outcome earlier is no pace.
+                self._display.reset(self._task, total=look.total, completed=look.report.earlier)
+        if look.planned is not None:
+            self._display.below = Text(_planned(look.planned))
+            with leaving(sys.stderr):
+                self._display.refresh()
+            return
+        below = Text("  ", no_wrap=True, overflow="ellipsis")
+        for state, count in look.counts():
+            below.append(f"{count:,} {_name(state)}  ", style=STYLES[state])
+        below.append(f"{look.in_flight:,} in flight")
+        if look.hindrance:
+            below.append(f"\n  {look.hindrance}", style="bold yellow")
+        self._display.below = below
+        self._display.update(self._task, completed=look.report.total)
+        self._display.update(self._task, rate=_rate(self._display.tasks[0].speed, "{}/s"))
+        with leaving(sys.stderr):
+            self._display.refresh()
+
+    def note(self, text: str) -> None:
+        """Say something above it."""
+        with leaving(sys.stderr):
+            self._console.print(Text(clean(text)), highlight=False)
+
+
+class Lines:
+    """Plain lines on standard error: one now and then, one where a pause begins or ends, no control characters.
+
+    Args:
+        total: How many commands there will be.
+        monotonic: The clock.
+        quiet: Only what is noted.
+    """
+
+    def __init__(self, *, total: int, monotonic: Callable[[], float], quiet: bool = False) -> None:
+        self._begun = False
+        self._total = total
+        self._monotonic = monotonic
+        self._quiet = quiet
+        self._shown_at = monotonic()
+        self._hindered = ""
+        # It is never drawn: it only knows the rate and the time left.
+        self._progress = Progress(get_time=monotonic)
+        self._task = self._progress.add_task("", total=total)
+
+    def start(self) -> None:
+        """Nothing to do: lines come when they are due."""
+
+    def stop(self) -> None:
+        """Nothing to do."""
+
+    def show(self, look: Look) -> None:
+        """Write a line, if one is due."""
+        if self._quiet:
+            return
+        if look.total is not None and not self._begun:
+            self._begun = True
+            self._total = look.total
+            self._progress.reset(self._task, total=look.total, completed=look.report.earlier)
+        self._progress.update(self._task, completed=look.report.total)
+        self._tell_of_pauses(look)
+        if self._monotonic() - self._shown_at >= _LINE_EVERY:
+            self._shown_at = self._monotonic()
+            self.note(self._line(look) if look.planned is None else _planned(look.planned))
+
+    def note(self, text: str) -> None:
+        """Write a line."""
+        put(sys.stderr, f"{clean(text)}\n")
+
+    def _tell_of_pauses(self, look: Look) -> None:
+        least = 0.0 if self._hindered else _SHORT_PAUSE
+        hindered = "pause" if look.pace.paused_for > least else ""
+        if look.pace.breaker != "closed":
+            hindered = "breaker"
+        if hindered == self._hindered:
+            return
+        if hindered:
+            self.note(f"{look.hindrance[0].upper()}{look.hindrance[1:]}.")
+        else:
+            ended = "pause is over" if self._hindered == "pause" else "breaker is closed: the provider answers again"
+            self.note(f"The {ended}.")
+        self._hindered = hindered
+
+    def _line(self, look: Look) -> str:
+        task = self._progress.tasks[0]
+        counts = ", ".join(f"{count:,} {_name(state)}" for state, count in look.counts())
+        parts = [
+            f"{look.report.total:,} of {self._total:,} ({task.percentage:.0f}%): {counts}",
+            f"{look.in_flight:,} in flight",
+            _rate(task.speed, "{} a second"),
+            "" if task.time_remaining is None else f"{timedelta(seconds=task.time_remaining)} left",
+            look.hindrance,
+        ]
+        return "; ".join(filter(None, parts))
+
+
+def _planned(count: int) -> str:
+    return f"planning … {count:,}"
+
+
+def _name(state: State) -> str:
+    return state.value.replace("_", " ")
+
+
+def _rate(speed: float | None, form: str) -> str:
+    if speed is None:
+        return ""
+    return form.format(f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}")

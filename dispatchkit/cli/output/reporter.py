@@ -1,0 +1,239 @@
+"""What a run shows: progress while it goes on, failures as they come, JSON, and the summary."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from contextlib import suppress
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dispatchkit.cli.output.failures import Failures
+from dispatchkit.cli.output.progress import STYLES, Bar, Lines, Look
+from dispatchkit.cli.output.text import as_json, clean, one_line, put
+from dispatchkit.core.clock import SYSTEM
+from dispatchkit.errors import DispatchkitError, RejectedError, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from dispatchkit import Outcome, Report
+    from dispatchkit.cli.input.ledger_ref import Place
+    from dispatchkit.cli.output.failures import Sheet
+    from dispatchkit.core.clock import Clock
+
+__all__ = ["Show", "exit_status"]
+
+_DETAILED = 20
+"""How many failures of each kind are told one by one: a thousand refusals must not hide the one that is unknown."""
+
+
+def exit_status(report: Report, not_started: int, *, interrupted: bool) -> int:
+    """The exit status of a run: the most serious thing that happened."""
+    if interrupted:
+        return 130
+    if report.unknown:
+        return 3
+    return 1 if report.rejected or report.not_sent or not_started else 0
+
+
+class Show:
+    """Shows a run: progress, outcomes as they come, then the summary.
+
+    Args:
+        total: How many commands there are.
+        most: How many of them may be begun.
+        verb: What they do.
+        noun: To what: the word for one, and for many.
+        json: One JSON object an outcome on standard output, and everything else on standard error.
+        quiet: No progress.
+        sheet: Where what does not come to done is written: `Failures` as it comes, a plain `Sheet` by somebody else.
+        place: Where the run is remembered, if it is.
+        clock: What tells the time.
+    """
+
+    def __init__(
+        self,
+        *,
+        total: int,
+        most: int | None = None,
+        verb: str,
+        noun: tuple[str, str],
+        json: bool = False,
+        quiet: bool = False,
+        sheet: Sheet | None = None,
+        place: Place | None = None,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._total = total
+        self._json = json
+        self._noun = noun[total != 1]
+        self._sheet = sheet
+        self._failures = sheet if isinstance(sheet, Failures) else None
+        self._place = place
+        self.planned = False
+        """Whether the whole run was planned before: a ledger goes on with it without its commands."""
+        self.unknown_for_good = 0
+        """How many of the run nothing can settle any more: no resume goes on with them."""
+        self._broken = False
+        self._gave_up = False
+        self._clock = clock
+        self._began = clock.monotonic()
+        self._told = Counter[State]()
+        self._hints = Counter[tuple[type[DispatchkitError], str]]()
+        console = Console(stderr=True)
+        # FORCE_COLOR makes Rich take a log for a terminal; and objects on the same terminal would run through the bar.
+        live = console.is_interactive and sys.stderr.isatty() and not (json and sys.stdout.isatty())
+        planned = total if most is None else min(total, most)
+        self._progress = (
+            Bar(total=planned, verb=verb, console=console, monotonic=clock.monotonic)
+            if live and not quiet
+            else Lines(total=planned, monotonic=clock.monotonic, quiet=quiet)
+        )
+
+    def __enter__(self) -> Self:
+        self._began = self._clock.monotonic()  # to compare with an earlier plan is not yet to launch
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def watch(self, numbers: Iterable[int]) -> Iterable[int]:
+        """The ids themselves; which of them are begun is taken note of, if the others are to be written."""
+        return numbers if self._failures is None else self._failures.watch(numbers)
+
+    def outcome(self, outcome: Outcome[object]) -> bool:
+        """Show an outcome. Returns whether it could be written wherever that was asked for."""
+        written = put(sys.stdout, f"{as_json(outcome)}\n") if self._json else True
+        if self._failures is not None:
+            written = self._failures.outcome(outcome) and written
+        if outcome.error is not None:
+            self._failure(outcome, outcome.error)
+        return written
+
+    def progress(self, look: Look) -> None:
+        """Show how far it is."""
+        if look.planned is not None:
+            self._began = self._clock.monotonic()  # to plan is not yet to launch
+        self._progress.show(look)
+
+    def finish(self) -> None:
+        """Nothing more comes: what has no outcome was not started."""
+        if self._failures is not None:
+            self._failures.close()
+
+    def note(self, text: str) -> None:
+        """Say something in between, on standard error."""
+        self._progress.note(text)
+
+    def broke(self, text: str) -> None:
+        """Say what has gone wrong with the run itself. Its exit status then tells of it, whatever the outcomes are."""
+        self._broken = True
+        self.note(text)
+
+    def not_started(self, report: Report) -> int:
+        """How many of all commands were not started."""
+        # Only the ledger knows how many commands its run holds.
+        return self._total - report.total if report.not_started is None else report.not_started
+
+    def gave_up(self, text: str) -> None:
+        """Say that the run was given up. The exit status then tells of it, and the summary how to go on."""
+        self._gave_up = True
+        self.broke(text)
+
+    def summary(self, report: Report, *, interrupted: bool) -> int:
+        """Show what came of it all, and return the exit status."""
+        took = self._clock.monotonic() - self._began
+        not_started = self.not_started(report)
+        total = report.total + not_started
+        with suppress(OSError):  # the terminal may be gone, and what came of it all is still an exit status
+            self._summarize(report, total, not_started, took)
+        return exit_status(report, not_started, interrupted=interrupted) or int(self._broken)
+
+    def _summarize(self, report: Report, total: int, not_started: int, took: float) -> None:
+        stream = sys.stderr if self._json else sys.stdout
+        console = Console(file=stream)
+        with console.capture() as captured:
+            console.print(_table(report, not_started), highlight=False)
+            rate = f", {(report.total - report.earlier) / took:,.0f} a second" if took > 0 else ""
+            earlier = f"; {report.earlier:,} of them earlier" if report.earlier else ""
+            console.print(
+                Text(f"{report.total:,} of {total:,} {self._noun} in {took:,.2f} s{rate}{earlier}."), highlight=False
+            )
+            for (kind, hint), count in self._hints.most_common():
+                console.print(Text(f"{count:,} {kind.__name__}: {hint}"), highlight=False)
+            ends = (
+                self._where_failures_are(total - report.done),
+                self._how_to_go_on(report, total),
+                self._how_to_launch_the_refused(),
+            )
+            for told in ends:
+                if told:
+                    console.print(Text(clean(told)), highlight=False, soft_wrap=True)
+        put(stream, captured.get())
+
+    def _failure(self, outcome: Outcome[object], error: DispatchkitError) -> None:
+        self._hints[type(error), error.hint] += 1
+        self._told[outcome.state] += 1
+        if self._told[outcome.state] <= _DETAILED:
+            self.note(one_line(outcome))
+        elif self._told[outcome.state] == _DETAILED + 1:
+            elsewhere = " here." if self._json or self._sheet or self._place else "; --json tells each one."
+            self.note(f"More that are {outcome.state.value.replace('_', ' ')} are only counted{elsewhere}")
+
+    def _where_failures_are(self, count: int) -> str:
+        if self._sheet is None:
+            return ""
+        path = self._sheet.path
+        if not self._sheet.whole:
+            return f"{path} is not complete: it could no longer be written."
+        if not count:
+            return ""
+        again = f"; run the same command with --from {path} to try again those that may be" if self._failures else ""
+        return f"{count:,} did not come to done: see {path}{again}."
+
+    def _how_to_go_on(self, report: Report, total: int) -> str:
+        left = total - report.done - report.rejected - self.unknown_for_good
+        if self._place is None or self._place.run is None or not left:
+            if self._gave_up and self._sheet is None and left:
+                return (
+                    f"{left:,} {'is' if left == 1 else 'are'} left, and nothing remembers which. With --ledger "
+                    "launch.db --run NAME, the same command again goes on where it ended."
+                )
+            return ""
+        if report.not_started is None and not self.planned:
+            return f"The plan of run {self._place.run!r} is not whole: the same command again goes on with it."
+        return f"{left:,} {'is' if left == 1 else 'are'} left. To go on: {self._place.resume(self._place.run)}"
+
+    def _how_to_launch_the_refused(self) -> str:
+        refused = sum(
+            count
+            for (kind, _), count in self._hints.items()
+            if issubclass(kind, RejectedError) and not kind.concerns_target
+        )
+        if self._place is None or self._place.run is None or not refused:
+            return ""
+        # They are rejected like any other, so the run is over for them, and nobody would miss them.
+        return (
+            f"The run leaves alone what was rejected, also the {refused:,} refused for the token, the account or the "
+            f"pace. Once the rest is done, launch them --from what this writes, as another run: "
+            f"{self._place.failures(self._place.run)}"
+        )
+
+
+def _table(report: Report, not_started: int) -> Table:
+    table = Table("outcome", box=None, pad_edge=False)
+    table.add_column("count", justify="right")
+    for state, style in STYLES.items():
+        count: int = getattr(report, state.value)
+        table.add_row(state.value.replace("_", " "), f"{count:,}", style=style if count else "dim")
+    if not_started:
+        table.add_row("not started", f"{not_started:,}")
+    return table

@@ -1,0 +1,1 @@
+"""What the commands do: launch, resume, work, serve."""

@@ -1,0 +1,80 @@
+"""``dispatchkit ledger lift-pause``: see until when the accounts of a shared ledger are paused, and end that."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dispatchkit.cli.input.ledger_ref import Place, places
+from dispatchkit.cli.input.question import ask
+from dispatchkit.cli.input.values import mistakes_in_one_line
+from dispatchkit.cli.output.text import clean, put, utc
+from dispatchkit.cli.run.drive import run_loop
+from dispatchkit.cli.views.ledger import settings_of
+
+if TYPE_CHECKING:
+    from dispatchkit.ledger.store import PausedAccount
+
+__all__ = ["lift"]
+
+_KEY = 12
+"""Letters of an account's key that are shown. They are enough to name it."""
+_SHOWN = 5
+"""Runs of an account that are shown."""
+
+
+def lift(words: Sequence[str], *, account: str | None, yes: bool) -> None:
+    """Show the accounts that are paused, ask, and lift their pauses.
+
+    Args:
+        words: The arguments that name the ledger.
+        account: Only the account of this name, or whose key begins like this.
+        yes: Ask nothing.
+
+    Raises:
+        typer.Exit: The ledger cannot be used, or the pauses are not to be lifted.
+    """
+    with mistakes_in_one_line():
+        place = places(words, run=False)
+        found = run_loop(_paused(place))
+    chosen = [each for each in found if account is None or account in _names(each) or each.key.startswith(account)]
+    for each in chosen:
+        put(sys.stdout, f"{clean(_described(each))}\n")
+    if not chosen:
+        put(sys.stdout, "No account is paused.\n" if account is None else "No such account is paused.\n")
+        return
+    if not yes:
+        ask(f"lift the pause of {'this account' if len(chosen) == 1 else f'these {len(chosen):,} accounts'}")
+    with mistakes_in_one_line():
+        lifted = run_loop(_lift(place, [each.key for each in chosen]))
+    put(
+        sys.stdout,
+        f"{len(lifted):,} {'pause' if len(lifted) == 1 else 'pauses'} lifted: what waits goes on within a second. "
+        "If the provider answers 429 again, the account is paused again.\n",
+    )
+
+
+async def _paused(place: Place) -> list[PausedAccount]:
+    async with place.open() as ledger:
+        return await ledger.paused_accounts()
+
+
+async def _lift(place: Place, keys: Sequence[str]) -> list[str]:
+    async with place.open() as ledger:
+        return await ledger.lift_pauses(keys)
+
+
+def _names(paused: PausedAccount) -> set[str]:
+    return {run.account for run in paused.runs if run.account is not None}
+
+
+def _described(paused: PausedAccount) -> str:
+    name = f"Account {paused.key[:_KEY]}"
+    if paused.runs:
+        settings = settings_of(paused.runs[0])
+        named = "".join(f", {each!r}" for each in sorted(_names(paused)))
+        runs = ", ".join(repr(run.name) for run in paused.runs[:_SHOWN])
+        more = f" and {len(paused.runs) - _SHOWN:,} more" if len(paused.runs) > _SHOWN else ""
+        name += f"{named} (provider {settings.get('provider')}, {settings.get('base_url')}; runs {runs}{more})"
+    return f"{name} is paused until {utc(paused.until)} UTC (by Retry-After)."

@@ -1,0 +1,84 @@
+"""What ``dispatchkit sandbox`` does: serve, say how to use it, and tell in the end what was done."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections import Counter
+
+from dispatchkit.cli.input.ids import from_arguments
+from dispatchkit.cli.input.values import mistakes_in_one_line
+from dispatchkit.cli.output.text import put
+from dispatchkit.cli.run.drive import on_interrupt, run_loop
+from dispatchkit.sandbox import Ids, Sandbox
+
+__all__ = ["serve", "summary"]
+
+
+def serve(*, port: int, dispatches: str, mailings: str, active: str | None, deduplicates: bool) -> None:
+    """Serve until Ctrl-C.
+
+    Args:
+        port: Where; 0 is any free port.
+        dispatches: The ids that Direct knows.
+        mailings: The ids that Altcraft knows.
+        active: Those mailings that are active from the beginning.
+        deduplicates: Whether Altcraft recognises a repeated request id.
+
+    Raises:
+        typer.Exit: With status 2; the port is taken, or an id is none.
+    """
+    with mistakes_in_one_line():
+        sandbox = Sandbox(
+            port=port,
+            dispatches=_ids("--dispatches", dispatches),
+            mailings=_ids("--mailings", mailings),
+            active=() if active is None else _ids("--active", active),
+            deduplicates=deduplicates,
+        )
+        run_loop(_until_interrupted(sandbox, dispatches, mailings, active))
+
+
+def _ids(option: str, text: str) -> Ids:
+    try:
+        return Ids(*from_arguments([text]).parts)
+    except ValueError as error:
+        raise ValueError(f"{option}: {error}") from None
+
+
+async def _until_interrupted(sandbox: Sandbox, dispatches: str, mailings: str, active: str | None) -> None:
+    ended = asyncio.Event()
+    with on_interrupt(ended.set):
+        async with sandbox:
+            first = dispatches.replace(",", "-").partition("-")[0]
+            mailing = mailings.replace(",", "-").partition("-")[0]
+            put(
+                sys.stdout,
+                f"Both providers at {sandbox.url}, until Ctrl-C.\n"
+                f"Direct: dispatches {dispatches}, token {sandbox.direct_token}\n"
+                f"Altcraft: mailings {mailings}, active {active or 'none'}, token {sandbox.altcraft_token}\n"
+                "\nIn another terminal:\n\n"
+                f"export DISPATCHKIT_DIRECT_TOKEN={sandbox.direct_token}\n"
+                f"export DISPATCHKIT_ALTCRAFT_URL={sandbox.url} DISPATCHKIT_ALTCRAFT_TOKEN={sandbox.altcraft_token}\n"
+                f"dispatchkit direct start {first} --base-url {sandbox.url}\n"
+                f"dispatchkit altcraft activate {mailing} --run-now\n\n",
+            )
+            await ended.wait()
+        put(sys.stdout, summary(sandbox))
+
+
+def summary(sandbox: Sandbox) -> str:
+    """What was done: acts by kind, and what was launched more than once."""
+    acts = Counter((act.provider, act.action) for act in sandbox.acts)
+    lines = [f"{sandbox.requests:,} requests."]
+    lines += [f"{provider} {action}: {count:,}" for (provider, action), count in sorted(acts.items())]
+    twice = [
+        f"{provider} {number}: launched {count} times"
+        for provider, launches in (("direct", sandbox.direct.launches), ("altcraft", sandbox.altcraft.launches))
+        for number, count in launches.items()
+        if count > 1
+    ]
+    lines += twice[:20]
+    if len(twice) > 20:
+        lines.append(f"and {len(twice) - 20:,} more that were launched more than once")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,156 @@
+"""What may keep a run of a ledger from going on, and what a person can decide about it.
+
+Three things need a decision that no other option covers: the ledger file is a copy, the account has another token, the
+process that holds the run exists and gives no heartbeats.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Never
+
+import attrs
+
+from dispatchkit.cli.input.question import confirm
+from dispatchkit.errors import AccountMismatchError, LedgerError, RunHeldError, RunStoppedError
+from dispatchkit.ledger.store import LEASE_TIMEOUT
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.input.ledger_ref import Place
+    from dispatchkit.cli.options import ActingOptions
+    from dispatchkit.cli.output.reporter import Show
+    from dispatchkit.cli.run.drive import Memory
+    from dispatchkit.core.call.client import Client
+    from dispatchkit.ledger.ledger import Ledger
+    from dispatchkit.ledger.store import Holder, Run
+
+__all__ = ["Decisions", "Hindrances", "decide", "explained", "hindrances", "prepare", "silence"]
+
+
+@attrs.frozen
+class Hindrances:
+    """What keeps a run from going on, as its ledger shows it beforehand."""
+
+    run: Run | None
+    is_copy: bool = False
+    """Whether the ledger file is a copy."""
+    silent: Holder | None = None
+    """The process that holds the run, exists, and has missed its heartbeats."""
+
+
+@attrs.frozen
+class Decisions:
+    """What a person has decided, by an option or by an answer."""
+
+    copied: bool = False
+    account_changed: bool = False
+    end_holder: bool = False
+
+
+def silence(holder: Holder) -> float:
+    """Seconds since the last heartbeat of a process that exists and is silent; 0 if it gives heartbeats."""
+    return LEASE_TIMEOUT - holder.lease_left if holder.exists and holder.lease_left < 0 else 0.0
+
+
+async def hindrances(ledger: Ledger, name: str) -> Hindrances:
+    """See what keeps a run from going on.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    store = await ledger.ready()
+    is_copy = False
+    try:
+        await store.check_identity()
+    except LedgerError:
+        is_copy = True
+    run = next((run for run in await ledger.runs() if run.name == name), None)
+    holders = () if run is None else [chunk.holder for chunk in await ledger.chunks(name)]
+    silent = next((holder for holder in holders if holder is not None and silence(holder)), None)
+    return Hindrances(run, is_copy, silent)
+
+
+def decide(found: Hindrances, options: ActingOptions, place: Place) -> Decisions:
+    """Take the decisions that are needed from the options, or ask for them. ``--yes`` answers none of these questions.
+
+    Raises:
+        typer.Exit: The run is not to go on.
+    """
+    decisions = Decisions(options.copied, options.account_changed, options.end_holder)
+    if found.is_copy and not decisions.copied:
+        confirm(
+            f"The ledger {place} is a copy, or was moved to another disk. Is the original out of use, so that this one "
+            "may go on?",
+            f"the ledger {place} is a copy, or was moved to another disk. Nothing was sent: a copy and its original "
+            "would both launch what is left. If the original is not used any more: "
+            f"{_line(found.run, place, '--copied')}",
+        )
+        decisions = attrs.evolve(decisions, copied=True)
+    if (holder := found.silent) is not None and not decisions.end_holder:
+        silent = f"has been silent for {silence(holder):.0f} s"
+        confirm(
+            f"Process {holder.pid} on {holder.host} {silent}. End it and take the run over?",
+            _silent(found.run, place, pid=holder.pid, host=holder.host, silent=silent),
+        )
+        decisions = attrs.evolve(decisions, end_holder=True)
+    return decisions
+
+
+async def prepare(client: Client[Never], memory: Memory, show: Show) -> None:
+    """Carry out the decisions, before the run opens.
+
+    Raises:
+        LedgerError: One of them cannot be carried out.
+    """
+    ledger, decisions = memory.ledger, memory.decisions
+    if decisions.copied:
+        await ledger.accept_copy()
+    if decisions.account_changed:
+        await ledger.change_account(memory.name, client)
+    if decisions.end_holder:
+        ended = await ledger.end_holder(memory.name)
+        if ended is not None:
+            show.note(f"Process {ended.pid} on {ended.host} was ended: this one takes the run over.")
+
+
+async def explained(error: LedgerError, memory: Memory) -> LedgerError:
+    """The error in the words of the command line, with the line to type.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    place, name = memory.place, memory.name
+    if isinstance(error, RunStoppedError):
+        return LedgerError(f"run {name!r} was stopped. To go on: {place.resume(name)}")
+    run = next((run for run in await memory.ledger.runs() if run.name == name), None)
+    if isinstance(error, AccountMismatchError):
+        planned = "" if run is None or run.account is None else f" {run.account!r}"
+        planned = f"the account{planned}" if planned else "another account, or with another token of this one"
+        return LedgerError(
+            f"run {name!r} was planned for {planned}: nothing was sent. Use the token (and the --account) of that "
+            f"account. If it is the same account with a new token or name: {_line(run, place, '--account-changed')}"
+        )
+    if isinstance(error, RunHeldError):
+        if error.silent_for:
+            silent = f"has been silent for {error.silent_for:.0f} s"
+            return LedgerError(_silent(run, place, pid=error.pid, host=error.host, silent=silent))
+        # Without an id if it was suspended between its lock and its row.
+        holder = f"process {error.pid} on {error.host}, which is at work on it" if error.pid else "another process"
+        return LedgerError(
+            f"run {name!r} is held by {holder}: nothing was sent. "
+            f"Wait until it ends, or stop the run: {place.stop(name)}"
+        )
+    return error
+
+
+def _silent(run: Run | None, place: Place, *, pid: int, host: str, silent: str) -> str:
+    return (
+        f"run {place.run!r} is held by process {pid} on {host}, which {silent}: it is suspended, or it hangs. Nothing "
+        f"was sent. Let it go on, or end it and take the run over: {_line(run, place, '--end-holder')}"
+    )
+
+
+def _line(run: Run | None, place: Place, option: str) -> str:
+    """What to type to go on with an option more."""
+    if run is None or not run.whole:
+        return f"the same command with {option}"
+    return place.resume(run.name, option)

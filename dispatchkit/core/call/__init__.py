@@ -1,0 +1,1 @@
+"""One command, from its first attempt to its outcome."""

@@ -1,0 +1,462 @@
+"""A call: one command on its way to its outcome.
+
+An attempt is made and judged. If it brought a result, that is all: nothing below `Call.run` is entered. Otherwise:
+
+- *Not sent*, *throttled*: it did nothing, so it may be repeated, at its own pace.
+- *Rejected*: final, unless an earlier attempt of the same call is unclear. Then the refusal may only mean that the
+  earlier attempt had its effect (a second stop of a stopped dispatch), so state decides.
+- *Unknown*: the provider's state is read (`Command.probe`). If it shows that it happened, the call is done. A state
+  that denies it is believed only after `RetryPolicy.lag`, from which the age of a response is subtracted, and then
+  allows a repeat. Where the user vouches that the provider deduplicates by request id, a repeat of the same bytes under
+  the same id is allowed at once, whatever the state says. Otherwise the outcome stays unknown.
+
+A launch that shows only in a log (`Command.log_key`) is settled by it only if the entry cannot be another launch's, and
+never repeated on its word. Where the user vouches for deduplication, the log is not asked at all.
+
+A read has nothing to settle: an unclear one is simply repeated, and a refusal of the repeat is what it is.
+
+All of it within one deadline. An exception that is no verdict (a bug in a codec, a clock that raises) ends the call
+with what is known of it: see `Call.abandoned`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from dispatchkit.core.call.call_state import CallState, Doubt, then, unclear_too
+from dispatchkit.core.call.classify import judge, pause_after, paused_by, unknown
+from dispatchkit.core.call.context import Means
+from dispatchkit.core.call.frames import request_of, without_frames
+from dispatchkit.core.call.retry import Reason, RetryPolicy, Step, retrying
+from dispatchkit.core.call.settle import Settling
+from dispatchkit.core.claim_age import ClaimAge
+from dispatchkit.core.command import Answer, Command
+from dispatchkit.core.fanout.journal import Leave
+from dispatchkit.core.transport.transport import Failure, ForeignLoopError, Witness
+from dispatchkit.errors import (
+    Attempt,
+    DispatchkitError,
+    NotSentError,
+    OutcomeUnknownError,
+    RejectedError,
+    State,
+    ThrottledError,
+)
+
+__all__ = ["Call"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+
+class Call(CallState[W, R], Generic[W, R]):
+    """One command on its way: what was tried so far, and what came of it.
+
+    Made by `Client.call`. It outlives its own cancellation, so whoever holds it can still read `attempts` and ask
+    `abandoned` what to make of them.
+    """
+
+    __slots__ = (
+        "_crowded_out",
+        "_flight",
+        "_id_is_known",
+        "_partly_sent",
+        "_repeats",
+        "_throttled",
+        "_ticket",
+        "_unjudged",
+        "claim",
+        "expirations",
+        "final",
+        "leave",
+        "request",
+    )
+
+    def __init__(
+        self,
+        command: Command[W, R],
+        means: Means[W],
+        *,
+        timeout: float,
+        policy: RetryPolicy,
+        request_id: str | None = None,
+        since: datetime | None = None,
+        acting_until: float | None = None,
+        repeats: int = 0,
+        acted_by: float | None = None,
+    ) -> None:
+        known_id, request_id = request_id, (request_id or str(uuid.uuid4())) if command.identified else None
+        super().__init__(command, means, request_id, timeout=timeout, policy=policy)
+        self.one_id = since is None or known_id is not None
+        self._id_is_known = known_id is not None
+        """Whether the id may have been sent before this call: then even its first answer may be a replay."""
+        # Built once: every attempt sends the same bytes under the same headers.
+        self.request = request_of(command, means.wire, request_id)
+        self.leave: Callable[[], Awaitable[Leave]] | None = None
+        """Asked before every attempt that comes without a ticket, where somebody must allow it."""
+        self.claim: ClaimAge | None = None
+        """What permits the next request, where a ledger remembers the run."""
+        self.expirations = 0
+        """How many claims in a row expired before their request had left."""
+        self._partly_sent: datetime | None = None
+        """When a request began of which a part had left when its claim expired. The provider never had the whole."""
+        self._crowded_out = False
+        self._ticket = 0
+        """What the pacer gave and has not got back yet."""
+        self._flight: tuple[datetime, float, Witness] | None = None
+        """The attempt that is under way: when it began, by both clocks, and whether any byte of it may have left."""
+        self._unjudged = False
+        """Whether the latest attempt may have left, and was not throttled."""
+        self.final: Step[R] | None = None
+        """What the call came to, if its first attempt did not bring a result."""
+        self._throttled: ThrottledError | None = None
+        self._repeats = repeats
+        """How often another process may have repeated what it left unclear."""
+        if since is not None:
+            ended = OutcomeUnknownError("whoever sent it ended before an answer came")
+            until = means.clock.monotonic() if acting_until is None else acting_until
+            slept = means.clock.boottime() - means.clock.monotonic()
+            self.doubt = Doubt(ended, since, self.monotonic_of(since), until, slept, acted_by)
+
+    async def run(self, *, ticket: int = 0) -> R:
+        """Perform the command. See `Client.perform`.
+
+        Args:
+            ticket: What the account's pacer gave for the first attempt (`Pacer.admit`), if it was asked already.
+        """
+        if self.means.closed and not ticket:  # with one, it ends like any call whose client is closed meanwhile
+            raise RuntimeError("the client of this call is closed: make a new one")
+        self._ticket = ticket
+        if self.log_key is not None:
+            self.means.launches.begin(self, self.log_key)
+        acted = True
+        try:
+            self.deadline = self.means.clock.monotonic() + self._timeout
+            self.means.budget.earn()
+            if self.doubt is None:
+                verdict = await self._attempt(ticket)
+                if not isinstance(verdict, DispatchkitError):
+                    return verdict
+                self.final = final = await self._recover(await self._resolve(verdict))
+            else:
+                # What another process left unclear is settled before anything is sent.
+                self.final = final = await self._recover(
+                    await Settling(self, self.doubt).step(is_repeat=self.log_key is not None and self._repeats > 0)
+                )
+            if final.error is None:
+                self.answered_at = self.means.clock.monotonic()
+                self.log(logging.INFO, "done after all")
+                return final.result  # type: ignore[return-value]  # pyright: ignore[reportReturnType] - R itself may be None
+            acted = final.error.outcome is State.UNKNOWN
+            self._log_end(final.error.summary, final.error)
+            failed: Exception = self._own(final.error)
+        except Exception as mistake:  # noqa: BLE001 - the caller's code or ours: the call has an outcome all the same
+            failed = self._failed(mistake)
+        except BaseException as interrupt:
+            self._note(interrupt)
+            raise
+        finally:
+            if self.log_key is not None:
+                self._end_launch(self.log_key, acted=acted)
+        raise failed
+
+    def abandoned(self, why: str = "it was cancelled") -> DispatchkitError:
+        """What is known of a call that came to no end.
+
+        Unknown if any attempt is unclear; else rejected if the latest attempt that left was throttled; else not sent.
+        """
+        if self.final is not None and self.final.error is not None:
+            return self._own(self.final.error)
+        unclear = None if self.doubt is None else self.doubt.error
+        if unclear is None and (self._unjudged or (self._flight is not None and self._flight[2].sent)):
+            unclear = unknown(self.command, f"{why} after the request had left")
+        elif unclear is not None and self.log_key is not None and self._is_unclear_too():
+            unclear = unclear_too(unclear)
+        error = unclear or self._throttled or self._unsent(f"{why} before the request left{self.latest_failure()}")
+        return self._own(error)
+
+    def _is_unclear_too(self) -> bool:
+        """Whether a repeat of what is unclear may have left, while no repeat was ever recognised."""
+        left = self._unjudged or (self._flight is not None and self._flight[2].sent)
+        return left and not self.means.replays.honoured
+
+    def _failed(self, mistake: Exception) -> Exception:
+        """The error of a call that ends by an exception which is no verdict. Its cause is the exception."""
+        what = type(mistake).__name__
+        self._end_flight(f"failed ({what})")
+        error = self.abandoned(f"{what} was raised")
+        if isinstance(mistake, ForeignLoopError) and error.outcome is State.NOT_SENT:
+            return mistake  # the caller's, found before anything was sent
+        error.__cause__ = without_frames(mistake)
+        self._log_end(error.summary, error)
+        return error
+
+    def _note(self, interrupt: BaseException) -> None:
+        """Note on a cancellation, or on what else ends the task, what is known of the call."""
+        what = "cancelled" if isinstance(interrupt, asyncio.CancelledError) else type(interrupt).__name__
+        self._end_flight(what)
+        if self.final is not None and self.final.error is None:
+            interrupt.add_note("the call was done")
+            return
+        error = self.abandoned("it was cancelled" if what == "cancelled" else f"{what} was raised")
+        interrupt.add_note(str(error))
+        if self.final is not None:  # a handler of the log has raised it
+            return
+        try:
+            self._log_end(f"{what}: {error.summary}", error)
+        except BaseException as another:
+            another.add_note(str(error))
+            raise
+
+    def _own(self, error: DispatchkitError) -> DispatchkitError:
+        """Tell an error whose it is, and what can be done about it."""
+        if error.outcome is State.UNKNOWN:
+            error.hint = self.command.unknown_hint(self.means.wire) or type(error).hint
+            if isinstance(error, OutcomeUnknownError) and error.is_final:
+                error.hint += f" {error.final_hint}"
+        return error.of(self.command, self.attempts, self.request_id)
+
+    def _end_launch(self, log_key: int, *, acted: bool) -> None:
+        with contextlib.suppress(Exception):  # it may be the clock that fails
+            now = self.means.clock.monotonic()
+            self.means.launches.end(self, log_key, self.request_id, now, acted=acted)
+
+    def _end_flight(self, what: str) -> None:
+        """Record the attempt that an exception has ended, and give back its ticket."""
+        if self._flight is not None:
+            _, started, witness = self._flight
+            duration = 0.0
+            with contextlib.suppress(Exception):  # it may be the clock that fails
+                duration = self.means.clock.monotonic() - started
+            self._record(what, duration, sent=witness.sent)
+        ticket, self._ticket = self._ticket, 0
+        if ticket:
+            with contextlib.suppress(Exception):
+                self.means.pacer.release(ticket, answered=None, took=0.0)
+
+    @property
+    def first_sent(self) -> datetime | None:
+        """When the first request of this call began of which any byte may have left; None if none has left yet."""
+        return self._partly_sent or (self.attempts[0].started if self.attempts else None)
+
+    def _unsent(self, summary: str) -> DispatchkitError:
+        """The error of a call of which no whole request has left."""
+        if self._partly_sent is not None:
+            return OutcomeUnknownError(f"a part of the request had left when its claim expired; then {summary}")
+        return NotSentError(summary)
+
+    async def _attempt(self, ticket: int = 0) -> R | DispatchkitError:
+        means, clock = self.means, self.means.clock
+        while True:
+            # A wait may end long after it should have, as on a machine that slept.
+            ticket = ticket or await self._permitted()
+            if not ticket:
+                self._crowded_out = True
+                return self._unsent(self._crowded())
+            self._ticket = ticket
+            began, started, witness = clock.now(), clock.monotonic(), Witness(self.claim, self._renew_claim)
+            self._flight = began, started, witness
+            reply = await means.transport.send(
+                self.request, witness, timeout=min(means.attempt_timeout, self.deadline - started)
+            )
+            if not (isinstance(reply, Failure) and reply.claim_expired):
+                return self._judge(reply, ticket, clock.monotonic() - started)
+            # No outcome, and no attempt: the claim is requested again.
+            self.expirations += 1
+            if reply.sent:
+                self._partly_sent = self._partly_sent or began
+            self._flight = None
+            self._ticket = 0
+            means.pacer.withdraw(ticket)
+            ticket = 0
+
+    def _judge(self, reply: Answer | Failure, ticket: int, took: float) -> R | DispatchkitError:
+        means = self.means
+        self.expirations = 0
+        flight = self._flight
+        assert flight is not None  # noqa: S101 - only an attempt that is under way is judged
+        sent, what = (reply.sent, reply.what) if isinstance(reply, Failure) else (True, f"HTTP {reply.status}")
+        self._record(what, took, sent=sent)
+        if isinstance(reply, Answer) and not self.command.reads:
+            means.freshness.acted = reply.headers, flight[0], flight[1], took
+        verdict = judge(self.command, reply, means.wire, means.clock)
+        self._ticket = 0
+        if not isinstance(verdict, DispatchkitError):
+            self.answered_at = flight[1] + took
+            means.pacer.release(ticket, answered=True, took=took)
+            return verdict if self.request_id is None else self._check(verdict)
+        answered = isinstance(verdict, RejectedError)
+        if answered:
+            self.answered_at = flight[1] + took
+        if isinstance(verdict, ThrottledError):
+            self._throttled, self._unjudged = verdict, False
+        means.pacer.release(
+            ticket,
+            answered=answered,
+            took=took,
+            pause=pause_after(verdict, reply, policy=self.policy, now=means.clock.now),
+            grows=isinstance(verdict, RejectedError) and verdict.concerns_target,
+            by=paused_by(reply),
+        )
+        return verdict
+
+    def _check(self, result: R) -> R | DispatchkitError:
+        """What a result is worth where the provider deduplicates by request id: a replay may be another request's."""
+        replays, is_replay = self.means.replays, self.command.is_replay(result)
+        is_launch = self.log_key is not None  # a later process would believe this replay, since the id is known there
+        # What was refused or not sent before did nothing, so a success cannot repeat the answer to it.
+        self.answers_another = is_replay and self.doubt is None and not self._id_is_known
+        if self.answers_another:
+            replays.foreign = True
+            return OutcomeUnknownError(
+                "this is the answer to another request: something on the way strips request ids", is_final=is_launch
+            )
+        if is_replay and replays.foreign:
+            return OutcomeUnknownError(
+                "it may be the answer to another request: something on the way strips request ids", is_final=is_launch
+            )
+        if self.log_key is None:
+            return result
+        if is_replay:
+            replays.honoured = True
+        elif self.doubt is not None:
+            text = "the repeat of an unclear launch was accepted, and nothing says that it was recognised as a repeat"
+            self.log(logging.WARNING, f"{text}: it may have launched twice")
+            return self.command.as_repeated(result)
+        return result
+
+    async def _permitted(self) -> int:
+        """The ticket of an attempt that may start now; 0 if there is none in time, or if it must not start any more."""
+        pacer = self.means.pacer
+        while True:
+            ticket = (pacer.enter() if self.in_time(0.0) else 0) or await self._admit()
+            if not ticket or self.leave is None:
+                return ticket
+            self.waiting = True
+            self._ticket = ticket
+            try:
+                leave = await self.leave()
+            except BaseException:
+                self._ticket = 0
+                pacer.withdraw(ticket)
+                raise
+            self.waiting = False
+            self.halted = self.halted or leave not in {Leave.GRANTED, Leave.LATER}
+            # It may have taken long: the database was away, or a pause has begun.
+            if leave is Leave.GRANTED and not self.is_over and pacer.holds(ticket) and self.in_time(0.0):
+                return ticket
+            self._ticket = 0
+            pacer.withdraw(ticket)
+            if self.is_over:
+                return 0
+
+    async def _renew_claim(self) -> ClaimAge | None:
+        """Request another claim for a request of which a part has left. None where there is none."""
+        if self.leave is None or self.is_over or await self.leave() is not Leave.GRANTED:
+            return None
+        return self.claim
+
+    async def _admit(self) -> int:
+        self.waiting = True
+        ticket = await self.means.pacer.admit(until=self.latest_start)
+        self.waiting = False
+        return ticket
+
+    def _crowded(self) -> str:
+        if self.is_over:
+            return "it was told to stop"
+        if self.expirations:
+            return "its claims expired before the request could leave, until no time was left before the deadline"
+        if not self.means.pacer.paused_for():
+            return "the pace of the account left no time for it before the deadline"
+        return self.paused_beyond()
+
+    def _record(self, what: str, duration: float, *, sent: bool) -> None:
+        """Add the attempt that was under way to those that were made. At no moment does `abandoned` lose it."""
+        if self._flight is not None:
+            self.attempts += (Attempt(len(self.attempts) + 1, self._flight[0], duration, what, sent),)
+            self._unjudged = sent
+            self._flight = None
+
+    async def _recover(self, first: Step[R]) -> Step[R]:
+        if first.again == "unknown" and not self.attempts and "unknown" in self.policy.on and self.may_start(0.0):
+            # Another process left it unclear, and it may be sent: that is this call's first attempt, and no repeat.
+            verdict = await self._attempt()
+            first = await self._resolve(verdict) if isinstance(verdict, DispatchkitError) else Step(result=verdict)
+        if first.again is None:
+            return first
+        return await retrying(
+            first,
+            self._again,
+            policy=self.policy,
+            clock=self.means.clock,
+            sleep=self.sleep,
+            spend=self.spend,
+            may_start=self.may_start,
+            before_sleep=self._before_wait,
+        )
+
+    async def _again(self) -> Step[R]:
+        self.waiting = False
+        if self.doubt is not None and self.log_key is not None and self.means.replays.foreign:
+            # Another call has found meanwhile that ids are not honoured: a repeat may act.
+            self.means.budget.give_back()
+            return Step(error=self.doubt.error)
+        verdict = await self._attempt()
+        if not isinstance(verdict, DispatchkitError):
+            self.means.budget.refund()
+            return Step(result=verdict)
+        if isinstance(verdict, RejectedError):
+            self.means.budget.refund()
+        elif self._crowded_out:
+            self.means.budget.give_back()
+        return await self._resolve(verdict)
+
+    async def _resolve(self, error: DispatchkitError) -> Step[R]:
+        """Turn a failed attempt into a step: settle it if it is unclear, and say whether it may be repeated."""
+        if isinstance(error, OutcomeUnknownError):
+            is_repeat = self.doubt is not None
+            self.doubt = doubt = self._doubt_by(error)
+            if self.command.reads:
+                return Step(error=error, again="unknown")
+            return await Settling(self, doubt).step(is_repeat=is_repeat)
+        if isinstance(error, NotSentError):
+            again: Reason | None = None if self._crowded_out else "not_sent"
+            return Step(error=self._with_doubt(self._throttled or error), again=again)
+        if isinstance(error, ThrottledError):
+            self._throttled = error  # from now on, bytes of the call have left
+            return Step(error=self._with_doubt(error), again="throttled", after=error.retry_after or 0.0)
+        if self.doubt is None or self.command.reads:
+            return Step(error=error)
+        return await Settling(self, self.doubt).after_refusal(error)
+
+    def _doubt_by(self, error: OutcomeUnknownError) -> Doubt:
+        """What an attempt leaves unclear that ended just now, together with those before it."""
+        now, doubt = self.means.clock.monotonic(), self.doubt
+        self._unjudged = False  # from now on, the doubt stands for it
+        if doubt is not None:
+            return Doubt(error, doubt.since, doubt.began, now, doubt.slept)
+        slept = self.means.clock.boottime() - now
+        if self._partly_sent is not None:
+            return Doubt(error, self._partly_sent, self.monotonic_of(self._partly_sent), now, slept)
+        attempt = self.attempts[-1]
+        return Doubt(error, attempt.started, now - attempt.duration, now, slept)
+
+    def _with_doubt(self, error: DispatchkitError) -> DispatchkitError:
+        """This attempt did nothing; but if an earlier one is unclear, so is the call."""
+        if self.doubt is None or (self.command.reads and isinstance(error, RejectedError)):
+            return error
+        return then(self.doubt.error, f"then {error.summary}")
+
+    def _before_wait(self, number: int, step: Step[R], delay: float) -> None:
+        self.waiting = True
+        self.log(logging.INFO, f"attempt {number + 1} in {delay:.2f} s ({step.again})", error=step.error, delay=delay)
+
+    def _log_end(self, text: str, error: DispatchkitError) -> None:
+        self.log(logging.WARNING if error.outcome is State.UNKNOWN else logging.INFO, text, error=error)

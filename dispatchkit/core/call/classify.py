@@ -1,0 +1,99 @@
+"""What the reply to an attempt means: the result or the outcome of the call, and a pause of the account."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Never, TypeVar
+
+from dispatchkit.core.call.retry import RetryPolicy, retry_after
+from dispatchkit.core.clock import Clock
+from dispatchkit.core.command import (
+    Answer,
+    Command,
+    ContradictoryAnswerError,
+    UnreadableAnswerError,
+    means_refusal,
+)
+from dispatchkit.core.transport.transport import Failure
+from dispatchkit.errors import (
+    AnswerLostError,
+    DispatchkitError,
+    NotSentError,
+    OutcomeUnknownError,
+    RejectedError,
+    ThrottledError,
+)
+
+__all__ = ["judge", "pause_after", "paused_by", "unknown"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+
+def judge(command: Command[W, R], reply: Answer | Failure, wire: W, clock: Clock) -> R | DispatchkitError:
+    """Judge one attempt.
+
+    HTTP 200 and 4xx leave the decision to the provider's own body. Every other status outranks it: a server that failed
+    (5xx), a request that was given up (408, 499) and a redirect prove nothing. 429 is a refusal, unless the body holds
+    a success of the provider.
+    """
+    if isinstance(reply, Failure):
+        return unknown(command, reply.what) if reply.sent else NotSentError(reply.what)
+    if reply.status != 200 and (doubt := _doubt(reply.status)) is not None:
+        return unknown(command, doubt)
+    try:
+        if reply.undecoded is not None:
+            raise UnreadableAnswerError(reply.undecoded)
+        return command.result(reply, wire)
+    except RejectedError as refusal:
+        if reply.status != 429:
+            # The frames below hold the answer.
+            return refusal.with_traceback(None)
+        message, code = refusal.message, refusal.code
+    except ContradictoryAnswerError as contradiction:
+        return unknown(command, f"the answer proves nothing: HTTP {reply.status}, {contradiction}")
+    except UnreadableAnswerError as unreadable:
+        if reply.status != 429:
+            return unknown(command, f"this is no answer of the provider: HTTP {reply.status}, {unreadable}")
+        message, code = "too many requests", None
+    now = clock.now()
+    wait = retry_after(reply.headers, now)
+    until = None if wait is None else now + timedelta(seconds=wait)
+    return ThrottledError(message, code=code, retry_after=wait, retry_at=until)
+
+
+def _doubt(status: int) -> str | None:
+    """Why an HTTP status proves nothing, whatever its body says; None where the body decides."""
+    if status >= 500:
+        return f"the server failed (HTTP {status})"
+    if status == 407:
+        return (
+            "a proxy on the way demands credentials (HTTP 407), so this is no answer of the provider: give them in "
+            "proxy='http://user:password@host:port'"
+        )
+    if status >= 400:
+        return None if means_refusal(status) else f"the request was given up on the way (HTTP {status})"
+    return f"this is no answer of the provider: HTTP {status}"
+
+
+def pause_after(
+    verdict: DispatchkitError, reply: Answer | Failure, *, policy: RetryPolicy, now: Callable[[], datetime]
+) -> float | None:
+    """Seconds for which the account is to pause after an answer; None where the provider does not ask for it."""
+    if isinstance(verdict, ThrottledError):
+        return policy.throttled_scale if verdict.retry_after is None else verdict.retry_after
+    if isinstance(verdict, OutcomeUnknownError) and isinstance(reply, Answer):
+        # A server that failed cannot vouch for what it did, but it can say when to come back.
+        return retry_after(reply.headers, now()) or None
+    return None
+
+
+def paused_by(reply: Answer | Failure) -> str:
+    """How an answer asks for a pause."""
+    return "Retry-After" if isinstance(reply, Answer) and "Retry-After" in reply.headers else "HTTP 429"
+
+
+def unknown(command: Command[Never, object], what: str) -> OutcomeUnknownError:
+    """The error of a command whose answer was lost: a read did nothing, whatever became of it."""
+    return AnswerLostError(what) if command.reads else OutcomeUnknownError(what)

@@ -1,0 +1,256 @@
+"""`Client`: what every provider's client is made of. `perform` is the one way from a command to its outcome."""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+from datetime import datetime
+from types import TracebackType
+from typing import ClassVar, Generic, Never, Self, TypeVar
+
+import attrs
+
+from dispatchkit.core.built import Unbuilt
+from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
+from dispatchkit.core.call.call import Call
+from dispatchkit.core.call.context import Means
+from dispatchkit.core.call.launches import launches_at
+from dispatchkit.core.call.replays import replays_of
+from dispatchkit.core.call.retry import RetryPolicy, a_policy
+from dispatchkit.core.clock import Clock, a_clock
+from dispatchkit.core.command import Command
+from dispatchkit.core.fanout.journal import RunSettings
+from dispatchkit.core.pacing.pace import Pace, PaceStatistics
+from dispatchkit.core.pacing.pacer import Pacer
+from dispatchkit.core.pacing.pacers import pacer_of
+from dispatchkit.core.secret import Secret, account_key
+from dispatchkit.core.transport.transport import Transport
+from dispatchkit.core.transport.url import origin
+from dispatchkit.core.validators import a_kind, label, seconds, shown, true_or_false
+
+__all__ = ["ATTEMPT_TIMEOUT", "CONNECT_TIMEOUT", "TIMEOUT", "Client", "ClientStatistics"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+TIMEOUT = 240.0
+"""Seconds a whole call may take, unless the client or the call says otherwise."""
+
+ATTEMPT_TIMEOUT = 70.0
+"""Seconds one attempt may take. Direct's vendor advises 70 s: under load an answer takes far longer than usual."""
+
+CONNECT_TIMEOUT = 10.0
+"""Seconds to open a connection."""
+
+
+def _trust(ssl: ssl_module.SSLContext | bool) -> ssl_module.SSLContext | bool:
+    if not isinstance(ssl, ssl_module.SSLContext | bool):
+        raise TypeError(f"ssl must be True or an ssl.SSLContext of a client, not {shown(ssl)}")
+    if isinstance(ssl, ssl_module.SSLContext) and ssl.protocol == ssl_module.PROTOCOL_TLS_SERVER:
+        raise ValueError("ssl must be an ssl.SSLContext of a client, not one of a server (PROTOCOL_TLS_SERVER)")
+    return ssl
+
+
+@attrs.frozen
+class ClientStatistics:
+    """A snapshot of a client."""
+
+    pace: PaceStatistics
+    budget: BudgetStatistics
+
+
+class Client(Generic[W]):
+    """What every provider's client is made of. ``W`` is the provider's wire: its token and its format."""
+
+    _speaks: ClassVar[type[Command[Never, object]]]
+    """The commands that this provider understands."""
+
+    def __init__(
+        self,
+        base_url: str,
+        wire: W,
+        secret: Secret,
+        *,
+        timeout: float,
+        attempt_timeout: float,
+        retry: RetryPolicy,
+        pace: Pace | None,
+        clock: Clock,
+        insecure: bool,
+        proxy: str | None,
+        ssl: ssl_module.SSLContext | bool,
+        account: str | None,
+    ) -> None:
+        self._timeout = seconds("timeout", timeout)
+        self._retry = a_policy(retry)
+        if pace is not None:
+            a_kind("pace", pace, Pace, "a Pace such as Pace(rate=50), or None")
+        self._origin = origin(base_url, insecure=true_or_false("insecure", insecure))
+        self._fingerprint = secret.fingerprint
+        self._account = None if account is None else label("account", account)
+        attempt_timeout = seconds("attempt_timeout", attempt_timeout)
+        # By the provider, not the class: a subclass uses the same account.
+        in_process = (self._speaks.__module__, str(self._origin), account or secret.account())
+        self._means = Means(
+            wire=wire,
+            transport=Transport(
+                self._origin,
+                connect_timeout=CONNECT_TIMEOUT,
+                attempt_timeout=attempt_timeout,
+                proxy=proxy,
+                ssl=_trust(ssl),
+            ),
+            clock=a_clock(clock),
+            budget=RetryBudget(clock),
+            pacer=pacer_of(in_process, pace, clock),
+            attempt_timeout=attempt_timeout,
+            launches=launches_at(str(self._origin), clock),
+            replays=replays_of(in_process, clock),
+        )
+
+    async def perform(
+        self, command: Command[W, R], *, timeout: float | None = None, retry: RetryPolicy | None = None
+    ) -> R:
+        """Perform a command and return its result.
+
+        Args:
+            command: What to do.
+            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
+
+        Raises:
+            RejectedError: The provider said no and did nothing.
+            NotSentError: Not one byte of the request left this process.
+            OutcomeUnknownError: It may have happened.
+            ValueError: The command cannot be sent as it is.
+            TypeError: The command is another provider's, or a setting is of another type.
+            RuntimeError: The client is closed.
+        """
+        return await self.call(command, timeout=timeout, retry=retry).run()
+
+    def call(
+        self,
+        command: Command[W, R],
+        *,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+        request_id: str | None = None,
+        since: datetime | None = None,
+        acting_until: float | None = None,
+        repeats: int = 0,
+        acted_by: float | None = None,
+    ) -> Call[W, R]:
+        """Prepare a call without sending anything: ``await call.run()`` does what `perform` does.
+
+        Its ``request`` is what will be sent; its ``attempts`` can be read even if it is cancelled.
+
+        Args:
+            command: What to do.
+            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
+            request_id: The one to send, where the provider takes any; None makes a new one.
+            since: When somebody else's attempt of the same command began that was left unclear. It is settled, as a
+                lost answer of our own would be, before anything is sent. ``request_id`` is then that attempt's.
+            acting_until: On the clock's ``monotonic``: until when that attempt may still reach the provider. None means
+                until this call begins.
+            repeats: How often somebody else may have repeated that attempt. An unclear launch is not repeated twice,
+                unless the provider has been seen to recognise a repeat.
+            acted_by: On the clock's ``monotonic``: when that attempt has acted at the latest, if it has. What a log
+                shows later is another launch. None means ``acting_until``.
+
+        Raises:
+            ValueError: The command cannot be sent as it is.
+            TypeError: The command is another provider's, or a setting is of another type.
+            RuntimeError: The client is closed.
+        """
+        if self._means.closed:
+            raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
+        if not isinstance(command, (self._speaks, Unbuilt)):
+            raise TypeError(f"command must be a {self._speaks.__name__}, not {type(command).__name__}")
+        return Call(
+            command,
+            self._means,
+            timeout=self._timeout if timeout is None else seconds("timeout", timeout),
+            policy=self._retry if retry is None else a_policy(retry),
+            request_id=request_id,
+            since=since,
+            acting_until=acting_until,
+            repeats=repeats,
+            acted_by=acted_by,
+        )
+
+    def settings(self) -> dict[str, str]:
+        """Whose client it is, as text: provider, host and what else tells how it speaks. Never a token."""
+        return {"provider": self._speaks.__module__.split(".")[-2], "base_url": str(self._origin)}
+
+    def run_settings(self) -> RunSettings:
+        """How the client carries out a run, for the memory of the run."""
+        return RunSettings(
+            settings=self.settings(),
+            account=self._account,
+            fingerprint=self.fingerprint,
+            attempt_timeout=self._means.attempt_timeout,
+        )
+
+    def fingerprint(self) -> str:
+        """What identifies the token on every machine: a slow hash of it, of provider and of host.
+
+        Raises:
+            ValueError: A callable returned something that is not a token.
+        """
+        return self._fingerprint(f"{self._speaks.__module__} {self._origin}")
+
+    def account(self) -> str:
+        """The key of the client's account on every machine: a hash of provider, host and account name, or of the token.
+
+        Raises:
+            ValueError: A callable returned something that is not a token.
+        """
+        if self._account is None:
+            return self.fingerprint()
+        settings = self.settings()
+        return account_key(settings["provider"], settings["base_url"], self._account)
+
+    @property
+    def pacer(self) -> Pacer:
+        """What paces the account, for every client and fan-out of it in this process."""
+        return self._means.pacer
+
+    @property
+    def clock(self) -> Clock:
+        """Time and chance, as the client sees them."""
+        return self._means.clock
+
+    def lift_pause(self) -> bool:
+        """End the account's pause in this process: calls start again at once, one first, then more.
+
+        It is for a pause that the provider asked for by mistake; another answer 429 pauses the account again. Where
+        workers share the pause through a ledger's database, use `Ledger.lift_pauses` instead: the database's pause
+        holds for this process again within a second. It may be called from any thread.
+
+        Returns:
+            Whether there was a pause.
+        """
+        return self._means.pacer.lift()
+
+    def statistics(self) -> ClientStatistics:
+        """What the client's account is doing, and what its retries have cost."""
+        return ClientStatistics(self._means.pacer.statistics(), self._means.budget.statistics())
+
+    async def close(self) -> None:
+        """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
+        self._means.closed = True
+        self._means.budget.close()
+        self._means.pacer.wake()
+        await self._means.transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        made = getattr(self, "_origin", None)  # a traceback may show a client whose constructor raised
+        return f"{type(self).__name__}({str(made)!r})"

@@ -1,0 +1,1 @@
+"""Many commands through one client."""

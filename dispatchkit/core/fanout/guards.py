@@ -1,0 +1,93 @@
+"""What ends a run before its last command, and the record of what did."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+import attrs
+
+from dispatchkit.core.fanout.source import count
+from dispatchkit.core.validators import seconds
+from dispatchkit.errors import AuthenticationError, DispatchkitError, RejectedError, ThrottledError
+
+__all__ = ["Guards", "StopKind", "StopReason", "refuses_all"]
+
+logger = logging.getLogger("dispatchkit")
+
+StopKind: TypeAlias = Literal[
+    "stopped", "stopped_elsewhere", "max_launches", "stop_after_failures", "gave_up", "refused", "failed"
+]
+"""What ended a run:
+
+- ``"stopped"``: `FanOut.stop` or `FanOut.close`.
+- ``"stopped_elsewhere"``: the run was stopped in its ledger, or another process has taken it over.
+- ``"max_launches"``: as many commands were begun as allowed, and there may be more.
+- ``"stop_after_failures"``: so many outcomes were not done.
+- ``"gave_up"``: the provider answered neither an attempt nor a state read for ``give_up_after`` seconds.
+- ``"refused"``: the provider refused the token or the account.
+- ``"failed"``: the iterator of commands or the ledger raised, or a worker was cancelled.
+"""
+
+_WARNED: frozenset[StopKind] = frozenset({"stop_after_failures", "gave_up", "refused"})
+
+
+@attrs.frozen
+class StopReason:
+    """Why a run ended before its last command. ``str()`` says it in a few words."""
+
+    kind: StopKind
+    """What ended it."""
+    text: str
+    """The same in words, such as ``"3 failures (stop_after_failures=3)"``."""
+    in_flight: int = 0
+    """How many other calls were under way then."""
+    silent_since: datetime | None = None
+    """UTC: the provider's last answer to an attempt of the run, or the beginning of the run if there was none. Only of
+    a run that gave up."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Guards:
+    """The guards of one run, and why it ended, once it does.
+
+    Raises:
+        TypeError: A guard is of another type.
+        ValueError: A guard is out of range.
+    """
+
+    __slots__ = ("give_up_after", "max_launches", "reason", "stop_after_failures")
+
+    def __init__(
+        self, *, max_launches: int | None, stop_after_failures: int | None, give_up_after: float | None
+    ) -> None:
+        for name, value in (("max_launches", max_launches), ("stop_after_failures", stop_after_failures)):
+            if value is not None:
+                count(name, value, least=1)
+        self.max_launches = max_launches
+        self.stop_after_failures = stop_after_failures
+        self.give_up_after = None if give_up_after is None else seconds("give_up_after", give_up_after)
+        self.reason: StopReason | None = None
+
+    def explain(self, kind: StopKind, text: str, *, in_flight: int, silent_since: datetime | None = None) -> None:
+        """Record and log why the run ends. The first reason stays."""
+        if self.reason is None:
+            self.reason = StopReason(kind, text, in_flight, silent_since)
+            level = logging.WARNING if kind in _WARNED else logging.INFO
+            logger.log(level, "the run ends early: %s; %d in flight", text, in_flight)
+
+
+def refuses_all(error: DispatchkitError, *, is_first: bool) -> bool:
+    """Whether no other command of the run would fare better.
+
+    Args:
+        error: What a command has come to.
+        is_first: Whether it is the provider's first answer. After another one, a refusal of the account may be one of
+            the target after all: Altcraft's 403 may be about one mailing.
+    """
+    if not isinstance(error, RejectedError) or error.concerns_target:
+        return False
+    return isinstance(error, AuthenticationError) or (is_first and not isinstance(error, ThrottledError))

@@ -1,0 +1,343 @@
+"""The workers of one fan-out: each takes a command, performs it, and brings its outcome.
+
+Whatever ends a run before its time goes through `WorkerPool.stop`: nothing new starts, what waits for its turn or for a
+retry gives up at once, and what is in flight is awaited, for the grace period at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import Counter
+from collections.abc import Awaitable
+from datetime import datetime
+from functools import partial
+from typing import Generic, TypeVar, cast
+
+from dispatchkit.core.call.call import Call
+from dispatchkit.core.call.client import Client
+from dispatchkit.core.call.retry import RetryPolicy
+from dispatchkit.core.fanout.admission import Admission, abandoned
+from dispatchkit.core.fanout.gc_tuning import narrow, widen
+from dispatchkit.core.fanout.guards import Guards, StopKind, refuses_all
+from dispatchkit.core.fanout.journal import Entry, Journal, Leave, Source
+from dispatchkit.core.fanout.outcome import Outcome, Report
+from dispatchkit.core.fanout.outcome_queue import Outlet
+from dispatchkit.errors import DispatchkitError, LedgerError, NotSentError, OutcomeUnknownError, State
+
+__all__ = ["WorkerPool"]
+
+R = TypeVar("R")
+T = TypeVar("T")
+W = TypeVar("W")
+
+_AHEAD = 0.25
+"""How many workers more there are with a ledger, of those that may be in flight."""
+
+
+class WorkerPool(Generic[W, R]):
+    """A fixed number of workers over one source of commands.
+
+    Args:
+        client: Whose commands they are.
+        source: Where the commands come from.
+        journal: The same, where a ledger remembers the run.
+        guards: What ends the run.
+        concurrency: How many workers there are.
+        timeout: Seconds for each call; None takes the client's.
+        retry: The policy of each call; None takes the client's.
+        grace: Seconds for which a stopped run waits for what is in flight.
+        length: How many commands there are; None if that is not known.
+    """
+
+    def __init__(
+        self,
+        client: Client[W],
+        source: Source,
+        journal: Journal | None,
+        guards: Guards,
+        *,
+        concurrency: int,
+        timeout: float | None,
+        retry: RetryPolicy | None,
+        grace: float,
+        length: int | None,
+    ) -> None:
+        self._client = client
+        self._pacer = client.pacer
+        self._source = source
+        self._guards = guards
+        self._concurrency = concurrency
+        self._timeout = timeout
+        self._retry = retry
+        self._grace = grace
+        self._admission: Admission | None = None
+        if journal is not None:
+            self._admission = Admission(
+                concurrency, pacer=client.pacer, journal=journal, clock=client.clock, idly=self._idly
+            )
+        self.length = length
+        self.earlier: Counter[State] = Counter()
+        """What commands had come to before this fan-out."""
+        self.outlet: Outlet[R] = Outlet(concurrency)
+        self.workers: set[asyncio.Task[None]] | None = None
+        """Those that are not over; None before the start."""
+        self.calls: dict[asyncio.Task[None], Call[W, R]] = {}
+        """What is under way."""
+        self.is_dropping = False
+        """Whether outcomes are counted only."""
+        self.error: BaseException | None = None
+        """What the run raises at its end."""
+        self._taken = 0
+        self._done = 0
+        self._failures: Counter[State] = Counter()
+        self._failed = 0
+        self._idle: set[asyncio.Task[None]] = set()
+        self._stopping = False
+        self._queued = 0
+        """How many workers have a command, and wait until they may begin it."""
+        self._answered_at = -math.inf
+        """When the provider last answered an attempt of a call that is over."""
+        self._patience: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """Start the workers."""
+        ahead = 0 if self._admission is None else int(self._concurrency * _AHEAD)
+        self.workers = set()
+        for _ in range(self._concurrency + ahead):
+            worker = asyncio.create_task(self._work())
+            self.workers.add(worker)
+            # Not in the worker: one that is cancelled before its first step never runs a line.
+            worker.add_done_callback(self._part)
+
+    def report(self) -> Report:
+        """What has come of the commands so far, whether or not the outcomes were taken."""
+        counts, earlier = self._failures + self.earlier, self.earlier.total()
+        counts[State.DONE] += self._done
+        done, rejected = counts[State.DONE], counts[State.REJECTED]
+        left = None if self.length is None else max(0, self.length - counts.total())
+        return Report(done, rejected, counts[State.NOT_SENT], counts[State.UNKNOWN], left, earlier)
+
+    def answered_at(self) -> float:
+        """When the provider last answered an attempt of the run, on the clock's ``monotonic``."""
+        return max(self._answered_at, *(call.answered_at for call in self.calls.values()), -math.inf)
+
+    def is_trying(self) -> bool:
+        """Whether the run waits for the provider just now."""
+        return bool(self.calls or (self._queued and self._pacer.is_failing()))
+
+    def stop(self, kind: StopKind, text: str, *, silent_since: datetime | None = None) -> None:
+        """Start nothing new. What is in flight is awaited, and its outcomes still come."""
+        if self._stopping:
+            return
+        self._stopping = True
+        if self.workers is None or self.workers:  # else it is over already
+            self._explain(kind, text, silent_since)
+        self._source.halt()
+        if self._admission is not None:
+            self._admission.stopped = True
+        for call in self.calls.values():
+            call.halted = True
+        for worker in self._idle | {worker for worker, call in self.calls.items() if call.waiting}:
+            worker.cancel()
+        if self.calls:
+            self._patience = asyncio.get_running_loop().call_later(self._grace, self.cut_short)
+
+    def cut_short(self) -> None:
+        """Cancel what is in flight."""
+        for worker in self.workers or ():
+            worker.cancel()
+
+    async def _work(self) -> None:
+        worker = asyncio.current_task()
+        assert worker is not None  # noqa: S101 - this coroutine is only ever a task
+        widen()
+        try:
+            while (entry := await self._take(worker)) is not None:
+                outcome = await self._perform(worker, entry)
+                if outcome is not None:
+                    self._put(entry, outcome)
+                while self.outlet.is_full and not self._stopping:
+                    await self._idly(self.outlet.space())
+        except asyncio.CancelledError:
+            if not self._stopping:
+                # Most likely by the iterator's own code. A run that is cut short must not look whole.
+                self._break(RuntimeError("the iterator of commands, or a worker, was cancelled"))
+        except BaseException as error:
+            # The iterator is the caller's code: whatever it raises is the run's end, and `batch` raises it. A second
+            # Ctrl-C is for the event loop, and so is the end of a coroutine that no loop runs any more.
+            if not _runs(worker) or (self._stopping and isinstance(error, (KeyboardInterrupt, SystemExit))):
+                raise
+            self._break(error)
+        finally:
+            narrow()
+
+    async def _take(self, worker: asyncio.Task[None]) -> Entry[W, R] | None:
+        if self._is_over():
+            self._explain_max_launches()
+            return None
+        self._idle.add(worker)
+        try:
+            entry = await self._source.take()
+        finally:
+            self._idle.discard(worker)
+        # The stop may have come while it was waited for, or from within the iterator of commands.
+        if entry is None or self._is_over():
+            return None
+        self._taken += 1
+        return cast("Entry[W, R]", entry)
+
+    def _is_over(self) -> bool:
+        return self._stopping or self._taken == self._guards.max_launches
+
+    async def _perform(self, worker: asyncio.Task[None], entry: Entry[W, R]) -> Outcome[R] | None:
+        index, command = entry.index, entry.command
+        try:
+            call = self._client.call(
+                command,
+                timeout=self._timeout,
+                retry=self._retry,
+                request_id=entry.request_id,
+                since=entry.since,
+                acting_until=entry.acting_until,
+                acted_by=entry.acted_by,
+                repeats=entry.repeats,
+            )
+        except Exception as mistake:  # noqa: BLE001 - a callable that gives the token may raise anything
+            # One command that cannot be sent must not end the run of the others.
+            kind = NotSentError if entry.since is None else OutcomeUnknownError
+            error = kind(_text(mistake), command=command, request_id=entry.request_id)
+            error.__cause__ = mistake.with_traceback(None)
+            return Outcome(index, command, error.outcome, None, error, (), entry.request_id)
+        if self._admission is None:
+            ticket = self._pacer.enter() or await self._queue(self._idly(self._pacer.admit()))
+        else:
+            call.leave = partial(self._leave_to_repeat, self._admission, entry, call)
+            if call.log_key is not None:
+                call.has_rival = partial(self._admission.has_rival, entry)
+            admitted = await self._queue(self._admission.admit(entry, call))
+            if isinstance(admitted, Leave):
+                if admitted is Leave.STOPPED:
+                    self.stop_elsewhere()
+                return None
+            ticket = admitted
+        self.calls[worker] = call
+        try:
+            result = await call.run(ticket=ticket)
+        except DispatchkitError as error:
+            return Outcome(index, command, error.outcome, None, error, error.attempts, error.request_id)
+        except asyncio.CancelledError:
+            # By this run, or by somebody who ends all tasks: what is known of it is an outcome like any other.
+            self._break(RuntimeError("a worker of the run was cancelled"))
+            worker.uncancel()
+            return abandoned(entry, call)
+        except BaseException:
+            if _runs(worker):
+                self._put(entry, abandoned(entry, call))
+            raise
+        finally:
+            del self.calls[worker]
+            self._answered_at = max(self._answered_at, call.answered_at)
+            if self._admission is not None:
+                self._admission.release(call)
+        return Outcome(index, command, State.DONE, result, None, call.attempts, call.request_id)
+
+    async def _leave_to_repeat(self, admission: Admission, entry: Entry[W, R], call: Call[W, R]) -> Leave:
+        try:
+            return await admission.again(entry, call)
+        except LedgerError as unwritten:
+            self._break(unwritten)
+            return Leave.STOPPED
+
+    async def _queue(self, waiting: Awaitable[T]) -> T:
+        """Wait until a call may begin."""
+        self._queued += 1
+        try:
+            return await waiting
+        finally:
+            self._queued -= 1
+
+    async def _idly(self, waiting: Awaitable[T]) -> T:
+        """Wait for something that a stop may end at once."""
+        worker = asyncio.current_task()
+        assert worker is not None  # noqa: S101 - only workers wait
+        self._idle.add(worker)
+        try:
+            return await waiting
+        finally:
+            self._idle.discard(worker)
+
+    def _put(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:
+        try:
+            self._source.record(entry, outcome)
+        except Exception as unwritten:  # noqa: BLE001 - it is counted all the same
+            self._break(unwritten)
+        if not self.is_dropping:
+            self.outlet.put(outcome)
+        if outcome.error is None:
+            self._done += 1
+            return
+        self._failed += 1
+        self._failures[outcome.state] += 1
+        is_first = not self._done and not self.earlier[State.DONE] and self._failures[State.REJECTED] <= 1
+        if refuses_all(outcome.error, is_first=is_first):
+            self._break(
+                outcome.error, "refused", f"the provider refused the token or the account: {outcome.error.summary}"
+            )
+        elif self._failed == self._guards.stop_after_failures and not self._is_through():
+            what = "1 failure" if self._failed == 1 else f"{self._failed:,} failures"
+            self.stop("stop_after_failures", f"{what} (stop_after_failures={self._failed})")
+
+    def _break(self, error: BaseException, kind: StopKind = "failed", text: str = "") -> None:
+        if not self._stopping:
+            if isinstance(error, (StopIteration, StopAsyncIteration)):  # a loop over the run would take it for the end
+                stray, error = error, RuntimeError(f"the iterator of commands raised {type(error).__name__}")
+                error.__cause__ = stray
+            self.error = error
+        self.stop(kind, text or f"{type(error).__name__} was raised")
+
+    def stop_elsewhere(self) -> None:
+        """The run was stopped in its ledger, or lost to another process."""
+        self.stop("stopped_elsewhere", "it was stopped from elsewhere, or another process has taken it over")
+
+    def _is_through(self) -> bool:
+        """Whether all commands have come to an outcome."""
+        return self.length is not None and self._done + self._failed + self.earlier.total() >= self.length
+
+    def _explain_max_launches(self) -> None:
+        """Say that the run ends, unless all its commands were begun."""
+        if self.length is None or self._taken < self.length - self.earlier.total():
+            what = "launch" if self._taken == 1 else "launches"
+            self._explain("max_launches", f"{self._taken:,} {what} (max_launches={self._taken})")
+
+    def _explain(self, kind: StopKind, text: str, silent_since: datetime | None = None) -> None:
+        in_flight = sum(not call.waiting for call in self.calls.values())
+        self._guards.explain(kind, text, in_flight=in_flight, silent_since=silent_since)
+
+    def _part(self, worker: asyncio.Task[None]) -> None:
+        workers = self.workers or set()
+        workers.discard(worker)
+        self._idle.discard(worker)
+        if worker.cancelled():
+            self._break(RuntimeError("a worker of the run was cancelled"))
+        elif (error := worker.exception()) is not None:
+            self._break(error)
+        if not workers:
+            if self._patience is not None:
+                self._patience.cancel()
+            self.outlet.announce()
+
+
+def _runs(worker: asyncio.Task[None]) -> bool:
+    """Whether the event loop is running this task. If not, its coroutine is being closed."""
+    try:
+        return asyncio.current_task() is worker
+    except RuntimeError:
+        return False
+
+
+def _text(mistake: Exception) -> str:
+    try:
+        return str(mistake)
+    except Exception:  # noqa: BLE001 - it is the caller's
+        return type(mistake).__name__

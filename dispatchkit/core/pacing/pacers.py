@@ -1,0 +1,40 @@
+"""The pacers of this process: one for each account, as long as something uses it."""
+
+from __future__ import annotations
+
+import os
+import threading
+from weakref import WeakValueDictionary
+
+from dispatchkit.core.clock import Clock
+from dispatchkit.core.pacing.pace import DEFAULT_PACE, Pace
+from dispatchkit.core.pacing.pacer import Pacer
+
+__all__ = ["pacer_of"]
+
+_pacers: WeakValueDictionary[tuple[object, ...], Pacer] = WeakValueDictionary()
+_pacers_lock = threading.Lock()
+
+
+def pacer_of(account: tuple[object, ...], pace: Pace | None, clock: Clock) -> Pacer:
+    """The pacer of an account: the one in use, or a new one. A pace that is given holds for all its users."""
+    key = (*account, id(clock))  # the pacer holds the clock, so the id is not another's
+    with _pacers_lock:
+        pacer = _pacers.get(key)
+        if pacer is None:
+            pacer = _pacers[key] = Pacer(pace or DEFAULT_PACE, clock)
+        elif pace is not None:
+            pacer.set(pace)
+        return pacer
+
+
+def _forget() -> None:
+    """After a fork: no thread of the parent is here to release a lock or end an attempt."""
+    global _pacers_lock  # noqa: PLW0603
+    _pacers_lock = threading.Lock()
+    for pacer in list(_pacers.values()):
+        pacer.forget()
+
+
+if hasattr(os, "register_at_fork"):  # there is none on Windows
+    os.register_at_fork(after_in_child=_forget)

@@ -1,0 +1,1 @@
+"""One request, one response. aiohttp is imported here and nowhere else."""

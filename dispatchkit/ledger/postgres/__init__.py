@@ -1,0 +1,1 @@
+"""Ledgers in PostgreSQL, for many machines."""

@@ -1,0 +1,494 @@
+"""Ledgers in PostgreSQL: for runs that more than one machine works on.
+
+One statement takes a whole batch of claims: it sees whose the chunks are, whether the runs were stopped and the
+accounts are paused, and writes `sending`. Nothing that is written a thousand times a second is ever changed: outcomes
+are rows of their own, since changing a row costs twice as much as a new one.
+
+While the database is away, whatever a run asks waits, so nothing is launched; once it is back the run goes on by
+itself. Everything may therefore be asked twice, and changes nothing the second time.
+
+Only its lease, on the database's clock, tells whether a holder keeps its chunk: hosts and process ids tell nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
+import attrs
+
+from dispatchkit.core.claim_age import CLAIM_AGE
+from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.fanout.journal import Leave
+from dispatchkit.errors import LedgerError, State
+from dispatchkit.ledger.postgres import sql as statements
+from dispatchkit.ledger.postgres.connection import Connection, Link, Row
+from dispatchkit.ledger.store import (
+    LEASE_TIMEOUT,
+    Chunk,
+    Claim,
+    Counts,
+    Holder,
+    Pulse,
+    Record,
+    Repeat,
+    Run,
+    RunPlan,
+    Target,
+    Unsettled,
+)
+
+__all__ = ["Account", "PostgresStore"]
+
+_PAGE = 1000
+_REPEATS_PAGE = 100_000
+"""Targets of which one statement looks for repeats."""
+_RECORDED_LATE = 3600.0
+"""Seconds between the end of a hold and an outcome that is still recorded, at most."""
+_MANY_COMMANDS = 10
+"""Commands that a `Repeat` shows."""
+_PATIENCE = 5.0
+"""Seconds for which whoever looks, or comes, or goes, waits for a database that is away. A run waits without end."""
+_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('dispatchkit', 0))"
+
+
+@attrs.frozen
+class Account:
+    """A provider's account, as far as claims need to know it."""
+
+    key: str
+    """A hash."""
+    pause: Callable[[float], None]
+    """Called when a claim finds that the account is paused elsewhere, with the seconds that are left of it."""
+
+
+class PostgresStore:
+    """See `Store`. It needs a direct connection, or a pooler in session mode.
+
+    Args:
+        dsn: ``postgresql://user@host:port/database``; what it leaves out is taken from the environment as psql does.
+        clock: What waits while the database is away.
+    """
+
+    def __init__(self, dsn: str, *, clock: Clock = SYSTEM) -> None:
+        self.another: Callable[[], Link] = lambda: Link(dsn, clock=clock)
+        """One connection more, for who has something else to do there, and closes it."""
+        # Three connections, so that neither claims nor outcomes wait behind each other, or behind a long list.
+        self._claims, self._records, self.link = (self.another() for _ in range(3))
+        self._clock = clock
+        self._accounts: dict[int, Account] = {}
+        self._identity = ""
+        """The expression by which the database says which one it is."""
+
+    async def open(self) -> None:
+        """See `Store.open`."""
+        try:
+            version = await self.link.ask(_version, patience=_PATIENCE)
+            if version is None:
+                version = await self.link.ask(_create, patience=_PATIENCE)
+            _check_version(version)
+            self._identity = await self.link.ask(_identity, patience=_PATIENCE)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """See `Store.close`."""
+        await asyncio.gather(self._claims.close(), self._records.close(), self.link.close())
+
+    async def check_identity(self) -> None:
+        """See `Store.check_identity`. A database is told from its copy by each run: `Run.restored`."""
+
+    async def accept_copy(self) -> None:
+        """See `Store.accept_copy`."""
+
+    async def begin(self, plan: RunPlan) -> Run:
+        """See `Store.begin`."""
+        begin = self._with_identity(statements.BEGIN)
+        values = (plan.host, plan.account, plan.fingerprint, plan.attempt_timeout, plan.repeat_window)
+
+        async def work(connection: Connection) -> Run | None:
+            await connection.execute(begin, plan.name, plan.settings, self._clock.now(), *values)
+            return await self._run(connection, plan.name)
+
+        run = await self.link.ask(work, patience=_PATIENCE)
+        if run is None:
+            raise LedgerError(f"the run {plan.name!r} vanished while it was begun: somebody deletes from the tables")
+        return run
+
+    async def set_account(self, run: int, *, account: str | None, fingerprint: str) -> None:
+        """See `Store.set_account`."""
+        statement = "UPDATE dispatchkit.run SET account = $2, fingerprint = $3 WHERE number = $1"
+        await self.link.ask(_fetching(statement, run, account, fingerprint), patience=_PATIENCE)
+
+    async def run(self, name: str) -> Run | None:
+        """See `Store.run`."""
+        return await self.link.ask(lambda connection: self._run(connection, name), patience=_PATIENCE)
+
+    async def runs(self) -> list[Run]:
+        """See `Store.runs`."""
+        statement = f"{self._with_identity(statements.RUNS)} ORDER BY number DESC"
+        rows = await self.link.ask(_fetching(statement), patience=_PATIENCE)
+        return [Run(*row) for row in rows]
+
+    async def _run(self, connection: Connection, name: str) -> Run | None:
+        row = await connection.fetchrow(f"{self._with_identity(statements.RUNS)} WHERE name = $1", name)
+        return None if row is None else Run(*row)
+
+    def _with_identity(self, statement: str) -> str:
+        return statement.replace("$identity", self._identity)
+
+    async def plan(
+        self, run: int, rows: Sequence[tuple[bytes, str]], *, log_keys: Mapping[bytes, int] | None = None
+    ) -> None:
+        """See `Store.plan`."""
+        fresh: dict[bytes, str] = {}
+        for key, command in rows:
+            fresh.setdefault(key, command)
+        logs = [log_keys.get(key) for key in fresh] if log_keys else [None] * len(fresh)
+
+        async def work(connection: Connection) -> None:
+            async with connection.transaction():
+                # Whoever plans the same run at the same time waits here, and then sees what was planned.
+                await connection.execute("SELECT FROM dispatchkit.run WHERE number = $1 FOR UPDATE", run)
+                total = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
+                await connection.execute(statements.PLAN, run, [*fresh], [*fresh.values()], total, logs)
+
+        await self.link.ask(work)
+
+    async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
+        """See `Store.planned`."""
+
+        async def work(connection: Connection) -> list[Chunk]:
+            async with connection.transaction():
+                await connection.execute("UPDATE dispatchkit.run SET whole = true WHERE number = $1", run)
+                total: int = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
+                found = await connection.fetch(
+                    "SELECT number, first, beyond FROM dispatchkit.chunk WHERE run = $1 ORDER BY number", run
+                )
+                chunks = [Chunk(*row) for row in found]
+                fresh = _divided(chunks, total, size)
+                await connection.execute(
+                    "INSERT INTO dispatchkit.chunk (run, number, first, beyond) "
+                    "SELECT $1, * FROM unnest($2::int[], $3::int[], $4::int[]) "
+                    "ON CONFLICT (run, number) DO UPDATE SET beyond = excluded.beyond, over = false",
+                    run,
+                    *_columns([(chunk.number, chunk.first, chunk.end) for chunk in fresh], 3),
+                )
+                numbers = {chunk.number for chunk in fresh}
+                return [*(chunk for chunk in chunks if chunk.number not in numbers), *fresh]
+
+        return await self.link.ask(work)
+
+    async def chunks(self, run: int) -> list[Chunk]:
+        """See `Store.chunks`."""
+        rows = await self.link.ask(_fetching(statements.CHUNKS, run, LEASE_TIMEOUT))
+        holders = [_holder(row) for row in rows]
+        return [
+            Chunk(row["number"], row["first"], row["beyond"], holder if holder and holder.lease_left >= 0 else None)
+            for row, holder in zip(rows, holders, strict=True)
+        ]
+
+    async def hold(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
+        """See `Store.hold`."""
+
+        async def work(connection: Connection) -> Holder | None:
+            while True:
+                row = await connection.fetchrow(statements.HOLDER, run, chunk, LEASE_TIMEOUT)
+                if row is None:
+                    raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
+                other = _holder(row)
+                if other is not None and other.token != holder.token and other.lease_left >= 0:
+                    return other
+                # Before the hold, so that there is none with a longer timeout than the run's.
+                await connection.execute(statements.RAISE_TIMEOUT, run, attempt_timeout)
+                process = (holder.pid, holder.host, holder.boot_id, holder.process_started, holder.pid_namespace)
+                values = (run, chunk, holder.token, *process, row["token"])
+                if await connection.fetchval(statements.HOLD, *values) is not None:
+                    return None
+
+        return await self.link.ask(work)
+
+    async def holder(self, run: int, chunk: int) -> Holder | None:
+        """The holder of a chunk, if its lease has not ended.
+
+        Raises:
+            LedgerError: The run has no such chunk.
+        """
+        row = await self.link.ask(lambda link: link.fetchrow(statements.HOLDER, run, chunk, LEASE_TIMEOUT))
+        if row is None:
+            raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
+        holder = _holder(row)
+        return holder if holder is not None and holder.lease_left >= 0 else None
+
+    async def beat(self, run: int, chunk: int, token: str) -> Pulse:
+        """See `Store.beat`."""
+        row = await self.link.ask(lambda connection: connection.fetchrow(statements.BEAT, run, chunk, token))
+        return Pulse(mine=False, stopped=False) if row is None else Pulse(mine=row["mine"], stopped=row["stopped"])
+
+    async def let_go(self, run: int, chunk: int, token: str) -> None:
+        """See `Store.let_go`."""
+        await self.link.ask(lambda connection: connection.execute(statements.LET_GO, run, chunk, token), patience=30.0)
+
+    async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
+        """See `Store.unsettled`."""
+        statement = self._with_identity(statements.UNSETTLED)
+        rows = await self.link.ask(_fetching(statement, run, chunk, after, limit, CLAIM_AGE))
+        return [Unsettled(*row) for row in rows]
+
+    async def bound(self, run: int, *, rate: float | None, concurrency: int | None) -> None:
+        """Set what all workers together may use of the account of a run: launches a second, attempts in flight."""
+        statement = "UPDATE dispatchkit.run SET rate = $2, concurrency = $3 WHERE number = $1"
+        await self.link.ask(_fetching(statement, run, rate, concurrency), patience=_PATIENCE)
+
+    async def bounds(self, run: int) -> tuple[float | None, int | None]:
+        """What `bound` has set."""
+        [(rate, concurrency)] = await self.link.ask(
+            _fetching("SELECT rate, concurrency FROM dispatchkit.run WHERE number = $1", run)
+        )
+        return rate, concurrency
+
+    async def idle(self, limit: int, *, but: Collection[str] = ()) -> list[tuple[str, int]]:
+        """Chunks that somebody should take: the name of the run, and the number of the chunk.
+
+        Nobody holds them, and some of their targets were never begun, or were left in flight. Chunks of which all is
+        told, if only that it is unknown or could not be sent, are left to whoever resumes the run.
+
+        Args:
+            limit: How many at most.
+            but: Runs to leave out.
+        """
+        rows = await self.link.ask(_fetching(statements.IDLE, LEASE_TIMEOUT, limit, [*but]))
+        return [(row["name"], row["number"]) for row in rows]
+
+    async def pauses(self) -> list[tuple[str, datetime]]:
+        """See `SharedStore.pauses`."""
+        rows = await self.link.ask(_fetching(statements.PAUSES), patience=_PATIENCE)
+        return [(row["key"], row["paused_until"]) for row in rows]
+
+    async def lift_pauses(self, keys: Collection[str]) -> list[str]:
+        """See `SharedStore.lift_pauses`."""
+        rows = await self.link.ask(_fetching(statements.LIFT_PAUSES, [*keys]), patience=_PATIENCE)
+        return [row["key"] for row in rows]
+
+    def charge(self, run: int, account: Account) -> None:
+        """Say on whose account a run is launched from here. Its claims are put off while that account is paused."""
+        self._accounts[run] = account
+
+    async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
+        """See `Store.claim`."""
+        leaves: list[Leave | None] = [None] * len(claims)
+        while left := [place for place, leave in enumerate(leaves) if leave is None]:
+            asked = [claims[place] for place in left]
+            accounts = [self._accounts.get(claim.run) for claim in asked]
+            columns = _columns([attrs.astuple(claim, recurse=False) for claim in asked], 6)
+            keys = [account and account.key for account in accounts]
+            rows = await self._claims.ask(_fetching(statements.CLAIM, *columns, keys))
+            for place, account, (leave, pause) in zip(left, accounts, rows, strict=True):
+                if leave == "again":
+                    continue  # somebody else was just writing it: see who it was
+                leaves[place] = Leave(leave)
+                if leave == "later" and account is not None:
+                    account.pause(pause)
+        return [leave for leave in leaves if leave is not None]
+
+    async def record(self, records: Sequence[Record]) -> None:
+        """See `Store.record`."""
+        latest = dict[tuple[int, int], Record]()
+        for record in records:
+            before = latest.get((record.run, record.index))
+            if before is None or before.state not in {State.DONE, State.REJECTED}:
+                latest[record.run, record.index] = record
+        columns = _columns(
+            [
+                (
+                    record.run,
+                    record.chunk,
+                    record.index,
+                    record.token,
+                    record.state.value,
+                    record.summary.replace("\0", ""),  # which PostgreSQL does not take
+                    None if record.code is None else json.dumps(record.code),
+                    record.request_id,
+                    record.attempts,
+                    record.at,
+                    record.is_final,
+                )
+                for record in latest.values()
+            ],
+            11,
+        )
+        await self._records.ask(lambda connection: connection.execute(statements.RECORD, *columns))
+
+    async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
+        """See `Store.counts`."""
+
+        async def work(connection: Connection) -> list[Row]:
+            first, beyond = 0, 2**31 - 1
+            if chunk is not None:
+                ends = "SELECT first, beyond FROM dispatchkit.chunk WHERE run = $1 AND number = $2"
+                first, beyond = await connection.fetchrow(ends, run, chunk) or (0, 0)
+            return await connection.fetch(statements.COUNTS, run, first, beyond)
+
+        rows = await self.link.ask(work, patience=_PATIENCE)
+        counts = {row["state"]: row["count"] for row in rows}
+        return Counts(**counts, unknown_for_good=sum(row["for_good"] for row in rows))
+
+    async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
+        """See `Store.targets`."""
+        after = -1
+        while True:
+            statement = _fetching(statements.TARGETS, run, after, [*states], _PAGE)
+            rows = await self.link.ask(statement, patience=_PATIENCE)
+            for row in rows:
+                index, command, state, summary, code, *rest = row
+                yield Target(index, command, state, summary, None if code is None else json.loads(code), *rest)
+            if len(rows) < _PAGE:
+                return
+            after = rows[-1]["index"]
+
+    async def stop(self, run: int) -> None:
+        """See `Store.stop`. If the answer is lost, one stop counts twice, which does no harm."""
+        statement = "UPDATE dispatchkit.run SET stopped = true, stops = stops + 1 WHERE number = $1"
+        await self.link.ask(_fetching(statement, run), patience=_PATIENCE)
+
+    async def allow(self, run: int, *, stops: int | None = None) -> bool:
+        """See `Store.allow`."""
+        statement = (
+            "UPDATE dispatchkit.run SET stopped = false WHERE number = $1 AND stops = coalesce($2, stops) RETURNING 1"
+        )
+        return bool(await self.link.ask(_fetching(statement, run, stops), patience=_PATIENCE))
+
+    async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
+        """See `Store.has_rival`."""
+        asking = _fetching(statements.RIVAL, run, index, log_key, within, CLAIM_AGE)
+        [(found,)] = await self.link.ask(asking, patience=_PATIENCE)
+        return bool(found)
+
+    async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
+        """See `Store.repeats`."""
+        sizes = "SELECT 0, total FROM dispatchkit.run WHERE number = $1 AND $2::int IS NULL"
+        if chunk is not None:
+            sizes = "SELECT first, beyond FROM dispatchkit.chunk WHERE run = $1 AND number = $2"
+        others = await self.link.ask(_fetching(statements.OTHERS, run, within + _RECORDED_LATE))
+        repeats: list[Repeat] = []
+        for first, end in await self.link.ask(_fetching(sizes, run, chunk)):
+            for other, name, total in others:
+                # The smaller one is read, and looked up in the index of the other.
+                pages = (statements.REPEATS, run, other, first, end)
+                if total < end - first:
+                    pages = (statements.REPEATS_IN_SMALLER, other, run, 0, total)
+                limits = (first, end, within, LEASE_TIMEOUT, _MANY_COMMANDS)
+                repeats += _repeats(name, await self._repeats(*pages, *limits))
+        return repeats
+
+    async def _repeats(
+        self, statement: str, run: int, other: int, first: int, end: int, *limits: object
+    ) -> list[list[Row]]:
+        return [
+            await self.link.ask(_fetching(statement, run, start, min(end, start + _REPEATS_PAGE), other, *limits))
+            for start in range(first, end, _REPEATS_PAGE)
+        ]
+
+
+def _repeats(run: str, pages: list[list[Row]]) -> list[Repeat]:
+    rows = sorted(row for page in pages for row in map(tuple, page))[:_MANY_COMMANDS]
+    found = [page[0] for page in pages if page]
+    if not found:
+        return []
+    count, latest = sum(row["count"] for row in found), max(row["latest"] for row in found)
+    return [Repeat(run, count, [row[1] for row in rows], latest)]
+
+
+def _fetching(statement: str, *values: object) -> Callable[[Connection], Awaitable[list[Row]]]:
+    return lambda connection: connection.fetch(statement, *values)
+
+
+async def _version(connection: Connection) -> int | None:
+    # Not to_regclass(): it may remember, from before the wait for a lock, that there was none.
+    statement = "SELECT FROM pg_catalog.pg_tables WHERE schemaname = 'dispatchkit' AND tablename = 'about'"
+    if await connection.fetchrow(statement) is None:
+        return None
+    version: int | None = await connection.fetchval(statements.OPEN)
+    return version
+
+
+async def _create(connection: Connection) -> int | None:
+    async with connection.transaction():
+        await connection.execute(_LOCK)
+        if (version := await _version(connection)) is not None:
+            return version  # somebody else came first
+        await connection.execute(statements.TABLES)
+        await connection.execute("INSERT INTO dispatchkit.about VALUES ($1)", statements.VERSION)
+    return statements.VERSION
+
+
+def _check_version(version: int | None) -> None:
+    if version is not None and version < statements.VERSION:
+        raise LedgerError(
+            f"the ledger's tables were made by an earlier release of dispatchkit (they are of version {version}, this "
+            f"release needs {statements.VERSION}): finish its runs with that release, and give this release another "
+            "database"
+        )
+    if version != statements.VERSION:
+        raise LedgerError(
+            f"the ledger's tables were made by a newer release of dispatchkit (they are of version {version}, this "
+            f"release knows {statements.VERSION}): upgrade dispatchkit"
+        )
+
+
+async def _identity(connection: Connection) -> str:
+    """The expression by which the database says which one it is, as far as this user may know."""
+    parts = dict[str, str]()
+    for name, statement in {"$system": statements.SYSTEM, "$timeline": statements.TIMELINE}.items():
+        try:
+            await connection.fetchval(statement)
+            parts[name] = f"({statement})"
+        except (
+            asyncpg.InsufficientPrivilegeError,
+            asyncpg.FeatureNotSupportedError,
+            asyncpg.UndefinedFunctionError,
+        ):
+            parts[name] = "NULL"
+    expression = statements.IDENTITY
+    for name, part in parts.items():
+        expression = expression.replace(name, part)
+    return expression
+
+
+def _holder(row: Row) -> Holder | None:
+    if row["token"] is None:
+        return None
+    return Holder(
+        row["token"],
+        row["pid"],
+        row["host"],
+        row["since"],
+        row["boot_id"],
+        row["process_started"],
+        row["pid_namespace"],
+        row["lease_left"],
+    )
+
+
+def _divided(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chunk]:
+    """The chunks that are new, or reach further than before."""
+    end = chunks[-1].end if chunks else 0
+    if end == total:
+        return []
+    if size is None:
+        if len(chunks) == 1:
+            return [attrs.evolve(chunks[0], end=total)]
+        size = max(1, total - end)
+    first = len(chunks)
+    return [
+        Chunk(first + place, begin, min(total, begin + size)) for place, begin in enumerate(range(end, total, size))
+    ]
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
+    return [[row[place] for row in rows] for place in range(count)]

@@ -1,0 +1,84 @@
+"""The rows of a SQLite ledger as values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from dispatchkit.ledger.sqlite.write import Moment
+from dispatchkit.ledger.store import LEASE_TIMEOUT, Holder, Repeat, Run, Target
+
+__all__ = ["HOLD", "holder_of", "repeats_of", "run_of", "target_of"]
+
+_MANY_COMMANDS = 10
+"""Commands that a `Repeat` shows."""
+
+
+HOLD = """
+token, pid, host, since, boot.id, process_started, pid_namespace, seen, seen_boot, boot
+FROM chunk LEFT JOIN boot ON boot.number = chunk.boot
+"""
+"""Columns of a hold, as `holder_of` takes them."""
+
+
+def run_of(row: tuple[Any, ...]) -> Run:
+    """A run."""
+    number, name, settings, created, total, whole, stopped, *more, stops, repeat_window, restored = row
+    account, fingerprint, attempt_timeout = more
+    return Run(
+        number,
+        name,
+        settings,
+        datetime.fromisoformat(created),
+        total,
+        bool(whole),
+        bool(stopped),
+        account,
+        fingerprint,
+        attempt_timeout,
+        restored=bool(restored),
+        stops=stops,
+        repeat_window=repeat_window,
+    )
+
+
+def holder_of(hold: Sequence[Any], moment: Moment, *, exists: bool) -> Holder:
+    """Who holds a chunk, from the columns of `HOLD`."""
+    token, pid, host, since, boot_id, started, namespace, seen, seen_boot, boot = hold
+    if token is None:  # a lock without a hold: of a process that was suspended or killed just between the two
+        return Holder("", 0, "", exists=exists)
+    # Another machine's clock may be ahead of this one.
+    age = moment.boot_time - seen_boot if moment.is_same_boot(boot) else abs(moment.wall - seen)
+    return Holder(
+        token,
+        pid,
+        host,
+        datetime.fromtimestamp(since, UTC),
+        boot_id or "",
+        started,
+        namespace,
+        LEASE_TIMEOUT - age,
+        exists,
+    )
+
+
+def target_of(row: tuple[Any, ...]) -> Target:
+    """A target with all that is known of it."""
+    index, command, state, summary, code, request_id, attempts, at, since, is_final = row
+    if state == "sending":  # an earlier outcome does not speak of it
+        return Target(index, command, state, request_id=request_id, at=datetime.fromisoformat(since))
+    moment = None if at is None else datetime.fromisoformat(at)
+    return Target(index, command, state, summary or "", code, request_id, attempts or 0, moment, bool(is_final))
+
+
+def repeats_of(run: str, rows: Iterable[tuple[str, float]]) -> list[Repeat]:
+    """The repeats in another run, from commands and the times at which they were launched; none if there are none."""
+    count, latest = 0, 0.0
+    commands: list[str] = []
+    for command, at in rows:
+        count += 1
+        latest = max(latest, at)
+        if count <= _MANY_COMMANDS:
+            commands.append(command)
+    return [Repeat(run, count, commands, datetime.fromtimestamp(latest, UTC))] if count else []

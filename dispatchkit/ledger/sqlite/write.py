@@ -1,0 +1,115 @@
+"""What the writer's thread of a SQLite ledger does: many claims and outcomes in one statement, all in transactions."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import cast
+
+import attrs
+
+from dispatchkit.core.clock import Clock
+from dispatchkit.core.fanout.journal import Leave
+from dispatchkit.ledger.sqlite.sql import ANSWER
+from dispatchkit.ledger.store import Claim
+
+__all__ = ["Afterwards", "Batch", "Moment", "Work", "Writing", "read_all"]
+
+
+@attrs.frozen
+class Moment:
+    """A moment on the clocks of this machine."""
+
+    wall: float
+    boot_time: float
+    boot: int
+    """Number of this boot of the machine; 0 if it has no id, so that no other time is of the same boot."""
+
+    def is_same_boot(self, boot: int) -> bool:
+        """Whether a time of that boot can be compared by the boot clock."""
+        return bool(self.boot) and boot == self.boot
+
+    @property
+    def given(self) -> dict[str, object]:
+        """As parameters of a statement."""
+        return {"now": self.wall, "boot_now": self.boot_time, "boot": self.boot or None}
+
+
+@attrs.frozen(eq=False)
+class Batch:
+    """Claims, or records, on their way into one statement with others of their kind."""
+
+    rows: str
+    """JSON arrays, with commas between them."""
+    claims: Sequence[Claim] = ()
+    records: int = 0
+
+
+@attrs.frozen(eq=False)
+class Afterwards:
+    """What is done outside of the transaction, once it is committed."""
+
+    work: Callable[[sqlite3.Connection], object]
+    within: Callable[[sqlite3.Connection], object] = lambda _: None
+    """What is done in the transaction. Its result is the result of both."""
+
+
+Work = Callable[[sqlite3.Connection], object]
+
+
+class Writing:
+    """What the writer's thread does. It knows nothing of the store, so that one can be forgotten."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.boot = 0
+
+    def moment(self) -> Moment:
+        """Now."""
+        return Moment(self._clock.now().timestamp(), self._clock.boottime(), self.boot)
+
+    def perform(self, db: sqlite3.Connection, works: Sequence[object]) -> list[object]:
+        """One transaction for all of them."""
+        batches = [work for work in works if isinstance(work, Batch)]
+        if len(batches) == len(works):
+            return write_batches(db, batches, self.moment())
+        db.execute("BEGIN IMMEDIATE")
+        results = [self._perform(db, work) for work in works]
+        db.execute("COMMIT")
+        for work in works:
+            if isinstance(work, Afterwards):
+                work.work(db)
+        return results
+
+    def _perform(self, db: sqlite3.Connection, work: object) -> object:
+        if isinstance(work, Batch):
+            return write_batches(db, [work], self.moment())[0]
+        return work.within(db) if isinstance(work, Afterwards) else cast("Work", work)(db)
+
+
+def read_all(db: sqlite3.Connection, works: Sequence[object]) -> list[object]:
+    """What the reader's thread does: one read after another."""
+    return [cast("Work", work)(db) for work in works]
+
+
+def write_batches(db: sqlite3.Connection, batches: Sequence[Batch], moment: Moment) -> list[object]:
+    claims = ",".join([batch.rows for batch in batches if batch.claims])
+    records = ",".join([batch.rows for batch in batches if batch.records])
+    before = db.total_changes
+    db.execute(
+        "INSERT INTO batch VALUES (?, ?, ?, ?, ?)",
+        (f"[{claims}]", f"[{records}]", moment.wall, moment.boot_time, moment.boot),
+    )
+    written = db.total_changes - before
+    if written == sum(len(batch.claims) + batch.records for batch in batches):
+        return [[Leave.GRANTED] * len(batch.claims) for batch in batches]
+    return [[_leave(db, claim, moment) for claim in batch.claims] for batch in batches]
+
+
+def _leave(db: sqlite3.Connection, claim: Claim, moment: Moment) -> Leave:
+    """Whether a claim was written, or why not."""
+    given = {"run": claim.run, "chunk": claim.chunk, "place": claim.index, "token": claim.token, **moment.given}
+    held, final, granted = db.execute(ANSWER, given).fetchone()
+    if held and granted:
+        return Leave.GRANTED
+    return Leave.GONE if held and final else Leave.STOPPED

@@ -1,0 +1,338 @@
+"""Procrastinate brings chunks to workers, through the same PostgreSQL as the ledger. All of it that we use is here.
+
+The queue is only a hint. A worker that has nothing to do looks into the ledger, and enqueues what lies about there: a
+chunk whose worker was killed, or one that was never enqueued. What is delivered twice finds the chunk held, or done.
+
+A run that fails here is left out for a minute, and the others go on. A run of an account whose token another worker has
+goes back into the queue.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import socket
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
+from typing import Any
+from weakref import WeakSet
+
+import procrastinate
+import psycopg
+from procrastinate.exceptions import AlreadyEnqueued, ProcrastinateException
+from procrastinate.schema import SchemaManager
+
+from dispatchkit.core.fanout.outcome import Report
+from dispatchkit.errors import (
+    AccountMismatchError,
+    AuthenticationError,
+    ChunkHeldError,
+    LedgerError,
+    ProviderSilentError,
+    RunStoppedError,
+)
+from dispatchkit.ledger.postgres.connection import AWAY, Connection
+from dispatchkit.ledger.postgres.store import PostgresStore
+from dispatchkit.workers.shared_pace import STOP_TIMEOUT
+
+__all__ = ["Launch", "enqueue", "work"]
+
+Launch = Callable[[str, int], Awaitable[Report]]
+"""Launches a chunk: the name of a run, and the number of the chunk."""
+
+logger = logging.getLogger("dispatchkit")
+
+_TASK = "dispatchkit.launch_chunk"
+_LOOK_EVERY = 5.0
+_AVOID = 60.0
+"""Seconds for which a run that failed here is left out."""
+_AGAIN = 1.0
+"""Seconds until a worker that the database has sent away comes back."""
+_SHOWN = 60
+"""Characters of a run's name that are shown."""
+_AWAY = ("08", "25", "40", "53", "55", "57", "58")
+"""Classes of SQLSTATE that tell of the database, not of the row."""
+
+
+def _tables() -> tuple[str, str]:
+    """Procrastinate's tables, in a schema of their own: another release with other tables has another one."""
+    text = SchemaManager.get_schema()
+    return f"dispatchkit_queue_{hashlib.sha256(text.encode()).hexdigest()[:8]}", text
+
+
+@contextlib.asynccontextmanager
+async def _app(
+    dsn: str, store: PostgresStore, connections: WeakSet[psycopg.AsyncConnection[Any]] | None = None
+) -> AsyncGenerator[procrastinate.App]:
+    """The queue. Every connection that it makes is added to ``connections``."""
+    made = WeakSet[psycopg.AsyncConnection[Any]]() if connections is None else connections
+
+    class Connected(psycopg.AsyncConnection[Any]):
+        def __init__(self, *values: Any, **settings: Any) -> None:
+            super().__init__(*values, **settings)
+            made.add(self)
+
+    schema, text = _tables()
+
+    async def create(connection: Connection) -> None:
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('dispatchkit queue', 0))")
+            found = await connection.fetchrow("SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1", schema)
+            if found is None:
+                await connection.execute(f"CREATE SCHEMA {schema}; SET LOCAL search_path TO {schema}; {text}")
+
+    await store.link.ask(create)
+    connector = procrastinate.PsycopgConnector(
+        conninfo=dsn,
+        kwargs={"options": f"-c search_path={schema}"},
+        connection_class=Connected,
+        min_size=1,
+        max_size=4,
+        timeout=10.0,
+    )
+    app = procrastinate.App(connector=connector)
+    async with app.open_async():
+        yield app
+
+
+async def _put(app: procrastinate.App, run: str, chunk: int, *, priority: int = 0, delay: float | None = None) -> None:
+    # A name may be too long for an index.
+    lock = f"{chunk} {hashlib.sha256(run.encode(errors='surrogatepass')).hexdigest()}"
+    later = None if delay is None else {"seconds": delay}
+    job = app.configure_task(_TASK, queue="dispatchkit", queueing_lock=lock, priority=priority, schedule_in=later)
+    with contextlib.suppress(AlreadyEnqueued):
+        await job.defer_async(run=run, chunk=chunk)
+
+
+def _is_away(error: BaseException) -> bool:
+    """Whether an error tells of the database, not of what was to be written."""
+    if isinstance(error, ProcrastinateException):
+        cause = error.__cause__
+        state = cause.sqlstate if isinstance(cause, psycopg.Error) else None
+        return state is None or state.startswith(_AWAY)
+    if isinstance(error, LedgerError):
+        return isinstance(error.__cause__, AWAY)
+    return isinstance(error, OSError | psycopg.OperationalError)
+
+
+def _cut(connections: Iterable[psycopg.AsyncConnection[Any]]) -> None:
+    """Break connections, so that whatever waits for an answer fails at once."""
+    for connection in list(connections):
+        with contextlib.suppress(OSError, psycopg.Error):
+            end = socket.socket(fileno=connection.fileno())
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            finally:
+                end.detach()
+
+
+async def enqueue(dsn: str, store: PostgresStore, chunks: Iterable[tuple[str, int]]) -> None:
+    """Hand chunks, by run and number, over to whatever workers there are, or will be.
+
+    Raises:
+        LedgerError: The database cannot be reached, or says no.
+    """
+    try:
+        async with _app(dsn, store) as app:
+            for run, chunk in chunks:
+                await _put(app, run, chunk)
+    except (ProcrastinateException, psycopg.Error, OSError) as error:
+        raise LedgerError(f"the chunks could not be enqueued ({type(error).__name__}): run the same again") from error
+
+
+class _Avoided:
+    """Runs that failed here: each is left out for a while, and told of once."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+        self._until = dict[str, tuple[float, bool]]()
+        self._told = dict[str, str]()
+        self._now = asyncio.get_running_loop().time
+
+    def __contains__(self, run: str) -> bool:
+        return self._until.get(run, (0.0, False))[0] > self._now()
+
+    def __iter__(self) -> Iterator[str]:
+        return (run for run in self._until if run in self)
+
+    def is_elsewhere(self, run: str) -> bool:
+        """Whether another worker may launch it."""
+        return self._until[run][1]
+
+    def add(self, run: str, error: Exception) -> None:
+        """Leave a run out from now on, and tell why, unless that was told before."""
+        self._until[run] = self._now() + _AVOID, isinstance(error, AccountMismatchError)
+        self.tell_once(run, error)
+
+    def tell_once(self, run: str, error: Exception) -> None:
+        """Tell why a run is not launched here, unless that was told before."""
+        is_plain = isinstance(error, LedgerError | ProviderSilentError | ValueError)
+        reason = str(error) if is_plain else f"{type(error).__name__}: {error}"
+        if self._told.get(run) != reason:
+            self._told[run] = reason
+            self._tell(f"the run {_shown(run)} is not launched here: {reason}")
+
+
+def _shown(run: str) -> str:
+    """The name of a run, which may be of any length."""
+    return repr(run if len(run) <= _SHOWN else f"{run[:_SHOWN]}...")
+
+
+async def work(
+    dsn: str,
+    store: PostgresStore,
+    launch: Launch,
+    stop: asyncio.Event,
+    *,
+    chunks: int = 1,
+    tell: Callable[[str], None] = logger.info,
+) -> None:
+    """Take chunks, so many at a time, and launch them, until told to stop. While the database is away, wait for it.
+
+    ``launch`` must come to an end once ``stop`` is set. ``tell`` is called with what came of each chunk.
+
+    Raises:
+        AuthenticationError: The provider does not accept this worker's token.
+    """
+    await _Worker(dsn, store, launch, stop, chunks=chunks, tell=tell).run()
+
+
+class _Worker:
+    """See `work`."""
+
+    def __init__(
+        self,
+        dsn: str,
+        store: PostgresStore,
+        launch: Launch,
+        stop: asyncio.Event,
+        *,
+        chunks: int,
+        tell: Callable[[str], None],
+    ) -> None:
+        self._dsn = dsn
+        self._store = store
+        self._launch = launch
+        self._stop = stop
+        self._chunks = chunks
+        self._tell = tell
+        self._avoided = _Avoided(tell)
+        self._refused: AuthenticationError | None = None
+        self._served = False
+        self._wake = asyncio.Event()
+        """Set when a chunk failed: another one is looked for at once."""
+        self._delivering = set[asyncio.Future[None]]()
+        self._connections = WeakSet[psycopg.AsyncConnection[Any]]()
+
+    async def run(self) -> None:
+        """Serve until the stop, and begin anew when the database has sent this worker away."""
+        told = ""
+        stopping = asyncio.create_task(self._stop.wait())
+        while not self._stop.is_set():
+            serving = asyncio.create_task(self._serve())
+            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await self._finish(serving)
+            error = None if serving.cancelled() else serving.exception()
+            if error is not None and not self._stop.is_set():
+                text = f"the queue failed ({type(error).__name__}: {error}): trying again"
+                if _is_away(error):
+                    text = "the ledger's database cannot be reached: nothing is launched until it is back"
+                if text != told or self._served:
+                    self._tell(text)
+                told, self._served = text, False
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), _AGAIN)
+        stopping.cancel()
+        if self._refused is not None:
+            raise self._refused
+
+    async def _finish(self, serving: asyncio.Task[None]) -> None:
+        """Wait for the chunks under way, then for the queue; but not long for a database that does not answer."""
+        while self._delivering and not serving.done():
+            await asyncio.wait(self._delivering)
+        await asyncio.wait([serving], timeout=STOP_TIMEOUT)
+        if not serving.done():
+            _cut(self._connections)
+            await asyncio.wait([serving], timeout=STOP_TIMEOUT / 2)
+        while not serving.done():
+            serving.cancel()
+            await asyncio.wait([serving], timeout=0.1)
+
+    async def _serve(self) -> None:
+        async with _app(self._dsn, self._store, self._connections) as app:
+            self._served = True
+
+            async def take(run: str, chunk: int) -> None:
+                await self._deliver(app, run, chunk)
+
+            app.task(name=_TASK, queue="dispatchkit")(take)
+            worker = app.run_worker_async(
+                queues=["dispatchkit"],
+                concurrency=self._chunks,
+                fetch_job_polling_interval=_LOOK_EVERY,
+                install_signal_handlers=False,
+                delete_jobs="always",
+            )
+            tasks = [asyncio.create_task(each) for each in (worker, self._look(app), self._stop.wait())]
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                # The chunks under way come to their end; they are never cancelled.
+                await asyncio.wait(tasks)
+            for error in [task.exception() for task in tasks if not task.cancelled()]:
+                if error is not None:
+                    raise error
+
+    async def _deliver(self, app: procrastinate.App, run: str, chunk: int) -> None:
+        delivery: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._delivering.add(delivery)
+        try:
+            if run not in self._avoided and not self._stop.is_set():
+                await self._attempt(run, chunk)
+        finally:
+            self._delivering.discard(delivery)
+            delivery.set_result(None)
+        if run in self._avoided and not self._stop.is_set():
+            self._wake.set()
+            if self._avoided.is_elsewhere(run):
+                await _put(app, run, chunk, priority=-1, delay=_LOOK_EVERY)
+
+    async def _attempt(self, run: str, chunk: int) -> None:
+        try:
+            report = await self._launch(run, chunk)
+            if report.total > report.earlier:
+                counts = f"{report.done} done, {report.rejected} rejected, {report.not_sent} not sent"
+                left = f"{report.unknown} unknown, {report.not_started} left"
+                self._tell(f"chunk {chunk} of the run {_shown(run)}: {counts}, {left}")
+        except AuthenticationError as error:
+            self._refused = error  # every other chunk would fare no better here, and may elsewhere
+            self._stop.set()
+        except ChunkHeldError:
+            pass  # if its process has ended, the chunk is found in the ledger
+        except RunStoppedError as error:
+            self._avoided.tell_once(run, error)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others go on
+            if self._stop.is_set() or _is_away(error):
+                self._tell(f"chunk {chunk} of the run {_shown(run)}: {error}")
+            else:
+                self._avoided.add(run, error)
+
+    async def _look(self, app: procrastinate.App) -> None:
+        """Enqueue chunks that lie about, whenever this worker has time."""
+        while True:
+            self._wake.clear()
+            free = self._chunks - len(self._delivering)
+            for run, chunk in await self._store.idle(free, but=list(self._avoided)) if free > 0 else ():
+                try:
+                    await _put(app, run, chunk)
+                except Exception as error:
+                    if _is_away(error):
+                        raise
+                    self._avoided.add(run, error)
+                    self._wake.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_EVERY):
+                    await self._wake.wait()
