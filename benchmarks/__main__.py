@@ -16,15 +16,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import calls, facade, fanout, growth, plots
+from benchmarks import fanout, growth, plots, single_call, sync_overhead
+from benchmarks.contestants import PEERS
 from benchmarks.machine import cores, describe
-from benchmarks.peers import PEERS
 from benchmarks.server import Server, provider
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    wanted = ["fanout", "calls", "facade", "growth"] if options.what == "all" else [options.what]
+    wanted = ["fanout", "single_call", "sync_overhead", "growth"] if options.what == "all" else [options.what]
     rounds = options.rounds or (2 if options.quick else 5)
     seconds = options.seconds or (0.3 if options.quick else 1.5)
     loops = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
@@ -39,9 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             records, failures = fanout.compare(server, entered, workers=workers, rounds=rounds, seconds=seconds)
             print(f"## Fan-out\n\n{fanout.report(records, server)}\n{_listed(failures)}")
             print(f"## Own cost\n\n{fanout.own_cost(records)}\n", flush=True)
-        if "calls" in wanted:
-            workers = options.workers if options.what == "calls" and options.workers else [1]
-            taken, failures = calls.measure(
+        if "single_call" in wanted:
+            workers = options.workers if options.what == "single_call" and options.workers else [1]
+            taken, failures = single_call.measure(
                 server, loops, rounds=1 if options.quick else rounds, seconds=seconds, workers=workers
             )
             print(
@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             grown = growth.measure(server, loops[-1], sizes=sizes, rounds=min(rounds, 3))
             print(f"## Growth, on {loops[-1]}, {growth.WORKERS} workers\n\n{growth.report(grown)}\n", flush=True)
         measured_on = f"{describe()}; one core for the client, one for {server.name}"
-    if "facade" in wanted:
+    if "sync_overhead" in wanted:
         print("## The blocking face\n")
-        facade.main([])
+        sync_overhead.main([])
     if options.json is not None:
         raw = {"on": measured_on, "records": [asdict(r) for r in records], "growth": [asdict(g) for g in grown]}
         options.json.write_text(json.dumps(raw), encoding="utf-8")
@@ -65,7 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("what", nargs="?", choices=["all", "fanout", "calls", "facade", "growth"], default="all")
+    parser.add_argument(
+        "what", nargs="?", choices=["all", "fanout", "single_call", "sync_overhead", "growth"], default="all"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="two short rounds at 32 workers: all of it in under a minute"
     )

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from benchmarks.contestants import DEFAULT, FLOOR, OUR_CALLS, OURS, PEERS, TUNED, WRK, Peer, Sample, sample
 from benchmarks.machine import table
-from benchmarks.peers import DEFAULT, FLOOR, OUR_CALLS, OURS, PEERS, TUNED, WRK, Peer, Sample, sample
 from benchmarks.server import Server
 
 WORKERS = (32, 256, 1024)

@@ -14,8 +14,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 
+from benchmarks.contestants import FIRST, TOKEN
 from benchmarks.machine import ROOT, allow_many_files, cores, peak, pinned, resident, table
-from benchmarks.peers import FIRST, TOKEN
 from benchmarks.server import Server
 
 WORKERS = 256

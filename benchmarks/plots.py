@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.contestants import DEFAULT, OURS, PEERS
 from benchmarks.fanout import Record, Row, rows
 from benchmarks.growth import WORKERS, Growth, medians
-from benchmarks.peers import DEFAULT, OURS, PEERS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -16,7 +16,7 @@
     │   └── ThrottledError            HTTP 429: says when to come back
     ├── NotSentError                  not_sent: not one byte of the request left this process
     └── OutcomeUnknownError           unknown: it may have happened and could not be settled
-        └── AnswerLostError           a read whose answer was lost: it did nothing to the world
+        └── ResponseLostError         a read whose answer was lost: it did nothing to the world
 
     LedgerError                       no outcome of a call: the ledger cannot be read or written, so nothing is launched
     ├── RunHeldError                  another process holds the run
@@ -35,17 +35,13 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar, Never, Self
+from typing import ClassVar, Self
 
 import attrs
-
-if TYPE_CHECKING:
-    from dispatchkit.core.command import Command
 
 __all__ = [
     "AccessDeniedError",
     "AccountMismatchError",
-    "AnswerLostError",
     "Attempt",
     "AuthenticationError",
     "BadCredentialsError",
@@ -61,6 +57,7 @@ __all__ = [
     "ProviderSilentError",
     "RejectedError",
     "RepeatedTargetsError",
+    "ResponseLostError",
     "RunHeldError",
     "RunStoppedError",
     "State",
@@ -72,7 +69,7 @@ __all__ = [
 
 def _one_line(text: str, longest: int) -> str:
     """What may go to a terminal or a log: no line breaks, no control characters, not without end."""
-    line = " ".join("".join(letter if letter.isprintable() else " " for letter in text[: longest * 4]).split())
+    line = " ".join("".join(char if char.isprintable() else " " for char in text[: longest * 4]).split())
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
 
@@ -99,20 +96,20 @@ class Attempt:
     """When it began, UTC."""
     duration: float
     """How long it took, in seconds."""
-    what: str
+    result: str
     """What came of it, in a few words: ``"HTTP 200"``, ``"connection refused"``, ``"no answer within 70 s"``."""
     sent: bool
     """Whether any byte of the request may have left this process."""
 
 
 class DispatchkitError(Exception):
-    """Base of every error a call raises; `outcome` says which of the outcomes it is.
+    """Base of every error a call raises; `state` says which of the outcomes it is.
 
     Errors pickle whole, the command included. They hold neither the token nor anything of an answer but the provider's
     own message, and show no content and no file.
     """
 
-    outcome: ClassVar[State]
+    state: ClassVar[State]
     hint: str = ""
     """What to do about it, in a line. The call may know more than the class."""
 
@@ -120,7 +117,7 @@ class DispatchkitError(Exception):
         self,
         summary: str,
         *,
-        command: Command[Never, object] | None = None,
+        command: object = None,
         attempts: tuple[Attempt, ...] = (),
         request_id: str | None = None,
     ) -> None:
@@ -135,14 +132,14 @@ class DispatchkitError(Exception):
         self.request_id = request_id
         """The id by which the provider deduplicates the call; None where the provider has none."""
 
-    def of(self, command: Command[Never, object], attempts: tuple[Attempt, ...], request_id: str | None) -> Self:
+    def with_context(self, command: object, attempts: tuple[Attempt, ...], request_id: str | None) -> Self:
         """Tell the error whose it is. Returns the error itself."""
         self.command, self.attempts, self.request_id = command, attempts, request_id
         return self
 
     def __str__(self) -> str:
         subject = f"{_one_line(repr(self.command), 500)}: " if self.command is not None else ""
-        first = f"{subject}{self.outcome.value.replace('_', ' ')}: {self.summary}"
+        first = f"{subject}{self.state.value.replace('_', ' ')}: {self.summary}"
         return f"{first}\n{self.hint}" if self.hint else first
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -150,8 +147,8 @@ class DispatchkitError(Exception):
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
-def _rebuild(kind: type[Exception], args: tuple[object, ...], state: dict[str, object]) -> Exception:
-    error = kind.__new__(kind, *args)
+def _rebuild(cls: type[Exception], args: tuple[object, ...], state: dict[str, object]) -> Exception:
+    error = cls.__new__(cls, *args)
     error.__dict__.update(state)
     return error
 
@@ -159,7 +156,7 @@ def _rebuild(kind: type[Exception], args: tuple[object, ...], state: dict[str, o
 class RejectedError(DispatchkitError):
     """The provider said no and did nothing. Sending the same again would get the same answer."""
 
-    outcome = State.REJECTED
+    state = State.REJECTED
     hint = "Nothing was done. Correct the request before you repeat it."
     concerns_target: ClassVar[bool] = True
     """Whether it refuses this target. False: it refuses the token or the account, so it most likely refuses all."""
@@ -170,7 +167,7 @@ class RejectedError(DispatchkitError):
         *,
         status: int,
         code: int | None,
-        command: Command[Never, object] | None = None,
+        command: object = None,
         attempts: tuple[Attempt, ...] = (),
         request_id: str | None = None,
     ) -> None:
@@ -253,7 +250,7 @@ class ThrottledError(RejectedError):
         code: int | None = None,
         retry_after: float | None = None,
         retry_at: datetime | None = None,
-        command: Command[Never, object] | None = None,
+        command: object = None,
         attempts: tuple[Attempt, ...] = (),
         request_id: str | None = None,
     ) -> None:
@@ -269,14 +266,14 @@ class ThrottledError(RejectedError):
 class NotSentError(DispatchkitError):
     """Not one byte of the request left this process: it is safe to repeat the call."""
 
-    outcome = State.NOT_SENT
+    state = State.NOT_SENT
     hint = "Nothing was sent, so the call is safe to repeat once the cause is gone."
 
 
 class OutcomeUnknownError(DispatchkitError):
     """The request left, no answer of the provider came back, and its state could not settle what happened."""
 
-    outcome = State.UNKNOWN
+    state = State.UNKNOWN
     hint = "It may have happened. Look at the provider's side before you repeat it: a repeat may act twice."
     final_hint: ClassVar[str] = (
         "No later reading can settle it, so a resume leaves it alone: look at the mailing's log, and launch it in "
@@ -289,7 +286,7 @@ class OutcomeUnknownError(DispatchkitError):
         summary: str,
         *,
         is_final: bool = False,
-        command: Command[Never, object] | None = None,
+        command: object = None,
         attempts: tuple[Attempt, ...] = (),
         request_id: str | None = None,
     ) -> None:
@@ -298,7 +295,7 @@ class OutcomeUnknownError(DispatchkitError):
         """Whether no later reading of state can settle it, so a resume leaves it alone."""
 
 
-class AnswerLostError(OutcomeUnknownError):
+class ResponseLostError(OutcomeUnknownError):
     """A read left, and no answer of the provider came back. What it would have told is unknown; it changed nothing."""
 
     hint = "It only reads, so nothing was changed and it is safe to repeat."

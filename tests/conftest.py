@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from aioresponses import core as aioresponses_core
 
-from dispatchkit.core.pacing.adaptive_limit import Window
+from dispatchkit.core.pacing.adaptive_limit import AdaptiveLimit
 from dispatchkit.sandbox import Sandbox
 from tests.postgres import Server
 
@@ -94,7 +94,7 @@ def sandbox() -> Iterator[Sandbox]:
 @pytest.fixture
 def no_ramp(monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process, runs begin with all their workers: for tests of what comes later."""
-    monkeypatch.setattr(Window, "ramp", lambda self: None)
+    monkeypatch.setattr(AdaptiveLimit, "ramp", lambda self: None)
 
 
 @pytest.fixture(scope="session")

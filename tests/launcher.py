@@ -136,20 +136,22 @@ _turn = threading.Lock()
 @functools.cache
 def _launcher(*interpreter: str, shared: tuple[str, ...], path: str) -> socket.socket:
     """Where to ask for processes of an interpreter with options, which takes PYTHONPATH to heart as it starts."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    local_socket, remote_socket = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     environment = {**os.environ, "PYTHONPATH": path}
     if environment.pop(_COVERAGE, None):  # each measures its own
         shared += ("coverage",)
-    command = [*interpreter, "-P", __file__, str(theirs.fileno()), *shared]
-    with theirs:
-        started = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()], env=environment)
+    command = [*interpreter, "-P", __file__, str(remote_socket.fileno()), *shared]
+    with remote_socket:
+        started = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, pass_fds=[remote_socket.fileno()], env=environment
+        )
 
     @atexit.register
     def end() -> None:
-        ours.close()
+        local_socket.close()
         started.wait()
 
-    return ours
+    return local_socket
 
 
 def _serve(asked: socket.socket) -> tuple[dict[str, Any], list[int]]:

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import fanout
 from benchmarks.__main__ import main
-from benchmarks.peers import PEERS, sample
+from benchmarks.contestants import PEERS, sample
 from benchmarks.server import Server, Starts
 
 HEADS: dict[bytes, None] = {}

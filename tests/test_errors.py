@@ -27,7 +27,7 @@ from dispatchkit import (
     errors,
 )
 from dispatchkit.errors import Attempt
-from tests.drawn import LETTERS
+from tests.strategies import LETTERS
 from tests.wire import Listener, failure, http, once
 
 ATTEMPTS = (
@@ -53,7 +53,7 @@ def test_each_error_is_on_the_branch_of_its_outcome() -> None:
     for kind in KINDS:
         if kind is not DispatchkitError:
             (outcome,) = [state for branch, state in branches.items() if issubclass(kind, branch)]
-            assert made(kind).outcome is outcome == outcome.value
+            assert made(kind).state is outcome == outcome.value
 
 
 def test_the_tree_is_the_one_that_is_drawn() -> None:
@@ -90,8 +90,8 @@ def test_an_error_pickles_whole(kind: type[DispatchkitError], protocol: int) -> 
     for twin in (pickle.loads(pickle.dumps(error, protocol)), copy.copy(error), copy.deepcopy(error)):
         assert type(twin) is kind
         assert vars(twin) == vars(error)
-        assert (twin.outcome, twin.command, twin.attempts, twin.request_id) == (
-            kind.outcome,
+        assert (twin.state, twin.command, twin.attempts, twin.request_id) == (
+            kind.state,
             COMMAND,
             ATTEMPTS,
             "an-id",
@@ -126,7 +126,7 @@ async def test_the_error_of_a_call_pickles_whole(form: Any) -> None:
     assert twin.request_id == listener.requests[0].headers["Request-ID"]
     assert twin.command == COMMAND
     assert twin.attempts == error.attempts
-    assert [attempt.what for attempt in twin.attempts] == ["HTTP 200"]
+    assert [attempt.result for attempt in twin.attempts] == ["HTTP 200"]
 
 
 HOSTILE = [
@@ -153,7 +153,7 @@ def test_an_error_is_two_lines_for_people_whatever_the_provider_says(kind: type[
     error = made(kind, text, command=StartDispatch(3), attempts=ATTEMPTS)
     tidy(str(error))
     tidy(repr(error))
-    assert str(error).startswith(f"StartDispatch(dispatch_id=3): {kind.outcome.value.replace('_', ' ')}: ")
+    assert str(error).startswith(f"StartDispatch(dispatch_id=3): {kind.state.value.replace('_', ' ')}: ")
     if isinstance(error, RejectedError):
         assert error.message == text
         assert "(code 4031, HTTP 403)" in str(error)

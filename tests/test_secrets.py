@@ -185,7 +185,7 @@ async def test_a_call_that_is_not_sent_shows_nothing(act: Act) -> None:
     direct, altcraft = pair(url)
     async with direct, altcraft:
         error = await failure(act(direct, altcraft))
-    assert error.outcome == "not_sent"
+    assert error.state == "not_sent"
     shows_nothing(error, repr(error), vars(error) | {"command": ""})
     frames_show_nothing(error)
 
@@ -230,7 +230,7 @@ async def test_a_call_that_times_out_shows_nothing() -> None:
             settings: Any = {**once(), "attempt_timeout": 0.02, "timeout": 0.1}
             async with AltcraftClient(listener.url, TOKEN, wire=wire, **settings) as altcraft:
                 error = await failure(altcraft.activate(82, content=CONTENT, attachments=[FILE]))
-            assert error.outcome == "unknown"
+            assert error.state == "unknown"
             frames_show_nothing(error)
 
 

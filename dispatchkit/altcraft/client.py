@@ -20,12 +20,12 @@ from dispatchkit.altcraft.commands import (
     ReadStatus,
 )
 from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
-from dispatchkit.core.built import built
 from dispatchkit.core.call.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.fanout.fan_out import FanOut
-from dispatchkit.core.fanout.journal import Journals
+from dispatchkit.core.fanout.journal import JournalProvider
+from dispatchkit.core.invalid_command import build_commands
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.pacing.pace import Pace
 from dispatchkit.core.secret import Secret, Token
@@ -70,7 +70,7 @@ class AltcraftClient(Client[AltcraftWire]):
     The provider's pages: https://guides.altcraft.com
     """
 
-    _speaks = AltcraftCommand
+    _command_type = AltcraftCommand
 
     def __init__(
         self,
@@ -154,8 +154,8 @@ class AltcraftClient(Client[AltcraftWire]):
             command = ActivateMailing(
                 mailing_id, run_now=run_now, audience=audience, limit=limit, content=content, attachments=attachments
             )
-        except (TypeError, ValueError) as mistake:
-            raise mistake.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
+        except (TypeError, ValueError) as error:
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
         finally:
             del content, attachments  # a traceback shows the locals of this frame
         return await self.perform(command, timeout=timeout, retry=retry)
@@ -193,8 +193,8 @@ class AltcraftClient(Client[AltcraftWire]):
             command = LaunchBroadcast(
                 mailing_id, audience=audience, limit=limit, content=content, attachments=attachments
             )
-        except (TypeError, ValueError) as mistake:
-            raise mistake.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
+        except (TypeError, ValueError) as error:
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
         finally:
             del content, attachments  # a traceback shows the locals of this frame
         return await self.perform(command, timeout=timeout, retry=retry)
@@ -241,7 +241,7 @@ class AltcraftClient(Client[AltcraftWire]):
         Raises:
             RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, ...
             NotSentError: Not one byte of the request left this process.
-            OutcomeUnknownError: No answer came; it is an `AnswerLostError`, since a read does nothing to the world.
+            OutcomeUnknownError: No answer came; it is a `ResponseLostError`, since a read does nothing to the world.
             TypeError: ``mailing_id`` is not an integer.
             ValueError: ``mailing_id`` is not positive.
         """
@@ -271,7 +271,7 @@ class AltcraftClient(Client[AltcraftWire]):
         Raises:
             RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, ...
             NotSentError: Not one byte of the request left this process.
-            OutcomeUnknownError: No answer came; it is an `AnswerLostError`, since a read does nothing to the world.
+            OutcomeUnknownError: No answer came; it is a `ResponseLostError`, since a read does nothing to the world.
             TypeError: An argument is of another type; the message names it.
             ValueError: ``mailing_id`` or ``limit`` is not positive, or ``since`` does not say its zone.
         """
@@ -293,7 +293,7 @@ class AltcraftClient(Client[AltcraftWire]):
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
         give_up_after: float | None = None,
-        ledger: Journals | None = None,
+        ledger: JournalProvider | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
     ) -> FanOut[AltcraftWire, MailingAccepted]:
@@ -328,13 +328,13 @@ class AltcraftClient(Client[AltcraftWire]):
             model = ActivateMailing(
                 1, run_now=run_now, audience=audience, limit=limit, content=content, attachments=attachments
             )
-        except (TypeError, ValueError) as mistake:
-            raise mistake.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
+        except (TypeError, ValueError) as error:
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
         finally:
             del content, attachments  # a traceback shows the locals of this frame
         return FanOut(
             self,
-            built(ids, lambda mailing_id: attrs.evolve(model, mailing_id=mailing_id)),
+            build_commands(ids, lambda mailing_id: attrs.evolve(model, mailing_id=mailing_id)),
             concurrency=concurrency,
             timeout=timeout,
             retry=retry,
@@ -362,7 +362,7 @@ class AltcraftClient(Client[AltcraftWire]):
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
         give_up_after: float | None = None,
-        ledger: Journals | None = None,
+        ledger: JournalProvider | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
     ) -> FanOut[AltcraftWire, MailingAccepted]:
@@ -394,13 +394,13 @@ class AltcraftClient(Client[AltcraftWire]):
         try:
             # A mistake in what all have in common is found here, not once for each.
             model = LaunchBroadcast(1, audience=audience, limit=limit, content=content, attachments=attachments)
-        except (TypeError, ValueError) as mistake:
-            raise mistake.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
+        except (TypeError, ValueError) as error:
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
         finally:
             del content, attachments  # a traceback shows the locals of this frame
         return FanOut(
             self,
-            built(ids, lambda mailing_id: attrs.evolve(model, mailing_id=mailing_id)),
+            build_commands(ids, lambda mailing_id: attrs.evolve(model, mailing_id=mailing_id)),
             concurrency=concurrency,
             timeout=timeout,
             retry=retry,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from xml.sax.saxutils import escape
 
 from dispatchkit.core import charset
-from dispatchkit.core.command import UnreadableAnswerError
+from dispatchkit.core.command import UnexpectedResponseError
 from dispatchkit.core.decode import fields_of, read_json, strict_converter
 from dispatchkit.core.validators import JsonValue
 
@@ -53,7 +53,7 @@ class Codec(Protocol):
         """The fields of an answer, in the charset that a byte order mark, its Content-Type or its XML declares.
 
         Raises:
-            UnreadableAnswerError: It is not an object in this form.
+            UnexpectedResponseError: It is not an object in this form.
         """
         ...
 
@@ -102,7 +102,7 @@ class JsonCodec:
         """See `Codec.decode`."""
         fields = fields_of(read_json(body, content_type))
         if fields is None:
-            raise UnreadableAnswerError("not a JSON object")
+            raise UnexpectedResponseError("not a JSON object")
         return fields
 
 
@@ -118,7 +118,7 @@ def _with_times_as_said(converter: Converter) -> Converter:
 _NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
 # What XML 1.0 has no way to say, not even escaped.
 _UNSAYABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
-_DEEPEST = 100
+_MAX_DEPTH = 100
 
 
 class XmlCodec:
@@ -153,12 +153,12 @@ class XmlCodec:
         fields: dict[str, object] | None
         try:
             root: Element = self._parse(_sayable(body, content_type), forbid_dtd=True)
-            fields = fields_of(_value(root, _DEEPEST)) if root.tag == "xml" else None
+            fields = fields_of(_value(root, _MAX_DEPTH)) if root.tag == "xml" else None
         except Exception:  # noqa: BLE001 - the answer names its encoding, so any decoder of Python may raise what it likes
             # Their texts may quote the answer.
             fields = None
         if fields is None:
-            raise UnreadableAnswerError(f"not the platform's XML ({len(body)} bytes)")
+            raise UnexpectedResponseError(f"not the platform's XML ({len(body)} bytes)")
         return fields
 
 

@@ -16,17 +16,16 @@ from dispatchkit.altcraft.codec import Codec
 from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
 from dispatchkit.core.command import (
     USER_AGENT,
-    Answer,
     Command,
     ContradictoryAnswerError,
+    Evidence,
     LogProbe,
     Probe,
     Request,
+    Response,
     Settlement,
     TimeWindow,
-    UnreadableAnswerError,
-    Verdict,
-    ask,
+    UnexpectedResponseError,
     ask_log,
     means_refusal,
 )
@@ -134,7 +133,7 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
     """A command of Altcraft."""
 
     __slots__ = ()
-    identified = True
+    has_request_id = True
     path: ClassVar[str]
     """Below ``/api/v1.1/``, exactly as documented: the trailing slashes are part of it and inconsistent."""
 
@@ -152,35 +151,37 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
 
     def request(self, wire: AltcraftWire, request_id: str | None) -> Request:
         """See `Command.request`."""
-        return wire.request(self.path, self.fields(), self.files(), request_id, reads=self.reads)
+        return wire.request(self.path, self.fields(), self.files(), request_id, reads=self.is_read_only)
 
     def files(self) -> tuple[Attachment, ...]:
         """The files that go with the call."""
         return ()
 
-    def result(self, answer: Answer, wire: AltcraftWire) -> R_co:
+    def result(self, response: Response, wire: AltcraftWire) -> R_co:
         """Read an answer: refusals come as HTTP 200 with an ``error`` that is not 0."""
-        fields = wire.codec.decode(answer.body, answer.headers.get("Content-Type", ""))
+        fields = wire.codec.decode(response.body, response.headers.get("Content-Type", ""))
         try:
             error = wire.codec.converter.structure(fields.get("error"), int)
         except TypeError:
             error = None
         if error is None:
-            raise UnreadableAnswerError("no integer 'error' in it")
+            raise UnexpectedResponseError("no integer 'error' in it")
         if error != 0:
-            raise _refusal(error, fields, answer.status, wire)
-        if answer.status != 200:
+            raise _refusal(error, fields, response.status, wire)
+        if response.status != 200:
             raise ContradictoryAnswerError("it claims success")
-        if self.reads and _is_replay(answer):  # each read has an id of its own, so something on the way strips ids
-            raise UnreadableAnswerError("it repeats the answer to an earlier request")
-        return self.read(fields, answer, wire)
+        if self.is_read_only and _is_replay(
+            response
+        ):  # each read has an id of its own, so something on the way strips ids
+            raise UnexpectedResponseError("it repeats the answer to an earlier request")
+        return self.read(fields, response, wire)
 
     @abstractmethod
-    def read(self, fields: Mapping[str, object], answer: Answer, wire: AltcraftWire) -> R_co:
+    def read(self, fields: Mapping[str, object], response: Response, wire: AltcraftWire) -> R_co:
         """Read what Altcraft answers to this command on success.
 
         Raises:
-            UnreadableAnswerError: It is something else.
+            UnexpectedResponseError: It is something else.
         """
 
 
@@ -196,15 +197,15 @@ def _refusal(code: int, fields: Mapping[str, object], status: int, wire: Altcraf
         # A refusal has none. This may be what a launch has brought.
         raise ContradictoryAnswerError(f"data beside code {code}: {message}")
     # A code that is not documented is a refusal all the same, told in the platform's own words.
-    kind = _REFUSALS.get(code, RejectedError)
-    return kind(message, status=status, code=code)
+    error_type = _REFUSALS.get(code, RejectedError)
+    return error_type(message, status=status, code=code)
 
 
 @attrs.frozen
 class ReadStatus(AltcraftCommand[MailingStatus]):
     """Read whether a mailing is active: ``POST /api/v1.1/campaigns/get_status``."""
 
-    reads = True
+    is_read_only = True
     path = "campaigns/get_status"
     mailing_id: int = attrs.field(validator=positive_id)
 
@@ -212,9 +213,9 @@ class ReadStatus(AltcraftCommand[MailingStatus]):
         """See `AltcraftCommand.fields`."""
         return {"id": self.mailing_id}
 
-    def read(self, fields: Mapping[str, object], answer: Answer, wire: AltcraftWire) -> MailingStatus:
+    def read(self, fields: Mapping[str, object], response: Response, wire: AltcraftWire) -> MailingStatus:
         """See `AltcraftCommand.read`."""
-        del answer
+        del response
         return structure(wire.codec.converter, fields.get("data"), MailingStatus, "a mailing's status")
 
 
@@ -227,7 +228,7 @@ class ReadLog(AltcraftCommand[Listing[LogEntry]]):
         ValueError: ``mailing_id`` or ``limit`` is not positive, or ``since`` does not say its zone.
     """
 
-    reads = True
+    is_read_only = True
     path = "campaigns/log_v2"
     mailing_id: int = attrs.field(validator=positive_id)
     since: datetime | None = attrs.field(default=None, validator=moment)
@@ -241,9 +242,9 @@ class ReadLog(AltcraftCommand[Listing[LogEntry]]):
             fields["from_time"] = since.isoformat(timespec="milliseconds") + "Z"
         return {**fields, "limit": self.limit}
 
-    def read(self, fields: Mapping[str, object], answer: Answer, wire: AltcraftWire) -> Listing[LogEntry]:
+    def read(self, fields: Mapping[str, object], response: Response, wire: AltcraftWire) -> Listing[LogEntry]:
         """See `AltcraftCommand.read`. No entries come as null; XML may leave a single one bare."""
-        del answer
+        del response
         data = fields.get("data")
         entries = [] if data is None else cast("list[object]", data) if isinstance(data, list) else [data]
         try:
@@ -264,42 +265,44 @@ def _launched(mailing_id: int, since: datetime) -> LogProbe[AltcraftWire, Mailin
 
     def settle(entries: Listing[LogEntry], window: TimeWindow) -> Settlement[MailingAccepted]:
         if entries.total is not None and entries.total != len(entries):
-            return Settlement(Verdict.UNDECIDED, f"its log shows {len(entries)} entries and counts {entries.total}")
+            return Settlement(Evidence.INCONCLUSIVE, f"its log shows {len(entries)} entries and counts {entries.total}")
         if entries.total is None and len(entries) >= log.limit:
-            return Settlement(Verdict.UNDECIDED, f"its log shows {len(entries)} entries, and there may be more")
+            return Settlement(Evidence.INCONCLUSIVE, f"its log shows {len(entries)} entries, and there may be more")
         if any(entry.time.tzinfo is None for entry in entries):
-            return Settlement(Verdict.HIDDEN, "its log shows times without a zone")
+            return Settlement(Evidence.UNAVAILABLE, "its log shows times without a zone")
         # The log counts in milliseconds.
         first = window.first - timedelta(milliseconds=1)
         # A start that is later than the launch can have acted is another's.
         starts = [entry.time for entry in entries if entry.state == "start" and first <= entry.time <= window.last]
         if not starts:
-            return Settlement(Verdict.UNSEEN, "its log shows no start at that time")
+            return Settlement(Evidence.ABSENT, "its log shows no start at that time")
         if len(starts) > 1:
-            return Settlement(Verdict.HIDDEN, f"its log shows {len(starts)} starts, which do not say whose they are")
-        return Settlement(Verdict.HAPPENED, "its log shows a start", MailingAccepted(mailing_id, settled=True))
+            return Settlement(
+                Evidence.UNAVAILABLE, f"its log shows {len(starts)} starts, which do not say whose they are"
+            )
+        return Settlement(Evidence.APPLIED, "its log shows a start", MailingAccepted(mailing_id, settled=True))
 
     return ask_log(log, settle)
 
 
-def _activity(mailing_id: int, verdicts: Mapping[bool, Verdict]) -> Probe[AltcraftWire, MailingAccepted]:
+def _activity(mailing_id: int, evidence_by_status: Mapping[bool, Evidence]) -> Probe[AltcraftWire, MailingAccepted]:
     """Whether a mailing is active shows in its status."""
 
     def settle(status: MailingStatus) -> Settlement[MailingAccepted]:
-        verdict = verdicts[status.is_active]
-        result = MailingAccepted(mailing_id, settled=True) if verdict is Verdict.HAPPENED else None
-        return Settlement(verdict, f"its state reads {'active' if status.is_active else 'not active'}", result)
+        evidence = evidence_by_status[status.is_active]
+        result = MailingAccepted(mailing_id, settled=True) if evidence is Evidence.APPLIED else None
+        return Settlement(evidence, f"its state reads {'active' if status.is_active else 'not active'}", result)
 
-    return ask(ReadStatus(mailing_id), settle)
+    return Probe.of(ReadStatus(mailing_id), settle)
 
 
-def _is_replay(answer: Answer) -> bool:
+def _is_replay(response: Response) -> bool:
     names = "Duplicate-Request", "X-Duplicate-Request"
-    return "true" in {answer.headers.get(name, "").lower() for name in names}
+    return "true" in {response.headers.get(name, "").lower() for name in names}
 
 
-def _accepted(mailing_id: int, answer: Answer) -> MailingAccepted:
-    return MailingAccepted(mailing_id, replayed=_is_replay(answer))
+def _accepted(mailing_id: int, response: Response) -> MailingAccepted:
+    return MailingAccepted(mailing_id, replayed=_is_replay(response))
 
 
 def _audience(instance: object, attribute: attrs.Attribute[Audience | None], value: object) -> None:
@@ -375,10 +378,10 @@ class _Launch(AltcraftCommand[MailingAccepted]):
             fields["content"] = self.content
         return fields
 
-    def read(self, fields: Mapping[str, object], answer: Answer, wire: AltcraftWire) -> MailingAccepted:
+    def read(self, fields: Mapping[str, object], response: Response, wire: AltcraftWire) -> MailingAccepted:
         """See `AltcraftCommand.read`."""
         del fields, wire
-        return _accepted(self.mailing_id, answer)
+        return _accepted(self.mailing_id, response)
 
 
 @attrs.frozen
@@ -422,7 +425,7 @@ class ActivateMailing(_Launch):
             return _launched(self.mailing_id, since)
         if self.limit is not None or self.content is not None or self.attachments:
             return None  # a mailing that was active before would look the same without them
-        return _activity(self.mailing_id, {True: Verdict.HAPPENED, False: Verdict.DENIED})
+        return _activity(self.mailing_id, {True: Evidence.APPLIED, False: Evidence.NOT_APPLIED})
 
 
 @attrs.frozen
@@ -468,10 +471,10 @@ class DeactivateMailing(AltcraftCommand[MailingAccepted]):
     def probe(self, since: datetime) -> Probe[AltcraftWire, MailingAccepted]:
         """See `Command.probe`: the status shows it, but not whether queued messages were aborted."""
         del since
-        inactive = Verdict.UNSEEN if self.abort_if_running else Verdict.HAPPENED
-        return _activity(self.mailing_id, {True: Verdict.DENIED, False: inactive})
+        inactive = Evidence.ABSENT if self.abort_if_running else Evidence.APPLIED
+        return _activity(self.mailing_id, {True: Evidence.NOT_APPLIED, False: inactive})
 
-    def read(self, fields: Mapping[str, object], answer: Answer, wire: AltcraftWire) -> MailingAccepted:
+    def read(self, fields: Mapping[str, object], response: Response, wire: AltcraftWire) -> MailingAccepted:
         """See `AltcraftCommand.read`."""
         del fields, wire
-        return _accepted(self.mailing_id, answer)
+        return _accepted(self.mailing_id, response)

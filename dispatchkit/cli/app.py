@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 import dispatchkit
-from dispatchkit.cli.commands import altcraft, direct, ledger, sandbox, worker
-from dispatchkit.cli.commands import plan as spread
+from dispatchkit.cli.commands import altcraft, direct, ledger, plan, sandbox, worker
 
 __all__ = ["app"]
 
@@ -32,7 +31,7 @@ app.add_typer(altcraft.app, name="altcraft")
 app.add_typer(ledger.app, name="ledger")
 app.command(name="resume")(ledger.resume)
 app.command(name="stop-run")(ledger.stop_run)
-app.add_typer(spread.app, name="spread")
+app.add_typer(plan.app, name="plan")
 app.command(name="worker")(worker.worker)
 app.command(name="sandbox")(sandbox.sandbox)
 

@@ -28,12 +28,14 @@ __all__ = [
     "ConnectionOptions",
     "Guards",
     "LaunchOptions",
+    "LedgerArgument",
     "NeverRepeat",
     "ReadOptions",
+    "ResumeOptions",
     "RunOptions",
     "duration",
     "give_up_seconds",
-    "takes",
+    "options_from",
 ]
 
 AUTO_WORKERS = 1024
@@ -190,6 +192,9 @@ _Attach = Annotated[
 ]
 
 
+LedgerArgument = Annotated[list[str] | None, typer.Argument(metavar="LEDGER", help="A file or a URL.")]
+
+
 class ClientSettings(TypedDict, total=False):
     """Keywords of both clients."""
 
@@ -338,7 +343,7 @@ class LaunchOptions:
     attach: _Attach = None
 
 
-def takes(options: type[O]) -> Callable[[Callable[[O], None]], Callable[..., None]]:
+def options_from(options: type[O]) -> Callable[[Callable[[O], None]], Callable[..., None]]:
     """Let a command take a dataclass of options as one value, and the command line show each of its fields.
 
     The fields of the most specific class come first.
@@ -363,3 +368,11 @@ def takes(options: type[O]) -> Callable[[Callable[[O], None]], Callable[..., Non
         return with_options
 
     return decorate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions(ActingOptions):
+    """What ``resume`` takes."""
+
+    where: LedgerArgument = None
+    run: Annotated[str | None, typer.Option(metavar="NAME", help="Which run; a single one needs no name.")] = None

@@ -6,7 +6,7 @@ import codecs
 import re
 from functools import lru_cache
 
-from dispatchkit.core.command import UnreadableAnswerError
+from dispatchkit.core.command import UnexpectedResponseError
 
 __all__ = ["UTF_8", "known", "mark", "named", "text"]
 
@@ -33,7 +33,7 @@ def text(body: bytes, content_type: str) -> str:
     """The text of a body. A byte order mark outranks the charset of the Content-Type; without both it is UTF-8.
 
     Raises:
-        UnreadableAnswerError: The charset is unknown.
+        UnexpectedResponseError: The charset is unknown.
         UnicodeDecodeError: The bytes are not in the charset.
     """
     charset = named(content_type) if content_type else None
@@ -54,7 +54,7 @@ def named(content_type: str) -> str | None:
     """The charset that a Content-Type names, by Python's name for it; None where it names none.
 
     Raises:
-        UnreadableAnswerError: It is unknown.
+        UnexpectedResponseError: It is unknown.
     """
     found = _CHARSET.search(content_type)
     return None if found is None else known(found[1])
@@ -64,7 +64,7 @@ def known(label: str) -> str:
     """Python's name for a charset.
 
     Raises:
-        UnreadableAnswerError: It is unknown.
+        UnexpectedResponseError: It is unknown.
     """
     name = ""
     if _LABEL.fullmatch(label):
@@ -73,7 +73,7 @@ def known(label: str) -> str:
         except (LookupError, ValueError):
             name = ""
     if not _KNOWN.fullmatch(name):
-        raise UnreadableAnswerError("its charset is unknown")
+        raise UnexpectedResponseError("its charset is unknown")
     return name
 
 

@@ -18,17 +18,16 @@ from dispatchkit._version import __version__
 
 __all__ = [
     "USER_AGENT",
-    "Answer",
     "Command",
     "ContradictoryAnswerError",
+    "Evidence",
     "LogProbe",
     "Probe",
     "Request",
+    "Response",
     "Settlement",
     "TimeWindow",
-    "UnreadableAnswerError",
-    "Verdict",
-    "ask",
+    "UnexpectedResponseError",
     "ask_log",
     "means_refusal",
 ]
@@ -64,7 +63,7 @@ class Request:
 
 
 @attrs.frozen(repr=False)
-class Answer:
+class Response:
     """What came back, whole. Its repr does not show the body."""
 
     status: int
@@ -76,17 +75,17 @@ class Answer:
     """Why the Content-Encoding could not be undone; then nothing of the body counts."""
 
     def __repr__(self) -> str:
-        return f"Answer({self.status}, {len(self.body)} bytes)"
+        return f"Response({self.status}, {len(self.body)} bytes)"
 
 
-class UnreadableAnswerError(Exception):
+class UnexpectedResponseError(Exception):
     """The answer is not one that the provider documents, so it says nothing about what happened.
 
     Raised by `Command.result`, and turned into an outcome by the client. Its text never quotes the answer.
     """
 
 
-class ContradictoryAnswerError(UnreadableAnswerError):
+class ContradictoryAnswerError(UnexpectedResponseError):
     """The answer is the provider's own, and does not say whether the command had its effect.
 
     It holds a success and a refusal at once, or a code that means a failure in the middle of the work.
@@ -101,28 +100,28 @@ def means_refusal(status: int) -> bool:
     return 400 <= status < 500 and status not in {408, 499}
 
 
-class Verdict(enum.Enum):
+class Evidence(enum.Enum):
     """What the provider's state says about a command whose answer was lost."""
 
-    HAPPENED = "happened"
-    DENIED = "denied"
+    APPLIED = "applied"
+    NOT_APPLIED = "not_applied"
     """The state shows that it did not. State may lag, so this is believed only after a while."""
-    FINAL = "final"
+    NEVER_APPLIED = "never_applied"
     """It did not happen and no longer can: the state is a last one, and not the one that the command leads to."""
-    UNSEEN = "unseen"
+    ABSENT = "absent"
     """There is no trace of it, but the absence of a trace is no proof."""
-    UNDECIDED = "undecided"
+    INCONCLUSIVE = "inconclusive"
     """The state cannot tell, now."""
-    HIDDEN = "hidden"
+    UNAVAILABLE = "unavailable"
     """The provider has no such state, or refuses to show it: there is no use in asking again."""
 
 
 @attrs.frozen
 class Settlement(Generic[R_co]):
-    """A verdict, with the result if it happened and what was seen in any case."""
+    """Evidence, with the result if it happened and what was seen in any case."""
 
-    verdict: Verdict
-    seen: str
+    evidence: Evidence
+    detail: str
     result: R_co | None = None
     lasts: bool = False
     """Whether what was seen stays true for ever, so that it counts however old the answer is."""
@@ -140,10 +139,15 @@ class TimeWindow:
 
 @attrs.frozen
 class Probe(Generic[W_contra, R_co]):
-    """A question about the provider's state and the way to read its answer. Made by `ask`."""
+    """A question about the provider's state and the way to read its answer. Made by `Probe.of`."""
 
     command: Command[W_contra, object]
     settle: Callable[[object], Settlement[R_co]]
+
+    @staticmethod
+    def of(command: Command[W, P], settle: Callable[[P], Settlement[R]]) -> Probe[W, R]:
+        """Pair a command that reads state with what its result proves."""
+        return Probe(command, cast("Callable[[object], Settlement[R]]", settle))
 
 
 @attrs.frozen
@@ -152,11 +156,6 @@ class LogProbe(Generic[W_contra, R_co]):
 
     command: Command[W_contra, object]
     settle: Callable[[object, TimeWindow], Settlement[R_co]]
-
-
-def ask(command: Command[W, P], settle: Callable[[P], Settlement[R]]) -> Probe[W, R]:
-    """Pair a command that reads state with what its result proves."""
-    return Probe(command, cast("Callable[[object], Settlement[R]]", settle))
 
 
 def ask_log(command: Command[W, P], settle: Callable[[P, TimeWindow], Settlement[R]]) -> LogProbe[W, R]:
@@ -169,9 +168,9 @@ class Command(ABC, Generic[W_contra, R_co]):
 
     __slots__ = ()
 
-    identified: ClassVar[bool] = False
+    has_request_id: ClassVar[bool] = False
     """Whether the provider takes a request id: one UUID, made once a call, the same on every attempt."""
-    reads: ClassVar[bool] = False
+    is_read_only: ClassVar[bool] = False
     """Whether it only reads: then there is nothing to settle, and a repeat is harmless."""
 
     @property
@@ -191,13 +190,13 @@ class Command(ABC, Generic[W_contra, R_co]):
         """
 
     @abstractmethod
-    def result(self, answer: Answer, wire: W_contra) -> R_co:
+    def result(self, response: Response, wire: W_contra) -> R_co:
         """What the answer means.
 
         Raises:
             RejectedError: The provider said no, and did nothing.
             ContradictoryAnswerError: The provider's answer does not say whether anything was done.
-            UnreadableAnswerError: This is no answer of the provider.
+            UnexpectedResponseError: This is no answer of the provider.
         """
 
     def deduplicated(self, wire: W_contra, age: timedelta) -> bool:

@@ -15,9 +15,9 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
 from dispatchkit.core.charset import text
-from dispatchkit.core.command import UnreadableAnswerError
+from dispatchkit.core.command import UnexpectedResponseError
 
-__all__ = ["fields_of", "read_json", "rename", "strict_converter", "structure", "tolerant"]
+__all__ = ["fields_of", "read_json", "register_lenient", "rename", "strict_converter", "structure"]
 
 T = TypeVar("T")
 
@@ -31,16 +31,16 @@ def read_json(body: bytes, content_type: str = "") -> object:
     """Parse JSON: in UTF-8, unless a byte order mark or the Content-Type says otherwise.
 
     Raises:
-        UnreadableAnswerError: It is no JSON, uses words that JSON does not have, or says one field twice; or its
+        UnexpectedResponseError: It is no JSON, uses words that JSON does not have, or says one field twice; or its
             charset is unknown.
     """
     try:
         parsed: object = _decode(text(body, content_type))
     except (ValueError, RecursionError):
         # Outside the handler: the decoder's own exception holds the whole text.
-        parsed = UnreadableAnswerError
-    if parsed is UnreadableAnswerError:
-        raise UnreadableAnswerError(f"not JSON ({len(body)} bytes)")
+        parsed = UnexpectedResponseError
+    if parsed is UnexpectedResponseError:
+        raise UnexpectedResponseError(f"not JSON ({len(body)} bytes)")
     return parsed
 
 
@@ -62,16 +62,16 @@ _decode = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_once)
 def strict_converter() -> cattrs.Converter:
     """A cattrs converter that takes a value only if it already has the right type. Unknown fields pass."""
     converter = cattrs.Converter(detailed_validation=False)
-    for kind in (int, float, bool, str):
-        converter.register_structure_hook(kind, _exactly)
+    for cls in (int, float, bool, str):
+        converter.register_structure_hook(cls, _exactly)
     converter.register_structure_hook(datetime, lambda value, _: _moment(converter.structure(value, str)))
     return converter
 
 
-def _exactly(value: object, kind: type[T]) -> T:
-    if type(value) is kind:
+def _exactly(value: object, cls: type[T]) -> T:
+    if type(value) is cls:
         return value
-    raise TypeError(f"{kind.__name__} expected")
+    raise TypeError(f"{cls.__name__} expected")
 
 
 def _moment(text: str) -> datetime:
@@ -80,46 +80,46 @@ def _moment(text: str) -> datetime:
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
-def rename(converter: cattrs.Converter, kind: type[object], **names: str) -> None:
+def rename(converter: cattrs.Converter, cls: type[object], **names: str) -> None:
     """Tell the converter under which names the wire carries the fields of an attrs class."""
     overrides = {field: override(rename=name) for field, name in names.items()}
     # cattrs types its keyword settings and the overrides of fields as one.
-    converter.register_structure_hook(kind, make_dict_structure_fn(kind, converter, **overrides))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    converter.register_structure_hook(cls, make_dict_structure_fn(cls, converter, **overrides))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def tolerant(converter: cattrs.Converter, kind: type[attrs.AttrsInstance]) -> None:
+def register_lenient(converter: cattrs.Converter, cls: type[attrs.AttrsInstance]) -> None:
     """Tell the converter to read an attrs class that a provider may extend or fill with what it likes.
 
     The wire carries the fields in camelCase. Those without a default must be there, with the right type. What any other
-    holds that is not of its type is left out, and kept with the unknown fields in the field ``more``.
+    holds that is not of its type is left out, and kept with the unknown fields in the field ``extra``.
     """
-    attrs.resolve_types(kind)
+    attrs.resolve_types(cls)
     hooks = [
         (_camel(field.name), field, converter.get_structure_hook(field.type))
-        for field in attrs.fields(kind)
-        if field.name != "more"
+        for field in attrs.fields(cls)
+        if field.name != "extra"
     ]
 
     def read(value: object, _: type[object]) -> object:
         fields = fields_of(value)
         if fields is None:
             raise TypeError("an object expected")
-        more = dict(fields)
+        extra = dict(fields)
         known: dict[str, object] = {}
         for name, field, hook in hooks:
-            if name not in more and field.default is not attrs.NOTHING:
+            if name not in extra and field.default is not attrs.NOTHING:
                 continue
             try:
-                known[field.name] = hook(more[name], field.type)
+                known[field.name] = hook(extra[name], field.type)
             except Exception:  # a hook raises whatever it likes; any of it means the same
                 if field.default is attrs.NOTHING:
                     raise
             else:
-                del more[name]
-        known["more"] = more
-        return kind(**known)
+                del extra[name]
+        known["extra"] = extra
+        return cls(**known)
 
-    converter.register_structure_hook(kind, read)
+    converter.register_structure_hook(cls, read)
 
 
 def _camel(name: str) -> str:
@@ -127,18 +127,18 @@ def _camel(name: str) -> str:
     return first + "".join(map(str.capitalize, rest))
 
 
-def structure(converter: cattrs.Converter, value: object, kind: type[T], what: str) -> T:
+def structure(converter: cattrs.Converter, value: object, cls: type[T], what: str) -> T:
     """Read a parsed value as an attrs class.
 
     Raises:
-        UnreadableAnswerError: A required field is missing, or a field has another type.
+        UnexpectedResponseError: A required field is missing, or a field has another type.
     """
     result: T | None = None
     if isinstance(value, dict):
         try:
-            result = converter.structure(value, kind)
+            result = converter.structure(value, cls)
         except Exception:  # noqa: BLE001 - cattrs raises whatever a hook raises; any of it means the same
             result = None
     if result is None:
-        raise UnreadableAnswerError(f"not {what}")
+        raise UnexpectedResponseError(f"not {what}")
     return result

@@ -17,6 +17,7 @@ __all__ = [
     "a_kind",
     "brief",
     "flag",
+    "int_in_range",
     "json_object",
     "label",
     "moment",
@@ -36,9 +37,9 @@ MAX_LABEL = 200
 """Characters of a name of a run or an account."""
 MAX_SECONDS = 1e9
 """Seconds of any setting: 31 years. What is longer overflows one clock or another."""
-_LARGEST_ID = 2**63 - 1
-_LONGEST_SHOWN = 100
-_DEEPEST = 100
+_MAX_ID = 2**63 - 1
+_MAX_SHOWN = 100
+_MAX_DEPTH = 100
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -48,7 +49,7 @@ def brief(value: object) -> str:
         text = repr(value)
     except Exception:  # noqa: BLE001 - such as that of an integer of 5,000 digits
         return "one that cannot be shown"
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[: _LONGEST_SHOWN - 3]}..."
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 3]}..."
 
 
 def shown(value: object) -> str:
@@ -86,7 +87,7 @@ def positive_id(instance: object, attribute: attrs.Attribute[int], value: object
     """An attrs validator: a positive integer of at most 64 bits; no bool, no text."""
     del instance
     allowed = "a positive integer"
-    if not 0 < _integer(attribute.name, value, allowed) <= _LARGEST_ID:
+    if not 0 < _integer(attribute.name, value, allowed) <= _MAX_ID:
         raise ValueError(f"{attribute.name} must be {allowed} of at most 63 bits, not {brief(value)}")
 
 
@@ -172,7 +173,7 @@ def json_object(name: str, value: Mapping[str, JsonValue]) -> dict[str, JsonValu
     """
     if not isinstance(value, Mapping):
         raise TypeError(f"{name} must be a JSON object (a dict with string keys), not {type(value).__name__}")
-    return _object(name, value, _DEEPEST)
+    return _object(name, value, _MAX_DEPTH)
 
 
 def _object(path: str, value: Mapping[str, JsonValue], depth: int) -> dict[str, JsonValue]:
@@ -186,7 +187,7 @@ def _object(path: str, value: Mapping[str, JsonValue], depth: int) -> dict[str, 
 
 def _value(path: str, value: JsonValue, depth: int) -> JsonValue:
     if depth <= 0:
-        raise ValueError(f"{path.partition('.')[0]} must be nested at most {_DEEPEST} deep (does it hold itself?)")
+        raise ValueError(f"{path.partition('.')[0]} must be nested at most {_MAX_DEPTH} deep (does it hold itself?)")
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
@@ -208,3 +209,17 @@ def _text(path: str, value: str) -> str:
     if _SURROGATE.search(value):
         raise ValueError(f"{path} must be text that UTF-8 can say: it holds half of a surrogate pair")
     return str.__str__(value)  # an enum's own text, not its name
+
+
+def int_in_range(name: str, value: object, *, minimum: int, maximum: int | None = None) -> None:
+    """Check a number of things.
+
+    Raises:
+        TypeError: It is no integer.
+        ValueError: It is too small or too large.
+    """
+    allowed = f"{name} must be an integer from {minimum} {'up' if maximum is None else f'to {maximum}'}"
+    if type(value) is not int:
+        raise TypeError(f"{allowed}, not {shown(value)}")
+    if value < minimum or (maximum is not None and value > maximum):
+        raise ValueError(f"{allowed}, not {brief(value)}")

@@ -6,18 +6,18 @@ import ssl as ssl_module
 from collections.abc import AsyncIterable, Iterable
 from datetime import datetime
 
-from dispatchkit.core.built import built
 from dispatchkit.core.call.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
 from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.fanout.fan_out import FanOut
-from dispatchkit.core.fanout.journal import Journals
+from dispatchkit.core.fanout.journal import JournalProvider
+from dispatchkit.core.invalid_command import build_commands
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.pacing.pace import Pace
 from dispatchkit.core.secret import Secret, Token
 from dispatchkit.direct.commands import (
+    DirectAuth,
     DirectCommand,
-    DirectWire,
     ReadDispatch,
     ReadDispatches,
     StartDispatch,
@@ -28,7 +28,7 @@ from dispatchkit.direct.models import Dispatch, StartedDispatch
 __all__ = ["DirectClient"]
 
 
-class DirectClient(Client[DirectWire]):
+class DirectClient(Client[DirectAuth]):
     """Starts and stops dispatches of i-Digital Direct.
 
     Use it as ``async with DirectClient(token) as direct:``, or call `close` yourself. One client serves any number of
@@ -57,7 +57,7 @@ class DirectClient(Client[DirectWire]):
     The provider's pages: https://api.docs.direct.i-dgtl.ru
     """
 
-    _speaks = DirectCommand
+    _command_type = DirectCommand
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class DirectClient(Client[DirectWire]):
         key.check()
         super().__init__(
             base_url,
-            DirectWire(key),
+            DirectAuth(key),
             key,
             timeout=timeout,
             attempt_timeout=attempt_timeout,
@@ -161,7 +161,7 @@ class DirectClient(Client[DirectWire]):
         Raises:
             RejectedError: The provider said no: `AuthenticationError`, `AccessDeniedError`, ...
             NotSentError: Not one byte of the request left this process.
-            OutcomeUnknownError: No answer came; it is an `AnswerLostError`, since a read does nothing to the world.
+            OutcomeUnknownError: No answer came; it is a `ResponseLostError`, since a read does nothing to the world.
             TypeError: A filter is of another type; the message names it.
             ValueError: An id is not positive, a text is empty, or a time does not say its zone.
         """
@@ -191,7 +191,7 @@ class DirectClient(Client[DirectWire]):
             NotFoundError: The provider lists no such dispatch. Its ``code`` is None: an empty list has none.
             RejectedError: The provider said no for another reason.
             NotSentError: Not one byte of the request left this process.
-            OutcomeUnknownError: No answer came; it is an `AnswerLostError`, since a read does nothing to the world.
+            OutcomeUnknownError: No answer came; it is a `ResponseLostError`, since a read does nothing to the world.
             TypeError: ``dispatch_id`` is not an integer.
             ValueError: ``dispatch_id`` is not positive.
         """
@@ -208,10 +208,10 @@ class DirectClient(Client[DirectWire]):
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
         give_up_after: float | None = None,
-        ledger: Journals | None = None,
+        ledger: JournalProvider | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
-    ) -> FanOut[DirectWire, StartedDispatch]:
+    ) -> FanOut[DirectAuth, StartedDispatch]:
         """`start` for many dispatches, as a `FanOut`: ``async for outcome in direct.start_many(ids)``.
 
         An id that is none is an outcome, not_sent, and ends nothing.
@@ -235,7 +235,7 @@ class DirectClient(Client[DirectWire]):
         """
         return FanOut(
             self,
-            built(ids, StartDispatch),
+            build_commands(ids, StartDispatch),
             concurrency=concurrency,
             timeout=timeout,
             retry=retry,
@@ -259,9 +259,9 @@ class DirectClient(Client[DirectWire]):
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
         give_up_after: float | None = None,
-        ledger: Journals | None = None,
+        ledger: JournalProvider | None = None,
         run: str | None = None,
-    ) -> FanOut[DirectWire, None]:
+    ) -> FanOut[DirectAuth, None]:
         """`stop` for many dispatches, as a `FanOut`: ``async for outcome in direct.stop_many(ids)``.
 
         An id that is none is an outcome, not_sent, and ends nothing.
@@ -284,7 +284,7 @@ class DirectClient(Client[DirectWire]):
         """
         return FanOut(
             self,
-            built(ids, StopDispatch),
+            build_commands(ids, StopDispatch),
             concurrency=concurrency,
             timeout=timeout,
             retry=retry,

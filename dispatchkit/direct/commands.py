@@ -17,15 +17,14 @@ from attrs.validators import optional
 
 from dispatchkit.core.command import (
     USER_AGENT,
-    Answer,
     Command,
     ContradictoryAnswerError,
+    Evidence,
     Probe,
     Request,
+    Response,
     Settlement,
-    UnreadableAnswerError,
-    Verdict,
-    ask,
+    UnexpectedResponseError,
     means_refusal,
 )
 from dispatchkit.core.decode import fields_of, read_json, strict_converter, structure
@@ -43,7 +42,7 @@ from dispatchkit.errors import (
     RejectedError,
 )
 
-__all__ = ["DirectCommand", "DirectWire", "ReadDispatch", "ReadDispatches", "StartDispatch", "StopDispatch"]
+__all__ = ["DirectAuth", "DirectCommand", "ReadDispatch", "ReadDispatches", "StartDispatch", "StopDispatch"]
 
 R_co = TypeVar("R_co", covariant=True)
 
@@ -64,7 +63,7 @@ _BY_STATUS: dict[int, type[RejectedError]] = {401: AuthenticationError, 404: Not
 
 
 @attrs.frozen
-class DirectWire:
+class DirectAuth:
     """How an account of Direct speaks: JSON, and a key that is already Base64 and is never encoded again."""
 
     key: Secret
@@ -94,24 +93,24 @@ class DirectWire:
         return self._latest
 
 
-class DirectCommand(Command[DirectWire, R_co]):
+class DirectCommand(Command[DirectAuth, R_co]):
     """A command of Direct."""
 
     __slots__ = ()
 
-    def result(self, answer: Answer, wire: DirectWire) -> R_co:
+    def result(self, response: Response, wire: DirectAuth) -> R_co:
         """Read an answer: a refusal by its code first, whatever the HTTP status is, since 403 has two meanings."""
-        parsed = read_json(answer.body, answer.headers.get("Content-Type", "")) if answer.body else None
-        if answer.body and parsed is None:
-            raise UnreadableAnswerError("a bare null")  # which is not an empty body
+        parsed = read_json(response.body, response.headers.get("Content-Type", "")) if response.body else None
+        if response.body and parsed is None:
+            raise UnexpectedResponseError("a bare null")  # which is not an empty body
         fields = fields_of(parsed)
         refuses = fields is not None and "error" in fields
-        if fields is not None and (refuses or answer.status != 200) and any(fields.get(name) for name in _OF_SUCCESS):
+        if fields is not None and (refuses or response.status != 200) and any(fields.get(name) for name in _OF_SUCCESS):
             raise ContradictoryAnswerError("it claims success")
         if fields is not None and refuses:
-            raise _refusal(fields["error"], answer.status, wire)
-        if answer.status != 200:
-            raise UnreadableAnswerError("no answer that Direct documents")
+            raise _refusal(fields["error"], response.status, wire)
+        if response.status != 200:
+            raise UnexpectedResponseError("no answer that Direct documents")
         return self.read(parsed)
 
     @abstractmethod
@@ -119,7 +118,7 @@ class DirectCommand(Command[DirectWire, R_co]):
         """Read what Direct answers to this command on success; None stands for an empty body.
 
         Raises:
-            UnreadableAnswerError: It is something else.
+            UnexpectedResponseError: It is something else.
         """
 
 
@@ -132,13 +131,13 @@ class _RefusalBody:
 _strict = strict_converter()
 
 
-def _refusal(body: object, status: int, wire: DirectWire) -> RejectedError:
+def _refusal(body: object, status: int, wire: DirectAuth) -> RejectedError:
     refusal = structure(_strict, body, _RefusalBody, "a refusal with a code")
     message = wire.key.redact(refusal.msg)
     if not _refuses(refusal.code):
         raise ContradictoryAnswerError(f"code {refusal.code}: {message}")
-    kind = _REFUSALS.get(refusal.code) or _BY_STATUS.get(status, RejectedError)
-    return kind(message, status=status, code=refusal.code)
+    error_type = _REFUSALS.get(refusal.code) or _BY_STATUS.get(status, RejectedError)
+    return error_type(message, status=status, code=refusal.code)
 
 
 def _refuses(code: int) -> bool:
@@ -158,7 +157,7 @@ class ReadDispatches(DirectCommand[Listing[Dispatch]]):
         ValueError: An id is not positive, a text is empty, or a time does not say its zone.
     """
 
-    reads = True
+    is_read_only = True
 
     dispatch_id: int | None = attrs.field(default=None, validator=optional(positive_id))
     status: str | None = attrs.field(default=None, validator=non_empty)
@@ -167,7 +166,7 @@ class ReadDispatches(DirectCommand[Listing[Dispatch]]):
     created_from: datetime | None = attrs.field(default=None, validator=moment)
     created_to: datetime | None = attrs.field(default=None, validator=moment)
 
-    def request(self, wire: DirectWire, request_id: str | None) -> Request:
+    def request(self, wire: DirectAuth, request_id: str | None) -> Request:
         """See `Command.request`."""
         del request_id  # Direct has no request ids
         given = {name: _said(value) for name, value in attrs.asdict(self).items() if value is not None}
@@ -182,7 +181,7 @@ class ReadDispatches(DirectCommand[Listing[Dispatch]]):
         fields = fields_of(parsed) or {}
         items, total = fields.get("items"), fields.get("total")
         if not isinstance(items, list):
-            raise UnreadableAnswerError("not a list of dispatches")
+            raise UnexpectedResponseError("not a list of dispatches")
         received = cast("list[object]", items)
         dispatches = tuple(
             dispatch
@@ -210,11 +209,11 @@ class ReadDispatch(DirectCommand[Dispatch]):
         ValueError: ``dispatch_id`` is not positive.
     """
 
-    reads = True
+    is_read_only = True
 
     dispatch_id: int = attrs.field(validator=positive_id)
 
-    def request(self, wire: DirectWire, request_id: str | None) -> Request:
+    def request(self, wire: DirectAuth, request_id: str | None) -> Request:
         """See `Command.request`."""
         return ReadDispatches(dispatch_id=self.dispatch_id).request(wire, request_id)
 
@@ -224,7 +223,7 @@ class ReadDispatch(DirectCommand[Dispatch]):
         if not found:
             raise NotFoundError("no dispatch of this id is listed", status=200, code=None)
         if len(found) > 1:
-            raise UnreadableAnswerError(f"it lists the dispatch {len(found)} times")
+            raise UnexpectedResponseError(f"it lists the dispatch {len(found)} times")
         return found[0]
 
 
@@ -233,64 +232,64 @@ class _OfDispatch(DirectCommand[R_co]):
     """A command on one dispatch: ``POST /api/v1/dispatch/{dispatchId}/<action>``, without a body."""
 
     action: ClassVar[str]
-    verdicts: ClassVar[Mapping[str, Verdict]]
+    evidence_by_status: ClassVar[Mapping[str, Evidence]]
     """What each status says about the command after its answer was lost; any other decides nothing."""
 
     dispatch_id: int = attrs.field(validator=positive_id)
 
-    def request(self, wire: DirectWire, request_id: str | None) -> Request:
+    def request(self, wire: DirectAuth, request_id: str | None) -> Request:
         """See `Command.request`."""
         del request_id  # Direct has no request ids
         return Request("POST", f"/api/v1/dispatch/{self.dispatch_id}/{self.action}", wire.headers())
 
-    def probe(self, since: datetime) -> Probe[DirectWire, R_co]:
+    def probe(self, since: datetime) -> Probe[DirectAuth, R_co]:
         """See `Command.probe`: the dispatch's status tells."""
         del since
-        return ask(ReadDispatches(dispatch_id=self.dispatch_id), self._settle)
+        return Probe.of(ReadDispatches(dispatch_id=self.dispatch_id), self._settle)
 
     def _settle(self, dispatches: Listing[Dispatch]) -> Settlement[R_co]:
         if dispatches.total not in {None, dispatches.received}:
             # Another row of the dispatch may be among those that are not here.
             counts = f"its state counts {dispatches.total} dispatches and lists {dispatches.received}"
-            return Settlement(Verdict.UNDECIDED, counts)
+            return Settlement(Evidence.INCONCLUSIVE, counts)
         statuses = {dispatch.status for dispatch in dispatches}
         if len(statuses) != 1:
-            return Settlement(Verdict.UNDECIDED, f"its state lists it {len(statuses)} times")
+            return Settlement(Evidence.INCONCLUSIVE, f"its state lists it {len(statuses)} times")
         status = statuses.pop()
-        verdict = self.verdicts.get(status, Verdict.UNDECIDED)
-        result = self.settled() if verdict is Verdict.HAPPENED else None
+        evidence = self.evidence_by_status.get(status, Evidence.INCONCLUSIVE)
+        result = self.settled() if evidence is Evidence.APPLIED else None
         # A word that is none is not shown: it is somebody else's text.
         shown = repr(status) if _WORD.fullmatch(status) else "what is no status"
         # No status leads back to one from before a start, and none follows a last one.
-        return Settlement(verdict, f"its state reads {shown}", result, lasts=verdict is not Verdict.DENIED)
+        return Settlement(evidence, f"its state reads {shown}", result, lasts=evidence is not Evidence.NOT_APPLIED)
 
     @abstractmethod
     def settled(self) -> R_co:
         """The result of a command that its status shows to have happened."""
 
 
-_AFTER_START: Mapping[str, Verdict] = {
-    "initiated": Verdict.DENIED,
-    "changing": Verdict.HAPPENED,
-    "scheduled": Verdict.HAPPENED,
-    "sending": Verdict.HAPPENED,
-    "awaiting": Verdict.HAPPENED,
-    "paused": Verdict.HAPPENED,
-    "stopped": Verdict.HAPPENED,
-    "done": Verdict.HAPPENED,
+_AFTER_START: Mapping[str, Evidence] = {
+    "initiated": Evidence.NOT_APPLIED,
+    "changing": Evidence.APPLIED,
+    "scheduled": Evidence.APPLIED,
+    "sending": Evidence.APPLIED,
+    "awaiting": Evidence.APPLIED,
+    "paused": Evidence.APPLIED,
+    "stopped": Evidence.APPLIED,
+    "done": Evidence.APPLIED,
 }
 STATUSES = tuple(_AFTER_START)
 """The statuses that are known. The provider may have others."""
 
 # A dispatch that is done was never stopped, and cannot be any more; one in transition may be on its way to stopped.
-_AFTER_STOP: Mapping[str, Verdict] = {
-    "initiated": Verdict.DENIED,
-    "scheduled": Verdict.DENIED,
-    "sending": Verdict.DENIED,
-    "awaiting": Verdict.DENIED,
-    "paused": Verdict.DENIED,
-    "stopped": Verdict.HAPPENED,
-    "done": Verdict.FINAL,
+_AFTER_STOP: Mapping[str, Evidence] = {
+    "initiated": Evidence.NOT_APPLIED,
+    "scheduled": Evidence.NOT_APPLIED,
+    "sending": Evidence.NOT_APPLIED,
+    "awaiting": Evidence.NOT_APPLIED,
+    "paused": Evidence.NOT_APPLIED,
+    "stopped": Evidence.APPLIED,
+    "done": Evidence.NEVER_APPLIED,
 }
 
 
@@ -306,13 +305,13 @@ class StartDispatch(_OfDispatch[StartedDispatch]):
     """
 
     action = "start"
-    verdicts = _AFTER_START
+    evidence_by_status = _AFTER_START
 
     def read(self, parsed: object) -> StartedDispatch:
         """The answer names the dispatch; another one's answer is not ours."""
         started = structure(direct_converter, parsed, StartedBody, "a started dispatch")
         if started.dispatch_id != self.dispatch_id:
-            raise UnreadableAnswerError("it speaks of another dispatch")
+            raise UnexpectedResponseError("it speaks of another dispatch")
         return StartedDispatch(self.dispatch_id)
 
     def settled(self) -> StartedDispatch:
@@ -332,12 +331,12 @@ class StopDispatch(_OfDispatch[None]):
     """
 
     action = "stop"
-    verdicts = _AFTER_STOP
+    evidence_by_status = _AFTER_STOP
 
     def read(self, parsed: object) -> None:
         """Nothing is what a success looks like."""
         if parsed is not None:
-            raise UnreadableAnswerError("a stop is answered with an empty body")
+            raise UnexpectedResponseError("a stop is answered with an empty body")
 
     def settled(self) -> None:
         """See `_OfDispatch.settled`."""

@@ -11,7 +11,7 @@ from typing import NewType
 
 import attrs
 
-from dispatchkit.core.decode import rename, strict_converter, tolerant
+from dispatchkit.core.decode import register_lenient, rename, strict_converter
 from dispatchkit.core.validators import positive_id
 
 __all__ = [
@@ -55,7 +55,7 @@ def _local(value: object, _: type[LocalTime]) -> LocalTime:
 
 @attrs.frozen(kw_only=True)
 class _Open:
-    more: Mapping[str, object] = attrs.field(factory=dict[str, object], hash=False, repr=False)  # a dict has no hash
+    extra: Mapping[str, object] = attrs.field(factory=dict[str, object], hash=False, repr=False)  # a dict has no hash
     """What else the provider said, under its own names: unknown fields, and what is not of its field's type."""
 
 
@@ -93,7 +93,7 @@ class Dispatch(_Open):
     """A dispatch as ``GET /dispatch`` lists it.
 
     Only the id and the status are always there. Any other field is None where the provider left it out, or said
-    something that is not of its type; then `more` still has what it said. The repr does not show the message.
+    something that is not of its type; then `extra` still has what it said. The repr does not show the message.
     """
 
     dispatch_id: int = attrs.field(validator=positive_id)
@@ -122,4 +122,4 @@ direct_converter = strict_converter()
 rename(direct_converter, StartedBody, dispatch_id="dispatchId")
 direct_converter.register_structure_hook(LocalTime, _local)
 for kind in (DispatchCounts, DispatchSource, DispatchBase, Dispatch):
-    tolerant(direct_converter, kind)
+    register_lenient(direct_converter, kind)

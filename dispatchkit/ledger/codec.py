@@ -24,7 +24,7 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
 from dispatchkit.altcraft.models import Attachment
-from dispatchkit.core.command import Command, UnreadableAnswerError
+from dispatchkit.core.command import Command, UnexpectedResponseError
 from dispatchkit.core.decode import fields_of, read_json, strict_converter
 from dispatchkit.direct.commands import StartDispatch, StopDispatch
 from dispatchkit.errors import LedgerError
@@ -57,7 +57,7 @@ def encode(command: Command[Never, object]) -> tuple[bytes, str]:
     """
     name = _NAMES.get(type(command))
     if name is None:
-        known = ", ".join(kind.__name__ for kind in _TYPES.values())
+        known = ", ".join(cls.__name__ for cls in _TYPES.values())
         raise TypeError(f"a ledger holds {known}, not {type(command).__name__}")
     fields = cast("dict[str, object]", _converter().unstructure(command))
     said: dict[str, object] = {"type": name, "version": _VERSION, **fields}
@@ -82,27 +82,27 @@ def decode(text: str) -> Command[Never, object]:
     """
     try:
         fields = fields_of(read_json(text.encode())) or {}
-    except UnreadableAnswerError:
+    except UnexpectedResponseError:
         fields = {}
     name, version = fields.pop("type", None), fields.pop("version", None)
     if not isinstance(name, str) or type(version) is not int:
         raise LedgerError("the ledger holds what is no command: it is damaged, so restore it from a copy")
-    kind = _TYPES.get(name)
-    if kind is None or version > _VERSION:
+    cls = _TYPES.get(name)
+    if cls is None or version > _VERSION:
         raise LedgerError(
             f"the ledger holds a command {name!r} of version {version}, which a newer release of dispatchkit wrote: "
             "upgrade dispatchkit, and run it again"
         )
-    return _read(kind, fields)
+    return _read(cls, fields)
 
 
-def _read(kind: type[Command[Never, object]], fields: Mapping[str, object]) -> Command[Never, object]:
+def _read(cls: type[Command[Never, object]], fields: Mapping[str, object]) -> Command[Never, object]:
     try:
-        return _converter().structure(fields, kind)
+        return _converter().structure(fields, cls)
     except Exception as error:  # noqa: BLE001 - cattrs raises whatever a hook or a validator raises; any of it means the same
         what = type(error).__name__
     # Outside the handler: the error of a hook may hold what a message says.
-    raise LedgerError(f"the ledger holds a {kind.__name__} that cannot be read ({what}): restore it from a copy")
+    raise LedgerError(f"the ledger holds a {cls.__name__} that cannot be read ({what}): restore it from a copy")
 
 
 @cache  # costly to make
@@ -111,16 +111,16 @@ def _converter() -> Converter:
     converter.register_unstructure_hook(bytes, lambda data: base64.b64encode(data).decode())
     converter.register_structure_hook(bytes, lambda text, _: base64.b64decode(text, validate=True))
     kinds = cast("list[type[attrs.AttrsInstance]]", [Attachment, *_TYPES.values()])
-    for kind in kinds:
-        attrs.resolve_types(kind)
+    for cls in kinds:
+        attrs.resolve_types(cls)
         # JSON already is what a content holds.
         content = override(struct_hook=_as_it_is, unstruct_hook=_same)
-        special = {field.name: content for field in attrs.fields(kind) if field.name == "content"}
+        special = {field.name: content for field in attrs.fields(cls) if field.name == "content"}
         # cattrs types its keyword settings and the overrides of fields as one.
-        to_text = make_dict_unstructure_fn(kind, converter, _cattrs_omit_if_default=True, **special)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        from_text = make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, **special)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        converter.register_unstructure_hook(kind, to_text)
-        converter.register_structure_hook(kind, from_text)
+        to_text = make_dict_unstructure_fn(cls, converter, _cattrs_omit_if_default=True, **special)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        from_text = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True, **special)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        converter.register_unstructure_hook(cls, to_text)
+        converter.register_structure_hook(cls, from_text)
     return converter
 
 

@@ -51,7 +51,7 @@ class Hold:
             process_started=here.started,
             pid_namespace=here.pid_namespace,
         )
-        self._heartbeat: asyncio.Task[None] | None = None
+        self._heartbeat_task: asyncio.Task[None] | None = None
         self.chunks: list[Chunk] = []
         """Those that are held."""
         self.taken_at = -math.inf
@@ -89,7 +89,7 @@ class Hold:
         """Take a chunk. A holder that gives no heartbeat any more is waited for, until its lease ends."""
         lease_ends = math.inf
         while True:
-            other = await self._store.hold(
+            other = await self._store.acquire(
                 self._run.number, chunk.number, self._holder, attempt_timeout=self._attempt_timeout
             )
             if other is None:
@@ -116,16 +116,16 @@ class Hold:
         Args:
             lost: Called once the run was stopped or taken over, or with the error of a ledger that cannot be written.
         """
-        self._heartbeat = asyncio.create_task(self._beat(lost))
+        self._heartbeat_task = asyncio.create_task(self._send_heartbeats(lost))
 
-    async def _beat(self, lost: Callable[[LedgerError | None], None]) -> None:
+    async def _send_heartbeats(self, lost: Callable[[LedgerError | None], None]) -> None:
         try:
             while True:
                 await self._clock.sleep(HEARTBEAT_INTERVAL)
                 for chunk in list(self.chunks):
-                    ignores_stop = self.ignores_stop  # as the beat reads the stop: it may be taken back meanwhile
-                    pulse = await self._store.beat(self._run.number, chunk.number, self.token)
-                    if not pulse.mine or (pulse.stopped and not ignores_stop):
+                    ignores_stop = self.ignores_stop  # as the heartbeat reads the stop: it may be taken back meanwhile
+                    status = await self._store.heartbeat(self._run.number, chunk.number, self.token)
+                    if not status.mine or (status.stopped and not ignores_stop):
                         lost(None)
                         return
         except LedgerError as error:
@@ -133,11 +133,11 @@ class Hold:
 
     async def release(self, *, timeout: float) -> None:
         """End the heartbeats, and give the chunks up. If that cannot be written in time, their lease ends by itself."""
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            await asyncio.wait([self._heartbeat])
+        if self._heartbeat_task is not None:
+            self._heartbeat_task.cancel()
+            await asyncio.wait([self._heartbeat_task])
         chunks, self.chunks = self.chunks, []
         with contextlib.suppress(LedgerError, TimeoutError):
             async with asyncio.timeout(timeout):
                 for chunk in chunks:
-                    await self._store.let_go(self._run.number, chunk.number, self.token)
+                    await self._store.release(self._run.number, chunk.number, self.token)

@@ -17,7 +17,7 @@ import threading
 from pathlib import Path
 from typing import Self
 
-from dispatchkit.core.transport.fork import forgets_in_child
+from dispatchkit.core.transport.fork import register_fork_reset
 from dispatchkit.errors import LedgerError
 
 try:
@@ -48,14 +48,14 @@ class _Descriptor:
         self.number = -1
         with _fork_lock:
             self.number = os.open(path, flags | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-            forgets_in_child(self)
+            register_fork_reset(self)
 
     def close(self) -> None:
         number, self.number = self.number, -1
         if number >= 0:
             os.close(number)
 
-    def forget(self) -> object:
+    def reset_after_fork(self) -> object:
         """Close the copy that a forked child inherits."""
         self.close()
         return None

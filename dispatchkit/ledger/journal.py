@@ -13,13 +13,15 @@ from typing import Never, TypeVar
 
 import attrs
 
+from dispatchkit.core.call.context import RunSettings
+from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
-from dispatchkit.core.fanout.journal import Entry, Leave, Planned, RunSettings
+from dispatchkit.core.fanout.journal import PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.errors import LedgerError, OutcomeUnknownError, RejectedError, RunStoppedError, State
 from dispatchkit.ledger.codec import decode
-from dispatchkit.ledger.group_commit import Gathering
+from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.ledger.hold import Hold
 from dispatchkit.ledger.plan import begin, check_repeats, plan
 from dispatchkit.ledger.store import Chunk, Claim, Record, Run, Store, Unsettled
@@ -65,9 +67,9 @@ class LedgerJournal:
         self._resumes = resumes
         self._clock = clock
         self._hold: Hold | None = None
-        self._halted = False
-        self._halting = asyncio.Event()
-        self._gathering: Gathering | None = None
+        self._stopped = False
+        self._stop_event = asyncio.Event()
+        self._group_commit: GroupCommit | None = None
         self._pages: deque[list[tuple[Chunk, Unsettled, float]]] = deque()
         self._page: Iterator[tuple[Chunk, Unsettled, float]] = iter(())
         self._reading: asyncio.Task[None] | None = None
@@ -79,8 +81,8 @@ class LedgerJournal:
 
     async def open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
-    ) -> Planned:
-        """Hold the run and plan it. A halt ends it, also while the database is away."""
+    ) -> PlanSummary:
+        """Hold the run and plan it. A stop ends it, also while the database is away."""
         opening = asyncio.create_task(_caught(self._open(commands, stop)))
         try:
             await self._wait(opening)
@@ -88,8 +90,8 @@ class LedgerJournal:
             if not opening.done():
                 opening.cancel()
                 await asyncio.wait([opening])
-        if opening.cancelled() and self._halted:
-            return Planned(None, {})
+        if opening.cancelled() and self._stopped:
+            return PlanSummary(None, {})
         if opening.cancelled() and commands is not None:  # most likely by the iterator's own code
             raise RuntimeError("the iterator of commands was cancelled: nothing was launched")
         planned = opening.result()
@@ -98,44 +100,44 @@ class LedgerJournal:
         return planned
 
     async def _wait(self, task: asyncio.Future[T]) -> bool:
-        """Wait for a task; once the run is halted, only `CLOSE_TIMEOUT` more. Returns whether it is done."""
-        halting = asyncio.create_task(self._halting.wait())
+        """Wait for a task; once the run is stopped, only `CLOSE_TIMEOUT` more. Returns whether it is done."""
+        stopping = asyncio.create_task(self._stop_event.wait())
         try:
-            await asyncio.wait((task, halting), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            halting.cancel()
+            stopping.cancel()
         if not task.done():
             await asyncio.wait([task], timeout=CLOSE_TIMEOUT)
         return task.done()
 
     async def _open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
-    ) -> Planned:
+    ) -> PlanSummary:
         run = await self._begin(planned=commands is None)
         timeout = self._settings.attempt_timeout
         hold = self._hold = Hold(self._store, run, only=self._only, attempt_timeout=timeout, clock=self._clock)
-        gathering = self._gathering = Gathering(self._store)
+        group_commit = self._group_commit = GroupCommit(self._store)
         hold.ignores_stop = self._resumes
 
         def lost(error: LedgerError | None) -> None:
             if error is None:
-                self.halt()
+                self.stop()
             else:
-                gathering.fail(error)
+                group_commit.fail(error)
             stop()
 
         try:
             hold.keep(lost)
-            if run.whole:
+            if run.plan_complete:
                 # Before anything is planned: what is added must not reach a process that works on it.
                 await hold.take()
             if commands is not None:
-                if not await plan(self._store, run, commands, lambda: self._halted):
+                if not await plan(self._store, run, commands, lambda: self._stopped):
                     return attrs.evolve(await self._found(), total=None)
                 await self._store.planned(run.number)
                 await hold.take()
             await check_repeats(self._store, run, chunk=self._only, within=self._settings.repeat_window)
-            if run.stopped and not await self._store.allow(run.number, stops=run.stops):
+            if run.stopped and not await self._store.clear_stop(run.number, stops=run.stops):
                 raise RunStoppedError(f"the run {self._name!r} was stopped once more: resume it again to let it go on")
             hold.ignores_stop = False
             return await self._found()
@@ -151,14 +153,14 @@ class LedgerJournal:
         """
         return await self._begin(planned=True)
 
-    async def divide(
+    async def plan_chunks(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]], *, size: int
     ) -> list[Chunk]:
         """Plan the run for many workers, in chunks of so many commands, and hold nothing. See `open`."""
         run = await self._begin(planned=False)
-        if not await plan(self._store, run, commands, lambda: self._halted):
-            raise LedgerError(f"the plan of the run {self._name!r} is not whole, since it was halted")
-        # Before the plan counts as whole: no worker may launch what is refused here, when the window has passed.
+        if not await plan(self._store, run, commands, lambda: self._stopped):
+            raise LedgerError(f"the plan of the run {self._name!r} is not whole, since it was stopped")
+        # Before the plan counts as complete: no worker may launch what is refused here, when the window has passed.
         await check_repeats(self._store, run, chunk=None, within=self._settings.repeat_window)
         return await self._store.planned(run.number, size=size)
 
@@ -168,18 +170,18 @@ class LedgerJournal:
         self._run = run.number
         return run
 
-    async def _found(self) -> Planned:
+    async def _found(self) -> PlanSummary:
         counts = await self._store.counts(self._run, chunk=self._only)
         total = counts.planned + counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
         final = {State.DONE: counts.done, State.REJECTED: counts.rejected, State.UNKNOWN: counts.unknown_for_good}
-        return Planned(total, final)
+        return PlanSummary(total, final)
 
-    async def take(self) -> Entry[Never, object] | None:
+    async def next_item(self) -> WorkItem[Never, object] | None:
         """See `Journal.take`."""
-        while not self._halted:
+        while not self._stopped:
             found = next(self._page, None)
             if found is not None:
-                return self._entry(*found)
+                return self._work_item(*found)
             if self._pages:
                 self._page = iter(self._pages.popleft())
                 self._read_ahead()
@@ -215,12 +217,12 @@ class LedgerJournal:
         finally:
             self._reading = None
 
-    def _entry(self, chunk: Chunk, row: Unsettled, acting_until: float) -> Entry[Never, object]:
+    def _work_item(self, chunk: Chunk, row: Unsettled, acting_until: float) -> WorkItem[Never, object]:
         self._chunk_of[row.index] = chunk.number
         # A takeover makes no earlier request act later, but a state from before it is not believed.
         denied_from = max(self._holding.taken_at, acting_until)
         command = decode(row.command)
-        return Entry(row.index, command, row.request_id, row.since, denied_from, row.repeats, acting_until)
+        return WorkItem(row.index, command, row.request_id, row.since, denied_from, row.repeats, acting_until)
 
     @property
     def _holding(self) -> Hold:
@@ -228,31 +230,31 @@ class LedgerJournal:
         return self._hold
 
     @property
-    def _writer(self) -> Gathering:
-        assert self._gathering is not None  # noqa: S101 - it is there from `open` on
-        return self._gathering
+    def _writer(self) -> GroupCommit:
+        assert self._group_commit is not None  # noqa: S101 - it is there from `open` on
+        return self._group_commit
 
-    async def claim(self, entry: Entry[W, R], request_id: str | None) -> Leave:
+    async def claim(self, item: WorkItem[W, R], request_id: str | None) -> ClaimResult:
         """See `Journal.claim`."""
-        since = entry.since or self._clock.now()
-        chunk, token = self._chunk_of[entry.index], self._holding.token
-        claim = Claim(self._run, chunk, entry.index, token, request_id, since)
-        return await self._writer.claim(claim, fresh=entry.since is None)
+        since = item.unclear_since or self._clock.now()
+        chunk, token = self._chunk_of[item.index], self._holding.token
+        claim = Claim(self._run, chunk, item.index, token, request_id, since)
+        return await self._writer.claim(claim, first_attempt=item.unclear_since is None)
 
-    async def has_rival(self, entry: Entry[W, R], within: float) -> bool:
+    async def has_rival(self, item: WorkItem[W, R], within: float) -> bool:
         """See `Journal.has_rival`."""
-        log_key = entry.command.log_key
-        return log_key is not None and await self._store.has_rival(self._run, entry.index, log_key, within=within)
+        log_key = item.command.log_key
+        return log_key is not None and await self._store.has_rival(self._run, item.index, log_key, within=within)
 
-    def halt(self) -> None:
-        """See `Journal.halt`."""
-        if not self._halted:
-            self._halted = True
-            self._halting.set()
-            if self._gathering is not None:
-                self._gathering.halt()
+    def stop(self) -> None:
+        """See `Journal.stop`."""
+        if not self._stopped:
+            self._stopped = True
+            self._stop_event.set()
+            if self._group_commit is not None:
+                self._group_commit.stop()
 
-    def record(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:
+    def record(self, item: WorkItem[W, R], outcome: Outcome[R]) -> None:
         """See `Journal.record`."""
         error = outcome.error
         code = error.code if isinstance(error, RejectedError) else None
@@ -261,8 +263,8 @@ class LedgerJournal:
         self._writer.record(
             Record(
                 self._run,
-                self._chunk_of.pop(entry.index),
-                entry.index,
+                self._chunk_of.pop(item.index),
+                item.index,
                 self._holding.token,
                 outcome.state,
                 "" if error is None else error.summary,
@@ -275,10 +277,10 @@ class LedgerJournal:
         )
 
     async def close(self) -> None:
-        """Write what is left to write, and let go of the run. A halted run does not wait long for the database."""
-        if self._gathering is None:
-            return  # it was halted before the ledger was open
-        flushing = asyncio.ensure_future(self._gathering.flush())
+        """Write what is left to write, and let go of the run. A stopped run does not wait long for the database."""
+        if self._group_commit is None:
+            return  # it was stopped before the ledger was open
+        flushing = asyncio.ensure_future(self._group_commit.flush())
         flushing.add_done_callback(_seen)
         try:
             if not await self._wait(flushing):
@@ -303,7 +305,7 @@ class LedgerJournal:
         await self._holding.release(timeout=timeout)
 
 
-async def _caught(opening: Awaitable[Planned]) -> Planned | BaseException:
+async def _caught(opening: Awaitable[PlanSummary]) -> PlanSummary | BaseException:
     """What the iterator of commands raises is for whoever opens the run: a task would tell the event loop, too."""
     try:
         return await opening

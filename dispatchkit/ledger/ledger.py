@@ -11,12 +11,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Never, Self, cast
 
-from dispatchkit.core.claim_age import CLAIM_AGE
+from dispatchkit.core.call.context import RunSettings
+from dispatchkit.core.claim import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
-from dispatchkit.core.fanout.journal import RunSettings
-from dispatchkit.core.fanout.source import count
 from dispatchkit.core.secret import account_key
-from dispatchkit.core.validators import label, shown
+from dispatchkit.core.validators import int_in_range, label, shown
 from dispatchkit.errors import LedgerError, RunHeldError
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
@@ -76,7 +75,7 @@ class Ledger:
             TypeError: The name is no text.
             ValueError: The name is empty, or too long.
         """
-        return self.journal_of(run, settings)
+        return self.create_journal(run, settings)
 
     def chunk(self, run: str, number: int) -> PartOfLedger:
         """One chunk of a run that is planned already, for one of the workers that share it.
@@ -87,7 +86,7 @@ class Ledger:
             TypeError: The number is no integer.
             ValueError: The number is out of range.
         """
-        count("number", number, least=0, most=MAX_NUMBER)
+        int_in_range("number", number, minimum=0, maximum=MAX_NUMBER)
         return PartOfLedger(self, run, chunk=number)
 
     def resuming(self, run: str) -> PartOfLedger:
@@ -97,12 +96,12 @@ class Ledger:
         """
         return PartOfLedger(self, run, resumes=True)
 
-    def journal_of(
+    def create_journal(
         self, run: str, settings: RunSettings, *, chunk: int | None = None, resumes: bool = False
     ) -> LedgerJournal:
         """What `journal` gives, of one chunk or of all."""
         name = label("run", run)
-        return LedgerJournal(self.ready, name, settings, chunk=chunk, resumes=resumes, clock=self._clock)
+        return LedgerJournal(self.open_store, name, settings, chunk=chunk, resumes=resumes, clock=self._clock)
 
     async def runs(self) -> list[Run]:
         """All runs, the newest first.
@@ -110,7 +109,7 @@ class Ledger:
         Raises:
             LedgerError: The ledger cannot be read.
         """
-        return await (await self.ready()).runs()
+        return await (await self.open_store()).runs()
 
     async def run(self, name: str) -> Run:
         """The run of this name.
@@ -118,7 +117,7 @@ class Ledger:
         Raises:
             LedgerError: There is none; or the ledger cannot be read.
         """
-        store = await self.ready()
+        store = await self.open_store()
         run = await store.run(name)
         if run is None:
             names = [repr(each.name) for each in await store.runs()]
@@ -160,7 +159,7 @@ class Ledger:
             yield target
 
     async def stop(self, name: str) -> datetime:
-        """Stop a run, wherever it goes on. It stays stopped until `allow`.
+        """Stop a run, wherever it goes on. It stays stopped until `clear_stop`.
 
         A process that works on it starts nothing new within a second. One that was suspended may still hold a claim, so
         the promise is `CLAIM_AGE`, 5 s.
@@ -176,13 +175,13 @@ class Ledger:
         await self._store.stop(number)
         return self._clock.now() + timedelta(seconds=CLAIM_AGE)
 
-    async def allow(self, name: str) -> None:
+    async def clear_stop(self, name: str) -> None:
         """Let a run that was stopped be run again.
 
         Raises:
             LedgerError: There is no such run; or the ledger cannot be written.
         """
-        await self._store.allow((await self.run(name)).number)
+        await self._store.clear_stop((await self.run(name)).number)
 
     async def paused_accounts(self) -> list[PausedAccount]:
         """The accounts on which nothing is started now, as a provider asked for a pause, the longest pause first.
@@ -223,7 +222,7 @@ class Ledger:
                 "a ledger in a file holds no pause: it ends with the process that waits. To go on before its end, stop "
                 "that process and resume the run"
             )
-        return cast("SharedStore", await self.ready())
+        return cast("SharedStore", await self.open_store())
 
     async def change_account(self, name: str, client: Client[Never]) -> None:
         """Take the token of a client for that of the account that a run was planned for: it was rotated.
@@ -273,9 +272,9 @@ class Ledger:
         Raises:
             LedgerError: The ledger cannot be written.
         """
-        await (await self.ready()).accept_copy()
+        await (await self.open_store()).accept_copy()
 
-    async def ready(self) -> Store:
+    async def open_store(self) -> Store:
         """The database, once it is open.
 
         Raises:
@@ -328,7 +327,7 @@ class PartOfLedger:
         """
         if run != self._run:
             raise ValueError(f"run must be {self._run!r}, for which this was made, not {run!r}")
-        return self._ledger.journal_of(run, settings, chunk=self._chunk, resumes=self._resumes)
+        return self._ledger.create_journal(run, settings, chunk=self._chunk, resumes=self._resumes)
 
 
 def _account_key(run: Run) -> str:

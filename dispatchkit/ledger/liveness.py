@@ -59,7 +59,7 @@ def end_process(holder: Holder, *, timeout: float) -> None:
     Returns at once if the process has ended already. It blocks: call it in a thread.
 
     Args:
-        holder: The holder, as `Store.hold` returns it.
+        holder: The holder, as `Store.acquire` returns it.
         timeout: Seconds to wait for the end.
 
     Raises:

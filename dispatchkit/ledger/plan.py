@@ -7,9 +7,9 @@ import json
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from typing import TypeVar
 
-from dispatchkit.core.built import Unbuilt
+from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.command import Command
-from dispatchkit.core.fanout.journal import RunSettings
+from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.errors import AccountMismatchError, LedgerError, RepeatedTargetsError, RunStoppedError
 from dispatchkit.ledger.codec import decode, encode
 from dispatchkit.ledger.store import Run, RunPlan, Store
@@ -56,14 +56,14 @@ async def begin(store: Store, name: str, given: RunSettings, *, planned: bool, r
         run = await store.run(name)
         if run is None:
             raise LedgerError(f"the ledger holds no run {name!r}")
-        if not run.whole:
+        if not run.plan_complete:
             raise LedgerError(
                 f"the plan of the run {name!r} is not whole: run the same again, with its commands, to finish it"
             )
     else:
         run = await store.begin(plan)
     if run.stopped and not resumes:
-        raise RunStoppedError(f"the run {name!r} was stopped: allow it before it is run again")
+        raise RunStoppedError(f"the run {name!r} was stopped: to let it go on, await ledger.clear_stop({name!r})")
     others = _differences(json.loads(run.settings), given.settings)
     if others:
         raise LedgerError(f"the run {name!r} was planned with other settings ({others}): use another run name")
@@ -75,10 +75,10 @@ async def _check_account(store: Store, run: Run, plan: RunPlan) -> None:
     """Refuse the token of another account, which would be rejected for each target, for good."""
     named = run.account is not None and plan.account is not None
     if (run.account != plan.account) if named else (run.fingerprint != plan.fingerprint):
-        theirs = "another account" if run.account is None else f"the account {run.account!r}"
-        ours = "this token" if plan.account is None else f"the account {plan.account!r}"
+        planned = "another account" if run.account is None else f"the account {run.account!r}"
+        own = "this token" if plan.account is None else f"the account {plan.account!r}"
         raise AccountMismatchError(
-            f"the run {run.name!r} was planned for {theirs} or for another token of it, not for {ours}: nothing "
+            f"the run {run.name!r} was planned for {planned} or for another token of it, not for {own}: nothing "
             "was launched. If the account has a new token, say so (on the command line: --account-changed)"
         )
     if run.fingerprint != plan.fingerprint:
@@ -103,7 +103,7 @@ async def check_repeats(store: Store, run: Run, *, chunk: int | None, within: fl
     repeats = await store.repeats(run.number, chunk=chunk, within=within)
     if not repeats:
         return
-    told = "; ".join(
+    others = "; ".join(
         f"{each.count:,} in run {each.run!r}, the latest at {each.latest:%Y-%m-%d %H:%M:%S} UTC, such as "
         f"{decode(each.commands[0])!r}"
         for each in repeats[:_TOLD]
@@ -111,7 +111,7 @@ async def check_repeats(store: Store, run: Run, *, chunk: int | None, within: fl
     more = f"; and in {len(repeats) - _TOLD:,} other runs" if len(repeats) > _TOLD else ""
     raise RepeatedTargetsError(
         f"other runs have launched targets of the run {run.name!r} within {within:g} s, or launch them now "
-        f"({told}{more}): nothing was launched. Leave them out, or plan them without repeat_window as another run",
+        f"({others}{more}): nothing was launched. Leave them out, or plan them without repeat_window as another run",
         runs={each.run: each.count for each in repeats},
     )
 
@@ -120,9 +120,9 @@ async def plan(
     store: Store,
     run: Run,
     commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]],
-    is_halted: Callable[[], bool],
+    is_stopped: Callable[[], bool],
 ) -> bool:
-    """Plan commands, and return whether all of them are planned: the run may be halted meanwhile.
+    """Plan commands, and return whether all of them are planned: the run may be stopped meanwhile.
 
     One batch is written while the next is put into text.
 
@@ -137,7 +137,7 @@ async def plan(
     size = index = 0
     try:
         async for command in _each(commands):
-            if is_halted():
+            if is_stopped():
                 return False
             rows.append(_row(index, command))
             if command.log_key is not None:
@@ -153,7 +153,7 @@ async def plan(
         if writing is not None:
             await writing
     await store.plan(run.number, rows, log_keys=log_keys)
-    return not is_halted()  # whoever stops the run may have closed what gives the commands
+    return not is_stopped()  # whoever stops the run may have closed what gives the commands
 
 
 def _differences(planned: Mapping[str, str], given: Mapping[str, str]) -> str:
@@ -175,10 +175,10 @@ async def _each(
 
 
 def _row(index: int, command: Command[W, R]) -> tuple[bytes, str]:
-    if isinstance(command, Unbuilt):
-        kind = TypeError if isinstance(command.mistake, TypeError) else ValueError
-        raise kind(f"commands[{index}]: {command.mistake}: nothing was launched") from None
+    if isinstance(command, InvalidCommand):
+        error_type = TypeError if isinstance(command.error, TypeError) else ValueError
+        raise error_type(f"commands[{index}]: {command.error}: nothing was launched") from None
     try:
         return encode(command)
-    except TypeError as mistake:
-        raise TypeError(f"commands[{index}]: {mistake}: nothing was launched") from None
+    except TypeError as error:
+        raise TypeError(f"commands[{index}]: {error}: nothing was launched") from None

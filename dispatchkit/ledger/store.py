@@ -2,7 +2,7 @@
 
 Five tables. Nothing that was written is taken back; what happened to a target is what its latest rows say::
 
-    run        one launch: its name, how it is carried out, whether its plan is whole, whether it was stopped
+    run        one launch: its name, how it is carried out, whether its plan is complete, whether it was stopped
     chunk      a stretch of a run's targets that one process holds at a time: its owner, and when that was last seen
     target     one command of a run, as data; the same command twice in one run is one target. Its log key says in
                which log of the provider alone it shows, if that is so
@@ -25,7 +25,7 @@ from typing import Protocol
 
 import attrs
 
-from dispatchkit.core.fanout.journal import Leave
+from dispatchkit.core.claim import ClaimResult
 from dispatchkit.errors import State
 
 __all__ = [
@@ -35,9 +35,9 @@ __all__ = [
     "Chunk",
     "Claim",
     "Counts",
+    "HeartbeatStatus",
     "Holder",
     "PausedAccount",
-    "Pulse",
     "Record",
     "Repeat",
     "Run",
@@ -87,7 +87,7 @@ class Run:
     created: datetime
     total: int
     """Targets that are planned so far."""
-    whole: bool
+    plan_complete: bool
     """Whether all of its commands are planned. Only then may it be resumed without them."""
     stopped: bool
     account: str | None = None
@@ -157,10 +157,10 @@ class Holder:
 
 @attrs.frozen
 class Chunk:
-    """A stretch of a run's targets: from ``first`` up to, not including, ``end``."""
+    """A stretch of a run's targets: from ``start`` up to, not including, ``end``."""
 
     number: int
-    first: int
+    start: int
     end: int
     holder: Holder | None = None
     """Who holds it now, if he was seen lately."""
@@ -251,7 +251,7 @@ class Target:
 
 
 @attrs.frozen
-class Pulse:
+class HeartbeatStatus:
     """What a holder learns when it gives a sign of life."""
 
     mine: bool
@@ -316,9 +316,9 @@ class Store(Protocol):
         ...
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
-        """All targets are planned: mark the run as whole, and divide it into chunks of ``size`` targets, or into one.
+        """All targets are planned: mark it as complete, and divide it into chunks of ``size`` targets, or into one.
 
-        A run that is whole already keeps the chunks it has; targets that are new get chunks of their own, or, where
+        A run whose plan is complete keeps the chunks it has; targets that are new get chunks of their own, or, where
         there is a single chunk and no ``size``, join it.
         """
         ...
@@ -327,7 +327,7 @@ class Store(Protocol):
         """The chunks of a run that hold a target which is not final (done or rejected)."""
         ...
 
-    async def hold(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
+    async def acquire(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
         """Take a chunk: None if it is ours now, else the holder that keeps it.
 
         In a file, a lock decides: a holder whose process exists keeps the chunk (`Holder.exists`), and one whose
@@ -336,11 +336,11 @@ class Store(Protocol):
         """
         ...
 
-    async def beat(self, run: int, chunk: int, token: str) -> Pulse:
+    async def heartbeat(self, run: int, chunk: int, token: str) -> HeartbeatStatus:
         """Give a sign of life."""
         ...
 
-    async def let_go(self, run: int, chunk: int, token: str) -> None:
+    async def release(self, run: int, chunk: int, token: str) -> None:
         """Give a chunk up, if it is still ours."""
         ...
 
@@ -348,7 +348,7 @@ class Store(Protocol):
         """The next targets of a chunk, by index, that are neither done nor rejected, nor unknown for good."""
         ...
 
-    async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
+    async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
         """Write `sending`, each in the one statement that also sees whose the chunk is and whether the run was stopped.
 
         Asked again for the same index by the same token, it grants the same claim anew, with a new time: an answer may
@@ -376,7 +376,7 @@ class Store(Protocol):
         """Set the flag that every claim and every heartbeat reads, and count the stop."""
         ...
 
-    async def allow(self, run: int, *, stops: int | None = None) -> bool:
+    async def clear_stop(self, run: int, *, stops: int | None = None) -> bool:
         """Clear the flag. False: the run was stopped more often than ``stops`` says, so it stays stopped."""
         ...
 

@@ -1,8 +1,8 @@
 """The blocking face: the same coroutines for callers that do not run an event loop.
 
-Each client here holds its asynchronous twin and runs that one's methods on a loop in a thread of its own, one for the
+Each client here holds its asynchronous client and runs that one's methods on a loop in a thread of its own, one for the
 whole process (`dispatchkit.sync.portal`). There is no logic here: what a method does, takes and raises is what its
-twin says.
+asynchronous client says.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.pacing.pace import Pace
 from dispatchkit.core.secret import Token
 from dispatchkit.direct.client import DirectClient as AsyncDirectClient
-from dispatchkit.sync.fan_out import FanOut, Running
-from dispatchkit.sync.portal import Lease
+from dispatchkit.sync.fan_out import FanOut, StartedFanOut
+from dispatchkit.sync.portal import PortalHandle
 
 __all__ = ["AltcraftClient", "DirectClient", "FanOut"]
 
@@ -35,16 +35,16 @@ C = TypeVar("C", bound=Client[Any])
 C_co = TypeVar("C_co", bound=Client[Any], covariant=True)
 
 
-class _Face(Generic[C_co]):
+class _SyncClient(Generic[C_co]):
     """What every blocking client is made of."""
 
     def __init__(self, client: C_co) -> None:
         self._client = client
-        self.lease = Lease(client)
-        weakref.finalize(self, self.lease.drop).atexit = False
+        self.handle = PortalHandle(client)
+        weakref.finalize(self, self.handle.drop).atexit = False
 
     @property
-    def twin(self) -> C_co:
+    def async_client(self) -> C_co:
         """The asynchronous client that does the work; it belongs to the loop thread, so use it from there only."""
         return self._client
 
@@ -54,13 +54,13 @@ class _Face(Generic[C_co]):
 
     def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
-        self.lease.close()
+        self.handle.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
 
@@ -77,16 +77,16 @@ class _Face(Generic[C_co]):
 
 def _blocking(
     method: Callable[Concatenate[C, P], Coroutine[object, object, R]],
-) -> Callable[Concatenate[_Face[C], P], R]:
-    """A method that runs the twin's, with its name, parameters, defaults and docstring."""
+) -> Callable[Concatenate[_SyncClient[C], P], R]:
+    """A method that runs the asynchronous client's, with its name, parameters, defaults and docstring."""
     name = method.__name__
 
-    def call(self: _Face[C], /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self: _SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            coroutine = method(self.twin, *args, **kwargs)
+            coroutine = method(self.async_client, *args, **kwargs)
         finally:
             del args, kwargs  # a traceback shows the locals of this frame, and a message's content may be one
-        return self.lease.run(coroutine, name)
+        return self.handle.run(coroutine, name)
 
     functools.update_wrapper(call, method)
     return call
@@ -94,21 +94,21 @@ def _blocking(
 
 def _fanning(
     method: Callable[Concatenate[C, P], AsyncFanOut[W, R]],
-) -> Callable[Concatenate[_Face[C], P], Running[W, R]]:
-    """A method that makes the blocking twin of the fan-out that the twin's makes."""
+) -> Callable[Concatenate[_SyncClient[C], P], StartedFanOut[W, R]]:
+    """A method that makes the blocking fan-out around the asynchronous client's."""
 
-    def call(self: _Face[C], /, *args: P.args, **kwargs: P.kwargs) -> Running[W, R]:
+    def call(self: _SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> StartedFanOut[W, R]:
         try:
-            twin = method(self.twin, *args, **kwargs)
+            fan_out = method(self.async_client, *args, **kwargs)
         finally:
             del args, kwargs
-        return Running(self, twin)
+        return StartedFanOut(self, fan_out)
 
     functools.update_wrapper(call, method)
     return call
 
 
-class DirectClient(_Face[AsyncDirectClient]):
+class DirectClient(_SyncClient[AsyncDirectClient]):
     """Starts and stops dispatches of i-Digital Direct; every method blocks until the outcome is known.
 
     Use it as ``with DirectClient(token) as direct:``, or call `close` yourself. The arguments are those of
@@ -131,7 +131,7 @@ class DirectClient(_Face[AsyncDirectClient]):
         account: str | None = None,
     ) -> None:
         try:
-            twin = AsyncDirectClient(
+            async_client = AsyncDirectClient(
                 token,
                 base_url=base_url,
                 timeout=timeout,
@@ -146,7 +146,7 @@ class DirectClient(_Face[AsyncDirectClient]):
             )
         finally:
             del token  # a traceback shows the locals of this frame
-        super().__init__(twin)
+        super().__init__(async_client)
 
     start = _blocking(AsyncDirectClient.start)
     stop = _blocking(AsyncDirectClient.stop)
@@ -157,7 +157,7 @@ class DirectClient(_Face[AsyncDirectClient]):
     perform = _blocking(AsyncDirectClient.perform)
 
 
-class AltcraftClient(_Face[AsyncAltcraftClient]):
+class AltcraftClient(_SyncClient[AsyncAltcraftClient]):
     """Activates, launches and deactivates mailings of Altcraft; every method blocks until the outcome is known.
 
     Use it as ``with AltcraftClient("https://example.com", token) as altcraft:``, or call `close` yourself. The
@@ -184,7 +184,7 @@ class AltcraftClient(_Face[AsyncAltcraftClient]):
         account: str | None = None,
     ) -> None:
         try:
-            twin = AsyncAltcraftClient(
+            async_client = AsyncAltcraftClient(
                 base_url,
                 token,
                 wire=wire,
@@ -203,7 +203,7 @@ class AltcraftClient(_Face[AsyncAltcraftClient]):
             )
         finally:
             del token  # a traceback shows the locals of this frame
-        super().__init__(twin)
+        super().__init__(async_client)
 
     activate = _blocking(AsyncAltcraftClient.activate)
     launch_broadcast = _blocking(AsyncAltcraftClient.launch_broadcast)

@@ -11,12 +11,12 @@ from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.fan_out import FanOut as AsyncFanOut
 from dispatchkit.core.fanout.guards import StopReason
-from dispatchkit.core.fanout.journal import Journals
+from dispatchkit.core.fanout.journal import JournalProvider
 from dispatchkit.core.fanout.outcome import Outcome, Report
 from dispatchkit.core.validators import shown
-from dispatchkit.sync.portal import PATIENCE, Lease
+from dispatchkit.sync.portal import CANCEL_TIMEOUT, PortalHandle
 
-__all__ = ["FanOut", "Run", "Running"]
+__all__ = ["FanOut", "FanOutDriver", "StartedFanOut"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -28,25 +28,25 @@ P_co = TypeVar("P_co", covariant=True)
 class _FanOut(Protocol[T, P_co]):
     async def batch(self, most: int = ...) -> list[T]: ...
     async def finish(self) -> P_co: ...
-    async def close(self, *, patience: float | None = ...) -> None: ...
+    async def close(self, *, timeout: float | None = ...) -> None: ...
     def stop(self) -> None: ...
 
 
-class Run(Generic[T, P_co]):
+class FanOutDriver(Generic[T, P_co]):
     """Drives a fan-out for a caller that blocks.
 
     Ended early, by leaving its loop or by Ctrl-C, it sends nothing any more. What has been sent is awaited, what waits
     to be repeated is given up, and all of it is in the report.
     """
 
-    def __init__(self, lease: Lease, twin: _FanOut[T, P_co]) -> None:
-        self._lease = lease
-        self._twin = twin
+    def __init__(self, handle: PortalHandle, async_fan_out: _FanOut[T, P_co]) -> None:
+        self._handle = handle
+        self._async_fan_out = async_fan_out
         self._process = os.getpid()
 
     def __iter__(self) -> Iterator[T]:
         try:
-            while batch := self._cross(self._twin.batch(), "__iter__"):
+            while batch := self._call(self._async_fan_out.batch(), "__iter__"):
                 yield from batch
         except GeneratorExit:  # the caller left the loop
             self._end(None)
@@ -61,50 +61,50 @@ class Run(Generic[T, P_co]):
                 provider's first answer, so the run was stopped.
             BaseException: What the iterator of commands raised, once everything in flight has come to its outcome.
         """
-        return self._cross(self._twin.finish(), "finish")
+        return self._call(self._async_fan_out.finish(), "finish")
 
     def stop(self) -> None:
         """Start nothing new."""
-        if self._lease.on_loop_thread():  # the iterator of commands may ask for it
-            self._twin.stop()
-        elif not self._lease.is_over():
-            self._lease.run(self._stop(), "stop", owner="FanOut")
+        if self._handle.on_loop_thread():  # the iterator of commands may ask for it
+            self._async_fan_out.stop()
+        elif not self._handle.is_closed():
+            self._handle.run(self._stop(), "stop", owner="FanOut")
 
     def close(self) -> None:
         """Start nothing new, cancel what is in flight and wait until it is over."""
         self._end(0.0)
 
     async def _stop(self) -> None:
-        self._twin.stop()
+        self._async_fan_out.stop()
 
-    def _cross(self, work: Coroutine[object, object, R], method: str) -> R:
+    def _call(self, work: Coroutine[object, object, R], method: str) -> R:
         if os.getpid() != self._process:
             work.close()
             raise RuntimeError("this process was forked out of the run, which goes on in the parent")
-        return self._lease.run(work, method, owner="FanOut", relent=lambda: self._end(PATIENCE))
+        return self._handle.run(work, method, owner="FanOut", on_interrupt=lambda: self._end(CANCEL_TIMEOUT))
 
-    def _end(self, patience: float | None) -> None:
-        if os.getpid() == self._process and not self._lease.is_over():
-            self._lease.run(self._twin.close(patience=patience), "close", owner="FanOut")
+    def _end(self, timeout: float | None) -> None:
+        if os.getpid() == self._process and not self._handle.is_closed():
+            self._handle.run(self._async_fan_out.close(timeout=timeout), "close", owner="FanOut")
 
 
 class _Blocking(Protocol[W_co]):
     """What the blocking clients have in common."""
 
     @property
-    def twin(self) -> W_co: ...
+    def async_client(self) -> W_co: ...
 
     @property
-    def lease(self) -> Lease: ...
+    def handle(self) -> PortalHandle: ...
 
 
-class Running(Run[Outcome[R], Report], Generic[W, R]):
-    """A fan-out's blocking twin, around one that is there already."""
+class StartedFanOut(FanOutDriver[Outcome[R], Report], Generic[W, R]):
+    """A blocking fan-out, around one that is there already."""
 
-    def __init__(self, client: _Blocking[object], twin: AsyncFanOut[W, R]) -> None:
-        super().__init__(client.lease, twin)
+    def __init__(self, client: _Blocking[object], async_fan_out: AsyncFanOut[W, R]) -> None:
+        super().__init__(client.handle, async_fan_out)
         self._client = client  # which closes itself when nobody holds it any more
-        self._fan_out = twin
+        self._fan_out = async_fan_out
 
     @property
     def report(self) -> Report:
@@ -122,7 +122,7 @@ class Running(Run[Outcome[R], Report], Generic[W, R]):
         return self._fan_out.stop_reason
 
 
-class FanOut(Running[W, R]):
+class FanOut(StartedFanOut[W, R]):
     """Many commands through one client: `dispatchkit.FanOut`, for a caller that blocks.
 
     ``for outcome in run:`` gives each outcome as it comes, `finish` goes to the end. Whoever leaves the loop early, or
@@ -148,16 +148,16 @@ class FanOut(Running[W, R]):
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
         give_up_after: float | None = None,
-        grace: float = 30.0,
-        ledger: Journals | None = None,
+        grace_period: float = 30.0,
+        ledger: JournalProvider | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
     ) -> None:
-        if not hasattr(client, "twin"):  # callers without a type checker
+        if not hasattr(client, "async_client"):  # callers without a type checker
             what = "a DirectClient or an AltcraftClient of dispatchkit.sync"
             raise TypeError(f"client must be {what}, not {shown(client)}")
-        twin = AsyncFanOut(
-            client.twin,
+        async_fan_out = AsyncFanOut(
+            client.async_client,
             commands,
             concurrency=concurrency,
             timeout=timeout,
@@ -166,9 +166,9 @@ class FanOut(Running[W, R]):
             max_launches=max_launches,
             stop_after_failures=stop_after_failures,
             give_up_after=give_up_after,
-            grace=grace,
+            grace_period=grace_period,
             ledger=ledger,
             run=run,
             repeat_window=repeat_window,
         )
-        super().__init__(client, twin)
+        super().__init__(client, async_fan_out)

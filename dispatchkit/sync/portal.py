@@ -2,11 +2,11 @@
 
 There is one in a process. It is made on the first call and shared by all clients that have made a call; the last one
 to close ends it. A call crosses over with ``call_soon_threadsafe`` and its caller waits on a bare lock, the cheapest
-thing that Ctrl-C can interrupt. What a crossing promises:
+thing that Ctrl-C can interrupt. What a portal call promises:
 
 - Whatever ends the wait (Ctrl-C, an exception out of a signal handler) cancels the call, waits until that has taken
   effect, and only then goes on its way, with what is known of the call as a note.
-- Nobody waits forever: a crossing ends with its call, with its client, with the loop, or with a fork.
+- Nobody waits forever: a portal call ends with its call, with its client, with the loop, or with a fork.
 - A forked child begins anew and touches nothing that it inherited.
 - The interpreter's exit cancels what is in flight and closes what is open, silently and within bounds.
 """
@@ -26,10 +26,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Protocol, TypeVar
 
 from dispatchkit.core.log import log, logger
-from dispatchkit.core.transport.fork import GRAVEYARD
-from dispatchkit.sync.portal_call import PATIENCE, Crossing
+from dispatchkit.core.transport.fork import KEEP_ALIVE
+from dispatchkit.sync.portal_call import CANCEL_TIMEOUT, PortalCall
 
-__all__ = ["PATIENCE", "Lease"]
+__all__ = ["CANCEL_TIMEOUT", "PortalHandle"]
 
 R = TypeVar("R")
 
@@ -59,11 +59,11 @@ class _LoopThread:
         self._runner = asyncio.Runner(debug=False, loop_factory=new_event_loop)
         self.loop = self._runner.get_loop()
         self.loop.set_exception_handler(_log)
-        self.leases: set[Lease] = set()
-        self.crossings: set[Crossing[Any]] = set()
+        self.handles: set[PortalHandle] = set()
+        self.calls: set[PortalCall[Any]] = set()
         # In a forked child this thread is gone, but nobody unwinds its stack: what it holds (this object, the loop,
-        # the graveyard) is never finalised there.
-        self._graveyard = GRAVEYARD
+        # `KEEP_ALIVE`) is never finalised there.
+        self._keep_alive = KEEP_ALIVE
         self._released = self.loop.create_future()
         self._ident: int | None = None
         self._thread = threading.Thread(target=self._serve, name="dispatchkit", daemon=True)
@@ -92,55 +92,55 @@ class _LoopThread:
                     with contextlib.suppress(KeyboardInterrupt, SystemExit):
                         self.loop.run_until_complete(serving)
         finally:
-            for crossing in list(self.crossings):  # what came too late for the loop
-                crossing.fail(asyncio.CancelledError())
+            for call in list(self.calls):  # what came too late for the loop
+                call.fail(asyncio.CancelledError())
 
     async def _until_released(self) -> None:
         await self._released
 
-    def cross(self, crossing: Crossing[R], relent: Callable[[], None] | None = None) -> R:
-        """Run it and wait. What ends the wait cancels it, or calls ``relent`` instead."""
+    def call(self, call: PortalCall[R], on_interrupt: Callable[[], None] | None = None) -> R:
+        """Run it and wait. What ends the wait cancels it, or calls ``on_interrupt`` instead."""
         try:
-            self.crossings.add(crossing)  # first: whoever ends the loop must find it
+            self.calls.add(call)  # first: whoever ends the loop must find it
             try:
-                self.loop.call_soon_threadsafe(crossing.start)
+                self.loop.call_soon_threadsafe(call.start)
             except RuntimeError:
                 if not self.loop.is_closed():
                     raise
-                crossing.fail(asyncio.CancelledError())
-            crossing.wait()
-            self.crossings.discard(crossing)
-            error = crossing.failure()
+                call.fail(asyncio.CancelledError())
+            call.wait()
+            self.calls.discard(call)
+            error = call.failure()
         except BaseException as interrupt:
             try:
-                if relent is None:
-                    crossing.abandon(self.loop, interrupt)
+                if on_interrupt is None:
+                    call.abandon(self.loop, interrupt)
                 else:
-                    relent()
+                    on_interrupt()
             finally:
-                self.crossings.discard(crossing)
+                self.calls.discard(call)
             raise
         # No call from here on, of Python or of C: a signal handler could run after it, and the outcome would be lost.
         if error is None:
-            return crossing.result
-        crossing.error = None
+            return call.result
+        call.error = None
         try:
             raise error
         finally:
             del error  # its traceback holds this frame
 
-    async def wind_up(self, leases: Iterable[Lease]) -> None:
+    async def shutdown(self, handles: Iterable[PortalHandle]) -> None:
         """Cancel what is in flight for these clients, and close them."""
-        leases = set(leases)
-        theirs = [crossing for crossing in list(self.crossings) if crossing.lease in leases]
-        for crossing in theirs:
-            crossing.cancel()
-        tasks = [crossing.task for crossing in theirs if crossing.task is not None]
+        handles = set(handles)
+        theirs = [call for call in list(self.calls) if call.handle in handles]
+        for call in theirs:
+            call.cancel()
+        tasks = [call.task for call in theirs if call.task is not None]
         if tasks:
-            await asyncio.wait(tasks, timeout=PATIENCE / 2)
-        for lease in leases:
+            await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT / 2)
+        for handle in handles:
             with contextlib.suppress(Exception):  # nothing can be done about it
-                await asyncio.wait_for(lease.twin.close(), PATIENCE / 2)
+                await asyncio.wait_for(handle.async_client.close(), CANCEL_TIMEOUT / 2)
 
     def release(self) -> None:
         """Let the thread end."""
@@ -151,9 +151,9 @@ class _LoopThread:
         if not self._released.done():
             self._released.set_result(None)
 
-    def join(self, patience: float = PATIENCE) -> None:
+    def join(self, timeout: float = CANCEL_TIMEOUT) -> None:
         if not self.is_here():
-            self._thread.join(patience)
+            self._thread.join(timeout)
 
 
 def _log(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -174,18 +174,18 @@ class _Portal:
         self._used = False
         self._forked = False
 
-    def join(self, lease: Lease) -> _LoopThread:
+    def register(self, handle: PortalHandle) -> _LoopThread:
         with self.lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = _LoopThread()
                 self._used = True
-            self._thread.leases.add(lease)
+            self._thread.handles.add(handle)
             return self._thread
 
-    def leave(self, lease: Lease, thread: _LoopThread) -> None:
+    def unregister(self, handle: PortalHandle, thread: _LoopThread) -> None:
         with self.lock:
-            thread.leases.discard(lease)
-            if thread.leases:
+            thread.handles.discard(handle)
+            if thread.handles:
                 return
             if self._thread is thread:
                 self._thread = None
@@ -204,34 +204,34 @@ class _Portal:
     def exit(self) -> None:
         self.exiting = True
         if self._forked and self._used:
-            _mend_libuv()
+            _reset_libuv_pool()
         thread = self._thread
         if thread is None or thread.is_here():
             return
-        latest = time.monotonic() + PATIENCE
-        crossing = Crossing(thread.wind_up(thread.leases))
-        thread.crossings.add(crossing)
+        latest = time.monotonic() + CANCEL_TIMEOUT
+        call = PortalCall(thread.shutdown(thread.handles))
+        thread.calls.add(call)
         with contextlib.suppress(RuntimeError):  # its loop is closed already
-            thread.loop.call_soon_threadsafe(crossing.start)
-            crossing.wait_at_most(PATIENCE)
+            thread.loop.call_soon_threadsafe(call.start)
+            call.wait_at_most(CANCEL_TIMEOUT)
         thread.release()
         thread.join(max(0.0, latest - time.monotonic()))
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: begin anew."""
         self.lock = threading.RLock()
         self._forked = True
         thread, self._thread = self._thread, None
         if thread is None:
             return
-        GRAVEYARD.append(thread)
-        for lease in thread.leases:
-            lease.forget()
-        for crossing in thread.crossings:
-            crossing.strand()
+        KEEP_ALIVE.append(thread)
+        for handle in thread.handles:
+            handle.reset_after_fork()
+        for call in thread.calls:
+            call.detach_after_fork()
 
 
-def _mend_libuv() -> None:
+def _reset_libuv_pool() -> None:
     """Let a forked child exit.
 
     libuv joins the threads of its pool while the process exits. A child inherits their number but not the threads, and
@@ -249,17 +249,17 @@ async def _resolve() -> None:
 _portal = _Portal()
 atexit.register(_portal.exit)
 if hasattr(os, "register_at_fork"):  # there is none on Windows
-    os.register_at_fork(after_in_child=_portal.forget)
+    os.register_at_fork(after_in_child=_portal.reset_after_fork)
 
 
-class Lease:
+class PortalHandle:
     """A blocking client's share of the loop thread: taken on its first call, given back when it is closed."""
 
-    __slots__ = ("_closed", "_name", "_thread", "twin")
+    __slots__ = ("_closed", "_name", "_thread", "async_client")
 
-    def __init__(self, twin: Closes) -> None:
-        self.twin = twin
-        self._name = type(twin).__name__
+    def __init__(self, async_client: Closes) -> None:
+        self.async_client = async_client
+        self._name = type(async_client).__name__
         self._thread: _LoopThread | None = None
         self._closed = False
 
@@ -269,7 +269,7 @@ class Lease:
         method: str,
         *,
         owner: str | None = None,
-        relent: Callable[[], None] | None = None,
+        on_interrupt: Callable[[], None] | None = None,
     ) -> R:
         """Run a coroutine on the loop thread and wait for its result.
 
@@ -277,23 +277,23 @@ class Lease:
             coroutine: What to run. The context of this call goes with it.
             method: What the caller called, for messages.
             owner: The class that the method belongs to; None is the client's.
-            relent: Called instead of cancelling when the wait is ended, by Ctrl-C for instance.
+            on_interrupt: Called instead of cancelling when the wait is ended, by Ctrl-C for instance.
 
         Raises:
             RuntimeError: The client is closed, or this is the loop thread itself.
             BaseException: What the coroutine raised, or what ended the wait.
         """
         try:
-            if self.is_over():
-                raise self.over()
+            if self.is_closed():
+                raise self.closed_error()
             thread = self._thread
             if thread is None:
-                thread = self._thread = _portal.join(self)
+                thread = self._thread = _portal.register(self)
             self._guard(thread, owner or self._name, method)
         except BaseException:
             coroutine.close()
             raise
-        return thread.cross(Crossing(coroutine, self), relent)
+        return thread.call(PortalCall(coroutine, self), on_interrupt)
 
     def _guard(self, thread: _LoopThread, owner: str, method: str) -> None:
         if thread.is_here():
@@ -304,11 +304,11 @@ class Lease:
         if _get_running_loop() is not None:
             _portal.warn_of_blocking(f"{owner}.{method}")
 
-    def is_over(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether nothing can be run any more."""
         return self._closed or _portal.exiting
 
-    def over(self) -> BaseException:
+    def closed_error(self) -> BaseException:
         """Why not."""
         if self._closed:
             return RuntimeError(f"this sync.{self._name} is closed: make a new one")
@@ -334,9 +334,9 @@ class Lease:
         if thread is None or _portal.exiting:
             return
         try:
-            thread.cross(Crossing(thread.wind_up([self])))
+            thread.call(PortalCall(thread.shutdown([self])))
         finally:
-            _portal.leave(self, thread)
+            _portal.unregister(self, thread)
 
     def drop(self) -> None:
         """Close without waiting: nobody has the client any more. May be called by a finaliser, on any thread."""
@@ -346,12 +346,12 @@ class Lease:
         self._closed = True
 
         def begin() -> None:
-            ending = thread.loop.create_task(thread.wind_up([self]))
-            ending.add_done_callback(lambda _: _portal.leave(self, thread))
+            ending = thread.loop.create_task(thread.shutdown([self]))
+            ending.add_done_callback(lambda _: _portal.unregister(self, thread))
 
         with contextlib.suppress(RuntimeError):  # the loop is closed already
             thread.loop.call_soon_threadsafe(begin)
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """In a forked child: begin anew."""
         self._thread = None

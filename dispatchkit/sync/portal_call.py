@@ -10,13 +10,13 @@ import threading
 from collections.abc import Coroutine
 from typing import Generic, Protocol, TypeVar
 
-from dispatchkit.core.transport.fork import GRAVEYARD
+from dispatchkit.core.transport.fork import KEEP_ALIVE
 
-__all__ = ["PATIENCE", "Crossing"]
+__all__ = ["CANCEL_TIMEOUT", "PortalCall"]
 
 R = TypeVar("R")
 
-PATIENCE = 2.0
+CANCEL_TIMEOUT = 2.0
 """Seconds that we wait for something to be cancelled or closed before we go on without it."""
 
 _TURNS = 4
@@ -26,25 +26,25 @@ _TURNS = 4
 _SLICE = 0.1 if sys.platform == "win32" else -1.0
 
 
-class Ends(Protocol):
-    """Whose crossing it is, as far as a crossing needs to know."""
+class Closable(Protocol):
+    """Whose portal call it is, as far as a portal call needs to know."""
 
-    def is_over(self) -> bool:
+    def is_closed(self) -> bool:
         """Whether nothing can be run any more."""
         ...
 
-    def over(self) -> BaseException:
+    def closed_error(self) -> BaseException:
         """Why not."""
         ...
 
 
-class Crossing(Generic[R]):
+class PortalCall(Generic[R]):
     """One coroutine on its way through the loop thread."""
 
-    __slots__ = ("_context", "_coroutine", "_ended", "_over", "error", "lease", "result", "task")
+    __slots__ = ("_context", "_coroutine", "_ended", "_over", "error", "handle", "result", "task")
 
-    def __init__(self, coroutine: Coroutine[object, object, R], lease: Ends | None = None) -> None:
-        self.lease = lease
+    def __init__(self, coroutine: Coroutine[object, object, R], handle: Closable | None = None) -> None:
+        self.handle = handle
         self.task: asyncio.Task[None] | None = None
         self.error: BaseException | None = None
         self.result: R
@@ -59,7 +59,7 @@ class Crossing(Generic[R]):
 
     def start(self) -> None:
         """Begin, unless its client or its caller has gone by now."""
-        if self.lease is not None and self.lease.is_over():
+        if self.handle is not None and self.handle.is_closed():
             self.fail(asyncio.CancelledError())
         elif not self._ended:
             self.task = _begin(self._run(), self._context)
@@ -91,9 +91,9 @@ class Crossing(Generic[R]):
             self.error = error
             self._end()
 
-    def strand(self) -> None:
+    def detach_after_fork(self) -> None:
         """End it in a forked child. The coroutine itself goes on in the parent; here it is only kept."""
-        GRAVEYARD.append((self._coroutine, self.task))
+        KEEP_ALIVE.append((self._coroutine, self.task))
         self.error = RuntimeError("this process was forked out of the call, which goes on in the parent")
         self._end()
 
@@ -113,17 +113,17 @@ class Crossing(Generic[R]):
     def abandon(self, loop: asyncio.AbstractEventLoop, interrupt: BaseException) -> None:
         """Cancel it, wait until that has taken effect, and note on ``interrupt`` what is known."""
         if not self._ended:
-            with contextlib.suppress(RuntimeError):  # a closed loop has ended every crossing already
+            with contextlib.suppress(RuntimeError):  # a closed loop has ended every portal call already
                 loop.call_soon_threadsafe(self._cancel_soon, loop, _TURNS)
-        if not self.wait_at_most(PATIENCE):
-            interrupt.add_note(f"the call did not end within {PATIENCE:g} s: its outcome is unknown")
+        if not self.wait_at_most(CANCEL_TIMEOUT):
+            interrupt.add_note(f"the call did not end within {CANCEL_TIMEOUT:g} s: its outcome is unknown")
         elif self.error is None:
             interrupt.add_note("the call was done before it could be cancelled")
         elif not isinstance(self.error, asyncio.CancelledError):
             interrupt.add_note(f"{type(self.error).__name__}: {self.error}")
         elif getattr(self.error, "__notes__", None):
             _add_notes(interrupt, self.error)
-        elif self.lease is not None:
+        elif self.handle is not None:
             interrupt.add_note("the call had not begun: nothing was sent")
 
     def _cancel_soon(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
@@ -136,16 +136,16 @@ class Crossing(Generic[R]):
     def failure(self) -> BaseException | None:
         """What the caller gets instead of a result; None if there is a result."""
         error = self.error
-        if isinstance(error, asyncio.CancelledError) and self.lease is not None and self.lease.is_over():
-            over = self.lease.over()
-            _add_notes(over, error)
-            return over
+        if isinstance(error, asyncio.CancelledError) and self.handle is not None and self.handle.is_closed():
+            closed_error = self.handle.closed_error()
+            _add_notes(closed_error, error)
+            return closed_error
         return error
 
 
 def _begin(coroutine: Coroutine[object, object, None], context: contextvars.Context) -> asyncio.Task[None]:
     loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 12):  # its first step at once saves a turn of the loop, a fifth of the whole crossing
+    if sys.version_info >= (3, 12):  # its first step at once saves a turn of the loop, a fifth of the whole portal call
         return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
     return loop.create_task(coroutine, context=context)
 

@@ -18,13 +18,13 @@ from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.fan_out import FanOut
 from dispatchkit.core.fanout.outcome import Report
-from dispatchkit.core.fanout.source import count
+from dispatchkit.core.validators import int_in_range
 from dispatchkit.direct.client import DirectClient
 from dispatchkit.errors import ChunkHeldError, LedgerError, ProviderSilentError, RunStoppedError
 from dispatchkit.ledger.ledger import Ledger
 from dispatchkit.ledger.postgres.store import PostgresStore
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, MAX_NUMBER, Run
-from dispatchkit.workers.shared_pace import leave, shared, until_stopped
+from dispatchkit.workers.shared_pace import release_leases, share_pace, until_stopped
 
 __all__ = ["in_postgres", "launch_chunk", "plan_chunks", "provider_and_wire"]
 
@@ -63,17 +63,17 @@ async def plan_chunks(
         TypeError: A setting or a command is of another type.
         ValueError: A setting or a command is out of range.
     """
-    count("size", size, least=1, most=MAX_NUMBER)
+    int_in_range("size", size, minimum=1, maximum=MAX_NUMBER)
     if rate is not None and type(rate) not in {int, float}:
         raise TypeError(f"rate must be a number, not {type(rate).__name__} {rate!r}")
     if rate is not None and not 0 < rate < math.inf:
         raise ValueError(f"rate must be positive and finite, not {rate!r}")
     if concurrency is not None:
-        count("concurrency", concurrency, least=1, most=MAX_NUMBER)
+        int_in_range("concurrency", concurrency, minimum=1, maximum=MAX_NUMBER)
     async with _opened(ledger) as (opened, store):
         settings = attrs.evolve(client.run_settings(), repeat_window=repeat_window)
-        chunks = await opened.journal(run, settings).divide(commands, size=size)
-        await store.bound((await opened.run(run)).number, rate=rate, concurrency=concurrency)
+        chunks = await opened.journal(run, settings).plan_chunks(commands, size=size)
+        await store.set_limits((await opened.run(run)).number, rate=rate, concurrency=concurrency)
     return [chunk.number for chunk in chunks]
 
 
@@ -121,8 +121,8 @@ async def launch_chunk(
         TypeError: A setting is of another type.
         ValueError: There is no token, or a setting is out of range.
     """
-    count("chunk", chunk, least=0, most=MAX_NUMBER)
-    count("concurrency", concurrency, least=1, most=MAX_NUMBER)
+    int_in_range("chunk", chunk, minimum=0, maximum=MAX_NUMBER)
+    int_in_range("concurrency", concurrency, minimum=1, maximum=MAX_NUMBER)
     stop = stop or asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
         prepared = await until_stopped(stop, _prepare(stack, ledger, run, chunk, client))
@@ -130,7 +130,7 @@ async def launch_chunk(
             return Report()
         opened, store, found, client = prepared
         key = await asyncio.to_thread(client.account)
-        await stack.enter_async_context(shared(store, key, client.pacer, run=found.number, stop=stop))
+        await stack.enter_async_context(share_pace(store, key, client.pacer, run=found.number, stop=stop))
         while True:
             # Whose commands these are, the journal checks: the run's settings must be the client's.
             fan_out = FanOut[Never, object](
@@ -190,7 +190,7 @@ async def _check_stopped(store: PostgresStore, run: Run, chunk: int, report: Rep
     if found is not None and found.stopped:
         raise RunStoppedError(
             f"the run {run.name!r} was stopped while chunk {chunk} was launched: {report.done:,} of it are done. "
-            "Allow the run before it is launched again"
+            "Clear the stop before it is launched again"
         )
 
 
@@ -228,12 +228,12 @@ def provider_and_wire(settings: str) -> tuple[str, str]:
 @contextlib.asynccontextmanager
 async def _opened(ledger: Ledger | str) -> AsyncGenerator[tuple[Ledger, PostgresStore]]:
     async with contextlib.AsyncExitStack() as stack:
-        ours = isinstance(ledger, str)
+        opens_ledger = isinstance(ledger, str)
         if isinstance(ledger, str):
             ledger = await stack.enter_async_context(Ledger(ledger))
         store = await in_postgres(ledger)
-        if ours:
-            stack.push_async_callback(leave, store)
+        if opens_ledger:
+            stack.push_async_callback(release_leases, store)
         yield ledger, store
 
 
@@ -244,7 +244,7 @@ async def in_postgres(ledger: Ledger) -> PostgresStore:
         LedgerError: The ledger is a file, or cannot be opened.
     """
     if not ledger.is_shared:  # before it is opened: that would make the file
-        raise LedgerError("a run is spread through a ledger in PostgreSQL: postgresql://user@host:port/database")
-    store = await ledger.ready()
+        raise LedgerError("workers share a run through a ledger in PostgreSQL: postgresql://user@host:port/database")
+    store = await ledger.open_store()
     assert isinstance(store, PostgresStore)  # noqa: S101 - there is no other database
     return store

@@ -32,7 +32,7 @@ from dispatchkit.errors import (
     ProviderSilentError,
     RunStoppedError,
 )
-from dispatchkit.ledger.postgres.connection import AWAY, Connection
+from dispatchkit.ledger.postgres.connection import TRANSIENT_ERRORS, Connection
 from dispatchkit.ledger.postgres.store import PostgresStore
 from dispatchkit.workers.shared_pace import STOP_TIMEOUT
 
@@ -82,7 +82,7 @@ async def _app(
             if found is None:
                 await connection.execute(f"CREATE SCHEMA {schema}; SET LOCAL search_path TO {schema}; {text}")
 
-    await store.link.ask(create)
+    await store.connection.run(create)
     connector = procrastinate.PsycopgConnector(
         conninfo=dsn,
         kwargs={"options": f"-c search_path={schema}"},
@@ -112,7 +112,7 @@ def _is_away(error: BaseException) -> bool:
         state = cause.sqlstate if isinstance(cause, psycopg.Error) else None
         return state is None or state.startswith(_AWAY)
     if isinstance(error, LedgerError):
-        return isinstance(error.__cause__, AWAY)
+        return isinstance(error.__cause__, TRANSIENT_ERRORS)
     return isinstance(error, OSError | psycopg.OperationalError)
 
 
@@ -227,7 +227,7 @@ class _Worker:
 
     async def run(self) -> None:
         """Serve until the stop, and begin anew when the database has sent this worker away."""
-        told = ""
+        last_text = ""
         stopping = asyncio.create_task(self._stop.wait())
         while not self._stop.is_set():
             serving = asyncio.create_task(self._serve())
@@ -238,9 +238,9 @@ class _Worker:
                 text = f"the queue failed ({type(error).__name__}: {error}): trying again"
                 if _is_away(error):
                     text = "the ledger's database cannot be reached: nothing is launched until it is back"
-                if text != told or self._served:
+                if text != last_text or self._served:
                     self._tell(text)
-                told, self._served = text, False
+                last_text, self._served = text, False
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stop.wait(), _AGAIN)
         stopping.cancel()
@@ -303,7 +303,7 @@ class _Worker:
     async def _attempt(self, run: str, chunk: int) -> None:
         try:
             report = await self._launch(run, chunk)
-            if report.total > report.earlier:
+            if report.total > report.previously_finished:
                 counts = f"{report.done} done, {report.rejected} rejected, {report.not_sent} not sent"
                 left = f"{report.unknown} unknown, {report.not_started} left"
                 self._tell(f"chunk {chunk} of the run {_shown(run)}: {counts}, {left}")
@@ -325,7 +325,7 @@ class _Worker:
         while True:
             self._wake.clear()
             free = self._chunks - len(self._delivering)
-            for run, chunk in await self._store.idle(free, but=list(self._avoided)) if free > 0 else ():
+            for run, chunk in await self._store.claimable_chunks(free, but=list(self._avoided)) if free > 0 else ():
                 try:
                     await _put(app, run, chunk)
                 except Exception as error:

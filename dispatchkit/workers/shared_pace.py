@@ -27,11 +27,11 @@ from dispatchkit.core.log import log
 from dispatchkit.core.pacing.pace import Pace
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.postgres.connection import Connection, Link, Row
+from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row
 from dispatchkit.ledger.postgres.store import Account, PostgresStore
 from dispatchkit.workers.fair_share import ANSWER_LIMIT, EXPIRES, RENEW, Share
 
-__all__ = ["STOP_TIMEOUT", "SharedAccount", "leave", "shared", "until_stopped"]
+__all__ = ["STOP_TIMEOUT", "SharedAccount", "release_leases", "share_pace", "until_stopped"]
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ logger = logging.getLogger("dispatchkit.ledger")
 
 _LOOK = 0.25
 _LINGER = 2.0
-_SAME = 0.05
+_EPSILON = 0.05
 """Seconds by which two readings of one pause may differ."""
 _JITTER = 0.05
 """Seconds until a statement that overlapped another one is tried again, at most."""
@@ -102,14 +102,14 @@ class SharedAccount:
     """This process's part of an account.
 
     Args:
-        link: A connection of its own.
+        connection: A connection of its own.
         key: The account's.
         pacer: What paces the account in this process.
         clock: Time.
     """
 
-    def __init__(self, link: Link, key: str, pacer: Pacer, *, clock: Clock = SYSTEM) -> None:
-        self._link = link
+    def __init__(self, connection: ReconnectingConnection, key: str, pacer: Pacer, *, clock: Clock = SYSTEM) -> None:
+        self._connection = connection
         self._key = key
         self._pacer = pacer
         self._clock = clock
@@ -157,7 +157,7 @@ class SharedAccount:
     def pause(self, seconds: float) -> None:
         """The account is paused for so long, as others say."""
         self._known = max(self._known, self._clock.monotonic() + seconds)
-        if seconds > self._pacer.throttled_for() + _SAME:
+        if seconds > self._pacer.throttled_for() + _EPSILON:
             self._pacer.throttle(seconds, by="Retry-After, as another process was told")
 
     def _follow(self, left: float, known: float) -> None:
@@ -169,7 +169,7 @@ class SharedAccount:
         """
         left, now = max(0.0, left), self._clock.monotonic()
         # A slow answer makes two readings of one pause differ by as much.
-        if known > now + left + ANSWER_LIMIT and now + self._pacer.throttled_for() <= known + _SAME:
+        if known > now + left + ANSWER_LIMIT and now + self._pacer.throttled_for() <= known + _EPSILON:
             self._known = now + left
             self._pacer.lift(left)
         if left:
@@ -181,7 +181,7 @@ class SharedAccount:
         Raises:
             LedgerError: The database refuses it.
         """
-        await self._link.ask(self._renew)
+        await self._connection.run(self._renew)
 
     async def _renew(self, connection: Connection) -> None:
         wanted = self._wanted = functools.reduce(_less, self.wanted.values()) if self.wanted else self._wanted
@@ -190,8 +190,8 @@ class SharedAccount:
         # What is in flight is used until it comes back.
         in_flight = self._pacer.statistics().in_flight
         asked = self._clock.boottime()
-        bounds = (wanted.rate, wanted.concurrency, self._own.max_pause)
-        values = (EXPIRES, used.rate, used.concurrency, in_flight, *bounds)
+        limits = (wanted.rate, wanted.concurrency, self._own.max_pause)
+        values = (EXPIRES, used.rate, used.concurrency, in_flight, *limits)
         row = await self._serialized(connection, _RENEW, self._key, new, self._worker, *values)
         assert row is not None  # noqa: S101 - an aggregate always has a row
         rate, concurrency, fair, paused = row
@@ -220,10 +220,10 @@ class SharedAccount:
 
     def _is_late(self, asked: float) -> bool:
         """Whether an answer took longer than the limit. Then nothing is started any more."""
-        took = self._clock.boottime() - asked
-        if took > ANSWER_LIMIT:
-            self._suspend(f"the database answers in {took:.0f} s; the limit is {ANSWER_LIMIT:.0f} s")
-        return took > ANSWER_LIMIT
+        elapsed = self._clock.boottime() - asked
+        if elapsed > ANSWER_LIMIT:
+            self._suspend(f"the database answers in {elapsed:.0f} s; the limit is {ANSWER_LIMIT:.0f} s")
+        return elapsed > ANSWER_LIMIT
 
     def _suspend(self, reason: str) -> None:
         """Start nothing until a renewal is answered in time. Say why, once."""
@@ -254,7 +254,7 @@ class SharedAccount:
         """
         paused = self._pacer.throttled_for()
         until = self._clock.monotonic() + paused
-        if paused and until > self._known + _SAME:
+        if paused and until > self._known + _EPSILON:
             return paused, until, -math.inf
         return 0.0, -math.inf, until
 
@@ -264,14 +264,14 @@ class SharedAccount:
         Raises:
             LedgerError: The database refuses it.
         """
-        await self._link.ask(self._look)
+        await self._connection.run(self._look)
 
     async def _look(self, connection: Connection) -> None:
         new, until, known = self._pause_here()
         most = self._own.max_pause
         asked = self._clock.boottime()
         row = None if new else await self._serialized(connection, _PAUSED, self._key)
-        if new or (row is not None and row[0] > most + _SAME):
+        if new or (row is not None and row[0] > most + _EPSILON):
             row = await self._serialized(connection, _TELL, self._key, new, most)
         self._known = max(self._known, until)
         self._is_late(asked)
@@ -327,10 +327,10 @@ class SharedAccount:
         if asks:
             with contextlib.suppress(LedgerError, TimeoutError):
                 async with asyncio.timeout(STOP_TIMEOUT):
-                    await self._link.ask(
+                    await self._connection.run(
                         lambda connection: self._serialized(connection, _FORGET, self._key, self._worker)
                     )
-        await self._link.close()
+        await self._connection.close()
 
 
 def _less(one: Share, other: Share) -> Share:
@@ -350,7 +350,7 @@ _shared: WeakKeyDictionary[PostgresStore, dict[str, tuple[SharedAccount, asyncio
 
 
 @contextlib.asynccontextmanager
-async def shared(
+async def share_pace(
     store: PostgresStore, key: str, pacer: Pacer, *, run: int, stop: asyncio.Event, rate: float | None = None
 ) -> AsyncGenerator[SharedAccount]:
     """Launch a run, or a chunk of it, within the pace that all processes of an account share.
@@ -365,13 +365,13 @@ async def shared(
         stop: Once it is set, no part of the pace is waited for.
         rate: Launches a second that all processes together may make, beside what the plan of the run says.
     """
-    bounds = await until_stopped(stop, store.bounds(run))
-    planned = Share() if bounds is None else Share(*bounds)
+    limits = await until_stopped(stop, store.get_limits(run))
+    planned = Share() if limits is None else Share(*limits)
     wanted = _less(planned, Share(rate))
     accounts = _shared.setdefault(store, {})
     account, keeping = accounts.get(key, (None, None))
     if account is None or keeping is None or keeping.done():
-        account = SharedAccount(store.another(), key, pacer)
+        account = SharedAccount(store.new_connection(), key, pacer)
         accounts[key] = account, asyncio.create_task(account.keep())
     delivery = object()  # of one chunk there may be two at a time
     account.wanted[delivery] = wanted
@@ -381,7 +381,7 @@ async def shared(
             # All is taken. The others make room when they renew; `keep` goes on asking.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _LOOK / 4)
-        store.charge(run, Account(key, account.pause))
+        store.bind_account(run, Account(key, account.pause))
         account.launching += 1
         try:
             yield account
@@ -410,7 +410,7 @@ async def until_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T 
             await asyncio.wait([task])
 
 
-async def leave(store: PostgresStore) -> None:
+async def release_leases(store: PostgresStore) -> None:
     """Give back at once what this process has of any account."""
     keeping = [task for _, task in _shared.pop(store, {}).values()]
     for task in keeping:

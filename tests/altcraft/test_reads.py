@@ -10,7 +10,7 @@ import pytest
 
 from dispatchkit import AltcraftClient, MailingStatus
 from dispatchkit.altcraft.codec import WireForm
-from dispatchkit.errors import AccessDeniedError, AnswerLostError, IncorrectRequestError
+from dispatchkit.errors import AccessDeniedError, IncorrectRequestError, ResponseLostError
 from dispatchkit.sandbox import Fault, Sandbox
 from tests.wire import Instant, Listener, failure, http, once
 
@@ -98,14 +98,14 @@ async def test_a_read_is_repeated_whether_or_not_the_platform_deduplicates(form:
 async def test_what_is_no_status_is_no_answer(data: object) -> None:
     async with Listener(answer(data)) as listener, AltcraftClient(listener.url, "t", **once()) as altcraft:
         error = await failure(altcraft.status(82))
-    assert isinstance(error, AnswerLostError)
+    assert isinstance(error, ResponseLostError)
     assert "nothing was changed" in str(error)
 
 
 @pytest.mark.parametrize("data", ["x", 5, [5], [None], [{}], [{"state": "start"}], [{"state": 1, "time": "now"}]])
 async def test_what_is_no_log_is_no_answer(data: object) -> None:
     async with Listener(answer(data)) as listener, AltcraftClient(listener.url, "t", **once()) as altcraft:
-        assert isinstance(await failure(altcraft.log(82)), AnswerLostError)
+        assert isinstance(await failure(altcraft.log(82)), ResponseLostError)
 
 
 @pytest.mark.parametrize("count", [None, "5", -1, 2.5, []])

@@ -22,7 +22,7 @@ import typer.testing
 from dispatchkit.cli.app import app
 from dispatchkit.sandbox import Sandbox
 from tests.launcher import COMMAND, Process
-from tests.spread.conftest import Field
+from tests.workers.conftest import Field
 
 # Else each run would build all commands anew, which is half of what most runs take.
 typer.testing._get_command = functools.cache(typer.testing._get_command)

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from dispatchkit.cli.input import ids
 from dispatchkit.cli.input.ids import Targets, from_arguments, from_lines
-from tests.drawn import LETTERS
+from tests.strategies import LETTERS
 
-LARGEST = 2**63 - 1
+MAX_ID = 2**63 - 1
 
 spans = st.lists(
     st.tuples(st.integers(1, 60), st.integers(0, 25)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=12
@@ -32,7 +32,7 @@ def test_every_id_comes_once_in_the_order_of_its_first_naming(given_spans: list[
 
 
 @settings(deadline=None)
-@given(st.lists(st.integers(1, LARGEST), min_size=1))
+@given(st.lists(st.integers(1, MAX_ID), min_size=1))
 def test_a_file_gives_what_was_written_to_it(numbers: list[int]) -> None:
     lines = [f"{number}\n".encode() for number in numbers]
     assert list(from_lines(lines, "f")) == list(dict.fromkeys(numbers))
@@ -70,15 +70,15 @@ def test_arguments_mix_ids_ranges_and_commas() -> None:
 
 def test_a_huge_range_costs_nothing_until_it_is_taken() -> None:
     began = time.perf_counter()
-    targets = from_arguments([f"1-{LARGEST}", "5-1000000000", "77"])
-    assert len(targets) == LARGEST
+    targets = from_arguments([f"1-{MAX_ID}", "5-1000000000", "77"])
+    assert len(targets) == MAX_ID
     assert targets.dropped == 1000000000 - 4 + 1
     assert next(iter(targets)) == 1
     assert time.perf_counter() - began < 0.5
 
 
 @pytest.mark.parametrize(
-    "text", ["", "0", "-1", "1-", "x", "1-0", "0-5", "9-3", "1.0", "\uff11", "1,,2", f"{LARGEST + 1}", "1" * 30]
+    "text", ["", "0", "-1", "1-", "x", "1-0", "0-5", "9-3", "1.0", "\uff11", "1,,2", f"{MAX_ID + 1}", "1" * 30]
 )
 def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"neither an id nor a range|ends before it begins"):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatchkit.cli.input.ledger_ref import Place
+from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.cli.output import progress
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import Holder
@@ -165,13 +165,14 @@ async def test_a_stop_is_taken_back_only_with_the_hold(played: Played, ledger: P
     await store.open()
     (chunk,) = await store.chunks(1)
     assert (
-        await store.hold(1, chunk.number, Holder("token", os.getpid(), socket.gethostname()), attempt_timeout=1) is None
+        await store.acquire(1, chunk.number, Holder("token", os.getpid(), socket.gethostname()), attempt_timeout=1)
+        is None
     )
     await store.stop(1)
     result = await asyncio.to_thread(run_child, "resume", ledger, "--yes")
     assert result.code == 2
     assert f"run 'friday' is held by process {os.getpid()} on " in result.err
-    assert (await store.beat(1, chunk.number, "token")).stopped
+    assert (await store.heartbeat(1, chunk.number, "token")).stopped
     await store.close()
 
 
@@ -422,9 +423,9 @@ def test_a_dry_run_remembers_nothing(ledger: Path, played: Played) -> None:
 
 
 def test_no_password_of_a_database_is_shown() -> None:
-    place = Place("postgresql://me:secret@host/db?password=hidden&x=1", "friday")
+    place = LedgerRef("postgresql://me:secret@host/db?password=hidden&x=1", "friday")
     for text in (str(place), repr(place), place.resume("friday")):
         assert "secret" not in text
         assert "hidden" not in text
     assert str(place) == "postgresql://me:***@host/db?password=***&x=1"
-    assert str(Place("/tmp/a:b@c.db")) == "/tmp/a:b@c.db"
+    assert str(LedgerRef("/tmp/a:b@c.db")) == "/tmp/a:b@c.db"

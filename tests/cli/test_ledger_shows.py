@@ -13,7 +13,7 @@ import pytest
 
 from dispatchkit.cli.output import tables
 from dispatchkit.cli.output.tables import Rows
-from dispatchkit.cli.views.ledger import Seen
+from dispatchkit.cli.views.snapshot import RunSnapshot
 from dispatchkit.ledger.store import Counts, Holder, Run
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Result, Terminal, run, start_child
@@ -74,7 +74,7 @@ def test_one_run_is_shown_with_its_settings_and_how_to_go_on(played: Played, led
     assert "to go on" not in shown("show", ledger, "sunday").out
     [told] = objects(shown("show", ledger, "sunday", "--json"))
     assert told["settings"] == {"provider": "altcraft", "base_url": played.url, "wire": "json", "deduplicates": "no"}
-    assert (told["whole"], told["stopped"], told["held_by"]) == (True, False, [])
+    assert (told["plan_complete"], told["stopped"], told["held_by"]) == (True, False, [])
     assert as_csv(shown("show", ledger, "sunday", "--csv"))[0]["done"] == "1"
 
 
@@ -206,9 +206,9 @@ def test_a_resume_is_told_how_to_name_its_run(ledger: Path) -> None:
 
 
 def test_the_state_of_a_run_is_told_in_a_word() -> None:
-    whole = Run(1, "friday", "{}", NOW, 5, whole=True, stopped=False)
-    partly = Run(1, "friday", "{}", NOW, 5, whole=False, stopped=False)
-    stopped = Run(1, "friday", "{}", NOW, 5, whole=True, stopped=True)
+    whole = Run(1, "friday", "{}", NOW, 5, plan_complete=True, stopped=False)
+    partly = Run(1, "friday", "{}", NOW, 5, plan_complete=False, stopped=False)
+    stopped = Run(1, "friday", "{}", NOW, 5, plan_complete=True, stopped=True)
     somebody = [Holder("token", 7, "here")]
     for run_, counts, holders, state, over in (
         (whole, Counts(planned=5), somebody, "running", False),
@@ -220,14 +220,14 @@ def test_the_state_of_a_run_is_told_in_a_word() -> None:
         (stopped, Counts(planned=5), somebody, "stopping", False),
         (stopped, Counts(planned=5), [], "stopped", True),
     ):
-        seen = Seen(run_, counts, holders)
+        seen = RunSnapshot(run_, counts, holders)
         assert (seen.state, seen.over) == (state, over)
 
 
 def test_rows_are_written_some_hundreds_at_a_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(tables, "_AT_ONCE", 2)
+    monkeypatch.setattr(tables, "_BATCH_SIZE", 2)
     rows = Rows("table", ("id", "word", "at"))
     assert rows.add(1, "short", NOW)
     assert rows.add(20, "\x1b[31m рассылка", None)

@@ -13,7 +13,7 @@ from dispatchkit import Ledger
 from dispatchkit.core.secret import account_key
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Terminal, run, start_child
-from tests.spread.conftest import Field, Lines, wait_until
+from tests.workers.conftest import Field, Lines, wait_until
 
 EPOCH = "1767225600"
 """1 January 2026 as an epoch, which some servers send as ``Retry-After``: 56 years, read as seconds."""

@@ -15,8 +15,8 @@ from rich.console import Console
 
 from dispatchkit import DirectClient, Pace, Report
 from dispatchkit.cli.output import progress
-from dispatchkit.cli.output.progress import Bar, Lines, Look
-from dispatchkit.cli.output.reporter import Show
+from dispatchkit.cli.output.progress import Bar, Lines, ProgressSnapshot
+from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.core.pacing.pace import PaceStatistics
 from dispatchkit.direct.commands import StartDispatch
@@ -26,7 +26,7 @@ from tests.cli.test_runs import counts
 from tests.cli.test_terminal import plain
 
 CALM = PaceStatistics(
-    started=0, in_flight=0, limit=64, waiting=0, paused_for=0.0, throttled=0, pauses=0, breaker="closed"
+    started=0, in_flight=0, concurrency_limit=64, waiting=0, paused_for=0.0, throttled=0, pauses=0, breaker="closed"
 )
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
 
@@ -53,8 +53,8 @@ def _midnight(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "SYSTEM", _Midnight())
 
 
-def look(report: Report | None = None, in_flight: int = 0, **pace: Any) -> Look:
-    return Look(report or Report(), in_flight, attrs.evolve(CALM, **pace))
+def snapshot(report: Report | None = None, in_flight: int = 0, **pace: Any) -> ProgressSnapshot:
+    return ProgressSnapshot(report or Report(), in_flight, attrs.evolve(CALM, **pace))
 
 
 @pytest.fixture
@@ -80,8 +80,10 @@ def test_the_bar_tells_how_many_how_fast_how_long_and_what_came_of_them(hand: Ha
     shown.start()
     for second in range(11):
         hand.time = 100 + second
-        shown.show(look(Report(done=second * 100)))
-    last = drawn(screen, lambda: shown.show(look(Report(done=1000, rejected=3, not_sent=1, unknown=2), in_flight=64)))
+        shown.show(snapshot(Report(done=second * 100)))
+    last = drawn(
+        screen, lambda: shown.show(snapshot(Report(done=1000, rejected=3, not_sent=1, unknown=2), in_flight=64))
+    )
     assert re.search(r"Start [━╸╺]+ 1,006/10,000 101/s 0:00:10 0:01:\d\d", last), last
     assert "1,000 done  3 rejected  1 not sent  2 unknown  64 in flight" in last
     for styled in ("32m1,000 done", "31m3 rejected", "33m1 not sent", "1;35m2 unknown"):
@@ -96,19 +98,21 @@ def test_the_rate_is_that_of_the_last_half_minute(hand: Hand) -> None:
     shown.start()
     for second in range(100):
         hand.time = 100 + second
-        shown.show(look(Report(done=min(second, 50) * 20 + max(second - 50, 0) * 2)))
-    assert "2.0/s" in drawn(screen, lambda: shown.show(look(Report(done=1098))))
+        shown.show(snapshot(Report(done=min(second, 50) * 20 + max(second - 50, 0) * 2)))
+    assert "2.0/s" in drawn(screen, lambda: shown.show(snapshot(Report(done=1098))))
 
 
 def test_the_bar_counts_the_plan_and_what_came_earlier_is_no_pace(hand: Hand) -> None:
     screen = io.StringIO()
     shown = bar(hand, screen)
     shown.start()
-    assert "planning … 120,000" in drawn(screen, lambda: shown.show(attrs.evolve(look(), planned=120_000)))
+    assert "planning … 120,000" in drawn(screen, lambda: shown.show(attrs.evolve(snapshot(), planned=120_000)))
     for second in range(11):
         hand.time = 200 + second
-        shown.show(attrs.evolve(look(Report(done=5000 + second * 100, earlier=5000)), total=8000))
-    last = drawn(screen, lambda: shown.show(attrs.evolve(look(Report(done=6000, earlier=5000)), total=8000)))
+        shown.show(attrs.evolve(snapshot(Report(done=5000 + second * 100, previously_finished=5000)), total=8000))
+    last = drawn(
+        screen, lambda: shown.show(attrs.evolve(snapshot(Report(done=6000, previously_finished=5000)), total=8000))
+    )
     assert re.search(r"6,000/8,000 100/s 0:00:10 0:00:20", last), last
 
 
@@ -116,13 +120,13 @@ def test_the_bar_says_why_nothing_is_started(hand: Hand) -> None:
     screen = io.StringIO()
     shown = bar(hand, screen)
     shown.start()
-    paused = drawn(screen, lambda: shown.show(look(paused_for=11.2)))
+    paused = drawn(screen, lambda: shown.show(snapshot(paused_for=11.2)))
     assert "paused until 00:00:12 UTC (12 s): the provider asked for it" in paused
-    opened = drawn(screen, lambda: shown.show(look(paused_for=5.0, breaker="open")))
+    opened = drawn(screen, lambda: shown.show(snapshot(paused_for=5.0, breaker="open")))
     assert "breaker open: the provider does not answer, next try in 5 s" in opened
-    tried = drawn(screen, lambda: shown.show(look(breaker="half-open")))
+    tried = drawn(screen, lambda: shown.show(snapshot(breaker="half-open")))
     assert "breaker half-open: one call tries whether the provider answers" in tried
-    assert not re.search("paused|breaker", drawn(screen, lambda: shown.show(look())))
+    assert not re.search("paused|breaker", drawn(screen, lambda: shown.show(snapshot())))
 
 
 def test_no_color_is_kept(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +134,7 @@ def test_no_color_is_kept(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     shown = bar(hand, screen)
     shown.start()
-    shown.show(look(Report(done=1, rejected=1)))
+    shown.show(snapshot(Report(done=1, rejected=1)))
     assert not re.search(r"\x1b\[(\d+;)*[39]\dm", screen.getvalue())
     assert "1 rejected" in screen.getvalue()
 
@@ -142,7 +146,7 @@ def test_a_terminal_that_is_gone_does_not_end_a_run(hand: Hand) -> None:
 
     shown = bar(hand, Gone())
     shown.start()
-    shown.show(look(Report(done=1)))
+    shown.show(snapshot(Report(done=1)))
     shown.note("still here")
     shown.stop()
 
@@ -151,8 +155,8 @@ def test_a_log_gets_a_line_every_ten_seconds(hand: Hand, capsys: pytest.CaptureF
     lines = Lines(total=10_000, monotonic=hand)
     for quarter in range(81):
         hand.time = 100 + quarter / 4
-        lines.show(look(Report(done=quarter * 25), in_flight=64))
-    lines.show(look(Report(done=2000, unknown=1)))
+        lines.show(snapshot(Report(done=quarter * 25), in_flight=64))
+    lines.show(snapshot(Report(done=2000, unknown=1)))
     assert capsys.readouterr().err == (
         "1,000 of 10,000 (10%): 1,000 done; 64 in flight; 100 a second; 0:01:30 left\n"
         "2,000 of 10,000 (20%): 2,000 done; 64 in flight; 100 a second; 0:01:20 left\n"
@@ -162,15 +166,15 @@ def test_a_log_gets_a_line_every_ten_seconds(hand: Hand, capsys: pytest.CaptureF
 def test_a_log_is_told_when_a_pause_begins_and_ends(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(total=10, monotonic=hand)
     for seen in (
-        look(paused_for=0.4),  # too short to be told
-        look(),
-        look(paused_for=12.0),
-        look(paused_for=0.4),
-        look(),
-        look(paused_for=5.0, breaker="open"),
-        look(breaker="half-open"),
-        look(paused_for=5.0, breaker="open"),
-        look(),
+        snapshot(paused_for=0.4),  # too short to be told
+        snapshot(),
+        snapshot(paused_for=12.0),
+        snapshot(paused_for=0.4),
+        snapshot(),
+        snapshot(paused_for=5.0, breaker="open"),
+        snapshot(breaker="half-open"),
+        snapshot(paused_for=5.0, breaker="open"),
+        snapshot(),
     ):
         lines.show(seen)
     assert capsys.readouterr().err.splitlines() == [
@@ -184,7 +188,7 @@ def test_a_log_is_told_when_a_pause_begins_and_ends(hand: Hand, capsys: pytest.C
 def test_a_line_in_a_pause_tells_of_it(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(total=10, monotonic=hand)
     hand.time += 10
-    lines.show(look(Report(done=3), in_flight=7, paused_for=0.5))
+    lines.show(snapshot(Report(done=3), in_flight=7, paused_for=0.5))
     assert capsys.readouterr().err == (
         "3 of 10 (30%): 3 done; 7 in flight; paused until 00:00:01 UTC (1 s): the provider asked for it\n"
     )
@@ -193,7 +197,7 @@ def test_a_line_in_a_pause_tells_of_it(hand: Hand, capsys: pytest.CaptureFixture
 def test_a_quiet_log_gets_only_what_is_noted(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(total=10, monotonic=hand, quiet=True)
     hand.time += 100
-    lines.show(look(paused_for=5.0))
+    lines.show(snapshot(paused_for=5.0))
     lines.note("7: rejected")
     assert capsys.readouterr().err == "7: rejected\n"
 
@@ -201,10 +205,10 @@ def test_a_quiet_log_gets_only_what_is_noted(hand: Hand, capsys: pytest.CaptureF
 async def test_a_real_run_tells_of_the_pause_that_the_provider_asked_for(
     played: Played, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("dispatchkit.cli.run.drive.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("dispatchkit.cli.run.drive.SNAPSHOT_INTERVAL", 0.01)
     monkeypatch.setattr(progress, "_SHORT_PAUSE", 0.1)
     played.sandbox.order(Fault.throttled(retry_after=0.4))
-    show = Show(total=20, verb="start", noun=("dispatch", "dispatches"))
+    show = Reporter(total=20, verb="start", noun=("dispatch", "dispatches"))
     async with DirectClient(played.sandbox.direct_token, base_url=played.url, pace=Pace()) as client:
         guards = {"concurrency": 4, "max_launches": None, "stop_after_failures": None, "give_up_after": None}
         commands = (StartDispatch(number) for number in range(1, 21))

@@ -42,7 +42,7 @@ def test_dispatches_are_listed_as_objects(played: Played) -> None:
     [told] = objects(direct(played, "--dispatch-id", 5, "--json"))
     assert (told["dispatch_id"], told["status"], told["messages"]["total"]) == (5, "initiated", 1235)
     assert told["created"].endswith("+00:00")
-    assert list(told)[-1] == "more"
+    assert list(told)[-1] == "extra"
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_what_a_provider_says_cannot_reach_the_terminal(played: Played) -> None:
     assert not {"\x1b", "\u202e", "\r", "\ud800"} & set(result.out + result.err)
     assert "[red]\\x1b" in result.out
     assert result.err == "The provider counts 3, but listed only 1 of them that fit: look again.\n"
-    assert objects(direct(played, "--json"))[0]["more"] == {"new": bad}
+    assert objects(direct(played, "--json"))[0]["extra"] == {"new": bad}
 
 
 @pytest.mark.parametrize(

@@ -111,7 +111,7 @@ def test_json_gives_one_object_an_outcome_and_nothing_else_on_standard_output(pl
         "request_id": None,
     }
     assert isinstance(attempt, list)
-    assert set(attempt[0]) == {"number", "started", "duration", "what", "sent"}
+    assert set(attempt[0]) == {"number", "started", "duration", "result", "sent"}
     error = second["error"]
     assert isinstance(error, dict)
     assert {**error, "hint": ""} == {

@@ -12,7 +12,7 @@ import pytest
 from dispatchkit import Ledger
 from dispatchkit.workers.chunk import in_postgres
 from tests.cli.conftest import Result, run_child, start_child
-from tests.spread.conftest import DatabaseProxy, Field, Lines, wait_until
+from tests.workers.conftest import DatabaseProxy, Field, Lines, wait_until
 
 SHORT_LEASE = {"dispatchkit.ledger.postgres.store:LEASE_TIMEOUT": 3.0}
 
@@ -24,7 +24,7 @@ def launch(field: Field, ids: str, *options: object) -> tuple[object, ...]:
 @pytest.mark.second_stage
 @pytest.mark.parametrize("command", ["start", "resume"])
 def test_a_worker_and_a_command_keep_the_rate_together(field: Field, command: str) -> None:
-    field.spread(3000, size=3000, rate=100)
+    field.plan(3000, size=3000, rate=100)
     words = launch(field, "5001-8000")
     if command == "resume":
         assert run_child(*words, "--max-launches", 1).code == 1
@@ -40,8 +40,8 @@ def test_a_worker_and_a_command_keep_the_rate_together(field: Field, command: st
         wait_until(lambda: launched()[1] >= 50)
         before, began = launched(), time.monotonic()
         time.sleep(2)
-        after, took = launched(), time.monotonic() - began
-        shares = [(late - early) / took for early, late in zip(before, after, strict=True)]
+        after, elapsed = launched(), time.monotonic() - began
+        shares = [(late - early) / elapsed for early, late in zip(before, after, strict=True)]
         assert sum(shares) <= 105
         assert min(shares) >= 30
         child.send_signal(signal.SIGINT)
@@ -94,7 +94,7 @@ def stop_and_hold(field: Field) -> None:
             number = (await ledger.run("r")).number
             store = await in_postgres(ledger)
             await store.stop(number)
-            await store.link.ask(
+            await store.connection.run(
                 lambda connection: connection.execute(
                     "UPDATE dispatchkit.chunk SET token = 'dead', pid = 7, host = 'gone', seen = clock_timestamp() "
                     "WHERE run = $1 AND number = 1",
@@ -107,7 +107,7 @@ def stop_and_hold(field: Field) -> None:
 
 @pytest.mark.second_stage
 def test_a_resume_waits_for_the_lease_of_a_dead_holder(field: Field) -> None:
-    field.spread(20, size=10, queue=False)
+    field.plan(20, size=10, queue=False)
     stop_and_hold(field)
     result = run_child("resume", "--run", "r", "--yes", constants=SHORT_LEASE)
     assert result.code == 0, result
@@ -119,7 +119,7 @@ def test_a_resume_waits_for_the_lease_of_a_dead_holder(field: Field) -> None:
 
 @pytest.mark.second_stage
 def test_a_resume_that_waits_for_a_lease_is_interrupted(field: Field) -> None:
-    field.spread(20, size=10, queue=False)
+    field.plan(20, size=10, queue=False)
     stop_and_hold(field)
     with start_child("resume", "--run", "r", "--yes") as child:
         assert child.stderr is not None
@@ -132,31 +132,29 @@ def test_a_resume_that_waits_for_a_lease_is_interrupted(field: Field) -> None:
     assert field.launched() == 0
 
 
-def spread(field: Field, *options: object) -> Result:
-    return run_child(
-        "spread", "--run", "r", "direct", "start", "1-3", "--yes", "--base-url", field.sandbox.url, *options
-    )
+def plan(field: Field, *options: object) -> Result:
+    return run_child("plan", "--run", "r", "direct", "start", "1-3", "--yes", "--base-url", field.sandbox.url, *options)
 
 
 def test_a_plan_is_for_one_account(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "old")
-    assert spread(field).code == 0
+    assert plan(field).code == 0
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", field.sandbox.direct_token)
-    refused = spread(field)
+    refused = plan(field)
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.startswith("dispatchkit: run 'r' was planned for another account, or with another token of ")
     assert refused.err.endswith("with a new token or name: the same command with --account-changed\n")
-    assert spread(field, "--account-changed").code == 0
+    assert plan(field, "--account-changed").code == 0
     assert run_child("resume", "--run", "r", "--yes").code == 0
     assert field.launched() == 3
 
 
 def test_a_plan_for_a_named_account_needs_no_token(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
-    refused = spread(field)
+    refused = plan(field)
     assert (refused.code, refused.out) == (2, "")
     assert refused.err.startswith("dispatchkit: no token: set DISPATCHKIT_DIRECT_TOKEN, ")
-    assert spread(field, "--account", "acme").code == 0
+    assert plan(field, "--account", "acme").code == 0
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", field.sandbox.direct_token)
     assert "was planned for the account 'acme'" in run_child("resume", "--run", "r", "--yes").err
     assert run_child("resume", "--run", "r", "--yes", "--account", "acme").code == 0
@@ -164,6 +162,6 @@ def test_a_plan_for_a_named_account_needs_no_token(field: Field, monkeypatch: py
 
 @pytest.mark.parametrize("option", ["--never-repeat", "--copied", "--end-holder"])
 def test_an_option_of_a_launch_is_refused_in_a_plan(field: Field, option: str) -> None:
-    refused = spread(field, option)
+    refused = plan(field, option)
     assert (refused.code, refused.out) == (2, "")
-    assert refused.err == f"dispatchkit: {option} does not go with spread: workers launch what is planned here\n"
+    assert refused.err == f"dispatchkit: {option} does not go with plan: workers launch what is planned here\n"

@@ -30,7 +30,7 @@ __all__ = ["ledger"]
 
 STOPPED = {
     f"dispatchkit.{module}:CLAIM_AGE": 1.0
-    for module in ("core.claim_age", "core.fanout.admission", "ledger.ledger", "ledger.sqlite.store")
+    for module in ("core.claim", "core.fanout.admission", "ledger.ledger", "ledger.sqlite.store")
 }
 
 
@@ -270,7 +270,7 @@ def test_a_repeat_is_refused_in_one_line(played: Played, ledger: Path, monkeypat
 
 
 def test_a_run_that_pauses_says_why(played: Played, ledger: Path) -> None:
-    constants = {"dispatchkit.core.claim_age:CLAIM_AGE": 0.0}  # every claim has expired when it is granted
+    constants = {"dispatchkit.core.claim:CLAIM_AGE": 0.0}  # every claim has expired when it is granted
     with start_child(*line(played, ledger, "1-50", "--concurrency", 1), constants=constants) as child:
         assert child.stderr is not None
         told = child.stderr.readline()

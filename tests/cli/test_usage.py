@@ -15,7 +15,7 @@ from dispatchkit.cli import main
 from dispatchkit.cli.commands.direct import DirectOptions
 from dispatchkit.cli.options import AUTO_WORKERS
 from dispatchkit.core.call.client import ATTEMPT_TIMEOUT, TIMEOUT
-from dispatchkit.core.pacing.adaptive_limit import Window
+from dispatchkit.core.pacing.adaptive_limit import AdaptiveLimit
 from tests.cli.conftest import COMMAND, Played, run, run_child
 
 HERE = ("--base-url", "http://127.0.0.1:1")
@@ -52,7 +52,7 @@ def test_every_setting_of_the_clients_is_an_option_or_left_out_on_purpose() -> N
 def test_a_found_concurrency_has_as_many_workers_as_may_be_in_flight() -> None:
     options = DirectOptions(concurrency="auto", rate=5.0)
     assert options.client_settings()["pace"] == Pace(concurrency="auto", rate=5.0)
-    assert options.guards()["concurrency"] == AUTO_WORKERS == Window("auto").most
+    assert options.guards()["concurrency"] == AUTO_WORKERS == AdaptiveLimit("auto").maximum
     options = DirectOptions(concurrency="7", rate=5.0)
     assert options.client_settings()["pace"] == Pace(rate=5.0)
     assert options.guards()["concurrency"] == 7

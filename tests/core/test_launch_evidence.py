@@ -29,9 +29,9 @@ from dispatchkit.altcraft.models import MailingAccepted
 from dispatchkit.core.call.launches import KEEP, MAX_KEYS, Launches
 from dispatchkit.core.call.provider_time import clock_offset
 from dispatchkit.core.call.replays import replays_of
-from dispatchkit.core.command import Answer
+from dispatchkit.core.command import Response
 from dispatchkit.errors import LedgerError
-from tests.core.test_settling import (
+from tests.core.call.test_settling import (
     LAUNCH,
     LOST,
     NO,
@@ -46,9 +46,9 @@ from tests.core.test_settling import (
     Reply,
     Script,
     active,
-    answer,
     log,
     play,
+    response,
     status,
 )
 
@@ -69,15 +69,15 @@ class Stage:
         given = {name: settings.pop(name) for name in names if name in settings}
         client = AltcraftClient(host, settings.pop("token", "token"), clock=self.clock, **settings)
         script = Script(self.clock, list(acts), list(reads))
-        client._means.transport = script  # type: ignore[assignment]
+        client._context.transport = script  # type: ignore[assignment]
         try:
             result = await client.call(LaunchBroadcast(mailing), **given).run()
         except DispatchkitError as error:
-            return error.outcome, error, script
+            return error.state, error, script
         return State.DONE, result, script
 
 
-def started(clock: Clock, *ages: float) -> Answer:
+def started(clock: Clock, *ages: float) -> Response:
     return log(*((clock.time - age, "start") for age in ages))
 
 
@@ -112,7 +112,7 @@ async def test_launch_of_long_ago_does_not_count() -> None:
 
 async def test_launch_in_flight_counts_until_it_ends() -> None:
     stage = Stage()
-    launches = AltcraftClient(HOST, "another", clock=stage.clock)._means.launches
+    launches = AltcraftClient(HOST, "another", clock=stage.clock)._context.launches
     launches.begin("another", 7)
     state, _, script = await stage.play([LOST], [started(stage.clock, -0.5)])
     assert state is State.UNKNOWN
@@ -126,9 +126,9 @@ async def test_launch_in_flight_counts_until_it_ends() -> None:
 
     stage = Stage()
     client = AltcraftClient(HOST, "token", clock=stage.clock)
-    launches = client._means.launches
+    launches = client._context.launches
     launches.begin("another", 7)
-    client._means.transport = Rejecting(stage.clock, [LOST], [started(stage.clock, -0.5)])  # type: ignore[assignment]
+    client._context.transport = Rejecting(stage.clock, [LOST], [started(stage.clock, -0.5)])  # type: ignore[assignment]
     assert (await client.perform(LaunchBroadcast(7))).settled
 
 
@@ -140,7 +140,7 @@ async def test_call_under_way_counts_for_its_mailing(mailing: int, state: State)
 
     stage = Stage()
     client = AltcraftClient(HOST, "another", clock=stage.clock)
-    client._means.transport = Hanging(stage.clock, [], [])  # type: ignore[assignment]
+    client._context.transport = Hanging(stage.clock, [], [])  # type: ignore[assignment]
     hanging = asyncio.ensure_future(client.perform(LaunchBroadcast(mailing)))
     await asyncio.sleep(0)
     assert (await stage.play([LOST], [started(stage.clock, -0.5)]))[0] is state
@@ -167,7 +167,7 @@ async def test_two_starts_are_not_told_apart() -> None:
 async def test_ledger_is_asked_before_a_start_is_believed(says: object, why: str | None) -> None:
     clock, asked = Clock(), list[float]()
     client = AltcraftClient(HOST, "token", clock=clock)
-    client._means.transport = Script(clock, [LOST], [log((0.5, "start"))])  # type: ignore[assignment]
+    client._context.transport = Script(clock, [LOST], [log((0.5, "start"))])  # type: ignore[assignment]
     call = client.call(LaunchBroadcast(7))
 
     async def has_rival(within: float) -> bool:
@@ -188,8 +188,8 @@ async def test_ledger_is_asked_before_a_start_is_believed(says: object, why: str
 async def test_resumed_launch_asks_from_when_it_began() -> None:
     clock, asked = Clock(), list[float]()
     client = AltcraftClient(HOST, "token", clock=clock)
-    client._means.transport = Script(clock, [YES], [log((-3599.0, "start"))])  # type: ignore[assignment]
-    call = client.call(LaunchBroadcast(7), since=AN_HOUR_AGO, request_id=OLD_ID)
+    client._context.transport = Script(clock, [YES], [log((-3599.0, "start"))])  # type: ignore[assignment]
+    call = client.call(LaunchBroadcast(7), unclear_since=AN_HOUR_AGO, request_id=OLD_ID)
 
     async def has_rival(within: float) -> bool:
         asked.append(within)
@@ -200,7 +200,7 @@ async def test_resumed_launch_asks_from_when_it_began() -> None:
     assert asked == [3661.0]
 
 
-def dated(date: object, *entries: tuple[float, str], **headers: str) -> Answer:
+def dated(date: object, *entries: tuple[float, str], **headers: str) -> Response:
     said = log(*entries)
     text = format_datetime(date, usegmt=True) if isinstance(date, datetime) else str(date)
     return attrs.evolve(said, headers=CIMultiDict({"Date": text, **headers}))
@@ -238,7 +238,7 @@ async def test_window_begins_with_the_attempt_that_left() -> None:
 
     clock = Clock()
     client = AltcraftClient(HOST, "token", clock=clock)
-    client._means.transport = script = Slow(clock, [UNSENT, LOST], [log((5, "start"))])  # type: ignore[assignment]
+    client._context.transport = script = Slow(clock, [UNSENT, LOST], [log((5, "start"))])  # type: ignore[assignment]
     with pytest.raises(OutcomeUnknownError, match="its log shows no start"):
         await client.perform(LaunchBroadcast(7))
     assert [at for at, _ in script.sent] == [0, 10.25]
@@ -257,7 +257,7 @@ async def test_clock_that_is_set_meanwhile_moves_no_window() -> None:
                 self.reads = [log((600.0, "start"))]
             return said
 
-    client._means.transport = Setting(clock, [LOST], [log()])  # type: ignore[assignment]
+    client._context.transport = Setting(clock, [LOST], [log()])  # type: ignore[assignment]
     with pytest.raises(OutcomeUnknownError, match="its log shows no start"):
         await client.perform(LaunchBroadcast(7))
 
@@ -351,7 +351,7 @@ async def test_outcome_that_nothing_can_settle_is_final() -> None:
     assert not error.is_final, "it was not repeated"
 
 
-@pytest.mark.parametrize("read", [log(), answer(500), answer(403, {"error": 403, "error_text": "no"})])
+@pytest.mark.parametrize("read", [log(), response(500), response(403, {"error": 403, "error_text": "no"})])
 async def test_replay_that_is_not_believed_stays_so(read: Reply) -> None:
     stage = Stage()
     await stage.play([REPLAYED], [log()], 9)
@@ -374,7 +374,7 @@ async def test_cancelled_repeat_is_the_last(replies: list[Reply], is_final: bool
     clock = Clock()
     client = AltcraftClient(HOST, "token", clock=clock, deduplicates=True)
     script = Script(clock, [*replies, YES], [log()])
-    client._means.transport = script  # type: ignore[assignment]
+    client._context.transport = script  # type: ignore[assignment]
     call = client.call(LaunchBroadcast(7))
     task = asyncio.create_task(call.run())
     while len(script.sent if is_final else call.attempts) < len(replies):  # noqa: ASYNC110 - there is no event
@@ -382,7 +382,7 @@ async def test_cancelled_repeat_is_the_last(replies: list[Reply], is_final: bool
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError, OutcomeUnknownError):
         await task
-    for error in (call.abandoned(), pickle.loads(pickle.dumps(call.abandoned()))):
+    for error in (call.known_outcome(), pickle.loads(pickle.dumps(call.known_outcome()))):
         assert isinstance(error, OutcomeUnknownError)
         assert error.is_final is is_final
 
@@ -396,7 +396,7 @@ async def test_replay_of_a_deactivation_says_nothing_of_launches() -> None:
     clock = Clock()
     client = AltcraftClient(HOST, "token", clock=clock, deduplicates=True)
     script = Script(clock, [LOST, REPLAYED, LOST], [active(True)])
-    client._means.transport = script  # type: ignore[assignment]
+    client._context.transport = script  # type: ignore[assignment]
     await client.deactivate(7)
     with pytest.raises(OutcomeUnknownError):
         await client.launch_broadcast(7)
@@ -415,7 +415,7 @@ async def test_repeat_without_a_replay_is_marked_and_warned_of(caplog: pytest.Lo
     )
 
 
-@pytest.mark.parametrize("retry", [RetryPolicy(attempts=1), RetryPolicy(on=frozenset({"throttled"}))])
+@pytest.mark.parametrize("retry", [RetryPolicy(attempts=1), RetryPolicy(retry_on=frozenset({"throttled"}))])
 async def test_what_is_never_repeated_is_settled_by_the_log(retry: RetryPolicy) -> None:
     stage = Stage()
     state, result, _ = await stage.play([LOST], [started(stage.clock, -0.5)], retry=retry, deduplicates=True)
@@ -433,15 +433,15 @@ async def test_hint_says_what_to_ask() -> None:
 
 
 async def test_cancelled_launch_has_its_hint() -> None:
-    call = AltcraftClient(HOST, "token", clock=Clock()).call(LaunchBroadcast(7), since=AN_HOUR_AGO)
-    assert "deduplicates=True" in str(call.abandoned())
+    call = AltcraftClient(HOST, "token", clock=Clock()).call(LaunchBroadcast(7), unclear_since=AN_HOUR_AGO)
+    assert "deduplicates=True" in str(call.known_outcome())
 
 
 async def test_cancelled_launch_may_have_acted() -> None:
     stage = Stage()
     client = AltcraftClient(HOST, "token", clock=stage.clock)
     script = Script(stage.clock, [YES], [log()])
-    client._means.transport = script  # type: ignore[assignment]
+    client._context.transport = script  # type: ignore[assignment]
     task = asyncio.create_task(client.perform(LaunchBroadcast(7)))
     while not script.sent:  # noqa: ASYNC110 - the script has no event to wait for
         await asyncio.sleep(0)
@@ -455,7 +455,7 @@ async def test_last_of_several_attempts_says_what_a_cancellation_left() -> None:
     clock = Clock()
     client = AltcraftClient(HOST, "token", clock=clock)
     script = Script(clock, [UNSENT, YES], [log()])
-    client._means.transport = script  # type: ignore[assignment]
+    client._context.transport = script  # type: ignore[assignment]
     call = client.call(LaunchBroadcast(7))
     task = asyncio.create_task(call.run())
     while len(script.sent) < 2:  # noqa: ASYNC110 - the script has no event to wait for
@@ -464,7 +464,7 @@ async def test_last_of_several_attempts_says_what_a_cancellation_left() -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert [each.what for each in call.attempts] == ["no connection: refused", "cancelled"]
-    assert call.abandoned().outcome is State.UNKNOWN
+    assert call.known_outcome().state is State.UNKNOWN
 
 
 def test_default_is_that_nothing_is_deduplicated() -> None:
@@ -525,7 +525,7 @@ def test_accounts_are_told_apart() -> None:
 
 async def test_log_that_is_not_whole_is_read_again() -> None:
     part = {"data": [{"state": "start", "time": NOON.isoformat()}], "error": 0, "error_text": "", "total_count": 2}
-    told = await play(LAUNCH, [LOST], [answer(200, part), log((0.5, "start"))])
+    told = await play(LAUNCH, [LOST], [response(200, part), log((0.5, "start"))])
     assert told.state is State.DONE
     assert len(told.script.read) == 2
 
@@ -562,24 +562,24 @@ async def test_repeat_is_given_up_once_ids_are_not_trusted() -> None:
 
     class Meanwhile(Script):
         async def send(self, *values: Any, **more: Any) -> Reply:
-            client._means.replays.foreign = True  # another call was answered by a foreign replay
+            client._context.replays.foreign = True  # another call was answered by a foreign replay
             return await super().send(*values, **more)
 
-    script = client._means.transport = Meanwhile(stage.clock, [LOST, YES], [log()])  # type: ignore[assignment]
+    script = client._context.transport = Meanwhile(stage.clock, [LOST, YES], [log()])  # type: ignore[assignment]
     with pytest.raises(OutcomeUnknownError):
         await client.perform(LaunchBroadcast(7))
     assert len(script.sent) == 1
 
 
 async def test_state_is_read_once_more_at_the_deadline() -> None:
-    reads: list[Reply] = [answer(502)] * 4
+    reads: list[Reply] = [response(502)] * 4
     result = await play(START, [LOST], [*reads, status("sending")], timeout=10)
     assert result.state is State.DONE
     assert result.script.read[-1][0] == pytest.approx(9.0, abs=2.0)
 
 
 async def test_date_beyond_all_sums_is_no_date() -> None:
-    far = answer(200, {"data": [], "error": 0, "error_text": ""})
+    far = response(200, {"data": [], "error": 0, "error_text": ""})
     far = attrs.evolve(far, headers=CIMultiDict({**far.headers, "Date": "Fri, 31 Dec 9999 23:59:59 GMT"}))
     state, error, _ = await Stage().play([LOST], [far])
     assert state is State.UNKNOWN

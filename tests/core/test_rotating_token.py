@@ -12,7 +12,7 @@ import pytest
 from dispatchkit import AltcraftClient, DirectClient, DispatchkitError, State
 from dispatchkit.altcraft.codec import WireForm
 from dispatchkit.errors import BadCredentialsError
-from tests.core.test_settling import (
+from tests.core.call.test_settling import (
     LOST,
     REPLAYED,
     STARTED,
@@ -42,11 +42,11 @@ def rotating() -> Callable[[], str]:
 
 
 async def outcome(client: DirectClient | AltcraftClient, script: Script) -> tuple[State, DispatchkitError | None]:
-    client._means.transport = script  # type: ignore[assignment]
+    client._context.transport = script  # type: ignore[assignment]
     try:
         await (client.start(7) if isinstance(client, DirectClient) else client.launch_broadcast(7))
     except DispatchkitError as error:
-        return error.outcome, error
+        return error.state, error
     return State.DONE, None
 
 

@@ -108,7 +108,7 @@ async def test_a_call_checks_its_settings(value: Any) -> None:
 
 
 BAD_RUNS: list[tuple[str, object]] = [
-    *((name, value) for name in ("timeout", "grace") for value in NUMBERS),
+    *((name, value) for name in ("timeout", "grace_period") for value in NUMBERS),
     *(("retry", value) for value in (3, "no", RetryPolicy)),
     *(("concurrency", value) for value in (0, -1, True, 1.5, "8", None, -(10**5000))),
     *((name, value) for name in ("max_launches", "stop_after_failures") for value in (0, True, 1.5, "8", -(10**5000))),

@@ -25,15 +25,15 @@ from dispatchkit import (
     StartDispatch,
     State,
 )
-from dispatchkit.core.command import Answer, UnreadableAnswerError, Verdict
+from dispatchkit.core.command import Evidence, Response, UnexpectedResponseError
 from dispatchkit.core.secret import Secret
-from dispatchkit.direct.commands import DirectWire, ReadDispatch, ReadDispatches
-from dispatchkit.errors import AnswerLostError, BadCredentialsError
+from dispatchkit.direct.commands import DirectAuth, ReadDispatch, ReadDispatches
+from dispatchkit.errors import BadCredentialsError, ResponseLostError
 from dispatchkit.sandbox import Fault, Sandbox
-from tests.drawn import LETTERS
+from tests.strategies import LETTERS
 from tests.wire import Instant, Listener, failure, http, once
 
-WIRE = DirectWire(Secret("c2VjcmV0", environment="NONE"))
+WIRE = DirectAuth(Secret("c2VjcmV0", environment="NONE"))
 MOSCOW = timezone(timedelta(hours=3))
 
 # The provider's own example.
@@ -70,7 +70,7 @@ def listed(*items: object, **more: object) -> dict[str, object]:
 
 
 def read(body: object, **filters: Any) -> Listing[Dispatch]:
-    return ReadDispatches(**filters).result(Answer(200, {}, json.dumps(body).encode()), WIRE)
+    return ReadDispatches(**filters).result(Response(200, {}, json.dumps(body).encode()), WIRE)
 
 
 def test_every_field_of_the_providers_example_is_read() -> None:
@@ -91,7 +91,7 @@ def test_every_field_of_the_providers_example_is_read() -> None:
         assert counts is not None
         said = (counts.total, counts.delivered, counts.undelivered, counts.unsent, counts.sent, counts.sending)
         assert said == (1235, 1000, 100, 30, 45, 60)
-    assert not dispatch.more
+    assert not dispatch.extra
     assert pickle.loads(pickle.dumps(dispatch)) == dispatch
     assert {dispatch: 1}[dispatch] == 1
 
@@ -116,21 +116,21 @@ def test_an_optional_field_that_is_missing_or_odd_hides_nothing_else(name: str, 
     (odd,) = read(listed({**SAMPLE, name: value}))
     field = FIELDS[name]
     assert getattr(without, field) is None
-    assert not without.more
+    assert not without.extra
     for other in attrs.fields(Dispatch):
-        if other.name not in {field, "more"}:
+        if other.name not in {field, "extra"}:
             assert getattr(odd, other.name) == getattr(without, other.name) == getattr(whole, other.name)
     if getattr(odd, field) is None and value is not None:
-        assert odd.more == {name: value}, "what was said is kept"
+        assert odd.extra == {name: value}, "what was said is kept"
 
 
 def test_new_fields_are_kept_at_every_depth() -> None:
     parts = {**SAMPLE["parts"], "read": 7, "sent": "many"}
     (dispatch,) = read(listed({**SAMPLE, "channel": {"a": [1]}, "parts": parts}, next="x"))
-    assert dispatch.more == {"channel": {"a": [1]}}
+    assert dispatch.extra == {"channel": {"a": [1]}}
     assert dispatch.parts is not None
     assert (dispatch.parts.total, dispatch.parts.sent) == (1235, None)
-    assert dispatch.parts.more == {"read": 7, "sent": "many"}
+    assert dispatch.parts.extra == {"read": 7, "sent": "many"}
 
 
 UNREADABLE: list[object] = [
@@ -161,7 +161,7 @@ UNREADABLE: list[object] = [
 
 @pytest.mark.parametrize("body", UNREADABLE, ids=lambda body: repr(body)[:40])
 def test_what_is_no_list_of_dispatches_is_not_taken_for_an_empty_one(body: object) -> None:
-    with pytest.raises(UnreadableAnswerError):
+    with pytest.raises(UnexpectedResponseError):
         read(body)
 
 
@@ -198,7 +198,7 @@ json_values = st.recursive(
 )
 
 
-@given(more=st.dictionaries(st.sampled_from([*SAMPLE, "x", "more"]), json_values, max_size=8))
+@given(more=st.dictionaries(st.sampled_from([*SAMPLE, "x", "extra"]), json_values, max_size=8))
 @settings(max_examples=100, deadline=None)
 def test_no_field_breaks_a_list_and_nothing_that_was_said_is_lost(more: dict[str, object]) -> None:
     item = {**more, "dispatchId": 3, "status": "sending"}
@@ -206,10 +206,10 @@ def test_no_field_breaks_a_list_and_nothing_that_was_said_is_lost(more: dict[str
     assert (dispatch.dispatch_id, dispatch.status) == (3, "sending")
     for name, value in item.items():
         field = next(
-            (each.name for each in attrs.fields(Dispatch) if each.name.replace("_", "") == name.lower()), "more"
+            (each.name for each in attrs.fields(Dispatch) if each.name.replace("_", "") == name.lower()), "extra"
         )
-        if field == "more" or (getattr(dispatch, field) is None and value is not None):
-            assert dispatch.more[name] == value
+        if field == "extra" or (getattr(dispatch, field) is None and value is not None):
+            assert dispatch.extra[name] == value
     assert read(listed(item)) == read(listed(item))
 
 
@@ -218,8 +218,8 @@ def test_no_field_breaks_a_list_and_nothing_that_was_said_is_lost(more: dict[str
 def test_no_answer_crashes_a_read(body: object) -> None:
     for command in (ReadDispatches(), ReadDispatch(3)):
         try:
-            command.result(Answer(200, {}, json.dumps(body).encode()), WIRE)
-        except (UnreadableAnswerError, RejectedError):
+            command.result(Response(200, {}, json.dumps(body).encode()), WIRE)
+        except (UnexpectedResponseError, RejectedError):
             continue
         assert isinstance(body, dict)
         assert isinstance(body["items"], list)
@@ -230,8 +230,8 @@ def test_no_answer_crashes_a_read(body: object) -> None:
 def test_a_lost_start_is_settled_by_id_and_status_alone(body: dict[str, object]) -> None:
     probe = StartDispatch(3).probe(datetime(2026, 1, 1, tzinfo=UTC))
     item = {**SAMPLE, "base": body, "parts": body, "created": body, "dispatchId": 3, "status": "sending"}
-    answer = Answer(200, {}, json.dumps(listed(item)).encode())
-    assert probe.settle(probe.command.result(answer, WIRE)).verdict is Verdict.HAPPENED
+    response = Response(200, {}, json.dumps(listed(item)).encode())
+    assert probe.settle(probe.command.result(response, WIRE)).evidence is Evidence.APPLIED
 
 
 async def test_each_filter_is_sent_as_documented() -> None:
@@ -310,7 +310,7 @@ async def test_a_dispatch_that_is_not_there_is_not_found() -> None:
 async def test_a_dispatch_that_is_listed_twice_is_no_answer() -> None:
     twice = http(200, listed(SAMPLE, {**SAMPLE, "status": "done"}))
     async with Listener(twice) as listener, DirectClient("key", base_url=listener.url, **once()) as direct:
-        assert isinstance(await failure(direct.dispatch(1234)), AnswerLostError)
+        assert isinstance(await failure(direct.dispatch(1234)), ResponseLostError)
 
 
 @pytest.mark.parametrize(
@@ -328,18 +328,18 @@ async def test_a_read_that_stays_without_an_answer_says_that_it_did_nothing() ->
     async with Listener(http(200, b"<html>")) as listener:  # noqa: SIM117
         async with DirectClient("key", base_url=listener.url, clock=Instant()) as direct:
             error = await failure(direct.dispatches(status="sending"))
-    assert isinstance(error, AnswerLostError)
-    assert error.outcome is State.UNKNOWN
+    assert isinstance(error, ResponseLostError)
+    assert error.state is State.UNKNOWN
     assert len(error.attempts) == len(listener.requests) == RetryPolicy().attempts
     assert "nothing was changed" in str(error)
     assert "act twice" not in str(error)
 
 
 async def test_a_policy_that_repeats_nothing_unclear_holds_for_reads_too() -> None:
-    policy = RetryPolicy(on=frozenset({"not_sent"}))
+    policy = RetryPolicy(retry_on=frozenset({"not_sent"}))
     async with Listener(http(500)) as listener:  # noqa: SIM117
         async with DirectClient("key", base_url=listener.url, clock=Instant(), retry=policy) as direct:
-            assert isinstance(await failure(direct.dispatch(1)), AnswerLostError)
+            assert isinstance(await failure(direct.dispatch(1)), ResponseLostError)
     assert len(listener.requests) == 1
 
 
@@ -360,21 +360,21 @@ async def test_an_answer_without_end_is_bounded() -> None:
     endless = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b'{"items": [' + b" " * (9 * 2**20)
     async with Listener(endless) as listener, DirectClient("key", base_url=listener.url, **once()) as direct:
         error = await failure(direct.dispatches())
-    assert isinstance(error, AnswerLostError)
+    assert isinstance(error, ResponseLostError)
     assert error.summary == "the answer is larger than 8 MiB"
 
 
 async def test_the_same_list_for_ever_is_asked_for_once() -> None:
-    answer = http(200, {"total": 10**9, "items": [SAMPLE] * 3, "next": "/api/v1/dispatch?page=2"})
-    async with Listener(answer) as listener, DirectClient("key", base_url=listener.url) as direct:
+    response = http(200, {"total": 10**9, "items": [SAMPLE] * 3, "next": "/api/v1/dispatch?page=2"})
+    async with Listener(response) as listener, DirectClient("key", base_url=listener.url) as direct:
         listing = await direct.dispatches()
     assert (len(listing), listing.missing) == (3, 10**9 - 3)
     assert len(listener.requests) == 1
 
 
 async def test_a_large_list_is_read_whole() -> None:
-    answer = http(200, listed(*({**SAMPLE, "dispatchId": number} for number in range(1, 3001))))
-    async with Listener(answer) as listener, DirectClient("key", base_url=listener.url) as direct:
+    response = http(200, listed(*({**SAMPLE, "dispatchId": number} for number in range(1, 3001))))
+    async with Listener(response) as listener, DirectClient("key", base_url=listener.url) as direct:
         assert [each.dispatch_id for each in await direct.dispatches()] == [*range(1, 3001)]
 
 
@@ -388,8 +388,8 @@ def test_a_listing_is_a_sequence() -> None:
 
 
 def test_a_read_is_an_error_of_its_own_only_for_reads() -> None:
-    assert issubclass(AnswerLostError, DispatchkitError)
-    assert not StartDispatch(1).reads
+    assert issubclass(ResponseLostError, DispatchkitError)
+    assert not StartDispatch(1).is_read_only
 
 
 async def test_a_cancelled_read_says_that_it_did_nothing() -> None:
@@ -400,7 +400,7 @@ async def test_a_cancelled_read_says_that_it_did_nothing() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-    assert type(call.abandoned()) is AnswerLostError
+    assert type(call.known_outcome()) is ResponseLostError
 
 
 async def test_a_read_whose_repeat_never_left_is_not_called_not_sent() -> None:
@@ -413,4 +413,4 @@ async def test_a_read_whose_repeat_never_left_is_not_called_not_sent() -> None:
         async with DirectClient("key", base_url=listener.url, clock=Leaving()) as direct:
             error = await failure(direct.dispatch(3))
     assert [attempt.sent for attempt in error.attempts][:2] == [True, False]
-    assert type(error) is AnswerLostError
+    assert type(error) is ResponseLostError

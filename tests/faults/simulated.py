@@ -15,8 +15,8 @@ from urllib.parse import parse_qsl, urlsplit
 import attrs
 from multidict import CIMultiDict
 
-from dispatchkit.core.command import Answer, Request
-from dispatchkit.core.transport.transport import Failure, Witness
+from dispatchkit.core.command import Request, Response
+from dispatchkit.core.transport.transport import SendTracker, TransportFailure
 from dispatchkit.sandbox import AltcraftProvider, Call, DirectProvider, Reply
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -79,7 +79,7 @@ class Cache:
         self.stale = 0
         """How many answers were not new."""
 
-    def answer(self, path: str, ask: Callable[[], Reply]) -> Reply:
+    def response(self, path: str, ask: Callable[[], Reply]) -> Reply:
         now = self._clock.time
         at, reply = self._kept.get(path, (-math.inf, None))
         if reply is None or now - at > self._keep:
@@ -134,13 +134,13 @@ class BadNetwork:
         """How often the provider acted, by the id that the request had when it left."""
         self.acting: list[Request] = []
 
-    async def send(self, request: Request, witness: Witness, *, timeout: float) -> Answer | Failure:
+    async def send(self, request: Request, tracker: SendTracker, *, timeout: float) -> Response | TransportFailure:
         reading = _reads(request)
         if not reading:
             self.acting.append(request)
         await asyncio.sleep(0)  # whoever else is under way takes a step
         reply = self.meet(reading=reading)(self, request, timeout, reading)
-        witness.sent = not isinstance(reply, Failure) or reply.sent
+        tracker.sent = not isinstance(reply, TransportFailure) or reply.sent
         return reply
 
     def meet(self, *, reading: bool) -> Fault:
@@ -186,76 +186,80 @@ def _reads(request: Request) -> bool:
     return request.method == "GET" or request.target.endswith(("get_status", "log_v2"))
 
 
-Fault = Callable[[BadNetwork, Request, float, bool], Answer | Failure]
+Fault = Callable[[BadNetwork, Request, float, bool], Response | TransportFailure]
 
 
-def _answer(reply: Reply) -> Answer:
-    return Answer(reply.status, CIMultiDict(reply.headers), reply.body)
+def _answer(reply: Reply) -> Response:
+    return Response(reply.status, CIMultiDict(reply.headers), reply.body)
 
 
-def answered(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+def answered(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Response | TransportFailure:
     net.take(min(net.draw(0.3), timeout))
     net.count(request, 1.0, reading=reading)
     return _answer(net.arrive(request))
 
 
-def _refused(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+def _refused(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Response | TransportFailure:
     del request, reading
     net.take(min(net.draw(1.0), timeout))
-    return Failure("connection refused", sent=False)
+    return TransportFailure("connection refused", sent=False)
 
 
-def _broken_on_the_way_in(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+def _broken_on_the_way_in(
+    net: BadNetwork, request: Request, timeout: float, reading: bool
+) -> Response | TransportFailure:
     net.take(min(net.draw(1.0), timeout))
     net.count(request, net.draw(0.99), reading=reading)
-    return Failure("reset", sent=True)
+    return TransportFailure("reset", sent=True)
 
 
-def _broken_on_the_way_out(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+def _broken_on_the_way_out(
+    net: BadNetwork, request: Request, timeout: float, reading: bool
+) -> Response | TransportFailure:
     answered(net, request, timeout, reading)
-    return Failure("cut", sent=True)
+    return TransportFailure("cut", sent=True)
 
 
-def _silent_and_late(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+def _silent_and_late(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Response | TransportFailure:
     """The sender gives up; the provider may carry it out all the same, some time later."""
     net.count(request, 1.0, reading=reading)
     net.take(timeout)
     if net.pick(0, 1):
         net.later(lambda: net.arrive(request))
-    return Failure("no answer in time", sent=True)
+    return TransportFailure("no answer in time", sent=True)
 
 
-def _server_error(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+def _server_error(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Response | TransportFailure:
     net.take(min(net.draw(0.3), timeout))
     net.count(request, 1.0, reading=reading)
     body = b""
     if net.pick(0, 1):
         body = net.arrive(request).body
-    return Answer(net.pick(500, 502, 503, 504), CIMultiDict(), body)
+    return Response(net.pick(500, 502, 503, 504), CIMultiDict(), body)
 
 
-def _foreign(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+def _foreign(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Response | TransportFailure:
     net.take(min(net.draw(0.3), timeout))
     net.count(request, 1.0, reading=reading)
     if net.pick(0, 1):
         net.arrive(request)
-    return Answer(net.pick(200, 301, 403, 404, 408), CIMultiDict(), b"<html><body>hello</body></html>")
+    return Response(net.pick(200, 301, 403, 404, 408), CIMultiDict(), b"<html><body>hello</body></html>")
 
 
-def _cut_body(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+def _cut_body(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Response | TransportFailure:
     """A proxy that forwards part of a body and calls it whole."""
-    answer = answered(net, request, timeout, reading)
-    assert isinstance(answer, Answer)
-    return Answer(answer.status, answer.headers, answer.body[: int(net.draw(len(answer.body)))] or b"{")
+    response = answered(net, request, timeout, reading)
+    assert isinstance(response, Response)
+    return Response(response.status, response.headers, response.body[: int(net.draw(len(response.body)))] or b"{")
 
 
-def _throttled(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Answer | Failure:
+def _throttled(net: BadNetwork, request: Request, timeout: float, reading: bool) -> Response | TransportFailure:
     net.take(min(net.draw(0.3), timeout))
     net.count(request, 1.0, reading=reading)
     headers = CIMultiDict[str]()
     if net.pick(0, 1):
         headers["Retry-After"] = str(net.pick(0, 1, 5, 30, 4294967))
-    return Answer(429, headers, b"")
+    return Response(429, headers, b"")
 
 
 FAULTS: list[Fault] = [

@@ -13,9 +13,9 @@ import attrs
 
 from dispatchkit import DispatchkitError, State
 from dispatchkit.sandbox import Reply
-from tests.faults.catalogue import Fault, faults
-from tests.faults.deeds import DEEDS, QUICK, Deed
-from tests.faults.hostile import Hostile, Recorder
+from tests.faults.actions import ACTIONS, QUICK, Action
+from tests.faults.cases import Fault, faults
+from tests.faults.hostile_server import Hostile, Recorder
 
 TIMEOUT = 1.5
 ATTEMPT_TIMEOUT = 0.3
@@ -38,14 +38,14 @@ class Cell:
     """One place of the table."""
 
     fault: Fault
-    deed: Deed
+    action: Action
     mode: Mode
     reused: bool = False
     blocking: bool = False
 
     def __str__(self) -> str:
         connection = "reused" if self.reused else "fresh"
-        return f"{self.fault} | {self.deed.name} | {self.mode} | {connection}{' | blocking' if self.blocking else ''}"
+        return f"{self.fault} | {self.action.name} | {self.mode} | {connection}{' | blocking' if self.blocking else ''}"
 
     def expected(self) -> State:
         """The one outcome that is right here. Unknown is an outcome of last resort, and this says where it is one."""
@@ -55,11 +55,11 @@ class Cell:
             return State.REJECTED if self.mode == "always" else State.DONE
         if self.fault.brings == "answer":
             return State.DONE
-        if self.mode == "always" and (not self.fault.acts or self.deed.state == "log"):
+        if self.mode == "always" and (not self.fault.acts or self.action.state == "log"):
             return State.UNKNOWN  # it tried to the end; a launch that is deduplicated is not looked for in the log
-        if self.mode == "dark" and not self.deed.identified:
+        if self.mode == "dark" and not self.action.has_request_id:
             return State.UNKNOWN  # nothing can tell, and a repeat could act twice
-        if self.mode == "alone" and not self.fault.acts and self.deed.state == "log":
+        if self.mode == "alone" and not self.fault.acts and self.action.state == "log":
             return State.UNKNOWN  # that the log shows no start is no proof
         return State.DONE
 
@@ -100,9 +100,9 @@ class Row:
         attempts = () if self.error is None else self.error.attempts
         return (
             self.outcome is State.UNKNOWN
-            and self.cell.deed.state == "log"
+            and self.cell.action.state == "log"
             and len(attempts) == 2
-            and (attempts[1].what.startswith("the connection was") and attempts[1].duration < ATTEMPT_TIMEOUT / 3)
+            and (attempts[1].result.startswith("the connection was") and attempts[1].duration < ATTEMPT_TIMEOUT / 3)
         )
 
     def faults(self, *, slack: float) -> Iterator[str]:
@@ -113,7 +113,7 @@ class Row:
             yield f"{self.outcome}, not {expected}"
         if self.elapsed > TIMEOUT + PUNCTUAL + slack:
             yield f"late: {self.elapsed:.3f} s"
-        if self.error is not None and self.error.outcome is not self.outcome:
+        if self.error is not None and self.error.state is not self.outcome:
             yield "the error says another outcome"
 
     def __str__(self) -> str:
@@ -125,20 +125,20 @@ def cells(
     elsewhere: str,
     *,
     modes: Iterable[Mode] = MODES,
-    deeds: Iterable[Deed] = DEEDS,
+    actions: Iterable[Action] = ACTIONS,
     reused: Iterable[bool] = (False, True),
     blocking: bool = False,
 ) -> Iterator[Cell]:
     """The cells that make sense."""
     for fault in faults(elsewhere):
-        for deed in deeds:
-            if not fault.suits(deed):
+        for action in actions:
+            if not fault.suits(action):
                 continue
             for mode in modes:
-                if mode == "alone" and not deed.identified:
+                if mode == "alone" and not action.has_request_id:
                     continue
                 for again in reused:
-                    yield Cell(fault, deed, mode, again, blocking)
+                    yield Cell(fault, action, mode, again, blocking)
 
 
 def _dark(_: object) -> Reply:
@@ -147,20 +147,20 @@ def _dark(_: object) -> Reply:
 
 async def play(cell: Cell, elsewhere: Recorder) -> Row:
     """Play one cell with a server and a client of its own."""
-    deed = cell.deed
-    provider = deed.provider(deduplicates=False) if cell.mode == "alone" else deed.provider()
-    settings = {} if cell.mode == "alone" else deed.vouched
+    action = cell.action
+    provider = action.provider(deduplicates=False) if cell.mode == "alone" else action.provider()
+    settings = {} if cell.mode == "alone" else action.vouched
     connections = elsewhere.connections
     async with Hostile(provider) as server:
-        make = deed.blocking if cell.blocking else deed.client
+        make = action.blocking if cell.blocking else action.client
         client = make(server.url, timeout=TIMEOUT, attempt_timeout=ATTEMPT_TIMEOUT, retry=QUICK, **settings)
         try:
             if cell.reused:
                 await _warm(client, cell)
             if cell.mode == "always":
-                server.forever = cell.fault.strike(deed)
+                server.forever = cell.fault.strike(action)
             else:
-                server.order(cell.fault.strike(deed))
+                server.order(cell.fault.strike(action))
             if cell.mode == "dark":
                 server.dark = _dark
             outcome, error, elapsed = await _perform(client, cell)
@@ -169,7 +169,7 @@ async def play(cell: Cell, elsewhere: Recorder) -> Row:
         return Row(
             cell,
             outcome,
-            deed.acts(provider),
+            action.acts(provider),
             elapsed,
             len(server.acting) + len(server.reading),
             server.bytes_seen,
@@ -182,7 +182,7 @@ async def _warm(client: object, cell: Cell) -> None:
     reading = client.perform  # type: ignore[attr-defined]
     for _ in range(3):  # on a busy machine even an honest answer may come too late
         try:
-            await (asyncio.to_thread(reading, cell.deed.reads) if cell.blocking else reading(cell.deed.reads))
+            await (asyncio.to_thread(reading, cell.action.reads) if cell.blocking else reading(cell.action.reads))
         except DispatchkitError:
             continue
         return
@@ -192,18 +192,18 @@ async def _perform(client: object, cell: Cell) -> tuple[State, DispatchkitError 
     def blocking() -> tuple[State, DispatchkitError | None, float]:
         began = time.monotonic()
         try:
-            client.perform(cell.deed.command)  # type: ignore[attr-defined]
+            client.perform(cell.action.command)  # type: ignore[attr-defined]
         except DispatchkitError as error:
-            return error.outcome, error, time.monotonic() - began
+            return error.state, error, time.monotonic() - began
         return State.DONE, None, time.monotonic() - began
 
     if cell.blocking:
         return await asyncio.to_thread(blocking)
     began = time.monotonic()
     try:
-        await client.perform(cell.deed.command)  # type: ignore[attr-defined]
+        await client.perform(cell.action.command)  # type: ignore[attr-defined]
     except DispatchkitError as error:
-        return error.outcome, error, time.monotonic() - began
+        return error.state, error, time.monotonic() - began
     return State.DONE, None, time.monotonic() - began
 
 

@@ -11,9 +11,9 @@ import pytest
 from dispatchkit import DispatchkitError, State
 from dispatchkit.core.call.call import Call as PendingCall
 from dispatchkit.sandbox import Reply
-from tests.faults.catalogue import raw
-from tests.faults.deeds import LAUNCH, QUICK, START, Deed
-from tests.faults.hostile import Hostile, Stage, Strike
+from tests.faults.actions import LAUNCH, QUICK, START, Action
+from tests.faults.cases import raw
+from tests.faults.hostile_server import Hostile, Stage, Strike
 
 
 async def lose(stage: Stage) -> None:
@@ -48,16 +48,16 @@ class Ending:
     sent_later: int
 
 
-async def cancel(deed: Deed, kind: str, *, steps: int = 0, seconds: float = 0.0, warm: bool = False) -> Ending:
+async def cancel(action: Action, kind: str, *, steps: int = 0, seconds: float = 0.0, warm: bool = False) -> Ending:
     """Cancel a call after so many turns of the loop, or so much time."""
-    provider = deed.provider()
-    async with Hostile(provider) as server, deed.client(server.url, timeout=5.0, retry=QUICK) as client:
+    provider = action.provider()
+    async with Hostile(provider) as server, action.client(server.url, timeout=5.0, retry=QUICK) as client:
         if warm:
-            await client.perform(deed.reads)
+            await client.perform(action.reads)
         server.order(*map(Strike, STRIKES[kind]))
         if kind == "drops":
             server.dark = lambda call: Reply.of_web_server(503)
-        call = client.call(deed.command)
+        call = client.call(action.command)
         task = asyncio.ensure_future(call.run())
         for _ in range(steps):
             await asyncio.sleep(0)
@@ -69,16 +69,16 @@ async def cancel(deed: Deed, kind: str, *, steps: int = 0, seconds: float = 0.0,
         try:
             await task
         except asyncio.CancelledError:
-            cancelled, outcome = True, call.abandoned().outcome
+            cancelled, outcome = True, call.known_outcome().state
         except DispatchkitError as error:
-            outcome = error.outcome
+            outcome = error.state
         attempts = call.attempts
         await asyncio.sleep(0.01)  # what had left arrives
         seen = len(server.acting) + len(server.reading), server.bytes_seen, server.connections
         await asyncio.sleep(0.05)  # longer than any pause of the policy
         later = len(server.acting) + len(server.reading), server.bytes_seen, server.connections
         assert call.attempts == attempts
-        return Ending(cancelled, outcome, server.bytes_seen, deed.acts(provider), call, sum(later) - sum(seen))
+        return Ending(cancelled, outcome, server.bytes_seen, action.acts(provider), call, sum(later) - sum(seen))
 
 
 def judge(ending: Ending, where: str, *, answered: bool) -> None:
@@ -98,12 +98,12 @@ def judge(ending: Ending, where: str, *, answered: bool) -> None:
 
 
 @pytest.mark.parametrize("kind", STRIKES)
-@pytest.mark.parametrize("deed", [START, LAUNCH], ids=lambda deed: deed.name)
-async def test_a_call_cancelled_after_any_turn_of_the_loop_stops_and_tells_the_truth(deed: Deed, kind: str) -> None:
+@pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
+async def test_a_call_cancelled_after_any_turn_of_the_loop_stops_and_tells_the_truth(action: Action, kind: str) -> None:
     before = asyncio.all_tasks()
 
     plays = [(steps, False) for steps in range(61)] + [(steps, True) for steps in range(0, 61, 2)]
-    endings = await asyncio.gather(*(cancel(deed, kind, steps=steps, warm=warm) for steps, warm in plays))
+    endings = await asyncio.gather(*(cancel(action, kind, steps=steps, warm=warm) for steps, warm in plays))
 
     for (steps, warm), ending in zip(plays, endings, strict=True):
         judge(ending, f"{kind}, {steps} turns, warm {warm}", answered=kind == "throttles")
@@ -114,9 +114,11 @@ async def test_a_call_cancelled_after_any_turn_of_the_loop_stops_and_tells_the_t
 
 
 @pytest.mark.parametrize("kind", ["loses", "drops", "throttles", "hangs"])
-@pytest.mark.parametrize("deed", [START, LAUNCH], ids=lambda deed: deed.name)
-async def test_a_call_cancelled_at_any_moment_of_its_recovery_stops_and_tells_the_truth(deed: Deed, kind: str) -> None:
-    endings = await asyncio.gather(*(cancel(deed, kind, seconds=moment / 1000) for moment in range(1, 90, 2)))
+@pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
+async def test_a_call_cancelled_at_any_moment_of_its_recovery_stops_and_tells_the_truth(
+    action: Action, kind: str
+) -> None:
+    endings = await asyncio.gather(*(cancel(action, kind, seconds=moment / 1000) for moment in range(1, 90, 2)))
 
     for number, ending in enumerate(endings):
         judge(ending, f"{kind}, {number * 2 + 1} ms", answered=kind == "throttles")
@@ -141,11 +143,11 @@ async def test_the_cancellation_says_what_is_known() -> None:
     assert str(START.command) in notes
 
 
-@pytest.mark.parametrize("deed", [START, LAUNCH], ids=lambda deed: deed.name)
-async def test_a_deadline_of_the_callers_own_is_a_cancellation(deed: Deed) -> None:
-    async with Hostile(deed.provider()) as server, deed.client(server.url) as client:
+@pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
+async def test_a_deadline_of_the_callers_own_is_a_cancellation(action: Action) -> None:
+    async with Hostile(action.provider()) as server, action.client(server.url) as client:
         server.order(Strike(hang))
-        call = client.call(deed.command)
+        call = client.call(action.command)
         deadline = asyncio.timeout(None)
         server.on_request = lambda _: deadline.reschedule(asyncio.get_running_loop().time())
 
@@ -156,4 +158,4 @@ async def test_a_deadline_of_the_callers_own_is_a_cancellation(deed: Deed) -> No
         with pytest.raises(TimeoutError):
             await bounded()
 
-    assert call.abandoned().outcome is State.UNKNOWN
+    assert call.known_outcome().state is State.UNKNOWN

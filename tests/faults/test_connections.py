@@ -14,9 +14,9 @@ import pytest
 from dispatchkit import DispatchkitError, RetryPolicy, State
 from dispatchkit.core.command import Command
 from dispatchkit.sandbox import Reply
-from tests.faults.catalogue import raw
-from tests.faults.deeds import ACTIVATE, DEEDS, LAUNCH, LAUNCH_XML, QUICK, START, STOP, AnyClient, Deed
-from tests.faults.hostile import Hostile, Stage, Strike, share
+from tests.faults.actions import ACTIONS, ACTIVATE, LAUNCH, LAUNCH_XML, QUICK, START, STOP, Action, AnyClient
+from tests.faults.cases import raw
+from tests.faults.hostile_server import Hostile, Stage, Strike, share
 
 ONCE = RetryPolicy(attempts=1)
 ONCE_QUICKLY = attrs.evolve(QUICK, attempts=1)
@@ -24,11 +24,11 @@ TIMEOUT = 5.0
 
 
 @asynccontextmanager
-async def playing(deed: Deed, *strikes: Strike, warm: bool = False) -> AsyncIterator[tuple[Hostile, AnyClient]]:
-    settings = deed.vouched | {"timeout": TIMEOUT, "retry": QUICK}
-    async with Hostile(deed.provider()) as server, deed.client(server.url, **settings) as client:
+async def playing(action: Action, *strikes: Strike, warm: bool = False) -> AsyncIterator[tuple[Hostile, AnyClient]]:
+    settings = action.vouched | {"timeout": TIMEOUT, "retry": QUICK}
+    async with Hostile(action.provider()) as server, action.client(server.url, **settings) as client:
         if warm:
-            await client.perform(deed.reads)
+            await client.perform(action.reads)
         server.order(*strikes)
         yield server, client
 
@@ -37,7 +37,7 @@ async def outcome_of(client: AnyClient, command: Command[Any, Any], **settings: 
     try:
         await client.perform(command, **settings)
     except DispatchkitError as error:
-        return error.outcome
+        return error.state
     return State.DONE
 
 
@@ -61,30 +61,30 @@ async def leave_with_reset(stage: Stage) -> None:
     stage.peer.reset()
 
 
-@pytest.mark.parametrize("deed", [START, STOP, LAUNCH, ACTIVATE], ids=lambda deed: deed.name)
-async def test_a_request_cut_at_any_byte_did_nothing_and_is_repeated(deed: Deed) -> None:
+@pytest.mark.parametrize("action", [START, STOP, LAUNCH, ACTIVATE], ids=lambda action: action.name)
+async def test_a_request_cut_at_any_byte_did_nothing_and_is_repeated(action: Action) -> None:
     async def cut_at(byte: int, *, warm: bool) -> None:
         ending = leave_with_reset if byte % 2 else leave
-        async with playing(deed, Strike(ending, at=byte), warm=warm) as (server, client):
-            assert await outcome_of(client, deed.command) is State.DONE, byte
-            assert deed.acts(server.provider) == 1, byte
+        async with playing(action, Strike(ending, at=byte), warm=warm) as (server, client):
+            assert await outcome_of(client, action.command) is State.DONE, byte
+            assert action.acts(server.provider) == 1, byte
             assert len(server.acting) == 1, byte
 
     await in_batches([cut_at(byte, warm=byte % 3 == 0) for byte in range(1 + share(2), 120, 2)])
 
 
-@pytest.mark.parametrize("deed", [START, LAUNCH], ids=lambda deed: deed.name)
-async def test_a_request_cut_at_any_byte_is_never_called_not_sent(deed: Deed) -> None:
+@pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
+async def test_a_request_cut_at_any_byte_is_never_called_not_sent(action: Action) -> None:
     async def cut_at(byte: int) -> None:
-        async with playing(deed, Strike(leave, at=byte)) as (server, client):
+        async with playing(action, Strike(leave, at=byte)) as (server, client):
             server.dark = lambda call: Reply.of_web_server(503)
-            outcome = await outcome_of(client, deed.command, retry=ONCE_QUICKLY, timeout=0.5)
+            outcome = await outcome_of(client, action.command, retry=ONCE_QUICKLY, timeout=0.5)
             assert (outcome, server.bytes_seen > 0) == (State.UNKNOWN, True), byte
 
     await in_batches([cut_at(byte) for byte in range(1 + share(2), 120, 2)], together=40)
 
 
-async def length_of_answer(deed: Deed) -> int:
+async def length_of_answer(action: Action) -> int:
     lengths: list[int] = []
 
     async def play(stage: Stage) -> bool:
@@ -93,19 +93,19 @@ async def length_of_answer(deed: Deed) -> int:
         await stage.peer.send(answer)
         return True
 
-    async with playing(deed, Strike(play)) as (_, client):
-        await client.perform(deed.command)
+    async with playing(action, Strike(play)) as (_, client):
+        await client.perform(action.command)
     return lengths[0]
 
 
-@pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.name)
-async def test_an_answer_cut_at_any_byte_is_settled_and_never_taken_for_a_whole_one(deed: Deed) -> None:
-    longest = await length_of_answer(deed) + 4
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.name)
+async def test_an_answer_cut_at_any_byte_is_settled_and_never_taken_for_a_whole_one(action: Action) -> None:
+    longest = await length_of_answer(action) + 4
 
     async def cut_at(byte: int, *, reset: bool, acts: bool) -> None:
         async def ending(stage: Stage) -> bool | None:
             assert stage.call is not None
-            reply = stage.act() if acts else deed.provider().answer(stage.call)
+            reply = stage.act() if acts else action.provider().answer(stage.call)
             answer = reply.raw()
             if byte >= len(answer):
                 await stage.peer.send((reply if acts else stage.act()).raw())
@@ -115,36 +115,36 @@ async def test_an_answer_cut_at_any_byte_is_settled_and_never_taken_for_a_whole_
                 stage.peer.reset()
             return None
 
-        async with playing(deed, Strike(ending), warm=byte % 2 == 0) as (server, client):
-            call = client.call(deed.command)
+        async with playing(action, Strike(ending), warm=byte % 2 == 0) as (server, client):
+            call = client.call(action.command)
             await call.run()
-            assert deed.acts(server.provider) == 1, (byte, call.attempts)
+            assert action.acts(server.provider) == 1, (byte, call.attempts)
 
     plays = [cut_at(byte, reset=byte % 3 == 0, acts=True) for byte in range(share(2), longest, 2)]
     # Where it did not act, every prefix that were believed would be a lie.
     plays += [
-        cut_at(byte, reset=byte % 3 == 1, acts=False) for byte in range(share(2), longest, 2 if deed is STOP else 6)
+        cut_at(byte, reset=byte % 3 == 1, acts=False) for byte in range(share(2), longest, 2 if action is STOP else 6)
     ]
     await in_batches(plays)
 
 
-@pytest.mark.parametrize("deed", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda deed: deed.name)
-async def test_a_connection_closed_while_idle_is_not_used(deed: Deed) -> None:
-    async with playing(deed, warm=True) as (server, client):
+@pytest.mark.parametrize("action", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda action: action.name)
+async def test_a_connection_closed_while_idle_is_not_used(action: Action) -> None:
+    async with playing(action, warm=True) as (server, client):
         server.peers[0].close()
         await asyncio.sleep(0.01)
-        call = client.call(deed.command)
+        call = client.call(action.command)
         await call.run()
     assert len(call.attempts) == 1
     assert server.connections == 2
-    assert deed.acts(server.provider) == 1
+    assert action.acts(server.provider) == 1
 
 
-@pytest.mark.parametrize("deed", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda deed: deed.name)
+@pytest.mark.parametrize("action", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda action: action.name)
 @pytest.mark.parametrize("turns", range(4))
-async def test_a_connection_closed_in_the_same_moment_costs_no_attempt(deed: Deed, turns: int) -> None:
-    async with playing(deed, warm=True) as (server, client):
-        call = client.call(deed.command)
+async def test_a_connection_closed_in_the_same_moment_costs_no_attempt(action: Action, turns: int) -> None:
+    async with playing(action, warm=True) as (server, client):
+        call = client.call(action.command)
         with server.peers[0].raw() as sock:
             sock.shutdown(socket.SHUT_RDWR)  # the loop has not seen it yet
         for _ in range(turns):
@@ -152,15 +152,15 @@ async def test_a_connection_closed_in_the_same_moment_costs_no_attempt(deed: Dee
         await call.run()
     assert [attempt.sent for attempt in call.attempts] == [True]
     assert len(server.acting) == 1
-    assert deed.acts(server.provider) == 1
+    assert action.acts(server.provider) == 1
 
 
-@pytest.mark.parametrize("deed", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda deed: deed.name)
-async def test_a_reused_connection_closed_on_the_first_byte_of_the_request_is_settled(deed: Deed) -> None:
+@pytest.mark.parametrize("action", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda action: action.name)
+async def test_a_reused_connection_closed_on_the_first_byte_of_the_request_is_settled(action: Action) -> None:
     for ending in (leave, leave_with_reset):
-        async with playing(deed, Strike(ending, at=1), warm=True) as (server, client):
-            assert await outcome_of(client, deed.command) is State.DONE
-            assert deed.acts(server.provider) == 1
+        async with playing(action, Strike(ending, at=1), warm=True) as (server, client):
+            assert await outcome_of(client, action.command) is State.DONE
+            assert action.acts(server.provider) == 1
 
 
 STALE = (
@@ -174,61 +174,61 @@ STALE = (
 )
 
 
-@pytest.mark.parametrize("deed", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda deed: deed.name)
+@pytest.mark.parametrize("action", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda action: action.name)
 @pytest.mark.parametrize("turns", [0, 1, 2, 20])
-async def test_an_answer_that_came_unasked_is_never_taken_for_the_next_one(deed: Deed, turns: int) -> None:
+async def test_an_answer_that_came_unasked_is_never_taken_for_the_next_one(action: Action, turns: int) -> None:
     for stale in STALE:
-        async with playing(deed, warm=True) as (server, client):
+        async with playing(action, warm=True) as (server, client):
             server.forever = Strike(leave)  # so whoever says that it is done has believed the stale answer
             server.dark = lambda call: Reply.of_web_server(503)
             with server.peers[0].raw() as sock:
                 sock.send(stale)
             for _ in range(turns):
                 await asyncio.sleep(0)
-            outcome = await outcome_of(client, deed.command, retry=ONCE, timeout=0.3)
+            outcome = await outcome_of(client, action.command, retry=ONCE, timeout=0.3)
             assert outcome is State.UNKNOWN, stale
-            assert deed.acts(server.provider) == 0
+            assert action.acts(server.provider) == 0
 
 
-@pytest.mark.parametrize("deed", [START, STOP, LAUNCH], ids=lambda deed: deed.name)
-async def test_a_second_answer_is_never_taken_for_the_next_one(deed: Deed) -> None:
+@pytest.mark.parametrize("action", [START, STOP, LAUNCH], ids=lambda action: action.name)
+async def test_a_second_answer_is_never_taken_for_the_next_one(action: Action) -> None:
     async def twice(stage: Stage) -> bool:
         await stage.peer.send(stage.act().raw() * 2)
         return True
 
-    async with playing(deed, Strike(twice), warm=True) as (server, client):
-        assert await outcome_of(client, deed.command) is State.DONE
+    async with playing(action, Strike(twice), warm=True) as (server, client):
+        assert await outcome_of(client, action.command) is State.DONE
         server.forever = Strike(leave)
         server.dark = lambda call: Reply.of_web_server(503)
-        assert await outcome_of(client, deed.command, retry=ONCE, timeout=0.3) is State.UNKNOWN
+        assert await outcome_of(client, action.command, retry=ONCE, timeout=0.3) is State.UNKNOWN
 
 
-@pytest.mark.parametrize("deed", [START, STOP, LAUNCH], ids=lambda deed: deed.name)
-async def test_a_server_that_talks_before_it_is_asked_is_not_believed(deed: Deed) -> None:
+@pytest.mark.parametrize("action", [START, STOP, LAUNCH], ids=lambda action: action.name)
+async def test_a_server_that_talks_before_it_is_asked_is_not_believed(action: Action) -> None:
     async def early(stage: Stage) -> bool:
         await stage.peer.send(raw("408 Request Timeout", b"", "Connection: close"))
         return False
 
-    async with playing(deed, Strike(early, at=-1)) as (server, client):
-        assert await outcome_of(client, deed.command) is State.DONE
-        assert deed.acts(server.provider) == 1
+    async with playing(action, Strike(early, at=-1)) as (server, client):
+        assert await outcome_of(client, action.command) is State.DONE
+        assert action.acts(server.provider) == 1
 
 
-@pytest.mark.parametrize("deed", DEEDS, ids=lambda deed: deed.name)
-async def test_a_server_that_closes_on_accept_is_tried_again(deed: Deed) -> None:
+@pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.name)
+async def test_a_server_that_closes_on_accept_is_tried_again(action: Action) -> None:
     for ending in (leave, leave_with_reset):
-        times = 1 if deed.state == "log" else 2  # a launch is repeated once, unless a replay was seen
-        async with playing(deed, *[Strike(ending, at=-1)] * times) as (server, client):
-            assert await outcome_of(client, deed.command) is State.DONE
-            assert deed.acts(server.provider) == 1
+        times = 1 if action.state == "log" else 2  # a launch is repeated once, unless a replay was seen
+        async with playing(action, *[Strike(ending, at=-1)] * times) as (server, client):
+            assert await outcome_of(client, action.command) is State.DONE
+            assert action.acts(server.provider) == 1
 
 
-@pytest.mark.parametrize("deed", [START, LAUNCH], ids=lambda deed: deed.name)
-async def test_even_a_read_is_sent_once_an_attempt(deed: Deed) -> None:
-    async with playing(deed, warm=True) as (server, client):
+@pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
+async def test_even_a_read_is_sent_once_an_attempt(action: Action) -> None:
+    async with playing(action, warm=True) as (server, client):
         read = len(server.reading)
         server.order(Strike(leave, at=20), Strike(leave, at=20))
-        assert await outcome_of(client, deed.reads, retry=ONCE) is State.UNKNOWN
+        assert await outcome_of(client, action.reads, retry=ONCE) is State.UNKNOWN
         await asyncio.sleep(0.03)
         assert len(server.strikes) == 1  # the second was never met
         assert len(server.reading) == read

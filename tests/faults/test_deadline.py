@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from dispatchkit import DispatchkitError, LaunchBroadcast, State
-from tests.faults.catalogue import Ending, forever, hang, raw, says
-from tests.faults.deeds import LAUNCH, QUICK, START, STOP, TARGET, AnyClient, Deed
-from tests.faults.hostile import Hostile, Stage, Strike
+from tests.faults.actions import LAUNCH, QUICK, START, STOP, TARGET, Action, AnyClient
+from tests.faults.cases import Ending, forever, hang, raw, says
+from tests.faults.hostile_server import Hostile, Stage, Strike
 
 PUNCTUAL = 0.1
 SLACK = 0.25
@@ -29,7 +29,7 @@ async def elapsed_of(client: AnyClient, command: Any) -> tuple[float, State]:
     try:
         await call.run()
     except DispatchkitError as error:
-        return time.monotonic() - began, error.outcome
+        return time.monotonic() - began, error.state
     return time.monotonic() - began, State.DONE
 
 
@@ -48,15 +48,15 @@ async def test_a_call_is_back_in_time(name: str) -> None:
     async def play(stage: Stage) -> bool | None:
         return await SILENCES[name](stage, stage.server.provider.answer(stage.call))  # type: ignore[arg-type]
 
-    async def perform(deed: Deed, *, hides: bool) -> None:
-        async with Hostile(deed.provider(), forever=Strike(play)) as server:
+    async def perform(action: Action, *, hides: bool) -> None:
+        async with Hostile(action.provider(), forever=Strike(play)) as server:
             server.hides = hides  # whether state is told either
-            async with deed.client(server.url, timeout=TIMEOUT, retry=QUICK) as client:
-                elapsed, outcome = await elapsed_of(client, deed.command)
+            async with action.client(server.url, timeout=TIMEOUT, retry=QUICK) as client:
+                elapsed, outcome = await elapsed_of(client, action.command)
         assert elapsed < TIMEOUT + PUNCTUAL + SLACK
         assert outcome in ({State.REJECTED} if "comes back" in name else {State.DONE, State.UNKNOWN})
 
-    await asyncio.gather(*(perform(deed, hides=hides) for deed in (START, STOP, LAUNCH) for hides in (False, True)))
+    await asyncio.gather(*(perform(action, hides=hides) for action in (START, STOP, LAUNCH) for hides in (False, True)))
 
 
 @asynccontextmanager
@@ -108,7 +108,7 @@ async def test_a_cancelled_upload_stops() -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            assert call.abandoned().outcome is State.UNKNOWN
+            assert call.known_outcome().state is State.UNKNOWN
             await asyncio.sleep(0.05)
             received = await asyncio.to_thread(drained)
         assert 0 < received < 9_900_000

@@ -46,7 +46,7 @@ class Dispatches(RuleBasedStateMachine):
         self.clock.advance(60)
         self.network = ScriptedNetwork(rng, self.clock, self.provider, trouble=0, reading_trouble=0, late=10)
         self.client = DirectClient(KEY, clock=self.clock)
-        self.client._means.transport = self.network  # type: ignore[assignment]
+        self.client._context.transport = self.network  # type: ignore[assignment]
         self.possible = {target: {"initiated"} for target in TARGETS}
         self.most_launches = dict.fromkeys(TARGETS, 0)
 
@@ -79,7 +79,7 @@ class Dispatches(RuleBasedStateMachine):
             self.loop.run_until_complete(self.client.perform(command))
             state = State.DONE
         except DispatchkitError as error:
-            state = error.outcome
+            state = error.state
         self.clock.advance(40)  # what was still on its way arrives, and what it did becomes visible
         assert len(self.provider.acts) - before <= 1
         return state

@@ -15,8 +15,8 @@ import pytest
 
 from dispatchkit import DispatchkitError, NotSentError, RetryPolicy, State
 from tests.faults import tls
-from tests.faults.deeds import DEEDS, LAUNCH, QUICK, START, STOP, Deed
-from tests.faults.hostile import Hostile
+from tests.faults.actions import ACTIONS, LAUNCH, QUICK, START, STOP, Action
+from tests.faults.hostile_server import Hostile
 
 ONCE = RetryPolicy(attempts=1)
 NOWHERE = "https://direct.example"
@@ -195,17 +195,17 @@ async def test_where_nothing_can_have_left_the_outcome_is_not_sent(
             continue  # elsewhere a full queue refuses
         async with door(name, tmp_path, monkeypatch) as settings:
 
-            async def knock(deed: Deed, name: str = name, settings: dict[str, Any] = settings) -> None:
-                async with deed.client(timeout=0.3, retry=ONCE, **settings) as client:
+            async def knock(action: Action, name: str = name, settings: dict[str, Any] = settings) -> None:
+                async with action.client(timeout=0.3, retry=ONCE, **settings) as client:
                     with pytest.raises(DispatchkitError) as caught:
-                        await client.perform(deed.command)
+                        await client.perform(action.command)
                 if not isinstance(caught.value, NotSentError):
-                    told[f"{name}: {caught.value.outcome} ({caught.value.summary})"] += 1
-                assert caught.value.outcome in {State.NOT_SENT, State.UNKNOWN}
+                    told[f"{name}: {caught.value.state} ({caught.value.summary})"] += 1
+                assert caught.value.state in {State.NOT_SENT, State.UNKNOWN}
 
-            deeds = DEEDS * 2
-            calls += len(deeds)
-            await asyncio.gather(*map(knock, deeds))
+            actions = ACTIONS * 2
+            calls += len(actions)
+            await asyncio.gather(*map(knock, actions))
 
     assert calls > 250
     assert told.total() <= calls / 100, told
@@ -228,31 +228,31 @@ async def test_what_was_not_sent_is_tried_again(name: str, tmp_path: Path, monke
     "name",
     ["the resolver hangs", "TLS, hangs in the handshake", "proxy hangs"],
 )
-@pytest.mark.parametrize("deed", [STOP, LAUNCH], ids=lambda deed: deed.name)
+@pytest.mark.parametrize("action", [STOP, LAUNCH], ids=lambda action: action.name)
 async def test_a_call_cancelled_before_the_connection_is_open_was_not_sent(
-    name: str, deed: Deed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, action: Action, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with door(name, tmp_path, monkeypatch) as settings, deed.client(retry=QUICK, **settings) as client:
-        call = client.call(deed.command)
+    async with door(name, tmp_path, monkeypatch) as settings, action.client(retry=QUICK, **settings) as client:
+        call = client.call(action.command)
         task = asyncio.ensure_future(call.run())
         await asyncio.sleep(0.03)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
-    assert call.abandoned().outcome is State.NOT_SENT
+    assert call.known_outcome().state is State.NOT_SENT
     assert [attempt.sent for attempt in call.attempts] == [False]
 
 
-@pytest.mark.parametrize("deed", [START, STOP, LAUNCH], ids=lambda deed: deed.name)
-async def test_tls_that_works_needs_one_connection_and_one_attempt_a_call(deed: Deed, tmp_path: Path) -> None:
+@pytest.mark.parametrize("action", [START, STOP, LAUNCH], ids=lambda action: action.name)
+async def test_tls_that_works_needs_one_connection_and_one_attempt_a_call(action: Action, tmp_path: Path) -> None:
     # A server of TLS 1.3 sends tickets after its handshake: bytes that come unasked and mean no harm.
     async with (
-        Hostile(deed.provider(), ssl=tls.serving(tmp_path)) as server,
-        deed.client(server.url, retry=ONCE, ssl=tls.trusting()) as client,
+        Hostile(action.provider(), ssl=tls.serving(tmp_path)) as server,
+        action.client(server.url, retry=ONCE, ssl=tls.trusting()) as client,
     ):
-        await client.perform(deed.command)
+        await client.perform(action.command)
         for _ in range(20):
-            await client.perform(deed.reads)
+            await client.perform(action.reads)
     assert server.connections == 1
-    assert deed.acts(server.provider) == 1
+    assert action.acts(server.provider) == 1

@@ -25,15 +25,15 @@ from dispatchkit import (
 from dispatchkit.core.call.budget import RetryBudget
 from dispatchkit.core.call.retry import DEFAULT_RETRY
 from dispatchkit.sandbox import Call, DirectProvider, Reply
-from tests.faults.catalogue import raw
-from tests.faults.deeds import ACTIVATE, DEACTIVATE, DEEDS, LAUNCH, RUN_NOW, START, STOP, AnyClient, Deed
-from tests.faults.hostile import READS, Hostile, Stage, Strike
+from tests.faults.actions import ACTIONS, ACTIVATE, DEACTIVATE, LAUNCH, RUN_NOW, START, STOP, Action, AnyClient
+from tests.faults.cases import raw
+from tests.faults.hostile_server import READS, Hostile, Stage, Strike
 from tests.faults.simulated import VirtualClock
 
-ALTCRAFT = [deed for deed in DEEDS if deed.identified]
+ALTCRAFT = [action for action in ACTIONS if action.has_request_id]
 
 
-class Scene:
+class Setup:
     """A server and a client that share a virtual clock, and when each request came."""
 
     def __init__(self, server: Hostile, client: AnyClient, clock: VirtualClock) -> None:
@@ -50,14 +50,14 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
-    deed: Deed, *strikes: Strike, provider: dict[str, Any] | None = None, **settings: Any
-) -> AsyncIterator[Scene]:
+    action: Action, *strikes: Strike, provider: dict[str, Any] | None = None, **settings: Any
+) -> AsyncIterator[Setup]:
     clock = VirtualClock(random.Random(1))
-    played = deed.provider(clock=clock.timestamp, **(provider or {}))
-    settings = deed.vouched | settings
-    async with Hostile(played) as server, deed.client(server.url, clock=clock, **settings) as client:
+    played = action.provider(clock=clock.timestamp, **(provider or {}))
+    settings = action.vouched | settings
+    async with Hostile(played) as server, action.client(server.url, clock=clock, **settings) as client:
         server.order(*strikes)
-        yield Scene(server, client, clock)
+        yield Setup(server, client, clock)
 
 
 def loses(*, acts: bool) -> Strike:
@@ -80,10 +80,10 @@ def throttles(*headers: str) -> Strike:
     return says(raw("429 Too Many Requests", b"", *headers))
 
 
-@pytest.mark.parametrize("deed", ALTCRAFT, ids=lambda deed: deed.name)
-async def test_a_repeat_carries_the_same_bytes_and_the_same_id(deed: Deed) -> None:
-    async with scene(deed, throttles(), loses(acts=False), throttles()) as play:
-        await play.client.perform(deed.command)
+@pytest.mark.parametrize("action", ALTCRAFT, ids=lambda action: action.name)
+async def test_a_repeat_carries_the_same_bytes_and_the_same_id(action: Action) -> None:
+    async with scene(action, throttles(), loses(acts=False), throttles()) as play:
+        await play.client.perform(action.command)
 
     first, *others = play.server.acting
     assert len(others) == 3
@@ -96,55 +96,55 @@ async def test_a_repeat_carries_the_same_bytes_and_the_same_id(deed: Deed) -> No
     assert first.headers["Request-ID"] == first.headers["X-Request-ID"]
 
 
-@pytest.mark.parametrize("deed", ALTCRAFT, ids=lambda deed: deed.name)
-async def test_two_calls_never_share_an_id(deed: Deed) -> None:
-    async with scene(deed) as play:
-        await play.client.perform(deed.command)
-        await play.client.perform(deed.command)
+@pytest.mark.parametrize("action", ALTCRAFT, ids=lambda action: action.name)
+async def test_two_calls_never_share_an_id(action: Action) -> None:
+    async with scene(action) as play:
+        await play.client.perform(action.command)
+        await play.client.perform(action.command)
 
     assert len({call.headers["Request-ID"] for call in play.server.acting}) == 2
 
 
-@pytest.mark.parametrize("deed", [START, STOP], ids=lambda deed: deed.name)
-async def test_a_denial_is_not_believed_before_the_lag_is_over(deed: Deed) -> None:
-    async with scene(deed, loses(acts=False), provider={"sending": 900.0}) as play:
-        await play.client.perform(deed.command)
+@pytest.mark.parametrize("action", [START, STOP], ids=lambda action: action.name)
+async def test_a_denial_is_not_believed_before_the_lag_is_over(action: Action) -> None:
+    async with scene(action, loses(acts=False), provider={"sending": 900.0}) as play:
+        await play.client.perform(action.command)
 
     first, second = play.acting_at
-    assert second - first >= DEFAULT_RETRY.lag
-    assert deed.acts(play.server.provider) == 1
+    assert second - first >= DEFAULT_RETRY.state_lag
+    assert action.acts(play.server.provider) == 1
 
 
-@pytest.mark.parametrize("deed", [START, STOP], ids=lambda deed: deed.name)
-async def test_without_time_to_outwait_the_lag_the_outcome_is_unknown(deed: Deed) -> None:
-    async with scene(deed, loses(acts=False), provider={"sending": 900.0}, timeout=50.0) as play:
+@pytest.mark.parametrize("action", [START, STOP], ids=lambda action: action.name)
+async def test_without_time_to_outwait_the_lag_the_outcome_is_unknown(action: Action) -> None:
+    async with scene(action, loses(acts=False), provider={"sending": 900.0}, timeout=50.0) as play:
         with pytest.raises(OutcomeUnknownError):
-            await play.client.perform(deed.command)
+            await play.client.perform(action.command)
 
     assert len(play.acting_at) == 1
     assert play.clock.time <= 50.0
 
 
-@pytest.mark.parametrize("deed", [START, STOP], ids=lambda deed: deed.name)
+@pytest.mark.parametrize("action", [START, STOP], ids=lambda action: action.name)
 @pytest.mark.parametrize("lag", [0.0, 1.0, 30.0, 59.0])
-async def test_a_state_that_lags_is_waited_for_and_nothing_is_repeated(deed: Deed, lag: float) -> None:
-    async with scene(deed, loses(acts=True), provider={"read_lag": lag, "sending": 900.0}) as play:
-        result = await play.client.perform(deed.command)
+async def test_a_state_that_lags_is_waited_for_and_nothing_is_repeated(action: Action, lag: float) -> None:
+    async with scene(action, loses(acts=True), provider={"read_lag": lag, "sending": 900.0}) as play:
+        result = await play.client.perform(action.command)
 
     assert len(play.acting_at) == 1
-    assert deed.acts(play.server.provider) == 1
+    assert action.acts(play.server.provider) == 1
     assert play.clock.time >= lag
-    if deed is START:
+    if action is START:
         assert result.settled
 
 
-@pytest.mark.parametrize("deed", [LAUNCH, RUN_NOW], ids=lambda deed: deed.name)
+@pytest.mark.parametrize("action", [LAUNCH, RUN_NOW], ids=lambda action: action.name)
 @pytest.mark.parametrize("acts", [True, False])
-async def test_without_deduplication_a_launch_is_never_repeated(deed: Deed, acts: bool) -> None:
+async def test_without_deduplication_a_launch_is_never_repeated(action: Action, acts: bool) -> None:
     provider = {"deduplicates": False, "read_lag": 1000.0}
-    async with scene(deed, loses(acts=acts), provider=provider, deduplicates=False) as play:
+    async with scene(action, loses(acts=acts), provider=provider, deduplicates=False) as play:
         with pytest.raises(OutcomeUnknownError):
-            await play.client.perform(deed.command)
+            await play.client.perform(action.command)
 
     assert len(play.acting_at) == 1
     assert play.clock.time <= 240.0
@@ -187,42 +187,42 @@ async def test_a_stop_lost_on_a_dispatch_that_finished_is_rejected_or_unknown_an
         with pytest.raises(DispatchkitError) as caught:
             await play.client.perform(STOP.command)
 
-    assert caught.value.outcome in {State.REJECTED, State.UNKNOWN}
+    assert caught.value.state in {State.REJECTED, State.UNKNOWN}
     assert STOP.acts(play.server.provider) == 0
 
 
-@pytest.mark.parametrize("deed", [START, ACTIVATE, RUN_NOW, LAUNCH, DEACTIVATE], ids=lambda deed: deed.name)
-async def test_a_result_says_whether_it_was_settled(deed: Deed) -> None:
-    async with scene(deed) as play:
-        plain = await play.client.perform(deed.command)
-    async with scene(deed, loses(acts=True), **dict.fromkeys(deed.vouched, False)) as play:
-        settled = await play.client.perform(deed.command)
+@pytest.mark.parametrize("action", [START, ACTIVATE, RUN_NOW, LAUNCH, DEACTIVATE], ids=lambda action: action.name)
+async def test_a_result_says_whether_it_was_settled(action: Action) -> None:
+    async with scene(action) as play:
+        plain = await play.client.perform(action.command)
+    async with scene(action, loses(acts=True), **dict.fromkeys(action.vouched, False)) as play:
+        settled = await play.client.perform(action.command)
 
     assert (plain.settled, settled.settled) == (False, True)
 
 
-@pytest.mark.parametrize("deed", [ACTIVATE, RUN_NOW, LAUNCH, DEACTIVATE], ids=lambda deed: deed.name)
+@pytest.mark.parametrize("action", [ACTIVATE, RUN_NOW, LAUNCH, DEACTIVATE], ids=lambda action: action.name)
 @pytest.mark.parametrize("generation", ["newer", "older"])
-async def test_a_result_says_whether_it_was_replayed(deed: Deed, generation: str) -> None:
-    async with scene(deed, loses(acts=True), provider={"replay_generation": generation}) as play:
+async def test_a_result_says_whether_it_was_replayed(action: Action, generation: str) -> None:
+    async with scene(action, loses(acts=True), provider={"replay_generation": generation}) as play:
         play.server.dark = lambda call: Reply.of_web_server(503)
-        replayed = await play.client.perform(deed.command)
-    async with scene(deed, provider={"replay_generation": generation}) as play:
-        plain = await play.client.perform(deed.command)
+        replayed = await play.client.perform(action.command)
+    async with scene(action, provider={"replay_generation": generation}) as play:
+        plain = await play.client.perform(action.command)
 
     assert (replayed.replayed, replayed.settled) == (True, False)
     assert (plain.replayed, plain.settled) == (False, False)
 
 
-@pytest.mark.parametrize("deed", [START, LAUNCH], ids=lambda deed: deed.name)
+@pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
 @pytest.mark.parametrize("wait", [0.25, 7.0, 30.0, 120.0])
-async def test_a_retry_after_is_never_cut_short(deed: Deed, wait: float) -> None:
-    async with scene(deed, throttles(f"Retry-After: {wait}")) as play:
-        await play.client.perform(deed.command)
+async def test_a_retry_after_is_never_cut_short(action: Action, wait: float) -> None:
+    async with scene(action, throttles(f"Retry-After: {wait}")) as play:
+        await play.client.perform(action.command)
 
     first, second = play.acting_at
     assert second - first >= wait
-    assert deed.acts(play.server.provider) == 1
+    assert action.acts(play.server.provider) == 1
 
 
 @pytest.mark.parametrize("skew", [-3600, 0, 3600])
@@ -250,33 +250,33 @@ async def test_a_retry_after_beyond_the_deadline_is_told_at_once(text: str) -> N
     assert caught.value.retry_at >= play.clock.now() + timedelta(seconds=240)
 
 
-@pytest.mark.parametrize("deed", [START, LAUNCH], ids=lambda deed: deed.name)
-async def test_a_call_makes_no_more_attempts_than_its_policy_says(deed: Deed) -> None:
+@pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
+async def test_a_call_makes_no_more_attempts_than_its_policy_says(action: Action) -> None:
     for attempts in (1, 2, DEFAULT_RETRY.attempts):
         for strike in (throttles(), loses(acts=False)):
             retry = RetryPolicy(attempts=attempts)
-            async with scene(deed, retry=retry, timeout=5000.0) as play:
+            async with scene(action, retry=retry, timeout=5000.0) as play:
                 play.server.forever = strike
                 with pytest.raises(DispatchkitError) as caught:
-                    await play.client.perform(deed.command)
+                    await play.client.perform(action.command)
             # The repeat of a launch that is unclear too, before any replay was seen, is the last.
-            most = min(attempts, 2) if deed is LAUNCH and caught.value.outcome is State.UNKNOWN else attempts
+            most = min(attempts, 2) if action is LAUNCH and caught.value.state is State.UNKNOWN else attempts
             assert len(play.acting_at) == len(caught.value.attempts) == most
 
 
 async def test_what_the_policy_leaves_out_is_not_repeated() -> None:
     for strike in (throttles(), loses(acts=False)):
-        async with scene(LAUNCH, strike, retry=RetryPolicy(on=frozenset({"not_sent"}))) as play:
+        async with scene(LAUNCH, strike, retry=RetryPolicy(retry_on=frozenset({"not_sent"}))) as play:
             with pytest.raises(DispatchkitError):
                 await play.client.perform(LAUNCH.command)
         assert len(play.acting_at) == 1
 
 
-@pytest.mark.parametrize("deed", [START, STOP, LAUNCH, ACTIVATE], ids=lambda deed: deed.name)
-async def test_a_dead_provider_is_asked_little_more_than_once_a_call(deed: Deed) -> None:
-    async with scene(deed) as play:
+@pytest.mark.parametrize("action", [START, STOP, LAUNCH, ACTIVATE], ids=lambda action: action.name)
+async def test_a_dead_provider_is_asked_little_more_than_once_a_call(action: Action) -> None:
+    async with scene(action) as play:
         play.server.hangs_up = True
-        calls = (play.client.perform(deed.command, timeout=60) for _ in range(400))
+        calls = (play.client.perform(action.command, timeout=60) for _ in range(400))
         results = await asyncio.gather(*calls, return_exceptions=True)
 
     assert {type(result) for result in results} == {OutcomeUnknownError}

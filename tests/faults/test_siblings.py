@@ -26,10 +26,10 @@ from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.errors import LedgerError
 from dispatchkit.sandbox import AltcraftProvider, Call
 from dispatchkit.sandbox.altcraft import ALTCRAFT_TOKEN
-from tests.faults.hostile import Hostile, Stage, Strike
+from tests.faults.hostile_server import Hostile, Stage, Strike
 
 SEGMENTS = 40
-QUICK = RetryPolicy(scale=0.001, lag=0.2, cap=0.05)
+QUICK = RetryPolicy(scale=0.001, state_lag=0.2, cap=0.05)
 
 
 class OwnTime(type(SYSTEM)):  # type: ignore[misc]

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.faults.hostile import Recorder, share
+from tests.faults.hostile_server import Recorder, share
 from tests.faults.table import Cell, Mode, Row, cells, play_all
 
 SLACK = 0.5

@@ -152,9 +152,9 @@ async def test_a_connection_that_fails_is_told_as_what_it_is(name: str, provider
         else:
             async with AltcraftClient(token="t", **settings) as altcraft:
                 error = await failure(altcraft.launch_broadcast(9))
-    assert error.outcome is case.outcome, error
+    assert error.state is case.state, error
     assert re.search(case.says, error.summary), error
-    assert {attempt.sent for attempt in error.attempts} == {case.outcome is UNKNOWN}
+    assert {attempt.sent for attempt in error.attempts} == {case.state is UNKNOWN}
 
 
 @contextmanager
@@ -191,12 +191,12 @@ async def test_a_missing_certificate_of_the_client_is_told(newest: ssl.TLSVersio
             assert (await direct.start(7)).dispatch_id == 7
     sent = [attempt.sent for attempt in error.attempts]
     if newest is ssl.TLSVersion.TLSv1_2:
-        assert (error.outcome, sent) == (NOT_SENT, [False])
+        assert (error.state, sent) == (NOT_SENT, [False])
         assert "it may demand a certificate of the client" in error.summary
     else:
         # The alert comes after the handshake: before the request is written, or after it.
-        assert error.outcome is (UNKNOWN if sent[0] else NOT_SENT)
-        told = error.attempts[0].what
+        assert error.state is (UNKNOWN if sent[0] else NOT_SENT)
+        told = error.attempts[0].result
         assert "demands a certificate of the client" in told or (sent[0] and "connection was" in told)
 
 
@@ -219,15 +219,15 @@ async def test_a_certificate_that_is_demanded_too_late_leaves_the_call_unclear(t
         url = f"https://127.0.0.1:{port}"
         async with DirectClient("k", base_url=url, ssl=tls.trusting(), timeout=2, **once()) as direct:
             error = await failure(direct.start(7))
-    assert error.outcome is UNKNOWN
-    assert "demands a certificate of the client" in error.attempts[0].what
+    assert error.state is UNKNOWN
+    assert "demands a certificate of the client" in error.attempts[0].result
 
 
 async def test_no_proxy_is_a_refused_connection() -> None:
     proxy = f"http://127.0.0.1:{free_port()}"
     async with DirectClient("k", base_url="https://direct.example", proxy=proxy, timeout=2, **once()) as direct:
         error = await failure(direct.start(7))
-    assert (error.outcome, error.summary) == (NOT_SENT, "the proxy could not be reached")
+    assert (error.state, error.summary) == (NOT_SENT, "the proxy could not be reached")
 
 
 @pytest.mark.parametrize("body", [{"error": {"code": 4031, "msg": "no"}}, {"dispatchId": 7}, b""])
@@ -236,5 +236,5 @@ async def test_a_407_is_never_the_providers(body: object) -> None:
         calls: list[Callable[[int], Any]] = [direct.start, direct.stop]
         for call in calls:
             error = await failure(call(7))
-            assert error.outcome is UNKNOWN
+            assert error.state is UNKNOWN
             assert "a proxy on the way demands credentials (HTTP 407)" in error.summary

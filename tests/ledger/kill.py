@@ -23,13 +23,13 @@ import attrs
 from dispatchkit import Ledger, LedgerError
 from dispatchkit.ledger.store import Counts
 from dispatchkit.sandbox import Ids, Sandbox
-from tests.ledger.launching import Provider, launch
+from tests.ledger.ledger_process import Provider, launch
 
 __all__ = ["Tally", "kill"]
 
 _TARGETS = 40
 _PATIENCE = 60.0
-_MOST_RUNS = 20
+_MAX_RUNS = 20
 _IDS = Ids(range(1, 10**9))
 
 
@@ -65,7 +65,7 @@ class Tally:
 async def kill(points: int, seed: int, *, together: int = 2) -> Tally:
     """Kill at so many points, so many at a time."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.ledger.launching"])
+    context.set_forkserver_preload(["tests.ledger.ledger_process"])
     tally = Tally()
     numbers = iter(range(points))
     async with Sandbox(dispatches=_IDS, mailings=_IDS, active=_IDS, latency=0.005) as sandbox:
@@ -102,7 +102,7 @@ async def _point(
     tally: Tally,
 ) -> None:
     killing = True
-    for _ in range(_MOST_RUNS):
+    for _ in range(_MAX_RUNS):
         process = context.Process(target=launch, args=given)
         status = await _run(process, after=chance.uniform(0, whole) if killing else None)
         if status == -9:

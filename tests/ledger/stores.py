@@ -12,7 +12,7 @@ import pytest
 from dispatchkit.ledger.postgres.store import PostgresStore
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import Holder, Store
-from tests.virtual import Manual
+from tests.fake_clock import Manual
 
 BOOT = "boot-1"
 
@@ -71,7 +71,7 @@ class Postgres:
 
     async def execute(self, statement: str) -> None:
         store = PostgresStore(self.dsn)
-        await store.link.ask(lambda link: link.execute(statement))
+        await store.connection.run(lambda connection: connection.execute(statement))
         await store.close()
 
     async def pass_time(self, seconds: float) -> None:

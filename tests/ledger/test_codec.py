@@ -104,7 +104,7 @@ def test_each_command_comes_back_as_it_was(command: Any) -> None:
 def test_a_repeat_sends_the_same_bytes(command: Any) -> None:
     if isinstance(command, StartDispatch | StopDispatch):
         return
-    wire = AltcraftClient("https://example.com", "t")._means.wire
+    wire = AltcraftClient("https://example.com", "t")._context.wire
     assert decode(encode(command)[1]).request(wire, "r").body == command.request(wire, "r").body
 
 

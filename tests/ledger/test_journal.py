@@ -28,10 +28,10 @@ from dispatchkit import (
     StartDispatch,
     State,
 )
-from dispatchkit.core.built import Unbuilt
-from dispatchkit.core.claim_age import CLAIM_AGE
-from dispatchkit.core.fanout.journal import Leave, Planned
+from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
+from dispatchkit.core.fanout.journal import PlanSummary
 from dispatchkit.core.fanout.outcome import Outcome
+from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.direct.commands import ReadDispatch
 from dispatchkit.ledger import hold
 from dispatchkit.ledger import journal as journal_module
@@ -39,8 +39,8 @@ from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.sqlite import file as sqlite_file
 from dispatchkit.ledger.sqlite import store as sqlite
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT
-from tests.stage import run_plan, run_settings, starts, turns, until
-from tests.virtual import Manual
+from tests.fake_clock import Manual
+from tests.harness import run_plan, run_settings, starts, turns, until
 
 
 @pytest.fixture
@@ -58,26 +58,26 @@ def nothing() -> None:
     pass
 
 
-def outcome(entry: Any, state: State = State.DONE) -> Outcome[Any]:
+def outcome(item: Any, state: State = State.DONE) -> Outcome[Any]:
     error = None if state is State.DONE else NotSentError("no way")
-    return Outcome(entry.index, entry.command, state, None, error, ())
+    return Outcome(item.index, item.command, state, None, error, ())
 
 
 async def taken(journal: Any) -> list[Any]:
-    entries = []
-    while (entry := await journal.take()) is not None:
-        entries.append(entry)
-    return entries
+    items = []
+    while (item := await journal.next_item()) is not None:
+        items.append(item)
+    return items
 
 
 async def test_all_is_planned_before_anything_is_taken(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings({"provider": "direct"}))
-    assert await journal.open([*starts(range(1, 6)), StartDispatch(2)], nothing) == Planned(
+    assert await journal.open([*starts(range(1, 6)), StartDispatch(2)], nothing) == PlanSummary(
         5, {State.DONE: 0, State.REJECTED: 0, State.UNKNOWN: 0}
     )
-    entries = await taken(journal)
-    assert [(entry.index, entry.command) for entry in entries] == [(n, StartDispatch(n + 1)) for n in range(5)]
-    assert await journal.take() is None
+    items = await taken(journal)
+    assert [(item.index, item.command) for item in items] == [(n, StartDispatch(n + 1)) for n in range(5)]
+    assert await journal.next_item() is None
     await journal.close()
 
 
@@ -85,14 +85,14 @@ async def test_what_is_final_is_not_handed_out_again(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 6)), nothing)
     states = [State.DONE, State.REJECTED, State.NOT_SENT, State.UNKNOWN]
-    for entry, state in zip(await taken(journal), states, strict=False):
-        assert await journal.claim(entry, f"r{entry.index}") is Leave.GRANTED
-        journal.record(entry, outcome(entry, state))
+    for item, state in zip(await taken(journal), states, strict=False):
+        assert await journal.claim(item, f"r{item.index}") is ClaimResult.GRANTED
+        journal.record(item, outcome(item, state))
     await journal.close()
     again = ledger.journal("a", run_settings())
-    assert await again.open(None, nothing) == Planned(5, {State.DONE: 1, State.REJECTED: 1, State.UNKNOWN: 0})
+    assert await again.open(None, nothing) == PlanSummary(5, {State.DONE: 1, State.REJECTED: 1, State.UNKNOWN: 0})
     left = await taken(again)
-    assert [(entry.index, entry.request_id, entry.since is None) for entry in left] == [
+    assert [(item.index, item.request_id, item.unclear_since is None) for item in left] == [
         (2, None, True),
         (3, "r3", False),
         (4, None, True),
@@ -109,14 +109,14 @@ async def test_many_are_planned_and_taken_by_many(ledger: Ledger, asynchronous: 
     journal = ledger.journal("a", run_settings())
     await journal.open(source() if asynchronous else starts(range(1, 5001)), nothing)
     each = await asyncio.gather(*(taken(journal) for _ in range(20)))
-    assert sorted(entry.index for entries in each for entry in entries) == list(range(5000))
+    assert sorted(item.index for items in each for item in items) == list(range(5000))
     await journal.close()
 
 
 async def test_large_commands_are_read_a_few_at_a_time(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings())
     await journal.open((LaunchBroadcast(n, content={"text": "x" * 300_000}) for n in range(1, 41)), nothing)
-    first = await journal.take()
+    first = await journal.next_item()
     assert first is not None
     await turns()
     await until(lambda: journal._reading is None)
@@ -129,17 +129,17 @@ async def test_a_command_that_could_not_be_built_is_refused_with_its_place(ledge
     bad: Any
     for bad, kind, text in [
         (
-            Unbuilt(ValueError("dispatch_id must be positive")),
+            InvalidCommand(ValueError("dispatch_id must be positive")),
             ValueError,
             r"commands\[1\]: dispatch_id must be positive",
         ),
-        (Unbuilt(TypeError("no text")), TypeError, r"commands\[1\]: no text: nothing was launched"),
+        (InvalidCommand(TypeError("no text")), TypeError, r"commands\[1\]: no text: nothing was launched"),
         (ReadDispatch(1), TypeError, r"commands\[1\]: a ledger holds .*, not ReadDispatch"),
         ("7", TypeError, r"commands\[1\]: a ledger holds .*, not str"),
     ]:
         with pytest.raises(kind, match=text):
             await ledger.journal("a", run_settings()).open([StartDispatch(1), bad], nothing)
-    assert not (await ledger.run("a")).whole
+    assert not (await ledger.run("a")).plan_complete
 
 
 async def test_a_plan_that_broke_off_is_finished_by_the_same_line_only(ledger: Ledger) -> None:
@@ -174,14 +174,14 @@ async def test_a_stop_from_elsewhere_is_heard_within_a_beat(ledger: Ledger, cloc
     heard: list[str] = []
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), lambda: heard.append("stop"))
-    entry = await journal.take()
-    assert entry is not None
+    item = await journal.next_item()
+    assert item is not None
     await ledger.stop("a")
     await until(lambda: bool(clock._sleepers))
     clock.advance(HEARTBEAT_INTERVAL)
     await until(lambda: bool(heard))
-    assert await journal.claim(entry, None) is Leave.STOPPED
-    assert await journal.take() is None
+    assert await journal.claim(item, None) is ClaimResult.STOPPED
+    assert await journal.next_item() is None
     await journal.close()
     assert (await ledger.counts("a")).planned == 3
 
@@ -209,8 +209,8 @@ async def test_who_is_cancelled_while_it_asks_has_sent_nothing(ledger: Ledger) -
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     for waits in range(3):
-        entry = await journal.take()
-        asking = asyncio.ensure_future(journal.claim(entry, None))  # type: ignore[arg-type]
+        item = await journal.next_item()
+        asking = asyncio.ensure_future(journal.claim(item, None))  # type: ignore[arg-type]
         await turns(waits)
         asking.cancel()
         await asyncio.wait([asking])
@@ -223,11 +223,11 @@ async def test_who_is_cancelled_at_the_end_has_written_what_is_known(ledger: Led
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     refused = RejectedError("no", status=400, code=1)
-    entries = [entry for _ in range(3) if (entry := await journal.take()) is not None]
-    for entry in entries:
-        assert await journal.claim(entry, None) is Leave.GRANTED
-    for entry in entries:
-        journal.record(entry, Outcome(entry.index, entry.command, State.REJECTED, None, refused, ()))
+    items = [item for _ in range(3) if (item := await journal.next_item()) is not None]
+    for item in items:
+        assert await journal.claim(item, None) is ClaimResult.GRANTED
+    for item in items:
+        journal.record(item, Outcome(item.index, item.command, State.REJECTED, None, refused, ()))
         await turns(1)  # the first is on its way, and the others wait for it
     ending = asyncio.ensure_future(journal.close())
     await turns(1)
@@ -244,13 +244,13 @@ async def test_who_is_cancelled_while_it_takes_hold_holds_nothing(
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     await journal.close()
-    hold = sqlite.SqliteStore.hold
+    hold = sqlite.SqliteStore.acquire
 
     async def held_unheard(*args: Any, **settings: Any) -> None:
         assert await hold(*args, **settings) is None
         raise asyncio.CancelledError  # the thread goes on if whoever waits for it is cancelled
 
-    monkeypatch.setattr(sqlite.SqliteStore, "hold", held_unheard)
+    monkeypatch.setattr(sqlite.SqliteStore, "acquire", held_unheard)
     with pytest.raises(asyncio.CancelledError):
         await ledger.journal("a", run_settings()).open(None, nothing)
     monkeypatch.undo()
@@ -262,28 +262,28 @@ async def test_who_is_cancelled_while_it_takes_hold_holds_nothing(
 async def test_nobody_knows_how_many_a_plan_that_was_stopped_would_have_held(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings())
 
-    def halted() -> Iterator[StartDispatch]:
+    def stopped() -> Iterator[StartDispatch]:
         yield StartDispatch(1)
-        journal.halt()
+        journal.stop()
         yield StartDispatch(2)
 
-    assert (await journal.open(halted(), nothing)).total is None
+    assert (await journal.open(stopped(), nothing)).total is None
     await journal.close()
 
 
-async def test_a_halt_leaves_nobody_waiting(ledger: Ledger) -> None:
+async def test_a_stop_leaves_nobody_waiting(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 11)), nothing)
-    asking = [asyncio.ensure_future(journal.claim(entry, None)) for entry in await taken(journal)]
+    asking = [asyncio.ensure_future(journal.claim(item, None)) for item in await taken(journal)]
     await turns(2)
-    journal.halt()
-    assert set(await asyncio.gather(*asking)) == {Leave.STOPPED}
+    journal.stop()
+    assert set(await asyncio.gather(*asking)) == {ClaimResult.STOPPED}
     await journal.close()
     assert (await ledger.counts("a")).sending == 0
 
 
 async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
-    run = (await (store := await ledger.ready()).begin(run_plan())).number
+    run = (await (store := await ledger.open_store()).begin(run_plan())).number
     await store.plan(
         run, [(bytes([n]) * 32, f'{{"type":"direct.start","version":1,"dispatch_id":{n}}}') for n in range(1, 8)]
     )
@@ -294,16 +294,16 @@ async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
         await ledger.journal("a", run_settings()).open(None, nothing)
     first = ledger.chunk("a", 0).journal("a", run_settings())
     assert (await first.open(None, nothing)).total == 3
-    entries = await taken(second)
-    assert [entry.index for entry in entries] == [3, 4, 5]
-    for entry in entries:
-        assert await second.claim(entry, None) is Leave.GRANTED
-        second.record(entry, outcome(entry))
+    items = await taken(second)
+    assert [item.index for item in items] == [3, 4, 5]
+    for item in items:
+        assert await second.claim(item, None) is ClaimResult.GRANTED
+        second.record(item, outcome(item))
     await second.close()
     await first.close()
     whole = ledger.journal("a", run_settings())
     assert (await whole.open(None, nothing)).final == {State.DONE: 3, State.REJECTED: 0, State.UNKNOWN: 0}
-    assert [entry.index for entry in await taken(whole)] == [0, 1, 2, 6]
+    assert [item.index for item in await taken(whole)] == [0, 1, 2, 6]
     await whole.close()
     with pytest.raises(ValueError, match="run must be 'a', for which this was made, not 'b'"):
         ledger.chunk("a", 1).journal("b", run_settings())
@@ -312,14 +312,14 @@ async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
 async def test_what_could_not_be_written_is_told_at_the_end_and_tried_once_more(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
-    entries = await taken(journal)
-    assert await journal.claim(entries[0], None) is Leave.GRANTED
-    store = await ledger.ready()
+    items = await taken(journal)
+    assert await journal.claim(items[0], None) is ClaimResult.GRANTED
+    store = await ledger.open_store()
     await store._write(lambda db: db.execute("DROP VIEW batch"))  # type: ignore[attr-defined]
-    journal.record(entries[0], outcome(entries[0]))
-    for entry in entries[1:]:
+    journal.record(items[0], outcome(items[0]))
+    for item in items[1:]:
         with pytest.raises(LedgerError, match="cannot be used"):
-            await journal.claim(entry, None)
+            await journal.claim(item, None)
     await store._write(sqlite_file.make_view)  # type: ignore[attr-defined]
     await journal.close()
     counts = await ledger.counts("a")
@@ -365,7 +365,7 @@ async def test_a_run_that_is_not_there_is_told_with_those_that_are(ledger: Ledge
     with pytest.raises(LedgerError, match="the ledger holds no run 'x'; it holds none"):
         await ledger.run("x")
     for number in range(12):
-        await (await ledger.ready()).begin(run_plan(f"r{number}"))
+        await (await ledger.open_store()).begin(run_plan(f"r{number}"))
     with pytest.raises(LedgerError, match=r"it holds 'r11', 'r10', .* and 2 more"):
         await ledger.counts("x")
 
@@ -457,9 +457,9 @@ async def test_a_rotated_token_is_accepted_when_told(ledger: Ledger) -> None:
 async def test_targets_of_another_run_are_refused(ledger: Ledger) -> None:
     first = ledger.journal("noon", run_settings())
     await first.open(starts([1, 2, 3]), nothing)
-    for entry in (await taken(first))[:2]:
-        assert await first.claim(entry, None) is Leave.GRANTED
-        first.record(entry, outcome(entry))
+    for item in (await taken(first))[:2]:
+        assert await first.claim(item, None) is ClaimResult.GRANTED
+        first.record(item, outcome(item))
     await first.close()
     again = ledger.journal("evening", run_settings(repeat_window=3600.0))
     with pytest.raises(RepeatedTargetsError, match=r"\(2 in run 'noon', .* such as StartDispatch\(") as raised:
@@ -474,7 +474,7 @@ async def test_targets_of_another_run_are_refused(ledger: Ledger) -> None:
 async def test_two_plans_launch_a_target_once(ledger: Ledger) -> None:
     settings = run_settings(repeat_window=3600.0)
     for name in ("a", "b"):
-        await ledger.journal(name, settings).divide(starts([1, 2]), size=10)
+        await ledger.journal(name, settings).plan_chunks(starts([1, 2]), size=10)
     first = ledger.chunk("a", 0).journal("a", run_settings())
     await first.open(None, nothing)
     with pytest.raises(RepeatedTargetsError, match="in run 'a'"):
@@ -486,8 +486,8 @@ async def test_the_same_run_is_no_repeat(ledger: Ledger) -> None:
     settings = run_settings(repeat_window=3600.0)
     first = ledger.journal("a", settings)
     await first.open(starts([1, 2]), nothing)
-    for entry in await taken(first):
-        assert await first.claim(entry, None) is Leave.GRANTED
+    for item in await taken(first):
+        assert await first.claim(item, None) is ClaimResult.GRANTED
     await first.close()
     await ended(ledger.journal("a", settings), starts([1, 2]))
 
@@ -581,8 +581,8 @@ async def test_a_run_that_cannot_be_held_stays_stopped(ledger: Ledger, tmp_path:
     await first.close()
 
 
-@pytest.mark.parametrize("step", ["check_identity", "begin", "plan", "planned", "hold", "counts"])
-async def test_a_halt_ends_a_wait_for_the_database(ledger: Ledger, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["check_identity", "begin", "plan", "planned", "acquire", "counts"])
+async def test_a_stop_ends_a_wait_for_the_database(ledger: Ledger, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "CLOSE_TIMEOUT", 0.01)
     reached = asyncio.Event()
 
@@ -594,8 +594,8 @@ async def test_a_halt_ends_a_wait_for_the_database(ledger: Ledger, step: str, mo
     journal = ledger.journal("a", run_settings())
     opening = asyncio.create_task(journal.open(starts([1]), nothing))
     await asyncio.wait_for(reached.wait(), 5)
-    journal.halt()
-    assert await asyncio.wait_for(opening, 5) == Planned(None, {})
+    journal.stop()
+    assert await asyncio.wait_for(opening, 5) == PlanSummary(None, {})
     await asyncio.wait_for(journal.close(), 5)
     monkeypatch.undo()
     if step != "check_identity" and step != "begin":
@@ -617,17 +617,17 @@ async def test_an_orphan_may_act_until_it_expires(
 ) -> None:
     first = ledger.journal("a", run_settings(attempt_timeout=70.0))
     await first.open(starts([1, 2]), nothing)
-    for entry in await taken(first):
-        assert await first.claim(entry, None) is Leave.GRANTED
+    for item in await taken(first):
+        assert await first.claim(item, None) is ClaimResult.GRANTED
     await ledger.close()  # its process has ended
     clock.time = resumed_at
     async with Ledger(tmp_path / "launch.db", clock=clock) as other:
         second = other.journal("a", run_settings(attempt_timeout=9.0))
         await second.open(None, nothing)
         clock.advance(100)  # what is read late is believed no later
-        entries = await taken(second)
-        assert [entry.acting_until for entry in entries] == [acting_until] * 2
-        assert all(entry.since is not None for entry in entries)
+        items = await taken(second)
+        assert [item.acting_until for item in items] == [acting_until] * 2
+        assert all(item.unclear_since is not None for item in items)
         await second.close()
 
 
@@ -651,5 +651,5 @@ async def test_a_resumed_run_may_wait_for_its_hold(
     stopped: list[str] = []
     await resumed.open(None, lambda: stopped.append("stop"))
     assert not stopped
-    assert await resumed.take() is not None
+    assert await resumed.next_item() is not None
     await resumed.close()

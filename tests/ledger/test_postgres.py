@@ -13,10 +13,10 @@ import attrs
 import pytest
 
 from dispatchkit import State
-from dispatchkit.core.fanout.journal import Leave
+from dispatchkit.core.claim import ClaimResult
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.postgres.store import Account, PostgresStore
-from dispatchkit.ledger.store import Chunk, Claim, Counts, Holder, Pulse, Record, Target, Unsettled
+from dispatchkit.ledger.store import Chunk, Claim, Counts, HeartbeatStatus, Holder, Record, Target, Unsettled
 from tests.ledger.test_store import run_plan
 from tests.postgres import Server
 
@@ -44,7 +44,7 @@ async def planned(store: PostgresStore, count: int, *, size: int | None = None, 
 
 async def held(store: PostgresStore, count: int = 3) -> int:
     run = await planned(store, count)
-    assert await store.hold(run, 0, US, attempt_timeout=70.0) is None
+    assert await store.acquire(run, 0, US, attempt_timeout=70.0) is None
     return run
 
 
@@ -64,7 +64,7 @@ async def test_a_run_is_begun_once_and_keeps_its_settings(store: PostgresStore) 
     first = await store.begin(run_plan("a", settings='{"host": "x"}'))
     again = await store.begin(run_plan("a", settings='{"host": "y"}'))
     assert again == first
-    assert (first.name, first.total, first.whole, first.stopped) == ("a", 0, False, False)
+    assert (first.name, first.total, first.plan_complete, first.stopped) == ("a", 0, False, False)
     assert first.created.utcoffset() == timedelta(0)
     second = await store.begin(run_plan("b"))
     assert await store.runs() == [second, first]
@@ -122,12 +122,12 @@ async def test_chunks_cover_all_targets_once(
     assert found == [Chunk(number, *ends) for number, ends in enumerate(chunks)]
     whole = await store.run("a")
     assert whole is not None
-    assert whole.whole
+    assert whole.plan_complete
 
 
 async def test_a_target_goes_through_its_states(store: PostgresStore) -> None:
     run = await held(store, 6)
-    assert await store.claim([claim(run, index, request_id="r") for index in range(1, 6)]) == [Leave.GRANTED] * 5
+    assert await store.claim([claim(run, index, request_id="r") for index in range(1, 6)]) == [ClaimResult.GRANTED] * 5
     assert await store.counts(run) == Counts(planned=1, sending=5)
     states = [State.DONE, State.REJECTED, State.NOT_SENT, State.UNKNOWN]
     await store.record([record(run, index, state, summary=f"{state}\0") for index, state in enumerate(states, 1)])
@@ -158,12 +158,12 @@ async def test_what_came_of_a_target_is_told_in_full(store: PostgresStore) -> No
 async def test_a_claim_that_is_asked_again_gets_the_same_answer_and_is_written_once(store: PostgresStore) -> None:
     run = await held(store)
     for _ in range(2):
-        assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+        assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
     await store.record([record(run, 0, State.NOT_SENT)])
-    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]  # it was not sent, so this is a new one
+    assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]  # it was not sent, so this is a new one
     assert await store.counts(run) == Counts(planned=2, sending=1)
     await store.record([record(run, 0, State.DONE)])
-    assert await store.claim([claim(run, 0), claim(run, 1)]) == [Leave.GONE, Leave.GRANTED]
+    assert await store.claim([claim(run, 0), claim(run, 1)]) == [ClaimResult.TAKEN, ClaimResult.GRANTED]
 
 
 async def test_the_same_claims_at_the_same_time_are_all_granted_and_written_once(dsn: str) -> None:
@@ -173,9 +173,13 @@ async def test_the_same_claims_at_the_same_time_are_all_granted_and_written_once
     run = await held(stores[0], 200)
     claims = [claim(run, index) for index in range(200)]
     orders = [claims, claims[::-1], claims[50:] + claims[:50], claims]
-    for leaves in await asyncio.gather(*(store.claim(order) for store, order in zip(stores, orders, strict=True))):
-        assert leaves == [Leave.GRANTED] * 200
-    count = await stores[0].link.ask(lambda link: link.fetchval("SELECT count(*) FROM dispatchkit.sending"))
+    for claim_results in await asyncio.gather(
+        *(store.claim(order) for store, order in zip(stores, orders, strict=True))
+    ):
+        assert claim_results == [ClaimResult.GRANTED] * 200
+    count = await stores[0].connection.run(
+        lambda connection: connection.fetchval("SELECT count(*) FROM dispatchkit.sending")
+    )
     assert count == 200
     for store in stores:
         await store.close()
@@ -184,46 +188,48 @@ async def test_the_same_claims_at_the_same_time_are_all_granted_and_written_once
 async def test_a_stopped_run_grants_nothing_and_says_so_to_its_holder(store: PostgresStore) -> None:
     run = await held(store)
     await store.stop(run)
-    assert await store.claim([claim(run, 0)]) == [Leave.STOPPED]
-    assert await store.beat(run, 0, "us") == Pulse(mine=True, stopped=True)
-    await store.allow(run)
-    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+    assert await store.claim([claim(run, 0)]) == [ClaimResult.STOPPED]
+    assert await store.heartbeat(run, 0, "us") == HeartbeatStatus(mine=True, stopped=True)
+    await store.clear_stop(run)
+    assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
 
 
 async def test_a_chunk_has_one_holder(store: PostgresStore) -> None:
     run = await held(store)
-    assert await store.hold(run, 0, THEM, attempt_timeout=70.0) == US
-    assert await store.hold(run, 0, US, attempt_timeout=70.0) is None
-    assert await store.claim([claim(run, 0, token="them")]) == [Leave.STOPPED]
-    assert await store.beat(run, 0, "them") == Pulse(mine=False, stopped=False)
+    assert await store.acquire(run, 0, THEM, attempt_timeout=70.0) == US
+    assert await store.acquire(run, 0, US, attempt_timeout=70.0) is None
+    assert await store.claim([claim(run, 0, token="them")]) == [ClaimResult.STOPPED]
+    assert await store.heartbeat(run, 0, "them") == HeartbeatStatus(mine=False, stopped=False)
     [chunk] = await store.chunks(run)
     assert chunk.holder == US
-    await store.let_go(run, 0, "them")
-    assert await store.hold(run, 0, THEM, attempt_timeout=70.0) == US
-    await store.let_go(run, 0, "us")
-    assert await store.hold(run, 0, THEM, attempt_timeout=70.0) is None
+    await store.release(run, 0, "them")
+    assert await store.acquire(run, 0, THEM, attempt_timeout=70.0) == US
+    await store.release(run, 0, "us")
+    assert await store.acquire(run, 0, THEM, attempt_timeout=70.0) is None
     with pytest.raises(LedgerError, match="no chunk 7"):
-        await store.hold(run, 7, US, attempt_timeout=70.0)
+        await store.acquire(run, 7, US, attempt_timeout=70.0)
 
 
 async def test_who_is_not_seen_for_long_loses_the_chunk_and_is_refused_from_then_on(store: PostgresStore) -> None:
     run = await held(store)
     await store.claim([claim(run, 0)])
-    await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.chunk SET seen = seen - interval '31 s'"))
+    await store.connection.run(
+        lambda connection: connection.execute("UPDATE dispatchkit.chunk SET seen = seen - interval '31 s'")
+    )
     [chunk] = await store.chunks(run)
     assert chunk.holder is None
-    assert await store.hold(run, 0, THEM, attempt_timeout=70.0) is None
-    assert await store.claim([claim(run, 1)]) == [Leave.STOPPED]
-    assert await store.beat(run, 0, "us") == Pulse(mine=False, stopped=False)
+    assert await store.acquire(run, 0, THEM, attempt_timeout=70.0) is None
+    assert await store.claim([claim(run, 1)]) == [ClaimResult.STOPPED]
+    assert await store.heartbeat(run, 0, "us") == HeartbeatStatus(mine=False, stopped=False)
     assert (await unclear(store, run))[0] == Unsettled(0, "c0", None, THEN)
 
 
 async def test_a_late_word_of_an_earlier_hold_says_nothing_of_what_was_sent_since(store: PostgresStore) -> None:
     run = await held(store)
     await store.claim([claim(run, 0)])
-    await store.let_go(run, 0, "us")
-    await store.hold(run, 0, THEM, attempt_timeout=70.0)
-    assert await store.claim([claim(run, 0, token="them")]) == [Leave.GRANTED]
+    await store.release(run, 0, "us")
+    await store.acquire(run, 0, THEM, attempt_timeout=70.0)
+    assert await store.claim([claim(run, 0, token="them")]) == [ClaimResult.GRANTED]
     for state in (State.NOT_SENT, State.UNKNOWN, State.REJECTED):
         await store.record([record(run, 0, state)])
         assert await store.counts(run) == Counts(planned=2, sending=1)
@@ -255,8 +261,8 @@ async def test_of_one_batch_a_final_outcome_counts(store: PostgresStore) -> None
 async def test_what_was_unclear_stays_unclear_until_it_is_settled(store: PostgresStore) -> None:
     run = await held(store, 1)
     await store.claim([claim(run, 0, request_id="r")])
-    await store.let_go(run, 0, "us")
-    await store.hold(run, 0, THEM, attempt_timeout=70.0)
+    await store.release(run, 0, "us")
+    await store.acquire(run, 0, THEM, attempt_timeout=70.0)
     await store.record([record(run, 0, State.UNKNOWN, token="them")])  # it looked, and did not send
     assert await unclear(store, run) == [Unsettled(0, "c0", "r", THEN)]
     await store.claim([claim(run, 0, token="them", request_id="r")])
@@ -266,12 +272,12 @@ async def test_what_was_unclear_stays_unclear_until_it_is_settled(store: Postgre
 
 async def test_only_chunks_with_something_left_are_listed(store: PostgresStore) -> None:
     run = await planned(store, 4, size=2)
-    await store.hold(run, 0, US, attempt_timeout=70.0)
+    await store.acquire(run, 0, US, attempt_timeout=70.0)
     await store.record([record(run, index, State.DONE) for index in (0, 1, 2)])
     assert await store.counts(run, chunk=1) == Counts(planned=1, done=1)
     assert [chunk.number for chunk in await store.chunks(run)] == [1]
-    await store.let_go(run, 0, "us")
-    await store.hold(run, 1, US, attempt_timeout=70.0)
+    await store.release(run, 0, "us")
+    await store.acquire(run, 1, US, attempt_timeout=70.0)
     await store.record([attrs.evolve(record(run, 3, State.UNKNOWN), chunk=1)])
     assert [chunk.number for chunk in await store.chunks(run)] == [1]
 
@@ -279,13 +285,15 @@ async def test_only_chunks_with_something_left_are_listed(store: PostgresStore) 
 async def test_a_claim_is_put_off_while_its_account_is_paused(store: PostgresStore) -> None:
     run = await held(store)
     pauses = list[float]()
-    store.charge(run, Account("k", pauses.append))
+    store.bind_account(run, Account("k", pauses.append))
     insert = "INSERT INTO dispatchkit.account VALUES ('k', clock_timestamp() + interval '5 s')"
-    await store.link.ask(lambda link: link.execute(insert))
-    assert await store.claim([claim(run, 0)]) == [Leave.LATER]
+    await store.connection.run(lambda connection: connection.execute(insert))
+    assert await store.claim([claim(run, 0)]) == [ClaimResult.DEFERRED]
     assert 4 < pauses[0] <= 5
-    await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.account SET paused_until = now()"))
-    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+    await store.connection.run(
+        lambda connection: connection.execute("UPDATE dispatchkit.account SET paused_until = now()")
+    )
+    assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
 
 
 async def test_many_who_open_an_empty_database_make_its_tables_once(dsn: str) -> None:
@@ -295,13 +303,13 @@ async def test_many_who_open_an_empty_database_make_its_tables_once(dsn: str) ->
 
 
 async def test_tables_of_another_release_are_refused(dsn: str, store: PostgresStore) -> None:
-    await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.about SET version = 99"))
+    await store.connection.run(lambda connection: connection.execute("UPDATE dispatchkit.about SET version = 99"))
     with pytest.raises(LedgerError, match="version 99"):
         await PostgresStore(dsn).open()
 
 
 async def test_tables_of_an_earlier_release_are_refused(dsn: str, store: PostgresStore) -> None:
-    await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.about SET version = 1"))
+    await store.connection.run(lambda connection: connection.execute("UPDATE dispatchkit.about SET version = 1"))
     with pytest.raises(LedgerError, match=r"made by an earlier release .* of version 1, .* give this release another"):
         await PostgresStore(dsn).open()
 
@@ -328,7 +336,7 @@ async def test_restored_rows_are_seen(store: PostgresStore, rows: str) -> None:
     run = await held(store)
     await store.claim([claim(run, 0)])
     assert not (await store.runs())[0].restored
-    await store.link.ask(lambda link: link.execute(rows))
+    await store.connection.run(lambda connection: connection.execute(rows))
     assert (await store.runs())[0].restored
     assert not (await store.begin(run_plan("b"))).restored
 
@@ -336,18 +344,24 @@ async def test_restored_rows_are_seen(store: PostgresStore, rows: str) -> None:
 @pytest.mark.parametrize("part", [1, 2, 3])
 async def test_each_part_of_the_identity_counts(store: PostgresStore, part: int) -> None:
     await held(store)
-    parts = await store.link.ask(lambda link: link.fetchval("SELECT database_id FROM dispatchkit.run"))
+    parts = await store.connection.run(
+        lambda connection: connection.fetchval("SELECT database_id FROM dispatchkit.run")
+    )
     assert all(parts)
-    await store.link.ask(lambda link: link.execute(f"UPDATE dispatchkit.run SET database_id[{part}] = '7'"))
+    await store.connection.run(
+        lambda connection: connection.execute(f"UPDATE dispatchkit.run SET database_id[{part}] = '7'")
+    )
     assert await is_restored(store)
-    await store.link.ask(lambda link: link.execute(f"UPDATE dispatchkit.run SET database_id[{part}] = NULL"))
+    await store.connection.run(
+        lambda connection: connection.execute(f"UPDATE dispatchkit.run SET database_id[{part}] = NULL")
+    )
     assert not await is_restored(store)
 
 
 async def test_a_role_that_may_not_ask_cannot_tell(dsn: str, store: PostgresStore) -> None:
     functions = "FUNCTION pg_control_system(), pg_current_wal_lsn()"
-    await store.link.ask(
-        lambda link: link.execute(f"""
+    await store.connection.run(
+        lambda connection: connection.execute(f"""
             CREATE ROLE plain LOGIN;
             GRANT USAGE ON SCHEMA dispatchkit TO plain;
             GRANT ALL ON ALL TABLES IN SCHEMA dispatchkit TO plain;
@@ -358,14 +372,16 @@ async def test_a_role_that_may_not_ask_cannot_tell(dsn: str, store: PostgresStor
     try:
         await other.open()
         run = await other.begin(run_plan("a"))
-        parts = await store.link.ask(lambda link: link.fetchval("SELECT database_id FROM dispatchkit.run"))
+        parts = await store.connection.run(
+            lambda connection: connection.fetchval("SELECT database_id FROM dispatchkit.run")
+        )
         assert parts[:2] == [None, None]
         assert not run.restored
         assert [each.restored for each in await store.runs()] == [False]
     finally:
         await other.close()
-        await store.link.ask(
-            lambda link: link.execute(f"""
+        await store.connection.run(
+            lambda connection: connection.execute(f"""
                 GRANT EXECUTE ON {functions} TO public;
                 DROP OWNED BY plain;
                 DROP ROLE plain;
@@ -375,13 +391,15 @@ async def test_a_role_that_may_not_ask_cannot_tell(dsn: str, store: PostgresStor
 
 async def test_idle_chunks_have_no_lease(store: PostgresStore) -> None:
     run = await planned(store, 4, size=2)
-    assert await store.idle(10) == [("a", 0), ("a", 1)]
-    assert await store.idle(1) == [("a", 0)]
-    assert await store.idle(10, but=["a"]) == []
-    assert await store.hold(run, 0, US, attempt_timeout=70.0) is None
-    assert await store.idle(10) == [("a", 1)]
-    await store.link.ask(lambda link: link.execute("UPDATE dispatchkit.chunk SET seen = seen - interval '31 s'"))
-    assert await store.idle(10) == [("a", 0), ("a", 1)]
+    assert await store.claimable_chunks(10) == [("a", 0), ("a", 1)]
+    assert await store.claimable_chunks(1) == [("a", 0)]
+    assert await store.claimable_chunks(10, but=["a"]) == []
+    assert await store.acquire(run, 0, US, attempt_timeout=70.0) is None
+    assert await store.claimable_chunks(10) == [("a", 1)]
+    await store.connection.run(
+        lambda connection: connection.execute("UPDATE dispatchkit.chunk SET seen = seen - interval '31 s'")
+    )
+    assert await store.claimable_chunks(10) == [("a", 0), ("a", 1)]
 
 
 async def test_an_ended_process_keeps_its_lease(store: PostgresStore) -> None:
@@ -389,12 +407,12 @@ async def test_an_ended_process_keeps_its_lease(store: PostgresStore) -> None:
     ended = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
     await ended.wait()
     gone = Holder("gone", ended.pid, HERE)
-    assert await store.hold(run, 0, gone, attempt_timeout=70.0) is None
-    found = await store.hold(run, 0, US, attempt_timeout=70.0)
+    assert await store.acquire(run, 0, gone, attempt_timeout=70.0) is None
+    found = await store.acquire(run, 0, US, attempt_timeout=70.0)
     assert found == gone
     assert 25 < found.lease_left <= 30
     assert (await store.chunks(run))[0].holder == gone
-    assert await store.idle(10) == []
+    assert await store.claimable_chunks(10) == []
 
 
 async def test_claims_repeated_at_the_same_time_wait_for_no_circle(dsn: str, store: PostgresStore) -> None:
@@ -404,15 +422,15 @@ async def test_claims_repeated_at_the_same_time_wait_for_no_circle(dsn: str, sto
     claims = [claim(run, index) for index in range(200)]
     orders = [claims, claims[::-1], claims[50:] + claims[:50], claims[::2] + claims[1::2]]
     deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-    before = await store.link.ask(lambda link: link.fetchval(deadlocks))
+    before = await store.connection.run(lambda connection: connection.fetchval(deadlocks))
     for other in others:
         await other.open()
     for _ in range(5):
         found = await asyncio.gather(*(other.claim(order) for other, order in zip(others, orders, strict=True)))
-        assert found == [[Leave.GRANTED] * 200] * 4
+        assert found == [[ClaimResult.GRANTED] * 200] * 4
     for other in others:
         await other.close()
-    assert await store.link.ask(lambda link: link.fetchval(deadlocks)) == before
+    assert await store.connection.run(lambda connection: connection.fetchval(deadlocks)) == before
 
 
 async def test_while_the_database_is_away_all_wait_and_then_go_on(store: PostgresStore, postgres: Server) -> None:
@@ -423,16 +441,16 @@ async def test_while_the_database_is_away_all_wait_and_then_go_on(store: Postgre
         asyncio.create_task(store.claim([claim(run, index) for index in range(20)])),
         asyncio.create_task(store.claim([claim(run, index) for index in range(10, 40)])),
         asyncio.create_task(store.record([record(run, 0, State.DONE)])),
-        asyncio.create_task(store.beat(run, 0, "us")),
+        asyncio.create_task(store.heartbeat(run, 0, "us")),
         asyncio.create_task(store.unsettled(run, 0, after=-1, limit=100)),
     ]
     done, _ = await asyncio.wait(waiting, timeout=0.3)
     assert not done
     await asyncio.to_thread(postgres.start)
     first, second, _, pulse, left = await asyncio.gather(*waiting)
-    assert set(second) == {Leave.GRANTED}
-    assert set(first[1:]) == {Leave.GRANTED}
-    assert pulse == Pulse(mine=True, stopped=False)
+    assert set(second) == {ClaimResult.GRANTED}
+    assert set(first[1:]) == {ClaimResult.GRANTED}
+    assert pulse == HeartbeatStatus(mine=True, stopped=False)
     assert len(left) >= 39
     assert (await store.counts(run)).done == 1
 
@@ -446,17 +464,19 @@ async def test_connections_that_break_in_the_middle_lose_nothing_and_write_nothi
             "WHERE pid <> pg_backend_pid() AND datname = current_database()"
         )
         for _ in range(20):
-            await store.link.ask(lambda link: link.execute(end))
+            await store.connection.run(lambda connection: connection.execute(end))
             await asyncio.sleep(0.01)
 
     async def work(first: int) -> None:
         for index in range(first, 400, 8):
-            assert await store.claim([claim(run, index)]) == [Leave.GRANTED]
+            assert await store.claim([claim(run, index)]) == [ClaimResult.GRANTED]
             await store.record([record(run, index, State.DONE)])
 
     await asyncio.gather(break_them(), *map(work, range(8)))
     assert await store.counts(run) == Counts(done=400)
-    count = await store.link.ask(lambda link: link.fetchval("SELECT count(*) FROM dispatchkit.sending"))
+    count = await store.connection.run(
+        lambda connection: connection.fetchval("SELECT count(*) FROM dispatchkit.sending")
+    )
     assert count == 400
 
 
@@ -472,7 +492,7 @@ async def test_connections_that_break_in_the_middle_lose_nothing_and_write_nothi
 async def test_what_is_wrong_with_the_database_is_said_without_its_password(
     postgres: Server, where: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dispatchkit.ledger.postgres.store._PATIENCE", 0.1)
+    monkeypatch.setattr("dispatchkit.ledger.postgres.store._RECONNECT_TIMEOUT", 0.1)
     folder = postgres.dsn("x").partition("host=")[2]
     with pytest.raises(LedgerError, match=says) as caught:
         await PostgresStore(where.format(folder=folder)).open()

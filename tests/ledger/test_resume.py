@@ -26,16 +26,16 @@ from dispatchkit import (
 )
 from dispatchkit.core.call import launches, replays
 from dispatchkit.core.fanout.outcome import Outcome
-from dispatchkit.errors import AnswerLostError
+from dispatchkit.errors import ResponseLostError
 from dispatchkit.ledger import hold
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.sqlite import rows as sqlite_rows
 from dispatchkit.ledger.sqlite import store as sqlite
 from dispatchkit.ledger.sqlite import write as sqlite_write
 from dispatchkit.sandbox import Fault, Sandbox
-from tests.stage import starts, until
+from tests.harness import starts, until
 
-RETRY = RetryPolicy(lag=0.05, scale=0.01)
+RETRY = RetryPolicy(state_lag=0.05, scale=0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -90,11 +90,11 @@ async def test_what_was_left_half_way_goes_on(direct: DirectClient, played: Sand
     again = direct.start_many(range(1, 101), ledger=ledger, run="a")
     outcomes = [outcome async for outcome in again]
     assert sorted(outcome.index for outcome in outcomes) == list(range(40, 100))
-    assert again.report == Report(done=100, not_started=0, earlier=40)
+    assert again.report == Report(done=100, not_started=0, previously_finished=40)
     assert played.launches == dict.fromkeys(range(1, 101), 1)
     requests = played.requests
     assert await direct.start_many(range(1, 101), ledger=ledger, run="a").finish() == Report(
-        done=100, not_started=0, earlier=100
+        done=100, not_started=0, previously_finished=100
     )
     assert played.requests == requests
 
@@ -102,7 +102,7 @@ async def test_what_was_left_half_way_goes_on(direct: DirectClient, played: Sand
 async def test_a_resume_needs_no_commands(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
     await direct.start_many(range(1, 11), ledger=ledger, run="a", max_launches=4).finish()
     report = await FanOut(direct, None, ledger=ledger, run="a").finish()
-    assert report == Report(done=10, not_started=0, earlier=4)
+    assert report == Report(done=10, not_started=0, previously_finished=4)
     assert set(played.launches.values()) == {1}
 
 
@@ -129,8 +129,8 @@ async def test_an_orphan_that_never_left_is_launched_once_its_state_denies_it(
 ) -> None:
     journal = ledger.journal("a", direct.run_settings())
     await journal.open(starts(range(1, 101)), lambda: None)
-    while (entry := await journal.take()) is not None:
-        await journal.claim(entry, None)
+    while (item := await journal.next_item()) is not None:
+        await journal.claim(item, None)
     await journal.close()
     assert played.requests == 0
     # So many at a time that a budget for repeats would not do.
@@ -191,7 +191,7 @@ async def test_answer_to_another_request_is_believed_by_no_resume(
     assert first == Report(unknown=1, not_started=0)
     requests = played.requests
     again = await resumed(played, ledger, monkeypatch, deduplicates=True)
-    assert (again, played.requests) == (Report(unknown=1, not_started=0, earlier=1), requests)
+    assert (again, played.requests) == (Report(unknown=1, not_started=0, previously_finished=1), requests)
 
 
 async def test_start_of_another_launch_is_believed_by_no_resume(
@@ -206,7 +206,7 @@ async def test_start_of_another_launch_is_believed_by_no_resume(
         await client.launch_broadcast(7)
         assert await finishing == Report(unknown=1, not_started=0)
     again = await resumed(played, ledger, monkeypatch, deduplicates=False)
-    assert again == Report(unknown=1, not_started=0, earlier=1)
+    assert again == Report(unknown=1, not_started=0, previously_finished=1)
 
 
 @pytest.mark.parametrize("killed", [False, True])
@@ -227,7 +227,7 @@ async def test_unclear_repeat_is_the_last_over_all_processes(
     requests = played.requests
     for earlier in (0, 1) if killed else (1, 1):
         again = await resumed(played, ledger, monkeypatch, deduplicates=True)
-        assert (again, played.requests) == (Report(unknown=1, not_started=0, earlier=earlier), requests)
+        assert (again, played.requests) == (Report(unknown=1, not_started=0, previously_finished=earlier), requests)
 
 
 async def test_an_outcome_that_stayed_unknown_is_settled_by_the_next_run(
@@ -240,7 +240,7 @@ async def test_an_outcome_that_stayed_unknown_is_settled_by_the_next_run(
     (target,) = [target async for target in ledger.targets("a", ["unknown"])]
     assert target.summary
     while played.faults_left:
-        with contextlib.suppress(AnswerLostError):
+        with contextlib.suppress(ResponseLostError):
             await direct.dispatches(status="sending")
     assert await FanOut(direct, None, ledger=ledger, run="a").finish() == Report(done=1, not_started=0)
     assert played.launches == {7: 1}
@@ -251,7 +251,9 @@ async def test_what_was_refused_is_not_asked_again(direct: DirectClient, played:
     targets = [target async for target in ledger.targets("a")]
     assert [(target.state, target.code) for target in targets] == [("rejected", 4031), ("rejected", 4031)]
     requests = played.requests
-    assert await FanOut(direct, None, ledger=ledger, run="a").finish() == Report(rejected=2, not_started=0, earlier=2)
+    assert await FanOut(direct, None, ledger=ledger, run="a").finish() == Report(
+        rejected=2, not_started=0, previously_finished=2
+    )
     assert played.requests == requests
 
 
@@ -268,9 +270,9 @@ async def test_a_run_is_stopped_from_elsewhere(
         counts = await other.counts("a")
         assert counts.done == report.done == len(played.launches)
         assert counts.sending == counts.unknown == 0
-        with pytest.raises(RunStoppedError, match="allow it before"):
+        with pytest.raises(RunStoppedError, match="clear_stop"):
             await FanOut(direct, None, ledger=ledger, run="a").finish()
-        await other.allow("a")
+        await other.clear_stop("a")
     assert (await FanOut(direct, None, ledger=ledger, run="a").finish()).done == 500
     assert set(played.launches.values()) == {1}
 
@@ -353,5 +355,5 @@ async def test_a_run_that_is_closed_while_it_is_planned_does_not_take_its_plan_f
     await until(lambda: taken > 100)
     await run.close()
     assert await planning == Report(not_started=None)
-    assert not (await ledger.run("a")).whole
+    assert not (await ledger.run("a")).plan_complete
     assert played.launches == {}

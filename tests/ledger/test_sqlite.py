@@ -21,16 +21,16 @@ from typing import Any
 import pytest
 
 from dispatchkit import Ledger, LedgerError, RunHeldError, RunStoppedError, StartDispatch
-from dispatchkit.core.fanout.journal import Leave
+from dispatchkit.core.claim import ClaimResult
 from dispatchkit.ledger import hold_lock
 from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
 from dispatchkit.ledger.sqlite import write as sqlite_write
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import LEASE_TIMEOUT, Claim
+from tests.fake_clock import START, Manual
+from tests.harness import run_settings
 from tests.ledger.stores import holder
 from tests.ledger.test_store import ATTEMPT, ROWS, claim, held, hold, planned, run_plan
-from tests.stage import run_settings
-from tests.virtual import START, Manual
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ from pathlib import Path
 from dispatchkit import Ledger, LedgerError, StartDispatch
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import Holder, RunPlan
-from tests.stage import run_settings
+from tests.harness import run_settings
 path = Path(sys.argv[1])
 PLAN = RunPlan(name="a", settings="{}", host="h", account=None, fingerprint="f", attempt_timeout=70.0)
 """
@@ -91,7 +91,7 @@ async def main():
     ledger = Ledger(path)
     journal = ledger.journal("a", run_settings())
     await journal.open([StartDispatch(1), StartDispatch(2)], lambda: print("stopped", flush=True))
-    first, second = await journal.take(), await journal.take()
+    first, second = await journal.next_item(), await journal.next_item()
     print(await journal.claim(first, None), flush=True)
     await asyncio.to_thread(sys.stdin.readline)
     print(await journal.claim(second, None), flush=True)
@@ -108,7 +108,7 @@ def said(process: subprocess.Popen[str]) -> str:
 async def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path: Path) -> None:
     path = tmp_path / "launch.db"
     with child(HOLDS, path) as process:
-        assert said(process) == "Leave.GRANTED"
+        assert said(process) == "ClaimResult.GRANTED"
         async with Ledger(path) as ledger:
             with pytest.raises(RunHeldError) as raised:
                 await ledger.journal("a", run_settings()).open([StartDispatch(3)], lambda: None)
@@ -119,9 +119,9 @@ async def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path: 
             process.wait()
             journal = ledger.journal("a", run_settings())
             await journal.open(None, lambda: None)
-            first = await journal.take()
+            first = await journal.next_item()
             assert first is not None
-            assert first.since is not None
+            assert first.unclear_since is not None
             await journal.close()
 
 
@@ -129,14 +129,14 @@ async def test_a_suspended_holder_keeps_its_run(tmp_path: Path) -> None:
     path = tmp_path / "launch.db"
     clock = Manual()
     with child(HOLDS, path) as process:
-        assert said(process) == "Leave.GRANTED"
+        assert said(process) == "ClaimResult.GRANTED"
         process.send_signal(signal.SIGSTOP)
         try:
             store = SqliteStore(path, clock=clock)
             await store.open()
             # Days after its last heartbeat, by every clock.
             clock.time = time.time() - clock.now().timestamp() + 10**6
-            found = await store.hold(1, 0, holder("two"), attempt_timeout=ATTEMPT)
+            found = await store.acquire(1, 0, holder("two"), attempt_timeout=ATTEMPT)
             assert found is not None
             assert found.exists
             assert found.pid == process.pid
@@ -144,7 +144,7 @@ async def test_a_suspended_holder_keeps_its_run(tmp_path: Path) -> None:
         finally:
             process.kill()
         process.wait()
-        assert await store.hold(1, 0, holder("two"), attempt_timeout=ATTEMPT) is None, "at once"
+        assert await store.acquire(1, 0, holder("two"), attempt_timeout=ATTEMPT) is None, "at once"
         await store.close()
 
 
@@ -152,19 +152,19 @@ async def test_a_suspended_holder_that_lost_its_run_launches_nothing_more(tmp_pa
     path = tmp_path / "launch.db"
     lock = Path(f"{path}-hold-1-0")
     with child(HOLDS, path) as process:
-        assert said(process) == "Leave.GRANTED"
+        assert said(process) == "ClaimResult.GRANTED"
         process.send_signal(signal.SIGSTOP)
         try:
             os.unlink(lock)  # noqa: PTH108 - of one line
             store = SqliteStore(path)
             await store.open()
-            assert await store.hold(1, 0, holder("two"), attempt_timeout=ATTEMPT) is None
+            assert await store.acquire(1, 0, holder("two"), attempt_timeout=ATTEMPT) is None
         finally:
             process.send_signal(signal.SIGCONT)
         assert process.stdin is not None
         process.stdin.write("go on\n")
         process.stdin.flush()
-        assert "Leave.STOPPED" in {await asyncio.to_thread(said, process), await asyncio.to_thread(said, process)}
+        assert "ClaimResult.STOPPED" in {await asyncio.to_thread(said, process), await asyncio.to_thread(said, process)}
         assert (await store.counts(1)).planned == 1
         assert lock_state(lock) is LockState.TAKEN, "the lock of the one that has it now"
         await store.close()
@@ -179,7 +179,7 @@ async def main():
     run = await store.begin(PLAN)
     await store.plan(run.number, [(b"k", "{}")])
     await store.planned(run.number)
-    await store.hold(run.number, 0, Holder("one", os.getpid(), "h"), attempt_timeout=70.0)
+    await store.acquire(run.number, 0, Holder("one", os.getpid(), "h"), attempt_timeout=70.0)
     child = os.fork()
     if child == 0:
         print(os.getpid(), flush=True)
@@ -290,13 +290,13 @@ async def test_without_locks_the_lease_decides(
     clock.time += 2
     assert (await later.chunks(run))[0].holder is None
     assert await hold(later, run, "two") is None
-    assert not (await store.beat(run, 0, "one")).mine
+    assert not (await store.heartbeat(run, 0, "one")).mine
 
 
 async def test_a_look_refuses_no_hold(boots: Boots, tmp_path: Path) -> None:
     store, other = await boots("x"), await boots("x")
     run = await held(store)
-    await store.let_go(run, 0, "one")
+    await store.release(run, 0, "one")
     path = tmp_path / f"launch.db-hold-{run}-0"
     path.touch()
     looks = hold_lock._Descriptor(path, 0)
@@ -310,7 +310,7 @@ async def test_a_look_refuses_no_hold(boots: Boots, tmp_path: Path) -> None:
 async def test_a_hold_that_fails_keeps_no_lock(boots: Boots, monkeypatch: pytest.MonkeyPatch) -> None:
     store, other = await boots("x"), await boots("x")
     run = await held(store)
-    await store.let_go(run, 0, "one")
+    await store.release(run, 0, "one")
     monkeypatch.setattr(sqlite_write.Writing, "moment", lambda _: 1 / 0)
     with pytest.raises(LedgerError):
         await hold(store, run, "two")
@@ -319,7 +319,7 @@ async def test_a_hold_that_fails_keeps_no_lock(boots: Boots, monkeypatch: pytest
         lambda db: db.execute("CREATE TEMP TRIGGER t BEFORE UPDATE ON run BEGIN SELECT RAISE(FAIL, 'no'); END")
     )
     with pytest.raises(LedgerError):
-        await store.hold(run, 0, holder("two"), attempt_timeout=ATTEMPT + 1)
+        await store.acquire(run, 0, holder("two"), attempt_timeout=ATTEMPT + 1)
     assert await hold(other, run, "three") is None
 
 
@@ -331,7 +331,7 @@ async def test_a_released_lock_leaves_no_file(boots: Boots, tmp_path: Path) -> N
     store = await boots("x")
     run = await held(store)
     assert files(tmp_path) == {f"launch.db-hold-{run}-0"}
-    await store.let_go(run, 0, "one")
+    await store.release(run, 0, "one")
     assert files(tmp_path) == set()
     await hold(store, run, "two")
     await store.close()
@@ -434,7 +434,7 @@ async def test_repeats_after_a_clock_step(boots: Boots, clock: Manual) -> None:
     store = await boots("x")
     first = await planned(store, "a", ROWS[:1])
     await store.claim([Claim(first, 0, 0, "a", None, START)])
-    await store.let_go(first, 0, "a")
+    await store.release(first, 0, "a")
     run = await planned(store, "b")
     clock.set_wall(7200)
     clock.time += 10
@@ -545,8 +545,8 @@ async def main():
         resource.setrlimit(resource.RLIMIT_FSIZE, (used + 100_000, resource.RLIM_INFINITY))
         claimed = 0
         try:
-            while (entry := await journal.take()) is not None:
-                await journal.claim(entry, None)
+            while (item := await journal.next_item()) is not None:
+                await journal.claim(item, None)
                 claimed += 1
         except LedgerError as error:
             print(claimed, error, sep="|", flush=True)
@@ -576,7 +576,7 @@ async def test_pages_that_run_out_read_as_a_full_disk(store: SqliteStore) -> Non
     rows = [(number.to_bytes(16, "big"), "x" * 500) for number in range(1, 2001)]
     with pytest.raises(LedgerError, match="because the disk is full: free some space"):
         await store.plan(run, rows)
-    assert await store.claim([claim(run, 1)]) == [Leave.GRANTED], "what fits still is written"
+    assert await store.claim([claim(run, 1)]) == [ClaimResult.GRANTED], "what fits still is written"
     await store._write(lambda db: db.execute("PRAGMA max_page_count = 100000"))
     await store.plan(run, rows)
     assert (await store.runs())[0].total == len(ROWS) + 2000
@@ -608,7 +608,7 @@ async def main():
     run = await store.begin(PLAN)
     await store.plan(run.number, [(b"k", "{}")])
     await store.planned(run.number)
-    await store.hold(run.number, 0, Holder("one", 1, "h"), attempt_timeout=70.0)
+    await store.acquire(run.number, 0, Holder("one", 1, "h"), attempt_timeout=70.0)
     child = os.fork()
     if child == 0:
         try:
@@ -622,7 +622,7 @@ async def main():
     os.waitpid(child, 0)
     other = SqliteStore(path)
     await other.open()
-    found = await other.hold(run.number, 0, Holder("two", 1, "h"), attempt_timeout=70.0)
+    found = await other.acquire(run.number, 0, Holder("two", 1, "h"), attempt_timeout=70.0)
     print(found is not None and found.exists, flush=True)
     await other.close()
     await store.close()
@@ -672,7 +672,7 @@ async def test_a_stopped_run_is_not_run_again_by_accident(tmp_path: Path) -> Non
         await ledger.stop("a")
         with pytest.raises(RunStoppedError, match="'a' was stopped"):
             await ledger.journal("a", run_settings()).open([StartDispatch(1)], lambda: None)
-        await ledger.allow("a")
+        await ledger.clear_stop("a")
         again = ledger.journal("a", run_settings())
         await again.open(None, lambda: None)
         await again.close()

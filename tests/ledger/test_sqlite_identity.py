@@ -96,12 +96,12 @@ async def test_a_backup_copied_over_the_file_is_refused(
 ) -> None:
     run = await held(store)
     if step == "hold":
-        await store.let_go(run, 0, "one")
+        await store.release(run, 0, "one")
     saved = backup(path)
     if step == "hold":
         assert await hold(store, run, "two") is None
     else:
-        await store.let_go(run, 0, "one")
+        await store.release(run, 0, "one")
     await store.close()
     copy(saved, path)  # type: ignore[operator]
     with pytest.raises(LedgerError, match=COPY):
@@ -130,7 +130,7 @@ async def test_another_ledger_over_the_file_is_refused(store: SqliteStore, path:
     other = await opened(path.with_name("other.db"))
     run = await held(other)
     for _ in range(3):
-        await other.beat(run, 0, "one")
+        await other.heartbeat(run, 0, "one")
     await other.close()
     [(file, born)] = sql(path, "SELECT file, born FROM about")
     cp(path.with_name("other.db"), path)
@@ -142,10 +142,10 @@ async def test_another_ledger_over_the_file_is_refused(store: SqliteStore, path:
 async def test_a_copy_over_a_run_ends_it(store: SqliteStore, path: Path) -> None:
     run = await held(store)
     saved = backup(path)
-    await store.beat(run, 0, "one")
+    await store.heartbeat(run, 0, "one")
     restore(saved, path)
     with pytest.raises(LedgerError, match=COPY):
-        await store.beat(run, 0, "one")
+        await store.heartbeat(run, 0, "one")
     with pytest.raises(LedgerError, match=COPY):
         await hold(store, run, "one")
     assert store._locks == {}
@@ -155,9 +155,9 @@ async def test_a_file_that_is_gone_ends_its_run(store: SqliteStore, path: Path) 
     run = await held(store)
     path.rename(path.with_name("other.db"))
     with pytest.raises(LedgerError, match="was removed or renamed while it was open: put it back"):
-        await store.beat(run, 0, "one")
+        await store.heartbeat(run, 0, "one")
     path.with_name("other.db").rename(path)
-    assert (await store.beat(run, 0, "one")).mine
+    assert (await store.heartbeat(run, 0, "one")).mine
 
 
 async def test_an_accepted_copy_restores_its_runs(store: SqliteStore, path: Path) -> None:
@@ -168,7 +168,7 @@ async def test_an_accepted_copy_restores_its_runs(store: SqliteStore, path: Path
     assert {each.since for each in await store.unsettled(run, 0, after=-1, limit=5)} == {found.created}
     assert not (await store.begin(run_plan("b"))).restored
     await store.check_identity()
-    assert (await store.beat(run, 0, "one")).mine
+    assert (await store.heartbeat(run, 0, "one")).mine
     assert attributes(path) == ["user.dispatchkit.1"]
 
 
@@ -184,10 +184,10 @@ async def test_a_rolled_back_renewal_is_no_copy(store: SqliteStore, path: Path) 
     sql(path, "CREATE TRIGGER fail BEFORE UPDATE ON chunk BEGIN SELECT RAISE(FAIL, 'no'); END")
     for _ in range(3):
         with pytest.raises(LedgerError, match="no"):
-            await store.beat(run, 0, "one")
+            await store.heartbeat(run, 0, "one")
     sql(path, "DROP TRIGGER fail")
     await store.check_identity()
-    assert (await store.beat(run, 0, "one")).mine
+    assert (await store.heartbeat(run, 0, "one")).mine
 
 
 async def test_a_renewal_without_its_attribute_is_no_copy(store: SqliteStore, path: Path) -> None:
@@ -195,13 +195,13 @@ async def test_a_renewal_without_its_attribute_is_no_copy(store: SqliteStore, pa
     for _ in range(3):  # killed between the commit and the attribute
         await store._write(lambda db: sqlite_identity.renew(db, path))
     await store.check_identity()
-    assert (await store.beat(run, 0, "one")).mine
+    assert (await store.heartbeat(run, 0, "one")).mine
     assert attributes(path) == ["user.dispatchkit.5"]
 
 
 async def test_an_uncommitted_renewal_writes_no_attribute(store: SqliteStore, path: Path) -> None:
     await held(store)
-    await asyncio.gather(*(store.beat(1, 0, "one") for _ in range(20)))
+    await asyncio.gather(*(store.heartbeat(1, 0, "one") for _ in range(20)))
     [(renewals,)] = sql(path, "SELECT renewals FROM about")
     assert attributes(path) == [f"user.dispatchkit.{renewals}"]
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
@@ -218,7 +218,7 @@ async def test_vacuum_and_a_backup_make_no_copy(store: SqliteStore, path: Path) 
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as db:
         db.execute("VACUUM")
     await store.check_identity()
-    assert (await store.beat(run, 0, "one")).mine
+    assert (await store.heartbeat(run, 0, "one")).mine
     await store.close()
     await check(path)
 
@@ -231,7 +231,7 @@ async def main():
     print("begun", flush=True)
     end = time.monotonic() + float(sys.argv[2])
     while time.monotonic() < end:
-        await asyncio.gather(store.beat(1, 0, "none"), store.check_identity(), store.beat(1, 1, "none"))
+        await asyncio.gather(store.heartbeat(1, 0, "none"), store.check_identity(), store.heartbeat(1, 1, "none"))
     await store.close()
     print("agrees", flush=True)
 asyncio.run(main())
@@ -265,7 +265,7 @@ async def test_a_relative_path_outlives_a_change_of_folder(
     store = await opened(Path("launch.db"))
     run = await held(store)
     monkeypatch.chdir(tmp_path_factory.mktemp("other"))
-    assert (await store.beat(run, 0, "one")).mine
+    assert (await store.heartbeat(run, 0, "one")).mine
     await store.check_identity()
     await store.close()
 
@@ -279,8 +279,8 @@ async def test_without_attributes_the_inode_decides(path: Path, monkeypatch: pyt
     monkeypatch.setattr(sqlite_identity, "_born", lambda _: None)
     store = await opened(path)
     run = await held(store)
-    assert (await store.beat(run, 0, "one")).mine
-    await store.let_go(run, 0, "one")
+    assert (await store.heartbeat(run, 0, "one")).mine
+    await store.release(run, 0, "one")
     await store.close()
     assert sql(path, "SELECT born, renewals FROM about") == [(None, None)]
     await check(path)
@@ -323,7 +323,7 @@ async def test_an_attribute_that_is_just_replaced_is_read_again(
     await store._write(lambda db: sqlite_identity.renew(db, path))
     monkeypatch.setattr(os, "getxattr", replaced)
     await store.check_identity()
-    assert (await store.beat(run, 0, "one")).mine
+    assert (await store.heartbeat(run, 0, "one")).mine
 
 
 async def refused(path: Path) -> str:

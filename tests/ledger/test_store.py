@@ -11,12 +11,11 @@ import attrs
 import pytest
 
 from dispatchkit import State
-from dispatchkit.core.claim_age import CLAIM_AGE
-from dispatchkit.core.fanout.journal import Leave
+from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.store import LEASE_TIMEOUT, Chunk, Claim, Counts, Record, Run, RunPlan, Unsettled
+from tests.fake_clock import START, Manual
 from tests.ledger.stores import BOOT, DATABASES, Database, holder
-from tests.virtual import START, Manual
 
 ROWS = [(bytes([number]) * 16, f'{{"dispatch_id":{number}}}') for number in range(10)]
 ATTEMPT = 70.0
@@ -54,7 +53,7 @@ async def held(store: Any, rows: Sequence[tuple[bytes, str]] = ROWS, token: str 
     run = await store.begin(run_plan("a"))
     await store.plan(run.number, rows)
     await store.planned(run.number)
-    assert await store.hold(run.number, 0, holder(token), attempt_timeout=ATTEMPT) is None
+    assert await store.acquire(run.number, 0, holder(token), attempt_timeout=ATTEMPT) is None
     return run.number
 
 
@@ -68,7 +67,7 @@ def record(run: int, index: int, state: State, token: str = "one", **more: Any) 
 
 
 async def hold(store: Any, run: int, token: str, chunk: int = 0) -> Any:
-    return await store.hold(run, chunk, holder(token), attempt_timeout=ATTEMPT)
+    return await store.acquire(run, chunk, holder(token), attempt_timeout=ATTEMPT)
 
 
 async def states(store: Any, run: int) -> list[str]:
@@ -84,7 +83,7 @@ async def test_a_run_begins_once(store: Any) -> None:
         settings,
         START,
         total=0,
-        whole=False,
+        plan_complete=False,
         stopped=False,
         account="shop",
         fingerprint="f",
@@ -109,7 +108,7 @@ async def test_targets_are_planned_once_each_in_the_order_in_which_they_come(sto
     assert [(target.index, target.command) for target in found] == [(n, text) for n, (_, text) in enumerate(ROWS)]
     assert {target.state for target in found} == {"planned"}
     runs = {each.name: each for each in await store.runs()}
-    assert (runs["a"].total, runs["b"].total, runs["a"].whole) == (10, 2, False)
+    assert (runs["a"].total, runs["b"].total, runs["a"].plan_complete) == (10, 2, False)
 
 
 async def test_many_targets_keep_their_order(store: Any) -> None:
@@ -125,7 +124,7 @@ async def test_a_planned_run_is_whole_and_one_chunk(store: Any) -> None:
     run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS[:4])
     assert await store.planned(run) == [Chunk(0, 0, 4)]
-    assert (await store.runs())[0].whole
+    assert (await store.runs())[0].plan_complete
     await store.plan(run, ROWS)
     assert await store.planned(run) == [Chunk(0, 0, 10)], "what is new joins it"
 
@@ -143,7 +142,7 @@ async def test_a_run_is_divided_into_chunks(store: Any) -> None:
 async def test_a_plan_of_nothing_is_whole(store: Any) -> None:
     run = (await store.begin(run_plan("a"))).number
     assert await store.planned(run) == []
-    assert (await store.runs())[0].whole
+    assert (await store.runs())[0].plan_complete
     assert await store.chunks(run) == []
     assert await store.counts(run) == Counts()
 
@@ -153,7 +152,7 @@ async def test_chunks_are_those_that_hold_something_to_do(store: Any) -> None:
     await store.plan(run, ROWS[:6])
     await store.planned(run, size=2)
     for chunk in range(3):
-        assert await store.hold(run, chunk, holder(), attempt_timeout=ATTEMPT) is None
+        assert await store.acquire(run, chunk, holder(), attempt_timeout=ATTEMPT) is None
     final = [State.DONE, State.REJECTED, State.DONE, State.NOT_SENT, State.DONE, State.UNKNOWN]
     await store.claim([Claim(run, index // 2, index, "one", None, START) for index in range(6)])
     await store.record(
@@ -171,13 +170,13 @@ async def test_one_holds_a_chunk(store: Any, another: Callable[[], Any]) -> None
     assert await hold(store, run, "two") == holder("one"), "within one process too"
     assert await hold(store, run, "one") is None, "again"
     assert (await other.chunks(run))[0].holder == holder("one")
-    await other.let_go(run, 0, "two")
+    await other.release(run, 0, "two")
     assert await hold(other, run, "two") == holder("one"), "only its own"
-    await store.let_go(run, 0, "one")
+    await store.release(run, 0, "one")
     assert (await other.chunks(run))[0].holder is None
     assert await hold(other, run, "two") is None
     with pytest.raises(LedgerError, match="no chunk 7"):
-        await store.hold(run, 7, holder("one"), attempt_timeout=ATTEMPT)
+        await store.acquire(run, 7, holder("one"), attempt_timeout=ATTEMPT)
 
 
 async def test_a_holder_is_described(store: Any, another: Callable[[], Any], database: Database) -> None:
@@ -196,12 +195,12 @@ async def test_a_heartbeat_renews_the_lease(store: Any, another: Callable[[], An
     run = await held(store)
     other = await another()
     await database.pass_time(LEASE_TIMEOUT - 1)
-    assert (await store.beat(run, 0, "one")).mine
+    assert (await store.heartbeat(run, 0, "one")).mine
     await database.pass_time(LEASE_TIMEOUT - 1)
     found = await hold(other, run, "two")
     assert found == holder("one")
     assert 0 < found.lease_left <= 1
-    assert not (await other.beat(run, 0, "two")).mine, "only the holder's"
+    assert not (await other.heartbeat(run, 0, "two")).mine, "only the holder's"
 
 
 async def test_a_lost_chunk_has_another_holder(store: Any, another: Callable[[], Any], database: Database) -> None:
@@ -210,23 +209,23 @@ async def test_a_lost_chunk_has_another_holder(store: Any, another: Callable[[],
     await database.lose(run)
     assert (await other.chunks(run))[0].holder is None
     assert await hold(other, run, "two") is None
-    assert not (await store.beat(run, 0, "one")).mine
+    assert not (await store.heartbeat(run, 0, "one")).mine
     assert await hold(other, run, "three") == holder("two"), "a heartbeat of the other counts for nothing"
-    await store.let_go(run, 0, "one")
+    await store.release(run, 0, "one")
     assert await hold(other, run, "three") == holder("two"), "and its release too"
 
 
 async def test_a_hold_raises_the_timeout(store: Any) -> None:
     run = await held(store)
     for timeout in (ATTEMPT + 10, ATTEMPT):
-        await store.let_go(run, 0, "one")
-        assert await store.hold(run, 0, holder("one"), attempt_timeout=timeout) is None
+        await store.release(run, 0, "one")
+        assert await store.acquire(run, 0, holder("one"), attempt_timeout=timeout) is None
         assert (await store.run("a")).attempt_timeout == ATTEMPT + 10
 
 
 async def test_a_refused_hold_raises_no_timeout(store: Any, another: Callable[[], Any]) -> None:
     run = await held(store)
-    assert await (await another()).hold(run, 0, holder("two"), attempt_timeout=ATTEMPT + 10) is not None
+    assert await (await another()).acquire(run, 0, holder("two"), attempt_timeout=ATTEMPT + 10) is not None
     assert (await store.run("a")).attempt_timeout == ATTEMPT
 
 
@@ -240,13 +239,15 @@ async def test_an_account_may_change(store: Any) -> None:
 async def test_a_claim_is_granted_once_to_who_holds_the_chunk(store: Any) -> None:
     run = await held(store)
     claims = [claim(run, 0), claim(run, 1, request_id="r"), claim(run, 2, token="two")]
-    assert await store.claim(claims) == [Leave.GRANTED, Leave.GRANTED, Leave.STOPPED]
-    assert await store.claim(claims) == [Leave.GRANTED, Leave.GRANTED, Leave.STOPPED], "an answer may have been lost"
+    assert await store.claim(claims) == [ClaimResult.GRANTED, ClaimResult.GRANTED, ClaimResult.STOPPED]
+    assert await store.claim(claims) == [ClaimResult.GRANTED, ClaimResult.GRANTED, ClaimResult.STOPPED], (
+        "an answer may have been lost"
+    )
     assert (await states(store, run))[:4] == ["sending", "sending", "planned", "planned"]
     found = [target async for target in store.targets(run, states=["sending"])]
     assert [(target.index, target.request_id, target.at) for target in found] == [(0, None, START), (1, "r", START)]
     await store.record([record(run, 0, State.DONE)])
-    assert await store.claim([claim(run, 0)]) == [Leave.GONE]
+    assert await store.claim([claim(run, 0)]) == [ClaimResult.TAKEN]
 
 
 async def test_what_was_asked_for_twice_counts_once(store: Any) -> None:
@@ -260,7 +261,7 @@ async def test_what_was_asked_for_twice_counts_once(store: Any) -> None:
 async def test_a_claim_after_not_sent_reads_as_sending(store: Any) -> None:
     run = await held(store)
     for _ in range(3):
-        assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+        assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
         assert (await states(store, run))[0] == "sending"
         await store.record([record(run, 0, State.NOT_SENT)])
         assert (await states(store, run))[0] == "not_sent"
@@ -272,12 +273,12 @@ async def test_a_stopped_run_grants_nothing(store: Any, another: Callable[[], An
     other = await another()
     await other.stop(run)
     assert (await store.runs())[0].stopped
-    assert await store.claim([claim(run, 0)]) == [Leave.STOPPED]
-    pulse = await store.beat(run, 0, "one")
+    assert await store.claim([claim(run, 0)]) == [ClaimResult.STOPPED]
+    pulse = await store.heartbeat(run, 0, "one")
     assert (pulse.mine, pulse.stopped) == (True, True)
-    await other.allow(run)
-    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
-    assert not (await store.beat(run, 0, "one")).stopped
+    await other.clear_stop(run)
+    assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
+    assert not (await store.heartbeat(run, 0, "one")).stopped
 
 
 async def test_a_later_stop_is_not_taken_back(store: Any) -> None:
@@ -286,20 +287,20 @@ async def test_a_later_stop_is_not_taken_back(store: Any) -> None:
     seen = await store.run("a")
     assert (seen.stopped, seen.stops) == (True, 1)
     await store.stop(run)
-    assert not await store.allow(run, stops=seen.stops)
+    assert not await store.clear_stop(run, stops=seen.stops)
     assert (await store.run("a")).stopped
-    assert await store.allow(run, stops=2)
+    assert await store.clear_stop(run, stops=2)
     assert not (await store.run("a")).stopped
 
 
 async def test_who_was_taken_over_is_refused(store: Any, another: Callable[[], Any], database: Database) -> None:
     run = await held(store)
-    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+    assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
     await database.lose(run)
     other = await another()
     assert await hold(other, run, "two") is None
-    assert await store.claim([claim(run, 0), claim(run, 1)]) == [Leave.STOPPED, Leave.STOPPED]
-    assert await other.claim([claim(run, 0, "two")]) == [Leave.GRANTED]
+    assert await store.claim([claim(run, 0), claim(run, 1)]) == [ClaimResult.STOPPED, ClaimResult.STOPPED]
+    assert await other.claim([claim(run, 0, "two")]) == [ClaimResult.GRANTED]
     # Its late word that nothing was sent would deny the request that is now on its way.
     for state in (State.NOT_SENT, State.UNKNOWN, State.REJECTED):
         await store.record([record(run, 0, state)])
@@ -385,7 +386,7 @@ async def acting_for(store: Any, run: int) -> list[float]:
 
 async def test_what_is_left_to_act_may_be_negative(store: Any, database: Database) -> None:
     run = await held(store)
-    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+    assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
     await database.pass_time(CLAIM_AGE + ATTEMPT + 100)
     [first, *_] = await store.unsettled(run, 0, after=-1, limit=100)
     assert -101 <= first.acting_for <= -99
@@ -408,11 +409,11 @@ async def test_a_repeated_claim_acts_anew(store: Any, database: Database) -> Non
     full = CLAIM_AGE + ATTEMPT
     await store.claim([claim(run, 0), claim(run, 1)])
     await database.pass_time(30)
-    assert await store.claim([claim(run, 1), claim(run, 1)]) == [Leave.GRANTED] * 2
+    assert await store.claim([claim(run, 1), claim(run, 1)]) == [ClaimResult.GRANTED] * 2
     assert await acting_for(store, run) == [near(full - 30), near(full)]
     await store.record([record(run, 1, State.UNKNOWN)])
     await database.pass_time(30)
-    assert await store.claim([claim(run, 1), claim(run, 0)]) == [Leave.GRANTED] * 2, "a repeat after an outcome"
+    assert await store.claim([claim(run, 1), claim(run, 0)]) == [ClaimResult.GRANTED] * 2, "a repeat after an outcome"
     assert await acting_for(store, run) == [near(full), near(full)]
 
 
@@ -421,25 +422,25 @@ async def test_a_refused_claim_keeps_the_time(store: Any, database: Database, an
     await store.claim([claim(run, 0)])
     await database.pass_time(30)
     await store.stop(run)
-    assert await store.claim([claim(run, 0)]) == [Leave.STOPPED]
-    assert await (await another()).claim([claim(run, 0, "two")]) == [Leave.STOPPED]
+    assert await store.claim([claim(run, 0)]) == [ClaimResult.STOPPED]
+    assert await (await another()).claim([claim(run, 0, "two")]) == [ClaimResult.STOPPED]
     assert await acting_for(store, run) == [near(CLAIM_AGE + ATTEMPT - 30)]
 
 
 async def test_a_claim_asked_again_after_a_stop_is_refused(store: Any) -> None:
     run = await held(store)
-    assert await store.claim([claim(run, 0)]) == [Leave.GRANTED]
+    assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
     await store.stop(run)
-    assert await store.claim([claim(run, 0), claim(run, 1)]) == [Leave.STOPPED] * 2
-    await store.allow(run)
-    assert await store.claim([claim(run, 0), claim(run, 1, "two")]) == [Leave.GRANTED, Leave.STOPPED]
+    assert await store.claim([claim(run, 0), claim(run, 1)]) == [ClaimResult.STOPPED] * 2
+    await store.clear_stop(run)
+    assert await store.claim([claim(run, 0), claim(run, 1, "two")]) == [ClaimResult.GRANTED, ClaimResult.STOPPED]
 
 
 async def test_the_longest_timeout_counts(store: Any) -> None:
     run = await held(store, ROWS[:1])
     await store.claim([claim(run, 0)])
-    await store.let_go(run, 0, "one")
-    assert await store.hold(run, 0, holder("two"), attempt_timeout=ATTEMPT + 60) is None
+    await store.release(run, 0, "one")
+    assert await store.acquire(run, 0, holder("two"), attempt_timeout=ATTEMPT + 60) is None
     assert await acting_for(store, run) == [near(CLAIM_AGE + ATTEMPT + 60)]
 
 
@@ -447,7 +448,7 @@ async def test_nothing_of_a_restored_run_is_clear(store: Any, database: Database
     run = await held(store, ROWS[:5])
     await store.claim([claim(run, index, request_id=f"r{index}", seconds=7) for index in range(4)])
     await store.record([record(run, 0, State.DONE), record(run, 1, State.NOT_SENT), record(run, 2, State.UNKNOWN)])
-    await store.let_go(run, 0, "one")
+    await store.release(run, 0, "one")
     later = await database.restore(store)
     assert (await later.run("a")).restored
     assert [each.restored for each in await later.runs()] == [True]
@@ -496,7 +497,7 @@ async def launched(store: Any, name: str, **more: Any) -> int:
         ]
     )
     for chunk in range(3):
-        await store.let_go(run, chunk, name)
+        await store.release(run, chunk, name)
     return run
 
 
@@ -512,7 +513,7 @@ async def test_repeats_of_another_run(store: Any, database: Database) -> None:
     assert [each.count for each in await store.repeats(run, chunk=2, within=3600)] == [2]
     assert await store.repeats(run, chunk=0, within=3600) == []
     for chunk in range(3):
-        await store.let_go(run, chunk, "b")
+        await store.release(run, chunk, "b")
     assert await store.repeats(first, within=3600) == [], "the new run has launched nothing"
 
 
@@ -563,7 +564,7 @@ async def test_a_held_plan_repeats(store: Any, another: Callable[[], Any], datab
     if database.lock_decides:
         await database.pass_time(10_000)  # a suspended holder still holds it
         assert [each.count for each in await store.repeats(run, within=1)] == [10]
-    await other.let_go(first, 1, "a")
+    await other.release(first, 1, "a")
     assert [each.count for each in await store.repeats(run, within=1)] == [6]
     await database.lose(first, 2)
     assert [each.count for each in await store.repeats(run, within=1)] == [4]
@@ -700,7 +701,7 @@ async def test_holds_that_may_have_repeated_are_counted(store: Any) -> None:
     assert await repeats_of(store, run) == [0, 0, 0]
     await store.record([record(run, 1, State.NOT_SENT)])
     for seconds, (token, before) in enumerate([("two", "one"), ("three", "two")]):
-        await store.let_go(run, 0, before)
+        await store.release(run, 0, before)
         await hold(store, run, token)
         # 1 was not sent: its first request is that of this hold.
         await store.claim([claim(run, 0, token), claim(run, 1, token, seconds=5 if seconds else 4)])

@@ -29,7 +29,11 @@ _CONSTANTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("look", ("spread.engine", "workers.engine", "workers.procrastinate_queue"), ("_LOOK_EVERY",)),
     ("avoid", ("spread.engine", "workers.engine", "workers.procrastinate_queue"), ("_AVOID",)),
     ("again", ("spread.engine", "workers.engine", "workers.procrastinate_queue"), ("_AGAIN",)),
-    ("longest", ("ledger.link", "ledger.postgres.connection", "postgres.connection"), ("_LONGEST", "MAX_WAIT")),
+    (
+        "longest",
+        ("ledger.link", "ledger.postgres.connection", "postgres.connection"),
+        ("_LONGEST", "_MAX_WAIT", "MAX_WAIT"),
+    ),
     ("answer", ("ledger.link", "ledger.postgres.connection", "postgres.connection"), ("_ANSWER",)),
     ("connect", ("ledger.link", "ledger.postgres.connection", "postgres.connection"), ("_CONNECT",)),
 )

@@ -110,8 +110,8 @@ class Runner:
                 try:
                     row |= await self._attempt(fault, store, kind, random.Random(seed), loop)
                 except asyncio.CancelledError:
-                    if (took := time.monotonic() - began) > _HANGS:
-                        notes = [f"it had not ended after {took:.0f} s"]
+                    if (elapsed := time.monotonic() - began) > _HANGS:
+                        notes = [f"it had not ended after {elapsed:.0f} s"]
                         row |= {**_NOTHING, "fired": True, "dropped": False, "errors": 1, "notes": notes}
                         self._rows.append(row)
                     raise

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatchkit.sandbox import Act, Call
-
-from .plays import JSON_HEADERS, Clock, altcraft, ask, error, log, states
+from tests.sandbox.scripts import JSON_HEADERS, Clock, altcraft, ask, error, log, states
 
 SUCCESS = {"data": None, "error": 0, "error_text": "Successful operation"}
 PDF = {"name": "Полис.pdf", "data": "data:application/pdf;base64,JVBERg=="}

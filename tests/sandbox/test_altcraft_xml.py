@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from .plays import Clock, altcraft, ask, ask_xml
+from tests.sandbox.scripts import Clock, altcraft, ask, ask_xml
 
 FILE = "<name>a &amp; b.pdf</name><data>data:application/pdf;base64,JVBERg==</data>"
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from .plays import Clock, altcraft, ask, error
+from tests.sandbox.scripts import Clock, altcraft, ask, error
 
 DAY = 86_400
 

@@ -12,8 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatchkit.sandbox import Act, Call, Ids
-
-from .plays import DIRECT_HEADERS, Clock, add_messages, direct, list_, listed_status, refusal, start, stop
+from tests.sandbox.scripts import (
+    DIRECT_HEADERS,
+    Clock,
+    add_messages,
+    direct,
+    list_,
+    listed_status,
+    refusal,
+    start,
+    stop,
+)
 
 
 def test_start_answers_with_the_id_and_is_counted():

@@ -11,8 +11,7 @@ import aiohttp
 import pytest
 
 from dispatchkit.sandbox import Call, Fault, Sandbox
-
-from .plays import DIRECT_HEADERS, Clock
+from tests.sandbox.scripts import DIRECT_HEADERS, Clock
 
 
 @pytest.fixture

@@ -48,16 +48,16 @@ def since_pressed():
 
 def start_all_at_once():
     "Let a run begin with all its workers."
-    from dispatchkit.core.pacing.adaptive_limit import Window
-    Window.ramp = lambda self: None
+    from dispatchkit.core.pacing.adaptive_limit import AdaptiveLimit
+    AdaptiveLimit.ramp = lambda self: None
 
 def be_patient(seconds):
     "Wait for less than the two seconds of the product."
-    from dispatchkit.sync import portal_call as crossing
+    from dispatchkit.sync import portal_call
     from dispatchkit.sync import portal
     from dispatchkit.sync import fan_out as run
-    for module in (crossing, portal, run):
-        module.PATIENCE = seconds
+    for module in (portal_call, portal, run):
+        module.CANCEL_TIMEOUT = seconds
 """
 
 

@@ -20,8 +20,8 @@ def test_each_outcome_comes_and_the_report_counts_them(play: Play, sandbox: Sand
     """)
     assert lines == [
         "True",
-        "Report(done=200, rejected=0, not_sent=0, unknown=0, not_started=0, earlier=0)",
-        "Report(done=3, rejected=0, not_sent=0, unknown=0, not_started=0, earlier=0)",
+        "Report(done=200, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=0)",
+        "Report(done=3, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=0)",
     ]
     assert len(sandbox.launches) == 200
 
@@ -107,9 +107,9 @@ def test_ctrl_c_waits_for_what_is_in_flight_within_bounds(play: Play, sandbox: S
     sandbox.order(Fault.slow(0.6), times=2)
     sandbox.order(Fault.silent(), times=2)
     lines = play("    start_all_at_once(); be_patient(0.9)" + INTERRUPTED.replace("WORK", "pass"))
-    after, took, _, done, _ = lines[0].split()
+    after, elapsed, _, done, _ = lines[0].split()
     assert (after, done) == ("after", "2")
-    assert 0.9 <= float(took) < 1.4
+    assert 0.9 <= float(elapsed) < 1.4
     assert sandbox.requests == 4
 
 
@@ -124,9 +124,9 @@ def test_a_second_ctrl_c_waits_no_longer(play: Play, sandbox: Sandbox) -> None:
         again.start()""",
         )
     )
-    after, took, _, done, _ = lines[0].split()
+    after, elapsed, _, done, _ = lines[0].split()
     assert (after, done) == ("after", "0")
-    assert 0.4 <= float(took) < 1.5, "sooner than it would have been by itself"
+    assert 0.4 <= float(elapsed) < 1.5, "sooner than it would have been by itself"
     assert sandbox.requests == 4
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dispatchkit.sandbox import Fault, Sandbox
-from dispatchkit.sync.portal import PATIENCE
+from dispatchkit.sync.portal import CANCEL_TIMEOUT
 from tests.sync.conftest import Play
 
 INTERRUPTED = """
@@ -44,11 +44,11 @@ def test_in_settling(play: Play, sandbox: Sandbox) -> None:
 
 
 def test_a_call_that_will_not_be_cancelled_is_waited_for_within_bounds(play: Play) -> None:
-    assert PATIENCE == 2.0
-    took, note, *others = play("""
+    assert CANCEL_TIMEOUT == 2.0
+    elapsed, note, *others = play("""
         import asyncio
         class Stubborn:
-            async def send(self, request, witness, *, timeout):
+            async def send(self, request, tracker, *, timeout):
                 while True:
                     try:
                         await asyncio.sleep(30)
@@ -57,7 +57,7 @@ def test_a_call_that_will_not_be_cancelled_is_waited_for_within_bounds(play: Pla
             async def close(self):
                 pass
         direct = sync.DirectClient(TOKEN, base_url="http://127.0.0.1:1")
-        direct.twin._means.transport = Stubborn()
+        direct.twin._context.transport = Stubborn()
         be_patient(0.5)
         press_ctrl_c(0.2)
         try:
@@ -75,7 +75,7 @@ def test_a_call_that_will_not_be_cancelled_is_waited_for_within_bounds(play: Pla
         be_patient(0.2)
         print("exit", flush=True)
     """)
-    assert 0.5 <= float(took) < 1
+    assert 0.5 <= float(elapsed) < 1
     assert [note, *others] == ["the call did not end within 0.5 s: its outcome is unknown", "True", "exit"]
 
 

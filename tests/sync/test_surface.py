@@ -65,5 +65,5 @@ def test_methods_were_found() -> None:
 
 @pytest.mark.parametrize(("blocking", "twin"), PAIRS)
 def test_nothing_is_there_that_the_twin_has_not(blocking: type, twin: type) -> None:
-    extra = {name for name in dir(blocking) if not name.startswith("_")} - {"lease", "twin"}
+    extra = {name for name in dir(blocking) if not name.startswith("_")} - {"handle", "async_client"}
     assert extra <= set(dir(twin))

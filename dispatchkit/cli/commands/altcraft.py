@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 import dispatchkit
-from dispatchkit.cli.options import LaunchOptions, ReadOptions, RunOptions, takes
+from dispatchkit.cli.options import LaunchOptions, ReadOptions, RunOptions, options_from
 
 if TYPE_CHECKING:
     from dispatchkit import AltcraftClient
@@ -116,27 +116,27 @@ class LogOptions(AltcraftReadOptions):
 
 
 @app.command()
-@takes(StatusOptions)
+@options_from(StatusOptions)
 def status(options: StatusOptions) -> None:
     """Show whether mailings are active. It cannot tell whether a launch happened: see log."""
     from dispatchkit.cli.input.ids import from_arguments  # noqa: PLC0415 - heavy
-    from dispatchkit.cli.input.values import mistakes_in_one_line  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.input.values import exit_on_user_error  # noqa: PLC0415 - heavy
     from dispatchkit.cli.views.provider import show_statuses  # noqa: PLC0415 - heavy
 
-    with mistakes_in_one_line():
+    with exit_on_user_error():
         ids, client = from_arguments(options.ids), _reader(options)
     show_statuses(client, ids, json=options.json)
 
 
 @app.command()
-@takes(LogOptions)
+@options_from(LogOptions)
 def log(options: LogOptions) -> None:
     """Show the log of a mailing: the only place where a run shows."""
     from dispatchkit.altcraft.commands import ReadLog  # noqa: PLC0415 - heavy
-    from dispatchkit.cli.input.values import mistakes_in_one_line  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.input.values import exit_on_user_error  # noqa: PLC0415 - heavy
     from dispatchkit.cli.views.provider import moment, read, show_log  # noqa: PLC0415 - heavy
 
-    with mistakes_in_one_line():
+    with exit_on_user_error():
         command = ReadLog(options.id, since=moment("--since", options.since), limit=options.limit)
         client = _reader(options)
     show_log(read(client, command), json=options.json)
@@ -151,16 +151,16 @@ def _reader(options: AltcraftReadOptions) -> AltcraftClient:
 
 
 @app.command()
-@takes(ActivateOptions)
+@options_from(ActivateOptions)
 def activate(options: ActivateOptions) -> None:
     """Activate mailings and, with --run-now, launch them at once."""
-    from dispatchkit.cli.input.values import mistakes_in_one_line, overrides  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.input.values import exit_on_user_error, overrides  # noqa: PLC0415 - heavy
 
-    with mistakes_in_one_line():
+    with exit_on_user_error():
         if options.audience is not None and not options.run_now:
             raise ValueError("--audience needs --run-now: it holds for one run only, and there is none")
         launch = overrides(options)
-    _carry_out(
+    _execute(
         options,
         "activate and launch" if options.run_now else "activate",
         lambda number: dispatchkit.ActivateMailing(number, run_now=options.run_now, **launch),
@@ -168,21 +168,21 @@ def activate(options: ActivateOptions) -> None:
 
 
 @app.command()
-@takes(LaunchBroadcastOptions)
+@options_from(LaunchBroadcastOptions)
 def launch(options: LaunchBroadcastOptions) -> None:
     """Launch broadcasts that are active already."""
-    from dispatchkit.cli.input.values import mistakes_in_one_line, overrides  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.input.values import exit_on_user_error, overrides  # noqa: PLC0415 - heavy
 
-    with mistakes_in_one_line():
+    with exit_on_user_error():
         launch = overrides(options)
-    _carry_out(options, "launch", lambda number: dispatchkit.LaunchBroadcast(number, **launch), active=True)
+    _execute(options, "launch", lambda number: dispatchkit.LaunchBroadcast(number, **launch), active=True)
 
 
 @app.command()
-@takes(DeactivateOptions)
+@options_from(DeactivateOptions)
 def deactivate(options: DeactivateOptions) -> None:
     """Deactivate mailings."""
-    _carry_out(
+    _execute(
         options,
         "abort and deactivate" if options.abort_if_running else "deactivate",
         lambda number: dispatchkit.DeactivateMailing(number, abort_if_running=options.abort_if_running),
@@ -190,10 +190,10 @@ def deactivate(options: DeactivateOptions) -> None:
     )
 
 
-def _carry_out(
+def _execute(
     options: AltcraftOptions, verb: str, command: Callable[[int], AltcraftCommand[Any]], *, active: bool = False
 ) -> None:
-    from dispatchkit.cli.run.execute import Job, carry_out  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.run.execute import LaunchSpec, execute  # noqa: PLC0415 - heavy
 
     def connect(base_url: str, token: str) -> AltcraftClient:
         return dispatchkit.AltcraftClient(
@@ -206,7 +206,7 @@ def _carry_out(
         mailings = Ids(*targets.parts)
         return Sandbox(mailings=mailings, active=mailings if active else ())
 
-    job = Job(
+    spec = LaunchSpec(
         verb=verb,
         noun=("mailing", "mailings"),
         token_variable=_TOKEN,
@@ -216,4 +216,4 @@ def _carry_out(
         sandbox=sandbox,
         token_of_sandbox=lambda sandbox: sandbox.altcraft_token,
     )
-    carry_out(options, job)
+    execute(options, spec)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 import dispatchkit
-from dispatchkit.cli.options import ReadOptions, RunOptions, takes
+from dispatchkit.cli.options import ReadOptions, RunOptions, options_from
 
 if TYPE_CHECKING:
     from dispatchkit import DirectClient
     from dispatchkit.cli.input.ids import Targets
-    from dispatchkit.cli.run.execute import Job
-    from dispatchkit.direct.commands import DirectCommand, DirectWire
+    from dispatchkit.cli.run.execute import LaunchSpec
+    from dispatchkit.direct.commands import DirectAuth, DirectCommand
     from dispatchkit.sandbox import Sandbox
 
 __all__ = ["DirectOptions", "ListOptions", "StopOptions", "app"]
@@ -69,33 +69,33 @@ class ListOptions(ReadOptions):
 
 
 @app.command()
-@takes(DirectOptions)
+@options_from(DirectOptions)
 def start(options: DirectOptions) -> None:
     """Start dispatches. No message can be added to them afterwards."""
-    _carry_out(options, "start", dispatchkit.StartDispatch)
+    _execute(options, "start", dispatchkit.StartDispatch)
 
 
 @app.command()
-@takes(StopOptions)
+@options_from(StopOptions)
 def stop(options: StopOptions) -> None:
     """Stop dispatches whose start was already requested: those that are named, or all that have a --status."""
     if options.status is None:
-        _carry_out(options, "stop", dispatchkit.StopDispatch, _start_in)
+        _execute(options, "stop", dispatchkit.StopDispatch, _start_in)
     else:
-        from dispatchkit.cli.views.provider import stop_all  # noqa: PLC0415 - heavy
+        from dispatchkit.cli.run.stop_all import stop_all  # noqa: PLC0415 - heavy
 
-        stop_all(options, options.status, _job(options, "stop", dispatchkit.StopDispatch))
+        stop_all(options, options.status, _spec(options, "stop", dispatchkit.StopDispatch))
 
 
 @app.command("list")
-@takes(ListOptions)
+@options_from(ListOptions)
 def list_(options: ListOptions) -> None:
     """List dispatches with their status: all of them, or those that every filter lets pass."""
-    from dispatchkit.cli.input.values import mistakes_in_one_line, token  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.input.values import exit_on_user_error, token  # noqa: PLC0415 - heavy
     from dispatchkit.cli.views.provider import moment, read, show_dispatches  # noqa: PLC0415 - heavy
     from dispatchkit.direct.commands import ReadDispatches  # noqa: PLC0415 - heavy
 
-    with mistakes_in_one_line():
+    with exit_on_user_error():
         command = ReadDispatches(
             dispatch_id=options.dispatch_id,
             status=options.status,
@@ -118,24 +118,24 @@ def _start_in(sandbox: Sandbox, number: int) -> None:
     sandbox.direct.answer(Call("POST", f"/api/v1/dispatch/{number}/start", headers=headers))
 
 
-def _carry_out(
+def _execute(
     options: DirectOptions,
     verb: str,
     command: Callable[[int], DirectCommand[R]],
     prepare: Callable[[Sandbox, int], None] | None = None,
 ) -> None:
-    from dispatchkit.cli.run.execute import carry_out  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.run.execute import execute  # noqa: PLC0415 - heavy
 
-    carry_out(options, _job(options, verb, command, prepare))
+    execute(options, _spec(options, verb, command, prepare))
 
 
-def _job(
+def _spec(
     options: DirectOptions,
     verb: str,
     command: Callable[[int], DirectCommand[R]],
     prepare: Callable[[Sandbox, int], None] | None = None,
-) -> Job[DirectWire, R]:
-    from dispatchkit.cli.run.execute import Job  # noqa: PLC0415 - heavy
+) -> LaunchSpec[DirectAuth, R]:
+    from dispatchkit.cli.run.execute import LaunchSpec  # noqa: PLC0415 - heavy
 
     def connect(base_url: str, token: str) -> DirectClient:
         return dispatchkit.DirectClient(token, base_url=base_url, **options.client_settings())
@@ -145,7 +145,7 @@ def _job(
 
         return Sandbox(dispatches=Ids(*targets.parts))
 
-    return Job(
+    return LaunchSpec(
         verb=verb,
         noun=("dispatch", "dispatches"),
         token_variable=_TOKEN,

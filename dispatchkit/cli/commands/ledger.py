@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import typer
 
-from dispatchkit.cli.options import ActingOptions, takes
+from dispatchkit.cli.options import LedgerArgument, ResumeOptions, options_from
 
-__all__ = ["ResumeOptions", "app", "resume", "stop_run"]
+__all__ = ["app", "resume", "stop_run"]
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,7 +16,6 @@ app = typer.Typer(
     "out where DISPATCHKIT_LEDGER holds it.",
 )
 
-_Ledger = Annotated[list[str] | None, typer.Argument(metavar="LEDGER", help="A file or a URL.")]
 _Run = Annotated[
     list[str] | None,
     typer.Argument(metavar="LEDGER RUN", help="A file or a URL, and a run in it; a single one needs no name."),
@@ -27,7 +25,7 @@ _Csv = Annotated[bool, typer.Option("--csv", help="A CSV instead of a table.")]
 
 
 @app.command("list")
-def list_(where: _Ledger = None, *, json: _Json = False, csv: _Csv = False) -> None:
+def list_(where: LedgerArgument = None, *, json: _Json = False, csv: _Csv = False) -> None:
     """List the runs, the newest first, and how far each has come."""
     from dispatchkit.cli.views.ledger import list_runs  # noqa: PLC0415 - heavy
 
@@ -66,7 +64,7 @@ def export(where: _Run = None, *, json: _Json = False, csv: _Csv = False) -> Non
 
 @app.command("lift-pause")
 def lift_pause(
-    where: _Ledger = None,
+    where: LedgerArgument = None,
     *,
     account: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only this account: its name, or how its key begins.")
@@ -79,20 +77,12 @@ def lift_pause(
     lift(where or [], account=account, yes=yes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResumeOptions(ActingOptions):
-    """What ``resume`` takes."""
-
-    where: _Ledger = None
-    run: Annotated[str | None, typer.Option(metavar="NAME", help="Which run; a single one needs no name.")] = None
-
-
-@takes(ResumeOptions)
+@options_from(ResumeOptions)
 def resume(options: ResumeOptions) -> None:
     """Go on with a run where it ended. What is done or rejected is left alone, and what is unclear is settled first."""
-    from dispatchkit.cli.run.resume import go_on  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.run.resume import resume_run  # noqa: PLC0415 - heavy
 
-    go_on(options)
+    resume_run(options)
 
 
 def stop_run(

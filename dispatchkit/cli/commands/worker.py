@@ -1,4 +1,4 @@
-"""``dispatchkit worker``: launch what was planned with ``dispatchkit spread``, until told to stop."""
+"""``dispatchkit worker``: launch what was planned with ``dispatchkit plan``, until told to stop."""
 
 from __future__ import annotations
 
@@ -58,16 +58,16 @@ def worker(
         ),
     ] = False,
 ) -> None:
-    """Launch what was planned with spread, until Ctrl-C or SIGTERM. As many workers may run as you like.
+    """Launch what was planned with 'dispatchkit plan', until Ctrl-C or SIGTERM. As many workers may run as you like.
 
     The tokens come from DISPATCHKIT_DIRECT_TOKEN and DISPATCHKIT_ALTCRAFT_TOKEN. The first Ctrl-C starts nothing new
     and awaits what is in flight, for half a minute at most. The second gives that up.
     """
     from dispatchkit import RetryPolicy  # noqa: PLC0415 - heavy
-    from dispatchkit.cli.input.values import mistakes_in_one_line  # noqa: PLC0415 - heavy
-    from dispatchkit.cli.output.text import clean, put  # noqa: PLC0415 - heavy
-    from dispatchkit.cli.run.drive import run_loop  # noqa: PLC0415 - heavy
-    from dispatchkit.cli.run.worker import attend  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.input.values import exit_on_user_error  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.loop import run_loop  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.run.worker import run_worker  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.text import escape_control, write  # noqa: PLC0415 - heavy
 
     def client(provider: str, wire: str) -> DirectClient | AltcraftClient:
         from dispatchkit import AltcraftClient, DirectClient  # noqa: PLC0415 - heavy
@@ -80,12 +80,12 @@ def worker(
             raise ValueError(f"the run is of a wire that this release does not know: {wire!r}")
         return AltcraftClient(altcraft_url, wire=wire, insecure=insecure, proxy=proxy, account=account)  # type: ignore[arg-type]
 
-    with mistakes_in_one_line():
+    with exit_on_user_error():
         retry = RetryPolicy(repeat_unclear=False) if never_repeat else None
         silence = give_up_seconds(give_up_after)
         ended = run_loop(
-            attend(ledger, client, chunks=chunks, concurrency=concurrency, retry=retry, give_up_after=silence)
+            run_worker(ledger, client, chunks=chunks, concurrency=concurrency, retry=retry, give_up_after=silence)
         )
     if ended is not None:
-        put(sys.stderr, f"dispatchkit: {clean(str(ended))}\n")
+        write(sys.stderr, f"dispatchkit: {escape_control(str(ended))}\n")
         raise typer.Exit(1)

@@ -15,7 +15,7 @@ from itertools import chain, islice
 
 __all__ = ["Targets", "from_arguments", "from_lines"]
 
-_LARGEST = 2**63 - 1
+_MAX_ID = 2**63 - 1
 _AGAIN = ("rejected", "not_sent", "not_started", "unknown")
 _ID = re.compile(r"[0-9]{1,19}")
 _RANGE = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")
@@ -88,8 +88,8 @@ class _Collector:
             self._add_range(low, high)
 
     def _add_single(self, number: int) -> None:
-        place = bisect_left(self._highs, number)  # the first range that does not end before it
-        if number in self._single or (place < len(self._lows) and self._lows[place] <= number):
+        position = bisect_left(self._highs, number)  # the first range that does not end before it
+        if number in self._single or (position < len(self._lows) and self._lows[position] <= number):
             self.dropped += 1
             return
         self._single.add(number)
@@ -101,14 +101,14 @@ class _Collector:
         first, after = bisect_left(self._highs, low), bisect_left(self._lows, high + 1)
         taken = [*zip(self._lows[first:after], self._highs[first:after], strict=True)]
         inside = [(number, number) for number in self._single if low <= number <= high]
-        fresh = 0
+        new = 0
         begin = low
         for taken_low, taken_high in [*sorted(taken + inside), (high + 1, high + 1)]:
             if begin < taken_low:
                 self.parts.append(range(begin, taken_low))
-                fresh += taken_low - begin
+                new += taken_low - begin
             begin = max(begin, taken_high + 1)
-        self.dropped += high - low + 1 - fresh
+        self.dropped += high - low + 1 - new
         merged = [low, high, *chain.from_iterable(taken)]
         self._lows[first:after], self._highs[first:after] = [min(merged)], [max(merged)]
 
@@ -198,9 +198,9 @@ def _rows(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int, s
         raise ValueError(f"{name}, line 1: the header names no column {column!r}: {_shown(header)}")
     if names.count(column) > 1:
         raise ValueError(f"{name}, line 1: the header names {column!r} more than once")
-    place = names.index(column)
+    position = names.index(column)
     # A capital letter must not launch again what may have happened.
-    outcomes = [index for index, each in enumerate(names) if each.casefold() == "outcome"]
+    outcomes = [index for index, field_name in enumerate(names) if field_name.casefold() == "outcome"]
     if len(outcomes) > 1:
         raise ValueError(f"{name}, line 1: the header names 'outcome' more than once")
     outcome = outcomes[0] if outcomes else None
@@ -212,7 +212,7 @@ def _rows(lines: Iterator[str], name: str, column: str) -> Iterator[tuple[int, s
                 if outcome is not None and len(row) != len(names):
                     # Half a row may end in half an id, which is another dispatch.
                     raise ValueError(f"{name}, line {line}: this row has {len(row)} fields of {len(names)}")
-                text = row[place].strip() if place < len(row) else ""
+                text = row[position].strip() if position < len(row) else ""
                 yield line, text, None if outcome is None else row[outcome].strip()
     except csv.Error as error:
         raise ValueError(f"{name}, line {rows.line_num + 1}: this is not CSV: {error}") from None
@@ -226,7 +226,7 @@ def _fields(header: str, delimiter: str, name: str) -> list[str]:
 
 
 def _one(text: str, where: str, column: str | None) -> tuple[int, int]:
-    if _ID.fullmatch(text) is None or not 0 < int(text) <= _LARGEST:
+    if _ID.fullmatch(text) is None or not 0 < int(text) <= _MAX_ID:
         hint = "; a CSV needs --column NAME" if column is None and re.search("[,;\t]", text) else ""
         raise ValueError(f"{where}: {_shown(text)} is not an id, a positive integer of at most 63 bits{hint}")
     return int(text), int(text)
@@ -244,7 +244,7 @@ def _one_or_range(text: str, where: str, column: str | None) -> tuple[int, int]:
 def _span(text: str) -> tuple[int, int]:
     match = _RANGE.fullmatch(text)
     low, high = match.groups() if match else (text, text)
-    if any(_ID.fullmatch(end) is None or not 0 < int(end) <= _LARGEST for end in (low, high)):
+    if any(_ID.fullmatch(end) is None or not 0 < int(end) <= _MAX_ID for end in (low, high)):
         raise ValueError(
             f"{_shown(text)} is neither an id nor a range: give positive integers of at most 63 bits, "
             "such as 7, or two with a hyphen, such as 1-1000"

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dispatchkit.cli.output.text import masked
+from dispatchkit.cli.text import redact_urls
 from dispatchkit.core.validators import label
 
 if TYPE_CHECKING:
     from dispatchkit.cli.options import RunOptions
     from dispatchkit.ledger.ledger import Ledger
 
-__all__ = ["Place", "place_of", "places"]
+__all__ = ["LedgerRef", "ledger_from_options", "parse_ledger_args"]
 
 _VARIABLE = "DISPATCHKIT_LEDGER"
 
 
 @attrs.frozen
-class Place:
+class LedgerRef:
     """A ledger, and what the command line says of a run in it."""
 
     where: str = attrs.field(repr=False)
@@ -33,7 +33,7 @@ class Place:
     """Whether the command line names the ledger; else the environment does."""
 
     def __str__(self) -> str:
-        return masked(self.where)
+        return redact_urls(self.where)
 
     @property
     def exists(self) -> bool:
@@ -76,7 +76,7 @@ class Place:
         return [str(self)] if self.named else []
 
 
-def place_of(options: RunOptions) -> Place | None:
+def ledger_from_options(options: RunOptions) -> LedgerRef | None:
     """Where a launch is to be remembered, if it is.
 
     Raises:
@@ -97,10 +97,10 @@ def place_of(options: RunOptions) -> Place | None:
     where = options.ledger or os.environ.get(_VARIABLE)
     if not where:
         raise ValueError(f"--run needs --ledger FILE|URL, or {_VARIABLE}: where the run is to be remembered")
-    return Place(where, options.run, named=options.ledger is not None)
+    return LedgerRef(where, options.run, named=options.ledger is not None)
 
 
-def places(words: Sequence[str], *, run: bool) -> Place:
+def parse_ledger_args(words: Sequence[str], *, run: bool) -> LedgerRef:
     """What the arguments ``LEDGER RUN`` name. The ledger may be left out where the environment holds it.
 
     Args:
@@ -120,4 +120,4 @@ def places(words: Sequence[str], *, run: bool) -> Place:
         where = rest.pop(0)
     if not where:
         raise ValueError(f"no ledger: name a file or a URL, or set {_VARIABLE}")
-    return Place(where, rest[0] if rest else None, named)
+    return LedgerRef(where, rest[0] if rest else None, named)

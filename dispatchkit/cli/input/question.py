@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from dispatchkit.cli.output.text import clean, put
+from dispatchkit.cli.text import escape_control, write
 
 __all__ = ["ask", "confirm"]
 
@@ -31,14 +31,14 @@ def confirm(question: str, refusal: str) -> None:
         typer.Exit: With status 1 after no, 2 without a terminal, 130 after Ctrl-C.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
-        put(sys.stderr, f"dispatchkit: {clean(refusal)}\n")
+        write(sys.stderr, f"dispatchkit: {escape_control(refusal)}\n")
         raise typer.Exit(2)
-    put(sys.stderr, f"{clean(question)} [y/N] ")
+    write(sys.stderr, f"{escape_control(question)} [y/N] ")
     try:
         answer = sys.stdin.readline()
     except KeyboardInterrupt:
-        put(sys.stderr, "\nNothing was sent.\n")
+        write(sys.stderr, "\nNothing was sent.\n")
         raise typer.Exit(130) from None
     if answer.strip().lower() not in {"y", "yes"}:
-        put(sys.stderr, "Nothing was sent.\n")
+        write(sys.stderr, "Nothing was sent.\n")
         raise typer.Exit(1)

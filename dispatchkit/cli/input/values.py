@@ -15,21 +15,21 @@ import typer
 
 from dispatchkit import Attachment, Audience
 from dispatchkit.cli.input.ids import Targets, from_arguments, from_lines
-from dispatchkit.cli.output.text import clean, masked, put
+from dispatchkit.cli.text import escape_control, redact_urls, write
 from dispatchkit.errors import LedgerError
 
 if TYPE_CHECKING:
     from dispatchkit.cli.options import ConnectionOptions, LaunchOptions, RunOptions
     from dispatchkit.core.validators import JsonValue
 
-__all__ = ["Overrides", "mistakes_in_one_line", "overrides", "targets", "token"]
+__all__ = ["Overrides", "exit_on_user_error", "overrides", "read_targets", "token"]
 
 # The library speaks of its parameters, the command line of its options.
 _PARAMETER = re.compile(r"\bbase_url\b|^(timeout|attempt_timeout|account|proxy|limit|content|wire)\b")
 
 
 @contextmanager
-def mistakes_in_one_line() -> Generator[None]:
+def exit_on_user_error() -> Generator[None]:
     """Turn the user's mistakes, and a ledger that cannot be used, into one line on standard error and exit status 2."""
     try:
         yield
@@ -42,11 +42,11 @@ def mistakes_in_one_line() -> Generator[None]:
         message = str(error)
     else:
         return
-    put(sys.stderr, f"dispatchkit: {clean(masked(message))}\n")
+    write(sys.stderr, f"dispatchkit: {escape_control(redact_urls(message))}\n")
     raise typer.Exit(2)
 
 
-def targets(options: RunOptions) -> Targets:
+def read_targets(options: RunOptions) -> Targets:
     """The ids to act on.
 
     Raises:
@@ -83,16 +83,16 @@ def token(options: ConnectionOptions, variable: str) -> str:
         OSError: The file cannot be read.
     """
     if options.token_file is None:
-        found = os.environ.get(variable, "")
-        if not found:
+        value = os.environ.get(variable, "")
+        if not value:
             raise ValueError(f"no token: set {variable}, or pass --token-file PATH")
-        return found
+        return value
     raw = sys.stdin.buffer.read() if options.token_file == "-" else Path(options.token_file).read_bytes()  # noqa: S105 - standard input
     # What is not ASCII becomes something that no token may hold, for the client to refuse.
-    found = raw.decode("ascii", "replace").strip()
-    if not found:
+    value = raw.decode("ascii", "replace").strip()
+    if not value:
         raise ValueError(f"no token: {options.token_file} is empty")
-    return found
+    return value
 
 
 class Overrides(TypedDict):

@@ -16,23 +16,29 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from dispatchkit.cli.output.text import clean, put
-from dispatchkit.errors import RejectedError
+from dispatchkit.cli.text import escape_control, number_of, write
+from dispatchkit.errors import RejectedError, State
+from dispatchkit.ledger.codec import decode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from dispatchkit import Outcome
     from dispatchkit.cli.input.ids import Targets
+    from dispatchkit.ledger.store import Target
 
-__all__ = ["HEADER", "Failures", "Sheet"]
+__all__ = ["HEADER", "NOT_DONE", "FailuresFile", "LiveFailuresFile", "failure_row"]
 
 # The id stands first and the row is read only whole: see `from_lines`.
 HEADER = ("id", "outcome", "code", "error", "request_id")
-_AT_ONCE = 4096
+_BATCH_SIZE = 4096
 
 
-class Sheet:
+NOT_DONE = ("planned", "sending", *(state.value for state in State if state is not State.DONE))
+"""The states of what did not come to done."""
+
+
+class FailuresFile:
     """The file.
 
     Args:
@@ -63,7 +69,7 @@ class Sheet:
             self._headed = True
             writer.writerow(HEADER)
         writer.writerows(rows)
-        self.whole = self.whole and put(self._stream, text.getvalue())
+        self.whole = self.whole and write(self._stream, text.getvalue())
         return self.whole
 
     def close(self) -> None:
@@ -71,25 +77,25 @@ class Sheet:
         self._stream.close()
 
 
-class Failures(Sheet):
+class LiveFailuresFile(FailuresFile):
     """The file, written as the outcomes come, and what is under way.
 
     Args:
         path: Where it is. It stays empty while nothing fails.
-        found: All ids, in the order in which they are taken.
+        targets: All ids, in the order in which they are taken.
 
     Raises:
         ValueError: The file holds something.
         OSError: It cannot be written to.
     """
 
-    def __init__(self, path: Path, found: Targets) -> None:
+    def __init__(self, path: Path, targets: Targets) -> None:
         super().__init__(path)
-        self._found = found
+        self._targets = targets
         self._taken = 0
         self._in_hand: dict[int, int] = {}
 
-    def watch(self, numbers: Iterable[int]) -> Iterator[int]:
+    def track(self, numbers: Iterable[int]) -> Iterator[int]:
         """The ids themselves. Those that are taken from here and come to no outcome were not started."""
         for number in numbers:
             self._in_hand[self._taken] = number
@@ -103,13 +109,23 @@ class Failures(Sheet):
         if error is None:
             return True
         code = error.code if isinstance(error, RejectedError) else None
-        return self.write([(number, outcome.state.value, code, clean(error.summary), outcome.request_id)])
+        return self.write([(number, outcome.state.value, code, escape_control(error.summary), outcome.request_id)])
 
     def close(self) -> None:
         """At the end of a run: write what was not started, a long range of ids as one row."""
-        left = chain(((number, number) for number in self._in_hand.values()), self._found.after(self._taken))
+        left = chain(((number, number) for number in self._in_hand.values()), self._targets.after(self._taken))
         rows = ((low if low == high else f"{low}-{high}", "not_started", None, None, None) for low, high in left)
-        while batch := list(islice(rows, _AT_ONCE)):
+        while batch := list(islice(rows, _BATCH_SIZE)):
             if not self.write(batch):
                 break
         super().close()
+
+
+def failure_row(target: Target) -> tuple[object, ...]:
+    """A target as a row of the failures file, whose words are those of outcomes.
+
+    What was left in flight may have happened.
+    """
+    outcome = {"planned": "not_started", "sending": "unknown"}.get(target.state, target.state)
+    summary = target.summary or ("it was left in flight" if target.state == "sending" else "")
+    return number_of(decode(target.command)), outcome, target.code, escape_control(summary), target.request_id

@@ -1,7 +1,7 @@
 """How a run is followed on standard error: a bar that moves on a terminal, a line now and then in a log.
 
-Both are shown a `Look` a few times a second, and cost the outcomes themselves nothing. Rate and time left are those of
-Rich, over the last half a minute.
+Both are shown a `ProgressSnapshot` a few times a second, and cost the outcomes themselves nothing. Rate and time left
+are those of Rich, over the last half a minute.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import attrs
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from dispatchkit.cli.output.text import clean, leaving, put
+from dispatchkit.cli.text import escape_control, ignore_broken_pipe, write
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
 
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from dispatchkit import Report
     from dispatchkit.core.pacing.pace import PaceStatistics
 
-__all__ = ["LOOK_EVERY", "STYLES", "Bar", "Lines", "Look"]
+__all__ = ["SNAPSHOT_INTERVAL", "STYLES", "Bar", "Lines", "ProgressSnapshot"]
 
-LOOK_EVERY = 0.2
+SNAPSHOT_INTERVAL = 0.2
 """Seconds between two looks at a run."""
 
 _LINE_EVERY = 10.0
@@ -41,7 +41,7 @@ STYLES = {State.DONE: "green", State.REJECTED: "red", State.NOT_SENT: "yellow", 
 
 
 @attrs.frozen
-class Look:
+class ProgressSnapshot:
     """A run at one moment."""
 
     report: Report
@@ -117,42 +117,42 @@ class Bar:
 
     def start(self) -> None:
         """Show it."""
-        with leaving(sys.stderr):  # here and below: the terminal may be gone, and the run goes on
+        with ignore_broken_pipe(sys.stderr):  # here and below: the terminal may be gone, and the run goes on
             self._display.start()
 
     def stop(self) -> None:
         """Take it away."""
-        with leaving(sys.stderr):
+        with ignore_broken_pipe(sys.stderr):
             self._display.stop()
 
-    def show(self, look: Look) -> None:
+    def show(self, snapshot: ProgressSnapshot) -> None:
         """Draw it anew."""
-        if look.total is not None and not self._begun:
+        if snapshot.total is not None and not self._begun:
             self._begun = True
-            with leaving(sys.stderr):
+            with ignore_broken_pipe(sys.stderr):
                 # What came to its outcome earlier is no pace.
-                self._display.reset(self._task, total=look.total, completed=look.report.earlier)
-        if look.planned is not None:
-            self._display.below = Text(_planned(look.planned))
-            with leaving(sys.stderr):
+                self._display.reset(self._task, total=snapshot.total, completed=snapshot.report.previously_finished)
+        if snapshot.planned is not None:
+            self._display.below = Text(_planned(snapshot.planned))
+            with ignore_broken_pipe(sys.stderr):
                 self._display.refresh()
             return
         below = Text("  ", no_wrap=True, overflow="ellipsis")
-        for state, count in look.counts():
+        for state, count in snapshot.counts():
             below.append(f"{count:,} {_name(state)}  ", style=STYLES[state])
-        below.append(f"{look.in_flight:,} in flight")
-        if look.hindrance:
-            below.append(f"\n  {look.hindrance}", style="bold yellow")
+        below.append(f"{snapshot.in_flight:,} in flight")
+        if snapshot.hindrance:
+            below.append(f"\n  {snapshot.hindrance}", style="bold yellow")
         self._display.below = below
-        self._display.update(self._task, completed=look.report.total)
+        self._display.update(self._task, completed=snapshot.report.total)
         self._display.update(self._task, rate=_rate(self._display.tasks[0].speed, "{}/s"))
-        with leaving(sys.stderr):
+        with ignore_broken_pipe(sys.stderr):
             self._display.refresh()
 
     def note(self, text: str) -> None:
         """Say something above it."""
-        with leaving(sys.stderr):
-            self._console.print(Text(clean(text)), highlight=False)
+        with ignore_broken_pipe(sys.stderr):
+            self._console.print(Text(escape_control(text)), highlight=False)
 
 
 class Lines:
@@ -181,47 +181,47 @@ class Lines:
     def stop(self) -> None:
         """Nothing to do."""
 
-    def show(self, look: Look) -> None:
+    def show(self, snapshot: ProgressSnapshot) -> None:
         """Write a line, if one is due."""
         if self._quiet:
             return
-        if look.total is not None and not self._begun:
+        if snapshot.total is not None and not self._begun:
             self._begun = True
-            self._total = look.total
-            self._progress.reset(self._task, total=look.total, completed=look.report.earlier)
-        self._progress.update(self._task, completed=look.report.total)
-        self._tell_of_pauses(look)
+            self._total = snapshot.total
+            self._progress.reset(self._task, total=snapshot.total, completed=snapshot.report.previously_finished)
+        self._progress.update(self._task, completed=snapshot.report.total)
+        self._tell_of_pauses(snapshot)
         if self._monotonic() - self._shown_at >= _LINE_EVERY:
             self._shown_at = self._monotonic()
-            self.note(self._line(look) if look.planned is None else _planned(look.planned))
+            self.note(self._line(snapshot) if snapshot.planned is None else _planned(snapshot.planned))
 
     def note(self, text: str) -> None:
         """Write a line."""
-        put(sys.stderr, f"{clean(text)}\n")
+        write(sys.stderr, f"{escape_control(text)}\n")
 
-    def _tell_of_pauses(self, look: Look) -> None:
+    def _tell_of_pauses(self, snapshot: ProgressSnapshot) -> None:
         least = 0.0 if self._hindered else _SHORT_PAUSE
-        hindered = "pause" if look.pace.paused_for > least else ""
-        if look.pace.breaker != "closed":
+        hindered = "pause" if snapshot.pace.paused_for > least else ""
+        if snapshot.pace.breaker != "closed":
             hindered = "breaker"
         if hindered == self._hindered:
             return
         if hindered:
-            self.note(f"{look.hindrance[0].upper()}{look.hindrance[1:]}.")
+            self.note(f"{snapshot.hindrance[0].upper()}{snapshot.hindrance[1:]}.")
         else:
             ended = "pause is over" if self._hindered == "pause" else "breaker is closed: the provider answers again"
             self.note(f"The {ended}.")
         self._hindered = hindered
 
-    def _line(self, look: Look) -> str:
+    def _line(self, snapshot: ProgressSnapshot) -> str:
         task = self._progress.tasks[0]
-        counts = ", ".join(f"{count:,} {_name(state)}" for state, count in look.counts())
+        counts = ", ".join(f"{count:,} {_name(state)}" for state, count in snapshot.counts())
         parts = [
-            f"{look.report.total:,} of {self._total:,} ({task.percentage:.0f}%): {counts}",
-            f"{look.in_flight:,} in flight",
+            f"{snapshot.report.total:,} of {self._total:,} ({task.percentage:.0f}%): {counts}",
+            f"{snapshot.in_flight:,} in flight",
             _rate(task.speed, "{} a second"),
             "" if task.time_remaining is None else f"{timedelta(seconds=task.time_remaining)} left",
-            look.hindrance,
+            snapshot.hindrance,
         ]
         return "; ".join(filter(None, parts))
 

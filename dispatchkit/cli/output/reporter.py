@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dispatchkit.cli.output.failures import Failures
-from dispatchkit.cli.output.progress import STYLES, Bar, Lines, Look
-from dispatchkit.cli.output.text import as_json, clean, one_line, put
+from dispatchkit.cli.output.failures import LiveFailuresFile
+from dispatchkit.cli.output.progress import STYLES, Bar, Lines, ProgressSnapshot
+from dispatchkit.cli.text import as_json, escape_control, format_failure, write
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import DispatchkitError, RejectedError, State
 
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from dispatchkit import Outcome, Report
-    from dispatchkit.cli.input.ledger_ref import Place
-    from dispatchkit.cli.output.failures import Sheet
+    from dispatchkit.cli.input.ledger_ref import LedgerRef
+    from dispatchkit.cli.output.failures import FailuresFile
     from dispatchkit.core.clock import Clock
 
-__all__ = ["Show", "exit_status"]
+__all__ = ["Reporter", "exit_status"]
 
 _DETAILED = 20
 """How many failures of each kind are told one by one: a thousand refusals must not hide the one that is unknown."""
@@ -41,7 +41,7 @@ def exit_status(report: Report, not_started: int, *, interrupted: bool) -> int:
     return 1 if report.rejected or report.not_sent or not_started else 0
 
 
-class Show:
+class Reporter:
     """Shows a run: progress, outcomes as they come, then the summary.
 
     Args:
@@ -51,8 +51,9 @@ class Show:
         noun: To what: the word for one, and for many.
         json: One JSON object an outcome on standard output, and everything else on standard error.
         quiet: No progress.
-        sheet: Where what does not come to done is written: `Failures` as it comes, a plain `Sheet` by somebody else.
-        place: Where the run is remembered, if it is.
+        failures_file: Where what does not come to done is written: `LiveFailuresFile` as it comes, a plain
+            `FailuresFile` by somebody else.
+        ledger_ref: Where the run is remembered, if it is.
         clock: What tells the time.
     """
 
@@ -65,16 +66,16 @@ class Show:
         noun: tuple[str, str],
         json: bool = False,
         quiet: bool = False,
-        sheet: Sheet | None = None,
-        place: Place | None = None,
+        failures_file: FailuresFile | None = None,
+        ledger_ref: LedgerRef | None = None,
         clock: Clock = SYSTEM,
     ) -> None:
         self._total = total
         self._json = json
         self._noun = noun[total != 1]
-        self._sheet = sheet
-        self._failures = sheet if isinstance(sheet, Failures) else None
-        self._place = place
+        self._failures_file = failures_file
+        self._live_failures_file = failures_file if isinstance(failures_file, LiveFailuresFile) else None
+        self._ledger_ref = ledger_ref
         self.planned = False
         """Whether the whole run was planned before: a ledger goes on with it without its commands."""
         self.unknown_for_good = 0
@@ -83,7 +84,7 @@ class Show:
         self._gave_up = False
         self._clock = clock
         self._began = clock.monotonic()
-        self._told = Counter[State]()
+        self._shown = Counter[State]()
         self._hints = Counter[tuple[type[DispatchkitError], str]]()
         console = Console(stderr=True)
         # FORCE_COLOR makes Rich take a log for a terminal; and objects on the same terminal would run through the bar.
@@ -101,39 +102,39 @@ class Show:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._progress.stop()
 
-    def watch(self, numbers: Iterable[int]) -> Iterable[int]:
+    def track(self, numbers: Iterable[int]) -> Iterable[int]:
         """The ids themselves; which of them are begun is taken note of, if the others are to be written."""
-        return numbers if self._failures is None else self._failures.watch(numbers)
+        return numbers if self._live_failures_file is None else self._live_failures_file.track(numbers)
 
     def outcome(self, outcome: Outcome[object]) -> bool:
         """Show an outcome. Returns whether it could be written wherever that was asked for."""
-        written = put(sys.stdout, f"{as_json(outcome)}\n") if self._json else True
-        if self._failures is not None:
-            written = self._failures.outcome(outcome) and written
+        written = write(sys.stdout, f"{as_json(outcome)}\n") if self._json else True
+        if self._live_failures_file is not None:
+            written = self._live_failures_file.outcome(outcome) and written
         if outcome.error is not None:
             self._failure(outcome, outcome.error)
         return written
 
-    def progress(self, look: Look) -> None:
+    def progress(self, snapshot: ProgressSnapshot) -> None:
         """Show how far it is."""
-        if look.planned is not None:
+        if snapshot.planned is not None:
             self._began = self._clock.monotonic()  # to plan is not yet to launch
-        self._progress.show(look)
+        self._progress.show(snapshot)
 
     def finish(self) -> None:
         """Nothing more comes: what has no outcome was not started."""
-        if self._failures is not None:
-            self._failures.close()
+        if self._live_failures_file is not None:
+            self._live_failures_file.close()
 
     def note(self, text: str) -> None:
         """Say something in between, on standard error."""
         self._progress.note(text)
 
-    def broke(self, text: str) -> None:
+    def fail(self, text: str) -> None:
         """Say what has gone wrong with the run itself. Its exit status then tells of it, whatever the outcomes are."""
         self._broken = True
         self.note(text)
@@ -146,71 +147,79 @@ class Show:
     def gave_up(self, text: str) -> None:
         """Say that the run was given up. The exit status then tells of it, and the summary how to go on."""
         self._gave_up = True
-        self.broke(text)
+        self.fail(text)
 
     def summary(self, report: Report, *, interrupted: bool) -> int:
         """Show what came of it all, and return the exit status."""
-        took = self._clock.monotonic() - self._began
+        elapsed = self._clock.monotonic() - self._began
         not_started = self.not_started(report)
         total = report.total + not_started
         with suppress(OSError):  # the terminal may be gone, and what came of it all is still an exit status
-            self._summarize(report, total, not_started, took)
+            self._summarize(report, total, not_started, elapsed)
         return exit_status(report, not_started, interrupted=interrupted) or int(self._broken)
 
-    def _summarize(self, report: Report, total: int, not_started: int, took: float) -> None:
+    def _summarize(self, report: Report, total: int, not_started: int, elapsed: float) -> None:
         stream = sys.stderr if self._json else sys.stdout
         console = Console(file=stream)
         with console.capture() as captured:
             console.print(_table(report, not_started), highlight=False)
-            rate = f", {(report.total - report.earlier) / took:,.0f} a second" if took > 0 else ""
-            earlier = f"; {report.earlier:,} of them earlier" if report.earlier else ""
+            rate = f", {(report.total - report.previously_finished) / elapsed:,.0f} a second" if elapsed > 0 else ""
+            earlier = f"; {report.previously_finished:,} of them earlier" if report.previously_finished else ""
             console.print(
-                Text(f"{report.total:,} of {total:,} {self._noun} in {took:,.2f} s{rate}{earlier}."), highlight=False
+                Text(f"{report.total:,} of {total:,} {self._noun} in {elapsed:,.2f} s{rate}{earlier}."), highlight=False
             )
-            for (kind, hint), count in self._hints.most_common():
-                console.print(Text(f"{count:,} {kind.__name__}: {hint}"), highlight=False)
+            for (error_type, hint), count in self._hints.most_common():
+                console.print(Text(f"{count:,} {error_type.__name__}: {hint}"), highlight=False)
             ends = (
                 self._where_failures_are(total - report.done),
                 self._how_to_go_on(report, total),
                 self._how_to_launch_the_refused(),
             )
-            for told in ends:
-                if told:
-                    console.print(Text(clean(told)), highlight=False, soft_wrap=True)
-        put(stream, captured.get())
+            for text in ends:
+                if text:
+                    console.print(Text(escape_control(text)), highlight=False, soft_wrap=True)
+        write(stream, captured.get())
 
     def _failure(self, outcome: Outcome[object], error: DispatchkitError) -> None:
         self._hints[type(error), error.hint] += 1
-        self._told[outcome.state] += 1
-        if self._told[outcome.state] <= _DETAILED:
-            self.note(one_line(outcome))
-        elif self._told[outcome.state] == _DETAILED + 1:
-            elsewhere = " here." if self._json or self._sheet or self._place else "; --json tells each one."
+        self._shown[outcome.state] += 1
+        if self._shown[outcome.state] <= _DETAILED:
+            self.note(format_failure(outcome))
+        elif self._shown[outcome.state] == _DETAILED + 1:
+            elsewhere = (
+                " here." if self._json or self._failures_file or self._ledger_ref else "; --json tells each one."
+            )
             self.note(f"More that are {outcome.state.value.replace('_', ' ')} are only counted{elsewhere}")
 
     def _where_failures_are(self, count: int) -> str:
-        if self._sheet is None:
+        if self._failures_file is None:
             return ""
-        path = self._sheet.path
-        if not self._sheet.whole:
+        path = self._failures_file.path
+        if not self._failures_file.whole:
             return f"{path} is not complete: it could no longer be written."
         if not count:
             return ""
-        again = f"; run the same command with --from {path} to try again those that may be" if self._failures else ""
+        again = (
+            f"; run the same command with --from {path} to try again those that may be"
+            if self._live_failures_file
+            else ""
+        )
         return f"{count:,} did not come to done: see {path}{again}."
 
     def _how_to_go_on(self, report: Report, total: int) -> str:
         left = total - report.done - report.rejected - self.unknown_for_good
-        if self._place is None or self._place.run is None or not left:
-            if self._gave_up and self._sheet is None and left:
+        if self._ledger_ref is None or self._ledger_ref.run is None or not left:
+            if self._gave_up and self._failures_file is None and left:
                 return (
                     f"{left:,} {'is' if left == 1 else 'are'} left, and nothing remembers which. With --ledger "
                     "launch.db --run NAME, the same command again goes on where it ended."
                 )
             return ""
         if report.not_started is None and not self.planned:
-            return f"The plan of run {self._place.run!r} is not whole: the same command again goes on with it."
-        return f"{left:,} {'is' if left == 1 else 'are'} left. To go on: {self._place.resume(self._place.run)}"
+            return f"The plan of run {self._ledger_ref.run!r} is not whole: the same command again goes on with it."
+        return (
+            f"{left:,} {'is' if left == 1 else 'are'} left. To go on: {self._ledger_ref.resume(self._ledger_ref.run)}"
+        )
 
     def _how_to_launch_the_refused(self) -> str:
         refused = sum(
@@ -218,13 +227,13 @@ class Show:
             for (kind, _), count in self._hints.items()
             if issubclass(kind, RejectedError) and not kind.concerns_target
         )
-        if self._place is None or self._place.run is None or not refused:
+        if self._ledger_ref is None or self._ledger_ref.run is None or not refused:
             return ""
         # They are rejected like any other, so the run is over for them, and nobody would miss them.
         return (
             f"The run leaves alone what was rejected, also the {refused:,} refused for the token, the account or the "
             f"pace. Once the rest is done, launch them --from what this writes, as another run: "
-            f"{self._place.failures(self._place.run)}"
+            f"{self._ledger_ref.failures(self._ledger_ref.run)}"
         )
 
 

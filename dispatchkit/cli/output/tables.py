@@ -12,13 +12,13 @@ from typing import Literal
 
 from rich.cells import cell_len
 
-from dispatchkit.cli.output.text import clean, put, said, utc
+from dispatchkit.cli.text import escape_control, format_value, utc, write
 
 __all__ = ["Form", "Rows", "form_of"]
 
 Form = Literal["table", "json", "csv"]
 
-_AT_ONCE = 512
+_BATCH_SIZE = 512
 
 
 def form_of(*, json: bool, csv: bool) -> Form:
@@ -51,7 +51,7 @@ class Rows:
     def add(self, *values: object) -> bool:
         """Take a row. Returns whether there still is somebody who reads."""
         self._waiting.append(values)
-        if len(self._waiting) == _AT_ONCE:
+        if len(self._waiting) == _BATCH_SIZE:
             self.flush()
         return self._open
 
@@ -61,10 +61,10 @@ class Rows:
         if self._form == "json":
             text = "".join(f"{json.dumps(dict(zip(self._names, map(_plain, row), strict=True)))}\n" for row in rows)
         else:
-            told: list[Sequence[object]] = rows if self._headed else [self._names, *rows]
+            lines: list[Sequence[object]] = rows if self._headed else [self._names, *rows]
             self._headed = True
-            text = _as_csv(told) if self._form == "csv" else self._as_table(told)
-        self._open = self._open and put(sys.stdout, text)
+            text = _as_csv(lines) if self._form == "csv" else self._as_table(lines)
+        self._open = self._open and write(sys.stdout, text)
 
     def _as_table(self, rows: Sequence[Sequence[object]]) -> str:
         cells = [[_cell(value) for value in row] for row in rows]
@@ -89,7 +89,7 @@ def _cell(value: object) -> str:
         return utc(value) or ""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    return clean(said(value)) or "-"
+    return escape_control(format_value(value)) or "-"
 
 
 def _as_csv(rows: Sequence[Sequence[object]]) -> str:

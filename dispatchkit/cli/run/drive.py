@@ -4,63 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import signal
-from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Generic, Never, TypeVar, cast
-
-import attrs
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dispatchkit import FanOut
+from dispatchkit.cli.loop import on_interrupt
 from dispatchkit.cli.options import duration
-from dispatchkit.cli.output.progress import LOOK_EVERY, Look
-from dispatchkit.cli.output.text import masked
-from dispatchkit.cli.run.takeover import Decisions
+from dispatchkit.cli.output.progress import SNAPSHOT_INTERVAL, ProgressSnapshot
+from dispatchkit.cli.text import redact_urls
 from dispatchkit.errors import AuthenticationError, LedgerError, RejectedError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from dispatchkit import Report, StopReason
-    from dispatchkit.cli.input.ledger_ref import Place
     from dispatchkit.cli.options import Guards
-    from dispatchkit.cli.output.reporter import Show
+    from dispatchkit.cli.output.reporter import Reporter
     from dispatchkit.core.call.client import Client
     from dispatchkit.core.command import Command
-    from dispatchkit.core.fanout.journal import Journals
-    from dispatchkit.ledger.ledger import Ledger
+    from dispatchkit.core.fanout.journal import JournalProvider
 
-__all__ = ["Memory", "drive", "on_interrupt", "run_loop", "show_warnings"]
+__all__ = ["drive", "show_warnings"]
 
 R = TypeVar("R")
 T = TypeVar("T")
 W = TypeVar("W")
-
-
-@attrs.frozen
-class Memory:
-    """What remembers a run."""
-
-    ledger: Ledger
-    place: Place
-    """How messages call the ledger; and the run's name."""
-    decisions: Decisions = attrs.field(factory=Decisions)
-    resumes: bool = False
-    """Whether a run that was stopped goes on."""
-
-    @property
-    def name(self) -> str:
-        """The run's, in the ledger."""
-        return self.place.run or ""
-
-    def journals(self, client: Client[W]) -> Journals:
-        """What gives the run's journal."""
-        journals: Journals = self.ledger.resuming(self.name) if self.resumes else self.ledger
-        if not self.ledger.is_shared:
-            return journals
-        from dispatchkit.cli.run.sharing import SharingLedger  # noqa: PLC0415 - needs the extra that the ledger needs
-
-        return SharingLedger(self.ledger, journals, cast("Client[Never]", client))
 
 
 class _Cut(Exception):  # noqa: N818 - no error: somebody pressed Ctrl-C
@@ -86,10 +53,11 @@ class _Plan(Generic[T]):
 async def drive(
     client: Client[W],
     commands: Iterable[Command[W, R]] | None,
-    show: Show,
+    reporter: Reporter,
     guards: Guards,
     *,
-    memory: Memory | None = None,
+    ledger: JournalProvider | None = None,
+    run: str | None = None,
 ) -> tuple[Report, bool]:
     """Perform the commands and show each outcome as it comes.
 
@@ -100,9 +68,10 @@ async def drive(
     Args:
         client: Whose commands they are.
         commands: What to do; None stands for those that the ledger holds already.
-        show: What shows it.
+        reporter: What shows it.
         guards: What bounds it.
-        memory: What remembers it.
+        ledger: What gives the journal of the run; None: nothing remembers it.
+        run: The name of the run in the ledger.
 
     Returns:
         What came of it, and whether it was interrupted.
@@ -110,9 +79,8 @@ async def drive(
     Raises:
         LedgerError: The ledger could not be used, and nothing was begun.
     """
-    plan = None if memory is None or commands is None else _Plan(commands)
-    ledger, name = (None, None) if memory is None else (memory.journals(client), memory.name)
-    run = FanOut(client, plan or commands, **guards, ledger=ledger, run=name)
+    plan = None if ledger is None or commands is None else _Plan(commands)
+    fan_out = FanOut(client, plan or commands, **guards, ledger=ledger, run=run)
     interrupted = False
     giving_up: asyncio.Task[None] | None = None
 
@@ -120,106 +88,89 @@ async def drive(
         nonlocal interrupted, giving_up
         if not interrupted:
             interrupted = True
-            run.stop()
+            fan_out.stop()
             if plan is not None:
                 plan.cut = True
-            show.note(f"Interrupted: nothing new is started, {run.in_flight} in flight. Ctrl-C again gives them up.")
+            reporter.note(
+                f"Interrupted: nothing new is started, {fan_out.in_flight} in flight. Ctrl-C again gives them up."
+            )
         elif giving_up is None:
-            giving_up = asyncio.create_task(run.close())
+            giving_up = asyncio.create_task(fan_out.close())
 
-    def look() -> Look:
-        return _look(client, run, guards["max_launches"], plan)
+    def snapshot() -> ProgressSnapshot:
+        return _snapshot(client, fan_out, guards["max_launches"], plan)
 
-    with on_interrupt(press), show_warnings(show.note):
-        watching = asyncio.create_task(_watch(look, show))
+    with on_interrupt(press), show_warnings(reporter.note):
+        watching = asyncio.create_task(_watch(snapshot, reporter))
         try:
-            await _show_all(run, show)
+            await _show_all(fan_out, reporter)
         finally:
             watching.cancel()
         if giving_up is not None:
             await giving_up
-        show.finish()
-        show.progress(look())
-    if run.stop_reason is not None:
-        _tell_of_guard(run.stop_reason, run.report, guards, show)
-    return run.report, interrupted
+        reporter.finish()
+        reporter.progress(snapshot())
+    if fan_out.stop_reason is not None:
+        _tell_of_guard(fan_out.stop_reason, fan_out.report, guards, reporter)
+    return fan_out.report, interrupted
 
 
-def _tell_of_guard(reason: StopReason, report: Report, guards: Guards, show: Show) -> None:
+def _tell_of_guard(reason: StopReason, report: Report, guards: Guards, reporter: Reporter) -> None:
     """Say which guard has ended the run, if one has."""
     if reason.kind == "stop_after_failures":
         most = guards["stop_after_failures"] or 0
         what = "1 failure" if most == 1 else f"{most:,} failures"
-        show.note(f"Stopped after {what} (--stop-after-failures {most}); {reason.in_flight:,} more were in flight.")
-    elif reason.kind == "max_launches" and (left := show.not_started(report)):
+        reporter.note(f"Stopped after {what} (--stop-after-failures {most}); {reason.in_flight:,} more were in flight.")
+    elif reason.kind == "max_launches" and (left := reporter.not_started(report)):
         most = guards["max_launches"] or 0
         what = "1 launch" if most == 1 else f"{most:,} launches"
-        show.note(
+        reporter.note(
             f"Stopped after {what} (--max-launches {most}); {left:,} {'was' if left == 1 else 'were'} not started."
         )
     elif reason.silent_since is not None:
         option = f"--give-up-after {duration(guards['give_up_after'] or 0.0)}"
-        show.gave_up(
+        reporter.gave_up(
             f"Gave up: the provider has answered nothing since {reason.silent_since:%Y-%m-%d %H:%M:%S} UTC ({option})."
         )
 
 
-async def _show_all(run: FanOut[W, R], show: Show) -> None:
+async def _show_all(fan_out: FanOut[W, R], reporter: Reporter) -> None:
     """Show the outcomes up to the end."""
     stopped = False
     try:
-        async for outcome in run:
-            if not show.outcome(outcome) and not stopped:
+        async for outcome in fan_out:
+            if not reporter.outcome(outcome) and not stopped:
                 stopped = True
-                run.stop()
-                show.note("The outcomes can no longer be written: nothing new is started.")
+                fan_out.stop()
+                reporter.note("The outcomes can no longer be written: nothing new is started.")
     except AuthenticationError:
-        show.note("The token was refused: nothing new is started.")
+        reporter.note("The token was refused: nothing new is started.")
     except RejectedError:
-        show.note("The provider's first answer refused the token or the account: nothing new is started.")
+        reporter.note("The provider's first answer refused the token or the account: nothing new is started.")
     except _Cut:
         pass  # the same command again plans the rest
     except LedgerError as error:
-        if run.report.total == run.report.earlier:
+        if fan_out.report.total == fan_out.report.previously_finished:
             raise
-        show.broke(f"{masked(str(error))}. Nothing new is started.")
+        reporter.fail(f"{redact_urls(str(error))}. Nothing new is started.")
 
 
-async def _watch(look: Callable[[], Look], show: Show) -> None:
+async def _watch(snapshot: Callable[[], ProgressSnapshot], reporter: Reporter) -> None:
     while True:
-        show.progress(look())
-        await asyncio.sleep(LOOK_EVERY)
+        reporter.progress(snapshot())
+        await asyncio.sleep(SNAPSHOT_INTERVAL)
 
 
-def _look(client: Client[W], run: FanOut[W, R], most: int | None, plan: _Plan[Command[W, R]] | None) -> Look:
-    report, total = run.report, None
+def _snapshot(
+    client: Client[W], fan_out: FanOut[W, R], most: int | None, plan: _Plan[Command[W, R]] | None
+) -> ProgressSnapshot:
+    report, total = fan_out.report, None
     if report.not_started is not None:
         total = report.total + report.not_started
         if most is not None:
-            total = min(total, report.earlier + most)
+            total = min(total, report.previously_finished + most)
     planned = plan.count if plan is not None and total is None else None
-    return Look(report, run.in_flight, client.statistics().pace, total, planned)
-
-
-@contextmanager
-def on_interrupt(press: Callable[[], None]) -> Generator[None]:
-    """Call ``press`` from the running loop on every SIGINT, SIGTERM and, unless it is ignored, SIGHUP."""
-    loop = asyncio.get_running_loop()
-
-    def pressed(number: int, frame: FrameType | None) -> None:
-        del number, frame
-        loop.call_soon_threadsafe(press)
-
-    numbers = [signal.SIGINT, signal.SIGTERM]
-    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-        numbers.append(signal.SIGHUP)  # the terminal was closed; nohup has it ignored
-    # Not loop.add_signal_handler: Windows has none.
-    before = {number: signal.signal(number, pressed) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return ProgressSnapshot(report, fan_out.in_flight, client.statistics().pace, total, planned)
 
 
 @contextmanager
@@ -260,19 +211,5 @@ class _Telling(logging.Handler):
         self._tell = tell
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = masked(record.getMessage())
+        text = redact_urls(record.getMessage())
         self._tell(f"{text[:1].upper()}{text[1:]}.")
-
-
-def run_loop(main: Coroutine[object, object, T]) -> T:
-    """Run a coroutine to its end, on uvloop where it is installed."""
-    with asyncio.Runner(loop_factory=_new_loop) as runner:
-        return runner.run(main)
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop  # noqa: PLC0415 - an extra
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()

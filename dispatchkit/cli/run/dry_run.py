@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from dispatchkit.cli.output.text import clean, put
+from dispatchkit.cli.text import escape_control, write
 
 if TYPE_CHECKING:
     from dispatchkit.core.call.client import Client
@@ -20,7 +20,7 @@ R = TypeVar("R")
 W = TypeVar("W")
 
 _SHOWN = 3
-_LONGEST_BODY = 4_000
+_MAX_BODY = 4_000
 _BASE64 = re.compile(r"base64,([A-Za-z0-9+/=]{24})[A-Za-z0-9+/=]{24,}")
 
 
@@ -34,9 +34,9 @@ def show_requests(client: Client[W], host: str, commands: Iterable[Command[W, R]
         total: How many they are.
     """
     for command in islice(commands, _SHOWN):
-        put(sys.stdout, f"{_described(client.call(command).request, host.rstrip('/'))}\n\n")
+        write(sys.stdout, f"{_described(client.call(command).request, host.rstrip('/'))}\n\n")
     more = f", of which the first {_SHOWN} are shown" if total > _SHOWN else ""
-    put(sys.stdout, f"{total:,} {'request' if total == 1 else 'requests'}{more}. None was sent.\n")
+    write(sys.stdout, f"{total:,} {'request' if total == 1 else 'requests'}{more}. None was sent.\n")
 
 
 def _described(request: Request, host: str) -> str:
@@ -44,7 +44,7 @@ def _described(request: Request, host: str) -> str:
     lines += [f"{name}: {value}" for name, value in request.headers.items()]
     if request.body is not None:
         body = _BASE64.sub(r"base64,\1…", request.body.decode(errors="backslashreplace"))
-        if len(body) > _LONGEST_BODY:
-            body = f"{body[:_LONGEST_BODY]}…"
+        if len(body) > _MAX_BODY:
+            body = f"{body[:_MAX_BODY]}…"
         lines += ["", *body.splitlines(), f"({len(request.body):,} bytes)"]
-    return "\n".join(map(clean, lines))
+    return "\n".join(map(escape_control, lines))

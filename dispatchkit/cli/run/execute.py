@@ -10,28 +10,29 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import attrs
 import typer
 
-from dispatchkit.cli.commands.plan import spreading
-from dispatchkit.cli.input.ledger_ref import Place, place_of
+from dispatchkit.cli.input.ledger_ref import LedgerRef, ledger_from_options
 from dispatchkit.cli.input.question import ask
-from dispatchkit.cli.input.values import mistakes_in_one_line, targets, token
-from dispatchkit.cli.output.failures import Failures, Sheet
-from dispatchkit.cli.output.reporter import Show
-from dispatchkit.cli.output.text import put
-from dispatchkit.cli.run.drive import Memory, drive, run_loop
+from dispatchkit.cli.input.values import exit_on_user_error, read_targets, token
+from dispatchkit.cli.loop import run_loop
+from dispatchkit.cli.output.failures import FailuresFile, LiveFailuresFile
+from dispatchkit.cli.output.reporter import Reporter
+from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.dry_run import show_requests
-from dispatchkit.cli.run.ledger_run import perform, same_launch
+from dispatchkit.cli.run.ledger_run import LedgerRun, check_same_plan, drive_with_ledger
+from dispatchkit.cli.run.plan import plan_options
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
+from dispatchkit.cli.text import write
 
 if TYPE_CHECKING:
     from dispatchkit import Report
-    from dispatchkit.cli.commands.plan import Spread
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.cli.options import Guards, RunOptions
+    from dispatchkit.cli.run.plan import PlanOptions
     from dispatchkit.core.call.client import Client
     from dispatchkit.core.command import Command
     from dispatchkit.sandbox import Sandbox
 
-__all__ = ["Job", "carry_out"]
+__all__ = ["LaunchSpec", "execute"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -41,7 +42,7 @@ _NOBODY = "http://127.0.0.1"
 
 
 @attrs.frozen(kw_only=True)
-class Job(Generic[W, R]):
+class LaunchSpec(Generic[W, R]):
     """What is to be done to each id, and through which client."""
 
     verb: str
@@ -58,134 +59,150 @@ class Job(Generic[W, R]):
     token_of_sandbox: Callable[[Sandbox], str]
     prepare: Callable[[Sandbox, int], None] | None = None
     """What a sandbox needs before the command makes sense for an id."""
-    found: Targets | None = None
+    targets: Targets | None = None
     """The ids, where the options do not name them."""
     token: str | None = attrs.field(default=None, repr=False)
     """The token, where it was read already."""
 
 
-def carry_out(options: RunOptions, job: Job[W, R]) -> None:
+def execute(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
     """Check everything, ask, run, report.
 
     Raises:
         typer.Exit: Always, with the exit status.
     """
-    spread = spreading()
-    with mistakes_in_one_line():
-        options = options if spread is None else spread.adopt(options)
-        found = targets(options) if job.found is None else job.found
-        if options.expected not in {None, len(found)}:
-            raise ValueError(f"there are {len(found):,} ids, but --expected {options.expected:,}: nothing was started")
+    plan = plan_options()
+    with exit_on_user_error():
+        options = options if plan is None else plan.merge_options(options)
+        targets = read_targets(options) if spec.targets is None else spec.targets
+        if options.expected not in {None, len(targets)}:
+            raise ValueError(
+                f"there are {len(targets):,} ids, but --expected {options.expected:,}: nothing was started"
+            )
         if options.dry_run and options.json:
             raise ValueError("--dry-run shows requests, not outcomes: it does not go with --json")
         if options.sandbox:
             host, key = _NOBODY, _MASK
         else:
-            if job.base_url is None:
+            if spec.base_url is None:
                 raise ValueError("no host: pass --base-url https://your-platform, or set DISPATCHKIT_ALTCRAFT_URL")
-            host = job.base_url
-            needless = _needs_no_token(options, job, spread)
-            key = _MASK if needless else job.token or token(options, job.token_variable)
+            host = spec.base_url
+            needless = _needs_no_token(options, spec, plan)
+            key = _MASK if needless else spec.token or token(options, spec.token_variable)
         guards = options.guards()
-        place = place_of(options) if spread is None else None
-        client = job.connect(host, key)
+        ledger_ref = ledger_from_options(options) if plan is None else None
+        client = spec.connect(host, key)
         del key
-        client.call(job.command(found.first))  # what is wrong with one is wrong with all
-        hindering = None if place is None or options.dry_run or not place.exists else run_loop(_look(place))
-    _tell_what_is_left_out(found)
+        client.call(spec.command(targets.first))  # what is wrong with one is wrong with all
+        hindering = (
+            None if ledger_ref is None or options.dry_run or not ledger_ref.exists else run_loop(_inspect(ledger_ref))
+        )
+    _tell_what_is_left_out(targets)
     if options.dry_run:
-        show_requests(client, host, map(job.command, found), len(found))
+        show_requests(client, host, map(spec.command, targets), len(targets))
         raise typer.Exit(0)
-    if not (options.sandbox or options.yes or len(found) == 1):
-        ask(f"{job.verb} {len(found):,} {job.noun[1]} (first {found.first}, last {found.last}) at {host}")
+    if not (options.sandbox or options.yes or len(targets) == 1):
+        ask(f"{spec.verb} {len(targets):,} {spec.noun[1]} (first {targets.first}, last {targets.last}) at {host}")
     decisions = Decisions()
-    if place is not None:
-        decisions = decide(hindering or Hindrances(None), options, place)
-    if spread is not None:
-        spread.plan(client, map(job.command, found), len(found), job.noun, account_changed=options.account_changed)
-    with mistakes_in_one_line():
-        sheet = None
+    if ledger_ref is not None:
+        decisions = decide(hindering or Hindrances(None), options, ledger_ref)
+    if plan is not None:
+        plan.plan(client, map(spec.command, targets), len(targets), spec.noun, account_changed=options.account_changed)
+    with exit_on_user_error():
+        failures_file = None
         if options.failures is not None:
-            sheet = Failures(options.failures, found) if place is None else Sheet(options.failures)
-        show = Show(
-            total=len(found),
+            failures_file = (
+                LiveFailuresFile(options.failures, targets) if ledger_ref is None else FailuresFile(options.failures)
+            )
+        reporter = Reporter(
+            total=len(targets),
             most=options.max_launches,
-            verb=job.verb,
-            noun=job.noun,
+            verb=spec.verb,
+            noun=spec.noun,
             json=options.json,
             quiet=options.quiet,
-            sheet=sheet,
-            place=place,
+            failures_file=failures_file,
+            ledger_ref=ledger_ref,
         )
-    if place is not None:
-        remembered = _run_remembered(job, client, found, place, decisions, show=show, guards=guards, sheet=sheet)
-        with mistakes_in_one_line():
+    if ledger_ref is not None:
+        remembered = _run_remembered(
+            spec, client, targets, ledger_ref, decisions, reporter=reporter, guards=guards, failures_file=failures_file
+        )
+        with exit_on_user_error():
             report, interrupted = run_loop(remembered)
     else:
         sandboxed = options.sandbox
-        running = _run_in_sandbox(job, found, show, guards) if sandboxed else _run(job, client, found, show, guards)
-        with show:
+        running = (
+            _run_in_sandbox(spec, targets, reporter, guards)
+            if sandboxed
+            else _run(spec, client, targets, reporter, guards)
+        )
+        with reporter:
             report, interrupted = run_loop(running)
-    raise typer.Exit(show.summary(report, interrupted=interrupted))
+    raise typer.Exit(reporter.summary(report, interrupted=interrupted))
 
 
-def _needs_no_token(options: RunOptions, job: Job[W, R], spread: Spread | None) -> bool:
+def _needs_no_token(options: RunOptions, spec: LaunchSpec[W, R], plan: PlanOptions | None) -> bool:
     """Whether nothing is sent, and nothing remembers whose token it would be."""
-    if options.dry_run or spread is None or options.account is None:
+    if options.dry_run or plan is None or options.account is None:
         return options.dry_run
-    return options.token_file is None and not os.environ.get(job.token_variable)
+    return options.token_file is None and not os.environ.get(spec.token_variable)
 
 
-def _tell_what_is_left_out(found: Targets) -> None:
-    if found.dropped:
-        put(sys.stderr, f"Left out {found.dropped:,} repeated {'id' if found.dropped == 1 else 'ids'}.\n")
-    if found.unknown:
-        put(
+def _tell_what_is_left_out(targets: Targets) -> None:
+    if targets.dropped:
+        write(sys.stderr, f"Left out {targets.dropped:,} repeated {'id' if targets.dropped == 1 else 'ids'}.\n")
+    if targets.unknown:
+        write(
             sys.stderr,
-            f"Left out {found.unknown:,} whose outcome is unknown: they may have happened. Look at the provider's side "
-            "first; --include-unknown takes them too.\n",
+            f"Left out {targets.unknown:,} whose outcome is unknown: they may have happened. Look at the provider's "
+            "side first; --include-unknown takes them too.\n",
         )
 
 
 async def _run(
-    job: Job[W, R], client: Client[W], numbers: Iterable[int], show: Show, guards: Guards
+    spec: LaunchSpec[W, R], client: Client[W], numbers: Iterable[int], reporter: Reporter, guards: Guards
 ) -> tuple[Report, bool]:
     async with client:
-        return await drive(client, map(job.command, show.watch(numbers)), show, guards)
+        return await drive(client, map(spec.command, reporter.track(numbers)), reporter, guards)
 
 
-async def _run_in_sandbox(job: Job[W, R], found: Targets, show: Show, guards: Guards) -> tuple[Report, bool]:
-    async with job.sandbox(found) as sandbox:
+async def _run_in_sandbox(
+    spec: LaunchSpec[W, R], targets: Targets, reporter: Reporter, guards: Guards
+) -> tuple[Report, bool]:
+    async with spec.sandbox(targets) as sandbox:
 
         def prepared() -> Iterator[int]:
-            for number in found:
-                if job.prepare is not None:
-                    job.prepare(sandbox, number)
+            for number in targets:
+                if spec.prepare is not None:
+                    spec.prepare(sandbox, number)
                 yield number
 
-        client = job.connect(sandbox.url, job.token_of_sandbox(sandbox))
-        return await _run(job, client, prepared(), show, guards)
+        client = spec.connect(sandbox.url, spec.token_of_sandbox(sandbox))
+        return await _run(spec, client, prepared(), reporter, guards)
 
 
 async def _run_remembered(
-    job: Job[W, R],
+    spec: LaunchSpec[W, R],
     client: Client[W],
-    found: Targets,
-    place: Place,
+    targets: Targets,
+    ledger_ref: LedgerRef,
     decisions: Decisions,
     *,
-    show: Show,
+    reporter: Reporter,
     guards: Guards,
-    sheet: Sheet | None,
+    failures_file: FailuresFile | None,
 ) -> tuple[Report, bool]:
-    async with place.open(new=True) as ledger, client:
-        memory = Memory(ledger, place, decisions)
-        show.planned = await same_launch(memory, map(job.command, found), len(found))
-        commands = None if show.planned else map(job.command, found)
-        with show:
-            return await perform(client, commands, memory, show=show, guards=guards, sheet=sheet)
+    async with ledger_ref.open(new=True) as ledger, client:
+        ledger_run = LedgerRun(ledger, ledger_ref, decisions)
+        reporter.planned = await check_same_plan(ledger_run, map(spec.command, targets), len(targets))
+        commands = None if reporter.planned else map(spec.command, targets)
+        with reporter:
+            return await drive_with_ledger(
+                client, commands, ledger_run, reporter=reporter, guards=guards, failures_file=failures_file
+            )
 
 
-async def _look(place: Place) -> Hindrances:
-    async with place.open() as ledger:
-        return await hindrances(ledger, place.run or "")
+async def _inspect(ledger_ref: LedgerRef) -> Hindrances:
+    async with ledger_ref.open() as ledger:
+        return await hindrances(ledger, ledger_ref.run or "")

@@ -8,43 +8,72 @@ import socket
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Never, TypeVar, cast
 
-from dispatchkit.cli.output.text import clean, masked, number_of
+import attrs
+
+from dispatchkit.cli.output.failures import NOT_DONE, failure_row
 from dispatchkit.cli.run.drive import drive
-from dispatchkit.cli.run.takeover import explained, prepare
-from dispatchkit.errors import LedgerError, State
+from dispatchkit.cli.run.takeover import Decisions, explained, prepare
+from dispatchkit.cli.text import redact_urls
+from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.codec import decode, encode, key
 
 if TYPE_CHECKING:
     from dispatchkit import Report
+    from dispatchkit.cli.input.ledger_ref import LedgerRef
     from dispatchkit.cli.options import Guards
-    from dispatchkit.cli.output.failures import Sheet
-    from dispatchkit.cli.output.reporter import Show
-    from dispatchkit.cli.run.drive import Memory
+    from dispatchkit.cli.output.failures import FailuresFile
+    from dispatchkit.cli.output.reporter import Reporter
     from dispatchkit.core.call.client import Client
     from dispatchkit.core.command import Command
+    from dispatchkit.core.fanout.journal import JournalProvider
+    from dispatchkit.ledger.ledger import Ledger
     from dispatchkit.ledger.store import Target
 
-__all__ = ["NOT_DONE", "failure", "perform", "same_launch"]
+__all__ = ["LedgerRun", "check_same_plan", "drive_with_ledger"]
 
 R = TypeVar("R")
 W = TypeVar("W")
 
-NOT_DONE = ("planned", "sending", *(state.value for state in State if state is not State.DONE))
-"""The states of what did not come to done."""
 
-_AT_ONCE = 1024
+_BATCH_SIZE = 1024
 _LOOK_TIMEOUT = 1.0
 """Seconds in which an interrupted run looks into the ledger why it ended."""
 
 
-async def perform(
+@attrs.frozen
+class LedgerRun:
+    """What remembers a run."""
+
+    ledger: Ledger
+    ledger_ref: LedgerRef
+    """How messages call the ledger; and the run's name."""
+    decisions: Decisions = attrs.field(factory=Decisions)
+    resumes: bool = False
+    """Whether a run that was stopped goes on."""
+
+    @property
+    def name(self) -> str:
+        """The run's, in the ledger."""
+        return self.ledger_ref.run or ""
+
+    def journal_provider(self, client: Client[W]) -> JournalProvider:
+        """What gives the run's journal."""
+        journal_provider: JournalProvider = self.ledger.resuming(self.name) if self.resumes else self.ledger
+        if not self.ledger.is_shared:
+            return journal_provider
+        from dispatchkit.cli.run.sharing import SharingLedger  # noqa: PLC0415 - needs the extra that the ledger needs
+
+        return SharingLedger(self.ledger, journal_provider, cast("Client[Never]", client))
+
+
+async def drive_with_ledger(
     client: Client[W],
     commands: Iterable[Command[W, R]] | None,
-    memory: Memory,
+    ledger_run: LedgerRun,
     *,
-    show: Show,
+    reporter: Reporter,
     guards: Guards,
-    sheet: Sheet | None,
+    failures_file: FailuresFile | None,
 ) -> tuple[Report, bool]:
     """Drive a run that a ledger remembers, then write what of all of it did not come to done. See `drive`.
 
@@ -52,67 +81,59 @@ async def perform(
         LedgerError: The ledger could not be used, and nothing was begun.
     """
     try:
-        await prepare(cast("Client[Never]", client), memory, show)
-        ending = await drive(client, commands, show, guards, memory=memory)
+        await prepare(cast("Client[Never]", client), ledger_run.ledger, ledger_run.name, ledger_run.decisions, reporter)
+        ending = await drive(
+            client, commands, reporter, guards, ledger=ledger_run.journal_provider(client), run=ledger_run.name
+        )
     except LedgerError as error:
-        raise await explained(error, memory) from None
+        raise await explained(error, ledger_run.ledger, ledger_run.ledger_ref) from None
     try:
         async with asyncio.timeout(_LOOK_TIMEOUT if ending[1] else None):
-            await _tell_why_it_ended(memory, show)
+            await _tell_why_it_ended(ledger_run, reporter)
             if ending[0].unknown:
-                show.unknown_for_good = (await memory.ledger.counts(memory.name)).unknown_for_good
-        if sheet is not None:
-            await _write(sheet, memory)
+                reporter.unknown_for_good = (await ledger_run.ledger.counts(ledger_run.name)).unknown_for_good
+        if failures_file is not None:
+            await _write(failures_file, ledger_run)
     except (LedgerError, TimeoutError) as error:
-        show.broke(masked(str(error)) or "the ledger's database does not answer: the run is resumed later")
-        if sheet is not None:
-            sheet.whole = False
-    if sheet is not None:
-        sheet.close()
+        reporter.fail(redact_urls(str(error)) or "the ledger's database does not answer: the run is resumed later")
+        if failures_file is not None:
+            failures_file.whole = False
+    if failures_file is not None:
+        failures_file.close()
     return ending
 
 
-async def _tell_why_it_ended(memory: Memory, show: Show) -> None:
-    run = await memory.ledger.run(memory.name)
+async def _tell_why_it_ended(ledger_run: LedgerRun, reporter: Reporter) -> None:
+    run = await ledger_run.ledger.run(ledger_run.name)
     if run.stopped:
-        show.note("The run was stopped from elsewhere: nothing new was started.")
-    ours = (os.getpid(), socket.gethostname())  # still, where the ledger could not be written in the end
-    for chunk in await memory.ledger.chunks(memory.name):
-        if (holder := chunk.holder) is not None and (holder.pid, holder.host) != ours:
-            show.note(f"The run was taken over by process {holder.pid} on {holder.host}, which goes on with it.")
+        reporter.note("The run was stopped from elsewhere: nothing new was started.")
+    own_process = (os.getpid(), socket.gethostname())  # still, where the ledger could not be written in the end
+    for chunk in await ledger_run.ledger.chunks(ledger_run.name):
+        if (holder := chunk.holder) is not None and (holder.pid, holder.host) != own_process:
+            reporter.note(f"The run was taken over by process {holder.pid} on {holder.host}, which goes on with it.")
             break
 
 
-async def _write(sheet: Sheet, memory: Memory) -> None:
+async def _write(failures_file: FailuresFile, ledger_run: LedgerRun) -> None:
     rows: list[tuple[object, ...]] = []
-    async for target in memory.ledger.targets(memory.name, states=NOT_DONE):
-        rows.append(failure(target))
-        if len(rows) == _AT_ONCE:
-            if not sheet.write(rows):
+    async for target in ledger_run.ledger.targets(ledger_run.name, states=NOT_DONE):
+        rows.append(failure_row(target))
+        if len(rows) == _BATCH_SIZE:
+            if not failures_file.write(rows):
                 return
             rows.clear()
     if rows:
-        sheet.write(rows)
+        failures_file.write(rows)
 
 
-def failure(target: Target) -> tuple[object, ...]:
-    """A target as a row of the failures file, whose words are those of outcomes.
-
-    What was left in flight may have happened.
-    """
-    outcome = {"planned": "not_started", "sending": "unknown"}.get(target.state, target.state)
-    summary = target.summary or ("it was left in flight" if target.state == "sending" else "")
-    return number_of(decode(target.command)), outcome, target.code, clean(summary), target.request_id
-
-
-async def same_launch(memory: Memory, commands: Iterable[Command[W, R]], total: int) -> bool:
+async def check_same_plan(ledger_run: LedgerRun, commands: Iterable[Command[W, R]], total: int) -> bool:
     """Check that the run of this name, if there is one, is this launch, and tell whether all of it is planned already.
 
     Another list, or another content, under the name of an old run would be launched on top of it; and so would what is
     left of the old one, which may be a mistake that was corrected in the list. So every command is compared.
 
     Args:
-        memory: The run.
+        ledger_run: The run.
         commands: What is to be done, each of them once.
         total: How many they are.
 
@@ -120,21 +141,22 @@ async def same_launch(memory: Memory, commands: Iterable[Command[W, R]], total: 
         ValueError: It is another one.
         LedgerError: The ledger cannot be read.
     """
-    run = next((run for run in await memory.ledger.runs() if run.name == memory.name), None)
+    run = next((run for run in await ledger_run.ledger.runs() if run.name == ledger_run.name), None)
     if run is None:
         return False
-    first, ours, place = True, iter(commands), memory.place
-    async for target in memory.ledger.targets(run.name):
-        command = next(ours, None)
-        if not _same(target, command) or (first and run.whole and run.total != total):
-            which = "from {!r} on" if first else f"whose number {target.index + 1:,} is {{!r}}"
+    first, given, ledger_ref = True, iter(commands), ledger_run.ledger_ref
+    async for target in ledger_run.ledger.targets(run.name):
+        command = next(given, None)
+        if not _same(target, command) or (first and run.plan_complete and run.total != total):
+            description = "from {!r} on" if first else f"whose number {target.index + 1:,} is {{!r}}"
             raise ValueError(
-                f"run {run.name!r} in {place} is another launch, of {run.total:,}{'' if run.whole else ' so far'} "
-                f"{which.format(decode(target.command))}: "
-                f"give this one a name of its own, or go on with that one: {place.resume(run.name)}"
+                f"run {run.name!r} in {ledger_ref} is another launch, of "
+                f"{run.total:,}{'' if run.plan_complete else ' so far'} "
+                f"{description.format(decode(target.command))}: "
+                f"give this one a name of its own, or go on with that one: {ledger_ref.resume(run.name)}"
             )
         first = False
-    return run.whole
+    return run.plan_complete
 
 
 def _same(target: Target, command: Command[W, R] | None) -> bool:

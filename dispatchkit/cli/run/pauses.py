@@ -6,12 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dispatchkit.cli.input.ledger_ref import Place, places
+from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
 from dispatchkit.cli.input.question import ask
-from dispatchkit.cli.input.values import mistakes_in_one_line
-from dispatchkit.cli.output.text import clean, put, utc
-from dispatchkit.cli.run.drive import run_loop
-from dispatchkit.cli.views.ledger import settings_of
+from dispatchkit.cli.input.values import exit_on_user_error
+from dispatchkit.cli.loop import run_loop
+from dispatchkit.cli.text import escape_control, utc, write
+from dispatchkit.cli.views.snapshot import settings_of
 
 if TYPE_CHECKING:
     from dispatchkit.ledger.store import PausedAccount
@@ -35,33 +35,33 @@ def lift(words: Sequence[str], *, account: str | None, yes: bool) -> None:
     Raises:
         typer.Exit: The ledger cannot be used, or the pauses are not to be lifted.
     """
-    with mistakes_in_one_line():
-        place = places(words, run=False)
-        found = run_loop(_paused(place))
+    with exit_on_user_error():
+        ledger_ref = parse_ledger_args(words, run=False)
+        found = run_loop(_paused(ledger_ref))
     chosen = [each for each in found if account is None or account in _names(each) or each.key.startswith(account)]
     for each in chosen:
-        put(sys.stdout, f"{clean(_described(each))}\n")
+        write(sys.stdout, f"{escape_control(_described(each))}\n")
     if not chosen:
-        put(sys.stdout, "No account is paused.\n" if account is None else "No such account is paused.\n")
+        write(sys.stdout, "No account is paused.\n" if account is None else "No such account is paused.\n")
         return
     if not yes:
         ask(f"lift the pause of {'this account' if len(chosen) == 1 else f'these {len(chosen):,} accounts'}")
-    with mistakes_in_one_line():
-        lifted = run_loop(_lift(place, [each.key for each in chosen]))
-    put(
+    with exit_on_user_error():
+        lifted = run_loop(_lift(ledger_ref, [each.key for each in chosen]))
+    write(
         sys.stdout,
         f"{len(lifted):,} {'pause' if len(lifted) == 1 else 'pauses'} lifted: what waits goes on within a second. "
         "If the provider answers 429 again, the account is paused again.\n",
     )
 
 
-async def _paused(place: Place) -> list[PausedAccount]:
-    async with place.open() as ledger:
+async def _paused(ledger_ref: LedgerRef) -> list[PausedAccount]:
+    async with ledger_ref.open() as ledger:
         return await ledger.paused_accounts()
 
 
-async def _lift(place: Place, keys: Sequence[str]) -> list[str]:
-    async with place.open() as ledger:
+async def _lift(ledger_ref: LedgerRef, keys: Sequence[str]) -> list[str]:
+    async with ledger_ref.open() as ledger:
         return await ledger.lift_pauses(keys)
 
 

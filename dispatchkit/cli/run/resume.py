@@ -13,26 +13,26 @@ import attrs
 import typer
 
 import dispatchkit
-from dispatchkit.cli.input.ledger_ref import Place, places
+from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
 from dispatchkit.cli.input.question import ask
-from dispatchkit.cli.input.values import mistakes_in_one_line, token
-from dispatchkit.cli.output.failures import Sheet
-from dispatchkit.cli.output.reporter import Show
-from dispatchkit.cli.output.text import clean, put
-from dispatchkit.cli.run.drive import Memory, run_loop
-from dispatchkit.cli.run.ledger_run import perform
+from dispatchkit.cli.input.values import exit_on_user_error, token
+from dispatchkit.cli.loop import run_loop
+from dispatchkit.cli.output.failures import FailuresFile
+from dispatchkit.cli.output.reporter import Reporter
+from dispatchkit.cli.run.ledger_run import LedgerRun, drive_with_ledger
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
-from dispatchkit.cli.views.ledger import Seen, look, settings_of, the_run, unknown_for_good
+from dispatchkit.cli.text import escape_control, write
+from dispatchkit.cli.views.ledger import unknown_for_good
+from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, settings_of, take_snapshot
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import LedgerError
 
 if TYPE_CHECKING:
     from dispatchkit import AltcraftClient, DirectClient, Report
-    from dispatchkit.cli.commands.ledger import ResumeOptions
-    from dispatchkit.cli.options import Guards
+    from dispatchkit.cli.options import Guards, ResumeOptions
     from dispatchkit.core.call.client import Client
 
-__all__ = ["go_on", "stop"]
+__all__ = ["resume_run", "stop"]
 
 W = TypeVar("W")
 
@@ -41,66 +41,73 @@ _TOKENS = {"direct": "DISPATCHKIT_DIRECT_TOKEN", "altcraft": "DISPATCHKIT_ALTCRA
 _NOUNS = {"direct": ("dispatch", "dispatches"), "altcraft": ("mailing", "mailings")}
 
 
-def go_on(options: ResumeOptions) -> None:
+def resume_run(options: ResumeOptions) -> None:
     """Check everything, ask, go on, report.
 
     Raises:
         typer.Exit: Always, with the exit status.
     """
-    with mistakes_in_one_line():
-        place = _place(options)
+    with exit_on_user_error():
+        ledger_ref = _ledger_ref(options)
         guards = options.guards()
-        seen, hindering = run_loop(_see(place))
-        place = attrs.evolve(place, run=seen.run.name)
-        run, settings = seen.run, settings_of(seen.run)
-        if not run.whole:
+        snapshot, hindering = run_loop(_inspect(ledger_ref))
+        ledger_ref = attrs.evolve(ledger_ref, run=snapshot.run.name)
+        run, settings = snapshot.run, settings_of(snapshot.run)
+        if not run.plan_complete:
             raise ValueError(
                 f"the plan of run {run.name!r} is not whole: run the command again that launched it, which finishes "
                 "its plan and goes on"
             )
-        if not seen.left:
-            told, kept = f"Nothing is left of run {clean(repr(run.name))}.", seen.counts.unknown_for_good
+        if not snapshot.left:
+            message, kept = (
+                f"Nothing is left of run {escape_control(repr(run.name))}.",
+                snapshot.counts.unknown_for_good,
+            )
             if kept:
-                told = f"Nothing of run {clean(repr(run.name))} can go on. {unknown_for_good(kept)}"
-            put(sys.stderr if options.json else sys.stdout, f"{told}\n")
+                message = f"Nothing of run {escape_control(repr(run.name))} can go on. {unknown_for_good(kept)}"
+            write(sys.stderr if options.json else sys.stdout, f"{message}\n")
             raise typer.Exit(3 if kept else 0)
         client = _connect(options, settings)
     noun = _NOUNS[settings["provider"]]
     if run.stopped:
-        put(sys.stderr, f"Run {clean(repr(run.name))} was stopped: to resume it lets it go on.\n")
-    if not options.yes and seen.left > 1:
-        ask(f"resume run {run.name!r}: {seen.left:,} of {run.total:,} {noun[1]} are left, at {settings['base_url']}")
-    decisions = decide(hindering, options, place)
-    with mistakes_in_one_line():
-        sheet = None if options.failures is None else Sheet(options.failures)
-        show = Show(
+        write(sys.stderr, f"Run {escape_control(repr(run.name))} was stopped: to resume it lets it go on.\n")
+    if not options.yes and snapshot.left > 1:
+        ask(
+            f"resume run {run.name!r}: {snapshot.left:,} of {run.total:,} {noun[1]} are left, at {settings['base_url']}"
+        )
+    decisions = decide(hindering, options, ledger_ref)
+    with exit_on_user_error():
+        failures_file = None if options.failures is None else FailuresFile(options.failures)
+        reporter = Reporter(
             total=run.total,
             most=options.max_launches,
             verb="resume",
             noun=noun,
             json=options.json,
             quiet=options.quiet,
-            sheet=sheet,
-            place=place,
+            failures_file=failures_file,
+            ledger_ref=ledger_ref,
         )
-        show.planned = True
-        with show:
-            report, interrupted = run_loop(_resume(client, place, decisions, show=show, guards=guards, sheet=sheet))
-    raise typer.Exit(show.summary(report, interrupted=interrupted))
+        reporter.planned = True
+        with reporter:
+            report, interrupted = run_loop(
+                _resume(client, ledger_ref, decisions, reporter=reporter, guards=guards, failures_file=failures_file)
+            )
+    raise typer.Exit(reporter.summary(report, interrupted=interrupted))
 
 
-def _place(options: ResumeOptions) -> Place:
+def _ledger_ref(options: ResumeOptions) -> LedgerRef:
     words = options.where or []
-    place = places(words[:1], run=False)
+    ledger_ref = parse_ledger_args(words[:1], run=False)
     if len(words) > 1:
-        raise ValueError(f"name the run with --run: {place.resume(words[1])}")
-    return Place(place.where, options.run, named=place.named)
+        raise ValueError(f"name the run with --run: {ledger_ref.resume(words[1])}")
+    return LedgerRef(ledger_ref.where, options.run, named=ledger_ref.named)
 
 
-async def _see(place: Place) -> tuple[Seen, Hindrances]:
-    async with place.open() as ledger:
-        run = await the_run(ledger, place)
-        return await look(ledger, run), await hindrances(ledger, run.name)
+async def _inspect(ledger_ref: LedgerRef) -> tuple[RunSnapshot, Hindrances]:
+    async with ledger_ref.open() as ledger:
+        run = await resolve_run(ledger, ledger_ref)
+        return await take_snapshot(ledger, run), await hindrances(ledger, run.name)
 
 
 def _connect(options: ResumeOptions, settings: dict[str, str]) -> DirectClient | AltcraftClient:
@@ -110,10 +117,10 @@ def _connect(options: ResumeOptions, settings: dict[str, str]) -> DirectClient |
     key = token(options, _TOKENS[provider])
     if provider == "direct":
         return dispatchkit.DirectClient(key, base_url=host, **options.client_settings())
-    ours = os.environ.get(_URL)
-    if ours and ours.rstrip("/") != host.rstrip("/"):
+    own_url = os.environ.get(_URL)
+    if own_url and own_url.rstrip("/") != host.rstrip("/"):
         # The token is most likely that platform's, and must not be sent to another.
-        raise ValueError(f"the run goes to {host}, but {_URL} says {ours}: unset it, or set it to the run's host")
+        raise ValueError(f"the run goes to {host}, but {_URL} says {own_url}: unset it, or set it to the run's host")
     return dispatchkit.AltcraftClient(
         host,
         key,
@@ -125,16 +132,23 @@ def _connect(options: ResumeOptions, settings: dict[str, str]) -> DirectClient |
 
 async def _resume(
     client: DirectClient | AltcraftClient,
-    place: Place,
+    ledger_ref: LedgerRef,
     decisions: Decisions,
     *,
-    show: Show,
+    reporter: Reporter,
     guards: Guards,
-    sheet: Sheet | None,
+    failures_file: FailuresFile | None,
 ) -> tuple[Report, bool]:
-    async with place.open() as ledger, client:
-        memory = Memory(ledger, place, decisions, resumes=True)
-        return await perform(cast("Client[object]", client), None, memory, show=show, guards=guards, sheet=sheet)
+    async with ledger_ref.open() as ledger, client:
+        ledger_run = LedgerRun(ledger, ledger_ref, decisions, resumes=True)
+        return await drive_with_ledger(
+            cast("Client[object]", client),
+            None,
+            ledger_run,
+            reporter=reporter,
+            guards=guards,
+            failures_file=failures_file,
+        )
 
 
 def stop(words: Sequence[str]) -> None:
@@ -145,50 +159,50 @@ def stop(words: Sequence[str]) -> None:
     """
     until: datetime | None = None
 
-    async def stopping(place: Place) -> Seen | None:
+    async def stopping(ledger_ref: LedgerRef) -> RunSnapshot | None:
         nonlocal until
-        async with place.open() as ledger:
-            run = await the_run(ledger, place)
-            seen = await look(ledger, run)
-            if run.whole and not seen.left and not seen.holders:
+        async with ledger_ref.open() as ledger:
+            run = await resolve_run(ledger, ledger_ref)
+            snapshot = await take_snapshot(ledger, run)
+            if run.plan_complete and not snapshot.left and not snapshot.holders:
                 return None
             try:
                 until = await ledger.stop(run.name)
             except LedgerError as error:
-                if not seen.holders:
+                if not snapshot.holders:
                     raise
                 # It may be suspended while it writes, and then keeps the file from everyone else.
-                holder, line = seen.holders[0], place.resume(run.name, "--end-holder")
+                holder, line = snapshot.holders[0], ledger_ref.resume(run.name, "--end-holder")
                 raise LedgerError(
                     f"{error}. The run was not stopped: process {holder.pid} on {holder.host} holds it. If it is "
                     f"suspended, let it go on, or end it and go on with the run: {line}"
                 ) from None
-            return await look(ledger, run)
+            return await take_snapshot(ledger, run)
 
-    with mistakes_in_one_line():
-        place = places(words, run=True)
-        if place.run is None:
+    with exit_on_user_error():
+        ledger_ref = parse_ledger_args(words, run=True)
+        if ledger_ref.run is None:
             raise ValueError("name the run that is to be stopped: dispatchkit stop-run LEDGER RUN")
-        name = clean(repr(place.run))
+        name = escape_control(repr(ledger_ref.run))
         try:
-            seen = run_loop(stopping(place))
-            if seen is None or until is None:
-                put(sys.stdout, f"Nothing is left of run {name}: nothing to stop.\n")
+            snapshot = run_loop(stopping(ledger_ref))
+            if snapshot is None or until is None:
+                write(sys.stdout, f"Nothing is left of run {name}: nothing to stop.\n")
                 return
-            flight = f"{seen.counts.sending:,} in flight" if seen.holders else "nobody works on it"
-            put(sys.stderr, f"Run {name} is stopped ({flight}). Waiting until {_whole_second(until)} UTC.\n")
+            flight = f"{snapshot.counts.sending:,} in flight" if snapshot.holders else "nobody works on it"
+            write(sys.stderr, f"Run {name} is stopped ({flight}). Waiting until {_whole_second(until)} UTC.\n")
             time.sleep(max(0.0, (until - SYSTEM.now()).total_seconds()))
         except KeyboardInterrupt:
-            told = f"Nothing is known of the stop of run {name}: run the same again."
+            message = f"Nothing is known of the stop of run {name}: run the same again."
             if until is not None:
-                told = (
+                message = (
                     f"Run {name} is stopped all the same. A process that was suspended may launch something until "
                     f"{_whole_second(until)} UTC."
                 )
-            put(sys.stderr, f"{told}\n")
+            write(sys.stderr, f"{message}\n")
             raise typer.Exit(130) from None
     text = f"Run {name} is stopped: no process launches anything of it after {_whole_second(until)} UTC."
-    put(sys.stdout, f"{text}\nTo go on: {clean(place.resume(place.run))}\n")
+    write(sys.stdout, f"{text}\nTo go on: {escape_control(ledger_ref.resume(ledger_ref.run))}\n")
 
 
 def _whole_second(moment: datetime) -> str:

@@ -7,9 +7,9 @@ import sys
 from collections import Counter
 
 from dispatchkit.cli.input.ids import from_arguments
-from dispatchkit.cli.input.values import mistakes_in_one_line
-from dispatchkit.cli.output.text import put
-from dispatchkit.cli.run.drive import on_interrupt, run_loop
+from dispatchkit.cli.input.values import exit_on_user_error
+from dispatchkit.cli.loop import on_interrupt, run_loop
+from dispatchkit.cli.text import write
 from dispatchkit.sandbox import Ids, Sandbox
 
 __all__ = ["serve", "summary"]
@@ -28,7 +28,7 @@ def serve(*, port: int, dispatches: str, mailings: str, active: str | None, dedu
     Raises:
         typer.Exit: With status 2; the port is taken, or an id is none.
     """
-    with mistakes_in_one_line():
+    with exit_on_user_error():
         sandbox = Sandbox(
             port=port,
             dispatches=_ids("--dispatches", dispatches),
@@ -52,7 +52,7 @@ async def _until_interrupted(sandbox: Sandbox, dispatches: str, mailings: str, a
         async with sandbox:
             first = dispatches.replace(",", "-").partition("-")[0]
             mailing = mailings.replace(",", "-").partition("-")[0]
-            put(
+            write(
                 sys.stdout,
                 f"Both providers at {sandbox.url}, until Ctrl-C.\n"
                 f"Direct: dispatches {dispatches}, token {sandbox.direct_token}\n"
@@ -64,7 +64,7 @@ async def _until_interrupted(sandbox: Sandbox, dispatches: str, mailings: str, a
                 f"dispatchkit altcraft activate {mailing} --run-now\n\n",
             )
             await ended.wait()
-        put(sys.stdout, summary(sandbox))
+        write(sys.stdout, summary(sandbox))
 
 
 def summary(sandbox: Sandbox) -> str:

@@ -8,12 +8,14 @@ from collections.abc import AsyncIterable, Callable, Iterable
 from typing import TYPE_CHECKING, Never, TypeVar
 
 from dispatchkit.workers.chunk import in_postgres
-from dispatchkit.workers.shared_pace import leave, shared
+from dispatchkit.workers.shared_pace import release_leases, share_pace
 
 if TYPE_CHECKING:
     from dispatchkit.core.call.client import Client
+    from dispatchkit.core.call.context import RunSettings
+    from dispatchkit.core.claim import ClaimResult
     from dispatchkit.core.command import Command
-    from dispatchkit.core.fanout.journal import Entry, Journal, Journals, Leave, Planned, RunSettings
+    from dispatchkit.core.fanout.journal import Journal, JournalProvider, PlanSummary, WorkItem
     from dispatchkit.core.fanout.outcome import Outcome
     from dispatchkit.ledger.ledger import Ledger
 
@@ -28,18 +30,18 @@ class SharingLedger:
 
     Args:
         ledger: The ledger, in PostgreSQL.
-        journals: What gives the journals themselves.
+        journal_provider: What gives the journals themselves.
         client: What launches the run.
     """
 
-    def __init__(self, ledger: Ledger, journals: Journals, client: Client[Never]) -> None:
+    def __init__(self, ledger: Ledger, journal_provider: JournalProvider, client: Client[Never]) -> None:
         self._ledger = ledger
-        self._journals = journals
+        self._journal_provider = journal_provider
         self._client = client
 
     def journal(self, run: str, settings: RunSettings) -> Journal:
-        """See `Journals.journal`."""
-        return _SharingJournal(self._journals.journal(run, settings), self._ledger, run, self._client)
+        """See `JournalProvider.journal`."""
+        return _SharingJournal(self._journal_provider.journal(run, settings), self._ledger, run, self._client)
 
 
 class _SharingJournal:
@@ -50,26 +52,26 @@ class _SharingJournal:
         self._ledger = ledger
         self._run = run
         self._client = client
-        self._halted = asyncio.Event()
+        self._stopped = asyncio.Event()
         self._part = contextlib.AsyncExitStack()
 
     async def open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
-    ) -> Planned:
+    ) -> PlanSummary:
         planned = await self._journal.open(commands, stop)
         taking = asyncio.create_task(self._take_part())
-        halting = asyncio.create_task(self._halted.wait())
+        stopping = asyncio.create_task(self._stopped.wait())
         try:
-            await asyncio.wait((taking, halting), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((taking, stopping), return_when=asyncio.FIRST_COMPLETED)
             if taking.done():
                 taking.result()
         except BaseException:
             await self.close()
             raise
         finally:
-            for task in (taking, halting):  # the database may be away, and a run that was halted does not wait for it
+            for task in (taking, stopping):  # the database may be away, and a run that was stopped does not wait for it
                 task.cancel()
-            await asyncio.wait((taking, halting))
+            await asyncio.wait((taking, stopping))
         return planned
 
     async def _take_part(self) -> None:
@@ -77,26 +79,26 @@ class _SharingJournal:
         run = await self._ledger.run(self._run)
         pacer = self._client.pacer
         account = await asyncio.to_thread(self._client.account)
-        self._part.push_async_callback(leave, store)
+        self._part.push_async_callback(release_leases, store)
         await self._part.enter_async_context(
-            shared(store, account, pacer, run=run.number, stop=self._halted, rate=pacer.pace.rate)
+            share_pace(store, account, pacer, run=run.number, stop=self._stopped, rate=pacer.pace.rate)
         )
 
-    async def take(self) -> Entry[Never, object] | None:
-        return await self._journal.take()
+    async def next_item(self) -> WorkItem[Never, object] | None:
+        return await self._journal.next_item()
 
-    async def claim(self, entry: Entry[W, R], request_id: str | None) -> Leave:
-        return await self._journal.claim(entry, request_id)
+    async def claim(self, item: WorkItem[W, R], request_id: str | None) -> ClaimResult:
+        return await self._journal.claim(item, request_id)
 
-    async def has_rival(self, entry: Entry[W, R], within: float) -> bool:
-        return await self._journal.has_rival(entry, within)
+    async def has_rival(self, item: WorkItem[W, R], within: float) -> bool:
+        return await self._journal.has_rival(item, within)
 
-    def halt(self) -> None:
-        self._halted.set()
-        self._journal.halt()
+    def stop(self) -> None:
+        self._stopped.set()
+        self._journal.stop()
 
-    def record(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:
-        self._journal.record(entry, outcome)
+    def record(self, item: WorkItem[W, R], outcome: Outcome[R]) -> None:
+        self._journal.record(item, outcome)
 
     async def close(self) -> None:
         leaving = asyncio.create_task(self._part.aclose())  # nothing is launched any more

@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING, Never
 import attrs
 
 from dispatchkit.cli.input.question import confirm
+from dispatchkit.cli.views.snapshot import silence
 from dispatchkit.errors import AccountMismatchError, LedgerError, RunHeldError, RunStoppedError
-from dispatchkit.ledger.store import LEASE_TIMEOUT
 
 if TYPE_CHECKING:
-    from dispatchkit.cli.input.ledger_ref import Place
+    from dispatchkit.cli.input.ledger_ref import LedgerRef
     from dispatchkit.cli.options import ActingOptions
-    from dispatchkit.cli.output.reporter import Show
-    from dispatchkit.cli.run.drive import Memory
+    from dispatchkit.cli.output.reporter import Reporter
     from dispatchkit.core.call.client import Client
     from dispatchkit.ledger.ledger import Ledger
     from dispatchkit.ledger.store import Holder, Run
 
-__all__ = ["Decisions", "Hindrances", "decide", "explained", "hindrances", "prepare", "silence"]
+__all__ = ["Decisions", "Hindrances", "decide", "explained", "hindrances", "prepare"]
 
 
 @attrs.frozen
@@ -46,18 +45,13 @@ class Decisions:
     end_holder: bool = False
 
 
-def silence(holder: Holder) -> float:
-    """Seconds since the last heartbeat of a process that exists and is silent; 0 if it gives heartbeats."""
-    return LEASE_TIMEOUT - holder.lease_left if holder.exists and holder.lease_left < 0 else 0.0
-
-
 async def hindrances(ledger: Ledger, name: str) -> Hindrances:
     """See what keeps a run from going on.
 
     Raises:
         LedgerError: The ledger cannot be read.
     """
-    store = await ledger.ready()
+    store = await ledger.open_store()
     is_copy = False
     try:
         await store.check_identity()
@@ -69,88 +63,88 @@ async def hindrances(ledger: Ledger, name: str) -> Hindrances:
     return Hindrances(run, is_copy, silent)
 
 
-def decide(found: Hindrances, options: ActingOptions, place: Place) -> Decisions:
+def decide(hindrances: Hindrances, options: ActingOptions, ledger_ref: LedgerRef) -> Decisions:
     """Take the decisions that are needed from the options, or ask for them. ``--yes`` answers none of these questions.
 
     Raises:
         typer.Exit: The run is not to go on.
     """
     decisions = Decisions(options.copied, options.account_changed, options.end_holder)
-    if found.is_copy and not decisions.copied:
+    if hindrances.is_copy and not decisions.copied:
         confirm(
-            f"The ledger {place} is a copy, or was moved to another disk. Is the original out of use, so that this one "
-            "may go on?",
-            f"the ledger {place} is a copy, or was moved to another disk. Nothing was sent: a copy and its original "
-            "would both launch what is left. If the original is not used any more: "
-            f"{_line(found.run, place, '--copied')}",
+            f"The ledger {ledger_ref} is a copy, or was moved to another disk. Is the original out of use, so that "
+            "this one may go on?",
+            f"the ledger {ledger_ref} is a copy, or was moved to another disk. Nothing was sent: a copy and its "
+            "original would both launch what is left. If the original is not used any more: "
+            f"{_line(hindrances.run, ledger_ref, '--copied')}",
         )
         decisions = attrs.evolve(decisions, copied=True)
-    if (holder := found.silent) is not None and not decisions.end_holder:
+    if (holder := hindrances.silent) is not None and not decisions.end_holder:
         silent = f"has been silent for {silence(holder):.0f} s"
         confirm(
             f"Process {holder.pid} on {holder.host} {silent}. End it and take the run over?",
-            _silent(found.run, place, pid=holder.pid, host=holder.host, silent=silent),
+            _silent(hindrances.run, ledger_ref, pid=holder.pid, host=holder.host, silent=silent),
         )
         decisions = attrs.evolve(decisions, end_holder=True)
     return decisions
 
 
-async def prepare(client: Client[Never], memory: Memory, show: Show) -> None:
+async def prepare(client: Client[Never], ledger: Ledger, name: str, decisions: Decisions, reporter: Reporter) -> None:
     """Carry out the decisions, before the run opens.
 
     Raises:
         LedgerError: One of them cannot be carried out.
     """
-    ledger, decisions = memory.ledger, memory.decisions
     if decisions.copied:
         await ledger.accept_copy()
     if decisions.account_changed:
-        await ledger.change_account(memory.name, client)
+        await ledger.change_account(name, client)
     if decisions.end_holder:
-        ended = await ledger.end_holder(memory.name)
+        ended = await ledger.end_holder(name)
         if ended is not None:
-            show.note(f"Process {ended.pid} on {ended.host} was ended: this one takes the run over.")
+            reporter.note(f"Process {ended.pid} on {ended.host} was ended: this one takes the run over.")
 
 
-async def explained(error: LedgerError, memory: Memory) -> LedgerError:
+async def explained(error: LedgerError, ledger: Ledger, ledger_ref: LedgerRef) -> LedgerError:
     """The error in the words of the command line, with the line to type.
 
     Raises:
         LedgerError: The ledger cannot be read.
     """
-    place, name = memory.place, memory.name
+    name = ledger_ref.run or ""
     if isinstance(error, RunStoppedError):
-        return LedgerError(f"run {name!r} was stopped. To go on: {place.resume(name)}")
-    run = next((run for run in await memory.ledger.runs() if run.name == name), None)
+        return LedgerError(f"run {name!r} was stopped. To go on: {ledger_ref.resume(name)}")
+    run = next((run for run in await ledger.runs() if run.name == name), None)
     if isinstance(error, AccountMismatchError):
         planned = "" if run is None or run.account is None else f" {run.account!r}"
         planned = f"the account{planned}" if planned else "another account, or with another token of this one"
         return LedgerError(
             f"run {name!r} was planned for {planned}: nothing was sent. Use the token (and the --account) of that "
-            f"account. If it is the same account with a new token or name: {_line(run, place, '--account-changed')}"
+            f"account. If it is the same account with a new token or name: "
+            f"{_line(run, ledger_ref, '--account-changed')}"
         )
     if isinstance(error, RunHeldError):
         if error.silent_for:
             silent = f"has been silent for {error.silent_for:.0f} s"
-            return LedgerError(_silent(run, place, pid=error.pid, host=error.host, silent=silent))
+            return LedgerError(_silent(run, ledger_ref, pid=error.pid, host=error.host, silent=silent))
         # Without an id if it was suspended between its lock and its row.
         holder = f"process {error.pid} on {error.host}, which is at work on it" if error.pid else "another process"
         return LedgerError(
             f"run {name!r} is held by {holder}: nothing was sent. "
-            f"Wait until it ends, or stop the run: {place.stop(name)}"
+            f"Wait until it ends, or stop the run: {ledger_ref.stop(name)}"
         )
     return error
 
 
-def _silent(run: Run | None, place: Place, *, pid: int, host: str, silent: str) -> str:
+def _silent(run: Run | None, ledger_ref: LedgerRef, *, pid: int, host: str, silent: str) -> str:
     return (
-        f"run {place.run!r} is held by process {pid} on {host}, which {silent}: it is suspended, or it hangs. Nothing "
-        f"was sent. Let it go on, or end it and take the run over: {_line(run, place, '--end-holder')}"
+        f"run {ledger_ref.run!r} is held by process {pid} on {host}, which {silent}: it is suspended, or it hangs. "
+        f"Nothing was sent. Let it go on, or end it and take the run over: {_line(run, ledger_ref, '--end-holder')}"
     )
 
 
-def _line(run: Run | None, place: Place, option: str) -> str:
+def _line(run: Run | None, ledger_ref: LedgerRef, option: str) -> str:
     """What to type to go on with an option more."""
-    if run is None or not run.whole:
+    if run is None or not run.plan_complete:
         return f"the same command with {option}"
-    return place.resume(run.name, option)
+    return ledger_ref.resume(run.name, option)

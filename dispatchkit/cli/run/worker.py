@@ -9,17 +9,18 @@ import sys
 from collections.abc import Callable
 
 from dispatchkit import AltcraftClient, AuthenticationError, DirectClient, Ledger, LedgerError, Report, RetryPolicy
-from dispatchkit.cli.output.text import clean, put
-from dispatchkit.cli.run.drive import on_interrupt, show_warnings
+from dispatchkit.cli.loop import on_interrupt
+from dispatchkit.cli.run.drive import show_warnings
+from dispatchkit.cli.text import escape_control, write
 from dispatchkit.workers import launch_chunk
 from dispatchkit.workers.chunk import in_postgres, provider_and_wire
 from dispatchkit.workers.procrastinate_queue import work
-from dispatchkit.workers.shared_pace import leave, until_stopped
+from dispatchkit.workers.shared_pace import release_leases, until_stopped
 
-__all__ = ["attend"]
+__all__ = ["run_worker"]
 
 
-async def attend(
+async def run_worker(
     url: str,
     connect: Callable[[str, str], DirectClient | AltcraftClient],
     *,
@@ -50,7 +51,7 @@ async def attend(
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def tell(text: str) -> None:
-        put(sys.stderr, f"{clean(text)}\n")
+        write(sys.stderr, f"{escape_control(text)}\n")
 
     launching = set[asyncio.Task[Report]]()
 
@@ -67,14 +68,14 @@ async def attend(
             ledger = await stack.enter_async_context(Ledger(url))
             store = await in_postgres(ledger)
             begun = True
-            stack.push_async_callback(leave, store)
+            stack.push_async_callback(release_leases, store)
             clients = dict[tuple[str, str], "DirectClient | AltcraftClient"]()
 
             async def launch(run: str, chunk: int) -> Report:
-                found = await until_stopped(stop, ledger.run(run))
-                if found is None:
+                planned = await until_stopped(stop, ledger.run(run))
+                if planned is None:
                     return Report()
-                key = provider_and_wire(found.settings)
+                key = provider_and_wire(planned.settings)
                 if key not in clients:
                     clients[key] = await stack.enter_async_context(connect(*key))
                 task = asyncio.create_task(
@@ -99,7 +100,7 @@ async def attend(
                 return task.result()
 
             with on_interrupt(press), show_warnings(tell, pauses=True):
-                tell("Ready: launching what is planned with spread. Ctrl-C ends it.")
+                tell("Ready: launching what is planned with 'dispatchkit plan'. Ctrl-C ends it.")
                 await work(url, store, launch, stop, chunks=chunks, tell=tell)
     except (AuthenticationError, LedgerError) as error:
         if not begun:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import attrs
 import typer
@@ -16,35 +16,24 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from dispatchkit.cli.input.ledger_ref import Place, places
-from dispatchkit.cli.input.values import mistakes_in_one_line
-from dispatchkit.cli.output.failures import HEADER
+from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
+from dispatchkit.cli.input.values import exit_on_user_error
+from dispatchkit.cli.loop import run_loop
+from dispatchkit.cli.output.failures import HEADER, NOT_DONE, failure_row
 from dispatchkit.cli.output.tables import Form, Rows, form_of
-from dispatchkit.cli.output.text import clean, number_of, put, utc
-from dispatchkit.cli.run.drive import run_loop
-from dispatchkit.cli.run.ledger_run import NOT_DONE, failure
-from dispatchkit.cli.run.takeover import silence
+from dispatchkit.cli.text import escape_control, number_of, utc, write
+from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, settings_of, silence, take_snapshot
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
 
 if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
-    from dispatchkit.ledger.store import Counts, Holder, Run, Target
+    from dispatchkit.ledger.store import Holder, Run, Target
 
-__all__ = [
-    "Seen",
-    "list_runs",
-    "look",
-    "settings_of",
-    "show_failures",
-    "show_run",
-    "show_targets",
-    "the_run",
-    "unknown_for_good",
-]
+__all__ = ["list_runs", "show_failures", "show_run", "show_targets", "unknown_for_good"]
 
-_LOOK_EVERY = 1.0
+_POLL_INTERVAL = 1.0
 """Seconds between two looks at a run that is followed."""
 
 _SHARE = 0.2
@@ -57,79 +46,11 @@ _RUN = ("run", "state", "created", "total", *_COUNTS)
 _TARGET = ("index", "id", "command", "state", "code", "error", "request_id", "attempts", "at")
 
 
-@attrs.frozen
-class Seen:
-    """A run at one moment."""
-
-    run: Run
-    counts: Counts
-    holders: Sequence[Holder]
-    paused_until: datetime | None = None
-    """Until when the run's account is paused, where its ledger is shared."""
-
-    @property
-    def left(self) -> int:
-        """Targets that are not final."""
-        counts = self.counts
-        return counts.planned + counts.sending + counts.not_sent + counts.unknown - counts.unknown_for_good
-
-    @property
-    def over(self) -> bool:
-        """Whether nothing more happens unless somebody resumes it."""
-        if self.holders:
-            return False
-        return self.run.stopped or (self.run.whole and not self.counts.planned and not self.counts.sending)
-
-    @property
-    def state(self) -> str:
-        """How it is, in a word or two."""
-        if self.run.stopped:
-            return "stopping" if self.holders else "stopped"
-        if self.holders:
-            return "running"
-        if not self.run.whole:
-            return "not planned to its end"
-        return "to be resumed" if self.left else "over"
-
-
-def settings_of(run: Run) -> dict[str, str]:
-    """How a run is carried out: provider, host and wire."""
-    return cast("dict[str, str]", json_module.loads(run.settings))
-
-
-async def look(ledger: Ledger, run: Run) -> Seen:
-    """See how a run is.
-
-    Raises:
-        LedgerError: The ledger cannot be read.
-    """
-    holders = {holder.token: holder for chunk in await ledger.chunks(run.name) if (holder := chunk.holder) is not None}
-    return Seen(run, await ledger.counts(run.name), [*holders.values()])
-
-
 async def _paused_until(ledger: Ledger, run: Run) -> datetime | None:
     if not ledger.is_shared:
         return None
     paused = await ledger.paused_accounts()
     return next((each.until for each in paused if any(other.number == run.number for other in each.runs)), None)
-
-
-async def the_run(ledger: Ledger, place: Place) -> Run:
-    """The run that is meant: that of the name, or the only one.
-
-    Raises:
-        ValueError: There is none, or more than one.
-        LedgerError: There is none of this name, or the ledger cannot be read.
-    """
-    if place.run is not None:
-        return await ledger.run(place.run)
-    runs = await ledger.runs()
-    if len(runs) == 1:
-        return runs[0]
-    if not runs:
-        raise ValueError(f"{place} holds no run")
-    names = ", ".join(repr(run.name) for run in runs[:_SHOWN]) + (", ..." if len(runs) > _SHOWN else "")
-    raise ValueError(f"{place} holds {len(runs):,} runs: name one of {names}")
 
 
 def list_runs(words: Sequence[str], *, json: bool, csv: bool) -> None:
@@ -139,20 +60,20 @@ def list_runs(words: Sequence[str], *, json: bool, csv: bool) -> None:
         typer.Exit: With status 2, if it cannot be read.
     """
 
-    async def listing(place: Place, form: Form) -> None:
-        async with place.open() as ledger:
+    async def listing(ledger_ref: LedgerRef, form: Form) -> None:
+        async with ledger_ref.open() as ledger:
             rows = Rows(form, _RUN)
             for run in await ledger.runs():
-                rows.add(*_row(await look(ledger, run)))
+                rows.add(*_row(await take_snapshot(ledger, run)))
             rows.flush()
 
-    with mistakes_in_one_line():
-        run_loop(listing(places(words, run=False), form_of(json=json, csv=csv)))
+    with exit_on_user_error():
+        run_loop(listing(parse_ledger_args(words, run=False), form_of(json=json, csv=csv)))
 
 
-def _row(seen: Seen) -> tuple[object, ...]:
-    run = seen.run
-    return run.name, seen.state, run.created, run.total, *(getattr(seen.counts, name) for name in _COUNTS)
+def _row(snapshot: RunSnapshot) -> tuple[object, ...]:
+    run = snapshot.run
+    return run.name, snapshot.state, run.created, run.total, *(getattr(snapshot.counts, name) for name in _COUNTS)
 
 
 def show_run(words: Sequence[str], *, follow: bool, json: bool, csv: bool) -> None:
@@ -162,39 +83,41 @@ def show_run(words: Sequence[str], *, follow: bool, json: bool, csv: bool) -> No
         typer.Exit: With status 2, if it cannot be read.
     """
 
-    async def showing(place: Place, form: Form) -> None:
-        async with place.open() as ledger:
-            name = (await the_run(ledger, place)).name
+    async def showing(ledger_ref: LedgerRef, form: Form) -> None:
+        async with ledger_ref.open() as ledger:
+            name = (await resolve_run(ledger, ledger_ref)).name
 
-            async def seen() -> Seen:
+            async def snapshot() -> RunSnapshot:
                 run = await ledger.run(name)
-                return attrs.evolve(await look(ledger, run), paused_until=await _paused_until(ledger, run))
+                return attrs.evolve(await take_snapshot(ledger, run), paused_until=await _paused_until(ledger, run))
 
             if follow:
-                await _follow(seen, place, form)
+                await _follow(snapshot, ledger_ref, form)
             else:
-                _show(await seen(), place, form)
+                _show(await snapshot(), ledger_ref, form)
 
-    with mistakes_in_one_line():
-        place, form = places(words, run=True), form_of(json=json, csv=csv)
+    with exit_on_user_error():
+        ledger_ref, form = parse_ledger_args(words, run=True), form_of(json=json, csv=csv)
         if follow and csv:
             raise ValueError("--follow does not go with --csv: a CSV has one header")
         try:
-            run_loop(showing(place, form))
+            run_loop(showing(ledger_ref, form))
         except KeyboardInterrupt:  # it only looked
             raise typer.Exit(130) from None
 
 
-def _show(seen: Seen, place: Place, form: Form) -> None:
+def _show(snapshot: RunSnapshot, ledger_ref: LedgerRef, form: Form) -> None:
     if form == "csv":
         rows = Rows(form, _RUN)
-        rows.add(*_row(seen))
+        rows.add(*_row(snapshot))
         rows.flush()
     else:
-        put(sys.stdout, _object(seen) if form == "json" else f"{_described(seen, place)}\n")
+        write(sys.stdout, _object(snapshot) if form == "json" else f"{_described(snapshot, ledger_ref)}\n")
 
 
-async def _follow(see: Callable[[], Coroutine[object, object, Seen]], place: Place, form: Form) -> None:
+async def _follow(
+    take: Callable[[], Coroutine[object, object, RunSnapshot]], ledger_ref: LedgerRef, form: Form
+) -> None:
     console = Console(file=sys.stdout)
     live = None
     if form == "table" and console.is_interactive and sys.stdout.isatty():
@@ -203,77 +126,81 @@ async def _follow(see: Callable[[], Coroutine[object, object, Seen]], place: Pla
     with live or nullcontext():
         while True:
             began = SYSTEM.monotonic()
-            seen = await see()
-            took = SYSTEM.monotonic() - began
+            snapshot = await take()
+            elapsed = SYSTEM.monotonic() - began
             if live is not None:
-                live.update(Text(_described(seen, place)), refresh=True)
+                live.update(Text(_described(snapshot, ledger_ref)), refresh=True)
             else:
-                told = _object(seen) if form == "json" else f"{_line(seen)}\n"
-                if told != shown and not put(sys.stdout, told):
+                text = _object(snapshot) if form == "json" else f"{_line(snapshot)}\n"
+                if text != shown and not write(sys.stdout, text):
                     return
-                shown = told
-            if seen.over:
+                shown = text
+            if snapshot.over:
                 return
-            await asyncio.sleep(max(_LOOK_EVERY, took / _SHARE))
+            await asyncio.sleep(max(_POLL_INTERVAL, elapsed / _SHARE))
 
 
-def _described(seen: Seen, place: Place) -> str:
-    run = seen.run
-    whole = "" if run.whole else " so far: the plan is not whole, and the same command again goes on with it"
+def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
+    run = snapshot.run
+    whole = "" if run.plan_complete else " so far: the plan is not whole, and the same command again goes on with it"
     lines = [
         ("run", run.name),
-        ("ledger", str(place)),
+        ("ledger", str(ledger_ref)),
         ("created", f"{utc(run.created)} UTC"),
         *((name.replace("_", " "), value) for name, value in settings_of(run).items()),
-        ("state", seen.state),
-        ("held by", _held(seen.holders)),
+        ("state", snapshot.state),
+        ("held by", _held(snapshot.holders)),
         ("targets", f"{run.total:,}{whole}"),
-        *((name.replace("_", " "), f"{getattr(seen.counts, name):,}") for name in _COUNTS),
+        *((name.replace("_", " "), f"{getattr(snapshot.counts, name):,}") for name in _COUNTS),
     ]
-    if seen.paused_until is not None:
-        lines.append(("paused until", f"{utc(seen.paused_until)} UTC (by Retry-After); to go on: {place.lift_pause()}"))
-    if seen.left and not seen.holders and run.whole:
-        lines.append(("to go on", place.resume(run.name)))
-    return "\n".join(f"{clean(name):12}  {clean(value)}" for name, value in lines)
+    if snapshot.paused_until is not None:
+        lines.append(
+            ("paused until", f"{utc(snapshot.paused_until)} UTC (by Retry-After); to go on: {ledger_ref.lift_pause()}")
+        )
+    if snapshot.left and not snapshot.holders and run.plan_complete:
+        lines.append(("to go on", ledger_ref.resume(run.name)))
+    return "\n".join(f"{escape_control(name):12}  {escape_control(value)}" for name, value in lines)
 
 
 def _held(holders: Sequence[Holder]) -> str:
-    told = ", ".join(
+    text = ", ".join(
         f"process {holder.pid} on {holder.host}"
         + (f" since {utc(holder.since)} UTC" if holder.since else "")
         + (f", silent for {silent:.0f} s" if (silent := silence(holder)) else "")
         for holder in holders[:_SHOWN]
     )
     more = f" and {len(holders) - _SHOWN:,} more" if len(holders) > _SHOWN else ""
-    return f"{told}{more}" or "nobody"
+    return f"{text}{more}" or "nobody"
 
 
-def _line(seen: Seen) -> str:
+def _line(snapshot: RunSnapshot) -> str:
     counts = ", ".join(
-        f"{count:,} {name.replace('_', ' ')}" for name in _COUNTS if (count := getattr(seen.counts, name))
+        f"{count:,} {name.replace('_', ' ')}" for name in _COUNTS if (count := getattr(snapshot.counts, name))
     )
-    paused = "" if seen.paused_until is None else f"; the account is paused until {utc(seen.paused_until)} UTC"
-    return clean(f"{seen.run.name}: {seen.state}: {counts or 'nothing'} of {seen.run.total:,}{paused}")
+    paused = "" if snapshot.paused_until is None else f"; the account is paused until {utc(snapshot.paused_until)} UTC"
+    return escape_control(
+        f"{snapshot.run.name}: {snapshot.state}: {counts or 'nothing'} of {snapshot.run.total:,}{paused}"
+    )
 
 
-def _object(seen: Seen) -> str:
-    run = seen.run
-    told = {
+def _object(snapshot: RunSnapshot) -> str:
+    run = snapshot.run
+    fields = {
         "run": run.name,
-        "state": seen.state,
+        "state": snapshot.state,
         "created": run.created.isoformat(),
         "total": run.total,
-        **{name: getattr(seen.counts, name) for name in _COUNTS},
-        "whole": run.whole,
+        **{name: getattr(snapshot.counts, name) for name in _COUNTS},
+        "plan_complete": run.plan_complete,
         "stopped": run.stopped,
-        "paused_until": seen.paused_until and seen.paused_until.isoformat(),
+        "paused_until": snapshot.paused_until and snapshot.paused_until.isoformat(),
         "settings": settings_of(run),
         "held_by": [
             {"pid": holder.pid, "host": holder.host, "since": holder.since and holder.since.isoformat()}
-            for holder in seen.holders
+            for holder in snapshot.holders
         ],
     }
-    return f"{json_module.dumps(told)}\n"
+    return f"{json_module.dumps(fields)}\n"
 
 
 def show_targets(words: Sequence[str], *, json: bool, csv: bool) -> None:
@@ -282,8 +209,8 @@ def show_targets(words: Sequence[str], *, json: bool, csv: bool) -> None:
     Raises:
         typer.Exit: With status 2, if they cannot be read.
     """
-    with mistakes_in_one_line():
-        run_loop(_targets(places(words, run=True), form_of(json=json, csv=csv), ()))
+    with exit_on_user_error():
+        run_loop(_targets(parse_ledger_args(words, run=True), form_of(json=json, csv=csv), ()))
 
 
 def show_failures(words: Sequence[str], *, json: bool, csv: bool) -> None:
@@ -292,26 +219,29 @@ def show_failures(words: Sequence[str], *, json: bool, csv: bool) -> None:
     Raises:
         typer.Exit: With status 2, if it cannot be read.
     """
-    with mistakes_in_one_line():
-        run_loop(_targets(places(words, run=True), form_of(json=json, csv=csv), NOT_DONE))
+    with exit_on_user_error():
+        run_loop(_targets(parse_ledger_args(words, run=True), form_of(json=json, csv=csv), NOT_DONE))
 
 
-async def _targets(place: Place, form: Form, states: Sequence[str]) -> None:
-    async with place.open() as ledger:
-        run = await the_run(ledger, place)
+async def _targets(ledger_ref: LedgerRef, form: Form, states: Sequence[str]) -> None:
+    async with ledger_ref.open() as ledger:
+        run = await resolve_run(ledger, ledger_ref)
         as_failures = bool(states) and form == "csv"
         rows, left, kept = Rows(form, HEADER if as_failures else _TARGET), 0, 0
         async for target in ledger.targets(run.name, states=states):
             left += target.state != State.REJECTED and not target.is_final
             kept += target.is_final
-            if not rows.add(*(failure(target) if as_failures else _all_of(target))):
+            if not rows.add(*(failure_row(target) if as_failures else _all_of(target))):
                 return
         rows.flush()
     if as_failures and left:
-        told = f"{left:,} of these are launched by {place.resume(run.name)} too: do that, or launch them from this CSV."
-        put(sys.stderr, f"{clean(told)}\n")
+        text = (
+            f"{left:,} of these are launched by {ledger_ref.resume(run.name)} too: do that, or launch them from this "
+            f"CSV."
+        )
+        write(sys.stderr, f"{escape_control(text)}\n")
     if states and kept:
-        put(sys.stderr, f"{unknown_for_good(kept)}\n")
+        write(sys.stderr, f"{unknown_for_good(kept)}\n")
 
 
 def unknown_for_good(count: int) -> str:

@@ -13,7 +13,7 @@ from collections import OrderedDict
 import attrs
 
 from dispatchkit.core.clock import Clock
-from dispatchkit.core.transport.fork import forgets_in_child
+from dispatchkit.core.transport.fork import register_fork_reset
 
 __all__ = ["BudgetStatistics", "RetryBudget"]
 
@@ -38,21 +38,22 @@ class BudgetStatistics:
 class RetryBudget:
     """A token bucket that all calls of a client share. Each repeat and each state read costs one token.
 
-    - Each call brings `SHARE` of a token, up to `MOST`. Time brings `REFILL` tokens a second, up to `START`.
+    - Each call brings `TOKEN_RATIO` of a token, up to `MAX_TOKENS`. Time brings `REFILL` tokens a second, up to
+      `INITIAL_TOKENS`.
     - A request that the provider answers gives its token back. While calls wait, it brings another one, so the requests
       double with each round trip once the provider answers again.
 
-    A dead provider therefore gets 8 % more requests than there are calls, plus `START`, plus one a second. A provider
-    that answers can be asked as often as it takes.
+    A dead provider therefore gets 8 % more requests than there are calls, plus `INITIAL_TOKENS`, plus one a second. A
+    provider that answers can be asked as often as it takes.
 
     Calls wait in order (FIFO). One timer serves all of them.
     """
 
-    START = 10.0
+    INITIAL_TOKENS = 10.0
     """Tokens at the beginning, and the most that time brings."""
-    SHARE = 0.08
+    TOKEN_RATIO = 0.08
     """Tokens that each call brings."""
-    MOST = 100.0
+    MAX_TOKENS = 100.0
     """Tokens that can be saved."""
     REFILL = 1.0
     """Tokens a second."""
@@ -74,15 +75,15 @@ class RetryBudget:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._tokens = self.START
+        self._tokens = self.INITIAL_TOKENS
         self._refilled = clock.monotonic()
         self._spent = 0
         self._refused = 0
         self._closed = False
-        self.forget()
-        forgets_in_child(self)
+        self.reset_after_fork()
+        register_fork_reset(self)
 
-    def forget(self) -> object:
+    def reset_after_fork(self) -> object:
         """Leave the calls that wait to the process that this one was forked from."""
         theirs = (getattr(self, "_timer", None), getattr(self, "_waiters", None))
         self._waiters: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
@@ -92,12 +93,12 @@ class RetryBudget:
         self._alarm = 0.0
         return theirs
 
-    def earn(self) -> None:
+    def deposit(self) -> None:
         """A call was made. Calls that wait get what it brings at the next token of the refill."""
-        if self._tokens < self.MOST:
-            self._tokens += self.SHARE
+        if self._tokens < self.MAX_TOKENS:
+            self._tokens += self.TOKEN_RATIO
 
-    async def spend(self, *, until: float) -> bool:
+    async def withdraw(self, *, until: float) -> bool:
         """Take a token for a repeat or a state read; wait for it behind the calls that wait already.
 
         Args:
@@ -135,12 +136,12 @@ class RetryBudget:
     def give_back(self) -> None:
         """Return a token that was not used: no request was made."""
         self._spent -= 1
-        self._tokens = min(self.MOST, self._tokens + 1)
+        self._tokens = min(self.MAX_TOKENS, self._tokens + 1)
         self._serve()
 
     def refund(self) -> None:
         """The provider answered a request that was paid for."""
-        self._tokens = min(self.MOST, self._tokens + (2 if self._waiters else 1))
+        self._tokens = min(self.MAX_TOKENS, self._tokens + (2 if self._waiters else 1))
         if self._waiters:
             self._serve()
 
@@ -160,8 +161,8 @@ class RetryBudget:
         """Add what time has brought. Returns the time."""
         now = self._clock.monotonic()
         elapsed, self._refilled = now - self._refilled, now
-        if self._tokens < self.START:
-            self._tokens = min(self.START, self._tokens + elapsed * self.REFILL)
+        if self._tokens < self.INITIAL_TOKENS:
+            self._tokens = min(self.INITIAL_TOKENS, self._tokens + elapsed * self.REFILL)
         return now
 
     def _take(self) -> bool:

@@ -6,9 +6,9 @@ An attempt is made and judged. If it brought a result, that is all: nothing belo
 - *Rejected*: final, unless an earlier attempt of the same call is unclear. Then the refusal may only mean that the
   earlier attempt had its effect (a second stop of a stopped dispatch), so state decides.
 - *Unknown*: the provider's state is read (`Command.probe`). If it shows that it happened, the call is done. A state
-  that denies it is believed only after `RetryPolicy.lag`, from which the age of a response is subtracted, and then
-  allows a repeat. Where the user vouches that the provider deduplicates by request id, a repeat of the same bytes under
-  the same id is allowed at once, whatever the state says. Otherwise the outcome stays unknown.
+  that denies it is believed only after `RetryPolicy.state_lag`, from which the age of a response is subtracted, and
+  then allows a repeat. Where the user vouches that the provider deduplicates by request id, a repeat of the same bytes
+  under the same id is allowed at once, whatever the state says. Otherwise the outcome stays unknown.
 
 A launch that shows only in a log (`Command.log_key`) is settled by it only if the entry cannot be another launch's, and
 never repeated on its word. Where the user vouches for deduplication, the log is not asked at all.
@@ -16,7 +16,7 @@ never repeated on its word. Where the user vouches for deduplication, the log is
 A read has nothing to settle: an unclear one is simply repeated, and a refusal of the repeat is what it is.
 
 All of it within one deadline. An exception that is no verdict (a bug in a codec, a clock that raises) ends the call
-with what is known of it: see `Call.abandoned`.
+with what is known of it: see `Call.known_outcome`.
 """
 
 from __future__ import annotations
@@ -30,15 +30,14 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from dispatchkit.core.call.call_state import CallState, Doubt, then, unclear_too
-from dispatchkit.core.call.classify import judge, pause_after, paused_by, unknown
-from dispatchkit.core.call.context import Means
+from dispatchkit.core.call.classify import classify, pause_after, paused_by, unknown
+from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.call.frames import request_of, without_frames
-from dispatchkit.core.call.retry import Reason, RetryPolicy, Step, retrying
+from dispatchkit.core.call.retry import AttemptResult, RetryPolicy, RetryReason, retrying
 from dispatchkit.core.call.settle import Settling
-from dispatchkit.core.claim_age import ClaimAge
-from dispatchkit.core.command import Answer, Command
-from dispatchkit.core.fanout.journal import Leave
-from dispatchkit.core.transport.transport import Failure, ForeignLoopError, Witness
+from dispatchkit.core.claim import ClaimAge, ClaimResult
+from dispatchkit.core.command import Command, Response
+from dispatchkit.core.transport.transport import ForeignLoopError, SendTracker, TransportFailure
 from dispatchkit.errors import (
     Attempt,
     DispatchkitError,
@@ -59,7 +58,7 @@ class Call(CallState[W, R], Generic[W, R]):
     """One command on its way: what was tried so far, and what came of it.
 
     Made by `Client.call`. It outlives its own cancellation, so whoever holds it can still read `attempts` and ask
-    `abandoned` what to make of them.
+    `known_outcome` what to make of them.
     """
 
     __slots__ = (
@@ -74,32 +73,32 @@ class Call(CallState[W, R], Generic[W, R]):
         "claim",
         "expirations",
         "final",
-        "leave",
         "request",
+        "request_claim",
     )
 
     def __init__(
         self,
         command: Command[W, R],
-        means: Means[W],
+        context: ClientContext[W],
         *,
         timeout: float,
         policy: RetryPolicy,
         request_id: str | None = None,
-        since: datetime | None = None,
+        unclear_since: datetime | None = None,
         acting_until: float | None = None,
         repeats: int = 0,
         acted_by: float | None = None,
     ) -> None:
-        known_id, request_id = request_id, (request_id or str(uuid.uuid4())) if command.identified else None
-        super().__init__(command, means, request_id, timeout=timeout, policy=policy)
-        self.one_id = since is None or known_id is not None
+        known_id, request_id = request_id, (request_id or str(uuid.uuid4())) if command.has_request_id else None
+        super().__init__(command, context, request_id, timeout=timeout, policy=policy)
+        self.one_id = unclear_since is None or known_id is not None
         self._id_is_known = known_id is not None
         """Whether the id may have been sent before this call: then even its first answer may be a replay."""
         # Built once: every attempt sends the same bytes under the same headers.
-        self.request = request_of(command, means.wire, request_id)
-        self.leave: Callable[[], Awaitable[Leave]] | None = None
-        """Asked before every attempt that comes without a ticket, where somebody must allow it."""
+        self.request = request_of(command, context.wire, request_id)
+        self.request_claim: Callable[[], Awaitable[ClaimResult]] | None = None
+        """Asked before every attempt that comes without a permit, where somebody must allow it."""
         self.claim: ClaimAge | None = None
         """What permits the next request, where a ledger remembers the run."""
         self.expirations = 0
@@ -109,41 +108,41 @@ class Call(CallState[W, R], Generic[W, R]):
         self._crowded_out = False
         self._ticket = 0
         """What the pacer gave and has not got back yet."""
-        self._flight: tuple[datetime, float, Witness] | None = None
+        self._flight: tuple[datetime, float, SendTracker] | None = None
         """The attempt that is under way: when it began, by both clocks, and whether any byte of it may have left."""
         self._unjudged = False
         """Whether the latest attempt may have left, and was not throttled."""
-        self.final: Step[R] | None = None
+        self.final: AttemptResult[R] | None = None
         """What the call came to, if its first attempt did not bring a result."""
         self._throttled: ThrottledError | None = None
         self._repeats = repeats
         """How often another process may have repeated what it left unclear."""
-        if since is not None:
+        if unclear_since is not None:
             ended = OutcomeUnknownError("whoever sent it ended before an answer came")
-            until = means.clock.monotonic() if acting_until is None else acting_until
-            slept = means.clock.boottime() - means.clock.monotonic()
-            self.doubt = Doubt(ended, since, self.monotonic_of(since), until, slept, acted_by)
+            until = context.clock.monotonic() if acting_until is None else acting_until
+            slept = context.clock.boottime() - context.clock.monotonic()
+            self.doubt = Doubt(ended, unclear_since, self.monotonic_of(unclear_since), until, slept, acted_by)
 
-    async def run(self, *, ticket: int = 0) -> R:
+    async def run(self, *, permit: int = 0) -> R:
         """Perform the command. See `Client.perform`.
 
         Args:
-            ticket: What the account's pacer gave for the first attempt (`Pacer.admit`), if it was asked already.
+            permit: What the account's pacer gave for the first attempt (`Pacer.acquire`), if it was asked already.
         """
-        if self.means.closed and not ticket:  # with one, it ends like any call whose client is closed meanwhile
+        if self.means.closed and not permit:  # with one, it ends like any call whose client is closed meanwhile
             raise RuntimeError("the client of this call is closed: make a new one")
-        self._ticket = ticket
+        self._ticket = permit
         if self.log_key is not None:
             self.means.launches.begin(self, self.log_key)
         acted = True
         try:
             self.deadline = self.means.clock.monotonic() + self._timeout
-            self.means.budget.earn()
+            self.means.budget.deposit()
             if self.doubt is None:
-                verdict = await self._attempt(ticket)
-                if not isinstance(verdict, DispatchkitError):
-                    return verdict
-                self.final = final = await self._recover(await self._resolve(verdict))
+                attempt_outcome = await self._attempt(permit)
+                if not isinstance(attempt_outcome, DispatchkitError):
+                    return attempt_outcome
+                self.final = final = await self._recover(await self._resolve(attempt_outcome))
             else:
                 # What another process left unclear is settled before anything is sent.
                 self.final = final = await self._recover(
@@ -153,11 +152,11 @@ class Call(CallState[W, R], Generic[W, R]):
                 self.answered_at = self.means.clock.monotonic()
                 self.log(logging.INFO, "done after all")
                 return final.result  # type: ignore[return-value]  # pyright: ignore[reportReturnType] - R itself may be None
-            acted = final.error.outcome is State.UNKNOWN
+            acted = final.error.state is State.UNKNOWN
             self._log_end(final.error.summary, final.error)
             failed: Exception = self._own(final.error)
-        except Exception as mistake:  # noqa: BLE001 - the caller's code or ours: the call has an outcome all the same
-            failed = self._failed(mistake)
+        except Exception as error:  # noqa: BLE001 - the caller's code or ours: the call has an outcome all the same
+            failed = self._failed(error)
         except BaseException as interrupt:
             self._note(interrupt)
             raise
@@ -166,7 +165,7 @@ class Call(CallState[W, R], Generic[W, R]):
                 self._end_launch(self.log_key, acted=acted)
         raise failed
 
-    def abandoned(self, why: str = "it was cancelled") -> DispatchkitError:
+    def known_outcome(self, why: str = "it was cancelled") -> DispatchkitError:
         """What is known of a call that came to no end.
 
         Unknown if any attempt is unclear; else rejected if the latest attempt that left was throttled; else not sent.
@@ -186,14 +185,14 @@ class Call(CallState[W, R], Generic[W, R]):
         left = self._unjudged or (self._flight is not None and self._flight[2].sent)
         return left and not self.means.replays.honoured
 
-    def _failed(self, mistake: Exception) -> Exception:
+    def _failed(self, exception: Exception) -> Exception:
         """The error of a call that ends by an exception which is no verdict. Its cause is the exception."""
-        what = type(mistake).__name__
+        what = type(exception).__name__
         self._end_flight(f"failed ({what})")
-        error = self.abandoned(f"{what} was raised")
-        if isinstance(mistake, ForeignLoopError) and error.outcome is State.NOT_SENT:
-            return mistake  # the caller's, found before anything was sent
-        error.__cause__ = without_frames(mistake)
+        error = self.known_outcome(f"{what} was raised")
+        if isinstance(exception, ForeignLoopError) and error.state is State.NOT_SENT:
+            return exception  # the caller's, found before anything was sent
+        error.__cause__ = without_frames(exception)
         self._log_end(error.summary, error)
         return error
 
@@ -204,7 +203,7 @@ class Call(CallState[W, R], Generic[W, R]):
         if self.final is not None and self.final.error is None:
             interrupt.add_note("the call was done")
             return
-        error = self.abandoned("it was cancelled" if what == "cancelled" else f"{what} was raised")
+        error = self.known_outcome("it was cancelled" if what == "cancelled" else f"{what} was raised")
         interrupt.add_note(str(error))
         if self.final is not None:  # a handler of the log has raised it
             return
@@ -216,11 +215,11 @@ class Call(CallState[W, R], Generic[W, R]):
 
     def _own(self, error: DispatchkitError) -> DispatchkitError:
         """Tell an error whose it is, and what can be done about it."""
-        if error.outcome is State.UNKNOWN:
+        if error.state is State.UNKNOWN:
             error.hint = self.command.unknown_hint(self.means.wire) or type(error).hint
             if isinstance(error, OutcomeUnknownError) and error.is_final:
                 error.hint += f" {error.final_hint}"
-        return error.of(self.command, self.attempts, self.request_id)
+        return error.with_context(self.command, self.attempts, self.request_id)
 
     def _end_launch(self, log_key: int, *, acted: bool) -> None:
         with contextlib.suppress(Exception):  # it may be the clock that fails
@@ -228,17 +227,17 @@ class Call(CallState[W, R], Generic[W, R]):
             self.means.launches.end(self, log_key, self.request_id, now, acted=acted)
 
     def _end_flight(self, what: str) -> None:
-        """Record the attempt that an exception has ended, and give back its ticket."""
+        """Record the attempt that an exception has ended, and give back its permit."""
         if self._flight is not None:
-            _, started, witness = self._flight
+            _, started, tracker = self._flight
             duration = 0.0
             with contextlib.suppress(Exception):  # it may be the clock that fails
                 duration = self.means.clock.monotonic() - started
-            self._record(what, duration, sent=witness.sent)
-        ticket, self._ticket = self._ticket, 0
-        if ticket:
+            self._record(what, duration, sent=tracker.sent)
+        permit, self._ticket = self._ticket, 0
+        if permit:
             with contextlib.suppress(Exception):
-                self.means.pacer.release(ticket, answered=None, took=0.0)
+                self.means.pacer.release(permit, answered=None, elapsed=0.0)
 
     @property
     def first_sent(self) -> datetime | None:
@@ -251,60 +250,60 @@ class Call(CallState[W, R], Generic[W, R]):
             return OutcomeUnknownError(f"a part of the request had left when its claim expired; then {summary}")
         return NotSentError(summary)
 
-    async def _attempt(self, ticket: int = 0) -> R | DispatchkitError:
-        means, clock = self.means, self.means.clock
+    async def _attempt(self, permit: int = 0) -> R | DispatchkitError:
+        context, clock = self.means, self.means.clock
         while True:
             # A wait may end long after it should have, as on a machine that slept.
-            ticket = ticket or await self._permitted()
-            if not ticket:
+            permit = permit or await self._permitted()
+            if not permit:
                 self._crowded_out = True
                 return self._unsent(self._crowded())
-            self._ticket = ticket
-            began, started, witness = clock.now(), clock.monotonic(), Witness(self.claim, self._renew_claim)
-            self._flight = began, started, witness
-            reply = await means.transport.send(
-                self.request, witness, timeout=min(means.attempt_timeout, self.deadline - started)
+            self._ticket = permit
+            began, started, tracker = clock.now(), clock.monotonic(), SendTracker(self.claim, self._renew_claim)
+            self._flight = began, started, tracker
+            reply = await context.transport.send(
+                self.request, tracker, timeout=min(context.attempt_timeout, self.deadline - started)
             )
-            if not (isinstance(reply, Failure) and reply.claim_expired):
-                return self._judge(reply, ticket, clock.monotonic() - started)
+            if not (isinstance(reply, TransportFailure) and reply.claim_expired):
+                return self._classify(reply, permit, clock.monotonic() - started)
             # No outcome, and no attempt: the claim is requested again.
             self.expirations += 1
             if reply.sent:
                 self._partly_sent = self._partly_sent or began
             self._flight = None
             self._ticket = 0
-            means.pacer.withdraw(ticket)
-            ticket = 0
+            context.pacer.cancel(permit)
+            permit = 0
 
-    def _judge(self, reply: Answer | Failure, ticket: int, took: float) -> R | DispatchkitError:
-        means = self.means
+    def _classify(self, reply: Response | TransportFailure, permit: int, elapsed: float) -> R | DispatchkitError:
+        context = self.means
         self.expirations = 0
         flight = self._flight
         assert flight is not None  # noqa: S101 - only an attempt that is under way is judged
-        sent, what = (reply.sent, reply.what) if isinstance(reply, Failure) else (True, f"HTTP {reply.status}")
-        self._record(what, took, sent=sent)
-        if isinstance(reply, Answer) and not self.command.reads:
-            means.freshness.acted = reply.headers, flight[0], flight[1], took
-        verdict = judge(self.command, reply, means.wire, means.clock)
+        sent, what = (reply.sent, reply.what) if isinstance(reply, TransportFailure) else (True, f"HTTP {reply.status}")
+        self._record(what, elapsed, sent=sent)
+        if isinstance(reply, Response) and not self.command.is_read_only:
+            context.freshness.acted = reply.headers, flight[0], flight[1], elapsed
+        attempt_outcome = classify(self.command, reply, context.wire, context.clock)
         self._ticket = 0
-        if not isinstance(verdict, DispatchkitError):
-            self.answered_at = flight[1] + took
-            means.pacer.release(ticket, answered=True, took=took)
-            return verdict if self.request_id is None else self._check(verdict)
-        answered = isinstance(verdict, RejectedError)
+        if not isinstance(attempt_outcome, DispatchkitError):
+            self.answered_at = flight[1] + elapsed
+            context.pacer.release(permit, answered=True, elapsed=elapsed)
+            return attempt_outcome if self.request_id is None else self._check(attempt_outcome)
+        answered = isinstance(attempt_outcome, RejectedError)
         if answered:
-            self.answered_at = flight[1] + took
-        if isinstance(verdict, ThrottledError):
-            self._throttled, self._unjudged = verdict, False
-        means.pacer.release(
-            ticket,
+            self.answered_at = flight[1] + elapsed
+        if isinstance(attempt_outcome, ThrottledError):
+            self._throttled, self._unjudged = attempt_outcome, False
+        context.pacer.release(
+            permit,
             answered=answered,
-            took=took,
-            pause=pause_after(verdict, reply, policy=self.policy, now=means.clock.now),
-            grows=isinstance(verdict, RejectedError) and verdict.concerns_target,
+            elapsed=elapsed,
+            pause=pause_after(attempt_outcome, reply, policy=self.policy, now=context.clock.now),
+            grows=isinstance(attempt_outcome, RejectedError) and attempt_outcome.concerns_target,
             by=paused_by(reply),
         )
-        return verdict
+        return attempt_outcome
 
     def _check(self, result: R) -> R | DispatchkitError:
         """What a result is worth where the provider deduplicates by request id: a replay may be another request's."""
@@ -332,41 +331,46 @@ class Call(CallState[W, R], Generic[W, R]):
         return result
 
     async def _permitted(self) -> int:
-        """The ticket of an attempt that may start now; 0 if there is none in time, or if it must not start any more."""
+        """The permit of an attempt that may start now; 0 if there is none in time, or if it must not start any more."""
         pacer = self.means.pacer
         while True:
-            ticket = (pacer.enter() if self.in_time(0.0) else 0) or await self._admit()
-            if not ticket or self.leave is None:
-                return ticket
+            permit = (pacer.try_acquire() if self.in_time(0.0) else 0) or await self._admit()
+            if not permit or self.request_claim is None:
+                return permit
             self.waiting = True
-            self._ticket = ticket
+            self._ticket = permit
             try:
-                leave = await self.leave()
+                claim_result = await self.request_claim()
             except BaseException:
                 self._ticket = 0
-                pacer.withdraw(ticket)
+                pacer.cancel(permit)
                 raise
             self.waiting = False
-            self.halted = self.halted or leave not in {Leave.GRANTED, Leave.LATER}
+            self.stopped = self.stopped or claim_result not in {ClaimResult.GRANTED, ClaimResult.DEFERRED}
             # It may have taken long: the database was away, or a pause has begun.
-            if leave is Leave.GRANTED and not self.is_over and pacer.holds(ticket) and self.in_time(0.0):
-                return ticket
+            if (
+                claim_result is ClaimResult.GRANTED
+                and not self.is_over
+                and pacer.is_current(permit)
+                and self.in_time(0.0)
+            ):
+                return permit
             self._ticket = 0
-            pacer.withdraw(ticket)
+            pacer.cancel(permit)
             if self.is_over:
                 return 0
 
     async def _renew_claim(self) -> ClaimAge | None:
         """Request another claim for a request of which a part has left. None where there is none."""
-        if self.leave is None or self.is_over or await self.leave() is not Leave.GRANTED:
+        if self.request_claim is None or self.is_over or await self.request_claim() is not ClaimResult.GRANTED:
             return None
         return self.claim
 
     async def _admit(self) -> int:
         self.waiting = True
-        ticket = await self.means.pacer.admit(until=self.latest_start)
+        permit = await self.means.pacer.acquire(until=self.latest_start)
         self.waiting = False
-        return ticket
+        return permit
 
     def _crowded(self) -> str:
         if self.is_over:
@@ -378,18 +382,22 @@ class Call(CallState[W, R], Generic[W, R]):
         return self.paused_beyond()
 
     def _record(self, what: str, duration: float, *, sent: bool) -> None:
-        """Add the attempt that was under way to those that were made. At no moment does `abandoned` lose it."""
+        """Add the attempt that was under way to those that were made. At no moment does `known_outcome` lose it."""
         if self._flight is not None:
             self.attempts += (Attempt(len(self.attempts) + 1, self._flight[0], duration, what, sent),)
             self._unjudged = sent
             self._flight = None
 
-    async def _recover(self, first: Step[R]) -> Step[R]:
-        if first.again == "unknown" and not self.attempts and "unknown" in self.policy.on and self.may_start(0.0):
+    async def _recover(self, first: AttemptResult[R]) -> AttemptResult[R]:
+        if first.retry == "unknown" and not self.attempts and "unknown" in self.policy.retry_on and self.may_start(0.0):
             # Another process left it unclear, and it may be sent: that is this call's first attempt, and no repeat.
-            verdict = await self._attempt()
-            first = await self._resolve(verdict) if isinstance(verdict, DispatchkitError) else Step(result=verdict)
-        if first.again is None:
+            attempt_outcome = await self._attempt()
+            first = (
+                await self._resolve(attempt_outcome)
+                if isinstance(attempt_outcome, DispatchkitError)
+                else AttemptResult(result=attempt_outcome)
+            )
+        if first.retry is None:
             return first
         return await retrying(
             first,
@@ -402,38 +410,38 @@ class Call(CallState[W, R], Generic[W, R]):
             before_sleep=self._before_wait,
         )
 
-    async def _again(self) -> Step[R]:
+    async def _again(self) -> AttemptResult[R]:
         self.waiting = False
         if self.doubt is not None and self.log_key is not None and self.means.replays.foreign:
             # Another call has found meanwhile that ids are not honoured: a repeat may act.
             self.means.budget.give_back()
-            return Step(error=self.doubt.error)
-        verdict = await self._attempt()
-        if not isinstance(verdict, DispatchkitError):
+            return AttemptResult(error=self.doubt.error)
+        attempt_outcome = await self._attempt()
+        if not isinstance(attempt_outcome, DispatchkitError):
             self.means.budget.refund()
-            return Step(result=verdict)
-        if isinstance(verdict, RejectedError):
+            return AttemptResult(result=attempt_outcome)
+        if isinstance(attempt_outcome, RejectedError):
             self.means.budget.refund()
         elif self._crowded_out:
             self.means.budget.give_back()
-        return await self._resolve(verdict)
+        return await self._resolve(attempt_outcome)
 
-    async def _resolve(self, error: DispatchkitError) -> Step[R]:
+    async def _resolve(self, error: DispatchkitError) -> AttemptResult[R]:
         """Turn a failed attempt into a step: settle it if it is unclear, and say whether it may be repeated."""
         if isinstance(error, OutcomeUnknownError):
             is_repeat = self.doubt is not None
             self.doubt = doubt = self._doubt_by(error)
-            if self.command.reads:
-                return Step(error=error, again="unknown")
+            if self.command.is_read_only:
+                return AttemptResult(error=error, retry="unknown")
             return await Settling(self, doubt).step(is_repeat=is_repeat)
         if isinstance(error, NotSentError):
-            again: Reason | None = None if self._crowded_out else "not_sent"
-            return Step(error=self._with_doubt(self._throttled or error), again=again)
+            retry: RetryReason | None = None if self._crowded_out else "not_sent"
+            return AttemptResult(error=self._with_doubt(self._throttled or error), retry=retry)
         if isinstance(error, ThrottledError):
             self._throttled = error  # from now on, bytes of the call have left
-            return Step(error=self._with_doubt(error), again="throttled", after=error.retry_after or 0.0)
-        if self.doubt is None or self.command.reads:
-            return Step(error=error)
+            return AttemptResult(error=self._with_doubt(error), retry="throttled", retry_after=error.retry_after or 0.0)
+        if self.doubt is None or self.command.is_read_only:
+            return AttemptResult(error=error)
         return await Settling(self, self.doubt).after_refusal(error)
 
     def _doubt_by(self, error: OutcomeUnknownError) -> Doubt:
@@ -450,13 +458,18 @@ class Call(CallState[W, R], Generic[W, R]):
 
     def _with_doubt(self, error: DispatchkitError) -> DispatchkitError:
         """This attempt did nothing; but if an earlier one is unclear, so is the call."""
-        if self.doubt is None or (self.command.reads and isinstance(error, RejectedError)):
+        if self.doubt is None or (self.command.is_read_only and isinstance(error, RejectedError)):
             return error
         return then(self.doubt.error, f"then {error.summary}")
 
-    def _before_wait(self, number: int, step: Step[R], delay: float) -> None:
+    def _before_wait(self, number: int, attempt_result: AttemptResult[R], delay: float) -> None:
         self.waiting = True
-        self.log(logging.INFO, f"attempt {number + 1} in {delay:.2f} s ({step.again})", error=step.error, delay=delay)
+        self.log(
+            logging.INFO,
+            f"attempt {number + 1} in {delay:.2f} s ({attempt_result.retry})",
+            error=attempt_result.error,
+            delay=delay,
+        )
 
     def _log_end(self, text: str, error: DispatchkitError) -> None:
-        self.log(logging.WARNING if error.outcome is State.UNKNOWN else logging.INFO, text, error=error)
+        self.log(logging.WARNING if error.state is State.UNKNOWN else logging.INFO, text, error=error)

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 
 import attrs
 
-from dispatchkit.core.call.context import Means
+from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
@@ -65,21 +65,27 @@ class CallState(Generic[W, R]):
         "command",
         "deadline",
         "doubt",
-        "halted",
         "has_rival",
         "log_key",
         "means",
         "one_id",
         "policy",
         "request_id",
+        "stopped",
         "waiting",
     )
 
     def __init__(
-        self, command: Command[W, R], means: Means[W], request_id: str | None, *, timeout: float, policy: RetryPolicy
+        self,
+        command: Command[W, R],
+        context: ClientContext[W],
+        request_id: str | None,
+        *,
+        timeout: float,
+        policy: RetryPolicy,
     ) -> None:
         self.command = command
-        self.means = means
+        self.means = context
         self.request_id = request_id
         self.one_id = True
         """Whether all attempts are under one id: that of another process's attempt may not be known."""
@@ -96,7 +102,7 @@ class CallState(Generic[W, R]):
         self.answered_at = -math.inf
         """On the clock's ``monotonic``: when the provider last answered an attempt, other than with a failure of its
         own."""
-        self.halted = False
+        self.stopped = False
         """Set it, and no further attempt starts."""
         self.waiting = False
         """Whether nothing of the call is in flight: it waits for leave to start an attempt, or to repeat one."""
@@ -107,7 +113,7 @@ class CallState(Generic[W, R]):
     @property
     def is_over(self) -> bool:
         """Whether nothing starts any more."""
-        return self.halted or self.means.closed
+        return self.stopped or self.means.closed
 
     @property
     def latest_start(self) -> float:
@@ -128,7 +134,7 @@ class CallState(Generic[W, R]):
     async def spend(self) -> bool:
         """Wait for a token of the retry budget. False: none came in time, or the client was closed."""
         self.waiting = True
-        paid = await self.means.budget.spend(until=self.latest_start)
+        paid = await self.means.budget.withdraw(until=self.latest_start)
         self.waiting = False
         return paid
 
@@ -170,7 +176,7 @@ class CallState(Generic[W, R]):
                 "command": repr(self.command),
                 "request_id": self.request_id,
                 "attempt": len(self.attempts),
-                "outcome": None if error is None else error.outcome.value,
+                "outcome": None if error is None else error.state.value,
                 "delay": delay,
             },
         )

@@ -9,42 +9,42 @@ from typing import Never, TypeVar
 from dispatchkit.core.call.retry import RetryPolicy, retry_after
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import (
-    Answer,
     Command,
     ContradictoryAnswerError,
-    UnreadableAnswerError,
+    Response,
+    UnexpectedResponseError,
     means_refusal,
 )
-from dispatchkit.core.transport.transport import Failure
+from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.errors import (
-    AnswerLostError,
     DispatchkitError,
     NotSentError,
     OutcomeUnknownError,
     RejectedError,
+    ResponseLostError,
     ThrottledError,
 )
 
-__all__ = ["judge", "pause_after", "paused_by", "unknown"]
+__all__ = ["classify", "pause_after", "paused_by", "unknown"]
 
 R = TypeVar("R")
 W = TypeVar("W")
 
 
-def judge(command: Command[W, R], reply: Answer | Failure, wire: W, clock: Clock) -> R | DispatchkitError:
+def classify(command: Command[W, R], reply: Response | TransportFailure, wire: W, clock: Clock) -> R | DispatchkitError:
     """Judge one attempt.
 
     HTTP 200 and 4xx leave the decision to the provider's own body. Every other status outranks it: a server that failed
     (5xx), a request that was given up (408, 499) and a redirect prove nothing. 429 is a refusal, unless the body holds
     a success of the provider.
     """
-    if isinstance(reply, Failure):
+    if isinstance(reply, TransportFailure):
         return unknown(command, reply.what) if reply.sent else NotSentError(reply.what)
     if reply.status != 200 and (doubt := _doubt(reply.status)) is not None:
         return unknown(command, doubt)
     try:
         if reply.undecoded is not None:
-            raise UnreadableAnswerError(reply.undecoded)
+            raise UnexpectedResponseError(reply.undecoded)
         return command.result(reply, wire)
     except RejectedError as refusal:
         if reply.status != 429:
@@ -53,7 +53,7 @@ def judge(command: Command[W, R], reply: Answer | Failure, wire: W, clock: Clock
         message, code = refusal.message, refusal.code
     except ContradictoryAnswerError as contradiction:
         return unknown(command, f"the answer proves nothing: HTTP {reply.status}, {contradiction}")
-    except UnreadableAnswerError as unreadable:
+    except UnexpectedResponseError as unreadable:
         if reply.status != 429:
             return unknown(command, f"this is no answer of the provider: HTTP {reply.status}, {unreadable}")
         message, code = "too many requests", None
@@ -78,22 +78,26 @@ def _doubt(status: int) -> str | None:
 
 
 def pause_after(
-    verdict: DispatchkitError, reply: Answer | Failure, *, policy: RetryPolicy, now: Callable[[], datetime]
+    attempt_outcome: DispatchkitError,
+    reply: Response | TransportFailure,
+    *,
+    policy: RetryPolicy,
+    now: Callable[[], datetime],
 ) -> float | None:
     """Seconds for which the account is to pause after an answer; None where the provider does not ask for it."""
-    if isinstance(verdict, ThrottledError):
-        return policy.throttled_scale if verdict.retry_after is None else verdict.retry_after
-    if isinstance(verdict, OutcomeUnknownError) and isinstance(reply, Answer):
+    if isinstance(attempt_outcome, ThrottledError):
+        return policy.throttled_scale if attempt_outcome.retry_after is None else attempt_outcome.retry_after
+    if isinstance(attempt_outcome, OutcomeUnknownError) and isinstance(reply, Response):
         # A server that failed cannot vouch for what it did, but it can say when to come back.
         return retry_after(reply.headers, now()) or None
     return None
 
 
-def paused_by(reply: Answer | Failure) -> str:
+def paused_by(reply: Response | TransportFailure) -> str:
     """How an answer asks for a pause."""
-    return "Retry-After" if isinstance(reply, Answer) and "Retry-After" in reply.headers else "HTTP 429"
+    return "Retry-After" if isinstance(reply, Response) and "Retry-After" in reply.headers else "HTTP 429"
 
 
 def unknown(command: Command[Never, object], what: str) -> OutcomeUnknownError:
     """The error of a command whose answer was lost: a read did nothing, whatever became of it."""
-    return AnswerLostError(what) if command.reads else OutcomeUnknownError(what)
+    return ResponseLostError(what) if command.is_read_only else OutcomeUnknownError(what)

@@ -9,16 +9,15 @@ from typing import ClassVar, Generic, Never, Self, TypeVar
 
 import attrs
 
-from dispatchkit.core.built import Unbuilt
 from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
 from dispatchkit.core.call.call import Call
-from dispatchkit.core.call.context import Means
+from dispatchkit.core.call.context import ClientContext, RunSettings
 from dispatchkit.core.call.launches import launches_at
 from dispatchkit.core.call.replays import replays_of
 from dispatchkit.core.call.retry import RetryPolicy, a_policy
 from dispatchkit.core.clock import Clock, a_clock
 from dispatchkit.core.command import Command
-from dispatchkit.core.fanout.journal import RunSettings
+from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import pacer_of
@@ -61,7 +60,7 @@ class ClientStatistics:
 class Client(Generic[W]):
     """What every provider's client is made of. ``W`` is the provider's wire: its token and its format."""
 
-    _speaks: ClassVar[type[Command[Never, object]]]
+    _command_type: ClassVar[type[Command[Never, object]]]
     """The commands that this provider understands."""
 
     def __init__(
@@ -89,8 +88,8 @@ class Client(Generic[W]):
         self._account = None if account is None else label("account", account)
         attempt_timeout = seconds("attempt_timeout", attempt_timeout)
         # By the provider, not the class: a subclass uses the same account.
-        in_process = (self._speaks.__module__, str(self._origin), account or secret.account())
-        self._means = Means(
+        in_process = (self._command_type.__module__, str(self._origin), account or secret.account())
+        self._context = ClientContext(
             wire=wire,
             transport=Transport(
                 self._origin,
@@ -134,7 +133,7 @@ class Client(Generic[W]):
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
         request_id: str | None = None,
-        since: datetime | None = None,
+        unclear_since: datetime | None = None,
         acting_until: float | None = None,
         repeats: int = 0,
         acted_by: float | None = None,
@@ -148,8 +147,8 @@ class Client(Generic[W]):
             timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
             retry: When and how the call is repeated; None takes the client's policy.
             request_id: The one to send, where the provider takes any; None makes a new one.
-            since: When somebody else's attempt of the same command began that was left unclear. It is settled, as a
-                lost answer of our own would be, before anything is sent. ``request_id`` is then that attempt's.
+            unclear_since: When somebody else's attempt of the same command began that was left unclear. It is settled,
+                as a lost answer of our own would be, before anything is sent. ``request_id`` is then that attempt's.
             acting_until: On the clock's ``monotonic``: until when that attempt may still reach the provider. None means
                 until this call begins.
             repeats: How often somebody else may have repeated that attempt. An unclear launch is not repeated twice,
@@ -162,17 +161,17 @@ class Client(Generic[W]):
             TypeError: The command is another provider's, or a setting is of another type.
             RuntimeError: The client is closed.
         """
-        if self._means.closed:
+        if self._context.closed:
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
-        if not isinstance(command, (self._speaks, Unbuilt)):
-            raise TypeError(f"command must be a {self._speaks.__name__}, not {type(command).__name__}")
+        if not isinstance(command, (self._command_type, InvalidCommand)):
+            raise TypeError(f"command must be a {self._command_type.__name__}, not {type(command).__name__}")
         return Call(
             command,
-            self._means,
+            self._context,
             timeout=self._timeout if timeout is None else seconds("timeout", timeout),
             policy=self._retry if retry is None else a_policy(retry),
             request_id=request_id,
-            since=since,
+            unclear_since=unclear_since,
             acting_until=acting_until,
             repeats=repeats,
             acted_by=acted_by,
@@ -180,7 +179,7 @@ class Client(Generic[W]):
 
     def settings(self) -> dict[str, str]:
         """Whose client it is, as text: provider, host and what else tells how it speaks. Never a token."""
-        return {"provider": self._speaks.__module__.split(".")[-2], "base_url": str(self._origin)}
+        return {"provider": self._command_type.__module__.split(".")[-2], "base_url": str(self._origin)}
 
     def run_settings(self) -> RunSettings:
         """How the client carries out a run, for the memory of the run."""
@@ -188,7 +187,7 @@ class Client(Generic[W]):
             settings=self.settings(),
             account=self._account,
             fingerprint=self.fingerprint,
-            attempt_timeout=self._means.attempt_timeout,
+            attempt_timeout=self._context.attempt_timeout,
         )
 
     def fingerprint(self) -> str:
@@ -197,7 +196,7 @@ class Client(Generic[W]):
         Raises:
             ValueError: A callable returned something that is not a token.
         """
-        return self._fingerprint(f"{self._speaks.__module__} {self._origin}")
+        return self._fingerprint(f"{self._command_type.__module__} {self._origin}")
 
     def account(self) -> str:
         """The key of the client's account on every machine: a hash of provider, host and account name, or of the token.
@@ -213,12 +212,12 @@ class Client(Generic[W]):
     @property
     def pacer(self) -> Pacer:
         """What paces the account, for every client and fan-out of it in this process."""
-        return self._means.pacer
+        return self._context.pacer
 
     @property
     def clock(self) -> Clock:
         """Time and chance, as the client sees them."""
-        return self._means.clock
+        return self._context.clock
 
     def lift_pause(self) -> bool:
         """End the account's pause in this process: calls start again at once, one first, then more.
@@ -230,24 +229,24 @@ class Client(Generic[W]):
         Returns:
             Whether there was a pause.
         """
-        return self._means.pacer.lift()
+        return self._context.pacer.lift()
 
     def statistics(self) -> ClientStatistics:
         """What the client's account is doing, and what its retries have cost."""
-        return ClientStatistics(self._means.pacer.statistics(), self._means.budget.statistics())
+        return ClientStatistics(self._context.pacer.statistics(), self._context.budget.statistics())
 
     async def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
-        self._means.closed = True
-        self._means.budget.close()
-        self._means.pacer.wake()
-        await self._means.transport.close()
+        self._context.closed = True
+        self._context.budget.close()
+        self._context.pacer.wake()
+        await self._context.transport.close()
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.close()
 

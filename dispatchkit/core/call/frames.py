@@ -15,23 +15,23 @@ _FRAMES = 8
 """How many of the innermost frames a note names."""
 
 
-def without_frames(mistake: Exception) -> Exception:
+def without_frames(exception: Exception) -> Exception:
     """Drop the frames of an exception and of its causes. A note says where it was raised."""
     places: deque[str] = deque(maxlen=_FRAMES)
-    trace = mistake.__traceback__
+    trace = exception.__traceback__
     while trace is not None:
         code = trace.tb_frame.f_code
         places.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}")
         trace = trace.tb_next
     note = "raised at " + " > ".join(places)
-    if note not in getattr(mistake, "__notes__", ()):  # it may be raised for every call
-        mistake.add_note(note)
+    if note not in getattr(exception, "__notes__", ()):  # it may be raised for every call
+        exception.add_note(note)
     chain: list[BaseException] = []
-    error: BaseException | None = mistake
+    error: BaseException | None = exception
     while error is not None and error not in chain:
         chain.append(error.with_traceback(None))
         error = error.__cause__ or error.__context__
-    return mistake
+    return exception
 
 
 def request_of(command: Command[W, object], wire: W, request_id: str | None) -> Request:
@@ -43,5 +43,5 @@ def request_of(command: Command[W, object], wire: W, request_id: str | None) -> 
     try:
         return command.request(wire, request_id)
     except Exception as error:  # noqa: BLE001 - a callable that gives the token may raise anything
-        mistake = error.with_traceback(None)
-    raise mistake
+        exception = error.with_traceback(None)
+    raise exception

@@ -67,9 +67,9 @@ class Freshness:
     def _acted(self) -> _Sample | None:
         if self.acted is None:
             return None
-        headers, began, started, took = self.acted
+        headers, began, started, elapsed = self.acted
         made = _date(headers)
-        return None if made is None else _Sample(made, began + timedelta(seconds=took), started + took)
+        return None if made is None else _Sample(made, began + timedelta(seconds=elapsed), started + elapsed)
 
 
 def _date(headers: Mapping[str, str]) -> datetime | None:

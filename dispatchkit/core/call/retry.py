@@ -23,24 +23,16 @@ from dispatchkit.core.clock import Clock
 from dispatchkit.core.validators import a_kind, seconds, shown, true_or_false
 from dispatchkit.errors import DispatchkitError
 
-__all__ = [
-    "DEFAULT_RETRY",
-    "Reason",
-    "RetryPolicy",
-    "Step",
-    "a_policy",
-    "retry_after",
-    "retrying",
-]
+__all__ = ["DEFAULT_RETRY", "AttemptResult", "RetryPolicy", "RetryReason", "a_policy", "retry_after", "retrying"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
-Reason = Literal["not_sent", "throttled", "unknown"]
+RetryReason = Literal["not_sent", "throttled", "unknown"]
 """Why an attempt may be repeated: no byte left; the provider asked to come back; the outcome was unclear, and either
 its state denies it or the user vouches that it deduplicates."""
 
-REASONS: frozenset[Reason] = frozenset({"not_sent", "throttled", "unknown"})
+RETRY_REASONS: frozenset[RetryReason] = frozenset({"not_sent", "throttled", "unknown"})
 
 
 def _attempts(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
@@ -62,20 +54,22 @@ def _flag(instance: object, attribute: attrs.Attribute[bool], value: object) -> 
     true_or_false(attribute.name, value)
 
 
-def _reason_set(value: Iterable[Reason]) -> frozenset[Reason]:
-    allowed = f"on must be a set of {', '.join(sorted(REASONS))}"
+def _reason_set(value: Iterable[RetryReason]) -> frozenset[RetryReason]:
+    allowed = f"on must be a set of {', '.join(sorted(RETRY_REASONS))}"
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{allowed}, not {shown(value)}")
     items = tuple(value)
     for item in items:
-        a_kind("each of on", item, str, f"one of {', '.join(sorted(REASONS))}")
+        a_kind("each of on", item, str, f"one of {', '.join(sorted(RETRY_REASONS))}")
     return frozenset(items)
 
 
-def _reasons(instance: object, attribute: attrs.Attribute[frozenset[Reason]], value: frozenset[object]) -> None:
+def _reasons(instance: object, attribute: attrs.Attribute[frozenset[RetryReason]], value: frozenset[object]) -> None:
     del instance
-    if not value <= REASONS:
-        raise ValueError(f"{attribute.name} must hold only {sorted(REASONS)}, not {sorted(map(str, value - REASONS))}")
+    if not value <= RETRY_REASONS:
+        raise ValueError(
+            f"{attribute.name} must hold only {sorted(RETRY_REASONS)}, not {sorted(map(str, value - RETRY_REASONS))}"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -98,9 +92,9 @@ class RetryPolicy:
     """The same after HTTP 429."""
     cap: float = attrs.field(default=30.0, validator=_seconds)
     """Seconds: the longest wait that we choose ourselves. A call never repeats before its Retry-After."""
-    on: frozenset[Reason] = attrs.field(default=REASONS, converter=_reason_set, validator=_reasons)
+    retry_on: frozenset[RetryReason] = attrs.field(default=RETRY_REASONS, converter=_reason_set, validator=_reasons)
     """What is repeated: ``"not_sent"``, ``"throttled"``, ``"unknown"``."""
-    lag: float = attrs.field(default=60.0, validator=_seconds)
+    state_lag: float = attrs.field(default=60.0, validator=_seconds)
     """Seconds for which the provider's state may lag behind what it did.
 
     Only a state that still denies an unclear call this long after its attempt is believed. No provider documents a
@@ -133,27 +127,27 @@ DEFAULT_RETRY = RetryPolicy()
 
 
 @attrs.frozen
-class Step(Generic[R_co]):
+class AttemptResult(Generic[R_co]):
     """What one round of a call came to: a result, or an error and, if it may be repeated, why."""
 
     result: R_co | None = None
     error: DispatchkitError | None = None
-    again: Reason | None = None
-    after: float = 0.0
+    retry: RetryReason | None = None
+    retry_after: float = 0.0
     """Seconds that the provider asked to wait."""
 
 
 async def retrying(
-    first: Step[R],
-    again: Callable[[], Awaitable[Step[R]]],
+    first: AttemptResult[R],
+    again: Callable[[], Awaitable[AttemptResult[R]]],
     *,
     policy: RetryPolicy,
     clock: Clock,
     sleep: Callable[[float], Awaitable[None]],
     spend: Callable[[], Awaitable[bool]],
     may_start: Callable[[float], bool],
-    before_sleep: Callable[[int, Step[R], float], None],
-) -> Step[R]:
+    before_sleep: Callable[[int, AttemptResult[R], float], None],
+) -> AttemptResult[R]:
     """Go on from a first step that failed until a step is final or nothing is left to repeat it with.
 
     Args:
@@ -166,30 +160,35 @@ async def retrying(
         may_start: Whether another attempt may start after so many seconds.
         before_sleep: Told the attempt's number, what it came to, and the seconds until the next.
     """
-    latest: Step[R] | None = None
+    latest: AttemptResult[R] | None = None
 
-    async def attempt() -> Step[R]:
+    async def attempt() -> AttemptResult[R]:
         nonlocal latest
         if latest is None:
             latest = first
             return first
-        latest = await again() if await spend() else attrs.evolve(latest, again=None)
+        latest = await again() if await spend() else attrs.evolve(latest, retry=None)
         return latest
 
-    def wanted(step: Step[R]) -> bool:
-        return step.again is not None and step.again in policy.on
+    def wanted(attempt_result: AttemptResult[R]) -> bool:
+        return attempt_result.retry is not None and attempt_result.retry in policy.retry_on
 
     def wait(state: RetryCallState) -> float:
-        step = _step(state)
-        return policy.delay(state.attempt_number, throttled=step.again == "throttled", after=step.after, clock=clock)
+        attempt_result = _attempt_result(state)
+        return policy.delay(
+            state.attempt_number,
+            throttled=attempt_result.retry == "throttled",
+            after=attempt_result.retry_after,
+            clock=clock,
+        )
 
     def stop(state: RetryCallState) -> bool:
         return state.attempt_number >= policy.attempts or not may_start(state.upcoming_sleep)
 
-    def _step(state: RetryCallState) -> Step[R]:
+    def _attempt_result(state: RetryCallState) -> AttemptResult[R]:
         assert state.outcome is not None  # noqa: S101 - tenacity asks only once there is one
-        step: Step[R] = state.outcome.result()
-        return step
+        attempt_result: AttemptResult[R] = state.outcome.result()
+        return attempt_result
 
     # Made anew for every call: an AsyncRetrying holds the state of one.
     loop = AsyncRetrying(
@@ -197,10 +196,10 @@ async def retrying(
         retry=retry_if_result(wanted),
         wait=wait,
         stop=stop,
-        before_sleep=lambda state: before_sleep(state.attempt_number, _step(state), state.upcoming_sleep),
-        retry_error_callback=_step,
+        before_sleep=lambda state: before_sleep(state.attempt_number, _attempt_result(state), state.upcoming_sleep),
+        retry_error_callback=_attempt_result,
     )
-    final: Step[R] = await loop(attempt)
+    final: AttemptResult[R] = await loop(attempt)
     return final
 
 

@@ -1,11 +1,11 @@
-"""What a call needs before its first byte where a ledger remembers it: a place, a ticket of the pacer, leave to send.
+"""What a call needs before its first byte where a ledger remembers it: a place, a permit of the pacer, leave to send.
 
 It takes its place among those in flight first, then waits for its turn, and asks for leave last: what is written down
 as about to leave leaves at once, or a process that is killed would leave behind what never had its turn. Only where
 places are what is short does it ask for leave before: to be written takes a disk's time, for which none of them shall
 stand empty.
 
-All three expire. After a disk stall, stale tickets would release every waiter at once. While this process is suspended,
+All three expire. After a disk stall, stale permits would release every waiter at once. While this process is suspended,
 another one may take the run over, so a claim permits nothing `CLAIM_AGE` after it was requested. Each attempt of a call
 has a claim of its own. If a call's claims expire three times in a row, the run pauses and says why.
 """
@@ -20,15 +20,15 @@ from typing import Any, TypeVar
 import attrs
 
 from dispatchkit.core.call.call import Call
-from dispatchkit.core.claim_age import CLAIM_AGE, ClaimAge
+from dispatchkit.core.claim import CLAIM_AGE, ClaimAge, ClaimResult
 from dispatchkit.core.clock import Clock
-from dispatchkit.core.fanout.journal import Entry, Journal, Leave
+from dispatchkit.core.fanout.journal import Journal, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.core.log import log
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.errors import State
 
-__all__ = ["Admission", "abandoned"]
+__all__ = ["Admission", "known_outcome"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -38,9 +38,9 @@ logger = logging.getLogger("dispatchkit.ledger")
 _RENEW_BEFORE = CLAIM_AGE / 5
 """Seconds before its expiry from which a claim that waits is requested again: the connection takes time, too."""
 _EXPIRED_IN_A_ROW = 3
-_FIRST_PAUSE, _LONGEST_PAUSE = 5.0, 60.0
+_MIN_PAUSE, _MAX_PAUSE = 5.0, 60.0
 _PROMPT = 0.25
-"""Seconds for which a ticket is good: a disk takes less, unless it stalls. A later one waits for the next start."""
+"""Seconds for which a permit is good: a disk takes less, unless it stalls. A later one waits for the next start."""
 
 
 @attrs.define
@@ -48,8 +48,8 @@ class _Held:
     """What a call has of what it needs."""
 
     place: bool = False
-    ticket: int = 0
-    ticket_at: float = 0.0
+    permit: int = 0
+    permit_at: float = 0.0
     claimed: bool = False
 
 
@@ -79,82 +79,82 @@ class Admission:
         self._clock = clock
         self._idly = idly
         self._paused_until = 0.0
-        self._pause = _FIRST_PAUSE
+        self._pause = _MIN_PAUSE
         self.stopped = False
         """Set it, and nobody begins any more."""
 
-    async def admit(self, entry: Entry[W, R], call: Call[W, R]) -> int | Leave:
+    async def admit(self, item: WorkItem[W, R], call: Call[W, R]) -> int | ClaimResult:
         """Wait until a call may begin, and is written down as about to leave.
 
         Returns:
-            The pacer's ticket for its first attempt: 0 where it is settled before anything is sent. It has a place
+            The pacer's permit for its first attempt: 0 where it is settled before anything is sent. It has a place
             then, for which `release` is called when it is over. Or else why it must not begin.
         """
         held = _Held()
-        admitted: int | Leave = Leave.STOPPED
+        admitted: int | ClaimResult = ClaimResult.STOPPED
         try:
-            admitted = await self._gather(entry, call, held)
+            admitted = await self._gather(item, call, held)
         finally:
-            if held.place and isinstance(admitted, Leave):
+            if held.place and isinstance(admitted, ClaimResult):
                 self._places.release()
-            if held.ticket and admitted != held.ticket:
-                self._pacer.withdraw(held.ticket)
-            if held.claimed and isinstance(admitted, Leave):
-                self._journal.record(entry, abandoned(entry, call))  # it has not been started
+            if held.permit and admitted != held.permit:
+                self._pacer.cancel(held.permit)
+            if held.claimed and isinstance(admitted, ClaimResult):
+                self._journal.record(item, known_outcome(item, call))  # it has not been started
         return admitted
 
     def release(self, call: Call[W, R]) -> None:
         """A call that was admitted is over: its place is free."""
         if call.attempts and not call.expirations:
-            self._pause = _FIRST_PAUSE  # claims are in time again
+            self._pause = _MIN_PAUSE  # claims are in time again
         self._places.release()
 
-    async def _gather(self, entry: Entry[W, R], call: Call[W, R], held: _Held) -> int | Leave:
-        if self._places.locked() and self._pacer.is_open():
-            answer = await self._claim(entry, call, held)
-            if answer in {Leave.STOPPED, Leave.GONE}:
-                return answer
+    async def _gather(self, item: WorkItem[W, R], call: Call[W, R], held: _Held) -> int | ClaimResult:
+        if self._places.locked() and self._pacer.can_start():
+            claim_result = await self._claim(item, call, held)
+            if claim_result in {ClaimResult.STOPPED, ClaimResult.TAKEN}:
+                return claim_result
         if self.stopped:
-            return Leave.STOPPED
+            return ClaimResult.STOPPED
         await self._idly(self._places.acquire())
         held.place = True
         while not self.stopped:
             await self._outlast_pause()
-            if not held.ticket:
-                held.ticket = self._pacer.enter() or await self._idly(self._pacer.admit())
-                held.ticket_at = self._clock.monotonic()
-            answer = Leave.GRANTED
+            if not held.permit:
+                held.permit = self._pacer.try_acquire() or await self._idly(self._pacer.acquire())
+                held.permit_at = self._clock.monotonic()
+            claim_result = ClaimResult.GRANTED
             if call.claim is None or call.claim.is_expired(margin=_RENEW_BEFORE):
-                answer = await self._claim(entry, call, held)
-                if answer in {Leave.STOPPED, Leave.GONE}:
-                    return answer
-            if answer is not Leave.GRANTED or not self._pacer.holds(held.ticket):
-                self._pacer.withdraw(held.ticket)
-                held.ticket = 0
-            elif self._clock.monotonic() - held.ticket_at > _PROMPT:
+                claim_result = await self._claim(item, call, held)
+                if claim_result in {ClaimResult.STOPPED, ClaimResult.TAKEN}:
+                    return claim_result
+            if claim_result is not ClaimResult.GRANTED or not self._pacer.is_current(held.permit):
+                self._pacer.cancel(held.permit)
+                held.permit = 0
+            elif self._clock.monotonic() - held.permit_at > _PROMPT:
                 # The database was slow. It takes the next start: after a stall, all would start at once.
                 await self._idly(self._clock.sleep(self._pacer.postpone()))
-                held.ticket_at = self._clock.monotonic()
+                held.permit_at = self._clock.monotonic()
             elif not self.stopped:
-                return held.ticket if entry.since is None else 0  # a repeat of what is settled asks for its own
-        return Leave.STOPPED
+                return held.permit if item.unclear_since is None else 0  # a repeat of what is settled asks for its own
+        return ClaimResult.STOPPED
 
-    async def _claim(self, entry: Entry[W, R], call: Call[W, R], held: _Held | None = None) -> Leave:
-        """Request a claim. `Leave.LATER` if it was granted too late to be of use."""
+    async def _claim(self, item: WorkItem[W, R], call: Call[W, R], held: _Held | None = None) -> ClaimResult:
+        """Request a claim. `ClaimResult.DEFERRED` if it was granted too late to be of use."""
         call.claim, claim = None, ClaimAge(self._clock)
-        answer = await self._journal.claim(entry, call.request_id)
-        if answer is not Leave.GRANTED:
-            return answer
+        claim_result = await self._journal.claim(item, call.request_id)
+        if claim_result is not ClaimResult.GRANTED:
+            return claim_result
         if held is not None:
             held.claimed = True
         if claim.is_expired():
             call.expirations += 1
             self._count_expiry(call, f"the database answers in {claim.seconds():.0f} s")
-            return Leave.LATER
+            return ClaimResult.DEFERRED
         call.claim = claim
-        return Leave.GRANTED
+        return ClaimResult.GRANTED
 
-    async def again(self, entry: Entry[W, R], call: Call[W, R]) -> Leave:
+    async def again(self, item: WorkItem[W, R], call: Call[W, R]) -> ClaimResult:
         """Request a claim for a repeat, or for a request whose claim has expired.
 
         Raises:
@@ -165,13 +165,13 @@ class Admission:
             self._count_expiry(call, "the wall clock was set" if call.claim.was_stepped() else waited)
         await self._outlast_pause()
         if self.stopped:
-            return Leave.STOPPED
-        since = entry.since or call.first_sent
-        return await self._claim(attrs.evolve(entry, since=since), call)
+            return ClaimResult.STOPPED
+        unclear_since = item.unclear_since or call.first_sent
+        return await self._claim(attrs.evolve(item, unclear_since=unclear_since), call)
 
-    async def has_rival(self, entry: Entry[W, R], within: float) -> bool:
+    async def has_rival(self, item: WorkItem[W, R], within: float) -> bool:
         """See `Journal.has_rival`."""
-        return await self._journal.has_rival(entry, within)
+        return await self._journal.has_rival(item, within)
 
     def _count_expiry(self, call: Call[W, R], why: str) -> None:
         now = self._clock.monotonic()
@@ -180,16 +180,16 @@ class Admission:
         self._paused_until = now + self._pause
         text = "the run pauses for %.0f s: %s; the limit is %.0f s"
         log(logger, logging.WARNING, text, self._pause, why, CLAIM_AGE)
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
+        self._pause = min(2 * self._pause, _MAX_PAUSE)
 
     async def _outlast_pause(self) -> None:
         while (left := self._paused_until - self._clock.monotonic()) > 0 and not self.stopped:
             await self._idly(self._clock.sleep(left))
 
 
-def abandoned(entry: Entry[W, R], call: Call[W, R]) -> Outcome[R]:
+def known_outcome(item: WorkItem[W, R], call: Call[W, R]) -> Outcome[R]:
     """What is known of a call that was given up."""
     if call.final is not None and call.final.error is None:
-        return Outcome(entry.index, entry.command, State.DONE, call.final.result, None, call.attempts, call.request_id)
-    known = call.abandoned()
-    return Outcome(entry.index, entry.command, known.outcome, None, known, known.attempts, known.request_id)
+        return Outcome(item.index, item.command, State.DONE, call.final.result, None, call.attempts, call.request_id)
+    known = call.known_outcome()
+    return Outcome(item.index, item.command, known.state, None, known, known.attempts, known.request_id)

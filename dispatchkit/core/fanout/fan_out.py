@@ -7,7 +7,7 @@ cancels another command.
 What ends a run before its time: `FanOut.stop`, a guard (``max_launches``, ``stop_after_failures``, ``give_up_after``),
 a refusal of the token or of the account, or whatever the iterator of commands raises; `FanOut.stop_reason` says which.
 In each case nothing new starts, what waits for its turn or for a retry gives up at once, and what is in flight is
-awaited. If that takes longer than ``grace``, it is cancelled, and its outcome says what is known of it.
+awaited. If that takes longer than ``grace_period``, it is cancelled, and its outcome says what is known of it.
 
 A run starts with one call (`Pacer.begin_run`), so that a token that is refused costs one request.
 
@@ -30,12 +30,12 @@ from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.retry import RetryPolicy, a_policy
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.guards import Guards, StopReason
-from dispatchkit.core.fanout.journal import Journal, Journals, Source
+from dispatchkit.core.fanout.journal import Journal, JournalProvider, Source
 from dispatchkit.core.fanout.outcome import Outcome, Report
 from dispatchkit.core.fanout.silence import watch_silence
-from dispatchkit.core.fanout.source import Unremembered, count, source
+from dispatchkit.core.fanout.source import IterableSource, iterate
 from dispatchkit.core.fanout.worker_pool import WorkerPool
-from dispatchkit.core.validators import a_kind, seconds
+from dispatchkit.core.validators import a_kind, int_in_range, seconds
 from dispatchkit.errors import LedgerError, State
 
 __all__ = ["FanOut"]
@@ -65,7 +65,7 @@ class FanOut(Generic[W, R]):
             something was under way, or waited for the circuit breaker. A refusal and HTTP 429 are answers; HTTP 5xx, a
             broken connection and a timeout are not. A pause that the provider asked for does not count. None, the
             default: the run waits for the provider as long as it takes.
-        grace: Seconds for which a stopped run waits for what is in flight.
+        grace_period: Seconds for which a stopped run waits for what is in flight.
         ledger: The durable memory of the run, usually a `Ledger`; it remembers each command from before its first byte
             leaves. None: a run that nothing remembers.
         run: The name of the run in the ledger. A run of this name that is there already goes on: what is done or
@@ -92,13 +92,13 @@ class FanOut(Generic[W, R]):
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
         give_up_after: float | None = None,
-        grace: float = 30.0,
-        ledger: Journals | None = None,
+        grace_period: float = 30.0,
+        ledger: JournalProvider | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
     ) -> None:
         a_kind("client", client, Client, "a DirectClient or an AltcraftClient")
-        count("concurrency", concurrency, least=1)
+        int_in_range("concurrency", concurrency, minimum=1)
         self._guards = Guards(
             max_launches=max_launches, stop_after_failures=stop_after_failures, give_up_after=give_up_after
         )
@@ -106,7 +106,7 @@ class FanOut(Generic[W, R]):
         self._pacer = client.pacer
         timeout = None if timeout is None else seconds("timeout", timeout)
         retry = None if retry is None else a_policy(retry)
-        self._grace = seconds("grace", grace)
+        self._grace_period = seconds("grace_period", grace_period)
         if (ledger is None) != (run is None):
             raise ValueError("ledger= and run= belong together: a ledger holds runs, each under its name")
         if commands is None and (ledger is None or expected is not None):
@@ -114,10 +114,10 @@ class FanOut(Generic[W, R]):
         self._commands: Iterator[Command[W, R]] | AsyncIterator[Command[W, R]] | None = None
         length: int | None = None
         if commands is not None:
-            self._commands, length = source(commands, expected)
+            self._commands, length = iterate(commands, expected)
         if repeat_window is not None and ledger is None:
             raise ValueError("repeat_window= asks what other runs of the ledger did: it needs ledger=")
-        self._source: Source = Unremembered(length)
+        self._source: Source = IterableSource(length)
         journal: Journal | None = None
         if ledger is not None and run is not None:
             if not hasattr(ledger, "journal"):  # callers without a type checker, who give its file
@@ -132,10 +132,10 @@ class FanOut(Generic[W, R]):
             concurrency=concurrency,
             timeout=timeout,
             retry=retry,
-            grace=self._grace,
+            grace_period=self._grace_period,
             length=length,
         )
-        self._outlet = self._pool.outlet
+        self._outcomes = self._pool.outlet
         self._opened = False
         self._opening: asyncio.Event | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -183,15 +183,15 @@ class FanOut(Generic[W, R]):
         if self._pool.workers is None:
             await self._open()
             self._pool.start()
-        while not self._outlet and self._pool.workers:
+        while not self._outcomes and self._pool.workers:
             try:
-                await self._outlet.arrival()
+                await self._outcomes.wait()
             except asyncio.CancelledError:
                 self.stop()  # what is in flight comes to its outcome, and can still be taken
                 raise
-        if not self._outlet:
+        if not self._outcomes:
             await self._end()
-        return self._outlet.take(most)
+        return self._outcomes.get_many(most)
 
     async def _open(self) -> None:
         over = self._opening = asyncio.Event()
@@ -204,22 +204,24 @@ class FanOut(Generic[W, R]):
             over.set()
         self._opened = True
         self._pool.length = planned.total
-        self._pool.earlier.update(planned.final)
+        self._pool.previously_finished.update(planned.final)
         # What is done already shows that the provider accepts the token.
-        self._pacer.begin_run(self, ramp=not self._pool.earlier[State.DONE])
+        self._pacer.begin_run(self, ramp=not self._pool.previously_finished[State.DONE])
         if self._guards.give_up_after is not None:
             self._watching = asyncio.create_task(self._watch(self._guards.give_up_after))
 
     async def _watch(self, limit: float) -> None:
-        since = await watch_silence(
+        unclear_since = await watch_silence(
             limit,
             clock=self._client.clock,
             pacer=self._pacer,
             answered_at=self._pool.answered_at,
             is_trying=self._pool.is_trying,
         )
-        text = f"the provider has answered nothing since {since:%Y-%m-%d %H:%M:%S} UTC (give_up_after={limit:g})"
-        self._pool.stop("gave_up", text, silent_since=since)
+        text = (
+            f"the provider has answered nothing since {unclear_since:%Y-%m-%d %H:%M:%S} UTC (give_up_after={limit:g})"
+        )
+        self._pool.stop("gave_up", text, silent_since=unclear_since)
 
     async def _end(self) -> None:
         try:
@@ -231,8 +233,8 @@ class FanOut(Generic[W, R]):
                     await closing
         except asyncio.CancelledError:
             raise
-        except BaseException as mistake:  # noqa: BLE001 - what ended the run comes first
-            self._pool.error = self._pool.error or mistake
+        except BaseException as exception:  # noqa: BLE001 - what ended the run comes first
+            self._pool.error = self._pool.error or exception
         finally:
             if self._watching is not None:
                 self._watching.cancel()
@@ -252,27 +254,27 @@ class FanOut(Generic[W, R]):
         return self
 
     async def __anext__(self) -> Outcome[R]:
-        if (there := self._outlet.take_one()) is not None:
+        if (there := self._outcomes.get_nowait()) is not None:
             return there
         for outcome in await self.batch(1):
             return outcome
         raise StopAsyncIteration
 
-    async def close(self, *, patience: float | None = 0.0) -> None:
+    async def close(self, *, timeout: float | None = 0.0) -> None:
         """Start nothing new, and wait until it is over. Not needed after the end.
 
         What came of it can still be read from `report`, or taken.
 
         Args:
-            patience: Seconds for which what is in flight is awaited before it is cancelled; None sets no bound but
-                ``grace``.
+            timeout: Seconds for which what is in flight is awaited before it is cancelled; None sets no bound but
+                ``grace_period``.
         """
         self.stop()
         if self._opening is not None:
             with contextlib.suppress(TimeoutError):  # somebody else plans, and must not lose the commands meanwhile
-                await asyncio.wait_for(self._opening.wait(), self._grace)
-        if self._pool.workers and patience != 0:
-            await asyncio.wait(self._pool.workers, timeout=patience)
+                await asyncio.wait_for(self._opening.wait(), self._grace_period)
+        if self._pool.workers and timeout != 0:
+            await asyncio.wait(self._pool.workers, timeout=timeout)
         self._pool.cut_short()
         while self._pool.workers:
             await asyncio.wait(self._pool.workers)

@@ -12,7 +12,7 @@ import gc
 import os
 import threading
 
-__all__ = ["narrow", "widen"]
+__all__ = ["raise_gc_threshold", "restore_gc_threshold"]
 
 _OBJECTS = 20
 """How many objects a call in flight makes before it drops them, about."""
@@ -21,8 +21,8 @@ _lock = threading.Lock()
 _workers = _before = _last = 0
 
 
-def widen() -> None:
-    """One worker more, in whatever run. `narrow` takes it back."""
+def raise_gc_threshold() -> None:
+    """One worker more, in whatever run. `restore_gc_threshold` takes it back."""
     global _before, _last  # noqa: PLW0603 - the collector is the process's own
     with _lock:
         if not _workers:
@@ -30,7 +30,7 @@ def widen() -> None:
         _apply(1)
 
 
-def narrow() -> None:
+def restore_gc_threshold() -> None:
     """One worker less. After the last one all is as it was."""
     with _lock:
         _apply(-1)

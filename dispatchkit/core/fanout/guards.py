@@ -8,8 +8,7 @@ from typing import Literal, TypeAlias
 
 import attrs
 
-from dispatchkit.core.fanout.source import count
-from dispatchkit.core.validators import seconds
+from dispatchkit.core.validators import int_in_range, seconds
 from dispatchkit.errors import AuthenticationError, DispatchkitError, RejectedError, ThrottledError
 
 __all__ = ["Guards", "StopKind", "StopReason", "refuses_all"]
@@ -66,7 +65,7 @@ class Guards:
     ) -> None:
         for name, value in (("max_launches", max_launches), ("stop_after_failures", stop_after_failures)):
             if value is not None:
-                count(name, value, least=1)
+                int_in_range(name, value, minimum=1)
         self.max_launches = max_launches
         self.stop_after_failures = stop_after_failures
         self.give_up_after = None if give_up_after is None else seconds("give_up_after", give_up_after)

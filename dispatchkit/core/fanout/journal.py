@@ -6,38 +6,26 @@ that are not final, asks leave for each just before its first byte, and has what
 
 from __future__ import annotations
 
-import enum
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Generic, Never, Protocol, TypeVar
 
 import attrs
 
+from dispatchkit.core.call.context import RunSettings
+from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.errors import State
 
-__all__ = ["Entry", "Journal", "Journals", "Leave", "Planned", "RunSettings", "Source"]
+__all__ = ["Journal", "JournalProvider", "PlanSummary", "Source", "WorkItem"]
 
 R = TypeVar("R")
 W = TypeVar("W")
 
 
-class Leave(enum.Enum):
-    """What a journal answers to somebody who wants to send."""
-
-    GRANTED = "granted"
-    """It is on disk that the request is about to leave: go."""
-    LATER = "later"
-    """Not now: the account is paused elsewhere. The pacer has been told; ask again when it gives leave."""
-    GONE = "gone"
-    """Somebody else has it, or it has come to its outcome: leave it alone."""
-    STOPPED = "stopped"
-    """The run was stopped, or another process has taken it over: start nothing any more."""
-
-
 @attrs.frozen
-class Entry(Generic[W, R]):
+class WorkItem(Generic[W, R]):
     """One command of a run that is not final yet."""
 
     index: int
@@ -45,7 +33,7 @@ class Entry(Generic[W, R]):
     command: Command[W, R]
     request_id: str | None = None
     """The request id of an earlier attempt that is unclear; None where there is none."""
-    since: datetime | None = None
+    unclear_since: datetime | None = None
     """When an earlier attempt that is unclear began: settle it before anything is sent. None: nothing is unclear."""
     acting_until: float | None = None
     """On the clock's ``monotonic``: until when a request of an earlier process may still reach the provider. No state
@@ -57,24 +45,8 @@ class Entry(Generic[W, R]):
     shows it. None: ``acting_until``, which a takeover puts off."""
 
 
-@attrs.frozen(kw_only=True)
-class RunSettings:
-    """How a client carries out a run, as far as the run's memory must know."""
-
-    settings: Mapping[str, str]
-    """Provider, host and format, as text. A run that was planned with others is refused."""
-    account: str | None
-    """The account's name, where the client has one."""
-    fingerprint: Callable[[], str] = attrs.field(repr=False)
-    """Gives what identifies the token on every machine. It is slow on purpose: it takes a tenth of a second."""
-    attempt_timeout: float
-    """Seconds that one attempt may take."""
-    repeat_window: float | None = None
-    """Seconds within which another run must not have launched the same target on the same account; None allows it."""
-
-
 @attrs.frozen
-class Planned:
+class PlanSummary:
     """A run as it is found when a fan-out opens it."""
 
     total: int | None
@@ -89,7 +61,7 @@ class Source(Protocol):
 
     async def open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
-    ) -> Planned:
+    ) -> PlanSummary:
         """Hold the run, and plan what it does not know yet. If this fails, nothing is held.
 
         Args:
@@ -104,15 +76,15 @@ class Source(Protocol):
         """
         ...
 
-    async def take(self) -> Entry[Never, object] | None:
+    async def next_item(self) -> WorkItem[Never, object] | None:
         """The next command that is not final; None after the last."""
         ...
 
-    def halt(self) -> None:
-        """Nothing is launched any more: a claim that waits for the database gives up, as `Leave.STOPPED`."""
+    def stop(self) -> None:
+        """Nothing is launched any more: a claim that waits for the database gives up, as `ClaimResult.STOPPED`."""
         ...
 
-    def record(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:
+    def record(self, item: WorkItem[W, R], outcome: Outcome[R]) -> None:
         """Have an outcome written down soon. Until then, the run remembers the request as unclear."""
         ...
 
@@ -128,7 +100,7 @@ class Source(Protocol):
 class Journal(Source, Protocol):
     """The memory of one run, held by one fan-out at a time."""
 
-    async def claim(self, entry: Entry[W, R], request_id: str | None) -> Leave:
+    async def claim(self, item: WorkItem[W, R], request_id: str | None) -> ClaimResult:
         """Write down, durably, that a command's request is about to leave. Not a byte may leave before it is granted.
 
         Raises:
@@ -136,13 +108,13 @@ class Journal(Source, Protocol):
         """
         ...
 
-    async def has_rival(self, entry: Entry[W, R], within: float) -> bool:
+    async def has_rival(self, item: WorkItem[W, R], within: float) -> bool:
         """Whether another launch of the same log (`Command.log_key`) on this host may have left.
 
         It is in this run or another one, and came to no outcome that denies it.
 
         Args:
-            entry: The launch that is asked for.
+            item: The launch that is asked for.
             within: Seconds from now back to the time from which on others count.
 
         Raises:
@@ -151,7 +123,7 @@ class Journal(Source, Protocol):
         ...
 
 
-class Journals(Protocol):
+class JournalProvider(Protocol):
     """What gives each run its journal: the ledger."""
 
     def journal(self, run: str, settings: RunSettings) -> Journal:

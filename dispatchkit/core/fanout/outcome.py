@@ -42,7 +42,7 @@ class Report:
     unknown: int = 0
     not_started: int | None = None
     """Commands that were never begun; None if their number cannot be known (an iterator without a length)."""
-    earlier: int = 0
+    previously_finished: int = 0
     """How many of the above came to their outcome before this fan-out: a run that is resumed leaves them alone."""
 
     @property

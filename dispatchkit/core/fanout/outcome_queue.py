@@ -11,24 +11,24 @@ from typing import Generic, TypeVar
 
 from dispatchkit.core.fanout.outcome import Outcome
 
-__all__ = ["Outlet"]
+__all__ = ["OutcomeQueue"]
 
 R = TypeVar("R")
 
 
-class Outlet(Generic[R]):
+class OutcomeQueue(Generic[R]):
     """Outcomes that are there to be taken.
 
     Args:
-        room: How many may wait before who brings them has to.
+        maxsize: How many may wait before who brings them has to.
     """
 
-    __slots__ = ("_arrival", "_blocked", "_ready", "_room")
+    __slots__ = ("_blocked", "_maxsize", "_notified", "_ready")
 
-    def __init__(self, room: int) -> None:
-        self._room = room
+    def __init__(self, maxsize: int) -> None:
+        self._maxsize = maxsize
         self._ready: deque[Outcome[R]] = deque()
-        self._arrival: asyncio.Future[None] | None = None
+        self._notified: asyncio.Future[None] | None = None
         self._blocked: deque[asyncio.Future[None]] = deque()
 
     def __len__(self) -> int:
@@ -36,36 +36,36 @@ class Outlet(Generic[R]):
 
     @property
     def is_full(self) -> bool:
-        """Whether who brings outcomes should wait for `space`."""
-        return len(self._ready) >= self._room
+        """Whether who brings outcomes should wait for `wait_not_full`."""
+        return len(self._ready) >= self._maxsize
 
     def put(self, outcome: Outcome[R]) -> None:
         """Bring one."""
         self._ready.append(outcome)
-        self.announce()
+        self.notify()
 
-    def announce(self) -> None:
+    def notify(self) -> None:
         """Wake the consumer: there is one, or there will be no more."""
-        if self._arrival is not None:
-            self._arrival.set_result(None)
-            self._arrival = None
+        if self._notified is not None:
+            self._notified.set_result(None)
+            self._notified = None
 
-    async def arrival(self) -> None:
-        """Wait for the next announcement."""
-        self._arrival = self._arrival or asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._arrival)
+    async def wait(self) -> None:
+        """Wait for the next notification."""
+        self._notified = self._notified or asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._notified)
 
-    async def space(self) -> None:
+    async def wait_not_full(self) -> None:
         """Wait until some were taken."""
         blocked = asyncio.get_running_loop().create_future()
         self._blocked.append(blocked)
         await blocked
 
-    def take_one(self) -> Outcome[R] | None:
+    def get_nowait(self) -> Outcome[R] | None:
         """Take one at once, if there is one and nobody waits for its space."""
         return self._ready.popleft() if self._ready and not self._blocked else None
 
-    def take(self, most: int) -> list[Outcome[R]]:
+    def get_many(self, most: int) -> list[Outcome[R]]:
         """Take all that are there, up to so many, and let as many workers go on."""
         taken = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
         room = len(taken)

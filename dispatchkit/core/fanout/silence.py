@@ -15,7 +15,7 @@ from dispatchkit.core.pacing.pacer import Pacer
 
 __all__ = ["watch_silence"]
 
-_LONGEST_TICK = 1.0
+_MAX_TICK = 1.0
 _TICKS = 16
 """How often a silence is looked at before it is too long, at least."""
 
@@ -36,7 +36,7 @@ async def watch_silence(
         Since when there was no answer, UTC.
     """
     began = now = clock.monotonic()
-    tick = min(_LONGEST_TICK, limit / _TICKS)
+    tick = min(_MAX_TICK, limit / _TICKS)
     silent, heard = 0.0, -math.inf
     while silent < limit:
         before = now
@@ -48,5 +48,5 @@ async def watch_silence(
         elif is_trying() and not pacer.throttled_for():
             # A process that was suspended has not listened meanwhile.
             silent += min(now - before, 2 * tick)
-    since = max(began, heard)
-    return clock.now() - timedelta(seconds=now - since)
+    unclear_since = max(began, heard)
+    return clock.now() - timedelta(seconds=now - unclear_since)

@@ -7,17 +7,17 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, It
 from typing import Never, TypeVar
 
 from dispatchkit.core.command import Command
-from dispatchkit.core.fanout.journal import Entry, Planned
+from dispatchkit.core.fanout.journal import PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
-from dispatchkit.core.validators import brief, shown
+from dispatchkit.core.validators import int_in_range, shown
 
-__all__ = ["Unremembered", "count", "source"]
+__all__ = ["IterableSource", "iterate"]
 
 R = TypeVar("R")
 W = TypeVar("W")
 
 
-class Unremembered:
+class IterableSource:
     """The source of a run that nothing remembers: commands are taken as they come, and all of them may be sent.
 
     See `Source`, whose methods these are.
@@ -33,14 +33,14 @@ class Unremembered:
 
     async def open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
-    ) -> Planned:
+    ) -> PlanSummary:
         """Begin."""
         del stop
         if commands is not None:
             self._commands = aiter(commands) if isinstance(commands, AsyncIterable) else iter(commands)
-        return Planned(self._length, {})
+        return PlanSummary(self._length, {})
 
-    async def take(self) -> Entry[Never, object] | None:
+    async def next_item(self) -> WorkItem[Never, object] | None:
         """The next command."""
         if isinstance(self._commands, Iterator):
             command = next(self._commands, _END)
@@ -50,12 +50,12 @@ class Unremembered:
         if isinstance(command, _End):
             return None
         self._taken += 1
-        return Entry(self._taken - 1, command)
+        return WorkItem(self._taken - 1, command)
 
-    def halt(self) -> None:
+    def stop(self) -> None:
         """Nothing waits here."""
 
-    def record(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:
+    def record(self, item: WorkItem[W, R], outcome: Outcome[R]) -> None:
         """Nothing remembers it."""
 
     async def close(self) -> None:
@@ -69,21 +69,7 @@ class _End:
 _END = _End()
 
 
-def count(name: str, value: object, *, least: int, most: int | None = None) -> None:
-    """Check a number of things.
-
-    Raises:
-        TypeError: It is no integer.
-        ValueError: It is too small or too large.
-    """
-    allowed = f"{name} must be an integer from {least} {'up' if most is None else f'to {most}'}"
-    if type(value) is not int:
-        raise TypeError(f"{allowed}, not {shown(value)}")
-    if value < least or (most is not None and value > most):
-        raise ValueError(f"{allowed}, not {brief(value)}")
-
-
-def source(
+def iterate(
     commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]], expected: int | None
 ) -> tuple[Iterator[Command[W, R]] | AsyncIterator[Command[W, R]], int | None]:
     """The iterator, and how many commands it holds if that can be known.
@@ -96,7 +82,7 @@ def source(
         raise TypeError(f"commands must be an iterable of commands, not {shown(commands)}")
     length = len(commands) if isinstance(commands, Sized) else None
     if expected is not None:
-        count("expected", expected, least=0)
+        int_in_range("expected", expected, minimum=0)
         if length is None:
             if isinstance(commands, AsyncIterable):
                 raise TypeError("expected= needs commands that can be counted: a list, not an async iterator")

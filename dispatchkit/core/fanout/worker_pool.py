@@ -17,12 +17,13 @@ from typing import Generic, TypeVar, cast
 from dispatchkit.core.call.call import Call
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.retry import RetryPolicy
-from dispatchkit.core.fanout.admission import Admission, abandoned
-from dispatchkit.core.fanout.gc_tuning import narrow, widen
+from dispatchkit.core.claim import ClaimResult
+from dispatchkit.core.fanout.admission import Admission, known_outcome
+from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
 from dispatchkit.core.fanout.guards import Guards, StopKind, refuses_all
-from dispatchkit.core.fanout.journal import Entry, Journal, Leave, Source
+from dispatchkit.core.fanout.journal import Journal, Source, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome, Report
-from dispatchkit.core.fanout.outcome_queue import Outlet
+from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
 from dispatchkit.errors import DispatchkitError, LedgerError, NotSentError, OutcomeUnknownError, State
 
 __all__ = ["WorkerPool"]
@@ -46,7 +47,7 @@ class WorkerPool(Generic[W, R]):
         concurrency: How many workers there are.
         timeout: Seconds for each call; None takes the client's.
         retry: The policy of each call; None takes the client's.
-        grace: Seconds for which a stopped run waits for what is in flight.
+        grace_period: Seconds for which a stopped run waits for what is in flight.
         length: How many commands there are; None if that is not known.
     """
 
@@ -60,7 +61,7 @@ class WorkerPool(Generic[W, R]):
         concurrency: int,
         timeout: float | None,
         retry: RetryPolicy | None,
-        grace: float,
+        grace_period: float,
         length: int | None,
     ) -> None:
         self._client = client
@@ -70,16 +71,16 @@ class WorkerPool(Generic[W, R]):
         self._concurrency = concurrency
         self._timeout = timeout
         self._retry = retry
-        self._grace = grace
+        self._grace_period = grace_period
         self._admission: Admission | None = None
         if journal is not None:
             self._admission = Admission(
                 concurrency, pacer=client.pacer, journal=journal, clock=client.clock, idly=self._idly
             )
         self.length = length
-        self.earlier: Counter[State] = Counter()
+        self.previously_finished: Counter[State] = Counter()
         """What commands had come to before this fan-out."""
-        self.outlet: Outlet[R] = Outlet(concurrency)
+        self.outlet: OutcomeQueue[R] = OutcomeQueue(concurrency)
         self.workers: set[asyncio.Task[None]] | None = None
         """Those that are not over; None before the start."""
         self.calls: dict[asyncio.Task[None], Call[W, R]] = {}
@@ -93,12 +94,12 @@ class WorkerPool(Generic[W, R]):
         self._failures: Counter[State] = Counter()
         self._failed = 0
         self._idle: set[asyncio.Task[None]] = set()
-        self._stopping = False
+        self._stopped = False
         self._queued = 0
         """How many workers have a command, and wait until they may begin it."""
         self._answered_at = -math.inf
         """When the provider last answered an attempt of a call that is over."""
-        self._patience: asyncio.TimerHandle | None = None
+        self._grace_timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
         """Start the workers."""
@@ -112,7 +113,7 @@ class WorkerPool(Generic[W, R]):
 
     def report(self) -> Report:
         """What has come of the commands so far, whether or not the outcomes were taken."""
-        counts, earlier = self._failures + self.earlier, self.earlier.total()
+        counts, earlier = self._failures + self.previously_finished, self.previously_finished.total()
         counts[State.DONE] += self._done
         done, rejected = counts[State.DONE], counts[State.REJECTED]
         left = None if self.length is None else max(0, self.length - counts.total())
@@ -128,20 +129,20 @@ class WorkerPool(Generic[W, R]):
 
     def stop(self, kind: StopKind, text: str, *, silent_since: datetime | None = None) -> None:
         """Start nothing new. What is in flight is awaited, and its outcomes still come."""
-        if self._stopping:
+        if self._stopped:
             return
-        self._stopping = True
+        self._stopped = True
         if self.workers is None or self.workers:  # else it is over already
             self._explain(kind, text, silent_since)
-        self._source.halt()
+        self._source.stop()
         if self._admission is not None:
             self._admission.stopped = True
         for call in self.calls.values():
-            call.halted = True
+            call.stopped = True
         for worker in self._idle | {worker for worker, call in self.calls.items() if call.waiting}:
             worker.cancel()
         if self.calls:
-            self._patience = asyncio.get_running_loop().call_later(self._grace, self.cut_short)
+            self._grace_timer = asyncio.get_running_loop().call_later(self._grace_period, self.cut_short)
 
     def cut_short(self) -> None:
         """Cancel what is in flight."""
@@ -151,89 +152,89 @@ class WorkerPool(Generic[W, R]):
     async def _work(self) -> None:
         worker = asyncio.current_task()
         assert worker is not None  # noqa: S101 - this coroutine is only ever a task
-        widen()
+        raise_gc_threshold()
         try:
-            while (entry := await self._take(worker)) is not None:
-                outcome = await self._perform(worker, entry)
+            while (item := await self._take(worker)) is not None:
+                outcome = await self._perform(worker, item)
                 if outcome is not None:
-                    self._put(entry, outcome)
-                while self.outlet.is_full and not self._stopping:
-                    await self._idly(self.outlet.space())
+                    self._put(item, outcome)
+                while self.outlet.is_full and not self._stopped:
+                    await self._idly(self.outlet.wait_not_full())
         except asyncio.CancelledError:
-            if not self._stopping:
+            if not self._stopped:
                 # Most likely by the iterator's own code. A run that is cut short must not look whole.
                 self._break(RuntimeError("the iterator of commands, or a worker, was cancelled"))
         except BaseException as error:
             # The iterator is the caller's code: whatever it raises is the run's end, and `batch` raises it. A second
             # Ctrl-C is for the event loop, and so is the end of a coroutine that no loop runs any more.
-            if not _runs(worker) or (self._stopping and isinstance(error, (KeyboardInterrupt, SystemExit))):
+            if not _runs(worker) or (self._stopped and isinstance(error, (KeyboardInterrupt, SystemExit))):
                 raise
             self._break(error)
         finally:
-            narrow()
+            restore_gc_threshold()
 
-    async def _take(self, worker: asyncio.Task[None]) -> Entry[W, R] | None:
+    async def _take(self, worker: asyncio.Task[None]) -> WorkItem[W, R] | None:
         if self._is_over():
             self._explain_max_launches()
             return None
         self._idle.add(worker)
         try:
-            entry = await self._source.take()
+            item = await self._source.next_item()
         finally:
             self._idle.discard(worker)
         # The stop may have come while it was waited for, or from within the iterator of commands.
-        if entry is None or self._is_over():
+        if item is None or self._is_over():
             return None
         self._taken += 1
-        return cast("Entry[W, R]", entry)
+        return cast("WorkItem[W, R]", item)
 
     def _is_over(self) -> bool:
-        return self._stopping or self._taken == self._guards.max_launches
+        return self._stopped or self._taken == self._guards.max_launches
 
-    async def _perform(self, worker: asyncio.Task[None], entry: Entry[W, R]) -> Outcome[R] | None:
-        index, command = entry.index, entry.command
+    async def _perform(self, worker: asyncio.Task[None], item: WorkItem[W, R]) -> Outcome[R] | None:
+        index, command = item.index, item.command
         try:
             call = self._client.call(
                 command,
                 timeout=self._timeout,
                 retry=self._retry,
-                request_id=entry.request_id,
-                since=entry.since,
-                acting_until=entry.acting_until,
-                acted_by=entry.acted_by,
-                repeats=entry.repeats,
+                request_id=item.request_id,
+                unclear_since=item.unclear_since,
+                acting_until=item.acting_until,
+                acted_by=item.acted_by,
+                repeats=item.repeats,
             )
-        except Exception as mistake:  # noqa: BLE001 - a callable that gives the token may raise anything
+        except Exception as exception:  # noqa: BLE001 - a callable that gives the token may raise anything
             # One command that cannot be sent must not end the run of the others.
-            kind = NotSentError if entry.since is None else OutcomeUnknownError
-            error = kind(_text(mistake), command=command, request_id=entry.request_id)
-            error.__cause__ = mistake.with_traceback(None)
-            return Outcome(index, command, error.outcome, None, error, (), entry.request_id)
+            error_type = NotSentError if item.unclear_since is None else OutcomeUnknownError
+            error = error_type(_text(exception), command=command, request_id=item.request_id)
+            error.__cause__ = exception.with_traceback(None)
+            return Outcome(index, command, error.state, None, error, (), item.request_id)
         if self._admission is None:
-            ticket = self._pacer.enter() or await self._queue(self._idly(self._pacer.admit()))
+            permit = self._pacer.try_acquire() or await self._queue(self._idly(self._pacer.acquire()))
         else:
-            call.leave = partial(self._leave_to_repeat, self._admission, entry, call)
+            call.request_claim = partial(self._claim_again, self._admission, item, call)
             if call.log_key is not None:
-                call.has_rival = partial(self._admission.has_rival, entry)
-            admitted = await self._queue(self._admission.admit(entry, call))
-            if isinstance(admitted, Leave):
-                if admitted is Leave.STOPPED:
+                call.has_rival = partial(self._admission.has_rival, item)
+            admitted = await self._queue(self._admission.admit(item, call))
+            if isinstance(admitted, ClaimResult):
+                if admitted is ClaimResult.STOPPED:
                     self.stop_elsewhere()
                 return None
-            ticket = admitted
+            permit = admitted
         self.calls[worker] = call
         try:
-            result = await call.run(ticket=ticket)
+            result = await call.run(permit=permit)
         except DispatchkitError as error:
-            return Outcome(index, command, error.outcome, None, error, error.attempts, error.request_id)
+            return Outcome(index, command, error.state, None, error, error.attempts, error.request_id)
         except asyncio.CancelledError:
             # By this run, or by somebody who ends all tasks: what is known of it is an outcome like any other.
             self._break(RuntimeError("a worker of the run was cancelled"))
             worker.uncancel()
-            return abandoned(entry, call)
+            return known_outcome(item, call)
         except BaseException:
             if _runs(worker):
-                self._put(entry, abandoned(entry, call))
+                self._put(item, known_outcome(item, call))
             raise
         finally:
             del self.calls[worker]
@@ -242,12 +243,12 @@ class WorkerPool(Generic[W, R]):
                 self._admission.release(call)
         return Outcome(index, command, State.DONE, result, None, call.attempts, call.request_id)
 
-    async def _leave_to_repeat(self, admission: Admission, entry: Entry[W, R], call: Call[W, R]) -> Leave:
+    async def _claim_again(self, admission: Admission, item: WorkItem[W, R], call: Call[W, R]) -> ClaimResult:
         try:
-            return await admission.again(entry, call)
+            return await admission.again(item, call)
         except LedgerError as unwritten:
             self._break(unwritten)
-            return Leave.STOPPED
+            return ClaimResult.STOPPED
 
     async def _queue(self, waiting: Awaitable[T]) -> T:
         """Wait until a call may begin."""
@@ -267,9 +268,9 @@ class WorkerPool(Generic[W, R]):
         finally:
             self._idle.discard(worker)
 
-    def _put(self, entry: Entry[W, R], outcome: Outcome[R]) -> None:
+    def _put(self, item: WorkItem[W, R], outcome: Outcome[R]) -> None:
         try:
-            self._source.record(entry, outcome)
+            self._source.record(item, outcome)
         except Exception as unwritten:  # noqa: BLE001 - it is counted all the same
             self._break(unwritten)
         if not self.is_dropping:
@@ -279,7 +280,7 @@ class WorkerPool(Generic[W, R]):
             return
         self._failed += 1
         self._failures[outcome.state] += 1
-        is_first = not self._done and not self.earlier[State.DONE] and self._failures[State.REJECTED] <= 1
+        is_first = not self._done and not self.previously_finished[State.DONE] and self._failures[State.REJECTED] <= 1
         if refuses_all(outcome.error, is_first=is_first):
             self._break(
                 outcome.error, "refused", f"the provider refused the token or the account: {outcome.error.summary}"
@@ -289,7 +290,7 @@ class WorkerPool(Generic[W, R]):
             self.stop("stop_after_failures", f"{what} (stop_after_failures={self._failed})")
 
     def _break(self, error: BaseException, kind: StopKind = "failed", text: str = "") -> None:
-        if not self._stopping:
+        if not self._stopped:
             if isinstance(error, (StopIteration, StopAsyncIteration)):  # a loop over the run would take it for the end
                 stray, error = error, RuntimeError(f"the iterator of commands raised {type(error).__name__}")
                 error.__cause__ = stray
@@ -302,11 +303,11 @@ class WorkerPool(Generic[W, R]):
 
     def _is_through(self) -> bool:
         """Whether all commands have come to an outcome."""
-        return self.length is not None and self._done + self._failed + self.earlier.total() >= self.length
+        return self.length is not None and self._done + self._failed + self.previously_finished.total() >= self.length
 
     def _explain_max_launches(self) -> None:
         """Say that the run ends, unless all its commands were begun."""
-        if self.length is None or self._taken < self.length - self.earlier.total():
+        if self.length is None or self._taken < self.length - self.previously_finished.total():
             what = "launch" if self._taken == 1 else "launches"
             self._explain("max_launches", f"{self._taken:,} {what} (max_launches={self._taken})")
 
@@ -323,9 +324,9 @@ class WorkerPool(Generic[W, R]):
         elif (error := worker.exception()) is not None:
             self._break(error)
         if not workers:
-            if self._patience is not None:
-                self._patience.cancel()
-            self.outlet.announce()
+            if self._grace_timer is not None:
+                self._grace_timer.cancel()
+            self.outlet.notify()
 
 
 def _runs(worker: asyncio.Task[None]) -> bool:
@@ -336,8 +337,8 @@ def _runs(worker: asyncio.Task[None]) -> bool:
         return False
 
 
-def _text(mistake: Exception) -> str:
+def _text(error: Exception) -> str:
     try:
-        return str(mistake)
+        return str(error)
     except Exception:  # noqa: BLE001 - it is the caller's
-        return type(mistake).__name__
+        return type(error).__name__

@@ -2,18 +2,18 @@
 
 What can be seen of a provider is how long it takes. While it has room, one attempt more costs nothing; beyond, each
 one makes all the others slower. So the size doubles with every round (slow start) until the provider throttles or takes
-half as long again as it did unhurried. Then it falls by the share by which the provider was slower, at most to a half,
-and from there on creeps up by one a round until it is too much again (AIMD).
+half as long again as its baseline latency. Then it falls by the share by which the provider was slower, at most to a
+half, and from there on creeps up by one a round until it is too much again (AIMD).
 
 A round is as many answers as the size was when it began. What counts of it is its quicker quarter: an answer on a new
 connection takes several times as long, and in slow start every second connection is new.
 
-A run begins in the same way, with one (`Window.ramp`): what refuses one call of it, such as a wrong token, most likely
-refuses all of them. A fixed number is ramped up to, too, and is steady from then on.
+A run begins in the same way, with one (`AdaptiveLimit.ramp`): what refuses one call of it, such as a wrong token, most
+likely refuses all of them. A fixed number is ramped up to, too, and is steady from then on.
 
-"Unhurried" must not be measured while we hurry the provider ourselves: what we cause would look like its nature, and
-the size would grow for ever. So every 64 rounds the size is halved for one round, and that is measured anew. And if
-halving does not make a provider quicker, then we are not what makes it slow.
+The baseline latency must not be measured while we hurry the provider ourselves: what we cause would look like its
+nature, and the size would grow for ever. So every 64 rounds the size is halved for one round, and that is measured
+anew. And if halving does not make a provider quicker, then we are not what makes it slow.
 """
 
 from __future__ import annotations
@@ -21,39 +21,39 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-__all__ = ["Auto", "Window"]
+__all__ = ["AdaptiveLimit", "Auto"]
 
 Auto = Literal["auto"]
 
 _START = 4.0
-_MOST = 1024.0
+_MAX_LIMIT = 1024.0
 _SLOWER = 1.5
-_SLACK = 0.002
+_TOLERANCE = 0.002
 """Seconds: so much is our own event loop's."""
-_UNHURRIED_EVERY = 64
-_SAME = 1e-6
+_BASELINE_EVERY = 64
+_EPSILON = 1e-6
 
 
-class Window:
+class AdaptiveLimit:
     """The size, and what moves it."""
 
     __slots__ = (
         "_auto",
-        "_base",
+        "_baseline",
         "_before",
         "_cut_at",
-        "_most",
+        "_maximum",
         "_round",
         "_round_size",
         "_rounds",
         "_since",
         "_size",
+        "_size_before_baseline",
         "_threshold",
-        "_unhurried",
+        "is_fixed",
         "limit",
-        "most",
+        "maximum",
         "slow",
-        "steady",
     )
 
     def __init__(self, concurrency: int | Auto) -> None:
@@ -63,29 +63,29 @@ class Window:
         self._before: tuple[float, bool] | None = None
         """The size before the ramp of a run, and whether it was slow then; None if there is no ramp."""
         self._round: list[float] = []
-        self._unhurried: float | None = None
+        self._size_before_baseline: float | None = None
         self._cut_at = math.inf
         self.set(concurrency)
 
     def set(self, concurrency: int | Auto) -> None:
         """Change the setting. A slow start after a pause goes on."""
         self._auto = concurrency == "auto"
-        self._most = _MOST if concurrency == "auto" else float(concurrency)
-        self.most = int(self._most)
+        self._maximum = _MAX_LIMIT if concurrency == "auto" else float(concurrency)
+        self.maximum = int(self._maximum)
         """What is never passed."""
-        fresh = _START if self._auto else self._most
-        self._size = min(self._size, self._most) if self.slow else fresh
-        self._before = None if self._before is None else (fresh, False)
-        self._threshold = self._most
-        self._base = math.inf
+        initial = _START if self._auto else self._maximum
+        self._size = min(self._size, self._maximum) if self.slow else initial
+        self._before = None if self._before is None else (initial, False)
+        self._threshold = self._maximum
+        self._baseline = math.inf
         self._rounds = 0
         self._new_round()
         self._update()
 
-    def restart(self, *, throttled: bool) -> None:
+    def reset(self, *, throttled: bool) -> None:
         """Begin again at one, after a pause."""
-        if self._unhurried is not None:
-            self._size = self._unhurried
+        if self._size_before_baseline is not None:
+            self._size = self._size_before_baseline
         if self._auto and throttled and self._size >= 2:
             self._threshold = max(2.0, self._size / 2)
         self._size = 1.0
@@ -96,10 +96,10 @@ class Window:
 
     def ramp(self) -> None:
         """Begin at one, for a run."""
-        before = self._before or (self._unhurried or self._size, self.slow)
-        self.restart(throttled=False)
+        before = self._before or (self._size_before_baseline or self._size, self.slow)
+        self.reset(throttled=False)
         self._before = before
-        self._base = math.inf  # its first answers come on new connections
+        self._baseline = math.inf  # its first answers come on new connections
         self._update()
 
     def end_ramp(self) -> None:
@@ -116,20 +116,20 @@ class Window:
         self._size = min(self._threshold, self._size + 1)
         self._update()
 
-    def learn(self, took: float, *, busy: bool, now: float) -> None:
+    def observe(self, elapsed: float, *, busy: bool, now: float) -> None:
         """Take note of an answer.
 
         Args:
-            took: Seconds.
+            elapsed: Seconds.
             busy: Whether the limit was reached. What is not used shows nothing, so it does not grow.
             now: On any clock.
         """
         slow_start = self._size < self._threshold
-        if slow_start and self._unhurried is None and (busy or not self._auto):
+        if slow_start and self._size_before_baseline is None and (busy or not self._auto):
             self._size = min(self._threshold, self._size + 1)  # it doubles with every round
         # What began before the size was cut shows what it was like before.
-        if self._auto and now - took >= self._since - _SAME:
-            self._round.append(took)
+        if self._auto and now - elapsed >= self._since - _EPSILON:
+            self._round.append(elapsed)
             if len(self._round) >= self._round_size:
                 self._judge(now, busy=busy, slow_start=slow_start)
         self._update()
@@ -137,39 +137,41 @@ class Window:
     def _judge(self, now: float, *, busy: bool, slow_start: bool) -> None:
         typical = sorted(self._round)[len(self._round) // 4]
         self._rounds += 1
-        if self._unhurried is not None:
-            self._base = typical
-            self._size = self._unhurried
+        if self._size_before_baseline is not None:
+            self._baseline = typical
+            self._size = self._size_before_baseline
             self._new_round()
             return
-        self._base = min(self._base, typical)
-        if typical > self._base * _SLOWER + _SLACK:
+        self._baseline = min(self._baseline, typical)
+        if typical > self._baseline * _SLOWER + _TOLERANCE:
             if typical > self._cut_at * 0.9:
-                self._base = typical  # fewer did not help
+                self._baseline = typical  # fewer did not help
                 self._new_round()
                 return
-            self._size = max(1.0, self._size * max(0.5, self._base / typical))
+            self._size = max(1.0, self._size * max(0.5, self._baseline / typical))
             self._threshold = self._size
             # In slow start the size has doubled since these began, so the next round cannot be compared with this.
             self._new_round(since=now, cut_at=math.inf if slow_start else typical)
-        elif self._rounds % _UNHURRIED_EVERY == 0:
-            self._new_round(since=now, unhurried=self._size)
+        elif self._rounds % _BASELINE_EVERY == 0:
+            self._new_round(since=now, size_before_baseline=self._size)
             self._size = self._round_size = max(1.0, self._size / 2)
         else:
             if busy and not slow_start:
-                self._size = min(self._most, self._size + 1)
+                self._size = min(self._maximum, self._size + 1)
             self._new_round()
 
-    def _new_round(self, *, since: float = -math.inf, cut_at: float = math.inf, unhurried: float | None = None) -> None:
+    def _new_round(
+        self, *, since: float = -math.inf, cut_at: float = math.inf, size_before_baseline: float | None = None
+    ) -> None:
         self._round.clear()
         self._round_size = self._size
         self._since = since
         self._cut_at = cut_at
-        self._unhurried = unhurried
+        self._size_before_baseline = size_before_baseline
 
     def _update(self) -> None:
         self.limit = int(self._size)
         if self._size >= self._threshold:
             self.slow = False
-        self.steady = not self._auto and self._size == self._most
+        self.is_fixed = not self._auto and self._size == self._maximum
         """Whether there is nothing to learn."""

@@ -10,7 +10,7 @@ BreakerState = Literal["closed", "open", "half-open"]
 
 _SEEN = 64
 _MASK = (1 << _SEEN) - 1
-_LONGEST_COOLDOWN = 60.0
+_MAX_RESET_TIMEOUT = 60.0
 
 
 class Breaker:
@@ -19,37 +19,42 @@ class Breaker:
     It only judges. Who waits, and until when, is for the `Pacer` to say.
     """
 
-    __slots__ = ("_count", "_failures", "_first_cooldown", "_share", "cooldown", "state")
+    __slots__ = ("_count", "_failure_threshold", "_failures", "_first_reset_timeout", "reset_timeout", "state")
 
-    def __init__(self, share: float, cooldown: float) -> None:
+    def __init__(self, failure_threshold: float, reset_timeout: float) -> None:
         self.state: BreakerState = "closed"
         self._failures = 0  # one bit an attempt, the latest lowest
         self._count = 0
-        self._share = share
-        self._first_cooldown = self.cooldown = cooldown
+        self._failure_threshold = failure_threshold
+        self._first_reset_timeout = self.reset_timeout = reset_timeout
 
-    def set(self, share: float, cooldown: float) -> None:
+    def set(self, failure_threshold: float, reset_timeout: float) -> None:
         """Change the settings. A cooldown that was doubled stays so until the provider answers."""
-        self._share = share
-        if self.state == "closed" or cooldown > self.cooldown:
-            self.cooldown = cooldown
-        self._first_cooldown = cooldown
+        self._failure_threshold = failure_threshold
+        if self.state == "closed" or reset_timeout > self.reset_timeout:
+            self.reset_timeout = reset_timeout
+        self._first_reset_timeout = reset_timeout
 
     def record(self, *, answered: bool) -> bool:
-        """Take note of an attempt. True: it opens, for `cooldown` seconds."""
+        """Take note of an attempt. True: it opens, for `reset_timeout` seconds."""
         if self.state != "closed":
             if not answered:
-                self.cooldown = max(self._first_cooldown, min(self.cooldown * 2, _LONGEST_COOLDOWN))
+                self.reset_timeout = max(self._first_reset_timeout, min(self.reset_timeout * 2, _MAX_RESET_TIMEOUT))
                 self.state = "open"
                 return True
             self.state = "closed"
-            self.cooldown = self._first_cooldown
+            self.reset_timeout = self._first_reset_timeout
         if answered and not self._failures:
             self._count += 1
             return False  # by far the most frequent
         self._failures = (self._failures << 1 | (not answered)) & _MASK
         self._count += 1
-        if answered or self._share >= 1 or self._count < _SEEN or self._failures.bit_count() < _SEEN * self._share:
+        if (
+            answered
+            or self._failure_threshold >= 1
+            or self._count < _SEEN
+            or self._failures.bit_count() < _SEEN * self._failure_threshold
+        ):
             return False
         self.state = "open"
         self._failures = self._count = 0

@@ -63,9 +63,9 @@ class Pace:
     """Launches a second, evenly spaced; None sets no rate."""
     concurrency: int | Auto = attrs.field(default=1024, validator=_concurrency)
     """How many attempts may be in flight; ``"auto"`` finds out."""
-    breaker: float = attrs.field(default=0.5, validator=_share)
+    failure_threshold: float = attrs.field(default=0.5, validator=_share)
     """The share of attempts without an answer, of the latest 64, that opens the breaker. 1 never does."""
-    cooldown: float = attrs.field(default=5.0, validator=_duration)
+    reset_timeout: float = attrs.field(default=5.0, validator=_duration)
     """Seconds until an open breaker tries again; doubled each time that fails, up to a minute."""
     max_pause: float = attrs.field(default=3600.0, validator=_duration)
     """Seconds: the longest pause of the account that a ``Retry-After`` begins. One that asks for more is logged as a
@@ -83,7 +83,7 @@ class PaceStatistics:
     started: int
     """Attempts so far."""
     in_flight: int
-    limit: int
+    concurrency_limit: int
     """How many may be in flight now."""
     waiting: int
     """How many wait for leave to start."""

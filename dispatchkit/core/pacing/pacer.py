@@ -5,7 +5,7 @@ one `Pacer`, whichever event loop or thread it lives on: together they keep its 
 of them learns (a 429, a provider that is down) holds for all.
 
 - **Rate.** Launches start one interval apart. Time that nobody used is not saved up, so there is never a burst.
-- **Concurrency.** At most so many attempts are in flight. With ``"auto"`` the limit is found out: see `Window`.
+- **Concurrency.** At most so many attempts are in flight. With ``"auto"`` the limit is found out: see `AdaptiveLimit`.
 - **Ramp.** A run on an idle account starts with one attempt, and the limit doubles with each round of answers.
 - **Pause.** One 429, or a ``Retry-After`` of a server that failed, stops every start until the provider's time, for at
   most `Pace.max_pause`. Afterwards the limit grows again from one, doubling. A person can lift a pause (`Pacer.lift`).
@@ -24,7 +24,7 @@ from collections import OrderedDict
 from weakref import WeakSet
 
 from dispatchkit.core.clock import Clock
-from dispatchkit.core.pacing.adaptive_limit import Window
+from dispatchkit.core.pacing.adaptive_limit import AdaptiveLimit
 from dispatchkit.core.pacing.breaker import Breaker
 from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pause_log import PauseLog
@@ -36,13 +36,13 @@ __all__ = ["Pacer"]
 class _Waiter:
     """Somebody who waits for leave to start. It is woken through a future that is new for every wait."""
 
-    __slots__ = ("expired", "future", "loop", "previous", "slot", "ticket", "until")
+    __slots__ = ("expired", "future", "loop", "permit", "previous", "slot", "until")
 
     def __init__(self, until: float) -> None:
         self.until = until
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[None] | None = None
-        self.ticket = 0
+        self.permit = 0
         self.expired = False
         self.slot = self.previous = -math.inf
 
@@ -52,7 +52,7 @@ class _Waiter:
             wake(future)
 
 
-_LATE = 0.005
+_TIMER_SLACK = 0.005
 """Seconds by which a timer may be late. So much is made good, or a high rate would never be reached."""
 SILENCE = 2.0
 """Seconds without an answer, after which a limit that grows from one lets one more attempt start."""
@@ -61,8 +61,9 @@ SILENCE = 2.0
 class Pacer:
     """The moving part behind a `Pace`. See the module's text for what it does.
 
-    Between `admit` (or `enter`) and `release` stands one attempt, known by its ticket: the number of the stretch
-    between two pauses in which it began. What comes back from before a pause tells nothing of what came after it.
+    Between `acquire` (or `try_acquire`) and `release` stands one attempt, known by its permit: the number of the
+    stretch between two pauses in which it began. What comes back from before a pause tells nothing of what came after
+    it.
 
     Who cannot start at once stands in a queue, and leave is given to its head, never to who comes by. One in the queue
     keeps the time: it sleeps until time alone lets somebody start or makes somebody give up, and then another does. All
@@ -73,8 +74,8 @@ class Pacer:
         self._clock = clock
         self._pace = pace
         self._interval = 0.0 if pace.rate is None else 1.0 / pace.rate
-        self._window = Window(pace.concurrency)
-        self._breaker = Breaker(pace.breaker, pace.cooldown)
+        self._adaptive_limit = AdaptiveLimit(pace.concurrency)
+        self._breaker = Breaker(pace.failure_threshold, pace.reset_timeout)
         self._last_start = -math.inf
         self._paused_until = -math.inf
         self._throttled_until = -math.inf
@@ -87,23 +88,23 @@ class Pacer:
         self._started = 0
         self._throttled = 0
         self._pauses = 0
-        self.forget()
+        self.reset_after_fork()
 
-    def forget(self) -> None:
+    def reset_after_fork(self) -> None:
         """Leave what is in flight, and who waits, to the process that this one was forked from."""
         self._lock = threading.Lock()
-        self._window.end_ramp()
+        self._adaptive_limit.end_ramp()
         self._runs: WeakSet[object] = WeakSet()
         self._sleepers = Sleepers(self._clock)
-        self._epoch = 1
+        self._generation = 1
         self._in_flight = 0
-        self._old = 0  # of those in flight, how many began before the latest pause
+        self._stale_in_flight = 0  # of those in flight, how many began before the latest pause
         self._waiters: OrderedDict[_Waiter, None] = OrderedDict()
         self._deadlines: list[tuple[float, int, _Waiter]] = []
         self._numbers = itertools.count()
-        self._keeper: _Waiter | None = None
-        self._alarm = math.inf
-        self._due = math.inf  # the start for which the keeper sleeps
+        self._timer_waiter: _Waiter | None = None
+        self._wake_at = math.inf
+        self._next_start = math.inf  # the start for which the timer waiter sleeps
 
     @property
     def pace(self) -> Pace:
@@ -116,8 +117,8 @@ class Pacer:
             before, self._pace = self._pace, pace
             self._interval = 0.0 if pace.rate is None else 1.0 / pace.rate
             if pace.concurrency != before.concurrency:
-                self._window.set(pace.concurrency)
-            self._breaker.set(pace.breaker, pace.cooldown)
+                self._adaptive_limit.set(pace.concurrency)
+            self._breaker.set(pace.failure_threshold, pace.reset_timeout)
             if pace.max_pause < before.max_pause:
                 latest = self._clock.monotonic() + pace.max_pause
                 self._paused_until = min(self._paused_until, latest)
@@ -133,7 +134,7 @@ class Pacer:
         """
         with self._lock:
             if ramp and not self._in_flight and not self._waiters:
-                self._window.ramp()
+                self._adaptive_limit.ramp()
             self._runs.add(run)
 
     def end_run(self, run: object) -> None:
@@ -141,11 +142,11 @@ class Pacer:
         with self._lock:
             self._runs.discard(run)
             if not self._runs:
-                self._window.end_ramp()
+                self._adaptive_limit.end_ramp()
                 self._grant()
 
-    def enter(self) -> int:
-        """Leave to start one attempt now: its ticket, or 0. The short way of `admit`."""
+    def try_acquire(self) -> int:
+        """Leave to start one attempt now: its permit, or 0. The short way of `acquire`."""
         with self._lock:
             if self._waiters:
                 return 0
@@ -154,35 +155,35 @@ class Pacer:
                 return 0
             return self._start(now)
 
-    async def admit(self, *, until: float = math.inf) -> int:
-        """Wait for leave to start one attempt. Every ticket is followed by one `release` or `withdraw`.
+    async def acquire(self, *, until: float = math.inf) -> int:
+        """Wait for leave to start one attempt. Every permit is followed by one `release` or `cancel`.
 
         Args:
             until: On the clock's ``monotonic``: when to give up.
 
         Returns:
-            The ticket, or 0 as soon as it is certain that the turn would come too late, if those before keep theirs.
+            The permit, or 0 as soon as it is certain that the turn would come too late, if those before keep theirs.
         """
         if self._clock.monotonic() > until:
             return 0
-        if ticket := self.enter():
-            return ticket
+        if permit := self.try_acquire():
+            return permit
         waiter = _Waiter(until)
         with self._lock:
             if max(self._opens_at() + len(self._waiters) * self._interval, self._clock.monotonic()) > until:
                 return 0
-            self._line_up(waiter)
+            self._enqueue(waiter)
         try:
-            return await self._stand(waiter)
+            return await self._wait(waiter)
         except BaseException:
             with self._lock:
                 self._waiters.pop(waiter, None)
-                if waiter.ticket:
-                    self._return(waiter)
+                if waiter.permit:
+                    self._revoke(waiter)
                 self._grant()
             raise
 
-    def _line_up(self, waiter: _Waiter) -> None:
+    def _enqueue(self, waiter: _Waiter) -> None:
         self._waiters[waiter] = None
         if waiter.until < math.inf:
             if len(self._deadlines) > 2 * len(self._waiters) + 64:
@@ -191,15 +192,15 @@ class Pacer:
                 heapq.heapify(self._deadlines)
             heapq.heappush(self._deadlines, (waiter.until, next(self._numbers), waiter))
 
-    async def _stand(self, waiter: _Waiter) -> int:
+    async def _wait(self, waiter: _Waiter) -> int:
         while True:
             with self._lock:
-                if self._keeper is waiter:
-                    self._alarm = math.inf  # it is awake: set it anew
+                if self._timer_waiter is waiter:
+                    self._wake_at = math.inf  # it is awake: set it anew
                 now = self._grant()
-                if waiter.ticket and (waiter.ticket != self._epoch or self._paused_until > now):
+                if waiter.permit and (waiter.permit != self._generation or self._paused_until > now):
                     # A pause came between the leave and the start. It keeps its place.
-                    self._return(waiter)
+                    self._revoke(waiter)
                     if waiter.until >= self._opens_at():
                         self._waiters[waiter] = None
                         self._waiters.move_to_end(waiter, last=False)
@@ -207,14 +208,16 @@ class Pacer:
                         now = self._grant()
                     else:
                         waiter.expired = True
-                if waiter.ticket and now > waiter.until:
-                    self._return(waiter)
+                if waiter.permit and now > waiter.until:
+                    self._revoke(waiter)
                     self._grant()
                     return 0
-                if waiter.ticket or waiter.expired:
-                    return waiter.ticket
+                if waiter.permit or waiter.expired:
+                    return waiter.permit
                 waiter.future = future = waiter.loop.create_future()
-                wait = max(self._alarm - now, 2 * math.ulp(self._alarm)) if self._keeper is waiter else math.inf
+                wait = (
+                    max(self._wake_at - now, 2 * math.ulp(self._wake_at)) if self._timer_waiter is waiter else math.inf
+                )
             await (future if wait == math.inf else rest(self._clock, future, wait))
 
     def _opens_at(self) -> float:
@@ -223,7 +226,10 @@ class Pacer:
 
     def _has_room(self) -> bool:
         # An attempt from before the pause may hang for long: it must not keep the slow start waiting.
-        return self._in_flight - self._old < self._window.limit and self._in_flight < self._window.most
+        return (
+            self._in_flight - self._stale_in_flight < self._adaptive_limit.limit
+            and self._in_flight < self._adaptive_limit.maximum
+        )
 
     def _start(self, slot: float) -> int:
         self._in_flight += 1
@@ -231,49 +237,49 @@ class Pacer:
         self._last_start = slot
         if self._breaker.state == "open":
             self._breaker.state = "half-open"
-        return self._epoch
+        return self._generation
 
-    def _give_back(self, ticket: int) -> None:
+    def _cancel(self, permit: int) -> None:
         self._in_flight -= 1
         self._started -= 1
-        if ticket != self._epoch:
-            self._old -= 1
+        if permit != self._generation:
+            self._stale_in_flight -= 1
 
-    def _return(self, waiter: _Waiter) -> None:
-        self._give_back(waiter.ticket)
-        waiter.ticket = 0
+    def _revoke(self, waiter: _Waiter) -> None:
+        self._cancel(waiter.permit)
+        waiter.permit = 0
         if self._last_start == waiter.slot:
             self._last_start = waiter.previous
 
-    def is_open(self) -> bool:
+    def can_start(self) -> bool:
         """Whether time gives leave to start now, and nobody waits for it."""
         with self._lock:
             return not self._waiters and self._opens_at() <= self._clock.monotonic()
 
-    def holds(self, ticket: int) -> bool:
+    def is_current(self, permit: int) -> bool:
         """Whether leave that was not used at once is still good: no pause has begun since."""
         with self._lock:
-            return ticket == self._epoch and self._paused_until <= self._clock.monotonic()
+            return permit == self._generation and self._paused_until <= self._clock.monotonic()
 
     def postpone(self) -> float:
-        """Take the next start, for a ticket that was not used at once. Returns the seconds until then."""
+        """Take the next start, for a permit that was not used at once. Returns the seconds until then."""
         with self._lock:
             now = self._clock.monotonic()
             self._last_start = max(now, self._last_start + self._interval)
             return self._last_start - now
 
-    def withdraw(self, ticket: int) -> None:
-        """Give back what `admit` or `enter` gave: nothing was started after all."""
+    def cancel(self, permit: int) -> None:
+        """Give back what `acquire` or `try_acquire` gave: nothing was started after all."""
         with self._lock:
-            self._give_back(ticket)
+            self._cancel(permit)
             self._grant()
 
     def release(
         self,
-        ticket: int,
+        permit: int,
         *,
         answered: bool | None,
-        took: float,
+        elapsed: float,
         pause: float | None = None,
         grows: bool = True,
         by: str = "Retry-After",
@@ -281,29 +287,29 @@ class Pacer:
         """One attempt is over.
 
         Args:
-            ticket: What `admit` or `enter` gave for it.
+            permit: What `acquire` or `try_acquire` gave for it.
             answered: Whether the provider answered it; None where it cannot be said (it was cancelled).
-            took: Seconds.
+            elapsed: Seconds.
             pause: If the provider asked for a pause, by a 429 or in an answer that is unclear: its seconds.
             grows: Whether the answer lets one more start. Not a refusal of the token or of the account.
             by: How it asked.
         """
         with self._lock:
-            fresh = ticket == self._epoch
-            busy = self._in_flight - self._old >= self._window.limit
+            is_current = permit == self._generation
+            busy = self._in_flight - self._stale_in_flight >= self._adaptive_limit.limit
             self._in_flight -= 1
-            if not fresh:
-                self._old -= 1
+            if not is_current:
+                self._stale_in_flight -= 1
             # What began before the pause says nothing of an open breaker, or of the new size.
-            if answered is not None and (fresh or self._breaker.state == "closed"):
+            if answered is not None and (is_current or self._breaker.state == "closed"):
                 if self._breaker.record(answered=answered):
-                    self._pause(self._breaker.cooldown)
-                    self._window.restart(throttled=False)
-                elif answered and fresh and pause is None and grows and not self._window.steady:
+                    self._pause(self._breaker.reset_timeout)
+                    self._adaptive_limit.reset(throttled=False)
+                elif answered and is_current and pause is None and grows and not self._adaptive_limit.is_fixed:
                     self._learnt = self._clock.monotonic()
-                    self._window.learn(took, busy=busy, now=self._learnt)
+                    self._adaptive_limit.observe(elapsed, busy=busy, now=self._learnt)
             if pause is not None:
-                self._throttle(pause, again=ticket != self._epoch, refused=answered is True)
+                self._throttle(pause, again=permit != self._generation, refused=answered is True)
             if self._waiters:
                 self._grant()
         if pause is not None:
@@ -331,7 +337,7 @@ class Pacer:
             self._paused_until = max(self._paused_until, until)
             return
         self._pause(pause)
-        self._window.restart(throttled=refused)
+        self._adaptive_limit.reset(throttled=refused)
 
     def _log_pause(self, asked: float, by: str) -> None:
         self._log.pause(self.throttled_for(), asked=asked, most=self._pace.max_pause, by=by)
@@ -345,7 +351,7 @@ class Pacer:
                 self._paused_until = max(self._paused_until, self._held_until)
                 return
             self._pause(seconds)
-            self._window.restart(throttled=False)
+            self._adaptive_limit.reset(throttled=False)
 
     def lift(self, left: float = 0.0) -> bool:
         """End the pause, or let it end in ``left`` seconds if that is sooner. What waits for its end goes on.
@@ -376,8 +382,8 @@ class Pacer:
 
     def _pause(self, wait: float) -> None:
         self._pauses += 1
-        self._epoch += 1
-        self._old = self._in_flight
+        self._generation += 1
+        self._stale_in_flight = self._in_flight
         self._paused_until = max(self._paused_until, self._clock.monotonic() + wait)
 
     def paused_for(self) -> float:
@@ -397,34 +403,34 @@ class Pacer:
         now = self._clock.monotonic()
         waiters = self._waiters
         if not waiters:
-            self._keeper = None
-            self._alarm = self._due = math.inf
+            self._timer_waiter = None
+            self._wake_at = self._next_start = math.inf
             return now
         opens = self._opens_at()
-        timed = opens == self._due
+        timed = opens == self._next_start
         self._expire(max(now, opens))
-        if self._window.slow and self._silent_at() <= now:
-            self._window.grow()
+        if self._adaptive_limit.slow and self._silent_at() <= now:
+            self._adaptive_limit.grow()
             self._learnt = now
         while waiters and opens <= now and self._has_room():
             waiter, _ = waiters.popitem(last=False)
             if waiter.loop.is_closed():
                 continue  # nobody waits there any more
             waiter.previous = self._last_start
-            waiter.slot = opens if timed and now - opens <= _LATE else now
-            waiter.ticket = self._start(waiter.slot)
+            waiter.slot = opens if timed and now - opens <= _TIMER_SLACK else now
+            waiter.permit = self._start(waiter.slot)
             waiter.wake()
             opens = self._opens_at()
         if self._has_room():
             self._keep_time(opens, opens)
         else:
-            self._keep_time(math.inf, self._silent_at() if self._window.slow else math.inf)
+            self._keep_time(math.inf, self._silent_at() if self._adaptive_limit.slow else math.inf)
         return now
 
     def _silent_at(self) -> float:
         """When the account has been silent for so long that one more attempt may start, beyond a limit that grows."""
         # An open breaker lets a single attempt decide, however long it takes.
-        if self._breaker.state != "closed" or self._in_flight - self._old < self._window.limit:
+        if self._breaker.state != "closed" or self._in_flight - self._stale_in_flight < self._adaptive_limit.limit:
             return math.inf
         return max(self._last_start, self._learnt) + SILENCE
 
@@ -437,20 +443,20 @@ class Pacer:
                 waiter.expired = True
                 waiter.wake()
 
-    def _keep_time(self, due: float, alarm: float) -> None:
+    def _keep_time(self, next_start: float, wake_at: float) -> None:
         while self._deadlines and self._deadlines[0][2] not in self._waiters:
             heapq.heappop(self._deadlines)
         first = self._deadlines[0][0] if self._deadlines else math.inf
         # Just beyond its deadline: at the deadline itself it may still start.
-        alarm = min(alarm, math.nextafter(first, math.inf))
-        self._due = due
-        if self._keeper not in self._waiters:
-            self._keeper = next(iter(self._waiters), None)
-        elif alarm >= self._alarm:
+        wake_at = min(wake_at, math.nextafter(first, math.inf))
+        self._next_start = next_start
+        if self._timer_waiter not in self._waiters:
+            self._timer_waiter = next(iter(self._waiters), None)
+        elif wake_at >= self._wake_at:
             return  # it will look again then
-        self._alarm = alarm
-        if self._keeper is not None and alarm < math.inf:
-            self._keeper.wake()
+        self._wake_at = wake_at
+        if self._timer_waiter is not None and wake_at < math.inf:
+            self._timer_waiter.wake()
 
     def statistics(self) -> PaceStatistics:
         """A snapshot."""
@@ -458,7 +464,7 @@ class Pacer:
             return PaceStatistics(
                 started=self._started,
                 in_flight=self._in_flight,
-                limit=self._window.limit,
+                concurrency_limit=self._adaptive_limit.limit,
                 waiting=len(self._waiters),
                 paused_for=self.paused_for(),
                 throttled=self._throttled,

@@ -33,7 +33,7 @@ def _forget() -> None:
     global _pacers_lock  # noqa: PLW0603
     _pacers_lock = threading.Lock()
     for pacer in list(_pacers.values()):
-        pacer.forget()
+        pacer.reset_after_fork()
 
 
 if hasattr(os, "register_at_fork"):  # there is none on Windows

@@ -25,8 +25,8 @@ from collections.abc import Callable
 
 from aiohttp.client_proto import ResponseHandler
 
-from dispatchkit.core.claim_age import ClaimAge, ClaimExpiredError
-from dispatchkit.core.transport.fork import inherited_by_none
+from dispatchkit.core.claim import ClaimAge, ClaimExpiredError
+from dispatchkit.core.transport.fork import fork_safe_socket
 
 __all__ = ["Handler", "drop_unsent", "socket_factory"]
 
@@ -48,7 +48,7 @@ def socket_factory(*, user_timeout: float) -> Callable[[_Address], socket.socket
     milliseconds = math.ceil(min(user_timeout * 1000, 2**31 - 1))
 
     def new_socket(address: _Address) -> socket.socket:
-        made = inherited_by_none(address)
+        made = fork_safe_socket(address)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _DROP_UNSENT)
         if hasattr(socket, "TCP_USER_TIMEOUT"):
             made.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)

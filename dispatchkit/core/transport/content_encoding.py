@@ -8,11 +8,11 @@ from __future__ import annotations
 import asyncio
 import zlib
 
-from dispatchkit.core.command import Answer
+from dispatchkit.core.command import Response
 
-__all__ = ["MOST_ANSWER_BYTES", "TooLargeError", "decoded"]
+__all__ = ["MAX_RESPONSE_BYTES", "TooLargeError", "decoded"]
 
-MOST_ANSWER_BYTES = 8 * 1024 * 1024
+MAX_RESPONSE_BYTES = 8 * 1024 * 1024
 _INPUT_STEP = 64 * 1024
 _OUTPUT_STEP = 256 * 1024
 """Bytes between two turns of the event loop: about a millisecond of work."""
@@ -25,31 +25,31 @@ class TooLargeError(Exception):
     """The answer has more bytes than any that a provider documents."""
 
 
-async def decoded(answer: Answer, encoding: str) -> Answer:
+async def decoded(response: Response, encoding: str) -> Response:
     """The answer without its Content-Encoding, or with the reason why it could not be undone in ``undecoded``.
 
     Args:
-        answer: As it came.
+        response: As it came.
         encoding: What its Content-Encoding says: gzip and deflate are known, and identity.
 
     Raises:
         TooLargeError: The body has more bytes than any that a provider documents.
     """
     name = encoding.strip().lower()
-    if name in {"", "identity"} or not answer.body:
-        return answer
+    if name in {"", "identity"} or not response.body:
+        return response
     if name in {"gzip", "x-gzip"}:
         window = _GZIP
     elif name == "deflate":
         # HTTP means the form of zlib; some servers send the bare stream.
-        window = _ZLIB if _is_zlib(answer.body) else _RAW
+        window = _ZLIB if _is_zlib(response.body) else _RAW
     else:
-        return Answer(answer.status, answer.headers, answer.body, "its Content-Encoding is unknown")
+        return Response(response.status, response.headers, response.body, "its Content-Encoding is unknown")
     try:
-        body = await _decompressed(answer.body, window)
+        body = await _decompressed(response.body, window)
     except zlib.error:
-        return Answer(answer.status, answer.headers, answer.body, f"its body is not {name}")
-    return Answer(answer.status, answer.headers, body)
+        return Response(response.status, response.headers, response.body, f"its body is not {name}")
+    return Response(response.status, response.headers, body)
 
 
 def _is_zlib(body: bytes) -> bool:
@@ -66,7 +66,7 @@ async def _decompressed(body: bytes, window: int) -> bytes:
             position += len(piece)
         before = len(output)
         output += stream.decompress(piece, _OUTPUT_STEP)
-        if len(output) > MOST_ANSWER_BYTES:
+        if len(output) > MAX_RESPONSE_BYTES:
             raise TooLargeError
         if not stream.eof:
             if not piece and len(output) == before:

@@ -12,28 +12,28 @@ import socket
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["GRAVEYARD", "forgets_in_child", "inherited_by_none"]
+__all__ = ["KEEP_ALIVE", "fork_safe_socket", "register_fork_reset"]
 
-GRAVEYARD: list[object] = []
+KEEP_ALIVE: list[object] = []
 """What this process inherited and must not finalise."""
 
 
-class _Forgets(Protocol):
-    def forget(self) -> object:
+class _ForkReset(Protocol):
+    def reset_after_fork(self) -> object:
         """Take up nothing of the parent's, and return what would close something if it were finalised."""
         ...
 
 
-_forgetful: WeakSet[_Forgets] = WeakSet()
+_registered: WeakSet[_ForkReset] = WeakSet()
 _sockets: WeakSet[socket.socket] = WeakSet()
 
 
-def forgets_in_child(each: _Forgets) -> None:
+def register_fork_reset(each: _ForkReset) -> None:
     """Have something forget its connections in every child that is forked from now on."""
-    _forgetful.add(each)
+    _registered.add(each)
 
 
-def inherited_by_none(address: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
+def fork_safe_socket(address: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
     """Make a socket that a forked child gives up at once."""
     made = socket.socket(*address[:3])
     _sockets.add(made)
@@ -48,8 +48,8 @@ def _in_child() -> None:
             # Not closed: its number would go to another file, which a late close by the old owner would then hit.
             os.dup2(nothing, each.fileno(), inheritable=False)
         os.close(nothing)
-    GRAVEYARD.extend(inherited)
-    GRAVEYARD.extend(each.forget() for each in list(_forgetful))
+    KEEP_ALIVE.extend(inherited)
+    KEEP_ALIVE.extend(each.reset_after_fork() for each in list(_registered))
 
 
 if hasattr(os, "register_at_fork"):  # there is none on Windows

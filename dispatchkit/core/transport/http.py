@@ -4,7 +4,7 @@ A session builds a request object, a response object, a URL, several header maps
 the work of all the rest. What we send is known to the byte beforehand, so it is written as it is, in one piece, to a
 connection that aiohttp keeps, and what comes back is read as aiohttp parses it.
 
-It also is what makes the witness exact: the bytes are handed over in one place, `Http._write`. Nothing can have left
+It also is what makes the tracker exact: the bytes are handed over in one place, `Http._write`. Nothing can have left
 before, and nothing is ever sent a second time, as a session does with GET on a connection that was dropped.
 """
 
@@ -25,17 +25,17 @@ from aiohttp.hdrs import CONTENT_ENCODING
 from aiohttp.http import StreamWriter
 from yarl import URL
 
-from dispatchkit.core.claim_age import CLAIM_AGE, ClaimAge, ClaimExpiredError
-from dispatchkit.core.command import Answer, Request
+from dispatchkit.core.claim import CLAIM_AGE, ClaimAge, ClaimExpiredError
+from dispatchkit.core.command import Request, Response
 from dispatchkit.core.transport.connection import Handler, drop_unsent, socket_factory
-from dispatchkit.core.transport.content_encoding import MOST_ANSWER_BYTES, TooLargeError, decoded
-from dispatchkit.core.transport.timer import Limits
+from dispatchkit.core.transport.content_encoding import MAX_RESPONSE_BYTES, TooLargeError, decoded
+from dispatchkit.core.transport.timer import AttemptTimers
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
     from aiohttp.streams import StreamReader
 
-__all__ = ["Http", "StaleConnectionError", "StuckWriteError", "Witness"]
+__all__ = ["Http", "SendTracker", "StaleConnectionError", "StuckWriteError"]
 
 _MAX_FIELD = 65 * 1024
 """Bytes of one header field: its value has 64 KiB."""
@@ -50,14 +50,14 @@ _RENEW_BEFORE = CLAIM_AGE / 5
 """Seconds before its expiry from which the claim of a large request is renewed for its last part."""
 _LOOK_AGAIN = 0.005
 """Seconds between two looks whether the kernel has room for the last part."""
-_TURNS = 4
+_MAX_LOOP_TURNS = 4
 _STALE_AT_MOST = 3
 
 
 _BREAK = re.compile(r"[\r\n]")
 
 
-class Witness:
+class SendTracker:
     """Whether any byte of a request may have left. It outlives the attempt's cancellation.
 
     Args:
@@ -104,8 +104,8 @@ class Http:
         "_fields",
         "_headers",
         "_timeouts",
-        "limits",
         "session",
+        "timers",
     )
 
     def __init__(
@@ -134,7 +134,7 @@ class Http:
             max_field_size=_MAX_FIELD,
             max_headers=_MAX_FIELDS,
         )
-        self.limits = Limits(loop)
+        self.timers = AttemptTimers(loop)
         # A connector is asked for the connection of a request. All of ours go to one origin, so this one, which is
         # never sent, stands for all of them.
         self._destination = aiohttp.ClientRequest("POST", base, loop=loop, session=self.session, proxy=proxy)
@@ -145,7 +145,7 @@ class Http:
         self._before_target = str(base) if proxy is not None and base.scheme == "http" else ""
         self._after_target = f" HTTP/1.1\r\nHost: {base.host_port_subcomponent}\r\n"
 
-    async def exchange(self, request: Request, witness: Witness) -> Answer:
+    async def exchange(self, request: Request, tracker: SendTracker) -> Response:
         """Send a request once and read the whole answer.
 
         Raises:
@@ -159,7 +159,7 @@ class Http:
         writing: asyncio.Task[None] | None = None
         # What a coroutine of its own would say better is said here: each that waits costs, with thousands in flight.
         try:
-            writing = self._write(protocol, request, witness)
+            writing = self._write(protocol, request, tracker)
             message, payload = await protocol.read()
             while 100 <= message.code < 200 and message.code != 101:  # "go on" is not the answer
                 message, payload = await protocol.read()
@@ -168,7 +168,7 @@ class Http:
                 # The end of the connection is all that ended it: this may be the start of something else.
                 raise aiohttp.ClientPayloadError("an answer without a length, and without a byte")
         except BaseException as error:
-            if isinstance(error, ClaimExpiredError) and not witness.sent:
+            if isinstance(error, ClaimExpiredError) and not tracker.sent:
                 connection.release()  # the next request takes it
                 raise
             _cut(transport, writing)
@@ -179,24 +179,24 @@ class Http:
         else:
             protocol.is_settled = True
         connection.release()
-        answer = Answer(message.code, message.headers, body)
+        response = Response(message.code, message.headers, body)
         if CONTENT_ENCODING in message.headers:
-            return await decoded(answer, ",".join(message.headers.getall(CONTENT_ENCODING)))
-        return answer
+            return await decoded(response, ",".join(message.headers.getall(CONTENT_ENCODING)))
+        return response
 
     async def _connect(self) -> Connection:
         """An open and silent connection: what comes unasked would be taken for the answer."""
         for _ in range(_STALE_AT_MOST):
             connection = await self._connector.connect(self._destination, [], self._timeouts)
             protocol = _handler(connection)
-            fresh = protocol not in _polls
+            is_new = protocol not in _polls
             try:
                 if _is_silent(protocol) or await _falls_silent(protocol):
                     return connection
             except BaseException:
                 connection.close()
                 raise
-            if fresh:
+            if is_new:
                 # Another one would most likely fare no better.
                 reason = await _why_closed(protocol)
                 connection.close()
@@ -204,7 +204,7 @@ class Http:
             connection.close()
         raise StaleConnectionError
 
-    def _write(self, protocol: Handler, request: Request, witness: Witness) -> asyncio.Task[None] | None:
+    def _write(self, protocol: Handler, request: Request, tracker: SendTracker) -> asyncio.Task[None] | None:
         """Hand the request over. Of a large one, the last part is still to be written when this returns."""
         head, body = self._head(request), request.body or b""
         size = len(head) + len(body)
@@ -218,14 +218,14 @@ class Http:
             max_headers=_MAX_FIELDS,
         )
         protocol.is_settled = False
-        witness.sent = True
+        tracker.sent = True
         try:
-            protocol.send(first, witness.claim)
+            protocol.send(first, tracker.claim)
         except ClaimExpiredError:
-            witness.sent, protocol.is_settled = False, True
+            tracker.sent, protocol.is_settled = False, True
             raise
         except OSError as broken:
-            witness.sent = False  # the kernel took nothing
+            tracker.sent = False  # the kernel took nothing
             raise StaleConnectionError from broken
         if size <= _FITS:
             if protocol.backlog():
@@ -233,13 +233,13 @@ class Http:
             return None
         if size <= _PART:
             if protocol.takes_more():
-                protocol.send(whole[-_LAST_PART:], witness.claim)
+                protocol.send(whole[-_LAST_PART:], tracker.claim)
                 if protocol.backlog():
                     raise StuckWriteError
                 return None
-            writing = _write_last_part(protocol, memoryview(whole)[-_LAST_PART:], witness)
+            writing = _write_last_part(protocol, memoryview(whole)[-_LAST_PART:], tracker)
         else:
-            writing = _write_in_parts(protocol, memoryview(body), witness)
+            writing = _write_in_parts(protocol, memoryview(body), tracker)
         # A server may refuse a body before it has all of it, so we listen meanwhile.
         return asyncio.create_task(_report_expiry(protocol, writing))
 
@@ -259,11 +259,11 @@ class Http:
 
     async def close(self) -> None:
         """Close the connections."""
-        self.limits.close()
+        self.timers.close()
         await asyncio.sleep(0)  # the attempts that this ends cut their connections, for which the session would wait
         await self.session.close()
 
-    def forget(self) -> object:
+    def reset_after_fork(self) -> object:
         """Leave the connections to the process that this one was forked from; what would close them if finalised."""
         self.session.detach()  # otherwise it complains, when it is finalised, that nobody closed it
         return self._connector
@@ -287,24 +287,24 @@ def _cut(transport: asyncio.Transport | None, writing: asyncio.Task[None] | None
         drop_unsent(transport)
 
 
-async def _write_in_parts(protocol: Handler, body: memoryview, witness: Witness) -> None:
+async def _write_in_parts(protocol: Handler, body: memoryview, tracker: SendTracker) -> None:
     writer = StreamWriter(protocol, asyncio.get_running_loop())
     end = max(0, len(body) - _LAST_PART)
     for start in range(0, end, _PART):
         await writer.write(body[start : min(start + _PART, end)])
         await writer.drain()
-    await _write_last_part(protocol, body[end:], witness)
+    await _write_last_part(protocol, body[end:], tracker)
 
 
-async def _write_last_part(protocol: Handler, part: memoryview, witness: Witness) -> None:
+async def _write_last_part(protocol: Handler, part: memoryview, tracker: SendTracker) -> None:
     """Write the end of a request once the kernel has taken all before it, and has room: so it cannot wait anywhere."""
     while protocol.is_connected() and not protocol.takes_more():  # noqa: ASYNC110
         await asyncio.sleep(_LOOK_AGAIN)  # no loop tells of room in the kernel's buffer
-    if witness.claim is not None and witness.renew is not None and witness.claim.is_expired(margin=_RENEW_BEFORE):
-        witness.claim = await witness.renew() or witness.claim
+    if tracker.claim is not None and tracker.renew is not None and tracker.claim.is_expired(margin=_RENEW_BEFORE):
+        tracker.claim = await tracker.renew() or tracker.claim
     if protocol.transport is None or protocol.transport.is_closing():
         return
-    protocol.send(part, witness.claim)
+    protocol.send(part, tracker.claim)
     if protocol.backlog():
         raise StuckWriteError
 
@@ -324,7 +324,7 @@ async def _rest(payload: StreamReader) -> bytes:
     parts = bytearray()
     while not payload.at_eof():
         parts += await payload.readany()
-        if len(parts) > MOST_ANSWER_BYTES:
+        if len(parts) > MAX_RESPONSE_BYTES:
             raise TooLargeError
     return bytes(parts)
 
@@ -338,7 +338,7 @@ async def _falls_silent(protocol: Handler) -> bool:
 
     It gets a few turns to read them: in TLS they may be of no importance.
     """
-    for _ in range(_TURNS):
+    for _ in range(_MAX_LOOP_TURNS):
         if protocol.should_close or not protocol.is_connected():
             break
         await asyncio.sleep(0)
@@ -349,7 +349,7 @@ async def _falls_silent(protocol: Handler) -> bool:
 
 async def _why_closed(protocol: Handler) -> BaseException | None:
     """What ended a connection, such as an alert of TLS. It is known a few turns after the transport is closing."""
-    for _ in range(_TURNS):
+    for _ in range(_MAX_LOOP_TURNS):
         if protocol.exception() is not None:
             break
         await asyncio.sleep(0)

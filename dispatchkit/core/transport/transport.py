@@ -1,9 +1,9 @@
 """One attempt in, one answer or one classified failure out. aiohttp's client lives here and in `http`, nowhere else.
 
-The witness. `Failure.sent` must be exact in one direction: when it says False, the server has seen no byte of this
-request. Exception types cannot tell that (a time-out while connecting and a silent server raise the same), so `Http`
-marks the moment just before it hands the first byte to the socket. Until then nothing has left; from then on we assume
-that it has.
+The send tracker. `TransportFailure.sent` must be exact in one direction: when it says False, the server has seen no
+byte of this request. Exception types cannot tell that (a time-out while connecting and a silent server raise the same),
+so `Http` marks the moment just before it hands the first byte to the socket. Until then nothing has left; from then on
+we assume that it has.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import aiohttp.client
 import attrs
 from yarl import URL
 
-from dispatchkit.core.claim_age import ClaimExpiredError
-from dispatchkit.core.command import Answer, Request
+from dispatchkit.core.claim import ClaimExpiredError
+from dispatchkit.core.command import Request, Response
 from dispatchkit.core.transport.content_encoding import decoded
 from dispatchkit.core.transport.describe import describe
-from dispatchkit.core.transport.fork import forgets_in_child
-from dispatchkit.core.transport.http import Http, Witness
+from dispatchkit.core.transport.fork import register_fork_reset
+from dispatchkit.core.transport.http import Http, SendTracker
 from dispatchkit.core.transport.url import proxy_url
 
-__all__ = ["Failure", "ForeignLoopError", "Transport", "Witness"]
+__all__ = ["ForeignLoopError", "SendTracker", "Transport", "TransportFailure"]
 
 
 class ForeignLoopError(RuntimeError):
@@ -33,7 +33,7 @@ class ForeignLoopError(RuntimeError):
 
 
 @attrs.frozen
-class Failure:
+class TransportFailure:
     """An attempt that brought no whole answer."""
 
     what: str
@@ -76,16 +76,16 @@ class Transport:
         self._ssl = ssl
         self._http: Http | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        forgets_in_child(self)
+        register_fork_reset(self)
 
-    async def send(self, request: Request, witness: Witness, *, timeout: float) -> Answer | Failure:
+    async def send(self, request: Request, tracker: SendTracker, *, timeout: float) -> Response | TransportFailure:
         """Send a request once.
 
         A failure is returned, not raised: aiohttp's exceptions and the frames below them hold headers and body.
 
         Args:
             request: What to send.
-            witness: A new one; afterwards it knows whether any byte has left.
+            tracker: A new one; afterwards it knows whether any byte has left.
             timeout: Seconds for the whole attempt, connecting and reading included.
 
         Raises:
@@ -93,47 +93,47 @@ class Transport:
             ForeignLoopError: The client belongs to another event loop.
         """
         if self._closed:
-            return Failure("the client was closed", sent=False)
+            return TransportFailure("the client was closed", sent=False)
         http = self._http or self._open()
         if self._loop is not asyncio.get_running_loop():
             raise ForeignLoopError("a client serves one event loop, that of its first call: make one for each loop")
-        limits = http.limits
-        limit = limits.begin(timeout)
+        timers = http.timers
+        timer = timers.start(timeout)
         # A limit that stays behind would cancel whatever the task does next.
         try:
             if _is_mocked():
-                answer = await self._ask_mock(http.session, request, witness)
+                response = await self._ask_mock(http.session, request, tracker)
             else:
-                answer = await http.exchange(request, witness)
+                response = await http.exchange(request, tracker)
         except asyncio.CancelledError as cancelled:
-            if not limits.end(limit):
+            if not timers.stop(timer):
                 # Its traceback runs through frames whose locals are headers and body.
                 cancelled.with_traceback(None)
                 raise
             what = self._why_ended(timeout)
         except ClaimExpiredError:
-            if not limits.end(limit):
-                return Failure("its claim expired", sent=witness.sent, claim_expired=True)
+            if not timers.stop(timer):
+                return TransportFailure("its claim expired", sent=tracker.sent, claim_expired=True)
             what = self._why_ended(timeout)
         except Exception as error:  # noqa: BLE001 - whatever goes wrong in an attempt is classified, not leaked
-            what = self._why_ended(timeout) if limits.end(limit) else self._describe(error, witness)
+            what = self._why_ended(timeout) if timers.stop(timer) else self._describe(error, tracker)
         else:
-            return answer
+            return response
         finally:
-            limits.end(limit)
-        return Failure(what, sent=witness.sent)
+            timers.stop(timer)
+        return TransportFailure(what, sent=tracker.sent)
 
     def _why_ended(self, timeout: float) -> str:
         return "the client was closed" if self._closed else f"no answer within {max(0, round(timeout, 2)):g} s"
 
-    def _describe(self, error: Exception, witness: Witness) -> str:
-        return describe(error, sent=witness.sent, plain=self._base.scheme == "http")
+    def _describe(self, error: Exception, tracker: SendTracker) -> str:
+        return describe(error, sent=tracker.sent, plain=self._base.scheme == "http")
 
-    async def _ask_mock(self, session: aiohttp.ClientSession, request: Request, witness: Witness) -> Answer:
+    async def _ask_mock(self, session: aiohttp.ClientSession, request: Request, tracker: SendTracker) -> Response:
         body = request.body
-        witness.check_claim()
-        # No witness sees what a mock does, and behind it there may be a server: only an exception can say no.
-        witness.sent = True
+        tracker.check_claim()
+        # No tracker sees what a mock does, and behind it there may be a server: only an exception can say no.
+        tracker.sent = True
         try:
             response = await session.request(
                 request.method,
@@ -143,10 +143,10 @@ class Transport:
                 data=body if body is None or len(body) <= 2**20 else io.BytesIO(body),
                 allow_redirects=False,
             )
-            answer = Answer(response.status, response.headers, await response.read())
+            answer = Response(response.status, response.headers, await response.read())
             return await decoded(answer, response.headers.get("Content-Encoding", ""))
         except aiohttp.ClientConnectorError:
-            witness.sent = False
+            tracker.sent = False
             raise
 
     def _open(self) -> Http:
@@ -167,10 +167,10 @@ class Transport:
         if http is not None:
             await http.close()
 
-    def forget(self) -> object:
+    def reset_after_fork(self) -> object:
         """Leave the connections to the process that this one was forked from, and begin anew."""
         http, self._http, self._loop = self._http, None, None
-        return None if http is None else http.forget()
+        return None if http is None else http.reset_after_fork()
 
 
 def _is_mocked() -> bool:

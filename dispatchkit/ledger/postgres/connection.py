@@ -17,7 +17,7 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
 
-__all__ = ["AWAY", "Connection", "Link", "Row"]
+__all__ = ["TRANSIENT_ERRORS", "Connection", "ReconnectingConnection", "Row"]
 
 T = TypeVar("T")
 
@@ -25,7 +25,7 @@ _CONNECT = 10.0
 """Seconds to connect."""
 _ANSWER = 30.0
 """Seconds for one statement: a machine that is gone says nothing at all."""
-_FIRST, _LONGEST = 0.05, 2.0
+_MIN_WAIT, _MAX_WAIT = 0.05, 2.0
 """Seconds between two tries to come back: they double."""
 _CLOSE = 0.5
 """Seconds that a close waits for the statement under way, and for the database's goodbye."""
@@ -79,7 +79,7 @@ class Connection(Protocol):
         ...
 
 
-AWAY = (
+TRANSIENT_ERRORS = (
     OSError,  # a timeout too
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
@@ -96,7 +96,7 @@ AWAY = (
 """What is over some time later."""
 
 
-class Link:
+class ReconnectingConnection:
     """One connection. Those who ask take turns.
 
     Args:
@@ -111,18 +111,18 @@ class Link:
         self._connection: Connection | None = None
         self._closed = False
 
-    async def ask(self, work: Callable[[Connection], Awaitable[T]], *, patience: float = math.inf) -> T:
+    async def run(self, work: Callable[[Connection], Awaitable[T]], *, timeout: float = math.inf) -> T:
         """Do something with the connection, again and again until it is done.
 
         Args:
             work: What to do: twice, if need be.
-            patience: Seconds to wait for a database that is away.
+            timeout: Seconds to wait for a database that is away.
 
         Raises:
             LedgerError: The database refuses it, or was away for longer than that.
         """
-        until = self._clock.monotonic() + patience
-        wait = _FIRST
+        until = self._clock.monotonic() + timeout
+        wait = _MIN_WAIT
         async with self._turn:
             while True:
                 try:
@@ -130,19 +130,19 @@ class Link:
                         return await self._once(work)
                 except ValueError as error:
                     # Of the URL, or of a value. Its own words may quote a password.
-                    raise LedgerError(_told(error)) from None
-                except AWAY as error:
+                    raise LedgerError(_describe_error(error)) from None
+                except TRANSIENT_ERRORS as error:
                     self._drop()
                     reason = error
                 except asyncpg.PostgresError as error:
-                    raise LedgerError(_told(error)) from error
+                    raise LedgerError(_describe_error(error)) from error
                 except BaseException:
                     self._drop()  # cancelled: nobody knows what the connection is in the middle of
                     raise
                 if self._clock.monotonic() + wait > until:
-                    raise LedgerError(_told(reason)) from reason
+                    raise LedgerError(_describe_error(reason)) from reason
                 await self._clock.sleep(wait * (0.5 + self._clock.random() / 2))
-                wait = min(_LONGEST, wait * 2)
+                wait = min(_MAX_WAIT, wait * 2)
 
     async def _once(self, work: Callable[[Connection], Awaitable[T]]) -> T:
         if self._closed:
@@ -170,7 +170,7 @@ class Link:
         if connection is not None:
             try:
                 await connection.close(timeout=_CLOSE)
-            except (*AWAY, asyncpg.PostgresError):
+            except (*TRANSIENT_ERRORS, asyncpg.PostgresError):
                 connection.terminate()
 
 
@@ -186,7 +186,7 @@ class _Transaction:
     async def __aenter__(self) -> None:
         await self._connection.execute("BEGIN")
 
-    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+    async def __aexit__(self, exc_type: object, error: BaseException | None, trace: object) -> None:
         if error is None:
             await self._connection.execute("COMMIT")
         elif isinstance(error, asyncpg.PostgresError) and not self._connection.is_closed():
@@ -227,7 +227,7 @@ async def _connect(dsn: str) -> Connection:
     return connection
 
 
-def _told(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """What happened, and what to do about it. It never quotes the URL, which may hold a password."""
     name = type(error).__name__
     text = " ".join(str(error).split()) or name
@@ -241,6 +241,6 @@ def _told(error: Exception) -> str:
         return f"the ledger's database does not take a value ({name}): this may be a mistake of dispatchkit"
     if isinstance(error, ValueError):
         return "the ledger's URL is not one of PostgreSQL: postgresql://user@host:port/database"
-    if isinstance(error, AWAY):
+    if isinstance(error, TRANSIENT_ERRORS):
         return f"the ledger's database cannot be reached ({text}): nothing is launched without it; resume the run later"
     return f"the ledger's database refused a statement ({name}: {text}): this may be a mistake of dispatchkit"

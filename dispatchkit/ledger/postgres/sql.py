@@ -8,16 +8,15 @@ nothing was ever sent. So a target is in flight if no outcome is final, and none
 from __future__ import annotations
 
 __all__ = [
-    "BEAT",
+    "ACQUIRE",
     "BEGIN",
     "CHUNKS",
     "CLAIM",
+    "CLAIMABLE_CHUNKS",
     "COUNTS",
-    "HOLD",
+    "HEARTBEAT",
     "HOLDER",
     "IDENTITY",
-    "IDLE",
-    "LET_GO",
     "LIFT_PAUSES",
     "OPEN",
     "OTHERS",
@@ -25,6 +24,7 @@ __all__ = [
     "PLAN",
     "RAISE_TIMEOUT",
     "RECORD",
+    "RELEASE",
     "REPEATS",
     "REPEATS_IN_SMALLER",
     "RIVAL",
@@ -49,7 +49,7 @@ CREATE TABLE dispatchkit.run (
     settings text NOT NULL,
     created timestamptz NOT NULL,
     total int NOT NULL DEFAULT 0,
-    whole boolean NOT NULL DEFAULT false,
+    plan_complete boolean NOT NULL DEFAULT false,
     stopped boolean NOT NULL DEFAULT false,
     stops int NOT NULL DEFAULT 0, -- how often it was stopped
     repeat_window double precision, -- seconds
@@ -64,8 +64,8 @@ CREATE TABLE dispatchkit.run (
 CREATE TABLE dispatchkit.chunk (
     run int NOT NULL,
     number int NOT NULL,
-    first int NOT NULL,
-    beyond int NOT NULL,
+    start_index int NOT NULL,
+    end_index int NOT NULL,
     over boolean NOT NULL DEFAULT false, -- no target of it is left that is not final
     token text,
     pid int,
@@ -90,17 +90,17 @@ CREATE INDEX target_of_log ON dispatchkit.target (log_key) WHERE log_key IS NOT 
 CREATE TABLE dispatchkit.sending (
     run int NOT NULL,
     index int NOT NULL,
-    nth int NOT NULL,
+    send_no int NOT NULL,
     token text NOT NULL,
     request_id text,
     since timestamptz NOT NULL,
     claimed_at timestamptz NOT NULL, -- of the latest claim
-    PRIMARY KEY (run, index, nth)
+    PRIMARY KEY (run, index, send_no)
 );
 CREATE TABLE dispatchkit.outcome (
     run int NOT NULL,
     index int NOT NULL,
-    nth int NOT NULL,
+    send_no int NOT NULL,
     state text NOT NULL,
     summary text NOT NULL,
     code text, -- as JSON: a number or a text
@@ -108,7 +108,7 @@ CREATE TABLE dispatchkit.outcome (
     attempts int NOT NULL,
     at timestamptz NOT NULL,
     final boolean NOT NULL DEFAULT false, -- of an unknown one: nothing can settle it any more
-    PRIMARY KEY (run, index, nth)
+    PRIMARY KEY (run, index, send_no)
 );
 CREATE TABLE dispatchkit.account (
     key text PRIMARY KEY, -- a hash
@@ -129,17 +129,17 @@ CREATE TABLE dispatchkit.lease (
 # $target is a row with `run` and `index`.
 _LATEST = """
 LEFT JOIN LATERAL (
-    SELECT nth, token, request_id, since, claimed_at FROM dispatchkit.sending
-    WHERE run = $target.run AND index = $target.index ORDER BY nth DESC LIMIT 1
+    SELECT send_no, token, request_id, since, claimed_at FROM dispatchkit.sending
+    WHERE run = $target.run AND index = $target.index ORDER BY send_no DESC LIMIT 1
 ) s ON true
 LEFT JOIN LATERAL (
-    SELECT nth, state, summary, code, request_id, attempts, at, state IN ('done', 'rejected') AS final,
+    SELECT send_no, state, summary, code, request_id, attempts, at, state IN ('done', 'rejected') AS final,
         final AS for_good
     FROM dispatchkit.outcome WHERE run = $target.run AND index = $target.index
-    ORDER BY state IN ('done', 'rejected') DESC, nth DESC LIMIT 1
-) o ON o.final OR o.nth >= coalesce(s.nth, 0)
+    ORDER BY state IN ('done', 'rejected') DESC, send_no DESC LIMIT 1
+) o ON o.final OR o.send_no >= coalesce(s.send_no, 0)
 """
-_STATE = "coalesce(o.state, CASE WHEN s.nth IS NULL THEN 'planned' ELSE 'sending' END)"
+_STATE = "coalesce(o.state, CASE WHEN s.send_no IS NULL THEN 'planned' ELSE 'sending' END)"
 
 # What a database can say of which one it is: the system and its timeline, which a failover or a restore of its files
 # changes, and the ids of the database and of a table, which a dump and its restore change. A restore of the rows alone
@@ -155,7 +155,7 @@ EXISTS (SELECT FROM unnest(r.database_id, (SELECT id FROM identity)) AS p(planne
 
 RUNS = f"""
 WITH identity AS MATERIALIZED (SELECT $identity AS id)
-SELECT number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout,
+SELECT number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout,
     {_IS_RESTORED} AS restored, stops, repeat_window
 FROM dispatchkit.run r
 """
@@ -180,10 +180,11 @@ WITH fresh AS (
 UPDATE dispatchkit.run SET total = total + (SELECT count(*) FROM planned) WHERE number = $1
 """
 
-# The chunk's row is locked against `HOLD`, not against `BEAT`: whoever holds the chunk next sees every row that is
-# written here, and who was taken for dead gets none in. Rows go in by index, so that a statement whose answer was lost
-# and its repeat, which may run at the same time, wait for each other and cannot lock each other out. A claim that is
-# there already gets a new time: also by index, and only after all that are new went in, so no circle of waits forms.
+# The chunk's row is locked against `ACQUIRE`, not against `HEARTBEAT`: whoever holds the chunk next sees every row
+# that is written here, and who was taken for dead gets none in. Rows go in by index, so that a statement whose answer
+# was lost and its repeat, which may run at the same time, wait for each other and cannot lock each other out. A claim
+# that is there already gets a new time: also by index, and only after all that are new went in, so no circle of waits
+# forms.
 CLAIM = f"""
 WITH asked AS (
     SELECT * FROM unnest($1::int[], $2::int[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
@@ -192,12 +193,12 @@ WITH asked AS (
     SELECT run, number, token FROM dispatchkit.chunk
     WHERE (run, number) IN (SELECT run, chunk FROM asked) FOR KEY SHARE
 ), judged AS MATERIALIZED (
-    SELECT a.*, coalesce(s.nth, 0) + 1 AS nth, CASE
+    SELECT a.*, coalesce(s.send_no, 0) + 1 AS send_no, CASE
         WHEN h.token IS DISTINCT FROM a.token OR r.stopped THEN 'stopped'
-        WHEN o.final THEN 'gone'
-        WHEN s.token = a.token AND o.nth IS NULL THEN 'granted'
-        WHEN c.paused_until > clock_timestamp() THEN 'later'
-        ELSE 'fresh' END AS leave,
+        WHEN o.final THEN 'taken'
+        WHEN s.token = a.token AND o.send_no IS NULL THEN 'granted'
+        WHEN c.paused_until > clock_timestamp() THEN 'deferred'
+        ELSE 'fresh' END AS result,
         extract(epoch FROM c.paused_until - clock_timestamp())::float8 AS pause
     FROM asked a
     JOIN dispatchkit.run r ON r.number = a.run
@@ -205,20 +206,20 @@ WITH asked AS (
     LEFT JOIN dispatchkit.account c ON c.key = a.account
     {_LATEST.replace("$target", "a")}
 ), written AS (
-    INSERT INTO dispatchkit.sending (run, index, nth, token, request_id, since, claimed_at)
-    SELECT run, index, nth, token, request_id, since, clock_timestamp() FROM judged
-    WHERE leave = 'fresh' ORDER BY run, index
+    INSERT INTO dispatchkit.sending (run, index, send_no, token, request_id, since, claimed_at)
+    SELECT run, index, send_no, token, request_id, since, clock_timestamp() FROM judged
+    WHERE result = 'fresh' ORDER BY run, index
     ON CONFLICT DO NOTHING RETURNING run, index
 ), known AS MATERIALIZED (
-    SELECT s.run, s.index, s.nth FROM dispatchkit.sending s
-    JOIN judged j ON s.run = j.run AND s.index = j.index AND s.nth = j.nth - 1
-    WHERE j.leave = 'granted' AND (SELECT count(*) FROM written) >= 0
+    SELECT s.run, s.index, s.send_no FROM dispatchkit.sending s
+    JOIN judged j ON s.run = j.run AND s.index = j.index AND s.send_no = j.send_no - 1
+    WHERE j.result = 'granted' AND (SELECT count(*) FROM written) >= 0
     ORDER BY s.run, s.index FOR UPDATE OF s
 ), renewed AS (
     UPDATE dispatchkit.sending s SET claimed_at = clock_timestamp() FROM known k
-    WHERE s.run = k.run AND s.index = k.index AND s.nth = k.nth
+    WHERE s.run = k.run AND s.index = k.index AND s.send_no = k.send_no
 )
-SELECT CASE WHEN leave <> 'fresh' THEN leave WHEN w.index IS NULL THEN 'again' ELSE 'granted' END AS leave, pause
+SELECT CASE WHEN result <> 'fresh' THEN result WHEN w.index IS NULL THEN 'again' ELSE 'granted' END AS result, pause
 FROM judged j LEFT JOIN written w ON w.run = j.run AND w.index = j.index ORDER BY place
 """
 
@@ -232,11 +233,11 @@ WITH told AS (
     SELECT run, number, token FROM dispatchkit.chunk
     WHERE (run, number) IN (SELECT run, chunk FROM told) FOR KEY SHARE
 )
-INSERT INTO dispatchkit.outcome AS o (run, index, nth, state, summary, code, request_id, attempts, at, final)
+INSERT INTO dispatchkit.outcome AS o (run, index, send_no, state, summary, code, request_id, attempts, at, final)
 SELECT g.run, g.index, coalesce((
     -- Of the same hold. Where that one never sent, it has found out about what was sent before it.
-    SELECT nth FROM dispatchkit.sending s WHERE s.run = g.run AND s.index = g.index
-    ORDER BY s.token = g.token DESC, nth DESC LIMIT 1
+    SELECT send_no FROM dispatchkit.sending s WHERE s.run = g.run AND s.index = g.index
+    ORDER BY s.token = g.token DESC, send_no DESC LIMIT 1
 ), 0), g.state, g.summary, g.code, g.request_id, g.attempts, g.at, g.final
 FROM told g LEFT JOIN held h ON h.run = g.run AND h.number = g.chunk
 WHERE (h.token = g.token OR g.state = 'done') AND NOT EXISTS (
@@ -244,7 +245,7 @@ WHERE (h.token = g.token OR g.state = 'done') AND NOT EXISTS (
     WHERE f.run = g.run AND f.index = g.index AND f.state IN ('done', 'rejected')
 )
 ORDER BY g.run, g.index
-ON CONFLICT (run, index, nth) DO UPDATE SET
+ON CONFLICT (run, index, send_no) DO UPDATE SET
     state = excluded.state, summary = excluded.summary, code = excluded.code, request_id = excluded.request_id,
     attempts = excluded.attempts, at = excluded.at, final = excluded.final
 WHERE o.state NOT IN ('done', 'rejected')
@@ -258,7 +259,7 @@ FROM dispatchkit.chunk WHERE run = $1 AND number = $2
 
 RAISE_TIMEOUT = "UPDATE dispatchkit.run SET attempt_timeout = $2 WHERE number = $1 AND attempt_timeout < $2"
 
-HOLD = """
+ACQUIRE = """
 WITH locked AS MATERIALIZED (
     SELECT run, number FROM dispatchkit.chunk
     WHERE run = $1 AND number = $2 AND token IS NOT DISTINCT FROM $9 FOR UPDATE
@@ -268,17 +269,17 @@ UPDATE dispatchkit.chunk c SET token = $3, pid = $4, host = $5, boot_id = $6, pr
 FROM locked l WHERE c.run = l.run AND c.number = l.number RETURNING 1
 """
 
-BEAT = """
+HEARTBEAT = """
 WITH mine AS (
     UPDATE dispatchkit.chunk SET seen = clock_timestamp() WHERE run = $1 AND number = $2 AND token = $3 RETURNING 1
 )
 SELECT EXISTS (SELECT 1 FROM mine) AS mine, stopped FROM dispatchkit.run WHERE number = $1
 """
 
-LET_GO = """
+RELEASE = """
 UPDATE dispatchkit.chunk c SET token = NULL, over = NOT EXISTS (
     SELECT 1 FROM dispatchkit.target t
-    WHERE t.run = c.run AND t.index >= c.first AND t.index < c.beyond AND NOT EXISTS (
+    WHERE t.run = c.run AND t.index >= c.start_index AND t.index < c.end_index AND NOT EXISTS (
         SELECT 1 FROM dispatchkit.outcome o
         WHERE o.run = t.run AND o.index = t.index AND o.state IN ('done', 'rejected')
     )
@@ -287,12 +288,12 @@ WHERE run = $1 AND number = $2 AND token = $3
 """
 
 CHUNKS = """
-SELECT number, first, beyond, token, pid, host, since, boot_id, process_started, pid_namespace,
+SELECT number, start_index, end_index, token, pid, host, since, boot_id, process_started, pid_namespace,
     $2::float8 - extract(epoch FROM clock_timestamp() - seen)::float8 AS lease_left
 FROM dispatchkit.chunk c
 WHERE run = $1 AND NOT over AND EXISTS (
     SELECT 1 FROM dispatchkit.target t
-    WHERE t.run = c.run AND t.index >= c.first AND t.index < c.beyond AND NOT EXISTS (
+    WHERE t.run = c.run AND t.index >= c.start_index AND t.index < c.end_index AND NOT EXISTS (
         SELECT 1 FROM dispatchkit.outcome o
         WHERE o.run = t.run AND o.index = t.index AND o.state IN ('done', 'rejected')
     )
@@ -300,15 +301,15 @@ WHERE run = $1 AND NOT over AND EXISTS (
 """
 
 # What was about to leave and was not even tried, because its worker was told to stop, is as good as never begun.
-IDLE = f"""
+CLAIMABLE_CHUNKS = f"""
 SELECT r.name, c.number
 FROM dispatchkit.run r JOIN dispatchkit.chunk c ON c.run = r.number
-WHERE r.whole AND NOT r.stopped AND NOT c.over AND r.name <> ALL($3::text[])
+WHERE r.plan_complete AND NOT r.stopped AND NOT c.over AND r.name <> ALL($3::text[])
     AND (c.token IS NULL OR c.seen < clock_timestamp() - make_interval(secs => $1))
     AND EXISTS (
         SELECT 1 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
-        WHERE t.run = c.run AND t.index >= c.first AND t.index < c.beyond
-            AND (o.state IS NULL OR (o.state = 'not_sent' AND o.nth > 0 AND o.attempts = 0))
+        WHERE t.run = c.run AND t.index >= c.start_index AND t.index < c.end_index
+            AND (o.state IS NULL OR (o.state = 'not_sent' AND o.send_no > 0 AND o.attempts = 0))
     )
 ORDER BY c.run, c.number LIMIT $2
 """
@@ -318,7 +319,8 @@ _ACTING_FOR = "least(h.acting, h.acting - extract(epoch FROM clock_timestamp() -
 
 UNSETTLED = f"""
 WITH identity AS MATERIALIZED (SELECT $identity AS id), hold AS MATERIALIZED (
-    SELECT c.first, c.beyond, c.since, r.created, r.attempt_timeout + $5::float8 AS acting, {_IS_RESTORED} AS restored
+    SELECT c.start_index, c.end_index, c.since, r.created, r.attempt_timeout + $5::float8 AS acting,
+        {_IS_RESTORED} AS restored
     FROM dispatchkit.chunk c JOIN dispatchkit.run r ON r.number = c.run WHERE c.run = $1 AND c.number = $2
 )
 SELECT t.index, t.command, CASE WHEN unclear THEN coalesce(s.request_id, o.request_id) END AS request_id,
@@ -334,7 +336,8 @@ FROM dispatchkit.target t
 CROSS JOIN hold h
 {_LATEST.replace("$target", "t")}
 CROSS JOIN LATERAL (SELECT {_STATE} IN ('sending', 'unknown') AS unclear) u
-WHERE t.run = $1 AND t.index > $3 AND t.index >= (SELECT first FROM hold) AND t.index < (SELECT beyond FROM hold)
+WHERE t.run = $1 AND t.index > $3
+    AND t.index >= (SELECT start_index FROM hold) AND t.index < (SELECT end_index FROM hold)
     AND o.final IS NOT TRUE AND o.for_good IS NOT TRUE
 ORDER BY t.index LIMIT $4
 """
@@ -365,7 +368,7 @@ WITH page AS MATERIALIZED (
     {_LATEST.replace("$target", "t")}
     LEFT JOIN LATERAL (
         SELECT clock_timestamp() AS now FROM dispatchkit.chunk c
-        WHERE c.run = t.run AND c.first <= t.index AND c.beyond > t.index AND c.token IS NOT NULL
+        WHERE c.run = t.run AND c.start_index <= t.index AND c.end_index > t.index AND c.token IS NOT NULL
             AND c.seen >= clock_timestamp() - make_interval(secs => $8)
     ) h ON {_STATE} = 'planned'
     WHERE g.index >= $5 AND g.index < $6
@@ -393,7 +396,7 @@ SELECT EXISTS (
         AND s.claimed_at >= clock_timestamp() - make_interval(secs => $4::float8 + $5::float8 + r.attempt_timeout)
         AND NOT EXISTS (
             SELECT FROM dispatchkit.outcome o WHERE o.run = s.run AND o.index = s.index
-                AND o.state IN ('rejected', 'not_sent') AND o.nth >= s.nth
+                AND o.state IN ('rejected', 'not_sent') AND o.send_no >= s.send_no
         )
 )
 """

@@ -21,19 +21,18 @@ from typing import Any
 import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 import attrs
 
-from dispatchkit.core.claim_age import CLAIM_AGE
+from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
-from dispatchkit.core.fanout.journal import Leave
 from dispatchkit.errors import LedgerError, State
-from dispatchkit.ledger.postgres import sql as statements
-from dispatchkit.ledger.postgres.connection import Connection, Link, Row
+from dispatchkit.ledger.postgres import sql
+from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row
 from dispatchkit.ledger.store import (
     LEASE_TIMEOUT,
     Chunk,
     Claim,
     Counts,
+    HeartbeatStatus,
     Holder,
-    Pulse,
     Record,
     Repeat,
     Run,
@@ -51,7 +50,7 @@ _RECORDED_LATE = 3600.0
 """Seconds between the end of a hold and an outcome that is still recorded, at most."""
 _MANY_COMMANDS = 10
 """Commands that a `Repeat` shows."""
-_PATIENCE = 5.0
+_RECONNECT_TIMEOUT = 5.0
 """Seconds for which whoever looks, or comes, or goes, waits for a database that is away. A run waits without end."""
 _LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('dispatchkit', 0))"
 
@@ -75,10 +74,10 @@ class PostgresStore:
     """
 
     def __init__(self, dsn: str, *, clock: Clock = SYSTEM) -> None:
-        self.another: Callable[[], Link] = lambda: Link(dsn, clock=clock)
+        self.new_connection: Callable[[], ReconnectingConnection] = lambda: ReconnectingConnection(dsn, clock=clock)
         """One connection more, for who has something else to do there, and closes it."""
         # Three connections, so that neither claims nor outcomes wait behind each other, or behind a long list.
-        self._claims, self._records, self.link = (self.another() for _ in range(3))
+        self._claims, self._records, self.connection = (self.new_connection() for _ in range(3))
         self._clock = clock
         self._accounts: dict[int, Account] = {}
         self._identity = ""
@@ -87,18 +86,18 @@ class PostgresStore:
     async def open(self) -> None:
         """See `Store.open`."""
         try:
-            version = await self.link.ask(_version, patience=_PATIENCE)
+            version = await self.connection.run(_version, timeout=_RECONNECT_TIMEOUT)
             if version is None:
-                version = await self.link.ask(_create, patience=_PATIENCE)
+                version = await self.connection.run(_create, timeout=_RECONNECT_TIMEOUT)
             _check_version(version)
-            self._identity = await self.link.ask(_identity, patience=_PATIENCE)
+            self._identity = await self.connection.run(_identity, timeout=_RECONNECT_TIMEOUT)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
         """See `Store.close`."""
-        await asyncio.gather(self._claims.close(), self._records.close(), self.link.close())
+        await asyncio.gather(self._claims.close(), self._records.close(), self.connection.close())
 
     async def check_identity(self) -> None:
         """See `Store.check_identity`. A database is told from its copy by each run: `Run.restored`."""
@@ -108,14 +107,14 @@ class PostgresStore:
 
     async def begin(self, plan: RunPlan) -> Run:
         """See `Store.begin`."""
-        begin = self._with_identity(statements.BEGIN)
+        begin = self._with_identity(sql.BEGIN)
         values = (plan.host, plan.account, plan.fingerprint, plan.attempt_timeout, plan.repeat_window)
 
         async def work(connection: Connection) -> Run | None:
             await connection.execute(begin, plan.name, plan.settings, self._clock.now(), *values)
             return await self._run(connection, plan.name)
 
-        run = await self.link.ask(work, patience=_PATIENCE)
+        run = await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
         if run is None:
             raise LedgerError(f"the run {plan.name!r} vanished while it was begun: somebody deletes from the tables")
         return run
@@ -123,20 +122,20 @@ class PostgresStore:
     async def set_account(self, run: int, *, account: str | None, fingerprint: str) -> None:
         """See `Store.set_account`."""
         statement = "UPDATE dispatchkit.run SET account = $2, fingerprint = $3 WHERE number = $1"
-        await self.link.ask(_fetching(statement, run, account, fingerprint), patience=_PATIENCE)
+        await self.connection.run(_fetching(statement, run, account, fingerprint), timeout=_RECONNECT_TIMEOUT)
 
     async def run(self, name: str) -> Run | None:
         """See `Store.run`."""
-        return await self.link.ask(lambda connection: self._run(connection, name), patience=_PATIENCE)
+        return await self.connection.run(lambda connection: self._run(connection, name), timeout=_RECONNECT_TIMEOUT)
 
     async def runs(self) -> list[Run]:
         """See `Store.runs`."""
-        statement = f"{self._with_identity(statements.RUNS)} ORDER BY number DESC"
-        rows = await self.link.ask(_fetching(statement), patience=_PATIENCE)
+        statement = f"{self._with_identity(sql.RUNS)} ORDER BY number DESC"
+        rows = await self.connection.run(_fetching(statement), timeout=_RECONNECT_TIMEOUT)
         return [Run(*row) for row in rows]
 
     async def _run(self, connection: Connection, name: str) -> Run | None:
-        row = await connection.fetchrow(f"{self._with_identity(statements.RUNS)} WHERE name = $1", name)
+        row = await connection.fetchrow(f"{self._with_identity(sql.RUNS)} WHERE name = $1", name)
         return None if row is None else Run(*row)
 
     def _with_identity(self, statement: str) -> str:
@@ -146,72 +145,77 @@ class PostgresStore:
         self, run: int, rows: Sequence[tuple[bytes, str]], *, log_keys: Mapping[bytes, int] | None = None
     ) -> None:
         """See `Store.plan`."""
-        fresh: dict[bytes, str] = {}
+        new: dict[bytes, str] = {}
         for key, command in rows:
-            fresh.setdefault(key, command)
-        logs = [log_keys.get(key) for key in fresh] if log_keys else [None] * len(fresh)
+            new.setdefault(key, command)
+        logs = [log_keys.get(key) for key in new] if log_keys else [None] * len(new)
 
         async def work(connection: Connection) -> None:
             async with connection.transaction():
                 # Whoever plans the same run at the same time waits here, and then sees what was planned.
                 await connection.execute("SELECT FROM dispatchkit.run WHERE number = $1 FOR UPDATE", run)
                 total = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
-                await connection.execute(statements.PLAN, run, [*fresh], [*fresh.values()], total, logs)
+                await connection.execute(sql.PLAN, run, [*new], [*new.values()], total, logs)
 
-        await self.link.ask(work)
+        await self.connection.run(work)
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
         """See `Store.planned`."""
 
         async def work(connection: Connection) -> list[Chunk]:
             async with connection.transaction():
-                await connection.execute("UPDATE dispatchkit.run SET whole = true WHERE number = $1", run)
+                await connection.execute("UPDATE dispatchkit.run SET plan_complete = true WHERE number = $1", run)
                 total: int = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
                 found = await connection.fetch(
-                    "SELECT number, first, beyond FROM dispatchkit.chunk WHERE run = $1 ORDER BY number", run
+                    "SELECT number, start_index, end_index FROM dispatchkit.chunk WHERE run = $1 ORDER BY number", run
                 )
                 chunks = [Chunk(*row) for row in found]
-                fresh = _divided(chunks, total, size)
+                new_chunks = _divided(chunks, total, size)
                 await connection.execute(
-                    "INSERT INTO dispatchkit.chunk (run, number, first, beyond) "
+                    "INSERT INTO dispatchkit.chunk (run, number, start_index, end_index) "
                     "SELECT $1, * FROM unnest($2::int[], $3::int[], $4::int[]) "
-                    "ON CONFLICT (run, number) DO UPDATE SET beyond = excluded.beyond, over = false",
+                    "ON CONFLICT (run, number) DO UPDATE SET end_index = excluded.end_index, over = false",
                     run,
-                    *_columns([(chunk.number, chunk.first, chunk.end) for chunk in fresh], 3),
+                    *_columns([(chunk.number, chunk.start, chunk.end) for chunk in new_chunks], 3),
                 )
-                numbers = {chunk.number for chunk in fresh}
-                return [*(chunk for chunk in chunks if chunk.number not in numbers), *fresh]
+                numbers = {chunk.number for chunk in new_chunks}
+                return [*(chunk for chunk in chunks if chunk.number not in numbers), *new_chunks]
 
-        return await self.link.ask(work)
+        return await self.connection.run(work)
 
     async def chunks(self, run: int) -> list[Chunk]:
         """See `Store.chunks`."""
-        rows = await self.link.ask(_fetching(statements.CHUNKS, run, LEASE_TIMEOUT))
+        rows = await self.connection.run(_fetching(sql.CHUNKS, run, LEASE_TIMEOUT))
         holders = [_holder(row) for row in rows]
         return [
-            Chunk(row["number"], row["first"], row["beyond"], holder if holder and holder.lease_left >= 0 else None)
+            Chunk(
+                row["number"],
+                row["start_index"],
+                row["end_index"],
+                holder if holder and holder.lease_left >= 0 else None,
+            )
             for row, holder in zip(rows, holders, strict=True)
         ]
 
-    async def hold(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
-        """See `Store.hold`."""
+    async def acquire(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
+        """See `Store.acquire`."""
 
         async def work(connection: Connection) -> Holder | None:
             while True:
-                row = await connection.fetchrow(statements.HOLDER, run, chunk, LEASE_TIMEOUT)
+                row = await connection.fetchrow(sql.HOLDER, run, chunk, LEASE_TIMEOUT)
                 if row is None:
                     raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
                 other = _holder(row)
                 if other is not None and other.token != holder.token and other.lease_left >= 0:
                     return other
                 # Before the hold, so that there is none with a longer timeout than the run's.
-                await connection.execute(statements.RAISE_TIMEOUT, run, attempt_timeout)
+                await connection.execute(sql.RAISE_TIMEOUT, run, attempt_timeout)
                 process = (holder.pid, holder.host, holder.boot_id, holder.process_started, holder.pid_namespace)
                 values = (run, chunk, holder.token, *process, row["token"])
-                if await connection.fetchval(statements.HOLD, *values) is not None:
+                if await connection.fetchval(sql.ACQUIRE, *values) is not None:
                     return None
 
-        return await self.link.ask(work)
+        return await self.connection.run(work)
 
     async def holder(self, run: int, chunk: int) -> Holder | None:
         """The holder of a chunk, if its lease has not ended.
@@ -219,40 +223,44 @@ class PostgresStore:
         Raises:
             LedgerError: The run has no such chunk.
         """
-        row = await self.link.ask(lambda link: link.fetchrow(statements.HOLDER, run, chunk, LEASE_TIMEOUT))
+        row = await self.connection.run(lambda connection: connection.fetchrow(sql.HOLDER, run, chunk, LEASE_TIMEOUT))
         if row is None:
             raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
         holder = _holder(row)
         return holder if holder is not None and holder.lease_left >= 0 else None
 
-    async def beat(self, run: int, chunk: int, token: str) -> Pulse:
-        """See `Store.beat`."""
-        row = await self.link.ask(lambda connection: connection.fetchrow(statements.BEAT, run, chunk, token))
-        return Pulse(mine=False, stopped=False) if row is None else Pulse(mine=row["mine"], stopped=row["stopped"])
+    async def heartbeat(self, run: int, chunk: int, token: str) -> HeartbeatStatus:
+        """See `Store.heartbeat`."""
+        row = await self.connection.run(lambda connection: connection.fetchrow(sql.HEARTBEAT, run, chunk, token))
+        return (
+            HeartbeatStatus(mine=False, stopped=False)
+            if row is None
+            else HeartbeatStatus(mine=row["mine"], stopped=row["stopped"])
+        )
 
-    async def let_go(self, run: int, chunk: int, token: str) -> None:
-        """See `Store.let_go`."""
-        await self.link.ask(lambda connection: connection.execute(statements.LET_GO, run, chunk, token), patience=30.0)
+    async def release(self, run: int, chunk: int, token: str) -> None:
+        """See `Store.release`."""
+        await self.connection.run(lambda connection: connection.execute(sql.RELEASE, run, chunk, token), timeout=30.0)
 
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
         """See `Store.unsettled`."""
-        statement = self._with_identity(statements.UNSETTLED)
-        rows = await self.link.ask(_fetching(statement, run, chunk, after, limit, CLAIM_AGE))
+        statement = self._with_identity(sql.UNSETTLED)
+        rows = await self.connection.run(_fetching(statement, run, chunk, after, limit, CLAIM_AGE))
         return [Unsettled(*row) for row in rows]
 
-    async def bound(self, run: int, *, rate: float | None, concurrency: int | None) -> None:
+    async def set_limits(self, run: int, *, rate: float | None, concurrency: int | None) -> None:
         """Set what all workers together may use of the account of a run: launches a second, attempts in flight."""
         statement = "UPDATE dispatchkit.run SET rate = $2, concurrency = $3 WHERE number = $1"
-        await self.link.ask(_fetching(statement, run, rate, concurrency), patience=_PATIENCE)
+        await self.connection.run(_fetching(statement, run, rate, concurrency), timeout=_RECONNECT_TIMEOUT)
 
-    async def bounds(self, run: int) -> tuple[float | None, int | None]:
-        """What `bound` has set."""
-        [(rate, concurrency)] = await self.link.ask(
+    async def get_limits(self, run: int) -> tuple[float | None, int | None]:
+        """What `set_limits` has set."""
+        [(rate, concurrency)] = await self.connection.run(
             _fetching("SELECT rate, concurrency FROM dispatchkit.run WHERE number = $1", run)
         )
         return rate, concurrency
 
-    async def idle(self, limit: int, *, but: Collection[str] = ()) -> list[tuple[str, int]]:
+    async def claimable_chunks(self, limit: int, *, but: Collection[str] = ()) -> list[tuple[str, int]]:
         """Chunks that somebody should take: the name of the run, and the number of the chunk.
 
         Nobody holds them, and some of their targets were never begun, or were left in flight. Chunks of which all is
@@ -262,39 +270,39 @@ class PostgresStore:
             limit: How many at most.
             but: Runs to leave out.
         """
-        rows = await self.link.ask(_fetching(statements.IDLE, LEASE_TIMEOUT, limit, [*but]))
+        rows = await self.connection.run(_fetching(sql.CLAIMABLE_CHUNKS, LEASE_TIMEOUT, limit, [*but]))
         return [(row["name"], row["number"]) for row in rows]
 
     async def pauses(self) -> list[tuple[str, datetime]]:
         """See `SharedStore.pauses`."""
-        rows = await self.link.ask(_fetching(statements.PAUSES), patience=_PATIENCE)
+        rows = await self.connection.run(_fetching(sql.PAUSES), timeout=_RECONNECT_TIMEOUT)
         return [(row["key"], row["paused_until"]) for row in rows]
 
     async def lift_pauses(self, keys: Collection[str]) -> list[str]:
         """See `SharedStore.lift_pauses`."""
-        rows = await self.link.ask(_fetching(statements.LIFT_PAUSES, [*keys]), patience=_PATIENCE)
+        rows = await self.connection.run(_fetching(sql.LIFT_PAUSES, [*keys]), timeout=_RECONNECT_TIMEOUT)
         return [row["key"] for row in rows]
 
-    def charge(self, run: int, account: Account) -> None:
+    def bind_account(self, run: int, account: Account) -> None:
         """Say on whose account a run is launched from here. Its claims are put off while that account is paused."""
         self._accounts[run] = account
 
-    async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
+    async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
         """See `Store.claim`."""
-        leaves: list[Leave | None] = [None] * len(claims)
-        while left := [place for place, leave in enumerate(leaves) if leave is None]:
+        claim_results: list[ClaimResult | None] = [None] * len(claims)
+        while left := [place for place, claim_result in enumerate(claim_results) if claim_result is None]:
             asked = [claims[place] for place in left]
             accounts = [self._accounts.get(claim.run) for claim in asked]
             columns = _columns([attrs.astuple(claim, recurse=False) for claim in asked], 6)
             keys = [account and account.key for account in accounts]
-            rows = await self._claims.ask(_fetching(statements.CLAIM, *columns, keys))
-            for place, account, (leave, pause) in zip(left, accounts, rows, strict=True):
-                if leave == "again":
+            rows = await self._claims.run(_fetching(sql.CLAIM, *columns, keys))
+            for place, account, (claim_result, pause) in zip(left, accounts, rows, strict=True):
+                if claim_result == "again":
                     continue  # somebody else was just writing it: see who it was
-                leaves[place] = Leave(leave)
-                if leave == "later" and account is not None:
+                claim_results[place] = ClaimResult(claim_result)
+                if claim_result == "deferred" and account is not None:
                     account.pause(pause)
-        return [leave for leave in leaves if leave is not None]
+        return [claim_result for claim_result in claim_results if claim_result is not None]
 
     async def record(self, records: Sequence[Record]) -> None:
         """See `Store.record`."""
@@ -322,19 +330,19 @@ class PostgresStore:
             ],
             11,
         )
-        await self._records.ask(lambda connection: connection.execute(statements.RECORD, *columns))
+        await self._records.run(lambda connection: connection.execute(sql.RECORD, *columns))
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
         """See `Store.counts`."""
 
         async def work(connection: Connection) -> list[Row]:
-            first, beyond = 0, 2**31 - 1
+            start, end = 0, 2**31 - 1
             if chunk is not None:
-                ends = "SELECT first, beyond FROM dispatchkit.chunk WHERE run = $1 AND number = $2"
-                first, beyond = await connection.fetchrow(ends, run, chunk) or (0, 0)
-            return await connection.fetch(statements.COUNTS, run, first, beyond)
+                ends = "SELECT start_index, end_index FROM dispatchkit.chunk WHERE run = $1 AND number = $2"
+                start, end = await connection.fetchrow(ends, run, chunk) or (0, 0)
+            return await connection.fetch(sql.COUNTS, run, start, end)
 
-        rows = await self.link.ask(work, patience=_PATIENCE)
+        rows = await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
         counts = {row["state"]: row["count"] for row in rows}
         return Counts(**counts, unknown_for_good=sum(row["for_good"] for row in rows))
 
@@ -342,8 +350,8 @@ class PostgresStore:
         """See `Store.targets`."""
         after = -1
         while True:
-            statement = _fetching(statements.TARGETS, run, after, [*states], _PAGE)
-            rows = await self.link.ask(statement, patience=_PATIENCE)
+            statement = _fetching(sql.TARGETS, run, after, [*states], _PAGE)
+            rows = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
             for row in rows:
                 index, command, state, summary, code, *rest = row
                 yield Target(index, command, state, summary, None if code is None else json.loads(code), *rest)
@@ -354,44 +362,44 @@ class PostgresStore:
     async def stop(self, run: int) -> None:
         """See `Store.stop`. If the answer is lost, one stop counts twice, which does no harm."""
         statement = "UPDATE dispatchkit.run SET stopped = true, stops = stops + 1 WHERE number = $1"
-        await self.link.ask(_fetching(statement, run), patience=_PATIENCE)
+        await self.connection.run(_fetching(statement, run), timeout=_RECONNECT_TIMEOUT)
 
-    async def allow(self, run: int, *, stops: int | None = None) -> bool:
-        """See `Store.allow`."""
+    async def clear_stop(self, run: int, *, stops: int | None = None) -> bool:
+        """See `Store.clear_stop`."""
         statement = (
             "UPDATE dispatchkit.run SET stopped = false WHERE number = $1 AND stops = coalesce($2, stops) RETURNING 1"
         )
-        return bool(await self.link.ask(_fetching(statement, run, stops), patience=_PATIENCE))
+        return bool(await self.connection.run(_fetching(statement, run, stops), timeout=_RECONNECT_TIMEOUT))
 
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
         """See `Store.has_rival`."""
-        asking = _fetching(statements.RIVAL, run, index, log_key, within, CLAIM_AGE)
-        [(found,)] = await self.link.ask(asking, patience=_PATIENCE)
+        asking = _fetching(sql.RIVAL, run, index, log_key, within, CLAIM_AGE)
+        [(found,)] = await self.connection.run(asking, timeout=_RECONNECT_TIMEOUT)
         return bool(found)
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
         """See `Store.repeats`."""
         sizes = "SELECT 0, total FROM dispatchkit.run WHERE number = $1 AND $2::int IS NULL"
         if chunk is not None:
-            sizes = "SELECT first, beyond FROM dispatchkit.chunk WHERE run = $1 AND number = $2"
-        others = await self.link.ask(_fetching(statements.OTHERS, run, within + _RECORDED_LATE))
+            sizes = "SELECT start_index, end_index FROM dispatchkit.chunk WHERE run = $1 AND number = $2"
+        others = await self.connection.run(_fetching(sql.OTHERS, run, within + _RECORDED_LATE))
         repeats: list[Repeat] = []
-        for first, end in await self.link.ask(_fetching(sizes, run, chunk)):
+        for start, end in await self.connection.run(_fetching(sizes, run, chunk)):
             for other, name, total in others:
                 # The smaller one is read, and looked up in the index of the other.
-                pages = (statements.REPEATS, run, other, first, end)
-                if total < end - first:
-                    pages = (statements.REPEATS_IN_SMALLER, other, run, 0, total)
-                limits = (first, end, within, LEASE_TIMEOUT, _MANY_COMMANDS)
+                pages = (sql.REPEATS, run, other, start, end)
+                if total < end - start:
+                    pages = (sql.REPEATS_IN_SMALLER, other, run, 0, total)
+                limits = (start, end, within, LEASE_TIMEOUT, _MANY_COMMANDS)
                 repeats += _repeats(name, await self._repeats(*pages, *limits))
         return repeats
 
     async def _repeats(
-        self, statement: str, run: int, other: int, first: int, end: int, *limits: object
+        self, statement: str, run: int, other: int, start: int, end: int, *limits: object
     ) -> list[list[Row]]:
         return [
-            await self.link.ask(_fetching(statement, run, start, min(end, start + _REPEATS_PAGE), other, *limits))
-            for start in range(first, end, _REPEATS_PAGE)
+            await self.connection.run(_fetching(statement, run, page, min(end, page + _REPEATS_PAGE), other, *limits))
+            for page in range(start, end, _REPEATS_PAGE)
         ]
 
 
@@ -413,7 +421,7 @@ async def _version(connection: Connection) -> int | None:
     statement = "SELECT FROM pg_catalog.pg_tables WHERE schemaname = 'dispatchkit' AND tablename = 'about'"
     if await connection.fetchrow(statement) is None:
         return None
-    version: int | None = await connection.fetchval(statements.OPEN)
+    version: int | None = await connection.fetchval(sql.OPEN)
     return version
 
 
@@ -422,29 +430,29 @@ async def _create(connection: Connection) -> int | None:
         await connection.execute(_LOCK)
         if (version := await _version(connection)) is not None:
             return version  # somebody else came first
-        await connection.execute(statements.TABLES)
-        await connection.execute("INSERT INTO dispatchkit.about VALUES ($1)", statements.VERSION)
-    return statements.VERSION
+        await connection.execute(sql.TABLES)
+        await connection.execute("INSERT INTO dispatchkit.about VALUES ($1)", sql.VERSION)
+    return sql.VERSION
 
 
 def _check_version(version: int | None) -> None:
-    if version is not None and version < statements.VERSION:
+    if version is not None and version < sql.VERSION:
         raise LedgerError(
             f"the ledger's tables were made by an earlier release of dispatchkit (they are of version {version}, this "
-            f"release needs {statements.VERSION}): finish its runs with that release, and give this release another "
+            f"release needs {sql.VERSION}): finish its runs with that release, and give this release another "
             "database"
         )
-    if version != statements.VERSION:
+    if version != sql.VERSION:
         raise LedgerError(
             f"the ledger's tables were made by a newer release of dispatchkit (they are of version {version}, this "
-            f"release knows {statements.VERSION}): upgrade dispatchkit"
+            f"release knows {sql.VERSION}): upgrade dispatchkit"
         )
 
 
 async def _identity(connection: Connection) -> str:
     """The expression by which the database says which one it is, as far as this user may know."""
     parts = dict[str, str]()
-    for name, statement in {"$system": statements.SYSTEM, "$timeline": statements.TIMELINE}.items():
+    for name, statement in {"$system": sql.SYSTEM, "$timeline": sql.TIMELINE}.items():
         try:
             await connection.fetchval(statement)
             parts[name] = f"({statement})"
@@ -454,7 +462,7 @@ async def _identity(connection: Connection) -> str:
             asyncpg.UndefinedFunctionError,
         ):
             parts[name] = "NULL"
-    expression = statements.IDENTITY
+    expression = sql.IDENTITY
     for name, part in parts.items():
         expression = expression.replace(name, part)
     return expression

@@ -24,7 +24,7 @@ FROM chunk LEFT JOIN boot ON boot.number = chunk.boot
 
 def run_of(row: tuple[Any, ...]) -> Run:
     """A run."""
-    number, name, settings, created, total, whole, stopped, *more, stops, repeat_window, restored = row
+    number, name, settings, created, total, plan_complete, stopped, *more, stops, repeat_window, restored = row
     account, fingerprint, attempt_timeout = more
     return Run(
         number,
@@ -32,7 +32,7 @@ def run_of(row: tuple[Any, ...]) -> Run:
         settings,
         datetime.fromisoformat(created),
         total,
-        bool(whole),
+        bool(plan_complete),
         bool(stopped),
         account,
         fingerprint,

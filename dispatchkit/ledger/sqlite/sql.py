@@ -21,41 +21,41 @@ CREATE TABLE about (database_id TEXT NOT NULL, file TEXT NOT NULL, born TEXT, re
 CREATE TABLE boot (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 CREATE TABLE run (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, settings TEXT NOT NULL, created TEXT NOT NULL,
-    total INTEGER NOT NULL DEFAULT 0, whole INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0,
+    total INTEGER NOT NULL DEFAULT 0, plan_complete INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0,
     stops INTEGER NOT NULL DEFAULT 0, repeat_window REAL,
     host TEXT NOT NULL, account TEXT, fingerprint TEXT NOT NULL, attempt_timeout REAL NOT NULL,
     database_id TEXT NOT NULL);
 CREATE TABLE chunk (
-    run INTEGER NOT NULL, number INTEGER NOT NULL, first INTEGER NOT NULL, beyond INTEGER NOT NULL,
+    run INTEGER NOT NULL, number INTEGER NOT NULL, start_index INTEGER NOT NULL, end_index INTEGER NOT NULL,
     token TEXT, pid INTEGER, host TEXT, process_started INTEGER, pid_namespace INTEGER,
     since REAL, since_boot REAL, seen REAL, seen_boot REAL, boot INTEGER, PRIMARY KEY (run, number)) WITHOUT ROWID;
 CREATE TABLE target (
-    run INTEGER NOT NULL, place INTEGER NOT NULL, key BLOB NOT NULL, command TEXT NOT NULL, log_key INTEGER,
-    PRIMARY KEY (run, place), UNIQUE (run, key)) WITHOUT ROWID;
+    run INTEGER NOT NULL, "index" INTEGER NOT NULL, key BLOB NOT NULL, command TEXT NOT NULL, log_key INTEGER,
+    PRIMARY KEY (run, "index"), UNIQUE (run, key)) WITHOUT ROWID;
 CREATE INDEX target_of_log ON target (log_key) WHERE log_key IS NOT NULL;
 CREATE TABLE sending (
-    run INTEGER NOT NULL, place INTEGER NOT NULL, turn INTEGER NOT NULL, token TEXT NOT NULL, request_id TEXT,
+    run INTEGER NOT NULL, "index" INTEGER NOT NULL, send_no INTEGER NOT NULL, token TEXT NOT NULL, request_id TEXT,
     since TEXT NOT NULL, claimed_at REAL NOT NULL, claimed_boot REAL NOT NULL, boot INTEGER NOT NULL,
-    PRIMARY KEY (run, place, turn)) WITHOUT ROWID;
+    PRIMARY KEY (run, "index", send_no)) WITHOUT ROWID;
 CREATE TABLE outcome (
-    run INTEGER NOT NULL, place INTEGER NOT NULL, turn INTEGER NOT NULL, state TEXT NOT NULL, summary TEXT NOT NULL,
+    run INTEGER NOT NULL, "index" INTEGER NOT NULL, send_no INTEGER NOT NULL, state TEXT NOT NULL, summary TEXT NOT NULL,
     code, request_id TEXT, attempts INTEGER NOT NULL, at TEXT NOT NULL, final INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (run, place)) WITHOUT ROWID;
+    PRIMARY KEY (run, "index")) WITHOUT ROWID;
 """
 
-# The turn of an outcome is that of the latest sending when it was written: a sending with a later turn is in flight.
+# `send_no` of an outcome is that of the latest sending when it was written: a sending with a later one is in flight.
 STATE = """
 CASE WHEN o.state IN ('done', 'rejected') THEN o.state
-     WHEN s.turn > coalesce(o.turn, 0) THEN 'sending'
+     WHEN s.send_no > coalesce(o.send_no, 0) THEN 'sending'
      ELSE coalesce(o.state, 'planned') END
 """
-IS_FINAL = "coalesce(o.final AND o.turn >= coalesce(s.turn, 0), 0)"
+IS_FINAL = "coalesce(o.final AND o.send_no >= coalesce(s.send_no, 0), 0)"
 """Of an unknown outcome: whether nothing can settle it any more."""
 TARGETS = """
 FROM target t
-LEFT JOIN outcome o ON o.run = t.run AND o.place = t.place
-LEFT JOIN sending s ON s.run = t.run AND s.place = t.place
-  AND s.turn = (SELECT max(turn) FROM sending l WHERE l.run = t.run AND l.place = t.place)
+LEFT JOIN outcome o ON o.run = t.run AND o."index" = t."index"
+LEFT JOIN sending s ON s.run = t.run AND s."index" = t."index"
+  AND s.send_no = (SELECT max(send_no) FROM sending l WHERE l.run = t.run AND l."index" = t."index")
 """
 
 # What is left of the time in which a request may act that was claimed at {wall} and {booted}, in the boot {boot}; less
@@ -67,23 +67,23 @@ _ACTING_FOR = """
 _BY_CLAIM = _ACTING_FOR.format(boot="s.boot", booted="s.claimed_boot", wall="s.claimed_at")
 _BY_HOLD = _ACTING_FOR.format(boot="h.boot", booted="h.since_boot", wall="h.since")
 UNSETTLED = f"""
-SELECT place, command, CASE WHEN unclear THEN request_id END,
+SELECT "index", command, CASE WHEN unclear THEN request_id END,
        CASE WHEN unclear THEN since WHEN restored THEN created END,
        max(CASE WHEN unclear THEN coalesce(by_claim, -1e9) ELSE -1e9 END,
            CASE WHEN restored THEN by_hold ELSE -1e9 END),
        CASE WHEN unclear THEN repeats ELSE 0 END
 FROM (
-  SELECT t.place, t.command, {STATE} IN ('sending', 'unknown') AS unclear,
+  SELECT t."index", t.command, {STATE} IN ('sending', 'unknown') AS unclear,
          r.database_id <> (SELECT database_id FROM about) AS restored,
          coalesce(s.request_id, o.request_id) AS request_id, coalesce(s.since, o.at) AS since, r.created,
          {_BY_CLAIM} AS by_claim, coalesce({_BY_HOLD}, :age + r.attempt_timeout) AS by_hold,
-         CASE WHEN s.turn IS NULL OR (o.turn >= s.turn AND o.attempts = 0) THEN 0 ELSE max(0, (
-           SELECT count(*) FROM sending l WHERE l.run = t.run AND l.place = t.place AND l.since = s.since) - 1) END
+         CASE WHEN s.send_no IS NULL OR (o.send_no >= s.send_no AND o.attempts = 0) THEN 0 ELSE max(0, (
+           SELECT count(*) FROM sending l WHERE l.run = t.run AND l."index" = t."index" AND l.since = s.since) - 1) END
            AS repeats
   {TARGETS} JOIN chunk h ON h.run = t.run AND h.number = :chunk JOIN run r ON r.number = t.run
-  WHERE t.run = :run AND t.place > :after AND t.place >= h.first AND t.place < h.beyond
+  WHERE t.run = :run AND t."index" > :after AND t."index" >= h.start_index AND t."index" < h.end_index
     AND coalesce(o.state, '') NOT IN ('done', 'rejected') AND NOT {IS_FINAL}
-  ORDER BY t.place LIMIT :limit)
+  ORDER BY t."index" LIMIT :limit)
 """
 
 # Granted is what was written at :now. Nothing else may count: since then, the run may have been stopped or allowed.
@@ -91,34 +91,35 @@ ANSWER = f"""
 SELECT h.token IS :token AND NOT r.stopped, {STATE} IN ('done', 'rejected'),
        {STATE} = 'sending' AND s.token = :token AND s.claimed_at = :now AND s.claimed_boot = :boot_now
 {TARGETS} LEFT JOIN chunk h ON h.run = t.run AND h.number = :chunk JOIN run r ON r.number = t.run
-WHERE t.run = :run AND t.place = :place
+WHERE t.run = :run AND t."index" = :index
 """
 # One statement for a whole batch, in a transaction of its own: between two statements the thread would have to wait for
 # its turn in the interpreter, and so would all who wait for the batch. A claim that is there already gets a new time.
 BATCH = """
 CREATE TEMP VIEW batch (claims, records, now, boot_now, boot) AS SELECT '', '', 0, 0, 0;
 CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
-  INSERT INTO sending (run, place, turn, token, request_id, since, claimed_at, claimed_boot, boot)
-  SELECT a.run, a.place,
-         coalesce((SELECT m.turn FROM sending m WHERE m.run = a.run AND m.place = a.place AND m.token = a.token
-                   AND m.turn > coalesce(o.turn, 0)),
-                  1 + (SELECT max(turn) FROM sending l WHERE l.run = a.run AND l.place = a.place), 1),
+  INSERT INTO sending (run, "index", send_no, token, request_id, since, claimed_at, claimed_boot, boot)
+  SELECT a.run, a."index",
+         coalesce((SELECT m.send_no FROM sending m WHERE m.run = a.run AND m."index" = a."index" AND m.token = a.token
+                   AND m.send_no > coalesce(o.send_no, 0)),
+                  1 + (SELECT max(send_no) FROM sending l WHERE l.run = a.run AND l."index" = a."index"), 1),
          a.token, a.request_id, a.since, NEW.now, NEW.boot_now, NEW.boot
   FROM (SELECT json_extract(value, '$[0]') AS run, json_extract(value, '$[1]') AS chunk,
-               json_extract(value, '$[2]') AS place, json_extract(value, '$[3]') AS token,
+               json_extract(value, '$[2]') AS "index", json_extract(value, '$[3]') AS token,
                json_extract(value, '$[4]') AS request_id, json_extract(value, '$[5]') AS since
         FROM json_each(NEW.claims)) a
   CROSS JOIN chunk h ON h.run = a.run AND h.number = a.chunk AND h.token = a.token
   CROSS JOIN run r ON r.number = a.run AND NOT r.stopped
-  LEFT JOIN outcome o ON o.run = a.run AND o.place = a.place
+  LEFT JOIN outcome o ON o.run = a.run AND o."index" = a."index"
   WHERE coalesce(o.state, '') NOT IN ('done', 'rejected')
-  ON CONFLICT (run, place, turn) DO UPDATE SET
+  ON CONFLICT (run, "index", send_no) DO UPDATE SET
     claimed_at = excluded.claimed_at, claimed_boot = excluded.claimed_boot, boot = excluded.boot;
-  INSERT INTO outcome (run, place, turn, state, summary, code, request_id, attempts, final, at)
-  SELECT c.run, c.place, coalesce((SELECT max(turn) FROM sending l WHERE l.run = c.run AND l.place = c.place), 0),
+  INSERT INTO outcome (run, "index", send_no, state, summary, code, request_id, attempts, final, at)
+  SELECT c.run, c."index",
+         coalesce((SELECT max(send_no) FROM sending l WHERE l.run = c.run AND l."index" = c."index"), 0),
          c.state, c.summary, c.code, c.request_id, c.attempts, c.final, c.at
   FROM (SELECT json_extract(value, '$[0]') AS run, json_extract(value, '$[1]') AS chunk,
-               json_extract(value, '$[2]') AS place, json_extract(value, '$[3]') AS token,
+               json_extract(value, '$[2]') AS "index", json_extract(value, '$[3]') AS token,
                json_extract(value, '$[4]') AS state, json_extract(value, '$[5]') AS summary,
                json_extract(value, '$[6]') AS code, json_extract(value, '$[7]') AS request_id,
                json_extract(value, '$[8]') AS attempts, json_extract(value, '$[9]') AS final,
@@ -126,8 +127,8 @@ CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
         FROM json_each(NEW.records)) c
   CROSS JOIN chunk h ON h.run = c.run AND h.number = c.chunk
   WHERE h.token IS c.token OR c.state = 'done'
-  ON CONFLICT (run, place) DO UPDATE SET
-    turn = excluded.turn, state = excluded.state, summary = excluded.summary, code = excluded.code,
+  ON CONFLICT (run, "index") DO UPDATE SET
+    send_no = excluded.send_no, state = excluded.state, summary = excluded.summary, code = excluded.code,
     request_id = excluded.request_id, attempts = excluded.attempts, final = excluded.final, at = excluded.at
   WHERE outcome.state NOT IN ('done', 'rejected');
 END;
@@ -148,22 +149,22 @@ ORDER BY x.number
 # Targets of this run (g) that the other one (t; its chunks that are held: :held) launched in the last :within seconds.
 # The run with fewer targets comes first: each of its targets costs one look-up in the index of the other run.
 _REPEATS = f"""
-WITH held AS MATERIALIZED (SELECT json_extract(value, '$[0]') AS first, json_extract(value, '$[1]') AS beyond
+WITH held AS MATERIALIZED (SELECT json_extract(value, '$[0]') AS start_index, json_extract(value, '$[1]') AS end_index
                            FROM json_each(:held))
 SELECT command, max(coalesce(claimed_at, 0), coalesce(told, 0), held * :now) FROM (
-  SELECT g.place, g.command, {STATE} AS state, s.claimed_at, s.claimed_boot, s.boot,
+  SELECT g."index", g.command, {STATE} AS state, s.claimed_at, s.claimed_boot, s.boot,
          (julianday(o.at) - 2440587.5) * 86400 AS told,
-         EXISTS (SELECT 1 FROM held WHERE t.place >= held.first AND t.place < held.beyond) AS held
+         EXISTS (SELECT 1 FROM held WHERE t."index" >= held.start_index AND t."index" < held.end_index) AS held
   FROM target {{first}} CROSS JOIN target {{second}} ON t.key = g.key
-  LEFT JOIN outcome final ON final.run = g.run AND final.place = g.place AND final.state IN ('done', 'rejected')
+  LEFT JOIN outcome final ON final.run = g.run AND final."index" = g."index" AND final.state IN ('done', 'rejected')
   {TARGETS.replace("FROM target t", "")}
-  WHERE g.run = :run AND t.run = :other AND g.place >= :first AND g.place < :end AND final.run IS NULL
+  WHERE g.run = :run AND t.run = :other AND g."index" >= :start AND g."index" < :end AND final.run IS NULL
 )
 WHERE state = 'planned' AND held
    OR state IN ('done', 'sending', 'unknown') AND (
       claimed_at >= :now - :within OR told >= :now - :within
       OR boot = :boot AND claimed_boot >= :boot_now - :within)
-ORDER BY place
+ORDER BY "index"
 """
 REPEATS = _REPEATS.format(first="g", second="t")
 REPEATS_IN_SMALLER = _REPEATS.format(first="t", second="g")
@@ -172,11 +173,11 @@ REPEATS_IN_SMALLER = _REPEATS.format(first="t", second="g")
 # request may have arrived within them.
 RIVAL = """
 SELECT EXISTS (
-  SELECT 1 FROM target t JOIN run r ON r.number = t.run JOIN sending s ON s.run = t.run AND s.place = t.place
-  LEFT JOIN outcome o ON o.run = t.run AND o.place = t.place
+  SELECT 1 FROM target t JOIN run r ON r.number = t.run JOIN sending s ON s.run = t.run AND s."index" = t."index"
+  LEFT JOIN outcome o ON o.run = t.run AND o."index" = t."index"
   WHERE t.log_key = :log_key AND r.host = (SELECT host FROM run WHERE number = :run)
-    AND NOT (t.run = :run AND t.place = :place)
-    AND NOT (coalesce(o.state, '') IN ('rejected', 'not_sent') AND o.turn >= s.turn)
+    AND NOT (t.run = :run AND t."index" = :index)
+    AND NOT (coalesce(o.state, '') IN ('rejected', 'not_sent') AND o.send_no >= s.send_no)
     AND (s.claimed_at >= :now - :within - :age - r.attempt_timeout
          OR s.boot = :boot AND s.claimed_boot >= :boot_now - :within - :age - r.attempt_timeout))
 """

@@ -24,9 +24,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from dispatchkit.core.claim_age import CLAIM_AGE
+from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
-from dispatchkit.core.fanout.journal import Leave
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
 from dispatchkit.ledger.liveness import boot_id as this_boot
@@ -49,8 +48,8 @@ from dispatchkit.ledger.store import (
     Chunk,
     Claim,
     Counts,
+    HeartbeatStatus,
     Holder,
-    Pulse,
     Record,
     Repeat,
     Run,
@@ -189,7 +188,10 @@ class SqliteStore:
         return await self._read(lambda db: self._runs(db, "ORDER BY number DESC"))
 
     def _runs(self, db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
-        fields = "number, name, settings, created, total, whole, stopped, account, fingerprint, attempt_timeout, stops"
+        fields = (
+            "number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout, "
+            "stops"
+        )
         restored = "database_id <> (SELECT database_id FROM about)"
         sql = f"SELECT {fields}, repeat_window, {restored} FROM run {which}"  # noqa: S608 - constants
         return [run_of(row) for row in db.execute(sql, given)]
@@ -201,15 +203,15 @@ class SqliteStore:
         once: dict[bytes, str] = {}
         for key, command in rows:
             once.setdefault(key, command)
-        fresh = list(once.items())
+        new = list(once.items())
 
         def work(db: sqlite3.Connection) -> None:
             (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
-            for start in range(0, len(fresh), _ROWS):
-                some = fresh[start : start + _ROWS]
+            for start in range(0, len(new), _ROWS):
+                some = new[start : start + _ROWS]
                 values = ",".join(f"({order},?,?)" for order in range(len(some)))
                 total += db.execute(
-                    "INSERT INTO target (run, place, key, command) "  # noqa: S608 - the values are parameters
+                    'INSERT INTO target (run, "index", key, command) '  # noqa: S608 - the values are parameters
                     "SELECT ?, ? + row_number() OVER (ORDER BY column1) - 1, column2, column3 "
                     f"FROM (VALUES {values}) WHERE NOT EXISTS "
                     "(SELECT 1 FROM target t WHERE t.run = ? AND t.key = column2)",
@@ -228,19 +230,19 @@ class SqliteStore:
         """See `Store.planned`."""
 
         def work(db: sqlite3.Connection) -> list[Chunk]:
-            db.execute("UPDATE run SET whole = 1 WHERE number = ?", (run,))
+            db.execute("UPDATE run SET plan_complete = 1 WHERE number = ?", (run,))
             (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
             chunks = self._chunks(db, run)
             end = chunks[-1].end if chunks else 0
             if end < total:
                 if len(chunks) == 1 and size is None:
-                    db.execute("UPDATE chunk SET beyond = ? WHERE run = ?", (total, run))
+                    db.execute("UPDATE chunk SET end_index = ? WHERE run = ?", (total, run))
                 else:
                     step = size or total - end
                     new = enumerate(range(end, total, step), chunks[-1].number + 1 if chunks else 0)
                     db.executemany(
-                        "INSERT INTO chunk (run, number, first, beyond) VALUES (?, ?, ?, ?)",
-                        [(run, number, first, min(first + step, total)) for number, first in new],
+                        "INSERT INTO chunk (run, number, start_index, end_index) VALUES (?, ?, ?, ?)",
+                        [(run, number, start, min(start + step, total)) for number, start in new],
                     )
             return self._chunks(db, run)
 
@@ -251,17 +253,17 @@ class SqliteStore:
     async def chunks(self, run: int) -> list[Chunk]:
         """See `Store.chunks`."""
         unfinished = (
-            "AND EXISTS (SELECT 1 FROM target t LEFT JOIN outcome o ON o.run = t.run AND o.place = t.place "
-            "WHERE t.run = chunk.run AND t.place >= first AND t.place < beyond "
+            'AND EXISTS (SELECT 1 FROM target t LEFT JOIN outcome o ON o.run = t.run AND o."index" = t."index" '
+            'WHERE t.run = chunk.run AND t."index" >= start_index AND t."index" < end_index '
             "AND coalesce(o.state, '') NOT IN ('done', 'rejected'))"
         )
         return await self._read(lambda db: self._chunks(db, run, unfinished))
 
     def _chunks(self, db: sqlite3.Connection, run: int, which: str = "") -> list[Chunk]:
-        sql = f"SELECT chunk.number, first, beyond, {HOLD} WHERE run = ? {which} ORDER BY 1"
+        sql = f"SELECT chunk.number, start_index, end_index, {HOLD} WHERE run = ? {which} ORDER BY 1"
         return [
-            Chunk(number, first, end, self._current_holder(run, number, hold))
-            for number, first, end, *hold in db.execute(sql, (run,)).fetchall()
+            Chunk(number, start, end, self._current_holder(run, number, hold))
+            for number, start, end, *hold in db.execute(sql, (run,)).fetchall()
         ]
 
     def _current_holder(self, run: int, chunk: int, hold: Sequence[Any]) -> Holder | None:
@@ -279,11 +281,11 @@ class SqliteStore:
         # As SQLite does with its own files: beside the file itself, not beside a link to it.
         return Path(f"{os.path.realpath(self._file)}-hold-{run}-{chunk}")
 
-    async def hold(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
-        """See `Store.hold`."""
+    async def acquire(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
+        """See `Store.acquire`."""
 
         def work(db: sqlite3.Connection) -> Holder | None:
-            return self._hold(db, run, chunk, holder, attempt_timeout)
+            return self._acquire(db, run, chunk, holder, attempt_timeout)
 
         before = self._locks.get((run, chunk))
         tries = _LOCK_TRIES
@@ -311,7 +313,7 @@ class SqliteStore:
         hold = db.execute(f"SELECT {HOLD} WHERE run = ? AND chunk.number = ?", (run, chunk)).fetchone()
         return None if hold is None else holder_of(hold, self._writing.moment(), exists=True)
 
-    def _hold(
+    def _acquire(
         self, db: sqlite3.Connection, run: int, chunk: int, holder: Holder, attempt_timeout: float
     ) -> Holder | None:
         """In the transaction that writes the hold: a lock that another process has means a hold that is written."""
@@ -365,11 +367,11 @@ class SqliteStore:
             if lock is not None:
                 lock.release()
 
-    async def beat(self, run: int, chunk: int, token: str) -> Pulse:
-        """See `Store.beat`."""
+    async def heartbeat(self, run: int, chunk: int, token: str) -> HeartbeatStatus:
+        """See `Store.heartbeat`."""
         path = self._file
 
-        def work(db: sqlite3.Connection) -> Pulse:
+        def work(db: sqlite3.Connection) -> HeartbeatStatus:
             renew(db, path)
             moment = self._writing.moment()
             mine = db.execute(
@@ -377,12 +379,12 @@ class SqliteStore:
                 (moment.wall, moment.boot_time, moment.boot, run, chunk, token),
             ).rowcount
             (stopped,) = db.execute("SELECT stopped FROM run WHERE number = ?", (run,)).fetchone()
-            return Pulse(bool(mine), bool(stopped))
+            return HeartbeatStatus(bool(mine), bool(stopped))
 
         return await self._settled(work)
 
-    async def let_go(self, run: int, chunk: int, token: str) -> None:
-        """See `Store.let_go`."""
+    async def release(self, run: int, chunk: int, token: str) -> None:
+        """See `Store.release`."""
         path = self._file
         sql = "UPDATE chunk SET token = NULL, pid = NULL, host = NULL WHERE run = ? AND number = ?"
 
@@ -410,24 +412,24 @@ class SqliteStore:
         }
         rows = await self._read(lambda db: db.execute(UNSETTLED, given).fetchall())
         return [
-            Unsettled(place, command, request_id, since and datetime.fromisoformat(since), *more)
-            for place, command, request_id, since, *more in rows
+            Unsettled(index, command, request_id, since and datetime.fromisoformat(since), *more)
+            for index, command, request_id, since, *more in rows
         ]
 
-    async def claim(self, claims: Sequence[Claim]) -> list[Leave]:
+    async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
         """See `Store.claim`."""
         rows = _rows([(c.run, c.chunk, c.index, c.token, c.request_id, c.since.isoformat()) for c in claims])
-        return cast("list[Leave]", await _opened(self._writer).run(Batch(rows, claims=claims)))
+        return cast("list[ClaimResult]", await _opened(self._writer).run(Batch(rows, claims=claims)))
 
     async def record(self, records: Sequence[Record]) -> None:
         """See `Store.record`."""
         rows = _rows([(*_FIELDS_OF_RECORD(record), record.at.isoformat()) for record in records])
-        await _opened(self._writer).run(Batch(rows, records=len(records)), rides=True)
+        await _opened(self._writer).run(Batch(rows, records=len(records)), deferrable=True)
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
         """See `Store.counts`."""
         part = "" if chunk is None else "JOIN chunk h ON h.run = t.run AND h.number = ?"
-        bounds = "" if chunk is None else "AND t.place >= h.first AND t.place < h.beyond"
+        bounds = "" if chunk is None else 'AND t."index" >= h.start_index AND t."index" < h.end_index'
         sql = f"SELECT {STATE} AS state, count(*), sum({IS_FINAL}) {TARGETS} {part} WHERE t.run = ? {bounds} GROUP BY 1"
         given = (run,) if chunk is None else (chunk, run)
         rows = await self._read(lambda db: db.execute(sql, given).fetchall())
@@ -437,9 +439,9 @@ class SqliteStore:
         """See `Store.targets`."""
         chosen = f"AND {STATE} IN ({','.join('?' * len(states))})" if states else ""
         sql = f"""
-            SELECT t.place, t.command, {STATE}, o.summary, o.code, coalesce(s.request_id, o.request_id),
+            SELECT t."index", t.command, {STATE}, o.summary, o.code, coalesce(s.request_id, o.request_id),
                    o.attempts, o.at, s.since, {IS_FINAL}
-            {TARGETS} WHERE t.run = ? AND t.place > ? {chosen} ORDER BY t.place LIMIT {_PAGE}"""
+            {TARGETS} WHERE t.run = ? AND t."index" > ? {chosen} ORDER BY t."index" LIMIT {_PAGE}"""
         after = -1
         while True:
             rows = await self._read(partial(_fetch, sql, (run, after, *states)))
@@ -454,8 +456,8 @@ class SqliteStore:
         statement = "UPDATE run SET stopped = 1, stops = stops + 1 WHERE number = ?"
         await self._write(lambda db: db.execute(statement, (run,)))
 
-    async def allow(self, run: int, *, stops: int | None = None) -> bool:
-        """See `Store.allow`."""
+    async def clear_stop(self, run: int, *, stops: int | None = None) -> bool:
+        """See `Store.clear_stop`."""
         statement = "UPDATE run SET stopped = 0 WHERE number = ? AND stops = coalesce(?, stops)"
         return await self._write(lambda db: bool(db.execute(statement, (run, stops)).rowcount))
 
@@ -464,7 +466,7 @@ class SqliteStore:
         given = {
             **self._writing.moment().given,
             "run": run,
-            "place": index,
+            "index": index,
             "log_key": log_key,
             "within": within,
             "age": CLAIM_AGE,
@@ -476,18 +478,18 @@ class SqliteStore:
         moment = self._writing.moment()
 
         def work(db: sqlite3.Connection) -> list[Repeat]:
-            first, end = 0, 2**62
+            start, end = 0, 2**62
             if chunk is not None:
-                ends = "SELECT first, beyond FROM chunk WHERE run = ? AND number = ?"
-                first, end = db.execute(ends, (run, chunk)).fetchone() or (0, 0)
+                ends = "SELECT start_index, end_index FROM chunk WHERE run = ? AND number = ?"
+                start, end = db.execute(ends, (run, chunk)).fetchone() or (0, 0)
             (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
-            size = min(end, total) - first
-            given = {**moment.given, "run": run, "first": first, "end": end, "within": within}
+            size = min(end, total) - start
+            given = {**moment.given, "run": run, "start": start, "end": end, "within": within}
             others = db.execute(OTHERS, {**given, "within": within + _RECORDED_LATE}).fetchall()
             repeats: list[Repeat] = []
             for other, name, targets in others:
                 held = [
-                    (each.first, each.end)
+                    (each.start, each.end)
                     for each in self._chunks(db, other, "AND token IS NOT NULL")
                     if each.holder is not None
                 ]

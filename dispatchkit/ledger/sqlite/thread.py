@@ -18,12 +18,12 @@ from queue import Empty, SimpleQueue
 
 import attrs
 
-from dispatchkit.core.transport.fork import forgets_in_child
+from dispatchkit.core.transport.fork import register_fork_reset
 from dispatchkit.errors import LedgerError
 
 __all__ = ["DatabaseThread"]
 
-_RIDE = 0.01
+_DEFER_TIME = 0.01
 """Seconds for which what can wait waits for a transaction to go along with."""
 
 
@@ -32,7 +32,7 @@ class _Job:
     work: object
     done: asyncio.Future[object]
     loop: asyncio.AbstractEventLoop
-    rides: bool
+    deferrable: bool
     """Whether it can wait for the transaction of somebody else."""
 
 
@@ -58,14 +58,14 @@ class DatabaseThread:
         self._thread = threading.Thread(target=worker.run, name="dispatchkit-ledger", daemon=True)
         self._thread.start()
         weakref.finalize(self, self._jobs.put, None).atexit = False
-        forgets_in_child(self)
+        register_fork_reset(self)
 
-    async def run(self, work: object, *, rides: bool = False) -> object:
+    async def run(self, work: object, *, deferrable: bool = False) -> object:
         """Have something done in the thread. It goes on if whoever waits for it is cancelled.
 
         Args:
             work: What to do, as ``perform`` takes it.
-            rides: Whether it can wait a moment for the transaction of somebody else.
+            deferrable: Whether it can wait a moment for the transaction of somebody else.
 
         Raises:
             LedgerError: The database did not do it; or this process is a fork of the one that opened the ledger.
@@ -76,7 +76,7 @@ class DatabaseThread:
             )
         loop = asyncio.get_running_loop()
         done: asyncio.Future[object] = loop.create_future()
-        self._jobs.put(_Job(work, done, loop, rides))
+        self._jobs.put(_Job(work, done, loop, deferrable))
         return await done
 
     async def close(self) -> None:
@@ -85,7 +85,7 @@ class DatabaseThread:
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
 
-    def forget(self) -> object:
+    def reset_after_fork(self) -> object:
         """What a forked child must not finalise: it would close the connection of its parent."""
         return list(self._connections)
 
@@ -127,8 +127,8 @@ class _Worker:
         try:
             while job is not None:
                 batch.append(job)
-                waits = all(each.rides for each in batch)
-                job = self._jobs.get(timeout=_RIDE) if waits else self._jobs.get_nowait()
+                waits = all(each.deferrable for each in batch)
+                job = self._jobs.get(timeout=_DEFER_TIME) if waits else self._jobs.get_nowait()
         except Empty:
             return batch, True
         return batch, False

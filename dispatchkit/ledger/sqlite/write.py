@@ -8,8 +8,8 @@ from typing import cast
 
 import attrs
 
+from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
-from dispatchkit.core.fanout.journal import Leave
 from dispatchkit.ledger.sqlite.sql import ANSWER
 from dispatchkit.ledger.store import Claim
 
@@ -102,14 +102,14 @@ def write_batches(db: sqlite3.Connection, batches: Sequence[Batch], moment: Mome
     )
     written = db.total_changes - before
     if written == sum(len(batch.claims) + batch.records for batch in batches):
-        return [[Leave.GRANTED] * len(batch.claims) for batch in batches]
-    return [[_leave(db, claim, moment) for claim in batch.claims] for batch in batches]
+        return [[ClaimResult.GRANTED] * len(batch.claims) for batch in batches]
+    return [[_claim_result(db, claim, moment) for claim in batch.claims] for batch in batches]
 
 
-def _leave(db: sqlite3.Connection, claim: Claim, moment: Moment) -> Leave:
+def _claim_result(db: sqlite3.Connection, claim: Claim, moment: Moment) -> ClaimResult:
     """Whether a claim was written, or why not."""
-    given = {"run": claim.run, "chunk": claim.chunk, "place": claim.index, "token": claim.token, **moment.given}
+    given = {"run": claim.run, "chunk": claim.chunk, "index": claim.index, "token": claim.token, **moment.given}
     held, final, granted = db.execute(ANSWER, given).fetchone()
     if held and granted:
-        return Leave.GRANTED
-    return Leave.GONE if held and final else Leave.STOPPED
+        return ClaimResult.GRANTED
+    return ClaimResult.TAKEN if held and final else ClaimResult.STOPPED

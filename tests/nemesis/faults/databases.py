@@ -165,11 +165,11 @@ async def db_away_term(scene: Scene) -> None:
     sent = time.monotonic()
     if await first.wait(40) is None:
         await first.kill()
-    took = time.monotonic() - sent
-    scene.proof.append(f"SIGTERM with the database away, {before}; ended after {took:.1f} s")
-    if took > 6:
+    elapsed = time.monotonic() - sent
+    scene.proof.append(f"SIGTERM with the database away, {before}; ended after {elapsed:.1f} s")
+    if elapsed > 6:
         scene.extra.false += 1
-        scene.extra.note(f"it ended {took:.1f} s after SIGTERM")
+        scene.extra.note(f"it ended {elapsed:.1f} s after SIGTERM")
     proxy.on_request = None
     proxy.swallowing = False
     proxy.cut()

@@ -14,7 +14,7 @@ from tests.nemesis.scene import NotFiredError, Scene
 
 __all__: list[str] = []
 
-_SLACK = 0.3
+_TOLERANCE = 0.3
 """Seconds by which a busy harness may see an act late."""
 
 
@@ -105,8 +105,8 @@ async def takeover_locked(scene: Scene) -> None:
     refused = await scene.second("refused")
     if await refused.wait(scene.times.patience) != 2 or "--end-holder" not in refused.last_words():
         scene.extra.false += 1
-        took = time.monotonic() - began
-        scene.extra.note(f"status {refused.status} of a resume after {took:.0f} s: {refused.last_words()[:300]}")
+        elapsed = time.monotonic() - began
+        scene.extra.note(f"status {refused.status} of a resume after {elapsed:.0f} s: {refused.last_words()[:300]}")
     await _end_holder(scene, first)
 
 
@@ -277,7 +277,7 @@ async def stop(scene: Scene) -> float:
     if left > 1.5:
         scene.extra.false += 1
         scene.extra.note(f"stop-run returned {left:.1f} s before the time that it printed")
-    return time.monotonic() + max(-1.0, left) + _SLACK
+    return time.monotonic() + max(-1.0, left) + _TOLERANCE
 
 
 async def resume_stopped(scene: Scene, first: Command) -> None:

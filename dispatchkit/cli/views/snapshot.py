@@ -1,0 +1,94 @@
+"""One run of a ledger at one moment."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, cast
+
+import attrs
+
+from dispatchkit.cli.input.ledger_ref import LedgerRef
+from dispatchkit.ledger.store import LEASE_TIMEOUT
+
+if TYPE_CHECKING:
+    from dispatchkit.ledger.ledger import Ledger
+    from dispatchkit.ledger.store import Counts, Holder, Run
+
+__all__ = ["RunSnapshot", "resolve_run", "settings_of", "silence", "take_snapshot"]
+
+_SHOWN = 5
+
+
+@attrs.frozen
+class RunSnapshot:
+    """A run at one moment."""
+
+    run: Run
+    counts: Counts
+    holders: Sequence[Holder]
+    paused_until: datetime | None = None
+    """Until when the run's account is paused, where its ledger is shared."""
+
+    @property
+    def left(self) -> int:
+        """Targets that are not final."""
+        counts = self.counts
+        return counts.planned + counts.sending + counts.not_sent + counts.unknown - counts.unknown_for_good
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more happens unless somebody resumes it."""
+        if self.holders:
+            return False
+        return self.run.stopped or (self.run.plan_complete and not self.counts.planned and not self.counts.sending)
+
+    @property
+    def state(self) -> str:
+        """How it is, in a word or two."""
+        if self.run.stopped:
+            return "stopping" if self.holders else "stopped"
+        if self.holders:
+            return "running"
+        if not self.run.plan_complete:
+            return "not planned to its end"
+        return "to be resumed" if self.left else "over"
+
+
+def settings_of(run: Run) -> dict[str, str]:
+    """How a run is carried out: provider, host and wire."""
+    return cast("dict[str, str]", json_module.loads(run.settings))
+
+
+async def take_snapshot(ledger: Ledger, run: Run) -> RunSnapshot:
+    """See how a run is.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    holders = {holder.token: holder for chunk in await ledger.chunks(run.name) if (holder := chunk.holder) is not None}
+    return RunSnapshot(run, await ledger.counts(run.name), [*holders.values()])
+
+
+async def resolve_run(ledger: Ledger, ledger_ref: LedgerRef) -> Run:
+    """The run that is meant: that of the name, or the only one.
+
+    Raises:
+        ValueError: There is none, or more than one.
+        LedgerError: There is none of this name, or the ledger cannot be read.
+    """
+    if ledger_ref.run is not None:
+        return await ledger.run(ledger_ref.run)
+    runs = await ledger.runs()
+    if len(runs) == 1:
+        return runs[0]
+    if not runs:
+        raise ValueError(f"{ledger_ref} holds no run")
+    names = ", ".join(repr(run.name) for run in runs[:_SHOWN]) + (", ..." if len(runs) > _SHOWN else "")
+    raise ValueError(f"{ledger_ref} holds {len(runs):,} runs: name one of {names}")
+
+
+def silence(holder: Holder) -> float:
+    """Seconds since the last heartbeat of a process that exists and is silent; 0 if it gives heartbeats."""
+    return LEASE_TIMEOUT - holder.lease_left if holder.exists and holder.lease_left < 0 else 0.0

@@ -1,0 +1,315 @@
+"""The retry budget: it bounds the load on a dead provider, and decides no outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+from collections import Counter
+from collections.abc import Coroutine
+
+import pytest
+
+from dispatchkit import DirectClient, NotSentError, Outcome, OutcomeUnknownError, Pace, RetryPolicy, StartDispatch
+from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
+from dispatchkit.core.command import Request, Response
+from dispatchkit.core.transport.transport import SendTracker, TransportFailure
+from tests.fake_clock import Manual, Played, Virtual
+
+
+class Outage:
+    """A transport whose provider is down for a while. Every second launch of that time takes effect all the same."""
+
+    def __init__(self, clock: Virtual, seconds: float, *, latency: float = 0.05) -> None:
+        self.clock = clock
+        self.seconds = seconds
+        self.latency = latency
+        self.launches = Counter[int]()
+        self.first = 0
+        self.repeats = 0
+        """Requests during the outage that are no first attempt."""
+        self._seen = set[int]()
+
+    async def send(self, request: Request, tracker: SendTracker, *, timeout: float) -> Response | TransportFailure:
+        tracker.sent = True
+        is_read = request.method == "GET"
+        number = int(request.target.rpartition("=")[2] if is_read else request.target.split("/")[-2])
+        is_down = self.clock.time < self.seconds
+        if is_down and not is_read and number not in self._seen:
+            self.first += 1
+        elif is_down:
+            self.repeats += 1
+        self._seen.add(number)
+        acts = not is_read and (not is_down or number % 2 == 0)
+        self.launches[number] += acts
+        await self.clock.sleep(self.latency)
+        if is_down:
+            return Response(500, {}, b"")
+        if not is_read:
+            return Response(200, {}, b'{"dispatchId": %d}' % number)
+        status = "sending" if self.launches[number] else "initiated"
+        item = {"dispatchId": number, "status": status}
+        return Response(200, {}, json.dumps({"total": 1, "items": [item]}).encode())
+
+    async def close(self) -> None:
+        pass
+
+
+def client_of(outage: Outage, pace: Pace | None = None) -> DirectClient:
+    client = DirectClient("key", clock=outage.clock, pace=pace)
+    client._context.transport = outage  # type: ignore[assignment]
+    return client
+
+
+@pytest.mark.parametrize("seconds", [0.5, 60])
+@pytest.mark.parametrize("calls", [10, 1_000, pytest.param(10_000, marks=pytest.mark.second_stage)])
+async def test_outage_leaves_nothing_unknown(calls: int, seconds: float) -> None:
+    outage = Outage(Virtual(), seconds)
+    async with client_of(outage) as client:
+        results = await asyncio.gather(*(client.start(number) for number in range(1, calls + 1)))
+        statistics = client.statistics().budget
+    assert [started.dispatch_id for started in results] == list(range(1, calls + 1))
+    assert set(outage.launches.values()) == {1}
+    assert outage.repeats <= RetryBudget.INITIAL_TOKENS + 0.1 * outage.first + RetryBudget.REFILL * seconds
+    assert (statistics.refused, statistics.waiting) == (0, 0)
+
+
+@pytest.mark.parametrize("latency", [0.05, 2])
+async def test_outage_without_breaker_leaves_nothing_unknown(latency: float) -> None:
+    outage = Outage(Virtual(), 60, latency=latency)
+    client = client_of(outage, Pace(failure_threshold=1, concurrency=3_000))
+    await asyncio.gather(*(client.start(number) for number in range(1, 3_001)))
+    assert set(outage.launches.values()) == {1}
+    assert outage.first == 3_000
+    assert outage.repeats <= RetryBudget.INITIAL_TOKENS + 0.1 * outage.first + RetryBudget.REFILL * 60
+
+
+async def test_dead_provider_is_asked_at_refill_rate() -> None:
+    outage = Outage(Virtual(), math.inf)
+    client = client_of(outage, Pace(failure_threshold=1))
+    results = await asyncio.gather(*(client.start(number) for number in range(1, 201)), return_exceptions=True)
+    assert {type(result) for result in results} == {OutcomeUnknownError}
+    assert 200 < outage.repeats <= RetryBudget.INITIAL_TOKENS + 0.1 * 200 + RetryBudget.REFILL * 240
+    errors = Counter(str(result).partition("; ")[2].rpartition(", and ")[2].partition("\n")[0] for result in results)
+    assert "the retry budget of the client had no token for a question before the deadline" in " ".join(errors)
+
+
+@pytest.fixture
+def clock() -> Virtual:
+    return Virtual()
+
+
+async def emptied(clock: Virtual) -> RetryBudget:
+    budget = RetryBudget(clock)
+    for _ in range(int(RetryBudget.INITIAL_TOKENS)):
+        assert await budget.withdraw(until=0.0)
+    return budget
+
+
+async def test_tokens_come_with_time_in_order(clock: Virtual) -> None:
+    budget = await emptied(clock)
+    got: list[tuple[int, float]] = []
+
+    async def one(number: int) -> None:
+        assert await budget.withdraw(until=math.inf)
+        got.append((number, clock.time))
+
+    await asyncio.gather(*map(one, range(5)))
+    assert got == [(number, pytest.approx(number + 1)) for number in range(5)]
+
+
+async def test_new_call_waits_behind_those_that_wait(clock: Virtual) -> None:
+    budget = await emptied(clock)
+    got: list[str] = []
+
+    async def one(name: str) -> None:
+        assert await budget.withdraw(until=math.inf)
+        got.append(name)
+
+    first = asyncio.create_task(one("first"))
+    await asyncio.sleep(0)
+    for _ in range(math.ceil(1 / RetryBudget.TOKEN_RATIO)):
+        budget.deposit()
+    await asyncio.gather(first, one("second"))
+    assert got == ["first", "second"]
+
+
+async def test_quiet_time_saves_no_more_than_the_start(clock: Virtual) -> None:
+    budget = await emptied(clock)
+    await clock.sleep(3.5)
+    assert budget.statistics() == BudgetStatistics(pytest.approx(3.5), 10, 0, 0)
+    await clock.sleep(3600)
+    assert budget.statistics().tokens == RetryBudget.INITIAL_TOKENS
+
+
+async def test_answers_double_what_may_be_asked(clock: Virtual) -> None:
+    budget = await emptied(clock)
+    rounds = Counter[int]()
+
+    async def one() -> None:
+        assert await budget.withdraw(until=math.inf)
+        rounds[int(clock.time / 0.1)] += 1
+        await clock.sleep(0.1)
+        budget.refund()
+
+    await asyncio.gather(*(one() for _ in range(127)))
+    assert [rounds[at] for at in range(10, 16)] == [1, 2, 4, 8, 16, 32]
+    assert budget.statistics().spent == 137
+
+
+async def test_late_token_is_refused_at_its_deadline(clock: Virtual) -> None:
+    budget = await emptied(clock)
+    got = await asyncio.gather(*(budget.withdraw(until=until) for until in (9.0, 0.5, 1.5, 2.0, 9.0)))
+    assert got == [True, False, False, True, True]
+    assert clock.time == pytest.approx(3)
+    assert not await budget.withdraw(until=clock.time - 1)
+    assert budget.statistics().refused == 3
+
+
+async def test_waiting_calls_are_woken_once(clock: Virtual) -> None:
+    budget = await emptied(clock)
+    sleeps = 0
+    sleep = clock.sleep
+
+    def counted(seconds: float) -> Coroutine[object, object, None]:
+        nonlocal sleeps
+        sleeps += 1
+        return sleep(seconds)
+
+    clock.sleep = counted  # type: ignore[method-assign]
+    waiting = [asyncio.ensure_future(budget.withdraw(until=30.5)) for _ in range(10_000)]
+    await asyncio.wait(waiting)
+    assert sum(each.result() for each in waiting) == 30
+    assert sleeps <= 35, "one timer for all: it rings for each token, and at the deadline"
+    assert budget.statistics().waiting == 0
+
+
+async def test_cancelled_wait_passes_its_token_on() -> None:
+    clock = Manual()
+    budget = await emptied(clock)
+    first, second, third = (asyncio.ensure_future(budget.withdraw(until=99.0)) for _ in range(3))
+    await asyncio.sleep(0)
+    assert budget.statistics().waiting == 3
+    first.cancel()
+    await asyncio.wait([first])
+    assert budget.statistics().waiting == 2
+    budget.refund()
+    second.cancel()  # it has its token, but has not run yet
+    await asyncio.wait([second])
+    assert await third
+    assert second.cancelled()
+    assert budget.statistics() == BudgetStatistics(1, 11, 0, 0)
+
+
+async def test_token_of_a_cancelled_wait_is_kept() -> None:
+    budget = await emptied(Manual())
+    first, second = (asyncio.ensure_future(budget.withdraw(until=99.0)) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    budget.refund()
+    assert await second
+    assert first.cancelled()
+    assert budget.statistics() == BudgetStatistics(1, 11, 0, 0)
+
+
+async def test_close_ends_the_wait_at_once(clock: Virtual) -> None:
+    budget = await emptied(clock)
+    waiting = [asyncio.ensure_future(budget.withdraw(until=math.inf)) for _ in range(3)]
+    await asyncio.sleep(0)
+    budget.close()
+    assert await asyncio.gather(*waiting) == [False] * 3
+    assert not await budget.withdraw(until=math.inf)
+    assert clock.time == 0
+
+
+async def test_forked_child_has_no_waiting_calls(clock: Virtual) -> None:
+    budget = await emptied(clock)
+    waiting = asyncio.ensure_future(budget.withdraw(until=math.inf))
+    await asyncio.sleep(0)
+    theirs = budget.reset_after_fork()
+    assert theirs != (None, None)
+    assert budget.statistics().waiting == 0
+    assert await budget.withdraw(until=math.inf)
+    assert clock.time == pytest.approx(1)
+    waiting.cancel()
+
+
+@pytest.mark.parametrize("ending", ["close", "cancel", "stop"])
+async def test_call_stops_waiting_for_a_token_at_once(ending: str) -> None:
+    clock = Manual()
+    client = client_of(Outage(clock, math.inf, latency=0.0), Pace(failure_threshold=1))
+    for _ in range(int(RetryBudget.INITIAL_TOKENS)):
+        assert await client._context.budget.withdraw(until=0.0)
+    run = client.start_many([1])
+    work = asyncio.ensure_future(anext(run) if ending == "stop" else client.start(1))
+    while not client.statistics().budget.waiting:
+        clock.advance(0.01)
+        await asyncio.sleep(0)
+    began = clock.time
+    if ending == "close":
+        await client.close()
+    elif ending == "cancel":
+        work.cancel()
+    else:
+        run.stop()
+    (outcome,) = await asyncio.wait_for(asyncio.gather(work, return_exceptions=True), 5)
+    assert clock.time == began
+    error = outcome.error if isinstance(outcome, Outcome) else outcome
+    assert isinstance(error, asyncio.CancelledError if ending == "cancel" else OutcomeUnknownError)
+    assert client.statistics().budget.waiting == 0
+
+
+async def test_repeat_waits_for_a_token(clock: Virtual) -> None:
+    transport = Played(
+        clock, says=lambda played, _: TransportFailure("refused", sent=False) if len(played.seen) < 3 else None
+    )
+    client = DirectClient("key", clock=clock)
+    client._context.transport = transport  # type: ignore[assignment]
+    client._context.budget = await emptied(clock)
+    await client.start(1, retry=RetryPolicy(scale=0))
+    # The call itself brings 0.08 of the first token.
+    assert [at for at, _ in transport.seen] == pytest.approx([0.0, 0.92, 1.92])
+
+
+async def test_repeat_without_a_token_keeps_its_outcome(clock: Virtual) -> None:
+    transport = Played(clock, says=lambda *_: TransportFailure("refused", sent=False))
+    client = DirectClient("key", clock=clock)
+    client._context.transport = transport  # type: ignore[assignment]
+    client._context.budget = await emptied(clock)
+    with pytest.raises(NotSentError, match="refused") as caught:
+        await client.start(1, timeout=2.0, retry=RetryPolicy(attempts=9, scale=0))
+    assert len(caught.value.attempts) == 2
+    assert clock.time == pytest.approx(1.8)
+
+
+async def test_token_that_a_pause_overtakes_is_given_back(clock: Virtual) -> None:
+    """Of a state read, which waits for the end of the pause, and of a repeat, which has no time for that."""
+    outage = Outage(clock, 0.01)
+    client = client_of(outage)
+    client._context.budget = budget = await emptied(clock)
+    settling = asyncio.ensure_future(client.start(2))
+    await clock.sleep(0.5)
+    assert budget.statistics().waiting == 1
+    client.pacer.throttle(30.0)
+    assert (await settling).settled
+    assert clock.time == pytest.approx(30.55)
+    assert budget.statistics().spent == 11
+
+    transport = Played(clock, says=lambda *_: TransportFailure("refused", sent=False))
+    client._context.transport = transport  # type: ignore[assignment]
+    client._context.budget = budget = await emptied(clock)
+    repeating = asyncio.ensure_future(client.start(3, retry=RetryPolicy(scale=0)))
+    await clock.sleep(0.5)
+    assert budget.statistics().waiting == 1
+    client.pacer.throttle(3000.0)
+    with pytest.raises(NotSentError):
+        await repeating
+    assert budget.statistics().spent == 10
+
+
+async def test_questions_about_an_orphan_cost_tokens(clock: Virtual) -> None:
+    outage = Outage(clock, math.inf)
+    client = client_of(outage, Pace(failure_threshold=1))
+    orphans = [client.call(StartDispatch(number), unclear_since=clock.now()) for number in range(1, 101)]
+    await asyncio.gather(*(call.run() for call in orphans), return_exceptions=True)
+    assert outage.repeats <= 100 + RetryBudget.INITIAL_TOKENS + 0.1 * 100 + RetryBudget.REFILL * 240

@@ -1,0 +1,249 @@
+"""RetryPolicy, the budget, Retry-After: the settings and the arithmetic, without any call."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
+
+from dispatchkit import OutcomeUnknownError, RetryPolicy
+from dispatchkit.core.call.budget import RetryBudget
+from dispatchkit.core.call.retry import AttemptResult, retry_after, retrying
+from tests.strategies import LETTERS
+
+NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+FOREVER = (datetime(9999, 12, 31, tzinfo=UTC) - NOW).total_seconds()
+
+
+class FixedClock:
+    """Chance always draws the same; sleeping is written down."""
+
+    def __init__(self, drawn: float = 1.0) -> None:
+        self.drawn = drawn
+        self.time = 0.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def boottime(self) -> float:
+        return self.time
+
+    def now(self) -> datetime:
+        return NOW + timedelta(seconds=self.time)
+
+    def random(self) -> float:
+        return self.drawn
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.time += seconds
+
+
+def after(text: str | None, date: str | None = None) -> float | None:
+    headers = CIMultiDict[str]()
+    if text is not None:
+        headers["Retry-After"] = text
+    if date is not None:
+        headers["Date"] = date
+    return retry_after(headers, NOW)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("nan", None),
+        ("0", 0),
+        ("-5", 0),
+        ("1", 1),
+        ("1.5", 1.5),
+        (" 7 ", 7),
+        ("4294967", 4294967),
+        ("1767225600", 1767225600),
+        ("inf", FOREVER),
+        ("9" * 90, FOREVER),
+        ("9" * 400, FOREVER),
+        ("1e300", FOREVER),
+        ("-inf", 0),
+        ("-0.5", 0),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", FOREVER),
+        ("Sat, 01 Jan 0001 00:00:00 +2359", 0),
+        ("Sun, 01 Mar 2026 12:00:30 GMT", 30),
+        ("Sun, 01 Mar 2026 11:00:00 GMT", 0),
+        ("Sun, 01 Mar 2026 15:00:30 +0300", 30),
+        ("Sun, 01 Mar 2026 12:00:30", 30),
+        ("Sun, 99 Mar 2026 12:00:30 GMT", None),
+        ("Sun, 01 Mar 99999 12:00:30 GMT", None),
+    ],
+)
+def test_retry_after_is_read_as_seconds_or_as_a_date(text: str | None, seconds: float | None) -> None:
+    assert after(text) == seconds
+
+
+def test_a_date_counts_from_the_servers_own_clock() -> None:
+    assert after("Sun, 01 Mar 2026 15:00:30 GMT", date="Sun, 01 Mar 2026 15:00:00 GMT") == 30
+    assert after("Sun, 01 Mar 2026 12:00:30 GMT", date="nonsense") == 30
+    assert after("Sun, 01 Mar 2026 12:00:30 GMT", date="Thu, 01 Jan 1970 00:00:00 GMT") == NOW.timestamp() + 30
+
+
+@given(st.text(LETTERS), st.text(LETTERS) | st.none())
+def test_retry_after_never_raises_and_is_never_negative(text: str, date: str | None) -> None:
+    wait = after(text, date)
+    assert wait is None or 0 <= wait < math.inf
+
+
+@given(st.integers(0, 10**6), st.integers(-3600, 3600))
+def test_a_date_is_never_early_by_the_servers_clock(wait: int, skew: int) -> None:
+    server = NOW + timedelta(seconds=skew)
+    until = format_datetime(server + timedelta(seconds=wait), usegmt=True)
+    assert after(until, date=format_datetime(server, usegmt=True)) == wait
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "error"),
+    [
+        ("attempts", 0, ValueError),
+        ("attempts", True, TypeError),
+        ("attempts", 2.0, TypeError),
+        ("scale", -1, ValueError),
+        ("scale", math.nan, ValueError),
+        ("throttled_scale", math.inf, ValueError),
+        ("cap", "1", TypeError),
+        ("state_lag", -0.1, ValueError),
+        ("retry_on", {"rejected"}, ValueError),
+    ],
+)
+def test_a_policy_refuses_settings_that_mean_nothing(setting: str, value: object, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"^{setting} must "):
+        RetryPolicy(**{setting: value})  # type: ignore[arg-type]
+
+
+def test_the_wait_doubles_up_to_the_cap_and_has_its_own_scale_after_429() -> None:
+    policy = RetryPolicy(scale=0.5, throttled_scale=2, cap=10)
+    clock = FixedClock(1.0)
+    plain = [policy.delay(number, throttled=False, after=0, clock=clock) for number in range(1, 8)]
+    throttled = [policy.delay(number, throttled=True, after=0, clock=clock) for number in range(1, 5)]
+    assert plain == [0.5, 1, 2, 4, 8, 10, 10]
+    assert throttled == [2, 4, 8, 10]
+    assert policy.delay(10_000, throttled=False, after=0, clock=clock) == 10
+
+
+@given(st.integers(1, 10**6), st.booleans(), st.floats(0, 1e8), st.floats(0, 0.999))
+def test_a_wait_is_never_before_retry_after_and_its_jitter_never_over_the_cap(
+    number: int, throttled: bool, least: float, drawn: float
+) -> None:
+    policy = RetryPolicy()
+    delay = policy.delay(number, throttled=throttled, after=least, clock=FixedClock(drawn))
+    assert least <= delay <= least + policy.cap
+
+
+def test_full_jitter_goes_down_to_nothing() -> None:
+    assert RetryPolicy().delay(5, throttled=False, after=0, clock=FixedClock(0.0)) == 0
+
+
+async def test_a_dead_provider_gets_at_most_a_tenth_more_requests() -> None:
+    for calls in (500, 1_000, 10_000, 100_000):
+        budget = RetryBudget(FixedClock())
+        extra = 0
+        for _ in range(calls):
+            budget.deposit()
+            while await budget.withdraw(until=-1.0):
+                extra += 1
+        assert extra <= calls / 10
+        assert budget.statistics().spent == extra
+        assert budget.statistics().refused == calls
+
+
+async def test_a_provider_that_answers_can_be_asked_as_often_as_it_takes() -> None:
+    budget = RetryBudget(FixedClock())
+    for _ in range(10_000):
+        assert await budget.withdraw(until=-1.0)
+        budget.refund()
+    assert budget.statistics().tokens == RetryBudget.INITIAL_TOKENS
+
+
+def test_a_quiet_time_saves_up_no_more_than_the_most() -> None:
+    budget = RetryBudget(FixedClock())
+    for _ in range(10_000):
+        budget.deposit()
+        budget.refund()
+    assert budget.statistics().tokens <= RetryBudget.MAX_TOKENS + RetryBudget.TOKEN_RATIO
+
+
+async def go(
+    policy: RetryPolicy, *steps: AttemptResult[int], latest: float = 1e9, tokens: int = 99
+) -> tuple[AttemptResult[int], list[float], list[tuple[int, float]]]:
+    clock = FixedClock()
+    result: list[tuple[int, float]] = []
+    left = list(steps[1:])
+
+    async def again() -> AttemptResult[int]:
+        return left.pop(0)
+
+    async def spend() -> bool:
+        nonlocal tokens
+        tokens -= 1
+        return tokens >= 0
+
+    final = await retrying(
+        steps[0],
+        again,
+        policy=policy,
+        clock=clock,
+        sleep=clock.sleep,
+        spend=spend,
+        may_start=lambda delay: clock.time + delay <= latest,
+        before_sleep=lambda number, _, delay: result.append((number, delay)),
+    )
+    return final, clock.slept, result
+
+
+UNSENT: AttemptResult[int] = AttemptResult(error=OutcomeUnknownError("x"), retry="not_sent")
+THROTTLED: AttemptResult[int] = AttemptResult(error=OutcomeUnknownError("y"), retry="throttled", retry_after=3.0)
+FINAL: AttemptResult[int] = AttemptResult(error=OutcomeUnknownError("z"))
+DONE = AttemptResult(result=1)
+
+
+async def test_it_goes_on_until_a_step_is_final() -> None:
+    final, slept, result = await go(RetryPolicy(), UNSENT, THROTTLED, DONE)
+    assert final == DONE
+    assert slept == [0.5, 3.0 + 4.0]
+    assert result == [(1, 0.5), (2, 7.0)]
+
+
+async def test_a_final_failure_ends_it() -> None:
+    assert (await go(RetryPolicy(), UNSENT, FINAL))[0] == FINAL
+
+
+async def test_the_last_step_is_the_outcome_when_attempts_run_out() -> None:
+    final, slept, _ = await go(RetryPolicy(attempts=3), UNSENT, UNSENT, THROTTLED)
+    assert final == THROTTLED
+    assert len(slept) == 2
+
+
+async def test_no_attempt_starts_after_the_latest_start() -> None:
+    assert await go(RetryPolicy(), UNSENT, DONE, latest=0.5) == (DONE, [0.5], [(1, 0.5)])
+    assert await go(RetryPolicy(), UNSENT, latest=0.49) == (UNSENT, [], [])
+
+
+async def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
+    assert await go(RetryPolicy(), THROTTLED, latest=4.0) == (THROTTLED, [], [])
+
+
+async def test_reasons_that_the_policy_leaves_out_are_not_repeated() -> None:
+    assert (await go(RetryPolicy(retry_on=frozenset({"throttled"})), UNSENT))[0] == UNSENT
+
+
+async def test_a_repeat_without_a_token_is_not_made() -> None:
+    final, slept, _ = await go(RetryPolicy(), UNSENT, THROTTLED, DONE, tokens=1)
+    assert final == attrs.evolve(THROTTLED, retry=None)
+    assert len(slept) == 2

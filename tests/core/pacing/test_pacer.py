@@ -1,0 +1,437 @@
+"""Rate, concurrency and the shared pause of an account, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import itertools
+import math
+import threading
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from dispatchkit import DirectClient, Pace
+from dispatchkit.core.clock import SYSTEM
+from dispatchkit.core.pacing.pace import PaceStatistics
+from dispatchkit.core.pacing.pacer import Pacer
+from dispatchkit.core.pacing.pacers import pacer_of
+from tests.fake_clock import Manual, Virtual
+
+
+@pytest.fixture
+def clock() -> Virtual:
+    return Virtual()
+
+
+class Users:
+    """Many that use one pacer, and when each of them started."""
+
+    def __init__(self, pacer: Pacer, clock: Virtual) -> None:
+        self.pacer = pacer
+        self.clock = clock
+        self.starts: list[float] = []
+        self.in_flight = self.most = 0
+
+    async def one(self, *, takes: float = 0.1, until: float = math.inf, **outcome: Any) -> bool:
+        permit = self.pacer.try_acquire() or await self.pacer.acquire(until=until)
+        if not permit:
+            return False
+        self.starts.append(self.clock.time)
+        self.in_flight += 1
+        self.most = max(self.most, self.in_flight)
+        await self.clock.sleep(takes)
+        self.in_flight -= 1
+        self.pacer.release(permit, **({"answered": True, "elapsed": takes} | outcome))
+        return True
+
+    async def many(self, count: int, **settings: Any) -> None:
+        await asyncio.gather(*(self.one(**settings) for _ in range(count)))
+
+
+def users(clock: Virtual, **pace: Any) -> Users:
+    return Users(Pacer(Pace(**pace), clock), clock)
+
+
+def gaps(starts: Iterable[float]) -> list[float]:
+    ordered = sorted(starts)
+    return [after - before for before, after in itertools.pairwise(ordered)]
+
+
+@pytest.mark.parametrize("rate", [0.5, 3, 10, 250])
+async def test_launches_start_one_interval_apart(clock: Virtual, rate: float) -> None:
+    play = users(clock, rate=rate)
+    await play.many(50)
+    assert gaps(play.starts) == pytest.approx([1 / rate] * 49)
+
+
+async def test_several_users_share_the_rate(clock: Virtual) -> None:
+    play = users(clock, rate=10)
+    await asyncio.gather(*(play.many(10, takes=takes) for takes in (0.01, 0.5, 3)))
+    assert gaps(play.starts) == pytest.approx([0.1] * 29)
+
+
+async def test_time_that_nobody_used_is_not_saved_up(clock: Virtual) -> None:
+    play = users(clock, rate=10)
+    await play.many(3)
+    await clock.sleep(60)
+    began = clock.time
+    await play.many(20)
+    assert play.starts[3] == began
+    assert min(gaps(play.starts)) >= 0.1 - 1e-9
+
+
+async def test_a_start_that_waited_for_room_brings_no_burst(clock: Virtual) -> None:
+    play = users(clock, rate=100, concurrency=3)
+    await play.many(40, takes=0.0473)
+    assert min(gaps(play.starts)) >= 0.01 - 1e-9
+    assert play.most == 3
+
+
+@pytest.mark.parametrize("concurrency", [1, 2, 7, 100])
+async def test_a_fixed_concurrency_is_reached_and_never_passed(clock: Virtual, concurrency: int) -> None:
+    play = users(clock, concurrency=concurrency)
+    await play.many(150)
+    assert play.most == concurrency
+    assert clock.time == pytest.approx(0.1 * math.ceil(150 / concurrency))
+
+
+async def test_who_waits_goes_before_who_comes_by(clock: Virtual) -> None:
+    pacer = Pacer(Pace(concurrency=1), clock)
+    permit = pacer.try_acquire()
+    waiting = asyncio.ensure_future(pacer.acquire())
+    await asyncio.sleep(0)
+    pacer.release(permit, answered=True, elapsed=0.1)
+    assert not pacer.try_acquire(), "the slot belongs to the one that waits"
+    assert await waiting
+
+
+async def test_a_slot_of_the_rate_goes_to_who_waits_for_it() -> None:
+    clock = Manual()
+    pacer = Pacer(Pace(rate=1), clock)
+    assert pacer.try_acquire()
+    waiting = asyncio.ensure_future(pacer.acquire())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    clock.advance(1.0)
+    assert not pacer.try_acquire(), "its time has come, though it has not woken yet"
+    assert await waiting
+
+
+async def test_a_hungry_fan_out_does_not_starve_another(clock: Virtual) -> None:
+    play = users(clock, concurrency=4)
+    order: list[str] = []
+
+    async def greedy(name: str) -> None:
+        for _ in range(50):
+            await play.one()
+            order.append(name)
+
+    await asyncio.gather(*(greedy("a") for _ in range(8)), *(greedy("b") for _ in range(8)))
+    half = order[: len(order) // 2]
+    assert half.count("a") == pytest.approx(half.count("b"), rel=0.1)
+
+
+@pytest.mark.parametrize("rate", [None, 20])
+async def test_one_429_pauses_every_user_until_its_time_exactly(clock: Virtual, rate: float | None) -> None:
+    play = users(clock, rate=rate, concurrency=8)
+    refused = asyncio.ensure_future(play.one(takes=1.5, pause=7.25))
+    await asyncio.gather(refused, *(play.one(takes=0.7) for _ in range(60)))
+    assert not [at for at in play.starts if 1.5 <= at < 8.75]
+    assert 8.75 in play.starts
+    statistics = play.pacer.statistics()
+    assert (statistics.throttled, statistics.pauses, statistics.in_flight, statistics.waiting) == (1, 1, 0, 0)
+
+
+async def test_after_a_pause_one_starts_then_two_then_four(clock: Virtual) -> None:
+    play = users(clock, concurrency=16)
+    await play.one(takes=0.0, pause=5.0)
+    await play.many(31, takes=1.0)
+    counts = [play.starts[1:].count(5.0 + step) for step in range(5)]
+    assert counts == [1, 2, 4, 8, 16]
+
+
+async def test_a_volley_of_429_is_one_pause_and_the_longest_holds(clock: Virtual) -> None:
+    play = users(clock, concurrency=8)
+    volley = [play.one(takes=0.1 * (n + 1), pause=pause) for n, pause in enumerate([1.0, 0.1, 3.0, 0.0])]
+    await asyncio.gather(*volley, play.one(takes=6.0, pause=0.5))
+    statistics = play.pacer.statistics()
+    assert (statistics.throttled, statistics.pauses) == (5, 1)
+    assert statistics.paused_for == pytest.approx(0.5), "a late one of the volley still makes it longer"
+    await play.one()
+    assert play.starts[-1] == 6.5
+
+
+async def test_an_attempt_that_hangs_does_not_keep_the_slow_start_waiting(clock: Virtual) -> None:
+    play = users(clock, concurrency=8)
+    hangs = asyncio.ensure_future(play.one(takes=70))
+    await play.one(takes=1, pause=2)
+    await play.many(20, takes=0.1)
+    assert clock.time < 4
+    await hangs
+
+
+async def test_a_leave_that_a_pause_overtakes_is_taken_back(clock: Virtual) -> None:
+    pacer = Pacer(Pace(concurrency=2), clock)
+    first, second = pacer.try_acquire(), pacer.try_acquire()
+    waiting = asyncio.ensure_future(pacer.acquire())
+    await asyncio.sleep(0)
+    pacer.release(first, answered=True, elapsed=0.1)  # it has leave, and has not woken yet
+    pacer.release(second, answered=True, elapsed=0.1, pause=3.0)
+    assert await waiting
+    assert clock.time == 3.0
+    assert pacer.statistics().in_flight == 1
+
+
+async def test_a_429_without_a_wait_begins_again_slowly_at_once(clock: Virtual) -> None:
+    play = users(clock, concurrency=8)
+    await play.one(takes=0.0, pause=0.0)
+    await play.many(3, takes=1.0)
+    assert play.starts[1:] == [0.0, 1.0, 1.0]
+
+
+async def test_who_could_only_come_too_late_gives_up_at_once(clock: Virtual) -> None:
+    play = users(clock, rate=1, concurrency=4)
+    await play.one(takes=0.0)
+    results = await asyncio.gather(*(play.one(until=2.5, takes=0.0) for _ in range(5)))
+    assert results == [True, True, False, False, False]
+    assert clock.time == 2.0
+    assert not await play.pacer.acquire(until=1.0), "that is past"
+
+
+async def test_a_pause_makes_those_give_up_that_cannot_outlast_it(clock: Virtual) -> None:
+    pacer = Pacer(Pace(concurrency=1), clock)
+    permit = pacer.try_acquire()
+    waiting = [asyncio.ensure_future(pacer.acquire(until=until)) for until in (5.0, 50.0)]
+    await asyncio.sleep(0)
+    pacer.release(permit, answered=True, elapsed=0.0, pause=20.0)
+    assert not await waiting[0]
+    assert clock.time == 0.0
+    assert await waiting[1]
+    assert clock.time == 20.0
+
+
+async def test_who_finds_no_room_gives_up_at_his_time(clock: Virtual) -> None:
+    pacer = Pacer(Pace(concurrency=1), clock)
+    assert pacer.try_acquire()
+    assert not await pacer.acquire(until=3.0)
+    assert clock.time == pytest.approx(3.0)
+    assert pacer.statistics().waiting == 0
+
+
+@pytest.mark.parametrize("pace", [{"rate": 1.0}, {"concurrency": 1}])
+@pytest.mark.parametrize("victim", [0, 1, 2, 3])
+async def test_a_cancelled_waiter_loses_no_slot_and_leaks_none(
+    clock: Virtual, pace: dict[str, Any], victim: int
+) -> None:
+    play = users(clock, **pace)
+    tasks = [asyncio.ensure_future(play.one(takes=1.0)) for _ in range(5)]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    tasks[victim + 1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert play.starts == pytest.approx([0.0, 1.0, 2.0, 3.0])
+    assert play.pacer.statistics().in_flight == play.pacer.statistics().waiting == 0
+
+
+async def test_one_that_is_cancelled_just_when_it_has_leave_passes_it_on(clock: Virtual) -> None:
+    pacer = Pacer(Pace(concurrency=1, rate=10), clock)
+    permit = pacer.try_acquire()
+    await clock.sleep(1.0)
+    first, second = (asyncio.ensure_future(pacer.acquire()) for _ in range(2))
+    await asyncio.sleep(0)
+    pacer.release(permit, answered=True, elapsed=0.0)
+    first.cancel()
+    assert await second
+    assert clock.time == 1.0, "nor is the slot of the rate lost"
+    assert pacer.statistics() == PaceStatistics(2, 1, 1, 0, 0.0, 0, 0, "closed")
+
+
+async def test_what_is_withdrawn_was_never_started(clock: Virtual) -> None:
+    pacer = Pacer(Pace(concurrency=1), clock)
+    waiting = asyncio.ensure_future(Users(pacer, clock).one())
+    permit = pacer.try_acquire()
+    await asyncio.sleep(0)
+    pacer.cancel(permit)
+    assert await waiting
+    assert pacer.statistics().started == 1
+
+
+async def test_settings_that_are_given_later_hold_for_all(clock: Virtual) -> None:
+    play = users(clock, rate=0.01)
+    run = asyncio.ensure_future(play.many(4))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    play.pacer.set(Pace(rate=10, concurrency=2))
+    await run
+    assert play.starts == pytest.approx([0.0, 0.1, 0.2, 0.3])
+    assert play.pacer.pace == Pace(rate=10, concurrency=2)
+    play.most = 0
+    play.pacer.set(Pace(concurrency=2))
+    await play.many(10)
+    assert play.most == 2
+    play.pacer.set(Pace(concurrency=5))
+    await play.many(10)
+    assert play.most == 5
+
+
+async def test_settings_end_no_pause_and_no_slow_start(clock: Virtual) -> None:
+    play = users(clock, concurrency=8)
+    await play.one(takes=0.0, pause=10.0)
+    play.pacer.set(Pace(concurrency=4, reset_timeout=1.0))
+    await play.many(3, takes=1.0)
+    assert play.starts[1:] == [10.0, 11.0, 11.0]
+
+
+async def test_statistics_say_what_goes_on(clock: Virtual) -> None:
+    play = users(clock, concurrency=2)
+    run = asyncio.ensure_future(play.many(5))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert play.pacer.statistics() == PaceStatistics(2, 2, 2, 3, 0.0, 0, 0, "closed")
+    await run
+    assert play.pacer.statistics() == PaceStatistics(5, 0, 2, 0, 0.0, 0, 0, "closed")
+    await play.one(takes=0.0, pause=4.5)
+    assert play.pacer.statistics() == PaceStatistics(6, 0, 1, 0, 4.5, 1, 1, "closed")
+
+
+def client(token: Any = "t", url: str = "https://one.example", **settings: Any) -> DirectClient:
+    return DirectClient(token, base_url=url, **settings)
+
+
+def test_clients_of_one_account_share_its_pacer_and_no_others() -> None:
+    class Mine(DirectClient):
+        pass
+
+    first = client()
+    assert client().pacer is first.pacer
+    assert Mine("t", base_url="https://one.example:443").pacer is first.pacer
+    assert client("u").pacer is not first.pacer
+    assert client(url="https://two.example").pacer is not first.pacer
+    assert client(clock=Virtual()).pacer is not first.pacer
+    pace = Pace(rate=3)
+    assert client(pace=pace).pacer.pace is pace
+    assert first.pacer.pace is pace
+    client()
+    assert first.pacer.pace is pace, "no pace leaves it as it is"
+
+
+def test_an_account_that_nobody_uses_any_more_is_forgotten(clock: Virtual) -> None:
+    pacer = pacer_of(("gone",), Pace(rate=3), clock)
+    assert pacer_of(("gone",), None, clock) is pacer
+    del pacer
+    gc.collect()
+    assert pacer_of(("gone",), None, clock).pace == Pace()
+
+
+def test_two_loops_in_two_threads_share_one_pace() -> None:
+    pacer = pacer_of(("threads",), Pace(concurrency=3, rate=2000), SYSTEM)
+    lock = threading.Lock()
+    in_flight = most = done = 0
+
+    async def work() -> None:
+        nonlocal in_flight, most, done
+        for _ in range(10):
+            permit = pacer.try_acquire() or await pacer.acquire()
+            with lock:
+                in_flight += 1
+                most = max(most, in_flight)
+            await asyncio.sleep(0.0005)
+            with lock:
+                in_flight -= 1
+                done += 1
+            pacer.release(permit, answered=True, elapsed=0.0005)
+
+    async def many() -> None:
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(work() for _ in range(8)))
+
+    threads = [threading.Thread(target=asyncio.run, args=(many(),)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert done == 160
+    assert most <= 3
+    assert pacer.statistics().in_flight == pacer.statistics().waiting == 0
+
+
+def test_a_waiter_whose_loop_is_gone_takes_nobodys_turn() -> None:
+    pacer = Pacer(Pace(concurrency=1), SYSTEM)
+    loop = asyncio.new_event_loop()
+    permit = pacer.try_acquire()
+    lost = loop.create_task(pacer.acquire())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+
+    async def next_one() -> int:
+        waiting = asyncio.ensure_future(pacer.acquire())
+        await asyncio.sleep(0)
+        pacer.release(permit, answered=True, elapsed=0.0)
+        async with asyncio.timeout(1):
+            return await waiting
+
+    assert asyncio.run(next_one())
+    lost.get_coro().close()  # type: ignore[union-attr]
+    lost._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+async def test_a_forked_process_begins_without_what_its_parent_had_in_flight(clock: Virtual) -> None:
+    pacer = Pacer(Pace(concurrency=1), clock)
+    assert pacer.try_acquire()
+    pacer._lock.acquire()  # a thread of the parent's, which is not here to give it back
+    pacer.reset_after_fork()
+    assert pacer.try_acquire()
+    assert pacer.statistics().in_flight == 1
+
+
+async def test_those_that_gave_up_long_ago_take_no_memory(clock: Virtual) -> None:
+    play = users(clock, concurrency=1)
+    for _ in range(20):
+        await play.many(20, takes=0.1, until=clock.time + 1e6)
+    assert len(play.pacer._deadlines) < 200
+
+
+async def test_a_high_rate_is_reached_in_real_time() -> None:
+    loop = asyncio.get_running_loop()
+
+    async def took() -> float:
+        pacer = Pacer(Pace(rate=2000), SYSTEM)
+        starts: list[float] = []
+
+        async def one() -> None:
+            permit = pacer.try_acquire() or await pacer.acquire()
+            starts.append(loop.time())
+            pacer.release(permit, answered=True, elapsed=0.0)
+
+        await asyncio.gather(*(one() for _ in range(120)))
+        return starts[-1] - starts[0]
+
+    quickest = math.inf
+    for _ in range(30):  # a busy machine may hold up any of them
+        quickest = min(quickest, await took())
+        assert quickest >= 119 / 2000 - 0.006
+        if quickest < 0.1:
+            break
+    assert quickest < 0.1, "a timer of a millisecond does not halve it"
+
+
+@pytest.mark.parametrize("bad", [0, -1, True, "5", math.inf, math.nan])
+def test_a_rate_is_positive_and_finite(bad: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="rate must be "):
+        Pace(rate=bad)
+
+
+@pytest.mark.parametrize("bad", [0, -1, True, "many", 1.5, None])
+def test_a_concurrency_is_a_positive_integer_or_auto(bad: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="concurrency must be "):
+        Pace(concurrency=bad)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"failure_threshold": 0}, {"failure_threshold": 1.1}, {"reset_timeout": 0}, {"reset_timeout": "5"}]
+)
+def test_a_breaker_has_a_share_and_a_cooldown(bad: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match=f"{next(iter(bad))} must be "):
+        Pace(**bad)

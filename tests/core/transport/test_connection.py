@@ -1,0 +1,402 @@
+"""Bytes that must not leave late: in the kernel, in the event loop, below TLS, and behind an expired claim."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import socket
+import ssl
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import pytest
+from yarl import URL
+
+from dispatchkit.core.claim import CLAIM_AGE, ClaimAge
+from dispatchkit.core.command import Request, Response
+from dispatchkit.core.transport import connection, fork
+from dispatchkit.core.transport.connection import Handler
+from dispatchkit.core.transport.transport import SendTracker, Transport, TransportFailure
+from tests.fake_clock import Manual
+from tests.faults import tls
+from tests.wire import Listener, http
+
+EXPIRED = "its claim expired"
+
+
+@asynccontextmanager
+async def transport(url: str, **settings: Any) -> AsyncIterator[Transport]:
+    made = Transport(URL(url), connect_timeout=5, **settings)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+@pytest.fixture
+def clock() -> Manual:
+    return Manual()
+
+
+class Peer:
+    """A server whose connections are read by the test, byte for byte."""
+
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self.context = context
+        self.connections: asyncio.Queue[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await self.connections.put((reader, writer))
+
+        self._server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=self.context)
+        scheme = "http" if self.context is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        while not self.connections.empty():
+            self.connections.get_nowait()[1].transport.abort()
+
+    async def accept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.wait_for(self.connections.get(), 5)
+
+
+async def all_of(reader: asyncio.StreamReader) -> tuple[int, bool]:
+    """Read to the end. How many bytes came, and whether the end was a FIN."""
+    received = 0
+    try:
+        while data := await asyncio.wait_for(reader.read(2**16), 5):
+            received += len(data)
+    except ConnectionError:
+        return received, False
+    return received, True
+
+
+def made_sockets() -> list[socket.socket]:
+    return [each for each in fork._sockets if each.fileno() >= 0]
+
+
+def linger(each: socket.socket) -> tuple[int, int]:
+    first, second = struct.unpack("ii", each.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8))
+    return first, second
+
+
+async def test_a_socket_drops_unsent_bytes_while_a_request_is_out() -> None:
+    before = {id(each) for each in made_sockets()}
+    async with Peer() as peer, transport(peer.url, attempt_timeout=7.5) as made:
+        sending = asyncio.create_task(made.send(Request("POST", "/"), SendTracker(), timeout=5))
+        reader, writer = await peer.accept()
+        await reader.readuntil(b"\r\n\r\n")
+        [ours] = [each for each in made_sockets() if id(each) not in before]
+        assert linger(ours) == (1, 0)
+        assert ours.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7500
+        writer.write(http(200))
+        assert isinstance(await sending, Response)
+        await made.close()
+        assert await all_of(reader) == (0, True)
+        writer.close()
+
+
+@pytest.mark.parametrize("response", [http(200, b"yes"), http(200, b"yes", Connection="close")])
+@pytest.mark.parametrize("secure", [False, True])
+async def test_an_orderly_close_is_a_fin(response: bytes, secure: bool, tmp_path: Path) -> None:
+    context = tls.serving(tmp_path) if secure else None
+    async with Peer(context) as peer, transport(peer.url, ssl=tls.trusting() if secure else True) as made:
+        sending = asyncio.create_task(made.send(Request("POST", "/"), SendTracker(), timeout=5))
+        reader, writer = await peer.accept()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(response)
+        assert isinstance(await sending, Response)
+        await made.close()
+        assert await all_of(reader) == (0, True)
+        writer.close()
+
+
+async def test_an_idle_connection_that_expires_is_closed_with_a_fin(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Peer() as peer, transport(peer.url) as made:
+        sending = asyncio.create_task(made.send(Request("POST", "/"), SendTracker(), timeout=5))
+        reader, writer = await peer.accept()
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(http(200))
+        assert isinstance(await sending, Response)
+        connector = made._http._connector  # type: ignore[union-attr]
+        monkeypatch.setattr(connector, "_keepalive_timeout", -1.0)
+        connector._cleanup()
+        assert await all_of(reader) == (0, True)
+        writer.close()
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed", "timed out"])
+async def test_what_is_given_up_is_reset(how: str) -> None:
+    async with Peer() as peer, transport(peer.url) as made:
+        sending = asyncio.create_task(made.send(Request("POST", "/"), SendTracker(), timeout=0.2))
+        reader, writer = await peer.accept()
+        await reader.readuntil(b"\r\n\r\n")
+        if how == "cancelled":
+            sending.cancel()
+        elif how == "closed":
+            await made.close()
+        await asyncio.wait([sending])
+        assert await all_of(reader) == (0, False)
+        writer.close()
+
+
+@asynccontextmanager
+async def connected(secure: bool, folder: Path) -> AsyncIterator[tuple[asyncio.Transport, Handler, socket.socket]]:
+    """A connection on this loop, and its other end as a blocking socket."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def accept() -> socket.socket:
+            taken, _ = listening.accept()
+            return tls.serving(folder).wrap_socket(taken, server_side=True) if secure else taken
+
+        accepting = loop.run_in_executor(None, accept)
+        settings: Any = {"ssl": tls.trusting(), "server_hostname": "127.0.0.1"} if secure else {}
+        made, protocol = await loop.create_connection(lambda: Handler(loop), *listening.getsockname(), **settings)
+        with await accepting as peer:
+            peer.settimeout(0)
+            yield made, protocol, peer
+            made.abort()
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_a_write_enters_the_kernel_at_once(secure: bool, tmp_path: Path) -> None:
+    async with connected(secure, tmp_path) as (made, _, peer):
+        for _ in range(3):
+            made.write(b"x" * 100)  # no turn of the loop comes between
+            assert len(peer.recv(1000)) == 100
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_the_backlog_counts_what_waits_below_tls(secure: bool, tmp_path: Path) -> None:
+    async with connected(secure, tmp_path) as (made, protocol, _):
+        assert protocol.backlog() == 0
+        assert protocol.takes_more()
+        made.write(bytes(50_000_000))
+        assert protocol.backlog() > 10_000_000
+        assert not protocol.takes_more()
+
+
+@pytest.mark.parametrize("size", [0, 5_000, 2**16, 2**20])
+async def test_an_expired_claim_sends_nothing(clock: Manual, size: int) -> None:
+    async with Listener(http(200, b"yes")) as listener, transport(listener.url) as made:
+        tracker = SendTracker(ClaimAge(clock))
+        clock.advance(CLAIM_AGE)
+        reply = await made.send(Request("POST", "/", body=bytes(size)), tracker, timeout=5)
+        assert reply == TransportFailure(EXPIRED, sent=False, claim_expired=True)
+        assert not tracker.sent
+        assert listener.requests == []
+        # The connection that it had is good for the next one.
+        reply = await made.send(Request("POST", "/", body=bytes(size)), SendTracker(ClaimAge(clock)), timeout=5)
+        assert isinstance(reply, Response)
+        assert len(listener.requests) == 1
+
+
+async def test_a_claim_expires_during_a_handshake(clock: Manual, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        url = f"https://127.0.0.1:{listening.getsockname()[1]}"
+        async with transport(url, ssl=tls.trusting()) as made:
+            tracker = SendTracker(ClaimAge(clock))
+            sending = asyncio.create_task(made.send(Request("POST", "/"), tracker, timeout=5))
+            taken, _ = await asyncio.to_thread(listening.accept)
+            clock.advance(CLAIM_AGE + 1)
+            server = tls.serving(tmp_path)
+            wrapping = asyncio.to_thread(server.wrap_socket, taken, server_side=True)
+            with await wrapping as peer:
+                assert await sending == TransportFailure(EXPIRED, sent=False, claim_expired=True)
+                peer.settimeout(0.05)
+                with pytest.raises(TimeoutError):
+                    peer.recv(1000)
+
+
+class Once:
+    """A claim that expires after it was checked so many times."""
+
+    expires_at = math.inf
+
+    def __init__(self, checks: int) -> None:
+        self.checks = checks
+
+    def boottime(self) -> float:
+        return 0.0
+
+    def is_expired(self) -> bool:
+        self.checks -= 1
+        return self.checks < 0
+
+
+async def test_the_last_part_has_a_check_of_its_own() -> None:
+    async with Listener(http(200)) as listener, transport(listener.url) as made:
+        request = Request("POST", "/", body=bytes(5_000))
+        reply = await made.send(request, SendTracker(Once(1)), timeout=5)  # type: ignore[arg-type]
+        assert reply == TransportFailure(EXPIRED, sent=True, claim_expired=True)
+        assert isinstance(await made.send(request, SendTracker(Once(2)), timeout=5), Response)  # type: ignore[arg-type]
+        assert len(listener.requests) == 1
+
+
+class Waking(Manual):
+    """A boot clock that jumps, as over a suspension, after it was read so many times."""
+
+    def __init__(self, readings: int) -> None:
+        super().__init__()
+        self.readings = readings
+
+    def boottime(self) -> float:
+        self.readings -= 1
+        return super().boottime() + (CLAIM_AGE if self.readings < 0 else 0.0)
+
+
+async def test_the_clock_is_read_in_front_of_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+
+    def take(_: int, data: bytes) -> int:
+        written.append(data)
+        return len(data)
+
+    monkeypatch.setattr(connection, "_write", take)
+    async with Listener(http(200)) as listener, transport(listener.url) as made:
+        claim = ClaimAge(Waking(2))  # when it was requested, and the check of both clocks
+        reply = await made.send(Request("POST", "/"), SendTracker(claim), timeout=5)
+        assert reply == TransportFailure(EXPIRED, sent=False, claim_expired=True)
+        assert written == [], "what the kernel has taken leaves, whatever is checked afterwards"
+
+
+async def test_a_broken_connection_takes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(descriptor: int, data: bytes) -> int:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(connection, "_write", broken)
+    async with Listener(http(200)) as listener, transport(listener.url) as made:
+        reply = await made.send(Request("POST", "/"), SendTracker(), timeout=5)
+        assert isinstance(reply, TransportFailure)
+        assert not reply.sent
+        assert listener.requests == []
+
+
+@pytest.mark.parametrize("taken", [None, 1])
+async def test_what_the_kernel_leaves_is_written(taken: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(descriptor: int, data: bytes) -> int:
+        if taken is None:
+            raise BlockingIOError
+        return os.write(descriptor, data[:taken])
+
+    monkeypatch.setattr(connection, "_write", full)
+    async with Listener(http(200)) as listener, transport(listener.url) as made:
+        assert isinstance(await made.send(Request("POST", "/"), SendTracker(), timeout=5), Response)
+        assert len(listener.requests) == 1
+
+
+async def test_a_close_within_a_request_is_a_reset() -> None:
+    async with Peer() as peer, transport(peer.url) as made:
+        sending = asyncio.create_task(made.send(Request("POST", "/"), SendTracker(), timeout=5))
+        reader, writer = await peer.accept()
+        await reader.readuntil(b"\r\n\r\n")
+        [(protocol, *_)] = [tuple(made._http._connector._acquired)]  # type: ignore[union-attr]
+        protocol.close()
+        assert await all_of(reader) == (0, False)
+        await asyncio.wait([sending])
+        writer.close()
+
+
+async def test_a_full_kernel_holds_the_last_part_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first write of an empty buffer is taken whole, and leaves no room for another."""
+    small_buffers(monkeypatch)
+    async with Listener(http(200)) as listener, transport(listener.url) as made:
+        reply = await made.send(Request("POST", "/", body=bytes(60_000)), SendTracker(), timeout=5)
+        assert isinstance(reply, Response)
+        assert len(listener.requests) == 1
+
+
+def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the kernel take a few kilobytes only."""
+
+    def make(address: Any) -> socket.socket:
+        made = socket.socket(*address[:3])
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+        return made
+
+    monkeypatch.setattr(connection, "fork_safe_socket", make)
+
+
+def answered(peer: socket.socket, size: int) -> tuple[int, bool]:
+    """Read a request of so many bytes, and answer it. How many came, and whether they were cut off by RST."""
+    received = 0
+    try:
+        while received < size and (data := peer.recv(2**16)):
+            received += len(data)
+        if received >= size:
+            peer.sendall(http(200))
+    except ConnectionError:
+        return received, True
+    return received, False
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("size", [60_000, 2**18])
+@pytest.mark.parametrize("late", [False, True])
+async def test_the_last_part_is_held_back(
+    clock: Manual, size: int, late: bool, secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_buffers(monkeypatch)
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+
+        def accept() -> socket.socket:
+            taken, _ = listening.accept()
+            return tls.serving(tmp_path).wrap_socket(taken, server_side=True) if secure else taken
+
+        url = f"{'https' if secure else 'http'}://127.0.0.1:{listening.getsockname()[1]}"
+        async with transport(url, ssl=tls.trusting() if secure else True) as made:
+            tracker = SendTracker(ClaimAge(clock))
+            sending = asyncio.create_task(made.send(Request("POST", "/", body=bytes(size)), tracker, timeout=10))
+            with await asyncio.to_thread(accept) as peer:
+                peer.settimeout(5)
+                await asyncio.sleep(0.05)  # until no buffer takes any more
+                if late:
+                    clock.advance(CLAIM_AGE)
+                received, reset = await asyncio.to_thread(answered, peer, size)
+                assert (received < size) == late
+                assert secure or reset == late  # TLS tells no RST from a FIN
+                reply = await sending
+                assert (
+                    reply == TransportFailure(EXPIRED, sent=True, claim_expired=True)
+                    if late
+                    else isinstance(reply, Response)
+                )
+
+
+async def test_slow_upload_renews_its_claim(clock: Manual, monkeypatch: pytest.MonkeyPatch) -> None:
+    small_buffers(monkeypatch)
+    renewals: list[ClaimAge | None] = []
+    with socket.socket() as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+
+        async def renew() -> ClaimAge | None:
+            renewals.append(ClaimAge(clock))
+            return renewals[-1]
+
+        async with transport(f"http://127.0.0.1:{listening.getsockname()[1]}") as made:
+            tracker = SendTracker(ClaimAge(clock), renew)
+            sending = asyncio.create_task(made.send(Request("POST", "/", body=bytes(2**18)), tracker, timeout=10))
+            peer, _ = await asyncio.to_thread(listening.accept)
+            with peer:
+                peer.settimeout(5)
+                await asyncio.sleep(0.05)  # until no buffer takes any more
+                clock.advance(2 * CLAIM_AGE)
+                received, reset = await asyncio.to_thread(answered, peer, 2**18)
+                assert (received >= 2**18, reset) == (True, False)
+                assert isinstance(await sending, Response)
+    assert len(renewals) == 1
+    assert tracker.claim is renewals[0]
