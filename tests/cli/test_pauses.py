@@ -26,7 +26,7 @@ def pause(field: Field, key: str = "a" * 64, interval: str = "30 minutes") -> No
 @pytest.mark.second_stage
 def test_lifted_pause_lets_waiting_workers_go_on(field: Field) -> None:
     field.sandbox.latency = 0.02
-    field.spread(1000, size=500)
+    field.plan(1000, size=500)
     told = [Lines(field.worker("--concurrency", 2)) for _ in range(2)]
     wait_until(lambda: field.launched() >= 50)
     field.sandbox.order(Fault.throttled(EPOCH))
@@ -54,7 +54,7 @@ def test_lifted_pause_lets_waiting_workers_go_on(field: Field) -> None:
 
 
 def test_pause_of_ten_years_holds_an_hour_across_restarts(field: Field) -> None:
-    field.spread(20)
+    field.plan(20)
     [key] = _keys(field)
     pause(field, key, "10 years")
     told = Lines(field.worker())
@@ -75,7 +75,7 @@ def _keys(field: Field) -> list[str]:
 
 
 def test_one_account_of_several_is_lifted(field: Field) -> None:
-    field.spread(1, queue=False)
+    field.plan(1, queue=False)
     field.execute("UPDATE dispatchkit.run SET account = 'shop'")
     pause(field, account_key("direct", field.sandbox.url, "shop"))
     pause(field, "b" * 64)
@@ -100,7 +100,7 @@ def test_file_holds_no_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_question_is_answered_at_the_terminal(field: Field) -> None:
-    field.spread(1, queue=False)
+    field.plan(1, queue=False)
     pause(field)
     terminal = Terminal("ledger", "lift-pause", field.dsn)
     terminal.read_until("Lift the pause of this account? [y/N]")

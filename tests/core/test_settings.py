@@ -154,8 +154,12 @@ async def test_what_to_launch_must_be_iterable(ids: Any) -> None:
     ("name", "value"),
     [
         *(("attempts", value) for value in (0, -1, True, 1.5, "3", None, -(10**5000))),
-        *((name, value) for name in ("scale", "throttled_scale", "cap", "lag") for value in (*NUMBERS, None, False)),
-        *(("on", value) for value in (3, None, "unknown", ["often"], [["unknown"]], [3], True)),
+        *(
+            (name, value)
+            for name in ("scale", "throttled_scale", "cap", "state_lag")
+            for value in (*NUMBERS, None, False)
+        ),
+        *(("retry_on", value) for value in (3, None, "unknown", ["often"], [["unknown"]], [3], True)),
         *(("repeat_unclear", value) for value in (1, "no", None)),
     ],
     ids=str_of,
@@ -174,8 +178,8 @@ def test_a_policy_checks_its_settings(name: str, value: Any) -> None:
     [
         *(("rate", value) for value in (*NUMBERS, 5e-324, 1e-300)),
         *(("concurrency", value) for value in (0, -1, True, 1.5, "8", None, -(10**5000))),
-        *(("breaker", value) for value in (0, -1, 2, True, "half", None, math.nan, 10**400)),
-        *(("cooldown", value) for value in (*NUMBERS, None)),
+        *(("failure_threshold", value) for value in (0, -1, 2, True, "half", None, math.nan, 10**400)),
+        *(("reset_timeout", value) for value in (*NUMBERS, None)),
     ],
     ids=str_of,
 )

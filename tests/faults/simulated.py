@@ -159,7 +159,7 @@ class BadNetwork:
         before = len(self._provider.acts)
         call = Call(request.method, parts.path, dict(parse_qsl(parts.query)), headers, request.body or b"")
         if self._cache is not None and _reads(request):
-            return self._cache.answer(parts.path, lambda: self._provider.answer(call))
+            return self._cache.response(parts.path, lambda: self._provider.answer(call))
         reply = self._provider.answer(call)
         self.acts_by_id[request.headers.get("Request-ID")] += len(self._provider.acts) - before
         return reply

@@ -152,9 +152,9 @@ async def test_a_connection_that_fails_is_told_as_what_it_is(name: str, provider
         else:
             async with AltcraftClient(token="t", **settings) as altcraft:
                 error = await failure(altcraft.launch_broadcast(9))
-    assert error.state is case.state, error
+    assert error.state is case.outcome, error
     assert re.search(case.says, error.summary), error
-    assert {attempt.sent for attempt in error.attempts} == {case.state is UNKNOWN}
+    assert {attempt.sent for attempt in error.attempts} == {case.outcome is UNKNOWN}
 
 
 @contextmanager

@@ -75,7 +75,7 @@ def _everywhere(module: types.ModuleType, name: str, value: float) -> list[str]:
 
 def _patch_retry(lag: float) -> list[str]:
     """The default of the field, for policies that are made from now on, and the policy that is there already."""
-    module = _module("dispatchkit.core.call.retry") or _module("dispatchkit.core.call.call.retry")
+    module = _module("dispatchkit.core.call.retry")
     if module is None:
         return []
     defaults = module.RetryPolicy.__init__.__kwdefaults__ or {}

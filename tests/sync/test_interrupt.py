@@ -57,7 +57,7 @@ def test_a_call_that_will_not_be_cancelled_is_waited_for_within_bounds(play: Pla
             async def close(self):
                 pass
         direct = sync.DirectClient(TOKEN, base_url="http://127.0.0.1:1")
-        direct.twin._context.transport = Stubborn()
+        direct.async_client._context.transport = Stubborn()
         be_patient(0.5)
         press_ctrl_c(0.2)
         try:

@@ -138,8 +138,8 @@ def test_before_the_call_has_begun(play: Play, sandbox: Sandbox, moment: str) ->
                 raise KeyboardInterrupt
         with client() as direct:
             direct.start(1)
-            thread = direct.lease._thread
-            name = "crossings" if "MOMENT" == "add" else "loop"
+            thread = direct.handle._thread
+            name = "calls" if "MOMENT" == "add" else "loop"
             real = getattr(thread, name)
             interrupts = Interrupts(real)
             setattr(thread, name, interrupts)
@@ -164,7 +164,7 @@ def test_what_ends_the_loop_ends_no_call(play: Play, sandbox: Sandbox, end: str)
             raise {end}
         with client() as direct:
             direct.start(1)
-            thread = direct.lease._thread
+            thread = direct.handle._thread
             threading.Timer(0.1, thread.loop.call_soon_threadsafe, [leave]).start()
             print(direct.start(2).dispatch_id, thread.is_alive())
     """)

@@ -161,7 +161,7 @@ class CallState(Generic[W, R]):
 
     def latest_failure(self) -> str:
         """What the latest attempt came to, to be told after what ended the call."""
-        latest = next((each.what for each in reversed(self.attempts) if each.what != "cancelled"), "")
+        latest = next((each.result for each in reversed(self.attempts) if each.result != "cancelled"), "")
         return latest and f"; its latest attempt: {latest}"
 
     def log(self, level: int, text: str, *, error: DispatchkitError | None = None, delay: float | None = None) -> None:

@@ -55,12 +55,12 @@ def _flag(instance: object, attribute: attrs.Attribute[bool], value: object) -> 
 
 
 def _reason_set(value: Iterable[RetryReason]) -> frozenset[RetryReason]:
-    allowed = f"on must be a set of {', '.join(sorted(RETRY_REASONS))}"
+    allowed = f"retry_on must be a set of {', '.join(sorted(RETRY_REASONS))}"
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise TypeError(f"{allowed}, not {shown(value)}")
     items = tuple(value)
     for item in items:
-        a_kind("each of on", item, str, f"one of {', '.join(sorted(RETRY_REASONS))}")
+        a_kind("each of retry_on", item, str, f"one of {', '.join(sorted(RETRY_REASONS))}")
     return frozenset(items)
 
 

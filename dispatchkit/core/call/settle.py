@@ -55,7 +55,7 @@ class Settling(Generic[W, R]):
         self._doubt = doubt
         self._context = call.means
 
-    async def attempt_result(self, *, is_repeat: bool = False) -> AttemptResult[R]:
+    async def step(self, *, is_repeat: bool = False) -> AttemptResult[R]:
         """Settle the call, and say whether it may be repeated.
 
         Args:

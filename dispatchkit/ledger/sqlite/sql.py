@@ -38,8 +38,9 @@ CREATE TABLE sending (
     since TEXT NOT NULL, claimed_at REAL NOT NULL, claimed_boot REAL NOT NULL, boot INTEGER NOT NULL,
     PRIMARY KEY (run, "index", send_no)) WITHOUT ROWID;
 CREATE TABLE outcome (
-    run INTEGER NOT NULL, "index" INTEGER NOT NULL, send_no INTEGER NOT NULL, state TEXT NOT NULL, summary TEXT NOT NULL,
-    code, request_id TEXT, attempts INTEGER NOT NULL, at TEXT NOT NULL, final INTEGER NOT NULL DEFAULT 0,
+    run INTEGER NOT NULL, "index" INTEGER NOT NULL, send_no INTEGER NOT NULL, state TEXT NOT NULL,
+    summary TEXT NOT NULL, code, request_id TEXT, attempts INTEGER NOT NULL, at TEXT NOT NULL,
+    final INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (run, "index")) WITHOUT ROWID;
 """
 

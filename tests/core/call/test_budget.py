@@ -14,7 +14,7 @@ from dispatchkit import DirectClient, NotSentError, Outcome, OutcomeUnknownError
 from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
 from dispatchkit.core.command import Request, Response
 from dispatchkit.core.transport.transport import SendTracker, TransportFailure
-from tests.fake_clock import Manual, Played, Virtual
+from tests.fake_clock import FakeTransport, Manual, Virtual
 
 
 class Outage:
@@ -260,7 +260,7 @@ async def test_call_stops_waiting_for_a_token_at_once(ending: str) -> None:
 
 
 async def test_repeat_waits_for_a_token(clock: Virtual) -> None:
-    transport = Played(
+    transport = FakeTransport(
         clock, says=lambda played, _: TransportFailure("refused", sent=False) if len(played.seen) < 3 else None
     )
     client = DirectClient("key", clock=clock)
@@ -272,7 +272,7 @@ async def test_repeat_waits_for_a_token(clock: Virtual) -> None:
 
 
 async def test_repeat_without_a_token_keeps_its_outcome(clock: Virtual) -> None:
-    transport = Played(clock, says=lambda *_: TransportFailure("refused", sent=False))
+    transport = FakeTransport(clock, says=lambda *_: TransportFailure("refused", sent=False))
     client = DirectClient("key", clock=clock)
     client._context.transport = transport  # type: ignore[assignment]
     client._context.budget = await emptied(clock)
@@ -295,7 +295,7 @@ async def test_token_that_a_pause_overtakes_is_given_back(clock: Virtual) -> Non
     assert clock.time == pytest.approx(30.55)
     assert budget.statistics().spent == 11
 
-    transport = Played(clock, says=lambda *_: TransportFailure("refused", sent=False))
+    transport = FakeTransport(clock, says=lambda *_: TransportFailure("refused", sent=False))
     client._context.transport = transport  # type: ignore[assignment]
     client._context.budget = budget = await emptied(clock)
     repeating = asyncio.ensure_future(client.start(3, retry=RetryPolicy(scale=0)))

@@ -16,7 +16,7 @@ from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.core.invalid_command import build_commands
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.errors import LedgerError
-from tests.core.fanout.test_journal import FakeJournal, noted
+from tests.core.fanout.test_journal import FakeJournal, with_journal
 from tests.harness import played, starts, until
 
 
@@ -291,20 +291,20 @@ async def test_close_then_report() -> None:
 
 
 def breaks(monkeypatch: pytest.MonkeyPatch, raised: BaseException, *, at: int) -> None:
-    real = call_module.judge
+    real = call_module.classify
 
-    def judge(command: Any, *more: Any) -> Any:
+    def classify(command: Any, *more: Any) -> Any:
         if command == StartDispatch(at):
             raise raised
         return real(command, *more)
 
-    monkeypatch.setattr(call_module, "judge", judge)
+    monkeypatch.setattr(call_module, "classify", classify)
 
 
 @pytest.mark.parametrize("kind", [KeyError, MemoryError, RecursionError])
 async def test_a_bug_in_one_call_is_one_outcome(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     breaks(monkeypatch, kind("mine"), at=3)
-    client, notes = noted()
+    client, notes = with_journal()
     run = FanOut(client, starts(range(1, 11)), concurrency=2, ledger=notes, run="friday")
     assert await run.finish() == Report(done=9, unknown=1, not_started=0)
     [recorded] = [outcome for outcome in notes.recorded if outcome.state is State.UNKNOWN]
@@ -319,7 +319,7 @@ async def test_what_ends_a_call_and_its_task_ends_the_run_with_its_outcome(
 ) -> None:
     raised = end("mine")
     breaks(monkeypatch, raised, at=3)
-    client, notes = noted()
+    client, notes = with_journal()
     run = FanOut(client, starts(range(1, 11)), concurrency=2, ledger=notes, run="friday")
     error, _ = await ended(run)
     assert error is raised

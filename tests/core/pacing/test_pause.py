@@ -17,7 +17,7 @@ from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.transport.transport import TransportFailure
 from tests.core.call.test_settling import LOST, NOON, START, STARTED, play, response, status
 from tests.fake_clock import START as MIDNIGHT
-from tests.fake_clock import Manual, Played, Virtual
+from tests.fake_clock import FakeTransport, Manual, Virtual
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     return caplog
 
 
-class Readable(Played):
+class Readable(FakeTransport):
     """It answers a state read, too: the dispatch is sending."""
 
     reads = 0
@@ -43,7 +43,7 @@ class Readable(Played):
         return status("sending")
 
 
-def client_of(transport: Played, pace: Pace | None = None) -> DirectClient:
+def client_of(transport: FakeTransport, pace: Pace | None = None) -> DirectClient:
     client = DirectClient("key", clock=transport.clock, pace=pace)
     client._context.transport = transport  # type: ignore[assignment]
     return client
@@ -61,7 +61,7 @@ def lines(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 async def test_retry_after_pauses_no_longer_than_max_pause(
     clock: Virtual, log: pytest.LogCaptureFixture, text: str
 ) -> None:
-    transport = Played(clock, says=throttles_once(text))
+    transport = FakeTransport(clock, says=throttles_once(text))
     client = client_of(transport)
     with pytest.raises(ThrottledError) as caught:
         await client.start(1)
@@ -137,7 +137,7 @@ BUSY = response(503, None, Retry_After="20")
 async def test_server_that_failed_says_when_to_come_back() -> None:
     told = await play(START, [BUSY, STARTED], [status("initiated")])
     assert (told.state, told.launches) == (State.DONE, 2)
-    assert told.script.read[0][0] >= 21
+    assert told.transport.read[0][0] >= 21
     told = await play(START, [BUSY, STARTED], [status("sending")])
     assert (told.state, told.launches) == (State.DONE, 1)
 
@@ -146,7 +146,7 @@ async def test_state_read_that_failed_says_when_to_come_back() -> None:
     for busy in (BUSY, response(429, None, Retry_After="20")):
         told = await play(START, [LOST, STARTED], [busy, busy, status("sending")])
         assert (told.state, told.launches) == (State.DONE, 1)
-        times = [at for at, _ in told.script.read]
+        times = [at for at, _ in told.transport.read]
         assert all(later - earlier >= 21 for earlier, later in itertools.pairwise(times))
 
 
@@ -158,12 +158,12 @@ async def test_pause_beyond_the_deadline_ends_the_call_at_once(busy: Response) -
     assert isinstance(told.error, OutcomeUnknownError)
     assert told.elapsed == 1
     assert "the account is paused until 2026-03-01 1" in str(told.error)
-    assert told.script.read == []
+    assert told.transport.read == []
 
 
 async def test_pause_of_a_server_that_failed_is_no_429(clock: Virtual) -> None:
     busy = Response(503, {"Retry-After": "1767225600"}, b"")
-    transport = Played(clock, says=lambda played, _: busy if len(played.seen) == 1 else None)
+    transport = FakeTransport(clock, says=lambda played, _: busy if len(played.seen) == 1 else None)
     client = client_of(transport)
     with pytest.raises(OutcomeUnknownError):
         await client.start(1)
@@ -174,7 +174,7 @@ async def test_pause_of_a_server_that_failed_is_no_429(clock: Virtual) -> None:
 
 
 async def test_retry_after_of_zero_pauses_nothing(clock: Virtual) -> None:
-    transport = Played(clock, says=throttles_once("0"))
+    transport = FakeTransport(clock, says=throttles_once("0"))
     client = client_of(transport)
     await client.start(1)
     assert [at for at, _ in transport.seen] == [0.0, pytest.approx(1.1)]
@@ -187,7 +187,7 @@ async def test_retry_after_of_zero_pauses_nothing(clock: Virtual) -> None:
 
 
 async def test_repeat_keeps_its_own_retry_after(clock: Virtual) -> None:
-    transport = Played(clock, says=throttles_once(7200))
+    transport = FakeTransport(clock, says=throttles_once(7200))
     client = client_of(transport)
     await client.start(1, timeout=8000)
     assert [at for at, _ in transport.seen] == [0.0, pytest.approx(7200.1, abs=2.5)]
@@ -256,7 +256,7 @@ async def test_lift_from_another_thread_wakes_a_call() -> None:
 
 async def test_close_ends_the_wait_for_a_pause() -> None:
     clock = Manual()
-    client = client_of(Played(clock, takes=lambda _: 0.0))
+    client = client_of(FakeTransport(clock, takes=lambda _: 0.0))
     client.pacer.throttle(100.0)
     call = client.call(START, unclear_since=NOON)
     asking = asyncio.ensure_future(call.run())
@@ -273,6 +273,6 @@ async def test_close_ends_the_wait_for_a_pause() -> None:
 def test_blocking_client_lifts_the_pause() -> None:
     with sync.DirectClient("key", base_url="https://lift.test") as client:
         assert not client.lift_pause()
-        client.twin.pacer.throttle(100.0)
+        client.async_client.pacer.throttle(100.0)
         assert client.lift_pause()
-        assert client.twin.statistics().pace.paused_for == 0
+        assert client.async_client.statistics().pace.paused_for == 0

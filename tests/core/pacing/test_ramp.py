@@ -75,7 +75,7 @@ async def test_hanging_attempt_does_not_hold_the_others() -> None:
 
 
 async def test_silence_is_no_reason_during_a_half_open_breaker() -> None:
-    play = Play(cooldown=5.0)
+    play = Play(reset_timeout=5.0)
     run = Run()
     play.pacer.begin_run(run, ramp=True)
     await play.many(64, takes=0.0, answered=False)
@@ -86,7 +86,7 @@ async def test_silence_is_no_reason_during_a_half_open_breaker() -> None:
 
 @pytest.mark.parametrize("outcome", [{"grows": False}, {"answered": False}, {"answered": None}])
 async def test_no_growth_without_an_answer_to_the_target(outcome: dict[str, Any]) -> None:
-    play = Play(breaker=1)
+    play = Play(failure_threshold=1)
     play.pacer.begin_run(Run(), ramp=True)
     await play.many(5, **outcome)
     assert play.starts == [0.0, 1.0, 2.0, 3.0, 4.0]
