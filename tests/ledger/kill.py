@@ -47,7 +47,9 @@ class Tally:
     lost: int = 0
     """Targets on which it never acted. It must be 0."""
     unknown: int = 0
-    """Targets that stayed unknown."""
+    """Starts of Direct that stayed unknown: their state tells."""
+    given_up: int = 0
+    """Launches of Altcraft that stayed unknown: two processes that were killed may have sent them."""
 
     def table(self) -> str:
         """All of it, for people."""
@@ -57,6 +59,7 @@ class Tally:
             "acts > 1": f"{self.twice:,}",
             "targets lost": f"{self.lost:,}",
             "left unknown": f"{self.unknown:,}",
+            "given up": f"{self.given_up:,}",
             "orphans per kill": f"{self.orphans / max(1, self.kills):.2f}",
         }
         return "\n".join(f"{name:<18}{value:>24}" for name, value in rows.items())
@@ -113,7 +116,11 @@ async def _point(
         elif status == 0 and (await _counts(given[3])).done == _TARGETS:
             break
         killing = killing and chance.random() < 0.5
-    tally.unknown += (await _counts(given[3])).unknown
+    unknown = (await _counts(given[3])).unknown
+    if given[0] == "direct":
+        tally.unknown += unknown
+    else:
+        tally.given_up += unknown
     tally.points += 1
 
 

@@ -36,6 +36,8 @@ async def _launch(provider: Provider, url: str, token: str, where: str, ids: ran
             async with DirectClient(token, base_url=url, retry=_RETRY, attempt_timeout=_ATTEMPT_TIMEOUT) as direct:
                 starts = FanOut(direct, map(StartDispatch, ids), concurrency=8, ledger=ledger, run="run")
                 return (await starts.finish()).failed
-        async with AltcraftClient(url, token, retry=_RETRY, attempt_timeout=_ATTEMPT_TIMEOUT) as altcraft:
+        async with AltcraftClient(
+            url, token, deduplicates=True, retry=_RETRY, attempt_timeout=_ATTEMPT_TIMEOUT
+        ) as altcraft:
             launches = FanOut(altcraft, map(LaunchBroadcast, ids), concurrency=8, ledger=ledger, run="run")
             return (await launches.finish()).failed
