@@ -103,7 +103,7 @@ def _describe_connected(error: Exception, *, sent: bool, plain: bool) -> str:
         case StaleConnectionError():
             return "the connection was closed by the server before the request was written"
         case StuckWriteError():
-            return "the connection did not take the request at once"
+            return "the connection was closed, or did not take the request at once"
         case TooLargeError():
             return f"the answer is larger than {MAX_RESPONSE_BYTES // 2**20} MiB"
         case aiohttp.ClientPayloadError():
