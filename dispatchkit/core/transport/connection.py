@@ -108,8 +108,8 @@ class Handler(ResponseHandler):
     def send(self, data: bytes | memoryview, claim: ClaimAge | None) -> None:
         """Write bytes if the claim still permits it. What the kernel does not take at once stays in the `backlog`.
 
-        A suspension between the check and the system call goes unseen, and at full speed one in thirty falls between
-        the check and the end of ``transport.write``. So nothing but the system call itself follows the last check.
+        A suspension between the check and the system call goes unseen. At full speed, one in eighty fell between the
+        check and the end of ``transport.write``. So the system call directly follows the last check.
 
         Raises:
             ClaimExpiredError: It does not. Nothing was written.
