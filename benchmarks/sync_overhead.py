@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from dispatchkit import Outcome, StartDispatch, State, sync
+from dispatchkit import Done, Outcome, StartDispatch, sync
 from dispatchkit.sync import portal
 from dispatchkit.sync.fan_out import FanOutDriver
 
@@ -66,7 +66,7 @@ def calls() -> tuple[float, float, float]:
 
 def results() -> float:
     """Results a second that reach a caller who blocks, from a provider that answers at once."""
-    outcome: Outcome[object] = Outcome(0, StartDispatch(1), State.DONE, None, None, ())
+    outcome: Outcome[object] = Done(0, StartDispatch(1), None)
 
     class Instant:
         """Stands in for the asynchronous fan-out: what it costs is measured elsewhere."""

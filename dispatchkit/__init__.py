@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.call.retry import RetryPolicy
     from dispatchkit.core.fanout.fan_out import FanOut
     from dispatchkit.core.fanout.guards import StopReason
-    from dispatchkit.core.fanout.outcome import Outcome, Report
+    from dispatchkit.core.fanout.outcome import Done, NotSent, Outcome, Rejected, Report, Unknown
     from dispatchkit.core.listing import Listing
     from dispatchkit.core.pacing.pace import Pace
     from dispatchkit.direct.client import DirectClient
@@ -64,6 +64,7 @@ __all__ = [
     "DispatchCounts",
     "DispatchSource",
     "DispatchkitError",
+    "Done",
     "FanOut",
     "InappropriateStatusError",
     "LaunchBroadcast",
@@ -73,11 +74,13 @@ __all__ = [
     "LogEntry",
     "MailingStatus",
     "NotFoundError",
+    "NotSent",
     "NotSentError",
     "Outcome",
     "OutcomeUnknownError",
     "Pace",
     "ProviderSilentError",
+    "Rejected",
     "RejectedError",
     "RepeatedTargetsError",
     "Report",
@@ -91,6 +94,7 @@ __all__ = [
     "StopReason",
     "Target",
     "ThrottledError",
+    "Unknown",
     "__version__",
     "sync",
 ]
@@ -103,7 +107,7 @@ _HOMES = {
     "dispatchkit.altcraft.models": ("Attachment", "Audience", "LogEntry", "MailingStatus"),
     "dispatchkit.core.fanout.fan_out": ("FanOut",),
     "dispatchkit.core.listing": ("Listing",),
-    "dispatchkit.core.fanout.outcome": ("Outcome", "Report"),
+    "dispatchkit.core.fanout.outcome": ("Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown"),
     "dispatchkit.core.pacing.pace": ("Pace",),
     "dispatchkit.core.call.retry": ("RetryPolicy",),
     "dispatchkit.core.fanout.guards": ("StopReason",),

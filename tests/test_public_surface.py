@@ -38,8 +38,9 @@ def test_each_name_comes_from_its_home() -> None:
     assert sorted(dispatchkit._HOME_OF) == PUBLIC
     for name, home in dispatchkit._HOME_OF.items():
         value = getattr(dispatchkit, name)
-        assert value.__module__ == home
-        assert value.__name__ == name
+        if name != "Outcome":  # an alias
+            assert value.__module__ == home
+            assert value.__name__ == name
         assert name in importlib.import_module(home).__all__
 
 
@@ -94,7 +95,7 @@ def functions(owner: Any) -> Iterator[tuple[str, Any]]:
 
 
 CLASSES = [value for name in PUBLIC if inspect.isclass(value := getattr(dispatchkit, name))]
-CLASSES += [getattr(dispatchkit.sync, name) for name in dispatchkit.sync.__all__]
+CLASSES += [value for name in dispatchkit.sync.__all__ if inspect.isclass(value := getattr(dispatchkit.sync, name))]
 METHODS = [
     pytest.param(owner, name, function, id=f"{owner.__module__}.{owner.__name__}.{name}")
     for owner in CLASSES

@@ -296,7 +296,7 @@ class AltcraftClient(Client[AltcraftWire]):
         ledger: JournalProvider | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
-    ) -> FanOut[AltcraftWire, MailingAccepted]:
+    ) -> FanOut[MailingAccepted]:
         """`activate` for many mailings, as a `FanOut`: ``async for outcome in altcraft.activate_many(ids)``.
 
         What is set here holds for each of them. An id that is none is an outcome, not_sent, and ends nothing.
@@ -365,7 +365,7 @@ class AltcraftClient(Client[AltcraftWire]):
         ledger: JournalProvider | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
-    ) -> FanOut[AltcraftWire, MailingAccepted]:
+    ) -> FanOut[MailingAccepted]:
         """`launch_broadcast` for many broadcasts, as a `FanOut`: ``async for outcome in altcraft.launch_many(ids)``.
 
         What is set here holds for each of them. An id that is none is an outcome, not_sent, and ends nothing.

@@ -209,6 +209,11 @@ class ReadStatus(AltcraftCommand[MailingStatus]):
     path = "campaigns/get_status"
     mailing_id: int = attrs.field(validator=positive_id)
 
+    @property
+    def target(self) -> int:
+        """See `Command.target`."""
+        return self.mailing_id
+
     def fields(self) -> dict[str, JsonValue]:
         """See `AltcraftCommand.fields`."""
         return {"id": self.mailing_id}
@@ -233,6 +238,11 @@ class ReadLog(AltcraftCommand[Listing[LogEntry]]):
     mailing_id: int = attrs.field(validator=positive_id)
     since: datetime | None = attrs.field(default=None, validator=moment)
     limit: int = attrs.field(default=1000, validator=positive_id)
+
+    @property
+    def target(self) -> int:
+        """See `Command.target`."""
+        return self.mailing_id
 
     def fields(self) -> dict[str, JsonValue]:
         """See `AltcraftCommand.fields`."""
@@ -350,6 +360,11 @@ class _Launch(AltcraftCommand[MailingAccepted]):
     attachments: tuple[Attachment, ...] = attrs.field(default=(), converter=_attachments, kw_only=True)
 
     @property
+    def target(self) -> int:
+        """See `Command.target`."""
+        return self.mailing_id
+
+    @property
     def log_key(self) -> int | None:
         """See `Command.log_key`: a launch shows only in the log of its mailing, whatever its audience."""
         return self.mailing_id
@@ -460,6 +475,11 @@ class DeactivateMailing(AltcraftCommand[MailingAccepted]):
     path = "campaigns/deactivate"
     mailing_id: int = attrs.field(validator=positive_id)
     abort_if_running: bool | None = attrs.field(default=None, validator=flag, kw_only=True)
+
+    @property
+    def target(self) -> int:
+        """See `Command.target`."""
+        return self.mailing_id
 
     def fields(self) -> dict[str, JsonValue]:
         """See `AltcraftCommand.fields`."""

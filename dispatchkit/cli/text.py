@@ -12,7 +12,7 @@ import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Never, TextIO, cast
+from typing import TYPE_CHECKING, TextIO
 
 import attrs
 
@@ -20,7 +20,6 @@ from dispatchkit.errors import RejectedError
 
 if TYPE_CHECKING:
     from dispatchkit import Outcome
-    from dispatchkit.core.command import Command
 
 __all__ = [
     "as_json",
@@ -28,7 +27,6 @@ __all__ = [
     "format_failure",
     "format_value",
     "ignore_broken_pipe",
-    "number_of",
     "redact_urls",
     "utc",
     "write",
@@ -68,27 +66,20 @@ def utc(moment: datetime | None) -> str | None:
         return str(moment)
 
 
-def number_of(command: Command[Never, object]) -> int:
-    """The id that a command acts on. Every command names it in its first field."""
-    cls = cast("type[attrs.AttrsInstance]", type(command))
-    number: int = getattr(command, attrs.fields(cls)[0].name)
-    return number
-
-
 def format_failure(outcome: Outcome[object]) -> str:
     """A failure in one line: which id, which outcome, why."""
     why = "" if outcome.error is None else outcome.error.summary
-    return escape_control(f"{number_of(outcome.command)}: {outcome.state.value.replace('_', ' ')}: {why}")
+    return escape_control(f"{outcome.target}: {outcome.state.value.replace('_', ' ')}: {why}")
 
 
 def as_json(outcome: Outcome[object]) -> str:
     """An outcome as one line of JSON, in ASCII."""
     error = outcome.error
     refusal = error if isinstance(error, RejectedError) else None
-    result = outcome.result
+    result = outcome.result if outcome.error is None else None
     fields = {
         "index": outcome.index,
-        "id": number_of(outcome.command),
+        "id": outcome.target,
         "command": type(outcome.command).__name__,
         "state": outcome.state.value,
         "result": attrs.asdict(result) if attrs.has(type(result)) else result,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

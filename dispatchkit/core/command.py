@@ -174,6 +174,11 @@ class Command(ABC, Generic[W_contra, R_co]):
     """Whether it only reads: then there is nothing to settle, and a repeat is harmless."""
 
     @property
+    def target(self) -> int | None:
+        """The id that it acts on; None where it has none, as a read of a list."""
+        return None
+
+    @property
     def log_key(self) -> int | None:
         """The log in which alone it shows, by a number; None where its own state shows it.
 

@@ -211,7 +211,7 @@ class DirectClient(Client[DirectAuth]):
         ledger: JournalProvider | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
-    ) -> FanOut[DirectAuth, StartedDispatch]:
+    ) -> FanOut[StartedDispatch]:
         """`start` for many dispatches, as a `FanOut`: ``async for outcome in direct.start_many(ids)``.
 
         An id that is none is an outcome, not_sent, and ends nothing.
@@ -261,7 +261,7 @@ class DirectClient(Client[DirectAuth]):
         give_up_after: float | None = None,
         ledger: JournalProvider | None = None,
         run: str | None = None,
-    ) -> FanOut[DirectAuth, None]:
+    ) -> FanOut[None]:
         """`stop` for many dispatches, as a `FanOut`: ``async for outcome in direct.stop_many(ids)``.
 
         An id that is none is an outcome, not_sent, and ends nothing.

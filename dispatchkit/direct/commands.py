@@ -166,6 +166,11 @@ class ReadDispatches(DirectCommand[Listing[Dispatch]]):
     created_from: datetime | None = attrs.field(default=None, validator=moment)
     created_to: datetime | None = attrs.field(default=None, validator=moment)
 
+    @property
+    def target(self) -> int | None:
+        """See `Command.target`."""
+        return self.dispatch_id
+
     def request(self, wire: DirectAuth, request_id: str | None) -> Request:
         """See `Command.request`."""
         del request_id  # Direct has no request ids
@@ -213,6 +218,11 @@ class ReadDispatch(DirectCommand[Dispatch]):
 
     dispatch_id: int = attrs.field(validator=positive_id)
 
+    @property
+    def target(self) -> int:
+        """See `Command.target`."""
+        return self.dispatch_id
+
     def request(self, wire: DirectAuth, request_id: str | None) -> Request:
         """See `Command.request`."""
         return ReadDispatches(dispatch_id=self.dispatch_id).request(wire, request_id)
@@ -236,6 +246,11 @@ class _OfDispatch(DirectCommand[R_co]):
     """What each status says about the command after its answer was lost; any other decides nothing."""
 
     dispatch_id: int = attrs.field(validator=positive_id)
+
+    @property
+    def target(self) -> int:
+        """See `Command.target`."""
+        return self.dispatch_id
 
     def request(self, wire: DirectAuth, request_id: str | None) -> Request:
         """See `Command.request`."""

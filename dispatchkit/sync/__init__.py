@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from types import TracebackType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
+from dispatchkit import Done, NotSent, Outcome, Rejected, Report, Unknown
 from dispatchkit import FanOut as AsyncFanOut
 from dispatchkit.altcraft.client import AltcraftClient as AsyncAltcraftClient
 from dispatchkit.altcraft.codec import WireForm
@@ -26,11 +27,10 @@ from dispatchkit.direct.client import DirectClient as AsyncDirectClient
 from dispatchkit.sync.fan_out import FanOut, StartedFanOut
 from dispatchkit.sync.portal import PortalHandle
 
-__all__ = ["AltcraftClient", "DirectClient", "FanOut"]
+__all__ = ["AltcraftClient", "DirectClient", "Done", "FanOut", "NotSent", "Outcome", "Rejected", "Report", "Unknown"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
-W = TypeVar("W")
 C = TypeVar("C", bound=Client[Any])
 C_co = TypeVar("C_co", bound=Client[Any], covariant=True)
 
@@ -93,11 +93,11 @@ def _blocking(
 
 
 def _fanning(
-    method: Callable[Concatenate[C, P], AsyncFanOut[W, R]],
-) -> Callable[Concatenate[_SyncClient[C], P], StartedFanOut[W, R]]:
+    method: Callable[Concatenate[C, P], AsyncFanOut[R]],
+) -> Callable[Concatenate[_SyncClient[C], P], StartedFanOut[R]]:
     """A method that makes the blocking fan-out around the asynchronous client's."""
 
-    def call(self: _SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> StartedFanOut[W, R]:
+    def call(self: _SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> StartedFanOut[R]:
         try:
             fan_out = method(self.async_client, *args, **kwargs)
         finally:

@@ -20,6 +20,7 @@ __all__ = ["FanOut", "FanOutDriver", "StartedFanOut"]
 
 R = TypeVar("R")
 T = TypeVar("T")
+R_co = TypeVar("R_co", covariant=True)
 W = TypeVar("W")
 W_co = TypeVar("W_co", covariant=True)
 P_co = TypeVar("P_co", covariant=True)
@@ -98,10 +99,10 @@ class _Blocking(Protocol[W_co]):
     def handle(self) -> PortalHandle: ...
 
 
-class StartedFanOut(FanOutDriver[Outcome[R], Report], Generic[W, R]):
+class StartedFanOut(FanOutDriver[Outcome[R_co], Report], Generic[R_co]):
     """A blocking fan-out, around one that is there already."""
 
-    def __init__(self, client: _Blocking[object], async_fan_out: AsyncFanOut[W, R]) -> None:
+    def __init__(self, client: _Blocking[object], async_fan_out: AsyncFanOut[R_co]) -> None:
         super().__init__(client.handle, async_fan_out)
         self._client = client  # which closes itself when nobody holds it any more
         self._fan_out = async_fan_out
@@ -122,7 +123,7 @@ class StartedFanOut(FanOutDriver[Outcome[R], Report], Generic[W, R]):
         return self._fan_out.stop_reason
 
 
-class FanOut(StartedFanOut[W, R]):
+class FanOut(StartedFanOut[R_co]):
     """Many commands through one client: `dispatchkit.FanOut`, for a caller that blocks.
 
     ``for outcome in run:`` gives each outcome as it comes, `finish` goes to the end. Whoever leaves the loop early, or
@@ -139,7 +140,7 @@ class FanOut(StartedFanOut[W, R]):
     def __init__(
         self,
         client: _Blocking[Client[W]],
-        commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None,
+        commands: Iterable[Command[W, R_co]] | AsyncIterable[Command[W, R_co]] | None,
         *,
         concurrency: int = 64,
         timeout: float | None = None,

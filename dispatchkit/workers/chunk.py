@@ -133,7 +133,7 @@ async def launch_chunk(
         await stack.enter_async_context(share_pace(store, key, client.pacer, run=found.number, stop=stop))
         while True:
             # Whose commands these are, the journal checks: the run's settings must be the client's.
-            fan_out = FanOut[Never, object](
+            fan_out = FanOut[object](
                 cast("Client[Never]", client),
                 None,
                 concurrency=concurrency,
@@ -194,7 +194,7 @@ async def _check_stopped(store: PostgresStore, run: Run, chunk: int, report: Rep
         )
 
 
-async def _stop(fan_out: FanOut[W, R], stop: asyncio.Event) -> None:
+async def _stop(fan_out: FanOut[object], stop: asyncio.Event) -> None:
     await stop.wait()
     fan_out.stop()
 

@@ -21,6 +21,7 @@ from dispatchkit import (
     Ledger,
     LedgerError,
     NotSentError,
+    OutcomeUnknownError,
     RejectedError,
     RepeatedTargetsError,
     RunHeldError,
@@ -30,7 +31,7 @@ from dispatchkit import (
 )
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.fanout.journal import PlanSummary
-from dispatchkit.core.fanout.outcome import Outcome
+from dispatchkit.core.fanout.outcome import Done, Outcome, Rejected, failed
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.direct.commands import ReadDispatch
 from dispatchkit.ledger import hold
@@ -59,8 +60,14 @@ def nothing() -> None:
 
 
 def outcome(item: Any, state: State = State.DONE) -> Outcome[Any]:
-    error = None if state is State.DONE else NotSentError("no way")
-    return Outcome(item.index, item.command, state, None, error, ())
+    errors = {
+        State.REJECTED: RejectedError("no", status=400, code=None),
+        State.NOT_SENT: NotSentError("no way"),
+        State.UNKNOWN: OutcomeUnknownError("lost"),
+    }
+    if state is State.DONE:
+        return Done(item.index, item.command, None)
+    return failed(item.index, item.command, errors[state])
 
 
 async def taken(journal: Any) -> list[Any]:
@@ -227,7 +234,7 @@ async def test_who_is_cancelled_at_the_end_has_written_what_is_known(ledger: Led
     for item in items:
         assert await journal.claim(item, None) is ClaimResult.GRANTED
     for item in items:
-        journal.record(item, Outcome(item.index, item.command, State.REJECTED, None, refused, ()))
+        journal.record(item, Rejected(item.index, item.command, refused))
         await turns(1)  # the first is on its way, and the others wait for it
     ending = asyncio.ensure_future(journal.close())
     await turns(1)

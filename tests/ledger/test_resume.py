@@ -14,6 +14,7 @@ import pytest
 from dispatchkit import (
     AltcraftClient,
     DirectClient,
+    Done,
     FanOut,
     LaunchBroadcast,
     Ledger,
@@ -120,7 +121,7 @@ async def test_an_orphan_of_direct_is_settled_by_its_state(
     await left_in_flight(direct, ledger, list(starts(range(1, 101))), monkeypatch)
     outcomes: list[Outcome[Any]] = [outcome async for outcome in FanOut(direct, None, ledger=ledger, run="a")]
     assert {outcome.state for outcome in outcomes} == {State.DONE}
-    assert all(outcome.result is not None and outcome.result.settled for outcome in outcomes)
+    assert all(isinstance(outcome, Done) and outcome.result.settled for outcome in outcomes)
     assert played.launches == dict.fromkeys(range(1, 101), 1)
 
 
@@ -150,7 +151,7 @@ async def test_an_orphan_of_altcraft_is_repeated_under_the_same_id(
     played.order(Fault.http(500), times=1000, path_contains="log_v2")
     outcomes: list[Outcome[Any]] = [outcome async for outcome in FanOut(vouching, None, ledger=ledger, run="a")]
     assert {outcome.state for outcome in outcomes} == {State.DONE}
-    assert all(outcome.result is not None and outcome.result.replayed for outcome in outcomes)
+    assert all(isinstance(outcome, Done) and outcome.result.replayed for outcome in outcomes)
     assert {outcome.request_id for outcome in outcomes} == claimed
     assert set(played.launches.values()) == {1}
 
@@ -162,7 +163,7 @@ async def test_an_orphan_of_altcraft_is_settled_by_its_log_alone(
     await left_in_flight(altcraft, ledger, commands, monkeypatch)
     outcomes: list[Outcome[Any]] = [outcome async for outcome in FanOut(altcraft, None, ledger=ledger, run="a")]
     assert {outcome.state for outcome in outcomes} == {State.DONE}
-    assert all(outcome.result is not None and outcome.result.settled for outcome in outcomes)
+    assert all(isinstance(outcome, Done) and outcome.result.settled for outcome in outcomes)
     assert set(played.launches.values()) == {1}
 
 

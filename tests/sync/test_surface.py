@@ -10,7 +10,8 @@ import pytest
 import dispatchkit
 from dispatchkit import sync
 
-PAIRS = [(getattr(sync, name), getattr(dispatchkit, name)) for name in sync.__all__]
+SHARED = {"Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown"}
+PAIRS = [(getattr(sync, name), getattr(dispatchkit, name)) for name in sync.__all__ if name not in SHARED]
 CLIENTS = [(blocking, twin) for blocking, twin in PAIRS if twin is not dispatchkit.FanOut]
 METHODS = [
     (blocking, twin, name)
@@ -26,7 +27,12 @@ def parameters(function: Any) -> list[tuple[str, Any, Any]]:
 
 def test_there_is_a_blocking_client_for_every_client() -> None:
     clients = [name for name in dispatchkit.__all__ if name.endswith("Client")]
-    assert sorted(sync.__all__) == sorted([*clients, "FanOut"])
+    assert sorted(sync.__all__) == sorted([*clients, "FanOut", *SHARED])
+
+
+@pytest.mark.parametrize("name", sorted(SHARED))
+def test_values_are_the_same(name: str) -> None:
+    assert getattr(sync, name) is getattr(dispatchkit, name)
 
 
 @pytest.mark.parametrize(("blocking", "twin"), PAIRS)

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-from dispatchkit.cli.text import escape_control, number_of, write
+from dispatchkit.cli.text import escape_control, write
 from dispatchkit.errors import RejectedError, State
 from dispatchkit.ledger.codec import decode
 
@@ -128,4 +128,4 @@ def failure_row(target: Target) -> tuple[object, ...]:
     """
     outcome = {"planned": "not_started", "sending": "unknown"}.get(target.state, target.state)
     summary = target.summary or ("it was left in flight" if target.state == "sending" else "")
-    return number_of(decode(target.command)), outcome, target.code, escape_control(summary), target.request_id
+    return decode(target.command).target, outcome, target.code, escape_control(summary), target.request_id

@@ -134,7 +134,7 @@ def _tell_of_guard(reason: StopReason, report: Report, guards: Guards, reporter:
         )
 
 
-async def _show_all(fan_out: FanOut[W, R], reporter: Reporter) -> None:
+async def _show_all(fan_out: FanOut[object], reporter: Reporter) -> None:
     """Show the outcomes up to the end."""
     stopped = False
     try:
@@ -162,7 +162,7 @@ async def _watch(snapshot: Callable[[], ProgressSnapshot], reporter: Reporter) -
 
 
 def _snapshot(
-    client: Client[W], fan_out: FanOut[W, R], most: int | None, plan: _Plan[Command[W, R]] | None
+    client: Client[W], fan_out: FanOut[object], most: int | None, plan: _Plan[Command[W, R]] | None
 ) -> ProgressSnapshot:
     report, total = fan_out.report, None
     if report.not_started is not None:

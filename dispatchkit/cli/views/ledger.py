@@ -21,7 +21,7 @@ from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.failures import HEADER, NOT_DONE, failure_row
 from dispatchkit.cli.output.tables import Form, Rows, form_of
-from dispatchkit.cli.text import escape_control, number_of, utc, write
+from dispatchkit.cli.text import escape_control, utc, write
 from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, settings_of, silence, take_snapshot
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
@@ -256,7 +256,7 @@ def _all_of(target: Target) -> tuple[object, ...]:
     command = decode(target.command)
     return (
         target.index,
-        number_of(command),
+        command.target,
         type(command).__name__,
         target.state,
         target.code,

@@ -19,7 +19,7 @@ from dispatchkit import FanOut
 from dispatchkit.altcraft.commands import AltcraftWire, ReadStatus
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.text import as_json, escape_control, format_failure, format_value, number_of, utc, write
+from dispatchkit.cli.text import as_json, escape_control, format_failure, format_value, utc, write
 from dispatchkit.errors import AuthenticationError, DispatchkitError
 
 if TYPE_CHECKING:
@@ -130,11 +130,11 @@ def show_statuses(client: Client[AltcraftWire], ids: Targets, *, json: bool) -> 
                 async for outcome in fan_out:
                     if json:
                         write(sys.stdout, f"{as_json(outcome)}\n")
-                    if outcome.error is not None:
+                    if outcome.error is None:
+                        status = outcome.result
+                        rows[outcome.index] = (outcome.target, status.is_active, status.is_completed, status.status)
+                    else:
                         write(sys.stderr, f"{format_failure(outcome)}\n")
-                    if (status := outcome.result) is not None:
-                        number = number_of(outcome.command)
-                        rows[outcome.index] = (number, status.is_active, status.is_completed, status.status)
             except AuthenticationError:
                 write(sys.stderr, "The token was refused.\n")
             return fan_out.report.failed == 0

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import attrs
 
@@ -23,10 +23,9 @@ from dispatchkit.core.call.call import Call
 from dispatchkit.core.claim import CLAIM_AGE, ClaimAge, ClaimResult
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.fanout.journal import Journal, WorkItem
-from dispatchkit.core.fanout.outcome import Outcome
+from dispatchkit.core.fanout.outcome import Done, Outcome, failed
 from dispatchkit.core.log import log
 from dispatchkit.core.pacing.pacer import Pacer
-from dispatchkit.errors import State
 
 __all__ = ["Admission", "known_outcome"]
 
@@ -190,6 +189,5 @@ class Admission:
 def known_outcome(item: WorkItem[W, R], call: Call[W, R]) -> Outcome[R]:
     """What is known of a call that was given up."""
     if call.final is not None and call.final.error is None:
-        return Outcome(item.index, item.command, State.DONE, call.final.result, None, call.attempts, call.request_id)
-    known = call.known_outcome()
-    return Outcome(item.index, item.command, known.state, None, known, known.attempts, known.request_id)
+        return Done(item.index, item.command, cast("R", call.final.result), call.attempts, call.request_id)
+    return failed(item.index, item.command, call.known_outcome())

@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
-from typing import Generic, Self, TypeVar
+from typing import Generic, Never, Self, TypeVar, cast
 
 import attrs
 
@@ -40,11 +40,11 @@ from dispatchkit.errors import LedgerError, State
 
 __all__ = ["FanOut"]
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 W = TypeVar("W")
 
 
-class FanOut(Generic[W, R]):
+class FanOut(Generic[R_co]):
     """Many commands through one client. ``async for`` gives each outcome as it comes; `finish` goes to the end.
 
     Whoever leaves the loop before the end closes the run (`close`, or ``async with run:`` around it): until then, its
@@ -83,7 +83,7 @@ class FanOut(Generic[W, R]):
     def __init__(
         self,
         client: Client[W],
-        commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None,
+        commands: Iterable[Command[W, R_co]] | AsyncIterable[Command[W, R_co]] | None,
         *,
         concurrency: int = 64,
         timeout: float | None = None,
@@ -111,7 +111,7 @@ class FanOut(Generic[W, R]):
             raise ValueError("ledger= and run= belong together: a ledger holds runs, each under its name")
         if commands is None and (ledger is None or expected is not None):
             raise ValueError("commands=None stands for what a ledger holds: it needs ledger=, and takes no expected=")
-        self._commands: Iterator[Command[W, R]] | AsyncIterator[Command[W, R]] | None = None
+        self._commands: Iterator[Command[Never, R_co]] | AsyncIterator[Command[Never, R_co]] | None = None
         length: int | None = None
         if commands is not None:
             self._commands, length = iterate(commands, expected)
@@ -124,8 +124,8 @@ class FanOut(Generic[W, R]):
                 raise TypeError(f"ledger must be a Ledger, such as Ledger('launch.db'), not {type(ledger).__name__}")
             window = None if repeat_window is None else seconds("repeat_window", repeat_window)
             self._source = journal = ledger.journal(run, attrs.evolve(client.run_settings(), repeat_window=window))
-        self._pool: WorkerPool[W, R] = WorkerPool(
-            client,
+        self._pool: WorkerPool[R_co] = WorkerPool(
+            cast("Client[Never]", client),  # only commands of its own type are given to it
             self._source,
             journal,
             self._guards,
@@ -178,7 +178,7 @@ class FanOut(Generic[W, R]):
             raise
         return self.report
 
-    async def batch(self, most: int = 1024) -> list[Outcome[R]]:
+    async def batch(self, most: int = 1024) -> list[Outcome[R_co]]:
         """Wait for an outcome, and take all that are there, up to so many. Empty at the end of the run."""
         if self._pool.workers is None:
             await self._open()
@@ -253,7 +253,7 @@ class FanOut(Generic[W, R]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Outcome[R]:
+    async def __anext__(self) -> Outcome[R_co]:
         if (there := self._outcomes.get_nowait()) is not None:
             return there
         for outcome in await self.batch(1):

@@ -1,60 +1,169 @@
-"""What comes of the commands of a fan-out: one by one, and counted."""
+"""The outcomes of a fan-out's commands: one class for each, and the report that counts them."""
 
 from __future__ import annotations
 
-from typing import Generic, Never, TypeVar
+from typing import ClassVar, Generic, Literal, Never, TypeAlias, TypeVar
 
 import attrs
 
 from dispatchkit.core.command import Command
-from dispatchkit.errors import Attempt, DispatchkitError, State
+from dispatchkit.errors import (
+    Attempt,
+    DispatchkitError,
+    NotSentError,
+    OutcomeUnknownError,
+    RejectedError,
+    State,
+)
 
-__all__ = ["Outcome", "Report"]
+__all__ = ["Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown", "failed"]
 
+R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 
-@attrs.frozen
-class Outcome(Generic[R_co]):
-    """What came of one command of a fan-out."""
+@attrs.frozen(match_args=False)
+class _Outcome:
+    """The fields that the four outcomes have in common."""
 
     index: int
-    """The command's place in what was given, from 0."""
-    command: Command[Never, R_co]
-    state: State
-    result: R_co | None
-    """What the provider answered, if ``state`` is done."""
-    error: DispatchkitError | None
-    """Why it is not done."""
-    attempts: tuple[Attempt, ...]
-    """Every attempt: when, what came of it, how long it took."""
+    """The command's place in the input, from 0."""
+    command: Command[Never, object]
+    """The command that was performed."""
+
+    @property
+    def target(self) -> int | None:
+        """The id that the command acts on; None if the command could not be built, or has no id."""
+        return self.command.target
+
+
+@attrs.frozen(match_args=False)
+class Done(_Outcome, Generic[R_co]):
+    """The provider said yes, or its state shows that the command had its effect.
+
+    Only this outcome has a ``result``. Its ``error`` is always None.
+
+    >>> from dispatchkit import StartDispatch
+    >>> from dispatchkit.direct.models import StartedDispatch
+    >>> outcome: Outcome[StartedDispatch] = Done(0, StartDispatch(7), StartedDispatch(7))
+    >>> match outcome:
+    ...     case Done(started):
+    ...         print(outcome.target, started.settled)
+    ...     case Rejected(error) | NotSent(error) | Unknown(error):
+    ...         print(outcome.target, error)
+    7 False
+    """
+
+    __match_args__: ClassVar = ("result",)
+    state: ClassVar[Literal[State.DONE]] = State.DONE
+    error: ClassVar[None] = None
+
+    result: R_co
+    """The result of the call, as the client's single call returns it."""
+    attempts: tuple[Attempt, ...] = ()
+    """Every attempt: when it began, its result, its duration."""
     request_id: str | None = None
     """The id by which the provider deduplicates the call; None where the provider has none."""
 
 
+@attrs.frozen(match_args=False)
+class _Failed(_Outcome):
+    """The fields that the three outcomes other than done have in common."""
+
+    error: DispatchkitError
+
+    @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """Every attempt: when it began, its result, its duration."""
+        return self.error.attempts
+
+    @property
+    def request_id(self) -> str | None:
+        """The id by which the provider deduplicates the call; None where the provider has none."""
+        return self.error.request_id
+
+
+@attrs.frozen(match_args=False)
+class Rejected(_Failed):
+    """The provider said no and did nothing.
+
+    >>> from dispatchkit import RejectedError, StartDispatch
+    >>> outcome = Rejected(0, StartDispatch(7), RejectedError("No such dispatch", status=404, code=4040))
+    >>> outcome.target, outcome.state.value, outcome.error.code
+    (7, 'rejected', 4040)
+    """
+
+    __match_args__: ClassVar = ("error",)
+    state: ClassVar[Literal[State.REJECTED]] = State.REJECTED
+
+    error: RejectedError
+    """The refusal: status, code and message of the provider."""
+
+
+@attrs.frozen(match_args=False)
+class NotSent(_Failed):
+    """Not one byte of the request left this process: the command is safe to repeat."""
+
+    __match_args__: ClassVar = ("error",)
+    state: ClassVar[Literal[State.NOT_SENT]] = State.NOT_SENT
+
+    error: NotSentError
+    """The cause, such as a refused connection."""
+
+
+@attrs.frozen(match_args=False)
+class Unknown(_Failed):
+    """The command may have had its effect, and the provider's state could not settle it."""
+
+    __match_args__: ClassVar = ("error",)
+    state: ClassVar[Literal[State.UNKNOWN]] = State.UNKNOWN
+
+    error: OutcomeUnknownError
+    """The cause, such as a lost response."""
+
+
+Outcome: TypeAlias = Done[R] | Rejected | NotSent | Unknown
+"""The outcome of one command: ``Outcome[R]`` is ``Done[R] | Rejected | NotSent | Unknown``.
+
+``match``, ``isinstance`` with these classes, and a comparison of ``state`` or of ``error`` with None tell them apart;
+a type checker sees that there is no fifth.
+"""
+
+
+def failed(index: int, command: Command[Never, object], error: DispatchkitError) -> Rejected | NotSent | Unknown:
+    """The outcome that an error stands for.
+
+    Raises:
+        TypeError: The error stands for no outcome.
+    """
+    if isinstance(error, RejectedError):
+        return Rejected(index, command, error)
+    if isinstance(error, NotSentError):
+        return NotSent(index, command, error)
+    if isinstance(error, OutcomeUnknownError):
+        return Unknown(index, command, error)
+    raise TypeError(f"{type(error).__name__} stands for no outcome")
+
+
 @attrs.frozen
 class Report:
-    """How many of a fan-out's commands came to which outcome."""
+    """The number of a fan-out's commands with each outcome."""
 
     done: int = 0
     rejected: int = 0
     not_sent: int = 0
     unknown: int = 0
     not_started: int | None = None
-    """Commands that were never begun; None if their number cannot be known (an iterator without a length)."""
+    """Commands that were never started; None if their number cannot be known (an iterator without a length)."""
     previously_finished: int = 0
-    """How many of the above came to their outcome before this fan-out: a run that is resumed leaves them alone."""
+    """Commands of the above that an earlier fan-out of the run finished: a resumed run does not repeat them."""
 
     @property
     def total(self) -> int:
-        """All that came to an outcome."""
+        """All commands with an outcome."""
         return self.done + self.rejected + self.not_sent + self.unknown
 
     @property
     def failed(self) -> int:
-        """All that came to another outcome than done."""
+        """All commands with another outcome than done."""
         return self.total - self.done
-
-    def count(self, state: State) -> Report:
-        """The report with one more of this outcome."""
-        return attrs.evolve(self, **{state.value: getattr(self, state.value) + 1})

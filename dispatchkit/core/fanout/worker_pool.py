@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Awaitable
 from datetime import datetime
 from functools import partial
-from typing import Generic, TypeVar, cast
+from typing import Generic, Never, TypeVar, cast
 
 from dispatchkit.core.call.call import Call
 from dispatchkit.core.call.client import Client
@@ -22,7 +22,7 @@ from dispatchkit.core.fanout.admission import Admission, known_outcome
 from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
 from dispatchkit.core.fanout.guards import Guards, StopKind, refuses_all
 from dispatchkit.core.fanout.journal import Journal, Source, WorkItem
-from dispatchkit.core.fanout.outcome import Outcome, Report
+from dispatchkit.core.fanout.outcome import Done, Outcome, Report, failed
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
 from dispatchkit.errors import DispatchkitError, LedgerError, NotSentError, OutcomeUnknownError, State
 
@@ -30,13 +30,12 @@ __all__ = ["WorkerPool"]
 
 R = TypeVar("R")
 T = TypeVar("T")
-W = TypeVar("W")
 
 _AHEAD = 0.25
 """How many workers more there are with a ledger, of those that may be in flight."""
 
 
-class WorkerPool(Generic[W, R]):
+class WorkerPool(Generic[R]):
     """A fixed number of workers over one source of commands.
 
     Args:
@@ -53,7 +52,7 @@ class WorkerPool(Generic[W, R]):
 
     def __init__(
         self,
-        client: Client[W],
+        client: Client[Never],
         source: Source,
         journal: Journal | None,
         guards: Guards,
@@ -83,7 +82,7 @@ class WorkerPool(Generic[W, R]):
         self.outlet: OutcomeQueue[R] = OutcomeQueue(concurrency)
         self.workers: set[asyncio.Task[None]] | None = None
         """Those that are not over; None before the start."""
-        self.calls: dict[asyncio.Task[None], Call[W, R]] = {}
+        self.calls: dict[asyncio.Task[None], Call[Never, R]] = {}
         """What is under way."""
         self.is_dropping = False
         """Whether outcomes are counted only."""
@@ -173,7 +172,7 @@ class WorkerPool(Generic[W, R]):
         finally:
             restore_gc_threshold()
 
-    async def _take(self, worker: asyncio.Task[None]) -> WorkItem[W, R] | None:
+    async def _take(self, worker: asyncio.Task[None]) -> WorkItem[Never, R] | None:
         if self._is_over():
             self._explain_max_launches()
             return None
@@ -186,12 +185,12 @@ class WorkerPool(Generic[W, R]):
         if item is None or self._is_over():
             return None
         self._taken += 1
-        return cast("WorkItem[W, R]", item)
+        return cast("WorkItem[Never, R]", item)
 
     def _is_over(self) -> bool:
         return self._stopped or self._taken == self._guards.max_launches
 
-    async def _perform(self, worker: asyncio.Task[None], item: WorkItem[W, R]) -> Outcome[R] | None:
+    async def _perform(self, worker: asyncio.Task[None], item: WorkItem[Never, R]) -> Outcome[R] | None:
         index, command = item.index, item.command
         try:
             call = self._client.call(
@@ -209,7 +208,7 @@ class WorkerPool(Generic[W, R]):
             error_type = NotSentError if item.unclear_since is None else OutcomeUnknownError
             error = error_type(_text(exception), command=command, request_id=item.request_id)
             error.__cause__ = exception.with_traceback(None)
-            return Outcome(index, command, error.state, None, error, (), item.request_id)
+            return failed(index, command, error)
         if self._admission is None:
             permit = self._pacer.try_acquire() or await self._queue(self._idly(self._pacer.acquire()))
         else:
@@ -226,7 +225,7 @@ class WorkerPool(Generic[W, R]):
         try:
             result = await call.run(permit=permit)
         except DispatchkitError as error:
-            return Outcome(index, command, error.state, None, error, error.attempts, error.request_id)
+            return failed(index, command, error)
         except asyncio.CancelledError:
             # By this run, or by somebody who ends all tasks: what is known of it is an outcome like any other.
             self._break(RuntimeError("a worker of the run was cancelled"))
@@ -241,9 +240,9 @@ class WorkerPool(Generic[W, R]):
             self._answered_at = max(self._answered_at, call.answered_at)
             if self._admission is not None:
                 self._admission.release(call)
-        return Outcome(index, command, State.DONE, result, None, call.attempts, call.request_id)
+        return Done(index, command, result, call.attempts, call.request_id)
 
-    async def _claim_again(self, admission: Admission, item: WorkItem[W, R], call: Call[W, R]) -> ClaimResult:
+    async def _claim_again(self, admission: Admission, item: WorkItem[Never, R], call: Call[Never, R]) -> ClaimResult:
         try:
             return await admission.again(item, call)
         except LedgerError as unwritten:
@@ -268,7 +267,7 @@ class WorkerPool(Generic[W, R]):
         finally:
             self._idle.discard(worker)
 
-    def _put(self, item: WorkItem[W, R], outcome: Outcome[R]) -> None:
+    def _put(self, item: WorkItem[Never, R], outcome: Outcome[R]) -> None:
         try:
             self._source.record(item, outcome)
         except Exception as unwritten:  # noqa: BLE001 - it is counted all the same

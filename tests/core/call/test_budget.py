@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 
 import pytest
 
-from dispatchkit import DirectClient, NotSentError, Outcome, OutcomeUnknownError, Pace, RetryPolicy, StartDispatch
+from dispatchkit import DirectClient, NotSentError, OutcomeUnknownError, Pace, RetryPolicy, StartDispatch
 from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
 from dispatchkit.core.command import Request, Response
 from dispatchkit.core.transport.transport import SendTracker, TransportFailure
@@ -254,7 +254,7 @@ async def test_call_stops_waiting_for_a_token_at_once(ending: str) -> None:
         run.stop()
     (outcome,) = await asyncio.wait_for(asyncio.gather(work, return_exceptions=True), 5)
     assert clock.time == began
-    error = outcome.error if isinstance(outcome, Outcome) else outcome
+    error = outcome if isinstance(outcome, BaseException) else outcome.error
     assert isinstance(error, asyncio.CancelledError if ending == "cancel" else OutcomeUnknownError)
     assert client.statistics().budget.waiting == 0
 

@@ -86,7 +86,7 @@ def ids(kind: str, raised: BaseException) -> Any:
     return makes[kind]()
 
 
-async def ended(run: FanOut[Any, Any], *, iterating: bool = False) -> tuple[BaseException | None, list[Outcome[Any]]]:
+async def ended(run: FanOut[Any], *, iterating: bool = False) -> tuple[BaseException | None, list[Outcome[Any]]]:
     """What a run ends with, and the outcomes before. Nothing that the task raises goes to the loop."""
     outcomes: list[Outcome[Any]] = []
     try:

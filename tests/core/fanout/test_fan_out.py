@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 
-from dispatchkit import DirectClient, FanOut, NotSentError, Outcome, RejectedError, Report, StartDispatch
+from dispatchkit import (
+    DirectClient,
+    Done,
+    FanOut,
+    NotSentError,
+    Outcome,
+    Rejected,
+    RejectedError,
+    Report,
+    StartDispatch,
+)
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.command import Request, Response
 from dispatchkit.core.transport.transport import TransportFailure
@@ -79,7 +89,7 @@ async def test_each_command_comes_out_once_and_no_more_are_in_flight_than_asked_
     outcomes = [outcome async for outcome in FanOut(client, source(range(1, 201)), concurrency=concurrency)]
     assert sorted(outcome.index for outcome in outcomes) == list(range(200))
     assert all(outcome.command == StartDispatch(outcome.index + 1) for outcome in outcomes)
-    assert all(outcome.result is not None and outcome.result.dispatch_id == outcome.index + 1 for outcome in outcomes)
+    assert all(isinstance(outcome, Done) and outcome.result.dispatch_id == outcome.index + 1 for outcome in outcomes)
     assert sorted(stage.seen) == list(range(1, 201))
     assert stage.most <= concurrency
     assert stage.most == min(concurrency, 200) or concurrency > 3
@@ -108,7 +118,7 @@ async def test_one_failure_ends_no_other_command(client: DirectClient, stage: St
     for number, outcome in outcomes.items():
         assert outcome.state == ("rejected" if number in stage.refused else "done")
         assert isinstance(outcome.error, RejectedError) is (number in stage.refused)
-        assert (outcome.result is None) is (number in stage.refused)
+        assert isinstance(outcome, Rejected) is (number in stage.refused)
     assert run.report == Report(done=50, rejected=50)
     assert run.report.total == 100
 

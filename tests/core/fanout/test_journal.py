@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import attrs
 import pytest
 
-from dispatchkit import DirectClient, FanOut, NotSentError, Pace, Report, RetryPolicy, StartDispatch, State
+from dispatchkit import DirectClient, Done, FanOut, NotSentError, Pace, Report, RetryPolicy, StartDispatch, State
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.command import Response
 from dispatchkit.core.fanout.journal import PlanSummary, WorkItem
@@ -293,7 +293,9 @@ async def test_what_was_left_unclear_is_settled_and_not_sent_blindly() -> None:
     journal.transport.send = answers_reads  # type: ignore[method-assign]
     outcomes = [outcome async for outcome in FanOut(client, starts(range(1, 4)), ledger=journal, run="friday")]
     assert {outcome.state for outcome in outcomes} == {State.DONE}
-    assert [outcome.result.settled for outcome in sorted(outcomes, key=lambda each: each.index) if outcome.result] == [
+    assert [
+        outcome.result.settled for outcome in sorted(outcomes, key=lambda each: each.index) if isinstance(outcome, Done)
+    ] == [
         False,
         True,
         False,

@@ -41,7 +41,7 @@ def altcraft(wire: str, code: int) -> bytes:
     return http(200, {"data": None, "error": code, "error_text": "no"}, Content_Type="application/json")
 
 
-def many(client: Any, **settings: Any) -> FanOut[Any, Any]:
+def many(client: Any, **settings: Any) -> FanOut[Any]:
     if isinstance(client, DirectClient):
         return client.start_many(range(1, 1001), **settings)
     return client.activate_many(range(1, 1001), run_now=True, **settings)

@@ -18,7 +18,7 @@ from tests.harness import hide_state, played, starts, turns, until
 N = 100
 
 
-async def stopped_in_time(run: FanOut[Any, Any], *, length: int | None = N) -> Report:
+async def stopped_in_time(run: FanOut[Any], *, length: int | None = N) -> Report:
     """Stop it, and see that it is over at once and that its report adds up."""
     began = time.monotonic()
     run.stop()
