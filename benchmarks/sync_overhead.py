@@ -14,9 +14,9 @@ import threading
 import time
 from collections.abc import Callable
 
-from dispatchkit import Done, Outcome, StartDispatch, sync
+from dispatchkit import DirectClient, Done, FanOut, Outcome, StartDispatch
 from dispatchkit.sync import portal
-from dispatchkit.sync.fan_out import FanOutDriver
+from dispatchkit.sync.client import SyncClient, blocking_many
 
 TURNS = 40
 HOPS = 1000
@@ -68,10 +68,11 @@ def results() -> float:
     """Results a second that reach a caller who blocks, from a provider that answers at once."""
     outcome: Outcome[object] = Done(0, StartDispatch(1), None)
 
-    class Instant:
+    class Instant(FanOut[object]):
         """Stands in for the asynchronous fan-out: what it costs is measured elsewhere."""
 
-        def __init__(self) -> None:
+        def __init__(self, client: DirectClient) -> None:
+            super().__init__(client, [])
             self.left = RESULTS
 
         async def batch(self, most: int = 1024) -> list[Outcome[object]]:
@@ -80,21 +81,23 @@ def results() -> float:
             await asyncio.sleep(0)
             return [outcome] * count
 
-        async def finish(self) -> None:
-            pass
-
         async def close(self, *, timeout: float | None = None) -> None:
             pass
 
         def stop(self) -> None:
             pass
 
-    handle = portal.PortalHandle(sync.DirectClient("token").async_client)
-    run: FanOutDriver[Outcome[object], None] = FanOutDriver(handle, Instant())
-    began = time.perf_counter()
-    assert sum(1 for _ in run) == RESULTS
-    elapsed = time.perf_counter() - began
-    handle.close()
+    def instant(client: DirectClient) -> FanOut[object]:
+        return Instant(client)
+
+    class Blocking(SyncClient[DirectClient]):
+        instant_many = blocking_many(instant)
+
+    with Blocking(DirectClient("token")) as client:
+        fan_out = client.instant_many()
+        began = time.perf_counter()
+        assert sum(1 for _ in fan_out) == RESULTS
+        elapsed = time.perf_counter() - began
     return RESULTS / elapsed
 
 

@@ -13,16 +13,18 @@ from dispatchkit._version import __version__
 
 if TYPE_CHECKING:
     from dispatchkit import sync
-    from dispatchkit.altcraft.client import AltcraftClient
+    from dispatchkit.altcraft.client import AltcraftClient, AltcraftOptions
     from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
     from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingStatus
+    from dispatchkit.core.call.options import ClientOptions
     from dispatchkit.core.call.retry import RetryPolicy
     from dispatchkit.core.fanout.fan_out import FanOut
     from dispatchkit.core.fanout.guards import StopReason
+    from dispatchkit.core.fanout.options import FanOutOptions
     from dispatchkit.core.fanout.outcome import Done, NotSent, Outcome, Rejected, Report, Unknown
     from dispatchkit.core.listing import Listing
     from dispatchkit.core.pacing.pace import Pace
-    from dispatchkit.direct.client import DirectClient
+    from dispatchkit.direct.client import DirectClient, DirectOptions
     from dispatchkit.direct.commands import StartDispatch, StopDispatch
     from dispatchkit.direct.models import Dispatch, DispatchBase, DispatchCounts, DispatchSource
     from dispatchkit.errors import (
@@ -52,13 +54,16 @@ __all__ = [
     "AccountMismatchError",
     "ActivateMailing",
     "AltcraftClient",
+    "AltcraftOptions",
     "Attachment",
     "Audience",
     "AuthenticationError",
     "ChunkHeldError",
+    "ClientOptions",
     "Counts",
     "DeactivateMailing",
     "DirectClient",
+    "DirectOptions",
     "Dispatch",
     "DispatchBase",
     "DispatchCounts",
@@ -66,6 +71,7 @@ __all__ = [
     "DispatchkitError",
     "Done",
     "FanOut",
+    "FanOutOptions",
     "InappropriateStatusError",
     "LaunchBroadcast",
     "Ledger",
@@ -102,16 +108,18 @@ __all__ = [
 # Where each name lives. aiohttp takes a third of a second to import: a program that only wants to catch an error, or
 # to print a help page, does not pay for it.
 _HOMES = {
-    "dispatchkit.altcraft.client": ("AltcraftClient",),
+    "dispatchkit.altcraft.client": ("AltcraftClient", "AltcraftOptions"),
     "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),
     "dispatchkit.altcraft.models": ("Attachment", "Audience", "LogEntry", "MailingStatus"),
     "dispatchkit.core.fanout.fan_out": ("FanOut",),
     "dispatchkit.core.listing": ("Listing",),
     "dispatchkit.core.fanout.outcome": ("Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown"),
     "dispatchkit.core.pacing.pace": ("Pace",),
+    "dispatchkit.core.call.options": ("ClientOptions",),
     "dispatchkit.core.call.retry": ("RetryPolicy",),
     "dispatchkit.core.fanout.guards": ("StopReason",),
-    "dispatchkit.direct.client": ("DirectClient",),
+    "dispatchkit.core.fanout.options": ("FanOutOptions",),
+    "dispatchkit.direct.client": ("DirectClient", "DirectOptions"),
     "dispatchkit.direct.commands": ("StartDispatch", "StopDispatch"),
     "dispatchkit.direct.models": ("Dispatch", "DispatchBase", "DispatchCounts", "DispatchSource"),
     "dispatchkit.errors": (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 import types
@@ -84,6 +85,12 @@ def test_all_of_it_can_be_imported_by_name_in_a_fresh_process() -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, timeout=30)
 
 
+def options_of(function: Any) -> Any:
+    """The `TypedDict` of a function's ``**options``, if it has some."""
+    unpacked = hints(function).get("options")
+    return None if unpacked is None else typing.get_args(unpacked)[0]
+
+
 def functions(owner: Any) -> Iterator[tuple[str, Any]]:
     """Public functions of a public class, those that it inherits from us too."""
     for name, member in inspect.getmembers(owner):
@@ -114,13 +121,15 @@ def test_each_class_says_what_it_is(owner: type) -> None:
 def test_each_method_says_what_it_takes(owner: type, name: str, function: Any) -> None:
     text = inspect.getdoc(owner) if name == "__init__" else inspect.getdoc(function)
     assert text
-    if name == "__init__" and (attrs.has(owner) or issubclass(owner, Exception) or owner.__module__.endswith("sync")):
+    if name == "__init__" and (attrs.has(owner) or issubclass(owner, Exception) or "sync" in owner.__module__):
         return  # fields have docstrings of their own; a blocking client refers to its twin
-    settings = [
-        each.name
-        for each in inspect.signature(function).parameters.values()
-        if each.name not in {"self", "cls"} and each.kind is not each.VAR_KEYWORD
-    ]
+    settings = [name for name in inspect.signature(function).parameters if name not in {"self", "cls"}]
+    if options_of(function) is not None:
+        referred = re.search(r"^ *options: See `(\w+)`", text, re.MULTILINE)
+        assert referred
+        documented = getattr(dispatchkit, referred[1]).__annotations__
+        assert options_of(function).__annotations__.keys() <= documented.keys()
+        settings = [name for name in settings if name not in documented]  # see tests/core/test_options.py
     if owner.__name__.endswith("Client") and name != "call":
         for setting in settings:
             assert f"{setting}:" in text, f"{setting} is not explained"
@@ -141,6 +150,8 @@ def test_no_annotation_is_any(owner: type, name: str, function: Any) -> None:
     known = hints(function)
     if name == "__init__" and attrs.has(owner):  # attrs leaves a field that has a converter without a type there
         known |= {field.name: field.type for field in attrs.fields(owner) if field.name not in known}
+    if (options := options_of(function)) is not None:
+        known |= hints(options)
     for parameter in inspect.signature(function).parameters:
         if parameter not in {"self", "cls"}:
             assert parameter in known, f"{parameter} has no type"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import ssl as ssl_module
 from collections.abc import AsyncIterable, Iterable, Mapping
 from datetime import datetime
+from typing import Unpack
 
 import attrs
 
@@ -20,18 +20,37 @@ from dispatchkit.altcraft.commands import (
     ReadStatus,
 )
 from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
-from dispatchkit.core.call.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
-from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy
-from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.call.client import Client
+from dispatchkit.core.call.options import ClientOptions
+from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.fanout.fan_out import FanOut
-from dispatchkit.core.fanout.journal import JournalProvider
+from dispatchkit.core.fanout.options import FanOutOptions
 from dispatchkit.core.invalid_command import build_commands
 from dispatchkit.core.listing import Listing
-from dispatchkit.core.pacing.pace import Pace
+from dispatchkit.core.options import check_options, takes_options
 from dispatchkit.core.secret import Secret, Token
 from dispatchkit.core.validators import JsonValue
 
-__all__ = ["AltcraftClient"]
+__all__ = ["AltcraftClient", "AltcraftOptions"]
+
+
+class AltcraftOptions(ClientOptions, total=False):
+    """The options of `AltcraftClient`: those of `ClientOptions`, and four of its own.
+
+    Attributes:
+        wire: The format of requests and responses: ``"json"``, or ``"xml"``, which needs the extra ``xml``. Default:
+            ``"json"``.
+        deduplicates: Whether the platform deduplicates launches by request id, on all its nodes; its administrator
+            knows. True: an unclear launch is repeated at once under the same id. False: an unclear launch is never
+            repeated. Only the mailing's log settles it, if no other launch can have made the entry. Default: False.
+        body_limit: The most bytes of a body without files. The platform's own limit is 10 MB. Default: 10000000.
+        attachment_limit: The most bytes of a body with files. The platform's own limit is 100 MB. Default: 100000000.
+    """
+
+    wire: WireForm
+    deduplicates: bool
+    body_limit: int
+    attachment_limit: int
 
 
 class AltcraftClient(Client[AltcraftWire]):
@@ -41,78 +60,53 @@ class AltcraftClient(Client[AltcraftWire]):
     client serves any number of concurrent calls of one event loop.
 
     Args:
-        base_url: Your platform, ``scheme://host[:port]``; there is no default host. None reads
+        base_url: ``scheme://host[:port]`` of your platform; there is no default host. None reads
             ``DISPATCHKIT_ALTCRAFT_URL``.
         token: The API token, or a callable that returns it. None reads ``DISPATCHKIT_ALTCRAFT_TOKEN``.
-        wire: ``"json"``, the default, or ``"xml"``, which needs the extra ``xml``.
-        timeout: Seconds a whole call may take, default 240.
-        attempt_timeout: Seconds one attempt may take, default 70.
-        deduplicates: Your word that the platform deduplicates launches by request id, on all its nodes; ask its
-            administrator. True repeats an unclear launch under the same id, at once. False, the default, never repeats
-            it: only the mailing's log settles it, where no other launch can have made the entry.
-        body_limit: The most bytes a body without files may have, default 10 MB as on the platform.
-        attachment_limit: The most bytes a body with files may have, default 100 MB as on the platform.
-        retry: When and how a call is repeated; see `RetryPolicy`.
-        pace: How fast the account may be used, by all its clients in this process; see `Pace`. None leaves it as it is.
-        clock: Time and chance; for tests that wait for nothing.
-        insecure: Allow plain http to a host that is not this machine. It shows the token to everyone on the way.
-        proxy: URL of an HTTP proxy.
-        ssl: An SSL context of your own; True checks the server's certificate in the usual way.
-        account: A name of your own for the account, at most 200 characters. A ledger's run keeps it, so that the same
-            account with a new token goes on with the run. None: the token identifies the account.
+        options: See `AltcraftOptions`.
 
     Raises:
-        ValueError: No host, no token, a token that cannot be one, or a base_url that is more than a host; or another
-            setting is out of range.
-        TypeError: A setting is of another type; the message names it.
+        ValueError: There is no host or no token, the token cannot be one, ``base_url`` is more than a host, or another
+            option is out of range.
+        TypeError: An option is unknown or of another type; the message names it.
         ImportError: ``wire="xml"`` without the extra ``xml``.
 
     The provider's pages: https://guides.altcraft.com
+
+    >>> import asyncio
+    >>> from dispatchkit.sandbox import Sandbox
+    >>> async def main() -> None:
+    ...     async with Sandbox() as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+    ...         print((await altcraft.activate(82, run_now=True)).mailing_id)
+    >>> asyncio.run(main())
+    82
     """
 
     _command_type = AltcraftCommand
 
+    @takes_options(Client)
     def __init__(
         self,
         base_url: str | None = None,
         token: Token | None = None,
         *,
         wire: WireForm = "json",
-        timeout: float = TIMEOUT,
-        attempt_timeout: float = ATTEMPT_TIMEOUT,
         deduplicates: bool = False,
         body_limit: int = 10_000_000,
         attachment_limit: int = 100_000_000,
-        retry: RetryPolicy = DEFAULT_RETRY,
-        pace: Pace | None = None,
-        clock: Clock = SYSTEM,
-        insecure: bool = False,
-        proxy: str | None = None,
-        ssl: ssl_module.SSLContext | bool = True,
-        account: str | None = None,
+        **options: Unpack[ClientOptions],
     ) -> None:
         secret = Secret(token, environment="DISPATCHKIT_ALTCRAFT_TOKEN")
         del token
+        check_options(AltcraftClient, options)
         base_url = os.environ.get("DISPATCHKIT_ALTCRAFT_URL") if base_url is None else base_url
         if not base_url:
             raise ValueError("no host: pass base_url='https://your-platform', or set DISPATCHKIT_ALTCRAFT_URL")
         secret.check()
         self._form = wire
         self._deduplicates = deduplicates
-        super().__init__(
-            base_url,
-            AltcraftWire(secret, codec(wire), body_limit, attachment_limit, deduplicates),
-            secret,
-            timeout=timeout,
-            attempt_timeout=attempt_timeout,
-            retry=retry,
-            pace=pace,
-            clock=clock,
-            insecure=insecure,
-            proxy=proxy,
-            ssl=ssl,
-            account=account,
-        )
+        altcraft_wire = AltcraftWire(secret, codec(wire), body_limit, attachment_limit, deduplicates)
+        super().__init__(base_url, altcraft_wire, secret, **options)
 
     def settings(self) -> dict[str, str]:
         """See `Client.settings`; ``wire`` is ``"json"`` or ``"xml"``, ``deduplicates`` is ``"yes"`` or ``"no"``."""
@@ -277,6 +271,7 @@ class AltcraftClient(Client[AltcraftWire]):
         """
         return await self.perform(ReadLog(mailing_id, since=since, limit=limit), timeout=timeout, retry=retry)
 
+    @takes_options(FanOut)
     def activate_many(
         self,
         ids: Iterable[int] | AsyncIterable[int],
@@ -286,20 +281,11 @@ class AltcraftClient(Client[AltcraftWire]):
         limit: int | None = None,
         content: Mapping[str, JsonValue] | None = None,
         attachments: Iterable[Attachment] = (),
-        concurrency: int = 64,
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
-        expected: int | None = None,
-        max_launches: int | None = None,
-        stop_after_failures: int | None = None,
-        give_up_after: float | None = None,
-        ledger: JournalProvider | None = None,
-        run: str | None = None,
-        repeat_window: float | None = None,
+        **options: Unpack[FanOutOptions],
     ) -> FanOut[MailingAccepted]:
         """`activate` for many mailings, as a `FanOut`: ``async for outcome in altcraft.activate_many(ids)``.
 
-        What is set here holds for each of them. An id that is none is an outcome, not_sent, and ends nothing.
+        The arguments hold for each of them. An invalid id yields a `NotSent` outcome; the run continues.
 
         Args:
             ids: The mailings; taken one by one, as calls end.
@@ -308,23 +294,15 @@ class AltcraftClient(Client[AltcraftWire]):
             limit: The sending limit of each run; None keeps the mailing's own.
             content: A JSON object for the ``apicontent`` variables and the API content filter node.
             attachments: Files for the messages.
-            concurrency: How many calls may be under way at once, as far as the account's `Pace` allows.
-            timeout: Seconds for each call, the wait for its turn not counted; None takes the client's.
-            retry: When and how each call is repeated; None takes the client's policy.
-            expected: How many ids there must be.
-            max_launches: How many calls may be begun at most.
-            stop_after_failures: Stop the run after so many outcomes that are not done.
-            give_up_after: Stop the run when the provider has answered nothing for so many seconds; see `FanOut`.
-            ledger: The durable memory of the run, usually a `Ledger`. The same line again goes on where it ended.
-            run: The name of the run in the ledger.
-            repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
+            options: See `FanOutOptions`.
 
         Raises:
-            TypeError: A setting is of another type.
-            ValueError: A setting is out of range or cannot be sent, or there are not as many ids as ``expected``.
+            TypeError: An argument is unknown or of another type.
+            ValueError: An argument is out of range or cannot be sent, or the number of ids is not ``expected``.
         """
         try:
-            # A mistake in what all have in common is found here, not once for each.
+            check_options(AltcraftClient.activate_many, options)
+            # A bad argument that all commands share is found here, not once for each.
             model = ActivateMailing(
                 1, run_now=run_now, audience=audience, limit=limit, content=content, attachments=attachments
             )
@@ -335,18 +313,10 @@ class AltcraftClient(Client[AltcraftWire]):
         return FanOut(
             self,
             build_commands(ids, lambda mailing_id: attrs.evolve(model, mailing_id=mailing_id)),
-            concurrency=concurrency,
-            timeout=timeout,
-            retry=retry,
-            expected=expected,
-            max_launches=max_launches,
-            stop_after_failures=stop_after_failures,
-            give_up_after=give_up_after,
-            ledger=ledger,
-            run=run,
-            repeat_window=repeat_window,
+            **options,
         )
 
+    @takes_options(FanOut)
     def launch_many(
         self,
         ids: Iterable[int] | AsyncIterable[int],
@@ -355,20 +325,11 @@ class AltcraftClient(Client[AltcraftWire]):
         limit: int | None = None,
         content: Mapping[str, JsonValue] | None = None,
         attachments: Iterable[Attachment] = (),
-        concurrency: int = 64,
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
-        expected: int | None = None,
-        max_launches: int | None = None,
-        stop_after_failures: int | None = None,
-        give_up_after: float | None = None,
-        ledger: JournalProvider | None = None,
-        run: str | None = None,
-        repeat_window: float | None = None,
+        **options: Unpack[FanOutOptions],
     ) -> FanOut[MailingAccepted]:
         """`launch_broadcast` for many broadcasts, as a `FanOut`: ``async for outcome in altcraft.launch_many(ids)``.
 
-        What is set here holds for each of them. An id that is none is an outcome, not_sent, and ends nothing.
+        The arguments hold for each of them. An invalid id yields a `NotSent` outcome; the run continues.
 
         Args:
             ids: The broadcasts; taken one by one, as calls end.
@@ -376,23 +337,15 @@ class AltcraftClient(Client[AltcraftWire]):
             limit: The sending limit of each run; None keeps the broadcast's own.
             content: A JSON object for the ``apicontent`` variables and the API content filter node.
             attachments: Files for the messages.
-            concurrency: How many calls may be under way at once, as far as the account's `Pace` allows.
-            timeout: Seconds for each call, the wait for its turn not counted; None takes the client's.
-            retry: When and how each call is repeated; None takes the client's policy.
-            expected: How many ids there must be.
-            max_launches: How many calls may be begun at most.
-            stop_after_failures: Stop the run after so many outcomes that are not done.
-            give_up_after: Stop the run when the provider has answered nothing for so many seconds; see `FanOut`.
-            ledger: The durable memory of the run, usually a `Ledger`. The same line again goes on where it ended.
-            run: The name of the run in the ledger.
-            repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
+            options: See `FanOutOptions`.
 
         Raises:
-            TypeError: A setting is of another type.
-            ValueError: A setting is out of range or cannot be sent, or there are not as many ids as ``expected``.
+            TypeError: An argument is unknown or of another type.
+            ValueError: An argument is out of range or cannot be sent, or the number of ids is not ``expected``.
         """
         try:
-            # A mistake in what all have in common is found here, not once for each.
+            check_options(AltcraftClient.launch_many, options)
+            # A bad argument that all commands share is found here, not once for each.
             model = LaunchBroadcast(1, audience=audience, limit=limit, content=content, attachments=attachments)
         except (TypeError, ValueError) as error:
             raise error.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
@@ -401,14 +354,5 @@ class AltcraftClient(Client[AltcraftWire]):
         return FanOut(
             self,
             build_commands(ids, lambda mailing_id: attrs.evolve(model, mailing_id=mailing_id)),
-            concurrency=concurrency,
-            timeout=timeout,
-            retry=retry,
-            expected=expected,
-            max_launches=max_launches,
-            stop_after_failures=stop_after_failures,
-            give_up_after=give_up_after,
-            ledger=ledger,
-            run=run,
-            repeat_window=repeat_window,
+            **options,
         )

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import ssl as ssl_module
 from collections.abc import AsyncIterable, Iterable
 from datetime import datetime
+from typing import Unpack
 
-from dispatchkit.core.call.client import ATTEMPT_TIMEOUT, TIMEOUT, Client
-from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy
-from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.call.client import Client
+from dispatchkit.core.call.options import ClientOptions
+from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.fanout.fan_out import FanOut
-from dispatchkit.core.fanout.journal import JournalProvider
+from dispatchkit.core.fanout.options import FanOutOptions
 from dispatchkit.core.invalid_command import build_commands
 from dispatchkit.core.listing import Listing
-from dispatchkit.core.pacing.pace import Pace
+from dispatchkit.core.options import check_options, takes_options
 from dispatchkit.core.secret import Secret, Token
 from dispatchkit.direct.commands import (
     DirectAuth,
@@ -25,7 +25,17 @@ from dispatchkit.direct.commands import (
 )
 from dispatchkit.direct.models import Dispatch, StartedDispatch
 
-__all__ = ["DirectClient"]
+__all__ = ["DirectClient", "DirectOptions"]
+
+
+class DirectOptions(ClientOptions, total=False):
+    """The options of `DirectClient`: those of `ClientOptions`, and one of its own.
+
+    Attributes:
+        base_url: ``scheme://host[:port]`` of the provider. Default: ``"https://direct.i-dgtl.ru"``.
+    """
+
+    base_url: str
 
 
 class DirectClient(Client[DirectAuth]):
@@ -37,60 +47,39 @@ class DirectClient(Client[DirectAuth]):
     Args:
         token: The API key exactly as the cabinet shows it (a TOKEN_1 key, already Base64), or a callable that
             returns it. None reads ``DISPATCHKIT_DIRECT_TOKEN``.
-        base_url: ``scheme://host[:port]``.
-        timeout: Seconds a whole call may take, default 240.
-        attempt_timeout: Seconds one attempt may take, default 70, which the vendor advises.
-        retry: When and how a call is repeated; see `RetryPolicy`.
-        pace: How fast the account may be used, by all its clients in this process; see `Pace`. None leaves it as it is.
-        clock: Time and chance; for tests that wait for nothing.
-        insecure: Allow plain http to a host that is not this machine. It shows the token to everyone on the way.
-        proxy: URL of an HTTP proxy.
-        ssl: An SSL context of your own; True checks the server's certificate in the usual way.
-        account: A name of your own for the account, at most 200 characters. A ledger's run keeps it, so that the same
-            account with a new token goes on with the run. None: the token identifies the account.
+        options: See `DirectOptions`.
 
     Raises:
-        ValueError: No token, a token that cannot be one, or a base_url that is more than a host; or another
-            setting is out of range.
-        TypeError: A setting is of another type; the message names it.
+        ValueError: There is no token, the token cannot be one, ``base_url`` is more than a host, or another option is
+            out of range.
+        TypeError: An option is unknown or of another type; the message names it.
 
     The provider's pages: https://api.docs.direct.i-dgtl.ru
+
+    >>> import asyncio
+    >>> from dispatchkit.sandbox import Sandbox
+    >>> async def main() -> None:
+    ...     async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+    ...         print(await direct.start(7))
+    >>> asyncio.run(main())
+    StartedDispatch(dispatch_id=7, settled=False)
     """
 
     _command_type = DirectCommand
 
+    @takes_options(Client)
     def __init__(
         self,
         token: Token | None = None,
         *,
         base_url: str = "https://direct.i-dgtl.ru",
-        timeout: float = TIMEOUT,
-        attempt_timeout: float = ATTEMPT_TIMEOUT,
-        retry: RetryPolicy = DEFAULT_RETRY,
-        pace: Pace | None = None,
-        clock: Clock = SYSTEM,
-        insecure: bool = False,
-        proxy: str | None = None,
-        ssl: ssl_module.SSLContext | bool = True,
-        account: str | None = None,
+        **options: Unpack[ClientOptions],
     ) -> None:
         key = Secret(token, environment="DISPATCHKIT_DIRECT_TOKEN")
         del token
+        check_options(DirectClient, options)
         key.check()
-        super().__init__(
-            base_url,
-            DirectAuth(key),
-            key,
-            timeout=timeout,
-            attempt_timeout=attempt_timeout,
-            retry=retry,
-            pace=pace,
-            clock=clock,
-            insecure=insecure,
-            proxy=proxy,
-            ssl=ssl,
-            account=account,
-        )
+        super().__init__(base_url, DirectAuth(key), key, **options)
 
     async def start(
         self, dispatch_id: int, *, timeout: float | None = None, retry: RetryPolicy | None = None
@@ -197,101 +186,38 @@ class DirectClient(Client[DirectAuth]):
         """
         return await self.perform(ReadDispatch(dispatch_id), timeout=timeout, retry=retry)
 
+    @takes_options(FanOut)
     def start_many(
-        self,
-        ids: Iterable[int] | AsyncIterable[int],
-        *,
-        concurrency: int = 64,
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
-        expected: int | None = None,
-        max_launches: int | None = None,
-        stop_after_failures: int | None = None,
-        give_up_after: float | None = None,
-        ledger: JournalProvider | None = None,
-        run: str | None = None,
-        repeat_window: float | None = None,
+        self, ids: Iterable[int] | AsyncIterable[int], **options: Unpack[FanOutOptions]
     ) -> FanOut[StartedDispatch]:
         """`start` for many dispatches, as a `FanOut`: ``async for outcome in direct.start_many(ids)``.
 
-        An id that is none is an outcome, not_sent, and ends nothing.
+        An invalid id yields a `NotSent` outcome; the run continues.
 
         Args:
             ids: The dispatches; taken one by one, as calls end.
-            concurrency: How many calls may be under way at once, as far as the account's `Pace` allows.
-            timeout: Seconds for each call, the wait for its turn not counted; None takes the client's.
-            retry: When and how each call is repeated; None takes the client's policy.
-            expected: How many ids there must be.
-            max_launches: How many calls may be begun at most.
-            stop_after_failures: Stop the run after so many outcomes that are not done.
-            give_up_after: Stop the run when the provider has answered nothing for so many seconds; see `FanOut`.
-            ledger: The durable memory of the run, usually a `Ledger`. The same line again goes on where it ended.
-            run: The name of the run in the ledger.
-            repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
+            options: See `FanOutOptions`.
 
         Raises:
-            TypeError: A setting is of another type.
-            ValueError: A setting is out of range, or there are not as many ids as ``expected``.
+            TypeError: An option is unknown or of another type.
+            ValueError: An option is out of range, or the number of ids is not ``expected``.
         """
-        return FanOut(
-            self,
-            build_commands(ids, StartDispatch),
-            concurrency=concurrency,
-            timeout=timeout,
-            retry=retry,
-            expected=expected,
-            max_launches=max_launches,
-            stop_after_failures=stop_after_failures,
-            give_up_after=give_up_after,
-            ledger=ledger,
-            run=run,
-            repeat_window=repeat_window,
-        )
+        check_options(DirectClient.start_many, options)
+        return FanOut(self, build_commands(ids, StartDispatch), **options)
 
-    def stop_many(
-        self,
-        ids: Iterable[int] | AsyncIterable[int],
-        *,
-        concurrency: int = 64,
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
-        expected: int | None = None,
-        max_launches: int | None = None,
-        stop_after_failures: int | None = None,
-        give_up_after: float | None = None,
-        ledger: JournalProvider | None = None,
-        run: str | None = None,
-    ) -> FanOut[None]:
+    @takes_options(FanOut)
+    def stop_many(self, ids: Iterable[int] | AsyncIterable[int], **options: Unpack[FanOutOptions]) -> FanOut[None]:
         """`stop` for many dispatches, as a `FanOut`: ``async for outcome in direct.stop_many(ids)``.
 
-        An id that is none is an outcome, not_sent, and ends nothing.
+        An invalid id yields a `NotSent` outcome; the run continues.
 
         Args:
             ids: The dispatches; taken one by one, as calls end.
-            concurrency: How many calls may be under way at once, as far as the account's `Pace` allows.
-            timeout: Seconds for each call, the wait for its turn not counted; None takes the client's.
-            retry: When and how each call is repeated; None takes the client's policy.
-            expected: How many ids there must be.
-            max_launches: How many calls may be begun at most.
-            stop_after_failures: Stop the run after so many outcomes that are not done.
-            give_up_after: Stop the run when the provider has answered nothing for so many seconds; see `FanOut`.
-            ledger: The durable memory of the run, usually a `Ledger`. The same line again goes on where it ended.
-            run: The name of the run in the ledger.
+            options: See `FanOutOptions`.
 
         Raises:
-            TypeError: A setting is of another type.
-            ValueError: A setting is out of range, or there are not as many ids as ``expected``.
+            TypeError: An option is unknown or of another type.
+            ValueError: An option is out of range, or the number of ids is not ``expected``.
         """
-        return FanOut(
-            self,
-            build_commands(ids, StopDispatch),
-            concurrency=concurrency,
-            timeout=timeout,
-            retry=retry,
-            expected=expected,
-            max_launches=max_launches,
-            stop_after_failures=stop_after_failures,
-            give_up_after=give_up_after,
-            ledger=ledger,
-            run=run,
-        )
+        check_options(DirectClient.stop_many, options)
+        return FanOut(self, build_commands(ids, StopDispatch), **options)

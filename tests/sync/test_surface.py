@@ -16,8 +16,8 @@ CLIENTS = [(blocking, twin) for blocking, twin in PAIRS if twin is not dispatchk
 METHODS = [
     (blocking, twin, name)
     for blocking, twin in CLIENTS
-    for name, method in inspect.getmembers(twin, inspect.iscoroutinefunction)
-    if not name.startswith("_")
+    for name, method in inspect.getmembers(twin, inspect.isfunction)
+    if not name.startswith("_") and (inspect.iscoroutinefunction(method) or name.endswith("_many"))
 ]
 
 
@@ -38,10 +38,12 @@ def test_values_are_the_same(name: str) -> None:
 @pytest.mark.parametrize(("blocking", "twin"), PAIRS)
 def test_the_constructors_are_the_same(blocking: type, twin: type) -> None:
     assert parameters(blocking) == parameters(twin)
-    hints = inspect.get_annotations(blocking.__init__)
-    # A blocking fan-out is given a blocking client.
-    hints = {name: hint for name, hint in hints.items() if name not in {"return", "client"}}
-    assert hints == {name: inspect.get_annotations(twin.__init__)[name] for name in hints}
+    annotations = [
+        {each.name: each.annotation for each in inspect.signature(cls).parameters.values()} for cls in (blocking, twin)
+    ]
+    for each in annotations:
+        each.pop("client", None)  # a blocking fan-out is given a blocking client
+    assert annotations[0] == annotations[1]
 
 
 @pytest.mark.parametrize(("blocking", "twin", "name"), METHODS)
@@ -66,6 +68,8 @@ def test_methods_were_found() -> None:
         "launch_broadcast",
         "deactivate",
         "perform",
+        "start_many",
+        "launch_many",
     }
 
 

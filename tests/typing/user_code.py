@@ -5,14 +5,16 @@ A line that ends in ``# error`` must be an error for mypy and for pyright; no ot
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import assert_never, assert_type
+from collections.abc import AsyncIterator, Iterator
+from typing import Unpack, assert_never, assert_type
 
 from dispatchkit import (
     AltcraftClient,
     DirectClient,
+    DirectOptions,
     Done,
     FanOut,
+    FanOutOptions,
     NotSent,
     NotSentError,
     Outcome,
@@ -22,7 +24,9 @@ from dispatchkit import (
     Report,
     StartDispatch,
     State,
+    StopDispatch,
     Unknown,
+    sync,
 )
 from dispatchkit.altcraft.models import MailingAccepted
 from dispatchkit.direct.models import StartedDispatch
@@ -121,6 +125,16 @@ async def take_any(fan_out: FanOut[object]) -> AsyncIterator[Outcome[object]]:
         yield outcome
 
 
+def take_blocking(fan_out: sync.FanOut[StartedDispatch]) -> Report:
+    for outcome in fan_out:
+        print(match_by_class(outcome))
+    return fan_out.finish()
+
+
+def take_any_blocking(fan_out: sync.FanOut[object]) -> Iterator[sync.Outcome[object]]:
+    yield from fan_out
+
+
 async def fan_outs(direct: DirectClient, altcraft: AltcraftClient) -> None:
     assert_type(direct.start_many([1]), FanOut[StartedDispatch])
     assert_type(direct.stop_many([1]), FanOut[None])
@@ -135,3 +149,39 @@ async def fan_outs(direct: DirectClient, altcraft: AltcraftClient) -> None:
     FanOut(altcraft, [StartDispatch(1)])  # error
     async for stopped in direct.stop_many([1]):
         match_by_class(stopped)  # error
+
+
+def blocking_fan_outs(direct: sync.DirectClient, altcraft: sync.AltcraftClient) -> None:
+    assert_type(direct.start_many([1]), sync.FanOut[StartedDispatch])
+    assert_type(sync.FanOut(direct, [StopDispatch(1)]), sync.FanOut[None])
+    take_blocking(direct.start_many([1]))
+    take_blocking(sync.FanOut(direct, map(StartDispatch, range(1, 10))))
+    take_any_blocking(altcraft.launch_many([1]))
+    take_blocking(direct.stop_many([1]))  # error
+    sync.FanOut(altcraft, [StartDispatch(1)])  # error
+    assert_type(direct.start(1), StartedDispatch)
+    assert_type(direct.stop(1), None)
+
+
+class Retail(DirectClient):
+    def __init__(self, token: str, **options: Unpack[DirectOptions]) -> None:
+        super().__init__(token, **options)
+
+    def start_all(self, **options: Unpack[FanOutOptions]) -> FanOut[StartedDispatch]:
+        return self.start_many(range(1, 101), **options)
+
+
+def options_have_their_types(direct: DirectClient, blocking: sync.DirectClient) -> None:
+    direct.start_many([1], concurrency=8, grace_period=5, ledger=None, run=None, give_up_after=900.0)
+    blocking.start_many([1], concurrency=8, grace_period=5)
+    sync.FanOut(blocking, [StartDispatch(1)], concurrency=8, timeout=None)
+    sync.AltcraftClient("https://example.com", wire="xml", deduplicates=True, timeout=60)
+    Retail("token", base_url="http://127.0.0.1:8080", timeout=60).start_all(concurrency=8)
+    direct.start_many([1], concurrency="8")  # error
+    direct.start_many([1], concurency=8)  # error
+    blocking.start_many([1], concurency=8)  # error
+    FanOut(direct, [StartDispatch(1)], grace=5)  # error
+    DirectClient("token", tiemout=60)  # error
+    sync.DirectClient("token", timeout="60")  # error
+    AltcraftClient("https://example.com", wire="yaml")  # error
+    sync.AltcraftClient("https://example.com", base_uri="x")  # error

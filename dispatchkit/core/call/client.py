@@ -14,8 +14,8 @@ from dispatchkit.core.call.call import Call
 from dispatchkit.core.call.context import ClientContext, RunSettings
 from dispatchkit.core.call.launches import launches_at
 from dispatchkit.core.call.replays import replays_of
-from dispatchkit.core.call.retry import RetryPolicy, a_policy
-from dispatchkit.core.clock import Clock, a_clock
+from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy, a_policy
+from dispatchkit.core.clock import SYSTEM, Clock, a_clock
 from dispatchkit.core.command import Command
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.pacing.pace import Pace, PaceStatistics
@@ -58,7 +58,18 @@ class ClientStatistics:
 
 
 class Client(Generic[W]):
-    """What every provider's client is made of. ``W`` is the provider's wire: its token and its format."""
+    """The base of every provider's client. ``W`` is the provider's wire: its token and its format.
+
+    Args:
+        base_url: ``scheme://host[:port]`` of the provider.
+        wire: The value that builds the provider's requests.
+        secret: The token.
+        options: See `ClientOptions`; their defaults are in this constructor.
+
+    Raises:
+        ValueError: An option is out of range, or ``base_url`` is more than a host.
+        TypeError: An option is of another type; the message names it.
+    """
 
     _command_type: ClassVar[type[Command[Never, object]]]
     """The commands that this provider understands."""
@@ -69,15 +80,15 @@ class Client(Generic[W]):
         wire: W,
         secret: Secret,
         *,
-        timeout: float,
-        attempt_timeout: float,
-        retry: RetryPolicy,
-        pace: Pace | None,
-        clock: Clock,
-        insecure: bool,
-        proxy: str | None,
-        ssl: ssl_module.SSLContext | bool,
-        account: str | None,
+        timeout: float = TIMEOUT,
+        attempt_timeout: float = ATTEMPT_TIMEOUT,
+        retry: RetryPolicy = DEFAULT_RETRY,
+        pace: Pace | None = None,
+        clock: Clock = SYSTEM,
+        insecure: bool = False,
+        proxy: str | None = None,
+        ssl: ssl_module.SSLContext | bool = True,
+        account: str | None = None,
     ) -> None:
         self._timeout = seconds("timeout", timeout)
         self._retry = a_policy(retry)

@@ -22,20 +22,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
-from typing import Generic, Never, Self, TypeVar, cast
+from typing import Generic, Never, Self, TypeVar, Unpack, cast
 
 import attrs
 
 from dispatchkit.core.call.client import Client
-from dispatchkit.core.call.retry import RetryPolicy, a_policy
 from dispatchkit.core.command import Command
-from dispatchkit.core.fanout.guards import Guards, StopReason
-from dispatchkit.core.fanout.journal import Journal, JournalProvider, Source
+from dispatchkit.core.fanout.guards import StopReason
+from dispatchkit.core.fanout.journal import Journal, Source
+from dispatchkit.core.fanout.options import FanOutOptions, FanOutSettings
 from dispatchkit.core.fanout.outcome import Outcome, Report
 from dispatchkit.core.fanout.silence import watch_silence
 from dispatchkit.core.fanout.source import IterableSource, iterate
 from dispatchkit.core.fanout.worker_pool import WorkerPool
-from dispatchkit.core.validators import a_kind, int_in_range, seconds
+from dispatchkit.core.options import check_options, takes_options
+from dispatchkit.core.validators import a_kind
 from dispatchkit.errors import LedgerError, State
 
 __all__ = ["FanOut"]
@@ -45,94 +46,65 @@ W = TypeVar("W")
 
 
 class FanOut(Generic[R_co]):
-    """Many commands through one client. ``async for`` gives each outcome as it comes; `finish` goes to the end.
+    """Many commands through one client. ``async for`` yields each outcome as it comes; `finish` runs to the end.
 
-    Whoever leaves the loop before the end closes the run (`close`, or ``async with run:`` around it): until then, its
-    workers go on until as many outcomes wait as there are workers.
+    A loop that is left early does not stop the run: call `close`, or write ``async with fan_out:`` around the loop.
+    Until then, the workers go on until as many outcomes wait as there are workers.
 
     Args:
-        client: Whose commands they are.
-        commands: What to do; taken one by one, as workers become free. With a ledger they are all planned in it
+        client: The client that performs the commands.
+        commands: The commands; taken one by one, as workers become free. With a ledger they are all planned in it
             first, and None stands for those that it holds already.
-        concurrency: How many workers there are. The account's `Pace` may allow fewer to be in flight.
-        timeout: Seconds for each call, from its first attempt on; None takes the client's. The time that a call waits
-            for its turn does not count.
-        retry: When and how each call is repeated; None takes the client's policy.
-        expected: How many commands there must be. A list of another length is refused before the first launch.
-        max_launches: How many commands may be begun at most.
-        stop_after_failures: Stop the run after so many outcomes that are not done.
-        give_up_after: Stop the run when the provider has answered nothing of it for so many seconds, although
-            something was under way, or waited for the circuit breaker. A refusal and HTTP 429 are answers; HTTP 5xx, a
-            broken connection and a timeout are not. A pause that the provider asked for does not count. None, the
-            default: the run waits for the provider as long as it takes.
-        grace_period: Seconds for which a stopped run waits for what is in flight.
-        ledger: The durable memory of the run, usually a `Ledger`; it remembers each command from before its first byte
-            leaves. None: a run that nothing remembers.
-        run: The name of the run in the ledger. A run of this name that is there already goes on: what is done or
-            rejected is left alone, what is unclear is settled, the rest is launched.
-        repeat_window: Seconds. Refuse to launch, before the first launch, if another run of the ledger has launched one
-            of the targets on the same account within this time, or launches it now. The run keeps the window that it
-            was planned with. None, the default: not checked.
+        options: See `FanOutOptions`.
 
     Raises:
-        ValueError: A setting is out of range, or there are not as many commands as ``expected``; or there is a ledger
+        ValueError: An option is out of range, or the number of commands is not ``expected``; or there is a ledger
             without a run, or a run without a ledger.
-        TypeError: A setting is of another type.
+        TypeError: An option is unknown or of another type.
+
+    >>> import asyncio
+    >>> from dispatchkit import DirectClient, StartDispatch
+    >>> from dispatchkit.sandbox import Sandbox
+    >>> async def main() -> None:
+    ...     async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+    ...         fan_out = FanOut(direct, map(StartDispatch, range(1, 101)), concurrency=8)
+    ...         async for outcome in fan_out:
+    ...             assert outcome.error is None
+    ...         print(fan_out.report)
+    >>> asyncio.run(main())
+    Report(done=100, rejected=0, not_sent=0, unknown=0, not_started=None, previously_finished=0)
     """
 
+    @takes_options(FanOutSettings)
     def __init__(
         self,
         client: Client[W],
         commands: Iterable[Command[W, R_co]] | AsyncIterable[Command[W, R_co]] | None,
-        *,
-        concurrency: int = 64,
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
-        expected: int | None = None,
-        max_launches: int | None = None,
-        stop_after_failures: int | None = None,
-        give_up_after: float | None = None,
-        grace_period: float = 30.0,
-        ledger: JournalProvider | None = None,
-        run: str | None = None,
-        repeat_window: float | None = None,
+        **options: Unpack[FanOutOptions],
     ) -> None:
+        check_options(FanOut, options)
         a_kind("client", client, Client, "a DirectClient or an AltcraftClient")
-        int_in_range("concurrency", concurrency, minimum=1)
-        self._guards = Guards(
-            max_launches=max_launches, stop_after_failures=stop_after_failures, give_up_after=give_up_after
-        )
+        settings = FanOutSettings(**options)
+        if commands is None and (settings.ledger is None or settings.expected is not None):
+            raise ValueError("commands=None stands for what a ledger holds: it needs ledger=, and takes no expected=")
         self._client = client
         self._pacer = client.pacer
-        timeout = None if timeout is None else seconds("timeout", timeout)
-        retry = None if retry is None else a_policy(retry)
-        self._grace_period = seconds("grace_period", grace_period)
-        if (ledger is None) != (run is None):
-            raise ValueError("ledger= and run= belong together: a ledger holds runs, each under its name")
-        if commands is None and (ledger is None or expected is not None):
-            raise ValueError("commands=None stands for what a ledger holds: it needs ledger=, and takes no expected=")
+        self._guards = settings.guards
+        self._grace_period = settings.grace_period
         self._commands: Iterator[Command[Never, R_co]] | AsyncIterator[Command[Never, R_co]] | None = None
         length: int | None = None
         if commands is not None:
-            self._commands, length = iterate(commands, expected)
-        if repeat_window is not None and ledger is None:
-            raise ValueError("repeat_window= asks what other runs of the ledger did: it needs ledger=")
+            self._commands, length = iterate(commands, settings.expected)
         self._source: Source = IterableSource(length)
         journal: Journal | None = None
-        if ledger is not None and run is not None:
-            if not hasattr(ledger, "journal"):  # callers without a type checker, who give its file
-                raise TypeError(f"ledger must be a Ledger, such as Ledger('launch.db'), not {type(ledger).__name__}")
-            window = None if repeat_window is None else seconds("repeat_window", repeat_window)
-            self._source = journal = ledger.journal(run, attrs.evolve(client.run_settings(), repeat_window=window))
+        if settings.ledger is not None and settings.run is not None:
+            run_settings = attrs.evolve(client.run_settings(), repeat_window=settings.repeat_window)
+            self._source = journal = settings.ledger.journal(settings.run, run_settings)
         self._pool: WorkerPool[R_co] = WorkerPool(
             cast("Client[Never]", client),  # only commands of its own type are given to it
             self._source,
             journal,
-            self._guards,
-            concurrency=concurrency,
-            timeout=timeout,
-            retry=retry,
-            grace_period=self._grace_period,
+            settings,
             length=length,
         )
         self._outcomes = self._pool.outlet

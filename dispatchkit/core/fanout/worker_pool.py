@@ -16,12 +16,12 @@ from typing import Generic, Never, TypeVar, cast
 
 from dispatchkit.core.call.call import Call
 from dispatchkit.core.call.client import Client
-from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.fanout.admission import Admission, known_outcome
 from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
-from dispatchkit.core.fanout.guards import Guards, StopKind, refuses_all
+from dispatchkit.core.fanout.guards import StopKind, refuses_all
 from dispatchkit.core.fanout.journal import Journal, Source, WorkItem
+from dispatchkit.core.fanout.options import FanOutSettings
 from dispatchkit.core.fanout.outcome import Done, Outcome, Report, failed
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
 from dispatchkit.errors import DispatchkitError, LedgerError, NotSentError, OutcomeUnknownError, State
@@ -39,15 +39,11 @@ class WorkerPool(Generic[R]):
     """A fixed number of workers over one source of commands.
 
     Args:
-        client: Whose commands they are.
-        source: Where the commands come from.
-        journal: The same, where a ledger remembers the run.
-        guards: What ends the run.
-        concurrency: How many workers there are.
-        timeout: Seconds for each call; None takes the client's.
-        retry: The policy of each call; None takes the client's.
-        grace_period: Seconds for which a stopped run waits for what is in flight.
-        length: How many commands there are; None if that is not known.
+        client: The client that performs the commands.
+        source: The source of the commands.
+        journal: The same object if the run has a ledger.
+        settings: The options of the fan-out.
+        length: The number of commands; None if it is not known.
     """
 
     def __init__(
@@ -55,31 +51,24 @@ class WorkerPool(Generic[R]):
         client: Client[Never],
         source: Source,
         journal: Journal | None,
-        guards: Guards,
+        settings: FanOutSettings,
         *,
-        concurrency: int,
-        timeout: float | None,
-        retry: RetryPolicy | None,
-        grace_period: float,
         length: int | None,
     ) -> None:
         self._client = client
         self._pacer = client.pacer
         self._source = source
-        self._guards = guards
-        self._concurrency = concurrency
-        self._timeout = timeout
-        self._retry = retry
-        self._grace_period = grace_period
+        self._settings = settings
+        self._guards = settings.guards
         self._admission: Admission | None = None
         if journal is not None:
             self._admission = Admission(
-                concurrency, pacer=client.pacer, journal=journal, clock=client.clock, idly=self._idly
+                settings.concurrency, pacer=client.pacer, journal=journal, clock=client.clock, idly=self._idly
             )
         self.length = length
         self.previously_finished: Counter[State] = Counter()
         """What commands had come to before this fan-out."""
-        self.outlet: OutcomeQueue[R] = OutcomeQueue(concurrency)
+        self.outlet: OutcomeQueue[R] = OutcomeQueue(settings.concurrency)
         self.workers: set[asyncio.Task[None]] | None = None
         """Those that are not over; None before the start."""
         self.calls: dict[asyncio.Task[None], Call[Never, R]] = {}
@@ -102,9 +91,9 @@ class WorkerPool(Generic[R]):
 
     def start(self) -> None:
         """Start the workers."""
-        ahead = 0 if self._admission is None else int(self._concurrency * _AHEAD)
+        ahead = 0 if self._admission is None else int(self._settings.concurrency * _AHEAD)
         self.workers = set()
-        for _ in range(self._concurrency + ahead):
+        for _ in range(self._settings.concurrency + ahead):
             worker = asyncio.create_task(self._work())
             self.workers.add(worker)
             # Not in the worker: one that is cancelled before its first step never runs a line.
@@ -141,7 +130,7 @@ class WorkerPool(Generic[R]):
         for worker in self._idle | {worker for worker, call in self.calls.items() if call.waiting}:
             worker.cancel()
         if self.calls:
-            self._grace_timer = asyncio.get_running_loop().call_later(self._grace_period, self.cut_short)
+            self._grace_timer = asyncio.get_running_loop().call_later(self._settings.grace_period, self.cut_short)
 
     def cut_short(self) -> None:
         """Cancel what is in flight."""
@@ -195,8 +184,8 @@ class WorkerPool(Generic[R]):
         try:
             call = self._client.call(
                 command,
-                timeout=self._timeout,
-                retry=self._retry,
+                timeout=self._settings.timeout,
+                retry=self._settings.retry,
                 request_id=item.request_id,
                 unclear_since=item.unclear_since,
                 acting_until=item.acting_until,

@@ -1,0 +1,111 @@
+"""The options of a fan-out: documented, given their defaults and checked in one place."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from dispatchkit.core.call.retry import RetryPolicy, a_policy
+from dispatchkit.core.fanout.guards import Guards
+from dispatchkit.core.fanout.journal import JournalProvider
+from dispatchkit.core.validators import int_in_range, seconds
+
+__all__ = ["FanOutOptions", "FanOutSettings"]
+
+
+class FanOutOptions(TypedDict, total=False):
+    """The options of `FanOut` and of every ``start_many``, ``stop_many``, ``activate_many`` and ``launch_many``.
+
+    Attributes:
+        concurrency: The number of workers. The account's `Pace` may allow fewer calls in flight. Default: 64.
+        timeout: Seconds for each call, from its first attempt on; the wait for its turn does not count. None takes the
+            client's. Default: None.
+        retry: When and how each call is repeated; None takes the client's policy. Default: None.
+        expected: The number of commands that there must be. A list of another length is refused before the first
+            launch. None: not checked. Default: None.
+        max_launches: The most commands that may be started; the run then stops. None: no limit. Default: None.
+        stop_after_failures: Stop the run after this number of outcomes that are not done. None: never. Default: None.
+        give_up_after: Stop the run after this number of seconds without an answer of the provider, while a call was in
+            flight or waited for the circuit breaker. A refusal and HTTP 429 are answers; HTTP 5xx, a broken connection
+            and a timeout are not. A pause that the provider asked for does not count. None: never. Default: None.
+        grace_period: Seconds that a stopped run waits for the calls in flight before it cancels them. Default: 30.0.
+        ledger: The durable memory of the run, usually a `Ledger`. It holds each command before its first byte is sent,
+            so the same line resumes the run in another process. It needs ``run``. None: no memory. Default: None.
+        run: The name of the run in the ledger. An existing run is resumed: what is done or rejected is left alone, what
+            is unclear is settled, the rest is launched. It needs ``ledger``. Default: None.
+        repeat_window: Seconds. Refuse the run, before its first launch, if another run of the ledger has launched one
+            of the targets on the same account within this time, or launches it now. The run keeps the window that it
+            was planned with. It needs ``ledger``. None: not checked. Default: None.
+
+    >>> from typing import Unpack
+    >>> from dispatchkit import DirectClient, FanOut, FanOutOptions
+    >>> from dispatchkit.direct.models import StartedDispatch
+    >>> def start_all(direct: DirectClient, **options: Unpack[FanOutOptions]) -> FanOut[StartedDispatch]:
+    ...     return direct.start_many(range(1, 101), **options)
+    """
+
+    concurrency: int
+    timeout: float | None
+    retry: RetryPolicy | None
+    expected: int | None
+    max_launches: int | None
+    stop_after_failures: int | None
+    give_up_after: float | None
+    grace_period: float
+    ledger: JournalProvider | None
+    run: str | None
+    repeat_window: float | None
+
+
+class FanOutSettings:
+    """The options of one fan-out with their defaults, checked. See `FanOutOptions`.
+
+    Raises:
+        TypeError: An option is of another type.
+        ValueError: An option is out of range, or lacks another one that it needs.
+    """
+
+    __slots__ = (
+        "concurrency",
+        "expected",
+        "grace_period",
+        "guards",
+        "ledger",
+        "repeat_window",
+        "retry",
+        "run",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        *,
+        concurrency: int = 64,
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+        expected: int | None = None,
+        max_launches: int | None = None,
+        stop_after_failures: int | None = None,
+        give_up_after: float | None = None,
+        grace_period: float = 30.0,
+        ledger: JournalProvider | None = None,
+        run: str | None = None,
+        repeat_window: float | None = None,
+    ) -> None:
+        int_in_range("concurrency", concurrency, minimum=1)
+        self.concurrency = concurrency
+        self.guards = Guards(
+            max_launches=max_launches, stop_after_failures=stop_after_failures, give_up_after=give_up_after
+        )
+        self.timeout = None if timeout is None else seconds("timeout", timeout)
+        self.retry = None if retry is None else a_policy(retry)
+        self.expected = expected
+        self.grace_period = seconds("grace_period", grace_period)
+        if (ledger is None) != (run is None):
+            raise ValueError("ledger= and run= belong together: a ledger holds runs, each under its name")
+        if ledger is not None and not hasattr(ledger, "journal"):  # callers without a type checker, who give its file
+            raise TypeError(f"ledger must be a Ledger, such as Ledger('launch.db'), not {type(ledger).__name__}")
+        if repeat_window is not None and ledger is None:
+            raise ValueError("repeat_window= asks what other runs of the ledger did: it needs ledger=")
+        self.ledger = ledger
+        self.run = run
+        self.repeat_window = None if repeat_window is None else seconds("repeat_window", repeat_window)

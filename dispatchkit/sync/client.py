@@ -1,0 +1,120 @@
+"""The base of the blocking clients, and the functions that make their methods.
+
+A blocking client is a class like this one; nothing of a provider is written twice::
+
+    class AcmeClient(SyncClient[acme.AcmeClient]):
+        def __init__(self, token: Token | None = None, **options: Unpack[AcmeOptions]) -> None:
+            try:
+                client = acme.AcmeClient(token, **options)
+            finally:
+                del token, options  # a traceback shows the locals of this frame
+            super().__init__(client)
+
+        launch = blocking(acme.AcmeClient.launch)
+        launch_many = blocking_many(acme.AcmeClient.launch_many)
+"""
+
+from __future__ import annotations
+
+import functools
+import weakref
+from collections.abc import Callable, Coroutine
+from types import TracebackType
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
+
+from dispatchkit.core.call.client import Client
+from dispatchkit.core.fanout.fan_out import FanOut as AsyncFanOut
+from dispatchkit.sync.fan_out import FanOut
+from dispatchkit.sync.portal import PortalHandle
+
+__all__ = ["SyncClient", "blocking", "blocking_many"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+C = TypeVar("C", bound=Client[Any])
+C_co = TypeVar("C_co", bound=Client[Any], covariant=True)
+
+
+class SyncClient(Generic[C_co]):
+    """The base of every blocking client.
+
+    Args:
+        client: The asynchronous client that does the work.
+    """
+
+    def __init__(self, client: C_co) -> None:
+        self._client = client
+        self.handle = PortalHandle(client)
+        weakref.finalize(self, self.handle.drop).atexit = False
+
+    @property
+    def async_client(self) -> C_co:
+        """The asynchronous client that does the work; it belongs to the loop thread, so use it from there only."""
+        return self._client
+
+    def lift_pause(self) -> bool:
+        """End the account's pause in this process. See `dispatchkit.DirectClient.lift_pause`."""
+        return self._client.lift_pause()
+
+    def close(self) -> None:
+        """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
+        self.handle.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            f"a sync.{type(self).__name__} is not pickled: its token and connections stay in this process; "
+            "make a client in the process that uses it"
+        )
+
+    def __repr__(self) -> str:
+        client = getattr(self, "_client", None)  # there is none yet while a constructor fails
+        return f"sync.{type(self).__name__}()" if client is None else f"sync.{client!r}"
+
+
+def blocking(
+    method: Callable[Concatenate[C, P], Coroutine[object, object, R]],
+) -> Callable[Concatenate[SyncClient[C], P], R]:
+    """Make a method that runs an asynchronous client's method and waits for its result.
+
+    Args:
+        method: The method of the asynchronous client. Name, parameters, defaults and docstring are taken from it.
+    """
+    name = method.__name__
+
+    def call(self: SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            coroutine = method(self.async_client, *args, **kwargs)
+        finally:
+            del args, kwargs  # a traceback shows the locals of this frame, and a message's content may be one
+        return self.handle.run(coroutine, name)
+
+    functools.update_wrapper(call, method)
+    return call
+
+
+def blocking_many(
+    method: Callable[Concatenate[C, P], AsyncFanOut[R]],
+) -> Callable[Concatenate[SyncClient[C], P], FanOut[R]]:
+    """Make a method that returns the blocking `FanOut` of an asynchronous client's ``*_many``.
+
+    Args:
+        method: The method of the asynchronous client. Name, parameters, defaults and docstring are taken from it.
+    """
+
+    def call(self: SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> FanOut[R]:
+        try:
+            async_fan_out = method(self.async_client, *args, **kwargs)
+        finally:
+            del args, kwargs
+        return FanOut[R]._around(self, async_fan_out)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+
+    functools.update_wrapper(call, method)
+    return call

@@ -1,0 +1,37 @@
+"""The blocking client of i-Digital Direct."""
+
+from __future__ import annotations
+
+from typing import Unpack
+
+from dispatchkit.core.options import takes_options
+from dispatchkit.core.secret import Token
+from dispatchkit.direct.client import DirectClient as AsyncDirectClient
+from dispatchkit.direct.client import DirectOptions
+from dispatchkit.sync.client import SyncClient, blocking, blocking_many
+
+__all__ = ["DirectClient"]
+
+
+class DirectClient(SyncClient[AsyncDirectClient]):
+    """Starts and stops dispatches of i-Digital Direct; every method blocks until the outcome is known.
+
+    Use it as ``with DirectClient(token) as direct:``, or call `close` yourself. The arguments are those of
+    `dispatchkit.DirectClient`. One client serves any number of threads.
+    """
+
+    @takes_options(AsyncDirectClient)
+    def __init__(self, token: Token | None = None, **options: Unpack[DirectOptions]) -> None:
+        try:
+            async_client = AsyncDirectClient(token, **options)
+        finally:
+            del token, options  # a traceback shows the locals of this frame
+        super().__init__(async_client)
+
+    start = blocking(AsyncDirectClient.start)
+    stop = blocking(AsyncDirectClient.stop)
+    dispatches = blocking(AsyncDirectClient.dispatches)
+    dispatch = blocking(AsyncDirectClient.dispatch)
+    start_many = blocking_many(AsyncDirectClient.start_many)
+    stop_many = blocking_many(AsyncDirectClient.stop_many)
+    perform = blocking(AsyncDirectClient.perform)
