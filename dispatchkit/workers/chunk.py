@@ -53,7 +53,7 @@ async def plan_chunks(
         size: How many commands make a chunk.
         rate: Launches a second that all workers together may make on the account; None sets no rate.
         concurrency: Attempts that all workers together may have in flight on the account; None leaves it to each.
-        repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
+        repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOutOptions`.
 
     Returns:
         The numbers of the chunks: what to give to `launch_chunk`.
@@ -103,8 +103,8 @@ async def launch_chunk(
             the environment says, as the clients do: the token never travels with the work.
         concurrency: How many workers there are here.
         retry: When and how each call is repeated; None takes the client's policy.
-        give_up_after: Give the chunk back when the provider has answered nothing for so many seconds; see `FanOut`.
-        repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOut`.
+        give_up_after: Give the chunk back after this number of seconds without an answer; see `FanOutOptions`.
+        repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOutOptions`.
         stop: Once it is set nothing new is started, and what is in flight is awaited.
 
     Returns:

@@ -1,13 +1,12 @@
-"""What a call needs before its first byte where a ledger remembers it: a place, a permit of the pacer, leave to send.
+"""Admission with a ledger: a concurrency slot, a pacer permit and a durable claim.
 
-It takes its place among those in flight first, then waits for its turn, and asks for leave last: what is written down
-as about to leave leaves at once, or a process that is killed would leave behind what never had its turn. Only where
-places are what is short does it ask for leave before: to be written takes a disk's time, for which none of them shall
-stand empty.
+A call takes its slot first, then its permit, and its claim last. So a claimed call is sent at once, and a killed
+process leaves few claims behind. If all slots are busy, claim first, so that the disk write overlaps with waiting for a
+slot.
 
-All three expire. After a disk stall, stale permits would release every waiter at once. While this process is suspended,
-another one may take the run over, so a claim permits nothing `CLAIM_AGE` after it was requested. Each attempt of a call
-has a claim of its own. If a call's claims expire three times in a row, the run pauses and says why.
+Permits and claims expire. After a disk stall, stale permits would release every waiter at once. While this process is
+suspended, another one may take the run over, so a claim permits nothing `CLAIM_AGE` after it was requested. Each
+attempt of a call has a claim of its own. If a call's claims expire three times in a row, the run pauses and logs why.
 """
 
 from __future__ import annotations
@@ -35,44 +34,46 @@ W = TypeVar("W")
 logger = logging.getLogger("dispatchkit.ledger")
 
 _RENEW_BEFORE = CLAIM_AGE / 5
-"""Seconds before its expiry from which a claim that waits is requested again: the connection takes time, too."""
+"""Seconds before its expiry at which a waiting claim is renewed: opening the connection takes time, too."""
 _EXPIRED_IN_A_ROW = 3
+"""Expired claims of one call in a row that pause the run."""
 _MIN_PAUSE, _MAX_PAUSE = 5.0, 60.0
+"""Seconds of such a pause; each doubles, up to the maximum."""
 _PROMPT = 0.25
-"""Seconds for which a permit is good: a disk takes less, unless it stalls. A later one waits for the next start."""
+"""Maximum age of a permit in seconds: a disk write takes less, unless it stalls. An older one is postponed."""
 
 
 @attrs.define
 class _Held:
-    """What a call has of what it needs."""
+    """The slot, the permit and the claim that a call holds so far."""
 
-    place: bool = False
+    slot: bool = False
     permit: int = 0
     permit_at: float = 0.0
     claimed: bool = False
 
 
 class Admission:
-    """Who may begin, of the calls of one fan-out.
+    """Decides when each call of one fan-out may start.
 
     Args:
-        places: How many may be in flight.
-        pacer: Of the account.
-        journal: What remembers the run.
-        clock: Time.
-        idly: Waits for something that a stop of the run may end at once.
+        slots: The most calls in flight.
+        pacer: The pacer of the account.
+        journal: The journal of the run.
+        clock: The source of time.
+        idly: Awaits something; a stop of the run cancels it at once.
     """
 
     def __init__(
         self,
-        places: int,
+        slots: int,
         *,
         pacer: Pacer,
         journal: Journal,
         clock: Clock,
         idly: Callable[[Awaitable[Any]], Awaitable[Any]],
     ) -> None:
-        self._places = asyncio.Semaphore(places)
+        self._slots = asyncio.Semaphore(slots)
         self._pacer = pacer
         self._journal = journal
         self._clock = clock
@@ -80,22 +81,22 @@ class Admission:
         self._paused_until = 0.0
         self._pause = _MIN_PAUSE
         self.stopped = False
-        """Set it, and nobody begins any more."""
+        """Set it, and no further call starts."""
 
     async def admit(self, item: WorkItem[W, R], call: Call[W, R]) -> int | ClaimResult:
-        """Wait until a call may begin, and is written down as about to leave.
+        """Wait until a call may start, and its claim is durable.
 
         Returns:
-            The pacer's permit for its first attempt: 0 where it is settled before anything is sent. It has a place
-            then, for which `release` is called when it is over. Or else why it must not begin.
+            The pacer's permit for its first attempt; 0 if the call is settled before anything is sent. The call then
+            holds a slot: call `release` when it is over. Otherwise, the reason why it must not start.
         """
         held = _Held()
         admitted: int | ClaimResult = ClaimResult.STOPPED
         try:
             admitted = await self._gather(item, call, held)
         finally:
-            if held.place and isinstance(admitted, ClaimResult):
-                self._places.release()
+            if held.slot and isinstance(admitted, ClaimResult):
+                self._slots.release()
             if held.permit and admitted != held.permit:
                 self._pacer.cancel(held.permit)
             if held.claimed and isinstance(admitted, ClaimResult):
@@ -103,20 +104,20 @@ class Admission:
         return admitted
 
     def release(self, call: Call[W, R]) -> None:
-        """A call that was admitted is over: its place is free."""
+        """Free the slot of an admitted call that is over."""
         if call.attempts and not call.expirations:
             self._pause = _MIN_PAUSE  # claims are in time again
-        self._places.release()
+        self._slots.release()
 
     async def _gather(self, item: WorkItem[W, R], call: Call[W, R], held: _Held) -> int | ClaimResult:
-        if self._places.locked() and self._pacer.can_start():
+        if self._slots.locked() and self._pacer.can_start():
             claim_result = await self._claim(item, call, held)
             if claim_result in {ClaimResult.STOPPED, ClaimResult.TAKEN}:
                 return claim_result
         if self.stopped:
             return ClaimResult.STOPPED
-        await self._idly(self._places.acquire())
-        held.place = True
+        await self._idly(self._slots.acquire())
+        held.slot = True
         while not self.stopped:
             await self._outlast_pause()
             if not held.permit:
@@ -131,15 +132,15 @@ class Admission:
                 self._pacer.cancel(held.permit)
                 held.permit = 0
             elif self._clock.monotonic() - held.permit_at > _PROMPT:
-                # The database was slow. It takes the next start: after a stall, all would start at once.
+                # The database was slow: after a stall, all waiters would start at once.
                 await self._idly(self._clock.sleep(self._pacer.postpone()))
                 held.permit_at = self._clock.monotonic()
             elif not self.stopped:
-                return held.permit if item.unclear_since is None else 0  # a repeat of what is settled asks for its own
+                return held.permit if item.unclear_since is None else 0  # after settling, a repeat takes its own
         return ClaimResult.STOPPED
 
     async def _claim(self, item: WorkItem[W, R], call: Call[W, R], held: _Held | None = None) -> ClaimResult:
-        """Request a claim. `ClaimResult.DEFERRED` if it was granted too late to be of use."""
+        """Request a claim; `ClaimResult.DEFERRED` if it was granted after it had expired."""
         call.claim, claim = None, ClaimAge(self._clock)
         claim_result = await self._journal.claim(item, call.request_id)
         if claim_result is not ClaimResult.GRANTED:
@@ -187,7 +188,7 @@ class Admission:
 
 
 def known_outcome(item: WorkItem[W, R], call: Call[W, R]) -> Outcome[R]:
-    """What is known of a call that was given up."""
+    """The outcome of a cancelled call, as far as it is known."""
     if call.final is not None and call.final.error is None:
         return Done(item.index, item.command, cast("R", call.final.result), call.attempts, call.request_id)
     return failed(item.index, item.command, call.known_outcome())

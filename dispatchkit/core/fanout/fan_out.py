@@ -1,20 +1,18 @@
 """Many commands through one client: fixed workers over one iterator, outcomes in the order of completion.
 
-A million targets need no more memory than a thousand: nothing is made per command but the command itself and its
-outcome, and when as many outcomes as there are workers wait to be taken, the workers wait too. One failure never
-cancels another command.
+A million targets need no more memory than a thousand: a fan-out makes only the command and its outcome for each. The
+workers block while as many outcomes as there are workers wait to be taken. One failure never cancels another command.
 
-What ends a run before its time: `FanOut.stop`, a guard (``max_launches``, ``stop_after_failures``, ``give_up_after``),
-a refusal of the token or of the account, or whatever the iterator of commands raises; `FanOut.stop_reason` says which.
-In each case nothing new starts, what waits for its turn or for a retry gives up at once, and what is in flight is
-awaited. If that takes longer than ``grace_period``, it is cancelled, and its outcome says what is known of it.
+A run ends early by `FanOut.stop`, by a guard (``max_launches``, ``stop_after_failures``, ``give_up_after``), by a
+refusal of the token or of the account, or by an error of the iterator of commands. `FanOut.stop_reason` says which. In
+each case nothing new starts, and waits for a turn or a retry end at once. Calls in flight are awaited for
+``grace_period`` seconds, then cancelled; their outcomes say what is known of them.
 
-A run starts with one call (`Pacer.begin_run`), so that a token that is refused costs one request.
+A run starts with one call (`Pacer.begin_run`), so that a refused token costs one request.
 
-With a ledger, all commands are planned in it first, and workers take them from there. Each asks it for leave just
-before the first byte, and anew before each repeat: what is about to leave is on disk before it leaves. So the same line
-again, in another process, goes on where this one ended. To be written takes a disk's time, for which no place in flight
-shall stand empty: there are a few workers more, which have leave already when a place becomes free.
+With a ledger, all commands are planned in it first, and workers take them from there. Each claims its command before
+the first byte, and again before each repeat, so every request is on disk before it is sent. The same line in another
+process therefore resumes the run. Claims wait for an fsync, so extra workers claim ahead and keep every slot busy.
 """
 
 from __future__ import annotations
@@ -114,12 +112,12 @@ class FanOut(Generic[R_co]):
 
     @property
     def report(self) -> Report:
-        """What has come of the commands so far, whether or not the outcomes were taken."""
+        """The outcomes so far, counted, whether or not they were taken."""
         return self._pool.report()
 
     @property
     def in_flight(self) -> int:
-        """Calls that are under way now, waits and retries included."""
+        """The number of calls that are under way now, waits and retries included."""
         return len(self._pool.calls)
 
     @property
@@ -128,30 +126,34 @@ class FanOut(Generic[R_co]):
         return self._guards.reason
 
     def stop(self) -> None:
-        """Start nothing new. What is in flight is awaited, and its outcomes still come."""
+        """Start nothing new. Calls in flight are awaited, and their outcomes still come."""
         self._pool.stop("stopped", "it was told to stop")
 
     async def finish(self) -> Report:
-        """Go to the end and return the report. The outcomes themselves are dropped.
+        """Run to the end and return the report. The outcomes themselves are dropped.
 
         Raises:
             AuthenticationError: The provider does not accept the token, so the run was stopped.
             AccessDeniedError: The token may not do this, or `TariffLimitError`: the account may not. It was the
                 provider's first answer, so the run was stopped.
-            BaseException: What the iterator of commands raised, or a token callable that is no `Exception`, once
-                everything in flight has come to its outcome.
+            BaseException: The error of the iterator of commands, or one of a token callable that is no `Exception`,
+                once every call in flight has its outcome.
         """
         self._pool.is_dropping = True
         try:
             while await self.batch():
                 pass
         except asyncio.CancelledError:
-            await self.close()  # nobody is left to take an outcome
+            await self.close()  # no consumer is left
             raise
         return self.report
 
     async def batch(self, most: int = 1024) -> list[Outcome[R_co]]:
-        """Wait for an outcome, and take all that are there, up to so many. Empty at the end of the run."""
+        """Wait for an outcome and take all that are ready. Empty at the end of the run.
+
+        Args:
+            most: The most outcomes to take.
+        """
         if self._pool.workers is None:
             await self._open()
             self._pool.start()
@@ -159,7 +161,7 @@ class FanOut(Generic[R_co]):
             try:
                 await self._outcomes.wait()
             except asyncio.CancelledError:
-                self.stop()  # what is in flight comes to its outcome, and can still be taken
+                self.stop()  # the outcomes of calls in flight can still be taken
                 raise
         if not self._outcomes:
             await self._end()
@@ -177,7 +179,7 @@ class FanOut(Generic[R_co]):
         self._opened = True
         self._pool.length = planned.total
         self._pool.previously_finished.update(planned.final)
-        # What is done already shows that the provider accepts the token.
+        # An earlier success shows that the provider accepts the token.
         self._pacer.begin_run(self, ramp=not self._pool.previously_finished[State.DONE])
         if self._guards.give_up_after is not None:
             self._watching = asyncio.create_task(self._watch(self._guards.give_up_after))
@@ -205,7 +207,7 @@ class FanOut(Generic[R_co]):
                     await closing
         except asyncio.CancelledError:
             raise
-        except BaseException as exception:  # noqa: BLE001 - what ended the run comes first
+        except BaseException as exception:  # noqa: BLE001 - the first error is the one to raise
             self._pool.error = self._pool.error or exception
         finally:
             if self._watching is not None:
@@ -233,24 +235,24 @@ class FanOut(Generic[R_co]):
         raise StopAsyncIteration
 
     async def close(self, *, timeout: float | None = 0.0) -> None:
-        """Start nothing new, and wait until it is over. Not needed after the end.
+        """Start nothing new, and wait until the run is over. Not needed after the end.
 
-        What came of it can still be read from `report`, or taken.
+        The outcomes can still be read from `report`, or taken.
 
         Args:
-            timeout: Seconds for which what is in flight is awaited before it is cancelled; None sets no bound but
+            timeout: Seconds that calls in flight are awaited before they are cancelled; None sets no bound but
                 ``grace_period``.
         """
         self.stop()
         if self._opening is not None:
-            with contextlib.suppress(TimeoutError):  # somebody else plans, and must not lose the commands meanwhile
+            with contextlib.suppress(TimeoutError):  # another task plans them, and must not lose the commands
                 await asyncio.wait_for(self._opening.wait(), self._grace_period)
         if self._pool.workers and timeout != 0:
             await asyncio.wait(self._pool.workers, timeout=timeout)
         self._pool.cut_short()
         while self._pool.workers:
             await asyncio.wait(self._pool.workers)
-        self._pool.error = None  # nobody asked for more
+        self._pool.error = None  # a closed run raises nothing
         await self._end()
 
     async def __aenter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""What ends a run before its last command, and the record of what did."""
+"""The guards that end a run before its last command, and the reason why it ended."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ logger = logging.getLogger("dispatchkit")
 StopKind: TypeAlias = Literal[
     "stopped", "stopped_elsewhere", "max_launches", "stop_after_failures", "gave_up", "refused", "failed"
 ]
-"""What ended a run:
+"""The kinds of an early end:
 
 - ``"stopped"``: `FanOut.stop` or `FanOut.close`.
 - ``"stopped_elsewhere"``: the run was stopped in its ledger, or another process has taken it over.
-- ``"max_launches"``: as many commands were begun as allowed, and there may be more.
-- ``"stop_after_failures"``: so many outcomes were not done.
+- ``"max_launches"``: as many commands were started as allowed, and there may be more.
+- ``"stop_after_failures"``: this number of outcomes were not done.
 - ``"gave_up"``: the provider answered neither an attempt nor a state read for ``give_up_after`` seconds.
 - ``"refused"``: the provider refused the token or the account.
 - ``"failed"``: the iterator of commands or the ledger raised, or a worker was cancelled.
@@ -37,21 +37,21 @@ class StopReason:
     """Why a run ended before its last command. ``str()`` says it in a few words."""
 
     kind: StopKind
-    """What ended it."""
+    """The kind of the end; see `StopKind`."""
     text: str
     """The same in words, such as ``"3 failures (stop_after_failures=3)"``."""
     in_flight: int = 0
-    """How many other calls were under way then."""
+    """The number of other calls that were under way then."""
     silent_since: datetime | None = None
-    """UTC: the provider's last answer to an attempt of the run, or the beginning of the run if there was none. Only of
-    a run that gave up."""
+    """UTC time of the provider's last answer to an attempt of the run, or of the run's start if there was none. None
+    unless the run gave up."""
 
     def __str__(self) -> str:
         return self.text
 
 
 class Guards:
-    """The guards of one run, and why it ended, once it does.
+    """The guards of one run, and the reason why it ended, once it did.
 
     Raises:
         TypeError: A guard is of another type.
@@ -80,12 +80,12 @@ class Guards:
 
 
 def refuses_all(error: DispatchkitError, *, is_first: bool) -> bool:
-    """Whether no other command of the run would fare better.
+    """Whether an error would meet every other command of the run, too.
 
     Args:
-        error: What a command has come to.
-        is_first: Whether it is the provider's first answer. After another one, a refusal of the account may be one of
-            the target after all: Altcraft's 403 may be about one mailing.
+        error: The error of one command.
+        is_first: Whether it is the provider's first answer. A later refusal of the account may concern the target
+            only: Altcraft's 403 may be about one mailing.
     """
     if not isinstance(error, RejectedError) or error.concerns_target:
         return False

@@ -1,7 +1,7 @@
-"""What a fan-out writes down before it acts, as far as it needs to know: the side of the ledger that it sees.
+"""The protocols through which a fan-out uses a ledger.
 
-A journal is the memory of one run. The fan-out plans all its commands in it, then takes back one after another those
-that are not final, asks leave for each just before its first byte, and has what came of it written down.
+A journal is the memory of one run. The fan-out plans all its commands in it, then takes those that are not final one
+after another. It claims each just before the first byte, and records its outcome.
 """
 
 from __future__ import annotations
@@ -34,43 +34,43 @@ class WorkItem(Generic[W, R]):
     request_id: str | None = None
     """The request id of an earlier attempt that is unclear; None where there is none."""
     unclear_since: datetime | None = None
-    """When an earlier attempt that is unclear began: settle it before anything is sent. None: nothing is unclear."""
+    """When an earlier unclear attempt began: it is settled before anything is sent. None: nothing is unclear."""
     acting_until: float | None = None
-    """On the clock's ``monotonic``: until when a request of an earlier process may still reach the provider. No state
-    that was read before, or soon after, denies it. None: until the call begins."""
+    """On the clock's ``monotonic``: the latest time at which a request of an earlier process may reach the provider. A
+    state that was read before it, or soon after it, denies nothing. None: the start of the call."""
     repeats: int = 0
-    """How many processes may have sent it again since then."""
+    """The number of processes that may have repeated it since then."""
     acted_by: float | None = None
-    """On the clock's ``monotonic``: when such a request has acted at the latest, but for the lag of the state that
-    shows it. None: ``acting_until``, which a takeover puts off."""
+    """On the clock's ``monotonic``: the latest time at which such a request may have had its effect, without the lag of
+    the state that shows it. None: ``acting_until``, which a takeover postpones."""
 
 
 @attrs.frozen
 class PlanSummary:
-    """A run as it is found when a fan-out opens it."""
+    """The state of a run when a fan-out opens it."""
 
     total: int | None
-    """Commands, each counted once; None if nobody can know."""
+    """Commands, each counted once; None if the number cannot be known."""
     final: Mapping[State, int]
-    """How many came to a final outcome earlier: also to an unknown one that nothing can settle. They are not touched
-    again."""
+    """Commands with a final outcome, by state; an unknown one that nothing can settle is final, too. They are not
+    performed again."""
 
 
 class Source(Protocol):
-    """Where one fan-out takes its commands from, and tells what came of them: its run's memory, if it has one."""
+    """The source of one fan-out's commands, and the recorder of their outcomes."""
 
     async def open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
     ) -> PlanSummary:
-        """Hold the run, and plan what it does not know yet. If this fails, nothing is held.
+        """Hold the run, and plan its new commands. If this fails, the run is not held.
 
         Args:
-            commands: What to do. One that the run already knows is not planned a second time. None: what is planned.
-            stop: Called, on the event loop, once the run was stopped from elsewhere or lost to another process.
+            commands: The commands. One that is planned already is not planned twice. None: those that are planned.
+            stop: Called on the event loop once the run was stopped from elsewhere or lost to another process.
 
         Raises:
-            LedgerError: The run is held by another process, or its memory cannot be written; or there are no commands,
-                and the plan of the run is not whole.
+            LedgerError: Another process holds the run, or the ledger cannot be written; or ``commands`` is None and
+                the plan is incomplete.
             TypeError: One of the commands could not be built.
             ValueError: One of the commands could not be built.
         """
@@ -81,15 +81,15 @@ class Source(Protocol):
         ...
 
     def stop(self) -> None:
-        """Nothing is launched any more: a claim that waits for the database gives up, as `ClaimResult.STOPPED`."""
+        """Launch nothing more: a claim that waits for the database ends as `ClaimResult.STOPPED`."""
         ...
 
     def record(self, item: WorkItem[W, R], outcome: Outcome[R]) -> None:
-        """Have an outcome written down soon. Until then, the run remembers the request as unclear."""
+        """Write an outcome soon. Until it is written, the ledger holds the request as unclear."""
         ...
 
     async def close(self) -> None:
-        """Write what is left to write, and let go of the run.
+        """Write the outcomes that are not written yet, and release the run.
 
         Raises:
             LedgerError: It cannot be written.
@@ -101,7 +101,7 @@ class Journal(Source, Protocol):
     """The memory of one run, held by one fan-out at a time."""
 
     async def claim(self, item: WorkItem[W, R], request_id: str | None) -> ClaimResult:
-        """Write down, durably, that a command's request is about to leave. Not a byte may leave before it is granted.
+        """Claim a command, durably. No byte of its request may be sent before the claim is granted.
 
         Raises:
             LedgerError: It cannot be written.
@@ -109,13 +109,13 @@ class Journal(Source, Protocol):
         ...
 
     async def has_rival(self, item: WorkItem[W, R], within: float) -> bool:
-        """Whether another launch of the same log (`Command.log_key`) on this host may have left.
+        """Whether another launch of the same log (`Command.log_key`) on this host may have been sent.
 
-        It is in this run or another one, and came to no outcome that denies it.
+        It counts in this run and in any other, unless its outcome denies that it was sent.
 
         Args:
-            item: The launch that is asked for.
-            within: Seconds from now back to the time from which on others count.
+            item: The launch to compare with.
+            within: Seconds; earlier launches do not count.
 
         Raises:
             LedgerError: It cannot be read.
@@ -124,13 +124,13 @@ class Journal(Source, Protocol):
 
 
 class JournalProvider(Protocol):
-    """What gives each run its journal: the ledger."""
+    """Gives each run its journal: usually a `Ledger`."""
 
     def journal(self, run: str, settings: RunSettings) -> Journal:
-        """The memory of the run of this name.
+        """The journal of a run.
 
         Args:
-            run: Its name.
-            settings: How the client carries it out. A run of another provider, host or account is refused.
+            run: The name of the run.
+            settings: The client's settings. A run of another provider, host or account is refused.
         """
         ...

@@ -1,7 +1,4 @@
-"""Outcomes between the workers that bring them and the one consumer who takes them, in the order of completion.
-
-A slow consumer holds the workers back: when as many outcomes wait as there is room for, whoever brings more waits too.
-"""
+"""The bounded queue between the workers and the one consumer of their outcomes, in the order of completion."""
 
 from __future__ import annotations
 
@@ -17,10 +14,10 @@ R = TypeVar("R")
 
 
 class OutcomeQueue(Generic[R]):
-    """Outcomes that are there to be taken.
+    """A bounded queue of outcomes.
 
     Args:
-        maxsize: How many may wait before who brings them has to.
+        maxsize: Capacity; producers block when it is reached.
     """
 
     __slots__ = ("_blocked", "_maxsize", "_notified", "_ready")
@@ -36,16 +33,16 @@ class OutcomeQueue(Generic[R]):
 
     @property
     def is_full(self) -> bool:
-        """Whether who brings outcomes should wait for `wait_not_full`."""
+        """Whether a producer should await `wait_not_full`."""
         return len(self._ready) >= self._maxsize
 
     def put(self, outcome: Outcome[R]) -> None:
-        """Bring one."""
+        """Add an outcome."""
         self._ready.append(outcome)
         self.notify()
 
     def notify(self) -> None:
-        """Wake the consumer: there is one, or there will be no more."""
+        """Wake the consumer: there is an outcome, or there will be no more."""
         if self._notified is not None:
             self._notified.set_result(None)
             self._notified = None
@@ -56,17 +53,17 @@ class OutcomeQueue(Generic[R]):
         await asyncio.shield(self._notified)
 
     async def wait_not_full(self) -> None:
-        """Wait until some were taken."""
+        """Wait until the consumer has taken some."""
         blocked = asyncio.get_running_loop().create_future()
         self._blocked.append(blocked)
         await blocked
 
     def get_nowait(self) -> Outcome[R] | None:
-        """Take one at once, if there is one and nobody waits for its space."""
+        """Take an outcome if there is one and no producer is blocked."""
         return self._ready.popleft() if self._ready and not self._blocked else None
 
     def get_many(self, most: int) -> list[Outcome[R]]:
-        """Take all that are there, up to so many, and let as many workers go on."""
+        """Take up to ``most`` outcomes, and unblock as many producers."""
         taken = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
         room = len(taken)
         while room and self._blocked:

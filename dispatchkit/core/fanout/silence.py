@@ -1,7 +1,7 @@
-"""How long a provider has answered nothing of a run: neither an attempt nor a state read.
+"""The time for which a provider has answered nothing of a run: neither an attempt nor a state read.
 
-What counts is the time in which a call of the run is under way, or waits while the circuit breaker is open. A pause
-that the provider asked for does not count, nor does time in which the run has nothing to launch.
+Time counts while a call of the run is under way, or waits for the circuit breaker. A pause that the provider asked for
+does not count, and neither does time in which the run has nothing to launch.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["watch_silence"]
 
 _MAX_TICK = 1.0
 _TICKS = 16
-"""How often a silence is looked at before it is too long, at least."""
+"""The least number of checks before the limit is reached."""
 
 
 async def watch_silence(
@@ -26,14 +26,14 @@ async def watch_silence(
     """Wait until the provider has been silent for too long.
 
     Args:
-        limit: Seconds.
-        clock: Time.
-        pacer: What paces the account.
-        answered_at: When the provider last answered an attempt of the run, on the clock's ``monotonic``.
-        is_trying: Whether the run waits for the provider just now.
+        limit: Seconds of silence to wait for.
+        clock: The source of time.
+        pacer: The pacer of the account.
+        answered_at: Gives the time of the provider's last answer to the run, on the clock's ``monotonic``.
+        is_trying: Says whether the run waits for the provider now.
 
     Returns:
-        Since when there was no answer, UTC.
+        The UTC time of the last answer, or of the start if there was none.
     """
     began = now = clock.monotonic()
     tick = min(_MAX_TICK, limit / _TICKS)
@@ -46,7 +46,7 @@ async def watch_silence(
             heard = answered
             silent = now - heard
         elif is_trying() and not pacer.throttled_for():
-            # A process that was suspended has not listened meanwhile.
+            # A suspended process could not receive an answer: count two ticks at most.
             silent += min(now - before, 2 * tick)
     unclear_since = max(began, heard)
     return clock.now() - timedelta(seconds=now - unclear_since)

@@ -1,4 +1,4 @@
-"""Where the commands of a fan-out come from when no ledger remembers them: one iterator, synchronous or not."""
+"""The source of a fan-out's commands without a ledger: one iterator, synchronous or not."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ W = TypeVar("W")
 
 
 class IterableSource:
-    """The source of a run that nothing remembers: commands are taken as they come, and all of them may be sent.
-
-    See `Source`, whose methods these are.
-    """
+    """The source of a run without a ledger. See `Source`, whose methods these are."""
 
     __slots__ = ("_commands", "_length", "_taken", "_turn")
 
@@ -34,7 +31,7 @@ class IterableSource:
     async def open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
     ) -> PlanSummary:
-        """Begin."""
+        """Start to iterate."""
         del stop
         if commands is not None:
             self._commands = aiter(commands) if isinstance(commands, AsyncIterable) else iter(commands)
@@ -53,17 +50,17 @@ class IterableSource:
         return WorkItem(self._taken - 1, command)
 
     def stop(self) -> None:
-        """Nothing waits here."""
+        """Do nothing: no claim waits here."""
 
     def record(self, item: WorkItem[W, R], outcome: Outcome[R]) -> None:
-        """Nothing remembers it."""
+        """Do nothing: outcomes are not stored."""
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing: no run is held."""
 
 
 class _End:
-    """What no iterator of commands can hold."""
+    """End-of-iterator sentinel."""
 
 
 _END = _End()
@@ -72,7 +69,7 @@ _END = _End()
 def iterate(
     commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]], expected: int | None
 ) -> tuple[Iterator[Command[W, R]] | AsyncIterator[Command[W, R]], int | None]:
-    """The iterator, and how many commands it holds if that can be known.
+    """The iterator, and the number of its commands if it is known.
 
     Raises:
         TypeError: It is not iterable, or ``expected`` is no integer, or cannot be checked.

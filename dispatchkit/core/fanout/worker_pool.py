@@ -1,7 +1,7 @@
-"""The workers of one fan-out: each takes a command, performs it, and brings its outcome.
+"""The workers of one fan-out: each takes a command, performs it and queues its outcome.
 
-Whatever ends a run before its time goes through `WorkerPool.stop`: nothing new starts, what waits for its turn or for a
-retry gives up at once, and what is in flight is awaited, for the grace period at most.
+Every early end of a run goes through `WorkerPool.stop`. Nothing new starts, and waits for a turn or a retry end at
+once. Calls in flight are awaited for the grace period.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 _AHEAD = 0.25
-"""How many workers more there are with a ledger, of those that may be in flight."""
+"""Extra workers with a ledger, as a fraction of `concurrency`."""
 
 
 class WorkerPool(Generic[R]):
@@ -67,16 +67,16 @@ class WorkerPool(Generic[R]):
             )
         self.length = length
         self.previously_finished: Counter[State] = Counter()
-        """What commands had come to before this fan-out."""
+        """The outcomes of an earlier fan-out of the run, counted."""
         self.outlet: OutcomeQueue[R] = OutcomeQueue(settings.concurrency)
         self.workers: set[asyncio.Task[None]] | None = None
-        """Those that are not over; None before the start."""
+        """The running workers; None before the start."""
         self.calls: dict[asyncio.Task[None], Call[Never, R]] = {}
-        """What is under way."""
+        """The calls that are under way."""
         self.is_dropping = False
-        """Whether outcomes are counted only."""
+        """Whether outcomes are only counted."""
         self.error: BaseException | None = None
-        """What the run raises at its end."""
+        """The error that the run raises at its end."""
         self._taken = 0
         self._done = 0
         self._failures: Counter[State] = Counter()
@@ -84,7 +84,7 @@ class WorkerPool(Generic[R]):
         self._idle: set[asyncio.Task[None]] = set()
         self._stopped = False
         self._queued = 0
-        """How many workers have a command, and wait until they may begin it."""
+        """The number of workers that wait until they may start their command."""
         self._answered_at = -math.inf
         """When the provider last answered an attempt of a call that is over."""
         self._grace_timer: asyncio.TimerHandle | None = None
@@ -96,11 +96,11 @@ class WorkerPool(Generic[R]):
         for _ in range(self._settings.concurrency + ahead):
             worker = asyncio.create_task(self._work())
             self.workers.add(worker)
-            # Not in the worker: one that is cancelled before its first step never runs a line.
+            # Not in the worker: a task that is cancelled before its first step never runs a line.
             worker.add_done_callback(self._part)
 
     def report(self) -> Report:
-        """What has come of the commands so far, whether or not the outcomes were taken."""
+        """The outcomes so far, counted, whether or not they were taken."""
         counts, earlier = self._failures + self.previously_finished, self.previously_finished.total()
         counts[State.DONE] += self._done
         done, rejected = counts[State.DONE], counts[State.REJECTED]
@@ -116,7 +116,7 @@ class WorkerPool(Generic[R]):
         return bool(self.calls or (self._queued and self._pacer.is_failing()))
 
     def stop(self, kind: StopKind, text: str, *, silent_since: datetime | None = None) -> None:
-        """Start nothing new. What is in flight is awaited, and its outcomes still come."""
+        """Start nothing new. Calls in flight are awaited, and their outcomes still come."""
         if self._stopped:
             return
         self._stopped = True
@@ -133,7 +133,7 @@ class WorkerPool(Generic[R]):
             self._grace_timer = asyncio.get_running_loop().call_later(self._settings.grace_period, self.cut_short)
 
     def cut_short(self) -> None:
-        """Cancel what is in flight."""
+        """Cancel the calls in flight."""
         for worker in self.workers or ():
             worker.cancel()
 
@@ -150,11 +150,11 @@ class WorkerPool(Generic[R]):
                     await self._idly(self.outlet.wait_not_full())
         except asyncio.CancelledError:
             if not self._stopped:
-                # Most likely by the iterator's own code. A run that is cut short must not look whole.
+                # Most likely by the iterator's own code. A cancelled run must not look complete.
                 self._break(RuntimeError("the iterator of commands, or a worker, was cancelled"))
         except BaseException as error:
-            # The iterator is the caller's code: whatever it raises is the run's end, and `batch` raises it. A second
-            # Ctrl-C is for the event loop, and so is the end of a coroutine that no loop runs any more.
+            # An error of the iterator ends the run, and `batch` raises it. A second Ctrl-C is for the event loop, and
+            # so is the end of a coroutine that no loop runs any more.
             if not _runs(worker) or (self._stopped and isinstance(error, (KeyboardInterrupt, SystemExit))):
                 raise
             self._break(error)
@@ -170,7 +170,7 @@ class WorkerPool(Generic[R]):
             item = await self._source.next_item()
         finally:
             self._idle.discard(worker)
-        # The stop may have come while it was waited for, or from within the iterator of commands.
+        # The stop may have come during the wait, or from within the iterator of commands.
         if item is None or self._is_over():
             return None
         self._taken += 1
@@ -216,7 +216,7 @@ class WorkerPool(Generic[R]):
         except DispatchkitError as error:
             return failed(index, command, error)
         except asyncio.CancelledError:
-            # By this run, or by somebody who ends all tasks: what is known of it is an outcome like any other.
+            # By this run, or by code that cancels all tasks: the call has an outcome all the same.
             self._break(RuntimeError("a worker of the run was cancelled"))
             worker.uncancel()
             return known_outcome(item, call)
@@ -239,7 +239,7 @@ class WorkerPool(Generic[R]):
             return ClaimResult.STOPPED
 
     async def _queue(self, waiting: Awaitable[T]) -> T:
-        """Wait until a call may begin."""
+        """Wait until a call may start."""
         self._queued += 1
         try:
             return await waiting
@@ -247,7 +247,7 @@ class WorkerPool(Generic[R]):
             self._queued -= 1
 
     async def _idly(self, waiting: Awaitable[T]) -> T:
-        """Wait for something that a stop may end at once."""
+        """Wait for something; a stop cancels it at once."""
         worker = asyncio.current_task()
         assert worker is not None  # noqa: S101 - only workers wait
         self._idle.add(worker)
@@ -259,7 +259,7 @@ class WorkerPool(Generic[R]):
     def _put(self, item: WorkItem[Never, R], outcome: Outcome[R]) -> None:
         try:
             self._source.record(item, outcome)
-        except Exception as unwritten:  # noqa: BLE001 - it is counted all the same
+        except Exception as unwritten:  # noqa: BLE001 - the outcome is counted all the same
             self._break(unwritten)
         if not self.is_dropping:
             self.outlet.put(outcome)
@@ -279,7 +279,7 @@ class WorkerPool(Generic[R]):
 
     def _break(self, error: BaseException, kind: StopKind = "failed", text: str = "") -> None:
         if not self._stopped:
-            if isinstance(error, (StopIteration, StopAsyncIteration)):  # a loop over the run would take it for the end
+            if isinstance(error, (StopIteration, StopAsyncIteration)):  # a loop would take it for the end
                 stray, error = error, RuntimeError(f"the iterator of commands raised {type(error).__name__}")
                 error.__cause__ = stray
             self.error = error
@@ -290,11 +290,11 @@ class WorkerPool(Generic[R]):
         self.stop("stopped_elsewhere", "it was stopped from elsewhere, or another process has taken it over")
 
     def _is_through(self) -> bool:
-        """Whether all commands have come to an outcome."""
+        """Whether all commands have an outcome."""
         return self.length is not None and self._done + self._failed + self.previously_finished.total() >= self.length
 
     def _explain_max_launches(self) -> None:
-        """Say that the run ends, unless all its commands were begun."""
+        """Record that `max_launches` ended the run, unless all its commands were started."""
         if self.length is None or self._taken < self.length - self.previously_finished.total():
             what = "launch" if self._taken == 1 else "launches"
             self._explain("max_launches", f"{self._taken:,} {what} (max_launches={self._taken})")

@@ -60,7 +60,7 @@ class Scene:
 
     @property
     def free(self) -> int:
-        return self.admission._places._value
+        return self.admission._slots._value
 
     @property
     def in_flight(self) -> int:
@@ -93,7 +93,7 @@ async def test_an_admitted_call_keeps_its_place_and_its_ticket() -> None:
 
 
 async def test_a_claim_that_is_granted_and_not_used_is_recorded_as_not_sent() -> None:
-    """The claim is requested first where places are short, and the call is cancelled before it has one."""
+    """The claim is requested first where slots are short, and the call is cancelled before it has one."""
     transport = Scene(ClaimResult.GRANTED, ClaimResult.GRANTED)
     await transport.admit()
     second = transport.admit()
