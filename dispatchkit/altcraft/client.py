@@ -110,7 +110,7 @@ class AltcraftClient(Client[AltcraftWire]):
 
     def settings(self) -> dict[str, str]:
         """See `Client.settings`; ``wire`` is ``"json"`` or ``"xml"``, ``deduplicates`` is ``"yes"`` or ``"no"``."""
-        # Whoever resumes a run must not repeat an unclear launch that the platform would not swallow.
+        # A resumed run must not repeat an unclear launch that the platform would not deduplicate.
         return {**super().settings(), "wire": self._form, "deduplicates": "yes" if self._deduplicates else "no"}
 
     async def activate(
@@ -130,11 +130,11 @@ class AltcraftClient(Client[AltcraftWire]):
         Args:
             mailing_id: The mailing (v72: the campaign), a positive integer.
             run_now: Also launch it at once (broadcast or regular).
-            audience: Whom this run goes to instead of the mailing's own audience; only with ``run_now=True``.
+            audience: The recipients of this run instead of the mailing's own; only with ``run_now=True``.
             limit: The sending limit of this run; None keeps the mailing's own.
             content: A JSON object for the ``apicontent`` variables and the API content filter node.
             attachments: Files for the messages.
-            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            timeout: Seconds for the whole call: attempts, waits and settling together; None takes the client's.
             retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
@@ -165,15 +165,15 @@ class AltcraftClient(Client[AltcraftWire]):
         timeout: float | None = None,
         retry: RetryPolicy | None = None,
     ) -> MailingAccepted:
-        """Launch a broadcast that is active already: ``POST /api/v1.1/campaigns/broadcasts/start``.
+        """Launch an active broadcast: ``POST /api/v1.1/campaigns/broadcasts/start``.
 
         Args:
             mailing_id: The broadcast, a positive integer.
-            audience: Whom this run goes to instead of the broadcast's own audience.
+            audience: The recipients of this run instead of the broadcast's own.
             limit: The sending limit of this run; None keeps the broadcast's own.
             content: A JSON object for the ``apicontent`` variables and the API content filter node.
             attachments: Files for the messages.
-            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            timeout: Seconds for the whole call: attempts, waits and settling together; None takes the client's.
             retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
@@ -205,8 +205,8 @@ class AltcraftClient(Client[AltcraftWire]):
 
         Args:
             mailing_id: The mailing (v72: the campaign), a positive integer.
-            abort_if_running: True aborts all queued messages at once; otherwise those already scheduled still go out.
-            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            abort_if_running: True aborts all queued messages at once; otherwise scheduled messages are still sent.
+            timeout: Seconds for the whole call: attempts, waits and settling together; None takes the client's.
             retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
@@ -225,17 +225,17 @@ class AltcraftClient(Client[AltcraftWire]):
     ) -> MailingStatus:
         """Read whether a mailing is active: ``POST /api/v1.1/campaigns/get_status``.
 
-        It changes nothing, so it is repeated whatever became of an attempt. It cannot prove that a launch happened.
+        A read changes nothing, so every failed attempt may be repeated. The status cannot prove a launch.
 
         Args:
             mailing_id: The mailing (v72: the campaign), a positive integer.
-            timeout: Seconds for the whole call, attempts and waits together; None takes the client's.
+            timeout: Seconds for the whole call: attempts and waits together; None takes the client's.
             retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
             RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, ...
             NotSentError: Not one byte of the request left this process.
-            OutcomeUnknownError: No answer came; it is a `ResponseLostError`, since a read does nothing to the world.
+            OutcomeUnknownError: No response came. It is a `ResponseLostError`: a read changes nothing.
             TypeError: ``mailing_id`` is not an integer.
             ValueError: ``mailing_id`` is not positive.
         """
@@ -252,22 +252,22 @@ class AltcraftClient(Client[AltcraftWire]):
     ) -> Listing[LogEntry]:
         """Read a mailing's log: ``POST /api/v1.1/campaigns/log_v2``.
 
-        It changes nothing, so it is repeated whatever became of an attempt. It is the only place where a run shows, and
-        an entry does not say whose launch it was.
+        A read changes nothing, so every failed attempt may be repeated. Only the log shows a run, and an entry does not
+        say which launch made it.
 
         Args:
             mailing_id: The mailing (v72: the campaign), a positive integer.
-            since: Only what was written from this moment on; it says its zone. None takes the whole log.
-            limit: The most entries, default 1,000; the answer's ``missing`` says how many more the platform counts.
-            timeout: Seconds for the whole call, attempts and waits together; None takes the client's.
+            since: Only entries of this time or later; it must have a time zone. None takes the whole log.
+            limit: The most entries, default 1,000; ``missing`` of the result counts those that were left out.
+            timeout: Seconds for the whole call: attempts and waits together; None takes the client's.
             retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
             RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, ...
             NotSentError: Not one byte of the request left this process.
-            OutcomeUnknownError: No answer came; it is a `ResponseLostError`, since a read does nothing to the world.
+            OutcomeUnknownError: No response came. It is a `ResponseLostError`: a read changes nothing.
             TypeError: An argument is of another type; the message names it.
-            ValueError: ``mailing_id`` or ``limit`` is not positive, or ``since`` does not say its zone.
+            ValueError: ``mailing_id`` or ``limit`` is not positive, or ``since`` has no time zone.
         """
         return await self.perform(ReadLog(mailing_id, since=since, limit=limit), timeout=timeout, retry=retry)
 
@@ -290,7 +290,7 @@ class AltcraftClient(Client[AltcraftWire]):
         Args:
             ids: The mailings; taken one by one, as calls end.
             run_now: Also launch each at once (broadcast or regular).
-            audience: Whom each run goes to instead of the mailing's own audience; only with ``run_now=True``.
+            audience: The recipients of each run instead of the mailing's own; only with ``run_now=True``.
             limit: The sending limit of each run; None keeps the mailing's own.
             content: A JSON object for the ``apicontent`` variables and the API content filter node.
             attachments: Files for the messages.
@@ -333,7 +333,7 @@ class AltcraftClient(Client[AltcraftWire]):
 
         Args:
             ids: The broadcasts; taken one by one, as calls end.
-            audience: Whom each run goes to instead of the broadcast's own audience.
+            audience: The recipients of each run instead of the broadcast's own.
             limit: The sending limit of each run; None keeps the broadcast's own.
             content: A JSON object for the ``apicontent`` variables and the API content filter node.
             attachments: Files for the messages.

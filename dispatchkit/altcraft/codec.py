@@ -1,7 +1,7 @@
-"""The two wire forms of Altcraft, JSON and XML: fields to bytes, bytes to an answer.
+"""The two wire formats of Altcraft, JSON and XML: encode the fields of a request, decode those of a response.
 
-XML has no types. An answer in XML therefore comes with a converter that reads numbers and truth values from text;
-everything else about the two forms is the same.
+XML has no types, so its codec comes with a converter that reads numbers and booleans from text. Everything else is the
+same in both formats.
 """
 
 from __future__ import annotations
@@ -27,42 +27,42 @@ if TYPE_CHECKING:
 __all__ = ["Codec", "JsonCodec", "WireForm", "XmlCodec", "codec"]
 
 WireForm = Literal["json", "xml"]
-"""The two wire forms."""
+"""The name of a wire format."""
 
 
 class Codec(Protocol):
-    """One wire form."""
+    """One wire format."""
 
     content_type: str
     converter: Converter
-    """Reads the values of an answer in this form, coercing nothing that the form can tell apart."""
+    """Reads the values of a response; it coerces no types that the format can tell apart."""
 
     def encode(self, fields: Mapping[str, JsonValue]) -> bytes:
         """The fields of a request, without the token.
 
         Raises:
-            ValueError: The form has no way to say it.
+            ValueError: The format cannot represent them.
         """
         ...
 
     def seal(self, encoded: bytes, token: str) -> bytes:
-        """The whole body: the token, then what `encode` gave."""
+        """The whole body: the token, then the encoded fields."""
         ...
 
     def decode(self, body: bytes, content_type: str = "") -> Mapping[str, object]:
-        """The fields of an answer, in the charset that a byte order mark, its Content-Type or its XML declares.
+        """The fields of a response, in the charset of its byte order mark, its Content-Type or its XML declaration.
 
         Raises:
-            UnexpectedResponseError: It is not an object in this form.
+            UnexpectedResponseError: The body is not an object in this format.
         """
         ...
 
 
 def codec(form: WireForm) -> Codec:
-    """The codec of a wire form.
+    """The codec of a wire format.
 
     Raises:
-        ValueError: There is no such form.
+        ValueError: There is no such format.
         ImportError: The extra ``xml`` is not installed.
     """
     if form == "json":
@@ -72,7 +72,7 @@ def codec(form: WireForm) -> Codec:
     raise ValueError(f"wire must be 'json' or 'xml', not {form!r}")
 
 
-@cache  # a codec holds nothing but its converter, which is costly to make
+@cache  # a codec has no state but its converter, which is costly to make
 def _json() -> Codec:
     return JsonCodec()
 
@@ -107,16 +107,16 @@ class JsonCodec:
 
 
 def _with_times_as_said(converter: Converter) -> Converter:
-    """Let a time that comes without a zone stay without: which one is meant, the platform does not document."""
+    """Keep a time without a time zone as it is: the platform does not document its zone."""
     converter.register_structure_hook(
         datetime, lambda value, _: datetime.fromisoformat(converter.structure(value, str))
     )
     return converter
 
 
-# ASCII only: what counts as a letter beyond it differs between editions of XML, and from what ``\w`` takes for one.
+# ASCII only: the editions of XML and ``\w`` differ about letters beyond it.
 _NAME = re.compile(r"[A-Za-z_][\w.-]*", re.ASCII)
-# What XML 1.0 has no way to say, not even escaped.
+# Characters that XML 1.0 cannot represent, not even escaped.
 _UNSAYABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MAX_DEPTH = 100
 
@@ -124,8 +124,8 @@ _MAX_DEPTH = 100
 class XmlCodec:
     """``application/xml``, root element ``<xml>``.
 
-    An array is its element repeated, marked ``array='true'`` where there is only one; an empty element is null. There
-    is no word for an empty array or for an array in an array: such content needs ``wire="json"``.
+    An array is its element repeated, marked ``array='true'`` if there is only one; an empty element is null. XML cannot
+    represent an empty array or a nested array: such content needs ``wire="json"``.
     """
 
     content_type = "application/xml"
@@ -149,13 +149,13 @@ class XmlCodec:
         return b"<xml><token>" + escape(token).encode() + b"</token>" + encoded + b"</xml>"
 
     def decode(self, body: bytes, content_type: str = "") -> Mapping[str, object]:
-        """See `Codec.decode`. Declarations of types and entities are refused, so nothing can expand."""
+        """See `Codec.decode`. Type and entity declarations are refused, so no entity expands."""
         fields: dict[str, object] | None
         try:
             root: Element = self._parse(_sayable(body, content_type), forbid_dtd=True)
             fields = fields_of(_value(root, _MAX_DEPTH)) if root.tag == "xml" else None
-        except Exception:  # noqa: BLE001 - the answer names its encoding, so any decoder of Python may raise what it likes
-            # Their texts may quote the answer.
+        except Exception:  # noqa: BLE001 - the response names its encoding, and any of Python's decoders may raise
+            # Their texts may quote the response.
             fields = None
         if fields is None:
             raise UnexpectedResponseError(f"not the platform's XML ({len(body)} bytes)")
@@ -166,7 +166,7 @@ _DECLARATION = re.compile(rb"""<\?xml\s[^>]*?encoding\s*=\s*["']([^"']*)""")
 
 
 def _sayable(body: bytes, content_type: str) -> bytes | str:
-    """What the parser takes: bytes in UTF-8, or text, where it does not look at the declaration."""
+    """The input of the parser: UTF-8 bytes, or text, whose declaration it ignores."""
     if charset.mark(body) or (content_type and charset.named(content_type)):
         return charset.text(body, content_type)
     declared = _DECLARATION.match(body)
@@ -226,7 +226,7 @@ _INTEGER = re.compile(r"0|-?[1-9][0-9]{0,18}")
 
 
 def _from_text(converter: Converter) -> Converter:
-    """Let a strict converter read what XML can only carry as text."""
+    """Let a strict converter read numbers and booleans from text."""
 
     def integer(value: object, _: type[int]) -> int:
         if isinstance(value, str) and _INTEGER.fullmatch(_unquote(value)):
@@ -252,5 +252,5 @@ def _from_text(converter: Converter) -> Converter:
 
 
 def _unquote(text: str) -> str:
-    """The platform's XML sometimes wears literal quotes around a string."""
+    """Remove the literal quotes that the platform's XML sometimes has around a string."""
     return text[1:-1] if len(text) >= 2 and text[0] == text[-1] == '"' else text

@@ -1,4 +1,4 @@
-"""What can be asked of Altcraft: the paths, the fields and the meaning of each answer.
+"""The commands of Altcraft: their paths, their fields and the meaning of each response.
 
 The provider's pages: https://guides.altcraft.com
 """
@@ -62,11 +62,11 @@ _REFUSALS: dict[int, type[RejectedError]] = {
 
 
 _REMEMBERED = timedelta(hours=23)
-"""How long a request id is taken to be remembered: the platform's one day, less an hour by which clocks may differ."""
+"""For how long a request id deduplicates: the platform's one day, less an hour by which clocks may differ."""
 
 
 _EARLIER = timedelta(seconds=15)
-"""How much earlier than the launch the log is read from: only its answer tells how far the platform's clock differs."""
+"""The log is read from this long before the launch: only its response shows how far the platform's clock differs."""
 
 
 def _deduplicates(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
@@ -76,7 +76,7 @@ def _deduplicates(instance: object, attribute: attrs.Attribute[bool], value: obj
 
 @attrs.frozen
 class AltcraftWire:
-    """How an account of Altcraft speaks: the token in the body, JSON or XML, two limits on the size of a body."""
+    """The wire of an Altcraft account: the token in the body, JSON or XML, two limits on the size of a body."""
 
     token: Secret
     codec: Codec
@@ -93,13 +93,13 @@ class AltcraftWire:
         *,
         reads: bool = False,
     ) -> Request:
-        """Put a call into bytes. One that only reads asks every cache on the way to let it through.
+        """Build the request of a call. A read tells every cache not to answer it.
 
         Raises:
-            ValueError: The body is over the limit, or cannot be said in this form.
+            ValueError: The body is over the limit, or this format cannot represent it.
         """
         limit = self.attachment_limit if attachments else self.body_limit
-        # Before the files are encoded, so that a hopeless case does not cost its size in memory three times over.
+        # Checked before the files are encoded: a body that is too large must not cost three times its size in memory.
         size = sum(len(attachment.data) for attachment in attachments) * 4 // 3
         if size <= limit:
             sent = {**fields, "attach": [file.file_object() for file in attachments]} if attachments else fields
@@ -138,7 +138,7 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
     """Below ``/api/v1.1/``, exactly as documented: the trailing slashes are part of it and inconsistent."""
 
     def deduplicated(self, wire: AltcraftWire, age: timedelta) -> bool:
-        """See `Command.deduplicated`: by the user's word, for one day from the first request."""
+        """See `Command.deduplicated`: if the user vouches for it, for one day from the first request."""
         return wire.deduplicates and abs(age) < _REMEMBERED
 
     def is_replay(self, result: object) -> bool:
@@ -147,7 +147,7 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
 
     @abstractmethod
     def fields(self) -> dict[str, JsonValue]:
-        """The fields of the body without token and files; what was not given is not in it."""
+        """The fields of the body without token and files; arguments that were not given are left out."""
 
     def request(self, wire: AltcraftWire, request_id: str | None) -> Request:
         """See `Command.request`."""
@@ -158,7 +158,7 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
         return ()
 
     def result(self, response: Response, wire: AltcraftWire) -> R_co:
-        """Read an answer: refusals come as HTTP 200 with an ``error`` that is not 0."""
+        """Read a response: a refusal is HTTP 200 with an ``error`` that is not 0."""
         fields = wire.codec.decode(response.body, response.headers.get("Content-Type", ""))
         try:
             error = wire.codec.converter.structure(fields.get("error"), int)
@@ -170,18 +170,17 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
             raise _refusal(error, fields, response.status, wire)
         if response.status != 200:
             raise ContradictoryAnswerError("it claims success")
-        if self.is_read_only and _is_replay(
-            response
-        ):  # each read has an id of its own, so something on the way strips ids
+        if self.is_read_only and _is_replay(response):
+            # Each read has an id of its own, so a proxy strips ids.
             raise UnexpectedResponseError("it repeats the answer to an earlier request")
         return self.read(fields, response, wire)
 
     @abstractmethod
     def read(self, fields: Mapping[str, object], response: Response, wire: AltcraftWire) -> R_co:
-        """Read what Altcraft answers to this command on success.
+        """Read the fields of a success.
 
         Raises:
-            UnexpectedResponseError: It is something else.
+            UnexpectedResponseError: The fields are something else.
         """
 
 
@@ -194,9 +193,9 @@ def _refusal(code: int, fields: Mapping[str, object], status: int, wire: Altcraf
     if code < 0 or (100 <= code < 600 and not means_refusal(code)):
         raise ContradictoryAnswerError(f"code {code}: {message}")
     if fields.get("data"):
-        # A refusal has none. This may be what a launch has brought.
+        # A refusal has no data: it may be the result of a launch.
         raise ContradictoryAnswerError(f"data beside code {code}: {message}")
-    # A code that is not documented is a refusal all the same, told in the platform's own words.
+    # An undocumented code is a refusal, too; its message is the platform's.
     error_type = _REFUSALS.get(code, RejectedError)
     return error_type(message, status=status, code=code)
 
@@ -226,11 +225,11 @@ class ReadStatus(AltcraftCommand[MailingStatus]):
 
 @attrs.frozen
 class ReadLog(AltcraftCommand[Listing[LogEntry]]):
-    """Read a mailing's log, or what was written to it from a moment on: ``POST /api/v1.1/campaigns/log_v2``.
+    """Read a mailing's log, or its entries since a time: ``POST /api/v1.1/campaigns/log_v2``.
 
     Raises:
         TypeError: A field is of another type; the message names it.
-        ValueError: ``mailing_id`` or ``limit`` is not positive, or ``since`` does not say its zone.
+        ValueError: ``mailing_id`` or ``limit`` is not positive, or ``since`` has no time zone.
     """
 
     is_read_only = True
@@ -267,9 +266,10 @@ class ReadLog(AltcraftCommand[Listing[LogEntry]]):
 
 
 def _launched(mailing_id: int, since: datetime) -> LogProbe[AltcraftWire, MailingAccepted]:
-    """A launch shows only as a start in the log. Its absence is no proof: nothing says when an entry appears.
+    """Probe the log for the start of a launch.
 
-    An entry does not say which launch made it. So only a single one counts, in a log that is read whole.
+    An entry does not say which launch made it, so only a single start in a complete log counts. A missing start proves
+    nothing: the platform does not document when an entry appears.
     """
     log = ReadLog(mailing_id, since - _EARLIER)
 
@@ -280,9 +280,9 @@ def _launched(mailing_id: int, since: datetime) -> LogProbe[AltcraftWire, Mailin
             return Settlement(Evidence.INCONCLUSIVE, f"its log shows {len(entries)} entries, and there may be more")
         if any(entry.time.tzinfo is None for entry in entries):
             return Settlement(Evidence.UNAVAILABLE, "its log shows times without a zone")
-        # The log counts in milliseconds.
+        # The log's times are in milliseconds.
         first = window.first - timedelta(milliseconds=1)
-        # A start that is later than the launch can have acted is another's.
+        # A start after the launch's time window belongs to another launch.
         starts = [entry.time for entry in entries if entry.state == "start" and first <= entry.time <= window.last]
         if not starts:
             return Settlement(Evidence.ABSENT, "its log shows no start at that time")
@@ -296,7 +296,7 @@ def _launched(mailing_id: int, since: datetime) -> LogProbe[AltcraftWire, Mailin
 
 
 def _activity(mailing_id: int, evidence_by_status: Mapping[bool, Evidence]) -> Probe[AltcraftWire, MailingAccepted]:
-    """Whether a mailing is active shows in its status."""
+    """Probe the status for whether a mailing is active."""
 
     def settle(status: MailingStatus) -> Settlement[MailingAccepted]:
         evidence = evidence_by_status[status.is_active]
@@ -345,7 +345,7 @@ _ASK = (
 
 @attrs.frozen
 class _Launch(AltcraftCommand[MailingAccepted]):
-    """What a launch may override for one run."""
+    """The fields that a launch may override for one run."""
 
     mailing_id: int = attrs.field(validator=positive_id)
     audience: Audience | None = attrs.field(default=None, validator=_audience, kw_only=True)
@@ -366,7 +366,7 @@ class _Launch(AltcraftCommand[MailingAccepted]):
 
     @property
     def log_key(self) -> int | None:
-        """See `Command.log_key`: a launch shows only in the log of its mailing, whatever its audience."""
+        """See `Command.log_key`: only the mailing's log shows a launch, whatever its audience."""
         return self.mailing_id
 
     def as_repeated(self, result: object) -> MailingAccepted:
@@ -429,23 +429,23 @@ class ActivateMailing(_Launch):
 
     @property
     def log_key(self) -> int | None:
-        """See `Command.log_key`: a bare activation shows in the status."""
+        """See `Command.log_key`: the status shows a bare activation."""
         return self.mailing_id if self.run_now else None
 
     def probe(
         self, since: datetime
     ) -> Probe[AltcraftWire, MailingAccepted] | LogProbe[AltcraftWire, MailingAccepted] | None:
-        """See `Command.probe`: a launch shows in the log, a bare activation in the status."""
+        """See `Command.probe`: the log shows a launch, the status shows a bare activation."""
         if self.run_now:
             return _launched(self.mailing_id, since)
         if self.limit is not None or self.content is not None or self.attachments:
-            return None  # a mailing that was active before would look the same without them
+            return None  # the status does not show them
         return _activity(self.mailing_id, {True: Evidence.APPLIED, False: Evidence.NOT_APPLIED})
 
 
 @attrs.frozen
 class LaunchBroadcast(_Launch):
-    """Launch a broadcast that is active already.
+    """Launch an active broadcast.
 
     ``POST /api/v1.1/campaigns/broadcasts/start``.
 
@@ -457,7 +457,7 @@ class LaunchBroadcast(_Launch):
     path = "campaigns/broadcasts/start"
 
     def probe(self, since: datetime) -> LogProbe[AltcraftWire, MailingAccepted]:
-        """See `Command.probe`: a launch shows in the log."""
+        """See `Command.probe`: the log shows a launch."""
         return _launched(self.mailing_id, since)
 
 
@@ -489,7 +489,7 @@ class DeactivateMailing(AltcraftCommand[MailingAccepted]):
         return fields
 
     def probe(self, since: datetime) -> Probe[AltcraftWire, MailingAccepted]:
-        """See `Command.probe`: the status shows it, but not whether queued messages were aborted."""
+        """See `Command.probe`: the status shows a deactivation, but not whether queued messages were aborted."""
         del since
         inactive = Evidence.ABSENT if self.abort_if_running else Evidence.APPLIED
         return _activity(self.mailing_id, {True: Evidence.NOT_APPLIED, False: inactive})

@@ -1,4 +1,4 @@
-"""What Altcraft is given and what it answers, as values."""
+"""The values in Altcraft's requests and responses."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _kind(instance: object, attribute: attrs.Attribute[AudienceKind], value: obj
 
 @attrs.frozen
 class Audience:
-    """Whom a launch goes to instead of the mailing's own audience: ``Audience("list", 1)``.
+    """The recipients of a launch instead of the mailing's own audience: ``Audience("list", 1)``.
 
     Raises:
         ValueError: ``kind`` is neither ``"list"`` (a database) nor ``"segment"``, or ``id`` is not positive.
@@ -63,7 +63,7 @@ def _bytes(instance: object, attribute: attrs.Attribute[bytes], value: object) -
 
 @attrs.frozen
 class Attachment:
-    """A file for the messages. Made with `from_path` or `from_bytes`; its repr does not show the contents."""
+    """A file for the messages, made by `from_path` or `from_bytes`. Its repr does not show the contents."""
 
     name: str = attrs.field(validator=_file_name)
     data: bytes = attrs.field(validator=_bytes, repr=lambda data: f"<{len(data)} bytes>")
@@ -77,8 +77,8 @@ class Attachment:
 
         Args:
             path: The file.
-            name: What the recipient sees; the file's own name by default.
-            media_type: Guessed from the name by default, ``application/octet-stream`` where it says nothing.
+            name: The name that the recipient sees; the file's own name by default.
+            media_type: The media type; by default guessed from the name, else ``application/octet-stream``.
 
         Raises:
             OSError: The file cannot be read.
@@ -89,12 +89,12 @@ class Attachment:
 
     @classmethod
     def from_bytes(cls, data: bytes, *, name: str, media_type: str | None = None) -> Attachment:
-        """Take the contents as they are.
+        """Make an attachment from its contents.
 
         Args:
             data: The contents.
-            name: What the recipient sees.
-            media_type: Guessed from the name by default, ``application/octet-stream`` where it says nothing.
+            name: The name that the recipient sees.
+            media_type: The media type; by default guessed from the name, else ``application/octet-stream``.
 
         Raises:
             TypeError: ``data`` is not bytes, or ``name`` not text.
@@ -110,36 +110,36 @@ class Attachment:
 
 @attrs.frozen
 class MailingAccepted:
-    """The platform said yes. It says no more than that: a launch has no run id."""
+    """The platform accepted the call. Its response has no run id of a launch."""
 
     mailing_id: int
     replayed: bool = False
-    """Whether this is the answer to an earlier request with the same id (``Duplicate-Request: true``)."""
+    """Whether this is the response to an earlier request with the same id (``Duplicate-Request: true``)."""
     settled: bool = False
-    """Whether the answer was lost and the mailing's state shows that it happened."""
+    """Whether the response was lost and the mailing's state shows that the call had its effect."""
     repeated: bool = False
-    """Whether an unclear launch was repeated, which ``deduplicates=True`` allows, and the answer does not say that the
-    platform recognised the repeat: it may have launched twice."""
+    """Whether an unclear launch was repeated, which ``deduplicates=True`` allows, and the response does not say that
+    the platform recognised the repeat. The mailing may have been launched twice."""
 
 
 @attrs.frozen
 class MailingStatus:
-    """A mailing's state, as ``campaigns/get_status`` gives it. It shows activation; it cannot prove a launch."""
+    """A mailing's state, from ``campaigns/get_status``. It shows activation; it cannot prove a launch."""
 
     is_active: bool
     is_completed: bool | None = None
     status: str | None = None
-    """The platform's own word; the set of words is not documented."""
+    """The platform's word; the possible words are not documented."""
 
 
 @attrs.frozen
 class LogEntry:
-    """One line of a mailing's log, as ``campaigns/log_v2`` gives it."""
+    """One entry of a mailing's log, from ``campaigns/log_v2``."""
 
     time: datetime
-    """As the platform says it. It has no zone where the platform says none; such an entry settles no launch."""
+    """The platform's time. It has no time zone if the platform sends none; such an entry settles no launch."""
     state: str
-    """``"start"``, ``"end"`` or empty: the only field to decide by."""
+    """``"start"``, ``"end"`` or empty: the only field that settles a launch."""
     level: str = ""
     message: str = ""
     value: str = ""

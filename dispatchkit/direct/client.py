@@ -90,7 +90,7 @@ class DirectClient(Client[DirectAuth]):
 
         Args:
             dispatch_id: The dispatch, a positive integer.
-            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            timeout: Seconds for the whole call: attempts, waits and settling together; None takes the client's.
             retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
@@ -107,7 +107,7 @@ class DirectClient(Client[DirectAuth]):
 
         Args:
             dispatch_id: The dispatch, a positive integer.
-            timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
+            timeout: Seconds for the whole call: attempts, waits and settling together; None takes the client's.
             retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
@@ -134,25 +134,25 @@ class DirectClient(Client[DirectAuth]):
     ) -> Listing[Dispatch]:
         """Read dispatches, their state and their statistics: ``GET /api/v1/dispatch``.
 
-        It changes nothing, so it is repeated whatever became of an attempt. The provider documents no pages: one answer
-        has them all, those that every filter lets pass; the answer's ``missing`` says how many more it counts.
+        A read changes nothing, so every failed attempt may be repeated. The provider documents no paging: one response
+        lists all dispatches that pass every filter. ``missing`` of the result counts those that it left out.
 
         Args:
-            created_from: Only those created from this moment on, in whole seconds; it says its zone.
-            created_to: Only those created up to this moment, in whole seconds; it says its zone.
-            status: Only those with this status, such as ``"sending"``; see `Dispatch`.
-            dispatch_id: Only this one; see also `dispatch`.
-            dispatch_name: Only those of this name.
-            traffic_center_id: Only those of this traffic center.
-            timeout: Seconds for the whole call, attempts and waits together; None takes the client's.
+            created_from: Only dispatches created at this time or later, in whole seconds; it must have a time zone.
+            created_to: Only dispatches created at this time or earlier, in whole seconds; it must have a time zone.
+            status: Only dispatches with this status, such as ``"sending"``; see `Dispatch`.
+            dispatch_id: Only this dispatch; see also `dispatch`.
+            dispatch_name: Only dispatches of this name.
+            traffic_center_id: Only dispatches of this traffic center.
+            timeout: Seconds for the whole call: attempts and waits together; None takes the client's.
             retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
             RejectedError: The provider said no: `AuthenticationError`, `AccessDeniedError`, ...
             NotSentError: Not one byte of the request left this process.
-            OutcomeUnknownError: No answer came; it is a `ResponseLostError`, since a read does nothing to the world.
+            OutcomeUnknownError: No response came. It is a `ResponseLostError`: a read changes nothing.
             TypeError: A filter is of another type; the message names it.
-            ValueError: An id is not positive, a text is empty, or a time does not say its zone.
+            ValueError: An id is not positive, a text is empty, or a time has no time zone.
         """
         command = ReadDispatches(
             dispatch_id=dispatch_id,
@@ -169,18 +169,18 @@ class DirectClient(Client[DirectAuth]):
     ) -> Dispatch:
         """Read one dispatch, its state and its statistics: ``GET /api/v1/dispatch?dispatch_id=``.
 
-        It changes nothing, so it is repeated whatever became of an attempt.
+        A read changes nothing, so every failed attempt may be repeated.
 
         Args:
             dispatch_id: The dispatch, a positive integer.
-            timeout: Seconds for the whole call, attempts and waits together; None takes the client's.
+            timeout: Seconds for the whole call: attempts and waits together; None takes the client's.
             retry: When and how the call is repeated; None takes the client's policy.
 
         Raises:
             NotFoundError: The provider lists no such dispatch. Its ``code`` is None: an empty list has none.
             RejectedError: The provider said no for another reason.
             NotSentError: Not one byte of the request left this process.
-            OutcomeUnknownError: No answer came; it is a `ResponseLostError`, since a read does nothing to the world.
+            OutcomeUnknownError: No response came. It is a `ResponseLostError`: a read changes nothing.
             TypeError: ``dispatch_id`` is not an integer.
             ValueError: ``dispatch_id`` is not positive.
         """

@@ -1,4 +1,4 @@
-"""What can be asked of Direct: the paths, the bodies and the meaning of each answer.
+"""The commands of Direct: their paths, their bodies and the meaning of each response.
 
 The provider's pages: https://api.docs.direct.i-dgtl.ru
 """
@@ -64,7 +64,7 @@ _BY_STATUS: dict[int, type[RejectedError]] = {401: AuthenticationError, 404: Not
 
 @attrs.frozen
 class DirectAuth:
-    """How an account of Direct speaks: JSON, and a key that is already Base64 and is never encoded again."""
+    """The credentials of a Direct account: a key that is already Base64 and is never encoded again."""
 
     key: Secret
     _latest: tuple[str, Mapping[str, str], Mapping[str, str]] = attrs.field(
@@ -72,11 +72,11 @@ class DirectAuth:
     )
 
     def headers(self) -> Mapping[str, str]:
-        """The headers of every call that acts: the same mapping for as long as the key is the same."""
+        """The headers of every call that is not a read: the same mapping while the key is the same."""
         return self._both()[1]
 
     def read_headers(self) -> Mapping[str, str]:
-        """The headers of every call that reads: a cache on the way must not answer it."""
+        """The headers of every read: no cache may answer it."""
         return self._both()[2]
 
     def _both(self) -> tuple[str, Mapping[str, str], Mapping[str, str]]:
@@ -89,7 +89,7 @@ class DirectAuth:
                 "User-Agent": USER_AGENT,
             }
             both = key, fields, {**fields, "Cache-Control": "no-cache"}
-            object.__setattr__(self, "_latest", both)  # a note, not a change
+            object.__setattr__(self, "_latest", both)  # a cache; the value stays equal
         return self._latest
 
 
@@ -99,10 +99,10 @@ class DirectCommand(Command[DirectAuth, R_co]):
     __slots__ = ()
 
     def result(self, response: Response, wire: DirectAuth) -> R_co:
-        """Read an answer: a refusal by its code first, whatever the HTTP status is, since 403 has two meanings."""
+        """Read a response: a refusal is told by its code, not by the HTTP status, since 403 has two meanings."""
         parsed = read_json(response.body, response.headers.get("Content-Type", "")) if response.body else None
         if response.body and parsed is None:
-            raise UnexpectedResponseError("a bare null")  # which is not an empty body
+            raise UnexpectedResponseError("a bare null")  # not an empty body
         fields = fields_of(parsed)
         refuses = fields is not None and "error" in fields
         if fields is not None and (refuses or response.status != 200) and any(fields.get(name) for name in _OF_SUCCESS):
@@ -115,10 +115,10 @@ class DirectCommand(Command[DirectAuth, R_co]):
 
     @abstractmethod
     def read(self, parsed: object) -> R_co:
-        """Read what Direct answers to this command on success; None stands for an empty body.
+        """Read the body of a success; None stands for an empty body.
 
         Raises:
-            UnexpectedResponseError: It is something else.
+            UnexpectedResponseError: The body is something else.
         """
 
 
@@ -148,13 +148,13 @@ def _refuses(code: int) -> bool:
 
 @attrs.frozen(kw_only=True)
 class ReadDispatches(DirectCommand[Listing[Dispatch]]):
-    """Read dispatches and their state: ``GET /api/v1/dispatch``, all of them or those that every filter lets pass.
+    """Read the dispatches that pass every filter, and their state: ``GET /api/v1/dispatch``.
 
-    The provider documents no paging: one answer lists them all.
+    The provider documents no paging: one response lists them all.
 
     Raises:
         TypeError: A filter is of another type.
-        ValueError: An id is not positive, a text is empty, or a time does not say its zone.
+        ValueError: An id is not positive, a text is empty, or a time has no time zone.
     """
 
     is_read_only = True
@@ -179,9 +179,9 @@ class ReadDispatches(DirectCommand[Listing[Dispatch]]):
         return Request("GET", f"/api/v1/dispatch{query}", wire.read_headers())
 
     def read(self, parsed: object) -> Listing[Dispatch]:
-        """The dispatches of this id and this status, whatever else the list holds.
+        """The dispatches of this id and this status.
 
-        A server that does not know a filter passes over it, and what is listed may be stopped next.
+        A server may ignore a filter that it does not know, and the listed dispatches may be stopped next.
         """
         fields = fields_of(parsed) or {}
         items, total = fields.get("items"), fields.get("total")
@@ -228,7 +228,7 @@ class ReadDispatch(DirectCommand[Dispatch]):
         return ReadDispatches(dispatch_id=self.dispatch_id).request(wire, request_id)
 
     def read(self, parsed: object) -> Dispatch:
-        """The one of this id. A list without it is how Direct says that there is none."""
+        """The dispatch of this id. Direct lists nothing if there is none."""
         found = ReadDispatches(dispatch_id=self.dispatch_id).read(parsed)
         if not found:
             raise NotFoundError("no dispatch of this id is listed", status=200, code=None)
@@ -243,7 +243,7 @@ class _OfDispatch(DirectCommand[R_co]):
 
     action: ClassVar[str]
     evidence_by_status: ClassVar[Mapping[str, Evidence]]
-    """What each status says about the command after its answer was lost; any other decides nothing."""
+    """The evidence of each status for a command whose response was lost; any other status is inconclusive."""
 
     dispatch_id: int = attrs.field(validator=positive_id)
 
@@ -258,13 +258,13 @@ class _OfDispatch(DirectCommand[R_co]):
         return Request("POST", f"/api/v1/dispatch/{self.dispatch_id}/{self.action}", wire.headers())
 
     def probe(self, since: datetime) -> Probe[DirectAuth, R_co]:
-        """See `Command.probe`: the dispatch's status tells."""
+        """See `Command.probe`: the dispatch's status is the evidence."""
         del since
         return Probe.of(ReadDispatches(dispatch_id=self.dispatch_id), self._settle)
 
     def _settle(self, dispatches: Listing[Dispatch]) -> Settlement[R_co]:
         if dispatches.total not in {None, dispatches.received}:
-            # Another row of the dispatch may be among those that are not here.
+            # Another row of the dispatch may be among those that were left out.
             counts = f"its state counts {dispatches.total} dispatches and lists {dispatches.received}"
             return Settlement(Evidence.INCONCLUSIVE, counts)
         statuses = {dispatch.status for dispatch in dispatches}
@@ -273,9 +273,9 @@ class _OfDispatch(DirectCommand[R_co]):
         status = statuses.pop()
         evidence = self.evidence_by_status.get(status, Evidence.INCONCLUSIVE)
         result = self.settled() if evidence is Evidence.APPLIED else None
-        # A word that is none is not shown: it is somebody else's text.
+        # Never echo an unknown status: it is untrusted text.
         shown = repr(status) if _WORD.fullmatch(status) else "what is no status"
-        # No status leads back to one from before a start, and none follows a last one.
+        # No status leads back to one before a start, and none follows a final one.
         return Settlement(evidence, f"its state reads {shown}", result, lasts=evidence is not Evidence.NOT_APPLIED)
 
     @abstractmethod
@@ -294,9 +294,9 @@ _AFTER_START: Mapping[str, Evidence] = {
     "done": Evidence.APPLIED,
 }
 STATUSES = tuple(_AFTER_START)
-"""The statuses that are known. The provider may have others."""
+"""The documented statuses. The provider may have others."""
 
-# A dispatch that is done was never stopped, and cannot be any more; one in transition may be on its way to stopped.
+# A dispatch that is done was never stopped and cannot be stopped any more. One in transition may become stopped.
 _AFTER_STOP: Mapping[str, Evidence] = {
     "initiated": Evidence.NOT_APPLIED,
     "scheduled": Evidence.NOT_APPLIED,
@@ -323,7 +323,7 @@ class StartDispatch(_OfDispatch[StartedDispatch]):
     evidence_by_status = _AFTER_START
 
     def read(self, parsed: object) -> StartedDispatch:
-        """The answer names the dispatch; another one's answer is not ours."""
+        """Check that the response names this dispatch."""
         started = structure(direct_converter, parsed, StartedBody, "a started dispatch")
         if started.dispatch_id != self.dispatch_id:
             raise UnexpectedResponseError("it speaks of another dispatch")
@@ -338,7 +338,7 @@ class StartDispatch(_OfDispatch[StartedDispatch]):
 class StopDispatch(_OfDispatch[None]):
     """Stop a dispatch whose start was already requested.
 
-    ``POST /api/v1/dispatch/{dispatchId}/stop``, no body; the answer to a success is empty.
+    ``POST /api/v1/dispatch/{dispatchId}/stop``, no body; the response to a success is empty.
 
     Raises:
         TypeError: ``dispatch_id`` is not an integer.
@@ -349,7 +349,7 @@ class StopDispatch(_OfDispatch[None]):
     evidence_by_status = _AFTER_STOP
 
     def read(self, parsed: object) -> None:
-        """Nothing is what a success looks like."""
+        """A successful stop has an empty body."""
         if parsed is not None:
             raise UnexpectedResponseError("a stop is answered with an empty body")
 

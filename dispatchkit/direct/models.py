@@ -1,4 +1,4 @@
-"""What Direct answers, as values.
+"""The responses of Direct, as values.
 
 The provider's pages: https://api.docs.direct.i-dgtl.ru
 """
@@ -32,18 +32,18 @@ class StartedDispatch:
 
     dispatch_id: int
     settled: bool = False
-    """Whether the answer was lost and the dispatch's status shows that it started."""
+    """Whether the response was lost and the dispatch's status shows that it started."""
 
 
 @attrs.frozen
 class StartedBody:
-    """What a start is answered with."""
+    """The body of the response to a start."""
 
     dispatch_id: int
 
 
 LocalTime = NewType("LocalTime", datetime)
-"""A time of day without a zone, as the provider says it."""
+"""A date and time without a time zone, as the provider sends it."""
 
 
 def _local(value: object, _: type[LocalTime]) -> LocalTime:
@@ -56,12 +56,12 @@ def _local(value: object, _: type[LocalTime]) -> LocalTime:
 @attrs.frozen(kw_only=True)
 class _Open:
     extra: Mapping[str, object] = attrs.field(factory=dict[str, object], hash=False, repr=False)  # a dict has no hash
-    """What else the provider said, under its own names: unknown fields, and what is not of its field's type."""
+    """Unknown fields, and values that are not of their field's type, under the provider's names."""
 
 
 @attrs.frozen(kw_only=True)
 class DispatchCounts(_Open):
-    """How many parts or messages of a dispatch there are, and what became of them."""
+    """The number of parts or messages of a dispatch, in all and by state."""
 
     total: int | None = None
     delivered: int | None = None
@@ -73,7 +73,7 @@ class DispatchCounts(_Open):
 
 @attrs.frozen(kw_only=True)
 class DispatchSource(_Open):
-    """Where recipients come from: a file, say."""
+    """A source of recipients, such as a file."""
 
     type: str | None = None
     """``FILE`` in the provider's own example."""
@@ -82,7 +82,7 @@ class DispatchSource(_Open):
 
 @attrs.frozen(kw_only=True)
 class DispatchBase(_Open):
-    """Whom a dispatch goes to."""
+    """The recipients of a dispatch."""
 
     included: DispatchSource | None = None
     excluded: DispatchSource | None = None
@@ -92,14 +92,14 @@ class DispatchBase(_Open):
 class Dispatch(_Open):
     """A dispatch as ``GET /dispatch`` lists it.
 
-    Only the id and the status are always there. Any other field is None where the provider left it out, or said
-    something that is not of its type; then `extra` still has what it said. The repr does not show the message.
+    Only the id and the status are always there. Any other field is None if the provider left it out, or sent a value of
+    another type; `extra` then has that value. The repr does not show the message.
     """
 
     dispatch_id: int = attrs.field(validator=positive_id)
     status: str
-    """``initiated``, ``changing``, ``scheduled``, ``sending``, ``awaiting``, ``done``, ``paused``, ``stopped``; a word
-    that is not among them is passed on as it is."""
+    """``initiated``, ``changing``, ``scheduled``, ``sending``, ``awaiting``, ``done``, ``paused``, ``stopped``; an
+    unknown word is passed on as it is."""
     dispatch_name: str | None = None
     created: datetime | None = None
     """UTC."""

@@ -1,14 +1,14 @@
-"""The loop thread: where the coroutines of blocking callers run.
+"""The loop thread, which runs the coroutines of blocking callers.
 
-There is one in a process. It is made on the first call and shared by all clients that have made a call; the last one
-to close ends it. A call crosses over with ``call_soon_threadsafe`` and its caller waits on a bare lock, the cheapest
-thing that Ctrl-C can interrupt. What a portal call promises:
+A process has one. The first call makes it, all clients that have made a call share it, and the last client to close
+ends it. A call reaches the thread by ``call_soon_threadsafe``. Its caller waits on a bare lock, the cheapest wait that
+Ctrl-C can interrupt. A portal call guarantees:
 
-- Whatever ends the wait (Ctrl-C, an exception out of a signal handler) cancels the call, waits until that has taken
-  effect, and only then goes on its way, with what is known of the call as a note.
-- Nobody waits forever: a portal call ends with its call, with its client, with the loop, or with a fork.
-- A forked child begins anew and touches nothing that it inherited.
-- The interpreter's exit cancels what is in flight and closes what is open, silently and within bounds.
+- If an exception ends the wait (Ctrl-C, another signal handler), the call is cancelled first. The exception is raised
+  once the cancellation has taken effect, with a note that says what is known of the call.
+- No wait is endless: a portal call ends with its call, with its client, with the loop, or with a fork.
+- A forked child starts without a loop thread and uses nothing that it inherited.
+- At the interpreter's exit, calls in flight are cancelled and clients closed, silently and within `CANCEL_TIMEOUT`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ else:
 
 
 class Closes(Protocol):
-    """What all asynchronous clients have in common."""
+    """The method of an asynchronous client that the portal needs."""
 
     async def close(self) -> None:
         """Close the connections."""
@@ -54,15 +54,15 @@ class _LoopThread:
     """An event loop in a thread of its own."""
 
     def __init__(self) -> None:
-        # The default factory would make the loop that of the calling thread as well. Not to be debugged by ``-X dev``:
-        # that would print how long our own steps take.
+        # The default factory would also make it the loop of the calling thread. No debug mode under ``-X dev``: it
+        # would print how long our own steps take.
         self._runner = asyncio.Runner(debug=False, loop_factory=new_event_loop)
         self.loop = self._runner.get_loop()
         self.loop.set_exception_handler(_log)
         self.handles: set[PortalHandle] = set()
         self.calls: set[PortalCall[Any]] = set()
-        # In a forked child this thread is gone, but nobody unwinds its stack: what it holds (this object, the loop,
-        # `KEEP_ALIVE`) is never finalised there.
+        # A forked child lacks this thread, and its stack is never unwound there. So its objects (this one, the loop,
+        # `KEEP_ALIVE`) are never finalised in the child.
         self._keep_alive = KEEP_ALIVE
         self._released = self.loop.create_future()
         self._ident: int | None = None
@@ -88,20 +88,20 @@ class _LoopThread:
             with self._runner:
                 serving = self.loop.create_task(self._until_released())
                 while not serving.done():
-                    # One caller's task raised it, and that caller gets it: the others' calls go on.
+                    # It came from one caller's task and is raised to that caller; other calls go on.
                     with contextlib.suppress(KeyboardInterrupt, SystemExit):
                         self.loop.run_until_complete(serving)
         finally:
-            for call in list(self.calls):  # what came too late for the loop
+            for call in list(self.calls):  # calls that arrived after the loop's end
                 call.fail(asyncio.CancelledError())
 
     async def _until_released(self) -> None:
         await self._released
 
     def call(self, call: PortalCall[R], on_interrupt: Callable[[], None] | None = None) -> R:
-        """Run it and wait. What ends the wait cancels it, or calls ``on_interrupt`` instead."""
+        """Run a call and wait. An exception that ends the wait cancels it, or calls ``on_interrupt`` instead."""
         try:
-            self.calls.add(call)  # first: whoever ends the loop must find it
+            self.calls.add(call)  # first: an end of the loop must find it
             try:
                 self.loop.call_soon_threadsafe(call.start)
             except RuntimeError:
@@ -120,7 +120,7 @@ class _LoopThread:
             finally:
                 self.calls.discard(call)
             raise
-        # No call from here on, of Python or of C: a signal handler could run after it, and the outcome would be lost.
+        # No function call from here on: a signal handler could run after it, and the outcome would be lost.
         if error is None:
             return call.result
         call.error = None
@@ -130,7 +130,7 @@ class _LoopThread:
             del error  # its traceback holds this frame
 
     async def shutdown(self, handles: Iterable[PortalHandle]) -> None:
-        """Cancel what is in flight for these clients, and close them."""
+        """Cancel the calls of these clients, and close them."""
         handles = set(handles)
         theirs = [call for call in list(self.calls) if call.handle in handles]
         for call in theirs:
@@ -139,7 +139,7 @@ class _LoopThread:
         if tasks:
             await asyncio.wait(tasks, timeout=CANCEL_TIMEOUT / 2)
         for handle in handles:
-            with contextlib.suppress(Exception):  # nothing can be done about it
+            with contextlib.suppress(Exception):  # there is no caller to raise it to
                 await asyncio.wait_for(handle.async_client.close(), CANCEL_TIMEOUT / 2)
 
     def release(self) -> None:
@@ -157,7 +157,7 @@ class _LoopThread:
 
 
 def _log(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """What the loop complains of has nobody to complain to: by default it would be printed."""
+    """Log event-loop errors at DEBUG instead of printing them."""
     del loop
     log(logger, logging.DEBUG, "loop thread: %s", context.get("message"), exc_info=context.get("exception"))
 
@@ -218,7 +218,7 @@ class _Portal:
         thread.join(max(0.0, latest - time.monotonic()))
 
     def reset_after_fork(self) -> None:
-        """In a forked child: begin anew."""
+        """Reset in a forked child."""
         self.lock = threading.RLock()
         self._forked = True
         thread, self._thread = self._thread, None
@@ -235,7 +235,7 @@ def _reset_libuv_pool() -> None:
     """Let a forked child exit.
 
     libuv joins the threads of its pool while the process exits. A child inherits their number but not the threads, and
-    would crash there. Using the pool (to resolve a name) makes it anew.
+    would crash there. Using the pool (to resolve a name) makes new threads.
     """
     if new_event_loop is not asyncio.new_event_loop:
         with contextlib.suppress(Exception), asyncio.Runner(loop_factory=new_event_loop) as runner:
@@ -253,7 +253,7 @@ if hasattr(os, "register_at_fork"):  # there is none on Windows
 
 
 class PortalHandle:
-    """A blocking client's share of the loop thread: taken on its first call, given back when it is closed."""
+    """A blocking client's use of the loop thread: registered on its first call, unregistered on close."""
 
     __slots__ = ("_closed", "_name", "_thread", "async_client")
 
@@ -274,14 +274,14 @@ class PortalHandle:
         """Run a coroutine on the loop thread and wait for its result.
 
         Args:
-            coroutine: What to run. The context of this call goes with it.
-            method: What the caller called, for messages.
-            owner: The class that the method belongs to; None is the client's.
-            on_interrupt: Called instead of cancelling when the wait is ended, by Ctrl-C for instance.
+            coroutine: The coroutine. It runs in the context of this call.
+            method: The name of the method that was called, for messages.
+            owner: The class of that method; None is the client's.
+            on_interrupt: Called instead of cancelling when an exception ends the wait, Ctrl-C for instance.
 
         Raises:
             RuntimeError: The client is closed, or this is the loop thread itself.
-            BaseException: What the coroutine raised, or what ended the wait.
+            BaseException: The error of the coroutine, or the exception that ended the wait.
         """
         try:
             if self.is_closed():
@@ -305,15 +305,15 @@ class PortalHandle:
             _portal.warn_of_blocking(f"{owner}.{method}")
 
     def is_closed(self) -> bool:
-        """Whether nothing can be run any more."""
+        """Whether no call can be made any more."""
         return self._closed or _portal.exiting
 
     def closed_error(self) -> BaseException:
-        """Why not."""
+        """The error of a call that can no longer be made."""
         if self._closed:
             return RuntimeError(f"this sync.{self._name} is closed: make a new one")
         text = "the interpreter is exiting: nothing is sent any more"
-        # SystemExit ends a thread without a word; an error would be printed in the middle of the exit.
+        # SystemExit ends a thread silently; an error would be printed during the exit.
         is_main = threading.current_thread() is threading.main_thread()
         return RuntimeError(text) if is_main else SystemExit(text)
 
@@ -322,7 +322,7 @@ class PortalHandle:
         return self._thread is not None and self._thread.is_here()
 
     def close(self) -> None:
-        """Cancel what is in flight, close the client and give back the loop thread. Again: does nothing."""
+        """Cancel the calls in flight, close the client and unregister it. Closing twice does nothing."""
         thread = self._thread
         if thread is not None and not self._closed:
             self._guard(thread, self._name, "close")
@@ -339,7 +339,7 @@ class PortalHandle:
             _portal.unregister(self, thread)
 
     def drop(self) -> None:
-        """Close without waiting: nobody has the client any more. May be called by a finaliser, on any thread."""
+        """Close a client that is garbage, without waiting. A finaliser may call it on any thread."""
         thread, self._thread = self._thread, None
         if thread is None or self._closed or _portal.exiting:
             return
@@ -353,5 +353,5 @@ class PortalHandle:
             thread.loop.call_soon_threadsafe(begin)
 
     def reset_after_fork(self) -> None:
-        """In a forked child: begin anew."""
+        """Reset in a forked child."""
         self._thread = None

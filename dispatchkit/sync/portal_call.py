@@ -1,4 +1,4 @@
-"""One coroutine on its way from a blocking caller through the loop thread, and back."""
+"""One coroutine that a blocking caller runs on the loop thread."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["CANCEL_TIMEOUT", "PortalCall"]
 R = TypeVar("R")
 
 CANCEL_TIMEOUT = 2.0
-"""Seconds that we wait for something to be cancelled or closed before we go on without it."""
+"""Seconds that a cancellation or a close is awaited before the caller goes on."""
 
 _TURNS = 4
 """Turns of the event loop from an interrupt to the cancellation: the socket is read, the response parsed and judged."""
@@ -27,19 +27,19 @@ _SLICE = 0.1 if sys.platform == "win32" else -1.0
 
 
 class Closable(Protocol):
-    """Whose portal call it is, as far as a portal call needs to know."""
+    """The methods of a `PortalHandle` that a portal call needs."""
 
     def is_closed(self) -> bool:
-        """Whether nothing can be run any more."""
+        """Whether no call can be made any more."""
         ...
 
     def closed_error(self) -> BaseException:
-        """Why not."""
+        """The error of a call that can no longer be made."""
         ...
 
 
 class PortalCall(Generic[R]):
-    """One coroutine on its way through the loop thread."""
+    """One coroutine on the loop thread, and the wait of its caller."""
 
     __slots__ = ("_context", "_coroutine", "_ended", "_over", "error", "handle", "result", "task")
 
@@ -51,14 +51,14 @@ class PortalCall(Generic[R]):
         self._coroutine = coroutine
         self._context = contextvars.copy_context()
         self._ended = False
-        """The end itself. The lock below only wakes the caller, who may be interrupted after it has got the lock."""
+        """The end itself. The lock below only wakes the caller, and an interrupt may follow its acquisition."""
         self._over = threading.Lock()
         self._over.acquire()
 
     # On the loop thread:
 
     def start(self) -> None:
-        """Begin, unless its client or its caller has gone by now."""
+        """Start, unless the client is closed or the caller has ended the call."""
         if self.handle is not None and self.handle.is_closed():
             self.fail(asyncio.CancelledError())
         elif not self._ended:
@@ -77,7 +77,7 @@ class PortalCall(Generic[R]):
             self._over.release()
 
     def cancel(self) -> None:
-        """End it as a task is ended, whether or not it has begun."""
+        """Cancel it, whether or not it has started."""
         if self.task is None:
             self.fail(asyncio.CancelledError())
         elif self.task.cancel():
@@ -100,18 +100,18 @@ class PortalCall(Generic[R]):
     # On the caller's thread:
 
     def wait(self) -> None:
-        """Wait for its end, for as long as that takes."""
+        """Wait for its end, without a limit."""
         while not self._ended:
             self._over.acquire(timeout=_SLICE)
 
     def wait_at_most(self, seconds: float) -> bool:
-        """Wait for its end. Returns whether it came in time."""
+        """Wait for its end. Returns whether it ended in time."""
         if not self._ended:
             self._over.acquire(timeout=seconds)
         return self._ended
 
     def abandon(self, loop: asyncio.AbstractEventLoop, interrupt: BaseException) -> None:
-        """Cancel it, wait until that has taken effect, and note on ``interrupt`` what is known."""
+        """Cancel it, wait for the cancellation, and add what is known as a note to ``interrupt``."""
         if not self._ended:
             with contextlib.suppress(RuntimeError):  # a closed loop has ended every portal call already
                 loop.call_soon_threadsafe(self._cancel_soon, loop, _TURNS)
@@ -127,14 +127,14 @@ class PortalCall(Generic[R]):
             interrupt.add_note("the call had not begun: nothing was sent")
 
     def _cancel_soon(self, loop: asyncio.AbstractEventLoop, turns: int) -> None:
-        """Cancel it after so many turns of the loop: a response that has arrived by now is read first."""
+        """Cancel it after this number of loop turns, so that a response that has arrived is read first."""
         if turns and self.task is not None and not self._ended:
             loop.call_soon(self._cancel_soon, loop, turns - 1)
         else:
             self.cancel()
 
     def failure(self) -> BaseException | None:
-        """What the caller gets instead of a result; None if there is a result."""
+        """The error that the caller gets; None if there is a result."""
         error = self.error
         if isinstance(error, asyncio.CancelledError) and self.handle is not None and self.handle.is_closed():
             closed_error = self.handle.closed_error()
@@ -145,7 +145,7 @@ class PortalCall(Generic[R]):
 
 def _begin(coroutine: Coroutine[object, object, None], context: contextvars.Context) -> asyncio.Task[None]:
     loop = asyncio.get_running_loop()
-    if sys.version_info >= (3, 12):  # its first step at once saves a turn of the loop, a fifth of the whole portal call
+    if sys.version_info >= (3, 12):  # the eager first step saves a loop turn, a fifth of the time of a portal call
         return asyncio.Task(coroutine, loop=loop, context=context, eager_start=True)
     return loop.create_task(coroutine, context=context)
 
