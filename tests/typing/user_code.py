@@ -15,6 +15,7 @@ from dispatchkit import (
     Done,
     FanOut,
     FanOutOptions,
+    Ledger,
     NotSent,
     NotSentError,
     Outcome,
@@ -30,6 +31,7 @@ from dispatchkit import (
 )
 from dispatchkit.altcraft.models import MailingAccepted
 from dispatchkit.direct.models import StartedDispatch
+from dispatchkit.sync.client import SyncClient, blocking, blocking_many
 
 
 def match_by_class(outcome: Outcome[StartedDispatch]) -> bool:
@@ -169,6 +171,22 @@ class Retail(DirectClient):
 
     def start_all(self, **options: Unpack[FanOutOptions]) -> FanOut[StartedDispatch]:
         return self.start_many(range(1, 101), **options)
+
+
+class BlockingRetail(SyncClient[Retail]):
+    start = blocking(Retail.start)
+    start_all = blocking_many(Retail.start_all)
+
+
+def own_blocking_client(retail: BlockingRetail) -> None:
+    assert_type(retail.start(1, timeout=60), StartedDispatch)
+    assert_type(retail.start_all(concurrency=8), sync.FanOut[StartedDispatch])
+    retail.start("1")  # error
+
+
+async def resume(direct: DirectClient, ledger: Ledger) -> Report:
+    fan_out = FanOut[StartedDispatch](direct, None, ledger=ledger, run="black-friday")
+    return await take(fan_out)
 
 
 def options_have_their_types(direct: DirectClient, blocking: sync.DirectClient) -> None:
