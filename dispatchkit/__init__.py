@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     )
     from dispatchkit.ledger.ledger import Ledger
     from dispatchkit.ledger.store import Counts, Run, Target
+    from dispatchkit.values import json_schema
 
 __all__ = [
     "AccessDeniedError",
@@ -92,6 +93,7 @@ __all__ = [
     "Target",
     "ThrottledError",
     "__version__",
+    "json_schema",
     "sync",
 ]
 
@@ -131,6 +133,7 @@ _HOMES = {
     ),
     "dispatchkit.ledger.ledger": ("Ledger",),
     "dispatchkit.ledger.store": ("Counts", "Run", "Target"),
+    "dispatchkit.values": ("json_schema",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -40,6 +40,7 @@ from dispatchkit.errors import (
     TariffLimitError,
     TokenRequiredError,
 )
+from dispatchkit.values import shown_as
 
 __all__ = [
     "ActivateMailing",
@@ -346,6 +347,7 @@ class _Launch(AltcraftCommand[MailingAccepted]):
         kw_only=True,
         hash=False,  # a dict has none
         repr=lambda content: "None" if content is None else f"<{len(content)} fields>",
+        metadata=shown_as("content_keys", lambda content: None if content is None else list(content)),
     )
     attachments: tuple[Attachment, ...] = attrs.field(default=(), converter=_attachments, kw_only=True)
 

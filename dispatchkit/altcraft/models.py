@@ -12,6 +12,7 @@ from typing import Literal
 import attrs
 
 from dispatchkit.core.validators import JsonValue, positive_id
+from dispatchkit.values import Value, shown_as
 
 __all__ = ["Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"]
 
@@ -26,7 +27,7 @@ def _kind(instance: object, attribute: attrs.Attribute[AudienceKind], value: obj
 
 
 @attrs.frozen
-class Audience:
+class Audience(Value):
     """Whom a launch goes to instead of the mailing's own audience: ``Audience("list", 1)``.
 
     Raises:
@@ -62,11 +63,11 @@ def _bytes(instance: object, attribute: attrs.Attribute[bytes], value: object) -
 
 
 @attrs.frozen
-class Attachment:
+class Attachment(Value):
     """A file for the messages. Made with `from_path` or `from_bytes`; its repr does not show the contents."""
 
     name: str = attrs.field(validator=_file_name)
-    data: bytes = attrs.field(validator=_bytes, repr=lambda data: f"<{len(data)} bytes>")
+    data: bytes = attrs.field(validator=_bytes, repr=lambda data: f"<{len(data)} bytes>", metadata=shown_as("size", len))
     media_type: str = attrs.field(validator=_media_type)
 
     @classmethod
@@ -109,7 +110,7 @@ class Attachment:
 
 
 @attrs.frozen
-class MailingAccepted:
+class MailingAccepted(Value):
     """The platform said yes. It says no more than that: a launch has no run id."""
 
     mailing_id: int
@@ -123,7 +124,7 @@ class MailingAccepted:
 
 
 @attrs.frozen
-class MailingStatus:
+class MailingStatus(Value):
     """A mailing's state, as ``campaigns/get_status`` gives it. It shows activation; it cannot prove a launch."""
 
     is_active: bool
@@ -133,7 +134,7 @@ class MailingStatus:
 
 
 @attrs.frozen
-class LogEntry:
+class LogEntry(Value):
     """One line of a mailing's log, as ``campaigns/log_v2`` gives it."""
 
     time: datetime

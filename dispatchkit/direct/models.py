@@ -13,6 +13,7 @@ import attrs
 
 from dispatchkit.core.decode import register_lenient, rename, strict_converter
 from dispatchkit.core.validators import positive_id
+from dispatchkit.values import Value, shown_as
 
 __all__ = [
     "Dispatch",
@@ -27,7 +28,7 @@ __all__ = [
 
 
 @attrs.frozen
-class StartedDispatch:
+class StartedDispatch(Value):
     """A dispatch whose start the provider has accepted."""
 
     dispatch_id: int
@@ -54,8 +55,13 @@ def _local(value: object, _: type[LocalTime]) -> LocalTime:
 
 
 @attrs.frozen(kw_only=True)
-class _Open:
-    extra: Mapping[str, object] = attrs.field(factory=dict[str, object], hash=False, repr=False)  # a dict has no hash
+class _Open(Value):
+    extra: Mapping[str, object] = attrs.field(
+        factory=dict[str, object],
+        hash=False,  # a dict has none
+        repr=False,
+        metadata=shown_as("extra_keys", list),
+    )
     """What else the provider said, under its own names: unknown fields, and what is not of its field's type."""
 
 
@@ -109,7 +115,9 @@ class Dispatch(_Open):
     source: str | None = None
     """The name of the sender."""
     message: str | None = attrs.field(
-        default=None, repr=lambda text: "None" if text is None else f"<{len(text)} characters>"
+        default=None,
+        repr=lambda text: "None" if text is None else f"<{len(text)} characters>",
+        metadata=shown_as("message_length", lambda text: None if text is None else len(text)),
     )
     traffic_center_id: int | None = None
     traffic_center_name: str | None = None

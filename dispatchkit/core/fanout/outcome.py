@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Generic, Never, TypeVar
+from typing import ClassVar, Generic, Never, TypeVar
 
 import attrs
 
 from dispatchkit.core.command import Command
 from dispatchkit.errors import Attempt, DispatchkitError, State
+from dispatchkit.values import OutcomeValue, Value
 
 __all__ = ["Outcome", "Report"]
 
@@ -15,7 +16,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 @attrs.frozen
-class Outcome(Generic[R_co]):
+class Outcome(OutcomeValue, Generic[R_co]):
     """What came of one command of a fan-out."""
 
     index: int
@@ -33,8 +34,14 @@ class Outcome(Generic[R_co]):
 
 
 @attrs.frozen
-class Report:
-    """How many of a fan-out's commands came to which outcome."""
+class Report(Value):
+    """How many of a fan-out's commands came to which outcome.
+
+    >>> Report(done=2, rejected=1).to_dict(flat=True)["total"]
+    3
+    """
+
+    __to_dict_also__: ClassVar[tuple[str, ...]] = ("total", "failed")
 
     done: int = 0
     rejected: int = 0
