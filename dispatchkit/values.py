@@ -8,8 +8,8 @@ The rules:
   hides, its `to_dict()` leaves out, unless the field is marked with `SHOWN` or `shown_as`.
 - A flat row has scalars only, and the columns of a class are always the same. A nested object becomes columns with its
   key in front (``counts_done``), a list of objects their number, a list of texts one text (``"a, b"``), an object with
-  free keys JSON text. Of a command only ``command_type`` stays. Attempts become ``attempts`` (their number), ``started``
-  (of the first) and ``duration`` (seconds from there to the end of the last).
+  free keys JSON text. Of a command only ``command_type`` stays. Attempts become ``attempts`` (their number),
+  ``started`` (of the first) and ``duration`` (seconds from there to the end of the last).
 - The row of an outcome is the same for all four: of the result it has ``result_settled``, ``result_replayed`` and
   ``result_repeated``, of the error all keys.
 
@@ -24,9 +24,10 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, Union, cast, get_args, get_origin, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, cast, get_args, get_origin, get_type_hints, overload
 
 import attrs
 
@@ -51,7 +52,7 @@ __all__ = [
 
 Scalar: TypeAlias = str | int | float | bool | None
 """What a flat row holds."""
-Json: TypeAlias = Union[Scalar, list["Json"], dict[str, "Json"]]
+Json: TypeAlias = Scalar | list["Json"] | dict[str, "Json"]
 """What `Value.to_dict` is made of."""
 
 _MARK = "dispatchkit.to_dict"
@@ -178,9 +179,9 @@ class _Entry:
 
     key: str
     read: Callable[[object], object]
-    is_json: bool = False
-    """Whether what is read is shown as it is."""
-    nested: type | None = None
+    convert: Callable[[object], object] | None = None
+    """Makes JSON of what is read; None where that depends on its type."""
+    nested: type[Value] | None = None
     """The attrs class of what is read, if its field is declared with one."""
     counted: bool = False
     """Whether a flat row has the number of what is read."""
@@ -193,18 +194,17 @@ def _entries(cls: type) -> tuple[_Entry, ...]:
     if issubclass(cls, TypedValue):
         entries.append(_Entry("type", lambda value: type(value).__name__))
     if attrs.has(cls):
-        try:
-            attrs.resolve_types(cls)
-        except NameError:  # imported for type checkers only
-            pass
+        hints: dict[str, object] = {}
+        with suppress(NameError):  # a name that is imported for type checkers only
+            hints = get_type_hints(cls)
         for field in attrs.fields(cls):
             mark = field.metadata.get(_MARK)
             if isinstance(mark, _ShownAs):
-                entries.append(_Entry(mark.key, _shown(field.name, mark.read), is_json=True))
+                entries.append(_Entry(mark.key, _shown(field.name, mark.read), convert=_same))
             elif mark is True or (mark is None and field.repr is True):
-                entries.append(_Entry(field.name, attrgetter(field.name), **_declared(field.type)))
-    for name in cast("tuple[str, ...]", getattr(cls, "__to_dict_also__", ())):
-        entries.append(_Entry(name, functools.partial(_attribute, name)))
+                entries.append(_Entry(field.name, attrgetter(field.name), None, *_declared(hints.get(field.name))))
+    also = cast("tuple[str, ...]", getattr(cls, "__to_dict_also__", ()))
+    entries += [_Entry(name, functools.partial(_attribute, name), convert=_property) for name in also]
     return tuple(entries)
 
 
@@ -216,14 +216,25 @@ def _attribute(name: str, value: object) -> object:
     return getattr(value, name, None)
 
 
-def _declared(annotation: object) -> dict[str, type | bool]:
-    """What the type of a field means for a flat row."""
-    for each in get_args(annotation) or (annotation,):
-        cls = get_origin(each) or each
-        if isinstance(cls, type) and attrs.has(cls) and get_origin(annotation) not in {tuple, Sequence, list}:
-            return {"nested": cls}
-    counted = get_origin(annotation) in {tuple, Sequence, list} and get_args(annotation)[0] is not str
-    return {"counted": counted}
+def _same(value: object) -> object:
+    return value
+
+
+def _property(value: object) -> object:
+    """JSON of a property. A class that names one vouches for the values of a mapping."""
+    plain = _converter().unstructure
+    return {str(key): plain(each) for key, each in value.items()} if isinstance(value, Mapping) else plain(value)
+
+
+def _declared(annotation: object) -> tuple[type[Value] | None, bool]:
+    """What the type of a field means for a flat row: see `_Entry.nested` and `_Entry.counted`."""
+    if get_origin(annotation) in {tuple, Sequence, list}:
+        return None, get_args(annotation)[0] is not str
+    for part in get_args(annotation) or (annotation,):
+        cls: object = get_origin(part) or part
+        if isinstance(cls, type) and issubclass(cls, Value) and attrs.has(cls):
+            return cls, False
+    return None, False
 
 
 @functools.cache
@@ -237,8 +248,8 @@ def _converter() -> Converter:
         return [plain(value) for value in values]
 
     def fields_of(cls: type) -> Callable[[object], dict[str, object]]:
-        entries = [(entry.key, entry.read, entry.is_json) for entry in _entries(cls)]
-        return lambda value: {key: read(value) if is_json else plain(read(value)) for key, read, is_json in entries}
+        entries = [(entry.key, entry.read, entry.convert or plain) for entry in _entries(cls)]
+        return lambda value: {key: convert(read(value)) for key, read, convert in entries}
 
     def outcome(value: object) -> dict[str, object]:
         error = plain(getattr(value, "error", None))
@@ -263,7 +274,9 @@ def _converter() -> Converter:
     converter.register_unstructure_hook(datetime, _moment)
     converter.register_unstructure_hook(date, date.isoformat)
     converter.register_unstructure_hook(float, lambda number: float(number) if math.isfinite(number) else None)
-    converter.register_unstructure_hook(str, lambda text: plain(text.value) if isinstance(text, enum.Enum) else str(text))
+    converter.register_unstructure_hook(
+        str, lambda text: plain(text.value) if isinstance(text, enum.Enum) else str(text)
+    )
     converter.register_unstructure_hook(int, lambda number: number if isinstance(number, bool) else int(number))
     converter.register_unstructure_hook(enum.Enum, lambda member: plain(member.value))
     converter.register_unstructure_hook_factory(attrs.has, fields_of)
@@ -291,7 +304,7 @@ def _moment(moment: datetime) -> str:
         return moment.isoformat(timespec="microseconds")
 
 
-def _flat(cls: type, fields: Mapping[str, Json] | None) -> dict[str, Scalar]:
+def _flat(cls: type[Value], fields: Mapping[str, Json] | None) -> dict[str, Scalar]:
     """The flat row of a class from its keys, or with None in each column."""
     if issubclass(cls, OutcomeValue):
         return _flat_outcome({} if fields is None else fields)

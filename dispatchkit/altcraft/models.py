@@ -67,7 +67,9 @@ class Attachment(Value):
     """A file for the messages. Made with `from_path` or `from_bytes`; its repr does not show the contents."""
 
     name: str = attrs.field(validator=_file_name)
-    data: bytes = attrs.field(validator=_bytes, repr=lambda data: f"<{len(data)} bytes>", metadata=shown_as("size", len))
+    data: bytes = attrs.field(
+        validator=_bytes, repr=lambda data: f"<{len(data)} bytes>", metadata=shown_as("size", len)
+    )
     media_type: str = attrs.field(validator=_media_type)
 
     @classmethod
