@@ -13,17 +13,17 @@ The rules:
 - The row of an outcome is the same for all four: of the result it has ``result_settled``, ``result_replayed`` and
   ``result_repeated``, of the error all keys.
 
-cattrs finds the conversion of a type. It is imported by the first `to_dict()`, not by a program that needs none.
+cattrs finds the conversion of a type. Functions import it and json, so that a program that only catches an error does not
+pay for them.
 """
 
 from __future__ import annotations
 
 import enum
 import functools
-import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from operator import attrgetter
@@ -135,7 +135,13 @@ class OutcomeValue(Value):
 
 def as_json(value: Value) -> str:
     """The `Value.to_dict` of a value as one line of JSON, in ASCII."""
-    return json.dumps(value.to_dict(), allow_nan=False)
+    return _dumps(value.to_dict())
+
+
+def _dumps(fields: dict[str, Json]) -> str:
+    import json  # noqa: PLC0415 - see above
+
+    return json.dumps(fields, allow_nan=False)
 
 
 def target_of(command: object) -> int | str | None:
@@ -167,7 +173,8 @@ def json_schema() -> dict[str, Json]:
     >>> schema["$schema"]
     'https://json-schema.org/draft/2020-12/schema'
     """
-    from importlib.resources import files  # noqa: PLC0415 - only this needs it
+    import json  # noqa: PLC0415 - see above
+    from importlib.resources import files  # noqa: PLC0415 - see above
 
     text = files("dispatchkit").joinpath("schema.json").read_text(encoding="utf-8")
     return cast("dict[str, Json]", json.loads(text))
@@ -188,10 +195,10 @@ class _Entry:
 
 
 @functools.cache
-def _entries(cls: type) -> tuple[_Entry, ...]:
+def _entries(cls: type[object]) -> tuple[_Entry, ...]:
     """The keys of a class, in their order."""
     entries: list[_Entry] = []
-    if issubclass(cls, TypedValue):
+    if _is_a(cls, TypedValue):
         entries.append(_Entry("type", lambda value: type(value).__name__))
     if attrs.has(cls):
         hints: dict[str, object] = {}
@@ -223,7 +230,9 @@ def _same(value: object) -> object:
 def _property(value: object) -> object:
     """JSON of a property. A class that names one vouches for the values of a mapping."""
     plain = _converter().unstructure
-    return {str(key): plain(each) for key, each in value.items()} if isinstance(value, Mapping) else plain(value)
+    if not isinstance(value, Mapping):
+        return plain(value)
+    return {str(key): plain(each) for key, each in cast("Mapping[object, object]", value).items()}
 
 
 def _declared(annotation: object) -> tuple[type[Value] | None, bool]:
@@ -232,14 +241,14 @@ def _declared(annotation: object) -> tuple[type[Value] | None, bool]:
         return None, get_args(annotation)[0] is not str
     for part in get_args(annotation) or (annotation,):
         cls: object = get_origin(part) or part
-        if isinstance(cls, type) and issubclass(cls, Value) and attrs.has(cls):
-            return cls, False
+        if isinstance(cls, type) and _is_a(cls, Value):
+            return cast("type[Value]", cls), False
     return None, False
 
 
 @functools.cache
 def _converter() -> Converter:
-    from cattrs import Converter  # noqa: PLC0415 - heavy, and a program that only catches an error needs none
+    from cattrs import Converter  # noqa: PLC0415 - see above
 
     converter = Converter(unstructure_fallback_factory=lambda _: _other)
     plain = converter.unstructure
@@ -309,7 +318,7 @@ def _flat(cls: type[Value], fields: Mapping[str, Json] | None) -> dict[str, Scal
     if issubclass(cls, OutcomeValue):
         return _flat_outcome({} if fields is None else fields)
     row: dict[str, Scalar] = {}
-    for entry in _entries(cls):
+    for entry in _entries(cast("Hashable", cls)):
         value = None if fields is None else fields[entry.key]
         if entry.nested is not None:
             row |= _prefixed(entry.key, _flat(entry.nested, value if isinstance(value, dict) else None))
@@ -364,7 +373,7 @@ def _prefixed(key: str, row: Mapping[str, Scalar]) -> dict[str, Scalar]:
 
 def _flat_value(value: Json) -> Scalar:
     if isinstance(value, dict):
-        return json.dumps(value)
+        return _dumps(value)
     if isinstance(value, list):
         return len(value) if any(isinstance(each, dict) for each in value) else ", ".join(map(str, value))
     return value

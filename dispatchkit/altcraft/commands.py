@@ -316,6 +316,10 @@ def _content(value: Mapping[str, JsonValue] | None) -> dict[str, JsonValue] | No
     return None if value is None else json_object("content", value)
 
 
+def _keys(content: Mapping[str, JsonValue] | None) -> list[str] | None:
+    return None if content is None else list(content)
+
+
 def _attachments(value: Iterable[Attachment]) -> tuple[Attachment, ...]:
     files = tuple(value)
     for index, file in enumerate(files):
@@ -347,7 +351,7 @@ class _Launch(AltcraftCommand[MailingAccepted]):
         kw_only=True,
         hash=False,  # a dict has none
         repr=lambda content: "None" if content is None else f"<{len(content)} fields>",
-        metadata=shown_as("content_keys", lambda content: None if content is None else list(content)),
+        metadata=shown_as("content_keys", _keys),
     )
     attachments: tuple[Attachment, ...] = attrs.field(default=(), converter=_attachments, kw_only=True)
 

@@ -94,6 +94,10 @@ class DispatchBase(_Open):
     excluded: DispatchSource | None = None
 
 
+def _length(text: str | None) -> int | None:
+    return None if text is None else len(text)
+
+
 @attrs.frozen(kw_only=True)
 class Dispatch(_Open):
     """A dispatch as ``GET /dispatch`` lists it.
@@ -117,7 +121,7 @@ class Dispatch(_Open):
     message: str | None = attrs.field(
         default=None,
         repr=lambda text: "None" if text is None else f"<{len(text)} characters>",
-        metadata=shown_as("message_length", lambda text: None if text is None else len(text)),
+        metadata=shown_as("message_length", _length),
     )
     traffic_center_id: int | None = None
     traffic_center_name: str | None = None
