@@ -13,8 +13,8 @@ The rules:
 - The row of an outcome is the same for all four: of the result it has ``result_settled``, ``result_replayed`` and
   ``result_repeated``, of the error all keys.
 
-cattrs finds the conversion of a type. Functions import it and json, so that a program that only catches an error does not
-pay for them.
+cattrs finds the conversion of a type. Functions import it and json, so that a program that only catches an error does
+not pay for them.
 """
 
 from __future__ import annotations
