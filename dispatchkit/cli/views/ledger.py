@@ -30,7 +30,7 @@ from dispatchkit.values import as_json
 
 if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
-    from dispatchkit.ledger.store import Holder, Run
+    from dispatchkit.ledger.store import Holder
 
 __all__ = ["list_runs", "show_failures", "show_run", "show_targets", "unknown_for_good"]
 
@@ -47,11 +47,10 @@ _RUN = ("run", "state", "created", "total", *_COUNTS)
 _TARGET = ("index", "target", "command", "state", "code", "summary", "request_id", "attempts", "at")
 
 
-async def _paused_until(ledger: Ledger, run: Run) -> datetime | None:
-    if not ledger.is_shared:
-        return None
-    paused = await ledger.paused_accounts()
-    return next((each.until for each in paused if any(other.number == run.number for other in each.runs)), None)
+async def _pauses(ledger: Ledger) -> dict[int, datetime]:
+    """Until when runs are paused, by their numbers."""
+    paused = await ledger.paused_accounts() if ledger.is_shared else []
+    return {run.number: account.until for account in paused for run in account.runs}
 
 
 def list_runs(words: Sequence[str], *, json: bool, csv: bool) -> None:
@@ -63,9 +62,9 @@ def list_runs(words: Sequence[str], *, json: bool, csv: bool) -> None:
 
     async def listing(ledger_ref: LedgerRef, form: Form) -> None:
         async with ledger_ref.open() as ledger:
-            rows = Rows(form, RunSnapshot, _RUN)
+            rows, paused = Rows(form, RunSnapshot, _RUN), await _pauses(ledger)
             for run in await ledger.runs():
-                snapshot = attrs.evolve(await take_snapshot(ledger, run), paused_until=await _paused_until(ledger, run))
+                snapshot = attrs.evolve(await take_snapshot(ledger, run), paused_until=paused.get(run.number))
                 rows.add(snapshot, *_cells(snapshot))
             rows.flush()
 
@@ -91,7 +90,8 @@ def show_run(words: Sequence[str], *, follow: bool, json: bool, csv: bool) -> No
 
             async def snapshot() -> RunSnapshot:
                 run = await ledger.run(name)
-                return attrs.evolve(await take_snapshot(ledger, run), paused_until=await _paused_until(ledger, run))
+                paused = (await _pauses(ledger)).get(run.number)
+                return attrs.evolve(await take_snapshot(ledger, run), paused_until=paused)
 
             if follow:
                 await _follow(snapshot, ledger_ref, form)
