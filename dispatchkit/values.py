@@ -104,6 +104,9 @@ class Value:
     @overload
     def to_dict(self, *, flat: Literal[True]) -> dict[str, Scalar]: ...
 
+    @overload
+    def to_dict(self, *, flat: bool) -> dict[str, Json] | dict[str, Scalar]: ...
+
     def to_dict(self, *, flat: bool = False) -> dict[str, Json] | dict[str, Scalar]:
         """The value as JSON types: ``json.dumps`` takes it as it is. It holds no secret and no content.
 

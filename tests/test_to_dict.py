@@ -349,6 +349,30 @@ def test_a_launch_shows_the_names_and_sizes_of_what_it_carries() -> None:
     assert (row["audience_kind"], row["content_keys"], row["attachments"]) == ("list", "field", 1)
 
 
+def test_an_empty_list_is_counted_and_an_absent_value_is_not() -> None:
+    row = LaunchBroadcast(82).to_dict(flat=True)
+    assert (row["attachments"], row["content_keys"], row["audience_kind"], row["audience_id"]) == (0, None, None, None)
+    assert Listing(()).to_dict(flat=True) == {"items": 0, "total": None, "received": 0, "missing": 0}
+    assert NotSentError("no").to_dict(flat=True)["attempts"] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ('{"provider": "direct"}', {"provider": "direct"}),
+        (f'{{"base_url": "https://user:{MARK}@example.com"}}', {"base_url": "https://user:***@example.com"}),
+        ('{"limit": NaN}', {"limit": "nan"}),
+        ("[1]", {}),
+        ("", {}),
+    ],
+    ids=["text", "password", "nan", "list", "empty"],
+)
+def test_the_settings_of_a_run_are_texts(settings: str, shown: dict[str, str]) -> None:
+    fields = attrs.evolve(RUN, settings=settings).to_dict()
+    assert fields["settings"] == shown
+    fits(fields, "Run")
+
+
 def test_a_target_shows_its_command_or_none_that_it_cannot_read() -> None:
     target = Target(0, encode(LAUNCH)[1], "planned").to_dict()
     assert (target["target"], target["command"]) == (82, LAUNCH.to_dict())

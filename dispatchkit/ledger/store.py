@@ -29,7 +29,7 @@ import attrs
 
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.errors import LedgerError, State
-from dispatchkit.values import HIDDEN, SHOWN, Json, Value, shown_as, target_of
+from dispatchkit.values import HIDDEN, SHOWN, Json, Value, redact_urls, shown_as, target_of
 
 if TYPE_CHECKING:
     from dispatchkit.core.command import Command
@@ -63,7 +63,12 @@ MAX_NUMBER = 2**31 - 1
 
 
 def _settings(text: str) -> dict[str, str]:
-    return cast("dict[str, str]", json.loads(text))
+    try:
+        settings: object = json.loads(text)
+    except ValueError:
+        settings = None
+    known = cast("dict[str, object]", settings) if isinstance(settings, dict) else {}
+    return {name: redact_urls(str(value)) for name, value in known.items()}
 
 
 @functools.lru_cache(maxsize=1)  # the keys of a target need it one after the other
