@@ -64,7 +64,10 @@ def _bytes(instance: object, attribute: attrs.Attribute[bytes], value: object) -
 
 @attrs.frozen
 class Attachment(Value):
-    """A file for the messages. Made with `from_path` or `from_bytes`; its repr does not show the contents."""
+    """A file for the messages, made with `from_path` or `from_bytes`.
+
+    Neither its repr nor its `to_dict` shows the contents.
+    """
 
     name: str = attrs.field(validator=_file_name)
     data: bytes = attrs.field(

@@ -103,7 +103,8 @@ class Dispatch(_Open):
     """A dispatch as ``GET /dispatch`` lists it.
 
     Only the id and the status are always there. Any other field is None where the provider left it out, or said
-    something that is not of its type; then `extra` still has what it said. The repr does not show the message.
+    something that is not of its type; then `extra` still has what it said. Neither its repr nor its `to_dict` shows
+    the message.
     """
 
     dispatch_id: int = attrs.field(validator=positive_id)
