@@ -96,15 +96,21 @@ PACE = PaceStatistics(1, 2, 3, 4, 0.5, 6, 7, "closed")
 BUDGET = BudgetStatistics(10.0, 1, 2, 3)
 
 
+def ended(command: Any, error: DispatchkitError | None = None, result: Any = None) -> Outcome[Any]:
+    """What came of a command: done, or the outcome of an error."""
+    state = State.DONE if error is None else error.state
+    if error is not None:
+        error.with_context(command, ATTEMPTS, "r")
+    return Outcome(0, command, state, result, error, ATTEMPTS, "r")
+
+
 def outcome(state: State, command: Any = LAUNCH) -> Outcome[Any]:
-    if state is State.DONE:
-        return Outcome(0, command, state, MailingAccepted(82), None, ATTEMPTS, "r")
-    error = {
+    errors_of: dict[State, DispatchkitError] = {
         State.REJECTED: ThrottledError("no", retry_after=5, retry_at=NOW),
         State.NOT_SENT: NotSentError("connection refused"),
         State.UNKNOWN: OutcomeUnknownError("no answer", is_final=True),
-    }[state]
-    return Outcome(0, command, state, None, error.with_context(command, ATTEMPTS, "r"), ATTEMPTS, "r")
+    }
+    return ended(command, errors_of.get(state), MailingAccepted(82) if state is State.DONE else None)
 
 
 def an_error(cls: type[DispatchkitError]) -> DispatchkitError:
@@ -117,8 +123,8 @@ RAISED = [
 ]
 VALUES: list[Value] = [
     *map(outcome, State),
-    Outcome(1, StopDispatch(7), State.DONE, None, None, ()),
-    Outcome(2, InvalidCommand(ValueError(MARK)), State.NOT_SENT, None, NotSentError("not an id"), ()),
+    ended(StopDispatch(7)),
+    ended(InvalidCommand(ValueError(MARK)), NotSentError("not an id")),
     *map(an_error, RAISED),
     NotSentError("nobody asked"),
     errors.LedgerError(f"postgresql://user:{MARK}@db/x is away"),
@@ -471,8 +477,7 @@ def test_what_the_repr_of_a_foreign_command_hides_is_hidden() -> None:
     fields = Launch("friday", MARK, MARK, MARK).to_dict()
     assert fields == {"type": "Launch", "name": "friday"}
     fits(fields, "Command")
-    report = Outcome(0, Launch("friday", MARK, MARK, MARK), State.DONE, None, None, ())
-    assert report.to_dict()["target"] == "friday"
+    assert ended(Launch("friday", MARK, MARK, MARK)).to_dict()["target"] == "friday"
 
 
 def test_an_outcome_of_any_class_has_the_same_keys() -> None:
@@ -489,7 +494,7 @@ def test_an_outcome_of_any_class_has_the_same_keys() -> None:
     fields = Done(0, StartDispatch(7), StartedDispatch(7)).to_dict()
     fits(fields, "Outcome")
     assert fields["target"] == 7
-    assert columns(Done) == columns(Outcome)
+    assert columns(Done) == tuple(outcome(State.DONE).to_dict(flat=True))
 
 
 def test_an_empty_value_costs_no_space() -> None:
