@@ -465,19 +465,23 @@ def test_a_value_of_a_type_is_shown_as(value: object, shown: object) -> None:
 def test_what_the_repr_of_a_foreign_command_hides_is_hidden() -> None:
     @attrs.frozen
     class Launch(Command[object, None]):
-        name: str
+        number: int
         text: str = attrs.field(repr=False)
         note: str = attrs.field(repr=lambda text: "***")
         key: str = attrs.field(metadata=HIDDEN)
+
+        @property
+        def target(self) -> int:
+            return self.number + 1
 
         def request(self, wire: object, request_id: str | None) -> Any: ...
 
         def result(self, response: object, wire: object) -> None: ...
 
-    fields = Launch("friday", MARK, MARK, MARK).to_dict()
-    assert fields == {"type": "Launch", "name": "friday"}
+    fields = Launch(7, MARK, MARK, MARK).to_dict()
+    assert fields == {"type": "Launch", "number": 7}
     fits(fields, "Command")
-    assert ended(Launch("friday", MARK, MARK, MARK)).to_dict()["target"] == "friday"
+    assert ended(Launch(7, MARK, MARK, MARK)).to_dict()["target"] == 8
 
 
 def test_an_outcome_of_any_class_has_the_same_keys() -> None:
