@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     )
     from dispatchkit.ledger.ledger import Ledger
     from dispatchkit.ledger.store import Counts, Run, Target
+    from dispatchkit.values import json_schema
 
 __all__ = [
     "AccessDeniedError",
@@ -102,6 +103,7 @@ __all__ = [
     "ThrottledError",
     "Unknown",
     "__version__",
+    "json_schema",
     "sync",
 ]
 
@@ -143,6 +145,7 @@ _HOMES = {
     ),
     "dispatchkit.ledger.ledger": ("Ledger",),
     "dispatchkit.ledger.store": ("Counts", "Run", "Target"),
+    "dispatchkit.values": ("json_schema",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

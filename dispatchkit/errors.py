@@ -39,6 +39,8 @@ from typing import ClassVar, Self
 
 import attrs
 
+from dispatchkit.values import TypedValue, Value, redact_urls, target_of
+
 __all__ = [
     "AccessDeniedError",
     "AccountMismatchError",
@@ -87,7 +89,7 @@ class State(enum.StrEnum):
 
 
 @attrs.frozen
-class Attempt:
+class Attempt(Value):
     """One request that was made, or tried, on behalf of a call."""
 
     number: int
@@ -102,12 +104,33 @@ class Attempt:
     """Whether any byte of the request may have left this process."""
 
 
-class DispatchkitError(Exception):
+class DispatchkitError(TypedValue, Exception):
     """Base of every error a call raises; `state` says which of the outcomes it is.
 
     Errors pickle whole, the command included. They hold neither the token nor anything of an answer but the provider's
     own message, and show no content and no file.
+
+    >>> error = NotFoundError("No such dispatch", status=404, code=4040)
+    >>> fields = error.to_dict()
+    >>> fields["type"], fields["state"], fields["code"]
+    ('NotFoundError', 'rejected', 4040)
     """
+
+    __to_dict_also__: ClassVar[tuple[str, ...]] = (
+        "summary",
+        "message",
+        "hint",
+        "status",
+        "code",
+        "retry_after",
+        "retry_at",
+        "is_final",
+        "state",
+        "target",
+        "command",
+        "request_id",
+        "attempts",
+    )
 
     state: ClassVar[State]
     hint: str = ""
@@ -131,6 +154,11 @@ class DispatchkitError(Exception):
         """Every attempt of the call: when, what came of it, how long it took."""
         self.request_id = request_id
         """The id by which the provider deduplicates the call; None where the provider has none."""
+
+    @property
+    def target(self) -> int | None:
+        """The id that the command acts on; None if there is no command, or if it has no id."""
+        return target_of(self.command)
 
     def with_context(self, command: object, attempts: tuple[Attempt, ...], request_id: str | None) -> Self:
         """Tell the error whose it is. Returns the error itself."""
@@ -301,8 +329,28 @@ class ResponseLostError(OutcomeUnknownError):
     hint = "It only reads, so nothing was changed and it is safe to repeat."
 
 
-class LedgerError(Exception):
+class _RunError(TypedValue, Exception):
+    """An error that is no outcome of a call."""
+
+    @property
+    def summary(self) -> str:
+        """What happened, in one line, without the passwords of URLs."""
+        return _one_line(redact_urls(str(self)), 500)
+
+
+class LedgerError(_RunError):
     """The ledger cannot be read or written. Nothing is launched without its row."""
+
+    __to_dict_also__: ClassVar[tuple[str, ...]] = (
+        "summary",
+        "run",
+        "chunk",
+        "pid",
+        "host",
+        "silent_for",
+        "retry_after",
+        "runs",
+    )
 
 
 class RunHeldError(LedgerError):
@@ -366,11 +414,13 @@ class RepeatedTargetsError(LedgerError):
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
-class ProviderSilentError(Exception):
+class ProviderSilentError(_RunError):
     """The provider answered nothing for ``give_up_after`` seconds. The chunk was given back with what is left of it.
 
     Launch it again later, or on another machine.
     """
+
+    __to_dict_also__: ClassVar[tuple[str, ...]] = ("summary", "run", "chunk", "since", "left")
 
     def __init__(self, run: str, chunk: int, *, since: datetime, left: int) -> None:
         super().__init__(run, chunk)

@@ -61,6 +61,19 @@ def test_the_example_of_many_runs_as_it_stands() -> None:
     assert output == "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=0)\n"
 
 
+def test_the_example_of_rows_runs_as_it_stands() -> None:
+    output = run_python(block("python", "flat=True"), dict(os.environ))
+    assert sorted(output.splitlines()) == sorted(
+        [
+            '{"dispatch_id": 1, "settled": false}',
+            "null",
+            "target,state,error_code",
+            "1,done,",
+            "100001,rejected,4040",
+        ]
+    )
+
+
 def test_the_example_of_a_ledger_runs_as_it_stands() -> None:
     output = run_python(block("python", "Ledger(f"), dict(os.environ))
     assert output.splitlines() == [
@@ -126,5 +139,5 @@ def test_the_remaining_python_examples_run() -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert [kind for kind, _ in BLOCKS].count("python") == 11
+    assert [kind for kind, _ in BLOCKS].count("python") == 12
     assert [kind for kind, _ in BLOCKS].count("sh") == 6

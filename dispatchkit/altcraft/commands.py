@@ -40,6 +40,7 @@ from dispatchkit.errors import (
     TariffLimitError,
     TokenRequiredError,
 )
+from dispatchkit.values import shown_as
 
 __all__ = [
     "ActivateMailing",
@@ -325,6 +326,10 @@ def _content(value: Mapping[str, JsonValue] | None) -> dict[str, JsonValue] | No
     return None if value is None else json_object("content", value)
 
 
+def _keys(content: Mapping[str, JsonValue] | None) -> list[str] | None:
+    return None if content is None else list(content)
+
+
 def _attachments(value: Iterable[Attachment]) -> tuple[Attachment, ...]:
     files = tuple(value)
     for index, file in enumerate(files):
@@ -356,6 +361,7 @@ class _Launch(AltcraftCommand[MailingAccepted]):
         kw_only=True,
         hash=False,  # a dict has none
         repr=lambda content: "None" if content is None else f"<{len(content)} fields>",
+        metadata=shown_as("content_keys", _keys),
     )
     attachments: tuple[Attachment, ...] = attrs.field(default=(), converter=_attachments, kw_only=True)
 

@@ -12,6 +12,7 @@ from typing import Literal
 import attrs
 
 from dispatchkit.core.validators import JsonValue, positive_id
+from dispatchkit.values import Value, shown_as
 
 __all__ = ["Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"]
 
@@ -26,7 +27,7 @@ def _kind(instance: object, attribute: attrs.Attribute[AudienceKind], value: obj
 
 
 @attrs.frozen
-class Audience:
+class Audience(Value):
     """The recipients of a launch instead of the mailing's own audience: ``Audience("list", 1)``.
 
     Raises:
@@ -62,11 +63,16 @@ def _bytes(instance: object, attribute: attrs.Attribute[bytes], value: object) -
 
 
 @attrs.frozen
-class Attachment:
-    """A file for the messages, made by `from_path` or `from_bytes`. Its repr does not show the contents."""
+class Attachment(Value):
+    """A file for the messages, made by `from_path` or `from_bytes`.
+
+    Neither its repr nor its `to_dict` shows the contents.
+    """
 
     name: str = attrs.field(validator=_file_name)
-    data: bytes = attrs.field(validator=_bytes, repr=lambda data: f"<{len(data)} bytes>")
+    data: bytes = attrs.field(
+        validator=_bytes, repr=lambda data: f"<{len(data)} bytes>", metadata=shown_as("size", len)
+    )
     media_type: str = attrs.field(validator=_media_type)
 
     @classmethod
@@ -109,7 +115,7 @@ class Attachment:
 
 
 @attrs.frozen
-class MailingAccepted:
+class MailingAccepted(Value):
     """The platform accepted the call. Its response has no run id of a launch."""
 
     mailing_id: int
@@ -123,7 +129,7 @@ class MailingAccepted:
 
 
 @attrs.frozen
-class MailingStatus:
+class MailingStatus(Value):
     """A mailing's state, from ``campaigns/get_status``. It shows activation; it cannot prove a launch."""
 
     is_active: bool
@@ -133,7 +139,7 @@ class MailingStatus:
 
 
 @attrs.frozen
-class LogEntry:
+class LogEntry(Value):
     """One entry of a mailing's log, from ``campaigns/log_v2``."""
 
     time: datetime

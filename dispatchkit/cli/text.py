@@ -6,23 +6,18 @@ read as markup.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TextIO
 
-import attrs
-
-from dispatchkit.errors import RejectedError
+from dispatchkit.values import redact_urls
 
 if TYPE_CHECKING:
     from dispatchkit import Outcome
 
 __all__ = [
-    "as_json",
     "escape_control",
     "format_failure",
     "format_value",
@@ -32,8 +27,6 @@ __all__ = [
     "write",
 ]
 
-_PASSWORD = re.compile(r"(\w+://[^:/@\s]*:)[^@\s]*(?=@)|([?&]password=)[^&\s]*")
-
 
 def escape_control(text: str) -> str:
     """The text with everything that does not print written as an escape: controls, line ends, direction marks."""
@@ -42,11 +35,6 @@ def escape_control(text: str) -> str:
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
-
-
-def redact_urls(text: str) -> str:
-    """The text without the passwords of the URLs in it."""
-    return _PASSWORD.sub(lambda match: f"{match[1] or match[2]}***", text)
 
 
 def format_value(value: object) -> str:
@@ -70,40 +58,6 @@ def format_failure(outcome: Outcome[object]) -> str:
     """A failure in one line: which id, which outcome, why."""
     why = "" if outcome.error is None else outcome.error.summary
     return escape_control(f"{outcome.target}: {outcome.state.value.replace('_', ' ')}: {why}")
-
-
-def as_json(outcome: Outcome[object]) -> str:
-    """An outcome as one line of JSON, in ASCII."""
-    error = outcome.error
-    refusal = error if isinstance(error, RejectedError) else None
-    result = outcome.result if outcome.error is None else None
-    fields = {
-        "index": outcome.index,
-        "id": outcome.target,
-        "command": type(outcome.command).__name__,
-        "state": outcome.state.value,
-        "result": attrs.asdict(result) if attrs.has(type(result)) else result,  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        "error": error
-        and {
-            "type": type(error).__name__,
-            "message": error.summary if refusal is None else refusal.message,
-            "status": refusal and refusal.status,
-            "code": refusal and refusal.code,
-            "hint": error.hint,
-        },
-        "attempts": [
-            {
-                "number": attempt.number,
-                "started": attempt.started.isoformat(),
-                "duration": round(attempt.duration, 6),
-                "result": attempt.result,
-                "sent": attempt.sent,
-            }
-            for attempt in outcome.attempts
-        ],
-        "request_id": outcome.request_id,
-    }
-    return json.dumps(fields)
 
 
 def write(stream: TextIO, text: str) -> bool:

@@ -15,6 +15,7 @@ from typing import ClassVar, Generic, TypeVar, cast
 import attrs
 
 from dispatchkit._version import __version__
+from dispatchkit.values import TypedValue
 
 __all__ = [
     "USER_AGENT",
@@ -163,7 +164,7 @@ def ask_log(command: Command[W, P], settle: Callable[[P, TimeWindow], Settlement
     return LogProbe(command, cast("Callable[[object, TimeWindow], Settlement[R]]", settle))
 
 
-class Command(ABC, Generic[W_contra, R_co]):
+class Command(TypedValue, ABC, Generic[W_contra, R_co]):
     """One request to a provider, as a frozen attrs value. ``W`` is the provider's wire, ``R`` the result."""
 
     __slots__ = ()

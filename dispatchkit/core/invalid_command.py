@@ -9,6 +9,7 @@ import attrs
 
 from dispatchkit.core.command import Command, Request, Response
 from dispatchkit.core.validators import shown
+from dispatchkit.values import HIDDEN
 
 __all__ = ["InvalidCommand", "build_commands"]
 
@@ -21,7 +22,7 @@ W = TypeVar("W")
 class InvalidCommand(Command[object, Never]):
     """Stands in a fan-out where a command could not be built, so that one bad id in a million is one outcome."""
 
-    error: Exception
+    error: Exception = attrs.field(metadata=HIDDEN)
 
     def request(self, wire: object, request_id: str | None) -> Request:
         """Raises the error: there is nothing to send."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Generic, TypeVar, overload
+from typing import ClassVar, Generic, TypeVar, overload
 
 import attrs
+
+from dispatchkit.values import SHOWN, Value
 
 __all__ = ["Listing"]
 
@@ -13,14 +15,19 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 @attrs.frozen
-class Listing(Sequence[T_co], Generic[T_co]):
+class Listing(Value, Sequence[T_co], Generic[T_co]):
     """What a provider listed: a sequence, ``for dispatch in listing``, that knows whether it is the whole."""
+
+    __to_dict_also__: ClassVar[tuple[str, ...]] = ("missing",)
 
     items: tuple[T_co, ...]
     total: int | None = None
     """How many there are by the provider's own count; None where it did not say."""
     received: int = attrs.field(
-        default=attrs.Factory(lambda listing: len(listing.items), takes_self=True), eq=False, repr=False
+        default=attrs.Factory(lambda listing: len(listing.items), takes_self=True),
+        eq=False,
+        repr=False,
+        metadata=SHOWN,
     )
     """How many the answer held, with those that a filter of ours has left out."""
 

@@ -13,6 +13,7 @@ import attrs
 
 from dispatchkit.core.decode import register_lenient, rename, strict_converter
 from dispatchkit.core.validators import positive_id
+from dispatchkit.values import Value, shown_as
 
 __all__ = [
     "Dispatch",
@@ -27,7 +28,7 @@ __all__ = [
 
 
 @attrs.frozen
-class StartedDispatch:
+class StartedDispatch(Value):
     """A dispatch whose start the provider has accepted."""
 
     dispatch_id: int
@@ -54,8 +55,13 @@ def _local(value: object, _: type[LocalTime]) -> LocalTime:
 
 
 @attrs.frozen(kw_only=True)
-class _Open:
-    extra: Mapping[str, object] = attrs.field(factory=dict[str, object], hash=False, repr=False)  # a dict has no hash
+class _Open(Value):
+    extra: Mapping[str, object] = attrs.field(
+        factory=dict[str, object],
+        hash=False,  # a dict has none
+        repr=False,
+        metadata=shown_as("extra_keys", list),
+    )
     """Unknown fields, and values that are not of their field's type, under the provider's names."""
 
 
@@ -88,12 +94,17 @@ class DispatchBase(_Open):
     excluded: DispatchSource | None = None
 
 
+def _length(text: str | None) -> int | None:
+    return None if text is None else len(text)
+
+
 @attrs.frozen(kw_only=True)
 class Dispatch(_Open):
     """A dispatch as ``GET /dispatch`` lists it.
 
     Only the id and the status are always there. Any other field is None if the provider left it out, or sent a value of
-    another type; `extra` then has that value. The repr does not show the message.
+    another type; `extra` then has that value. Neither the repr nor
+    `to_dict` shows the message.
     """
 
     dispatch_id: int = attrs.field(validator=positive_id)
@@ -109,7 +120,9 @@ class Dispatch(_Open):
     source: str | None = None
     """The name of the sender."""
     message: str | None = attrs.field(
-        default=None, repr=lambda text: "None" if text is None else f"<{len(text)} characters>"
+        default=None,
+        repr=lambda text: "None" if text is None else f"<{len(text)} characters>",
+        metadata=shown_as("message_length", _length),
     )
     traffic_center_id: int | None = None
     traffic_center_name: str | None = None

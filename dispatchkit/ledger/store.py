@@ -19,14 +19,20 @@ statement that writes `sending`. So whoever was taken for dead and comes back is
 
 from __future__ import annotations
 
+import functools
+import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import TYPE_CHECKING, ClassVar, Never, Protocol, cast
 
 import attrs
 
 from dispatchkit.core.claim import ClaimResult
-from dispatchkit.errors import State
+from dispatchkit.errors import LedgerError, State
+from dispatchkit.values import HIDDEN, SHOWN, Json, Value, redact_urls, shown_as, target_of
+
+if TYPE_CHECKING:
+    from dispatchkit.core.command import Command
 
 __all__ = [
     "HEARTBEAT_INTERVAL",
@@ -56,6 +62,30 @@ MAX_NUMBER = 2**31 - 1
 """The largest number that a column of a database holds."""
 
 
+def _settings(text: str) -> dict[str, str]:
+    try:
+        settings: object = json.loads(text)
+    except ValueError:
+        settings = None
+    known = cast("dict[str, object]", settings) if isinstance(settings, dict) else {}
+    return {name: redact_urls(str(value)) for name, value in known.items()}
+
+
+@functools.lru_cache(maxsize=1)  # the keys of a target need it one after the other
+def _command(text: str) -> Command[Never, object] | None:
+    from dispatchkit.ledger.codec import decode  # noqa: PLC0415 - it knows the providers, which a store does not
+
+    try:
+        return decode(text)
+    except LedgerError:
+        return None
+
+
+def _command_dict(text: str) -> dict[str, Json] | None:
+    command = _command(text)
+    return None if command is None else command.to_dict()
+
+
 @attrs.frozen(kw_only=True)
 class RunPlan:
     """A run that is to begin: whose it is, and how it is carried out."""
@@ -76,13 +106,13 @@ class RunPlan:
 
 
 @attrs.frozen
-class Run:
+class Run(Value):
     """A run, as it is listed."""
 
     number: int
     """Its key in the database."""
     name: str
-    settings: str
+    settings: str = attrs.field(metadata=shown_as("settings", _settings))
     """JSON: how the run is carried out, for whoever resumes it. Never a token."""
     created: datetime
     total: int
@@ -92,7 +122,7 @@ class Run:
     stopped: bool
     account: str | None = None
     """The account that it was planned for, where the client named it."""
-    fingerprint: str = ""
+    fingerprint: str = attrs.field(default="", metadata=HIDDEN)
     """The fingerprint of the token that it was planned with."""
     attempt_timeout: float = 0.0
     """Seconds: the longest `attempt_timeout` of all processes that held it."""
@@ -106,7 +136,7 @@ class Run:
 
 
 @attrs.frozen
-class PausedAccount:
+class PausedAccount(Value):
     """An account on which all processes that share the ledger start nothing, as the provider asked for it."""
 
     key: str
@@ -118,7 +148,7 @@ class PausedAccount:
 
 
 @attrs.frozen
-class Counts:
+class Counts(Value):
     """How far a run, or a chunk of it, has come."""
 
     planned: int = 0
@@ -129,15 +159,15 @@ class Counts:
     rejected: int = 0
     not_sent: int = 0
     unknown: int = 0
-    unknown_for_good: int = attrs.field(default=0, repr=False)
+    unknown_for_good: int = attrs.field(default=0, repr=False, metadata=SHOWN)
     """How many of those that are unknown nothing can settle any more: a resume leaves them alone."""
 
 
 @attrs.frozen
-class Holder:
+class Holder(Value):
     """Who holds a chunk."""
 
-    token: str
+    token: str = attrs.field(metadata=HIDDEN)
     """New for every hold."""
     pid: int
     host: str
@@ -156,7 +186,7 @@ class Holder:
 
 
 @attrs.frozen
-class Chunk:
+class Chunk(Value):
     """A stretch of a run's targets: from ``start`` up to, not including, ``end``."""
 
     number: int
@@ -234,11 +264,21 @@ class Record:
 
 
 @attrs.frozen
-class Target:
-    """A target with all that is known of it, as it is shown and exported."""
+class Target(Value):
+    """A target with all that is known of it, as it is shown and exported.
+
+    Its `to_dict` shows the command itself, without its content; None if this release cannot read it.
+
+    >>> target = Target(0, '{"type":"direct.start","version":1,"dispatch_id":7}', "planned")
+    >>> target.to_dict()["command"]
+    {'type': 'StartDispatch', 'dispatch_id': 7}
+    """
+
+    __to_dict_also__: ClassVar[tuple[str, ...]] = ("target",)
 
     index: int
-    command: str
+    command: str = attrs.field(metadata=shown_as("command", _command_dict))
+    """As `codec` writes it."""
     state: str
     """``planned``, ``sending``, or the value of a `State`."""
     summary: str = ""
@@ -248,6 +288,11 @@ class Target:
     at: datetime | None = None
     is_final: bool = False
     """Of an unknown one: whether nothing can settle it any more, so that a resume leaves it alone."""
+
+    @property
+    def target(self) -> int | None:
+        """The id that the command acts on; None if this release cannot read the command."""
+        return target_of(_command(self.command))
 
 
 @attrs.frozen

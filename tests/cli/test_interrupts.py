@@ -67,7 +67,7 @@ def test_a_second_ctrl_c_gives_up_what_is_in_flight_and_reports_it_as_unknown(pl
     assert child.returncode == 130, (out, err)
     assert counts(err) == {"done": 7, "rejected": 0, "not sent": 0, "unknown": 8, "not started": 985}
     outcomes = [json.loads(line) for line in out.splitlines()]
-    assert sorted(outcome["id"] for outcome in outcomes) == list(range(1, 16))
+    assert sorted(outcome["target"] for outcome in outcomes) == list(range(1, 16))
     assert {outcome["error"]["type"] for outcome in outcomes if outcome["error"]} == {"OutcomeUnknownError"}
 
 

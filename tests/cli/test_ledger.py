@@ -69,7 +69,7 @@ def test_what_a_guard_left_is_done_by_a_resume(played: Played, ledger: Path) -> 
     command = result.out.splitlines()[-1].removeprefix("15 are left. To go on: dispatchkit ")
     result = run(*shlex.split(command), "--yes", "--json", "--stop-after-failures", 1)
     assert result.code == 0
-    assert {told["id"] for told in objects(result)} == {*range(6, 21)}
+    assert {told["target"] for told in objects(result)} == {*range(6, 21)}
     assert "20 of 20 dispatches" in result.err
     assert "; 5 of them earlier.\n" in result.err
     assert once(played, 20)
@@ -101,11 +101,11 @@ def test_a_run_that_is_killed_goes_on_and_acts_twice_for_nobody(played: Played, 
         child.wait(20)
     played.sandbox.latency = 0
     [seen] = objects(run("ledger", "show", ledger, "--json"))
-    assert (seen["state"], seen["sending"], seen["held_by"]) == ("to be resumed", 3, [])
+    assert (seen["state"], seen["counts"]["sending"], seen["holders"]) == ("to be resumed", 3, [])
     result = resume(ledger)
     assert result.code == 0, result
     assert counts(result.out)["done"] == 90
-    assert f"; {seen['done']} of them earlier.\n" in result.out
+    assert f"; {seen['counts']['done']} of them earlier.\n" in result.out
     assert once(played, 90)
 
 
@@ -124,9 +124,13 @@ def test_a_run_has_one_process_at_a_time_and_is_stopped_from_another(played: Pla
         assert child.poll() is None
         [seen] = objects(run("ledger", "show", ledger, "--json"))
         assert seen["state"] == "running"
-        (holder,) = seen["held_by"]
+        (holder,) = seen["holders"]
         assert (holder["pid"], holder["host"]) == (child.pid, socket.gethostname())
-        assert datetime.fromisoformat(seen["created"]) <= datetime.fromisoformat(holder["since"]) <= datetime.now(UTC)
+        assert (
+            datetime.fromisoformat(seen["run"]["created"])
+            <= datetime.fromisoformat(holder["since"])
+            <= datetime.now(UTC)
+        )
         shown = run("ledger", "show", ledger).out
         assert f"held by       process {child.pid} on {socket.gethostname()} since {holder['since'][:10]} " in shown
 

@@ -103,8 +103,8 @@ def test_json_gives_one_object_an_outcome_and_nothing_else_on_standard_output(pl
     attempt = first.pop("attempts")
     assert first == {
         "index": 0,
-        "id": 2000,
-        "command": "StartDispatch",
+        "target": 2000,
+        "command": {"type": "StartDispatch", "dispatch_id": 2000},
         "state": "done",
         "result": {"dispatch_id": 2000, "settled": False},
         "error": None,
@@ -116,10 +116,14 @@ def test_json_gives_one_object_an_outcome_and_nothing_else_on_standard_output(pl
     assert isinstance(error, dict)
     assert {**error, "hint": ""} == {
         "type": "NotFoundError",
+        "summary": "Dispatch 2001 not found (code 4040, HTTP 404)",
         "message": "Dispatch 2001 not found",
+        "hint": "",
         "status": 404,
         "code": 4040,
-        "hint": "",
+        "retry_after": None,
+        "retry_at": None,
+        "is_final": None,
     }
     assert counts(result.err) == {"done": 1, "rejected": 1, "not sent": 0, "unknown": 0}
 

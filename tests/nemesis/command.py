@@ -140,8 +140,8 @@ class Command:
             if line.startswith("{"):
                 with contextlib.suppress(ValueError):  # the last line of a killed process may be cut
                     outcome: dict[str, Any] = json.loads(line)
-                    if isinstance(outcome.get("id"), int) and isinstance(outcome.get("state"), str):
-                        told[outcome["id"]] = outcome["state"]
+                    if isinstance(outcome.get("target"), int) and isinstance(outcome.get("state"), str):
+                        told[outcome["target"]] = outcome["state"]
         return told
 
     def last_words(self) -> str:

@@ -8,17 +8,19 @@ id that was tried again since must not stand beside those that were not.
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
+import attrs
+
+from dispatchkit.cli.output.tables import as_csv
 from dispatchkit.cli.text import escape_control, write
 from dispatchkit.errors import RejectedError, State
 from dispatchkit.ledger.codec import decode
+from dispatchkit.values import Value, columns
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,15 +29,37 @@ if TYPE_CHECKING:
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.ledger.store import Target
 
-__all__ = ["HEADER", "NOT_DONE", "FailuresFile", "LiveFailuresFile", "failure_row"]
+__all__ = ["NOT_DONE", "Failure", "FailuresFile", "LiveFailuresFile"]
 
-# The id stands first and the row is read only whole: see `from_lines`.
-HEADER = ("id", "outcome", "code", "error", "request_id")
 _BATCH_SIZE = 4096
-
 
 NOT_DONE = ("planned", "sending", *(state.value for state in State if state is not State.DONE))
 """The states of what did not come to done."""
+
+
+@attrs.frozen
+class Failure(Value):
+    """A row of the file. The id stands first and the row is read only whole: see `from_lines`."""
+
+    id: int | str | None
+    """The target, or a range of those that were not started: ``"5-9"``."""
+    outcome: str
+    """The value of a `State`, or ``"not_started"``."""
+    code: int | str | None = None
+    error: str | None = None
+    """The summary of the error, in one line."""
+    request_id: str | None = None
+
+    @classmethod
+    def of(cls, target: Target) -> Failure:
+        """The row of a target of a ledger, whose words are those of outcomes.
+
+        What was left in flight may have happened.
+        """
+        outcome = {"planned": "not_started", "sending": "unknown"}.get(target.state, target.state)
+        summary = target.summary or ("it was left in flight" if target.state == "sending" else "")
+        number = decode(target.command).target
+        return cls(number, outcome, target.code, escape_control(summary), target.request_id)
 
 
 class FailuresFile:
@@ -61,15 +85,11 @@ class FailuresFile:
             raise ValueError(f"{path} is not empty, and --failures writes over nothing: name another file")
         self._headed = False
 
-    def write(self, rows: Iterable[Sequence[object]]) -> bool:
+    def write(self, rows: Iterable[Failure]) -> bool:
         """Write rows. Returns whether all could be written so far."""
-        text = io.StringIO(newline="")
-        writer = csv.writer(text, lineterminator="\n")
-        if not self._headed:
-            self._headed = True
-            writer.writerow(HEADER)
-        writer.writerows(rows)
-        self.whole = self.whole and write(self._stream, text.getvalue())
+        headed, self._headed = self._headed, True
+        text = as_csv(None if headed else columns(Failure), (row.to_dict(flat=True) for row in rows))
+        self.whole = self.whole and write(self._stream, text)
         return self.whole
 
     def close(self) -> None:
@@ -109,23 +129,14 @@ class LiveFailuresFile(FailuresFile):
         if error is None:
             return True
         code = error.code if isinstance(error, RejectedError) else None
-        return self.write([(number, outcome.state.value, code, escape_control(error.summary), outcome.request_id)])
+        summary = escape_control(error.summary)
+        return self.write([Failure(number, outcome.state.value, code, summary, outcome.request_id)])
 
     def close(self) -> None:
         """At the end of a run: write what was not started, a long range of ids as one row."""
         left = chain(((number, number) for number in self._in_hand.values()), self._targets.after(self._taken))
-        rows = ((low if low == high else f"{low}-{high}", "not_started", None, None, None) for low, high in left)
+        rows = (Failure(low if low == high else f"{low}-{high}", "not_started") for low, high in left)
         while batch := list(islice(rows, _BATCH_SIZE)):
             if not self.write(batch):
                 break
         super().close()
-
-
-def failure_row(target: Target) -> tuple[object, ...]:
-    """A target as a row of the failures file, whose words are those of outcomes.
-
-    What was left in flight may have happened.
-    """
-    outcome = {"planned": "not_started", "sending": "unknown"}.get(target.state, target.state)
-    summary = target.summary or ("it was left in flight" if target.state == "sending" else "")
-    return decode(target.command).target, outcome, target.code, escape_control(summary), target.request_id

@@ -13,9 +13,10 @@ from rich.text import Text
 
 from dispatchkit.cli.output.failures import LiveFailuresFile
 from dispatchkit.cli.output.progress import STYLES, Bar, Lines, ProgressSnapshot
-from dispatchkit.cli.text import as_json, escape_control, format_failure, write
+from dispatchkit.cli.text import escape_control, format_failure, write
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import DispatchkitError, RejectedError, State
+from dispatchkit.values import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -1,20 +1,23 @@
-"""Rows on standard output: a table, JSON Lines or CSV. Half a million of them need no more memory than a few."""
+"""Values on standard output: a table, JSON Lines or CSV. Half a million of them need no more memory than a few.
+
+JSON and CSV are what `to_dict()` of the values gives. A table has cells of its own, for people.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
 from rich.cells import cell_len
 
 from dispatchkit.cli.text import escape_control, format_value, utc, write
+from dispatchkit.values import Scalar, Value, as_json, columns
 
-__all__ = ["Form", "Rows", "form_of"]
+__all__ = ["Form", "Rows", "as_csv", "form_of"]
 
 Form = Literal["table", "json", "csv"]
 
@@ -33,37 +36,43 @@ def form_of(*, json: bool, csv: bool) -> Form:
 
 
 class Rows:
-    """Takes rows one by one and writes them some hundreds at a time. A table is as wide as its first ones need.
+    """Takes values one by one and writes them some hundreds at a time. A table is as wide as its first rows need.
 
     Args:
         form: What they are written as.
-        names: What the fields are called.
+        cls: Their class, whose columns a CSV has.
+        names: The columns of a table.
     """
 
-    def __init__(self, form: Form, names: Sequence[str]) -> None:
+    def __init__(self, form: Form, cls: type[Value], names: Sequence[str]) -> None:
         self._form = form
+        self._cls = cls
         self._names = names
-        self._waiting: list[Sequence[object]] = []
+        self._values: list[Value] = []
+        self._cells: list[Sequence[object]] = []
         self._widths: list[int] | None = None
-        self._headed = form == "json"
+        self._headed = False
         self._open = True
 
-    def add(self, *values: object) -> bool:
-        """Take a row. Returns whether there still is somebody who reads."""
-        self._waiting.append(values)
-        if len(self._waiting) == _BATCH_SIZE:
+    def add(self, value: Value, *cells: object) -> bool:
+        """Take a value, and its cells in a table. Returns whether there still is somebody who reads."""
+        self._values.append(value)
+        self._cells.append(cells)
+        if len(self._values) == _BATCH_SIZE:
             self.flush()
         return self._open
 
     def flush(self) -> None:
-        """Write what waits; the names of the fields come first, also where no row follows."""
-        rows, self._waiting = self._waiting, []
+        """Write what waits; the names of the columns come first, also where no row follows."""
+        values, self._values = self._values, []
+        cells, self._cells = self._cells, []
+        headed, self._headed = self._headed, True
         if self._form == "json":
-            text = "".join(f"{json.dumps(dict(zip(self._names, map(_plain, row), strict=True)))}\n" for row in rows)
+            text = "".join(f"{as_json(value)}\n" for value in values)
+        elif self._form == "csv":
+            text = as_csv(None if headed else columns(self._cls), (value.to_dict(flat=True) for value in values))
         else:
-            lines: list[Sequence[object]] = rows if self._headed else [self._names, *rows]
-            self._headed = True
-            text = _as_csv(lines) if self._form == "csv" else self._as_table(lines)
+            text = self._as_table(cells if headed else [self._names, *cells])
         self._open = self._open and write(sys.stdout, text)
 
     def _as_table(self, rows: Sequence[Sequence[object]]) -> str:
@@ -92,11 +101,11 @@ def _cell(value: object) -> str:
     return escape_control(format_value(value)) or "-"
 
 
-def _as_csv(rows: Sequence[Sequence[object]]) -> str:
+def as_csv(header: Sequence[str] | None, rows: Iterable[Mapping[str, Scalar]]) -> str:
+    """Flat rows as CSV."""
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([_plain(value) for value in row] for row in rows)
+    writer = csv.writer(text, lineterminator="\n")
+    if header is not None:
+        writer.writerow(header)
+    writer.writerows(row.values() for row in rows)
     return text.getvalue()
-
-
-def _plain(value: object) -> object:
-    return value.isoformat() if isinstance(value, datetime) else value

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Never, TypeVar, cast
 
 import attrs
 
-from dispatchkit.cli.output.failures import NOT_DONE, failure_row
+from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.takeover import Decisions, explained, prepare
 from dispatchkit.cli.text import redact_urls
@@ -115,9 +115,9 @@ async def _tell_why_it_ended(ledger_run: LedgerRun, reporter: Reporter) -> None:
 
 
 async def _write(failures_file: FailuresFile, ledger_run: LedgerRun) -> None:
-    rows: list[tuple[object, ...]] = []
+    rows: list[Failure] = []
     async for target in ledger_run.ledger.targets(ledger_run.name, states=NOT_DONE):
-        rows.append(failure_row(target))
+        rows.append(Failure.of(target))
         if len(rows) == _BATCH_SIZE:
             if not failures_file.write(rows):
                 return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json as json_module
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import nullcontext
@@ -19,17 +18,19 @@ from rich.text import Text
 from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.output.failures import HEADER, NOT_DONE, failure_row
+from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.output.tables import Form, Rows, form_of
 from dispatchkit.cli.text import escape_control, utc, write
 from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, settings_of, silence, take_snapshot
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
+from dispatchkit.ledger.store import Target
+from dispatchkit.values import as_json
 
 if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
-    from dispatchkit.ledger.store import Holder, Run, Target
+    from dispatchkit.ledger.store import Holder
 
 __all__ = ["list_runs", "show_failures", "show_run", "show_targets", "unknown_for_good"]
 
@@ -43,14 +44,13 @@ _SHOWN = 5
 
 _COUNTS = ("done", "rejected", "not_sent", "unknown", "sending", "planned")
 _RUN = ("run", "state", "created", "total", *_COUNTS)
-_TARGET = ("index", "id", "command", "state", "code", "error", "request_id", "attempts", "at")
+_TARGET = ("index", "target", "command", "state", "code", "summary", "request_id", "attempts", "at")
 
 
-async def _paused_until(ledger: Ledger, run: Run) -> datetime | None:
-    if not ledger.is_shared:
-        return None
-    paused = await ledger.paused_accounts()
-    return next((each.until for each in paused if any(other.number == run.number for other in each.runs)), None)
+async def _pauses(ledger: Ledger) -> dict[int, datetime]:
+    """Until when runs are paused, by their numbers."""
+    paused = await ledger.paused_accounts() if ledger.is_shared else []
+    return {run.number: account.until for account in paused for run in account.runs}
 
 
 def list_runs(words: Sequence[str], *, json: bool, csv: bool) -> None:
@@ -62,16 +62,17 @@ def list_runs(words: Sequence[str], *, json: bool, csv: bool) -> None:
 
     async def listing(ledger_ref: LedgerRef, form: Form) -> None:
         async with ledger_ref.open() as ledger:
-            rows = Rows(form, _RUN)
+            rows, paused = Rows(form, RunSnapshot, _RUN), await _pauses(ledger)
             for run in await ledger.runs():
-                rows.add(*_row(await take_snapshot(ledger, run)))
+                snapshot = attrs.evolve(await take_snapshot(ledger, run), paused_until=paused.get(run.number))
+                rows.add(snapshot, *_cells(snapshot))
             rows.flush()
 
     with exit_on_user_error():
         run_loop(listing(parse_ledger_args(words, run=False), form_of(json=json, csv=csv)))
 
 
-def _row(snapshot: RunSnapshot) -> tuple[object, ...]:
+def _cells(snapshot: RunSnapshot) -> tuple[object, ...]:
     run = snapshot.run
     return run.name, snapshot.state, run.created, run.total, *(getattr(snapshot.counts, name) for name in _COUNTS)
 
@@ -89,7 +90,8 @@ def show_run(words: Sequence[str], *, follow: bool, json: bool, csv: bool) -> No
 
             async def snapshot() -> RunSnapshot:
                 run = await ledger.run(name)
-                return attrs.evolve(await take_snapshot(ledger, run), paused_until=await _paused_until(ledger, run))
+                paused = (await _pauses(ledger)).get(run.number)
+                return attrs.evolve(await take_snapshot(ledger, run), paused_until=paused)
 
             if follow:
                 await _follow(snapshot, ledger_ref, form)
@@ -107,12 +109,12 @@ def show_run(words: Sequence[str], *, follow: bool, json: bool, csv: bool) -> No
 
 
 def _show(snapshot: RunSnapshot, ledger_ref: LedgerRef, form: Form) -> None:
-    if form == "csv":
-        rows = Rows(form, _RUN)
-        rows.add(*_row(snapshot))
-        rows.flush()
+    if form == "table":
+        write(sys.stdout, f"{_described(snapshot, ledger_ref)}\n")
     else:
-        write(sys.stdout, _object(snapshot) if form == "json" else f"{_described(snapshot, ledger_ref)}\n")
+        rows = Rows(form, RunSnapshot, _RUN)
+        rows.add(snapshot)
+        rows.flush()
 
 
 async def _follow(
@@ -122,7 +124,7 @@ async def _follow(
     live = None
     if form == "table" and console.is_interactive and sys.stdout.isatty():
         live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-    shown = ""
+    shown: object = None
     with live or nullcontext():
         while True:
             began = SYSTEM.monotonic()
@@ -131,10 +133,11 @@ async def _follow(
             if live is not None:
                 live.update(Text(_described(snapshot, ledger_ref)), refresh=True)
             else:
-                text = _object(snapshot) if form == "json" else f"{_line(snapshot)}\n"
-                if text != shown and not write(sys.stdout, text):
+                # Of a snapshot, what changes by itself does not count: the time that is left of a lease.
+                text, new = (as_json(snapshot), snapshot) if form == "json" else ((line := _line(snapshot)), line)
+                if new != shown and not write(sys.stdout, f"{text}\n"):
                     return
-                shown = text
+                shown = new
             if snapshot.over:
                 return
             await asyncio.sleep(max(_POLL_INTERVAL, elapsed / _SHARE))
@@ -183,26 +186,6 @@ def _line(snapshot: RunSnapshot) -> str:
     )
 
 
-def _object(snapshot: RunSnapshot) -> str:
-    run = snapshot.run
-    fields = {
-        "run": run.name,
-        "state": snapshot.state,
-        "created": run.created.isoformat(),
-        "total": run.total,
-        **{name: getattr(snapshot.counts, name) for name in _COUNTS},
-        "plan_complete": run.plan_complete,
-        "stopped": run.stopped,
-        "paused_until": snapshot.paused_until and snapshot.paused_until.isoformat(),
-        "settings": settings_of(run),
-        "held_by": [
-            {"pid": holder.pid, "host": holder.host, "since": holder.since and holder.since.isoformat()}
-            for holder in snapshot.holders
-        ],
-    }
-    return f"{json_module.dumps(fields)}\n"
-
-
 def show_targets(words: Sequence[str], *, json: bool, csv: bool) -> None:
     """Show all targets of a run.
 
@@ -227,11 +210,11 @@ async def _targets(ledger_ref: LedgerRef, form: Form, states: Sequence[str]) -> 
     async with ledger_ref.open() as ledger:
         run = await resolve_run(ledger, ledger_ref)
         as_failures = bool(states) and form == "csv"
-        rows, left, kept = Rows(form, HEADER if as_failures else _TARGET), 0, 0
+        rows, left, kept = Rows(form, Failure if as_failures else Target, _TARGET), 0, 0
         async for target in ledger.targets(run.name, states=states):
             left += target.state != State.REJECTED and not target.is_final
             kept += target.is_final
-            if not rows.add(*(failure_row(target) if as_failures else _all_of(target))):
+            if not (rows.add(Failure.of(target)) if as_failures else rows.add(target, *_cells_of(target))):
                 return
         rows.flush()
     if as_failures and left:
@@ -252,7 +235,7 @@ def unknown_for_good(count: int) -> str:
     )
 
 
-def _all_of(target: Target) -> tuple[object, ...]:
+def _cells_of(target: Target) -> tuple[object, ...]:
     command = decode(target.command)
     return (
         target.index,

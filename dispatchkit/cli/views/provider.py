@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json as json_module
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, TypeVar
 
-import attrs
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -19,8 +17,9 @@ from dispatchkit import FanOut
 from dispatchkit.altcraft.commands import AltcraftWire, ReadStatus
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.text import as_json, escape_control, format_failure, format_value, utc, write
+from dispatchkit.cli.text import escape_control, format_failure, format_value, utc, write
 from dispatchkit.errors import AuthenticationError, DispatchkitError
+from dispatchkit.values import Value, as_json
 
 if TYPE_CHECKING:
     from dispatchkit import Dispatch, Listing, LogEntry
@@ -146,21 +145,10 @@ def show_statuses(client: Client[AltcraftWire], ids: Targets, *, json: bool) -> 
         raise typer.Exit(1)
 
 
-def _write_objects(values: Iterable[object]) -> None:
+def _write_objects(values: Iterable[Value]) -> None:
     for value in values:
-        if not write(sys.stdout, f"{json_module.dumps(_plain(value))}\n"):
+        if not write(sys.stdout, f"{as_json(value)}\n"):
             return
-
-
-def _plain(value: object) -> object:
-    """A model as JSON can say it; what a provider said beyond the model stays as it came."""
-    if isinstance(value, datetime):
-        return value.isoformat()
-    if attrs.has(type(value)):
-        cls = cast("type[attrs.AttrsInstance]", type(value))
-        fields = sorted(attrs.fields(cls), key=lambda field: field.name == "extra")  # which comes last
-        return {field.name: _plain(getattr(value, field.name)) for field in fields}
-    return value
 
 
 def _write_table(header: Sequence[str], rows: Iterable[tuple[object, ...]]) -> None:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json as json_module
+import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, ClassVar, cast
 
 import attrs
 
 from dispatchkit.cli.input.ledger_ref import LedgerRef
-from dispatchkit.ledger.store import LEASE_TIMEOUT
+from dispatchkit.ledger.store import LEASE_TIMEOUT, Counts, Holder, Run
+from dispatchkit.values import Value
 
 if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
-    from dispatchkit.ledger.store import Counts, Holder, Run
 
 __all__ = ["RunSnapshot", "resolve_run", "settings_of", "silence", "take_snapshot"]
 
@@ -22,8 +22,10 @@ _SHOWN = 5
 
 
 @attrs.frozen
-class RunSnapshot:
+class RunSnapshot(Value):
     """A run at one moment."""
+
+    __to_dict_also__: ClassVar[tuple[str, ...]] = ("state", "left", "over")
 
     run: Run
     counts: Counts
@@ -58,7 +60,7 @@ class RunSnapshot:
 
 def settings_of(run: Run) -> dict[str, str]:
     """How a run is carried out: provider, host and wire."""
-    return cast("dict[str, str]", json_module.loads(run.settings))
+    return cast("dict[str, str]", json.loads(run.settings))
 
 
 async def take_snapshot(ledger: Ledger, run: Run) -> RunSnapshot:

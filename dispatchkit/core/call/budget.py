@@ -14,6 +14,7 @@ import attrs
 
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.transport.fork import register_fork_reset
+from dispatchkit.values import Value
 
 __all__ = ["BudgetStatistics", "RetryBudget"]
 
@@ -22,7 +23,7 @@ _EPSILON = 1e-9
 
 
 @attrs.frozen
-class BudgetStatistics:
+class BudgetStatistics(Value):
     """What a `RetryBudget` has seen."""
 
     tokens: float

@@ -25,6 +25,7 @@ from dispatchkit.core.secret import Secret, account_key
 from dispatchkit.core.transport.transport import Transport
 from dispatchkit.core.transport.url import origin
 from dispatchkit.core.validators import a_kind, label, seconds, shown, true_or_false
+from dispatchkit.values import Value
 
 __all__ = ["ATTEMPT_TIMEOUT", "CONNECT_TIMEOUT", "TIMEOUT", "Client", "ClientStatistics"]
 
@@ -50,7 +51,7 @@ def _trust(ssl: ssl_module.SSLContext | bool) -> ssl_module.SSLContext | bool:
 
 
 @attrs.frozen
-class ClientStatistics:
+class ClientStatistics(Value):
     """A snapshot of a client."""
 
     pace: PaceStatistics

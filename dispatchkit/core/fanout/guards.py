@@ -10,6 +10,7 @@ import attrs
 
 from dispatchkit.core.validators import int_in_range, seconds
 from dispatchkit.errors import AuthenticationError, DispatchkitError, RejectedError, ThrottledError
+from dispatchkit.values import Value
 
 __all__ = ["Guards", "StopKind", "StopReason", "refuses_all"]
 
@@ -33,7 +34,7 @@ _WARNED: frozenset[StopKind] = frozenset({"stop_after_failures", "gave_up", "ref
 
 
 @attrs.frozen
-class StopReason:
+class StopReason(Value):
     """Why a run ended before its last command. ``str()`` says it in a few words."""
 
     kind: StopKind

@@ -15,6 +15,7 @@ from dispatchkit.errors import (
     RejectedError,
     State,
 )
+from dispatchkit.values import OutcomeValue, Value
 
 __all__ = ["Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown", "failed"]
 
@@ -23,7 +24,7 @@ R_co = TypeVar("R_co", covariant=True)
 
 
 @attrs.frozen(match_args=False)
-class _Outcome:
+class _Outcome(OutcomeValue):
     """The fields that the four outcomes have in common."""
 
     index: int
@@ -146,8 +147,14 @@ def failed(index: int, command: Command[Never, object], error: DispatchkitError)
 
 
 @attrs.frozen
-class Report:
-    """The number of a fan-out's commands with each outcome."""
+class Report(Value):
+    """The number of a fan-out's commands with each outcome.
+
+    >>> Report(done=2, rejected=1).to_dict(flat=True)["total"]
+    3
+    """
+
+    __to_dict_also__: ClassVar[tuple[str, ...]] = ("total", "failed")
 
     done: int = 0
     rejected: int = 0

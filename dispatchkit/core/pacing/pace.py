@@ -7,6 +7,7 @@ import attrs
 from dispatchkit.core.pacing.adaptive_limit import Auto
 from dispatchkit.core.pacing.breaker import BreakerState
 from dispatchkit.core.validators import MAX_SECONDS, seconds, shown
+from dispatchkit.values import Value
 
 __all__ = ["DEFAULT_PACE", "Pace", "PaceStatistics"]
 
@@ -51,7 +52,7 @@ def _duration(instance: object, attribute: attrs.Attribute[float], value: float)
 
 
 @attrs.frozen(kw_only=True)
-class Pace:
+class Pace(Value):
     """How fast an account may be used.
 
     Raises:
@@ -77,7 +78,7 @@ DEFAULT_PACE = Pace()
 
 
 @attrs.frozen
-class PaceStatistics:
+class PaceStatistics(Value):
     """What a `Pacer` is doing."""
 
     started: int

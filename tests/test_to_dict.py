@@ -1,0 +1,570 @@
+"""Every public value says itself in JSON types, as its schema describes, and shows neither a secret nor a content."""
+
+from __future__ import annotations
+
+import doctest
+import enum
+import importlib
+import json
+import math
+import pkgutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+import dispatchkit
+from dispatchkit import (
+    ActivateMailing,
+    AltcraftClient,
+    Attachment,
+    Audience,
+    Counts,
+    DeactivateMailing,
+    DirectClient,
+    Dispatch,
+    DispatchBase,
+    DispatchCounts,
+    DispatchkitError,
+    DispatchSource,
+    Done,
+    FanOut,
+    LaunchBroadcast,
+    Ledger,
+    Listing,
+    LogEntry,
+    MailingStatus,
+    NotSentError,
+    Outcome,
+    OutcomeUnknownError,
+    Pace,
+    ProviderSilentError,
+    RejectedError,
+    Report,
+    Run,
+    StartDispatch,
+    State,
+    StopDispatch,
+    StopReason,
+    Target,
+    ThrottledError,
+    errors,
+    values,
+)
+from dispatchkit.altcraft.commands import ReadLog, ReadStatus
+from dispatchkit.altcraft.models import MailingAccepted
+from dispatchkit.cli.output.failures import Failure
+from dispatchkit.cli.views.snapshot import RunSnapshot
+from dispatchkit.core.call.budget import BudgetStatistics
+from dispatchkit.core.call.client import ClientStatistics
+from dispatchkit.core.command import Command
+from dispatchkit.core.fanout.outcome import failed
+from dispatchkit.core.invalid_command import InvalidCommand
+from dispatchkit.core.pacing.pace import PaceStatistics
+from dispatchkit.direct.commands import ReadDispatch, ReadDispatches
+from dispatchkit.direct.models import StartedDispatch
+from dispatchkit.errors import Attempt
+from dispatchkit.ledger.codec import encode
+from dispatchkit.ledger.store import Chunk, Holder, PausedAccount
+from dispatchkit.sandbox import Fault, Sandbox
+from dispatchkit.values import HIDDEN, OutcomeValue, TypedValue, Value, columns
+from tests.schema import SCHEMA, fits, schema_name
+
+NOW = datetime(2026, 1, 31, 9, tzinfo=UTC)
+LOCAL = datetime(2026, 1, 31, 12)
+ATTEMPTS = (
+    Attempt(1, NOW, 0.5, "connection refused", sent=False),
+    Attempt(2, NOW + timedelta(seconds=2), 0.25, "HTTP 403", sent=True),
+)
+MARK = "hunter2"
+"""No `to_dict()` shows it."""
+FILE = Attachment(name="price.pdf", data=MARK.encode(), media_type="application/pdf")
+LAUNCH = LaunchBroadcast(82, audience=Audience("list", 1), content={"field": MARK}, attachments=[FILE])
+COUNTS = DispatchCounts(total=7, extra={"new": MARK})
+SOURCE = DispatchSource(type="FILE", name="a.csv")
+RUN = Run(
+    1, "friday", '{"provider": "direct"}', NOW, 5, plan_complete=True, stopped=False, fingerprint=MARK, repeat_window=60
+)
+HOLDER = Holder(MARK, 7, "here", since=NOW)
+PACE = PaceStatistics(1, 2, 3, 4, 0.5, 6, 7, "closed")
+BUDGET = BudgetStatistics(10.0, 1, 2, 3)
+
+
+def ended(command: Any, error: DispatchkitError | None = None, result: Any = None) -> Outcome[Any]:
+    """What came of a command: done, or the outcome of an error."""
+    if error is not None:
+        error.with_context(command, ATTEMPTS, "r")
+    return Done(0, command, result, ATTEMPTS, "r") if error is None else failed(0, command, error)
+
+
+def outcome(state: State, command: Any = LAUNCH) -> Outcome[Any]:
+    errors_of: dict[State, DispatchkitError] = {
+        State.REJECTED: ThrottledError("no", retry_after=5, retry_at=NOW),
+        State.NOT_SENT: NotSentError("connection refused"),
+        State.UNKNOWN: OutcomeUnknownError("no answer", is_final=True),
+    }
+    return ended(command, errors_of.get(state), MailingAccepted(82) if state is State.DONE else None)
+
+
+def an_error(cls: type[DispatchkitError]) -> DispatchkitError:
+    more: dict[str, Any] = {"status": 403, "code": 4031} if issubclass(cls, RejectedError) else {}
+    return cls("no", command=LAUNCH, attempts=ATTEMPTS, request_id="r", **more)
+
+
+RAISED = [
+    cls for name in errors.__all__ if issubclass(cls := getattr(errors, name), DispatchkitError) and name != "State"
+]
+VALUES: list[Value] = [
+    *map(outcome, State),
+    ended(StopDispatch(7)),
+    ended(InvalidCommand(ValueError(MARK)), NotSentError("not an id")),
+    *map(an_error, RAISED),
+    NotSentError("nobody asked"),
+    errors.LedgerError(f"postgresql://user:{MARK}@db/x is away"),
+    errors.RunStoppedError("it was stopped"),
+    errors.AccountMismatchError("another account"),
+    errors.RunHeldError("friday", pid=7, host="here", silent_for=95),
+    errors.ChunkHeldError("friday", 3, pid=7, host="here", retry_after=12),
+    errors.RepeatedTargetsError("launched at noon", runs={"noon": 2}),
+    ProviderSilentError("friday", 3, since=NOW, left=7),
+    *ATTEMPTS,
+    Report(done=2, unknown=1),
+    StopReason("gave_up", "the provider is silent", 3, NOW),
+    Pace(rate=50, concurrency="auto"),
+    PACE,
+    BUDGET,
+    ClientStatistics(PACE, BUDGET),
+    Listing((Dispatch(dispatch_id=1, status="done"), LogEntry(NOW, "start")), 3),
+    StartedDispatch(7),
+    COUNTS,
+    SOURCE,
+    DispatchBase(included=SOURCE),
+    Dispatch(dispatch_id=2**63 - 1, status="sending"),
+    Dispatch(
+        dispatch_id=7,
+        status="sending",
+        created=NOW,
+        local_send_time=LOCAL,  # type: ignore[arg-type]
+        message=MARK,
+        base=DispatchBase(included=SOURCE),
+        parts=COUNTS,
+        extra={"text": MARK, "much": math.inf},
+    ),
+    MailingAccepted(82, replayed=True),
+    MailingStatus(is_active=True, is_completed=False, status="Active"),
+    LogEntry(NOW, "start", "INFO", "Begin campaign"),
+    LogEntry(LOCAL, ""),
+    Audience("segment", 5),
+    FILE,
+    StartDispatch(7),
+    StopDispatch(7),
+    ReadDispatch(7),
+    ReadDispatches(status="sending", created_from=NOW),
+    ActivateMailing(82, run_now=True, content={"field": MARK}),
+    LAUNCH,
+    DeactivateMailing(82),
+    ReadStatus(82),
+    ReadLog(82, since=NOW),
+    InvalidCommand(ValueError(MARK)),
+    RUN,
+    HOLDER,
+    Chunk(0, 0, 5, HOLDER),
+    Chunk(1, 5, 9),
+    PausedAccount("hash", NOW, (RUN,)),
+    Counts(planned=5),
+    Target(0, encode(LAUNCH)[1], "rejected", "no", 402, "r", 1, NOW),
+    Target(1, encode(StartDispatch(7))[1], "planned"),
+    Target(2, '{"type":"another.launch","version":9,"text":"hunter2"}', "planned"),
+    RunSnapshot(RUN, Counts(planned=5), [HOLDER], NOW),
+    Failure("5-9", "not_started"),
+]
+ROWS = ("Outcome", "Error", "Target", "RunSnapshot")
+"""What has a schema of its own for its flat row."""
+
+# What has no to_dict(), and why.
+EXEMPT = {
+    "Account": "between a ledger and its store",
+    "Afterwards": "inside a store",
+    "AltcraftWire": "has the token",
+    "AttemptResult": "inside a call",
+    "Batch": "inside a store",
+    "ClientContext": "inside a client, with its token",
+    "Claim": "between a fan-out, a ledger and its store",
+    "ClockOffset": "inside a call",
+    "DirectAuth": "has the token",
+    "Doubt": "inside a call",
+    "HeartbeatStatus": "between a ledger and its store",
+    "LogProbe": "a question, with a function",
+    "Moment": "inside a store",
+    "PlanSummary": "between a fan-out and its ledger",
+    "Probe": "a question, with a function",
+    "Process": "identifies a process to the ledger",
+    "Record": "between a ledger and its store; `Target` is what a reader gets",
+    "Repeat": "between a ledger and its store; the error names the runs",
+    "Replays": "inside a client",
+    "Request": "has the token and the body",
+    "Response": "has a body",
+    "RetryPolicy": "has functions: tenacity's wait strategies",
+    "RunPlan": "between a ledger and its store; `Run` is what a reader gets",
+    "RunSettings": "between a fan-out and its ledger",
+    "Settlement": "inside a call",
+    "Share": "between a worker and the database",
+    "StartedBody": "the body of an answer; `StartedDispatch` is what a caller gets",
+    "TimeWindow": "inside a call",
+    "TransportFailure": "inside a call",
+    "Unsettled": "between a ledger and its store; `Target` is what a reader gets",
+    "WorkItem": "between a fan-out and its ledger",
+}
+
+
+def public_classes() -> dict[str, type]:
+    """The attrs classes and errors that the modules export, without the command line and the sandbox."""
+    found: dict[str, type] = {}
+    for module in pkgutil.walk_packages(dispatchkit.__path__, "dispatchkit."):
+        if not module.name.startswith(("dispatchkit.sandbox", "dispatchkit.cli", "dispatchkit.__main__")):
+            home = importlib.import_module(module.name)
+            for name in getattr(home, "__all__", ()):
+                cls = getattr(home, name)
+                if isinstance(cls, type) and (attrs.has(cls) or cls.__module__ == errors.__name__):
+                    found[name] = cls
+    return {name: cls for name, cls in found.items() if not issubclass(cls, enum.Enum)}
+
+
+def json_types_only(value: object) -> None:
+    if type(value) is dict:
+        for key, each in value.items():
+            assert type(key) is str
+            json_types_only(each)
+    elif type(value) is list:
+        for each in value:
+            json_types_only(each)
+    else:
+        assert value is None or type(value) in {str, int, float, bool}, value
+
+
+def named(value: object) -> str:
+    return type(value).__name__
+
+
+@pytest.mark.parametrize("value", VALUES, ids=named)
+def test_a_value_is_json_that_fits_its_schema(value: Value) -> None:
+    fields = value.to_dict()
+    json_types_only(fields)
+    assert json.loads(json.dumps(fields, allow_nan=False)) == fields
+    fits(fields, schema_name(type(value)))
+
+
+@pytest.mark.parametrize("value", VALUES, ids=named)
+def test_no_secret_and_no_content_is_shown(value: Value) -> None:
+    assert MARK not in json.dumps(value.to_dict())
+    assert MARK not in json.dumps(value.to_dict(flat=True))
+
+
+@pytest.mark.parametrize("value", VALUES, ids=named)
+def test_a_flat_row_has_scalars_and_the_columns_of_its_class(value: Value) -> None:
+    row = value.to_dict(flat=True)
+    assert all(each is None or type(each) in {str, int, float, bool} for each in row.values())
+    if not isinstance(value, Exception):
+        assert tuple(row) == columns(type(value))
+    if (name := schema_name(type(value))) in ROWS:
+        fits(row, f"{name}Row")
+
+
+def test_all_public_values_have_a_to_dict_or_a_reason() -> None:
+    classes = public_classes()
+    without = {name for name, cls in classes.items() if not issubclass(cls, Value)}
+    assert without - EXEMPT.keys() == set(), "give it a to_dict(), or a reason"
+    assert EXEMPT.keys() - without == set(), "no reason is needed"
+    untested = {cls for cls in classes.values() if issubclass(cls, Value)} - set(map(type, VALUES))
+    assert untested == set()
+
+
+def test_the_schema_has_the_keys_and_describes_each() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+    definitions: dict[str, Any] = SCHEMA["$defs"]
+    for value in VALUES:
+        name = schema_name(type(value))
+        assert [*definitions[name]["properties"]] == [*value.to_dict()], name
+        if name in ROWS:
+            assert [*definitions[f"{name}Row"]["properties"]] == [*value.to_dict(flat=True)], name
+    for name, definition in definitions.items():
+        assert definition["description"], name
+        properties = definition.get("properties", {})
+        if name != "OtherCommand":
+            assert definition.get("additionalProperties", False) is False
+            assert definition.get("required", []) == [*properties], name
+        for key, schema in properties.items():
+            assert "description" in schema or schema == {"$ref": "#/$defs/State"} or "$ref" in schema, (name, key)
+    described = {schema_name(type(value)) for value in VALUES} | {f"{name}Row" for name in ROWS}
+    parts = {"Time", "LocalTime", "State", "Command", "OtherCommand", "OutcomeError"}
+    assert described | parts == set(definitions)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("Outcome", {"more": 1}),
+        ("Outcome", {"state": "happened"}),
+        ("Outcome", {"error": {}}),
+        ("Outcome", {"result": {"dispatch_id": 1, "settled": False}}),
+        ("Outcome", {"command": {"type": "LaunchBroadcast", "content": {}}}),
+        ("OutcomeRow", {"more": 1}),
+    ],
+)
+def test_the_schema_refuses_what_is_no_value(name: str, change: dict[str, Any]) -> None:
+    done = outcome(State.DONE)
+    fields: dict[str, Any] = done.to_dict() if name == "Outcome" else done.to_dict(flat=True)
+    fits(fields, name)
+    with pytest.raises(AssertionError):
+        fits({**fields, **change}, name)
+
+
+def test_the_four_outcomes_have_the_same_keys_and_columns() -> None:
+    outcomes = [*map(outcome, State), outcome(State.NOT_SENT, InvalidCommand(ValueError("x")))]
+    assert len({tuple(each.to_dict()) for each in outcomes}) == 1
+    assert len({tuple(each.to_dict(flat=True)) for each in outcomes}) == 1
+    done, rejected, not_sent, unknown, invalid = (each.to_dict(flat=True) for each in outcomes)
+    assert (done["target"], done["command_type"], done["result_replayed"]) == (82, "LaunchBroadcast", False)
+    assert (rejected["error_type"], rejected["error_status"], rejected["error_retry_after"]) == (
+        "ThrottledError",
+        429,
+        5,
+    )
+    assert (not_sent["attempts"], not_sent["started"], not_sent["duration"]) == (2, "2026-01-31T09:00:00.000000Z", 2.25)
+    assert (unknown["error_is_final"], unknown["error_summary"]) == (True, "no answer")
+    assert (invalid["target"], invalid["command_type"]) == (None, "InvalidCommand")
+
+
+def test_a_launch_shows_the_names_and_sizes_of_what_it_carries() -> None:
+    assert LAUNCH.to_dict() == {
+        "type": "LaunchBroadcast",
+        "mailing_id": 82,
+        "audience": {"kind": "list", "id": 1},
+        "limit": None,
+        "content_keys": ["field"],
+        "attachments": [{"name": "price.pdf", "size": len(MARK), "media_type": "application/pdf"}],
+    }
+    row = LAUNCH.to_dict(flat=True)
+    assert (row["audience_kind"], row["content_keys"], row["attachments"]) == ("list", "field", 1)
+
+
+def test_an_empty_list_is_counted_and_an_absent_value_is_not() -> None:
+    row = LaunchBroadcast(82).to_dict(flat=True)
+    assert (row["attachments"], row["content_keys"], row["audience_kind"], row["audience_id"]) == (0, None, None, None)
+    assert Listing(()).to_dict(flat=True) == {"items": 0, "total": None, "received": 0, "missing": 0}
+    assert NotSentError("no").to_dict(flat=True)["attempts"] == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ('{"provider": "direct"}', {"provider": "direct"}),
+        (f'{{"base_url": "https://user:{MARK}@example.com"}}', {"base_url": "https://user:***@example.com"}),
+        ('{"limit": NaN}', {"limit": "nan"}),
+        ("[1]", {}),
+        ("", {}),
+    ],
+    ids=["text", "password", "nan", "list", "empty"],
+)
+def test_the_settings_of_a_run_are_texts(settings: str, shown: dict[str, str]) -> None:
+    fields = attrs.evolve(RUN, settings=settings).to_dict()
+    assert fields["settings"] == shown
+    fits(fields, "Run")
+
+
+def test_a_target_shows_its_command_or_none_that_it_cannot_read() -> None:
+    target = Target(0, encode(LAUNCH)[1], "planned").to_dict()
+    assert (target["target"], target["command"]) == (82, LAUNCH.to_dict())
+    target = Target(0, "no command", "planned").to_dict()
+    assert (target["target"], target["command"]) == (None, None)
+
+
+def test_an_error_counts_the_launches_of_other_runs() -> None:
+    error = errors.RepeatedTargetsError("launched at noon", runs={"noon": 2})
+    assert error.to_dict()["runs"] == {"noon": 2}
+    assert error.to_dict(flat=True)["runs"] == '{"noon": 2}'
+
+
+class Word(enum.StrEnum):
+    YES = "yes"
+
+
+class Number(enum.IntEnum):
+    ONE = 1
+
+
+class Anything:
+    """A type that nothing is known of."""
+
+    def __repr__(self) -> str:
+        return MARK
+
+
+@attrs.frozen
+class Foreign(Value):
+    whatever: object
+
+
+@given(
+    st.recursive(
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | st.text()
+        | st.binary()
+        | st.dates()
+        | st.datetimes(timezones=st.none() | st.timezones())
+        | st.datetimes(timezones=st.just(timezone(timedelta(hours=14))))
+        | st.sampled_from(
+            [Word.YES, Number.ONE, State.DONE, Anything(), ValueError(MARK), MARK.encode(), {MARK}.__len__]
+        ),
+        lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=5,
+    )
+)
+def test_whatever_a_value_holds_becomes_json(whatever: object) -> None:
+    for flat in (False, True):
+        fields = Foreign(whatever).to_dict(flat=flat)
+        json_types_only(fields)
+        assert MARK not in json.dumps(fields, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (2**70, 2**70),
+        (math.nan, None),
+        (-math.inf, None),
+        (Word.YES, "yes"),
+        (Number.ONE, 1),
+        (datetime(2026, 1, 31, 12, tzinfo=timezone(timedelta(hours=3))), "2026-01-31T09:00:00.000000Z"),
+        (LOCAL, "2026-01-31T12:00:00.000000"),
+        (datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14))), "0001-01-01T00:00:00.000000+14:00"),
+        (date(2026, 1, 31), "2026-01-31"),
+        (b"abc", 3),
+        (bytearray(b"abc"), 3),
+        (memoryview(b"abc"), 3),
+        ({"secret": MARK}, ["secret"]),
+        (Anything(), "Anything"),
+        (ValueError(MARK), "ValueError"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_value_of_a_type_is_shown_as(value: object, shown: object) -> None:
+    assert Foreign(value).to_dict() == {"whatever": shown}
+
+
+def test_what_the_repr_of_a_foreign_command_hides_is_hidden() -> None:
+    @attrs.frozen
+    class Launch(Command[object, None]):
+        number: int
+        text: str = attrs.field(repr=False)
+        note: str = attrs.field(repr=lambda text: "***")
+        key: str = attrs.field(metadata=HIDDEN)
+
+        @property
+        def target(self) -> int:
+            return self.number + 1
+
+        def request(self, wire: object, request_id: str | None) -> Any: ...
+
+        def result(self, response: object, wire: object) -> None: ...
+
+    fields = Launch(7, MARK, MARK, MARK).to_dict()
+    assert fields == {"type": "Launch", "number": 7}
+    fits(fields, "Command")
+    assert ended(Launch(7, MARK, MARK, MARK)).to_dict()["target"] == 8
+
+
+def test_an_outcome_of_any_class_has_the_same_keys() -> None:
+    @attrs.frozen
+    class Done(OutcomeValue):
+        index: int
+        command: object
+        result: object
+        state = State.DONE
+        error = None
+        attempts = ()
+        request_id = None
+
+    fields = Done(0, StartDispatch(7), StartedDispatch(7)).to_dict()
+    fits(fields, "Outcome")
+    assert fields["target"] == 7
+    assert columns(Done) == tuple(outcome(State.DONE).to_dict(flat=True))
+
+
+def test_an_empty_value_costs_no_space() -> None:
+    for cls in (Value, TypedValue, OutcomeValue):
+        assert cls.__slots__ == ()
+    assert not hasattr(outcome(State.DONE), "__dict__")
+
+
+@pytest.mark.parametrize(
+    "statement", ["import dispatchkit", "import dispatchkit.errors, dispatchkit.core.fanout.outcome"]
+)
+def test_neither_cattrs_nor_json_is_imported_before_it_is_needed(statement: str) -> None:
+    script = f"{statement}\nimport sys\nprint([name for name in ('cattrs', 'json') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "module", ["values", "errors", "core.fanout.outcome", "ledger.store"], ids=lambda name: name.rpartition(".")[2]
+)
+def test_the_examples_are_true(module: str) -> None:
+    result = doctest.testmod(importlib.import_module(f"dispatchkit.{module}"))
+    assert (result.failed, result.attempted > 0) == (0, True)
+
+
+async def test_a_real_run_fits_the_schema(tmp_path: Path) -> None:
+    async with Sandbox(dispatches=range(1, 20), mailings=range(1, 9), active=range(1, 5)) as sandbox:
+        sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "gone"}}'), path_contains="/2/")
+        async with (
+            DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct,
+            AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft,
+            Ledger(tmp_path / "launch.db") as ledger,
+        ):
+            commands: list[Command[Any, Any]] = [LAUNCH, ReadStatus(1), ReadLog(1), ReadStatus(10**9)]
+            commands[0] = attrs.evolve(LAUNCH, mailing_id=1)
+            runs = [
+                direct.start_many([1, 2, 3], ledger=ledger, run="friday"),
+                direct.stop_many([1, 19, "x"]),  # type: ignore[list-item]
+                FanOut(direct, [ReadDispatch(1), ReadDispatches(), ReadDispatch(100)]),
+                FanOut(altcraft, commands),
+            ]
+            seen: set[object] = set()
+            for run in runs:
+                async for each in run:
+                    fits(each.to_dict(), "Outcome")
+                    fits(each.to_dict(flat=True), "OutcomeRow")
+                    seen.add(each.state)
+                    if each.error is not None:
+                        fits(each.error.to_dict(), "Error")
+                fits(run.report.to_dict(), "Report")
+                if run.stop_reason is not None:
+                    fits(run.stop_reason.to_dict(), "StopReason")
+            assert seen == {State.DONE, State.REJECTED, State.NOT_SENT}
+            fits(direct.statistics().to_dict(), "ClientStatistics")
+            fits((await ledger.run("friday")).to_dict(), "Run")
+            fits((await ledger.counts("friday")).to_dict(), "Counts")
+            for chunk in await ledger.chunks("friday"):
+                fits(chunk.to_dict(), "Chunk")
+            targets = [target.to_dict() async for target in ledger.targets("friday")]
+            for target in targets:
+                fits(target, "Target")
+            assert [target["target"] for target in targets] == [1, 2, 3]
+
+
+def test_a_schema_of_another_draft_would_be_seen() -> None:
+    assert isinstance(SCHEMA["$defs"], Mapping)
+    assert SCHEMA["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
+    assert values.json_schema() == SCHEMA
