@@ -70,7 +70,7 @@ class AltcraftClient(Client[AltcraftWire]):
     The provider's pages: https://guides.altcraft.com
     """
 
-    _command_type = AltcraftCommand
+    command_type = AltcraftCommand
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import ClassVar, Generic, TypeVar, cast
 
 import attrs
@@ -17,6 +18,7 @@ import attrs
 from dispatchkit._version import __version__
 
 __all__ = [
+    "JSON_FIELD",
     "USER_AGENT",
     "Command",
     "ContradictoryAnswerError",
@@ -39,6 +41,9 @@ R_co = TypeVar("R_co", covariant=True)
 W_contra = TypeVar("W_contra", contravariant=True)
 
 USER_AGENT = f"dispatchkit/{__version__}"
+
+JSON_FIELD: Mapping[str, bool] = MappingProxyType({"dispatchkit.json": True})
+"""Metadata of a command's field that holds JSON, ``attrs.field(metadata=JSON_FIELD)``: a ledger keeps it as it is."""
 
 # Headers that hold neither a token nor anything of a message. All others show as ***.
 _SHOWN_HEADERS = frozenset(
@@ -168,6 +173,8 @@ class Command(ABC, Generic[W_contra, R_co]):
 
     __slots__ = ()
 
+    provider: ClassVar[str] = ""
+    """The name of the provider, on the base class of its commands. Ledgers keep it, so it never changes."""
     has_request_id: ClassVar[bool] = False
     """Whether the provider takes a request id: one UUID, made once a call, the same on every attempt."""
     is_read_only: ClassVar[bool] = False

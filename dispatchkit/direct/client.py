@@ -57,7 +57,7 @@ class DirectClient(Client[DirectAuth]):
     The provider's pages: https://api.docs.direct.i-dgtl.ru
     """
 
-    _command_type = DirectCommand
+    command_type = DirectCommand
 
     def __init__(
         self,

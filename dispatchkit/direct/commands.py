@@ -97,6 +97,7 @@ class DirectCommand(Command[DirectAuth, R_co]):
     """A command of Direct."""
 
     __slots__ = ()
+    provider = "direct"
 
     def result(self, response: Response, wire: DirectAuth) -> R_co:
         """Read an answer: a refusal by its code first, whatever the HTTP status is, since 403 has two meanings."""

@@ -154,7 +154,7 @@ class FanOut(StartedFanOut[W, R]):
         repeat_window: float | None = None,
     ) -> None:
         if not hasattr(client, "async_client"):  # callers without a type checker
-            what = "a DirectClient or an AltcraftClient of dispatchkit.sync"
+            what = "a blocking client, such as those of dispatchkit.sync"
             raise TypeError(f"client must be {what}, not {shown(client)}")
         async_fan_out = AsyncFanOut(
             client.async_client,

@@ -6,16 +6,14 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from dispatchkit import RetryPolicy
 from dispatchkit.cli.app import app
-from dispatchkit.core.call.client import Client
 from dispatchkit.sandbox import Fault
 from tests.launcher import COMMAND, Process, complete
 from tests.postgres import Server
@@ -134,7 +132,7 @@ def test_a_token_that_is_refused_ends_the_worker_and_leaves_the_rest_to_others(f
     field.plan(200, size=100)
     field.execute("UPDATE dispatchkit.run SET account = 'shop'")
     environment = {**field.environment(), "DISPATCHKIT_DIRECT_TOKEN": "wrong"}
-    command = [*COMMAND, "worker", "--direct-url", field.sandbox.url, "--concurrency", "4", "--account", "shop"]
+    command = [*COMMAND, "worker", "--url", f"direct={field.sandbox.url}", "--concurrency", "4", "--account", "shop"]
     ended = complete(command, env=environment)
     assert ended.returncode == 1, ended.stderr
     assert "Check the token" in ended.stderr
@@ -285,12 +283,10 @@ def test_planning_ends_without_the_database(field: Field, postgres: Server, away
 def test_worker_options_reach_client_and_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[RetryPolicy | None, str | None, float | None]] = []
 
-    async def run_worker(url: str, connect: Callable[[str, str], Client[Never]], **settings: Any) -> None:
-        async with connect("direct", "") as client:
-            given.append((settings["retry"], client.run_settings().account, settings["give_up_after"]))
+    async def run_worker(url: str, **settings: Any) -> None:
+        given.append((settings["retry"], settings["account"], settings["give_up_after"]))
 
     monkeypatch.setattr("dispatchkit.cli.run.worker.run_worker", run_worker)
-    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "t")
     for options in ([], ["--never-repeat", "--account", "shop", "--give-up-after", "15m"]):
         ended = CliRunner().invoke(app, ["worker", "--ledger", "postgresql://localhost/x", *options])
         assert ended.exit_code == 0, ended.output
@@ -304,7 +300,10 @@ def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
     for _ in range(2):  # the second time it is all there
         ended = complete([*plan, *launch], input=ids, env=field.environment())
         assert (ended.returncode, ended.stderr) == (0, "")
-        assert "Planned 50 dispatches in 3 chunks as the run 'cli'." in ended.stdout
+        assert ended.stdout == (
+            "Planned 50 dispatches in 3 chunks as the run 'cli'. Workers launch them: "
+            f"dispatchkit worker --url direct={field.sandbox.url}\n"
+        )
     assert field.launched() == 0
     field.worker("--chunks", 2)
     field.wait_until_done(50, "cli")

@@ -208,8 +208,7 @@ def _execute(
 
     spec = LaunchSpec(
         verb=verb,
-        noun=("mailing", "mailings"),
-        token_variable=_TOKEN,
+        provider="altcraft",
         base_url=options.base_url or None,
         command=command,
         connect=connect,

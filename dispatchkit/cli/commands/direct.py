@@ -147,8 +147,7 @@ def _spec(
 
     return LaunchSpec(
         verb=verb,
-        noun=("dispatch", "dispatches"),
-        token_variable=_TOKEN,
+        provider="direct",
         base_url=options.base_url,
         command=command,
         connect=connect,

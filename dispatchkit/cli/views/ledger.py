@@ -22,10 +22,11 @@ from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.failures import HEADER, NOT_DONE, failure_row
 from dispatchkit.cli.output.tables import Form, Rows, form_of
 from dispatchkit.cli.text import escape_control, number_of, utc, write
-from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, settings_of, silence, take_snapshot
+from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, silence, take_snapshot
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
+from dispatchkit.providers import parse_settings
 
 if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
@@ -147,7 +148,7 @@ def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
         ("run", run.name),
         ("ledger", str(ledger_ref)),
         ("created", f"{utc(run.created)} UTC"),
-        *((name.replace("_", " "), value) for name, value in settings_of(run).items()),
+        *((name.replace("_", " "), value) for name, value in parse_settings(run.settings).items()),
         ("state", snapshot.state),
         ("held by", _held(snapshot.holders)),
         ("targets", f"{run.total:,}{whole}"),
@@ -194,7 +195,7 @@ def _object(snapshot: RunSnapshot) -> str:
         "plan_complete": run.plan_complete,
         "stopped": run.stopped,
         "paused_until": snapshot.paused_until and snapshot.paused_until.isoformat(),
-        "settings": settings_of(run),
+        "settings": parse_settings(run.settings),
         "held_by": [
             {"pid": holder.pid, "host": holder.host, "since": holder.since and holder.since.isoformat()}
             for holder in snapshot.holders

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
     from dispatchkit.ledger.store import Counts, Holder, Run
 
-__all__ = ["RunSnapshot", "resolve_run", "settings_of", "silence", "take_snapshot"]
+__all__ = ["RunSnapshot", "resolve_run", "silence", "take_snapshot"]
 
 _SHOWN = 5
 
@@ -54,11 +53,6 @@ class RunSnapshot:
         if not self.run.plan_complete:
             return "not planned to its end"
         return "to be resumed" if self.left else "over"
-
-
-def settings_of(run: Run) -> dict[str, str]:
-    """How a run is carried out: provider, host and wire."""
-    return cast("dict[str, str]", json_module.loads(run.settings))
 
 
 async def take_snapshot(ledger: Ledger, run: Run) -> RunSnapshot:

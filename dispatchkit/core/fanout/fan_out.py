@@ -97,7 +97,7 @@ class FanOut(Generic[W, R]):
         run: str | None = None,
         repeat_window: float | None = None,
     ) -> None:
-        a_kind("client", client, Client, "a DirectClient or an AltcraftClient")
+        a_kind("client", client, Client, "a client of a provider")
         int_in_range("concurrency", concurrency, minimum=1)
         self._guards = Guards(
             max_launches=max_launches, stop_after_failures=stop_after_failures, give_up_after=give_up_after

@@ -85,7 +85,7 @@ def refuses_all(error: DispatchkitError, *, is_first: bool) -> bool:
     Args:
         error: What a command has come to.
         is_first: Whether it is the provider's first answer. After another one, a refusal of the account may be one of
-            the target after all: Altcraft's 403 may be about one mailing.
+            the target after all.
     """
     if not isinstance(error, RejectedError) or error.concerns_target:
         return False

@@ -1,0 +1,41 @@
+"""The options that the constructor of every client takes."""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+from typing import TypedDict
+
+from dispatchkit.core.call.retry import RetryPolicy
+from dispatchkit.core.clock import Clock
+from dispatchkit.core.pacing.pace import Pace
+
+__all__ = ["ClientOptions"]
+
+
+class ClientOptions(TypedDict, total=False):
+    """The options of every client's constructor, blocking or not.
+
+    Attributes:
+        timeout: Seconds that a whole call may take: attempts, waits and settling together. Default: 240.0.
+        attempt_timeout: Seconds that one attempt may take. Direct's vendor advises 70 s. Default: 70.0.
+        retry: When and how a call is repeated. Default: `RetryPolicy()`.
+        pace: The speed at which all clients of the account in this process may use it. None leaves the account's pace
+            as it is. Default: None.
+        clock: The source of time and randomness; a test passes a fake one. Default: the system's.
+        insecure: Allow plain ``http`` to another machine, which shows the token on the way. Default: False.
+        proxy: The URL of an HTTP proxy. None: a direct connection. Default: None.
+        ssl: An `ssl.SSLContext` for the connections. True checks the server's certificate against the system's
+            authorities. Default: True.
+        account: A name for the account, at most 200 characters. A ledger's run keeps it, so that the account can resume
+            the run with a new token. None: the token identifies the account. Default: None.
+    """
+
+    timeout: float
+    attempt_timeout: float
+    retry: RetryPolicy
+    pace: Pace | None
+    clock: Clock
+    insecure: bool
+    proxy: str | None
+    ssl: ssl_module.SSLContext | bool
+    account: str | None
