@@ -1,7 +1,7 @@
 """What a provider outside of this package is made of.
 
-A provider is a base class of its commands with an explicit name, a `Client`, and a `Provider`, its entry in the registry.
-The rest of dispatchkit then takes it as it takes its own: calls and fan-outs, ledgers, workers, ``dispatchkit resume``.
+A provider is a base class of its commands with an explicit name, a `Client`, and a `Provider`, its registry entry. The
+rest of dispatchkit then treats it like its own providers: calls, fan-outs, ledgers, workers, ``dispatchkit resume``.
 
     class SmsCommand(Command[Secret, R_co]):
         provider = "sms"

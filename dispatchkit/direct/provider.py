@@ -19,6 +19,7 @@ PROVIDER: Provider[DirectAuth] = Provider(
         "stop": "dispatchkit.direct.commands:StopDispatch",
     },
     token_variable="DISPATCHKIT_DIRECT_TOKEN",  # noqa: S106 - the name of the variable
+    url_variable="DISPATCHKIT_DIRECT_URL",
     base_url="https://direct.i-dgtl.ru",
     noun=("dispatch", "dispatches"),
     command_line="dispatchkit.cli.commands.direct:app",

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 from typing import Unpack
 
@@ -50,8 +49,9 @@ class SmsClient(dk.Client[dk.Secret]):
         secret = dk.Secret(token, environment="SMS_TOKEN")
         super().__init__(base_url, secret, secret, **options)
 
-    def start_many(self, targets: Iterable[int], **options: Unpack[dk.FanOutOptions]) -> dk.FanOut[str]:
-        return dk.FanOut(self, dk.build_commands(targets, StartSms), **options)
+
+class SyncSmsClient(dk.SyncClient[SmsClient]):
+    perform = dk.blocking(SmsClient.perform)
 
 
 SMS = dk.Provider(name="sms", client=SmsClient, commands={"start": StartSms}, token_variable="SMS_TOKEN")

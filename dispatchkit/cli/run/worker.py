@@ -43,6 +43,40 @@ def parse_urls(words: Sequence[str]) -> dict[str, str]:
     return urls
 
 
+class _Clients:
+    """The worker's clients: one for each account and settings of the runs."""
+
+    def __init__(
+        self,
+        stack: contextlib.AsyncExitStack,
+        urls: Mapping[str, str],
+        *,
+        account: str | None,
+        insecure: bool,
+        proxy: str | None,
+    ) -> None:
+        self._stack = stack
+        self._urls = urls
+        self._account = account
+        self._insecure = insecure
+        self._proxy = proxy
+        self._clients = dict[tuple[str, str | None, str], Client[Never]]()
+
+    async def client_of(self, run: Run) -> Client[Never]:
+        """The client for a run: for this machine's host, otherwise as the run was planned."""
+        key = run.settings, run.account, run.fingerprint
+        if key not in self._clients:
+            client = await asyncio.to_thread(self._connect, run)  # it may take a tenth of a second
+            self._stack.push_async_callback(client.close)
+            self._clients.setdefault(key, client)
+        return self._clients[key]
+
+    def _connect(self, run: Run) -> Client[Never]:
+        provider = provider_of(parse_settings(run.settings))
+        own_url = provider.own_url(self._urls.get(provider.name))
+        return connect_run(run, base_url=own_url, account=self._account, insecure=self._insecure, proxy=self._proxy)
+
+
 async def run_worker(
     url: str,
     *,
@@ -98,30 +132,19 @@ async def run_worker(
             store = await in_postgres(ledger)
             begun = True
             stack.push_async_callback(release_leases, store)
-            clients = dict[tuple[str, str | None, str], Client[Never]]()
-
-            def connect(run: Run) -> Client[Never]:
-                provider = provider_of(parse_settings(run.settings))
-                own_url = provider.own_url(urls.get(provider.name))
-                return connect_run(run, base_url=own_url, account=account, insecure=insecure, proxy=proxy)
+            clients = _Clients(stack, urls, insecure=insecure, proxy=proxy, account=account)
 
             async def launch(run: str, chunk: int) -> Report:
                 planned = await until_stopped(stop, ledger.run(run))
                 if planned is None:
                     return Report()
-                key = planned.settings, planned.account, planned.fingerprint
-                if key not in clients:
-                    client = await asyncio.to_thread(connect, planned)  # it may take a tenth of a second
-                    if key in clients:
-                        await client.close()
-                    else:
-                        clients[key] = await stack.enter_async_context(client)
+                client = await clients.client_of(planned)
                 task = asyncio.create_task(
                     launch_chunk(
                         ledger,
                         run,
                         chunk,
-                        client=clients[key],
+                        client=client,
                         concurrency=concurrency,
                         retry=retry,
                         give_up_after=give_up_after,
