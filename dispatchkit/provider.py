@@ -32,11 +32,15 @@ What is here, by purpose:
 - Commands: `Command`, `Request`, `Response`, `USER_AGENT`, `JSON_FIELD`; `build_commands` makes many of ids.
 - Answers: `read_json`, `fields_of`, `strict_converter`, `structure`; `means_refusal` says whether a status of HTTP
   proves that nothing was done; `Listing` is a list that knows whether it is whole.
-- What an answer may raise: `RejectedError` and its children; `UnexpectedResponseError`, which means that nothing is
-  known; `ContradictoryAnswerError`.
-- Settling: `Probe.of`, `ask_log`, `Settlement`, `Evidence`, `TimeWindow`.
-- Validators of fields: `positive_id`, `non_negative`, `non_empty`, `flag`, `moment`, `json_object`.
-- Clients: `Client`, `Secret`, `Token`; `SyncClient`, `blocking` and `blocking_many` for the blocking twin.
+- What `Command.result` may raise: `RejectedError` if nothing was done, or one of its children: `AuthenticationError`
+  (the token is refused, which ends a run), `AccessDeniedError` (it may not do this), `NotFoundError`,
+  `InappropriateStatusError`; `UnexpectedResponseError` if the answer says nothing; `ContradictoryAnswerError` if it
+  says two things. A client handles HTTP 429 by itself. Mask the token in a message with `Secret.redact`.
+- Settling: `Probe` asks for a state (`Probe.of`), `LogProbe` a log (`ask_log`, with a `TimeWindow`); the answer
+  becomes a `Settlement` with its `Evidence`.
+- Validators of fields: `positive_id`, `non_negative`, `non_empty`, `flag`, `moment`, `json_object` (a `JsonValue`).
+- Clients: `Client` with its `ClientOptions`, `Secret`, `Token`; `FanOut` with its `FanOutOptions`. The blocking twin
+  is a `SyncClient` with methods that `blocking` and `blocking_many` make.
 - The registry: `Provider`, `register`, `find_provider`.
 """
 

@@ -1,6 +1,6 @@
 """A command as text, and back: what a ledger holds of it, and what a later release must still be able to read.
 
-    {"type":"direct.start","version":1,"dispatch_id":7}
+    {"type":"sms.start","version":1,"campaign":7}
 
 The type is the name of the provider and that of the command, as the registry has them. The fields are those of the
 command's class; what has its default is left out. A file is held with its contents, in Base64. In a field of JSON

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dispatchkit.sync import _blocking as blocking  # pyright: ignore[reportPrivateUsage]
-from dispatchkit.sync import _fanning as blocking_many  # pyright: ignore[reportPrivateUsage]
-from dispatchkit.sync import _SyncClient as SyncClient  # pyright: ignore[reportPrivateUsage]
+from dispatchkit import sync
 
 __all__ = ["SyncClient", "blocking", "blocking_many"]
+
+SyncClient = sync._SyncClient  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+blocking = sync._blocking  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+blocking_many = sync._fanning  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

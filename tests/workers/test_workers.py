@@ -12,8 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dispatchkit import RetryPolicy
+from dispatchkit import AltcraftClient, DirectClient, RetryPolicy
 from dispatchkit.cli.app import app
+from dispatchkit.cli.options import RunOptions
+from dispatchkit.cli.run.plan import PlanOptions
+from dispatchkit.core.call.client import Client
 from dispatchkit.sandbox import Fault
 from tests.launcher import COMMAND, Process, complete
 from tests.postgres import Server
@@ -308,6 +311,31 @@ def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
     field.worker("--chunks", 2)
     field.wait_until_done(50, "cli")
     assert set(field.sandbox.launches.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("client", "options", "line"),
+    [
+        (DirectClient("t"), {}, ""),
+        (DirectClient("t"), {"account": "my shop"}, " --account 'my shop'"),
+        (AltcraftClient("https://example.com", "t"), {}, " --url altcraft=https://example.com"),
+        (
+            AltcraftClient("http://example.com", "t", insecure=True),
+            {"insecure": True, "proxy": "http://me:secret@proxy:1"},
+            " --url altcraft=http://example.com --insecure --proxy 'http://me:***@proxy:1'",
+        ),
+    ],
+    ids=["default", "account", "host", "proxy"],
+)
+@pytest.mark.parametrize("variable", [True, False], ids=["ledger-of-environment", "ledger-option"])
+def test_plan_tells_the_whole_worker_line(
+    monkeypatch: pytest.MonkeyPatch, client: Client[Any], options: dict[str, Any], line: str, variable: bool
+) -> None:
+    ledger = "postgresql://me:secret@db/x"
+    monkeypatch.setenv("DISPATCHKIT_LEDGER", ledger if variable else "other.db")
+    plan = PlanOptions(ledger=ledger, run="r", from_=None, chunk_size=1, rate=None, concurrency=None)
+    option = "" if variable else " --ledger 'postgresql://me:***@db/x'"
+    assert plan._worker(client, RunOptions(**options)) == f"dispatchkit worker{option}{line}"
 
 
 @pytest.mark.parametrize(
