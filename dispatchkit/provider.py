@@ -18,7 +18,8 @@ rest of dispatchkit then treats it like its own providers: calls, fan-outs, ledg
 
     SMS = Provider(name="sms", client=SmsClient, commands={"start": StartSms}, token_variable="SMS_TOKEN")
 
-Only `Command.request` and `Command.result` are required. `Command.probe` lets an unclear outcome be settled by the
+Only `Command.request` and `Command.result` are required. `result` reads answers with HTTP 200 and 4xx; a command names
+further statuses of success in `Command.success_statuses`. `Command.probe` lets an unclear outcome be settled by the
 provider's state; without it, an unclear command stays unknown.
 
 A program calls `register`. An installed package names its entry in the group ``dispatchkit.providers`` of its entry

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -38,6 +39,8 @@ __all__ = [
 ]
 
 W = TypeVar("W")
+
+logger = logging.getLogger("dispatchkit")
 
 ENTRY_POINTS = "dispatchkit.providers"
 """The group of entry points in which an installed package names its providers: ``sms = "sms_kit:SMS"``."""
@@ -79,6 +82,8 @@ class Provider(Generic[W]):
     """What `Client.settings` adds to provider and host, each with what reads its text. It raises `ValueError`."""
     command_line: str | None = None
     """The Typer group of its command line, as ``"module:attribute"``."""
+    help: str = ""
+    """What the command line says of this group, in one line."""
 
     def __post_init__(self) -> None:
         if _NAME.fullmatch(self.name) is None:
@@ -212,13 +217,24 @@ def _installed() -> Mapping[str, EntryPoint]:
 def command_lines() -> dict[str, str]:
     """The command lines of all providers, each as ``"module:attribute"`` of a Typer group.
 
-    Raises:
-        ImportError: A package cannot be loaded.
-        ValueError: Two providers have one name.
+    A package that cannot be loaded is left out, with a warning of the logger ``dispatchkit``: the command lines of all
+    other providers stay usable.
     """
-    names = dict.fromkeys((*_BUILT_IN, *_registered, *_installed()))
-    found = ((name, find_provider(name)) for name in names)
-    return {name: provider.command_line for name, provider in found if provider and provider.command_line}
+    names = dict.fromkeys((*_BUILT_IN, *_registered))
+    lines = dict[str, str]()
+    try:
+        names |= dict.fromkeys(_installed())
+    except ValueError as error:
+        logger.warning("%s", error)
+    for name in names:
+        try:
+            provider = find_provider(name)
+        except (ImportError, ValueError) as error:
+            logger.warning("%s", error)
+            continue
+        if provider is not None and provider.command_line is not None:
+            lines[name] = provider.command_line
+    return lines
 
 
 def parse_settings(text: str) -> dict[str, str]:

@@ -37,4 +37,5 @@ PROVIDER: Provider[AltcraftWire] = Provider(
     noun=("mailing", "mailings"),
     settings={"wire": _wire, "deduplicates": _yes},
     command_line="dispatchkit.cli.commands.altcraft:app",
+    help="Activate, launch, deactivate and show mailings of Altcraft.",
 )

@@ -180,6 +180,9 @@ class Command(ABC, Generic[W_contra, R_co]):
     is_read_only: ClassVar[bool] = False
     """Whether it only reads: then there is nothing to settle, and a repeat is harmless."""
 
+    success_statuses: ClassVar[frozenset[int]] = frozenset({200})
+    """The statuses of success, from 200 to 299, whose answers `result` reads. It reads those of 4xx, too."""
+
     @property
     def log_key(self) -> int | None:
         """The log in which alone it shows, by a number; None where its own state shows it.

@@ -23,4 +23,5 @@ PROVIDER: Provider[DirectAuth] = Provider(
     base_url="https://direct.i-dgtl.ru",
     noun=("dispatch", "dispatches"),
     command_line="dispatchkit.cli.commands.direct:app",
+    help="Start, stop and list dispatches of i-Digital Direct.",
 )

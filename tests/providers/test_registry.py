@@ -77,6 +77,17 @@ def test_command_lines_are_references(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
 
+@pytest.mark.parametrize(
+    "points", [[("fax", "no_such_module:FAX")], [("direct", "one:PROVIDER")]], ids=["broken", "duplicate"]
+)
+def test_broken_package_leaves_others_usable(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, points: list[tuple[str, str]]
+) -> None:
+    set_entry_points(monkeypatch, *points)
+    assert [*command_lines()] == ["direct", "altcraft"]
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 CLIENTS: list[tuple[Callable[[], Client[Any]], str]] = [
     (lambda: DirectClient("t", base_url="http://127.0.0.1:1"), "direct"),
     (lambda: AltcraftClient("http://127.0.0.1:1", "t"), "altcraft"),
@@ -96,7 +107,8 @@ def test_stored_settings_make_the_same_client(client: Callable[[], Client[Any]],
 
 
 @pytest.mark.parametrize(
-    ("token", "given", "account"), [("t", None, "shop"), ("other", None, None), ("other", "mine", "mine")]
+    ("token", "given", "account"),
+    [("t", None, "shop"), ("other", None, None), ("other", "mine", "mine"), ("t", "mine", "mine")],
 )
 def test_account_name_needs_its_token(token: str, given: str | None, account: str | None) -> None:
     planned = DirectClient("t", account="shop")
@@ -167,11 +179,11 @@ def test_duplicate_name_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -
         register(other(name))
 
 
-@pytest.mark.parametrize("name", ["sms", "direct"])
-def test_two_packages_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    set_entry_points(monkeypatch, (name, "one:PROVIDER"), (name, "two:PROVIDER"))
+@pytest.mark.parametrize(("name", "packages"), [("sms", ["one", "two"]), ("direct", ["one"])])
+def test_two_packages_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, packages: list[str]) -> None:
+    set_entry_points(monkeypatch, *[(name, f"{package}:PROVIDER") for package in packages])
     with pytest.raises(ValueError, match=f"two packages bring a provider '{name}'"):
-        command_lines()
+        find_provider("fax")
     assert provider_of({"provider": "direct"}).is_built_in
 
 
