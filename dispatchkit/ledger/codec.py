@@ -55,7 +55,7 @@ def encode(command: Command[Never, object]) -> tuple[bytes, str]:
     """
     cls = type(command)
     codec = _codec_of(cls)
-    fields = cast("dict[str, object]", codec.converter.unstructure(command, codec.union))
+    fields = cast("dict[str, object]", codec.write(command))
     stored: dict[str, object] = {"type": fields.pop("type"), "version": _VERSION, **fields}
     text = _write(stored)
     unordered = any(name in stored for name in codec.json_fields[cls])
@@ -85,22 +85,16 @@ def decode(text: str) -> Command[Never, object]:
     name, version = fields.get("type"), fields.pop("version", None)
     if not isinstance(name, str) or type(version) is not int:
         raise LedgerError("the ledger holds what is no command: it is damaged, so restore it from a copy")
-    codec = _codec(installed_provider(name.partition(".")[0]))
-    if name not in codec.names or version > _VERSION:
-        raise LedgerError(
-            f"the ledger holds a command {name!r} of version {version}, which a newer release of {codec.package} "
-            f"wrote: upgrade {codec.package}, and run it again"
-        )
-    return _read(codec, name, fields)
+    return _read(_codec_reading(name, version), name, fields)
 
 
 @attrs.frozen
 class _Codec:
     """What reads and writes the commands of one provider."""
 
-    converter: Converter
-    union: type[Command[Never, object]]
-    """Of all its commands, told apart by their ``type``."""
+    read: StructureHook
+    """Reads the fields of any of them, told apart by their ``type``."""
+    write: UnstructureHook
     names: Mapping[str, type[Command[Never, object]]]
     json_fields: Mapping[type[object], tuple[str, ...]]
     """The fields of each command in which the order of keys does not count."""
@@ -110,7 +104,7 @@ class _Codec:
 
 def _read(codec: _Codec, name: str, fields: Mapping[str, object]) -> Command[Never, object]:
     try:
-        return codec.converter.structure(fields, codec.union)
+        return cast("Command[Never, object]", codec.read(fields, None))
     except Exception as error:  # noqa: BLE001 - cattrs raises whatever a hook or a validator raises; any of it means the same
         what = type(error).__name__
     # Outside the handler: the error of a hook may hold what a message says.
@@ -130,6 +124,17 @@ def _codec_of(cls: type[object]) -> _Codec:
     if cls not in codec.json_fields:
         known = ", ".join(each.__name__ for each in codec.names.values())
         raise TypeError(f"a ledger holds {known} of the provider {name!r}, not {cls.__name__}")
+    return codec
+
+
+@cache
+def _codec_reading(name: str, version: int) -> _Codec:
+    codec = _codec(installed_provider(name.partition(".")[0]))
+    if name not in codec.names or version > _VERSION:
+        raise LedgerError(
+            f"the ledger holds a command {name!r} of version {version}, which a newer release of {codec.package} "
+            f"wrote: upgrade {codec.package}, and run it again"
+        )
     return codec
 
 
@@ -156,14 +161,10 @@ def _codec(provider: Provider[Never]) -> _Codec:
     for cls in stored_names:
         union = union | cls
     configure_tagged_union(union, converter, lambda cls: stored_names.get(cls, ""), tag_name="type")
+    # Looked up once: a union is slow to hash.
+    read, write = converter.get_structure_hook(union), converter.get_unstructure_hook(union)
     package = "dispatchkit" if provider.is_built_in else f"the package of the provider {provider.name!r}"
-    return _Codec(
-        converter,
-        cast("type[Command[Never, object]]", union),
-        names,
-        {cls: _json_fields(cls) for cls in stored_names},
-        package,
-    )
+    return _Codec(read, write, names, {cls: _json_fields(cls) for cls in stored_names}, package)
 
 
 def _fields(cls: type[object]) -> tuple[attrs.Attribute[object], ...]:

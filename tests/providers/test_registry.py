@@ -28,6 +28,7 @@ def no_other_provider(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(providers, "_registered", {})
     set_entry_points(monkeypatch)
     codec._codec_of.cache_clear()
+    codec._codec_reading.cache_clear()
 
 
 def set_entry_points(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
