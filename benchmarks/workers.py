@@ -140,7 +140,7 @@ def workers(dsn: str, url: str, number: int, count: int) -> float:
                 await asyncio.sleep(0.05)
             return time.perf_counter()
 
-    command = [sys.executable, "-m", "dispatchkit", "worker", "--ledger", dsn, "--direct-url", url]
+    command = [sys.executable, "-m", "dispatchkit", "worker", "--ledger", dsn, "--url", f"direct={url}"]
     environment = {**os.environ, "DISPATCHKIT_DIRECT_TOKEN": TOKEN}
     started = [subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) for _ in range(number)]
     for worker in started:

@@ -82,7 +82,7 @@ class AltcraftClient(Client[AltcraftWire]):
     82
     """
 
-    _command_type = AltcraftCommand
+    command_type = AltcraftCommand
 
     @takes_options(Client)
     def __init__(

@@ -15,6 +15,7 @@ import attrs
 from dispatchkit.altcraft.codec import Codec
 from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
 from dispatchkit.core.command import (
+    JSON_FIELD,
     USER_AGENT,
     Command,
     ContradictoryAnswerError,
@@ -134,6 +135,7 @@ class AltcraftCommand(Command[AltcraftWire, R_co]):
     """A command of Altcraft."""
 
     __slots__ = ()
+    provider = "altcraft"
     has_request_id = True
     path: ClassVar[str]
     """Below ``/api/v1.1/``, exactly as documented: the trailing slashes are part of it and inconsistent."""
@@ -361,7 +363,7 @@ class _Launch(AltcraftCommand[MailingAccepted]):
         kw_only=True,
         hash=False,  # a dict has none
         repr=lambda content: "None" if content is None else f"<{len(content)} fields>",
-        metadata=shown_as("content_keys", _keys),
+        metadata={**JSON_FIELD, **shown_as("content_keys", _keys)},
     )
     attachments: tuple[Attachment, ...] = attrs.field(default=(), converter=_attachments, kw_only=True)
 

@@ -10,6 +10,7 @@ import enum
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import ClassVar, Generic, TypeVar, cast
 
 import attrs
@@ -18,6 +19,7 @@ from dispatchkit._version import __version__
 from dispatchkit.values import TypedValue
 
 __all__ = [
+    "JSON_FIELD",
     "USER_AGENT",
     "Command",
     "ContradictoryAnswerError",
@@ -40,6 +42,9 @@ R_co = TypeVar("R_co", covariant=True)
 W_contra = TypeVar("W_contra", contravariant=True)
 
 USER_AGENT = f"dispatchkit/{__version__}"
+
+JSON_FIELD: Mapping[str, bool] = MappingProxyType({"dispatchkit.json": True})
+"""Metadata of a command's field that holds JSON, ``attrs.field(metadata=JSON_FIELD)``: a ledger keeps it as it is."""
 
 # Headers that hold neither a token nor anything of a message. All others show as ***.
 _SHOWN_HEADERS = frozenset(
@@ -169,10 +174,15 @@ class Command(TypedValue, ABC, Generic[W_contra, R_co]):
 
     __slots__ = ()
 
+    provider: ClassVar[str] = ""
+    """The name of the provider, on the base class of its commands. Ledgers keep it, so it never changes."""
     has_request_id: ClassVar[bool] = False
     """Whether the provider takes a request id: one UUID, made once a call, the same on every attempt."""
     is_read_only: ClassVar[bool] = False
     """Whether it only reads: then there is nothing to settle, and a repeat is harmless."""
+
+    success_statuses: ClassVar[frozenset[int]] = frozenset({200})
+    """The statuses of success, from 200 to 299, whose answers `result` reads. It reads those of 4xx, too."""
 
     @property
     def target(self) -> int | None:

@@ -59,9 +59,13 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
 _decode = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_once).decode
 
 
-def strict_converter() -> cattrs.Converter:
-    """A cattrs converter that takes a value only if it already has the right type. Unknown fields pass."""
-    converter = cattrs.Converter(detailed_validation=False)
+def strict_converter(*, forbid_extra_keys: bool = False) -> cattrs.Converter:
+    """A cattrs converter that takes a value only if it already has the right type.
+
+    Args:
+        forbid_extra_keys: Whether a field that the class does not have is an error; by default, it is ignored.
+    """
+    converter = cattrs.Converter(detailed_validation=False, forbid_extra_keys=forbid_extra_keys)
     for cls in (int, float, bool, str):
         converter.register_structure_hook(cls, _exactly)
     converter.register_structure_hook(datetime, lambda value, _: _moment(converter.structure(value, str)))

@@ -65,7 +65,7 @@ class DirectClient(Client[DirectAuth]):
     StartedDispatch(dispatch_id=7, settled=False)
     """
 
-    _command_type = DirectCommand
+    command_type = DirectCommand
 
     @takes_options(Client)
     def __init__(

@@ -97,6 +97,7 @@ class DirectCommand(Command[DirectAuth, R_co]):
     """A command of Direct."""
 
     __slots__ = ()
+    provider = "direct"
 
     def result(self, response: Response, wire: DirectAuth) -> R_co:
         """Read a response: a refusal is told by its code, not by the HTTP status, since 403 has two meanings."""

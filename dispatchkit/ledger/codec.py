@@ -1,9 +1,10 @@
 """A command as text, and back: what a ledger holds of it, and what a later release must still be able to read.
 
-    {"type":"direct.start","version":1,"dispatch_id":7}
+    {"type":"sms.start","version":1,"campaign":7}
 
-The fields are those of the command's class; what has its default is left out. A file is held with its contents, in
-Base64. The order of the content's fields is kept, since a repeat must send the same bytes; it does not count where two
+The type is the name of the provider and that of the command, as the registry has them. The fields are those of the
+command's class; what has its default is left out. A file is held with its contents, in Base64. In a field of JSON
+(`JSON_FIELD`) the order of the keys is kept, since a repeat must send the same bytes; it does not count where two
 commands are compared.
 
 When a class changes so that its older texts no longer fit, its version goes up by one, and `_read` learns to read both.
@@ -14,35 +15,32 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cache
 from hashlib import sha256
-from typing import Never, cast
+from types import UnionType
+from typing import Never, TypeVar, cast
 
 import attrs
 from cattrs import Converter
+from cattrs.dispatch import StructureHook, UnstructureHook
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+from cattrs.strategies import configure_tagged_union
 
-from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
-from dispatchkit.altcraft.models import Attachment
-from dispatchkit.core.command import Command, UnexpectedResponseError
+from dispatchkit.core.command import JSON_FIELD, Command, UnexpectedResponseError
 from dispatchkit.core.decode import fields_of, read_json, strict_converter
-from dispatchkit.direct.commands import StartDispatch, StopDispatch
 from dispatchkit.errors import LedgerError
+from dispatchkit.providers import Provider, find_provider, installed_provider
 
 __all__ = ["KEY_BYTES", "decode", "encode", "key"]
+
+T = TypeVar("T")
 
 KEY_BYTES = 16
 """Length of a key: 128 bits of a hash. Among 10**12 commands, two of one key are as likely as one in 10**14."""
 
 _VERSION = 1
-_TYPES: Mapping[str, type[Command[Never, object]]] = {
-    "direct.start": StartDispatch,
-    "direct.stop": StopDispatch,
-    "altcraft.activate": ActivateMailing,
-    "altcraft.launch": LaunchBroadcast,
-    "altcraft.deactivate": DeactivateMailing,
-}
-_NAMES: Mapping[type[object], str] = {kind: name for name, kind in _TYPES.items()}
+_OURS = ("type", "version")
 
 # Built once: json.dumps builds an encoder for every call that asks for anything special.
 _write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -55,14 +53,13 @@ def encode(command: Command[Never, object]) -> tuple[bytes, str]:
     Raises:
         TypeError: It is no command that a ledger can hold.
     """
-    name = _NAMES.get(type(command))
-    if name is None:
-        known = ", ".join(cls.__name__ for cls in _TYPES.values())
-        raise TypeError(f"a ledger holds {known}, not {type(command).__name__}")
-    fields = cast("dict[str, object]", _converter().unstructure(command))
-    said: dict[str, object] = {"type": name, "version": _VERSION, **fields}
-    text = _write(said)
-    return sha256((_write_sorted(said) if "content" in said else text).encode()).digest()[:KEY_BYTES], text
+    cls = type(command)
+    codec = _codec_of(cls)
+    fields = cast("dict[str, object]", codec.write(command))
+    stored: dict[str, object] = {"type": fields.pop("type"), "version": _VERSION, **fields}
+    text = _write(stored)
+    unordered = any(name in stored for name in codec.json_fields[cls])
+    return sha256((_write_sorted(stored) if unordered else text).encode()).digest()[:KEY_BYTES], text
 
 
 def key(command: Command[Never, object]) -> bytes:
@@ -78,50 +75,117 @@ def decode(text: str) -> Command[Never, object]:
     """The command of a text.
 
     Raises:
-        LedgerError: A newer release wrote it, or it is damaged.
+        LedgerError: Its provider is not installed, a newer release wrote it, or it is damaged.
+        ImportError: Its provider's package cannot be loaded.
     """
     try:
         fields = fields_of(read_json(text.encode())) or {}
     except UnexpectedResponseError:
         fields = {}
-    name, version = fields.pop("type", None), fields.pop("version", None)
+    name, version = fields.get("type"), fields.pop("version", None)
     if not isinstance(name, str) or type(version) is not int:
         raise LedgerError("the ledger holds what is no command: it is damaged, so restore it from a copy")
-    cls = _TYPES.get(name)
-    if cls is None or version > _VERSION:
-        raise LedgerError(
-            f"the ledger holds a command {name!r} of version {version}, which a newer release of dispatchkit wrote: "
-            "upgrade dispatchkit, and run it again"
-        )
-    return _read(cls, fields)
+    return _read(_codec_reading(name, version), name, fields)
 
 
-def _read(cls: type[Command[Never, object]], fields: Mapping[str, object]) -> Command[Never, object]:
+@attrs.frozen
+class _Codec:
+    """What reads and writes the commands of one provider."""
+
+    read: StructureHook
+    """Reads the fields of any of them, told apart by their ``type``."""
+    write: UnstructureHook
+    names: Mapping[str, type[Command[Never, object]]]
+    json_fields: Mapping[type[object], tuple[str, ...]]
+    """The fields of each command in which the order of keys does not count."""
+    package: str
+    """What has to be upgraded if a newer release wrote a command."""
+
+
+def _read(codec: _Codec, name: str, fields: Mapping[str, object]) -> Command[Never, object]:
     try:
-        return _converter().structure(fields, cls)
+        return cast("Command[Never, object]", codec.read(fields, None))
     except Exception as error:  # noqa: BLE001 - cattrs raises whatever a hook or a validator raises; any of it means the same
         what = type(error).__name__
     # Outside the handler: the error of a hook may hold what a message says.
-    raise LedgerError(f"the ledger holds a {cls.__name__} that cannot be read ({what}): restore it from a copy")
+    raise LedgerError(
+        f"the ledger holds a {codec.names[name].__name__} that cannot be read ({what}): restore it from a copy"
+    )
+
+
+@cache
+def _codec_of(cls: type[object]) -> _Codec:
+    name = cls.provider if issubclass(cls, Command) else ""  # callers without a type checker
+    provider = find_provider(name) if name else None
+    if provider is None:
+        unknown = f"; register the provider {name!r} first" if name else ""
+        raise TypeError(f"a ledger holds commands of known providers, not {cls.__name__}{unknown}")
+    codec = _codec(provider)
+    if cls not in codec.json_fields:
+        known = ", ".join(each.__name__ for each in codec.names.values())
+        raise TypeError(f"a ledger holds {known} of the provider {name!r}, not {cls.__name__}")
+    return codec
+
+
+@cache
+def _codec_reading(name: str, version: int) -> _Codec:
+    codec = _codec(installed_provider(name.partition(".")[0]))
+    if name not in codec.names or version > _VERSION:
+        raise LedgerError(
+            f"the ledger holds a command {name!r} of version {version}, which a newer release of {codec.package} "
+            f"wrote: upgrade {codec.package}, and run it again"
+        )
+    return codec
+
+
+@attrs.frozen
+class _NoCommand:
+    """A member of each union, as cattrs tells only two classes or more apart. No ledger holds it."""
 
 
 @cache  # costly to make
-def _converter() -> Converter:
-    converter = strict_converter()
+def _codec(provider: Provider[Never]) -> _Codec:
+    converter = strict_converter(forbid_extra_keys=True)
     converter.register_unstructure_hook(bytes, lambda data: base64.b64encode(data).decode())
     converter.register_structure_hook(bytes, lambda text, _: base64.b64decode(text, validate=True))
-    kinds = cast("list[type[attrs.AttrsInstance]]", [Attachment, *_TYPES.values()])
-    for cls in kinds:
-        attrs.resolve_types(cls)
-        # JSON already is what a content holds.
-        content = override(struct_hook=_as_it_is, unstruct_hook=_same)
-        special = {field.name: content for field in attrs.fields(cls) if field.name == "content"}
-        # cattrs types its keyword settings and the overrides of fields as one.
-        to_text = make_dict_unstructure_fn(cls, converter, _cattrs_omit_if_default=True, **special)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        from_text = make_dict_structure_fn(cls, converter, _cattrs_forbid_extra_keys=True, **special)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        converter.register_unstructure_hook(cls, to_text)
-        converter.register_structure_hook(cls, from_text)
-    return converter
+    converter.register_unstructure_hook(datetime, datetime.isoformat)
+    converter.register_structure_hook_factory(attrs.has, _reader)
+    converter.register_unstructure_hook_factory(attrs.has, _writer)
+    names = provider.command_types()
+    stored_names = {cls: name for name, cls in names.items()}
+    for cls in stored_names:
+        reserved = [field.name for field in _fields(cls) if field.name in _OURS]
+        if reserved:
+            raise TypeError(f"{cls.__name__}.{reserved[0]}: a ledger has a field of this name, so give it another one")
+    union: type | UnionType = _NoCommand
+    for cls in stored_names:
+        union = union | cls
+    configure_tagged_union(union, converter, lambda cls: stored_names.get(cls, ""), tag_name="type")
+    # Looked up once: a union is slow to hash.
+    read, write = converter.get_structure_hook(union), converter.get_unstructure_hook(union)
+    package = "dispatchkit" if provider.is_built_in else f"the package of the provider {provider.name!r}"
+    return _Codec(read, write, names, {cls: _json_fields(cls) for cls in stored_names}, package)
+
+
+def _fields(cls: type[object]) -> tuple[attrs.Attribute[object], ...]:
+    """The fields of a class, which is an attrs class although no type checker can know it."""
+    fields: tuple[attrs.Attribute[object], ...] = attrs.fields(cast("type[attrs.AttrsInstance]", cls))
+    return fields
+
+
+def _json_fields(cls: type[object]) -> tuple[str, ...]:
+    return tuple(field.name for field in _fields(cls) if JSON_FIELD.items() <= field.metadata.items())
+
+
+def _reader(cls: type[attrs.AttrsInstance], converter: Converter) -> StructureHook:
+    special = {name: override(struct_hook=_as_it_is) for name in _json_fields(cls)}
+    # cattrs types its keyword settings and the overrides of fields as one.
+    return make_dict_structure_fn(cls, converter, **special)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def _writer(cls: type[attrs.AttrsInstance], converter: Converter) -> UnstructureHook:
+    special = {name: override(unstruct_hook=_same) for name in _json_fields(cls)}
+    return make_dict_unstructure_fn(cls, converter, _cattrs_omit_if_default=True, **special)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def _same(value: object) -> object:

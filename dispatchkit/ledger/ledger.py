@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-import json
 import os
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime, timedelta
@@ -21,6 +20,7 @@ from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import MAX_NUMBER, Chunk, Counts, Holder, PausedAccount, Run, SharedStore, Store, Target
+from dispatchkit.providers import parse_settings
 
 if TYPE_CHECKING:
     from dispatchkit.core.call.client import Client
@@ -334,7 +334,7 @@ def _account_key(run: Run) -> str:
     """The key of the account that a run was planned for, as `Client.account` makes it."""
     if run.account is None:
         return run.fingerprint
-    settings: dict[str, str] = json.loads(run.settings)
+    settings = parse_settings(run.settings)
     return account_key(settings.get("provider", ""), settings.get("base_url", ""), run.account)
 
 

@@ -13,6 +13,7 @@ from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.errors import AccountMismatchError, LedgerError, RepeatedTargetsError, RunStoppedError
 from dispatchkit.ledger.codec import decode, encode
 from dispatchkit.ledger.store import Run, RunPlan, Store
+from dispatchkit.providers import parse_settings
 
 __all__ = ["begin", "check_repeats", "plan"]
 
@@ -64,7 +65,7 @@ async def begin(store: Store, name: str, given: RunSettings, *, planned: bool, r
         run = await store.begin(plan)
     if run.stopped and not resumes:
         raise RunStoppedError(f"the run {name!r} was stopped: to let it go on, await ledger.clear_stop({name!r})")
-    others = _differences(json.loads(run.settings), given.settings)
+    others = _differences(parse_settings(run.settings), given.settings)
     if others:
         raise LedgerError(f"the run {name!r} was planned with other settings ({others}): use another run name")
     await _check_account(store, run, plan)

@@ -57,7 +57,7 @@ class FanOut(Generic[R_co]):
         **options: Unpack[FanOutOptions],
     ) -> None:
         if not hasattr(client, "async_client"):  # callers without a type checker
-            what = "a DirectClient or an AltcraftClient of dispatchkit.sync"
+            what = "a blocking client, such as those of dispatchkit.sync"
             raise TypeError(f"client must be {what}, not {shown(client)}")
         self._bind(client, AsyncFanOut(client.async_client, commands, **options))
 

@@ -4,29 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Iterable
 from typing import Never, TypeVar, cast
 
 import attrs
 
-from dispatchkit.altcraft.client import AltcraftClient
-from dispatchkit.altcraft.codec import WireForm
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.fan_out import FanOut
 from dispatchkit.core.fanout.outcome import Report
 from dispatchkit.core.validators import int_in_range
-from dispatchkit.direct.client import DirectClient
 from dispatchkit.errors import ChunkHeldError, LedgerError, ProviderSilentError, RunStoppedError
 from dispatchkit.ledger.ledger import Ledger
 from dispatchkit.ledger.postgres.store import PostgresStore
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, MAX_NUMBER, Run
+from dispatchkit.providers import connect_run, parse_settings, provider_of
 from dispatchkit.workers.shared_pace import release_leases, share_pace, until_stopped
 
-__all__ = ["in_postgres", "launch_chunk", "plan_chunks", "provider_and_wire"]
+__all__ = ["in_postgres", "launch_chunk", "plan_chunks"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -82,7 +79,7 @@ async def launch_chunk(
     run: str,
     chunk: int,
     *,
-    client: DirectClient | AltcraftClient | None = None,
+    client: Client[W] | None = None,
     concurrency: int = 64,
     retry: RetryPolicy | None = None,
     give_up_after: float | None = None,
@@ -128,13 +125,13 @@ async def launch_chunk(
         prepared = await until_stopped(stop, _prepare(stack, ledger, run, chunk, client))
         if prepared is None:
             return Report()
-        opened, store, found, client = prepared
-        key = await asyncio.to_thread(client.account)
-        await stack.enter_async_context(share_pace(store, key, client.pacer, run=found.number, stop=stop))
+        opened, store, found, used = prepared
+        key = await asyncio.to_thread(used.account)
+        await stack.enter_async_context(share_pace(store, key, used.pacer, run=found.number, stop=stop))
         while True:
             # Whose commands these are, the journal checks: the run's settings must be the client's.
             fan_out = FanOut[object](
-                cast("Client[Never]", client),
+                used,
                 None,
                 concurrency=concurrency,
                 retry=retry,
@@ -165,17 +162,19 @@ async def _prepare(
     ledger: Ledger | str,
     run: str,
     chunk: int,
-    client: DirectClient | AltcraftClient | None,
-) -> tuple[Ledger, PostgresStore, Run, DirectClient | AltcraftClient]:
+    client: Client[W] | None,
+) -> tuple[Ledger, PostgresStore, Run, Client[Never]]:
     """Find the chunk, and refuse what cannot be launched now, before anything is waited for."""
     opened, store = await stack.enter_async_context(_opened(ledger))
     found = await opened.run(run)
-    if client is None:
-        client = _client(found.settings)
-        stack.push_async_callback(client.close)
-    found = await opened.chunk(run, chunk).journal(run, client.run_settings()).check()
+    given = cast("Client[Never] | None", client)
+    if given is None:
+        own_url = provider_of(parse_settings(found.settings)).own_url()
+        given = await asyncio.to_thread(connect_run, found, base_url=own_url)  # it may take a tenth of a second
+        stack.push_async_callback(given.close)
+    found = await opened.chunk(run, chunk).journal(run, given.run_settings()).check()
     await _check_holder(store, found, chunk)
-    return opened, store, found, client
+    return opened, store, found, given
 
 
 async def _check_holder(store: PostgresStore, run: Run, chunk: int) -> None:
@@ -197,32 +196,6 @@ async def _check_stopped(store: PostgresStore, run: Run, chunk: int, report: Rep
 async def _stop(fan_out: FanOut[object], stop: asyncio.Event) -> None:
     await stop.wait()
     fan_out.stop()
-
-
-def _client(settings: str) -> DirectClient | AltcraftClient:
-    """A client of the provider that a run was planned for. Its host and token are this machine's own."""
-    provider, wire = provider_and_wire(settings)
-    if provider == "direct":
-        return DirectClient()
-    if provider == "altcraft" and wire in {"json", "xml"}:
-        return AltcraftClient(wire=cast("WireForm", wire))
-    raise LedgerError(f"the run is of a provider or a wire that this release does not know: {provider!r}, {wire!r}")
-
-
-def provider_and_wire(settings: str) -> tuple[str, str]:
-    """Provider and wire in the settings of a run, which another release may have written.
-
-    Raises:
-        LedgerError: They name no provider.
-    """
-    planned: object = None
-    with contextlib.suppress(ValueError):
-        planned = json.loads(settings)
-    named = cast("dict[str, object]", planned) if isinstance(planned, dict) else {}
-    provider, wire = named.get("provider"), named.get("wire", "")
-    if not isinstance(provider, str) or not isinstance(wire, str):
-        raise LedgerError("the settings of the run name no provider: another release may have planned it")
-    return provider, wire
 
 
 @contextlib.asynccontextmanager

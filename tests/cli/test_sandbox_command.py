@@ -7,7 +7,7 @@ import socket
 
 import pytest
 
-from dispatchkit.cli.run import sandbox as serve
+from dispatchkit.cli.providers import sandbox as serve
 from dispatchkit.sandbox import Act, Sandbox
 from tests.cli.conftest import run, start_child
 

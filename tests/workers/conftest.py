@@ -151,7 +151,7 @@ class Field:
     def worker(
         self, *options: object, token: str | None = None, dsn: str | None = None, **constants: float
     ) -> subprocess.Popen[str]:
-        command = [*COMMAND, "worker", "--direct-url", self.sandbox.url, *map(str, options)]
+        command = [*COMMAND, "worker", "--url", f"direct={self.sandbox.url}", *map(str, options)]
         environment = self.environment()
         if token is not None:
             environment["DISPATCHKIT_DIRECT_TOKEN"] = token

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,6 +30,7 @@ from dispatchkit import (
 from dispatchkit.ledger.postgres import store as postgres
 from dispatchkit.ledger.store import LEASE_TIMEOUT
 from dispatchkit.sandbox import Sandbox
+from dispatchkit.workers import chunk as chunk_module
 from dispatchkit.workers import launch_chunk, plan_chunks
 from dispatchkit.workers.chunk import in_postgres
 from dispatchkit.workers.shared_pace import release_leases
@@ -225,7 +227,7 @@ async def test_invalid_settings_are_refused(dsn: str, direct: DirectClient, sett
         await store.connection.run(
             lambda connection: connection.execute("UPDATE dispatchkit.run SET settings = $1", settings)
         )
-        with pytest.raises(LedgerError, match=r"release"):
+        with pytest.raises(LedgerError, match=r"is damaged|is not installed"):
             await launch_chunk(ledger, "r", 0)
 
 
@@ -238,6 +240,9 @@ async def test_it_makes_its_client_of_what_the_environment_says(
         await altcraft.activate(7)
         await plan_chunks(dsn, "r", altcraft, [LaunchBroadcast(7)])
     assert (await launch_chunk(dsn, "r", 0)).done == 1
+    async with AltcraftClient(wire="xml", deduplicates=True) as altcraft:
+        await plan_chunks(dsn, "deduplicated", altcraft, [LaunchBroadcast(7)])
+    assert (await launch_chunk(dsn, "deduplicated", 0)).done == 1
     monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", "https://elsewhere.example")
     with pytest.raises(LedgerError, match="other settings"):  # never to a host that this machine does not name
         await launch_chunk(dsn, "r", 0)
@@ -338,3 +343,26 @@ async def test_plan_refuses_numbers_beyond_the_database(dsn: str, direct: Direct
 async def test_plan_refuses_rates_that_are_none(direct: DirectClient, value: object) -> None:
     with pytest.raises(TypeError, match=r"^rate must be a number"):
         await plan_chunks("no ledger", "r", direct, [StartDispatch(1)], rate=value)  # type: ignore[arg-type]
+
+
+async def test_own_client_takes_the_account_of_its_token(
+    dsn: str, played: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paced: list[str] = []
+    real = chunk_module.share_pace
+
+    def share_pace(store: object, key: str, *others: Any, **settings: Any) -> Any:
+        paced.append(key)
+        return real(store, key, *others, **settings)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(chunk_module, "share_pace", share_pace)
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", played.direct_token)
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_URL", played.url)
+    async with DirectClient(base_url=played.url, account="shop") as direct:
+        await plan_chunks(dsn, "r", direct, [StartDispatch(1), StartDispatch(2)], size=1)
+        assert (await launch_chunk(dsn, "r", 0)).done == 1
+        assert paced == [direct.account()]
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "other")
+    with pytest.raises(AccountMismatchError):
+        await launch_chunk(dsn, "r", 1)
+    assert played.launches == {1: 1}

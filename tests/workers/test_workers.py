@@ -6,15 +6,16 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Never
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from dispatchkit import RetryPolicy
+from dispatchkit import AltcraftClient, DirectClient, RetryPolicy
 from dispatchkit.cli.app import app
+from dispatchkit.cli.options import RunOptions
+from dispatchkit.cli.run.plan import PlanOptions
 from dispatchkit.core.call.client import Client
 from dispatchkit.sandbox import Fault
 from tests.launcher import COMMAND, Process, complete
@@ -134,7 +135,7 @@ def test_a_token_that_is_refused_ends_the_worker_and_leaves_the_rest_to_others(f
     field.plan(200, size=100)
     field.execute("UPDATE dispatchkit.run SET account = 'shop'")
     environment = {**field.environment(), "DISPATCHKIT_DIRECT_TOKEN": "wrong"}
-    command = [*COMMAND, "worker", "--direct-url", field.sandbox.url, "--concurrency", "4", "--account", "shop"]
+    command = [*COMMAND, "worker", "--url", f"direct={field.sandbox.url}", "--concurrency", "4", "--account", "shop"]
     ended = complete(command, env=environment)
     assert ended.returncode == 1, ended.stderr
     assert "Check the token" in ended.stderr
@@ -285,12 +286,10 @@ def test_planning_ends_without_the_database(field: Field, postgres: Server, away
 def test_worker_options_reach_client_and_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[RetryPolicy | None, str | None, float | None]] = []
 
-    async def run_worker(url: str, connect: Callable[[str, str], Client[Never]], **settings: Any) -> None:
-        async with connect("direct", "") as client:
-            given.append((settings["retry"], client.run_settings().account, settings["give_up_after"]))
+    async def run_worker(url: str, **settings: Any) -> None:
+        given.append((settings["retry"], settings["account"], settings["give_up_after"]))
 
     monkeypatch.setattr("dispatchkit.cli.run.worker.run_worker", run_worker)
-    monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "t")
     for options in ([], ["--never-repeat", "--account", "shop", "--give-up-after", "15m"]):
         ended = CliRunner().invoke(app, ["worker", "--ledger", "postgresql://localhost/x", *options])
         assert ended.exit_code == 0, ended.output
@@ -304,11 +303,39 @@ def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
     for _ in range(2):  # the second time it is all there
         ended = complete([*plan, *launch], input=ids, env=field.environment())
         assert (ended.returncode, ended.stderr) == (0, "")
-        assert "Planned 50 dispatches in 3 chunks as the run 'cli'." in ended.stdout
+        assert ended.stdout == (
+            "Planned 50 dispatches in 3 chunks as the run 'cli'. Workers launch them: "
+            f"dispatchkit worker --url direct={field.sandbox.url}\n"
+        )
     assert field.launched() == 0
     field.worker("--chunks", 2)
     field.wait_until_done(50, "cli")
     assert set(field.sandbox.launches.values()) == {1}
+
+
+@pytest.mark.parametrize(
+    ("client", "options", "line"),
+    [
+        (DirectClient("t"), {}, ""),
+        (DirectClient("t"), {"account": "my shop"}, " --account 'my shop'"),
+        (AltcraftClient("https://example.com", "t"), {}, " --url altcraft=https://example.com"),
+        (
+            AltcraftClient("http://example.com", "t", insecure=True),
+            {"insecure": True, "proxy": "http://me:secret@proxy:1"},
+            " --url altcraft=http://example.com --insecure --proxy 'http://me:***@proxy:1'",
+        ),
+    ],
+    ids=["default", "account", "host", "proxy"],
+)
+@pytest.mark.parametrize("variable", [True, False], ids=["ledger-of-environment", "ledger-option"])
+def test_plan_tells_the_whole_worker_line(
+    monkeypatch: pytest.MonkeyPatch, client: Client[Any], options: dict[str, Any], line: str, variable: bool
+) -> None:
+    ledger = "postgresql://me:secret@db/x"
+    monkeypatch.setenv("DISPATCHKIT_LEDGER", ledger if variable else "other.db")
+    plan = PlanOptions(ledger=ledger, run="r", from_=None, chunk_size=1, rate=None, concurrency=None)
+    option = "" if variable else " --ledger 'postgresql://me:***@db/x'"
+    assert plan._worker(client, RunOptions(**options)) == f"dispatchkit worker{option}{line}"
 
 
 @pytest.mark.parametrize(

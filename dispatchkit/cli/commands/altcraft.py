@@ -121,7 +121,7 @@ def status(options: StatusOptions) -> None:
     """Show whether mailings are active. It cannot tell whether a launch happened: see log."""
     from dispatchkit.cli.input.ids import from_arguments  # noqa: PLC0415 - heavy
     from dispatchkit.cli.input.values import exit_on_user_error  # noqa: PLC0415 - heavy
-    from dispatchkit.cli.views.provider import show_statuses  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.providers.views import show_statuses  # noqa: PLC0415 - heavy
 
     with exit_on_user_error():
         ids, client = from_arguments(options.ids), _reader(options)
@@ -134,7 +134,7 @@ def log(options: LogOptions) -> None:
     """Show the log of a mailing: the only place where a run shows."""
     from dispatchkit.altcraft.commands import ReadLog  # noqa: PLC0415 - heavy
     from dispatchkit.cli.input.values import exit_on_user_error  # noqa: PLC0415 - heavy
-    from dispatchkit.cli.views.provider import moment, read, show_log  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.providers.views import moment, read, show_log  # noqa: PLC0415 - heavy
 
     with exit_on_user_error():
         command = ReadLog(options.id, since=moment("--since", options.since), limit=options.limit)
@@ -154,7 +154,8 @@ def _reader(options: AltcraftReadOptions) -> AltcraftClient:
 @options_from(ActivateOptions)
 def activate(options: ActivateOptions) -> None:
     """Activate mailings and, with --run-now, launch them at once."""
-    from dispatchkit.cli.input.values import exit_on_user_error, overrides  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.input.values import exit_on_user_error  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.providers.overrides import overrides  # noqa: PLC0415 - heavy
 
     with exit_on_user_error():
         if options.audience is not None and not options.run_now:
@@ -171,7 +172,8 @@ def activate(options: ActivateOptions) -> None:
 @options_from(LaunchBroadcastOptions)
 def launch(options: LaunchBroadcastOptions) -> None:
     """Launch broadcasts that are active already."""
-    from dispatchkit.cli.input.values import exit_on_user_error, overrides  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.input.values import exit_on_user_error  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.providers.overrides import overrides  # noqa: PLC0415 - heavy
 
     with exit_on_user_error():
         launch = overrides(options)
@@ -208,8 +210,7 @@ def _execute(
 
     spec = LaunchSpec(
         verb=verb,
-        noun=("mailing", "mailings"),
-        token_variable=_TOKEN,
+        provider="altcraft",
         base_url=options.base_url or None,
         command=command,
         connect=connect,

@@ -82,7 +82,7 @@ def stop(options: StopOptions) -> None:
     if options.status is None:
         _execute(options, "stop", dispatchkit.StopDispatch, _start_in)
     else:
-        from dispatchkit.cli.run.stop_all import stop_all  # noqa: PLC0415 - heavy
+        from dispatchkit.cli.providers.stop_all import stop_all  # noqa: PLC0415 - heavy
 
         stop_all(options, options.status, _spec(options, "stop", dispatchkit.StopDispatch))
 
@@ -92,7 +92,7 @@ def stop(options: StopOptions) -> None:
 def list_(options: ListOptions) -> None:
     """List dispatches with their status: all of them, or those that every filter lets pass."""
     from dispatchkit.cli.input.values import exit_on_user_error, token  # noqa: PLC0415 - heavy
-    from dispatchkit.cli.views.provider import moment, read, show_dispatches  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.providers.views import moment, read, show_dispatches  # noqa: PLC0415 - heavy
     from dispatchkit.direct.commands import ReadDispatches  # noqa: PLC0415 - heavy
 
     with exit_on_user_error():
@@ -147,8 +147,7 @@ def _spec(
 
     return LaunchSpec(
         verb=verb,
-        noun=("dispatch", "dispatches"),
-        token_variable=_TOKEN,
+        provider="direct",
         base_url=options.base_url,
         command=command,
         connect=connect,

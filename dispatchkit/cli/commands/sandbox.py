@@ -26,6 +26,6 @@ def sandbox(
     deduplicates: _Deduplicates = True,
 ) -> None:
     """Play both providers on this machine until Ctrl-C, then tell what was done to them."""
-    from dispatchkit.cli.run.sandbox import serve  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.providers.sandbox import serve  # noqa: PLC0415 - heavy
 
     serve(port=port, dispatches=dispatches, mailings=mailings, active=active, deduplicates=deduplicates)

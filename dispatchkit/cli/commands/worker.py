@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from dispatchkit.cli.commands.plan import LEDGER
 from dispatchkit.cli.options import give_up_seconds
-
-if TYPE_CHECKING:
-    from dispatchkit import AltcraftClient, DirectClient
 
 __all__ = ["worker"]
 
@@ -23,12 +20,13 @@ def worker(
     concurrency: Annotated[
         int, typer.Option(metavar="N", min=1, help="How many calls are in flight at most, for each chunk.")
     ] = 64,
-    direct_url: Annotated[
-        str, typer.Option(metavar="URL", help="The host of i-Digital Direct, as scheme://host[:port].")
-    ] = "https://direct.i-dgtl.ru",
-    altcraft_url: Annotated[
-        str | None,
-        typer.Option(metavar="URL", envvar="DISPATCHKIT_ALTCRAFT_URL", help="Your Altcraft platform, likewise."),
+    url: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PROVIDER=URL",
+            help="The host of a provider, such as altcraft=https://your-platform; once for each. Default: what the "
+            "provider's variable holds (DISPATCHKIT_ALTCRAFT_URL), or the provider's own host.",
+        ),
     ] = None,
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow plain http to another machine. It shows the token on the way.")
@@ -60,32 +58,30 @@ def worker(
 ) -> None:
     """Launch what was planned with 'dispatchkit plan', until Ctrl-C or SIGTERM. As many workers may run as you like.
 
-    The tokens come from DISPATCHKIT_DIRECT_TOKEN and DISPATCHKIT_ALTCRAFT_TOKEN. The first Ctrl-C starts nothing new
+    Each provider's token comes from its variable, such as DISPATCHKIT_DIRECT_TOKEN. The first Ctrl-C starts nothing new
     and awaits what is in flight, for half a minute at most. The second gives that up.
     """
     from dispatchkit import RetryPolicy  # noqa: PLC0415 - heavy
     from dispatchkit.cli.input.values import exit_on_user_error  # noqa: PLC0415 - heavy
     from dispatchkit.cli.loop import run_loop  # noqa: PLC0415 - heavy
-    from dispatchkit.cli.run.worker import run_worker  # noqa: PLC0415 - heavy
+    from dispatchkit.cli.run.worker import parse_urls, run_worker  # noqa: PLC0415 - heavy
     from dispatchkit.cli.text import escape_control, write  # noqa: PLC0415 - heavy
-
-    def client(provider: str, wire: str) -> DirectClient | AltcraftClient:
-        from dispatchkit import AltcraftClient, DirectClient  # noqa: PLC0415 - heavy
-
-        if provider == "direct":
-            return DirectClient(base_url=direct_url, insecure=insecure, proxy=proxy, account=account)
-        if provider != "altcraft":
-            raise ValueError(f"the run is of a provider that this release does not know: {provider!r}")
-        if wire not in {"json", "xml"}:
-            raise ValueError(f"the run is of a wire that this release does not know: {wire!r}")
-        return AltcraftClient(altcraft_url, wire=wire, insecure=insecure, proxy=proxy, account=account)  # type: ignore[arg-type]
 
     with exit_on_user_error():
         retry = RetryPolicy(repeat_unclear=False) if never_repeat else None
         silence = give_up_seconds(give_up_after)
-        ended = run_loop(
-            run_worker(ledger, client, chunks=chunks, concurrency=concurrency, retry=retry, give_up_after=silence)
+        working = run_worker(
+            ledger,
+            urls=parse_urls(url or []),
+            insecure=insecure,
+            proxy=proxy,
+            account=account,
+            chunks=chunks,
+            concurrency=concurrency,
+            retry=retry,
+            give_up_after=silence,
         )
+        ended = run_loop(working)
     if ended is not None:
         write(sys.stderr, f"dispatchkit: {escape_control(str(ended))}\n")
         raise typer.Exit(1)

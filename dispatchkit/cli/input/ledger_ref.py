@@ -72,6 +72,11 @@ class LedgerRef:
         """The command that lifts the pauses of accounts."""
         return shlex.join(["dispatchkit", "ledger", "lift-pause", *self._words()])
 
+    def worker(self, *options: str) -> str:
+        """The command that launches what is planned in a database."""
+        ledger = ["--ledger", str(self)] if self.named else []
+        return shlex.join(["dispatchkit", "worker", *ledger, *options])
+
     def _words(self) -> list[str]:
         return [str(self)] if self.named else []
 

@@ -1,28 +1,25 @@
-"""What the options name: ids, token, content, audience, files. All of it is read before anything is sent."""
+"""What the options name: ids and token. All of it is read before anything is sent."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING
 
 import typer
 
-from dispatchkit import Attachment, Audience
 from dispatchkit.cli.input.ids import Targets, from_arguments, from_lines
 from dispatchkit.cli.text import escape_control, redact_urls, write
 from dispatchkit.errors import LedgerError
 
 if TYPE_CHECKING:
-    from dispatchkit.cli.options import ConnectionOptions, LaunchOptions, RunOptions
-    from dispatchkit.core.validators import JsonValue
+    from dispatchkit.cli.options import ConnectionOptions, RunOptions
 
-__all__ = ["Overrides", "exit_on_user_error", "overrides", "read_targets", "token"]
+__all__ = ["exit_on_user_error", "read_targets", "token"]
 
 # The library speaks of its parameters, the command line of its options.
 _PARAMETER = re.compile(r"\bbase_url\b|^(timeout|attempt_timeout|account|proxy|limit|content|wire)\b")
@@ -93,52 +90,3 @@ def token(options: ConnectionOptions, variable: str) -> str:
     if not value:
         raise ValueError(f"no token: {options.token_file} is empty")
     return value
-
-
-class Overrides(TypedDict):
-    """The keywords of a launch."""
-
-    audience: Audience | None
-    limit: int | None
-    content: dict[str, JsonValue] | None
-    attachments: list[Attachment]
-
-
-def overrides(options: LaunchOptions) -> Overrides:
-    """What a launch overrides for one run.
-
-    Raises:
-        ValueError: ``--audience`` or ``--content`` does not say what it must.
-        OSError: A file cannot be read.
-    """
-    return {
-        "audience": None if options.audience is None else _audience(options.audience),
-        "limit": options.limit,
-        "content": None if options.content is None else _content(options.content),
-        "attachments": [Attachment.from_path(path) for path in options.attach or ()],
-    }
-
-
-def _audience(text: str) -> Audience:
-    kind, _, number = text.partition(":")
-    if kind not in {"list", "segment"} or re.fullmatch("[0-9]{1,19}", number) is None:
-        raise ValueError(f"--audience must be list:ID or segment:ID, such as list:1, not {text!r}")
-    return Audience(kind, int(number))  # type: ignore[arg-type]
-
-
-def _content(text: str) -> dict[str, JsonValue]:
-    # Its words are the customer's: no message quotes them.
-    name = text[1:] if text.startswith("@") else "--content"
-    try:
-        content: object = json.loads(Path(name).read_bytes() if text.startswith("@") else text)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{name} is not JSON: {error.msg}, line {error.lineno}, column {error.colno}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"{name} is not text in UTF-8") from None
-    except RecursionError:
-        raise ValueError(f"{name} is nested too deeply") from None
-    if not isinstance(content, dict):
-        raise ValueError(  # noqa: TRY004 - a text that the user typed
-            f'{name} must be a JSON object, such as {{"field": "value"}}'
-        )
-    return cast("dict[str, JsonValue]", content)

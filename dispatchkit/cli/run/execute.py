@@ -22,6 +22,7 @@ from dispatchkit.cli.run.ledger_run import LedgerRun, check_same_plan, drive_wit
 from dispatchkit.cli.run.plan import plan_options
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
 from dispatchkit.cli.text import write
+from dispatchkit.providers import installed_provider
 
 if TYPE_CHECKING:
     from dispatchkit import Report
@@ -46,10 +47,8 @@ class LaunchSpec(Generic[W, R]):
     """What is to be done to each id, and through which client."""
 
     verb: str
-    noun: tuple[str, str]
-    """One of them, and many."""
-    token_variable: str
-    """The environment variable that holds the token."""
+    provider: str
+    """The name of the provider."""
     base_url: str | None
     command: Callable[[int], Command[W, R]]
     connect: Callable[[str, str], Client[W]]
@@ -63,6 +62,16 @@ class LaunchSpec(Generic[W, R]):
     """The ids, where the options do not name them."""
     token: str | None = attrs.field(default=None, repr=False)
     """The token, where it was read already."""
+
+    @property
+    def noun(self) -> tuple[str, str]:
+        """One target, and many."""
+        return installed_provider(self.provider).noun
+
+    @property
+    def token_variable(self) -> str:
+        """The environment variable that holds the token."""
+        return installed_provider(self.provider).token_variable
 
 
 def execute(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
@@ -85,7 +94,8 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
             host, key = _NOBODY, _MASK
         else:
             if spec.base_url is None:
-                raise ValueError("no host: pass --base-url https://your-platform, or set DISPATCHKIT_ALTCRAFT_URL")
+                variable = installed_provider(spec.provider).url_variable
+                raise ValueError(f"no host: pass --base-url https://your-platform, or set {variable}")
             host = spec.base_url
             needless = _needs_no_token(options, spec, plan)
             key = _MASK if needless else spec.token or token(options, spec.token_variable)
@@ -107,7 +117,7 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
     if ledger_ref is not None:
         decisions = decide(hindering or Hindrances(None), options, ledger_ref)
     if plan is not None:
-        plan.plan(client, map(spec.command, targets), len(targets), spec.noun, account_changed=options.account_changed)
+        plan.plan(client, map(spec.command, targets), len(targets), spec.noun, options)
     with exit_on_user_error():
         failures_file = None
         if options.failures is not None:

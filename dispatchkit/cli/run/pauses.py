@@ -11,7 +11,7 @@ from dispatchkit.cli.input.question import ask
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.text import escape_control, utc, write
-from dispatchkit.cli.views.snapshot import settings_of
+from dispatchkit.providers import parse_settings
 
 if TYPE_CHECKING:
     from dispatchkit.ledger.store import PausedAccount
@@ -72,7 +72,7 @@ def _names(paused: PausedAccount) -> set[str]:
 def _described(paused: PausedAccount) -> str:
     name = f"Account {paused.key[:_KEY]}"
     if paused.runs:
-        settings = settings_of(paused.runs[0])
+        settings = parse_settings(paused.runs[0].settings)
         named = "".join(f", {each!r}" for each in sorted(_names(paused)))
         runs = ", ".join(repr(run.name) for run in paused.runs[:_SHOWN])
         more = f" and {len(paused.runs) - _SHOWN:,} more" if len(paused.runs) > _SHOWN else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
@@ -74,8 +75,7 @@ class PlanOptions:
         commands: Iterable[Command[W, R]],
         total: int,
         noun: tuple[str, str],
-        *,
-        account_changed: bool,
+        options: RunOptions,
     ) -> NoReturn:
         """Plan the run, and hand its chunks to the workers.
 
@@ -84,7 +84,7 @@ class PlanOptions:
             commands: What is planned.
             total: How many they are.
             noun: What they are about: the word for one, and for many.
-            account_changed: Whether the run's account has a new token or name, which is the client's.
+            options: The options of the launch. Workers need those that say how the provider is reached.
 
         Raises:
             typer.Exit: Always, with the exit status.
@@ -96,16 +96,35 @@ class PlanOptions:
 
         try:
             with exit_on_user_error():
-                chunks = run_loop(self._plan(client, commands, account_changed=account_changed))
+                chunks = run_loop(self._plan(client, commands, account_changed=options.account_changed))
         except LedgerError as error:
             write(sys.stderr, f"dispatchkit: {escape_control(str(error))}\n")
             raise typer.Exit(1) from None
         write(
             sys.stdout,
             f"Planned {total:,} {noun[total != 1]} in {chunks:,} {'chunk' if chunks == 1 else 'chunks'} as the run "
-            f"{escape_control(self.run)!r}. Workers launch them: dispatchkit worker\n",
+            f"{escape_control(self.run)!r}. Workers launch them: {escape_control(self._worker(client, options))}\n",
         )
         raise typer.Exit(0)
+
+    def _worker(self, client: Client[W], options: RunOptions) -> str:
+        """The line that starts a worker on any machine that has the token in its environment."""
+        from dispatchkit.cli.input.ledger_ref import LedgerRef  # noqa: PLC0415 - heavy
+        from dispatchkit.cli.text import redact_urls  # noqa: PLC0415 - heavy
+        from dispatchkit.providers import installed_provider  # noqa: PLC0415 - heavy
+
+        words = list[str]()
+        base_url = client.settings()["base_url"]
+        if base_url != installed_provider(client.provider).base_url:
+            words += ["--url", f"{client.provider}={base_url}"]
+        if options.insecure:
+            words.append("--insecure")
+        if options.proxy is not None:
+            words += ["--proxy", redact_urls(options.proxy)]
+        if options.account is not None:
+            words += ["--account", options.account]
+        named = os.environ.get("DISPATCHKIT_LEDGER") != self.ledger
+        return LedgerRef(self.ledger, self.run, named).worker(*words)
 
     async def _plan(self, client: Client[W], commands: Iterable[Command[W, R]], *, account_changed: bool) -> int:
         from dispatchkit import Ledger  # noqa: PLC0415 - heavy

@@ -7,12 +7,11 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Never, TypeVar
 
 import attrs
 import typer
 
-import dispatchkit
 from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
 from dispatchkit.cli.input.question import ask
 from dispatchkit.cli.input.values import exit_on_user_error, token
@@ -23,22 +22,19 @@ from dispatchkit.cli.run.ledger_run import LedgerRun, drive_with_ledger
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
 from dispatchkit.cli.text import escape_control, write
 from dispatchkit.cli.views.ledger import unknown_for_good
-from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, settings_of, take_snapshot
+from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, take_snapshot
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import LedgerError
+from dispatchkit.providers import connect_run, parse_settings, provider_of
 
 if TYPE_CHECKING:
-    from dispatchkit import AltcraftClient, DirectClient, Report
+    from dispatchkit import Report, Run
     from dispatchkit.cli.options import Guards, ResumeOptions
     from dispatchkit.core.call.client import Client
 
 __all__ = ["resume_run", "stop"]
 
 W = TypeVar("W")
-
-_URL = "DISPATCHKIT_ALTCRAFT_URL"
-_TOKENS = {"direct": "DISPATCHKIT_DIRECT_TOKEN", "altcraft": "DISPATCHKIT_ALTCRAFT_TOKEN"}
-_NOUNS = {"direct": ("dispatch", "dispatches"), "altcraft": ("mailing", "mailings")}
 
 
 def resume_run(options: ResumeOptions) -> None:
@@ -52,7 +48,9 @@ def resume_run(options: ResumeOptions) -> None:
         guards = options.guards()
         snapshot, hindering = run_loop(_inspect(ledger_ref))
         ledger_ref = attrs.evolve(ledger_ref, run=snapshot.run.name)
-        run, settings = snapshot.run, settings_of(snapshot.run)
+        run = snapshot.run
+        settings = parse_settings(run.settings)
+        noun = provider_of(settings).noun
         if not run.plan_complete:
             raise ValueError(
                 f"the plan of run {run.name!r} is not whole: run the command again that launched it, which finishes "
@@ -67,8 +65,7 @@ def resume_run(options: ResumeOptions) -> None:
                 message = f"Nothing of run {escape_control(repr(run.name))} can go on. {unknown_for_good(kept)}"
             write(sys.stderr if options.json else sys.stdout, f"{message}\n")
             raise typer.Exit(3 if kept else 0)
-        client = _connect(options, settings)
-    noun = _NOUNS[settings["provider"]]
+        client = _connect(options, run)
     if run.stopped:
         write(sys.stderr, f"Run {escape_control(repr(run.name))} was stopped: to resume it lets it go on.\n")
     if not options.yes and snapshot.left > 1:
@@ -110,28 +107,21 @@ async def _inspect(ledger_ref: LedgerRef) -> tuple[RunSnapshot, Hindrances]:
         return await take_snapshot(ledger, run), await hindrances(ledger, run.name)
 
 
-def _connect(options: ResumeOptions, settings: dict[str, str]) -> DirectClient | AltcraftClient:
-    provider, host = settings.get("provider"), settings.get("base_url", "")
-    if provider not in _TOKENS:
-        raise ValueError(f"the run is of the provider {provider!r}, which this release does not know: upgrade it")
-    key = token(options, _TOKENS[provider])
-    if provider == "direct":
-        return dispatchkit.DirectClient(key, base_url=host, **options.client_settings())
-    own_url = os.environ.get(_URL)
+def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
+    settings = parse_settings(run.settings)
+    provider, host = provider_of(settings), settings.get("base_url", "")
+    key = token(options, provider.token_variable)
+    own_url = os.environ.get(provider.url_variable) if provider.url_variable else None
     if own_url and own_url.rstrip("/") != host.rstrip("/"):
-        # The token is most likely that platform's, and must not be sent to another.
-        raise ValueError(f"the run goes to {host}, but {_URL} says {own_url}: unset it, or set it to the run's host")
-    return dispatchkit.AltcraftClient(
-        host,
-        key,
-        wire=cast("Literal['json', 'xml']", settings.get("wire", "json")),
-        deduplicates=settings.get("deduplicates") == "yes",
-        **options.client_settings(),
-    )
+        # The token is most likely that host's, and must not be sent to another.
+        raise ValueError(
+            f"the run goes to {host}, but {provider.url_variable} says {own_url}: unset it, or set it to the run's host"
+        )
+    return connect_run(run, token=key, **options.client_settings())
 
 
 async def _resume(
-    client: DirectClient | AltcraftClient,
+    client: Client[Never],
     ledger_ref: LedgerRef,
     decisions: Decisions,
     *,
@@ -142,7 +132,7 @@ async def _resume(
     async with ledger_ref.open() as ledger, client:
         ledger_run = LedgerRun(ledger, ledger_ref, decisions, resumes=True)
         return await drive_with_ledger(
-            cast("Client[object]", client),
+            client,
             None,
             ledger_run,
             reporter=reporter,

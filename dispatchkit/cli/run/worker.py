@@ -6,24 +6,84 @@ import asyncio
 import contextlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from typing import Never
 
-from dispatchkit import AltcraftClient, AuthenticationError, DirectClient, Ledger, LedgerError, Report, RetryPolicy
+from dispatchkit import AuthenticationError, Ledger, LedgerError, Report, RetryPolicy, Run
 from dispatchkit.cli.loop import on_interrupt
 from dispatchkit.cli.run.drive import show_warnings
 from dispatchkit.cli.text import escape_control, write
+from dispatchkit.core.call.client import Client
+from dispatchkit.providers import connect_run, find_provider, parse_settings, provider_of
 from dispatchkit.workers import launch_chunk
-from dispatchkit.workers.chunk import in_postgres, provider_and_wire
+from dispatchkit.workers.chunk import in_postgres
 from dispatchkit.workers.procrastinate_queue import work
 from dispatchkit.workers.shared_pace import release_leases, until_stopped
 
-__all__ = ["run_worker"]
+__all__ = ["parse_urls", "run_worker"]
+
+
+def parse_urls(words: Sequence[str]) -> dict[str, str]:
+    """The hosts that ``--url PROVIDER=URL`` gives.
+
+    Raises:
+        ValueError: A word has another form, names a provider that is not installed, or names one twice.
+        ImportError: The package of a provider cannot be loaded.
+    """
+    urls = dict[str, str]()
+    for word in words:
+        name, equals, url = word.partition("=")
+        if not equals or not url or "://" in name:
+            raise ValueError(f"--url must be PROVIDER=URL, such as NAME=https://example.com, not {word!r}")
+        if find_provider(name) is None:
+            raise ValueError(f"--url names the provider {name!r}, which is not installed")
+        if name in urls:
+            raise ValueError(f"--url names the provider {name!r} twice")
+        urls[name] = url
+    return urls
+
+
+class _Clients:
+    """The worker's clients: one for each account and settings of the runs."""
+
+    def __init__(
+        self,
+        stack: contextlib.AsyncExitStack,
+        urls: Mapping[str, str],
+        *,
+        account: str | None,
+        insecure: bool,
+        proxy: str | None,
+    ) -> None:
+        self._stack = stack
+        self._urls = urls
+        self._account = account
+        self._insecure = insecure
+        self._proxy = proxy
+        self._clients = dict[tuple[str, str | None, str], Client[Never]]()
+
+    async def client_of(self, run: Run) -> Client[Never]:
+        """The client for a run: for this machine's host, otherwise as the run was planned."""
+        key = run.settings, run.account, run.fingerprint
+        if key not in self._clients:
+            client = await asyncio.to_thread(self._connect, run)  # it may take a tenth of a second
+            self._stack.push_async_callback(client.close)
+            self._clients.setdefault(key, client)
+        return self._clients[key]
+
+    def _connect(self, run: Run) -> Client[Never]:
+        provider = provider_of(parse_settings(run.settings))
+        own_url = provider.own_url(self._urls.get(provider.name))
+        return connect_run(run, base_url=own_url, account=self._account, insecure=self._insecure, proxy=self._proxy)
 
 
 async def run_worker(
     url: str,
-    connect: Callable[[str, str], DirectClient | AltcraftClient],
     *,
+    urls: Mapping[str, str],
+    insecure: bool,
+    proxy: str | None,
+    account: str | None,
     chunks: int,
     concurrency: int,
     retry: RetryPolicy | None = None,
@@ -33,7 +93,10 @@ async def run_worker(
 
     Args:
         url: The ledger's.
-        connect: Makes a client, from provider and wire.
+        urls: The hosts, by provider. Another provider's comes from the environment, or is its own.
+        insecure: Whether plain http to another machine is allowed.
+        proxy: URL of an HTTP proxy.
+        account: The name of the account of this worker's tokens.
         chunks: How many chunks at the same time.
         concurrency: How many calls of each.
         retry: When and how each call is repeated; None takes the client's policy.
@@ -69,21 +132,19 @@ async def run_worker(
             store = await in_postgres(ledger)
             begun = True
             stack.push_async_callback(release_leases, store)
-            clients = dict[tuple[str, str], "DirectClient | AltcraftClient"]()
+            clients = _Clients(stack, urls, insecure=insecure, proxy=proxy, account=account)
 
             async def launch(run: str, chunk: int) -> Report:
                 planned = await until_stopped(stop, ledger.run(run))
                 if planned is None:
                     return Report()
-                key = provider_and_wire(planned.settings)
-                if key not in clients:
-                    clients[key] = await stack.enter_async_context(connect(*key))
+                client = await clients.client_of(planned)
                 task = asyncio.create_task(
                     launch_chunk(
                         ledger,
                         run,
                         chunk,
-                        client=clients[key],
+                        client=client,
                         concurrency=concurrency,
                         retry=retry,
                         give_up_after=give_up_after,

@@ -21,11 +21,12 @@ from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.output.tables import Form, Rows, form_of
 from dispatchkit.cli.text import escape_control, utc, write
-from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, settings_of, silence, take_snapshot
+from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, silence, take_snapshot
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
 from dispatchkit.ledger.store import Target
+from dispatchkit.providers import parse_settings
 from dispatchkit.values import as_json
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
         ("run", run.name),
         ("ledger", str(ledger_ref)),
         ("created", f"{utc(run.created)} UTC"),
-        *((name.replace("_", " "), value) for name, value in settings_of(run).items()),
+        *((name.replace("_", " "), value) for name, value in parse_settings(run.settings).items()),
         ("state", snapshot.state),
         ("held by", _held(snapshot.holders)),
         ("targets", f"{run.total:,}{whole}"),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
@@ -16,7 +15,7 @@ from dispatchkit.values import Value
 if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
 
-__all__ = ["RunSnapshot", "resolve_run", "settings_of", "silence", "take_snapshot"]
+__all__ = ["RunSnapshot", "resolve_run", "silence", "take_snapshot"]
 
 _SHOWN = 5
 
@@ -56,11 +55,6 @@ class RunSnapshot(Value):
         if not self.run.plan_complete:
             return "not planned to its end"
         return "to be resumed" if self.left else "over"
-
-
-def settings_of(run: Run) -> dict[str, str]:
-    """How a run is carried out: provider, host and wire."""
-    return cast("dict[str, str]", json.loads(run.settings))
 
 
 async def take_snapshot(ledger: Ledger, run: Run) -> RunSnapshot:

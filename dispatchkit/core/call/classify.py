@@ -34,13 +34,13 @@ W = TypeVar("W")
 def classify(command: Command[W, R], reply: Response | TransportFailure, wire: W, clock: Clock) -> R | DispatchkitError:
     """Judge one attempt.
 
-    HTTP 200 and 4xx leave the decision to the provider's own body. Every other status outranks it: a server that failed
-    (5xx), a request that was given up (408, 499) and a redirect prove nothing. 429 is a refusal, unless the body holds
-    a success of the provider.
+    HTTP 200 (or `Command.success_statuses`) and 4xx leave the decision to the provider's own body. Every other status
+    outranks it: a server that failed (5xx), a request that was given up (408, 499) and a redirect prove nothing. 429 is
+    a refusal, unless the body holds a success of the provider.
     """
     if isinstance(reply, TransportFailure):
         return unknown(command, reply.what) if reply.sent else NotSentError(reply.what)
-    if reply.status != 200 and (doubt := _doubt(reply.status)) is not None:
+    if reply.status != 200 and (doubt := _doubt(command, reply.status)) is not None:
         return unknown(command, doubt)
     try:
         if reply.undecoded is not None:
@@ -63,7 +63,7 @@ def classify(command: Command[W, R], reply: Response | TransportFailure, wire: W
     return ThrottledError(message, code=code, retry_after=wait, retry_at=until)
 
 
-def _doubt(status: int) -> str | None:
+def _doubt(command: Command[W, R], status: int) -> str | None:
     """Why an HTTP status proves nothing, whatever its body says; None where the body decides."""
     if status >= 500:
         return f"the server failed (HTTP {status})"
@@ -74,6 +74,8 @@ def _doubt(status: int) -> str | None:
         )
     if status >= 400:
         return None if means_refusal(status) else f"the request was given up on the way (HTTP {status})"
+    if 200 <= status < 300 and status in command.success_statuses:
+        return None
     return f"this is no answer of the provider: HTTP {status}"
 
 

@@ -36,7 +36,7 @@ TIMEOUT = 240.0
 """Seconds a whole call may take, unless the client or the call says otherwise."""
 
 ATTEMPT_TIMEOUT = 70.0
-"""Seconds one attempt may take. Direct's vendor advises 70 s: under load an answer takes far longer than usual."""
+"""Seconds one attempt may take. Under load an answer may take far longer than usual."""
 
 CONNECT_TIMEOUT = 10.0
 """Seconds to open a connection."""
@@ -72,8 +72,8 @@ class Client(Generic[W]):
         TypeError: An option is of another type; the message names it.
     """
 
-    _command_type: ClassVar[type[Command[Never, object]]]
-    """The commands that this provider understands."""
+    command_type: ClassVar[type[Command[Never, object]]]
+    """The base class of the commands that this provider understands."""
 
     def __init__(
         self,
@@ -91,6 +91,8 @@ class Client(Generic[W]):
         ssl: ssl_module.SSLContext | bool = True,
         account: str | None = None,
     ) -> None:
+        if not self.provider:
+            raise TypeError(f"{self.command_type.__name__}.provider must be the name of the provider")
         self._timeout = seconds("timeout", timeout)
         self._retry = a_policy(retry)
         if pace is not None:
@@ -99,8 +101,7 @@ class Client(Generic[W]):
         self._fingerprint = secret.fingerprint
         self._account = None if account is None else label("account", account)
         attempt_timeout = seconds("attempt_timeout", attempt_timeout)
-        # By the provider, not the class: a subclass uses the same account.
-        in_process = (self._command_type.__module__, str(self._origin), account or secret.account())
+        in_process = (self.provider, str(self._origin), account or secret.account())
         self._context = ClientContext(
             wire=wire,
             transport=Transport(
@@ -117,6 +118,11 @@ class Client(Generic[W]):
             launches=launches_at(str(self._origin), clock),
             replays=replays_of(in_process, clock),
         )
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider, which its commands have."""
+        return self.command_type.provider
 
     async def perform(
         self, command: Command[W, R], *, timeout: float | None = None, retry: RetryPolicy | None = None
@@ -175,8 +181,8 @@ class Client(Generic[W]):
         """
         if self._context.closed:
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
-        if not isinstance(command, (self._command_type, InvalidCommand)):
-            raise TypeError(f"command must be a {self._command_type.__name__}, not {type(command).__name__}")
+        if not isinstance(command, (self.command_type, InvalidCommand)):
+            raise TypeError(f"command must be a {self.command_type.__name__}, not {type(command).__name__}")
         return Call(
             command,
             self._context,
@@ -191,7 +197,7 @@ class Client(Generic[W]):
 
     def settings(self) -> dict[str, str]:
         """Whose client it is, as text: provider, host and what else tells how it speaks. Never a token."""
-        return {"provider": self._command_type.__module__.split(".")[-2], "base_url": str(self._origin)}
+        return {"provider": self.provider, "base_url": str(self._origin)}
 
     def run_settings(self) -> RunSettings:
         """How the client carries out a run, for the memory of the run."""
@@ -208,7 +214,7 @@ class Client(Generic[W]):
         Raises:
             ValueError: A callable returned something that is not a token.
         """
-        return self._fingerprint(f"{self._command_type.__module__} {self._origin}")
+        return self._fingerprint(f"{self.provider} {self._origin}")
 
     def account(self) -> str:
         """The key of the client's account on every machine: a hash of provider, host and account name, or of the token.

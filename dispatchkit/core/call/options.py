@@ -17,7 +17,7 @@ class ClientOptions(TypedDict, total=False):
 
     Attributes:
         timeout: Seconds that a whole call may take: attempts, waits and settling together. Default: 240.0.
-        attempt_timeout: Seconds that one attempt may take. Direct's vendor advises 70 s. Default: 70.0.
+        attempt_timeout: Seconds that one attempt may take. Default: 70.0.
         retry: When and how a call is repeated. Default: `RetryPolicy()`.
         pace: The speed at which all clients of the account in this process may use it. None leaves the account's pace
             as it is. Default: None.

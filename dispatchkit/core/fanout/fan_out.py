@@ -81,7 +81,7 @@ class FanOut(Generic[R_co]):
         **options: Unpack[FanOutOptions],
     ) -> None:
         check_options(FanOut, options)
-        a_kind("client", client, Client, "a DirectClient or an AltcraftClient")
+        a_kind("client", client, Client, "a client of a provider")
         settings = FanOutSettings(**options)
         if commands is None and (settings.ledger is None or settings.expected is not None):
             raise ValueError("commands=None stands for what a ledger holds: it needs ledger=, and takes no expected=")

@@ -86,7 +86,7 @@ def refuses_all(error: DispatchkitError, *, is_first: bool) -> bool:
     Args:
         error: The error of one command.
         is_first: Whether it is the provider's first answer. A later refusal of the account may concern the target
-            only: Altcraft's 403 may be about one mailing.
+            only.
     """
     if not isinstance(error, RejectedError) or error.concerns_target:
         return False

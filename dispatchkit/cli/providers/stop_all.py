@@ -10,9 +10,9 @@ import typer
 
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.input.values import exit_on_user_error, token
+from dispatchkit.cli.providers.views import describe_listing, read
 from dispatchkit.cli.run.execute import execute
 from dispatchkit.cli.text import write
-from dispatchkit.cli.views.provider import describe_listing, read
 from dispatchkit.direct.commands import STATUSES, DirectAuth, ReadDispatches
 
 if TYPE_CHECKING:
