@@ -6,6 +6,7 @@ import asyncio
 import gc
 import inspect
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from unittest.mock import Mock
@@ -14,8 +15,10 @@ import aiohttp
 import pytest
 from aioresponses import core as aioresponses_core
 
+from dispatchkit.core import secret
 from dispatchkit.core.pacing.adaptive_limit import AdaptiveLimit
 from dispatchkit.sandbox import Sandbox
+from tests import launcher
 from tests.postgres import Server
 
 try:
@@ -42,8 +45,22 @@ def pytest_asyncio_loop_factories(
     return factories
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a test whose name tells an object's address: processes that share the suite would not know it as one."""
+_ON_BOTH_LOOPS = ("core/transport", "faults")
+"""Tests of what touches sockets: the first stage runs them on both loops. All others run on asyncio's in the first
+stage and on uvloop's in the second."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before the marks select
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave to the second stage what the loop hardly changes, and refuse a test whose name tells an object's address.
+
+    Processes that share the suite would not know such a test as one.
+    """
+    folders = tuple(str(config.rootpath / "tests" / folder) for folder in _ON_BOTH_LOOPS)
+    for item in items:
+        on_uvloop = isinstance(item, pytest.Function) and "uvloop" in re.split(r"[\[\]-]", item.name)[1:2]
+        if on_uvloop and not str(item.path).startswith(folders):
+            item.add_marker(pytest.mark.second_stage)
     if unsteady := [item.nodeid for item in items if " at 0x" in item.nodeid]:
         raise pytest.UsageError(f"give these parameters ids, as their names differ at every run: {unsteady}")
 
@@ -51,6 +68,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Keep the collector from looking through thousands of collected tests again and again."""
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_fingerprints() -> Iterator[None]:
+    """Fingerprint tokens in no time, here and in commands: it is slow on purpose, and most tests of a ledger do it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secret, "FINGERPRINT_ROUNDS", 1)
+        patch.setitem(launcher.CONSTANTS, "dispatchkit.core.secret:FINGERPRINT_ROUNDS", 1)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -27,10 +27,13 @@ import types
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-__all__ = ["COMMAND", "Process", "complete"]
+__all__ = ["COMMAND", "CONSTANTS", "Process", "complete"]
 
 COMMAND = [sys.executable, "-m", "dispatchkit"]
 """What every command of ours begins with."""
+
+CONSTANTS: dict[str, float] = {}
+"""What every command finds in place of a module's own, by ``module:NAME``."""
 
 _SCRIPTS = ("aiohttp", "attrs", "cattrs", "tenacity")
 _COMMANDS = (
@@ -68,6 +71,8 @@ class Process(subprocess.Popen[str]):
 
     def __init__(self, command: list[str], *, constants: dict[str, float] | None = None, **settings: Any) -> None:
         self._constants = constants or {}
+        if "-m" in command:
+            self._constants = CONSTANTS | self._constants
         super().__init__(command, **settings)
 
     def _execute_child(self, *values: Any) -> None:
