@@ -32,6 +32,10 @@ class Audience:
     Raises:
         ValueError: ``kind`` is neither ``"list"`` (a database) nor ``"segment"``, or ``id`` is not positive.
         TypeError: ``id`` is not an integer.
+
+    Example:
+        >>> Audience("segment", 5)
+        Audience(kind='segment', id=5)
     """
 
     kind: AudienceKind = attrs.field(validator=_kind)
@@ -63,7 +67,12 @@ def _bytes(instance: object, attribute: attrs.Attribute[bytes], value: object) -
 
 @attrs.frozen
 class Attachment:
-    """A file for the messages. Made with `from_path` or `from_bytes`; its repr does not show the contents."""
+    """A file for the messages. Made with `from_path` or `from_bytes`; its repr does not show the contents.
+
+    Example:
+        >>> Attachment.from_bytes(b"%PDF-1.7", name="price.pdf")
+        Attachment(name='price.pdf', data=<8 bytes>, media_type='application/pdf')
+    """
 
     name: str = attrs.field(validator=_file_name)
     data: bytes = attrs.field(validator=_bytes, repr=lambda data: f"<{len(data)} bytes>")
@@ -124,7 +133,13 @@ class MailingAccepted:
 
 @attrs.frozen
 class MailingStatus:
-    """A mailing's state, as ``campaigns/get_status`` gives it. It shows activation; it cannot prove a launch."""
+    """A mailing's state, as ``campaigns/get_status`` gives it. It shows activation; it cannot prove a launch.
+
+    Example:
+        >>> async with Sandbox(active=[90]) as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+        ...     (await altcraft.status(90)).is_active
+        True
+    """
 
     is_active: bool
     is_completed: bool | None = None
@@ -134,7 +149,14 @@ class MailingStatus:
 
 @attrs.frozen
 class LogEntry:
-    """One line of a mailing's log, as ``campaigns/log_v2`` gives it."""
+    """One line of a mailing's log, as ``campaigns/log_v2`` gives it.
+
+    Example:
+        >>> async with Sandbox(active=[90]) as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+        ...     accepted = await altcraft.launch_broadcast(90)
+        ...     [entry.state for entry in await altcraft.log(90)]
+        ['start']
+    """
 
     time: datetime
     """As the platform says it. It has no zone where the platform says none; such an entry settles no launch."""

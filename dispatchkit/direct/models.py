@@ -61,7 +61,12 @@ class _Open:
 
 @attrs.frozen(kw_only=True)
 class DispatchCounts(_Open):
-    """How many parts or messages of a dispatch there are, and what became of them."""
+    """How many parts or messages of a dispatch there are, and what became of them.
+
+    Example:
+        >>> DispatchCounts(total=1000, delivered=990, undelivered=10).delivered
+        990
+    """
 
     total: int | None = None
     delivered: int | None = None
@@ -73,7 +78,12 @@ class DispatchCounts(_Open):
 
 @attrs.frozen(kw_only=True)
 class DispatchSource(_Open):
-    """Where recipients come from: a file, say."""
+    """Where recipients come from: a file, say.
+
+    Example:
+        >>> DispatchSource(type="FILE", name="customers.csv")
+        DispatchSource(type='FILE', name='customers.csv')
+    """
 
     type: str | None = None
     """``FILE`` in the provider's own example."""
@@ -82,7 +92,12 @@ class DispatchSource(_Open):
 
 @attrs.frozen(kw_only=True)
 class DispatchBase(_Open):
-    """Whom a dispatch goes to."""
+    """Whom a dispatch goes to.
+
+    Example:
+        >>> DispatchBase(included=DispatchSource(type="FILE", name="customers.csv")).excluded is None
+        True
+    """
 
     included: DispatchSource | None = None
     excluded: DispatchSource | None = None
@@ -94,6 +109,11 @@ class Dispatch(_Open):
 
     Only the id and the status are always there. Any other field is None where the provider left it out, or said
     something that is not of its type; then `extra` still has what it said. The repr does not show the message.
+
+    Example:
+        >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...     (await direct.dispatch(7)).status
+        'initiated'
     """
 
     dispatch_id: int = attrs.field(validator=positive_id)

@@ -77,7 +77,15 @@ class RunPlan:
 
 @attrs.frozen
 class Run:
-    """A run, as it is listed."""
+    """A run, as it is listed.
+
+    Example:
+        >>> async with Sandbox() as sandbox, Ledger("launch.db") as ledger:
+        ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...         report = await direct.start_many([7, 8], ledger=ledger, run="black-friday").finish()
+        ...     [(run.name, run.total, run.plan_complete) for run in await ledger.runs()]
+        [('black-friday', 2, True)]
+    """
 
     number: int
     """Its key in the database."""
@@ -119,7 +127,12 @@ class PausedAccount:
 
 @attrs.frozen
 class Counts:
-    """How far a run, or a chunk of it, has come."""
+    """How far a run, or a chunk of it, has come.
+
+    Example:
+        >>> Counts(planned=700, done=300)
+        Counts(planned=700, sending=0, done=300, rejected=0, not_sent=0, unknown=0)
+    """
 
     planned: int = 0
     """Never begun."""
@@ -235,7 +248,15 @@ class Record:
 
 @attrs.frozen
 class Target:
-    """A target with all that is known of it, as it is shown and exported."""
+    """A target with all that is known of it, as it is shown and exported.
+
+    Example:
+        >>> async with Sandbox() as sandbox, Ledger("launch.db") as ledger:
+        ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...         report = await direct.start_many([7], ledger=ledger, run="black-friday").finish()
+        ...     [(target.index, target.state) async for target in ledger.targets("black-friday")]
+        [(0, 'done')]
+    """
 
     index: int
     command: str
