@@ -24,7 +24,7 @@ from tests.postgres import Server
 try:
     import uvloop
 except ImportError:  # the extra `speed` is not there on every platform
-    uvloop = None
+    uvloop = None  # type: ignore[assignment]
 
 
 # No test trusts the machine's certificates, and reading them is a third of what it takes to import aiohttp, which some
@@ -96,10 +96,9 @@ def _mend_aioresponses() -> Iterator[None]:
             kwargs.setdefault("stream_writer", Mock(output_size=0))
             super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
-    original = aioresponses_core.ClientResponse
-    aioresponses_core.ClientResponse = MendedResponse
-    yield
-    aioresponses_core.ClientResponse = original
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aioresponses_core, "ClientResponse", MendedResponse)
+        yield
 
 
 @pytest.fixture
