@@ -6,7 +6,6 @@ import asyncio
 import gc
 import inspect
 import os
-import re
 import threading
 from collections.abc import Callable, Iterator
 from unittest.mock import Mock
@@ -45,21 +44,21 @@ def pytest_asyncio_loop_factories(
     return factories
 
 
-_ON_BOTH_LOOPS = ("core/transport", "faults")
-"""Tests of what touches sockets: the first stage runs them on both loops. All others run on asyncio's in the first
-stage and on uvloop's in the second."""
+_ON_BOTH_LOOPS = ("tests/core/transport/", "tests/faults/")
+_DECISIONS = ("tests/faults/test_policy.py", "tests/faults/test_siblings.py")
+"""What touches sockets runs on both loops in the first stage, but for two modules whose subject is decisions. All else
+runs on asyncio's loop in the first stage and on uvloop's in the second."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before the marks select
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Leave to the second stage what the loop hardly changes, and refuse a test whose name tells an object's address.
 
     Processes that share the suite would not know such a test as one.
     """
-    folders = tuple(str(config.rootpath / "tests" / folder) for folder in _ON_BOTH_LOOPS)
     for item in items:
-        on_uvloop = isinstance(item, pytest.Function) and "uvloop" in re.split(r"[\[\]-]", item.name)[1:2]
-        if on_uvloop and not str(item.path).startswith(folders):
+        on_uvloop = item.name.partition("[")[2].startswith("uvloop")
+        if on_uvloop and (not item.nodeid.startswith(_ON_BOTH_LOOPS) or item.nodeid.startswith(_DECISIONS)):
             item.add_marker(pytest.mark.second_stage)
     if unsteady := [item.nodeid for item in items if " at 0x" in item.nodeid]:
         raise pytest.UsageError(f"give these parameters ids, as their names differ at every run: {unsteady}")
