@@ -76,7 +76,12 @@ def _one_line(text: str, longest: int) -> str:
 
 
 class State(enum.StrEnum):
-    """The four outcomes of a call. A member equals its text: ``State.DONE == "done"``."""
+    """The four outcomes of a call. A member equals its text: ``State.DONE == "done"``.
+
+    Example:
+        >>> State("not_sent") is State.NOT_SENT, State.DONE == "done"
+        (True, True)
+    """
 
     DONE = "done"
     """The provider said yes, or its state shows that it happened."""
@@ -110,10 +115,13 @@ class DispatchkitError(TypedValue, Exception):
     Errors pickle whole, the command included. They hold neither the token nor anything of an answer but the provider's
     own message, and show no content and no file.
 
-    >>> error = NotFoundError("No such dispatch", status=404, code=4040)
-    >>> fields = error.to_dict()
-    >>> fields["type"], fields["state"], fields["code"]
-    ('NotFoundError', 'rejected', 4040)
+    Example:
+        >>> async with Sandbox() as sandbox, DirectClient("wrong", base_url=sandbox.url) as direct:
+        ...     try:
+        ...         await direct.start(7)
+        ...     except DispatchkitError as error:
+        ...         print(error.state, error.command, [attempt.result for attempt in error.attempts])
+        rejected StartDispatch(dispatch_id=7) ['HTTP 401']
     """
 
     __to_dict_also__: ClassVar[tuple[str, ...]] = (
@@ -182,7 +190,16 @@ def _rebuild(cls: type[Exception], args: tuple[object, ...], state: dict[str, ob
 
 
 class RejectedError(DispatchkitError):
-    """The provider said no and did nothing. Sending the same again would get the same answer."""
+    """The provider said no and did nothing. Sending the same again would get the same answer.
+
+    Example:
+        >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...     try:
+        ...         await direct.stop(7)  # it was never started
+        ...     except RejectedError as error:
+        ...         print(error.status, error.code)
+        403 4031
+    """
 
     state = State.REJECTED
     hint = "Nothing was done. Correct the request before you repeat it."
@@ -211,7 +228,16 @@ class RejectedError(DispatchkitError):
 
 
 class AuthenticationError(RejectedError):
-    """The provider did not accept the token."""
+    """The provider did not accept the token.
+
+    Example:
+        >>> async with Sandbox() as sandbox, DirectClient("wrong", base_url=sandbox.url) as direct:
+        ...     try:
+        ...         await direct.start(7)
+        ...     except AuthenticationError as error:
+        ...         print(error.message)
+        Bad credentials
+    """
 
     hint = "Nothing was done. Check the token: it is sent exactly as given, so pass it as the provider shows it."
     concerns_target = False
@@ -230,7 +256,17 @@ class TokenRequiredError(AuthenticationError):
 
 
 class AccessDeniedError(RejectedError):
-    """Direct 4030 and Altcraft 403: the token may not do this."""
+    """Direct 4030 and Altcraft 403: the token may not do this.
+
+    Example:
+        >>> async with Sandbox(wrong_kind_token="TOKEN_2") as sandbox:
+        ...     async with DirectClient("TOKEN_2", base_url=sandbox.url) as direct:
+        ...         try:
+        ...             await direct.start(7)
+        ...         except AccessDeniedError as error:
+        ...             print(error.code)
+        4030
+    """
 
     concerns_target = False
 
@@ -240,7 +276,16 @@ class AccessDeniedError(RejectedError):
 
 
 class InappropriateStatusError(RejectedError):
-    """Direct 4031: the dispatch is not in a state that allows this; a stop came before the start or after the end."""
+    """Direct 4031: the dispatch is not in a state that allows this; a stop came before the start or after the end.
+
+    Example:
+        >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...     try:
+        ...         await direct.stop(7)  # it was never started
+        ...     except InappropriateStatusError as error:
+        ...         print(error.state)
+        rejected
+    """
 
     hint = (
         "Nothing was done. Look at the dispatch's status: only a dispatch that was started and goes on can be stopped."
@@ -248,7 +293,17 @@ class InappropriateStatusError(RejectedError):
 
 
 class NotFoundError(RejectedError):
-    """Direct 4040: there is no such dispatch."""
+    """Direct 4040: there is no such dispatch.
+
+    Example:
+        >>> async with Sandbox(dispatches=[7]) as sandbox:
+        ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...         try:
+        ...             await direct.start(8)
+        ...         except NotFoundError as error:
+        ...             print(error.code)
+        4040
+    """
 
     hint = "Nothing was done. Check the id, and that the token belongs to the account that owns it."
 
@@ -265,7 +320,19 @@ class TariffLimitError(RejectedError):
 
 
 class ThrottledError(RejectedError):
-    """HTTP 429: too many requests. A refusal that names its own end."""
+    """HTTP 429: too many requests. A refusal that names its own end.
+
+    Example:
+        >>> once = RetryPolicy(attempts=1)
+        >>> async with Sandbox() as sandbox:
+        ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url, retry=once) as direct:
+        ...         sandbox.order(Fault.throttled(5))
+        ...         try:
+        ...             await direct.start(7)
+        ...         except ThrottledError as error:
+        ...             print(error.retry_after)
+        5.0
+    """
 
     hint = "Nothing was done. Repeat it later, and more slowly."
     concerns_target = False
@@ -292,14 +359,36 @@ class ThrottledError(RejectedError):
 
 
 class NotSentError(DispatchkitError):
-    """Not one byte of the request left this process: it is safe to repeat the call."""
+    """Not one byte of the request left this process: it is safe to repeat the call.
+
+    Example:
+        >>> once = RetryPolicy(attempts=1)
+        >>> async with DirectClient("token", base_url="http://127.0.0.1:1", retry=once) as direct:
+        ...     try:
+        ...         await direct.start(7)
+        ...     except NotSentError as error:
+        ...         print(error.state, any(attempt.sent for attempt in error.attempts))
+        not_sent False
+    """
 
     state = State.NOT_SENT
     hint = "Nothing was sent, so the call is safe to repeat once the cause is gone."
 
 
 class OutcomeUnknownError(DispatchkitError):
-    """The request left, no answer of the provider came back, and its state could not settle what happened."""
+    """The request left, no answer of the provider came back, and its state could not settle what happened.
+
+    Example:
+        >>> once = RetryPolicy(attempts=1, state_lag=0)
+        >>> async with Sandbox() as sandbox:
+        ...     async with AltcraftClient(sandbox.url, sandbox.altcraft_token, retry=once) as altcraft:
+        ...         sandbox.order(Fault.http(502), times=100)
+        ...         try:
+        ...             await altcraft.launch_broadcast(90, timeout=1)
+        ...         except OutcomeUnknownError as error:
+        ...             print(error.state, error.request_id is not None)
+        unknown True
+    """
 
     state = State.UNKNOWN
     hint = "It may have happened. Look at the provider's side before you repeat it: a repeat may act twice."
@@ -339,7 +428,16 @@ class _RunError(TypedValue, Exception):
 
 
 class LedgerError(_RunError):
-    """The ledger cannot be read or written. Nothing is launched without its row."""
+    """The ledger cannot be read or written. Nothing is launched without its row.
+
+    Example:
+        >>> async with Ledger("launch.db") as ledger:
+        ...     try:
+        ...         await ledger.counts("black-friday")
+        ...     except LedgerError as error:
+        ...         print(error)
+        the ledger holds no run 'black-friday'; it holds none
+    """
 
     __to_dict_also__: ClassVar[tuple[str, ...]] = (
         "summary",
@@ -354,7 +452,12 @@ class LedgerError(_RunError):
 
 
 class RunHeldError(LedgerError):
-    """Another process holds the run."""
+    """Another process holds the run.
+
+    Example:
+        >>> print(RunHeldError("black-friday", pid=1234, host="sender-1"))
+        the run 'black-friday' is held by process 1234 on sender-1: end that one, or wait until it ends
+    """
 
     def __init__(self, run: str, *, pid: int, host: str, silent_for: float = 0.0) -> None:
         super().__init__(run, pid, host)
@@ -379,7 +482,12 @@ class RunHeldError(LedgerError):
 
 
 class ChunkHeldError(RunHeldError):
-    """Another process holds the chunk. What is left of it is not launched here: come back after `retry_after`."""
+    """Another process holds the chunk. What is left of it is not launched here: come back after `retry_after`.
+
+    Example:
+        >>> ChunkHeldError("black-friday", 3, pid=1234, host="sender-1", retry_after=42.0).retry_after
+        42.0
+    """
 
     def __init__(self, run: str, chunk: int, *, pid: int, host: str, retry_after: float) -> None:
         super().__init__(run, pid=pid, host=host)
@@ -395,15 +503,51 @@ class ChunkHeldError(RunHeldError):
 
 
 class RunStoppedError(LedgerError):
-    """The run was stopped from elsewhere, and is not resumed by accident."""
+    """The run was stopped from elsewhere, and is not resumed by accident.
+
+    Example:
+        >>> ids = range(1, 11)
+        >>> async with Sandbox() as sandbox, Ledger("stopped.db") as ledger:
+        ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...         first = await direct.start_many(ids, ledger=ledger, run="black-friday", max_launches=1).finish()
+        ...         stopped_at = await ledger.stop("black-friday")
+        ...         try:
+        ...             await direct.start_many(ids, ledger=ledger, run="black-friday").finish()
+        ...         except RunStoppedError:
+        ...             print("stopped")
+        stopped
+    """
 
 
 class AccountMismatchError(LedgerError):
-    """The run was planned for another account, or for another token of it. Nothing was launched."""
+    """The run was planned for another account, or for another token of it. Nothing was launched.
+
+    Example:
+        >>> async with Sandbox() as sandbox, Ledger("account.db") as ledger:
+        ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...         first = await direct.start_many([7, 8], ledger=ledger, run="black-friday", max_launches=1).finish()
+        ...     async with DirectClient("another", base_url=sandbox.url) as direct:
+        ...         try:
+        ...             await direct.start_many([7, 8], ledger=ledger, run="black-friday").finish()
+        ...         except AccountMismatchError:
+        ...             print("another account")
+        another account
+    """
 
 
 class RepeatedTargetsError(LedgerError):
-    """Another run has launched some of the targets within the ``repeat_window``. Nothing was launched."""
+    """Another run has launched some of the targets within the ``repeat_window``. Nothing was launched.
+
+    Example:
+        >>> async with Sandbox() as sandbox, Ledger("repeated.db") as ledger:
+        ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...         first = await direct.start_many([7], ledger=ledger, run="friday").finish()
+        ...         try:
+        ...             await direct.start_many([7, 8], ledger=ledger, run="monday", repeat_window=3600).finish()
+        ...         except RepeatedTargetsError as error:
+        ...             print(error.runs)
+        {'friday': 1}
+    """
 
     def __init__(self, message: str, *, runs: dict[str, int]) -> None:
         super().__init__(message)
@@ -418,6 +562,11 @@ class ProviderSilentError(_RunError):
     """The provider answered nothing for ``give_up_after`` seconds. The chunk was given back with what is left of it.
 
     Launch it again later, or on another machine.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> ProviderSilentError("black-friday", 3, since=datetime(2026, 1, 1, tzinfo=UTC), left=120).left
+        120
     """
 
     __to_dict_also__: ClassVar[tuple[str, ...]] = ("summary", "run", "chunk", "since", "left")

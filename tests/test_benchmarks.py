@@ -53,6 +53,7 @@ def recording() -> Iterator[Server]:
     loop.close()
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("peer", [peer.name for peer in PEERS.values() if not peer.missing()])
 def test_every_contestant_sends_what_dispatchkit_sends(peer: str, recording: Server) -> None:
     HEADS.clear()

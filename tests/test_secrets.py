@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import gc
+import inspect
 import logging
 import pickle
+import re
 import traceback
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -35,6 +38,13 @@ FILE = Attachment.from_bytes(BODY.encode(), name="a.pdf")
 FILE_ON_THE_WIRE = "Qk9EWS1tYXJrZXItQk9EWQ=="
 MARKS = ("hunter2", "marker-BODY", FILE_ON_THE_WIRE[:16])
 OURS = ("dispatchkit", "aiohttp", "attrs generated", "tenacity")
+
+
+@pytest.fixture(scope="module")
+def _few_to_collect() -> None:
+    """Keep `gc.collect` from looking through what all tests before have made."""
+    gc.collect()
+    gc.freeze()
 
 
 def shows_nothing(*texts: object) -> None:
@@ -125,6 +135,7 @@ def pair(url: str, wire: Any = "json") -> tuple[DirectClient, AltcraftClient]:
     return DirectClient(TOKEN, base_url=url, **once()), AltcraftClient(url, TOKEN, wire=wire, **once())
 
 
+@pytest.mark.usefixtures("_few_to_collect")
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 @pytest.mark.parametrize("act", CALLS.values(), ids=CALLS)
 async def test_a_call_that_fails_shows_nothing(
@@ -316,3 +327,8 @@ def test_the_marks_would_be_seen() -> None:
         shows_nothing(f"x{TOKEN}")
     with pytest.raises(AssertionError):
         shows_nothing({"content": CONTENT})
+
+
+def test_fingerprints_stay_slow() -> None:
+    source = Path(inspect.getfile(Secret)).read_text(encoding="utf-8")  # what the tests set is lower
+    assert int(re.findall(r"^FINGERPRINT_ROUNDS = ([\d_]+)$", source, re.MULTILINE)[0]) >= 200_000

@@ -33,6 +33,10 @@ class Audience(Value):
     Raises:
         ValueError: ``kind`` is neither ``"list"`` (a database) nor ``"segment"``, or ``id`` is not positive.
         TypeError: ``id`` is not an integer.
+
+    Example:
+        >>> Audience("segment", 5)
+        Audience(kind='segment', id=5)
     """
 
     kind: AudienceKind = attrs.field(validator=_kind)
@@ -67,6 +71,10 @@ class Attachment(Value):
     """A file for the messages, made by `from_path` or `from_bytes`.
 
     Neither its repr nor its `to_dict` shows the contents.
+
+    Example:
+        >>> Attachment.from_bytes(b"%PDF-1.7", name="price.pdf")
+        Attachment(name='price.pdf', data=<8 bytes>, media_type='application/pdf')
     """
 
     name: str = attrs.field(validator=_file_name)
@@ -130,7 +138,13 @@ class MailingAccepted(Value):
 
 @attrs.frozen
 class MailingStatus(Value):
-    """A mailing's state, from ``campaigns/get_status``. It shows activation; it cannot prove a launch."""
+    """A mailing's state, from ``campaigns/get_status``. It shows activation; it cannot prove a launch.
+
+    Example:
+        >>> async with Sandbox(active=[90]) as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+        ...     (await altcraft.status(90)).is_active
+        True
+    """
 
     is_active: bool
     is_completed: bool | None = None
@@ -140,7 +154,14 @@ class MailingStatus(Value):
 
 @attrs.frozen
 class LogEntry(Value):
-    """One entry of a mailing's log, from ``campaigns/log_v2``."""
+    """One entry of a mailing's log, from ``campaigns/log_v2``.
+
+    Example:
+        >>> async with Sandbox(active=[90]) as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+        ...     accepted = await altcraft.launch_broadcast(90)
+        ...     [entry.state for entry in await altcraft.log(90)]
+        ['start']
+    """
 
     time: datetime
     """The platform's time. It has no time zone if the platform sends none; such an entry settles no launch."""

@@ -16,7 +16,13 @@ T_co = TypeVar("T_co", covariant=True)
 
 @attrs.frozen
 class Listing(Value, Sequence[T_co], Generic[T_co]):
-    """What a provider listed: a sequence, ``for dispatch in listing``, that knows whether it is the whole."""
+    """What a provider listed: a sequence, ``for dispatch in listing``, that knows whether it is the whole.
+
+    Example:
+        >>> listing = Listing(("a", "b"), total=3)
+        >>> len(listing), listing[0], listing.missing
+        (2, 'a', 1)
+    """
 
     __to_dict_also__: ClassVar[tuple[str, ...]] = ("missing",)
 

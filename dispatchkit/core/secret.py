@@ -31,6 +31,12 @@ class Secret:
     It is not in ``repr``, ``str`` or ``vars``, and it refuses to be pickled: what is on disk or on its way to another
     process is out of our hands. Building one never raises, so that no frame of ours which still holds the raw text can
     end up in a traceback: build it, drop the text, then `check`.
+
+    Example:
+        >>> secret = Secret("c2VjcmV0", environment="DISPATCHKIT_DIRECT_TOKEN")
+        >>> secret.check()
+        >>> "c2VjcmV0" in repr(secret), secret.redact("no c2VjcmV0 here")
+        (False, 'no *** here')
     """
 
     __slots__ = ("_environment", "_fingerprints", "_revealed", "_source")

@@ -67,7 +67,12 @@ class _Open(Value):
 
 @attrs.frozen(kw_only=True)
 class DispatchCounts(_Open):
-    """The number of parts or messages of a dispatch, in all and by state."""
+    """The number of parts or messages of a dispatch, in all and by state.
+
+    Example:
+        >>> DispatchCounts(total=1000, delivered=990, undelivered=10).delivered
+        990
+    """
 
     total: int | None = None
     delivered: int | None = None
@@ -79,7 +84,12 @@ class DispatchCounts(_Open):
 
 @attrs.frozen(kw_only=True)
 class DispatchSource(_Open):
-    """A source of recipients, such as a file."""
+    """A source of recipients, such as a file.
+
+    Example:
+        >>> DispatchSource(type="FILE", name="customers.csv")
+        DispatchSource(type='FILE', name='customers.csv')
+    """
 
     type: str | None = None
     """``FILE`` in the provider's own example."""
@@ -88,7 +98,12 @@ class DispatchSource(_Open):
 
 @attrs.frozen(kw_only=True)
 class DispatchBase(_Open):
-    """The recipients of a dispatch."""
+    """The recipients of a dispatch.
+
+    Example:
+        >>> DispatchBase(included=DispatchSource(type="FILE", name="customers.csv")).excluded is None
+        True
+    """
 
     included: DispatchSource | None = None
     excluded: DispatchSource | None = None
@@ -103,8 +118,13 @@ class Dispatch(_Open):
     """A dispatch as ``GET /dispatch`` lists it.
 
     Only the id and the status are always there. Any other field is None if the provider left it out, or sent a value of
-    another type; `extra` then has that value. Neither the repr nor
-    `to_dict` shows the message.
+    another type; `extra` then has that value. Neither the
+    repr nor `to_dict` shows the message.
+
+    Example:
+        >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...     (await direct.dispatch(7)).status
+        'initiated'
     """
 
     dispatch_id: int = attrs.field(validator=positive_id)

@@ -50,6 +50,13 @@ class Ledger:
         TypeError: ``where`` is no text and no path.
         ValueError: ``where`` is empty, or another kind of URL.
         ImportError: The extra ``ledger`` is not installed.
+
+    Example:
+        >>> async with Sandbox() as sandbox, Ledger("launch.db") as ledger:
+        ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...         report = await direct.start_many(range(1, 11), ledger=ledger, run="black-friday").finish()
+        ...     report.done, (await ledger.counts("black-friday")).done
+        (10, 10)
     """
 
     def __init__(self, where: str | os.PathLike[str], *, clock: Clock = SYSTEM) -> None:

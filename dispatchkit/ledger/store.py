@@ -107,7 +107,15 @@ class RunPlan:
 
 @attrs.frozen
 class Run(Value):
-    """A run, as it is listed."""
+    """A run, as it is listed.
+
+    Example:
+        >>> async with Sandbox() as sandbox, Ledger("launch.db") as ledger:
+        ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...         report = await direct.start_many([7, 8], ledger=ledger, run="black-friday").finish()
+        ...     [(run.name, run.total, run.plan_complete) for run in await ledger.runs()]
+        [('black-friday', 2, True)]
+    """
 
     number: int
     """Its key in the database."""
@@ -149,7 +157,12 @@ class PausedAccount(Value):
 
 @attrs.frozen
 class Counts(Value):
-    """How far a run, or a chunk of it, has come."""
+    """How far a run, or a chunk of it, has come.
+
+    Example:
+        >>> Counts(planned=700, done=300)
+        Counts(planned=700, sending=0, done=300, rejected=0, not_sent=0, unknown=0)
+    """
 
     planned: int = 0
     """Never begun."""
@@ -269,9 +282,15 @@ class Target(Value):
 
     Its `to_dict` shows the command itself, without its content; None if this release cannot read it.
 
-    >>> target = Target(0, '{"type":"direct.start","version":1,"dispatch_id":7}', "planned")
-    >>> target.to_dict()["command"]
-    {'type': 'StartDispatch', 'dispatch_id': 7}
+    Example:
+        >>> target = Target(0, '{"type":"direct.start","version":1,"dispatch_id":7}', "planned")
+        >>> target.to_dict()["command"]
+        {'type': 'StartDispatch', 'dispatch_id': 7}
+        >>> async with Sandbox() as sandbox, Ledger("launch.db") as ledger:
+        ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...         report = await direct.start_many([7], ledger=ledger, run="black-friday").finish()
+        ...     [(target.index, target.state) async for target in ledger.targets("black-friday")]
+        [(0, 'done')]
     """
 
     __to_dict_also__: ClassVar[tuple[str, ...]] = ("target",)

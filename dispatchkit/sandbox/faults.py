@@ -36,6 +36,12 @@ class Fault:
         ending: How the request ends. Default: with an answer.
         delay: Seconds between the act and the ending. Default: 0.
         reply: What is answered instead of the provider's own reply. Default: None, the provider's own.
+
+    Example:
+        >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...     sandbox.order(Fault.lost_answer())
+        ...     (await direct.start(7)).settled  # its status shows that it was started
+        True
     """
 
     name: str

@@ -49,8 +49,9 @@ class Sandbox:
         >>> async with Sandbox() as sandbox:
         ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
         ...         sandbox.order(Fault.lost_answer())
-        ...         await direct.start(10000000125)
-        ...     assert sandbox.launches[10000000125] == 1
+        ...         started = await direct.start(10000000125)
+        ...     started.settled, sandbox.launches[10000000125]
+        (True, 1)
 
     A provider acts the moment its request is read; latency and faults delay or spoil only what the client hears of it.
     A sandbox keeps its state when it is closed and opened again.

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import pytest
 import typer.testing
@@ -25,7 +25,7 @@ from tests.launcher import COMMAND, Process
 from tests.workers.conftest import Field
 
 # Else each run would build all commands anew, which is half of what most runs take.
-typer.testing._get_command = functools.cache(typer.testing._get_command)
+typer.testing._get_command = functools.cache(typer.testing._get_command)  # type: ignore[attr-defined]
 
 
 class Played:
@@ -126,7 +126,7 @@ def start_child(
 ) -> Iterator[subprocess.Popen[str]]:
     """The command in a process of its own, which does not outlive the block."""
     command = [*COMMAND, *map(str, arguments)]
-    start = functools.partial(kind, constants=constants) if constants else kind
+    start: Any = functools.partial(kind, constants=constants) if constants else kind  # type: ignore[arg-type]
     with start(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
         try:
             yield child

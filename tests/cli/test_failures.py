@@ -156,6 +156,7 @@ def test_many_single_ids_that_were_not_started_come_to_the_file_and_back(played:
     assert played.sandbox.launches == dict.fromkeys(range(1, 7), 1)
 
 
+@pytest.mark.second_stage
 def test_after_ctrl_c_the_file_finishes_the_run(played: Played, file: Path) -> None:
     played.sandbox.latency = 0.2
     # At this rate most workers hold an id and wait for its turn: it was not started.

@@ -11,8 +11,12 @@ from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Terminal, start_child
 from tests.cli.test_runs import counts
 
+LATER = pytest.mark.second_stage
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, *(pytest.param(each, marks=LATER) for each in (signal.SIGTERM, signal.SIGHUP))]
+)
 def test_ctrl_c_starts_nothing_new_and_awaits_what_is_in_flight(played: Played, number: signal.Signals) -> None:
     played.sandbox.latency = 0.3
     with start_child("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url) as child:
@@ -26,6 +30,7 @@ def test_ctrl_c_starts_nothing_new_and_awaits_what_is_in_flight(played: Played, 
     assert played.sandbox.launches == dict.fromkeys(range(1, 16), 1)
 
 
+@pytest.mark.second_stage
 def test_a_run_goes_on_where_a_hangup_is_ignored(played: Played) -> None:
     played.sandbox.latency = 0.1
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, and a child inherits it
@@ -41,6 +46,7 @@ def test_a_run_goes_on_where_a_hangup_is_ignored(played: Played) -> None:
     assert counts(out)["done"] == 20
 
 
+@pytest.mark.second_stage
 def test_a_terminal_that_is_closed_loses_no_failure(played: Played, tmp_path: Path) -> None:
     played.sandbox.latency = 0.3
     failures = tmp_path / "failed.csv"

@@ -109,6 +109,7 @@ def test_a_run_that_is_killed_goes_on_and_acts_twice_for_nobody(played: Played, 
     assert once(played, 90)
 
 
+@pytest.mark.second_stage
 @pytest.mark.usefixtures("_short_claims")
 def test_a_run_has_one_process_at_a_time_and_is_stopped_from_another(played: Played, ledger: Path) -> None:
     played.sandbox.latency = 0.05
@@ -180,6 +181,7 @@ async def test_a_stop_is_taken_back_only_with_the_hold(played: Played, ledger: P
     await store.close()
 
 
+@pytest.mark.second_stage
 def test_a_disk_that_is_full_ends_a_run_in_one_line_and_it_goes_on_later(
     played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -201,6 +203,7 @@ def test_a_disk_that_is_full_ends_a_run_in_one_line_and_it_goes_on_later(
     assert once(played, 300)
 
 
+@pytest.mark.second_stage
 def test_ctrl_c_says_how_to_go_on(played: Played, ledger: Path) -> None:
     played.sandbox.latency = 0.3
     with start_child(*line(played, ledger, "1-1000", "--concurrency", 8)) as child:
@@ -213,6 +216,7 @@ def test_ctrl_c_says_how_to_go_on(played: Played, ledger: Path) -> None:
     assert out.endswith(f"985 are left. {to_go_on(ledger)}")
 
 
+@pytest.mark.second_stage
 def test_a_plan_that_is_cut_short_is_not_resumed_but_finished_by_the_same_line(played: Played, ledger: Path) -> None:
     again = line(played, ledger, "1-100000000", "--max-launches", 3)
     with start_child(*again) as child:
@@ -245,6 +249,7 @@ def test_the_plan_is_followed(played: Played, ledger: Path, monkeypatch: pytest.
     assert "19,998 are left." in result.out
 
 
+@pytest.mark.second_stage
 def test_a_terminal_sees_the_plan_and_all_that_was_done_earlier(played: Played, ledger: Path) -> None:
     assert run(*line(played, ledger, "1-30", "--max-launches", 20)).code == 1
     played.sandbox.latency = 0.3
@@ -290,6 +295,7 @@ def test_another_launch_needs_another_name(played: Played, ledger: Path, other: 
     assert played.sandbox.requests == 10
 
 
+@pytest.mark.second_stage
 def test_the_failures_are_those_of_the_whole_run(played: Played, ledger: Path, tmp_path: Path) -> None:
     missing = Fault.http(404, b'{"error": {"code": 4040, "msg": "not yet"}}')
     played.sandbox.order(missing, path_contains="/5/")

@@ -53,6 +53,7 @@ def test_lifted_pause_lets_waiting_workers_go_on(field: Field) -> None:
     assert run("ledger", "lift-pause", field.dsn, "--yes").out == "No account is paused.\n"
 
 
+@pytest.mark.second_stage
 def test_pause_of_ten_years_holds_an_hour_across_restarts(field: Field) -> None:
     field.plan(20)
     [key] = _keys(field)

@@ -202,6 +202,7 @@ def test_a_quiet_log_gets_only_what_is_noted(hand: Hand, capsys: pytest.CaptureF
     assert capsys.readouterr().err == "7: rejected\n"
 
 
+@pytest.mark.second_stage
 async def test_a_real_run_tells_of_the_pause_that_the_provider_asked_for(
     played: Played, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,6 +248,7 @@ def test_the_lines_count_up_to_what_may_be_begun(played: Played, monkeypatch: py
     assert "5 of 5 (100%): 5 done" in result.err
 
 
+@pytest.mark.second_stage
 def test_a_terminal_sees_pauses_and_counts(played: Played) -> None:
     played.sandbox.latency = 0.1
     played.sandbox.order(Fault.throttled(retry_after=0.6))
@@ -271,6 +273,7 @@ def test_a_terminal_may_be_left_without_a_bar(played: Played, how: str, monkeypa
     assert "\x1b[?25l" not in command.screen  # nor is the cursor hidden
 
 
+@pytest.mark.second_stage
 def test_ctrl_c_gives_the_cursor_back(played: Played) -> None:
     played.sandbox.latency = 0.3
     command = Terminal("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url)

@@ -27,6 +27,7 @@ def done(played: Played) -> list[tuple[str, int]]:
     return [(act.action, act.target) for act in played.sandbox.acts]
 
 
+@pytest.mark.second_stage
 def test_a_thousand_starts_in_a_sandbox_of_its_own() -> None:
     result = run_child("direct", "start", "1-1000", "--sandbox", kind=subprocess.Popen)
     assert result.code == 0, result

@@ -136,6 +136,7 @@ def plan(field: Field, *options: object) -> Result:
     return run_child("plan", "--run", "r", "direct", "start", "1-3", "--yes", "--base-url", field.sandbox.url, *options)
 
 
+@pytest.mark.second_stage
 def test_a_plan_is_for_one_account(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "old")
     assert plan(field).code == 0
@@ -149,6 +150,7 @@ def test_a_plan_is_for_one_account(field: Field, monkeypatch: pytest.MonkeyPatch
     assert field.launched() == 3
 
 
+@pytest.mark.second_stage
 def test_a_plan_for_a_named_account_needs_no_token(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
     refused = plan(field)

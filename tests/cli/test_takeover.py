@@ -80,6 +80,7 @@ def test_a_silent_holder_is_ended_by_an_option(played: Played, ledger: Path) -> 
     assert once(played, 60)
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("command", ["resume", "start"])
 def test_a_silent_holder_is_ended_by_an_answer(played: Played, ledger: Path, command: str) -> None:
     words = ("resume", ledger, "--yes") if command == "resume" else line(played, ledger, "1-60")
@@ -103,6 +104,7 @@ def test_a_silent_holder_is_ended_by_an_answer(played: Played, ledger: Path, com
     assert once(played, 60)
 
 
+@pytest.mark.second_stage
 def test_a_holder_that_wakes_up_is_not_ended(played: Played, ledger: Path) -> None:
     with silent_holder(played, ledger) as child:
         terminal = Terminal("resume", ledger, "--yes")
@@ -118,6 +120,7 @@ def test_a_holder_that_wakes_up_is_not_ended(played: Played, ledger: Path) -> No
         child.kill()
 
 
+@pytest.mark.second_stage
 def test_stop_run_waits_for_a_holder_that_sleeps(played: Played, ledger: Path) -> None:
     played.sandbox.latency = 0.05
     with start_child(*line(played, ledger, "1-1000", "--concurrency", 4), constants=STOPPED) as child:
@@ -141,6 +144,7 @@ def test_stop_run_waits_for_a_holder_that_sleeps(played: Played, ledger: Path) -
         assert played.sandbox.requests == before
 
 
+@pytest.mark.second_stage
 def test_ctrl_c_leaves_the_run_stopped(played: Played, ledger: Path) -> None:
     assert run(*line(played, ledger, "1-5", "--max-launches", 1)).code == 1
     with start_child("stop-run", ledger, "friday") as child:
@@ -182,6 +186,7 @@ def test_a_copy_goes_on_by_an_option(played: Played, ledger: Path) -> None:
     assert resume(copy).out == "Nothing is left of run 'friday'.\n"
 
 
+@pytest.mark.second_stage
 def test_a_copy_goes_on_by_an_answer(played: Played, ledger: Path) -> None:
     copy = copied(played, ledger)
     for answer, code in (("n", 1), ("y", 0)):
@@ -227,6 +232,7 @@ def test_a_named_account_may_change_its_token(played: Played, ledger: Path, monk
     assert played.sandbox.launches == {2: 1, 3: 1}
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("command", ["launch", "resume"])
 def test_what_is_unclear_is_never_repeated(played: Played, ledger: Path, command: str) -> None:
     words = ("altcraft", "launch", "1-3", "--yes", "--base-url", played.url, "--ledger", ledger, "--run", "friday")

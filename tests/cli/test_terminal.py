@@ -4,6 +4,8 @@ import re
 import time
 from pathlib import Path
 
+import pytest
+
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Terminal
 from tests.cli.test_runs import counts
@@ -54,6 +56,7 @@ def test_one_id_and_a_sandbox_ask_nothing(played: Played) -> None:
     assert "[y/N]" not in command.screen
 
 
+@pytest.mark.second_stage
 def test_ctrl_c_in_mid_run_on_a_terminal(played: Played) -> None:
     played.sandbox.latency = 0.3
     command = Terminal("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url)

@@ -17,6 +17,7 @@ from dispatchkit import (
     StopDispatch,
     sync,
 )
+from dispatchkit.altcraft.codec import WireForm
 from dispatchkit.altcraft.commands import ReadStatus
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.command import Command
@@ -55,7 +56,7 @@ class Action:
     """What the provider calls the act."""
     state: str
     """What shows it afterwards: "status" (both ways), "log" (a trace, whose absence proves nothing)."""
-    wire: str = "json"
+    wire: WireForm = "json"
 
     @property
     def direct(self) -> bool:

@@ -171,9 +171,9 @@ def _lost(elsewhere: str) -> Iterator[tuple[str, Ending, Callable[[Action], bool
     yield "100 and closes", says(raw("100 Continue", length=False)), every
     yield "103 for ever", forever(b"", raw("103 Early Hints", length=False)), every
     yield "101", says(raw("101 Switching Protocols", b"", "Upgrade: h2c", "Connection: Upgrade", length=False)), every
-    for status in (301, 302, 303, 307, 308):
-        answer = raw(f"{status} Elsewhere", b"", f"Location: {elsewhere}/api/v1/dispatch/{TARGET}/start")
-        yield f"{status} to another host", says(answer, stays=True), every
+    for code in (301, 302, 303, 307, 308):
+        answer = raw(f"{code} Elsewhere", b"", f"Location: {elsewhere}/api/v1/dispatch/{TARGET}/start")
+        yield f"{code} to another host", says(answer, stays=True), every
     yield "Content-Length too long", turned(_with_length(+5)), every
     yield "Content-Length too long, hangs", turned(_with_length(+5), then="hang"), every
     yield "Content-Length too short", turned(_with_length(-1)), _not_stop

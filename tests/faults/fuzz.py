@@ -15,6 +15,7 @@ import math
 import random
 import time
 from collections import Counter
+from typing import Any
 
 import attrs
 
@@ -164,7 +165,7 @@ async def one_trial(seed: int, tally: Tally) -> None:
             tally.late.append(story)
 
 
-async def _perform(call: CoreCall[object, object], clock: VirtualClock) -> tuple[State, float]:
+async def _perform(call: CoreCall[Any, Any], clock: VirtualClock) -> tuple[State, float]:
     began = clock.time
     try:
         await call.run()
@@ -195,7 +196,7 @@ def _cache(rng: random.Random, clock: VirtualClock, skew: float) -> Cache | None
     return Cache(clock, keep=rng.choice([20.0, 90.0, 600.0, 3600.0]), fields=frozenset(rng.choice(fields)))
 
 
-def _direct_command(rng: random.Random, provider: DirectProvider) -> Command[object, object]:
+def _direct_command(rng: random.Random, provider: DirectProvider) -> Command[Any, Any]:
     if rng.random() < 0.5:
         return StartDispatch(rng.choice([7, 7, 7, 8]))
     if rng.random() < 0.8:
@@ -203,7 +204,7 @@ def _direct_command(rng: random.Random, provider: DirectProvider) -> Command[obj
     return StopDispatch(rng.choice([7, 7, 7, 8]))
 
 
-def _altcraft_command(rng: random.Random) -> Command[object, object]:
+def _altcraft_command(rng: random.Random) -> Command[Any, Any]:
     target = rng.choice([7, 7, 7, 8])
     return rng.choice(
         [

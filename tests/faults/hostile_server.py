@@ -34,7 +34,7 @@ class _Reader(asyncio.StreamReader):
         super().__init__(limit=2**26)
         self.received = 0
 
-    def feed_data(self, data: bytes) -> None:
+    def feed_data(self, data: bytes) -> None:  # type: ignore[override]
         self.received += len(data)
         super().feed_data(data)
 
@@ -215,8 +215,8 @@ class Hostile:
 async def read_call(reader: asyncio.StreamReader, first: bytes = b"") -> tuple[Call, int]:
     """Read one request and how many bytes it was. ``first`` was read of it before."""
     head = first + await reader.readuntil(b"\r\n\r\n")
-    first, *lines = head.decode("latin-1").split("\r\n")[:-2]
-    method, target, _ = first.split(" ")
+    start, *lines = head.decode("latin-1").split("\r\n")[:-2]
+    method, target, _ = start.split(" ")
     headers = dict(line.split(": ", 1) for line in lines)
     body = await reader.readexactly(int(headers.get("Content-Length", "0")))
     path, _, query = target.partition("?")

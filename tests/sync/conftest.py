@@ -1,7 +1,8 @@
 """Each promise of the blocking face is kept in a process of its own: a script, its exact lines, and nothing on stderr.
 
 Scripts run on the interpreter of this run, and on those that ``DISPATCHKIT_PYTHONS`` names (paths, separated like
-PATH) if they have what dispatchkit needs; each on asyncio's loop and, where it is installed, on uvloop's.
+PATH) if they have what dispatchkit needs; each on uvloop's loop, where it is installed, and in the second stage on
+asyncio's.
 """
 
 from __future__ import annotations
@@ -75,7 +76,8 @@ def _worlds() -> Iterator[Any]:
     for python in filter(None, [sys.executable, *os.environ.get("DISPATCHKIT_PYTHONS", "").split(os.pathsep)]):
         version, *loops = known.get(python) or subprocess.check_output([python, "-c", PROBE], text=True).split()
         for loop in loops:
-            yield pytest.param((python, loop), id=f"{version}-{loop}")
+            later = [pytest.mark.second_stage] if loop != loops[-1] else []
+            yield pytest.param((python, loop), id=f"{version}-{loop}", marks=later)
 
 
 @pytest.fixture(params=_worlds())

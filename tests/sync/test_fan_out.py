@@ -52,6 +52,7 @@ def test_leaving_the_loop_ends_it_and_waits_for_what_is_in_flight(play: Play, sa
     assert lines[1:] == ["True", "True"]
 
 
+@pytest.mark.second_stage
 def test_run_of_a_provider_that_stays_away_gives_up(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.http(503), times=10**6, path_contains="/start")
     lines = play("""
@@ -94,6 +95,7 @@ def test_ctrl_c_ends_it_and_the_report_stays_readable(play: Play, sandbox: Sandb
     assert lines[1:] == ["True"]
 
 
+@pytest.mark.second_stage
 def test_ctrl_c_gives_up_what_waits_to_be_repeated(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.throttled(0.5), times=99)
     lines = play("    start_all_at_once()" + INTERRUPTED.replace("WORK", "pass"))
@@ -103,6 +105,7 @@ def test_ctrl_c_gives_up_what_waits_to_be_repeated(play: Play, sandbox: Sandbox)
     assert sandbox.launches == {}
 
 
+@pytest.mark.second_stage
 def test_ctrl_c_waits_for_what_is_in_flight_within_bounds(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.slow(0.6), times=2)
     sandbox.order(Fault.silent(), times=2)
@@ -113,6 +116,7 @@ def test_ctrl_c_waits_for_what_is_in_flight_within_bounds(play: Play, sandbox: S
     assert sandbox.requests == 4
 
 
+@pytest.mark.second_stage
 def test_a_second_ctrl_c_waits_no_longer(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.silent(), times=4)
     lines = play(
@@ -130,6 +134,7 @@ def test_a_second_ctrl_c_waits_no_longer(play: Play, sandbox: Sandbox) -> None:
     assert sandbox.requests == 4
 
 
+@pytest.mark.second_stage
 def test_finish_is_interrupted_in_the_same_way(play: Play, sandbox: Sandbox) -> None:
     sandbox.latency = 0.1
     lines = play("""

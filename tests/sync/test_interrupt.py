@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from dispatchkit.sandbox import Fault, Sandbox
 from dispatchkit.sync.portal import CANCEL_TIMEOUT
 from tests.sync.conftest import Play
@@ -26,6 +28,7 @@ def test_in_flight(play: Play, sandbox: Sandbox) -> None:
     assert sandbox.launches == {}
 
 
+@pytest.mark.second_stage
 def test_in_a_back_off(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.throttled(0.5), times=5)
     (line,) = play(INTERRUPTED)
@@ -34,6 +37,7 @@ def test_in_a_back_off(play: Play, sandbox: Sandbox) -> None:
     assert sandbox.launches == {}
 
 
+@pytest.mark.second_stage
 def test_in_settling(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.dropped())
     (line,) = play(INTERRUPTED.replace("client()", "client(retry=RetryPolicy(scale=1))"))
@@ -43,6 +47,7 @@ def test_in_settling(play: Play, sandbox: Sandbox) -> None:
     assert sandbox.launches == {}
 
 
+@pytest.mark.second_stage
 def test_a_call_that_will_not_be_cancelled_is_waited_for_within_bounds(play: Play) -> None:
     assert CANCEL_TIMEOUT == 2.0
     elapsed, note, *others = play("""

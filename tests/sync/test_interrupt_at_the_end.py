@@ -9,6 +9,8 @@ import pytest
 from dispatchkit.sandbox import Sandbox
 from tests.sync.conftest import Play
 
+pytestmark = pytest.mark.second_stage
+
 STRESS = """
     import random
     random.seed(1)

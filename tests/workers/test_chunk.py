@@ -149,6 +149,7 @@ async def test_chunk_lost_during_launch_is_raised(dsn: str, played: Sandbox, dir
     assert 8 <= sum(played.launches.values()) < 200
 
 
+@pytest.mark.second_stage
 async def test_chunk_lost_and_freed_is_taken_again(
     dsn: str, played: Sandbox, direct: DirectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +264,7 @@ async def test_refused_token_costs_one_request(dsn: str, played: Sandbox) -> Non
         assert played.requests == 1
 
 
+@pytest.mark.second_stage
 async def test_chunk_of_a_provider_that_stays_away_is_given_back(dsn: str, played: Sandbox) -> None:
     async with DirectClient(played.direct_token, base_url="http://127.0.0.1:1") as direct:
         await plan_chunks(dsn, "r", direct, map(StartDispatch, range(1, 101)))
@@ -274,6 +276,7 @@ async def test_chunk_of_a_provider_that_stays_away_is_given_back(dsn: str, playe
             await launch_chunk(dsn, "r", 0, client=direct, give_up_after=0.5)
 
 
+@pytest.mark.second_stage
 async def test_chunks_at_the_same_time_in_one_process_have_one_part_of_the_pace(
     dsn: str, direct: DirectClient, played: Sandbox
 ) -> None:
@@ -349,7 +352,7 @@ async def test_own_client_takes_the_account_of_its_token(
     dsn: str, played: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paced: list[str] = []
-    real = chunk_module.share_pace
+    real = chunk_module.share_pace  # type: ignore[attr-defined]
 
     def share_pace(store: object, key: str, *others: Any, **settings: Any) -> Any:
         paced.append(key)

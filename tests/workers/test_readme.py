@@ -23,6 +23,7 @@ from tests.test_readme import block
 from tests.workers.conftest import Field, wait_until
 
 
+@pytest.mark.second_stage
 def test_the_command_line_of_workers_runs_against_a_sandbox(field: Field, tmp_path: Path) -> None:
     export, plan, worker = block("sh", "dispatchkit plan").splitlines()
     assert export.startswith("export DISPATCHKIT_LEDGER=postgresql://")

@@ -57,6 +57,7 @@ def test_workers_come_back_when_the_database_does_and_launch_nothing_without_it(
     assert [worker.poll() for worker in workers] == [None, None]
 
 
+@pytest.mark.second_stage
 def test_what_was_never_enqueued_is_found_in_the_ledger(field: Field) -> None:
     field.plan(100, queue=False)
     field.worker()
@@ -131,6 +132,7 @@ def test_together_they_keep_the_rate_of_the_account(field: Field) -> None:
     pytest.fail(f"{launched} launches in two seconds")
 
 
+@pytest.mark.second_stage
 def test_a_token_that_is_refused_ends_the_worker_and_leaves_the_rest_to_others(field: Field) -> None:
     field.plan(200, size=100)
     field.execute("UPDATE dispatchkit.run SET account = 'shop'")
@@ -211,6 +213,7 @@ def test_invalid_runs_do_not_delay_others(field: Field) -> None:
     assert set(field.sandbox.launches) == set(range(1, 101))
 
 
+@pytest.mark.second_stage
 def test_held_chunk_does_not_delay_its_run(field: Field) -> None:
     field.plan(60, size=20)
     held = "SET token = 'x', pid = 7, host = 'other', seen = clock_timestamp() + interval '1 hour'"
@@ -296,6 +299,7 @@ def test_worker_options_reach_client_and_policy(monkeypatch: pytest.MonkeyPatch)
     assert given == [(None, None, 3600.0), (RetryPolicy(repeat_unclear=False), "shop", 900.0)]
 
 
+@pytest.mark.second_stage
 def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
     plan = [*COMMAND, "plan", "--run", "cli", "--chunk-size", "20", "--from", "-"]
     launch = ["direct", "start", "--base-url", field.sandbox.url, "--yes"]

@@ -82,6 +82,12 @@ class RetryPolicy:
     Raises:
         TypeError: A setting is of another type.
         ValueError: A setting is out of range.
+
+    Example:
+        >>> RetryPolicy(attempts=3, cap=10).attempts
+        3
+        >>> sorted(RetryPolicy(retry_on={"not_sent", "throttled"}).retry_on)
+        ['not_sent', 'throttled']
     """
 
     attempts: int = attrs.field(default=5, validator=_attempts)

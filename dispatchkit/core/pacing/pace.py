@@ -58,6 +58,13 @@ class Pace(Value):
     Raises:
         TypeError: A setting is of another type.
         ValueError: A setting is out of range.
+
+    Example:
+        >>> Pace(rate=50, concurrency="auto").rate
+        50
+        >>> Pace(rate=0)
+        Traceback (most recent call last):
+        ValueError: ...
     """
 
     rate: float | None = attrs.field(default=None, validator=_rate)

@@ -74,13 +74,14 @@ async def test_outage_leaves_nothing_unknown(calls: int, seconds: float) -> None
     assert (statistics.refused, statistics.waiting) == (0, 0)
 
 
+@pytest.mark.parametrize("calls", [500, pytest.param(3_000, marks=pytest.mark.second_stage)])
 @pytest.mark.parametrize("latency", [0.05, 2])
-async def test_outage_without_breaker_leaves_nothing_unknown(latency: float) -> None:
+async def test_outage_without_breaker_leaves_nothing_unknown(calls: int, latency: float) -> None:
     outage = Outage(Virtual(), 60, latency=latency)
-    client = client_of(outage, Pace(failure_threshold=1, concurrency=3_000))
-    await asyncio.gather(*(client.start(number) for number in range(1, 3_001)))
+    client = client_of(outage, Pace(failure_threshold=1, concurrency=calls))
+    await asyncio.gather(*(client.start(number) for number in range(1, calls + 1)))
     assert set(outage.launches.values()) == {1}
-    assert outage.first == 3_000
+    assert outage.first == calls
     assert outage.repeats <= RetryBudget.INITIAL_TOKENS + 0.1 * outage.first + RetryBudget.REFILL * 60
 
 

@@ -6,8 +6,10 @@ import asyncio
 import contextlib
 import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+from tests.nemesis.command import Command
 from tests.nemesis.faults.registry import fault
 from tests.nemesis.scene import NotFiredError, Scene
 
@@ -29,7 +31,7 @@ async def two_operators(scene: Scene) -> None:
         await scene.acts(scene.somewhere(most=0.5), first)
         await first.kill()
         count = scene.provider.count
-        pair = await asyncio.gather(scene.second("one"), scene.second("two"))
+        pair: Sequence[Command] = await asyncio.gather(scene.second("one"), scene.second("two"))
     elif scene.kind == "worker":
         await asyncio.gather(scene.plan(), scene.plan())
         count = 0
