@@ -188,7 +188,7 @@ class Pacer:
         if waiter.until < math.inf:
             if len(self._deadlines) > 2 * len(self._waiters) + 64:
                 # Of those that got in long before, nothing may stay.
-                self._deadlines = [each for each in self._deadlines if each[2] in self._waiters]
+                self._deadlines = [entry for entry in self._deadlines if entry[2] in self._waiters]
                 heapq.heapify(self._deadlines)
             heapq.heappush(self._deadlines, (waiter.until, next(self._numbers), waiter))
 

@@ -10,13 +10,13 @@ from dispatchkit.core.clock import Clock
 from dispatchkit.core.pacing.pace import DEFAULT_PACE, Pace
 from dispatchkit.core.pacing.pacer import Pacer
 
-__all__ = ["pacer_of"]
+__all__ = ["get_pacer"]
 
 _pacers: WeakValueDictionary[tuple[object, ...], Pacer] = WeakValueDictionary()
 _pacers_lock = threading.Lock()
 
 
-def pacer_of(account: tuple[object, ...], pace: Pace | None, clock: Clock) -> Pacer:
+def get_pacer(account: tuple[object, ...], pace: Pace | None, clock: Clock) -> Pacer:
     """The pacer of an account: the one in use, or a new one. A pace that is given holds for all its users."""
     key = (*account, id(clock))  # the pacer holds the clock, so the id is not another's
     with _pacers_lock:

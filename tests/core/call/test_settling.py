@@ -647,7 +647,7 @@ async def test_repeat_unclear_is_a_flag(value: object) -> None:
 async def test_what_another_process_left_unclear_stays_unknown_where_nothing_shows_it() -> None:
     result = await play(START, [STARTED], [BROKEN], timeout=100, unclear_since=AN_HOUR_AGO)
     assert (result.state, result.launches) == (State.UNKNOWN, 0)
-    assert "whoever sent it ended before an answer came; its state could not be read" in str(result.error)
+    assert "the process that sent it ended before an answer came; its state could not be read" in str(result.error)
 
 
 @pytest.mark.parametrize("command", [RUN, LAUNCH, ACTIVATE, DEACTIVATE])
