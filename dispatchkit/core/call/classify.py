@@ -69,7 +69,7 @@ def _doubt(status: int) -> str | None:
         return f"the server failed (HTTP {status})"
     if status == 407:
         return (
-            "a proxy on the way demands credentials (HTTP 407), not the provider: give them in "
+            "a proxy on the way, not the provider, demands credentials (HTTP 407): give them in "
             "proxy='http://user:password@host:port'"
         )
     if status >= 400:
