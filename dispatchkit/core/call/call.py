@@ -7,16 +7,16 @@
   second stop of a stopped dispatch is refused), so the provider's state decides.
 - *Unknown*: `Settling` reads the provider's state (`Command.probe`). Evidence that the command was applied makes the
   call done. Evidence against it counts only after `RetryPolicy.state_lag`, and then allows a retry. The age of the
-  response counts against the lag. If the user vouches for deduplication by request id, the call may send the same
-  bytes under the same id at once. Otherwise the outcome stays unknown.
+  response counts against the lag. If the user vouches for deduplication by request id, the call may retry at once, with
+  the same bytes and id. Otherwise the outcome stays unknown.
 
 Some launches show only in a log (`Command.log_key`). A log entry settles such a launch only if no other launch can have
-made it, and a missing entry never allows a retry. If the user vouches for deduplication, the log is not read.
+made it. A missing entry never allows a retry. If the user vouches for deduplication, the log is not read.
 
 An unclear read needs no settling: it is retried, and a refusal of the retry is final.
 
-One deadline bounds all of it. An unexpected exception (a codec's bug, a failing clock) ends the call with the outcome
-that is known so far: see `Call.known_outcome`.
+One deadline bounds all of it. An unexpected exception (a codec's bug, a failing clock) ends the call with its
+`Call.known_outcome`.
 """
 
 from __future__ import annotations

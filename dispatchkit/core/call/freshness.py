@@ -38,8 +38,7 @@ class Freshness:
 
     def __init__(self) -> None:
         self.acted: tuple[Mapping[str, str], datetime, float, float] | None = None
-        """The latest response to a request that acts: headers, start on the wall clock, start on ``monotonic``, and
-        seconds until the response."""
+        """The latest response to a request that acts: headers, start (wall clock, ``monotonic``), and duration."""
         self._newest: _Sample | None = None
 
     def age(self, headers: Mapping[str, str], *, asked: datetime, monotonic: float) -> float:

@@ -1,7 +1,7 @@
 """The launches of this process that a provider's log cannot tell apart.
 
-An entry of such a log names the mailing, not the request. So a start in the log settles a launch only if no other
-launch of the same mailing may have made it. All clients of one host share this record.
+An entry of such a log names the mailing, not the request. So it settles a launch only if no other launch of the mailing
+may have made it. All clients of one host share this record.
 """
 
 from __future__ import annotations

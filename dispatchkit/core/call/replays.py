@@ -1,7 +1,7 @@
 """What replayed answers have shown about an account's deduplication by request id.
 
-A provider marks a replay: its answer to an earlier request with the same id. If a new id gets a marked answer, the
-replay is another request's: a proxy on the way strips the ids.
+A provider marks a replay: its answer to an earlier request with the same id. A marked answer to a new id is another
+request's replay: a proxy on the way strips the ids.
 """
 
 from __future__ import annotations

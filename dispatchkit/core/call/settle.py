@@ -1,7 +1,7 @@
 """Settle an unclear call: read the provider's state, then decide whether the call is done or may be retried.
 
 State may lag, and a cache may serve an old one. So a state without the effect counts only after
-`RetryPolicy.state_lag`, plus the age of the response. A log entry does not name its request, so a start in the log
+`RetryPolicy.state_lag`, plus the age of the response. A log entry does not name its request. So a start in the log
 counts only if no other launch can have made it.
 """
 

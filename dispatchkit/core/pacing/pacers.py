@@ -1,4 +1,4 @@
-"""The pacers of this process: one for each account, as long as something uses it."""
+"""The registry of this process's pacers: one per account in use."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _pacers_lock = threading.Lock()
 
 
 def get_pacer(account: tuple[object, ...], pace: Pace | None, clock: Clock) -> Pacer:
-    """The pacer of an account: the one in use, or a new one. A pace that is given holds for all its users."""
-    key = (*account, id(clock))  # the pacer holds the clock, so the id is not another's
+    """Get the account's pacer, or make one. A given pace applies to all users of the account."""
+    key = (*account, id(clock))  # the pacer keeps the clock alive, so its id stays unique
     with _pacers_lock:
         pacer = _pacers.get(key)
         if pacer is None:
@@ -29,7 +29,7 @@ def get_pacer(account: tuple[object, ...], pace: Pace | None, clock: Clock) -> P
 
 
 def _forget() -> None:
-    """After a fork: no thread of the parent is here to release a lock or end an attempt."""
+    """After a fork: the parent's threads cannot release a lock or end an attempt here."""
     global _pacers_lock  # noqa: PLW0603
     _pacers_lock = threading.Lock()
     for pacer in list(_pacers.values()):
