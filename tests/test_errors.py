@@ -67,7 +67,10 @@ def test_an_error_of_the_ledger_is_no_outcome_and_pickles_whole() -> None:
         (errors.LedgerError("no disk"), "no disk"),
         (errors.RunStoppedError("it was stopped"), "it was stopped"),
         (errors.AccountMismatchError("another account"), "another account"),
-        (errors.RunHeldError("friday", pid=7, host="here"), "'friday' is held by process 7 on here: end that one"),
+        (
+            errors.RunHeldError("friday", pid=7, host="here"),
+            "'friday' is held by process 7 on here: wait until that process ends",
+        ),
         (errors.RunHeldError("friday", pid=7, host="here", silent_for=95), "silent for 95 s .* --end-holder"),
         (errors.ChunkHeldError("friday", 3, pid=7, host="here", retry_after=12), "chunk 3 .* again in 12 s"),
         (errors.RepeatedTargetsError("launched at noon", runs={"noon": 2}), "launched at noon"),

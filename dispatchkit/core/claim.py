@@ -1,8 +1,8 @@
 """A claim: a ledger's permission to send one request, and its expiry.
 
-Another process may take over a run while this one is suspended, or blocked by a database or a TLS handshake. So a
-claim permits a request only for `CLAIM_AGE` after it was requested. The transport checks the age
-directly before the system call that sends. A takeover waits longer than `CLAIM_AGE`.
+Another process may take over a run while this one is suspended, or waits for a database or a connection. So a claim
+permits a request only for `CLAIM_AGE` after it was requested. The transport checks the age directly before the system
+call that sends. A takeover waits longer than `CLAIM_AGE`.
 """
 
 from __future__ import annotations

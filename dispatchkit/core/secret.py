@@ -132,6 +132,5 @@ def _decoded(token: str) -> Iterator[str]:
 
 def _unusable() -> ValueError:
     return ValueError(
-        "token must be visible ASCII characters only: remove spaces, line breaks (perhaps from the end of a file) "
-        "and a scheme such as 'Basic '"
+        "token must be visible ASCII characters only: remove spaces, line breaks and a scheme such as 'Basic '"
     )

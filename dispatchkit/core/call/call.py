@@ -7,8 +7,8 @@
   second stop of a stopped dispatch is refused), so the provider's state decides.
 - *Unknown*: `Settling` reads the provider's state (`Command.probe`). Evidence that the command was applied makes the
   call done. Evidence against it counts only after `RetryPolicy.state_lag`, and then allows a retry. The age of the
-  response counts against the lag. If the user vouches for deduplication by request id, the call may retry at once, with
-  the same bytes and id. Otherwise the outcome stays unknown.
+  response counts against the lag. If the user vouches for deduplication by request id, a retry with the same id needs
+  no evidence. Otherwise the outcome stays unknown.
 
 Some launches show only in a log (`Command.log_key`). A log entry settles such a launch only if no other launch can have
 made it. A missing entry never allows a retry. If the user vouches for deduplication, the log is not read.

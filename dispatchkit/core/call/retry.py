@@ -215,7 +215,7 @@ _LAST_MOMENT = datetime(9999, 12, 31, tzinfo=UTC)
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     """Parse a ``Retry-After`` header into seconds; None if it is absent or unreadable.
 
-    A date counts from the answer's own ``Date``, if present, so that a fast local clock does not shorten the wait.
+    A date counts from the answer's own ``Date``, if present: a fast local clock must not shorten the wait.
     The value is not bounded here: `Pace.max_pause` bounds the pause of the account.
     """
     text = headers.get("Retry-After", "").strip()

@@ -112,7 +112,7 @@ class Handler(ResponseHandler):
     def send(self, data: bytes | memoryview, claim: ClaimAge | None) -> None:
         """Write bytes if the claim is valid. Bytes that the kernel does not take at once stay in the `backlog`.
 
-        The check cannot see a later suspension, and at full speed 1 in 80 fell between it and the end of
+        A suspension after the check goes undetected. At full speed, 1 in 80 fell between the check and the end of
         ``transport.write``. So the system call directly follows the last check.
 
         Raises:

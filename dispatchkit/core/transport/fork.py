@@ -1,8 +1,8 @@
 """Keep a forked child from touching the connections of its parent.
 
-A graceful close in the child (a TLS shutdown, a FIN, a change of the shared epoll) would close the parent's connection,
-too. So the child replaces its copies of the sockets before other code runs. All other inherited objects are kept
-alive, so that no finaliser closes anything.
+A graceful close in the child (TLS shutdown, FIN, a change of the shared epoll) would also end the parent's connection.
+So the child replaces its copies of the sockets before other code runs. All other inherited objects are kept alive, so
+that no finaliser closes anything.
 """
 
 from __future__ import annotations

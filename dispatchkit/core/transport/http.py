@@ -296,7 +296,7 @@ async def _write_in_parts(protocol: Handler, body: memoryview, tracker: SendTrac
 
 
 async def _write_last_part(protocol: Handler, part: memoryview, tracker: SendTracker) -> None:
-    """Write the end of a request once the kernel has taken the rest and has room, so that no byte waits."""
+    """Write the end of a request once the kernel has room for it, so that no byte waits in a buffer."""
     while protocol.is_connected() and not protocol.takes_more():  # noqa: ASYNC110
         await asyncio.sleep(_POLL_INTERVAL)  # event loops do not report room in the kernel's buffer
     if tracker.claim is not None and tracker.renew is not None and tracker.claim.is_expired(margin=_RENEW_BEFORE):
