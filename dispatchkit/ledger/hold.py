@@ -130,6 +130,15 @@ class Hold:
                         return
         except LedgerError as error:
             lost(error)
+        except Exception as error:  # noqa: BLE001 - without heartbeats, another process may take the chunks
+            text = "the heartbeats of the run %r failed, so this process launches no more of it"
+            log(logger, logging.ERROR, text, self._run.name, exc_info=error)
+            failed = LedgerError(
+                f"the heartbeats of the run {self._run.name!r} failed ({type(error).__name__}), so this process launches "
+                "no more of it: resume the run"
+            )
+            failed.__cause__ = error
+            lost(failed)
 
     async def release(self, *, timeout: float) -> None:
         """End the heartbeats, and give the chunks up. If that cannot be written in time, their lease ends by itself."""

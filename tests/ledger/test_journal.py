@@ -186,6 +186,27 @@ async def test_a_stop_from_elsewhere_is_heard_within_a_beat(ledger: Ledger, cloc
     assert (await ledger.counts("a")).planned == 3
 
 
+async def test_failed_heartbeat_ends_the_run(
+    ledger: Ledger, clock: Manual, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = ledger.journal("a", run_settings())
+    lost: list[str] = []
+    await journal.open(starts(range(1, 4)), lambda: lost.append("stop"))
+    item: Any = await journal.next_item()
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ledger._store, "heartbeat", broken)
+    await until(lambda: bool(clock._sleepers))
+    clock.advance(HEARTBEAT_INTERVAL)
+    await until(lambda: bool(lost))
+    with pytest.raises(LedgerError, match=r"the heartbeats of the run 'a' failed \(ZeroDivisionError\)"):
+        await journal.claim(item, None)
+    assert "the heartbeats of the run 'a' failed" in caplog.text
+    await journal.close()
+
+
 async def test_a_holder_that_beats_is_not_taken_over(ledger: Ledger, clock: Manual, tmp_path: Path) -> None:
     journal = ledger.journal("a", run_settings())
     lost: list[str] = []
