@@ -94,7 +94,7 @@ def test_file_holds_no_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     (tmp_path / "launch.db").touch()
     refused = run("ledger", "lift-pause", tmp_path / "launch.db")
     assert refused.code == 2
-    assert "a ledger in a file holds no pause" in refused.err
+    assert "a ledger in a file stores no pauses" in refused.err
 
 
 def test_question_is_answered_at_the_terminal(field: Field) -> None:

@@ -37,6 +37,7 @@ from dispatchkit.ledger import hold
 from dispatchkit.ledger import journal as journal_module
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.sqlite import file as sqlite_file
+from dispatchkit.ledger.sqlite import holds
 from dispatchkit.ledger.sqlite import store as sqlite
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT
 from tests.fake_clock import Manual
@@ -149,7 +150,7 @@ async def test_a_plan_that_broke_off_is_finished_by_the_same_line_only(ledger: L
 
     with pytest.raises(OSError, match="the list is gone"):
         await ledger.journal("a", run_settings()).open(broken(), nothing)
-    with pytest.raises(LedgerError, match="the plan of the run 'a' is not whole: run the same again"):
+    with pytest.raises(LedgerError, match="the plan of the run 'a' is incomplete: run the same again"):
         await ledger.journal("a", run_settings()).open(None, nothing)
     journal = ledger.journal("a", run_settings())
     assert (await journal.open(starts(range(1, 6)), nothing)).total == 5
@@ -326,7 +327,7 @@ async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
     assert (await whole.open(None, nothing)).final == {State.DONE: 3, State.REJECTED: 0, State.UNKNOWN: 0}
     assert [item.index for item in await taken(whole)] == [0, 1, 2, 6]
     await whole.close()
-    with pytest.raises(ValueError, match="run must be 'a', for which this was made, not 'b'"):
+    with pytest.raises(ValueError, match=r"run must be 'a', as in Ledger\.chunk or Ledger\.resuming, not 'b'"):
         ledger.chunk("a", 1).journal("b", run_settings())
 
 
@@ -516,8 +517,8 @@ async def test_the_same_run_is_no_repeat(ledger: Ledger) -> None:
 @pytest.fixture
 def _without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that has no locks, so that leases decide, as in a database."""
-    monkeypatch.setattr(sqlite.HoldLock, "acquire", lambda _: sqlite.LockState.UNSUPPORTED)
-    monkeypatch.setattr(sqlite, "lock_state", lambda _: sqlite.LockState.UNSUPPORTED)
+    monkeypatch.setattr(holds.HoldLock, "acquire", lambda _: holds.LockState.UNSUPPORTED)
+    monkeypatch.setattr(holds, "lock_state", lambda _: holds.LockState.UNSUPPORTED)
 
 
 @pytest.mark.usefixtures("_without_locks")
@@ -585,7 +586,7 @@ async def test_a_stop_while_it_is_resumed_holds(ledger: Ledger, monkeypatch: pyt
         await ledger.stop("a")
 
     monkeypatch.setattr(hold.Hold, "take", stopped_again)
-    with pytest.raises(RunStoppedError, match="once more"):
+    with pytest.raises(RunStoppedError, match="stopped while it was resumed"):
         await ledger.resuming("a").journal("a", run_settings()).open(None, nothing)
     assert (await ledger.run("a")).stopped
     assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
