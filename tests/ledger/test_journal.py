@@ -270,7 +270,7 @@ async def test_who_is_cancelled_while_it_takes_hold_holds_nothing(
 
     async def held_unheard(*args: Any, **settings: Any) -> None:
         assert await hold(*args, **settings) is None
-        raise asyncio.CancelledError  # the thread goes on if whoever waits for it is cancelled
+        raise asyncio.CancelledError  # the thread continues if its caller is cancelled
 
     monkeypatch.setattr(sqlite.SqliteStore, "acquire", held_unheard)
     with pytest.raises(asyncio.CancelledError):

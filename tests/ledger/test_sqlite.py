@@ -501,7 +501,7 @@ async def test_a_torn_file_is_told(store: SqliteStore, tmp_path: Path) -> None:
 
 
 UNPRIVILEGED = """
-from dispatchkit import *  # all of it, as nobody may read it afterwards
+from dispatchkit import *  # import all of it, as the user nobody may not read it later
 if os.geteuid() == 0:
     os.setresuid(65534, 65534, 65534)
 async def main():
@@ -516,7 +516,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("what", ["file", "directory"])
 def test_what_must_not_be_written_is_told(what: str) -> None:
-    with tempfile.TemporaryDirectory() as name:  # not pytest's own folder, which nobody else may enter
+    with tempfile.TemporaryDirectory() as name:  # not pytest's own folder, which other users may not enter
         path = Path(name) / "launch.db"
         asyncio.run(_made(path))
         path.parent.chmod(0o555 if what == "directory" else 0o777)

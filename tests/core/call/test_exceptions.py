@@ -1,4 +1,4 @@
-"""What is no verdict: an exception ends a call with its outcome, and what ends the task carries it as a note."""
+"""Unexpected exceptions: each ends a call with an outcome, and an interrupt carries the outcome as a note."""
 
 from __future__ import annotations
 

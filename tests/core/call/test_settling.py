@@ -1,4 +1,4 @@
-"""What a call makes of unclear answers, with every answer written down beforehand and time that costs nothing."""
+"""How a call settles unclear answers, with scripted answers and a fake clock."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 
 class Clock:
-    """Chance draws the same every time; time passes when somebody sleeps or a request takes its time."""
+    """Random numbers are constant. Time passes only in sleeps and requests."""
 
     def __init__(self, drawn: float = 0.5) -> None:
         self.time = 0.0
@@ -66,7 +66,7 @@ Reply = Response | TransportFailure
 
 @attrs.define
 class ScriptedTransport:
-    """A transport that gives what was written down, in order, and keeps the last for whatever comes after."""
+    """A transport with scripted replies, in order. The last reply repeats."""
 
     clock: Clock
     acts: list[Reply]
