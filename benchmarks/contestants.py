@@ -1,9 +1,9 @@
 """The contestants. Each sends the same starts under the same headers, checks the status and decodes the answer.
 
-Every one gets what its documentation offers for many requests to one host: a pool as large as its workers, no time-out
-that cuts it short, no proxies from the environment. Only ``aiohttp, default`` is left as most people write it.
+Each is tuned by its documentation for many requests to one host: a connection per worker, no short timeout, no proxies
+from the environment. Only ``aiohttp, default`` has the default settings.
 
-Run as a module, this is one contestant in a process of its own, which a `Task` in JSON tells what to do.
+Run as a module, it is one contestant in its own process, with a `Task` in JSON.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ class Sample:
 
 
 class Starts:
-    """The ids to start, until the time is up. All that are taken are answered, or the contestant fails.
+    """The ids to start, until the time is up. The contestant fails if a taken id gets no answer.
 
-    What is measured begins when every worker has had some answers, and ends before the last ones are awaited: neither
-    opening connections nor running dry is in it.
+    The measurement starts when every worker has had some answers, and ends before the last answers. So it includes
+    neither the connects nor the end of the run.
     """
 
     def __init__(self, task: Task) -> None:

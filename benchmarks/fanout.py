@@ -1,8 +1,7 @@
 """Throughput of many workers, and CPU time a request, of dispatchkit and of its peers: in turns, in one run.
 
-Every figure is a median of rounds, and every ratio is one between contestants of the same round: the machine is noisy,
-its noise mostly shared. The ratio is to ``aiohttp, default`` on the same event loop; what has none is held against
-that on asyncio.
+Every figure is a median over rounds. Every ratio compares contestants of the same round, since they share most of the
+machine's noise. The base is ``aiohttp, default`` on the same event loop, or on asyncio for contestants without a loop.
 """
 
 from __future__ import annotations

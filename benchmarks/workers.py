@@ -1,4 +1,4 @@
-"""What a ledger costs, in a file and in PostgreSQL, and what several workers gain: on a real server, from the wheel.
+"""The cost of a ledger, in a file and in PostgreSQL, and the gain of several workers, on a real server.
 
 python -m benchmarks.workers
 """

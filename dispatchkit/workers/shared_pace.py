@@ -1,6 +1,6 @@
 """The shared pace of an account: its leases and its pause, in the ledger's database.
 
-Four times a second, this process writes its new pauses (429) to the database, and applies the pauses of the other
+Four times a second, this process writes its new pauses (429) to the database. It also applies the pauses of the other
 processes to its pacer. A pause that a claim finds is applied at once.
 
 The database's pause is authoritative: lifting it there ends it here, too. No pause in the database lasts longer than

@@ -60,7 +60,6 @@ class RetryBudget:
 
     __slots__ = (
         "__weakref__",
-        "_alarm",
         "_clock",
         "_closed",
         "_deadlines",
@@ -71,6 +70,7 @@ class RetryBudget:
         "_timer",
         "_tokens",
         "_waiters",
+        "_wake_at",
     )
 
     def __init__(self, clock: Clock) -> None:
@@ -90,7 +90,7 @@ class RetryBudget:
         self._deadlines: list[tuple[float, int, asyncio.Future[bool]]] = []
         self._numbers = itertools.count()
         self._timer: asyncio.Future[None] | None = None
-        self._alarm = 0.0
+        self._wake_at = 0.0
         return inherited
 
     def deposit(self) -> None:
@@ -201,14 +201,14 @@ class RetryBudget:
         token = max(0.0, 1 - self._tokens) / self.REFILL
         wait = min(token, max(0.0, self._deadlines[0][0] - now) + _EPSILON)
         if self._timer is not None:
-            if self._alarm <= now + wait:
+            if self._wake_at <= now + wait:
                 return  # the earlier timer sets the next one
             self._timer.cancel()
-        self._alarm = now + wait
+        self._wake_at = now + wait
         self._timer = asyncio.ensure_future(self._clock.sleep(wait))
-        self._timer.add_done_callback(self._ring)
+        self._timer.add_done_callback(self._on_timer)
 
-    def _ring(self, timer: asyncio.Future[None]) -> None:
+    def _on_timer(self, timer: asyncio.Future[None]) -> None:
         if timer is self._timer:
             self._timer = None
             if not timer.cancelled():  # cancelled: the loop is shutting down
