@@ -1,8 +1,8 @@
 """``python -m benchmarks``: every measurement of the project, as Markdown tables. ``--quick``: under a minute.
 
-``URLLIB3_NO_OVERRIDE=1 pip install -e '.[benchmarks]' --no-binary urllib3-future`` brings the Python peers (without the
-rest of that line, niquests puts a urllib3 of its own under requests); nginx and wrk are the system's. What is missing
-is said and left out. ``python -m benchmarks --plots`` measures everything and draws the README's plots anew.
+``URLLIB3_NO_OVERRIDE=1 pip install -e '.[benchmarks]' --no-binary urllib3-future`` installs the Python peers. A plain
+install lets niquests replace the urllib3 of requests. nginx and wrk are system packages. Missing contestants are
+reported and left out. ``python -m benchmarks --plots`` measures everything and draws the README's plots.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The contestants. Each sends the same starts under the same headers, checks the status and decodes the answer.
 
-Every one gets what its documentation offers for many requests to one host: a pool as large as its workers, no time-out
-that cuts it short, no proxies from the environment. Only ``aiohttp, default`` is left as most people write it.
+Each is tuned by its documentation for many requests to one host: a connection per worker, no short timeout, no proxies
+from the environment. Only ``aiohttp, default`` has the default settings.
 
-Run as a module, this is one contestant in a process of its own, which a `Task` in JSON tells what to do.
+Run as a module, it is one contestant in its own process, with a `Task` in JSON.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LIMIT = 30.0
 
 @dataclass(frozen=True)
 class Task:
-    """What one contestant is to do in its process: warm up, then send for some seconds."""
+    """The task of a contestant in its process: warm up, then send for some seconds."""
 
     peer: str
     loop: str
@@ -56,7 +56,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one contestant did in its process."""
+    """The result of a contestant in its process."""
 
     requests: int
     seconds: float
@@ -66,10 +66,10 @@ class Sample:
 
 
 class Starts:
-    """The ids to start, until the time is up. All that are taken are answered, or the contestant fails.
+    """The ids to start, until the time is up. The contestant fails if a taken id gets no answer.
 
-    What is measured begins when every worker has had some answers, and ends before the last ones are awaited: neither
-    opening connections nor running dry is in it.
+    The measurement starts when every worker has had some answers, and ends before the last answers. So it includes
+    neither the connects nor the end of the run.
     """
 
     def __init__(self, task: Task) -> None:
@@ -96,7 +96,7 @@ Contestant = Callable[[str, int], AbstractAsyncContextManager[Run]]
 
 
 def headers() -> dict[str, str]:
-    """What dispatchkit sends, and nothing else."""
+    """The headers that dispatchkit sends."""
     from dispatchkit.core.command import USER_AGENT
 
     return {
@@ -145,7 +145,7 @@ async def calls(url: str, workers: int) -> AsyncIterator[Run]:
 
 @asynccontextmanager
 async def aiohttp_default(url: str, workers: int) -> AsyncIterator[Run]:
-    """The loop that most people write. The session's own limit is 100 connections."""
+    """The usual loop over one session, whose default limit is 100 connections."""
     import aiohttp
 
     async with aiohttp.ClientSession(
@@ -162,7 +162,7 @@ async def aiohttp_default(url: str, workers: int) -> AsyncIterator[Run]:
 
 @asynccontextmanager
 async def aiohttp_tuned(url: str, workers: int) -> AsyncIterator[Run]:
-    """Everything off that can be."""
+    """aiohttp with every optional feature turned off."""
     import aiohttp
     from yarl import URL
 
@@ -296,7 +296,7 @@ async def bare_protocol(url: str, workers: int) -> AsyncIterator[Run]:
 
 @asynccontextmanager
 async def requests_threads(url: str, workers: int) -> AsyncIterator[Run]:
-    """A thread a worker, a session a thread. Where it runs, the event loop only waits."""
+    """One thread a worker, one session a thread. The event loop only waits."""
     import requests
     from urllib3.util import SKIP_HEADER
 
@@ -333,7 +333,7 @@ async def requests_threads(url: str, workers: int) -> AsyncIterator[Run]:
 
 
 class _Curl:
-    """libcurl's own event interface, with handles that are used again. It is its own event loop, and blocks ours."""
+    """libcurl's multi interface with reused handles. It is an event loop of its own, and blocks ours."""
 
     def __init__(self, url: str, workers: int) -> None:
         import pycurl
@@ -420,7 +420,7 @@ async def pycurl_multi(url: str, workers: int) -> AsyncIterator[Run]:
 
 
 def wrk(task: Task) -> Sample:
-    """What the server and the sockets bear: C, one thread, one path, no decoding. It warms up within its seconds."""
+    """The limit of server and sockets: C, one thread, one path, no decoding. Its time includes the warm-up."""
     script = ["wrk.method = 'POST'", "wrk.body = ''"]
     script += [f"wrk.headers['{name}'] = '{text}'" for name, text in headers().items()]
     whole = max(1, round(task.seconds))
@@ -447,7 +447,7 @@ def _less(after: float | None, before: float | None) -> float | None:
 
 
 def _not_its_own() -> str | None:
-    """niquests may put a urllib3 of its own in the place of that which requests is made for."""
+    """Check urllib3: niquests may replace it with its own fork, which requests does not support."""
     import urllib3
 
     if urllib3.__version__ == importlib.metadata.version("urllib3"):
@@ -459,7 +459,7 @@ def _not_its_own() -> str | None:
 
 @dataclass(frozen=True)
 class Peer:
-    """A contestant: its name in tables, what it needs, and how to get that."""
+    """A contestant: its name in tables, its requirement, and how to install it."""
 
     name: str
     contestant: Contestant | None
@@ -467,7 +467,7 @@ class Peer:
     loops: tuple[str, ...] = ("asyncio", "uvloop")
 
     def missing(self) -> str | None:
-        """What to install; None if it is there."""
+        """The missing requirement; None if it is installed."""
         if self.contestant is None:
             return None if shutil.which(self.needs) else f"apt install {self.needs}"
         if not importlib.util.find_spec(self.needs):
@@ -551,7 +551,7 @@ def _main() -> None:
         with asyncio.Runner(loop_factory=factory) as runner:
             done = runner.run(_perform(task))
     print(json.dumps(asdict(done)), flush=True)
-    os._exit(0)  # an extension's own threads may crash an interpreter that ends, and all is said
+    os._exit(0)  # skip finalisation: threads of an extension may crash the interpreter
 
 
 if __name__ == "__main__":

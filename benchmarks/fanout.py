@@ -1,8 +1,7 @@
 """Throughput of many workers, and CPU time a request, of dispatchkit and of its peers: in turns, in one run.
 
-Every figure is a median of rounds, and every ratio is one between contestants of the same round: the machine is noisy,
-its noise mostly shared. The ratio is to ``aiohttp, default`` on the same event loop; what has none is held against
-that on asyncio.
+Every figure is a median over rounds. Every ratio compares contestants of the same round, since they share most of the
+machine's noise. The base is ``aiohttp, default`` on the same event loop, or on asyncio for contestants without a loop.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ WORKERS = (32, 256, 1024)
 
 @dataclass(frozen=True)
 class Record(Sample):
-    """A sample, and what it is one of."""
+    """A sample with its contestant, loop, workers and round."""
 
     peer: str
     loop: str
@@ -40,7 +39,7 @@ class Record(Sample):
 
 @dataclass(frozen=True)
 class Row:
-    """What all rounds say of one contestant."""
+    """The medians of one contestant over all rounds."""
 
     peer: str
     loop: str
@@ -59,14 +58,14 @@ class Row:
 
 
 def contestants(peers: Iterable[Peer], loops: Sequence[str]) -> list[tuple[str, str]]:
-    """Those that are installed, once for each loop."""
+    """The installed contestants, once for each event loop."""
     return [(peer.name, loop) for peer in peers if not peer.missing() for loop in peer.loops if loop in {"", *loops}]
 
 
 def compare(
     server: Server, entered: Sequence[tuple[str, str]], *, workers: Iterable[int], rounds: int, seconds: float
 ) -> tuple[list[Record], list[str]]:
-    """The samples of all rounds, and what went wrong. Who fails is out for the rest of that number of workers."""
+    """The samples of all rounds, and the failures. A failed contestant is left out of the later rounds of its size."""
     records: list[Record] = []
     failures: list[str] = []
     for count in workers:
@@ -89,12 +88,12 @@ def compare(
 
 def rows(records: Sequence[Record]) -> list[Row]:
     """One for each contestant and number of workers, in the order of the contestants."""
-    found: dict[tuple[int, str, str], list[Record]] = {}
+    by_key: dict[tuple[int, str, str], list[Record]] = {}
     for record in records:
-        found.setdefault((record.workers, record.peer, record.loop), []).append(record)
+        by_key.setdefault((record.workers, record.peer, record.loop), []).append(record)
     made: list[Row] = []
-    for (workers, peer, loop), taken in found.items():
-        base = {record.round: record for record in found.get((workers, DEFAULT, loop or "asyncio"), [])}
+    for (workers, peer, loop), taken in by_key.items():
+        base = {record.round: record for record in by_key.get((workers, DEFAULT, loop or "asyncio"), [])}
         pairs = [(record, base[record.round]) for record in taken if record.round in base]
         if not pairs:
             continue
@@ -158,7 +157,7 @@ def _table(made: Sequence[Row]) -> str:
 
 
 def _headroom(made: Sequence[Row], server: Server) -> str:
-    """Whether it was the server that was measured."""
+    """Whether the server was the bottleneck."""
     gauges = [row for row in made if row.peer in {WRK, FLOOR}]
     clients = [row for row in made if row.peer not in {WRK, FLOOR}]
     if not gauges or not clients:
@@ -174,7 +173,7 @@ def _headroom(made: Sequence[Row], server: Server) -> str:
 
 
 def own_cost(records: Sequence[Record]) -> str:
-    """CPU microseconds a request that are ours: beyond tuned aiohttp's, in the same round on the same loop."""
+    """CPU microseconds a request beyond those of tuned aiohttp, in the same round on the same loop."""
     taken = {(r.peer, r.loop, r.workers, r.round): r for r in records}
     cells: list[list[str]] = []
     for peer in (OURS, OUR_CALLS):

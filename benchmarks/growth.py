@@ -20,7 +20,7 @@ from benchmarks.server import Server
 
 WORKERS = 256
 SLOWEST = 1500.0
-"""Targets a second below which a run is given up."""
+"""Minimum targets a second. A slower run is aborted."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Growth:
     targets: int
     seconds: float
     memory: float
-    """MiB, the most that the process held beyond what it held after its imports."""
+    """Peak memory in MiB beyond that after the imports."""
 
 
 def measure(server: Server, loop: str, *, sizes: Iterable[int], rounds: int) -> list[Growth]:

@@ -1,4 +1,4 @@
-"""What the measurements run on: which cores, and what processes have used of them."""
+"""The machine of the measurements: its cores, and the CPU time and memory of processes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def cores() -> tuple[int, int] | None:
 
 @contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """What is started inside runs on this core only: a process inherits it."""
+    """Pin this process, and all processes started inside, to a core."""
     if core is None:
         yield
         return
@@ -36,7 +36,7 @@ def pinned(core: int | None) -> Iterator[None]:
 
 
 def allow_many_files() -> None:
-    """A worker is a connection is an open file, and 1,024 is what many systems allow."""
+    """Raise the limit of open files: each worker needs one, and many systems allow only 1,024."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 8192 if hard == resource.RLIM_INFINITY else min(8192, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
@@ -44,7 +44,7 @@ def allow_many_files() -> None:
 
 
 def cpu_seconds(process: int) -> float | None:
-    """What a process has used of the CPU, to a hundredth of a second; None without /proc."""
+    """CPU seconds of a process, in steps of 0.01 s; None without /proc."""
     try:
         fields = Path(f"/proc/{process}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     except OSError:
@@ -53,7 +53,7 @@ def cpu_seconds(process: int) -> float | None:
 
 
 def resident() -> float:
-    """MiB of memory that this process holds now; without /proc, the most that it ever held."""
+    """Current memory of this process in MiB; its peak without /proc."""
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     except OSError:
@@ -62,7 +62,7 @@ def resident() -> float:
 
 
 def peak() -> float:
-    """MiB of memory, the most that this process ever held."""
+    """Peak memory of this process in MiB."""
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most / 2**20 if platform.system() == "Darwin" else most / 2**10
 

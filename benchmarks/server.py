@@ -1,4 +1,4 @@
-"""A provider that answers every start at once, in a process of its own: nginx, or the fastest that Python plays."""
+"""A provider that answers every start at once, in its own process: nginx, or else a minimal Python server."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Server:
 
 
 class Starts(asyncio.Protocol):
-    """HTTP/1.1, as much of it as a start takes: requests without a body, kept alive, pipelined or not."""
+    """The part of HTTP/1.1 that a start needs: requests without a body, keep-alive, pipelining."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]

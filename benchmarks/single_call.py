@@ -1,4 +1,4 @@
-"""One call at a time: what `DirectClient.start` and a `FanOut` of one worker cost beyond aiohttp by hand."""
+"""One call at a time: the cost of `DirectClient.start` and a `FanOut` of one worker beyond plain aiohttp."""
 
 from __future__ import annotations
 

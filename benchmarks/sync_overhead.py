@@ -1,4 +1,4 @@
-"""What the blocking face costs: one call against a bare hop to a loop thread, and results a second out of a fan-out.
+"""The overhead of `dispatchkit.sync`: one call against a bare hop to a loop thread, and results a second of a fan-out.
 
 Both sides of the comparison run on the same loop thread, in turns; the ratio is the median of
 the turns' ratios. Run it with ``python -m benchmarks.sync_overhead``; ``--loop asyncio`` leaves uvloop out.
@@ -31,7 +31,7 @@ def _seconds(work: Callable[[], object], times: int) -> float:
 
 
 def calls() -> tuple[float, float, float]:
-    """Seconds of a bare hop, of a call through the face, and the ratio of the two."""
+    """Seconds of a bare hop, seconds of a synchronous call, and the ratio of the two."""
 
     class Instant:
         async def close(self) -> None:
@@ -42,7 +42,7 @@ def calls() -> tuple[float, float, float]:
 
     client = Instant()
     handle = portal.PortalHandle(client)
-    # The same loop thread for both: a hop costs 16 us or 55, as the scheduler happens to place its two threads.
+    # Both use the same loop thread: a hop costs 16 us or 55 us, depending on the cores of the two threads.
     loop = handle.run(client.call(), "call")
 
     def hop() -> None:
@@ -65,11 +65,11 @@ def calls() -> tuple[float, float, float]:
 
 
 def results() -> float:
-    """Results a second that reach a caller who blocks, from a provider that answers at once."""
+    """Results a second that reach a blocking caller, from a provider that answers at once."""
     outcome: Outcome[object] = Done(0, StartDispatch(1), None)
 
     class Instant(FanOut[object]):
-        """Stands in for the asynchronous fan-out: what it costs is measured elsewhere."""
+        """Replaces the asynchronous fan-out, whose cost is measured elsewhere."""
 
         def __init__(self, client: DirectClient) -> None:
             super().__init__(client, [])

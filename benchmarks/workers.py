@@ -1,4 +1,4 @@
-"""What a ledger costs, in a file and in PostgreSQL, and what several workers gain: on a real server, from the wheel.
+"""The cost of a ledger, in a file and in PostgreSQL, and the gain of several workers, on a real server.
 
 python -m benchmarks.workers
 """
@@ -56,7 +56,7 @@ def provider(latency: float) -> Iterator[str]:
 
 
 async def rows_per_second(dsn: str, *, batch: int = 64, total: int = 40_000) -> float:
-    """Claims and their outcomes, as many journals ask for them."""
+    """Claims and outcomes of many journals at a time."""
     store = PostgresStore(dsn)
     await store.open()
     run = (

@@ -16,7 +16,7 @@
     │   └── ThrottledError            HTTP 429: says when to come back
     ├── NotSentError                  not_sent: not one byte of the request left this process
     └── OutcomeUnknownError           unknown: it may have happened and could not be settled
-        └── ResponseLostError         a read whose answer was lost: it did nothing to the world
+        └── ResponseLostError         a read whose answer was lost: it changed nothing
 
     LedgerError                       no outcome of a call: the ledger cannot be read or written, so nothing is launched
     ├── RunHeldError                  another process holds the run
@@ -27,8 +27,8 @@
 
     ProviderSilentError               no outcome of a call: the provider answered nothing, and a chunk was given back
 
-A code that no page documents is a plain `RejectedError` with that code. A call that returns is `done`.
-`ValueError` and `TypeError` stay what they are in Python: the caller's mistake, found before anything was sent.
+An undocumented code is a plain `RejectedError` with that code. A call that returns is `done`. `ValueError` and
+`TypeError` report invalid arguments, before anything is sent.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ __all__ = [
 
 
 def _one_line(text: str, longest: int) -> str:
-    """What may go to a terminal or a log: no line breaks, no control characters, not without end."""
+    """Text for a terminal or a log: one line, printable, at most ``longest`` characters."""
     line = " ".join("".join(char if char.isprintable() else " " for char in text[: longest * 4]).split())
     return line if len(line) <= longest else f"{line[: longest - 3]}..."
 
@@ -84,36 +84,36 @@ class State(enum.StrEnum):
     """
 
     DONE = "done"
-    """The provider said yes, or its state shows that it happened."""
+    """The provider accepted the command, or its state shows the effect."""
     REJECTED = "rejected"
-    """The provider said no and did nothing."""
+    """The provider refused the command and did nothing."""
     NOT_SENT = "not_sent"
     """Not one byte of the request left this process."""
     UNKNOWN = "unknown"
-    """It may have happened and could not be settled."""
+    """The command may have taken effect, and no state could settle it."""
 
 
 @attrs.frozen
 class Attempt(Value):
-    """One request that was made, or tried, on behalf of a call."""
+    """One attempt of a call to send its request."""
 
     number: int
     """1 for the first attempt of the call."""
     started: datetime
-    """When it began, UTC."""
+    """Start, UTC."""
     duration: float
-    """How long it took, in seconds."""
+    """Duration in seconds."""
     result: str
-    """What came of it, in a few words: ``"HTTP 200"``, ``"connection refused"``, ``"no answer within 70 s"``."""
+    """Short description of the end: ``"HTTP 200"``, ``"connection refused"``, ``"no answer within 70 s"``."""
     sent: bool
     """Whether any byte of the request may have left this process."""
 
 
 class DispatchkitError(TypedValue, Exception):
-    """Base of every error a call raises; `state` says which of the outcomes it is.
+    """Base of every error of a call. `state` is the outcome.
 
-    Errors pickle whole, the command included. They hold neither the token nor anything of an answer but the provider's
-    own message, and show no content and no file.
+    Errors can be pickled, including their command. They hold no token, and no part of an answer except the provider's
+    message. Their text shows no content and no file.
 
     Example:
         >>> async with Sandbox() as sandbox, DirectClient("wrong", base_url=sandbox.url) as direct:
@@ -142,7 +142,7 @@ class DispatchkitError(TypedValue, Exception):
 
     state: ClassVar[State]
     hint: str = ""
-    """What to do about it, in a line. The call may know more than the class."""
+    """What to do about the error, in one line. A call may set a more specific hint than the class."""
 
     def __init__(
         self,
@@ -157,11 +157,11 @@ class DispatchkitError(TypedValue, Exception):
         self.summary = summary
         """What happened, in one line."""
         self.command = command
-        """The command that was performed."""
+        """The command of the call."""
         self.attempts = attempts
-        """Every attempt of the call: when, what came of it, how long it took."""
+        """Every attempt of the call, with its start, duration and result."""
         self.request_id = request_id
-        """The id by which the provider deduplicates the call; None where the provider has none."""
+        """The request id of the call; None if the provider has none."""
 
     @property
     def target(self) -> int | None:
@@ -169,7 +169,7 @@ class DispatchkitError(TypedValue, Exception):
         return target_of(self.command)
 
     def with_context(self, command: object, attempts: tuple[Attempt, ...], request_id: str | None) -> Self:
-        """Tell the error whose it is. Returns the error itself."""
+        """Add the command, its attempts and its request id. Returns the error itself."""
         self.command, self.attempts, self.request_id = command, attempts, request_id
         return self
 
@@ -179,7 +179,7 @@ class DispatchkitError(TypedValue, Exception):
         return f"{first}\n{self.hint}" if self.hint else first
 
     def __reduce__(self) -> tuple[object, ...]:
-        # An exception is rebuilt from `args` alone by default, which would lose every keyword.
+        # By default, pickle rebuilds an exception from `args` alone, which would lose every keyword.
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
@@ -190,7 +190,7 @@ def _rebuild(cls: type[Exception], args: tuple[object, ...], state: dict[str, ob
 
 
 class RejectedError(DispatchkitError):
-    """The provider said no and did nothing. Sending the same again would get the same answer.
+    """The provider refused the command and did nothing. The same request would get the same answer.
 
     Example:
         >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
@@ -204,7 +204,7 @@ class RejectedError(DispatchkitError):
     state = State.REJECTED
     hint = "Nothing was done. Correct the request before you repeat it."
     concerns_target: ClassVar[bool] = True
-    """Whether it refuses this target. False: it refuses the token or the account, so it most likely refuses all."""
+    """Whether the refusal is about the target. False: it is about the token or the account, so about all targets."""
 
     def __init__(
         self,
@@ -222,9 +222,9 @@ class RejectedError(DispatchkitError):
         self.status = status
         """The HTTP status of the answer."""
         self.code = code
-        """The provider's own code, None where the answer held none."""
+        """The provider's own code; None if the answer had none."""
         self.message = message
-        """The provider's own words, whole; `summary` has them on one line, shortened."""
+        """The provider's full message. `summary` has it shortened to one line."""
 
 
 class AuthenticationError(RejectedError):
@@ -239,12 +239,12 @@ class AuthenticationError(RejectedError):
         Bad credentials
     """
 
-    hint = "Nothing was done. Check the token: it is sent exactly as given, so pass it as the provider shows it."
+    hint = "Nothing was done. Check the token: it is sent exactly as given, so copy it from the provider unchanged."
     concerns_target = False
 
 
 class NotAuthenticatedError(AuthenticationError):
-    """Direct 4010: no credentials, or credentials that cannot be used."""
+    """Direct 4010: no credentials, or unusable ones."""
 
 
 class BadCredentialsError(AuthenticationError):
@@ -276,7 +276,7 @@ class AccessDeniedError(RejectedError):
 
 
 class InappropriateStatusError(RejectedError):
-    """Direct 4031: the dispatch is not in a state that allows this; a stop came before the start or after the end.
+    """Direct 4031: the dispatch's status does not allow this, such as a stop before its start or after its end.
 
     Example:
         >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
@@ -287,13 +287,11 @@ class InappropriateStatusError(RejectedError):
         rejected
     """
 
-    hint = (
-        "Nothing was done. Look at the dispatch's status: only a dispatch that was started and goes on can be stopped."
-    )
+    hint = "Nothing was done. Check the dispatch's status: only a dispatch that is running can be stopped."
 
 
 class NotFoundError(RejectedError):
-    """Direct 4040: there is no such dispatch.
+    """Direct 4040: the dispatch does not exist.
 
     Example:
         >>> async with Sandbox(dispatches=[7]) as sandbox:
@@ -309,7 +307,7 @@ class NotFoundError(RejectedError):
 
 
 class IncorrectRequestError(RejectedError):
-    """Altcraft 400: the platform could not accept the request as it was."""
+    """Altcraft 400: the platform did not accept the request."""
 
 
 class TariffLimitError(RejectedError):
@@ -320,7 +318,7 @@ class TariffLimitError(RejectedError):
 
 
 class ThrottledError(RejectedError):
-    """HTTP 429: too many requests. A refusal that names its own end.
+    """HTTP 429: too many requests. The call retries it after `retry_after`.
 
     Example:
         >>> once = RetryPolicy(attempts=1)
@@ -353,13 +351,13 @@ class ThrottledError(RejectedError):
         super().__init__(message, status=status, code=code, command=command, attempts=attempts, request_id=request_id)
         self.summary += until
         self.retry_after = retry_after
-        """Seconds after the answer for which the provider asked to wait; None where it did not say."""
+        """Seconds to wait after the answer, as the provider asked; None if it did not say."""
         self.retry_at = retry_at
-        """The same as a moment, UTC."""
+        """The same moment, UTC."""
 
 
 class NotSentError(DispatchkitError):
-    """Not one byte of the request left this process: it is safe to repeat the call.
+    """Not one byte of the request left this process, so the call is safe to repeat.
 
     Example:
         >>> once = RetryPolicy(attempts=1)
@@ -372,11 +370,11 @@ class NotSentError(DispatchkitError):
     """
 
     state = State.NOT_SENT
-    hint = "Nothing was sent, so the call is safe to repeat once the cause is gone."
+    hint = "Nothing was sent, so the call is safe to repeat. Remove the cause first."
 
 
 class OutcomeUnknownError(DispatchkitError):
-    """The request left, no answer of the provider came back, and its state could not settle what happened.
+    """The request left without an answer of the provider, and the provider's state could not settle the outcome.
 
     Example:
         >>> once = RetryPolicy(attempts=1, state_lag=0)
@@ -391,12 +389,12 @@ class OutcomeUnknownError(DispatchkitError):
     """
 
     state = State.UNKNOWN
-    hint = "It may have happened. Look at the provider's side before you repeat it: a repeat may act twice."
+    hint = "It may have happened. Check at the provider before you repeat it: a repeat may act twice."
     final_hint: ClassVar[str] = (
-        "No later reading can settle it, so a resume leaves it alone: look at the mailing's log, and launch it in "
-        "another run if it did not start."
+        "No later reading can settle it, so a resume leaves it alone. Look at the mailing's log. If the mailing did "
+        "not start, launch it in another run."
     )
-    """What the hint of an error adds that `is_final`."""
+    """Addition to the hint of an error that `is_final`."""
 
     def __init__(
         self,
@@ -409,17 +407,17 @@ class OutcomeUnknownError(DispatchkitError):
     ) -> None:
         super().__init__(summary, command=command, attempts=attempts, request_id=request_id)
         self.is_final = is_final
-        """Whether no later reading of state can settle it, so a resume leaves it alone."""
+        """Whether no later state read can settle the outcome, so that a resume leaves it alone."""
 
 
 class ResponseLostError(OutcomeUnknownError):
-    """A read left, and no answer of the provider came back. What it would have told is unknown; it changed nothing."""
+    """A read left without an answer of the provider. A read changes nothing, so it is safe to repeat."""
 
-    hint = "It only reads, so nothing was changed and it is safe to repeat."
+    hint = "The command only reads, so nothing was changed, and it is safe to repeat."
 
 
 class _RunError(TypedValue, Exception):
-    """An error that is no outcome of a call."""
+    """The ledger cannot be read or written. Nothing is launched without a row in it."""
 
     @property
     def summary(self) -> str:
@@ -456,7 +454,7 @@ class RunHeldError(LedgerError):
 
     Example:
         >>> print(RunHeldError("black-friday", pid=1234, host="sender-1"))
-        the run 'black-friday' is held by process 1234 on sender-1: end that one, or wait until it ends
+        the run 'black-friday' is held by process 1234 on sender-1: wait until that process ends, or end it
     """
 
     def __init__(self, run: str, *, pid: int, host: str, silent_for: float = 0.0) -> None:
@@ -465,16 +463,18 @@ class RunHeldError(LedgerError):
         self.pid = pid
         self.host = host
         self.silent_for = silent_for
-        """Seconds since the process should have given its next heartbeats; 0 while it gives them. A process that exists
-        and is silent is suspended, or hangs."""
+        """Seconds for which the heartbeats of the process are overdue; 0 if they are not.
+
+        A process without heartbeats that still exists is suspended, or hangs.
+        """
 
     def __str__(self) -> str:
-        what = f"the run {self.run!r} is held by process {self.pid} on {self.host}"
+        held = f"the run {self.run!r} is held by process {self.pid} on {self.host}"
         if not self.silent_for:
-            return f"{what}: end that one, or wait until it ends"
+            return f"{held}: wait until that process ends, or end it"
         return (
-            f"{what}, which exists but has been silent for {self.silent_for:.0f} s (it is suspended, or it hangs): let "
-            "it go on, or end it (on the command line: --end-holder)"
+            f"{held}, which has been silent for {self.silent_for:.0f} s: it is suspended, or hangs. Resume that "
+            "process, or end it (on the command line: --end-holder)"
         )
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -482,7 +482,7 @@ class RunHeldError(LedgerError):
 
 
 class ChunkHeldError(RunHeldError):
-    """Another process holds the chunk. What is left of it is not launched here: come back after `retry_after`.
+    """Another process holds the chunk. Nothing more of it is launched here: retry after `retry_after`.
 
     Example:
         >>> ChunkHeldError("black-friday", 3, pid=1234, host="sender-1", retry_after=42.0).retry_after
@@ -493,17 +493,17 @@ class ChunkHeldError(RunHeldError):
         super().__init__(run, pid=pid, host=host)
         self.chunk = chunk
         self.retry_after = retry_after
-        """Seconds until the holder's lease ends, unless it gives a heartbeat."""
+        """Seconds until the holder's lease ends, unless a heartbeat extends it."""
 
     def __str__(self) -> str:
         return (
             f"chunk {self.chunk} of the run {self.run!r} is held by process {self.pid} on {self.host}: try again in "
-            f"{self.retry_after:.0f} s, when its lease ends unless that process goes on"
+            f"{self.retry_after:.0f} s, when its lease ends"
         )
 
 
 class RunStoppedError(LedgerError):
-    """The run was stopped from elsewhere, and is not resumed by accident.
+    """The run was stopped, and must be resumed explicitly.
 
     Example:
         >>> ids = range(1, 11)
@@ -536,7 +536,7 @@ class AccountMismatchError(LedgerError):
 
 
 class RepeatedTargetsError(LedgerError):
-    """Another run has launched some of the targets within the ``repeat_window``. Nothing was launched.
+    """Another run launched some of the targets within the ``repeat_window``. Nothing was launched.
 
     Example:
         >>> async with Sandbox() as sandbox, Ledger("repeated.db") as ledger:
@@ -552,16 +552,16 @@ class RepeatedTargetsError(LedgerError):
     def __init__(self, message: str, *, runs: dict[str, int]) -> None:
         super().__init__(message)
         self.runs = runs
-        """How many of the targets each other run has launched, launches, or may have launched."""
+        """By run: the number of these targets that it has launched, is launching, or may have launched."""
 
     def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (type(self), self.args, self.__dict__)
 
 
 class ProviderSilentError(_RunError):
-    """The provider answered nothing for ``give_up_after`` seconds. The chunk was given back with what is left of it.
+    """The provider answered nothing for ``give_up_after`` seconds, and the chunk was released.
 
-    Launch it again later, or on another machine.
+    Launch the rest of the chunk later, or on another machine.
 
     Example:
         >>> from datetime import UTC, datetime
@@ -576,14 +576,14 @@ class ProviderSilentError(_RunError):
         self.run = run
         self.chunk = chunk
         self.since = since
-        """The provider's last answer, UTC, or the beginning of the launch if there was none."""
+        """The provider's last answer, or the start of the launch if there was none, UTC."""
         self.left = left
-        """How many launches of the chunk are not done and were not refused."""
+        """Number of targets of the chunk that are neither done nor rejected."""
 
     def __str__(self) -> str:
         return (
             f"the provider has answered nothing since {self.since:%Y-%m-%d %H:%M:%S} UTC: chunk {self.chunk} of the "
-            f"run {self.run!r} was given back, and {self.left:,} of it are left"
+            f"run {self.run!r} was released with {self.left:,} targets left"
         )
 
     def __reduce__(self) -> tuple[object, ...]:

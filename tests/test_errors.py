@@ -67,11 +67,17 @@ def test_an_error_of_the_ledger_is_no_outcome_and_pickles_whole() -> None:
         (errors.LedgerError("no disk"), "no disk"),
         (errors.RunStoppedError("it was stopped"), "it was stopped"),
         (errors.AccountMismatchError("another account"), "another account"),
-        (errors.RunHeldError("friday", pid=7, host="here"), "'friday' is held by process 7 on here: end that one"),
-        (errors.RunHeldError("friday", pid=7, host="here", silent_for=95), "silent for 95 s .* --end-holder"),
+        (
+            errors.RunHeldError("friday", pid=7, host="here"),
+            "is held by process 7 on here: wait until that",
+        ),
+        (errors.RunHeldError("friday", pid=7, host="here", silent_for=95), "silent for 95 s: .* --end-holder"),
         (errors.ChunkHeldError("friday", 3, pid=7, host="here", retry_after=12), "chunk 3 .* again in 12 s"),
         (errors.RepeatedTargetsError("launched at noon", runs={"noon": 2}), "launched at noon"),
-        (errors.ProviderSilentError("friday", 3, since=datetime(2026, 1, 1, tzinfo=UTC), left=7), "chunk 3 .* 7 of it"),
+        (
+            errors.ProviderSilentError("friday", 3, since=datetime(2026, 1, 1, tzinfo=UTC), left=7),
+            "chunk 3 .* 7 targets left",
+        ),
     ]
     for error, text in made:
         twin = pickle.loads(pickle.dumps(error))

@@ -25,20 +25,6 @@ import dispatchkit
 from dispatchkit.sandbox import Fault, Sandbox
 
 PUBLIC = [getattr(dispatchkit, name) for name in dispatchkit.__all__ if isinstance(getattr(dispatchkit, name), type)]
-WITHOUT_EXAMPLE = {
-    "ActivateMailing",
-    "AltcraftClient",
-    "DeactivateMailing",
-    "DirectClient",
-    "FanOut",
-    "LaunchBroadcast",
-    "Outcome",
-    "Report",
-    "StartDispatch",
-    "StopDispatch",
-    "StopReason",
-}
-"""It may only become shorter."""
 
 FLAGS = doctest.ELLIPSIS | doctest.IGNORE_EXCEPTION_DETAIL
 
@@ -102,20 +88,4 @@ def test_examples_show_their_output(test: doctest.DocTest, tmp_path: Path, monke
 
 @pytest.mark.parametrize("public", PUBLIC, ids=lambda public: public.__name__)
 def test_public_classes_have_examples(public: type) -> None:
-    has_example = ">>> " in (public.__doc__ or "")
-    assert has_example == (public.__name__ not in WITHOUT_EXAMPLE), "keep the list of those without in step"
-
-
-@pytest.mark.usefixtures("_only_loopback")
-def test_example_reaches_no_host() -> None:
-    with socket.socket() as made, pytest.raises(pytest.fail.Exception, match=r"connects to 192\.0\.2\.1"):
-        made.connect(("192.0.2.1", 80))
-    with pytest.raises(pytest.fail.Exception, match=r"looks up direct\.example"):
-        socket.getaddrinfo("direct.example", 443)
-
-
-def test_wrong_output_is_noticed() -> None:
-    code = compile("await asyncio.sleep(0, 7)", "x", "single", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
-    with asyncio.Runner() as runner:
-        assert show(code, {"asyncio": asyncio}, runner) == "7\n"
-        assert show(compile("1 / 0", "x", "single"), {}, runner).endswith("ZeroDivisionError: division by zero\n")
+    assert ">>> " in (public.__doc__ or "")

@@ -45,6 +45,13 @@ class AltcraftOptions(ClientOptions, total=False):
             repeated. Only the mailing's log settles it, if no other launch can have made the entry. Default: False.
         body_limit: The most bytes of a body without files. The platform's own limit is 10 MB. Default: 10000000.
         attachment_limit: The most bytes of a body with files. The platform's own limit is 100 MB. Default: 100000000.
+
+    Example:
+        >>> options: AltcraftOptions = {"wire": "json", "timeout": 60}
+        >>> async with Sandbox() as sandbox:
+        ...     async with AltcraftClient(sandbox.url, sandbox.altcraft_token, **options) as altcraft:
+        ...         (await altcraft.activate(82)).mailing_id
+        82
     """
 
     wire: WireForm
@@ -73,13 +80,10 @@ class AltcraftClient(Client[AltcraftWire]):
 
     The provider's pages: https://guides.altcraft.com
 
-    >>> import asyncio
-    >>> from dispatchkit.sandbox import Sandbox
-    >>> async def main() -> None:
-    ...     async with Sandbox() as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
-    ...         print((await altcraft.activate(82, run_now=True)).mailing_id)
-    >>> asyncio.run(main())
-    82
+    Example:
+        >>> async with Sandbox() as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+        ...     (await altcraft.activate(82, run_now=True)).mailing_id
+        82
     """
 
     command_type = AltcraftCommand

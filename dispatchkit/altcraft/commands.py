@@ -417,6 +417,11 @@ class ActivateMailing(_Launch):
         TypeError: A field is of another type; the message names it.
         ValueError: ``mailing_id`` is not positive, ``limit`` is negative, ``content`` is no JSON, or an ``audience``
             is given without ``run_now=True``.
+
+    Example:
+        >>> async with Sandbox() as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+        ...     (await altcraft.perform(ActivateMailing(82, run_now=True, audience=Audience("list", 1)))).mailing_id
+        82
     """
 
     path = "campaigns/activate/"
@@ -460,6 +465,11 @@ class LaunchBroadcast(_Launch):
     Raises:
         TypeError: A field is of another type; the message names it.
         ValueError: ``mailing_id`` is not positive, ``limit`` is negative, or ``content`` is no JSON.
+
+    Example:
+        >>> async with Sandbox(active=[90]) as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+        ...     (await altcraft.perform(LaunchBroadcast(90, limit=300))).mailing_id
+        90
     """
 
     path = "campaigns/broadcasts/start"
@@ -478,6 +488,11 @@ class DeactivateMailing(AltcraftCommand[MailingAccepted]):
     Raises:
         TypeError: A field is of another type; the message names it.
         ValueError: ``mailing_id`` is not positive.
+
+    Example:
+        >>> async with Sandbox(active=[90]) as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+        ...     (await altcraft.perform(DeactivateMailing(90))).mailing_id
+        90
     """
 
     path = "campaigns/deactivate"

@@ -7,9 +7,9 @@ Each line may import only lines below it:
 - `pacing`: how fast an account is used.
 - `transport`: one request, one response. aiohttp is imported here and nowhere else.
 - `decode`: from bytes to typed values.
-- `charset`, `claim`, `invalid_command`, `wakeup`: text of a body, a ledger's permission to send, a command that cannot
-  be built, waits that end early.
-- `command`, `clock`, `listing`, `log`, `secret`: what to send, time and chance, lists of a provider, log records,
+- `charset`, `claim`, `invalid_command`, `wakeup`: body text, a ledger's permission to send, unbuildable commands,
+  interruptible waits.
+- `command`, `clock`, `listing`, `log`, `secret`: requests as values, time and randomness, provider lists, log records,
   tokens.
 - `validators`: checks of settings and fields.
 """

@@ -1,4 +1,4 @@
-"""From the bytes of a body to its text: by its byte order mark, else by the charset that its Content-Type names."""
+"""Decode a body to text, by its byte order mark or the charset of its Content-Type."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ UTF_8 = "utf-8"
 
 _CHARSET = re.compile(r""";\s*charset\s*=\s*["']?([^\s"';]+)""", re.IGNORECASE)
 _LABEL = re.compile(r"[\w.:+-]{1,40}", re.ASCII)
-# Python has codecs that are no charsets, and some in which ASCII is not what it seems.
+# An allow-list: Python also has codecs that are no charsets, and charsets that are not supersets of ASCII.
 _KNOWN = re.compile(
     r"utf-8(-sig)?|utf-(16|32)(-[bl]e)?|ascii|iso8859-\d+|cp\d+|koi8-[rtu]|kz1048|mac-\w+|gb\w+|big5\w*|shift_jis\w*|euc_\w+"
 )
-# That of UTF-16 begins that of UTF-32, so the longer ones come first.
+# The mark of UTF-16 is a prefix of that of UTF-32, so the longer marks come first.
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -30,7 +30,7 @@ _ANY_MARK = tuple(mark for mark, _ in _MARKS)
 
 
 def text(body: bytes, content_type: str) -> str:
-    """The text of a body. A byte order mark outranks the charset of the Content-Type; without both it is UTF-8.
+    """Decode a body. A byte order mark outranks the charset of the Content-Type. The default is UTF-8.
 
     Raises:
         UnexpectedResponseError: The charset is unknown.
@@ -43,7 +43,7 @@ def text(body: bytes, content_type: str) -> str:
 
 
 def mark(body: bytes) -> str | None:
-    """The charset that a byte order mark says; None where there is no mark."""
+    """The charset of a byte order mark; None if there is no mark."""
     if not body.startswith(_ANY_MARK):
         return None
     return next(charset for start, charset in _MARKS if body.startswith(start))
@@ -51,20 +51,20 @@ def mark(body: bytes) -> str | None:
 
 @lru_cache(maxsize=64)
 def named(content_type: str) -> str | None:
-    """The charset that a Content-Type names, by Python's name for it; None where it names none.
+    """Python's name for the charset of a Content-Type; None if it names none.
 
     Raises:
-        UnexpectedResponseError: It is unknown.
+        UnexpectedResponseError: The charset is unknown.
     """
-    found = _CHARSET.search(content_type)
-    return None if found is None else known(found[1])
+    match = _CHARSET.search(content_type)
+    return None if match is None else known(match[1])
 
 
 def known(label: str) -> str:
     """Python's name for a charset.
 
     Raises:
-        UnexpectedResponseError: It is unknown.
+        UnexpectedResponseError: The charset is unknown.
     """
     name = ""
     if _LABEL.fullmatch(label):
@@ -78,7 +78,7 @@ def known(label: str) -> str:
 
 
 def _in_order(charset: str, body: bytes) -> str:
-    """The charset with its byte order. Both forms begin with an ASCII character, so a zero tells which it is."""
+    """The charset with its byte order. JSON and XML begin with ASCII, so the place of the zero byte tells the order."""
     if charset in {"utf-16", "utf-32"}:
         return f"{charset}-be" if body[:1] == b"\0" else f"{charset}-le"
     return charset

@@ -1,8 +1,8 @@
-"""How old a claim is: a ledger's permission to send one request, which expires.
+"""A claim: a ledger's permission to send one request, and its expiry.
 
-Another process may take a run over while this one is suspended, or waits for a slow database, a blocked event loop, a
-connection or a TLS handshake. So a claim permits a request only for `CLAIM_AGE` after it was requested, and the
-transport checks that in front of the system call that sends. The takeover waits for longer than that.
+Another process may take over a run while this one is suspended, or waits for a database or a connection. So a claim
+permits a request only for `CLAIM_AGE` after it was requested. The transport checks the age directly before the system
+call that sends. A takeover waits longer than `CLAIM_AGE`.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from dispatchkit.core.clock import Clock
 __all__ = ["CLAIM_AGE", "ClaimAge", "ClaimExpiredError", "ClaimResult"]
 
 CLAIM_AGE = 5.0
-"""Seconds after it was requested for which a claim permits a request."""
+"""Seconds for which a claim permits a request, from the moment it was requested."""
 
 _STEP = 0.25
-"""Seconds by which wall clock and boot clock may differ over the age of a claim. More is a step of the wall clock."""
+"""Maximum difference, in seconds, of a claim's age on the two clocks. More is a step of the wall clock."""
 
 
 class ClaimExpiredError(Exception):
-    """The claim of a request expired before the request had left. No whole request was sent."""
+    """The claim expired before the whole request had left."""
 
 
 class ClaimAge:
-    """The age of one claim, from the moment of its request.
+    """The age of one claim since its request.
 
-    It is measured on two clocks. The boot clock counts while the machine sleeps. The wall clock also counts while a
-    virtual machine is paused; a step of it makes the age uncertain, so the claim counts as expired.
+    Two clocks measure it. The boot clock counts while the machine sleeps. The wall clock also counts while a virtual
+    machine is paused. A step of the wall clock makes the age uncertain, so the claim counts as expired.
     """
 
     __slots__ = ("_boot", "_clock", "_wall", "boottime", "expires_at")
@@ -38,15 +38,16 @@ class ClaimAge:
         self._boot = clock.boottime()
         self._wall = clock.now()
         self.boottime = clock.boottime
-        """The boot clock, and below the time on it at which the claim expires: for the check in front of a write."""
+        """The boot clock, for the check directly before a write."""
         self.expires_at = self._boot + CLAIM_AGE
+        """The expiry on the boot clock."""
 
     def seconds(self) -> float:
-        """The age in seconds, on the clock that counted more."""
+        """The age in seconds, on the clock that advanced more."""
         return max(self._elapsed())
 
     def is_expired(self, *, margin: float = 0.0) -> bool:
-        """Whether the claim permits nothing any more, or will not in ``margin`` seconds."""
+        """Whether the claim is expired, or will be in ``margin`` seconds."""
         boot, wall = self._elapsed()
         return max(boot, wall) + margin >= CLAIM_AGE or abs(wall - boot) > _STEP
 
@@ -62,13 +63,13 @@ class ClaimAge:
 
 
 class ClaimResult(enum.Enum):
-    """What a journal answers to somebody who wants to send."""
+    """A journal's answer to a claim."""
 
     GRANTED = "granted"
-    """It is on disk that the request is about to leave: go."""
+    """The claim is durable: send the request."""
     DEFERRED = "deferred"
-    """Not now: the account is paused elsewhere. The pacer has been told; ask again when it gives leave."""
+    """Another process has paused the account. The pacer has the pause; claim again with a new permit."""
     TAKEN = "taken"
-    """Somebody else has it, or it has come to its outcome: leave it alone."""
+    """Another process has the target, or it has an outcome already: skip it."""
     STOPPED = "stopped"
-    """The run was stopped, or another process has taken it over: start nothing any more."""
+    """The run was stopped, or another process has taken it over: start nothing more."""

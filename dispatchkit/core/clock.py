@@ -1,4 +1,4 @@
-"""Time and chance, passed in: so that a test waits for nothing and draws the same numbers every time."""
+"""Time and randomness as a parameter, so that tests need no waits and are deterministic."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ __all__ = ["SYSTEM", "Clock", "a_clock"]
 
 
 class Clock(Protocol):
-    """What the retry, settling and pacing machinery knows of time and chance."""
+    """The source of time and randomness for retries, settling and pacing."""
 
     def monotonic(self) -> float:
-        """Seconds, from any zero, that never go back."""
+        """Monotonic time in seconds, from an arbitrary zero."""
         ...
 
     def boottime(self) -> float:
-        """Seconds, from any zero, that never go back, and that count while the machine sleeps."""
+        """Monotonic time in seconds that also counts while the machine sleeps."""
         ...
 
     def now(self) -> datetime:
-        """The time of day, UTC."""
+        """The wall clock, UTC."""
         ...
 
     async def sleep(self, seconds: float) -> None:
-        """Wait."""
+        """Wait for so many seconds."""
         ...
 
     def random(self) -> float:
-        """From 0 up to, not including, 1."""
+        """A random number in ``[0, 1)``."""
         ...
 
 
@@ -41,10 +41,10 @@ _METHODS = ("monotonic", "boottime", "now", "sleep", "random")
 
 
 def a_clock(value: Clock) -> Clock:
-    """A setting that is a clock.
+    """Check the setting ``clock``.
 
     Raises:
-        TypeError: It lacks a method of one.
+        TypeError: It lacks a method of `Clock`.
     """
     if missing := [name for name in _METHODS if not callable(getattr(value, name, None))]:
         raise TypeError(f"clock must be a Clock with {', '.join(_METHODS)}, not {shown(value)} without {missing[0]}")
@@ -54,7 +54,7 @@ def a_clock(value: Clock) -> Clock:
 def _boottime() -> float:
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()  # on Windows it counts while the machine sleeps
+    return time.monotonic()  # on Windows, it counts while the machine sleeps
 
 
 class _System:

@@ -1,7 +1,7 @@
 """A command: one request to a provider, as a value.
 
-It says what to send, what an answer means, and how an unclear outcome is settled. It does no I/O: a test needs no
-server, a ledger can store it, another machine can run it. `Client.perform` is what drives it.
+It builds the request, reads the answer, and defines how an unclear outcome is settled. It does no I/O: tests need no
+server, a ledger can store it, and another machine can run it. `Client.perform` drives it.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ USER_AGENT = f"dispatchkit/{__version__}"
 JSON_FIELD: Mapping[str, bool] = MappingProxyType({"dispatchkit.json": True})
 """Metadata of a command's field that holds JSON, ``attrs.field(metadata=JSON_FIELD)``: a ledger keeps it as it is."""
 
-# Headers that hold neither a token nor anything of a message. All others show as ***.
+# Headers without secrets or message content. All others show as ***.
 _SHOWN_HEADERS = frozenset(
     {"accept", "accept-encoding", "cache-control", "content-type", "request-id", "user-agent", "x-request-id"}
 )
@@ -54,11 +54,11 @@ _SHOWN_HEADERS = frozenset(
 
 @attrs.frozen(repr=False)
 class Request:
-    """What goes on the wire. Its repr shows neither the token nor the body."""
+    """An HTTP request. Its repr shows neither the token nor the body."""
 
     method: str
     target: str
-    """Path and query, exactly as they are sent: already encoded, with or without a trailing slash."""
+    """Encoded path and query, exactly as they are sent."""
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
     body: bytes | None = None
 
@@ -70,116 +70,119 @@ class Request:
 
 @attrs.frozen(repr=False)
 class Response:
-    """What came back, whole. Its repr does not show the body."""
+    """A complete HTTP response. Its repr does not show the body."""
 
     status: int
     headers: Mapping[str, str]
-    """Looked up without regard to case."""
+    """Case-insensitive."""
     body: bytes
-    """Without its Content-Encoding, unless that could not be undone."""
+    """The decoded body; the raw one if its Content-Encoding could not be decoded."""
     undecoded: str | None = None
-    """Why the Content-Encoding could not be undone; then nothing of the body counts."""
+    """Why the Content-Encoding could not be decoded; the body then proves nothing."""
 
     def __repr__(self) -> str:
         return f"Response({self.status}, {len(self.body)} bytes)"
 
 
 class UnexpectedResponseError(Exception):
-    """The answer is not one that the provider documents, so it says nothing about what happened.
+    """The provider documents no such answer, so it proves nothing.
 
-    Raised by `Command.result`, and turned into an outcome by the client. Its text never quotes the answer.
+    `Command.result` raises it, and the client turns it into an outcome. Its text never quotes the answer.
     """
 
 
 class ContradictoryAnswerError(UnexpectedResponseError):
-    """The answer is the provider's own, and does not say whether the command had its effect.
+    """The answer is the provider's, but does not tell whether the command took effect.
 
-    It holds a success and a refusal at once, or a code that means a failure in the middle of the work.
+    It holds both a success and a refusal, or a code for a failure during the work.
     """
 
 
 def means_refusal(status: int) -> bool:
-    """Whether an HTTP status, or a code that is made like one, says that a server refused and did nothing.
+    """Whether an HTTP status, or a provider's code of the same form, means that the server refused and did nothing.
 
-    A redirect, a failure (5xx) and a request that was given up (408, 499) leave open what was done.
+    A redirect, a failure (5xx) and a dropped request (408, 499) prove nothing.
     """
     return 400 <= status < 500 and status not in {408, 499}
 
 
 class Evidence(enum.Enum):
-    """What the provider's state says about a command whose answer was lost."""
+    """What the provider's state proves about a command whose answer was lost."""
 
     APPLIED = "applied"
+    """The command took effect."""
     NOT_APPLIED = "not_applied"
-    """The state shows that it did not. State may lag, so this is believed only after a while."""
+    """The state does not have the effect. State may lag, so this counts only after `RetryPolicy.state_lag`."""
     NEVER_APPLIED = "never_applied"
-    """It did not happen and no longer can: the state is a last one, and not the one that the command leads to."""
+    """The command had no effect and cannot have one: the state is final, and another than the command leads to."""
     ABSENT = "absent"
-    """There is no trace of it, but the absence of a trace is no proof."""
+    """The state has no trace of the command, which is no proof."""
     INCONCLUSIVE = "inconclusive"
-    """The state cannot tell, now."""
+    """The state does not tell yet: read it again."""
     UNAVAILABLE = "unavailable"
-    """The provider has no such state, or refuses to show it: there is no use in asking again."""
+    """The provider has no such state, or refuses to show it: another read is useless."""
 
 
 @attrs.frozen
 class Settlement(Generic[R_co]):
-    """Evidence, with the result if it happened and what was seen in any case."""
+    """Evidence, with a description and, if the command was applied, its result."""
 
     evidence: Evidence
     detail: str
     result: R_co | None = None
     lasts: bool = False
-    """Whether what was seen stays true for ever, so that it counts however old the answer is."""
+    """Whether the evidence stays true for ever, so that the age of the answer does not matter."""
+    is_final: bool = False
+    """Whether no later reading can settle the call, so that a resume leaves it alone."""
 
 
 @attrs.frozen
 class TimeWindow:
-    """When an unclear request can have acted, by the provider's clock."""
+    """When an unclear request can have acted, on the provider's clock."""
 
     first: datetime
-    """A little before the request began: the two clocks are compared to a second or so."""
+    """Slightly before the start of the request: the comparison of the clocks is accurate to about a second."""
     last: datetime
-    """A little after the state was read."""
+    """Slightly after the state read."""
 
 
 @attrs.frozen
 class Probe(Generic[W_contra, R_co]):
-    """A question about the provider's state and the way to read its answer. Made by `Probe.of`."""
+    """A command that reads the provider's state, and the function that settles by its result. See `Probe.of`."""
 
     command: Command[W_contra, object]
     settle: Callable[[object], Settlement[R_co]]
 
     @staticmethod
     def of(command: Command[W, P], settle: Callable[[P], Settlement[R]]) -> Probe[W, R]:
-        """Pair a command that reads state with what its result proves."""
+        """Pair a command that reads state with a function from its result to a settlement."""
         return Probe(command, cast("Callable[[object], Settlement[R]]", settle))
 
 
 @attrs.frozen
 class LogProbe(Generic[W_contra, R_co]):
-    """A question to a provider's log, whose entries have times, and the way to read its answer. Made by `ask_log`."""
+    """A command that reads a log with times, and the function that settles by its entries. See `ask_log`."""
 
     command: Command[W_contra, object]
     settle: Callable[[object, TimeWindow], Settlement[R_co]]
 
 
 def ask_log(command: Command[W, P], settle: Callable[[P, TimeWindow], Settlement[R]]) -> LogProbe[W, R]:
-    """Pair a command that reads a log with what its entries within a time prove."""
+    """Pair a command that reads a log with a function from its entries in a time window to a settlement."""
     return LogProbe(command, cast("Callable[[object, TimeWindow], Settlement[R]]", settle))
 
 
 class Command(TypedValue, ABC, Generic[W_contra, R_co]):
-    """One request to a provider, as a frozen attrs value. ``W`` is the provider's wire, ``R`` the result."""
+    """One request to a provider, as a frozen attrs value. ``W`` is the wire's type, ``R`` the result's."""
 
     __slots__ = ()
 
     provider: ClassVar[str] = ""
     """The name of the provider, on the base class of its commands. Ledgers keep it, so it never changes."""
     has_request_id: ClassVar[bool] = False
-    """Whether the provider takes a request id: one UUID, made once a call, the same on every attempt."""
+    """Whether the provider takes a request id: one UUID for all attempts of a call."""
     is_read_only: ClassVar[bool] = False
-    """Whether it only reads: then there is nothing to settle, and a repeat is harmless."""
+    """Whether the command only reads, so that a retry is harmless and needs no settling."""
 
     success_statuses: ClassVar[frozenset[int]] = frozenset({200})
     """The statuses of success, from 200 to 299, whose answers `result` reads. It reads those of 4xx, too."""
@@ -191,55 +194,55 @@ class Command(TypedValue, ABC, Generic[W_contra, R_co]):
 
     @property
     def log_key(self) -> int | None:
-        """The log in which alone it shows, by a number; None where its own state shows it.
+        """The number of the log that alone shows the command; None if a state shows it.
 
-        An entry of such a log does not say which request made it. So two commands of one key cannot be told apart.
+        A log entry does not name its request. So two commands with one key cannot be told apart.
         """
         return None
 
     @abstractmethod
     def request(self, wire: W_contra, request_id: str | None) -> Request:
-        """What to send.
+        """Build the request.
 
         Raises:
-            ValueError: It cannot be sent like this: too large, or not to be said in the wire's format.
+            ValueError: The command is too large, or the wire's format cannot express it.
         """
 
     @abstractmethod
     def result(self, response: Response, wire: W_contra) -> R_co:
-        """What the answer means.
+        """Read the answer.
 
         Raises:
-            RejectedError: The provider said no, and did nothing.
-            ContradictoryAnswerError: The provider's answer does not say whether anything was done.
-            UnexpectedResponseError: This is no answer of the provider.
+            RejectedError: The provider refused and did nothing.
+            ContradictoryAnswerError: The provider's answer does not tell whether the command took effect.
+            UnexpectedResponseError: The answer is not the provider's.
         """
 
     def deduplicated(self, wire: W_contra, age: timedelta) -> bool:
-        """Whether the provider swallows a repeat under the same request id, so that it cannot act twice.
+        """Whether the provider deduplicates a retry by its request id.
 
         Args:
-            wire: How the account speaks.
-            age: How long ago the first request under this id began. No provider remembers for ever.
+            wire: The account's wire.
+            age: Time since the first request with this id began. Providers forget ids.
         """
         del wire, age
         return False
 
     def is_replay(self, result: object) -> bool:
-        """Whether a result of it is, by the provider's own word, the answer to an earlier request with the same id."""
+        """Whether the provider marked the result as its answer to an earlier request with the same id."""
         del result
         return False
 
     def as_repeated(self, result: object) -> R_co:
-        """A result of it, marked: a repeat of an unclear request brought it, and no word of a replay came with it."""
+        """Mark a result that came from the retry of an unclear request, without the provider's mark of a replay."""
         return cast("R_co", result)
 
     def unknown_hint(self, wire: W_contra) -> str:
-        """What to do about an unknown outcome of it; empty: what the error says itself."""
+        """What to do about an unknown outcome; an empty string keeps the error's own hint."""
         del wire
         return ""
 
     def probe(self, since: datetime) -> Probe[W_contra, R_co] | LogProbe[W_contra, R_co] | None:
-        """How to settle an unclear outcome; None where no state shows it. ``since``: when the first attempt began."""
+        """How to settle an unclear outcome; None if no state shows it. ``since`` is the start of the first attempt."""
         del since
         return None

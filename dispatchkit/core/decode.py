@@ -1,7 +1,7 @@
-"""From bytes to typed values, coercing nothing.
+"""Parse bytes into typed values, without coercion.
 
-An answer that is nearly right is not right: ``"3"`` where an integer belongs means that we do not understand the
-answer, and what we do not understand must not count as success.
+A value of another type than documented, such as ``"3"`` for an integer, makes the answer unreadable. An unreadable
+answer must not count as success.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def read_json(body: bytes, content_type: str = "") -> object:
     """Parse JSON: in UTF-8, unless a byte order mark or the Content-Type says otherwise.
 
     Raises:
-        UnexpectedResponseError: It is no JSON, uses words that JSON does not have, or says one field twice; or its
+        UnexpectedResponseError: The text is no JSON, uses constants such as ``NaN``, or has a duplicate key; or the
             charset is unknown.
     """
     try:
         parsed: object = _decode(text(body, content_type))
     except (ValueError, RecursionError):
-        # Outside the handler: the decoder's own exception holds the whole text.
+        # Raised below, outside the handler: the decoder's exception would hold the whole text as its context.
         parsed = UnexpectedResponseError
     if parsed is UnexpectedResponseError:
         raise UnexpectedResponseError(f"not JSON ({len(body)} bytes)")
@@ -51,16 +51,16 @@ def _no_constant(name: str) -> NoReturn:
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) < len(pairs):
-        raise ValueError("one field, two values")  # such as a refusal and a success
+        raise ValueError("duplicate key")  # the two values may be a refusal and a success
     return fields
 
 
-# Built once: json.loads builds a decoder for every call that asks for anything special.
+# Built once: json.loads builds a decoder for every call with options.
 _decode = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_once).decode
 
 
 def strict_converter(*, forbid_extra_keys: bool = False) -> cattrs.Converter:
-    """A cattrs converter that takes a value only if it already has the right type.
+    """A cattrs converter that accepts only values of the exact type.
 
     Args:
         forbid_extra_keys: Whether a field that the class does not have is an error; by default, it is ignored.
@@ -79,23 +79,23 @@ def _exactly(value: object, cls: type[T]) -> T:
 
 
 def _moment(text: str) -> datetime:
-    """RFC 3339, or the same without a zone, which means UTC."""
+    """Parse an RFC 3339 time. One without a zone is UTC."""
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
 
 
 def rename(converter: cattrs.Converter, cls: type[object], **names: str) -> None:
-    """Tell the converter under which names the wire carries the fields of an attrs class."""
+    """Register the wire's names for the fields of an attrs class."""
     overrides = {field: override(rename=name) for field, name in names.items()}
-    # cattrs types its keyword settings and the overrides of fields as one.
+    # cattrs types its own keywords and the field overrides as one mapping.
     converter.register_structure_hook(cls, make_dict_structure_fn(cls, converter, **overrides))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def register_lenient(converter: cattrs.Converter, cls: type[attrs.AttrsInstance]) -> None:
-    """Tell the converter to read an attrs class that a provider may extend or fill with what it likes.
+    """Register an attrs class that a provider may extend.
 
-    The wire carries the fields in camelCase. Those without a default must be there, with the right type. What any other
-    holds that is not of its type is left out, and kept with the unknown fields in the field ``extra``.
+    The wire's names are in camelCase. Fields without a default are required and must have the right type. An optional
+    value of another type goes into the field ``extra``, together with unknown fields.
     """
     attrs.resolve_types(cls)
     hooks = [
@@ -115,7 +115,7 @@ def register_lenient(converter: cattrs.Converter, cls: type[attrs.AttrsInstance]
                 continue
             try:
                 known[field.name] = hook(extra[name], field.type)
-            except Exception:  # a hook raises whatever it likes; any of it means the same
+            except Exception:  # a hook may raise anything; each means a wrong type
                 if field.default is attrs.NOTHING:
                     raise
             else:
@@ -132,7 +132,7 @@ def _camel(name: str) -> str:
 
 
 def structure(converter: cattrs.Converter, value: object, cls: type[T], what: str) -> T:
-    """Read a parsed value as an attrs class.
+    """Convert a parsed value to an attrs class.
 
     Raises:
         UnexpectedResponseError: A required field is missing, or a field has another type.
@@ -141,7 +141,7 @@ def structure(converter: cattrs.Converter, value: object, cls: type[T], what: st
     if isinstance(value, dict):
         try:
             result = converter.structure(value, cls)
-        except Exception:  # noqa: BLE001 - cattrs raises whatever a hook raises; any of it means the same
+        except Exception:  # noqa: BLE001 - cattrs raises what its hooks raise; each means a wrong type
             result = None
     if result is None:
         raise UnexpectedResponseError(f"not {what}")

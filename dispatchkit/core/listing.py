@@ -1,4 +1,4 @@
-"""`Listing`: what a provider lists, and how many it says there are."""
+"""`Listing`: the items of a provider's list, and its total."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @attrs.frozen
 class Listing(Value, Sequence[T_co], Generic[T_co]):
-    """What a provider listed: a sequence, ``for dispatch in listing``, that knows whether it is the whole.
+    """A provider's list: a sequence (``for dispatch in listing``) that knows whether it is complete.
 
     Example:
         >>> listing = Listing(("a", "b"), total=3)
@@ -28,18 +28,18 @@ class Listing(Value, Sequence[T_co], Generic[T_co]):
 
     items: tuple[T_co, ...]
     total: int | None = None
-    """How many there are by the provider's own count; None where it did not say."""
+    """The provider's own count; None if it gave none."""
     received: int = attrs.field(
         default=attrs.Factory(lambda listing: len(listing.items), takes_self=True),
         eq=False,
         repr=False,
         metadata=SHOWN,
     )
-    """How many the answer held, with those that a filter of ours has left out."""
+    """Number of items in the answer, including those that a local filter dropped."""
 
     @property
     def missing(self) -> int:
-        """How many the provider counts but did not list."""
+        """Number of items that the provider counts but did not list."""
         return max(0, (self.total or 0) - len(self.items))
 
     @overload

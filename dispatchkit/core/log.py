@@ -1,4 +1,4 @@
-"""Log records on the path of a call. A filter or handler that raises must not change the outcome of the call."""
+"""Log records of a call. A filter or handler that raises must not change the call's outcome."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 __all__ = ["log", "logger"]
 
 logger = logging.getLogger("dispatchkit")
-logger.addHandler(logging.NullHandler())  # a library prints nothing that nobody asked for
+logger.addHandler(logging.NullHandler())  # a library prints nothing unless logging is configured
 
 _reported = False
 
@@ -24,16 +24,16 @@ def log(
 ) -> None:
     """Write one record.
 
-    An `Exception` of a filter, of a handler or of a repr is reported once in a process, and dropped otherwise. What
-    is no `Exception` goes through: a `KeyboardInterrupt`, for example.
+    An `Exception` of a filter, a handler or a repr is dropped, and reported once per process. Other exceptions pass,
+    such as a `KeyboardInterrupt`.
 
     Args:
         target: The logger.
-        level: Of `logging`.
+        level: A level of `logging`.
         text: The message, with ``%`` placeholders.
-        *args: What fills them.
+        *args: The values of the placeholders.
         extra: Makes the attributes of the record.
-        exc_info: The exception that the record tells of.
+        exc_info: The exception that the record describes.
     """
     try:
         if target.isEnabledFor(level):
@@ -48,4 +48,4 @@ def _report(error: Exception) -> None:
         return
     _reported = True
     with contextlib.suppress(Exception):  # the same filter may raise again
-        logger.error("a filter or handler of the log raised %s: the record was dropped", type(error).__name__)
+        logger.error("a log filter or handler raised %s: the record was dropped", type(error).__name__)

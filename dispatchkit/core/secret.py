@@ -1,4 +1,4 @@
-"""The token that never prints."""
+"""A token that no repr, log or traceback shows."""
 
 from __future__ import annotations
 
@@ -13,24 +13,23 @@ from typing import NoReturn
 __all__ = ["Secret", "Token", "account_key"]
 
 Token = str | Callable[[], str]
-"""A token, or a callable that returns it: asked for every request, so a rotated token is taken up at once."""
+"""A token, or a callable that returns it. Every request calls it, so a rotated token takes effect at once."""
 
-# What may stand in a header and needs no escape in a body: visible ASCII. A line break would be a header of its own.
+# Visible ASCII only: safe in a header, and needs no escape in a body.
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 _REMEMBERED = 256
 
 FINGERPRINT_ROUNDS = 200_000
-"""Rounds of PBKDF2 for a fingerprint: a tenth of a second of work."""
+"""Rounds of PBKDF2 for a fingerprint: 0.1 s of CPU time."""
 
 
 class Secret:
-    """Holds a token so that only `reveal` gives it away.
+    """Holds a token that only `reveal` returns.
 
-    It is not in ``repr``, ``str`` or ``vars``, and it refuses to be pickled: what is on disk or on its way to another
-    process is out of our hands. Building one never raises, so that no frame of ours which still holds the raw text can
-    end up in a traceback: build it, drop the text, then `check`.
+    ``repr``, ``str`` and ``vars`` do not show it, and it refuses to be pickled. The constructor never raises: a
+    traceback would show the frame with the raw text. So build it, drop the text, then call `check`.
 
     Example:
         >>> secret = Secret("c2VjcmV0", environment="DISPATCHKIT_DIRECT_TOKEN")
@@ -43,17 +42,17 @@ class Secret:
 
     def __init__(self, token: Token | None, *, environment: str) -> None:
         self._environment = environment
-        # What a callable gave lately: it may give another token by the time an answer quotes this one.
+        # Recent tokens of a callable, for `redact`: an answer may quote a token that was rotated since.
         self._revealed: deque[str] = deque(maxlen=_REMEMBERED)
         self._source: object = os.environ.get(environment) if token is None else token
         self._fingerprints: dict[tuple[bytes, str], str] = {}
 
     def check(self) -> None:
-        """Say what is wrong with the token, without showing it. A callable is first asked when a request needs it.
+        """Validate the token without showing it. A callable is not called.
 
         Raises:
-            ValueError: There is no token, or it holds a character that cannot be part of one.
-            TypeError: It is neither text nor a callable.
+            ValueError: The token is missing or holds an invalid character.
+            TypeError: The token is neither text nor a callable.
         """
         if callable(self._source):
             return
@@ -68,10 +67,10 @@ class Secret:
         """The token itself.
 
         Raises:
-            ValueError: A callable returned something that is not a token.
+            ValueError: The callable returned no valid token.
         """
         if isinstance(self._source, str):
-            return self._source  # `check` has seen it
+            return self._source  # validated by `check`
         token = self._source() if callable(self._source) else None
         if not isinstance(token, str):
             raise ValueError(f"token= must return a string, not {type(token).__name__}")  # noqa: TRY004 - seen in a call
@@ -83,18 +82,18 @@ class Secret:
         raise _unusable()
 
     def account(self) -> str:
-        """What tells this token's account from others in this process; says nothing of the token."""
+        """In-process account key; does not reveal the token."""
         if isinstance(self._source, str):
             return hashlib.sha256(self._source.encode()).hexdigest()
         return f"callable {id(self._source)}"
 
     def fingerprint(self, salt: str) -> str:
-        """What tells this token's account from others on every machine; costs a tenth of a second of work.
+        """Account key that is equal on every machine; does not reveal the token. It costs 0.1 s of CPU time.
 
-        It is kept where others may read it, and a token may be made of a password: so it is slow to guess.
+        Others may read the stored key, and a token may contain a password. So PBKDF2 makes guessing slow.
 
         Raises:
-            ValueError: A callable returned something that is not a token.
+            ValueError: The callable returned no valid token.
         """
         token = self.reveal().encode()
         key = hashlib.sha256(token).digest(), salt
@@ -103,9 +102,9 @@ class Secret:
         return self._fingerprints[key]
 
     def redact(self, text: str) -> str:
-        """The text with the token masked: a provider may quote the token that it refuses.
+        """Mask the token in a text: a provider may quote the token that it refuses.
 
-        It asks no callable: the answer is here already, and nothing may fail any more.
+        No callable is called, since it may raise.
         """
         known = [self._source] if isinstance(self._source, str) else self._revealed
         for token in sorted(known, key=len, reverse=True):
@@ -121,24 +120,23 @@ class Secret:
 
 
 def account_key(provider: str, base_url: str, account: str) -> str:
-    """The key of an account that has a name: the same on every machine, whatever token it has."""
+    """Account key of a named account: equal on every machine and for every token."""
     return hashlib.sha256(f"{provider} {base_url} {account}".encode()).hexdigest()
 
 
 def _decoded(token: str) -> Iterator[str]:
-    """What a token says that is the Base64 of ``id:password``."""
+    """The parts of a token that is the Base64 of ``id:password``."""
     try:
         pair = base64.b64decode(token, validate=True).decode()
     except ValueError:
         return
     _, colon, password = pair.partition(":")
-    if colon and len(password) >= 4:  # a shorter one would mask half of every word
+    if colon and len(password) >= 4:  # a shorter password would mask parts of ordinary words
         yield pair
         yield password
 
 
 def _unusable() -> ValueError:
     return ValueError(
-        "token must be visible ASCII characters only: it holds a space, a line break, a control or another character "
-        "(a stray newline from a file, or a scheme such as 'Basic ' before the key?)"
+        "token must be visible ASCII characters only: remove spaces, line breaks and a scheme such as 'Basic '"
     )

@@ -1,4 +1,4 @@
-"""Waits that another task or thread can end early."""
+"""Sleeps that another task or thread can interrupt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _ring(future: asyncio.Future[None]) -> None:
 
 
 def wake(future: asyncio.Future[None]) -> None:
-    """End a wait, from any thread."""
+    """Complete a future, from any thread."""
     loop = future.get_loop()
     try:
         here = asyncio.get_running_loop()
@@ -25,12 +25,12 @@ def wake(future: asyncio.Future[None]) -> None:
     if here is loop:
         _ring(future)
         return
-    with contextlib.suppress(RuntimeError):  # its loop was closed: nobody waits there any more
+    with contextlib.suppress(RuntimeError):  # its loop is closed
         loop.call_soon_threadsafe(_ring, future)
 
 
 async def rest(clock: Clock, future: asyncio.Future[None], seconds: float) -> None:
-    """Wait until ``future`` is done, but at most so many seconds."""
+    """Wait until ``future`` is done, for at most so many seconds."""
     timer = asyncio.ensure_future(clock.sleep(seconds))
     timer.add_done_callback(lambda _: _ring(future))
     try:
@@ -38,11 +38,11 @@ async def rest(clock: Clock, future: asyncio.Future[None], seconds: float) -> No
     finally:
         timer.cancel()
     if timer.done() and not timer.cancelled():
-        timer.result()  # a clock that raises would never let time pass
+        timer.result()  # raise the clock's exception, or the caller would wait again without end
 
 
 class Sleepers:
-    """Sleeps that `wake` ends together, whichever loop or thread they are on."""
+    """Sleeps in any loops and threads that `wake` ends together."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -58,6 +58,6 @@ class Sleepers:
             del self._futures[future]
 
     def wake(self) -> None:
-        """End all sleeps that have begun."""
+        """End all current sleeps."""
         for future in list(self._futures):
             wake(future)

@@ -33,6 +33,13 @@ class DirectOptions(ClientOptions, total=False):
 
     Attributes:
         base_url: ``scheme://host[:port]`` of the provider. Default: ``"https://direct.i-dgtl.ru"``.
+
+    Example:
+        >>> async with Sandbox() as sandbox:
+        ...     options: DirectOptions = {"base_url": sandbox.url, "timeout": 60}
+        ...     async with DirectClient(sandbox.direct_token, **options) as direct:
+        ...         await direct.start(7)
+        StartedDispatch(dispatch_id=7, settled=False)
     """
 
     base_url: str
@@ -56,13 +63,10 @@ class DirectClient(Client[DirectAuth]):
 
     The provider's pages: https://api.docs.direct.i-dgtl.ru
 
-    >>> import asyncio
-    >>> from dispatchkit.sandbox import Sandbox
-    >>> async def main() -> None:
-    ...     async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
-    ...         print(await direct.start(7))
-    >>> asyncio.run(main())
-    StartedDispatch(dispatch_id=7, settled=False)
+    Example:
+        >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...     await direct.start(7)
+        StartedDispatch(dispatch_id=7, settled=False)
     """
 
     command_type = DirectCommand

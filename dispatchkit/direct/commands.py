@@ -318,6 +318,11 @@ class StartDispatch(_OfDispatch[StartedDispatch]):
     Raises:
         TypeError: ``dispatch_id`` is not an integer.
         ValueError: ``dispatch_id`` is not positive.
+
+    Example:
+        >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...     await direct.perform(StartDispatch(7))
+        StartedDispatch(dispatch_id=7, settled=False)
     """
 
     action = "start"
@@ -344,6 +349,13 @@ class StopDispatch(_OfDispatch[None]):
     Raises:
         TypeError: ``dispatch_id`` is not an integer.
         ValueError: ``dispatch_id`` is not positive.
+
+    Example:
+        >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...     report = await FanOut(direct, [StartDispatch(7)]).finish()
+        ...     report = await FanOut(direct, [StopDispatch(7)]).finish()
+        ...     report.done
+        1
     """
 
     action = "stop"

@@ -1,1 +1,1 @@
-"""The durable memory of launches: written before each request leaves, and read by whoever resumes them."""
+"""The durable record of launches: written before each request leaves, and read by a resume."""

@@ -1,7 +1,7 @@
-"""Group commit: claims and outcomes are gathered while the batch before them is written, and go down together.
+"""Group commit: claims and outcomes are collected while the previous batch is written, and written together.
 
-Nobody waits for an outcome to be written, and whoever waits for a claim waits for one commit, however many others do.
-What is recorded of a claim never overtakes it, since nobody has anything to say of it before it was granted.
+No call waits for the write of an outcome. All claims of a batch wait for one commit. An outcome is always written after
+its claim: it exists only once the claim was granted.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from dispatchkit.ledger.store import Claim, Record, Store
 __all__ = ["GroupCommit"]
 
 _UNDER_WAY = 2
-"""Batches of claims at a time: while the database writes one, the next one already waits at its door."""
+"""Concurrent batches of claims: while the database writes one, the next one is queued there."""
 
 
 @attrs.frozen(eq=False)
 class _PendingClaim:
-    """Somebody waits for leave."""
+    """A claim whose caller waits for the answer."""
 
     claim: Claim
     first_attempt: bool
@@ -30,7 +30,7 @@ class _PendingClaim:
 
 
 class GroupCommit:
-    """The claims and outcomes of one journal on their way to its store."""
+    """Writes the claims and outcomes of one journal to its store."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -45,14 +45,14 @@ class GroupCommit:
         self._unreported: LedgerError | None = None
 
     async def claim(self, claim: Claim, *, first_attempt: bool) -> ClaimResult:
-        """Ask for leave.
+        """Write a claim.
 
         Args:
-            claim: For what.
-            first_attempt: Whether no earlier request is unclear. Then, if whoever asks is cancelled, nothing was sent.
+            claim: The claim.
+            first_attempt: Whether no earlier request is unclear, so that a cancelled claim means that nothing was sent.
 
         Raises:
-            LedgerError: It cannot be written, or something before it could not.
+            LedgerError: The claim, or an earlier batch, cannot be written.
         """
         if self._stopped:
             return ClaimResult.STOPPED
@@ -69,7 +69,7 @@ class GroupCommit:
         try:
             return await answer
         except asyncio.CancelledError:
-            # The answer may have come in the same turn of the loop. If it comes later, `_tell` finds nobody.
+            # The answer may have come in the same iteration of the loop. `_tell` handles a later one.
             if not answer.cancelled() and answer.exception() is None and answer.result() is ClaimResult.GRANTED:
                 self._unsent(pending)
             raise
@@ -77,27 +77,27 @@ class GroupCommit:
             self._waiting.discard(pending)
 
     def record(self, record: Record) -> None:
-        """Have an outcome written with the next batch."""
+        """Write an outcome with the next batch."""
         self._records.append(record)
         if self._error is None and self._recording is None:
             self._recording = asyncio.create_task(self._write_records())
 
     def stop(self) -> None:
-        """Grant nothing any more, and let nobody wait."""
+        """Grant nothing more, and end all waits."""
         self._stopped = True
         for pending in self._waiting:
             if not pending.answer.done():
                 pending.answer.set_result(ClaimResult.STOPPED)
 
     def fail(self, error: LedgerError) -> None:
-        """Grant nothing any more: the store cannot be trusted to write."""
+        """Grant nothing more, because of an error."""
         self._error = self._unreported = self._error or error
 
     async def flush(self) -> None:
-        """Write what is left, what could not be written before included.
+        """Write all outcomes, including those whose earlier write failed.
 
         Raises:
-            LedgerError: It cannot be written.
+            LedgerError: They cannot be written.
         """
         while writing := [task for task in (*self._claiming, self._recording) if task is not None]:
             await asyncio.wait(writing)
@@ -109,7 +109,7 @@ class GroupCommit:
             raise self._unreported
 
     async def _write_claims(self) -> None:
-        """Each step between two tasks costs a turn of the loop, and everybody waits for this one: there are few."""
+        """Write batches of claims. Each ``await`` delays all waiting calls, so there are few."""
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - this coroutine is only ever a task
         batch: list[_PendingClaim] = []
@@ -122,7 +122,7 @@ class GroupCommit:
                     for pending, claim_result in zip(batch, claim_results, strict=True):
                         self._tell(pending, claim_result)
                     batch = []
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+        except Exception as error:  # noqa: BLE001 - the waiting calls get it
             self._fail(error)
         finally:
             self._batch_open = False
@@ -141,13 +141,13 @@ class GroupCommit:
                 except BaseException:
                     self._records = records + self._records
                     raise
-        except Exception as error:  # noqa: BLE001 - `flush` tells
+        except Exception as error:  # noqa: BLE001 - `flush` raises it
             self._fail(error)
         finally:
             self._recording = None
 
     def _fail(self, error: BaseException) -> None:
-        self.fail(error if isinstance(error, LedgerError) else LedgerError(f"the ledger broke: {error!r}"))
+        self.fail(error if isinstance(error, LedgerError) else LedgerError(f"the ledger failed: {error!r}"))
 
     def _tell(self, pending: _PendingClaim, claim_result: ClaimResult | LedgerError) -> None:
         if pending.answer.done():
@@ -160,7 +160,7 @@ class GroupCommit:
             pending.answer.set_result(claim_result)
 
     def _unsent(self, pending: _PendingClaim) -> None:
-        """Leave was granted to somebody who no longer waits, so nothing was sent."""
+        """Record that nothing was sent: the claim was granted after its caller was cancelled."""
         claim = pending.claim
         if pending.first_attempt:
             text = "the run was stopped before the request left"

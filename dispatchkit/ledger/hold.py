@@ -1,4 +1,4 @@
-"""The hold on a run: the chunks that this process alone works on, kept by heartbeats."""
+"""The hold of this process on the chunks of a run, extended by heartbeats."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ __all__ = ["Hold"]
 logger = logging.getLogger("dispatchkit.ledger")
 
 _ALIVE = 0.3
-"""Seconds by which a lease must have been prolonged to show that its holder is alive."""
+"""Minimum extension of a lease, in seconds, that proves a heartbeat of its holder."""
 
 
 class Hold:
     """The chunks of a run that this process holds.
 
     Args:
-        store: What holds the run.
+        store: The store of the run.
         run: The run.
-        only: The one chunk to take; None: all that are not finished. A chunk that another process holds is not waited
-            for, since its engine delivers it again.
+        only: The one chunk to take; None takes all unfinished chunks. With one chunk, another holder's lease is not
+            waited for, since the queue delivers the chunk again.
         attempt_timeout: Seconds that one attempt of this process may take.
-        clock: Time.
+        clock: The clock.
     """
 
     def __init__(self, store: Store, run: Run, *, only: int | None, attempt_timeout: float, clock: Clock) -> None:
@@ -53,23 +53,23 @@ class Hold:
         )
         self._heartbeat_task: asyncio.Task[None] | None = None
         self.chunks: list[Chunk] = []
-        """Those that are held."""
+        """The held chunks."""
         self.taken_at = -math.inf
-        """When the last of them was taken, on the clock's ``monotonic``."""
+        """When the last chunk was taken, on the clock's ``monotonic``."""
         self.ignores_stop = False
-        """Whether the run goes on although it is stopped: until the stop is taken back."""
+        """Whether a stop of the run is ignored, until `Store.clear_stop` clears it."""
 
     @property
     def token(self) -> str:
-        """What each claim names, so that a process that lost the hold is refused."""
+        """The token of every claim: claims of a lost hold are refused."""
         return self._holder.token
 
     async def take(self) -> None:
-        """Take all chunks that are not finished. Those that are held already stay so.
+        """Take all unfinished chunks, and keep those that are held already.
 
         Raises:
-            ChunkHeldError: Another process holds the one chunk that is asked for.
-            RunHeldError: Another process holds one, and is alive.
+            ChunkHeldError: Another process holds the one chunk ``only``.
+            RunHeldError: A living process holds a chunk.
             LedgerError: The ledger cannot be written.
         """
         for chunk in await self._store.chunks(self._run.number):
@@ -80,13 +80,13 @@ class Hold:
             except LedgerError:
                 raise
             except BaseException:
-                self.chunks.append(chunk)  # it may have been taken all the same, so it is released, too
+                self.chunks.append(chunk)  # the write may have succeeded: release it, too
                 raise
-            self.chunks = [each for each in self.chunks if each.number != chunk.number] + [chunk]
+            self.chunks = [held for held in self.chunks if held.number != chunk.number] + [chunk]
             self.taken_at = self._clock.monotonic()
 
     async def _take(self, chunk: Chunk) -> None:
-        """Take a chunk. A holder that gives no heartbeat any more is waited for, until its lease ends."""
+        """Take a chunk. If its holder sends no heartbeats, wait for the end of its lease."""
         lease_ends = math.inf
         while True:
             other = await self._store.acquire(
@@ -111,10 +111,10 @@ class Hold:
             await self._clock.sleep(min(HEARTBEAT_INTERVAL, other.lease_left + 0.05))
 
     def keep(self, lost: Callable[[LedgerError | None], None]) -> None:
-        """Give heartbeats from now on.
+        """Start the heartbeats.
 
         Args:
-            lost: Called once the run was stopped or taken over, or with the error of a ledger that cannot be written.
+            lost: Called once: with None if the run was stopped or taken over, else with the error of the heartbeats.
         """
         self._heartbeat_task = asyncio.create_task(self._send_heartbeats(lost))
 
@@ -123,16 +123,25 @@ class Hold:
             while True:
                 await self._clock.sleep(HEARTBEAT_INTERVAL)
                 for chunk in list(self.chunks):
-                    ignores_stop = self.ignores_stop  # as the heartbeat reads the stop: it may be taken back meanwhile
+                    ignores_stop = self.ignores_stop  # read before the heartbeat: the stop may be cleared meanwhile
                     status = await self._store.heartbeat(self._run.number, chunk.number, self.token)
                     if not status.mine or (status.stopped and not ignores_stop):
                         lost(None)
                         return
         except LedgerError as error:
             lost(error)
+        except Exception as error:  # noqa: BLE001 - without heartbeats, another process may take the chunks
+            text = "the heartbeats of the run %r failed, so this process launches no more of it"
+            log(logger, logging.ERROR, text, self._run.name, exc_info=error)
+            failed = LedgerError(
+                f"the heartbeats of the run {self._run.name!r} failed ({type(error).__name__}), so this process "
+                "launches no more of it: resume the run"
+            )
+            failed.__cause__ = error
+            lost(failed)
 
     async def release(self, *, timeout: float) -> None:
-        """End the heartbeats, and give the chunks up. If that cannot be written in time, their lease ends by itself."""
+        """Stop the heartbeats and release the chunks. If the write times out, their leases expire."""
         if self._heartbeat_task is not None:
             self._heartbeat_task.cancel()
             await asyncio.wait([self._heartbeat_task])

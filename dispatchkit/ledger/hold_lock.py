@@ -1,10 +1,10 @@
-"""The lock of one hold of a chunk: an `flock` on a file beside the ledger, which ends with the process that took it.
+"""The lock of a chunk's hold: an `flock` on a file beside the ledger, which ends with its process.
 
-Other processes see it across PID namespaces, and nothing has to be known of the process that has it. A copy of the
-descriptor would keep the lock after the end of its process, so a forked child closes its copies before anything else
-runs there. Closing a copy does not unlock; `LOCK_UN` would, so it is never used.
+Other processes see the lock across PID namespaces, whatever the holder's process id. A forked child closes its copies
+of the descriptors before other code runs, since a copy would extend the lock. Closing a copy does not unlock the file.
+`LOCK_UN` would, so it is never used.
 
-The file is removed while the lock is held. So a process that has locked a file checks that the path still leads to it.
+A release removes the file under the lock. So after locking, a process checks that the path still refers to its file.
 """
 
 from __future__ import annotations
@@ -28,23 +28,23 @@ except ImportError:  # Windows
 __all__ = ["HoldLock", "LockState", "lock_state"]
 
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-"""What `flock` answers on a file system that has no locks."""
+"""Errors of `flock` on a file system without locks."""
 
 
 class LockState(enum.Enum):
-    """Whether a hold exists, as its lock shows."""
+    """The state of a hold's lock."""
 
     FREE = "free"
     TAKEN = "taken"
     UNSUPPORTED = "unsupported"
-    """Nothing can tell: the system or the file system has no `flock`."""
+    """The system or the file system has no `flock`."""
 
 
 class _Descriptor:
-    """An open descriptor. In a forked child, which has closed its copy, its number is -1."""
+    """An open file descriptor. A forked child closes its copy, and sets the number to -1."""
 
     def __init__(self, path: Path, flags: int) -> None:
-        # A fork in another thread waits until what was just opened is known here.
+        # A fork in another thread waits until the new descriptor is registered.
         self.number = -1
         with _fork_lock:
             self.number = os.open(path, flags | os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -56,7 +56,7 @@ class _Descriptor:
             os.close(number)
 
     def reset_after_fork(self) -> object:
-        """Close the copy that a forked child inherits."""
+        """Close the inherited copy in a forked child."""
         self.close()
         return None
 
@@ -72,7 +72,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class HoldLock:
-    """A lock that is held. See `acquire`."""
+    """An acquired lock. See `acquire`."""
 
     def __init__(self, path: Path, descriptor: _Descriptor) -> None:
         self._path = path
@@ -80,12 +80,12 @@ class HoldLock:
 
     @classmethod
     def acquire(cls, path: Path) -> Self | LockState:
-        """Take the lock, or return why it cannot be taken: it is `TAKEN`, or locks are `UNSUPPORTED`.
+        """Acquire the lock, or return the reason: `TAKEN` or `UNSUPPORTED`.
 
-        A process that only looks keeps it from being taken for a moment: try again after some milliseconds.
+        `lock_state` in another process also takes the lock for microseconds: try again after some milliseconds.
 
         Raises:
-            LedgerError: The file cannot be made.
+            LedgerError: The file cannot be created.
         """
         if fcntl is None:
             return LockState.UNSUPPORTED
@@ -102,16 +102,16 @@ class HoldLock:
                 return state
 
     def release(self) -> None:
-        """Remove the file and give the lock up. Doing so twice, or in a forked child, does nothing."""
+        """Remove the file and release the lock. A second call, or one in a forked child, does nothing."""
         if self._descriptor.number >= 0:
-            if _is_at(self._path, self._descriptor):  # else it was removed, and may be the lock of the next hold
+            if _is_at(self._path, self._descriptor):  # otherwise the path may be the next hold's lock
                 with contextlib.suppress(OSError):
                     self._path.unlink()
             self._descriptor.close()
 
 
 def lock_state(path: Path) -> LockState:
-    """Whether a process has the lock. To look, the lock is shared for a moment."""
+    """Whether a process has the lock. The check takes a shared lock for a moment."""
     if fcntl is None:
         return LockState.UNSUPPORTED
     while True:
@@ -119,7 +119,7 @@ def lock_state(path: Path) -> LockState:
             descriptor = _Descriptor(path, 0)
         except FileNotFoundError:
             return LockState.FREE
-        except OSError:  # it is another user's
+        except OSError:  # the file belongs to another user
             return LockState.UNSUPPORTED
         try:
             state = _flock(descriptor, exclusive=False)
@@ -130,7 +130,7 @@ def lock_state(path: Path) -> LockState:
 
 
 def _flock(descriptor: _Descriptor, *, exclusive: bool) -> LockState:
-    """What is found; `FREE` means that it is locked now."""
+    """Try to lock the file. Returns the state before: `FREE` means that it is locked now."""
     assert fcntl is not None  # noqa: S101 - callers have checked it
     try:
         fcntl.flock(descriptor.number, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
@@ -139,22 +139,22 @@ def _flock(descriptor: _Descriptor, *, exclusive: bool) -> LockState:
     except OSError as error:
         if error.errno in _UNSUPPORTED:
             return LockState.UNSUPPORTED
-        raise LedgerError(f"the ledger's lock cannot be taken, because the disk fails: {error}") from error
+        raise LedgerError(f"the ledger's lock cannot be taken, because the disk fails ({error}): check it") from error
     return LockState.FREE
 
 
 def _is_at(path: Path, descriptor: _Descriptor) -> bool:
-    """Whether the path leads to the open file; another process may have removed it."""
+    """Whether the path still refers to the open file: another process may have removed it."""
     opened = os.fstat(descriptor.number)
     try:
-        found = path.stat(follow_symlinks=False)
+        current = path.stat(follow_symlinks=False)
     except OSError:
         return False
-    return (found.st_dev, found.st_ino) == (opened.st_dev, opened.st_ino)
+    return (current.st_dev, current.st_ino) == (opened.st_dev, opened.st_ino)
 
 
 def _unusable(path: Path, error: OSError) -> LedgerError:
     return LedgerError(
-        f"the ledger's lock {path} cannot be made ({error.strerror}): allow this user to write the file and its "
+        f"the ledger's lock {path} cannot be created ({error.strerror}): allow this user to write the file and its "
         "directory"
     )

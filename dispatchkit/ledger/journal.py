@@ -1,7 +1,7 @@
-"""The journal of one run, over any store: plans, hands out what is not final, and holds the run while it does.
+"""The journal of one run, over any store: it plans and holds the run, and hands out its unfinished targets.
 
-A run is held chunk by chunk, all of them from the beginning. Every `HEARTBEAT_INTERVAL` it gives a heartbeat, and
-learns in return whether the run was stopped, or taken over by another process.
+All chunks are taken at the start. Every `HEARTBEAT_INTERVAL`, a heartbeat extends each hold, and tells whether the run
+was stopped or taken over by another process.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
-from dispatchkit.core.fanout.journal import PlanSummary, WorkItem
+from dispatchkit.core.fanout.journal import Journal, PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.errors import LedgerError, OutcomeUnknownError, RejectedError, RunStoppedError, State
 from dispatchkit.ledger.codec import decode
@@ -33,21 +33,21 @@ T = TypeVar("T")
 W = TypeVar("W")
 
 _PAGE_ROWS, _PAGE_TEXT = 1000, 1_000_000
-"""How much is read ahead."""
+"""Maximum rows and characters of a page that is read ahead."""
 CLOSE_TIMEOUT = 1.5
-"""Seconds that each step of the end of a stopped run waits for an unreachable database, so that it ends within 5 s."""
+"""Seconds that each step of a close waits for an unreachable database. A stopped run ends within 5 s."""
 
 
-class LedgerJournal:
-    """The memory of one run, or of one chunk of it. See `Journal`, whose methods these are.
+class LedgerJournal(Journal):
+    """The `Journal` of one run, or of one of its chunks.
 
     Args:
-        store: Gives the store, once it is open.
+        store: Opens the store and returns it.
         name: The run's name.
-        settings: How the client carries it out.
-        chunk: Only this chunk, of a run that is planned already. A chunk that another process holds is not waited for.
-        resumes: Whether a run that was stopped goes on.
-        clock: Time.
+        settings: The client's settings.
+        chunk: Only this chunk of a planned run. A chunk that another process holds is not waited for.
+        resumes: Whether a stopped run is resumed.
+        clock: The clock.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class LedgerJournal:
         self._page: Iterator[tuple[Chunk, Unsettled, float]] = iter(())
         self._reading: asyncio.Task[None] | None = None
         self._at = 0
-        """Which of the chunks is read just now."""
+        """Position of the chunk that is read now."""
         self._after = -1
         self._limit = 16
         self._chunk_of: dict[int, int] = {}
@@ -82,7 +82,7 @@ class LedgerJournal:
     async def open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
     ) -> PlanSummary:
-        """Hold the run and plan it. A stop ends it, also while the database is away."""
+        """Hold the run and plan it. A stop ends the wait for an unreachable database, too."""
         opening = asyncio.create_task(_caught(self._open(commands, stop)))
         try:
             await self._wait(opening)
@@ -92,7 +92,7 @@ class LedgerJournal:
                 await asyncio.wait([opening])
         if opening.cancelled() and self._stopped:
             return PlanSummary(None, {})
-        if opening.cancelled() and commands is not None:  # most likely by the iterator's own code
+        if opening.cancelled() and commands is not None:  # most likely by the iterator's code
             raise RuntimeError("the iterator of commands was cancelled: nothing was launched")
         planned = opening.result()
         if isinstance(planned, BaseException):
@@ -100,7 +100,7 @@ class LedgerJournal:
         return planned
 
     async def _wait(self, task: asyncio.Future[T]) -> bool:
-        """Wait for a task; once the run is stopped, only `CLOSE_TIMEOUT` more. Returns whether it is done."""
+        """Wait for a task, or until `CLOSE_TIMEOUT` after a stop. Returns whether the task is done."""
         stopping = asyncio.create_task(self._stop_event.wait())
         try:
             await asyncio.wait((task, stopping), return_when=asyncio.FIRST_COMPLETED)
@@ -129,38 +129,38 @@ class LedgerJournal:
         try:
             hold.keep(lost)
             if run.plan_complete:
-                # Before anything is planned: what is added must not reach a process that works on it.
+                # Hold the chunks before adding targets, which another holder would otherwise launch.
                 await hold.take()
             if commands is not None:
                 if not await plan(self._store, run, commands, lambda: self._stopped):
-                    return attrs.evolve(await self._found(), total=None)
+                    return attrs.evolve(await self._summary(), total=None)
                 await self._store.planned(run.number)
                 await hold.take()
             await check_repeats(self._store, run, chunk=self._only, within=self._settings.repeat_window)
             if run.stopped and not await self._store.clear_stop(run.number, stops=run.stops):
-                raise RunStoppedError(f"the run {self._name!r} was stopped once more: resume it again to let it go on")
+                raise RunStoppedError(f"the run {self._name!r} was stopped while it was resumed: resume it again")
             hold.ignores_stop = False
-            return await self._found()
+            return await self._summary()
         except BaseException:
             await self._release()
             raise
 
     async def check(self) -> Run:
-        """Find the run of this journal, and refuse what `open` refuses before it holds anything.
+        """Find the run of this journal, with the checks of `open`, and hold nothing.
 
         Raises:
-            LedgerError: The run is missing, is not planned to its end, was stopped, or is another client's.
+            LedgerError: The run is missing, incompletely planned, stopped, or planned with other settings.
         """
         return await self._begin(planned=True)
 
     async def plan_chunks(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]], *, size: int
     ) -> list[Chunk]:
-        """Plan the run for many workers, in chunks of so many commands, and hold nothing. See `open`."""
+        """Plan the run for many workers, in chunks of ``size`` commands, and hold nothing. See `open`."""
         run = await self._begin(planned=False)
         if not await plan(self._store, run, commands, lambda: self._stopped):
-            raise LedgerError(f"the plan of the run {self._name!r} is not whole, since it was stopped")
-        # Before the plan counts as complete: no worker may launch what is refused here, when the window has passed.
+            raise LedgerError(f"the plan of the run {self._name!r} is incomplete, since it was stopped: plan it again")
+        # Before the plan counts as complete: no worker may launch refused targets after the window has passed.
         await check_repeats(self._store, run, chunk=None, within=self._settings.repeat_window)
         return await self._store.planned(run.number, size=size)
 
@@ -170,18 +170,17 @@ class LedgerJournal:
         self._run = run.number
         return run
 
-    async def _found(self) -> PlanSummary:
+    async def _summary(self) -> PlanSummary:
         counts = await self._store.counts(self._run, chunk=self._only)
         total = counts.planned + counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
         final = {State.DONE: counts.done, State.REJECTED: counts.rejected, State.UNKNOWN: counts.unknown_for_good}
         return PlanSummary(total, final)
 
     async def next_item(self) -> WorkItem[Never, object] | None:
-        """See `Journal.take`."""
         while not self._stopped:
-            found = next(self._page, None)
-            if found is not None:
-                return self._work_item(*found)
+            row = next(self._page, None)
+            if row is not None:
+                return self._work_item(*row)
             if self._pages:
                 self._page = iter(self._pages.popleft())
                 self._read_ahead()
@@ -190,11 +189,11 @@ class LedgerJournal:
         return None
 
     async def _more(self) -> bool:
-        """Wait for the page that is being read. False: there is none any more."""
+        """Wait for the next page. Returns False after the last one."""
         self._read_ahead()
         if self._reading is None:
             return False
-        await asyncio.shield(self._reading)  # others wait for it too
+        await asyncio.shield(self._reading)  # other calls wait for it, too
         return True
 
     def _read_ahead(self) -> None:
@@ -219,35 +218,32 @@ class LedgerJournal:
 
     def _work_item(self, chunk: Chunk, row: Unsettled, acting_until: float) -> WorkItem[Never, object]:
         self._chunk_of[row.index] = chunk.number
-        # A takeover makes no earlier request act later, but a state from before it is not believed.
+        # A takeover does not delay earlier requests, but a state from before the takeover proves nothing.
         denied_from = max(self._holding.taken_at, acting_until)
         command = decode(row.command)
         return WorkItem(row.index, command, row.request_id, row.since, denied_from, row.repeats, acting_until)
 
     @property
     def _holding(self) -> Hold:
-        assert self._hold is not None  # noqa: S101 - it is there from `open` on
+        assert self._hold is not None  # noqa: S101 - `open` sets it
         return self._hold
 
     @property
     def _writer(self) -> GroupCommit:
-        assert self._group_commit is not None  # noqa: S101 - it is there from `open` on
+        assert self._group_commit is not None  # noqa: S101 - `open` sets it
         return self._group_commit
 
     async def claim(self, item: WorkItem[W, R], request_id: str | None) -> ClaimResult:
-        """See `Journal.claim`."""
         since = item.unclear_since or self._clock.now()
         chunk, token = self._chunk_of[item.index], self._holding.token
         claim = Claim(self._run, chunk, item.index, token, request_id, since)
         return await self._writer.claim(claim, first_attempt=item.unclear_since is None)
 
     async def has_rival(self, item: WorkItem[W, R], within: float) -> bool:
-        """See `Journal.has_rival`."""
         log_key = item.command.log_key
         return log_key is not None and await self._store.has_rival(self._run, item.index, log_key, within=within)
 
     def stop(self) -> None:
-        """See `Journal.stop`."""
         if not self._stopped:
             self._stopped = True
             self._stop_event.set()
@@ -255,11 +251,10 @@ class LedgerJournal:
                 self._group_commit.stop()
 
     def record(self, item: WorkItem[W, R], outcome: Outcome[R]) -> None:
-        """See `Journal.record`."""
         error = outcome.error
         code = error.code if isinstance(error, RejectedError) else None
         if code is not None and abs(code) >= 2**63:
-            code = None  # no database has such integers
+            code = None  # beyond the integers of the databases
         self._writer.record(
             Record(
                 self._run,
@@ -277,26 +272,26 @@ class LedgerJournal:
         )
 
     async def close(self) -> None:
-        """Write what is left to write, and let go of the run. A stopped run does not wait long for the database."""
+        """Write the last outcomes, and release the run. A stopped run waits `CLOSE_TIMEOUT` for the database."""
         if self._group_commit is None:
-            return  # it was stopped before the ledger was open
+            return  # stopped before the ledger was open
         flushing = asyncio.ensure_future(self._group_commit.flush())
         flushing.add_done_callback(_seen)
         try:
             if not await self._wait(flushing):
                 raise LedgerError(
-                    f"what came of the last launches of the run {self._name!r} could not be written, because the "
-                    "database is away: when it goes on, they are settled by the provider's state"
+                    f"the last outcomes of the run {self._name!r} could not be written, because the database is "
+                    "unreachable: resume the run, which settles them by the provider's state"
                 )
             flushing.result()
         except asyncio.CancelledError:
-            # What is known is written all the same: once the run is let go of, it could not be any more.
+            # Still write the outcomes: after the release, it would be too late.
             await asyncio.wait([flushing], timeout=CLOSE_TIMEOUT)
             raise
         finally:
-            is_away = not flushing.done()
+            is_unreachable = not flushing.done()
             flushing.cancel()
-            await self._release(timeout=0.1 if is_away else CLOSE_TIMEOUT)
+            await self._release(timeout=0.1 if is_unreachable else CLOSE_TIMEOUT)
 
     async def _release(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
         if self._reading is not None:
@@ -306,7 +301,7 @@ class LedgerJournal:
 
 
 async def _caught(opening: Awaitable[PlanSummary]) -> PlanSummary | BaseException:
-    """What the iterator of commands raises is for whoever opens the run: a task would tell the event loop, too."""
+    """Return an exception of the iterator of commands: a task would also report a KeyboardInterrupt to the loop."""
     try:
         return await opening
     except asyncio.CancelledError:
@@ -316,6 +311,6 @@ async def _caught(opening: Awaitable[PlanSummary]) -> PlanSummary | BaseExceptio
 
 
 def _seen(task: asyncio.Task[None]) -> None:
-    """Nobody may have waited for it: whoever asks next hears of the error."""
+    """Mark the task's exception as retrieved: the next caller gets the error."""
     if not task.cancelled():
         task.exception()

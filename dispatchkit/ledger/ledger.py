@@ -1,4 +1,4 @@
-"""`Ledger`: the durable memory of launches, for those who launch, look on, and stop."""
+"""`Ledger`: the durable record of launches, to launch, inspect and stop runs."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ __all__ = ["Ledger"]
 
 _POSTGRES = ("postgresql://", "postgres://")
 _END_TIMEOUT = 10.0
-"""Seconds to wait for the end of a process that was told to end."""
+"""Seconds to wait for the end of a killed process."""
 
 
 class Ledger:
-    """The durable memory of launches: each is written down before it leaves, so a run that was killed can go on.
+    """The durable record of launches: each launch is written before its request leaves, so a killed run can resume.
 
-    Give it to a fan-out, ``direct.start_many(ids, ledger=Ledger("launch.db"), run="black-friday")``: the same line
-    again resumes the run. What is done or rejected is left alone, what is unclear is settled, the rest is launched.
+    Pass it to a fan-out: ``direct.start_many(ids, ledger=Ledger("launch.db"), run="black-friday")``. The same line
+    again resumes the run. It skips done and rejected targets, settles unclear ones, and launches all others.
 
-    It opens on first use, and belongs to the event loop of that. A ledger in a file serves one machine; several of its
-    processes may look on and stop a run, and each of them makes its own ``Ledger``, after a fork too. It holds ids,
+    A ledger opens on first use, and belongs to the event loop of that use. A ledger in a file serves one machine.
+    Several processes may inspect and stop a run, each with its own ``Ledger``, also after a fork. A ledger stores ids,
     contents and files of commands, never a token.
 
     Args:
         where: A file, or ``"postgresql://..."`` (extra ``ledger``).
-        clock: Time; for tests.
+        clock: The clock, for tests.
 
     Raises:
-        TypeError: ``where`` is no text and no path.
+        TypeError: ``where`` is neither text nor a path.
         ValueError: ``where`` is empty, or another kind of URL.
         ImportError: The extra ``ledger`` is not installed.
 
@@ -68,50 +68,50 @@ class Ledger:
 
     @property
     def is_shared(self) -> bool:
-        """Whether it is a database, which many machines can use; else it is a file on this one."""
+        """Whether the ledger is a database for many machines, not a file on this one."""
         return not isinstance(self._store, SqliteStore)
 
     def journal(self, run: str, settings: RunSettings) -> LedgerJournal:
-        """The memory of one run, as a fan-out uses it.
+        """The journal of one run, for a fan-out.
 
         Args:
-            run: Its name, of at most 200 characters.
-            settings: How the client carries it out. A run of another provider, host or account is refused.
+            run: The run's name, with at most 200 characters.
+            settings: The client's settings. A run of another provider, host or account is refused.
 
         Raises:
-            TypeError: The name is no text.
-            ValueError: The name is empty, or too long.
+            TypeError: The name is not text.
+            ValueError: The name is empty or too long.
         """
         return self.create_journal(run, settings)
 
     def chunk(self, run: str, number: int) -> PartOfLedger:
-        """One chunk of a run that is planned already, for one of the workers that share it.
+        """One chunk of a planned run, for one of its workers.
 
-        It takes the ledger's place: ``FanOut(client, None, ledger=ledger.chunk(run, number), run=run)``.
+        Pass it instead of the ledger: ``FanOut(client, None, ledger=ledger.chunk(run, number), run=run)``.
 
         Raises:
-            TypeError: The number is no integer.
+            TypeError: The number is not an integer.
             ValueError: The number is out of range.
         """
         int_in_range("number", number, minimum=0, maximum=MAX_NUMBER)
         return PartOfLedger(self, run, chunk=number)
 
     def resuming(self, run: str) -> PartOfLedger:
-        """A run that goes on also if it was stopped: the stop is taken back once this process holds the run.
+        """A run that is resumed even if it was stopped. The stop is cleared once this process holds the run.
 
-        It takes the ledger's place: ``FanOut(client, None, ledger=ledger.resuming(run), run=run)``.
+        Pass it instead of the ledger: ``FanOut(client, None, ledger=ledger.resuming(run), run=run)``.
         """
         return PartOfLedger(self, run, resumes=True)
 
     def create_journal(
         self, run: str, settings: RunSettings, *, chunk: int | None = None, resumes: bool = False
     ) -> LedgerJournal:
-        """What `journal` gives, of one chunk or of all."""
+        """The journal of a run, or of one of its chunks. See `journal`."""
         name = label("run", run)
         return LedgerJournal(self.open_store, name, settings, chunk=chunk, resumes=resumes, clock=self._clock)
 
     async def runs(self) -> list[Run]:
-        """All runs, the newest first.
+        """All runs, newest first.
 
         Raises:
             LedgerError: The ledger cannot be read.
@@ -119,15 +119,15 @@ class Ledger:
         return await (await self.open_store()).runs()
 
     async def run(self, name: str) -> Run:
-        """The run of this name.
+        """The run with this name.
 
         Raises:
-            LedgerError: There is none; or the ledger cannot be read.
+            LedgerError: The run does not exist, or the ledger cannot be read.
         """
         store = await self.open_store()
         run = await store.run(name)
         if run is None:
-            names = [repr(each.name) for each in await store.runs()]
+            names = [repr(other.name) for other in await store.runs()]
             more = f" and {len(names) - 10} more" if len(names) > 10 else ""
             raise LedgerError(
                 f"the ledger holds no run {name!r}; "
@@ -136,65 +136,65 @@ class Ledger:
         return run
 
     async def counts(self, name: str) -> Counts:
-        """How far a run has come.
+        """The numbers of a run's targets by state.
 
         Raises:
-            LedgerError: There is no such run; or the ledger cannot be read.
+            LedgerError: The run does not exist, or the ledger cannot be read.
         """
         return await self._store.counts((await self.run(name)).number)
 
     async def chunks(self, name: str) -> list[Chunk]:
-        """The chunks of a run that are not finished, each with whoever holds it now.
+        """The unfinished chunks of a run, with their current holders.
 
         Raises:
-            LedgerError: There is no such run; or the ledger cannot be read.
+            LedgerError: The run does not exist, or the ledger cannot be read.
         """
         return await self._store.chunks((await self.run(name)).number)
 
     async def targets(self, name: str, states: Collection[str] = ()) -> AsyncIterator[Target]:
-        """The targets of a run, in the order of its plan, read as they are taken.
+        """Iterate over the targets of a run in the order of its plan, read in pages.
 
         Args:
-            name: The run.
-            states: Only those in one of these states: ``planned``, ``sending``, or a `State`. None: all.
+            name: The run's name.
+            states: Only targets in these states: ``planned``, ``sending``, or a `State`. Default: all.
 
         Raises:
-            LedgerError: There is no such run; or the ledger cannot be read.
+            LedgerError: The run does not exist, or the ledger cannot be read.
         """
         number = (await self.run(name)).number
         async for target in self._store.targets(number, states=states):
             yield target
 
     async def stop(self, name: str) -> datetime:
-        """Stop a run, wherever it goes on. It stays stopped until `clear_stop`.
+        """Stop a run in all processes. It stays stopped until `clear_stop`.
 
-        A process that works on it starts nothing new within a second. One that was suspended may still hold a claim, so
-        the promise is `CLAIM_AGE`, 5 s.
+        Running processes start nothing new after one second. A suspended process may still hold a claim, so the
+        guarantee is `CLAIM_AGE`, 5 s.
 
         Returns:
-            From when on no process launches anything of the run.
+            The moment from which on no process launches any target of the run.
 
         Raises:
-            LedgerError: There is no such run; the ledger is a copy; or it cannot be written.
+            LedgerError: The run does not exist, the ledger is a copy, or it cannot be written.
         """
         number = (await self.run(name)).number
-        await self._store.check_identity()  # a stop of a copy would not reach who works on the original
+        await self._store.check_identity()  # a stop in a copy would not reach the original's processes
         await self._store.stop(number)
         return self._clock.now() + timedelta(seconds=CLAIM_AGE)
 
     async def clear_stop(self, name: str) -> None:
-        """Let a run that was stopped be run again.
+        """Allow a stopped run to be run again.
 
         Raises:
-            LedgerError: There is no such run; or the ledger cannot be written.
+            LedgerError: The run does not exist, or the ledger cannot be written.
         """
         await self._store.clear_stop((await self.run(name)).number)
 
     async def paused_accounts(self) -> list[PausedAccount]:
-        """The accounts on which nothing is started now, as a provider asked for a pause, the longest pause first.
+        """The accounts that are paused by their provider, longest pause first.
 
-        Only a database holds pauses: all processes that launch through it share them. None is longer than
-        `Pace.max_pause`, one hour by default.
+        Only a database has pauses, which all processes with this ledger share. A pause lasts at most `Pace.max_pause`,
+        one hour by default.
 
         Raises:
             LedgerError: The ledger is a file, or cannot be read.
@@ -208,15 +208,15 @@ class Ledger:
         ]
 
     async def lift_pauses(self, keys: Collection[str]) -> list[str]:
-        """End pauses that a provider asked for by mistake. Every process that waits goes on within a second.
+        """Lift pauses of accounts. Every waiting process continues within a second.
 
-        Another answer 429 pauses the account again.
+        Another HTTP 429 pauses the account again.
 
         Args:
-            keys: Of the accounts, as `paused_accounts` gives them.
+            keys: Keys of accounts, from `paused_accounts`.
 
         Returns:
-            The keys of those that were paused.
+            The keys of the accounts that were paused.
 
         Raises:
             LedgerError: The ledger is a file, or cannot be written.
@@ -226,18 +226,18 @@ class Ledger:
     async def _shared_store(self) -> SharedStore:
         if not self.is_shared:
             raise LedgerError(
-                "a ledger in a file holds no pause: it ends with the process that waits. To go on before its end, stop "
-                "that process and resume the run"
+                "a ledger in a file stores no pauses: a pause ends with its process. To end it early, stop that "
+                "process and resume the run"
             )
         return cast("SharedStore", await self.open_store())
 
     async def change_account(self, name: str, client: Client[Never]) -> None:
-        """Take the token of a client for that of the account that a run was planned for: it was rotated.
+        """Accept a client's token as the rotated token of a run's account.
 
         Raises:
-            RunHeldError: A process holds the run, or a part of it, with the account that it has now.
-            LedgerError: There is no such run; or the ledger cannot be written.
-            ValueError: A callable returned something that is not a token.
+            RunHeldError: A process holds the run, or a part of it.
+            LedgerError: The run does not exist, or the ledger cannot be written.
+            ValueError: The token callable returned no valid token.
         """
         run, settings = await self.run(name), client.run_settings()
         for chunk in await self._store.chunks(run.number):
@@ -248,17 +248,17 @@ class Ledger:
         await self._store.set_account(run.number, account=account, fingerprint=fingerprint)
 
     async def end_holder(self, name: str) -> Holder | None:
-        """End the process that holds a run and gives no heartbeats any more (SIGKILL), and wait for its end.
+        """End a run's holder that sends no heartbeats (SIGKILL), and wait for its end.
 
-        A process that gives heartbeats is never ended: `stop` the run instead. Where nothing holds the run, it does
-        nothing. A hold in a database ends with its lease, so nothing is ended there.
+        A process that sends heartbeats is never ended: `stop` the run instead. Without a holder, nothing happens. A
+        hold in a database ends with its lease, so no process is ended there.
 
         Returns:
-            The holder whose process has ended, if there was one.
+            The holder whose process was ended; None if there was none.
 
         Raises:
-            RunHeldError: The process that holds the run gives heartbeats.
-            LedgerError: It cannot be ended from here, or does not end; or the ledger cannot be read.
+            RunHeldError: The holder sends heartbeats.
+            LedgerError: The process cannot be ended from here, or does not end; or the ledger cannot be read.
         """
         ended = None
         for chunk in await self.chunks(name):
@@ -272,9 +272,9 @@ class Ledger:
         return ended
 
     async def accept_copy(self) -> None:
-        """Go on with a ledger file that was copied or restored, and whose original is not used any more.
+        """Accept a copied or restored ledger file whose original is no longer used.
 
-        What looks planned in it may have been launched since the copy was made, so it is settled before it is launched.
+        Its planned targets may have been launched since the copy was made, so they are settled before a launch.
 
         Raises:
             LedgerError: The ledger cannot be written.
@@ -282,31 +282,31 @@ class Ledger:
         await (await self.open_store()).accept_copy()
 
     async def open_store(self) -> Store:
-        """The database, once it is open.
+        """Open the store, once, and return it.
 
         Raises:
-            LedgerError: It cannot be opened.
+            LedgerError: The store cannot be opened.
         """
         loop = asyncio.get_running_loop()
         self._loop = self._loop or loop
         if self._loop is not loop:
-            raise RuntimeError("this Ledger belongs to another event loop: make one for each")
+            raise RuntimeError("this Ledger belongs to another event loop: make one Ledger per loop")
         if self._closed:
             raise RuntimeError("this Ledger is closed: make a new one")
         if self._opening is None or (self._opening.done() and (self._opening.cancelled() or self._opening.exception())):
             self._opening = asyncio.create_task(self._store.open())
-        await asyncio.shield(self._opening)  # others wait for it too
+        await asyncio.shield(self._opening)  # other calls wait for it, too
         return self._store
 
     async def close(self) -> None:
-        """Close the database, after the fan-outs that use it. Closing twice does nothing.
+        """Close the store, after its fan-outs. A second call does nothing.
 
         Raises:
-            LedgerError: The database says no.
+            LedgerError: The store reports an error.
         """
         self._closed = True
         if self._opening is not None:
-            self._opening.cancel()  # it may wait for a database that is away
+            self._opening.cancel()  # it may wait for an unreachable database
             await asyncio.wait([self._opening])
             await self._store.close()
 
@@ -318,7 +318,7 @@ class Ledger:
 
 
 class PartOfLedger:
-    """Gives the journal of one run in a special way. Made by `Ledger.chunk` and `Ledger.resuming`."""
+    """A ledger for one chunk, or for the resume of one run. See `Ledger.chunk` and `Ledger.resuming`."""
 
     def __init__(self, ledger: Ledger, run: str, *, chunk: int | None = None, resumes: bool = False) -> None:
         self._ledger = ledger
@@ -327,18 +327,18 @@ class PartOfLedger:
         self._resumes = resumes
 
     def journal(self, run: str, settings: RunSettings) -> LedgerJournal:
-        """The journal, as `Ledger.journal` gives it.
+        """The journal of the run. See `Ledger.journal`.
 
         Raises:
-            ValueError: It was made for another run.
+            ValueError: The run is another one.
         """
         if run != self._run:
-            raise ValueError(f"run must be {self._run!r}, for which this was made, not {run!r}")
+            raise ValueError(f"run must be {self._run!r}, as in Ledger.chunk or Ledger.resuming, not {run!r}")
         return self._ledger.create_journal(run, settings, chunk=self._chunk, resumes=self._resumes)
 
 
 def _account_key(run: Run) -> str:
-    """The key of the account that a run was planned for, as `Client.account` makes it."""
+    """The account key of a run, equal to `Client.account`."""
     if run.account is None:
         return run.fingerprint
     settings = parse_settings(run.settings)
@@ -359,6 +359,6 @@ def _store(where: str | os.PathLike[str], clock: Clock) -> Store:
         store: Store = module.PostgresStore(text, clock=clock)
         return store
     if "://" in text:
-        # Not shown: it may hold a password.
+        # The URL is not shown, since it may hold a password.
         raise ValueError("a ledger must be a file or 'postgresql://...', not another URL")
     return SqliteStore(Path(text), clock=clock)

@@ -1,8 +1,7 @@
-"""Which process this is, and how to end another one that keeps a chunk.
+"""Identify processes, and end a process that holds a chunk.
 
-A process id alone identifies nothing: it is used again, and each PID namespace has its own. So a process is identified
-by the boot of its machine, its PID namespace, its id and its start time together. A pidfd then refers to that process
-and to no other.
+A process id is not unique: it is reused, and each PID namespace has its own ids. So the boot id, the PID namespace, the
+process id and the start time together identify a process. A pidfd refers to exactly one process.
 """
 
 from __future__ import annotations
@@ -23,25 +22,25 @@ __all__ = ["Process", "boot_id", "end_process", "this_process"]
 
 _PROC = Path("/proc")
 _START_TIME = 22 - 3
-"""Index of the start time among the fields of ``/proc/PID/stat`` after the name: the first of these is field 3."""
+"""Index of the start time among the fields of ``/proc/PID/stat`` after the name, which start with field 3."""
 
 
 @attrs.frozen
 class Process:
-    """What identifies a process of this machine."""
+    """The identity of a process."""
 
     pid: int
     host: str
     boot_id: str
-    """The boot of the machine; empty where the system names none."""
+    """Id of the machine's boot; empty if the system has none."""
     started: int
-    """Start time, in clock ticks since the boot; 0 where the system tells none."""
+    """Start time, in clock ticks since the boot; 0 if unknown."""
     pid_namespace: int
-    """Inode of the PID namespace; 0 where the system has none."""
+    """Inode of the PID namespace; 0 if the system has none."""
 
 
 def boot_id() -> str:
-    """The id of this boot of the machine; empty where the system names none."""
+    """The id of the machine's current boot; empty if the system has none."""
     try:
         return (_PROC / "sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -49,26 +48,26 @@ def boot_id() -> str:
 
 
 def this_process() -> Process:
-    """What identifies this process."""
+    """The identity of this process."""
     return Process(os.getpid(), socket.gethostname(), boot_id(), _start_time("self") or 0, _pid_namespace())
 
 
 def end_process(holder: Holder, *, timeout: float) -> None:
-    """End the process that holds a chunk with SIGKILL, also if it is suspended, and wait for its end.
+    """End the process that holds a chunk with SIGKILL, even a suspended one, and wait for its end.
 
-    Returns at once if the process has ended already. It blocks: call it in a thread.
+    Returns at once if the process has ended already. The call blocks, so run it in a thread.
 
     Args:
-        holder: The holder, as `Store.acquire` returns it.
+        holder: The holder, from `Store.acquire`.
         timeout: Seconds to wait for the end.
 
     Raises:
-        LedgerError: The process cannot be identified from here, must not be ended by this user, or does not end.
+        LedgerError: The process cannot be identified from here, belongs to another user, or does not end.
     """
     if not hasattr(os, "pidfd_open") or not hasattr(signal, "pidfd_send_signal"):
         raise LedgerError(
-            f"process {holder.pid} was not ended: this system cannot identify a process for certain. End it yourself, "
-            "then run the same again"
+            f"process {holder.pid} was not ended: this system has no pidfd, so it cannot identify a process. End it "
+            "yourself, then run the same again"
         )
     _check_reachable(holder)
     try:
@@ -78,7 +77,7 @@ def end_process(holder: Holder, *, timeout: float) -> None:
     except OSError as error:
         raise LedgerError(f"process {holder.pid} was not ended: the system refuses access to it ({error})") from error
     try:
-        # Read once more: from here on, the pidfd refers to the process that is read.
+        # Read the start time only now: the pidfd keeps the id from being reused.
         started = _start_time(str(holder.pid))
         if started is None:
             if _has_ended(pidfd, 0):
@@ -94,12 +93,12 @@ def end_process(holder: Holder, *, timeout: float) -> None:
 
 
 def _check_reachable(holder: Holder) -> None:
-    """Check that the ids of the holder mean a process of this machine, boot and PID namespace, and not this one."""
+    """Check that the holder is another process of this machine, boot and PID namespace."""
     here = this_process()
     if not holder.boot_id or not holder.process_started or not holder.pid_namespace:
         raise LedgerError(
-            f"process {holder.pid} on {holder.host} was not ended: the ledger does not hold enough to identify it. "
-            "End it yourself, then run the same again"
+            f"process {holder.pid} on {holder.host} was not ended: the ledger has not enough data to identify it. End "
+            "it yourself, then run the same again"
         )
     if holder.boot_id != here.boot_id:
         raise LedgerError(
@@ -126,8 +125,8 @@ def _kill(pidfd: int, holder: Holder, timeout: float) -> None:
         ) from None
     if not _has_ended(pidfd, timeout):
         raise LedgerError(
-            f"process {holder.pid} was told to end (SIGKILL), and has not ended within {timeout:g} s: it may wait for "
-            "a disk. Run the same again later"
+            f"process {holder.pid} got a SIGKILL, and has not ended within {timeout:g} s: it may wait for a disk. Run "
+            "the same again later"
         )
 
 
@@ -138,7 +137,7 @@ def _has_ended(pidfd: int, timeout: float) -> bool:
 
 
 def _start_time(pid: str) -> int | None:
-    # The name of a program may hold spaces and brackets: the last bracket ends it.
+    # The program's name may hold spaces and brackets. The last bracket ends it.
     with contextlib.suppress(OSError, ValueError, IndexError):
         return int((_PROC / pid / "stat").read_text(errors="replace").rpartition(")")[2].split()[_START_TIME])
     return None

@@ -1,4 +1,4 @@
-"""The beginning of a run: whose it is, whether it may be launched here and now, and what is planned in it."""
+"""Begin a run: check its settings, account and repeats, and plan its commands."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ __all__ = ["begin", "check_repeats", "plan"]
 R = TypeVar("R")
 W = TypeVar("W")
 
-_TOLD = 5
-"""How many other runs an error names."""
+_MAX_NAMED = 5
+"""Maximum number of other runs that an error names."""
 _PLAN_ROWS, _PLAN_TEXT = 50_000, 8_000_000
-"""How much is planned in one transaction: the fewer there are, the less is written twice."""
+"""Maximum rows and characters per transaction. Fewer transactions write fewer pages twice."""
 _TURN = 256
-"""After so many commands, others get their turn in the event loop."""
+"""Commands between two yields to the event loop."""
 
 
 async def begin(store: Store, name: str, given: RunSettings, *, planned: bool, resumes: bool) -> Run:
-    """The run of this name, made if it is not there, and checked to be the one that is meant.
+    """Get or create a run, and check that its settings and account are the client's.
 
     Args:
-        store: What holds it.
-        name: Its name.
-        given: How a client is to carry it out.
-        planned: Whether all of it must be planned already.
-        resumes: Whether it may have been stopped.
+        store: The store of the run.
+        name: The run's name.
+        given: The client's settings.
+        planned: Whether the run must exist with a complete plan.
+        resumes: Whether a stopped run is accepted.
 
     Raises:
-        RunStoppedError: It was stopped.
-        AccountMismatchError: It was planned for another account.
-        LedgerError: It is not there, not planned whole, or of another provider or host.
+        RunStoppedError: The run was stopped.
+        AccountMismatchError: The run was planned for another account.
+        LedgerError: The run does not exist, its plan is incomplete, or it was planned with other settings.
     """
     await store.check_identity()
     plan = RunPlan(
@@ -59,12 +59,12 @@ async def begin(store: Store, name: str, given: RunSettings, *, planned: bool, r
             raise LedgerError(f"the ledger holds no run {name!r}")
         if not run.plan_complete:
             raise LedgerError(
-                f"the plan of the run {name!r} is not whole: run the same again, with its commands, to finish it"
+                f"the plan of the run {name!r} is incomplete: run the same again, with its commands, to complete it"
             )
     else:
         run = await store.begin(plan)
     if run.stopped and not resumes:
-        raise RunStoppedError(f"the run {name!r} was stopped: to let it go on, await ledger.clear_stop({name!r})")
+        raise RunStoppedError(f"the run {name!r} was stopped: to resume it, await ledger.clear_stop({name!r})")
     others = _differences(parse_settings(run.settings), given.settings)
     if others:
         raise LedgerError(f"the run {name!r} was planned with other settings ({others}): use another run name")
@@ -73,30 +73,30 @@ async def begin(store: Store, name: str, given: RunSettings, *, planned: bool, r
 
 
 async def _check_account(store: Store, run: Run, plan: RunPlan) -> None:
-    """Refuse the token of another account, which would be rejected for each target, for good."""
+    """Refuse another account's token: the provider would reject every target, and rejections are final."""
     named = run.account is not None and plan.account is not None
     if (run.account != plan.account) if named else (run.fingerprint != plan.fingerprint):
         planned = "another account" if run.account is None else f"the account {run.account!r}"
         own = "this token" if plan.account is None else f"the account {plan.account!r}"
         raise AccountMismatchError(
             f"the run {run.name!r} was planned for {planned} or for another token of it, not for {own}: nothing "
-            "was launched. If the account has a new token, say so (on the command line: --account-changed)"
+            "was launched. If the account has a new token, confirm it (on the command line: --account-changed)"
         )
     if run.fingerprint != plan.fingerprint:
         await store.set_account(run.number, account=run.account, fingerprint=plan.fingerprint)
 
 
 async def check_repeats(store: Store, run: Run, *, chunk: int | None, within: float | None) -> None:
-    """Refuse targets that another run has launched a short time ago, or launches now.
+    """Refuse targets that another run launched a short time ago, or is launching now.
 
     Args:
-        store: What holds the runs.
-        run: The run. The window that it was planned with counts, too.
-        chunk: Only this chunk of it; None: all.
-        within: Seconds; None refuses nothing more.
+        store: The store of the runs.
+        run: The run. The longer one of its own ``repeat_window`` and ``within`` applies.
+        chunk: Check only this chunk; None checks all.
+        within: Seconds; None leaves only the run's own window.
 
     Raises:
-        RepeatedTargetsError: There are some.
+        RepeatedTargetsError: Another run launched some of the targets.
     """
     within = max((window for window in (within, run.repeat_window) if window is not None), default=None)
     if within is None:
@@ -105,15 +105,15 @@ async def check_repeats(store: Store, run: Run, *, chunk: int | None, within: fl
     if not repeats:
         return
     others = "; ".join(
-        f"{each.count:,} in run {each.run!r}, the latest at {each.latest:%Y-%m-%d %H:%M:%S} UTC, such as "
-        f"{decode(each.commands[0])!r}"
-        for each in repeats[:_TOLD]
+        f"{repeat.count:,} in run {repeat.run!r}, the latest at {repeat.latest:%Y-%m-%d %H:%M:%S} UTC, such as "
+        f"{decode(repeat.commands[0])!r}"
+        for repeat in repeats[:_MAX_NAMED]
     )
-    more = f"; and in {len(repeats) - _TOLD:,} other runs" if len(repeats) > _TOLD else ""
+    more = f"; and in {len(repeats) - _MAX_NAMED:,} other runs" if len(repeats) > _MAX_NAMED else ""
     raise RepeatedTargetsError(
         f"other runs have launched targets of the run {run.name!r} within {within:g} s, or launch them now "
         f"({others}{more}): nothing was launched. Leave them out, or plan them without repeat_window as another run",
-        runs={each.run: each.count for each in repeats},
+        runs={repeat.run: repeat.count for repeat in repeats},
     )
 
 
@@ -123,14 +123,14 @@ async def plan(
     commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]],
     is_stopped: Callable[[], bool],
 ) -> bool:
-    """Plan commands, and return whether all of them are planned: the run may be stopped meanwhile.
+    """Plan commands. Returns False if the run was stopped before all were planned.
 
-    One batch is written while the next is put into text.
+    One batch is written while the next one is encoded.
 
     Raises:
-        TypeError: One of the commands could not be built.
-        ValueError: One of the commands could not be built.
-        LedgerError: They cannot be written.
+        TypeError: A command could not be built.
+        ValueError: A command could not be built.
+        LedgerError: The ledger cannot be written.
     """
     writing: asyncio.Task[None] | None = None
     rows: list[tuple[bytes, str]] = []
@@ -154,7 +154,7 @@ async def plan(
         if writing is not None:
             await writing
     await store.plan(run.number, rows, log_keys=log_keys)
-    return not is_stopped()  # whoever stops the run may have closed what gives the commands
+    return not is_stopped()  # a stop may have closed the iterator of commands early
 
 
 def _differences(planned: Mapping[str, str], given: Mapping[str, str]) -> str:

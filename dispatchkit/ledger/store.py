@@ -1,20 +1,20 @@
-"""What a database must be able to do to hold ledgers. `sqlite` and `postgres` do it.
+"""The protocol of a ledger's database, and its values. `sqlite` and `postgres` implement it.
 
-Five tables. Nothing that was written is taken back; what happened to a target is what its latest rows say::
+There are five tables. The latest rows of a target give its state::
 
-    run        one launch: its name, how it is carried out, whether its plan is complete, whether it was stopped
-    chunk      a stretch of a run's targets that one process holds at a time: its owner, and when that was last seen
-    target     one command of a run, as data; the same command twice in one run is one target. Its log key says in
-               which log of the provider alone it shows, if that is so
-    sending    a request is about to leave: written, durably, before its first byte; with the time of its latest claim
-    outcome    what came of it; an unknown one may be overwritten by a later and better one, a final one never. An
-               unknown one that nothing can settle is marked, and whoever holds the chunk next leaves it alone
+    run        one launch: name, settings, whether its plan is complete, whether it was stopped
+    chunk      a range of a run's targets that one process holds at a time: its token and its latest heartbeat
+    target     one command of a run, as data. Equal commands of a run are one target. The log key is the number of the
+               log that alone shows the command, if there is one
+    sending    a claim: durable before the first byte of the request, with the time of the latest claim
+    outcome    the outcome. A later outcome may replace an unknown one, never a done or rejected one. A mark tells that
+               nothing can settle an unknown outcome, so that the next holder leaves it alone
 
-A target without `sending` is planned. One with `sending` and no `outcome` is in flight, or its process died: whoever
-holds the chunk next finds it unclear, and settles it.
+A target without `sending` is planned. A target with `sending` and no `outcome` is in flight, or its process died. Its
+next holder settles it.
 
-The owner of a chunk is a token that is new for every hold, not for every process, and every claim names it in the same
-statement that writes `sending`. So whoever was taken for dead and comes back is refused, even by a hair's breadth.
+Each hold of a chunk has a new token. Every claim has the token in the statement that writes `sending`. So a
+presumed-dead holder that returns is fenced off.
 """
 
 from __future__ import annotations
@@ -55,11 +55,11 @@ __all__ = [
 ]
 
 LEASE_TIMEOUT = 30.0
-"""Seconds after its last heartbeat for which a holder keeps its chunk."""
+"""Seconds from its last heartbeat to the end of a holder's lease."""
 HEARTBEAT_INTERVAL = 1.0
-"""Seconds between two heartbeats of a holder. A holder obeys a stop within this time."""
+"""Seconds between two heartbeats. A holder obeys a stop within this time."""
 MAX_NUMBER = 2**31 - 1
-"""The largest number that a column of a database holds."""
+"""Maximum integer of a database column."""
 
 
 def _settings(text: str) -> dict[str, str]:
@@ -88,26 +88,26 @@ def _command_dict(text: str) -> dict[str, Json] | None:
 
 @attrs.frozen(kw_only=True)
 class RunPlan:
-    """A run that is to begin: whose it is, and how it is carried out."""
+    """The settings of a new run."""
 
     name: str
     settings: str
-    """JSON: provider, host and format, for the process that resumes it. Never a token."""
+    """JSON: provider, host and format, for a resume. Never a token."""
     host: str
-    """The provider's host, as the client names it. With `account` and a command it makes the key of a repeat."""
+    """The client's base URL. Repeats are searched among runs with the same host and account."""
     account: str | None
-    """The account's name, where the client has one."""
+    """The account's name, if the client has one."""
     fingerprint: str
-    """A slow hash of the token: it identifies the account where there is no name."""
+    """A slow hash of the token. It identifies an account without a name."""
     attempt_timeout: float
     """Seconds that one attempt may take."""
     repeat_window: float | None = None
-    """Seconds within which no other run may have launched one of the targets, for each process that launches it."""
+    """Seconds within which no other run may have launched one of the targets; None allows it."""
 
 
 @attrs.frozen
 class Run(Value):
-    """A run, as it is listed.
+    """A run of the ledger.
 
     Example:
         >>> async with Sandbox() as sandbox, Ledger("launch.db") as ledger:
@@ -118,46 +118,45 @@ class Run(Value):
     """
 
     number: int
-    """Its key in the database."""
+    """Key in the database."""
     name: str
     settings: str = attrs.field(metadata=shown_as("settings", _settings))
-    """JSON: how the run is carried out, for whoever resumes it. Never a token."""
+    """JSON: the settings of the client, for a resume. Never a token."""
     created: datetime
     total: int
-    """Targets that are planned so far."""
+    """Number of targets that are planned so far."""
     plan_complete: bool
-    """Whether all of its commands are planned. Only then may it be resumed without them."""
+    """Whether all commands are planned. Only then can the run be resumed without them."""
     stopped: bool
     account: str | None = None
-    """The account that it was planned for, where the client named it."""
+    """The account's name, if the client had one."""
     fingerprint: str = attrs.field(default="", metadata=HIDDEN)
-    """The fingerprint of the token that it was planned with."""
+    """The fingerprint of the account's token."""
     attempt_timeout: float = 0.0
-    """Seconds: the longest `attempt_timeout` of all processes that held it."""
+    """Seconds: the longest attempt timeout of all holders."""
     restored: bool = False
-    """Whether the database was restored, copied or failed over since the run was planned: rows may have been lost, so
-    a target that looks planned may have been launched."""
+    """Whether the database was restored, copied or failed over since the plan: planned targets may be launched."""
     stops: int = 0
-    """How often it was stopped."""
+    """Number of stops."""
     repeat_window: float | None = None
     """Seconds within which no other run may have launched one of its targets."""
 
 
 @attrs.frozen
 class PausedAccount(Value):
-    """An account on which all processes that share the ledger start nothing, as the provider asked for it."""
+    """An account that all processes with this ledger pause, as the provider asked."""
 
     key: str
-    """A hash."""
+    """The account key, a hash."""
     until: datetime
     """The end of the pause, UTC."""
     runs: tuple[Run, ...] = ()
-    """The runs that were planned for it, the newest first."""
+    """The runs of the account, newest first."""
 
 
 @attrs.frozen
 class Counts(Value):
-    """How far a run, or a chunk of it, has come.
+    """The numbers of targets by state, of a run or a chunk.
 
     Example:
         >>> Counts(planned=700, done=300)
@@ -165,48 +164,48 @@ class Counts(Value):
     """
 
     planned: int = 0
-    """Never begun."""
+    """Targets without a request."""
     sending: int = 0
-    """In flight, or left by a process that died."""
+    """Targets in flight, or left by a process that died."""
     done: int = 0
     rejected: int = 0
     not_sent: int = 0
     unknown: int = 0
     unknown_for_good: int = attrs.field(default=0, repr=False, metadata=SHOWN)
-    """How many of those that are unknown nothing can settle any more: a resume leaves them alone."""
+    """Number of unknown targets that nothing can settle, so that a resume leaves them alone."""
 
 
 @attrs.frozen
 class Holder(Value):
-    """Who holds a chunk."""
+    """The process that holds a chunk."""
 
     token: str = attrs.field(metadata=HIDDEN)
-    """New for every hold."""
+    """The token of the hold."""
     pid: int
     host: str
     since: datetime | None = attrs.field(default=None, eq=False)
-    """When it took the chunk, where a store tells it."""
+    """Start of the hold; None if the store does not tell."""
     boot_id: str = attrs.field(default="", eq=False)
-    """The boot of its machine; empty where the system names none."""
+    """Id of the machine's boot; empty if the system has none."""
     process_started: int = attrs.field(default=0, eq=False)
-    """Start time of its process, in clock ticks since the boot; 0 where the system tells none."""
+    """Start time of the process, in clock ticks since the boot; 0 if unknown."""
     pid_namespace: int = attrs.field(default=0, eq=False)
-    """Inode of its PID namespace; 0 where the system has none. Process ids of another namespace mean nothing here."""
+    """Inode of the PID namespace; 0 if the system has none. Process ids are unique only within a namespace."""
     lease_left: float = attrs.field(default=LEASE_TIMEOUT, eq=False)
-    """Seconds until its lease ends, by the database's clock; negative if it has missed its heartbeats."""
+    """Seconds until the lease ends, on the database's clock; negative after missed heartbeats."""
     exists: bool = attrs.field(default=False, eq=False)
-    """Whether its process certainly exists, as its lock shows. Then no lease ends the hold."""
+    """Whether the lock shows that the process exists. Then the hold does not end with its lease."""
 
 
 @attrs.frozen
 class Chunk(Value):
-    """A stretch of a run's targets: from ``start`` up to, not including, ``end``."""
+    """A range of a run's targets: from ``start`` up to, not including, ``end``."""
 
     number: int
     start: int
     end: int
     holder: Holder | None = None
-    """Who holds it now, if he was seen lately."""
+    """The current holder; None if there is none, or its lease has ended."""
 
 
 @attrs.frozen
@@ -215,70 +214,70 @@ class Unsettled:
 
     index: int
     command: str
-    """As `codec` writes it."""
+    """The command, encoded by `codec`."""
     request_id: str | None = None
     since: datetime | None = None
-    """When its first unclear request began; None if none is unclear. Of a planned target of a `Run.restored` run: when
-    the run was created."""
+    """Start of the first unclear request; for a planned target of a `Run.restored` run, the run's creation."""
     acting_for: float = 0.0
-    """Seconds from now for which a request of an earlier process may still reach the provider: what is left of
-    ``claimed_at + CLAIM_AGE + attempt_timeout``, negative once that has passed. Of a planned target of a `Run.restored`
-    run, whose claim may be lost: what is left of that, counted from the hold."""
+    """Seconds from now for which an earlier process's request may still reach the provider; negative once it cannot.
+
+    They are left until ``claimed_at + CLAIM_AGE + attempt_timeout``. A planned target of a `Run.restored` run may have
+    lost its claim, so the start of the hold replaces ``claimed_at``.
+    """
     repeats: int = 0
-    """How many later holds may have sent it again since its first unclear request. One whose outcome says that it made
-    no attempt counts as none."""
+    """Number of later holds that may have sent the request again. Holds whose outcome has no attempt do not count."""
 
 
 @attrs.frozen
 class Repeat:
-    """Targets of one run that another run launched, launches, or may have launched."""
+    """Targets of a run that another run has launched, is launching, or may have launched."""
 
     run: str
     """The name of the other run."""
     count: int
     commands: Sequence[str]
-    """The first of them, at most ten, as `codec` writes them."""
+    """The first commands, at most ten, encoded by `codec`."""
     latest: datetime
-    """The latest claim or outcome of them in the other run."""
+    """The latest claim or outcome of these targets in the other run."""
 
 
 @attrs.frozen
 class Claim:
-    """A request is about to leave."""
+    """A claim of a target, before its request leaves."""
 
     run: int
     chunk: int
     index: int
     token: str
-    """Of the one who holds the chunk."""
+    """The token of the hold."""
     request_id: str | None
     since: datetime
-    """When the first request of it that is unclear began: now, or what `Unsettled.since` says."""
+    """Start of the first unclear request: `Unsettled.since`, or now."""
 
 
 @attrs.frozen
 class Record:
-    """What came of a target."""
+    """The outcome of a target."""
 
     run: int
     chunk: int
     index: int
     token: str
-    """Of the hold under which it came about."""
+    """The token of the hold."""
     state: State
     summary: str
-    """Of the error; empty where there is none."""
+    """The error's summary; empty without an error."""
     code: int | str | None
     request_id: str | None
     attempts: int
     at: datetime
     is_final: bool = False
-    """Of an unknown outcome: whether nothing can settle it any more."""
+    """Whether the outcome is unknown and nothing can settle it."""
 
 
 @attrs.frozen
 class Target(Value):
-    """A target with all that is known of it, as it is shown and exported.
+    """A target with its state, for display and export.
 
     Its `to_dict` shows the command itself, without its content; None if this release cannot read it.
 
@@ -306,7 +305,7 @@ class Target(Value):
     attempts: int = 0
     at: datetime | None = None
     is_final: bool = False
-    """Of an unknown one: whether nothing can settle it any more, so that a resume leaves it alone."""
+    """Whether the outcome is unknown and nothing can settle it, so that a resume leaves it alone."""
 
     @property
     def target(self) -> int | None:
@@ -316,159 +315,151 @@ class Target(Value):
 
 @attrs.frozen
 class HeartbeatStatus:
-    """What a holder learns when it gives a sign of life."""
+    """The answer to a heartbeat."""
 
     mine: bool
-    """Whether it still holds the chunk."""
+    """Whether the process still holds the chunk."""
     stopped: bool
     """Whether the run was stopped."""
 
 
 class Store(Protocol):
-    """A database that holds ledgers. All times are UTC. Every method raises `LedgerError`, and nothing else.
+    """The database of a ledger. All times are UTC. Every method raises only `LedgerError`.
 
-    One store serves one event loop. ``plan``, ``claim`` and ``record`` return once what they wrote is on disk.
+    A store belongs to one event loop. ``plan``, ``claim`` and ``record`` return once their rows are on disk.
     """
 
     async def open(self) -> None:
-        """Connect, and make or check the tables."""
+        """Connect, and create or check the tables."""
         ...
 
     async def close(self) -> None:
-        """Disconnect. Closing twice does nothing."""
+        """Disconnect. A second call does nothing."""
         ...
 
     async def check_identity(self) -> None:
-        """Check that the database is the one in which its ledger was made. Called before a run begins or is held.
+        """Check that the database is no copy. Called before a run begins or is held.
 
         Raises:
-            LedgerError: It is a copy. A copy of a ledger and its original would both launch what is left.
+            LedgerError: The database is a copy. A copy and its original would launch the same targets.
         """
         ...
 
     async def accept_copy(self) -> None:
-        """Take the database as it is for the original, which is not used any more.
-
-        Runs that were planned before are `Run.restored`.
-        """
+        """Accept a copy whose original is no longer used. Earlier runs become `Run.restored`."""
         ...
 
     async def begin(self, plan: RunPlan) -> Run:
-        """The run of this name: a new one, or the one that is there, with its own settings."""
+        """Create the run, or return the existing one with its own settings."""
         ...
 
     async def set_account(self, run: int, *, account: str | None, fingerprint: str) -> None:
-        """The account of a run has another name, or another token."""
+        """Change the account's name and the token's fingerprint of a run."""
         ...
 
     async def run(self, name: str) -> Run | None:
-        """The run of this name."""
+        """The run with this name; None if it does not exist."""
         ...
 
     async def runs(self) -> list[Run]:
-        """All runs, the newest first."""
+        """All runs, newest first."""
         ...
 
     async def plan(
         self, run: int, rows: Sequence[tuple[bytes, str]], *, log_keys: Mapping[bytes, int] | None = None
     ) -> None:
-        """Plan targets: the key by which two are the same, and the command. A key that is there already is passed over.
+        """Add targets to the plan, as pairs of key and encoded command. Existing keys are skipped.
 
-        Targets are numbered from 0 in the order in which they come. ``log_keys`` holds the `Command.log_key` of those
-        that have one, by their key.
+        Targets are numbered from 0 in their order. ``log_keys`` has the `Command.log_key` of commands with one, by key.
         """
         ...
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
-        """All targets are planned: mark it as complete, and divide it into chunks of ``size`` targets, or into one.
+        """Mark the plan as complete, and divide it into chunks of ``size`` targets, or into one chunk.
 
-        A run whose plan is complete keeps the chunks it has; targets that are new get chunks of their own, or, where
-        there is a single chunk and no ``size``, join it.
+        Existing chunks stay. New targets get new chunks, or join a single chunk if ``size`` is None.
         """
         ...
 
     async def chunks(self, run: int) -> list[Chunk]:
-        """The chunks of a run that hold a target which is not final (done or rejected)."""
+        """The chunks of a run with targets that are neither done nor rejected."""
         ...
 
     async def acquire(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
-        """Take a chunk: None if it is ours now, else the holder that keeps it.
+        """Acquire a chunk. Returns None, or the other holder that keeps it.
 
-        In a file, a lock decides: a holder whose process exists keeps the chunk (`Holder.exists`), and one whose
-        process of the same boot has ended does not. Where no lock can tell, the lease decides. Host names and process
-        ids decide nothing. If it is taken, the run's `attempt_timeout` becomes at least the given one.
+        In a file, a lock decides: a holder keeps its chunk while its process exists (`Holder.exists`). If its process
+        has ended within the same boot, the chunk is free. Without locks, the lease decides, never the host name or the
+        process id. An acquired chunk raises the run's `attempt_timeout` to at least the given one.
         """
         ...
 
     async def heartbeat(self, run: int, chunk: int, token: str) -> HeartbeatStatus:
-        """Give a sign of life."""
+        """Extend the lease of a chunk."""
         ...
 
     async def release(self, run: int, chunk: int, token: str) -> None:
-        """Give a chunk up, if it is still ours."""
+        """Release a chunk, if the token still holds it."""
         ...
 
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
-        """The next targets of a chunk, by index, that are neither done nor rejected, nor unknown for good."""
+        """The next targets of a chunk, by index, without done, rejected and final unknown ones."""
         ...
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
-        """Write `sending`, each in the one statement that also sees whose the chunk is and whether the run was stopped.
+        """Write `sending` rows. The same statement checks the hold of the chunk and the stop of the run.
 
-        Asked again for the same index by the same token, it grants the same claim anew, with a new time: an answer may
-        have been lost, or the claim may have expired.
+        A claim of the same index and token is granted again, with a new time, after a lost answer or an expiry.
         """
         ...
 
     async def record(self, records: Sequence[Record]) -> None:
-        """Write outcomes. One that is done or rejected is never overwritten; asked again, it changes nothing.
+        """Write outcomes. This is idempotent. Done and rejected outcomes are never overwritten.
 
-        Of a holder that the chunk was taken from, only *done* still counts: whoever came after it may have a request
-        on its way, which anything else would deny.
+        From a holder that lost its chunk, only *done* is accepted: its successor may have a request in flight.
         """
         ...
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
-        """How far a run has come, or one chunk of it."""
+        """The numbers of targets by state, of a run or a chunk."""
         ...
 
     def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
-        """The targets of a run by index, those in one of the states, or all; read in pages."""
+        """Iterate over the targets of a run by index, in pages. ``states`` selects states; empty selects all."""
         ...
 
     async def stop(self, run: int) -> None:
-        """Set the flag that every claim and every heartbeat reads, and count the stop."""
+        """Set the stop that every claim and every heartbeat reads, and count it."""
         ...
 
     async def clear_stop(self, run: int, *, stops: int | None = None) -> bool:
-        """Clear the flag. False: the run was stopped more often than ``stops`` says, so it stays stopped."""
+        """Clear the stop. Returns False if there were other stops since ``stops``, so that the run stays stopped."""
         ...
 
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
         """Whether another target of this log and host, of any run, may have acted within so many seconds.
 
-        Its request was claimed since then, or may have arrived since then: up to `CLAIM_AGE` and the run's
-        ``attempt_timeout`` after its claim. One that was rejected or not sent does not count. If the database is away,
-        it is not waited for.
+        A request may arrive up to `CLAIM_AGE` plus the run's ``attempt_timeout`` after its claim. Rejected and unsent
+        targets do not count. An unreachable database is not waited for.
         """
         ...
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
         """Targets that another run of the same account and host launched within so many seconds.
 
-        They are done, in flight or unclear there, or planned in a chunk that is held now. Of this run, or of one chunk
-        of it, only targets that are not final are compared.
+        In the other run, they are done, in flight or unclear, or planned in a chunk that is held now. Only targets of
+        this run (or chunk) that are not final are compared.
         """
         ...
 
 
 class SharedStore(Store, Protocol):
-    """A database whose ledgers many processes share, with the pauses of their accounts."""
+    """A store that many machines share, with the pauses of their accounts."""
 
     async def pauses(self) -> list[tuple[str, datetime]]:
-        """The keys of the accounts that are paused now, and until when."""
+        """The keys of the paused accounts, with the ends of their pauses."""
         ...
 
     async def lift_pauses(self, keys: Collection[str]) -> list[str]:
-        """End the pauses of accounts. Returns the keys of those that were paused."""
+        """Lift the pauses of accounts. Returns the keys of those that were paused."""
         ...

@@ -1,8 +1,8 @@
 """Altcraft Platform, played as a pure state machine, in JSON and in XML.
 
-Nothing here does I/O or sleeps. A mailing is a list of dated switches (active or not) and of runs with their two ends,
-so its state and its log at any moment are worked out, the past included (``read_lag``), and a mailing that nobody
-touched takes no memory.
+Nothing here does I/O or sleeps. A mailing is a list of timed switches (active or not) and of runs with start and end.
+Its state and its log are computed for any moment, including the past (``read_lag``). An untouched mailing takes no
+memory.
 """
 
 from __future__ import annotations

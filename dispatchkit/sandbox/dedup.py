@@ -1,7 +1,6 @@
 """How Altcraft recognises a request that it has already answered.
 
-Two generations of the platform do the same under different header names; a client that wants to be safe with both
-sends its id under both.
+Two generations of the platform use different header names. A client that must work with both sends its id in both.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ class Deduplication:
     def key(self, call: Call, *, checksum: bool) -> str | None:
         """What identifies a request: its id, or else a checksum of it if ``checksum`` and the generation allow.
 
-        The id alone counts, whatever the rest of the request says: that is the harshest reading of "identifies".
+        Only the id counts, not the rest of the request: this is the strictest reading of "identifies".
         """
         request_id = self.request_id(call)
         if request_id is not None or not checksum or self._generation == "older":

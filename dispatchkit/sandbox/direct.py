@@ -1,10 +1,9 @@
 """i-Digital Direct, played as a pure state machine.
 
-Nothing here does I/O or sleeps. A dispatch is a list of dated marks (started, stopped), and its status at any moment is
-worked out from them. So time passes by itself, the past can be read as easily as the present (``read_lag``), and a
-dispatch that nobody touched takes no memory.
+Nothing here does I/O or sleeps. A dispatch is a list of timed marks (started, stopped). Its status is computed from
+them for any moment, including the past (``read_lag``). An untouched dispatch takes no memory.
 
-Where the contract is silent the sandbox says so in plain text instead of inventing a code of the provider's.
+Where the contract is silent, the sandbox answers in plain text and invents no provider code.
 """
 
 from __future__ import annotations
@@ -143,8 +142,7 @@ class DirectProvider:
     def answer(self, call: Call) -> Reply:
         """The provider's reply to one call, after acting on it.
 
-        Never raises and never waits. Paths that the contract does not have get a 404 in plain text, which is the
-        sandbox's own voice and not the provider's.
+        Never raises and never waits. Paths that the contract does not have get the sandbox's own 404 in plain text.
         """
         now = self._clock()
         if call.method == "GET" and call.path == _LIST:
@@ -236,8 +234,8 @@ class DirectProvider:
     def _list(self, call: Call, now: float) -> Reply:
         """The dispatches that pass every filter.
 
-        Without ``dispatch_id`` only the touched dispatches and the first ``listed`` ids are looked at: a list of ten
-        million would be no use to anybody. Filters compare for equality, ``created_*`` are inclusive bounds, and
+        Without ``dispatch_id``, only the touched dispatches and the first ``listed`` ids count, since a list of ten
+        million is useless. Filters compare for equality, ``created_*`` are inclusive bounds, and
         parameters that the contract does not have are ignored.
         """
         moment = now - self.read_lag

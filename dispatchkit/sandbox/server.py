@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from dispatchkit.sandbox.wire import Act
 
 DEFAULT_DISPATCHES = Ids(range(1, 100_001), [10000000125])
-"""The dispatches of a sandbox that was told of none: 1 to 100,000, and the one of the provider's own sample."""
+"""The default dispatches of a sandbox: 1 to 100,000, and the id of the provider's sample."""
 
 DEFAULT_MAILINGS = Ids(range(1, 100_001))
-"""The mailings of a sandbox that was told of none: 1 to 100,000."""
+"""The default mailings of a sandbox: 1 to 100,000."""
 
 # Seconds that requests in flight get when the sandbox closes. aiohttp takes 0 for "without limit".
 _GRACE = 0.01
@@ -53,8 +53,8 @@ class Sandbox:
         ...     started.settled, sandbox.launches[10000000125]
         (True, 1)
 
-    A provider acts the moment its request is read; latency and faults delay or spoil only what the client hears of it.
-    A sandbox keeps its state when it is closed and opened again.
+    A provider acts as soon as its request is read. Latency and faults delay or spoil only the answer. A sandbox keeps
+    its state when it is closed and opened again.
 
     Args:
         host: The loopback address to listen on. Default: ``"127.0.0.1"``.
@@ -163,11 +163,11 @@ class Sandbox:
         await self.close()
 
     async def open(self) -> None:
-        """Start to listen; entering the context does it.
+        """Start listening. Entering the context does it.
 
         Raises:
             RuntimeError: The sandbox is open already.
-            OSError: The address cannot be had.
+            OSError: The address is not available.
         """
         if self._runner is not None:
             raise RuntimeError("the sandbox is open already")
@@ -185,7 +185,7 @@ class Sandbox:
         self._runner = runner
 
     async def close(self) -> None:
-        """Stop listening and cut every connection, idle or not; leaving the context does it. Closing twice is fine."""
+        """Stop listening and cut every connection. Leaving the context does it. A second call does nothing."""
         runner, self._runner = self._runner, None
         if runner is not None:
             await runner.cleanup()
@@ -209,7 +209,7 @@ class Sandbox:
 
     @property
     def acts(self) -> list[Act]:
-        """What both providers really did, in the order of their clock; a new list each time."""
+        """The acts of both providers, in the order of their clock, as a new list."""
         return sorted([*self.direct.acts, *self.altcraft.acts], key=lambda act: act.at)
 
     @property
@@ -258,7 +258,7 @@ class Sandbox:
             await asyncio.get_running_loop().create_future()
         if fault.ending != "answer" and request.transport is not None:
             _break_off(request.transport, fault, reply)
-            # There is nobody left to read it; aiohttp wants a response all the same and drops it.
+            # The connection is closed, but aiohttp requires a response, which it drops.
             reply = None
         return web.Response() if reply is None else _response(reply)
 

@@ -1,4 +1,4 @@
-"""What the sandbox and its providers say to each other: one call in, one reply out, and the acts between them."""
+"""The interface of the sandbox's server and its providers: calls, replies and acts."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class Reply:
 
     @classmethod
     def of_sandbox(cls, status: int, text: str) -> Reply:
-        """The sandbox speaking for itself, where the contract does not say what the provider would answer."""
+        """The sandbox's own answer, where the contract does not define the provider's."""
         return cls(status, f"dispatchkit sandbox: {text}\n".encode(), {"Content-Type": "text/plain; charset=utf-8"})
 
     def raw(self) -> bytes:
@@ -97,10 +97,10 @@ class Reply:
 
 @frozen
 class Act:
-    """Something that a provider really did; refusals, replays and reads are no acts.
+    """An effect of a request at a provider. Refusals, replays and reads are no acts.
 
     Attributes:
-        provider: Who acted.
+        provider: The provider that acted.
         action: What was done.
         target: The dispatch or mailing that it was done to.
         at: When, in seconds on the provider's clock.

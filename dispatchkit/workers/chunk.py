@@ -1,4 +1,4 @@
-"""Plan a run in chunks, and launch a chunk of it: what an engine that spreads work over machines is given to call."""
+"""Plan a run in chunks, and launch one chunk: the two functions for the tasks of a queue."""
 
 from __future__ import annotations
 
@@ -40,23 +40,23 @@ async def plan_chunks(
     concurrency: int | None = None,
     repeat_window: float | None = None,
 ) -> list[int]:
-    """Write a run into the ledger, in chunks. Nothing is launched. Done again, it plans nothing twice.
+    """Write a run into the ledger, in chunks, without launching anything. This is idempotent.
 
     Args:
         ledger: A ledger in PostgreSQL, or its URL.
-        run: The name of the run.
-        client: Whose commands they are; it sends nothing.
-        commands: What to do.
-        size: How many commands make a chunk.
-        rate: Launches a second that all workers together may make on the account; None sets no rate.
-        concurrency: Attempts that all workers together may have in flight on the account; None leaves it to each.
+        run: The run's name.
+        client: The client of the commands. It sends nothing.
+        commands: The commands.
+        size: Number of commands in a chunk. Default: 1000.
+        rate: Limit of launches a second on the account over all workers. Default: no limit.
+        concurrency: Limit of attempts in flight on the account over all workers. Default: no common limit.
         repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOutOptions`.
 
     Returns:
-        The numbers of the chunks: what to give to `launch_chunk`.
+        The numbers of the chunks, for `launch_chunk`.
 
     Raises:
-        LedgerError: The ledger cannot be written, or the run is another client's.
+        LedgerError: The ledger cannot be written, or the run was planned with other settings.
         TypeError: A setting or a command is of another type.
         ValueError: A setting or a command is out of range.
     """
@@ -86,35 +86,35 @@ async def launch_chunk(
     repeat_window: float | None = None,
     stop: asyncio.Event | None = None,
 ) -> Report:
-    """Launch what is left of a chunk, within the pace that the account's workers share.
+    """Launch the rest of a chunk, within the pace that the account's workers share.
 
-    It may be called at any time, by any number of processes, any number of times: what is done or rejected is left
-    alone. It never waits for another process. An engine's task that fails with `ChunkHeldError` is to be retried: the
-    process that holds the chunk may have been killed.
+    Any number of processes may call it, any number of times: done and rejected targets are skipped. It never waits for
+    another process. Retry a task that fails with `ChunkHeldError`: the process that holds the chunk may be dead.
 
     Args:
         ledger: The ledger in PostgreSQL, or its URL.
-        run: The name of the run.
+        run: The run's name.
         chunk: The number of the chunk.
-        client: What to launch it with, of the provider and host that the run was planned for. None makes one of what
-            the environment says, as the clients do: the token never travels with the work.
-        concurrency: How many workers there are here.
-        retry: When and how each call is repeated; None takes the client's policy.
-        give_up_after: Give the chunk back after this number of seconds without an answer; see `FanOutOptions`.
+        client: A client of the provider and host that the run was planned for. Default: a client from this machine's
+            environment variables. The token is never part of the task.
+        concurrency: Number of calls at a time in this process. Default: 64.
+        retry: When and how each call is retried. Default: the client's policy.
+        give_up_after: Release the chunk if the provider answers nothing for so many seconds; see `FanOutOptions`.
         repeat_window: Seconds within which no other run may have launched one of the targets; see `FanOutOptions`.
-        stop: Once it is set nothing new is started, and what is in flight is awaited.
+        stop: Once the event is set, nothing new starts, and calls in flight are awaited.
 
     Returns:
-        What came of the whole chunk. ``not_started`` counts what is left of it, after `stop` or a failure.
+        The report of the whole chunk. ``not_started`` counts the targets left after `stop` or a failure.
 
     Raises:
-        ChunkHeldError: Another process holds the chunk. ``retry_after`` says when its lease ends.
+        ChunkHeldError: Another process holds the chunk. Its lease ends in ``retry_after`` seconds.
         RunStoppedError: The run was stopped.
         AccountMismatchError: The run was planned for another account.
-        LedgerError: The ledger cannot be used, or the run is another client's.
+        LedgerError: The ledger cannot be used, or the run was planned with other settings.
         ProviderSilentError: The provider answered nothing for ``give_up_after`` seconds.
         AuthenticationError: The provider does not accept the token.
-        AccessDeniedError: The token may not do this, or `TariffLimitError`: the account may not.
+        AccessDeniedError: The token may not do this.
+        TariffLimitError: A limit of the account's tariff is reached.
         TypeError: A setting is of another type.
         ValueError: There is no token, or a setting is out of range.
     """
@@ -125,11 +125,11 @@ async def launch_chunk(
         prepared = await until_stopped(stop, _prepare(stack, ledger, run, chunk, client))
         if prepared is None:
             return Report()
-        opened, store, found, used = prepared
+        opened, store, planned, used = prepared
         key = await asyncio.to_thread(used.account)
-        await stack.enter_async_context(share_pace(store, key, used.pacer, run=found.number, stop=stop))
+        await stack.enter_async_context(share_pace(store, key, used.pacer, run=planned.number, stop=stop))
         while True:
-            # Whose commands these are, the journal checks: the run's settings must be the client's.
+            # The journal checks that the run's settings are the client's.
             fan_out = FanOut[object](
                 used,
                 None,
@@ -151,10 +151,10 @@ async def launch_chunk(
                 raise ProviderSilentError(run, chunk, since=reason.silent_since, left=left)
             if stop.is_set() or report.not_started == report.not_sent == report.unknown == 0:
                 return report
-            await until_stopped(stop, _check_stopped(store, found, chunk, report))
+            await until_stopped(stop, _check_stopped(store, planned, chunk, report))
             if stop.is_set() or report.not_started == 0:
                 return report
-            # The hold was lost. Take it again, or learn which process has it.
+            # The hold was lost. Take it again, or raise `ChunkHeldError` with the process that has it.
 
 
 async def _prepare(
@@ -164,7 +164,7 @@ async def _prepare(
     chunk: int,
     client: Client[W] | None,
 ) -> tuple[Ledger, PostgresStore, Run, Client[Never]]:
-    """Find the chunk, and refuse what cannot be launched now, before anything is waited for."""
+    """Find the chunk, and check that it can be launched now, before any wait."""
     opened, store = await stack.enter_async_context(_opened(ledger))
     found = await opened.run(run)
     given = cast("Client[Never] | None", client)
@@ -184,12 +184,12 @@ async def _check_holder(store: PostgresStore, run: Run, chunk: int) -> None:
 
 
 async def _check_stopped(store: PostgresStore, run: Run, chunk: int, report: Report) -> None:
-    """Refuse to go on with what is left of a chunk if the run was stopped from elsewhere."""
-    found = await store.run(run.name)
-    if found is not None and found.stopped:
+    """Raise if the run was stopped meanwhile."""
+    current = await store.run(run.name)
+    if current is not None and current.stopped:
         raise RunStoppedError(
             f"the run {run.name!r} was stopped while chunk {chunk} was launched: {report.done:,} of it are done. "
-            "Clear the stop before it is launched again"
+            "Clear the stop before you launch it again"
         )
 
 
@@ -211,12 +211,12 @@ async def _opened(ledger: Ledger | str) -> AsyncGenerator[tuple[Ledger, Postgres
 
 
 async def in_postgres(ledger: Ledger) -> PostgresStore:
-    """The database of a ledger that many machines can share.
+    """The PostgreSQL store of a ledger.
 
     Raises:
         LedgerError: The ledger is a file, or cannot be opened.
     """
-    if not ledger.is_shared:  # before it is opened: that would make the file
+    if not ledger.is_shared:  # check first: opening would create the file
         raise LedgerError("workers share a run through a ledger in PostgreSQL: postgresql://user@host:port/database")
     store = await ledger.open_store()
     assert isinstance(store, PostgresStore)  # noqa: S101 - there is no other database

@@ -1,10 +1,10 @@
-"""Procrastinate brings chunks to workers, through the same PostgreSQL as the ledger. All of it that we use is here.
+"""Procrastinate delivers chunks to workers, through the ledger's PostgreSQL. Only this module imports it.
 
-The queue is only a hint. A worker that has nothing to do looks into the ledger, and enqueues what lies about there: a
-chunk whose worker was killed, or one that was never enqueued. What is delivered twice finds the chunk held, or done.
+The queue is only a hint. An idle worker polls the ledger and re-enqueues orphaned chunks: those of killed workers, and
+those that were never enqueued. A chunk that is delivered twice is held or done at the second delivery.
 
-A run that fails here is left out for a minute, and the others go on. A run of an account whose token another worker has
-goes back into the queue.
+A run that fails here is skipped for a minute, and other runs continue. A run of an account whose token another worker
+has goes back into the queue.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ logger = logging.getLogger("dispatchkit")
 _TASK = "dispatchkit.launch_chunk"
 _LOOK_EVERY = 5.0
 _AVOID = 60.0
-"""Seconds for which a run that failed here is left out."""
+"""Seconds for which a failed run is skipped."""
 _AGAIN = 1.0
-"""Seconds until a worker that the database has sent away comes back."""
+"""Seconds before a worker reconnects to the database."""
 _SHOWN = 60
-"""Characters of a run's name that are shown."""
+"""Maximum characters of a run's name in a message."""
 _AWAY = ("08", "25", "40", "53", "55", "57", "58")
-"""Classes of SQLSTATE that tell of the database, not of the row."""
+"""Classes of SQLSTATE for errors of the database, not of a row."""
 
 
 def _tables() -> tuple[str, str]:
-    """Procrastinate's tables, in a schema of their own: another release with other tables has another one."""
+    """The schema of Procrastinate's tables, and their SQL. Each version of the tables has its own schema."""
     text = SchemaManager.get_schema()
     return f"dispatchkit_queue_{hashlib.sha256(text.encode()).hexdigest()[:8]}", text
 
@@ -65,7 +65,7 @@ def _tables() -> tuple[str, str]:
 async def _app(
     dsn: str, store: PostgresStore, connections: WeakSet[psycopg.AsyncConnection[Any]] | None = None
 ) -> AsyncGenerator[procrastinate.App]:
-    """The queue. Every connection that it makes is added to ``connections``."""
+    """Open the queue. Every new connection is added to ``connections``."""
     made = WeakSet[psycopg.AsyncConnection[Any]]() if connections is None else connections
 
     class Connected(psycopg.AsyncConnection[Any]):
@@ -78,8 +78,8 @@ async def _app(
     async def create(connection: Connection) -> None:
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('dispatchkit queue', 0))")
-            found = await connection.fetchrow("SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1", schema)
-            if found is None:
+            row = await connection.fetchrow("SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1", schema)
+            if row is None:
                 await connection.execute(f"CREATE SCHEMA {schema}; SET LOCAL search_path TO {schema}; {text}")
 
     await store.connection.run(create)
@@ -97,7 +97,7 @@ async def _app(
 
 
 async def _put(app: procrastinate.App, run: str, chunk: int, *, priority: int = 0, delay: float | None = None) -> None:
-    # A name may be too long for an index.
+    # The hash of the name: the name itself may be too long for an index.
     lock = f"{chunk} {hashlib.sha256(run.encode(errors='surrogatepass')).hexdigest()}"
     later = None if delay is None else {"seconds": delay}
     job = app.configure_task(_TASK, queue="dispatchkit", queueing_lock=lock, priority=priority, schedule_in=later)
@@ -106,7 +106,7 @@ async def _put(app: procrastinate.App, run: str, chunk: int, *, priority: int = 
 
 
 def _is_away(error: BaseException) -> bool:
-    """Whether an error tells of the database, not of what was to be written."""
+    """Whether an error is the database's, not that of a row."""
     if isinstance(error, ProcrastinateException):
         cause = error.__cause__
         state = cause.sqlstate if isinstance(cause, psycopg.Error) else None
@@ -117,7 +117,7 @@ def _is_away(error: BaseException) -> bool:
 
 
 def _cut(connections: Iterable[psycopg.AsyncConnection[Any]]) -> None:
-    """Break connections, so that whatever waits for an answer fails at once."""
+    """Shut down connections, so that pending statements fail at once."""
     for connection in list(connections):
         with contextlib.suppress(OSError, psycopg.Error):
             end = socket.socket(fileno=connection.fileno())
@@ -128,10 +128,10 @@ def _cut(connections: Iterable[psycopg.AsyncConnection[Any]]) -> None:
 
 
 async def enqueue(dsn: str, store: PostgresStore, chunks: Iterable[tuple[str, int]]) -> None:
-    """Hand chunks, by run and number, over to whatever workers there are, or will be.
+    """Enqueue chunks, as pairs of run name and chunk number.
 
     Raises:
-        LedgerError: The database cannot be reached, or says no.
+        LedgerError: The database cannot be reached, or refused a statement.
     """
     try:
         async with _app(dsn, store) as app:
@@ -142,7 +142,7 @@ async def enqueue(dsn: str, store: PostgresStore, chunks: Iterable[tuple[str, in
 
 
 class _Avoided:
-    """Runs that failed here: each is left out for a while, and told of once."""
+    """Runs that failed here: each is skipped for `_AVOID`, and reported once."""
 
     def __init__(self, tell: Callable[[str], None]) -> None:
         self._tell = tell
@@ -157,16 +157,16 @@ class _Avoided:
         return (run for run in self._until if run in self)
 
     def is_elsewhere(self, run: str) -> bool:
-        """Whether another worker may launch it."""
+        """Whether another worker may be able to launch the run."""
         return self._until[run][1]
 
     def add(self, run: str, error: Exception) -> None:
-        """Leave a run out from now on, and tell why, unless that was told before."""
+        """Skip a run from now on, and report why, unless that was reported before."""
         self._until[run] = self._now() + _AVOID, isinstance(error, AccountMismatchError)
         self.tell_once(run, error)
 
     def tell_once(self, run: str, error: Exception) -> None:
-        """Tell why a run is not launched here, unless that was told before."""
+        """Report why a run is not launched here, unless that was reported before."""
         is_plain = isinstance(error, LedgerError | ProviderSilentError | ValueError)
         reason = str(error) if is_plain else f"{type(error).__name__}: {error}"
         if self._told.get(run) != reason:
@@ -175,7 +175,7 @@ class _Avoided:
 
 
 def _shown(run: str) -> str:
-    """The name of a run, which may be of any length."""
+    """A run's name, shortened for a message."""
     return repr(run if len(run) <= _SHOWN else f"{run[:_SHOWN]}...")
 
 
@@ -188,9 +188,15 @@ async def work(
     chunks: int = 1,
     tell: Callable[[str], None] = logger.info,
 ) -> None:
-    """Take chunks, so many at a time, and launch them, until told to stop. While the database is away, wait for it.
+    """Take and launch chunks until a stop, and wait for an unreachable database.
 
-    ``launch`` must come to an end once ``stop`` is set. ``tell`` is called with what came of each chunk.
+    Args:
+        dsn: The database's URL.
+        store: The ledger's store.
+        launch: Launches a chunk. It must return once ``stop`` is set.
+        stop: Ends the work.
+        chunks: Number of chunks at a time. Default: 1.
+        tell: Called with a line about each chunk. Default: the log, at INFO.
 
     Raises:
         AuthenticationError: The provider does not accept this worker's token.
@@ -221,12 +227,12 @@ class _Worker:
         self._refused: AuthenticationError | None = None
         self._served = False
         self._wake = asyncio.Event()
-        """Set when a chunk failed: another one is looked for at once."""
+        """Set when a chunk failed, to look for another one at once."""
         self._delivering = set[asyncio.Future[None]]()
         self._connections = WeakSet[psycopg.AsyncConnection[Any]]()
 
     async def run(self) -> None:
-        """Serve until the stop, and begin anew when the database has sent this worker away."""
+        """Serve until the stop, and start again after an error of the database."""
         last_text = ""
         stopping = asyncio.create_task(self._stop.wait())
         while not self._stop.is_set():
@@ -235,7 +241,7 @@ class _Worker:
             await self._finish(serving)
             error = None if serving.cancelled() else serving.exception()
             if error is not None and not self._stop.is_set():
-                text = f"the queue failed ({type(error).__name__}: {error}): trying again"
+                text = f"the queue failed ({type(error).__name__}: {error}): retrying"
                 if _is_away(error):
                     text = "the ledger's database cannot be reached: nothing is launched until it is back"
                 if text != last_text or self._served:
@@ -248,7 +254,7 @@ class _Worker:
             raise self._refused
 
     async def _finish(self, serving: asyncio.Task[None]) -> None:
-        """Wait for the chunks under way, then for the queue; but not long for a database that does not answer."""
+        """Wait for the chunks in progress, then for the queue, up to `STOP_TIMEOUT` if the database does not answer."""
         while self._delivering and not serving.done():
             await asyncio.wait(self._delivering)
         await asyncio.wait([serving], timeout=STOP_TIMEOUT)
@@ -274,13 +280,13 @@ class _Worker:
                 install_signal_handlers=False,
                 delete_jobs="always",
             )
-            tasks = [asyncio.create_task(each) for each in (worker, self._look(app), self._stop.wait())]
+            tasks = [asyncio.create_task(coroutine) for coroutine in (worker, self._look(app), self._stop.wait())]
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
                 for task in tasks:
                     task.cancel()
-                # The chunks under way come to their end; they are never cancelled.
+                # The chunks in progress are awaited, never cancelled.
                 await asyncio.wait(tasks)
             for error in [task.exception() for task in tasks if not task.cancelled()]:
                 if error is not None:
@@ -308,20 +314,20 @@ class _Worker:
                 left = f"{report.unknown} unknown, {report.not_started} left"
                 self._tell(f"chunk {chunk} of the run {_shown(run)}: {counts}, {left}")
         except AuthenticationError as error:
-            self._refused = error  # every other chunk would fare no better here, and may elsewhere
+            self._refused = error  # the other chunks would be refused here, too
             self._stop.set()
         except ChunkHeldError:
-            pass  # if its process has ended, the chunk is found in the ledger
+            pass  # if its process is dead, a worker finds the orphaned chunk in the ledger
         except RunStoppedError as error:
             self._avoided.tell_once(run, error)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one run, the others go on
+        except Exception as error:  # noqa: BLE001 - an error of one run must not stop the others
             if self._stop.is_set() or _is_away(error):
                 self._tell(f"chunk {chunk} of the run {_shown(run)}: {error}")
             else:
                 self._avoided.add(run, error)
 
     async def _look(self, app: procrastinate.App) -> None:
-        """Enqueue chunks that lie about, whenever this worker has time."""
+        """Enqueue orphaned chunks whenever this worker is idle."""
         while True:
             self._wake.clear()
             free = self._chunks - len(self._delivering)

@@ -1,10 +1,10 @@
 """The shared pace of an account: its leases and its pause, in the ledger's database.
 
-What this process learns of the account (a 429, and until when) is told to the others, and what they learnt is told to
-the pacer here, four times a second. What a claim finds out about a pause reaches the pacer at once.
+Four times a second, this process writes its new pauses (429) to the database. It also applies the pauses of the other
+processes to its pacer. A pause that a claim finds is applied at once.
 
-The database's pause holds for all: when a person lifts it there, it ends here too. No pause in the database is longer
-than `Pace.max_pause` from now on; a renewal shortens one that is, such as an earlier release wrote.
+The database's pause is authoritative: lifting it there ends it here, too. No pause in the database lasts longer than
+`Pace.max_pause` from now on. A renewal shortens a longer one, for example of an earlier release.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row
 from dispatchkit.ledger.postgres.store import Account, PostgresStore
+from dispatchkit.workers import sql
 from dispatchkit.workers.fair_share import ANSWER_LIMIT, EXPIRES, RENEW, Share
 
 __all__ = ["STOP_TIMEOUT", "SharedAccount", "release_leases", "share_pace", "until_stopped"]
@@ -40,72 +41,21 @@ logger = logging.getLogger("dispatchkit.ledger")
 _LOOK = 0.25
 _LINGER = 2.0
 _EPSILON = 0.05
-"""Seconds by which two readings of one pause may differ."""
+"""Maximum difference, in seconds, of two readings of one pause."""
 _JITTER = 0.05
-"""Seconds until a statement that overlapped another one is tried again, at most."""
+"""Maximum seconds before the retry of a statement after a serialization failure."""
 STOP_TIMEOUT = 0.5
-"""Seconds that whatever is stopped still waits for the database."""
-
-_TELL = """
-INSERT INTO dispatchkit.account (key, paused_until)
-VALUES ($1, clock_timestamp() + make_interval(secs => $2::float8))
-ON CONFLICT (key) DO UPDATE SET paused_until = least(
-    greatest(account.paused_until, excluded.paused_until), clock_timestamp() + make_interval(secs => $3::float8)
-)
-RETURNING extract(epoch FROM paused_until - clock_timestamp())::float8
-"""
-_PAUSED = """
-SELECT extract(epoch FROM paused_until - clock_timestamp())::float8 FROM dispatchkit.account WHERE key = $1
-"""
-# Each renewal changes the account's row. At the isolation of `_ISOLATION` the database refuses the later one of two
-# renewals that overlap, so each sees the leases of all renewals before it. No lock waits for an answer on its way.
-_ISOLATION = "SET default_transaction_isolation TO 'repeatable read'"
-# `share` of the leases, in SQL. A lease gives up nothing that its worker may still use ($5, $6, $7): the worker learns
-# of less by this answer, and its next renewal writes it. So the sum of the leases covers what all workers use.
-_RENEW = f"""
-WITH account AS ({_TELL.rstrip().replace("$3", "$10")} AS paused), others AS MATERIALIZED (
-    SELECT count(*)::int AS number, (count(*) FILTER (WHERE worker < $3))::int AS rank,
-        coalesce(sum(coalesce(rate, 'Infinity')), 0) AS rate,
-        coalesce(sum(coalesce(concurrency, 'Infinity'::float8)), 0) AS concurrency,
-        least(min(wanted_rate), $8::float8) AS wanted_rate,
-        least(min(wanted_concurrency), $9::int) AS wanted_concurrency
-    FROM dispatchkit.lease WHERE account = $1 AND worker <> $3 AND expires > clock_timestamp()
-), fair AS MATERIALIZED (
-    SELECT *, wanted_rate / (number + 1) AS fair_rate,
-        wanted_concurrency / (number + 1) + (rank < wanted_concurrency % (number + 1))::int AS fair_concurrency
-    FROM others
-), share AS MATERIALIZED (
-    SELECT fair_rate, fair_concurrency,
-        -- What is left after a division may be a hair more than what is left.
-        CASE WHEN number = 0 OR wanted_rate IS NULL THEN wanted_rate
-            ELSE greatest(0, least(fair_rate, wanted_rate - rate - 1e-9 * wanted_rate)) END AS rate,
-        CASE WHEN wanted_concurrency IS NOT NULL
-            THEN greatest(0, least(fair_concurrency, wanted_concurrency - concurrency))::int END AS concurrency
-    FROM fair
-), renewed AS (
-    INSERT INTO dispatchkit.lease
-    SELECT $1, $3, CASE WHEN rate IS NOT NULL AND $5::float8 IS NOT NULL THEN greatest(rate, $5) END,
-        CASE WHEN concurrency IS NOT NULL AND $6::int IS NOT NULL THEN greatest(concurrency, $6, $7::int) END,
-        $8, $9, clock_timestamp() + make_interval(secs => $4::float8)
-    FROM share
-    ON CONFLICT (account, worker) DO UPDATE SET rate = excluded.rate, concurrency = excluded.concurrency,
-        wanted_rate = excluded.wanted_rate, wanted_concurrency = excluded.wanted_concurrency, expires = excluded.expires
-)
-SELECT rate, concurrency, rate IS NOT DISTINCT FROM fair_rate AND concurrency IS NOT DISTINCT FROM fair_concurrency,
-    paused
-FROM share CROSS JOIN account
-"""  # noqa: S608 - put together from constants
-_FORGET = "DELETE FROM dispatchkit.lease WHERE account = $1 AND (worker = $2 OR expires < clock_timestamp())"
+"""Seconds that stopped work still waits for the database."""
 
 
 class SharedAccount:
-    """This process's part of an account.
+    """This process's share of an account.
 
     Args:
-        connection: A connection of its own.
-        key: The account's.
-        pacer: What paces the account in this process.
-        clock: Time.
+        connection: A connection for this account alone.
+        key: The account key.
+        pacer: The account's pacer in this process.
+        clock: The clock.
     """
 
     def __init__(self, connection: ReconnectingConnection, key: str, pacer: Pacer, *, clock: Clock = SYSTEM) -> None:
@@ -119,35 +69,35 @@ class SharedAccount:
         self._fair = False
         self._wanted = Share()
         self._renewed = -math.inf
-        """When the latest renewal was requested, on the boot clock: it runs while the machine sleeps."""
+        """Start of the latest successful renewal, on the boot clock, which also counts while the machine sleeps."""
         self._until = clock.boottime() + EXPIRES
-        """When the lease ends, on the boot clock."""
+        """End of the lease, on the boot clock."""
         self._suspended = False
-        """Whether a pause because of the database goes on, and was told of."""
+        """Whether starts are suspended because of the database, and that was logged."""
         self._asking_since = clock.boottime()
-        """When the latest statement was requested, on the boot clock."""
+        """Start of the latest statement, on the boot clock."""
         self._refused: LedgerError | None = None
-        """Why the database refused the latest statement."""
+        """Error of the latest statement."""
         self._isolated: Connection | None = None
-        """The connection that is set to `_ISOLATION`."""
+        """The connection whose isolation level is set."""
         self.wanted: dict[object, Share] = {}
-        """What all workers together may use, as each delivery of a chunk that is launched here was told."""
+        """The limits over all workers, for each chunk that is launched here."""
         self.launching = 0
-        """How many chunks are launched here just now."""
+        """Number of chunks that are launched here now."""
 
     @property
     def key(self) -> str:
-        """The account's, a hash."""
+        """The account key, a hash."""
         return self._key
 
     @property
     def held(self) -> Share:
-        """What this process may use now."""
+        """The current share of this process."""
         return self._held
 
     @property
     def _known(self) -> float:
-        """Until when the account is paused, as far as all others know too."""
+        """End of the pause that the database also has, on the clock's ``monotonic``."""
         return _known.get(self._pacer, -math.inf)
 
     @_known.setter
@@ -155,20 +105,20 @@ class SharedAccount:
         _known[self._pacer] = until
 
     def pause(self, seconds: float) -> None:
-        """The account is paused for so long, as others say."""
+        """Apply a pause of another process, in seconds."""
         self._known = max(self._known, self._clock.monotonic() + seconds)
         if seconds > self._pacer.throttled_for() + _EPSILON:
             self._pacer.throttle(seconds, by="Retry-After, as another process was told")
 
     def _follow(self, left: float, known: float) -> None:
-        """Follow the database, by which so many seconds of the pause are left.
+        """Apply the database's pause: extend or lift the local one.
 
         Args:
-            left: Seconds, or less than nothing.
-            known: Until when the account was paused here, when the database was asked, if the others knew.
+            left: Seconds left of the database's pause; negative if it has ended.
+            known: End of the local pause at the time of the query, if the database had it.
         """
         left, now = max(0.0, left), self._clock.monotonic()
-        # A slow answer makes two readings of one pause differ by as much.
+        # A slow answer makes two readings of one pause differ by its delay.
         if known > now + left + ANSWER_LIMIT and now + self._pacer.throttled_for() <= known + _EPSILON:
             self._known = now + left
             self._pacer.lift(left)
@@ -176,10 +126,10 @@ class SharedAccount:
             self.pause(left)
 
     async def renew(self) -> None:
-        """Take, keep or change this process's part.
+        """Take, renew or change this process's lease.
 
         Raises:
-            LedgerError: The database refuses it.
+            LedgerError: The database refused the statement.
         """
         await self._connection.run(self._renew)
 
@@ -187,12 +137,12 @@ class SharedAccount:
         wanted = self._wanted = functools.reduce(_less, self.wanted.values()) if self.wanted else self._wanted
         used = self._held
         new, until, known = self._pause_here()
-        # What is in flight is used until it comes back.
+        # Attempts in flight use their concurrency until they end.
         in_flight = self._pacer.statistics().in_flight
         asked = self._clock.boottime()
         limits = (wanted.rate, wanted.concurrency, self._own.max_pause)
         values = (EXPIRES, used.rate, used.concurrency, in_flight, *limits)
-        row = await self._serialized(connection, _RENEW, self._key, new, self._worker, *values)
+        row = await self._serialized(connection, sql.RENEW, self._key, new, self._worker, *values)
         assert row is not None  # noqa: S101 - an aggregate always has a row
         rate, concurrency, fair, paused = row
         held = Share(rate, concurrency)
@@ -203,30 +153,30 @@ class SharedAccount:
             return
         self._until = asked + EXPIRES
         self._suspended = False
-        self._fair = fair and used == _less(used, held)  # else the next renewal gives up what is too much
+        self._fair = fair and used == _less(used, held)  # else renew again at once, to give up the excess
         self._apply(held)
         self._follow(paused, known)
 
     async def _serialized(self, connection: Connection, statement: str, *values: object) -> Row | None:
-        """Run a statement as if no other process ran one at the same time."""
+        """Run a statement with the isolation of `sql.ISOLATION`, and retry it after conflicts."""
         if connection is not self._isolated:
-            await connection.execute(_ISOLATION)
+            await connection.execute(sql.ISOLATION)
             self._isolated = connection
         while True:
             try:
                 return await connection.fetchrow(statement, *values)
-            except asyncpg.SerializationError:  # another process was first, so one of both always gets on
+            except asyncpg.SerializationError:  # the other transaction succeeded, so there is always progress
                 await self._clock.sleep(_JITTER * self._clock.random())
 
     def _is_late(self, asked: float) -> bool:
-        """Whether an answer took longer than the limit. Then nothing is started any more."""
+        """Whether an answer took longer than `ANSWER_LIMIT`. Then suspend all starts."""
         elapsed = self._clock.boottime() - asked
         if elapsed > ANSWER_LIMIT:
             self._suspend(f"the database answers in {elapsed:.0f} s; the limit is {ANSWER_LIMIT:.0f} s")
         return elapsed > ANSWER_LIMIT
 
     def _suspend(self, reason: str) -> None:
-        """Start nothing until a renewal is answered in time. Say why, once."""
+        """Start nothing until a renewal is answered in time. Logs the reason once."""
         if not self._suspended and self.wanted:
             log(logger, logging.WARNING, "the run pauses: %s", reason)
             self._suspended = True
@@ -236,7 +186,7 @@ class SharedAccount:
         self._held = held
         if held.nothing:
             if self.launching:
-                self._pacer.hold(RENEW + 2 * _LOOK)  # until the next look, however long that one takes
+                self._pacer.hold(RENEW + 2 * _LOOK)  # longer than the interval to the next call
             return
         rates = [rate for rate in (self._own.rate, held.rate) if rate is not None]
         concurrency = self._own.concurrency
@@ -247,10 +197,10 @@ class SharedAccount:
             self._pacer.set(pace)
 
     def _pause_here(self) -> tuple[float, float, float]:
-        """The pause that the provider asked for.
+        """The local pause that the provider asked for.
 
         Returns:
-            Its seconds if the other processes have not been told of it, else 0; its end; its end if they know it.
+            Seconds of a pause that the database does not have, else 0; its end; the end of one that the database has.
         """
         paused = self._pacer.throttled_for()
         until = self._clock.monotonic() + paused
@@ -259,10 +209,10 @@ class SharedAccount:
         return 0.0, -math.inf, until
 
     async def look(self) -> None:
-        """Tell the others of a pause that is new, and learn of theirs.
+        """Write a new pause to the database, and apply the database's pause.
 
         Raises:
-            LedgerError: The database refuses it.
+            LedgerError: The database refused a statement.
         """
         await self._connection.run(self._look)
 
@@ -270,17 +220,17 @@ class SharedAccount:
         new, until, known = self._pause_here()
         most = self._own.max_pause
         asked = self._clock.boottime()
-        row = None if new else await self._serialized(connection, _PAUSED, self._key)
+        row = None if new else await self._serialized(connection, sql.PAUSED, self._key)
         if new or (row is not None and row[0] > most + _EPSILON):
-            row = await self._serialized(connection, _TELL, self._key, new, most)
+            row = await self._serialized(connection, sql.TELL, self._key, new, most)
         self._known = max(self._known, until)
         self._is_late(asked)
         self._follow(0.0 if row is None else row[0], known)
 
     async def keep(self) -> None:
-        """Renew and look for as long as chunks are launched here, and a while longer: the next may come at once.
+        """Renew the lease and read the pause while chunks are launched here, and for `_LINGER` after the last one.
 
-        A statement that takes long is awaited, not cancelled: that would break its connection, and make it longer.
+        A slow statement is awaited: a cancellation would close its connection, and delay the next statement.
         """
         used = self._clock.monotonic()
         asking: asyncio.Task[None] | None = None
@@ -310,25 +260,25 @@ class SharedAccount:
 
     def _check_lease(self) -> None:
         left = self._until - self._clock.boottime()
-        if left < RENEW:  # before long, others may have it
+        if left < RENEW:  # other processes may take the share soon
             silent = self._clock.boottime() - self._asking_since
             if self._refused is not None:
                 self._suspend(str(self._refused))
             elif silent > ANSWER_LIMIT:
                 self._suspend(f"the database has not answered for {silent:.0f} s; the limit is {ANSWER_LIMIT:.0f} s")
-            else:  # this process itself was suspended: the renewal under way ends the pause, or says why not
+            else:  # this process was suspended: the current renewal ends the pause, or reports an error
                 self._apply(Share(0, 0))
         elif self._held.nothing:
             self._apply(self._held)
 
     async def _leave(self, *, asks: bool = True) -> None:
-        """Give the pace back, and the lease unless the database does not answer: then it expires."""
+        """Restore the pace, and delete the lease. If the database does not answer, the lease expires."""
         self._pacer.set(self._own)
         if asks:
             with contextlib.suppress(LedgerError, TimeoutError):
                 async with asyncio.timeout(STOP_TIMEOUT):
                     await self._connection.run(
-                        lambda connection: self._serialized(connection, _FORGET, self._key, self._worker)
+                        lambda connection: self._serialized(connection, sql.FORGET, self._key, self._worker)
                     )
         await self._connection.close()
 
@@ -341,11 +291,11 @@ _N = TypeVar("_N", int, float)
 
 
 def _smaller(one: _N | None, other: _N | None) -> _N | None:
-    return min((each for each in (one, other) if each is not None), default=None)
+    return min((value for value in (one, other) if value is not None), default=None)
 
 
 _known: WeakKeyDictionary[Pacer, float] = WeakKeyDictionary()
-"""Until when an account is paused as far as all processes know. A later part of the account's pace goes on with it."""
+"""End of the pause that the database also has, by pacer: it outlives a `SharedAccount`."""
 _shared: WeakKeyDictionary[PostgresStore, dict[str, tuple[SharedAccount, asyncio.Task[None]]]] = WeakKeyDictionary()
 
 
@@ -353,17 +303,17 @@ _shared: WeakKeyDictionary[PostgresStore, dict[str, tuple[SharedAccount, asyncio
 async def share_pace(
     store: PostgresStore, key: str, pacer: Pacer, *, run: int, stop: asyncio.Event, rate: float | None = None
 ) -> AsyncGenerator[SharedAccount]:
-    """Launch a run, or a chunk of it, within the pace that all processes of an account share.
+    """Launch a run or a chunk within the pace that all processes of an account share.
 
-    All that is launched through one store has one part of it together.
+    All launches through one store share one lease of the account.
 
     Args:
-        store: The ledger's database.
-        key: The account's key.
-        pacer: What paces the account in this process.
+        store: The ledger's store.
+        key: The account key.
+        pacer: The account's pacer in this process.
         run: The number of the run.
-        stop: Once it is set, no part of the pace is waited for.
-        rate: Launches a second that all processes together may make, beside what the plan of the run says.
+        stop: Once the event is set, no share is waited for.
+        rate: Another limit of launches a second over all processes, beside the one of the run's plan.
     """
     limits = await until_stopped(stop, store.get_limits(run))
     planned = Share() if limits is None else Share(*limits)
@@ -373,12 +323,12 @@ async def share_pace(
     if account is None or keeping is None or keeping.done():
         account = SharedAccount(store.new_connection(), key, pacer)
         accounts[key] = account, asyncio.create_task(account.keep())
-    delivery = object()  # of one chunk there may be two at a time
+    delivery = object()  # one chunk may be delivered twice at a time
     account.wanted[delivery] = wanted
     try:
         await until_stopped(stop, account.renew())
         while account.held.nothing and not stop.is_set():
-            # All is taken. The others make room when they renew; `keep` goes on asking.
+            # The others hold the whole pace, and shrink when they renew. `keep` renews here meanwhile.
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _LOOK / 4)
         store.bind_account(run, Account(key, account.pause))
@@ -392,10 +342,10 @@ async def share_pace(
 
 
 async def until_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """Do something with the database. Once ``stop`` is set it has `STOP_TIMEOUT` left.
+    """Run database work, and cancel it `STOP_TIMEOUT` after ``stop`` is set.
 
     Returns:
-        What came of it, or None if it was given up.
+        The result of the work; None if it was cancelled.
     """
     task, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
@@ -411,7 +361,7 @@ async def until_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T 
 
 
 async def release_leases(store: PostgresStore) -> None:
-    """Give back at once what this process has of any account."""
+    """Release all leases of this process at once."""
     keeping = [task for _, task in _shared.pop(store, {}).values()]
     for task in keeping:
         task.cancel()

@@ -193,7 +193,9 @@ def test_a_disk_that_is_full_ends_a_run_in_one_line_and_it_goes_on_later(
         resource.prlimit(child.pid, resource.RLIMIT_FSIZE, (1, 1))
         out, err = child.communicate(timeout=20)
     assert child.returncode == 1, (out, err)
-    assert err.startswith(f"the ledger {ledger} cannot be read or written, because the disk fails or allows no more: ")
+    assert err.startswith(
+        f"the ledger {ledger} cannot be read or written, because the disk fails or a quota is reached: "
+    )
     assert err.endswith(". Nothing new is started.\n")
     assert err.count("\n") == 1
     assert out.endswith(to_go_on(ledger))
@@ -363,9 +365,12 @@ def test_a_run_is_remembered_in_the_ledger_of_the_environment(
             ("--run", "friday", "--ledger", "http://host/x"),
             "a ledger must be a file or 'postgresql://...', not another",
         ),
-        (("--run", "friday", "--ledger", "none/x.db"), "the ledger none/x.db cannot be opened: see that its directory"),
-        (("--run", "friday", "--ledger", "junk.db"), "the ledger junk.db is a file of something else, not a ledger"),
-        (("--run", "friday", "--ledger", "other.db"), "other.db is a database of something else, not a ledger"),
+        (
+            ("--run", "friday", "--ledger", "none/x.db"),
+            "the ledger none/x.db cannot be opened: check that its directory",
+        ),
+        (("--run", "friday", "--ledger", "junk.db"), "the ledger junk.db is another kind of file, not a ledger"),
+        (("--run", "friday", "--ledger", "other.db"), "other.db is another program's database, not a ledger"),
     ],
 )
 def test_a_ledger_that_cannot_be_is_told_in_one_line_before_anything_is_sent(

@@ -191,7 +191,7 @@ def _lost(elsewhere: str) -> Iterator[tuple[str, Ending, Callable[[Action], bool
     yield "a header of a megabyte", says(raw("200 OK", b"", "X: " + "x" * 2**20)), every
     yield "ten thousand headers", says(raw("200 OK", b"", *["X: x"] * 10_000)), every
     yield "the answer to another dispatch", says(raw("200 OK", b'{"dispatchId": 7}'), stays=True), _only_start
-    # An answer with rubbish on its heels is not to be relied on: whoever wrote the rubbish may have written the answer.
+    # Garbage after an answer makes it unreliable: both may have the same author.
     yield "rubbish after the answer", turned(lambda r: r.raw() + b"\x00\x01\x02"), every
     yield "nothing, without a length", says(raw("200 OK", length=False)), every
     yield "the answer to a read", says(raw("200 OK", b'{"total": 0, "items": []}'), stays=True), every

@@ -1,4 +1,4 @@
-"""A provider behind a hostile network: a server of raw bytes that lets the provider act, or not, and then misbehaves.
+"""A provider behind a hostile network: a raw server that lets the provider act, or not, and then misbehaves.
 
 It parses requests itself and knows every byte that it was sent. State is read honestly unless told otherwise; only the
 calls that act meet the faults, one after another, as they were ordered.

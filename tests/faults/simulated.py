@@ -23,7 +23,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class VirtualClock:
-    """Time that passes only when somebody sleeps, and things that happen at their time."""
+    """A clock that advances only in sleeps, with events at given times."""
 
     def __init__(self, rng: random.Random) -> None:
         self.time = 0.0
@@ -48,7 +48,7 @@ class VirtualClock:
 
     async def sleep(self, seconds: float) -> None:
         self.advance(seconds)
-        await asyncio.sleep(0)  # whoever else is under way takes a step
+        await asyncio.sleep(0)  # let the other tasks take a step
 
     def at(self, moment: float, event: Callable[[], object]) -> None:
         heapq.heappush(self._events, (moment, len(self._events), event))
@@ -95,7 +95,7 @@ class Cache:
 
 
 class BadNetwork:
-    """Stands in for the transport: what a request meets on its way is drawn anew for every request.
+    """Stands in for the transport: draws the faults of each request.
 
     Args:
         rng: Decides everything.
@@ -138,7 +138,7 @@ class BadNetwork:
         reading = _reads(request)
         if not reading:
             self.acting.append(request)
-        await asyncio.sleep(0)  # whoever else is under way takes a step
+        await asyncio.sleep(0)  # let the other tasks take a step
         reply = self.meet(reading=reading)(self, request, timeout, reading)
         tracker.sent = not isinstance(reply, TransportFailure) or reply.sent
         return reply

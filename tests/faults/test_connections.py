@@ -1,4 +1,4 @@
-"""What happens to a connection: cut at every byte, closed as it is reused, answers that nobody asked for."""
+"""Faults of a connection: cut at every byte, closed while it is reused, unexpected answers."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ STALE = (
 async def test_an_answer_that_came_unasked_is_never_taken_for_the_next_one(action: Action, turns: int) -> None:
     async def send_unasked(stale: bytes) -> None:
         async with playing(action, warm=True) as (server, client):
-            server.forever = Strike(leave)  # so whoever says that it is done has believed the stale answer
+            server.forever = Strike(leave)  # so a call that is done has believed the stale answer
             server.dark = lambda call: Reply.of_web_server(503)
             with server.peers[0].raw() as sock:
                 sock.send(stale)

@@ -1,4 +1,4 @@
-"""Whatever the server does, a call is back within a tenth of a second of its deadline, and leaves nothing behind."""
+"""A call ends within 0.1 s of its deadline whatever the server does, and leaves nothing behind."""
 
 from __future__ import annotations
 

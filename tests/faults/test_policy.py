@@ -287,7 +287,7 @@ async def test_a_closed_port_is_knocked_at_little_more_than_once_a_call() -> Non
     clock = VirtualClock(random.Random(1))
     attempts = 0
     with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))  # nobody listens, and nobody else takes it
+        held.bind(("127.0.0.1", 0))  # bound, but not listening: the port stays refused
         async with START.client(f"http://127.0.0.1:{held.getsockname()[1]}", clock=clock) as client:
             calls = (client.perform(START.command, timeout=60) for _ in range(400))
             for error in await asyncio.gather(*calls, return_exceptions=True):

@@ -70,7 +70,7 @@ CASES = {
     "not valid yet": Case(answers(YES), NOT_SENT, "is not valid yet: check the clock", certificate=tls.FUTURE),
     "self-signed": Case(answers(YES), NOT_SENT, "is self-signed: pass", certificate=tls.CERTIFICATE, trusts=False),
     "unknown authority": Case(
-        answers(YES), NOT_SENT, "an authority that this machine does not know", certificate=tls.LEAF, trusts=False
+        answers(YES), NOT_SENT, "an authority that this machine does not trust", certificate=tls.LEAF, trusts=False
     ),
     "another address": Case(answers(YES), NOT_SENT, "127.0.0.1 is for another host", certificate=tls.NAMED),
     "another name": Case(
@@ -83,7 +83,7 @@ CASES = {
     "closed at once": Case(closes, NOT_SENT, "closed the connection during the TLS handshake"),
     "closed in the handshake": Case(closes_when_asked, NOT_SENT, "closed the connection during the TLS handshake"),
     "hangs in the handshake": Case(hangs, NOT_SENT, "no answer within|no connection in time", timeout=0.3),
-    "refused by an alert": Case(alerts, NOT_SENT, "the server refused the TLS handshake: it may demand a certificate"),
+    "refused by an alert": Case(alerts, NOT_SENT, "refused the TLS handshake: it may demand a client certificate"),
     "TLS to a plain port": Case(refuses(400), NOT_SENT, "the server does not speak TLS: check the port"),
     "plain to TLS": Case(
         answers(YES),
@@ -116,7 +116,7 @@ CASES = {
     "forward proxy 407": Case(
         refuses(407),
         UNKNOWN,
-        r"a proxy on the way demands credentials \(HTTP 407\), so this is no answer of the provider",
+        r"a proxy on the way, not the provider, demands credentials \(HTTP 407\)",
         url="http://127.0.0.1:9",
         proxy=PROXY,
     ),
@@ -193,12 +193,12 @@ async def test_a_missing_certificate_of_the_client_is_told(newest: ssl.TLSVersio
     sent = [attempt.sent for attempt in error.attempts]
     if newest is ssl.TLSVersion.TLSv1_2:
         assert (error.state, sent) == (NOT_SENT, [False])
-        assert "it may demand a certificate of the client" in error.summary
+        assert "it may demand a client certificate" in error.summary
     else:
         # The alert comes after the handshake: before the request is written, or after it.
         assert error.state is (UNKNOWN if sent[0] else NOT_SENT)
         told = error.attempts[0].result
-        assert "demands a certificate of the client" in told or (sent[0] and "connection was" in told)
+        assert "demands a client certificate" in told or (sent[0] and "connection was" in told)
 
 
 async def test_a_certificate_that_is_demanded_too_late_leaves_the_call_unclear(tmp_path: Path) -> None:
@@ -221,7 +221,7 @@ async def test_a_certificate_that_is_demanded_too_late_leaves_the_call_unclear(t
         async with DirectClient("k", base_url=url, ssl=tls.trusting(), timeout=2, **once()) as direct:
             error = await failure(direct.start(7))
     assert error.state is UNKNOWN
-    assert "demands a certificate of the client" in error.attempts[0].result
+    assert "demands a client certificate" in error.attempts[0].result
 
 
 async def test_no_proxy_is_a_refused_connection() -> None:
@@ -238,4 +238,4 @@ async def test_a_407_is_never_the_providers(body: object) -> None:
         for call in calls:
             error = await failure(call(7))
             assert error.state is UNKNOWN
-            assert "a proxy on the way demands credentials (HTTP 407)" in error.summary
+            assert "a proxy on the way, not the provider, demands credentials (HTTP 407)" in error.summary

@@ -1,4 +1,4 @@
-"""Certificates that nobody trusts unless told to, all with one key. They guard nothing."""
+"""Self-made certificates, all with one key. They guard nothing."""
 
 from __future__ import annotations
 

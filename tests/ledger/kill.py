@@ -2,7 +2,7 @@
 
     python -m tests.ledger.kill --points 1000
 
-The provider is the sandbox, in this process: it outlives whoever is killed, and counts every act. A point is one run of
+The provider is the sandbox, in this process: it outlives killed processes, and counts every act. A point is one run of
 some targets. Its process is killed with signal 9 at a random moment between its fork and the time that a whole run
 takes; so is, every second time, the one that resumes it. The last one is left alone.
 """
@@ -129,7 +129,7 @@ async def _run(process: ForkServerProcess, *, after: float | None = None) -> int
     if after is not None:
         await asyncio.sleep(after)
         process.kill()
-    # All in this thread: whoever looks after its children in another would take the status away.
+    # All in this thread: a child watcher in another one would consume the status.
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_reader(process.sentinel, ended.set)

@@ -38,6 +38,7 @@ from dispatchkit.ledger import hold
 from dispatchkit.ledger import journal as journal_module
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.sqlite import file as sqlite_file
+from dispatchkit.ledger.sqlite import holds
 from dispatchkit.ledger.sqlite import store as sqlite
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT
 from tests.fake_clock import Manual
@@ -156,7 +157,7 @@ async def test_a_plan_that_broke_off_is_finished_by_the_same_line_only(ledger: L
 
     with pytest.raises(OSError, match="the list is gone"):
         await ledger.journal("a", run_settings()).open(broken(), nothing)
-    with pytest.raises(LedgerError, match="the plan of the run 'a' is not whole: run the same again"):
+    with pytest.raises(LedgerError, match="the plan of the run 'a' is incomplete: run the same again"):
         await ledger.journal("a", run_settings()).open(None, nothing)
     journal = ledger.journal("a", run_settings())
     assert (await journal.open(starts(range(1, 6)), nothing)).total == 5
@@ -191,6 +192,27 @@ async def test_a_stop_from_elsewhere_is_heard_within_a_beat(ledger: Ledger, cloc
     assert await journal.next_item() is None
     await journal.close()
     assert (await ledger.counts("a")).planned == 3
+
+
+async def test_failed_heartbeat_ends_the_run(
+    ledger: Ledger, clock: Manual, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = ledger.journal("a", run_settings())
+    lost: list[str] = []
+    await journal.open(starts(range(1, 4)), lambda: lost.append("stop"))
+    item: Any = await journal.next_item()
+
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(ledger._store, "heartbeat", broken)
+    await until(lambda: bool(clock._sleepers))
+    clock.advance(HEARTBEAT_INTERVAL)
+    await until(lambda: bool(lost))
+    with pytest.raises(LedgerError, match=r"the heartbeats of the run 'a' failed \(ZeroDivisionError\)"):
+        await journal.claim(item, None)
+    assert "the heartbeats of the run 'a' failed" in caplog.text
+    await journal.close()
 
 
 async def test_a_holder_that_beats_is_not_taken_over(ledger: Ledger, clock: Manual, tmp_path: Path) -> None:
@@ -255,7 +277,7 @@ async def test_who_is_cancelled_while_it_takes_hold_holds_nothing(
 
     async def held_unheard(*args: Any, **settings: Any) -> None:
         assert await hold(*args, **settings) is None
-        raise asyncio.CancelledError  # the thread goes on if whoever waits for it is cancelled
+        raise asyncio.CancelledError  # the thread continues if its caller is cancelled
 
     monkeypatch.setattr(sqlite.SqliteStore, "acquire", held_unheard)
     with pytest.raises(asyncio.CancelledError):
@@ -312,7 +334,7 @@ async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
     assert (await whole.open(None, nothing)).final == {State.DONE: 3, State.REJECTED: 0, State.UNKNOWN: 0}
     assert [item.index for item in await taken(whole)] == [0, 1, 2, 6]
     await whole.close()
-    with pytest.raises(ValueError, match="run must be 'a', for which this was made, not 'b'"):
+    with pytest.raises(ValueError, match=r"run must be 'a', as in Ledger\.chunk or Ledger\.resuming, not 'b'"):
         ledger.chunk("a", 1).journal("b", run_settings())
 
 
@@ -502,8 +524,8 @@ async def test_the_same_run_is_no_repeat(ledger: Ledger) -> None:
 @pytest.fixture
 def _without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that has no locks, so that leases decide, as in a database."""
-    monkeypatch.setattr(sqlite.HoldLock, "acquire", lambda _: sqlite.LockState.UNSUPPORTED)
-    monkeypatch.setattr(sqlite, "lock_state", lambda _: sqlite.LockState.UNSUPPORTED)
+    monkeypatch.setattr(holds.HoldLock, "acquire", lambda _: holds.LockState.UNSUPPORTED)
+    monkeypatch.setattr(holds, "lock_state", lambda _: holds.LockState.UNSUPPORTED)
 
 
 @pytest.mark.usefixtures("_without_locks")
@@ -571,7 +593,7 @@ async def test_a_stop_while_it_is_resumed_holds(ledger: Ledger, monkeypatch: pyt
         await ledger.stop("a")
 
     monkeypatch.setattr(hold.Hold, "take", stopped_again)
-    with pytest.raises(RunStoppedError, match="once more"):
+    with pytest.raises(RunStoppedError, match="stopped while it was resumed"):
         await ledger.resuming("a").journal("a", run_settings()).open(None, nothing)
     assert (await ledger.run("a")).stopped
     assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]

@@ -93,9 +93,9 @@ def test_a_process_that_has_ended(child: subprocess.Popen[bytes]) -> None:
     [
         ({"boot_id": "another"}, "runs on another machine"),
         ({"pid_namespace": 1}, "runs in another container"),
-        ({"boot_id": ""}, "not hold enough to identify"),
-        ({"process_started": 0}, "not hold enough to identify"),
-        ({"pid_namespace": 0}, "not hold enough to identify"),
+        ({"boot_id": ""}, "not enough data to identify"),
+        ({"process_started": 0}, "not enough data to identify"),
+        ({"pid_namespace": 0}, "not enough data to identify"),
     ],
 )
 def test_an_unidentified_process_lives(child: subprocess.Popen[bytes], other: dict[str, object], says: str) -> None:

@@ -232,10 +232,10 @@ Boots = Callable[[str], Awaitable[SqliteStore]]
 
 async def crash(store: SqliteStore) -> None:
     """Close the store as a process that is killed does: what it holds stays written."""
-    for _, lock in store._locks.values():
+    for _, lock in store._holds._locks.values():
         assert lock is not None
         lock._descriptor.close()
-    store._locks.clear()
+    store._holds._locks.clear()
     await store.close()
 
 
@@ -463,7 +463,7 @@ async def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE run (x)")
-    assert "a database of something else, not a ledger" in await refused(path)
+    assert "another program's database, not a ledger" in await refused(path)
 
 
 async def test_a_newer_ledger_asks_for_an_upgrade(store: SqliteStore, tmp_path: Path) -> None:
@@ -477,13 +477,11 @@ async def test_an_older_ledger_is_refused(store: SqliteStore, tmp_path: Path) ->
     await store.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as db:
         db.execute("PRAGMA user_version = 1")
-    assert "was made by an earlier release of dispatchkit (its tables are of version 1" in await refused(
-        tmp_path / "launch.db"
-    )
+    assert "was made by an earlier release of dispatchkit (version 1" in await refused(tmp_path / "launch.db")
 
 
 async def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
-    assert "see that its directory exists" in await refused(tmp_path / "none" / "launch.db")
+    assert "check that its directory exists" in await refused(tmp_path / "none" / "launch.db")
 
 
 async def test_a_torn_file_is_told(store: SqliteStore, tmp_path: Path) -> None:
@@ -494,7 +492,7 @@ async def test_a_torn_file_is_told(store: SqliteStore, tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
     async with Ledger(path) as ledger:
-        with pytest.raises(LedgerError, match="is damaged: keep the file, and restore a copy"):
+        with pytest.raises(LedgerError, match="is damaged: keep the file, and restore a backup"):
             await ledger.counts("a")
     path.write_bytes(whole[:4096] + os.urandom(len(whole) - 4096))
     async with Ledger(path) as ledger:
@@ -503,7 +501,7 @@ async def test_a_torn_file_is_told(store: SqliteStore, tmp_path: Path) -> None:
 
 
 UNPRIVILEGED = """
-from dispatchkit import *  # all of it, as nobody may read it afterwards
+from dispatchkit import *  # import all of it, as the user nobody may not read it later
 if os.geteuid() == 0:
     os.setresuid(65534, 65534, 65534)
 async def main():
@@ -518,7 +516,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("what", ["file", "directory"])
 def test_what_must_not_be_written_is_told(what: str) -> None:
-    with tempfile.TemporaryDirectory() as name:  # not pytest's own folder, which nobody else may enter
+    with tempfile.TemporaryDirectory() as name:  # not pytest's own folder, which other users may not enter
         path = Path(name) / "launch.db"
         asyncio.run(_made(path))
         path.parent.chmod(0o555 if what == "directory" else 0o777)
@@ -590,7 +588,7 @@ async def test_a_writer_that_is_kept_waiting_too_long_says_so(
     await other.open()
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db", isolation_level=None)) as db:
         db.execute("BEGIN IMMEDIATE")
-        with pytest.raises(LedgerError, match="was kept by another process"):
+        with pytest.raises(LedgerError, match="was locked by another process"):
             await other.begin(run_plan("a"))
         db.execute("ROLLBACK")
     assert (await other.begin(run_plan("a"))).name == "a"
@@ -631,7 +629,9 @@ asyncio.run(main())
     with child(script, tmp_path / "launch.db") as process:
         out, _ = process.communicate(timeout=30)
     first, second = out.splitlines()
-    assert f"this ledger was opened in process {process.pid}, of which this one is a fork: make a new Ledger" in first
+    assert (
+        f"this ledger was opened in process {process.pid}, and this process is a fork of it: make a new Ledger" in first
+    )
     assert second == "True", "the parent keeps its hold"
 
 

@@ -24,9 +24,7 @@ from dispatchkit.ledger.sqlite.store import SqliteStore
 from tests.ledger.test_sqlite import PRELUDE, said
 from tests.ledger.test_store import held, hold, run_plan
 
-COPY = (
-    r"is a copy \(such as a backup that was restored\), or was moved .*: nothing was launched.*resume \.\.\. --copied"
-)
+COPY = r"is a copy \(such as a restored backup\), or was moved .*: nothing was launched.*resume \.\.\. --copied"
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="needs extended attributes")
 
@@ -148,13 +146,13 @@ async def test_a_copy_over_a_run_ends_it(store: SqliteStore, path: Path) -> None
         await store.heartbeat(run, 0, "one")
     with pytest.raises(LedgerError, match=COPY):
         await hold(store, run, "one")
-    assert store._locks == {}
+    assert store._holds._locks == {}
 
 
 async def test_a_file_that_is_gone_ends_its_run(store: SqliteStore, path: Path) -> None:
     run = await held(store)
     path.rename(path.with_name("other.db"))
-    with pytest.raises(LedgerError, match="was removed or renamed while it was open: put it back"):
+    with pytest.raises(LedgerError, match="was removed or renamed while it was open: restore it"):
         await store.heartbeat(run, 0, "one")
     path.with_name("other.db").rename(path)
     assert (await store.heartbeat(run, 0, "one")).mine
@@ -340,7 +338,7 @@ async def test_a_hard_link_is_refused(store: SqliteStore, path: Path) -> None:
     for name in (path, path.with_name("other.db")):
         message = await refused(name)
         assert message.startswith(f"the ledger {name} is one file with 2 names (hard links): nothing was launched. ")
-        assert "Give the ledger one name" in message
+        assert "Remove the other links" in message
     assert path.read_bytes() == before
     assert {each.name for each in path.parent.iterdir()} == {"launch.db", "other.db"}
     path.with_name("other.db").unlink()

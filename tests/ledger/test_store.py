@@ -597,7 +597,7 @@ async def test_repeats_in_a_run_of_another_size(store: Any, count: int) -> None:
 
 
 async def test_repeats_of_two_runs(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dispatchkit.ledger.postgres.store._REPEATS_PAGE", 3)
+    monkeypatch.setattr("dispatchkit.ledger.postgres.repeats._PAGE", 3)
     await launched(store, "a")
     await launched(store, "b")
     run = await planned(store, "c")

@@ -56,7 +56,7 @@ class Book:
         return dict(tuple(row) for row in await self._ask(_OWNERS))
 
     def locked(self) -> bool:
-        """Whether a file is in the middle of somebody's transaction: none but its owner can write meanwhile."""
+        """Whether a transaction holds the file's write lock."""
         if self._shared:
             return False
         connection = sqlite3.connect(self._where, timeout=0.05, isolation_level=None)

@@ -20,7 +20,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 
 class Command:
-    """A process. Its output goes to files, since nobody empties a pipe while the harness is busy."""
+    """A process. Its output goes to files, since a busy harness empties no pipe."""
 
     def __init__(self, name: str, words: Sequence[str]) -> None:
         self.name = name

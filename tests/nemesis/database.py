@@ -98,7 +98,7 @@ class Server:
             await connection.close()
 
     async def drop(self, name: str) -> None:
-        """Delete a database, whoever is connected."""
+        """Delete a database, with all its connections."""
         connection = await asyncpg.connect(self.dsn())
         try:
             await connection.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')

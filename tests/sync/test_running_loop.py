@@ -48,5 +48,5 @@ def test_an_async_client_serves_one_loop_and_says_so(play: Play) -> None:
     """)
     assert lines == [
         "StartedDispatch(dispatch_id=1, settled=False)",
-        "a client serves one event loop, that of its first call: make one for each loop",
+        "a client belongs to the event loop of its first call: make one client per loop",
     ]

@@ -30,7 +30,7 @@ def wait_until(holds: Callable[[], bool], *, seconds: float = 40) -> None:
         time.sleep(0.02)
 
 
-# How long a worker waits before it looks for what nobody delivered, and for a database that is away.
+# Seconds before a worker polls for orphaned chunks, or retries an unreachable database.
 HURRIED = {
     "dispatchkit.workers.procrastinate_queue:_LOOK_EVERY": 0.5,
     "dispatchkit.workers.procrastinate_queue:_AGAIN": 0.2,

@@ -183,7 +183,7 @@ async def test_held_chunk_is_refused_before_pace(dsn: str, played: Sandbox, dire
 
 async def test_unknown_chunk_is_refused(dsn: str, direct: DirectClient) -> None:
     await plan_chunks(dsn, "r", direct, [StartDispatch(1)])
-    with pytest.raises(LedgerError, match="knows no chunk 1 of this run"):
+    with pytest.raises(LedgerError, match="has no chunk 1 of this run"):
         await launch_chunk(dsn, "r", 1, client=direct)
 
 
@@ -210,7 +210,7 @@ async def test_repeats_of_another_run_are_refused(dsn: str, played: Sandbox, dir
     with pytest.raises(RepeatedTargetsError, match="1 in run 'monday'") as repeated:
         await plan_chunks(dsn, "tuesday", direct, map(StartDispatch, range(3, 6)), repeat_window=3600)
     assert repeated.value.runs == {"monday": 1}
-    with pytest.raises(LedgerError, match="is not whole"):  # no worker launches it once the window has passed
+    with pytest.raises(LedgerError, match="is incomplete"):  # no worker launches it once the window has passed
         await launch_chunk(dsn, "tuesday", 0, client=direct)
     with pytest.raises(RepeatedTargetsError, match="3 in run 'monday'"):  # it was planned with a window
         await launch_chunk(dsn, "early", 0, client=direct)

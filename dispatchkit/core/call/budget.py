@@ -1,6 +1,6 @@
-"""The retry budget: what a client may ask of a provider that does not answer.
+"""The retry budget: a token bucket that bounds a client's load on a dead provider.
 
-It bounds the load on a dead provider. It decides no outcome: a call waits for a token until its deadline.
+It decides no outcome: a call waits for a token until its deadline.
 """
 
 from __future__ import annotations
@@ -19,49 +19,48 @@ from dispatchkit.values import Value
 __all__ = ["BudgetStatistics", "RetryBudget"]
 
 _EPSILON = 1e-9
-"""A token that lacks less than this is whole: sums of floats are not exact."""
+"""Tolerance for rounding errors: a token may lack this much."""
 
 
 @attrs.frozen
 class BudgetStatistics(Value):
-    """What a `RetryBudget` has seen."""
+    """The state of a `RetryBudget` at one moment."""
 
     tokens: float
-    """What is left now."""
+    """Tokens available now."""
     spent: int
-    """Repeats and state reads that were paid for."""
+    """Tokens spent on retries and state reads."""
     refused: int
-    """Repeats and state reads for which no token came before the deadline, or before the client was closed."""
+    """Retries and state reads that got no token before their deadline or the client's close."""
     waiting: int
     """Calls that wait for a token now."""
 
 
 class RetryBudget:
-    """A token bucket that all calls of a client share. Each repeat and each state read costs one token.
+    """A token bucket that all calls of a client share. Each retry and each state read costs one token.
 
-    - Each call brings `TOKEN_RATIO` of a token, up to `MAX_TOKENS`. Time brings `REFILL` tokens a second, up to
+    - Each call deposits `TOKEN_RATIO` of a token, up to `MAX_TOKENS`. Time refills `REFILL` tokens a second, up to
       `INITIAL_TOKENS`.
-    - A request that the provider answers gives its token back. While calls wait, it brings another one, so the requests
-      double with each round trip once the provider answers again.
+    - An answered request returns its token. While calls wait, it also adds one. So requests double with each round
+      trip once the provider answers again.
 
-    A dead provider therefore gets 8 % more requests than there are calls, plus `INITIAL_TOKENS`, plus one a second. A
-    provider that answers can be asked as often as it takes.
+    A dead provider gets at most 8 % more requests than calls, plus `INITIAL_TOKENS`, plus one a second. A provider that
+    answers is not limited.
 
     Calls wait in order (FIFO). One timer serves all of them.
     """
 
     INITIAL_TOKENS = 10.0
-    """Tokens at the beginning, and the most that time brings."""
+    """Tokens at the start, and the limit of the refill by time."""
     TOKEN_RATIO = 0.08
-    """Tokens that each call brings."""
+    """Tokens that each call deposits."""
     MAX_TOKENS = 100.0
-    """Tokens that can be saved."""
+    """Capacity of the bucket."""
     REFILL = 1.0
-    """Tokens a second."""
+    """Tokens that time adds a second."""
 
     __slots__ = (
         "__weakref__",
-        "_alarm",
         "_clock",
         "_closed",
         "_deadlines",
@@ -72,6 +71,7 @@ class RetryBudget:
         "_timer",
         "_tokens",
         "_waiters",
+        "_wake_at",
     )
 
     def __init__(self, clock: Clock) -> None:
@@ -85,28 +85,28 @@ class RetryBudget:
         register_fork_reset(self)
 
     def reset_after_fork(self) -> object:
-        """Leave the calls that wait to the process that this one was forked from."""
-        theirs = (getattr(self, "_timer", None), getattr(self, "_waiters", None))
+        """Drop the waiters and the timer in a forked child: they belong to the parent."""
+        inherited = (getattr(self, "_timer", None), getattr(self, "_waiters", None))
         self._waiters: OrderedDict[asyncio.Future[bool], None] = OrderedDict()
         self._deadlines: list[tuple[float, int, asyncio.Future[bool]]] = []
         self._numbers = itertools.count()
         self._timer: asyncio.Future[None] | None = None
-        self._alarm = 0.0
-        return theirs
+        self._wake_at = 0.0
+        return inherited
 
     def deposit(self) -> None:
-        """A call was made. Calls that wait get what it brings at the next token of the refill."""
+        """Add a new call's share of a token. Waiters are served at the next refill."""
         if self._tokens < self.MAX_TOKENS:
             self._tokens += self.TOKEN_RATIO
 
     async def withdraw(self, *, until: float) -> bool:
-        """Take a token for a repeat or a state read; wait for it behind the calls that wait already.
+        """Take a token for a retry or a state read. Waiters are served in FIFO order.
 
         Args:
-            until: On the clock's ``monotonic``: when to give up.
+            until: The latest moment to wait for a token, on the clock's ``monotonic``.
 
         Returns:
-            Whether there is a token. False too once the client is closed.
+            True if a token was taken. False after ``until`` or once the client is closed.
         """
         now = self._refill()
         if self._closed:
@@ -119,8 +119,8 @@ class RetryBudget:
         waiter: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiters[waiter] = None
         if len(self._deadlines) > 2 * len(self._waiters) + 64:
-            # Of the calls that got their token long before, nothing stays.
-            self._deadlines = [each for each in self._deadlines if each[2] in self._waiters]
+            # Drop deadlines of waiters that were already served.
+            self._deadlines = [entry for entry in self._deadlines if entry[2] in self._waiters]
             heapq.heapify(self._deadlines)
         heapq.heappush(self._deadlines, (until, next(self._numbers), waiter))
         self._set_timer(now)
@@ -135,19 +135,19 @@ class RetryBudget:
             raise
 
     def give_back(self) -> None:
-        """Return a token that was not used: no request was made."""
+        """Return an unused token: no request was made."""
         self._spent -= 1
         self._tokens = min(self.MAX_TOKENS, self._tokens + 1)
         self._serve()
 
     def refund(self) -> None:
-        """The provider answered a request that was paid for."""
+        """Return the token of a request that the provider answered, and add one if calls wait."""
         self._tokens = min(self.MAX_TOKENS, self._tokens + (2 if self._waiters else 1))
         if self._waiters:
             self._serve()
 
     def close(self) -> None:
-        """The client is closed: no call waits any more, and none gets a token."""
+        """End all waits without a token, and grant none from now on."""
         self._closed = True
         for waiter in list(self._waiters):
             self._refuse(waiter)
@@ -159,7 +159,7 @@ class RetryBudget:
         return BudgetStatistics(self._tokens, self._spent, self._refused, len(self._waiters))
 
     def _refill(self) -> float:
-        """Add what time has brought. Returns the time."""
+        """Add the tokens for the elapsed time. Returns the current time."""
         now = self._clock.monotonic()
         elapsed, self._refilled = now - self._refilled, now
         if self._tokens < self.INITIAL_TOKENS:
@@ -174,11 +174,11 @@ class RetryBudget:
         return True
 
     def _serve(self) -> None:
-        """Give the tokens that there are to the calls that wait, end the waits that are over, and set the timer."""
+        """Hand out the available tokens, expire late waiters, and set the timer."""
         now = self._refill()
         while self._waiters and self._tokens >= 1 - _EPSILON:
             waiter, _ = self._waiters.popitem(last=False)
-            if not waiter.done():  # else its call is just being cancelled
+            if not waiter.done():  # done: its call is being cancelled
                 self._take()
                 waiter.set_result(True)
         while self._deadlines and (self._deadlines[0][0] < now or self._deadlines[0][2] not in self._waiters):
@@ -193,7 +193,7 @@ class RetryBudget:
                 waiter.set_result(False)
 
     def _set_timer(self, now: float) -> None:
-        """Ring when the next token comes, or just after the next deadline."""
+        """Schedule `_serve` for the next token or just after the next deadline, whichever is first."""
         if not self._waiters:
             if self._timer is not None:
                 self._timer.cancel()
@@ -202,15 +202,15 @@ class RetryBudget:
         token = max(0.0, 1 - self._tokens) / self.REFILL
         wait = min(token, max(0.0, self._deadlines[0][0] - now) + _EPSILON)
         if self._timer is not None:
-            if self._alarm <= now + wait:
-                return  # it rings before, and is then set anew
+            if self._wake_at <= now + wait:
+                return  # the earlier timer sets the next one
             self._timer.cancel()
-        self._alarm = now + wait
+        self._wake_at = now + wait
         self._timer = asyncio.ensure_future(self._clock.sleep(wait))
-        self._timer.add_done_callback(self._ring)
+        self._timer.add_done_callback(self._on_timer)
 
-    def _ring(self, timer: asyncio.Future[None]) -> None:
+    def _on_timer(self, timer: asyncio.Future[None]) -> None:
         if timer is self._timer:
             self._timer = None
-            if not timer.cancelled():  # else the loop ends
+            if not timer.cancelled():  # cancelled: the loop is shutting down
                 self._serve()

@@ -1,22 +1,22 @@
-"""A call: one command on its way to its outcome.
+"""A call: one command from its first attempt to its outcome.
 
-An attempt is made and judged. If it brought a result, that is all: nothing below `Call.run` is entered. Otherwise:
+`Call.run` makes an attempt and classifies its reply. A result ends the call at once. Otherwise:
 
-- *Not sent*, *throttled*: it did nothing, so it may be repeated, at its own pace.
-- *Rejected*: final, unless an earlier attempt of the same call is unclear. Then the refusal may only mean that the
-  earlier attempt had its effect (a second stop of a stopped dispatch), so state decides.
-- *Unknown*: the provider's state is read (`Command.probe`). If it shows that it happened, the call is done. A state
-  that denies it is believed only after `RetryPolicy.state_lag`, from which the age of a response is subtracted, and
-  then allows a repeat. Where the user vouches that the provider deduplicates by request id, a repeat of the same bytes
-  under the same id is allowed at once, whatever the state says. Otherwise the outcome stays unknown.
+- *Not sent*, *throttled*: the attempt did nothing, so it may be retried after a wait.
+- *Rejected*: final, unless an earlier attempt of the same call is unclear. The earlier attempt may have succeeded (a
+  second stop of a stopped dispatch is refused), so the provider's state decides.
+- *Unknown*: `Settling` reads the provider's state (`Command.probe`). Evidence that the command was applied makes the
+  call done. Evidence against it counts only after `RetryPolicy.state_lag`, and then allows a retry. The age of the
+  response counts against the lag. If the user vouches for deduplication by request id, a retry with the same id needs
+  no evidence. Otherwise the outcome stays unknown.
 
-A launch that shows only in a log (`Command.log_key`) is settled by it only if the entry cannot be another launch's, and
-never repeated on its word. Where the user vouches for deduplication, the log is not asked at all.
+Some launches show only in a log (`Command.log_key`). A log entry settles such a launch only if no other launch can have
+made it. A missing entry never allows a retry. If the user vouches for deduplication, the log is not read.
 
-A read has nothing to settle: an unclear one is simply repeated, and a refusal of the repeat is what it is.
+An unclear read needs no settling: it is retried, and a refusal of the retry is final.
 
-All of it within one deadline. An exception that is no verdict (a bug in a codec, a clock that raises) ends the call
-with what is known of it: see `Call.known_outcome`.
+One deadline bounds all of it. An unexpected exception (a codec's bug, a failing clock) ends the call with its
+`Call.known_outcome`.
 """
 
 from __future__ import annotations
@@ -55,10 +55,9 @@ W = TypeVar("W")
 
 
 class Call(CallState[W, R], Generic[W, R]):
-    """One command on its way: what was tried so far, and what came of it.
+    """One command in progress: its attempts so far and their outcome.
 
-    Made by `Client.call`. It outlives its own cancellation, so whoever holds it can still read `attempts` and ask
-    `known_outcome` what to make of them.
+    `Client.call` makes it. After a cancellation, `attempts` and `known_outcome` still tell what happened.
     """
 
     __slots__ = (
@@ -66,9 +65,9 @@ class Call(CallState[W, R], Generic[W, R]):
         "_flight",
         "_id_is_known",
         "_partly_sent",
+        "_permit",
         "_repeats",
         "_throttled",
-        "_ticket",
         "_unjudged",
         "claim",
         "expirations",
@@ -94,31 +93,31 @@ class Call(CallState[W, R], Generic[W, R]):
         super().__init__(command, context, request_id, timeout=timeout, policy=policy)
         self.one_id = unclear_since is None or known_id is not None
         self._id_is_known = known_id is not None
-        """Whether the id may have been sent before this call: then even its first answer may be a replay."""
+        """Whether another process may have sent the id: then even the first answer may be a replay."""
         # Built once: every attempt sends the same bytes under the same headers.
         self.request = request_of(command, context.wire, request_id)
         self.request_claim: Callable[[], Awaitable[ClaimResult]] | None = None
-        """Asked before every attempt that comes without a permit, where somebody must allow it."""
+        """Claims the next attempt in the ledger, for every attempt that has no permit yet."""
         self.claim: ClaimAge | None = None
-        """What permits the next request, where a ledger remembers the run."""
+        """The ledger's claim for the next request."""
         self.expirations = 0
-        """How many claims in a row expired before their request had left."""
+        """Consecutive claims that expired before their request had left."""
         self._partly_sent: datetime | None = None
-        """When a request began of which a part had left when its claim expired. The provider never had the whole."""
+        """Start of the first request whose claim expired after a part had left. No server had the whole request."""
         self._crowded_out = False
-        self._ticket = 0
-        """What the pacer gave and has not got back yet."""
+        self._permit = 0
+        """The pacer's permit of the attempt in flight; 0 if there is none."""
         self._flight: tuple[datetime, float, SendTracker] | None = None
-        """The attempt that is under way: when it began, by both clocks, and whether any byte of it may have left."""
+        """The attempt in flight: its start on the wall clock and on ``monotonic``, and its tracker."""
         self._unjudged = False
         """Whether the latest attempt may have left, and was not throttled."""
         self.final: AttemptResult[R] | None = None
-        """What the call came to, if its first attempt did not bring a result."""
+        """The final result, unless the first attempt succeeded."""
         self._throttled: ThrottledError | None = None
         self._repeats = repeats
-        """How often another process may have repeated what it left unclear."""
+        """Retries of the unclear launch that an earlier process may have made."""
         if unclear_since is not None:
-            ended = OutcomeUnknownError("whoever sent it ended before an answer came")
+            ended = OutcomeUnknownError("the process that sent it ended before an answer came")
             until = context.clock.monotonic() if acting_until is None else acting_until
             slept = context.clock.boottime() - context.clock.monotonic()
             self.doubt = Doubt(ended, unclear_since, self.monotonic_of(unclear_since), until, slept, acted_by)
@@ -127,35 +126,35 @@ class Call(CallState[W, R], Generic[W, R]):
         """Perform the command. See `Client.perform`.
 
         Args:
-            permit: What the account's pacer gave for the first attempt (`Pacer.acquire`), if it was asked already.
+            permit: The pacer's permit for the first attempt (`Pacer.acquire`); 0 if none was acquired yet.
         """
-        if self.means.closed and not permit:  # with one, it ends like any call whose client is closed meanwhile
+        if self.context.closed and not permit:  # with a permit, the client was closed after the admission
             raise RuntimeError("the client of this call is closed: make a new one")
-        self._ticket = permit
+        self._permit = permit
         if self.log_key is not None:
-            self.means.launches.begin(self, self.log_key)
+            self.context.launches.begin(self, self.log_key)
         acted = True
         try:
-            self.deadline = self.means.clock.monotonic() + self._timeout
-            self.means.budget.deposit()
+            self.deadline = self.context.clock.monotonic() + self._timeout
+            self.context.budget.deposit()
             if self.doubt is None:
                 attempt_outcome = await self._attempt(permit)
                 if not isinstance(attempt_outcome, DispatchkitError):
                     return attempt_outcome
                 self.final = final = await self._recover(await self._resolve(attempt_outcome))
             else:
-                # What another process left unclear is settled before anything is sent.
+                # Settle the earlier process's attempt before sending.
                 self.final = final = await self._recover(
                     await Settling(self, self.doubt).step(is_repeat=self.log_key is not None and self._repeats > 0)
                 )
             if final.error is None:
-                self.answered_at = self.means.clock.monotonic()
+                self.answered_at = self.context.clock.monotonic()
                 self.log(logging.INFO, "done after all")
                 return final.result  # type: ignore[return-value]  # pyright: ignore[reportReturnType] - R itself may be None
             acted = final.error.state is State.UNKNOWN
             self._log_end(final.error.summary, final.error)
             failed: Exception = self._own(final.error)
-        except Exception as error:  # noqa: BLE001 - the caller's code or ours: the call has an outcome all the same
+        except Exception as error:  # noqa: BLE001 - the call has an outcome whatever raised
             failed = self._failed(error)
         except BaseException as interrupt:
             self._note(interrupt)
@@ -166,9 +165,9 @@ class Call(CallState[W, R], Generic[W, R]):
         raise failed
 
     def known_outcome(self, why: str = "it was cancelled") -> DispatchkitError:
-        """What is known of a call that came to no end.
+        """The outcome of a call that was interrupted.
 
-        Unknown if any attempt is unclear; else rejected if the latest attempt that left was throttled; else not sent.
+        Unknown if any attempt is unclear; else rejected if the latest sent attempt was throttled; else not sent.
         """
         if self.final is not None and self.final.error is not None:
             return self._own(self.final.error)
@@ -181,23 +180,23 @@ class Call(CallState[W, R], Generic[W, R]):
         return self._own(error)
 
     def _is_unclear_too(self) -> bool:
-        """Whether a repeat of what is unclear may have left, while no repeat was ever recognised."""
+        """Whether a retry of the unclear attempt may have left, and no replay was ever seen."""
         left = self._unjudged or (self._flight is not None and self._flight[2].sent)
-        return left and not self.means.replays.honoured
+        return left and not self.context.replays.honoured
 
     def _failed(self, exception: Exception) -> Exception:
-        """The error of a call that ends by an exception which is no verdict. Its cause is the exception."""
+        """The error of a call that an unexpected exception ends. Its cause is the exception."""
         what = type(exception).__name__
         self._end_flight(f"failed ({what})")
         error = self.known_outcome(f"{what} was raised")
         if isinstance(exception, ForeignLoopError) and error.state is State.NOT_SENT:
-            return exception  # the caller's, found before anything was sent
+            return exception  # the caller's mistake: nothing was sent
         error.__cause__ = without_frames(exception)
         self._log_end(error.summary, error)
         return error
 
     def _note(self, interrupt: BaseException) -> None:
-        """Note on a cancellation, or on what else ends the task, what is known of the call."""
+        """Add the known outcome of the call as a note to the exception that interrupts it."""
         what = "cancelled" if isinstance(interrupt, asyncio.CancelledError) else type(interrupt).__name__
         self._end_flight(what)
         if self.final is not None and self.final.error is None:
@@ -205,7 +204,7 @@ class Call(CallState[W, R], Generic[W, R]):
             return
         error = self.known_outcome("it was cancelled" if what == "cancelled" else f"{what} was raised")
         interrupt.add_note(str(error))
-        if self.final is not None:  # a handler of the log has raised it
+        if self.final is not None:  # a log handler raised it, after the end was logged
             return
         try:
             self._log_end(f"{what}: {error.summary}", error)
@@ -214,51 +213,51 @@ class Call(CallState[W, R], Generic[W, R]):
             raise
 
     def _own(self, error: DispatchkitError) -> DispatchkitError:
-        """Tell an error whose it is, and what can be done about it."""
+        """Add the command, its attempts and a hint to an error."""
         if error.state is State.UNKNOWN:
-            error.hint = self.command.unknown_hint(self.means.wire) or type(error).hint
+            error.hint = self.command.unknown_hint(self.context.wire) or type(error).hint
             if isinstance(error, OutcomeUnknownError) and error.is_final:
                 error.hint += f" {error.final_hint}"
         return error.with_context(self.command, self.attempts, self.request_id)
 
     def _end_launch(self, log_key: int, *, acted: bool) -> None:
-        with contextlib.suppress(Exception):  # it may be the clock that fails
-            now = self.means.clock.monotonic()
-            self.means.launches.end(self, log_key, self.request_id, now, acted=acted)
+        with contextlib.suppress(Exception):  # the clock itself may fail
+            now = self.context.clock.monotonic()
+            self.context.launches.end(self, log_key, self.request_id, now, acted=acted)
 
     def _end_flight(self, what: str) -> None:
-        """Record the attempt that an exception has ended, and give back its permit."""
+        """Record the attempt that an exception ended, and return its permit."""
         if self._flight is not None:
             _, started, tracker = self._flight
             duration = 0.0
-            with contextlib.suppress(Exception):  # it may be the clock that fails
-                duration = self.means.clock.monotonic() - started
+            with contextlib.suppress(Exception):  # the clock itself may fail
+                duration = self.context.clock.monotonic() - started
             self._record(what, duration, sent=tracker.sent)
-        permit, self._ticket = self._ticket, 0
+        permit, self._permit = self._permit, 0
         if permit:
             with contextlib.suppress(Exception):
-                self.means.pacer.release(permit, answered=None, elapsed=0.0)
+                self.context.pacer.release(permit, answered=None, elapsed=0.0)
 
     @property
     def first_sent(self) -> datetime | None:
-        """When the first request of this call began of which any byte may have left; None if none has left yet."""
+        """Start of the first request of which a byte may have left; None if there is none."""
         return self._partly_sent or (self.attempts[0].started if self.attempts else None)
 
     def _unsent(self, summary: str) -> DispatchkitError:
-        """The error of a call of which no whole request has left."""
+        """The error of a call that sent no whole request."""
         if self._partly_sent is not None:
             return OutcomeUnknownError(f"a part of the request had left when its claim expired; then {summary}")
         return NotSentError(summary)
 
     async def _attempt(self, permit: int = 0) -> R | DispatchkitError:
-        context, clock = self.means, self.means.clock
+        context, clock = self.context, self.context.clock
         while True:
-            # A wait may end long after it should have, as on a machine that slept.
+            # A wait may end too late, for example after the machine slept: `_permitted` checks the deadline again.
             permit = permit or await self._permitted()
             if not permit:
                 self._crowded_out = True
                 return self._unsent(self._crowded())
-            self._ticket = permit
+            self._permit = permit
             began, started, tracker = clock.now(), clock.monotonic(), SendTracker(self.claim, self._renew_claim)
             self._flight = began, started, tracker
             reply = await context.transport.send(
@@ -266,26 +265,26 @@ class Call(CallState[W, R], Generic[W, R]):
             )
             if not (isinstance(reply, TransportFailure) and reply.claim_expired):
                 return self._classify(reply, permit, clock.monotonic() - started)
-            # No outcome, and no attempt: the claim is requested again.
+            # An expired claim is neither an attempt nor an outcome: request it again.
             self.expirations += 1
             if reply.sent:
                 self._partly_sent = self._partly_sent or began
             self._flight = None
-            self._ticket = 0
+            self._permit = 0
             context.pacer.cancel(permit)
             permit = 0
 
     def _classify(self, reply: Response | TransportFailure, permit: int, elapsed: float) -> R | DispatchkitError:
-        context = self.means
+        context = self.context
         self.expirations = 0
         flight = self._flight
-        assert flight is not None  # noqa: S101 - only an attempt that is under way is judged
+        assert flight is not None  # noqa: S101 - only an attempt in flight is classified
         sent, what = (reply.sent, reply.what) if isinstance(reply, TransportFailure) else (True, f"HTTP {reply.status}")
         self._record(what, elapsed, sent=sent)
         if isinstance(reply, Response) and not self.command.is_read_only:
             context.freshness.acted = reply.headers, flight[0], flight[1], elapsed
         attempt_outcome = classify(self.command, reply, context.wire, context.clock)
-        self._ticket = 0
+        self._permit = 0
         if not isinstance(attempt_outcome, DispatchkitError):
             self.answered_at = flight[1] + elapsed
             context.pacer.release(permit, answered=True, elapsed=elapsed)
@@ -306,48 +305,48 @@ class Call(CallState[W, R], Generic[W, R]):
         return attempt_outcome
 
     def _check(self, result: R) -> R | DispatchkitError:
-        """What a result is worth where the provider deduplicates by request id: a replay may be another request's."""
-        replays, is_replay = self.means.replays, self.command.is_replay(result)
-        is_launch = self.log_key is not None  # a later process would believe this replay, since the id is known there
-        # What was refused or not sent before did nothing, so a success cannot repeat the answer to it.
+        """Check whether a result may be the replayed answer to another request."""
+        replays, is_replay = self.context.replays, self.command.is_replay(result)
+        is_launch = self.log_key is not None  # final: a later process knows the id and would trust the replay
+        # Refused and unsent attempts did nothing, so no success can be a replay of their answers.
         self.answers_another = is_replay and self.doubt is None and not self._id_is_known
         if self.answers_another:
             replays.foreign = True
             return OutcomeUnknownError(
-                "this is the answer to another request: something on the way strips request ids", is_final=is_launch
+                "this is the answer to another request: a proxy on the way strips request ids", is_final=is_launch
             )
         if is_replay and replays.foreign:
             return OutcomeUnknownError(
-                "it may be the answer to another request: something on the way strips request ids", is_final=is_launch
+                "it may be the answer to another request: a proxy on the way strips request ids", is_final=is_launch
             )
         if self.log_key is None:
             return result
         if is_replay:
             replays.honoured = True
         elif self.doubt is not None:
-            text = "the repeat of an unclear launch was accepted, and nothing says that it was recognised as a repeat"
+            text = "the provider accepted the retry of an unclear launch and did not mark it as a replay"
             self.log(logging.WARNING, f"{text}: it may have launched twice")
             return self.command.as_repeated(result)
         return result
 
     async def _permitted(self) -> int:
-        """The permit of an attempt that may start now; 0 if there is none in time, or if it must not start any more."""
-        pacer = self.means.pacer
+        """Wait for the permit of the next attempt; 0 if none comes in time or the call is over."""
+        pacer = self.context.pacer
         while True:
             permit = (pacer.try_acquire() if self.in_time(0.0) else 0) or await self._admit()
             if not permit or self.request_claim is None:
                 return permit
             self.waiting = True
-            self._ticket = permit
+            self._permit = permit
             try:
                 claim_result = await self.request_claim()
             except BaseException:
-                self._ticket = 0
+                self._permit = 0
                 pacer.cancel(permit)
                 raise
             self.waiting = False
             self.stopped = self.stopped or claim_result not in {ClaimResult.GRANTED, ClaimResult.DEFERRED}
-            # It may have taken long: the database was away, or a pause has begun.
+            # The claim may have taken long: check the pause and the deadline again.
             if (
                 claim_result is ClaimResult.GRANTED
                 and not self.is_over
@@ -355,20 +354,20 @@ class Call(CallState[W, R], Generic[W, R]):
                 and self.in_time(0.0)
             ):
                 return permit
-            self._ticket = 0
+            self._permit = 0
             pacer.cancel(permit)
             if self.is_over:
                 return 0
 
     async def _renew_claim(self) -> ClaimAge | None:
-        """Request another claim for a request of which a part has left. None where there is none."""
+        """Claim again for a request that has partly left; None if the ledger does not grant it."""
         if self.request_claim is None or self.is_over or await self.request_claim() is not ClaimResult.GRANTED:
             return None
         return self.claim
 
     async def _admit(self) -> int:
         self.waiting = True
-        permit = await self.means.pacer.acquire(until=self.latest_start)
+        permit = await self.context.pacer.acquire(until=self.latest_start)
         self.waiting = False
         return permit
 
@@ -377,12 +376,12 @@ class Call(CallState[W, R], Generic[W, R]):
             return "it was told to stop"
         if self.expirations:
             return "its claims expired before the request could leave, until no time was left before the deadline"
-        if not self.means.pacer.paused_for():
+        if not self.context.pacer.paused_for():
             return "the pace of the account left no time for it before the deadline"
         return self.paused_beyond()
 
     def _record(self, what: str, duration: float, *, sent: bool) -> None:
-        """Add the attempt that was under way to those that were made. At no moment does `known_outcome` lose it."""
+        """Move the attempt in flight to `attempts`, in an order that never hides it from `known_outcome`."""
         if self._flight is not None:
             self.attempts += (Attempt(len(self.attempts) + 1, self._flight[0], duration, what, sent),)
             self._unjudged = sent
@@ -390,7 +389,7 @@ class Call(CallState[W, R], Generic[W, R]):
 
     async def _recover(self, first: AttemptResult[R]) -> AttemptResult[R]:
         if first.retry == "unknown" and not self.attempts and "unknown" in self.policy.retry_on and self.may_start(0.0):
-            # Another process left it unclear, and it may be sent: that is this call's first attempt, and no repeat.
+            # The unclear attempt was an earlier process's, so this call's first attempt is no retry.
             attempt_outcome = await self._attempt()
             first = (
                 await self._resolve(attempt_outcome)
@@ -403,7 +402,7 @@ class Call(CallState[W, R], Generic[W, R]):
             first,
             self._again,
             policy=self.policy,
-            clock=self.means.clock,
+            clock=self.context.clock,
             sleep=self.sleep,
             spend=self.spend,
             may_start=self.may_start,
@@ -412,22 +411,22 @@ class Call(CallState[W, R], Generic[W, R]):
 
     async def _again(self) -> AttemptResult[R]:
         self.waiting = False
-        if self.doubt is not None and self.log_key is not None and self.means.replays.foreign:
-            # Another call has found meanwhile that ids are not honoured: a repeat may act.
-            self.means.budget.give_back()
+        if self.doubt is not None and self.log_key is not None and self.context.replays.foreign:
+            # Another call has found meanwhile that request ids are stripped: a retry may launch twice.
+            self.context.budget.give_back()
             return AttemptResult(error=self.doubt.error)
         attempt_outcome = await self._attempt()
         if not isinstance(attempt_outcome, DispatchkitError):
-            self.means.budget.refund()
+            self.context.budget.refund()
             return AttemptResult(result=attempt_outcome)
         if isinstance(attempt_outcome, RejectedError):
-            self.means.budget.refund()
+            self.context.budget.refund()
         elif self._crowded_out:
-            self.means.budget.give_back()
+            self.context.budget.give_back()
         return await self._resolve(attempt_outcome)
 
     async def _resolve(self, error: DispatchkitError) -> AttemptResult[R]:
-        """Turn a failed attempt into a step: settle it if it is unclear, and say whether it may be repeated."""
+        """Settle a failed attempt if it is unclear, and decide whether to retry."""
         if isinstance(error, OutcomeUnknownError):
             is_repeat = self.doubt is not None
             self.doubt = doubt = self._doubt_by(error)
@@ -438,26 +437,26 @@ class Call(CallState[W, R], Generic[W, R]):
             retry: RetryReason | None = None if self._crowded_out else "not_sent"
             return AttemptResult(error=self._with_doubt(self._throttled or error), retry=retry)
         if isinstance(error, ThrottledError):
-            self._throttled = error  # from now on, bytes of the call have left
+            self._throttled = error  # from now on, the call is no longer "not sent"
             return AttemptResult(error=self._with_doubt(error), retry="throttled", retry_after=error.retry_after or 0.0)
         if self.doubt is None or self.command.is_read_only:
             return AttemptResult(error=error)
         return await Settling(self, self.doubt).after_refusal(error)
 
     def _doubt_by(self, error: OutcomeUnknownError) -> Doubt:
-        """What an attempt leaves unclear that ended just now, together with those before it."""
-        now, doubt = self.means.clock.monotonic(), self.doubt
-        self._unjudged = False  # from now on, the doubt stands for it
+        """The doubt after an unclear attempt that has just ended, merged with an earlier doubt."""
+        now, doubt = self.context.clock.monotonic(), self.doubt
+        self._unjudged = False  # the doubt covers it
         if doubt is not None:
             return Doubt(error, doubt.since, doubt.began, now, doubt.slept)
-        slept = self.means.clock.boottime() - now
+        slept = self.context.clock.boottime() - now
         if self._partly_sent is not None:
             return Doubt(error, self._partly_sent, self.monotonic_of(self._partly_sent), now, slept)
         attempt = self.attempts[-1]
         return Doubt(error, attempt.started, now - attempt.duration, now, slept)
 
     def _with_doubt(self, error: DispatchkitError) -> DispatchkitError:
-        """This attempt did nothing; but if an earlier one is unclear, so is the call."""
+        """The outcome after an attempt that did nothing: unknown if an earlier attempt is unclear."""
         if self.doubt is None or (self.command.is_read_only and isinstance(error, RejectedError)):
             return error
         return then(self.doubt.error, f"then {error.summary}")

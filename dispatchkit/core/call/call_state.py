@@ -1,4 +1,4 @@
-"""What is known of a call on its way, and what bounds its waits: its deadline, a stop, the end of its client."""
+"""The state of a call: its attempts, its doubt, and the bounds of its waits (deadline, stop, closed client)."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ W = TypeVar("W")
 
 @attrs.define
 class Doubt:
-    """What is unclear about a call."""
+    """The unclear attempts of a call."""
 
     error: OutcomeUnknownError
-    """The outcome, as long as nothing settles it."""
+    """The call's outcome until settling finds another."""
     since: datetime
-    """When the first unclear attempt began."""
+    """Start of the first unclear attempt."""
     began: float
-    """The same on the clock's ``monotonic``, which nothing sets."""
+    """The same moment on the clock's ``monotonic``, which is never set."""
     acting_until: float
-    """On the clock's ``monotonic``: from when on the latest unclear attempt reaches the provider no more."""
+    """The latest moment at which the latest unclear attempt can reach the provider, on the clock's ``monotonic``."""
     slept: float
-    """How far the clock's ``boottime`` was ahead of ``monotonic`` when the doubt was first noted."""
+    """Seconds by which ``boottime`` was ahead of ``monotonic`` when the doubt began."""
     acted_by: float | None = None
-    """On the clock's ``monotonic``: when it has acted at the latest, if it has; None means ``acting_until``."""
+    """The latest moment at which it can have acted, on the clock's ``monotonic``; None means ``acting_until``."""
 
     def age(self, clock: Clock) -> float:
-        """Seconds since the first unclear attempt began, also those for which the machine slept."""
+        """Seconds since the first unclear attempt began, including sleep of the machine."""
         return max(0.0, clock.boottime() - self.slept - self.began)
 
 
 def then(error: OutcomeUnknownError, what: str, *, is_final: bool = False) -> OutcomeUnknownError:
-    """The outcome with what came after it. Once it is final, it stays so."""
+    """The outcome with a later event appended. A final outcome stays final."""
     return type(error)(f"{error.summary}; {what}", is_final=error.is_final or is_final)
 
 
 def unclear_too(error: OutcomeUnknownError) -> OutcomeUnknownError:
-    """The outcome of a launch of which a repeat is unclear too: one more repeat might be one more launch."""
-    return then(error, "so was its repeat, and no replay was ever seen", is_final=True)
+    """The outcome of a launch whose retry is unclear too: another retry might launch again."""
+    return then(error, "its retry is unclear too, and no replay was ever seen", is_final=True)
 
 
 class CallState(Generic[W, R]):
-    """What the attempts of a call and the settling of it share."""
+    """The state that a `Call` and its `Settling` share."""
 
     __slots__ = (
         "_timeout",
@@ -63,11 +63,11 @@ class CallState(Generic[W, R]):
         "answers_another",
         "attempts",
         "command",
+        "context",
         "deadline",
         "doubt",
         "has_rival",
         "log_key",
-        "means",
         "one_id",
         "policy",
         "request_id",
@@ -85,10 +85,10 @@ class CallState(Generic[W, R]):
         policy: RetryPolicy,
     ) -> None:
         self.command = command
-        self.means = context
+        self.context = context
         self.request_id = request_id
         self.one_id = True
-        """Whether all attempts are under one id: that of another process's attempt may not be known."""
+        """Whether all attempts used one request id; an earlier process's id may be unknown."""
         self.log_key = command.log_key
         self.policy = policy
         self._timeout = timeout
@@ -96,51 +96,49 @@ class CallState(Generic[W, R]):
         """On the clock's ``monotonic``."""
         self.attempts: tuple[Attempt, ...] = ()
         self.doubt: Doubt | None = None
-        """What the attempts so far, also those of another process, leave unclear."""
+        """The unclear attempts so far, including those of an earlier process."""
         self.answers_another = False
-        """Whether the latest answer was, by the provider's own word, that of another request."""
+        """Whether the provider marked the latest answer as a replay of another request's."""
         self.answered_at = -math.inf
-        """On the clock's ``monotonic``: when the provider last answered an attempt, other than with a failure of its
-        own."""
+        """The latest answer that was no server failure, on the clock's ``monotonic``."""
         self.stopped = False
-        """Set it, and no further attempt starts."""
+        """Set to True to start no further attempt."""
         self.waiting = False
-        """Whether nothing of the call is in flight: it waits for leave to start an attempt, or to repeat one."""
+        """Whether the call waits for a permit, a claim or a retry, with no request in flight."""
         self.has_rival: Callable[[float], Awaitable[bool]] | None = None
-        """Asked where a ledger remembers the run: whether another launch of the same log left within so many seconds,
-        in any run and any process."""
+        """Asks the ledger for another launch of the same log within so many seconds, in any run and process."""
 
     @property
     def is_over(self) -> bool:
-        """Whether nothing starts any more."""
-        return self.stopped or self.means.closed
+        """Whether no further attempt may start."""
+        return self.stopped or self.context.closed
 
     @property
     def latest_start(self) -> float:
-        """On the clock's ``monotonic``: no request starts later.
+        """The latest start of a request, on the clock's ``monotonic``.
 
-        An attempt that the deadline cuts short turns a clear outcome into an unclear one.
+        It is before the deadline: a request that the deadline cuts short has an unclear outcome.
         """
         return self.deadline - min(1.0, self._timeout / 10)
 
     def in_time(self, delay: float) -> bool:
-        """Whether there is time for a request after so many seconds."""
-        return self.means.clock.monotonic() + delay <= self.latest_start
+        """Whether a request after so many seconds would start in time."""
+        return self.context.clock.monotonic() + delay <= self.latest_start
 
     def may_start(self, delay: float) -> bool:
         """Whether a request may start after so many seconds."""
         return not self.is_over and self.in_time(delay)
 
     async def spend(self) -> bool:
-        """Wait for a token of the retry budget. False: none came in time, or the client was closed."""
+        """Wait for a token of the retry budget. False if none comes in time or the client is closed."""
         self.waiting = True
-        paid = await self.means.budget.withdraw(until=self.latest_start)
+        paid = await self.context.budget.withdraw(until=self.latest_start)
         self.waiting = False
         return paid
 
     async def sleep(self, seconds: float) -> None:
-        """Wait; the end of the client, and of a pause that is lifted, ends it."""
-        clock, pacer = self.means.clock, self.means.pacer
+        """Wait for so many seconds, or until the client is closed or a pause is lifted."""
+        clock, pacer = self.context.clock, self.context.pacer
         until, lifts = clock.monotonic() + seconds, pacer.lifts
         self.waiting = True
         while (left := until - clock.monotonic()) > 0 and not self.is_over and pacer.lifts == lifts:
@@ -148,24 +146,24 @@ class CallState(Generic[W, R]):
         self.waiting = False
 
     def monotonic_of(self, moment: datetime) -> float:
-        """A moment of the wall clock on the clock's ``monotonic``."""
-        clock = self.means.clock
+        """Convert a moment of the wall clock to the clock's ``monotonic``."""
+        clock = self.context.clock
         return clock.monotonic() - (clock.now() - moment).total_seconds()
 
     def paused_beyond(self) -> str:
-        """Say that the account is paused for longer than the call has."""
-        pacer = self.means.pacer
-        until = self.means.clock.now() + timedelta(seconds=pacer.paused_for())
+        """A sentence for a pause that lasts beyond the deadline."""
+        pacer = self.context.pacer
+        until = self.context.clock.now() + timedelta(seconds=pacer.paused_for())
         why = "the account is paused" if pacer.throttled_for() else "nothing starts, since most attempts got no answer,"
         return f"{why} until {until:%Y-%m-%d %H:%M:%S} UTC, beyond the deadline{self.latest_failure()}"
 
     def latest_failure(self) -> str:
-        """What the latest attempt came to, to be told after what ended the call."""
-        latest = next((each.result for each in reversed(self.attempts) if each.result != "cancelled"), "")
+        """The result of the latest attempt, as a suffix for an error's summary."""
+        latest = next((attempt.result for attempt in reversed(self.attempts) if attempt.result != "cancelled"), "")
         return latest and f"; its latest attempt: {latest}"
 
     def log(self, level: int, text: str, *, error: DispatchkitError | None = None, delay: float | None = None) -> None:
-        """Log a line about the call."""
+        """Log a record about the call."""
         log(
             logger,
             level,

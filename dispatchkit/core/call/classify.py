@@ -1,4 +1,4 @@
-"""What the reply to an attempt means: the result or the outcome of the call, and a pause of the account."""
+"""Classify the reply to an attempt: a result or an error, and perhaps a pause of the account."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ W = TypeVar("W")
 
 
 def classify(command: Command[W, R], reply: Response | TransportFailure, wire: W, clock: Clock) -> R | DispatchkitError:
-    """Judge one attempt.
+    """Classify the reply to one attempt.
 
-    HTTP 200 (or `Command.success_statuses`) and 4xx leave the decision to the provider's own body. Every other status
-    outranks it: a server that failed (5xx), a request that was given up (408, 499) and a redirect prove nothing. 429 is
-    a refusal, unless the body holds a success of the provider.
+    For HTTP 200 (or `Command.success_statuses`) and most 4xx, the provider's body decides. Every other status outranks
+    the body: a server failure (5xx), a dropped request (408, 499) and a redirect prove nothing. HTTP 429 is a refusal,
+    unless the body holds a success.
     """
     if isinstance(reply, TransportFailure):
         return unknown(command, reply.what) if reply.sent else NotSentError(reply.what)
@@ -48,7 +48,7 @@ def classify(command: Command[W, R], reply: Response | TransportFailure, wire: W
         return command.result(reply, wire)
     except RejectedError as refusal:
         if reply.status != 429:
-            # The frames below hold the answer.
+            # The locals of the traceback hold the answer.
             return refusal.with_traceback(None)
         message, code = refusal.message, refusal.code
     except ContradictoryAnswerError as contradiction:
@@ -64,12 +64,12 @@ def classify(command: Command[W, R], reply: Response | TransportFailure, wire: W
 
 
 def _doubt(command: Command[W, R], status: int) -> str | None:
-    """Why an HTTP status proves nothing, whatever its body says; None where the body decides."""
+    """Why an HTTP status proves nothing; None if the body decides."""
     if status >= 500:
         return f"the server failed (HTTP {status})"
     if status == 407:
         return (
-            "a proxy on the way demands credentials (HTTP 407), so this is no answer of the provider: give them in "
+            "a proxy on the way, not the provider, demands credentials (HTTP 407): give them in "
             "proxy='http://user:password@host:port'"
         )
     if status >= 400:
@@ -86,20 +86,20 @@ def pause_after(
     policy: RetryPolicy,
     now: Callable[[], datetime],
 ) -> float | None:
-    """Seconds for which the account is to pause after an answer; None where the provider does not ask for it."""
+    """Seconds for which the account pauses after a reply; None if the provider asks for no pause."""
     if isinstance(attempt_outcome, ThrottledError):
         return policy.throttled_scale if attempt_outcome.retry_after is None else attempt_outcome.retry_after
     if isinstance(attempt_outcome, OutcomeUnknownError) and isinstance(reply, Response):
-        # A server that failed cannot vouch for what it did, but it can say when to come back.
+        # A failed server cannot say what it did, but it can say when to retry.
         return retry_after(reply.headers, now()) or None
     return None
 
 
 def paused_by(reply: Response | TransportFailure) -> str:
-    """How an answer asks for a pause."""
+    """What asked for the pause: the ``Retry-After`` header or the status itself."""
     return "Retry-After" if isinstance(reply, Response) and "Retry-After" in reply.headers else "HTTP 429"
 
 
 def unknown(command: Command[Never, object], what: str) -> OutcomeUnknownError:
-    """The error of a command whose answer was lost: a read did nothing, whatever became of it."""
+    """The error of a command whose answer was lost."""
     return ResponseLostError(what) if command.is_read_only else OutcomeUnknownError(what)

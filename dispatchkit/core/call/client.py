@@ -20,7 +20,7 @@ from dispatchkit.core.command import Command
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
-from dispatchkit.core.pacing.pacers import pacer_of
+from dispatchkit.core.pacing.pacers import get_pacer
 from dispatchkit.core.secret import Secret, account_key
 from dispatchkit.core.transport.transport import Transport
 from dispatchkit.core.transport.url import origin
@@ -113,7 +113,7 @@ class Client(Generic[W]):
             ),
             clock=a_clock(clock),
             budget=RetryBudget(clock),
-            pacer=pacer_of(in_process, pace, clock),
+            pacer=get_pacer(in_process, pace, clock),
             attempt_timeout=attempt_timeout,
             launches=launches_at(str(self._origin), clock),
             replays=replays_of(in_process, clock),

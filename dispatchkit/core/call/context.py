@@ -1,4 +1,4 @@
-"""`ClientContext`: what the calls of one client have in common to get their commands done."""
+"""`ClientContext`: the transport, pacer, budget and observations that all calls of one client share."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ W = TypeVar("W")
 
 @attrs.define
 class ClientContext(Generic[W]):
-    """What all calls of one client share."""
+    """The objects that all calls of one client share."""
 
     wire: W
     transport: Transport
@@ -31,25 +31,25 @@ class ClientContext(Generic[W]):
     pacer: Pacer
     attempt_timeout: float
     launches: Launches
-    """Those of the host, whichever client began them."""
+    """Launches of the host, shared by all its clients in this process."""
     replays: Replays
-    """Those of the account, whichever client got them."""
+    """Replays of the account, shared by all its clients in this process."""
     freshness: Freshness = attrs.Factory(Freshness)
     closed: bool = False
-    """Set when the client is closed: nothing starts any more, and no state is read."""
+    """True once the client is closed: no request starts any more."""
 
 
 @attrs.frozen(kw_only=True)
 class RunSettings:
-    """How a client carries out a run, as far as the run's memory must know."""
+    """The settings of a client that a ledger stores with a run."""
 
     settings: Mapping[str, str]
-    """Provider, host and format, as text. A run that was planned with others is refused."""
+    """Provider, host and format, as text. A run that was planned with other settings is refused."""
     account: str | None
-    """The account's name, where the client has one."""
+    """The account's name, if the client has one."""
     fingerprint: Callable[[], str] = attrs.field(repr=False)
-    """Gives what identifies the token on every machine. It is slow on purpose: it takes a tenth of a second."""
+    """Computes the token's fingerprint, equal on every machine. It takes 0.1 s on purpose."""
     attempt_timeout: float
     """Seconds that one attempt may take."""
     repeat_window: float | None = None
-    """Seconds within which another run must not have launched the same target on the same account; None allows it."""
+    """Seconds within which no other run may have launched the same target on the same account; None allows it."""

@@ -1,4 +1,4 @@
-"""Exceptions without their frames: the locals of these hold headers and bodies, tokens among them."""
+"""Strip tracebacks from exceptions: the locals of their frames hold headers, bodies and tokens."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["request_of", "without_frames"]
 W = TypeVar("W")
 
 _FRAMES = 8
-"""How many of the innermost frames a note names."""
+"""Number of innermost frames that a note names."""
 
 
 def without_frames(exception: Exception) -> Exception:
-    """Drop the frames of an exception and of its causes. A note says where it was raised."""
+    """Drop the tracebacks of an exception and its causes, and add a note with the place of the raise."""
     places: deque[str] = deque(maxlen=_FRAMES)
     trace = exception.__traceback__
     while trace is not None:
@@ -24,7 +24,7 @@ def without_frames(exception: Exception) -> Exception:
         places.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_name}")
         trace = trace.tb_next
     note = "raised at " + " > ".join(places)
-    if note not in getattr(exception, "__notes__", ()):  # it may be raised for every call
+    if note not in getattr(exception, "__notes__", ()):  # one exception object may be raised for every call
         exception.add_note(note)
     chain: list[BaseException] = []
     error: BaseException | None = exception
@@ -38,10 +38,10 @@ def request_of(command: Command[W, object], wire: W, request_id: str | None) -> 
     """Build the request of a command.
 
     Raises:
-        Exception: What the command, or a callable that gives the token, raises.
+        Exception: Any exception of the command or of a token callable.
     """
     try:
         return command.request(wire, request_id)
-    except Exception as error:  # noqa: BLE001 - a callable that gives the token may raise anything
+    except Exception as error:  # noqa: BLE001 - a token callable may raise anything
         exception = error.with_traceback(None)
     raise exception

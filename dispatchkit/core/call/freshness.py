@@ -1,8 +1,8 @@
-"""How old a response is: a cache may answer a question about state with what was true some time ago.
+"""Estimate the age of a response: a cache may answer a state read with an old response.
 
-Two header fields tell. ``Age`` is what a cache says itself. ``Date`` is when the origin made the response, on its own
-clock. What that clock reads now follows from the latest response that no cache gives, one to a request that acts. If
-that has no ``Date``, our own clock stands in for it. The newest ``Date`` of all is a lower bound in any case.
+``Age`` is the cache's own claim. ``Date`` is when the origin made the response, on the origin's clock. A response to a
+request that acts never comes from a cache, so its ``Date`` tells the origin's current time. Without one, this machine's
+clock stands in for it. The newest ``Date`` seen is a lower bound in any case.
 """
 
 from __future__ import annotations
@@ -19,38 +19,37 @@ __all__ = ["Freshness"]
 
 @attrs.frozen
 class _Sample:
-    """What the origin's clock read at a moment of ours."""
+    """A reading of the origin's clock, with this machine's clocks at the same moment."""
 
     origin: datetime
     wall: datetime
     monotonic: float
 
     def at(self, wall: datetime, monotonic: float) -> datetime:
-        """What it reads at another moment. Neither clock of ours is believed to have stood still."""
+        """Extrapolate to another moment, by the local clock that advanced more."""
         passed = max((wall - self.wall).total_seconds(), monotonic - self.monotonic)
         return self.origin + timedelta(seconds=passed)
 
 
 class Freshness:
-    """What is known of the clock of one origin."""
+    """Observations of one origin's clock."""
 
     __slots__ = ("_newest", "acted")
 
     def __init__(self) -> None:
         self.acted: tuple[Mapping[str, str], datetime, float, float] | None = None
-        """The latest response to a request that acts: its headers, when the request began by the wall clock and by the
-        monotonic clock, and the seconds until the response."""
+        """The latest response to a request that acts: headers, start (wall clock, ``monotonic``), and duration."""
         self._newest: _Sample | None = None
 
     def age(self, headers: Mapping[str, str], *, asked: datetime, monotonic: float) -> float:
-        """Seconds from the making of a response to the moment of asking; 0 if nothing tells, infinite if unknown.
+        """Seconds by which a response is older than its request; 0 without a header, infinite if unknown.
 
         Args:
-            headers: Those of the response.
-            asked: When the request began.
-            monotonic: The same on the monotonic clock.
+            headers: The response's headers.
+            asked: Start of the request.
+            monotonic: The same moment on the monotonic clock.
         """
-        # What a cache cannot say may be any age.
+        # An unreadable Age is infinite: the response may be of any age.
         age = max(ages(headers), default=0.0)
         made = _date(headers)
         if made is None:

@@ -28,6 +28,13 @@ class ClientOptions(TypedDict, total=False):
             authorities. Default: True.
         account: A name for the account, at most 200 characters. A ledger's run keeps it, so that the account can resume
             the run with a new token. None: the token identifies the account. Default: None.
+
+    Example:
+        >>> slow: ClientOptions = {"timeout": 600, "pace": Pace(rate=10)}
+        >>> async with Sandbox() as sandbox:
+        ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url, **slow) as direct:
+        ...         await direct.start(7)
+        StartedDispatch(dispatch_id=7, settled=False)
     """
 
     timeout: float

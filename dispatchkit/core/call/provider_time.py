@@ -1,7 +1,7 @@
-"""How far the clock of a provider is ahead of this machine's, from the ``Date`` of a response.
+"""Estimate the offset of a provider's clock from the ``Date`` of a response.
 
-``Date`` counts in seconds and was written at some moment between request and response, so the offset is known between
-two bounds. What a cache has held for ``Age`` seconds was written that much earlier.
+``Date`` has a resolution of one second. The server wrote it between request and response, so the offset lies between
+two bounds. A cached response was written ``Age`` seconds earlier.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from dispatchkit.core.call.http_date import ages, response_date
 __all__ = ["MAX_OFFSET", "ClockOffset", "clock_offset"]
 
 MAX_OFFSET = timedelta(seconds=5)
-"""The largest difference of two clocks by which entries of a log are still compared."""
+"""Maximum clock offset at which log entries are still compared."""
 _MAX_WIDTH = timedelta(seconds=2)
-"""Bounds further apart tell too little of the offset: a response that took longer than a second is read again."""
+"""Maximum distance of the bounds. A response that took longer than a second is read again."""
 _SECOND = timedelta(seconds=1)
 
 
@@ -32,27 +32,27 @@ class ClockOffset:
 
     @property
     def middle(self) -> timedelta:
-        """The likeliest value."""
+        """The centre of the bounds."""
         return (self.least + self.most) / 2
 
     @property
     def is_small(self) -> bool:
-        """Whether it is known to be about `MAX_OFFSET` at most."""
+        """Whether the offset is about `MAX_OFFSET` at most."""
         return abs(self.middle) <= MAX_OFFSET
 
     @property
     def is_narrow(self) -> bool:
-        """Whether its bounds are close enough to each other to say anything."""
+        """Whether the bounds are close enough to compare clocks."""
         return self.most - self.least <= _MAX_WIDTH
 
 
 def clock_offset(headers: Mapping[str, str], sent: datetime, received: datetime) -> ClockOffset | None:
-    """What the headers of a response tell of the offset; None where they tell nothing.
+    """Compute the offset from a response's headers; None if they do not tell.
 
     Args:
-        headers: Those of the response.
-        sent: When its request began, by our clock.
-        received: When it had come, by our clock.
+        headers: The response's headers.
+        sent: Start of the request, on the local clock.
+        received: Arrival of the response, on the local clock.
     """
     date, declared = response_date(headers), set(ages(headers)) or {0.0}
     age = declared.pop()

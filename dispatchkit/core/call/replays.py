@@ -1,7 +1,7 @@
-"""What the replays of one account have shown of its deduplication by request id.
+"""What replayed answers have shown about an account's deduplication by request id.
 
-A provider marks the answer to an earlier request with the same id. A mark on the answer to an id that was never sent
-before belongs to another request: something on the way strips the ids.
+A provider marks a replay: its answer to an earlier request with the same id. A marked answer to a new id is another
+request's replay: a proxy on the way strips the ids.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ __all__ = ["Replays", "replays_of"]
 
 @attrs.define
 class Replays:
-    """Of one account, since this process began."""
+    """Observed replays of one account in this process."""
 
     honoured: bool = False
-    """Whether a repeated launch got the answer of its first request."""
+    """Whether a repeated launch got its first request's answer."""
     foreign: bool = False
-    """Whether a request got the answer of another one. No replay is believed from then on."""
+    """Whether a request got another request's answer. From then on, no replay is believed."""
 
 
 _accounts: dict[tuple[object, ...], tuple[Replays, Clock]] = {}
@@ -30,7 +30,7 @@ _accounts_lock = threading.Lock()
 
 
 def replays_of(account: tuple[object, ...], clock: Clock) -> Replays:
-    """What is known of an account in this process, whichever client found out."""
+    """The replays of an account, shared by all its clients in this process."""
     with _accounts_lock:
-        # The entry holds the clock, so the id is not another's.
+        # The entry keeps the clock alive, so its id stays unique.
         return _accounts.setdefault((*account, id(clock)), (Replays(), clock))[0]

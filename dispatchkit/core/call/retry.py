@@ -1,11 +1,11 @@
-"""When a call is repeated. tenacity lives here.
+"""The retry policy of a call, and the retry loop on top of tenacity.
 
-Three questions, asked one after another: may this outcome be repeated at all (the caller of `retrying` says so, step by
-step), how long to wait (`RetryPolicy.delay`: full jitter, never before the provider's Retry-After), and is there
-anything left to repeat it with (attempts and time). Then the repeat waits for a token of the client's `RetryBudget`.
+The loop answers three questions in turn. May this outcome be retried? Each `AttemptResult` says so. How long is the
+wait? `RetryPolicy.delay` computes it with full jitter, never less than the provider's Retry-After. Are attempts and
+time left? Then the retry waits for a token of the client's `RetryBudget`.
 
-Full jitter: the wait before attempt ``n + 1`` is drawn evenly from 0 to ``min(cap, scale * 2 ** (n - 1))``. There are
-two scales, since a provider that throttles asks for more patience than a connection that broke.
+The wait before attempt ``n + 1`` is uniform in ``[0, min(cap, scale * 2 ** (n - 1))]``. There are two scales, since a
+throttling provider needs longer waits than a broken connection.
 """
 
 from __future__ import annotations
@@ -29,8 +29,12 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 
 RetryReason = Literal["not_sent", "throttled", "unknown"]
-"""Why an attempt may be repeated: no byte left; the provider asked to come back; the outcome was unclear, and either
-its state denies it or the user vouches that it deduplicates."""
+"""Why an attempt may be retried.
+
+- ``not_sent``: no byte left.
+- ``throttled``: the provider answered HTTP 429.
+- ``unknown``: the outcome was unclear, and either the state denies it or the user vouches for deduplication.
+"""
 
 RETRY_REASONS: frozenset[RetryReason] = frozenset({"not_sent", "throttled", "unknown"})
 
@@ -74,10 +78,10 @@ def _reasons(instance: object, attribute: attrs.Attribute[frozenset[RetryReason]
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """When and how a call is repeated. The defaults suit a launch: patient, and never twice.
+    """When and how a call is retried. The defaults suit a launch: long waits, and no double launch.
 
-    A refusal is never repeated, except one that names its own end (HTTP 429). An unclear outcome is settled first; it
-    is repeated only if the provider's state denies it or the user vouches that the provider deduplicates it.
+    A refusal is never retried, except HTTP 429. An unclear outcome is settled first. It is retried only if the
+    provider's state denies it, or if the user vouches for deduplication.
 
     Raises:
         TypeError: A setting is of another type.
@@ -91,56 +95,57 @@ class RetryPolicy:
     """
 
     attempts: int = attrs.field(default=5, validator=_attempts)
-    """The most attempts of one call, the first included. 1 repeats nothing."""
+    """Maximum number of attempts of one call, including the first. 1 disables retries."""
     scale: float = attrs.field(default=0.5, validator=_seconds)
-    """Seconds: the upper bound of the first wait; doubled for each further one."""
+    """Seconds: upper bound of the first wait. It doubles with each retry."""
     throttled_scale: float = attrs.field(default=2.0, validator=_seconds)
     """The same after HTTP 429."""
     cap: float = attrs.field(default=30.0, validator=_seconds)
-    """Seconds: the longest wait that we choose ourselves. A call never repeats before its Retry-After."""
+    """Seconds: upper bound of every wait. A longer Retry-After is still respected."""
     retry_on: frozenset[RetryReason] = attrs.field(default=RETRY_REASONS, converter=_reason_set, validator=_reasons)
-    """What is repeated: ``"not_sent"``, ``"throttled"``, ``"unknown"``."""
+    """Which outcomes are retried: a set of ``"not_sent"``, ``"throttled"``, ``"unknown"``. Default: all."""
     state_lag: float = attrs.field(default=60.0, validator=_seconds)
-    """Seconds for which the provider's state may lag behind what it did.
+    """Seconds for which the provider's state may lag behind its actions.
 
-    Only a state that still denies an unclear call this long after its attempt is believed. No provider documents a
-    bound; a minute is twice the longest delay that read replicas and queues of this kind are usually run with, and
-    believing too early launches twice.
+    A state that denies an unclear call counts only this long after the attempt. No provider documents a bound. The
+    default is twice the longest usual delay of read replicas and queues. A value that is too small launches twice.
     """
     repeat_unclear: bool = attrs.field(default=True, validator=_flag)
-    """Whether a call may be repeated after an unclear attempt. False: the provider's state is read; if it does not show
-    that the call happened, the outcome stays unknown."""
+    """Whether a call may be retried after an unclear attempt.
+
+    If False, the provider's state is still read. The outcome stays unknown unless the state shows the effect.
+    """
 
     def delay(self, number: int, *, throttled: bool, after: float, clock: Clock) -> float:
         """Seconds to wait after attempt ``number``, at least ``after``."""
         scale = self.throttled_scale if throttled else self.scale
-        # The exponent is bounded so that a long run of attempts cannot overflow.
+        # The bound of the exponent prevents an overflow after many attempts.
         jitter = clock.random() * min(self.cap, scale * 2.0 ** min(number - 1, 60))
         return after + jitter if after > 0 else jitter
 
 
 def a_policy(value: RetryPolicy) -> RetryPolicy:
-    """A setting that is a policy.
+    """Check the setting ``retry``.
 
     Raises:
-        TypeError: It is none.
+        TypeError: It is no RetryPolicy.
     """
     return a_kind("retry", value, RetryPolicy, "a RetryPolicy such as RetryPolicy(attempts=3)")
 
 
 DEFAULT_RETRY = RetryPolicy()
-"""The policy of a client that was given none."""
+"""The default policy of a client."""
 
 
 @attrs.frozen
 class AttemptResult(Generic[R_co]):
-    """What one round of a call came to: a result, or an error and, if it may be repeated, why."""
+    """The end of one attempt and its settling: a result, or an error with the reason for a retry."""
 
     result: R_co | None = None
     error: DispatchkitError | None = None
     retry: RetryReason | None = None
     retry_after: float = 0.0
-    """Seconds that the provider asked to wait."""
+    """Seconds to wait before a retry, as the provider asked."""
 
 
 async def retrying(
@@ -154,17 +159,17 @@ async def retrying(
     may_start: Callable[[float], bool],
     before_sleep: Callable[[int, AttemptResult[R], float], None],
 ) -> AttemptResult[R]:
-    """Go on from a first step that failed until a step is final or nothing is left to repeat it with.
+    """Retry a failed attempt until a result is final, or attempts, time or budget are exhausted.
 
     Args:
-        first: The step that failed. tenacity is entered only now: it costs more than the whole of an ordinary call.
+        first: The failed attempt. Only failed attempts enter tenacity, which costs more CPU than a whole call.
         again: Makes one more attempt.
-        policy: How often, and how long to wait.
-        clock: Time and chance.
-        sleep: Waits for so many seconds before an attempt.
-        spend: Waits for what an attempt costs. False: it must not be made.
+        policy: Number of attempts, and waits.
+        clock: The source of time and randomness.
+        sleep: Waits for so many seconds.
+        spend: Waits for a token of the retry budget. False ends the loop.
         may_start: Whether another attempt may start after so many seconds.
-        before_sleep: Told the attempt's number, what it came to, and the seconds until the next.
+        before_sleep: Called with the attempt's number, its result and the seconds until the next.
     """
     latest: AttemptResult[R] | None = None
 
@@ -192,11 +197,11 @@ async def retrying(
         return state.attempt_number >= policy.attempts or not may_start(state.upcoming_sleep)
 
     def _attempt_result(state: RetryCallState) -> AttemptResult[R]:
-        assert state.outcome is not None  # noqa: S101 - tenacity asks only once there is one
+        assert state.outcome is not None  # noqa: S101 - tenacity sets it before it calls us
         attempt_result: AttemptResult[R] = state.outcome.result()
         return attempt_result
 
-    # Made anew for every call: an AsyncRetrying holds the state of one.
+    # An AsyncRetrying holds the state of one call, so each call makes its own.
     loop = AsyncRetrying(
         sleep=sleep,
         retry=retry_if_result(wanted),
@@ -210,15 +215,14 @@ async def retrying(
 
 
 _LAST_MOMENT = datetime(9999, 12, 31, tzinfo=UTC)
-"""Beyond it, no date can be told."""
+"""The latest date that can be formatted."""
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds to wait by an answer's ``Retry-After``, in seconds or as a date; None where it says nothing usable.
+    """Parse a ``Retry-After`` header into seconds; None if it is absent or unreadable.
 
-    Never raises, never early: a date counts from the answer's own ``Date`` where it has one, so that a clock of ours
-    which runs ahead does not shorten the wait. It is what the provider says. `Pace.max_pause` bounds what the account
-    makes of it.
+    A date counts from the answer's own ``Date``, if present: a fast local clock must not shorten the wait.
+    The value is not bounded here: `Pace.max_pause` bounds the pause of the account.
     """
     text = headers.get("Retry-After", "").strip()
     if not text:

@@ -60,17 +60,13 @@ class FanOut(Generic[R_co]):
             without a run, or a run without a ledger.
         TypeError: An option is unknown or of another type.
 
-    >>> import asyncio
-    >>> from dispatchkit import DirectClient, StartDispatch
-    >>> from dispatchkit.sandbox import Sandbox
-    >>> async def main() -> None:
-    ...     async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
-    ...         fan_out = FanOut(direct, map(StartDispatch, range(1, 101)), concurrency=8)
-    ...         async for outcome in fan_out:
-    ...             assert outcome.error is None
-    ...         print(fan_out.report)
-    >>> asyncio.run(main())
-    Report(done=100, rejected=0, not_sent=0, unknown=0, not_started=None, previously_finished=0)
+    Example:
+        >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...     fan_out = FanOut(direct, map(StartDispatch, range(1, 101)), concurrency=8)
+        ...     async for outcome in fan_out:
+        ...         assert outcome.error is None
+        ...     fan_out.report.done
+        100
     """
 
     @takes_options(FanOutSettings)

@@ -35,7 +35,15 @@ _WARNED: frozenset[StopKind] = frozenset({"stop_after_failures", "gave_up", "ref
 
 @attrs.frozen
 class StopReason(Value):
-    """Why a run ended before its last command. ``str()`` says it in a few words."""
+    """Why a run ended before its last command. ``str()`` says it in a few words.
+
+    Example:
+        >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...     fan_out = direct.start_many(range(1, 101), max_launches=10)
+        ...     report = await fan_out.finish()
+        ...     fan_out.stop_reason.kind
+        'max_launches'
+    """
 
     kind: StopKind
     """The kind of the end; see `StopKind`."""

@@ -103,7 +103,13 @@ class Rejected(_Failed):
 
 @attrs.frozen(match_args=False)
 class NotSent(_Failed):
-    """Not one byte of the request left this process: the command is safe to repeat."""
+    """Not one byte of the request left this process: the command is safe to repeat.
+
+    Example:
+        >>> outcome = NotSent(0, StartDispatch(7), NotSentError("connection refused"))
+        >>> outcome.target, outcome.state.value, outcome.error.summary
+        (7, 'not_sent', 'connection refused')
+    """
 
     __match_args__: ClassVar = ("error",)
     state: ClassVar[Literal[State.NOT_SENT]] = State.NOT_SENT
@@ -114,7 +120,13 @@ class NotSent(_Failed):
 
 @attrs.frozen(match_args=False)
 class Unknown(_Failed):
-    """The command may have had its effect, and the provider's state could not settle it."""
+    """The command may have had its effect, and the provider's state could not settle it.
+
+    Example:
+        >>> outcome = Unknown(0, StartDispatch(7), OutcomeUnknownError("no answer within 70 s"))
+        >>> outcome.target, outcome.state.value, outcome.error.summary
+        (7, 'unknown', 'no answer within 70 s')
+    """
 
     __match_args__: ClassVar = ("error",)
     state: ClassVar[Literal[State.UNKNOWN]] = State.UNKNOWN

@@ -1,19 +1,18 @@
-"""How many attempts may be in flight: a number, or one that is found out as TCP finds a window.
+"""The limit of attempts in flight: a fixed number, or an adaptive one as in TCP congestion control.
 
-What can be seen of a provider is how long it takes. While it has room, one attempt more costs nothing; beyond, each
-one makes all the others slower. So the size doubles with every round (slow start) until the provider throttles or takes
-half as long again as its baseline latency. Then it falls by the share by which the provider was slower, at most to a
-half, and from there on creeps up by one a round until it is too much again (AIMD).
+The only signal is latency. Below a provider's capacity, another attempt costs nothing. Beyond it, each attempt slows
+the others. In slow start, the limit doubles every round until the provider throttles, or its latency reaches 1.5 times
+the baseline. Then the limit falls in proportion to the slowdown, at most to a half. From there it grows by one a round
+(AIMD).
 
-A round is as many answers as the size was when it began. What counts of it is its quicker quarter: an answer on a new
-connection takes several times as long, and in slow start every second connection is new.
+A round is as many answers as the limit at its start. A round is scored by its 25th-percentile latency, because new
+connections are several times slower. In slow start, every second connection is new.
 
-A run begins in the same way, with one (`AdaptiveLimit.ramp`): what refuses one call of it, such as a wrong token, most
-likely refuses all of them. A fixed number is ramped up to, too, and is steady from then on.
+A run also starts with one attempt (`AdaptiveLimit.ramp`): a wrong token fails one call, not hundreds. A fixed limit is
+ramped up in the same way.
 
-The baseline latency must not be measured while we hurry the provider ourselves: what we cause would look like its
-nature, and the size would grow for ever. So every 64 rounds the size is halved for one round, and that is measured
-anew. And if halving does not make a provider quicker, then we are not what makes it slow.
+Measure the baseline at half load, or our own load would inflate it. So every 64 rounds, the limit is halved for one
+round and the baseline is measured. If halving does not lower the latency, the slowdown is not our own.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ _START = 4.0
 _MAX_LIMIT = 1024.0
 _SLOWER = 1.5
 _TOLERANCE = 0.002
-"""Seconds: so much is our own event loop's."""
+"""Seconds of latency that our own event loop may add."""
 _BASELINE_EVERY = 64
 _EPSILON = 1e-6
 
 
 class AdaptiveLimit:
-    """The size, and what moves it."""
+    """The limit, and the rules that change it."""
 
     __slots__ = (
         "_auto",
@@ -58,21 +57,21 @@ class AdaptiveLimit:
 
     def __init__(self, concurrency: int | Auto) -> None:
         self.slow = False
-        """Whether the size grows again from one, and has not come back to what it was."""
+        """Whether the limit is in slow start from one, and has not reached its former value."""
         self._size = math.inf
         self._before: tuple[float, bool] | None = None
-        """The size before the ramp of a run, and whether it was slow then; None if there is no ramp."""
+        """The limit and ``slow`` before a run's ramp; None without a ramp."""
         self._round: list[float] = []
         self._size_before_baseline: float | None = None
         self._cut_at = math.inf
         self.set(concurrency)
 
     def set(self, concurrency: int | Auto) -> None:
-        """Change the setting. A slow start after a pause goes on."""
+        """Change the setting. A slow start after a pause continues."""
         self._auto = concurrency == "auto"
         self._maximum = _MAX_LIMIT if concurrency == "auto" else float(concurrency)
         self.maximum = int(self._maximum)
-        """What is never passed."""
+        """Upper bound of the limit."""
         initial = _START if self._auto else self._maximum
         self._size = min(self._size, self._maximum) if self.slow else initial
         self._before = None if self._before is None else (initial, False)
@@ -83,7 +82,7 @@ class AdaptiveLimit:
         self._update()
 
     def reset(self, *, throttled: bool) -> None:
-        """Begin again at one, after a pause."""
+        """Restart from one, after a pause."""
         if self._size_before_baseline is not None:
             self._size = self._size_before_baseline
         if self._auto and throttled and self._size >= 2:
@@ -95,15 +94,15 @@ class AdaptiveLimit:
         self._update()
 
     def ramp(self) -> None:
-        """Begin at one, for a run."""
+        """Start from one, for a run."""
         before = self._before or (self._size_before_baseline or self._size, self.slow)
         self.reset(throttled=False)
         self._before = before
-        self._baseline = math.inf  # its first answers come on new connections
+        self._baseline = math.inf  # the first answers come on new connections
         self._update()
 
     def end_ramp(self) -> None:
-        """The run is over: calls that are no part of a run find the size that was there before it."""
+        """Restore the limit from before the run, for calls outside of a run."""
         if self._before is not None and self.slow:
             size, self.slow = self._before
             self._size = max(self._size, size)
@@ -112,22 +111,22 @@ class AdaptiveLimit:
         self._update()
 
     def grow(self) -> None:
-        """Let one more start, although there is no answer to learn from."""
+        """Raise the limit by one without an answer."""
         self._size = min(self._threshold, self._size + 1)
         self._update()
 
     def observe(self, elapsed: float, *, busy: bool, now: float) -> None:
-        """Take note of an answer.
+        """Record the latency of an answer.
 
         Args:
-            elapsed: Seconds.
-            busy: Whether the limit was reached. What is not used shows nothing, so it does not grow.
-            now: On any clock.
+            elapsed: Latency in seconds.
+            busy: Whether the limit was reached. An unused limit does not grow.
+            now: The time, on any monotonic clock.
         """
         slow_start = self._size < self._threshold
         if slow_start and self._size_before_baseline is None and (busy or not self._auto):
-            self._size = min(self._threshold, self._size + 1)  # it doubles with every round
-        # What began before the size was cut shows what it was like before.
+            self._size = min(self._threshold, self._size + 1)  # one per answer doubles it every round
+        # Ignore attempts that started before the limit was cut.
         if self._auto and now - elapsed >= self._since - _EPSILON:
             self._round.append(elapsed)
             if len(self._round) >= self._round_size:
@@ -145,12 +144,12 @@ class AdaptiveLimit:
         self._baseline = min(self._baseline, typical)
         if typical > self._baseline * _SLOWER + _TOLERANCE:
             if typical > self._cut_at * 0.9:
-                self._baseline = typical  # fewer did not help
+                self._baseline = typical  # the cut did not lower the latency
                 self._new_round()
                 return
             self._size = max(1.0, self._size * max(0.5, self._baseline / typical))
             self._threshold = self._size
-            # In slow start the size has doubled since these began, so the next round cannot be compared with this.
+            # In slow start, the limit has doubled since these attempts began: do not compare the next round with them.
             self._new_round(since=now, cut_at=math.inf if slow_start else typical)
         elif self._rounds % _BASELINE_EVERY == 0:
             self._new_round(since=now, size_before_baseline=self._size)
@@ -174,4 +173,4 @@ class AdaptiveLimit:
         if self._size >= self._threshold:
             self.slow = False
         self.is_fixed = not self._auto and self._size == self._maximum
-        """Whether there is nothing to learn."""
+        """Whether a fixed limit is fully ramped up, so that answers need not be observed."""

@@ -1,4 +1,4 @@
-"""The circuit breaker: it sees when a provider no longer answers, and when it does again."""
+"""The circuit breaker: it detects that a provider stops answering, and that it recovers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ _MAX_RESET_TIMEOUT = 60.0
 
 
 class Breaker:
-    """Counts the latest 64 attempts. Closed, it lets all pass; open, none; half-open, a single one that decides.
+    """Counts failures among the latest 64 attempts.
 
-    It only judges. Who waits, and until when, is for the `Pacer` to say.
+    Closed, all attempts may start. Open, none may. Half-open, a single attempt decides. The `Pacer` enforces the state
+    and schedules the attempts.
     """
 
     __slots__ = ("_count", "_failure_threshold", "_failures", "_first_reset_timeout", "reset_timeout", "state")
@@ -29,14 +30,14 @@ class Breaker:
         self._first_reset_timeout = self.reset_timeout = reset_timeout
 
     def set(self, failure_threshold: float, reset_timeout: float) -> None:
-        """Change the settings. A cooldown that was doubled stays so until the provider answers."""
+        """Change the settings. A doubled `reset_timeout` stays until the provider answers."""
         self._failure_threshold = failure_threshold
         if self.state == "closed" or reset_timeout > self.reset_timeout:
             self.reset_timeout = reset_timeout
         self._first_reset_timeout = reset_timeout
 
     def record(self, *, answered: bool) -> bool:
-        """Take note of an attempt. True: it opens, for `reset_timeout` seconds."""
+        """Record an attempt. Returns True if the breaker opens, for `reset_timeout` seconds."""
         if self.state != "closed":
             if not answered:
                 self.reset_timeout = max(self._first_reset_timeout, min(self.reset_timeout * 2, _MAX_RESET_TIMEOUT))
@@ -46,7 +47,7 @@ class Breaker:
             self.reset_timeout = self._first_reset_timeout
         if answered and not self._failures:
             self._count += 1
-            return False  # by far the most frequent
+            return False  # the common case, without further work
         self._failures = (self._failures << 1 | (not answered)) & _MASK
         self._count += 1
         if (

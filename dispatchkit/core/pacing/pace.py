@@ -1,4 +1,4 @@
-"""How fast an account may be used: the settings, and what can be seen of them at work. `Pacer` does the work."""
+"""`Pace` and `PaceStatistics`: the settings and the statistics of a `Pacer`."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def _duration(instance: object, attribute: attrs.Attribute[float], value: float)
 
 @attrs.frozen(kw_only=True)
 class Pace(Value):
-    """How fast an account may be used.
+    """The rate, concurrency and breaker settings of an account.
 
     Raises:
         TypeError: A setting is of another type.
@@ -68,37 +68,39 @@ class Pace(Value):
     """
 
     rate: float | None = attrs.field(default=None, validator=_rate)
-    """Launches a second, evenly spaced; None sets no rate."""
+    """Launches a second, evenly spaced; None sets no limit."""
     concurrency: int | Auto = attrs.field(default=1024, validator=_concurrency)
-    """How many attempts may be in flight; ``"auto"`` finds out."""
+    """Maximum number of attempts in flight; ``"auto"`` adapts it to the provider's latency."""
     failure_threshold: float = attrs.field(default=0.5, validator=_share)
-    """The share of attempts without an answer, of the latest 64, that opens the breaker. 1 never does."""
+    """Share of unanswered attempts, among the latest 64, that opens the breaker. 1 disables the breaker."""
     reset_timeout: float = attrs.field(default=5.0, validator=_duration)
-    """Seconds until an open breaker tries again; doubled each time that fails, up to a minute."""
+    """Seconds until an open breaker allows one attempt. Each failure doubles it, up to 60 s."""
     max_pause: float = attrs.field(default=3600.0, validator=_duration)
-    """Seconds: the longest pause of the account that a ``Retry-After`` begins. One that asks for more is logged as a
-    warning. The error of the call that was throttled keeps the provider's own date."""
+    """Seconds: maximum pause of the account after a ``Retry-After``.
+
+    A longer Retry-After is logged as a warning. The throttled call's error keeps the provider's own date.
+    """
 
 
 DEFAULT_PACE = Pace()
-"""The pace of an account for which none was set."""
+"""The default pace of an account."""
 
 
 @attrs.frozen
 class PaceStatistics(Value):
-    """What a `Pacer` is doing."""
+    """The state of a `Pacer` at one moment."""
 
     started: int
     """Attempts so far."""
     in_flight: int
     concurrency_limit: int
-    """How many may be in flight now."""
+    """Maximum number of attempts in flight now."""
     waiting: int
-    """How many wait for leave to start."""
+    """Attempts that wait for a permit."""
     paused_for: float
-    """Seconds until the pause is over; 0 when nothing pauses."""
+    """Seconds until the pause ends; 0 without a pause."""
     throttled: int
-    """Answers 429 so far."""
+    """HTTP 429 answers so far."""
     pauses: int
-    """Pauses so far, by a 429 or by the breaker. All the 429 of one volley are one pause."""
+    """Pauses so far, by a 429 or by the breaker. The 429s of requests sent before a pause count as the same one."""
     breaker: BreakerState

@@ -1,16 +1,15 @@
-"""How fast an account is used: rate, concurrency, the shared pause, the circuit breaker.
+"""The pacer of an account: rate, concurrency, shared pause and circuit breaker.
 
-A provider knows accounts, not clients. So every client and every fan-out of one account in this process goes through
-one `Pacer`, whichever event loop or thread it lives on: together they keep its rate and its concurrency, and what one
-of them learns (a 429, a provider that is down) holds for all.
+Providers limit accounts, not clients. So all clients and fan-outs of one account in this process share one `Pacer`,
+across event loops and threads. They share its rate and its concurrency, and a 429 or a failing provider stops them all.
 
-- **Rate.** Launches start one interval apart. Time that nobody used is not saved up, so there is never a burst.
-- **Concurrency.** At most so many attempts are in flight. With ``"auto"`` the limit is found out: see `AdaptiveLimit`.
-- **Ramp.** A run on an idle account starts with one attempt, and the limit doubles with each round of answers.
-- **Pause.** One 429, or a ``Retry-After`` of a server that failed, stops every start until the provider's time, for at
-  most `Pace.max_pause`. Afterwards the limit grows again from one, doubling. A person can lift a pause (`Pacer.lift`).
-- **Breaker.** When most attempts get no answer, starts stop for a while; then a single one is tried. If it is answered
-  the breaker closes, else it waits twice as long.
+- **Rate.** Attempts start one interval apart. Unused time is not saved up, so there is no burst.
+- **Concurrency.** The number of attempts in flight is limited. With ``"auto"``, the limit adapts: see `AdaptiveLimit`.
+- **Ramp.** A run on an idle account starts with one attempt. The limit doubles with each round of answers.
+- **Pause.** A 429, or a ``Retry-After`` of a failed server, stops all starts, for at most `Pace.max_pause`. Then the
+  limit grows again from one, doubling. `Pacer.lift` ends a pause early.
+- **Breaker.** If most attempts get no answer, the breaker stops all starts for a while. Then one attempt decides: an
+  answer closes the breaker, a failure doubles the wait.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ __all__ = ["Pacer"]
 
 
 class _Waiter:
-    """Somebody who waits for leave to start. It is woken through a future that is new for every wait."""
+    """An attempt that waits for a permit. Each wait uses a new future."""
 
     __slots__ = ("expired", "future", "loop", "permit", "previous", "slot", "until")
 
@@ -53,21 +52,20 @@ class _Waiter:
 
 
 _TIMER_SLACK = 0.005
-"""Seconds by which a timer may be late. So much is made good, or a high rate would never be reached."""
+"""Timer slack in seconds; starts this late are backdated so that high rates are reached."""
 SILENCE = 2.0
-"""Seconds without an answer, after which a limit that grows from one lets one more attempt start."""
+"""Seconds without an answer after which a limit in slow start grows by one."""
 
 
 class Pacer:
-    """The moving part behind a `Pace`. See the module's text for what it does.
+    """Enforces the `Pace` of one account. See the module's docstring for the rules.
 
-    Between `acquire` (or `try_acquire`) and `release` stands one attempt, known by its permit: the number of the
-    stretch between two pauses in which it began. What comes back from before a pause tells nothing of what came after
-    it.
+    Each attempt runs between `acquire` (or `try_acquire`) and `release`. Its permit is the number of the generation in
+    which it started; each pause begins a new generation. Results of attempts that started before a pause are ignored.
 
-    Who cannot start at once stands in a queue, and leave is given to its head, never to who comes by. One in the queue
-    keeps the time: it sleeps until time alone lets somebody start or makes somebody give up, and then another does. All
-    state changes happen under one lock and never across a wait, so loops in several threads may share it.
+    Waiters are served in FIFO order. One of them holds the timer: it sleeps until the next start or deadline, then
+    passes the timer on. Event loops in several threads may share a pacer: every state change holds one lock, and no
+    ``await`` interrupts it.
     """
 
     def __init__(self, pace: Pace, clock: Clock) -> None:
@@ -79,26 +77,26 @@ class Pacer:
         self._last_start = -math.inf
         self._paused_until = -math.inf
         self._throttled_until = -math.inf
-        """The pause that the provider asked for, without that of the breaker and of `hold`."""
+        """End of the provider's pause, without those of the breaker and of `hold`."""
         self._held_until = -math.inf
         self._log = PauseLog(clock)
         self.lifts = 0
-        """How often a pause was lifted: what waits out a pause looks at it."""
-        self._learnt = -math.inf  # when an answer, or silence, last let the limit grow
+        """Number of lifted pauses. A sleep during a pause ends when it changes."""
+        self._learnt = -math.inf  # when an answer or silence last raised the limit
         self._started = 0
         self._throttled = 0
         self._pauses = 0
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
-        """Leave what is in flight, and who waits, to the process that this one was forked from."""
+        """Drop waiters and attempts in flight in a forked child: they belong to the parent."""
         self._lock = threading.Lock()
         self._adaptive_limit.end_ramp()
         self._runs: WeakSet[object] = WeakSet()
         self._sleepers = Sleepers(self._clock)
         self._generation = 1
         self._in_flight = 0
-        self._stale_in_flight = 0  # of those in flight, how many began before the latest pause
+        self._stale_in_flight = 0  # attempts in flight that started before the latest pause
         self._waiters: OrderedDict[_Waiter, None] = OrderedDict()
         self._deadlines: list[tuple[float, int, _Waiter]] = []
         self._numbers = itertools.count()
@@ -112,7 +110,7 @@ class Pacer:
         return self._pace
 
     def set(self, pace: Pace) -> None:
-        """Change the settings, for everything that uses the account. What was learnt stays where it still applies."""
+        """Change the settings for all users of the account. An unchanged concurrency keeps its adapted limit."""
         with self._lock:
             before, self._pace = self._pace, pace
             self._interval = 0.0 if pace.rate is None else 1.0 / pace.rate
@@ -126,11 +124,11 @@ class Pacer:
             self._grant()
 
     def begin_run(self, run: object, *, ramp: bool) -> None:
-        """A run begins. On an account with nothing in flight here, it starts with one attempt.
+        """Register a run. On an account with nothing in flight, the run starts with one attempt.
 
         Args:
-            run: The run. It is not kept alive.
-            ramp: False if it is known that the provider accepts what the run sends.
+            run: The run. It is held weakly.
+            ramp: False if the provider is known to accept the run's requests.
         """
         with self._lock:
             if ramp and not self._in_flight and not self._waiters:
@@ -138,7 +136,7 @@ class Pacer:
             self._runs.add(run)
 
     def end_run(self, run: object) -> None:
-        """The run is over. What follows outside of a run does not go on with its ramp."""
+        """Unregister a run. The last one ends its ramp."""
         with self._lock:
             self._runs.discard(run)
             if not self._runs:
@@ -146,7 +144,7 @@ class Pacer:
                 self._grant()
 
     def try_acquire(self) -> int:
-        """Leave to start one attempt now: its permit, or 0. The short way of `acquire`."""
+        """Acquire a permit without waiting; 0 if there is none now."""
         with self._lock:
             if self._waiters:
                 return 0
@@ -156,13 +154,13 @@ class Pacer:
             return self._start(now)
 
     async def acquire(self, *, until: float = math.inf) -> int:
-        """Wait for leave to start one attempt. Every permit is followed by one `release` or `cancel`.
+        """Wait for a permit to start one attempt. Each permit needs one `release` or `cancel`.
 
         Args:
-            until: On the clock's ``monotonic``: when to give up.
+            until: The latest start, on the clock's ``monotonic``.
 
         Returns:
-            The permit, or 0 as soon as it is certain that the turn would come too late, if those before keep theirs.
+            The permit, or 0 once `until` cannot be met.
         """
         if self._clock.monotonic() > until:
             return 0
@@ -187,8 +185,8 @@ class Pacer:
         self._waiters[waiter] = None
         if waiter.until < math.inf:
             if len(self._deadlines) > 2 * len(self._waiters) + 64:
-                # Of those that got in long before, nothing may stay.
-                self._deadlines = [each for each in self._deadlines if each[2] in self._waiters]
+                # Drop deadlines of waiters that were already admitted.
+                self._deadlines = [entry for entry in self._deadlines if entry[2] in self._waiters]
                 heapq.heapify(self._deadlines)
             heapq.heappush(self._deadlines, (waiter.until, next(self._numbers), waiter))
 
@@ -196,10 +194,10 @@ class Pacer:
         while True:
             with self._lock:
                 if self._timer_waiter is waiter:
-                    self._wake_at = math.inf  # it is awake: set it anew
+                    self._wake_at = math.inf  # `_grant` sets the next one
                 now = self._grant()
                 if waiter.permit and (waiter.permit != self._generation or self._paused_until > now):
-                    # A pause came between the leave and the start. It keeps its place.
+                    # A pause began after the permit was granted: back to the head of the queue.
                     self._revoke(waiter)
                     if waiter.until >= self._opens_at():
                         self._waiters[waiter] = None
@@ -221,11 +219,11 @@ class Pacer:
             await (future if wait == math.inf else rest(self._clock, future, wait))
 
     def _opens_at(self) -> float:
-        """When time next allows a start."""
+        """The earliest next start by pause and rate."""
         return max(self._paused_until, self._last_start + self._interval)
 
     def _has_room(self) -> bool:
-        # An attempt from before the pause may hang for long: it must not keep the slow start waiting.
+        # Attempts from before the pause may hang: they must not block the slow start.
         return (
             self._in_flight - self._stale_in_flight < self._adaptive_limit.limit
             and self._in_flight < self._adaptive_limit.maximum
@@ -252,24 +250,24 @@ class Pacer:
             self._last_start = waiter.previous
 
     def can_start(self) -> bool:
-        """Whether time gives leave to start now, and nobody waits for it."""
+        """Whether pause and rate allow a start now, and no attempt waits."""
         with self._lock:
             return not self._waiters and self._opens_at() <= self._clock.monotonic()
 
     def is_current(self, permit: int) -> bool:
-        """Whether leave that was not used at once is still good: no pause has begun since."""
+        """Whether an unused permit is still valid: no pause has begun since."""
         with self._lock:
             return permit == self._generation and self._paused_until <= self._clock.monotonic()
 
     def postpone(self) -> float:
-        """Take the next start, for a permit that was not used at once. Returns the seconds until then."""
+        """Reserve the next start for an unused permit. Returns the seconds until then."""
         with self._lock:
             now = self._clock.monotonic()
             self._last_start = max(now, self._last_start + self._interval)
             return self._last_start - now
 
     def cancel(self, permit: int) -> None:
-        """Give back what `acquire` or `try_acquire` gave: nothing was started after all."""
+        """Return an unused permit."""
         with self._lock:
             self._cancel(permit)
             self._grant()
@@ -284,15 +282,15 @@ class Pacer:
         grows: bool = True,
         by: str = "Retry-After",
     ) -> None:
-        """One attempt is over.
+        """Return the permit of an attempt that has ended, with its result.
 
         Args:
-            permit: What `acquire` or `try_acquire` gave for it.
-            answered: Whether the provider answered it; None where it cannot be said (it was cancelled).
-            elapsed: Seconds.
-            pause: If the provider asked for a pause, by a 429 or in an answer that is unclear: its seconds.
-            grows: Whether the answer lets one more start. Not a refusal of the token or of the account.
-            by: How it asked.
+            permit: The permit of `acquire` or `try_acquire`.
+            answered: Whether the provider answered; None if the attempt was cancelled.
+            elapsed: Duration of the attempt in seconds.
+            pause: Seconds of the pause that the provider asked for; None for no pause.
+            grows: Whether the answer may raise the limit. False for a refusal of the token or the account.
+            by: What asked for the pause, for the log.
         """
         with self._lock:
             is_current = permit == self._generation
@@ -300,7 +298,7 @@ class Pacer:
             self._in_flight -= 1
             if not is_current:
                 self._stale_in_flight -= 1
-            # What began before the pause says nothing of an open breaker, or of the new size.
+            # Attempts from before the pause must not close an open breaker or raise the limit.
             if answered is not None and (is_current or self._breaker.state == "closed"):
                 if self._breaker.record(answered=answered):
                     self._pause(self._breaker.reset_timeout)
@@ -316,12 +314,12 @@ class Pacer:
             self._log_pause(pause, by)
 
     def throttle(self, pause: float, *, refused: bool = True, by: str = "Retry-After") -> None:
-        """The provider asked for a pause elsewhere: start nothing for so many seconds, at most `Pace.max_pause`.
+        """Pause the account because the provider asked outside of an attempt, for at most `Pace.max_pause`.
 
         Args:
             pause: Seconds.
-            refused: Whether it was a 429.
-            by: How the provider asked.
+            refused: Whether the answer was a 429.
+            by: What asked for the pause, for the log.
         """
         with self._lock:
             self._throttle(pause, again=self._paused_until > self._clock.monotonic(), refused=refused)
@@ -333,7 +331,7 @@ class Pacer:
         until = self._clock.monotonic() + pause
         self._throttled_until = max(self._throttled_until, until)
         if again:
-            # Of the same volley as one before: it can make the pause longer, and tells nothing else that is new.
+            # Another 429 for a request sent before the pause: extend the pause only.
             self._paused_until = max(self._paused_until, until)
             return
         self._pause(pause)
@@ -343,7 +341,7 @@ class Pacer:
         self._log.pause(self.throttled_for(), asked=asked, most=self._pace.max_pause, by=by)
 
     def hold(self, seconds: float) -> None:
-        """Start nothing for so many seconds, for a reason of this process. `lift` does not end it."""
+        """Start nothing for so many seconds, for a local reason. `lift` does not end this pause."""
         with self._lock:
             now = self._clock.monotonic()
             self._held_until = max(self._held_until, now + seconds)
@@ -354,7 +352,7 @@ class Pacer:
             self._adaptive_limit.reset(throttled=False)
 
     def lift(self, left: float = 0.0) -> bool:
-        """End the pause, or let it end in ``left`` seconds if that is sooner. What waits for its end goes on.
+        """End the pause now or in ``left`` seconds, and wake its waiters. A pause is never extended.
 
         Returns:
             Whether the pause became shorter.
@@ -373,11 +371,11 @@ class Pacer:
         return True
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep for so many seconds, at most until a pause is lifted or a client of the account is closed."""
+        """Sleep for so many seconds, or until a pause is lifted or a client of the account is closed."""
         await self._sleepers.sleep(seconds)
 
     def wake(self) -> None:
-        """End each `sleep`: who sleeps looks whether its reason holds."""
+        """End every `sleep`. The callers check whether they have to wait again."""
         self._sleepers.wake()
 
     def _pause(self, wait: float) -> None:
@@ -387,19 +385,19 @@ class Pacer:
         self._paused_until = max(self._paused_until, self._clock.monotonic() + wait)
 
     def paused_for(self) -> float:
-        """Seconds until the pause is over; 0 when nothing pauses."""
+        """Seconds until the pause ends; 0 without a pause."""
         return max(0.0, self._paused_until - self._clock.monotonic())
 
     def throttled_for(self) -> float:
-        """Seconds until the pause is over that the provider asked for; 0 where there is none."""
+        """Seconds until the provider's pause ends; 0 without one."""
         return max(0.0, self._throttled_until - self._clock.monotonic())
 
     def is_failing(self) -> bool:
-        """Whether the breaker lets nothing start, or a single attempt."""
+        """Whether the breaker is open or half-open."""
         return self._breaker.state != "closed"
 
     def _grant(self) -> float:
-        """Give leave to all that may start now, and see to it that somebody keeps the time. Returns the time."""
+        """Admit all waiters that may start now, and keep one of them on the timer. Returns the current time."""
         now = self._clock.monotonic()
         waiters = self._waiters
         if not waiters:
@@ -415,7 +413,7 @@ class Pacer:
         while waiters and opens <= now and self._has_room():
             waiter, _ = waiters.popitem(last=False)
             if waiter.loop.is_closed():
-                continue  # nobody waits there any more
+                continue  # the waiter ended with its loop
             waiter.previous = self._last_start
             waiter.slot = opens if timed and now - opens <= _TIMER_SLACK else now
             waiter.permit = self._start(waiter.slot)
@@ -428,14 +426,14 @@ class Pacer:
         return now
 
     def _silent_at(self) -> float:
-        """When the account has been silent for so long that one more attempt may start, beyond a limit that grows."""
-        # An open breaker lets a single attempt decide, however long it takes.
+        """When a limit in slow start grows by one, because no answer has come for `SILENCE`."""
+        # With an open breaker, a single attempt decides, however long it takes.
         if self._breaker.state != "closed" or self._in_flight - self._stale_in_flight < self._adaptive_limit.limit:
             return math.inf
         return max(self._last_start, self._learnt) + SILENCE
 
     def _expire(self, before: float) -> None:
-        """Whoever must start before this moment has waited in vain."""
+        """Expire all waiters whose deadline is before this moment."""
         while self._deadlines and self._deadlines[0][0] < before:
             _, _, waiter = heapq.heappop(self._deadlines)
             if waiter in self._waiters:
@@ -447,13 +445,13 @@ class Pacer:
         while self._deadlines and self._deadlines[0][2] not in self._waiters:
             heapq.heappop(self._deadlines)
         first = self._deadlines[0][0] if self._deadlines else math.inf
-        # Just beyond its deadline: at the deadline itself it may still start.
+        # Wake just after the deadline: at the deadline itself, the waiter may still start.
         wake_at = min(wake_at, math.nextafter(first, math.inf))
         self._next_start = next_start
         if self._timer_waiter not in self._waiters:
             self._timer_waiter = next(iter(self._waiters), None)
         elif wake_at >= self._wake_at:
-            return  # it will look again then
+            return  # the timer wakes early enough
         self._wake_at = wake_at
         if self._timer_waiter is not None and wake_at < math.inf:
             self._timer_waiter.wake()

@@ -1,4 +1,4 @@
-"""The pacers of this process: one for each account, as long as something uses it."""
+"""The registry of this process's pacers: one per account in use."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from dispatchkit.core.clock import Clock
 from dispatchkit.core.pacing.pace import DEFAULT_PACE, Pace
 from dispatchkit.core.pacing.pacer import Pacer
 
-__all__ = ["pacer_of"]
+__all__ = ["get_pacer"]
 
 _pacers: WeakValueDictionary[tuple[object, ...], Pacer] = WeakValueDictionary()
 _pacers_lock = threading.Lock()
 
 
-def pacer_of(account: tuple[object, ...], pace: Pace | None, clock: Clock) -> Pacer:
-    """The pacer of an account: the one in use, or a new one. A pace that is given holds for all its users."""
-    key = (*account, id(clock))  # the pacer holds the clock, so the id is not another's
+def get_pacer(account: tuple[object, ...], pace: Pace | None, clock: Clock) -> Pacer:
+    """Get the account's pacer, or make one. A given pace applies to all users of the account."""
+    key = (*account, id(clock))  # the pacer keeps the clock alive, so its id stays unique
     with _pacers_lock:
         pacer = _pacers.get(key)
         if pacer is None:
@@ -29,7 +29,7 @@ def pacer_of(account: tuple[object, ...], pace: Pace | None, clock: Clock) -> Pa
 
 
 def _forget() -> None:
-    """After a fork: no thread of the parent is here to release a lock or end an attempt."""
+    """After a fork: the parent's threads cannot release a lock or end an attempt here."""
     global _pacers_lock  # noqa: PLW0603
     _pacers_lock = threading.Lock()
     for pacer in list(_pacers.values()):

@@ -1,4 +1,4 @@
-"""The log of the pauses that a provider asks for: one line for each, with its end."""
+"""Log a provider's pauses: one record per pause, with its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["PauseLog"]
 logger = logging.getLogger("dispatchkit.pace")
 
 _UNLOGGED = 1.0
-"""Seconds: a shorter pause, or one that grew by less, is not worth a line in a log."""
+"""Seconds: a shorter pause, or a shorter extension of one, is not logged."""
 
 
 class PauseLog:
@@ -25,16 +25,16 @@ class PauseLog:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._until = -math.inf
-        """On the clock's ``monotonic``: the end of the pause that was logged last."""
+        """End of the last logged pause, on the clock's ``monotonic``."""
 
     def pause(self, left: float, *, asked: float, most: float, by: str) -> None:
-        """Log a pause, unless it is known. Never under a lock: a handler may read the statistics.
+        """Log a pause, unless it was logged. Call it without a lock: a log handler may read the statistics.
 
         Args:
-            left: Seconds until it is over.
+            left: Seconds until the pause ends.
             asked: Seconds that the provider asked for.
-            most: The longest pause that is kept (`Pace.max_pause`).
-            by: How the provider asked.
+            most: Maximum pause (`Pace.max_pause`).
+            by: What asked for the pause.
         """
         until = self._clock.monotonic() + left
         if left < _UNLOGGED or until < self._until + _UNLOGGED:
@@ -47,8 +47,7 @@ class PauseLog:
             log(
                 logger,
                 logging.WARNING,
-                "the account is paused until %s (by %s), for max_pause (%.0f s) and no longer: "
-                "the provider asked for a pause until %s",
+                "the account is paused until %s (by %s): max_pause (%.0f s) ends before the provider's pause at %s",
                 text,
                 by,
                 most,
@@ -58,12 +57,12 @@ class PauseLog:
             log(logger, logging.INFO, "the account is paused until %s (by %s)", text, by)
 
     def lift(self, until: float) -> None:
-        """Log that the pause was lifted, and ends at ``until``."""
+        """Log that the pause was lifted and ends at ``until``."""
         self._until = until
         log(logger, logging.INFO, "the pause of the account was lifted")
 
 
 def _utc(now: datetime, seconds: float) -> str:
-    """The moment in so many seconds, without its date if that is today's."""
+    """The moment in so many seconds, without the date if it is today."""
     moment = now + timedelta(seconds=seconds)
     return f"{moment:%H:%M:%S} UTC" if moment.date() == now.date() else f"{moment:%Y-%m-%d %H:%M:%S} UTC"

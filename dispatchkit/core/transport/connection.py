@@ -1,13 +1,13 @@
-"""What a connection needs so that no byte of a request leaves late.
+"""Connections that never send the bytes of a request late.
 
-A request that was given up must not act afterwards, whatever ends the process that wrote it: a signal 9, a suspension,
-a network that is away. So three places where bytes could wait are kept empty:
+An abandoned request must not act later, even after a SIGKILL, a suspension or a network failure. So three buffers are
+kept empty:
 
-- **The kernel.** ``SO_LINGER 0`` is set when a socket is made, so the kernel drops unsent bytes with the process. An
-  orderly close resets it: nothing is outstanding then. ``TCP_USER_TIMEOUT`` bounds how long a kernel retransmits.
-- **The event loop.** The lowest transport has a high-water mark of zero, so a write enters the kernel at once. (uvloop
-  before 0.23 collects writes until the end of a turn otherwise.)
-- **TLS.** Its transport hides the one below it, where encrypted bytes wait. `Handler.backlog` counts both.
+- **Kernel.** Sockets are made with ``SO_LINGER 0``, so the kernel drops unsent bytes when the process ends. An orderly
+  close resets the option, since nothing is outstanding then. ``TCP_USER_TIMEOUT`` bounds retransmissions.
+- **Event loop.** The lowest transport has a high-water mark of zero, so that writes enter the kernel at once.
+  Otherwise, uvloop before 0.23 collects writes until the end of a loop iteration.
+- **TLS.** Encrypted bytes may wait in the hidden transport below. `Handler.backlog` counts both transports.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from aiohttp.client_proto import ResponseHandler
 from dispatchkit.core.claim import ClaimAge, ClaimExpiredError
 from dispatchkit.core.transport.fork import fork_safe_socket
 
-__all__ = ["Handler", "drop_unsent", "socket_factory"]
+__all__ = ["Handler", "UnwrittenError", "drop_unsent", "socket_factory"]
 
 _write = os.write
 
@@ -43,7 +43,7 @@ def socket_factory(*, user_timeout: float) -> Callable[[_Address], socket.socket
     """Make a factory of sockets that drop unsent bytes when they close.
 
     Args:
-        user_timeout: Seconds for which the kernel retransmits bytes that nobody acknowledges.
+        user_timeout: Seconds for which the kernel retransmits unacknowledged bytes.
     """
     milliseconds = math.ceil(min(user_timeout * 1000, 2**31 - 1))
 
@@ -58,8 +58,8 @@ def socket_factory(*, user_timeout: float) -> Callable[[_Address], socket.socket
 
 
 def drop_unsent(transport: asyncio.Transport) -> None:
-    """Close a connection at once. Bytes in the buffers of loop and kernel never leave."""
-    # SO_LINGER is set, unless an orderly close that had begun has reset it.
+    """Close a connection at once and drop all buffered bytes."""
+    # An orderly close that had begun may have reset SO_LINGER.
     _linger(transport, _DROP_UNSENT)
     transport.abort()
 
@@ -71,19 +71,23 @@ def _linger(transport: asyncio.BaseTransport, option: bytes) -> None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, option)
 
 
+class UnwrittenError(OSError):
+    """The kernel refused a write and took no byte of it."""
+
+
 class Handler(ResponseHandler):
     """aiohttp's protocol, with an orderly close and a view of the bytes that have not reached the kernel."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
         self.is_settled = True
-        """Whether no request and no response is outstanding: then a close is orderly."""
+        """Whether nothing is outstanding, so that a close is orderly."""
         self._lowest: asyncio.WriteTransport | None = None
         self._descriptor = -1
-        """The socket's number where bytes may go to the kernel without the transport: never with TLS."""
+        """The socket's file descriptor for direct writes; -1 with TLS and on Windows."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the connection, and let no write wait in the event loop."""
+        """Accept the connection, and disable the event loop's write buffer."""
         super().connection_made(transport)
         self._lowest = _lowest(transport)
         self._lowest.set_write_buffer_limits(high=0)
@@ -92,12 +96,12 @@ class Handler(ResponseHandler):
             self._descriptor = -1 if sock is None else sock.fileno()
 
     def close(self) -> None:
-        """Close the connection: with FIN if nothing is outstanding, else with RST."""
+        """Close the connection, with FIN if nothing is outstanding, else with RST."""
         self._settle()
         super().close()
 
     def abort(self) -> None:
-        """Close the connection in the same way, without the farewell of TLS: so aiohttp ends idle ones."""
+        """Close the connection without a TLS shutdown, as aiohttp does with idle connections."""
         self._settle()
         super().abort()
 
@@ -106,20 +110,20 @@ class Handler(ResponseHandler):
             _linger(self.transport, _DELIVER_UNSENT)
 
     def send(self, data: bytes | memoryview, claim: ClaimAge | None) -> None:
-        """Write bytes if the claim still permits it. What the kernel does not take at once stays in the `backlog`.
+        """Write bytes if the claim is valid. Bytes that the kernel does not take at once stay in the `backlog`.
 
-        A suspension between the check and the system call goes unseen. At full speed, one in eighty fell between the
-        check and the end of ``transport.write``. So the system call directly follows the last check.
+        A suspension after the check goes undetected. At full speed, 1 in 80 fell between the check and the end of
+        ``transport.write``. So the system call directly follows the last check.
 
         Raises:
-            ClaimExpiredError: It does not. Nothing was written.
-            OSError: The connection is broken. Nothing was written.
+            ClaimExpiredError: The claim has expired. Nothing was written.
+            UnwrittenError: The kernel refused the bytes. Nothing was written.
         """
         transport, descriptor, taken = self.transport, self._descriptor, 0
-        assert transport is not None  # noqa: S101 - the caller has just seen it open
+        assert transport is not None  # noqa: S101 - the caller has checked it
         if claim is not None and claim.is_expired():
             raise ClaimExpiredError
-        # A closed socket's number may be another's.
+        # The descriptor of a closed socket may belong to another file.
         if descriptor >= 0 and not transport.is_closing() and not transport.get_write_buffer_size():
             try:
                 if claim is None:
@@ -132,16 +136,18 @@ class Handler(ResponseHandler):
                         raise ClaimExpiredError
             except BlockingIOError:
                 pass
+            except OSError as error:
+                raise UnwrittenError from error
             if taken == len(data):
                 return
         transport.write(data[taken:])
 
     def takes_more(self) -> bool:
-        """Whether the kernel has taken all that was written, and has room for a small write."""
+        """Whether the kernel has taken all written bytes, and has room for a small write."""
         return not self.backlog() and self._is_writable()
 
     def backlog(self) -> int:
-        """Bytes that were written and that the kernel has not taken yet."""
+        """Number of written bytes that the kernel has not taken yet."""
         transport = self.transport
         if transport is None or self._lowest is None:
             return 0
@@ -160,7 +166,7 @@ class Handler(ResponseHandler):
 
 
 def _lowest(transport: asyncio.BaseTransport) -> asyncio.WriteTransport:
-    """The transport that writes to the socket. Those of TLS stand on another one, which they do not show."""
+    """The transport that writes to the socket. A TLS transport wraps it without a public attribute."""
     current: object = transport
     while (below := _below(current)) is not None:
         current = below
@@ -174,9 +180,13 @@ def _below(transport: object) -> object | None:
         return below
     if type(transport).__name__ != "_SSLProtocolTransport":
         return None
-    # uvloop keeps both in C. Its protocol of TLS refers to the transport below and to the one above.
-    [protocol] = (each for each in gc.get_referents(transport) if type(each).__name__ == "SSLProtocol")
-    referents = gc.get_referents(protocol)
+    # uvloop's attributes are in C, but its TLS protocol refers to the transports below and above.
+    [protocol] = (referent for referent in gc.get_referents(transport) if type(referent).__name__ == "SSLProtocol")
     return next(
-        (each for each in referents if each is not transport and hasattr(each, "set_write_buffer_limits")), None
+        (
+            referent
+            for referent in gc.get_referents(protocol)
+            if referent is not transport and hasattr(referent, "set_write_buffer_limits")
+        ),
+        None,
     )

@@ -1,6 +1,6 @@
-"""Undo the Content-Encoding of a body, within the bound that holds for every body.
+"""Decode the Content-Encoding of a body, up to the maximum size of a response.
 
-We ask for ``identity``. Some servers, and proxies in front of them, compress all the same.
+Requests ask for ``identity``, but some servers and proxies compress anyway.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ __all__ = ["MAX_RESPONSE_BYTES", "TooLargeError", "decoded"]
 MAX_RESPONSE_BYTES = 8 * 1024 * 1024
 _INPUT_STEP = 64 * 1024
 _OUTPUT_STEP = 256 * 1024
-"""Bytes between two turns of the event loop: about a millisecond of work."""
+"""Bytes decoded per iteration of the event loop: about 1 ms of work."""
 _MAX_MEMBERS = 64
-"""Members of one gzip file. A body of thousands of empty ones is an attack."""
+"""Maximum number of members of a gzip file. A body of thousands of empty members is an attack."""
 _GZIP, _ZLIB, _RAW = 31, 15, -15
 
 
 class TooLargeError(Exception):
-    """The answer has more bytes than any that a provider documents."""
+    """The response is larger than `MAX_RESPONSE_BYTES`."""
 
 
 async def decoded(response: Response, encoding: str) -> Response:
-    """The answer without its Content-Encoding, or with the reason why it could not be undone in ``undecoded``.
+    """Decode a response. If that is impossible, ``undecoded`` of the result tells why.
 
     Args:
-        response: As it came.
-        encoding: What its Content-Encoding says: gzip and deflate are known, and identity.
+        response: The raw response.
+        encoding: Its Content-Encoding: gzip, deflate or identity.
 
     Raises:
-        TooLargeError: The body has more bytes than any that a provider documents.
+        TooLargeError: The decoded body is larger than `MAX_RESPONSE_BYTES`.
     """
     name = encoding.strip().lower()
     if name in {"", "identity"} or not response.body:
@@ -41,7 +41,7 @@ async def decoded(response: Response, encoding: str) -> Response:
     if name in {"gzip", "x-gzip"}:
         window = _GZIP
     elif name == "deflate":
-        # HTTP means the form of zlib; some servers send the bare stream.
+        # HTTP's deflate is the zlib format, but some servers send a raw deflate stream.
         window = _ZLIB if _is_zlib(response.body) else _RAW
     else:
         return Response(response.status, response.headers, response.body, "its Content-Encoding is unknown")

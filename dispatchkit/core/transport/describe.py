@@ -1,4 +1,4 @@
-"""What went wrong with an attempt, in words that say what to do and never quote what was sent or received."""
+"""Describe a failed attempt: the cause and what to do, never a quote of the request or the response."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dispatchkit.core.transport.http import StaleConnectionError, StuckWriteErro
 __all__ = ["describe"]
 
 _UNKNOWN_AUTHORITY = (
-    "is of an authority that this machine does not know: pass a context that trusts it, "
+    "is signed by an authority that this machine does not trust: pass a context that trusts it, "
     "ssl=ssl.create_default_context(cafile='authority.pem')"
 )
 _CERTIFICATE: dict[int, str] = {
@@ -25,11 +25,10 @@ _CERTIFICATE: dict[int, str] = {
     64: "is for another host: check the host of the URL",
     **dict.fromkeys((2, 19, 20, 21), _UNKNOWN_AUTHORITY),
 }
-"""By OpenSSL's code of what is wrong."""
+"""By OpenSSL's verification error code."""
 
 _NO_CERTIFICATE = (
-    "the server demands a certificate of the client: pass a context that has one, ssl=context, after "
-    "context.load_cert_chain('client.pem')"
+    "the server demands a client certificate: load it with context.load_cert_chain('client.pem') and pass ssl=context"
 )
 _NO_TLS = "does not speak TLS: check the port, or whether its URL begins with http://"
 _TLS: dict[str, str] = {
@@ -47,27 +46,27 @@ _TLS: dict[str, str] = {
             "SSLV3_ALERT_UNSUPPORTED_CERTIFICATE",
             "TLSV1_ALERT_UNKNOWN_CA",
         ),
-        "the server does not accept the certificate of the client that ssl= has",
+        "the server does not accept the client certificate of ssl=",
     ),
-    # A server of TLS 1.2 says the same where it misses a certificate and where no cipher suits it.
+    # TLS 1.2 has one alert for a missing client certificate and for an unacceptable cipher.
     "SSLV3_ALERT_HANDSHAKE_FAILURE": (
-        "the server refused the TLS handshake: it may demand a certificate of the client, or another version of TLS"
+        "the server refused the TLS handshake: it may demand a client certificate, or another version of TLS"
     ),
     **dict.fromkeys(
         ("TLSV1_ALERT_PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"),
         "client and server have no version of TLS in common",
     ),
 }
-"""By OpenSSL's name of what is wrong."""
+"""By OpenSSL's reason."""
 _REASON = re.compile(r"\('\[SSL: (\w+)\]")
 
 
 def describe(error: Exception, *, sent: bool, plain: bool) -> str:
-    """Say what went wrong.
+    """Describe the exception of a failed attempt.
 
     Args:
-        error: What aiohttp, or a class of `http`, raised.
-        sent: Whether any byte of the request may have left. Before that only a proxy can have answered.
+        error: An exception of aiohttp or of `http`.
+        sent: Whether any byte of the request may have left. Before that, only a proxy can have answered.
         plain: Whether the URL begins with http://.
     """
     match error:
@@ -94,10 +93,10 @@ def describe(error: Exception, *, sent: bool, plain: bool) -> str:
 
 
 def _describe_connected(error: Exception, *, sent: bool, plain: bool) -> str:
-    for each in (error, error.__cause__):
-        # aiohttp repeats what TLS said with the arguments of its error.
-        if isinstance(each, OSError) and (reason := _REASON.match(str(each.args[-1:]))):
-            return _told(reason[1])
+    for exception in (error, error.__cause__):
+        # aiohttp copies OpenSSL's reason into the arguments of its own error.
+        if isinstance(exception, OSError) and (reason := _REASON.match(str(exception.args[-1:]))):
+            return _tls_message(reason[1])
     hint = " (if its port speaks TLS, its URL begins with https://)"
     match error:
         case StaleConnectionError():
@@ -128,8 +127,8 @@ def _of_certificate(error: Exception) -> str:
 
 def _of_tls(error: Exception) -> str:
     reason: str | None = getattr(error.__cause__, "reason", None)
-    return _told(reason or "no reason given")
+    return _tls_message(reason or "no reason given")
 
 
-def _told(reason: str) -> str:
-    return _TLS.get(reason, f"TLS could not be agreed on ({reason})")
+def _tls_message(reason: str) -> str:
+    return _TLS.get(reason, f"the TLS handshake failed ({reason})")

@@ -1,8 +1,8 @@
-"""What a forked child does with the connections that it inherits: nothing.
+"""Keep a forked child from touching the connections of its parent.
 
-Whatever closes a connection politely in the child (an end of TLS, a FIN, a change of the shared epoll) closes it for
-the parent too. So the child gives up its copies of the sockets before anything else runs there, and keeps everything
-else that it inherited from being finalised.
+A graceful close in the child (TLS shutdown, FIN, a change of the shared epoll) would also end the parent's connection.
+So the child replaces its copies of the sockets before other code runs. All other inherited objects are kept alive, so
+that no finaliser closes anything.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from weakref import WeakSet
 __all__ = ["KEEP_ALIVE", "fork_safe_socket", "register_fork_reset"]
 
 KEEP_ALIVE: list[object] = []
-"""What this process inherited and must not finalise."""
+"""Inherited objects that must not be finalised."""
 
 
 class _ForkReset(Protocol):
     def reset_after_fork(self) -> object:
-        """Take up nothing of the parent's, and return what would close something if it were finalised."""
+        """Drop the parent's connections. Returns objects whose finalisers would close them."""
         ...
 
 
@@ -28,28 +28,28 @@ _registered: WeakSet[_ForkReset] = WeakSet()
 _sockets: WeakSet[socket.socket] = WeakSet()
 
 
-def register_fork_reset(each: _ForkReset) -> None:
-    """Have something forget its connections in every child that is forked from now on."""
-    _registered.add(each)
+def register_fork_reset(owner: _ForkReset) -> None:
+    """Call ``owner.reset_after_fork`` in every child that is forked from now on."""
+    _registered.add(owner)
 
 
 def fork_safe_socket(address: tuple[int, int, int, str, tuple[object, ...]]) -> socket.socket:
-    """Make a socket that a forked child gives up at once."""
-    made = socket.socket(*address[:3])
-    _sockets.add(made)
-    return made
+    """Make a socket that a forked child replaces at once."""
+    sock = socket.socket(*address[:3])
+    _sockets.add(sock)
+    return sock
 
 
 def _in_child() -> None:
-    inherited = [each for each in _sockets if each.fileno() >= 0]
+    inherited = [sock for sock in _sockets if sock.fileno() >= 0]
     if inherited:
-        nothing = os.open(os.devnull, os.O_RDWR)
-        for each in inherited:
-            # Not closed: its number would go to another file, which a late close by the old owner would then hit.
-            os.dup2(nothing, each.fileno(), inheritable=False)
-        os.close(nothing)
+        null = os.open(os.devnull, os.O_RDWR)
+        for sock in inherited:
+            # Replaced, not closed: a closed descriptor is reused, and a late close by its owner would hit another file.
+            os.dup2(null, sock.fileno(), inheritable=False)
+        os.close(null)
     KEEP_ALIVE.extend(inherited)
-    KEEP_ALIVE.extend(each.reset_after_fork() for each in list(_registered))
+    KEEP_ALIVE.extend(owner.reset_after_fork() for owner in list(_registered))
 
 
 if hasattr(os, "register_at_fork"):  # there is none on Windows

@@ -1,11 +1,10 @@
-"""One request for one answer, on aiohttp's connector and aiohttp's parser, without the session between them.
+"""One HTTP exchange on aiohttp's connector and parser, without aiohttp's session.
 
-A session builds a request object, a response object, a URL, several header maps and a writer for every request: twice
-the work of all the rest. What we send is known to the byte beforehand, so it is written as it is, in one piece, to a
-connection that aiohttp keeps, and what comes back is read as aiohttp parses it.
+A session builds a request, a response, a URL, several header maps and a writer for every request. That costs twice as
+much CPU time as all the rest. `Http` serialises the request itself and writes it in one piece to a pooled connection.
 
-It also is what makes the tracker exact: the bytes are handed over in one place, `Http._write`. Nothing can have left
-before, and nothing is ever sent a second time, as a session does with GET on a connection that was dropped.
+This also makes the send tracker exact. Only `Http._write` writes bytes, and no request is ever sent a second time. A
+session repeats a GET whose connection was dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from yarl import URL
 
 from dispatchkit.core.claim import CLAIM_AGE, ClaimAge, ClaimExpiredError
 from dispatchkit.core.command import Request, Response
-from dispatchkit.core.transport.connection import Handler, drop_unsent, socket_factory
+from dispatchkit.core.transport.connection import Handler, UnwrittenError, drop_unsent, socket_factory
 from dispatchkit.core.transport.content_encoding import MAX_RESPONSE_BYTES, TooLargeError, decoded
 from dispatchkit.core.transport.timer import AttemptTimers
 
@@ -38,32 +37,32 @@ if TYPE_CHECKING:
 __all__ = ["Http", "SendTracker", "StaleConnectionError", "StuckWriteError"]
 
 _MAX_FIELD = 65 * 1024
-"""Bytes of one header field: its value has 64 KiB."""
+"""Maximum bytes of a header field, with a value of 64 KiB."""
 _MAX_FIELDS = 256
 _PART = 64 * 1024
-"""Bytes of a large request that are written at a time, while we listen."""
+"""Bytes per write of a large request."""
 _FITS = 4096
-"""Bytes of a request that an empty buffer of the kernel takes at once."""
+"""Bytes of a request that the kernel's empty send buffer always takes at once."""
 _LAST_PART = 256
-"""Bytes of a larger request that are held back until the kernel has taken all others. No server acts without them."""
+"""Bytes of a larger request that are held back until the kernel has taken the rest. No server acts without them."""
 _RENEW_BEFORE = CLAIM_AGE / 5
-"""Seconds before its expiry from which the claim of a large request is renewed for its last part."""
-_LOOK_AGAIN = 0.005
-"""Seconds between two looks whether the kernel has room for the last part."""
+"""Seconds before its expiry from which the claim is renewed for the last part of a large request."""
+_POLL_INTERVAL = 0.005
+"""Seconds between checks for room in the kernel's send buffer."""
 _MAX_LOOP_TURNS = 4
-_STALE_AT_MOST = 3
+_MAX_STALE = 3
 
 
 _BREAK = re.compile(r"[\r\n]")
 
 
 class SendTracker:
-    """Whether any byte of a request may have left. It outlives the attempt's cancellation.
+    """Tracks whether any byte of a request may have left. It outlives the attempt's cancellation.
 
     Args:
-        claim: The claim that permits the request. None: nothing remembers the request, so nothing expires.
-        renew: Requests another claim for the last part of a large request, which may take longer to upload than a claim
-            lasts. It returns None where there is none.
+        claim: The claim that permits the request; None without a ledger.
+        renew: Requests another claim for the last part of a large request, whose upload may outlast a claim. It returns
+            None if the claim is not granted.
     """
 
     __slots__ = ("claim", "renew", "sent")
@@ -76,21 +75,21 @@ class SendTracker:
         self.renew = renew
 
     def check_claim(self) -> None:
-        """Check that the request may still be sent. Called in front of the write that sends.
+        """Check the claim directly before a write.
 
         Raises:
-            ClaimExpiredError: It may not.
+            ClaimExpiredError: The claim has expired.
         """
         if self.claim is not None and self.claim.is_expired():
             raise ClaimExpiredError
 
 
 class StuckWriteError(Exception):
-    """The kernel did not take a small request at once, so its rest could have left late."""
+    """The kernel did not take a small request at once, so its rest could leave late."""
 
 
 class StaleConnectionError(Exception):
-    """The connection was closed, or held bytes that nobody asked for, before the request was written."""
+    """The connection was closed, or held unexpected bytes, before the request was written."""
 
 
 class Http:
@@ -118,10 +117,10 @@ class Http:
         ssl: ssl_module.SSLContext | bool,
     ) -> None:
         loop = asyncio.get_running_loop()
-        # The connector never queues: how many may go at a time is for our own pace to say.
+        # The connector never queues: the pacer limits the concurrency.
         factory = socket_factory(user_timeout=attempt_timeout)
         self._connector = aiohttp.TCPConnector(limit=0, ssl=ssl, socket_factory=factory)
-        # No public setting has the connector make another protocol.
+        # aiohttp has no public setting for the connector's protocol.
         self._connector._factory = partial[ResponseHandler](Handler, loop=loop)  # type: ignore[assignment]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self._timeouts = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self.session = aiohttp.ClientSession(
@@ -135,47 +134,47 @@ class Http:
             max_headers=_MAX_FIELDS,
         )
         self.timers = AttemptTimers(loop)
-        # A connector is asked for the connection of a request. All of ours go to one origin, so this one, which is
-        # never sent, stands for all of them.
+        # The connector connects for a request object. One unsent request stands for all, since they share an origin.
         self._destination = aiohttp.ClientRequest("POST", base, loop=loop, session=self.session, proxy=proxy)
         self._headers: Mapping[str, str] | None = None
-        """The latest, and below as they are sent: most often the next request has the same."""
+        """The headers of the latest request. Most often, the next request has the same ones."""
         self._fields = ""
-        # A proxy that sees the request itself must be told the whole address.
+        """The same headers, serialised."""
+        # A proxy for plain HTTP needs the absolute URL.
         self._before_target = str(base) if proxy is not None and base.scheme == "http" else ""
         self._after_target = f" HTTP/1.1\r\nHost: {base.host_port_subcomponent}\r\n"
 
     async def exchange(self, request: Request, tracker: SendTracker) -> Response:
-        """Send a request once and read the whole answer.
+        """Send a request once and read the whole response.
 
         Raises:
-            StaleConnectionError: Every connection was closed by the server before the request was written.
+            StaleConnectionError: The server had closed every connection before the request was written.
             ClaimExpiredError: The claim expired before the whole request was written.
-            Exception: What aiohttp raises.
+            Exception: Any exception of aiohttp.
         """
         connection = await self._connect()
         protocol = _handler(connection)
         transport = protocol.transport
         writing: asyncio.Task[None] | None = None
-        # What a coroutine of its own would say better is said here: each that waits costs, with thousands in flight.
+        # Inlined on purpose: one more coroutine per request is measurable at thousands in flight.
         try:
             writing = self._write(protocol, request, tracker)
             message, payload = await protocol.read()
-            while 100 <= message.code < 200 and message.code != 101:  # "go on" is not the answer
+            while 100 <= message.code < 200 and message.code != 101:  # skip interim responses
                 message, payload = await protocol.read()
             body = payload.read_nowait() if payload.is_eof() else await _rest(payload)
             if not body and not message.chunked and "Content-Length" not in message.headers:
-                # The end of the connection is all that ended it: this may be the start of something else.
-                raise aiohttp.ClientPayloadError("an answer without a length, and without a byte")
+                # Only the end of the connection ended it, so it may be the start of a longer response.
+                raise aiohttp.ClientPayloadError("an empty response without a length")
         except BaseException as error:
             if isinstance(error, ClaimExpiredError) and not tracker.sent:
-                connection.release()  # the next request takes it
+                connection.release()  # unused: the next request can use it
                 raise
             _cut(transport, writing)
             connection.close()
             raise
         if writing is not None and not writing.done():
-            _cut(transport, writing)  # answered before it was taken whole
+            _cut(transport, writing)  # the server answered before it had the whole request
         else:
             protocol.is_settled = True
         connection.release()
@@ -185,8 +184,8 @@ class Http:
         return response
 
     async def _connect(self) -> Connection:
-        """An open and silent connection: what comes unasked would be taken for the answer."""
-        for _ in range(_STALE_AT_MOST):
+        """Get an open connection without unread bytes, which would be taken for the response."""
+        for _ in range(_MAX_STALE):
             connection = await self._connector.connect(self._destination, [], self._timeouts)
             protocol = _handler(connection)
             is_new = protocol not in _polls
@@ -197,7 +196,7 @@ class Http:
                 connection.close()
                 raise
             if is_new:
-                # Another one would most likely fare no better.
+                # Another new connection would most likely fail, too.
                 reason = await _why_closed(protocol)
                 connection.close()
                 raise StaleConnectionError from reason
@@ -205,7 +204,7 @@ class Http:
         raise StaleConnectionError
 
     def _write(self, protocol: Handler, request: Request, tracker: SendTracker) -> asyncio.Task[None] | None:
-        """Hand the request over. Of a large one, the last part is still to be written when this returns."""
+        """Write the request. For a large one, returns the task that writes the rest."""
         head, body = self._head(request), request.body or b""
         size = len(head) + len(body)
         whole = head + body if size <= _PART else head
@@ -224,9 +223,9 @@ class Http:
         except ClaimExpiredError:
             tracker.sent, protocol.is_settled = False, True
             raise
-        except OSError as broken:
-            tracker.sent = False  # the kernel took nothing
-            raise StaleConnectionError from broken
+        except UnwrittenError as unwritten:
+            tracker.sent = False
+            raise StaleConnectionError from unwritten.__cause__
         if size <= _FITS:
             if protocol.backlog():
                 raise StuckWriteError
@@ -240,7 +239,7 @@ class Http:
             writing = _write_last_part(protocol, memoryview(whole)[-_LAST_PART:], tracker)
         else:
             writing = _write_in_parts(protocol, memoryview(body), tracker)
-        # A server may refuse a body before it has all of it, so we listen meanwhile.
+        # A server may refuse a body before it has all of it, so the response is read concurrently.
         return asyncio.create_task(_report_expiry(protocol, writing))
 
     def _head(self, request: Request) -> bytes:
@@ -260,12 +259,12 @@ class Http:
     async def close(self) -> None:
         """Close the connections."""
         self.timers.close()
-        await asyncio.sleep(0)  # the attempts that this ends cut their connections, for which the session would wait
+        await asyncio.sleep(0)  # let the cancelled attempts cut their connections, or the session waits for them
         await self.session.close()
 
     def reset_after_fork(self) -> object:
-        """Leave the connections to the process that this one was forked from; what would close them if finalised."""
-        self.session.detach()  # otherwise it complains, when it is finalised, that nobody closed it
+        """Leave the connections to the parent process. Returns the object that would close them if finalised."""
+        self.session.detach()  # or its finaliser would warn of an unclosed session
         return self._connector
 
 
@@ -276,9 +275,9 @@ def _handler(connection: Connection) -> Handler:
 
 
 def _cut(transport: asyncio.Transport | None, writing: asyncio.Task[None] | None) -> None:
-    """End a connection so that nothing more of its request leaves, now or ever.
+    """Abort a connection so that no further byte of its request ever leaves.
 
-    A graceful close would first flush our buffers and the kernel's: a request that was given up, and perhaps repeated,
+    A graceful close would first flush our buffers and the kernel's. An abandoned request, perhaps retried already,
     would then act after all.
     """
     if writing is not None:
@@ -297,9 +296,9 @@ async def _write_in_parts(protocol: Handler, body: memoryview, tracker: SendTrac
 
 
 async def _write_last_part(protocol: Handler, part: memoryview, tracker: SendTracker) -> None:
-    """Write the end of a request once the kernel has taken all before it, and has room: so it cannot wait anywhere."""
+    """Write the end of a request once the kernel has room for it, so that no byte waits in a buffer."""
     while protocol.is_connected() and not protocol.takes_more():  # noqa: ASYNC110
-        await asyncio.sleep(_LOOK_AGAIN)  # no loop tells of room in the kernel's buffer
+        await asyncio.sleep(_POLL_INTERVAL)  # event loops do not report room in the kernel's buffer
     if tracker.claim is not None and tracker.renew is not None and tracker.claim.is_expired(margin=_RENEW_BEFORE):
         tracker.claim = await tracker.renew() or tracker.claim
     if protocol.transport is None or protocol.transport.is_closing():
@@ -310,17 +309,17 @@ async def _write_last_part(protocol: Handler, part: memoryview, tracker: SendTra
 
 
 async def _report_expiry(protocol: Handler, writing: Coroutine[None, None, None]) -> None:
-    """Write what is left, and wake the reader where no answer can come: the request was not written whole."""
+    """Write the rest of a request. If it stays incomplete, wake the reader, since no response can come."""
     try:
         await writing
     except (ClaimExpiredError, StuckWriteError) as error:
         protocol.set_exception(error)
-    except Exception:  # noqa: BLE001, S110 - the one who reads sees it too
+    except Exception:  # noqa: BLE001, S110 - the reader sees the broken connection, too
         pass
 
 
 async def _rest(payload: StreamReader) -> bytes:
-    """A body of which not all has come yet. A server that never ends it must not fill our memory."""
+    """Read the rest of a body, up to `MAX_RESPONSE_BYTES`."""
     parts = bytearray()
     while not payload.at_eof():
         parts += await payload.readany()
@@ -334,9 +333,9 @@ def _is_silent(protocol: Handler) -> bool:
 
 
 async def _falls_silent(protocol: Handler) -> bool:
-    """Bytes, or the end, may have come that the loop has not read yet.
+    """Whether a connection becomes silent once the event loop has read its pending bytes.
 
-    It gets a few turns to read them: in TLS they may be of no importance.
+    The loop gets a few iterations for that: the bytes may be TLS records without data, such as session tickets.
     """
     for _ in range(_MAX_LOOP_TURNS):
         if protocol.should_close or not protocol.is_connected():
@@ -348,7 +347,7 @@ async def _falls_silent(protocol: Handler) -> bool:
 
 
 async def _why_closed(protocol: Handler) -> BaseException | None:
-    """What ended a connection, such as an alert of TLS. It is known a few turns after the transport is closing."""
+    """The exception that ended a connection, such as a TLS alert. It arrives a few loop iterations after the close."""
     for _ in range(_MAX_LOOP_TURNS):
         if protocol.exception() is not None:
             break
@@ -360,7 +359,7 @@ _polls: WeakKeyDictionary[Handler, Callable[[], bool]] = WeakKeyDictionary()
 
 
 def _has_unread(protocol: Handler) -> bool:
-    """Whether the socket holds something that the loop has not read yet. Asked before every request."""
+    """Whether the socket holds bytes that the event loop has not read yet. Called before every request."""
     poll = _polls.get(protocol)
     if poll is None:
         poll = _polls[protocol] = _poll(protocol.transport)

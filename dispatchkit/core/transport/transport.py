@@ -1,9 +1,8 @@
-"""One attempt in, one answer or one classified failure out. aiohttp's client lives here and in `http`, nowhere else.
+"""Send a request once: the result is a response or a `TransportFailure`. Only this package imports aiohttp.
 
-The send tracker. `TransportFailure.sent` must be exact in one direction: when it says False, the server has seen no
-byte of this request. Exception types cannot tell that (a time-out while connecting and a silent server raise the same),
-so `Http` marks the moment just before it hands the first byte to the socket. Until then nothing has left; from then on
-we assume that it has.
+`TransportFailure.sent` must be exact in one direction: False means that the server saw no byte of the request. The
+type of an exception does not tell: a connect timeout and a silent server raise the same one. So `Http` sets the send
+tracker just before it writes the first byte. From then on, the request counts as sent.
 """
 
 from __future__ import annotations
@@ -29,23 +28,23 @@ __all__ = ["ForeignLoopError", "SendTracker", "Transport", "TransportFailure"]
 
 
 class ForeignLoopError(RuntimeError):
-    """A client was called from another event loop than that of its first call. Nothing was sent."""
+    """A client was called from another event loop than its first call. Nothing was sent."""
 
 
 @attrs.frozen
 class TransportFailure:
-    """An attempt that brought no whole answer."""
+    """An attempt without a complete response."""
 
     what: str
-    """In a few words, never quoting the answer."""
+    """A short description that never quotes the response."""
     sent: bool
     """Whether any byte of the request may have left this process."""
     claim_expired: bool = False
-    """Whether the claim expired before the whole request had left: the request is to be made again, under a new one."""
+    """Whether the claim expired before the whole request had left: send it again, with a new claim."""
 
 
 class Transport:
-    """Sends requests to one origin, through connections that are made when they are needed."""
+    """Sends requests to one origin, over connections made on demand."""
 
     __slots__ = (
         "__weakref__",
@@ -81,12 +80,12 @@ class Transport:
     async def send(self, request: Request, tracker: SendTracker, *, timeout: float) -> Response | TransportFailure:
         """Send a request once.
 
-        A failure is returned, not raised: aiohttp's exceptions and the frames below them hold headers and body.
+        A failure is returned, not raised: aiohttp's exceptions and their frames hold headers and body.
 
         Args:
-            request: What to send.
-            tracker: A new one; afterwards it knows whether any byte has left.
-            timeout: Seconds for the whole attempt, connecting and reading included.
+            request: The request.
+            tracker: A new tracker. Afterwards it tells whether any byte may have left.
+            timeout: Seconds for the whole attempt, including connecting and reading.
 
         Raises:
             asyncio.CancelledError: The caller was cancelled.
@@ -96,10 +95,10 @@ class Transport:
             return TransportFailure("the client was closed", sent=False)
         http = self._http or self._open()
         if self._loop is not asyncio.get_running_loop():
-            raise ForeignLoopError("a client serves one event loop, that of its first call: make one for each loop")
+            raise ForeignLoopError("a client belongs to the event loop of its first call: make one client per loop")
         timers = http.timers
         timer = timers.start(timeout)
-        # A limit that stays behind would cancel whatever the task does next.
+        # The `finally` stops the timer on every path: it would cancel the task's next work.
         try:
             if _is_mocked():
                 response = await self._ask_mock(http.session, request, tracker)
@@ -107,7 +106,7 @@ class Transport:
                 response = await http.exchange(request, tracker)
         except asyncio.CancelledError as cancelled:
             if not timers.stop(timer):
-                # Its traceback runs through frames whose locals are headers and body.
+                # The locals of its traceback hold headers and body.
                 cancelled.with_traceback(None)
                 raise
             what = self._why_ended(timeout)
@@ -115,7 +114,7 @@ class Transport:
             if not timers.stop(timer):
                 return TransportFailure("its claim expired", sent=tracker.sent, claim_expired=True)
             what = self._why_ended(timeout)
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong in an attempt is classified, not leaked
+        except Exception as error:  # noqa: BLE001 - every failure of an attempt becomes a TransportFailure
             what = self._why_ended(timeout) if timers.stop(timer) else self._describe(error, tracker)
         else:
             return response
@@ -132,7 +131,7 @@ class Transport:
     async def _ask_mock(self, session: aiohttp.ClientSession, request: Request, tracker: SendTracker) -> Response:
         body = request.body
         tracker.check_claim()
-        # No tracker sees what a mock does, and behind it there may be a server: only an exception can say no.
+        # A mock may pass requests to a server without the tracker, so only an exception proves that nothing left.
         tracker.sent = True
         try:
             response = await session.request(
@@ -161,22 +160,22 @@ class Transport:
         return self._http
 
     async def close(self) -> None:
-        """Close the connections. What is in flight fails, and nothing starts any more."""
+        """Close the connections. Attempts in flight fail, and no further one starts."""
         self._closed = True
         http, self._http = self._http, None
         if http is not None:
             await http.close()
 
     def reset_after_fork(self) -> object:
-        """Leave the connections to the process that this one was forked from, and begin anew."""
+        """Leave the connections to the parent process. The next request opens new ones."""
         http, self._http, self._loop = self._http, None, None
         return None if http is None else http.reset_after_fork()
 
 
 def _is_mocked() -> bool:
-    """Whether something stands in for aiohttp's own requests, as aioresponses does: then it is what must be asked.
+    """Whether a mock such as aioresponses replaces aiohttp's ``_request``, so that requests must go through it.
 
-    What only watches them, as a monitor that wraps the session's constructor, does not.
+    A monitor that wraps only the session's constructor is no mock.
     """
-    asked: object = vars(aiohttp.ClientSession)["_request"]
-    return getattr(asked, "__globals__", None) is not vars(aiohttp.client)
+    request: object = vars(aiohttp.ClientSession)["_request"]
+    return getattr(request, "__globals__", None) is not vars(aiohttp.client)

@@ -1,4 +1,4 @@
-"""Where requests go: the checks of a base URL and of a proxy's URL."""
+"""Validate base URLs and proxy URLs."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ __all__ = ["origin", "proxy_url"]
 
 
 def origin(base_url: str, *, insecure: bool = False) -> URL:
-    """Check a base URL and return it as scheme, host and port.
+    """Validate a base URL, and return it as scheme, host and port.
 
     Raises:
-        TypeError: It is not text.
-        ValueError: It is empty, holds more than ``scheme://host[:port]``, or would send the token in the clear.
+        TypeError: The value is not text.
+        ValueError: The URL is empty, is more than ``scheme://host[:port]``, or would send the token unencrypted.
     """
     if not isinstance(base_url, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker
         raise TypeError(f"base_url must be a string, not {shown(base_url)}")
@@ -30,24 +30,24 @@ def origin(base_url: str, *, insecure: bool = False) -> URL:
     if url is None or url.scheme not in {"http", "https"} or not url.host:
         raise ValueError(f"base_url must be {allowed}: the one given has no scheme http or https, or no host")
     if url.user is not None or url.password is not None:
-        raise ValueError(f"base_url must be {allowed}, without credentials: the token is given apart from it")
+        raise ValueError(f"base_url must be {allowed}, without credentials: pass the token as token=")
     if url.path != "/" or "?" in base_url or "#" in base_url:
-        # Only the origin is shown: what follows it may be a key.
+        # Show only the origin: the rest may hold a key.
         raise ValueError(f"base_url must be {allowed}, without path, query or fragment: give {str(url.origin())!r}")
     if url.scheme == "http" and not insecure and not _is_loopback(url.host):
         raise ValueError(
-            f"base_url must be https, not {base_url!r}: plain http shows the token to everyone on the way "
-            "(insecure=True allows it)"
+            f"base_url must be https, not {base_url!r}: plain http sends the token unencrypted (insecure=True allows "
+            "it)"
         )
     return url.origin()
 
 
 def proxy_url(proxy: str) -> URL:
-    """Check a proxy's URL, without showing the credentials that it may hold.
+    """Validate a proxy's URL. Errors do not show its credentials.
 
     Raises:
-        TypeError: It is not text.
-        ValueError: It is not the URL of an HTTP proxy.
+        TypeError: The value is not text.
+        ValueError: The value is not the URL of an HTTP proxy.
     """
     allowed = "the URL of an HTTP proxy, such as http://proxy.example:3128"
     if not isinstance(proxy, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker

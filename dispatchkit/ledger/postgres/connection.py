@@ -1,7 +1,7 @@
-"""A connection to PostgreSQL that comes back by itself.
+"""A PostgreSQL connection that reconnects by itself.
 
-While the database is away (it restarts, fails over, or the network is broken) whoever asks waits. So everything that
-is asked must do no harm if it is done twice: of a connection that broke, nobody knows how far it came.
+While the database is unreachable (a restart, a failover, a network failure), all work waits and is then repeated. A
+broken connection does not tell how far it came, so the work must be idempotent.
 """
 
 from __future__ import annotations
@@ -17,70 +17,70 @@ import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
 
-__all__ = ["TRANSIENT_ERRORS", "Connection", "ReconnectingConnection", "Row"]
+__all__ = ["TRANSIENT_ERRORS", "Connection", "ReconnectingConnection", "Row", "fetching"]
 
 T = TypeVar("T")
 
 _CONNECT = 10.0
 """Seconds to connect."""
 _ANSWER = 30.0
-"""Seconds for one statement: a machine that is gone says nothing at all."""
+"""Seconds for one statement: a lost machine never answers."""
 _MIN_WAIT, _MAX_WAIT = 0.05, 2.0
-"""Seconds between two tries to come back: they double."""
+"""First and longest wait between reconnects, in seconds. The wait doubles."""
 _CLOSE = 0.5
-"""Seconds that a close waits for the statement under way, and for the database's goodbye."""
+"""Seconds that a close waits for the current statement, and for the database's answer."""
 
 
 class Row(Protocol):
-    """One row of an answer."""
+    """One row of a result."""
 
     def __getitem__(self, name: str | int, /) -> Any:
-        """One column of it."""
+        """A column, by name or position."""
         ...
 
     def __iter__(self) -> Iterator[Any]:
-        """Its columns, in order."""
+        """The columns in order."""
         ...
 
 
 class Connection(Protocol):
-    """As much of asyncpg's connection as is needed here. It comes without types of its own."""
+    """The methods of asyncpg's connection that are used here. asyncpg has no type hints."""
 
     async def execute(self, statement: str, *values: object) -> str:
         """Run a statement."""
         ...
 
     async def fetch(self, statement: str, *values: object) -> list[Row]:
-        """Run a statement, and return its rows."""
+        """Run a statement and return its rows."""
         ...
 
     async def fetchrow(self, statement: str, *values: object) -> Row | None:
-        """Run a statement, and return its first row."""
+        """Run a statement and return its first row."""
         ...
 
     async def fetchval(self, statement: str, *values: object) -> Any:
-        """Run a statement, and return the first column of its first row."""
+        """Run a statement and return the first column of its first row."""
         ...
 
     def transaction(self) -> AbstractAsyncContextManager[object]:
-        """All or nothing of what is run inside."""
+        """A transaction for the statements inside."""
         ...
 
     def is_closed(self) -> bool:
-        """Whether it is of no use any more."""
+        """Whether the connection is closed."""
         ...
 
     def terminate(self) -> None:
-        """Close it without a word."""
+        """Close the connection at once, without telling the database."""
         ...
 
     async def close(self, *, timeout: float | None = None) -> None:
-        """Close it."""
+        """Close the connection gracefully."""
         ...
 
 
 TRANSIENT_ERRORS = (
-    OSError,  # a timeout too
+    OSError,  # includes TimeoutError
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
@@ -91,17 +91,17 @@ TRANSIENT_ERRORS = (
     asyncpg.QueryCanceledError,
     asyncpg.TooManyConnectionsError,
     asyncpg.ReadOnlySQLTransactionError,  # a primary that has become a standby
-    asyncpg.TransactionRollbackError,  # not away, but to be asked again
+    asyncpg.TransactionRollbackError,  # deadlocks and serialization failures: repeat the transaction
 )
-"""What is over some time later."""
+"""Transient errors."""
 
 
 class ReconnectingConnection:
-    """One connection. Those who ask take turns.
+    """One connection, for one piece of work at a time.
 
     Args:
-        dsn: Where the database is.
-        clock: What waits.
+        dsn: The database's URL.
+        clock: The clock for waits.
     """
 
     def __init__(self, dsn: str, *, clock: Clock = SYSTEM) -> None:
@@ -112,14 +112,14 @@ class ReconnectingConnection:
         self._closed = False
 
     async def run(self, work: Callable[[Connection], Awaitable[T]], *, timeout: float = math.inf) -> T:
-        """Do something with the connection, again and again until it is done.
+        """Run work with the connection, and repeat it after transient errors.
 
         Args:
-            work: What to do: twice, if need be.
-            timeout: Seconds to wait for a database that is away.
+            work: Idempotent work.
+            timeout: Seconds to wait for an unreachable database. Default: no limit.
 
         Raises:
-            LedgerError: The database refuses it, or was away for longer than that.
+            LedgerError: The database refused the work, or was unreachable for longer than the timeout.
         """
         until = self._clock.monotonic() + timeout
         wait = _MIN_WAIT
@@ -129,7 +129,7 @@ class ReconnectingConnection:
                     async with asyncio.timeout(_CONNECT + _ANSWER):
                         return await self._once(work)
                 except ValueError as error:
-                    # Of the URL, or of a value. Its own words may quote a password.
+                    # The URL or a value is invalid. The error's own text may quote a password.
                     raise LedgerError(_describe_error(error)) from None
                 except TRANSIENT_ERRORS as error:
                     self._drop()
@@ -137,7 +137,7 @@ class ReconnectingConnection:
                 except asyncpg.PostgresError as error:
                     raise LedgerError(_describe_error(error)) from error
                 except BaseException:
-                    self._drop()  # cancelled: nobody knows what the connection is in the middle of
+                    self._drop()  # cancelled: the state of the connection is unknown
                     raise
                 if self._clock.monotonic() + wait > until:
                     raise LedgerError(_describe_error(reason)) from reason
@@ -157,13 +157,13 @@ class ReconnectingConnection:
             connection.terminate()
 
     async def close(self) -> None:
-        """Disconnect. A database that does not answer is left without a goodbye."""
+        """Disconnect. If the database does not answer, the connection is terminated."""
         self._closed = True
         try:
             async with asyncio.timeout(_CLOSE):
                 await self._turn.acquire()
         except TimeoutError:
-            self._drop()  # the statement under way fails, and is not repeated
+            self._drop()  # the current statement fails, and is not repeated
             return
         self._turn.release()
         connection, self._connection = self._connection, None
@@ -174,10 +174,15 @@ class ReconnectingConnection:
                 connection.terminate()
 
 
-class _Transaction:
-    """A transaction that a cancelled statement ends by closing the connection.
+def fetching(statement: str, *values: object) -> Callable[[Connection], Awaitable[list[Row]]]:
+    """Work for `ReconnectingConnection.run` that fetches the rows of a statement."""
+    return lambda connection: connection.fetch(statement, *values)
 
-    asyncpg's own rolls back first, and waits for an answer. A database that is away gives none.
+
+class _Transaction:
+    """A transaction that closes the connection if its work is cancelled.
+
+    asyncpg's own transaction would roll back first, and wait for an unreachable database.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -209,38 +214,38 @@ async def _connect(dsn: str) -> Connection:
         connection_class=_Connection,
         timeout=_CONNECT,
         command_timeout=_ANSWER,
-        # What a failover has left behind takes no writes.
+        # After a failover, the former primary is read-only.
         target_session_attrs="read-write",
         server_settings={
             "application_name": "dispatchkit",
             "timezone": "UTC",
             "jit": "off",
-            # Tables grow from nothing to millions of rows within one run, while plans are kept: what is best for an
-            # empty table would read the whole of it for every row.
+            # Tables grow from zero to millions of rows within one run, while query plans are cached. The best plan for
+            # an empty table is a sequential scan.
             "enable_seqscan": "off",
             "plan_cache_mode": "force_generic_plan",
         },
     )
     if await connection.fetchval("SHOW synchronous_commit") == "off":
-        # What is told to be written must be on disk.
+        # A committed claim must be on disk.
         await connection.execute("SET synchronous_commit TO on")
     return connection
 
 
 def _describe_error(error: Exception) -> str:
-    """What happened, and what to do about it. It never quotes the URL, which may hold a password."""
+    """Describe the error and what to do, without the URL, which may hold a password."""
     name = type(error).__name__
     text = " ".join(str(error).split()) or name
     if isinstance(error, asyncpg.DiskFullError):
         return f"the ledger's database has no room left ({text}): make room, then resume the run"
     if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
-        return f"the ledger's database lets nobody in ({text}): check user, password and database in its URL"
+        return f"cannot log in to the ledger's database ({text}): check user, password and database in its URL"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
-        return f"the ledger's database allows too little ({text}): its user must be the owner of the schema dispatchkit"
+        return f"the ledger's database denies access ({text}): its user must be the owner of the schema dispatchkit"
     if name == "DataError":
-        return f"the ledger's database does not take a value ({name}): this may be a mistake of dispatchkit"
+        return f"the ledger's database refused a value ({name}): this may be a bug in dispatchkit, please report it"
     if isinstance(error, ValueError):
-        return "the ledger's URL is not one of PostgreSQL: postgresql://user@host:port/database"
+        return "the ledger's URL is no PostgreSQL URL: write postgresql://user@host:port/database"
     if isinstance(error, TRANSIENT_ERRORS):
         return f"the ledger's database cannot be reached ({text}): nothing is launched without it; resume the run later"
-    return f"the ledger's database refused a statement ({name}: {text}): this may be a mistake of dispatchkit"
+    return f"the ledger's database refused a statement ({name}: {text}): this may be a bug in dispatchkit"

@@ -1,8 +1,8 @@
-"""The tables and statements of a ledger in PostgreSQL.
+"""The statements of a ledger in PostgreSQL.
 
-What happened to a target is found by two look-ups: its latest `sending`, and its latest `outcome`, a final one before
-any other. Each `sending` of a target has a number, from 1, and an outcome names the one that it belongs to, or 0 where
-nothing was ever sent. So a target is in flight if no outcome is final, and none belongs to its latest `sending`.
+Two look-ups give the state of a target: its latest `sending` and its latest `outcome`. A final outcome goes first. The
+`sending` rows of a target are numbered from 1. An outcome has the number of its `sending`, or 0 if nothing was sent. A
+target is in flight if it has neither a final outcome nor one of its latest `sending`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ __all__ = [
     "COUNTS",
     "HEARTBEAT",
     "HOLDER",
-    "IDENTITY",
     "LIFT_PAUSES",
-    "OPEN",
     "OTHERS",
     "PAUSES",
     "PLAN",
@@ -29,102 +27,9 @@ __all__ = [
     "REPEATS_IN_SMALLER",
     "RIVAL",
     "RUNS",
-    "SYSTEM",
-    "TABLES",
     "TARGETS",
-    "TIMELINE",
     "UNSETTLED",
-    "VERSION",
 ]
-
-VERSION = 3
-"""Of the tables."""
-
-TABLES = """
-CREATE SCHEMA IF NOT EXISTS dispatchkit;
-CREATE TABLE dispatchkit.about (version int NOT NULL);
-CREATE TABLE dispatchkit.run (
-    number int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    name text NOT NULL UNIQUE,
-    settings text NOT NULL,
-    created timestamptz NOT NULL,
-    total int NOT NULL DEFAULT 0,
-    plan_complete boolean NOT NULL DEFAULT false,
-    stopped boolean NOT NULL DEFAULT false,
-    stops int NOT NULL DEFAULT 0, -- how often it was stopped
-    repeat_window double precision, -- seconds
-    rate double precision, -- what all workers together may use of the account
-    concurrency int,
-    host text NOT NULL,
-    account text, -- its name, where the client has one
-    fingerprint text NOT NULL,
-    attempt_timeout double precision NOT NULL, -- the longest of all holders
-    database_id text[] NOT NULL -- see IDENTITY
-);
-CREATE TABLE dispatchkit.chunk (
-    run int NOT NULL,
-    number int NOT NULL,
-    start_index int NOT NULL,
-    end_index int NOT NULL,
-    over boolean NOT NULL DEFAULT false, -- no target of it is left that is not final
-    token text,
-    pid int,
-    host text,
-    boot_id text,
-    process_started bigint, -- in clock ticks since the boot
-    pid_namespace bigint,
-    since timestamptz, -- when it was taken
-    seen timestamptz, -- the latest heartbeat
-    PRIMARY KEY (run, number)
-);
-CREATE TABLE dispatchkit.target (
-    run int NOT NULL,
-    index int NOT NULL,
-    key bytea NOT NULL,
-    command text NOT NULL,
-    log_key bigint, -- the log in which alone it shows, if that is so
-    PRIMARY KEY (run, index),
-    UNIQUE (run, key) -- not (key, run): all runs would share its pages, and each more would make planning slower
-);
-CREATE INDEX target_of_log ON dispatchkit.target (log_key) WHERE log_key IS NOT NULL;
-CREATE TABLE dispatchkit.sending (
-    run int NOT NULL,
-    index int NOT NULL,
-    send_no int NOT NULL,
-    token text NOT NULL,
-    request_id text,
-    since timestamptz NOT NULL,
-    claimed_at timestamptz NOT NULL, -- of the latest claim
-    PRIMARY KEY (run, index, send_no)
-);
-CREATE TABLE dispatchkit.outcome (
-    run int NOT NULL,
-    index int NOT NULL,
-    send_no int NOT NULL,
-    state text NOT NULL,
-    summary text NOT NULL,
-    code text, -- as JSON: a number or a text
-    request_id text,
-    attempts int NOT NULL,
-    at timestamptz NOT NULL,
-    final boolean NOT NULL DEFAULT false, -- of an unknown one: nothing can settle it any more
-    PRIMARY KEY (run, index, send_no)
-);
-CREATE TABLE dispatchkit.account (
-    key text PRIMARY KEY, -- a hash
-    paused_until timestamptz NOT NULL DEFAULT 'epoch'
-);
-CREATE TABLE dispatchkit.lease (
-    account text NOT NULL,
-    worker text NOT NULL,
-    rate double precision, -- what this worker may use; null: as much as it likes
-    concurrency int,
-    wanted_rate double precision, -- what all workers together may use, as this one was told
-    wanted_concurrency int,
-    expires timestamptz NOT NULL,
-    PRIMARY KEY (account, worker)
-);
-"""
 
 # $target is a row with `run` and `index`.
 _LATEST = """
@@ -141,14 +46,6 @@ LEFT JOIN LATERAL (
 """
 _STATE = "coalesce(o.state, CASE WHEN s.send_no IS NULL THEN 'planned' ELSE 'sending' END)"
 
-# What a database can say of which one it is: the system and its timeline, which a failover or a restore of its files
-# changes, and the ids of the database and of a table, which a dump and its restore change. A restore of the rows alone
-# (TRUNCATE, `pg_dump --data-only`) changes the table's file. VACUUM FULL does too: its runs are only slower then.
-SYSTEM = "SELECT system_identifier::text FROM pg_control_system()"
-TIMELINE = "SELECT substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8)"
-IDENTITY = """ARRAY[$system, $timeline, (
-    SELECT oid::text FROM pg_database WHERE datname = current_database()
-) || '.' || 'dispatchkit.run'::regclass::oid::text || '.' || pg_relation_filenode('dispatchkit.sending')::text]"""
 _IS_RESTORED = """
 EXISTS (SELECT FROM unnest(r.database_id, (SELECT id FROM identity)) AS p(planned, found) WHERE planned <> found)
 """
@@ -166,8 +63,6 @@ INSERT INTO dispatchkit.run (
 ) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $identity) ON CONFLICT DO NOTHING
 """
 
-OPEN = "SELECT version FROM dispatchkit.about"
-
 PLAN = """
 WITH fresh AS (
     SELECT g.key, g.command, g.log_key, row_number() OVER (ORDER BY g.place) - 1 AS place
@@ -180,11 +75,10 @@ WITH fresh AS (
 UPDATE dispatchkit.run SET total = total + (SELECT count(*) FROM planned) WHERE number = $1
 """
 
-# The chunk's row is locked against `ACQUIRE`, not against `HEARTBEAT`: whoever holds the chunk next sees every row
-# that is written here, and who was taken for dead gets none in. Rows go in by index, so that a statement whose answer
-# was lost and its repeat, which may run at the same time, wait for each other and cannot lock each other out. A claim
-# that is there already gets a new time: also by index, and only after all that are new went in, so no circle of waits
-# forms.
+# The lock on the chunk's row conflicts with `ACQUIRE`, not with `HEARTBEAT`. So the next holder sees every row written
+# here, and a presumed-dead holder writes none. The statement may run concurrently with its own retry, after a lost
+# answer. Rows are inserted by index, so that the two cannot deadlock. An existing claim gets a new time, also by index
+# and after all inserts, for the same reason.
 CLAIM = f"""
 WITH asked AS (
     SELECT * FROM unnest($1::int[], $2::int[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
@@ -235,7 +129,7 @@ WITH told AS (
 )
 INSERT INTO dispatchkit.outcome AS o (run, index, send_no, state, summary, code, request_id, attempts, at, final)
 SELECT g.run, g.index, coalesce((
-    -- Of the same hold. Where that one never sent, it has found out about what was sent before it.
+    -- The latest sending of the same hold. If that hold sent nothing, its outcome settles an earlier sending.
     SELECT send_no FROM dispatchkit.sending s WHERE s.run = g.run AND s.index = g.index
     ORDER BY s.token = g.token DESC, send_no DESC LIMIT 1
 ), 0), g.state, g.summary, g.code, g.request_id, g.attempts, g.at, g.final
@@ -300,7 +194,7 @@ WHERE run = $1 AND NOT over AND EXISTS (
 ) ORDER BY number
 """
 
-# What was about to leave and was not even tried, because its worker was told to stop, is as good as never begun.
+# A target that was claimed but not tried, because its worker was stopped, counts as planned.
 CLAIMABLE_CHUNKS = f"""
 SELECT r.name, c.number
 FROM dispatchkit.run r JOIN dispatchkit.chunk c ON c.run = r.number
@@ -314,7 +208,7 @@ WHERE r.plan_complete AND NOT r.stopped AND NOT c.over AND r.name <> ALL($3::tex
 ORDER BY c.run, c.number LIMIT $2
 """
 
-# What is left of the time in which a request may act that was claimed at $at; less than nothing once it has passed.
+# Seconds for which a request claimed at $at may still act; negative once that time has passed.
 _ACTING_FOR = "least(h.acting, h.acting - extract(epoch FROM clock_timestamp() - $at)::float8)"
 
 UNSETTLED = f"""
@@ -342,8 +236,8 @@ WHERE t.run = $1 AND t.index > $3
 ORDER BY t.index LIMIT $4
 """
 
-# Runs that launch on the same account (of the same name, or, where one has none, with the same token), and that a
-# process held in the last $2 seconds: without a hold, nothing is launched.
+# Other runs on the same account that a process held in the last $2 seconds. Accounts are compared by name, or by token
+# if one of them has no name.
 OTHERS = """
 SELECT x.number, x.name, x.total FROM dispatchkit.run r JOIN dispatchkit.run x
     ON x.number <> r.number AND x.host = r.host
@@ -355,8 +249,9 @@ WHERE r.number = $1 AND EXISTS (
 ) ORDER BY x.number
 """
 
-# Targets (g) from $5 to $6 of this run that another run (t) launched in the last $7 seconds, or is about to launch
-# under a lease of $8. One page, from $2 to $3, of one of the runs ($1) is looked up in the index of the other run ($4).
+# Targets (g) from $5 to $6 of this run that another run (t) launched in the last $7 seconds. Targets that are planned
+# in a held chunk (lease of $8) count, too. A page ($2 to $3) of one run ($1) is looked up in the index of the other
+# ($4).
 _REPEATS = f"""
 WITH page AS MATERIALIZED (
     SELECT run, index, key, command FROM dispatchkit.target WHERE run = $1 AND index >= $2 AND index < $3
@@ -384,8 +279,8 @@ SELECT index, command, count(*) OVER () AS count, max(latest) OVER () AS latest 
 REPEATS = _REPEATS.replace("$first", "g").replace("$second", "t")
 REPEATS_IN_SMALLER = _REPEATS.replace("$first", "t").replace("$second", "g")
 
-# Whether a target other than $2 of the run $1, but of the log $3, was claimed in the last $4 seconds, or so shortly
-# before ($5, and the timeout of an attempt) that its request may have arrived within them.
+# Whether a target of the log $3, but not $2 of the run $1, may have acted in the last $4 seconds. A request may arrive
+# as late as $5 and the attempt timeout after its claim.
 RIVAL = """
 SELECT EXISTS (
     SELECT FROM dispatchkit.target t

@@ -1,31 +1,31 @@
-"""Ledgers in PostgreSQL: for runs that more than one machine works on.
+"""Ledgers in PostgreSQL: for runs on more than one machine.
 
-One statement takes a whole batch of claims: it sees whose the chunks are, whether the runs were stopped and the
-accounts are paused, and writes `sending`. Nothing that is written a thousand times a second is ever changed: outcomes
-are rows of their own, since changing a row costs twice as much as a new one.
+One statement handles a batch of claims. It checks holders, stops and pauses, and writes `sending`. Outcomes are rows of
+their own, since an UPDATE costs twice as much as an INSERT.
 
-While the database is away, whatever a run asks waits, so nothing is launched; once it is back the run goes on by
-itself. Everything may therefore be asked twice, and changes nothing the second time.
+While the database is unreachable, all statements of a run wait, so nothing is launched. Afterwards, the run continues.
+Every statement is therefore idempotent.
 
-Only its lease, on the database's clock, tells whether a holder keeps its chunk: hosts and process ids tell nothing.
+Only the lease, on the database's clock, decides whether a holder keeps its chunk. Host names and process ids do not.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 import attrs
 
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.ledger.postgres import sql
-from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row
+from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row, fetching
+from dispatchkit.ledger.postgres.repeats import find_repeats
+from dispatchkit.ledger.postgres.schema import check_version, create_tables, find_version, identity_expression
 from dispatchkit.ledger.store import (
     LEASE_TIMEOUT,
     Chunk,
@@ -37,6 +37,7 @@ from dispatchkit.ledger.store import (
     Repeat,
     Run,
     RunPlan,
+    SharedStore,
     Target,
     Unsettled,
 )
@@ -44,69 +45,59 @@ from dispatchkit.ledger.store import (
 __all__ = ["Account", "PostgresStore"]
 
 _PAGE = 1000
-_REPEATS_PAGE = 100_000
-"""Targets of which one statement looks for repeats."""
-_RECORDED_LATE = 3600.0
-"""Seconds between the end of a hold and an outcome that is still recorded, at most."""
-_MANY_COMMANDS = 10
-"""Commands that a `Repeat` shows."""
 _RECONNECT_TIMEOUT = 5.0
-"""Seconds for which whoever looks, or comes, or goes, waits for a database that is away. A run waits without end."""
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('dispatchkit', 0))"
+"""Seconds that open, close and reads wait for an unreachable database; a fan-out waits indefinitely."""
 
 
 @attrs.frozen
 class Account:
-    """A provider's account, as far as claims need to know it."""
+    """A provider's account, for the claims of a run."""
 
     key: str
-    """A hash."""
+    """The account key, a hash."""
     pause: Callable[[float], None]
-    """Called when a claim finds that the account is paused elsewhere, with the seconds that are left of it."""
+    """Called with the remaining seconds if a claim finds that another process has paused the account."""
 
 
-class PostgresStore:
-    """See `Store`. It needs a direct connection, or a pooler in session mode.
+class PostgresStore(SharedStore):
+    """A `Store` in PostgreSQL. It needs a direct connection, or a pooler in session mode.
 
     Args:
-        dsn: ``postgresql://user@host:port/database``; what it leaves out is taken from the environment as psql does.
-        clock: What waits while the database is away.
+        dsn: ``postgresql://user@host:port/database``; missing parts come from the environment, as with psql.
+        clock: The clock for waits while the database is unreachable.
     """
 
     def __init__(self, dsn: str, *, clock: Clock = SYSTEM) -> None:
         self.new_connection: Callable[[], ReconnectingConnection] = lambda: ReconnectingConnection(dsn, clock=clock)
-        """One connection more, for who has something else to do there, and closes it."""
-        # Three connections, so that neither claims nor outcomes wait behind each other, or behind a long list.
+        """Makes another connection. The caller closes it."""
+        # Three connections, so that claims, outcomes and long reads do not wait for each other.
         self._claims, self._records, self.connection = (self.new_connection() for _ in range(3))
         self._clock = clock
         self._accounts: dict[int, Account] = {}
         self._identity = ""
-        """The expression by which the database says which one it is."""
+        """SQL expression that identifies the database."""
 
     async def open(self) -> None:
-        """See `Store.open`."""
         try:
-            version = await self.connection.run(_version, timeout=_RECONNECT_TIMEOUT)
+            version = await self.connection.run(find_version, timeout=_RECONNECT_TIMEOUT)
             if version is None:
-                version = await self.connection.run(_create, timeout=_RECONNECT_TIMEOUT)
-            _check_version(version)
-            self._identity = await self.connection.run(_identity, timeout=_RECONNECT_TIMEOUT)
+                version = await self.connection.run(create_tables, timeout=_RECONNECT_TIMEOUT)
+            check_version(version)
+            self._identity = await self.connection.run(identity_expression, timeout=_RECONNECT_TIMEOUT)
         except BaseException:
             await self.close()
             raise
 
     async def close(self) -> None:
-        """See `Store.close`."""
         await asyncio.gather(self._claims.close(), self._records.close(), self.connection.close())
 
     async def check_identity(self) -> None:
-        """See `Store.check_identity`. A database is told from its copy by each run: `Run.restored`."""
+        """Nothing to check: each run detects a copy by itself (`Run.restored`)."""
 
     async def accept_copy(self) -> None:
-        """See `Store.accept_copy`."""
+        """Nothing to do: each run detects a copy by itself (`Run.restored`)."""
 
     async def begin(self, plan: RunPlan) -> Run:
-        """See `Store.begin`."""
         begin = self._with_identity(sql.BEGIN)
         values = (plan.host, plan.account, plan.fingerprint, plan.attempt_timeout, plan.repeat_window)
 
@@ -116,22 +107,22 @@ class PostgresStore:
 
         run = await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
         if run is None:
-            raise LedgerError(f"the run {plan.name!r} vanished while it was begun: somebody deletes from the tables")
+            raise LedgerError(
+                f"the run {plan.name!r} vanished while it was begun: another program deletes rows from the ledger's "
+                "tables. Stop that program, then run the same again"
+            )
         return run
 
     async def set_account(self, run: int, *, account: str | None, fingerprint: str) -> None:
-        """See `Store.set_account`."""
         statement = "UPDATE dispatchkit.run SET account = $2, fingerprint = $3 WHERE number = $1"
-        await self.connection.run(_fetching(statement, run, account, fingerprint), timeout=_RECONNECT_TIMEOUT)
+        await self.connection.run(fetching(statement, run, account, fingerprint), timeout=_RECONNECT_TIMEOUT)
 
     async def run(self, name: str) -> Run | None:
-        """See `Store.run`."""
         return await self.connection.run(lambda connection: self._run(connection, name), timeout=_RECONNECT_TIMEOUT)
 
     async def runs(self) -> list[Run]:
-        """See `Store.runs`."""
         statement = f"{self._with_identity(sql.RUNS)} ORDER BY number DESC"
-        rows = await self.connection.run(_fetching(statement), timeout=_RECONNECT_TIMEOUT)
+        rows = await self.connection.run(fetching(statement), timeout=_RECONNECT_TIMEOUT)
         return [Run(*row) for row in rows]
 
     async def _run(self, connection: Connection, name: str) -> Run | None:
@@ -144,7 +135,6 @@ class PostgresStore:
     async def plan(
         self, run: int, rows: Sequence[tuple[bytes, str]], *, log_keys: Mapping[bytes, int] | None = None
     ) -> None:
-        """See `Store.plan`."""
         new: dict[bytes, str] = {}
         for key, command in rows:
             new.setdefault(key, command)
@@ -152,7 +142,7 @@ class PostgresStore:
 
         async def work(connection: Connection) -> None:
             async with connection.transaction():
-                # Whoever plans the same run at the same time waits here, and then sees what was planned.
+                # A concurrent plan of the same run waits here, and then sees the targets of the first one.
                 await connection.execute("SELECT FROM dispatchkit.run WHERE number = $1 FOR UPDATE", run)
                 total = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
                 await connection.execute(sql.PLAN, run, [*new], [*new.values()], total, logs)
@@ -160,16 +150,14 @@ class PostgresStore:
         await self.connection.run(work)
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
-        """See `Store.planned`."""
-
         async def work(connection: Connection) -> list[Chunk]:
             async with connection.transaction():
                 await connection.execute("UPDATE dispatchkit.run SET plan_complete = true WHERE number = $1", run)
                 total: int = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
-                found = await connection.fetch(
+                rows = await connection.fetch(
                     "SELECT number, start_index, end_index FROM dispatchkit.chunk WHERE run = $1 ORDER BY number", run
                 )
-                chunks = [Chunk(*row) for row in found]
+                chunks = [Chunk(*row) for row in rows]
                 new_chunks = _divided(chunks, total, size)
                 await connection.execute(
                     "INSERT INTO dispatchkit.chunk (run, number, start_index, end_index) "
@@ -184,8 +172,7 @@ class PostgresStore:
         return await self.connection.run(work)
 
     async def chunks(self, run: int) -> list[Chunk]:
-        """See `Store.chunks`."""
-        rows = await self.connection.run(_fetching(sql.CHUNKS, run, LEASE_TIMEOUT))
+        rows = await self.connection.run(fetching(sql.CHUNKS, run, LEASE_TIMEOUT))
         holders = [_holder(row) for row in rows]
         return [
             Chunk(
@@ -198,17 +185,15 @@ class PostgresStore:
         ]
 
     async def acquire(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
-        """See `Store.acquire`."""
-
         async def work(connection: Connection) -> Holder | None:
             while True:
                 row = await connection.fetchrow(sql.HOLDER, run, chunk, LEASE_TIMEOUT)
                 if row is None:
-                    raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
+                    raise LedgerError(f"the ledger has no chunk {chunk} of this run: plan the run first")
                 other = _holder(row)
                 if other is not None and other.token != holder.token and other.lease_left >= 0:
                     return other
-                # Before the hold, so that there is none with a longer timeout than the run's.
+                # Before the hold, so that no hold has a longer timeout than its run.
                 await connection.execute(sql.RAISE_TIMEOUT, run, attempt_timeout)
                 process = (holder.pid, holder.host, holder.boot_id, holder.process_started, holder.pid_namespace)
                 values = (run, chunk, holder.token, *process, row["token"])
@@ -218,19 +203,18 @@ class PostgresStore:
         return await self.connection.run(work)
 
     async def holder(self, run: int, chunk: int) -> Holder | None:
-        """The holder of a chunk, if its lease has not ended.
+        """The holder of a chunk, unless its lease has ended.
 
         Raises:
             LedgerError: The run has no such chunk.
         """
         row = await self.connection.run(lambda connection: connection.fetchrow(sql.HOLDER, run, chunk, LEASE_TIMEOUT))
         if row is None:
-            raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
+            raise LedgerError(f"the ledger has no chunk {chunk} of this run: plan the run first")
         holder = _holder(row)
         return holder if holder is not None and holder.lease_left >= 0 else None
 
     async def heartbeat(self, run: int, chunk: int, token: str) -> HeartbeatStatus:
-        """See `Store.heartbeat`."""
         row = await self.connection.run(lambda connection: connection.fetchrow(sql.HEARTBEAT, run, chunk, token))
         return (
             HeartbeatStatus(mine=False, stopped=False)
@@ -239,73 +223,67 @@ class PostgresStore:
         )
 
     async def release(self, run: int, chunk: int, token: str) -> None:
-        """See `Store.release`."""
         await self.connection.run(lambda connection: connection.execute(sql.RELEASE, run, chunk, token), timeout=30.0)
 
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
-        """See `Store.unsettled`."""
         statement = self._with_identity(sql.UNSETTLED)
-        rows = await self.connection.run(_fetching(statement, run, chunk, after, limit, CLAIM_AGE))
+        rows = await self.connection.run(fetching(statement, run, chunk, after, limit, CLAIM_AGE))
         return [Unsettled(*row) for row in rows]
 
     async def set_limits(self, run: int, *, rate: float | None, concurrency: int | None) -> None:
-        """Set what all workers together may use of the account of a run: launches a second, attempts in flight."""
+        """Set the limits of a run's account over all workers: launches a second and attempts in flight."""
         statement = "UPDATE dispatchkit.run SET rate = $2, concurrency = $3 WHERE number = $1"
-        await self.connection.run(_fetching(statement, run, rate, concurrency), timeout=_RECONNECT_TIMEOUT)
+        await self.connection.run(fetching(statement, run, rate, concurrency), timeout=_RECONNECT_TIMEOUT)
 
     async def get_limits(self, run: int) -> tuple[float | None, int | None]:
-        """What `set_limits` has set."""
+        """The rate and the concurrency of `set_limits`."""
         [(rate, concurrency)] = await self.connection.run(
-            _fetching("SELECT rate, concurrency FROM dispatchkit.run WHERE number = $1", run)
+            fetching("SELECT rate, concurrency FROM dispatchkit.run WHERE number = $1", run)
         )
         return rate, concurrency
 
     async def claimable_chunks(self, limit: int, *, but: Collection[str] = ()) -> list[tuple[str, int]]:
-        """Chunks that somebody should take: the name of the run, and the number of the chunk.
+        """Orphaned chunks that a worker should take, as pairs of run name and chunk number.
 
-        Nobody holds them, and some of their targets were never begun, or were left in flight. Chunks of which all is
-        told, if only that it is unknown or could not be sent, are left to whoever resumes the run.
+        They have no holder, and targets that are planned or in flight. Unknown and unsent targets are left to a resume
+        of the run.
 
         Args:
-            limit: How many at most.
-            but: Runs to leave out.
+            limit: Maximum number of chunks.
+            but: Names of runs to leave out.
         """
-        rows = await self.connection.run(_fetching(sql.CLAIMABLE_CHUNKS, LEASE_TIMEOUT, limit, [*but]))
+        rows = await self.connection.run(fetching(sql.CLAIMABLE_CHUNKS, LEASE_TIMEOUT, limit, [*but]))
         return [(row["name"], row["number"]) for row in rows]
 
     async def pauses(self) -> list[tuple[str, datetime]]:
-        """See `SharedStore.pauses`."""
-        rows = await self.connection.run(_fetching(sql.PAUSES), timeout=_RECONNECT_TIMEOUT)
+        rows = await self.connection.run(fetching(sql.PAUSES), timeout=_RECONNECT_TIMEOUT)
         return [(row["key"], row["paused_until"]) for row in rows]
 
     async def lift_pauses(self, keys: Collection[str]) -> list[str]:
-        """See `SharedStore.lift_pauses`."""
-        rows = await self.connection.run(_fetching(sql.LIFT_PAUSES, [*keys]), timeout=_RECONNECT_TIMEOUT)
+        rows = await self.connection.run(fetching(sql.LIFT_PAUSES, [*keys]), timeout=_RECONNECT_TIMEOUT)
         return [row["key"] for row in rows]
 
     def bind_account(self, run: int, account: Account) -> None:
-        """Say on whose account a run is launched from here. Its claims are put off while that account is paused."""
+        """Bind a run to its account. Its claims are deferred while the account is paused."""
         self._accounts[run] = account
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
-        """See `Store.claim`."""
         claim_results: list[ClaimResult | None] = [None] * len(claims)
-        while left := [place for place, claim_result in enumerate(claim_results) if claim_result is None]:
-            asked = [claims[place] for place in left]
+        while left := [position for position, claim_result in enumerate(claim_results) if claim_result is None]:
+            asked = [claims[position] for position in left]
             accounts = [self._accounts.get(claim.run) for claim in asked]
             columns = _columns([attrs.astuple(claim, recurse=False) for claim in asked], 6)
             keys = [account and account.key for account in accounts]
-            rows = await self._claims.run(_fetching(sql.CLAIM, *columns, keys))
-            for place, account, (claim_result, pause) in zip(left, accounts, rows, strict=True):
+            rows = await self._claims.run(fetching(sql.CLAIM, *columns, keys))
+            for position, account, (claim_result, pause) in zip(left, accounts, rows, strict=True):
                 if claim_result == "again":
-                    continue  # somebody else was just writing it: see who it was
-                claim_results[place] = ClaimResult(claim_result)
+                    continue  # another process wrote it at the same time: look again
+                claim_results[position] = ClaimResult(claim_result)
                 if claim_result == "deferred" and account is not None:
                     account.pause(pause)
         return [claim_result for claim_result in claim_results if claim_result is not None]
 
     async def record(self, records: Sequence[Record]) -> None:
-        """See `Store.record`."""
         latest = dict[tuple[int, int], Record]()
         for record in records:
             before = latest.get((record.run, record.index))
@@ -319,7 +297,7 @@ class PostgresStore:
                     record.index,
                     record.token,
                     record.state.value,
-                    record.summary.replace("\0", ""),  # which PostgreSQL does not take
+                    record.summary.replace("\0", ""),  # PostgreSQL's text has no NUL
                     None if record.code is None else json.dumps(record.code),
                     record.request_id,
                     record.attempts,
@@ -333,8 +311,6 @@ class PostgresStore:
         await self._records.run(lambda connection: connection.execute(sql.RECORD, *columns))
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
-        """See `Store.counts`."""
-
         async def work(connection: Connection) -> list[Row]:
             start, end = 0, 2**31 - 1
             if chunk is not None:
@@ -347,10 +323,9 @@ class PostgresStore:
         return Counts(**counts, unknown_for_good=sum(row["for_good"] for row in rows))
 
     async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
-        """See `Store.targets`."""
         after = -1
         while True:
-            statement = _fetching(sql.TARGETS, run, after, [*states], _PAGE)
+            statement = fetching(sql.TARGETS, run, after, [*states], _PAGE)
             rows = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
             for row in rows:
                 index, command, state, summary, code, *rest = row
@@ -360,112 +335,23 @@ class PostgresStore:
             after = rows[-1]["index"]
 
     async def stop(self, run: int) -> None:
-        """See `Store.stop`. If the answer is lost, one stop counts twice, which does no harm."""
+        # If the answer is lost, the retry counts the stop twice, which is harmless.
         statement = "UPDATE dispatchkit.run SET stopped = true, stops = stops + 1 WHERE number = $1"
-        await self.connection.run(_fetching(statement, run), timeout=_RECONNECT_TIMEOUT)
+        await self.connection.run(fetching(statement, run), timeout=_RECONNECT_TIMEOUT)
 
     async def clear_stop(self, run: int, *, stops: int | None = None) -> bool:
-        """See `Store.clear_stop`."""
         statement = (
             "UPDATE dispatchkit.run SET stopped = false WHERE number = $1 AND stops = coalesce($2, stops) RETURNING 1"
         )
-        return bool(await self.connection.run(_fetching(statement, run, stops), timeout=_RECONNECT_TIMEOUT))
+        return bool(await self.connection.run(fetching(statement, run, stops), timeout=_RECONNECT_TIMEOUT))
 
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
-        """See `Store.has_rival`."""
-        asking = _fetching(sql.RIVAL, run, index, log_key, within, CLAIM_AGE)
-        [(found,)] = await self.connection.run(asking, timeout=_RECONNECT_TIMEOUT)
-        return bool(found)
+        statement = fetching(sql.RIVAL, run, index, log_key, within, CLAIM_AGE)
+        [(exists,)] = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
+        return bool(exists)
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
-        """See `Store.repeats`."""
-        sizes = "SELECT 0, total FROM dispatchkit.run WHERE number = $1 AND $2::int IS NULL"
-        if chunk is not None:
-            sizes = "SELECT start_index, end_index FROM dispatchkit.chunk WHERE run = $1 AND number = $2"
-        others = await self.connection.run(_fetching(sql.OTHERS, run, within + _RECORDED_LATE))
-        repeats: list[Repeat] = []
-        for start, end in await self.connection.run(_fetching(sizes, run, chunk)):
-            for other, name, total in others:
-                # The smaller one is read, and looked up in the index of the other.
-                pages = (sql.REPEATS, run, other, start, end)
-                if total < end - start:
-                    pages = (sql.REPEATS_IN_SMALLER, other, run, 0, total)
-                limits = (start, end, within, LEASE_TIMEOUT, _MANY_COMMANDS)
-                repeats += _repeats(name, await self._repeats(*pages, *limits))
-        return repeats
-
-    async def _repeats(
-        self, statement: str, run: int, other: int, start: int, end: int, *limits: object
-    ) -> list[list[Row]]:
-        return [
-            await self.connection.run(_fetching(statement, run, page, min(end, page + _REPEATS_PAGE), other, *limits))
-            for page in range(start, end, _REPEATS_PAGE)
-        ]
-
-
-def _repeats(run: str, pages: list[list[Row]]) -> list[Repeat]:
-    rows = sorted(row for page in pages for row in map(tuple, page))[:_MANY_COMMANDS]
-    found = [page[0] for page in pages if page]
-    if not found:
-        return []
-    count, latest = sum(row["count"] for row in found), max(row["latest"] for row in found)
-    return [Repeat(run, count, [row[1] for row in rows], latest)]
-
-
-def _fetching(statement: str, *values: object) -> Callable[[Connection], Awaitable[list[Row]]]:
-    return lambda connection: connection.fetch(statement, *values)
-
-
-async def _version(connection: Connection) -> int | None:
-    # Not to_regclass(): it may remember, from before the wait for a lock, that there was none.
-    statement = "SELECT FROM pg_catalog.pg_tables WHERE schemaname = 'dispatchkit' AND tablename = 'about'"
-    if await connection.fetchrow(statement) is None:
-        return None
-    version: int | None = await connection.fetchval(sql.OPEN)
-    return version
-
-
-async def _create(connection: Connection) -> int | None:
-    async with connection.transaction():
-        await connection.execute(_LOCK)
-        if (version := await _version(connection)) is not None:
-            return version  # somebody else came first
-        await connection.execute(sql.TABLES)
-        await connection.execute("INSERT INTO dispatchkit.about VALUES ($1)", sql.VERSION)
-    return sql.VERSION
-
-
-def _check_version(version: int | None) -> None:
-    if version is not None and version < sql.VERSION:
-        raise LedgerError(
-            f"the ledger's tables were made by an earlier release of dispatchkit (they are of version {version}, this "
-            f"release needs {sql.VERSION}): finish its runs with that release, and give this release another "
-            "database"
-        )
-    if version != sql.VERSION:
-        raise LedgerError(
-            f"the ledger's tables were made by a newer release of dispatchkit (they are of version {version}, this "
-            f"release knows {sql.VERSION}): upgrade dispatchkit"
-        )
-
-
-async def _identity(connection: Connection) -> str:
-    """The expression by which the database says which one it is, as far as this user may know."""
-    parts = dict[str, str]()
-    for name, statement in {"$system": sql.SYSTEM, "$timeline": sql.TIMELINE}.items():
-        try:
-            await connection.fetchval(statement)
-            parts[name] = f"({statement})"
-        except (
-            asyncpg.InsufficientPrivilegeError,
-            asyncpg.FeatureNotSupportedError,
-            asyncpg.UndefinedFunctionError,
-        ):
-            parts[name] = "NULL"
-    expression = sql.IDENTITY
-    for name, part in parts.items():
-        expression = expression.replace(name, part)
-    return expression
+        return await find_repeats(self.connection, run, chunk=chunk, within=within)
 
 
 def _holder(row: Row) -> Holder | None:
@@ -484,7 +370,7 @@ def _holder(row: Row) -> Holder | None:
 
 
 def _divided(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chunk]:
-    """The chunks that are new, or reach further than before."""
+    """The new or extended chunks that cover the targets after the present ones."""
     end = chunks[-1].end if chunks else 0
     if end == total:
         return []
@@ -494,9 +380,9 @@ def _divided(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chun
         size = max(1, total - end)
     first = len(chunks)
     return [
-        Chunk(first + place, begin, min(total, begin + size)) for place, begin in enumerate(range(end, total, size))
+        Chunk(number, begin, min(total, begin + size)) for number, begin in enumerate(range(end, total, size), first)
     ]
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:
-    return [[row[place] for row in rows] for place in range(count)]
+    return [[row[column] for row in rows] for column in range(count)]

@@ -1,4 +1,4 @@
-"""The file of a ledger in SQLite: made for its owner alone, seen to be ours, and what its errors mean to a reader."""
+"""The file of a SQLite ledger: create it, check it, and explain its errors."""
 
 from __future__ import annotations
 
@@ -14,42 +14,44 @@ from dispatchkit.ledger.sqlite.sql import BATCH, TABLES
 __all__ = ["add_boot", "check", "connect", "connect_writer", "empty_log", "explain", "find_boot", "make_view"]
 
 _APPLICATION = 0x44504B4C
-"""Marks the file as ours: "DPKL"."""
+"""Application id of the file: "DPKL"."""
 _SCHEMA = 4
 _BUSY = 30.0
-"""Seconds for which another process may keep us from writing."""
+"""Seconds to wait for another writer."""
 
 _AGAIN = "nothing was launched without its row, so run the same again"
 _MEANINGS = {
     "SQLITE_FULL": f"cannot be written, because the disk is full: free some space; {_AGAIN}",
     "SQLITE_READONLY": "cannot be written: allow this user to write the file and its directory",
-    "SQLITE_CANTOPEN": "cannot be opened: see that its directory exists, and that this user may write there",
+    "SQLITE_CANTOPEN": "cannot be opened: check that its directory exists, and that this user may write there",
     "SQLITE_PERM": "cannot be opened: allow this user to read and write the file and its directory",
-    "SQLITE_NOTADB": "is a file of something else, not a ledger: give the ledger a file of its own",
-    "SQLITE_CORRUPT": "is damaged: keep the file, and restore a copy, or save what is left with sqlite3's .recover",
-    "SQLITE_BUSY": f"was kept by another process (suspended?) for {_BUSY:.0f} s: end what holds it; {_AGAIN}",
-    "SQLITE_IOERR": f"cannot be read or written, because the disk fails or allows no more: see to it; {_AGAIN}",
+    "SQLITE_NOTADB": "is another kind of file, not a ledger: give the ledger a file of its own",
+    "SQLITE_CORRUPT": "is damaged: keep the file, and restore a backup, or save the rest with sqlite3's .recover",
+    "SQLITE_BUSY": f"was locked by another process (suspended?) for {_BUSY:.0f} s: end that process; {_AGAIN}",
+    "SQLITE_IOERR": f"cannot be read or written, because the disk fails or a quota is reached: check both; {_AGAIN}",
 }
 
 
 def connect(path: Path) -> sqlite3.Connection:
-    """Open the file, or make it, with every commit synced.
+    """Open or create the file, with every commit synced.
 
     Raises:
         LedgerError: The file has two names, or its file system has no shared memory.
     """
     check_names(path)
-    with contextlib.suppress(OSError):  # what is wrong, SQLite says better
-        # It holds the content of messages. SQLite gives the files beside it the same mode.
+    with contextlib.suppress(OSError):  # SQLite's own error is clearer
+        # Readable by its owner only: it holds message content. SQLite gives its other files the same mode.
         made = os.open(path, os.O_CREAT | os.O_EXCL, 0o600)
         mark_new(made)
         os.close(made)
     db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
     try:
         if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
-            raise LedgerError(f"the ledger {path} cannot be kept there: its file system has no shared memory")
+            raise LedgerError(
+                f"the ledger {path} cannot be on this file system, which has no shared memory: use a local disk"
+            )
         db.execute("PRAGMA synchronous = FULL")
-        db.execute("PRAGMA cache_size = -16384")  # in KiB: four times that plans a million a tenth faster, no more
+        db.execute("PRAGMA cache_size = -16384")  # KiB; four times as much plans a million targets only 10 % faster
     except BaseException:
         db.close()
         raise
@@ -57,22 +59,27 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def check(db: sqlite3.Connection, path: Path) -> None:
-    """Make the tables, or see that they are ours."""
+    """Create the tables, or check their version.
+
+    Raises:
+        LedgerError: The file is no ledger, or another release made it.
+    """
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
     if application == _APPLICATION and version == _SCHEMA:
         return
     if application == _APPLICATION and version > _SCHEMA:
         raise LedgerError(
-            f"the ledger {path} is of version {version}, which a newer release of dispatchkit made: upgrade dispatchkit"
+            f"the ledger {path} was made by a newer release of dispatchkit (version {version}; this release needs "
+            f"{_SCHEMA}): upgrade dispatchkit"
         )
     if application == _APPLICATION:
         raise LedgerError(
-            f"the ledger {path} was made by an earlier release of dispatchkit (its tables are of version {version}, "
-            f"this release needs {_SCHEMA}): finish its runs with that release, and give this release another file"
+            f"the ledger {path} was made by an earlier release of dispatchkit (version {version}; this release needs "
+            f"{_SCHEMA}): finish its runs with that release, and use another file with this release"
         )
     if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
-        raise LedgerError(f"{path} is a database of something else, not a ledger: give the ledger a file of its own")
+        raise LedgerError(f"{path} is another program's database, not a ledger: give the ledger a file of its own")
     for statement in TABLES.split(";"):
         db.execute(statement)
     create(db, path)
@@ -81,7 +88,7 @@ def check(db: sqlite3.Connection, path: Path) -> None:
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
-    """Open the file for the writer, with the view that takes a batch in one statement: it lasts as the connection does.
+    """Open the file for the writer, with the temporary view that takes a batch in one statement.
 
     Raises:
         LedgerError: The file has two names, or its file system has no shared memory.
@@ -92,16 +99,16 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 
 def make_view(db: sqlite3.Connection) -> None:
-    """Make the view that takes a batch."""
+    """Create the temporary view that takes a batch."""
     view, trigger = BATCH.split(";", 1)
     db.execute(view)
     db.execute(trigger)
 
 
 def find_boot(db: sqlite3.Connection, boot_id: str) -> int | None:
-    """The number by which the tables refer to this boot of the machine: 0 if the system names none.
+    """The number of this boot in the tables; 0 if the system has no boot id.
 
-    None: the tables are not there, are not ours, or do not hold this boot yet.
+    None if the tables do not exist, are another program's, or do not have this boot yet.
     """
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
@@ -109,19 +116,19 @@ def find_boot(db: sqlite3.Connection, boot_id: str) -> int | None:
         return None
     if not boot_id:
         return 0
-    found = db.execute("SELECT number FROM boot WHERE id = ?", (boot_id,)).fetchone()
-    return None if found is None else int(found[0])
+    row = db.execute("SELECT number FROM boot WHERE id = ?", (boot_id,)).fetchone()
+    return None if row is None else int(row[0])
 
 
 def add_boot(db: sqlite3.Connection, boot_id: str) -> int:
-    """Have the tables hold this boot of the machine. See `find_boot`."""
+    """Add this boot to the tables, and return its number. See `find_boot`."""
     if boot_id:
         db.execute("INSERT OR IGNORE INTO boot (id) VALUES (?)", (boot_id,))
     return find_boot(db, boot_id) or 0
 
 
 def empty_log(db: sqlite3.Connection) -> None:
-    """Move the write-ahead log into the file, so that a copy of the file is whole. A busy reader makes it do less."""
+    """Move the write-ahead log into the file, so that a copy of the file is complete. A busy reader prevents that."""
     db.execute("PRAGMA busy_timeout = 0")
     try:
         with contextlib.suppress(sqlite3.OperationalError):
@@ -131,9 +138,9 @@ def empty_log(db: sqlite3.Connection) -> None:
 
 
 def explain(path: Path, error: sqlite3.Error) -> LedgerError:
-    """Say what went wrong with the file, and what to do about it."""
+    """Describe an SQLite error and what to do."""
     name = getattr(error, "sqlite_errorname", "")
-    for kind, text in _MEANINGS.items():
-        if name.startswith(kind):
+    for prefix, text in _MEANINGS.items():
+        if name.startswith(prefix):
             return LedgerError(f"the ledger {path} {text} ({error})")
     return LedgerError(f"the ledger {path} cannot be used: {error}")

@@ -1,20 +1,19 @@
-"""Tell the file of a ledger from its copies, and refuse a file that has two names.
+"""Detect copies of a ledger file, and refuse a file with two names.
 
-A row of the table `about` names the file by device, inode and time of birth, and counts renewals: every hold, every
-heartbeat and every release adds one. An extended attribute of the file carries the same count in its name,
-``user.dispatchkit.<count>``, and the database's id as its value. SQLite's backups and a plain ``cp`` copy the row
-alone, so:
+A row of the table `about` has the file's device, inode and birth time, and a count of renewals. Every hold, heartbeat
+and release adds one. An extended attribute of the file, ``user.dispatchkit.<count>``, has the same count in its name
+and the database's id as its value. SQLite backups and a plain ``cp`` copy only the row, so:
 
 - a file without the attribute is a copy;
-- an attribute with another id belongs to another database, which was copied over this file;
-- an attribute with a higher count shows that the database is older than its file: a backup was copied over it.
-  ``cp -a`` copies attributes too. It leaves those of the target, and each count has a name of its own.
+- an attribute with another id means that another database was copied over this file;
+- an attribute with a higher count means that an older backup was copied over this file. ``cp -a`` also copies
+  attributes. It keeps those of the target, since each count has its own name.
 
-The row is committed first, the attribute follows. A rollback, a kill between the two and a power failure leave an
-attribute that is behind its row, which is no fault. The attribute is written under the write lock, from a row that is
-committed, so no process writes one that is ahead.
+The row is committed first, then the attribute is written. A rollback, a kill between the two and a power failure leave
+the attribute behind its row, which is valid. The attribute is written under the write lock, from a committed row, so it
+is never ahead.
 
-The file is never opened here: to close it would drop SQLite's POSIX locks on it.
+This module never opens the file: closing it would drop SQLite's POSIX locks.
 """
 
 from __future__ import annotations
@@ -45,37 +44,37 @@ _MASK_AT, _BTIME_AT = 0, 80
 
 
 @attrs.frozen
-class _Found:
-    """What the file system says of the file."""
+class _FileIdentity:
+    """The identity of the file, from the file system."""
 
     file: str
     """Device and inode."""
     born: str | None
-    """Its time of birth, which tells it from a later file with the same inode; None where it is not known."""
+    """Birth time, which differs for a later file with the same inode; None if unknown."""
     counts: dict[int, str]
-    """The attributes: the database's id by the count of renewals."""
+    """Extended attributes: the database's id by count of renewals."""
 
 
 def check_names(path: Path) -> None:
-    """Refuse a file with a second name: SQLite's log and the locks of holds are named after the file.
+    """Refuse a file with a second name: SQLite's log and the hold locks are named after the file.
 
     Raises:
-        LedgerError: It has a second hard link, or is a mount point.
+        LedgerError: The file has a second hard link, or is a mount point.
     """
     try:
         links = path.stat().st_nlink
-    except OSError:  # it is not there yet, or SQLite says what is wrong
+    except OSError:  # it does not exist yet, or SQLite reports the error
         return
     if links > 1:
         raise LedgerError(
             f"the ledger {path} is one file with {links} names (hard links): nothing was launched. Runs under two "
-            "names do not see each other, and would launch twice. Give the ledger one name: remove the other links, "
-            f"which 'find / -samefile {path}' lists"
+            "names do not see each other, and would launch twice. Remove the other links, which "
+            f"'find / -samefile {path}' lists"
         )
     if os.fsencode(os.path.realpath(path)) in _mount_points():
         raise LedgerError(
-            f"the ledger {path} is mounted as a single file: nothing was launched. A run inside of the container and "
-            "one outside would not see each other, and would launch twice. Mount its folder, not the file"
+            f"the ledger {path} is mounted as a single file: nothing was launched. Runs inside and outside of the "
+            "container would not see each other, and would launch twice. Mount its folder, not the file"
         )
 
 
@@ -88,26 +87,26 @@ def _mount_points() -> set[bytes]:
 
 
 def mark_new(descriptor: int) -> None:
-    """Mark a file that was just made, before SQLite opens it; synced, so that a power failure does not unmark it."""
+    """Mark a new file before SQLite opens it, and sync the mark."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError):  # `create` sees to it
+        with contextlib.suppress(OSError):  # then `create` marks it
             os.setxattr(descriptor, f"{_PREFIX}0", secrets.token_hex(16).encode())
             os.fsync(descriptor)
 
 
 def create(db: sqlite3.Connection, path: Path) -> None:
-    """Write the row `about` of new tables, and mark the file if that was not done.
+    """Write the row `about` of new tables, and mark the file if it is not marked.
 
     Raises:
         LedgerError: The file system fails.
     """
-    found = _look(path)
+    identity = _identify(path)
     count: int | None = 0
-    database_id = found.counts.get(0, "")
-    if len(found.counts) != 1 or not database_id:
+    database_id = identity.counts.get(0, "")
+    if len(identity.counts) != 1 or not database_id:
         database_id = secrets.token_hex(16)
         count = 0 if _mark(path, 0, database_id) else None
-    values = (database_id, found.file, found.born, count)
+    values = (database_id, identity.file, identity.born, count)
     db.execute("INSERT INTO about (database_id, file, born, renewals) VALUES (?, ?, ?, ?)", values)
 
 
@@ -117,22 +116,22 @@ def check_copy(db: sqlite3.Connection, path: Path) -> None:
     Raises:
         LedgerError: The file is a copy.
     """
-    found = _look(path)  # before the row, which another process may renew
+    identity = _identify(path)  # before the row is read: another process may renew it
     database_id, file, born, renewals = db.execute("SELECT database_id, file, born, renewals FROM about").fetchone()
-    agrees = found.file == file and (None in {found.born, born} or found.born == born)
+    agrees = identity.file == file and (None in {identity.born, born} or identity.born == born)
     if agrees and renewals is not None:
-        agrees = set(found.counts.values()) == {database_id} and max(found.counts) <= renewals
+        agrees = set(identity.counts.values()) == {database_id} and max(identity.counts) <= renewals
     if not agrees:
         raise LedgerError(
-            f"the ledger {path} is a copy (such as a backup that was restored), or was moved to another disk: nothing "
-            "was launched. A copy and its original would both launch what is left. If the original is not used any "
-            "more, resume the run with 'dispatchkit resume ... --copied' (in Python: await ledger.accept_copy()); else "
+            f"the ledger {path} is a copy (such as a restored backup), or was moved to another disk: nothing was "
+            "launched. A copy and its original would both launch the same targets. If the original is no longer used, "
+            "resume the run with 'dispatchkit resume ... --copied' (in Python: await ledger.accept_copy()). Otherwise "
             "use the original"
         )
 
 
 def renew(db: sqlite3.Connection, path: Path) -> None:
-    """Count a renewal, in the writer's transaction. `settle` follows once it is committed.
+    """Count a renewal, in the writer's transaction. `settle` follows after the commit.
 
     Raises:
         LedgerError: The file is a copy.
@@ -156,22 +155,22 @@ def settle(db: sqlite3.Connection, path: Path) -> None:
 
 
 def accept(db: sqlite3.Connection, path: Path) -> None:
-    """Take the file as it is for the original, outside of a transaction. A kill halfway leaves a copy.
+    """Accept the file as the original, outside of a transaction. If the process is killed halfway, it stays a copy.
 
     Raises:
         LedgerError: The file system fails.
     """
     database_id = secrets.token_hex(16)
     db.execute("BEGIN IMMEDIATE")
-    found = _look(path)
+    identity = _identify(path)
     count = 0 if _mark(path, 0, database_id) else None
-    values = (database_id, found.file, found.born, count)
+    values = (database_id, identity.file, identity.born, count)
     db.execute("UPDATE about SET database_id = ?, file = ?, born = ?, renewals = ?", values)
     db.execute("COMMIT")
 
 
 def _mark(path: Path, count: int, database_id: str) -> bool:
-    """Make one attribute the only one. False: the file system has none."""
+    """Replace all attributes by one. Returns False if the file system has no attributes."""
     if sys.platform != "linux":
         return False
     name = f"{_PREFIX}{count}"
@@ -187,12 +186,12 @@ def _mark(path: Path, count: int, database_id: str) -> bool:
     return True
 
 
-def _look(path: Path) -> _Found:
+def _identify(path: Path) -> _FileIdentity:
     try:
-        found = path.stat()
+        stat = path.stat()
     except OSError as error:
         raise _failure(path, error) from error
-    return _Found(f"{found.st_dev}:{found.st_ino}", _born(path), _counts(path))
+    return _FileIdentity(f"{stat.st_dev}:{stat.st_ino}", _born(path), _counts(path))
 
 
 def _counts(path: Path) -> dict[int, str]:
@@ -203,7 +202,7 @@ def _counts(path: Path) -> dict[int, str]:
                 if name.startswith(_PREFIX) and (count := name.removeprefix(_PREFIX)).isdecimal():
                     counts[int(count)] = os.getxattr(path, name).decode(errors="replace")
         except OSError as error:
-            if error.errno == errno.ENODATA:  # another process has just replaced it
+            if error.errno == errno.ENODATA:  # another process replaced the attribute meanwhile
                 return _counts(path)
             if error.errno not in _UNSUPPORTED:
                 raise _failure(path, error) from error
@@ -229,5 +228,7 @@ def _born(path: Path) -> str | None:
 
 def _failure(path: Path, error: OSError) -> LedgerError:
     if error.errno == errno.ENOENT:
-        return LedgerError(f"the ledger {path} was removed or renamed while it was open: put it back, and run the same")
+        return LedgerError(
+            f"the ledger {path} was removed or renamed while it was open: restore it, then run the same again"
+        )
     return LedgerError(f"the ledger {path} cannot be identified: its file system fails ({error.strerror})")

@@ -1,4 +1,4 @@
-"""The rows of a SQLite ledger as values."""
+"""Convert the rows of a SQLite ledger to values."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dispatchkit.ledger.store import LEASE_TIMEOUT, Holder, Repeat, Run, Target
 __all__ = ["HOLD", "holder_of", "repeats_of", "run_of", "target_of"]
 
 _MANY_COMMANDS = 10
-"""Commands that a `Repeat` shows."""
+"""Maximum number of commands in a `Repeat`."""
 
 
 HOLD = """
 token, pid, host, since, boot.id, process_started, pid_namespace, seen, seen_boot, boot
 FROM chunk LEFT JOIN boot ON boot.number = chunk.boot
 """
-"""Columns of a hold, as `holder_of` takes them."""
+"""The columns of a hold, for `holder_of`."""
 
 
 def run_of(row: tuple[Any, ...]) -> Run:
-    """A run."""
+    """A run, from its columns."""
     number, name, settings, created, total, plan_complete, stopped, *more, stops, repeat_window, restored = row
     account, fingerprint, attempt_timeout = more
     return Run(
@@ -44,9 +44,9 @@ def run_of(row: tuple[Any, ...]) -> Run:
 
 
 def holder_of(hold: Sequence[Any], moment: Moment, *, exists: bool) -> Holder:
-    """Who holds a chunk, from the columns of `HOLD`."""
+    """The holder of a chunk, from the columns of `HOLD`."""
     token, pid, host, since, boot_id, started, namespace, seen, seen_boot, boot = hold
-    if token is None:  # a lock without a hold: of a process that was suspended or killed just between the two
+    if token is None:  # a lock without a hold: its process was suspended or killed between the two
         return Holder("", 0, "", exists=exists)
     # Another machine's clock may be ahead of this one.
     age = moment.boot_time - seen_boot if moment.is_same_boot(boot) else abs(moment.wall - seen)
@@ -64,16 +64,16 @@ def holder_of(hold: Sequence[Any], moment: Moment, *, exists: bool) -> Holder:
 
 
 def target_of(row: tuple[Any, ...]) -> Target:
-    """A target with all that is known of it."""
+    """A target, from its columns."""
     index, command, state, summary, code, request_id, attempts, at, since, is_final = row
-    if state == "sending":  # an earlier outcome does not speak of it
+    if state == "sending":  # the columns of an earlier outcome do not apply
         return Target(index, command, state, request_id=request_id, at=datetime.fromisoformat(since))
     moment = None if at is None else datetime.fromisoformat(at)
     return Target(index, command, state, summary or "", code, request_id, attempts or 0, moment, bool(is_final))
 
 
 def repeats_of(run: str, rows: Iterable[tuple[str, float]]) -> list[Repeat]:
-    """The repeats in another run, from commands and the times at which they were launched; none if there are none."""
+    """The repeats in another run, from commands and launch times; an empty list without rows."""
     count, latest = 0, 0.0
     commands: list[str] = []
     for command, at in rows:

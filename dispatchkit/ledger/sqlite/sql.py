@@ -1,4 +1,4 @@
-"""What `sqlite` says to its database, where one statement does the work of a whole batch."""
+"""The tables and the larger statements of a ledger in SQLite."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ CREATE TABLE outcome (
     PRIMARY KEY (run, "index")) WITHOUT ROWID;
 """
 
-# `send_no` of an outcome is that of the latest sending when it was written: a sending with a later one is in flight.
+# An outcome has the `send_no` of the latest sending at its write. A sending with a higher number is in flight.
 STATE = """
 CASE WHEN o.state IN ('done', 'rejected') THEN o.state
      WHEN s.send_no > coalesce(o.send_no, 0) THEN 'sending'
      ELSE coalesce(o.state, 'planned') END
 """
 IS_FINAL = "coalesce(o.final AND o.send_no >= coalesce(s.send_no, 0), 0)"
-"""Of an unknown outcome: whether nothing can settle it any more."""
+"""Whether an unknown outcome is final: nothing can settle it."""
 TARGETS = """
 FROM target t
 LEFT JOIN outcome o ON o.run = t.run AND o."index" = t."index"
@@ -59,8 +59,8 @@ LEFT JOIN sending s ON s.run = t.run AND s."index" = t."index"
   AND s.send_no = (SELECT max(send_no) FROM sending l WHERE l.run = t.run AND l."index" = t."index")
 """
 
-# What is left of the time in which a request may act that was claimed at {wall} and {booted}, in the boot {boot}; less
-# than nothing once that time has passed. Where the wall clock was set back, its age is not known: the full time.
+# Seconds for which a request claimed at {wall} and {booted}, in the boot {boot}, may still act; negative once that time
+# has passed. If the wall clock was set back, the age is unknown, and the full time counts.
 _ACTING_FOR = """
 :age + r.attempt_timeout - max(0, CASE
     WHEN {boot} = :boot AND {booted} <= :boot_now THEN :boot_now - {booted} ELSE :now - {wall} END)
@@ -87,15 +87,15 @@ FROM (
   ORDER BY t."index" LIMIT :limit)
 """
 
-# Granted is what was written at :now. Nothing else may count: since then, the run may have been stopped or allowed.
+# Only a claim that was written at :now is granted: the run may have been stopped since an earlier claim.
 ANSWER = f"""
 SELECT h.token IS :token AND NOT r.stopped, {STATE} IN ('done', 'rejected'),
        {STATE} = 'sending' AND s.token = :token AND s.claimed_at = :now AND s.claimed_boot = :boot_now
 {TARGETS} LEFT JOIN chunk h ON h.run = t.run AND h.number = :chunk JOIN run r ON r.number = t.run
 WHERE t.run = :run AND t."index" = :index
 """
-# One statement for a whole batch, in a transaction of its own: between two statements the thread would have to wait for
-# its turn in the interpreter, and so would all who wait for the batch. A claim that is there already gets a new time.
+# One statement for a whole batch, in a transaction of its own. Between two statements, the thread would wait for the
+# GIL, and the whole batch with it. An existing claim gets a new time.
 BATCH = """
 CREATE TEMP VIEW batch (claims, records, now, boot_now, boot) AS SELECT '', '', 0, 0, 0;
 CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
@@ -135,8 +135,8 @@ CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
 END;
 """
 
-# Runs that launch on the same account (of the same name, or, where one has none, with the same token), and that a
-# process held in the last :within seconds: without a hold, nothing is launched.
+# Other runs on the same account that a process held in the last :within seconds. Accounts are compared by name, or by
+# token if one of them has no name.
 OTHERS = """
 SELECT x.number, x.name, x.total FROM run r JOIN run x
   ON x.number <> r.number AND x.host = r.host
@@ -147,8 +147,8 @@ WHERE r.number = :run AND EXISTS (
   AND (h.token IS NOT NULL OR h.seen >= :now - :within OR h.boot = :boot AND h.seen_boot >= :boot_now - :within))
 ORDER BY x.number
 """
-# Targets of this run (g) that the other one (t; its chunks that are held: :held) launched in the last :within seconds.
-# The run with fewer targets comes first: each of its targets costs one look-up in the index of the other run.
+# Targets of this run (g) that the other run (t) launched in the last :within seconds. Planned targets in held chunks
+# (:held) count, too. The smaller run goes first: each of its targets costs one look-up in the index of the other.
 _REPEATS = f"""
 WITH held AS MATERIALIZED (SELECT json_extract(value, '$[0]') AS start_index, json_extract(value, '$[1]') AS end_index
                            FROM json_each(:held))
@@ -170,8 +170,8 @@ ORDER BY "index"
 REPEATS = _REPEATS.format(first="g", second="t")
 REPEATS_IN_SMALLER = _REPEATS.format(first="t", second="g")
 
-# Whether another target of the log :log_key was claimed in the last :within seconds, or so shortly before that its
-# request may have arrived within them.
+# Whether another target of the log :log_key may have acted in the last :within seconds. Its request may arrive as late
+# as :age and the attempt timeout after its claim.
 RIVAL = """
 SELECT EXISTS (
   SELECT 1 FROM target t JOIN run r ON r.number = t.run JOIN sending s ON s.run = t.run AND s."index" = t."index"

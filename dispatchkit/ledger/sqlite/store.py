@@ -1,21 +1,19 @@
 """A ledger in one file, for one machine: SQLite, with a write-ahead log that is synced at every commit.
 
-One thread writes, another reads. Whatever was asked of the writer while it wrote goes into its next transaction, so the
-cost of a sync is shared by all who wait for it; and a batch is one statement, whatever its size, since a statement is
-what a thread of Python pays for.
+One thread writes, another reads. Work that arrives during a transaction goes into the next one, so that all of it
+shares one sync. A batch of claims is one statement, since each statement costs a switch of Python threads.
 
-Several processes may use one file: one launches, others look on or stop it. A process that holds a chunk keeps a lock
-on a file beside the ledger, which the system gives up when the process ends; see `hold_lock`.
+Several processes may use one file: one launches, others read or stop the run. A process that holds a chunk keeps a lock
+on a file beside the ledger. The system releases the lock when the process ends; see `hold_lock`.
 
-Times are compared by the boot clock if they are of one boot of the machine. Only times of different boots are compared
-by the wall clock, which may be set.
+Times of one boot of the machine are compared by the boot clock. Only times of different boots are compared by the wall
+clock, which may be set.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
@@ -27,11 +25,11 @@ from typing import Any, TypeVar, cast
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
 from dispatchkit.ledger.liveness import boot_id as this_boot
 from dispatchkit.ledger.sqlite.file import add_boot, check, connect, connect_writer, empty_log, explain, find_boot
-from dispatchkit.ledger.sqlite.identity import accept, check_copy, renew, settle
-from dispatchkit.ledger.sqlite.rows import HOLD, holder_of, repeats_of, run_of, target_of
+from dispatchkit.ledger.sqlite.holds import Holds
+from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
+from dispatchkit.ledger.sqlite.rows import repeats_of, run_of, target_of
 from dispatchkit.ledger.sqlite.sql import (
     IS_FINAL,
     OTHERS,
@@ -54,6 +52,7 @@ from dispatchkit.ledger.store import (
     Repeat,
     Run,
     RunPlan,
+    Store,
     Target,
     Unsettled,
 )
@@ -70,43 +69,41 @@ _FIELDS_OF_RECORD = attrgetter(
 
 _PAGE = 1000
 _ROWS = 400
-"""How many targets one statement plans. An older SQLite takes 999 parameters."""
+"""Targets per INSERT: older SQLite releases allow 999 parameters."""
 _LOCK_TRIES, _LOCK_WAIT = 5, 0.005
-"""How often a lock is tried, and seconds between: a process that only looks has it for microseconds."""
+"""Number of tries for a lock, and seconds between them. A process that only reads it has it for microseconds."""
 _RECORDED_LATE = 3600.0
-"""Seconds between the end of a hold and an outcome that is still recorded, at most."""
+"""Maximum seconds from the end of a hold to the write of its last outcome."""
 
 
-class SqliteStore:
-    """See `Store`, whose methods these are.
+class SqliteStore(Store):
+    """A `Store` in an SQLite file.
 
     Args:
-        path: The file. It is made if it is not there.
+        path: The file. It is created if it does not exist.
         clock: Wall clock and boot clock.
-        boot_id: The boot of this machine; for tests. None: what the system says.
+        boot_id: The id of this boot, for tests. Default: the system's.
     """
 
     def __init__(self, path: Path, *, clock: Clock = SYSTEM, boot_id: str | None = None) -> None:
         self._path = path
         self._file = path
-        """The same, absolute: the process may change its folder."""
+        """The absolute path, since the process may change its working directory."""
         self._clock = clock
         self._boot_id = this_boot() if boot_id is None else boot_id
         self._writing = Writing(clock)
         self._writer: DatabaseThread | None = None
         self._reader: DatabaseThread | None = None
-        self._locks: dict[tuple[int, int], tuple[str, HoldLock | None]] = {}
-        """Of each chunk that is held here, the token and the lock; None where the system has none."""
+        self._holds = Holds(path, self._writing)
 
     async def open(self) -> None:
-        """See `Store.open`."""
         path, boot_id = self._path, self._boot_id
-        file = self._file = path.absolute()
+        file = self._file = self._holds.file = path.absolute()
 
         self._reader = DatabaseThread(lambda: connect(file), read_all, partial(explain, path))
         self._writer = DatabaseThread(lambda: connect_writer(file), self._writing.perform, partial(explain, path))
         try:
-            # A process that is suspended within a transaction keeps the file from being written, not from being read.
+            # Read first: a process that is suspended within a transaction blocks writers, not readers.
             boot = await self._read(lambda db: find_boot(db, boot_id))
             if boot is None:
                 await self._write(lambda db: check(db, path))
@@ -117,23 +114,19 @@ class SqliteStore:
             raise
 
     async def close(self) -> None:
-        """See `Store.close`."""
         threads, self._reader, self._writer = (self._reader, self._writer), None, None
         try:
             for thread in threads:
                 if thread is not None:
                     await thread.close()
         finally:
-            for _, lock in self._locks.values():
-                if lock is not None:
-                    lock.release()
-            self._locks.clear()
+            self._holds.close()
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return cast("T", await _opened(self._writer).run(work))
 
     async def _settled(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Write something that renews the ledger's identity."""
+        """Write work that renews the ledger's identity, and settle the identity afterwards."""
         path = self._file
         return cast("T", await _opened(self._writer).run(Afterwards(lambda db: settle(db, path), work)))
 
@@ -141,17 +134,14 @@ class SqliteStore:
         return cast("T", await _opened(self._reader).run(work))
 
     async def check_identity(self) -> None:
-        """See `Store.check_identity`."""
         path = self._file
         await self._read(lambda db: check_copy(db, path))
 
     async def accept_copy(self) -> None:
-        """See `Store.accept_copy`."""
         path = self._file
         await _opened(self._writer).run(Afterwards(lambda db: accept(db, path)))
 
     async def begin(self, plan: RunPlan) -> Run:
-        """See `Store.begin`."""
         created = self._clock.now().isoformat()
 
         def work(db: sqlite3.Connection) -> Run:
@@ -174,32 +164,28 @@ class SqliteStore:
         return await self._write(work)
 
     async def set_account(self, run: int, *, account: str | None, fingerprint: str) -> None:
-        """See `Store.set_account`."""
         sql = "UPDATE run SET account = ?, fingerprint = ? WHERE number = ?"
         await self._write(lambda db: db.execute(sql, (account, fingerprint, run)))
 
     async def run(self, name: str) -> Run | None:
-        """See `Store.run`."""
-        found = await self._read(lambda db: self._runs(db, "WHERE name = ?", name))
-        return found[0] if found else None
+        runs = await self._read(lambda db: self._runs(db, "WHERE name = ?", name))
+        return runs[0] if runs else None
 
     async def runs(self) -> list[Run]:
-        """See `Store.runs`."""
         return await self._read(lambda db: self._runs(db, "ORDER BY number DESC"))
 
-    def _runs(self, db: sqlite3.Connection, which: str, *given: str) -> list[Run]:
+    def _runs(self, db: sqlite3.Connection, clause: str, *values: str) -> list[Run]:
         fields = (
             "number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout, "
             "stops"
         )
         restored = "database_id <> (SELECT database_id FROM about)"
-        sql = f"SELECT {fields}, repeat_window, {restored} FROM run {which}"  # noqa: S608 - constants
-        return [run_of(row) for row in db.execute(sql, given)]
+        sql = f"SELECT {fields}, repeat_window, {restored} FROM run {clause}"  # noqa: S608 - constants
+        return [run_of(row) for row in db.execute(sql, values)]
 
     async def plan(
         self, run: int, rows: Sequence[tuple[bytes, str]], *, log_keys: Mapping[bytes, int] | None = None
     ) -> None:
-        """See `Store.plan`."""
         once: dict[bytes, str] = {}
         for key, command in rows:
             once.setdefault(key, command)
@@ -227,12 +213,10 @@ class SqliteStore:
         await self._write(work)
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
-        """See `Store.planned`."""
-
         def work(db: sqlite3.Connection) -> list[Chunk]:
             db.execute("UPDATE run SET plan_complete = 1 WHERE number = ?", (run,))
             (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
-            chunks = self._chunks(db, run)
+            chunks = self._holds.chunks(db, run)
             end = chunks[-1].end if chunks else 0
             if end < total:
                 if len(chunks) == 1 and size is None:
@@ -244,164 +228,53 @@ class SqliteStore:
                         "INSERT INTO chunk (run, number, start_index, end_index) VALUES (?, ?, ?, ?)",
                         [(run, number, start, min(start + step, total)) for number, start in new],
                     )
-            return self._chunks(db, run)
+            return self._holds.chunks(db, run)
 
         chunks = await self._write(work)
         await _opened(self._writer).run(Afterwards(empty_log))
         return chunks
 
     async def chunks(self, run: int) -> list[Chunk]:
-        """See `Store.chunks`."""
         unfinished = (
             'AND EXISTS (SELECT 1 FROM target t LEFT JOIN outcome o ON o.run = t.run AND o."index" = t."index" '
             'WHERE t.run = chunk.run AND t."index" >= start_index AND t."index" < end_index '
             "AND coalesce(o.state, '') NOT IN ('done', 'rejected'))"
         )
-        return await self._read(lambda db: self._chunks(db, run, unfinished))
-
-    def _chunks(self, db: sqlite3.Connection, run: int, which: str = "") -> list[Chunk]:
-        sql = f"SELECT chunk.number, start_index, end_index, {HOLD} WHERE run = ? {which} ORDER BY 1"
-        return [
-            Chunk(number, start, end, self._current_holder(run, number, hold))
-            for number, start, end, *hold in db.execute(sql, (run,)).fetchall()
-        ]
-
-    def _current_holder(self, run: int, chunk: int, hold: Sequence[Any]) -> Holder | None:
-        """The holder of a chunk, whose columns are ``hold``, if it keeps the chunk now."""
-        if hold[0] is None:
-            return None
-        state = lock_state(self._lock_path(run, chunk))
-        moment = self._writing.moment()
-        if state is LockState.FREE and moment.is_same_boot(hold[-1]):
-            return None
-        holder = holder_of(hold, moment, exists=state is LockState.TAKEN)
-        return holder if holder.exists or holder.lease_left >= 0 else None
-
-    def _lock_path(self, run: int, chunk: int) -> Path:
-        # As SQLite does with its own files: beside the file itself, not beside a link to it.
-        return Path(f"{os.path.realpath(self._file)}-hold-{run}-{chunk}")
+        return await self._read(lambda db: self._holds.chunks(db, run, unfinished))
 
     async def acquire(self, run: int, chunk: int, holder: Holder, *, attempt_timeout: float) -> Holder | None:
-        """See `Store.acquire`."""
+        def write(db: sqlite3.Connection) -> Holder | None:
+            return self._holds.acquire(db, run, chunk, holder, attempt_timeout)
 
-        def work(db: sqlite3.Connection) -> Holder | None:
-            return self._acquire(db, run, chunk, holder, attempt_timeout)
-
-        before = self._locks.get((run, chunk))
+        before = self._holds.lock_of(run, chunk)
         tries = _LOCK_TRIES
         while True:
             try:
-                # Read first: a holder that is suspended within a transaction keeps the file from being written.
-                other = await self._read(partial(self._locked_by, run, chunk, holder.token)) or await self._write(work)
+                # Read first: a holder that is suspended within a transaction blocks all writers.
+                locked_by = partial(self._holds.locked_by, run=run, chunk=chunk, token=holder.token)
+                other = await self._read(locked_by) or await self._write(write)
                 if other is None:
                     await self._settled(lambda _: None)
             except LedgerError:
-                if self._locks.get((run, chunk)) is not before:
-                    self._unlock(run, chunk, holder.token)  # the hold was rolled back, or the file is a copy
+                if self._holds.lock_of(run, chunk) is not before:
+                    self._holds.unlock(run, chunk, holder.token)  # the hold was rolled back, or the file is a copy
                 raise
             tries -= 1
             if other is None or not other.exists or not tries:
                 return other
             await asyncio.sleep(_LOCK_WAIT)
 
-    def _locked_by(self, run: int, chunk: int, token: str, db: sqlite3.Connection) -> Holder | None:
-        """The other holder whose lock shows that its process exists."""
-        if self._locks.get((run, chunk), ("", None))[0] == token:
-            return None
-        if lock_state(self._lock_path(run, chunk)) is not LockState.TAKEN:
-            return None
-        hold = db.execute(f"SELECT {HOLD} WHERE run = ? AND chunk.number = ?", (run, chunk)).fetchone()
-        return None if hold is None else holder_of(hold, self._writing.moment(), exists=True)
-
-    def _acquire(
-        self, db: sqlite3.Connection, run: int, chunk: int, holder: Holder, attempt_timeout: float
-    ) -> Holder | None:
-        """In the transaction that writes the hold: a lock that another process has means a hold that is written."""
-        sql = f"SELECT {HOLD} WHERE run = ? AND chunk.number = ?"
-        hold = db.execute(sql, (run, chunk)).fetchone()
-        if hold is None:
-            raise LedgerError(f"the ledger knows no chunk {chunk} of this run: plan it first")
-        mine = self._locks.get((run, chunk), ("", None))
-        lock = mine[1] if mine[0] == holder.token else HoldLock.acquire(self._lock_path(run, chunk))
-        moment = self._writing.moment()
-        if lock is LockState.TAKEN:
-            return holder_of(hold, moment, exists=True)
-        if not isinstance(lock, HoldLock):
-            lock = None
-        if hold[0] not in {None, holder.token}:
-            other = holder_of(hold, moment, exists=False)
-            has_ended = lock is not None and moment.is_same_boot(hold[-1])
-            if not has_ended and other.lease_left >= 0:
-                if lock is not None:
-                    lock.release()
-                return other
-        self._locks[run, chunk] = (holder.token, lock)
-        renew(db, self._file)
-        db.execute(
-            "UPDATE chunk SET since = CASE WHEN token = :token THEN since ELSE :now END, "
-            "since_boot = CASE WHEN token = :token THEN since_boot ELSE :boot_now END, "
-            "token = :token, pid = :pid, host = :host, process_started = :started, pid_namespace = :namespace, "
-            "seen = :now, seen_boot = :boot_now, boot = :number WHERE run = :run AND number = :chunk",
-            {
-                **moment.given,
-                "number": moment.boot,
-                "token": holder.token,
-                "pid": holder.pid,
-                "host": holder.host,
-                "started": holder.process_started,
-                "namespace": holder.pid_namespace,
-                "run": run,
-                "chunk": chunk,
-            },
-        )
-        db.execute(
-            "UPDATE run SET attempt_timeout = ? WHERE number = ? AND attempt_timeout < ?",
-            (attempt_timeout, run, attempt_timeout),
-        )
-        return None
-
-    def _unlock(self, run: int, chunk: int, token: str) -> None:
-        mine, lock = self._locks.get((run, chunk), ("", None))
-        if mine == token:
-            del self._locks[run, chunk]
-            if lock is not None:
-                lock.release()
-
     async def heartbeat(self, run: int, chunk: int, token: str) -> HeartbeatStatus:
-        """See `Store.heartbeat`."""
-        path = self._file
-
-        def work(db: sqlite3.Connection) -> HeartbeatStatus:
-            renew(db, path)
-            moment = self._writing.moment()
-            mine = db.execute(
-                "UPDATE chunk SET seen = ?, seen_boot = ?, boot = ? WHERE run = ? AND number = ? AND token = ?",
-                (moment.wall, moment.boot_time, moment.boot, run, chunk, token),
-            ).rowcount
-            (stopped,) = db.execute("SELECT stopped FROM run WHERE number = ?", (run,)).fetchone()
-            return HeartbeatStatus(bool(mine), bool(stopped))
-
-        return await self._settled(work)
+        return await self._settled(lambda db: self._holds.heartbeat(db, run, chunk, token))
 
     async def release(self, run: int, chunk: int, token: str) -> None:
-        """See `Store.release`."""
-        path = self._file
-        sql = "UPDATE chunk SET token = NULL, pid = NULL, host = NULL WHERE run = ? AND number = ?"
-
-        def work(db: sqlite3.Connection) -> None:
-            # First: a token without a lock is taken over at once, a lock without a token is not.
-            self._unlock(run, chunk, token)
-            db.execute(f"{sql} AND token = ?", (run, chunk, token))
-            renew(db, path)
-
         try:
-            await self._settled(work)
+            await self._settled(lambda db: self._holds.release(db, run, chunk, token))
         except LedgerError:
-            self._unlock(run, chunk, token)
+            self._holds.unlock(run, chunk, token)
             raise
 
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
-        """See `Store.unsettled`."""
         given = {
             **self._writing.moment().given,
             "run": run,
@@ -417,17 +290,14 @@ class SqliteStore:
         ]
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
-        """See `Store.claim`."""
         rows = _rows([(c.run, c.chunk, c.index, c.token, c.request_id, c.since.isoformat()) for c in claims])
         return cast("list[ClaimResult]", await _opened(self._writer).run(Batch(rows, claims=claims)))
 
     async def record(self, records: Sequence[Record]) -> None:
-        """See `Store.record`."""
         rows = _rows([(*_FIELDS_OF_RECORD(record), record.at.isoformat()) for record in records])
         await _opened(self._writer).run(Batch(rows, records=len(records)), deferrable=True)
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
-        """See `Store.counts`."""
         part = "" if chunk is None else "JOIN chunk h ON h.run = t.run AND h.number = ?"
         bounds = "" if chunk is None else 'AND t."index" >= h.start_index AND t."index" < h.end_index'
         sql = f"SELECT {STATE} AS state, count(*), sum({IS_FINAL}) {TARGETS} {part} WHERE t.run = ? {bounds} GROUP BY 1"
@@ -436,7 +306,6 @@ class SqliteStore:
         return Counts(**{state: count for state, count, _ in rows}, unknown_for_good=sum(final for *_, final in rows))
 
     async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
-        """See `Store.targets`."""
         chosen = f"AND {STATE} IN ({','.join('?' * len(states))})" if states else ""
         sql = f"""
             SELECT t."index", t.command, {STATE}, o.summary, o.code, coalesce(s.request_id, o.request_id),
@@ -452,17 +321,14 @@ class SqliteStore:
             after = rows[-1][0]
 
     async def stop(self, run: int) -> None:
-        """See `Store.stop`."""
         statement = "UPDATE run SET stopped = 1, stops = stops + 1 WHERE number = ?"
         await self._write(lambda db: db.execute(statement, (run,)))
 
     async def clear_stop(self, run: int, *, stops: int | None = None) -> bool:
-        """See `Store.clear_stop`."""
         statement = "UPDATE run SET stopped = 0 WHERE number = ? AND stops = coalesce(?, stops)"
         return await self._write(lambda db: bool(db.execute(statement, (run, stops)).rowcount))
 
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
-        """See `Store.has_rival`."""
         given = {
             **self._writing.moment().given,
             "run": run,
@@ -474,7 +340,6 @@ class SqliteStore:
         return bool(await self._read(lambda db: db.execute(RIVAL, given).fetchone()[0]))
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
-        """See `Store.repeats`."""
         moment = self._writing.moment()
 
         def work(db: sqlite3.Connection) -> list[Repeat]:
@@ -488,11 +353,8 @@ class SqliteStore:
             others = db.execute(OTHERS, {**given, "within": within + _RECORDED_LATE}).fetchall()
             repeats: list[Repeat] = []
             for other, name, targets in others:
-                held = [
-                    (each.start, each.end)
-                    for each in self._chunks(db, other, "AND token IS NOT NULL")
-                    if each.holder is not None
-                ]
+                chunks = self._holds.chunks(db, other, "AND token IS NOT NULL")
+                held = [(chunk.start, chunk.end) for chunk in chunks if chunk.holder is not None]
                 statement = REPEATS if size <= targets else REPEATS_IN_SMALLER
                 rows = db.execute(statement, {**given, "other": other, "held": json.dumps(held)})
                 repeats += repeats_of(name, rows)
@@ -506,7 +368,7 @@ def _fetch(sql: str, given: tuple[object, ...], db: sqlite3.Connection) -> list[
 
 
 def _rows(rows: list[tuple[object, ...]]) -> str:
-    """JSON arrays, with commas between them."""
+    """The rows as JSON arrays, joined with commas."""
     return _json(rows)[1:-1]
 
 

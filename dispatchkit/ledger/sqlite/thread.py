@@ -1,8 +1,8 @@
-"""A thread that owns one SQLite connection, and takes whatever is asked of it together into one transaction.
+"""A thread that owns one SQLite connection, and performs all pending jobs in one transaction.
 
-The connection is made, used and closed in that thread alone. It is a daemon, so a ledger that nobody closed does not
-keep the interpreter alive, and it ends when its owner is forgotten. A forked child has no such thread, and must not
-touch the connection that it inherited: it is refused.
+Only this thread opens, uses and closes the connection. It is a daemon thread, so an unclosed ledger does not keep the
+interpreter alive. It ends when its owner is garbage-collected. A forked child has no such thread and must not use the
+inherited connection, so its calls raise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dispatchkit.errors import LedgerError
 __all__ = ["DatabaseThread"]
 
 _DEFER_TIME = 0.01
-"""Seconds for which what can wait waits for a transaction to go along with."""
+"""Seconds a deferrable write waits to join another transaction."""
 
 
 @attrs.frozen(eq=False)
@@ -33,16 +33,16 @@ class _Job:
     done: asyncio.Future[object]
     loop: asyncio.AbstractEventLoop
     deferrable: bool
-    """Whether it can wait for the transaction of somebody else."""
+    """Whether the job may wait to join another transaction."""
 
 
 class DatabaseThread:
-    """A thread with a connection of its own.
+    """A thread with its own connection.
 
     Args:
         connect: Makes the connection, in the thread.
-        perform: Does what was asked for, all of it or nothing, and says what came of each.
-        explain: Says what an error of the database means.
+        perform: Performs all work or none, and returns one result for each.
+        explain: Converts an error of the database.
     """
 
     def __init__(
@@ -61,18 +61,19 @@ class DatabaseThread:
         register_fork_reset(self)
 
     async def run(self, work: object, *, deferrable: bool = False) -> object:
-        """Have something done in the thread. It goes on if whoever waits for it is cancelled.
+        """Run work in the thread. A cancellation of the caller does not stop the work.
 
         Args:
-            work: What to do, as ``perform`` takes it.
-            deferrable: Whether it can wait a moment for the transaction of somebody else.
+            work: An argument of ``perform``.
+            deferrable: Whether the work may wait to join another transaction.
 
         Raises:
-            LedgerError: The database did not do it; or this process is a fork of the one that opened the ledger.
+            LedgerError: The database failed, or this process is a fork of the one that opened the ledger.
         """
         if os.getpid() != self._pid:
             raise LedgerError(
-                f"this ledger was opened in process {self._pid}, of which this one is a fork: make a new Ledger here"
+                f"this ledger was opened in process {self._pid}, and this process is a fork of it: make a new Ledger "
+                "here"
             )
         loop = asyncio.get_running_loop()
         done: asyncio.Future[object] = loop.create_future()
@@ -80,18 +81,18 @@ class DatabaseThread:
         return await done
 
     async def close(self) -> None:
-        """Close the connection, once what was asked before is done, and end the thread."""
+        """Finish the pending jobs, close the connection, and end the thread."""
         if os.getpid() == self._pid:
             self._jobs.put(None)
             await asyncio.to_thread(self._thread.join)
 
     def reset_after_fork(self) -> object:
-        """What a forked child must not finalise: it would close the connection of its parent."""
+        """Return the connections: a finaliser in the child would close them for the parent."""
         return list(self._connections)
 
 
 class _Worker:
-    """What the thread does. It knows nothing of the `DatabaseThread`, so that one can be forgotten."""
+    """The thread's loop. It has no reference to the `DatabaseThread`, which can thus be garbage-collected."""
 
     def __init__(
         self,
@@ -108,26 +109,26 @@ class _Worker:
         self._explain = explain
 
     def run(self) -> None:
-        """Do jobs until there is the end among them."""
+        """Perform jobs until the end marker."""
         goes_on = True
         while goes_on:
             batch, goes_on = self._next()
             if batch:
                 _tell(batch, *self._perform(batch))
-            del batch  # while the thread waits, it keeps nothing alive
+            del batch  # keep nothing alive while the thread waits
         for connection in self._connections:
             with contextlib.suppress(sqlite3.Error):
                 connection.close()
         self._connections.clear()
 
     def _next(self) -> tuple[list[_Job], bool]:
-        """What goes into the next transaction, and whether more may follow."""
+        """The jobs of the next transaction, and whether more may follow."""
         batch: list[_Job] = []
         job = self._jobs.get()
         try:
             while job is not None:
                 batch.append(job)
-                waits = all(each.deferrable for each in batch)
+                waits = all(pending.deferrable for pending in batch)
                 job = self._jobs.get(timeout=_DEFER_TIME) if waits else self._jobs.get_nowait()
         except Empty:
             return batch, True
@@ -142,8 +143,8 @@ class _Worker:
             problem = self._explain(error)
         except LedgerError as error:
             problem = error
-        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
-            problem = LedgerError(f"the ledger broke: {error!r}")
+        except Exception as error:  # noqa: BLE001 - the callers get it
+            problem = LedgerError(f"the ledger failed: {error!r}")
         for connection in self._connections:
             with contextlib.suppress(sqlite3.Error):
                 connection.rollback()
@@ -151,18 +152,18 @@ class _Worker:
 
 
 def _tell(batch: list[_Job], results: Sequence[object], problem: LedgerError | None) -> None:
-    """One wake-up of the loop for a whole batch."""
+    """Complete the futures of a batch, with one wake-up of the event loop."""
 
     def tell() -> None:
         for job, result in zip(batch, results, strict=True):
             if job.done.done():
-                continue  # nobody waits any more
+                continue  # its caller was cancelled
             if problem is None:
                 job.done.set_result(result)
             else:
-                # Each its own: an error that is raised in two places gets the traceback of both.
+                # One exception object per job: a shared one would collect the tracebacks of all callers.
                 job.done.set_exception(type(problem)(*problem.args))
 
-    # A store serves one loop. It may have been closed meanwhile: then nobody waits.
+    # A store belongs to one event loop, which may be closed by now.
     with contextlib.suppress(RuntimeError):
         batch[0].loop.call_soon_threadsafe(tell)

@@ -1,4 +1,4 @@
-"""What the writer's thread of a SQLite ledger does: many claims and outcomes in one statement, all in transactions."""
+"""The writer's thread of a SQLite ledger: it writes batches of claims and outcomes in one statement."""
 
 from __future__ import annotations
 
@@ -18,58 +18,58 @@ __all__ = ["Afterwards", "Batch", "Moment", "Work", "Writing", "read_all"]
 
 @attrs.frozen
 class Moment:
-    """A moment on the clocks of this machine."""
+    """A moment on this machine's clocks."""
 
     wall: float
     boot_time: float
     boot: int
-    """Number of this boot of the machine; 0 if it has no id, so that no other time is of the same boot."""
+    """Number of this boot; 0 without a boot id, which equals no other boot."""
 
     def is_same_boot(self, boot: int) -> bool:
-        """Whether a time of that boot can be compared by the boot clock."""
+        """Whether the boot clock can compare this moment with one of that boot."""
         return bool(self.boot) and boot == self.boot
 
     @property
     def given(self) -> dict[str, object]:
-        """As parameters of a statement."""
+        """The parameters of a statement."""
         return {"now": self.wall, "boot_now": self.boot_time, "boot": self.boot or None}
 
 
 @attrs.frozen(eq=False)
 class Batch:
-    """Claims, or records, on their way into one statement with others of their kind."""
+    """Claims or records to be written in one statement with other batches."""
 
     rows: str
-    """JSON arrays, with commas between them."""
+    """The rows as JSON arrays, joined with commas."""
     claims: Sequence[Claim] = ()
     records: int = 0
 
 
 @attrs.frozen(eq=False)
 class Afterwards:
-    """What is done outside of the transaction, once it is committed."""
+    """Work to run after the commit, outside of the transaction."""
 
     work: Callable[[sqlite3.Connection], object]
     within: Callable[[sqlite3.Connection], object] = lambda _: None
-    """What is done in the transaction. Its result is the result of both."""
+    """Work to run in the transaction. Its result is the result of both."""
 
 
 Work = Callable[[sqlite3.Connection], object]
 
 
 class Writing:
-    """What the writer's thread does. It knows nothing of the store, so that one can be forgotten."""
+    """The work of the writer's thread. It has no reference to the store, which can thus be garbage-collected."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self.boot = 0
 
     def moment(self) -> Moment:
-        """Now."""
+        """The current moment."""
         return Moment(self._clock.now().timestamp(), self._clock.boottime(), self.boot)
 
     def perform(self, db: sqlite3.Connection, works: Sequence[object]) -> list[object]:
-        """One transaction for all of them."""
+        """Perform all work in one transaction."""
         batches = [work for work in works if isinstance(work, Batch)]
         if len(batches) == len(works):
             return write_batches(db, batches, self.moment())
@@ -88,7 +88,7 @@ class Writing:
 
 
 def read_all(db: sqlite3.Connection, works: Sequence[object]) -> list[object]:
-    """What the reader's thread does: one read after another."""
+    """Perform reads one after another, in the reader's thread."""
     return [cast("Work", work)(db) for work in works]
 
 
@@ -107,7 +107,7 @@ def write_batches(db: sqlite3.Connection, batches: Sequence[Batch], moment: Mome
 
 
 def _claim_result(db: sqlite3.Connection, claim: Claim, moment: Moment) -> ClaimResult:
-    """Whether a claim was written, or why not."""
+    """Whether a claim was granted, or why not."""
     given = {"run": claim.run, "chunk": claim.chunk, "index": claim.index, "token": claim.token, **moment.given}
     held, final, granted = db.execute(ANSWER, given).fetchone()
     if held and granted:

@@ -92,7 +92,7 @@ async def test_dead_provider_is_asked_at_refill_rate() -> None:
     assert {type(result) for result in results} == {OutcomeUnknownError}
     assert 200 < outage.repeats <= RetryBudget.INITIAL_TOKENS + 0.1 * 200 + RetryBudget.REFILL * 240
     errors = Counter(str(result).partition("; ")[2].rpartition(", and ")[2].partition("\n")[0] for result in results)
-    assert "the retry budget of the client had no token for a question before the deadline" in " ".join(errors)
+    assert "the retry budget of the client had no token for a state read before the deadline" in " ".join(errors)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What is no verdict: an exception ends a call with its outcome, and what ends the task carries it as a note."""
+"""Unexpected exceptions: each ends a call with an outcome, and an interrupt carries the outcome as a note."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ async def test_a_call_on_another_loop_is_the_callers_mistake() -> None:
     async with Listener(http(200, {"dispatchId": 7})) as listener, DirectClient("t", base_url=listener.url) as client:
         await client.start(7)
         client._context.transport._loop = asyncio.new_event_loop()
-        with pytest.raises(RuntimeError, match="a client serves one event loop"):
+        with pytest.raises(RuntimeError, match="a client belongs to the event loop"):
             await client.start(7)
         client._context.transport._loop.close()
         client._context.transport._loop = asyncio.get_running_loop()
@@ -315,7 +315,7 @@ async def test_a_log_that_raises_is_reported_once(
         client, _ = played(says=lambda s, _: throttled(1) if len(s.seen) == 1 else None)
         assert (await client.start(7)).dispatch_id == 7
     [report] = [record for record in caplog.records if "the record was dropped" in record.message]
-    assert report.message == "a filter or handler of the log raised KeyError: the record was dropped"
+    assert report.message == "a log filter or handler raised KeyError: the record was dropped"
 
 
 async def test_a_log_that_raises_swallows_no_cancellation(log: Callable[[logging.Handler], None]) -> None:

@@ -29,7 +29,7 @@ from dispatchkit.altcraft.models import MailingAccepted
 from dispatchkit.core.call.launches import KEEP, MAX_KEYS, Launches
 from dispatchkit.core.call.provider_time import clock_offset
 from dispatchkit.core.call.replays import replays_of
-from dispatchkit.core.command import Response
+from dispatchkit.core.command import Evidence, LogProbe, Response, Settlement
 from dispatchkit.errors import LedgerError
 from tests.core.call.test_settling import (
     LAUNCH,
@@ -225,7 +225,7 @@ async def test_times_are_compared_on_the_platforms_clock(ahead: int) -> None:
 async def test_platform_that_does_not_say_its_time_settles_nothing(date: str) -> None:
     told = await play(LAUNCH, [LOST], [dated(date, (0.5, "start"))])
     assert told.state is State.UNKNOWN
-    assert "does not say what time it is" in str(told.error)
+    assert "does not tell the provider's time" in str(told.error)
 
 
 async def test_window_begins_with_the_attempt_that_left() -> None:
@@ -351,6 +351,16 @@ async def test_outcome_that_nothing_can_settle_is_final() -> None:
     assert not error.is_final, "it was not sent"
     _, error, _ = await stage.play([LOST], [log()], 12, deduplicates=True, timeout=5)
     assert not error.is_final, "it was not repeated"
+
+
+@pytest.mark.parametrize("is_final", [True, False])
+@pytest.mark.parametrize("evidence", [Evidence.UNAVAILABLE, Evidence.INCONCLUSIVE])
+async def test_settlement_decides_finality(evidence: Evidence, is_final: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    settlement: Settlement[Any] = Settlement(evidence, "another launch of the same at this time", is_final=is_final)
+    log_command = LaunchBroadcast(7).probe(AN_HOUR_AGO).command
+    monkeypatch.setattr(LaunchBroadcast, "probe", lambda *_: LogProbe(log_command, lambda *_: settlement))
+    _, error, _ = await Stage().play([LOST], [log()], timeout=5)
+    assert error.is_final is is_final
 
 
 @pytest.mark.parametrize("read", [log(), response(500), response(403, {"error": 403, "error_text": "no"})])

@@ -1,4 +1,4 @@
-"""What a call makes of unclear answers, with every answer written down beforehand and time that costs nothing."""
+"""How a call settles unclear answers, with scripted answers and a fake clock."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
 
 class Clock:
-    """Chance draws the same every time; time passes when somebody sleeps or a request takes its time."""
+    """Random numbers are constant. Time passes only in sleeps and requests."""
 
     def __init__(self, drawn: float = 0.5) -> None:
         self.time = 0.0
@@ -66,7 +66,7 @@ Reply = Response | TransportFailure
 
 @attrs.define
 class ScriptedTransport:
-    """A transport that gives what was written down, in order, and keeps the last for whatever comes after."""
+    """A transport with scripted replies, in order. The last reply repeats."""
 
     clock: Clock
     acts: list[Reply]
@@ -647,7 +647,7 @@ async def test_repeat_unclear_is_a_flag(value: object) -> None:
 async def test_what_another_process_left_unclear_stays_unknown_where_nothing_shows_it() -> None:
     result = await play(START, [STARTED], [BROKEN], timeout=100, unclear_since=AN_HOUR_AGO)
     assert (result.state, result.launches) == (State.UNKNOWN, 0)
-    assert "whoever sent it ended before an answer came; its state could not be read" in str(result.error)
+    assert "the process that sent it ended before an answer came; its state could not be read" in str(result.error)
 
 
 @pytest.mark.parametrize("command", [RUN, LAUNCH, ACTIVATE, DEACTIVATE])

@@ -404,5 +404,5 @@ async def test_a_plan_that_is_cut_short_is_not_whole(kind: str, end: type[BaseEx
             assert error is raised
         assert run.report == Report(not_started=20 if kind == "list" else None)
         again = FanOut(client, None, ledger=ledger, run="friday")
-        with pytest.raises(LedgerError, match="is not whole"):
+        with pytest.raises(LedgerError, match="is incomplete"):
             await again.finish()

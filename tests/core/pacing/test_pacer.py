@@ -16,7 +16,7 @@ from dispatchkit import DirectClient, Pace
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.pacing.pace import PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
-from dispatchkit.core.pacing.pacers import pacer_of
+from dispatchkit.core.pacing.pacers import get_pacer
 from tests.fake_clock import Manual, Virtual
 
 
@@ -318,15 +318,15 @@ def test_clients_of_one_account_share_its_pacer_and_no_others() -> None:
 
 
 def test_an_account_that_nobody_uses_any_more_is_forgotten(clock: Virtual) -> None:
-    pacer = pacer_of(("gone",), Pace(rate=3), clock)
-    assert pacer_of(("gone",), None, clock) is pacer
+    pacer = get_pacer(("gone",), Pace(rate=3), clock)
+    assert get_pacer(("gone",), None, clock) is pacer
     del pacer
     gc.collect()
-    assert pacer_of(("gone",), None, clock).pace == Pace()
+    assert get_pacer(("gone",), None, clock).pace == Pace()
 
 
 def test_two_loops_in_two_threads_share_one_pace() -> None:
-    pacer = pacer_of(("threads",), Pace(concurrency=3, rate=2000), SYSTEM)
+    pacer = get_pacer(("threads",), Pace(concurrency=3, rate=2000), SYSTEM)
     lock = threading.Lock()
     in_flight = most = done = 0
 

@@ -106,7 +106,7 @@ class PaceMachine(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.05, 0.1, 0.25, 1.0, 3.0, 20.0]))
     def time_passes(self, seconds: float) -> None:
-        # From one moment that somebody waits for to the next, as real time passes.
+        # Advance to the next moment that a sleep waits for, as real time does.
         end = self.clock.time + seconds
         while (moment := self.next_moment()) <= end:
             self.clock.advance(moment - self.clock.time)
@@ -157,7 +157,7 @@ class PaceMachine(RuleBasedStateMachine):
         statistics = self.pacer.statistics()
         assert len(waiting) == statistics.waiting
         if waiting and not self.in_flight:
-            assert self.next_moment() < math.inf, "nobody keeps the time"
+            assert self.next_moment() < math.inf, "no waiter has the timer"
             last = self.starts[-1] if self.starts else -math.inf
             assert self.next_moment() <= max(self.paused_until, last + self.interval) + 1e-6
         assert all(each.until >= self.clock.time for each in waiting)

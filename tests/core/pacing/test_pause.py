@@ -74,8 +74,8 @@ async def test_retry_after_pauses_no_longer_than_max_pause(
     assert transport.seen[1] == (pytest.approx(3600.1), 2)
     ((level, message),) = lines(log)
     assert level == "WARNING"
-    assert message.startswith("the account is paused until 01:00:00 UTC (by Retry-After), for max_pause (3600 s)")
-    assert message.endswith(f" asked for a pause until {caught.value.retry_at:%Y-%m-%d %H:%M:%S} UTC")
+    assert message.startswith("the account is paused until 01:00:00 UTC (by Retry-After): max_pause (3600 s) ends ")
+    assert message.endswith(f" before the provider's pause at {caught.value.retry_at:%Y-%m-%d %H:%M:%S} UTC")
 
 
 async def test_pause_is_logged_once(clock: Virtual, log: pytest.LogCaptureFixture) -> None:

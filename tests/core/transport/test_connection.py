@@ -254,6 +254,31 @@ class Waking(Manual):
         return super().boottime() + (CLAIM_AGE if self.readings < 0 else 0.0)
 
 
+class FailingWrites:
+    """A transport whose writes fail."""
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        raise ConnectionResetError
+
+
+async def test_failure_after_partial_write_counts_as_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only an error of the first system call proves that nothing left."""
+    connect = Handler.connection_made
+    monkeypatch.setattr(Handler, "connection_made", lambda handler, made: connect(handler, FailingWrites(made)))  # type: ignore[arg-type]
+    monkeypatch.setattr(connection, "_write", lambda descriptor, data: os.write(descriptor, data[:5]))
+    async with Listener(http(200)) as listener, transport(listener.url) as made:
+        reply = await made.send(Request("POST", "/"), SendTracker(), timeout=5)
+        assert reply == TransportFailure(
+            "the connection was reset (if its port speaks TLS, its URL begins with https://)", sent=True
+        )
+
+
 async def test_the_clock_is_read_in_front_of_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
 

@@ -76,7 +76,7 @@ async def test_a_refusal_that_comes_before_the_body_is_taken_is_heard(closes: bo
         for _ in range(2):
             reply, sent = await send(made, Request("POST", "/", {}, LARGE))
             assert sent
-            # Where it closes, the reset may overtake its answer: then nobody can know.
+            # Where it closes, the reset may overtake its answer: then the outcome is unknown.
             assert isinstance(reply, Response) or closes
             assert not isinstance(reply, Response) or (reply.status, reply.body) == (413, b"too large")
 
@@ -89,7 +89,7 @@ async def test_a_body_that_is_never_taken_ends_at_the_deadline() -> None:
 
 @asynccontextmanager
 async def narrow() -> AsyncIterator[socket.socket]:
-    """A socket that takes connections, and of each at most a few kilobytes until somebody reads."""
+    """A socket that accepts connections, and takes a few kilobytes of each until the test reads."""
     with socket.socket() as listening:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         listening.bind(("127.0.0.1", 0))

@@ -16,7 +16,7 @@ __all__: list[str] = []
 async def engine_retry(scene: Scene) -> None:
     """A task that launches a chunk is killed and retried on another host. Once it succeeds, all has to be launched.
 
-    Nobody else goes on with the run: to an engine, a task that has succeeded is over.
+    No other process continues the run: for a queue, a task that has succeeded is over.
     """
     await scene.plan(chunks=1)
 

@@ -1,4 +1,4 @@
-"""Two who work on one run at the same time: two operators, and two containers with one host name."""
+"""Two concurrent holders of one run: two operators, and two containers with one host name."""
 
 from __future__ import annotations
 

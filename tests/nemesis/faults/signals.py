@@ -24,7 +24,7 @@ async def kill(scene: Scene) -> None:
     first = await scene.begin()
     await scene.acts(scene.somewhere(), first)
     if scene.chance.random() < 0.5:
-        # What is in flight acts as late as it may: whoever goes on must not believe too early that it did not.
+        # Requests in flight act as late as possible: the next holder must not deny them too early.
         provider = scene.provider
         provider.late, provider.latest = 1.0, 0.95 * scene.times.lag
         await asyncio.sleep(0.05)
@@ -153,7 +153,7 @@ def _latest(scene: Scene) -> float:
 async def _hand_over(scene: Scene, first: Command) -> None:
     """Have another process take over from one that is suspended, and wake that one afterwards.
 
-    In PostgreSQL the lease decides: whoever comes too early waits for its end. A file stays held while its holder
+    In PostgreSQL the lease decides: an early successor waits for its end. A file stays held while its holder
     exists, so the other one is refused, or ends the holder on request.
     """
     owners = await scene.book.owners()

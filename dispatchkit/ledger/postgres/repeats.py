@@ -1,0 +1,53 @@
+"""Search a PostgreSQL ledger for targets that other runs launched a short time ago."""
+
+from __future__ import annotations
+
+from dispatchkit.ledger.postgres import sql
+from dispatchkit.ledger.postgres.connection import ReconnectingConnection, Row, fetching
+from dispatchkit.ledger.store import LEASE_TIMEOUT, Repeat
+
+__all__ = ["find_repeats"]
+
+_PAGE = 100_000
+"""Targets that one statement compares."""
+_RECORDED_LATE = 3600.0
+"""Maximum seconds from the end of a hold to the write of its last outcome."""
+_MANY_COMMANDS = 10
+"""Maximum number of commands in a `Repeat`."""
+
+
+async def find_repeats(
+    connection: ReconnectingConnection, run: int, *, chunk: int | None, within: float
+) -> list[Repeat]:
+    """The repeats of a run, or of one of its chunks. See `Store.repeats`.
+
+    Raises:
+        LedgerError: The database refused a statement.
+    """
+    sizes = "SELECT 0, total FROM dispatchkit.run WHERE number = $1 AND $2::int IS NULL"
+    if chunk is not None:
+        sizes = "SELECT start_index, end_index FROM dispatchkit.chunk WHERE run = $1 AND number = $2"
+    others = await connection.run(fetching(sql.OTHERS, run, within + _RECORDED_LATE))
+    repeats: list[Repeat] = []
+    for start, end in await connection.run(fetching(sizes, run, chunk)):
+        for other, name, total in others:
+            # Scan the smaller run, and look its targets up in the other run's index.
+            statement, scanned, indexed, first, last = sql.REPEATS, run, other, start, end
+            if total < end - start:
+                statement, scanned, indexed, first, last = sql.REPEATS_IN_SMALLER, other, run, 0, total
+            limits = (start, end, within, LEASE_TIMEOUT, _MANY_COMMANDS)
+            pages = [
+                await connection.run(fetching(statement, scanned, page, min(last, page + _PAGE), indexed, *limits))
+                for page in range(first, last, _PAGE)
+            ]
+            repeats += _merge(name, pages)
+    return repeats
+
+
+def _merge(run: str, pages: list[list[Row]]) -> list[Repeat]:
+    rows = sorted(row for page in pages for row in map(tuple, page))[:_MANY_COMMANDS]
+    totals = [page[0] for page in pages if page]  # each row has the totals of its page
+    if not totals:
+        return []
+    count, latest = sum(row["count"] for row in totals), max(row["latest"] for row in totals)
+    return [Repeat(run, count, [row[1] for row in rows], latest)]
