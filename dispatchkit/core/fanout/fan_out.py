@@ -30,6 +30,7 @@ from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.retry import RetryPolicy, a_policy
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.guards import Guards, StopReason
+from dispatchkit.core.fanout.item_types import refuse_wrong_types
 from dispatchkit.core.fanout.journal import Journal, JournalProvider, Source
 from dispatchkit.core.fanout.outcome import Outcome, Report
 from dispatchkit.core.fanout.silence import watch_silence
@@ -196,7 +197,8 @@ class FanOut(Generic[W, R]):
     async def _open(self) -> None:
         over = self._opening = asyncio.Event()
         try:
-            planned = await self._source.open(self._commands, self._pool.stop_elsewhere)
+            commands = None if self._commands is None else refuse_wrong_types(self._commands)
+            planned = await self._source.open(commands, self._pool.stop_elsewhere)
         except BaseException:
             self._pool.workers = set()  # nothing starts any more
             raise
