@@ -13,6 +13,7 @@ from dispatchkit.core.fanout.fan_out import FanOut as AsyncFanOut
 from dispatchkit.core.fanout.guards import StopReason
 from dispatchkit.core.fanout.journal import JournalProvider
 from dispatchkit.core.fanout.outcome import Outcome, Report
+from dispatchkit.core.fanout.repeats import RepeatMode
 from dispatchkit.core.validators import shown
 from dispatchkit.sync.portal import CANCEL_TIMEOUT, PortalHandle
 
@@ -152,6 +153,7 @@ class FanOut(StartedFanOut[W, R]):
         ledger: JournalProvider | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
+        repeats: RepeatMode | None = None,
     ) -> None:
         if not hasattr(client, "async_client"):  # callers without a type checker
             what = "a DirectClient or an AltcraftClient of dispatchkit.sync"
@@ -170,5 +172,6 @@ class FanOut(StartedFanOut[W, R]):
             ledger=ledger,
             run=run,
             repeat_window=repeat_window,
+            repeats=repeats,
         )
         super().__init__(client, async_fan_out)

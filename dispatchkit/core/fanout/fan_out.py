@@ -33,6 +33,7 @@ from dispatchkit.core.fanout.guards import Guards, StopReason
 from dispatchkit.core.fanout.item_types import refuse_wrong_types
 from dispatchkit.core.fanout.journal import Journal, JournalProvider, Source
 from dispatchkit.core.fanout.outcome import Outcome, Report
+from dispatchkit.core.fanout.repeats import RepeatMode, Repeats, refuse_repeats, repeat_mode, without_repeats
 from dispatchkit.core.fanout.silence import watch_silence
 from dispatchkit.core.fanout.source import IterableSource, iterate
 from dispatchkit.core.fanout.worker_pool import WorkerPool
@@ -74,6 +75,10 @@ class FanOut(Generic[W, R]):
         repeat_window: Seconds. Refuse to launch, before the first launch, if another run of the ledger has launched one
             of the targets on the same account within this time, or launches it now. The run keeps the window that it
             was planned with. None, the default: not checked.
+        repeats: What becomes of a command that is the same as an earlier one: ``"skip"`` leaves it out, and counts it
+            in `Report.repeats`; ``"launch"`` launches it too; ``"refuse"`` refuses all with a `ValueError`, before the
+            first launch. Reads are never left out. None, the default: skip where the commands have a length, else
+            launch. A ledger holds each command once.
 
     Raises:
         ValueError: A setting is out of range, or there are not as many commands as ``expected``; or there is a ledger
@@ -97,6 +102,7 @@ class FanOut(Generic[W, R]):
         ledger: JournalProvider | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
+        repeats: RepeatMode | None = None,
     ) -> None:
         a_kind("client", client, Client, "a DirectClient or an AltcraftClient")
         int_in_range("concurrency", concurrency, minimum=1)
@@ -114,11 +120,16 @@ class FanOut(Generic[W, R]):
             raise ValueError("commands=None stands for what a ledger holds: it needs ledger=, and takes no expected=")
         self._commands: Iterator[Command[W, R]] | AsyncIterator[Command[W, R]] | None = None
         length: int | None = None
+        self._repeats = Repeats()
+        mode = repeat_mode(repeats, commands, remembered=ledger is not None)
+        self._skips_repeats = mode == "skip"
         if commands is not None:
+            if mode == "refuse":
+                commands = refuse_repeats(commands)
             self._commands, length = iterate(commands, expected)
         if repeat_window is not None and ledger is None:
             raise ValueError("repeat_window= asks what other runs of the ledger did: it needs ledger=")
-        self._source: Source = IterableSource(length)
+        self._source: Source = IterableSource(length, self._repeats if self._skips_repeats else None)
         journal: Journal | None = None
         if ledger is not None and run is not None:
             if not hasattr(ledger, "journal"):  # callers without a type checker, who give its file
@@ -135,6 +146,7 @@ class FanOut(Generic[W, R]):
             retry=retry,
             grace_period=self._grace_period,
             length=length,
+            repeats=self._repeats,
         )
         self._outcomes = self._pool.outlet
         self._opened = False
@@ -198,6 +210,8 @@ class FanOut(Generic[W, R]):
         over = self._opening = asyncio.Event()
         try:
             commands = None if self._commands is None else refuse_wrong_types(self._commands)
+            if commands is not None and self._skips_repeats and not isinstance(self._source, IterableSource):
+                commands = without_repeats(commands, self._repeats)
             planned = await self._source.open(commands, self._pool.stop_elsewhere)
         except BaseException:
             self._pool.workers = set()  # nothing starts any more

@@ -44,6 +44,12 @@ class Report:
     """Commands that were never begun; None if their number cannot be known (an iterator without a length)."""
     previously_finished: int = 0
     """How many of the above came to their outcome before this fan-out: a run that is resumed leaves them alone."""
+    repeats: int = 0
+    """Commands that were left out, because the same command came before: see ``repeats`` of `FanOut`."""
+
+    def __repr__(self) -> str:
+        names = [field.name for field in attrs.fields(Report) if field.name != "repeats" or self.repeats]
+        return f"Report({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
 
     @property
     def total(self) -> int:

@@ -24,6 +24,7 @@ from dispatchkit.core.fanout.guards import Guards, StopKind, refuses_all
 from dispatchkit.core.fanout.journal import Journal, Source, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome, Report
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
+from dispatchkit.core.fanout.repeats import Repeats
 from dispatchkit.errors import DispatchkitError, LedgerError, NotSentError, OutcomeUnknownError, State
 
 __all__ = ["WorkerPool"]
@@ -49,6 +50,7 @@ class WorkerPool(Generic[W, R]):
         retry: The policy of each call; None takes the client's.
         grace_period: Seconds for which a stopped run waits for what is in flight.
         length: How many commands there are; None if that is not known.
+        repeats: Counts those that are left out.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class WorkerPool(Generic[W, R]):
         retry: RetryPolicy | None,
         grace_period: float,
         length: int | None,
+        repeats: Repeats,
     ) -> None:
         self._client = client
         self._pacer = client.pacer
@@ -78,6 +81,7 @@ class WorkerPool(Generic[W, R]):
                 concurrency, pacer=client.pacer, journal=journal, clock=client.clock, idly=self._idly
             )
         self.length = length
+        self._repeats = repeats
         self.previously_finished: Counter[State] = Counter()
         """What commands had come to before this fan-out."""
         self.outlet: OutcomeQueue[R] = OutcomeQueue(concurrency)
@@ -116,8 +120,13 @@ class WorkerPool(Generic[W, R]):
         counts, earlier = self._failures + self.previously_finished, self.previously_finished.total()
         counts[State.DONE] += self._done
         done, rejected = counts[State.DONE], counts[State.REJECTED]
-        left = None if self.length is None else max(0, self.length - counts.total())
-        return Report(done, rejected, counts[State.NOT_SENT], counts[State.UNKNOWN], left, earlier)
+        left = None if self.length is None else max(0, self.length - self._skipped() - counts.total())
+        not_sent, unknown = counts[State.NOT_SENT], counts[State.UNKNOWN]
+        return Report(done, rejected, not_sent, unknown, left, earlier, self._repeats.count)
+
+    def _skipped(self) -> int:
+        """How many of ``length`` were left out. A ledger counts each command once."""
+        return self._repeats.count if self._admission is None else 0
 
     def answered_at(self) -> float:
         """When the provider last answered an attempt of the run, on the clock's ``monotonic``."""
@@ -303,11 +312,12 @@ class WorkerPool(Generic[W, R]):
 
     def _is_through(self) -> bool:
         """Whether all commands have come to an outcome."""
-        return self.length is not None and self._done + self._failed + self.previously_finished.total() >= self.length
+        over = self._done + self._failed + self.previously_finished.total() + self._skipped()
+        return self.length is not None and over >= self.length
 
     def _explain_max_launches(self) -> None:
         """Say that the run ends, unless all its commands were begun."""
-        if self.length is None or self._taken < self.length - self.previously_finished.total():
+        if self.length is None or self._taken < self.length - self.previously_finished.total() - self._skipped():
             what = "launch" if self._taken == 1 else "launches"
             self._explain("max_launches", f"{self._taken:,} {what} (max_launches={self._taken})")
 
