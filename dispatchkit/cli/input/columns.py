@@ -18,6 +18,7 @@ __all__ = [
     "field_name",
     "find_columns",
     "find_header",
+    "is_sep",
     "no_such_column",
     "split_fields",
 ]
@@ -110,6 +111,11 @@ def find_columns(fields: Sequence[str], column: str | None) -> Columns | None:
     while not names[count - 1]:
         count -= 1
     return Columns(count, len(names), names.index(wanted), names.index(states[0]) if states else None)
+
+
+def is_sep(line: str) -> bool:
+    """Whether a line tells Excel the delimiter, such as ``sep=;``."""
+    return _SEP.fullmatch(line) is not None
 
 
 def find_header(lines: Sequence[str], column: str | None) -> Header | None:

@@ -13,7 +13,7 @@ from typing import Literal
 import attrs
 
 from dispatchkit.cli.input.bad_rows import BadRows
-from dispatchkit.cli.input.columns import Header, find_header, no_such_column, split_fields
+from dispatchkit.cli.input.columns import Header, find_header, is_sep, no_such_column, split_fields
 from dispatchkit.cli.input.damage import shown
 from dispatchkit.cli.input.encoding import text_blocks
 from dispatchkit.cli.input.files import Bytes, is_workbook, open_bytes
@@ -85,7 +85,8 @@ def _from_text(source: Bytes, options: FileOptions) -> Targets:
         rows = read_table(blocks, header, bad)
         has_state = header.columns.state is not None
         return _finish(taking.take_by_state(rows) if has_state else taking.take(rows), bad, notes)
-    read_list(blocks, header, taking.collector, bad)
+    skip = header.line if header is not None else int(is_sep(first.partition("\n")[0]))
+    read_list(blocks, skip, taking.collector, bad)
     return _finish(taking, bad, notes)
 
 

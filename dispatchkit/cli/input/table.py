@@ -70,20 +70,19 @@ def _lines(blocks: Iterable[str]) -> Iterator[tuple[str, bool]]:
             yield last, False
 
 
-def read_list(blocks: Iterable[str], header: Header | None, collector: Collector, bad: BadRows) -> None:
+def read_list(blocks: Iterable[str], skip: int, collector: Collector, bad: BadRows) -> None:
     """Take the ids of a file of one id a line; ``#`` starts a comment at the start of a line or after a blank.
 
     Args:
         blocks: The text; see `text_blocks`.
-        header: The header, if there is one.
+        skip: The lines down to the header.
         collector: Takes the ids.
         bad: Takes the rows that are none.
 
     Raises:
         ValueError: The first line seems to be a header.
     """
-    skip = 0 if header is None else header.line
-    number, ending, begun = 0, _Ending(), header is not None
+    number, ending, begun = 0, _Ending(), skip > 0
     for block in blocks:
         if number >= skip and _PLAIN.fullmatch(block) is not None:
             texts = block.split()

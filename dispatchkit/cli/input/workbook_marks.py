@@ -85,7 +85,7 @@ class _Scan:
         self.marks = SheetMarks()
         self._column = column
         self._odd_styles = odd_styles
-        self._row = 0
+        self._row = self._position = 0
         self._cell = ""
         self._type = ""
         self._style = ""
@@ -96,10 +96,12 @@ class _Scan:
         tag = tag.rpartition(":")[2]
         if tag == "c":
             match = _CELL.fullmatch(attributes.get("r", ""))
-            self._cell = match[1] if match else ""
+            self._cell = match[1] if match else column_letters(self._position)  # the name may be left out
+            self._position += 1
             self._type, self._style = attributes.get("t", "n"), attributes.get("s", "0")
             self._has_value = self._has_formula = False
         elif tag == "row":
+            self._position = 0
             self._row = int(attributes["r"]) if attributes.get("r", "").isdecimal() else self._row + 1
             if attributes.get("hidden") in {"1", "true"} or attributes.get("zeroHeight") in {"1", "true"}:
                 self.marks.hidden.add(self._row)

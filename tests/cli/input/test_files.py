@@ -59,6 +59,7 @@ GOOD: list[tuple[str, str | bytes, dict[str, object], list[int]]] = [
     ("tabs", f"name\tid\nx\t{A}\n", {"column": "id"}, [A]),
     ("a sep line", f"sep=;\nid;name\n{A};x\n", {"column": "id"}, [A]),
     ("a sep line with another sign", f"sep=|\nid|name\n{A}|x\n", {"column": "id"}, [A]),
+    ("a sep line above a list", f"sep=;\n{A};\n", {}, [A]),
     ("a title", f"Report of March\n\nid,name\n{A},x\n", {"column": "id"}, [A]),
     ("a wide title", f"Report;;\nname;id;\nx;{A};\n", {"column": "id"}, [A]),
     ("UTF-8 with its mark", f"\ufeff{A}\n{B}\n", {}, [A, B]),
