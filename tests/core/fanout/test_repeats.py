@@ -102,7 +102,9 @@ async def test_a_ledger_counts_repeats_and_resumes(tmp_path: Path) -> None:
             assert await run.finish() == Report(done=2, not_started=0, previously_finished=earlier, repeats=1)
         with pytest.raises(ValueError, match="names 1 command more than once"):
             FanOut(client, [*starts([7, 7])], repeats="refuse", ledger=ledger, run="b")
-    assert len(transport.seen) == 2
+        run = client.start_many([7, 8, 7, 9], ledger=ledger, run="c", max_launches=1)
+        assert await run.finish() == Report(done=1, not_started=2, repeats=1)
+    assert len(transport.seen) == 3
 
 
 async def test_reads_and_invalid_ids_are_no_repeats() -> None:
