@@ -58,7 +58,10 @@ def test_the_example_of_reads_runs_as_it_stands() -> None:
 
 def test_the_example_of_many_runs_as_it_stands() -> None:
     output = run_python(block("python", "# in the order of completion"), dict(os.environ))
-    assert output == "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=0)\n"
+    assert (
+        output
+        == "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=0, repeats=0)\n"
+    )
 
 
 def test_the_example_of_rows_runs_as_it_stands() -> None:
@@ -78,8 +81,8 @@ def test_the_example_of_a_ledger_runs_as_it_stands() -> None:
     output = run_python(block("python", "Ledger(f"), dict(os.environ))
     assert output.splitlines() == [
         "Counts(planned=700, sending=0, done=300, rejected=0, not_sent=0, unknown=0)",
-        "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=300)",
-        "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=1000)",
+        "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=300, repeats=0)",
+        "Report(done=1000, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=1000, repeats=0)",
         "1",
     ]
 

@@ -33,7 +33,17 @@ from dispatchkit.core.command import (
 from dispatchkit.core.decode import structure
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.secret import Secret
-from dispatchkit.core.validators import JsonValue, flag, json_object, moment, non_negative, positive_id, true_or_false
+from dispatchkit.core.validators import (
+    JsonValue,
+    as_int,
+    as_int_or_none,
+    flag,
+    json_object,
+    moment,
+    non_negative,
+    positive_id,
+    true_or_false,
+)
 from dispatchkit.errors import (
     AccessDeniedError,
     IncorrectRequestError,
@@ -209,7 +219,7 @@ class ReadStatus(AltcraftCommand[MailingStatus]):
 
     is_read_only = True
     path = "campaigns/get_status"
-    mailing_id: int = attrs.field(validator=positive_id)
+    mailing_id: int = attrs.field(converter=as_int, validator=positive_id)
 
     @property
     def target(self) -> int:
@@ -237,9 +247,9 @@ class ReadLog(AltcraftCommand[Listing[LogEntry]]):
 
     is_read_only = True
     path = "campaigns/log_v2"
-    mailing_id: int = attrs.field(validator=positive_id)
+    mailing_id: int = attrs.field(converter=as_int, validator=positive_id)
     since: datetime | None = attrs.field(default=None, validator=moment)
-    limit: int = attrs.field(default=1000, validator=positive_id)
+    limit: int = attrs.field(default=1000, converter=as_int, validator=positive_id)
 
     @property
     def target(self) -> int:
@@ -354,9 +364,9 @@ _ASK = (
 class _Launch(AltcraftCommand[MailingAccepted]):
     """The fields that a launch may override for one run."""
 
-    mailing_id: int = attrs.field(validator=positive_id)
+    mailing_id: int = attrs.field(converter=as_int, validator=positive_id)
     audience: Audience | None = attrs.field(default=None, validator=_audience, kw_only=True)
-    limit: int | None = attrs.field(default=None, validator=non_negative, kw_only=True)
+    limit: int | None = attrs.field(default=None, converter=as_int_or_none, validator=non_negative, kw_only=True)
     content: Mapping[str, JsonValue] | None = attrs.field(
         default=None,
         converter=_content,
@@ -496,7 +506,7 @@ class DeactivateMailing(AltcraftCommand[MailingAccepted]):
     """
 
     path = "campaigns/deactivate"
-    mailing_id: int = attrs.field(validator=positive_id)
+    mailing_id: int = attrs.field(converter=as_int, validator=positive_id)
     abort_if_running: bool | None = attrs.field(default=None, validator=flag, kw_only=True)
 
     @property

@@ -11,7 +11,7 @@ from typing import Literal
 
 import attrs
 
-from dispatchkit.core.validators import JsonValue, positive_id
+from dispatchkit.core.validators import JsonValue, as_int, positive_id
 from dispatchkit.values import Value, shown_as
 
 __all__ = ["Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"]
@@ -40,7 +40,7 @@ class Audience(Value):
     """
 
     kind: AudienceKind = attrs.field(validator=_kind)
-    id: int = attrs.field(validator=positive_id)
+    id: int = attrs.field(converter=as_int, validator=positive_id)
 
 
 def _file_name(instance: object, attribute: attrs.Attribute[str], value: object) -> None:

@@ -52,17 +52,24 @@ _From = Annotated[
     typer.Option(
         "--from",
         metavar="FILE",
-        help="Read the ids from a file, one a line; # starts a comment. - is standard input. What --failures wrote is "
-        "taken as it is.",
+        help="Read the ids from a file, one a line; # starts a comment. - is standard input. CSV and .xlsx need "
+        "--column, unless a sheet has one column only. What --failures, --json and ledger export wrote is taken as it "
+        "is, without what is done.",
     ),
 ]
 _Column = Annotated[
-    str | None, typer.Option(metavar="NAME", help="The file is a CSV with a header row; take the ids from this column.")
+    str | None,
+    typer.Option(metavar="NAME", help="The file is a table with a header row; take the ids from this column."),
+]
+_Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="Take the ids from this sheet of an .xlsx file.")]
+_Encoding = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The encoding of the file, such as cp1251. Default: UTF-8, or what it says."),
 ]
 _IncludeUnknown = Annotated[
     bool,
     typer.Option(
-        "--include-unknown", help="Of a file that --failures wrote, take also those that may have happened already."
+        "--include-unknown", help="Of a file that tells outcomes, take also those that may have happened already."
     ),
 ]
 _Failures = Annotated[
@@ -325,6 +332,8 @@ class RunOptions(ActingOptions):
     ids: _Ids = None
     from_: _From = None
     column: _Column = None
+    sheet: _Sheet = None
+    encoding: _Encoding = None
     include_unknown: _IncludeUnknown = False
     ledger: _Ledger = None
     run: _RunName = None

@@ -23,6 +23,8 @@ class InvalidCommand(Command[object, Never]):
     """Stands in a fan-out where a command could not be built, so that one bad id in a million is one outcome."""
 
     error: Exception = attrs.field(metadata=HIDDEN)
+    item: object = attrs.field(default=None, eq=False, metadata=HIDDEN)
+    """The item that the command could not be built from."""
 
     def request(self, wire: object, request_id: str | None) -> Request:
         """Raises the error: there is nothing to send."""
@@ -47,7 +49,7 @@ def build_commands(
         try:
             return build(item)
         except (TypeError, ValueError) as error:
-            return InvalidCommand(error.with_traceback(None))  # the frames below hold what a message says
+            return InvalidCommand(error.with_traceback(None), item)  # the frames below hold what a message says
         except StopIteration as stray:  # `map` would take it for the end
             raise RuntimeError("a command could not be built: StopIteration was raised") from stray
 

@@ -6,7 +6,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TypeVar
+from operator import index
+from typing import SupportsIndex, TypeVar
 
 import attrs
 
@@ -15,6 +16,8 @@ __all__ = [
     "MAX_SECONDS",
     "JsonValue",
     "a_kind",
+    "as_int",
+    "as_int_or_none",
     "brief",
     "flag",
     "int_in_range",
@@ -77,14 +80,34 @@ def true_or_false(name: str, value: object) -> bool:
     return a_kind(name, value, bool, "True or False")
 
 
+def as_int(value: SupportsIndex) -> int:
+    """An attrs converter: the plain integer of whatever has ``__index__``, such as a NumPy integer or an `IntEnum`.
+
+    Anything else, and a bool, stays as it is, for the validator to refuse.
+    """
+    if type(value) is int:
+        return value
+    if isinstance(value, bool):
+        return value
+    try:
+        return index(value)  # an enum would stand in a path with its name
+    except TypeError:
+        return value  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+
+
+def as_int_or_none(value: SupportsIndex | None) -> int | None:
+    """An attrs converter: None, or see `as_int`."""
+    return None if value is None else as_int(value)
+
+
 def _integer(name: str, value: object, allowed: str) -> int:
-    if type(value) is not int:  # no bool, and no enum: in a path it would stand with its name
+    if type(value) is not int:  # no bool
         raise TypeError(f"{name} must be {allowed}, not {shown(value)}")
     return value
 
 
 def positive_id(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
-    """An attrs validator: a positive integer of at most 64 bits; no bool, no text."""
+    """An attrs validator: a positive integer of at most 63 bits; no bool, no text."""
     del instance
     allowed = "a positive integer"
     if not 0 < _integer(attribute.name, value, allowed) <= _MAX_ID:

@@ -30,7 +30,7 @@ from dispatchkit.core.command import (
 from dispatchkit.core.decode import fields_of, read_json, strict_converter, structure
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.secret import Secret
-from dispatchkit.core.validators import moment, non_empty, positive_id
+from dispatchkit.core.validators import as_int, as_int_or_none, moment, non_empty, positive_id
 from dispatchkit.direct.models import Dispatch, StartedBody, StartedDispatch, direct_converter
 from dispatchkit.errors import (
     AccessDeniedError,
@@ -160,10 +160,10 @@ class ReadDispatches(DirectCommand[Listing[Dispatch]]):
 
     is_read_only = True
 
-    dispatch_id: int | None = attrs.field(default=None, validator=optional(positive_id))
+    dispatch_id: int | None = attrs.field(default=None, converter=as_int_or_none, validator=optional(positive_id))
     status: str | None = attrs.field(default=None, validator=non_empty)
     dispatch_name: str | None = attrs.field(default=None, validator=non_empty)
-    traffic_center_id: int | None = attrs.field(default=None, validator=optional(positive_id))
+    traffic_center_id: int | None = attrs.field(default=None, converter=as_int_or_none, validator=optional(positive_id))
     created_from: datetime | None = attrs.field(default=None, validator=moment)
     created_to: datetime | None = attrs.field(default=None, validator=moment)
 
@@ -217,7 +217,7 @@ class ReadDispatch(DirectCommand[Dispatch]):
 
     is_read_only = True
 
-    dispatch_id: int = attrs.field(validator=positive_id)
+    dispatch_id: int = attrs.field(converter=as_int, validator=positive_id)
 
     @property
     def target(self) -> int:
@@ -246,7 +246,7 @@ class _OfDispatch(DirectCommand[R_co]):
     evidence_by_status: ClassVar[Mapping[str, Evidence]]
     """The evidence of each status for a command whose response was lost; any other status is inconclusive."""
 
-    dispatch_id: int = attrs.field(validator=positive_id)
+    dispatch_id: int = attrs.field(converter=as_int, validator=positive_id)
 
     @property
     def target(self) -> int:

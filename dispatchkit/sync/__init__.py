@@ -3,11 +3,11 @@
 Each client here holds its asynchronous client and runs that one's methods on an event loop in a thread of its own, one
 for the whole process (`dispatchkit.sync.portal`). A method takes, returns and raises what the asynchronous method does.
 
->>> from dispatchkit import sync
->>> with sync.DirectClient("token", base_url="https://direct.example") as direct:
-...     fan_out = sync.FanOut(direct, [])
-...     print(fan_out.finish())
-Report(done=0, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=0)
+Example:
+    >>> from dispatchkit import sync
+    >>> with sync.DirectClient("token", base_url="http://127.0.0.1:1") as direct:
+    ...     direct.start_many([]).finish().total
+    0
 """
 
 from __future__ import annotations

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import inspect
 import re
 import traceback
@@ -21,16 +20,11 @@ from dispatchkit import (
     FanOutOptions,
     sync,
 )
-from dispatchkit.altcraft import client as altcraft_client
-from dispatchkit.core import options as options_module
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.retry import DEFAULT_RETRY
 from dispatchkit.core.clock import SYSTEM
-from dispatchkit.core.fanout import fan_out
-from dispatchkit.core.fanout import options as fan_out_options
 from dispatchkit.core.fanout.options import FanOutSettings
 from dispatchkit.core.options import check_options, takes_options
-from dispatchkit.direct import client as direct_client
 
 URL = "https://altcraft.test"
 # Each `TypedDict`, the signature that has the defaults, and a function that shows them.
@@ -165,10 +159,3 @@ def test_options_of_the_source_follow_the_own() -> None:
     launch(1, rate=3)
     with pytest.raises(TypeError, match=r"'number2'. Did you mean 'number'"):
         launch(1, number2=3)
-
-
-@pytest.mark.parametrize("module", [options_module, fan_out_options, fan_out, direct_client, altcraft_client, sync])
-def test_examples_of_the_docstrings(module: Any) -> None:
-    tested = doctest.testmod(module)
-    assert tested.attempted
-    assert not tested.failed

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 
-from dispatchkit import AltcraftClient, Attachment, Audience, DirectClient, StartDispatch, StopDispatch
+from dispatchkit import AltcraftClient, Attachment, Audience, DirectClient, LaunchBroadcast, StartDispatch, StopDispatch
 from dispatchkit.core.call.retry import RetryPolicy
+from dispatchkit.core.secret import Secret
 from dispatchkit.core.transport.url import origin
 from dispatchkit.core.validators import json_object
+from dispatchkit.direct.commands import DirectAuth, ReadDispatches
 from tests.wire import Listener, http
 
 
@@ -32,7 +34,7 @@ BAD_IDS: list[tuple[Any, type[Exception], str]] = [
     ("5", TypeError, "not str '5'"),
     (1.0, TypeError, "not float 1.0"),
     (None, TypeError, "not NoneType None"),
-    (Number.ONE, TypeError, "not Number <Number.ONE: 1>"),
+    (Decimal(5), TypeError, "not Decimal Decimal('5')"),
     (b"5", TypeError, "not bytes b'5'"),
     ([5], TypeError, "not list [5]"),
     (0, ValueError, "not 0"),
@@ -68,6 +70,35 @@ async def test_a_bad_id_is_refused_and_nothing_is_sent(
 @pytest.mark.parametrize("good", [1, 2**31, 10000000125, 2**63 - 1])
 def test_a_good_id_is_taken(good: int) -> None:
     assert StartDispatch(good).dispatch_id == StopDispatch(good).dispatch_id == good
+
+
+class Index:
+    """An integer of another library, such as NumPy's."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __index__(self) -> int:
+        return self.number
+
+
+@pytest.mark.parametrize("given", [Number.ONE, Index(1), type("Long", (int,), {})(1)])
+def test_whatever_has_an_index_is_an_id(given: Any) -> None:
+    commands = [
+        StartDispatch(given).dispatch_id,
+        ReadDispatches(dispatch_id=given).dispatch_id,
+        LaunchBroadcast(given).mailing_id,
+        LaunchBroadcast(7, limit=given).limit,
+        Audience("list", given).id,
+    ]
+    assert [(type(number), number) for number in commands] == [(int, 1)] * 5
+    assert StartDispatch(given) == StartDispatch(1)
+    assert StartDispatch(given).request(DirectAuth(Secret("t", environment="X")), None).target.endswith("/1/start")
+
+
+def test_an_index_is_checked_like_an_id() -> None:
+    with pytest.raises(ValueError, match="must be a positive integer of at most 63 bits, not 0"):
+        StartDispatch(Index(0))
 
 
 looped: dict[str, Any] = {}

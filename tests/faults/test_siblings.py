@@ -194,7 +194,7 @@ async def test_launches_through_a_proxy_that_strips_ids_are_not_called_done(serv
 
     server.provider.answer = stripping  # type: ignore[method-assign]
     async with client_of(server) as client:
-        report = await client.launch_many([9, 9, 9]).finish()
+        report = await client.launch_many(iter([9, 9, 9])).finish()
     assert (report.done, report.unknown) == (1, 2)
     assert len(server.provider.acts) == 1
 

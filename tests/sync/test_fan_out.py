@@ -20,8 +20,8 @@ def test_each_outcome_comes_and_the_report_counts_them(play: Play, sandbox: Sand
     """)
     assert lines == [
         "True",
-        "Report(done=200, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=0)",
-        "Report(done=3, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=0)",
+        "Report(done=200, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=0, repeats=0)",
+        "Report(done=3, rejected=0, not_sent=0, unknown=0, not_started=0, previously_finished=0, repeats=0)",
     ]
     assert len(sandbox.launches) == 200
 

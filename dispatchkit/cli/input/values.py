@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
-from dispatchkit.cli.input.ids import Targets, from_arguments, from_lines
+from dispatchkit.cli.input.bad_rows import UnusableFileError
+from dispatchkit.cli.input.ids import Targets, from_arguments
+from dispatchkit.cli.input.reading import FileOptions, from_file
 from dispatchkit.cli.text import escape_control, redact_urls, write
 from dispatchkit.errors import LedgerError
 
@@ -27,9 +30,16 @@ _PARAMETER = re.compile(r"\bbase_url\b|^(timeout|attempt_timeout|account|proxy|l
 
 @contextmanager
 def exit_on_user_error() -> Generator[None]:
-    """Turn the user's mistakes, and a ledger that cannot be used, into one line on standard error and exit status 2."""
+    """Turn the user's mistakes, and a ledger that cannot be used, into text on standard error and exit status 2.
+
+    It is one line; several bad rows of a file take one each.
+    """
     try:
         yield
+    except UnusableFileError as error:
+        message = "\n".join(map(escape_control, error.lines))
+        write(sys.stderr, f"dispatchkit: {redact_urls(message)}\n")
+        raise typer.Exit(2) from None
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
     except (ValueError, TypeError, ImportError) as error:
@@ -55,21 +65,27 @@ def read_targets(options: RunOptions) -> Targets:
     if options.ids and options.from_ is not None:
         raise ValueError("give the ids either as arguments or with --from, not both")
     if options.from_ is None:
-        if options.column is not None:
-            raise ValueError("--column goes with --from FILE")
-        if options.include_unknown:
-            raise ValueError("--include-unknown goes with --from FILE")
+        for name in ("column", "sheet", "encoding", "include_unknown"):
+            if getattr(options, name):
+                raise ValueError(f"--{name.replace('_', '-')} goes with --from FILE")
         if not options.ids:
             raise ValueError("no ids: name them, such as 7 or 1-1000, or read them with --from FILE")
         return from_arguments(options.ids)
-    if options.from_ == "-":
-        return _read(options, sys.stdin.buffer, "standard input")
-    with Path(options.from_).open("rb") as lines:
-        return _read(options, lines, options.from_)
+    file_options = FileOptions(
+        column=options.column,
+        sheet=options.sheet,
+        encoding=options.encoding,
+        include_unknown=options.include_unknown,
+        again=_same_command_with,
+    )
+    return from_file(options.from_, file_options)
 
 
-def _read(options: RunOptions, lines: Iterable[bytes], name: str) -> Targets:
-    return from_lines(lines, name, options.column, include_unknown=options.include_unknown)
+def _same_command_with(more: str) -> str:
+    """The command line as it was typed, with more options."""
+    if Path(sys.argv[0]).name in {"dispatchkit", "dispatchkit.exe", "__main__.py"}:
+        return f"{shlex.join(['dispatchkit', *sys.argv[1:]])} {more}"
+    return f"the same command with {more}"
 
 
 def token(options: ConnectionOptions, variable: str) -> str:

@@ -21,7 +21,7 @@ from dispatchkit.cli.run.dry_run import show_requests
 from dispatchkit.cli.run.ledger_run import LedgerRun, check_same_plan, drive_with_ledger
 from dispatchkit.cli.run.plan import plan_options
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
-from dispatchkit.cli.text import write
+from dispatchkit.cli.text import escape_control, write
 from dispatchkit.providers import installed_provider
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
         show_requests(client, host, map(spec.command, targets), len(targets))
         raise typer.Exit(0)
     if not (options.sandbox or options.yes or len(targets) == 1):
-        ask(f"{spec.verb} {len(targets):,} {spec.noun[1]} (first {targets.first}, last {targets.last}) at {host}")
+        ask(f"{spec.verb} {len(targets):,} {spec.noun[1]} ({_which(targets)}) at {host}")
     decisions = Decisions()
     if ledger_ref is not None:
         decisions = decide(hindering or Hindrances(None), options, ledger_ref)
@@ -160,14 +160,27 @@ def _needs_no_token(options: RunOptions, spec: LaunchSpec[W, R], plan: PlanOptio
 
 
 def _tell_what_is_left_out(targets: Targets) -> None:
+    for note in targets.notes:
+        write(sys.stderr, f"{escape_control(note)}\n")
     if targets.dropped:
-        write(sys.stderr, f"Left out {targets.dropped:,} repeated {'id' if targets.dropped == 1 else 'ids'}.\n")
+        write(sys.stderr, f"Left out {_repeats(targets)}.\n")
+    if targets.done:
+        write(sys.stderr, f"Left out {targets.done:,} {'that is' if targets.done == 1 else 'that are'} done.\n")
     if targets.unknown:
         write(
             sys.stderr,
             f"Left out {targets.unknown:,} whose outcome is unknown: they may have happened. Look at the provider's "
             "side first; --include-unknown takes them too.\n",
         )
+
+
+def _which(targets: Targets) -> str:
+    repeats = f", {_repeats(targets)} left out" if targets.dropped else ""
+    return f"first {targets.first}, last {targets.last}{repeats}"
+
+
+def _repeats(targets: Targets) -> str:
+    return f"{targets.dropped:,} repeated {'id' if targets.dropped == 1 else 'ids'}"
 
 
 async def _run(

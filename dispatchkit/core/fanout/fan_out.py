@@ -27,9 +27,11 @@ import attrs
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.guards import StopReason
+from dispatchkit.core.fanout.item_types import refuse_wrong_types
 from dispatchkit.core.fanout.journal import Journal, Source
 from dispatchkit.core.fanout.options import FanOutOptions, FanOutSettings
 from dispatchkit.core.fanout.outcome import Outcome, Report
+from dispatchkit.core.fanout.repeats import Repeats, refuse_repeats, repeat_mode, without_repeats
 from dispatchkit.core.fanout.silence import watch_silence
 from dispatchkit.core.fanout.source import IterableSource, iterate
 from dispatchkit.core.fanout.worker_pool import WorkerPool
@@ -87,9 +89,14 @@ class FanOut(Generic[R_co]):
         self._grace_period = settings.grace_period
         self._commands: Iterator[Command[Never, R_co]] | AsyncIterator[Command[Never, R_co]] | None = None
         length: int | None = None
+        self._repeats = Repeats()
+        mode = repeat_mode(settings.repeats, commands)
+        self._skips_repeats = mode == "skip"
         if commands is not None:
+            if mode == "refuse":
+                commands = refuse_repeats(commands)
             self._commands, length = iterate(commands, settings.expected)
-        self._source: Source = IterableSource(length)
+        self._source: Source = IterableSource(length, self._repeats if self._skips_repeats else None)
         journal: Journal | None = None
         if settings.ledger is not None and settings.run is not None:
             run_settings = attrs.evolve(client.run_settings(), repeat_window=settings.repeat_window)
@@ -100,6 +107,7 @@ class FanOut(Generic[R_co]):
             journal,
             settings,
             length=length,
+            repeats=self._repeats,
         )
         self._outcomes = self._pool.outlet
         self._opened = False
@@ -166,7 +174,10 @@ class FanOut(Generic[R_co]):
     async def _open(self) -> None:
         over = self._opening = asyncio.Event()
         try:
-            planned = await self._source.open(self._commands, self._pool.stop_elsewhere)
+            commands = None if self._commands is None else refuse_wrong_types(self._commands)
+            if commands is not None and self._skips_repeats and not isinstance(self._source, IterableSource):
+                commands = without_repeats(commands, self._repeats)
+            planned = await self._source.open(commands, self._pool.stop_elsewhere)
         except BaseException:
             self._pool.workers = set()  # nothing starts any more
             raise

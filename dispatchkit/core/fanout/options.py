@@ -7,6 +7,7 @@ from typing import TypedDict
 from dispatchkit.core.call.retry import RetryPolicy, a_policy
 from dispatchkit.core.fanout.guards import Guards
 from dispatchkit.core.fanout.journal import JournalProvider
+from dispatchkit.core.fanout.repeats import RepeatMode, check_repeat_mode
 from dispatchkit.core.validators import int_in_range, seconds
 
 __all__ = ["FanOutOptions", "FanOutSettings"]
@@ -35,6 +36,10 @@ class FanOutOptions(TypedDict, total=False):
         repeat_window: Seconds. Refuse the run, before its first launch, if another run of the ledger has launched one
             of the targets on the same account within this time, or launches it now. The run keeps the window that it
             was planned with. It needs ``ledger``. None: not checked. Default: None.
+        repeats: What happens to a command that is the same as an earlier one. ``"skip"`` leaves it out, and counts it
+            in `Report.repeats`. ``"launch"`` launches it too. ``"refuse"`` raises `ValueError` before the first launch.
+            Reads are never left out. A ledger holds each command once. None: skip if the commands have a length, else
+            launch. Default: None.
 
     >>> from typing import Unpack
     >>> from dispatchkit import DirectClient, FanOut, FanOutOptions
@@ -54,6 +59,7 @@ class FanOutOptions(TypedDict, total=False):
     ledger: JournalProvider | None
     run: str | None
     repeat_window: float | None
+    repeats: RepeatMode | None
 
 
 class FanOutSettings:
@@ -71,6 +77,7 @@ class FanOutSettings:
         "guards",
         "ledger",
         "repeat_window",
+        "repeats",
         "retry",
         "run",
         "timeout",
@@ -90,6 +97,7 @@ class FanOutSettings:
         ledger: JournalProvider | None = None,
         run: str | None = None,
         repeat_window: float | None = None,
+        repeats: RepeatMode | None = None,
     ) -> None:
         int_in_range("concurrency", concurrency, minimum=1)
         self.concurrency = concurrency
@@ -109,3 +117,4 @@ class FanOutSettings:
         self.ledger = ledger
         self.run = run
         self.repeat_window = None if repeat_window is None else seconds("repeat_window", repeat_window)
+        self.repeats: RepeatMode | None = check_repeat_mode(repeats, remembered=ledger is not None)

@@ -176,6 +176,8 @@ class Report(Value):
     """Commands that were never started; None if their number cannot be known (an iterator without a length)."""
     previously_finished: int = 0
     """Commands of the above that an earlier fan-out of the run finished: a resumed run does not repeat them."""
+    repeats: int = 0
+    """Commands that were left out, because the same command came before: see ``repeats`` in `FanOutOptions`."""
 
     @property
     def total(self) -> int:

@@ -9,6 +9,7 @@ from typing import Never, TypeVar
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.journal import PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
+from dispatchkit.core.fanout.repeats import Repeats
 from dispatchkit.core.validators import int_in_range, shown
 
 __all__ = ["IterableSource", "iterate"]
@@ -20,10 +21,11 @@ W = TypeVar("W")
 class IterableSource:
     """The source of a run without a ledger. See `Source`, whose methods these are."""
 
-    __slots__ = ("_commands", "_length", "_taken", "_turn")
+    __slots__ = ("_commands", "_length", "_repeats", "_taken", "_turn")
 
-    def __init__(self, length: int | None) -> None:
+    def __init__(self, length: int | None, repeats: Repeats | None = None) -> None:
         self._length = length
+        self._repeats = repeats
         self._commands: Iterator[Command[Never, object]] | AsyncIterator[Command[Never, object]] = iter(())
         self._taken = 0
         self._turn = asyncio.Lock()
@@ -38,16 +40,18 @@ class IterableSource:
         return PlanSummary(self._length, {})
 
     async def next_item(self) -> WorkItem[Never, object] | None:
-        """The next command."""
-        if isinstance(self._commands, Iterator):
-            command = next(self._commands, _END)
-        else:
-            async with self._turn:  # two workers must not be inside one generator
-                command = await anext(self._commands, _END)
-        if isinstance(command, _End):
-            return None
-        self._taken += 1
-        return WorkItem(self._taken - 1, command)
+        """The next command that is no repeat."""
+        while True:
+            if isinstance(self._commands, Iterator):
+                command = next(self._commands, _END)
+            else:
+                async with self._turn:  # two workers must not be inside one generator
+                    command = await anext(self._commands, _END)
+            if isinstance(command, _End):
+                return None
+            self._taken += 1
+            if self._repeats is None or not self._repeats.skips(command):
+                return WorkItem(self._taken - 1, command)
 
     def stop(self) -> None:
         """Do nothing: no claim waits here."""

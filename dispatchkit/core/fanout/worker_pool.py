@@ -24,6 +24,7 @@ from dispatchkit.core.fanout.journal import Journal, Source, WorkItem
 from dispatchkit.core.fanout.options import FanOutSettings
 from dispatchkit.core.fanout.outcome import Done, Outcome, Report, failed
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
+from dispatchkit.core.fanout.repeats import Repeats
 from dispatchkit.errors import DispatchkitError, LedgerError, NotSentError, OutcomeUnknownError, State
 
 __all__ = ["WorkerPool"]
@@ -44,6 +45,7 @@ class WorkerPool(Generic[R]):
         journal: The same object if the run has a ledger.
         settings: The options of the fan-out.
         length: The number of commands; None if it is not known.
+        repeats: Counts the commands that are left out as repeats.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class WorkerPool(Generic[R]):
         settings: FanOutSettings,
         *,
         length: int | None,
+        repeats: Repeats,
     ) -> None:
         self._client = client
         self._pacer = client.pacer
@@ -66,6 +69,7 @@ class WorkerPool(Generic[R]):
                 settings.concurrency, pacer=client.pacer, journal=journal, clock=client.clock, idly=self._idly
             )
         self.length = length
+        self._repeats = repeats
         self.previously_finished: Counter[State] = Counter()
         """The outcomes of an earlier fan-out of the run, counted."""
         self.outlet: OutcomeQueue[R] = OutcomeQueue(settings.concurrency)
@@ -104,8 +108,13 @@ class WorkerPool(Generic[R]):
         counts, earlier = self._failures + self.previously_finished, self.previously_finished.total()
         counts[State.DONE] += self._done
         done, rejected = counts[State.DONE], counts[State.REJECTED]
-        left = None if self.length is None else max(0, self.length - counts.total())
-        return Report(done, rejected, counts[State.NOT_SENT], counts[State.UNKNOWN], left, earlier)
+        left = None if self.length is None else max(0, self.length - self._skipped() - counts.total())
+        not_sent, unknown = counts[State.NOT_SENT], counts[State.UNKNOWN]
+        return Report(done, rejected, not_sent, unknown, left, earlier, self._repeats.count)
+
+    def _skipped(self) -> int:
+        """How many of ``length`` were left out. A ledger counts each command once."""
+        return self._repeats.count if self._admission is None else 0
 
     def answered_at(self) -> float:
         """When the provider last answered an attempt of the run, on the clock's ``monotonic``."""
@@ -291,11 +300,12 @@ class WorkerPool(Generic[R]):
 
     def _is_through(self) -> bool:
         """Whether all commands have an outcome."""
-        return self.length is not None and self._done + self._failed + self.previously_finished.total() >= self.length
+        over = self._done + self._failed + self.previously_finished.total() + self._skipped()
+        return self.length is not None and over >= self.length
 
     def _explain_max_launches(self) -> None:
         """Record that `max_launches` ended the run, unless all its commands were started."""
-        if self.length is None or self._taken < self.length - self.previously_finished.total():
+        if self.length is None or self._taken < self.length - self.previously_finished.total() - self._skipped():
             what = "launch" if self._taken == 1 else "launches"
             self._explain("max_launches", f"{self._taken:,} {what} (max_launches={self._taken})")
 

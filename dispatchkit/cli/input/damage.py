@@ -1,0 +1,102 @@
+"""What is wrong with a text that should be an id, and what to do about it in a spreadsheet."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+__all__ = ["EXCEL_ERROR", "describe", "looks_damaged", "shown"]
+
+_MAX_SHOWN = 60
+
+EXCEL_ERROR = re.compile(
+    r"#{2,}|#(REF|N/A|VALUE|NAME|DIV/0|NULL|NUM|SPILL|CALC|GETTING_DATA|BUSY|FIELD|UNKNOWN|CONNECT|BLOCKED"
+    r"|ССЫЛКА|\u041d/\u0414|ЗНАЧ|ИМЯ|ДЕЛ/0|ПУСТО|ЧИСЛО|ПЕРЕНОС|ВЫЧИСЛ)[!?]?",
+    re.IGNORECASE,
+)
+"""An error of a formula, in English and in Russian, or a number that did not fit into its column."""
+
+_AS_NUMBER = "in Excel, format the column as Number with 0 decimals and no separators, and save it again"
+_AS_TEXT = "in Excel, format the column as Text before the ids are entered, and enter them again"
+
+_CASES: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r"#{2,}"), "the column was too narrow for the number: widen it in Excel, and save it again"),
+    (EXCEL_ERROR, "a formula failed: correct it in Excel, or paste the id itself as a value"),
+    (
+        re.compile(r"[+-]?\d+([.,]\d*)?[eE\u0435\u0415][+-]?\d+"),
+        f"Excel has shortened the number, and its last digits are lost: go back to the original, {_AS_NUMBER}",
+    ),
+    (
+        re.compile(r"[+-]?\d{1,3}(?:[.,'\u2019_ \u00a0\u2007\u2009\u202f]\d{3})+([.,]\d*)?"),
+        f"it has thousands separators: {_AS_NUMBER}",
+    ),
+    (re.compile(r"\d+[.,]0*"), f"it has decimals: {_AS_NUMBER}"),
+    (re.compile(r"\d+[.,]\d+"), "a number with decimals is not an id: look at the row, its columns may be shifted"),
+    (
+        re.compile(r"['`\u2019\u2018]\d+['`\u2019\u2018]?"),
+        "an apostrophe marks it as text: in Excel, use Data, Text to Columns, Finish on the column, and save it again",
+    ),
+    (re.compile(r"=.*"), "it is a formula: in Excel, paste the column as values, and save it again"),
+    (re.compile(r"[+\-\u2010-\u2015\u2212]\s*\d+"), "it has a sign: an id has digits only"),
+    (
+        re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}( .*)?|\d{1,2}[-. ][^\W\d]{3,}\.?([-. ]\d{2,4})?"),
+        f"Excel has made a date of it: go back to the original, and {_AS_TEXT}",
+    ),
+    (re.compile(r"\d+-\d+"), "a range is given as an argument, such as 1-1000, not in a list of ids"),
+    (re.compile(r"0+"), "no mailing has the id 0"),
+    (re.compile(r"\d{19,}"), "it is too large for an id"),
+)
+
+
+def shown(text: str) -> str:
+    """A text as messages quote it: in one line, and not without end."""
+    return repr(text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 1]}…")
+
+
+def describe(text: str) -> str:
+    """Why a text is not an id, in words for the person who made the spreadsheet."""
+    return f"{shown(text)} is not an id, a positive integer of at most 63 bits: {_reason(text)}"
+
+
+def looks_damaged(text: str) -> bool:
+    """Whether a text is an id that a spreadsheet has damaged, and not just another word."""
+    return any(pattern.fullmatch(text) for pattern, _ in _CASES) or _strange_character(text) is not None
+
+
+def _reason(text: str) -> str:
+    if not text:
+        return "the cell is empty: fill it in, or delete the row"
+    plain = text.isascii()
+    for pattern, reason in _CASES:
+        if pattern.fullmatch(text) and (plain or not any(map(_is_foreign_digit, text))):
+            return reason
+    strange = _strange_character(text)
+    if strange is not None:
+        return strange
+    if re.search("[,;\t]", text):
+        return "it holds several fields; a CSV needs --column NAME"
+    return "look at the row"
+
+
+def _strange_character(text: str) -> str | None:
+    """What is wrong with digits among which stands what looks like a digit, or like nothing at all."""
+    if not any(character.isdigit() for character in text):
+        return None
+    for character in text:
+        if _is_foreign_digit(character):
+            return f"{_named(character)} is a digit of another script: type the id again with 0 to 9"
+        if character in "\u00a0\u2007\u202f" or (unicodedata.category(character) == "Zs" and character != " "):
+            return f"it holds {_named(character)}, a special space: in Excel, replace it with nothing (Ctrl+H)"
+        if unicodedata.category(character) in {"Cf", "Cc"} and character != "\t":
+            return (
+                f"it holds {_named(character)}, which cannot be seen: type the id again, or clean it in Excel (CLEAN)"
+            )
+    return None
+
+
+def _is_foreign_digit(character: str) -> bool:
+    return character.isdigit() and not character.isascii()
+
+
+def _named(character: str) -> str:
+    return f"U+{ord(character):04X} {unicodedata.name(character, 'control character')}"

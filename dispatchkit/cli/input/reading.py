@@ -1,0 +1,221 @@
+"""A file of ids to `Targets`: open it, find its form, read its rows, and leave out what is done or may have happened.
+
+A launch cannot be called back, so the whole file is read and checked before the first one. One bad row refuses it.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Literal
+
+import attrs
+
+from dispatchkit.cli.input.bad_rows import BadRows
+from dispatchkit.cli.input.columns import Header, find_header, is_sep, no_such_column, split_fields
+from dispatchkit.cli.input.damage import shown
+from dispatchkit.cli.input.encoding import text_blocks
+from dispatchkit.cli.input.files import Bytes, is_workbook, open_bytes
+from dispatchkit.cli.input.ids import Collector, Targets, parse_id, parse_id_or_range
+from dispatchkit.cli.input.json_lines import looks_like_json, read_json_lines
+from dispatchkit.cli.input.table import Row, read_list, read_table
+from dispatchkit.cli.input.workbook import open_sheet
+
+__all__ = ["FileOptions", "from_file"]
+
+_AGAIN = ("rejected", "not_sent", "not_started", "planned")
+"""States of what did not happen. Those of a ledger are among them."""
+_UNCLEAR = ("unknown", "sending")
+"""States of what may have happened: it is launched only on request."""
+_DONE = "done"
+_BATCH_SIZE = 4096
+
+
+@attrs.frozen(kw_only=True)
+class FileOptions:
+    """What is known of a file."""
+
+    column: str | None = None
+    """The column of a table with the ids. None: the file has one id a line, or is what dispatchkit has written."""
+    sheet: str | None = None
+    """The sheet of a workbook."""
+    encoding: str | None = None
+    """Of a text; None: UTF-8, or what a byte order mark says."""
+    include_unknown: bool = False
+    """Whether what may have happened is taken, too."""
+    again: Callable[[str], str] = "add {}".format
+    """The command to type, with more options."""
+
+
+def from_file(path: str, options: FileOptions) -> Targets:
+    """The ids of a file, a pipe, or standard input for ``-``: text, CSV, JSON Lines or .xlsx, also packed by gzip.
+
+    Raises:
+        ValueError: It holds no id, or something else in place of one; the message names file, row and value.
+        ImportError: It is a workbook, and the reader of workbooks is not installed.
+        OSError: It cannot be read.
+    """
+    with open_bytes(path) as source:
+        if is_workbook(source):
+            if options.encoding is not None:
+                raise ValueError(f"--encoding is for text: {source.name} is a workbook, which says its own")
+            sheet = open_sheet(source, options.sheet, options.column)
+            bad = BadRows(source.name, sheet.place)
+            taking, rows = _Taking(options, bad), sheet.rows(bad)
+            return _finish(taking.take_by_state(rows) if sheet.has_state else taking.take(rows), bad, sheet.notes)
+        if options.sheet is not None:
+            raise ValueError(f"--sheet is for workbooks: {source.name} is not one")
+        return _from_text(source, options)
+
+
+def _from_text(source: Bytes, options: FileOptions) -> Targets:
+    blocks = text_blocks(source, options.encoding, options.again)
+    first = next(blocks, "")
+    blocks = chain([first], blocks)
+    bad = BadRows(source.name)
+    taking = _Taking(options, bad)
+    if looks_like_json(first):
+        return _finish(taking.take_by_state(read_json_lines(blocks, options.column, bad)), bad)
+    header = _header(first, source.name, options.column)
+    notes: list[str] = []
+    if header is not None and header.titles:
+        notes.append(f"Took line {header.line} for the header, and left out what stands above it.")
+    if header is not None and header.columns.count > 1:
+        rows = read_table(blocks, header, bad)
+        has_state = header.columns.state is not None
+        return _finish(taking.take_by_state(rows) if has_state else taking.take(rows), bad, notes)
+    skip = header.line if header is not None else int(is_sep(first.partition("\n")[0]))
+    read_list(blocks, skip, taking.collector, bad)
+    return _finish(taking, bad, notes)
+
+
+def _header(first: str, name: str, column: str | None) -> Header | None:
+    lines = first.split("\n")
+    try:
+        header = find_header(lines, column)
+    except ValueError as error:
+        raise ValueError(f"{name}, {error}") from None
+    if header is None and column is not None:
+        given = [line for line in lines[:20] if line.strip()]
+        number = lines.index(given[0]) + 1 if given else 1
+        raise ValueError(f"{name}, line {number}: {no_such_column(_split(given), column)}")
+    return header
+
+
+def _split(lines: Iterable[str]) -> Iterator[list[str]]:
+    for line in lines:
+        delimiter = max(",;\t", key=line.count)
+        try:
+            yield split_fields(line, delimiter)
+        except ValueError:
+            yield [line]
+
+
+class _Taking:
+    """Takes the ids of rows, and leaves out what is done or may have happened."""
+
+    def __init__(self, options: FileOptions, bad: BadRows) -> None:
+        self._include_unknown = options.include_unknown
+        self._bad = bad
+        self.collector = Collector()
+        self.done = 0
+        self.unknown = 0
+        self.planned = 0
+
+    def take(self, rows: Iterable[Row]) -> _Taking:
+        """Take rows that tell no state."""
+        ids: list[int] = []
+        for number, text, _ in rows:
+            try:
+                ids.append(parse_id(text))
+            except ValueError as error:
+                self._bad.add(number, str(error))
+            if len(ids) == _BATCH_SIZE:
+                self.collector.add_all(ids)
+                ids = []
+        self.collector.add_all(ids)
+        return self
+
+    def take_by_state(self, rows: Iterable[Row]) -> _Taking:
+        """Take rows by their states. An id that is done, or unclear, in one row is left out in all of them."""
+        launch, unclear = _Spans(), _Spans()
+        for number, text, state in rows:
+            try:
+                kind = _kind(state)
+                low, high = parse_id_or_range(text)
+            except ValueError as error:
+                self._bad.add(number, str(error))
+                continue
+            if kind == "done":
+                self.collector.add(low, high)
+            else:
+                (launch if kind == "launch" or self._include_unknown else unclear).add(low, high)
+            if state == "planned":
+                self.planned += high - low + 1
+        self.done = self.collector.forget_parts()
+        for low, high in unclear:
+            self.collector.add(low, high)
+        self.unknown = self.collector.forget_parts()
+        for low, high in launch:
+            self.collector.add(low, high)
+        return self
+
+
+class _Spans:
+    """Ranges of ids, in 16 bytes each."""
+
+    def __init__(self) -> None:
+        self._lows, self._highs = array("q"), array("q")
+
+    def add(self, low: int, high: int) -> None:
+        self._lows.append(low)
+        self._highs.append(high)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return zip(self._lows, self._highs, strict=True)
+
+
+def _kind(state: str | None) -> Literal["launch", "unclear", "done"]:
+    """What is to be done with a row of this state.
+
+    Raises:
+        ValueError: No outcome is called so.
+    """
+    if state is None or state in _AGAIN:
+        return "launch"
+    if state in _UNCLEAR:
+        return "unclear"
+    if state == _DONE:
+        return "done"
+    raise ValueError(
+        f"{shown(state)} is no outcome: {', '.join((_DONE, *_AGAIN, *_UNCLEAR))}; if the column is not about launches, "
+        "give it another name"
+    )
+
+
+def _finish(taking: _Taking, bad: BadRows, notes: Iterable[str] = ()) -> Targets:
+    """The targets, if all rows are good.
+
+    Raises:
+        UnusableFileError: Some are not.
+        ValueError: Nothing is left.
+    """
+    bad.check()
+    targets = Targets(collector=taking.collector)
+    targets.done, targets.unknown = taking.done, taking.unknown
+    planned = (
+        (f"{taking.planned:,} of these are planned in a ledger, and a resume of that run launches them too.",)
+        if taking.planned
+        else ()
+    )
+    targets.notes = (*notes, *planned)
+    if targets.parts:
+        return targets
+    if taking.unknown:
+        raise ValueError(
+            f"{bad.name} holds no ids but {taking.unknown:,} whose outcome is unknown: --include-unknown takes them"
+        )
+    if taking.done:
+        raise ValueError(f"{bad.name} holds no ids but {taking.done:,} that are done: there is nothing to launch")
+    raise ValueError(f"{bad.name} holds no ids")

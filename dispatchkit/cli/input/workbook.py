@@ -1,0 +1,239 @@
+"""The rows of an Excel workbook (.xlsx), cell by cell.
+
+Excel stores every number as a float and rounds it at 15 digits, so a number counts only if it is whole, not longer, and
+displayed as an integer. What a person does not see is not launched: a hidden sheet is left out unless it is named, and
+an id in a hidden or filtered row is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date, time, timedelta
+from typing import TYPE_CHECKING
+
+from dispatchkit.cli.input.bad_rows import BadRows
+from dispatchkit.cli.input.columns import Columns, find_columns, no_such_column
+from dispatchkit.cli.input.damage import describe, shown
+from dispatchkit.cli.input.files import Bytes, read_workbook
+from dispatchkit.cli.input.table import Row
+from dispatchkit.cli.input.workbook_marks import SheetMarks, column_letters, sheet_marks
+
+if TYPE_CHECKING:
+    from io import BytesIO
+
+    from python_calamine import CalamineSheet, CalamineWorkbook
+
+__all__ = ["Sheet", "open_sheet"]
+
+_HEAD = 10
+"""Rows among which the header is looked for: titles may stand above it."""
+_EXACT = 10**15
+"""Excel keeps 15 digits of a number, and writes zeros for the others."""
+
+Cell = int | float | str | bool | date | time | timedelta
+
+
+class Sheet:
+    """One sheet, and where its ids are.
+
+    Attributes:
+        notes: What to say about it.
+        place: What messages call a row.
+    """
+
+    def __init__(self, name: str, sheet: CalamineSheet, columns: Columns, header: int, marks: SheetMarks) -> None:
+        self._sheet = sheet
+        self._columns = columns
+        self._header = header
+        self._marks = marks
+        self._start = 0 if sheet.start is None else sheet.start[1]
+        self._name = name
+        self.notes: list[str] = []
+
+    @property
+    def has_state(self) -> bool:
+        """Whether the sheet tells what came of earlier launches."""
+        return self._columns.state is not None
+
+    def place(self, row: int) -> str:
+        """The cell of a row's id, such as B7."""
+        return f"sheet {self._name!r}, cell {self._letters(self._columns.id)}{row}"
+
+    def rows(self, bad: BadRows) -> Iterator[Row]:
+        """The rows.
+
+        Args:
+            bad: Takes those that cannot be used.
+        """
+        columns, marks, number = self._columns, self._marks, 0
+        for number, cells in enumerate(self._sheet.iter_rows(), 1):
+            if number <= self._header:
+                continue
+            if all(_is_empty(cell) for cell in cells) and number not in marks.error_rows:
+                continue
+            try:
+                beyond = [index for index, cell in enumerate(cells[columns.count :]) if not _is_empty(cell)]
+                if beyond:
+                    letters = self._letters(columns.count + beyond[0])
+                    raise ValueError(
+                        f"the cell {letters}{number} stands beyond the header: name its column, or clear it"
+                    )
+                text = self._text(number, cells[columns.id])
+                state = None if columns.state is None else str(cells[columns.state]).strip(" \t")
+            except ValueError as error:
+                bad.add(number, str(error))
+                continue
+            yield number, text, state
+        # The reader of values does not know the rows after the last value.
+        for after in sorted(row for row in marks.error_rows if row > number):
+            bad.add(after, _describe_error(marks.errors.get(after, "")))
+
+    def _text(self, number: int, cell: Cell) -> str:
+        """The id of a row as text.
+
+        Raises:
+            ValueError: It is none, or stands in a hidden row.
+        """
+        if number in self._marks.hidden:
+            raise ValueError(
+                "the row is hidden or filtered out: show all rows, or copy the visible ones to a new sheet"
+            )
+        if error := self._marks.errors.get(number):
+            raise ValueError(_describe_error(error))
+        if isinstance(cell, str):
+            return cell.strip(" \t")
+        if isinstance(cell, bool):
+            raise ValueError(  # noqa: TRY004 - a cell that a person filled
+                f"{str(cell).upper()} is not an id: the cell holds a truth value"
+            )
+        if not isinstance(cell, int | float):
+            raise ValueError(  # noqa: TRY004 - a cell that a person filled
+                f"{cell} is not an id: the cell holds a date or a time; format the column as Number, and enter the id "
+                "again"
+            )
+        if cell != cell // 1:
+            raise ValueError(f"{cell} is not an id: it is not a whole number")
+        if abs(cell) >= _EXACT:
+            raise ValueError(
+                f"{int(cell)} is not surely the id: Excel rounds numbers of more than 15 digits; format the column as "
+                "Text before the ids are entered, and enter them again"
+            )
+        if odd := self._marks.odd_formats.get(number):
+            raise ValueError(
+                f"{int(cell)} is displayed otherwise ({shown(odd)}): format the column as Number with 0 decimals, and "
+                "look whether these are ids"
+            )
+        return str(int(cell))
+
+    def _letters(self, index: int) -> str:
+        return column_letters(self._start + index)
+
+
+def open_sheet(source: Bytes, sheet: str | None, column: str | None) -> Sheet:
+    """Find the sheet and the column of the ids.
+
+    Args:
+        source: The workbook.
+        sheet: The name of the sheet; None: the only visible one that is not empty.
+        column: The name of the column; None: the only one, or what dispatchkit has written.
+
+    Raises:
+        ValueError: There is no such sheet or column, or more than one that may be meant; or the workbook is damaged.
+        ImportError: The reader of workbooks is not installed.
+    """
+    data, archive = read_workbook(source)
+    name = source.name
+    with archive:
+        workbook = _open(data, name)
+        chosen, notes = _choose(workbook, sheet, name)
+        cells = workbook.get_sheet_by_name(chosen)
+        columns, header = _find(cells, column, f"{name}, sheet {chosen!r}")
+        start = 0 if cells.start is None else cells.start[1]
+        try:
+            marks = sheet_marks(archive, chosen, start + columns.id)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    found = Sheet(chosen, cells, columns, header, marks)
+    found.notes = notes
+    return found
+
+
+def _open(data: BytesIO, name: str) -> CalamineWorkbook:
+    try:
+        import python_calamine  # noqa: PLC0415 - heavy, and an extra
+    except ImportError:
+        raise ImportError(
+            f"{name} is an Excel workbook, which needs an extra: pip install 'dispatchkit[cli]'. Or save it as CSV"
+        ) from None
+    data.seek(0)
+    try:
+        return python_calamine.CalamineWorkbook.from_filelike(data)
+    except python_calamine.PasswordError:
+        raise ValueError(f"{name} is protected by a password: save it without") from None
+    except python_calamine.CalamineError as error:
+        raise ValueError(f"{name} is a damaged workbook: {error}") from None
+
+
+def _choose(workbook: CalamineWorkbook, sheet: str | None, name: str) -> tuple[str, list[str]]:
+    """The sheet that is meant, and what to say about the others."""
+    from python_calamine import SheetTypeEnum, SheetVisibleEnum  # noqa: PLC0415 - heavy, and an extra
+
+    sheets = [each for each in workbook.sheets_metadata if each.typ == SheetTypeEnum.WorkSheet]
+    names = ", ".join(repr(each.name) for each in sheets)
+    if sheet is not None:
+        named = [each.name for each in sheets if each.name == sheet] or [
+            each.name for each in sheets if each.name.strip().casefold() == sheet.strip().casefold()
+        ]
+        if len(named) != 1:
+            raise ValueError(f"{name} has no sheet {sheet!r}: it has {names}")
+        return named[0], []
+    filled = [each for each in sheets if workbook.get_sheet_by_name(each.name).height]
+    visible = [each.name for each in filled if each.visible == SheetVisibleEnum.Visible]
+    hidden = [each.name for each in filled if each.visible != SheetVisibleEnum.Visible]
+    if len(visible) > 1:
+        raise ValueError(
+            f"{name} has {len(visible)} sheets that are not empty: {', '.join(map(repr, visible))}. Say which one "
+            f"holds the ids: --sheet {visible[0]!r}"
+        )
+    if not visible:
+        hint = f" but the hidden {', '.join(map(repr, hidden))}: --sheet {hidden[0]!r} takes it" if hidden else ""
+        raise ValueError(f"{name} holds no ids: it has no sheet that is not empty{hint}")
+    return visible[0], [f"Left out the hidden sheet {each!r}." for each in hidden]
+
+
+def _find(sheet: CalamineSheet, column: str | None, where: str) -> tuple[Columns, int]:
+    """The columns of the sheet, and the row of its header; 0 if it has none."""
+    head: list[list[str]] = []
+    for number, cells in enumerate(sheet.iter_rows(), 1):
+        if all(map(_is_empty, cells)):
+            continue
+        texts = [_name(cell) for cell in cells]
+        head.append(texts)
+        try:
+            columns = find_columns(texts, column)
+        except ValueError as error:
+            raise ValueError(f"{where}, row {number}: {error}") from None
+        if columns is not None:
+            return columns, number
+        if len(head) == (1 if column is None else _HEAD):
+            break
+    if column is not None:
+        raise ValueError(f"{where}: {no_such_column(head, column)}")
+    if sheet.width > 1:
+        raise ValueError(f"{where} has {sheet.width} columns: name the one that holds the ids: --column NAME")
+    first = head[0][0] if head else ""
+    if any(map(str.isalpha, first)):
+        raise ValueError(f"{where}: {shown(first)} is not an id; if it is a header: --column {first!r}")
+    return Columns(1, 1, 0, None), 0
+
+
+def _describe_error(error: str) -> str:
+    return describe(error) if not error or error.startswith("#") else error
+
+
+def _name(cell: Cell) -> str:
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+
+
+def _is_empty(cell: Cell) -> bool:
+    return isinstance(cell, str) and not cell.strip(" \t\u00a0")

@@ -1,0 +1,232 @@
+"""What a fan-out does with a command that its list names twice: skip it, launch it again, or refuse the list.
+
+Two commands are the same if they are of one class and all their fields are the same; the order of a content's fields
+does not count. An id costs less than a byte where the ids of one kind of launch are dense. Commands that differ in more
+than the id cost a digest of 128 bits each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping, Sized
+from functools import cache
+from hashlib import blake2b
+from operator import attrgetter, is_, itemgetter
+from typing import Literal, Never, TypeAlias, TypeVar, cast, get_args
+
+import attrs
+
+from dispatchkit.core.command import Command
+from dispatchkit.core.fanout.id_set import IdSet
+from dispatchkit.core.invalid_command import InvalidCommand
+from dispatchkit.core.log import log, logger
+from dispatchkit.core.validators import a_kind, brief
+
+__all__ = ["RepeatMode", "Repeats", "check_repeat_mode", "refuse_repeats", "repeat_mode", "without_repeats"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+RepeatMode: TypeAlias = Literal["skip", "launch", "refuse"]
+"""What becomes of a command that is the same as an earlier one of its list:
+
+- ``"skip"``: it is left out. It has no outcome; `Report.repeats` counts it, and the first one is logged as a warning.
+- ``"launch"``: it is launched, like any other.
+- ``"refuse"``: the list is refused before its first launch, with a `ValueError`.
+"""
+
+_MODES: tuple[str, ...] = get_args(RepeatMode)
+_DIGEST_BYTES = 16
+
+
+class Repeats:
+    """The commands that a fan-out has taken, and how many of them it left out."""
+
+    __slots__ = ("_kinds", "count")
+
+    def __init__(self) -> None:
+        self._kinds: dict[type[object], _Kind | None] = {}
+        self.count = 0
+        """Commands that were left out."""
+
+    def has(self, command: Command[W, R]) -> bool:
+        """Whether the same command was taken before. It is taken now."""
+        cls: type[object] = type(command)
+        try:
+            kind = self._kinds[cls]
+        except KeyError:
+            kind = self._kinds[cls] = _kind_of(cls)
+        return kind is not None and kind.has(command)
+
+    def skips(self, command: Command[W, R]) -> bool:
+        """Whether a command is left out. It is counted, and the first one is logged."""
+        if not self.has(command):
+            return False
+        self.count += 1
+        if self.count == 1:
+            text = "the list names %r more than once: repeats are skipped, and report.repeats counts them"
+            log(logger, logging.WARNING, text, command)
+        return True
+
+
+def check_repeat_mode(mode: RepeatMode | None, *, remembered: bool) -> RepeatMode | None:
+    """The mode itself.
+
+    Args:
+        mode: The caller's choice.
+        remembered: Whether a ledger holds the run.
+
+    Raises:
+        TypeError: The mode is not text.
+        ValueError: There is no such mode, or a ledger cannot hold a command twice.
+    """
+    if mode is None:
+        return None
+    a_kind("repeats", mode, str, "'skip', 'launch' or 'refuse'")
+    if mode not in _MODES:
+        raise ValueError(f"repeats must be 'skip', 'launch' or 'refuse', not {brief(mode)}")
+    if mode == "launch" and remembered:
+        raise ValueError("repeats='launch' does not go with ledger=: a run in a ledger holds each command once")
+    return mode
+
+
+def repeat_mode(mode: RepeatMode | None, commands: object) -> RepeatMode:
+    """The mode of a fan-out. None skips repeats in what has a length, and launches them in a stream."""
+    return mode or ("skip" if isinstance(commands, Sized) else "launch")
+
+
+def refuse_repeats(
+    commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]],
+) -> Iterable[Command[W, R]]:
+    """The commands, each of them once. An iterator becomes a list.
+
+    Raises:
+        TypeError: They cannot be looked at before the first launch.
+        ValueError: One of them is there twice.
+    """
+    if not isinstance(commands, Iterable):
+        raise TypeError("repeats='refuse' needs commands that can be counted: a list, not an async iterator")
+    if isinstance(commands, Iterator) or not isinstance(commands, Sized):
+        commands = list(commands)
+    seen, count, example = Repeats(), 0, ""
+    for index, command in enumerate(commands):
+        if seen.has(command):
+            count += 1
+            example = example or f"commands[{index}], {command!r}"
+    if count:
+        raise ValueError(
+            f"the list names {count:,} {'command' if count == 1 else 'commands'} more than once, the first of them is "
+            f"{example}: nothing was started"
+        )
+    return commands
+
+
+def without_repeats(
+    commands: Iterator[Command[W, R]] | AsyncIterator[Command[W, R]], repeats: Repeats
+) -> Iterator[Command[W, R]] | AsyncIterator[Command[W, R]]:
+    """The commands without repeats, for a ledger to plan."""
+    if isinstance(commands, AsyncIterator):
+        return (command async for command in commands if not repeats.skips(command))
+    return (command for command in commands if not repeats.skips(command))
+
+
+class _Kind:
+    """The commands of one class, by the fields beside the id."""
+
+    __slots__ = ("_groups", "_id", "_ids", "_last", "_last_digest", "_others")
+
+    def __init__(self, id_name: str, others: tuple[str, ...]) -> None:
+        self._id: Callable[[object], object] = attrgetter(id_name)
+        # A getter of one name gives no tuple. The id is there in any case, and is passed over.
+        self._others: Callable[[object], tuple[object, ...]] | None = attrgetter(id_name, *others) if others else None
+        self._ids = IdSet()
+        self._groups: dict[bytes, int | IdSet] = {}
+        self._last: tuple[object, ...] = ()
+        self._last_digest = b""
+
+    def has(self, command: object) -> bool:
+        number = self._id(command)
+        if type(number) is not int or number < 0:
+            return False
+        if self._others is None:
+            return not self._ids.add(number)
+        others = self._others(command)[1:]
+        # `start_many` and its siblings share the settings of all their commands.
+        if not self._last or not all(map(is_, others, self._last)):
+            digest = _digest(others)
+            if digest is None:
+                return False
+            self._last, self._last_digest = others, digest
+        digest = self._last_digest
+        group = self._groups.get(digest)
+        if group is None:
+            self._groups[digest] = number  # many groups may hold one id each
+            return False
+        if isinstance(group, int):
+            if group == number:
+                return True
+            first, group = group, IdSet()
+            group.add(first)
+            self._groups[digest] = group
+        return not group.add(number)
+
+
+@cache
+def _fields(cls: type[attrs.AttrsInstance]) -> tuple[str, ...]:
+    return tuple(field.name for field in attrs.fields(cls) if field.eq)
+
+
+def _kind_of(cls: type[object]) -> _Kind | None:
+    """None for commands that may come twice: reads, and those that cannot be compared."""
+    if not issubclass(cls, Command) or issubclass(cls, InvalidCommand):
+        return None
+    command_type = cast("type[Command[Never, object]]", cls)
+    if command_type.is_read_only or not attrs.has(command_type):
+        return None
+    names = _fields(command_type)
+    return _Kind(names[0], names[1:]) if names else None
+
+
+class _OpaqueError(Exception):
+    """A value that cannot be compared by its text."""
+
+
+def _digest(values: tuple[object, ...]) -> bytes | None:
+    """128 bits that tell values apart; None where one of them is of a type that is not known."""
+    state = blake2b(digest_size=_DIGEST_BYTES)
+    try:
+        _feed(state.update, values)
+    except _OpaqueError:
+        return None
+    return state.digest()
+
+
+def _feed(update: Callable[[bytes], None], value: object) -> None:
+    """Write a value with its type and its length, so that no two values are written alike."""
+    if isinstance(value, str):
+        data = value.encode("utf-8", "surrogatepass")
+        update(b"s%d:" % len(data))
+        update(data)
+    elif value is None or isinstance(value, bool):
+        update(repr(value).encode())
+    elif isinstance(value, int | float):
+        update(f"{type(value).__name__}{value!r};".encode())
+    elif isinstance(value, bytes):
+        update(b"b%d:" % len(value))
+        update(value)
+    elif isinstance(value, Mapping):
+        items = sorted(cast("Mapping[str, object]", value).items(), key=itemgetter(0))
+        update(b"m%d:" % len(items))
+        for item in items:
+            _feed(update, item)
+    elif isinstance(value, list | tuple):
+        items_of = cast("list[object] | tuple[object, ...]", value)
+        update(b"l%d:" % len(items_of))
+        for element in items_of:
+            _feed(update, element)
+    elif attrs.has(type(value)):
+        _feed(update, f"{type(value).__module__}.{type(value).__qualname__}")
+        names = _fields(cast("type[attrs.AttrsInstance]", type(value)))
+        _feed(update, tuple(getattr(value, name) for name in names))
+    else:
+        raise _OpaqueError

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Iterator
+from unittest.mock import patch
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from dispatchkit.cli.input import ids
+from dispatchkit.cli.input.ids import Targets, from_arguments
+from dispatchkit.cli.input.reading import FileOptions, from_file
+from tests.strategies import LETTERS
+
+MAX_ID = 2**63 - 1
+
+
+@contextlib.contextmanager
+def written(content: bytes) -> Iterator[str]:
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(content)
+        file.flush()
+        yield file.name
+
+
+spans = st.lists(
+    st.tuples(st.integers(1, 60), st.integers(0, 25)).map(lambda pair: (pair[0], pair[0] + pair[1])), max_size=12
+)
+
+
+@settings(deadline=None)
+@given(spans, st.sampled_from([0, 1, 4, 10, 100]))
+def test_every_id_comes_once_in_the_order_of_its_first_naming(given_spans: list[tuple[int, int]], long: int) -> None:
+    with patch.object(ids, "_LONG", long):
+        targets = Targets(given_spans)
+    named = [number for low, high in given_spans for number in range(low, high + 1)]
+    assert list(targets) == list(dict.fromkeys(named))
+    assert len(targets) == len(set(named))
+    assert targets.dropped == len(named) - len(set(named))
+    if named:
+        assert (targets.first, targets.last) == (named[0], [*targets][-1])
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, MAX_ID), min_size=1))
+def test_a_file_gives_what_was_written_to_it(numbers: list[int]) -> None:
+    with written("".join(f"{number}\n" for number in numbers).encode()) as path:
+        assert list(from_file(path, FileOptions())) == list(dict.fromkeys(numbers))
+
+
+@settings(deadline=None)
+@given(st.text(LETTERS, max_size=20))
+def test_any_text_is_ids_or_a_value_error(text: str) -> None:
+    try:
+        targets = from_arguments([text])
+    except ValueError:
+        return
+    assert targets.first >= 1
+
+
+@example(b"\r\x00", "id")
+@example(b"\n\x00", "id")
+@example(b"a\rb", "id")
+@example(b"id\x00", "id")
+@example(b"PK\x03\x04", "id")
+@example(b"\x1f\x8b", "id")
+@example(b'id,state\n"', "id")
+@settings(deadline=None)
+@given(
+    st.binary(max_size=60)
+    | st.lists(st.sampled_from(["id", "state", "done", ",", ";", '"', "\n", "5", "#", "sep=", "{", "\ufeff", "}"])).map(
+        lambda parts: "".join(parts).encode()
+    ),
+    st.sampled_from([None, "id"]),
+)
+def test_any_file_is_ids_or_a_value_error_that_names_it(content: bytes, column: str | None) -> None:
+    with written(content) as path:
+        try:
+            targets = from_file(path, FileOptions(column=column))
+        except ValueError as error:
+            named = str(error).startswith(path)
+        else:
+            named = targets.first >= 1
+    assert named
+
+
+def test_arguments_mix_ids_ranges_and_commas() -> None:
+    assert list(from_arguments(["7", "1-3", "9,11-12", "007"])) == [7, 1, 2, 3, 9, 11, 12]
+
+
+def test_a_huge_range_costs_nothing_until_it_is_taken() -> None:
+    began = time.perf_counter()
+    targets = from_arguments([f"1-{MAX_ID}", "5-1000000000", "77"])
+    assert len(targets) == MAX_ID
+    assert targets.dropped == 1000000000 - 4 + 1
+    assert next(iter(targets)) == 1
+    assert time.perf_counter() - began < 0.5
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "-1", "1-", "x", "1-0", "0-5", "9-3", "1.0", "\uff11", "1,,2", f"{MAX_ID + 1}", "1" * 30]
+)
+def test_what_is_no_id_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"neither an id nor a range|ends before it begins"):
+        from_arguments(["1", text])
+
+
+def test_a_range_the_wrong_way_round_is_explained() -> None:
+    with pytest.raises(ValueError, match="did you mean 3-9"):
+        from_arguments(["9-3"])
