@@ -21,6 +21,7 @@ from dispatchkit.core.fanout.outcome import Report
 from dispatchkit.core.validators import int_in_range
 from dispatchkit.direct.client import DirectClient
 from dispatchkit.errors import ChunkHeldError, LedgerError, ProviderSilentError, RunStoppedError
+from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.ledger import Ledger
 from dispatchkit.ledger.postgres.store import PostgresStore
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, MAX_NUMBER, Run
@@ -46,7 +47,7 @@ async def plan_chunks(
     """Write a run into the ledger, in chunks. Nothing is launched. Done again, it plans nothing twice.
 
     Args:
-        ledger: A ledger in PostgreSQL, or its URL.
+        ledger: A ledger in PostgreSQL, or its address.
         run: The name of the run.
         client: Whose commands they are; it sends nothing.
         commands: What to do.
@@ -63,6 +64,8 @@ async def plan_chunks(
         TypeError: A setting or a command is of another type.
         ValueError: A setting or a command is out of range.
     """
+    source = ledger if isinstance(ledger, Ledger) else Address.of(ledger)
+    del ledger  # a traceback would show it
     int_in_range("size", size, minimum=1, maximum=MAX_NUMBER)
     if rate is not None and type(rate) not in {int, float}:
         raise TypeError(f"rate must be a number, not {type(rate).__name__} {rate!r}")
@@ -70,7 +73,7 @@ async def plan_chunks(
         raise ValueError(f"rate must be positive and finite, not {rate!r}")
     if concurrency is not None:
         int_in_range("concurrency", concurrency, minimum=1, maximum=MAX_NUMBER)
-    async with _opened(ledger) as (opened, store):
+    async with _opened(source) as (opened, store):
         settings = attrs.evolve(client.run_settings(), repeat_window=repeat_window)
         chunks = await opened.journal(run, settings).plan_chunks(commands, size=size)
         await store.set_limits((await opened.run(run)).number, rate=rate, concurrency=concurrency)
@@ -96,7 +99,7 @@ async def launch_chunk(
     process that holds the chunk may have been killed.
 
     Args:
-        ledger: The ledger in PostgreSQL, or its URL.
+        ledger: The ledger in PostgreSQL, or its address.
         run: The name of the run.
         chunk: The number of the chunk.
         client: What to launch it with, of the provider and host that the run was planned for. None makes one of what
@@ -121,11 +124,13 @@ async def launch_chunk(
         TypeError: A setting is of another type.
         ValueError: There is no token, or a setting is out of range.
     """
+    source = ledger if isinstance(ledger, Ledger) else Address.of(ledger)
+    del ledger  # a traceback would show it
     int_in_range("chunk", chunk, minimum=0, maximum=MAX_NUMBER)
     int_in_range("concurrency", concurrency, minimum=1, maximum=MAX_NUMBER)
     stop = stop or asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
-        prepared = await until_stopped(stop, _prepare(stack, ledger, run, chunk, client))
+        prepared = await until_stopped(stop, _prepare(stack, source, run, chunk, client))
         if prepared is None:
             return Report()
         opened, store, found, client = prepared
@@ -162,7 +167,7 @@ async def launch_chunk(
 
 async def _prepare(
     stack: contextlib.AsyncExitStack,
-    ledger: Ledger | str,
+    ledger: Ledger | Address,
     run: str,
     chunk: int,
     client: DirectClient | AltcraftClient | None,
@@ -226,10 +231,10 @@ def provider_and_wire(settings: str) -> tuple[str, str]:
 
 
 @contextlib.asynccontextmanager
-async def _opened(ledger: Ledger | str) -> AsyncGenerator[tuple[Ledger, PostgresStore]]:
+async def _opened(ledger: Ledger | Address) -> AsyncGenerator[tuple[Ledger, PostgresStore]]:
     async with contextlib.AsyncExitStack() as stack:
-        opens_ledger = isinstance(ledger, str)
-        if isinstance(ledger, str):
+        opens_ledger = isinstance(ledger, Address)
+        if isinstance(ledger, Address):
             ledger = await stack.enter_async_context(Ledger(ledger))
         store = await in_postgres(ledger)
         if opens_ledger:

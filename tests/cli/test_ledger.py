@@ -423,9 +423,9 @@ def test_a_dry_run_remembers_nothing(ledger: Path, played: Played) -> None:
 
 
 def test_no_password_of_a_database_is_shown() -> None:
-    place = LedgerRef("postgresql://me:secret@host/db?password=hidden&x=1", "friday")
+    place = LedgerRef("postgresql://me:secret@host/db?password=hidden&port=1", "friday")
     for text in (str(place), repr(place), place.resume("friday")):
         assert "secret" not in text
         assert "hidden" not in text
-    assert str(place) == "postgresql://me:***@host/db?password=***&x=1"
+    assert str(place) == "postgresql://me:***@host/db?password=***&port=1"
     assert str(LedgerRef("/tmp/a:b@c.db")) == "/tmp/a:b@c.db"

@@ -473,15 +473,6 @@ async def test_a_newer_ledger_asks_for_an_upgrade(store: SqliteStore, tmp_path: 
     assert "upgrade dispatchkit" in await refused(tmp_path / "launch.db")
 
 
-async def test_an_older_ledger_is_refused(store: SqliteStore, tmp_path: Path) -> None:
-    await store.close()
-    with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as db:
-        db.execute("PRAGMA user_version = 1")
-    assert "was made by an earlier release of dispatchkit (its tables are of version 1" in await refused(
-        tmp_path / "launch.db"
-    )
-
-
 async def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "see that its directory exists" in await refused(tmp_path / "none" / "launch.db")
 

@@ -8,7 +8,9 @@ import time
 import pytest
 
 from dispatchkit import AccountMismatchError, LedgerError
+from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection
+from dispatchkit.ledger.postgres.driver_settings import DriverSettings
 from dispatchkit.workers.procrastinate_queue import _Avoided
 from tests.workers.conftest import DatabaseProxy
 
@@ -36,7 +38,7 @@ async def test_failed_run_is_left_out_for_a_minute() -> None:
 
 async def test_cancelled_transaction_does_not_wait_for_the_database(dsn: str) -> None:
     with DatabaseProxy(dsn) as proxy:
-        link = ReconnectingConnection(proxy.dsn)
+        link = ReconnectingConnection(DriverSettings(Address.of(proxy.dsn)))
         begun = asyncio.Event()
 
         async def work(connection: Connection) -> None:
@@ -58,7 +60,7 @@ async def test_cancelled_transaction_does_not_wait_for_the_database(dsn: str) ->
 
 async def test_close_does_not_wait_for_the_database(dsn: str) -> None:
     with DatabaseProxy(dsn) as proxy:
-        link = ReconnectingConnection(proxy.dsn)
+        link = ReconnectingConnection(DriverSettings(Address.of(proxy.dsn)))
         await link.run(lambda connection: connection.fetchval("SELECT 1"))
         proxy.silence()
         asking = asyncio.create_task(link.run(lambda connection: connection.fetchval("SELECT 1")))

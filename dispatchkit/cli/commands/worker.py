@@ -68,6 +68,7 @@ def worker(
     from dispatchkit.cli.loop import run_loop  # noqa: PLC0415 - heavy
     from dispatchkit.cli.run.worker import run_worker  # noqa: PLC0415 - heavy
     from dispatchkit.cli.text import escape_control, write  # noqa: PLC0415 - heavy
+    from dispatchkit.ledger.address import Address  # noqa: PLC0415 - heavy
 
     def client(provider: str, wire: str) -> DirectClient | AltcraftClient:
         from dispatchkit import AltcraftClient, DirectClient  # noqa: PLC0415 - heavy
@@ -83,8 +84,9 @@ def worker(
     with exit_on_user_error():
         retry = RetryPolicy(repeat_unclear=False) if never_repeat else None
         silence = give_up_seconds(give_up_after)
+        address = Address.of(ledger)
         ended = run_loop(
-            run_worker(ledger, client, chunks=chunks, concurrency=concurrency, retry=retry, give_up_after=silence)
+            run_worker(address, client, chunks=chunks, concurrency=concurrency, retry=retry, give_up_after=silence)
         )
     if ended is not None:
         write(sys.stderr, f"dispatchkit: {escape_control(str(ended))}\n")

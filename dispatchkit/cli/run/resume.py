@@ -101,7 +101,7 @@ def _ledger_ref(options: ResumeOptions) -> LedgerRef:
     ledger_ref = parse_ledger_args(words[:1], run=False)
     if len(words) > 1:
         raise ValueError(f"name the run with --run: {ledger_ref.resume(words[1])}")
-    return LedgerRef(ledger_ref.where, options.run, named=ledger_ref.named)
+    return LedgerRef(ledger_ref.address, options.run, named=ledger_ref.named)
 
 
 async def _inspect(ledger_ref: LedgerRef) -> tuple[RunSnapshot, Hindrances]:

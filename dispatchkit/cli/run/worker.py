@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sys
 from collections.abc import Callable
 
@@ -12,6 +11,7 @@ from dispatchkit import AltcraftClient, AuthenticationError, DirectClient, Ledge
 from dispatchkit.cli.loop import on_interrupt
 from dispatchkit.cli.run.drive import show_warnings
 from dispatchkit.cli.text import escape_control, write
+from dispatchkit.ledger.address import Address
 from dispatchkit.workers import launch_chunk
 from dispatchkit.workers.chunk import in_postgres, provider_and_wire
 from dispatchkit.workers.procrastinate_queue import work
@@ -21,7 +21,7 @@ __all__ = ["run_worker"]
 
 
 async def run_worker(
-    url: str,
+    address: Address,
     connect: Callable[[str, str], DirectClient | AltcraftClient],
     *,
     chunks: int,
@@ -32,7 +32,7 @@ async def run_worker(
     """Launch chunks until Ctrl-C or SIGTERM. The second one gives up what is in flight.
 
     Args:
-        url: The ledger's.
+        address: The ledger's.
         connect: Makes a client, from provider and wire.
         chunks: How many chunks at the same time.
         concurrency: How many calls of each.
@@ -47,8 +47,6 @@ async def run_worker(
     """
     stop = asyncio.Event()
     begun = False
-    for name in ("procrastinate", "psycopg"):  # they print a traceback for every try to reach a database that is away
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def tell(text: str) -> None:
         write(sys.stderr, f"{escape_control(text)}\n")
@@ -65,7 +63,7 @@ async def run_worker(
 
     try:
         async with contextlib.AsyncExitStack() as stack:
-            ledger = await stack.enter_async_context(Ledger(url))
+            ledger = await stack.enter_async_context(Ledger(address))
             store = await in_postgres(ledger)
             begun = True
             stack.push_async_callback(release_leases, store)
@@ -101,7 +99,7 @@ async def run_worker(
 
             with on_interrupt(press), show_warnings(tell, pauses=True):
                 tell("Ready: launching what is planned with 'dispatchkit plan'. Ctrl-C ends it.")
-                await work(url, store, launch, stop, chunks=chunks, tell=tell)
+                await work(store, launch, stop, chunks=chunks, tell=tell)
     except (AuthenticationError, LedgerError) as error:
         if not begun:
             raise

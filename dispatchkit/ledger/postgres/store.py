@@ -24,8 +24,12 @@ import attrs
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError, State
+from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.postgres import sql
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row
+from dispatchkit.ledger.postgres.driver_settings import DriverSettings
+from dispatchkit.ledger.postgres.pooler import check_session
+from dispatchkit.ledger.postgres.schema import prepare
 from dispatchkit.ledger.store import (
     LEASE_TIMEOUT,
     Chunk,
@@ -52,7 +56,6 @@ _MANY_COMMANDS = 10
 """Commands that a `Repeat` shows."""
 _RECONNECT_TIMEOUT = 5.0
 """Seconds for which whoever looks, or comes, or goes, waits for a database that is away. A run waits without end."""
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('dispatchkit', 0))"
 
 
 @attrs.frozen
@@ -69,12 +72,18 @@ class PostgresStore:
     """See `Store`. It needs a direct connection, or a pooler in session mode.
 
     Args:
-        dsn: ``postgresql://user@host:port/database``; what it leaves out is taken from the environment as psql does.
+        where: The address; what it leaves out is taken from the environment as psql does.
+        schema: The schema of the tables; None takes that of the address.
         clock: What waits while the database is away.
     """
 
-    def __init__(self, dsn: str, *, clock: Clock = SYSTEM) -> None:
-        self.new_connection: Callable[[], ReconnectingConnection] = lambda: ReconnectingConnection(dsn, clock=clock)
+    def __init__(self, where: str | Address, *, schema: str | None = None, clock: Clock = SYSTEM) -> None:
+        address = Address.of(where)
+        del where  # a traceback would show it
+        settings = self.settings = DriverSettings(address, schema=schema)
+        self.new_connection: Callable[[], ReconnectingConnection] = lambda: ReconnectingConnection(
+            settings, clock=clock
+        )
         """One connection more, for who has something else to do there, and closes it."""
         # Three connections, so that neither claims nor outcomes wait behind each other, or behind a long list.
         self._claims, self._records, self.connection = (self.new_connection() for _ in range(3))
@@ -86,14 +95,15 @@ class PostgresStore:
     async def open(self) -> None:
         """See `Store.open`."""
         try:
-            version = await self.connection.run(_version, timeout=_RECONNECT_TIMEOUT)
-            if version is None:
-                version = await self.connection.run(_create, timeout=_RECONNECT_TIMEOUT)
-            _check_version(version)
+            await self.connection.run(self._prepare, timeout=_RECONNECT_TIMEOUT)
             self._identity = await self.connection.run(_identity, timeout=_RECONNECT_TIMEOUT)
         except BaseException:
             await self.close()
             raise
+
+    async def _prepare(self, connection: Connection) -> None:
+        await check_session(connection, self.settings)
+        await prepare(connection, self.settings.schema)
 
     async def close(self) -> None:
         """See `Store.close`."""
@@ -414,39 +424,6 @@ def _repeats(run: str, pages: list[list[Row]]) -> list[Repeat]:
 
 def _fetching(statement: str, *values: object) -> Callable[[Connection], Awaitable[list[Row]]]:
     return lambda connection: connection.fetch(statement, *values)
-
-
-async def _version(connection: Connection) -> int | None:
-    # Not to_regclass(): it may remember, from before the wait for a lock, that there was none.
-    statement = "SELECT FROM pg_catalog.pg_tables WHERE schemaname = 'dispatchkit' AND tablename = 'about'"
-    if await connection.fetchrow(statement) is None:
-        return None
-    version: int | None = await connection.fetchval(sql.OPEN)
-    return version
-
-
-async def _create(connection: Connection) -> int | None:
-    async with connection.transaction():
-        await connection.execute(_LOCK)
-        if (version := await _version(connection)) is not None:
-            return version  # somebody else came first
-        await connection.execute(sql.TABLES)
-        await connection.execute("INSERT INTO dispatchkit.about VALUES ($1)", sql.VERSION)
-    return sql.VERSION
-
-
-def _check_version(version: int | None) -> None:
-    if version is not None and version < sql.VERSION:
-        raise LedgerError(
-            f"the ledger's tables were made by an earlier release of dispatchkit (they are of version {version}, this "
-            f"release needs {sql.VERSION}): finish its runs with that release, and give this release another "
-            "database"
-        )
-    if version != sql.VERSION:
-        raise LedgerError(
-            f"the ledger's tables were made by a newer release of dispatchkit (they are of version {version}, this "
-            f"release knows {sql.VERSION}): upgrade dispatchkit"
-        )
 
 
 async def _identity(connection: Connection) -> str:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from pathlib import Path
+from typing import cast
 
+from dispatchkit._version import __version__
 from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.migrations import check_known, held, latest, pending, statements
 from dispatchkit.ledger.sqlite.identity import check_names, create, mark_new
-from dispatchkit.ledger.sqlite.sql import BATCH, TABLES
+from dispatchkit.ledger.sqlite.sql import BATCH
+from dispatchkit.ledger.store import LEASE_TIMEOUT
 
 __all__ = ["add_boot", "check", "connect", "connect_writer", "empty_log", "explain", "find_boot", "make_view"]
 
 _APPLICATION = 0x44504B4C
 """Marks the file as ours: "DPKL"."""
-_SCHEMA = 4
+_HELD = "SELECT 1 FROM chunk WHERE token IS NOT NULL AND seen >= ?"
 _BUSY = 30.0
 """Seconds for which another process may keep us from writing."""
 
@@ -57,27 +62,38 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def check(db: sqlite3.Connection, path: Path) -> None:
-    """Make the tables, or see that they are ours."""
+    """Make or upgrade the tables, in the writer's transaction, or see that they are ours.
+
+    Raises:
+        LedgerError: They are of something else or of a newer release, or are to be upgraded and in use.
+    """
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if application == _APPLICATION and version == _SCHEMA:
+    if application != _APPLICATION:
+        if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+            raise LedgerError(
+                f"{path} is a database of something else, not a ledger: give the ledger a file of its own"
+            )
+        version = 0
+    check_known(version, _release(db) if version > latest() else None, f"the ledger {path}")
+    if version == latest():
         return
-    if application == _APPLICATION and version > _SCHEMA:
-        raise LedgerError(
-            f"the ledger {path} is of version {version}, which a newer release of dispatchkit made: upgrade dispatchkit"
-        )
-    if application == _APPLICATION:
-        raise LedgerError(
-            f"the ledger {path} was made by an earlier release of dispatchkit (its tables are of version {version}, "
-            f"this release needs {_SCHEMA}): finish its runs with that release, and give this release another file"
-        )
-    if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
-        raise LedgerError(f"{path} is a database of something else, not a ledger: give the ledger a file of its own")
-    for statement in TABLES.split(";"):
-        db.execute(statement)
-    create(db, path)
-    db.execute(f"PRAGMA application_id = {_APPLICATION}")
-    db.execute(f"PRAGMA user_version = {_SCHEMA}")
+    if version and db.execute(_HELD, (time.time() - LEASE_TIMEOUT,)).fetchone():
+        raise held(f"the ledger {path}", version)
+    for migration in pending(version):
+        for statement in statements(migration.sqlite):
+            db.execute(statement)
+    if not version:
+        create(db, path)
+        db.execute(f"PRAGMA application_id = {_APPLICATION}")
+    db.execute("UPDATE about SET release = ?", (__version__,))
+    db.execute(f"PRAGMA user_version = {latest()}")
+
+
+def _release(db: sqlite3.Connection) -> str | None:
+    with contextlib.suppress(sqlite3.Error):  # its tables may be other ones by then
+        return cast("str | None", db.execute("SELECT release FROM about").fetchone()[0])
+    return None
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
@@ -105,7 +121,7 @@ def find_boot(db: sqlite3.Connection, boot_id: str) -> int | None:
     """
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if application != _APPLICATION or version != _SCHEMA:
+    if application != _APPLICATION or version != latest():
         return None
     if not boot_id:
         return 0

@@ -1,0 +1,96 @@
+"""What an error of the ledger's database means, and what to do about it."""
+
+from __future__ import annotations
+
+import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
+
+__all__ = [
+    "LEDGER_CONNECTIONS",
+    "TRANSACTION_POOLER",
+    "TRANSIENT_ERRORS",
+    "WORKER_CONNECTIONS",
+    "NoServerConnectionError",
+    "ReadOnlyServerError",
+    "describe_error",
+    "is_out_of_connections",
+    "out_of_connections",
+]
+
+LEDGER_CONNECTIONS = 3
+"""Connections of one open ledger."""
+WORKER_CONNECTIONS = 9
+"""Connections of one worker: those of its ledger, of its queue and of one account's shared pace."""
+TRANSACTION_POOLER = (
+    "the ledger's database is behind a pooler in transaction mode, in which settings of a session do not last: nothing "
+    "was launched. Connect to a pool in session mode (PgBouncer: pool_mode = session), or to the database itself"
+)
+
+
+class ReadOnlyServerError(ConnectionError):
+    """The server takes no writes."""
+
+
+class NoServerConnectionError(ConnectionError):
+    """A pooler accepted the connection, and had no connection to the server for it."""
+
+
+TRANSIENT_ERRORS = (
+    OSError,  # a timeout too
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.IdleSessionTimeoutError,
+    asyncpg.QueryCanceledError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.ReadOnlySQLTransactionError,  # a primary that has become a standby
+    asyncpg.TransactionRollbackError,  # not away, but to be asked again
+)
+"""Errors that end by themselves, as when the database is back."""
+
+_POOLER_IS_FULL = ("no more connections allowed", "query_wait_timeout", "max_client_conn", "max_user_connections")
+
+
+def is_out_of_connections(error: BaseException) -> bool:
+    """Whether the database, or a pooler in front of it, has no connection left."""
+    if isinstance(error, asyncpg.TooManyConnectionsError | NoServerConnectionError):
+        return True
+    return any(words in str(error) for words in _POOLER_IS_FULL)
+
+
+def out_of_connections(text: str) -> str:
+    """What to do about too few connections, in one line."""
+    return (
+        f"the ledger's database has no connection left ({text}): each process that launches needs "
+        f"{LEDGER_CONNECTIONS}, and each worker {WORKER_CONNECTIONS}. Raise max_connections, the limit of the role or the pool's size"
+    )
+
+
+def describe_error(error: Exception) -> str:
+    """What happened, and what to do about it. It never quotes the address, which may hold a password."""
+    name = type(error).__name__
+    text = " ".join(str(error).split()) or name
+    if is_out_of_connections(error):
+        return out_of_connections(text)
+    if isinstance(error, asyncpg.InvalidSQLStatementNameError | asyncpg.DuplicatePreparedStatementError):
+        return TRANSACTION_POOLER
+    if isinstance(error, asyncpg.DiskFullError):
+        return f"the ledger's database has no room left ({text}): make room, then resume the run"
+    if isinstance(error, asyncpg.InvalidAuthorizationSpecificationError | asyncpg.InvalidCatalogNameError):
+        return f"the ledger's database lets nobody in ({text}): check user, password and database in its address"
+    if isinstance(error, asyncpg.InsufficientPrivilegeError):
+        return (
+            f"the ledger's database allows too little ({text}): its user must own the ledger's schema, or be allowed "
+            "to create it. 'dispatchkit ledger init LEDGER --sql' prints what an administrator can run instead"
+        )
+    if name == "DataError":
+        return f"the ledger's database does not take a value ({name}): this may be a mistake of dispatchkit"
+    if isinstance(error, asyncpg.ClientConfigurationError):
+        return f"the ledger's database cannot be connected to as its address says ({text})"
+    if isinstance(error, ValueError):
+        return f"the ledger's database does not take a value ({name}): this may be a mistake of dispatchkit"
+    if isinstance(error, TRANSIENT_ERRORS):
+        return f"the ledger's database cannot be reached ({text}): nothing is launched without it; resume the run later"
+    return f"the ledger's database refused a statement ({name}: {text}): this may be a mistake of dispatchkit"
