@@ -21,8 +21,8 @@ LEDGER_CONNECTIONS = 3
 WORKER_CONNECTIONS = 9
 """Connections of one worker: those of its ledger, of its queue and of one account's shared pace."""
 TRANSACTION_POOLER = (
-    "the ledger's database is behind a pooler in transaction mode, in which settings of a session do not last: nothing "
-    "was launched. Connect to a pool in session mode (PgBouncer: pool_mode = session), or to the database itself"
+    "the ledger's database is behind a pooler in transaction mode or statement mode, in which a session does not last: "
+    "nothing was launched. Connect to a pool in session mode (PgBouncer: pool_mode = session), or to the database itself"
 )
 
 
@@ -64,7 +64,8 @@ def out_of_connections(text: str) -> str:
     """What to do about too few connections, in one line."""
     return (
         f"the ledger's database has no connection left ({text}): each process that launches needs "
-        f"{LEDGER_CONNECTIONS}, and each worker {WORKER_CONNECTIONS}. Raise max_connections, the limit of the role or the pool's size"
+        f"{LEDGER_CONNECTIONS}, and each worker {WORKER_CONNECTIONS}. Raise max_connections, the limit of the role or "
+        "the size of the pool"
     )
 
 

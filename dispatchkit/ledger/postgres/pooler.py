@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.postgres.connect import connect
-from dispatchkit.ledger.postgres.describe import TRANSACTION_POOLER
+from dispatchkit.ledger.postgres.describe import TRANSACTION_POOLER, TRANSIENT_ERRORS
 from dispatchkit.ledger.postgres.driver_settings import DriverSettings
 from dispatchkit.ledger.postgres.protocol import Connection
 
@@ -33,7 +33,7 @@ async def check_session(connection: Connection, settings: DriverSettings) -> Non
     try:
         for _ in range(_TRIES):
             before = await connection.fetchval(_PID)
-            await other.execute("BEGIN")
+            await _begin(other)
             theirs = await other.fetchval(_PID)
             after = before if theirs == before else await connection.fetchval(_PID)
             await other.execute("ROLLBACK")
@@ -41,3 +41,12 @@ async def check_session(connection: Connection, settings: DriverSettings) -> Non
                 raise LedgerError(TRANSACTION_POOLER)
     finally:
         other.terminate()
+
+
+async def _begin(connection: Connection) -> None:
+    try:
+        await connection.execute("BEGIN")
+    except TRANSIENT_ERRORS as error:
+        if "pooling mode" in str(error):  # PgBouncer in statement mode
+            raise LedgerError(TRANSACTION_POOLER) from None
+        raise

@@ -1,0 +1,85 @@
+"""A ledger and its workers behind a real PgBouncer."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dispatchkit import Ledger, LedgerError
+from dispatchkit.ledger.postgres.store import PostgresStore
+from dispatchkit.sandbox import Sandbox
+from tests.ledger.test_store import run_plan
+from tests.pgbouncer import PgBouncer
+from tests.postgres import Server
+from tests.workers.conftest import Field
+
+pytestmark = pytest.mark.second_stage
+
+
+async def test_session_mode_works_by_default(postgres: Server, dsn: str) -> None:
+    with PgBouncer(str(postgres.folder), pool_mode="session") as pooler:
+        async with Ledger(pooler.dsn()) as ledger:
+            assert await ledger.runs() == []
+
+
+async def test_session_has_the_settings_of_a_direct_one(postgres: Server, dsn: str) -> None:
+    with PgBouncer(str(postgres.folder), pool_mode="session") as pooler:
+        store = PostgresStore(pooler.dsn())
+        await store.open()
+        names = ("jit", "enable_seqscan", "plan_cache_mode", "synchronous_commit", "application_name", "TimeZone")
+        found = [
+            await store.connection.run(lambda connection, name=name: connection.fetchval(f"SHOW {name}"))  # type: ignore[misc]
+            for name in names
+        ]
+        await store.close()
+        assert store.settings.is_pooled
+    assert found == ["off", "off", "force_generic_plan", "on", "dispatchkit", "UTC"]
+
+
+@pytest.mark.parametrize("mode", ["transaction", "statement"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"server_round_robin": 1}, {"min_pool_size": 5}], ids=["plain", "robin", "idle"]
+)
+async def test_transaction_mode_is_refused(postgres: Server, dsn: str, mode: str, settings: dict[str, object]) -> None:
+    with PgBouncer(str(postgres.folder), pool_mode=mode, **settings) as pooler:
+        with pytest.raises(LedgerError, match=r"pooler in transaction mode.*pool_mode = session") as caught:
+            async with Ledger(pooler.dsn()) as ledger:
+                await ledger.runs()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", [1, 2])
+async def test_small_pool_is_told_with_the_number(
+    postgres: Server, dsn: str, size: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with PgBouncer(str(postgres.folder), pool_mode="session", default_pool_size=size) as pooler:
+        store = PostgresStore(f"{pooler.dsn()}?connect_timeout=2")
+        if size == 1:
+            with pytest.raises(LedgerError, match=r"no connection left .* needs 3, and each worker 9"):
+                await store.open()
+        else:
+            await store.open()
+            run = await store.begin(run_plan("a"))
+            asking = asyncio.create_task(store._claims.run(lambda connection: connection.fetchval("SELECT 1")))
+            also = asyncio.create_task(store._records.run(lambda connection: connection.fetchval("SELECT 1")))
+            while not caplog.records:
+                await asyncio.sleep(0.05)
+            assert run.number
+            assert "has no connection left" in caplog.text
+            assert "needs 3" in caplog.text
+            for task in (asking, also):
+                task.cancel()
+            await asyncio.wait([asking, also])
+        await store.close()
+
+
+def test_workers_launch_behind_session_mode(postgres: Server, dsn: str, sandbox: Sandbox) -> None:
+    with PgBouncer(str(postgres.folder), pool_mode="session") as pooler:
+        field = Field(pooler.dsn(), sandbox)
+        try:
+            field.plan(20, size=10)
+            field.worker()
+            field.wait_until_done(20)
+        finally:
+            field.end()
