@@ -10,7 +10,18 @@ from __future__ import annotations
 import re
 from urllib.parse import unquote_to_bytes
 
-__all__ = ["KEYWORDS", "TLS", "DsnError", "Parameters", "check_parameters", "mask", "parse_keywords", "parse_url"]
+__all__ = [
+    "KEYWORDS",
+    "TLS",
+    "DsnError",
+    "Parameters",
+    "check_parameters",
+    "check_schema",
+    "create_schema_sql",
+    "mask",
+    "parse_keywords",
+    "parse_url",
+]
 
 
 class DsnError(Exception):
@@ -153,6 +164,22 @@ def parse_keywords(text: str) -> Parameters:
     return check_parameters(parameters)
 
 
+def check_schema(name: str) -> None:
+    """Refuse what is no plain name of a schema.
+
+    Raises:
+        DsnError: It is not.
+    """
+    if not _SCHEMA.fullmatch(name):
+        raise DsnError("schema is not a name of at most 40 lower-case letters, digits and _")
+
+
+def create_schema_sql(name: str) -> str:
+    """Make a schema if it is not there. CREATE SCHEMA IF NOT EXISTS needs the right to make one in any case."""
+    exists = f"SELECT FROM pg_catalog.pg_namespace WHERE nspname = '{name}'"
+    return f'DO $$ BEGIN IF NOT EXISTS ({exists}) THEN CREATE SCHEMA "{name}"; END IF; END $$;'
+
+
 def check_parameters(parameters: Parameters) -> Parameters:
     """The parameters that are to be used.
 
@@ -174,8 +201,8 @@ def check_parameters(parameters: Parameters) -> Parameters:
             del given[name]
     if given.get("sslmode", "prefer") not in _SSL_MODES:
         raise DsnError(f"sslmode is not one of {', '.join(sorted(_SSL_MODES))}")
-    if "schema" in given and not _SCHEMA.fullmatch(given["schema"]):
-        raise DsnError("schema is not a name of at most 40 lower-case letters, digits and _")
+    if "schema" in given:
+        check_schema(given["schema"])
     hosts, ports = given.get("host", "").split(","), given.get("port", "").split(",")
     if not all(re.fullmatch("[0-9]{0,5}", port) and (not port or 1 <= int(port) <= 65535) for port in ports):
         raise DsnError("a port is not a number from 1 to 65535")

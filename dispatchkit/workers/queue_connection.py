@@ -15,12 +15,13 @@ import psycopg
 from procrastinate.schema import SchemaManager
 from psycopg.conninfo import make_conninfo
 
+from dispatchkit.ledger.dsn import create_schema_sql
 from dispatchkit.ledger.postgres.connection import Connection
 from dispatchkit.ledger.postgres.describe import is_out_of_connections, out_of_connections
 from dispatchkit.ledger.postgres.driver_settings import DEFAULT_SCHEMA
 from dispatchkit.ledger.postgres.store import PostgresStore
 
-__all__ = ["QueueConnections", "creation_sql", "queue", "quiet_libraries"]
+__all__ = ["QueueConnections", "create_tables", "creation_sql", "queue", "quiet_libraries"]
 
 _TOO_MANY_CONNECTIONS = "53300"
 _POOL_TIMEOUT = 10.0
@@ -61,7 +62,8 @@ class QueueConnections:
 def _tables(schema: str) -> tuple[str, str]:
     """Procrastinate's tables, in a schema of their own: another release with other tables has another one."""
     text = SchemaManager.get_schema()
-    return f"{schema}_queue_{hashlib.sha256(text.encode()).hexdigest()[:8]}", text
+    name = f"{schema}_queue_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return name, text.encode("ascii", "replace").decode()  # a dash in a comment, which not every database can read
 
 
 def creation_sql(schema: str = DEFAULT_SCHEMA) -> str:
@@ -71,7 +73,7 @@ def creation_sql(schema: str = DEFAULT_SCHEMA) -> str:
         schema: That of the ledger.
     """
     name, text = _tables(schema)
-    return f'BEGIN;\nCREATE SCHEMA IF NOT EXISTS "{name}";\nSET LOCAL search_path TO "{name}";\n{text}\nCOMMIT;\n'
+    return f'BEGIN;\n{create_schema_sql(name)}\nSET LOCAL search_path TO "{name}";\n{text}\nCOMMIT;\n'
 
 
 @contextlib.asynccontextmanager
@@ -83,7 +85,7 @@ async def queue(store: PostgresStore, connections: QueueConnections) -> AsyncGen
         psycopg.Error: It cannot be connected to.
     """
     settings = store.settings
-    schema, text = _tables(settings.schema)
+    schema, _ = _tables(settings.schema)
 
     class Connected(psycopg.AsyncConnection[Any]):
         def __init__(self, *values: Any, **settings: Any) -> None:
@@ -106,7 +108,7 @@ async def queue(store: PostgresStore, connections: QueueConnections) -> AsyncGen
         await connection.commit()
 
     with quiet_libraries():
-        await store.connection.run(lambda connection: _create(connection, schema, text))
+        await create_tables(store)
         connector = procrastinate.PsycopgConnector(
             conninfo=make_conninfo(**settings.for_libpq()),
             connection_class=Connected,
@@ -120,16 +122,23 @@ async def queue(store: PostgresStore, connections: QueueConnections) -> AsyncGen
             yield app
 
 
+async def create_tables(store: PostgresStore) -> None:
+    """Make the tables if they are not there. A schema that is there already, and empty, is used.
+
+    Raises:
+        LedgerError: They cannot be made.
+    """
+    schema, text = _tables(store.settings.schema)
+    await store.connection.run(lambda connection: _create(connection, schema, text))
+
+
 async def _create(connection: Connection, schema: str, text: str) -> None:
-    """Make the tables. A schema that is there already, and empty, is used."""
     async with connection.transaction():
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('dispatchkit queue', 0))")
         exists = "SELECT EXISTS (SELECT FROM pg_catalog.pg_tables WHERE schemaname = $1)"
         if await connection.fetchval(exists, schema):
             return
-        exists = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)"
-        if not await connection.fetchval(exists, schema):
-            await connection.execute(f'CREATE SCHEMA "{schema}"')
+        await connection.execute(create_schema_sql(schema))
         await connection.execute(f'SET LOCAL search_path TO "{schema}"; {text}')
 
 

@@ -22,7 +22,8 @@ WORKER_CONNECTIONS = 9
 """Connections of one worker: those of its ledger, of its queue and of one account's shared pace."""
 TRANSACTION_POOLER = (
     "the ledger's database is behind a pooler in transaction mode or statement mode, in which a session does not last: "
-    "nothing was launched. Connect to a pool in session mode (PgBouncer: pool_mode = session), or to the database itself"
+    "nothing was launched. Connect to a pool in session mode (PgBouncer: pool_mode = session), or to the database "
+    "itself"
 )
 
 

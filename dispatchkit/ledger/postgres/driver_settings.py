@@ -12,7 +12,7 @@ from typing import NoReturn
 from urllib.parse import quote
 
 from dispatchkit.ledger.address import Address
-from dispatchkit.ledger.dsn import TLS, DsnError, Parameters, check_parameters
+from dispatchkit.ledger.dsn import TLS, DsnError, Parameters, check_parameters, check_schema
 
 __all__ = ["DEFAULT_SCHEMA", "DriverSettings"]
 
@@ -146,10 +146,13 @@ class DriverSettings:
 def _with_schema(parameters: Parameters, schema: str | None) -> Parameters:
     if schema is None:
         return parameters
+    if not isinstance(schema, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker
+        raise TypeError(f"schema= must be a string, not {type(schema).__name__}")
     if parameters.get("schema", schema) != schema:
         raise ValueError(f"schema= is {schema!r}, but the ledger's address names {parameters['schema']!r}")
     try:
-        return check_parameters(Parameters(parameters, schema=schema))
+        check_schema(schema)
+        return Parameters(parameters, schema=schema)
     except DsnError as error:
         message = str(error)
     raise ValueError(message)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dispatchkit._version import __version__
+from dispatchkit.ledger.dsn import create_schema_sql
 from dispatchkit.ledger.migrations import check_known, held, latest, pending
 from dispatchkit.ledger.postgres.adapt import in_schema
 from dispatchkit.ledger.postgres.protocol import Connection
@@ -33,9 +34,7 @@ async def prepare(connection: Connection, schema: str) -> None:
             LEASE_TIMEOUT,
         ):
             raise held(_LEDGER, version)
-        exists = "SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1)"
-        if not await connection.fetchval(exists, schema):
-            await connection.execute(f'CREATE SCHEMA "{schema}"')
+        await connection.execute(create_schema_sql(schema))
         for migration in pending(version):
             await connection.execute(migration.postgres)
         await connection.execute("DELETE FROM dispatchkit.about")
@@ -67,4 +66,4 @@ def creation_sql(schema: str) -> str:
     tables = "\n".join(migration.postgres for migration in pending(0))
     about = f"INSERT INTO dispatchkit.about (version, release) VALUES ({latest()}, '{__version__}');"  # noqa: S608
     text = in_schema(f"{tables.strip()}\n{about}", schema)
-    return f'BEGIN;\nCREATE SCHEMA IF NOT EXISTS "{schema}";\n{text}\nCOMMIT;\n'
+    return f"BEGIN;\n{create_schema_sql(schema)}\n{text}\nCOMMIT;\n"
