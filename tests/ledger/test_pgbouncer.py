@@ -1,5 +1,6 @@
 """A ledger and its workers behind a real PgBouncer."""
 
+# ruff: noqa: ASYNC110 - it looks at servers, logs and small files
 from __future__ import annotations
 
 import asyncio

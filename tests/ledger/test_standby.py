@@ -1,5 +1,6 @@
 """A ledger and its workers on a primary and a real standby."""
 
+# ruff: noqa: ASYNC110 - it looks at servers, logs and small files
 from __future__ import annotations
 
 import asyncio

@@ -12,6 +12,7 @@ from typing import cast
 from dispatchkit._version import __version__
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.migrations import check_known, held, latest, pending, statements
+from dispatchkit.ledger.sqlite.access import close_to_others, refuse_link, warn_of_network
 from dispatchkit.ledger.sqlite.identity import check_names, create, mark_new
 from dispatchkit.ledger.sqlite.sql import BATCH
 from dispatchkit.ledger.store import LEASE_TIMEOUT
@@ -41,18 +42,23 @@ def connect(path: Path) -> sqlite3.Connection:
     """Open the file, or make it, with every commit synced.
 
     Raises:
-        LedgerError: The file has two names, or its file system has no shared memory.
+        LedgerError: The file has two names, is a link, can be read by others, or has no shared memory.
     """
+    refuse_link(path)
     check_names(path)
     with contextlib.suppress(OSError):  # what is wrong, SQLite says better
         # It holds the content of messages. SQLite gives the files beside it the same mode.
         made = os.open(path, os.O_CREAT | os.O_EXCL, 0o600)
         mark_new(made)
         os.close(made)
+    is_empty = path.exists() and not path.stat().st_size
     db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
     try:
         if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
             raise LedgerError(f"the ledger {path} cannot be kept there: its file system has no shared memory")
+        if is_empty or db.execute("PRAGMA application_id").fetchone() == (_APPLICATION,):
+            close_to_others(path)  # a file of something else is left alone
+            warn_of_network(path)
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA cache_size = -16384")  # in KiB: four times that plans a million a tenth faster, no more
     except BaseException:
