@@ -40,7 +40,9 @@ class PgBouncer:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         names = users or {"postgres": ""}
-        (self._folder / "users").write_text("".join(f'"{name}" "{word}"\n' for name, word in names.items()))
+        (self._folder / "users").write_text(
+            "".join(f'"{name}" "{word.replace(chr(34), chr(34) * 2)}"\n' for name, word in names.items())
+        )
         lines = {
             "listen_addr": "127.0.0.1",
             "listen_port": self.port,

@@ -28,7 +28,7 @@ from dispatchkit.core.fanout.journal import JournalProvider
 from dispatchkit.core.invalid_command import build_commands
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.pacing.pace import Pace
-from dispatchkit.core.secret import Secret, Token
+from dispatchkit.core.secret import Secret, Token, Unshown
 from dispatchkit.core.validators import JsonValue
 
 __all__ = ["AltcraftClient"]
@@ -92,15 +92,16 @@ class AltcraftClient(Client[AltcraftWire]):
         account: str | None = None,
     ) -> None:
         secret = Secret(token, environment="DISPATCHKIT_ALTCRAFT_TOKEN")
-        del token
-        base_url = os.environ.get("DISPATCHKIT_ALTCRAFT_URL") if base_url is None else base_url
-        if not base_url:
+        url = Unshown(os.environ.get("DISPATCHKIT_ALTCRAFT_URL", "") if base_url is None else base_url)
+        through = None if proxy is None else Unshown(proxy)
+        del token, base_url, proxy  # a traceback shows the locals of this frame
+        if not url.reveal():
             raise ValueError("no host: pass base_url='https://your-platform', or set DISPATCHKIT_ALTCRAFT_URL")
         secret.check()
         self._form = wire
         self._deduplicates = deduplicates
         super().__init__(
-            base_url,
+            url,
             AltcraftWire(secret, codec(wire), body_limit, attachment_limit, deduplicates),
             secret,
             timeout=timeout,
@@ -109,7 +110,7 @@ class AltcraftClient(Client[AltcraftWire]):
             pace=pace,
             clock=clock,
             insecure=insecure,
-            proxy=proxy,
+            proxy=through,
             ssl=ssl,
             account=account,
         )

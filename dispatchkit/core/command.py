@@ -7,8 +7,9 @@ server, a ledger can store it, another machine can run it. `Client.perform` is w
 from __future__ import annotations
 
 import enum
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import ClassVar, Generic, TypeVar, cast
 
@@ -18,9 +19,11 @@ from dispatchkit._version import __version__
 
 __all__ = [
     "USER_AGENT",
+    "Body",
     "Command",
     "ContradictoryAnswerError",
     "Evidence",
+    "Headers",
     "LogProbe",
     "Probe",
     "Request",
@@ -46,20 +49,63 @@ _SHOWN_HEADERS = frozenset(
 )
 
 
+class Headers(Mapping[str, str]):
+    """The headers of a request. The repr shows none that may hold a token, also where attrs or a log took them out."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = fields
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def items(self) -> ItemsView[str, str]:
+        """As of a dict: each request is written with it."""
+        return self._fields.items()
+
+    def __repr__(self) -> str:
+        return repr({name: text if name.lower() in _SHOWN_HEADERS else "***" for name, text in self.items()})
+
+
+class Body(bytes):
+    """The body of a request, which holds the token and contents of messages. The repr shows its size alone."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+    __str__ = __repr__
+
+
+def _headers(fields: Mapping[str, str]) -> Headers:
+    return fields if isinstance(fields, Headers) else Headers(fields)
+
+
+def _body(body: bytes | None) -> Body | None:
+    return None if body is None else Body(body)
+
+
 @attrs.frozen(repr=False)
 class Request:
-    """What goes on the wire. Its repr shows neither the token nor the body."""
+    """What goes on the wire. Neither its repr nor that of its fields shows the token or the body."""
 
     method: str
     target: str
     """Path and query, exactly as they are sent: already encoded, with or without a trailing slash."""
-    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
-    body: bytes | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], converter=_headers)
+    body: bytes | None = attrs.field(default=None, converter=_body)
 
     def __repr__(self) -> str:
-        headers = {name: text if name.lower() in _SHOWN_HEADERS else "***" for name, text in self.headers.items()}
         size = "no body" if self.body is None else f"{len(self.body)} bytes"
-        return f"Request({self.method} {self.target}, {headers}, {size})"
+        return f"Request({self.method} {self.target}, {self.headers}, {size})"
 
 
 @attrs.frozen(repr=False)
@@ -163,10 +209,28 @@ def ask_log(command: Command[W, P], settle: Callable[[P, TimeWindow], Settlement
     return LogProbe(command, cast("Callable[[object, TimeWindow], Settlement[R]]", settle))
 
 
+def _repr_of_half_built(shown: Callable[[object], str]) -> Callable[[object], str]:
+    """A repr that does not raise in a traceback through the constructor, where fields are missing yet."""
+
+    @functools.wraps(shown)
+    def __repr__(self: object) -> str:  # noqa: N807 - it becomes the method
+        try:
+            return shown(self)
+        except AttributeError:
+            return f"<{type(self).__name__}, half built>"
+
+    return __repr__
+
+
 class Command(ABC, Generic[W_contra, R_co]):
     """One request to a provider, as a frozen attrs value. ``W`` is the provider's wire, ``R`` the result."""
 
     __slots__ = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__repr__" in vars(cls):  # of attrs
+            cls.__repr__ = _repr_of_half_built(cls.__repr__)  # type: ignore[method-assign]
 
     has_request_id: ClassVar[bool] = False
     """Whether the provider takes a request id: one UUID, made once a call, the same on every attempt."""

@@ -14,7 +14,7 @@ from dispatchkit.core.fanout.journal import JournalProvider
 from dispatchkit.core.invalid_command import build_commands
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.pacing.pace import Pace
-from dispatchkit.core.secret import Secret, Token
+from dispatchkit.core.secret import Secret, Token, Unshown
 from dispatchkit.direct.commands import (
     DirectAuth,
     DirectCommand,
@@ -75,10 +75,11 @@ class DirectClient(Client[DirectAuth]):
         account: str | None = None,
     ) -> None:
         key = Secret(token, environment="DISPATCHKIT_DIRECT_TOKEN")
-        del token
+        url, through = Unshown(base_url), None if proxy is None else Unshown(proxy)
+        del token, base_url, proxy  # a traceback shows the locals of this frame
         key.check()
         super().__init__(
-            base_url,
+            url,
             DirectAuth(key),
             key,
             timeout=timeout,
@@ -87,7 +88,7 @@ class DirectClient(Client[DirectAuth]):
             pace=pace,
             clock=clock,
             insecure=insecure,
-            proxy=proxy,
+            proxy=through,
             ssl=ssl,
             account=account,
         )

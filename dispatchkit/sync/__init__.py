@@ -145,7 +145,7 @@ class DirectClient(_SyncClient[AsyncDirectClient]):
                 account=account,
             )
         finally:
-            del token  # a traceback shows the locals of this frame
+            del token, base_url, proxy  # a traceback shows the locals of this frame
         super().__init__(async_client)
 
     start = _blocking(AsyncDirectClient.start)
@@ -202,7 +202,7 @@ class AltcraftClient(_SyncClient[AsyncAltcraftClient]):
                 account=account,
             )
         finally:
-            del token  # a traceback shows the locals of this frame
+            del token, base_url, proxy  # a traceback shows the locals of this frame
         super().__init__(async_client)
 
     activate = _blocking(AsyncAltcraftClient.activate)

@@ -202,7 +202,7 @@ async def test_limit_of_a_role_is_told(
         store = PostgresStore(role)
         if limit == 1:
             with pytest.raises(
-                LedgerError, match=r"no connection left \(too many connections .* needs 3, and each worker 9"
+                LedgerError, match=r"no connection left \(too many connections .* needs 4, and each worker 9"
             ):
                 await store.open()
             return

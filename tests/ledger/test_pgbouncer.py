@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
@@ -57,7 +61,7 @@ async def test_small_pool_is_told_with_the_number(
     with PgBouncer(str(postgres.folder), pool_mode="session", default_pool_size=size) as pooler:
         store = PostgresStore(f"{pooler.dsn()}?connect_timeout=2")
         if size == 1:
-            with pytest.raises(LedgerError, match=r"no connection left .* needs 3, and each worker 9"):
+            with pytest.raises(LedgerError, match=r"no connection left .* needs 4, and each worker 9"):
                 await store.open()
         else:
             await store.open()
@@ -68,7 +72,7 @@ async def test_small_pool_is_told_with_the_number(
                 await asyncio.sleep(0.05)
             assert run.number
             assert "has no connection left" in caplog.text
-            assert "needs 3" in caplog.text
+            assert "needs 4" in caplog.text
             for task in (asking, also):
                 task.cancel()
             await asyncio.wait([asking, also])
@@ -84,3 +88,32 @@ def test_workers_launch_behind_session_mode(postgres: Server, dsn: str, sandbox:
             field.wait_until_done(20)
         finally:
             field.end()
+
+
+PASSWORD = "50%off@:/?# '\\\\x"
+
+
+@pytest.mark.parametrize("form", ["url", "keywords"])
+def test_any_password_works_in_ledger_and_workers(postgres: Server, dsn: str, sandbox: Sandbox, form: str) -> None:
+    with PgBouncer(str(postgres.folder), users={"app": PASSWORD}, pool_mode="session") as pooler:
+        where = pooler.dsn(f"app:{quote(PASSWORD, safe='')}")
+        if form == "keywords":
+            quoted = PASSWORD.replace("\\", "\\\\").replace("'", "\\'")
+            where = f"host=127.0.0.1 port={pooler.port} dbname=postgres user=app password='{quoted}'"
+        field = Field(where, sandbox)
+        try:
+            field.plan(20, size=10)
+            field.worker()
+            field.wait_until_done(20)
+        finally:
+            field.end()
+
+
+def test_wrong_password_is_told_unseen(postgres: Server, dsn: str, tmp_path: Path) -> None:
+    with PgBouncer(str(postgres.folder), users={"app": PASSWORD}, pool_mode="session") as pooler:
+        where = pooler.dsn("app:hunter2")
+        command = [sys.executable, "-m", "dispatchkit", "worker", "--ledger", where]
+        ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert ended.returncode == 2, ended
+    assert "hunter2" not in ended.stdout + ended.stderr
+    assert ended.stderr.count("\n") == 1

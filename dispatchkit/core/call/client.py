@@ -21,7 +21,7 @@ from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import pacer_of
-from dispatchkit.core.secret import Secret, account_key
+from dispatchkit.core.secret import Secret, Unshown, account_key
 from dispatchkit.core.transport.transport import Transport
 from dispatchkit.core.transport.url import origin
 from dispatchkit.core.validators import a_kind, label, seconds, shown, true_or_false
@@ -65,7 +65,7 @@ class Client(Generic[W]):
 
     def __init__(
         self,
-        base_url: str,
+        base_url: Unshown[str],
         wire: W,
         secret: Secret,
         *,
@@ -75,7 +75,7 @@ class Client(Generic[W]):
         pace: Pace | None,
         clock: Clock,
         insecure: bool,
-        proxy: str | None,
+        proxy: Unshown[str] | None,
         ssl: ssl_module.SSLContext | bool,
         account: str | None,
     ) -> None:

@@ -16,10 +16,10 @@ __all__ = [
     "out_of_connections",
 ]
 
-LEDGER_CONNECTIONS = 3
-"""Connections of one open ledger."""
+LEDGER_CONNECTIONS = 4
+"""Connections of a process that launches: three of its ledger, and one of its account's shared pace."""
 WORKER_CONNECTIONS = 9
-"""Connections of one worker: those of its ledger, of its queue and of one account's shared pace."""
+"""Connections of a worker: those of a process that launches, and five of its queue."""
 TRANSACTION_POOLER = (
     "the ledger's database is behind a pooler in transaction mode or statement mode, in which a session does not last: "
     "nothing was launched. Connect to a pool in session mode (PgBouncer: pool_mode = session), or to the database "

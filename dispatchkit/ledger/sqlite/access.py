@@ -17,7 +17,8 @@ _OTHERS = 0o077
 _MOUNTS = Path("/proc/self/mountinfo")
 _NETWORK = frozenset({
     "9p", "afs", "ceph", "cifs", "fuse.ceph", "fuse.cephfs", "fuse.gcsfuse", "fuse.glusterfs", "fuse.rclone",
-    "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb2", "smb3", "smbfs", "virtiofs",
+    "fuse.s3fs", "fuse.sshfs", "gfs2", "glusterfs", "lustre", "ncpfs", "nfs", "nfs4", "smb2", "smb3", "smbfs",
+    "virtiofs",
 })  # fmt: skip
 _warned = set[str]()
 
