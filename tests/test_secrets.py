@@ -30,6 +30,7 @@ from dispatchkit import (
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.secret import Secret
+from dispatchkit.core.transport.url import origin, proxy_url
 from tests.wire import Instant, Listener, failure, http, once
 
 TOKEN = "TOKEN-hunter2-TOKEN"
@@ -348,6 +349,13 @@ PROXY = "http://user:hunter2@127.0.0.1:9"
 def test_client_that_cannot_be_made_shows_no_url(make: Any, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".") as refusal:
         make(**{"token": "x", "base_url": "https://example.com", "proxy": PROXY, **wrong})
+    frames_show_nothing(refusal.value)
+
+
+@pytest.mark.parametrize("check", [origin, proxy_url])
+def test_checked_url_is_not_shown(check: Callable[[str], object]) -> None:
+    with pytest.raises(ValueError, match="must be") as refusal:
+        check("ftp://user:hunter2@example.com")
     frames_show_nothing(refusal.value)
 
 

@@ -43,6 +43,8 @@ WRONG = {
     "refused parameter": f"postgresql://app:{SECRET}@db/x?require_auth={SECRET}",
     "unknown parameter": f"postgresql://app@db/x?passwort={SECRET}",
     "wrong port": f"postgresql://app:{SECRET}@db:{SECRET}/x",
+    "opaque": f"mysql:{SECRET}",
+    "file URI": f"file:{SECRET}?mode=rw",
     "memory": f":memory:{SECRET}",
 }
 COMMANDS: dict[str, Callable[[str], list[str]]] = {
@@ -90,6 +92,33 @@ def test_wrong_address_is_refused_unseen(
         assert list(tmp_path.iterdir()) == [], name
     assert played.sandbox.requests == 0
     assert not [record for record in caplog.records if SECRET in f"{record.getMessage()} {vars(record)}"]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["worker", "--ledger", "x", "{}"],
+        ["{}"],
+        ["ledger", "{}"],
+        ["ledger", "list", "--{}"],
+        ["plan", "--ledger", "x", "--run", "r", "{}"],
+        ["plan", "--ledger", "x", "--run", "r", "direct", "{}"],
+        ["direct", "list", "{}"],
+        ["worker", "--chunks", "{}"],
+        ["direct", "start", "1", "--limit={}"],
+    ],
+    ids=" ".join,
+)
+def test_address_in_a_wrong_place_is_not_shown(words: list[str]) -> None:
+    for where in (f"postgresql://app:{SECRET}@db/x", f"app:{SECRET}@db/x", f"password={SECRET}"):
+        result = run(*(word.format(where) for word in words))
+        assert result.code == 2, result
+        assert SECRET not in result.out + result.err, result
+
+
+def test_masked_address_leaves_the_message_readable() -> None:
+    result = run(f"postgresql://app:{SECRET}@db/x")
+    assert result.err.endswith("Error: No such command '***'.\n"), result
 
 
 def shows_no_secret(error: BaseException) -> None:

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import Iterator
 
 import asyncpg
@@ -12,6 +14,7 @@ import pytest
 from dispatchkit import Ledger, LedgerError
 from dispatchkit.ledger.postgres.store import PostgresStore
 from dispatchkit.sandbox import Sandbox
+from dispatchkit.workers.chunk import in_postgres
 from tests.ledger.test_store import run_plan
 from tests.postgres import Server
 from tests.workers.conftest import Field
@@ -54,6 +57,20 @@ async def test_keyword_form_takes_many_hosts(pair: Pair) -> None:
     hosts = f"{pair.standby.folder},{pair.primary.folder}"
     async with Ledger(f"host='{hosts}' dbname=postgres user=postgres target_session_attrs=primary") as ledger:
         assert await ledger.runs() == []
+
+
+async def test_host_that_does_not_answer_is_passed_over(pair: Pair) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        ports = f"{silent.getsockname()[1]},5432"
+        where = f"host=127.0.0.1,{pair.primary.folder} port={ports} dbname=postgres user=postgres connect_timeout=2"
+        async with Ledger(where) as ledger:
+            async with asyncio.timeout(4):
+                await ledger.runs()
+            began = time.monotonic()
+            another = (await in_postgres(ledger)).new_connection()  # it knows the primary
+            await another.run(lambda connection: connection.fetchval("SELECT 1"))
+            await another.close()
+            assert time.monotonic() - began < 1
 
 
 async def test_standby_alone_is_refused(pair: Pair) -> None:

@@ -120,7 +120,7 @@ def _connect(options: ResumeOptions, settings: dict[str, str]) -> DirectClient |
     own_url = os.environ.get(_URL)
     if own_url and own_url.rstrip("/") != host.rstrip("/"):
         # The token is most likely that platform's, and must not be sent to another.
-        raise ValueError(f"the run goes to {host}, but {_URL} says {own_url}: unset it, or set it to the run's host")
+        raise ValueError(f"the run goes to {host}, but {_URL} names another host: unset it, or set it to the run's")
     return dispatchkit.AltcraftClient(
         host,
         key,
