@@ -9,8 +9,6 @@ from typing import Any
 
 from typer.core import TyperGroup
 
-from dispatchkit.cli.text import redact_urls
-
 __all__ = ["RedactingGroup"]
 
 # Whatever looks like a URL with credentials, also a mistyped one, or like a password's keyword.
@@ -38,5 +36,7 @@ def _redacted() -> Generator[None]:
     except Exception as error:
         message = getattr(error, "message", None)  # of click's errors
         if isinstance(message, str):
+            from dispatchkit.cli.text import redact_urls  # noqa: PLC0415 - attrs, which --help does without
+
             vars(error)["message"] = redact_urls(_SECRET.sub("***", message))
         raise

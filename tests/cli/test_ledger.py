@@ -378,12 +378,12 @@ def test_the_token_is_not_sent_to_another_platform_than_the_environment_names(
 ) -> None:
     options = ("--yes", "--ledger", ledger, "--run", "friday", "--max-launches", 1)
     assert run("altcraft", "launch", "1-3", "--no-deduplicates", "--wire", "xml", *options).code == 1
-    monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", "https://example.com")
+    monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", "https://hunter2@example.com")
     result = resume(ledger)
     assert result.code == 2
     assert result.err == (
-        f"dispatchkit: the run goes to {played.url}, but DISPATCHKIT_ALTCRAFT_URL says https://example.com: unset it, "
-        "or set it to the run's host\n"
+        f"dispatchkit: the run goes to {played.url}, but DISPATCHKIT_ALTCRAFT_URL names another host: unset it, or set "
+        "it to the run's\n"
     )
     monkeypatch.delenv("DISPATCHKIT_ALTCRAFT_URL")
     assert resume(ledger).code == 0  # in the run's own wire, and its own word on deduplication

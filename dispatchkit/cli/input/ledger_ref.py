@@ -126,5 +126,5 @@ def parse_ledger_args(words: Sequence[str], *, run: bool) -> LedgerRef:
     if named:
         where = rest.pop(0)
     if not where:
-        raise ValueError(f"no ledger: name a file or a database, or set {_VARIABLE}")
+        raise ValueError(f"no ledger: name a file or a URL, or set {_VARIABLE}")
     return LedgerRef(where, rest[0] if rest else None, named)
