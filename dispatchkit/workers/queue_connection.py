@@ -23,7 +23,6 @@ from dispatchkit.ledger.postgres.store import PostgresStore
 
 __all__ = ["QueueConnections", "create_tables", "creation_sql", "queue", "quiet_libraries"]
 
-_TOO_MANY_CONNECTIONS = "53300"
 _POOL_TIMEOUT = 10.0
 """Seconds to wait for a connection, at least."""
 _LIBRARIES = ("procrastinate", "psycopg")
@@ -42,9 +41,7 @@ class QueueConnections:
 
     def shortage(self) -> str | None:
         """What to do about too few connections, if that is why none could be made."""
-        if self.error is None:
-            return None
-        if self.error.sqlstate != _TOO_MANY_CONNECTIONS and not is_out_of_connections(self.error):
+        if self.error is None or not is_out_of_connections(self.error):
             return None
         return out_of_connections(" ".join(str(self.error).split()))
 

@@ -4,8 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -14,6 +17,7 @@ import pytest
 from dispatchkit import Ledger, LedgerError
 from dispatchkit.ledger.postgres.store import PostgresStore
 from dispatchkit.sandbox import Sandbox
+from tests.faults.tls import CERTIFICATE, KEY, LEAF
 from tests.ledger.test_store import run_plan
 from tests.pgbouncer import PgBouncer
 from tests.postgres import Server
@@ -117,3 +121,73 @@ def test_wrong_password_is_told_unseen(postgres: Server, dsn: str, tmp_path: Pat
     assert ended.returncode == 2, ended
     assert "hunter2" not in ended.stdout + ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def certificates() -> Iterator[Path]:
+    """Files that the pooler, which is another user, can read too."""
+    folder = Path(tempfile.mkdtemp(prefix="tls-"))
+    folder.chmod(0o755)
+    for name, text in {"authority": CERTIFICATE, "leaf": LEAF, "server-key": KEY, "client-key": KEY}.items():
+        (folder / name).write_text(text)
+        (folder / name).chmod(0o600 if name == "client-key" else 0o644)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_certificates_work_in_ledger_and_workers(
+    postgres: Server, dsn: str, sandbox: Sandbox, certificates: Path
+) -> None:
+    demanding = {
+        "client_tls_sslmode": "verify-ca",
+        "client_tls_key_file": certificates / "server-key",
+        "client_tls_cert_file": certificates / "leaf",
+        "client_tls_ca_file": certificates / "authority",
+    }
+    with PgBouncer(str(postgres.folder), pool_mode="session", **demanding) as pooler:
+        trusting = f"{pooler.dsn()}?sslmode=verify-full&sslrootcert={certificates}/authority"
+        field = Field(f"{trusting}&sslcert={certificates}/leaf&sslkey={certificates}/client-key", sandbox)
+        try:
+            field.plan(20, size=10)
+            field.worker()
+            field.wait_until_done(20)
+        finally:
+            field.end()
+        with pytest.raises(LedgerError, match="cannot be reached"):
+            asyncio.run(_look(trusting))  # it shows no certificate
+
+
+def test_worker_tells_of_too_few_connections(postgres: Server, dsn: str, sandbox: Sandbox) -> None:
+    settings = {"pool_mode": "session", "default_pool_size": 1, "query_wait_timeout": 3}
+    Field(dsn, sandbox).plan(20, size=10)
+    with PgBouncer(str(postgres.folder), **settings) as pooler:
+        command = [sys.executable, "-m", "dispatchkit", "worker", "--ledger", f"{pooler.dsn()}?connect_timeout=2"]
+        ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2, ended
+    assert "has no connection left" in ended.stderr
+    assert "each worker 9" in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_worker_tells_of_the_limit_of_a_role(postgres: Server, dsn: str, sandbox: Sandbox) -> None:
+    field = Field(dsn, sandbox)
+    field.plan(20, size=10)
+    field.execute(
+        "CREATE ROLE few LOGIN CONNECTION LIMIT 1; GRANT ALL ON ALL TABLES IN SCHEMA dispatchkit TO few; "
+        "GRANT USAGE ON SCHEMA dispatchkit TO few"
+    )
+    try:
+        worker = field.worker(dsn=dsn.replace("postgres@", "few@"))
+        assert worker.stderr is not None
+        line = worker.stderr.readline()
+        assert line.startswith("the ledger's database has no connection left (")
+        assert "each worker 9" in line
+        assert "psycopg" not in line
+    finally:
+        field.end()
+        field.execute("DROP OWNED BY few; DROP ROLE few")
+
+
+async def _look(where: str) -> None:
+    async with Ledger(where) as ledger:
+        await ledger.runs()

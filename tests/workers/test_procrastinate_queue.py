@@ -104,7 +104,7 @@ async def test_libraries_log_nothing_while_the_database_is_away(
 def test_shortage_of_connections_is_told() -> None:
     connections = QueueConnections()
     assert connections.shortage() is None
-    connections.error = psycopg.errors.TooManyConnections("too many connections for role")
+    connections.error = psycopg.OperationalError('FATAL: too many connections for role "few"')
     assert "each worker 9" in (connections.shortage() or "")
     connections.error = psycopg.OperationalError("FATAL: no more connections allowed (max_client_conn)")
     assert "each worker 9" in (connections.shortage() or "")

@@ -51,14 +51,23 @@ TRANSIENT_ERRORS = (
 )
 """Errors that end by themselves, as when the database is back."""
 
-_POOLER_IS_FULL = ("no more connections allowed", "query_wait_timeout", "max_client_conn", "max_user_connections")
+# Of PgBouncer, which has no code for it, and of PostgreSQL through libpq, which gives no code of a failed connection.
+_NONE_LEFT = (
+    "no more connections allowed",
+    "query_wait_timeout",
+    "max_client_conn",
+    "max_user_connections",
+    "too many connections",
+    "too many clients",
+    "remaining connection slots",
+)
 
 
 def is_out_of_connections(error: BaseException) -> bool:
     """Whether the database, or a pooler in front of it, has no connection left."""
     if isinstance(error, asyncpg.TooManyConnectionsError | NoServerConnectionError):
         return True
-    return any(words in str(error) for words in _POOLER_IS_FULL)
+    return any(words in str(error) for words in _NONE_LEFT)
 
 
 def out_of_connections(text: str) -> str:
