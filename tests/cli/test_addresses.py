@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import socket
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +16,12 @@ import pytest
 from dispatchkit import Ledger
 from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.dsn import KEYWORDS
+from dispatchkit.ledger.postgres.connect import connect
 from dispatchkit.ledger.postgres.driver_settings import DriverSettings
 from dispatchkit.workers import launch_chunk, plan_chunks
 from tests.cli.conftest import Played, run
+from tests.postgres import Server
+from tests.workers.conftest import DatabaseProxy
 
 SECRET = "hunter2"
 WRONG = {
@@ -266,7 +270,7 @@ def test_service_is_read_from_its_file(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(ValueError, match="the service 'none', which no service file defines"):
         DriverSettings(Address.of("service=none"))
     file.write_text("[launches]\nhostaddr=1\n")
-    with pytest.raises(ValueError, match=r"the service 'launches' cannot be used .* hostaddr is not supported"):
+    with pytest.raises(ValueError, match=r"the service 'launches', .* cannot be used .* hostaddr is not supported"):
         DriverSettings(Address.of("service=launches"))
 
 
@@ -280,3 +284,40 @@ def test_environment_completes_an_address(monkeypatch: pytest.MonkeyPatch) -> No
     settings.prefer(("two", 2))
     assert settings.hosts == [("two", 2), ("one", 1)]
     assert DriverSettings(Address.of("postgresql://three:3/x")).hosts == [("three", 3)]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "says"),
+    [
+        ("PGHOSTADDR", "127.0.0.1", "hostaddr is not supported"),
+        ("PGREQUIREAUTH", "scram-sha-256", "require_auth is not supported"),
+        ("PGCHANNELBINDING", "require", "channel_binding, only disable or prefer"),
+        ("PGTARGETSESSIONATTRS", "standby", "target_session_attrs, only any or primary or read-write"),
+        ("PGSSLROOTCERT", "/no/such", "names a file as sslrootcert that is not there"),
+    ],
+)
+def test_variable_that_one_driver_ignores_is_refused(
+    variable: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = Address.of("postgresql://db/x")
+    DriverSettings(address)
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError, match=says):
+        DriverSettings(address)
+
+
+async def test_keepalives_reach_the_socket(postgres: Server, dsn: str) -> None:
+    settings = DriverSettings(Address.of("host=db keepalives_idle=7 keepalives_count=3 tcp_user_timeout=9000"))
+    assert set(settings.socket_options()) == {
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 7),
+        (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+        (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 9000),
+    }
+    assert DriverSettings(Address.of("host=db keepalives=0")).socket_options() == []
+    with DatabaseProxy(dsn) as proxy:
+        connection: Any = await connect(DriverSettings(Address.of(f"{proxy.dsn}?keepalives_idle=7")))
+        made = connection._transport.get_extra_info("socket")
+        assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
+        assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        await connection.close()

@@ -34,8 +34,16 @@ _CONSTANTS: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
         ("ledger.link", "ledger.postgres.connection", "postgres.connection"),
         ("_LONGEST", "_MAX_WAIT", "MAX_WAIT"),
     ),
-    ("answer", ("ledger.link", "ledger.postgres.connection", "postgres.connection"), ("_ANSWER",)),
-    ("connect", ("ledger.link", "ledger.postgres.connection", "postgres.connection"), ("_CONNECT",)),
+    (
+        "answer",
+        ("ledger.link", "ledger.postgres.connection", "ledger.postgres.connect"),
+        ("_ANSWER", "ANSWER_TIMEOUT"),
+    ),
+    (
+        "connect",
+        ("ledger.link", "ledger.postgres.connection", "ledger.postgres.driver_settings"),
+        ("_CONNECT", "_CONNECT_TIMEOUT"),
+    ),
 )
 """What each time is called, and where it may be, the likeliest place first. The order is that of the imports."""
 

@@ -21,15 +21,33 @@ _CONNECT_TIMEOUT = 10.0
 """Seconds to connect to one host."""
 _SOCKET_FOLDERS = ("/run/postgresql", "/var/run/postgresql", "/tmp", "/private/tmp")  # noqa: S108 - libpq's own
 _ENVIRONMENT = {
-    "host": "PGHOST",
-    "port": "PGPORT",
-    "connect_timeout": "PGCONNECT_TIMEOUT",
     "application_name": "PGAPPNAME",
+    "channel_binding": "PGCHANNELBINDING",
+    "connect_timeout": "PGCONNECT_TIMEOUT",
+    "gssencmode": "PGGSSENCMODE",
+    "host": "PGHOST",
+    "hostaddr": "PGHOSTADDR",
+    "load_balance_hosts": "PGLOADBALANCEHOSTS",
     "options": "PGOPTIONS",
+    "port": "PGPORT",
+    "require_auth": "PGREQUIREAUTH",
+    "requirepeer": "PGREQUIREPEER",
     "service": "PGSERVICE",
     "servicefile": "PGSERVICEFILE",
+    "ssl_max_protocol_version": "PGSSLMAXPROTOCOLVERSION",
+    "ssl_min_protocol_version": "PGSSLMINPROTOCOLVERSION",
+    "sslcert": "PGSSLCERT",
+    "sslcertmode": "PGSSLCERTMODE",
+    "sslcrl": "PGSSLCRL",
+    "sslcrldir": "PGSSLCRLDIR",
+    "sslkey": "PGSSLKEY",
+    "sslmode": "PGSSLMODE",
+    "sslnegotiation": "PGSSLNEGOTIATION",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslsni": "PGSSLSNI",
+    "target_session_attrs": "PGTARGETSESSIONATTRS",
 }
-"""What only one of the drivers takes from the environment, or what this module needs itself."""
+"""Variables of libpq that are checked, and given to both drivers. The others, such as PGUSER, both of them read."""
 _OUR_OWN = frozenset({"schema", "service", "servicefile", "target_session_attrs", "fallback_application_name"})
 
 
@@ -54,14 +72,17 @@ class DriverSettings:
             raise ValueError("the address of a database must begin with 'postgresql://' or be 'host=... dbname=...'")
         parameters = _with_schema(address.parameters, schema)
         given = Parameters(_from_environment() | parameters)
+        source = "the environment (PG...)"
         if "service" in given:
+            source = f"the service {given['service']!r}, or {source},"
+            # An address goes before a service, and a service before the environment.
             defined = _service(given["service"], given.get("servicefile"))
-            try:
-                # An address goes before a service, and a service before the environment.
-                given = check_parameters(Parameters(_from_environment() | defined | parameters))
-            except DsnError as error:
-                message = f"the service {given['service']!r} cannot be used for a ledger: {error}"
-                raise ValueError(message) from None
+            given = Parameters(_from_environment() | defined | parameters)
+        try:
+            given = check_parameters(given)
+        except DsnError as error:
+            message = f"{source} cannot be used for a ledger: {error}"
+            raise ValueError(message) from None
         _check_files(given)
         self.schema = given.get("schema", DEFAULT_SCHEMA)
         """The schema of the ledger's tables."""
