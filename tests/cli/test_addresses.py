@@ -6,6 +6,7 @@ import json
 import logging
 import pickle
 import socket
+import ssl
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,9 @@ from typing import Any
 import pytest
 
 from dispatchkit import Ledger
+from dispatchkit.cli.input.ledger_ref import LedgerRef
+from dispatchkit.cli.options import ResumeOptions, RunOptions
+from dispatchkit.cli.run.plan import PlanOptions
 from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.dsn import KEYWORDS
 from dispatchkit.ledger.postgres.connect import connect
@@ -123,6 +127,24 @@ def test_address_in_a_wrong_place_is_not_shown(words: list[str]) -> None:
 def test_masked_address_leaves_the_message_readable() -> None:
     result = run(f"postgresql://app:{SECRET}@db/x")
     assert result.err.endswith("Error: No such command '***'.\n"), result
+
+
+def test_options_hide_what_may_hold_a_password() -> None:
+    where = f"postgresql://app:{SECRET}@db/x"
+    plan = PlanOptions(ledger=where, run="r", from_=None, chunk_size=1, rate=None, concurrency=None)
+    options = (RunOptions(ledger=where, proxy=where), ResumeOptions(where=[where]), plan)
+    for shown in (*options, LedgerRef(where, "friday")):
+        assert SECRET not in repr(shown)
+
+
+def test_authorities_of_the_system_are_trusted() -> None:
+    settings = DriverSettings(Address.of("postgresql://db/x?sslrootcert=system"))
+    context = settings.for_asyncpg(("db", 5432))["ssl"]
+    assert isinstance(context, ssl.SSLContext)
+    assert context.check_hostname
+    weak = Address.of("postgresql://db/x?sslrootcert=system&sslmode=require")
+    with pytest.raises(ValueError, match="sslrootcert=system needs sslmode=verify-full"):
+        DriverSettings(weak)
 
 
 def shows_no_secret(error: BaseException) -> None:

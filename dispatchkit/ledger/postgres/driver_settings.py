@@ -117,7 +117,7 @@ class DriverSettings:
                 settings[name] = given[name]
         if "dbname" in given:
             settings["database"] = given["dbname"]
-        tls = {name: value for name, value in given.items() if name in TLS}
+        tls = Parameters({name: value for name, value in given.items() if name in TLS})
         if tls.get("sslrootcert") == "system":
             settings["ssl"] = _system_tls(tls)
         elif tls:
@@ -181,6 +181,8 @@ def _with_schema(parameters: Parameters, schema: str | None) -> Parameters:
 
 def _check_files(parameters: Parameters) -> None:
     """Without them, each try to connect would look like a database that is away."""
+    if parameters.get("sslrootcert") == "system" and parameters.get("sslmode", "verify-full") != "verify-full":
+        raise ValueError("sslrootcert=system needs sslmode=verify-full")
     for name in ("sslcert", "sslcrl", "sslkey", "sslrootcert"):
         file = parameters.get(name)
         if file is not None and (name, file) != ("sslrootcert", "system") and not Path(file).is_file():
@@ -213,9 +215,7 @@ def _default_host(port: int) -> str:
     return "localhost"
 
 
-def _system_tls(tls: dict[str, str]) -> ssl.SSLContext:
-    if tls.get("sslmode", "verify-full") != "verify-full":
-        raise ValueError("sslrootcert=system needs sslmode=verify-full")
+def _system_tls(tls: Parameters) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if "sslcert" in tls:
         context.load_cert_chain(tls["sslcert"], tls.get("sslkey"), lambda: tls.get("sslpassword", ""))
