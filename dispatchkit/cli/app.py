@@ -8,6 +8,7 @@ import typer
 
 import dispatchkit
 from dispatchkit.cli.commands import altcraft, direct, ledger, plan, sandbox, worker
+from dispatchkit.cli.redacting_group import RedactingGroup
 
 __all__ = ["app"]
 
@@ -17,6 +18,7 @@ _EPILOG = (
 )
 
 app = typer.Typer(
+    cls=RedactingGroup,
     no_args_is_help=True,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"]},

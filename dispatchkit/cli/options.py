@@ -10,7 +10,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, get_type_hints
 
@@ -256,7 +256,7 @@ class ConnectionOptions:
     attempt_timeout: _AttemptTimeout = None
     token_file: _TokenFile = None
     insecure: _Insecure = False
-    proxy: _Proxy = None
+    proxy: _Proxy = field(default=None, repr=False)
 
     def client_settings(self) -> ClientSettings:
         """The settings that both clients take; what was not given is left to the client."""
@@ -335,7 +335,7 @@ class RunOptions(ActingOptions):
     sheet: _Sheet = None
     encoding: _Encoding = None
     include_unknown: _IncludeUnknown = False
-    ledger: _Ledger = None
+    ledger: _Ledger = field(default=None, repr=False)
     run: _RunName = None
     sandbox: _Sandbox = False
     dry_run: _DryRun = False
@@ -383,5 +383,5 @@ def options_from(options: type[O]) -> Callable[[Callable[[O], None]], Callable[.
 class ResumeOptions(ActingOptions):
     """What ``resume`` takes."""
 
-    where: LedgerArgument = None
+    where: LedgerArgument = field(default=None, repr=False)
     run: Annotated[str | None, typer.Option(metavar="NAME", help="Which run; a single one needs no name.")] = None

@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Unpack
 
 from dispatchkit.core.call.client import Client
-from dispatchkit.core.call.options import ClientOptions
+from dispatchkit.core.call.options import ClientOptions, hide_proxy
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.fanout.fan_out import FanOut
 from dispatchkit.core.fanout.options import FanOutOptions
 from dispatchkit.core.invalid_command import build_commands
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.options import check_options, takes_options
-from dispatchkit.core.secret import Secret, Token
+from dispatchkit.core.secret import Secret, Token, Unshown
 from dispatchkit.direct.commands import (
     DirectAuth,
     DirectCommand,
@@ -80,10 +80,12 @@ class DirectClient(Client[DirectAuth]):
         **options: Unpack[ClientOptions],
     ) -> None:
         key = Secret(token, environment="DISPATCHKIT_DIRECT_TOKEN")
-        del token
+        url = Unshown(base_url)
+        del token, base_url  # a traceback shows the locals of this frame
+        hide_proxy(options)
         check_options(DirectClient, options)
         key.check()
-        super().__init__(base_url, DirectAuth(key), key, **options)
+        super().__init__(url, DirectAuth(key), key, **options)
 
     async def start(
         self, dispatch_id: int, *, timeout: float | None = None, retry: RetryPolicy | None = None

@@ -393,12 +393,12 @@ def test_the_token_is_not_sent_to_another_platform_than_the_environment_names(
 ) -> None:
     options = ("--yes", "--ledger", ledger, "--run", "friday", "--max-launches", 1)
     assert run("altcraft", "launch", "1-3", "--no-deduplicates", "--wire", "xml", *options).code == 1
-    monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", "https://example.com")
+    monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", "https://hunter2@example.com")
     result = resume(ledger)
     assert result.code == 2
     assert result.err == (
-        f"dispatchkit: the run goes to {played.url}, but DISPATCHKIT_ALTCRAFT_URL says https://example.com: unset it, "
-        "or set it to the run's host\n"
+        f"dispatchkit: the run goes to {played.url}, but DISPATCHKIT_ALTCRAFT_URL names another host: unset it, or set "
+        "it to the run's\n"
     )
     monkeypatch.delenv("DISPATCHKIT_ALTCRAFT_URL")
     assert resume(ledger).code == 0  # in the run's own wire, and its own word on deduplication
@@ -438,9 +438,9 @@ def test_a_dry_run_remembers_nothing(ledger: Path, played: Played) -> None:
 
 
 def test_no_password_of_a_database_is_shown() -> None:
-    place = LedgerRef("postgresql://me:secret@host/db?password=hidden&x=1", "friday")
+    place = LedgerRef("postgresql://me:secret@host/db?password=hidden&port=1", "friday")
     for text in (str(place), repr(place), place.resume("friday")):
         assert "secret" not in text
         assert "hidden" not in text
-    assert str(place) == "postgresql://me:***@host/db?password=***&x=1"
+    assert str(place) == "postgresql://me:***@host/db?password=***&port=1"
     assert str(LedgerRef("/tmp/a:b@c.db")) == "/tmp/a:b@c.db"

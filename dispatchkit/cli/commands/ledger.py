@@ -62,6 +62,20 @@ def export(where: _Run = None, *, json: _Json = False, csv: _Csv = False) -> Non
     show_targets(where or [], json=json, csv=csv)
 
 
+@app.command()
+def init(
+    where: LedgerArgument = None,
+    *,
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Connect to nothing: print the SQL, for an administrator of PostgreSQL.")
+    ] = False,
+) -> None:
+    """Make the tables of a ledger and its workers' queue, or upgrade them. Else the first launch does."""
+    from dispatchkit.cli.run.init_ledger import init_ledger  # noqa: PLC0415 - heavy
+
+    init_ledger(where or [], sql=sql)
+
+
 @app.command("lift-pause")
 def lift_pause(
     where: LedgerArgument = None,

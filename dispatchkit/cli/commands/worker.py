@@ -66,12 +66,13 @@ def worker(
     from dispatchkit.cli.loop import run_loop  # noqa: PLC0415 - heavy
     from dispatchkit.cli.run.worker import parse_urls, run_worker  # noqa: PLC0415 - heavy
     from dispatchkit.cli.text import escape_control, write  # noqa: PLC0415 - heavy
+    from dispatchkit.ledger.address import Address  # noqa: PLC0415 - heavy
 
     with exit_on_user_error():
         retry = RetryPolicy(repeat_unclear=False) if never_repeat else None
         silence = give_up_seconds(give_up_after)
         working = run_worker(
-            ledger,
+            Address.of(ledger),
             urls=parse_urls(url or []),
             insecure=insecure,
             proxy=proxy,

@@ -1,4 +1,4 @@
-"""Which ledger is meant, and which run in it. The URL of a database may hold a password, so it shows only masked."""
+"""Which ledger is meant, and which run in it. A database's address may hold a password, so it shows only masked."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from dispatchkit.cli.text import redact_urls
 from dispatchkit.core.validators import label
+from dispatchkit.ledger.address import Address
 
 if TYPE_CHECKING:
     from dispatchkit.cli.options import RunOptions
@@ -22,23 +22,30 @@ __all__ = ["LedgerRef", "ledger_from_options", "parse_ledger_args"]
 _VARIABLE = "DISPATCHKIT_LEDGER"
 
 
+def _checked(where: str | Address) -> Address:
+    address = Address.of(where)
+    del where  # a traceback would show it
+    address.check()
+    return address
+
+
 @attrs.frozen
 class LedgerRef:
     """A ledger, and what the command line says of a run in it."""
 
-    where: str = attrs.field(repr=False)
-    """A file, or the URL of a database."""
+    address: Address = attrs.field(converter=_checked)
+    """A file or a database. Another kind of address is a `ValueError`, which does not show it."""
     run: str | None = None
     named: bool = True
     """Whether the command line names the ledger; else the environment does."""
 
     def __str__(self) -> str:
-        return redact_urls(self.where)
+        return str(self.address)
 
     @property
     def exists(self) -> bool:
         """Whether the file is there; of a database it is not known."""
-        return "://" in self.where or Path(self.where).exists()
+        return self.address.is_database or Path(self.address.file).exists()
 
     def open(self, *, new: bool = False) -> Ledger:
         """The ledger, which opens itself when it is first used.
@@ -53,8 +60,8 @@ class LedgerRef:
         from dispatchkit.ledger.ledger import Ledger  # noqa: PLC0415 - heavy
 
         if not new and not self.exists:
-            raise ValueError(f"there is no ledger {self.where}: no such file")
-        return Ledger(self.where)
+            raise ValueError(f"there is no ledger {self}: no such file")
+        return Ledger(self.address)
 
     def resume(self, run: str, *options: str) -> str:
         """The command that goes on with a run."""

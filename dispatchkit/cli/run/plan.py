@@ -27,7 +27,7 @@ _plan_options: ContextVar[PlanOptions | None] = ContextVar("plan_options", defau
 class PlanOptions:
     """What comes before the launch on the command line."""
 
-    ledger: str
+    ledger: str = dataclasses.field(repr=False)
     run: str
     from_: str | None
     chunk_size: int
@@ -152,7 +152,7 @@ class PlanOptions:
                     "planned. Use the token (and the --account) of that account. If it is the same account with a new "
                     "token or name: the same command with --account-changed"
                 ) from None
-            await enqueue(self.ledger, await in_postgres(ledger), ((self.run, chunk) for chunk in chunks))
+            await enqueue(await in_postgres(ledger), ((self.run, chunk) for chunk in chunks))
         return len(chunks)
 
 

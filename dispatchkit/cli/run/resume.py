@@ -98,7 +98,7 @@ def _ledger_ref(options: ResumeOptions) -> LedgerRef:
     ledger_ref = parse_ledger_args(words[:1], run=False)
     if len(words) > 1:
         raise ValueError(f"name the run with --run: {ledger_ref.resume(words[1])}")
-    return LedgerRef(ledger_ref.where, options.run, named=ledger_ref.named)
+    return LedgerRef(ledger_ref.address, options.run, named=ledger_ref.named)
 
 
 async def _inspect(ledger_ref: LedgerRef) -> tuple[RunSnapshot, Hindrances]:
@@ -115,7 +115,7 @@ def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
     if own_url and own_url.rstrip("/") != host.rstrip("/"):
         # The token is most likely that host's, and must not be sent to another.
         raise ValueError(
-            f"the run goes to {host}, but {provider.url_variable} says {own_url}: unset it, or set it to the run's host"
+            f"the run goes to {host}, but {provider.url_variable} names another host: unset it, or set it to the run's"
         )
     return connect_run(run, token=key, **options.client_settings())
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Never
@@ -14,6 +13,7 @@ from dispatchkit.cli.loop import on_interrupt
 from dispatchkit.cli.run.drive import show_warnings
 from dispatchkit.cli.text import escape_control, write
 from dispatchkit.core.call.client import Client
+from dispatchkit.ledger.address import Address
 from dispatchkit.providers import connect_run, find_provider, parse_settings, provider_of
 from dispatchkit.workers import launch_chunk
 from dispatchkit.workers.chunk import in_postgres
@@ -78,7 +78,7 @@ class _Clients:
 
 
 async def run_worker(
-    url: str,
+    address: Address,
     *,
     urls: Mapping[str, str],
     insecure: bool,
@@ -92,7 +92,7 @@ async def run_worker(
     """Launch chunks until Ctrl-C or SIGTERM. The second one gives up what is in flight.
 
     Args:
-        url: The ledger's.
+        address: The ledger's.
         urls: The hosts, by provider. Another provider's comes from the environment, or is its own.
         insecure: Whether plain http to another machine is allowed.
         proxy: URL of an HTTP proxy.
@@ -110,8 +110,6 @@ async def run_worker(
     """
     stop = asyncio.Event()
     begun = False
-    for name in ("procrastinate", "psycopg"):  # they print a traceback for every try to reach a database that is away
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def tell(text: str) -> None:
         write(sys.stderr, f"{escape_control(text)}\n")
@@ -128,7 +126,7 @@ async def run_worker(
 
     try:
         async with contextlib.AsyncExitStack() as stack:
-            ledger = await stack.enter_async_context(Ledger(url))
+            ledger = await stack.enter_async_context(Ledger(address))
             store = await in_postgres(ledger)
             begun = True
             stack.push_async_callback(release_leases, store)
@@ -162,7 +160,7 @@ async def run_worker(
 
             with on_interrupt(press), show_warnings(tell, pauses=True):
                 tell("Ready: launching what is planned with 'dispatchkit plan'. Ctrl-C ends it.")
-                await work(url, store, launch, stop, chunks=chunks, tell=tell)
+                await work(store, launch, stop, chunks=chunks, tell=tell)
     except (AuthenticationError, LedgerError) as error:
         if not begun:
             raise
