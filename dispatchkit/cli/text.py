@@ -1,4 +1,4 @@
-"""What is said, and the streams it is said to.
+"""How values, failures and outcomes are written.
 
 What a provider wrote is shown to a person at a terminal: nothing in it may move the cursor, colour the screen or be
 read as markup.
@@ -7,15 +7,13 @@ read as markup.
 from __future__ import annotations
 
 import json
-import os
 import re
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Never, TextIO, cast
+from typing import TYPE_CHECKING, Never, cast
 
 import attrs
 
+from dispatchkit.cli.streams import ignore_broken_pipe, write
 from dispatchkit.errors import RejectedError
 
 if TYPE_CHECKING:
@@ -24,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "as_json",
+    "counted",
     "escape_control",
     "format_failure",
     "format_value",
@@ -49,6 +48,17 @@ def escape_control(text: str) -> str:
 def redact_urls(text: str) -> str:
     """The text without the passwords of the URLs in it."""
     return _PASSWORD.sub(lambda match: f"{match[1] or match[2]}***", text)
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun, in the right number: ``1 id``, ``1,000 ids``.
+
+    Args:
+        count: How many.
+        one: The noun for one.
+        many: The noun for any other count; None adds an s.
+    """
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
 def format_value(value: object) -> str:
@@ -113,24 +123,3 @@ def as_json(outcome: Outcome[object]) -> str:
         "request_id": outcome.request_id,
     }
     return json.dumps(fields)
-
-
-def write(stream: TextIO, text: str) -> bool:
-    """Write text at once. Returns whether it could be written: the reader may be gone, or the disk full."""
-    with ignore_broken_pipe(stream):
-        stream.write(text)
-        stream.flush()
-        return True
-    return False
-
-
-@contextmanager
-def ignore_broken_pipe(stream: TextIO) -> Generator[None]:
-    """Go on where the stream cannot be written to. From then on, nothing is written to it."""
-    try:
-        yield
-    except OSError:
-        # What is left in the buffer would be tried again, and complained about, when the process ends.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)

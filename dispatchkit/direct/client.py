@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl as ssl_module
 from collections.abc import AsyncIterable, Iterable
 from datetime import datetime
@@ -25,7 +26,10 @@ from dispatchkit.direct.commands import (
 )
 from dispatchkit.direct.models import Dispatch, StartedDispatch
 
-__all__ = ["DirectClient"]
+__all__ = ["BASE_URL", "DirectClient"]
+
+BASE_URL = "https://direct.i-dgtl.ru"
+"""The provider's host."""
 
 
 class DirectClient(Client[DirectAuth]):
@@ -37,7 +41,8 @@ class DirectClient(Client[DirectAuth]):
     Args:
         token: The API key exactly as the cabinet shows it (a TOKEN_1 key, already Base64), or a callable that
             returns it. None reads ``DISPATCHKIT_DIRECT_TOKEN``.
-        base_url: ``scheme://host[:port]``.
+        base_url: ``scheme://host[:port]``. None reads ``DISPATCHKIT_DIRECT_URL``; without it, the default is
+            ``https://direct.i-dgtl.ru``.
         timeout: Seconds a whole call may take, default 240.
         attempt_timeout: Seconds one attempt may take, default 70, which the vendor advises.
         retry: When and how a call is repeated; see `RetryPolicy`.
@@ -63,7 +68,7 @@ class DirectClient(Client[DirectAuth]):
         self,
         token: Token | None = None,
         *,
-        base_url: str = "https://direct.i-dgtl.ru",
+        base_url: str | None = None,
         timeout: float = TIMEOUT,
         attempt_timeout: float = ATTEMPT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,
@@ -77,6 +82,8 @@ class DirectClient(Client[DirectAuth]):
         key = Secret(token, environment="DISPATCHKIT_DIRECT_TOKEN")
         del token
         key.check()
+        if base_url is None:
+            base_url = os.environ.get("DISPATCHKIT_DIRECT_URL") or BASE_URL
         super().__init__(
             base_url,
             DirectAuth(key),

@@ -119,7 +119,7 @@ class DirectClient(_SyncClient[AsyncDirectClient]):
         self,
         token: Token | None = None,
         *,
-        base_url: str = "https://direct.i-dgtl.ru",
+        base_url: str | None = None,
         timeout: float = TIMEOUT,
         attempt_timeout: float = ATTEMPT_TIMEOUT,
         retry: RetryPolicy = DEFAULT_RETRY,

@@ -102,7 +102,7 @@ def _short_claims(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DIRECT_TOKEN", "ALTCRAFT_TOKEN", "ALTCRAFT_URL", "LEDGER"):
+    for name in ("DIRECT_TOKEN", "DIRECT_URL", "ALTCRAFT_TOKEN", "ALTCRAFT_URL", "LEDGER"):
         monkeypatch.delenv(f"DISPATCHKIT_{name}", raising=False)
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)

@@ -161,6 +161,7 @@ def test_worker_of_another_account_leaves_run_alone(field: Field) -> None:
     other = field.worker(token="other")
     lines = Lines(other)
     wait_until(lambda: "planned for another account" in lines.text)
+    assert re.search(r"new token or name: dispatchkit resume --run r --account-changed\b", lines.text)
     assert field.sandbox.requests == 0
     field.sandbox.latency = 0.02
     field.worker("--concurrency", 8)
@@ -304,7 +305,10 @@ def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
     for _ in range(2):  # the second time it is all there
         ended = complete([*plan, *launch], input=ids, env=field.environment())
         assert (ended.returncode, ended.stderr) == (0, "")
-        assert "Planned 50 dispatches in 3 chunks as the run 'cli'." in ended.stdout
+        assert (
+            "Planned 50 dispatches in 3 chunks as run 'cli'. To launch them: dispatchkit worker --direct-url http"
+            in ended.stdout
+        )
     assert field.launched() == 0
     field.worker("--chunks", 2)
     field.wait_until_done(50, "cli")
@@ -316,7 +320,7 @@ def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
     [
         ([], ["--sandbox"], "--sandbox does not go with plan"),
         ([], ["--give-up-after", "1h"], "--give-up-after does not go with plan"),
-        ([], ["--rate", "5"], "stand before the launch"),
+        ([], ["--rate", "5"], "before the launch"),
         (["--from", "a"], ["--from", "b"], "--from is given twice"),
         (["--ledger", "file.db"], ["1", "--yes"], "through a ledger in PostgreSQL"),
     ],

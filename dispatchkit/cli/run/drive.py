@@ -12,13 +12,13 @@ from dispatchkit import FanOut
 from dispatchkit.cli.loop import on_interrupt
 from dispatchkit.cli.options import duration
 from dispatchkit.cli.output.progress import SNAPSHOT_INTERVAL, ProgressSnapshot
-from dispatchkit.cli.text import redact_urls
+from dispatchkit.cli.text import counted, redact_urls
 from dispatchkit.errors import AuthenticationError, LedgerError, RejectedError
 
 if TYPE_CHECKING:
     from dispatchkit import Report, StopReason
-    from dispatchkit.cli.options import Guards
     from dispatchkit.cli.output.reporter import Reporter
+    from dispatchkit.cli.settings import Guards
     from dispatchkit.core.call.client import Client
     from dispatchkit.core.command import Command
     from dispatchkit.core.fanout.journal import JournalProvider
@@ -92,7 +92,8 @@ async def drive(
             if plan is not None:
                 plan.cut = True
             reporter.note(
-                f"Interrupted: nothing new is started, {fan_out.in_flight} in flight. Ctrl-C again gives them up."
+                f"Interrupted: nothing new is started, and {counted(fan_out.in_flight, 'call')} in flight can end. "
+                "Ctrl-C again cancels them."
             )
         elif giving_up is None:
             giving_up = asyncio.create_task(fan_out.close())
@@ -119,18 +120,20 @@ def _tell_of_guard(reason: StopReason, report: Report, guards: Guards, reporter:
     """Say which guard has ended the run, if one has."""
     if reason.kind == "stop_after_failures":
         most = guards["stop_after_failures"] or 0
-        what = "1 failure" if most == 1 else f"{most:,} failures"
-        reporter.note(f"Stopped after {what} (--stop-after-failures {most}); {reason.in_flight:,} more were in flight.")
+        reporter.note(
+            f"Stopped after {counted(most, 'failure')} (--stop-after-failures {most}); "
+            f"{counted(reason.in_flight, 'more call was', 'more calls were')} in flight."
+        )
     elif reason.kind == "max_launches" and (left := reporter.not_started(report)):
         most = guards["max_launches"] or 0
-        what = "1 launch" if most == 1 else f"{most:,} launches"
         reporter.note(
-            f"Stopped after {what} (--max-launches {most}); {left:,} {'was' if left == 1 else 'were'} not started."
+            f"Stopped after {counted(most, 'launch', 'launches')} (--max-launches {most}); "
+            f"{counted(left, 'target was', 'targets were')} not started."
         )
     elif reason.silent_since is not None:
         option = f"--give-up-after {duration(guards['give_up_after'] or 0.0)}"
         reporter.gave_up(
-            f"Gave up: the provider has answered nothing since {reason.silent_since:%Y-%m-%d %H:%M:%S} UTC ({option})."
+            f"Gave up: the provider has not answered since {reason.silent_since:%Y-%m-%d %H:%M:%S} UTC ({option})."
         )
 
 
@@ -142,7 +145,7 @@ async def _show_all(fan_out: FanOut[W, R], reporter: Reporter) -> None:
             if not reporter.outcome(outcome) and not stopped:
                 stopped = True
                 fan_out.stop()
-                reporter.note("The outcomes can no longer be written: nothing new is started.")
+                reporter.note("The outcomes can no longer be written, so nothing new is started.")
     except AuthenticationError:
         reporter.note("The token was refused: nothing new is started.")
     except RejectedError:

@@ -1,11 +1,10 @@
-"""What ``dispatchkit resume`` and ``dispatchkit stop-run`` do: go on with a run of a ledger, and stop one."""
+"""What ``dispatchkit resume`` and ``dispatchkit stop-run`` do: resume a run of a ledger, and stop one."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
@@ -13,68 +12,75 @@ import attrs
 import typer
 
 import dispatchkit
+from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
-from dispatchkit.cli.input.question import ask
+from dispatchkit.cli.input.question import Description, ask, describe_ids
 from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.output.failures import FailuresFile
+from dispatchkit.cli.output.failures import NOT_DONE, FailuresFile
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.ledger_run import LedgerRun, drive_with_ledger
+from dispatchkit.cli.run.spec import describe_account
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
-from dispatchkit.cli.text import escape_control, write
+from dispatchkit.cli.settings import client_settings, guards
+from dispatchkit.cli.text import counted, escape_control, number_of, write
 from dispatchkit.cli.views.ledger import unknown_for_good
-from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, settings_of, take_snapshot
+from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, settings_of, take_snapshot
 from dispatchkit.core.clock import SYSTEM
-from dispatchkit.errors import LedgerError
+from dispatchkit.errors import LedgerError, State
+from dispatchkit.ledger.codec import decode
 
 if TYPE_CHECKING:
     from dispatchkit import AltcraftClient, DirectClient, Report
-    from dispatchkit.cli.options import Guards, ResumeOptions
+    from dispatchkit.cli.commands.ledger import StopRunOptions
+    from dispatchkit.cli.options import ResumeOptions
+    from dispatchkit.cli.settings import Guards
     from dispatchkit.core.call.client import Client
 
 __all__ = ["resume_run", "stop"]
 
 W = TypeVar("W")
 
-_URL = "DISPATCHKIT_ALTCRAFT_URL"
+_LISTED = 10_000
+"""The most targets whose ids are read for the question."""
+_URLS = {"direct": "DISPATCHKIT_DIRECT_URL", "altcraft": "DISPATCHKIT_ALTCRAFT_URL"}
 _TOKENS = {"direct": "DISPATCHKIT_DIRECT_TOKEN", "altcraft": "DISPATCHKIT_ALTCRAFT_TOKEN"}
 _NOUNS = {"direct": ("dispatch", "dispatches"), "altcraft": ("mailing", "mailings")}
 
 
 def resume_run(options: ResumeOptions) -> None:
-    """Check everything, ask, go on, report.
+    """Check everything, ask, resume, report.
 
     Raises:
         typer.Exit: Always, with the exit status.
     """
     with exit_on_user_error():
         ledger_ref = _ledger_ref(options)
-        guards = options.guards()
-        snapshot, hindering = run_loop(_inspect(ledger_ref))
+        bounds = guards(options)
+        snapshot, hindering, left = run_loop(_inspect(ledger_ref))
         ledger_ref = attrs.evolve(ledger_ref, run=snapshot.run.name)
         run, settings = snapshot.run, settings_of(snapshot.run)
         if not run.plan_complete:
             raise ValueError(
-                f"the plan of run {run.name!r} is not whole: run the command again that launched it, which finishes "
-                "its plan and goes on"
+                f"the plan of run {run.name!r} is not complete. Run the command that launched it again: it completes "
+                "the plan and launches the rest"
             )
         if not snapshot.left:
             message, kept = (
-                f"Nothing is left of run {escape_control(repr(run.name))}.",
+                f"Run {escape_control(repr(run.name))} is over: no target is left.",
                 snapshot.counts.unknown_for_good,
             )
             if kept:
-                message = f"Nothing of run {escape_control(repr(run.name))} can go on. {unknown_for_good(kept)}"
+                message = f"Nothing is left to resume in run {escape_control(repr(run.name))}. {unknown_for_good(kept)}"
             write(sys.stderr if options.json else sys.stdout, f"{message}\n")
             raise typer.Exit(3 if kept else 0)
         client = _connect(options, settings)
     noun = _NOUNS[settings["provider"]]
     if run.stopped:
-        write(sys.stderr, f"Run {escape_control(repr(run.name))} was stopped: to resume it lets it go on.\n")
-    if not options.yes and snapshot.left > 1:
-        ask(
-            f"resume run {run.name!r}: {snapshot.left:,} of {run.total:,} {noun[1]} are left, at {settings['base_url']}"
-        )
+        write(sys.stderr, f"Run {escape_control(repr(run.name))} was stopped. This command lets it launch again.\n")
+    description = _describe(options, snapshot, settings, left)
+    if not options.yes:
+        ask(description)
     decisions = decide(hindering, options, ledger_ref)
     with exit_on_user_error():
         failures_file = None if options.failures is None else FailuresFile(options.failures)
@@ -87,11 +93,13 @@ def resume_run(options: ResumeOptions) -> None:
             quiet=options.quiet,
             failures_file=failures_file,
             ledger_ref=ledger_ref,
+            description=description,
+            invocation=options.invocation,
         )
         reporter.planned = True
         with reporter:
             report, interrupted = run_loop(
-                _resume(client, ledger_ref, decisions, reporter=reporter, guards=guards, failures_file=failures_file)
+                _resume(client, ledger_ref, decisions, reporter=reporter, guards=bounds, failures_file=failures_file)
             )
     raise typer.Exit(reporter.summary(report, interrupted=interrupted))
 
@@ -100,33 +108,55 @@ def _ledger_ref(options: ResumeOptions) -> LedgerRef:
     words = options.where or []
     ledger_ref = parse_ledger_args(words[:1], run=False)
     if len(words) > 1:
+        ledger_ref = attrs.evolve(ledger_ref, invocation=options.invocation)
         raise ValueError(f"name the run with --run: {ledger_ref.resume(words[1])}")
-    return LedgerRef(ledger_ref.where, options.run, named=ledger_ref.named)
+    return attrs.evolve(ledger_ref, run=options.run, invocation=options.invocation)
 
 
-async def _inspect(ledger_ref: LedgerRef) -> tuple[RunSnapshot, Hindrances]:
+def _describe(
+    options: ResumeOptions, snapshot: RunSnapshot, settings: dict[str, str], left: list[int] | None
+) -> Description:
+    provider, run = settings["provider"], snapshot.run
+    ids = "" if left is None else f": {describe_ids(Targets((number, number) for number in left))}"
+    action = f"resume run {run.name!r}: {snapshot.left:,} of {counted(run.total, *_NOUNS[provider])} are left{ids}"
+    account = describe_account(options, _TOKENS[provider])
+    return Description(action, (("host", settings["base_url"]), ("account", account)))
+
+
+async def _inspect(ledger_ref: LedgerRef) -> tuple[RunSnapshot, Hindrances, list[int] | None]:
+    """The run, what keeps it from going on, and the ids that are left, unless they are too many to read them all."""
     async with ledger_ref.open() as ledger:
         run = await resolve_run(ledger, ledger_ref)
-        return await take_snapshot(ledger, run), await hindrances(ledger, run.name)
+        snapshot, left = await take_snapshot(ledger, run), None
+        if snapshot.left <= _LISTED:
+            states = [state for state in NOT_DONE if state != State.REJECTED]
+            left = [
+                number_of(decode(target.command))
+                async for target in ledger.targets(run.name, states=states)
+                if not target.is_final
+            ]
+        return snapshot, await hindrances(ledger, run.name), left or None
 
 
 def _connect(options: ResumeOptions, settings: dict[str, str]) -> DirectClient | AltcraftClient:
     provider, host = settings.get("provider"), settings.get("base_url", "")
     if provider not in _TOKENS:
-        raise ValueError(f"the run is of the provider {provider!r}, which this release does not know: upgrade it")
+        raise ValueError(f"this release does not know the provider of the run, {provider!r}: upgrade dispatchkit")
     key = token(options, _TOKENS[provider])
-    if provider == "direct":
-        return dispatchkit.DirectClient(key, base_url=host, **options.client_settings())
-    own_url = os.environ.get(_URL)
+    own_url = os.environ.get(_URLS[provider])
     if own_url and own_url.rstrip("/") != host.rstrip("/"):
-        # The token is most likely that platform's, and must not be sent to another.
-        raise ValueError(f"the run goes to {host}, but {_URL} says {own_url}: unset it, or set it to the run's host")
+        # The token is most likely that host's, and must not be sent to another.
+        raise ValueError(
+            f"the run goes to {host}, but {_URLS[provider]} is {own_url}: unset it, or set it to the run's host"
+        )
+    if provider == "direct":
+        return dispatchkit.DirectClient(key, base_url=host, **client_settings(options))
     return dispatchkit.AltcraftClient(
         host,
         key,
         wire=cast("Literal['json', 'xml']", settings.get("wire", "json")),
         deduplicates=settings.get("deduplicates") == "yes",
-        **options.client_settings(),
+        **client_settings(options),
     )
 
 
@@ -151,8 +181,8 @@ async def _resume(
         )
 
 
-def stop(words: Sequence[str]) -> None:
-    """Stop a run, whatever works on it, and wait until no process can launch anything of it any more.
+def stop(options: StopRunOptions) -> None:
+    """Stop a run on every machine, and wait until no process can launch any more of it.
 
     Raises:
         typer.Exit: With status 2, if it cannot be stopped; with 130 after Ctrl-C, when it is stopped all the same.
@@ -171,40 +201,42 @@ def stop(words: Sequence[str]) -> None:
             except LedgerError as error:
                 if not snapshot.holders:
                     raise
-                # It may be suspended while it writes, and then keeps the file from everyone else.
-                holder, line = snapshot.holders[0], ledger_ref.resume(run.name, "--end-holder")
+                # A process that is suspended while it writes keeps the file locked.
+                holder, line = snapshot.holders[0], resume_line(ledger_ref, run, "--end-holder")
                 raise LedgerError(
                     f"{error}. The run was not stopped: process {holder.pid} on {holder.host} holds it. If it is "
-                    f"suspended, let it go on, or end it and go on with the run: {line}"
+                    f"suspended, continue it. To end it and resume the run: {line}"
                 ) from None
             return await take_snapshot(ledger, run)
 
     with exit_on_user_error():
-        ledger_ref = parse_ledger_args(words, run=True)
+        ledger_ref = parse_ledger_args(options.where or [], run=True)
         if ledger_ref.run is None:
-            raise ValueError("name the run that is to be stopped: dispatchkit stop-run LEDGER RUN")
-        name = escape_control(repr(ledger_ref.run))
+            raise ValueError(f"name the run to stop, after the ledger. To see the runs: {ledger_ref.list_runs()}")
+        name, line = escape_control(repr(ledger_ref.run)), escape_control(ledger_ref.stop(ledger_ref.run))
         try:
             snapshot = run_loop(stopping(ledger_ref))
             if snapshot is None or until is None:
-                write(sys.stdout, f"Nothing is left of run {name}: nothing to stop.\n")
+                write(sys.stdout, f"Run {name} is over: nothing to stop.\n")
                 return
-            flight = f"{snapshot.counts.sending:,} in flight" if snapshot.holders else "nobody works on it"
+            flight = (
+                f"{counted(snapshot.counts.sending, 'call')} in flight" if snapshot.holders else "no process holds it"
+            )
             write(sys.stderr, f"Run {name} is stopped ({flight}). Waiting until {_whole_second(until)} UTC.\n")
             time.sleep(max(0.0, (until - SYSTEM.now()).total_seconds()))
         except KeyboardInterrupt:
-            message = f"Nothing is known of the stop of run {name}: run the same again."
+            message = f"The command was interrupted before run {name} was stopped. To stop it: {line}"
             if until is not None:
                 message = (
-                    f"Run {name} is stopped all the same. A process that was suspended may launch something until "
+                    f"Run {name} is stopped all the same. A process that was suspended may still launch until "
                     f"{_whole_second(until)} UTC."
                 )
             write(sys.stderr, f"{message}\n")
             raise typer.Exit(130) from None
-    text = f"Run {name} is stopped: no process launches anything of it after {_whole_second(until)} UTC."
-    write(sys.stdout, f"{text}\nTo go on: {escape_control(ledger_ref.resume(ledger_ref.run))}\n")
+    text = f"Run {name} is stopped: no process launches any more of it after {_whole_second(until)} UTC."
+    write(sys.stdout, f"{text}\nTo resume it: {escape_control(resume_line(ledger_ref, snapshot.run))}\n")
 
 
 def _whole_second(moment: datetime) -> str:
-    """The time of day of a moment, rounded up: what was promised from then on holds."""
+    """The time of day of a moment, rounded up: the promise holds from then on."""
     return f"{moment + timedelta(microseconds=-moment.microsecond % 1_000_000):%H:%M:%S}"

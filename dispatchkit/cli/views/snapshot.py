@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
     from dispatchkit.ledger.store import Counts, Holder, Run
 
-__all__ = ["RunSnapshot", "resolve_run", "settings_of", "silence", "take_snapshot"]
+__all__ = ["RunSnapshot", "resolve_run", "resume_line", "settings_of", "silence", "take_snapshot"]
 
 _SHOWN = 5
 
@@ -39,7 +39,7 @@ class RunSnapshot:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more happens unless somebody resumes it."""
+        """Whether nothing more happens unless the run is resumed."""
         if self.holders:
             return False
         return self.run.stopped or (self.run.plan_complete and not self.counts.planned and not self.counts.sending)
@@ -52,13 +52,21 @@ class RunSnapshot:
         if self.holders:
             return "running"
         if not self.run.plan_complete:
-            return "not planned to its end"
+            return "plan not complete"
         return "to be resumed" if self.left else "over"
 
 
 def settings_of(run: Run) -> dict[str, str]:
     """How a run is carried out: provider, host and wire."""
     return cast("dict[str, str]", json_module.loads(run.settings))
+
+
+def resume_line(ledger_ref: LedgerRef, run: Run, *options: str) -> str:
+    """The command that resumes a run, with what the run itself needs."""
+    needed: list[str] = []
+    if run.account is not None and not ledger_ref.invocation.given("account"):
+        needed += ["--account", run.account]
+    return ledger_ref.resume(run.name, *needed, *options)
 
 
 async def take_snapshot(ledger: Ledger, run: Run) -> RunSnapshot:

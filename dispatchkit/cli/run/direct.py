@@ -1,0 +1,67 @@
+"""What the commands of ``dispatchkit direct`` do that act on ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import dispatchkit
+from dispatchkit.cli.lazy import load
+from dispatchkit.cli.run.launch import launch
+from dispatchkit.cli.run.spec import LaunchSpec
+from dispatchkit.cli.settings import client_settings
+from dispatchkit.core.secret import Secret
+from dispatchkit.direct.commands import DirectAuth, DirectCommand, StartDispatch, StopDispatch
+
+if TYPE_CHECKING:
+    from dispatchkit import DirectClient
+    from dispatchkit.cli.commands.direct import DirectOptions, StopOptions
+    from dispatchkit.cli.input.ids import Targets
+    from dispatchkit.sandbox import Sandbox
+
+__all__ = ["start", "stop"]
+
+R = TypeVar("R")
+
+_TOKEN = "DISPATCHKIT_DIRECT_TOKEN"  # noqa: S105 - the name of the variable
+
+
+def start(options: DirectOptions) -> None:
+    """Start dispatches."""
+    launch(options, _spec(options, "start", StartDispatch))
+
+
+def stop(options: StopOptions) -> None:
+    """Stop the dispatches that are named, or all that have a status."""
+    if options.status is None:
+        launch(options, _spec(options, "stop", StopDispatch, started=True))
+    else:
+        load("dispatchkit.cli.run.stop_all:stop_all")(options, options.status, _spec(options, "stop", StopDispatch))
+
+
+def _spec(
+    options: DirectOptions,
+    verb: str,
+    command: Callable[[int], DirectCommand[R]],
+    *,
+    started: bool = False,
+) -> LaunchSpec[DirectAuth, R]:
+    def connect(base_url: str, token: str) -> DirectClient:
+        return dispatchkit.DirectClient(token, base_url=base_url, **client_settings(options))
+
+    def sandbox(targets: Targets) -> Sandbox:
+        own: Sandbox = load("dispatchkit.cli.run.own_sandbox:for_direct")(targets)
+        return own
+
+    return LaunchSpec(
+        verb=verb,
+        noun=("dispatch", "dispatches"),
+        token_variable=_TOKEN,
+        base_url=options.base_url,
+        command=command,
+        connect=connect,
+        wire=lambda token: DirectAuth(Secret(token, environment=_TOKEN)),
+        sandbox=sandbox,
+        token_of_sandbox=lambda sandbox: sandbox.direct_token,
+        prepare="dispatchkit.cli.run.own_sandbox:start_in" if started else None,
+    )
