@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import sys
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
@@ -15,7 +14,7 @@ from rich.text import Text
 from dispatchkit.cli.invocation import Invocation
 from dispatchkit.cli.output.failures import LiveFailuresFile
 from dispatchkit.cli.output.progress import STYLES, Bar, Lines, ProgressSnapshot
-from dispatchkit.cli.text import as_json, counted, escape_control, format_failure, write
+from dispatchkit.cli.text import as_json, counted, escape_control, format_failure, ignore_broken_pipe, write
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import DispatchkitError, RejectedError, State
 
@@ -80,6 +79,7 @@ class Reporter:
     ) -> None:
         self._total = total
         self._json = json
+        self._stream = sys.stderr if json else sys.stdout
         self._nouns = noun
         self._description = description
         self._invocation = invocation
@@ -164,13 +164,12 @@ class Reporter:
         elapsed = self._clock.monotonic() - self._began
         not_started = self.not_started(report)
         total = report.total + not_started
-        with suppress(OSError):  # the terminal may be gone, and what came of it all is still an exit status
+        with ignore_broken_pipe(self._stream):  # the terminal may be gone; the exit status still tells what happened
             self._summarize(report, total, not_started, elapsed)
         return exit_status(report, not_started, interrupted=interrupted) or int(self._broken)
 
     def _summarize(self, report: Report, total: int, not_started: int, elapsed: float) -> None:
-        stream = sys.stderr if self._json else sys.stdout
-        console = Console(file=stream)
+        console = Console(file=self._stream)
         with console.capture() as captured:
             if self._description is not None:
                 console.print(Text(str(self._description)), highlight=False, soft_wrap=True)
@@ -191,7 +190,7 @@ class Reporter:
             for text in ends:
                 if text:
                     console.print(Text(escape_control(text)), highlight=False, soft_wrap=True)
-        write(stream, captured.get())
+        write(self._stream, captured.get())
 
     def _failure(self, outcome: Outcome[object], error: DispatchkitError) -> None:
         self._hints[type(error), error.hint] += 1

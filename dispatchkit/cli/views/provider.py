@@ -19,7 +19,17 @@ from dispatchkit import FanOut
 from dispatchkit.altcraft.commands import AltcraftWire, ReadStatus
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.text import as_json, counted, escape_control, format_failure, format_value, number_of, utc, write
+from dispatchkit.cli.text import (
+    as_json,
+    counted,
+    escape_control,
+    format_failure,
+    format_value,
+    ignore_broken_pipe,
+    number_of,
+    utc,
+    write,
+)
 from dispatchkit.errors import AuthenticationError, DispatchkitError
 
 if TYPE_CHECKING:
@@ -172,6 +182,7 @@ def _write_table(header: Sequence[str], rows: Iterable[tuple[object, ...]]) -> N
         table.add_row(*(Text(escape_control(format_value(value))) for value in row))
     # Only a terminal has an edge.
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _ANY_WIDTH)
-    with console.capture() as captured:
-        console.print(table, highlight=False)
-    write(sys.stdout, captured.get())
+    with ignore_broken_pipe(sys.stdout):  # Rich itself writes when a capture ends
+        with console.capture() as captured:
+            console.print(table, highlight=False)
+        write(sys.stdout, captured.get())
