@@ -31,7 +31,7 @@ def write(stream: TextIO, text: str) -> bool:
 def ignore_broken_pipe(stream: TextIO) -> Generator[None]:
     """Go on where the stream cannot be written to. From then on, nothing is written to it.
 
-    `unwritable` tells of it afterwards, unless only the reader has gone: a closed pipe or terminal.
+    `unwritable` reports it afterwards, unless only the reader has gone: a closed pipe or terminal.
     """
     try:
         yield

@@ -13,6 +13,7 @@ import dispatchkit
 from dispatchkit import AltcraftClient, DirectClient, Pace
 from dispatchkit.cli import main
 from dispatchkit.cli.commands.direct import DirectOptions
+from dispatchkit.cli.run import altcraft
 from dispatchkit.cli.settings import AUTO_WORKERS, client_settings, guards
 from dispatchkit.core.call.client import ATTEMPT_TIMEOUT, TIMEOUT
 from dispatchkit.core.pacing.adaptive_limit import AdaptiveLimit
@@ -220,3 +221,9 @@ def test_a_dry_run_shortens_a_long_body_and_shows_no_controls() -> None:
     result = run("altcraft", "launch", 5, "--dry-run", "--sandbox", "--content", '{"b": "\u009b"}')
     assert "\\x9b" in result.out
     assert "\u009b" not in result.out
+
+
+def test_dry_run_has_the_limits_of_the_client() -> None:
+    defaults = inspect.signature(AltcraftClient).parameters
+    assert defaults["body_limit"].default == altcraft._BODY_LIMIT
+    assert defaults["attachment_limit"].default == altcraft._ATTACHMENT_LIMIT

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Reporter", "exit_status"]
 
 _DETAILED = 20
-"""How many failures of each kind are told one by one: a thousand refusals must not hide the one that is unknown."""
+"""How many failures of each kind are shown one by one: a thousand refusals must not hide the one that is unknown."""
 
 
 def exit_status(report: Report, not_started: int, *, interrupted: bool) -> int:
@@ -145,7 +145,7 @@ class Reporter:
         self._progress.note(text)
 
     def fail(self, text: str) -> None:
-        """Say what has gone wrong with the run itself. Its exit status then tells of it, whatever the outcomes are."""
+        """Show an error of the run itself. Its exit status is then a failure, whatever the outcomes are."""
         self._broken = True
         self.note(text)
 
@@ -155,7 +155,7 @@ class Reporter:
         return self._total - report.total if report.not_started is None else report.not_started
 
     def gave_up(self, text: str) -> None:
-        """Say that the run was given up. The exit status then tells of it, and the summary how to go on."""
+        """Show that the run was given up. Its exit status is then a failure, and the summary says how to resume."""
         self._gave_up = True
         self.fail(text)
 

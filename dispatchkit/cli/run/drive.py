@@ -30,7 +30,7 @@ T = TypeVar("T")
 W = TypeVar("W")
 
 
-class _Cut(Exception):  # noqa: N818 - no error: somebody pressed Ctrl-C
+class _Cut(Exception):  # noqa: N818 - no error: Ctrl-C was pressed
     """The plan was cut short."""
 
 
@@ -70,7 +70,7 @@ async def drive(
         commands: What to do; None stands for those that the ledger holds already.
         reporter: What shows it.
         guards: What bounds it.
-        ledger: What gives the journal of the run; None: nothing remembers it.
+        ledger: Gives the journal of the run; None: the run has no journal.
         run: The name of the run in the ledger.
 
     Returns:
@@ -178,11 +178,11 @@ def _snapshot(
 
 @contextmanager
 def show_warnings(tell: Callable[[str], None], *, pauses: bool = False) -> Generator[None]:
-    """Tell what the ledger and the pace warn of, in one plain line each, however logging is configured.
+    """Show the warnings of the ledger and the pace, one plain line each, however logging is configured.
 
     Args:
         tell: Called with each line.
-        pauses: Whether to tell of every pause of an account, too.
+        pauses: Whether to show every pause of an account, too.
     """
     pace = logging.getLogger("dispatchkit.pace")
     levels = {logging.getLogger("dispatchkit.ledger"): logging.WARNING, pace: logging.WARNING}

@@ -1,4 +1,4 @@
-"""A run that a ledger remembers: that it is the one that is meant, how it is driven, and what did not come to done."""
+"""A run of a ledger: check that it is the same launch, drive it, and write what is not done."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ _LOOK_TIMEOUT = 1.0
 
 @attrs.frozen
 class LedgerRun:
-    """What remembers a run."""
+    """A run and its ledger."""
 
     ledger: Ledger
     ledger_ref: LedgerRef

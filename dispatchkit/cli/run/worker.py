@@ -86,7 +86,7 @@ async def run_worker(
     retry: RetryPolicy | None = None,
     give_up_after: float | None = None,
 ) -> Exception | None:
-    """Launch chunks until Ctrl-C or SIGTERM. The second one gives up what is in flight.
+    """Launch chunks until Ctrl-C or SIGTERM. The second one cancels calls in flight.
 
     Args:
         ledger_ref: The ledger, in PostgreSQL.
@@ -97,7 +97,7 @@ async def run_worker(
         give_up_after: Seconds without an answer of the provider after which a chunk is given back; None keeps it.
 
     Returns:
-        Why it came to an end, if nobody asked for it.
+        The error that ended the work; None if a signal ended it.
 
     Raises:
         LedgerError: The ledger cannot be used, and nothing was begun.
