@@ -24,6 +24,7 @@ from dispatchkit.direct.commands import (
     StopDispatch,
 )
 from dispatchkit.direct.models import Dispatch, StartedDispatch
+from dispatchkit.providers import installed_provider
 
 __all__ = ["DirectClient", "DirectOptions"]
 
@@ -32,10 +33,11 @@ class DirectOptions(ClientOptions, total=False):
     """The options of `DirectClient`: those of `ClientOptions`, and one of its own.
 
     Attributes:
-        base_url: ``scheme://host[:port]`` of the provider. Default: ``"https://direct.i-dgtl.ru"``.
+        base_url: ``scheme://host[:port]`` of the provider. None reads ``DISPATCHKIT_DIRECT_URL``; without the variable,
+            it is ``https://direct.i-dgtl.ru``. Default: None.
     """
 
-    base_url: str
+    base_url: str | None
 
 
 class DirectClient(Client[DirectAuth]):
@@ -72,13 +74,15 @@ class DirectClient(Client[DirectAuth]):
         self,
         token: Token | None = None,
         *,
-        base_url: str = "https://direct.i-dgtl.ru",
+        base_url: str | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         key = Secret(token, environment="DISPATCHKIT_DIRECT_TOKEN")
         del token
         check_options(DirectClient, options)
         key.check()
+        if base_url is None:
+            base_url = installed_provider("direct").own_url()
         super().__init__(base_url, DirectAuth(key), key, **options)
 
     async def start(

@@ -34,6 +34,7 @@ def no_other_provider(monkeypatch: pytest.MonkeyPatch) -> None:
 def set_entry_points(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
     found = [EntryPoint(name, value, providers.ENTRY_POINTS) for name, value in points]
     monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: found)
+    monkeypatch.setattr(providers, "_may_be_named", lambda: True)
     providers._installed.cache_clear()
     providers._find_installed.cache_clear()
 
