@@ -61,6 +61,16 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert heavy == []
 
 
+def test_list_of_commands_needs_no_metadata() -> None:
+    code = (
+        "import sys; from dispatchkit.cli.app import app\n"
+        "print([*app.info.cls.table], 'importlib.metadata' in sys.modules)"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("['direct', 'altcraft', 'ledger',")
+    assert shown.endswith("] False\n")
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
