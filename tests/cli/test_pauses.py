@@ -111,6 +111,20 @@ def test_question_is_answered_at_the_terminal(field: Field) -> None:
     assert "1 pause lifted" in terminal.screen
 
 
+def test_no_lifts_no_pause(field: Field) -> None:
+    field.plan(1, queue=False)
+    pause(field)
+    terminal = Terminal("ledger", "lift-pause", field.dsn)
+    terminal.read_until("Go ahead? [y/N]")
+    terminal.type("n\r")
+    assert terminal.end() == 4
+    assert "No pause was lifted." in terminal.screen
+    refused = run("ledger", "lift-pause", field.dsn)
+    assert refused.code == 2
+    assert "No pause was lifted." in refused.err
+    assert "sent" not in terminal.screen + refused.err
+
+
 def test_command_in_a_pause_says_until_when_it_waits(field: Field) -> None:
     field.sandbox.order(Fault.throttled(EPOCH))
     words = ("direct", "start", "1-9", "--yes", "--concurrency", 1, "--base-url", field.sandbox.url, "--run", "friday")
