@@ -81,7 +81,10 @@ class Provider(Generic[W]):
     settings: Mapping[str, Callable[[str], object]] = field(default_factory=dict[str, Callable[[str], object]])
     """What `Client.settings` adds to provider and host, each with what reads its text. It raises `ValueError`."""
     command_line: str | None = None
-    """The Typer group of its command line, as ``"module:attribute"``."""
+    """The Typer group of its command line, as ``"module:attribute"``: ``dispatchkit NAME``.
+
+    ``dispatchkit plan`` takes those of its commands that have a name of `commands`.
+    """
     help: str = ""
     """What the command line says of this group, in one line."""
 
