@@ -94,7 +94,8 @@ def test_the_blocking_example_runs_against_a_sandbox(sandbox: Sandbox) -> None:
 
 
 def test_the_shell_examples_run_against_a_sandbox(sandbox: Sandbox) -> None:
-    run_shell(block("sh", "dispatchkit direct start 10000000125"), 6, sandbox)
+    answered = re.sub("$", " --yes", block("sh", "dispatchkit direct start 10000000125").strip(), flags=re.MULTILINE)
+    run_shell(answered, 6, sandbox)
     assert dict(sandbox.launches) == {10000000125: 1, 82: 1, 90: 1}
 
 

@@ -24,6 +24,7 @@ from dispatchkit.direct.commands import (
     StopDispatch,
 )
 from dispatchkit.direct.models import Dispatch, StartedDispatch
+from dispatchkit.providers import installed_provider
 
 __all__ = ["DirectClient", "DirectOptions"]
 
@@ -32,7 +33,8 @@ class DirectOptions(ClientOptions, total=False):
     """The options of `DirectClient`: those of `ClientOptions`, and one of its own.
 
     Attributes:
-        base_url: ``scheme://host[:port]`` of the provider. Default: ``"https://direct.i-dgtl.ru"``.
+        base_url: ``scheme://host[:port]`` of the provider. None reads ``DISPATCHKIT_DIRECT_URL``; without the variable,
+            it is ``https://direct.i-dgtl.ru``. Default: None.
 
     Example:
         >>> async with Sandbox() as sandbox:
@@ -42,7 +44,7 @@ class DirectOptions(ClientOptions, total=False):
         StartedDispatch(dispatch_id=7, settled=False)
     """
 
-    base_url: str
+    base_url: str | None
 
 
 class DirectClient(Client[DirectAuth]):
@@ -76,11 +78,11 @@ class DirectClient(Client[DirectAuth]):
         self,
         token: Token | None = None,
         *,
-        base_url: str = "https://direct.i-dgtl.ru",
+        base_url: str | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         key = Secret(token, environment="DISPATCHKIT_DIRECT_TOKEN")
-        url = Unshown(base_url)
+        url = Unshown(installed_provider("direct").own_url() if base_url is None else base_url)
         del token, base_url  # a traceback shows the locals of this frame
         hide_proxy(options)
         check_options(DirectClient, options)

@@ -20,6 +20,7 @@ import pytest
 import typer.testing
 
 from dispatchkit.cli.app import app
+from dispatchkit.cli.streams import unwritable
 from dispatchkit.sandbox import Sandbox
 from tests.launcher import COMMAND, Process
 from tests.workers.conftest import Field
@@ -102,10 +103,17 @@ def _short_claims(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DIRECT_TOKEN", "ALTCRAFT_TOKEN", "ALTCRAFT_URL", "LEDGER"):
+    for name in ("DIRECT_TOKEN", "DIRECT_URL", "ALTCRAFT_TOKEN", "ALTCRAFT_URL", "LEDGER"):
         monkeypatch.delenv(f"DISPATCHKIT_{name}", raising=False)
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_lost_output() -> Iterator[None]:
+    """What a test could not write must not end a command of the next one."""
+    yield
+    unwritable()
 
 
 def run(*arguments: object, stdin: str | bytes = "") -> Result:

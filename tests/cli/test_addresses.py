@@ -16,8 +16,8 @@ import pytest
 
 from dispatchkit import Ledger
 from dispatchkit.cli.input.ledger_ref import LedgerRef
+from dispatchkit.cli.invocation import PlanOptions
 from dispatchkit.cli.options import ResumeOptions, RunOptions
-from dispatchkit.cli.run.plan import PlanOptions
 from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.dsn import KEYWORDS
 from dispatchkit.ledger.postgres.connect import connect
@@ -126,7 +126,7 @@ def test_address_in_a_wrong_place_is_not_shown(words: list[str]) -> None:
 
 def test_masked_address_leaves_the_message_readable() -> None:
     result = run(f"postgresql://app:{SECRET}@db/x")
-    assert result.err.endswith("Error: No such command '***'.\n"), result
+    assert "Error: There is no command '***'. The commands are: direct," in result.err, result
 
 
 def test_options_hide_what_may_hold_a_password() -> None:

@@ -239,7 +239,7 @@ def test_lines_go_to_standard_error_and_results_to_standard_output(
     assert "2 of 2 (100%): 1 done, 1 rejected; 0 in flight" in result.err
     assert all(line.startswith('{"index": ') for line in result.out.splitlines())
     command = ("direct", "start", "1998-2001", "--yes", "--quiet", "--base-url", played.url, "--max-launches", 2)
-    assert run(*command).err == "Stopped after 2 launches (--max-launches 2); 2 were not started.\n"
+    assert run(*command).err == "Stopped after 2 launches (--max-launches 2); 2 targets were not started.\n"
 
 
 def test_the_lines_count_up_to_what_may_be_begun(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
 from dispatchkit.cli.input.values import exit_on_user_error
+from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.text import escape_control, write
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.commands.ledger import InitOptions
 
 __all__ = ["init_ledger"]
 
@@ -19,17 +23,17 @@ _NOTE = """\
 """
 
 
-def init_ledger(words: Sequence[str], *, sql: bool) -> None:
+def init_ledger(options: InitOptions) -> None:
     """Make or upgrade the tables, those of the queue too where the extra ``workers`` is installed.
 
     Raises:
         typer.Exit: With status 2, if there is no such ledger, or it cannot be made.
     """
     with exit_on_user_error():
-        ledger_ref = parse_ledger_args(words, run=False)
-        if sql and not ledger_ref.address.is_database:
+        ledger_ref = parse_ledger_args(options.where or [], run=False)
+        if options.sql and not ledger_ref.address.is_database:
             raise ValueError("--sql is for a ledger in PostgreSQL: a file is made by the first launch")
-        if sql:
+        if options.sql:
             write(sys.stdout, _sql(ledger_ref))
             return
         run_loop(_init(ledger_ref))
@@ -41,15 +45,11 @@ def _has_queue() -> bool:
 
 
 def _sql(ledger_ref: LedgerRef) -> str:
-    from dispatchkit.ledger.postgres import schema  # noqa: PLC0415 - an extra
-    from dispatchkit.ledger.postgres.driver_settings import DriverSettings  # noqa: PLC0415 - an extra
-
-    name = DriverSettings(ledger_ref.address).schema
-    text = f"{_NOTE}{schema.creation_sql(name)}"
+    name = load("dispatchkit.ledger.postgres.driver_settings:DriverSettings")(ledger_ref.address).schema
+    text = f"{_NOTE}{load('dispatchkit.ledger.postgres.schema:creation_sql')(name)}"
     if _has_queue():
-        from dispatchkit.workers import queue_connection  # noqa: PLC0415 - an extra
-
-        text += f"-- The queue of the workers.\n{queue_connection.creation_sql(name)}"
+        queue = load("dispatchkit.workers.queue_connection:creation_sql")(name)
+        text += f"-- The queue of the workers.\n{queue}"
     return text
 
 
@@ -57,7 +57,5 @@ async def _init(ledger_ref: LedgerRef) -> None:
     async with ledger_ref.open(new=True) as ledger:
         await ledger.open_store()
         if ledger.is_shared and _has_queue():
-            from dispatchkit.workers.chunk import in_postgres  # noqa: PLC0415 - an extra
-            from dispatchkit.workers.queue_connection import create_tables  # noqa: PLC0415 - an extra
-
-            await create_tables(await in_postgres(ledger))
+            store = await load("dispatchkit.workers.chunk:in_postgres")(ledger)
+            await load("dispatchkit.workers.queue_connection:create_tables")(store)
