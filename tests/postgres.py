@@ -43,7 +43,7 @@ class Server:
         self._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync", "--no-instructions")
 
     def _reachable(self) -> Path:
-        """Where the programs are; a copy, if whoever is to run them may not read them where they are."""
+        """The folder of the programs; a copy, if the server's user may not read the original."""
         found = _WHEEL / "pginstall" / "bin"
         try:
             subprocess.run([found / "postgres", "--version"], check=True, capture_output=True, user=self._user)

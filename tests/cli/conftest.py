@@ -25,7 +25,7 @@ from dispatchkit.sandbox import Sandbox
 from tests.launcher import COMMAND, Process
 from tests.workers.conftest import Field
 
-# Else each run would build all commands anew, which is half of what most runs take.
+# Otherwise each run would build all commands again, which is half of its time.
 typer.testing._get_command = functools.cache(typer.testing._get_command)  # type: ignore[attr-defined]
 
 
@@ -182,7 +182,7 @@ class Terminal:
         self._child.send_signal(signal.SIGINT)
 
     def hang_up(self) -> int:
-        """Close the terminal, as somebody does who is done for the day, and return the exit status."""
+        """Close the terminal window, and return the exit status."""
         os.close(self._master)
         self._child.send_signal(signal.SIGHUP)  # the kernel's, were it the controlling terminal
         return self._child.wait(20)

@@ -84,7 +84,7 @@ LAUNCHES = {"direct": ("direct", "start"), "altcraft": ("altcraft", "activate", 
 
 
 def come_to_a_halt(played: Played) -> None:
-    """From now on no answer comes, and whoever waits for one has sent all that he can."""
+    """From now on no answer comes, and each task that waits for one has sent all."""
     played.sandbox.latency = 30
     before = -1
     while played.sandbox.requests != before:

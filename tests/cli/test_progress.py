@@ -219,7 +219,7 @@ async def test_a_real_run_tells_of_the_pause_that_the_provider_asked_for(
         "Paused until 00:00:01 UTC (1 s): the provider asked for it.",
         "The pause is over.",
     ]
-    assert len(asyncio.all_tasks()) == 1  # nobody goes on looking
+    assert len(asyncio.all_tasks()) == 1  # no task goes on looking
 
 
 def test_what_is_no_terminal_gets_no_control_characters(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,11 +169,11 @@ class Client(Generic[W]):
             timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
             retry: When and how the call is repeated; None takes the client's policy.
             request_id: The one to send, where the provider takes any; None makes a new one.
-            unclear_since: When somebody else's attempt of the same command began that was left unclear. It is settled,
-                as a lost answer of our own would be, before anything is sent. ``request_id`` is then that attempt's.
+            unclear_since: When another process's unclear attempt of the same command began. It is settled before
+                anything is sent, as a lost answer of this process would be. ``request_id`` is then that attempt's.
             acting_until: On the clock's ``monotonic``: until when that attempt may still reach the provider. None means
                 until this call begins.
-            repeats: How often somebody else may have repeated that attempt. An unclear launch is not repeated twice,
+            repeats: How often another process may have repeated that attempt. An unclear launch is not repeated twice,
                 unless the provider has been seen to recognise a repeat.
             acted_by: On the clock's ``monotonic``: when that attempt has acted at the latest, if it has. What a log
                 shows later is another launch. None means ``acting_until``.
