@@ -207,15 +207,15 @@ def test_the_state_of_a_run_is_told_in_a_word() -> None:
     whole = Run(1, "friday", "{}", NOW, 5, plan_complete=True, stopped=False)
     partly = Run(1, "friday", "{}", NOW, 5, plan_complete=False, stopped=False)
     stopped = Run(1, "friday", "{}", NOW, 5, plan_complete=True, stopped=True)
-    holders = [Holder("token", 7, "here")]
+    held = [Holder("token", 7, "here")]
     for run_, counts, holders, state, over in (
-        (whole, Counts(planned=5), holders, "running", False),
-        (whole, Counts(done=5), holders, "running", False),
+        (whole, Counts(planned=5), held, "running", False),
+        (whole, Counts(done=5), held, "running", False),
         (whole, Counts(planned=5), [], "to be resumed", False),
         (whole, Counts(done=4, not_sent=1), [], "to be resumed", True),
         (whole, Counts(done=4, rejected=1), [], "over", True),
         (partly, Counts(planned=5), [], "plan not complete", False),
-        (stopped, Counts(planned=5), holders, "stopping", False),
+        (stopped, Counts(planned=5), held, "stopping", False),
         (stopped, Counts(planned=5), [], "stopped", True),
     ):
         seen = RunSnapshot(run_, counts, holders)
