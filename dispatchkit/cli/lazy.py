@@ -23,10 +23,26 @@ from dispatchkit.cli.redacting_group import RedactingGroup
 __all__ = ["CommandRef", "GroupRef", "LazyGroup", "group", "load"]
 
 
+_EXTRAS = {"asyncpg": "ledger", "procrastinate": "workers", "psycopg": "workers", "psycopg_pool": "workers"}
+"""The extra that brings each package which the command line does without."""
+
+
 def load(reference: str) -> Any:
-    """The object that ``"module:attribute"`` names. Its module is imported now."""
+    """The object that ``"module:attribute"`` names. Its module is imported now.
+
+    Raises:
+        ImportError: The module needs an extra that is not installed. The message says how to install it.
+    """
     module, _, attribute = reference.partition(":")
-    return getattr(import_module(module), attribute)
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as missing:
+        package = (missing.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        # Workers need the extra of the ledger, too.
+        extra = "workers" if module.startswith("dispatchkit.workers") or ".worker" in module else _EXTRAS[package]
+        raise ImportError(f"this needs an extra: pip install 'dispatchkit[{extra}]'") from missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +62,14 @@ class CommandRef:
         options: type[Options] = load(self.options)
 
         def body(values: Options) -> None:
-            load(self.body)(values)
+            try:
+                loaded = load(self.body)
+            except ImportError as missing:
+                if isinstance(missing, ModuleNotFoundError):
+                    raise
+                typer.echo(f"dispatchkit: {missing}", err=True)
+                raise typer.Exit(2) from None
+            loaded(values)
 
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(name, cls=PanelCommand, help=self.help)(options_from(options)(body))

@@ -16,7 +16,6 @@ from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.errors import AccountMismatchError, LedgerError
 from dispatchkit.providers import installed_provider
-from dispatchkit.workers import plan_chunks
 
 if TYPE_CHECKING:
     from dispatchkit.cli.invocation import PlanOptions
@@ -84,6 +83,7 @@ def _own_url(provider: str) -> str | None:
 
 async def _plan(plan: PlanOptions, options: RunOptions, client: Client[W], commands: Iterable[Command[W, R]]) -> int:
     # They need the extra workers.
+    plan_chunks = load("dispatchkit.workers:plan_chunks")
     in_postgres = load("dispatchkit.workers.chunk:in_postgres")
     enqueue = load("dispatchkit.workers.procrastinate_queue:enqueue")
     async with client, Ledger(plan.ledger) as ledger:

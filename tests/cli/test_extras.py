@@ -1,0 +1,75 @@
+"""The command line where only its own extra is installed: everything else is left alone, or named in one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+WITHOUT = """
+import sys
+from importlib.abc import MetaPathFinder
+
+EXTRAS = {"asyncpg", "psycopg", "psycopg_pool", "procrastinate", "uvloop", "orjson", "defusedxml"}
+
+class Missing(MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in EXTRAS:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+from dispatchkit.cli import main
+main()
+"""
+
+
+def run_without_extras(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", WITHOUT, *words], capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("direct", "start", "1-3", "--sandbox"),
+        ("direct", "start", "1-3", "--dry-run"),
+        ("altcraft", "launch", "90", "--sandbox"),
+        ("ledger", "--help"),
+        ("worker", "--help"),
+        ("plan", "--help"),
+    ],
+    ids=" ".join,
+)
+def test_commands_do_without_extras(words: tuple[str, ...]) -> None:
+    done = run_without_extras(*words)
+    assert done.returncode == 0, done.stderr
+
+
+def test_file_ledger_needs_no_extra(tmp_path: Path) -> None:
+    where = str(tmp_path / "launch.db")
+    assert run_without_extras("ledger", "init", where).returncode == 0
+    done = run_without_extras("ledger", "list", where)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        (("ledger", "list", "postgresql://db/x"), "ledger"),
+        (("resume", "postgresql://db/x", "--run", "r", "--yes"), "ledger"),
+        (("worker", "--ledger", "postgresql://db/x"), "workers"),
+        (
+            ("plan", "--ledger", "postgresql://db/x", "--run", "r", "direct", "start", "1", "--yes", "--account", "a"),
+            "workers",
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else value[0],
+)
+def test_missing_extra_is_one_line(words: tuple[str, ...], extra: str) -> None:
+    done = run_without_extras(*words, *(["--base-url", "http://127.0.0.1:9"] if "direct" in words else []))
+    assert (done.returncode, done.stdout) == (2, ""), done
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert done.stderr.endswith(f"pip install 'dispatchkit[{extra}]'\n"), done.stderr
