@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
@@ -22,6 +23,8 @@ __all__ = ["Form", "Rows", "as_csv", "form_of"]
 Form = Literal["table", "json", "csv"]
 
 _BATCH_SIZE = 512
+_FORMULA = re.compile(r"'*(?:\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
+"""The start of a formula, also in full-width characters. It may have apostrophes, so that one can be removed again."""
 
 
 def form_of(*, json: bool, csv: bool) -> Form:
@@ -102,10 +105,14 @@ def _cell(value: object) -> str:
 
 
 def as_csv(header: Sequence[str] | None, rows: Iterable[Mapping[str, Scalar]]) -> str:
-    """Flat rows as CSV."""
+    """Flat rows as CSV. A text that a spreadsheet would take for a formula gets an apostrophe in front."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     if header is not None:
         writer.writerow(header)
-    writer.writerows(row.values() for row in rows)
+    writer.writerows([*map(_no_formula, row.values())] for row in rows)
     return text.getvalue()
+
+
+def _no_formula(value: Scalar) -> Scalar:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) is not None else value
