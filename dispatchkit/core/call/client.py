@@ -42,11 +42,18 @@ CONNECT_TIMEOUT = 10.0
 """Seconds to open a connection."""
 
 
-def _trust(ssl: ssl_module.SSLContext | bool) -> ssl_module.SSLContext | bool:
+def _trust(ssl: ssl_module.SSLContext | bool, *, insecure: bool) -> ssl_module.SSLContext | bool:
     if not isinstance(ssl, ssl_module.SSLContext | bool):
         raise TypeError(f"ssl must be True or an ssl.SSLContext of a client, not {shown(ssl)}")
     if isinstance(ssl, ssl_module.SSLContext) and ssl.protocol == ssl_module.PROTOCOL_TLS_SERVER:
         raise ValueError("ssl must be an ssl.SSLContext of a client, not one of a server (PROTOCOL_TLS_SERVER)")
+    verifies = ssl if isinstance(ssl, bool) else ssl.verify_mode != ssl_module.CERT_NONE
+    if not verifies and not insecure:
+        given = "ssl=False" if ssl is False else "an ssl.SSLContext with CERT_NONE"
+        raise ValueError(
+            f"{given} takes any certificate, so the token may go to another machine (insecure=True allows it): pass "
+            "ssl=ssl.create_default_context(cafile='authority.pem') to trust an authority of your own"
+        )
     return ssl
 
 
@@ -113,7 +120,7 @@ class Client(Generic[W]):
                 connect_timeout=CONNECT_TIMEOUT,
                 attempt_timeout=attempt_timeout,
                 proxy=through,
-                ssl=_trust(ssl),
+                ssl=_trust(ssl, insecure=insecure),
             ),
             clock=a_clock(clock),
             budget=RetryBudget(clock),
