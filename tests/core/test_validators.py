@@ -420,7 +420,7 @@ def test_a_host_that_is_none_is_refused_and_not_shown(host: str) -> None:
 )
 def test_a_host_that_is_one_is_taken(host: str) -> None:
     assert str(origin(f"https://{host}")) == f"https://{host}"
-    assert proxy_url(f"http://user:p%40ss@{host}").password == "p@ss"
+    assert proxy_url(f"http://user:p%40ss@{host}").reveal().password == "p@ss"
 
 
 def test_empty_credentials_are_credentials() -> None:

@@ -18,7 +18,7 @@ from rich.cells import cell_len
 from dispatchkit.cli.text import escape_control, format_value, utc, write
 from dispatchkit.values import Scalar, Value, as_json, columns
 
-__all__ = ["Form", "Rows", "as_csv", "form_of"]
+__all__ = ["Form", "PlainTable", "Rows", "as_csv", "form_of"]
 
 Form = Literal["table", "json", "csv"]
 
@@ -53,7 +53,7 @@ class Rows:
         self._names = names
         self._values: list[Value] = []
         self._cells: list[Sequence[object]] = []
-        self._widths: list[int] | None = None
+        self._table = PlainTable(names)
         self._headed = False
         self._open = True
 
@@ -75,10 +75,27 @@ class Rows:
         elif self._form == "csv":
             text = as_csv(None if headed else columns(self._cls), (value.to_dict(flat=True) for value in values))
         else:
-            text = self._as_table(cells if headed else [self._names, *cells])
+            text = self._table.lines(cells if headed else [self._names, *cells])
         self._open = self._open and write(sys.stdout, text)
 
-    def _as_table(self, rows: Sequence[Sequence[object]]) -> str:
+
+class PlainTable:
+    """A table that is written some rows at a time, each column as wide as its first rows need.
+
+    Args:
+        names: The columns.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._widths: list[int] | None = None
+
+    def write(self, rows: Sequence[Sequence[object]]) -> bool:
+        """Write rows to standard output, the names first. Returns whether there still is a reader."""
+        return write(sys.stdout, self.lines([self._names, *rows] if self._widths is None else rows))
+
+    def lines(self, rows: Sequence[Sequence[object]]) -> str:
+        """The lines of rows."""
         cells = [[_cell(value) for value in row] for row in rows]
         if self._widths is None:
             self._widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
