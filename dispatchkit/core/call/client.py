@@ -22,6 +22,7 @@ from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import get_pacer
 from dispatchkit.core.secret import Secret, Unshown, account_key
+from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.transport.transport import Transport
 from dispatchkit.core.transport.url import origin
 from dispatchkit.core.validators import a_kind, label, seconds, shown, true_or_false
@@ -77,6 +78,7 @@ class Client(Generic[W]):
     Raises:
         ValueError: An option is out of range, or ``base_url`` is more than a host.
         TypeError: An option is of another type; the message names it.
+        RuntimeError: gevent or eventlet has replaced this process's sockets or threads.
     """
 
     command_type: ClassVar[type[Command[Never, object]]]
@@ -102,6 +104,7 @@ class Client(Generic[W]):
         given = cast("str | Unshown[str] | None", proxy)  # see `hide_proxy`
         through = Unshown(given) if isinstance(given, str) else given
         del base_url, proxy, given  # a traceback shows the locals of this frame
+        refuse_patched()
         if not self.provider:
             raise TypeError(f"{self.command_type.__name__}.provider must be the name of the provider")
         self._timeout = seconds("timeout", timeout)
