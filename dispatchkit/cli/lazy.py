@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,14 +20,26 @@ import typer.main
 from dispatchkit.cli.options import Options, options_from
 from dispatchkit.cli.panels import PanelCommand, write_panels
 from dispatchkit.cli.redacting_group import RedactingGroup
+from dispatchkit.cli.streams import write
 
 __all__ = ["CommandRef", "GroupRef", "LazyGroup", "group", "load"]
 
+_OF_WORKERS = {"procrastinate", "psycopg"}
+
 
 def load(reference: str) -> Any:
-    """The object that ``"module:attribute"`` names. Its module is imported now."""
+    """The object that ``"module:attribute"`` names. Its module is imported now.
+
+    Raises:
+        ImportError: The module cannot be imported; the message names the extra that is missing.
+    """
     module, _, attribute = reference.partition(":")
-    return getattr(import_module(module), attribute)
+    try:
+        return getattr(import_module(module), attribute)
+    except ModuleNotFoundError as missing:
+        if (missing.name or "").partition(".")[0] not in _OF_WORKERS:
+            raise
+        raise ImportError("workers need an extra: pip install 'dispatchkit[workers]'") from missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +59,12 @@ class CommandRef:
         options: type[Options] = load(self.options)
 
         def body(values: Options) -> None:
-            load(self.body)(values)
+            try:
+                command = load(self.body)
+            except ImportError as missing:  # an extra
+                write(sys.stderr, f"dispatchkit: {missing}\n")
+                raise typer.Exit(2) from None
+            command(values)
 
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(name, cls=PanelCommand, help=self.help)(options_from(options)(body))
