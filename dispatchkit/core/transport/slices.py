@@ -6,7 +6,7 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 
 import attrs
@@ -45,7 +45,7 @@ async def parsed_in_slices(response: Response, slices: Callable[[Response], Gene
 
 
 @contextmanager
-def _without_full_collections() -> Iterator[None]:
+def _without_full_collections() -> Generator[None]:
     """Collect only young garbage: a full collection looks through all that was parsed, which takes 0.2 s."""
     global _parsing, _threshold  # noqa: PLW0603 - the collector is the process's own
     with _lock:
