@@ -382,6 +382,17 @@ async def test_a_list_has_a_bound_of_its_own(status: int, monkeypatch: pytest.Mo
 LARGE = [{**SAMPLE, "dispatchId": number, "status": "done" if number % 3 else "sending"} for number in range(1, 1501)]
 
 
+@pytest.mark.second_stage
+async def test_a_list_of_100_000_is_read_whole() -> None:
+    item = json.dumps(SAMPLE, ensure_ascii=False).partition(",")[2]
+    items = ",".join(f'{{"dispatchId": {number},{item}' for number in range(1, 100_001))
+    body = f'{{"total": 100000, "items": [{items}]}}'.encode()
+    assert len(body) > 64 * 2**20
+    async with Listener(http(200, body)) as listener, DirectClient("key", base_url=listener.url) as direct:
+        listing = await direct.dispatches()
+    assert (len(listing), listing.missing, listing[-1].dispatch_id) == (100_000, 0, 100_000)
+
+
 async def test_a_list_in_slices_is_the_same_list() -> None:
     body = json.dumps({"total": 1502, "items": LARGE, "next": 1}).encode()
     for command in (ReadDispatches(), ReadDispatches(status="sending"), ReadDispatches(dispatch_id=9)):
