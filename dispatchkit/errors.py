@@ -216,15 +216,31 @@ class RejectedError(DispatchkitError):
         attempts: tuple[Attempt, ...] = (),
         request_id: str | None = None,
     ) -> None:
-        label = f"HTTP {status}" if code is None else f"code {code}, HTTP {status}"
-        summary = f"{_one_line(message, 300)} ({_one_line(label, 100)})"
-        super().__init__(summary, command=command, attempts=attempts, request_id=request_id)
+        super().__init__(
+            _refusal_summary(message, status, code), command=command, attempts=attempts, request_id=request_id
+        )
         self.status = status
         """The HTTP status of the answer."""
         self.code = code
         """The provider's own code; None if the answer had none."""
         self.message = message
-        """The provider's full message. `summary` has it shortened to one line."""
+        """The provider's message, in which *** stands for every quote of what was sent.
+
+        `summary` has it shortened to one line.
+        """
+
+    def with_message(self, message: str) -> Self:
+        """Replace the message, also in `summary`. Returns the error itself."""
+        if message != self.message:
+            before, after = (_refusal_summary(text, self.status, self.code) for text in (self.message, message))
+            rest = self.summary[len(before) :] if self.summary.startswith(before) else ""
+            self.message, self.summary, self.args = message, after + rest, (after,)
+        return self
+
+
+def _refusal_summary(message: str, status: int, code: int | None) -> str:
+    label = f"HTTP {status}" if code is None else f"code {code}, HTTP {status}"
+    return f"{_one_line(message, 300)} ({_one_line(label, 100)})"
 
 
 class AuthenticationError(RejectedError):

@@ -17,6 +17,7 @@ from xml.sax.saxutils import escape
 from dispatchkit.core import charset
 from dispatchkit.core.command import UnexpectedResponseError
 from dispatchkit.core.decode import fields_of, read_json, strict_converter
+from dispatchkit.core.masking import is_field_name
 from dispatchkit.core.validators import JsonValue
 
 if TYPE_CHECKING:
@@ -176,9 +177,13 @@ def _sayable(body: bytes, content_type: str) -> bytes | str:
 
 def _element(name: str, value: JsonValue, path: str) -> str:
     if _NAME.fullmatch(name) is None:
-        raise ValueError(f"{path}: {name!r} cannot be the name of an XML element; rename it, or use wire='json'")
+        what = repr(name) if is_field_name(name) else "its last key"
+        raise ValueError(f"{path}: {what} cannot be the name of an XML element; rename it, or use wire='json'")
     if isinstance(value, Mapping):
-        inner = "".join(_element(key, item, f"{path}.{key}") for key, item in value.items())
+        inner = "".join(
+            _element(key, item, f"{path}.{key if is_field_name(key) else f'<key {position}>'}")
+            for position, (key, item) in enumerate(value.items(), 1)
+        )
         return f"<{name}>{inner}</{name}>"
     if isinstance(value, Sequence) and not isinstance(value, str):
         if not value or any(isinstance(item, list | tuple) for item in value):

@@ -11,11 +11,16 @@ from typing import Literal
 
 import attrs
 
-from dispatchkit.core.validators import JsonValue, as_int, positive_id
+from dispatchkit.altcraft.regular_file import read_regular_file
+from dispatchkit.core.validators import JsonValue, as_int, brief, int_in_range, positive_id
 from dispatchkit.values import Value, shown_as
 
-__all__ = ["Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"]
+__all__ = ["MAX_FILE_BYTES", "Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"]
 
+
+MAX_FILE_BYTES = 75_000_000
+"""Bytes of a file that a body of 100 MB, the platform's own limit, can hold in Base64."""
+_MAX_NAME = 255
 
 AudienceKind = Literal["list", "segment"]
 
@@ -47,8 +52,11 @@ def _file_name(instance: object, attribute: attrs.Attribute[str], value: object)
     del instance
     if not isinstance(value, str):
         raise TypeError(f"attachment {attribute.name} must be a string, not {type(value).__name__}")
-    if not value or not value.isprintable() or "/" in value or "\\" in value:
-        raise ValueError(f"attachment {attribute.name} must be a bare file name such as 'price.pdf', not {value!r}")
+    allowed = f"attachment {attribute.name} must be a bare file name such as 'price.pdf'"
+    if len(value) > _MAX_NAME:
+        raise ValueError(f"{allowed} of at most {_MAX_NAME} characters, not of {len(value):,}")
+    if not value.strip(". ") or value != value.strip() or not value.isprintable() or set(value) & set("/\\"):
+        raise ValueError(f"{allowed}, not {brief(value)}")
 
 
 def _media_type(instance: object, attribute: attrs.Attribute[str], value: object) -> None:
@@ -85,21 +93,31 @@ class Attachment(Value):
 
     @classmethod
     def from_path(
-        cls, path: str | PathLike[str], *, name: str | None = None, media_type: str | None = None
+        cls,
+        path: str | PathLike[str],
+        *,
+        name: str | None = None,
+        media_type: str | None = None,
+        max_bytes: int = MAX_FILE_BYTES,
     ) -> Attachment:
         """Read a file now, so that a later change to it cannot change what is sent.
 
         Args:
-            path: The file.
-            name: The name that the recipient sees; the file's own name by default.
+            path: The file. A symbolic link is followed; a pipe, a device or a directory is refused.
+            name: The name that the recipient sees, at most 255 characters; the file's own name by default.
             media_type: The media type; by default guessed from the name, else ``application/octet-stream``.
+            max_bytes: The size of the largest file that is read. Default: 75,000,000, which the platform's own limit of
+                100 MB leaves. A client checks its ``attachment_limit`` for all files of a launch together.
 
         Raises:
-            OSError: The file cannot be read.
-            ValueError: ``name`` or ``media_type`` cannot be used.
+            OSError: The file cannot be read, is no regular file, or changes while it is read.
+            ValueError: The file is too large, or ``name`` or ``media_type`` cannot be used.
+            TypeError: An argument is of another type.
         """
+        int_in_range("max_bytes", max_bytes, minimum=1)
         file = Path(fspath(path))
-        return cls.from_bytes(file.read_bytes(), name=file.name if name is None else name, media_type=media_type)
+        made = cls.from_bytes(b"", name=file.name if name is None else name, media_type=media_type)
+        return attrs.evolve(made, data=read_regular_file(file, max_bytes=max_bytes))
 
     @classmethod
     def from_bytes(cls, data: bytes, *, name: str, media_type: str | None = None) -> Attachment:

@@ -21,7 +21,7 @@ _KEYWORD = re.compile(r"\bpassword\s*=\s*(?:'(?:[^'\\]|\\.)*'|\S+)\s*")
 
 RESUMED = (
     "concurrency", "rate", "stop_after_failures", "give_up_after", "never_repeat", "account", "timeout",
-    "attempt_timeout", "token_file", "insecure", "proxy",
+    "attempt_timeout", "token_file", "insecure", "proxy", "ca_file", "client_cert", "client_key",
 )  # fmt: skip
 """The options of a launch that a resume of its run takes too."""
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -19,12 +20,14 @@ import typer.main
 from dispatchkit.cli.options import Options, options_from
 from dispatchkit.cli.panels import PanelCommand, write_panels
 from dispatchkit.cli.redacting_group import RedactingGroup
+from dispatchkit.cli.streams import write
 
 __all__ = ["CommandRef", "GroupRef", "LazyGroup", "group", "load"]
 
-
-_EXTRAS = {"asyncpg": "ledger", "procrastinate": "workers", "psycopg": "workers", "psycopg_pool": "workers"}
-"""The extra that brings each package which the command line does without."""
+_OF_WORKERS = {"procrastinate", "psycopg"}
+_EXTRA_OF_LEDGER = "dispatchkit[ledger]"
+_WORKERS = ("dispatchkit.workers", "dispatchkit.cli.run.worker")
+"""Their extra brings that of the ledger, too."""
 
 
 def load(reference: str) -> Any:
@@ -38,11 +41,13 @@ def load(reference: str) -> Any:
         return getattr(import_module(module), attribute)
     except ModuleNotFoundError as missing:
         package = (missing.name or "").partition(".")[0]
-        if package not in _EXTRAS:
+        if package not in _OF_WORKERS:
             raise
-        # Workers need the extra of the ledger, too.
-        extra = "workers" if module.startswith("dispatchkit.workers") or ".worker" in module else _EXTRAS[package]
-        raise ImportError(f"this needs an extra: pip install 'dispatchkit[{extra}]'") from missing
+        raise ImportError("workers need an extra: pip install 'dispatchkit[workers]'") from missing
+    except ImportError as missing:
+        if _EXTRA_OF_LEDGER not in str(missing) or not module.startswith(_WORKERS):
+            raise
+        raise ImportError("workers need an extra: pip install 'dispatchkit[workers]'") from missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,13 +68,11 @@ class CommandRef:
 
         def body(values: Options) -> None:
             try:
-                loaded = load(self.body)
-            except ImportError as missing:
-                if isinstance(missing, ModuleNotFoundError):
-                    raise
-                typer.echo(f"dispatchkit: {missing}", err=True)
+                command = load(self.body)
+            except ImportError as missing:  # an extra
+                write(sys.stderr, f"dispatchkit: {missing}\n")
                 raise typer.Exit(2) from None
-            loaded(values)
+            command(values)
 
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(name, cls=PanelCommand, help=self.help)(options_from(options)(body))

@@ -188,6 +188,28 @@ Insecure = Annotated[
 Proxy = Annotated[
     str | None, typer.Option(metavar="URL", help="Connect through this HTTP proxy.", rich_help_panel=CONNECTION)
 ]
+CaFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Trust the authorities in this PEM file instead of the system's.",
+        rich_help_panel=CONNECTION,
+    ),
+]
+ClientCert = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="Show this certificate, a PEM file, to a server that asks for one.",
+        rich_help_panel=CONNECTION,
+    ),
+]
+ClientKey = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH", help="The key of --client-cert, unless it is in the same file.", rich_help_panel=CONNECTION
+    ),
+]
 Account = Annotated[
     str | None,
     typer.Option(
@@ -346,6 +368,9 @@ class ConnectionOptions(Options):
     token_file: _TokenFile = None
     proxy: Proxy = field(default=None, repr=False)
     insecure: Insecure = False
+    ca_file: CaFile = None
+    client_cert: ClientCert = None
+    client_key: ClientKey = None
     timeout: _Timeout = None
     attempt_timeout: _AttemptTimeout = None
 

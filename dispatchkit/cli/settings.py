@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import ssl
 from typing import TypedDict
 
 from dispatchkit.cli.options import ActingOptions, ConnectionOptions, give_up_seconds
+from dispatchkit.cli.tls import tls_context
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.pacing.pace import DEFAULT_PACE, Pace
 
@@ -20,6 +22,7 @@ class ClientSettings(TypedDict, total=False):
 
     insecure: bool
     proxy: str | None
+    ssl: ssl.SSLContext
     timeout: float
     attempt_timeout: float
     pace: Pace
@@ -37,8 +40,15 @@ class Guards(TypedDict):
 
 
 def client_settings(options: ConnectionOptions) -> ClientSettings:
-    """The settings that both clients take; what was not given is left to the client."""
+    """The settings that both clients take; what was not given is left to the client.
+
+    Raises:
+        OSError: A file of a certificate cannot be read.
+        ValueError: It holds no certificate.
+    """
     settings = ClientSettings(insecure=options.insecure, proxy=options.proxy)
+    if (context := tls_context(options.ca_file, options.client_cert, options.client_key)) is not None:
+        settings["ssl"] = context
     if options.timeout is not None:
         settings["timeout"] = options.timeout
     if options.attempt_timeout is not None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from dispatchkit.core.command import UnexpectedResponseError
 
-__all__ = ["UTF_8", "known", "mark", "named", "text"]
+__all__ = ["UTF_8", "charset_of", "known", "mark", "named", "text"]
 
 UTF_8 = "utf-8"
 
@@ -30,16 +30,25 @@ _ANY_MARK = tuple(mark for mark, _ in _MARKS)
 
 
 def text(body: bytes, content_type: str) -> str:
-    """Decode a body. A byte order mark outranks the charset of the Content-Type. The default is UTF-8.
+    """Decode a body. See `charset_of`.
 
     Raises:
         UnexpectedResponseError: The charset is unknown.
         UnicodeDecodeError: The bytes are not in the charset.
     """
+    return body.decode(charset_of(body, content_type))
+
+
+def charset_of(body: bytes, content_type: str) -> str:
+    """Python's name for the charset of a body. A byte order mark outranks the Content-Type. The default is UTF-8.
+
+    Raises:
+        UnexpectedResponseError: The charset is unknown.
+    """
     charset = named(content_type) if content_type else None
     if charset is None and not body.startswith(_ANY_MARK):
-        return body.decode()
-    return body.decode(mark(body) or _in_order(charset or UTF_8, body))
+        return UTF_8
+    return mark(body) or _in_order(charset or UTF_8, body)
 
 
 def mark(body: bytes) -> str | None:

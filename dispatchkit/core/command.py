@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, ItemsView, Iterator, Mapping
+from collections.abc import Callable, Generator, ItemsView, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import ClassVar, Generic, TypeVar, cast
@@ -21,6 +21,7 @@ from dispatchkit.values import TypedValue
 
 __all__ = [
     "JSON_FIELD",
+    "MAX_RESPONSE_BYTES",
     "USER_AGENT",
     "Body",
     "Command",
@@ -43,6 +44,9 @@ R = TypeVar("R")
 W = TypeVar("W")
 R_co = TypeVar("R_co", covariant=True)
 W_contra = TypeVar("W_contra", contravariant=True)
+
+MAX_RESPONSE_BYTES = 8 * 1024 * 1024
+"""Bytes of the largest response, decoded, unless its request allows more."""
 
 USER_AGENT = f"dispatchkit/{__version__}"
 
@@ -108,6 +112,13 @@ class Request:
     """Encoded path and query, exactly as they are sent."""
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], converter=_headers)
     body: bytes | None = attrs.field(default=None, converter=_body)
+    max_response_bytes: int = MAX_RESPONSE_BYTES
+    """Bytes of the largest response with status 200, decoded. Any other is bounded by `MAX_RESPONSE_BYTES`."""
+    slices: Callable[[Response], Generator[None, None, object]] | None = attrs.field(default=None, eq=False)
+    """Parses a response in slices of a few ms, if it is large, and returns its `Response.parsed`.
+
+    It raises `UnexpectedResponseError`.
+    """
 
     def __repr__(self) -> str:
         size = "no body" if self.body is None else f"{len(self.body)} bytes"
@@ -124,7 +135,9 @@ class Response:
     body: bytes
     """The decoded body; the raw one if its Content-Encoding could not be decoded."""
     undecoded: str | None = None
-    """Why the Content-Encoding could not be decoded; the body then proves nothing."""
+    """Why the body could not be decoded or parsed; it then proves nothing."""
+    parsed: object = None
+    """What `Request.slices` made of a large body; None: `Command.result` parses it."""
 
     def __repr__(self) -> str:
         return f"Response({self.status}, {len(self.body)} bytes)"

@@ -17,7 +17,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from dispatchkit.core.charset import text
 from dispatchkit.core.command import UnexpectedResponseError
 
-__all__ = ["fields_of", "read_json", "register_lenient", "rename", "strict_converter", "structure"]
+__all__ = ["fields_of", "json_decoder", "read_json", "register_lenient", "rename", "strict_converter", "structure"]
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ def read_json(body: bytes, content_type: str = "") -> object:
             charset is unknown.
     """
     try:
-        parsed: object = _decode(text(body, content_type))
+        parsed: object = json_decoder.decode(text(body, content_type))
     except (ValueError, RecursionError):
         # Raised below, outside the handler: the decoder's exception would hold the whole text as its context.
         parsed = UnexpectedResponseError
@@ -55,8 +55,8 @@ def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return fields
 
 
-# Built once: json.loads builds a decoder for every call with options.
-_decode = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_once).decode
+json_decoder = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=_once)
+"""Built once: json.loads builds a decoder for every call with options."""
 
 
 def strict_converter(*, forbid_extra_keys: bool = False) -> cattrs.Converter:
@@ -120,7 +120,7 @@ def register_lenient(converter: cattrs.Converter, cls: type[attrs.AttrsInstance]
                     raise
             else:
                 del extra[name]
-        known["extra"] = extra
+        known["extra"] = extra or {}  # the garbage collector looks through no new, empty dict
         return cls(**known)
 
     converter.register_structure_hook(cls, read)

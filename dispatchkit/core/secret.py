@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Generic, NoReturn, TypeVar
 
+from dispatchkit.core.masking import mask
+
 __all__ = ["Secret", "Token", "Unshown", "account_key"]
 
 T = TypeVar("T")
@@ -104,15 +106,12 @@ class Secret:
         return self._fingerprints[key]
 
     def redact(self, text: str) -> str:
-        """Mask the token in a text: a provider may quote the token that it refuses.
+        """Mask the token in a text: a provider may quote the token that it refuses. See `mask`.
 
         No callable is called, since it may raise.
         """
         known = [self._source] if isinstance(self._source, str) else self._revealed
-        for token in sorted(known, key=len, reverse=True):
-            for secret in (token, *_decoded(token)):
-                text = text.replace(secret, "***")
-        return text
+        return mask(text, (secret for token in known for secret in (token, *_decoded(token))))
 
     def __repr__(self) -> str:
         return "Secret(***)"

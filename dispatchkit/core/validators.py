@@ -11,6 +11,8 @@ from typing import SupportsIndex, TypeVar
 
 import attrs
 
+from dispatchkit.core.masking import is_field_name
+
 __all__ = [
     "MAX_LABEL",
     "MAX_SECONDS",
@@ -201,10 +203,11 @@ def json_object(name: str, value: Mapping[str, JsonValue]) -> dict[str, JsonValu
 
 def _object(path: str, value: Mapping[str, JsonValue], depth: int) -> dict[str, JsonValue]:
     copied: dict[str, JsonValue] = {}
-    for key, item in value.items():
+    for position, (key, item) in enumerate(value.items(), 1):
         if not isinstance(key, str):
-            raise TypeError(f"{path} must have string keys only, not {type(key).__name__} {key!r}")
-        copied[_text(path, key)] = _value(f"{path}.{key}", item, depth - 1)
+            raise TypeError(f"{path} must have string keys only, not {type(key).__name__} (key {position})")
+        name = key if is_field_name(key) else f"<key {position}>"
+        copied[_text(path, key)] = _value(f"{path}.{name}", item, depth - 1)
     return copied
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
 from typing import ClassVar, TypeVar, cast
 from urllib.parse import quote, urlencode
@@ -16,6 +16,7 @@ import attrs
 from attrs.validators import optional
 
 from dispatchkit.core.command import (
+    MAX_RESPONSE_BYTES,
     USER_AGENT,
     Command,
     ContradictoryAnswerError,
@@ -29,6 +30,7 @@ from dispatchkit.core.command import (
     means_refusal,
 )
 from dispatchkit.core.decode import fields_of, read_json, strict_converter, structure
+from dispatchkit.core.json_slices import read_json_slices
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.secret import Secret, Unshown
 from dispatchkit.core.validators import as_int, as_int_or_none, moment, non_empty, positive_id
@@ -103,7 +105,9 @@ class DirectCommand(Command[DirectAuth, R_co]):
 
     def result(self, response: Response, wire: DirectAuth) -> R_co:
         """Read a response: a refusal is told by its code, not by the HTTP status, since 403 has two meanings."""
-        parsed = read_json(response.body, response.headers.get("Content-Type", "")) if response.body else None
+        parsed = response.parsed
+        if parsed is None and response.body:
+            parsed = read_json(response.body, response.headers.get("Content-Type", ""))
         if response.body and parsed is None:
             raise UnexpectedResponseError("a bare null")  # not an empty body
         fields = fields_of(parsed)
@@ -153,7 +157,8 @@ def _refuses(code: int) -> bool:
 class ReadDispatches(DirectCommand[Listing[Dispatch]]):
     """Read the dispatches that pass every filter, and their state: ``GET /api/v1/dispatch``.
 
-    The provider documents no paging: one response lists them all.
+    The provider documents no paging: one response lists them all. A response larger than `max_response_bytes` is
+    refused whole: read the list in parts then, by ``created_from`` and ``created_to``.
 
     Raises:
         TypeError: A filter is of another type.
@@ -161,6 +166,8 @@ class ReadDispatches(DirectCommand[Listing[Dispatch]]):
     """
 
     is_read_only = True
+    max_response_bytes: ClassVar[int] = 256 * 1024 * 1024
+    """Bytes of the largest list: about 350,000 dispatches. Default: 256 MiB."""
 
     dispatch_id: int | None = attrs.field(default=None, converter=as_int_or_none, validator=optional(positive_id))
     status: str | None = attrs.field(default=None, validator=non_empty)
@@ -179,7 +186,13 @@ class ReadDispatches(DirectCommand[Listing[Dispatch]]):
         del request_id  # Direct has no request ids
         given = {name: _said(value) for name, value in attrs.asdict(self).items() if value is not None}
         query = f"?{urlencode(given, quote_via=quote, safe=':')}" if given else ""
-        return Request("GET", f"/api/v1/dispatch{query}", wire.read_headers())
+        return Request(
+            "GET",
+            f"/api/v1/dispatch{query}",
+            wire.read_headers(),
+            max_response_bytes=self.max_response_bytes if self.dispatch_id is None else MAX_RESPONSE_BYTES,
+            slices=_in_slices,
+        )
 
     def read(self, parsed: object) -> Listing[Dispatch]:
         """The dispatches of this id and this status.
@@ -191,15 +204,20 @@ class ReadDispatches(DirectCommand[Listing[Dispatch]]):
         if not isinstance(items, list):
             raise UnexpectedResponseError("not a list of dispatches")
         received = cast("list[object]", items)
-        dispatches = tuple(
-            dispatch
-            for item in received
-            if self._passes(dispatch := structure(direct_converter, item, Dispatch, "a dispatch"))
-        )
-        return Listing(dispatches, total if type(total) is int and total >= 0 else None, len(received))
+        dispatches = [item if isinstance(item, Dispatch) else _dispatch(item) for item in received]
+        if self.dispatch_id is not None:
+            dispatches = [dispatch for dispatch in dispatches if dispatch.dispatch_id == self.dispatch_id]
+        if self.status is not None:
+            dispatches = [dispatch for dispatch in dispatches if dispatch.status == self.status]
+        return Listing(tuple(dispatches), total if type(total) is int and total >= 0 else None, len(received))
 
-    def _passes(self, dispatch: Dispatch) -> bool:
-        return self.dispatch_id in {None, dispatch.dispatch_id} and self.status in {None, dispatch.status}
+
+def _dispatch(item: object) -> Dispatch:
+    return structure(direct_converter, item, Dispatch, "a dispatch")
+
+
+def _in_slices(response: Response) -> Generator[None, None, object]:
+    return read_json_slices(response.body, response.headers.get("Content-Type", ""), "items", _dispatch)
 
 
 def _said(value: object) -> str:

@@ -14,6 +14,7 @@ from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.claim import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
 from dispatchkit.core.secret import account_key
+from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.validators import int_in_range, label
 from dispatchkit.errors import LedgerError, RunHeldError
 from dispatchkit.ledger.address import Address
@@ -52,6 +53,7 @@ class Ledger:
         TypeError: ``where`` is neither text nor a path.
         ValueError: ``where`` is empty, or another kind of address; it is not shown.
         ImportError: The extra ``ledger`` is not installed.
+        RuntimeError: gevent or eventlet has replaced this process's sockets or threads.
 
     Example:
         >>> async with Sandbox() as sandbox, Ledger("launch.db") as ledger:
@@ -66,6 +68,7 @@ class Ledger:
     ) -> None:
         address = Address.of(where)
         del where  # a traceback would show it
+        refuse_patched()
         self._clock = a_clock(clock)
         self._store = _store(address, schema, clock)
         self._loop: asyncio.AbstractEventLoop | None = None

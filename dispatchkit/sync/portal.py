@@ -27,6 +27,7 @@ from typing import Any, Protocol, TypeVar
 
 from dispatchkit.core.log import log, logger
 from dispatchkit.core.transport.fork import KEEP_ALIVE
+from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.sync.portal_call import CANCEL_TIMEOUT, PortalCall
 
 __all__ = ["CANCEL_TIMEOUT", "PortalHandle"]
@@ -54,6 +55,7 @@ class _LoopThread:
     """An event loop in a thread of its own."""
 
     def __init__(self) -> None:
+        refuse_patched()  # a client may be older than the patch
         # The default factory would also make it the loop of the calling thread. No debug mode under ``-X dev``: it
         # would print how long our own steps take.
         self._runner = asyncio.Runner(debug=False, loop_factory=new_event_loop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import shlex
 import signal
 from pathlib import Path
@@ -12,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dispatchkit.cli.input.ids import Targets
+from dispatchkit.cli.output.tables import as_csv
 from dispatchkit.sandbox import Fault
+from dispatchkit.values import Scalar
 from tests.cli.conftest import Played, run, start_child, wait_until
 from tests.cli.test_runs import counts, objects
 
@@ -61,6 +64,29 @@ def test_all_that_is_not_done_is_written_with_the_reason(played: Played, file: P
     assert not {"5-7", "2001"} & {*shlex.split(again)}
     assert run(*shlex.split(again)[1:], "--yes").code == 1
     assert rows(file.with_name("failed-2.csv")) == {"2001": "rejected"}
+
+
+FORMULAS = ("=1+1", "+7", "-7", "@SUM(1)", " =1", "'=1")
+
+
+def test_no_cell_is_a_formula(played: Played, file: Path) -> None:
+    for number, text in enumerate(FORMULAS, 1):
+        body = json.dumps({"error": {"code": 4040, "msg": text}}).encode()
+        played.sandbox.order(Fault.http(404, body), path_contains=f"/{number}/")
+    run(*start(played, "1-6", "--failures", file, "--concurrency", 1))
+    with file.open(newline="") as lines:
+        cells = [row["error"] for row in csv.DictReader(lines)]
+    assert [cell.partition(" (code")[0].lstrip("'").strip() for cell in cells] == [t.strip(" '") for t in FORMULAS]
+    assert all(cell.startswith("'") for cell in cells)
+    again = run(*start(played, "--from", file))
+    assert counts(again.out)["done"] == 6
+
+
+def test_text_that_is_no_formula_stays() -> None:
+    rows: list[dict[str, Scalar]] = [
+        {"a": -7, "b": -1.5, "c": "a=b", "d": "5-9", "e": None, "f": "", "g": "\tx", "h": "'a"}
+    ]
+    assert as_csv(None, rows) == "-7,-1.5,a=b,5-9,,,'\tx,'a\n"
 
 
 def test_a_row_has_the_request_id_of_the_call(played: Played, file: Path) -> None:

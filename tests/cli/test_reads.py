@@ -65,6 +65,27 @@ def test_filters_filter(played: Played, filters: tuple[object, ...], count: int)
     assert len(objects(result)) == count
 
 
+def test_an_unknown_status_is_no_empty_list(played: Played) -> None:
+    for json_too in ((), ("--json",)):
+        result = direct(played, "--status", "Sending", *json_too)
+        assert (result.code, result.out) == (2, "")
+        assert result.err.startswith("dispatchkit: no dispatch has the status 'Sending', and it is not a known status.")
+    assert direct(played, "--status", "paused").code == 0
+    item = {"dispatchId": 1, "status": "Sending"}
+    played.sandbox.order(Fault.http(200, json.dumps({"total": 1, "items": [item]}).encode()))
+    assert direct(played, "--status", "Sending").code == 0
+
+
+def test_a_long_list_is_shown_whole(played: Played) -> None:
+    played.sandbox.direct.scheduled = 0
+    start(played, *range(1, 2001))
+    result = direct(played, "--status", "sending")
+    lines = result.out.splitlines()
+    assert (result.code, len(lines), lines[0].split()[0]) == (0, 2001, "dispatch")
+    assert [int(line.split()[0]) for line in lines[1:]] == [*range(1, 2001)]
+    assert len(objects(direct(played, "--status", "sending", "--json"))) == 2000
+
+
 def test_a_table_on_a_terminal_fits_it(played: Played) -> None:
     name = "очень " * 40
     item = {"dispatchId": 10000000125, "status": "sending", "dispatchName": name}
@@ -83,7 +104,7 @@ def test_what_a_provider_says_cannot_reach_the_terminal(played: Played) -> None:
     body = json.dumps({"total": 3, "items": [item]}).encode()
     played.sandbox.order(Fault.http(200, body), times=2)
     result = direct(played)
-    assert result.code == 0
+    assert result.code == 1
     assert not {"\x1b", "\u202e", "\r", "\ud800"} & set(result.out + result.err)
     assert "[red]\\x1b" in result.out
     assert result.err == "The list is not complete: the provider counts 3, and listed 1. Try again.\n"

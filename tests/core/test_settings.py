@@ -201,6 +201,21 @@ def test_a_ledger_checks_its_clock(clock: Any, tmp_path: Path) -> None:
         Ledger(tmp_path / "x.db", clock=clock)
 
 
+def unverified() -> ssl.SSLContext:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+@pytest.mark.parametrize("trust", [False, unverified()])
+@pytest.mark.parametrize("make", [DirectClient, sync.DirectClient])
+def test_unchecked_certificates_are_asked_for(make: Any, trust: Any) -> None:
+    with pytest.raises(ValueError, match=r"takes any certificate.*\(insecure=True allows it\)"):
+        make("key", ssl=trust)
+    assert make("key", ssl=trust, insecure=True)
+    assert make("key", ssl=ssl.create_default_context())
+
+
 def test_a_proxy_that_is_refused_is_not_shown() -> None:
     for proxy in ("socks5://user:hunter2@host", "user:hunter2@host", b"http://user:hunter2@host"):
         with pytest.raises((TypeError, ValueError)) as refusal:

@@ -13,7 +13,7 @@ import pytest
 from dispatchkit import AltcraftClient, Attachment, Audience, DirectClient, LaunchBroadcast, StartDispatch, StopDispatch
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.secret import Secret
-from dispatchkit.core.transport.url import origin
+from dispatchkit.core.transport.url import origin, proxy_url
 from dispatchkit.core.validators import json_object
 from dispatchkit.direct.commands import DirectAuth, ReadDispatches
 from tests.wire import Listener, http
@@ -123,8 +123,8 @@ BAD_FIELDS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"content": {"a": math.nan}}, ValueError, r"content\.a must be a number that JSON can say, not nan"),
     ({"content": {"a": [0, {"b": math.inf}]}}, ValueError, r"content\.a\[1\]\.b must be a number .* not inf"),
     ({"content": {"a": (-math.inf,)}}, ValueError, r"content\.a\[0\] must be a number .* not -inf"),
-    ({"content": {1: "a"}}, TypeError, r"content must have string keys only, not int 1"),
-    ({"content": {"a": {None: 1}}}, TypeError, r"content\.a must have string keys only, not NoneType None"),
+    ({"content": {1: "a"}}, TypeError, r"content must have string keys only, not int \(key 1\)"),
+    ({"content": {"a": {None: 1}}}, TypeError, r"content\.a must have string keys only, not NoneType \(key 1\)"),
     ({"content": {"a": [{("x",): 1}]}}, TypeError, r"content\.a\[0\] must have string keys only, not tuple"),
     ({"content": {"a": {1, 2}}}, TypeError, r"content\.a must be a JSON value, not set"),
     ({"content": {"a": b"x"}}, TypeError, r"content\.a must be a JSON value, not bytes"),
@@ -379,6 +379,53 @@ def test_credentials_in_a_base_url_are_refused_and_never_echoed(userinfo: str, r
             origin(f"{scheme}://{userinfo}{rest}")
         assert "hunter2" not in str(refusal.value)
         assert refusal.value.__context__ is None
+
+
+BAD_HOSTS = [
+    *("example.com ", "a b", "a\x00b", "exam\nple.com", "\texample.com", "a\u00a0b", "a\u200bb", "a\x7fb"),
+    *(".", "..", "a..b", ".a", "example.com.", "-a.com", "a-.com", "a.-b", "-"),
+    *("a%2fb", "a%b", "a*b", "a,b", "a;b", "a!b", "a'b", "a$b", "a=b", "{a}", "a|b", "a^b", "a~b", "ex\\ample.com"),
+    *("[fe80::1%eth0]", "[::1%25lo]", "[1.2.3.4]", "[]", "[v1.a]", "[::1]x", "[::1]:", "::1", "[:::1]"),
+    *("a" * 64 + ".com", ".".join(["a" * 60] * 5)),
+    *("example.com:0", "example.com:", "example.com:+80", "example.com:\uff18\uff10", "example.com:080000", "a:1:2"),
+    *("a:65536", "a:-1", "a: 80", "a:80x", "1.2.3", "0x7f.1", "2130706433", "256.1.1.1", "1.2.3.4.5", "0x7f000001"),
+    *("пример.рф", "ex\u0430mple.com", "example\u3002com", "\u24d4xample.com", "exa\u00admple.com"),
+]
+
+
+@pytest.mark.parametrize("host", BAD_HOSTS)
+def test_a_host_that_is_none_is_refused_and_not_shown(host: str) -> None:
+    with pytest.raises(ValueError, match=r"^base_url must be scheme://host\[:port\]") as refusal:
+        origin(f"https://{host}")
+    text = str(refusal.value).replace("scheme://host[:port], such as https://example.com", "")
+    assert len(host) < 4 or host not in text
+    for secret in ("", "user:hunter2@"):
+        with pytest.raises(ValueError, match=r"^proxy must be the URL of an HTTP proxy") as refusal:
+            proxy_url(f"http://{secret}{host}")
+        assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "a",
+        "a_b.example.com",
+        "xn--e1afmkfd.xn--p1ai",
+        "1a.com",
+        "a.b1",
+        "a--b.com",
+        "[2001:db8::1]:8443",
+        "192.0.2.1:1",
+    ],
+)
+def test_a_host_that_is_one_is_taken(host: str) -> None:
+    assert str(origin(f"https://{host}")) == f"https://{host}"
+    assert proxy_url(f"http://user:p%40ss@{host}").reveal().password == "p@ss"
+
+
+def test_empty_credentials_are_credentials() -> None:
+    with pytest.raises(ValueError, match="without credentials"):
+        origin("https://@example.com")
 
 
 @pytest.mark.parametrize("url", [None, 5, b"https://example.com"])

@@ -27,6 +27,7 @@ from dispatchkit import (
 )
 from dispatchkit.core.command import Evidence, Response, UnexpectedResponseError
 from dispatchkit.core.secret import Secret
+from dispatchkit.core.transport.slices import parsed_in_slices
 from dispatchkit.direct.commands import DirectAuth, ReadDispatch, ReadDispatches
 from dispatchkit.errors import BadCredentialsError, ResponseLostError
 from dispatchkit.sandbox import Fault, Sandbox
@@ -359,9 +360,79 @@ async def test_a_read_that_never_left_is_not_sent() -> None:
 async def test_an_answer_without_end_is_bounded() -> None:
     endless = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b'{"items": [' + b" " * (9 * 2**20)
     async with Listener(endless) as listener, DirectClient("key", base_url=listener.url, **once()) as direct:
-        error = await failure(direct.dispatches())
+        error = await failure(direct.dispatch(1))
     assert isinstance(error, ResponseLostError)
     assert error.summary == "the answer is larger than 8 MiB"
+
+
+@pytest.mark.parametrize("status", [200, 400], ids=["list", "refusal"])
+async def test_a_list_has_a_bound_of_its_own(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ReadDispatches, "max_response_bytes", 10 * 2**20)
+    large = listed(*({**SAMPLE, "dispatchId": number} for number in range(1, 9001)), {**SAMPLE, "message": "x" * 2**20})
+    async with Listener(http(status, large), http(200, f"{large}{' ' * 2**22}")) as listener:  # noqa: SIM117
+        async with DirectClient("key", base_url=listener.url, **once()) as direct:
+            if status == 200:
+                assert len(await direct.dispatches()) == 9001
+                error = await failure(direct.dispatches())
+                assert error.summary == "the answer is larger than 10 MiB"
+            else:
+                assert (await failure(direct.dispatches())).summary == "the answer is larger than 8 MiB"
+
+
+LARGE = [{**SAMPLE, "dispatchId": number, "status": "done" if number % 3 else "sending"} for number in range(1, 1501)]
+
+
+@pytest.mark.second_stage
+async def test_a_list_of_100_000_is_read_whole() -> None:
+    item = json.dumps(SAMPLE, ensure_ascii=False).partition(",")[2]
+    items = ",".join(f'{{"dispatchId": {number},{item}' for number in range(1, 100_001))
+    body = f'{{"total": 100000, "items": [{items}]}}'.encode()
+    assert len(body) > 64 * 2**20
+    async with Listener(http(200, body)) as listener, DirectClient("key", base_url=listener.url) as direct:
+        listing = await direct.dispatches()
+    assert (len(listing), listing.missing, listing[-1].dispatch_id) == (100_000, 0, 100_000)
+
+
+async def test_a_list_in_slices_is_the_same_list() -> None:
+    body = json.dumps({"total": 1502, "items": LARGE, "next": 1}).encode()
+    for command in (ReadDispatches(), ReadDispatches(status="sending"), ReadDispatches(dispatch_id=9)):
+        async with Listener(http(200, body)) as listener, DirectClient("key", base_url=listener.url) as direct:
+            listing = await direct.perform(command)
+        assert listing == command.result(Response(200, {}, body), WIRE)
+        assert (listing.total, listing.received) == (1502, 1500)
+        assert (len(listing) == 1500) is (command == ReadDispatches())
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda body: body[:-1], lambda body: body[: len(body) // 2], lambda body: body.replace(b'"sending"', b"7", 1)],
+    ids=["last byte", "half", "no status"],
+)
+async def test_a_damaged_list_in_slices_is_no_list(damage: Any) -> None:
+    body = damage(json.dumps({"total": 1500, "items": LARGE}).encode())
+    for answer in (http(200, body), b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body):
+        async with Listener(answer) as listener, DirectClient("key", base_url=listener.url, **once()) as direct:
+            assert isinstance(await failure(direct.dispatches()), ResponseLostError)
+
+
+async def test_other_work_goes_on_while_a_large_list_is_parsed() -> None:
+    turns = 0
+
+    async def count_turns() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    counting = asyncio.ensure_future(count_turns())
+    response = Response(200, {}, json.dumps({"items": LARGE * 4}).encode())
+    slices = ReadDispatches().request(WIRE, None).slices
+    assert slices is not None
+    parsed = (await parsed_in_slices(response, slices)).parsed
+    counting.cancel()
+    assert isinstance(parsed, dict)
+    assert len(parsed["items"]) == 6000
+    assert turns > 4
 
 
 async def test_the_same_list_for_ever_is_asked_for_once() -> None:

@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from dispatchkit.cli.options import GiveUpAfter, Insecure, NeverRepeat, Options, Proxy, SharedLedger
+from dispatchkit.cli.options import (
+    CaFile,
+    ClientCert,
+    ClientKey,
+    GiveUpAfter,
+    Insecure,
+    NeverRepeat,
+    Options,
+    Proxy,
+    SharedLedger,
+)
 from dispatchkit.cli.panels import CONNECTION, LEDGER, PACE
 
 __all__ = ["WorkerOptions"]
@@ -39,6 +49,9 @@ class WorkerOptions(Options):
     ] = None
     insecure: Insecure = False
     proxy: Proxy = None
+    ca_file: CaFile = None
+    client_cert: ClientCert = None
+    client_key: ClientKey = None
     account: Annotated[
         str | None,
         typer.Option(

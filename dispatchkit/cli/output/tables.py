@@ -7,21 +7,27 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from shutil import get_terminal_size
 from typing import Literal
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 
 from dispatchkit.cli.text import escape_control, format_value, utc, write
 from dispatchkit.values import Scalar, Value, as_json, columns
 
-__all__ = ["Form", "Rows", "as_csv", "form_of"]
+__all__ = ["Form", "PlainTable", "Rows", "as_csv", "form_of"]
 
 Form = Literal["table", "json", "csv"]
 
 _BATCH_SIZE = 512
+_MIN_WIDTH = 6
+"""Width of a column that is not shortened any more."""
+_FORMULA = re.compile(r"'*(?:\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n])")
+"""The start of a formula, also in full-width characters. It may have apostrophes, so that one can be removed again."""
 
 
 def form_of(*, json: bool, csv: bool) -> Form:
@@ -42,15 +48,25 @@ class Rows:
         form: What they are written as.
         cls: Their class, whose columns a CSV has.
         names: The columns of a table.
+        optional: See `PlainTable`, as for the next one.
+        flexible: Default: none.
     """
 
-    def __init__(self, form: Form, cls: type[Value], names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        form: Form,
+        cls: type[Value],
+        names: Sequence[str],
+        *,
+        optional: Sequence[str] = (),
+        flexible: Sequence[str] = (),
+    ) -> None:
         self._form = form
         self._cls = cls
         self._names = names
         self._values: list[Value] = []
         self._cells: list[Sequence[object]] = []
-        self._widths: list[int] | None = None
+        self._table = PlainTable(names, optional=optional, flexible=flexible)
         self._headed = False
         self._open = True
 
@@ -72,25 +88,72 @@ class Rows:
         elif self._form == "csv":
             text = as_csv(None if headed else columns(self._cls), (value.to_dict(flat=True) for value in values))
         else:
-            text = self._as_table(cells if headed else [self._names, *cells])
+            text = self._table.lines(cells if headed else [self._names, *cells])
         self._open = self._open and write(sys.stdout, text)
 
-    def _as_table(self, rows: Sequence[Sequence[object]]) -> str:
+
+class PlainTable:
+    """A table that is written some rows at a time, each column as wide as its first rows need.
+
+    On a terminal, columns are left out and shortened until the table fits. A file gets all of it.
+
+    Args:
+        names: The columns.
+        optional: The columns that may be left out, in this order. Before them go those that hold nothing but 0 or -.
+        flexible: The columns that may be shortened.
+    """
+
+    def __init__(self, names: Sequence[str], *, optional: Sequence[str] = (), flexible: Sequence[str] = ()) -> None:
+        self._names = names
+        self._optional = optional
+        self._flexible = flexible
+        self._widths: dict[int, int] = {}
+        """Of each column that is shown its width."""
+
+    def write(self, rows: Sequence[Sequence[object]]) -> bool:
+        """Write rows to standard output, the names first. Returns whether there still is a reader."""
+        return write(sys.stdout, self.lines(rows if self._widths else [self._names, *rows]))
+
+    def lines(self, rows: Sequence[Sequence[object]]) -> str:
+        """The lines of rows."""
         cells = [[_cell(value) for value in row] for row in rows]
-        if self._widths is None:
-            self._widths = [max(map(cell_len, column)) for column in zip(*cells, strict=True)]
-        widths = self._widths
-        return "".join(
-            "  ".join(
-                f"{space}{cell}" if isinstance(value, int) else f"{cell}{space}"
-                for cell, value, space in (
-                    (cell, value, " " * (width - cell_len(cell)))
-                    for cell, value, width in zip(line, row, widths, strict=True)
-                )
-            ).rstrip()
-            + "\n"
-            for line, row in zip(cells, rows, strict=True)
-        )
+        if not self._widths:
+            self._widths = {place: max(map(cell_len, column)) for place, column in enumerate(zip(*cells, strict=True))}
+            if sys.stdout.isatty():
+                self._fit(cells[1:], get_terminal_size().columns)
+        lines: list[str] = []
+        for line, row in zip(cells, rows, strict=True):
+            parts: list[str] = []
+            for place, width in self._widths.items():
+                cell = _shortened(line[place], width) if self._names[place] in self._flexible else line[place]
+                space = " " * (width - cell_len(cell))
+                parts.append(f"{space}{cell}" if isinstance(row[place], int) else f"{cell}{space}")
+            lines.append("  ".join(parts).rstrip() + "\n")
+        return "".join(lines)
+
+    def _fit(self, cells: Sequence[Sequence[str]], limit: int) -> None:
+        """Leave out columns, then shorten others, until the table is no wider than the limit."""
+        empty = [place for place in range(1, len(self._names)) if all(row[place] in {"0", "-"} for row in cells)]
+        places = [*reversed(empty), *(self._names.index(name) for name in self._optional)]
+        for place in places:
+            if self._excess(limit) > 0:
+                self._widths.pop(place, None)
+        flexible = [place for name in self._flexible if (place := self._names.index(name)) in self._widths]
+        while (excess := self._excess(limit)) > 0 and flexible:
+            widest = max(flexible, key=lambda place: self._widths[place])
+            room = self._widths[widest] - _MIN_WIDTH
+            if room <= 0:
+                break
+            self._widths[widest] -= min(excess, max(1, room // 2))
+
+    def _excess(self, limit: int) -> int:
+        return sum(self._widths.values()) + 2 * (len(self._widths) - 1) - limit
+
+
+def _shortened(cell: str, width: int) -> str:
+    if cell_len(cell) <= width:
+        return cell
+    return set_cell_size(cell, width - 1).rstrip() + "\u2026"
 
 
 def _cell(value: object) -> str:
@@ -102,10 +165,14 @@ def _cell(value: object) -> str:
 
 
 def as_csv(header: Sequence[str] | None, rows: Iterable[Mapping[str, Scalar]]) -> str:
-    """Flat rows as CSV."""
+    """Flat rows as CSV. A text that a spreadsheet would take for a formula gets an apostrophe in front."""
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     if header is not None:
         writer.writerow(header)
-    writer.writerows(row.values() for row in rows)
+    writer.writerows([*map(_no_formula, row.values())] for row in rows)
     return text.getvalue()
+
+
+def _no_formula(value: Scalar) -> Scalar:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) is not None else value

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dispatchkit import DirectClient
 from dispatchkit.built_in.direct import PROVIDER
 from dispatchkit.cli.input.values import exit_on_user_error, token
-from dispatchkit.cli.providers.views import moment, read, show_dispatches
+from dispatchkit.cli.providers.views import check_status, moment, read, show_dispatches
 from dispatchkit.cli.settings import client_settings
 from dispatchkit.direct.commands import ReadDispatches
 
@@ -30,4 +30,7 @@ def list_dispatches(options: ListOptions) -> None:
         )
         key = token(options, PROVIDER.token_variable)
         client = DirectClient(key, base_url=options.base_url, **client_settings(options))
-    show_dispatches(read(client, command), json=options.json)
+    listing = read(client, command)
+    with exit_on_user_error():
+        check_status(listing, options.status)
+    show_dispatches(listing, json=options.json)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from dispatchkit import Attachment, Audience
+from dispatchkit.cli.providers.attachments import read_attachments
 
 if TYPE_CHECKING:
     from dispatchkit.cli.options import LaunchOptions
@@ -36,7 +37,7 @@ def overrides(options: LaunchOptions) -> Overrides:
         "audience": None if options.audience is None else _audience(options.audience),
         "limit": options.limit,
         "content": None if options.content is None else _content(options.content),
-        "attachments": [Attachment.from_path(path) for path in options.attach or ()],
+        "attachments": read_attachments(options.attach or ()),
     }
 
 

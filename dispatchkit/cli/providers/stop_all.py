@@ -10,10 +10,10 @@ import typer
 
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.input.values import exit_on_user_error, token
-from dispatchkit.cli.providers.views import describe_listing, read
+from dispatchkit.cli.providers.views import check_status, describe_listing, read
 from dispatchkit.cli.run.launch import launch
 from dispatchkit.cli.text import write
-from dispatchkit.direct.commands import STATUSES, DirectAuth, ReadDispatches
+from dispatchkit.direct.commands import DirectAuth, ReadDispatches
 
 if TYPE_CHECKING:
     from dispatchkit.cli.options import RunOptions
@@ -37,11 +37,7 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
         client, command = spec.connect(host, key), ReadDispatches(status=status)
     listing = read(client, command)
     with exit_on_user_error():
-        if not listing and not listing.missing and status not in STATUSES:
-            # A typo must not look like success; an unknown status is fine if dispatches have it.
-            raise ValueError(
-                f"no dispatch has the status {status!r}, and it is not a known status. Those are: {', '.join(STATUSES)}"
-            )
+        check_status(listing, status)
         if not listing and options.expected is not None:
             raise ValueError(f"there are 0 ids, but --expected is {options.expected:,}: nothing was stopped")
     if not listing and not listing.missing:
@@ -51,8 +47,10 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
     if not listing:
         raise typer.Exit(1)
     targets = Targets((dispatch.dispatch_id, dispatch.dispatch_id) for dispatch in listing)
+    missing = listing.missing
+    del listing  # it may be large
     try:
         launch(options, attrs.evolve(spec, targets=targets, token=key))
     except typer.Exit as left:
         # What was not listed was not stopped either.
-        raise typer.Exit(left.exit_code or int(listing.missing > 0)) from None
+        raise typer.Exit(left.exit_code or int(missing > 0)) from None

@@ -70,7 +70,8 @@ def _worker(options: RunOptions, client: Client[W]) -> str:
     given = options.invocation.given
     base_url = client.settings()["base_url"]
     url = [] if base_url == _own_url(client.provider) else ["--url", f"{client.provider}={base_url}"]
-    return command_line("worker", *given("ledger"), *url, *given("insecure", "proxy", "account"))
+    reach = given("insecure", "proxy", "ca_file", "client_cert", "client_key", "account")
+    return command_line("worker", *given("ledger"), *url, *reach)
 
 
 def _own_url(provider: str) -> str | None:

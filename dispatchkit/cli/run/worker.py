@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Generator, Mapping, Sequence
+from ssl import SSLContext
 from typing import TYPE_CHECKING, Never
 
 import attrs
@@ -17,7 +18,9 @@ from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import on_interrupt, run_loop
 from dispatchkit.cli.options import give_up_seconds
 from dispatchkit.cli.run.drive import show_warnings
+from dispatchkit.cli.settings import ClientSettings
 from dispatchkit.cli.text import escape_control, write
+from dispatchkit.cli.tls import tls_context
 from dispatchkit.cli.views.snapshot import resume_line
 from dispatchkit.errors import AccountMismatchError
 from dispatchkit.providers import connect_run, find_provider, parse_settings, provider_of
@@ -63,6 +66,8 @@ class Reach:
     """Whether plain http to another machine is allowed."""
     proxy: str | None
     """The URL of an HTTP proxy."""
+    ssl: SSLContext | None
+    """The certificates; None: the system's."""
     account: str | None
     """The name of the account of this worker's tokens."""
 
@@ -87,7 +92,10 @@ class _Clients:
     def _connect(self, run: Run) -> Client[Never]:
         reach, provider = self._reach, provider_of(parse_settings(run.settings))
         own_url = provider.own_url(reach.urls.get(provider.name))
-        return connect_run(run, base_url=own_url, account=reach.account, insecure=reach.insecure, proxy=reach.proxy)
+        settings = ClientSettings(account=reach.account, insecure=reach.insecure, proxy=reach.proxy)
+        if reach.ssl is not None:
+            settings["ssl"] = reach.ssl
+        return connect_run(run, base_url=own_url, **settings)
 
 
 def work_until_stopped(options: WorkerOptions) -> None:
@@ -101,6 +109,7 @@ def work_until_stopped(options: WorkerOptions) -> None:
             urls=parse_urls(options.url or []),
             insecure=options.insecure,
             proxy=options.proxy,
+            ssl=tls_context(options.ca_file, options.client_cert, options.client_key),
             account=options.account,
         )
         ended = run_loop(

@@ -48,6 +48,9 @@ _COUNTS = ("done", "rejected", "not_sent", "unknown", "sending", "planned")
 _RUN = ("run", "state", "created", "total", *_COUNTS)
 _TARGET = ("index", "target", "command", "state", "code", "summary", "request_id", "attempts", "at")
 
+_OPTIONAL = ("request_id", "index", "at", "attempts", "command")
+"""The columns of targets that a narrow terminal does not show."""
+
 
 async def _pauses(ledger: Ledger) -> dict[int, datetime]:
     """Until when runs are paused, by their numbers."""
@@ -64,7 +67,8 @@ def list_runs(options: ListRunsOptions) -> None:
 
     async def listing(ledger_ref: LedgerRef, form: Form) -> None:
         async with ledger_ref.open() as ledger:
-            rows, paused = Rows(form, RunSnapshot, _RUN), await _pauses(ledger)
+            rows = Rows(form, RunSnapshot, _RUN, optional=("created",), flexible=("run", "state"))
+            paused = await _pauses(ledger)
             for run in await ledger.runs():
                 snapshot = attrs.evolve(await take_snapshot(ledger, run), paused_until=paused.get(run.number))
                 rows.add(snapshot, *_cells(snapshot))
@@ -220,7 +224,8 @@ async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
     async with ledger_ref.open() as ledger:
         run = await resolve_run(ledger, ledger_ref)
         as_failures = bool(states) and form == "csv"
-        rows, left, kept = Rows(form, Failure if as_failures else Target, _TARGET), 0, 0
+        cls = Failure if as_failures else Target
+        rows, left, kept = Rows(form, cls, _TARGET, optional=_OPTIONAL, flexible=("summary", "state")), 0, 0
         async for target in ledger.targets(run.name, states=states):
             left += target.state != State.REJECTED and not target.is_final
             kept += target.is_final

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Never, TypeVar
 
+from dispatchkit.core.call.echo import mask_echo
 from dispatchkit.core.call.retry import RetryPolicy, retry_after
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import (
@@ -49,13 +50,15 @@ def classify(command: Command[W, R], reply: Response | TransportFailure, wire: W
     except RejectedError as refusal:
         if reply.status != 429:
             # The locals of the traceback hold the answer.
-            return refusal.with_traceback(None)
-        message, code = refusal.message, refusal.code
+            return refusal.with_message(mask_echo(refusal.message, command)).with_traceback(None)
+        message, code = mask_echo(refusal.message, command), refusal.code
     except ContradictoryAnswerError as contradiction:
-        return unknown(command, f"the answer proves nothing: HTTP {reply.status}, {contradiction}")
+        text = mask_echo(str(contradiction), command)
+        return unknown(command, f"the answer proves nothing: HTTP {reply.status}, {text}")
     except UnexpectedResponseError as unreadable:
         if reply.status != 429:
-            return unknown(command, f"this is no answer of the provider: HTTP {reply.status}, {unreadable}")
+            text = mask_echo(str(unreadable), command)
+            return unknown(command, f"this is no answer of the provider: HTTP {reply.status}, {text}")
         message, code = "too many requests", None
     now = clock.now()
     wait = retry_after(reply.headers, now)

@@ -22,6 +22,7 @@ from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import get_pacer
 from dispatchkit.core.secret import Secret, Unshown, account_key
+from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.transport.transport import Transport
 from dispatchkit.core.transport.url import origin
 from dispatchkit.core.validators import a_kind, label, seconds, shown, true_or_false
@@ -42,11 +43,18 @@ CONNECT_TIMEOUT = 10.0
 """Seconds to open a connection."""
 
 
-def _trust(ssl: ssl_module.SSLContext | bool) -> ssl_module.SSLContext | bool:
+def _trust(ssl: ssl_module.SSLContext | bool, *, insecure: bool) -> ssl_module.SSLContext | bool:
     if not isinstance(ssl, ssl_module.SSLContext | bool):
         raise TypeError(f"ssl must be True or an ssl.SSLContext of a client, not {shown(ssl)}")
     if isinstance(ssl, ssl_module.SSLContext) and ssl.protocol == ssl_module.PROTOCOL_TLS_SERVER:
         raise ValueError("ssl must be an ssl.SSLContext of a client, not one of a server (PROTOCOL_TLS_SERVER)")
+    verifies = ssl if isinstance(ssl, bool) else ssl.verify_mode != ssl_module.CERT_NONE
+    if not verifies and not insecure:
+        given = "ssl=False" if ssl is False else "an ssl.SSLContext with CERT_NONE"
+        raise ValueError(
+            f"{given} takes any certificate, so the token may go to another machine (insecure=True allows it): pass "
+            "ssl=ssl.create_default_context(cafile='authority.pem') to trust an authority of your own"
+        )
     return ssl
 
 
@@ -70,6 +78,7 @@ class Client(Generic[W]):
     Raises:
         ValueError: An option is out of range, or ``base_url`` is more than a host.
         TypeError: An option is of another type; the message names it.
+        RuntimeError: gevent or eventlet has replaced this process's sockets or threads.
     """
 
     command_type: ClassVar[type[Command[Never, object]]]
@@ -95,6 +104,7 @@ class Client(Generic[W]):
         given = cast("str | Unshown[str] | None", proxy)  # see `hide_proxy`
         through = Unshown(given) if isinstance(given, str) else given
         del base_url, proxy, given  # a traceback shows the locals of this frame
+        refuse_patched()
         if not self.provider:
             raise TypeError(f"{self.command_type.__name__}.provider must be the name of the provider")
         self._timeout = seconds("timeout", timeout)
@@ -113,7 +123,7 @@ class Client(Generic[W]):
                 connect_timeout=CONNECT_TIMEOUT,
                 attempt_timeout=attempt_timeout,
                 proxy=through,
-                ssl=_trust(ssl),
+                ssl=_trust(ssl, insecure=insecure),
             ),
             clock=a_clock(clock),
             budget=RetryBudget(clock),

@@ -23,10 +23,12 @@ class ClientOptions(TypedDict, total=False):
         pace: The speed at which all clients of the account in this process may use it. None leaves the account's pace
             as it is. Default: None.
         clock: The source of time and randomness; a test passes a fake one. Default: the system's.
-        insecure: Allow plain ``http`` to another machine, which shows the token on the way. Default: False.
+        insecure: Allow plain ``http`` to another machine, which shows the token on the way, and connections that check
+            no certificate. Default: False.
         proxy: The URL of an HTTP proxy. None: a direct connection. Default: None.
         ssl: An `ssl.SSLContext` for the connections. True checks the server's certificate against the system's
-            authorities. Default: True.
+            authorities. False, or a context with ``CERT_NONE``, checks nothing and needs ``insecure=True``.
+            Default: True.
         account: A name for the account, at most 200 characters. A ledger's run keeps it, so that the account can resume
             the run with a new token. None: the token identifies the account. Default: None.
 

@@ -19,6 +19,7 @@ import attrs
 
 from dispatchkit.core.call.call_state import CallState, Doubt, then, unclear_too
 from dispatchkit.core.call.classify import classify, pause_after, paused_by
+from dispatchkit.core.call.echo import mask_echo
 from dispatchkit.core.call.frames import request_of
 from dispatchkit.core.call.provider_time import MAX_OFFSET, clock_offset
 from dispatchkit.core.call.retry import AttemptResult
@@ -231,7 +232,7 @@ class Settling(Generic[W, R]):
                 return self._as_of(asked, age, probe.settle(read)), age
             window = self._window(headers, asked)
             return (window if isinstance(window, Settlement) else probe.settle(read, window)), age
-        text = f"its state could not be read: {read.summary}"
+        text = f"its state could not be read: {mask_echo(read.summary, self._call.command)}"
         if (after := pause_after(read, reply, policy=self._call.policy, now=clock.now)) is not None:
             context.pacer.throttle(after, refused=isinstance(read, ThrottledError), by=paused_by(reply))
             return Settlement(Evidence.INCONCLUSIVE, text), 0.0

@@ -8,11 +8,10 @@ from __future__ import annotations
 import asyncio
 import zlib
 
-from dispatchkit.core.command import Response
+from dispatchkit.core.command import MAX_RESPONSE_BYTES, Response
 
-__all__ = ["MAX_RESPONSE_BYTES", "TooLargeError", "decoded"]
+__all__ = ["TooLargeError", "decoded"]
 
-MAX_RESPONSE_BYTES = 8 * 1024 * 1024
 _INPUT_STEP = 64 * 1024
 _OUTPUT_STEP = 256 * 1024
 """Bytes decoded per iteration of the event loop: about 1 ms of work."""
@@ -22,18 +21,27 @@ _GZIP, _ZLIB, _RAW = 31, 15, -15
 
 
 class TooLargeError(Exception):
-    """The response is larger than `MAX_RESPONSE_BYTES`."""
+    """The response is larger than it may be.
+
+    Args:
+        limit: The most bytes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.limit = limit
 
 
-async def decoded(response: Response, encoding: str) -> Response:
+async def decoded(response: Response, encoding: str, limit: int = MAX_RESPONSE_BYTES) -> Response:
     """Decode a response. If that is impossible, ``undecoded`` of the result tells why.
 
     Args:
         response: The raw response.
         encoding: Its Content-Encoding: gzip, deflate or identity.
+        limit: The most bytes of the decoded body.
 
     Raises:
-        TooLargeError: The decoded body is larger than `MAX_RESPONSE_BYTES`.
+        TooLargeError: The decoded body is larger.
     """
     name = encoding.strip().lower()
     if name in {"", "identity"} or not response.body:
@@ -46,7 +54,7 @@ async def decoded(response: Response, encoding: str) -> Response:
     else:
         return Response(response.status, response.headers, response.body, "its Content-Encoding is unknown")
     try:
-        body = await _decompressed(response.body, window)
+        body = await _decompressed(response.body, window, limit)
     except zlib.error:
         return Response(response.status, response.headers, response.body, f"its body is not {name}")
     return Response(response.status, response.headers, body)
@@ -56,7 +64,7 @@ def _is_zlib(body: bytes) -> bool:
     return body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
 
 
-async def _decompressed(body: bytes, window: int) -> bytes:
+async def _decompressed(body: bytes, window: int, limit: int) -> bytes:
     output = bytearray()
     stream, members = zlib.decompressobj(window), 1
     piece, position = b"", 0
@@ -66,8 +74,8 @@ async def _decompressed(body: bytes, window: int) -> bytes:
             position += len(piece)
         before = len(output)
         output += stream.decompress(piece, _OUTPUT_STEP)
-        if len(output) > MAX_RESPONSE_BYTES:
-            raise TooLargeError
+        if len(output) > limit:
+            raise TooLargeError(limit)
         if not stream.eof:
             if not piece and len(output) == before:
                 raise zlib.error("cut off")

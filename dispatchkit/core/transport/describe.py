@@ -8,7 +8,7 @@ import ssl
 import aiohttp
 from aiohttp.http import HttpProcessingError
 
-from dispatchkit.core.transport.content_encoding import MAX_RESPONSE_BYTES, TooLargeError
+from dispatchkit.core.transport.content_encoding import TooLargeError
 from dispatchkit.core.transport.http import StaleConnectionError, StuckWriteError
 
 __all__ = ["describe"]
@@ -104,7 +104,7 @@ def _describe_connected(error: Exception, *, sent: bool, plain: bool) -> str:
         case StuckWriteError():
             return "the connection was closed, or did not take the request at once"
         case TooLargeError():
-            return f"the answer is larger than {MAX_RESPONSE_BYTES // 2**20} MiB"
+            return f"the answer is larger than {error.limit // 2**20} MiB"
         case aiohttp.ClientPayloadError():
             return "the answer was cut off"
         case OSError() | aiohttp.ServerDisconnectedError() if not sent:

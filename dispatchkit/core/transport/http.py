@@ -25,9 +25,10 @@ from aiohttp.http import StreamWriter
 from yarl import URL
 
 from dispatchkit.core.claim import CLAIM_AGE, ClaimAge, ClaimExpiredError
-from dispatchkit.core.command import Request, Response
+from dispatchkit.core.command import MAX_RESPONSE_BYTES, Request, Response
 from dispatchkit.core.transport.connection import Handler, UnwrittenError, drop_unsent, socket_factory
-from dispatchkit.core.transport.content_encoding import MAX_RESPONSE_BYTES, TooLargeError, decoded
+from dispatchkit.core.transport.content_encoding import TooLargeError, decoded
+from dispatchkit.core.transport.slices import LARGE_BODY, parsed_in_slices
 from dispatchkit.core.transport.timer import AttemptTimers
 
 if TYPE_CHECKING:
@@ -162,7 +163,8 @@ class Http:
             message, payload = await protocol.read()
             while 100 <= message.code < 200 and message.code != 101:  # skip interim responses
                 message, payload = await protocol.read()
-            body = payload.read_nowait() if payload.is_eof() else await _rest(payload)
+            limit = request.max_response_bytes if message.code == 200 else MAX_RESPONSE_BYTES
+            body = payload.read_nowait() if payload.is_eof() else await _rest(payload, limit)
             if not body and not message.chunked and "Content-Length" not in message.headers:
                 # Only the end of the connection ended it, so it may be the start of a longer response.
                 raise aiohttp.ClientPayloadError("an empty response without a length")
@@ -180,7 +182,9 @@ class Http:
         connection.release()
         response = Response(message.code, message.headers, body)
         if CONTENT_ENCODING in message.headers:
-            return await decoded(response, ",".join(message.headers.getall(CONTENT_ENCODING)))
+            response = await decoded(response, ",".join(message.headers.getall(CONTENT_ENCODING)), limit)
+        if request.slices is not None and len(response.body) > LARGE_BODY and response.status == 200:
+            return await parsed_in_slices(response, request.slices)
         return response
 
     async def _connect(self) -> Connection:
@@ -318,13 +322,13 @@ async def _report_expiry(protocol: Handler, writing: Coroutine[None, None, None]
         pass
 
 
-async def _rest(payload: StreamReader) -> bytes:
-    """Read the rest of a body, up to `MAX_RESPONSE_BYTES`."""
+async def _rest(payload: StreamReader, limit: int) -> bytes:
+    """Read the rest of a body, up to a limit."""
     parts = bytearray()
     while not payload.at_eof():
         parts += await payload.readany()
-        if len(parts) > MAX_RESPONSE_BYTES:
-            raise TooLargeError
+        if len(parts) > limit:
+            raise TooLargeError(limit)
     return bytes(parts)
 
 

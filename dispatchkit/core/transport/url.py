@@ -7,6 +7,7 @@ import ipaddress
 from yarl import URL
 
 from dispatchkit.core.secret import Unshown
+from dispatchkit.core.transport.host import host_problem
 from dispatchkit.core.validators import shown
 
 __all__ = ["origin", "proxy_url"]
@@ -43,8 +44,10 @@ def _read_origin(given: Unshown[str], *, insecure: bool) -> URL | Exception:
         url = None
     if url is None or url.scheme not in {"http", "https"} or not url.host:
         return ValueError(f"base_url must be {_ORIGIN}: the one given has no scheme http or https, or no host")
-    if url.user is not None or url.password is not None:
+    if url.user is not None or url.password is not None or "@" in base_url.split("/")[2]:
         return ValueError(f"base_url must be {_ORIGIN}, without credentials: pass the token as token=")
+    if (problem := host_problem(base_url)) is not None:
+        return ValueError(f"base_url must be {_ORIGIN}: {problem}")
     if url.path != "/" or "?" in base_url or "#" in base_url:
         # Show only the origin: the rest may hold a key.
         return ValueError(f"base_url must be {_ORIGIN}, without path, query or fragment: give {str(url.origin())!r}")
@@ -82,6 +85,8 @@ def _read_proxy(given: Unshown[str]) -> URL | Exception:
         url = URL()
     if url.scheme not in {"http", "https"} or not url.host:
         return ValueError(f"proxy must be {_PROXY}")
+    if (problem := host_problem(proxy)) is not None:
+        return ValueError(f"proxy must be {_PROXY}: {problem}")
     return url
 
 

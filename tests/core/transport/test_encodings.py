@@ -15,9 +15,8 @@ import pytest
 
 from dispatchkit import AltcraftClient, DirectClient, DispatchkitError, State
 from dispatchkit.altcraft.codec import WireForm
-from dispatchkit.core.command import Request, Response
+from dispatchkit.core.command import MAX_RESPONSE_BYTES, Request, Response
 from dispatchkit.core.transport import http as http_module
-from dispatchkit.core.transport.content_encoding import MAX_RESPONSE_BYTES
 from dispatchkit.core.transport.transport import TransportFailure
 from tests.core.transport.test_http import send, transport
 from tests.wire import Listener, http, once

@@ -1,0 +1,41 @@
+"""What ``--ca-file``, ``--client-cert`` and ``--client-key`` name: the certificates of a TLS connection."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+
+__all__ = ["tls_context"]
+
+
+def tls_context(ca_file: str | None, client_cert: str | None, client_key: str | None) -> ssl.SSLContext | None:
+    """The context for the connections; None if no option is given.
+
+    Raises:
+        OSError: A file cannot be read.
+        ValueError: A file holds something else, or there is a key without a certificate.
+    """
+    if client_key is not None and client_cert is None:
+        raise ValueError("--client-key goes with --client-cert")
+    for path in filter(None, (ca_file, client_cert, client_key)):
+        with Path(path).open("rb"):  # an error of ssl does not name the file
+            pass
+    if ca_file is None and client_cert is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError:
+        raise ValueError(f"--ca-file must be certificates in PEM, and {ca_file} is not") from None
+    if client_cert is not None:
+        try:
+            context.load_cert_chain(client_cert, client_key, password=_refuse_password)
+        except ssl.SSLError:
+            named = client_cert if client_key is None else f"{client_cert} and {client_key}"
+            raise ValueError(
+                f"--client-cert must be a certificate in PEM, with its key in it or in --client-key: {named} do not fit"
+            ) from None
+    return context
+
+
+def _refuse_password() -> str:
+    raise ValueError("the key of --client-cert is encrypted: give one without a passphrase, readable to you alone")
