@@ -116,7 +116,7 @@ class Http:
         """Send a request once and read the whole response.
 
         Raises:
-            StaleConnectionError: The server had closed every connection before the request was written.
+            StaleConnectionError: The connection ended, or held unexpected bytes, before the request was written.
             ClaimExpiredError: The claim expired before the whole request was written.
             Exception: Any exception of aiohttp.
         """

@@ -44,7 +44,7 @@ def test_a_plain_response_is_recognised() -> None:
 
 
 def test_headers_ignore_case() -> None:
-    headers: Mapping[str, str] = PlainHeaders(HEAD)
+    headers: Mapping[str, str] = PlainHeaders(HEAD, 2)
     assert headers["content-TYPE"] == headers.get("Content-Type") == "a/b; c=d"
     assert headers["x-empty"] == ""
     assert "SERVER" in headers
@@ -55,7 +55,7 @@ def test_headers_ignore_case() -> None:
     "name", ["", "X", "Type", "Server: x\r\nContent-Type", "Content-Type:\t a/b; c", "HTTP/1.1 200 OK"]
 )
 def test_absent_header_is_absent(name: str) -> None:
-    headers = PlainHeaders(HEAD)
+    headers = PlainHeaders(HEAD, 2)
     assert name not in headers
     assert headers.get(name, "no") == "no"
 
@@ -98,7 +98,7 @@ WEAKENINGS: dict[str, list[tuple[str, str]]] = {
     "unusual fields": [("not _UNUSUAL.isdisjoint(unique)", "False")],
     "any status": [("HTTP/1\\.1 200 ", "HTTP/1\\.1 [0-9]{3} ")],
     "any version": [("HTTP/1\\.1 200 ", "HTTP/1\\.[0-9] 200 ")],
-    "another length": [("int(length[1]) != len(data) - end", "int(length[1]) > len(data) - end")],
+    "another length": [("headers.length != len(data) - end", "headers.length > len(data) - end")],
     "a signed length": [("(0|[1-9]", "([+]?0|[+]?[1-9]")],
 }
 
