@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -132,6 +133,32 @@ async def test_unasked_bytes_end_a_lane(unasked: bytes, former: bytes) -> None:
         assert lane not in idle(serving.made)
 
 
+async def test_new_lane_with_bytes_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    connected = Lane.connection_made
+
+    def wait_for_bytes(lane: Lane, made: asyncio.BaseTransport) -> None:
+        connected(lane, made)
+        assert select.select([made.get_extra_info("socket")], [], [], 5)[0]
+
+    monkeypatch.setattr(Lane, "connection_made", wait_for_bytes)
+
+    def talk(listening: socket.socket) -> bytes:
+        peer, _ = listening.accept()
+        with peer:
+            peer.sendall(PLAIN)
+            peer.settimeout(5)
+            return peer.recv(2**16)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        talking = asyncio.get_running_loop().run_in_executor(None, talk, listening)
+        async with transport(f"http://127.0.0.1:{listening.getsockname()[1]}") as made:
+            reply = await send(made)
+            assert reply == TransportFailure(
+                "the connection was closed by the server before the request was written", sent=False
+            )
+            assert await talking == b""
+
+
 async def test_bytes_after_plain_response_end_a_lane() -> None:
     async with served() as serving:
         sending = asyncio.create_task(send(serving.made))
@@ -155,7 +182,7 @@ async def test_refused_claim_leaves_lane_unasked() -> None:
         reply = await serving.made.send(POST, tracker, timeout=5)
         assert reply == TransportFailure("its claim expired", sent=False, claim_expired=True)
         [lane] = idle(serving.made)
-        lane.data_received(PLAIN)
+        lane.data_received(b"H")
         assert not lane.is_silent(), "no request was written, so no response may come"
 
 
