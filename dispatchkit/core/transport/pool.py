@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from weakref import ref
 
 from dispatchkit.core.transport.lane import Lane
 
@@ -19,7 +20,7 @@ _IDLE_TIMEOUT = 15.0
 class Pool:
     """A free list of lanes, from the longest idle to the one used last."""
 
-    __slots__ = ("_idle", "_is_closed", "_loop", "_timer")
+    __slots__ = ("__weakref__", "_idle", "_is_closed", "_loop", "_timer")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -45,7 +46,7 @@ class Pool:
         lane.idle_since = self._loop.time()
         self._idle.append(lane)
         if self._timer is None:
-            self._timer = self._loop.call_later(_IDLE_TIMEOUT, self.expire)
+            self._set_timer()
 
     def expire(self) -> None:
         """Close the lanes that have been idle for too long, or that the server has closed."""
@@ -56,14 +57,34 @@ class Pool:
                 kept.append(lane)
             else:
                 lane.connection.close()
-        self._idle = kept
-        self._timer = self._loop.call_later(_IDLE_TIMEOUT, self.expire) if kept else None
+        self._idle, self._timer = kept, None
+        if kept:
+            self._set_timer()
+
+    def _set_timer(self) -> None:
+        # A strong reference would keep the connections of a client that was dropped without a close.
+        self._timer = self._loop.call_later(_IDLE_TIMEOUT, _expire, ref[Pool](self))
 
     def close(self) -> None:
         """Give the idle connections back to aiohttp's connector, which closes them with the session."""
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for lane in self._idle:
+        self._release()
+
+    def _release(self) -> None:
+        while self._idle:
+            lane = self._idle.pop()
             lane.connection.release()
-        self._idle.clear()
+            del lane.connection  # a circle: the connector refers to the lane again
+
+    def __del__(self) -> None:
+        # The connector's finaliser closes the connections of a client that was dropped without a close.
+        if not self._loop.is_closed():
+            self._release()
+
+
+def _expire(pool: ref[Pool]) -> None:
+    alive = pool()
+    if alive is not None:
+        alive.expire()

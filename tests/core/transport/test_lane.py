@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import select
 import socket
 import ssl
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -201,6 +203,23 @@ async def test_closed_lanes_are_replaced_by_one() -> None:
         reply = await serving.exchange(PLAIN, first=True)
         assert isinstance(reply, Response)
         assert len(idle(serving.made)) == 1
+
+
+async def test_dropped_client_closes_its_connections() -> None:
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    async with Peer() as peer:
+        made = Transport(URL(peer.url), connect_timeout=5)
+        serving = Serving(peer, made)
+        await serving.exchange(PLAIN, first=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            serving.made = made = None  # type: ignore[assignment]
+            gc.collect()
+        assert await asyncio.wait_for(serving.reader.read(), 5) == b""
+        assert complaints == ["Unclosed client session", "Unclosed connector"]
+        serving.writer.close()
+        await serving.writer.wait_closed()
 
 
 async def test_mocked_session_gets_requests() -> None:

@@ -21,8 +21,11 @@ class Loop:
     def time(self) -> float:
         return self.now
 
-    def call_later(self, delay: float, call: Callable[[], None]) -> Mock:
-        self.timers.append((self.now + delay, call, Mock()))
+    def is_closed(self) -> bool:
+        return False
+
+    def call_later(self, delay: float, call: Callable[..., None], *args: object) -> Mock:
+        self.timers.append((self.now + delay, lambda: call(*args), Mock()))
         return self.timers[-1][2]
 
     def advance(self, seconds: float) -> None:
@@ -106,9 +109,10 @@ def test_timer_begins_again(pool: Pool, loop: Loop) -> None:
 
 def test_close_releases_idle_lanes(pool: Pool, loop: Loop) -> None:
     made, late = lane(), lane()
+    release = made.connection.release
     pool.give(made)
     pool.close()
-    assert made.connection.release.called
+    assert release.called
     [(_, _, handle)] = loop.timers
     assert handle.cancel.called
     pool.give(late)
