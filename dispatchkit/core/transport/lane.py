@@ -1,8 +1,8 @@
 """A connection that carries one request and its response at a time.
 
 A plain response goes from the socket to its reader at once (see `recognise`). Every other response goes, byte for byte,
-through aiohttp's own protocol and parser, under our limits. Bytes that no request has asked for end the lane's use, so
-that they are never taken for a response.
+through aiohttp's own protocol and parser, under our limits. After bytes that no request asked for, a lane is not used
+again. So they are never taken for a response.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Lane(Handler):
         """Read a plain response, or leave the bytes to aiohttp's parser."""
         if self._awaits_response:
             self._awaits_response = False
-            response = recognise(data)
+            response = recognise(bytes(data))  # Windows' event loop passes a bytearray
             if response is not None:
                 self.feed_data(cast("Parsed", response))
                 return

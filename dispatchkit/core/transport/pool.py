@@ -14,7 +14,7 @@ from dispatchkit.core.transport.lane import Lane
 __all__ = ["Pool"]
 
 _IDLE_TIMEOUT = 15.0
-"""Seconds for which an idle connection is kept. Servers keep theirs for longer."""
+"""Seconds for which an idle connection is kept, as in aiohttp's own pool."""
 
 
 class Pool:
@@ -76,7 +76,7 @@ class Pool:
         while self._idle:
             lane = self._idle.pop()
             lane.connection.release()
-            del lane.connection  # a circle: the connector refers to the lane again
+            del lane.connection  # a reference cycle: the connector refers to the lane, too
 
     def __del__(self) -> None:
         # The connector's finaliser closes the connections of a client that was dropped without a close.

@@ -1,7 +1,7 @@
-"""Recognise a plain response: status 200, a Content-Length, nothing unusual, and all its bytes in one piece.
+"""Recognise a plain response: status 200, a Content-Length, no unusual field, and all its bytes in one piece.
 
-aiohttp's parser reads every other response. So the recogniser may refuse what the parser reads, but it must never
-accept what the parser refuses or reads differently. ``tests/core/transport/test_recognise.py`` compares both.
+aiohttp's parser reads every other response. The recogniser may refuse a response that the parser reads. It must never
+accept one that the parser refuses or reads differently. ``tests/core/transport/test_recognise.py`` compares both.
 """
 
 from __future__ import annotations
@@ -25,8 +25,6 @@ _UNUSUAL = frozenset(
     {b"content-encoding", b"proxy-connection", b"sec-websocket-key1", b"trailer", b"transfer-encoding", b"upgrade"}
 )
 """Header fields that change how a response is read."""
-
-
 _MAX_REMEMBERED = 1024
 """Maximum bytes of a head that is remembered."""
 _REMEMBERED = 64
@@ -71,7 +69,7 @@ _remembered: dict[bytes, PlainHeaders] = {}
 
 
 def recognise(data: bytes) -> Response | None:
-    """The response, if the bytes are one plain response and nothing else; otherwise None."""
+    """The response, if the bytes are exactly one plain response; otherwise None."""
     end = data.find(b"\r\n\r\n", 0, _MAX_HEAD) + 4
     head = data[:end]
     headers = _remembered.get(head)

@@ -161,6 +161,15 @@ async def test_new_lane_with_bytes_is_not_used(monkeypatch: pytest.MonkeyPatch) 
             assert await talking == b""
 
 
+async def test_bytearray_is_read_too() -> None:
+    lane = Lane(asyncio.get_running_loop())
+    lane.start_exchange()
+    lane.data_received(bytearray(PLAIN))
+    response = await lane.receive()
+    assert isinstance(response, Response)
+    assert (type(response.body), response.body) == (bytes, b"yes")
+
+
 async def test_bytes_after_plain_response_end_a_lane() -> None:
     async with served() as serving:
         sending = asyncio.create_task(send(serving.made))
