@@ -1,6 +1,6 @@
 """The idle connections to one origin.
 
-The connection that was used last is taken first, so that the server has had the least time to close it.
+The connection that was used last is taken first: the server had the least time to close it.
 """
 
 from __future__ import annotations

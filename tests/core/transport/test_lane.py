@@ -164,7 +164,7 @@ async def test_new_lane_with_bytes_is_not_used(monkeypatch: pytest.MonkeyPatch) 
 async def test_bytearray_is_read_too() -> None:
     lane = Lane(asyncio.get_running_loop())
     lane.start_exchange()
-    lane.data_received(bytearray(PLAIN))
+    lane.data_received(bytearray(PLAIN))  # type: ignore[arg-type]
     response = await lane.receive()
     assert isinstance(response, Response)
     assert (type(response.body), response.body) == (bytes, b"yes")
