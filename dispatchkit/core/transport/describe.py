@@ -9,7 +9,8 @@ import aiohttp
 from aiohttp.http import HttpProcessingError
 
 from dispatchkit.core.transport.content_encoding import TooLargeError
-from dispatchkit.core.transport.http import StaleConnectionError, StuckWriteError
+from dispatchkit.core.transport.http import StuckWriteError
+from dispatchkit.core.transport.lane import StaleConnectionError
 
 __all__ = ["describe"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import ssl
-import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -30,8 +29,9 @@ from tests.faults import tls
 from tests.faults.test_nothing_left import answers, listening
 from tests.wire import Listener, http
 
-HTTP, CONNECTION, TRANSPORT, DESCRIBE = (
-    f"dispatchkit/core/transport/{name}.py" for name in ("http", "connection", "transport", "describe")
+HTTP, CONNECTION, LANE, OPEN, POOL, TRANSPORT, DESCRIBE = (
+    f"dispatchkit/core/transport/{name}.py"
+    for name in ("http", "connection", "lane", "open", "pool", "transport", "describe")
 )
 
 
@@ -68,7 +68,7 @@ class Recorded(ResponseHandler):
 
 
 class Client:
-    """A connector as `Http` sets it up, and connections from it."""
+    """A connector as `Opener` sets it up, and connections from it."""
 
     def __init__(self, url: str, connector: aiohttp.TCPConnector, proxy: URL | None = None) -> None:
         loop = asyncio.get_running_loop()
@@ -111,14 +111,14 @@ async def client() -> AsyncIterator[Client]:
 
 
 async def test_factory_makes_the_protocol(client: Client) -> None:
-    with assumes("TCPConnector._factory() makes the protocol of each connection", f"{HTTP}: Http.__init__"):
+    with assumes("TCPConnector._factory() makes the protocol of each connection", f"{OPEN}: Opener.__init__"):
         connection = await client.connect()
         assert [connection.protocol] == client.made
     connection.close()
 
 
 async def test_factory_makes_tls_protocol(tmp_path: Path) -> None:
-    with assumes("TCPConnector._factory() makes the protocol above TLS, too", f"{HTTP}: Http.__init__"):
+    with assumes("TCPConnector._factory() makes the protocol above TLS, too", f"{OPEN}: Opener.__init__"):
         server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=tls.serving(tmp_path))
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with client_of(url, ssl=tls.trusting()) as client:
@@ -144,7 +144,7 @@ async def test_socket_factory_takes_address() -> None:
 async def test_unsent_request_stands_for_all(client: Client) -> None:
     with assumes(
         "TCPConnector.connect(request, [], timeout) needs no request that is sent, and takes one again and again",
-        f"{HTTP}: Http._connect",
+        f"{OPEN}: Opener.open",
     ):
         first, second = await client.connect(), await client.connect()
         assert first.protocol is not second.protocol
@@ -152,20 +152,93 @@ async def test_unsent_request_stands_for_all(client: Client) -> None:
         second.close()
 
 
-async def test_released_connection_is_reused(client: Client) -> None:
-    with assumes("a connection released after a whole answer is reused", f"{HTTP}: Http.exchange, Http._connect"):
+async def test_kept_connection_stays_open(client: Client) -> None:
+    with assumes("the connector leaves a connection alone that was not released", f"{POOL}: Pool.give"):
         connection = await client.connect()
         await client.ask(connection)
-        connection.release()
-        again = await client.connect()
-        assert again.protocol is client.made[0]
-        again.close()
+        client.connector._cleanup()
+        other = await client.connect()
+        assert other.protocol is not connection.protocol
+        assert client.made[0].is_connected()
+        message, _ = await client.ask(connection)
+        assert message.code == 200
+        connection.close()
+        other.close()
+
+
+async def test_queue_gives_what_it_was_fed(client: Client) -> None:
+    with assumes("ResponseHandler.feed_data(item) wakes read(), which gives the same item", f"{LANE}: Lane.receive"):
+        connection = await client.connect()
+        assert connection.protocol is not None
+        item: Any = object()
+        reading = asyncio.ensure_future(connection.protocol.read())
+        await asyncio.sleep(0)
+        connection.protocol.feed_data(item)
+        assert await asyncio.wait_for(reading, 5) is item
+        assert not connection.protocol.should_close
+        connection.close()
+
+
+async def test_forced_close_is_noticed(client: Client) -> None:
+    with assumes("force_close() sets should_close", f"{LANE}: Lane.data_received"):
+        connection = await client.connect()
+        assert connection.protocol is not None
+        assert not connection.protocol.should_close
+        connection.protocol.force_close()
+        assert connection.protocol.should_close
+        connection.close()
+
+
+async def test_connect_of_proxy_is_parsed(tmp_path: Path) -> None:
+    with assumes(
+        "the connector calls set_response_params before the answer to CONNECT, and for nothing else",
+        f"{LANE}: Lane.set_response_params",
+    ):
+        calls: list[str] = []
+
+        class Parsing(Recorded):
+            def set_response_params(self, **settings: Any) -> None:
+                calls.append("set")
+                super().set_response_params(**settings)
+
+            def data_received(self, data: bytes) -> None:
+                calls.append("data")
+                super().data_received(data)
+
+        async with Listener(http(403)) as proxy, client_of("https://provider.test", proxy=URL(proxy.url)) as client:
+            client.connector._factory = lambda: Parsing(asyncio.get_running_loop())  # type: ignore[assignment]
+            with pytest.raises(aiohttp.ClientHttpProxyError):
+                await client.connect()
+        assert calls == ["set", "data"]
+        calls.clear()
+        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=tls.serving(tmp_path))
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with client_of(url, ssl=tls.trusting()) as client:
+            client.connector._factory = lambda: Parsing(asyncio.get_running_loop())  # type: ignore[assignment]
+            (await client.connect()).close()
+        assert calls == []
+        server.close()
+
+
+async def test_parser_is_made_late(client: Client) -> None:
+    with assumes(
+        "set_response_params() may be called when the response has come, directly before data_received() gets it",
+        f"{LANE}: Lane.data_received",
+    ):
+        connection = await client.connect()
+        assert connection.protocol is not None
+        connection.protocol.set_response_params(read_until_eof=True, auto_decompress=False)
+        connection.protocol.data_received(http(200, b"one"))
+        message, payload = await connection.protocol.read()
+        assert (message.code, payload.read_nowait()) == (200, b"one")
+        connection.close()
 
 
 async def test_unread_answer_is_not_reused() -> None:
     with assumes(
         "a connection with unread bytes, or an unfinished answer, has should_close and is closed when released",
-        f"{HTTP}: _is_silent, Http.exchange",
+        f"{LANE}: Lane.is_silent",
+        f"{POOL}: Pool.give, Pool.close",
     ):
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"
         async with Listener(answer) as listener, client_of(listener.url) as client:
@@ -176,17 +249,8 @@ async def test_unread_answer_is_not_reused() -> None:
             assert client.made[0].ends == ["close"]
 
 
-async def test_unsolicited_bytes_are_noticed(client: Client) -> None:
-    with assumes("bytes that came unasked set should_close", f"{HTTP}: _is_silent"):
-        connection = await client.connect()
-        assert connection.protocol is not None
-        connection.protocol.data_received(b"x")
-        assert connection.protocol.should_close
-        connection.close()
-
-
 async def test_release_leaves_extra_answer_visible(client: Client) -> None:
-    with assumes("a second answer on a connection sets should_close", f"{HTTP}: _is_silent"):
+    with assumes("a second answer on a connection sets should_close", f"{LANE}: Lane.is_silent"):
         connection = await client.connect()
         await client.ask(connection)
         assert connection.protocol is not None
@@ -198,7 +262,8 @@ async def test_release_leaves_extra_answer_visible(client: Client) -> None:
 async def test_response_parameters_have_names() -> None:
     with assumes(
         "ResponseHandler.set_response_params and ClientSession take the limits of the parser by these names",
-        f"{HTTP}: Http.__init__, Http._write",
+        f"{OPEN}: Opener.__init__",
+        f"{LANE}: Lane.data_received",
     ):
         limits = {"max_line_size", "max_field_size", "max_headers"}
         assert limits <= parameters(aiohttp.ClientSession)
@@ -206,7 +271,7 @@ async def test_response_parameters_have_names() -> None:
 
 
 async def test_body_comes_as_sent() -> None:
-    with assumes("auto_decompress=False leaves the body compressed", f"{HTTP}: Http._write"):
+    with assumes("auto_decompress=False leaves the body compressed", f"{LANE}: Lane.data_received"):
         answer = http(200, b"\x1f\x8bpacked", Content_Encoding="gzip")
         async with Listener(answer) as listener, client_of(listener.url) as client:
             connection = await client.connect()
@@ -218,7 +283,7 @@ async def test_body_comes_as_sent() -> None:
 async def test_answer_has_head_and_stream(client: Client) -> None:
     with assumes(
         "ResponseHandler.read() gives (message, payload): code, headers, chunked; is_eof, read_nowait",
-        f"{HTTP}: Http.exchange",
+        f"{HTTP}: _read_parsed",
     ):
         connection = await client.connect()
         message, payload = await client.ask(connection)
@@ -243,7 +308,7 @@ async def test_partial_body_can_be_read() -> None:
 
 
 async def test_informational_answer_is_a_message() -> None:
-    with assumes("100 and 103 come out of read() as messages of their own", f"{HTTP}: Http.exchange"):
+    with assumes("100 and 103 come out of read() as messages of their own", f"{HTTP}: _read_parsed"):
         hints = b"HTTP/1.1 103 Early Hints\r\n\r\n"
         async with Listener(hints + http(200)) as listener, client_of(listener.url) as client:
             connection = await client.connect()
@@ -255,7 +320,9 @@ async def test_informational_answer_is_a_message() -> None:
 
 
 async def test_upgrade_ends_the_connection() -> None:
-    with assumes("a 101 sets should_close, so that no request follows it", f"{HTTP}: Http.exchange, _is_silent"):
+    with assumes(
+        "a 101 sets should_close, so that no request follows it", f"{HTTP}: _read_parsed", f"{POOL}: Pool.give"
+    ):
         answer = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
         async with Listener(answer) as listener, client_of(listener.url) as client:
             connection = await client.connect()
@@ -278,7 +345,7 @@ async def test_exception_wakes_reader() -> None:
 
 
 async def test_lost_connection_has_exception() -> None:
-    with assumes("ResponseHandler.exception() tells what ended a connection", f"{HTTP}: _why_closed"):
+    with assumes("ResponseHandler.exception() tells what ended a connection", f"{LANE}: Lane.why_closed"):
         async with Listener(http(200)) as listener, client_of(listener.url) as client:
             connection = await client.connect()
             client.made[0].connection_lost(ConnectionResetError(104, "reset"))
@@ -290,7 +357,9 @@ async def test_lost_connection_has_exception() -> None:
 
 async def test_close_goes_through_protocol(client: Client) -> None:
     with assumes(
-        "Connection.close() and the connector end a connection by close() or abort()", f"{CONNECTION}: Handler"
+        "Connection.close() and the connector end a connection by close() or abort()",
+        f"{CONNECTION}: Handler",
+        f"{POOL}: Pool",
     ):
         connection = await client.connect()
         connection.close()
@@ -299,18 +368,16 @@ async def test_close_goes_through_protocol(client: Client) -> None:
 
 
 async def test_session_close_ends_idle_connection(client: Client) -> None:
-    with assumes("closing the session ends idle connections by close() or abort()", f"{CONNECTION}: Handler.abort"):
+    with assumes(
+        "closing the session ends released connections by close() or abort()",
+        f"{CONNECTION}: Handler.abort",
+        f"{POOL}: Pool.close",
+    ):
         connection = await client.connect()
         await client.ask(connection)
         connection.release()
         await client.session.close()
         assert client.made[0].ends[:1] in (["close"], ["abort"])
-
-
-async def test_protocol_can_be_referenced_weakly() -> None:
-    with assumes("a ResponseHandler is hashable and has weak references", f"{HTTP}: _polls"):
-        protocol = ResponseHandler(asyncio.get_running_loop())
-        assert weakref.WeakKeyDictionary({protocol: 1})[protocol] == 1
 
 
 async def test_writer_needs_no_request(client: Client) -> None:
@@ -329,7 +396,7 @@ async def test_writer_needs_no_request(client: Client) -> None:
 async def test_request_holds_proxy_credentials() -> None:
     with assumes(
         "connecting to a plain proxy puts its credentials into the request's headers, as Proxy-Authorization",
-        f"{HTTP}: Http._head",
+        f"{OPEN}: Opener.proxy_credentials",
     ):
         async with Listener(http(200)) as listener:
             proxy = URL(listener.url).with_user("user").with_password("word")
@@ -373,7 +440,7 @@ async def test_mocks_replace_request_method() -> None:
 
 
 async def test_detached_session_keeps_connector(client: Client) -> None:
-    with assumes("ClientSession.detach() leaves the connector open", f"{HTTP}: Http.reset_after_fork"):
+    with assumes("ClientSession.detach() leaves the connector open", f"{OPEN}: Opener.reset_after_fork"):
         client.session.detach()
         assert not client.connector.closed
         await client.connector.close()

@@ -18,7 +18,7 @@ from yarl import URL
 
 from dispatchkit.core.claim import CLAIM_AGE, ClaimAge
 from dispatchkit.core.command import Request, Response
-from dispatchkit.core.transport import connection, fork
+from dispatchkit.core.transport import connection, fork, pool
 from dispatchkit.core.transport.connection import Handler
 from dispatchkit.core.transport.transport import SendTracker, Transport, TransportFailure
 from tests.fake_clock import Manual
@@ -125,9 +125,8 @@ async def test_an_idle_connection_that_expires_is_closed_with_a_fin(monkeypatch:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(http(200))
         assert isinstance(await sending, Response)
-        connector = made._http._connector  # type: ignore[union-attr]
-        monkeypatch.setattr(connector, "_keepalive_timeout", -1.0)
-        connector._cleanup()
+        monkeypatch.setattr(pool, "_IDLE_TIMEOUT", -1.0)
+        made._http._pool.expire()  # type: ignore[union-attr]
         assert await all_of(reader) == (0, True)
         writer.close()
 
@@ -324,8 +323,8 @@ async def test_a_close_within_a_request_is_a_reset() -> None:
         sending = asyncio.create_task(made.send(Request("POST", "/"), SendTracker(), timeout=5))
         reader, writer = await peer.accept()
         await reader.readuntil(b"\r\n\r\n")
-        [(protocol, *_)] = [tuple(made._http._connector._acquired)]  # type: ignore[union-attr]
-        protocol.close()
+        [lane] = made._http._opener._connector._acquired  # type: ignore[union-attr]
+        lane.close()
         assert await all_of(reader) == (0, False)
         await asyncio.wait([sending])
         writer.close()

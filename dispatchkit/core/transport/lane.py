@@ -1,0 +1,142 @@
+"""A connection that carries one request and its response at a time.
+
+A plain response goes from the socket to its reader at once (see `recognise`). Every other response goes, byte for byte,
+through aiohttp's own protocol and parser, under our limits. After bytes that no request asked for, a lane is not used
+again. So they are never taken for a response.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import select
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+from dispatchkit.core.command import Response
+from dispatchkit.core.transport.connection import Handler
+from dispatchkit.core.transport.recognise import recognise
+
+if TYPE_CHECKING:
+    from aiohttp.connector import Connection
+    from aiohttp.http import RawResponseMessage
+    from aiohttp.streams import StreamReader
+
+    Parsed: TypeAlias = tuple[RawResponseMessage, StreamReader]
+    """A response that aiohttp parses."""
+
+__all__ = ["MAX_FIELD", "MAX_FIELDS", "Lane", "StaleConnectionError"]
+
+MAX_FIELD = 65 * 1024
+"""Maximum bytes of a header field, with a value of 64 KiB."""
+MAX_FIELDS = 256
+_MAX_LOOP_TURNS = 4
+
+
+class StaleConnectionError(Exception):
+    """The connection was closed, or held unexpected bytes, before the request was written."""
+
+
+class Lane(Handler):
+    """The protocol of a connection that `Opener` has opened."""
+
+    connection: Connection
+    """aiohttp's handle of this connection. The pool closes the connection through it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self.idle_since = 0.0
+        """When the last exchange ended, by the event loop's clock."""
+        self.has_unread: Callable[[], bool] = _nothing
+        """Whether the socket holds bytes that the event loop has not read yet."""
+        self._awaits_response = False
+        """Whether the next bytes begin a response."""
+        self._is_parsing = False
+        """Whether aiohttp's parser has the response."""
+
+    receive = cast("Callable[[Lane], Coroutine[object, None, Response | Parsed]]", Handler.read)
+    """Wait for a plain response, or for the next head that aiohttp parsed."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Accept the connection."""
+        super().connection_made(transport)
+        self.has_unread = _poll(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Read a plain response, or leave the bytes to aiohttp's parser."""
+        if self._awaits_response:
+            self._awaits_response = False
+            response = recognise(bytes(data))  # Windows' event loop passes a bytearray
+            if response is not None:
+                self.feed_data(cast("Parsed", response))
+                return
+            self.set_response_params(
+                read_until_eof=True,
+                auto_decompress=False,
+                max_line_size=MAX_FIELD,
+                max_field_size=MAX_FIELD,
+                max_headers=MAX_FIELDS,
+            )
+        if self._is_parsing:
+            super().data_received(data)
+        else:
+            self.force_close()
+
+    def set_response_params(self, **settings: object) -> None:
+        """Begin to parse a response. aiohttp calls it, too, for the answer of a proxy to CONNECT."""
+        self._is_parsing = True
+        super().set_response_params(**settings)  # type: ignore[arg-type]
+
+    def start_exchange(self) -> None:
+        """Expect a response to the request that is written next."""
+        self.is_settled = False
+        self._awaits_response = True
+
+    def end_exchange(self) -> None:
+        """Expect nothing more: the response is complete, or no byte of the request was written."""
+        self.is_settled = True
+        self._awaits_response = self._is_parsing = False
+
+    def is_silent(self) -> bool:
+        """Whether the connection is open and holds no bytes, which would be taken for the next response."""
+        return not self.has_unread() and not self.should_close and self.is_connected()
+
+    async def falls_silent(self) -> bool:
+        """Whether the connection becomes silent once the event loop has read its pending bytes.
+
+        The loop gets a few iterations for that: the bytes may be TLS records without data, such as session tickets.
+        """
+        for _ in range(_MAX_LOOP_TURNS):
+            if self.should_close or not self.is_connected():
+                break
+            await asyncio.sleep(0)
+            if self.is_silent():
+                return True
+        return False
+
+    async def why_closed(self) -> BaseException | None:
+        """What ended the connection, such as a TLS alert. It arrives a few loop iterations after the close."""
+        for _ in range(_MAX_LOOP_TURNS):
+            if self.exception() is not None:
+                break
+            await asyncio.sleep(0)
+        return self.exception()
+
+
+def _nothing() -> bool:
+    return False
+
+
+def _poll(transport: asyncio.BaseTransport) -> Callable[[], bool]:
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return _nothing
+    if not hasattr(select, "poll"):  # Windows
+        return lambda: bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return partial(_any, poll.poll)
+
+
+def _any(poll: Callable[[int], list[tuple[int, int]]]) -> bool:
+    return bool(poll(0))

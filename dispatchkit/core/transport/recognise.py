@@ -1,0 +1,101 @@
+"""Recognise a plain response: status 200, a Content-Length, no unusual field, and all its bytes in one piece.
+
+aiohttp's parser reads every other response. The recogniser may refuse a response that the parser reads. It must never
+accept one that the parser refuses or reads differently. ``tests/core/transport/test_recognise.py`` compares both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from dispatchkit.core.command import Response
+
+__all__ = ["PlainHeaders", "recognise"]
+
+_MAX_HEAD = 8190
+"""Maximum bytes of a plain head. A longer one is a case for the parser, which has limits per line."""
+
+# Possessive quantifiers: a head that does not match costs one pass.
+_HEAD = re.compile(rb"HTTP/1\.1 200 [\t -~]*+\r\n(?:[A-Za-z0-9_-]++:[\t -~]*+\r\n){1,100}+\r\n")
+_NAME = re.compile(rb"\n([a-z0-9_-]+):")
+_LENGTH = re.compile(rb"\ncontent-length: ?(0|[1-9][0-9]{0,5})\r")
+_KEEP_ALIVE = b"\nconnection: keep-alive\r"
+_UNUSUAL = frozenset(
+    {b"content-encoding", b"proxy-connection", b"sec-websocket-key1", b"trailer", b"transfer-encoding", b"upgrade"}
+)
+"""Header fields that change how a response is read."""
+_MAX_REMEMBERED = 1024
+"""Maximum bytes of a head that is remembered."""
+_REMEMBERED = 64
+"""Number of heads that are remembered. Within a second, most responses to a run have the same head."""
+
+
+class PlainHeaders(Mapping[str, str]):
+    """The header fields of a plain response. They are found when asked for, since most are never read."""
+
+    __slots__ = ("_found", "_head", "length")
+
+    def __init__(self, head: bytes, length: int) -> None:
+        self._head = head
+        self._found: dict[str, str] = {}
+        self.length = length
+        """The Content-Length."""
+
+    def __getitem__(self, name: str) -> str:
+        value = self._found.get(name)
+        if value is None:
+            value = self._found[name] = self._find(name)
+        return value
+
+    def _find(self, name: str) -> str:
+        # No two fields have the same name, and a name never holds a colon.
+        prefix = f"\n{name.lower()}:"
+        start = self._head.lower().find(prefix.encode()) + len(prefix)
+        if start < len(prefix) or ":" in name:
+            raise KeyError(name)
+        return self._head[start : self._head.index(b"\r", start)].strip(b" \t").decode("ascii")
+
+    def __iter__(self) -> Iterator[str]:
+        lines = self._head.decode("ascii").splitlines()[1:-1]
+        return (line.partition(":")[0] for line in lines)
+
+    def __len__(self) -> int:
+        return self._head.count(b"\n") - 2
+
+
+_remembered: dict[bytes, PlainHeaders] = {}
+"""The plain heads seen last."""
+
+
+def recognise(data: bytes) -> Response | None:
+    """The response, if the bytes are exactly one plain response; otherwise None."""
+    end = data.find(b"\r\n\r\n", 0, _MAX_HEAD) + 4
+    head = data[:end]
+    headers = _remembered.get(head)
+    if headers is None:
+        headers = _plain(head)
+    if headers is None or headers.length != len(data) - end:
+        return None
+    return Response(200, headers, data[end:])
+
+
+def _plain(head: bytes) -> PlainHeaders | None:
+    if _HEAD.fullmatch(head) is None:
+        return None
+    lower = head.lower()
+    names: list[bytes] = _NAME.findall(lower)
+    unique = set(names)
+    if len(unique) != len(names) or not _UNUSUAL.isdisjoint(unique):
+        return None
+    if b"connection" in unique and _KEEP_ALIVE not in lower:
+        return None
+    length = _LENGTH.search(lower)
+    if length is None:
+        return None
+    headers = PlainHeaders(head, int(length[1]))
+    if len(head) <= _MAX_REMEMBERED:
+        if len(_remembered) >= _REMEMBERED:
+            _remembered.clear()
+        _remembered[head] = headers
+    return headers
