@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import unquote
 
 if TYPE_CHECKING:
     import typer
@@ -15,9 +16,9 @@ __all__ = ["RESUMED", "Invocation", "PlanOptions", "command_line", "without_pass
 
 _Word: TypeAlias = tuple[str, tuple[str, ...]]
 
-_PASSWORD = re.compile(r"(\w+://[^:/@\s]*):[^@\s]*(?=@)")
-_QUERY = re.compile(r"([?&])password=[^&\s]*&?")
-_KEYWORD = re.compile(r"\bpassword\s*=\s*(?:'(?:[^'\\]|\\.)*'|\S+)\s*")
+_USERINFO = re.compile(r"(\w[\w+.-]*://[^:/@\s]*):[^@\s]*(?=@)")
+_PARAMETER = re.compile(r"[?&]([^=&?\s]+)=[^&\s]*")
+_PAIR = re.compile(r"\b(?:ssl)?password\s*=\s*(?:'(?:\\.|[^'\\])*'|(?:\\.|[^\s\\])*)\s*", re.IGNORECASE | re.DOTALL)
 
 RESUMED = (
     "concurrency", "rate", "stop_after_failures", "give_up_after", "never_repeat", "account", "timeout",
@@ -32,10 +33,17 @@ def command_line(*words: str) -> str:
 
 
 def without_password(text: str) -> str:
-    """An address as a line to type shows it: without its password, which the environment or a file gives instead."""
-    if "://" not in text:
-        return _KEYWORD.sub("", text).rstrip()
-    return _QUERY.sub(r"\1", _PASSWORD.sub(r"\1", text)).rstrip("?&")
+    """An address as a line to type shows it: without its passwords, which the environment or a file gives instead."""
+    hidden = _PAIR.sub("", text) if "?" not in text else text
+    hidden = _PARAMETER.sub(_without_secret, _USERINFO.sub(r"\1", hidden))
+    if hidden == text:
+        return text
+    is_cut = "://" in hidden and "?" not in hidden  # the first parameter was a password
+    return (hidden.replace("&", "?", 1) if is_cut else hidden).strip()
+
+
+def _without_secret(parameter: re.Match[str]) -> str:
+    return "" if unquote(parameter[1]).lower() in {"password", "sslpassword"} else parameter[0]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from dispatchkit.cli import invocation
 from dispatchkit.cli.app import app
 from dispatchkit.cli.invocation import without_password
 from dispatchkit.sandbox import Fault
-from tests.cli.conftest import Played, Result, run
+from tests.cli.conftest import Played, Result, Terminal, run
 
 HINT = re.compile(r"dispatchkit (?:direct|altcraft|ledger|resume|stop-run|plan|worker|sandbox)\b.*")
 
@@ -111,6 +111,8 @@ def test_another_launch_and_another_account(
     assert run(*other, "--yes").code == 0
 
 
+@pytest.mark.second_stage
+@pytest.mark.timeout(180)  # the state of a copy's targets is believed after a minute
 def test_copy_goes_on(start: tuple[object, ...], made: list[str], ledger: Path) -> None:
     assert run(*start, "--max-launches", 4).code == 1
     copy = ledger.with_name("copy.db")
@@ -190,3 +192,42 @@ def test_no_line_is_written_by_hand(made: list[str]) -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
                 assert not HINT.search(node.value) or "``" in node.value, f"{file}: {node.value}"
+
+
+def test_encoding_hint_hides_password(tmp_path: Path) -> None:
+    file = tmp_path / "ids.csv"
+    file.write_bytes("id;имя\n5;Скидка\n".encode("cp1251"))
+    ledger = "host=127.0.0.1 password=hunter2 dbname=x"
+    result = run("direct", "start", "--from", file, "--column", "id", "--ledger", ledger, "--yes", "--sandbox")
+    assert result.code == 2
+    assert "--encoding cp1251" in result.err
+    assert "hunter2" not in result.err
+    assert "--yes" not in result.err
+
+
+def test_retry_hint_drops_what_chose_ids(played: Played, tmp_path: Path) -> None:
+    (tmp_path / "ids.csv").write_text("id,state\n100001,unknown\n")
+    failures = tmp_path / "failed.csv"
+    played.sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "gone"}}'))
+    result = run(
+        *("direct", "start", "--from", tmp_path / "ids.csv", "--column", "id", "--include-unknown"),
+        *("--encoding", "utf-8", "--failures", failures, "--base-url", played.url, "--yes"),
+    )
+    (line,) = HINT.findall(result.out)
+    assert "--include-unknown" not in line
+    assert "--encoding" not in line
+
+
+def test_resume_question_names_command(played: Played, tmp_path: Path) -> None:
+    ledger = ("--ledger", tmp_path / "l.db", "--run", "a")
+    run(
+        *("altcraft", "activate", "1-3", "--run-now", "--audience", "list:1", "--content", '{"field": "hunter2"}'),
+        *("--base-url", played.url, "--yes", "--max-launches", 1, *ledger),
+    )
+    terminal = Terminal("resume", tmp_path / "l.db", "--run", "a")
+    terminal.read_until("ActivateMailing")
+    terminal.read_until("[y/N]")
+    terminal.type("n\n")
+    assert terminal.end() == 4
+    assert "field" in terminal.screen
+    assert "hunter2" not in terminal.screen

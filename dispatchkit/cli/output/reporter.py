@@ -45,6 +45,12 @@ def exit_status(report: Report, not_started: int, *, interrupted: bool) -> int:
     return 1 if report.rejected or report.not_sent or not_started else 0
 
 
+_OF_THE_IDS = (
+    "ids", "from_", "column", "sheet", "encoding", "include_unknown", "failures", "expected", "status",
+)  # fmt: skip
+"""What chose the ids. Another try takes them from the file of the failures, without what may have happened."""
+
+
 class Reporter:
     """Shows a run: progress, outcomes as they come, then the summary.
 
@@ -217,7 +223,7 @@ class Reporter:
         """The same command for the ids that are not done, with another file for what fails again."""
         number = next(number for number in itertools.count(2) if not _numbered(path, number).exists())
         more = ("--from", str(path), "--failures", str(_numbered(path, number)))
-        return self._invocation.again(*more, without=("ids", "from_", "column", "failures", "expected", "status"))
+        return self._invocation.again(*more, without=_OF_THE_IDS)
 
     def _how_to_go_on(self, report: Report, total: int) -> str:
         left = total - report.done - report.rejected - self.unknown_for_good

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Never, TypeVar
 
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.options import ResumeOptions
     from dispatchkit.cli.settings import Guards
     from dispatchkit.core.call.client import Client
+    from dispatchkit.core.command import Command
 
 __all__ = ["resume_run", "stop"]
 
@@ -54,7 +56,7 @@ def resume_run(options: ResumeOptions) -> None:
     with exit_on_user_error():
         ledger_ref = _ledger_ref(options)
         bounds = guards(options)
-        snapshot, hindering, left = run_loop(_inspect(ledger_ref))
+        snapshot, hindering, left, command = run_loop(_inspect(ledger_ref))
         ledger_ref = attrs.evolve(ledger_ref, run=snapshot.run.name)
         run = snapshot.run
         settings = parse_settings(run.settings)
@@ -76,7 +78,7 @@ def resume_run(options: ResumeOptions) -> None:
         client = _connect(options, run)
     if run.stopped:
         write(sys.stderr, f"Run {escape_control(repr(run.name))} was stopped. This command lets it launch again.\n")
-    description = _describe(options, snapshot, settings, left)
+    description = _describe(options, snapshot, settings, left, command)
     if not options.yes:
         ask(description)
     decisions = decide(hindering, options, ledger_ref)
@@ -112,32 +114,50 @@ def _ledger_ref(options: ResumeOptions) -> LedgerRef:
 
 
 def _describe(
-    options: ResumeOptions, snapshot: RunSnapshot, settings: dict[str, str], left: list[int] | None
+    options: ResumeOptions,
+    snapshot: RunSnapshot,
+    settings: dict[str, str],
+    left: list[int] | None,
+    command: Command[Never, object] | None,
 ) -> Description:
     provider, run = provider_of(settings), snapshot.run
     ids = "" if left is None else f": {describe_ids(Targets((number, number) for number in left))}"
     action = f"resume run {run.name!r}: {snapshot.left:,} of {counted(run.total, *provider.noun)} are left{ids}"
     account = describe_account(options, provider.token_variable)
-    return Description(action, (("host", settings["base_url"]), ("account", account)))
+    return Description(action, (*_describe_command(command), ("host", settings["base_url"]), ("account", account)))
 
 
-async def _inspect(ledger_ref: LedgerRef) -> tuple[RunSnapshot, Hindrances, list[int] | None]:
-    """The run, what keeps it from going on, and the ids that are left, unless they are too many to read them all."""
+def _describe_command(command: Command[Never, object] | None) -> Iterator[tuple[str, str]]:
+    """What is done to each target: the first command that is left, without its id and without its content."""
+    if command is None:
+        return
+    fields = command.to_dict(flat=True)
+    yield "command", str(fields.pop("type"))
+    for name, value in fields.items():
+        if value not in {None, "", False} and value != command.target:
+            yield name, str(value)
+
+
+async def _inspect(
+    ledger_ref: LedgerRef,
+) -> tuple[RunSnapshot, Hindrances, list[int] | None, Command[Never, object] | None]:
+    """The run, what keeps it from going on, the ids that are left unless they are too many, and one of the commands."""
     async with ledger_ref.open() as ledger:
         run = await resolve_run(ledger, ledger_ref)
         snapshot = await take_snapshot(ledger, run)
-        left: list[int] | None = None
-        if snapshot.left <= _LISTED:
-            states = [state for state in NOT_DONE if state != State.REJECTED]
-            targets = [
-                decode(target.command).target
-                async for target in ledger.targets(run.name, states=states)
-                if not target.is_final
-            ]
-            left = [target for target in targets if isinstance(target, int)]
-            if len(left) < len(targets):  # another package's targets need not be numbers
-                left = None
-        return snapshot, await hindrances(ledger, run.name), left or None
+        command: Command[Never, object] | None = None
+        left: list[int | None] = []
+        states = [state for state in NOT_DONE if state != State.REJECTED]
+        async for target in ledger.targets(run.name, states=states):
+            decoded = decode(target.command)
+            command = command or decoded
+            if snapshot.left > _LISTED:
+                break
+            if not target.is_final:
+                left.append(decoded.target)
+        ids = [each for each in left if isinstance(each, int)]
+        listed = ids if len(ids) == len(left) else None  # another package's targets need not be numbers
+        return snapshot, await hindrances(ledger, run.name), listed or None, command
 
 
 def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
