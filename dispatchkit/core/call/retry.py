@@ -11,19 +11,16 @@ throttling provider needs longer waits than a broken connection.
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Generic, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import attrs
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from dispatchkit.core.call.http_date import http_date
-from dispatchkit.core.clock import Clock
 from dispatchkit.core.validators import a_kind, seconds, shown, true_or_false
-from dispatchkit.errors import DispatchkitError
 
-__all__ = ["DEFAULT_RETRY", "AttemptResult", "RetryPolicy", "RetryReason", "a_policy", "retry_after", "retrying"]
+__all__ = ["DEFAULT_RETRY", "RetryPolicy", "RetryReason", "a_policy", "retry_after"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -116,12 +113,17 @@ class RetryPolicy:
     If False, the provider's state is still read. The outcome stays unknown unless the state shows the effect.
     """
 
-    def delay(self, number: int, *, throttled: bool, after: float, clock: Clock) -> float:
+    def delay(self, number: int, *, throttled: bool, after: float, drawn: float) -> float:
         """Seconds to wait after attempt ``number``, at least ``after``."""
         scale = self.throttled_scale if throttled else self.scale
         # The bound of the exponent prevents an overflow after many attempts.
-        jitter = clock.random() * min(self.cap, scale * 2.0 ** min(number - 1, 60))
+        jitter = drawn * min(self.cap, scale * 2.0 ** min(number - 1, 60))
         return after + jitter if after > 0 else jitter
+
+    def probe_delay(self, number: int, *, drawn: float, least: float) -> float:
+        """Seconds to wait after state read ``number``."""
+        growing = max(self.scale, least) * 2.0 ** min(number - 1, 60)
+        return min(self.cap, growing) * (0.5 + drawn / 2)
 
 
 def a_policy(value: RetryPolicy) -> RetryPolicy:
@@ -135,83 +137,6 @@ def a_policy(value: RetryPolicy) -> RetryPolicy:
 
 DEFAULT_RETRY = RetryPolicy()
 """The default policy of a client."""
-
-
-@attrs.frozen
-class AttemptResult(Generic[R_co]):
-    """The end of one attempt and its settling: a result, or an error with the reason for a retry."""
-
-    result: R_co | None = None
-    error: DispatchkitError | None = None
-    retry: RetryReason | None = None
-    retry_after: float = 0.0
-    """Seconds to wait before a retry, as the provider asked."""
-
-
-async def retrying(
-    first: AttemptResult[R],
-    again: Callable[[], Awaitable[AttemptResult[R]]],
-    *,
-    policy: RetryPolicy,
-    clock: Clock,
-    sleep: Callable[[float], Awaitable[None]],
-    spend: Callable[[], Awaitable[bool]],
-    may_start: Callable[[float], bool],
-    before_sleep: Callable[[int, AttemptResult[R], float], None],
-) -> AttemptResult[R]:
-    """Retry a failed attempt until a result is final, or attempts, time or budget are exhausted.
-
-    Args:
-        first: The failed attempt. Only failed attempts enter tenacity, which costs more CPU than a whole call.
-        again: Makes one more attempt.
-        policy: Number of attempts, and waits.
-        clock: The source of time and randomness.
-        sleep: Waits for so many seconds.
-        spend: Waits for a token of the retry budget. False ends the loop.
-        may_start: Whether another attempt may start after so many seconds.
-        before_sleep: Called with the attempt's number, its result and the seconds until the next.
-    """
-    latest: AttemptResult[R] | None = None
-
-    async def attempt() -> AttemptResult[R]:
-        nonlocal latest
-        if latest is None:
-            latest = first
-            return first
-        latest = await again() if await spend() else attrs.evolve(latest, retry=None)
-        return latest
-
-    def wanted(attempt_result: AttemptResult[R]) -> bool:
-        return attempt_result.retry is not None and attempt_result.retry in policy.retry_on
-
-    def wait(state: RetryCallState) -> float:
-        attempt_result = _attempt_result(state)
-        return policy.delay(
-            state.attempt_number,
-            throttled=attempt_result.retry == "throttled",
-            after=attempt_result.retry_after,
-            clock=clock,
-        )
-
-    def stop(state: RetryCallState) -> bool:
-        return state.attempt_number >= policy.attempts or not may_start(state.upcoming_sleep)
-
-    def _attempt_result(state: RetryCallState) -> AttemptResult[R]:
-        assert state.outcome is not None  # noqa: S101 - tenacity sets it before it calls us
-        attempt_result: AttemptResult[R] = state.outcome.result()
-        return attempt_result
-
-    # An AsyncRetrying holds the state of one call, so each call makes its own.
-    loop = AsyncRetrying(
-        sleep=sleep,
-        retry=retry_if_result(wanted),
-        wait=wait,
-        stop=stop,
-        before_sleep=lambda state: before_sleep(state.attempt_number, _attempt_result(state), state.upcoming_sleep),
-        retry_error_callback=_attempt_result,
-    )
-    final: AttemptResult[R] = await loop(attempt)
-    return final
 
 
 _LAST_MOMENT = datetime(9999, 12, 31, tzinfo=UTC)

@@ -1,0 +1,223 @@
+"""The decisions of a call, event by event. `tests/proof` explores all sequences of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import pytest
+
+from dispatchkit import NotSentError, OutcomeUnknownError, RejectedError, RetryPolicy, ThrottledError
+from dispatchkit.core.call.call_state import (
+    Action,
+    CallState,
+    Doubt,
+    Event,
+    Expired,
+    Failed,
+    Finish,
+    Late,
+    Log,
+    Logged,
+    NoToken,
+    Now,
+    Observed,
+    Probe,
+    Rules,
+    Send,
+    Start,
+    Succeeded,
+    TakenOver,
+    Wait,
+    Waited,
+)
+from dispatchkit.core.call.decide import decide
+from dispatchkit.core.command import Evidence, Settlement
+from dispatchkit.core.command import Probe as StateProbe
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+PROBE: StateProbe[Any, Any] = StateProbe(None, lambda _: None)  # type: ignore[arg-type, return-value]
+UNSENT = NotSentError("connection refused")
+LOST = OutcomeUnknownError("reset")
+THROTTLED = ThrottledError("slow down", code=None, retry_after=3.0)
+REFUSED = RejectedError("no", status=403, code=None)
+FOREVER = timedelta(days=365)
+
+
+def start(at: float = 0.0) -> Start:
+    return Start(NOON + timedelta(seconds=at), at)
+
+
+def now(at: float = 0.0, **more: Any) -> Now:
+    return Now(monotonic=at, wall=NOON + timedelta(seconds=at), **{"random": 1.0, **more})
+
+
+def rules(*, remembered: timedelta = timedelta(0), **more: Any) -> Rules[Any, Any]:
+    settings: dict[str, Any] = {"policy": RetryPolicy(), "latest_start": 200.0, "probe": lambda _: PROBE}
+    return Rules(**{**settings, "deduplicated": lambda age: age < remembered, **more})
+
+
+def state(**more: Any) -> CallState[Any, Any]:
+    return CallState(rules=rules(**more))
+
+
+def failed(error: Any, at: float = 0.0, **more: Any) -> Failed:
+    return Failed(now(at, **more), error, start(at))
+
+
+def denied(evidence: Evidence, at: float) -> Observed[Any]:
+    return Observed(now(at), Settlement(evidence, "it is absent"), at)
+
+
+def play(
+    before: CallState[Any, Any], *events: Event[Any]
+) -> tuple[CallState[Any, Any], Action[Any, Any], list[Action[Any, Any]]]:
+    """Apply events, each log at once. Returns the state, the last action and all actions."""
+    actions: list[Action[Any, Any]] = []
+    script: Iterator[Event[Any]] = iter(events)
+    for event in script:
+        before, action = decide(before, event)
+        actions.append(action)
+        while isinstance(action, Log):
+            before, action = decide(before, Logged(event.now))
+            actions.append(action)
+    return before, actions[-1], actions
+
+
+def test_a_result_finishes_the_call() -> None:
+    before = state()
+    assert decide(before, Succeeded(now(), 1)) == (before, Finish(result=1))
+
+
+def test_attempts_go_on_until_a_result() -> None:
+    _, last, actions = play(
+        state(),
+        failed(UNSENT),
+        Waited(now(1), has_token=True),
+        failed(THROTTLED, 2),
+        Waited(now(9)),
+        Succeeded(now(), 1),
+    )
+    assert last == Finish(result=1)
+    assert [action for action in actions if isinstance(action, Wait)] == [
+        Wait(0.5, for_token=True),
+        Wait(3.0 + 4.0, for_token=True),
+    ]
+    assert [action.text for action in actions if isinstance(action, Log)] == [
+        "attempt 2 in 0.50 s (not_sent)",
+        "attempt 3 in 7.00 s (throttled)",
+    ]
+
+
+def test_refusal_without_doubt_is_final() -> None:
+    assert play(state(), failed(UNSENT), Waited(now(1)), failed(REFUSED))[1] == Finish(error=REFUSED)
+
+
+def test_attempts_run_out() -> None:
+    before = state(policy=RetryPolicy(attempts=3))
+    _, last, actions = play(before, failed(UNSENT), Waited(now()), failed(UNSENT), Waited(now()), failed(THROTTLED))
+    assert last == Finish(error=THROTTLED)
+    assert actions.count(Send()) == 2
+
+
+@pytest.mark.parametrize(("latest", "waits"), [(0.5, True), (0.49, False)])
+def test_wait_ends_before_the_latest_start(latest: float, waits: bool) -> None:
+    assert isinstance(play(state(latest_start=latest), failed(UNSENT))[1], Wait if waits else Finish)
+
+
+def test_reasons_left_out_are_not_retried() -> None:
+    assert play(state(policy=RetryPolicy(retry_on={"throttled"})), failed(UNSENT))[1] == Finish(error=UNSENT)
+
+
+def test_retry_without_a_token_is_not_made() -> None:
+    assert play(state(), failed(UNSENT), NoToken(now(9)))[1] == Finish(error=UNSENT)
+
+
+def test_stop_during_a_wait_ends_the_call() -> None:
+    assert play(state(), failed(UNSENT), Waited(now(0.1, stopped=True)))[1] == Finish(error=UNSENT)
+    assert play(state(), failed(UNSENT, stopped=True))[1] == Finish(error=UNSENT)
+
+
+def test_late_attempt_keeps_what_is_known() -> None:
+    assert play(state(), failed(THROTTLED), Waited(now(9)), Late(now(9), "late"))[1] == Finish(error=THROTTLED)
+    _, last, _ = play(state(), Late(now(9), "late"))
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, NotSentError)
+
+
+def test_expired_claim_is_no_attempt() -> None:
+    before, last, _ = play(state(), Expired(now(1)))
+    assert last == Send()
+    assert (before.tries, before.partly_sent) == (1, None)
+
+
+def test_partly_sent_request_is_never_not_sent() -> None:
+    before, last, _ = play(state(policy=RetryPolicy(attempts=1)), Expired(now(1), start(0)), failed(UNSENT, 2))
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, OutcomeUnknownError)
+    assert before.partly_sent == start(0)
+    before, last, _ = play(state(), Expired(now(1), start(0)), Expired(now(2), start(1)), Late(now(200), "late"))
+    assert isinstance(last, Probe)
+    assert last.doubt.began == start(0)
+
+
+def test_state_read_costs_a_token_after_an_attempt() -> None:
+    _, last, _ = play(state(), failed(LOST))
+    assert last == Wait(for_token=True)
+    taken_over = attrs.evolve(state(), doubt=Doubt(LOST, start(), 0.0))
+    assert isinstance(play(taken_over, TakenOver(now(1)))[1], Probe)
+
+
+def test_evidence_counts_after_the_lag() -> None:
+    early = play(state(), failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 59))
+    assert early[1] == Wait(0.5)
+    late, last, _ = play(state(), failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 60))
+    assert last == Wait(0.5, for_token=True)
+    assert late.doubt is not None
+    assert late.doubt.is_denied
+
+
+def test_absent_effect_allows_no_retry() -> None:
+    _, last, _ = play(state(), failed(LOST), Waited(now(1), has_token=True), denied(Evidence.ABSENT, 60))
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, OutcomeUnknownError)
+
+
+def test_earlier_process_may_act_after_a_new_attempt() -> None:
+    """An unclear retry must not shorten the time for which the first attempt may act."""
+    inherited = Doubt(LOST, start(-10), 75.0)
+    before = attrs.evolve(state(remembered=FOREVER), doubt=inherited)
+    before, last, _ = play(before, TakenOver(now(1)), denied(Evidence.INCONCLUSIVE, 1))
+    assert last == Send()
+    before, _, _ = play(before, failed(LOST, 2))
+    assert before.doubt is not None
+    assert before.doubt.acting_until == 75.0
+    before, last, _ = play(attrs.evolve(before, doubt=inherited), failed(REFUSED, 3), Waited(now(4), has_token=True))
+    assert isinstance(last, Probe)
+    assert last.believed_from == 75.0 + 60.0
+
+
+def test_retry_needs_deduplication_when_it_leaves() -> None:
+    before = state(remembered=timedelta(seconds=30), in_log=True)
+    before, last, _ = play(before, failed(LOST))
+    assert last == Wait(0.5, for_token=True)
+    assert decide(before, Waited(now(29)))[1] == Send()
+    assert decide(before, Waited(now(31)))[1] == Finish(error=LOST)
+    assert decide(before, Waited(now(1, strips_ids=True)))[1] == Finish(error=LOST)
+
+
+def test_pause_postpones_a_state_read() -> None:
+    waits = Waited(now(1, paused=7.0), has_token=True)
+    assert play(state(), failed(LOST), waits)[1] == Wait(7.0)
+    beyond = Waited(now(1, paused=500.0, pause="the account is paused"), has_token=True)
+    _, last, _ = play(state(), failed(LOST), beyond)
+    assert isinstance(last, Finish)
+    assert "the account is paused" in str(last.error)
+
+
+def test_state_and_actions_are_values() -> None:
+    assert play(state(), failed(LOST))[1:] == play(state(), failed(LOST))[1:]
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        state().tries = 2  # type: ignore[misc]
