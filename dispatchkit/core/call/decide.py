@@ -83,17 +83,18 @@ def decide(state: CallState[W, R], event: Event[R]) -> tuple[CallState[W, R], Ac
             return state, Finish(result=result)
         case Failed():
             return _failed(state, event)
-        case Late():
-            return _late(state, event)
+        case Late():  # no further attempt could start in time
+            return state, Finish(error=_without_effect(state, NotSentError(event.why)))
         case Expired():  # neither an attempt nor an outcome: the next request claims again
             return attrs.evolve(state, partly_sent=state.partly_sent or event.partly_sent), Send()
         case TakenOver():
             return _settle(state, event.now, is_repeat=state.rules.in_log and state.rules.repeats > 0)
         case Observed():
             return _observed(state, event)
+        case Waited() if state.phase == "settle":
+            return _read(state, event.now, has_token=event.has_token)
         case Waited():
-            is_settling = state.phase == "settle"
-            return _read(state, event.now, has_token=event.has_token) if is_settling else _send_again(state, event.now)
+            return _send(attrs.evolve(state, tries=state.tries + 1), event.now)
         case NoToken():
             return _give_up(state, _BUDGET) if state.phase == "settle" else (state, Finish(error=state.error))
         case Logged():
@@ -143,12 +144,6 @@ def _failed(state: CallState[W, R], event: Failed) -> tuple[CallState[W, R], Act
     if state.doubt is None or state.rules.is_read_only:
         return state, Finish(error=error)
     return _refused(state, now, error, state.doubt)
-
-
-def _late(state: CallState[W, R], event: Late) -> tuple[CallState[W, R], Action[W, R]]:
-    if state.partly_sent is not None:
-        return _unclear(state, event.now, partly(event.why), state.partly_sent)
-    return state, Finish(error=_without_effect(state, NotSentError(event.why)))
 
 
 def _without_effect(state: CallState[W, R], error: DispatchkitError) -> DispatchkitError:
@@ -306,7 +301,7 @@ def _retry(
         return state, Finish(error=error)
     if reason == "unknown" and state.first_started is None and _may_start(state, now, 0.0):
         # The unclear attempt was an earlier process's, so this call's first attempt is no retry.
-        return attrs.evolve(state, phase="attempt"), Send()
+        return _send(state, now)
     if state.tries >= policy.attempts:
         return state, Finish(error=error)
     delay = policy.delay(state.tries, throttled=reason == "throttled", after=after, drawn=now.random)
@@ -316,15 +311,15 @@ def _retry(
     return state, Log(f"attempt {state.tries + 1} in {delay:.2f} s ({reason})", error, delay)
 
 
-def _send_again(state: CallState[W, R], now: Now) -> tuple[CallState[W, R], Action[W, R]]:
-    """Make another attempt now, unless the wait has changed what allows it."""
+def _send(state: CallState[W, R], now: Now) -> tuple[CallState[W, R], Action[W, R]]:
+    """Make another attempt now, unless what allowed it has changed since."""
     doubt = state.doubt
     if now.stopped:
         return state, Finish(error=state.error)
     if doubt is not None and not (doubt.is_denied or state.rules.is_read_only or _is_deduplicated(state, now)):
         # The provider forgets ids, and another call may have found that ids are stripped: it may act twice.
         return state, Finish(error=doubt.error)
-    return attrs.evolve(state, phase="attempt", tries=state.tries + 1), Send()
+    return attrs.evolve(state, phase="attempt"), Send()
 
 
 def _doubt(state: CallState[W, R]) -> Doubt:

@@ -158,9 +158,12 @@ def test_partly_sent_request_is_never_not_sent() -> None:
     assert isinstance(last, Finish)
     assert isinstance(last.error, OutcomeUnknownError)
     assert before.partly_sent == start(0)
-    before, last, _ = play(state(), Expired(now(1), start(0)), Expired(now(2), start(1)), Late(now(200), "late"))
-    assert isinstance(last, Probe)
-    assert last.doubt.began == start(0)
+    _, last, _ = play(state(), Expired(now(1), start(0)), Expired(now(2), start(1)), Late(now(200), "late"))
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, OutcomeUnknownError)
+    before, _, _ = play(state(), Expired(now(1), start(0)), failed(LOST, 2))
+    assert before.doubt is not None
+    assert before.doubt.began == start(0)
 
 
 def test_state_read_costs_a_token_after_an_attempt() -> None:
