@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import attrs
+from tenacity import wait_fixed
 
 from dispatchkit import DispatchkitError, NotSentError, OutcomeUnknownError, RejectedError, RetryPolicy
 from dispatchkit.core.call.call_state import CallState, Event, Expired, Finish, Probe, Send, Wait
@@ -49,7 +50,11 @@ def explore(
         ViolationError: Something does not hold.
     """
     policy = RetryPolicy(
-        attempts=attempts, scale=1.0, throttled_scale=1.0, cap=1.0, state_lag=LAG, repeat_unclear=repeat_unclear
+        attempts=attempts,
+        wait=wait_fixed(1),
+        throttled_wait=wait_fixed(1),
+        state_lag=LAG,
+        repeat_unclear=repeat_unclear,
     )
     world = World(surprises=surprises)
     starts = list(begin(kind, policy, world))

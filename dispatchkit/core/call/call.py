@@ -178,6 +178,7 @@ class Call(Generic[W, R]):
         return Rules(
             policy=self.policy,
             latest_start=self.latest_start,
+            started=self.deadline - self._timeout,
             probe=self.command.probe,
             deduplicated=partial(self.command.deduplicated, self.context.wire),
             is_read_only=self.command.is_read_only,
@@ -220,7 +221,9 @@ class Call(Generic[W, R]):
             acted = final.error.state is State.UNKNOWN
             self._log_end(final.error.summary, final.error)
             failed: Exception = self._own(final.error)
-            failed.__cause__ = None if final.cause is None else without_frames(final.cause)
+            if final.cause is not None:
+                failed.__cause__ = without_frames(final.cause)
+                failed.add_note("it was not retried, since the wait strategy of the RetryPolicy failed")
         except Exception as error:  # noqa: BLE001 - the call has an outcome whatever raised
             failed = self._failed(error)
         except BaseException as interrupt:

@@ -67,6 +67,8 @@ class Rules(Generic[W, R]):
     policy: RetryPolicy
     latest_start: float
     """The latest start of a request, on the clock's ``monotonic``."""
+    started: float = 0.0
+    """The start of the call, on the same clock."""
     probe: Callable[[datetime], StateProbe[W, R] | LogProbe[W, R] | None]
     """How to settle an unclear outcome, by the start of the first unclear attempt. See `Command.probe`."""
     deduplicated: Callable[[timedelta], bool]
@@ -128,6 +130,8 @@ class CallState(Generic[W, R]):
     """Why the next attempt is made."""
     delay: float = 0.0
     """Seconds until the next attempt."""
+    waited: float = 0.0
+    """Sum of the delays so far."""
     probes: int = 0
     """State reads since the latest unclear attempt or refusal."""
     reads_once: bool = False
@@ -295,7 +299,7 @@ class Finish(Generic[R_co]):
     result: R_co | None = None
     error: DispatchkitError | None = None
     cause: Exception | None = None
-    """An exception of the user's code that ended the retries."""
+    """An exception of the policy's wait strategy, which ended the retries."""
 
 
 Action = Send | Probe[W, R] | Wait | Log | Finish[R]

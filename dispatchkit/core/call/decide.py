@@ -48,7 +48,7 @@ from dispatchkit.core.call.call_state import (
     Waited,
 )
 from dispatchkit.core.call.provider_time import MAX_OFFSET
-from dispatchkit.core.call.retry import RetryPolicy, RetryReason
+from dispatchkit.core.call.retry import MIN_PROBE_PAUSE, RetryPolicy, RetryReason
 from dispatchkit.core.command import Evidence, Settlement
 from dispatchkit.errors import DispatchkitError, NotSentError, OutcomeUnknownError, RejectedError, ThrottledError
 
@@ -57,8 +57,6 @@ __all__ = ["decide", "log_tolerance", "not_alone", "partly", "unclear_too"]
 R = TypeVar("R")
 W = TypeVar("W")
 
-_MIN_PAUSE = 0.25
-"""Minimum seconds between two state reads. An old response needs them even after the lag."""
 _LAST_PAUSE = 0.01
 """Minimum seconds before the deadline for one more state read."""
 _BUDGET = "the retry budget of the client had no token for a state read before the deadline"
@@ -245,10 +243,10 @@ def _observed(state: CallState[W, R], event: Observed[R]) -> tuple[CallState[W, 
     believed = event.asked - event.age >= believed_from
     if state.reads_once or not (lags or settlement.evidence is Evidence.INCONCLUSIVE) or (lags and believed):
         return _conclude(state, settlement)
-    pause = policy.probe_delay(state.probes, drawn=now.random, least=_MIN_PAUSE)
+    pause = policy.probe_delay(state.probes, drawn=now.random, error=_doubt(state).error)
     if not believed:
         # The next response may be as old: wait that much longer.
-        pause = min(pause, max(_MIN_PAUSE if event.age else 0.0, believed_from + event.age - now.monotonic))
+        pause = min(pause, max(MIN_PROBE_PAUSE if event.age else 0.0, believed_from + event.age - now.monotonic))
     if not _in_time(state, now, pause):
         pause = state.rules.latest_start - now.monotonic  # read once more just before the deadline
         if pause < _LAST_PAUSE:
@@ -304,10 +302,21 @@ def _retry(
         return _send(state, now)
     if state.tries >= policy.attempts:
         return state, Finish(error=error)
-    delay = policy.delay(state.tries, throttled=reason == "throttled", after=after, drawn=now.random)
+    try:
+        delay = policy.delay(
+            state.tries,
+            throttled=reason == "throttled",
+            after=after,
+            drawn=now.random,
+            error=error,
+            elapsed=now.monotonic - state.rules.started,
+            waited=state.waited,
+        )
+    except Exception as exception:  # noqa: BLE001 - the strategy is the user's code: the outcome must not depend on it
+        return state, Finish(error=error, cause=exception)
     if not _may_start(state, now, delay):
         return state, Finish(error=error)
-    state = attrs.evolve(state, delay=delay)
+    state = attrs.evolve(state, delay=delay, waited=state.waited + delay)
     return state, Log(f"attempt {state.tries + 1} in {delay:.2f} s ({reason})", error, delay)
 
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
+from tenacity import wait_random_exponential
 
 from dispatchkit import RetryPolicy
 from dispatchkit.core.call.budget import RetryBudget
@@ -113,10 +114,8 @@ def test_a_date_is_never_early_by_the_servers_clock(wait: int, skew: int) -> Non
         ("attempts", 0, ValueError),
         ("attempts", True, TypeError),
         ("attempts", 2.0, TypeError),
-        ("scale", -1, ValueError),
-        ("scale", math.nan, ValueError),
-        ("throttled_scale", math.inf, ValueError),
-        ("cap", "1", TypeError),
+        ("wait", 3, TypeError),
+        ("throttled_wait", "1", TypeError),
         ("state_lag", -0.1, ValueError),
         ("retry_on", {"rejected"}, ValueError),
     ],
@@ -126,12 +125,12 @@ def test_a_policy_refuses_settings_that_mean_nothing(setting: str, value: object
         RetryPolicy(**{setting: value})  # type: ignore[arg-type]
 
 
-def test_the_wait_doubles_up_to_the_cap_and_has_its_own_scale_after_429() -> None:
-    policy = RetryPolicy(scale=0.5, throttled_scale=2, cap=10)
+def test_wait_doubles_up_to_its_maximum() -> None:
+    policy = RetryPolicy(wait=wait_random_exponential(multiplier=0.5, max=10))
     plain = [policy.delay(number, throttled=False, after=0, drawn=1.0) for number in range(1, 8)]
     throttled = [policy.delay(number, throttled=True, after=0, drawn=1.0) for number in range(1, 5)]
     assert plain == [0.5, 1, 2, 4, 8, 10, 10]
-    assert throttled == [2, 4, 8, 10]
+    assert throttled == [2, 4, 8, 16]
     assert policy.delay(10_000, throttled=False, after=0, drawn=1.0) == 10
 
 
@@ -141,7 +140,7 @@ def test_a_wait_is_never_before_retry_after_and_its_jitter_never_over_the_cap(
 ) -> None:
     policy = RetryPolicy()
     delay = policy.delay(number, throttled=throttled, after=least, drawn=drawn)
-    assert least <= delay <= least + policy.cap
+    assert least <= delay <= least + 30
 
 
 def test_full_jitter_goes_down_to_nothing() -> None:
