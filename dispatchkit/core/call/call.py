@@ -15,12 +15,13 @@ import logging
 import math
 import uuid
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import partial
 from typing import Generic, TypeVar, cast
 
 import attrs
 
+from dispatchkit.core.call.bounds import BoundedCall
 from dispatchkit.core.call.call_state import (
     AttemptEvent,
     CallState,
@@ -51,9 +52,7 @@ from dispatchkit.core.call.decide import decide, partly, unclear_too
 from dispatchkit.core.call.frames import request_of, without_frames
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.call.state_read import StateRead
-from dispatchkit.core.claim import ClaimAge, ClaimResult
 from dispatchkit.core.command import Command, Response
-from dispatchkit.core.log import log, logger
 from dispatchkit.core.transport.transport import ForeignLoopError, SendTracker, TransportFailure
 from dispatchkit.errors import (
     Attempt,
@@ -70,7 +69,7 @@ R = TypeVar("R")
 W = TypeVar("W")
 
 
-class Call(Generic[W, R]):
+class Call(BoundedCall[W, R], Generic[W, R]):
     """One command in progress: its attempts so far and their outcome.
 
     `Client.call` makes it. After a cancellation, `attempts` and `known_outcome` still tell what happened.
@@ -80,28 +79,16 @@ class Call(Generic[W, R]):
         "_flight",
         "_has_token",
         "_id_is_known",
-        "_permit",
         "_repeats",
         "_state",
-        "_timeout",
         "_unjudged",
         "answered_at",
-        "attempts",
-        "claim",
-        "command",
-        "context",
-        "deadline",
-        "expirations",
         "final",
         "has_rival",
         "log_key",
         "one_id",
         "policy",
         "request",
-        "request_claim",
-        "request_id",
-        "stopped",
-        "waiting",
     )
 
     def __init__(
@@ -117,37 +104,20 @@ class Call(Generic[W, R]):
         repeats: int = 0,
         acted_by: float | None = None,
     ) -> None:
-        self.command = command
-        self.context = context
+        known_id, request_id = request_id, (request_id or str(uuid.uuid4())) if command.has_request_id else None
+        super().__init__(command, context, request_id, timeout=timeout)
         self.policy = policy
         self.log_key = command.log_key
-        self._id_is_known = request_id is not None
+        self._id_is_known = known_id is not None
         """Whether another process may have sent the id: then even the first answer may be a replay."""
-        self.one_id = unclear_since is None or request_id is not None
+        self.one_id = unclear_since is None or known_id is not None
         """Whether all attempts used one request id; an earlier process's id may be unknown."""
-        self.request_id = request_id = (request_id or str(uuid.uuid4())) if command.has_request_id else None
         # Built once: every attempt sends the same bytes under the same headers.
         self.request = request_of(command, context.wire, request_id)
-        self._timeout = timeout
-        self.deadline = 0.0
-        """On the clock's ``monotonic``."""
-        self.attempts: tuple[Attempt, ...] = ()
         self.answered_at = -math.inf
         """The latest answer that was no server failure, on the clock's ``monotonic``."""
-        self.stopped = False
-        """Set to True to start no further attempt."""
-        self.waiting = False
-        """Whether the call waits for a permit, a claim or a retry, with no request in flight."""
-        self.request_claim: Callable[[], Awaitable[ClaimResult]] | None = None
-        """Claims the next attempt in the ledger, for every attempt that has no permit yet."""
-        self.claim: ClaimAge | None = None
-        """The ledger's claim for the next request."""
         self.has_rival: Callable[[float], Awaitable[bool]] | None = None
         """Asks the ledger for another launch of the same log within so many seconds, in any run and process."""
-        self.expirations = 0
-        """Consecutive claims that expired before their request had left."""
-        self._permit = 0
-        """The pacer's permit of the attempt in flight; 0 if there is none."""
         self._has_token = False
         """Whether the call holds a token of the retry budget that no answer has returned."""
         self._flight: tuple[datetime, float, SendTracker] | None = None
@@ -316,23 +286,6 @@ class Call(Generic[W, R]):
             return self._state.partly_sent.wall
         return self.attempts[0].started if self.attempts else None
 
-    @property
-    def is_over(self) -> bool:
-        """Whether no further attempt may start."""
-        return self.stopped or self.context.closed
-
-    @property
-    def latest_start(self) -> float:
-        """The latest start of a request, on the clock's ``monotonic``.
-
-        It is before the deadline: a request that the deadline cuts short has an unclear outcome.
-        """
-        return self.deadline - min(1.0, self._timeout / 10)
-
-    def _in_time(self) -> bool:
-        """Whether a request may start now."""
-        return self.context.clock.monotonic() <= self.latest_start
-
     # Performing what `decide` says
 
     async def _follow(self, state: CallState[W, R], event: Event[R]) -> Finish[R]:
@@ -491,94 +444,9 @@ class Call(Generic[W, R]):
             return self.command.as_repeated(result)
         return result
 
-    async def _permitted(self) -> int:
-        """Wait for the permit of the next attempt; 0 if none comes in time or the call is over."""
-        pacer = self.context.pacer
-        while True:
-            permit = (pacer.try_acquire() if self._in_time() else 0) or await self._admit()
-            if not permit or self.request_claim is None:
-                return permit
-            self.waiting = True
-            self._permit = permit
-            try:
-                claim_result = await self.request_claim()
-            except BaseException:
-                self._permit = 0
-                pacer.cancel(permit)
-                raise
-            self.waiting = False
-            self.stopped = self.stopped or claim_result not in {ClaimResult.GRANTED, ClaimResult.DEFERRED}
-            # The claim may have taken long: check the pause and the deadline again.
-            if (
-                claim_result is ClaimResult.GRANTED
-                and not self.is_over
-                and pacer.is_current(permit)
-                and self._in_time()
-            ):
-                return permit
-            self._permit = 0
-            pacer.cancel(permit)
-            if self.is_over:
-                return 0
-
-    async def _renew_claim(self) -> ClaimAge | None:
-        """Claim again for a request that has partly left; None if the ledger does not grant it."""
-        if self.request_claim is None or self.is_over or await self.request_claim() is not ClaimResult.GRANTED:
-            return None
-        return self.claim
-
-    async def _admit(self) -> int:
-        self.waiting = True
-        permit = await self.context.pacer.acquire(until=self.latest_start)
-        self.waiting = False
-        return permit
-
-    def _obstacle(self) -> str:
-        """Why no attempt may start."""
-        if self.is_over:
-            return "it was told to stop"
-        if self.expirations:
-            return "its claims expired before the request could leave, until no time was left before the deadline"
-        if not self.context.pacer.paused_for():
-            return "the pace of the account left no time for it before the deadline"
-        return self._pause()
-
     def _record(self, what: str, duration: float, *, sent: bool) -> None:
         """Move the attempt in flight to `attempts`, in an order that never hides it from `known_outcome`."""
         if self._flight is not None:
             self.attempts += (Attempt(len(self.attempts) + 1, self._flight[0], duration, what, sent),)
             self._unjudged = sent
             self._flight = None
-
-    # Texts
-
-    def _pause(self) -> str:
-        """A description of a pause that lasts beyond the deadline."""
-        pacer = self.context.pacer
-        until = self.context.clock.now() + timedelta(seconds=pacer.paused_for())
-        why = "the account is paused" if pacer.throttled_for() else "nothing starts, since most attempts got no answer,"
-        return f"{why} until {until:%Y-%m-%d %H:%M:%S} UTC, beyond the deadline{self._latest_failure()}"
-
-    def _latest_failure(self) -> str:
-        """The result of the latest attempt, as a suffix for an error's summary."""
-        latest = next((attempt.result for attempt in reversed(self.attempts) if attempt.result != "cancelled"), "")
-        return latest and f"; its latest attempt: {latest}"
-
-    def _log(self, level: int, text: str, *, error: DispatchkitError | None = None, delay: float | None = None) -> None:
-        log(
-            logger,
-            level,
-            "%r: %s",
-            self.command,
-            text,
-            extra=lambda: {
-                "command": repr(self.command),
-                "request_id": self.request_id,
-                "attempt": len(self.attempts),
-                "outcome": None if error is None else error.state.value,
-                "delay": delay,
-            },
-        )
-
-    def _log_end(self, text: str, error: DispatchkitError) -> None:
-        self._log(logging.WARNING if error.state is State.UNKNOWN else logging.INFO, text, error=error)
