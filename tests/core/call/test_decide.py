@@ -224,3 +224,59 @@ def test_state_and_actions_are_values() -> None:
     assert play(state(), failed(LOST))[1:] == play(state(), failed(LOST))[1:]
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
         state().tries = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("at", "wait"), [(199.5, 0.5), (199.98, 0.02), (199.995, None)])
+def test_state_is_read_once_more_before_the_deadline(at: float, wait: float | None) -> None:
+    inconclusive = denied(Evidence.INCONCLUSIVE, at)
+    _, last, _ = play(state(), failed(LOST), Waited(now(1), has_token=True), inconclusive)
+    if wait is None:
+        assert isinstance(last, Finish)
+        assert "the deadline left no time to ask again" in str(last.error)
+    else:
+        assert isinstance(last, Wait)
+        assert last.seconds == pytest.approx(wait)
+
+
+def test_unclear_read_is_retried_without_settling() -> None:
+    before = state(is_read_only=True)
+    _, last, actions = play(before, failed(LOST))
+    assert last == Wait(0.5, for_token=True)
+    assert not any(isinstance(action, Log) and "settling" in action.text for action in actions)
+    assert play(before, failed(LOST), Waited(now(1)), failed(REFUSED))[1] == Finish(error=REFUSED)
+    last = play(before, failed(LOST), Waited(now(1)), failed(THROTTLED), NoToken(now(9)))[1]
+    assert last == Finish(error=THROTTLED)
+    last = play(before, failed(LOST), Waited(now(1)), failed(UNSENT), NoToken(now(9)))[1]
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, OutcomeUnknownError)
+
+
+def test_id_is_as_old_as_the_first_attempt() -> None:
+    before = state(remembered=timedelta(seconds=30), in_log=True)
+    before, last, _ = play(before, failed(THROTTLED), Waited(now(5)), failed(LOST, 20))
+    assert isinstance(last, Wait)
+    assert decide(before, Waited(now(29)))[1] == Send()
+    assert decide(before, Waited(now(31)))[1] == Finish(error=LOST)
+
+
+def test_command_without_state_stays_unknown() -> None:
+    _, last, actions = play(state(probe=lambda _: None), failed(LOST))
+    assert isinstance(last, Finish)
+    assert "the provider has no state that shows it" in str(last.error)
+    assert not any(isinstance(action, Probe | Wait) for action in actions)
+
+
+def test_each_settling_begins_with_short_waits() -> None:
+    before = state(remembered=FOREVER)
+    inconclusive = denied(Evidence.INCONCLUSIVE, 1)
+    before, last, _ = play(before, failed(LOST), Waited(now(1), has_token=True), inconclusive, Waited(now(2)))
+    assert last == Send()
+    assert before.probes == 1
+    before, _, _ = play(before, failed(LOST, 3))
+    assert before.probes == 0
+    assert not before.reads_once
+    before, last, _ = play(before, Waited(now(4), has_token=True), denied(Evidence.INCONCLUSIVE, 4))
+    assert last == Wait(0.5)
+    before, last, _ = play(attrs.evolve(before, phase="attempt", probes=5), failed(REFUSED, 5))
+    assert before.probes == 0
+    assert before.settlement.detail == "its state was not read"
