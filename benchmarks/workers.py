@@ -109,7 +109,7 @@ async def chunk_cost(dsn: str, url: str, count: int = 200) -> tuple[float, float
         await plan_chunks(ledger, "chunks", direct, map(StartDispatch, range(1, count + 1)), size=1)
         store = await in_postgres(ledger)
         began = time.perf_counter()
-        await enqueue(dsn, store, [("chunks", chunk) for chunk in range(count)])
+        await enqueue(store, [("chunks", chunk) for chunk in range(count)])
         put = (time.perf_counter() - began) / count
         stop, taken = asyncio.Event(), list[float]()
 
@@ -120,7 +120,7 @@ async def chunk_cost(dsn: str, url: str, count: int = 200) -> tuple[float, float
                 stop.set()
             return Report()
 
-        await work(dsn, store, launch, stop)
+        await work(store, launch, stop)
         return put, (taken[-1] - taken[0]) / (count - 1)
 
 
@@ -132,7 +132,7 @@ def workers(dsn: str, url: str, number: int, count: int) -> float:
         async with DirectClient("any", base_url=url) as direct, Ledger(dsn) as ledger:
             first = 1 + 40_000 * (number - 1)
             chunks = await plan_chunks(ledger, name, direct, map(StartDispatch, range(first, first + count)), size=500)
-            await enqueue(dsn, await in_postgres(ledger), [(name, chunk) for chunk in chunks])
+            await enqueue(await in_postgres(ledger), [(name, chunk) for chunk in chunks])
 
     async def until(done: int) -> float:
         async with Ledger(dsn) as ledger:

@@ -2,28 +2,30 @@
 
 A provider is loaded when its name is asked for. Those of this package are named here; others come from the entry points
 of installed packages, or from `register`.
+
+The help of the command line lists all providers. It must not pay for what only other functions need: these import it.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import logging
 import os
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import import_module
+from importlib.machinery import PathFinder
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic, Never, Protocol, TypeVar, cast
-
-from dispatchkit.errors import LedgerError
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
     from dispatchkit.core.call.client import Client
     from dispatchkit.core.command import Command
+    from dispatchkit.errors import LedgerError
 
 __all__ = [
     "ENTRY_POINTS",
@@ -40,14 +42,12 @@ __all__ = [
 
 W = TypeVar("W")
 
-logger = logging.getLogger("dispatchkit")
-
 ENTRY_POINTS = "dispatchkit.providers"
 """The group of entry points in which an installed package names its providers: ``sms = "sms_kit:SMS"``."""
 
 _BUILT_IN = {
-    "direct": "dispatchkit.direct.provider:PROVIDER",
-    "altcraft": "dispatchkit.altcraft.provider:PROVIDER",
+    "direct": "dispatchkit.built_in.direct:PROVIDER",
+    "altcraft": "dispatchkit.built_in.altcraft:PROVIDER",
 }
 _NAME = re.compile("[a-z][a-z0-9_-]{0,39}")
 
@@ -81,7 +81,10 @@ class Provider(Generic[W]):
     settings: Mapping[str, Callable[[str], object]] = field(default_factory=dict[str, Callable[[str], object]])
     """What `Client.settings` adds to provider and host, each with what reads its text. It raises `ValueError`."""
     command_line: str | None = None
-    """The Typer group of its command line, as ``"module:attribute"``."""
+    """The Typer group of its command line, as ``"module:attribute"``: ``dispatchkit NAME``.
+
+    ``dispatchkit plan`` takes those of its commands that have a name of `commands`.
+    """
     help: str = ""
     """What the command line says of this group, in one line."""
 
@@ -148,7 +151,7 @@ class Provider(Generic[W]):
             except ValueError:
                 wrong.append(name)
         if wrong:
-            raise LedgerError(
+            raise _ledger_error(
                 f"the settings of the run do not fit the provider {self.name!r} ({', '.join(sorted({*wrong}))}): they "
                 "are damaged, or a newer release wrote them. Upgrade, or restore the ledger from a copy"
             )
@@ -203,7 +206,9 @@ def _find_installed(name: str) -> Provider[Never] | None:
 @cache
 def _installed() -> Mapping[str, EntryPoint]:
     """The entry points of other packages, by the provider's name. Nothing of them is imported."""
-    from importlib.metadata import entry_points  # noqa: PLC0415 - takes longer than all that is here
+    if not _may_be_named():
+        return {}
+    from importlib.metadata import entry_points  # noqa: PLC0415 - see above
 
     points = dict[str, "EntryPoint"]()
     for point in entry_points(group=ENTRY_POINTS):
@@ -212,6 +217,29 @@ def _installed() -> Mapping[str, EntryPoint]:
             raise ValueError(f"two packages bring a provider {point.name!r}: {before} and {point.value}; remove one")
         points[point.name] = point
     return points
+
+
+def _may_be_named() -> bool:
+    """Whether an installed package may name the group: false if no file of entry points has its name.
+
+    `importlib.metadata` itself would take a fifth of the time of ``dispatchkit --help`` to import.
+    """
+    finders = [finder for finder in sys.meta_path if hasattr(finder, "find_distributions")]
+    if any(finder is not PathFinder for finder in finders):
+        return True
+    return any(map(_may_name, map(Path, sys.path)))
+
+
+def _may_name(place: Path) -> bool:
+    """Whether an entry of `sys.path` may hold a package that names the group."""
+    if not place.is_dir() or place.suffix == ".egg":
+        return place.exists()
+    for folder in place.iterdir():
+        if folder.suffix in {".dist-info", ".egg-info"}:
+            with contextlib.suppress(OSError):
+                if ENTRY_POINTS.encode() in (folder / "entry_points.txt").read_bytes():
+                    return True
+    return False
 
 
 def command_lines() -> dict[str, str]:
@@ -225,12 +253,12 @@ def command_lines() -> dict[str, str]:
     try:
         names |= dict.fromkeys(_installed())
     except ValueError as error:
-        logger.warning("%s", error)
+        _warn(error)
     for name in names:
         try:
             provider = find_provider(name)
         except (ImportError, ValueError) as error:
-            logger.warning("%s", error)
+            _warn(error)
             continue
         if provider is not None and provider.command_line is not None:
             lines[name] = provider.command_line
@@ -243,12 +271,14 @@ def parse_settings(text: str) -> dict[str, str]:
     Raises:
         LedgerError: They are damaged.
     """
+    import json  # noqa: PLC0415 - see above
+
     parsed: object = None
     with contextlib.suppress(ValueError, RecursionError):
         parsed = json.loads(text)
     fields = cast("dict[str, object]", parsed) if isinstance(parsed, dict) else None
     if fields is None or not all(isinstance(value, str) for value in fields.values()):
-        raise LedgerError("the settings of the run cannot be read: the ledger is damaged, so restore it from a copy")
+        raise _ledger_error("the settings of the run cannot be read: the ledger is damaged, so restore it from a copy")
     return cast("dict[str, str]", fields)
 
 
@@ -261,7 +291,9 @@ def provider_of(settings: Mapping[str, str]) -> Provider[Never]:
     """
     name = settings.get("provider")
     if name is None:
-        raise LedgerError("the settings of the run name no provider: the ledger is damaged, so restore it from a copy")
+        raise _ledger_error(
+            "the settings of the run name no provider: the ledger is damaged, so restore it from a copy"
+        )
     return installed_provider(name)
 
 
@@ -274,7 +306,7 @@ def installed_provider(name: str) -> Provider[Never]:
     """
     provider = find_provider(name)
     if provider is None:
-        raise LedgerError(
+        raise _ledger_error(
             f"the ledger names the provider {name!r}, which is not installed: install the package that brings it, with "
             f"{name!r} among its entry points {ENTRY_POINTS!r}, or upgrade dispatchkit"
         )
@@ -335,3 +367,15 @@ def connect_run(
 def _load(place: str) -> object:
     module, _, attribute = place.partition(":")
     return getattr(import_module(module), attribute)
+
+
+def _warn(error: Exception) -> None:
+    import logging  # noqa: PLC0415 - see above
+
+    logging.getLogger("dispatchkit").warning("%s", error)
+
+
+def _ledger_error(message: str) -> LedgerError:
+    from dispatchkit.errors import LedgerError  # noqa: PLC0415 - see above
+
+    return LedgerError(message)

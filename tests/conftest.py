@@ -1,4 +1,4 @@
-"""What the whole suite shares: both event loops, and a mend for aioresponses."""
+"""What the whole suite shares: both event loops, and a fix for aioresponses."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ except ImportError:  # the extra `speed` is not there on every platform
 # No test trusts the machine's certificates, and reading them is a third of what it takes to import aiohttp, which some
 # hundred processes of the suite do.
 os.environ["SSL_CERT_FILE"] = os.devnull
-# What users do not set: the one hides what is left in a buffer, the other has each process compile everything anew.
+# What users do not set: the one hides what is left in a buffer, the other makes each process compile everything again.
 for _name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(_name, None)
 

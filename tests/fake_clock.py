@@ -14,11 +14,11 @@ from dispatchkit.core.transport.transport import TransportFailure
 START = datetime(2026, 1, 1, tzinfo=UTC)
 
 _IDLE_TURNS = 12
-"""Turns of the loop without an event, after which nobody can be on his way any more."""
+"""Turns of the loop without an event, after which no task can be under way."""
 
 
 async def stillness(events: Callable[[], int] = lambda: 0) -> None:
-    """Wait until nobody else has anything to do, or until those who do (for they wait in the same way) do nothing."""
+    """Wait until no other task has work, or all that have it wait in this way, too."""
     ready: Sized | None = getattr(asyncio.get_running_loop(), "_ready", None)  # uvloop does not show it
     still, seen = 0, events()
     while still < _IDLE_TURNS:
@@ -77,7 +77,7 @@ class Virtual:
     def _jump(self) -> None:
         while self._sleepers:
             moment, _, future = heapq.heappop(self._sleepers)
-            if not future.done():  # it was cancelled, so nobody waits for that moment
+            if not future.done():  # it was cancelled: no task waits for that moment
                 self.time = max(self.time, moment)
                 future.set_result(None)
                 return

@@ -1,4 +1,4 @@
-"""Commands and scripts as processes, without the wait for an interpreter that imports everything anew.
+"""Commands and scripts as processes, without an interpreter that imports everything again.
 
 Two thirds of what a short command takes is importing other people's packages. One process for each interpreter and its
 options, which runs this file, does that once and forks for each command. What comes of it is a process like any other,
@@ -185,7 +185,7 @@ def _reap(*_: object) -> None:
 def _wait(pid: int, tells: int) -> NoReturn:
     """Tell the id of a process and, in time, how it ended."""
     os.closerange(0, tells)  # which belongs to the process alone, or to the tests
-    with contextlib.suppress(BrokenPipeError):  # nobody wants to know any more
+    with contextlib.suppress(BrokenPipeError):  # the reader is gone
         os.write(tells, pid.to_bytes(_NUMBER, "little"))
         os.write(tells, os.waitpid(pid, 0)[1].to_bytes(_NUMBER, "little"))
     os._exit(0)
@@ -231,7 +231,7 @@ def _run(words: list[str], constants: dict[str, float]) -> None:
 
 if __name__ == "__main__":
     for name in sys.argv[2:]:
-        with contextlib.suppress(Exception):  # whoever needs it will see
+        with contextlib.suppress(Exception):  # the import that needs it will fail
             importlib.import_module(name)
     gc.freeze()  # no collector need go through all that was imported
     request, descriptors = _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -43,7 +43,7 @@ class Server:
         self._run("initdb", "--auth=trust", "--encoding=utf8", "--username=postgres", "--no-sync", "--no-instructions")
 
     def _reachable(self) -> Path:
-        """Where the programs are; a copy, if whoever is to run them may not read them where they are."""
+        """The folder of the programs; a copy, if the server's user may not read the original."""
         found = _WHEEL / "pginstall" / "bin"
         try:
             subprocess.run([found / "postgres", "--version"], check=True, capture_output=True, user=self._user)
@@ -73,6 +73,36 @@ class Server:
         self.stop()
         (self._data / "standby.signal").touch()
         self.start()
+        self._run("pg_ctl", "-w", "promote")
+
+    def standby(self) -> Server:
+        """A standby of this server, which is stopped for the time of the copy. It is not started yet."""
+        other = object.__new__(Server)
+        other._user, other._bin, other._options = self._user, self._bin, self._options
+        other._folder = Path(tempfile.mkdtemp(prefix="pg-"))
+        other._data = other._folder / "data"
+        self.stop()
+        shutil.copytree(self._data, other._data)
+        self.start()
+        (other._data / "standby.signal").touch()
+        with (other._data / "postgresql.auto.conf").open("a") as settings:
+            settings.write(f"primary_conninfo = 'host={self._folder} user=postgres'\n")
+        if other._user is not None:
+            for path in (other._folder, other._data, *other._data.rglob("*")):
+                shutil.chown(path, other._user)
+        return other
+
+    @property
+    def is_running(self) -> bool:
+        return (self._data / "postmaster.pid").exists()
+
+    @property
+    def folder(self) -> Path:
+        """Where its socket is."""
+        return self._folder
+
+    def become_primary(self) -> None:
+        """Let a standby take writes."""
         self._run("pg_ctl", "-w", "promote")
 
     def remove(self) -> None:

@@ -15,8 +15,10 @@ from dispatchkit import DirectClient
 from dispatchkit.sandbox import Sandbox
 from tests.launcher import COMMAND, complete
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = [path.read_text(encoding="utf-8") for path in sorted((ROOT / ".github/docs").glob("*.md"))]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", "\n".join([README, *DOCS]), re.DOTALL | re.MULTILINE)
 
 
 def block(language: str, holding: str) -> str:
@@ -94,7 +96,8 @@ def test_the_blocking_example_runs_against_a_sandbox(sandbox: Sandbox) -> None:
 
 
 def test_the_shell_examples_run_against_a_sandbox(sandbox: Sandbox) -> None:
-    run_shell(block("sh", "dispatchkit direct start 10000000125"), 6, sandbox)
+    answered = re.sub("$", " --yes", block("sh", "dispatchkit direct start 10000000125").strip(), flags=re.MULTILINE)
+    run_shell(answered, 6, sandbox)
     assert dict(sandbox.launches) == {10000000125: 1, 82: 1, 90: 1}
 
 
@@ -144,3 +147,20 @@ def test_the_remaining_python_examples_run() -> None:
 def test_every_example_is_run() -> None:
     assert [kind for kind, _ in BLOCKS].count("python") == 13
     assert [kind for kind, _ in BLOCKS].count("sh") == 6
+
+
+def test_readme_stays_short() -> None:
+    assert len(README.splitlines()) <= 450
+
+
+def test_links_have_their_targets() -> None:
+    headings = {
+        re.sub(r"[^a-z0-9 -]", "", line.lower()).strip().replace(" ", "-")
+        for line in re.findall(r"^#+ (.*)$", README, re.MULTILINE)
+    }
+    assert set(re.findall(r"\]\(#([a-z0-9-]+)\)", README)) <= headings
+    linked = set(re.findall(r"blob/main/(\S+)$", README, re.MULTILINE))
+    assert linked
+    assert all((ROOT / path).exists() for path in linked)
+    used = set(re.findall(r"\]\[(\w+)\]", README))
+    assert used == set(re.findall(r"^\[(\w+)\]: ", README, re.MULTILINE))

@@ -10,11 +10,12 @@ import logging
 import pickle
 import re
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import attrs
 import pytest
 
 import dispatchkit
@@ -28,7 +29,10 @@ from dispatchkit import (
     StartDispatch,
     sync,
 )
+from dispatchkit.core.call.client import Client
+from dispatchkit.core.command import Command
 from dispatchkit.core.secret import Secret
+from dispatchkit.core.transport.url import origin, proxy_url
 from tests.wire import Instant, Listener, failure, http, once
 
 TOKEN = "TOKEN-hunter2-TOKEN"
@@ -318,6 +322,77 @@ async def test_a_blocking_call_shows_nothing_either() -> None:
 
         error = await asyncio.to_thread(call)
     frames_show_nothing(error)
+
+
+def test_parts_of_a_request_show_nothing() -> None:
+    direct, altcraft = DirectClient(TOKEN), AltcraftClient("https://example.com", TOKEN)
+    command = LaunchBroadcast(82, content=CONTENT, attachments=[FILE])
+    for request in (direct.call(StartDispatch(1)).request, altcraft.call(command).request):
+        fields = attrs.asdict(request)
+        shows_nothing(fields, attrs.astuple(request), *fields.values())
+        with_frozen = attrs.asdict(request, recurse=False)
+        shows_nothing(with_frozen)
+    for client in (direct, altcraft):
+        shows_nothing(attrs.asdict(client._context.wire))
+    assert request.body is not None
+    assert TOKEN.encode() in request.body
+
+
+PROXY = "http://user:hunter2@127.0.0.1:9"
+
+
+@pytest.mark.parametrize("make", [DirectClient, AltcraftClient, sync.DirectClient, sync.AltcraftClient])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"timeout": -1},
+        {"base_url": "https://user:hunter2@example.com"},
+        {"base_url": "https://user:hunter2@[example.com"},
+        {"base_url": "user:hunter2@example.com"},
+        {"base_url": "ftp://user:hunter2@example.com"},
+        {"proxy": "socks5://user:hunter2@proxy"},
+        {"proxy": "user:hunter2@proxy"},
+        {"account": ""},
+    ],
+    ids=["timeout", "credentials", "bracket", "no scheme", "ftp", "socks", "proxy without scheme", "account"],
+)
+def test_client_that_cannot_be_made_shows_no_url(make: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r".") as refusal:
+        make(**{"token": "x", "base_url": "https://example.com", "proxy": PROXY, **wrong})
+    frames_show_nothing(refusal.value)
+
+
+@pytest.mark.parametrize("check", [origin, proxy_url])
+def test_checked_url_is_not_shown(check: Callable[[str], object]) -> None:
+    with pytest.raises(ValueError, match="must be") as refusal:
+        check("ftp://user:hunter2@example.com")
+    frames_show_nothing(refusal.value)
+
+
+async def test_proxy_that_fails_shows_no_password(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with DirectClient("x", base_url="https://example.com", proxy=PROXY, **once()) as direct:
+        transport: Any = direct._context.transport
+        shows_nothing(repr(direct), *(repr(getattr(transport, name)) for name in type(transport).__slots__[1:]))
+        error = await failure(direct.start(1))
+    frames_show_nothing(error)
+    shows_nothing(error, vars(error), *(vars(record) for record in caplog.records))
+
+
+def every_class_of(base: type) -> Iterator[type]:
+    for cls in base.__subclasses__():
+        yield cls
+        yield from every_class_of(cls)
+
+
+@pytest.mark.parametrize("base", [Command, Client, sync.DirectClient.__mro__[1]], ids=["command", "client", "sync"])
+def test_half_built_value_has_a_repr(base: type) -> None:
+    found = {cls for cls in every_class_of(base) if cls.__module__.startswith("dispatchkit")}
+    found = {cls for cls in found if not inspect.isabstract(cls)}
+    assert found
+    for cls in found:
+        assert repr(object.__new__(cls))
+    assert repr(StartDispatch(7)) == "StartDispatch(dispatch_id=7)"
 
 
 def test_the_marks_would_be_seen() -> None:

@@ -203,6 +203,7 @@ EXEMPT = {
     "HeartbeatStatus": "between a ledger and its store",
     "LogProbe": "a question, with a function",
     "Moment": "inside a store",
+    "Migration": "inside a store",
     "PlanSummary": "between a fan-out and its ledger",
     "Probe": "a question, with a function",
     "Process": "identifies a process to the ledger",

@@ -21,14 +21,14 @@ from dispatchkit.altcraft.commands import (
 )
 from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
 from dispatchkit.core.call.client import Client
-from dispatchkit.core.call.options import ClientOptions
+from dispatchkit.core.call.options import ClientOptions, hide_proxy
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.fanout.fan_out import FanOut
 from dispatchkit.core.fanout.options import FanOutOptions
 from dispatchkit.core.invalid_command import build_commands
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.options import check_options, takes_options
-from dispatchkit.core.secret import Secret, Token
+from dispatchkit.core.secret import Secret, Token, Unshown
 from dispatchkit.core.validators import JsonValue
 
 __all__ = ["AltcraftClient", "AltcraftOptions"]
@@ -101,16 +101,17 @@ class AltcraftClient(Client[AltcraftWire]):
         **options: Unpack[ClientOptions],
     ) -> None:
         secret = Secret(token, environment="DISPATCHKIT_ALTCRAFT_TOKEN")
-        del token
+        url = Unshown(os.environ.get("DISPATCHKIT_ALTCRAFT_URL", "") if base_url is None else base_url)
+        del token, base_url  # a traceback shows the locals of this frame
+        hide_proxy(options)
         check_options(AltcraftClient, options)
-        base_url = os.environ.get("DISPATCHKIT_ALTCRAFT_URL") if base_url is None else base_url
-        if not base_url:
+        if not url.reveal():
             raise ValueError("no host: pass base_url='https://your-platform', or set DISPATCHKIT_ALTCRAFT_URL")
         secret.check()
         self._form = wire
         self._deduplicates = deduplicates
         altcraft_wire = AltcraftWire(secret, codec(wire), body_limit, attachment_limit, deduplicates)
-        super().__init__(base_url, altcraft_wire, secret, **options)
+        super().__init__(url, altcraft_wire, secret, **options)
 
     def settings(self) -> dict[str, str]:
         """See `Client.settings`; ``wire`` is ``"json"`` or ``"xml"``, ``deduplicates`` is ``"yes"`` or ``"no"``."""

@@ -1,11 +1,14 @@
-"""The command line. `main` is its entry point; everything heavier is imported once it is known to be needed."""
+"""The command line. `main` is its entry point. A command imports what it needs once the command line names it."""
 
 from __future__ import annotations
 
 import io
 import os
 import sys
+from importlib import import_module
 from importlib.util import find_spec
+
+from dispatchkit.cli.streams import UNWRITABLE, ignore_broken_pipe, unwritable, write
 
 __all__ = ["main"]
 
@@ -20,16 +23,28 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that lacks a letter must not end a run half-way.
             stream.reconfigure(errors="backslashreplace")
-    from dispatchkit.cli.app import app  # noqa: PLC0415 - typer is an extra
-
-    app(prog_name="dispatchkit")
+    app = import_module("dispatchkit.cli.app").app  # needs typer, which is an extra
+    status: object = None
+    try:
+        app(prog_name="dispatchkit")
+    except SystemExit as ended:
+        status = ended.code
+    except OSError as error:  # of Typer, which writes a help page
+        if error.errno not in UNWRITABLE:
+            raise
+        with ignore_broken_pipe(sys.stdout):
+            raise
+    if reason := unwritable():
+        write(sys.stderr, f"dispatchkit: not all of the output could be written: {reason}.\n")
+        status = status or 1
+    raise SystemExit(status)
 
 
 def _fill_gaps() -> None:
-    """Put something in the place of each standard stream that whoever started us has closed.
+    """Open the null device in place of each standard stream that was closed when the process started.
 
-    The next socket would get its number, and what is printed. And libuv ends the whole process when it has to close
-    such a one.
+    The next socket would get the stream's number, and all that is printed. libuv ends the process when it closes such
+    a stream.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass

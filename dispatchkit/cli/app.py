@@ -1,39 +1,65 @@
-"""The Typer application: which commands there are. What they do is imported when one of them runs."""
+"""The commands, in one table. Each is imported when the command line names it."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import ChainMap
+from collections.abc import Mapping
+from typing import Annotated, cast
 
 import typer
 
 import dispatchkit
-from dispatchkit.cli.commands import altcraft, direct, ledger, plan, sandbox, worker
+from dispatchkit.cli.lazy import CommandRef, GroupRef, group
+from dispatchkit.cli.provider_groups import ProviderGroups
 
-__all__ = ["app"]
+__all__ = ["PROVIDERS", "app"]
 
 _EPILOG = (
-    "Exit status: 0 all done; 1 some were rejected or not sent; 2 wrong usage, or a ledger that cannot be used: "
-    "nothing was sent; 3 for some it is unknown whether it happened; 130 interrupted."
+    "Exit status: 0 all done; 1 some were rejected or not sent, or the output could not be written; 2 wrong usage, or "
+    "a ledger that cannot be used: nothing was sent; 3 for some it is unknown whether they happened; 4 the answer to "
+    "the question was no: nothing was done; 130 interrupted."
 )
 
-app = typer.Typer(
-    no_args_is_help=True,
-    epilog=_EPILOG,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    # Rich would cost half of the time that --help takes.
-    rich_markup_mode=None,
-    # A local variable may hold a token.
-    pretty_exceptions_enable=False,
-    add_completion=False,
-)
-app.add_typer(direct.app, name="direct")
-app.add_typer(altcraft.app, name="altcraft")
-app.add_typer(ledger.app, name="ledger")
-app.command(name="resume")(ledger.resume)
-app.command(name="stop-run")(ledger.stop_run)
-app.add_typer(plan.app, name="plan")
-app.command(name="worker")(worker.worker)
-app.command(name="sandbox")(sandbox.sandbox)
+PROVIDERS = ProviderGroups()
+"""The group of each provider."""
+
+_OWN: dict[str, CommandRef | GroupRef] = {
+    "ledger": GroupRef(help="Show the runs of a ledger.", app="dispatchkit.cli.commands.ledger:app", reads=True),
+    "resume": CommandRef(
+        help="Resume a run of a ledger.\n\n"
+        "Targets that are done or rejected are left alone. What is unclear is settled first.",
+        options="dispatchkit.cli.options:ResumeOptions",
+        body="dispatchkit.cli.run.resume:resume_run",
+    ),
+    "stop-run": CommandRef(
+        help="Stop a run on every machine.\n\n"
+        "The command returns after 5 s. From then on, no process launches any more of the run.",
+        options="dispatchkit.cli.commands.ledger:StopRunOptions",
+        body="dispatchkit.cli.run.resume:stop",
+    ),
+    "plan": GroupRef(
+        help="Plan a run in chunks, for workers on any number of machines.", app="dispatchkit.cli.commands.plan:app"
+    ),
+    "worker": CommandRef(
+        help="Launch what 'dispatchkit plan' has planned.\n\n"
+        "Any number of workers may run. The token of each provider comes from its variable, such as "
+        "DISPATCHKIT_DIRECT_TOKEN.\n\n"
+        "The first Ctrl-C or SIGTERM starts nothing new and waits up to 30 s for calls in flight. The second one "
+        "cancels them.",
+        options="dispatchkit.cli.commands.worker:WorkerOptions",
+        body="dispatchkit.cli.run.worker:work_until_stopped",
+    ),
+    "sandbox": CommandRef(
+        help="Serve both providers on this machine until Ctrl-C, then list what was done.",
+        options="dispatchkit.cli.commands.sandbox:SandboxOptions",
+        body="dispatchkit.cli.providers.sandbox:serve",
+    ),
+}
+
+# A command of dispatchkit itself goes before a provider of the same name.
+_TABLE: Mapping[str, CommandRef | GroupRef] = ChainMap(_OWN, cast("dict[str, CommandRef | GroupRef]", PROVIDERS))
+
+app = group(_TABLE, epilog=_EPILOG, completion=True)
 
 
 def _show_version(wanted: bool) -> None:
@@ -49,7 +75,7 @@ def dispatchkit_(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """Launch mailings of i-Digital Direct and Altcraft, and always be told what happened.
+    """Launch mailings of i-Digital Direct and Altcraft, and report truly what happened.
 
     Try it without an account: dispatchkit direct start 1-1000 --sandbox
     """

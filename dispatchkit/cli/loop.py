@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
 __all__ = ["on_interrupt", "run_loop"]
 
 T = TypeVar("T")
+
+_new_uvloop: Callable[[], asyncio.AbstractEventLoop] | None = None
+with contextlib.suppress(ImportError):  # an extra
+    import uvloop
+
+    _new_uvloop = uvloop.new_event_loop
 
 
 @contextmanager
@@ -44,8 +51,4 @@ def run_loop(main: Coroutine[object, object, T]) -> T:
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:
-    try:
-        import uvloop  # noqa: PLC0415 - an extra
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
+    return asyncio.new_event_loop() if _new_uvloop is None else _new_uvloop()

@@ -10,218 +10,301 @@ import inspect
 import math
 import re
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypedDict, TypeVar, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-if TYPE_CHECKING:
-    from dispatchkit.core.call.retry import RetryPolicy
-    from dispatchkit.core.pacing.pace import Pace
+from dispatchkit.cli.invocation import Invocation
+from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LAUNCH, LEDGER, OUTPUT, PACE
 
 __all__ = [
-    "AUTO_WORKERS",
     "Account",
     "ActingOptions",
-    "ClientSettings",
     "ConnectionOptions",
-    "Guards",
+    "Csv",
+    "GiveUpAfter",
+    "Insecure",
+    "JsonLines",
     "LaunchOptions",
     "LedgerArgument",
     "NeverRepeat",
+    "Options",
+    "Proxy",
     "ReadOptions",
     "ResumeOptions",
+    "RunArgument",
     "RunOptions",
+    "SharedLedger",
     "duration",
     "give_up_seconds",
     "options_from",
 ]
 
-AUTO_WORKERS = 1024
-"""How many workers there are where the concurrency is found out: as many as may ever be in flight."""
-
-O = TypeVar("O", bound="ConnectionOptions")  # noqa: E741 - a class of options
+O = TypeVar("O", bound="Options")  # noqa: E741 - a class of options
 
 _Ids = Annotated[
     list[str] | None,
-    typer.Argument(metavar="IDS", help="Ids and ranges of ids: 7 12 100-200, or 7,12,100-200."),
+    typer.Argument(
+        metavar="IDS",
+        help="Ids and ranges of ids: 7 12 100-200, or 7,12,100-200.",
+        rich_help_panel=IDS,
+        show_default=False,
+    ),
 ]
 _From = Annotated[
     str | None,
     typer.Option(
         "--from",
         metavar="FILE",
-        help="Read the ids from a file, one a line; # starts a comment. - is standard input. CSV and .xlsx need "
-        "--column, unless a sheet has one column only. What --failures, --json and ledger export wrote is taken as it "
-        "is, without what is done.",
+        help="Read the ids from a file, one per line; # starts a comment. - is standard input. CSV and .xlsx need "
+        "--column, unless a sheet has one column only. A file that --failures, --json or 'ledger export' wrote is read "
+        "as it is, without what is done.",
+        rich_help_panel=IDS,
     ),
 ]
 _Column = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The file is a table with a header row; take the ids from this column."),
+    typer.Option(
+        metavar="NAME",
+        help="The file is a table with a header row; read the ids from this column.",
+        rich_help_panel=IDS,
+    ),
 ]
-_Sheet = Annotated[str | None, typer.Option(metavar="NAME", help="Take the ids from this sheet of an .xlsx file.")]
+_Sheet = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="Read the ids from this sheet of an .xlsx file.", rich_help_panel=IDS),
+]
 _Encoding = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The encoding of the file, such as cp1251. Default: UTF-8, or what it says."),
+    typer.Option(
+        metavar="NAME",
+        help="The encoding of the file, such as cp1251. Default: UTF-8, or that of its byte order mark.",
+        rich_help_panel=IDS,
+    ),
 ]
 _IncludeUnknown = Annotated[
     bool,
     typer.Option(
-        "--include-unknown", help="Of a file that tells outcomes, take also those that may have happened already."
+        "--include-unknown",
+        help="From a file with outcomes, also take ids whose outcome is unknown. They may have been launched.",
+        rich_help_panel=IDS,
     ),
+]
+_Expected = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=1, help="Start only if there are exactly this many ids.", rich_help_panel=IDS),
 ]
 _Failures = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help="Write everything that does not come to done to a CSV for --from, at once; out of a ledger, at the "
-        "end. It must be new or empty.",
+        help="Write every id that is not done to this CSV, which --from reads. The file must be new or empty. With "
+        "a ledger, it is written when the run ends.",
+        rich_help_panel=OUTPUT,
     ),
 ]
 _Ledger = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|URL",
-        help="Remember every launch, before it leaves, in this SQLite file or PostgreSQL database. The same line again "
-        "goes on where the run ended. Default: what DISPATCHKIT_LEDGER holds, if there is a --run.",
+        help="Record each launch in this SQLite file or PostgreSQL database before it is sent, so that the run can be "
+        "resumed. Default: DISPATCHKIT_LEDGER.",
+        rich_help_panel=LEDGER,
     ),
 ]
-_RunName = Annotated[str | None, typer.Option("--run", metavar="NAME", help="What this run is called in the ledger.")]
+_RunName = Annotated[
+    str | None,
+    typer.Option(
+        "--run",
+        metavar="NAME",
+        help="The name of the run in the ledger. The same command with the same name resumes the run. Default: a new "
+        "name from date, time and command.",
+        rich_help_panel=LEDGER,
+    ),
+]
 _TokenFile = Annotated[
     str | None,
-    typer.Option(metavar="PATH", help="Read the token from a file instead of the environment. - is standard input."),
+    typer.Option(
+        metavar="PATH",
+        help="Read the token from a file instead of the environment. - is standard input.",
+        rich_help_panel=CONNECTION,
+    ),
 ]
 _Timeout = Annotated[
     float | None,
-    typer.Option(metavar="SECONDS", help="The most that one call may take, repeats and waits included. Default: 240."),
+    typer.Option(
+        metavar="SECONDS",
+        help="The longest time for one call, with its retries and waits. Default: 240.",
+        rich_help_panel=CONNECTION,
+    ),
 ]
 _AttemptTimeout = Annotated[
-    float | None, typer.Option(metavar="SECONDS", help="The most that one attempt may take. Default: 70.")
+    float | None,
+    typer.Option(metavar="SECONDS", help="The longest time for one attempt. Default: 70.", rich_help_panel=CONNECTION),
 ]
 _Concurrency = Annotated[
     str,
     typer.Option(
-        metavar="N|auto", help="How many calls are in flight at most; auto finds out what the provider bears."
+        metavar="N|auto",
+        help="The largest number of calls in flight; auto adapts it to the provider.",
+        rich_help_panel=PACE,
     ),
 ]
 _Rate = Annotated[
     float | None,
     typer.Option(
         metavar="N",
-        help="Launches a second at most, evenly spaced; with a ledger in PostgreSQL, of all processes that use the "
-        "account together. Default: no limit.",
+        help="The most launches per second, evenly spaced. With a ledger in PostgreSQL, it holds for all processes "
+        "that use the account. Default: no limit.",
+        rich_help_panel=PACE,
     ),
 ]
 _MaxLaunches = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Begin so many at most, whatever the list holds.")
-]
-_Expected = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Refuse to start unless there are exactly so many ids.")
+    int | None, typer.Option(metavar="N", min=1, help="Start at most this many launches.", rich_help_panel=GUARDS)
 ]
 _StopAfterFailures = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Start nothing new after so many outcomes that are not done.")
+    int | None,
+    typer.Option(metavar="N", min=1, help="Start no more launches after this many failures.", rich_help_panel=GUARDS),
 ]
-_GiveUpAfter = Annotated[
+GiveUpAfter = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="End the run when the provider has answered nothing for so long: 90s, 15m, 1h, or never. A pause that the "
+        help="End the run when the provider has not answered for this long: 90s, 15m, 1h, or never. A pause that the "
         "provider asked for does not count. Default: 1h.",
+        rich_help_panel=GUARDS,
     ),
 ]
-_Insecure = Annotated[
-    bool, typer.Option("--insecure", help="Allow plain http to another machine. It shows the token on the way.")
+Insecure = Annotated[
+    bool,
+    typer.Option(
+        "--insecure",
+        help="Allow plain http to another machine. Everyone on the way can read the token.",
+        rich_help_panel=CONNECTION,
+    ),
 ]
-_Proxy = Annotated[str | None, typer.Option(metavar="URL", help="Go through this HTTP proxy.")]
+Proxy = Annotated[
+    str | None, typer.Option(metavar="URL", help="Connect through this HTTP proxy.", rich_help_panel=CONNECTION)
+]
 Account = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The name of the provider's account. A ledger's run is launched for the account it was planned for, "
-        "whatever token the account has by then.",
+        help="Your name for the provider's account. A run in a ledger stays with its account, also when the account "
+        "gets a new token.",
+        rich_help_panel=LEDGER,
     ),
 ]
 NeverRepeat = Annotated[
     bool,
     typer.Option(
         "--never-repeat",
-        help="Never launch anew what may have been launched already. It is only looked up, and else stays unknown.",
+        help="Never send a launch again that may have happened. Only look it up; if that does not settle it, it stays "
+        "unknown.",
+        rich_help_panel=GUARDS,
     ),
 ]
 _AccountChanged = Annotated[
     bool,
     typer.Option(
         "--account-changed",
-        help="The account of the run has a new token, or another name. Go on with the run for this one.",
+        help="The account of the run has a new token or a new name: resume the run with the current one.",
+        rich_help_panel=LEDGER,
     ),
 ]
 _Copied = Annotated[
     bool,
     typer.Option(
-        "--copied", help="The ledger file is a copy, and nobody uses the original any more. Go on with the copy."
+        "--copied",
+        help="The ledger file is a copy, and its original is out of use: use the copy.",
+        rich_help_panel=LEDGER,
     ),
 ]
 _EndHolder = Annotated[
     bool,
     typer.Option(
         "--end-holder",
-        help="If the process that works on the run hangs, or is suspended, end it and take the run over. A process "
-        "that is at work is never ended: use stop-run.",
+        help="If the process that holds the run hangs or is suspended, end it and take the run over. A working "
+        "process is never ended: use stop-run.",
+        rich_help_panel=LEDGER,
     ),
 ]
 _Sandbox = Annotated[
     bool,
     typer.Option(
-        "--sandbox", help="Send it all to a sandbox started for the occasion. Needs no account, asks nothing."
+        "--sandbox",
+        help="Send everything to a sandbox on this machine, which ends with the command. Needs no account and asks "
+        "nothing.",
+        rich_help_panel=CONNECTION,
     ),
 ]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the requests and send none. Needs no token.")]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, however many ids there are.")]
-_Json = Annotated[
-    bool, typer.Option("--json", help="One JSON object an outcome on standard output; all else on standard error.")
+_DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run", help="Show the requests and send none. Needs no token and no connection.", rich_help_panel=GUARDS
+    ),
 ]
-_JsonLines = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
-_Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress; failures and the summary are shown.")]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start without a question.", rich_help_panel=GUARDS)]
+_Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        help="Write one JSON object per outcome to standard output, and everything else to standard error.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+JsonLines = Annotated[
+    bool, typer.Option("--json", help="Write one JSON object per line instead of a table.", rich_help_panel=OUTPUT)
+]
+Csv = Annotated[bool, typer.Option("--csv", help="Write a CSV instead of a table.", rich_help_panel=OUTPUT)]
+_Quiet = Annotated[
+    bool, typer.Option("--quiet", "-q", help="Show failures and the summary, but no progress.", rich_help_panel=OUTPUT)
+]
 _Audience = Annotated[
     str | None,
     typer.Option(
-        metavar="KIND:ID", help="Whom this run goes to instead of the mailing's own audience: list:1 or segment:5."
+        metavar="KIND:ID",
+        help="Send this launch to another audience than the mailing's own: list:1 or segment:5.",
+        rich_help_panel=LAUNCH,
     ),
 ]
-_Limit = Annotated[int | None, typer.Option(metavar="N", min=0, help="The sending limit of this run.")]
+_Limit = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, help="The sending limit of this launch.", rich_help_panel=LAUNCH),
+]
 _Content = Annotated[
-    str | None, typer.Option(metavar="JSON|@FILE", help="A JSON object for the apicontent variables, or @ and a file.")
+    str | None,
+    typer.Option(
+        metavar="JSON|@FILE",
+        help="A JSON object with the apicontent variables, or @ and the name of a file that holds it.",
+        rich_help_panel=LAUNCH,
+    ),
 ]
 _Attach = Annotated[
-    list[Path] | None, typer.Option(metavar="PATH", help="A file for the messages. May be given many times.")
+    list[Path] | None,
+    typer.Option(
+        metavar="PATH", help="A file to attach to the messages. May be given several times.", rich_help_panel=LAUNCH
+    ),
 ]
 
-
-LedgerArgument = Annotated[list[str] | None, typer.Argument(metavar="LEDGER", help="A file or a URL.")]
-
-
-class ClientSettings(TypedDict, total=False):
-    """Keywords of both clients."""
-
-    insecure: bool
-    proxy: str | None
-    timeout: float
-    attempt_timeout: float
-    pace: Pace
-    retry: RetryPolicy
-    account: str | None
-
-
-class Guards(TypedDict):
-    """Keywords of a fan-out."""
-
-    concurrency: int
-    max_launches: int | None
-    stop_after_failures: int | None
-    give_up_after: float | None
-
+LedgerArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="LEDGER", help="A file or a URL. Default: DISPATCHKIT_LEDGER.")
+]
+RunArgument = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="LEDGER RUN", help="A file or a URL, and the name of a run. A single run needs no name."),
+]
+SharedLedger = Annotated[
+    str,
+    typer.Option(
+        envvar="DISPATCHKIT_LEDGER",
+        metavar="URL",
+        help="The ledger that all workers share: postgresql://user@host:port/database.",
+        rich_help_panel=LEDGER,
+    ),
+]
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh])", re.ASCII)
 _SECONDS = {"h": 3600, "m": 60, "s": 1}
@@ -249,80 +332,49 @@ def duration(seconds: float) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConnectionOptions:
+class Options:
+    """What every command takes."""
+
+    invocation: Invocation = field(default_factory=Invocation, repr=False, compare=False)
+    """The command line itself; no option."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConnectionOptions(Options):
     """What every command that talks to a provider takes."""
 
+    token_file: _TokenFile = None
+    proxy: Proxy = field(default=None, repr=False)
+    insecure: Insecure = False
     timeout: _Timeout = None
     attempt_timeout: _AttemptTimeout = None
-    token_file: _TokenFile = None
-    insecure: _Insecure = False
-    proxy: _Proxy = None
-
-    def client_settings(self) -> ClientSettings:
-        """The settings that both clients take; what was not given is left to the client."""
-        settings = ClientSettings(insecure=self.insecure, proxy=self.proxy)
-        if self.timeout is not None:
-            settings["timeout"] = self.timeout
-        if self.attempt_timeout is not None:
-            settings["attempt_timeout"] = self.attempt_timeout
-        return settings
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions(ConnectionOptions):
     """What every command that only reads takes."""
 
-    json: _JsonLines = False
+    json: JsonLines = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActingOptions(ConnectionOptions):
     """What every command takes that launches or stops something."""
 
-    failures: _Failures = None
     yes: _Yes = False
-    json: _Json = False
-    quiet: _Quiet = False
-    concurrency: _Concurrency = "64"
-    rate: _Rate = None
     max_launches: _MaxLaunches = None
     stop_after_failures: _StopAfterFailures = None
-    give_up_after: _GiveUpAfter = None
+    give_up_after: GiveUpAfter = None
     never_repeat: NeverRepeat = False
     account: Account = None
     account_changed: _AccountChanged = False
     copied: _Copied = False
     end_holder: _EndHolder = False
-
-    def client_settings(self) -> ClientSettings:
-        """See `ConnectionOptions.client_settings`."""
-        settings = super().client_settings()
-        settings["account"] = self.account
-        if self.never_repeat:
-            from dispatchkit.core.call.retry import RetryPolicy  # noqa: PLC0415 - attrs, which --help does without
-
-            settings["retry"] = RetryPolicy(repeat_unclear=False)
-        if self.rate is not None or self.concurrency == "auto":
-            from dispatchkit.core.pacing.pace import DEFAULT_PACE, Pace  # noqa: PLC0415 - attrs, which --help does without
-
-            concurrency = "auto" if self.concurrency == "auto" else DEFAULT_PACE.concurrency
-            settings["pace"] = Pace(rate=self.rate, concurrency=concurrency)
-        return settings
-
-    def guards(self) -> Guards:
-        """What bounds the run.
-
-        Raises:
-            ValueError: ``--concurrency`` is neither a number nor auto, or ``--give-up-after`` is no duration.
-        """
-        if self.concurrency != "auto" and re.fullmatch("0*[1-9][0-9]*", self.concurrency) is None:
-            raise ValueError(f"--concurrency must be an integer from 1 up, or auto, not {self.concurrency!r}")
-        return Guards(
-            concurrency=AUTO_WORKERS if self.concurrency == "auto" else int(self.concurrency),
-            max_launches=self.max_launches,
-            stop_after_failures=self.stop_after_failures,
-            give_up_after=give_up_seconds(self.give_up_after),
-        )
+    concurrency: _Concurrency = "64"
+    rate: _Rate = None
+    failures: _Failures = None
+    json: _Json = False
+    quiet: _Quiet = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -335,11 +387,11 @@ class RunOptions(ActingOptions):
     sheet: _Sheet = None
     encoding: _Encoding = None
     include_unknown: _IncludeUnknown = False
-    ledger: _Ledger = None
+    expected: _Expected = None
+    dry_run: _DryRun = False
+    ledger: _Ledger = field(default=None, repr=False)
     run: _RunName = None
     sandbox: _Sandbox = False
-    dry_run: _DryRun = False
-    expected: _Expected = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -352,6 +404,17 @@ class LaunchOptions:
     attach: _Attach = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions(ActingOptions):
+    """What ``resume`` takes."""
+
+    where: LedgerArgument = field(default=None, repr=False)
+    run: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The name of the run. A single run needs no name.", rich_help_panel=LEDGER),
+    ] = None
+
+
 def options_from(options: type[O]) -> Callable[[Callable[[O], None]], Callable[..., None]]:
     """Let a command take a dataclass of options as one value, and the command line show each of its fields.
 
@@ -360,28 +423,23 @@ def options_from(options: type[O]) -> Callable[[Callable[[O], None]], Callable[.
     hints = get_type_hints(options, include_extras=True)
     order = [name for base in options.__mro__ for name in vars(base).get("__annotations__", {})]
     defaults = {
-        field.name: inspect.Parameter.empty if field.default is MISSING else field.default for field in fields(options)
+        each.name: inspect.Parameter.empty if each.default is MISSING else each.default
+        for each in fields(options)
+        if each.name != "invocation"
     }
     parameters = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=hints[name])
         for name in sorted(defaults, key=order.index)
     ]
+    parameters.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
 
     def decorate(command: Callable[[O], None]) -> Callable[..., None]:
         @functools.wraps(command)
-        def with_options(**values: Any) -> None:
-            command(options(**values))
+        def with_options(*, context: typer.Context, **values: Any) -> None:
+            command(options(**values, invocation=Invocation.of(context)))
 
         with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         vars(with_options)["__signature__"] = inspect.Signature(parameters)
         return with_options
 
     return decorate
-
-
-@dataclass(frozen=True, kw_only=True)
-class ResumeOptions(ActingOptions):
-    """What ``resume`` takes."""
-
-    where: LedgerArgument = None
-    run: Annotated[str | None, typer.Option(metavar="NAME", help="Which run; a single one needs no name.")] = None

@@ -1,4 +1,4 @@
-"""What is said, and the streams it is said to.
+"""How values, failures and outcomes are written.
 
 What a provider wrote is shown to a person at a terminal: nothing in it may move the cursor, colour the screen or be
 read as markup.
@@ -6,18 +6,17 @@ read as markup.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Generator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING
 
+from dispatchkit.cli.streams import ignore_broken_pipe, write
 from dispatchkit.values import redact_urls
 
 if TYPE_CHECKING:
     from dispatchkit import Outcome
 
 __all__ = [
+    "counted",
     "escape_control",
     "format_failure",
     "format_value",
@@ -35,6 +34,17 @@ def escape_control(text: str) -> str:
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """A count with its noun, in the right number: ``1 id``, ``1,000 ids``.
+
+    Args:
+        count: How many.
+        one: The noun for one.
+        many: The noun for any other count; None adds an s.
+    """
+    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
 
 
 def format_value(value: object) -> str:
@@ -58,24 +68,3 @@ def format_failure(outcome: Outcome[object]) -> str:
     """A failure in one line: which id, which outcome, why."""
     why = "" if outcome.error is None else outcome.error.summary
     return escape_control(f"{outcome.target}: {outcome.state.value.replace('_', ' ')}: {why}")
-
-
-def write(stream: TextIO, text: str) -> bool:
-    """Write text at once. Returns whether it could be written: the reader may be gone, or the disk full."""
-    with ignore_broken_pipe(stream):
-        stream.write(text)
-        stream.flush()
-        return True
-    return False
-
-
-@contextmanager
-def ignore_broken_pipe(stream: TextIO) -> Generator[None]:
-    """Go on where the stream cannot be written to. From then on, nothing is written to it."""
-    try:
-        yield
-    except OSError:
-        # What is left in the buffer would be tried again, and complained about, when the process ends.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, stream.fileno())
-        os.close(nowhere)

@@ -7,8 +7,9 @@ server, a ledger can store it, and another machine can run it. `Client.perform` 
 from __future__ import annotations
 
 import enum
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import ClassVar, Generic, TypeVar, cast
@@ -21,9 +22,11 @@ from dispatchkit.values import TypedValue
 __all__ = [
     "JSON_FIELD",
     "USER_AGENT",
+    "Body",
     "Command",
     "ContradictoryAnswerError",
     "Evidence",
+    "Headers",
     "LogProbe",
     "Probe",
     "Request",
@@ -52,20 +55,63 @@ _SHOWN_HEADERS = frozenset(
 )
 
 
+class Headers(Mapping[str, str]):
+    """The headers of a request. The repr shows none that may hold a token, also where attrs or a log took them out."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, fields: Mapping[str, str]) -> None:
+        self._fields = fields
+
+    def __getitem__(self, name: str) -> str:
+        return self._fields[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields)
+
+    def __len__(self) -> int:
+        return len(self._fields)
+
+    def items(self) -> ItemsView[str, str]:
+        """As of a dict: each request is written with it."""
+        return self._fields.items()
+
+    def __repr__(self) -> str:
+        return repr({name: text if name.lower() in _SHOWN_HEADERS else "***" for name, text in self.items()})
+
+
+class Body(bytes):
+    """The body of a request, which holds the token and contents of messages. The repr shows its size alone."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} bytes>"
+
+    __str__ = __repr__
+
+
+def _headers(fields: Mapping[str, str]) -> Headers:
+    return fields if type(fields) is Headers else Headers(fields)  # isinstance() asks an ABC, which is slow
+
+
+def _body(body: bytes | None) -> Body | None:
+    return None if body is None else Body(body)
+
+
 @attrs.frozen(repr=False)
 class Request:
-    """An HTTP request. Its repr shows neither the token nor the body."""
+    """An HTTP request. Neither its repr nor that of its fields shows the token or the body."""
 
     method: str
     target: str
     """Encoded path and query, exactly as they are sent."""
-    headers: Mapping[str, str] = attrs.field(factory=dict[str, str])
-    body: bytes | None = None
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], converter=_headers)
+    body: bytes | None = attrs.field(default=None, converter=_body)
 
     def __repr__(self) -> str:
-        headers = {name: text if name.lower() in _SHOWN_HEADERS else "***" for name, text in self.headers.items()}
         size = "no body" if self.body is None else f"{len(self.body)} bytes"
-        return f"Request({self.method} {self.target}, {headers}, {size})"
+        return f"Request({self.method} {self.target}, {self.headers}, {size})"
 
 
 @attrs.frozen(repr=False)
@@ -172,6 +218,19 @@ def ask_log(command: Command[W, P], settle: Callable[[P, TimeWindow], Settlement
     return LogProbe(command, cast("Callable[[object, TimeWindow], Settlement[R]]", settle))
 
 
+def _repr_of_half_built(shown: Callable[[object], str]) -> Callable[[object], str]:
+    """A repr that does not raise in a traceback through the constructor, where fields are missing yet."""
+
+    @functools.wraps(shown)
+    def __repr__(self: object) -> str:  # noqa: N807 - it becomes the method
+        try:
+            return shown(self)
+        except AttributeError:
+            return f"<{type(self).__name__}, half built>"
+
+    return __repr__
+
+
 class Command(TypedValue, ABC, Generic[W_contra, R_co]):
     """One request to a provider, as a frozen attrs value. ``W`` is the wire's type, ``R`` the result's."""
 
@@ -179,6 +238,12 @@ class Command(TypedValue, ABC, Generic[W_contra, R_co]):
 
     provider: ClassVar[str] = ""
     """The name of the provider, on the base class of its commands. Ledgers keep it, so it never changes."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "__repr__" in vars(cls):  # of attrs
+            cls.__repr__ = _repr_of_half_built(cls.__repr__)  # type: ignore[method-assign]
+
     has_request_id: ClassVar[bool] = False
     """Whether the provider takes a request id: one UUID for all attempts of a call."""
     is_read_only: ClassVar[bool] = False

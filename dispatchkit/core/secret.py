@@ -8,9 +8,11 @@ import os
 import re
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import Generic, NoReturn, TypeVar
 
-__all__ = ["Secret", "Token", "account_key"]
+__all__ = ["Secret", "Token", "Unshown", "account_key"]
+
+T = TypeVar("T")
 
 Token = str | Callable[[], str]
 """A token, or a callable that returns it. Every request calls it, so a rotated token takes effect at once."""
@@ -117,6 +119,25 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a token is not pickled: build the client where it is used, from that process's configuration")
+
+
+class Unshown(Generic[T]):
+    """Holds a value that may contain a password, such as a URL, so that no frame and no repr shows it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: T) -> None:
+        self._value = value
+
+    def reveal(self) -> T:
+        """The value itself."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "***"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("what may hold a password is not pickled: build the client where it is used")
 
 
 def account_key(provider: str, base_url: str, account: str) -> str:

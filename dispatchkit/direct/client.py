@@ -7,14 +7,14 @@ from datetime import datetime
 from typing import Unpack
 
 from dispatchkit.core.call.client import Client
-from dispatchkit.core.call.options import ClientOptions
+from dispatchkit.core.call.options import ClientOptions, hide_proxy
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.fanout.fan_out import FanOut
 from dispatchkit.core.fanout.options import FanOutOptions
 from dispatchkit.core.invalid_command import build_commands
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.options import check_options, takes_options
-from dispatchkit.core.secret import Secret, Token
+from dispatchkit.core.secret import Secret, Token, Unshown
 from dispatchkit.direct.commands import (
     DirectAuth,
     DirectCommand,
@@ -24,6 +24,7 @@ from dispatchkit.direct.commands import (
     StopDispatch,
 )
 from dispatchkit.direct.models import Dispatch, StartedDispatch
+from dispatchkit.providers import installed_provider
 
 __all__ = ["DirectClient", "DirectOptions"]
 
@@ -32,7 +33,8 @@ class DirectOptions(ClientOptions, total=False):
     """The options of `DirectClient`: those of `ClientOptions`, and one of its own.
 
     Attributes:
-        base_url: ``scheme://host[:port]`` of the provider. Default: ``"https://direct.i-dgtl.ru"``.
+        base_url: ``scheme://host[:port]`` of the provider. None reads ``DISPATCHKIT_DIRECT_URL``; without the variable,
+            it is ``https://direct.i-dgtl.ru``. Default: None.
 
     Example:
         >>> async with Sandbox() as sandbox:
@@ -42,7 +44,7 @@ class DirectOptions(ClientOptions, total=False):
         StartedDispatch(dispatch_id=7, settled=False)
     """
 
-    base_url: str
+    base_url: str | None
 
 
 class DirectClient(Client[DirectAuth]):
@@ -76,14 +78,16 @@ class DirectClient(Client[DirectAuth]):
         self,
         token: Token | None = None,
         *,
-        base_url: str = "https://direct.i-dgtl.ru",
+        base_url: str | None = None,
         **options: Unpack[ClientOptions],
     ) -> None:
         key = Secret(token, environment="DISPATCHKIT_DIRECT_TOKEN")
-        del token
+        url = Unshown(installed_provider("direct").own_url() if base_url is None else base_url)
+        del token, base_url  # a traceback shows the locals of this frame
+        hide_proxy(options)
         check_options(DirectClient, options)
         key.check()
-        super().__init__(base_url, DirectAuth(key), key, **options)
+        super().__init__(url, DirectAuth(key), key, **options)
 
     async def start(
         self, dispatch_id: int, *, timeout: float | None = None, retry: RetryPolicy | None = None

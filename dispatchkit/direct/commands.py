@@ -20,6 +20,7 @@ from dispatchkit.core.command import (
     Command,
     ContradictoryAnswerError,
     Evidence,
+    Headers,
     Probe,
     Request,
     Response,
@@ -29,7 +30,7 @@ from dispatchkit.core.command import (
 )
 from dispatchkit.core.decode import fields_of, read_json, strict_converter, structure
 from dispatchkit.core.listing import Listing
-from dispatchkit.core.secret import Secret
+from dispatchkit.core.secret import Secret, Unshown
 from dispatchkit.core.validators import as_int, as_int_or_none, moment, non_empty, positive_id
 from dispatchkit.direct.models import Dispatch, StartedBody, StartedDispatch, direct_converter
 from dispatchkit.errors import (
@@ -67,8 +68,8 @@ class DirectAuth:
     """The credentials of a Direct account: a key that is already Base64 and is never encoded again."""
 
     key: Secret
-    _latest: tuple[str, Mapping[str, str], Mapping[str, str]] = attrs.field(
-        default=("", {}, {}), init=False, repr=False, eq=False
+    _latest: Unshown[tuple[str, Headers, Headers]] = attrs.field(
+        default=Unshown(("", Headers({}), Headers({}))), init=False, repr=False, eq=False
     )
 
     def headers(self) -> Mapping[str, str]:
@@ -79,18 +80,19 @@ class DirectAuth:
         """The headers of every read: no cache may answer it."""
         return self._both()[2]
 
-    def _both(self) -> tuple[str, Mapping[str, str], Mapping[str, str]]:
+    def _both(self) -> tuple[str, Headers, Headers]:
         key = self.key.reveal()
-        if key != self._latest[0]:
+        latest = self._latest.reveal()
+        if key != latest[0]:
             fields = {
                 "Authorization": f"Basic {key}",
                 "Accept": "application/json",
                 "Accept-Encoding": "identity",
                 "User-Agent": USER_AGENT,
             }
-            both = key, fields, {**fields, "Cache-Control": "no-cache"}
-            object.__setattr__(self, "_latest", both)  # a cache; the value stays equal
-        return self._latest
+            latest = key, Headers(fields), Headers({**fields, "Cache-Control": "no-cache"})
+            object.__setattr__(self, "_latest", Unshown(latest))  # a note, not a change
+        return latest
 
 
 class DirectCommand(Command[DirectAuth, R_co]):

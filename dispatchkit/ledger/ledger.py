@@ -14,8 +14,9 @@ from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.claim import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
 from dispatchkit.core.secret import account_key
-from dispatchkit.core.validators import int_in_range, label, shown
+from dispatchkit.core.validators import int_in_range, label
 from dispatchkit.errors import LedgerError, RunHeldError
+from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
 from dispatchkit.ledger.sqlite.store import SqliteStore
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger"]
 
-_POSTGRES = ("postgresql://", "postgres://")
 _END_TIMEOUT = 10.0
 """Seconds to wait for the end of a killed process."""
 
@@ -43,12 +43,14 @@ class Ledger:
     contents and files of commands, never a token.
 
     Args:
-        where: A file, or ``"postgresql://..."`` (extra ``ledger``).
+        where: A file, ``"postgresql://user@host/database"`` or libpq's ``"host=... dbname=..."`` (extra ``ledger``).
+        schema: The schema of the tables in PostgreSQL; it is made if it does not exist. Default: that of ``where``
+            (``?schema=...``), else ``dispatchkit``.
         clock: The clock, for tests.
 
     Raises:
         TypeError: ``where`` is neither text nor a path.
-        ValueError: ``where`` is empty, or another kind of URL.
+        ValueError: ``where`` is empty, or another kind of address; it is not shown.
         ImportError: The extra ``ledger`` is not installed.
 
     Example:
@@ -59,9 +61,13 @@ class Ledger:
         (10, 10)
     """
 
-    def __init__(self, where: str | os.PathLike[str], *, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self, where: str | os.PathLike[str] | Address, *, schema: str | None = None, clock: Clock = SYSTEM
+    ) -> None:
+        address = Address.of(where)
+        del where  # a traceback would show it
         self._clock = a_clock(clock)
-        self._store = _store(where, clock)
+        self._store = _store(address, schema, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[None] | None = None
         self._closed = False
@@ -345,20 +351,15 @@ def _account_key(run: Run) -> str:
     return account_key(settings.get("provider", ""), settings.get("base_url", ""), run.account)
 
 
-def _store(where: str | os.PathLike[str], clock: Clock) -> Store:
-    if not isinstance(where, str | os.PathLike):
-        raise TypeError(f"a ledger must be a file or 'postgresql://...', not {shown(where)}")
-    text = os.fspath(where)
-    if not text:
-        raise ValueError("a ledger must be a file or 'postgresql://...', not nothing")
-    if text.startswith(_POSTGRES):
-        try:
-            module = importlib.import_module("dispatchkit.ledger.postgres.store")
-        except ImportError as missing:
-            raise ImportError("a ledger in PostgreSQL needs its extra: pip install 'dispatchkit[ledger]'") from missing
-        store: Store = module.PostgresStore(text, clock=clock)
-        return store
-    if "://" in text:
-        # The URL is not shown, since it may hold a password.
-        raise ValueError("a ledger must be a file or 'postgresql://...', not another URL")
-    return SqliteStore(Path(text), clock=clock)
+def _store(address: Address, schema: str | None, clock: Clock) -> Store:
+    address.check()
+    if not address.is_database:
+        if schema is not None:
+            raise ValueError("schema= is for a ledger in PostgreSQL, and this one is a file")
+        return SqliteStore(Path(address.file), clock=clock)
+    try:
+        module = importlib.import_module("dispatchkit.ledger.postgres.store")
+    except ImportError as missing:
+        raise ImportError("a ledger in PostgreSQL needs its extra: pip install 'dispatchkit[ledger]'") from missing
+    store: Store = module.PostgresStore(address, schema=schema, clock=clock)
+    return store

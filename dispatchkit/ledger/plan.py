@@ -80,7 +80,7 @@ async def _check_account(store: Store, run: Run, plan: RunPlan) -> None:
         own = "this token" if plan.account is None else f"the account {plan.account!r}"
         raise AccountMismatchError(
             f"the run {run.name!r} was planned for {planned} or for another token of it, not for {own}: nothing "
-            "was launched. If the account has a new token, confirm it (on the command line: --account-changed)"
+            "was launched. If the account has a new token, accept it: await ledger.change_account(run, client)"
         )
     if run.fingerprint != plan.fingerprint:
         await store.set_account(run.number, account=run.account, fingerprint=plan.fingerprint)

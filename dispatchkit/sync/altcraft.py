@@ -27,7 +27,7 @@ class AltcraftClient(SyncClient[AsyncAltcraftClient]):
         try:
             async_client = AsyncAltcraftClient(base_url, token, **options)
         finally:
-            del token, options  # a traceback shows the locals of this frame
+            del base_url, token, options  # a traceback shows the locals of this frame
         super().__init__(async_client)
 
     activate = blocking(AsyncAltcraftClient.activate)

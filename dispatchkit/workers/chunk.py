@@ -17,6 +17,7 @@ from dispatchkit.core.fanout.fan_out import FanOut
 from dispatchkit.core.fanout.outcome import Report
 from dispatchkit.core.validators import int_in_range
 from dispatchkit.errors import ChunkHeldError, LedgerError, ProviderSilentError, RunStoppedError
+from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.ledger import Ledger
 from dispatchkit.ledger.postgres.store import PostgresStore
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, MAX_NUMBER, Run
@@ -43,7 +44,7 @@ async def plan_chunks(
     """Write a run into the ledger, in chunks, without launching anything. This is idempotent.
 
     Args:
-        ledger: A ledger in PostgreSQL, or its URL.
+        ledger: A ledger in PostgreSQL, or its address.
         run: The run's name.
         client: The client of the commands. It sends nothing.
         commands: The commands.
@@ -60,6 +61,8 @@ async def plan_chunks(
         TypeError: A setting or a command is of another type.
         ValueError: A setting or a command is out of range.
     """
+    source = ledger if isinstance(ledger, Ledger) else Address.of(ledger)
+    del ledger  # a traceback would show it
     int_in_range("size", size, minimum=1, maximum=MAX_NUMBER)
     if rate is not None and type(rate) not in {int, float}:
         raise TypeError(f"rate must be a number, not {type(rate).__name__} {rate!r}")
@@ -67,7 +70,7 @@ async def plan_chunks(
         raise ValueError(f"rate must be positive and finite, not {rate!r}")
     if concurrency is not None:
         int_in_range("concurrency", concurrency, minimum=1, maximum=MAX_NUMBER)
-    async with _opened(ledger) as (opened, store):
+    async with _opened(source) as (opened, store):
         settings = attrs.evolve(client.run_settings(), repeat_window=repeat_window)
         chunks = await opened.journal(run, settings).plan_chunks(commands, size=size)
         await store.set_limits((await opened.run(run)).number, rate=rate, concurrency=concurrency)
@@ -92,7 +95,7 @@ async def launch_chunk(
     another process. Retry a task that fails with `ChunkHeldError`: the process that holds the chunk may be dead.
 
     Args:
-        ledger: The ledger in PostgreSQL, or its URL.
+        ledger: The ledger in PostgreSQL, or its address.
         run: The run's name.
         chunk: The number of the chunk.
         client: A client of the provider and host that the run was planned for. Default: a client from this machine's
@@ -118,11 +121,13 @@ async def launch_chunk(
         TypeError: A setting is of another type.
         ValueError: There is no token, or a setting is out of range.
     """
+    source = ledger if isinstance(ledger, Ledger) else Address.of(ledger)
+    del ledger  # a traceback would show it
     int_in_range("chunk", chunk, minimum=0, maximum=MAX_NUMBER)
     int_in_range("concurrency", concurrency, minimum=1, maximum=MAX_NUMBER)
     stop = stop or asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
-        prepared = await until_stopped(stop, _prepare(stack, ledger, run, chunk, client))
+        prepared = await until_stopped(stop, _prepare(stack, source, run, chunk, client))
         if prepared is None:
             return Report()
         opened, store, planned, used = prepared
@@ -159,7 +164,7 @@ async def launch_chunk(
 
 async def _prepare(
     stack: contextlib.AsyncExitStack,
-    ledger: Ledger | str,
+    ledger: Ledger | Address,
     run: str,
     chunk: int,
     client: Client[W] | None,
@@ -199,10 +204,10 @@ async def _stop(fan_out: FanOut[object], stop: asyncio.Event) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _opened(ledger: Ledger | str) -> AsyncGenerator[tuple[Ledger, PostgresStore]]:
+async def _opened(ledger: Ledger | Address) -> AsyncGenerator[tuple[Ledger, PostgresStore]]:
     async with contextlib.AsyncExitStack() as stack:
-        opens_ledger = isinstance(ledger, str)
-        if isinstance(ledger, str):
+        opens_ledger = isinstance(ledger, Address)
+        if isinstance(ledger, Address):
             ledger = await stack.enter_async_context(Ledger(ledger))
         store = await in_postgres(ledger)
         if opens_ledger:

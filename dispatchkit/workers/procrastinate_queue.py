@@ -12,16 +12,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import json
 import logging
-import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator
-from typing import Any
-from weakref import WeakSet
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import procrastinate
 import psycopg
 from procrastinate.exceptions import AlreadyEnqueued, ProcrastinateException
-from procrastinate.schema import SchemaManager
 
 from dispatchkit.core.fanout.outcome import Report
 from dispatchkit.errors import (
@@ -32,8 +29,10 @@ from dispatchkit.errors import (
     ProviderSilentError,
     RunStoppedError,
 )
-from dispatchkit.ledger.postgres.connection import TRANSIENT_ERRORS, Connection
+from dispatchkit.ledger.postgres.connect import without_tracebacks
+from dispatchkit.ledger.postgres.connection import TRANSIENT_ERRORS
 from dispatchkit.ledger.postgres.store import PostgresStore
+from dispatchkit.workers.queue_connection import QueueConnections, queue, quiet_libraries
 from dispatchkit.workers.shared_pace import STOP_TIMEOUT
 
 __all__ = ["Launch", "enqueue", "work"]
@@ -55,54 +54,13 @@ _AWAY = ("08", "25", "40", "53", "55", "57", "58")
 """Classes of SQLSTATE for errors of the database, not of a row."""
 
 
-def _tables() -> tuple[str, str]:
-    """The schema of Procrastinate's tables, and their SQL. Each version of the tables has its own schema."""
-    text = SchemaManager.get_schema()
-    return f"dispatchkit_queue_{hashlib.sha256(text.encode()).hexdigest()[:8]}", text
-
-
-@contextlib.asynccontextmanager
-async def _app(
-    dsn: str, store: PostgresStore, connections: WeakSet[psycopg.AsyncConnection[Any]] | None = None
-) -> AsyncGenerator[procrastinate.App]:
-    """Open the queue. Every new connection is added to ``connections``."""
-    made = WeakSet[psycopg.AsyncConnection[Any]]() if connections is None else connections
-
-    class Connected(psycopg.AsyncConnection[Any]):
-        def __init__(self, *values: Any, **settings: Any) -> None:
-            super().__init__(*values, **settings)
-            made.add(self)
-
-    schema, text = _tables()
-
-    async def create(connection: Connection) -> None:
-        async with connection.transaction():
-            await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended('dispatchkit queue', 0))")
-            row = await connection.fetchrow("SELECT FROM pg_catalog.pg_namespace WHERE nspname = $1", schema)
-            if row is None:
-                await connection.execute(f"CREATE SCHEMA {schema}; SET LOCAL search_path TO {schema}; {text}")
-
-    await store.connection.run(create)
-    connector = procrastinate.PsycopgConnector(
-        conninfo=dsn,
-        kwargs={"options": f"-c search_path={schema}"},
-        connection_class=Connected,
-        min_size=1,
-        max_size=4,
-        timeout=10.0,
-    )
-    app = procrastinate.App(connector=connector)
-    async with app.open_async():
-        yield app
-
-
 async def _put(app: procrastinate.App, run: str, chunk: int, *, priority: int = 0, delay: float | None = None) -> None:
     # The hash of the name: the name itself may be too long for an index.
     lock = f"{chunk} {hashlib.sha256(run.encode(errors='surrogatepass')).hexdigest()}"
     later = None if delay is None else {"seconds": delay}
     job = app.configure_task(_TASK, queue="dispatchkit", queueing_lock=lock, priority=priority, schedule_in=later)
     with contextlib.suppress(AlreadyEnqueued):
-        await job.defer_async(run=run, chunk=chunk)
+        await job.defer_async(run=json.dumps(run), chunk=chunk)  # a database may lack letters of its name
 
 
 def _is_away(error: BaseException) -> bool:
@@ -116,29 +74,20 @@ def _is_away(error: BaseException) -> bool:
     return isinstance(error, OSError | psycopg.OperationalError)
 
 
-def _cut(connections: Iterable[psycopg.AsyncConnection[Any]]) -> None:
-    """Shut down connections, so that pending statements fail at once."""
-    for connection in list(connections):
-        with contextlib.suppress(OSError, psycopg.Error):
-            end = socket.socket(fileno=connection.fileno())
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            finally:
-                end.detach()
-
-
-async def enqueue(dsn: str, store: PostgresStore, chunks: Iterable[tuple[str, int]]) -> None:
+async def enqueue(store: PostgresStore, chunks: Iterable[tuple[str, int]]) -> None:
     """Enqueue chunks, as pairs of run name and chunk number.
 
     Raises:
         LedgerError: The database cannot be reached, or refused a statement.
     """
+    connections = QueueConnections()
     try:
-        async with _app(dsn, store) as app:
+        async with queue(store, connections) as app:
             for run, chunk in chunks:
                 await _put(app, run, chunk)
     except (ProcrastinateException, psycopg.Error, OSError) as error:
-        raise LedgerError(f"the chunks could not be enqueued ({type(error).__name__}): run the same again") from error
+        reason = connections.shortage() or f"the chunks could not be enqueued ({type(error).__name__})"
+        raise LedgerError(f"{reason}: run the same again") from without_tracebacks(error)
 
 
 class _Avoided:
@@ -180,7 +129,6 @@ def _shown(run: str) -> str:
 
 
 async def work(
-    dsn: str,
     store: PostgresStore,
     launch: Launch,
     stop: asyncio.Event,
@@ -201,7 +149,7 @@ async def work(
     Raises:
         AuthenticationError: The provider does not accept this worker's token.
     """
-    await _Worker(dsn, store, launch, stop, chunks=chunks, tell=tell).run()
+    await _Worker(store, launch, stop, chunks=chunks, tell=tell).run()
 
 
 class _Worker:
@@ -209,7 +157,6 @@ class _Worker:
 
     def __init__(
         self,
-        dsn: str,
         store: PostgresStore,
         launch: Launch,
         stop: asyncio.Event,
@@ -217,7 +164,6 @@ class _Worker:
         chunks: int,
         tell: Callable[[str], None],
     ) -> None:
-        self._dsn = dsn
         self._store = store
         self._launch = launch
         self._stop = stop
@@ -229,10 +175,14 @@ class _Worker:
         self._wake = asyncio.Event()
         """Set when a chunk failed, to look for another one at once."""
         self._delivering = set[asyncio.Future[None]]()
-        self._connections = WeakSet[psycopg.AsyncConnection[Any]]()
+        self._connections = QueueConnections()
 
     async def run(self) -> None:
         """Serve until the stop, and start again after an error of the database."""
+        with quiet_libraries():
+            await self._run()
+
+    async def _run(self) -> None:
         last_text = ""
         stopping = asyncio.create_task(self._stop.wait())
         while not self._stop.is_set():
@@ -243,7 +193,8 @@ class _Worker:
             if error is not None and not self._stop.is_set():
                 text = f"the queue failed ({type(error).__name__}: {error}): retrying"
                 if _is_away(error):
-                    text = "the ledger's database cannot be reached: nothing is launched until it is back"
+                    away = "the ledger's database cannot be reached: nothing is launched until it is back"
+                    text = self._connections.shortage() or away
                 if text != last_text or self._served:
                     self._tell(text)
                 last_text, self._served = text, False
@@ -259,18 +210,18 @@ class _Worker:
             await asyncio.wait(self._delivering)
         await asyncio.wait([serving], timeout=STOP_TIMEOUT)
         if not serving.done():
-            _cut(self._connections)
+            self._connections.cut()
             await asyncio.wait([serving], timeout=STOP_TIMEOUT / 2)
         while not serving.done():
             serving.cancel()
             await asyncio.wait([serving], timeout=0.1)
 
     async def _serve(self) -> None:
-        async with _app(self._dsn, self._store, self._connections) as app:
+        async with queue(self._store, self._connections) as app:
             self._served = True
 
             async def take(run: str, chunk: int) -> None:
-                await self._deliver(app, run, chunk)
+                await self._deliver(app, json.loads(run), chunk)
 
             app.task(name=_TASK, queue="dispatchkit")(take)
             worker = app.run_worker_async(

@@ -20,11 +20,12 @@ import pytest
 import typer.testing
 
 from dispatchkit.cli.app import app
+from dispatchkit.cli.streams import unwritable
 from dispatchkit.sandbox import Sandbox
 from tests.launcher import COMMAND, Process
 from tests.workers.conftest import Field
 
-# Else each run would build all commands anew, which is half of what most runs take.
+# Otherwise each run would build all commands again, which is half of its time.
 typer.testing._get_command = functools.cache(typer.testing._get_command)  # type: ignore[attr-defined]
 
 
@@ -102,10 +103,17 @@ def _short_claims(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_account(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("DIRECT_TOKEN", "ALTCRAFT_TOKEN", "ALTCRAFT_URL", "LEDGER"):
+    for name in ("DIRECT_TOKEN", "DIRECT_URL", "ALTCRAFT_TOKEN", "ALTCRAFT_URL", "LEDGER"):
         monkeypatch.delenv(f"DISPATCHKIT_{name}", raising=False)
     for name in ("FORCE_COLOR", "NO_COLOR", "TTY_COMPATIBLE", "COLUMNS"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_lost_output() -> Iterator[None]:
+    """What a test could not write must not end a command of the next one."""
+    yield
+    unwritable()
 
 
 def run(*arguments: object, stdin: str | bytes = "") -> Result:
@@ -174,7 +182,7 @@ class Terminal:
         self._child.send_signal(signal.SIGINT)
 
     def hang_up(self) -> int:
-        """Close the terminal, as somebody does who is done for the day, and return the exit status."""
+        """Close the terminal window, and return the exit status."""
         os.close(self._master)
         self._child.send_signal(signal.SIGHUP)  # the kernel's, were it the controlling terminal
         return self._child.wait(20)

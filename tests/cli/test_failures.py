@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shlex
 import signal
 from pathlib import Path
 
@@ -53,12 +54,17 @@ def test_all_that_is_not_done_is_written_with_the_reason(played: Played, file: P
         f'{HEADER}7,rejected,4040,"say ""a, b"" =1 (code 4040, HTTP 404)",\n'
         '2001,rejected,4040,"Dispatch 2001 not found (code 4040, HTTP 404)",\n'
     )
-    told = f"see {file}; run the same command with --from {file} to try again those that may be.\n"
-    assert result.out.endswith(f"\n2 did not come to done: {told}")
+    again = result.out.splitlines()[-1].partition("To try again those that may be: ")[2]
+    assert shlex.split(again)[:3] == ["dispatchkit", "direct", "start"]
+    assert again.endswith(f" --from {file} --failures {file.with_name('failed-2.csv')}")
+    assert f"\n2 targets are not done: see {file}. " in result.out
+    assert not {"5-7", "2001"} & {*shlex.split(again)}
+    assert run(*shlex.split(again)[1:], "--yes").code == 1
+    assert rows(file.with_name("failed-2.csv")) == {"2001": "rejected"}
 
 
 def test_a_row_has_the_request_id_of_the_call(played: Played, file: Path) -> None:
-    result = run("altcraft", "launch", 60, "--json", "--failures", file)
+    result = run("altcraft", "launch", 60, "--yes", "--json", "--failures", file)
     assert result.code == 1
     [told] = objects(result)
     assert told["request_id"] is not None
@@ -84,8 +90,8 @@ def test_what_failed_is_tried_again_without_what_may_have_happened(played: Playe
     result = run(*start(played, "--from", file, "--failures", second, "--expected", 11))
     assert result.code == 0, result
     assert result.err == (
-        "Left out 1 whose outcome is unknown: they may have happened. Look at the provider's side first; "
-        "--include-unknown takes them too.\n"
+        "Left out 1 id whose outcome is unknown. Check with the provider whether it was launched. --include-unknown "
+        "takes such ids, too.\n"
     )
     assert played.sandbox.launches == dict.fromkeys(range(1, 21), 1)
 
@@ -169,7 +175,7 @@ def test_after_ctrl_c_the_file_finishes_the_run(played: Played, file: Path) -> N
     done = set(played.sandbox.launches)
     assert rows(file) == {str(number): "not_started" for number in range(1, 41) if number not in done}
     assert counts(out)["not started"] == 40 - len(done)
-    assert f"{40 - len(done)} did not come to done: see {file}" in out
+    assert f"{40 - len(done)} targets are not done: see {file}" in out
     played.sandbox.latency = 0
     assert run(*start(played, "--from", file)).code == 0
     assert played.sandbox.launches == dict.fromkeys(range(1, 41), 1)
@@ -187,8 +193,8 @@ def test_a_run_that_is_killed_has_left_what_it_knew(played: Played, file: Path) 
 def test_a_disk_that_is_full_stops_the_run(played: Played) -> None:
     result = run(*start(played, "2001-2100", "--failures", "/dev/full", "--concurrency", 1))
     assert result.code == 1
-    assert result.err.count("The outcomes can no longer be written: nothing new is started.\n") == 1
-    assert "/dev/full is not complete: it could no longer be written.\n" in result.out
+    assert result.err.count("The outcomes can no longer be written, so nothing new is started.\n") == 1
+    assert "/dev/full is not complete: it could not be written to its end.\n" in result.out
     assert counts(result.out)["not started"] > 90
 
 

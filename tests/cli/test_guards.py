@@ -12,6 +12,8 @@ import pytest
 
 from dispatchkit.cli.commands.direct import DirectOptions
 from dispatchkit.cli.options import duration, give_up_seconds
+from dispatchkit.cli.settings import guards
+from dispatchkit.cli.text import counted
 from dispatchkit.sandbox.direct import WRONG_KIND_TOKEN
 from tests.cli.conftest import Played, run, start_child
 from tests.cli.test_runs import counts
@@ -20,7 +22,7 @@ from tests.cli.test_runs import counts
 def test_a_list_of_another_length_than_expected_starts_nothing() -> None:
     result = run("direct", "start", "1-10", "--sandbox", "--expected", 11)
     assert result.code == 2
-    assert result.err == "dispatchkit: there are 10 ids, but --expected 11: nothing was started\n"
+    assert result.err == "dispatchkit: there are 10 ids, but --expected is 11: nothing was started\n"
     assert run("direct", "start", "1-10", "--sandbox", "--expected", 10).code == 0
 
 
@@ -29,7 +31,7 @@ def test_no_more_is_begun_than_was_allowed() -> None:
     assert result.code == 1
     assert counts(result.out)["done"] == 7
     assert counts(result.out)["not started"] == 93
-    assert "Stopped after 7 launches (--max-launches 7); 93 were not started.\n" in result.err
+    assert "Stopped after 7 launches (--max-launches 7); 93 targets were not started.\n" in result.err
 
 
 def test_a_run_that_goes_wrong_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,7 +41,7 @@ def test_a_run_that_goes_wrong_is_stopped(monkeypatch: pytest.MonkeyPatch) -> No
     assert result.code == 1
     assert counts(result.out)["not sent"] == 3
     assert counts(result.out)["not started"] == 198
-    assert "Stopped after 3 failures (--stop-after-failures 3); 0 more were in flight.\n" in result.err
+    assert "Stopped after 3 failures (--stop-after-failures 3); 0 more calls were in flight.\n" in result.err
 
 
 def test_a_rate_is_kept() -> None:
@@ -68,7 +70,7 @@ def test_a_found_concurrency_begins_low(played: Played) -> None:
 
 NOBODY = ("--base-url", "http://127.0.0.1:1", "--yes", "--give-up-after", "0.5s")
 GAVE_UP = re.compile(
-    r"^Gave up: the provider has answered nothing since [-\d]+ [:\d]+ UTC \(--give-up-after 0\.5s\)\.$", re.MULTILINE
+    r"^Gave up: the provider has not answered since [-\d]+ [:\d]+ UTC \(--give-up-after 0\.5s\)\.$", re.MULTILINE
 )
 
 
@@ -81,9 +83,9 @@ def test_run_of_a_provider_that_stays_away_gives_up(monkeypatch: pytest.MonkeyPa
     found = counts(result.out)
     assert found["done"] == found["rejected"] == found["unknown"] == 0
     assert found["not started"] > 0
-    assert result.out.endswith(f"1,000 are left. To go on: dispatchkit resume {ledger} --run friday\n")
-    command = result.out.splitlines()[-1].removeprefix("1,000 are left. To go on: dispatchkit ")
-    again = run(*shlex.split(command), "--yes", "--give-up-after", "0.5s")
+    line = f"dispatchkit resume {ledger} --run friday --give-up-after 0.5s"
+    assert result.out.endswith(f"1,000 dispatches are left. To resume the run: {line}\n")
+    again = run(*shlex.split(line)[1:], "--yes")
     assert again.code == 1
     assert GAVE_UP.search(again.err)
 
@@ -93,19 +95,21 @@ def test_run_without_a_ledger_that_gives_up_says_how_to_go_on(monkeypatch: pytes
     result = run("direct", "start", "1-1000", *NOBODY)
     assert result.code == 1
     assert GAVE_UP.search(result.err)
-    assert "1,000 are left, and nothing remembers which. With --ledger launch.db --run NAME" in result.out
+    assert "1,000 dispatches are left, and no file lists which. With --ledger FILE, a run can be resumed;" in result.out
     left = tmp_path / "left.csv"
     result = run("direct", "start", "1-1000", *NOBODY, "--failures", left)
     assert result.code == 1
-    assert f"run the same command with --from {left} to try again" in result.out
-    assert "nothing remembers" not in result.out
+    again = result.out.splitlines()[-1].partition("To try again those that may be: ")[2]
+    more = ["--from", str(left), "--failures", f"{tmp_path}/left-2.csv"]
+    assert sorted(shlex.split(again)) == sorted(["dispatchkit", "direct", "start", *NOBODY[:2], *NOBODY[3:], *more])
+    assert "no file lists" not in result.out
 
 
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("15m", 900), ("1h", 3600), ("1.5h", 5400), ("never", None), (None, 3600)]
 )
 def test_time_to_give_up_is_a_duration(text: str | None, seconds: float | None) -> None:
-    assert DirectOptions(give_up_after=text).guards()["give_up_after"] == seconds
+    assert guards(DirectOptions(give_up_after=text))["give_up_after"] == seconds
     if seconds is not None:
         assert give_up_seconds(duration(seconds)) == seconds
 
@@ -140,7 +144,7 @@ def test_failures_in_flight_are_counted(played: Played) -> None:
     result = run(*command, "--stop-after-failures", 3)
     found = counts(result.out)
     in_flight = found["rejected"] - 3
-    assert f"Stopped after 3 failures (--stop-after-failures 3); {in_flight} more were in flight.\n" in result.err
+    assert f"Stopped after 3 failures (--stop-after-failures 3); {counted(in_flight, 'more call')} w" in result.err
 
 
 def test_all_that_was_allowed_is_no_early_end() -> None:

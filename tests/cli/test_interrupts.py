@@ -24,7 +24,7 @@ def test_ctrl_c_starts_nothing_new_and_awaits_what_is_in_flight(played: Played, 
         child.send_signal(number)
         out, err = child.communicate(timeout=20)
     assert child.returncode == 130, (out, err)
-    assert "Interrupted: nothing new is started, 8 in flight." in err
+    assert "Interrupted: nothing new is started, and 8 calls in flight can end." in err
     found = counts(out)
     assert found == {"done": 15, "rejected": 0, "not sent": 0, "unknown": 0, "not started": 985}
     assert played.sandbox.launches == dict.fromkeys(range(1, 16), 1)
@@ -87,7 +87,7 @@ def test_a_reader_that_leaves_ends_the_run_in_good_order(played: Played) -> None
         child.stdout.close()
         err = child.stderr.read()
         assert child.wait(20) == 1, err
-    assert err.startswith("The outcomes can no longer be written: nothing new is started.\n")
+    assert err.startswith("The outcomes can no longer be written, so nothing new is started.\n")
     assert "Traceback" not in err
     found = counts(err)
     assert found["not started"] > 900

@@ -56,14 +56,14 @@ def test_an_unknown_outcome_fits_too(played: Played) -> None:
     played.sandbox.order(Fault.lost_answer())
     played.sandbox.order(Fault.lost_answer(), times=100, path_contains="dispatch?")
     played.sandbox.direct.read_lag = 60
-    [told] = objects(run("direct", "stop", 1, "--json", "--base-url", played.url, "--timeout", 1), "Outcome")
+    [told] = objects(run("direct", "stop", 1, "--yes", "--json", "--base-url", played.url, "--timeout", 1), "Outcome")
     assert (told["state"], told["error"]["is_final"]) == ("unknown", False)
 
 
 def test_a_launch_shows_no_content(played: Played, tmp_path: Path) -> None:
     file = tmp_path / "price.txt"
     file.write_text("hunter2")
-    result = run("altcraft", "launch", 1, "--json", "--content", '{"field": "hunter2"}', "--attach", file)
+    result = run("altcraft", "launch", 1, "--yes", "--json", "--content", '{"field": "hunter2"}', "--attach", file)
     [told] = objects(result, "Outcome")
     assert told["command"]["content_keys"] == ["field"]
     assert told["command"]["attachments"] == [{"name": "price.txt", "size": 7, "media_type": "text/plain"}]
@@ -71,7 +71,7 @@ def test_a_launch_shows_no_content(played: Played, tmp_path: Path) -> None:
 
 
 def test_reads_write_what_was_read(played: Played) -> None:
-    assert run("altcraft", "launch", 1).code == 0
+    assert run("altcraft", "launch", 1, "--yes").code == 0
     objects(run("direct", "list", "--json", "--base-url", played.url), "Dispatch")
     objects(run("altcraft", "log", 1, "--json"), "LogEntry")
     objects(run("altcraft", "status", "1", "101", "--json"), "Outcome")

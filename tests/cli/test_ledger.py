@@ -40,8 +40,10 @@ def resume(ledger: Path, *arguments: object) -> Result:
     return run("resume", ledger, "--yes", *arguments)
 
 
-def to_go_on(ledger: Path) -> str:
-    return f"To go on: dispatchkit resume {ledger} --run friday\n"
+def to_resume(ledger: Path, *options: object) -> str:
+    return (
+        f"To resume the run: {shlex.join(map(str, ('dispatchkit', 'resume', ledger, '--run', 'friday', *options)))}\n"
+    )
 
 
 def once(played: Played, last: int) -> bool:
@@ -57,7 +59,7 @@ def test_the_same_line_again_launches_nothing_twice(played: Played, ledger: Path
     assert counts(again.out)["done"] == 200
     assert "200 of 200 dispatches" in again.out
     assert "; 200 of them earlier.\n" in again.out
-    assert "To go on" not in again.out
+    assert "To resume" not in again.out
     assert played.sandbox.requests == 200
 
 
@@ -65,15 +67,15 @@ def test_what_a_guard_left_is_done_by_a_resume(played: Played, ledger: Path) -> 
     result = run(*line(played, ledger, "1-20", "--max-launches", 5))
     assert result.code == 1
     assert counts(result.out) == {"done": 5, "rejected": 0, "not sent": 0, "unknown": 0, "not started": 15}
-    assert result.out.endswith(f"15 are left. {to_go_on(ledger)}")
-    command = result.out.splitlines()[-1].removeprefix("15 are left. To go on: dispatchkit ")
+    assert result.out.endswith(f"15 dispatches are left. {to_resume(ledger)}")
+    command = result.out.splitlines()[-1].partition("dispatchkit ")[2]
     result = run(*shlex.split(command), "--yes", "--json", "--stop-after-failures", 1)
     assert result.code == 0
     assert {told["target"] for told in objects(result)} == {*range(6, 21)}
     assert "20 of 20 dispatches" in result.err
     assert "; 5 of them earlier.\n" in result.err
     assert once(played, 20)
-    assert resume(ledger).out == "Nothing is left of run 'friday'.\n"
+    assert resume(ledger).out == "Run 'friday' is over: no target is left.\n"
     assert resume(ledger).code == 0
     assert once(played, 20)
 
@@ -82,7 +84,7 @@ LAUNCHES = {"direct": ("direct", "start"), "altcraft": ("altcraft", "activate", 
 
 
 def come_to_a_halt(played: Played) -> None:
-    """From now on no answer comes, and whoever waits for one has sent all that he can."""
+    """From now on no answer comes, and each task that waits for one has sent all."""
     played.sandbox.latency = 30
     before = -1
     while played.sandbox.requests != before:
@@ -119,8 +121,8 @@ def test_a_run_has_one_process_at_a_time_and_is_stopped_from_another(played: Pla
         for refused in (run(*again), resume(ledger), run(*again, "--end-holder"), resume(ledger, "--end-holder")):
             assert (refused.code, refused.out) == (2, "")
             assert refused.err == (
-                f"dispatchkit: run 'friday' is held by process {child.pid} on {socket.gethostname()}, which is at work "
-                f"on it: nothing was sent. Wait until it ends, or stop the run: dispatchkit stop-run {ledger} friday\n"
+                f"dispatchkit: run 'friday' is held by process {child.pid} on {socket.gethostname()}, which works on "
+                f"it: nothing was sent. Wait until it ends. To stop the run: dispatchkit stop-run {ledger} friday\n"
             )
         assert child.poll() is None
         [seen] = objects(run("ledger", "show", ledger, "--json"))
@@ -144,13 +146,15 @@ def test_a_run_has_one_process_at_a_time_and_is_stopped_from_another(played: Pla
             assert time.monotonic() - began < 3  # it looks once a second
             followed += follower.communicate(timeout=20)[0]
     assert stopped.code == 0
-    assert re.fullmatch(r"Run 'friday' is stopped \(\d+ in flight\). Waiting until \d\d:\d\d:\d\d UTC.\n", stopped.err)
+    assert re.fullmatch(
+        r"Run 'friday' is stopped \(\d+ calls? in flight\). Waiting until \d\d:\d\d:\d\d UTC.\n", stopped.err
+    )
     promised, told = stopped.out.split(" UTC.\n")
-    assert promised.startswith("Run 'friday' is stopped: no process launches anything of it after ")
-    assert told == to_go_on(ledger)
+    assert promised.startswith("Run 'friday' is stopped: no process launches any more of it after ")
+    assert told == to_resume(ledger).replace("the run", "it")
     assert child.returncode == 1
-    assert err == "The run was stopped from elsewhere: nothing new was started.\n"
-    assert out.endswith(to_go_on(ledger))
+    assert err == "The run was stopped by another process: nothing new was started.\n"
+    assert out.endswith(to_resume(ledger, "--concurrency", 4))
     assert follower.returncode == 0
     assert followed.startswith("friday: running: ")
     assert followed.splitlines()[-1].startswith("friday: stopped: ")
@@ -158,9 +162,12 @@ def test_a_run_has_one_process_at_a_time_and_is_stopped_from_another(played: Pla
 
     played.sandbox.latency = 0
     refused = run(*again)
-    assert (refused.code, refused.err) == (2, f"dispatchkit: run 'friday' was stopped. {to_go_on(ledger)}")
+    assert (refused.code, refused.err) == (
+        2,
+        f"dispatchkit: run 'friday' was stopped. {to_resume(ledger, '--concurrency', 4).replace('the run', 'it')}",
+    )
     result = resume(ledger)
-    assert (result.code, result.err) == (0, "Run 'friday' was stopped: to resume it lets it go on.\n")
+    assert (result.code, result.err) == (0, "Run 'friday' was stopped. This command lets it launch again.\n")
     assert once(played, 1000)
 
 
@@ -198,7 +205,7 @@ def test_a_disk_that_is_full_ends_a_run_in_one_line_and_it_goes_on_later(
     )
     assert err.endswith(". Nothing new is started.\n")
     assert err.count("\n") == 1
-    assert out.endswith(to_go_on(ledger))
+    assert out.endswith(to_resume(ledger, "--concurrency", 3))
     assert sum(played.sandbox.launches.values()) < 40
     played.sandbox.latency = 0
     assert resume(ledger).code == 0
@@ -213,9 +220,9 @@ def test_ctrl_c_says_how_to_go_on(played: Played, ledger: Path) -> None:
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=20)
     assert child.returncode == 130
-    assert err == "Interrupted: nothing new is started, 8 in flight. Ctrl-C again gives them up.\n"
+    assert err == "Interrupted: nothing new is started, and 8 calls in flight can end. Ctrl-C again cancels them.\n"
     assert counts(out)["not started"] == 985
-    assert out.endswith(f"985 are left. {to_go_on(ledger)}")
+    assert out.endswith(f"985 dispatches are left. {to_resume(ledger, '--concurrency', 8)}")
 
 
 @pytest.mark.second_stage
@@ -227,13 +234,16 @@ def test_a_plan_that_is_cut_short_is_not_resumed_but_finished_by_the_same_line(p
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=20)
     assert child.returncode == 130, (out, err)
-    assert out.endswith("The plan of run 'friday' is not whole: the same command again goes on with it.\n")
+    options = ("--max-launches", 3, "--ledger", ledger, "--run", "friday", "--base-url", played.url)
+    text, _, hint = out.splitlines()[-1].partition("dispatchkit direct start ")
+    assert text == "The plan of run 'friday' is not complete. To complete it: "
+    assert sorted(shlex.split(hint)) == sorted(map(str, ("1-100000000", *options)))
     assert "0 of 100,000,000 dispatches" in out
     result = resume(ledger)
     assert result.code == 2
     assert result.err == (
-        "dispatchkit: the plan of run 'friday' is not whole: run the command again that launched it, which finishes "
-        "its plan and goes on\n"
+        "dispatchkit: the plan of run 'friday' is not complete. Run the command that launched it again: it completes "
+        "the plan and launches the rest\n"
     )
     assert played.sandbox.requests == 0
     result = run(*line(played, ledger, "1-1000,1002-1003", "--max-launches", 3))
@@ -248,7 +258,7 @@ def test_the_plan_is_followed(played: Played, ledger: Path, monkeypatch: pytest.
     result = run(*line(played, ledger, "1-20000", "--max-launches", 2))
     assert result.err.startswith("planning … ")
     assert re.search(r"\n2 of 2 \(100%\): 2 done; 0 in flight.*\nStopped after 2 launches .*\n$", result.err), result
-    assert "19,998 are left." in result.out
+    assert "19,998 dispatches are left." in result.out
 
 
 @pytest.mark.second_stage
@@ -256,7 +266,7 @@ def test_a_terminal_sees_the_plan_and_all_that_was_done_earlier(played: Played, 
     assert run(*line(played, ledger, "1-30", "--max-launches", 20)).code == 1
     played.sandbox.latency = 0.3
     command = Terminal("resume", ledger, "--run", "friday", "--concurrency", 4)
-    command.read_until("resume run 'friday': 10 of 30 dispatches are left, at ".capitalize())
+    command.read_until("Resume run 'friday': 10 of 30 dispatches are left: 21-30")
     command.type("y\n")
     command.read_until("20/30")
     assert command.end() == 0
@@ -268,8 +278,9 @@ def test_a_resume_is_asked_for(played: Played, ledger: Path) -> None:
     result = run("resume", ledger)
     assert result.code == 2
     assert result.err == (
-        f"dispatchkit: this would resume run 'friday': 10 of 30 dispatches are left, at {played.url}: pass --yes to do "
-        "it without a question\n"
+        "dispatchkit: this needs a yes, and there is no terminal to ask: resume run 'friday': 10 of 30 dispatches are "
+        f"left: 21-30; host {played.url}; account the token in DISPATCHKIT_DIRECT_TOKEN. Nothing was sent. To go ahead "
+        "without a question, pass --yes\n"
     )
     assert once(played, 20)
 
@@ -291,7 +302,8 @@ def test_another_launch_needs_another_name(played: Played, ledger: Path, other: 
     assert (result.code, result.out) == (2, "")
     assert result.err == (
         f"dispatchkit: run 'friday' in {ledger} is another launch, {what}: "
-        f"give this one a name of its own, or go on with that one: dispatchkit resume {ledger} --run friday\n"
+        "nothing was sent. Give this launch another --run, or resume that run: "
+        f"dispatchkit resume {ledger} --run friday\n"
     )
     assert once(played, 10)
     assert played.sandbox.requests == 10
@@ -307,22 +319,24 @@ def test_the_failures_are_those_of_the_whole_run(played: Played, ledger: Path, t
     assert result.code == 3
     left = {"5": "rejected", "7": "unknown"} | {str(number): "not_started" for number in range(11, 21)}
     assert rows(first) == left
-    assert f"\n12 did not come to done: see {first}.\n11 are left. To go on: " in result.out
+    assert f"\n12 targets are not done: see {first}.\n11 dispatches are left. To resume the run: " in result.out
 
     exported = run("ledger", "failures", ledger, "--csv")
     assert exported.out == first.read_text()
     assert exported.err == (
-        f"11 of these are launched by dispatchkit resume {ledger} --run friday too: do that, or launch them from this "
-        "CSV.\n"
+        "A resume of the run launches 11 of these, too. Do one of the two: use this CSV, or resume: dispatchkit resume "
+        f"{ledger} --run friday\n"
     )
     result = run("direct", "start", "--from", first, "--dry-run")
     assert "\n11 requests, of which the first 3 are shown." in result.out
-    assert "Left out 1 whose outcome is unknown" in result.err
+    assert "Left out 1 id whose outcome is unknown" in result.err
 
     result = resume(ledger, "--timeout", 1, "--failures", second)
     assert result.code == 3
     assert rows(second) == {"5": "rejected", "7": "unknown"}  # what is unknown was only looked at
-    assert result.out.endswith(f"\n2 did not come to done: see {second}.\n1 is left. {to_go_on(ledger)}")
+    assert result.out.endswith(
+        f"\n2 targets are not done: see {second}.\n1 dispatch is left. {to_resume(ledger, '--timeout', 1.0)}"
+    )
     assert played.sandbox.launches == dict.fromkeys({*range(1, 21)} - {5}, 1)
 
 
@@ -330,12 +344,13 @@ def test_a_run_is_remembered_in_the_ledger_of_the_environment(
     played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DISPATCHKIT_LEDGER", str(ledger))
-    assert run("direct", "start", 1, "--base-url", played.url).code == 0
-    assert not ledger.exists()  # it is asked for by --run
+    assert run("direct", "start", 1, "--yes", "--base-url", played.url).code == 0
+    [made] = objects(run("ledger", "list", "--json"))
+    assert re.fullmatch(r"\d{8}-\d{6}-start", str(made["run"]["name"]))
     result = run("direct", "start", "1-5", "--yes", "--base-url", played.url, "--run", "friday", "--max-launches", 2)
-    assert result.out.endswith("3 are left. To go on: dispatchkit resume --run friday\n")
+    assert result.out.endswith("3 dispatches are left. To resume the run: dispatchkit resume --run friday\n")
     assert run("resume", "--run", "friday", "--yes").code == 0
-    assert run("ledger", "list").out.splitlines()[1].startswith("friday  over")
+    assert run("ledger", "list").out.splitlines()[1].split()[:2] == ["friday", "over"]
     assert '"done": 5' in run("ledger", "show", "friday", "--json").out
     assert run("stop-run", "friday").code == 0
 
@@ -344,12 +359,8 @@ def test_a_run_is_remembered_in_the_ledger_of_the_environment(
     ("options", "message"),
     [
         (
-            ("--ledger", "launch.db"),
-            "--ledger needs --run NAME: a ledger holds many runs, and its name is how one goes",
-        ),
-        (
             ("--run", "friday"),
-            "--run needs --ledger FILE|URL, or DISPATCHKIT_LEDGER: where the run is to be remembered",
+            "--run needs a ledger: add --ledger FILE|URL, or set DISPATCHKIT_LEDGER",
         ),
         (("--run", "", "--ledger", "launch.db"), "--run needs a name that is not empty"),
         (("--run", "x" * 201, "--ledger", "x.db"), "--run must be a name of at most 200 characters, not of 201"),
@@ -359,7 +370,7 @@ def test_a_run_is_remembered_in_the_ledger_of_the_environment(
         (("--account-changed",), "--account-changed needs --run NAME: it is about a run of a ledger"),
         (
             ("--run", "friday", "--ledger", "x.db", "--sandbox"),
-            "--run does not go with --sandbox: nothing is left of a",
+            "--ledger and --run do not go with --sandbox: the",
         ),
         (
             ("--run", "friday", "--ledger", "http://host/x"),
@@ -381,7 +392,7 @@ def test_a_ledger_that_cannot_be_is_told_in_one_line_before_anything_is_sent(
     with sqlite3.connect("other.db") as other:
         other.execute("CREATE TABLE guests (name TEXT)")
     other.close()
-    result = run("direct", "start", 7, "--base-url", played.url, *options)
+    result = run("direct", "start", 7, "--yes", "--base-url", played.url, *options)
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith(f"dispatchkit: {message}")
     assert result.err.count("\n") == 1
@@ -393,12 +404,12 @@ def test_the_token_is_not_sent_to_another_platform_than_the_environment_names(
 ) -> None:
     options = ("--yes", "--ledger", ledger, "--run", "friday", "--max-launches", 1)
     assert run("altcraft", "launch", "1-3", "--no-deduplicates", "--wire", "xml", *options).code == 1
-    monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", "https://example.com")
+    monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", "https://hunter2@example.com")
     result = resume(ledger)
     assert result.code == 2
     assert result.err == (
-        f"dispatchkit: the run goes to {played.url}, but DISPATCHKIT_ALTCRAFT_URL says https://example.com: unset it, "
-        "or set it to the run's host\n"
+        f"dispatchkit: the run goes to {played.url}, but DISPATCHKIT_ALTCRAFT_URL names another host: unset it, or set "
+        "it to the run's\n"
     )
     monkeypatch.delenv("DISPATCHKIT_ALTCRAFT_URL")
     assert resume(ledger).code == 0  # in the run's own wire, and its own word on deduplication
@@ -412,15 +423,15 @@ def test_a_resume_needs_the_token_of_its_provider(
     monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
     result = resume(ledger)
     assert result.code == 2
-    assert result.err == "dispatchkit: no token: set DISPATCHKIT_DIRECT_TOKEN, or pass --token-file PATH\n"
+    assert result.err == "dispatchkit: no token: set DISPATCHKIT_DIRECT_TOKEN, or add --token-file PATH\n"
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "wrong")
     result = resume(ledger, "--concurrency", 1, "--account-changed")
     assert result.code == 1
     assert "The token was refused: nothing new is started.\n" in result.err
     assert result.out.endswith(
-        f"1 is left. {to_go_on(ledger)}"
-        "The run leaves alone what was rejected, also the 1 refused for the token, the account or the pace. "
-        "Once the rest is done, launch them --from what this writes, as another run: "
+        f"1 dispatch is left. {to_resume(ledger, '--concurrency', 1)}"
+        "Rejected targets are not retried, including 1 rejected only for the token, the account or the rate limit. "
+        "To launch those, start a new run --from the file that this writes: "
         f"dispatchkit ledger failures {ledger} friday --csv\n"
     )
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", played.sandbox.direct_token)
@@ -438,9 +449,9 @@ def test_a_dry_run_remembers_nothing(ledger: Path, played: Played) -> None:
 
 
 def test_no_password_of_a_database_is_shown() -> None:
-    place = LedgerRef("postgresql://me:secret@host/db?password=hidden&x=1", "friday")
+    place = LedgerRef("postgresql://me:secret@host/db?password=hidden&port=1", "friday")
     for text in (str(place), repr(place), place.resume("friday")):
         assert "secret" not in text
         assert "hidden" not in text
-    assert str(place) == "postgresql://me:***@host/db?password=***&x=1"
+    assert str(place) == "postgresql://me:***@host/db?password=***&port=1"
     assert str(LedgerRef("/tmp/a:b@c.db")) == "/tmp/a:b@c.db"

@@ -31,7 +31,7 @@ def ledger(played: Played, tmp_path: Path) -> Path:
     played.sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "gone"}}'), path_contains="/2/")
     options = ("--max-launches", 3, "--concurrency", 1)
     assert run("direct", "start", "1-5", *remembered, "--run", "friday", *options).code == 1
-    assert run("altcraft", "launch", 7, *remembered, "--run", "sunday").code == 0
+    assert run("altcraft", "launch", 7, "--yes", *remembered, "--run", "sunday").code == 0
     return where
 
 
@@ -64,9 +64,9 @@ def test_one_run_is_shown_with_its_settings_and_how_to_go_on(played: Played, led
     assert told["provider"] == "direct"
     assert told["base url"] == played.url
     assert (told["targets"], told["done"], told["rejected"], told["planned"]) == ("5", "2", "1", "2")
-    assert told["held by"] == "nobody"
-    assert told["to go on"] == f"dispatchkit resume {ledger} --run friday"
-    assert "to go on" not in shown("show", ledger, "sunday").out
+    assert told["held by"] == "no process"
+    assert told["to resume"] == f"dispatchkit resume {ledger} --run friday"
+    assert "to resume" not in shown("show", ledger, "sunday").out
     [told] = objects(shown("show", ledger, "sunday", "--json"))
     settings = {"provider": "altcraft", "base_url": played.url, "wire": "json", "deduplicates": "no"}
     assert told["run"]["settings"] == settings
@@ -88,8 +88,8 @@ def test_the_failures_are_all_that_is_not_done(ledger: Path) -> None:
 
 
 FOR_GOOD = (
-    "1 of these stay unknown, and a resume leaves them alone: look at the mailing's log, and launch in another run "
-    "what did not start.\n"
+    "1 target stays unknown, and a resume leaves it alone. Check the mailing's log, and launch what did not start in "
+    "another run.\n"
 )
 
 
@@ -100,14 +100,14 @@ def test_no_resume_is_promised_where_nothing_can_settle_it(played: Played, tmp_p
     for _ in range(2):
         result = run(*launch, "--deduplicates")
         assert result.code == 3
-        assert "To go on" not in result.out
+        assert "To resume" not in result.out
         assert "1 left" not in result.out
         told = shown("show", where).out
         assert re.search(r"state +over", told)
-        assert "to go on" not in told
+        assert "to resume" not in told
     resumed = run("resume", where, "--yes")
     assert resumed.code == 3
-    assert resumed.out == f"Nothing of run 'friday' can go on. {FOR_GOOD}"
+    assert resumed.out == f"Nothing is left to resume in run 'friday'. {FOR_GOOD}"
     failures = run("ledger", "failures", where, "--csv")
     assert "7,unknown," in failures.out
     assert failures.err == FOR_GOOD
@@ -182,16 +182,18 @@ def test_a_mistake_is_told_in_one_line(ledger: Path, arguments: tuple[str, ...],
 def test_a_stop_needs_a_name_and_a_run_of_that_name(ledger: Path) -> None:
     result = run("stop-run", ledger)
     assert (result.code, result.out) == (2, "")
-    assert result.err == "dispatchkit: name the run that is to be stopped: dispatchkit stop-run LEDGER RUN\n"
+    assert result.err == (
+        f"dispatchkit: name the run to stop, after the ledger. To see the runs: dispatchkit ledger list {ledger}\n"
+    )
     assert run("stop-run", ledger, "monday").code == 2
     result = run("stop-run", ledger, "friday")
-    assert "Run 'friday' is stopped (nobody works on it). Waiting until " in result.err
+    assert "Run 'friday' is stopped (no process holds it). Waiting until " in result.err
     assert "state         stopped\n" in shown("show", ledger, "friday").out
 
 
 def test_a_run_that_is_over_is_not_stopped(ledger: Path) -> None:
     result = run("stop-run", ledger, "sunday")
-    assert (result.code, result.out, result.err) == (0, "Nothing is left of run 'sunday': nothing to stop.\n", "")
+    assert (result.code, result.out, result.err) == (0, "Run 'sunday' is over: nothing to stop.\n", "")
     assert "state         over\n" in shown("show", ledger, "sunday").out
 
 
@@ -205,15 +207,15 @@ def test_the_state_of_a_run_is_told_in_a_word() -> None:
     whole = Run(1, "friday", "{}", NOW, 5, plan_complete=True, stopped=False)
     partly = Run(1, "friday", "{}", NOW, 5, plan_complete=False, stopped=False)
     stopped = Run(1, "friday", "{}", NOW, 5, plan_complete=True, stopped=True)
-    somebody = [Holder("token", 7, "here")]
+    held = [Holder("token", 7, "here")]
     for run_, counts, holders, state, over in (
-        (whole, Counts(planned=5), somebody, "running", False),
-        (whole, Counts(done=5), somebody, "running", False),
+        (whole, Counts(planned=5), held, "running", False),
+        (whole, Counts(done=5), held, "running", False),
         (whole, Counts(planned=5), [], "to be resumed", False),
         (whole, Counts(done=4, not_sent=1), [], "to be resumed", True),
         (whole, Counts(done=4, rejected=1), [], "over", True),
-        (partly, Counts(planned=5), [], "not planned to its end", False),
-        (stopped, Counts(planned=5), somebody, "stopping", False),
+        (partly, Counts(planned=5), [], "plan not complete", False),
+        (stopped, Counts(planned=5), held, "stopping", False),
         (stopped, Counts(planned=5), [], "stopped", True),
     ):
         seen = RunSnapshot(run_, counts, holders)

@@ -37,7 +37,9 @@ def test_lifted_pause_lets_waiting_workers_go_on(field: Field) -> None:
     before = field.launched()
     assert before < 1000
     shown = run("ledger", "show")
-    assert re.search(r"paused until  20\S+ \d\d:\d\d:\d\d UTC \(by Retry-After\); to go on: dispatchkit", shown.out)
+    assert re.search(
+        r"paused until  20\S+ \d\d:\d\d:\d\d UTC \(by Retry-After\)\. To lift the pause: dispatchkit", shown.out
+    )
     asked = run("ledger", "lift-pause", field.dsn)
     assert asked.code == 2
     assert re.search(r"Account \w{12} \(provider direct, http://127\S+; runs 'r'\) is paused until 20.* UTC", asked.out)
@@ -83,7 +85,7 @@ def test_one_account_of_several_is_lifted(field: Field) -> None:
     assert "'shop' (provider direct" in both.out
     assert "Account bbbbbbbbbbbb is paused" in both.out
     assert "cccc" not in both.out
-    assert "lift the pause of these 2 accounts" in both.err
+    assert "lift the pause of 2 accounts" in both.err
     assert run("ledger", "lift-pause", field.dsn, "--account", "nobody", "--yes").out == "No such account is paused.\n"
     assert "1 pause lifted" in run("ledger", "lift-pause", field.dsn, "--account", "shop", "--yes").out
     assert "shop" not in run("ledger", "lift-pause", field.dsn).out
@@ -102,10 +104,24 @@ def test_question_is_answered_at_the_terminal(field: Field) -> None:
     field.plan(1, queue=False)
     pause(field)
     terminal = Terminal("ledger", "lift-pause", field.dsn)
-    terminal.read_until("Lift the pause of this account? [y/N]")
+    terminal.read_until("Go ahead? [y/N]")
     terminal.type("y\r")
     assert terminal.end() == 0
     assert "1 pause lifted" in terminal.screen
+
+
+def test_no_lifts_no_pause(field: Field) -> None:
+    field.plan(1, queue=False)
+    pause(field)
+    terminal = Terminal("ledger", "lift-pause", field.dsn)
+    terminal.read_until("Go ahead? [y/N]")
+    terminal.type("n\r")
+    assert terminal.end() == 4
+    assert "No pause was lifted." in terminal.screen
+    refused = run("ledger", "lift-pause", field.dsn)
+    assert refused.code == 2
+    assert "No pause was lifted." in refused.err
+    assert "sent" not in terminal.screen + refused.err
 
 
 def test_command_in_a_pause_says_until_when_it_waits(field: Field) -> None:

@@ -219,7 +219,7 @@ async def test_a_real_run_tells_of_the_pause_that_the_provider_asked_for(
         "Paused until 00:00:01 UTC (1 s): the provider asked for it.",
         "The pause is over.",
     ]
-    assert len(asyncio.all_tasks()) == 1  # nobody goes on looking
+    assert len(asyncio.all_tasks()) == 1  # no task goes on looking
 
 
 def test_what_is_no_terminal_gets_no_control_characters(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +239,7 @@ def test_lines_go_to_standard_error_and_results_to_standard_output(
     assert "2 of 2 (100%): 1 done, 1 rejected; 0 in flight" in result.err
     assert all(line.startswith('{"index": ') for line in result.out.splitlines())
     command = ("direct", "start", "1998-2001", "--yes", "--quiet", "--base-url", played.url, "--max-launches", 2)
-    assert run(*command).err == "Stopped after 2 launches (--max-launches 2); 2 were not started.\n"
+    assert run(*command).err == "Stopped after 2 launches (--max-launches 2); 2 targets were not started.\n"
 
 
 def test_the_lines_count_up_to_what_may_be_begun(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:

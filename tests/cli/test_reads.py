@@ -86,7 +86,7 @@ def test_what_a_provider_says_cannot_reach_the_terminal(played: Played) -> None:
     assert result.code == 0
     assert not {"\x1b", "\u202e", "\r", "\ud800"} & set(result.out + result.err)
     assert "[red]\\x1b" in result.out
-    assert result.err == "The provider counts 3, but listed only 1 of them that fit: look again.\n"
+    assert result.err == "The list is not complete: the provider counts 3, and listed 1. Try again.\n"
     [told] = objects(direct(played, "--json"))
     assert (told["extra_keys"], told["status"]) == (["new"], bad)
 
@@ -110,7 +110,7 @@ def test_a_read_that_fails_is_exit_status_1_and_says_that_it_did_nothing(played:
     played.sandbox.order(Fault.lost_answer(), times=100)
     result = direct(played, "--timeout", 0.5)
     assert (result.code, result.out) == (1, "")
-    assert result.err.startswith("dispatchkit: this could not be read: ")
+    assert result.err.startswith("dispatchkit: the provider could not be read: ")
     assert "nothing was changed" in result.err
 
 
@@ -141,7 +141,7 @@ def test_a_refused_token_ends_the_reading(played: Played) -> None:
 
 @pytest.mark.parametrize("wire", ["json", "xml"])
 def test_the_log_of_a_mailing_is_shown(played: Played, wire: str) -> None:
-    assert run("altcraft", "launch", 1).code == 0
+    assert run("altcraft", "launch", 1, "--yes").code == 0
     result = run("altcraft", "log", 1, "--wire", wire)
     assert (result.code, result.err) == (0, "")
     assert result.out.splitlines()[1].endswith("INFO   start  Begin campaign")

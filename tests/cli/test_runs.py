@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -49,16 +48,16 @@ def test_a_sandbox_of_its_own_has_started_what_is_stopped() -> None:
 
 
 def test_direct_starts_and_stops_on_a_server(played: Played) -> None:
-    assert run("direct", "start", 5, "--base-url", played.url).code == 0
-    assert run("direct", "stop", 5, "--base-url", played.url).code == 0
+    assert run("direct", "start", 5, "--yes", "--base-url", played.url).code == 0
+    assert run("direct", "stop", 5, "--yes", "--base-url", played.url).code == 0
     assert done(played) == [("start", 5), ("stop", 5)]
 
 
 def test_altcraft_takes_its_host_from_the_environment(played: Played) -> None:
-    assert run("altcraft", "activate", 60, "--no-run-now").code == 0
-    assert run("altcraft", "activate", 61, "--run-now", "--audience", "list:1", "--limit", 300).code == 0
-    assert run("altcraft", "launch", 1, "--audience", "segment:5", "--content", '{"a": 1}').code == 0
-    assert run("altcraft", "deactivate", 1, "--abort-if-running").code == 0
+    assert run("altcraft", "activate", 60, "--yes", "--no-run-now").code == 0
+    assert run("altcraft", "activate", 61, "--yes", "--run-now", "--audience", "list:1", "--limit", 300).code == 0
+    assert run("altcraft", "launch", 1, "--yes", "--audience", "segment:5", "--content", '{"a": 1}').code == 0
+    assert run("altcraft", "deactivate", 1, "--yes", "--abort-if-running").code == 0
     assert done(played) == [("activate", 60), ("launch", 61), ("launch", 1), ("deactivate", 1)]
 
 
@@ -76,7 +75,9 @@ def test_the_exit_status_is_that_of_the_most_serious_outcome(played: Played) -> 
 
 
 def test_what_could_not_be_sent_is_exit_status_1(played: Played) -> None:
-    result = run("direct", "start", 1, "--base-url", played.url, "--timeout", 0.2, "--proxy", "http://127.0.0.1:1")
+    result = run(
+        "direct", "start", 1, "--yes", "--base-url", played.url, "--timeout", 0.2, "--proxy", "http://127.0.0.1:1"
+    )
     assert result.code == 1
     assert "1: not sent: the proxy could not be reached" in result.err
     assert played.sandbox.requests == 0
@@ -130,7 +131,7 @@ def test_json_gives_one_object_an_outcome_and_nothing_else_on_standard_output(pl
 
 
 def test_json_tells_the_request_id_that_the_provider_saw(played: Played) -> None:
-    [launch] = objects(run("altcraft", "launch", 1, "--json"))
+    [launch] = objects(run("altcraft", "launch", 1, "--yes", "--json"))
     [act] = played.sandbox.acts
     assert isinstance(act, Act)
     assert launch["request_id"] == act.request_id is not None
@@ -140,7 +141,7 @@ def test_json_of_an_unknown_outcome_has_neither_status_nor_code(played: Played) 
     played.sandbox.order(Fault.lost_answer())
     played.sandbox.order(Fault.lost_answer(), times=100, path_contains="dispatch?")
     played.sandbox.direct.read_lag = 60
-    [stop] = objects(run("direct", "stop", 1, "--json", "--base-url", played.url, "--timeout", 1))
+    [stop] = objects(run("direct", "stop", 1, "--yes", "--json", "--base-url", played.url, "--timeout", 1))
     error = stop["error"]
     assert isinstance(error, dict)
     assert (stop["state"], error["status"], error["code"]) == ("unknown", None, None)
@@ -177,9 +178,9 @@ def test_a_token_comes_from_a_file_or_standard_input(
     monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
     file = tmp_path / "token"
     file.write_text(f"{played.sandbox.direct_token}\n")
-    assert run("direct", "start", 1, "--base-url", played.url, "--token-file", file).code == 0
+    assert run("direct", "start", 1, "--yes", "--base-url", played.url, "--token-file", file).code == 0
     token = f"{played.sandbox.direct_token}\r\n"
-    assert run("direct", "start", 1, "--base-url", played.url, "--token-file", "-", stdin=token).code == 0
+    assert run("direct", "start", 1, "--yes", "--base-url", played.url, "--token-file", "-", stdin=token).code == 0
 
 
 def test_a_refused_token_ends_the_run(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +201,7 @@ def test_only_the_first_failures_of_a_kind_are_told_one_by_one(played: Played) -
     result = run(*stop)
     assert result.code == 3
     assert result.err.count(": rejected: ") == 20
-    assert result.err.count("More that are rejected are only counted; --json tells each one.\n") == 1
+    assert result.err.count("More that are rejected are only counted here; --json lists each one.\n") == 1
     assert "\n3030: unknown: " in result.err
     assert counts(result.out)["rejected"] == 29
     assert "are only counted here.\n" in run(*stop, "--json").err
@@ -210,15 +211,15 @@ def test_what_a_provider_says_cannot_reach_the_terminal(played: Played) -> None:
     message = "\x1b[2J\x9b31m[red]you\u202e win[/red]\r\nline"
     body = json.dumps({"error": {"code": 4040, "msg": message}}).encode()
     played.sandbox.order(Fault.http(404, body))
-    result = run("direct", "start", 1, "--base-url", played.url)
+    result = run("direct", "start", 1, "--yes", "--base-url", played.url)
     assert not {"\x1b", "\x9b", "\u202e", "\r"} & set(result.out + result.err)
     assert "[red]you" in result.err
     assert "line" in result.err.splitlines()[0]
 
 
 def test_it_runs_without_uvloop(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "uvloop", None)
-    assert run("direct", "start", 1, "--base-url", played.url).code == 0
+    monkeypatch.setattr("dispatchkit.cli.loop._new_uvloop", None)
+    assert run("direct", "start", 1, "--yes", "--base-url", played.url).code == 0
 
 
 def test_a_range_is_taken_only_as_it_is_sent(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:

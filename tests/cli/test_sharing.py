@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 import signal
 import time
 
@@ -111,7 +112,7 @@ def test_a_resume_waits_for_the_lease_of_a_dead_holder(field: Field) -> None:
     stop_and_hold(field)
     result = run_child("resume", "--run", "r", "--yes", constants=SHORT_LEASE)
     assert result.code == 0, result
-    told = r"Run 'r' was stopped: to resume it lets it go on\.\n"
+    told = r"Run 'r' was stopped\. This command lets it launch again\.\n"
     told += r"The run 'r' was held by process 7 on gone: waiting for the end of its lease at \d\d:\d\d:\d\d UTC\.\n"
     assert re.fullmatch(told, result.err), result
     assert field.sandbox.launches == dict.fromkeys(range(1, 21), 1)
@@ -128,7 +129,7 @@ def test_a_resume_that_waits_for_a_lease_is_interrupted(field: Field) -> None:
         child.send_signal(signal.SIGINT)
         out, err = child.communicate(timeout=5)
     assert child.returncode == 130, err
-    assert out.endswith("20 are left. To go on: dispatchkit resume --run r\n")
+    assert out.endswith("20 dispatches are left. To resume the run: dispatchkit resume --run r\n")
     assert field.launched() == 0
 
 
@@ -143,9 +144,11 @@ def test_a_plan_is_for_one_account(field: Field, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", field.sandbox.direct_token)
     refused = plan(field)
     assert (refused.code, refused.out) == (2, "")
-    assert refused.err.startswith("dispatchkit: run 'r' was planned for another account, or with another token of ")
-    assert refused.err.endswith("with a new token or name: the same command with --account-changed\n")
-    assert plan(field, "--account-changed").code == 0
+    assert refused.err.startswith("dispatchkit: run 'r' was planned for another account, or with another token: ")
+    hint = refused.err.partition("with a new token or name: ")[2]
+    assert shlex.split(hint)[:6] == ["dispatchkit", "plan", "--run", "r", "direct", "start"]
+    assert hint.endswith(" --account-changed\n")
+    assert run_child(*shlex.split(hint)[1:], "--yes").code == 0
     assert run_child("resume", "--run", "r", "--yes").code == 0
     assert field.launched() == 3
 
@@ -166,4 +169,4 @@ def test_a_plan_for_a_named_account_needs_no_token(field: Field, monkeypatch: py
 def test_an_option_of_a_launch_is_refused_in_a_plan(field: Field, option: str) -> None:
     refused = plan(field, option)
     assert (refused.code, refused.out) == (2, "")
-    assert refused.err == f"dispatchkit: {option} does not go with plan: workers launch what is planned here\n"
+    assert refused.err == f"dispatchkit: {option} does not go with plan: it only plans the run, and workers launch it\n"

@@ -19,7 +19,7 @@ def sending(played: Played) -> Played:
     """A provider where 3, 1500 and 2000 are sending, 9 is stopped, and the others were never started."""
     played.sandbox.direct.scheduled = 0
     start(played, 3, 1500, 2000, 9)
-    assert run("direct", "stop", 9, "--base-url", played.url).code == 0
+    assert run("direct", "stop", 9, "--yes", "--base-url", played.url).code == 0
     return played
 
 
@@ -46,7 +46,7 @@ def test_everything_that_is_sending_is_stopped_by_another_process(sending: Playe
 def test_what_starts_after_the_list_is_neither_stopped_nor_claimed(sending: Played) -> None:
     command = Terminal("direct", "stop", "--status", "sending", "--base-url", sending.url)
     command.read_until("[y/N] ")
-    assert "Stop 3 dispatches (first 3, last 2000)" in plain(command.screen)
+    assert "Stop 3 dispatches: 3, 1500, 2000" in plain(command.screen)
     start(sending, 77)
     command.type("y\n")
     assert command.end() == 0
@@ -54,7 +54,7 @@ def test_what_starts_after_the_list_is_neither_stopped_nor_claimed(sending: Play
     assert sending.sandbox.direct.status(77) == "sending"
     assert "3 of 3 dispatches" in plain(command.screen)
     assert re.search(r"\b77\b", plain(command.screen).replace(sending.url, "")) is None
-    assert stop_all(sending).code == 0
+    assert stop_all(sending, "--yes").code == 0
     assert stopped(sending) == [3, 77, 1500, 2000]
 
 
@@ -71,14 +71,14 @@ def test_no_is_the_answer_unless_it_is_yes(sending: Played) -> None:
     command = Terminal("direct", "stop", "--status", "sending", "--base-url", sending.url)
     command.read_until("[y/N] ")
     command.type("\n")
-    assert command.end() == 1
+    assert command.end() == 4
     assert stopped(sending) == []
 
 
 def test_where_nobody_can_answer_it_needs_yes(sending: Played) -> None:
     result = stop_all(sending)
     assert result.code == 2
-    assert "pass --yes to do it without a question" in result.err
+    assert "To go ahead without a question, pass --yes" in result.err
     assert stopped(sending) == []
 
 
@@ -87,8 +87,8 @@ def test_a_slip_of_the_pen_is_no_success(sending: Played, word: str) -> None:
     result = run("direct", "stop", "--status", word, "--yes", "--base-url", sending.url)
     assert (result.code, result.out) == (2, "")
     assert result.err == (
-        f"dispatchkit: no dispatch has the status {word!r}, which is none of those that are known: initiated, "
-        "changing, scheduled, sending, awaiting, paused, stopped, done\n"
+        f"dispatchkit: no dispatch has the status {word!r}, and it is not a known status. Those are: "
+        "initiated, changing, scheduled, sending, awaiting, paused, stopped, done\n"
     )
     assert stopped(sending) == []
 
@@ -100,7 +100,7 @@ def test_nothing_to_stop_is_success(played: Played) -> None:
     assert (result.code, result.out) == (0, "")
     result = stop_all(played, "--expected", 3)
     assert (result.code, result.out) == (2, "")
-    assert "there are 0 ids, but --expected 3" in result.err
+    assert "there are 0 ids, but --expected is 3" in result.err
 
 
 def test_a_dry_run_lists_and_stops_nothing(sending: Played) -> None:
@@ -120,7 +120,7 @@ def test_the_guards_of_a_run_guard_it(sending: Played) -> None:
     assert counts(result.out)["not started"] == 1
     assert len(stopped(sending)) == 2
     sending.sandbox.order(Fault.html(500, acts=False), path_contains="/stop")
-    result = stop_all(sending, "--json", "--timeout", 1)
+    result = stop_all(sending, "--yes", "--json", "--timeout", 1)
     assert (result.code, [entry["state"] for entry in objects(result)]) == (3, ["unknown"])
 
 
@@ -159,7 +159,7 @@ def test_a_list_that_cannot_be_read_is_not_taken_for_an_empty_one(sending: Playe
     sending.sandbox.order(Fault.http(200, body), times=100)
     result = stop_all(sending, "--yes", "--timeout", 0.5)
     assert (result.code, result.out) == (1, "")
-    assert "this could not be read" in result.err
+    assert "the provider could not be read" in result.err
     assert stopped(sending) == []
 
 
@@ -169,14 +169,14 @@ def test_a_server_that_passes_over_the_filter_does_not_get_everything_stopped(se
     result = stop_all(sending, "--yes")
     assert stopped(sending) == [3]
     assert result.code == 1, "there may be more that has the status"
-    assert "The provider counts 2, but listed only 1 of them that fit: look again.\n" in result.err
+    assert "The list is not complete: the provider counts 2, and listed 1. Try again.\n" in result.err
 
 
 def test_a_list_that_is_not_whole_is_never_success(sending: Played) -> None:
     sending.sandbox.order(Fault.http(200, b'{"total": 3, "items": []}'))
     result = stop_all(sending, "--yes")
     assert (result.code, stopped(sending)) == (1, [])
-    assert "The provider counts 3, but listed only 0" in result.err
+    assert "the provider counts 3, and listed 0" in result.err
 
 
 def test_a_dispatch_that_is_listed_twice_is_stopped_once(sending: Played) -> None:

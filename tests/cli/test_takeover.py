@@ -22,7 +22,7 @@ from dispatchkit.errors import RepeatedTargetsError
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Terminal, run, run_child, start_child, wait_until
-from tests.cli.test_ledger import come_to_a_halt, ledger, line, once, resume, to_go_on
+from tests.cli.test_ledger import come_to_a_halt, ledger, line, once, resume, to_resume
 from tests.cli.test_runs import counts
 from tests.cli.test_terminal import plain
 
@@ -63,12 +63,12 @@ def test_a_silent_holder_is_ended_by_an_option(played: Played, ledger: Path) -> 
     again = line(played, ledger, "1-60", "--concurrency", 3)
     with silent_holder(played, ledger) as child:
         before = played.sandbox.requests
-        for refused in (resume(ledger), run(*again)):
+        for refused, concurrency in ((resume(ledger), ""), (run(*again), "--concurrency 3 ")):
             assert (refused.code, refused.out) == (2, "")
             assert re.sub(r"\d\d\d? s:", "95 s:", refused.err) == (
                 f"dispatchkit: run 'friday' is held by process {child.pid} on {socket.gethostname()}, which has been "
-                "silent for 95 s: it is suspended, or it hangs. Nothing was sent. Let it go on, or end it and take the "
-                f"run over: dispatchkit resume {ledger} --run friday --end-holder\n"
+                "silent for 95 s: it is suspended or hangs. Nothing was sent. Continue it, or end it and take the run "
+                f"over: dispatchkit resume {ledger} --run friday {concurrency}--end-holder\n"
             )
         assert child.poll() is None
         assert played.sandbox.requests == before
@@ -92,7 +92,7 @@ def test_a_silent_holder_is_ended_by_an_answer(played: Played, ledger: Path, com
         terminal.read_until("[y/N] ")
         assert re.fullmatch(question, plain(terminal.screen))
         terminal.type("\n")
-        assert terminal.end() == 1
+        assert terminal.end() == 4
         assert plain(terminal.screen).endswith("Nothing was sent.\n")
         assert child.poll() is None
         assert played.sandbox.requests == before
@@ -115,7 +115,7 @@ def test_a_holder_that_wakes_up_is_not_ended(played: Played, ledger: Path) -> No
         db.close()
         terminal.type("y\n")
         assert terminal.end() == 2
-        assert "which is at work on it: nothing was sent." in plain(terminal.screen)
+        assert "which works on it: nothing was sent." in plain(terminal.screen)
         assert child.poll() is None
         child.kill()
 
@@ -131,7 +131,7 @@ def test_stop_run_waits_for_a_holder_that_sleeps(played: Played, ledger: Path) -
         ended = datetime.now(UTC)
         assert stopped.code == 0, stopped
         promise = re.match(
-            r"Run 'friday' is stopped: no process launches anything of it after (.*) UTC\.\n", stopped.out
+            r"Run 'friday' is stopped: no process launches any more of it after (.*) UTC\.\n", stopped.out
         )
         assert promise is not None, stopped
         moment = datetime.combine(began.date(), datetime.strptime(promise[1], "%H:%M:%S").time(), UTC)
@@ -156,11 +156,10 @@ def test_ctrl_c_leaves_the_run_stopped(played: Played, ledger: Path) -> None:
     assert moment is not None
     assert (child.returncode, out) == (130, "")
     assert err == (
-        "Run 'friday' is stopped all the same. A process that was suspended may launch something until "
-        f"{moment[1]} UTC.\n"
+        f"Run 'friday' is stopped all the same. A process that was suspended may still launch until {moment[1]} UTC.\n"
     )
     refused = run(*line(played, ledger, "1-5"))
-    assert refused.err == f"dispatchkit: run 'friday' was stopped. {to_go_on(ledger)}"
+    assert refused.err == f"dispatchkit: run 'friday' was stopped. {to_resume(ledger).replace('the run', 'it')}"
 
 
 def copied(played: Played, ledger: Path) -> Path:
@@ -178,23 +177,23 @@ def test_a_copy_goes_on_by_an_option(played: Played, ledger: Path) -> None:
         assert (refused.code, refused.out) == (2, "")
         assert refused.err == (
             f"dispatchkit: the ledger {copy} is a copy, or was moved to another disk. Nothing was sent: a copy and its "
-            "original would both launch what is left. If the original is not used any more: "
+            "original would both launch what is left. If the original is out of use: "
             f"dispatchkit resume {copy} --run friday --copied\n"
         )
     assert resume(copy, "--copied").code == 0  # the provider's state tells what the original launched
     assert once(played, 5)
-    assert resume(copy).out == "Nothing is left of run 'friday'.\n"
+    assert resume(copy).out == "Run 'friday' is over: no target is left.\n"
 
 
 @pytest.mark.second_stage
 def test_a_copy_goes_on_by_an_answer(played: Played, ledger: Path) -> None:
     copy = copied(played, ledger)
-    for answer, code in (("n", 1), ("y", 0)):
+    for answer, code in (("n", 4), ("y", 0)):
         terminal = Terminal("resume", copy, "--yes")
         terminal.read_until("[y/N] ")
         assert plain(terminal.screen) == (
             f"The ledger {copy} is a copy, or was moved to another disk. Is the original out of use, so that this one "
-            "may go on? [y/N] "
+            "may be used? [y/N] "
         )
         terminal.type(f"{answer}\n")
         assert terminal.end() == code
@@ -208,17 +207,17 @@ def test_another_token_needs_a_word(played: Played, ledger: Path, monkeypatch: p
     assert run(*again).code == 1  # 1 is rejected
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", played.sandbox.direct_token)
     before = played.sandbox.requests
-    for refused in (run(*again), resume(ledger)):
+    for refused, concurrency in ((run(*again), "--concurrency 1 "), (resume(ledger), "")):
         assert (refused.code, refused.out) == (2, "")
         assert refused.err == (
             "dispatchkit: run 'friday' was planned for another account, or with another token of this one: nothing was "
             "sent. Use the token (and the --account) of that account. If it is the same account with a new token or "
-            f"name: dispatchkit resume {ledger} --run friday --account-changed\n"
+            f"name: dispatchkit resume {ledger} --run friday {concurrency}--account-changed\n"
         )
     assert played.sandbox.requests == before
     assert run(*again, "--account-changed").code == 1
     assert played.sandbox.launches == {2: 1, 3: 1}
-    assert resume(ledger).out == "Nothing is left of run 'friday'.\n"
+    assert resume(ledger).out == "Run 'friday' is over: no target is left.\n"
 
 
 def test_a_named_account_may_change_its_token(played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:

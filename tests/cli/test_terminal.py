@@ -19,7 +19,10 @@ def test_a_terminal_is_asked_and_sees_a_bar(played: Played) -> None:
     played.sandbox.latency = 0.15
     command = Terminal("direct", "start", "1999-2003", "--concurrency", 2, "--base-url", played.url)
     command.read_until("[y/N] ")
-    assert plain(command.screen) == f"Start 5 dispatches (first 1999, last 2003) at {played.url}? [y/N] "
+    assert plain(command.screen) == (
+        f"Start 5 dispatches: 1999-2003\n  host     {played.url}\n"
+        "  account  the token in DISPATCHKIT_DIRECT_TOKEN\nGo ahead? [y/N] "
+    )
     assert played.sandbox.requests == 0
     command.type("y\n")
     assert command.end() == 1
@@ -32,9 +35,9 @@ def test_a_terminal_is_asked_and_sees_a_bar(played: Played) -> None:
 
 def test_no_is_the_answer_unless_it_is_yes(played: Played) -> None:
     command = Terminal("altcraft", "activate", "1-2", "--run-now")
-    command.read_until("Activate and launch 2 mailings (first 1, last 2)")
+    command.read_until("Activate and launch 2 mailings: 1, 2")
     command.type("\n")
-    assert command.end() == 1
+    assert command.end() == 4
     assert "Nothing was sent." in command.screen
     assert played.sandbox.requests == 0
 
@@ -49,8 +52,15 @@ def test_ctrl_c_at_the_question_is_exit_status_130(played: Played) -> None:
     assert played.sandbox.requests == 0
 
 
-def test_one_id_and_a_sandbox_ask_nothing(played: Played) -> None:
-    assert Terminal("direct", "start", 1, "--base-url", played.url).end() == 0
+def test_one_id_is_asked_about(played: Played) -> None:
+    command = Terminal("direct", "start", 1, "--base-url", played.url)
+    command.read_until("Start 1 dispatch: 1")
+    command.type("n\n")
+    assert command.end() == 4
+    assert played.sandbox.requests == 0
+
+
+def test_a_sandbox_asks_nothing() -> None:
     command = Terminal("direct", "start", "1-50", "--sandbox")
     assert command.end() == 0
     assert "[y/N]" not in command.screen
@@ -85,7 +95,7 @@ def test_the_bar_is_never_drawn_into_the_file_of_the_objects(played: Played, tmp
 
 def test_what_a_provider_says_cannot_reach_the_terminal(played: Played) -> None:
     played.sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "[bold]x\\u001b]0;owned\\u0007[/nope]"}}'))
-    command = Terminal("direct", "start", 1, "--base-url", played.url)
+    command = Terminal("direct", "start", 1, "--yes", "--base-url", played.url)
     assert command.end() == 1
     assert "\x1b]0;" not in command.screen
     assert "\x07" not in command.screen

@@ -13,7 +13,8 @@ import dispatchkit
 from dispatchkit import AltcraftClient, DirectClient, Pace
 from dispatchkit.cli import main
 from dispatchkit.cli.commands.direct import DirectOptions
-from dispatchkit.cli.options import AUTO_WORKERS
+from dispatchkit.cli.providers import altcraft
+from dispatchkit.cli.settings import AUTO_WORKERS, client_settings, guards
 from dispatchkit.core.call.client import ATTEMPT_TIMEOUT, TIMEOUT
 from dispatchkit.core.pacing.adaptive_limit import AdaptiveLimit
 from tests.cli.conftest import COMMAND, Played, run, run_child
@@ -38,7 +39,7 @@ def test_the_help_tells_the_defaults_of_the_client() -> None:
     shown = " ".join(run("direct", "start", "--help").out.split())
     assert f"Default: {TIMEOUT:g}." in shown
     assert f"Default: {ATTEMPT_TIMEOUT:g}." in shown
-    assert DirectOptions().base_url == inspect.signature(DirectClient).parameters["base_url"].default
+    assert DirectOptions().base_url == DirectClient("t").settings()["base_url"]
 
 
 def test_every_setting_of_the_clients_is_an_option_or_left_out_on_purpose() -> None:
@@ -51,11 +52,11 @@ def test_every_setting_of_the_clients_is_an_option_or_left_out_on_purpose() -> N
 
 def test_a_found_concurrency_has_as_many_workers_as_may_be_in_flight() -> None:
     options = DirectOptions(concurrency="auto", rate=5.0)
-    assert options.client_settings()["pace"] == Pace(concurrency="auto", rate=5.0)
-    assert options.guards()["concurrency"] == AUTO_WORKERS == AdaptiveLimit("auto").maximum
+    assert client_settings(options)["pace"] == Pace(concurrency="auto", rate=5.0)
+    assert guards(options)["concurrency"] == AUTO_WORKERS == AdaptiveLimit("auto").maximum
     options = DirectOptions(concurrency="7", rate=5.0)
-    assert options.client_settings()["pace"] == Pace(rate=5.0)
-    assert options.guards()["concurrency"] == 7
+    assert client_settings(options)["pace"] == Pace(rate=5.0)
+    assert guards(options)["concurrency"] == 7
 
 
 def test_the_token_is_no_option() -> None:
@@ -102,7 +103,7 @@ def test_a_standard_stream_that_is_closed_ends_nothing(played: Played, closed: s
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["direct", "start"], "no ids: name them"),
+        (["direct", "start"], "no ids: add them"),
         (["direct", "start", "5x"], "'5x' is neither an id nor a range"),
         (["direct", "start", "5", "--from", "f"], "either as arguments or with --from, not both"),
         (["direct", "start", "5", "--column", "f"], "--column goes with --from FILE"),
@@ -113,7 +114,7 @@ def test_a_standard_stream_that_is_closed_ends_nothing(played: Played, closed: s
         (["direct", "start", "--from", "/nowhere"], "/nowhere: No such file or directory"),
         (["direct", "start", "--from", "/"], "/: Is a directory"),
         (["direct", "start", "--from", "-"], "standard input holds no ids"),
-        (["direct", "start", "5"], "no token: set DISPATCHKIT_DIRECT_TOKEN, or pass --token-file PATH"),
+        (["direct", "start", "5"], "no token: set DISPATCHKIT_DIRECT_TOKEN, or add --token-file PATH"),
         (["direct", "start", "5", "--token-file", "/nowhere"], "/nowhere: No such file or directory"),
         (["direct", "start", "5", "--token-file", "/dev/null"], "no token: /dev/null is empty"),
         (["direct", "start", "5", "--token-file", "-"], "no token: - is empty"),
@@ -124,7 +125,7 @@ def test_a_standard_stream_that_is_closed_ends_nothing(played: Played, closed: s
         (["direct", "start", "5", "--dry-run", "--timeout", "0"], "--timeout must be a positive"),
         (["direct", "start", "5", "--dry-run", "--attempt-timeout", "nan"], "--attempt-timeout must be a positive"),
         (["direct", "start", "5", "--dry-run", "--proxy", "x"], "--proxy must be"),
-        (["altcraft", "launch", "5"], "no host: pass --base-url https://your-platform, or set"),
+        (["altcraft", "launch", "5"], "no host: add --base-url https://your-platform, or set"),
         (["altcraft", "launch", "5", *HERE], "no token: set DISPATCHKIT_ALTCRAFT_TOKEN"),
         (["altcraft", "launch", "5", "--audience", "list"], "--audience must be list:ID or segment:ID"),
         (["altcraft", "launch", "5", "--audience", "all:1"], "--audience must be list:ID or segment:ID"),
@@ -175,8 +176,8 @@ def test_many_launches_without_a_terminal_are_refused_without_yes(played: Played
     result = run("direct", "start", "3-7", "--base-url", played.url)
     assert (result.code, result.out) == (2, "")
     assert result.err == (
-        f"dispatchkit: this would start 5 dispatches (first 3, last 7) at {played.url}: "
-        "pass --yes to do it without a question\n"
+        f"dispatchkit: this needs a yes, and there is no terminal to ask: start 5 dispatches: 3-7; host {played.url}; "
+        "account the token in DISPATCHKIT_DIRECT_TOKEN. Nothing was sent. To go ahead without a question, pass --yes\n"
     )
     assert played.sandbox.requests == 0
 
@@ -219,3 +220,9 @@ def test_a_dry_run_shortens_a_long_body_and_shows_no_controls() -> None:
     result = run("altcraft", "launch", 5, "--dry-run", "--sandbox", "--content", '{"b": "\u009b"}')
     assert "\\x9b" in result.out
     assert "\u009b" not in result.out
+
+
+def test_dry_run_has_the_limits_of_the_client() -> None:
+    defaults = inspect.signature(AltcraftClient).parameters
+    assert defaults["body_limit"].default == altcraft._BODY_LIMIT
+    assert defaults["attachment_limit"].default == altcraft._ATTACHMENT_LIMIT

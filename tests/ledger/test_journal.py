@@ -429,7 +429,7 @@ async def test_a_run_belongs_to_an_account(
         await ended(again)
         assert (await ledger.run("a")).fingerprint == token
         return
-    with pytest.raises(AccountMismatchError, match="--account-changed") as raised:
+    with pytest.raises(AccountMismatchError, match="change_account") as raised:
         await again.open(None, nothing)
     assert ("'retail'" in str(raised.value)) == ("retail" in {account, other})
     assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]

@@ -111,7 +111,7 @@ async def test_a_resume_needs_no_commands(direct: DirectClient, played: Sandbox,
 
 async def test_the_same_command_twice_is_one_launch(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
     report = await direct.start_many([7, 8, 7, 7, 9], ledger=ledger, run="a").finish()
-    assert report == Report(done=3, not_started=0)
+    assert report == Report(done=3, not_started=0, repeats=2)
     assert played.launches == {7: 1, 8: 1, 9: 1}
     await direct.start_many([9, 10], ledger=ledger, run="b").finish()
     assert played.launches == {7: 1, 8: 1, 9: 2, 10: 1}, "another run is another intention"

@@ -338,13 +338,12 @@ async def test_a_released_lock_leaves_no_file(boots: Boots, tmp_path: Path) -> N
     assert files(tmp_path) == set()
 
 
-async def test_a_link_leads_to_the_same_lock(boots: Boots, tmp_path: Path) -> None:
+async def test_link_of_a_folder_leads_to_the_same_lock(boots: Boots, tmp_path: Path) -> None:
     store = await boots("x")
     run = await held(store)
-    (tmp_path / "other").mkdir()
-    link = tmp_path / "other" / "link.db"
-    link.symlink_to(tmp_path / "launch.db")
-    other = SqliteStore(link)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    other = SqliteStore(link / "launch.db")
     await other.open()
     found = await hold(other, run, "two")
     assert found is not None
@@ -473,13 +472,6 @@ async def test_a_newer_ledger_asks_for_an_upgrade(store: SqliteStore, tmp_path: 
     assert "upgrade dispatchkit" in await refused(tmp_path / "launch.db")
 
 
-async def test_an_older_ledger_is_refused(store: SqliteStore, tmp_path: Path) -> None:
-    await store.close()
-    with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as db:
-        db.execute("PRAGMA user_version = 1")
-    assert "was made by an earlier release of dispatchkit (version 1" in await refused(tmp_path / "launch.db")
-
-
 async def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "check that its directory exists" in await refused(tmp_path / "none" / "launch.db")
 
@@ -521,6 +513,8 @@ def test_what_must_not_be_written_is_told(what: str) -> None:
         asyncio.run(_made(path))
         path.parent.chmod(0o555 if what == "directory" else 0o777)
         path.chmod(0o444)
+        if os.geteuid() == 0:
+            os.chown(path, 65534, 65534)  # a file of another user is refused for its mode
         with child(UNPRIVILEGED, path) as process:
             out, _ = process.communicate(timeout=30)
         path.parent.chmod(0o777)

@@ -350,12 +350,12 @@ async def test_a_mounted_file_is_refused(path: Path, monkeypatch: pytest.MonkeyP
     folder.mkdir()
     path = folder / "launch.db"
     path.touch()
-    (folder / "link.db").symlink_to(path)
+    (path.parent.parent / "link").symlink_to(folder)
     mounts = path.parent.parent / "mountinfo"
     escaped = str(path).replace("\\", "\\134").replace(" ", "\\040")
     mounts.write_text(f"22 1 8:1 / / rw - ext4 /dev/a rw\n23 22 8:1 /x {escaped} rw - ext4 /dev/a rw\n")
     monkeypatch.setattr(sqlite_identity, "_MOUNTS", mounts)
-    for name in (path, folder / "link.db"):
+    for name in (path, folder.parent / "link" / path.name):
         assert (await refused(name)).endswith("Mount its folder, not the file")
     assert path.read_bytes() == b""
     monkeypatch.setattr(sqlite_identity, "_MOUNTS", folder / "none")

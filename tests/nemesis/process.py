@@ -29,8 +29,8 @@ _CONSTANTS: dict[str, tuple[str, str]] = {
     "avoid": ("dispatchkit.workers.procrastinate_queue", "_AVOID"),
     "again": ("dispatchkit.workers.procrastinate_queue", "_AGAIN"),
     "longest": ("dispatchkit.ledger.postgres.connection", "_MAX_WAIT"),
-    "answer": ("dispatchkit.ledger.postgres.connection", "_ANSWER"),
-    "connect": ("dispatchkit.ledger.postgres.connection", "_CONNECT"),
+    "answer": ("dispatchkit.ledger.postgres.connect", "ANSWER_TIMEOUT"),
+    "connect": ("dispatchkit.ledger.postgres.driver_settings", "_CONNECT_TIMEOUT"),
 }
 """Module and name of each time, in the order of the imports."""
 

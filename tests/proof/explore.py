@@ -135,7 +135,6 @@ def _key(state: CallState[Any, Any]) -> tuple[object, ...]:
         state.partly_sent is None,
         state.throttled is None,
         type(state.error),
-        state.reason,
         state.delay,
         state.probes,
         state.reads_once,

@@ -112,7 +112,7 @@ def plan(dsn: str, sms: SmsServer) -> None:
     async def planning() -> None:
         async with SmsClient("t", base_url=sms.url) as client, Ledger(dsn) as ledger:
             chunks = await plan_chunks(ledger, "r", client, map(StartSms, range(1, 51)), size=20)
-            await enqueue(dsn, await in_postgres(ledger), [("r", chunk) for chunk in chunks])
+            await enqueue(await in_postgres(ledger), [("r", chunk) for chunk in chunks])
 
     asyncio.run(planning())
 

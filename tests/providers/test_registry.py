@@ -7,7 +7,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
+from importlib.machinery import PathFinder
 from importlib.metadata import EntryPoint
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -19,7 +22,14 @@ from dispatchkit.core.command import JSON_FIELD, Command, Request, Response
 from dispatchkit.ledger import codec
 from dispatchkit.ledger.codec import decode, encode, key
 from dispatchkit.provider import Client, Provider, Secret, register
-from dispatchkit.providers import command_lines, connect_run, find_provider, parse_settings, provider_of
+from dispatchkit.providers import (
+    _may_be_named,
+    command_lines,
+    connect_run,
+    find_provider,
+    parse_settings,
+    provider_of,
+)
 from tests.providers.example_provider import SMS, SmsClient, StartSms
 
 
@@ -34,6 +44,7 @@ def no_other_provider(monkeypatch: pytest.MonkeyPatch) -> None:
 def set_entry_points(monkeypatch: pytest.MonkeyPatch, *points: tuple[str, str]) -> None:
     found = [EntryPoint(name, value, providers.ENTRY_POINTS) for name, value in points]
     monkeypatch.setattr("importlib.metadata.entry_points", lambda *, group: found)
+    monkeypatch.setattr(providers, "_may_be_named", lambda: True)
     providers._installed.cache_clear()
     providers._find_installed.cache_clear()
 
@@ -87,6 +98,37 @@ def test_broken_package_leaves_others_usable(
     set_entry_points(monkeypatch, *points)
     assert [*command_lines()] == ["direct", "altcraft"]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+@pytest.mark.parametrize(
+    ("place", "text", "may"),
+    [
+        ("a-1.dist-info/entry_points.txt", "[dispatchkit.providers]\na = b:C\n", True),
+        ("a.egg-info/entry_points.txt", "[dispatchkit.providers]\na = b:C\n", True),
+        ("a-1.dist-info/entry_points.txt", "[console_scripts]\na = b:c\n", False),
+        ("a-1.dist-info/METADATA", "Name: a\n", False),
+    ],
+)
+def test_files_tell_whether_to_look(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str, text: str, may: bool
+) -> None:
+    (tmp_path / place).parent.mkdir()
+    (tmp_path / place).write_text(text)
+    monkeypatch.setattr(sys, "meta_path", [PathFinder])
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(tmp_path / "nowhere")])
+    assert _may_be_named() is may
+
+
+def test_archives_and_finders_are_looked_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    archive = tmp_path / "packages.zip"
+    archive.write_bytes(b"")
+    monkeypatch.setattr(sys, "meta_path", [PathFinder])
+    monkeypatch.setattr(sys, "path", [str(archive)])
+    assert _may_be_named()
+    monkeypatch.setattr(sys, "path", [])
+    assert not _may_be_named()
+    monkeypatch.setattr(sys, "meta_path", [PathFinder, SimpleNamespace(find_distributions=list)])
+    assert _may_be_named()
 
 
 CLIENTS: list[tuple[Callable[[], Client[Any]], str]] = [

@@ -143,7 +143,7 @@ class Field:
                 commands = map(StartDispatch, range(1, count + 1))
                 chunks = await plan_chunks(ledger, name, client, commands, size=size, rate=rate)
                 if queue:
-                    await enqueue(self.dsn, await in_postgres(ledger), [(name, chunk) for chunk in chunks])
+                    await enqueue(await in_postgres(ledger), [(name, chunk) for chunk in chunks])
                 return chunks
 
         return asyncio.run(plan())

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+import traceback
 
+import psycopg
 import pytest
 
 from dispatchkit import AccountMismatchError, LedgerError
+from dispatchkit.ledger.address import Address
+from dispatchkit.ledger.dsn import Parameters
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection
-from dispatchkit.workers.procrastinate_queue import _Avoided
+from dispatchkit.ledger.postgres.driver_settings import DriverSettings
+from dispatchkit.ledger.postgres.store import PostgresStore
+from dispatchkit.workers.procrastinate_queue import _Avoided, enqueue
+from dispatchkit.workers.queue_connection import QueueConnections
 from tests.workers.conftest import DatabaseProxy
 
 
@@ -36,7 +44,7 @@ async def test_failed_run_is_left_out_for_a_minute() -> None:
 
 async def test_cancelled_transaction_does_not_wait_for_the_database(dsn: str) -> None:
     with DatabaseProxy(dsn) as proxy:
-        link = ReconnectingConnection(proxy.dsn)
+        link = ReconnectingConnection(DriverSettings(Address.of(proxy.dsn)))
         begun = asyncio.Event()
 
         async def work(connection: Connection) -> None:
@@ -58,7 +66,7 @@ async def test_cancelled_transaction_does_not_wait_for_the_database(dsn: str) ->
 
 async def test_close_does_not_wait_for_the_database(dsn: str) -> None:
     with DatabaseProxy(dsn) as proxy:
-        link = ReconnectingConnection(proxy.dsn)
+        link = ReconnectingConnection(DriverSettings(Address.of(proxy.dsn)))
         await link.run(lambda connection: connection.fetchval("SELECT 1"))
         proxy.silence()
         asking = asyncio.create_task(link.run(lambda connection: connection.fetchval("SELECT 1")))
@@ -68,3 +76,37 @@ async def test_close_does_not_wait_for_the_database(dsn: str) -> None:
         assert time.monotonic() - began < 1
         with pytest.raises(LedgerError, match="closed"):
             await asyncio.wait_for(asking, 5)
+
+
+async def test_libraries_log_nothing_while_the_database_is_away(
+    dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dispatchkit.workers.queue_connection._POOL_TIMEOUT", 0.1)
+    store = PostgresStore(dsn)
+    await store.open()
+    away = Parameters(host="127.0.0.1", port="1", user="app", password="hunter2", dbname="x")
+    monkeypatch.setattr(store.settings, "for_libpq", lambda: away)
+    monkeypatch.setattr(DriverSettings, "connect_timeout", -0.5)  # so that the pool is given half a second
+    caplog.set_level(logging.INFO)
+    level = logging.getLogger("psycopg.pool").getEffectiveLevel()
+    with pytest.raises(LedgerError, match=r"could not be enqueued \(PoolTimeout\): run the same again") as failed:
+        await enqueue(store, [("r", 0)])
+    assert [record.name for record in caplog.records if not record.name.startswith("dispatchkit")] == []
+    assert logging.getLogger("psycopg.pool").getEffectiveLevel() == level
+    trace = traceback.TracebackException.from_exception(failed.value, capture_locals=True)
+    assert trace.__cause__ is not None
+    assert not trace.__cause__.stack
+    assert all("hunter2" not in str(frame.locals) for frame in trace.stack if "/tests/" not in frame.filename)
+    monkeypatch.undo()
+    await store.close()
+
+
+def test_shortage_of_connections_is_told() -> None:
+    connections = QueueConnections()
+    assert connections.shortage() is None
+    connections.error = psycopg.OperationalError('FATAL: too many connections for role "few"')
+    assert "each worker 9" in (connections.shortage() or "")
+    connections.error = psycopg.OperationalError("FATAL: no more connections allowed (max_client_conn)")
+    assert "each worker 9" in (connections.shortage() or "")
+    connections.error = psycopg.OperationalError("refused")
+    assert connections.shortage() is None

@@ -121,6 +121,8 @@ def test_tasks_do_not_retry_stopped_run(engine: str, given: tuple[object, ...], 
 
 
 TASK = """
+from dispatchkit.core import secret
+secret.FINGERPRINT_ROUNDS = 1  # as in these tests
 import asyncio, os, sys, time
 import dispatchkit.ledger.journal, dispatchkit.ledger.postgres.store
 from dispatchkit import ChunkHeldError, DirectClient

@@ -19,7 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.pacing.pace import Pace
 from dispatchkit.core.pacing.pacer import Pacer
+from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection
+from dispatchkit.ledger.postgres.driver_settings import DriverSettings
 from dispatchkit.ledger.postgres.store import PostgresStore
 from dispatchkit.workers.fair_share import RENEW, Share
 from dispatchkit.workers.shared_pace import SharedAccount
@@ -448,7 +450,9 @@ async def _running(
     store = PostgresStore(dsn)
     await store.open()
     with DatabaseProxy(dsn) as proxy:
-        account = SharedAccount(ReconnectingConnection(proxy.dsn), "k", Pacer(Pace(), SYSTEM))
+        account = SharedAccount(
+            ReconnectingConnection(DriverSettings(Address.of(proxy.dsn))), "k", Pacer(Pace(), SYSTEM)
+        )
         account.wanted["chunk"], account.launching = wanted, 1
         for ask in (account.renew, account.look):  # the first time each takes two answers: its plan comes first
             await ask()
@@ -524,7 +528,7 @@ async def test_refused_renewal_pauses_with_its_reason(
     dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with _running(dsn, monkeypatch, Share(90.0, 9)) as (account, _, _):
-        admin = ReconnectingConnection(dsn)
+        admin = ReconnectingConnection(DriverSettings(Address.of(dsn)))
         await admin.run(lambda connection: connection.execute("ALTER TABLE dispatchkit.lease RENAME TO away"))
         await until(lambda: bool(account._pacer.paused_for()))
         await admin.run(lambda connection: connection.execute("ALTER TABLE dispatchkit.away RENAME TO lease"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import signal
 import subprocess
 import time
@@ -12,11 +13,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from dispatchkit import AltcraftClient, DirectClient, RetryPolicy
+from dispatchkit import RetryPolicy
 from dispatchkit.cli.app import app
-from dispatchkit.cli.options import RunOptions
-from dispatchkit.cli.run.plan import PlanOptions
-from dispatchkit.core.call.client import Client
+from dispatchkit.cli.input.ledger_ref import LedgerRef
+from dispatchkit.cli.run.worker import Reach
 from dispatchkit.sandbox import Fault
 from tests.launcher import COMMAND, Process, complete
 from tests.postgres import Server
@@ -91,7 +91,7 @@ def test_a_worker_that_is_told_to_end_lets_go_of_its_chunk_and_another_goes_on(
     worker.send_signal(number)
     _, said = worker.communicate(timeout=10)
     assert worker.returncode == 0, said
-    assert "Interrupted: nothing new is started" in said
+    assert "Interrupted: the worker starts nothing new" in said
     left = field.counts()
     assert left.sending == 0
     assert left.done < 100
@@ -164,6 +164,7 @@ def test_worker_of_another_account_leaves_run_alone(field: Field) -> None:
     other = field.worker(token="other")
     lines = Lines(other)
     wait_until(lambda: "planned for another account" in lines.text)
+    assert re.search(r"new token or name: dispatchkit resume --run r --account-changed\b", lines.text)
     assert field.sandbox.requests == 0
     field.sandbox.latency = 0.02
     field.worker("--concurrency", 8)
@@ -237,7 +238,7 @@ def test_second_interrupt_gives_up_what_is_in_flight(field: Field, number: signa
     worker.send_signal(number)
     _, said = worker.communicate(timeout=8)
     assert worker.returncode == 0, said
-    assert "given up" in said
+    assert "calls in flight were cancelled" in said
     assert (field.counts().unknown, field.counts().planned) == (3, 7)
 
 
@@ -289,8 +290,8 @@ def test_planning_ends_without_the_database(field: Field, postgres: Server, away
 def test_worker_options_reach_client_and_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[RetryPolicy | None, str | None, float | None]] = []
 
-    async def run_worker(url: str, **settings: Any) -> None:
-        given.append((settings["retry"], settings["account"], settings["give_up_after"]))
+    async def run_worker(_: LedgerRef, reach: Reach, **settings: Any) -> None:
+        given.append((settings["retry"], reach.account, settings["give_up_after"]))
 
     monkeypatch.setattr("dispatchkit.cli.run.worker.run_worker", run_worker)
     for options in ([], ["--never-repeat", "--account", "shop", "--give-up-after", "15m"]):
@@ -308,8 +309,8 @@ def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
         ended = complete([*plan, *launch], input=ids, env=field.environment())
         assert (ended.returncode, ended.stderr) == (0, "")
         assert ended.stdout == (
-            "Planned 50 dispatches in 3 chunks as the run 'cli'. Workers launch them: "
-            f"dispatchkit worker --url direct={field.sandbox.url}\n"
+            "Planned 50 dispatches in 3 chunks as run 'cli'. "
+            f"To launch them: dispatchkit worker --url direct={field.sandbox.url}\n"
         )
     assert field.launched() == 0
     field.worker("--chunks", 2)
@@ -318,28 +319,47 @@ def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
 
 
 @pytest.mark.parametrize(
-    ("client", "options", "line"),
+    ("launch", "line"),
     [
-        (DirectClient("t"), {}, ""),
-        (DirectClient("t"), {"account": "my shop"}, " --account 'my shop'"),
-        (AltcraftClient("https://example.com", "t"), {}, " --url altcraft=https://example.com"),
+        (["direct", "start"], ""),
+        (["direct", "start", "--account", "my shop"], " --account 'my shop'"),
+        (["direct", "start", "--base-url", "https://example.com"], " --url direct=https://example.com"),
+        (["altcraft", "activate", "--base-url", "https://example.com"], " --url altcraft=https://example.com"),
+        (["altcraft", "activate"], ""),
         (
-            AltcraftClient("http://example.com", "t", insecure=True),
-            {"insecure": True, "proxy": "http://me:secret@proxy:1"},
-            " --url altcraft=http://example.com --insecure --proxy 'http://me:***@proxy:1'",
+            [
+                "direct",
+                "start",
+                "--base-url",
+                "http://example.com",
+                "--insecure",
+                "--proxy",
+                "http://me:secret@proxy:1",
+            ],
+            " --url direct=http://example.com --proxy http://me@proxy:1 --insecure",
         ),
     ],
-    ids=["default", "account", "host", "proxy"],
+    ids=["default", "account", "host", "no-default", "environment", "proxy"],
 )
 @pytest.mark.parametrize("variable", [True, False], ids=["ledger-of-environment", "ledger-option"])
-def test_plan_tells_the_whole_worker_line(
-    monkeypatch: pytest.MonkeyPatch, client: Client[Any], options: dict[str, Any], line: str, variable: bool
+def test_plan_prints_a_whole_worker_line(
+    monkeypatch: pytest.MonkeyPatch, launch: list[str], line: str, variable: bool
 ) -> None:
+    async def plan(*_: object) -> int:
+        return 1
+
+    monkeypatch.setattr("dispatchkit.cli.run.plan._plan", plan)
+    monkeypatch.delenv("DISPATCHKIT_DIRECT_URL", raising=False)
+    monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", "https://altcraft.example/")
+    for name in ("DIRECT", "ALTCRAFT"):
+        monkeypatch.setenv(f"DISPATCHKIT_{name}_TOKEN", "t")
     ledger = "postgresql://me:secret@db/x"
     monkeypatch.setenv("DISPATCHKIT_LEDGER", ledger if variable else "other.db")
-    plan = PlanOptions(ledger=ledger, run="r", from_=None, chunk_size=1, rate=None, concurrency=None)
-    option = "" if variable else " --ledger 'postgresql://me:***@db/x'"
-    assert plan._worker(client, RunOptions(**options)) == f"dispatchkit worker{option}{line}"
+    option = [] if variable else ["--ledger", ledger]
+    ended = CliRunner().invoke(app, ["plan", "--run", "r", *option, *launch, "1", "--yes"])
+    assert ended.exit_code == 0, ended.output
+    words = "" if variable else " --ledger postgresql://me@db/x"
+    assert ended.stdout.endswith(f"To launch them: dispatchkit worker{words}{line}\n")
 
 
 @pytest.mark.parametrize(
@@ -347,7 +367,7 @@ def test_plan_tells_the_whole_worker_line(
     [
         ([], ["--sandbox"], "--sandbox does not go with plan"),
         ([], ["--give-up-after", "1h"], "--give-up-after does not go with plan"),
-        ([], ["--rate", "5"], "stand before the launch"),
+        ([], ["--rate", "5"], "before the launch"),
         (["--from", "a"], ["--from", "b"], "--from is given twice"),
         (["--ledger", "file.db"], ["1", "--yes"], "through a ledger in PostgreSQL"),
     ],

@@ -1,94 +1,123 @@
-"""``dispatchkit ledger``, ``resume`` and ``stop-run``: see, go on with and stop the runs that a ledger remembers."""
+"""``dispatchkit ledger``, ``resume`` and ``stop-run``: show, resume and stop the runs of a ledger."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import typer
 
-from dispatchkit.cli.options import LedgerArgument, ResumeOptions, options_from
+from dispatchkit.cli.lazy import CommandRef, group
+from dispatchkit.cli.options import Csv, JsonLines, LedgerArgument, Options, RunArgument
+from dispatchkit.cli.panels import OUTPUT
 
-__all__ = ["app", "resume", "stop_run"]
-
-app = typer.Typer(
-    no_args_is_help=True,
-    help="See the runs that a ledger remembers: an SQLite file or the URL of a PostgreSQL database. LEDGER may be left "
-    "out where DISPATCHKIT_LEDGER holds it.",
-)
-
-_Run = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="LEDGER RUN", help="A file or a URL, and a run in it; a single one needs no name."),
+__all__ = [
+    "InitOptions",
+    "LiftPauseOptions",
+    "ListRunsOptions",
+    "RunViewOptions",
+    "ShowOptions",
+    "StopRunOptions",
+    "app",
 ]
-_Json = Annotated[bool, typer.Option("--json", help="One JSON object a line instead of a table.")]
-_Csv = Annotated[bool, typer.Option("--csv", help="A CSV instead of a table.")]
 
 
-@app.command("list")
-def list_(where: LedgerArgument = None, *, json: _Json = False, csv: _Csv = False) -> None:
-    """List the runs, the newest first, and how far each has come."""
-    from dispatchkit.cli.views.ledger import list_runs  # noqa: PLC0415 - heavy
+@dataclass(frozen=True, kw_only=True)
+class ListRunsOptions(Options):
+    """What ``list`` takes."""
 
-    list_runs(where or [], json=json, csv=csv)
-
-
-@app.command()
-def show(
-    where: _Run = None,
-    *,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on showing it until it is over.")] = False,
-    json: _Json = False,
-    csv: _Csv = False,
-) -> None:
-    """Show one run: how far it has come, and who works on it. This machine need not be the one that does."""
-    from dispatchkit.cli.views.ledger import show_run  # noqa: PLC0415 - heavy
-
-    show_run(where or [], follow=follow, json=json, csv=csv)
+    where: LedgerArgument = field(default=None, repr=False)
+    json: JsonLines = False
+    csv: Csv = False
 
 
-@app.command()
-def failures(where: _Run = None, *, json: _Json = False, csv: _Csv = False) -> None:
-    """Show every target of a run that did not come to done. As a CSV it is what --failures writes and --from takes."""
-    from dispatchkit.cli.views.ledger import show_failures  # noqa: PLC0415 - heavy
+@dataclass(frozen=True, kw_only=True)
+class RunViewOptions(Options):
+    """What ``failures`` and ``export`` take."""
 
-    show_failures(where or [], json=json, csv=csv)
-
-
-@app.command()
-def export(where: _Run = None, *, json: _Json = False, csv: _Csv = False) -> None:
-    """Show every target of a run, with all that is known of it."""
-    from dispatchkit.cli.views.ledger import show_targets  # noqa: PLC0415 - heavy
-
-    show_targets(where or [], json=json, csv=csv)
+    where: RunArgument = field(default=None, repr=False)
+    json: JsonLines = False
+    csv: Csv = False
 
 
-@app.command("lift-pause")
-def lift_pause(
-    where: LedgerArgument = None,
-    *,
+@dataclass(frozen=True, kw_only=True)
+class ShowOptions(RunViewOptions):
+    """What ``show`` takes."""
+
+    follow: Annotated[
+        bool,
+        typer.Option("--follow", "-f", help="Show the run again and again until it is over.", rich_help_panel=OUTPUT),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class InitOptions(Options):
+    """What ``init`` takes."""
+
+    where: LedgerArgument = field(default=None, repr=False)
+    sql: Annotated[
+        bool, typer.Option("--sql", help="Connect to nothing. Print the SQL for an administrator of PostgreSQL.")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiftPauseOptions(Options):
+    """What ``lift-pause`` takes."""
+
+    where: LedgerArgument = field(default=None, repr=False)
     account: Annotated[
         str | None, typer.Option(metavar="NAME", help="Only this account: its name, or how its key begins.")
-    ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Lift it without a question.")] = False,
-) -> None:
-    """Show the accounts that are paused, as the provider asked for it, and lift their pauses. LEDGER is a database."""
-    from dispatchkit.cli.run.pauses import lift  # noqa: PLC0415 - heavy
-
-    lift(where or [], account=account, yes=yes)
+    ] = None
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Lift the pause without a question.")] = False
 
 
-@options_from(ResumeOptions)
-def resume(options: ResumeOptions) -> None:
-    """Go on with a run where it ended. What is done or rejected is left alone, and what is unclear is settled first."""
-    from dispatchkit.cli.run.resume import resume_run  # noqa: PLC0415 - heavy
+@dataclass(frozen=True, kw_only=True)
+class StopRunOptions(Options):
+    """What ``stop-run`` takes."""
 
-    resume_run(options)
+    where: RunArgument = field(default=None, repr=False)
 
 
-def stop_run(
-    where: Annotated[list[str] | None, typer.Argument(metavar="LEDGER RUN", help="A file or a URL, and a run.")] = None,
-) -> None:
-    """Stop a run, on every machine that works on it. It returns once nothing of it can be launched, after 5 s."""
-    from dispatchkit.cli.run.resume import stop  # noqa: PLC0415 - heavy
+_HERE = "dispatchkit.cli.commands.ledger"
 
-    stop(where or [])
+app = group(
+    {
+        "list": CommandRef(
+            help="List the runs, the newest first, with their progress.",
+            options=f"{_HERE}:ListRunsOptions",
+            body="dispatchkit.cli.views.ledger:list_runs",
+            reads=True,
+        ),
+        "show": CommandRef(
+            help="Show the progress of a run, and which processes work on it.",
+            options=f"{_HERE}:ShowOptions",
+            body="dispatchkit.cli.views.ledger:show_run",
+            reads=True,
+        ),
+        "failures": CommandRef(
+            help="Show every target of a run that is not done.\n\nWith --csv, the output is a file for --from.",
+            options=f"{_HERE}:RunViewOptions",
+            body="dispatchkit.cli.views.ledger:show_failures",
+            reads=True,
+        ),
+        "export": CommandRef(
+            help="Show every target of a run with all its fields.",
+            options=f"{_HERE}:RunViewOptions",
+            body="dispatchkit.cli.views.ledger:show_targets",
+            reads=True,
+        ),
+        "init": CommandRef(
+            help="Create or upgrade the tables of a ledger and of its workers' queue.\n\n"
+            "Without this command, the first launch does.",
+            options=f"{_HERE}:InitOptions",
+            body="dispatchkit.cli.run.init_ledger:init_ledger",
+        ),
+        "lift-pause": CommandRef(
+            help="Show the paused accounts of a PostgreSQL ledger, and lift their pauses.",
+            options=f"{_HERE}:LiftPauseOptions",
+            body="dispatchkit.cli.run.pauses:lift",
+        ),
+    },
+    help="Show the runs of a ledger: an SQLite file, or the URL of a PostgreSQL database.\n\n"
+    "LEDGER may be left out if DISPATCHKIT_LEDGER is set.",
+)

@@ -33,7 +33,7 @@ _KINDS: tuple[tuple[bytes, str, str], ...] = (
     (b"BZh", "a bzip2 archive", "unpack it with bunzip2"),
     (b"\xfd7zXZ\x00", "an xz archive", "unpack it with unxz"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard archive", "unpack it with unzstd"),
-    (b"SQLite format 3\x00", "an SQLite database", "for the targets of a ledger: dispatchkit ledger export FILE --csv"),
+    (b"SQLite format 3\x00", "an SQLite database", "write the targets of a ledger to a CSV with 'ledger export' first"),
     (b"{\\rtf", "a rich text document", "save it as plain text"),
     (b"\x89PNG", "a picture", "name the file that holds the ids"),
     (b"\xff\xd8\xff", "a picture", "name the file that holds the ids"),

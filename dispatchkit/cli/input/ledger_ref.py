@@ -1,44 +1,57 @@
-"""Which ledger is meant, and which run in it. The URL of a database may hold a password, so it shows only masked."""
+"""Which ledger is meant, and which run in it. A database's address may hold a password, so it shows only masked."""
 
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
-from dispatchkit.cli.text import redact_urls
+import dispatchkit
+from dispatchkit.cli.invocation import RESUMED, Invocation, command_line, without_password
+from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.validators import label
+from dispatchkit.ledger.address import Address
 
 if TYPE_CHECKING:
+    from dispatchkit import Ledger
     from dispatchkit.cli.options import RunOptions
-    from dispatchkit.ledger.ledger import Ledger
 
 __all__ = ["LedgerRef", "ledger_from_options", "parse_ledger_args"]
 
 _VARIABLE = "DISPATCHKIT_LEDGER"
 
 
+def _checked(where: str | Address) -> Address:
+    address = Address.of(where)
+    del where  # a traceback would show it
+    address.check()
+    return address
+
+
 @attrs.frozen
 class LedgerRef:
     """A ledger, and what the command line says of a run in it."""
 
-    where: str = attrs.field(repr=False)
-    """A file, or the URL of a database."""
+    address: Address = attrs.field(converter=_checked)
+    """A file or a database. Another kind of address is a `ValueError`, which does not show it."""
     run: str | None = None
     named: bool = True
     """Whether the command line names the ledger; else the environment does."""
+    is_new_name: bool = False
+    """Whether the name of the run was made for this launch."""
+    invocation: Invocation = attrs.field(factory=Invocation, repr=False, eq=False)
+    """The command line. What it says of connection, guards and pace stands in the lines to type next, too."""
 
     def __str__(self) -> str:
-        return redact_urls(self.where)
+        return str(self.address)
 
     @property
     def exists(self) -> bool:
         """Whether the file is there; of a database it is not known."""
-        return "://" in self.where or Path(self.where).exists()
+        return self.address.is_database or Path(self.address.file).exists()
 
     def open(self, *, new: bool = False) -> Ledger:
         """The ledger, which opens itself when it is first used.
@@ -50,59 +63,75 @@ class LedgerRef:
             ValueError: There is no such file.
             ImportError: A database needs an extra.
         """
-        from dispatchkit.ledger.ledger import Ledger  # noqa: PLC0415 - heavy
-
         if not new and not self.exists:
-            raise ValueError(f"there is no ledger {self.where}: no such file")
-        return Ledger(self.where)
+            raise ValueError(f"there is no ledger {self}: no such file")
+        return dispatchkit.Ledger(self.address)
 
     def resume(self, run: str, *options: str) -> str:
-        """The command that goes on with a run."""
-        return shlex.join(["dispatchkit", "resume", *self._words(), "--run", run, *options])
+        """The command that resumes a run."""
+        given = self.invocation.given(*RESUMED)
+        return command_line("resume", *self._words(), "--run", run, *given, *options)
+
+    def again(self, *options: str) -> str:
+        """The same command, with more options. A name that was made for the run is part of it."""
+        name = ["--run", self.run] if self.is_new_name and self.run else []
+        return self.invocation.again(*name, *options)
 
     def stop(self, run: str) -> str:
         """The command that stops a run."""
-        return shlex.join(["dispatchkit", "stop-run", *self._words(), run])
+        return command_line("stop-run", *self._words(), run)
+
+    def list_runs(self) -> str:
+        """The command that lists the runs."""
+        return command_line("ledger", "list", *self._words())
 
     def failures(self, run: str) -> str:
         """The command that writes the failures of a run as ``--from`` takes them."""
-        return shlex.join(["dispatchkit", "ledger", "failures", *self._words(), run, "--csv"])
+        return command_line("ledger", "failures", *self._words(), run, "--csv")
 
     def lift_pause(self) -> str:
         """The command that lifts the pauses of accounts."""
-        return shlex.join(["dispatchkit", "ledger", "lift-pause", *self._words()])
+        return command_line("ledger", "lift-pause", *self._words())
 
-    def worker(self, *options: str) -> str:
-        """The command that launches what is planned in a database."""
-        ledger = ["--ledger", str(self)] if self.named else []
-        return shlex.join(["dispatchkit", "worker", *ledger, *options])
-
-    def _words(self) -> list[str]:
-        return [str(self)] if self.named else []
+    def _words(self) -> Sequence[str]:
+        return (without_password(str(self.address)),) if self.named else ()
 
 
-def ledger_from_options(options: RunOptions) -> LedgerRef | None:
-    """Where a launch is to be remembered, if it is.
+def ledger_from_options(options: RunOptions, action: str) -> LedgerRef | None:
+    """The ledger in which a launch is recorded, if there is one.
+
+    Args:
+        options: What was typed.
+        action: What is done. A name that is made for the run ends with it.
 
     Raises:
-        ValueError: There is a ledger without a run, or a run without a ledger, or it is remembered in vain.
+        ValueError: There is a run without a ledger, or the options contradict each other.
     """
     if options.run is None:
-        if options.ledger is not None:
-            raise ValueError("--ledger needs --run NAME: a ledger holds many runs, and its name is how one goes on")
         for option in ("account_changed", "copied", "end_holder"):
             if getattr(options, option):
                 raise ValueError(f"--{option.replace('_', '-')} needs --run NAME: it is about a run of a ledger")
-        return None
-    if not options.run:
+    elif not options.run:
         raise ValueError("--run needs a name that is not empty")
-    label("--run", options.run)
+    else:
+        label("--run", options.run)
     if options.sandbox:
-        raise ValueError("--run does not go with --sandbox: nothing is left of a sandbox of its own to go on with")
+        if options.run is not None or options.ledger is not None:
+            raise ValueError("--ledger and --run do not go with --sandbox: the sandbox ends with the command")
+        return None
     where = options.ledger or os.environ.get(_VARIABLE)
     if not where:
-        raise ValueError(f"--run needs --ledger FILE|URL, or {_VARIABLE}: where the run is to be remembered")
-    return LedgerRef(where, options.run, named=options.ledger is not None)
+        if options.run is not None:
+            raise ValueError(f"--run needs a ledger: add --ledger FILE|URL, or set {_VARIABLE}")
+        return None
+    run = options.run or f"{SYSTEM.now():%Y%m%d-%H%M%S}-{action.replace(' ', '-')}"
+    return LedgerRef(
+        where,
+        run,
+        named=options.ledger is not None,
+        is_new_name=options.run is None,
+        invocation=options.invocation,
+    )
 
 
 def parse_ledger_args(words: Sequence[str], *, run: bool) -> LedgerRef:

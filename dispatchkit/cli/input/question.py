@@ -3,42 +3,115 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from itertools import chain, islice, pairwise
+from typing import TYPE_CHECKING
 
+import attrs
 import typer
 
-from dispatchkit.cli.text import escape_control, write
+from dispatchkit.cli.text import counted, escape_control, write
 
-__all__ = ["ask", "confirm"]
+if TYPE_CHECKING:
+    from dispatchkit.cli.input.ids import Targets
+
+__all__ = ["DECLINED", "Description", "ask", "confirm", "describe_ids"]
+
+DECLINED = 4
+"""The exit status after the answer no."""
+
+_NOTHING_SENT = "Nothing was sent."
+
+_NAMED = 10
+"""Ids, or ranges of ids, that are named one by one."""
 
 
-def ask(what: str) -> None:
+@attrs.frozen
+class Description:
+    """What a command is about to do, for the question before it and for the report after it."""
+
+    action: str
+    """What is done to which ids, such as ``start 2 dispatches: 5, 7``."""
+    details: tuple[tuple[str, str], ...]
+    """Where and how: the host, the account, and what a launch overrides. Never a value of a content."""
+
+    def __str__(self) -> str:
+        width = max((len(name) for name, _ in self.details), default=0)
+        lines = [f"  {name:{width}}  {value}" for name, value in self.details]
+        return "\n".join(map(escape_control, [f"{self.action[0].upper()}{self.action[1:]}", *lines]))
+
+    @property
+    def in_one_line(self) -> str:
+        """The same, for a log."""
+        return "; ".join([self.action, *(f"{name} {value}" for name, value in self.details)])
+
+
+def describe_ids(targets: Targets) -> str:
+    """Which ids: each of them up to ten, else the first, the last, and the gaps between them."""
+    runs = islice(_runs(targets), _NAMED)
+    if len(targets) <= _NAMED:
+        return ", ".join(runs)
+    # A range has no gaps; it is not walked through.
+    gaps = sum(
+        0 if isinstance(part, range) else sum(high != low + 1 for low, high in pairwise(part)) for part in targets.parts
+    ) + sum(before[-1] + 1 != after[0] for before, after in pairwise(targets.parts))
+    ends = f"first {targets.first}, last {targets.last}"
+    if not gaps:
+        return f"{ends}, no gaps"
+    return f"{ends}, {counted(gaps, 'gap')}: {', '.join(runs)}{', ...' if gaps >= _NAMED else ''}"
+
+
+def _runs(targets: Targets) -> Iterator[str]:
+    """The ids as runs of consecutive ones, in their order."""
+    first = last = None
+    for low, high in chain(targets.after(0), [(0, 0)]):
+        if last is not None and low == last + 1:
+            last = high
+            continue
+        if first is not None and last is not None:
+            yield str(first) if first == last else f"{first}{', ' if last == first + 1 else '-'}{last}"
+        first, last = low, high
+
+
+def ask(description: Description, *, nothing: str = _NOTHING_SENT) -> None:
     """Ask whether to do it; without a terminal, refuse and name the option that answers.
+
+    Args:
+        description: What is to be done.
+        nothing: What is said after any other answer than yes.
 
     Raises:
         typer.Exit: It is not to be done.
     """
-    confirm(f"{what[0].upper()}{what[1:]}?", f"this would {what}: pass --yes to do it without a question")
+    confirm(
+        f"{description}\nGo ahead?",
+        f"this needs a yes, and there is no terminal to ask: {description.in_one_line}. {nothing} "
+        "To go ahead without a question, pass --yes",
+        nothing=nothing,
+    )
 
 
-def confirm(question: str, refusal: str) -> None:
+def confirm(question: str, refusal: str, *, nothing: str = _NOTHING_SENT) -> None:
     """Ask a question; without a terminal, refuse.
 
     Args:
         question: What is asked. Only yes goes on.
         refusal: What is said without a terminal.
+        nothing: What is said after any other answer than yes.
 
     Raises:
-        typer.Exit: With status 1 after no, 2 without a terminal, 130 after Ctrl-C.
+        typer.Exit: With status 4 after no, 2 without a terminal, 130 after Ctrl-C.
     """
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         write(sys.stderr, f"dispatchkit: {escape_control(refusal)}\n")
         raise typer.Exit(2)
-    write(sys.stderr, f"{escape_control(question)} [y/N] ")
+    lines = "\n".join(map(escape_control, question.splitlines()))
+    write(sys.stderr, f"{lines} [y/N] ")
     try:
         answer = sys.stdin.readline()
     except KeyboardInterrupt:
-        write(sys.stderr, "\nNothing was sent.\n")
+        write(sys.stderr, f"\n{nothing}\n")
         raise typer.Exit(130) from None
     if answer.strip().lower() not in {"y", "yes"}:
-        write(sys.stderr, "Nothing was sent.\n")
-        raise typer.Exit(1)
+        write(sys.stderr, f"{nothing}\n")
+        raise typer.Exit(DECLINED)

@@ -69,7 +69,7 @@ def read_targets(options: RunOptions) -> Targets:
             if getattr(options, name):
                 raise ValueError(f"--{name.replace('_', '-')} goes with --from FILE")
         if not options.ids:
-            raise ValueError("no ids: name them, such as 7 or 1-1000, or read them with --from FILE")
+            raise ValueError("no ids: add them, such as 7 or 1-1000, or add --from FILE")
         return from_arguments(options.ids)
     file_options = FileOptions(
         column=options.column,
@@ -98,7 +98,7 @@ def token(options: ConnectionOptions, variable: str) -> str:
     if options.token_file is None:
         value = os.environ.get(variable, "")
         if not value:
-            raise ValueError(f"no token: set {variable}, or pass --token-file PATH")
+            raise ValueError(f"no token: set {variable}, or add --token-file PATH")
         return value
     raw = sys.stdin.buffer.read() if options.token_file == "-" else Path(options.token_file).read_bytes()  # noqa: S105 - standard input
     # What is not ASCII becomes something that no token may hold, for the client to refuse.

@@ -126,7 +126,7 @@ class Bar:
             self._display.stop()
 
     def show(self, snapshot: ProgressSnapshot) -> None:
-        """Draw it anew."""
+        """Draw it again."""
         if snapshot.total is not None and not self._begun:
             self._begun = True
             with ignore_broken_pipe(sys.stderr):

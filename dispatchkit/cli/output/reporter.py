@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from collections import Counter
-from contextlib import suppress
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dispatchkit.cli.invocation import Invocation
 from dispatchkit.cli.output.failures import LiveFailuresFile
 from dispatchkit.cli.output.progress import STYLES, Bar, Lines, ProgressSnapshot
-from dispatchkit.cli.text import escape_control, format_failure, write
+from dispatchkit.cli.text import counted, escape_control, format_failure, ignore_broken_pipe, write
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import DispatchkitError, RejectedError, State
 from dispatchkit.values import as_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
     from types import TracebackType
 
     from dispatchkit import Outcome, Report
     from dispatchkit.cli.input.ledger_ref import LedgerRef
+    from dispatchkit.cli.input.question import Description
     from dispatchkit.cli.output.failures import FailuresFile
     from dispatchkit.core.clock import Clock
 
 __all__ = ["Reporter", "exit_status"]
 
 _DETAILED = 20
-"""How many failures of each kind are told one by one: a thousand refusals must not hide the one that is unknown."""
+"""How many failures of each kind are shown one by one: a thousand refusals must not hide the one that is unknown."""
 
 
 def exit_status(report: Report, not_started: int, *, interrupted: bool) -> int:
@@ -53,8 +56,10 @@ class Reporter:
         json: One JSON object an outcome on standard output, and everything else on standard error.
         quiet: No progress.
         failures_file: Where what does not come to done is written: `LiveFailuresFile` as it comes, a plain
-            `FailuresFile` by somebody else.
-        ledger_ref: Where the run is remembered, if it is.
+            `FailuresFile` by its caller.
+        ledger_ref: The ledger of the run, if there is one.
+        description: What is done to which ids; the summary repeats it.
+        invocation: The command line, for the lines to type next.
         clock: What tells the time.
     """
 
@@ -69,11 +74,16 @@ class Reporter:
         quiet: bool = False,
         failures_file: FailuresFile | None = None,
         ledger_ref: LedgerRef | None = None,
+        description: Description | None = None,
+        invocation: Invocation = Invocation(),  # noqa: B008 - frozen
         clock: Clock = SYSTEM,
     ) -> None:
         self._total = total
         self._json = json
-        self._noun = noun[total != 1]
+        self._stream = sys.stderr if json else sys.stdout
+        self._nouns = noun
+        self._description = description
+        self._invocation = invocation
         self._failures_file = failures_file
         self._live_failures_file = failures_file if isinstance(failures_file, LiveFailuresFile) else None
         self._ledger_ref = ledger_ref
@@ -136,7 +146,7 @@ class Reporter:
         self._progress.note(text)
 
     def fail(self, text: str) -> None:
-        """Say what has gone wrong with the run itself. Its exit status then tells of it, whatever the outcomes are."""
+        """Show an error of the run itself. Its exit status is then a failure, whatever the outcomes are."""
         self._broken = True
         self.note(text)
 
@@ -146,7 +156,7 @@ class Reporter:
         return self._total - report.total if report.not_started is None else report.not_started
 
     def gave_up(self, text: str) -> None:
-        """Say that the run was given up. The exit status then tells of it, and the summary how to go on."""
+        """Show that the run was given up. Its exit status is then a failure, and the summary says how to resume."""
         self._gave_up = True
         self.fail(text)
 
@@ -155,19 +165,21 @@ class Reporter:
         elapsed = self._clock.monotonic() - self._began
         not_started = self.not_started(report)
         total = report.total + not_started
-        with suppress(OSError):  # the terminal may be gone, and what came of it all is still an exit status
+        with ignore_broken_pipe(self._stream):  # the terminal may be gone; the exit status still tells what happened
             self._summarize(report, total, not_started, elapsed)
         return exit_status(report, not_started, interrupted=interrupted) or int(self._broken)
 
     def _summarize(self, report: Report, total: int, not_started: int, elapsed: float) -> None:
-        stream = sys.stderr if self._json else sys.stdout
-        console = Console(file=stream)
+        console = Console(file=self._stream)
         with console.capture() as captured:
+            if self._description is not None:
+                console.print(Text(str(self._description)), highlight=False, soft_wrap=True)
             console.print(_table(report, not_started), highlight=False)
             rate = f", {(report.total - report.previously_finished) / elapsed:,.0f} a second" if elapsed > 0 else ""
             earlier = f"; {report.previously_finished:,} of them earlier" if report.previously_finished else ""
             console.print(
-                Text(f"{report.total:,} of {total:,} {self._noun} in {elapsed:,.2f} s{rate}{earlier}."), highlight=False
+                Text(f"{report.total:,} of {counted(total, *self._nouns)} in {elapsed:,.2f} s{rate}{earlier}."),
+                highlight=False,
             )
             for (error_type, hint), count in self._hints.most_common():
                 console.print(Text(f"{count:,} {error_type.__name__}: {hint}"), highlight=False)
@@ -179,7 +191,7 @@ class Reporter:
             for text in ends:
                 if text:
                     console.print(Text(escape_control(text)), highlight=False, soft_wrap=True)
-        write(stream, captured.get())
+        write(self._stream, captured.get())
 
     def _failure(self, outcome: Outcome[object], error: DispatchkitError) -> None:
         self._hints[type(error), error.hint] += 1
@@ -187,40 +199,41 @@ class Reporter:
         if self._shown[outcome.state] <= _DETAILED:
             self.note(format_failure(outcome))
         elif self._shown[outcome.state] == _DETAILED + 1:
-            elsewhere = (
-                " here." if self._json or self._failures_file or self._ledger_ref else "; --json tells each one."
-            )
-            self.note(f"More that are {outcome.state.value.replace('_', ' ')} are only counted{elsewhere}")
+            elsewhere = "" if self._json or self._failures_file or self._ledger_ref else "; --json lists each one"
+            self.note(f"More that are {outcome.state.value.replace('_', ' ')} are only counted here{elsewhere}.")
 
     def _where_failures_are(self, count: int) -> str:
         if self._failures_file is None:
             return ""
         path = self._failures_file.path
         if not self._failures_file.whole:
-            return f"{path} is not complete: it could no longer be written."
+            return f"{path} is not complete: it could not be written to its end."
         if not count:
             return ""
-        again = (
-            f"; run the same command with --from {path} to try again those that may be"
-            if self._live_failures_file
-            else ""
-        )
-        return f"{count:,} did not come to done: see {path}{again}."
+        again = f" To try again those that may be: {self._again(path)}" if self._live_failures_file is not None else ""
+        return f"{counted(count, 'target is', 'targets are')} not done: see {path}.{again}"
+
+    def _again(self, path: Path) -> str:
+        """The same command for the ids that are not done, with another file for what fails again."""
+        number = next(number for number in itertools.count(2) if not _numbered(path, number).exists())
+        more = ("--from", str(path), "--failures", str(_numbered(path, number)))
+        return self._invocation.again(*more, without=("ids", "from_", "column", "failures", "expected", "status"))
 
     def _how_to_go_on(self, report: Report, total: int) -> str:
         left = total - report.done - report.rejected - self.unknown_for_good
         if self._ledger_ref is None or self._ledger_ref.run is None or not left:
             if self._gave_up and self._failures_file is None and left:
                 return (
-                    f"{left:,} {'is' if left == 1 else 'are'} left, and nothing remembers which. With --ledger "
-                    "launch.db --run NAME, the same command again goes on where it ended."
+                    f"{counted(left, *self._nouns)} {'is' if left == 1 else 'are'} left, and no file lists which. "
+                    "With --ledger FILE, a run can be resumed; with --failures FILE, the ids that are left are listed."
                 )
             return ""
         if report.not_started is None and not self.planned:
-            return f"The plan of run {self._ledger_ref.run!r} is not whole: the same command again goes on with it."
-        return (
-            f"{left:,} {'is' if left == 1 else 'are'} left. To go on: {self._ledger_ref.resume(self._ledger_ref.run)}"
-        )
+            return (
+                f"The plan of run {self._ledger_ref.run!r} is not complete. To complete it: {self._ledger_ref.again()}"
+            )
+        is_left = f"{counted(left, *self._nouns)} {'is' if left == 1 else 'are'} left"
+        return f"{is_left}. To resume the run: {self._ledger_ref.resume(self._ledger_ref.run)}"
 
     def _how_to_launch_the_refused(self) -> str:
         refused = sum(
@@ -230,12 +243,16 @@ class Reporter:
         )
         if self._ledger_ref is None or self._ledger_ref.run is None or not refused:
             return ""
-        # They are rejected like any other, so the run is over for them, and nobody would miss them.
+        # They are rejected like any other target, and the run does not retry them.
         return (
-            f"The run leaves alone what was rejected, also the {refused:,} refused for the token, the account or the "
-            f"pace. Once the rest is done, launch them --from what this writes, as another run: "
+            f"Rejected targets are not retried, including {refused:,} rejected only for the token, the account or the "
+            f"rate limit. To launch those, start a new run --from the file that this writes: "
             f"{self._ledger_ref.failures(self._ledger_ref.run)}"
         )
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 def _table(report: Report, not_started: int) -> Table:

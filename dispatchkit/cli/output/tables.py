@@ -55,7 +55,7 @@ class Rows:
         self._open = True
 
     def add(self, value: Value, *cells: object) -> bool:
-        """Take a value, and its cells in a table. Returns whether there still is somebody who reads."""
+        """Take a value, and its cells in a table. Returns whether the output is still open."""
         self._values.append(value)
         self._cells.append(cells)
         if len(self._values) == _BATCH_SIZE:

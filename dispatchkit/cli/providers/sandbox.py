@@ -1,42 +1,40 @@
-"""What ``dispatchkit sandbox`` does: serve, say how to use it, and tell in the end what was done."""
+"""What ``dispatchkit sandbox`` does: serve, say how to use it, and list at the end what was done."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from dispatchkit.cli.input.ids import from_arguments
 from dispatchkit.cli.input.values import exit_on_user_error
+from dispatchkit.cli.invocation import command_line
 from dispatchkit.cli.loop import on_interrupt, run_loop
-from dispatchkit.cli.text import write
+from dispatchkit.cli.text import counted, write
 from dispatchkit.sandbox import Ids, Sandbox
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.commands.sandbox import SandboxOptions
 
 __all__ = ["serve", "summary"]
 
 
-def serve(*, port: int, dispatches: str, mailings: str, active: str | None, deduplicates: bool) -> None:
+def serve(options: SandboxOptions) -> None:
     """Serve until Ctrl-C.
-
-    Args:
-        port: Where; 0 is any free port.
-        dispatches: The ids that Direct knows.
-        mailings: The ids that Altcraft knows.
-        active: Those mailings that are active from the beginning.
-        deduplicates: Whether Altcraft recognises a repeated request id.
 
     Raises:
         typer.Exit: With status 2; the port is taken, or an id is none.
     """
     with exit_on_user_error():
         sandbox = Sandbox(
-            port=port,
-            dispatches=_ids("--dispatches", dispatches),
-            mailings=_ids("--mailings", mailings),
-            active=() if active is None else _ids("--active", active),
-            deduplicates=deduplicates,
+            port=options.port,
+            dispatches=_ids("--dispatches", options.dispatches),
+            mailings=_ids("--mailings", options.mailings),
+            active=() if options.active is None else _ids("--active", options.active),
+            deduplicates=options.deduplicates,
         )
-        run_loop(_until_interrupted(sandbox, dispatches, mailings, active))
+        run_loop(_until_interrupted(sandbox, options.dispatches, options.mailings, options.active))
 
 
 def _ids(option: str, text: str) -> Ids:
@@ -60,8 +58,8 @@ async def _until_interrupted(sandbox: Sandbox, dispatches: str, mailings: str, a
                 "\nIn another terminal:\n\n"
                 f"export DISPATCHKIT_DIRECT_TOKEN={sandbox.direct_token}\n"
                 f"export DISPATCHKIT_ALTCRAFT_URL={sandbox.url} DISPATCHKIT_ALTCRAFT_TOKEN={sandbox.altcraft_token}\n"
-                f"dispatchkit direct start {first} --base-url {sandbox.url}\n"
-                f"dispatchkit altcraft activate {mailing} --run-now\n\n",
+                f"{command_line('direct', 'start', first, '--base-url', sandbox.url)}\n"
+                f"{command_line('altcraft', 'activate', mailing, '--run-now', '--base-url', sandbox.url)}\n\n",
             )
             await ended.wait()
         write(sys.stdout, summary(sandbox))
@@ -70,7 +68,7 @@ async def _until_interrupted(sandbox: Sandbox, dispatches: str, mailings: str, a
 def summary(sandbox: Sandbox) -> str:
     """What was done: acts by kind, and what was launched more than once."""
     acts = Counter((act.provider, act.action) for act in sandbox.acts)
-    lines = [f"{sandbox.requests:,} requests."]
+    lines = [f"{counted(sandbox.requests, 'request')}."]
     lines += [f"{provider} {action}: {count:,}" for (provider, action), count in sorted(acts.items())]
     twice = [
         f"{provider} {number}: launched {count} times"
@@ -80,5 +78,5 @@ def summary(sandbox: Sandbox) -> str:
     ]
     lines += twice[:20]
     if len(twice) > 20:
-        lines.append(f"and {len(twice) - 20:,} more that were launched more than once")
+        lines.append(f"and {counted(len(twice) - 20, 'more id')} launched more than once")
     return "\n".join(lines) + "\n"

@@ -11,13 +11,13 @@ import typer
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.providers.views import describe_listing, read
-from dispatchkit.cli.run.execute import execute
+from dispatchkit.cli.run.launch import launch
 from dispatchkit.cli.text import write
 from dispatchkit.direct.commands import STATUSES, DirectAuth, ReadDispatches
 
 if TYPE_CHECKING:
     from dispatchkit.cli.options import RunOptions
-    from dispatchkit.cli.run.execute import LaunchSpec
+    from dispatchkit.cli.run.spec import LaunchSpec
 
 __all__ = ["stop_all"]
 
@@ -30,20 +30,20 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
     """
     with exit_on_user_error():
         if options.ids or options.from_ is not None or options.column is not None:
-            raise ValueError("give either --status or the ids (as arguments or with --from), not both")
+            raise ValueError("give either --status or ids (as arguments or with --from), not both")
         if options.sandbox:
-            raise ValueError("--status does not go with --sandbox: nothing has happened yet in a sandbox of its own")
+            raise ValueError("--status does not go with --sandbox: a new sandbox has no started dispatches")
         host, key = spec.base_url or "", token(options, spec.token_variable)
         client, command = spec.connect(host, key), ReadDispatches(status=status)
     listing = read(client, command)
     with exit_on_user_error():
         if not listing and not listing.missing and status not in STATUSES:
-            # A slip of the pen must not look like success; but a word of the provider's that is new has dispatches.
+            # A typo must not look like success; an unknown status is fine if dispatches have it.
             raise ValueError(
-                f"no dispatch has the status {status!r}, which is none of those that are known: {', '.join(STATUSES)}"
+                f"no dispatch has the status {status!r}, and it is not a known status. Those are: {', '.join(STATUSES)}"
             )
         if not listing and options.expected is not None:
-            raise ValueError(f"there are 0 ids, but --expected {options.expected:,}: nothing was started")
+            raise ValueError(f"there are 0 ids, but --expected is {options.expected:,}: nothing was stopped")
     if not listing and not listing.missing:
         write(sys.stderr if options.json else sys.stdout, f"No dispatch has the status {status!r}: nothing to stop.\n")
         raise typer.Exit(0)
@@ -52,7 +52,7 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
         raise typer.Exit(1)
     targets = Targets((dispatch.dispatch_id, dispatch.dispatch_id) for dispatch in listing)
     try:
-        execute(options, attrs.evolve(spec, targets=targets, token=key))
+        launch(options, attrs.evolve(spec, targets=targets, token=key))
     except typer.Exit as left:
         # What was not listed was not stopped either.
         raise typer.Exit(left.exit_code or int(listing.missing > 0)) from None

@@ -17,7 +17,15 @@ from dispatchkit import FanOut
 from dispatchkit.altcraft.commands import AltcraftWire, ReadStatus
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.text import escape_control, format_failure, format_value, utc, write
+from dispatchkit.cli.text import (
+    counted,
+    escape_control,
+    format_failure,
+    format_value,
+    ignore_broken_pipe,
+    utc,
+    write,
+)
 from dispatchkit.errors import AuthenticationError, DispatchkitError
 from dispatchkit.values import Value, as_json
 
@@ -64,14 +72,15 @@ def read(client: Client[W], command: Command[W, R]) -> R:
     try:
         return run_loop(reading())
     except DispatchkitError as error:
-        write(sys.stderr, f"dispatchkit: this could not be read: {escape_control(error.summary)}\n{error.hint}\n")
+        write(
+            sys.stderr, f"dispatchkit: the provider could not be read: {escape_control(error.summary)}\n{error.hint}\n"
+        )
     raise typer.Exit(1)
 
 
 def describe_listing(listing: Listing[Dispatch], status: str) -> str:
     """The first dispatches that have a status, and how many more there are."""
-    one = len(listing) == 1
-    lines = [f"{len(listing):,} {'dispatch has' if one else 'dispatches have'} the status {status!r}:"]
+    lines = [f"{counted(len(listing), 'dispatch has', 'dispatches have')} the status {status!r}:"]
     lines += [f"  {each.dispatch_id}  {each.dispatch_name or ''}".rstrip() for each in islice(listing, _SHOWN)]
     if len(listing) > _SHOWN:
         lines.append(f"  and {len(listing) - _SHOWN:,} more")
@@ -81,7 +90,7 @@ def describe_listing(listing: Listing[Dispatch], status: str) -> str:
 def _missing(listing: Listing[object]) -> str:
     if not listing.missing:
         return ""
-    return f"The provider counts {listing.total:,}, but listed only {len(listing):,} of them that fit: look again.\n"
+    return f"The list is not complete: the provider counts {listing.total:,}, and listed {len(listing):,}. Try again.\n"
 
 
 def show_dispatches(listing: Listing[Dispatch], *, json: bool) -> None:
@@ -159,6 +168,7 @@ def _write_table(header: Sequence[str], rows: Iterable[tuple[object, ...]]) -> N
         table.add_row(*(Text(escape_control(format_value(value))) for value in row))
     # Only a terminal has an edge.
     console = Console(file=sys.stdout, width=None if sys.stdout.isatty() else _ANY_WIDTH)
-    with console.capture() as captured:
-        console.print(table, highlight=False)
-    write(sys.stdout, captured.get())
+    with ignore_broken_pipe(sys.stdout):  # Rich itself writes when a capture ends
+        with console.capture() as captured:
+            console.print(table, highlight=False)
+        write(sys.stdout, captured.get())

@@ -12,13 +12,13 @@ from dispatchkit import FanOut
 from dispatchkit.cli.loop import on_interrupt
 from dispatchkit.cli.options import duration
 from dispatchkit.cli.output.progress import SNAPSHOT_INTERVAL, ProgressSnapshot
-from dispatchkit.cli.text import redact_urls
+from dispatchkit.cli.text import counted, redact_urls
 from dispatchkit.errors import AuthenticationError, LedgerError, RejectedError
 
 if TYPE_CHECKING:
     from dispatchkit import Report, StopReason
-    from dispatchkit.cli.options import Guards
     from dispatchkit.cli.output.reporter import Reporter
+    from dispatchkit.cli.settings import Guards
     from dispatchkit.core.call.client import Client
     from dispatchkit.core.command import Command
     from dispatchkit.core.fanout.journal import JournalProvider
@@ -30,7 +30,7 @@ T = TypeVar("T")
 W = TypeVar("W")
 
 
-class _Cut(Exception):  # noqa: N818 - no error: somebody pressed Ctrl-C
+class _Cut(Exception):  # noqa: N818 - no error: Ctrl-C was pressed
     """The plan was cut short."""
 
 
@@ -70,7 +70,7 @@ async def drive(
         commands: What to do; None stands for those that the ledger holds already.
         reporter: What shows it.
         guards: What bounds it.
-        ledger: What gives the journal of the run; None: nothing remembers it.
+        ledger: Gives the journal of the run; None: the run has no journal.
         run: The name of the run in the ledger.
 
     Returns:
@@ -92,7 +92,8 @@ async def drive(
             if plan is not None:
                 plan.cut = True
             reporter.note(
-                f"Interrupted: nothing new is started, {fan_out.in_flight} in flight. Ctrl-C again gives them up."
+                f"Interrupted: nothing new is started, and {counted(fan_out.in_flight, 'call')} in flight can end. "
+                "Ctrl-C again cancels them."
             )
         elif giving_up is None:
             giving_up = asyncio.create_task(fan_out.close())
@@ -119,18 +120,20 @@ def _tell_of_guard(reason: StopReason, report: Report, guards: Guards, reporter:
     """Say which guard has ended the run, if one has."""
     if reason.kind == "stop_after_failures":
         most = guards["stop_after_failures"] or 0
-        what = "1 failure" if most == 1 else f"{most:,} failures"
-        reporter.note(f"Stopped after {what} (--stop-after-failures {most}); {reason.in_flight:,} more were in flight.")
+        reporter.note(
+            f"Stopped after {counted(most, 'failure')} (--stop-after-failures {most}); "
+            f"{counted(reason.in_flight, 'more call was', 'more calls were')} in flight."
+        )
     elif reason.kind == "max_launches" and (left := reporter.not_started(report)):
         most = guards["max_launches"] or 0
-        what = "1 launch" if most == 1 else f"{most:,} launches"
         reporter.note(
-            f"Stopped after {what} (--max-launches {most}); {left:,} {'was' if left == 1 else 'were'} not started."
+            f"Stopped after {counted(most, 'launch', 'launches')} (--max-launches {most}); "
+            f"{counted(left, 'target was', 'targets were')} not started."
         )
     elif reason.silent_since is not None:
         option = f"--give-up-after {duration(guards['give_up_after'] or 0.0)}"
         reporter.gave_up(
-            f"Gave up: the provider has answered nothing since {reason.silent_since:%Y-%m-%d %H:%M:%S} UTC ({option})."
+            f"Gave up: the provider has not answered since {reason.silent_since:%Y-%m-%d %H:%M:%S} UTC ({option})."
         )
 
 
@@ -142,7 +145,7 @@ async def _show_all(fan_out: FanOut[object], reporter: Reporter) -> None:
             if not reporter.outcome(outcome) and not stopped:
                 stopped = True
                 fan_out.stop()
-                reporter.note("The outcomes can no longer be written: nothing new is started.")
+                reporter.note("The outcomes can no longer be written, so nothing new is started.")
     except AuthenticationError:
         reporter.note("The token was refused: nothing new is started.")
     except RejectedError:
@@ -175,11 +178,11 @@ def _snapshot(
 
 @contextmanager
 def show_warnings(tell: Callable[[str], None], *, pauses: bool = False) -> Generator[None]:
-    """Tell what the ledger and the pace warn of, in one plain line each, however logging is configured.
+    """Show the warnings of the ledger and the pace, one plain line each, however logging is configured.
 
     Args:
         tell: Called with each line.
-        pauses: Whether to tell of every pause of an account, too.
+        pauses: Whether to show every pause of an account, too.
     """
     pace = logging.getLogger("dispatchkit.pace")
     levels = {logging.getLogger("dispatchkit.ledger"): logging.WARNING, pace: logging.WARNING}

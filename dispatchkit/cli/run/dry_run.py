@@ -1,18 +1,24 @@
-"""``--dry-run``: the requests, without sending them."""
+"""``--dry-run``: the requests, without sending them. It needs no token, no client and no connection."""
 
 from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable
+import uuid
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
 
-from dispatchkit.cli.text import escape_control, write
+from dispatchkit.cli.settings import client_settings, guards
+from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.core.call.frames import request_of
+from dispatchkit.core.transport.url import origin, proxy_url
+from dispatchkit.core.validators import label, seconds
 
 if TYPE_CHECKING:
-    from dispatchkit.core.call.client import Client
-    from dispatchkit.core.command import Command, Request
+    from dispatchkit.cli.input.ids import Targets
+    from dispatchkit.cli.options import RunOptions
+    from dispatchkit.cli.run.spec import LaunchSpec
+    from dispatchkit.core.command import Request
 
 __all__ = ["show_requests"]
 
@@ -22,21 +28,38 @@ W = TypeVar("W")
 _SHOWN = 3
 _MAX_BODY = 4_000
 _BASE64 = re.compile(r"base64,([A-Za-z0-9+/=]{24})[A-Za-z0-9+/=]{24,}")
+_MASK = "***"
 
 
-def show_requests(client: Client[W], host: str, commands: Iterable[Command[W, R]], total: int) -> None:
+def show_requests(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets) -> None:
     """Print the first few requests and how many more there are.
 
-    Args:
-        client: Made with a token that may be shown.
-        host: Where they would go.
-        commands: What would be done.
-        total: How many they are.
+    Raises:
+        ValueError: A request cannot be sent like this, or an option is out of range.
     """
-    for command in islice(commands, _SHOWN):
-        write(sys.stdout, f"{_described(client.call(command).request, host.rstrip('/'))}\n\n")
+    host = spec.host(sandbox=options.sandbox)
+    _check(options, host)
+    wire, total = spec.wire(_MASK), len(targets)
+    for number in islice(targets, _SHOWN):
+        command = spec.command(number)
+        request = request_of(command, wire, str(uuid.uuid4()) if command.has_request_id else None)
+        write(sys.stdout, f"{_described(request, host.rstrip('/'))}\n\n")
     more = f", of which the first {_SHOWN} are shown" if total > _SHOWN else ""
-    write(sys.stdout, f"{total:,} {'request' if total == 1 else 'requests'}{more}. None was sent.\n")
+    write(sys.stdout, f"{counted(total, 'request')}{more}. None was sent.\n")
+
+
+def _check(options: RunOptions, host: str) -> None:
+    """Check what a client would check of the options."""
+    origin(host, insecure=options.insecure)
+    settings = client_settings(options)
+    guards(options)
+    for name in ("timeout", "attempt_timeout"):
+        if (value := getattr(options, name)) is not None:
+            seconds(name, value)
+    if (proxy := settings.get("proxy")) is not None:
+        proxy_url(proxy)
+    if (account := settings.get("account")) is not None:
+        label("account", account)
 
 
 def _described(request: Request, host: str) -> str:
@@ -46,5 +69,5 @@ def _described(request: Request, host: str) -> str:
         body = _BASE64.sub(r"base64,\1…", request.body.decode(errors="backslashreplace"))
         if len(body) > _MAX_BODY:
             body = f"{body[:_MAX_BODY]}…"
-        lines += ["", *body.splitlines(), f"({len(request.body):,} bytes)"]
+        lines += ["", *body.splitlines(), f"({counted(len(request.body), 'byte')})"]
     return "\n".join(map(escape_control, lines))

@@ -1,4 +1,4 @@
-"""A run that a ledger remembers: that it is the one that is meant, how it is driven, and what did not come to done."""
+"""A run of a ledger: check that it is the same launch, drive it, and write what is not done."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Never, TypeVar, cast
 
 import attrs
 
+from dispatchkit.cli.lazy import load
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.takeover import Decisions, explained, prepare
 from dispatchkit.cli.text import redact_urls
+from dispatchkit.cli.views.snapshot import resume_line
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.codec import decode, encode, key
 
 if TYPE_CHECKING:
     from dispatchkit import Report
     from dispatchkit.cli.input.ledger_ref import LedgerRef
-    from dispatchkit.cli.options import Guards
     from dispatchkit.cli.output.failures import FailuresFile
     from dispatchkit.cli.output.reporter import Reporter
+    from dispatchkit.cli.run.sharing import SharingLedger
+    from dispatchkit.cli.settings import Guards
     from dispatchkit.core.call.client import Client
     from dispatchkit.core.command import Command
     from dispatchkit.core.fanout.journal import JournalProvider
@@ -42,7 +45,7 @@ _LOOK_TIMEOUT = 1.0
 
 @attrs.frozen
 class LedgerRun:
-    """What remembers a run."""
+    """A run and its ledger."""
 
     ledger: Ledger
     ledger_ref: LedgerRef
@@ -61,9 +64,9 @@ class LedgerRun:
         journal_provider: JournalProvider = self.ledger.resuming(self.name) if self.resumes else self.ledger
         if not self.ledger.is_shared:
             return journal_provider
-        from dispatchkit.cli.run.sharing import SharingLedger  # noqa: PLC0415 - needs the extra that the ledger needs
-
-        return SharingLedger(self.ledger, journal_provider, cast("Client[Never]", client))
+        # It needs the extra that the ledger needs.
+        sharing: type[SharingLedger] = load("dispatchkit.cli.run.sharing:SharingLedger")
+        return sharing(self.ledger, journal_provider, cast("Client[Never]", client))
 
 
 async def drive_with_ledger(
@@ -75,7 +78,7 @@ async def drive_with_ledger(
     guards: Guards,
     failures_file: FailuresFile | None,
 ) -> tuple[Report, bool]:
-    """Drive a run that a ledger remembers, then write what of all of it did not come to done. See `drive`.
+    """Drive a run of a ledger, then write what of it is not done. See `drive`.
 
     Raises:
         LedgerError: The ledger could not be used, and nothing was begun.
@@ -95,7 +98,7 @@ async def drive_with_ledger(
         if failures_file is not None:
             await _write(failures_file, ledger_run)
     except (LedgerError, TimeoutError) as error:
-        reporter.fail(redact_urls(str(error)) or "the ledger's database does not answer: the run is resumed later")
+        reporter.fail(redact_urls(str(error)) or "the ledger's database does not answer. The run can be resumed later")
         if failures_file is not None:
             failures_file.whole = False
     if failures_file is not None:
@@ -106,11 +109,11 @@ async def drive_with_ledger(
 async def _tell_why_it_ended(ledger_run: LedgerRun, reporter: Reporter) -> None:
     run = await ledger_run.ledger.run(ledger_run.name)
     if run.stopped:
-        reporter.note("The run was stopped from elsewhere: nothing new was started.")
+        reporter.note("The run was stopped by another process: nothing new was started.")
     own_process = (os.getpid(), socket.gethostname())  # still, where the ledger could not be written in the end
     for chunk in await ledger_run.ledger.chunks(ledger_run.name):
         if (holder := chunk.holder) is not None and (holder.pid, holder.host) != own_process:
-            reporter.note(f"The run was taken over by process {holder.pid} on {holder.host}, which goes on with it.")
+            reporter.note(f"The run was taken over by process {holder.pid} on {holder.host}, which launches the rest.")
             break
 
 
@@ -153,7 +156,7 @@ async def check_same_plan(ledger_run: LedgerRun, commands: Iterable[Command[W, R
                 f"run {run.name!r} in {ledger_ref} is another launch, of "
                 f"{run.total:,}{'' if run.plan_complete else ' so far'} "
                 f"{description.format(decode(target.command))}: "
-                f"give this one a name of its own, or go on with that one: {ledger_ref.resume(run.name)}"
+                f"nothing was sent. Give this launch another --run, or resume that run: {resume_line(ledger_ref, run)}"
             )
         first = False
     return run.plan_complete

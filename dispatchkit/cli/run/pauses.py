@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
-from dispatchkit.cli.input.question import ask
+from dispatchkit.cli.input.question import Description, ask
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.text import escape_control, utc, write
+from dispatchkit.cli.text import counted, escape_control, utc, write
 from dispatchkit.providers import parse_settings
 
 if TYPE_CHECKING:
+    from dispatchkit.cli.commands.ledger import LiftPauseOptions
     from dispatchkit.ledger.store import PausedAccount
 
 __all__ = ["lift"]
@@ -24,33 +25,32 @@ _SHOWN = 5
 """Runs of an account that are shown."""
 
 
-def lift(words: Sequence[str], *, account: str | None, yes: bool) -> None:
+def lift(options: LiftPauseOptions) -> None:
     """Show the accounts that are paused, ask, and lift their pauses.
-
-    Args:
-        words: The arguments that name the ledger.
-        account: Only the account of this name, or whose key begins like this.
-        yes: Ask nothing.
 
     Raises:
         typer.Exit: The ledger cannot be used, or the pauses are not to be lifted.
     """
     with exit_on_user_error():
-        ledger_ref = parse_ledger_args(words, run=False)
+        ledger_ref = parse_ledger_args(options.where or [], run=False)
         found = run_loop(_paused(ledger_ref))
+    account = options.account
     chosen = [each for each in found if account is None or account in _names(each) or each.key.startswith(account)]
     for each in chosen:
         write(sys.stdout, f"{escape_control(_described(each))}\n")
     if not chosen:
         write(sys.stdout, "No account is paused.\n" if account is None else "No such account is paused.\n")
         return
-    if not yes:
-        ask(f"lift the pause of {'this account' if len(chosen) == 1 else f'these {len(chosen):,} accounts'}")
+    if not options.yes:
+        description = Description(
+            f"lift the pause of {counted(len(chosen), 'account')}", (("ledger", str(ledger_ref)),)
+        )
+        ask(description, nothing="No pause was lifted.")
     with exit_on_user_error():
         lifted = run_loop(_lift(ledger_ref, [each.key for each in chosen]))
     write(
         sys.stdout,
-        f"{len(lifted):,} {'pause' if len(lifted) == 1 else 'pauses'} lifted: what waits goes on within a second. "
+        f"{counted(len(lifted), 'pause')} lifted: waiting calls start within a second. "
         "If the provider answers 429 again, the account is paused again.\n",
     )
 

@@ -1,77 +1,84 @@
-"""What ``dispatchkit resume`` and ``dispatchkit stop-run`` do: go on with a run of a ledger, and stop one."""
+"""What ``dispatchkit resume`` and ``dispatchkit stop-run`` do: resume a run of a ledger, and stop one."""
 
 from __future__ import annotations
 
 import os
 import sys
 import time
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Never, TypeVar
 
 import attrs
 import typer
 
+from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
-from dispatchkit.cli.input.question import ask
+from dispatchkit.cli.input.question import Description, ask, describe_ids
 from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.output.failures import FailuresFile
+from dispatchkit.cli.output.failures import NOT_DONE, FailuresFile
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.ledger_run import LedgerRun, drive_with_ledger
+from dispatchkit.cli.run.spec import describe_account
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
-from dispatchkit.cli.text import escape_control, write
+from dispatchkit.cli.settings import client_settings, guards
+from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.cli.views.ledger import unknown_for_good
-from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, take_snapshot
+from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, take_snapshot
 from dispatchkit.core.clock import SYSTEM
-from dispatchkit.errors import LedgerError
+from dispatchkit.errors import LedgerError, State
+from dispatchkit.ledger.codec import decode
 from dispatchkit.providers import connect_run, parse_settings, provider_of
 
 if TYPE_CHECKING:
     from dispatchkit import Report, Run
-    from dispatchkit.cli.options import Guards, ResumeOptions
+    from dispatchkit.cli.commands.ledger import StopRunOptions
+    from dispatchkit.cli.options import ResumeOptions
+    from dispatchkit.cli.settings import Guards
     from dispatchkit.core.call.client import Client
 
 __all__ = ["resume_run", "stop"]
 
 W = TypeVar("W")
 
+_LISTED = 10_000
+"""The most targets whose ids are read for the question."""
+
 
 def resume_run(options: ResumeOptions) -> None:
-    """Check everything, ask, go on, report.
+    """Check everything, ask, resume, report.
 
     Raises:
         typer.Exit: Always, with the exit status.
     """
     with exit_on_user_error():
         ledger_ref = _ledger_ref(options)
-        guards = options.guards()
-        snapshot, hindering = run_loop(_inspect(ledger_ref))
+        bounds = guards(options)
+        snapshot, hindering, left = run_loop(_inspect(ledger_ref))
         ledger_ref = attrs.evolve(ledger_ref, run=snapshot.run.name)
         run = snapshot.run
         settings = parse_settings(run.settings)
         noun = provider_of(settings).noun
         if not run.plan_complete:
             raise ValueError(
-                f"the plan of run {run.name!r} is not whole: run the command again that launched it, which finishes "
-                "its plan and goes on"
+                f"the plan of run {run.name!r} is not complete. Run the command that launched it again: it completes "
+                "the plan and launches the rest"
             )
         if not snapshot.left:
             message, kept = (
-                f"Nothing is left of run {escape_control(repr(run.name))}.",
+                f"Run {escape_control(repr(run.name))} is over: no target is left.",
                 snapshot.counts.unknown_for_good,
             )
             if kept:
-                message = f"Nothing of run {escape_control(repr(run.name))} can go on. {unknown_for_good(kept)}"
+                message = f"Nothing is left to resume in run {escape_control(repr(run.name))}. {unknown_for_good(kept)}"
             write(sys.stderr if options.json else sys.stdout, f"{message}\n")
             raise typer.Exit(3 if kept else 0)
         client = _connect(options, run)
     if run.stopped:
-        write(sys.stderr, f"Run {escape_control(repr(run.name))} was stopped: to resume it lets it go on.\n")
-    if not options.yes and snapshot.left > 1:
-        ask(
-            f"resume run {run.name!r}: {snapshot.left:,} of {run.total:,} {noun[1]} are left, at {settings['base_url']}"
-        )
+        write(sys.stderr, f"Run {escape_control(repr(run.name))} was stopped. This command lets it launch again.\n")
+    description = _describe(options, snapshot, settings, left)
+    if not options.yes:
+        ask(description)
     decisions = decide(hindering, options, ledger_ref)
     with exit_on_user_error():
         failures_file = None if options.failures is None else FailuresFile(options.failures)
@@ -84,11 +91,13 @@ def resume_run(options: ResumeOptions) -> None:
             quiet=options.quiet,
             failures_file=failures_file,
             ledger_ref=ledger_ref,
+            description=description,
+            invocation=options.invocation,
         )
         reporter.planned = True
         with reporter:
             report, interrupted = run_loop(
-                _resume(client, ledger_ref, decisions, reporter=reporter, guards=guards, failures_file=failures_file)
+                _resume(client, ledger_ref, decisions, reporter=reporter, guards=bounds, failures_file=failures_file)
             )
     raise typer.Exit(reporter.summary(report, interrupted=interrupted))
 
@@ -97,14 +106,38 @@ def _ledger_ref(options: ResumeOptions) -> LedgerRef:
     words = options.where or []
     ledger_ref = parse_ledger_args(words[:1], run=False)
     if len(words) > 1:
+        ledger_ref = attrs.evolve(ledger_ref, invocation=options.invocation)
         raise ValueError(f"name the run with --run: {ledger_ref.resume(words[1])}")
-    return LedgerRef(ledger_ref.where, options.run, named=ledger_ref.named)
+    return attrs.evolve(ledger_ref, run=options.run, invocation=options.invocation)
 
 
-async def _inspect(ledger_ref: LedgerRef) -> tuple[RunSnapshot, Hindrances]:
+def _describe(
+    options: ResumeOptions, snapshot: RunSnapshot, settings: dict[str, str], left: list[int] | None
+) -> Description:
+    provider, run = provider_of(settings), snapshot.run
+    ids = "" if left is None else f": {describe_ids(Targets((number, number) for number in left))}"
+    action = f"resume run {run.name!r}: {snapshot.left:,} of {counted(run.total, *provider.noun)} are left{ids}"
+    account = describe_account(options, provider.token_variable)
+    return Description(action, (("host", settings["base_url"]), ("account", account)))
+
+
+async def _inspect(ledger_ref: LedgerRef) -> tuple[RunSnapshot, Hindrances, list[int] | None]:
+    """The run, what keeps it from going on, and the ids that are left, unless they are too many to read them all."""
     async with ledger_ref.open() as ledger:
         run = await resolve_run(ledger, ledger_ref)
-        return await take_snapshot(ledger, run), await hindrances(ledger, run.name)
+        snapshot = await take_snapshot(ledger, run)
+        left: list[int] | None = None
+        if snapshot.left <= _LISTED:
+            states = [state for state in NOT_DONE if state != State.REJECTED]
+            targets = [
+                decode(target.command).target
+                async for target in ledger.targets(run.name, states=states)
+                if not target.is_final
+            ]
+            left = [target for target in targets if isinstance(target, int)]
+            if len(left) < len(targets):  # another package's targets need not be numbers
+                left = None
+        return snapshot, await hindrances(ledger, run.name), left or None
 
 
 def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
@@ -115,9 +148,9 @@ def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
     if own_url and own_url.rstrip("/") != host.rstrip("/"):
         # The token is most likely that host's, and must not be sent to another.
         raise ValueError(
-            f"the run goes to {host}, but {provider.url_variable} says {own_url}: unset it, or set it to the run's host"
+            f"the run goes to {host}, but {provider.url_variable} names another host: unset it, or set it to the run's"
         )
-    return connect_run(run, token=key, **options.client_settings())
+    return connect_run(run, token=key, **client_settings(options))
 
 
 async def _resume(
@@ -141,8 +174,8 @@ async def _resume(
         )
 
 
-def stop(words: Sequence[str]) -> None:
-    """Stop a run, whatever works on it, and wait until no process can launch anything of it any more.
+def stop(options: StopRunOptions) -> None:
+    """Stop a run on every machine, and wait until no process can launch any more of it.
 
     Raises:
         typer.Exit: With status 2, if it cannot be stopped; with 130 after Ctrl-C, when it is stopped all the same.
@@ -161,40 +194,42 @@ def stop(words: Sequence[str]) -> None:
             except LedgerError as error:
                 if not snapshot.holders:
                     raise
-                # It may be suspended while it writes, and then keeps the file from everyone else.
-                holder, line = snapshot.holders[0], ledger_ref.resume(run.name, "--end-holder")
+                # A process that is suspended while it writes keeps the file locked.
+                holder, line = snapshot.holders[0], resume_line(ledger_ref, run, "--end-holder")
                 raise LedgerError(
                     f"{error}. The run was not stopped: process {holder.pid} on {holder.host} holds it. If it is "
-                    f"suspended, let it go on, or end it and go on with the run: {line}"
+                    f"suspended, continue it. To end it and resume the run: {line}"
                 ) from None
             return await take_snapshot(ledger, run)
 
     with exit_on_user_error():
-        ledger_ref = parse_ledger_args(words, run=True)
+        ledger_ref = parse_ledger_args(options.where or [], run=True)
         if ledger_ref.run is None:
-            raise ValueError("name the run that is to be stopped: dispatchkit stop-run LEDGER RUN")
-        name = escape_control(repr(ledger_ref.run))
+            raise ValueError(f"name the run to stop, after the ledger. To see the runs: {ledger_ref.list_runs()}")
+        name, line = escape_control(repr(ledger_ref.run)), escape_control(ledger_ref.stop(ledger_ref.run))
         try:
             snapshot = run_loop(stopping(ledger_ref))
             if snapshot is None or until is None:
-                write(sys.stdout, f"Nothing is left of run {name}: nothing to stop.\n")
+                write(sys.stdout, f"Run {name} is over: nothing to stop.\n")
                 return
-            flight = f"{snapshot.counts.sending:,} in flight" if snapshot.holders else "nobody works on it"
+            flight = (
+                f"{counted(snapshot.counts.sending, 'call')} in flight" if snapshot.holders else "no process holds it"
+            )
             write(sys.stderr, f"Run {name} is stopped ({flight}). Waiting until {_whole_second(until)} UTC.\n")
             time.sleep(max(0.0, (until - SYSTEM.now()).total_seconds()))
         except KeyboardInterrupt:
-            message = f"Nothing is known of the stop of run {name}: run the same again."
+            message = f"The command was interrupted before run {name} was stopped. To stop it: {line}"
             if until is not None:
                 message = (
-                    f"Run {name} is stopped all the same. A process that was suspended may launch something until "
+                    f"Run {name} is stopped all the same. A process that was suspended may still launch until "
                     f"{_whole_second(until)} UTC."
                 )
             write(sys.stderr, f"{message}\n")
             raise typer.Exit(130) from None
-    text = f"Run {name} is stopped: no process launches anything of it after {_whole_second(until)} UTC."
-    write(sys.stdout, f"{text}\nTo go on: {escape_control(ledger_ref.resume(ledger_ref.run))}\n")
+    text = f"Run {name} is stopped: no process launches any more of it after {_whole_second(until)} UTC."
+    write(sys.stdout, f"{text}\nTo resume it: {escape_control(resume_line(ledger_ref, snapshot.run))}\n")
 
 
 def _whole_second(moment: datetime) -> str:
-    """The time of day of a moment, rounded up: what was promised from then on holds."""
+    """The time of day of a moment, rounded up: the promise holds from then on."""
     return f"{moment + timedelta(microseconds=-moment.microsecond % 1_000_000):%H:%M:%S}"

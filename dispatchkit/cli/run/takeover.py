@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Never
 import attrs
 
 from dispatchkit.cli.input.question import confirm
-from dispatchkit.cli.views.snapshot import silence
+from dispatchkit.cli.views.snapshot import resume_line, silence
 from dispatchkit.errors import AccountMismatchError, LedgerError, RunHeldError, RunStoppedError
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ def decide(hindrances: Hindrances, options: ActingOptions, ledger_ref: LedgerRef
     if hindrances.is_copy and not decisions.copied:
         confirm(
             f"The ledger {ledger_ref} is a copy, or was moved to another disk. Is the original out of use, so that "
-            "this one may go on?",
+            "this one may be used?",
             f"the ledger {ledger_ref} is a copy, or was moved to another disk. Nothing was sent: a copy and its "
-            "original would both launch what is left. If the original is not used any more: "
+            "original would both launch what is left. If the original is out of use: "
             f"{_line(hindrances.run, ledger_ref, '--copied')}",
         )
         decisions = attrs.evolve(decisions, copied=True)
@@ -113,7 +113,7 @@ async def explained(error: LedgerError, ledger: Ledger, ledger_ref: LedgerRef) -
     """
     name = ledger_ref.run or ""
     if isinstance(error, RunStoppedError):
-        return LedgerError(f"run {name!r} was stopped. To go on: {ledger_ref.resume(name)}")
+        return LedgerError(f"run {name!r} was stopped. To resume it: {ledger_ref.resume(name)}")
     run = next((run for run in await ledger.runs() if run.name == name), None)
     if isinstance(error, AccountMismatchError):
         planned = "" if run is None or run.account is None else f" {run.account!r}"
@@ -128,23 +128,23 @@ async def explained(error: LedgerError, ledger: Ledger, ledger_ref: LedgerRef) -
             silent = f"has been silent for {error.silent_for:.0f} s"
             return LedgerError(_silent(run, ledger_ref, pid=error.pid, host=error.host, silent=silent))
         # Without an id if it was suspended between its lock and its row.
-        holder = f"process {error.pid} on {error.host}, which is at work on it" if error.pid else "another process"
+        holder = f"process {error.pid} on {error.host}, which works on it" if error.pid else "another process"
         return LedgerError(
             f"run {name!r} is held by {holder}: nothing was sent. "
-            f"Wait until it ends, or stop the run: {ledger_ref.stop(name)}"
+            f"Wait until it ends. To stop the run: {ledger_ref.stop(name)}"
         )
     return error
 
 
 def _silent(run: Run | None, ledger_ref: LedgerRef, *, pid: int, host: str, silent: str) -> str:
     return (
-        f"run {ledger_ref.run!r} is held by process {pid} on {host}, which {silent}: it is suspended, or it hangs. "
-        f"Nothing was sent. Let it go on, or end it and take the run over: {_line(run, ledger_ref, '--end-holder')}"
+        f"run {ledger_ref.run!r} is held by process {pid} on {host}, which {silent}: it is suspended or hangs. "
+        f"Nothing was sent. Continue it, or end it and take the run over: {_line(run, ledger_ref, '--end-holder')}"
     )
 
 
 def _line(run: Run | None, ledger_ref: LedgerRef, option: str) -> str:
-    """What to type to go on with an option more."""
+    """The command that goes on with one more option."""
     if run is None or not run.plan_complete:
-        return f"the same command with {option}"
-    return ledger_ref.resume(run.name, option)
+        return ledger_ref.again(option)
+    return resume_line(ledger_ref, run, option)

@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import sys
-from collections.abc import Mapping, Sequence
-from typing import Never
+from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING, Never
+
+import attrs
+import typer
 
 from dispatchkit import AuthenticationError, Ledger, LedgerError, Report, RetryPolicy, Run
-from dispatchkit.cli.loop import on_interrupt
+from dispatchkit.cli.input.ledger_ref import LedgerRef
+from dispatchkit.cli.input.values import exit_on_user_error
+from dispatchkit.cli.loop import on_interrupt, run_loop
+from dispatchkit.cli.options import give_up_seconds
 from dispatchkit.cli.run.drive import show_warnings
 from dispatchkit.cli.text import escape_control, write
-from dispatchkit.core.call.client import Client
+from dispatchkit.cli.views.snapshot import resume_line
+from dispatchkit.errors import AccountMismatchError
 from dispatchkit.providers import connect_run, find_provider, parse_settings, provider_of
 from dispatchkit.workers import launch_chunk
 from dispatchkit.workers.chunk import in_postgres
 from dispatchkit.workers.procrastinate_queue import work
 from dispatchkit.workers.shared_pace import release_leases, until_stopped
 
-__all__ = ["parse_urls", "run_worker"]
+if TYPE_CHECKING:
+    from dispatchkit.cli.commands.worker import WorkerOptions
+    from dispatchkit.core.call.client import Client
+
+__all__ = ["Reach", "parse_urls", "run_worker", "work_until_stopped"]
 
 
 def parse_urls(words: Sequence[str]) -> dict[str, str]:
@@ -43,24 +53,27 @@ def parse_urls(words: Sequence[str]) -> dict[str, str]:
     return urls
 
 
+@attrs.frozen(kw_only=True)
+class Reach:
+    """How a worker reaches the providers."""
+
+    urls: Mapping[str, str]
+    """The hosts, by provider. Another provider's comes from the environment, or is its own."""
+    insecure: bool
+    """Whether plain http to another machine is allowed."""
+    proxy: str | None
+    """The URL of an HTTP proxy."""
+    account: str | None
+    """The name of the account of this worker's tokens."""
+
+
 class _Clients:
     """The worker's clients: one for each account and settings of the runs."""
 
-    def __init__(
-        self,
-        stack: contextlib.AsyncExitStack,
-        urls: Mapping[str, str],
-        *,
-        account: str | None,
-        insecure: bool,
-        proxy: str | None,
-    ) -> None:
+    def __init__(self, stack: contextlib.AsyncExitStack, reach: Reach) -> None:
         self._stack = stack
-        self._urls = urls
-        self._account = account
-        self._insecure = insecure
-        self._proxy = proxy
-        self._clients = dict[tuple[str, str | None, str], Client[Never]]()
+        self._reach = reach
+        self._clients = dict[tuple[str, str | None, str], "Client[Never]"]()
 
     async def client_of(self, run: Run) -> Client[Never]:
         """The client for a run: for this machine's host, otherwise as the run was planned."""
@@ -72,46 +85,78 @@ class _Clients:
         return self._clients[key]
 
     def _connect(self, run: Run) -> Client[Never]:
-        provider = provider_of(parse_settings(run.settings))
-        own_url = provider.own_url(self._urls.get(provider.name))
-        return connect_run(run, base_url=own_url, account=self._account, insecure=self._insecure, proxy=self._proxy)
+        reach, provider = self._reach, provider_of(parse_settings(run.settings))
+        own_url = provider.own_url(reach.urls.get(provider.name))
+        return connect_run(run, base_url=own_url, account=reach.account, insecure=reach.insecure, proxy=reach.proxy)
+
+
+def work_until_stopped(options: WorkerOptions) -> None:
+    """Launch what is planned, until Ctrl-C or SIGTERM.
+
+    Raises:
+        typer.Exit: With status 1 if the work ended by itself, 2 if it could not begin.
+    """
+    with exit_on_user_error():
+        reach = Reach(
+            urls=parse_urls(options.url or []),
+            insecure=options.insecure,
+            proxy=options.proxy,
+            account=options.account,
+        )
+        ended = run_loop(
+            run_worker(
+                LedgerRef(options.ledger, named=bool(options.invocation.given("ledger"))),
+                reach,
+                chunks=options.chunks,
+                concurrency=options.concurrency,
+                retry=RetryPolicy(repeat_unclear=False) if options.never_repeat else None,
+                give_up_after=give_up_seconds(options.give_up_after),
+            )
+        )
+    if ended is not None:
+        write(sys.stderr, f"dispatchkit: {escape_control(str(ended))}\n")
+        raise typer.Exit(1)
+
+
+@contextlib.contextmanager
+def _explaining_account(ledger_ref: LedgerRef, run: Run) -> Generator[None]:
+    """Add the line to type to the refusal of an account: ``worker`` itself has no option that accepts one."""
+    try:
+        yield
+    except AccountMismatchError:
+        raise AccountMismatchError(
+            f"run {run.name!r} was planned for another account, or with another token: nothing was launched. If it is "
+            f"the same account with a new token or name: {resume_line(ledger_ref, run, '--account-changed')}"
+        ) from None
 
 
 async def run_worker(
-    url: str,
+    ledger_ref: LedgerRef,
+    reach: Reach,
     *,
-    urls: Mapping[str, str],
-    insecure: bool,
-    proxy: str | None,
-    account: str | None,
     chunks: int,
     concurrency: int,
     retry: RetryPolicy | None = None,
     give_up_after: float | None = None,
 ) -> Exception | None:
-    """Launch chunks until Ctrl-C or SIGTERM. The second one gives up what is in flight.
+    """Launch chunks until Ctrl-C or SIGTERM. The second one cancels calls in flight.
 
     Args:
-        url: The ledger's.
-        urls: The hosts, by provider. Another provider's comes from the environment, or is its own.
-        insecure: Whether plain http to another machine is allowed.
-        proxy: URL of an HTTP proxy.
-        account: The name of the account of this worker's tokens.
+        ledger_ref: The ledger, in PostgreSQL.
+        reach: How the providers are reached.
         chunks: How many chunks at the same time.
         concurrency: How many calls of each.
         retry: When and how each call is repeated; None takes the client's policy.
         give_up_after: Seconds without an answer of the provider after which a chunk is given back; None keeps it.
 
     Returns:
-        Why it came to an end, if nobody asked for it.
+        The error that ended the work; None if a signal ended it.
 
     Raises:
         LedgerError: The ledger cannot be used, and nothing was begun.
     """
     stop = asyncio.Event()
     begun = False
-    for name in ("procrastinate", "psycopg"):  # they print a traceback for every try to reach a database that is away
-        logging.getLogger(name).setLevel(logging.CRITICAL)
 
     def tell(text: str) -> None:
         write(sys.stderr, f"{escape_control(text)}\n")
@@ -120,7 +165,7 @@ async def run_worker(
 
     def press() -> None:
         if not stop.is_set():
-            tell("Interrupted: nothing new is started, what is in flight is awaited. Ctrl-C again gives it up.")
+            tell("Interrupted: the worker starts nothing new and waits for calls in flight. Ctrl-C again cancels them.")
             stop.set()
             return
         for task in launching:
@@ -128,11 +173,11 @@ async def run_worker(
 
     try:
         async with contextlib.AsyncExitStack() as stack:
-            ledger = await stack.enter_async_context(Ledger(url))
+            ledger = await stack.enter_async_context(Ledger(ledger_ref.address))
             store = await in_postgres(ledger)
             begun = True
             stack.push_async_callback(release_leases, store)
-            clients = _Clients(stack, urls, insecure=insecure, proxy=proxy, account=account)
+            clients = _Clients(stack, reach)
 
             async def launch(run: str, chunk: int) -> Report:
                 planned = await until_stopped(stop, ledger.run(run))
@@ -157,12 +202,13 @@ async def run_worker(
                 finally:
                     launching.discard(task)
                 if task.cancelled():
-                    raise LedgerError("what was in flight is given up: the next launch of the chunk settles it")
-                return task.result()
+                    raise LedgerError("calls in flight were cancelled: the next launch of the chunk settles them")
+                with _explaining_account(ledger_ref, planned):
+                    return task.result()
 
             with on_interrupt(press), show_warnings(tell, pauses=True):
-                tell("Ready: launching what is planned with 'dispatchkit plan'. Ctrl-C ends it.")
-                await work(url, store, launch, stop, chunks=chunks, tell=tell)
+                tell("Ready: the worker launches planned runs. Ctrl-C ends it.")
+                await work(store, launch, stop, chunks=chunks, tell=tell)
     except (AuthenticationError, LedgerError) as error:
         if not begun:
             raise

@@ -20,8 +20,8 @@ from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.output.tables import Form, Rows, form_of
-from dispatchkit.cli.text import escape_control, utc, write
-from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, silence, take_snapshot
+from dispatchkit.cli.text import counted, escape_control, utc, write
+from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, silence, take_snapshot
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
@@ -30,6 +30,7 @@ from dispatchkit.providers import parse_settings
 from dispatchkit.values import as_json
 
 if TYPE_CHECKING:
+    from dispatchkit.cli.commands.ledger import ListRunsOptions, RunViewOptions, ShowOptions
     from dispatchkit.ledger.ledger import Ledger
     from dispatchkit.ledger.store import Holder
 
@@ -54,7 +55,7 @@ async def _pauses(ledger: Ledger) -> dict[int, datetime]:
     return {run.number: account.until for account in paused for run in account.runs}
 
 
-def list_runs(words: Sequence[str], *, json: bool, csv: bool) -> None:
+def list_runs(options: ListRunsOptions) -> None:
     """List the runs of a ledger.
 
     Raises:
@@ -70,7 +71,9 @@ def list_runs(words: Sequence[str], *, json: bool, csv: bool) -> None:
             rows.flush()
 
     with exit_on_user_error():
-        run_loop(listing(parse_ledger_args(words, run=False), form_of(json=json, csv=csv)))
+        run_loop(
+            listing(parse_ledger_args(options.where or [], run=False), form_of(json=options.json, csv=options.csv))
+        )
 
 
 def _cells(snapshot: RunSnapshot) -> tuple[object, ...]:
@@ -78,7 +81,7 @@ def _cells(snapshot: RunSnapshot) -> tuple[object, ...]:
     return run.name, snapshot.state, run.created, run.total, *(getattr(snapshot.counts, name) for name in _COUNTS)
 
 
-def show_run(words: Sequence[str], *, follow: bool, json: bool, csv: bool) -> None:
+def show_run(options: ShowOptions) -> None:
     """Show one run, once or until it is over.
 
     Raises:
@@ -94,14 +97,15 @@ def show_run(words: Sequence[str], *, follow: bool, json: bool, csv: bool) -> No
                 paused = (await _pauses(ledger)).get(run.number)
                 return attrs.evolve(await take_snapshot(ledger, run), paused_until=paused)
 
-            if follow:
+            if options.follow:
                 await _follow(snapshot, ledger_ref, form)
             else:
                 _show(await snapshot(), ledger_ref, form)
 
     with exit_on_user_error():
-        ledger_ref, form = parse_ledger_args(words, run=True), form_of(json=json, csv=csv)
-        if follow and csv:
+        ledger_ref = parse_ledger_args(options.where or [], run=True)
+        form = form_of(json=options.json, csv=options.csv)
+        if options.follow and options.csv:
             raise ValueError("--follow does not go with --csv: a CSV has one header")
         try:
             run_loop(showing(ledger_ref, form))
@@ -146,7 +150,7 @@ async def _follow(
 
 def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
     run = snapshot.run
-    whole = "" if run.plan_complete else " so far: the plan is not whole, and the same command again goes on with it"
+    whole = "" if run.plan_complete else " so far: the plan is not complete. Run the command that launched it again"
     lines = [
         ("run", run.name),
         ("ledger", str(ledger_ref)),
@@ -159,10 +163,13 @@ def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
     ]
     if snapshot.paused_until is not None:
         lines.append(
-            ("paused until", f"{utc(snapshot.paused_until)} UTC (by Retry-After); to go on: {ledger_ref.lift_pause()}")
+            (
+                "paused until",
+                f"{utc(snapshot.paused_until)} UTC (by Retry-After). To lift the pause: {ledger_ref.lift_pause()}",
+            )
         )
     if snapshot.left and not snapshot.holders and run.plan_complete:
-        lines.append(("to go on", ledger_ref.resume(run.name)))
+        lines.append(("to resume", resume_line(ledger_ref, run)))
     return "\n".join(f"{escape_control(name):12}  {escape_control(value)}" for name, value in lines)
 
 
@@ -174,7 +181,7 @@ def _held(holders: Sequence[Holder]) -> str:
         for holder in holders[:_SHOWN]
     )
     more = f" and {len(holders) - _SHOWN:,} more" if len(holders) > _SHOWN else ""
-    return f"{text}{more}" or "nobody"
+    return f"{text}{more}" or "no process"
 
 
 def _line(snapshot: RunSnapshot) -> str:
@@ -187,27 +194,29 @@ def _line(snapshot: RunSnapshot) -> str:
     )
 
 
-def show_targets(words: Sequence[str], *, json: bool, csv: bool) -> None:
+def show_targets(options: RunViewOptions) -> None:
     """Show all targets of a run.
 
     Raises:
         typer.Exit: With status 2, if they cannot be read.
     """
     with exit_on_user_error():
-        run_loop(_targets(parse_ledger_args(words, run=True), form_of(json=json, csv=csv), ()))
+        run_loop(_targets(options, ()))
 
 
-def show_failures(words: Sequence[str], *, json: bool, csv: bool) -> None:
-    """Show what of a run did not come to done.
+def show_failures(options: RunViewOptions) -> None:
+    """Show the targets of a run that are not done.
 
     Raises:
         typer.Exit: With status 2, if it cannot be read.
     """
     with exit_on_user_error():
-        run_loop(_targets(parse_ledger_args(words, run=True), form_of(json=json, csv=csv), NOT_DONE))
+        run_loop(_targets(options, NOT_DONE))
 
 
-async def _targets(ledger_ref: LedgerRef, form: Form, states: Sequence[str]) -> None:
+async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
+    ledger_ref = parse_ledger_args(options.where or [], run=True)
+    form = form_of(json=options.json, csv=options.csv)
     async with ledger_ref.open() as ledger:
         run = await resolve_run(ledger, ledger_ref)
         as_failures = bool(states) and form == "csv"
@@ -220,8 +229,8 @@ async def _targets(ledger_ref: LedgerRef, form: Form, states: Sequence[str]) -> 
         rows.flush()
     if as_failures and left:
         text = (
-            f"{left:,} of these are launched by {ledger_ref.resume(run.name)} too: do that, or launch them from this "
-            f"CSV."
+            f"A resume of the run launches {left:,} of these, too. Do one of the two: use this CSV, or resume: "
+            f"{resume_line(ledger_ref, run)}"
         )
         write(sys.stderr, f"{escape_control(text)}\n")
     if states and kept:
@@ -230,9 +239,10 @@ async def _targets(ledger_ref: LedgerRef, form: Form, states: Sequence[str]) -> 
 
 def unknown_for_good(count: int) -> str:
     """Say what to do about targets that nothing can settle."""
+    stay, them = ("stays", "it") if count == 1 else ("stay", "them")
     return (
-        f"{count:,} of these stay unknown, and a resume leaves them alone: look at the mailing's log, and launch in "
-        "another run what did not start."
+        f"{counted(count, 'target')} {stay} unknown, and a resume leaves {them} alone. Check the mailing's log, and "
+        "launch what did not start in another run."
     )
 
 

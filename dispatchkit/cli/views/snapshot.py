@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
 from dispatchkit.cli.input.ledger_ref import LedgerRef
+from dispatchkit.core.transport.url import origin
+from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.store import LEASE_TIMEOUT, Counts, Holder, Run
+from dispatchkit.providers import parse_settings
 from dispatchkit.values import Value
 
 if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
 
-__all__ = ["RunSnapshot", "resolve_run", "silence", "take_snapshot"]
+__all__ = ["RunSnapshot", "resolve_run", "resume_line", "silence", "take_snapshot"]
 
 _SHOWN = 5
 
@@ -40,7 +44,7 @@ class RunSnapshot(Value):
 
     @property
     def over(self) -> bool:
-        """Whether nothing more happens unless somebody resumes it."""
+        """Whether nothing more happens unless the run is resumed."""
         if self.holders:
             return False
         return self.run.stopped or (self.run.plan_complete and not self.counts.planned and not self.counts.sending)
@@ -53,8 +57,30 @@ class RunSnapshot(Value):
         if self.holders:
             return "running"
         if not self.run.plan_complete:
-            return "not planned to its end"
+            return "plan not complete"
         return "to be resumed" if self.left else "over"
+
+
+def resume_line(ledger_ref: LedgerRef, run: Run, *options: str) -> str:
+    """The command that resumes a run, with what the run itself needs."""
+    needed: list[str] = []
+    if run.account is not None and not ledger_ref.invocation.given("account"):
+        needed += ["--account", run.account]
+    if _needs_insecure(run) and not ledger_ref.invocation.given("insecure"):
+        needed.append("--insecure")
+    return ledger_ref.resume(run.name, *needed, *options)
+
+
+def _needs_insecure(run: Run) -> bool:
+    """Whether the run's host takes plain http, and is another machine. Of damaged settings it is not known."""
+    with suppress(LedgerError, ValueError):
+        host = parse_settings(run.settings).get("base_url", "")
+        origin(host, insecure=True)
+        try:
+            origin(host)
+        except ValueError:
+            return True
+    return False
 
 
 async def take_snapshot(ledger: Ledger, run: Run) -> RunSnapshot:

@@ -12,7 +12,7 @@ from typing import Generic, Literal, Never, TypeVar
 
 import attrs
 
-from dispatchkit.core.call.retry import RetryPolicy, RetryReason
+from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Evidence, LogProbe, Settlement
 from dispatchkit.core.command import Probe as StateProbe
@@ -126,8 +126,6 @@ class CallState(Generic[W, R]):
     """The latest HTTP 429."""
     error: DispatchkitError | None = None
     """The outcome, if no further attempt is made."""
-    reason: RetryReason | None = None
-    """Why the next attempt is made."""
     delay: float = 0.0
     """Seconds until the next attempt."""
     waited: float = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl as ssl_module
 from datetime import datetime
 from types import TracebackType
-from typing import ClassVar, Generic, Never, Self, TypeVar
+from typing import ClassVar, Generic, Never, Self, TypeVar, cast
 
 import attrs
 
@@ -21,7 +21,7 @@ from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import get_pacer
-from dispatchkit.core.secret import Secret, account_key
+from dispatchkit.core.secret import Secret, Unshown, account_key
 from dispatchkit.core.transport.transport import Transport
 from dispatchkit.core.transport.url import origin
 from dispatchkit.core.validators import a_kind, label, seconds, shown, true_or_false
@@ -77,7 +77,7 @@ class Client(Generic[W]):
 
     def __init__(
         self,
-        base_url: str,
+        base_url: str | Unshown[str],
         wire: W,
         secret: Secret,
         *,
@@ -91,13 +91,17 @@ class Client(Generic[W]):
         ssl: ssl_module.SSLContext | bool = True,
         account: str | None = None,
     ) -> None:
+        url = base_url if isinstance(base_url, Unshown) else Unshown(base_url)
+        given = cast("str | Unshown[str] | None", proxy)  # see `hide_proxy`
+        through = Unshown(given) if isinstance(given, str) else given
+        del base_url, proxy, given  # a traceback shows the locals of this frame
         if not self.provider:
             raise TypeError(f"{self.command_type.__name__}.provider must be the name of the provider")
         self._timeout = seconds("timeout", timeout)
         self._retry = a_policy(retry)
         if pace is not None:
             a_kind("pace", pace, Pace, "a Pace such as Pace(rate=50), or None")
-        self._origin = origin(base_url, insecure=true_or_false("insecure", insecure))
+        self._origin = origin(url, insecure=true_or_false("insecure", insecure))
         self._fingerprint = secret.fingerprint
         self._account = None if account is None else label("account", account)
         attempt_timeout = seconds("attempt_timeout", attempt_timeout)
@@ -108,7 +112,7 @@ class Client(Generic[W]):
                 self._origin,
                 connect_timeout=CONNECT_TIMEOUT,
                 attempt_timeout=attempt_timeout,
-                proxy=proxy,
+                proxy=through,
                 ssl=_trust(ssl),
             ),
             clock=a_clock(clock),
@@ -165,11 +169,11 @@ class Client(Generic[W]):
             timeout: Seconds for the whole call, attempts, waits and settling together; None takes the client's.
             retry: When and how the call is repeated; None takes the client's policy.
             request_id: The one to send, where the provider takes any; None makes a new one.
-            unclear_since: When somebody else's attempt of the same command began that was left unclear. It is settled,
-                as a lost answer of our own would be, before anything is sent. ``request_id`` is then that attempt's.
+            unclear_since: When another process's unclear attempt of the same command began. It is settled before
+                anything is sent, as a lost answer of this process would be. ``request_id`` is then that attempt's.
             acting_until: On the clock's ``monotonic``: until when that attempt may still reach the provider. None means
                 until this call begins.
-            repeats: How often somebody else may have repeated that attempt. An unclear launch is not repeated twice,
+            repeats: How often another process may have repeated that attempt. An unclear launch is not repeated twice,
                 unless the provider has been seen to recognise a repeat.
             acted_by: On the clock's ``monotonic``: when that attempt has acted at the latest, if it has. What a log
                 shows later is another launch. None means ``acting_until``.

@@ -294,7 +294,7 @@ def _retry(
 ) -> tuple[CallState[W, R], Action[W, R]]:
     """Make another attempt after a wait, if the policy and the deadline allow it."""
     policy = state.rules.policy
-    state = attrs.evolve(state, phase="retry", error=error, reason=reason)
+    state = attrs.evolve(state, phase="retry", error=error)
     if reason not in policy.retry_on:
         return state, Finish(error=error)
     if reason == "unknown" and state.first_started is None and _may_start(state, now, 0.0):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import ssl as ssl_module
-from typing import TypedDict
+from typing import TypedDict, cast
 
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.pacing.pace import Pace
+from dispatchkit.core.secret import Unshown
 
-__all__ = ["ClientOptions"]
+__all__ = ["ClientOptions", "hide_proxy"]
 
 
 class ClientOptions(TypedDict, total=False):
@@ -46,3 +47,10 @@ class ClientOptions(TypedDict, total=False):
     proxy: str | None
     ssl: ssl_module.SSLContext | bool
     account: str | None
+
+
+def hide_proxy(options: ClientOptions) -> None:
+    """Wrap the proxy's URL, which may hold a password: a traceback shows the options of the constructor's frame."""
+    proxy = options.get("proxy")
+    if isinstance(proxy, str):
+        cast("dict[str, object]", options)["proxy"] = Unshown(proxy)

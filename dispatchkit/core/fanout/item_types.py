@@ -60,7 +60,7 @@ def _checked(commands: Iterator[Command[W, R]]) -> Iterator[Command[W, R]]:
 
 
 class _AsyncChecked(AsyncIterator[Command[W, R]]):
-    """The asynchronous form. After the first items it is in nobody's way."""
+    """The asynchronous form. After the first items it passes every item through."""
 
     def __init__(self, commands: AsyncIterator[Command[W, R]]) -> None:
         self._commands = commands

@@ -18,6 +18,7 @@ from yarl import URL
 
 from dispatchkit.core.claim import ClaimExpiredError
 from dispatchkit.core.command import Request, Response
+from dispatchkit.core.secret import Unshown
 from dispatchkit.core.transport.content_encoding import decoded
 from dispatchkit.core.transport.describe import describe
 from dispatchkit.core.transport.fork import register_fork_reset
@@ -64,7 +65,7 @@ class Transport:
         *,
         connect_timeout: float,
         attempt_timeout: float = 70.0,
-        proxy: str | None = None,
+        proxy: str | Unshown[str] | None = None,
         ssl: ssl_module.SSLContext | bool = True,
     ) -> None:
         self._base = base
@@ -154,7 +155,7 @@ class Transport:
             self._base,
             connect_timeout=self._connect_timeout,
             attempt_timeout=self._attempt_timeout,
-            proxy=self._proxy,
+            proxy=None if self._proxy is None else self._proxy.reveal(),
             ssl=self._ssl,
         )
         return self._http

@@ -22,10 +22,14 @@ import attrs
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError, State
+from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.postgres import sql
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row, fetching
+from dispatchkit.ledger.postgres.driver_settings import DriverSettings
+from dispatchkit.ledger.postgres.identity import identity_expression
+from dispatchkit.ledger.postgres.pooler import check_session
 from dispatchkit.ledger.postgres.repeats import find_repeats
-from dispatchkit.ledger.postgres.schema import check_version, create_tables, find_version, identity_expression
+from dispatchkit.ledger.postgres.schema import prepare
 from dispatchkit.ledger.store import (
     LEASE_TIMEOUT,
     Chunk,
@@ -63,12 +67,18 @@ class PostgresStore(SharedStore):
     """A `Store` in PostgreSQL. It needs a direct connection, or a pooler in session mode.
 
     Args:
-        dsn: ``postgresql://user@host:port/database``; missing parts come from the environment, as with psql.
+        where: The address; missing parts come from the environment, as with psql.
+        schema: The schema of the tables; None takes that of the address.
         clock: The clock for waits while the database is unreachable.
     """
 
-    def __init__(self, dsn: str, *, clock: Clock = SYSTEM) -> None:
-        self.new_connection: Callable[[], ReconnectingConnection] = lambda: ReconnectingConnection(dsn, clock=clock)
+    def __init__(self, where: str | Address, *, schema: str | None = None, clock: Clock = SYSTEM) -> None:
+        address = Address.of(where)
+        del where  # a traceback would show it
+        settings = self.settings = DriverSettings(address, schema=schema)
+        self.new_connection: Callable[[], ReconnectingConnection] = lambda: ReconnectingConnection(
+            settings, clock=clock
+        )
         """Makes another connection. The caller closes it."""
         # Three connections, so that claims, outcomes and long reads do not wait for each other.
         self._claims, self._records, self.connection = (self.new_connection() for _ in range(3))
@@ -79,14 +89,15 @@ class PostgresStore(SharedStore):
 
     async def open(self) -> None:
         try:
-            version = await self.connection.run(find_version, timeout=_RECONNECT_TIMEOUT)
-            if version is None:
-                version = await self.connection.run(create_tables, timeout=_RECONNECT_TIMEOUT)
-            check_version(version)
+            await self.connection.run(self._prepare, timeout=_RECONNECT_TIMEOUT)
             self._identity = await self.connection.run(identity_expression, timeout=_RECONNECT_TIMEOUT)
         except BaseException:
             await self.close()
             raise
+
+    async def _prepare(self, connection: Connection) -> None:
+        await check_session(connection, self.settings)
+        await prepare(connection, self.settings.schema)
 
     async def close(self) -> None:
         await asyncio.gather(self._claims.close(), self._records.close(), self.connection.close())

@@ -5,17 +5,23 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+import time
 from pathlib import Path
+from typing import cast
 
+from dispatchkit._version import __version__
 from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.migrations import check_known, held, latest, pending, statements
+from dispatchkit.ledger.sqlite.access import close_to_others, refuse_link, warn_of_network
 from dispatchkit.ledger.sqlite.identity import check_names, create, mark_new
-from dispatchkit.ledger.sqlite.sql import BATCH, TABLES
+from dispatchkit.ledger.sqlite.sql import BATCH
+from dispatchkit.ledger.store import LEASE_TIMEOUT
 
 __all__ = ["add_boot", "check", "connect", "connect_writer", "empty_log", "explain", "find_boot", "make_view"]
 
 _APPLICATION = 0x44504B4C
 """Application id of the file: "DPKL"."""
-_SCHEMA = 4
+_HELD = "SELECT 1 FROM chunk WHERE token IS NOT NULL AND seen >= ?"
 _BUSY = 30.0
 """Seconds to wait for another writer."""
 
@@ -36,20 +42,25 @@ def connect(path: Path) -> sqlite3.Connection:
     """Open or create the file, with every commit synced.
 
     Raises:
-        LedgerError: The file has two names, or its file system has no shared memory.
+        LedgerError: The file has two names, is a link, can be read by others, or has no shared memory.
     """
+    refuse_link(path)
     check_names(path)
     with contextlib.suppress(OSError):  # SQLite's own error is clearer
         # Readable by its owner only: it holds message content. SQLite gives its other files the same mode.
         made = os.open(path, os.O_CREAT | os.O_EXCL, 0o600)
         mark_new(made)
         os.close(made)
+    is_empty = path.exists() and not path.stat().st_size
     db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
     try:
         if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
             raise LedgerError(
                 f"the ledger {path} cannot be on this file system, which has no shared memory: use a local disk"
             )
+        if is_empty or db.execute("PRAGMA application_id").fetchone() == (_APPLICATION,):
+            close_to_others(path)  # a file of something else is left alone
+            warn_of_network(path)
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA cache_size = -16384")  # KiB; four times as much plans a million targets only 10 % faster
     except BaseException:
@@ -59,32 +70,36 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def check(db: sqlite3.Connection, path: Path) -> None:
-    """Create the tables, or check their version.
+    """Create or upgrade the tables in the writer's transaction, or check their version.
 
     Raises:
-        LedgerError: The file is no ledger, or another release made it.
+        LedgerError: The file is no ledger, a newer release made it, or it needs an upgrade while a run is held.
     """
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if application == _APPLICATION and version == _SCHEMA:
+    if application != _APPLICATION:
+        if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+            raise LedgerError(f"{path} is another program's database, not a ledger: give the ledger a file of its own")
+        version = 0
+    check_known(version, _release(db) if version > latest() else None, f"the ledger {path}")
+    if version == latest():
         return
-    if application == _APPLICATION and version > _SCHEMA:
-        raise LedgerError(
-            f"the ledger {path} was made by a newer release of dispatchkit (version {version}; this release needs "
-            f"{_SCHEMA}): upgrade dispatchkit"
-        )
-    if application == _APPLICATION:
-        raise LedgerError(
-            f"the ledger {path} was made by an earlier release of dispatchkit (version {version}; this release needs "
-            f"{_SCHEMA}): finish its runs with that release, and use another file with this release"
-        )
-    if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
-        raise LedgerError(f"{path} is another program's database, not a ledger: give the ledger a file of its own")
-    for statement in TABLES.split(";"):
-        db.execute(statement)
-    create(db, path)
-    db.execute(f"PRAGMA application_id = {_APPLICATION}")
-    db.execute(f"PRAGMA user_version = {_SCHEMA}")
+    if version and db.execute(_HELD, (time.time() - LEASE_TIMEOUT,)).fetchone():
+        raise held(f"the ledger {path}", version)
+    for migration in pending(version):
+        for statement in statements(migration.sqlite):
+            db.execute(statement)
+    if not version:
+        create(db, path)
+        db.execute(f"PRAGMA application_id = {_APPLICATION}")
+    db.execute("UPDATE about SET release = ?", (__version__,))
+    db.execute(f"PRAGMA user_version = {latest()}")
+
+
+def _release(db: sqlite3.Connection) -> str | None:
+    with contextlib.suppress(sqlite3.Error):  # its tables may be other ones by then
+        return cast("str | None", db.execute("SELECT release FROM about").fetchone()[0])
+    return None
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
@@ -112,7 +127,7 @@ def find_boot(db: sqlite3.Connection, boot_id: str) -> int | None:
     """
     (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if application != _APPLICATION or version != _SCHEMA:
+    if application != _APPLICATION or version != latest():
         return None
     if not boot_id:
         return 0

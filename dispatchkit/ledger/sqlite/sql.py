@@ -11,38 +11,9 @@ __all__ = [
     "REPEATS_IN_SMALLER",
     "RIVAL",
     "STATE",
-    "TABLES",
     "TARGETS",
     "UNSETTLED",
 ]
-
-TABLES = """
-CREATE TABLE about (database_id TEXT NOT NULL, file TEXT NOT NULL, born TEXT, renewals INTEGER);
-CREATE TABLE boot (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
-CREATE TABLE run (
-    number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, settings TEXT NOT NULL, created TEXT NOT NULL,
-    total INTEGER NOT NULL DEFAULT 0, plan_complete INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0,
-    stops INTEGER NOT NULL DEFAULT 0, repeat_window REAL,
-    host TEXT NOT NULL, account TEXT, fingerprint TEXT NOT NULL, attempt_timeout REAL NOT NULL,
-    database_id TEXT NOT NULL);
-CREATE TABLE chunk (
-    run INTEGER NOT NULL, number INTEGER NOT NULL, start_index INTEGER NOT NULL, end_index INTEGER NOT NULL,
-    token TEXT, pid INTEGER, host TEXT, process_started INTEGER, pid_namespace INTEGER,
-    since REAL, since_boot REAL, seen REAL, seen_boot REAL, boot INTEGER, PRIMARY KEY (run, number)) WITHOUT ROWID;
-CREATE TABLE target (
-    run INTEGER NOT NULL, "index" INTEGER NOT NULL, key BLOB NOT NULL, command TEXT NOT NULL, log_key INTEGER,
-    PRIMARY KEY (run, "index"), UNIQUE (run, key)) WITHOUT ROWID;
-CREATE INDEX target_of_log ON target (log_key) WHERE log_key IS NOT NULL;
-CREATE TABLE sending (
-    run INTEGER NOT NULL, "index" INTEGER NOT NULL, send_no INTEGER NOT NULL, token TEXT NOT NULL, request_id TEXT,
-    since TEXT NOT NULL, claimed_at REAL NOT NULL, claimed_boot REAL NOT NULL, boot INTEGER NOT NULL,
-    PRIMARY KEY (run, "index", send_no)) WITHOUT ROWID;
-CREATE TABLE outcome (
-    run INTEGER NOT NULL, "index" INTEGER NOT NULL, send_no INTEGER NOT NULL, state TEXT NOT NULL,
-    summary TEXT NOT NULL, code, request_id TEXT, attempts INTEGER NOT NULL, at TEXT NOT NULL,
-    final INTEGER NOT NULL DEFAULT 0,
-    PRIMARY KEY (run, "index")) WITHOUT ROWID;
-"""
 
 # An outcome has the `send_no` of the latest sending at its write. A sending with a higher number is in flight.
 STATE = """

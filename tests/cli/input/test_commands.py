@@ -41,8 +41,8 @@ def test_a_ledger_goes_back_in(played: Played, tmp_path: Path, view: str, form: 
     assert result.code == 1, result
     assert played.sandbox.launches == dict.fromkeys((1, 2, 3, 5), 1)
     lines = told(result.err)
-    assert ("Left out 2 that are done." in lines) == (view == "export")
-    assert any(line.startswith("Left out 1 whose outcome is unknown: they may have happened.") for line in lines)
+    assert ("Left out 2 ids that are done." in lines) == (view == "export")
+    assert any(line.startswith("Left out 1 id whose outcome is unknown. Check with the provider") for line in lines)
     assert any("planned in a ledger" in line for line in lines) == ((view, form) != ("failures", "--csv"))
 
 
@@ -51,7 +51,7 @@ def test_json_outcomes_go_back_in(played: Played, tmp_path: Path) -> None:
     printed = tmp_path / "outcomes.jsonl"
     printed.write_text(run(*start(played, "1-6", "--json")).out)
     result = run(*start(played, "--from", printed))
-    assert (result.code, told(result.err)) == (0, ["Left out 5 that are done."])
+    assert (result.code, told(result.err)) == (0, ["Left out 5 ids that are done."])
     assert played.sandbox.launches == dict.fromkeys(range(1, 7), 1)
 
 
@@ -105,9 +105,11 @@ def test_the_question_tells_of_repeats(played: Played, tmp_path: Path) -> None:
     file = tmp_path / "ids.txt"
     file.write_text("1\n2\n1\n")
     terminal = Terminal("direct", "start", "--base-url", played.url, "--from", file)
-    terminal.read_until("Start 2 dispatches (first 1, last 2, 1 repeated id left out) at http")
+    terminal.read_until("Left out 1 repeated id.")
+    terminal.read_until("Start 2 dispatches: 1, 2")
+    terminal.read_until("[y/N]")
     terminal.type("n\n")
-    assert terminal.end() == 1
+    assert terminal.end() == 4
     assert played.sandbox.requests == 0
 
 

@@ -1,0 +1,105 @@
+"""What was typed, so that a hint can print a whole line to type next."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    import typer
+
+__all__ = ["RESUMED", "Invocation", "PlanOptions", "command_line", "without_password"]
+
+_Word: TypeAlias = tuple[str, tuple[str, ...]]
+
+_PASSWORD = re.compile(r"(\w+://[^:/@\s]*):[^@\s]*(?=@)")
+_QUERY = re.compile(r"([?&])password=[^&\s]*&?")
+_KEYWORD = re.compile(r"\bpassword\s*=\s*(?:'(?:[^'\\]|\\.)*'|\S+)\s*")
+
+RESUMED = (
+    "concurrency", "rate", "stop_after_failures", "give_up_after", "never_repeat", "account", "timeout",
+    "attempt_timeout", "token_file", "insecure", "proxy",
+)  # fmt: skip
+"""The options of a launch that a resume of its run takes too."""
+
+
+def command_line(*words: str) -> str:
+    """A line to type, quoted for the shell."""
+    return shlex.join(["dispatchkit", *words])
+
+
+def without_password(text: str) -> str:
+    """An address as a line to type shows it: without its password, which the environment or a file gives instead."""
+    if "://" not in text:
+        return _KEYWORD.sub("", text).rstrip()
+    return _QUERY.sub(r"\1", _PASSWORD.sub(r"\1", text)).rstrip("?&")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What stands between ``plan`` and the launch on the command line."""
+
+    ledger: str = field(repr=False)
+    run: str
+    from_: str | None
+    chunk_size: int
+    rate: float | None
+    concurrency: int | None
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """The command line, as it was parsed."""
+
+    words: tuple[_Word, ...] = ()
+    """The name of each parameter and what stands for it; a command has no name."""
+    plan: PlanOptions | None = None
+    """What ``dispatchkit plan`` says, where the command follows it."""
+
+    @classmethod
+    def of(cls, context: typer.Context) -> Invocation:
+        """The command line of a context and of those above it."""
+        words: list[_Word] = []
+        chain: list[Any] = [context]
+        while (parent := chain[-1].parent) is not None:
+            chain.append(parent)
+        for each in reversed(chain[:-1]):
+            words.append(("", (each.info_name or "",)))
+            words += _given(each)
+        return cls(tuple(words), context.obj if isinstance(context.obj, PlanOptions) else None)
+
+    def given(self, *names: str) -> list[str]:
+        """What was typed for these parameters."""
+        return [word for name, words in self.words if name in names for word in words]
+
+    def again(self, *more: str, without: Iterable[str] = ()) -> str:
+        """The same command line, without some parameters, and with more words at its end.
+
+        It lacks ``--yes``: a line that is copied asks before it launches.
+        """
+        dropped = {"yes", *without}
+        return command_line(*(word for name, words in self.words if name not in dropped for word in words), *more)
+
+
+def _given(context: typer.Context) -> Iterable[_Word]:
+    values: Mapping[str, Any] = context.params
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        source = context.get_parameter_source(name)
+        if source is None or source.name != "COMMANDLINE" or values.get(name) is None:
+            continue
+        value = values[name]
+        many: list[object] = [*value] if isinstance(value, list | tuple) else [value]
+        if parameter.param_type_name == "argument":
+            yield name, tuple(map(_shown, many))
+        elif isinstance(value, bool):
+            yield name, ((parameter.opts if value else parameter.secondary_opts)[0],)
+        else:
+            yield name, tuple(word for each in many for word in (parameter.opts[0], _shown(each)))
+
+
+def _shown(value: object) -> str:
+    return without_password(str(value))

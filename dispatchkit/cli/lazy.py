@@ -1,0 +1,148 @@
+"""Commands by reference: a group holds a table of names, and imports a command when the command line names it.
+
+``dispatchkit --help`` therefore imports no command at all: each row of the table holds the help of its command, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from gettext import gettext
+from importlib import import_module
+from typing import Any, ClassVar
+
+import typer
+import typer.core
+import typer.main
+
+from dispatchkit.cli.options import Options, options_from
+from dispatchkit.cli.panels import PanelCommand, write_panels
+from dispatchkit.cli.redacting_group import RedactingGroup
+
+__all__ = ["CommandRef", "GroupRef", "LazyGroup", "group", "load"]
+
+
+def load(reference: str) -> Any:
+    """The object that ``"module:attribute"`` names. Its module is imported now."""
+    module, _, attribute = reference.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandRef:
+    """A command: its options, and what it does."""
+
+    help: str
+    options: str
+    """The reference of a class of options."""
+    body: str
+    """The reference of a function that takes such options. It is imported once they are parsed."""
+    reads: bool = False
+    """Whether the command only reads. Only such a command is suggested for a mistyped one."""
+
+    def build(self, name: str) -> typer.core.TyperCommand:
+        """The command itself."""
+        options: type[Options] = load(self.options)
+
+        def body(values: Options) -> None:
+            load(self.body)(values)
+
+        app = typer.Typer(add_completion=False, rich_markup_mode=None)
+        app.command(name, cls=PanelCommand, help=self.help)(options_from(options)(body))
+        command: typer.core.TyperCommand = typer.main.get_command(app)  # type: ignore[assignment]
+        return command
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupRef:
+    """A group of commands."""
+
+    help: str
+    app: str
+    """The reference of a `typer.Typer`, such as `group` makes."""
+    reads: bool = False
+    """Whether all of its commands only read."""
+    only: frozenset[str] | None = None
+    """The commands that the group shows; None shows all."""
+
+    def build(self, name: str) -> typer.core.TyperGroup:
+        """The group itself."""
+        app: typer.Typer = load(self.app)
+        table: Mapping[str, CommandRef | GroupRef] | None = getattr(app.info.cls, "table", None)
+        if self.only is not None and table is not None:
+            app = group({each: ref for each, ref in table.items() if each in self.only}, help=app.info.help)
+        built = typer.main.get_group(app)
+        if self.only is not None:  # a group of another package need not be lazy
+            built.commands = {each: command for each, command in built.commands.items() if each in self.only}
+        built.name = name
+        return built
+
+
+class LazyGroup(RedactingGroup):
+    """A group whose commands are those of a table."""
+
+    table: ClassVar[Mapping[str, CommandRef | GroupRef]] = {}
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order of the table."""
+        del ctx
+        return [*self.table]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, imported when it is first asked for."""
+        del ctx
+        if cmd_name not in self.commands and cmd_name in self.table:
+            self.commands[cmd_name] = self.table[cmd_name].build(cmd_name)
+        return self.commands.get(cmd_name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The command that the arguments begin with.
+
+        A mistyped name brings a suggestion only of commands that read: the shell repeats a line with one key, and a
+        suggested launch would be one key away. All names are listed otherwise.
+        """
+        if args and not args[0].startswith("-") and not ctx.resilient_parsing:
+            try:
+                message = None if args[0] in self.table else _no_such_command(args[0], self.table)
+            except (ImportError, ValueError) as error:  # it is a provider, whose package is broken
+                message = str(error)
+            if message is not None:
+                ctx.fail(message)
+        return super().resolve_command(ctx, args)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the options by panel, then the commands, without importing any."""
+        write_panels(self, ctx, formatter)
+        with formatter.section(gettext("Commands")):
+            formatter.write_dl([(name, ref.help.partition("\n")[0]) for name, ref in self.table.items()])
+
+
+def group(
+    table: Mapping[str, CommandRef | GroupRef],
+    *,
+    help: str | None = None,  # noqa: A002 - Typer's name
+    epilog: str | None = None,
+    completion: bool = False,
+) -> typer.Typer:
+    """A Typer whose commands are those of a table."""
+    return typer.Typer(
+        cls=type("Group", (LazyGroup,), {"table": table}),
+        help=typer.models.Default(None) if help is None else help,
+        epilog=epilog,
+        no_args_is_help=True,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        # Rich would double the time that --help takes.
+        rich_markup_mode=None,
+        # A local variable may hold a token.
+        pretty_exceptions_enable=False,
+        add_completion=completion,
+    )
+
+
+def _no_such_command(name: str, table: Mapping[str, CommandRef | GroupRef]) -> str:
+    reading = [known for known, ref in table.items() if ref.reads]
+    close: Sequence[str] = get_close_matches(name, reading)
+    if close:
+        return f"There is no command {name!r}. Did you mean {' or '.join(map(repr, close))}?"
+    return f"There is no command {name!r}. The commands are: {', '.join(table)}."

@@ -1,0 +1,125 @@
+"""What the commands of ``dispatchkit altcraft`` do that act on ids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import dispatchkit
+from dispatchkit.altcraft.codec import codec
+from dispatchkit.altcraft.commands import (
+    ActivateMailing,
+    AltcraftCommand,
+    AltcraftWire,
+    DeactivateMailing,
+    LaunchBroadcast,
+)
+from dispatchkit.built_in.altcraft import PROVIDER
+from dispatchkit.cli.input.values import exit_on_user_error
+from dispatchkit.cli.lazy import load
+from dispatchkit.cli.providers.overrides import Overrides, overrides
+from dispatchkit.cli.run.launch import launch as launch_spec
+from dispatchkit.cli.run.spec import LaunchSpec
+from dispatchkit.cli.settings import client_settings
+from dispatchkit.cli.text import counted
+from dispatchkit.core.secret import Secret
+
+if TYPE_CHECKING:
+    from dispatchkit import AltcraftClient
+    from dispatchkit.cli.commands.altcraft import (
+        ActivateOptions,
+        AltcraftOptions,
+        DeactivateOptions,
+        LaunchBroadcastOptions,
+    )
+    from dispatchkit.cli.input.ids import Targets
+    from dispatchkit.sandbox import Sandbox
+
+__all__ = ["activate", "deactivate", "launch"]
+
+_BODY_LIMIT = 10_000_000
+_ATTACHMENT_LIMIT = 100_000_000
+
+
+def activate(options: ActivateOptions) -> None:
+    """Activate mailings and, with ``--run-now``, launch them."""
+    with exit_on_user_error():
+        if options.audience is not None and not options.run_now:
+            raise ValueError("--audience needs --run-now: it holds for one launch only")
+        values = overrides(options)
+    _launch(
+        options,
+        "activate and launch" if options.run_now else "activate",
+        lambda number: ActivateMailing(number, run_now=options.run_now, **values),
+        values,
+    )
+
+
+def launch(options: LaunchBroadcastOptions) -> None:
+    """Launch active broadcasts."""
+    with exit_on_user_error():
+        values = overrides(options)
+    _launch(options, "launch", lambda number: LaunchBroadcast(number, **values), values, active=True)
+
+
+def deactivate(options: DeactivateOptions) -> None:
+    """Deactivate mailings."""
+    _launch(
+        options,
+        "abort and deactivate" if options.abort_if_running else "deactivate",
+        lambda number: DeactivateMailing(number, abort_if_running=options.abort_if_running),
+        active=True,
+    )
+
+
+def _launch(
+    options: AltcraftOptions,
+    verb: str,
+    command: Callable[[int], AltcraftCommand[Any]],
+    values: Overrides | None = None,
+    *,
+    active: bool = False,
+) -> None:
+    def connect(base_url: str, token: str) -> AltcraftClient:
+        return dispatchkit.AltcraftClient(
+            base_url, token, wire=options.wire, deduplicates=options.deduplicates, **client_settings(options)
+        )
+
+    def wire(token: str) -> AltcraftWire:
+        secret = Secret(token, environment=PROVIDER.token_variable)
+        return AltcraftWire(secret, codec(options.wire), _BODY_LIMIT, _ATTACHMENT_LIMIT, options.deduplicates)
+
+    def sandbox(targets: Targets) -> Sandbox:
+        own: Sandbox = load("dispatchkit.cli.providers.own_sandbox:for_altcraft")(targets, active=active)
+        return own
+
+    spec = LaunchSpec(
+        verb=verb,
+        provider=PROVIDER.name,
+        base_url=options.base_url or None,
+        command=command,
+        connect=connect,
+        wire=wire,
+        sandbox=sandbox,
+        token_of_sandbox=lambda sandbox: sandbox.altcraft_token,
+        overrides=() if values is None else _described(values),
+    )
+    launch_spec(options, spec)
+
+
+def _described(values: Overrides) -> tuple[tuple[str, str], ...]:
+    """What a launch overrides, in words. The values of a content are the customer's, and are never shown."""
+    details: list[tuple[str, str]] = []
+    if (audience := values["audience"]) is not None:
+        details.append(("audience", f"{audience.kind} {audience.id}"))
+    if (limit := values["limit"]) is not None:
+        details.append(("limit", f"{limit:,}"))
+    if (content := values["content"]) is not None:
+        size = len(json.dumps(content, ensure_ascii=False).encode())
+        details.append(("content", f"{counted(len(content), 'key')} ({counted(size, 'byte')}): {', '.join(content)}"))
+    details += [
+        ("attachment", f"{attachment.name} ({counted(len(attachment.data), 'byte')})")
+        for attachment in values["attachments"]
+    ]
+    return (*details,)

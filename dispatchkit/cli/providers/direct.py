@@ -1,0 +1,67 @@
+"""What the commands of ``dispatchkit direct`` do that act on ids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import dispatchkit
+from dispatchkit.built_in.direct import PROVIDER
+from dispatchkit.cli.lazy import load
+from dispatchkit.cli.run.launch import launch
+from dispatchkit.cli.run.spec import LaunchSpec
+from dispatchkit.cli.settings import client_settings
+from dispatchkit.core.secret import Secret
+from dispatchkit.direct.commands import DirectAuth, DirectCommand, StartDispatch, StopDispatch
+
+if TYPE_CHECKING:
+    from dispatchkit import DirectClient
+    from dispatchkit.cli.commands.direct import DirectOptions, StopOptions
+    from dispatchkit.cli.input.ids import Targets
+    from dispatchkit.sandbox import Sandbox
+
+__all__ = ["start", "stop"]
+
+R = TypeVar("R")
+
+
+def start(options: DirectOptions) -> None:
+    """Start dispatches."""
+    launch(options, _spec(options, "start", StartDispatch))
+
+
+def stop(options: StopOptions) -> None:
+    """Stop the dispatches that are named, or all that have a status."""
+    if options.status is None:
+        launch(options, _spec(options, "stop", StopDispatch, started=True))
+    else:
+        load("dispatchkit.cli.providers.stop_all:stop_all")(
+            options, options.status, _spec(options, "stop", StopDispatch)
+        )
+
+
+def _spec(
+    options: DirectOptions,
+    verb: str,
+    command: Callable[[int], DirectCommand[R]],
+    *,
+    started: bool = False,
+) -> LaunchSpec[DirectAuth, R]:
+    def connect(base_url: str, token: str) -> DirectClient:
+        return dispatchkit.DirectClient(token, base_url=base_url, **client_settings(options))
+
+    def sandbox(targets: Targets) -> Sandbox:
+        own: Sandbox = load("dispatchkit.cli.providers.own_sandbox:for_direct")(targets)
+        return own
+
+    return LaunchSpec(
+        verb=verb,
+        provider=PROVIDER.name,
+        base_url=options.base_url,
+        command=command,
+        connect=connect,
+        wire=lambda token: DirectAuth(Secret(token, environment=PROVIDER.token_variable)),
+        sandbox=sandbox,
+        token_of_sandbox=lambda sandbox: sandbox.direct_token,
+        prepare="dispatchkit.cli.providers.own_sandbox:start_in" if started else None,
+    )

@@ -1,0 +1,100 @@
+"""One command of the command line, up to the point where something may be sent: everything is read and checked."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from dispatchkit.cli.input.values import exit_on_user_error, read_targets
+from dispatchkit.cli.lazy import load
+from dispatchkit.cli.run.dry_run import show_requests
+from dispatchkit.cli.text import counted, escape_control, write
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.input.ids import Targets
+    from dispatchkit.cli.invocation import PlanOptions
+    from dispatchkit.cli.options import RunOptions
+    from dispatchkit.cli.run.spec import LaunchSpec
+
+__all__ = ["launch"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+
+def launch(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
+    """Check everything, then show the requests, or ask, run and report.
+
+    Raises:
+        typer.Exit: Always, with the exit status.
+    """
+    with exit_on_user_error():
+        if options.invocation.plan is not None:
+            options = _with_plan(options, options.invocation.plan)
+        targets = read_targets(options) if spec.targets is None else spec.targets
+        if options.expected not in {None, len(targets)}:
+            raise ValueError(
+                f"there {'is' if len(targets) == 1 else 'are'} {counted(len(targets), 'id')}, but --expected is "
+                f"{options.expected:,}: nothing was started"
+            )
+        if options.dry_run and options.json:
+            raise ValueError("--dry-run shows requests, not outcomes: it does not go with --json")
+    if options.dry_run:
+        with exit_on_user_error():
+            show_requests(options, spec, targets)
+        _tell_what_is_left_out(targets)
+        raise typer.Exit(0)
+    # All that opens connections is imported here: a dry run does without.
+    load("dispatchkit.cli.run.execute:execute")(options, spec, targets, tell=lambda: _tell_what_is_left_out(targets))
+
+
+def _with_plan(options: RunOptions, plan: PlanOptions) -> RunOptions:
+    """The options of the launch, with those that stand before it.
+
+    Raises:
+        ValueError: They contradict each other, or do not go with a run that is launched later.
+    """
+    here = {
+        "--ledger": options.ledger,
+        "--run": options.run,
+        "--sandbox": options.sandbox,
+        "--json": options.json,
+        "--failures": options.failures,
+        "--max-launches": options.max_launches,
+        "--stop-after-failures": options.stop_after_failures,
+        "--give-up-after": options.give_up_after,
+        "--never-repeat": options.never_repeat,
+        "--copied": options.copied,
+        "--end-holder": options.end_holder,
+    }
+    for name, value in here.items():
+        if value:
+            raise ValueError(f"{name} does not go with plan: it only plans the run, and workers launch it")
+    if options.rate is not None or options.concurrency != "64":
+        raise ValueError(
+            "put --rate and --concurrency before the launch: with plan, they hold for all workers together"
+        )
+    if plan.from_ is not None:
+        if options.from_ is not None:
+            raise ValueError("--from is given twice")
+        options = replace(options, from_=plan.from_)
+    return options
+
+
+def _tell_what_is_left_out(targets: Targets) -> None:
+    for note in targets.notes:
+        write(sys.stderr, f"{escape_control(note)}\n")
+    if targets.done:
+        write(sys.stderr, f"Left out {counted(targets.done, 'id')} that {'is' if targets.done == 1 else 'are'} done.\n")
+    if targets.dropped:
+        write(sys.stderr, f"Left out {counted(targets.dropped, 'repeated id')}.\n")
+    if targets.unknown:
+        they = "it was" if targets.unknown == 1 else "they were"
+        write(
+            sys.stderr,
+            f"Left out {counted(targets.unknown, 'id')} whose outcome is unknown. Check with the provider whether "
+            f"{they} launched. --include-unknown takes such ids, too.\n",
+        )

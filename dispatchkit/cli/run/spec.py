@@ -1,0 +1,96 @@
+"""What a command is about to do, as a value: to which ids, through which client, in which words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import attrs
+
+from dispatchkit.cli.input.question import Description, describe_ids
+from dispatchkit.cli.text import counted
+from dispatchkit.providers import installed_provider
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.input.ids import Targets
+    from dispatchkit.cli.options import ActingOptions, RunOptions
+    from dispatchkit.core.call.client import Client
+    from dispatchkit.core.command import Command
+    from dispatchkit.sandbox import Sandbox
+
+__all__ = ["LaunchSpec", "describe", "describe_account"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+
+@attrs.frozen(kw_only=True)
+class LaunchSpec(Generic[W, R]):
+    """What is to be done to each id, and through which client."""
+
+    verb: str
+    provider: str
+    """The name of the provider in the registry."""
+    base_url: str | None
+    command: Callable[[int], Command[W, R]]
+    connect: Callable[[str, str], Client[W]]
+    """A client, from a host and a token."""
+    wire: Callable[[str], W]
+    """How requests are written, from a token. It needs no client."""
+    sandbox: Callable[[Targets], Sandbox]
+    """A sandbox that knows the ids."""
+    token_of_sandbox: Callable[[Sandbox], str]
+    prepare: str | None = None
+    """The reference of a function ``(sandbox, id)`` that a sandbox needs before the command makes sense for an id."""
+    overrides: tuple[tuple[str, str], ...] = ()
+    """What a launch overrides, in words: names and sizes, never a value of a content."""
+    targets: Targets | None = None
+    """The ids, where the options do not name them."""
+    token: str | None = attrs.field(default=None, repr=False)
+    """The token, where it was read already."""
+
+    @property
+    def noun(self) -> tuple[str, str]:
+        """One target, and many."""
+        return installed_provider(self.provider).noun
+
+    @property
+    def token_variable(self) -> str:
+        """The environment variable that holds the token."""
+        return installed_provider(self.provider).token_variable
+
+    def host(self, *, sandbox: bool) -> str:
+        """The host of the client that checks the commands.
+
+        Args:
+            sandbox: Whether the launch goes to a sandbox, which gets its port when it starts.
+
+        Raises:
+            ValueError: There is none.
+        """
+        if sandbox:
+            return "http://127.0.0.1"
+        if self.base_url is None:
+            variable = installed_provider(self.provider).url_variable
+            also = "" if variable is None else f", or set {variable}"
+            raise ValueError(f"no host: add --base-url https://your-platform{also}")
+        return self.base_url
+
+
+def describe(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, host: str) -> Description:
+    """The launch in words, for the question and for the report."""
+    action = f"{spec.verb} {counted(len(targets), *spec.noun)}: {describe_ids(targets)}"
+    plan = options.invocation.plan
+    if plan is not None:
+        action = f"plan run {plan.run!r}, to {action}"
+    where = (("host", host), ("account", describe_account(options, spec.token_variable)))
+    if options.sandbox:
+        where = (("host", "a sandbox on this machine"), ("account", "the sandbox's"))
+    return Description(action, (*where, *spec.overrides))
+
+
+def describe_account(options: ActingOptions, variable: str) -> str:
+    """Whose account it is: its name, or else where its token comes from."""
+    place = options.token_file
+    source = f"the token {'on standard input' if place == '-' else f'in {place or variable}'}"
+    return source if options.account is None else f"{options.account!r}, with {source}"
