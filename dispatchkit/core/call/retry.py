@@ -158,8 +158,7 @@ class RetryPolicy:
     ) -> float:
         """Seconds to wait after attempt ``number``, at least ``after``. See `seconds_of`."""
         strategy = self.throttled_wait if throttled else self.wait
-        wait = seconds_of(strategy, number, drawn=drawn, error=error, elapsed=elapsed, waited=waited)
-        return after + wait if after > 0 else wait
+        return after + seconds_of(strategy, number, drawn=drawn, error=error, elapsed=elapsed, waited=waited)
 
     def probe_delay(self, number: int, *, drawn: float, error: DispatchkitError | None = None) -> float:
         """Seconds to wait after state read ``number``."""
