@@ -156,7 +156,7 @@ def _without_effect(state: CallState[W, R], error: DispatchkitError) -> Dispatch
 
 
 def _unclear(
-    state: CallState[W, R], now: Now, error: OutcomeUnknownError, start: Start, *, answers_another: bool = False
+    state: CallState[W, R], now: Now, error: OutcomeUnknownError, start: Start, *, answers_another: bool
 ) -> tuple[CallState[W, R], Action[W, R]]:
     """The doubt begins or is renewed."""
     earlier = state.doubt
@@ -186,7 +186,7 @@ def _settle(state: CallState[W, R], now: Now, *, is_repeat: bool) -> tuple[CallS
             return _retry(state, now, doubt.error, "unknown")
         error = unclear_too(doubt.error)
         return attrs.evolve(state, doubt=attrs.evolve(doubt, error=error)), Finish(error=error)
-    state = attrs.evolve(state, phase="settle", reads_once=repeatable, refusal=None, probes=0, settlement=NOT_READ)
+    state = attrs.evolve(state, phase="settle", reads_once=repeatable, probes=0, settlement=NOT_READ)
     return _read(state, now)
 
 

@@ -275,8 +275,38 @@ def test_each_settling_begins_with_short_waits() -> None:
     before, _, _ = play(before, failed(LOST, 3))
     assert before.probes == 0
     assert not before.reads_once
+    assert before.settlement.detail == "its state was not read"
     before, last, _ = play(before, Waited(now(4), has_token=True), denied(Evidence.INCONCLUSIVE, 4))
     assert last == Wait(0.5)
     before, last, _ = play(attrs.evolve(before, phase="attempt", probes=5), failed(REFUSED, 5))
     assert before.probes == 0
     assert before.settlement.detail == "its state was not read"
+
+
+def test_refusal_of_a_retry_is_settled_by_more_than_one_read() -> None:
+    before = state(remembered=FOREVER)
+    before, _, _ = play(before, failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 1))
+    assert before.reads_once
+    refused: list[Event[Any]] = [Waited(now(2)), failed(REFUSED, 3), Waited(now(3), has_token=True)]
+    before, last, _ = play(before, *refused, denied(Evidence.NOT_APPLIED, 4))
+    assert last == Wait(0.5)
+    assert play(before, Waited(now(62), has_token=True), denied(Evidence.NOT_APPLIED, 63))[1] == Finish(error=REFUSED)
+    applied = Observed(now(5), Settlement(Evidence.APPLIED, "it runs", "a result"), 5)
+    assert play(before, Waited(now(5), has_token=True), applied)[1] == Finish(result="a result")
+
+
+def test_stop_ends_the_settling() -> None:
+    _, last, _ = play(state(), failed(LOST), Waited(now(1, stopped=True)))
+    assert isinstance(last, Finish)
+    assert "its state was not read, and it was told to stop" in str(last.error)
+
+
+def test_another_launch_leaves_a_launch_unknown_for_good() -> None:
+    before = state(in_log=True)
+    tolerance = 60.0
+    _, last, _ = play(before, failed(LOST, other_launch_ended=-tolerance))
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, OutcomeUnknownError)
+    assert last.error.is_final
+    assert isinstance(play(before, failed(LOST, other_launch_ended=-tolerance - 0.1))[1], Wait)
+    assert isinstance(play(state(), failed(LOST, other_launch_ended=0.0))[1], Wait)

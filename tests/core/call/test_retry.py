@@ -125,6 +125,13 @@ def test_a_policy_refuses_settings_that_mean_nothing(setting: str, value: object
         RetryPolicy(**{setting: value})  # type: ignore[arg-type]
 
 
+def test_defaults_suit_a_launch() -> None:
+    policy = RetryPolicy()
+    assert (policy.attempts, policy.state_lag, policy.repeat_unclear) == (5, 60.0, True)
+    assert policy.retry_on == {"not_sent", "throttled", "unknown"}
+    assert RetryPolicy(attempts=1).attempts == 1
+
+
 def test_wait_doubles_up_to_its_maximum() -> None:
     policy = RetryPolicy(wait=wait_random_exponential(multiplier=0.5, max=10))
     plain = [policy.delay(number, throttled=False, after=0, drawn=1.0) for number in range(1, 8)]

@@ -74,7 +74,8 @@ def test_strategy_sees_the_call() -> None:
         return 1
 
     delay(RetryPolicy(wait=strategy), 3, error=ERROR, elapsed=20.0, waited=5.0)
-    assert seen == [(3, ERROR, 20.0, 5.0)]
+    delay(RetryPolicy(wait=strategy))
+    assert seen == [(3, ERROR, 20.0, 5.0), (1, None, 0.0, 0.0)]
 
 
 @pytest.mark.parametrize("value", [-1, -0.001, math.nan, math.inf, "3", None, True, [1]])
