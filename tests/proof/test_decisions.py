@@ -17,6 +17,7 @@ def test_every_short_call(names: str, repeats: bool) -> None:
 
 
 @pytest.mark.second_stage
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(("names", "repeats"), SETTINGS)
 def test_every_call(names: str, repeats: bool) -> None:
     assert explore(DISTINCT_KINDS[names], attempts=3, probes=4, repeat_unclear=repeats) > 100

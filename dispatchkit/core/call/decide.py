@@ -184,8 +184,7 @@ def _settle(state: CallState[W, R], now: Now, *, is_repeat: bool) -> tuple[CallS
     if state.rules.in_log and is_deduplicated:
         if repeatable:
             return _retry(state, now, doubt.error, "unknown")
-        error = unclear_too(doubt.error)
-        return attrs.evolve(state, doubt=attrs.evolve(doubt, error=error)), Finish(error=error)
+        return state, Finish(error=unclear_too(doubt.error))
     state = attrs.evolve(state, phase="settle", reads_once=repeatable, probes=0, settlement=NOT_READ)
     return _read(state, now)
 

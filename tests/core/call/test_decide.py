@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 import pytest
+from tenacity import RetryCallState
 
 from dispatchkit import NotSentError, OutcomeUnknownError, RejectedError, RetryPolicy, ThrottledError
 from dispatchkit.core.call.call_state import (
@@ -310,3 +311,38 @@ def test_another_launch_leaves_a_launch_unknown_for_good() -> None:
     assert last.error.is_final
     assert isinstance(play(before, failed(LOST, other_launch_ended=-tolerance - 0.1))[1], Wait)
     assert isinstance(play(state(), failed(LOST, other_launch_ended=0.0))[1], Wait)
+
+
+def test_early_denial_still_needs_deduplication() -> None:
+    before = state(remembered=FOREVER, policy=RetryPolicy(attempts=2))
+    before, last, _ = play(before, failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 1))
+    assert isinstance(last, Wait)
+    assert decide(before, Waited(now(2)))[1] == Send()
+    assert before.doubt is not None
+    assert decide(before, Waited(now(2, strips_ids=True)))[1] == Finish(error=before.doubt.error)
+
+
+def test_old_response_is_not_read_again_at_once() -> None:
+    old = Observed[Any](now(61), Settlement(Evidence.NOT_APPLIED, "it is absent"), 61, 1.05)
+    assert play(state(), failed(LOST), Waited(now(1), has_token=True), old)[1] == Wait(0.25)
+
+
+def test_throttling_without_a_date_waits_as_the_policy_says() -> None:
+    assert play(state(), failed(ThrottledError("slow down", code=None)))[1] == Wait(2.0, for_token=True)
+
+
+def test_takeover_may_send_at_the_last_moment() -> None:
+    before = attrs.evolve(state(latest_start=100.0), doubt=Doubt(LOST, start(-10), 0.0))
+    assert play(before, TakenOver(now(1)), denied(Evidence.NOT_APPLIED, 100))[1] == Send()
+
+
+def test_strategy_sees_when_the_call_began() -> None:
+    seen: list[float | None] = []
+
+    def strategy(call: RetryCallState) -> float:
+        seen.append(call.seconds_since_start)
+        return 1.0
+
+    policy = RetryPolicy(wait=strategy)
+    play(state(policy=policy, started=10.0), failed(UNSENT, 25))
+    assert seen == [15.0]
