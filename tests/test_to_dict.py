@@ -62,6 +62,7 @@ from dispatchkit.altcraft.commands import ReadLog, ReadStatus
 from dispatchkit.altcraft.models import MailingAccepted
 from dispatchkit.cli.output.failures import Failure
 from dispatchkit.cli.views.snapshot import RunSnapshot
+from dispatchkit.core.call import call_state
 from dispatchkit.core.call.budget import BudgetStatistics
 from dispatchkit.core.call.client import ClientStatistics
 from dispatchkit.core.command import Command
@@ -190,16 +191,15 @@ ROWS = ("Outcome", "Error", "Target", "RunSnapshot")
 
 # What has no to_dict(), and why.
 EXEMPT = {
+    **{name: "inside a call" for name in call_state.__all__ if isinstance(getattr(call_state, name), type)},
     "Account": "between a ledger and its store",
     "Afterwards": "inside a store",
     "AltcraftWire": "has the token",
-    "AttemptResult": "inside a call",
     "Batch": "inside a store",
     "ClientContext": "inside a client, with its token",
     "Claim": "between a fan-out, a ledger and its store",
     "ClockOffset": "inside a call",
     "DirectAuth": "has the token",
-    "Doubt": "inside a call",
     "HeartbeatStatus": "between a ledger and its store",
     "LogProbe": "a question, with a function",
     "Moment": "inside a store",
@@ -216,6 +216,7 @@ EXEMPT = {
     "RunPlan": "between a ledger and its store; `Run` is what a reader gets",
     "RunSettings": "between a fan-out and its ledger",
     "Settlement": "inside a call",
+    "StateRead": "inside a call",
     "Share": "between a worker and the database",
     "StartedBody": "the body of an answer; `StartedDispatch` is what a caller gets",
     "TimeWindow": "inside a call",

@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from tenacity import wait_none
 
 from dispatchkit import AltcraftClient, Attachment, Audience, LaunchBroadcast, RetryPolicy
 from dispatchkit.altcraft.codec import WireForm
@@ -213,7 +214,9 @@ async def test_a_replayed_answer_says_so(form: WireForm, name: str) -> None:
     answers = [http(502), http(200, YES[form], **{name: "true"}), http(200, YES[form])]
     async with (
         Listener(*answers) as listener,
-        AltcraftClient(listener.url, TOKEN, wire=form, deduplicates=True, retry=RetryPolicy(scale=0)) as altcraft,
+        AltcraftClient(
+            listener.url, TOKEN, wire=form, deduplicates=True, retry=RetryPolicy(wait=wait_none())
+        ) as altcraft,
     ):
         assert (await altcraft.launch_broadcast(90)).replayed is True
         assert (await altcraft.launch_broadcast(90)).replayed is False

@@ -279,7 +279,8 @@ def test_a_resume_is_asked_for(played: Played, ledger: Path) -> None:
     assert result.code == 2
     assert result.err == (
         "dispatchkit: this needs a yes, and there is no terminal to ask: resume run 'friday': 10 of 30 dispatches are "
-        f"left: 21-30; host {played.url}; account the token in DISPATCHKIT_DIRECT_TOKEN. Nothing was sent. To go ahead "
+        f"left: 21-30; command StartDispatch; host {played.url}; "
+        "account the token in DISPATCHKIT_DIRECT_TOKEN. Nothing was sent. To go ahead "
         "without a question, pass --yes\n"
     )
     assert once(played, 20)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tenacity import wait_fixed
 
 from dispatchkit import AltcraftClient, DirectClient, FanOut, Ledger, Pace, RetryPolicy, StartDispatch, sync
 from dispatchkit.core.validators import seconds
@@ -21,6 +22,11 @@ CLIENTS: dict[str, Callable[..., object]] = {
     "sync direct": lambda **settings: sync.DirectClient("key", **settings),
     "sync altcraft": lambda **settings: sync.AltcraftClient(URL, "token", **settings),
 }
+
+
+async def a_coroutine(state: object) -> float:
+    return 1.0
+
 
 NUMBERS: list[object] = [10**400, 10**5000, -(10**400), 1e300, 0, -1, math.nan, math.inf, True, "5", [5]]
 
@@ -154,10 +160,11 @@ async def test_what_to_launch_must_be_iterable(ids: Any) -> None:
     ("name", "value"),
     [
         *(("attempts", value) for value in (0, -1, True, 1.5, "3", None, -(10**5000))),
+        *(("state_lag", value) for value in (*NUMBERS, None, False)),
         *(
             (name, value)
-            for name in ("scale", "throttled_scale", "cap", "state_lag")
-            for value in (*NUMBERS, None, False)
+            for name in ("wait", "throttled_wait")
+            for value in (0, 2.5, "2", None, [1], wait_fixed, a_coroutine)
         ),
         *(("retry_on", value) for value in (3, None, "unknown", ["often"], [["unknown"]], [3], True)),
         *(("repeat_unclear", value) for value in (1, "no", None)),
@@ -165,7 +172,7 @@ async def test_what_to_launch_must_be_iterable(ids: Any) -> None:
     ids=str_of,
 )
 def test_a_policy_checks_its_settings(name: str, value: Any) -> None:
-    if value == 0 and type(value) is int and name != "attempts":
+    if value == 0 and type(value) is int and name == "state_lag":
         RetryPolicy(**{name: value})
         return
     with pytest.raises((TypeError, ValueError), match=f"^(each of )?{name} must ") as refusal:

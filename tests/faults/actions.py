@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import attrs
+from tenacity import wait_random_exponential
 
 from dispatchkit import (
     ActivateMailing,
@@ -30,7 +31,8 @@ from tests.faults.hostile_server import Provider
 
 TARGET = 10000000125
 
-QUICK = RetryPolicy(scale=0.001, throttled_scale=0.001, state_lag=0.03, cap=0.01)
+JITTER = wait_random_exponential(multiplier=0.001, max=0.01)
+QUICK = RetryPolicy(wait=JITTER, throttled_wait=JITTER, state_lag=0.03)
 """The default policy a thousand times faster."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tenacity import wait_random_exponential
 
 from dispatchkit import (
     AltcraftClient,
@@ -29,7 +30,7 @@ from dispatchkit.sandbox.altcraft import ALTCRAFT_TOKEN
 from tests.faults.hostile_server import Hostile, Stage, Strike
 
 SEGMENTS = 40
-QUICK = RetryPolicy(scale=0.001, state_lag=0.2, cap=0.05)
+QUICK = RetryPolicy(wait=wait_random_exponential(multiplier=0.001, max=0.05), state_lag=0.2)
 
 
 class OwnTime(type(SYSTEM)):  # type: ignore[misc]

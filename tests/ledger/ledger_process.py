@@ -6,6 +6,8 @@ import asyncio
 import sys
 from typing import Literal
 
+from tenacity import wait_random_exponential
+
 from dispatchkit import AltcraftClient, DirectClient, FanOut, LaunchBroadcast, Ledger, RetryPolicy, StartDispatch
 from dispatchkit.core import claim
 from dispatchkit.core.transport import http
@@ -18,7 +20,7 @@ Provider = Literal["direct", "altcraft"]
 LAG = 0.25
 """Seconds after which the sandbox's word that nothing was started is believed. Its state never lags, so all that may be
 late is a request that it has not read yet, and it reads within milliseconds."""
-_RETRY = RetryPolicy(state_lag=LAG, scale=0.01)
+_RETRY = RetryPolicy(state_lag=LAG, wait=wait_random_exponential(multiplier=0.01, max=30))
 _ATTEMPT_TIMEOUT = 1.0
 _LOADED = (http, sqlite)  # before the fork, since they are loaded on first use otherwise
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tenacity import wait_random_exponential
 
 from dispatchkit import (
     AltcraftClient,
@@ -37,7 +38,7 @@ from dispatchkit.ledger.sqlite import write as sqlite_write
 from dispatchkit.sandbox import Fault, Sandbox
 from tests.harness import starts, until
 
-RETRY = RetryPolicy(state_lag=0.05, scale=0.01)
+RETRY = RetryPolicy(state_lag=0.05, wait=wait_random_exponential(multiplier=0.01, max=30))
 
 
 @pytest.fixture(autouse=True)

@@ -27,6 +27,8 @@ PRELUDE = """
 import os, signal, sys, threading, time, warnings
 if os.environ["LOOP"] == "asyncio":
     sys.modules["uvloop"] = None
+import tenacity
+
 import dispatchkit
 from dispatchkit import sync
 from dispatchkit.core.call.retry import RetryPolicy

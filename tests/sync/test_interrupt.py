@@ -40,7 +40,7 @@ def test_in_a_back_off(play: Play, sandbox: Sandbox) -> None:
 @pytest.mark.second_stage
 def test_in_settling(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.dropped())
-    (line,) = play(INTERRUPTED.replace("client()", "client(retry=RetryPolicy(scale=1))"))
+    (line,) = play(INTERRUPTED.replace("client()", "client(retry=RetryPolicy(wait=tenacity.wait_fixed(2)))"))
     assert line.startswith("at once [")
     assert "unknown" in line or "may have" in line
     assert sandbox.requests == 2  # the start, and one look at its status

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tenacity import wait_random_exponential
 
 from dispatchkit import (
     AccountMismatchError,
@@ -49,7 +50,7 @@ async def played() -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def direct(played: Sandbox) -> AsyncIterator[DirectClient]:
-    retry = RetryPolicy(state_lag=0.05, scale=0.01)
+    retry = RetryPolicy(state_lag=0.05, wait=wait_random_exponential(multiplier=0.01, max=30))
     async with DirectClient(played.direct_token, base_url=played.url, retry=retry, attempt_timeout=1) as direct:
         yield direct
 

@@ -1,19 +1,7 @@
 """A call: one command from its first attempt to its outcome.
 
-`Call.run` makes an attempt and classifies its reply. A result ends the call at once. Otherwise:
-
-- *Not sent*, *throttled*: the attempt did nothing, so it may be retried after a wait.
-- *Rejected*: final, unless an earlier attempt of the same call is unclear. The earlier attempt may have succeeded (a
-  second stop of a stopped dispatch is refused), so the provider's state decides.
-- *Unknown*: `Settling` reads the provider's state (`Command.probe`). Evidence that the command was applied makes the
-  call done. Evidence against it counts only after `RetryPolicy.state_lag`, and then allows a retry. The age of the
-  response counts against the lag. If the user vouches for deduplication by request id, a retry with the same id needs
-  no evidence. Otherwise the outcome stays unknown.
-
-Some launches show only in a log (`Command.log_key`). A log entry settles such a launch only if no other launch can have
-made it. A missing entry never allows a retry. If the user vouches for deduplication, the log is not read.
-
-An unclear read needs no settling: it is retried, and a refusal of the retry is final.
+`Call.run` makes an attempt and classifies its reply. A result ends the call at once. Otherwise `decide` says what the
+call does next, and the call performs it: an attempt, a read of the provider's state, a wait, or a log record.
 
 One deadline bounds all of it. An unexpected exception (a codec's bug, a failing clock) ends the call with its
 `Call.known_outcome`.
@@ -24,18 +12,46 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Generic, TypeVar
+from functools import partial
+from typing import Generic, TypeVar, cast
 
-from dispatchkit.core.call.call_state import CallState, Doubt, then, unclear_too
+import attrs
+
+from dispatchkit.core.call.bounds import BoundedCall
+from dispatchkit.core.call.call_state import (
+    AttemptEvent,
+    CallState,
+    Doubt,
+    Event,
+    Expired,
+    Failed,
+    Finish,
+    Late,
+    Log,
+    Logged,
+    NoToken,
+    Now,
+    Observed,
+    Probe,
+    Rules,
+    Send,
+    Start,
+    Succeeded,
+    TakenOver,
+    Unfinished,
+    Wait,
+    Waited,
+)
 from dispatchkit.core.call.classify import classify, pause_after, paused_by, unknown
 from dispatchkit.core.call.context import ClientContext
+from dispatchkit.core.call.decide import decide, partly, unclear_too
 from dispatchkit.core.call.frames import request_of, without_frames
-from dispatchkit.core.call.retry import AttemptResult, RetryPolicy, RetryReason, retrying
-from dispatchkit.core.call.settle import Settling
-from dispatchkit.core.claim import ClaimAge, ClaimResult
+from dispatchkit.core.call.retry import RetryPolicy
+from dispatchkit.core.call.state_read import StateRead
 from dispatchkit.core.command import Command, Response
 from dispatchkit.core.transport.transport import ForeignLoopError, SendTracker, TransportFailure
 from dispatchkit.errors import (
@@ -45,7 +61,6 @@ from dispatchkit.errors import (
     OutcomeUnknownError,
     RejectedError,
     State,
-    ThrottledError,
 )
 
 __all__ = ["Call"]
@@ -54,26 +69,26 @@ R = TypeVar("R")
 W = TypeVar("W")
 
 
-class Call(CallState[W, R], Generic[W, R]):
+class Call(BoundedCall[W, R], Generic[W, R]):
     """One command in progress: its attempts so far and their outcome.
 
     `Client.call` makes it. After a cancellation, `attempts` and `known_outcome` still tell what happened.
     """
 
     __slots__ = (
-        "_crowded_out",
         "_flight",
+        "_has_token",
         "_id_is_known",
-        "_partly_sent",
-        "_permit",
         "_repeats",
-        "_throttled",
+        "_state",
         "_unjudged",
-        "claim",
-        "expirations",
+        "answered_at",
         "final",
+        "has_rival",
+        "log_key",
+        "one_id",
+        "policy",
         "request",
-        "request_claim",
     )
 
     def __init__(
@@ -90,37 +105,57 @@ class Call(CallState[W, R], Generic[W, R]):
         acted_by: float | None = None,
     ) -> None:
         known_id, request_id = request_id, (request_id or str(uuid.uuid4())) if command.has_request_id else None
-        super().__init__(command, context, request_id, timeout=timeout, policy=policy)
-        self.one_id = unclear_since is None or known_id is not None
+        super().__init__(command, context, request_id, timeout=timeout)
+        self.policy = policy
+        self.log_key = command.log_key
         self._id_is_known = known_id is not None
         """Whether another process may have sent the id: then even the first answer may be a replay."""
+        self.one_id = unclear_since is None or known_id is not None
+        """Whether all attempts used one request id; an earlier process's id may be unknown."""
         # Built once: every attempt sends the same bytes under the same headers.
         self.request = request_of(command, context.wire, request_id)
-        self.request_claim: Callable[[], Awaitable[ClaimResult]] | None = None
-        """Claims the next attempt in the ledger, for every attempt that has no permit yet."""
-        self.claim: ClaimAge | None = None
-        """The ledger's claim for the next request."""
-        self.expirations = 0
-        """Consecutive claims that expired before their request had left."""
-        self._partly_sent: datetime | None = None
-        """Start of the first request whose claim expired after a part had left. No server had the whole request."""
-        self._crowded_out = False
-        self._permit = 0
-        """The pacer's permit of the attempt in flight; 0 if there is none."""
+        self.answered_at = -math.inf
+        """The latest answer that was no server failure, on the clock's ``monotonic``."""
+        self.has_rival: Callable[[float], Awaitable[bool]] | None = None
+        """Asks the ledger for another launch of the same log within so many seconds, in any run and process."""
+        self._has_token = False
+        """Whether the call holds a token of the retry budget that no answer has returned."""
         self._flight: tuple[datetime, float, SendTracker] | None = None
         """The attempt in flight: its start on the wall clock and on ``monotonic``, and its tracker."""
         self._unjudged = False
-        """Whether the latest attempt may have left, and was not throttled."""
-        self.final: AttemptResult[R] | None = None
+        """Whether the latest attempt may have left, and `decide` has not heard of it."""
+        self.final: Finish[R] | None = None
         """The final result, unless the first attempt succeeded."""
-        self._throttled: ThrottledError | None = None
         self._repeats = repeats
         """Retries of the unclear launch that an earlier process may have made."""
+        self._state: CallState[W, R] | None = None
+        """What `decide` knows of the call; None until an attempt fails."""
         if unclear_since is not None:
-            ended = OutcomeUnknownError("the process that sent it ended before an answer came")
-            until = context.clock.monotonic() if acting_until is None else acting_until
-            slept = context.clock.boottime() - context.clock.monotonic()
-            self.doubt = Doubt(ended, unclear_since, self.monotonic_of(unclear_since), until, slept, acted_by)
+            clock = context.clock
+            now = clock.monotonic()
+            self._state = CallState(
+                rules=self._rules(),
+                doubt=Doubt(
+                    OutcomeUnknownError("the process that sent it ended before an answer came"),
+                    Start(unclear_since, now - (clock.now() - unclear_since).total_seconds()),
+                    now if acting_until is None else acting_until,
+                    clock.boottime() - now,
+                    acted_by,
+                ),
+            )
+
+    def _rules(self) -> Rules[W, R]:
+        return Rules(
+            policy=self.policy,
+            latest_start=self.latest_start,
+            started=self.deadline - self._timeout,
+            probe=self.command.probe,
+            deduplicated=partial(self.command.deduplicated, self.context.wire),
+            is_read_only=self.command.is_read_only,
+            in_log=self.log_key is not None,
+            has_one_id=self.one_id,
+            repeats=self._repeats,
+        )
 
     async def run(self, *, permit: int = 0) -> R:
         """Perform the command. See `Client.perform`.
@@ -137,23 +172,28 @@ class Call(CallState[W, R], Generic[W, R]):
         try:
             self.deadline = self.context.clock.monotonic() + self._timeout
             self.context.budget.deposit()
-            if self.doubt is None:
-                attempt_outcome = await self._attempt(permit)
-                if not isinstance(attempt_outcome, DispatchkitError):
-                    return attempt_outcome
-                self.final = final = await self._recover(await self._resolve(attempt_outcome))
+            event: Event[R]
+            if self._state is None:
+                attempted = await self._attempt(permit)
+                if not isinstance(attempted, Unfinished):
+                    return attempted
+                event = cast("AttemptEvent", attempted)
+                self._state = CallState(rules=self._rules())
             else:
-                # Settle the earlier process's attempt before sending.
-                self.final = final = await self._recover(
-                    await Settling(self, self.doubt).step(is_repeat=self.log_key is not None and self._repeats > 0)
-                )
+                # Settle the earlier process's attempt before sending. Only now the deadline is known.
+                self._state = attrs.evolve(self._state, rules=self._rules())
+                event = TakenOver(self._now())
+            self.final = final = await self._follow(self._state, event)
             if final.error is None:
                 self.answered_at = self.context.clock.monotonic()
-                self.log(logging.INFO, "done after all")
+                self._log(logging.INFO, "done after all")
                 return final.result  # type: ignore[return-value]  # pyright: ignore[reportReturnType] - R itself may be None
             acted = final.error.state is State.UNKNOWN
             self._log_end(final.error.summary, final.error)
             failed: Exception = self._own(final.error)
+            if final.cause is not None:
+                failed.__cause__ = without_frames(final.cause)
+                failed.add_note("it was not retried, since the wait strategy of the RetryPolicy failed")
         except Exception as error:  # noqa: BLE001 - the call has an outcome whatever raised
             failed = self._failed(error)
         except BaseException as interrupt:
@@ -171,18 +211,19 @@ class Call(CallState[W, R], Generic[W, R]):
         """
         if self.final is not None and self.final.error is not None:
             return self._own(self.final.error)
-        unclear = None if self.doubt is None else self.doubt.error
-        if unclear is None and (self._unjudged or (self._flight is not None and self._flight[2].sent)):
-            unclear = unknown(self.command, f"{why} after the request had left")
-        elif unclear is not None and self.log_key is not None and self._is_unclear_too():
-            unclear = unclear_too(unclear)
-        error = unclear or self._throttled or self._unsent(f"{why} before the request left{self.latest_failure()}")
-        return self._own(error)
-
-    def _is_unclear_too(self) -> bool:
-        """Whether a retry of the unclear attempt may have left, and no replay was ever seen."""
+        state = self._state
+        unclear = None if state is None or state.doubt is None else state.doubt.error
         left = self._unjudged or (self._flight is not None and self._flight[2].sent)
-        return left and not self.context.replays.honoured
+        if unclear is None and left:
+            unclear = unknown(self.command, f"{why} after the request had left")
+        elif unclear is not None and left and self.log_key is not None and not self.context.replays.honoured:
+            unclear = unclear_too(unclear)  # a retry may have left, and no replay was ever seen
+        error = unclear or (None if state is None else state.throttled)
+        if error is not None:
+            return self._own(error)
+        summary = f"{why} before the request left{self._latest_failure()}"
+        is_partly_sent = state is not None and state.partly_sent is not None
+        return self._own(partly(summary) if is_partly_sent else NotSentError(summary))
 
     def _failed(self, exception: Exception) -> Exception:
         """The error of a call that an unexpected exception ends. Its cause is the exception."""
@@ -241,40 +282,119 @@ class Call(CallState[W, R], Generic[W, R]):
     @property
     def first_sent(self) -> datetime | None:
         """Start of the first request of which a byte may have left; None if there is none."""
-        return self._partly_sent or (self.attempts[0].started if self.attempts else None)
+        if self._state is not None and self._state.partly_sent is not None:
+            return self._state.partly_sent.wall
+        return self.attempts[0].started if self.attempts else None
 
-    def _unsent(self, summary: str) -> DispatchkitError:
-        """The error of a call that sent no whole request."""
-        if self._partly_sent is not None:
-            return OutcomeUnknownError(f"a part of the request had left when its claim expired; then {summary}")
-        return NotSentError(summary)
+    # Performing what `decide` says
 
-    async def _attempt(self, permit: int = 0) -> R | DispatchkitError:
-        context, clock = self.context, self.context.clock
+    async def _follow(self, state: CallState[W, R], event: Event[R]) -> Finish[R]:
+        """Perform actions until the call is over."""
         while True:
-            # A wait may end too late, for example after the machine slept: `_permitted` checks the deadline again.
-            permit = permit or await self._permitted()
-            if not permit:
-                self._crowded_out = True
-                return self._unsent(self._crowded())
-            self._permit = permit
-            began, started, tracker = clock.now(), clock.monotonic(), SendTracker(self.claim, self._renew_claim)
-            self._flight = began, started, tracker
-            reply = await context.transport.send(
-                self.request, tracker, timeout=min(context.attempt_timeout, self.deadline - started)
-            )
-            if not (isinstance(reply, TransportFailure) and reply.claim_expired):
-                return self._classify(reply, permit, clock.monotonic() - started)
-            # An expired claim is neither an attempt nor an outcome: request it again.
-            self.expirations += 1
-            if reply.sent:
-                self._partly_sent = self._partly_sent or began
-            self._flight = None
-            self._permit = 0
-            context.pacer.cancel(permit)
-            permit = 0
+            state, action = decide(state, event)
+            self._state, self._unjudged = state, False
+            self.waiting = False
+            if self._has_token and isinstance(action, Wait | Finish):
+                self._has_token = False
+                self.context.budget.give_back()  # no request used it
+            match action:
+                case Finish():
+                    return action
+                case Log(text=text, error=error, delay=delay):
+                    self._log(logging.INFO, text, error=error, delay=delay)
+                    event = Logged(self._now())
+                case Wait():
+                    event = await self._wait(action)
+                case Send():
+                    event = await self._send()
+                case Probe():
+                    event = await self._read_state(action)
 
-    def _classify(self, reply: Response | TransportFailure, permit: int, elapsed: float) -> R | DispatchkitError:
+    def _now(self) -> Now:
+        context, clock, pacer = self.context, self.context.clock, self.context.pacer
+        now, paused = clock.monotonic(), pacer.paused_for()
+        return Now(
+            monotonic=now,
+            wall=clock.now(),
+            slept=clock.boottime() - now,
+            random=clock.random(),
+            stopped=self.is_over,
+            paused=paused,
+            pause=self._pause() if paused else "",
+            honours_ids=context.replays.honoured,
+            strips_ids=context.replays.foreign,
+            other_launch_ended=-math.inf
+            if self.log_key is None
+            else context.launches.other_end(self.log_key, self.request_id),
+        )
+
+    async def _wait(self, action: Wait) -> Waited | NoToken:
+        """Wait, or until the client is closed or a pause is lifted."""
+        clock, pacer = self.context.clock, self.context.pacer
+        until, lifts = clock.monotonic() + action.seconds, pacer.lifts
+        self.waiting = True
+        while (left := until - clock.monotonic()) > 0 and not self.is_over and pacer.lifts == lifts:
+            await pacer.sleep(left)
+        if action.for_token and not self.is_over:
+            self._has_token = await self.context.budget.withdraw(until=self.latest_start)
+            if not self._has_token and not self.is_over:
+                return NoToken(self._now())
+        return Waited(self._now(), has_token=self._has_token)
+
+    async def _send(self) -> Event[R]:
+        """Make an attempt. An answered one returns its token."""
+        attempted = await self._attempt()
+        if self._has_token and not isinstance(attempted, Expired | Late):
+            self._has_token = False
+            if not isinstance(attempted, Failed) or isinstance(attempted.error, RejectedError):
+                self.context.budget.refund()
+        if isinstance(attempted, Unfinished):
+            return cast("AttemptEvent", attempted)
+        return Succeeded(self._now(), attempted)
+
+    async def _read_state(self, action: Probe[W, R]) -> Observed[R]:
+        asked = self.context.clock.monotonic()
+        reading: StateRead[W, R] = StateRead(
+            command=self.command,
+            context=self.context,
+            policy=self.policy,
+            deadline=self.deadline,
+            launch=self,
+            log_key=self.log_key,
+            request_id=self.request_id,
+            has_rival=self.has_rival,
+        )
+        settlement = await reading.perform(action)
+        self.answered_at = max(self.answered_at, reading.answered_at)
+        if self._has_token and reading.was_sent:
+            self._has_token = False
+            if reading.answered_at > -math.inf:
+                self.context.budget.refund()
+        return Observed(self._now(), settlement, asked, reading.age)
+
+    # One attempt
+
+    async def _attempt(self, permit: int = 0) -> R | AttemptEvent:
+        context, clock = self.context, self.context.clock
+        # A wait may end too late, for example after the machine slept: `_permitted` checks the deadline again.
+        permit = permit or await self._permitted()
+        if not permit:
+            return Late(self._now(), self._obstacle())
+        self._permit = permit
+        began, started, tracker = clock.now(), clock.monotonic(), SendTracker(self.claim, self._renew_claim)
+        self._flight = began, started, tracker
+        reply = await context.transport.send(
+            self.request, tracker, timeout=min(context.attempt_timeout, self.deadline - started)
+        )
+        if not (isinstance(reply, TransportFailure) and reply.claim_expired):
+            return self._classify(reply, permit, clock.monotonic() - started)
+        self.expirations += 1
+        self._flight = None
+        self._permit = 0
+        context.pacer.cancel(permit)
+        return Expired(self._now(), Start(began, started) if reply.sent else None)
+
+    def _classify(self, reply: Response | TransportFailure, permit: int, elapsed: float) -> R | Failed:
         context = self.context
         self.expirations = 0
         flight = self._flight
@@ -288,12 +408,10 @@ class Call(CallState[W, R], Generic[W, R]):
         if not isinstance(attempt_outcome, DispatchkitError):
             self.answered_at = flight[1] + elapsed
             context.pacer.release(permit, answered=True, elapsed=elapsed)
-            return attempt_outcome if self.request_id is None else self._check(attempt_outcome)
+            return attempt_outcome if self.request_id is None else self._check(attempt_outcome, flight)
         answered = isinstance(attempt_outcome, RejectedError)
         if answered:
             self.answered_at = flight[1] + elapsed
-        if isinstance(attempt_outcome, ThrottledError):
-            self._throttled, self._unjudged = attempt_outcome, False
         context.pacer.release(
             permit,
             answered=answered,
@@ -302,83 +420,30 @@ class Call(CallState[W, R], Generic[W, R]):
             grows=isinstance(attempt_outcome, RejectedError) and attempt_outcome.concerns_target,
             by=paused_by(reply),
         )
-        return attempt_outcome
+        return Failed(self._now(), attempt_outcome, Start(flight[0], flight[1]))
 
-    def _check(self, result: R) -> R | DispatchkitError:
+    def _check(self, result: R, flight: tuple[datetime, float, SendTracker]) -> R | Failed:
         """Check whether a result may be the replayed answer to another request."""
         replays, is_replay = self.context.replays, self.command.is_replay(result)
-        is_launch = self.log_key is not None  # final: a later process knows the id and would trust the replay
+        in_doubt = self._state is not None and self._state.doubt is not None
         # Refused and unsent attempts did nothing, so no success can be a replay of their answers.
-        self.answers_another = is_replay and self.doubt is None and not self._id_is_known
-        if self.answers_another:
-            replays.foreign = True
-            return OutcomeUnknownError(
-                "this is the answer to another request: a proxy on the way strips request ids", is_final=is_launch
-            )
+        answers_another = is_replay and not in_doubt and not self._id_is_known
+        replays.foreign = replays.foreign or answers_another
         if is_replay and replays.foreign:
-            return OutcomeUnknownError(
-                "it may be the answer to another request: a proxy on the way strips request ids", is_final=is_launch
-            )
+            which = "this is" if answers_another else "it may be"
+            text = f"{which} the answer to another request: a proxy on the way strips request ids"
+            # Final for a launch: a later process knows the id and would trust the replay.
+            error = OutcomeUnknownError(text, is_final=self.log_key is not None)
+            return Failed(self._now(), error, Start(flight[0], flight[1]), answers_another=answers_another)
         if self.log_key is None:
             return result
         if is_replay:
             replays.honoured = True
-        elif self.doubt is not None:
+        elif in_doubt:
             text = "the provider accepted the retry of an unclear launch and did not mark it as a replay"
-            self.log(logging.WARNING, f"{text}: it may have launched twice")
+            self._log(logging.WARNING, f"{text}: it may have launched twice")
             return self.command.as_repeated(result)
         return result
-
-    async def _permitted(self) -> int:
-        """Wait for the permit of the next attempt; 0 if none comes in time or the call is over."""
-        pacer = self.context.pacer
-        while True:
-            permit = (pacer.try_acquire() if self.in_time(0.0) else 0) or await self._admit()
-            if not permit or self.request_claim is None:
-                return permit
-            self.waiting = True
-            self._permit = permit
-            try:
-                claim_result = await self.request_claim()
-            except BaseException:
-                self._permit = 0
-                pacer.cancel(permit)
-                raise
-            self.waiting = False
-            self.stopped = self.stopped or claim_result not in {ClaimResult.GRANTED, ClaimResult.DEFERRED}
-            # The claim may have taken long: check the pause and the deadline again.
-            if (
-                claim_result is ClaimResult.GRANTED
-                and not self.is_over
-                and pacer.is_current(permit)
-                and self.in_time(0.0)
-            ):
-                return permit
-            self._permit = 0
-            pacer.cancel(permit)
-            if self.is_over:
-                return 0
-
-    async def _renew_claim(self) -> ClaimAge | None:
-        """Claim again for a request that has partly left; None if the ledger does not grant it."""
-        if self.request_claim is None or self.is_over or await self.request_claim() is not ClaimResult.GRANTED:
-            return None
-        return self.claim
-
-    async def _admit(self) -> int:
-        self.waiting = True
-        permit = await self.context.pacer.acquire(until=self.latest_start)
-        self.waiting = False
-        return permit
-
-    def _crowded(self) -> str:
-        if self.is_over:
-            return "it was told to stop"
-        if self.expirations:
-            return "its claims expired before the request could leave, until no time was left before the deadline"
-        if not self.context.pacer.paused_for():
-            return "the pace of the account left no time for it before the deadline"
-        return self.paused_beyond()
 
     def _record(self, what: str, duration: float, *, sent: bool) -> None:
         """Move the attempt in flight to `attempts`, in an order that never hides it from `known_outcome`."""
@@ -386,89 +451,3 @@ class Call(CallState[W, R], Generic[W, R]):
             self.attempts += (Attempt(len(self.attempts) + 1, self._flight[0], duration, what, sent),)
             self._unjudged = sent
             self._flight = None
-
-    async def _recover(self, first: AttemptResult[R]) -> AttemptResult[R]:
-        if first.retry == "unknown" and not self.attempts and "unknown" in self.policy.retry_on and self.may_start(0.0):
-            # The unclear attempt was an earlier process's, so this call's first attempt is no retry.
-            attempt_outcome = await self._attempt()
-            first = (
-                await self._resolve(attempt_outcome)
-                if isinstance(attempt_outcome, DispatchkitError)
-                else AttemptResult(result=attempt_outcome)
-            )
-        if first.retry is None:
-            return first
-        return await retrying(
-            first,
-            self._again,
-            policy=self.policy,
-            clock=self.context.clock,
-            sleep=self.sleep,
-            spend=self.spend,
-            may_start=self.may_start,
-            before_sleep=self._before_wait,
-        )
-
-    async def _again(self) -> AttemptResult[R]:
-        self.waiting = False
-        if self.doubt is not None and self.log_key is not None and self.context.replays.foreign:
-            # Another call has found meanwhile that request ids are stripped: a retry may launch twice.
-            self.context.budget.give_back()
-            return AttemptResult(error=self.doubt.error)
-        attempt_outcome = await self._attempt()
-        if not isinstance(attempt_outcome, DispatchkitError):
-            self.context.budget.refund()
-            return AttemptResult(result=attempt_outcome)
-        if isinstance(attempt_outcome, RejectedError):
-            self.context.budget.refund()
-        elif self._crowded_out:
-            self.context.budget.give_back()
-        return await self._resolve(attempt_outcome)
-
-    async def _resolve(self, error: DispatchkitError) -> AttemptResult[R]:
-        """Settle a failed attempt if it is unclear, and decide whether to retry."""
-        if isinstance(error, OutcomeUnknownError):
-            is_repeat = self.doubt is not None
-            self.doubt = doubt = self._doubt_by(error)
-            if self.command.is_read_only:
-                return AttemptResult(error=error, retry="unknown")
-            return await Settling(self, doubt).step(is_repeat=is_repeat)
-        if isinstance(error, NotSentError):
-            retry: RetryReason | None = None if self._crowded_out else "not_sent"
-            return AttemptResult(error=self._with_doubt(self._throttled or error), retry=retry)
-        if isinstance(error, ThrottledError):
-            self._throttled = error  # from now on, the call is no longer "not sent"
-            return AttemptResult(error=self._with_doubt(error), retry="throttled", retry_after=error.retry_after or 0.0)
-        if self.doubt is None or self.command.is_read_only:
-            return AttemptResult(error=error)
-        return await Settling(self, self.doubt).after_refusal(error)
-
-    def _doubt_by(self, error: OutcomeUnknownError) -> Doubt:
-        """The doubt after an unclear attempt that has just ended, merged with an earlier doubt."""
-        now, doubt = self.context.clock.monotonic(), self.doubt
-        self._unjudged = False  # the doubt covers it
-        if doubt is not None:
-            return Doubt(error, doubt.since, doubt.began, now, doubt.slept)
-        slept = self.context.clock.boottime() - now
-        if self._partly_sent is not None:
-            return Doubt(error, self._partly_sent, self.monotonic_of(self._partly_sent), now, slept)
-        attempt = self.attempts[-1]
-        return Doubt(error, attempt.started, now - attempt.duration, now, slept)
-
-    def _with_doubt(self, error: DispatchkitError) -> DispatchkitError:
-        """The outcome after an attempt that did nothing: unknown if an earlier attempt is unclear."""
-        if self.doubt is None or (self.command.is_read_only and isinstance(error, RejectedError)):
-            return error
-        return then(self.doubt.error, f"then {error.summary}")
-
-    def _before_wait(self, number: int, attempt_result: AttemptResult[R], delay: float) -> None:
-        self.waiting = True
-        self.log(
-            logging.INFO,
-            f"attempt {number + 1} in {delay:.2f} s ({attempt_result.retry})",
-            error=attempt_result.error,
-            delay=delay,
-        )
-
-    def _log_end(self, text: str, error: DispatchkitError) -> None:
-        self.log(logging.WARNING if error.state is State.UNKNOWN else logging.INFO, text, error=error)

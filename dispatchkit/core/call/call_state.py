@@ -1,180 +1,303 @@
-"""The state of a call: its attempts, its doubt, and the bounds of its waits (deadline, stop, closed client)."""
+"""The values of a call's decisions: its rules and state, the events that change it, and the actions that follow.
+
+All of them are frozen. Times come in with the events. See `decide`.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Generic, TypeVar
+from typing import Generic, Literal, Never, TypeVar
 
 import attrs
 
-from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.clock import Clock
-from dispatchkit.core.command import Command
-from dispatchkit.core.log import log, logger
-from dispatchkit.errors import Attempt, DispatchkitError, OutcomeUnknownError
+from dispatchkit.core.command import Evidence, LogProbe, Settlement
+from dispatchkit.core.command import Probe as StateProbe
+from dispatchkit.errors import DispatchkitError, OutcomeUnknownError, ThrottledError
 
-__all__ = ["CallState", "Doubt", "then", "unclear_too"]
+__all__ = [
+    "NOT_READ",
+    "Action",
+    "AttemptEvent",
+    "CallState",
+    "Doubt",
+    "Event",
+    "Expired",
+    "Failed",
+    "Finish",
+    "Late",
+    "Log",
+    "Logged",
+    "NoToken",
+    "Now",
+    "Observed",
+    "Probe",
+    "Rules",
+    "Send",
+    "Start",
+    "Succeeded",
+    "TakenOver",
+    "Unfinished",
+    "Wait",
+    "Waited",
+]
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 W = TypeVar("W")
 
 
-@attrs.define
+@attrs.frozen
+class Start:
+    """The start of a request."""
+
+    wall: datetime
+    """On the wall clock."""
+    monotonic: float
+    """On the clock's ``monotonic``, which is never set."""
+
+
+@attrs.frozen(kw_only=True)
+class Rules(Generic[W, R]):
+    """What stays the same during one call."""
+
+    policy: RetryPolicy
+    latest_start: float
+    """The latest start of a request, on the clock's ``monotonic``."""
+    started: float = 0.0
+    """The start of the call, on the same clock."""
+    probe: Callable[[datetime], StateProbe[W, R] | LogProbe[W, R] | None]
+    """How to settle an unclear outcome, by the start of the first unclear attempt. See `Command.probe`."""
+    deduplicated: Callable[[timedelta], bool]
+    """Whether the user vouches for deduplication at this age of the request id. See `Command.deduplicated`."""
+    is_read_only: bool = False
+    in_log: bool = False
+    """Whether only a log shows the command. See `Command.log_key`."""
+    has_one_id: bool = True
+    """Whether all attempts used one request id; an earlier process's id may be unknown."""
+    repeats: int = 0
+    """Retries of the unclear launch that an earlier process may have made."""
+
+
+@attrs.frozen
 class Doubt:
     """The unclear attempts of a call."""
 
     error: OutcomeUnknownError
     """The call's outcome until settling finds another."""
-    since: datetime
+    began: Start
     """Start of the first unclear attempt."""
-    began: float
-    """The same moment on the clock's ``monotonic``, which is never set."""
     acting_until: float
     """The latest moment at which the latest unclear attempt can reach the provider, on the clock's ``monotonic``."""
-    slept: float
+    slept: float = 0.0
     """Seconds by which ``boottime`` was ahead of ``monotonic`` when the doubt began."""
     acted_by: float | None = None
     """The latest moment at which it can have acted, on the clock's ``monotonic``; None means ``acting_until``."""
+    is_denied: bool = False
+    """Whether the provider's state proves that none of the attempts acted, or ever will."""
 
     def age(self, clock: Clock) -> float:
         """Seconds since the first unclear attempt began, including sleep of the machine."""
-        return max(0.0, clock.boottime() - self.slept - self.began)
+        return max(0.0, clock.boottime() - self.slept - self.began.monotonic)
 
 
-def then(error: OutcomeUnknownError, what: str, *, is_final: bool = False) -> OutcomeUnknownError:
-    """The outcome with a later event appended. A final outcome stays final."""
-    return type(error)(f"{error.summary}; {what}", is_final=error.is_final or is_final)
+NOT_READ: Settlement[Never] = Settlement(Evidence.INCONCLUSIVE, "its state was not read")
 
 
-def unclear_too(error: OutcomeUnknownError) -> OutcomeUnknownError:
-    """The outcome of a launch whose retry is unclear too: another retry might launch again."""
-    return then(error, "its retry is unclear too, and no replay was ever seen", is_final=True)
-
-
+@attrs.frozen(kw_only=True)
 class CallState(Generic[W, R]):
-    """The state that a `Call` and its `Settling` share."""
+    """What is known of a call that has not succeeded at once, and what it does now."""
 
-    __slots__ = (
-        "_timeout",
-        "answered_at",
-        "answers_another",
-        "attempts",
-        "command",
-        "context",
-        "deadline",
-        "doubt",
-        "has_rival",
-        "log_key",
-        "one_id",
-        "policy",
-        "request_id",
-        "stopped",
-        "waiting",
-    )
+    rules: Rules[W, R]
+    phase: Literal["attempt", "settle", "settled", "retry"] = "attempt"
+    """What the call does: attempt, read the provider's state, record the settlement, or wait for a retry."""
+    tries: int = 1
+    """Attempts so far as `RetryPolicy.attempts` counts them, including the one in flight."""
+    first_started: datetime | None = None
+    """Start of this call's first attempt; None before its end."""
+    doubt: Doubt | None = None
+    """The unclear attempts so far, including those of an earlier process."""
+    partly_sent: Start | None = None
+    """Start of the first request whose claim expired after a part had left. No server had the whole request."""
+    throttled: ThrottledError | None = None
+    """The latest HTTP 429."""
+    error: DispatchkitError | None = None
+    """The outcome, if no further attempt is made."""
+    delay: float = 0.0
+    """Seconds until the next attempt."""
+    waited: float = 0.0
+    """Sum of the delays so far."""
+    probes: int = 0
+    """State reads since the latest unclear attempt or refusal."""
+    reads_once: bool = False
+    """Whether one state read is enough, since the call may be retried whatever it shows."""
+    settlement: Settlement[R] = attrs.field(default=NOT_READ)
+    """The latest state read."""
+    refusal: DispatchkitError | None = None
+    """The refusal of a retry, perhaps because the earlier attempt succeeded."""
 
-    def __init__(
-        self,
-        command: Command[W, R],
-        context: ClientContext[W],
-        request_id: str | None,
-        *,
-        timeout: float,
-        policy: RetryPolicy,
-    ) -> None:
-        self.command = command
-        self.context = context
-        self.request_id = request_id
-        self.one_id = True
-        """Whether all attempts used one request id; an earlier process's id may be unknown."""
-        self.log_key = command.log_key
-        self.policy = policy
-        self._timeout = timeout
-        self.deadline = 0.0
-        """On the clock's ``monotonic``."""
-        self.attempts: tuple[Attempt, ...] = ()
-        self.doubt: Doubt | None = None
-        """The unclear attempts so far, including those of an earlier process."""
-        self.answers_another = False
-        """Whether the provider marked the latest answer as a replay of another request's."""
-        self.answered_at = -math.inf
-        """The latest answer that was no server failure, on the clock's ``monotonic``."""
-        self.stopped = False
-        """Set to True to start no further attempt."""
-        self.waiting = False
-        """Whether the call waits for a permit, a claim or a retry, with no request in flight."""
-        self.has_rival: Callable[[float], Awaitable[bool]] | None = None
-        """Asks the ledger for another launch of the same log within so many seconds, in any run and process."""
 
-    @property
-    def is_over(self) -> bool:
-        """Whether no further attempt may start."""
-        return self.stopped or self.context.closed
+# Events
 
-    @property
-    def latest_start(self) -> float:
-        """The latest start of a request, on the clock's ``monotonic``.
 
-        It is before the deadline: a request that the deadline cuts short has an unclear outcome.
-        """
-        return self.deadline - min(1.0, self._timeout / 10)
+@attrs.frozen(kw_only=True)
+class Now:
+    """The surroundings of a call at the moment of an event."""
 
-    def in_time(self, delay: float) -> bool:
-        """Whether a request after so many seconds would start in time."""
-        return self.context.clock.monotonic() + delay <= self.latest_start
+    monotonic: float
+    wall: datetime
+    slept: float = 0.0
+    """Seconds by which ``boottime`` is ahead of ``monotonic``."""
+    random: float = 0.5
+    """A random number in ``[0, 1)``."""
+    stopped: bool = False
+    """Whether no further request may start."""
+    paused: float = 0.0
+    """Seconds for which the account is paused."""
+    pause: str = ""
+    """A description of the pause."""
+    honours_ids: bool = False
+    """Whether the provider has recognised a retry by its request id. See `Replays.honoured`."""
+    strips_ids: bool = False
+    """Whether a proxy strips request ids. See `Replays.foreign`."""
+    other_launch_ended: float = -math.inf
+    """The latest end of another launch with the same log, on the clock's ``monotonic``."""
 
-    def may_start(self, delay: float) -> bool:
-        """Whether a request may start after so many seconds."""
-        return not self.is_over and self.in_time(delay)
 
-    async def spend(self) -> bool:
-        """Wait for a token of the retry budget. False if none comes in time or the client is closed."""
-        self.waiting = True
-        paid = await self.context.budget.withdraw(until=self.latest_start)
-        self.waiting = False
-        return paid
+@attrs.frozen
+class TakenOver:
+    """The call begins with an unclear attempt of an earlier process."""
 
-    async def sleep(self, seconds: float) -> None:
-        """Wait for so many seconds, or until the client is closed or a pause is lifted."""
-        clock, pacer = self.context.clock, self.context.pacer
-        until, lifts = clock.monotonic() + seconds, pacer.lifts
-        self.waiting = True
-        while (left := until - clock.monotonic()) > 0 and not self.is_over and pacer.lifts == lifts:
-            await pacer.sleep(left)
-        self.waiting = False
+    now: Now
 
-    def monotonic_of(self, moment: datetime) -> float:
-        """Convert a moment of the wall clock to the clock's ``monotonic``."""
-        clock = self.context.clock
-        return clock.monotonic() - (clock.now() - moment).total_seconds()
 
-    def paused_beyond(self) -> str:
-        """A sentence for a pause that lasts beyond the deadline."""
-        pacer = self.context.pacer
-        until = self.context.clock.now() + timedelta(seconds=pacer.paused_for())
-        why = "the account is paused" if pacer.throttled_for() else "nothing starts, since most attempts got no answer,"
-        return f"{why} until {until:%Y-%m-%d %H:%M:%S} UTC, beyond the deadline{self.latest_failure()}"
+@attrs.frozen
+class Unfinished:
+    """An attempt ended without a result."""
 
-    def latest_failure(self) -> str:
-        """The result of the latest attempt, as a suffix for an error's summary."""
-        latest = next((attempt.result for attempt in reversed(self.attempts) if attempt.result != "cancelled"), "")
-        return latest and f"; its latest attempt: {latest}"
+    now: Now
 
-    def log(self, level: int, text: str, *, error: DispatchkitError | None = None, delay: float | None = None) -> None:
-        """Log a record about the call."""
-        log(
-            logger,
-            level,
-            "%r: %s",
-            self.command,
-            text,
-            extra=lambda: {
-                "command": repr(self.command),
-                "request_id": self.request_id,
-                "attempt": len(self.attempts),
-                "outcome": None if error is None else error.state.value,
-                "delay": delay,
-            },
-        )
+
+@attrs.frozen
+class Failed(Unfinished):
+    """An attempt ended with an error."""
+
+    error: DispatchkitError
+    start: Start
+    answers_another: bool = False
+    """Whether the provider marked the answer as a replay of another request's."""
+
+
+@attrs.frozen
+class Late(Unfinished):
+    """An attempt got no permit before the deadline, or the call was stopped."""
+
+    why: str
+
+
+@attrs.frozen
+class Expired(Unfinished):
+    """The claim of a request expired before all of it had left."""
+
+    partly_sent: Start | None = None
+    """The start of the request, if a part of it may have left."""
+
+
+@attrs.frozen
+class Succeeded(Generic[R_co]):
+    """An attempt ended with a result."""
+
+    now: Now
+    result: R_co
+
+
+@attrs.frozen
+class Observed(Generic[R_co]):
+    """A state read ended."""
+
+    now: Now
+    settlement: Settlement[R_co]
+    asked: float
+    """Start of the state read, on the clock's ``monotonic``."""
+    age: float = 0.0
+    """Seconds by which the response is older than its request."""
+
+
+@attrs.frozen
+class Waited:
+    """A wait ended, perhaps early."""
+
+    now: Now
+    has_token: bool = False
+    """Whether the call holds a token of the retry budget."""
+
+
+@attrs.frozen
+class NoToken:
+    """The retry budget had no token before the deadline."""
+
+    now: Now
+
+
+@attrs.frozen
+class Logged:
+    """A record was logged."""
+
+    now: Now
+
+
+AttemptEvent = Failed | Late | Expired
+"""How an attempt ends without a result."""
+Event = TakenOver | Succeeded[R] | AttemptEvent | Observed[R] | Waited | NoToken | Logged
+
+
+# Actions
+
+
+@attrs.frozen
+class Send:
+    """Make an attempt. It ends with `Succeeded`, `Failed`, `Late` or `Expired`."""
+
+
+@attrs.frozen
+class Probe(Generic[W, R]):
+    """Read the provider's state once. It ends with `Observed`."""
+
+    probe: StateProbe[W, R] | LogProbe[W, R]
+    doubt: Doubt
+    believed_from: float
+    """When a state without the effect counts, on the clock's ``monotonic``."""
+
+
+@attrs.frozen
+class Wait:
+    """Wait for so many seconds, then perhaps for a token of the retry budget. It ends with `Waited` or `NoToken`."""
+
+    seconds: float = 0.0
+    for_token: bool = False
+    """Whether the next request needs a token. One that no request uses is given back."""
+
+
+@attrs.frozen
+class Log:
+    """Log a record. It ends with `Logged`."""
+
+    text: str
+    error: DispatchkitError | None
+    delay: float | None = None
+
+
+@attrs.frozen
+class Finish(Generic[R_co]):
+    """The call is over: it has a result or an error."""
+
+    result: R_co | None = None
+    error: DispatchkitError | None = None
+    cause: Exception | None = None
+    """An exception of the policy's wait strategy, which ended the retries."""
+
+
+Action = Send | Probe[W, R] | Wait | Log | Finish[R]

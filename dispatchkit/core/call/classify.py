@@ -91,7 +91,7 @@ def pause_after(
 ) -> float | None:
     """Seconds for which the account pauses after a reply; None if the provider asks for no pause."""
     if isinstance(attempt_outcome, ThrottledError):
-        return policy.throttled_scale if attempt_outcome.retry_after is None else attempt_outcome.retry_after
+        return policy.pause(attempt_outcome) if attempt_outcome.retry_after is None else attempt_outcome.retry_after
     if isinstance(attempt_outcome, OutcomeUnknownError) and isinstance(reply, Response):
         # A failed server cannot say what it did, but it can say when to retry.
         return retry_after(reply.headers, now()) or None

@@ -54,12 +54,16 @@ class Launches:
                 self._sealed, self._forgotten = now, self._sealed
 
     def another_ended(self, key: int, request_id: str | None, moment: float) -> bool:
-        """Whether another launch of this log may have acted and ended since ``moment``. True if that is unknown.
+        """Whether another launch of this log may have acted and ended since ``moment``. True if that is unknown."""
+        return self.other_end(key, request_id) >= moment
+
+    def other_end(self, key: int, request_id: str | None) -> float:
+        """The latest end of another launch of this log that may have acted, or an upper bound of it.
 
         A launch with the same request id is not another one: one process may resume its own run.
         """
         latest, end, other = self._latest(key)
-        return (other if latest == request_id else end) >= moment or self._forgotten >= moment
+        return max(other if latest == request_id else end, self._forgotten)
 
     def others_in_flight(self, launch: object, key: int) -> bool:
         """Whether another launch of this log is in flight."""

@@ -1,29 +1,35 @@
-"""The retry policy of a call, and the retry loop on top of tenacity.
+"""The retry policy of a call, and the ``Retry-After`` header.
 
-The loop answers three questions in turn. May this outcome be retried? Each `AttemptResult` says so. How long is the
-wait? `RetryPolicy.delay` computes it with full jitter, never less than the provider's Retry-After. Are attempts and
-time left? Then the retry waits for a token of the client's `RetryBudget`.
-
-The wait before attempt ``n + 1`` is uniform in ``[0, min(cap, scale * 2 ** (n - 1))]``. There are two scales, since a
-throttling provider needs longer waits than a broken connection.
+`decide` answers three questions in turn. May this outcome be retried? How long is the wait? Are attempts, time and
+budget left? The policy gives the wait: a strategy of tenacity, and never less than the provider's Retry-After. By
+default, the wait before attempt ``n + 1`` is uniform in ``[0, min(30, first * 2 ** (n - 1))]``. There are two
+strategies, since a throttling provider needs longer waits than a broken connection.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Generic, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import attrs
-from tenacity import AsyncRetrying, RetryCallState, retry_if_result
 
 from dispatchkit.core.call.http_date import http_date
-from dispatchkit.core.clock import Clock
+from dispatchkit.core.call.wait import (
+    FULL_JITTER,
+    THROTTLED_JITTER,
+    WaitStrategy,
+    a_strategy,
+    describe,
+    identity,
+    seconds_of,
+)
 from dispatchkit.core.validators import a_kind, seconds, shown, true_or_false
 from dispatchkit.errors import DispatchkitError
 
-__all__ = ["DEFAULT_RETRY", "AttemptResult", "RetryPolicy", "RetryReason", "a_policy", "retry_after", "retrying"]
+__all__ = ["DEFAULT_RETRY", "RetryPolicy", "RetryReason", "a_policy", "retry_after"]
 
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
@@ -35,6 +41,13 @@ RetryReason = Literal["not_sent", "throttled", "unknown"]
 - ``throttled``: the provider answered HTTP 429.
 - ``unknown``: the outcome was unclear, and either the state denies it or the user vouches for deduplication.
 """
+
+MIN_PROBE_PAUSE = 0.25
+"""Minimum seconds between two state reads."""
+_MAX_PROBE_PAUSE = 30.0
+"""Maximum of the growing minimum."""
+_PAUSE = 2.0
+"""Seconds of a pause whose strategy failed."""
 
 RETRY_REASONS: frozenset[RetryReason] = frozenset({"not_sent", "throttled", "unknown"})
 
@@ -51,6 +64,11 @@ def _seconds(instance: object, attribute: attrs.Attribute[float], value: float) 
     del instance
     if value != 0 or isinstance(value, bool):
         seconds(attribute.name, value)
+
+
+def _strategy(instance: object, attribute: attrs.Attribute[WaitStrategy], value: object) -> None:
+    del instance
+    a_strategy(attribute.name, value)
 
 
 def _flag(instance: object, attribute: attrs.Attribute[bool], value: object) -> None:
@@ -88,7 +106,8 @@ class RetryPolicy:
         ValueError: A setting is out of range.
 
     Example:
-        >>> RetryPolicy(attempts=3, cap=10).attempts
+        >>> from tenacity import wait_fixed
+        >>> RetryPolicy(attempts=3, wait=wait_fixed(2)).attempts
         3
         >>> sorted(RetryPolicy(retry_on={"not_sent", "throttled"}).retry_on)
         ['not_sent', 'throttled']
@@ -96,12 +115,22 @@ class RetryPolicy:
 
     attempts: int = attrs.field(default=5, validator=_attempts)
     """Maximum number of attempts of one call, including the first. 1 disables retries."""
-    scale: float = attrs.field(default=0.5, validator=_seconds)
-    """Seconds: upper bound of the first wait. It doubles with each retry."""
-    throttled_scale: float = attrs.field(default=2.0, validator=_seconds)
-    """The same after HTTP 429."""
-    cap: float = attrs.field(default=30.0, validator=_seconds)
-    """Seconds: upper bound of every wait. A longer Retry-After is still respected."""
+    wait: WaitStrategy = attrs.field(default=FULL_JITTER, validator=_strategy, eq=identity, repr=describe)
+    """The wait before a retry, in seconds: a strategy of tenacity, or a callable of a ``tenacity.RetryCallState``.
+
+    Default: full jitter, ``tenacity.wait_random_exponential(multiplier=0.5, max=30)``. Strategies of that class draw
+    from the client's clock. If a strategy raises, or returns no number from 0 up, the call is not retried.
+
+    The reads of the provider's state wait as long, and at least 0.25 s, which doubles up to 30 s. So a strategy may be
+    called more often than there are retries.
+    """
+    throttled_wait: WaitStrategy = attrs.field(
+        default=THROTTLED_JITTER, validator=_strategy, eq=identity, repr=describe
+    )
+    """The same after HTTP 429, in addition to a Retry-After. Default: full jitter from 2 s to 30 s.
+
+    Its longest first wait is also the pause of the account after HTTP 429 without a Retry-After.
+    """
     retry_on: frozenset[RetryReason] = attrs.field(default=RETRY_REASONS, converter=_reason_set, validator=_reasons)
     """Which outcomes are retried: a set of ``"not_sent"``, ``"throttled"``, ``"unknown"``. Default: all."""
     state_lag: float = attrs.field(default=60.0, validator=_seconds)
@@ -116,12 +145,35 @@ class RetryPolicy:
     If False, the provider's state is still read. The outcome stays unknown unless the state shows the effect.
     """
 
-    def delay(self, number: int, *, throttled: bool, after: float, clock: Clock) -> float:
-        """Seconds to wait after attempt ``number``, at least ``after``."""
-        scale = self.throttled_scale if throttled else self.scale
-        # The bound of the exponent prevents an overflow after many attempts.
-        jitter = clock.random() * min(self.cap, scale * 2.0 ** min(number - 1, 60))
-        return after + jitter if after > 0 else jitter
+    def delay(
+        self,
+        number: int,
+        *,
+        throttled: bool,
+        after: float,
+        drawn: float,
+        error: DispatchkitError | None = None,
+        elapsed: float = 0.0,
+        waited: float = 0.0,
+    ) -> float:
+        """Seconds to wait after attempt ``number``, at least ``after``. See `seconds_of`."""
+        strategy = self.throttled_wait if throttled else self.wait
+        return after + seconds_of(strategy, number, drawn=drawn, error=error, elapsed=elapsed, waited=waited)
+
+    def probe_delay(self, number: int, *, drawn: float, error: DispatchkitError | None = None) -> float:
+        """Seconds to wait after state read ``number``."""
+        drawn = 0.5 + drawn / 2
+        # The bound of the exponent prevents an overflow after many reads.
+        least = min(_MAX_PROBE_PAUSE, MIN_PROBE_PAUSE * 2.0 ** min(number - 1, 60)) * drawn
+        with contextlib.suppress(Exception):  # the strategy is the user's code: it must not end the settling
+            return max(least, seconds_of(self.wait, number, drawn=drawn, error=error))
+        return least
+
+    def pause(self, error: DispatchkitError) -> float:
+        """Seconds for which the account pauses after HTTP 429 without a ``Retry-After``."""
+        with contextlib.suppress(Exception):  # the strategy is the user's code: the account pauses all the same
+            return seconds_of(self.throttled_wait, 1, drawn=1.0, error=error)
+        return _PAUSE
 
 
 def a_policy(value: RetryPolicy) -> RetryPolicy:
@@ -135,83 +187,6 @@ def a_policy(value: RetryPolicy) -> RetryPolicy:
 
 DEFAULT_RETRY = RetryPolicy()
 """The default policy of a client."""
-
-
-@attrs.frozen
-class AttemptResult(Generic[R_co]):
-    """The end of one attempt and its settling: a result, or an error with the reason for a retry."""
-
-    result: R_co | None = None
-    error: DispatchkitError | None = None
-    retry: RetryReason | None = None
-    retry_after: float = 0.0
-    """Seconds to wait before a retry, as the provider asked."""
-
-
-async def retrying(
-    first: AttemptResult[R],
-    again: Callable[[], Awaitable[AttemptResult[R]]],
-    *,
-    policy: RetryPolicy,
-    clock: Clock,
-    sleep: Callable[[float], Awaitable[None]],
-    spend: Callable[[], Awaitable[bool]],
-    may_start: Callable[[float], bool],
-    before_sleep: Callable[[int, AttemptResult[R], float], None],
-) -> AttemptResult[R]:
-    """Retry a failed attempt until a result is final, or attempts, time or budget are exhausted.
-
-    Args:
-        first: The failed attempt. Only failed attempts enter tenacity, which costs more CPU than a whole call.
-        again: Makes one more attempt.
-        policy: Number of attempts, and waits.
-        clock: The source of time and randomness.
-        sleep: Waits for so many seconds.
-        spend: Waits for a token of the retry budget. False ends the loop.
-        may_start: Whether another attempt may start after so many seconds.
-        before_sleep: Called with the attempt's number, its result and the seconds until the next.
-    """
-    latest: AttemptResult[R] | None = None
-
-    async def attempt() -> AttemptResult[R]:
-        nonlocal latest
-        if latest is None:
-            latest = first
-            return first
-        latest = await again() if await spend() else attrs.evolve(latest, retry=None)
-        return latest
-
-    def wanted(attempt_result: AttemptResult[R]) -> bool:
-        return attempt_result.retry is not None and attempt_result.retry in policy.retry_on
-
-    def wait(state: RetryCallState) -> float:
-        attempt_result = _attempt_result(state)
-        return policy.delay(
-            state.attempt_number,
-            throttled=attempt_result.retry == "throttled",
-            after=attempt_result.retry_after,
-            clock=clock,
-        )
-
-    def stop(state: RetryCallState) -> bool:
-        return state.attempt_number >= policy.attempts or not may_start(state.upcoming_sleep)
-
-    def _attempt_result(state: RetryCallState) -> AttemptResult[R]:
-        assert state.outcome is not None  # noqa: S101 - tenacity sets it before it calls us
-        attempt_result: AttemptResult[R] = state.outcome.result()
-        return attempt_result
-
-    # An AsyncRetrying holds the state of one call, so each call makes its own.
-    loop = AsyncRetrying(
-        sleep=sleep,
-        retry=retry_if_result(wanted),
-        wait=wait,
-        stop=stop,
-        before_sleep=lambda state: before_sleep(state.attempt_number, _attempt_result(state), state.upcoming_sleep),
-        retry_error_callback=_attempt_result,
-    )
-    final: AttemptResult[R] = await loop(attempt)
-    return final
 
 
 _LAST_MOMENT = datetime(9999, 12, 31, tzinfo=UTC)

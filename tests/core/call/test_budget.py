@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Coroutine
 
 import pytest
+from tenacity import wait_none
 
 from dispatchkit import DirectClient, NotSentError, OutcomeUnknownError, Pace, RetryPolicy, StartDispatch
 from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
@@ -267,7 +268,7 @@ async def test_repeat_waits_for_a_token(clock: Virtual) -> None:
     client = DirectClient("key", clock=clock)
     client._context.transport = transport  # type: ignore[assignment]
     client._context.budget = await emptied(clock)
-    await client.start(1, retry=RetryPolicy(scale=0))
+    await client.start(1, retry=RetryPolicy(wait=wait_none()))
     # The call itself brings 0.08 of the first token.
     assert [at for at, _ in transport.seen] == pytest.approx([0.0, 0.92, 1.92])
 
@@ -278,7 +279,7 @@ async def test_repeat_without_a_token_keeps_its_outcome(clock: Virtual) -> None:
     client._context.transport = transport  # type: ignore[assignment]
     client._context.budget = await emptied(clock)
     with pytest.raises(NotSentError, match="refused") as caught:
-        await client.start(1, timeout=2.0, retry=RetryPolicy(attempts=9, scale=0))
+        await client.start(1, timeout=2.0, retry=RetryPolicy(attempts=9, wait=wait_none()))
     assert len(caught.value.attempts) == 2
     assert clock.time == pytest.approx(1.8)
 
@@ -299,7 +300,7 @@ async def test_token_that_a_pause_overtakes_is_given_back(clock: Virtual) -> Non
     transport = FakeTransport(clock, says=lambda *_: TransportFailure("refused", sent=False))
     client._context.transport = transport  # type: ignore[assignment]
     client._context.budget = budget = await emptied(clock)
-    repeating = asyncio.ensure_future(client.start(3, retry=RetryPolicy(scale=0)))
+    repeating = asyncio.ensure_future(client.start(3, retry=RetryPolicy(wait=wait_none())))
     await clock.sleep(0.5)
     assert budget.statistics().waiting == 1
     client.pacer.throttle(3000.0)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from tenacity import wait_none
 
 from dispatchkit import (
     DirectClient,
@@ -454,7 +455,7 @@ async def test_a_repeat_that_connects_leaves_what_is_known() -> None:
 @pytest.mark.parametrize(("pause", "sent"), [(8.9, 2), (9.1, 1)])
 async def test_a_repeat_needs_the_margin_before_the_deadline(pause: float, sent: int) -> None:
     """A tenth of the time, at most a second, is left for the request."""
-    policy = RetryPolicy(throttled_scale=0)
+    policy = RetryPolicy(throttled_wait=wait_none())
     client, scene = played(
         says=lambda s, _: throttled(pause) if len(s.seen) == 1 else None, takes=lambda _: 0.0, retry=policy, timeout=10
     )

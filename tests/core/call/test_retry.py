@@ -6,15 +6,15 @@ import math
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
-import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
+from tenacity import wait_random_exponential
 
-from dispatchkit import OutcomeUnknownError, RetryPolicy
+from dispatchkit import RetryPolicy
 from dispatchkit.core.call.budget import RetryBudget
-from dispatchkit.core.call.retry import AttemptResult, retry_after, retrying
+from dispatchkit.core.call.retry import retry_after
 from tests.strategies import LETTERS
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -114,10 +114,8 @@ def test_a_date_is_never_early_by_the_servers_clock(wait: int, skew: int) -> Non
         ("attempts", 0, ValueError),
         ("attempts", True, TypeError),
         ("attempts", 2.0, TypeError),
-        ("scale", -1, ValueError),
-        ("scale", math.nan, ValueError),
-        ("throttled_scale", math.inf, ValueError),
-        ("cap", "1", TypeError),
+        ("wait", 3, TypeError),
+        ("throttled_wait", "1", TypeError),
         ("state_lag", -0.1, ValueError),
         ("retry_on", {"rejected"}, ValueError),
     ],
@@ -127,14 +125,20 @@ def test_a_policy_refuses_settings_that_mean_nothing(setting: str, value: object
         RetryPolicy(**{setting: value})  # type: ignore[arg-type]
 
 
-def test_the_wait_doubles_up_to_the_cap_and_has_its_own_scale_after_429() -> None:
-    policy = RetryPolicy(scale=0.5, throttled_scale=2, cap=10)
-    clock = FixedClock(1.0)
-    plain = [policy.delay(number, throttled=False, after=0, clock=clock) for number in range(1, 8)]
-    throttled = [policy.delay(number, throttled=True, after=0, clock=clock) for number in range(1, 5)]
+def test_defaults_suit_a_launch() -> None:
+    policy = RetryPolicy()
+    assert (policy.attempts, policy.state_lag, policy.repeat_unclear) == (5, 60.0, True)
+    assert policy.retry_on == {"not_sent", "throttled", "unknown"}
+    assert RetryPolicy(attempts=1).attempts == 1
+
+
+def test_wait_doubles_up_to_its_maximum() -> None:
+    policy = RetryPolicy(wait=wait_random_exponential(multiplier=0.5, max=10))
+    plain = [policy.delay(number, throttled=False, after=0, drawn=1.0) for number in range(1, 8)]
+    throttled = [policy.delay(number, throttled=True, after=0, drawn=1.0) for number in range(1, 5)]
     assert plain == [0.5, 1, 2, 4, 8, 10, 10]
-    assert throttled == [2, 4, 8, 10]
-    assert policy.delay(10_000, throttled=False, after=0, clock=clock) == 10
+    assert throttled == [2, 4, 8, 16]
+    assert policy.delay(10_000, throttled=False, after=0, drawn=1.0) == 10
 
 
 @given(st.integers(1, 10**6), st.booleans(), st.floats(0, 1e8), st.floats(0, 0.999))
@@ -142,12 +146,12 @@ def test_a_wait_is_never_before_retry_after_and_its_jitter_never_over_the_cap(
     number: int, throttled: bool, least: float, drawn: float
 ) -> None:
     policy = RetryPolicy()
-    delay = policy.delay(number, throttled=throttled, after=least, clock=FixedClock(drawn))
-    assert least <= delay <= least + policy.cap
+    delay = policy.delay(number, throttled=throttled, after=least, drawn=drawn)
+    assert least <= delay <= least + 30
 
 
 def test_full_jitter_goes_down_to_nothing() -> None:
-    assert RetryPolicy().delay(5, throttled=False, after=0, clock=FixedClock(0.0)) == 0
+    assert RetryPolicy().delay(5, throttled=False, after=0, drawn=0.0) == 0
 
 
 async def test_a_dead_provider_gets_at_most_a_tenth_more_requests() -> None:
@@ -177,73 +181,3 @@ def test_a_quiet_time_saves_up_no_more_than_the_most() -> None:
         budget.deposit()
         budget.refund()
     assert budget.statistics().tokens <= RetryBudget.MAX_TOKENS + RetryBudget.TOKEN_RATIO
-
-
-async def go(
-    policy: RetryPolicy, *steps: AttemptResult[int], latest: float = 1e9, tokens: int = 99
-) -> tuple[AttemptResult[int], list[float], list[tuple[int, float]]]:
-    clock = FixedClock()
-    result: list[tuple[int, float]] = []
-    left = list(steps[1:])
-
-    async def again() -> AttemptResult[int]:
-        return left.pop(0)
-
-    async def spend() -> bool:
-        nonlocal tokens
-        tokens -= 1
-        return tokens >= 0
-
-    final = await retrying(
-        steps[0],
-        again,
-        policy=policy,
-        clock=clock,
-        sleep=clock.sleep,
-        spend=spend,
-        may_start=lambda delay: clock.time + delay <= latest,
-        before_sleep=lambda number, _, delay: result.append((number, delay)),
-    )
-    return final, clock.slept, result
-
-
-UNSENT: AttemptResult[int] = AttemptResult(error=OutcomeUnknownError("x"), retry="not_sent")
-THROTTLED: AttemptResult[int] = AttemptResult(error=OutcomeUnknownError("y"), retry="throttled", retry_after=3.0)
-FINAL: AttemptResult[int] = AttemptResult(error=OutcomeUnknownError("z"))
-DONE = AttemptResult(result=1)
-
-
-async def test_it_goes_on_until_a_step_is_final() -> None:
-    final, slept, result = await go(RetryPolicy(), UNSENT, THROTTLED, DONE)
-    assert final == DONE
-    assert slept == [0.5, 3.0 + 4.0]
-    assert result == [(1, 0.5), (2, 7.0)]
-
-
-async def test_a_final_failure_ends_it() -> None:
-    assert (await go(RetryPolicy(), UNSENT, FINAL))[0] == FINAL
-
-
-async def test_the_last_step_is_the_outcome_when_attempts_run_out() -> None:
-    final, slept, _ = await go(RetryPolicy(attempts=3), UNSENT, UNSENT, THROTTLED)
-    assert final == THROTTLED
-    assert len(slept) == 2
-
-
-async def test_no_attempt_starts_after_the_latest_start() -> None:
-    assert await go(RetryPolicy(), UNSENT, DONE, latest=0.5) == (DONE, [0.5], [(1, 0.5)])
-    assert await go(RetryPolicy(), UNSENT, latest=0.49) == (UNSENT, [], [])
-
-
-async def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
-    assert await go(RetryPolicy(), THROTTLED, latest=4.0) == (THROTTLED, [], [])
-
-
-async def test_reasons_that_the_policy_leaves_out_are_not_repeated() -> None:
-    assert (await go(RetryPolicy(retry_on=frozenset({"throttled"})), UNSENT))[0] == UNSENT
-
-
-async def test_a_repeat_without_a_token_is_not_made() -> None:
-    final, slept, _ = await go(RetryPolicy(), UNSENT, THROTTLED, DONE, tokens=1)
-    assert final == attrs.evolve(THROTTLED, retry=None)
-    assert len(slept) == 2

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tenacity import wait_fixed
 
 from dispatchkit import DirectClient, FanOut, Ledger, Pace, Report, RetryPolicy, StartDispatch
 from dispatchkit.core.command import Response
@@ -213,7 +214,7 @@ async def test_call_that_waits_to_be_repeated_is_not_in_flight() -> None:
         return away() if number == 1 else refusal(4031) if number == 2 else None
 
     client, _ = played(
-        says=says, takes=lambda transport: float(len(transport.seen)), retry=RetryPolicy(scale=100, cap=100)
+        says=says, takes=lambda transport: float(len(transport.seen)), retry=RetryPolicy(wait=wait_fixed(50))
     )
     run = FanOut(client, list(starts(range(1, 4))), concurrency=3, stop_after_failures=1)
     assert await run.finish() == Report(done=1, rejected=1, not_sent=1, not_started=0)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tenacity import wait_none
 
 from dispatchkit import AuthenticationError, DirectClient, FanOut, Pace, Report, RetryPolicy, StartDispatch
 from dispatchkit.core.transport.transport import TransportFailure
@@ -142,7 +143,9 @@ async def test_a_real_429_pauses_all_workers_until_its_time() -> None:
     loop = asyncio.get_running_loop()
     async with (
         Sandbox(latency=0.002) as sandbox,
-        DirectClient(sandbox.direct_token, base_url=sandbox.url, retry=RetryPolicy(throttled_scale=0)) as direct,
+        DirectClient(
+            sandbox.direct_token, base_url=sandbox.url, retry=RetryPolicy(throttled_wait=wait_none())
+        ) as direct,
     ):
         run = direct.start_many(range(1, 201), concurrency=16)
         task = asyncio.ensure_future(run.finish())

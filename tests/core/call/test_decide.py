@@ -1,0 +1,348 @@
+"""The decisions of a call, event by event. `tests/proof` explores all sequences of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import attrs
+import pytest
+from tenacity import RetryCallState
+
+from dispatchkit import NotSentError, OutcomeUnknownError, RejectedError, RetryPolicy, ThrottledError
+from dispatchkit.core.call.call_state import (
+    Action,
+    CallState,
+    Doubt,
+    Event,
+    Expired,
+    Failed,
+    Finish,
+    Late,
+    Log,
+    Logged,
+    NoToken,
+    Now,
+    Observed,
+    Probe,
+    Rules,
+    Send,
+    Start,
+    Succeeded,
+    TakenOver,
+    Wait,
+    Waited,
+)
+from dispatchkit.core.call.decide import decide
+from dispatchkit.core.command import Evidence, Settlement
+from dispatchkit.core.command import Probe as StateProbe
+
+NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+PROBE: StateProbe[Any, Any] = StateProbe(None, lambda _: None)  # type: ignore[arg-type, return-value]
+UNSENT = NotSentError("connection refused")
+LOST = OutcomeUnknownError("reset")
+THROTTLED = ThrottledError("slow down", code=None, retry_after=3.0)
+REFUSED = RejectedError("no", status=403, code=None)
+FOREVER = timedelta(days=365)
+
+
+def start(at: float = 0.0) -> Start:
+    return Start(NOON + timedelta(seconds=at), at)
+
+
+def now(at: float = 0.0, **more: Any) -> Now:
+    return Now(monotonic=at, wall=NOON + timedelta(seconds=at), **{"random": 1.0, **more})
+
+
+def rules(*, remembered: timedelta = timedelta(0), **more: Any) -> Rules[Any, Any]:
+    settings: dict[str, Any] = {"policy": RetryPolicy(), "latest_start": 200.0, "probe": lambda _: PROBE}
+    return Rules(**{**settings, "deduplicated": lambda age: age < remembered, **more})
+
+
+def state(**more: Any) -> CallState[Any, Any]:
+    return CallState(rules=rules(**more))
+
+
+def failed(error: Any, at: float = 0.0, **more: Any) -> Failed:
+    return Failed(now(at, **more), error, start(at))
+
+
+def denied(evidence: Evidence, at: float) -> Observed[Any]:
+    return Observed(now(at), Settlement(evidence, "it is absent"), at)
+
+
+def play(
+    before: CallState[Any, Any], *events: Event[Any]
+) -> tuple[CallState[Any, Any], Action[Any, Any], list[Action[Any, Any]]]:
+    """Apply events, each log at once. Returns the state, the last action and all actions."""
+    actions: list[Action[Any, Any]] = []
+    script: Iterator[Event[Any]] = iter(events)
+    for event in script:
+        before, action = decide(before, event)
+        actions.append(action)
+        while isinstance(action, Log):
+            before, action = decide(before, Logged(event.now))
+            actions.append(action)
+    return before, actions[-1], actions
+
+
+def test_a_result_finishes_the_call() -> None:
+    before = state()
+    assert decide(before, Succeeded(now(), 1)) == (before, Finish(result=1))
+
+
+def test_attempts_go_on_until_a_result() -> None:
+    _, last, actions = play(
+        state(),
+        failed(UNSENT),
+        Waited(now(1), has_token=True),
+        failed(THROTTLED, 2),
+        Waited(now(9)),
+        Succeeded(now(), 1),
+    )
+    assert last == Finish(result=1)
+    assert [action for action in actions if isinstance(action, Wait)] == [
+        Wait(0.5, for_token=True),
+        Wait(3.0 + 4.0, for_token=True),
+    ]
+    assert [action.text for action in actions if isinstance(action, Log)] == [
+        "attempt 2 in 0.50 s (not_sent)",
+        "attempt 3 in 7.00 s (throttled)",
+    ]
+
+
+def test_refusal_without_doubt_is_final() -> None:
+    assert play(state(), failed(UNSENT), Waited(now(1)), failed(REFUSED))[1] == Finish(error=REFUSED)
+
+
+def test_attempts_run_out() -> None:
+    before = state(policy=RetryPolicy(attempts=3))
+    _, last, actions = play(before, failed(UNSENT), Waited(now()), failed(UNSENT), Waited(now()), failed(THROTTLED))
+    assert last == Finish(error=THROTTLED)
+    assert actions.count(Send()) == 2
+
+
+@pytest.mark.parametrize(("latest", "waits"), [(0.5, True), (0.49, False)])
+def test_wait_ends_before_the_latest_start(latest: float, waits: bool) -> None:
+    assert isinstance(play(state(latest_start=latest), failed(UNSENT))[1], Wait if waits else Finish)
+
+
+def test_reasons_left_out_are_not_retried() -> None:
+    assert play(state(policy=RetryPolicy(retry_on={"throttled"})), failed(UNSENT))[1] == Finish(error=UNSENT)
+
+
+def test_retry_without_a_token_is_not_made() -> None:
+    assert play(state(), failed(UNSENT), NoToken(now(9)))[1] == Finish(error=UNSENT)
+
+
+def test_stop_during_a_wait_ends_the_call() -> None:
+    assert play(state(), failed(UNSENT), Waited(now(0.1, stopped=True)))[1] == Finish(error=UNSENT)
+    assert play(state(), failed(UNSENT, stopped=True))[1] == Finish(error=UNSENT)
+
+
+def test_late_attempt_keeps_what_is_known() -> None:
+    assert play(state(), failed(THROTTLED), Waited(now(9)), Late(now(9), "late"))[1] == Finish(error=THROTTLED)
+    _, last, _ = play(state(), Late(now(9), "late"))
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, NotSentError)
+
+
+def test_expired_claim_is_no_attempt() -> None:
+    before, last, _ = play(state(), Expired(now(1)))
+    assert last == Send()
+    assert (before.tries, before.partly_sent) == (1, None)
+
+
+def test_partly_sent_request_is_never_not_sent() -> None:
+    before, last, _ = play(state(policy=RetryPolicy(attempts=1)), Expired(now(1), start(0)), failed(UNSENT, 2))
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, OutcomeUnknownError)
+    assert before.partly_sent == start(0)
+    _, last, _ = play(state(), Expired(now(1), start(0)), Expired(now(2), start(1)), Late(now(200), "late"))
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, OutcomeUnknownError)
+    before, _, _ = play(state(), Expired(now(1), start(0)), failed(LOST, 2))
+    assert before.doubt is not None
+    assert before.doubt.began == start(0)
+
+
+def test_state_read_costs_a_token_after_an_attempt() -> None:
+    _, last, _ = play(state(), failed(LOST))
+    assert last == Wait(for_token=True)
+    taken_over = attrs.evolve(state(), doubt=Doubt(LOST, start(), 0.0))
+    assert isinstance(play(taken_over, TakenOver(now(1)))[1], Probe)
+
+
+def test_evidence_counts_after_the_lag() -> None:
+    early = play(state(), failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 59))
+    assert early[1] == Wait(0.5)
+    late, last, _ = play(state(), failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 60))
+    assert last == Wait(0.5, for_token=True)
+    assert late.doubt is not None
+    assert late.doubt.is_denied
+
+
+def test_absent_effect_allows_no_retry() -> None:
+    _, last, _ = play(state(), failed(LOST), Waited(now(1), has_token=True), denied(Evidence.ABSENT, 60))
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, OutcomeUnknownError)
+
+
+def test_earlier_process_may_act_after_a_new_attempt() -> None:
+    """An unclear retry must not shorten the time for which the first attempt may act."""
+    inherited = Doubt(LOST, start(-10), 75.0)
+    before = attrs.evolve(state(remembered=FOREVER), doubt=inherited)
+    before, last, _ = play(before, TakenOver(now(1)), denied(Evidence.INCONCLUSIVE, 1))
+    assert last == Send()
+    before, _, _ = play(before, failed(LOST, 2))
+    assert before.doubt is not None
+    assert before.doubt.acting_until == 75.0
+    before, last, _ = play(attrs.evolve(before, doubt=inherited), failed(REFUSED, 3), Waited(now(4), has_token=True))
+    assert isinstance(last, Probe)
+    assert last.believed_from == 75.0 + 60.0
+
+
+def test_retry_needs_deduplication_when_it_leaves() -> None:
+    before = state(remembered=timedelta(seconds=30), in_log=True)
+    before, last, _ = play(before, failed(LOST))
+    assert last == Wait(0.5, for_token=True)
+    assert decide(before, Waited(now(29)))[1] == Send()
+    assert decide(before, Waited(now(31)))[1] == Finish(error=LOST)
+    assert decide(before, Waited(now(1, strips_ids=True)))[1] == Finish(error=LOST)
+
+
+def test_pause_postpones_a_state_read() -> None:
+    waits = Waited(now(1, paused=7.0), has_token=True)
+    assert play(state(), failed(LOST), waits)[1] == Wait(7.0)
+    beyond = Waited(now(1, paused=500.0, pause="the account is paused"), has_token=True)
+    _, last, _ = play(state(), failed(LOST), beyond)
+    assert isinstance(last, Finish)
+    assert "the account is paused" in str(last.error)
+
+
+def test_state_and_actions_are_values() -> None:
+    assert play(state(), failed(LOST))[1:] == play(state(), failed(LOST))[1:]
+    with pytest.raises(attrs.exceptions.FrozenInstanceError):
+        state().tries = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(("at", "wait"), [(199.5, 0.5), (199.98, 0.02), (199.995, None)])
+def test_state_is_read_once_more_before_the_deadline(at: float, wait: float | None) -> None:
+    inconclusive = denied(Evidence.INCONCLUSIVE, at)
+    _, last, _ = play(state(), failed(LOST), Waited(now(1), has_token=True), inconclusive)
+    if wait is None:
+        assert isinstance(last, Finish)
+        assert "the deadline left no time to ask again" in str(last.error)
+    else:
+        assert isinstance(last, Wait)
+        assert last.seconds == pytest.approx(wait)
+
+
+def test_unclear_read_is_retried_without_settling() -> None:
+    before = state(is_read_only=True)
+    _, last, actions = play(before, failed(LOST))
+    assert last == Wait(0.5, for_token=True)
+    assert not any(isinstance(action, Log) and "settling" in action.text for action in actions)
+    assert play(before, failed(LOST), Waited(now(1)), failed(REFUSED))[1] == Finish(error=REFUSED)
+    last = play(before, failed(LOST), Waited(now(1)), failed(THROTTLED), NoToken(now(9)))[1]
+    assert last == Finish(error=THROTTLED)
+    last = play(before, failed(LOST), Waited(now(1)), failed(UNSENT), NoToken(now(9)))[1]
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, OutcomeUnknownError)
+
+
+def test_id_is_as_old_as_the_first_attempt() -> None:
+    before = state(remembered=timedelta(seconds=30), in_log=True)
+    before, last, _ = play(before, failed(THROTTLED), Waited(now(5)), failed(LOST, 20))
+    assert isinstance(last, Wait)
+    assert decide(before, Waited(now(29)))[1] == Send()
+    assert decide(before, Waited(now(31)))[1] == Finish(error=LOST)
+
+
+def test_command_without_state_stays_unknown() -> None:
+    _, last, actions = play(state(probe=lambda _: None), failed(LOST))
+    assert isinstance(last, Finish)
+    assert "the provider has no state that shows it" in str(last.error)
+    assert not any(isinstance(action, Probe | Wait) for action in actions)
+
+
+def test_each_settling_begins_with_short_waits() -> None:
+    before = state(remembered=FOREVER)
+    inconclusive = denied(Evidence.INCONCLUSIVE, 1)
+    before, last, _ = play(before, failed(LOST), Waited(now(1), has_token=True), inconclusive, Waited(now(2)))
+    assert last == Send()
+    assert before.probes == 1
+    before, _, _ = play(before, failed(LOST, 3))
+    assert before.probes == 0
+    assert not before.reads_once
+    assert before.settlement.detail == "its state was not read"
+    before, last, _ = play(before, Waited(now(4), has_token=True), denied(Evidence.INCONCLUSIVE, 4))
+    assert last == Wait(0.5)
+    before, last, _ = play(attrs.evolve(before, phase="attempt", probes=5), failed(REFUSED, 5))
+    assert before.probes == 0
+    assert before.settlement.detail == "its state was not read"
+
+
+def test_refusal_of_a_retry_is_settled_by_more_than_one_read() -> None:
+    before = state(remembered=FOREVER)
+    before, _, _ = play(before, failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 1))
+    assert before.reads_once
+    refused: list[Event[Any]] = [Waited(now(2)), failed(REFUSED, 3), Waited(now(3), has_token=True)]
+    before, last, _ = play(before, *refused, denied(Evidence.NOT_APPLIED, 4))
+    assert last == Wait(0.5)
+    assert play(before, Waited(now(62), has_token=True), denied(Evidence.NOT_APPLIED, 63))[1] == Finish(error=REFUSED)
+    applied = Observed(now(5), Settlement(Evidence.APPLIED, "it runs", "a result"), 5)
+    assert play(before, Waited(now(5), has_token=True), applied)[1] == Finish(result="a result")
+
+
+def test_stop_ends_the_settling() -> None:
+    _, last, _ = play(state(), failed(LOST), Waited(now(1, stopped=True)))
+    assert isinstance(last, Finish)
+    assert "its state was not read, and it was told to stop" in str(last.error)
+
+
+def test_another_launch_leaves_a_launch_unknown_for_good() -> None:
+    before = state(in_log=True)
+    tolerance = 60.0
+    _, last, _ = play(before, failed(LOST, other_launch_ended=-tolerance))
+    assert isinstance(last, Finish)
+    assert isinstance(last.error, OutcomeUnknownError)
+    assert last.error.is_final
+    assert isinstance(play(before, failed(LOST, other_launch_ended=-tolerance - 0.1))[1], Wait)
+    assert isinstance(play(state(), failed(LOST, other_launch_ended=0.0))[1], Wait)
+
+
+def test_early_denial_still_needs_deduplication() -> None:
+    before = state(remembered=FOREVER, policy=RetryPolicy(attempts=2))
+    before, last, _ = play(before, failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 1))
+    assert isinstance(last, Wait)
+    assert decide(before, Waited(now(2)))[1] == Send()
+    assert before.doubt is not None
+    assert decide(before, Waited(now(2, strips_ids=True)))[1] == Finish(error=before.doubt.error)
+
+
+def test_old_response_is_not_read_again_at_once() -> None:
+    old = Observed[Any](now(61), Settlement(Evidence.NOT_APPLIED, "it is absent"), 61, 1.05)
+    assert play(state(), failed(LOST), Waited(now(1), has_token=True), old)[1] == Wait(0.25)
+
+
+def test_throttling_without_a_date_waits_as_the_policy_says() -> None:
+    assert play(state(), failed(ThrottledError("slow down", code=None)))[1] == Wait(2.0, for_token=True)
+
+
+def test_takeover_may_send_at_the_last_moment() -> None:
+    before = attrs.evolve(state(latest_start=100.0), doubt=Doubt(LOST, start(-10), 0.0))
+    assert play(before, TakenOver(now(1)), denied(Evidence.NOT_APPLIED, 100))[1] == Send()
+
+
+def test_strategy_sees_when_the_call_began() -> None:
+    seen: list[float | None] = []
+
+    def strategy(call: RetryCallState) -> float:
+        seen.append(call.seconds_since_start)
+        return 1.0
+
+    policy = RetryPolicy(wait=strategy)
+    play(state(policy=policy, started=10.0), failed(UNSENT, 25))
+    assert seen == [15.0]

@@ -1,0 +1,100 @@
+"""Faults planted into the source of `decide`: each must be found by the exploration."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from dispatchkit.core.call import decide as decide_module
+
+__all__ = ["FAULTS", "Fault", "mutated"]
+
+
+class Fault(NamedTuple):
+    """One change of the source, and the kind of command that shows it."""
+
+    name: str
+    before: str
+    after: str
+    kind: str
+
+
+FAULTS = (
+    Fault(
+        "state is believed at once",
+        "believed_from = _doubt(state).acting_until + policy.state_lag",
+        "believed_from = _doubt(state).acting_until",
+        "start",
+    ),
+    Fault("the age of a response is ignored", "event.asked - event.age >=", "event.asked >=", "start"),
+    Fault("state counts from its arrival", "event.asked - event.age >=", "now.monotonic - event.age >=", "start"),
+    Fault("absence is proof", "_DENIALS = frozenset({", "_DENIALS = frozenset({Evidence.ABSENT, ", "launch"),
+    Fault(
+        "the refusal of a retry is final",
+        "if state.doubt is None or state.rules",
+        "if True or state.rules",
+        "deduplicated activate",
+    ),
+    Fault(
+        "a throttled retry forgets the doubt",
+        "    if state.doubt is None:\n        is_partly",
+        "    if True:\n        is_partly",
+        "stop",
+    ),
+    Fault("retries need no token", "Wait(state.delay, for_token=True)", "Wait(state.delay)", "start"),
+    Fault(
+        "a stop during a wait is missed",
+        "    if now.stopped:\n        return state, Finish",
+        "    if 0:\n        return state, Finish",
+        "start",
+    ),
+    Fault("waits end after the deadline", "delay <= state.rules.latest_start", "delay <= 1e9", "start"),
+    Fault("another launch's entry counts", "if rules.in_log and now.other", "if 0 and now.other", "launch"),
+    Fault(
+        "ids are never forgotten",
+        "return rules.deduplicated(now.wall - first)",
+        "return rules.deduplicated(now.wall - now.wall)",
+        "deduplicated launch",
+    ),
+    Fault("stripped ids are trusted", "or now.strips_ids:", "or False:", "deduplicated launch"),
+    Fault(
+        "an id of another process is trusted",
+        "if not repeats or not rules.has_one_id or",
+        "if not repeats or",
+        "deduplicated launch",
+    ),
+    Fault("unclear retries go on", "(not is_repeat or now.honours_ids)", "True", "deduplicated launch"),
+    Fault(
+        "a retry shortens an earlier doubt",
+        "acting_until = max(earlier.acting_until, now.monotonic)",
+        "acting_until = now.monotonic",
+        "deduplicated activate",
+    ),
+    Fault("unclear calls are always repeated", "and state.rules.policy.repeat_unclear:", "and True:", "start"),
+    Fault(
+        "a partly sent request is not sent",
+        "is_partly_sent = state.partly_sent is not None and",
+        "is_partly_sent = False and",
+        "start",
+    ),
+    Fault("state is read during a pause", "    if now.paused:", "    if 0:", "start"),
+    Fault(
+        "another request's answer is settled",
+        "if state.rules.in_log and answers_another:",
+        "if 0:",
+        "deduplicated launch",
+    ),
+    Fault("attempts are not counted", "if state.tries >= policy.attempts:", "if 0:", "read"),
+)
+
+
+def mutated(fault: Fault) -> Callable[..., tuple[Any, Any]]:
+    """`decide`, with the fault."""
+    source = inspect.getsource(decide_module)
+    assert source.count(fault.before) == 1, f"{fault.name}: the source has changed"
+    module = types.ModuleType("planted")
+    exec(compile(source.replace(fault.before, fault.after), "planted", "exec"), vars(module))
+    decide: Callable[..., tuple[Any, Any]] = module.decide
+    return decide
