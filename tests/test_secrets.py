@@ -25,6 +25,7 @@ from dispatchkit import (
     DirectClient,
     DispatchkitError,
     LaunchBroadcast,
+    Ledger,
     RejectedError,
     StartDispatch,
     sync,
@@ -33,6 +34,7 @@ from dispatchkit.core.call.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.secret import Secret
 from dispatchkit.core.transport.url import origin, proxy_url
+from dispatchkit.ledger.address import Address
 from tests.wire import Instant, Listener, failure, http, once
 
 TOKEN = "TOKEN-hunter2-TOKEN"
@@ -366,6 +368,14 @@ def test_client_that_cannot_be_made_shows_no_url(make: Any, wrong: dict[str, Any
 def test_checked_url_is_not_shown(check: Callable[[str], object]) -> None:
     with pytest.raises(ValueError, match="must be") as refusal:
         check("ftp://user:hunter2@example.com")
+    frames_show_nothing(refusal.value)
+
+
+@pytest.mark.parametrize("make", [Ledger, lambda where: Address.of(where).check(), origin, proxy_url])
+@pytest.mark.parametrize("wrong", [b"host=h password=hunter2", ["host=h password=hunter2"]], ids=["bytes", "list"])
+def test_address_of_wrong_type_is_not_shown(make: Any, wrong: object) -> None:
+    with pytest.raises(TypeError, match=f"not {type(wrong).__name__}") as refusal:
+        make(wrong)
     frames_show_nothing(refusal.value)
 
 

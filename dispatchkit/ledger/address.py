@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
-from dispatchkit.core.validators import shown
 from dispatchkit.ledger.dsn import KEYWORDS, DsnError, Parameters, mask, parse_keywords, parse_url
 
 __all__ = ["Address"]
@@ -54,7 +53,7 @@ class Address:
         if isinstance(where, Address):
             return where
         if not isinstance(where, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
-            return Address("", error=TypeError(f"{_FORMS}, not {shown(where)}"))
+            return Address("", error=TypeError(f"{_FORMS}, not {type(where).__name__}. {_HIDDEN}"))
         text = os.fspath(where)
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a path of bytes
             return Address("", error=TypeError(f"{_FORMS}, not a path of {type(text).__name__}"))
