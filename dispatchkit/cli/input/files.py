@@ -176,4 +176,17 @@ def read_workbook(source: Bytes) -> tuple[BytesIO, zipfile.ZipFile]:
         raise ValueError(f"{source.name} is a ZIP archive, not a list of ids: unpack it, and name the file in it")
     if sum(part.file_size for part in archive.infolist()) > _MAX_UNPACKED:
         raise ValueError(f"{source.name} is larger than {_MAX_UNPACKED >> 20} MiB when unpacked: save it as CSV")
+    if len({name.lower() for name in names}) != len(names) or not _is_intact(archive):
+        raise ValueError(f"{source.name} is a damaged workbook: get it again, or open it in Excel and save it")
     return data, archive
+
+
+def _is_intact(archive: zipfile.ZipFile) -> bool:
+    """Whether the checksum of each part is right: the reader of values does not check all of them.
+
+    No part is unpacked further than to the size that the directory gives.
+    """
+    try:
+        return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError):
+        return False

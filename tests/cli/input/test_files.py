@@ -18,7 +18,7 @@ import pytest
 
 from dispatchkit.cli.input import files
 from dispatchkit.cli.input.reading import FileOptions, from_file
-from tests.cli.input.workbooks import Formatted, Formula, workbook
+from tests.cli.input.workbooks import Formatted, Formula, raw, workbook
 
 A, B, C = 10000000125, 10000000126, 10000000127
 HEADER = "id,outcome,code,error,request_id\n"
@@ -35,6 +35,20 @@ def zipped(name: str) -> bytes:
     data = BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         archive.writestr(name, "1")
+    return data.getvalue()
+
+
+def flipped() -> bytes:
+    """A workbook whose parts are not compressed, with one digit of an id changed."""
+    data = raw('<c t="s"><v>0</v></c>', strings=f"<si><t>{A}</t></si>")
+    assert str(A).encode() in data
+    return data.replace(str(A).encode(), str(A + 10).encode())
+
+
+def parts_of_one_name() -> bytes:
+    data = BytesIO(raw("<c><v>5</v></c>"))
+    with zipfile.ZipFile(data, "a") as archive:
+        archive.writestr("xl/Worksheets/sheet1.xml", "<worksheet/>")
     return data.getvalue()
 
 
@@ -250,6 +264,10 @@ BAD: list[tuple[str, str | bytes, Mapping[str, object], str]] = [
     ("an OpenDocument sheet", zipped("content.xml"), {}, "f is an OpenDocument file"),
     ("a binary workbook", zipped("xl/workbook.bin"), {}, "f is a binary Excel workbook"),
     ("a cut workbook", workbook([[A]])[:-100], {}, "f is a damaged workbook"),
+    ("a changed digit", flipped(), {}, "f is a damaged workbook: get it again"),
+    ("an archive with a part twice", parts_of_one_name(), {}, "f is a damaged workbook"),
+    ("a missing shared string", raw('<c t="s"><v>9</v></c>', strings="<si><t>1</t></si>"), {}, "f is a damaged workb"),
+    ("a sheet that is no XML", raw("<c><v>1</v></c></row><row><c r='!'/>"), {}, "f is a damaged workbook"),
     ("an empty workbook part", zipped("xl/workbook.xml"), {}, "f is a damaged workbook"),
     ("bzip2", bz2.compress(b"1\n"), {}, "f is a bzip2 archive"),
     ("a web page", "<!DOCTYPE html><html>1</html>", {}, "f is a web page"),
