@@ -2,7 +2,7 @@
 
 Excel stores every number as a float and rounds it at 15 digits, so a number counts only if it is whole, not longer, and
 displayed as an integer. What a person does not see is not launched: a hidden sheet is left out unless it is named, and
-an id in a hidden or filtered row is refused.
+an id in a hidden or filtered row, in a hidden column or under a merged area is refused.
 """
 
 from __future__ import annotations
@@ -99,9 +99,14 @@ class Sheet:
             raise ValueError(
                 "the row is hidden or filtered out: show all rows, or copy the visible ones to a new sheet"
             )
+        if area := self._marks.merged.get(number):
+            raise ValueError(f"the merged area {area} hides the cell: unmerge it, and look whether this is an id")
         if error := self._marks.errors.get(number):
             raise ValueError(_describe_error(error))
+        odd = self._marks.odd_formats.get(number)
         if isinstance(cell, str):
+            if odd is not None and not _is_empty(cell):
+                raise ValueError(f"{shown(cell)} is displayed otherwise ({shown(odd)}): format the column as Text")
             return cell.strip(" \t")
         if isinstance(cell, bool):
             raise ValueError(  # noqa: TRY004 - a cell that a person filled
@@ -119,7 +124,7 @@ class Sheet:
                 f"{int(cell)} is not surely the id: Excel rounds numbers of more than 15 digits; format the column as "
                 "Text before the ids are entered, and enter them again"
             )
-        if odd := self._marks.odd_formats.get(number):
+        if odd is not None:
             raise ValueError(
                 f"{int(cell)} is displayed otherwise ({shown(odd)}): format the column as Number with 0 decimals, and "
                 "look whether these are ids"
