@@ -32,7 +32,7 @@ from typing import Generic, TypeVar
 from dispatchkit.core.call.call_state import CallState, Doubt, then, unclear_too
 from dispatchkit.core.call.classify import classify, pause_after, paused_by, unknown
 from dispatchkit.core.call.context import ClientContext
-from dispatchkit.core.call.frames import request_of, without_frames
+from dispatchkit.core.call.frames import hint_of, request_of, without_frames
 from dispatchkit.core.call.retry import AttemptResult, RetryPolicy, RetryReason, retrying
 from dispatchkit.core.call.settle import Settling
 from dispatchkit.core.claim import ClaimAge, ClaimResult
@@ -215,7 +215,7 @@ class Call(CallState[W, R], Generic[W, R]):
     def _own(self, error: DispatchkitError) -> DispatchkitError:
         """Add the command, its attempts and a hint to an error."""
         if error.state is State.UNKNOWN:
-            error.hint = self.command.unknown_hint(self.context.wire) or type(error).hint
+            error.hint = hint_of(self.command, self.context.wire) or type(error).hint
             if isinstance(error, OutcomeUnknownError) and error.is_final:
                 error.hint += f" {error.final_hint}"
         return error.with_context(self.command, self.attempts, self.request_id)
