@@ -80,7 +80,7 @@ class Address:
             raise self._error.with_traceback(None)
 
     def __str__(self) -> str:
-        if self._error is not None:
+        if getattr(self, "_error", self) is not None:  # refused, or half built
             return "***"
         return mask(self._text) if self.is_database else self._text
 
