@@ -152,6 +152,16 @@ GOOD: list[tuple[str, str | bytes, Mapping[str, object], list[int]]] = [
     ("a merged title", raw(TWO_COLUMNS, after=merged("A1:A2")), ID, [6, 7]),
     ("the first cell of a merged area", raw(TWO_COLUMNS, after=merged("B2:C2")), ID, [6, 7]),
     ("rows that begin late", raw('<c><v>5</v></c></row><row hidden="1"><c/>', row='r="3"'), {}, [5]),
+    (
+        "JSON of a command with the id",
+        (
+            '{"target": 5, "command": {"mailing_id": 5}, "state": "not_sent"}\n'
+            '{"target": 6, "command": {"campaign": 9}, "state": "not_sent"}\n'
+        ),
+        {},
+        [5, 6],
+    ),
+    ("a JSON range with its state", '{"id": "5-6", "state": "not_started"}\n', {}, [5, 6]),
     ("15 digits", workbook([["id"], [999999999999999]]), {"column": "id"}, [999999999999999]),
     ("long ids as text", workbook([["id"], ["1234567890123456789"]]), {"column": "id"}, [1234567890123456789]),
 ]
@@ -276,7 +286,14 @@ BAD: list[tuple[str, str | bytes, Mapping[str, object], str]] = [
     ("cut JSON", f'{{"id": {A}, "state": "not_sent"}}\n{{"id": 1000', {}, "line 2: this is not a JSON object"),
     ("JSON twice", '{"id": 1, "id": 2, "state": "not_sent"}\n', {}, "line 1: it names a key more than once"),
     ("JSON twice but for case", '{"id": 1, "ID": 2, "state": "not_sent"}\n', {}, "line 1: it names a key more than"),
-    ("JSON of two ids", '{"id": 1, "target": 2, "state": "not_sent"}\n', {}, "its target and its id are not the same"),
+    ("JSON of two ids", '{"id": 1, "target": 2, "state": "not_sent"}\n', {}, "its target, its id and that"),
+    (
+        "JSON of a command with another id",
+        '{"target": 5, "command": {"mailing_id": 7}, "state": "not_sent"}\n',
+        {},
+        "line 1: its target, its id and that of its command are not the same",
+    ),
+    ("a JSON range under a name", '{"id": "1000-1005"}\n', ID, "line 1: '1000-1005' is not an id.*a range is given as"),
     ("JSON of two states", '{"id": 1, "state": "done", "outcome": "not_sent"}\n', {}, "are not the same"),
     ("JSON of no state", '{"id": 1}\n', {}, "line 1: it has no state"),
     ("JSON of no id", '{"state": "not_sent"}\n', {}, "line 1: it has neither a target nor an id"),
@@ -442,6 +459,27 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
     writer.start()
     assert list(from_file(str(path), FileOptions())) == [1, 2]
     writer.join()
+
+
+@pytest.mark.parametrize("content", [b"", b"5\n6\n", gzip.compress(b"5\n")[:12]], ids=["empty", "begun", "gzip"])
+def test_input_that_does_not_block_is_refused(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    end, begin = os.pipe()
+    os.set_blocking(end, False)
+    with os.fdopen(end, encoding="utf-8") as stdin, os.fdopen(begin, "wb", buffering=0) as writer:
+        writer.write(content)
+        monkeypatch.setattr("sys.stdin", stdin)
+        with pytest.raises(ValueError, match="standard input does not block, so its end cannot be told"):
+            from_file("-", FileOptions())
+
+
+def test_input_that_does_not_block_but_ends_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    end, begin = os.pipe()
+    os.set_blocking(end, False)
+    with os.fdopen(begin, "wb") as writer:
+        writer.write(b"5\n6\n")
+    with os.fdopen(end, encoding="utf-8") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert list(from_file("-", FileOptions())) == [5, 6]
 
 
 def test_counts_tell_what_was_left_out(tmp_path: Path) -> None:
