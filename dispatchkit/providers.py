@@ -181,7 +181,9 @@ def register(provider: Provider[W]) -> None:
 def _is_installed(entry: Provider[Never]) -> bool:
     """Whether an entry point names this entry. Its package may be in the middle of its own import."""
     point = _installed().get(entry.name)
-    return point is not None and getattr(sys.modules.get(point.module), point.attr, None) is entry
+    if point is None or isinstance(point, ValueError):
+        return False
+    return getattr(sys.modules.get(point.module), point.attr, None) is entry
 
 
 def find_provider(name: str) -> Provider[Never] | None:
@@ -201,6 +203,8 @@ def _find_installed(name: str) -> Provider[Never] | None:
     point = _installed().get(name)
     if point is None:
         return None
+    if isinstance(point, ValueError):
+        raise point.with_traceback(None)
     try:
         found: object = point.load()
     except Exception as error:
@@ -212,18 +216,25 @@ def _find_installed(name: str) -> Provider[Never] | None:
 
 
 @cache
-def _installed() -> Mapping[str, EntryPoint]:
-    """The entry points of other packages, by the provider's name. Nothing of them is imported."""
+def _installed() -> Mapping[str, EntryPoint | ValueError]:
+    """The entry points of other packages, by the provider's name. Nothing of them is imported.
+
+    A name that two packages bring has an error in place of an entry point. All other names stay usable.
+    """
     if not _may_be_named():
         return {}
     from importlib.metadata import entry_points  # noqa: PLC0415 - see above
 
-    points = dict[str, "EntryPoint"]()
+    places = {name: {place} for name, place in _BUILT_IN.items()}
+    points = dict[str, "EntryPoint | ValueError"]()
     for point in entry_points(group=ENTRY_POINTS):
-        before = _BUILT_IN.get(point.name) or (points[point.name].value if point.name in points else point.value)
-        if before != point.value:
-            raise ValueError(f"two packages bring a provider {point.name!r}: {before} and {point.value}; remove one")
+        named = places.setdefault(point.name, set())
+        named.add(point.value)
         points[point.name] = point
+        if len(named) > 1:
+            points[point.name] = ValueError(
+                f"two packages bring a provider {point.name!r}: {' and '.join(sorted(named))}; remove one"
+            )
     return points
 
 
@@ -256,13 +267,12 @@ def command_lines() -> dict[str, str]:
     A package that cannot be loaded is left out, with a warning of the logger ``dispatchkit``: the command lines of all
     other providers stay usable.
     """
-    names = dict.fromkeys((*_BUILT_IN, *_registered))
+    installed = _installed()
+    names = dict.fromkeys((*_BUILT_IN, *_registered, *installed))
     lines = dict[str, str]()
-    try:
-        names |= dict.fromkeys(_installed())
-    except ValueError as error:
-        _warn(error)
     for name in names:
+        if name in _BUILT_IN and isinstance(error := installed.get(name), ValueError):
+            _warn(error)
         try:
             provider = find_provider(name)
         except (ImportError, ValueError) as error:

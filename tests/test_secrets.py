@@ -25,20 +25,24 @@ from dispatchkit import (
     DirectClient,
     DispatchkitError,
     LaunchBroadcast,
+    Ledger,
     RejectedError,
     StartDispatch,
     sync,
 )
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.command import Command
-from dispatchkit.core.secret import Secret
+from dispatchkit.core.secret import Secret, Unshown
 from dispatchkit.core.transport.url import origin, proxy_url
+from dispatchkit.ledger.address import Address
+from dispatchkit.ledger.postgres.driver_settings import DriverSettings
 from tests.wire import Instant, Listener, failure, http, once
 
 TOKEN = "TOKEN-hunter2-TOKEN"
 BODY = "BODY-marker-BODY"
 CONTENT: dict[str, Any] = {"deep": {BODY: [BODY]}}
 FILE = Attachment.from_bytes(BODY.encode(), name="a.pdf")
+MADE = {"media_type": "application/pdf"}
 FILE_ON_THE_WIRE = "Qk9EWS1tYXJrZXItQk9EWQ=="
 MARKS = ("hunter2", "marker-BODY", FILE_ON_THE_WIRE[:16])
 OURS = ("dispatchkit", "aiohttp", "attrs generated", "tenacity")
@@ -369,6 +373,14 @@ def test_checked_url_is_not_shown(check: Callable[[str], object]) -> None:
     frames_show_nothing(refusal.value)
 
 
+@pytest.mark.parametrize("make", [Ledger, lambda where: Address.of(where).check(), origin, proxy_url])
+@pytest.mark.parametrize("wrong", [b"host=h password=hunter2", ["host=h password=hunter2"]], ids=["bytes", "list"])
+def test_address_of_wrong_type_is_not_shown(make: Any, wrong: object) -> None:
+    with pytest.raises(TypeError, match=f"not {type(wrong).__name__}") as refusal:
+        make(wrong)
+    frames_show_nothing(refusal.value)
+
+
 async def test_proxy_that_fails_shows_no_password(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with DirectClient("x", base_url="https://example.com", proxy=PROXY, **once()) as direct:
@@ -393,6 +405,29 @@ def test_half_built_value_has_a_repr(base: type) -> None:
     for cls in found:
         assert repr(object.__new__(cls))
     assert repr(StartDispatch(7)) == "StartDispatch(dispatch_id=7)"
+
+
+@pytest.mark.parametrize("cls", [DriverSettings, Address, Secret, Unshown])
+def test_half_built_part_has_a_repr(cls: type) -> None:
+    assert repr(object.__new__(cls))
+
+
+@pytest.mark.parametrize(
+    ("data", "wrong"),
+    [
+        (BODY, {"name": "a.pdf"}),
+        (bytearray(BODY.encode()), {"name": "a.pdf"}),
+        (BODY.encode(), {"name": ""}),
+        (BODY.encode(), {"name": b"x"}),
+        (BODY.encode(), {"name": "a.pdf", "media_type": "x"}),
+    ],
+    ids=["text", "bytearray", "empty name", "bytes as name", "media type"],
+)
+@pytest.mark.parametrize("make", [Attachment.from_bytes, lambda data, **given: Attachment(data=data, **MADE | given)])
+def test_attachment_that_cannot_be_made_shows_no_content(make: Any, data: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises((TypeError, ValueError), match="attachment") as refusal:
+        make(data, **wrong)
+    frames_show_nothing(refusal.value)
 
 
 def test_the_marks_would_be_seen() -> None:

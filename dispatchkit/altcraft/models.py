@@ -12,6 +12,7 @@ from typing import Literal
 import attrs
 
 from dispatchkit.altcraft.regular_file import read_regular_file
+from dispatchkit.core.secret import Unshown
 from dispatchkit.core.validators import JsonValue, as_int, brief, int_in_range, positive_id
 from dispatchkit.values import Value, shown_as
 
@@ -68,13 +69,7 @@ def _media_type(instance: object, attribute: attrs.Attribute[str], value: object
         raise ValueError(f"attachment {attribute.name} must look like 'application/pdf', not {value!r}")
 
 
-def _bytes(instance: object, attribute: attrs.Attribute[bytes], value: object) -> None:
-    del instance
-    if not isinstance(value, bytes):
-        raise TypeError(f"attachment {attribute.name} must be bytes, not {type(value).__name__}")
-
-
-@attrs.frozen
+@attrs.frozen(init=False)
 class Attachment(Value):
     """A file for the messages, made by `from_path` or `from_bytes`.
 
@@ -86,10 +81,16 @@ class Attachment(Value):
     """
 
     name: str = attrs.field(validator=_file_name)
-    data: bytes = attrs.field(
-        validator=_bytes, repr=lambda data: f"<{len(data)} bytes>", metadata=shown_as("size", len)
-    )
+    data: bytes = attrs.field(repr=lambda data: f"<{len(data)} bytes>", metadata=shown_as("size", len))
     media_type: str = attrs.field(validator=_media_type)
+
+    def __init__(self, name: str, data: bytes, media_type: str) -> None:
+        kind, held = type(data), Unshown(data)
+        del data  # a traceback would show it
+        self.__attrs_init__(name, b"", media_type)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+        if not issubclass(kind, bytes):  # callers without a type checker
+            raise TypeError(f"attachment data must be bytes, not {kind.__name__}")
+        object.__setattr__(self, "data", held.reveal())
 
     @classmethod
     def from_path(
@@ -132,8 +133,10 @@ class Attachment(Value):
             TypeError: ``data`` is not bytes, or ``name`` not text.
             ValueError: ``name`` or ``media_type`` cannot be used.
         """
+        held = Unshown(data)
+        del data  # a traceback would show it
         guessed = media_type or mimetypes.guess_type(str(name))[0] or "application/octet-stream"
-        return cls(name, data, guessed)
+        return cls(name, held.reveal(), guessed)
 
     def file_object(self) -> dict[str, JsonValue]:
         """The platform's File object: a name and a data URL."""

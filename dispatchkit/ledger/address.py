@@ -11,7 +11,6 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
-from dispatchkit.core.validators import shown
 from dispatchkit.ledger.dsn import KEYWORDS, DsnError, Parameters, mask, parse_keywords, parse_url
 
 __all__ = ["Address"]
@@ -54,7 +53,7 @@ class Address:
         if isinstance(where, Address):
             return where
         if not isinstance(where, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
-            return Address("", error=TypeError(f"{_FORMS}, not {shown(where)}"))
+            return Address("", error=TypeError(f"{_FORMS}, not {type(where).__name__}. {_HIDDEN}"))
         text = os.fspath(where)
         if not isinstance(text, str):  # pyright: ignore[reportUnnecessaryIsInstance] - a path of bytes
             return Address("", error=TypeError(f"{_FORMS}, not a path of {type(text).__name__}"))
@@ -81,7 +80,7 @@ class Address:
             raise self._error.with_traceback(None)
 
     def __str__(self) -> str:
-        if self._error is not None:
+        if getattr(self, "_error", self) is not None:  # refused, or half built
             return "***"
         return mask(self._text) if self.is_database else self._text
 

@@ -32,7 +32,7 @@ from dispatchkit.core.decode import fields_of, read_json, strict_converter
 from dispatchkit.errors import LedgerError
 from dispatchkit.providers import Provider, find_provider, installed_provider
 
-__all__ = ["KEY_BYTES", "decode", "encode", "key"]
+__all__ = ["KEY_BYTES", "decode", "encode", "is_intact", "key"]
 
 T = TypeVar("T")
 
@@ -69,6 +69,16 @@ def key(command: Command[Never, object]) -> bytes:
         TypeError: It is no command that a ledger can hold.
     """
     return encode(command)[0]
+
+
+def is_intact(text: str, key: bytes) -> bool:
+    """Whether a text is what a command was planned with. Of its JSON fields, the order of the keys does not count."""
+    if sha256(text.encode()).digest()[:KEY_BYTES] == key:
+        return True
+    try:
+        return sha256(_write_sorted(json.loads(text)).encode()).digest()[:KEY_BYTES] == key
+    except (ValueError, RecursionError):
+        return False
 
 
 def decode(text: str) -> Command[Never, object]:

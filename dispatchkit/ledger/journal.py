@@ -20,7 +20,7 @@ from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.journal import Journal, PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.errors import LedgerError, OutcomeUnknownError, RejectedError, RunStoppedError, State
-from dispatchkit.ledger.codec import decode
+from dispatchkit.ledger.codec import decode, is_intact
 from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.ledger.hold import Hold
 from dispatchkit.ledger.plan import begin, check_repeats, plan
@@ -208,6 +208,7 @@ class LedgerJournal(Journal):
             if not rows:
                 self._at, self._after = self._at + 1, -1
                 return
+            self._check(rows)
             now = self._clock.monotonic()
             self._after = rows[-1].index
             average = sum(len(row.command) for row in rows) // len(rows) + 1
@@ -215,6 +216,15 @@ class LedgerJournal(Journal):
             self._pages.append([(chunk, row, now + row.acting_for) for row in rows])
         finally:
             self._reading = None
+
+    def _check(self, rows: Iterable[Unsettled]) -> None:
+        """Refuse a command that was changed since it was planned, before any of its page is launched."""
+        for row in rows:
+            if not is_intact(row.command, row.key):
+                raise LedgerError(
+                    f"the command {row.index} of the run {self._name!r} is not what was planned: the ledger is "
+                    "damaged, so restore it from a copy"
+                )
 
     def _work_item(self, chunk: Chunk, row: Unsettled, acting_until: float) -> WorkItem[Never, object]:
         self._chunk_of[row.index] = chunk.number

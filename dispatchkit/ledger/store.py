@@ -226,6 +226,8 @@ class Unsettled:
     """
     repeats: int = 0
     """Number of later holds that may have sent the request again. Holds whose outcome has no attempt do not count."""
+    key: bytes = attrs.field(default=b"", eq=False)
+    """The key that the command was planned with."""
 
 
 @attrs.frozen

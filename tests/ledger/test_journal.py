@@ -36,6 +36,7 @@ from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.direct.commands import ReadDispatch
 from dispatchkit.ledger import hold
 from dispatchkit.ledger import journal as journal_module
+from dispatchkit.ledger.codec import encode
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.sqlite import file as sqlite_file
 from dispatchkit.ledger.sqlite import holds
@@ -313,9 +314,7 @@ async def test_a_stop_leaves_nobody_waiting(ledger: Ledger) -> None:
 
 async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
     run = (await (store := await ledger.open_store()).begin(run_plan())).number
-    await store.plan(
-        run, [(bytes([n]) * 32, f'{{"type":"direct.start","version":1,"dispatch_id":{n}}}') for n in range(1, 8)]
-    )
+    await store.plan(run, [encode(command) for command in starts(range(1, 8))])
     await store.planned(run, size=3)
     second = ledger.chunk("a", 1).journal("a", run_settings())
     assert (await second.open(None, nothing)).total == 3

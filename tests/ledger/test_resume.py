@@ -109,6 +109,31 @@ async def test_a_resume_needs_no_commands(direct: DirectClient, played: Sandbox,
     assert set(played.launches.values()) == {1}
 
 
+@pytest.mark.parametrize("change", ['"direct.start" "direct.stop"', '"dispatch_id":6} "dispatch_id":7}', "{ x"])
+async def test_changed_command_is_not_launched(
+    direct: DirectClient, played: Sandbox, ledger: Ledger, tmp_path: Path, change: str
+) -> None:
+    await direct.start_many(range(1, 7), ledger=ledger, run="a", max_launches=2).finish()
+    with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as db, db:
+        db.execute("UPDATE target SET command = replace(command, ?, ?)", change.split())
+    requests = played.requests
+    with pytest.raises(LedgerError, match=r"the command [25] of the run 'a' is not what was planned"):
+        await FanOut(direct, None, ledger=ledger, run="a").finish()
+    assert played.requests == requests
+
+
+async def test_changed_content_is_not_launched(
+    altcraft: AltcraftClient, played: Sandbox, ledger: Ledger, tmp_path: Path
+) -> None:
+    commands = [LaunchBroadcast(number, content={"b": 1, "a": 2}) for number in range(1, 4)]
+    await FanOut(altcraft, commands, ledger=ledger, run="a", max_launches=1).finish()
+    with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as db, db:
+        db.execute("UPDATE target SET command = replace(command, '\"a\":2', '\"a\":3')")
+    with pytest.raises(LedgerError, match="the command 1 of the run 'a' is not what was planned"):
+        await FanOut(altcraft, None, ledger=ledger, run="a").finish()
+    assert sum(played.launches.values()) == 1
+
+
 async def test_the_same_command_twice_is_one_launch(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
     report = await direct.start_many([7, 8, 7, 7, 9], ledger=ledger, run="a").finish()
     assert report == Report(done=3, not_started=0, repeats=2)

@@ -222,12 +222,28 @@ def test_duplicate_name_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -
         register(other(name))
 
 
-@pytest.mark.parametrize(("name", "packages"), [("sms", ["one", "two"]), ("direct", ["one"])])
-def test_two_packages_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch, name: str, packages: list[str]) -> None:
-    set_entry_points(monkeypatch, *[(name, f"{package}:PROVIDER") for package in packages])
-    with pytest.raises(ValueError, match=f"two packages bring a provider '{name}'"):
-        find_provider("fax")
+def test_two_packages_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = "tests.providers.example_provider:SMS"
+    set_entry_points(monkeypatch, ("fax", "one:FAX"), ("sms", place), ("fax", "two:FAX"), ("direct", "one:DIRECT"))
+    for _ in range(2):
+        with pytest.raises(ValueError, match="two packages bring a provider 'fax': one:FAX and two:FAX; remove one"):
+            find_provider("fax")
+    with pytest.raises(ValueError, match="there is a provider 'fax' already"):
+        register(other("fax"))
+    assert find_provider("sms") is SMS
+    assert find_provider("mail") is None
     assert provider_of({"provider": "direct"}).is_built_in
+
+
+def test_command_line_leaves_out_a_double_name(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    set_entry_points(monkeypatch, ("fax", "one:FAX"), ("fax", "two:FAX"), ("direct", "one:DIRECT"))
+    assert {"direct", "altcraft"} <= {*command_lines()}
+    assert [record.getMessage().split(":")[0] for record in caplog.records] == [
+        "two packages bring a provider 'direct'",
+        "two packages bring a provider 'fax'",
+    ]
 
 
 def test_same_package_found_twice(monkeypatch: pytest.MonkeyPatch) -> None:

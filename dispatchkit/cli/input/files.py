@@ -50,7 +50,7 @@ _ZIPPED: tuple[tuple[str, str, str], ...] = (
 
 
 class _Readable(Protocol):
-    def read(self, size: int, /) -> bytes: ...
+    def read(self, size: int, /) -> bytes | None: ...
 
 
 class Bytes:
@@ -64,7 +64,7 @@ class Bytes:
     def __init__(self, stream: _Readable, name: str) -> None:
         self._stream = stream
         self.name = name
-        self.head = stream.read(_HEAD)
+        self.head = self._more(_HEAD)
         """The first bytes: all of them if the stream is short."""
         self._rest = self.head
 
@@ -72,12 +72,18 @@ class Bytes:
         """At most so many bytes; empty at the end.
 
         Raises:
-            ValueError: It is a damaged gzip file.
+            ValueError: It is a damaged gzip file, or gives no bytes although it is not at its end.
         """
         if self._rest:
             data, self._rest = self._rest[:size], self._rest[size:]
             return data
-        return self._stream.read(size)
+        return self._more(size)
+
+    def _more(self, size: int) -> bytes:
+        data: bytes | None = self._stream.read(size)
+        if data is None:  # what follows may come at any time, so this is not the end
+            raise ValueError(f"{self.name} does not block, so its end cannot be told: write it to a file first")
+        return data
 
 
 class _Gunzipped:
@@ -176,4 +182,17 @@ def read_workbook(source: Bytes) -> tuple[BytesIO, zipfile.ZipFile]:
         raise ValueError(f"{source.name} is a ZIP archive, not a list of ids: unpack it, and name the file in it")
     if sum(part.file_size for part in archive.infolist()) > _MAX_UNPACKED:
         raise ValueError(f"{source.name} is larger than {_MAX_UNPACKED >> 20} MiB when unpacked: save it as CSV")
+    if len({name.lower() for name in names}) != len(names) or not _is_intact(archive):
+        raise ValueError(f"{source.name} is a damaged workbook: get it again, or open it in Excel and save it")
     return data, archive
+
+
+def _is_intact(archive: zipfile.ZipFile) -> bool:
+    """Whether the checksum of each part is right: the reader of values does not check all of them.
+
+    No part is unpacked further than to the size that the directory gives.
+    """
+    try:
+        return archive.testzip() is None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError, ValueError):
+        return False

@@ -70,15 +70,20 @@ def _read(line: str, column: str | None) -> tuple[str, str | None]:
             raise ValueError(f"it has no key {column!r}")
         return _text(fields[field_name(column)]), state
     ids = {_text(fields[key]) for key in _IDS if key in fields}
-    if not ids and isinstance(fields.get("command"), dict):
-        ids = {_text(fields["command"])}
+    command = fields.get("command")
+    if isinstance(command, dict) and (not ids or _names_id(cast("dict[str, object]", command))):
+        ids.add(_text(cast("dict[str, object]", command)))
     if not ids:
         raise ValueError("it has neither a target nor an id: name the key that holds the id: --column NAME")
     if state is None:
         raise ValueError("it has no state: if it is not what dispatchkit prints, name the key of the id: --column NAME")
     if len(ids) > 1:
-        raise ValueError("its target and its id are not the same")
+        raise ValueError("its target, its id and that of its command are not the same")
     return ids.pop(), state
+
+
+def _names_id(command: dict[str, object]) -> bool:
+    return any(field_name(key) in _NESTED_IDS for key in command)
 
 
 def _named(pairs: dict[str, object]) -> dict[str, object]:

@@ -143,7 +143,8 @@ class _Taking:
         for number, text, state in rows:
             try:
                 kind = _kind(state)
-                low, high = parse_id_or_range(text)
+                # What has no state is no file that dispatchkit wrote: no range is meant.
+                low, high = (parse_id(text),) * 2 if state is None else parse_id_or_range(text)
             except ValueError as error:
                 self._bad.add(number, str(error))
                 continue

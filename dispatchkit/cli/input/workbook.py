@@ -2,12 +2,13 @@
 
 Excel stores every number as a float and rounds it at 15 digits, so a number counts only if it is whole, not longer, and
 displayed as an integer. What a person does not see is not launched: a hidden sheet is left out unless it is named, and
-an id in a hidden or filtered row is refused.
+an id in a hidden or filtered row, in a hidden column or under a merged area is refused.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from datetime import date, time, timedelta
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,7 @@ class Sheet:
             bad: Takes those that cannot be used.
         """
         columns, marks, number = self._columns, self._marks, 0
-        for number, cells in enumerate(self._sheet.iter_rows(), 1):
+        for number, cells in enumerate(_rows(self._sheet, bad.name), 1):
             if number <= self._header:
                 continue
             if all(_is_empty(cell) for cell in cells) and number not in marks.error_rows:
@@ -98,9 +99,14 @@ class Sheet:
             raise ValueError(
                 "the row is hidden or filtered out: show all rows, or copy the visible ones to a new sheet"
             )
+        if area := self._marks.merged.get(number):
+            raise ValueError(f"the merged area {area} hides the cell: unmerge it, and look whether this is an id")
         if error := self._marks.errors.get(number):
             raise ValueError(_describe_error(error))
+        odd = self._marks.odd_formats.get(number)
         if isinstance(cell, str):
+            if odd is not None and not _is_empty(cell):
+                raise ValueError(f"{shown(cell)} is displayed otherwise ({shown(odd)}): format the column as Text")
             return cell.strip(" \t")
         if isinstance(cell, bool):
             raise ValueError(  # noqa: TRY004 - a cell that a person filled
@@ -118,7 +124,7 @@ class Sheet:
                 f"{int(cell)} is not surely the id: Excel rounds numbers of more than 15 digits; format the column as "
                 "Text before the ids are entered, and enter them again"
             )
-        if odd := self._marks.odd_formats.get(number):
+        if odd is not None:
             raise ValueError(
                 f"{int(cell)} is displayed otherwise ({shown(odd)}): format the column as Number with 0 decimals, and "
                 "look whether these are ids"
@@ -146,8 +152,8 @@ def open_sheet(source: Bytes, sheet: str | None, column: str | None) -> Sheet:
     with archive:
         workbook = _open(data, name)
         chosen, notes = _choose(workbook, sheet, name)
-        cells = workbook.get_sheet_by_name(chosen)
-        columns, header = _find(cells, column, f"{name}, sheet {chosen!r}")
+        cells = _sheet(workbook, chosen, name)
+        columns, header = _find(cells, column, name, f"{name}, sheet {chosen!r}")
         start = 0 if cells.start is None else cells.start[1]
         try:
             marks = sheet_marks(archive, chosen, start + columns.id)
@@ -166,12 +172,41 @@ def _open(data: BytesIO, name: str) -> CalamineWorkbook:
             f"{name} is an Excel workbook, which needs an extra: pip install 'dispatchkit[cli]'. Or save it as CSV"
         ) from None
     data.seek(0)
+    with _refusing_damage(name):
+        try:
+            return python_calamine.CalamineWorkbook.from_filelike(data)
+        except python_calamine.PasswordError:
+            raise ValueError(f"{name} is protected by a password: save it without") from None
+
+
+@contextmanager
+def _refusing_damage(name: str) -> Generator[None]:
+    """Turn what the reader raises into one line.
+
+    Raises:
+        ValueError: The workbook is damaged.
+    """
+    from python_calamine import CalamineError  # noqa: PLC0415 - heavy, and an extra
+
     try:
-        return python_calamine.CalamineWorkbook.from_filelike(data)
-    except python_calamine.PasswordError:
-        raise ValueError(f"{name} is protected by a password: save it without") from None
-    except python_calamine.CalamineError as error:
+        yield
+    except CalamineError as error:
         raise ValueError(f"{name} is a damaged workbook: {error}") from None
+
+
+def _sheet(workbook: CalamineWorkbook, sheet: str, name: str) -> CalamineSheet:
+    with _refusing_damage(name):
+        return workbook.get_sheet_by_name(sheet)
+
+
+def _rows(sheet: CalamineSheet, name: str) -> Iterator[list[Cell]]:
+    rows = iter(sheet.iter_rows())
+    while True:
+        with _refusing_damage(name):
+            row = next(rows, None)
+        if row is None:
+            return
+        yield row
 
 
 def _choose(workbook: CalamineWorkbook, sheet: str | None, name: str) -> tuple[str, list[str]]:
@@ -187,7 +222,7 @@ def _choose(workbook: CalamineWorkbook, sheet: str | None, name: str) -> tuple[s
         if len(named) != 1:
             raise ValueError(f"{name} has no sheet {sheet!r}: it has {names}")
         return named[0], []
-    filled = [each for each in sheets if workbook.get_sheet_by_name(each.name).height]
+    filled = [each for each in sheets if _sheet(workbook, each.name, name).height]
     visible = [each.name for each in filled if each.visible == SheetVisibleEnum.Visible]
     hidden = [each.name for each in filled if each.visible != SheetVisibleEnum.Visible]
     if len(visible) > 1:
@@ -201,10 +236,10 @@ def _choose(workbook: CalamineWorkbook, sheet: str | None, name: str) -> tuple[s
     return visible[0], [f"Left out the hidden sheet {each!r}." for each in hidden]
 
 
-def _find(sheet: CalamineSheet, column: str | None, where: str) -> tuple[Columns, int]:
+def _find(sheet: CalamineSheet, column: str | None, name: str, where: str) -> tuple[Columns, int]:
     """The columns of the sheet, and the row of its header; 0 if it has none."""
     head: list[list[str]] = []
-    for number, cells in enumerate(sheet.iter_rows(), 1):
+    for number, cells in enumerate(_rows(sheet, name), 1):
         if all(map(_is_empty, cells)):
             continue
         texts = [_name(cell) for cell in cells]

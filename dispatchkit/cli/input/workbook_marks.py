@@ -5,12 +5,17 @@ It reads the XML of the sheet once, as a stream.
 
 from __future__ import annotations
 
+import math
 import posixpath
 import re
+from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING
 from xml.parsers import expat
 
 import attrs
+
+from dispatchkit.cli.input.damage import shown
 
 if TYPE_CHECKING:
     import zipfile
@@ -18,10 +23,20 @@ if TYPE_CHECKING:
 __all__ = ["SheetMarks", "column_letters", "sheet_marks"]
 
 _CELL = re.compile(r"([A-Z]{1,3})([0-9]{1,7})")
+_NUMBER = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,30})?(?:[eE]-?[0-9]{1,2})?")
 _INTEGER = re.compile(r"general|@|[#0?,\s]*[#0?]", re.IGNORECASE)
-_DECORATION = re.compile(r"\[[^\]]*\]|_.|\*.|\\(?= )")
+_TEXT = re.compile(r"general|@", re.IGNORECASE)
+_CONDITION = re.compile(r"\[[<>=][^\]]*\]")
+# Colours, languages without digits of their own, room, and a fill of blanks. Other marks add signs or other digits.
+_DECORATION = re.compile(
+    r"\[(?:black|blue|cyan|green|magenta|red|white|yellow|color ?[0-9]+|\$-(?:[0-9a-f]{1,4}|[a-z]{2}-[a-z]{2}))\]"
+    r"|\[[<>=][^\]]*\]|_.|\* |\\(?= )",
+    re.IGNORECASE,
+)
 _BUILT_IN = frozenset({0, 1, 3, 37, 38, 49})
 """The formats without a code of their own that show an integer as one."""
+_TRUE = frozenset({"1", "true"})
+_MAX_ROWS = 1 << 20
 _MAX_TEXT = 60
 _BLOCK = 1 << 16
 
@@ -37,7 +52,9 @@ class SheetMarks:
     error_rows: set[int] = attrs.field(factory=set[int])
     """Rows with an error, or a formula that was never calculated, in any cell."""
     odd_formats: dict[int, str] = attrs.field(factory=dict[int, str])
-    """Rows whose number in the column is displayed as something else than an integer, and the format."""
+    """Rows whose cell in the column does not display the integer or the text that it holds, and the format."""
+    merged: dict[int, str] = attrs.field(factory=dict[int, str])
+    """Rows whose cell in the column is covered by a merged area, and the area."""
 
 
 def column_letters(index: int) -> str:
@@ -50,6 +67,15 @@ def column_letters(index: int) -> str:
     return letters
 
 
+@cache
+def column_index(letters: str) -> int:
+    """The place of a column, from 0: the reverse of `column_letters`."""
+    index = 0
+    for letter in letters:
+        index = index * 26 + ord(letter) - ord("A") + 1
+    return index - 1
+
+
 def sheet_marks(archive: zipfile.ZipFile, sheet: str, column: int) -> SheetMarks:
     """The marks of a sheet.
 
@@ -59,19 +85,19 @@ def sheet_marks(archive: zipfile.ZipFile, sheet: str, column: int) -> SheetMarks
         column: The column whose cells count, from 0.
 
     Raises:
-        ValueError: The workbook is damaged.
+        ValueError: The workbook is damaged, or the column is hidden.
     """
     try:
         part = _part_of(archive, sheet)
-        scan = _Scan(column_letters(column), _odd_styles(archive))
+        scan = _Scan(column_letters(column), *_odd_styles(archive))
         with archive.open(part) as stream:
             parser = _parser()
             parser.StartElementHandler, parser.EndElementHandler = scan.start, scan.end
-            parser.CharacterDataHandler = scan.text
+            parser.DefaultHandler = scan.text
             while block := stream.read(_BLOCK):
                 parser.Parse(block)
             parser.Parse(b"", True)
-    except (KeyError, expat.ExpatError, StopIteration) as error:
+    except (KeyError, expat.ExpatError, StopIteration, OverflowError) as error:
         raise ValueError(
             f"the sheet {sheet!r} cannot be read: the workbook is damaged ({type(error).__name__})"
         ) from None
@@ -79,39 +105,83 @@ def sheet_marks(archive: zipfile.ZipFile, sheet: str, column: int) -> SheetMarks
 
 
 class _Scan:
-    """The handlers of one parse."""
+    """The handlers of one parse.
 
-    def __init__(self, column: str, odd_styles: dict[str, str]) -> None:
+    The reader of values reads XML less exactly than Excel. What the two may read differently is refused.
+    """
+
+    def __init__(self, column: str, odd_numbers: Mapping[str, str], odd_texts: Mapping[str, str]) -> None:
         self.marks = SheetMarks()
         self._column = column
-        self._odd_styles = odd_styles
+        self._index = column_index(column)
+        self._odd = {"n": odd_numbers, "s": odd_texts, "str": odd_texts, "inlineStr": odd_texts}
+        self._in_rows = False
         self._row = self._position = 0
         self._cell = ""
         self._type = ""
         self._style = ""
         self._value: list[str] | None = None
         self._has_value = self._has_formula = False
+        self._width = math.inf
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
         tag = tag.rpartition(":")[2]
-        if tag == "c":
-            match = _CELL.fullmatch(attributes.get("r", ""))
-            self._cell = match[1] if match else column_letters(self._position)  # the name may be left out
-            self._position += 1
-            self._type, self._style = attributes.get("t", "n"), attributes.get("s", "0")
-            self._has_value = self._has_formula = False
+        if self._value is not None:
+            raise _unreadable(self._cell, self._row)
+        if not self._in_rows:
+            self._start_outside(tag, attributes)
+        elif tag == "c":
+            self._start_cell(attributes)
         elif tag == "row":
-            self._position = 0
-            self._row = int(attributes["r"]) if attributes.get("r", "").isdecimal() else self._row + 1
-            if attributes.get("hidden") in {"1", "true"} or attributes.get("zeroHeight") in {"1", "true"}:
-                self.marks.hidden.add(self._row)
+            self._start_row(attributes)
         elif tag == "v":
+            if self._has_value:
+                raise _unreadable(self._cell, self._row)
             self._value = []
         elif tag == "f":
             self._has_formula = True
 
+    def _start_outside(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag == "sheetData":
+            self._in_rows = True
+            if self._width <= 0:
+                raise ValueError(f"the column {self._column} of the ids is hidden: show it, and look at the ids")
+        elif tag == "sheetFormatPr":
+            self._width = _number(attributes, "defaultColWidth")
+        elif tag == "col" and _number(attributes, "min") <= self._index + 1 <= _number(attributes, "max"):
+            self._width = 0 if attributes.get("hidden") in _TRUE else _number(attributes, "width")
+        elif tag == "mergeCell":
+            self._note_merged(attributes["ref"])
+
+    def _start_row(self, attributes: dict[str, str]) -> None:
+        before, self._position = self._row, 0
+        self._row = int(_number(attributes, "r")) if "r" in attributes else before + 1
+        if not before < self._row <= _MAX_ROWS:
+            raise ValueError(f"its rows are not in order (row {self._row} after {before})")
+        if _TRUE & {attributes.get("hidden"), attributes.get("zeroHeight")} or _number(attributes, "ht") <= 0:
+            self.marks.hidden.add(self._row)
+
+    def _start_cell(self, attributes: dict[str, str]) -> None:
+        name = attributes.get("r")
+        if name is None:  # it may be left out
+            self._cell = column_letters(self._position)
+        else:
+            match = _CELL.fullmatch(name)
+            if match is None or int(match[2]) != self._row or column_index(match[1]) < self._position:
+                raise ValueError(f"its cells are not in order ({shown(name)} in row {self._row})")
+            self._cell = match[1]
+        self._position = column_index(self._cell) + 1
+        self._type, self._style = attributes.get("t", "n"), attributes.get("s", "0")
+        self._has_value = self._has_formula = False
+
     def text(self, data: str) -> None:
-        if self._value is not None and len(self._value) < _MAX_TEXT:
+        """Take what is no element, as it is written."""
+        if self._value is None:
+            return
+        # The reader ends a number at the first of these.
+        if self._type != "str" and data[0] in "&<":
+            raise _unreadable(self._cell, self._row)
+        if len(self._value) < _MAX_TEXT:
             self._value.append(data)
 
     def end(self, tag: str) -> None:
@@ -124,13 +194,40 @@ class _Scan:
         elif tag == "c":
             if self._has_formula and not self._has_value:
                 self._note_error("a formula without a result: open the file in Excel and save it")
-            if self._type == "n" and self._has_value and self._cell == self._column and self._style in self._odd_styles:
-                self.marks.odd_formats[self._row] = self._odd_styles[self._style]
+            if self._cell == self._column and (odd := self._odd.get(self._type, {}).get(self._style)) is not None:
+                self.marks.odd_formats[self._row] = odd
+        elif tag == "sheetData":
+            self._in_rows = False
 
     def _note_error(self, text: str) -> None:
         self.marks.error_rows.add(self._row)
         if self._cell == self._column:
             self.marks.errors[self._row] = text
+
+    def _note_merged(self, area: str) -> None:
+        first, _, last = area.partition(":")
+        corner, end = _CELL.fullmatch(first), _CELL.fullmatch(last or first)
+        if corner is None or end is None:
+            raise ValueError(f"it merges no cells ({shown(area)})")
+        left, top = column_index(corner[1]), int(corner[2])
+        if left <= self._index <= column_index(end[1]):
+            # Only the first cell of a merged area is displayed.
+            covered = range(top + (left == self._index), min(int(end[2]), self._row) + 1)
+            self.marks.merged.update(dict.fromkeys(covered, area))
+
+
+def _unreadable(cell: str, row: int) -> ValueError:
+    return ValueError(f"the value of the cell {cell}{row} is written in a way that Excel never does: save it in Excel")
+
+
+def _number(attributes: Mapping[str, str], name: str) -> float:
+    """An attribute that is a number; infinite if it is left out."""
+    text = attributes.get(name)
+    if text is None:
+        return math.inf
+    if _NUMBER.fullmatch(text) is None:
+        raise ValueError(f"the workbook is damaged ({shown(text)} is no number)")
+    return float(text)
 
 
 def _parser() -> expat.XMLParserType:
@@ -173,21 +270,31 @@ def _part_of(archive: zipfile.ZipFile, sheet: str) -> str:
     return posixpath.normpath(posixpath.join("xl", target)).lstrip("/")
 
 
-def _odd_styles(archive: zipfile.ZipFile) -> dict[str, str]:
-    """The styles that show an integer as something else, and their formats."""
+def _odd_styles(archive: zipfile.ZipFile) -> tuple[dict[str, str], dict[str, str]]:
+    """The styles that display an integer, and those that display a text, as something else, and their formats."""
     if "xl/styles.xml" not in archive.namelist():
-        return {}
+        return {}, {}
     elements = _elements(archive, "xl/styles.xml")
     codes = {found["numFmtId"]: found.get("formatCode", "") for _, tag, found in elements if tag == "numFmt"}
     styles = [found.get("numFmtId", "0") for parent, tag, found in elements if parent == "cellXfs" and tag == "xf"]
-    return {
+    numbers = {
         str(index): codes.get(number, "a format with decimals, a percent sign, an exponent or a date")
         for index, number in enumerate(styles)
         if not _shows_integers(number, codes.get(number))
     }
+    texts = {str(index): codes[number] for index, number in enumerate(styles) if not _shows_text(codes.get(number))}
+    return numbers, texts
 
 
 def _shows_integers(number: str, code: str | None) -> bool:
     if code is None:
         return not number.isdecimal() or int(number) in _BUILT_IN
-    return _INTEGER.fullmatch(_DECORATION.sub("", code.split(";")[0]).strip()) is not None
+    sections = code.split(";")
+    # Without conditions, the first section is that of positive numbers.
+    judged = sections if _CONDITION.search(code) else sections[:1]
+    return all(_INTEGER.fullmatch(_DECORATION.sub("", section).strip()) for section in judged)
+
+
+def _shows_text(code: str | None) -> bool:
+    sections = [] if code is None else code.split(";")
+    return len(sections) < 4 or _TEXT.fullmatch(_DECORATION.sub("", sections[3]).strip()) is not None

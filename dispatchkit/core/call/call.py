@@ -49,7 +49,7 @@ from dispatchkit.core.call.call_state import (
 from dispatchkit.core.call.classify import classify, pause_after, paused_by, unknown
 from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.call.decide import decide, partly, unclear_too
-from dispatchkit.core.call.frames import request_of, without_frames
+from dispatchkit.core.call.frames import hint_of, request_of, without_frames
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.call.state_read import StateRead
 from dispatchkit.core.command import Command, Response
@@ -256,7 +256,7 @@ class Call(BoundedCall[W, R], Generic[W, R]):
     def _own(self, error: DispatchkitError) -> DispatchkitError:
         """Add the command, its attempts and a hint to an error."""
         if error.state is State.UNKNOWN:
-            error.hint = self.command.unknown_hint(self.context.wire) or type(error).hint
+            error.hint = hint_of(self.command, self.context.wire) or type(error).hint
             if isinstance(error, OutcomeUnknownError) and error.is_final:
                 error.hint += f" {error.final_hint}"
         return error.with_context(self.command, self.attempts, self.request_id)

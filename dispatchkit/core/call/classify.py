@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Never, TypeVar
@@ -47,6 +48,9 @@ def classify(command: Command[W, R], reply: Response | TransportFailure, wire: W
         if reply.undecoded is not None:
             raise UnexpectedResponseError(reply.undecoded)
         return command.result(reply, wire)
+    except asyncio.CancelledError:
+        # This code awaits nothing, so the command's own code has raised it.
+        return unknown(command, f"this answer cannot be read: HTTP {reply.status}, CancelledError was raised")
     except RejectedError as refusal:
         if reply.status != 429:
             # The locals of the traceback hold the answer.

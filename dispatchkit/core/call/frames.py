@@ -1,13 +1,17 @@
-"""Strip tracebacks from exceptions: the locals of their frames hold headers, bodies and tokens."""
+"""Keep what a command's own code raises from hiding an outcome, and from showing secrets.
+
+Tracebacks are stripped: the locals of their frames hold headers, bodies and tokens.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from typing import TypeVar
 
 from dispatchkit.core.command import Command, Request
 
-__all__ = ["request_of", "without_frames"]
+__all__ = ["hint_of", "request_of", "without_frames"]
 
 W = TypeVar("W")
 
@@ -45,3 +49,12 @@ def request_of(command: Command[W, object], wire: W, request_id: str | None) -> 
     except Exception as error:  # noqa: BLE001 - a token callable may raise anything
         exception = error.with_traceback(None)
     raise exception
+
+
+def hint_of(command: Command[W, object], wire: W) -> str:
+    """The command's hint to an unknown outcome; empty if its code raises, which must not hide the outcome."""
+    try:
+        hint: object = command.unknown_hint(wire)
+    except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a provider's code may raise anything
+        return ""
+    return hint if isinstance(hint, str) else ""

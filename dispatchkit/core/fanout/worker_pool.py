@@ -225,9 +225,9 @@ class WorkerPool(Generic[R]):
         except DispatchkitError as error:
             return failed(index, command, error)
         except asyncio.CancelledError:
-            # By this run, or by code that cancels all tasks: the call has an outcome all the same.
-            self._break(RuntimeError("a worker of the run was cancelled"))
-            worker.uncancel()
+            # By this run, or by code that cancels all tasks: the call has an outcome all the same. A command's own code
+            # may also raise it, which cancels no task.
+            self._break_if_cancelled(worker)
             return known_outcome(item, call)
         except BaseException:
             if _runs(worker):
@@ -293,6 +293,11 @@ class WorkerPool(Generic[R]):
                 error.__cause__ = stray
             self.error = error
         self.stop(kind, text or f"{type(error).__name__} was raised")
+
+    def _break_if_cancelled(self, worker: asyncio.Task[None]) -> None:
+        if worker.cancelling():
+            self._break(RuntimeError("a worker of the run was cancelled"))
+            worker.uncancel()
 
     def stop_elsewhere(self) -> None:
         """The run was stopped in its ledger, or lost to another process."""

@@ -35,7 +35,7 @@ def origin(base_url: str | Unshown[str], *, insecure: bool = False) -> URL:
 def _read_origin(given: Unshown[str], *, insecure: bool) -> URL | Exception:
     base_url = given.reveal()
     if not isinstance(base_url, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers without a type checker
-        return TypeError(f"base_url must be a string, not {shown(base_url)}")
+        return TypeError(f"base_url must be a string, not {type(base_url).__name__}")
     if not base_url:
         return ValueError(f"no host: base_url must be {_ORIGIN}")
     try:

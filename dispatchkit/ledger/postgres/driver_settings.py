@@ -158,7 +158,8 @@ class DriverSettings:
         return options
 
     def __repr__(self) -> str:
-        return f"DriverSettings({', '.join(f'{host}:{port}' for host, port in self._hosts)})"
+        hosts: Sequence[tuple[str, int]] = getattr(self, "_hosts", ())  # a traceback may show it half built
+        return f"DriverSettings({', '.join(f'{host}:{port}' for host, port in hosts)})"
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("an address is not pickled, as it may hold a password: make the Ledger where it is used")

@@ -225,7 +225,7 @@ SELECT t.index, t.command, CASE WHEN unclear THEN coalesce(s.request_id, o.reque
     ) AS acting_for,
     CASE WHEN NOT unclear OR o.attempts = 0 THEN 0 ELSE greatest(0, (
         SELECT count(*) FROM dispatchkit.sending l WHERE l.run = t.run AND l.index = t.index AND l.since = s.since
-    ) - 1) END AS repeats
+    ) - 1) END AS repeats, t.key
 FROM dispatchkit.target t
 CROSS JOIN hold h
 {_LATEST.replace("$target", "t")}

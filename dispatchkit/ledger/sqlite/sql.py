@@ -43,9 +43,9 @@ SELECT "index", command, CASE WHEN unclear THEN request_id END,
        CASE WHEN unclear THEN since WHEN restored THEN created END,
        max(CASE WHEN unclear THEN coalesce(by_claim, -1e9) ELSE -1e9 END,
            CASE WHEN restored THEN by_hold ELSE -1e9 END),
-       CASE WHEN unclear THEN repeats ELSE 0 END
+       CASE WHEN unclear THEN repeats ELSE 0 END, key
 FROM (
-  SELECT t."index", t.command, {STATE} IN ('sending', 'unknown') AS unclear,
+  SELECT t."index", t.command, t.key, {STATE} IN ('sending', 'unknown') AS unclear,
          r.database_id <> (SELECT database_id FROM about) AS restored,
          coalesce(s.request_id, o.request_id) AS request_id, coalesce(s.since, o.at) AS since, r.created,
          {_BY_CLAIM} AS by_claim, coalesce({_BY_HOLD}, :age + r.attempt_timeout) AS by_hold,

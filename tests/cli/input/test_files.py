@@ -18,7 +18,7 @@ import pytest
 
 from dispatchkit.cli.input import files
 from dispatchkit.cli.input.reading import FileOptions, from_file
-from tests.cli.input.workbooks import Formatted, Formula, workbook
+from tests.cli.input.workbooks import Formatted, Formula, raw, workbook
 
 A, B, C = 10000000125, 10000000126, 10000000127
 HEADER = "id,outcome,code,error,request_id\n"
@@ -36,6 +36,44 @@ def zipped(name: str) -> bytes:
     with zipfile.ZipFile(data, "w") as archive:
         archive.writestr(name, "1")
     return data.getvalue()
+
+
+def flipped() -> bytes:
+    """A workbook whose parts are not compressed, with one digit of an id changed."""
+    data = raw('<c t="s"><v>0</v></c>', strings=f"<si><t>{A}</t></si>")
+    assert str(A).encode() in data
+    return data.replace(str(A).encode(), str(A + 10).encode())
+
+
+def parts_of_one_name() -> bytes:
+    data = BytesIO(raw("<c><v>5</v></c>"))
+    with zipfile.ZipFile(data, "a") as archive:
+        archive.writestr("xl/Worksheets/sheet1.xml", "<worksheet/>")
+    return data.getvalue()
+
+
+ID = {"column": "id"}
+STRING = "<si><t>7</t></si>"
+TWO_ROWS = "<c><v>5</v></c></row><row><c><v>6</v></c>"
+TWO_COLUMNS = (
+    '<c t="str"><v>x</v></c><c t="str"><v>id</v></c></row><row><c t="str"><v>y</v></c><c><v>6</v></c></row>'
+    "<row><c/><c><v>7</v></c>"
+)
+
+
+def cols(attributes: str) -> str:
+    return f'<cols><col min="1" max="1" {attributes}/></cols>'
+
+
+def merged(area: str) -> str:
+    return f'<mergeCells count="1"><mergeCell ref="{area}"/></mergeCells>'
+
+
+def styles(code: str) -> str:
+    return (
+        f'<numFmts><numFmt numFmtId="164" formatCode="{code}"/></numFmts><cellXfs><xf numFmtId="0"/>'
+        '<xf numFmtId="164"/></cellXfs>'
+    )
 
 
 GOOD: list[tuple[str, str | bytes, Mapping[str, object], list[int]]] = [
@@ -98,6 +136,32 @@ GOOD: list[tuple[str, str | bytes, Mapping[str, object], list[int]]] = [
     ("separators displayed", workbook([["id"], [Formatted(A, "#,##0")]]), {"column": "id"}, [A]),
     ("states of a workbook", workbook([["id", "state"], [A, "done"], [B, "not_sent"]]), {}, [B]),
     ("an error elsewhere", workbook([["id", "sum"], [A, Formula("#REF!")]]), {"column": "id"}, [A]),
+    *(
+        (f"displayed as {code}", raw('<c s="1"><v>5</v></c>', styles=styles(code)), {}, [5])
+        for code in ("0;;;@", "#,##0_);[Red](#,##0)", "[$-409]0", "[&gt;9]0;0", r"#\ ##0", "0;0;0", "_-* #,##0_-;@")
+    ),
+    ("a text of four sections", raw('<c t="str" s="1"><v>5</v></c>', styles=styles("0;;;@")), {}, [5]),
+    (
+        "a formula's text",
+        raw('<c t="str"><v>a&amp;b</v></c><c t="str"><v>id</v></c></row><row><c/><c><v>5</v></c>'),
+        ID,
+        [5],
+    ),
+    ("a visible column", raw("<c><v>5</v></c>", before=cols('width="9"')), {}, [5]),
+    ("another column hidden", raw("<c><v>5</v></c>", before=cols('hidden="1"').replace("1", "2", 2)), {}, [5]),
+    ("a merged title", raw(TWO_COLUMNS, after=merged("A1:A2")), ID, [6, 7]),
+    ("the first cell of a merged area", raw(TWO_COLUMNS, after=merged("B2:C2")), ID, [6, 7]),
+    ("rows that begin late", raw('<c><v>5</v></c></row><row hidden="1"><c/>', row='r="3"'), {}, [5]),
+    (
+        "JSON of a command with the id",
+        (
+            '{"target": 5, "command": {"mailing_id": 5}, "state": "not_sent"}\n'
+            '{"target": 6, "command": {"campaign": 9}, "state": "not_sent"}\n'
+        ),
+        {},
+        [5, 6],
+    ),
+    ("a JSON range with its state", '{"id": "5-6", "state": "not_started"}\n', {}, [5, 6]),
     ("15 digits", workbook([["id"], [999999999999999]]), {"column": "id"}, [999999999999999]),
     ("long ids as text", workbook([["id"], ["1234567890123456789"]]), {"column": "id"}, [1234567890123456789]),
 ]
@@ -110,7 +174,6 @@ def test_a_good_file_gives_its_ids(
     assert read(tmp_path, content, **options) == ids
 
 
-ID = {"column": "id"}
 EXCEL = [
     ("1.0E+10", "Excel has shortened the number"),
     ("1,00000E+11", "Excel has shortened the number"),
@@ -223,7 +286,14 @@ BAD: list[tuple[str, str | bytes, Mapping[str, object], str]] = [
     ("cut JSON", f'{{"id": {A}, "state": "not_sent"}}\n{{"id": 1000', {}, "line 2: this is not a JSON object"),
     ("JSON twice", '{"id": 1, "id": 2, "state": "not_sent"}\n', {}, "line 1: it names a key more than once"),
     ("JSON twice but for case", '{"id": 1, "ID": 2, "state": "not_sent"}\n', {}, "line 1: it names a key more than"),
-    ("JSON of two ids", '{"id": 1, "target": 2, "state": "not_sent"}\n', {}, "its target and its id are not the same"),
+    ("JSON of two ids", '{"id": 1, "target": 2, "state": "not_sent"}\n', {}, "its target, its id and that"),
+    (
+        "JSON of a command with another id",
+        '{"target": 5, "command": {"mailing_id": 7}, "state": "not_sent"}\n',
+        {},
+        "line 1: its target, its id and that of its command are not the same",
+    ),
+    ("a JSON range under a name", '{"id": "1000-1005"}\n', ID, "line 1: '1000-1005' is not an id.*a range is given as"),
     ("JSON of two states", '{"id": 1, "state": "done", "outcome": "not_sent"}\n', {}, "are not the same"),
     ("JSON of no state", '{"id": 1}\n', {}, "line 1: it has no state"),
     ("JSON of no id", '{"state": "not_sent"}\n', {}, "line 1: it has neither a target nor an id"),
@@ -250,6 +320,50 @@ BAD: list[tuple[str, str | bytes, Mapping[str, object], str]] = [
     ("an OpenDocument sheet", zipped("content.xml"), {}, "f is an OpenDocument file"),
     ("a binary workbook", zipped("xl/workbook.bin"), {}, "f is a binary Excel workbook"),
     ("a cut workbook", workbook([[A]])[:-100], {}, "f is a damaged workbook"),
+    ("a changed digit", flipped(), {}, "f is a damaged workbook: get it again"),
+    ("an archive with a part twice", parts_of_one_name(), {}, "f is a damaged workbook"),
+    ("a missing shared string", raw('<c t="s"><v>9</v></c>', strings="<si><t>1</t></si>"), {}, "f is a damaged workb"),
+    ("a sheet that is no XML", raw("<c><v>1</v></c></row><row><c r='!'/>"), {}, "f is a damaged workbook"),
+    ("a number with a reference", raw("<c><v>1&#50;3</v></c>"), {}, "f: the value of the cell A1 is written in a way"),
+    ("a number with a comment", raw("<c><v>1<!-- -->2</v></c>"), {}, "f: the value of the cell A1 is written in a way"),
+    ("a number with CDATA", raw("<c><v>1<![CDATA[2]]></v></c>"), {}, "the value of the cell A1 is written in a way"),
+    ("a number with an instruction", raw("<c><v>1<?x y?>2</v></c>"), {}, "the value of the cell A1 is written in"),
+    ("a number with an element", raw("<c><v>1<b>2</b></v></c>"), {}, "the value of the cell A1 is written in a way"),
+    ("a number twice", raw("<c><v>1</v><v>2</v></c>"), {}, "the value of the cell A1 is written in a way"),
+    (
+        "an index with a reference",
+        raw('<c t="s"><v>0&#49;</v></c>', strings=f"{STRING}{STRING}"),
+        {},
+        "cell A1 is written",
+    ),
+    ("a cell twice", raw('<c r="A1"><v>5</v></c><c r="A1"><v>6</v></c>'), {}, "f: its cells are not in order .'A1'"),
+    ("a cell of another row", raw('<c r="A7"><v>5</v></c>'), {}, "f: its cells are not in order .'A7' in row 1"),
+    ("a row twice", raw('<c><v>5</v></c></row><row r="1"><c><v>6</v></c>'), {}, "f: its rows are not in order"),
+    ("a row of no height", raw("<c><v>5</v></c>", row='ht="0" customHeight="1"'), {}, "cell A1: the row is hidden"),
+    ("a hidden column", raw("<c><v>5</v></c>", before=cols('hidden="1"')), {}, "f: the column A of the ids is hidden"),
+    (
+        "a column of no width",
+        raw("<c><v>5</v></c>", before=cols('width="0"')),
+        {},
+        "f: the column A of the ids is hidd",
+    ),
+    ("columns of no width", raw("<c><v>5</v></c>", before='<sheetFormatPr defaultColWidth="0"/>'), {}, "is hidden"),
+    ("an id under a merged area", raw(TWO_ROWS, after=merged("A1:A2")), {}, "cell A2: the merged area A1:A2 hides"),
+    ("an id beside a merged area", raw(TWO_COLUMNS, after=merged("A1:B2")), ID, "cell B2: the merged area A1:B2 hides"),
+    ("a text that is not displayed", raw('<c t="str" s="1"><v>5</v></c>', styles=styles(";;;")), {}, "displayed other"),
+    *(
+        (f"displayed as {code}", raw('<c s="1"><v>5</v></c>', styles=styles(code)), {}, "A1: 5 is displayed otherwise")
+        for code in (
+            ";;;",
+            "[&lt;1000]0;0.0",
+            "[=5]0;0.00",
+            "[$5]0",
+            "[$USD-409]0",
+            "[DBNum1]0",
+            "0*5",
+            "[$-2000401]0",
+        )
+    ),
     ("an empty workbook part", zipped("xl/workbook.xml"), {}, "f is a damaged workbook"),
     ("bzip2", bz2.compress(b"1\n"), {}, "f is a bzip2 archive"),
     ("a web page", "<!DOCTYPE html><html>1</html>", {}, "f is a web page"),
@@ -345,6 +459,27 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
     writer.start()
     assert list(from_file(str(path), FileOptions())) == [1, 2]
     writer.join()
+
+
+@pytest.mark.parametrize("content", [b"", b"5\n6\n", gzip.compress(b"5\n")[:12]], ids=["empty", "begun", "gzip"])
+def test_input_that_does_not_block_is_refused(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    end, begin = os.pipe()
+    os.set_blocking(end, False)
+    with os.fdopen(end, encoding="utf-8") as stdin, os.fdopen(begin, "wb", buffering=0) as writer:
+        writer.write(content)
+        monkeypatch.setattr("sys.stdin", stdin)
+        with pytest.raises(ValueError, match="standard input does not block, so its end cannot be told"):
+            from_file("-", FileOptions())
+
+
+def test_input_that_does_not_block_but_ends_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    end, begin = os.pipe()
+    os.set_blocking(end, False)
+    with os.fdopen(begin, "wb") as writer:
+        writer.write(b"5\n6\n")
+    with os.fdopen(end, encoding="utf-8") as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert list(from_file("-", FileOptions())) == [5, 6]
 
 
 def test_counts_tell_what_was_left_out(tmp_path: Path) -> None:

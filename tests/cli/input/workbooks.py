@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterable, Sequence
 from io import BytesIO
 
 import openpyxl
 from openpyxl.cell import Cell
 
-__all__ = ["Formatted", "Formula", "workbook"]
+__all__ = ["Formatted", "Formula", "raw", "workbook"]
 
 
 class Formula(str):
@@ -52,6 +53,46 @@ def workbook(
                 sheet.row_dimensions[row].hidden = True
     data = BytesIO()
     book.save(data)
+    return data.getvalue()
+
+
+_MAIN = 'xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"'
+_PACKAGE = "http://schemas.openxmlformats.org/package/2006"
+_OFFICE = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
+
+
+def raw(cells: str, *, before: str = "", after: str = "", row: str = "", strings: str = "", styles: str = "") -> bytes:
+    """A workbook of raw XML whose parts are not compressed.
+
+    Args:
+        cells: What is in its first row.
+        before: What stands before the rows.
+        after: What stands after them.
+        row: The attributes of the first row.
+        strings: The shared strings.
+        styles: What is in the part of the styles.
+    """
+    sheets = {"worksheet": "worksheets/sheet1", "sharedStrings": "sharedStrings", "styles": "styles"}
+    relations = "".join(
+        f'<Relationship Id="r{number}" Type="{_OFFICE}/{kind}" Target="{target}.xml"/>'
+        for number, (kind, target) in enumerate(sheets.items())
+    )
+    parts = {
+        "[Content_Types].xml": f'<Types xmlns="{_PACKAGE}/content-types"/>',
+        "_rels/.rels": f'<Relationships xmlns="{_PACKAGE}/relationships"><Relationship Id="r" '
+        f'Type="{_OFFICE}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        "xl/workbook.xml": f'<workbook {_MAIN} xmlns:r="{_OFFICE}"><sheets><sheet name="S" sheetId="1" r:id="r0"/>'
+        "</sheets></workbook>",
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{_PACKAGE}/relationships">{relations}</Relationships>',
+        "xl/sharedStrings.xml": f"<sst {_MAIN}>{strings}</sst>",
+        "xl/styles.xml": f"<styleSheet {_MAIN}>{styles}</styleSheet>",
+        "xl/worksheets/sheet1.xml": f"<worksheet {_MAIN}>{before}<sheetData><row {row}>{cells}</row></sheetData>"
+        f"{after}</worksheet>",
+    }
+    data = BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name, text in parts.items():
+            archive.writestr(name, text)
     return data.getvalue()
 
 
