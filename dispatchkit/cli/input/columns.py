@@ -25,6 +25,7 @@ __all__ = [
 
 _IDS = ("id", "target")
 _STATES = ("outcome", "state")
+_COMMAND = "command_type"
 _DELIMITERS = ",;\t"
 _HEAD = 10
 """Rows among which the header is looked for: titles may stand above it."""
@@ -47,6 +48,8 @@ class Columns:
     id: int
     state: int | None
     """The column that tells what came of an earlier launch; None: there is none."""
+    command: int | None = None
+    """The column that names the command of that launch."""
 
 
 @attrs.frozen
@@ -110,7 +113,9 @@ def find_columns(fields: Sequence[str], column: str | None) -> Columns | None:
     count = len(names)
     while not names[count - 1]:
         count -= 1
-    return Columns(count, len(names), names.index(wanted), names.index(states[0]) if states else None)
+    state = names.index(states[0]) if states else None
+    command = names.index(_COMMAND) if states and names.count(_COMMAND) == 1 else None
+    return Columns(count, len(names), names.index(wanted), state, command)
 
 
 def is_sep(line: str) -> bool:

@@ -114,6 +114,16 @@ class Collector:
         self.parts, self.dropped = [], 0
         return count
 
+    def count_new(self, spans: Iterable[tuple[int, int]]) -> int:
+        """How many ids of these ranges were not taken yet. They count as seen from now on."""
+        parts, dropped = self.parts, self.dropped
+        self.parts = []
+        for low, high in spans:
+            self.add(low, high)
+        count = self.forget_parts()
+        self.parts, self.dropped = parts, dropped
+        return count
+
     def _outside(self, numbers: Iterable[int]) -> Iterator[int]:
         """Those that lie in no long range."""
         for number in numbers:

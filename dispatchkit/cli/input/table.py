@@ -16,8 +16,8 @@ from dispatchkit.cli.input.ids import Collector, parse_id
 
 __all__ = ["Row", "read_list", "read_table"]
 
-Row = tuple[int, str, str | None]
-"""Of a row its number, the text of its id, and what came of it, where the file tells."""
+Row = tuple[int, str, str | None, str | None]
+"""Of a row its number and the text of its id; where the file tells, what came of it, and of which command."""
 
 _BLANKS = " \t"
 _PLAIN = re.compile(r"(?:[0-9]{1,18}+\n)++")
@@ -142,7 +142,7 @@ def read_table(blocks: Iterable[str], header: Header, bad: BadRows) -> Iterator[
         bad: Takes the rows that do not match it.
     """
     columns, delimiter, skip = header.columns, header.delimiter, header.line
-    place, state, width = columns.id, columns.state, columns.width
+    place, state, command, width = columns.id, columns.state, columns.command, columns.width
     complete = columns.count == width
     ending = _Ending()
     for number, (line, has_end) in enumerate(_lines(blocks), 1):
@@ -162,7 +162,12 @@ def read_table(blocks: Iterable[str], header: Header, bad: BadRows) -> Iterator[
             bad.add(number, f"{shown(line)}: {_CUT}")
             continue
         ending.saw(len(line), len(text))
-        yield number, text, None if state is None else fields[state].strip(_BLANKS)
+        yield (
+            number,
+            text,
+            None if state is None else fields[state].strip(_BLANKS),
+            None if command is None else fields[command].strip(_BLANKS),
+        )
 
 
 def _matching(fields: list[str], columns: Columns, line: str) -> list[str]:

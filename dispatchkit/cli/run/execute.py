@@ -61,7 +61,7 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
         client = spec.connect(host, key)
         del key
         client.call(spec.command(targets.first))  # what is wrong with one is wrong with all
-        hindering = None if ledger_ref is None or not ledger_ref.exists else run_loop(_inspect(ledger_ref))
+        hindering = None if ledger_ref is None or not ledger_ref.holds_runs else run_loop(_inspect(ledger_ref))
     tell()
     description = describe(options, spec, targets, host)
     if not (options.sandbox or options.yes):

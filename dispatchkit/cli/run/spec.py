@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
+from dispatchkit.cli.input.origin import Reader
 from dispatchkit.cli.input.question import Description, describe_ids
 from dispatchkit.cli.text import counted
 from dispatchkit.providers import installed_provider
@@ -42,6 +43,8 @@ class LaunchSpec(Generic[W, R]):
     token_of_sandbox: Callable[[Sandbox], str]
     prepare: str | None = None
     """The reference of a function ``(sandbox, id)`` that a sandbox needs before the command makes sense for an id."""
+    stops: frozenset[str] = frozenset()
+    """The commands that this one stops, by their names in the registry."""
     overrides: tuple[tuple[str, str], ...] = ()
     """What a launch overrides, in words: names and sizes, never a value of a content."""
     targets: Targets | None = None
@@ -53,6 +56,12 @@ class LaunchSpec(Generic[W, R]):
     def noun(self) -> tuple[str, str]:
         """One target, and many."""
         return installed_provider(self.provider).noun
+
+    @property
+    def reader(self) -> Reader:
+        """The command, as far as a file of ids is concerned."""
+        provider = installed_provider(self.provider)
+        return Reader(provider=provider, type=type(self.command(1)).__name__, stops=self.stops)
 
     @property
     def token_variable(self) -> str:
