@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from dispatchkit.cli.invocation import Invocation
+from dispatchkit.cli.invocation import Invocation, refuse_swallowed
 from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LAUNCH, LEDGER, OUTPUT, PACE
 
 __all__ = [
@@ -461,6 +461,7 @@ def options_from(options: type[O]) -> Callable[[Callable[[O], None]], Callable[.
     def decorate(command: Callable[[O], None]) -> Callable[..., None]:
         @functools.wraps(command)
         def with_options(*, context: typer.Context, **values: Any) -> None:
+            refuse_swallowed(context)
             command(options(**values, invocation=Invocation.of(context)))
 
         with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

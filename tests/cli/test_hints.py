@@ -190,3 +190,19 @@ def test_no_line_is_written_by_hand(made: list[str]) -> None:
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in documents:
                 assert not HINT.search(node.value) or "``" in node.value, f"{file}: {node.value}"
+
+
+def test_content_is_in_no_line(played: Played, made: list[str], tmp_path: Path) -> None:
+    launch = ("altcraft", "activate", 1, 101, "--run-now", "--yes", "--content", '{"it": "s3cret"}')
+    result = run(*launch, "--failures", tmp_path / "f.csv")
+    line = hint(result, made)
+    assert line[line.index("--content") + 1] == "@FILE"
+    file = tmp_path / "ids"
+    file.write_bytes("имя;id\nновости;5\n".encode("cp1251"))  # noqa: RUF001 - Russian words
+    refused = run("altcraft", "launch", "--from", file, "--column", "id", "--content", '{"it": "s3cret"}')
+    for each in (result, refused):
+        assert "s3cret" not in each.out + each.err
+    given = tmp_path / "content.json"
+    given.write_text('{"it": "s3cret"}')
+    again = run(*launch[:-1], f"@{given}", "--failures", tmp_path / "g.csv")
+    assert f"@{given}" in hint(again, made)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shlex
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -82,16 +81,9 @@ def read_targets(options: RunOptions, reader: Reader) -> Targets:
         encoding=options.encoding,
         include_unknown=options.include_unknown,
         reader=reader,
-        again=_same_command_with,
+        again=lambda more: options.invocation.again(*more.split(" ")),
     )
     return from_file(options.from_, file_options)
-
-
-def _same_command_with(more: str) -> str:
-    """The command line as it was typed, with more options."""
-    if Path(sys.argv[0]).name in {"dispatchkit", "dispatchkit.exe", "__main__.py"}:
-        return f"{shlex.join(['dispatchkit', *sys.argv[1:]])} {more}"
-    return f"the same command with {more}"
 
 
 def token(options: ConnectionOptions, variable: str) -> str:
