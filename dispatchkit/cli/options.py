@@ -40,6 +40,7 @@ __all__ = [
     "duration",
     "give_up_seconds",
     "options_from",
+    "repeat_seconds",
 ]
 
 O = TypeVar("O", bound="Options")  # noqa: E741 - a class of options
@@ -122,6 +123,15 @@ _RunName = Annotated[
         help="The name of the run in the ledger. The same command with the same name resumes the run. Default: a new "
         "name from date, time and command.",
         rich_help_panel=LEDGER,
+    ),
+]
+_RepeatWindow = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Refuse the run if another run of the ledger has launched one of the ids within this time: 90s, 15m, 1h, "
+        "or never. Default: 1h for a launch without --run, else never.",
+        rich_help_panel=GUARDS,
     ),
 ]
 _TokenFile = Annotated[
@@ -338,12 +348,25 @@ def give_up_seconds(text: str | None) -> float | None:
     Raises:
         ValueError: It is no duration.
     """
+    return _seconds("--give-up-after", "1h" if text is None else text)
+
+
+def repeat_seconds(text: str | None, *, default: str) -> float | None:
+    """The seconds of ``--repeat-window``; None means never.
+
+    Raises:
+        ValueError: It is no duration.
+    """
+    return _seconds("--repeat-window", default if text is None else text)
+
+
+def _seconds(option: str, text: str) -> float | None:
     if text == "never":
         return None
-    found = _DURATION.fullmatch("1h" if text is None else text)
+    found = _DURATION.fullmatch(text)
     value = 0.0 if found is None else float(found[1]) * _SECONDS[found[2]]
     if not 0 < value < math.inf:
-        raise ValueError(f"--give-up-after must be a time such as 90s, 15m or 1h, or never, not {text!r}")
+        raise ValueError(f"{option} must be a time such as 90s, 15m or 1h, or never, not {text!r}")
     return value
 
 
@@ -416,6 +439,7 @@ class RunOptions(ActingOptions):
     dry_run: _DryRun = False
     ledger: _Ledger = field(default=None, repr=False)
     run: _RunName = None
+    repeat_window: _RepeatWindow = None
     sandbox: _Sandbox = False
 
 

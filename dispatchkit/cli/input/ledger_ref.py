@@ -90,6 +90,10 @@ class LedgerRef:
         name = ["--run", self.run] if self.is_new_name and self.run else []
         return self.invocation.again(*name, *options)
 
+    def launch_all_the_same(self) -> str:
+        """The same command as a new run, whatever other runs have launched."""
+        return self.invocation.again("--repeat-window", "never", without=("run", "repeat_window"))
+
     def stop(self, run: str) -> str:
         """The command that stops a run."""
         return command_line("stop-run", *self._words(), run)
@@ -136,6 +140,8 @@ def ledger_from_options(options: RunOptions, action: str) -> LedgerRef | None:
     if not where:
         if options.run is not None:
             raise ValueError(f"--run needs a ledger: add --ledger FILE|URL, or set {_VARIABLE}")
+        if options.repeat_window not in {None, "never"}:
+            raise ValueError(f"--repeat-window needs a ledger: add --ledger FILE|URL, or set {_VARIABLE}")
         return None
     run = options.run or f"{SYSTEM.now():%Y%m%d-%H%M%S}-{action.replace(' ', '-')}"
     return LedgerRef(

@@ -58,6 +58,7 @@ async def drive(
     *,
     ledger: JournalProvider | None = None,
     run: str | None = None,
+    repeat_window: float | None = None,
 ) -> tuple[Report, bool]:
     """Perform the commands and show each outcome as it comes.
 
@@ -72,6 +73,7 @@ async def drive(
         guards: What bounds it.
         ledger: Gives the journal of the run; None: the run has no journal.
         run: The name of the run in the ledger.
+        repeat_window: Seconds within which no other run of the ledger may have launched one of the targets.
 
     Returns:
         What came of it, and whether it was interrupted.
@@ -80,7 +82,7 @@ async def drive(
         LedgerError: The ledger could not be used, and nothing was begun.
     """
     plan = None if ledger is None or commands is None else _Plan(commands)
-    fan_out = FanOut(client, plan or commands, **guards, ledger=ledger, run=run)
+    fan_out = FanOut(client, plan or commands, **guards, ledger=ledger, run=run, repeat_window=repeat_window)
     interrupted = False
     giving_up: asyncio.Task[None] | None = None
 

@@ -13,6 +13,7 @@ from dispatchkit.cli.input.question import ask
 from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
+from dispatchkit.cli.options import repeat_seconds
 from dispatchkit.cli.output.failures import FailuresFile, LiveFailuresFile
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.drive import drive
@@ -58,6 +59,8 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
             key = spec.token or token(options, spec.token_variable)
         bounds = guards(options)
         ledger_ref = ledger_from_options(options, spec.verb) if plan is None else None
+        default = "1h" if ledger_ref is not None and ledger_ref.is_new_name and not spec.stops else "never"
+        repeat_window = repeat_seconds(options.repeat_window, default=default)
         client = spec.connect(host, key)
         del key
         client.call(spec.command(targets.first))  # what is wrong with one is wrong with all
@@ -93,7 +96,15 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
         if ledger_ref.is_new_name:
             reporter.note(f"The launch is run {ledger_ref.run!r} in {ledger_ref}.")
         remembered = _run_remembered(
-            spec, client, targets, ledger_ref, decisions, reporter=reporter, bounds=bounds, failures_file=failures_file
+            spec,
+            client,
+            targets,
+            ledger_ref,
+            decisions,
+            reporter=reporter,
+            bounds=bounds,
+            failures_file=failures_file,
+            repeat_window=repeat_window,
         )
         with exit_on_user_error():
             report, interrupted = run_loop(remembered)
@@ -149,9 +160,10 @@ async def _run_remembered(
     reporter: Reporter,
     bounds: Guards,
     failures_file: FailuresFile | None,
+    repeat_window: float | None,
 ) -> tuple[Report, bool]:
     async with ledger_ref.open(new=True) as ledger, client:
-        ledger_run = LedgerRun(ledger, ledger_ref, decisions)
+        ledger_run = LedgerRun(ledger, ledger_ref, decisions, repeat_window=repeat_window)
         reporter.planned = await check_same_plan(ledger_run, map(spec.command, targets), len(targets))
         commands = None if reporter.planned else map(spec.command, targets)
         with reporter:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Never, TypeVar, cast
 import attrs
 
 from dispatchkit.cli.lazy import load
+from dispatchkit.cli.options import duration
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.takeover import Decisions, explained, prepare
-from dispatchkit.cli.text import redact_urls
+from dispatchkit.cli.text import counted, redact_urls, utc
 from dispatchkit.cli.views.snapshot import resume_line
-from dispatchkit.errors import LedgerError
+from dispatchkit.errors import LedgerError, RepeatedTargetsError
 from dispatchkit.ledger.codec import decode, encode, key
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ W = TypeVar("W")
 
 
 _BATCH_SIZE = 1024
+_NAMED = 5
+"""Other runs that a refusal names."""
 _LOOK_TIMEOUT = 1.0
 """Seconds in which an interrupted run looks into the ledger why it ended."""
 
@@ -53,6 +56,8 @@ class LedgerRun:
     decisions: Decisions = attrs.field(factory=Decisions)
     resumes: bool = False
     """Whether a run that was stopped goes on."""
+    repeat_window: float | None = None
+    """Seconds within which no other run may have launched one of the targets."""
 
     @property
     def name(self) -> str:
@@ -86,8 +91,16 @@ async def drive_with_ledger(
     try:
         await prepare(cast("Client[Never]", client), ledger_run.ledger, ledger_run.name, ledger_run.decisions, reporter)
         ending = await drive(
-            client, commands, reporter, guards, ledger=ledger_run.journal_provider(client), run=ledger_run.name
+            client,
+            commands,
+            reporter,
+            guards,
+            ledger=ledger_run.journal_provider(client),
+            run=ledger_run.name,
+            repeat_window=ledger_run.repeat_window,
         )
+    except RepeatedTargetsError:
+        raise await _repeated(ledger_run) from None
     except LedgerError as error:
         raise await explained(error, ledger_run.ledger, ledger_run.ledger_ref) from None
     try:
@@ -104,6 +117,32 @@ async def drive_with_ledger(
     if failures_file is not None:
         failures_file.close()
     return ending
+
+
+async def _repeated(ledger_run: LedgerRun) -> LedgerError:
+    """Which other runs launched targets of this one, and the line that launches them all the same.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    ledger, ledger_ref = ledger_run.ledger, ledger_run.ledger_ref
+    run = await ledger.run(ledger_run.name)
+    within = max(run.repeat_window or 0.0, ledger_run.repeat_window or 0.0)
+    repeats = await (await ledger.open_store()).repeats(run.number, within=within)
+    count = sum(repeat.count for repeat in repeats)
+    others = "; ".join(
+        f"{repeat.count:,} in run {repeat.run!r}, the latest at {utc(repeat.latest)} UTC" for repeat in repeats[:_NAMED]
+    )
+    more = f"; and in {counted(len(repeats) - _NAMED, 'other run')}" if len(repeats) > _NAMED else ""
+    way_out = (
+        f"The run keeps its --repeat-window of {duration(within)}: resume it later, or launch the others as a new run"
+        if ledger_run.resumes
+        else f"Leave them out, or launch all the same: {ledger_ref.launch_all_the_same()}"
+    )
+    return LedgerError(
+        f"{count:,} of these ids {'was' if count == 1 else 'were'} launched within {duration(within)}, or may have "
+        f"been: {others}{more}. Nothing was sent. {way_out}"
+    )
 
 
 async def _tell_why_it_ended(ledger_run: LedgerRun, reporter: Reporter) -> None:
