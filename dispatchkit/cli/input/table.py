@@ -20,7 +20,7 @@ Row = tuple[int, str, str | None, str | None]
 """Of a row its number and the text of its id; where the file tells, what came of it, and of which command."""
 
 _BLANKS = " \t"
-_PLAIN = re.compile(r"(?:[0-9]{1,18}+\n)++")
+_PLAIN = re.compile(r"(?:[1-9][0-9]{0,17}+\n)++")
 _COMMENT = re.compile(r"(?:^|(?<=[ \t]))#")
 _QUOTED = re.compile(r'"([^"]*)"')
 _THOUSANDS = re.compile(r"(?<![\d,])\d{1,3}(?:,\d{3}){2,}(?!\d)")
@@ -86,13 +86,11 @@ def read_list(blocks: Iterable[str], skip: int, collector: Collector, bad: BadRo
     for block in blocks:
         if number >= skip and _PLAIN.fullmatch(block) is not None:
             texts = block.split()
-            ids = [*map(int, texts)]
-            if 0 not in ids:
-                number, begun = number + len(ids), True
-                shortest = min(map(len, texts))
-                ending.saw(shortest, shortest)
-                collector.add_all(ids)
-                continue
+            number, begun = number + len(texts), True
+            shortest = min(map(len, texts))
+            ending.saw(shortest, shortest)
+            collector.add_all([*map(int, texts)])
+            continue
         for line, has_end in _lines((block,)):
             number += 1
             if number == skip:
