@@ -122,4 +122,6 @@ def _shown_content(value: object) -> str:
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return without_password(str(value))

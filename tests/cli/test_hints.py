@@ -142,7 +142,8 @@ def test_failures_are_tried_again(played: Played, made: list[str], tmp_path: Pat
     line = hint(result, made)
     assert {*host} <= {*line}
     assert "--expected" not in line
-    second = run(*line, "--yes")
+    assert "--max-launches" not in line
+    second = run(*line, "--yes", "--max-launches", 4)
     assert second.code == 1  # again the first four
     assert run(*hint(second, made), "--yes").code == 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from collections.abc import Iterable
@@ -16,9 +17,10 @@ from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.takeover import Decisions, explained, prepare
 from dispatchkit.cli.text import counted, redact_urls, utc
-from dispatchkit.cli.views.snapshot import resume_line
+from dispatchkit.cli.views.snapshot import resume_line, take_snapshot
 from dispatchkit.errors import LedgerError, RepeatedTargetsError
 from dispatchkit.ledger.codec import decode, encode, key
+from dispatchkit.providers import installed_provider
 
 if TYPE_CHECKING:
     from dispatchkit import Report
@@ -190,15 +192,35 @@ async def check_same_plan(ledger_run: LedgerRun, commands: Iterable[Command[W, R
     async for target in ledger_run.ledger.targets(run.name):
         command = next(given, None)
         if not _same(target, command) or (first and run.plan_complete and run.total != total):
-            description = "from {!r} on" if first else f"whose number {target.index + 1:,} is {{!r}}"
+            planned = decode(target.command)
+            noun = installed_provider(planned.provider).noun
+            what = f"{_command_name(target)!r} {'from' if first else 'of'} {planned.target}"
+            description = f"{what} on" if first else f"number {target.index + 1:,} is {what}"
+            if (
+                command is not None
+                and not _same(target, command)
+                and (planned.target, type(planned)) == (command.target, type(command))
+            ):
+                description += ", with other options or content"
+            left = (await take_snapshot(ledger_run.ledger, run)).left
+            over = run.plan_complete and not left
             raise ValueError(
                 f"run {run.name!r} in {ledger_ref} is another launch, of "
-                f"{run.total:,}{'' if run.plan_complete else ' so far'} "
-                f"{description.format(decode(target.command))}: "
-                f"nothing was sent. Give this launch another --run, or resume that run: {resume_line(ledger_ref, run)}"
+                f"{counted(run.total, *noun)}{'' if run.plan_complete else ' so far'}: {description}. "
+                "Nothing was sent. "
+                + (
+                    "That run is over. Give this launch another --run"
+                    if over
+                    else f"Give this launch another --run, or resume that run: {resume_line(ledger_ref, run)}"
+                )
             )
         first = False
     return run.plan_complete
+
+
+def _command_name(target: Target) -> str:
+    """The name of a target's command in the registry."""
+    return str(json.loads(target.command)["type"]).rpartition(".")[2]
 
 
 def _same(target: Target, command: Command[W, R] | None) -> bool:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.command import Command
     from dispatchkit.sandbox import Sandbox
 
-__all__ = ["LaunchSpec", "describe", "describe_account"]
+__all__ = ["LaunchSpec", "describe", "describe_account", "describe_rest"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -96,6 +96,15 @@ def describe(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, host
     if options.sandbox:
         where = (("host", "a sandbox on this machine"), ("account", "the sandbox's"))
     return Description(action, (*where, *spec.overrides))
+
+
+def describe_rest(
+    description: Description, spec: LaunchSpec[W, R], targets: Targets, *, run: str, left: int
+) -> Description:
+    """The launch in words, where its run exists already."""
+    are = f"{left:,} of {counted(len(targets), *spec.noun)} {'is' if left == 1 else 'are'} left"
+    action = f"{spec.verb} the rest of run {run!r}: {are}, of {describe_ids(targets)}"
+    return attrs.evolve(description, action=action)
 
 
 def describe_account(options: ActingOptions, variable: str) -> str:
