@@ -95,7 +95,7 @@ _IncludeUnknown = Annotated[
 ]
 _Expected = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Start only if there are exactly this many ids.", rich_help_panel=IDS),
+    typer.Option(metavar="N", min=1, help="Go on only if there are exactly this many ids.", rich_help_panel=IDS),
 ]
 _Failures = Annotated[
     Path | None,
@@ -172,11 +172,12 @@ _Rate = Annotated[
     ),
 ]
 _MaxLaunches = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Start at most this many launches.", rich_help_panel=GUARDS)
+    int | None,
+    typer.Option(metavar="N", min=1, help="Send at most this many launches or stops.", rich_help_panel=GUARDS),
 ]
 _StopAfterFailures = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Start no more launches after this many failures.", rich_help_panel=GUARDS),
+    typer.Option(metavar="N", min=1, help="Send no more after this many failures.", rich_help_panel=GUARDS),
 ]
 GiveUpAfter = Annotated[
     str | None,
@@ -278,7 +279,7 @@ _DryRun = Annotated[
         "--dry-run", help="Show the requests and send none. Needs no token and no connection.", rich_help_panel=GUARDS
     ),
 ]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start without a question.", rich_help_panel=GUARDS)]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on without a question.", rich_help_panel=GUARDS)]
 _Json = Annotated[
     bool,
     typer.Option(

@@ -286,3 +286,12 @@ def test_directory_is_no_ledger(tmp_path: Path) -> None:
         2,
         f"dispatchkit: the ledger {tmp_path} is a directory: name a file in it\n",
     )
+
+
+def test_clean_run_has_no_failures(played: Played, tmp_path: Path) -> None:
+    where = tmp_path / "clean.db"
+    assert run("direct", "start", "1-3", "--yes", "--base-url", played.url, "--ledger", where, "--run", "a").code == 0
+    shown = run("ledger", "failures", where)
+    assert (shown.code, shown.out) == (0, "All 3 targets of run 'a' are done.\n")
+    assert run("ledger", "failures", where, "--json").out == ""
+    assert run("ledger", "failures", where, "--csv").out == "id,outcome,code,error,request_id\n"

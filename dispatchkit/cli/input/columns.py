@@ -27,6 +27,7 @@ _IDS = ("id", "target")
 _STATES = ("outcome", "state")
 _COMMAND = "command_type"
 _DELIMITERS = ",;\t"
+_OTHER_DELIMITERS = "|:~^"
 _HEAD = 10
 """Rows among which the header is looked for: titles may stand above it."""
 _MAX_NAMES = 12
@@ -173,4 +174,16 @@ def no_such_column(rows: Iterable[Sequence[str]], column: str) -> str:
     more = ", …" if len(names) > _MAX_NAMES else ""
     there = ", ".join(shown(name) for name in names[:_MAX_NAMES]) + more
     hint = f"; did you mean --column {seen[close[0]]!r}?" if close else ""
+    if len(names) == 1 and not hint:
+        hint = _hint_at_form(names[0], column)
     return f"the header names no column {column!r}: {there or repr('')}{hint}"
+
+
+def _hint_at_form(line: str, column: str) -> str:
+    """What to do about a first line of one field, which is no header of this column."""
+    if line.isdecimal():
+        return "; if the file has no header, leave --column out"
+    for delimiter in _OTHER_DELIMITERS:
+        if field_name(column) in map(field_name, line.split(delimiter)):
+            return f"; it seems to separate its columns by {delimiter!r}: put a line sep={delimiter} above it"
+    return ""

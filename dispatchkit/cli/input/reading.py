@@ -28,6 +28,8 @@ __all__ = ["FileOptions", "from_file"]
 
 _AGAIN = ("rejected", "not_sent", "not_started", "planned")
 """States of what did not happen. Those of a ledger are among them."""
+_LEFT = ("not_sent", "planned")
+"""States of what a resume launches."""
 _UNCLEAR = ("unknown", "sending")
 """States of what may have happened: it is launched only on request."""
 _DONE = "done"
@@ -76,6 +78,8 @@ def from_file(path: str, options: FileOptions) -> Targets:
 def _from_text(source: Bytes, options: FileOptions) -> Targets:
     blocks = text_blocks(source, options.encoding, options.again)
     first = next(blocks, "")
+    if not first:
+        raise ValueError(f"{source.name} holds no ids: the file is empty")
     blocks = chain([first], blocks)
     bad = BadRows(source.name)
     taking = _Taking(options, bad)
@@ -128,7 +132,9 @@ class _Taking:
         self.collector = Collector()
         self.done = 0
         self.unknown = 0
-        self.planned = 0
+        self.left = 0
+        self.is_of_ledger = False
+        """Whether a row has a state that only a ledger knows."""
         self.notes: list[str] = []
 
     def take(self, rows: Iterable[Row]) -> _Taking:
@@ -165,8 +171,14 @@ class _Taking:
                 self.collector.add(low, high)
             else:
                 spans[use].add(low, high)
-            if state == "planned":
-                self.planned += high - low + 1
+            if (
+                use == "launch"
+                and state is not None
+                and state.casefold() in _LEFT
+                and self._origin(command, number) == "same"
+            ):
+                self.left += high - low + 1
+                self.is_of_ledger = self.is_of_ledger or state.casefold() == "planned"
         self.done = self.collector.forget_parts()
         for low, high in spans["unclear"]:
             self.collector.add(low, high)
@@ -245,11 +257,12 @@ def _kind(state: str | None) -> Literal["launch", "unclear", "done"]:
     Raises:
         ValueError: No outcome is called so.
     """
-    if state is None or state in _AGAIN:
+    word = None if state is None else state.casefold()
+    if word is None or word in _AGAIN:
         return "launch"
-    if state in _UNCLEAR:
+    if word in _UNCLEAR:
         return "unclear"
-    if state == _DONE:
+    if word == _DONE:
         return "done"
     raise ValueError(
         f"{shown(state)} is no outcome: {', '.join((_DONE, *_AGAIN, *_UNCLEAR))}; if the column is not about launches, "
@@ -267,12 +280,12 @@ def _finish(taking: _Taking, bad: BadRows, notes: Iterable[str] = ()) -> Targets
     bad.check()
     targets = Targets(collector=taking.collector)
     targets.done, targets.unknown = taking.done, taking.unknown
-    planned = (
-        (f"{taking.planned:,} of these are planned in a ledger, and a resume of that run launches them too.",)
-        if taking.planned
+    left = (
+        (f"{taking.left:,} of these are left in a run of a ledger, and a resume of that run launches them too.",)
+        if taking.is_of_ledger
         else ()
     )
-    targets.notes = (*notes, *taking.notes, *planned)
+    targets.notes = (*notes, *taking.notes, *left)
     if targets.parts:
         return targets
     if taking.unknown:

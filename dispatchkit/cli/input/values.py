@@ -73,7 +73,8 @@ def read_targets(options: RunOptions, reader: Reader) -> Targets:
             if getattr(options, name):
                 raise ValueError(f"--{name.replace('_', '-')} goes with --from FILE")
         if not options.ids:
-            raise ValueError("no ids: add them, such as 7 or 1-1000, or add --from FILE")
+            all_of = ", or --status sending" if hasattr(options, "status") else ""
+            raise ValueError(f"no ids: add them, such as 7 or 1-1000, or add --from FILE{all_of}")
         return from_arguments(options.ids)
     file_options = FileOptions(
         column=options.column,
