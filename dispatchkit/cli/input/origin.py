@@ -30,14 +30,15 @@ class Reader:
     provider: Provider[Never]
     type: str
     """The name of its class, as rows have it."""
+    names: Mapping[str, str]
+    """Of each class of the provider's commands its name in the registry."""
     stops: frozenset[str] = frozenset()
     """The commands that it stops, by their names in the registry."""
-    names: Mapping[str, str] = attrs.field(init=False)
-    """Of each class of the provider's commands its name in the registry."""
 
-    @names.default
-    def _names(self) -> Mapping[str, str]:
-        return _names(self.provider)
+    @classmethod
+    def of(cls, provider: Provider[Never], command: str, stops: frozenset[str]) -> Reader:
+        """The command of a provider that has this class."""
+        return cls(provider=provider, type=command, names=_names(provider), stops=stops)
 
     @property
     def name(self) -> str:

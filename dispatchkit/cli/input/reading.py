@@ -257,8 +257,10 @@ def _kind(state: str | None) -> Literal["launch", "unclear", "done"]:
     Raises:
         ValueError: No outcome is called so.
     """
-    word = None if state is None else state.casefold()
-    if word is None or word in _AGAIN:
+    if state is None:
+        return "launch"
+    word = state.casefold()
+    if word in _AGAIN:
         return "launch"
     if word in _UNCLEAR:
         return "unclear"

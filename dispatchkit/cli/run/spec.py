@@ -61,7 +61,7 @@ class LaunchSpec(Generic[W, R]):
     def reader(self) -> Reader:
         """The command, as far as a file of ids is concerned."""
         provider = installed_provider(self.provider)
-        return Reader(provider=provider, type=type(self.command(1)).__name__, stops=self.stops)
+        return Reader.of(provider, type(self.command(1)).__name__, self.stops)
 
     @property
     def token_variable(self) -> str:
