@@ -101,8 +101,8 @@ async def drive_with_ledger(
             run=ledger_run.name,
             repeat_window=ledger_run.repeat_window,
         )
-    except RepeatedTargetsError:
-        raise await _repeated(ledger_run) from None
+    except RepeatedTargetsError as error:
+        raise await _repeated(error, ledger_run) from None
     except LedgerError as error:
         raise await explained(error, ledger_run.ledger, ledger_run.ledger_ref) from None
     try:
@@ -121,7 +121,7 @@ async def drive_with_ledger(
     return ending
 
 
-async def _repeated(ledger_run: LedgerRun) -> LedgerError:
+async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> LedgerError:
     """Which other runs launched targets of this one, and the line that launches them all the same.
 
     Raises:
@@ -131,6 +131,8 @@ async def _repeated(ledger_run: LedgerRun) -> LedgerError:
     run = await ledger.run(ledger_run.name)
     within = max(run.repeat_window or 0.0, ledger_run.repeat_window or 0.0)
     repeats = await (await ledger.open_store()).repeats(run.number, within=within)
+    if not repeats:  # the window has passed meanwhile
+        return error
     count = sum(repeat.count for repeat in repeats)
     others = "; ".join(
         f"{repeat.count:,} in run {repeat.run!r}, the latest at {utc(repeat.latest)} UTC" for repeat in repeats[:_NAMED]
