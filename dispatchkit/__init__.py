@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dispatchkit import sync
     from dispatchkit.altcraft.client import AltcraftClient, AltcraftOptions
     from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
-    from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingStatus
+    from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
     from dispatchkit.core.call.options import ClientOptions
     from dispatchkit.core.call.retry import RetryPolicy
     from dispatchkit.core.fanout.fan_out import FanOut
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.pacing.pace import Pace
     from dispatchkit.direct.client import DirectClient, DirectOptions
     from dispatchkit.direct.commands import StartDispatch, StopDispatch
-    from dispatchkit.direct.models import Dispatch, DispatchBase, DispatchCounts, DispatchSource
+    from dispatchkit.direct.models import Dispatch, DispatchBase, DispatchCounts, DispatchSource, StartedDispatch
     from dispatchkit.errors import (
         AccessDeniedError,
         AccountMismatchError,
@@ -79,6 +79,7 @@ __all__ = [
     "LedgerError",
     "Listing",
     "LogEntry",
+    "MailingAccepted",
     "MailingStatus",
     "NotFoundError",
     "NotSent",
@@ -96,6 +97,7 @@ __all__ = [
     "RunHeldError",
     "RunStoppedError",
     "StartDispatch",
+    "StartedDispatch",
     "State",
     "StopDispatch",
     "StopReason",
@@ -112,7 +114,7 @@ __all__ = [
 _HOMES = {
     "dispatchkit.altcraft.client": ("AltcraftClient", "AltcraftOptions"),
     "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),
-    "dispatchkit.altcraft.models": ("Attachment", "Audience", "LogEntry", "MailingStatus"),
+    "dispatchkit.altcraft.models": ("Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"),
     "dispatchkit.core.fanout.fan_out": ("FanOut",),
     "dispatchkit.core.listing": ("Listing",),
     "dispatchkit.core.fanout.outcome": ("Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown"),
@@ -123,7 +125,7 @@ _HOMES = {
     "dispatchkit.core.fanout.options": ("FanOutOptions",),
     "dispatchkit.direct.client": ("DirectClient", "DirectOptions"),
     "dispatchkit.direct.commands": ("StartDispatch", "StopDispatch"),
-    "dispatchkit.direct.models": ("Dispatch", "DispatchBase", "DispatchCounts", "DispatchSource"),
+    "dispatchkit.direct.models": ("Dispatch", "DispatchBase", "DispatchCounts", "DispatchSource", "StartedDispatch"),
     "dispatchkit.errors": (
         "AccessDeniedError",
         "AccountMismatchError",

@@ -163,7 +163,7 @@ _registered: dict[str, Provider[Never]] = {}
 
 
 def register(provider: Provider[W]) -> None:
-    """Make a provider known in this process. The same entry may be registered again.
+    """Make a provider known in this process. The same entry may be registered again, also if an entry point names it.
 
     Other processes, such as workers, know only what an entry point names (group `ENTRY_POINTS`).
 
@@ -171,9 +171,17 @@ def register(provider: Provider[W]) -> None:
         ValueError: Another provider has the name.
     """
     entry = cast("Provider[Never]", provider)
+    if _is_installed(entry):
+        return
     if _registered.get(entry.name, entry) is not entry or entry.name in _BUILT_IN or entry.name in _installed():
         raise ValueError(f"there is a provider {entry.name!r} already: give this one another name")
     _registered[entry.name] = entry
+
+
+def _is_installed(entry: Provider[Never]) -> bool:
+    """Whether an entry point names this entry. Its package may be in the middle of its own import."""
+    point = _installed().get(entry.name)
+    return point is not None and getattr(sys.modules.get(point.module), point.attr, None) is entry
 
 
 def find_provider(name: str) -> Provider[Never] | None:

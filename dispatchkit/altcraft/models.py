@@ -142,7 +142,13 @@ class Attachment(Value):
 
 @attrs.frozen
 class MailingAccepted(Value):
-    """The platform accepted the call. Its response has no run id of a launch."""
+    """The platform accepted the call. Its response has no run id of a launch.
+
+    Example:
+        >>> async with Sandbox() as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+        ...     (await altcraft.activate(82)).replayed
+        False
+    """
 
     mailing_id: int
     replayed: bool = False

@@ -29,7 +29,13 @@ __all__ = [
 
 @attrs.frozen
 class StartedDispatch(Value):
-    """A dispatch whose start the provider has accepted."""
+    """A dispatch whose start the provider has accepted.
+
+    Example:
+        >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...     (await direct.start(7)).dispatch_id
+        7
+    """
 
     dispatch_id: int
     settled: bool = False

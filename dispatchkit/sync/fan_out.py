@@ -89,6 +89,9 @@ class FanOut(Generic[R_co]):
         """Why the run ended, or ends, before its last command; None if it does not."""
         return self._async_fan_out.stop_reason
 
+    def __repr__(self) -> str:
+        return f"sync.{self._async_fan_out!r}".replace("sync.<", "<sync.", 1)
+
     def __iter__(self) -> Iterator[Outcome[R_co]]:
         try:
             while batch := self._call(self._async_fan_out.batch(), "__iter__"):

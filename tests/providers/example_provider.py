@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Unpack
 
@@ -11,7 +9,11 @@ import dispatchkit.provider as dk
 @attrs.frozen
 class SmsCommand(dk.Command[dk.Secret, str]):  # what it needs to speak: a token; its result: the campaign's state
     provider = "sms"
-    target: int = attrs.field(validator=dk.positive_id)
+    campaign: int = attrs.field(validator=dk.positive_id)
+
+    @property
+    def target(self) -> int:
+        return self.campaign
 
     def result(self, response: dk.Response, wire: dk.Secret) -> str:
         fields = dk.fields_of(dk.read_json(response.body)) or {}
@@ -27,19 +29,19 @@ class ReadSms(SmsCommand):
     is_read_only = True
 
     def request(self, wire: dk.Secret, request_id: str | None) -> dk.Request:
-        return dk.Request("GET", f"/campaigns/{self.target}", {"Authorization": f"Bearer {wire.reveal()}"})
+        return dk.Request("GET", f"/campaigns/{self.campaign}", {"Authorization": f"Bearer {wire.reveal()}"})
 
 
 class StartSms(SmsCommand):
     def request(self, wire: dk.Secret, request_id: str | None) -> dk.Request:
-        return dk.Request("POST", f"/campaigns/{self.target}/start", {"Authorization": f"Bearer {wire.reveal()}"})
+        return dk.Request("POST", f"/campaigns/{self.campaign}/start", {"Authorization": f"Bearer {wire.reveal()}"})
 
     def probe(self, since: datetime) -> dk.Probe[dk.Secret, str]:  # how a lost answer is settled
         def settle(state: str) -> dk.Settlement[str]:
             evidence = dk.Evidence.APPLIED if state == "started" else dk.Evidence.NOT_APPLIED
             return dk.Settlement(evidence, f"its state reads {state}", state)
 
-        return dk.Probe.of(ReadSms(self.target), settle)
+        return dk.Probe.of(ReadSms(self.campaign), settle)
 
 
 class SmsClient(dk.Client[dk.Secret]):

@@ -66,7 +66,7 @@ async def test_ledger_resumes(sms: SmsServer, tmp_path: Path) -> None:
         again = await FanOut(client, commands, ledger=ledger, run="r").finish()
         assert (first.done, again.done, again.previously_finished) == (20, 50, 20)
         assert [target.command async for target in ledger.targets("r")][:1] == [
-            '{"type":"sms.start","version":1,"target":1}'
+            '{"type":"sms.start","version":1,"campaign":1}'
         ]
     assert sms.starts == dict.fromkeys(range(1, 51), 1)
 

@@ -38,5 +38,11 @@ def test_pyright_sees_the_expected_errors() -> None:
     assert found == EXPECTED, diagnostics
 
 
+def test_example_provider_is_strictly_typed() -> None:
+    example = ROOT / "tests/providers/example_provider.py"
+    output = check("pyright", "--outputjson", "--pythonpath", sys.executable, str(example))
+    assert json.loads(output)["generalDiagnostics"] == []
+
+
 def test_expected_errors_are_marked() -> None:
     assert len(EXPECTED) > 10

@@ -231,6 +231,9 @@ class FanOut(Generic[R_co]):
             error, self._pool.error = self._pool.error, None
             raise error
 
+    def __repr__(self) -> str:
+        return f"<FanOut of {self._client!r}: {self.in_flight} in flight, {self.report!r}>"
+
     def __aiter__(self) -> Self:
         return self
 
