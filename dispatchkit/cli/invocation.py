@@ -12,7 +12,7 @@ from urllib.parse import unquote
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["RESUMED", "Invocation", "PlanOptions", "command_line", "without_password"]
+__all__ = ["RESUMED", "Invocation", "PlanOptions", "command_line", "refuse_swallowed", "without_password"]
 
 _Word: TypeAlias = tuple[str, tuple[str, ...]]
 
@@ -92,6 +92,19 @@ class Invocation:
         return command_line(*(word for name, words in self.words if name not in dropped for word in words), *more)
 
 
+def refuse_swallowed(context: typer.Context) -> None:
+    """Refuse an option whose value is the next option, as in ``--run --json``.
+
+    Raises:
+        click.UsageError: There is one.
+    """
+    options = {name for each in context.command.params for name in (*each.opts, *each.secondary_opts)}
+    for name, words in _given(context):
+        for option, value in zip(words[::2], words[1::2], strict=False):
+            if name and option in options and (value.startswith("--") or (value in options and value[:1] == "-")):
+                context.fail(f"{option} needs a value, and {value} is an option")
+
+
 def _given(context: typer.Context) -> Iterable[_Word]:
     values: Mapping[str, Any] = context.params
     for parameter in context.command.params:
@@ -106,8 +119,17 @@ def _given(context: typer.Context) -> Iterable[_Word]:
         elif isinstance(value, bool):
             yield name, ((parameter.opts if value else parameter.secondary_opts)[0],)
         else:
-            yield name, tuple(word for each in many for word in (parameter.opts[0], _shown(each)))
+            shown = _shown_content if name == "content" else _shown
+            yield name, tuple(word for each in many for word in (parameter.opts[0], shown(each)))
+
+
+def _shown_content(value: object) -> str:
+    """A content as a line to type names it: by its file. Its values are the customer's, and are never shown."""
+    text = str(value)
+    return text if text.startswith("@") else "@FILE"
 
 
 def _shown(value: object) -> str:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     return without_password(str(value))

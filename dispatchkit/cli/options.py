@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 
 import typer
 
-from dispatchkit.cli.invocation import Invocation
+from dispatchkit.cli.invocation import Invocation, refuse_swallowed
 from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LAUNCH, LEDGER, OUTPUT, PACE
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "duration",
     "give_up_seconds",
     "options_from",
+    "repeat_seconds",
 ]
 
 O = TypeVar("O", bound="Options")  # noqa: E741 - a class of options
@@ -94,7 +95,7 @@ _IncludeUnknown = Annotated[
 ]
 _Expected = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Start only if there are exactly this many ids.", rich_help_panel=IDS),
+    typer.Option(metavar="N", min=1, help="Go on only if there are exactly this many ids.", rich_help_panel=IDS),
 ]
 _Failures = Annotated[
     Path | None,
@@ -122,6 +123,15 @@ _RunName = Annotated[
         help="The name of the run in the ledger. The same command with the same name resumes the run. Default: a new "
         "name from date, time and command.",
         rich_help_panel=LEDGER,
+    ),
+]
+_RepeatWindow = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Refuse the run if another run of the ledger has launched one of the ids within this time: 90s, 15m, 1h, "
+        "or never. Default: 1h for a launch without --run, else never.",
+        rich_help_panel=GUARDS,
     ),
 ]
 _TokenFile = Annotated[
@@ -162,11 +172,12 @@ _Rate = Annotated[
     ),
 ]
 _MaxLaunches = Annotated[
-    int | None, typer.Option(metavar="N", min=1, help="Start at most this many launches.", rich_help_panel=GUARDS)
+    int | None,
+    typer.Option(metavar="N", min=1, help="Send at most this many launches or stops.", rich_help_panel=GUARDS),
 ]
 _StopAfterFailures = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Start no more launches after this many failures.", rich_help_panel=GUARDS),
+    typer.Option(metavar="N", min=1, help="Send no more after this many failures.", rich_help_panel=GUARDS),
 ]
 GiveUpAfter = Annotated[
     str | None,
@@ -268,7 +279,7 @@ _DryRun = Annotated[
         "--dry-run", help="Show the requests and send none. Needs no token and no connection.", rich_help_panel=GUARDS
     ),
 ]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Start without a question.", rich_help_panel=GUARDS)]
+_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on without a question.", rich_help_panel=GUARDS)]
 _Json = Annotated[
     bool,
     typer.Option(
@@ -338,12 +349,25 @@ def give_up_seconds(text: str | None) -> float | None:
     Raises:
         ValueError: It is no duration.
     """
+    return _seconds("--give-up-after", "1h" if text is None else text)
+
+
+def repeat_seconds(text: str | None, *, default: str) -> float | None:
+    """The seconds of ``--repeat-window``; None means never.
+
+    Raises:
+        ValueError: It is no duration.
+    """
+    return _seconds("--repeat-window", default if text is None else text)
+
+
+def _seconds(option: str, text: str) -> float | None:
     if text == "never":
         return None
-    found = _DURATION.fullmatch("1h" if text is None else text)
+    found = _DURATION.fullmatch(text)
     value = 0.0 if found is None else float(found[1]) * _SECONDS[found[2]]
     if not 0 < value < math.inf:
-        raise ValueError(f"--give-up-after must be a time such as 90s, 15m or 1h, or never, not {text!r}")
+        raise ValueError(f"{option} must be a time such as 90s, 15m or 1h, or never, not {text!r}")
     return value
 
 
@@ -416,6 +440,7 @@ class RunOptions(ActingOptions):
     dry_run: _DryRun = False
     ledger: _Ledger = field(default=None, repr=False)
     run: _RunName = None
+    repeat_window: _RepeatWindow = None
     sandbox: _Sandbox = False
 
 
@@ -461,6 +486,7 @@ def options_from(options: type[O]) -> Callable[[Callable[[O], None]], Callable[.
     def decorate(command: Callable[[O], None]) -> Callable[..., None]:
         @functools.wraps(command)
         def with_options(*, context: typer.Context, **values: Any) -> None:
+            refuse_swallowed(context)
             command(options(**values, invocation=Invocation.of(context)))
 
         with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}

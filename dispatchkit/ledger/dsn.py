@@ -8,6 +8,7 @@ https://www.postgresql.org/docs/current/libpq-connect.html
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from urllib.parse import unquote_to_bytes
 
 __all__ = [
@@ -187,8 +188,12 @@ def check_parameters(parameters: Parameters) -> Parameters:
         DsnError: One of them is not supported.
     """
     given = Parameters({name: value for name, value in parameters.items() if value})
-    if any(name not in KEYWORDS for name in given):
-        raise DsnError("it has a parameter that libpq does not know")
+    for name in given:
+        if name not in KEYWORDS:
+            # The name itself is not shown: it may be the rest of a password with an &.
+            close = get_close_matches(name, KEYWORDS, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            raise DsnError(f"it has a parameter that libpq does not know{hint}")
     for name in sorted(given):
         if name in _REFUSED:
             raise DsnError(f"the parameter {name} is not supported: leave it out{_ADVICE.get(name, '')}")

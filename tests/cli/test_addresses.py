@@ -343,3 +343,10 @@ async def test_keepalives_reach_the_socket(postgres: Server, dsn: str) -> None:
         assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 7
         assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
         await connection.close()
+
+
+def test_mistyped_parameter_is_named_right() -> None:
+    result = run("ledger", "list", "postgresql://h/d?sslmod=require&qx7=1")
+    assert result.code == 2
+    assert "did you mean sslmode?" in result.err
+    assert "qx7" not in result.err

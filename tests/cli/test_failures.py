@@ -228,7 +228,7 @@ def test_a_disk_that_is_full_stops_the_run(played: Played) -> None:
     ("text", "message"),
     [
         (f"{HEADER}7,done,,,\n", "holds no ids but 1 that are done: there is nothing to launch"),
-        (f"{HEADER}7,Unknown,,,\n", "line 2: 'Unknown' is no outcome"),
+        (f"{HEADER}7,Unclear,,,\n", "line 2: 'Unclear' is no outcome"),
         (f"{HEADER}12345,rejected,,no,\n123", "line 3: this row has 1 fields of 5"),
         (f"{HEADER}1-2000,not_sta", "line 2: this row has 2 fields of 5"),
         (f"{HEADER}x,unknown,,,\n", "line 2: 'x' is not an id"),

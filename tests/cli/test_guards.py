@@ -12,6 +12,7 @@ import pytest
 
 from dispatchkit.cli.commands.direct import DirectOptions
 from dispatchkit.cli.options import duration, give_up_seconds
+from dispatchkit.cli.run.drive import interrupted_note
 from dispatchkit.cli.settings import guards
 from dispatchkit.cli.text import counted
 from dispatchkit.sandbox.direct import WRONG_KIND_TOKEN
@@ -151,3 +152,77 @@ def test_all_that_was_allowed_is_no_early_end() -> None:
     result = run("direct", "start", "1-7", "--sandbox", "--max-launches", 7)
     assert result.code == 0
     assert result.err == ""
+
+
+def test_sandbox_takes_no_host(played: Played) -> None:
+    result = run("direct", "start", "1", "--sandbox", "--base-url", played.url)
+    assert (result.code, played.sandbox.requests) == (2, 0)
+    assert "give either --sandbox or --base-url, not both" in result.err
+
+
+def test_host_of_environment_goes_with_sandbox(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHKIT_DIRECT_URL", played.url)
+    assert run("direct", "start", "1", "--sandbox").code == 0
+
+
+@pytest.mark.parametrize("why", ["max", "token"])
+def test_what_is_left_is_said(played: Played, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
+    line = ["direct", "start", "1-5", "--yes", "--base-url", played.url]
+    if why == "token":
+        monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "bm86bm8=")
+    else:
+        line += ["--max-launches", "2"]
+    result = run(*line)
+    left = 3 if why == "max" else 4
+    assert f"{left} dispatches are left, and no file lists which. With --ledger FILE" in result.out
+
+
+def test_resume_line_has_no_max_launches(played: Played, tmp_path: Path) -> None:
+    file, ledger = tmp_path / "f.csv", tmp_path / "l.db"
+    line = ("direct", "start", "1-5", "--yes", "--base-url", played.url, "--max-launches", 2)
+    again = run(*line, "--failures", file).out.rpartition("To try again those that may be: ")[2]
+    assert again.startswith("dispatchkit direct start ")
+    assert "--max-launches" not in again
+    both = run(*line, "--failures", tmp_path / "g.csv", "--ledger", ledger, "--run", "a").out
+    assert "To try again" not in both
+    assert "To resume the run: dispatchkit resume" in both
+    refused = (*line[:2], 2001, *line[3:], "--failures", tmp_path / "h.csv", "--ledger", ledger, "--run", "b")
+    again = run(*refused).out.rpartition("To try again those that may be: ")[2]
+    assert f"--from {tmp_path / 'h.csv'}" in again
+    assert "--run" not in again
+
+
+def test_another_launch_is_told_in_words(played: Played, tmp_path: Path) -> None:
+    options = ("--yes", "--ledger", tmp_path / "l.db", "--run", "a")
+    assert run("altcraft", "activate", 1, *options).code == 0
+    result = run("altcraft", "activate", 2, *options)
+    assert result.code == 2
+    assert "is another launch, of 1 mailing: 'activate' from 1 on" in result.err
+    assert "That run is over" in result.err
+    assert "dispatchkit resume" not in result.err
+    assert "ActivateMailing" not in result.err
+
+
+def test_question_says_what_is_left(played: Played, tmp_path: Path) -> None:
+    line = ("direct", "start", "1-9", "--base-url", played.url, "--ledger", tmp_path / "l.db", "--run", "a")
+    assert run(*line, "--yes", "--max-launches", 4).code == 1
+    assert "start the rest of run 'a': 5 of 9 dispatches are left, of 1-9" in run(*line).err
+    assert run(*line, "--yes").code == 0
+    requests = played.sandbox.requests
+    over = run(*line)
+    assert (over.code, played.sandbox.requests) == (0, requests)
+    assert "Run 'a' is over: no target is left." in over.err
+
+
+def test_interrupt_without_calls() -> None:
+    assert interrupted_note(0) == "Interrupted: nothing new is started, and no call is in flight."
+    assert interrupted_note(1) == (
+        "Interrupted: nothing new is started, and 1 call in flight can end. Ctrl-C again cancels it."
+    )
+
+
+def test_numbers_are_shown_as_typed(played: Played, tmp_path: Path) -> None:
+    line = ("direct", "start", "1-5", "--yes", "--base-url", played.url, "--rate", 50, "--timeout", 33)
+    result = run(*line, "--max-launches", 2, "--failures", tmp_path / "f.csv")
+    assert "--rate 50 " in result.out
+    assert "--timeout 33 " in result.out

@@ -144,7 +144,8 @@ def test_failures_are_tried_again(played: Played, made: list[str], tmp_path: Pat
     line = hint(result, made)
     assert {*host} <= {*line}
     assert "--expected" not in line
-    second = run(*line, "--yes")
+    assert "--max-launches" not in line
+    second = run(*line, "--yes", "--max-launches", 4)
     assert second.code == 1  # again the first four
     assert run(*hint(second, made), "--yes").code == 0
 
@@ -231,3 +232,19 @@ def test_resume_question_names_command(played: Played, tmp_path: Path) -> None:
     assert terminal.end() == 4
     assert "field" in terminal.screen
     assert "hunter2" not in terminal.screen
+
+
+def test_content_is_in_no_line(played: Played, made: list[str], tmp_path: Path) -> None:
+    launch = ("altcraft", "activate", 1, 101, "--run-now", "--yes", "--content", '{"it": "s3cret"}')
+    result = run(*launch, "--failures", tmp_path / "f.csv")
+    line = hint(result, made)
+    assert line[line.index("--content") + 1] == "@FILE"
+    file = tmp_path / "ids"
+    file.write_bytes("имя;id\nновости;5\n".encode("cp1251"))  # noqa: RUF001 - Russian words
+    refused = run("altcraft", "launch", "--from", file, "--column", "id", "--content", '{"it": "s3cret"}')
+    for each in (result, refused):
+        assert "s3cret" not in each.out + each.err
+    given = tmp_path / "content.json"
+    given.write_text('{"it": "s3cret"}')
+    again = run(*launch[:-1], f"@{given}", "--failures", tmp_path / "g.csv")
+    assert f"@{given}" in hint(again, made)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
+import sqlite3
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -248,3 +250,48 @@ def test_rows_are_written_some_hundreds_at_a_time(
         rows.add(Counts(done=done))
     rows.flush()
     assert capsys.readouterr().out == f"{header}0,0,2,0,0,0,0\n0,0,3,0,0,0,0\n0,0,4,0,0,0,0\n"
+
+
+@pytest.mark.parametrize(
+    "line", [("ledger", "list"), ("ledger", "show"), ("ledger", "export"), ("stop-run",), ("resume",)]
+)
+def test_reads_leave_empty_file(tmp_path: Path, line: tuple[str, ...]) -> None:
+    file = tmp_path / "empty.csv"
+    file.touch()
+    result = run(*line, file, *(["a"] if line == ("stop-run",) else []))
+    assert (result.code, result.err) == (2, f"dispatchkit: {file} holds no ledger: the file is empty\n")
+    assert (file.stat().st_size, [*tmp_path.iterdir()]) == (0, [file])
+
+
+def test_launch_takes_empty_file(played: Played, tmp_path: Path) -> None:
+    file = tmp_path / "new.db"
+    file.touch()
+    assert run("direct", "start", "1", "--yes", "--base-url", played.url, "--ledger", file).code == 0
+
+
+def test_reads_leave_another_database(tmp_path: Path) -> None:
+    file = tmp_path / "other.db"
+    with contextlib.closing(sqlite3.connect(file)) as db, db:
+        db.execute("CREATE TABLE x (y)")
+    before = file.read_bytes()
+    result = run("ledger", "list", file)
+    assert (result.code, file.read_bytes(), [*tmp_path.iterdir()]) == (2, before, [file])
+    assert "another program's database" in result.err
+
+
+def test_directory_is_no_ledger(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    result = run("ledger", "list", tmp_path)
+    assert (result.code, result.err) == (
+        2,
+        f"dispatchkit: the ledger {tmp_path} is a directory: name a file in it\n",
+    )
+
+
+def test_clean_run_has_no_failures(played: Played, tmp_path: Path) -> None:
+    where = tmp_path / "clean.db"
+    assert run("direct", "start", "1-3", "--yes", "--base-url", played.url, "--ledger", where, "--run", "a").code == 0
+    shown = run("ledger", "failures", where)
+    assert (shown.code, shown.out) == (0, "All 3 targets of run 'a' are done.\n")
+    assert run("ledger", "failures", where, "--json").out == ""
+    assert run("ledger", "failures", where, "--csv").out == "id,outcome,code,error,request_id\n"

@@ -94,7 +94,7 @@ def test_one_account_of_several_is_lifted(field: Field) -> None:
 
 def test_file_holds_no_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPATCHKIT_LEDGER", raising=False)
-    (tmp_path / "launch.db").touch()
+    assert run("ledger", "init", tmp_path / "launch.db").code == 0
     refused = run("ledger", "lift-pause", tmp_path / "launch.db")
     assert refused.code == 2
     assert "a ledger in a file stores no pauses" in refused.err

@@ -95,7 +95,7 @@ def test_resume_names_what_is_left(played: Played, tmp_path: Path) -> None:
     run("direct", "start", "1-5", "--yes", "--base-url", played.url, *ledger, "--max-launches", 2, "--concurrency", 1)
     result = run("resume", tmp_path / "l.db")
     assert result.code == 2
-    assert "resume run 'r': 3 of 5 dispatches are left: 3-5; host " in result.err
+    assert "resume run 'r': 3 of 5 dispatches are left: 3-5; command StartDispatch; host " in result.err
     command = Terminal("resume", tmp_path / "l.db")
     command.read_until("are left: 3-5")
     command.type("y\n")

@@ -196,3 +196,18 @@ def test_only_the_first_few_are_named(played: Played) -> None:
     assert len(objects(result)) == 100
     assert "100 dispatches have the status 'sending':\n" in result.err
     assert "\n  and 95 more\n" in result.err
+
+
+def test_help_of_stop_speaks_of_stopping() -> None:
+    text = " ".join(run("direct", "stop", "--help").out.split())
+    assert "Go on without a question." in text
+    assert "Start without" not in text
+    assert "Start only" not in text
+    assert "Start no more" not in text
+
+
+def test_stop_without_ids_names_the_status() -> None:
+    result = run("direct", "stop", "--base-url", "http://127.0.0.1:1")
+    assert result.code == 2
+    assert "--status" in result.err
+    assert "--status" not in run("direct", "start", "--base-url", "http://127.0.0.1:1").err

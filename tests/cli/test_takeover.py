@@ -18,8 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from dispatchkit.errors import RepeatedTargetsError
-from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Terminal, run, run_child, start_child, wait_until
 from tests.cli.test_ledger import come_to_a_halt, ledger, line, once, resume, to_resume
@@ -260,18 +258,6 @@ def test_unknown_launch_names_the_option(played: Played, ledger: Path) -> None:
     assert "(on the command line: --deduplicates)" in told
     assert resume(ledger, "--timeout", 2).code == 3, "nor is it repeated by a resume"
     assert once(played, 3)
-
-
-def test_a_repeat_is_refused_in_one_line(played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def refuse(*_: object) -> None:
-        raise RepeatedTargetsError(
-            "other runs have launched targets of the run 'friday': nothing was launched", runs={}
-        )
-
-    monkeypatch.setattr(LedgerJournal, "open", refuse)
-    result = run(*line(played, ledger, "1-3"))
-    assert (result.code, result.out) == (2, "")
-    assert result.err == ("dispatchkit: other runs have launched targets of the run 'friday': nothing was launched\n")
 
 
 def test_a_run_that_pauses_says_why(played: Played, ledger: Path) -> None:

@@ -226,3 +226,28 @@ def test_dry_run_has_the_limits_of_the_client() -> None:
     defaults = inspect.signature(AltcraftClient).parameters
     assert defaults["body_limit"].default == altcraft._BODY_LIMIT
     assert defaults["attachment_limit"].default == altcraft._ATTACHMENT_LIMIT
+
+
+@pytest.mark.parametrize("option", ["--run", "--ledger", "--failures", "--from", "--account", "--token-file"])
+@pytest.mark.parametrize("swallowed", ["--json", "--yes", "-y", "--jsno"])
+def test_option_swallows_no_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str, swallowed: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("direct", "start", "1", "--sandbox", option, swallowed)
+    assert result.code == 2
+    assert f"{option} needs a value, and {swallowed} is an option" in " ".join(result.err.split())
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize(
+    "line", [("plan", "--run", "--yes"), ("resume", "x.db", "--run", "--json"), ("direct", "stop", "--status", "--yes")]
+)
+def test_no_command_swallows_options(line: tuple[str, ...]) -> None:
+    result = run(*line, *(("--ledger", "postgresql://h/d", "direct", "start", "1") if line[0] == "plan" else ()))
+    assert result.code == 2
+    assert "needs a value, and" in " ".join(result.err.split())
+
+
+def test_minus_is_standard_input() -> None:
+    assert run("direct", "start", "--from", "-", "--sandbox", stdin="1\n").code == 0

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from dispatchkit.cli.invocation import PlanOptions
+from dispatchkit.cli.invocation import PlanOptions, refuse_swallowed
 from dispatchkit.cli.lazy import group
 from dispatchkit.cli.options import SharedLedger
 from dispatchkit.cli.panels import IDS, LEDGER, PACE
@@ -50,6 +50,7 @@ def plan(
 
     dispatchkit plan --run NAME --from ids.csv direct start
     """
+    refuse_swallowed(context)
     context.obj = PlanOptions(
         ledger=ledger, run=run, from_=from_, chunk_size=chunk_size, rate=rate, concurrency=concurrency
     )

@@ -25,7 +25,9 @@ __all__ = [
 
 _IDS = ("id", "target")
 _STATES = ("outcome", "state")
+_COMMAND = "command_type"
 _DELIMITERS = ",;\t"
+_OTHER_DELIMITERS = "|:~^"
 _HEAD = 10
 """Rows among which the header is looked for: titles may stand above it."""
 _MAX_NAMES = 12
@@ -47,6 +49,8 @@ class Columns:
     id: int
     state: int | None
     """The column that tells what came of an earlier launch; None: there is none."""
+    command: int | None = None
+    """The column that names the command of that launch."""
 
 
 @attrs.frozen
@@ -110,7 +114,9 @@ def find_columns(fields: Sequence[str], column: str | None) -> Columns | None:
     count = len(names)
     while not names[count - 1]:
         count -= 1
-    return Columns(count, len(names), names.index(wanted), names.index(states[0]) if states else None)
+    state = names.index(states[0]) if states else None
+    command = names.index(_COMMAND) if states and names.count(_COMMAND) == 1 else None
+    return Columns(count, len(names), names.index(wanted), state, command)
 
 
 def is_sep(line: str) -> bool:
@@ -168,4 +174,16 @@ def no_such_column(rows: Iterable[Sequence[str]], column: str) -> str:
     more = ", …" if len(names) > _MAX_NAMES else ""
     there = ", ".join(shown(name) for name in names[:_MAX_NAMES]) + more
     hint = f"; did you mean --column {seen[close[0]]!r}?" if close else ""
+    if len(names) == 1 and not hint:
+        hint = _hint_at_form(names[0], column)
     return f"the header names no column {column!r}: {there or repr('')}{hint}"
+
+
+def _hint_at_form(line: str, column: str) -> str:
+    """What to do about a first line of one field, which is no header of this column."""
+    if line.isdecimal():
+        return "; if the file has no header, leave --column out"
+    for delimiter in _OTHER_DELIMITERS:
+        if field_name(column) in map(field_name, line.split(delimiter)):
+            return f"; it seems to separate its columns by {delimiter!r}: put a line sep={delimiter} above it"
+    return ""

@@ -43,6 +43,7 @@ _CASES: tuple[tuple[re.Pattern[str], str], ...] = (
         f"Excel has made a date of it: go back to the original, and {_AS_TEXT}",
     ),
     (re.compile(r"\d+-\d+"), "a range is given as an argument, such as 1-1000, not in a list of ids"),
+    (re.compile(r"0+[1-9]\d*"), "it begins with 0, which an id never does: it looks like another column"),
     (re.compile(r"0+"), "no mailing has the id 0"),
     (re.compile(r"\d{19,}"), "it is too large for an id"),
 )

@@ -6,10 +6,12 @@ A range stays a range: ``1-1000000000`` costs nothing until its ids are taken.
 from __future__ import annotations
 
 import re
+import shlex
 from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
+from pathlib import Path
 
 from dispatchkit.cli.input.damage import describe, shown
 from dispatchkit.core.fanout.id_set import IdSet
@@ -17,11 +19,17 @@ from dispatchkit.core.fanout.id_set import IdSet
 __all__ = ["Collector", "Targets", "from_arguments", "parse_id", "parse_id_or_range"]
 
 _MAX_ID = 2**63 - 1
-_ID = re.compile(r"[0-9]{1,19}")
+_ID = re.compile(r"[1-9][0-9]{0,18}")
+_PADDED = re.compile(r"0+[1-9][0-9]*")
 _RANGE = re.compile(r"([0-9]{1,19})-([0-9]{1,19})")
 
 # A shorter range is kept as single ids, so that the intervals stay few.
 _LONG = 1024
+_MAX_SUGGESTED = 200
+
+# What people type for a hyphen, and between two ids.
+_HYPHEN = re.compile(r"\s*(?:[\u2010-\u2015\u2212]|\.{2,3}|\u2026|-)\s*")
+_COMMA = re.compile(r"[\s,;]+")
 
 
 class Targets:
@@ -114,6 +122,16 @@ class Collector:
         self.parts, self.dropped = [], 0
         return count
 
+    def count_new(self, spans: Iterable[tuple[int, int]]) -> int:
+        """How many ids of these ranges were not taken yet. They count as seen from now on."""
+        parts, dropped = self.parts, self.dropped
+        self.parts = []
+        for low, high in spans:
+            self.add(low, high)
+        count = self.forget_parts()
+        self.parts, self.dropped = parts, dropped
+        return count
+
     def _outside(self, numbers: Iterable[int]) -> Iterator[int]:
         """Those that lie in no long range."""
         for number in numbers:
@@ -141,9 +159,37 @@ def from_arguments(texts: Iterable[str]) -> Targets:
     """The ids of the command line: ids, ranges with both ends included, and lists of them with commas.
 
     Raises:
-        ValueError: One of them is neither; the message names it.
+        ValueError: One of them is neither; the message names it, and what was probably meant.
     """
-    return Targets(_span(part) for text in texts for part in text.split(","))
+    texts = [*texts]
+    try:
+        return Targets(_span(part) for text in texts for part in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"{error}{_suggestion(texts)}") from None
+
+
+def _suggestion(texts: Sequence[str]) -> str:
+    """What was probably meant by arguments that are not ids; empty if that is not known."""
+    for text in texts:
+        if not text[:1].isdigit() and _is_file(text):
+            return f". {shown(text)} is a file: did you mean --from {shlex.quote(text)}?"
+    given = " ".join(texts)
+    meant = _COMMA.sub(",", _HYPHEN.sub("-", given)).strip(",")
+    if meant == given or len(meant) > _MAX_SUGGESTED:
+        return ""
+    try:
+        for part in meant.split(","):
+            _span(part)
+    except ValueError:
+        return ""
+    return f"; did you mean {meant}?"
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # no file can be called so
+        return False
 
 
 def parse_id(text: str) -> int:
@@ -172,6 +218,8 @@ def parse_id_or_range(text: str) -> tuple[int, int]:
 def _span(text: str) -> tuple[int, int]:
     match = _RANGE.fullmatch(text)
     low, high = match.groups() if match else (text, text)
+    if any(map(_PADDED.fullmatch, (low, high))):
+        raise ValueError(f"{shown(text)} begins with 0, which an id never does: it looks like another column")
     if any(_ID.fullmatch(end) is None or not 0 < int(end) <= _MAX_ID for end in (low, high)):
         raise ValueError(
             f"{shown(text)} is neither an id nor a range: give positive integers of at most 63 bits, "

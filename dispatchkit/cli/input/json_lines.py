@@ -23,13 +23,16 @@ def looks_like_json(block: str) -> bool:
     return block.lstrip()[:1] in {"{", "["}
 
 
-def read_json_lines(blocks: Iterable[str], column: str | None, bad: BadRows) -> Iterator[Row]:
+def read_json_lines(
+    blocks: Iterable[str], column: str | None, bad: BadRows, *, id_key: str | None = None
+) -> Iterator[Row]:
     """The rows of JSON Lines.
 
     Args:
         blocks: The text; see `text_blocks`.
         column: The key of the id. None: ``target`` or ``id``, and then each object has its ``state`` too.
         bad: Takes the lines that cannot be used.
+        id_key: The key of the id in what the provider lists. Such an object needs no state.
 
     Raises:
         ValueError: It is one JSON document over many lines.
@@ -49,12 +52,12 @@ def read_json_lines(blocks: Iterable[str], column: str | None, bad: BadRows) -> 
                     "jq -c '.[]' makes them of a list"
                 )
             try:
-                yield (number, *_read(line, column))
+                yield (number, *_read(line, column, id_key))
             except ValueError as error:
                 bad.add(number, str(error))
 
 
-def _read(line: str, column: str | None) -> tuple[str, str | None]:
+def _read(line: str, column: str | None, id_key: str | None) -> tuple[str, str | None, str | None]:
     try:
         value: object = json.loads(line, object_pairs_hook=_unique, parse_constant=_constant)
     except json.JSONDecodeError:
@@ -64,22 +67,24 @@ def _read(line: str, column: str | None) -> tuple[str, str | None]:
     if not isinstance(value, dict):
         raise ValueError(f"{shown(line)} is not a JSON object")  # noqa: TRY004 - a text that the user gave
     fields = _named(cast("dict[str, object]", value))
-    state = _state(fields)
+    state, command = _state(fields), _command(fields)
     if column is not None:
         if field_name(column) not in fields:
             raise ValueError(f"it has no key {column!r}")
-        return _text(fields[field_name(column)]), state
+        return _text(fields[field_name(column)]), state, command
     ids = {_text(fields[key]) for key in _IDS if key in fields}
-    command = fields.get("command")
-    if isinstance(command, dict) and (not ids or _names_id(cast("dict[str, object]", command))):
-        ids.add(_text(cast("dict[str, object]", command)))
+    stored = fields.get("command")
+    if isinstance(stored, dict) and (not ids or _names_id(cast("dict[str, object]", stored))):
+        ids.add(_text(cast("dict[str, object]", stored)))
+    if not ids and state is None and id_key in fields:
+        return _text(fields[id_key]), None, None
     if not ids:
         raise ValueError("it has neither a target nor an id: name the key that holds the id: --column NAME")
     if state is None:
         raise ValueError("it has no state: if it is not what dispatchkit prints, name the key of the id: --column NAME")
     if len(ids) > 1:
         raise ValueError("its target, its id and that of its command are not the same")
-    return ids.pop(), state
+    return ids.pop(), state, command
 
 
 def _names_id(command: dict[str, object]) -> bool:
@@ -97,6 +102,13 @@ def _state(fields: dict[str, object]) -> str | None:
         raise ValueError("its state and its outcome are not the same")
     state = next(iter(states), None)
     return cast("str | None", state)
+
+
+def _command(fields: dict[str, object]) -> str | None:
+    """The name of the command, where the object has one."""
+    command = fields.get("command")
+    name = cast("dict[str, object]", command).get("type") if isinstance(command, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _text(value: object) -> str:

@@ -53,18 +53,31 @@ class LedgerRef:
         """Whether the file is there; of a database it is not known."""
         return self.address.is_database or Path(self.address.file).exists()
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether it is a file without a byte, which a launch may make a ledger of."""
+        path = Path(self.address.file) if not self.address.is_database else None
+        return path is not None and path.is_file() and not path.stat().st_size
+
+    @property
+    def holds_runs(self) -> bool:
+        """Whether runs may be in it."""
+        return self.exists and not self.is_empty
+
     def open(self, *, new: bool = False) -> Ledger:
         """The ledger, which opens itself when it is first used.
 
         Args:
-            new: Whether a file that is not there is to be made.
+            new: Whether a file that is not there is to be made, and an empty one to be used.
 
         Raises:
-            ValueError: There is no such file.
+            ValueError: There is no such file, or it is empty.
             ImportError: A database needs an extra.
         """
         if not new and not self.exists:
             raise ValueError(f"there is no ledger {self}: no such file")
+        if not new and self.is_empty:
+            raise ValueError(f"{self} holds no ledger: the file is empty")
         return dispatchkit.Ledger(self.address)
 
     def resume(self, run: str, *options: str) -> str:
@@ -76,6 +89,10 @@ class LedgerRef:
         """The same command, with more options. A name that was made for the run is part of it."""
         name = ["--run", self.run] if self.is_new_name and self.run else []
         return self.invocation.again(*name, *options)
+
+    def launch_all_the_same(self) -> str:
+        """The same command as a new run, whatever other runs have launched."""
+        return self.invocation.again("--repeat-window", "never", without=("run", "repeat_window"))
 
     def stop(self, run: str) -> str:
         """The command that stops a run."""
@@ -123,6 +140,8 @@ def ledger_from_options(options: RunOptions, action: str) -> LedgerRef | None:
     if not where:
         if options.run is not None:
             raise ValueError(f"--run needs a ledger: add --ledger FILE|URL, or set {_VARIABLE}")
+        if options.repeat_window not in {None, "never"}:
+            raise ValueError(f"--repeat-window needs a ledger: add --ledger FILE|URL, or set {_VARIABLE}")
         return None
     run = options.run or f"{SYSTEM.now():%Y%m%d-%H%M%S}-{action.replace(' ', '-')}"
     return LedgerRef(

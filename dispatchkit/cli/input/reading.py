@@ -19,13 +19,17 @@ from dispatchkit.cli.input.encoding import text_blocks
 from dispatchkit.cli.input.files import Bytes, is_workbook, open_bytes
 from dispatchkit.cli.input.ids import Collector, Targets, parse_id, parse_id_or_range
 from dispatchkit.cli.input.json_lines import looks_like_json, read_json_lines
+from dispatchkit.cli.input.origin import ForeignCommandError, Origin, Reader
 from dispatchkit.cli.input.table import Row, read_list, read_table
 from dispatchkit.cli.input.workbook import open_sheet
+from dispatchkit.cli.text import counted
 
 __all__ = ["FileOptions", "from_file"]
 
 _AGAIN = ("rejected", "not_sent", "not_started", "planned")
 """States of what did not happen. Those of a ledger are among them."""
+_LEFT = ("not_sent", "planned")
+"""States of what a resume launches."""
 _UNCLEAR = ("unknown", "sending")
 """States of what may have happened: it is launched only on request."""
 _DONE = "done"
@@ -44,6 +48,8 @@ class FileOptions:
     """Of a text; None: UTF-8, or what a byte order mark says."""
     include_unknown: bool = False
     """Whether what may have happened is taken, too."""
+    reader: Reader | None = None
+    """The command that takes the ids. None: rows of any command count as its own."""
     again: Callable[[str], str] = "add {}".format
     """The command to type, with more options."""
 
@@ -72,11 +78,14 @@ def from_file(path: str, options: FileOptions) -> Targets:
 def _from_text(source: Bytes, options: FileOptions) -> Targets:
     blocks = text_blocks(source, options.encoding, options.again)
     first = next(blocks, "")
+    if not first:
+        raise ValueError(f"{source.name} holds no ids: the file is empty")
     blocks = chain([first], blocks)
     bad = BadRows(source.name)
     taking = _Taking(options, bad)
     if looks_like_json(first):
-        return _finish(taking.take_by_state(read_json_lines(blocks, options.column, bad)), bad)
+        id_key = None if options.reader is None else options.reader.id_key
+        return _finish(taking.take_by_state(read_json_lines(blocks, options.column, bad, id_key=id_key)), bad)
     header = _header(first, source.name, options.column)
     notes: list[str] = []
     if header is not None and header.titles:
@@ -117,16 +126,21 @@ class _Taking:
 
     def __init__(self, options: FileOptions, bad: BadRows) -> None:
         self._include_unknown = options.include_unknown
+        self._reader = options.reader
+        self._origins: dict[str, Origin] = {}
         self._bad = bad
         self.collector = Collector()
         self.done = 0
         self.unknown = 0
-        self.planned = 0
+        self.left = 0
+        self.is_of_ledger = False
+        """Whether a row has a state that only a ledger knows."""
+        self.notes: list[str] = []
 
     def take(self, rows: Iterable[Row]) -> _Taking:
         """Take rows that tell no state."""
         ids: list[int] = []
-        for number, text, _ in rows:
+        for number, text, _, _ in rows:
             try:
                 ids.append(parse_id(text))
             except ValueError as error:
@@ -138,29 +152,90 @@ class _Taking:
         return self
 
     def take_by_state(self, rows: Iterable[Row]) -> _Taking:
-        """Take rows by their states. An id that is done, or unclear, in one row is left out in all of them."""
-        launch, unclear = _Spans(), _Spans()
-        for number, text, state in rows:
+        """Take rows by their states. An id that is done, or unclear, in one row is left out in all of them.
+
+        Raises:
+            ForeignCommandError: A row is of another provider's command.
+        """
+        spans = {name: _Spans() for name in ("launch", "unclear", "started", "maybe", "never")}
+        for number, text, state, command in rows:
             try:
-                kind = _kind(state)
+                use = self._use(state, command, number)
                 # What has no state is no file that dispatchkit wrote: no range is meant.
                 low, high = (parse_id(text),) * 2 if state is None else parse_id_or_range(text)
+            except ForeignCommandError:
+                raise
             except ValueError as error:
                 self._bad.add(number, str(error))
                 continue
-            if kind == "done":
+            if use == "done":
                 self.collector.add(low, high)
             else:
-                (launch if kind == "launch" or self._include_unknown else unclear).add(low, high)
-            if state == "planned":
-                self.planned += high - low + 1
+                spans[use].add(low, high)
+            if (
+                use == "launch"
+                and state is not None
+                and state.casefold() in _LEFT
+                and self._origin(command, number) == "same"
+            ):
+                self.left += high - low + 1
+                self.is_of_ledger = self.is_of_ledger or state.casefold() == "planned"
         self.done = self.collector.forget_parts()
-        for low, high in unclear:
+        for low, high in spans["unclear"]:
             self.collector.add(low, high)
         self.unknown = self.collector.forget_parts()
-        for low, high in launch:
+        for low, high in chain(spans["launch"], spans["started"], spans["maybe"]):
             self.collector.add(low, high)
+        if self._reader is not None:
+            self._tell_of_others(self._reader, maybe=spans["maybe"], never=spans["never"])
         return self
+
+    def _use(self, state: str | None, command: str | None, number: int) -> str:
+        """What is to be done with a row: a word of `_kind`, or what the command that is to be stopped did to it.
+
+        Raises:
+            ValueError: No outcome is called so.
+        """
+        kind, origin = _kind(state), self._origin(command, number)
+        if origin == "stopped":
+            return {"launch": "never", "unclear": "maybe", "done": "started"}[kind]
+        return "launch" if origin == "other" or (kind == "unclear" and self._include_unknown) else kind
+
+    def _origin(self, command: str | None, number: int) -> Origin:
+        """Where a row comes from.
+
+        Raises:
+            ForeignCommandError: It is of another provider's command.
+        """
+        if self._reader is None or command is None:
+            return "same"
+        origin = self._origins.get(command)
+        if origin is None:
+            try:
+                origin = self._origins[command] = self._reader.origin(command)
+            except ForeignCommandError as error:
+                raise ForeignCommandError(f"{self._bad.name}, {self._bad.place(number)}: {error}") from None
+        return origin
+
+    def _tell_of_others(self, reader: Reader, *, maybe: _Spans, never: _Spans) -> None:
+        """Note which rows of other commands were taken, and which were not."""
+        taken = counted(sum(map(len, self.collector.parts)), "id")
+        if others := self._named("other", reader):
+            self.notes.append(
+                f"The file is of {others}, not of {reader.name!r}: all {taken} are taken, whatever their state."
+            )
+        if stopped := self._named("stopped", reader):
+            unknown = Collector().count_new(maybe)
+            are = f" {unknown:,} of them {'is' if unknown == 1 else 'are'} unknown." if unknown else ""
+            self.notes.append(
+                f"The file is of {stopped}: {reader.name!r} takes the {taken} that it started or may have started.{are}"
+            )
+            if left_out := self.collector.count_new(never):
+                self.notes.append(f"Left out {counted(left_out, 'id')} that {stopped} did not start.")
+
+    def _named(self, origin: Origin, reader: Reader) -> str:
+        """The commands of this origin; empty if there is none."""
+        return " and ".join(repr(reader.names[command]) for command, found in self._origins.items() if found == origin)
 
 
 class _Spans:
@@ -183,11 +258,14 @@ def _kind(state: str | None) -> Literal["launch", "unclear", "done"]:
     Raises:
         ValueError: No outcome is called so.
     """
-    if state is None or state in _AGAIN:
+    if state is None:
         return "launch"
-    if state in _UNCLEAR:
+    word = state.casefold()
+    if word in _AGAIN:
+        return "launch"
+    if word in _UNCLEAR:
         return "unclear"
-    if state == _DONE:
+    if word == _DONE:
         return "done"
     raise ValueError(
         f"{shown(state)} is no outcome: {', '.join((_DONE, *_AGAIN, *_UNCLEAR))}; if the column is not about launches, "
@@ -205,12 +283,12 @@ def _finish(taking: _Taking, bad: BadRows, notes: Iterable[str] = ()) -> Targets
     bad.check()
     targets = Targets(collector=taking.collector)
     targets.done, targets.unknown = taking.done, taking.unknown
-    planned = (
-        (f"{taking.planned:,} of these are planned in a ledger, and a resume of that run launches them too.",)
-        if taking.planned
+    left = (
+        (f"{taking.left:,} of these are left in a run of a ledger, and a resume of that run launches them too.",)
+        if taking.is_of_ledger
         else ()
     )
-    targets.notes = (*notes, *planned)
+    targets.notes = (*notes, *taking.notes, *left)
     if targets.parts:
         return targets
     if taking.unknown:
@@ -219,4 +297,6 @@ def _finish(taking: _Taking, bad: BadRows, notes: Iterable[str] = ()) -> Targets
         )
     if taking.done:
         raise ValueError(f"{bad.name} holds no ids but {taking.done:,} that are done: there is nothing to launch")
+    if taking.notes:
+        raise ValueError(f"{bad.name} holds no ids to stop. {' '.join(taking.notes)}")
     raise ValueError(f"{bad.name} holds no ids")

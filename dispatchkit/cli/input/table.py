@@ -16,11 +16,11 @@ from dispatchkit.cli.input.ids import Collector, parse_id
 
 __all__ = ["Row", "read_list", "read_table"]
 
-Row = tuple[int, str, str | None]
-"""Of a row its number, the text of its id, and what came of it, where the file tells."""
+Row = tuple[int, str, str | None, str | None]
+"""Of a row its number and the text of its id; where the file tells, what came of it, and of which command."""
 
 _BLANKS = " \t"
-_PLAIN = re.compile(r"(?:[0-9]{1,18}+\n)++")
+_PLAIN = re.compile(r"(?:[1-9][0-9]{0,17}+\n)++")
 _COMMENT = re.compile(r"(?:^|(?<=[ \t]))#")
 _QUOTED = re.compile(r'"([^"]*)"')
 _THOUSANDS = re.compile(r"(?<![\d,])\d{1,3}(?:,\d{3}){2,}(?!\d)")
@@ -86,13 +86,11 @@ def read_list(blocks: Iterable[str], skip: int, collector: Collector, bad: BadRo
     for block in blocks:
         if number >= skip and _PLAIN.fullmatch(block) is not None:
             texts = block.split()
-            ids = [*map(int, texts)]
-            if 0 not in ids:
-                number, begun = number + len(ids), True
-                shortest = min(map(len, texts))
-                ending.saw(shortest, shortest)
-                collector.add_all(ids)
-                continue
+            number, begun = number + len(texts), True
+            shortest = min(map(len, texts))
+            ending.saw(shortest, shortest)
+            collector.add_all([*map(int, texts)])
+            continue
         for line, has_end in _lines((block,)):
             number += 1
             if number == skip:
@@ -142,7 +140,7 @@ def read_table(blocks: Iterable[str], header: Header, bad: BadRows) -> Iterator[
         bad: Takes the rows that do not match it.
     """
     columns, delimiter, skip = header.columns, header.delimiter, header.line
-    place, state, width = columns.id, columns.state, columns.width
+    place, state, command, width = columns.id, columns.state, columns.command, columns.width
     complete = columns.count == width
     ending = _Ending()
     for number, (line, has_end) in enumerate(_lines(blocks), 1):
@@ -162,7 +160,12 @@ def read_table(blocks: Iterable[str], header: Header, bad: BadRows) -> Iterator[
             bad.add(number, f"{shown(line)}: {_CUT}")
             continue
         ending.saw(len(line), len(text))
-        yield number, text, None if state is None else fields[state].strip(_BLANKS)
+        yield (
+            number,
+            text,
+            None if state is None else fields[state].strip(_BLANKS),
+            None if command is None else fields[command].strip(_BLANKS),
+        )
 
 
 def _matching(fields: list[str], columns: Columns, line: str) -> list[str]:

@@ -15,6 +15,7 @@ import typer
 
 from dispatchkit.cli.input.bad_rows import UnusableFileError
 from dispatchkit.cli.input.ids import Targets, from_arguments
+from dispatchkit.cli.input.origin import Reader
 from dispatchkit.cli.input.reading import FileOptions, from_file
 from dispatchkit.cli.text import escape_control, redact_urls, write
 from dispatchkit.errors import LedgerError
@@ -53,8 +54,12 @@ def exit_on_user_error() -> Generator[None]:
     raise typer.Exit(2)
 
 
-def read_targets(options: RunOptions) -> Targets:
+def read_targets(options: RunOptions, reader: Reader) -> Targets:
     """The ids to act on.
+
+    Args:
+        options: What was typed.
+        reader: The command that acts on them.
 
     Raises:
         ValueError: There are none, one is not an id, or the options contradict each other.
@@ -69,13 +74,15 @@ def read_targets(options: RunOptions) -> Targets:
             if getattr(options, name):
                 raise ValueError(f"--{name.replace('_', '-')} goes with --from FILE")
         if not options.ids:
-            raise ValueError("no ids: add them, such as 7 or 1-1000, or add --from FILE")
+            all_of = ", or --status sending" if hasattr(options, "status") else ""
+            raise ValueError(f"no ids: add them, such as 7 or 1-1000, or add --from FILE{all_of}")
         return from_arguments(options.ids)
     file_options = FileOptions(
         column=options.column,
         sheet=options.sheet,
         encoding=options.encoding,
         include_unknown=options.include_unknown,
+        reader=reader,
         again=lambda more: options.invocation.again(*shlex.split(more)),
     )
     return from_file(options.from_, file_options)

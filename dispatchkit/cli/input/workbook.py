@@ -84,7 +84,8 @@ class Sheet:
             except ValueError as error:
                 bad.add(number, str(error))
                 continue
-            yield number, text, state
+            command = None if columns.command is None else str(cells[columns.command]).strip(" \t")
+            yield number, text, state, command
         # The reader of values does not know the rows after the last value.
         for after in sorted(row for row in marks.error_rows if row > number):
             bad.add(after, _describe_error(marks.errors.get(after, "")))

@@ -47,6 +47,7 @@ def exit_status(report: Report, not_started: int, *, interrupted: bool) -> int:
 
 _OF_THE_IDS = (
     "ids", "from_", "column", "sheet", "encoding", "include_unknown", "failures", "expected", "status",
+    "max_launches", "run",
 )  # fmt: skip
 """What chose the ids. Another try takes them from the file of the failures, without what may have happened."""
 
@@ -88,6 +89,7 @@ class Reporter:
         self._json = json
         self._stream = sys.stderr if json else sys.stdout
         self._nouns = noun
+        self._resumes = verb == "resume"
         self._description = description
         self._invocation = invocation
         self._failures_file = failures_file
@@ -190,8 +192,8 @@ class Reporter:
             for (error_type, hint), count in self._hints.most_common():
                 console.print(Text(f"{count:,} {error_type.__name__}: {hint}"), highlight=False)
             ends = (
-                self._where_failures_are(total - report.done),
-                self._how_to_go_on(report, total),
+                self._where_failures_are(total - report.done, self._left(report, total)),
+                self._how_to_go_on(report, total, not_started),
                 self._how_to_launch_the_refused(),
             )
             for text in ends:
@@ -208,7 +210,11 @@ class Reporter:
             elsewhere = "" if self._json or self._failures_file or self._ledger_ref else "; --json lists each one"
             self.note(f"More that are {outcome.state.value.replace('_', ' ')} are only counted here{elsewhere}.")
 
-    def _where_failures_are(self, count: int) -> str:
+    def _left(self, report: Report, total: int) -> int:
+        """How many a resume, or the rest of the list, would launch."""
+        return total - report.done - report.rejected - self.unknown_for_good
+
+    def _where_failures_are(self, count: int, left: int) -> str:
         if self._failures_file is None:
             return ""
         path = self._failures_file.path
@@ -216,7 +222,9 @@ class Reporter:
             return f"{path} is not complete: it could not be written to its end."
         if not count:
             return ""
-        again = f" To try again those that may be: {self._again(path)}" if self._live_failures_file is not None else ""
+        # A resume launches what is left; what is not left needs another run.
+        by_file = self._live_failures_file is not None or (not left and not self._resumes)
+        again = f" To try again those that may be: {self._again(path)}" if by_file else ""
         return f"{counted(count, 'target is', 'targets are')} not done: see {path}.{again}"
 
     def _again(self, path: Path) -> str:
@@ -225,10 +233,10 @@ class Reporter:
         more = ("--from", str(path), "--failures", str(_numbered(path, number)))
         return self._invocation.again(*more, without=_OF_THE_IDS)
 
-    def _how_to_go_on(self, report: Report, total: int) -> str:
-        left = total - report.done - report.rejected - self.unknown_for_good
+    def _how_to_go_on(self, report: Report, total: int, not_started: int) -> str:
+        left = self._left(report, total)
         if self._ledger_ref is None or self._ledger_ref.run is None or not left:
-            if self._gave_up and self._failures_file is None and left:
+            if (self._gave_up or not_started) and self._failures_file is None and left:
                 return (
                     f"{counted(left, *self._nouns)} {'is' if left == 1 else 'are'} left, and no file lists which. "
                     "With --ledger FILE, a run can be resumed; with --failures FILE, the ids that are left are listed."

@@ -70,6 +70,7 @@ def deactivate(options: DeactivateOptions) -> None:
         "abort and deactivate" if options.abort_if_running else "deactivate",
         lambda number: DeactivateMailing(number, abort_if_running=options.abort_if_running),
         active=True,
+        stops=frozenset({"activate", "launch"}),
     )
 
 
@@ -80,6 +81,7 @@ def _launch(
     values: Overrides | None = None,
     *,
     active: bool = False,
+    stops: frozenset[str] = frozenset(),
 ) -> None:
     def connect(base_url: str, token: str) -> AltcraftClient:
         return dispatchkit.AltcraftClient(
@@ -103,6 +105,7 @@ def _launch(
         wire=wire,
         sandbox=sandbox,
         token_of_sandbox=lambda sandbox: sandbox.altcraft_token,
+        stops=stops,
         overrides=() if values is None else _described(values),
     )
     launch_spec(options, spec)

@@ -63,5 +63,6 @@ def _spec(
         wire=lambda token: DirectAuth(Secret(token, environment=PROVIDER.token_variable)),
         sandbox=sandbox,
         token_of_sandbox=lambda sandbox: sandbox.direct_token,
+        stops=frozenset({"start"}) if verb == "stop" else frozenset(),
         prepare="dispatchkit.cli.providers.own_sandbox:start_in" if started else None,
     )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.command import Command
     from dispatchkit.core.fanout.journal import JournalProvider
 
-__all__ = ["drive", "show_warnings"]
+__all__ = ["drive", "interrupted_note", "show_warnings"]
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -58,6 +58,7 @@ async def drive(
     *,
     ledger: JournalProvider | None = None,
     run: str | None = None,
+    repeat_window: float | None = None,
 ) -> tuple[Report, bool]:
     """Perform the commands and show each outcome as it comes.
 
@@ -72,6 +73,7 @@ async def drive(
         guards: What bounds it.
         ledger: Gives the journal of the run; None: the run has no journal.
         run: The name of the run in the ledger.
+        repeat_window: Seconds within which no other run of the ledger may have launched one of the targets.
 
     Returns:
         What came of it, and whether it was interrupted.
@@ -80,7 +82,7 @@ async def drive(
         LedgerError: The ledger could not be used, and nothing was begun.
     """
     plan = None if ledger is None or commands is None else _Plan(commands)
-    fan_out = FanOut(client, plan or commands, **guards, ledger=ledger, run=run)
+    fan_out = FanOut(client, plan or commands, **guards, ledger=ledger, run=run, repeat_window=repeat_window)
     interrupted = False
     giving_up: asyncio.Task[None] | None = None
 
@@ -91,10 +93,7 @@ async def drive(
             fan_out.stop()
             if plan is not None:
                 plan.cut = True
-            reporter.note(
-                f"Interrupted: nothing new is started, and {counted(fan_out.in_flight, 'call')} in flight can end. "
-                "Ctrl-C again cancels them."
-            )
+            reporter.note(interrupted_note(fan_out.in_flight))
         elif giving_up is None:
             giving_up = asyncio.create_task(fan_out.close())
 
@@ -114,6 +113,17 @@ async def drive(
     if fan_out.stop_reason is not None:
         _tell_of_guard(fan_out.stop_reason, fan_out.report, guards, reporter)
     return fan_out.report, interrupted
+
+
+def interrupted_note(in_flight: int) -> str:
+    """What is said after the first Ctrl-C."""
+    if not in_flight:
+        return "Interrupted: nothing new is started, and no call is in flight."
+    them = "it" if in_flight == 1 else "them"
+    return (
+        f"Interrupted: nothing new is started, and {counted(in_flight, 'call')} in flight can end. "
+        f"Ctrl-C again cancels {them}."
+    )
 
 
 def _tell_of_guard(reason: StopReason, report: Report, guards: Guards, reporter: Reporter) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
@@ -13,14 +14,17 @@ from dispatchkit.cli.input.question import ask
 from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
+from dispatchkit.cli.options import repeat_seconds
 from dispatchkit.cli.output.failures import FailuresFile, LiveFailuresFile
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.ledger_run import LedgerRun, check_same_plan, drive_with_ledger
 from dispatchkit.cli.run.plan import plan_run
-from dispatchkit.cli.run.spec import describe
+from dispatchkit.cli.run.spec import describe, describe_rest
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
 from dispatchkit.cli.settings import guards
+from dispatchkit.cli.text import escape_control, write
+from dispatchkit.cli.views.snapshot import take_snapshot
 
 if TYPE_CHECKING:
     from dispatchkit import Report
@@ -58,13 +62,23 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
             key = spec.token or token(options, spec.token_variable)
         bounds = guards(options)
         ledger_ref = ledger_from_options(options, spec.verb) if plan is None else None
+        if options.sandbox and options.invocation.given("base_url"):
+            raise ValueError("give either --sandbox or --base-url, not both: the sandbox is a host of its own")
+        default = "1h" if ledger_ref is not None and ledger_ref.is_new_name and not spec.stops else "never"
+        repeat_window = repeat_seconds(options.repeat_window, default=default)
         client = spec.connect(host, key)
         del key
         client.call(spec.command(targets.first))  # what is wrong with one is wrong with all
-        hindering = None if ledger_ref is None or not ledger_ref.exists else run_loop(_inspect(ledger_ref))
+        hindering, left = None, None
+        if ledger_ref is not None and ledger_ref.holds_runs:
+            hindering, left = run_loop(_inspect(ledger_ref, spec, targets))
     tell()
     description = describe(options, spec, targets, host)
-    if not (options.sandbox or options.yes):
+    if left is not None and ledger_ref is not None:
+        description = describe_rest(description, spec, targets, run=ledger_ref.run or "", left=left)
+        if not left:
+            write(sys.stderr, f"Run {escape_control(repr(ledger_ref.run))} is over: no target is left.\n")
+    if not (options.sandbox or options.yes or left == 0):
         ask(description)
     decisions = Decisions()
     if ledger_ref is not None:
@@ -93,7 +107,15 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
         if ledger_ref.is_new_name:
             reporter.note(f"The launch is run {ledger_ref.run!r} in {ledger_ref}.")
         remembered = _run_remembered(
-            spec, client, targets, ledger_ref, decisions, reporter=reporter, bounds=bounds, failures_file=failures_file
+            spec,
+            client,
+            targets,
+            ledger_ref,
+            decisions,
+            reporter=reporter,
+            bounds=bounds,
+            failures_file=failures_file,
+            repeat_window=repeat_window,
         )
         with exit_on_user_error():
             report, interrupted = run_loop(remembered)
@@ -149,9 +171,10 @@ async def _run_remembered(
     reporter: Reporter,
     bounds: Guards,
     failures_file: FailuresFile | None,
+    repeat_window: float | None,
 ) -> tuple[Report, bool]:
     async with ledger_ref.open(new=True) as ledger, client:
-        ledger_run = LedgerRun(ledger, ledger_ref, decisions)
+        ledger_run = LedgerRun(ledger, ledger_ref, decisions, repeat_window=repeat_window)
         reporter.planned = await check_same_plan(ledger_run, map(spec.command, targets), len(targets))
         commands = None if reporter.planned else map(spec.command, targets)
         with reporter:
@@ -160,6 +183,12 @@ async def _run_remembered(
             )
 
 
-async def _inspect(ledger_ref: LedgerRef) -> Hindrances:
+async def _inspect(ledger_ref: LedgerRef, spec: LaunchSpec[W, R], targets: Targets) -> tuple[Hindrances, int | None]:
+    """What keeps the run from going on, and how many of its targets are left; None if there is no such run."""
     async with ledger_ref.open() as ledger:
-        return await hindrances(ledger, ledger_ref.run or "")
+        found = await hindrances(ledger, ledger_ref.run or "")
+        if found.run is None:
+            return found, None
+        await check_same_plan(LedgerRun(ledger, ledger_ref), map(spec.command, targets), len(targets))
+        left = (await take_snapshot(ledger, found.run)).left
+        return found, left + len(targets) - found.run.total

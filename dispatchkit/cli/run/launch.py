@@ -34,7 +34,7 @@ def launch(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
     with exit_on_user_error():
         if options.invocation.plan is not None:
             options = _with_plan(options, options.invocation.plan)
-        targets = read_targets(options) if spec.targets is None else spec.targets
+        targets = read_targets(options, spec.reader) if spec.targets is None else spec.targets
         if options.expected not in {None, len(targets)}:
             raise ValueError(
                 f"there {'is' if len(targets) == 1 else 'are'} {counted(len(targets), 'id')}, but --expected is "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 from collections.abc import Iterable
@@ -11,13 +12,15 @@ from typing import TYPE_CHECKING, Never, TypeVar, cast
 import attrs
 
 from dispatchkit.cli.lazy import load
+from dispatchkit.cli.options import duration
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.takeover import Decisions, explained, prepare
-from dispatchkit.cli.text import redact_urls
-from dispatchkit.cli.views.snapshot import resume_line
-from dispatchkit.errors import LedgerError
+from dispatchkit.cli.text import counted, redact_urls, utc
+from dispatchkit.cli.views.snapshot import resume_line, take_snapshot
+from dispatchkit.errors import LedgerError, RepeatedTargetsError
 from dispatchkit.ledger.codec import decode, encode, key
+from dispatchkit.providers import installed_provider
 
 if TYPE_CHECKING:
     from dispatchkit import Report
@@ -39,6 +42,8 @@ W = TypeVar("W")
 
 
 _BATCH_SIZE = 1024
+_NAMED = 5
+"""Other runs that a refusal names."""
 _LOOK_TIMEOUT = 1.0
 """Seconds in which an interrupted run looks into the ledger why it ended."""
 
@@ -53,6 +58,8 @@ class LedgerRun:
     decisions: Decisions = attrs.field(factory=Decisions)
     resumes: bool = False
     """Whether a run that was stopped goes on."""
+    repeat_window: float | None = None
+    """Seconds within which no other run may have launched one of the targets."""
 
     @property
     def name(self) -> str:
@@ -86,8 +93,16 @@ async def drive_with_ledger(
     try:
         await prepare(cast("Client[Never]", client), ledger_run.ledger, ledger_run.name, ledger_run.decisions, reporter)
         ending = await drive(
-            client, commands, reporter, guards, ledger=ledger_run.journal_provider(client), run=ledger_run.name
+            client,
+            commands,
+            reporter,
+            guards,
+            ledger=ledger_run.journal_provider(client),
+            run=ledger_run.name,
+            repeat_window=ledger_run.repeat_window,
         )
+    except RepeatedTargetsError as error:
+        raise await _repeated(error, ledger_run) from None
     except LedgerError as error:
         raise await explained(error, ledger_run.ledger, ledger_run.ledger_ref) from None
     try:
@@ -104,6 +119,34 @@ async def drive_with_ledger(
     if failures_file is not None:
         failures_file.close()
     return ending
+
+
+async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> LedgerError:
+    """Which other runs launched targets of this one, and the line that launches them all the same.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    ledger, ledger_ref = ledger_run.ledger, ledger_run.ledger_ref
+    run = await ledger.run(ledger_run.name)
+    within = max(run.repeat_window or 0.0, ledger_run.repeat_window or 0.0)
+    repeats = await (await ledger.open_store()).repeats(run.number, within=within)
+    if not repeats:  # the window has passed meanwhile
+        return error
+    count = sum(repeat.count for repeat in repeats)
+    others = "; ".join(
+        f"{repeat.count:,} in run {repeat.run!r}, the latest at {utc(repeat.latest)} UTC" for repeat in repeats[:_NAMED]
+    )
+    more = f"; and in {counted(len(repeats) - _NAMED, 'other run')}" if len(repeats) > _NAMED else ""
+    way_out = (
+        f"The run keeps its --repeat-window of {duration(within)}: resume it later, or launch the others as a new run"
+        if ledger_run.resumes
+        else f"Leave them out, or launch all the same: {ledger_ref.launch_all_the_same()}"
+    )
+    return LedgerError(
+        f"{count:,} of these ids {'was' if count == 1 else 'were'} launched within {duration(within)}, or may have "
+        f"been: {others}{more}. Nothing was sent. {way_out}"
+    )
 
 
 async def _tell_why_it_ended(ledger_run: LedgerRun, reporter: Reporter) -> None:
@@ -151,15 +194,35 @@ async def check_same_plan(ledger_run: LedgerRun, commands: Iterable[Command[W, R
     async for target in ledger_run.ledger.targets(run.name):
         command = next(given, None)
         if not _same(target, command) or (first and run.plan_complete and run.total != total):
-            description = "from {!r} on" if first else f"whose number {target.index + 1:,} is {{!r}}"
+            planned = decode(target.command)
+            noun = installed_provider(planned.provider).noun
+            what = f"{_command_name(target)!r} {'from' if first else 'of'} {planned.target}"
+            description = f"{what} on" if first else f"number {target.index + 1:,} is {what}"
+            if (
+                command is not None
+                and not _same(target, command)
+                and (planned.target, type(planned)) == (command.target, type(command))
+            ):
+                description += ", with other options or content"
+            left = (await take_snapshot(ledger_run.ledger, run)).left
+            over = run.plan_complete and not left
             raise ValueError(
                 f"run {run.name!r} in {ledger_ref} is another launch, of "
-                f"{run.total:,}{'' if run.plan_complete else ' so far'} "
-                f"{description.format(decode(target.command))}: "
-                f"nothing was sent. Give this launch another --run, or resume that run: {resume_line(ledger_ref, run)}"
+                f"{counted(run.total, *noun)}{'' if run.plan_complete else ' so far'}: {description}. "
+                "Nothing was sent. "
+                + (
+                    "That run is over. Give this launch another --run"
+                    if over
+                    else f"Give this launch another --run, or resume that run: {resume_line(ledger_ref, run)}"
+                )
             )
         first = False
     return run.plan_complete
+
+
+def _command_name(target: Target) -> str:
+    """The name of a target's command in the registry."""
+    return str(json.loads(target.command)["type"]).rpartition(".")[2]
 
 
 def _same(target: Target, command: Command[W, R] | None) -> bool:

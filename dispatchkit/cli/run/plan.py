@@ -13,6 +13,7 @@ from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.invocation import command_line
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
+from dispatchkit.cli.options import repeat_seconds
 from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.errors import AccountMismatchError, LedgerError
 from dispatchkit.providers import installed_provider
@@ -99,6 +100,7 @@ async def _plan(plan: PlanOptions, options: RunOptions, client: Client[W], comma
                 size=plan.chunk_size,
                 rate=plan.rate,
                 concurrency=plan.concurrency,
+                repeat_window=repeat_seconds(options.repeat_window, default="never"),
             )
         except AccountMismatchError:
             raise LedgerError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
+from dispatchkit.cli.input.origin import Reader
 from dispatchkit.cli.input.question import Description, describe_ids
 from dispatchkit.cli.text import counted
 from dispatchkit.providers import installed_provider
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.command import Command
     from dispatchkit.sandbox import Sandbox
 
-__all__ = ["LaunchSpec", "describe", "describe_account"]
+__all__ = ["LaunchSpec", "describe", "describe_account", "describe_rest"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -42,6 +43,8 @@ class LaunchSpec(Generic[W, R]):
     token_of_sandbox: Callable[[Sandbox], str]
     prepare: str | None = None
     """The reference of a function ``(sandbox, id)`` that a sandbox needs before the command makes sense for an id."""
+    stops: frozenset[str] = frozenset()
+    """The commands that this one stops, by their names in the registry."""
     overrides: tuple[tuple[str, str], ...] = ()
     """What a launch overrides, in words: names and sizes, never a value of a content."""
     targets: Targets | None = None
@@ -53,6 +56,12 @@ class LaunchSpec(Generic[W, R]):
     def noun(self) -> tuple[str, str]:
         """One target, and many."""
         return installed_provider(self.provider).noun
+
+    @property
+    def reader(self) -> Reader:
+        """The command, as far as a file of ids is concerned."""
+        provider = installed_provider(self.provider)
+        return Reader.of(provider, type(self.command(1)).__name__, self.stops)
 
     @property
     def token_variable(self) -> str:
@@ -87,6 +96,15 @@ def describe(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, host
     if options.sandbox:
         where = (("host", "a sandbox on this machine"), ("account", "the sandbox's"))
     return Description(action, (*where, *spec.overrides))
+
+
+def describe_rest(
+    description: Description, spec: LaunchSpec[W, R], targets: Targets, *, run: str, left: int
+) -> Description:
+    """The launch in words, where its run exists already."""
+    are = f"{left:,} of {counted(len(targets), *spec.noun)} {'is' if left == 1 else 'are'} left"
+    action = f"{spec.verb} the rest of run {run!r}: {are}, of {describe_ids(targets)}"
+    return attrs.evolve(description, action=action)
 
 
 def describe_account(options: ActingOptions, variable: str) -> str:

@@ -226,11 +226,16 @@ async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
         as_failures = bool(states) and form == "csv"
         cls = Failure if as_failures else Target
         rows, left, kept = Rows(form, cls, _TARGET, optional=_OPTIONAL, flexible=("summary", "state")), 0, 0
+        shown = False
         async for target in ledger.targets(run.name, states=states):
+            shown = True
             left += target.state != State.REJECTED and not target.is_final
             kept += target.is_final
             if not (rows.add(Failure.of(target)) if as_failures else rows.add(target, *_cells_of(target))):
                 return
+        if states and form == "table" and run.plan_complete and not shown:
+            write(sys.stdout, f"All {counted(run.total, 'target')} of run {escape_control(repr(run.name))} are done.\n")
+            return
         rows.flush()
     if as_failures and left:
         text = (

@@ -42,9 +42,12 @@ def connect(path: Path) -> sqlite3.Connection:
     """Open or create the file, with every commit synced.
 
     Raises:
-        LedgerError: The file has two names, is a link, can be read by others, or has no shared memory.
+        LedgerError: The file is a directory, a link, another program's database, or on a file system without shared
+            memory; or it has two names, or can be read by others.
     """
     refuse_link(path)
+    if path.is_dir():
+        raise LedgerError(f"the ledger {path} is a directory: name a file in it")
     check_names(path)
     with contextlib.suppress(OSError):  # SQLite's own error is clearer
         # Readable by its owner only: it holds message content. SQLite gives its other files the same mode.
@@ -54,6 +57,7 @@ def connect(path: Path) -> sqlite3.Connection:
     is_empty = path.exists() and not path.stat().st_size
     db = sqlite3.connect(path, timeout=_BUSY, isolation_level=None)
     try:
+        _refuse_other(db, path)  # before anything changes the file
         if db.execute("PRAGMA journal_mode = WAL").fetchone() != ("wal",):
             raise LedgerError(
                 f"the ledger {path} cannot be on this file system, which has no shared memory: use a local disk"
@@ -75,11 +79,8 @@ def check(db: sqlite3.Connection, path: Path) -> None:
     Raises:
         LedgerError: The file is no ledger, a newer release made it, or it needs an upgrade while a run is held.
     """
-    (application,) = db.execute("PRAGMA application_id").fetchone()
     (version,) = db.execute("PRAGMA user_version").fetchone()
-    if application != _APPLICATION:
-        if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
-            raise LedgerError(f"{path} is another program's database, not a ledger: give the ledger a file of its own")
+    if not _refuse_other(db, path):
         version = 0
     check_known(version, _release(db) if version > latest() else None, f"the ledger {path}")
     if version == latest():
@@ -94,6 +95,20 @@ def check(db: sqlite3.Connection, path: Path) -> None:
         db.execute(f"PRAGMA application_id = {_APPLICATION}")
     db.execute("UPDATE about SET release = ?", (__version__,))
     db.execute(f"PRAGMA user_version = {latest()}")
+
+
+def _refuse_other(db: sqlite3.Connection, path: Path) -> bool:
+    """Refuse another program's database. Returns whether the file is a ledger; else it holds no table.
+
+    Raises:
+        LedgerError: It is another program's.
+    """
+    (application,) = db.execute("PRAGMA application_id").fetchone()
+    if application == _APPLICATION:
+        return True
+    if application != 0 or db.execute("SELECT count(*) FROM sqlite_master").fetchone() != (0,):
+        raise LedgerError(f"{path} is another program's database, not a ledger: give the ledger a file of its own")
+    return False
 
 
 def _release(db: sqlite3.Connection) -> str | None:

@@ -4,6 +4,7 @@ import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -88,7 +89,7 @@ def test_any_file_is_ids_or_a_value_error_that_names_it(content: bytes, column: 
 
 
 def test_arguments_mix_ids_ranges_and_commas() -> None:
-    assert list(from_arguments(["7", "1-3", "9,11-12", "007"])) == [7, 1, 2, 3, 9, 11, 12]
+    assert list(from_arguments(["7", "1-3", "9,11-12", "7"])) == [7, 1, 2, 3, 9, 11, 12]
 
 
 def test_a_huge_range_costs_nothing_until_it_is_taken() -> None:
@@ -106,6 +107,43 @@ def test_a_huge_range_costs_nothing_until_it_is_taken() -> None:
 def test_what_is_no_id_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"neither an id nor a range|ends before it begins"):
         from_arguments(["1", text])
+
+
+@pytest.mark.parametrize("text", ["011", "007-9", "1-09"])
+def test_leading_zero_is_refused(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ValueError, match="begins with 0, which an id never does"):
+        from_arguments(["1", text])
+    file = tmp_path / "ids"
+    for content in (f"{text}\n", f"12345\n{text}\n", f"id,state\n{text},planned\n"):
+        file.write_text(content)
+        with pytest.raises(ValueError, match=r"begins with 0|a range is given"):
+            from_file(str(file), FileOptions())
+
+
+@pytest.mark.parametrize(
+    ("texts", "meant"),
+    [
+        (["1\u20135"], "1-5"),
+        (["1\u20145"], "1-5"),
+        (["1-", "5"], "1-5"),
+        (["1", "-", "5"], "1-5"),
+        (["1 - 5"], "1-5"),
+        (["1..5"], "1-5"),
+        (["1,", "2"], "1,2"),
+        (["1,,2"], "1,2"),
+        (["1;2"], "1,2"),
+    ],
+)
+def test_range_is_suggested(texts: list[str], meant: str) -> None:
+    with pytest.raises(ValueError, match=f"did you mean {meant}\\?"):
+        from_arguments(texts)
+
+
+def test_file_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("ids.csv").write_text("1\n")
+    with pytest.raises(ValueError, match=r"is a file: did you mean --from ids\.csv\?"):
+        from_arguments(["ids.csv"])
 
 
 def test_a_range_the_wrong_way_round_is_explained() -> None:

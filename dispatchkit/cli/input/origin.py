@@ -1,0 +1,79 @@
+"""Which command a file speaks of, and what its states mean to the command that reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Literal, Never
+
+import attrs
+
+from dispatchkit.cli.input.damage import shown
+from dispatchkit.providers import command_lines, find_provider
+
+if TYPE_CHECKING:
+    from dispatchkit.providers import Provider
+
+__all__ = ["ForeignCommandError", "Origin", "Reader"]
+
+Origin = Literal["same", "stopped", "other"]
+"""Of a row: it is of the command that reads it, of one that this command stops, or of another one."""
+
+
+class ForeignCommandError(ValueError):
+    """A row is of a command of another provider."""
+
+
+@attrs.frozen(kw_only=True)
+class Reader:
+    """The command that reads a file."""
+
+    provider: Provider[Never]
+    type: str
+    """The name of its class, as rows have it."""
+    names: Mapping[str, str]
+    """Of each class of the provider's commands its name in the registry."""
+    stops: frozenset[str] = frozenset()
+    """The commands that it stops, by their names in the registry."""
+
+    @classmethod
+    def of(cls, provider: Provider[Never], command: str, stops: frozenset[str]) -> Reader:
+        """The command of a provider that has this class."""
+        return cls(provider=provider, type=command, names=_names(provider), stops=stops)
+
+    @property
+    def name(self) -> str:
+        """What messages call the command."""
+        return self.names.get(self.type, self.type)
+
+    @property
+    def id_key(self) -> str:
+        """The key of the id in what the provider lists, such as ``dispatch_id``."""
+        return f"{self.provider.noun[0]}_id"
+
+    def origin(self, command: str) -> Origin:
+        """Where a row comes from. With an empty name, it counts as this command's.
+
+        Raises:
+            ForeignCommandError: The row is of another provider.
+        """
+        if command in {"", self.type}:
+            return "same"
+        name = self.names.get(command)
+        if name is None:
+            raise ForeignCommandError(_foreign(command, self.provider))
+        return "stopped" if name in self.stops else "other"
+
+
+def _names(provider: Provider[Never]) -> dict[str, str]:
+    return {cls.__name__: name.partition(".")[2] for name, cls in provider.command_types().items()}
+
+
+def _foreign(command: str, own: Provider[Never]) -> str:
+    for name in command_lines():
+        other = find_provider(name)
+        if other is not None and command in _names(other):
+            return (
+                f"{shown(command)} is about {other.noun[1]} of {other.name.capitalize()}, not {own.noun[1]} of "
+                f"{own.name.capitalize()}: nothing was started"
+            )
+    return f"{shown(command)} is no command of {own.name.capitalize()}: nothing was started"
