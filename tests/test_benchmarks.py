@@ -55,7 +55,7 @@ def recording() -> Iterator[Server]:
 
 @pytest.mark.second_stage
 @pytest.mark.parametrize("peer", [peer.name for peer in PEERS.values() if not peer.missing()])
-def test_every_contestant_sends_what_dispatchkit_sends(peer: str, recording: Server) -> None:
+def test_contestants_send_same_request(peer: str, recording: Server) -> None:
     HEADS.clear()
     taken = sample(peer, PEERS[peer].loops[0] and "asyncio", recording, workers=3, seconds=0.05)
     assert taken.requests > 0
@@ -73,9 +73,7 @@ def test_every_contestant_sends_what_dispatchkit_sends(peer: str, recording: Ser
         assert not sent
 
 
-def test_the_command_tells_ratios_and_who_is_missing(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_command_shows_ratios_and_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout, "FAN_OUT_PEERS", [PEERS["dispatchkit FanOut"], PEERS["aiohttp, default"]])
     main(["fanout", "--rounds", "1", "--seconds", "0.05", "--workers", "4"])
     printed = capsys.readouterr().out

@@ -48,7 +48,7 @@ def made(kind: type[DispatchkitError], text: str = "no", **more: Any) -> Dispatc
     return kind(text, **more)
 
 
-def test_each_error_is_on_the_branch_of_its_outcome() -> None:
+def test_error_branch_matches_outcome() -> None:
     branches = {RejectedError: State.REJECTED, NotSentError: State.NOT_SENT, OutcomeUnknownError: State.UNKNOWN}
     for kind in KINDS:
         if kind is not DispatchkitError:
@@ -56,13 +56,13 @@ def test_each_error_is_on_the_branch_of_its_outcome() -> None:
             assert made(kind).state is outcome == outcome.value
 
 
-def test_the_tree_is_the_one_that_is_drawn() -> None:
+def test_tree_matches_drawing() -> None:
     drawn = errors.__doc__ or ""
     for kind in EXCEPTIONS:
         assert kind.__name__ in drawn
 
 
-def test_an_error_of_the_ledger_is_no_outcome_and_pickles_whole() -> None:
+def test_ledger_error_is_no_outcome() -> None:
     made: list[tuple[Exception, str]] = [
         (errors.LedgerError("no disk"), "no disk"),
         (errors.RunStoppedError("it was stopped"), "it was stopped"),
@@ -108,14 +108,14 @@ def test_an_error_pickles_whole(kind: type[DispatchkitError], protocol: int) -> 
             assert (twin.status, twin.code, twin.message) == (403, 4031, "нет")
 
 
-def test_a_throttled_error_pickles_when_to_come_back() -> None:
+def test_throttled_error_pickles_retry_time() -> None:
     at = datetime(2026, 1, 1, tzinfo=UTC)
     twin = pickle.loads(pickle.dumps(ThrottledError("slow", retry_after=5.0, retry_at=at)))
     assert (twin.status, twin.code, twin.message, twin.retry_after, twin.retry_at) == (429, None, "slow", 5.0, at)
 
 
 @pytest.mark.parametrize("form", ["json", "xml"])
-async def test_the_error_of_a_call_pickles_whole(form: Any) -> None:
+async def test_call_error_pickles_whole(form: Any) -> None:
     body = (
         '{"error": 400, "error_text": "плохо"}'
         if form == "json"
@@ -155,7 +155,7 @@ def tidy(text: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not DispatchkitError])
-def test_an_error_is_two_lines_for_people_whatever_the_provider_says(kind: type[DispatchkitError], text: str) -> None:
+def test_error_is_two_lines(kind: type[DispatchkitError], text: str) -> None:
     error = made(kind, text, command=StartDispatch(3), attempts=ATTEMPTS)
     tidy(str(error))
     tidy(repr(error))
@@ -166,16 +166,16 @@ def test_an_error_is_two_lines_for_people_whatever_the_provider_says(kind: type[
 
 
 @given(text=st.text(LETTERS))
-def test_no_text_makes_an_error_untidy(text: str) -> None:
+def test_no_text_breaks_error(text: str) -> None:
     for kind in REFUSALS:
         tidy(str(made(kind, text)))
 
 
-def test_a_code_without_end_is_cut_short() -> None:
+def test_endless_code_is_cut() -> None:
     tidy(str(RejectedError("no", status=403, code=10**4000)))
 
 
-def test_a_command_that_is_no_command_is_shown_on_one_line() -> None:
+def test_invalid_command_is_shown_safely() -> None:
     class Odd:
         def __repr__(self) -> str:
             return "a\nb\x1b[2J" + "c" * 10_000
@@ -184,7 +184,7 @@ def test_a_command_that_is_no_command_is_shown_on_one_line() -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-async def test_a_hostile_refusal_reaches_the_caller_as_two_lines(text: str) -> None:
+async def test_hostile_refusal_is_two_lines(text: str) -> None:
     answer = http(403, {"error": {"code": 4031, "msg": text}})
     async with Listener(answer) as listener, DirectClient("a-token", base_url=listener.url, **once()) as direct:
         error = await failure(direct.start(3))
@@ -194,7 +194,7 @@ async def test_a_hostile_refusal_reaches_the_caller_as_two_lines(text: str) -> N
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "[::1]:1", "no-such-host.invalid"])
-async def test_where_nobody_listens_nothing_is_sent(host: str) -> None:
+async def test_closed_port_is_not_sent(host: str) -> None:
     async with DirectClient("t", base_url=f"http://{host}", insecure=True, **once()) as direct:
         error = await failure(direct.start(3))
     assert type(error) is NotSentError

@@ -28,14 +28,14 @@ MODULES = [
 NAMES = {name: value for module in MODULES for name, value in vars(module).items() if not name.startswith("__")}
 
 
-def test_all_names_are_there_and_sorted() -> None:
+def test_all_names_are_sorted() -> None:
     assert dispatchkit.__all__ == sorted(set(dispatchkit.__all__))
     for name in dispatchkit.__all__:
         assert getattr(dispatchkit, name) is not None
     assert set(dispatchkit.__all__) <= set(dir(dispatchkit))
 
 
-def test_each_name_comes_from_its_home() -> None:
+def test_names_come_from_home_module() -> None:
     assert sorted(dispatchkit._HOME_OF) == PUBLIC
     for name, home in dispatchkit._HOME_OF.items():
         value = getattr(dispatchkit, name)
@@ -45,7 +45,7 @@ def test_each_name_comes_from_its_home() -> None:
         assert name in importlib.import_module(home).__all__
 
 
-def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
+def test_missing_name_is_attribute_error() -> None:
     with pytest.raises(AttributeError, match="module 'dispatchkit' has no attribute 'nothing'"):
         dispatchkit.nothing  # noqa: B018
     with pytest.raises(ImportError):
@@ -53,7 +53,7 @@ def test_a_name_that_is_not_there_is_an_attribute_error() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
-def test_each_module_says_what_it_is_and_what_it_exports(module: types.ModuleType) -> None:
+def test_modules_have_docstring_and_all(module: types.ModuleType) -> None:
     assert (module.__doc__ or "").strip()
     exported = getattr(module, "__all__", [])
     assert len(exported) == len(set(exported))
@@ -78,7 +78,7 @@ def test_importing_is_cheap(statement: str) -> None:
     assert done.stdout == "[]\n"
 
 
-def test_all_of_it_can_be_imported_by_name_in_a_fresh_process() -> None:
+def test_names_import_in_fresh_process() -> None:
     script = (
         "from dispatchkit import *\nimport dispatchkit\nassert all(name in globals() for name in dispatchkit.__all__)"
     )
@@ -111,14 +111,14 @@ METHODS = [
 
 
 @pytest.mark.parametrize("owner", CLASSES)
-def test_each_class_says_what_it_is(owner: type) -> None:
+def test_classes_have_docstrings(owner: type) -> None:
     text = inspect.cleandoc(owner.__doc__ or "")
     assert text
     assert not text.startswith(f"{owner.__name__}("), "attrs or dataclass made it up"
 
 
 @pytest.mark.parametrize(("owner", "name", "function"), METHODS)
-def test_each_method_says_what_it_takes(owner: type, name: str, function: Any) -> None:
+def test_methods_document_arguments(owner: type, name: str, function: Any) -> None:
     text = inspect.getdoc(owner) if name == "__init__" else inspect.getdoc(function)
     assert text
     if name == "__init__" and (attrs.has(owner) or issubclass(owner, Exception) or "sync" in owner.__module__):

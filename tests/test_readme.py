@@ -47,18 +47,18 @@ def namespace(source: str) -> dict[str, object]:
     return names
 
 
-def test_the_asyncio_example_runs_as_it_stands() -> None:
+def test_asyncio_example_runs() -> None:
     output = run_python(block("python", "# For your own account"), dict(os.environ))
     assert output == (
         "StartedDispatch(dispatch_id=10000000125, settled=False)\nCounter({10000000125: 1, 82: 1, 90: 1})\n"
     )
 
 
-def test_the_example_of_reads_runs_as_it_stands() -> None:
+def test_read_example_runs() -> None:
     assert run_python(block("python", "direct.dispatches("), dict(os.environ)) == "scheduled\nTrue\n['start']\n"
 
 
-def test_the_example_of_many_runs_as_it_stands() -> None:
+def test_fan_out_example_runs() -> None:
     output = run_python(block("python", "# in the order of completion"), dict(os.environ))
     assert (
         output
@@ -66,7 +66,7 @@ def test_the_example_of_many_runs_as_it_stands() -> None:
     )
 
 
-def test_the_example_of_rows_runs_as_it_stands() -> None:
+def test_rows_example_runs() -> None:
     output = run_python(block("python", "flat=True"), dict(os.environ))
     assert sorted(output.splitlines()) == sorted(
         [
@@ -79,7 +79,7 @@ def test_the_example_of_rows_runs_as_it_stands() -> None:
     )
 
 
-def test_the_example_of_a_ledger_runs_as_it_stands() -> None:
+def test_ledger_example_runs() -> None:
     output = run_python(block("python", "Ledger(f"), dict(os.environ))
     assert output.splitlines() == [
         "Counts(planned=700, sending=0, done=300, rejected=0, not_sent=0, unknown=0)",
@@ -89,26 +89,26 @@ def test_the_example_of_a_ledger_runs_as_it_stands() -> None:
     ]
 
 
-def test_the_blocking_example_runs_against_a_sandbox(sandbox: Sandbox) -> None:
+def test_blocking_example_runs(sandbox: Sandbox) -> None:
     source = block("python", "from dispatchkit import Audience, sync").replace("http://127.0.0.1:8080", sandbox.url)
     assert run_python(source, environment(sandbox)) == "StartedDispatch(dispatch_id=10000000125, settled=False)\n"
     assert dict(sandbox.launches) == {10000000125: 1, 82: 1, 90: 1}
 
 
-def test_the_shell_examples_run_against_a_sandbox(sandbox: Sandbox) -> None:
+def test_shell_examples_run(sandbox: Sandbox) -> None:
     answered = re.sub("$", " --yes", block("sh", "dispatchkit direct start 10000000125").strip(), flags=re.MULTILINE)
     run_shell(answered, 6, sandbox)
     assert dict(sandbox.launches) == {10000000125: 1, 82: 1, 90: 1}
 
 
-def test_the_kill_switch_runs_against_a_sandbox(sandbox: Sandbox) -> None:
+def test_kill_switch_example_runs(sandbox: Sandbox) -> None:
     sandbox.direct.scheduled = 0
     run_shell("dispatchkit direct start 7,9 --yes", 1, sandbox)
     run_shell(block("sh", "dispatchkit direct stop --status"), 4, sandbox)
     assert [sandbox.direct.status(number) for number in (7, 8, 9)] == ["stopped", "initiated", "stopped"]
 
 
-def test_the_ledger_on_the_command_line_runs_against_a_sandbox(sandbox: Sandbox, tmp_path: Path) -> None:
+def test_command_line_ledger_example_runs(sandbox: Sandbox, tmp_path: Path) -> None:
     run_shell(block("sh", "dispatchkit stop-run"), 7, sandbox, tmp_path)
     assert dict(sandbox.launches) == dict.fromkeys(range(1, 1001), 1)
 
@@ -124,7 +124,7 @@ def run_shell(source: str, count: int, sandbox: Sandbox, directory: Path | None 
         assert done.returncode == 0, (line, done.stderr)
 
 
-async def test_the_example_of_outcomes_tells_each_of_them() -> None:
+async def test_outcome_example_covers_all() -> None:
     start = namespace(block("python", "async def start(direct"))["start"]
     async with Sandbox() as played:
         async with DirectClient(played.direct_token, base_url=played.url) as direct:

@@ -76,7 +76,7 @@ def frames_show_nothing(error: BaseException) -> None:
     assert seen, "a traceback without any frame of ours proves nothing"
 
 
-def test_a_secret_shows_itself_to_no_one() -> None:
+def test_secret_never_shows_itself() -> None:
     for secret in (Secret(TOKEN, environment="NONE"), Secret(lambda: TOKEN, environment="NONE")):
         assert secret.reveal() == TOKEN
         shows_nothing(repr(secret), str(secret), f"{secret}", f"{secret!r:>30}", [secret], {"a": secret})
@@ -87,7 +87,7 @@ def test_a_secret_shows_itself_to_no_one() -> None:
             shows_nothing(refusal.value)
 
 
-async def test_nothing_that_a_client_is_made_of_shows_the_token() -> None:
+async def test_client_parts_hide_token() -> None:
     async with Listener(http(200)) as listener, DirectClient(TOKEN, base_url=listener.url) as direct:
         await direct.stop(1)
         for client in (direct, AltcraftClient("https://example.com", TOKEN)):
@@ -100,7 +100,7 @@ async def test_nothing_that_a_client_is_made_of_shows_the_token() -> None:
     shows_nothing(repr(sync.DirectClient(TOKEN)), vars(sync.DirectClient(TOKEN)))
 
 
-def test_neither_a_command_nor_a_request_shows_what_it_carries() -> None:
+def test_command_and_request_hide_content() -> None:
     command = LaunchBroadcast(82, content=CONTENT, attachments=[FILE])
     shows_nothing(repr(command), str(command), repr(FILE))
     for client in (
@@ -146,7 +146,7 @@ def pair(url: str, wire: Any = "json") -> tuple[DirectClient, AltcraftClient]:
 @pytest.mark.usefixtures("_few_to_collect")
 @pytest.mark.parametrize("answer", ANSWERS.values(), ids=ANSWERS)
 @pytest.mark.parametrize("act", CALLS.values(), ids=CALLS)
-async def test_a_call_that_fails_shows_nothing(
+async def test_failed_call_shows_nothing(
     act: Act,
     answer: bytes,
     caplog: pytest.LogCaptureFixture,
@@ -176,7 +176,7 @@ async def test_a_call_that_fails_shows_nothing(
     shows_nothing(*capsys.readouterr())
 
 
-async def test_a_message_that_quotes_the_token_is_masked() -> None:
+async def test_quoted_token_is_masked() -> None:
     async with Listener(ANSWERS["refused"]) as listener, pair(listener.url)[0] as direct:
         error = await failure(direct.start(1))
     assert isinstance(error, RejectedError)
@@ -188,7 +188,7 @@ def raising() -> str:
 
 
 @pytest.mark.parametrize("then", [lambda: "another", lambda: "bad token", raising], ids=["new", "bad", "raises"])
-async def test_a_rotated_token_is_masked_too_and_no_callable_is_asked_after_the_answer(then: Any) -> None:
+async def test_rotated_token_is_masked(then: Any) -> None:
     turns = iter([lambda: TOKEN])
     async with Listener(ANSWERS["refused"]) as listener:  # noqa: SIM117
         async with DirectClient(next(turns, then), base_url=listener.url, **once()) as direct:
@@ -198,7 +198,7 @@ async def test_a_rotated_token_is_masked_too_and_no_callable_is_asked_after_the_
 
 
 @pytest.mark.parametrize("act", CALLS.values(), ids=CALLS)
-async def test_a_call_that_is_not_sent_shows_nothing(act: Act) -> None:
+async def test_unsent_call_shows_nothing(act: Act) -> None:
     async with Listener() as listener:
         url = listener.url
     direct, altcraft = pair(url)
@@ -211,9 +211,7 @@ async def test_a_call_that_is_not_sent_shows_nothing(act: Act) -> None:
 
 @pytest.mark.parametrize("answer", [None, b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"], ids=["silent", "half"])
 @pytest.mark.parametrize("act", CALLS.values(), ids=CALLS)
-async def test_a_call_that_is_cancelled_shows_nothing(
-    act: Act, answer: bytes | None, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_cancelled_call_shows_nothing(act: Act, answer: bytes | None, caplog: pytest.LogCaptureFixture) -> None:
     async with Listener(answer) as listener:
         direct, altcraft = pair(listener.url)
         async with direct, altcraft:
@@ -230,7 +228,7 @@ async def test_a_call_that_is_cancelled_shows_nothing(
 
 @pytest.mark.parametrize("turns", range(8))
 @pytest.mark.parametrize("act", CALLS.values(), ids=CALLS)
-async def test_a_call_that_is_cancelled_early_shows_nothing(act: Act, turns: int) -> None:
+async def test_early_cancelled_call_shows_nothing(act: Act, turns: int) -> None:
     async with Listener(None) as listener:
         direct, altcraft = pair(listener.url)
         async with direct, altcraft:
@@ -243,7 +241,7 @@ async def test_a_call_that_is_cancelled_early_shows_nothing(act: Act, turns: int
     frames_show_nothing(cancelled.value)
 
 
-async def test_a_call_that_times_out_shows_nothing() -> None:
+async def test_timed_out_call_shows_nothing() -> None:
     async with Listener(None) as listener:
         for wire in ("json", "xml"):
             settings: Any = {**once(), "attempt_timeout": 0.02, "timeout": 0.1}
@@ -268,7 +266,7 @@ async def test_a_call_that_times_out_shows_nothing() -> None:
     ids=["nan", "set", "key", "attachments", "limit", "size", "name", "surrogate"],
 )
 @pytest.mark.parametrize("method", ["activate", "launch_broadcast"])
-async def test_a_mistake_of_the_caller_shows_no_locals(method: str, mistake: dict[str, Any]) -> None:
+async def test_user_mistake_hides_locals(method: str, mistake: dict[str, Any]) -> None:
     async with AltcraftClient("https://example.com", TOKEN, wire="xml", attachment_limit=100) as altcraft:
         with pytest.raises((TypeError, ValueError)) as refusal:
             await getattr(altcraft, method)(82, **mistake)
@@ -284,7 +282,7 @@ async def test_a_mistake_of_the_caller_shows_no_locals(method: str, mistake: dic
 @pytest.mark.parametrize(
     "wrong", [{"timeout": -1}, {"base_url": "ftp://x"}, {"base_url": ""}, {}], ids=["timeout", "url", "empty", "token"]
 )
-def test_a_client_that_cannot_be_made_shows_no_token(make: Any, wrong: dict[str, Any]) -> None:
+def test_failed_construction_hides_token(make: Any, wrong: dict[str, Any]) -> None:
     settings = {"token": TOKEN if wrong else f"{TOKEN}\n", "base_url": "https://example.com", **wrong}
     with pytest.raises(ValueError, match=r".") as refusal:
         make(**settings)
@@ -300,7 +298,7 @@ def test_a_client_that_cannot_be_made_shows_no_token(make: Any, wrong: dict[str,
         RuntimeError("vault"),
     ],
 )
-async def test_a_callable_that_raises_is_no_leak_and_nothing_is_sent(raised: Exception) -> None:
+async def test_callable_error_sends_nothing(raised: Exception) -> None:
     def token() -> str:
         raise raised
 
@@ -311,7 +309,7 @@ async def test_a_callable_that_raises_is_no_leak_and_nothing_is_sent(raised: Exc
     frames_show_nothing(caught.value)
 
 
-async def test_a_blocking_call_shows_nothing_either() -> None:
+async def test_blocking_call_shows_nothing() -> None:
     async with Listener(ANSWERS["html"]) as listener:
         settings: Any = {**once(), "clock": Instant()}
 
@@ -328,7 +326,7 @@ async def test_a_blocking_call_shows_nothing_either() -> None:
     frames_show_nothing(error)
 
 
-def test_parts_of_a_request_show_nothing() -> None:
+def test_parts_of_request_show_nothing() -> None:
     direct, altcraft = DirectClient(TOKEN), AltcraftClient("https://example.com", TOKEN)
     command = LaunchBroadcast(82, content=CONTENT, attachments=[FILE])
     for request in (direct.call(StartDispatch(1)).request, altcraft.call(command).request):
@@ -360,7 +358,7 @@ PROXY = "http://user:hunter2@127.0.0.1:9"
     ],
     ids=["timeout", "credentials", "bracket", "no scheme", "ftp", "socks", "proxy without scheme", "account"],
 )
-def test_client_that_cannot_be_made_shows_no_url(make: Any, wrong: dict[str, Any]) -> None:
+def test_failed_client_shows_no_url(make: Any, wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".") as refusal:
         make(**{"token": "x", "base_url": "https://example.com", "proxy": PROXY, **wrong})
     frames_show_nothing(refusal.value)
@@ -375,13 +373,13 @@ def test_checked_url_is_not_shown(check: Callable[[str], object]) -> None:
 
 @pytest.mark.parametrize("make", [Ledger, lambda where: Address.of(where).check(), origin, proxy_url])
 @pytest.mark.parametrize("wrong", [b"host=h password=hunter2", ["host=h password=hunter2"]], ids=["bytes", "list"])
-def test_address_of_wrong_type_is_not_shown(make: Any, wrong: object) -> None:
+def test_wrong_typed_address_is_hidden(make: Any, wrong: object) -> None:
     with pytest.raises(TypeError, match=f"not {type(wrong).__name__}") as refusal:
         make(wrong)
     frames_show_nothing(refusal.value)
 
 
-async def test_proxy_that_fails_shows_no_password(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_proxy_shows_no_password(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with DirectClient("x", base_url="https://example.com", proxy=PROXY, **once()) as direct:
         transport: Any = direct._context.transport
@@ -398,7 +396,7 @@ def every_class_of(base: type) -> Iterator[type]:
 
 
 @pytest.mark.parametrize("base", [Command, Client, sync.DirectClient.__mro__[1]], ids=["command", "client", "sync"])
-def test_half_built_value_has_a_repr(base: type) -> None:
+def test_half_built_value_has_repr(base: type) -> None:
     found = {cls for cls in every_class_of(base) if cls.__module__.startswith("dispatchkit")}
     found = {cls for cls in found if not inspect.isabstract(cls)}
     assert found
@@ -408,7 +406,7 @@ def test_half_built_value_has_a_repr(base: type) -> None:
 
 
 @pytest.mark.parametrize("cls", [DriverSettings, Address, Secret, Unshown])
-def test_half_built_part_has_a_repr(cls: type) -> None:
+def test_half_built_part_has_repr(cls: type) -> None:
     assert repr(object.__new__(cls))
 
 
@@ -424,7 +422,7 @@ def test_half_built_part_has_a_repr(cls: type) -> None:
     ids=["text", "bytearray", "empty name", "bytes as name", "media type"],
 )
 @pytest.mark.parametrize("make", [Attachment.from_bytes, lambda data, **given: Attachment(data=data, **MADE | given)])
-def test_attachment_that_cannot_be_made_shows_no_content(make: Any, data: Any, wrong: dict[str, Any]) -> None:
+def test_failed_attachment_shows_no_content(make: Any, data: Any, wrong: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match="attachment") as refusal:
         make(data, **wrong)
     frames_show_nothing(refusal.value)

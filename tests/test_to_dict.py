@@ -256,7 +256,7 @@ def named(value: object) -> str:
 
 
 @pytest.mark.parametrize("value", VALUES, ids=named)
-def test_a_value_is_json_that_fits_its_schema(value: Value) -> None:
+def test_values_fit_their_schema(value: Value) -> None:
     fields = value.to_dict()
     json_types_only(fields)
     assert json.loads(json.dumps(fields, allow_nan=False)) == fields
@@ -264,13 +264,13 @@ def test_a_value_is_json_that_fits_its_schema(value: Value) -> None:
 
 
 @pytest.mark.parametrize("value", VALUES, ids=named)
-def test_no_secret_and_no_content_is_shown(value: Value) -> None:
+def test_secrets_and_content_are_hidden(value: Value) -> None:
     assert MARK not in json.dumps(value.to_dict())
     assert MARK not in json.dumps(value.to_dict(flat=True))
 
 
 @pytest.mark.parametrize("value", VALUES, ids=named)
-def test_a_flat_row_has_scalars_and_the_columns_of_its_class(value: Value) -> None:
+def test_flat_rows_have_fixed_columns(value: Value) -> None:
     row = value.to_dict(flat=True)
     assert all(each is None or type(each) in {str, int, float, bool} for each in row.values())
     if not isinstance(value, Exception):
@@ -279,7 +279,7 @@ def test_a_flat_row_has_scalars_and_the_columns_of_its_class(value: Value) -> No
         fits(row, f"{name}Row")
 
 
-def test_all_public_values_have_a_to_dict_or_a_reason() -> None:
+def test_public_values_have_to_dict() -> None:
     classes = public_classes()
     without = {name for name, cls in classes.items() if not issubclass(cls, Value)}
     assert without - EXEMPT.keys() == set(), "give it a to_dict(), or a reason"
@@ -288,7 +288,7 @@ def test_all_public_values_have_a_to_dict_or_a_reason() -> None:
     assert untested == set()
 
 
-def test_the_schema_has_the_keys_and_describes_each() -> None:
+def test_schema_describes_every_key() -> None:
     Draft202012Validator.check_schema(SCHEMA)
     definitions: dict[str, Any] = SCHEMA["$defs"]
     for value in VALUES:
@@ -320,7 +320,7 @@ def test_the_schema_has_the_keys_and_describes_each() -> None:
         ("OutcomeRow", {"more": 1}),
     ],
 )
-def test_the_schema_refuses_what_is_no_value(name: str, change: dict[str, Any]) -> None:
+def test_schema_refuses_other_values(name: str, change: dict[str, Any]) -> None:
     done = outcome(State.DONE)
     fields: dict[str, Any] = done.to_dict() if name == "Outcome" else done.to_dict(flat=True)
     fits(fields, name)
@@ -328,7 +328,7 @@ def test_the_schema_refuses_what_is_no_value(name: str, change: dict[str, Any]) 
         fits({**fields, **change}, name)
 
 
-def test_the_four_outcomes_have_the_same_keys_and_columns() -> None:
+def test_outcomes_share_keys_and_columns() -> None:
     outcomes = [*map(outcome, State), outcome(State.NOT_SENT, InvalidCommand(ValueError("x")))]
     assert len({tuple(each.to_dict()) for each in outcomes}) == 1
     assert len({tuple(each.to_dict(flat=True)) for each in outcomes}) == 1
@@ -344,7 +344,7 @@ def test_the_four_outcomes_have_the_same_keys_and_columns() -> None:
     assert (invalid["target"], invalid["command_type"]) == (None, "InvalidCommand")
 
 
-def test_a_launch_shows_the_names_and_sizes_of_what_it_carries() -> None:
+def test_launch_shows_names_and_sizes() -> None:
     assert LAUNCH.to_dict() == {
         "type": "LaunchBroadcast",
         "mailing_id": 82,
@@ -357,7 +357,7 @@ def test_a_launch_shows_the_names_and_sizes_of_what_it_carries() -> None:
     assert (row["audience_kind"], row["content_keys"], row["attachments"]) == ("list", "field", 1)
 
 
-def test_an_empty_list_is_counted_and_an_absent_value_is_not() -> None:
+def test_empty_list_is_counted() -> None:
     row = LaunchBroadcast(82).to_dict(flat=True)
     assert (row["attachments"], row["content_keys"], row["audience_kind"], row["audience_id"]) == (0, None, None, None)
     assert Listing(()).to_dict(flat=True) == {"items": 0, "total": None, "received": 0, "missing": 0}
@@ -375,20 +375,20 @@ def test_an_empty_list_is_counted_and_an_absent_value_is_not() -> None:
     ],
     ids=["text", "password", "nan", "list", "empty"],
 )
-def test_the_settings_of_a_run_are_texts(settings: str, shown: dict[str, str]) -> None:
+def test_settings_of_run_are_texts(settings: str, shown: dict[str, str]) -> None:
     fields = attrs.evolve(RUN, settings=settings).to_dict()
     assert fields["settings"] == shown
     fits(fields, "Run")
 
 
-def test_a_target_shows_its_command_or_none_that_it_cannot_read() -> None:
+def test_unreadable_command_is_none() -> None:
     target = Target(0, encode(LAUNCH)[1], "planned").to_dict()
     assert (target["target"], target["command"]) == (82, LAUNCH.to_dict())
     target = Target(0, "no command", "planned").to_dict()
     assert (target["target"], target["command"]) == (None, None)
 
 
-def test_an_error_counts_the_launches_of_other_runs() -> None:
+def test_error_counts_other_launches() -> None:
     error = errors.RepeatedTargetsError("launched at noon", runs={"noon": 2})
     assert error.to_dict()["runs"] == {"noon": 2}
     assert error.to_dict(flat=True)["runs"] == '{"noon": 2}'
@@ -432,7 +432,7 @@ class Foreign(Value):
         max_leaves=5,
     )
 )
-def test_whatever_a_value_holds_becomes_json(whatever: object) -> None:
+def test_whatever_value_holds_becomes_json(whatever: object) -> None:
     for flat in (False, True):
         fields = Foreign(whatever).to_dict(flat=flat)
         json_types_only(fields)
@@ -460,11 +460,11 @@ def test_whatever_a_value_holds_becomes_json(whatever: object) -> None:
     ],
     ids=lambda value: type(value).__name__,
 )
-def test_a_value_of_a_type_is_shown_as(value: object, shown: object) -> None:
+def test_types_are_shown_as(value: object, shown: object) -> None:
     assert Foreign(value).to_dict() == {"whatever": shown}
 
 
-def test_what_the_repr_of_a_foreign_command_hides_is_hidden() -> None:
+def test_hidden_fields_stay_hidden() -> None:
     @attrs.frozen
     class Launch(Command[object, None]):
         number: int
@@ -486,7 +486,7 @@ def test_what_the_repr_of_a_foreign_command_hides_is_hidden() -> None:
     assert ended(Launch(7, MARK, MARK, MARK)).to_dict()["target"] == 8
 
 
-def test_an_outcome_of_any_class_has_the_same_keys() -> None:
+def test_foreign_outcomes_share_keys() -> None:
     @attrs.frozen
     class Done(OutcomeValue):
         index: int
@@ -503,7 +503,7 @@ def test_an_outcome_of_any_class_has_the_same_keys() -> None:
     assert columns(Done) == tuple(outcome(State.DONE).to_dict(flat=True))
 
 
-def test_an_empty_value_costs_no_space() -> None:
+def test_empty_value_costs_no_space() -> None:
     for cls in (Value, TypedValue, OutcomeValue):
         assert cls.__slots__ == ()
     assert not hasattr(outcome(State.DONE), "__dict__")
@@ -512,7 +512,7 @@ def test_an_empty_value_costs_no_space() -> None:
 @pytest.mark.parametrize(
     "statement", ["import dispatchkit", "import dispatchkit.errors, dispatchkit.core.fanout.outcome"]
 )
-def test_neither_cattrs_nor_json_is_imported_before_it_is_needed(statement: str) -> None:
+def test_cattrs_and_json_wait(statement: str) -> None:
     heavy = "{'cattrs', 'json'}"
     # What measures coverage may have imported json before.
     script = f"import sys\nbefore = {{*sys.modules}}\n{statement}\nprint(sorted({heavy} & ({{*sys.modules}} - before)))"
@@ -520,7 +520,7 @@ def test_neither_cattrs_nor_json_is_imported_before_it_is_needed(statement: str)
     assert done.stdout == "[]\n"
 
 
-async def test_a_real_run_fits_the_schema(tmp_path: Path) -> None:
+async def test_real_run_fits_schema(tmp_path: Path) -> None:
     async with Sandbox(dispatches=range(1, 20), mailings=range(1, 9), active=range(1, 5)) as sandbox:
         sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "gone"}}'), path_contains="/2/")
         async with (
@@ -559,7 +559,7 @@ async def test_a_real_run_fits_the_schema(tmp_path: Path) -> None:
             assert [target["target"] for target in targets] == [1, 2, 3]
 
 
-def test_a_schema_of_another_draft_would_be_seen() -> None:
+def test_other_drafts_are_noticed() -> None:
     assert isinstance(SCHEMA["$defs"], Mapping)
     assert SCHEMA["$schema"] == Draft202012Validator.META_SCHEMA["$id"]
     assert values.json_schema() == SCHEMA

@@ -39,9 +39,7 @@ def bound_socket(path: Path) -> None:
     ],
     ids=["pipe", "socket", "directory", "link to a device", "link to itself", "nothing"],
 )
-def test_what_is_no_file_is_refused(
-    make: Callable[[Path], None], error: type[OSError], text: str, tmp_path: Path
-) -> None:
+def test_non_files_are_refused(make: Callable[[Path], None], error: type[OSError], text: str, tmp_path: Path) -> None:
     make(path := tmp_path / "a")
     with pytest.raises(error, match=text) as refusal:
         Attachment.from_path(path)
@@ -49,7 +47,7 @@ def test_what_is_no_file_is_refused(
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no such files")
-def test_a_pipe_that_takes_the_place_of_a_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_swapped_in_pipe_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     os.mkfifo(path := tmp_path / "pipe")
     file = sparse(tmp_path / "file", 1).stat()
     monkeypatch.setattr(Path, "stat", lambda self: file)
@@ -57,13 +55,13 @@ def test_a_pipe_that_takes_the_place_of_a_file_is_refused(tmp_path: Path, monkey
         Attachment.from_path(path)
 
 
-def test_a_link_to_a_file_is_followed(tmp_path: Path) -> None:
+def test_link_to_file_is_followed(tmp_path: Path) -> None:
     (tmp_path / "real.pdf").write_bytes(b"%PDF")
     (link := tmp_path / "price.pdf").symlink_to("real.pdf")
     assert Attachment.from_path(link) == Attachment.from_bytes(b"%PDF", name="price.pdf")
 
 
-def test_a_large_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = sparse(tmp_path / "big", 300 * 2**20)
     monkeypatch.setattr(os, "open", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(ValueError, match=r"at most 75,000,000 bytes, not 314,572,800"):
@@ -71,12 +69,12 @@ def test_a_large_file_is_refused_unread(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("size", [0, 9, 10])
-def test_a_file_up_to_the_bound_is_read(size: int, tmp_path: Path) -> None:
+def test_largest_file_is_read(size: int, tmp_path: Path) -> None:
     assert len(Attachment.from_path(sparse(tmp_path / "a", size), max_bytes=10).data) == size
 
 
 @pytest.mark.parametrize("bound", [0, -1, True, 1.5, "1"])
-def test_the_bound_is_a_positive_integer(bound: object, tmp_path: Path) -> None:
+def test_bound_is_positive_integer(bound: object, tmp_path: Path) -> None:
     with pytest.raises((TypeError, ValueError), match="max_bytes must be an integer from 1 up"):
         Attachment.from_path(tmp_path, max_bytes=bound)  # type: ignore[arg-type]
 
@@ -84,7 +82,7 @@ def test_the_bound_is_a_positive_integer(bound: object, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "change", [b"", b"1234567", b"123456789", b"87654321"], ids=["emptied", "less", "more", "same"]
 )
-def test_a_file_that_changes_is_refused(change: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_changes_is_refused(change: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (path := tmp_path / "a.txt").write_bytes(b"12345678")
     os.utime(path, (1, 1))
     check = regular_file._check
@@ -101,7 +99,7 @@ def test_a_file_that_changes_is_refused(change: bytes, tmp_path: Path, monkeypat
         Attachment.from_path(path)
 
 
-def test_a_file_of_the_kernel_is_refused() -> None:
+def test_file_of_kernel_is_refused() -> None:
     if not Path("/proc/self/status").exists():
         pytest.skip("no such file here")
     with pytest.raises(OSError, match="changed while it was read"):
@@ -130,7 +128,7 @@ def test_a_file_of_the_kernel_is_refused() -> None:
         "x" * 256,
     ],
 )
-def test_a_name_that_is_no_bare_name_is_refused(name: str, tmp_path: Path) -> None:
+def test_odd_names_are_refused(name: str, tmp_path: Path) -> None:
     path = sparse(tmp_path / "a", 1)
     for make in (lambda: Attachment.from_path(path, name=name), lambda: Attachment.from_bytes(b"", name=name)):
         with pytest.raises(ValueError, match="attachment name must be a bare file name") as refusal:
@@ -143,14 +141,14 @@ def test_any_other_name_is_taken(name: str) -> None:
     assert Attachment.from_bytes(b"", name=name).name == name
 
 
-def test_a_name_is_checked_before_the_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_is_checked_before_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = sparse(tmp_path / "a", 1)
     monkeypatch.setattr(os, "open", lambda *_: pytest.fail("it was opened"))
     with pytest.raises(ValueError, match="media_type"):
         Attachment.from_path(path, media_type="no type")
 
 
-def test_all_files_of_a_launch_are_bounded_before_they_are_encoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_bounded_before_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     file = Attachment.from_bytes(bytes(600), name="a")
     monkeypatch.setattr(Attachment, "file_object", lambda _: pytest.fail("it was encoded"))
     client = AltcraftClient("https://example.com", "token", attachment_limit=1000)
@@ -158,7 +156,7 @@ def test_all_files_of_a_launch_are_bounded_before_they_are_encoded(monkeypatch: 
         client.call(LaunchBroadcast(9, attachments=[file, file]))
 
 
-def test_the_files_of_the_command_line_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attached_files_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     big = sparse(tmp_path / "big", 8)
     monkeypatch.setattr("dispatchkit.cli.providers.attachments.MAX_FILE_BYTES", 10)
     assert [file.name for file in read_attachments([big])] == ["big"]

@@ -45,19 +45,19 @@ def evidence(data: object, **more: object) -> Evidence | None:
 
 
 @given(JSON)
-def test_what_is_no_log_settles_nothing(data: object) -> None:
+def test_invalid_log_settles_nothing(data: object) -> None:
     assert evidence(data) in {None, Evidence.ABSENT}
 
 
 @given(st.lists(st.tuples(st.sampled_from(["start", "end", "", "Start"]), OFFSETS), max_size=6))
-def test_a_launch_is_settled_by_a_start_that_is_not_older(entries: list[tuple[str, int]]) -> None:
+def test_newer_log_start_settles_launch(entries: list[tuple[str, int]]) -> None:
     data = [{"state": state, "time": (SINCE + timedelta(seconds=offset)).isoformat()} for state, offset in entries]
     starts = sum(state == "start" and offset >= 0 for state, offset in entries)
     assert evidence(data) is (Evidence.ABSENT, Evidence.APPLIED, Evidence.UNAVAILABLE)[min(starts, 2)]
 
 
 @given(st.text(LETTERS, max_size=30))
-def test_a_time_that_cannot_be_read_makes_the_log_unreadable_or_is_read_right(text: str) -> None:
+def test_unreadable_log_time(text: str) -> None:
     said = evidence([{"state": "start", "time": text}])
     assert said in {None, Evidence.APPLIED, Evidence.ABSENT, Evidence.UNAVAILABLE, Evidence.INCONCLUSIVE}
     if said is Evidence.APPLIED:
@@ -96,7 +96,7 @@ def test_replayed_log_is_no_answer() -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "xml"])
-def test_entry_keeps_its_time_as_said(form: WireForm) -> None:
+def test_log_entry_keeps_time(form: WireForm) -> None:
     converter = codec(form).converter
     assert converter.structure({"time": "2026-03-01T12:00:01", "state": "end"}, LogEntry).time.tzinfo is None
     assert converter.structure({"time": "2026-03-01T12:00:01Z", "state": "end"}, LogEntry).time == datetime(
@@ -104,6 +104,6 @@ def test_entry_keeps_its_time_as_said(form: WireForm) -> None:
     )
 
 
-def test_log_that_may_be_cut_settles_nothing() -> None:
+def test_truncated_log_settles_nothing() -> None:
     assert evidence([START] + [{"state": "", "time": START["time"]}] * 999) is Evidence.INCONCLUSIVE
     assert evidence([START] + [{"state": "", "time": START["time"]}] * 998) is Evidence.APPLIED

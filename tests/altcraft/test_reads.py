@@ -22,7 +22,7 @@ def answer(data: object, **more: object) -> bytes:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_status_and_log_tell_what_happened(form: WireForm) -> None:
+async def test_status_and_log_are_read(form: WireForm) -> None:
     async with Sandbox(mailings=[82, 83]) as sandbox:
         began = datetime.now(UTC) - timedelta(seconds=1)
         async with AltcraftClient(sandbox.url, sandbox.altcraft_token, wire=form) as altcraft:
@@ -43,7 +43,7 @@ async def test_status_and_log_tell_what_happened(form: WireForm) -> None:
     assert [act.action for act in sandbox.acts] == ["launch"]
 
 
-async def test_what_is_asked_is_as_documented() -> None:
+async def test_reads_match_documentation() -> None:
     status = answer({"is_active": True, "is_completed": None, "status": None, "new": 1})
     async with Listener(status, answer(None)) as listener, AltcraftClient(listener.url, "t") as altcraft:
         assert await altcraft.status(82) == MailingStatus(is_active=True)
@@ -70,9 +70,7 @@ async def test_what_is_asked_is_as_documented() -> None:
         ({"mailing_id": 1, "since": datetime(2026, 1, 1)}, ValueError, "since must say its zone"),
     ],
 )
-async def test_a_mistake_is_found_before_anything_is_sent(
-    arguments: dict[str, Any], kind: type[Exception], text: str
-) -> None:
+async def test_invalid_read_is_not_sent(arguments: dict[str, Any], kind: type[Exception], text: str) -> None:
     async with Listener(answer(None)) as listener, AltcraftClient(listener.url, "t") as altcraft:
         with pytest.raises(kind, match=text):
             await altcraft.log(**arguments)
@@ -81,7 +79,7 @@ async def test_a_mistake_is_found_before_anything_is_sent(
 
 @pytest.mark.parametrize("deduplicates", [True, False])
 @pytest.mark.parametrize("form", FORMS)
-async def test_a_read_is_repeated_whether_or_not_the_platform_deduplicates(form: WireForm, deduplicates: bool) -> None:
+async def test_read_retries_without_deduplication(form: WireForm, deduplicates: bool) -> None:
     async with Sandbox(mailings=[82]) as sandbox:
         settings: Any = {"wire": form, "deduplicates": deduplicates, "clock": Instant()}
         async with AltcraftClient(sandbox.url, sandbox.altcraft_token, **settings) as altcraft:
@@ -95,7 +93,7 @@ async def test_a_read_is_repeated_whether_or_not_the_platform_deduplicates(form:
 @pytest.mark.parametrize(
     "data", [None, [], {}, {"is_active": "yes"}, {"is_active": None}, {"status": "Active"}, [{"is_active": True}]]
 )
-async def test_what_is_no_status_is_no_answer(data: object) -> None:
+async def test_invalid_status_is_unexpected_response(data: object) -> None:
     async with Listener(answer(data)) as listener, AltcraftClient(listener.url, "t", **once()) as altcraft:
         error = await failure(altcraft.status(82))
     assert isinstance(error, ResponseLostError)
@@ -103,20 +101,20 @@ async def test_what_is_no_status_is_no_answer(data: object) -> None:
 
 
 @pytest.mark.parametrize("data", ["x", 5, [5], [None], [{}], [{"state": "start"}], [{"state": 1, "time": "now"}]])
-async def test_what_is_no_log_is_no_answer(data: object) -> None:
+async def test_invalid_log_is_unexpected_response(data: object) -> None:
     async with Listener(answer(data)) as listener, AltcraftClient(listener.url, "t", **once()) as altcraft:
         assert isinstance(await failure(altcraft.log(82)), ResponseLostError)
 
 
 @pytest.mark.parametrize("count", [None, "5", -1, 2.5, []])
-async def test_a_count_that_is_none_hides_no_entry(count: object) -> None:
+async def test_invalid_count_hides_no_entry(count: object) -> None:
     entry = {"state": "start", "time": "2018-08-25T00:00:00.000Z"}
     async with Listener(answer([entry], total_count=count)) as listener, AltcraftClient(listener.url, "t") as altcraft:
         log = await altcraft.log(82)
     assert (len(log), log.missing) == (1, 0)
 
 
-async def test_a_refusal_after_a_lost_answer_is_a_refusal() -> None:
+async def test_read_rejected_after_lost_response() -> None:
     refusal = http(200, {"data": None, "error": 403, "error_text": "No access"})
     async with Listener(http(500), refusal) as listener:  # noqa: SIM117
         async with AltcraftClient(listener.url, "t", clock=Instant()) as altcraft:

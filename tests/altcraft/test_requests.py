@@ -88,7 +88,7 @@ SAMPLES: list[tuple[str, Act, str, str]] = [
 
 
 @pytest.mark.parametrize(("path", "act", "as_json", "as_xml"), SAMPLES)
-async def test_each_call_is_sent_exactly_as_documented(path: str, act: Act, as_json: str, as_xml: str) -> None:
+async def test_requests_match_documentation(path: str, act: Act, as_json: str, as_xml: str) -> None:
     for form, body in (("json", in_json(as_json)), ("xml", as_xml.encode())):
         request = await sent(act, form)
         headers = request.headers
@@ -110,14 +110,14 @@ async def test_each_call_is_sent_exactly_as_documented(path: str, act: Act, as_j
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_every_call_has_a_request_id_of_its_own(form: WireForm) -> None:
+async def test_calls_have_own_request_id(form: WireForm) -> None:
     async with Listener(http(200, YES[form])) as listener, AltcraftClient(listener.url, TOKEN, wire=form) as altcraft:
         for _ in range(3):
             await altcraft.launch_broadcast(90)
     assert len({request.headers["Request-ID"] for request in listener.requests}) == 3
 
 
-def test_a_token_is_never_in_the_target() -> None:
+def test_token_is_not_in_target() -> None:
     client = AltcraftClient("https://example.com", TOKEN)
     assert TOKEN not in client.call(LaunchBroadcast(1)).request.target
 
@@ -125,7 +125,7 @@ def test_a_token_is_never_in_the_target() -> None:
 CONTENT = {"скидка": 15.5, "deep": {"list": [1, {"a": None}, "ё"], "yes": True}, "none": None, "empty": ""}
 
 
-async def test_all_optional_fields_go_out_in_json() -> None:
+async def test_json_has_all_optional_fields() -> None:
     request = await sent(
         lambda altcraft: altcraft.activate(
             82,
@@ -150,7 +150,7 @@ async def test_all_optional_fields_go_out_in_json() -> None:
     assert "Полис.pdf".encode() in request.body, "UTF-8 as it is, not escaped"
 
 
-async def test_all_optional_fields_go_out_in_xml() -> None:
+async def test_xml_has_all_optional_fields() -> None:
     request = await sent(
         lambda altcraft: altcraft.launch_broadcast(
             90,
@@ -171,7 +171,7 @@ async def test_all_optional_fields_go_out_in_xml() -> None:
     )
 
 
-async def test_one_attachment_is_an_array_of_one() -> None:
+async def test_single_attachment_is_an_array() -> None:
     files = [Attachment.from_bytes(b"1", name="a.pdf")]
     request = await sent(lambda altcraft: altcraft.launch_broadcast(90, attachments=files), "xml")
     assert b"<attach array='true'><name>a.pdf</name>" in request.body
@@ -179,7 +179,7 @@ async def test_one_attachment_is_an_array_of_one() -> None:
     assert len(json.loads(request.body)["attach"]) == 1
 
 
-async def test_a_file_of_a_path_is_what_it_was_when_it_was_read(tmp_path: Path) -> None:
+async def test_attachment_keeps_file_as_read(tmp_path: Path) -> None:
     file = tmp_path / "прайс.pdf"
     file.write_bytes(bytes(range(256)))
     attachment = Attachment.from_path(file)
@@ -191,7 +191,7 @@ async def test_a_file_of_a_path_is_what_it_was_when_it_was_read(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_a_token_with_signs_of_markup_arrives_as_it_is(form: WireForm) -> None:
+async def test_token_with_markup_is_escaped(form: WireForm) -> None:
     token = "a&b<c>\"d\\'e"
     body = (await sent(lambda altcraft: altcraft.deactivate(1), form, token)).body
     if form == "json":
@@ -200,7 +200,7 @@ async def test_a_token_with_signs_of_markup_arrives_as_it_is(form: WireForm) -> 
         assert b"<token>a&amp;b&lt;c&gt;" in body
 
 
-async def test_what_the_caller_changes_later_is_not_sent() -> None:
+async def test_later_changes_are_not_sent() -> None:
     content: dict[str, object] = {"a": [1]}
     command = LaunchBroadcast(1, content=content)  # type: ignore[arg-type]
     content["a"].append(2)  # type: ignore[attr-defined]
@@ -222,7 +222,7 @@ async def test_a_replayed_answer_says_so(form: WireForm, name: str) -> None:
         assert (await altcraft.launch_broadcast(90)).replayed is False
 
 
-async def test_host_and_token_come_from_the_environment_if_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_url_and_token_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Listener(http(200, YES["json"])) as listener:
         monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", listener.url)
         monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_TOKEN", "from-env")

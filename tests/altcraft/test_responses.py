@@ -64,7 +64,7 @@ DOCUMENTED = [
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404])
 @pytest.mark.parametrize(("code", "text", "kind"), DOCUMENTED)
-def test_each_documented_code_has_its_error_whatever_the_status(
+def test_documented_code_maps_to_error(
     form: WireForm, status: int, code: int, text: str, kind: type[RejectedError]
 ) -> None:
     for command in COMMANDS:
@@ -74,7 +74,7 @@ def test_each_documented_code_has_its_error_whatever_the_status(
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_a_refusal_in_a_200_is_a_refusal_to_the_caller(form: WireForm) -> None:
+async def test_refusal_in_200_is_rejected(form: WireForm) -> None:
     response = http(200, said(form, 402, "Лимит исчерпан"))
     async with Listener(response) as listener, AltcraftClient(listener.url, "t", wire=form, **once()) as altcraft:
         error = await failure(altcraft.launch_broadcast(90))
@@ -87,14 +87,14 @@ async def test_a_refusal_in_a_200_is_a_refusal_to_the_caller(form: WireForm) -> 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("code", [440, 1, 407, 600, 429, 10**18])
-def test_an_unknown_code_is_a_plain_refusal_in_the_platforms_words(form: WireForm, code: int) -> None:
+def test_unknown_code_is_rejected(form: WireForm, code: int) -> None:
     error = read(form, 200, said(form, code, "что-то ещё"))
     assert type(error) is RejectedError
     assert (error.status, error.code, error.message) == (200, code, "что-то ещё")
 
 
 @pytest.mark.parametrize("text", ["null", "3", "[]", "{}", "true"])
-def test_a_refusal_without_words_is_a_refusal(text: str) -> None:
+def test_refusal_without_message_is_rejected(text: str) -> None:
     error = read("json", 200, f'{{"error": 400, "error_text": {text}}}'.encode())
     assert type(error) is IncorrectRequestError
     assert error.message
@@ -129,7 +129,7 @@ def test_the_documented_success_is_one(form: WireForm) -> None:
         ("xml", b"<xml><error> 0 </error><!-- ok --></xml>"),
     ],
 )
-def test_unknown_fields_and_missing_optional_ones_pass(form: WireForm, body: bytes) -> None:
+def test_unexpected_fields_are_accepted(form: WireForm, body: bytes) -> None:
     assert read(form, 200, body) == MailingAccepted(82)
 
 
@@ -229,7 +229,7 @@ UNREADABLE: list[tuple[WireForm, bytes]] = [
 
 @pytest.mark.parametrize(("form", "body"), UNREADABLE, ids=lambda value: repr(value)[:60])
 @pytest.mark.parametrize("status", [200, 302, 400])
-def test_an_answer_that_is_nearly_right_is_unknown(form: WireForm, body: bytes, status: int) -> None:
+def test_nearly_right_response_is_unknown(form: WireForm, body: bytes, status: int) -> None:
     error = read(form, status, body)
     assert type(error) is OutcomeUnknownError
     assert len(str(error)) < 400
@@ -239,7 +239,7 @@ def test_an_answer_that_is_nearly_right_is_unknown(form: WireForm, body: bytes, 
     ("form", "body"),
     [unreadable for unreadable in UNREADABLE if b"ENTITY" in unreadable[1] or len(unreadable[1]) in {0, 12}],
 )
-async def test_what_is_unreadable_is_unknown_to_the_caller(form: WireForm, body: bytes) -> None:
+async def test_unreadable_response_is_unknown(form: WireForm, body: bytes) -> None:
     async with (
         Listener(http(200, body)) as listener,
         AltcraftClient(listener.url, "t", wire=form, **once()) as altcraft,
@@ -248,7 +248,7 @@ async def test_what_is_unreadable_is_unknown_to_the_caller(form: WireForm, body:
     assert len([request for request in listener.requests if "broadcasts/start" in request.line]) == 1
 
 
-def test_a_huge_answer_is_read_or_refused_but_never_a_crash() -> None:
+def test_huge_response_never_crashes() -> None:
     text = "x" * 5_000_000
     assert read("xml", 200, said("xml", 0, text)) == MailingAccepted(82)
     error = read("xml", 200, said("xml", 400, text))
@@ -257,14 +257,14 @@ def test_a_huge_answer_is_read_or_refused_but_never_a_crash() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_answer_cut_anywhere_is_unknown(form: WireForm) -> None:
+def test_truncated_response_is_unknown(form: WireForm) -> None:
     for end in range(len(YES[form])):
         assert type(read(form, 200, YES[form][:end])) is OutcomeUnknownError, end
 
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("end", range(0, len(http(200, YES["json"])), 9))
-async def test_an_answer_cut_anywhere_on_the_wire_is_unknown_to_the_caller(form: WireForm, end: int) -> None:
+async def test_truncated_wire_response_is_unknown(form: WireForm, end: int) -> None:
     cut = http(200, YES[form], Connection="close")[:end]
     if not cut.endswith(b"\r\nConnection: close\r\n\r\n") and b"\r\nConnection: close\r\n" not in cut:
         cut += b"\r\nConnection: close\r\n"
@@ -274,13 +274,13 @@ async def test_an_answer_cut_anywhere_on_the_wire_is_unknown_to_the_caller(form:
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 599])
-def test_a_server_that_failed_vouches_for_nothing(form: WireForm, status: int) -> None:
+def test_server_error_proves_nothing(form: WireForm, status: int) -> None:
     for body in (b"", b"<html>", YES[form], said(form, 403, "no access")):
         assert type(read(form, status, body)) is OutcomeUnknownError
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_429_is_throttled_whatever_its_body(form: WireForm) -> None:
+def test_429_is_always_throttled(form: WireForm) -> None:
     for body, code in ((b"", None), (b"<html>", None), (said(form, 403, "slow down"), 403)):
         error = read(form, 429, body)
         assert type(error) is ThrottledError
@@ -322,7 +322,7 @@ bodies = st.binary(max_size=60) | st.lists(pieces, max_size=12).map(b"".join)
 
 @given(status=statuses, body=bodies)
 @settings(max_examples=300, deadline=None)
-def test_no_bytes_crash_and_only_the_documented_success_is_one(status: int, body: bytes) -> None:
+def test_only_documented_success_is_done(status: int, body: bytes) -> None:
     for form in FORMS:
         attempt_outcome = read(form, status, body)
         if isinstance(attempt_outcome, DispatchkitError):

@@ -117,19 +117,19 @@ def test_wrong_address_is_refused_unseen(
     ],
     ids=" ".join,
 )
-def test_address_in_a_wrong_place_is_not_shown(words: list[str]) -> None:
+def test_misplaced_address_is_not_shown(words: list[str]) -> None:
     for where in (f"postgresql://app:{SECRET}@db/x", f"app:{SECRET}@db/x", f"password={SECRET}"):
         result = run(*(word.format(where) for word in words))
         assert result.code == 2, result
         assert SECRET not in result.out + result.err, result
 
 
-def test_masked_address_leaves_the_message_readable() -> None:
+def test_masked_address_leaves_message_readable() -> None:
     result = run(f"postgresql://app:{SECRET}@db/x")
     assert "Error: There is no command '***'. The commands are: direct," in result.err, result
 
 
-def test_options_hide_what_may_hold_a_password() -> None:
+def test_options_hide_passwords() -> None:
     where = f"postgresql://app:{SECRET}@db/x"
     plan = PlanOptions(ledger=where, run="r", from_=None, chunk_size=1, rate=None, concurrency=None)
     options = (RunOptions(ledger=where, proxy=where), ResumeOptions(where=[where]), plan)
@@ -137,7 +137,7 @@ def test_options_hide_what_may_hold_a_password() -> None:
         assert SECRET not in repr(shown)
 
 
-def test_authorities_of_the_system_are_trusted() -> None:
+def test_authorities_of_system_are_trusted() -> None:
     settings = DriverSettings(Address.of("postgresql://db/x?sslrootcert=system"))
     context = settings.for_asyncpg(("db", 5432))["ssl"]
     assert isinstance(context, ssl.SSLContext)
@@ -251,7 +251,7 @@ def test_database_is_read_and_masked(where: str, says: str, parameters: dict[str
 
 
 @pytest.mark.parametrize("name", sorted(KEYWORDS))
-def test_every_parameter_is_supported_or_refused_by_name(name: str, tmp_path: Path) -> None:
+def test_parameters_are_supported_or_refused(name: str, tmp_path: Path) -> None:
     """No parameter reaches the server as a setting that it does not know."""
     file = tmp_path / "file"
     file.write_text("[s]\nuser=service\n")
@@ -279,7 +279,7 @@ def test_every_parameter_is_supported_or_refused_by_name(name: str, tmp_path: Pa
     assert json.dumps(server)
 
 
-def test_service_is_read_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_service_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "services"
     file.write_text(
         f"[other]\nhost=no\n# x\n[launches]\nhost=one,two\nport=1\npassword={SECRET}\nuser=service\n[z]\nhost=no\n"
@@ -318,7 +318,7 @@ def test_environment_completes_an_address(monkeypatch: pytest.MonkeyPatch) -> No
         ("PGSSLROOTCERT", "/no/such", "names a file as sslrootcert that is not there"),
     ],
 )
-def test_variable_that_one_driver_ignores_is_refused(
+def test_half_supported_variable_is_refused(
     variable: str, value: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     address = Address.of("postgresql://db/x")

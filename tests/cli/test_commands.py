@@ -61,7 +61,7 @@ def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
     assert heavy == []
 
 
-def test_list_of_commands_needs_no_metadata() -> None:
+def test_command_list_needs_no_metadata() -> None:
     code = (
         "import sys; from dispatchkit.cli.app import app\n"
         "print([*app.info.cls.table], 'importlib.metadata' in sys.modules)"
@@ -168,7 +168,7 @@ def test_commands_that_read_are_suggested(typed: list[str], suggested: str) -> N
         (["resum"], "direct, altcraft, ledger, resume, stop-run, plan, worker, sandbox"),
     ],
 )
-def test_commands_that_act_are_never_suggested(typed: list[str], names: str) -> None:
+def test_acting_commands_are_never_suggested(typed: list[str], names: str) -> None:
     result = run(*typed)
     assert result.code == 2
     assert "Did you mean" not in result.err
@@ -187,7 +187,7 @@ def test_reading_commands_do_not_launch() -> None:
     assert isinstance(ledger, LazyGroup)
 
 
-def test_direct_takes_its_host_from_the_environment(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_names_the_host(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_URL", played.url)
     assert run("direct", "start", 7, "--yes").code == 0
     assert played.sandbox.launches == {7: 1}

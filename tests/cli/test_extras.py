@@ -83,7 +83,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("missing", "line", "extra"), CASES)
-def test_one_missing_package_is_one_line(missing: str, line: str, extra: str) -> None:
+def test_missing_package_is_one_line(missing: str, line: str, extra: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from dispatchkit.cli import main; main()"
     environment = {**os.environ, "DISPATCHKIT_DIRECT_TOKEN": "key", "DISPATCHKIT_ALTCRAFT_TOKEN": "key"}
     command = [sys.executable, "-c", code, *line.split()]

@@ -47,7 +47,7 @@ def lose(played: Played, number: int) -> None:
     played.sandbox.direct.read_lag = 60
 
 
-def test_all_that_is_not_done_is_written_with_the_reason(played: Played, file: Path) -> None:
+def test_failures_file_lists_reasons(played: Played, file: Path) -> None:
     played.sandbox.order(
         Fault.http(404, b'{"error": {"code": 4040, "msg": "say \\"a, b\\"\\n=1"}}'), path_contains="/7/"
     )
@@ -82,14 +82,14 @@ def test_no_cell_is_a_formula(played: Played, file: Path) -> None:
     assert counts(again.out)["done"] == 6
 
 
-def test_text_that_is_no_formula_stays() -> None:
+def test_harmless_text_stays() -> None:
     rows: list[dict[str, Scalar]] = [
         {"a": -7, "b": -1.5, "c": "a=b", "d": "5-9", "e": None, "f": "", "g": "\tx", "h": "'a"}
     ]
     assert as_csv(None, rows) == "-7,-1.5,a=b,5-9,,,'\tx,'a\n"
 
 
-def test_a_row_has_the_request_id_of_the_call(played: Played, file: Path) -> None:
+def test_failures_row_has_request_id(played: Played, file: Path) -> None:
     result = run("altcraft", "launch", 60, "--yes", "--json", "--failures", file)
     assert result.code == 1
     [told] = objects(result)
@@ -97,14 +97,14 @@ def test_a_row_has_the_request_id_of_the_call(played: Played, file: Path) -> Non
     assert file.read_text().endswith(f",{told['request_id']}\n")
 
 
-def test_a_run_without_failures_leaves_an_empty_file_which_the_next_may_use(played: Played, file: Path) -> None:
+def test_successful_run_leaves_empty_file(played: Played, file: Path) -> None:
     for _ in range(2):
         result = run(*start(played, "1-5", "--failures", file))
         assert (result.code, file.read_text()) == (0, "")
         assert str(file) not in result.out
 
 
-def test_what_failed_is_tried_again_without_what_may_have_happened(played: Played, file: Path, tmp_path: Path) -> None:
+def test_retry_file_excludes_unknown(played: Played, file: Path, tmp_path: Path) -> None:
     played.sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "not yet"}}'), path_contains="/5/")
     lose(played, 7)
     result = run(*start(played, "1-20", "--failures", file, "--timeout", 1, "--max-launches", 10))
@@ -127,7 +127,7 @@ def test_what_failed_is_tried_again_without_what_may_have_happened(played: Playe
         assert ("Left out" in result.err) == (not options)
 
 
-def test_a_file_of_nothing_but_unknown_ones_says_so(played: Played, file: Path) -> None:
+def test_file_of_unknown_targets_explains(played: Played, file: Path) -> None:
     file.write_text(f"{HEADER}7,unknown,,no answer,\n8,unknown,,no answer,\n")
     result = run(*start(played, "--from", file))
     assert result.code == 2
@@ -137,13 +137,13 @@ def test_a_file_of_nothing_but_unknown_ones_says_so(played: Played, file: Path) 
 
 
 @pytest.mark.parametrize("header", ["outcome;mailing", "Outcome;mailing", " OUTCOME ;mailing"])
-def test_the_outcome_counts_also_where_the_column_is_named(played: Played, file: Path, header: str) -> None:
+def test_state_filter_with_named_column(played: Played, file: Path, header: str) -> None:
     file.write_text(f"\ufeff{header}\nunknown;7\nrejected;8\n")
     assert run(*start(played, "--from", file, "--column", "mailing")).code == 0
     assert played.sandbox.launches == {8: 1}
 
 
-def test_the_same_file_cannot_be_read_and_written(played: Played, file: Path) -> None:
+def test_input_and_output_differ(played: Played, file: Path) -> None:
     before = f"{HEADER}7,rejected,,no,\n"
     file.write_text(before)
     result = run(*start(played, "--from", file, "--failures", file))
@@ -153,21 +153,19 @@ def test_the_same_file_cannot_be_read_and_written(played: Played, file: Path) ->
     assert played.sandbox.requests == 0
 
 
-def test_a_file_that_cannot_be_made_is_told_before_anything_is_sent(played: Played, tmp_path: Path) -> None:
+def test_unwritable_failures_file_fails_first(played: Played, tmp_path: Path) -> None:
     result = run(*start(played, "1-5", "--failures", tmp_path / "none" / "failed.csv"))
     assert result.code == 2
     assert "none/failed.csv: No such file or directory\n" in result.err
     assert played.sandbox.requests == 0
 
 
-def test_a_dry_run_makes_no_file(file: Path) -> None:
+def test_dry_run_writes_no_file(file: Path) -> None:
     assert run("direct", "start", "1-5", "--sandbox", "--dry-run", "--failures", file).code == 0
     assert not file.exists()
 
 
-def test_a_long_range_that_was_not_started_is_one_row(
-    played: Played, file: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unstarted_range_is_one_row(played: Played, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "wrong")
     result = run(*start(played, "1-1000000000000", "--failures", file, "--concurrency", 4))
     assert result.code == 1
@@ -180,7 +178,7 @@ def test_a_long_range_that_was_not_started_is_one_row(
     assert sorted(played.sandbox.launches) == list(range(1, 61))
 
 
-def test_many_single_ids_that_were_not_started_come_to_the_file_and_back(played: Played, file: Path) -> None:
+def test_unstarted_ids_round_trip(played: Played, file: Path) -> None:
     ids = "\n".join(map(str, range(1, 20_001)))
     assert run(*start(played, "--from", "-", "--max-launches", 3, "--failures", file), stdin=ids).code == 1
     assert len(rows(file)) == 19_997
@@ -189,7 +187,7 @@ def test_many_single_ids_that_were_not_started_come_to_the_file_and_back(played:
 
 
 @pytest.mark.second_stage
-def test_after_ctrl_c_the_file_finishes_the_run(played: Played, file: Path) -> None:
+def test_failures_file_resumes_interrupted_run(played: Played, file: Path) -> None:
     played.sandbox.latency = 0.2
     # At this rate most workers hold an id and wait for its turn: it was not started.
     command = start(played, "1-40", "--failures", file, "--concurrency", 16, "--rate", 20)
@@ -207,7 +205,7 @@ def test_after_ctrl_c_the_file_finishes_the_run(played: Played, file: Path) -> N
     assert played.sandbox.launches == dict.fromkeys(range(1, 41), 1)
 
 
-def test_a_run_that_is_killed_has_left_what_it_knew(played: Played, file: Path) -> None:
+def test_killed_run_leaves_failures(played: Played, file: Path) -> None:
     played.sandbox.order(Fault.silent(acts=False), times=10_000, path_contains="/1/")
     with start_child(*start(played, 2001, 2002, 1, "--failures", file)) as child:
         wait_until(lambda: file.exists() and file.read_text().count("\n") == 3)
@@ -216,7 +214,7 @@ def test_a_run_that_is_killed_has_left_what_it_knew(played: Played, file: Path) 
     assert rows(file) == {"2001": "rejected", "2002": "rejected"}
 
 
-def test_a_disk_that_is_full_stops_the_run(played: Played) -> None:
+def test_full_disk_stops_run(played: Played) -> None:
     result = run(*start(played, "2001-2100", "--failures", "/dev/full", "--concurrency", 1))
     assert result.code == 1
     assert result.err.count("The outcomes can no longer be written, so nothing new is started.\n") == 1
@@ -237,7 +235,7 @@ def test_a_disk_that_is_full_stops_the_run(played: Played) -> None:
         (HEADER, "holds no ids\n"),
     ],
 )
-def test_a_file_that_is_not_whole_or_not_ours_is_refused(played: Played, file: Path, text: str, message: str) -> None:
+def test_incomplete_failures_file_is_refused(played: Played, file: Path, text: str, message: str) -> None:
     file.write_text(text)
     result = run(*start(played, "--from", file))
     assert result.code == 2
@@ -254,7 +252,7 @@ def test_a_file_that_is_not_whole_or_not_ours_is_refused(played: Played, file: P
     ),
     st.integers(0, 3000),
 )
-def test_what_follows_the_first_ids_is_the_rest_of_them(spans: list[tuple[int, int]], count: int) -> None:
+def test_remaining_ids_follow_first_ones(spans: list[tuple[int, int]], count: int) -> None:
     targets = Targets(spans)
     rest = [number for low, high in targets.after(count) for number in range(low, high + 1)]
     assert rest == [*targets][count:]

@@ -20,14 +20,14 @@ from tests.cli.conftest import Played, run, start_child
 from tests.cli.test_runs import counts
 
 
-def test_a_list_of_another_length_than_expected_starts_nothing() -> None:
+def test_unexpected_count_starts_nothing() -> None:
     result = run("direct", "start", "1-10", "--sandbox", "--expected", 11)
     assert result.code == 2
     assert result.err == "dispatchkit: there are 10 ids, but --expected is 11: nothing was started\n"
     assert run("direct", "start", "1-10", "--sandbox", "--expected", 10).code == 0
 
 
-def test_no_more_is_begun_than_was_allowed() -> None:
+def test_max_launches_limits_starts() -> None:
     result = run("direct", "start", "1-100", "--sandbox", "--max-launches", 7)
     assert result.code == 1
     assert counts(result.out)["done"] == 7
@@ -35,7 +35,7 @@ def test_no_more_is_begun_than_was_allowed() -> None:
     assert "Stopped after 7 launches (--max-launches 7); 93 targets were not started.\n" in result.err
 
 
-def test_a_run_that_goes_wrong_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failing_run_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "key")
     nobody = ("--base-url", "http://127.0.0.1:1", "--timeout", 0.2, "--concurrency", 1)
     result = run("direct", "stop", "1-201", "--yes", *nobody, "--stop-after-failures", 3)
@@ -52,7 +52,7 @@ def test_a_rate_is_kept() -> None:
 
 
 @pytest.mark.parametrize("command", [("direct", "start"), ("altcraft", "launch")])
-def test_the_concurrency_may_be_found_out(command: tuple[str, str]) -> None:
+def test_auto_concurrency_is_accepted(command: tuple[str, str]) -> None:
     result = run(*command, "1-500", "--sandbox", "--concurrency", "auto")
     assert result.code == 0
     assert counts(result.out)["done"] == 500
@@ -75,7 +75,7 @@ GAVE_UP = re.compile(
 )
 
 
-def test_run_of_a_provider_that_stays_away_gives_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_silent_provider_ends_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "key")
     ledger = tmp_path / "launch.db"
     result = run("direct", "start", "1-1000", *NOBODY, "--ledger", ledger, "--run", "friday")
@@ -91,7 +91,7 @@ def test_run_of_a_provider_that_stays_away_gives_up(monkeypatch: pytest.MonkeyPa
     assert GAVE_UP.search(again.err)
 
 
-def test_run_without_a_ledger_that_gives_up_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_give_up_explains_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "key")
     result = run("direct", "start", "1-1000", *NOBODY)
     assert result.code == 1
@@ -109,14 +109,14 @@ def test_run_without_a_ledger_that_gives_up_says_how_to_go_on(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("15m", 900), ("1h", 3600), ("1.5h", 5400), ("never", None), (None, 3600)]
 )
-def test_time_to_give_up_is_a_duration(text: str | None, seconds: float | None) -> None:
+def test_give_up_after_takes_duration(text: str | None, seconds: float | None) -> None:
     assert guards(DirectOptions(give_up_after=text))["give_up_after"] == seconds
     if seconds is not None:
         assert give_up_seconds(duration(seconds)) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "90", "1d", "0s", "-1m", "1h30m", " 1h", "1e3s", "inf", "٣s", "9" * 400 + "h"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
+def test_invalid_duration_is_refused(text: str) -> None:
     result = run("direct", "start", "1-10", "--sandbox", f"--give-up-after={text}")
     assert result.code == 2
     assert result.err.startswith("dispatchkit: --give-up-after must be a time such as 90s, 15m or 1h, or never, not ")
@@ -131,7 +131,7 @@ def test_refused_token_costs_one_request(played: Played, monkeypatch: pytest.Mon
     assert "The token was refused: nothing new is started.\n" in result.err
 
 
-def test_token_of_an_unsuitable_kind_costs_one_request(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsuitable_token_costs_one_request(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", WRONG_KIND_TOKEN)
     result = run("direct", "start", "1-1000", "--yes", "--base-url", played.url)
     assert result.code == 1
@@ -148,7 +148,7 @@ def test_failures_in_flight_are_counted(played: Played) -> None:
     assert f"Stopped after 3 failures (--stop-after-failures 3); {counted(in_flight, 'more call')} w" in result.err
 
 
-def test_all_that_was_allowed_is_no_early_end() -> None:
+def test_max_launches_ends_nothing_early() -> None:
     result = run("direct", "start", "1-7", "--sandbox", "--max-launches", 7)
     assert result.code == 0
     assert result.err == ""
@@ -160,7 +160,7 @@ def test_sandbox_takes_no_host(played: Played) -> None:
     assert "give either --sandbox or --base-url, not both" in result.err
 
 
-def test_host_of_environment_goes_with_sandbox(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_host_allows_sandbox(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_URL", played.url)
     assert run("direct", "start", "1", "--sandbox").code == 0
 
@@ -177,7 +177,7 @@ def test_what_is_left_is_said(played: Played, monkeypatch: pytest.MonkeyPatch, w
     assert f"{left} dispatches are left, and no file lists which. With --ledger FILE" in result.out
 
 
-def test_resume_line_has_no_max_launches(played: Played, tmp_path: Path) -> None:
+def test_resume_line_drops_max_launches(played: Played, tmp_path: Path) -> None:
     file, ledger = tmp_path / "f.csv", tmp_path / "l.db"
     line = ("direct", "start", "1-5", "--yes", "--base-url", played.url, "--max-launches", 2)
     again = run(*line, "--failures", file).out.rpartition("To try again those that may be: ")[2]
@@ -192,7 +192,7 @@ def test_resume_line_has_no_max_launches(played: Played, tmp_path: Path) -> None
     assert "--run" not in again
 
 
-def test_another_launch_is_told_in_words(played: Played, tmp_path: Path) -> None:
+def test_other_launch_is_described(played: Played, tmp_path: Path) -> None:
     options = ("--yes", "--ledger", tmp_path / "l.db", "--run", "a")
     assert run("altcraft", "activate", 1, *options).code == 0
     result = run("altcraft", "activate", 2, *options)

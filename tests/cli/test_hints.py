@@ -122,7 +122,7 @@ def test_copy_goes_on(start: tuple[object, ...], made: list[str], ledger: Path) 
     assert run(*line, "--yes").code == 0
 
 
-def test_refused_are_launched_from_a_file(
+def test_refused_are_launched_from_file(
     start: tuple[object, ...], made: list[str], monkeypatch: pytest.MonkeyPatch, played: Played, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "wrong")
@@ -176,7 +176,7 @@ def test_made_run_name_is_printed(
     assert (sandboxed.code, sandboxed.err) == (0, "")
 
 
-def test_no_line_is_written_by_hand(made: list[str]) -> None:
+def test_no_hint_is_handwritten(made: list[str]) -> None:
     made.append("dispatchkit ledger list x.db")
     folder = Path(dispatchkit.cli.__file__).parent
     for file in folder.rglob("*.py"):
@@ -206,7 +206,7 @@ def test_encoding_hint_hides_password(tmp_path: Path) -> None:
     assert "--yes" not in result.err
 
 
-def test_retry_hint_drops_what_chose_ids(played: Played, tmp_path: Path) -> None:
+def test_retry_hint_drops_id_options(played: Played, tmp_path: Path) -> None:
     (tmp_path / "ids.csv").write_text("id,state\n100001,unknown\n")
     failures = tmp_path / "failed.csv"
     played.sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "gone"}}'))

@@ -17,7 +17,7 @@ LATER = pytest.mark.second_stage
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, *(pytest.param(each, marks=LATER) for each in (signal.SIGTERM, signal.SIGHUP))]
 )
-def test_ctrl_c_starts_nothing_new_and_awaits_what_is_in_flight(played: Played, number: signal.Signals) -> None:
+def test_signal_awaits_calls_in_flight(played: Played, number: signal.Signals) -> None:
     played.sandbox.latency = 0.3
     with start_child("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url) as child:
         played.wait_for_requests(15)  # 1, 2, 4, 8
@@ -31,7 +31,7 @@ def test_ctrl_c_starts_nothing_new_and_awaits_what_is_in_flight(played: Played, 
 
 
 @pytest.mark.second_stage
-def test_a_run_goes_on_where_a_hangup_is_ignored(played: Played) -> None:
+def test_ignored_hangup_continues_run(played: Played) -> None:
     played.sandbox.latency = 0.1
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, and a child inherits it
     try:
@@ -47,7 +47,7 @@ def test_a_run_goes_on_where_a_hangup_is_ignored(played: Played) -> None:
 
 
 @pytest.mark.second_stage
-def test_a_terminal_that_is_closed_loses_no_failure(played: Played, tmp_path: Path) -> None:
+def test_closed_terminal_loses_no_failure(played: Played, tmp_path: Path) -> None:
     played.sandbox.latency = 0.3
     failures = tmp_path / "failed.csv"
     line = ("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url, "--failures", failures)
@@ -59,7 +59,7 @@ def test_a_terminal_that_is_closed_loses_no_failure(played: Played, tmp_path: Pa
     assert played.sandbox.launches == dict.fromkeys(range(1, 16), 1)
 
 
-def test_a_second_ctrl_c_gives_up_what_is_in_flight_and_reports_it_as_unknown(played: Played) -> None:
+def test_second_ctrl_c_reports_unknown(played: Played) -> None:
     played.sandbox.order(Fault.slow(0.0), times=7)  # so that eight are in flight then
     played.sandbox.order(Fault.silent(), times=8)
     command = ("direct", "start", "1-1000", "--yes", "--json", "--concurrency", 8, "--base-url", played.url)
@@ -77,7 +77,7 @@ def test_a_second_ctrl_c_gives_up_what_is_in_flight_and_reports_it_as_unknown(pl
     assert {outcome["error"]["type"] for outcome in outcomes if outcome["error"]} == {"OutcomeUnknownError"}
 
 
-def test_a_reader_that_leaves_ends_the_run_in_good_order(played: Played) -> None:
+def test_broken_pipe_ends_run_cleanly(played: Played) -> None:
     played.sandbox.latency = 0.05
     command = ("direct", "start", "1-1000", "--yes", "--json", "--concurrency", 4, "--base-url", played.url)
     with start_child(*command) as child:

@@ -86,12 +86,12 @@ def test_reads_write_what_was_read(played: Played) -> None:
         ("failures", "Target", "Failure"),
     ],
 )
-def test_a_ledger_writes_values_and_rows(ledger: Path, command: str, name: str, csv_name: str) -> None:
+def test_ledger_writes_values_and_rows(ledger: Path, command: str, name: str, csv_name: str) -> None:
     told = objects(run("ledger", command, ledger, "--json"), name)
     assert len(rows(run("ledger", command, ledger, "--csv"), csv_name)) == len(told)
 
 
-def test_the_rows_of_an_export_are_flat_targets(ledger: Path) -> None:
+def test_export_rows_are_flat_targets(ledger: Path) -> None:
     told = rows(run("ledger", "export", ledger, "--csv"), "TargetRow")
     assert [(row["target"], row["command_type"], row["state"], row["code"]) for row in told] == [
         ("1", "StartDispatch", "done", ""),
@@ -100,14 +100,14 @@ def test_the_rows_of_an_export_are_flat_targets(ledger: Path) -> None:
     ]
 
 
-def test_a_failures_file_has_the_columns_of_the_schema(played: Played, tmp_path: Path) -> None:
+def test_failures_file_follows_schema(played: Played, tmp_path: Path) -> None:
     file = tmp_path / "failed.csv"
     run("direct", "start", "2000-2001", "--yes", "--base-url", played.url, "--failures", file)
     [row] = rows(Result(0, file.read_text(), ""), "Failure")
     assert (row["id"], row["outcome"]) == ("2001", "rejected")
 
 
-async def test_a_follower_writes_only_what_has_changed(
+async def test_follower_writes_only_changes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(view, "_POLL_INTERVAL", 0)

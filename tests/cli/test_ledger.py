@@ -50,7 +50,7 @@ def once(played: Played, last: int) -> bool:
     return bool(played.sandbox.launches == dict.fromkeys(range(1, last + 1), 1))
 
 
-def test_the_same_line_again_launches_nothing_twice(played: Played, ledger: Path) -> None:
+def test_same_command_launches_nothing_twice(played: Played, ledger: Path) -> None:
     first = run(*line(played, ledger, "1-200"))
     assert (first.code, first.err) == (0, "")
     assert "earlier" not in first.out
@@ -63,7 +63,7 @@ def test_the_same_line_again_launches_nothing_twice(played: Played, ledger: Path
     assert played.sandbox.requests == 200
 
 
-def test_what_a_guard_left_is_done_by_a_resume(played: Played, ledger: Path) -> None:
+def test_resume_continues_after_guard(played: Played, ledger: Path) -> None:
     result = run(*line(played, ledger, "1-20", "--max-launches", 5))
     assert result.code == 1
     assert counts(result.out) == {"done": 5, "rejected": 0, "not sent": 0, "unknown": 0, "not started": 15}
@@ -93,7 +93,7 @@ def come_to_a_halt(played: Played) -> None:
 
 
 @pytest.mark.parametrize("provider", LAUNCHES)
-def test_a_run_that_is_killed_goes_on_and_acts_twice_for_nobody(played: Played, ledger: Path, provider: str) -> None:
+def test_resume_after_kill_launches_once(played: Played, ledger: Path, provider: str) -> None:
     played.sandbox.latency = 0.02
     options = ("--yes", "--concurrency", 3, "--base-url", played.url, "--ledger", ledger, "--run", "friday")
     with start_child(*LAUNCHES[provider], "1-90", *options) as child:
@@ -113,7 +113,7 @@ def test_a_run_that_is_killed_goes_on_and_acts_twice_for_nobody(played: Played, 
 
 @pytest.mark.second_stage
 @pytest.mark.usefixtures("_short_claims")
-def test_a_run_has_one_process_at_a_time_and_is_stopped_from_another(played: Played, ledger: Path) -> None:
+def test_run_has_one_process(played: Played, ledger: Path) -> None:
     played.sandbox.latency = 0.05
     again = line(played, ledger, "1-1000", "--concurrency", 4)
     with start_child(*again) as child:
@@ -171,7 +171,7 @@ def test_a_run_has_one_process_at_a_time_and_is_stopped_from_another(played: Pla
     assert once(played, 1000)
 
 
-async def test_a_stop_is_taken_back_only_with_the_hold(played: Played, ledger: Path) -> None:
+async def test_resume_alone_clears_stop(played: Played, ledger: Path) -> None:
     assert await asyncio.to_thread(lambda: run_child(*line(played, ledger, "1-5", "--max-launches", 1)).code) == 1
     store = SqliteStore(ledger)
     await store.open()
@@ -189,9 +189,7 @@ async def test_a_stop_is_taken_back_only_with_the_hold(played: Played, ledger: P
 
 
 @pytest.mark.second_stage
-def test_a_disk_that_is_full_ends_a_run_in_one_line_and_it_goes_on_later(
-    played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_ends_run_cleanly(played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("COV")]:
         monkeypatch.delenv(name)  # what measures coverage writes files of its own
     played.sandbox.latency = 0.05
@@ -213,7 +211,7 @@ def test_a_disk_that_is_full_ends_a_run_in_one_line_and_it_goes_on_later(
 
 
 @pytest.mark.second_stage
-def test_ctrl_c_says_how_to_go_on(played: Played, ledger: Path) -> None:
+def test_ctrl_c_explains_resume(played: Played, ledger: Path) -> None:
     played.sandbox.latency = 0.3
     with start_child(*line(played, ledger, "1-1000", "--concurrency", 8)) as child:
         played.wait_for_requests(15)  # 1, 2, 4, 8
@@ -226,7 +224,7 @@ def test_ctrl_c_says_how_to_go_on(played: Played, ledger: Path) -> None:
 
 
 @pytest.mark.second_stage
-def test_a_plan_that_is_cut_short_is_not_resumed_but_finished_by_the_same_line(played: Played, ledger: Path) -> None:
+def test_truncated_plan_needs_first_command(played: Played, ledger: Path) -> None:
     again = line(played, ledger, "1-100000000", "--max-launches", 3)
     with start_child(*again) as child:
         log = ledger.with_name("launch.db-wal")
@@ -262,7 +260,7 @@ def test_the_plan_is_followed(played: Played, ledger: Path, monkeypatch: pytest.
 
 
 @pytest.mark.second_stage
-def test_a_terminal_sees_the_plan_and_all_that_was_done_earlier(played: Played, ledger: Path) -> None:
+def test_terminal_shows_plan_and_history(played: Played, ledger: Path) -> None:
     assert run(*line(played, ledger, "1-30", "--max-launches", 20)).code == 1
     played.sandbox.latency = 0.3
     command = Terminal("resume", ledger, "--run", "friday", "--concurrency", 4)
@@ -311,7 +309,7 @@ def test_another_launch_needs_another_name(played: Played, ledger: Path, other: 
 
 
 @pytest.mark.second_stage
-def test_the_failures_are_those_of_the_whole_run(played: Played, ledger: Path, tmp_path: Path) -> None:
+def test_failures_cover_whole_run(played: Played, ledger: Path, tmp_path: Path) -> None:
     missing = Fault.http(404, b'{"error": {"code": 4040, "msg": "not yet"}}')
     played.sandbox.order(missing, path_contains="/5/")
     lose(played, 7)
@@ -341,9 +339,7 @@ def test_the_failures_are_those_of_the_whole_run(played: Played, ledger: Path, t
     assert played.sandbox.launches == dict.fromkeys({*range(1, 21)} - {5}, 1)
 
 
-def test_a_run_is_remembered_in_the_ledger_of_the_environment(
-    played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_ledger_from_environment(played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_LEDGER", str(ledger))
     assert run("direct", "start", 1, "--yes", "--base-url", played.url).code == 0
     [made] = objects(run("ledger", "list", "--json"))
@@ -385,7 +381,7 @@ def test_a_run_is_remembered_in_the_ledger_of_the_environment(
         (("--run", "friday", "--ledger", "other.db"), "other.db is another program's database, not a ledger"),
     ],
 )
-def test_a_ledger_that_cannot_be_is_told_in_one_line_before_anything_is_sent(
+def test_invalid_ledger_is_reported_first(
     played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -401,9 +397,7 @@ def test_a_ledger_that_cannot_be_is_told_in_one_line_before_anything_is_sent(
     assert played.sandbox.requests == 0
 
 
-def test_the_token_is_not_sent_to_another_platform_than_the_environment_names(
-    played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_token_stays_with_its_platform(played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     options = ("--yes", "--ledger", ledger, "--run", "friday", "--max-launches", 1)
     assert run("altcraft", "launch", "1-3", "--no-deduplicates", "--wire", "xml", *options).code == 1
     monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", "https://hunter2@example.com")
@@ -418,9 +412,7 @@ def test_the_token_is_not_sent_to_another_platform_than_the_environment_names(
     assert once(played, 3)
 
 
-def test_a_resume_needs_the_token_of_its_provider(
-    played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resume_needs_provider_token(played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(*line(played, ledger, "1-3", "--max-launches", 1)).code == 1
     monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
     result = resume(ledger)
@@ -450,7 +442,7 @@ def test_a_dry_run_remembers_nothing(ledger: Path, played: Played) -> None:
     assert not ledger.exists()
 
 
-def test_no_password_of_a_database_is_shown() -> None:
+def test_database_password_is_hidden() -> None:
     place = LedgerRef("postgresql://me:secret@host/db?password=hidden&port=1", "friday")
     for text in (str(place), repr(place), place.resume("friday")):
         assert "secret" not in text

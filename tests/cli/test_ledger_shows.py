@@ -47,7 +47,7 @@ def as_csv(result: Result) -> list[dict[str, str]]:
     return [*csv.DictReader(io.StringIO(result.out))]
 
 
-def test_the_runs_are_listed_the_newest_first(ledger: Path) -> None:
+def test_runs_are_listed_newest_first(ledger: Path) -> None:
     header, newest, oldest = shown("list", ledger).out.splitlines()
     assert header.split()[:4] == ["run", "state", "created", "total"]
     assert re.fullmatch(r"sunday  over           [-\d]{10} [:\d]{8}      1     1 .*", newest)
@@ -60,7 +60,7 @@ def test_the_runs_are_listed_the_newest_first(ledger: Path) -> None:
     assert (row["counts_done"], row["counts_rejected"], row["counts_planned"]) == ("2", "1", "2")
 
 
-def test_one_run_is_shown_with_its_settings_and_how_to_go_on(played: Played, ledger: Path) -> None:
+def test_run_shows_settings_and_resume(played: Played, ledger: Path) -> None:
     told = dict(line.split("  ", 1) for line in shown("show", ledger, "friday").out.splitlines())
     told = {name: value.strip() for name, value in told.items()}
     assert told["provider"] == "direct"
@@ -76,7 +76,7 @@ def test_one_run_is_shown_with_its_settings_and_how_to_go_on(played: Played, led
     assert as_csv(shown("show", ledger, "sunday", "--csv"))[0]["counts_done"] == "1"
 
 
-def test_the_failures_are_all_that_is_not_done(ledger: Path) -> None:
+def test_failures_are_all_not_done(ledger: Path) -> None:
     told = objects(shown("failures", ledger, "friday", "--json"))
     assert [(each["target"], each["state"], each["code"], each["attempts"]) for each in told] == [
         (2, "rejected", 4040, 1),
@@ -95,7 +95,7 @@ FOR_GOOD = (
 )
 
 
-def test_no_resume_is_promised_where_nothing_can_settle_it(played: Played, tmp_path: Path) -> None:
+def test_unsettleable_run_promises_no_resume(played: Played, tmp_path: Path) -> None:
     where = tmp_path / "lost.db"
     played.sandbox.order(Fault.lost_answer(), times=9, path_contains="broadcasts/start")
     launch = ("altcraft", "launch", 7, "--yes", "--base-url", played.url, "--ledger", where, "--run", "friday")
@@ -116,7 +116,7 @@ def test_no_resume_is_promised_where_nothing_can_settle_it(played: Played, tmp_p
     assert as_csv(shown("export", where, "--csv"))[0]["state"] == "unknown"
 
 
-def test_an_export_has_every_target_and_the_request_ids(ledger: Path) -> None:
+def test_export_has_targets_and_ids(ledger: Path) -> None:
     told = as_csv(shown("export", ledger, "friday", "--csv"))
     assert [(each["index"], each["target"], each["state"]) for each in told] == [
         ("0", "1", "done"),
@@ -132,7 +132,7 @@ def test_an_export_has_every_target_and_the_request_ids(ledger: Path) -> None:
     assert len(shown("export", ledger, "friday").out.splitlines()) == 6
 
 
-def test_a_reader_that_leaves_ends_an_export(ledger: Path) -> None:
+def test_broken_pipe_ends_export(ledger: Path) -> None:
     with start_child("ledger", "export", ledger, "friday") as child:
         assert child.stdout is not None
         assert child.stderr is not None
@@ -141,7 +141,7 @@ def test_a_reader_that_leaves_ends_an_export(ledger: Path) -> None:
         assert child.wait(20) == 0
 
 
-def test_a_run_that_is_over_is_not_followed_for_long(ledger: Path) -> None:
+def test_finished_run_stops_following(ledger: Path) -> None:
     began = time.monotonic()
     assert shown("show", ledger, "sunday", "--follow").out == "sunday: over: 1 done of 1\n"
     [told] = objects(shown("show", ledger, "sunday", "--follow", "--json"))
@@ -152,7 +152,7 @@ def test_a_run_that_is_over_is_not_followed_for_long(ledger: Path) -> None:
     assert time.monotonic() - began < 10
 
 
-def test_a_terminal_follows_until_ctrl_c(ledger: Path) -> None:
+def test_terminal_follows_until_ctrl_c(ledger: Path) -> None:
     terminal = Terminal("ledger", "show", ledger, "friday", "--follow")
     terminal.read_until("to be resumed")
     terminal.interrupt()
@@ -173,7 +173,7 @@ def test_a_terminal_follows_until_ctrl_c(ledger: Path) -> None:
         (("failures", "none.db"), "there is no ledger none.db: no such file"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(ledger: Path, arguments: tuple[str, ...], message: str) -> None:
+def test_invalid_command_is_one_line(ledger: Path, arguments: tuple[str, ...], message: str) -> None:
     result = run("ledger", *(argument.format(ledger=ledger) for argument in arguments))
     assert (result.code, result.out) == (2, "")
     assert result.err == f"dispatchkit: {message.format(ledger=ledger)}\n"
@@ -181,7 +181,7 @@ def test_a_mistake_is_told_in_one_line(ledger: Path, arguments: tuple[str, ...],
 
 
 @pytest.mark.usefixtures("_short_claims")
-def test_a_stop_needs_a_name_and_a_run_of_that_name(ledger: Path) -> None:
+def test_stop_needs_existing_run(ledger: Path) -> None:
     result = run("stop-run", ledger)
     assert (result.code, result.out) == (2, "")
     assert result.err == (
@@ -193,19 +193,19 @@ def test_a_stop_needs_a_name_and_a_run_of_that_name(ledger: Path) -> None:
     assert "state         stopped\n" in shown("show", ledger, "friday").out
 
 
-def test_a_run_that_is_over_is_not_stopped(ledger: Path) -> None:
+def test_finished_run_is_not_stopped(ledger: Path) -> None:
     result = run("stop-run", ledger, "sunday")
     assert (result.code, result.out, result.err) == (0, "Run 'sunday' is over: nothing to stop.\n", "")
     assert "state         over\n" in shown("show", ledger, "sunday").out
 
 
-def test_a_resume_is_told_how_to_name_its_run(ledger: Path) -> None:
+def test_resume_explains_run_option(ledger: Path) -> None:
     result = run("resume", ledger, "friday", "--yes")
     assert result.err == f"dispatchkit: name the run with --run: dispatchkit resume {ledger} --run friday\n"
     assert (result.code, result.out) == (2, "")
 
 
-def test_the_state_of_a_run_is_told_in_a_word() -> None:
+def test_run_state_is_one_word() -> None:
     whole = Run(1, "friday", "{}", NOW, 5, plan_complete=True, stopped=False)
     partly = Run(1, "friday", "{}", NOW, 5, plan_complete=False, stopped=False)
     stopped = Run(1, "friday", "{}", NOW, 5, plan_complete=True, stopped=True)
@@ -224,9 +224,7 @@ def test_the_state_of_a_run_is_told_in_a_word() -> None:
         assert (seen.state, seen.over) == (state, over)
 
 
-def test_rows_are_written_some_hundreds_at_a_time(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_rows_are_written_in_batches(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(tables, "_BATCH_SIZE", 2)
     rows = Rows("table", Counts, ("id", "word", "at"))
     assert rows.add(Counts(), 1, "short", NOW)

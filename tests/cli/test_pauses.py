@@ -24,7 +24,7 @@ def pause(field: Field, key: str = "a" * 64, interval: str = "30 minutes") -> No
 
 
 @pytest.mark.second_stage
-def test_lifted_pause_lets_waiting_workers_go_on(field: Field) -> None:
+def test_lifted_pause_resumes_workers(field: Field) -> None:
     field.sandbox.latency = 0.02
     field.plan(1000, size=500)
     told = [Lines(field.worker("--concurrency", 2)) for _ in range(2)]
@@ -54,7 +54,7 @@ def test_lifted_pause_lets_waiting_workers_go_on(field: Field) -> None:
 
 
 @pytest.mark.second_stage
-def test_pause_of_ten_years_holds_an_hour_across_restarts(field: Field) -> None:
+def test_long_pause_survives_restarts(field: Field) -> None:
     field.plan(20)
     [key] = _keys(field)
     pause(field, key, "10 years")
@@ -75,7 +75,7 @@ def _keys(field: Field) -> list[str]:
     return asyncio.run(read())
 
 
-def test_one_account_of_several_is_lifted(field: Field) -> None:
+def test_one_account_is_lifted(field: Field) -> None:
     field.plan(1, queue=False)
     field.execute("UPDATE dispatchkit.run SET account = 'shop'")
     pause(field, account_key("direct", field.sandbox.url, "shop"))
@@ -100,7 +100,7 @@ def test_file_holds_no_pause(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert "a ledger in a file stores no pauses" in refused.err
 
 
-def test_question_is_answered_at_the_terminal(field: Field) -> None:
+def test_terminal_confirms_lift(field: Field) -> None:
     field.plan(1, queue=False)
     pause(field)
     terminal = Terminal("ledger", "lift-pause", field.dsn)
@@ -124,7 +124,7 @@ def test_no_lifts_no_pause(field: Field) -> None:
     assert "sent" not in terminal.screen + refused.err
 
 
-def test_command_in_a_pause_says_until_when_it_waits(field: Field) -> None:
+def test_paused_command_shows_end(field: Field) -> None:
     field.sandbox.order(Fault.throttled(EPOCH))
     words = ("direct", "start", "1-9", "--yes", "--concurrency", 1, "--base-url", field.sandbox.url, "--run", "friday")
     with start_child(*words) as child:

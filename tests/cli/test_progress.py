@@ -74,7 +74,7 @@ def drawn(screen: io.StringIO, show: Callable[[], None]) -> str:
     return plain(screen.getvalue()[before:])
 
 
-def test_the_bar_tells_how_many_how_fast_how_long_and_what_came_of_them(hand: Hand) -> None:
+def test_bar_shows_progress_and_outcomes(hand: Hand) -> None:
     screen = io.StringIO()
     shown = bar(hand, screen)
     shown.start()
@@ -92,7 +92,7 @@ def test_the_bar_tells_how_many_how_fast_how_long_and_what_came_of_them(hand: Ha
     assert screen.getvalue().endswith("\x1b[2K")  # nothing of it stays
 
 
-def test_the_rate_is_that_of_the_last_half_minute(hand: Hand) -> None:
+def test_rate_covers_half_a_minute(hand: Hand) -> None:
     screen = io.StringIO()
     shown = bar(hand, screen)
     shown.start()
@@ -102,7 +102,7 @@ def test_the_rate_is_that_of_the_last_half_minute(hand: Hand) -> None:
     assert "2.0/s" in drawn(screen, lambda: shown.show(snapshot(Report(done=1098))))
 
 
-def test_the_bar_counts_the_plan_and_what_came_earlier_is_no_pace(hand: Hand) -> None:
+def test_bar_ignores_earlier_outcomes(hand: Hand) -> None:
     screen = io.StringIO()
     shown = bar(hand, screen)
     shown.start()
@@ -116,7 +116,7 @@ def test_the_bar_counts_the_plan_and_what_came_earlier_is_no_pace(hand: Hand) ->
     assert re.search(r"6,000/8,000 100/s 0:00:10 0:00:20", last), last
 
 
-def test_the_bar_says_why_nothing_is_started(hand: Hand) -> None:
+def test_bar_explains_idle_run(hand: Hand) -> None:
     screen = io.StringIO()
     shown = bar(hand, screen)
     shown.start()
@@ -139,7 +139,7 @@ def test_no_color_is_kept(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "1 rejected" in screen.getvalue()
 
 
-def test_a_terminal_that_is_gone_does_not_end_a_run(hand: Hand) -> None:
+def test_lost_terminal_keeps_run(hand: Hand) -> None:
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
             raise OSError(5, "Input/output error")
@@ -151,7 +151,7 @@ def test_a_terminal_that_is_gone_does_not_end_a_run(hand: Hand) -> None:
     shown.stop()
 
 
-def test_a_log_gets_a_line_every_ten_seconds(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_line_every_ten_seconds(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(total=10_000, monotonic=hand)
     for quarter in range(81):
         hand.time = 100 + quarter / 4
@@ -163,7 +163,7 @@ def test_a_log_gets_a_line_every_ten_seconds(hand: Hand, capsys: pytest.CaptureF
     )
 
 
-def test_a_log_is_told_when_a_pause_begins_and_ends(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_reports_pause_boundaries(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(total=10, monotonic=hand)
     for seen in (
         snapshot(paused_for=0.4),  # too short to be told
@@ -185,7 +185,7 @@ def test_a_log_is_told_when_a_pause_begins_and_ends(hand: Hand, capsys: pytest.C
     ]
 
 
-def test_a_line_in_a_pause_tells_of_it(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
+def test_line_reports_pause(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(total=10, monotonic=hand)
     hand.time += 10
     lines.show(snapshot(Report(done=3), in_flight=7, paused_for=0.5))
@@ -194,7 +194,7 @@ def test_a_line_in_a_pause_tells_of_it(hand: Hand, capsys: pytest.CaptureFixture
     )
 
 
-def test_a_quiet_log_gets_only_what_is_noted(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quiet_log_has_notes_only(hand: Hand, capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(total=10, monotonic=hand, quiet=True)
     hand.time += 100
     lines.show(snapshot(paused_for=5.0))
@@ -203,7 +203,7 @@ def test_a_quiet_log_gets_only_what_is_noted(hand: Hand, capsys: pytest.CaptureF
 
 
 @pytest.mark.second_stage
-async def test_a_real_run_tells_of_the_pause_that_the_provider_asked_for(
+async def test_run_reports_provider_pause(
     played: Played, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("dispatchkit.cli.run.drive.SNAPSHOT_INTERVAL", 0.01)
@@ -222,7 +222,7 @@ async def test_a_real_run_tells_of_the_pause_that_the_provider_asked_for(
     assert len(asyncio.all_tasks()) == 1  # no task goes on looking
 
 
-def test_what_is_no_terminal_gets_no_control_characters(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_control_characters_without_terminal(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # as many a CI sets it
     played.sandbox.latency = 0.1
     result = run_child("direct", "start", "1996-2003", "--yes", "--concurrency", 2, "--base-url", played.url)
@@ -231,9 +231,7 @@ def test_what_is_no_terminal_gets_no_control_characters(played: Played, monkeypa
     assert not CONTROL.search(result.err)
 
 
-def test_lines_go_to_standard_error_and_results_to_standard_output(
-    played: Played, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_progress_uses_standard_error(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
     result = run("direct", "start", "2000-2001", "--yes", "--json", "--base-url", played.url, "--concurrency", 1)
     assert "2 of 2 (100%): 1 done, 1 rejected; 0 in flight" in result.err
@@ -242,14 +240,14 @@ def test_lines_go_to_standard_error_and_results_to_standard_output(
     assert run(*command).err == "Stopped after 2 launches (--max-launches 2); 2 targets were not started.\n"
 
 
-def test_the_lines_count_up_to_what_may_be_begun(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_progress_counts_to_max_launches(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
     result = run("direct", "start", "1-10", "--yes", "--base-url", played.url, "--max-launches", 5)
     assert "5 of 5 (100%): 5 done" in result.err
 
 
 @pytest.mark.second_stage
-def test_a_terminal_sees_pauses_and_counts(played: Played) -> None:
+def test_terminal_shows_pauses_and_counts(played: Played) -> None:
     played.sandbox.latency = 0.1
     played.sandbox.order(Fault.throttled(retry_after=0.6))
     command = Terminal("direct", "start", "1998-2003", "--yes", "--concurrency", 3, "--base-url", played.url)
@@ -262,7 +260,7 @@ def test_a_terminal_sees_pauses_and_counts(played: Played) -> None:
 
 
 @pytest.mark.parametrize("how", ["--quiet", "dumb"])
-def test_a_terminal_may_be_left_without_a_bar(played: Played, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bar_can_be_disabled(played: Played, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if how == "dumb":
         monkeypatch.setenv("TTY_INTERACTIVE", "0")  # Rich's own switch for one that cannot move its cursor
     options = ("--quiet",) if how == "--quiet" else ()
@@ -274,7 +272,7 @@ def test_a_terminal_may_be_left_without_a_bar(played: Played, how: str, monkeypa
 
 
 @pytest.mark.second_stage
-def test_ctrl_c_gives_the_cursor_back(played: Played) -> None:
+def test_ctrl_c_restores_cursor(played: Played) -> None:
     played.sandbox.latency = 0.3
     command = Terminal("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url)
     played.wait_for_requests(8)
@@ -284,7 +282,7 @@ def test_ctrl_c_gives_the_cursor_back(played: Played) -> None:
     assert command.screen.rindex("\x1b[?25h") < command.screen.rindex("outcome")
 
 
-def test_a_log_whose_reader_left_does_not_end_a_run(played: Played) -> None:
+def test_closed_log_keeps_run(played: Played) -> None:
     with start_child("direct", "start", "1991-2010", "--yes", "--base-url", played.url) as child:
         assert child.stdout is not None
         assert child.stderr is not None

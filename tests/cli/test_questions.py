@@ -47,7 +47,7 @@ def test_counts_agree_in_number(count: int, text: str) -> None:
     assert counted(count, "dispatch", "dispatches").endswith("es") == (count != 1)
 
 
-def test_question_names_what_a_launch_overrides(played: Played, tmp_path: Path) -> None:
+def test_question_names_what_launch_overrides(played: Played, tmp_path: Path) -> None:
     file = tmp_path / "price.pdf"
     file.write_bytes(b"x" * 1500)
     content = '{"name": "SECRET", "sum": 5}'
@@ -72,7 +72,7 @@ def test_question_names_what_a_launch_overrides(played: Played, tmp_path: Path) 
     assert "SECRET" not in command.screen
 
 
-def test_one_id_needs_yes_without_a_terminal(played: Played) -> None:
+def test_one_id_needs_yes(played: Played) -> None:
     result = run("direct", "start", 5, "--base-url", played.url)
     assert result.code == 2
     assert "pass --yes" in result.err
@@ -81,7 +81,7 @@ def test_one_id_needs_yes_without_a_terminal(played: Played) -> None:
     assert run("direct", "start", 5, "--yes", "--base-url", played.url).code == 0
 
 
-def test_no_has_an_exit_status_of_its_own(played: Played, tmp_path: Path) -> None:
+def test_no_is_exit_status_4(played: Played, tmp_path: Path) -> None:
     command = Terminal("direct", "start", "1-5", "--base-url", played.url, "--ledger", tmp_path / "l.db", "--run", "r")
     command.read_until("[y/N] ")
     command.type("no\n")

@@ -26,7 +26,7 @@ def direct(played: Played, *arguments: object) -> Result:
     return run("direct", "list", *arguments, "--base-url", played.url)
 
 
-def test_dispatches_are_listed_in_a_table(played: Played) -> None:
+def test_dispatches_are_shown_as_table(played: Played) -> None:
     played.sandbox.direct.scheduled = 0
     start(played, 5, 7)
     result = direct(played, "--status", "sending")
@@ -65,7 +65,7 @@ def test_filters_filter(played: Played, filters: tuple[object, ...], count: int)
     assert len(objects(result)) == count
 
 
-def test_an_unknown_status_is_no_empty_list(played: Played) -> None:
+def test_unknown_status_is_refused(played: Played) -> None:
     for json_too in ((), ("--json",)):
         result = direct(played, "--status", "Sending", *json_too)
         assert (result.code, result.out) == (2, "")
@@ -76,7 +76,7 @@ def test_an_unknown_status_is_no_empty_list(played: Played) -> None:
     assert direct(played, "--status", "Sending").code == 0
 
 
-def test_a_long_list_is_shown_whole(played: Played) -> None:
+def test_long_list_is_shown_whole(played: Played) -> None:
     played.sandbox.direct.scheduled = 0
     start(played, *range(1, 2001))
     result = direct(played, "--status", "sending")
@@ -86,7 +86,7 @@ def test_a_long_list_is_shown_whole(played: Played) -> None:
     assert len(objects(direct(played, "--status", "sending", "--json"))) == 2000
 
 
-def test_a_table_on_a_terminal_fits_it(played: Played) -> None:
+def test_table_fits_terminal(played: Played) -> None:
     name = "очень " * 40
     item = {"dispatchId": 10000000125, "status": "sending", "dispatchName": name}
     played.sandbox.order(Fault.http(200, json.dumps({"total": 1, "items": [item]}).encode()))
@@ -98,7 +98,7 @@ def test_a_table_on_a_terminal_fits_it(played: Played) -> None:
     assert sum(line.count("очень") for line in lines) >= 30
 
 
-def test_what_a_provider_says_cannot_reach_the_terminal(played: Played) -> None:
+def test_control_characters_are_escaped(played: Played) -> None:
     bad = "[red]\x1b[2J\u202e\r\nx\ud800"
     item = {"dispatchId": 1, "status": bad, "dispatchName": bad, "created": "0001-01-01T00:00:00+14:00", "new": bad}
     body = json.dumps({"total": 3, "items": [item]}).encode()
@@ -120,14 +120,14 @@ def test_what_a_provider_says_cannot_reach_the_terminal(played: Played) -> None:
         (("--dispatch-id", 0), "dispatch_id must be a positive integer"),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_status_2(played: Played, arguments: tuple[object, ...], message: str) -> None:
+def test_invalid_read_exits_with_2(played: Played, arguments: tuple[object, ...], message: str) -> None:
     result = direct(played, *arguments)
     assert (result.code, result.out) == (2, "")
     assert message in result.err
     assert played.sandbox.requests == 0
 
 
-def test_a_read_that_fails_is_exit_status_1_and_says_that_it_did_nothing(played: Played) -> None:
+def test_failed_read_exits_with_1(played: Played) -> None:
     played.sandbox.order(Fault.lost_answer(), times=100)
     result = direct(played, "--timeout", 0.5)
     assert (result.code, result.out) == (1, "")
@@ -145,14 +145,14 @@ def test_statuses_of_mailings_are_shown(played: Played) -> None:
     assert [(each["target"], each["result"]["is_active"]) for each in told] == [(50, True)]
 
 
-def test_a_mailing_that_cannot_be_read_is_told_and_exit_status_1(played: Played) -> None:
+def test_unreadable_mailing_exits_with_1(played: Played) -> None:
     result = run("altcraft", "status", 100, 101)
     assert result.code == 1
     assert result.err == "101: rejected: Incorrect request: mailing not found (code 400, HTTP 200)\n"
     assert result.out.splitlines()[1].split()[0] == "100"
 
 
-def test_a_refused_token_ends_the_reading(played: Played) -> None:
+def test_refused_token_ends_reading(played: Played) -> None:
     body = json.dumps({"data": None, "error": 401, "error_text": "Token required"}).encode()
     played.sandbox.order(Fault.http(200, body), times=1000)
     result = run("altcraft", "status", "1-1000")
@@ -161,7 +161,7 @@ def test_a_refused_token_ends_the_reading(played: Played) -> None:
 
 
 @pytest.mark.parametrize("wire", ["json", "xml"])
-def test_the_log_of_a_mailing_is_shown(played: Played, wire: str) -> None:
+def test_mailing_log_is_shown(played: Played, wire: str) -> None:
     assert run("altcraft", "launch", 1, "--yes").code == 0
     result = run("altcraft", "log", 1, "--wire", wire)
     assert (result.code, result.err) == (0, "")

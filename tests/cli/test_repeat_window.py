@@ -68,7 +68,7 @@ def test_stop_is_never_refused(played: Played) -> None:
         assert "launched within" not in run("direct", "stop", "1-4", "--yes", "--base-url", played.url).err
 
 
-def test_rest_is_launched_by_a_new_run(played: Played) -> None:
+def test_new_run_launches_the_rest(played: Played) -> None:
     assert start(played, "1-4", "--max-launches", 2, "--concurrency", 1).code == 1
     assert start(played, "3-4").code == 0
 

@@ -27,7 +27,7 @@ def done(played: Played) -> list[tuple[str, int]]:
 
 
 @pytest.mark.second_stage
-def test_a_thousand_starts_in_a_sandbox_of_its_own() -> None:
+def test_thousand_starts_in_own_sandbox() -> None:
     result = run_child("direct", "start", "1-1000", "--sandbox", kind=subprocess.Popen)
     assert result.code == 0, result
     assert counts(result.out) == {"done": 1000, "rejected": 0, "not sent": 0, "unknown": 0}
@@ -37,23 +37,23 @@ def test_a_thousand_starts_in_a_sandbox_of_its_own() -> None:
 
 @pytest.mark.parametrize("wire", ["json", "xml"])
 @pytest.mark.parametrize("command", [["activate", "--run-now"], ["activate"], ["launch"], ["deactivate"]])
-def test_every_altcraft_command_works_in_a_sandbox_of_its_own(command: list[str], wire: str) -> None:
+def test_altcraft_commands_in_own_sandbox(command: list[str], wire: str) -> None:
     result = run("altcraft", *command, "1-20", "--sandbox", "--wire", wire, "--json")
     assert result.code == 0, result
     assert {entry["state"] for entry in objects(result)} == {"done"}
 
 
-def test_a_sandbox_of_its_own_has_started_what_is_stopped() -> None:
+def test_own_sandbox_has_started_dispatches() -> None:
     assert run("direct", "stop", "1-20", "--sandbox").code == 0
 
 
-def test_direct_starts_and_stops_on_a_server(played: Played) -> None:
+def test_direct_starts_and_stops(played: Played) -> None:
     assert run("direct", "start", 5, "--yes", "--base-url", played.url).code == 0
     assert run("direct", "stop", 5, "--yes", "--base-url", played.url).code == 0
     assert done(played) == [("start", 5), ("stop", 5)]
 
 
-def test_altcraft_takes_its_host_from_the_environment(played: Played) -> None:
+def test_altcraft_url_from_environment(played: Played) -> None:
     assert run("altcraft", "activate", 60, "--yes", "--no-run-now").code == 0
     assert run("altcraft", "activate", 61, "--yes", "--run-now", "--audience", "list:1", "--limit", 300).code == 0
     assert run("altcraft", "launch", 1, "--yes", "--audience", "segment:5", "--content", '{"a": 1}').code == 0
@@ -61,7 +61,7 @@ def test_altcraft_takes_its_host_from_the_environment(played: Played) -> None:
     assert done(played) == [("activate", 60), ("launch", 61), ("launch", 1), ("deactivate", 1)]
 
 
-def test_the_exit_status_is_that_of_the_most_serious_outcome(played: Played) -> None:
+def test_worst_outcome_sets_exit_status(played: Played) -> None:
     result = run("direct", "start", "1999-2002", "--yes", "--base-url", played.url)
     assert result.code == 1
     assert counts(result.out) == {"done": 2, "rejected": 2, "not sent": 0, "unknown": 0}
@@ -74,7 +74,7 @@ def test_the_exit_status_is_that_of_the_most_serious_outcome(played: Played) -> 
     assert counts(result.out)["unknown"] == 1
 
 
-def test_what_could_not_be_sent_is_exit_status_1(played: Played) -> None:
+def test_not_sent_exits_with_1(played: Played) -> None:
     result = run(
         "direct", "start", 1, "--yes", "--base-url", played.url, "--timeout", 0.2, "--proxy", "http://127.0.0.1:1"
     )
@@ -99,7 +99,7 @@ def test_exit_statuses(report: Report, not_started: int, interrupted: bool, stat
     assert show.exit_status(report, not_started, interrupted=interrupted) == status
 
 
-def test_json_gives_one_object_an_outcome_and_nothing_else_on_standard_output(played: Played) -> None:
+def test_json_writes_one_object_each(played: Played) -> None:
     result = run("direct", "start", "2000-2001", "--yes", "--json", "--base-url", played.url)
     first, second = sorted(objects(result), key=lambda entry: int(str(entry["index"])))
     attempt = first.pop("attempts")
@@ -130,14 +130,14 @@ def test_json_gives_one_object_an_outcome_and_nothing_else_on_standard_output(pl
     assert counts(result.err) == {"done": 1, "rejected": 1, "not sent": 0, "unknown": 0}
 
 
-def test_json_tells_the_request_id_that_the_provider_saw(played: Played) -> None:
+def test_json_has_sent_request_id(played: Played) -> None:
     [launch] = objects(run("altcraft", "launch", 1, "--yes", "--json"))
     [act] = played.sandbox.acts
     assert isinstance(act, Act)
     assert launch["request_id"] == act.request_id is not None
 
 
-def test_json_of_an_unknown_outcome_has_neither_status_nor_code(played: Played) -> None:
+def test_unknown_outcome_has_no_code(played: Played) -> None:
     played.sandbox.order(Fault.lost_answer())
     played.sandbox.order(Fault.lost_answer(), times=100, path_contains="dispatch?")
     played.sandbox.direct.read_lag = 60
@@ -147,13 +147,13 @@ def test_json_of_an_unknown_outcome_has_neither_status_nor_code(played: Played) 
     assert (stop["state"], error["status"], error["code"]) == ("unknown", None, None)
 
 
-def test_a_repeated_id_is_launched_once_and_counted(played: Played) -> None:
+def test_repeated_id_is_launched_once(played: Played) -> None:
     result = run("direct", "start", "1-5", "3", "3-6", "--yes", "--base-url", played.url)
     assert "Left out 4 repeated ids.\n" in result.err
     assert played.sandbox.launches == dict.fromkeys(range(1, 7), 1)
 
 
-def test_a_bad_id_at_the_end_of_a_file_stops_everything_before_the_first_launch(played: Played, tmp_path: Path) -> None:
+def test_invalid_last_id_prevents_launches(played: Played, tmp_path: Path) -> None:
     file = tmp_path / "ids.txt"
     file.write_text("1\n2\n3x\n")
     result = run("direct", "start", "--from", file, "--yes", "--base-url", played.url)
@@ -162,7 +162,7 @@ def test_a_bad_id_at_the_end_of_a_file_stops_everything_before_the_first_launch(
     assert played.sandbox.requests == 0
 
 
-def test_ids_come_from_a_file_a_column_or_standard_input(played: Played, tmp_path: Path) -> None:
+def test_ids_come_from_many_sources(played: Played, tmp_path: Path) -> None:
     file = tmp_path / "ids.csv"
     file.write_text("name;id\na;1\nb;2\n")
     everywhere = ("--yes", "--base-url", played.url)
@@ -172,9 +172,7 @@ def test_ids_come_from_a_file_a_column_or_standard_input(played: Played, tmp_pat
     assert played.sandbox.launches == dict.fromkeys(range(1, 6), 1)
 
 
-def test_a_token_comes_from_a_file_or_standard_input(
-    played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_token_from_file_or_stdin(played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
     file = tmp_path / "token"
     file.write_text(f"{played.sandbox.direct_token}\n")
@@ -183,7 +181,7 @@ def test_a_token_comes_from_a_file_or_standard_input(
     assert run("direct", "start", 1, "--yes", "--base-url", played.url, "--token-file", "-", stdin=token).code == 0
 
 
-def test_a_refused_token_ends_the_run(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refused_token_ends_run(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "wrong-token")
     result = run("direct", "start", "1-2000", "--yes", "--concurrency", 4, "--base-url", played.url)
     assert result.code == 1
@@ -195,7 +193,7 @@ def test_a_refused_token_ends_the_run(played: Played, monkeypatch: pytest.Monkey
     assert "wrong-token" not in result.out + result.err
 
 
-def test_only_the_first_failures_of_a_kind_are_told_one_by_one(played: Played) -> None:
+def test_failures_of_kind_are_limited(played: Played) -> None:
     played.sandbox.order(Fault.html(500, acts=False), path_contains="/3030/")
     stop = ("direct", "stop", "3001-3030", "--yes", "--base-url", played.url, "--concurrency", 1, "--timeout", 1)
     result = run(*stop)
@@ -207,7 +205,7 @@ def test_only_the_first_failures_of_a_kind_are_told_one_by_one(played: Played) -
     assert "are only counted here.\n" in run(*stop, "--json").err
 
 
-def test_what_a_provider_says_cannot_reach_the_terminal(played: Played) -> None:
+def test_provider_text_is_escaped(played: Played) -> None:
     message = "\x1b[2J\x9b31m[red]you\u202e win[/red]\r\nline"
     body = json.dumps({"error": {"code": 4040, "msg": message}}).encode()
     played.sandbox.order(Fault.http(404, body))
@@ -222,7 +220,7 @@ def test_it_runs_without_uvloop(played: Played, monkeypatch: pytest.MonkeyPatch)
     assert run("direct", "start", 1, "--yes", "--base-url", played.url).code == 0
 
 
-def test_a_range_is_taken_only_as_it_is_sent(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_range_is_read_while_sending(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "wrong")
     result = run("direct", "start", "1-1000000000000", "--yes", "--base-url", played.url)
     assert result.code == 1

@@ -12,7 +12,7 @@ from dispatchkit.sandbox import Act, Sandbox
 from tests.cli.conftest import run, start_child
 
 
-def test_the_sandbox_serves_tells_how_to_use_it_and_what_was_done(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sandbox_command_serves_and_summarises(monkeypatch: pytest.MonkeyPatch) -> None:
     command = ("sandbox", "--port", 0, "--dispatches", "7,10-20", "--mailings", "1-3", "--active", "2")
     with start_child(*command) as child:
         assert child.stdout is not None
@@ -40,7 +40,7 @@ def test_the_sandbox_serves_tells_how_to_use_it_and_what_was_done(monkeypatch: p
     ]
 
 
-def test_a_port_that_is_taken_is_one_line() -> None:
+def test_taken_port_is_one_line() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -50,13 +50,13 @@ def test_a_port_that_is_taken_is_one_line() -> None:
     assert result.err.count("\n") == 1
 
 
-def test_a_bad_id_is_told_with_its_option() -> None:
+def test_invalid_id_names_option() -> None:
     result = run("sandbox", "--port", 0, "--active", "x")
     assert result.code == 2
     assert result.err.startswith("dispatchkit: --active: 'x' is neither")
 
 
-def test_the_summary_names_only_the_first_of_those_that_were_launched_again() -> None:
+def test_summary_limits_repeated_launches() -> None:
     sandbox = Sandbox()
     sandbox.direct.launches.update(dict.fromkeys(range(1, 31), 2))
     sandbox.direct.acts += [Act("direct", "start", number, 0.0) for number in range(1, 31)] * 2

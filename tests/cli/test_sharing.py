@@ -24,7 +24,7 @@ def launch(field: Field, ids: str, *options: object) -> tuple[object, ...]:
 
 @pytest.mark.second_stage
 @pytest.mark.parametrize("command", ["start", "resume"])
-def test_a_worker_and_a_command_keep_the_rate_together(field: Field, command: str) -> None:
+def test_worker_and_command_share_rate(field: Field, command: str) -> None:
     field.plan(3000, size=3000, rate=100)
     words = launch(field, "5001-8000")
     if command == "resume":
@@ -52,7 +52,7 @@ def test_a_worker_and_a_command_keep_the_rate_together(field: Field, command: st
 
 
 @pytest.mark.second_stage
-def test_two_commands_keep_the_smaller_rate_together(field: Field) -> None:
+def test_commands_keep_smaller_rate(field: Field) -> None:
     both = (
         launch(field, "1-3000", "--rate", 60),
         ("direct", "start", "5001-8000", "--yes", "--base-url", field.sandbox.url, "--run", "other", "--rate", 90),
@@ -66,7 +66,7 @@ def test_two_commands_keep_the_smaller_rate_together(field: Field) -> None:
 
 
 @pytest.mark.second_stage
-def test_late_answers_pause_a_command_that_says_why(field: Field) -> None:
+def test_late_responses_pause_command(field: Field) -> None:
     with DatabaseProxy(field.dsn) as proxy:
         words = launch(field, "1-5000", "--rate", 20, "--ledger", proxy.dsn)
         with start_child(*words) as child:
@@ -107,7 +107,7 @@ def stop_and_hold(field: Field) -> None:
 
 
 @pytest.mark.second_stage
-def test_a_resume_waits_for_the_lease_of_a_dead_holder(field: Field) -> None:
+def test_resume_waits_for_dead_lease(field: Field) -> None:
     field.plan(20, size=10, queue=False)
     stop_and_hold(field)
     result = run_child("resume", "--run", "r", "--yes", constants=SHORT_LEASE)
@@ -119,7 +119,7 @@ def test_a_resume_waits_for_the_lease_of_a_dead_holder(field: Field) -> None:
 
 
 @pytest.mark.second_stage
-def test_a_resume_that_waits_for_a_lease_is_interrupted(field: Field) -> None:
+def test_waiting_resume_can_be_interrupted(field: Field) -> None:
     field.plan(20, size=10, queue=False)
     stop_and_hold(field)
     with start_child("resume", "--run", "r", "--yes") as child:
@@ -138,7 +138,7 @@ def plan(field: Field, *options: object) -> Result:
 
 
 @pytest.mark.second_stage
-def test_a_plan_is_for_one_account(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plan_has_one_account(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "old")
     assert plan(field).code == 0
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", field.sandbox.direct_token)
@@ -154,7 +154,7 @@ def test_a_plan_is_for_one_account(field: Field, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.second_stage
-def test_a_plan_for_a_named_account_needs_no_token(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_named_account_needs_no_token(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
     refused = plan(field)
     assert (refused.code, refused.out) == (2, "")
@@ -166,7 +166,7 @@ def test_a_plan_for_a_named_account_needs_no_token(field: Field, monkeypatch: py
 
 
 @pytest.mark.parametrize("option", ["--never-repeat", "--copied", "--end-holder"])
-def test_an_option_of_a_launch_is_refused_in_a_plan(field: Field, option: str) -> None:
+def test_plan_refuses_launch_option(field: Field, option: str) -> None:
     refused = plan(field, option)
     assert (refused.code, refused.out) == (2, "")
     assert refused.err == f"dispatchkit: {option} does not go with plan: it only plans the run, and workers launch it\n"

@@ -31,7 +31,7 @@ def stopped(played: Played) -> list[int]:
     return sorted(number for action, number in done(played) if action == "stop" and number != 9)
 
 
-def test_everything_that_is_sending_is_stopped_by_another_process(sending: Played) -> None:
+def test_another_process_stops_sending_dispatches(sending: Played) -> None:
     result = run_child("direct", "stop", "--status", "sending", "--yes", "--base-url", sending.url)
     assert result.code == 0, result
     assert stopped(sending) == [3, 1500, 2000]
@@ -43,7 +43,7 @@ def test_everything_that_is_sending_is_stopped_by_another_process(sending: Playe
     )
 
 
-def test_what_starts_after_the_list_is_neither_stopped_nor_claimed(sending: Played) -> None:
+def test_later_start_is_not_stopped(sending: Played) -> None:
     command = Terminal("direct", "stop", "--status", "sending", "--base-url", sending.url)
     command.read_until("[y/N] ")
     assert "Stop 3 dispatches: 3, 1500, 2000" in plain(command.screen)
@@ -58,7 +58,7 @@ def test_what_starts_after_the_list_is_neither_stopped_nor_claimed(sending: Play
     assert stopped(sending) == [3, 77, 1500, 2000]
 
 
-def test_what_ends_before_it_is_stopped_is_rejected(sending: Played) -> None:
+def test_ended_dispatch_is_rejected(sending: Played) -> None:
     command = Terminal("direct", "stop", "--status", "sending", "--base-url", sending.url)
     command.read_until("[y/N] ")
     sending.sandbox.direct.sending = sending.sandbox.direct.awaiting = 0
@@ -67,7 +67,7 @@ def test_what_ends_before_it_is_stopped_is_rejected(sending: Played) -> None:
     assert counts(plain(command.screen))["rejected"] == 3
 
 
-def test_no_is_the_answer_unless_it_is_yes(sending: Played) -> None:
+def test_default_answer_is_no(sending: Played) -> None:
     command = Terminal("direct", "stop", "--status", "sending", "--base-url", sending.url)
     command.read_until("[y/N] ")
     command.type("\n")
@@ -75,7 +75,7 @@ def test_no_is_the_answer_unless_it_is_yes(sending: Played) -> None:
     assert stopped(sending) == []
 
 
-def test_where_nobody_can_answer_it_needs_yes(sending: Played) -> None:
+def test_unattended_stop_needs_yes(sending: Played) -> None:
     result = stop_all(sending)
     assert result.code == 2
     assert "To go ahead without a question, pass --yes" in result.err
@@ -83,7 +83,7 @@ def test_where_nobody_can_answer_it_needs_yes(sending: Played) -> None:
 
 
 @pytest.mark.parametrize("word", ["sendin", "SENDING", "отправляется"])
-def test_a_slip_of_the_pen_is_no_success(sending: Played, word: str) -> None:
+def test_misspelt_status_is_no_success(sending: Played, word: str) -> None:
     result = run("direct", "stop", "--status", word, "--yes", "--base-url", sending.url)
     assert (result.code, result.out) == (2, "")
     assert result.err == (
@@ -103,7 +103,7 @@ def test_nothing_to_stop_is_success(played: Played) -> None:
     assert "there are 0 ids, but --expected is 3" in result.err
 
 
-def test_a_dry_run_lists_and_stops_nothing(sending: Played) -> None:
+def test_dry_run_stops_nothing(sending: Played) -> None:
     result = stop_all(sending, "--dry-run")
     assert result.code == 0
     assert f"POST {sending.url}/api/v1/dispatch/3/stop\nAuthorization: Basic ***\n" in result.out
@@ -112,7 +112,7 @@ def test_a_dry_run_lists_and_stops_nothing(sending: Played) -> None:
     assert stopped(sending) == []
 
 
-def test_the_guards_of_a_run_guard_it(sending: Played) -> None:
+def test_stop_obeys_run_limits(sending: Played) -> None:
     assert stop_all(sending, "--yes", "--expected", 4).code == 2
     assert stopped(sending) == []
     result = stop_all(sending, "--yes", "--expected", 3, "--max-launches", 2)
@@ -124,13 +124,13 @@ def test_the_guards_of_a_run_guard_it(sending: Played) -> None:
     assert (result.code, [entry["state"] for entry in objects(result)]) == (3, ["unknown"])
 
 
-def test_a_lost_answer_to_a_stop_is_settled(sending: Played) -> None:
+def test_lost_stop_response_is_settled(sending: Played) -> None:
     sending.sandbox.order(Fault.lost_answer(), path_contains="/stop", times=3)
     assert stop_all(sending, "--yes").code == 0
     assert stopped(sending) == [3, 1500, 2000]
 
 
-def test_a_token_from_standard_input_is_read_once(sending: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stdin_token_is_read_once(sending: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
     arguments = ("--status", "sending", "--yes", "--base-url", sending.url, "--token-file", "-")
     assert run("direct", "stop", *arguments, stdin=sending.sandbox.direct_token).code == 0
@@ -138,7 +138,7 @@ def test_a_token_from_standard_input_is_read_once(sending: Played, monkeypatch: 
 
 
 @pytest.mark.parametrize("more", [[5], ["--from", "f"], ["--column", "id"], ["--sandbox"]])
-def test_a_status_does_not_go_with_ids(played: Played, more: list[object]) -> None:
+def test_status_excludes_ids(played: Played, more: list[object]) -> None:
     result = stop_all(played, *more)
     assert (result.code, result.out) == (2, "")
     assert result.err.startswith("dispatchkit: ")
@@ -147,7 +147,7 @@ def test_a_status_does_not_go_with_ids(played: Played, more: list[object]) -> No
     assert played.sandbox.requests == 0
 
 
-def test_a_status_may_be_any_word_but_not_empty(sending: Played) -> None:
+def test_any_non_empty_status(sending: Played) -> None:
     everywhere = ("--yes", "--base-url", sending.url)
     assert run("direct", "stop", "--status", "changing", *everywhere).code == 0
     assert run("direct", "stop", "--status", "", *everywhere).code == 2
@@ -155,7 +155,7 @@ def test_a_status_may_be_any_word_but_not_empty(sending: Played) -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"{}", b'{"items": {}}', b'{"items": [{"dispatchId": 3}]}', b""])
-def test_a_list_that_cannot_be_read_is_not_taken_for_an_empty_one(sending: Played, body: bytes) -> None:
+def test_unreadable_list_is_not_empty(sending: Played, body: bytes) -> None:
     sending.sandbox.order(Fault.http(200, body), times=100)
     result = stop_all(sending, "--yes", "--timeout", 0.5)
     assert (result.code, result.out) == (1, "")
@@ -163,7 +163,7 @@ def test_a_list_that_cannot_be_read_is_not_taken_for_an_empty_one(sending: Playe
     assert stopped(sending) == []
 
 
-def test_a_server_that_passes_over_the_filter_does_not_get_everything_stopped(sending: Played) -> None:
+def test_ignored_filter_stops_nothing_else(sending: Played) -> None:
     items = [{"dispatchId": 3, "status": "sending"}, {"dispatchId": 1500, "status": "paused"}]
     sending.sandbox.order(Fault.http(200, json.dumps({"total": 2, "items": items}).encode()), path_contains="dispatch")
     result = stop_all(sending, "--yes")
@@ -172,14 +172,14 @@ def test_a_server_that_passes_over_the_filter_does_not_get_everything_stopped(se
     assert "The list is not complete: the provider counts 2, and listed 1. Try again.\n" in result.err
 
 
-def test_a_list_that_is_not_whole_is_never_success(sending: Played) -> None:
+def test_incomplete_list_is_no_success(sending: Played) -> None:
     sending.sandbox.order(Fault.http(200, b'{"total": 3, "items": []}'))
     result = stop_all(sending, "--yes")
     assert (result.code, stopped(sending)) == (1, [])
     assert "the provider counts 3, and listed 0" in result.err
 
 
-def test_a_dispatch_that_is_listed_twice_is_stopped_once(sending: Played) -> None:
+def test_duplicate_dispatch_is_stopped_once(sending: Played) -> None:
     item = {"dispatchId": 3, "status": "sending", "dispatchName": "\x1b[2J[red]"}
     sending.sandbox.order(Fault.http(200, json.dumps({"total": 2, "items": [item, item]}).encode()))
     result = stop_all(sending, "--yes")
@@ -188,7 +188,7 @@ def test_a_dispatch_that_is_listed_twice_is_stopped_once(sending: Played) -> Non
     assert "\x1b" not in result.err
 
 
-def test_only_the_first_few_are_named(played: Played) -> None:
+def test_long_list_is_shortened(played: Played) -> None:
     played.sandbox.direct.scheduled = 0
     start(played, *range(1, 101))
     result = stop_all(played, "--yes", "--json")
@@ -198,7 +198,7 @@ def test_only_the_first_few_are_named(played: Played) -> None:
     assert "\n  and 95 more\n" in result.err
 
 
-def test_help_of_stop_speaks_of_stopping() -> None:
+def test_stop_help_speaks_of_stopping() -> None:
     text = " ".join(run("direct", "stop", "--help").out.split())
     assert "Go on without a question." in text
     assert "Start without" not in text
@@ -206,7 +206,7 @@ def test_help_of_stop_speaks_of_stopping() -> None:
     assert "Start no more" not in text
 
 
-def test_stop_without_ids_names_the_status() -> None:
+def test_stop_without_ids_names_status() -> None:
     result = run("direct", "stop", "--base-url", "http://127.0.0.1:1")
     assert result.code == 2
     assert "--status" in result.err

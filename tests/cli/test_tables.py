@@ -43,7 +43,7 @@ def test_targets_fit_a_terminal(width: int) -> None:
     assert "Inapp" in line
 
 
-def test_a_file_gets_all_of_it() -> None:
+def test_file_gets_all_of_it() -> None:
     table = PlainTable(_RUN, optional=("created", *_COUNTS), flexible=("run", "state"))
     header, line = table.lines([_RUN, RUN]).splitlines()
     assert (header.split(), line.split()[0]) == ([*_RUN], LONG)

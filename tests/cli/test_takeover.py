@@ -57,7 +57,7 @@ def silent_holder(played: Played, ledger: Path) -> Iterator[subprocess.Popen[str
         child.wait(20)
 
 
-def test_a_silent_holder_is_ended_by_an_option(played: Played, ledger: Path) -> None:
+def test_option_ends_silent_holder(played: Played, ledger: Path) -> None:
     again = line(played, ledger, "1-60", "--concurrency", 3)
     with silent_holder(played, ledger) as child:
         before = played.sandbox.requests
@@ -80,7 +80,7 @@ def test_a_silent_holder_is_ended_by_an_option(played: Played, ledger: Path) -> 
 
 @pytest.mark.second_stage
 @pytest.mark.parametrize("command", ["resume", "start"])
-def test_a_silent_holder_is_ended_by_an_answer(played: Played, ledger: Path, command: str) -> None:
+def test_confirmation_ends_silent_holder(played: Played, ledger: Path, command: str) -> None:
     words = ("resume", ledger, "--yes") if command == "resume" else line(played, ledger, "1-60")
     with silent_holder(played, ledger) as child:
         before = played.sandbox.requests
@@ -103,7 +103,7 @@ def test_a_silent_holder_is_ended_by_an_answer(played: Played, ledger: Path, com
 
 
 @pytest.mark.second_stage
-def test_a_holder_that_wakes_up_is_not_ended(played: Played, ledger: Path) -> None:
+def test_awakened_holder_is_not_ended(played: Played, ledger: Path) -> None:
     with silent_holder(played, ledger) as child:
         terminal = Terminal("resume", ledger, "--yes")
         terminal.read_until("[y/N] ")
@@ -119,7 +119,7 @@ def test_a_holder_that_wakes_up_is_not_ended(played: Played, ledger: Path) -> No
 
 
 @pytest.mark.second_stage
-def test_stop_run_waits_for_a_holder_that_sleeps(played: Played, ledger: Path) -> None:
+def test_stop_run_waits_for_holder(played: Played, ledger: Path) -> None:
     played.sandbox.latency = 0.05
     with start_child(*line(played, ledger, "1-1000", "--concurrency", 4), constants=STOPPED) as child:
         played.wait_for_requests(20)
@@ -143,7 +143,7 @@ def test_stop_run_waits_for_a_holder_that_sleeps(played: Played, ledger: Path) -
 
 
 @pytest.mark.second_stage
-def test_ctrl_c_leaves_the_run_stopped(played: Played, ledger: Path) -> None:
+def test_ctrl_c_keeps_run_stopped(played: Played, ledger: Path) -> None:
     assert run(*line(played, ledger, "1-5", "--max-launches", 1)).code == 1
     with start_child("stop-run", ledger, "friday") as child:
         assert child.stderr is not None
@@ -169,7 +169,7 @@ def copied(played: Played, ledger: Path) -> Path:
     return copy
 
 
-def test_a_copy_goes_on_by_an_option(played: Played, ledger: Path) -> None:
+def test_option_accepts_copied_ledger(played: Played, ledger: Path) -> None:
     copy = copied(played, ledger)
     for refused in (resume(copy), run(*line(played, copy, "1-5"))):
         assert (refused.code, refused.out) == (2, "")
@@ -184,7 +184,7 @@ def test_a_copy_goes_on_by_an_option(played: Played, ledger: Path) -> None:
 
 
 @pytest.mark.second_stage
-def test_a_copy_goes_on_by_an_answer(played: Played, ledger: Path) -> None:
+def test_confirmation_accepts_copied_ledger(played: Played, ledger: Path) -> None:
     copy = copied(played, ledger)
     for answer, code in (("n", 4), ("y", 0)):
         terminal = Terminal("resume", copy, "--yes")
@@ -218,7 +218,7 @@ def test_another_token_needs_a_word(played: Played, ledger: Path, monkeypatch: p
     assert resume(ledger).out == "Run 'friday' is over: no target is left.\n"
 
 
-def test_a_named_account_may_change_its_token(played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_named_account_changes_token(played: Played, ledger: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "old")
     assert run(*line(played, ledger, "1-3", "--concurrency", 1, "--account", "acme")).code == 1
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", played.sandbox.direct_token)
@@ -231,7 +231,7 @@ def test_a_named_account_may_change_its_token(played: Played, ledger: Path, monk
 
 @pytest.mark.second_stage
 @pytest.mark.parametrize("command", ["launch", "resume"])
-def test_what_is_unclear_is_never_repeated(played: Played, ledger: Path, command: str) -> None:
+def test_never_repeat_keeps_unknown(played: Played, ledger: Path, command: str) -> None:
     words = ("altcraft", "launch", "1-3", "--yes", "--base-url", played.url, "--ledger", ledger, "--run", "friday")
     words = (*words, "--deduplicates")
     if command == "resume":
@@ -260,7 +260,7 @@ def test_unknown_launch_names_the_option(played: Played, ledger: Path) -> None:
     assert once(played, 3)
 
 
-def test_a_run_that_pauses_says_why(played: Played, ledger: Path) -> None:
+def test_paused_run_explains(played: Played, ledger: Path) -> None:
     constants = {"dispatchkit.core.claim:CLAIM_AGE": 0.0}  # every claim has expired when it is granted
     with start_child(*line(played, ledger, "1-50", "--concurrency", 1), constants=constants) as child:
         assert child.stderr is not None

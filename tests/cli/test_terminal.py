@@ -15,7 +15,7 @@ def plain(screen: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen).replace("\r", "")
 
 
-def test_a_terminal_is_asked_and_sees_a_bar(played: Played) -> None:
+def test_terminal_asks_and_shows_bar(played: Played) -> None:
     played.sandbox.latency = 0.15
     command = Terminal("direct", "start", "1999-2003", "--concurrency", 2, "--base-url", played.url)
     command.read_until("[y/N] ")
@@ -33,7 +33,7 @@ def test_a_terminal_is_asked_and_sees_a_bar(played: Played) -> None:
     assert counts(plain(command.screen)) == {"done": 2, "rejected": 3, "not sent": 0, "unknown": 0}
 
 
-def test_no_is_the_answer_unless_it_is_yes(played: Played) -> None:
+def test_confirmation_defaults_to_no(played: Played) -> None:
     command = Terminal("altcraft", "activate", "1-2", "--run-now")
     command.read_until("Activate and launch 2 mailings: 1, 2")
     command.type("\n")
@@ -42,7 +42,7 @@ def test_no_is_the_answer_unless_it_is_yes(played: Played) -> None:
     assert played.sandbox.requests == 0
 
 
-def test_ctrl_c_at_the_question_is_exit_status_130(played: Played) -> None:
+def test_confirmation_ctrl_c_exits_130(played: Played) -> None:
     command = Terminal("direct", "start", "1-2", "--base-url", played.url)
     command.read_until("[y/N] ")
     time.sleep(0.05)
@@ -67,7 +67,7 @@ def test_a_sandbox_asks_nothing() -> None:
 
 
 @pytest.mark.second_stage
-def test_ctrl_c_in_mid_run_on_a_terminal(played: Played) -> None:
+def test_ctrl_c_during_terminal_run(played: Played) -> None:
     played.sandbox.latency = 0.3
     command = Terminal("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url)
     played.wait_for_requests(15)  # 1, 2, 4, 8
@@ -77,14 +77,14 @@ def test_ctrl_c_in_mid_run_on_a_terminal(played: Played) -> None:
     assert counts(plain(command.screen))["not started"] == 985
 
 
-def test_json_on_a_terminal_is_not_run_through_by_a_bar(played: Played) -> None:
+def test_bar_leaves_json_intact(played: Played) -> None:
     command = Terminal("direct", "start", "1-20", "--yes", "--json", "--base-url", played.url)
     assert command.end() == 0
     assert "━" not in command.screen
     assert command.screen.count('{"index": ') == 20
 
 
-def test_the_bar_is_never_drawn_into_the_file_of_the_objects(played: Played, tmp_path: Path) -> None:
+def test_bar_stays_out_of_file(played: Played, tmp_path: Path) -> None:
     file = tmp_path / "out.json"
     command = Terminal("direct", "start", "1-20", "--yes", "--json", "--base-url", played.url, output=file)
     assert command.end() == 0
@@ -93,7 +93,7 @@ def test_the_bar_is_never_drawn_into_the_file_of_the_objects(played: Played, tmp
     assert "20/20" in plain(command.screen)
 
 
-def test_what_a_provider_says_cannot_reach_the_terminal(played: Played) -> None:
+def test_terminal_text_is_escaped(played: Played) -> None:
     played.sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "[bold]x\\u001b]0;owned\\u0007[/nope]"}}'))
     command = Terminal("direct", "start", 1, "--yes", "--base-url", played.url)
     assert command.end() == 1

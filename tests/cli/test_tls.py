@@ -54,7 +54,7 @@ def server(files: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("client", [("--client-cert", "both"), ("--client-cert", "leaf", "--client-key", "key")])
-def test_an_authority_of_ones_own_is_trusted(files: Path, server: str, client: tuple[str, ...]) -> None:
+def test_given_authority_is_trusted(files: Path, server: str, client: tuple[str, ...]) -> None:
     given = [word if word.startswith("--") else files / word for word in client]
     result = run("direct", "list", "--base-url", server, "--ca-file", files / "ca", *given)
     assert (result.code, result.err) == (0, "")
@@ -87,5 +87,5 @@ def test_a_mistake_is_one_line(files: Path, options: tuple[str, ...], message: s
     assert message in result.err
 
 
-def test_without_options_there_is_no_context() -> None:
+def test_no_options_no_context() -> None:
     assert tls_context(None, None, None) is None

@@ -24,7 +24,7 @@ FULL = Path("/dev/full")
         ("direct", "start", "1-5", "--sandbox", "--json"),
     ],
 )
-def test_full_disk_is_exit_status_1(arguments: tuple[str, ...]) -> None:
+def test_full_disk_exits_1(arguments: tuple[str, ...]) -> None:
     with FULL.open("w") as full:
         ended = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert ended.returncode == 1
@@ -34,7 +34,7 @@ def test_full_disk_is_exit_status_1(arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.skipif(not FULL.exists(), reason="Linux only")
-def test_full_disk_hides_no_worse_status() -> None:
+def test_worse_status_outranks_full_disk() -> None:
     with FULL.open("w") as full:
         ended = subprocess.run([*COMMAND, "direct", "start", "5x"], stdout=full, stderr=full, check=False)
     assert ended.returncode == 2

@@ -35,14 +35,14 @@ def test_help_needs_nothing_heavy() -> None:
     assert shown.endswith("HEAVY []\n")
 
 
-def test_the_help_tells_the_defaults_of_the_client() -> None:
+def test_help_shows_client_defaults() -> None:
     shown = " ".join(run("direct", "start", "--help").out.split())
     assert f"Default: {TIMEOUT:g}." in shown
     assert f"Default: {ATTEMPT_TIMEOUT:g}." in shown
     assert DirectOptions().base_url == DirectClient("t").settings()["base_url"]
 
 
-def test_every_setting_of_the_clients_is_an_option_or_left_out_on_purpose() -> None:
+def test_every_client_setting_has_option() -> None:
     left_out = {"token", "retry", "pace", "clock", "ssl", "body_limit", "attachment_limit"}
     for client, command in ((DirectClient, ("direct", "start")), (AltcraftClient, ("altcraft", "launch"))):
         shown = run(*command, "--help").out
@@ -50,7 +50,7 @@ def test_every_setting_of_the_clients_is_an_option_or_left_out_on_purpose() -> N
             assert name in left_out or f"--{name.replace('_', '-')}" in shown, name
 
 
-def test_a_found_concurrency_has_as_many_workers_as_may_be_in_flight() -> None:
+def test_auto_concurrency_sets_workers() -> None:
     options = DirectOptions(concurrency="auto", rate=5.0)
     assert client_settings(options)["pace"] == Pace(concurrency="auto", rate=5.0)
     assert guards(options)["concurrency"] == AUTO_WORKERS == AdaptiveLimit("auto").maximum
@@ -71,9 +71,7 @@ def test_the_version() -> None:
     assert result.out.startswith("dispatchkit 0.")
 
 
-def test_without_the_extra_it_says_how_to_install_it(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_missing_extra_is_explained(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("dispatchkit.cli.find_spec", lambda name: None)
     with pytest.raises(SystemExit) as left:
         main()
@@ -81,7 +79,7 @@ def test_without_the_extra_it_says_how_to_install_it(
     assert "pip install 'dispatchkit[cli]'" in capsys.readouterr().err
 
 
-def test_main_runs_where_standard_output_is_no_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_main_runs_without_stdout_file(monkeypatch: pytest.MonkeyPatch) -> None:
     out = io.StringIO()
     monkeypatch.setattr("sys.stdout", out)
     monkeypatch.setattr("sys.argv", ["dispatchkit", "--version"])
@@ -93,7 +91,7 @@ def test_main_runs_where_standard_output_is_no_file(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.skipif(os.name == "nt", reason="its shell closes no stream")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_a_standard_stream_that_is_closed_ends_nothing(played: Played, closed: str) -> None:
+def test_closed_standard_stream_is_harmless(played: Played, closed: str) -> None:
     command = [*COMMAND, "direct", "start", "1-100", "--yes", "--base-url", played.url]
     ended = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], check=False, timeout=20)
     assert ended.returncode == 0
@@ -141,7 +139,7 @@ def test_a_standard_stream_that_is_closed_ends_nothing(played: Played, closed: s
         (["altcraft", "launch", "5", "--dry-run", *HERE, "--wire", "xml", "--content", '{"a": []}'], "use --wire json"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_one_line_and_exit_status_2(arguments: list[str], message: str) -> None:
+def test_invalid_command_exits_with_2(arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert (result.code, result.out) == (2, ""), result
     assert message in result.err
@@ -150,7 +148,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(arguments: list[str], message: 
 
 
 @pytest.mark.parametrize("token", ["two words", "tök"])
-def test_a_token_that_cannot_be_one_is_not_shown(token: str, tmp_path: Path) -> None:
+def test_invalid_token_is_hidden(token: str, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(token)
     result = run("direct", "start", 5, "--token-file", file)
@@ -159,20 +157,20 @@ def test_a_token_that_cannot_be_one_is_not_shown(token: str, tmp_path: Path) -> 
     assert token not in result.err
 
 
-def test_content_that_is_not_text_is_not_shown(tmp_path: Path) -> None:
+def test_invalid_content_is_hidden(tmp_path: Path) -> None:
     file = tmp_path / "content.json"
     file.write_bytes(b'{"a": "\xff"}')
     result = run("altcraft", "launch", 5, "--content", f"@{file}")
     assert (result.code, result.err) == (2, f"dispatchkit: {file} is not text in UTF-8\n")
 
 
-def test_what_typer_refuses_is_exit_status_2() -> None:
+def test_typer_error_exits_with_2() -> None:
     assert run("direct", "start", 5, "--max-launches", 0).code == 2
     assert run("altcraft", "launch", 5, "--wire", "yaml").code == 2
     assert run("direct", "nothing").code == 2
 
 
-def test_many_launches_without_a_terminal_are_refused_without_yes(played: Played) -> None:
+def test_unattended_launches_need_yes(played: Played) -> None:
     result = run("direct", "start", "3-7", "--base-url", played.url)
     assert (result.code, result.out) == (2, "")
     assert result.err == (
@@ -182,7 +180,7 @@ def test_many_launches_without_a_terminal_are_refused_without_yes(played: Played
     assert played.sandbox.requests == 0
 
 
-def test_a_dry_run_shows_requests_with_a_masked_token_and_sends_none(played: Played) -> None:
+def test_dry_run_masks_token(played: Played) -> None:
     result = run("direct", "start", "1-10", "--dry-run", "--base-url", played.url)
     assert result.code == 0
     assert result.out.startswith(
@@ -196,7 +194,7 @@ def test_a_dry_run_shows_requests_with_a_masked_token_and_sends_none(played: Pla
 
 
 @pytest.mark.parametrize("wire", ["json", "xml"])
-def test_a_dry_run_shows_the_body_and_shortens_files(wire: str, tmp_path: Path) -> None:
+def test_dry_run_shortens_attachments(wire: str, tmp_path: Path) -> None:
     file = tmp_path / "price.bin"
     file.write_bytes(b"\0" * 3000)
     content = tmp_path / "content.json"
@@ -212,7 +210,7 @@ def test_a_dry_run_shows_the_body_and_shortens_files(wire: str, tmp_path: Path) 
     assert result.out.endswith("1 request. None was sent.\n")
 
 
-def test_a_dry_run_shortens_a_long_body_and_shows_no_controls() -> None:
+def test_dry_run_shortens_long_body() -> None:
     content = '{"a": "%s", "b": "\u009b"}' % ("x" * 5000)
     result = run("altcraft", "launch", 5, "--dry-run", "--sandbox", "--content", content)
     assert result.code == 0
@@ -222,7 +220,7 @@ def test_a_dry_run_shortens_a_long_body_and_shows_no_controls() -> None:
     assert "\u009b" not in result.out
 
 
-def test_dry_run_has_the_limits_of_the_client() -> None:
+def test_dry_run_has_client_limits() -> None:
     defaults = inspect.signature(AltcraftClient).parameters
     assert defaults["body_limit"].default == altcraft._BODY_LIMIT
     assert defaults["attachment_limit"].default == altcraft._ATTACHMENT_LIMIT

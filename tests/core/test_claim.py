@@ -50,7 +50,7 @@ class Clocks:
         (1, 1.2, False),  # it is slewed
     ],
 )
-def test_either_clock_lets_a_claim_expire(boot: float, wall: float, expired: bool) -> None:
+def test_either_clock_expires_claim(boot: float, wall: float, expired: bool) -> None:
     clocks = Clocks()
     claim = ClaimAge(clocks)
     clocks.boot += boot
@@ -58,7 +58,7 @@ def test_either_clock_lets_a_claim_expire(boot: float, wall: float, expired: boo
     assert claim.is_expired() is expired
 
 
-def test_a_margin_comes_before_the_expiry() -> None:
+def test_margin_precedes_claim_expiry() -> None:
     clocks = Clocks()
     claim = ClaimAge(clocks)
     clocks.boot = clocks.boot + CLAIM_AGE - 2
@@ -69,6 +69,6 @@ def test_a_margin_comes_before_the_expiry() -> None:
     assert claim.seconds() == CLAIM_AGE - 2
 
 
-def test_the_system_clock_counts_boot_time() -> None:
+def test_system_clock_counts_boot_time() -> None:
     assert 0 <= SYSTEM.boottime() - SYSTEM.boottime() + 1 <= 1
     assert not ClaimAge(SYSTEM).is_expired()

@@ -46,13 +46,13 @@ def at_once(body: bytes, content_type: str = "") -> object:
 
 
 @given(OBJECTS | VALUES, st.sampled_from([None, 1]), st.booleans(), st.integers(1, 40))
-def test_valid_json_is_parsed_the_same(value: Any, indent: int | None, ascii_only: bool, chunk: int) -> None:
+def test_valid_json_is_parsed_same(value: Any, indent: int | None, ascii_only: bool, chunk: int) -> None:
     body = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
     assert repr(parsed(body, chunk=chunk)) == repr(at_once(body))
 
 
 @given(OBJECTS, st.data())
-def test_damaged_json_is_refused_the_same(value: Any, data: st.DataObject) -> None:
+def test_damaged_json_is_refused_same(value: Any, data: st.DataObject) -> None:
     body = bytearray(json.dumps(value).encode())
     at = data.draw(st.integers(0, len(body) - 1))
     body[at : at + data.draw(st.integers(0, 3))] = data.draw(
@@ -72,20 +72,20 @@ def test_damaged_json_is_refused_the_same(value: Any, data: st.DataObject) -> No
         b"[" * 100_000, b'{"items": ' + b"[" * 100_000,
     ],
 )  # fmt: skip
-def test_an_odd_body_is_read_the_same(body: bytes) -> None:
+def test_odd_body_is_read_same(body: bytes) -> None:
     for chunk in (1, 2, 7, 10**6):
         assert repr(parsed(body, chunk=chunk)) == repr(at_once(body))
 
 
 @pytest.mark.parametrize("charset", ["cp1251", "utf-16", "utf-16-le", "latin-1", "nonsense"])
-def test_the_charset_of_the_content_type_counts(charset: str) -> None:
+def test_charset_of_content_type_counts(charset: str) -> None:
     text = json.dumps({"items": [{"a": "имя" if charset != "latin-1" else "n\xe9"}]}, ensure_ascii=False)
     body = text.encode("utf-8" if charset == "nonsense" else charset)
     content_type = f"application/json; charset={charset}"
     assert repr(parsed(body, content_type)) == repr(at_once(body, content_type))
 
 
-def test_a_value_without_end_is_refused_soon() -> None:
+def test_endless_value_is_refused_soon() -> None:
     body = b'{"items": ["' + b"x" * 50_000_000
     assert parsed(body, chunk=64 * 1024) == "not JSON (50000012 bytes)"
 

@@ -68,7 +68,7 @@ def test_signature_shows_all_options(options: Any, function: Any) -> None:
 
 
 @pytest.mark.parametrize(("options", "function"), TAKERS)
-def test_each_option_is_documented_with_its_default(options: Any, function: Any) -> None:
+def test_options_document_their_defaults(options: Any, function: Any) -> None:
     documented = entries(options) if options is FanOutOptions else entries(ClientOptions) | entries(options)
     assert documented.keys() == options.__annotations__.keys()
     for name, text in documented.items():
@@ -83,7 +83,7 @@ def test_no_option_is_documented_twice(options: Any) -> None:
 
 
 @pytest.mark.parametrize(("options", "function"), [(ClientOptions, Client), (FanOutOptions, FanOutSettings)])
-def test_types_are_those_of_the_constructor(options: Any, function: Any) -> None:
+def test_types_are_those_of_constructor(options: Any, function: Any) -> None:
     taken = get_type_hints(function.__init__)
     assert get_type_hints(options) == {name: taken[name] for name in keywords(function)}
 
@@ -132,7 +132,7 @@ def test_unlike_option_gets_no_suggestion() -> None:
         lambda token: sync.AltcraftClient(URL, "t").launch_many([1], contnt={"field": token}),  # type: ignore[call-arg]
     ],
 )
-def test_traceback_shows_no_value_of_an_unknown_option(make: Callable[[str], object]) -> None:
+def test_traceback_hides_unknown_option(make: Callable[[str], object]) -> None:
     token = "hunter2" * 2
     with pytest.raises((TypeError, ValueError)) as refusal:
         make(token)
@@ -142,13 +142,13 @@ def test_traceback_shows_no_value_of_an_unknown_option(make: Callable[[str], obj
     assert "hunter2" not in "".join(shown.format()) + str(refusal.value)
 
 
-async def test_grace_period_reaches_every_fan_out() -> None:
+async def test_grace_period_reaches_fan_outs() -> None:
     direct, altcraft = DirectClient("key"), AltcraftClient(URL, "token")
     for many in (direct.start_many, direct.stop_many, altcraft.activate_many, altcraft.launch_many):
         assert many([1], grace_period=7)._pool._settings.grace_period == 7
 
 
-def test_options_of_the_source_follow_the_own() -> None:
+def test_options_of_source_follow_own() -> None:
     def source(number: int, *, rate: float = 2.0, name: str = "") -> None: ...
 
     @takes_options(source)

@@ -125,7 +125,7 @@ BAD_RUNS: list[tuple[str, object]] = [
 
 
 @pytest.mark.parametrize(("name", "value"), BAD_RUNS, ids=ids(BAD_RUNS))
-async def test_a_fan_out_checks_its_settings(name: str, value: Any) -> None:
+async def test_fan_out_checks_settings(name: str, value: Any) -> None:
     settings: dict[str, Any] = {"commands": [StartDispatch(7)], name: value}
     for module in (FanOut, sync.FanOut):
         client: Any = DirectClient("key") if module is FanOut else sync.DirectClient("key")
@@ -149,7 +149,7 @@ async def test_a_repeat_window_is_checked(value: Any, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", [3, None, True])
-async def test_what_to_launch_must_be_iterable(ids: Any) -> None:
+async def test_targets_must_be_iterable(ids: Any) -> None:
     with pytest.raises(TypeError, match=r"^what to launch must be an iterable, such as a list of ids, not "):
         DirectClient("key").start_many(ids)
     with pytest.raises(TypeError, match=r"^what to launch must be an iterable, such as a list of ids, not "):
@@ -197,7 +197,7 @@ def test_a_pace_checks_its_settings(name: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("where", [3, None, True, b"x.db", ["x.db"], ""])
-def test_a_ledger_checks_where_it_is(where: Any) -> None:
+def test_ledger_checks_location(where: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"^a ledger must be a file or 'postgresql://\.\.\.', not "):
         Ledger(where)
 
@@ -223,7 +223,7 @@ def test_unchecked_certificates_are_asked_for(make: Any, trust: Any) -> None:
     assert make("key", ssl=ssl.create_default_context())
 
 
-def test_a_proxy_that_is_refused_is_not_shown() -> None:
+def test_refused_proxy_is_hidden() -> None:
     for proxy in ("socks5://user:hunter2@host", "user:hunter2@host", b"http://user:hunter2@host"):
         with pytest.raises((TypeError, ValueError)) as refusal:
             DirectClient("key", proxy=proxy)  # type: ignore[arg-type]

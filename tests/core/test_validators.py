@@ -52,7 +52,7 @@ BY_ID: list[tuple[str, Callable[[DirectClient, AltcraftClient, Any], Awaitable[o
 
 @pytest.mark.parametrize(("bad", "kind", "shown"), BAD_IDS)
 @pytest.mark.parametrize(("field", "act"), BY_ID, ids=["start", "stop", "activate", "launch_broadcast", "deactivate"])
-async def test_a_bad_id_is_refused_and_nothing_is_sent(
+async def test_invalid_id_is_not_sent(
     field: str, act: Callable[..., Awaitable[object]], bad: object, kind: type[Exception], shown: str
 ) -> None:
     async with (
@@ -83,7 +83,7 @@ class Index:
 
 
 @pytest.mark.parametrize("given", [Number.ONE, Index(1), type("Long", (int,), {})(1)])
-def test_whatever_has_an_index_is_an_id(given: Any) -> None:
+def test_whatever_has_index_is_id(given: Any) -> None:
     commands = [
         StartDispatch(given).dispatch_id,
         ReadDispatches(dispatch_id=given).dispatch_id,
@@ -96,7 +96,7 @@ def test_whatever_has_an_index_is_an_id(given: Any) -> None:
     assert StartDispatch(given).request(DirectAuth(Secret("t", environment="X")), None).target.endswith("/1/start")
 
 
-def test_an_index_is_checked_like_an_id() -> None:
+def test_index_is_checked_like_id() -> None:
     with pytest.raises(ValueError, match="must be a positive integer of at most 63 bits, not 0"):
         StartDispatch(Index(0))
 
@@ -145,7 +145,7 @@ BAD_FIELDS: list[tuple[dict[str, Any], type[Exception], str]] = [
 @pytest.mark.parametrize(("bad", "kind", "told"), BAD_FIELDS, ids=[told for *_, told in BAD_FIELDS])
 @pytest.mark.parametrize("form", ["json", "xml"])
 @pytest.mark.parametrize("method", ["activate", "launch_broadcast"])
-async def test_a_bad_field_is_refused_and_nothing_is_sent(
+async def test_invalid_field_is_not_sent(
     form: Any, method: str, bad: dict[str, Any], kind: type[Exception], told: str
 ) -> None:
     if method == "launch_broadcast":
@@ -158,7 +158,7 @@ async def test_a_bad_field_is_refused_and_nothing_is_sent(
 
 
 @pytest.mark.parametrize("flag", [1, 0, "true", "no"])
-async def test_a_flag_is_true_or_false(flag: Any) -> None:
+async def test_flag_is_a_boolean(flag: Any) -> None:
     async with Listener() as listener, AltcraftClient(listener.url, "t") as altcraft:
         with pytest.raises(TypeError, match=f"run_now must be True or False, not {type(flag).__name__} {flag!r}"):
             await altcraft.activate(82, run_now=flag)
@@ -168,7 +168,7 @@ async def test_a_flag_is_true_or_false(flag: Any) -> None:
 
 
 @pytest.mark.parametrize("run_now", [None, False])
-async def test_an_audience_without_a_run_is_refused(run_now: bool | None) -> None:
+async def test_audience_needs_a_run(run_now: bool | None) -> None:
     async with Listener() as listener, AltcraftClient(listener.url, "t") as altcraft:
         with pytest.raises(ValueError, match=r"audience=Audience\(kind='list', id=1\) must go with run_now=True"):
             await altcraft.activate(82, audience=Audience("list", 1), run_now=run_now)
@@ -176,26 +176,26 @@ async def test_an_audience_without_a_run_is_refused(run_now: bool | None) -> Non
 
 
 @pytest.mark.parametrize("kind", ["database", "", "List", None, 1, ["list"], {"list"}, True])
-def test_an_audience_is_a_list_or_a_segment(kind: Any) -> None:
+def test_audience_is_list_or_segment(kind: Any) -> None:
     with pytest.raises(ValueError, match=r"audience kind must be 'list' \(a database\) or 'segment', not ") as refusal:
         Audience(kind, 1)
     assert str(refusal.value).endswith(repr(kind))
 
 
 @pytest.mark.parametrize(("bad", "kind", "shown"), BAD_IDS)
-def test_an_audience_has_a_good_id(bad: Any, kind: type[Exception], shown: str) -> None:
+def test_audience_id_is_checked(bad: Any, kind: type[Exception], shown: str) -> None:
     with pytest.raises(kind, match="id must be a positive integer"):
         Audience("segment", bad)
 
 
 @pytest.mark.parametrize("name", ["", "a/b.pdf", "a\\b.pdf", "a\nb.pdf", "a\x00.pdf", "\u202egpj.exe", "\ud800.pdf"])
-def test_an_attachment_has_a_bare_file_name(name: str) -> None:
+def test_attachment_name_is_bare(name: str) -> None:
     with pytest.raises(ValueError, match="attachment name must be a bare file name"):
         Attachment.from_bytes(b"1", name=name)
 
 
 @pytest.mark.parametrize("media_type", ["pdf", "a/", "/b", "a/b;c", "a/b,c", "a /b", "a/b\n", "ж/б", "a/b\r\nX: y"])  # noqa: RUF001
-def test_an_attachment_has_a_plain_media_type(media_type: str) -> None:
+def test_attachment_media_type_is_plain(media_type: str) -> None:
     with pytest.raises(ValueError, match="attachment media_type must look like 'application/pdf', not "):
         Attachment.from_bytes(b"1", name="a.pdf", media_type=media_type)
 
@@ -210,7 +210,7 @@ class Colour(str, enum.Enum):  # noqa: UP042 - it is about what StrEnum does not
     RED = "red"
 
 
-async def test_enums_go_out_as_what_they_stand_for() -> None:
+async def test_enums_are_sent_as_values() -> None:
     content: Any = {Colour.RED: Colour.RED, "n": Number.ONE}
     assert json_object("content", content) == {"red": "red", "n": 1}
     async with Listener(http(200, "<xml><error>0</error></xml>")) as listener:  # noqa: SIM117
@@ -219,7 +219,7 @@ async def test_enums_go_out_as_what_they_stand_for() -> None:
     assert b"<content><red>red</red><n>1</n></content>" in listener.requests[0].body
 
 
-def test_a_shared_but_finite_object_is_no_loop() -> None:
+def test_shared_object_is_no_cycle() -> None:
     shared: dict[str, Any] = {"a": 1}
     assert json_object("content", {"x": shared, "y": [shared, shared]}) == {"x": {"a": 1}, "y": [{"a": 1}, {"a": 1}]}
 
@@ -228,7 +228,7 @@ def test_a_shared_but_finite_object_is_no_loop() -> None:
 
 
 @pytest.mark.parametrize("form", ["json", "xml"])
-async def test_a_body_may_be_as_large_as_the_limit_and_no_larger(form: Any) -> None:
+async def test_body_limit_is_exact(form: Any) -> None:
     answer = http(200, b'{"error": 0}' if form == "json" else b"<xml><error>0</error></xml>")
     async with Listener(answer) as listener:
         async with AltcraftClient(listener.url, "t", wire=form) as altcraft:
@@ -244,7 +244,7 @@ async def test_a_body_may_be_as_large_as_the_limit_and_no_larger(form: Any) -> N
             assert len(listener.requests) == 2
 
 
-async def test_the_limits_of_the_platform_hold_by_default() -> None:
+async def test_platform_limits_are_default() -> None:
     file = Attachment.from_bytes(bytes(75_000_001), name="a.bin")
     async with Listener(http(200, b'{"error": 0}')) as listener, AltcraftClient(listener.url, "t") as altcraft:
         with pytest.raises(ValueError, match=r"content must keep the body within 10,000,000 bytes, not 10,000,0\d\d "):
@@ -256,13 +256,13 @@ async def test_the_limits_of_the_platform_hold_by_default() -> None:
     assert listener.requests == []
 
 
-async def test_a_large_body_goes_out_without_a_warning() -> None:
+async def test_large_body_raises_no_warning() -> None:
     async with Listener(http(200, b'{"error": 0}')) as listener, AltcraftClient(listener.url, "t") as altcraft:
         await altcraft.launch_broadcast(1, content={"a": "x" * 2**20}, retry=RetryPolicy(attempts=1))
     assert len(listener.requests[0].body) > 2**20
 
 
-async def test_the_limit_of_files_can_be_changed() -> None:
+async def test_attachment_limit_is_configurable() -> None:
     async with Listener() as listener, AltcraftClient(listener.url, "t", attachment_limit=80) as altcraft:
         with pytest.raises(ValueError, match=r"within 80 bytes, not \d\d \(attachment_limit= changes it"):
             await altcraft.launch_broadcast(1, attachments=[pdf])
@@ -273,7 +273,7 @@ async def test_the_limit_of_files_can_be_changed() -> None:
 
 @pytest.mark.parametrize("limit", ["body_limit", "attachment_limit"])
 @pytest.mark.parametrize("bad", [0, -1, True, "10", 1.5, None])
-def test_a_limit_is_a_positive_integer(limit: str, bad: Any) -> None:
+def test_limit_is_positive_integer(limit: str, bad: Any) -> None:
     settings: Any = {limit: bad}
     with pytest.raises((TypeError, ValueError), match=f"{limit} must be a positive integer"):
         AltcraftClient("https://example.com", "t", **settings)
@@ -287,7 +287,7 @@ def clients(token: Any = None) -> Iterator[Callable[[], object]]:
     yield lambda: AltcraftClient("https://example.com", token)
 
 
-def test_no_token_is_told_with_the_variable_that_would_give_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_token_names_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     for variable in ("DISPATCHKIT_DIRECT_TOKEN", "DISPATCHKIT_ALTCRAFT_TOKEN"):
         monkeypatch.setenv(variable, "")
     for token in (None, ""):
@@ -300,7 +300,7 @@ BAD_TOKENS = ["MARK\n", "MARK\r\nX: y", " MARK", "MARK\x00", "MARK\x7f", "MARKé
 
 
 @pytest.mark.parametrize("token", BAD_TOKENS)
-def test_a_token_with_other_than_visible_ascii_is_refused_and_not_shown(token: str) -> None:
+def test_invalid_token_is_not_shown(token: str) -> None:
     for make in clients(token):
         with pytest.raises(ValueError, match="token must be visible ASCII characters only") as refusal:
             make()
@@ -308,7 +308,7 @@ def test_a_token_with_other_than_visible_ascii_is_refused_and_not_shown(token: s
 
 
 @pytest.mark.parametrize("token", [b"MARK", 5, ["MARK"], object()], ids=["bytes", "number", "list", "object"])
-def test_a_token_is_text_or_a_callable(token: Any) -> None:
+def test_token_is_text_or_callable(token: Any) -> None:
     for make in clients(token):
         with pytest.raises(
             TypeError, match=f"token must be a string or a callable .*not {type(token).__name__}"
@@ -318,7 +318,7 @@ def test_a_token_is_text_or_a_callable(token: Any) -> None:
 
 
 @pytest.mark.parametrize("token", [*BAD_TOKENS, "", None, b"MARK", 5])
-async def test_a_callable_that_returns_no_token_is_found_before_anything_is_sent(token: Any) -> None:
+async def test_callable_must_return_token(token: Any) -> None:
     async with (
         Listener() as listener,
         DirectClient(lambda: token, base_url=listener.url) as direct,
@@ -334,7 +334,7 @@ async def test_a_callable_that_returns_no_token_is_found_before_anything_is_sent
 # Host
 
 
-def test_no_host_is_told_with_the_variable_that_would_give_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_host_names_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     for url in (None, ""):
         with pytest.raises(ValueError, match=r"no host: pass base_url=.*DISPATCHKIT_ALTCRAFT_URL"):
             AltcraftClient(url, "t")
@@ -366,14 +366,14 @@ def test_no_host_is_told_with_the_variable_that_would_give_it(monkeypatch: pytes
         " ",
     ],
 )
-def test_a_base_url_is_a_scheme_and_a_host(url: str) -> None:
+def test_base_url_is_an_origin(url: str) -> None:
     with pytest.raises(ValueError, match=r"base_url must be scheme://host\[:port\], such as https://example.com"):
         origin(url)
 
 
 @pytest.mark.parametrize("userinfo", ["hunter2@", "user:hunter2@", ":hunter2@", "hunter2:@"])
 @pytest.mark.parametrize("rest", ["example.com", "example.com/path", "example.com?q=1", "example.com:99999", "["])
-def test_credentials_in_a_base_url_are_refused_and_never_echoed(userinfo: str, rest: str) -> None:
+def test_url_credentials_are_not_echoed(userinfo: str, rest: str) -> None:
     for scheme in ("https", "http"):
         with pytest.raises(ValueError, match="base_url must be") as refusal:
             origin(f"{scheme}://{userinfo}{rest}")
@@ -394,7 +394,7 @@ BAD_HOSTS = [
 
 
 @pytest.mark.parametrize("host", BAD_HOSTS)
-def test_a_host_that_is_none_is_refused_and_not_shown(host: str) -> None:
+def test_bad_host_is_refused_unseen(host: str) -> None:
     with pytest.raises(ValueError, match=r"^base_url must be scheme://host\[:port\]") as refusal:
         origin(f"https://{host}")
     text = str(refusal.value).replace("scheme://host[:port], such as https://example.com", "")
@@ -418,7 +418,7 @@ def test_a_host_that_is_none_is_refused_and_not_shown(host: str) -> None:
         "192.0.2.1:1",
     ],
 )
-def test_a_host_that_is_one_is_taken(host: str) -> None:
+def test_good_host_is_taken(host: str) -> None:
     assert str(origin(f"https://{host}")) == f"https://{host}"
     assert proxy_url(f"http://user:p%40ss@{host}").reveal().password == "p@ss"
 
@@ -438,19 +438,19 @@ def test_a_base_url_is_text(url: Any) -> None:
     "host",
     ["example.com", "10.0.0.1", "192.168.1.1:80", "localhost.example.com", "127.example.com", "0.0.0.0", "[::2]"],
 )
-def test_plain_http_is_for_this_machine_unless_asked_for(host: str) -> None:
+def test_remote_plain_http_is_refused(host: str) -> None:
     with pytest.raises(ValueError, match=r"base_url must be https, not 'http://.*\(insecure=True allows it\)"):
         origin(f"http://{host}")
     assert str(origin(f"http://{host}", insecure=True)).startswith("http://")
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8080", "127.8.9.10", "[::1]:80", "LOCALHOST"])
-def test_plain_http_to_this_machine_is_fine(host: str) -> None:
+def test_loopback_plain_http_is_accepted(host: str) -> None:
     assert origin(f"http://{host}").scheme == "http"
 
 
 @pytest.mark.parametrize("url", ["https://example.com", "https://example.com/", "HTTPS://EXAMPLE.com:8443"])
-def test_a_good_base_url_is_taken(url: str) -> None:
+def test_valid_base_url_is_accepted(url: str) -> None:
     assert origin(url).path == "/"
 
 
@@ -459,21 +459,21 @@ def test_a_good_base_url_is_taken(url: str) -> None:
 
 @pytest.mark.parametrize("setting", ["timeout", "attempt_timeout"])
 @pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf, True, "5", None])
-def test_a_timeout_is_a_positive_finite_number(setting: str, bad: Any) -> None:
+def test_timeout_is_positive_and_finite(setting: str, bad: Any) -> None:
     settings: Any = {setting: bad}
     with pytest.raises((TypeError, ValueError), match=f"{setting} must be a .*not "):
         DirectClient("t", **settings)
 
 
 @pytest.mark.parametrize("bad", [0, -1, math.nan, math.inf, True, "5"])
-async def test_a_bad_timeout_of_a_call_is_refused_and_nothing_is_sent(bad: Any) -> None:
+async def test_invalid_timeout_sends_nothing(bad: Any) -> None:
     async with Listener() as listener, DirectClient("t", base_url=listener.url) as direct:
         with pytest.raises((TypeError, ValueError), match="timeout must be a "):
             await direct.start(1, timeout=bad)
     assert listener.requests == []
 
 
-async def test_another_providers_command_is_refused_and_nothing_is_sent() -> None:
+async def test_foreign_command_is_not_sent() -> None:
     async with Listener() as listener, AltcraftClient(listener.url, "t") as altcraft:
         for wrong in (StartDispatch(1), 1, None, StartDispatch):
             with pytest.raises(TypeError, match="command must be a AltcraftCommand, not "):
@@ -481,7 +481,7 @@ async def test_another_providers_command_is_refused_and_nothing_is_sent() -> Non
     assert listener.requests == []
 
 
-async def test_a_closed_client_refuses_and_nothing_is_sent() -> None:
+async def test_closed_client_sends_nothing() -> None:
     async with Listener() as listener:
         async with DirectClient("t", base_url=listener.url) as direct:
             pass

@@ -74,7 +74,7 @@ def read(body: object, **filters: Any) -> Listing[Dispatch]:
     return ReadDispatches(**filters).result(Response(200, {}, json.dumps(body).encode()), WIRE)
 
 
-def test_every_field_of_the_providers_example_is_read() -> None:
+def test_provider_example_is_read_fully() -> None:
     (dispatch,) = read(listed(SAMPLE))
     assert dispatch.dispatch_id == 1234
     assert dispatch.dispatch_name == "имя рассылки"
@@ -97,7 +97,7 @@ def test_every_field_of_the_providers_example_is_read() -> None:
     assert {dispatch: 1}[dispatch] == 1
 
 
-def test_the_message_of_a_dispatch_is_not_in_its_repr() -> None:
+def test_dispatch_repr_hides_message() -> None:
     shown = repr(read(listed({**SAMPLE, "secret": "x-in-more"})))
     assert "текст" not in shown
     assert "x-in-more" not in shown
@@ -105,13 +105,13 @@ def test_the_message_of_a_dispatch_is_not_in_its_repr() -> None:
 
 
 @pytest.mark.parametrize("word", ["initiated", "changing", "paused", "stopped", "совсем новый", ""])
-def test_a_status_is_passed_on_whatever_it_says(word: str) -> None:
+def test_any_status_is_passed_on(word: str) -> None:
     assert read(listed({"dispatchId": 3, "status": word}))[0].status == word
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLE if name not in {"dispatchId", "status"}])
 @pytest.mark.parametrize("value", [None, 5.5, [], {"x": 1}, "not a time"])
-def test_an_optional_field_that_is_missing_or_odd_hides_nothing_else(name: str, value: object) -> None:
+def test_odd_optional_field_hides_nothing(name: str, value: object) -> None:
     whole = read(listed(SAMPLE))[0]
     (without,) = read(listed({key: item for key, item in SAMPLE.items() if key != name}))
     (odd,) = read(listed({**SAMPLE, name: value}))
@@ -125,7 +125,7 @@ def test_an_optional_field_that_is_missing_or_odd_hides_nothing_else(name: str, 
         assert odd.extra == {name: value}, "what was said is kept"
 
 
-def test_new_fields_are_kept_at_every_depth() -> None:
+def test_extra_fields_are_kept() -> None:
     parts = {**SAMPLE["parts"], "read": 7, "sent": "many"}
     (dispatch,) = read(listed({**SAMPLE, "channel": {"a": [1]}, "parts": parts}, next="x"))
     assert dispatch.extra == {"channel": {"a": [1]}}
@@ -161,23 +161,23 @@ UNREADABLE: list[object] = [
 
 
 @pytest.mark.parametrize("body", UNREADABLE, ids=lambda body: repr(body)[:40])
-def test_what_is_no_list_of_dispatches_is_not_taken_for_an_empty_one(body: object) -> None:
+def test_invalid_list_is_not_empty(body: object) -> None:
     with pytest.raises(UnexpectedResponseError):
         read(body)
 
 
 @pytest.mark.parametrize("total", [None, "12", -1, True, 2.5, {}])
-def test_a_count_that_is_none_hides_no_dispatch(total: object) -> None:
+def test_invalid_count_hides_no_dispatch(total: object) -> None:
     listing = read({"items": [SAMPLE], "total": total})
     assert (len(listing), listing.total, listing.missing) == (1, None, 0)
 
 
-def test_a_list_that_is_not_whole_says_so() -> None:
+def test_incomplete_list_is_marked() -> None:
     listing = read({"items": [SAMPLE], "total": 12})
     assert (len(listing), listing.total, listing.missing) == (1, 12, 11)
 
 
-def test_what_does_not_fit_the_status_or_the_id_is_left_out() -> None:
+def test_mismatched_dispatches_are_left_out() -> None:
     items = [{"dispatchId": number, "status": word} for number, word in ((1, "sending"), (2, "done"), (3, "Sending"))]
     assert [each.dispatch_id for each in read(listed(*items), status="sending")] == [1]
     assert read(listed(*items), status="sending").missing == 2
@@ -201,7 +201,7 @@ json_values = st.recursive(
 
 @given(more=st.dictionaries(st.sampled_from([*SAMPLE, "x", "extra"]), json_values, max_size=8))
 @settings(max_examples=100, deadline=None)
-def test_no_field_breaks_a_list_and_nothing_that_was_said_is_lost(more: dict[str, object]) -> None:
+def test_no_field_breaks_list(more: dict[str, object]) -> None:
     item = {**more, "dispatchId": 3, "status": "sending"}
     (dispatch,) = read(listed(item))
     assert (dispatch.dispatch_id, dispatch.status) == (3, "sending")
@@ -228,14 +228,14 @@ def test_no_answer_crashes_a_read(body: object) -> None:
 
 @given(body=json_values)
 @settings(max_examples=100, deadline=None)
-def test_a_lost_start_is_settled_by_id_and_status_alone(body: dict[str, object]) -> None:
+def test_status_settles_lost_start(body: dict[str, object]) -> None:
     probe = StartDispatch(3).probe(datetime(2026, 1, 1, tzinfo=UTC))
     item = {**SAMPLE, "base": body, "parts": body, "created": body, "dispatchId": 3, "status": "sending"}
     response = Response(200, {}, json.dumps(listed(item)).encode())
     assert probe.settle(probe.command.result(response, WIRE)).evidence is Evidence.APPLIED
 
 
-async def test_each_filter_is_sent_as_documented() -> None:
+async def test_filters_match_documentation() -> None:
     async with Listener(http(200, listed())) as listener, DirectClient("key", base_url=listener.url) as direct:
         assert len(await direct.dispatches()) == 0
         await direct.dispatches(
@@ -271,16 +271,14 @@ async def test_each_filter_is_sent_as_documented() -> None:
         ({"created_to": datetime.min.replace(tzinfo=MOSCOW)}, ValueError, "created_to must be a time that UTC can say"),
     ],
 )
-async def test_a_filter_that_cannot_be_sent_is_refused_before_it_is(
-    filters: dict[str, Any], kind: type[Exception], text: str
-) -> None:
+async def test_invalid_filter_is_not_sent(filters: dict[str, Any], kind: type[Exception], text: str) -> None:
     async with Listener(http(200, listed())) as listener, DirectClient("key", base_url=listener.url) as direct:
         with pytest.raises(kind, match=text):
             await direct.dispatches(**filters)
     assert not listener.requests
 
 
-async def test_filters_find_what_they_name_in_the_sandbox() -> None:
+async def test_sandbox_applies_filters() -> None:
     async with Sandbox(dispatches=range(1, 51)) as sandbox:
         sandbox.direct.scheduled = 0
         async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
@@ -300,7 +298,7 @@ async def test_filters_find_what_they_name_in_the_sandbox() -> None:
     assert [act.action for act in sandbox.acts] == ["start", "start", "stop"]
 
 
-async def test_a_dispatch_that_is_not_there_is_not_found() -> None:
+async def test_missing_dispatch_is_not_found() -> None:
     async with Sandbox(dispatches=[1]) as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
         error = await failure(direct.dispatch(2))
     assert isinstance(error, NotFoundError)
@@ -308,7 +306,7 @@ async def test_a_dispatch_that_is_not_there_is_not_found() -> None:
     assert len(error.attempts) == 1
 
 
-async def test_a_dispatch_that_is_listed_twice_is_no_answer() -> None:
+async def test_duplicate_dispatch_is_unexpected() -> None:
     twice = http(200, listed(SAMPLE, {**SAMPLE, "status": "done"}))
     async with Listener(twice) as listener, DirectClient("key", base_url=listener.url, **once()) as direct:
         assert isinstance(await failure(direct.dispatch(1234)), ResponseLostError)
@@ -317,7 +315,7 @@ async def test_a_dispatch_that_is_listed_twice_is_no_answer() -> None:
 @pytest.mark.parametrize(
     "fault", [Fault.lost_answer(), Fault.html(500, acts=False), Fault.http(429), Fault.http(200, b"<html>")]
 )
-async def test_a_read_is_repeated_whatever_became_of_the_first(fault: Fault) -> None:
+async def test_read_is_always_repeated(fault: Fault) -> None:
     async with Sandbox(dispatches=[1]) as sandbox:
         sandbox.order(fault)
         async with DirectClient(sandbox.direct_token, base_url=sandbox.url, clock=Instant()) as direct:
@@ -325,7 +323,7 @@ async def test_a_read_is_repeated_whatever_became_of_the_first(fault: Fault) -> 
     assert sandbox.requests == 2
 
 
-async def test_a_read_that_stays_without_an_answer_says_that_it_did_nothing() -> None:
+async def test_failed_read_did_nothing() -> None:
     async with Listener(http(200, b"<html>")) as listener:  # noqa: SIM117
         async with DirectClient("key", base_url=listener.url, clock=Instant()) as direct:
             error = await failure(direct.dispatches(status="sending"))
@@ -336,7 +334,7 @@ async def test_a_read_that_stays_without_an_answer_says_that_it_did_nothing() ->
     assert "act twice" not in str(error)
 
 
-async def test_a_policy_that_repeats_nothing_unclear_holds_for_reads_too() -> None:
+async def test_policy_applies_to_reads() -> None:
     policy = RetryPolicy(retry_on=frozenset({"not_sent"}))
     async with Listener(http(500)) as listener:  # noqa: SIM117
         async with DirectClient("key", base_url=listener.url, clock=Instant(), retry=policy) as direct:
@@ -344,7 +342,7 @@ async def test_a_policy_that_repeats_nothing_unclear_holds_for_reads_too() -> No
     assert len(listener.requests) == 1
 
 
-async def test_a_refusal_of_a_repeated_read_is_a_refusal() -> None:
+async def test_refused_repeated_read_is_rejected() -> None:
     refusal = http(401, {"error": {"code": 4012, "msg": "Bad credentials"}})
     async with Listener(http(500), refusal) as listener:  # noqa: SIM117
         async with DirectClient("key", base_url=listener.url, clock=Instant()) as direct:
@@ -352,12 +350,12 @@ async def test_a_refusal_of_a_repeated_read_is_a_refusal() -> None:
     assert len(listener.requests) == 2
 
 
-async def test_a_read_that_never_left_is_not_sent() -> None:
+async def test_unsent_read_is_not_sent() -> None:
     async with DirectClient("key", base_url="http://127.0.0.1:1", **once()) as direct:
         assert type(await failure(direct.dispatches())) is NotSentError
 
 
-async def test_an_answer_without_end_is_bounded() -> None:
+async def test_endless_read_response_is_bounded() -> None:
     endless = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + b'{"items": [' + b" " * (9 * 2**20)
     async with Listener(endless) as listener, DirectClient("key", base_url=listener.url, **once()) as direct:
         error = await failure(direct.dispatch(1))
@@ -366,7 +364,7 @@ async def test_an_answer_without_end_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("status", [200, 400], ids=["list", "refusal"])
-async def test_a_list_has_a_bound_of_its_own(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_list_has_own_bound(status: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ReadDispatches, "max_response_bytes", 10 * 2**20)
     large = listed(*({**SAMPLE, "dispatchId": number} for number in range(1, 9001)), {**SAMPLE, "message": "x" * 2**20})
     async with Listener(http(status, large), http(200, f"{large}{' ' * 2**22}")) as listener:  # noqa: SIM117
@@ -383,7 +381,7 @@ LARGE = [{**SAMPLE, "dispatchId": number, "status": "done" if number % 3 else "s
 
 
 @pytest.mark.second_stage
-async def test_a_list_of_100_000_is_read_whole() -> None:
+async def test_long_list_is_read_whole() -> None:
     item = json.dumps(SAMPLE, ensure_ascii=False).partition(",")[2]
     items = ",".join(f'{{"dispatchId": {number},{item}' for number in range(1, 100_001))
     body = f'{{"total": 100000, "items": [{items}]}}'.encode()
@@ -393,7 +391,7 @@ async def test_a_list_of_100_000_is_read_whole() -> None:
     assert (len(listing), listing.missing, listing[-1].dispatch_id) == (100_000, 0, 100_000)
 
 
-async def test_a_list_in_slices_is_the_same_list() -> None:
+async def test_slices_give_same_list() -> None:
     body = json.dumps({"total": 1502, "items": LARGE, "next": 1}).encode()
     for command in (ReadDispatches(), ReadDispatches(status="sending"), ReadDispatches(dispatch_id=9)):
         async with Listener(http(200, body)) as listener, DirectClient("key", base_url=listener.url) as direct:
@@ -408,14 +406,14 @@ async def test_a_list_in_slices_is_the_same_list() -> None:
     [lambda body: body[:-1], lambda body: body[: len(body) // 2], lambda body: body.replace(b'"sending"', b"7", 1)],
     ids=["last byte", "half", "no status"],
 )
-async def test_a_damaged_list_in_slices_is_no_list(damage: Any) -> None:
+async def test_damaged_slices_are_refused(damage: Any) -> None:
     body = damage(json.dumps({"total": 1500, "items": LARGE}).encode())
     for answer in (http(200, body), b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body):
         async with Listener(answer) as listener, DirectClient("key", base_url=listener.url, **once()) as direct:
             assert isinstance(await failure(direct.dispatches()), ResponseLostError)
 
 
-async def test_other_work_goes_on_while_a_large_list_is_parsed() -> None:
+async def test_parsing_lets_loop_work() -> None:
     turns = 0
 
     async def count_turns() -> None:
@@ -435,7 +433,7 @@ async def test_other_work_goes_on_while_a_large_list_is_parsed() -> None:
     assert turns > 4
 
 
-async def test_the_same_list_for_ever_is_asked_for_once() -> None:
+async def test_endless_list_is_requested_once() -> None:
     response = http(200, {"total": 10**9, "items": [SAMPLE] * 3, "next": "/api/v1/dispatch?page=2"})
     async with Listener(response) as listener, DirectClient("key", base_url=listener.url) as direct:
         listing = await direct.dispatches()
@@ -443,7 +441,7 @@ async def test_the_same_list_for_ever_is_asked_for_once() -> None:
     assert len(listener.requests) == 1
 
 
-async def test_a_large_list_is_read_whole() -> None:
+async def test_large_list_is_complete() -> None:
     response = http(200, listed(*({**SAMPLE, "dispatchId": number} for number in range(1, 3001))))
     async with Listener(response) as listener, DirectClient("key", base_url=listener.url) as direct:
         assert [each.dispatch_id for each in await direct.dispatches()] == [*range(1, 3001)]
@@ -458,12 +456,12 @@ def test_a_listing_is_a_sequence() -> None:
     assert pickle.loads(pickle.dumps(listing)) == listing
 
 
-def test_a_read_is_an_error_of_its_own_only_for_reads() -> None:
+def test_read_error_is_for_reads() -> None:
     assert issubclass(ResponseLostError, DispatchkitError)
     assert not StartDispatch(1).is_read_only
 
 
-async def test_a_cancelled_read_says_that_it_did_nothing() -> None:
+async def test_cancelled_read_did_nothing() -> None:
     async with Listener(None) as listener, DirectClient("key", base_url=listener.url) as direct:
         call = direct.call(ReadDispatch(3))
         task = asyncio.create_task(call.run())
@@ -474,7 +472,7 @@ async def test_a_cancelled_read_says_that_it_did_nothing() -> None:
     assert type(call.known_outcome()) is ResponseLostError
 
 
-async def test_a_read_whose_repeat_never_left_is_not_called_not_sent() -> None:
+async def test_unsent_read_repeat_was_sent() -> None:
     class Leaving(Instant):
         async def sleep(self, seconds: float) -> None:
             listener._server.close()

@@ -10,7 +10,7 @@ from tests.wire import Listener, http
 KEY = "a2V5X2lkOnBhc3N3b3Jk"
 
 
-async def test_a_start_is_sent_exactly_as_documented() -> None:
+async def test_start_matches_documentation() -> None:
     async with (
         Listener(http(200, {"dispatchId": 10000000125})) as listener,
         DirectClient(KEY, base_url=listener.url) as direct,
@@ -30,7 +30,7 @@ async def test_a_start_is_sent_exactly_as_documented() -> None:
     assert request.body == b""
 
 
-async def test_a_stop_is_sent_exactly_as_documented_and_an_empty_200_is_its_success() -> None:
+async def test_stop_matches_documentation() -> None:
     async with Listener(http(200)) as listener, DirectClient(KEY, base_url=listener.url) as direct:
         assert await direct.stop(10000000125) is None
     (request,) = listener.requests
@@ -40,13 +40,13 @@ async def test_a_stop_is_sent_exactly_as_documented_and_an_empty_200_is_its_succ
     assert request.body == b""
 
 
-async def test_an_empty_chunked_200_is_a_stop_too() -> None:
+async def test_empty_chunked_stop_is_done() -> None:
     answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
     async with Listener(answer) as listener, DirectClient(KEY, base_url=listener.url) as direct:
         assert await direct.stop(1) is None
 
 
-async def test_a_callable_is_asked_for_the_key_of_every_request() -> None:
+async def test_callable_gives_each_key() -> None:
     keys = iter(["first", "second"])
     async with Listener(http(200)) as listener, DirectClient(lambda: next(keys), base_url=listener.url) as direct:
         await direct.stop(1)
@@ -64,7 +64,7 @@ async def test_ids_go_out_whole(largest: int) -> None:
     assert f"/dispatch/{largest}/start " in listener.requests[0].line
 
 
-async def test_the_key_comes_from_the_environment_if_not_given(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_key_comes_from_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "from-env")
     async with Listener(http(200)) as listener, DirectClient(base_url=listener.url) as direct:
         await direct.stop(1)

@@ -42,7 +42,7 @@ DOCUMENTED = [
 
 @pytest.mark.parametrize("action", ["start", "stop"])
 @pytest.mark.parametrize(("status", "code", "text", "kind"), DOCUMENTED)
-async def test_each_documented_code_has_its_error(
+async def test_documented_code_has_its_error(
     action: str, status: int, code: int, text: str, kind: type[RejectedError]
 ) -> None:
     response = http(status, {"error": {"code": code, "msg": text}})
@@ -58,13 +58,13 @@ async def test_each_documented_code_has_its_error(
 
 
 @pytest.mark.parametrize("status", [200, 400, 403, 404, 409])
-def test_the_code_decides_and_not_the_status(status: int) -> None:
+def test_code_decides_not_status(status: int) -> None:
     for _, code, text, kind in DOCUMENTED:
         assert type(read(status, {"error": {"code": code, "msg": text}})) is kind
 
 
 @pytest.mark.parametrize("status", [200, 400, 403, 422])
-def test_an_unknown_code_is_a_plain_refusal_in_the_providers_words(status: int) -> None:
+def test_unknown_code_keeps_provider_message(status: int) -> None:
     error = read(status, {"error": {"code": 7401, "msg": "Нет такого"}, "more": 1})
     assert type(error) is RejectedError
     assert (error.status, error.code, error.message) == (status, 7401, "Нет такого")
@@ -121,20 +121,18 @@ UNREADABLE: list[object] = [
 @pytest.mark.parametrize("command", [StartDispatch(3), StopDispatch(3)], ids=["start", "stop"])
 @pytest.mark.parametrize("body", UNREADABLE, ids=lambda body: repr(body)[:40])
 @pytest.mark.parametrize("status", [200, 201, 204, 301, 400, 403, 500])
-def test_an_answer_that_is_nearly_right_is_unknown(
-    command: StartDispatch | StopDispatch, body: object, status: int
-) -> None:
+def test_nearly_right_answer_is_unknown(command: StartDispatch | StopDispatch, body: object, status: int) -> None:
     error = read(status, body, command)
     assert type(error) is OutcomeUnknownError
     assert len(str(error)) < 400
 
 
-def test_an_empty_answer_is_no_start() -> None:
+def test_empty_response_is_no_start() -> None:
     assert type(read(200, b"")) is OutcomeUnknownError
 
 
 @pytest.mark.parametrize("body", [b"{}", b'{"dispatchId": 3}', b'""', b"0", b"OK", b"null"])
-def test_only_an_empty_answer_is_a_stop(body: bytes) -> None:
+def test_stop_needs_empty_response(body: bytes) -> None:
     assert type(read(200, body, StopDispatch(3))) is OutcomeUnknownError
 
 
@@ -152,13 +150,13 @@ def test_unknown_fields_pass() -> None:
 
 @pytest.mark.parametrize("status", [500, 501, 502, 503, 504, 520, 599])
 @pytest.mark.parametrize("body", [b"", b"<html>", {"dispatchId": 3}, {"error": {"code": 4030, "msg": "no"}}])
-def test_a_server_that_failed_vouches_for_nothing(status: int, body: object) -> None:
+def test_server_error_vouches_for_nothing(status: int, body: object) -> None:
     assert type(read(status, body)) is OutcomeUnknownError
     assert type(read(status, body, StopDispatch(3))) is OutcomeUnknownError
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", {"x": 3}, {"error": {"code": 4030, "msg": "no"}}, b"[[["])
-def test_429_is_throttled_whatever_its_body(body: object) -> None:
+def test_429_is_throttled_regardless(body: object) -> None:
     error = read(429, body)
     assert type(error) is ThrottledError
     assert error.status == 429
@@ -180,7 +178,7 @@ async def test_a_redirect_is_never_followed(status: int) -> None:
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", {"dispatchId": "3"}, {"dispatchId": 4}])
-async def test_an_unreadable_answer_is_unknown_to_the_caller_and_nothing_is_sent_twice(body: object) -> None:
+async def test_unreadable_response_is_not_repeated(body: object) -> None:
     async with Listener(http(200, body)) as listener, DirectClient("k", base_url=listener.url, **once()) as direct:
         error = await failure(direct.start(3))
     assert type(error) is OutcomeUnknownError
@@ -191,7 +189,7 @@ ANSWER = http(200, {"dispatchId": 3})
 
 
 @pytest.mark.parametrize("end", range(0, len(ANSWER), 3))
-async def test_an_answer_cut_anywhere_is_unknown(end: int) -> None:
+async def test_cut_response_is_unknown(end: int) -> None:
     cut = ANSWER[:end].replace(b"HTTP/1.1 200 Whatever\r\n", b"HTTP/1.1 200 Whatever\r\nConnection: close\r\n")
     if b"Connection: close\r\n" not in cut:
         cut += b"\r\nConnection: close\r\n"  # not HTTP at all
@@ -213,7 +211,7 @@ statuses = st.sampled_from([200, 201, 204, 301, 400, 401, 403, 404, 429, 500, 50
 
 @given(status=statuses, body=bodies)
 @settings(max_examples=200, deadline=None)
-def test_no_bytes_crash_and_only_the_documented_success_is_one(status: int, body: bytes) -> None:
+def test_only_documented_bytes_are_success(status: int, body: bytes) -> None:
     for command in (StartDispatch(3), StopDispatch(3)):
         attempt_outcome = read(status, body, command)
         if isinstance(attempt_outcome, DispatchkitError):
@@ -231,14 +229,14 @@ def test_no_bytes_crash_and_only_the_documented_success_is_one(status: int, body
 
 @given(body=st.binary(min_size=1, max_size=300))
 @settings(max_examples=200, deadline=None)
-def test_what_cannot_be_read_is_never_quoted(body: bytes) -> None:
+def test_unreadable_text_is_not_quoted(body: bytes) -> None:
     with pytest.raises(UnexpectedResponseError) as unreadable:
         StartDispatch(3).result(Response(200, {}, b"\x00" + body), WIRE)
     assert re.fullmatch(r"not JSON \(\d+ bytes\)", str(unreadable.value))
     assert unreadable.value.__context__ is None
 
 
-async def test_a_mocked_stop_needs_no_length() -> None:
+async def test_mocked_stop_needs_no_length() -> None:
     with aioresponses() as provider:
         provider.post("https://direct.i-dgtl.ru/api/v1/dispatch/7/stop", status=200)
         async with DirectClient("key") as direct:

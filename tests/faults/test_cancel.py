@@ -99,7 +99,7 @@ def judge(ending: Ending, where: str, *, answered: bool) -> None:
 
 @pytest.mark.parametrize("kind", STRIKES)
 @pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
-async def test_a_call_cancelled_after_any_turn_of_the_loop_stops_and_tells_the_truth(action: Action, kind: str) -> None:
+async def test_cancel_after_any_loop_turn(action: Action, kind: str) -> None:
     before = asyncio.all_tasks()
 
     plays = [(steps, False) for steps in range(61)] + [(steps, True) for steps in range(0, 61, 2)]
@@ -115,9 +115,7 @@ async def test_a_call_cancelled_after_any_turn_of_the_loop_stops_and_tells_the_t
 
 @pytest.mark.parametrize("kind", ["loses", "drops", "throttles", "hangs"])
 @pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
-async def test_a_call_cancelled_at_any_moment_of_its_recovery_stops_and_tells_the_truth(
-    action: Action, kind: str
-) -> None:
+async def test_cancel_during_recovery(action: Action, kind: str) -> None:
     endings = await asyncio.gather(*(cancel(action, kind, seconds=moment / 1000) for moment in range(1, 90, 2)))
 
     for number, ending in enumerate(endings):
@@ -137,14 +135,14 @@ async def cancelled_in_flight() -> asyncio.CancelledError:
     return caught.value
 
 
-async def test_the_cancellation_says_what_is_known() -> None:
+async def test_cancellation_reports_known_state() -> None:
     notes = "\n".join((await cancelled_in_flight()).__notes__)
     assert "unknown" in notes
     assert str(START.command) in notes
 
 
 @pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
-async def test_a_deadline_of_the_callers_own_is_a_cancellation(action: Action) -> None:
+async def test_outer_deadline_is_cancellation(action: Action) -> None:
     async with Hostile(action.provider()) as server, action.client(server.url) as client:
         server.order(Strike(hang))
         call = client.call(action.command)

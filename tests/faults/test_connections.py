@@ -62,7 +62,7 @@ async def leave_with_reset(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("action", [START, STOP, LAUNCH, ACTIVATE], ids=lambda action: action.name)
-async def test_a_request_cut_at_any_byte_did_nothing_and_is_repeated(action: Action) -> None:
+async def test_truncated_request_is_repeated(action: Action) -> None:
     async def cut_at(byte: int, *, warm: bool) -> None:
         ending = leave_with_reset if byte % 2 else leave
         async with playing(action, Strike(ending, at=byte), warm=warm) as (server, client):
@@ -74,7 +74,7 @@ async def test_a_request_cut_at_any_byte_did_nothing_and_is_repeated(action: Act
 
 
 @pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
-async def test_a_request_cut_at_any_byte_is_never_called_not_sent(action: Action) -> None:
+async def test_truncated_request_is_never_unsent(action: Action) -> None:
     async def cut_at(byte: int) -> None:
         async with playing(action, Strike(leave, at=byte)) as (server, client):
             server.dark = lambda call: Reply.of_web_server(503)
@@ -99,7 +99,7 @@ async def length_of_answer(action: Action) -> int:
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.name)
-async def test_an_answer_cut_at_any_byte_is_settled_and_never_taken_for_a_whole_one(action: Action) -> None:
+async def test_truncated_response_is_settled(action: Action) -> None:
     longest = await length_of_answer(action) + 4
 
     async def cut_at(byte: int, *, reset: bool, acts: bool) -> None:
@@ -129,7 +129,7 @@ async def test_an_answer_cut_at_any_byte_is_settled_and_never_taken_for_a_whole_
 
 
 @pytest.mark.parametrize("action", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda action: action.name)
-async def test_a_connection_closed_while_idle_is_not_used(action: Action) -> None:
+async def test_closed_idle_connection_is_unused(action: Action) -> None:
     async with playing(action, warm=True) as (server, client):
         server.peers[0].close()
         await asyncio.sleep(0.01)
@@ -142,7 +142,7 @@ async def test_a_connection_closed_while_idle_is_not_used(action: Action) -> Non
 
 @pytest.mark.parametrize("action", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda action: action.name)
 @pytest.mark.parametrize("turns", range(4))
-async def test_a_connection_closed_in_the_same_moment_costs_no_attempt(action: Action, turns: int) -> None:
+async def test_simultaneous_close_costs_no_attempt(action: Action, turns: int) -> None:
     async with playing(action, warm=True) as (server, client):
         call = client.call(action.command)
         with server.peers[0].raw() as sock:
@@ -156,7 +156,7 @@ async def test_a_connection_closed_in_the_same_moment_costs_no_attempt(action: A
 
 
 @pytest.mark.parametrize("action", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda action: action.name)
-async def test_a_reused_connection_closed_on_the_first_byte_of_the_request_is_settled(action: Action) -> None:
+async def test_first_byte_close_is_settled(action: Action) -> None:
     for ending in (leave, leave_with_reset):
         async with playing(action, Strike(ending, at=1), warm=True) as (server, client):
             assert await outcome_of(client, action.command) is State.DONE
@@ -176,7 +176,7 @@ STALE = (
 
 @pytest.mark.parametrize("action", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda action: action.name)
 @pytest.mark.parametrize("turns", [0, 1, 2, 20])
-async def test_an_answer_that_came_unasked_is_never_taken_for_the_next_one(action: Action, turns: int) -> None:
+async def test_unsolicited_response_is_discarded(action: Action, turns: int) -> None:
     async def send_unasked(stale: bytes) -> None:
         async with playing(action, warm=True) as (server, client):
             server.forever = Strike(leave)  # so a call that is done has believed the stale answer
@@ -193,7 +193,7 @@ async def test_an_answer_that_came_unasked_is_never_taken_for_the_next_one(actio
 
 
 @pytest.mark.parametrize("action", [START, STOP, LAUNCH], ids=lambda action: action.name)
-async def test_a_second_answer_is_never_taken_for_the_next_one(action: Action) -> None:
+async def test_second_response_is_discarded(action: Action) -> None:
     async def twice(stage: Stage) -> bool:
         await stage.peer.send(stage.act().raw() * 2)
         return True
@@ -206,7 +206,7 @@ async def test_a_second_answer_is_never_taken_for_the_next_one(action: Action) -
 
 
 @pytest.mark.parametrize("action", [START, STOP, LAUNCH], ids=lambda action: action.name)
-async def test_a_server_that_talks_before_it_is_asked_is_not_believed(action: Action) -> None:
+async def test_early_response_is_discarded(action: Action) -> None:
     async def early(stage: Stage) -> bool:
         await stage.peer.send(raw("408 Request Timeout", b"", "Connection: close"))
         return False
@@ -217,7 +217,7 @@ async def test_a_server_that_talks_before_it_is_asked_is_not_believed(action: Ac
 
 
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.name)
-async def test_a_server_that_closes_on_accept_is_tried_again(action: Action) -> None:
+async def test_close_on_accept_is_retried(action: Action) -> None:
     for ending in (leave, leave_with_reset):
         times = 1 if action.state == "log" else 2  # a launch is repeated once, unless a replay was seen
         async with playing(action, *[Strike(ending, at=-1)] * times) as (server, client):
@@ -226,7 +226,7 @@ async def test_a_server_that_closes_on_accept_is_tried_again(action: Action) -> 
 
 
 @pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
-async def test_even_a_read_is_sent_once_an_attempt(action: Action) -> None:
+async def test_read_is_sent_once(action: Action) -> None:
     async with playing(action, warm=True) as (server, client):
         read = len(server.reading)
         server.order(Strike(leave, at=20), Strike(leave, at=20))

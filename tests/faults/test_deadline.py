@@ -44,7 +44,7 @@ SILENCES: dict[str, Ending] = {
 
 
 @pytest.mark.parametrize("name", SILENCES)
-async def test_a_call_is_back_in_time(name: str) -> None:
+async def test_call_meets_deadline(name: str) -> None:
     async def play(stage: Stage) -> bool | None:
         return await SILENCES[name](stage, stage.server.provider.answer(stage.call))  # type: ignore[arg-type]
 
@@ -87,7 +87,7 @@ async def deaf() -> AsyncIterator[tuple[str, Callable[[], int]]]:
 BIG = LaunchBroadcast(TARGET, content={"text": "x" * 9_900_000})
 
 
-async def test_a_server_that_never_reads_holds_nobody_and_gets_no_more_afterwards() -> None:
+async def test_deaf_server_holds_no_call() -> None:
     async with deaf() as (url, drained):
         async with LAUNCH.client(url, timeout=TIMEOUT, retry=QUICK) as client:
             elapsed, outcome = await elapsed_of(client, BIG)
@@ -114,7 +114,7 @@ async def test_a_cancelled_upload_stops() -> None:
         assert 0 < received < 9_900_000
 
 
-async def test_closing_the_client_cuts_what_is_in_flight() -> None:
+async def test_close_cuts_calls_in_flight() -> None:
     async with Hostile(START.provider(), forever=Strike(_hang)) as server:
         client = START.client(server.url, timeout=5.0, retry=QUICK)
         came = asyncio.Event()

@@ -185,9 +185,7 @@ class _full:  # noqa: N801 - used like a function
             sock.close()
 
 
-async def test_where_nothing_can_have_left_the_outcome_is_not_sent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_left_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: Counter[str] = Counter()
     calls = 0
     for name in CLOSED_DOORS:
@@ -212,7 +210,7 @@ async def test_where_nothing_can_have_left_the_outcome_is_not_sent(
 
 
 @pytest.mark.parametrize("name", ["refused", "no such name", "proxy answers 502", "TLS, closed at once"])
-async def test_what_was_not_sent_is_tried_again(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_not_sent_is_retried(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with (
         door(name, tmp_path, monkeypatch) as settings,
         START.client(timeout=5.0, retry=QUICK, **settings) as client,
@@ -229,7 +227,7 @@ async def test_what_was_not_sent_is_tried_again(name: str, tmp_path: Path, monke
     ["the resolver hangs", "TLS, hangs in the handshake", "proxy hangs"],
 )
 @pytest.mark.parametrize("action", [STOP, LAUNCH], ids=lambda action: action.name)
-async def test_a_call_cancelled_before_the_connection_is_open_was_not_sent(
+async def test_early_cancellation_is_not_sent(
     name: str, action: Action, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with door(name, tmp_path, monkeypatch) as settings, action.client(retry=QUICK, **settings) as client:
@@ -245,7 +243,7 @@ async def test_a_call_cancelled_before_the_connection_is_open_was_not_sent(
 
 
 @pytest.mark.parametrize("action", [START, STOP, LAUNCH], ids=lambda action: action.name)
-async def test_tls_that_works_needs_one_connection_and_one_attempt_a_call(action: Action, tmp_path: Path) -> None:
+async def test_tls_uses_one_connection(action: Action, tmp_path: Path) -> None:
     # A server of TLS 1.3 sends tickets after its handshake: bytes that come unasked and mean no harm.
     async with (
         Hostile(action.provider(), ssl=tls.serving(tmp_path)) as server,

@@ -81,7 +81,7 @@ def throttles(*headers: str) -> Strike:
 
 
 @pytest.mark.parametrize("action", ALTCRAFT, ids=lambda action: action.name)
-async def test_a_repeat_carries_the_same_bytes_and_the_same_id(action: Action) -> None:
+async def test_repeat_sends_same_bytes(action: Action) -> None:
     async with scene(action, throttles(), loses(acts=False), throttles()) as play:
         await play.client.perform(action.command)
 
@@ -97,7 +97,7 @@ async def test_a_repeat_carries_the_same_bytes_and_the_same_id(action: Action) -
 
 
 @pytest.mark.parametrize("action", ALTCRAFT, ids=lambda action: action.name)
-async def test_two_calls_never_share_an_id(action: Action) -> None:
+async def test_calls_have_different_ids(action: Action) -> None:
     async with scene(action) as play:
         await play.client.perform(action.command)
         await play.client.perform(action.command)
@@ -106,7 +106,7 @@ async def test_two_calls_never_share_an_id(action: Action) -> None:
 
 
 @pytest.mark.parametrize("action", [START, STOP], ids=lambda action: action.name)
-async def test_a_denial_is_not_believed_before_the_lag_is_over(action: Action) -> None:
+async def test_denial_needs_state_lag(action: Action) -> None:
     async with scene(action, loses(acts=False), provider={"sending": 900.0}) as play:
         await play.client.perform(action.command)
 
@@ -116,7 +116,7 @@ async def test_a_denial_is_not_believed_before_the_lag_is_over(action: Action) -
 
 
 @pytest.mark.parametrize("action", [START, STOP], ids=lambda action: action.name)
-async def test_without_time_to_outwait_the_lag_the_outcome_is_unknown(action: Action) -> None:
+async def test_short_deadline_leaves_unknown(action: Action) -> None:
     async with scene(action, loses(acts=False), provider={"sending": 900.0}, timeout=50.0) as play:
         with pytest.raises(OutcomeUnknownError):
             await play.client.perform(action.command)
@@ -127,7 +127,7 @@ async def test_without_time_to_outwait_the_lag_the_outcome_is_unknown(action: Ac
 
 @pytest.mark.parametrize("action", [START, STOP], ids=lambda action: action.name)
 @pytest.mark.parametrize("lag", [0.0, 1.0, 30.0, 59.0])
-async def test_a_state_that_lags_is_waited_for_and_nothing_is_repeated(action: Action, lag: float) -> None:
+async def test_lagging_state_prevents_repeat(action: Action, lag: float) -> None:
     async with scene(action, loses(acts=True), provider={"read_lag": lag, "sending": 900.0}) as play:
         result = await play.client.perform(action.command)
 
@@ -140,7 +140,7 @@ async def test_a_state_that_lags_is_waited_for_and_nothing_is_repeated(action: A
 
 @pytest.mark.parametrize("action", [LAUNCH, RUN_NOW], ids=lambda action: action.name)
 @pytest.mark.parametrize("acts", [True, False])
-async def test_without_deduplication_a_launch_is_never_repeated(action: Action, acts: bool) -> None:
+async def test_undeduplicated_launch_is_not_repeated(action: Action, acts: bool) -> None:
     provider = {"deduplicates": False, "read_lag": 1000.0}
     async with scene(action, loses(acts=acts), provider=provider, deduplicates=False) as play:
         with pytest.raises(OutcomeUnknownError):
@@ -150,7 +150,7 @@ async def test_without_deduplication_a_launch_is_never_repeated(action: Action, 
     assert play.clock.time <= 240.0
 
 
-async def test_a_refused_repeat_of_a_stop_that_was_stopped_meanwhile_is_done() -> None:
+async def test_concurrently_stopped_repeat_is_done() -> None:
     async def late(stage: Stage) -> bool:
         stage.act()  # the first request, which was held up, is carried out just before the second
         refusal = stage.act()
@@ -165,7 +165,7 @@ async def test_a_refused_repeat_of_a_stop_that_was_stopped_meanwhile_is_done() -
     assert STOP.acts(play.server.provider) == 1
 
 
-async def test_a_refused_repeat_of_a_stop_that_is_done_is_rejected() -> None:
+async def test_refused_stop_repeat_is_rejected() -> None:
     async def finished(stage: Stage) -> bool:
         provider = stage.server.provider
         assert isinstance(provider, DirectProvider)
@@ -182,7 +182,7 @@ async def test_a_refused_repeat_of_a_stop_that_is_done_is_rejected() -> None:
     assert STOP.acts(play.server.provider) == 0
 
 
-async def test_a_stop_lost_on_a_dispatch_that_finished_is_rejected_or_unknown_and_never_done() -> None:
+async def test_finished_dispatch_is_never_stopped() -> None:
     async with scene(STOP, loses(acts=False), provider={"sending": 0.0, "awaiting": 0.5}) as play:
         with pytest.raises(DispatchkitError) as caught:
             await play.client.perform(STOP.command)
@@ -192,7 +192,7 @@ async def test_a_stop_lost_on_a_dispatch_that_finished_is_rejected_or_unknown_an
 
 
 @pytest.mark.parametrize("action", [START, ACTIVATE, RUN_NOW, LAUNCH, DEACTIVATE], ids=lambda action: action.name)
-async def test_a_result_says_whether_it_was_settled(action: Action) -> None:
+async def test_result_shows_settled(action: Action) -> None:
     async with scene(action) as play:
         plain = await play.client.perform(action.command)
     async with scene(action, loses(acts=True), **dict.fromkeys(action.vouched, False)) as play:
@@ -203,7 +203,7 @@ async def test_a_result_says_whether_it_was_settled(action: Action) -> None:
 
 @pytest.mark.parametrize("action", [ACTIVATE, RUN_NOW, LAUNCH, DEACTIVATE], ids=lambda action: action.name)
 @pytest.mark.parametrize("generation", ["newer", "older"])
-async def test_a_result_says_whether_it_was_replayed(action: Action, generation: str) -> None:
+async def test_result_shows_replayed(action: Action, generation: str) -> None:
     async with scene(action, loses(acts=True), provider={"replay_generation": generation}) as play:
         play.server.dark = lambda call: Reply.of_web_server(503)
         replayed = await play.client.perform(action.command)
@@ -216,7 +216,7 @@ async def test_a_result_says_whether_it_was_replayed(action: Action, generation:
 
 @pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
 @pytest.mark.parametrize("wait", [0.25, 7.0, 30.0, 120.0])
-async def test_a_retry_after_is_never_cut_short(action: Action, wait: float) -> None:
+async def test_retry_after_is_never_shortened(action: Action, wait: float) -> None:
     async with scene(action, throttles(f"Retry-After: {wait}")) as play:
         await play.client.perform(action.command)
 
@@ -226,7 +226,7 @@ async def test_a_retry_after_is_never_cut_short(action: Action, wait: float) -> 
 
 
 @pytest.mark.parametrize("skew", [-3600, 0, 3600])
-async def test_a_date_counts_from_the_answers_own(skew: int) -> None:
+async def test_retry_date_uses_response_date(skew: int) -> None:
     async with scene(START) as play:
         theirs = play.clock.now() + timedelta(seconds=skew)
         until = theirs + timedelta(seconds=20)
@@ -238,7 +238,7 @@ async def test_a_date_counts_from_the_answers_own(skew: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["240", "86400", "4294967", "9" * 400, "inf", "Fri, 31 Dec 9999 23:59:59 GMT"])
-async def test_a_retry_after_beyond_the_deadline_is_told_at_once(text: str) -> None:
+async def test_overlong_retry_after_fails_early(text: str) -> None:
     async with scene(START, throttles(f"Retry-After: {text}")) as play:
         with pytest.raises(ThrottledError) as caught:
             await play.client.perform(START.command)
@@ -251,7 +251,7 @@ async def test_a_retry_after_beyond_the_deadline_is_told_at_once(text: str) -> N
 
 
 @pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
-async def test_a_call_makes_no_more_attempts_than_its_policy_says(action: Action) -> None:
+async def test_policy_bounds_attempts(action: Action) -> None:
     for attempts in (1, 2, DEFAULT_RETRY.attempts):
         for strike in (throttles(), loses(acts=False)):
             retry = RetryPolicy(attempts=attempts)
@@ -264,7 +264,7 @@ async def test_a_call_makes_no_more_attempts_than_its_policy_says(action: Action
             assert len(play.acting_at) == len(caught.value.attempts) == most
 
 
-async def test_what_the_policy_leaves_out_is_not_repeated() -> None:
+async def test_policy_excludes_retries() -> None:
     for strike in (throttles(), loses(acts=False)):
         async with scene(LAUNCH, strike, retry=RetryPolicy(retry_on=frozenset({"not_sent"}))) as play:
             with pytest.raises(DispatchkitError):
@@ -273,7 +273,7 @@ async def test_what_the_policy_leaves_out_is_not_repeated() -> None:
 
 
 @pytest.mark.parametrize("action", [START, STOP, LAUNCH, ACTIVATE], ids=lambda action: action.name)
-async def test_a_dead_provider_is_asked_little_more_than_once_a_call(action: Action) -> None:
+async def test_dead_provider_requests_are_bounded(action: Action) -> None:
     async with scene(action) as play:
         play.server.hangs_up = True
         calls = (play.client.perform(action.command, timeout=60) for _ in range(400))
@@ -283,7 +283,7 @@ async def test_a_dead_provider_is_asked_little_more_than_once_a_call(action: Act
     assert 400 <= play.server.connections <= 450 + RetryBudget.REFILL * 60
 
 
-async def test_a_closed_port_is_knocked_at_little_more_than_once_a_call() -> None:
+async def test_closed_port_connections_are_bounded() -> None:
     clock = VirtualClock(random.Random(1))
     attempts = 0
     with socket.socket() as held:

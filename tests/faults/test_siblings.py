@@ -79,7 +79,7 @@ def told_truly(server: Hostile, found: list[Outcome[Any]]) -> None:
 @pytest.mark.usefixtures("no_ramp")  # the first is settled otherwise, since it is alone
 @pytest.mark.parametrize("remembered", [False, True], ids=["plain", "ledger"])
 @pytest.mark.parametrize("acts", [False, True], ids=["none-acted", "all-acted"])
-async def test_lost_answers_among_many_segments_stay_unknown(
+async def test_ambiguous_segment_launches_stay_unknown(
     server: Hostile, tmp_path: Path, remembered: bool, acts: bool
 ) -> None:
     server.order(*[loses(acts=acts)] * 8)
@@ -95,14 +95,14 @@ async def test_lost_answers_among_many_segments_stay_unknown(
     told_truly(server, found)
 
 
-async def test_lone_launch_whose_start_shows_is_done(server: Hostile) -> None:
+async def test_lone_started_launch_is_done(server: Hostile) -> None:
     server.order(loses(acts=True))
     async with client_of(server) as client:
         assert (await client.launch_broadcast(9)).settled
     assert len(server.provider.acts) == 1
 
 
-async def test_clients_of_one_host_know_of_each_other(server: Hostile) -> None:
+async def test_clients_of_host_share_launches(server: Hostile) -> None:
     clock = OwnTime()
     async with client_of(server, clock=clock) as one, client_of(server, clock=clock, account="other") as two:
         await one.launch_broadcast(9)
@@ -113,7 +113,7 @@ async def test_clients_of_one_host_know_of_each_other(server: Hostile) -> None:
         assert (await two.launch_broadcast(8)).settled
 
 
-async def test_other_process_is_known_by_the_ledger(server: Hostile, tmp_path: Path) -> None:
+async def test_ledger_shows_other_process(server: Hostile, tmp_path: Path) -> None:
     path = tmp_path / "l.db"
 
     async def accepts(stage: Stage) -> bool:
@@ -140,7 +140,7 @@ async def test_other_process_is_known_by_the_ledger(server: Hostile, tmp_path: P
     assert "another launch of the same" in str(outcome.error)
 
 
-async def test_lone_launch_of_a_ledger_is_done(server: Hostile, tmp_path: Path) -> None:
+async def test_lone_ledger_launch_is_done(server: Hostile, tmp_path: Path) -> None:
     server.order(loses(acts=True))
     async with client_of(server) as client, Ledger(tmp_path / "l.db") as ledger:
         [outcome] = await outcomes(FanOut(client, launches(1), ledger=ledger, run="one"))
@@ -162,7 +162,7 @@ async def test_resumed_launch_asks_the_ledger(server: Hostile, tmp_path: Path, o
     assert outcome.state is (State.UNKNOWN if others else State.DONE)
 
 
-async def test_ledger_that_cannot_be_read_settles_nothing(
+async def test_unreadable_ledger_settles_nothing(
     server: Hostile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def away(*_: object, **__: object) -> bool:
@@ -176,7 +176,7 @@ async def test_ledger_that_cannot_be_read_settles_nothing(
     assert "the ledger did not say" in str(outcome.error)
 
 
-async def test_ledger_keeps_a_log_key_for_launches_alone(server: Hostile, tmp_path: Path) -> None:
+async def test_log_keys_are_for_launches(server: Hostile, tmp_path: Path) -> None:
     async with client_of(server) as client, Ledger(tmp_path / "l.db") as ledger:
         await client.activate_many([8], run_now=True, ledger=ledger, run="launch").finish()
         await client.activate_many([8], ledger=ledger, run="activate").finish()
@@ -184,7 +184,7 @@ async def test_ledger_keeps_a_log_key_for_launches_alone(server: Hostile, tmp_pa
         assert db.execute("SELECT log_key FROM target ORDER BY run").fetchall() == [(8,), (None,)]
 
 
-async def test_launches_through_a_proxy_that_strips_ids_are_not_called_done(server: Hostile) -> None:
+async def test_stripped_ids_are_not_done(server: Hostile) -> None:
     server.provider.deduplicates = True  # type: ignore[union-attr]
     strip = {"Request-ID", "X-Request-ID"}
     answer = server.provider.answer
@@ -200,7 +200,7 @@ async def test_launches_through_a_proxy_that_strips_ids_are_not_called_done(serv
     assert len(server.provider.acts) == 1
 
 
-async def test_blocking_launches_are_known_to_each_other(server: Hostile) -> None:
+async def test_blocking_clients_share_launches(server: Hostile) -> None:
     from dispatchkit import sync  # noqa: PLC0415 - it begins a thread
 
     def launch() -> None:

@@ -33,7 +33,7 @@ def every(cells: list[Cell], nth: int) -> list[Cell]:
 
 
 @pytest.mark.parametrize("nth", [11, pytest.param(5, marks=pytest.mark.second_stage)])
-async def test_every_fault_of_every_first_attempt_ends_in_the_right_outcome(elsewhere: Recorder, nth: int) -> None:
+async def test_first_attempt_faults_are_settled(elsewhere: Recorder, nth: int) -> None:
     chosen = every(list(cells(elsewhere.url, modes=["once"])), nth)
 
     rows = await play_all(chosen, elsewhere)
@@ -45,7 +45,7 @@ async def test_every_fault_of_every_first_attempt_ends_in_the_right_outcome(else
 
 @pytest.mark.second_stage
 @pytest.mark.parametrize("mode", ["always", "dark", "alone"])
-async def test_faults_that_go_on_a_dark_provider_and_one_without_deduplication(elsewhere: Recorder, mode: Mode) -> None:
+async def test_persistent_faults_are_settled(elsewhere: Recorder, mode: Mode) -> None:
     chosen = every(list(cells(elsewhere.url, modes=[mode])), 11)
 
     rows = await play_all(chosen, elsewhere, together=32 if mode == "always" else 16)  # where most of it is waiting
@@ -55,7 +55,7 @@ async def test_faults_that_go_on_a_dark_provider_and_one_without_deduplication(e
 
 
 @pytest.mark.parametrize("nth", [37, pytest.param(13, marks=pytest.mark.second_stage)])
-async def test_blocking_calls_end_in_the_same_outcomes(elsewhere: Recorder, nth: int) -> None:
+async def test_blocking_calls_match_outcomes(elsewhere: Recorder, nth: int) -> None:
     chosen = every(list(cells(elsewhere.url, modes=["once"], blocking=True)), nth)
 
     rows = await play_all(chosen, elsewhere, together=8)

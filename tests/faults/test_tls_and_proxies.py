@@ -144,7 +144,7 @@ async def server(case: Case, folder: Path) -> AsyncIterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("provider", ["direct", "altcraft"])
-async def test_a_connection_that_fails_is_told_as_what_it_is(name: str, provider: str, tmp_path: Path) -> None:
+async def test_connection_failure_is_explained(name: str, provider: str, tmp_path: Path) -> None:
     case = CASES[name]
     async with server(case, tmp_path) as settings:
         if provider == "direct":
@@ -183,7 +183,7 @@ def demanding(context: ssl.SSLContext) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-async def test_a_missing_certificate_of_the_client_is_told(newest: ssl.TLSVersion, tmp_path: Path) -> None:
+async def test_missing_client_certificate_is_explained(newest: ssl.TLSVersion, tmp_path: Path) -> None:
     with demanding(tls.serving(tmp_path, demands=True, newest=newest)) as port:
         url = f"https://127.0.0.1:{port}"
         async with DirectClient("k", base_url=url, ssl=tls.trusting(), timeout=2, **once()) as direct:
@@ -201,7 +201,7 @@ async def test_a_missing_certificate_of_the_client_is_told(newest: ssl.TLSVersio
         assert "demands a client certificate" in told or (sent[0] and "connection was" in told)
 
 
-async def test_a_certificate_that_is_demanded_too_late_leaves_the_call_unclear(tmp_path: Path) -> None:
+async def test_late_certificate_demand_is_unknown(tmp_path: Path) -> None:
     # The server lets the request in and ends the handshake only then.
     async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
@@ -224,7 +224,7 @@ async def test_a_certificate_that_is_demanded_too_late_leaves_the_call_unclear(t
     assert "demands a client certificate" in error.attempts[0].result
 
 
-async def test_no_proxy_is_a_refused_connection() -> None:
+async def test_missing_proxy_is_refused() -> None:
     proxy = f"http://127.0.0.1:{free_port()}"
     async with DirectClient("k", base_url="https://direct.example", proxy=proxy, timeout=2, **once()) as direct:
         error = await failure(direct.start(7))
@@ -232,7 +232,7 @@ async def test_no_proxy_is_a_refused_connection() -> None:
 
 
 @pytest.mark.parametrize("body", [{"error": {"code": 4031, "msg": "no"}}, {"dispatchId": 7}, b""])
-async def test_a_407_is_never_the_providers(body: object) -> None:
+async def test_407_comes_from_proxy(body: object) -> None:
     async with Listener(http(407, body)) as listener, DirectClient("k", base_url=listener.url, **once()) as direct:
         calls: list[Callable[[int], Any]] = [direct.start, direct.stop]
         for call in calls:

@@ -42,14 +42,14 @@ async def test_mode_for_others_is_repaired(tmp_path: Path, mode: int, caplog: py
     ]
 
 
-async def test_empty_file_is_closed_before_it_is_filled(tmp_path: Path) -> None:
+async def test_empty_file_gets_private_mode(tmp_path: Path) -> None:
     path = tmp_path / "launch.db"
     path.touch(0o644)
     await use(path)
     assert {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {0o600}
 
 
-async def test_file_of_something_else_keeps_its_mode(tmp_path: Path) -> None:
+async def test_foreign_file_keeps_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE guests (name TEXT)")
@@ -59,7 +59,7 @@ async def test_file_of_something_else_keeps_its_mode(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == 0o644
 
 
-async def test_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_foreign_users_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "launch.db"
     await use(path)
     path.chmod(0o644)
@@ -72,7 +72,7 @@ async def test_file_of_another_user_is_refused(tmp_path: Path, monkeypatch: pyte
         await use(path)
 
 
-async def test_file_system_without_modes_is_told(
+async def test_missing_modes_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "launch.db"

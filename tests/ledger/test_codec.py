@@ -57,7 +57,7 @@ VERSION_1 = [
 
 
 @pytest.mark.parametrize(("text", "command"), VERSION_1)
-def test_version_1_is_read_and_written(text: str, command: Any) -> None:
+def test_version_1_round_trip(text: str, command: Any) -> None:
     assert decode(text) == command
     assert encode(command)[1] == text
 
@@ -89,7 +89,7 @@ commands = st.one_of(
 
 @settings(deadline=None)
 @given(commands)
-def test_each_command_comes_back_as_it_was(command: Any) -> None:
+def test_command_round_trip(command: Any) -> None:
     told, text = encode(command)
     back = decode(text)
     assert back == command
@@ -101,7 +101,7 @@ def test_each_command_comes_back_as_it_was(command: Any) -> None:
 
 @settings(deadline=None)
 @given(commands)
-def test_a_repeat_sends_the_same_bytes(command: Any) -> None:
+def test_repeat_has_same_bytes(command: Any) -> None:
     if isinstance(command, StartDispatch | StopDispatch):
         return
     wire = AltcraftClient("https://example.com", "t")._context.wire
@@ -110,12 +110,12 @@ def test_a_repeat_sends_the_same_bytes(command: Any) -> None:
 
 @settings(deadline=None)
 @given(commands, commands)
-def test_two_commands_share_a_key_only_if_they_are_the_same(first: Any, second: Any) -> None:
+def test_only_equal_commands_share_key(first: Any, second: Any) -> None:
     if first != second:
         assert key(first) != key(second)
 
 
-def test_the_order_of_the_content_does_not_tell_two_commands_apart() -> None:
+def test_key_ignores_content_order() -> None:
     one, other = (
         LaunchBroadcast(1, content={"a": 1, "b": {"c": 2, "d": 3}}),
         LaunchBroadcast(1, content={"b": {"d": 3, "c": 2}, "a": 1}),
@@ -146,7 +146,7 @@ def test_only_commands_are_held(other: Any) -> None:
         '{"type":"direct.start","version":2,"dispatch_id":7,"more":1}',
     ],
 )
-def test_what_a_newer_release_wrote_asks_for_an_upgrade(text: str) -> None:
+def test_newer_record_asks_for_upgrade(text: str) -> None:
     with pytest.raises(LedgerError, match="a newer release of dispatchkit wrote: upgrade dispatchkit"):
         decode(text)
 
@@ -168,7 +168,7 @@ def test_what_a_newer_release_wrote_asks_for_an_upgrade(text: str) -> None:
         '{"type":"altcraft.launch","version":1,"mailing_id":1,"content":"secret"}',
     ],
 )
-def test_what_is_damaged_is_told_without_showing_it(text: str) -> None:
+def test_damaged_record_is_hidden(text: str) -> None:
     with pytest.raises(LedgerError, match=r"damaged|cannot be read") as raised:
         decode(text)
     assert "secret" not in str(raised.value)

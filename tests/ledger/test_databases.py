@@ -69,7 +69,7 @@ def role(postgres: Server, dsn: str) -> Iterator[str]:
     execute(dsn, "DROP OWNED BY least CASCADE", "DROP ROLE least")
 
 
-def test_outcome_is_recorded_in_any_encoding(encoded: str) -> None:
+def test_any_encoding_records_outcomes(encoded: str) -> None:
     async def record() -> None:
         store = PostgresStore(encoded)
         await store.open()
@@ -114,7 +114,7 @@ def test_workers_launch_in_any_encoding(encoded: str, sandbox: Sandbox) -> None:
         ("NEW_ONE", "é", "\\u00e9"),
     ],
 )
-def test_text_is_escaped_where_it_does_not_fit(encoding: str, text: str, fits: str) -> None:
+def test_unfit_text_is_escaped(encoding: str, text: str, fits: str) -> None:
     escape = escaping(encoding)
     assert escape is not None
     assert escape(text) == fits
@@ -142,7 +142,7 @@ async def test_schema_is_an_option(dsn: str, sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("schema", ["", "Upper", "a-b", "a;b", "pg_x", "x" * 41])
-def test_schema_with_another_name_is_refused(schema: str) -> None:
+def test_other_schema_name_is_refused(schema: str) -> None:
     with pytest.raises(ValueError, match="schema is not a name"):
         Ledger("postgresql://db/x", schema=schema)
 
@@ -154,7 +154,7 @@ def test_two_schemas_are_refused() -> None:
         Ledger("launch.db", schema="a")
 
 
-def test_prepared_schema_serves_a_role_with_few_rights(dsn: str, role: str, sandbox: Sandbox) -> None:
+def test_prepared_schema_serves_limited_role(dsn: str, role: str, sandbox: Sandbox) -> None:
     queue = QUEUE
     execute(dsn, *(f"CREATE SCHEMA {name} AUTHORIZATION least" for name in ("dispatchkit", queue)))
     field = Field(role, sandbox)
@@ -166,13 +166,13 @@ def test_prepared_schema_serves_a_role_with_few_rights(dsn: str, role: str, sand
         field.end()
 
 
-async def test_role_with_few_rights_is_told_what_to_do(role: str) -> None:
+async def test_limited_role_gets_remedy(role: str) -> None:
     with pytest.raises(LedgerError, match=r"permission denied for database .* 'dispatchkit ledger init LEDGER --sql'"):
         async with Ledger(role) as ledger:
             await ledger.runs()
 
 
-def test_init_prints_sql_that_an_administrator_runs(dsn: str, role: str) -> None:
+def test_init_prints_runnable_sql(dsn: str, role: str) -> None:
     printed = command("ledger", "init", role, "--sql")
     assert printed.returncode == 0, printed.stderr
     queue = QUEUE
@@ -191,7 +191,7 @@ def test_init_makes_another_schema(dsn: str) -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 2])
-async def test_limit_of_a_role_is_told(
+async def test_limit_of_role_is_told(
     dsn: str, role: str, limit: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("dispatchkit.ledger.postgres.store._RECONNECT_TIMEOUT", 0.2)

@@ -79,7 +79,7 @@ async def taken(journal: Any) -> list[Any]:
     return items
 
 
-async def test_all_is_planned_before_anything_is_taken(ledger: Ledger) -> None:
+async def test_plan_precedes_first_claim(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings({"provider": "direct"}))
     assert await journal.open([*starts(range(1, 6)), StartDispatch(2)], nothing) == PlanSummary(
         5, {State.DONE: 0, State.REJECTED: 0, State.UNKNOWN: 0}
@@ -90,7 +90,7 @@ async def test_all_is_planned_before_anything_is_taken(ledger: Ledger) -> None:
     await journal.close()
 
 
-async def test_what_is_final_is_not_handed_out_again(ledger: Ledger) -> None:
+async def test_final_target_is_not_claimed(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 6)), nothing)
     states = [State.DONE, State.REJECTED, State.NOT_SENT, State.UNKNOWN]
@@ -110,7 +110,7 @@ async def test_what_is_final_is_not_handed_out_again(ledger: Ledger) -> None:
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_many_are_planned_and_taken_by_many(ledger: Ledger, asynchronous: bool) -> None:
+async def test_many_targets_are_claimed(ledger: Ledger, asynchronous: bool) -> None:
     async def source() -> AsyncIterator[StartDispatch]:
         for command in starts(range(1, 5001)):
             yield command
@@ -122,7 +122,7 @@ async def test_many_are_planned_and_taken_by_many(ledger: Ledger, asynchronous: 
     await journal.close()
 
 
-async def test_large_commands_are_read_a_few_at_a_time(ledger: Ledger) -> None:
+async def test_large_commands_are_read_gradually(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings())
     await journal.open((LaunchBroadcast(n, content={"text": "x" * 300_000}) for n in range(1, 41)), nothing)
     first = await journal.next_item()
@@ -134,7 +134,7 @@ async def test_large_commands_are_read_a_few_at_a_time(ledger: Ledger) -> None:
     await journal.close()
 
 
-async def test_a_command_that_could_not_be_built_is_refused_with_its_place(ledger: Ledger) -> None:
+async def test_invalid_command_is_located(ledger: Ledger) -> None:
     bad: Any
     for bad, kind, text in [
         (
@@ -151,7 +151,7 @@ async def test_a_command_that_could_not_be_built_is_refused_with_its_place(ledge
     assert not (await ledger.run("a")).plan_complete
 
 
-async def test_a_plan_that_broke_off_is_finished_by_the_same_line_only(ledger: Ledger) -> None:
+async def test_truncated_plan_needs_same_command(ledger: Ledger) -> None:
     def broken() -> Iterator[StartDispatch]:
         yield from starts(range(1, 4))
         raise OSError("the list is gone")
@@ -165,13 +165,13 @@ async def test_a_plan_that_broke_off_is_finished_by_the_same_line_only(ledger: L
     await journal.close()
 
 
-async def test_a_run_that_is_not_there_cannot_be_resumed(ledger: Ledger) -> None:
+async def test_missing_run_is_not_resumed(ledger: Ledger) -> None:
     with pytest.raises(LedgerError, match="the ledger holds no run 'a'"):
         await ledger.journal("a", run_settings()).open(None, nothing)
     assert await ledger.runs() == []
 
 
-async def test_a_run_of_another_host_is_refused(ledger: Ledger) -> None:
+async def test_other_host_run_is_refused(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings({"provider": "direct", "base_url": "https://one"}))
     await journal.open([StartDispatch(1)], nothing)
     await journal.close()
@@ -179,7 +179,7 @@ async def test_a_run_of_another_host_is_refused(ledger: Ledger) -> None:
         await ledger.journal("a", run_settings({"provider": "direct", "base_url": "https://two"})).open(None, nothing)
 
 
-async def test_a_stop_from_elsewhere_is_heard_within_a_beat(ledger: Ledger, clock: Manual) -> None:
+async def test_external_stop_within_heartbeat(ledger: Ledger, clock: Manual) -> None:
     heard: list[str] = []
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), lambda: heard.append("stop"))
@@ -216,7 +216,7 @@ async def test_failed_heartbeat_ends_the_run(
     await journal.close()
 
 
-async def test_a_holder_that_beats_is_not_taken_over(ledger: Ledger, clock: Manual, tmp_path: Path) -> None:
+async def test_live_holder_is_not_replaced(ledger: Ledger, clock: Manual, tmp_path: Path) -> None:
     journal = ledger.journal("a", run_settings())
     lost: list[str] = []
     await journal.open(starts(range(1, 4)), lambda: lost.append("stop"))
@@ -235,7 +235,7 @@ async def test_a_holder_that_beats_is_not_taken_over(ledger: Ledger, clock: Manu
     await journal.close()
 
 
-async def test_who_is_cancelled_while_it_asks_has_sent_nothing(ledger: Ledger) -> None:
+async def test_cancelled_claim_has_sent_nothing(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     for waits in range(3):
@@ -249,7 +249,7 @@ async def test_who_is_cancelled_while_it_asks_has_sent_nothing(ledger: Ledger) -
     assert (counts.sending, counts.planned + counts.not_sent) == (0, 3)
 
 
-async def test_who_is_cancelled_at_the_end_has_written_what_is_known(ledger: Ledger) -> None:
+async def test_cancelled_end_is_recorded(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     refused = RejectedError("no", status=400, code=1)
@@ -268,9 +268,7 @@ async def test_who_is_cancelled_at_the_end_has_written_what_is_known(ledger: Led
     assert [chunk.holder for chunk in await ledger.chunks("a")] == []
 
 
-async def test_who_is_cancelled_while_it_takes_hold_holds_nothing(
-    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_cancelled_hold_is_released(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     await journal.close()
@@ -289,7 +287,7 @@ async def test_who_is_cancelled_while_it_takes_hold_holds_nothing(
     await again.close()
 
 
-async def test_nobody_knows_how_many_a_plan_that_was_stopped_would_have_held(ledger: Ledger) -> None:
+async def test_stopped_plan_size_is_unknown(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings())
 
     def stopped() -> Iterator[StartDispatch]:
@@ -312,7 +310,7 @@ async def test_a_stop_leaves_nobody_waiting(ledger: Ledger) -> None:
     assert (await ledger.counts("a")).sending == 0
 
 
-async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
+async def test_chunk_has_one_holder(ledger: Ledger) -> None:
     run = (await (store := await ledger.open_store()).begin(run_plan())).number
     await store.plan(run, [encode(command) for command in starts(range(1, 8))])
     await store.planned(run, size=3)
@@ -337,7 +335,7 @@ async def test_a_chunk_is_worked_on_alone(ledger: Ledger) -> None:
         ledger.chunk("a", 1).journal("b", run_settings())
 
 
-async def test_what_could_not_be_written_is_told_at_the_end_and_tried_once_more(ledger: Ledger) -> None:
+async def test_failed_record_is_retried_once(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), nothing)
     items = await taken(journal)
@@ -377,7 +375,7 @@ async def test_a_ledger_serves_one_loop(tmp_path: Path) -> None:
         (7, TypeError, "must be a file or 'postgresql://...', not int"),
     ],
 )
-def test_a_ledger_that_cannot_be_is_refused_at_once(where: Any, kind: type[Exception], text: str) -> None:
+def test_invalid_ledger_is_refused(where: Any, kind: type[Exception], text: str) -> None:
     with pytest.raises(kind, match=text) as raised:
         Ledger(where)
     assert "secret" not in str(raised.value)
@@ -389,7 +387,7 @@ def test_a_run_has_a_name(tmp_path: Path, name: Any, kind: type[Exception]) -> N
         Ledger(tmp_path / "launch.db").journal(name, {})
 
 
-async def test_a_run_that_is_not_there_is_told_with_those_that_are(ledger: Ledger) -> None:
+async def test_missing_run_lists_existing_runs(ledger: Ledger) -> None:
     with pytest.raises(LedgerError, match="the ledger holds no run 'x'; it holds none"):
         await ledger.run("x")
     for number in range(12):
@@ -417,7 +415,7 @@ async def ended(journal: LedgerJournal, commands: Iterator[StartDispatch] | None
         ((None, "one"), ("retail", "two"), False),
     ],
 )
-async def test_a_run_belongs_to_an_account(
+async def test_run_belongs_to_account(
     ledger: Ledger, planned: tuple[str | None, str], given: tuple[str | None, str], fits: bool
 ) -> None:
     account, token = planned
@@ -434,7 +432,7 @@ async def test_a_run_belongs_to_an_account(
     assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
 
 
-async def test_a_ledger_that_is_kept_from_writers_opens(ledger: Ledger, tmp_path: Path, clock: Manual) -> None:
+async def test_write_protected_ledger_opens(ledger: Ledger, tmp_path: Path, clock: Manual) -> None:
     """A holder that is suspended within its own transaction."""
     first = ledger.journal("a", run_settings())
     await first.open(starts([1]), nothing)
@@ -450,7 +448,7 @@ async def test_a_ledger_that_is_kept_from_writers_opens(ledger: Ledger, tmp_path
     await first.close()
 
 
-async def test_an_account_is_not_changed_while_it_launches(ledger: Ledger) -> None:
+async def test_account_is_fixed_while_launching(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings(token="old"))
     await journal.open(starts([1]), nothing)
     async with DirectClient("new") as client:
@@ -471,7 +469,7 @@ async def test_a_copy_cannot_be_stopped(ledger: Ledger, tmp_path: Path) -> None:
         await copy.stop("a")
 
 
-async def test_a_rotated_token_is_accepted_when_told(ledger: Ledger) -> None:
+async def test_rotated_token_needs_permission(ledger: Ledger) -> None:
     await ended(ledger.journal("a", run_settings(token="old")), starts([1]))
     async with DirectClient("new") as client:
         with pytest.raises(AccountMismatchError):
@@ -482,7 +480,7 @@ async def test_a_rotated_token_is_accepted_when_told(ledger: Ledger) -> None:
             await ledger.journal("a", run_settings(token="old")).open(None, nothing)
 
 
-async def test_targets_of_another_run_are_refused(ledger: Ledger) -> None:
+async def test_repeated_targets_are_refused(ledger: Ledger) -> None:
     first = ledger.journal("noon", run_settings())
     await first.open(starts([1, 2, 3]), nothing)
     for item in (await taken(first))[:2]:
@@ -499,7 +497,7 @@ async def test_targets_of_another_run_are_refused(ledger: Ledger) -> None:
     await ended(ledger.journal("night", run_settings()), starts([1, 2]))
 
 
-async def test_two_plans_launch_a_target_once(ledger: Ledger) -> None:
+async def test_overlapping_plans_launch_once(ledger: Ledger) -> None:
     settings = run_settings(repeat_window=3600.0)
     for name in ("a", "b"):
         await ledger.journal(name, settings).plan_chunks(starts([1, 2]), size=10)
@@ -510,7 +508,7 @@ async def test_two_plans_launch_a_target_once(ledger: Ledger) -> None:
     await first.close()
 
 
-async def test_the_same_run_is_no_repeat(ledger: Ledger) -> None:
+async def test_same_run_is_no_repeat(ledger: Ledger) -> None:
     settings = run_settings(repeat_window=3600.0)
     first = ledger.journal("a", settings)
     await first.open(starts([1, 2]), nothing)
@@ -528,7 +526,7 @@ def _without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_without_locks")
-async def test_the_end_of_a_lease_is_waited_for(
+async def test_lease_end_is_awaited(
     ledger: Ledger, clock: Manual, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hold.Hold, "keep", lambda *_: None)  # it is suspended
@@ -550,7 +548,7 @@ async def test_the_end_of_a_lease_is_waited_for(
 
 
 @pytest.mark.usefixtures("_without_locks")
-async def test_a_lease_that_is_renewed_is_not_waited_for(ledger: Ledger, clock: Manual, tmp_path: Path) -> None:
+async def test_renewed_lease_is_not_awaited(ledger: Ledger, clock: Manual, tmp_path: Path) -> None:
     first = ledger.journal("a", run_settings())
     await first.open(starts([1]), nothing)
     async with Ledger(tmp_path / "launch.db", clock=clock) as other:
@@ -565,7 +563,7 @@ async def test_a_lease_that_is_renewed_is_not_waited_for(ledger: Ledger, clock: 
     await first.close()
 
 
-async def test_a_resumed_run_takes_its_stop_back(ledger: Ledger, clock: Manual) -> None:
+async def test_resume_clears_stop(ledger: Ledger, clock: Manual) -> None:
     await ended(ledger.journal("a", run_settings()), starts([1]))
     promised = await ledger.stop("a")
     assert promised == clock.now() + timedelta(seconds=CLAIM_AGE)
@@ -582,7 +580,7 @@ async def test_a_resumed_run_takes_its_stop_back(ledger: Ledger, clock: Manual) 
     await resumed.close()
 
 
-async def test_a_stop_while_it_is_resumed_holds(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_during_resume_holds(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     await ended(ledger.journal("a", run_settings()), starts([1]))
     await ledger.stop("a")
     take = hold.Hold.take
@@ -598,7 +596,7 @@ async def test_a_stop_while_it_is_resumed_holds(ledger: Ledger, monkeypatch: pyt
     assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
 
 
-async def test_a_run_that_cannot_be_held_stays_stopped(ledger: Ledger, tmp_path: Path, clock: Manual) -> None:
+async def test_unheld_run_stays_stopped(ledger: Ledger, tmp_path: Path, clock: Manual) -> None:
     first = ledger.journal("a", run_settings())
     await first.open(starts([1]), nothing)
     await ledger.stop("a")
@@ -610,7 +608,7 @@ async def test_a_run_that_cannot_be_held_stays_stopped(ledger: Ledger, tmp_path:
 
 
 @pytest.mark.parametrize("step", ["check_identity", "begin", "plan", "planned", "acquire", "counts"])
-async def test_a_stop_ends_a_wait_for_the_database(ledger: Ledger, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stop_ends_database_wait(ledger: Ledger, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal_module, "CLOSE_TIMEOUT", 0.01)
     reached = asyncio.Event()
 
@@ -631,7 +629,7 @@ async def test_a_stop_ends_a_wait_for_the_database(ledger: Ledger, step: str, mo
 
 
 @pytest.mark.parametrize("name", ["", "x" * 201, "a\nb"])
-async def test_a_name_of_a_run_is_short_and_prints(ledger: Ledger, name: str) -> None:
+async def test_run_name_is_printable(ledger: Ledger, name: str) -> None:
     with pytest.raises(ValueError, match="run must be a name"):
         ledger.journal(name, run_settings())
     with pytest.raises(ValueError, match="account must be a name"):
@@ -640,7 +638,7 @@ async def test_a_name_of_a_run_is_short_and_prints(ledger: Ledger, name: str) ->
 
 
 @pytest.mark.parametrize(("resumed_at", "acting_until"), [(10.0, 75.0), (1000.0, 1000.0)])
-async def test_an_orphan_may_act_until_it_expires(
+async def test_orphan_acts_until_expiry(
     ledger: Ledger, clock: Manual, tmp_path: Path, resumed_at: float, acting_until: float
 ) -> None:
     first = ledger.journal("a", run_settings(attempt_timeout=70.0))
@@ -659,9 +657,7 @@ async def test_an_orphan_may_act_until_it_expires(
         await second.close()
 
 
-async def test_a_resumed_run_may_wait_for_its_hold(
-    ledger: Ledger, clock: Manual, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_resume_waits_for_hold(ledger: Ledger, clock: Manual, monkeypatch: pytest.MonkeyPatch) -> None:
     await ended(ledger.journal("a", run_settings()), starts([1]))
     await ledger.stop("a")
     take = hold.Hold.take

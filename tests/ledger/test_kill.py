@@ -8,7 +8,7 @@ from tests.ledger.kill import kill
 
 
 @pytest.mark.second_stage
-async def test_whoever_is_killed_anywhere_launches_nothing_twice_and_loses_nothing() -> None:
+async def test_kill_loses_and_repeats_nothing() -> None:
     tally = await kill(15, seed=1)
     assert (tally.points, tally.twice, tally.lost, tally.unknown) == (15, 0, 0, 0)
     assert tally.kills >= 10

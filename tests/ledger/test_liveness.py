@@ -142,7 +142,7 @@ def test_no_pidfd(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
-def test_another_user_may_not_end_it(child: subprocess.Popen[bytes]) -> None:
+def test_foreign_process_cannot_be_ended(child: subprocess.Popen[bytes]) -> None:
     holder = holder_of(child)
     pid = os.fork()
     if pid == 0:
@@ -156,7 +156,7 @@ def test_another_user_may_not_end_it(child: subprocess.Popen[bytes]) -> None:
     assert child.poll() is None
 
 
-def test_a_process_that_does_not_end(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_does_not_end(child: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(signal, "pidfd_send_signal", lambda *_: None)
     with pytest.raises(LedgerError, match=r"has not ended within 0\.01 s"):
         end_process(holder_of(child), timeout=0.01)

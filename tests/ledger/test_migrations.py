@@ -107,7 +107,7 @@ def test_failed_upgrade_changes_nothing(where: str) -> None:
             fetch(where, f"SELECT * FROM {table}")
 
 
-def test_ledger_in_use_is_not_upgraded(where: str) -> None:
+def test_held_ledger_is_not_upgraded(where: str) -> None:
     async def upgrade_while_held() -> None:
         store = store_of(where)
         await store.open()

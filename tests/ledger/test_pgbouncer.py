@@ -33,7 +33,7 @@ async def test_session_mode_works_by_default(postgres: Server, dsn: str) -> None
             assert await ledger.runs() == []
 
 
-async def test_session_has_the_settings_of_a_direct_one(postgres: Server, dsn: str) -> None:
+async def test_session_has_direct_settings(postgres: Server, dsn: str) -> None:
     with PgBouncer(str(postgres.folder), pool_mode="session") as pooler:
         store = PostgresStore(pooler.dsn())
         await store.open()
@@ -60,7 +60,7 @@ async def test_transaction_mode_is_refused(postgres: Server, dsn: str, mode: str
 
 
 @pytest.mark.parametrize("size", [1, 2])
-async def test_small_pool_is_told_with_the_number(
+async def test_small_pool_names_the_number(
     postgres: Server, dsn: str, size: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     with PgBouncer(str(postgres.folder), pool_mode="session", default_pool_size=size) as pooler:
@@ -99,7 +99,7 @@ PASSWORD = "50%off@:/?# '\\\\x"
 
 
 @pytest.mark.parametrize("form", ["url", "keywords"])
-def test_any_password_works_in_ledger_and_workers(postgres: Server, dsn: str, sandbox: Sandbox, form: str) -> None:
+def test_any_password_works_everywhere(postgres: Server, dsn: str, sandbox: Sandbox, form: str) -> None:
     with PgBouncer(str(postgres.folder), users={"app": PASSWORD}, pool_mode="session") as pooler:
         where = pooler.dsn(f"app:{quote(PASSWORD, safe='')}")
         if form == "keywords":
@@ -136,9 +136,7 @@ def certificates() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def test_certificates_work_in_ledger_and_workers(
-    postgres: Server, dsn: str, sandbox: Sandbox, certificates: Path
-) -> None:
+def test_certificates_work_everywhere(postgres: Server, dsn: str, sandbox: Sandbox, certificates: Path) -> None:
     demanding = {
         "client_tls_sslmode": "verify-ca",
         "client_tls_key_file": certificates / "server-key",
@@ -158,7 +156,7 @@ def test_certificates_work_in_ledger_and_workers(
             asyncio.run(_look(trusting))  # it shows no certificate
 
 
-def test_worker_tells_of_too_few_connections(postgres: Server, dsn: str, sandbox: Sandbox) -> None:
+def test_worker_reports_missing_connections(postgres: Server, dsn: str, sandbox: Sandbox) -> None:
     settings = {"pool_mode": "session", "default_pool_size": 1, "query_wait_timeout": 3}
     Field(dsn, sandbox).plan(20, size=10)
     with PgBouncer(str(postgres.folder), **settings) as pooler:  # type: ignore[arg-type]
@@ -170,7 +168,7 @@ def test_worker_tells_of_too_few_connections(postgres: Server, dsn: str, sandbox
     assert ended.stderr.count("\n") == 1
 
 
-def test_worker_tells_of_the_limit_of_a_role(postgres: Server, dsn: str, sandbox: Sandbox) -> None:
+def test_worker_reports_role_limit(postgres: Server, dsn: str, sandbox: Sandbox) -> None:
     field = Field(dsn, sandbox)
     field.plan(20, size=10)
     field.execute(

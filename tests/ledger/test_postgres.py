@@ -60,7 +60,7 @@ async def unclear(store: PostgresStore, run: int) -> list[Unsettled]:
     return [attrs.evolve(each, acting_for=0) for each in await store.unsettled(run, 0, after=-1, limit=100)]
 
 
-async def test_a_run_is_begun_once_and_keeps_its_settings(store: PostgresStore) -> None:
+async def test_run_keeps_its_settings(store: PostgresStore) -> None:
     first = await store.begin(run_plan("a", settings='{"host": "x"}'))
     again = await store.begin(run_plan("a", settings='{"host": "y"}'))
     assert again == first
@@ -72,7 +72,7 @@ async def test_a_run_is_begun_once_and_keeps_its_settings(store: PostgresStore) 
     assert await store.run("c") is None
 
 
-async def test_targets_are_numbered_as_they_come_and_the_same_one_is_planned_once(store: PostgresStore) -> None:
+async def test_targets_are_numbered_once(store: PostgresStore) -> None:
     run = (await store.begin(run_plan("a"))).number
     await store.plan(run, [(b"x", "X"), (b"y", "Y"), (b"x", "X")])
     await store.plan(run, [(b"y", "Y"), (b"z", "Z")])
@@ -87,7 +87,7 @@ async def test_targets_are_numbered_as_they_come_and_the_same_one_is_planned_onc
     assert found.total == 3
 
 
-async def test_two_who_plan_the_same_at_the_same_time_plan_it_once(dsn: str, store: PostgresStore) -> None:
+async def test_simultaneous_plans_are_one(dsn: str, store: PostgresStore) -> None:
     other = PostgresStore(dsn)
     await other.open()
     run = (await store.begin(run_plan("a"))).number
@@ -125,7 +125,7 @@ async def test_chunks_cover_all_targets_once(
     assert whole.plan_complete
 
 
-async def test_a_target_goes_through_its_states(store: PostgresStore) -> None:
+async def test_target_passes_through_states(store: PostgresStore) -> None:
     run = await held(store, 6)
     assert await store.claim([claim(run, index, request_id="r") for index in range(1, 6)]) == [ClaimResult.GRANTED] * 5
     assert await store.counts(run) == Counts(planned=1, sending=5)
@@ -144,7 +144,7 @@ async def test_a_target_goes_through_its_states(store: PostgresStore) -> None:
     ]
 
 
-async def test_what_came_of_a_target_is_told_in_full(store: PostgresStore) -> None:
+async def test_outcome_is_stored_in_full(store: PostgresStore) -> None:
     run = await held(store, 2)
     await store.claim([claim(run, 0, request_id="r")])
     told = Record(run, 0, 0, "us", State.REJECTED, "no", 4031, "r", 3, LATER)
@@ -155,7 +155,7 @@ async def test_what_came_of_a_target_is_told_in_full(store: PostgresStore) -> No
     ]
 
 
-async def test_a_claim_that_is_asked_again_gets_the_same_answer_and_is_written_once(store: PostgresStore) -> None:
+async def test_repeated_claim_is_written_once(store: PostgresStore) -> None:
     run = await held(store)
     for _ in range(2):
         assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
@@ -166,7 +166,7 @@ async def test_a_claim_that_is_asked_again_gets_the_same_answer_and_is_written_o
     assert await store.claim([claim(run, 0), claim(run, 1)]) == [ClaimResult.TAKEN, ClaimResult.GRANTED]
 
 
-async def test_the_same_claims_at_the_same_time_are_all_granted_and_written_once(dsn: str) -> None:
+async def test_simultaneous_claims_are_granted(dsn: str) -> None:
     stores = [PostgresStore(dsn) for _ in range(4)]
     for store in stores:
         await store.open()
@@ -185,7 +185,7 @@ async def test_the_same_claims_at_the_same_time_are_all_granted_and_written_once
         await store.close()
 
 
-async def test_a_stopped_run_grants_nothing_and_says_so_to_its_holder(store: PostgresStore) -> None:
+async def test_stopped_run_grants_nothing(store: PostgresStore) -> None:
     run = await held(store)
     await store.stop(run)
     assert await store.claim([claim(run, 0)]) == [ClaimResult.STOPPED]
@@ -210,7 +210,7 @@ async def test_a_chunk_has_one_holder(store: PostgresStore) -> None:
         await store.acquire(run, 7, US, attempt_timeout=70.0)
 
 
-async def test_who_is_not_seen_for_long_loses_the_chunk_and_is_refused_from_then_on(store: PostgresStore) -> None:
+async def test_unseen_holder_is_fenced_off(store: PostgresStore) -> None:
     run = await held(store)
     await store.claim([claim(run, 0)])
     await store.connection.run(
@@ -224,7 +224,7 @@ async def test_who_is_not_seen_for_long_loses_the_chunk_and_is_refused_from_then
     assert (await unclear(store, run))[0] == Unsettled(0, "c0", None, THEN)
 
 
-async def test_a_late_word_of_an_earlier_hold_says_nothing_of_what_was_sent_since(store: PostgresStore) -> None:
+async def test_former_hold_reports_nothing_newer(store: PostgresStore) -> None:
     run = await held(store)
     await store.claim([claim(run, 0)])
     await store.release(run, 0, "us")
@@ -237,7 +237,7 @@ async def test_a_late_word_of_an_earlier_hold_says_nothing_of_what_was_sent_sinc
     assert await store.counts(run) == Counts(planned=2, done=1)
 
 
-async def test_a_final_outcome_is_never_overwritten_and_an_unknown_one_is(store: PostgresStore) -> None:
+async def test_final_outcome_is_never_overwritten(store: PostgresStore) -> None:
     run = await held(store, 1)
     await store.claim([claim(run, 0)])
     for told, state in [
@@ -251,14 +251,14 @@ async def test_a_final_outcome_is_never_overwritten_and_an_unknown_one_is(store:
     await store.record([record(run, 0, State.UNKNOWN), record(run, 0, State.REJECTED)] * 2)
 
 
-async def test_of_one_batch_a_final_outcome_counts(store: PostgresStore) -> None:
+async def test_final_outcome_wins_in_batch(store: PostgresStore) -> None:
     run = await held(store, 1)
     await store.claim([claim(run, 0)])
     await store.record([record(run, 0, state) for state in (State.UNKNOWN, State.DONE, State.UNKNOWN)])
     assert await store.counts(run) == Counts(done=1)
 
 
-async def test_what_was_unclear_stays_unclear_until_it_is_settled(store: PostgresStore) -> None:
+async def test_unclear_target_awaits_settling(store: PostgresStore) -> None:
     run = await held(store, 1)
     await store.claim([claim(run, 0, request_id="r")])
     await store.release(run, 0, "us")
@@ -270,7 +270,7 @@ async def test_what_was_unclear_stays_unclear_until_it_is_settled(store: Postgre
     assert await unclear(store, run) == []
 
 
-async def test_only_chunks_with_something_left_are_listed(store: PostgresStore) -> None:
+async def test_unfinished_chunks_are_listed(store: PostgresStore) -> None:
     run = await planned(store, 4, size=2)
     await store.acquire(run, 0, US, attempt_timeout=70.0)
     await store.record([record(run, index, State.DONE) for index in (0, 1, 2)])
@@ -282,7 +282,7 @@ async def test_only_chunks_with_something_left_are_listed(store: PostgresStore) 
     assert [chunk.number for chunk in await store.chunks(run)] == [1]
 
 
-async def test_a_claim_is_put_off_while_its_account_is_paused(store: PostgresStore) -> None:
+async def test_paused_account_defers_claim(store: PostgresStore) -> None:
     run = await held(store)
     pauses = list[float]()
     store.bind_account(run, Account("k", pauses.append))
@@ -296,13 +296,13 @@ async def test_a_claim_is_put_off_while_its_account_is_paused(store: PostgresSto
     assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
 
 
-async def test_many_who_open_an_empty_database_make_its_tables_once(dsn: str) -> None:
+async def test_concurrent_opens_create_tables_once(dsn: str) -> None:
     stores = [PostgresStore(dsn) for _ in range(8)]
     await asyncio.gather(*(store.open() for store in stores))
     await asyncio.gather(*(store.close() for store in stores))
 
 
-async def test_tables_of_another_release_are_refused(dsn: str, store: PostgresStore) -> None:
+async def test_other_release_tables_are_refused(dsn: str, store: PostgresStore) -> None:
     await store.connection.run(lambda connection: connection.execute("UPDATE dispatchkit.about SET version = 99"))
     with pytest.raises(LedgerError, match="version 99"):
         await PostgresStore(dsn).open()
@@ -336,7 +336,7 @@ async def test_restored_rows_are_seen(store: PostgresStore, rows: str) -> None:
 
 
 @pytest.mark.parametrize("part", [1, 2, 3])
-async def test_each_part_of_the_identity_counts(store: PostgresStore, part: int) -> None:
+async def test_identity_has_several_parts(store: PostgresStore, part: int) -> None:
     await held(store)
     parts = await store.connection.run(
         lambda connection: connection.fetchval("SELECT database_id FROM dispatchkit.run")
@@ -352,7 +352,7 @@ async def test_each_part_of_the_identity_counts(store: PostgresStore, part: int)
     assert not await is_restored(store)
 
 
-async def test_a_role_that_may_not_ask_cannot_tell(dsn: str, store: PostgresStore) -> None:
+async def test_restricted_role_has_no_identity(dsn: str, store: PostgresStore) -> None:
     functions = "FUNCTION pg_control_system(), pg_current_wal_lsn()"
     await store.connection.run(
         lambda connection: connection.execute(f"""
@@ -396,7 +396,7 @@ async def test_idle_chunks_have_no_lease(store: PostgresStore) -> None:
     assert await store.claimable_chunks(10) == [("a", 0), ("a", 1)]
 
 
-async def test_an_ended_process_keeps_its_lease(store: PostgresStore) -> None:
+async def test_ended_process_keeps_lease(store: PostgresStore) -> None:
     run = await planned(store, 1)
     ended = await asyncio.create_subprocess_exec(sys.executable, "-c", "")
     await ended.wait()
@@ -409,7 +409,7 @@ async def test_an_ended_process_keeps_its_lease(store: PostgresStore) -> None:
     assert await store.claimable_chunks(10) == []
 
 
-async def test_claims_repeated_at_the_same_time_wait_for_no_circle(dsn: str, store: PostgresStore) -> None:
+async def test_repeated_claims_do_not_deadlock(dsn: str, store: PostgresStore) -> None:
     run = await held(store, 200)
     await store.claim([claim(run, index) for index in range(0, 200, 2)])
     others = [PostgresStore(dsn) for _ in range(4)]
@@ -427,7 +427,7 @@ async def test_claims_repeated_at_the_same_time_wait_for_no_circle(dsn: str, sto
     assert await store.connection.run(lambda connection: connection.fetchval(deadlocks)) == before
 
 
-async def test_while_the_database_is_away_all_wait_and_then_go_on(store: PostgresStore, postgres: Server) -> None:
+async def test_unreachable_database_is_awaited(store: PostgresStore, postgres: Server) -> None:
     run = await held(store, 40)
     await store.claim([claim(run, 0)])
     await asyncio.to_thread(postgres.stop)
@@ -449,7 +449,7 @@ async def test_while_the_database_is_away_all_wait_and_then_go_on(store: Postgre
     assert (await store.counts(run)).done == 1
 
 
-async def test_connections_that_break_in_the_middle_lose_nothing_and_write_nothing_twice(store: PostgresStore) -> None:
+async def test_broken_connections_lose_nothing(store: PostgresStore) -> None:
     run = await held(store, 400)
 
     async def break_them() -> None:
@@ -482,7 +482,7 @@ async def test_connections_that_break_in_the_middle_lose_nothing_and_write_nothi
         ("postgresql://postgres:secret@/nowhere?host={folder}", "cannot log in to"),
     ],
 )
-async def test_what_is_wrong_with_the_database_is_said_without_its_password(
+async def test_database_error_hides_password(
     postgres: Server, where: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dispatchkit.ledger.postgres.store._RECONNECT_TIMEOUT", 0.1)

@@ -87,7 +87,7 @@ async def left_in_flight(client: Any, ledger: Ledger, commands: list[Any], monke
     assert (await ledger.counts("a")).sending == len(commands)
 
 
-async def test_what_was_left_half_way_goes_on(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
+async def test_half_finished_run_continues(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
     first = direct.start_many(range(1, 101), ledger=ledger, run="a", max_launches=40, concurrency=8)
     assert await first.finish() == Report(done=40, not_started=60)
     again = direct.start_many(range(1, 101), ledger=ledger, run="a")
@@ -134,7 +134,7 @@ async def test_changed_content_is_not_launched(
     assert sum(played.launches.values()) == 1
 
 
-async def test_the_same_command_twice_is_one_launch(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
+async def test_equal_commands_are_one_launch(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
     report = await direct.start_many([7, 8, 7, 7, 9], ledger=ledger, run="a").finish()
     assert report == Report(done=3, not_started=0, repeats=2)
     assert played.launches == {7: 1, 8: 1, 9: 1}
@@ -142,7 +142,7 @@ async def test_the_same_command_twice_is_one_launch(direct: DirectClient, played
     assert played.launches == {7: 1, 8: 1, 9: 2, 10: 1}, "another run is another intention"
 
 
-async def test_an_orphan_of_direct_is_settled_by_its_state(
+async def test_status_settles_direct_orphan(
     direct: DirectClient, played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await left_in_flight(direct, ledger, list(starts(range(1, 101))), monkeypatch)
@@ -153,9 +153,7 @@ async def test_an_orphan_of_direct_is_settled_by_its_state(
 
 
 @pytest.mark.second_stage
-async def test_an_orphan_that_never_left_is_launched_once_its_state_denies_it(
-    direct: DirectClient, played: Sandbox, ledger: Ledger
-) -> None:
+async def test_denied_orphan_is_launched_once(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
     journal = ledger.journal("a", direct.run_settings())
     await journal.open(starts(range(1, 101)), lambda: None)
     while (item := await journal.next_item()) is not None:
@@ -167,7 +165,7 @@ async def test_an_orphan_that_never_left_is_launched_once_its_state_denies_it(
     assert played.launches == dict.fromkeys(range(1, 101), 1)
 
 
-async def test_an_orphan_of_altcraft_is_repeated_under_the_same_id(
+async def test_altcraft_orphan_repeats_its_id(
     vouching: AltcraftClient, played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands = [LaunchBroadcast(number, content={"b": 1, "a": 2}) for number in range(1, 11)]
@@ -184,7 +182,7 @@ async def test_an_orphan_of_altcraft_is_repeated_under_the_same_id(
     assert set(played.launches.values()) == {1}
 
 
-async def test_an_orphan_of_altcraft_is_settled_by_its_log_alone(
+async def test_log_settles_altcraft_orphan(
     altcraft: AltcraftClient, played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commands = [LaunchBroadcast(number) for number in range(1, 11)]
@@ -209,7 +207,7 @@ async def resumed(played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPat
         return await FanOut(client, None, ledger=ledger, run="a").finish()
 
 
-async def test_answer_to_another_request_is_believed_by_no_resume(
+async def test_foreign_response_is_not_believed(
     vouching: AltcraftClient, played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     forget(monkeypatch)
@@ -223,9 +221,7 @@ async def test_answer_to_another_request_is_believed_by_no_resume(
     assert (again, played.requests) == (Report(unknown=1, not_started=0, previously_finished=1), requests)
 
 
-async def test_start_of_another_launch_is_believed_by_no_resume(
-    played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_foreign_start_is_not_believed(played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     forget(monkeypatch)
     async with AltcraftClient(played.url, played.altcraft_token, retry=RETRY, attempt_timeout=1) as client:
         played.order(Fault.dropped(), path_contains="broadcasts/start")
@@ -239,7 +235,7 @@ async def test_start_of_another_launch_is_believed_by_no_resume(
 
 
 @pytest.mark.parametrize("killed", [False, True])
-async def test_unclear_repeat_is_the_last_over_all_processes(
+async def test_unclear_repeat_is_globally_last(
     played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch, killed: bool
 ) -> None:
     forget(monkeypatch)
@@ -260,9 +256,7 @@ async def test_unclear_repeat_is_the_last_over_all_processes(
 
 
 @pytest.mark.second_stage
-async def test_an_outcome_that_stayed_unknown_is_settled_by_the_next_run(
-    direct: DirectClient, played: Sandbox, ledger: Ledger
-) -> None:
+async def test_next_run_settles_unknown(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
     played.order(Fault.lost_answer(), path_contains="/start")
     played.order(Fault.http(500), times=8, path_contains="dispatch")
     report = await direct.start_many([7], ledger=ledger, run="a", timeout=1.0).finish()
@@ -276,7 +270,7 @@ async def test_an_outcome_that_stayed_unknown_is_settled_by_the_next_run(
     assert played.launches == {7: 1}
 
 
-async def test_what_was_refused_is_not_asked_again(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
+async def test_rejected_target_is_not_retried(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
     await direct.stop_many([1, 2], ledger=ledger, run="a").finish()
     targets = [target async for target in ledger.targets("a")]
     assert [(target.state, target.code) for target in targets] == [("rejected", 4031), ("rejected", 4031)]
@@ -287,9 +281,7 @@ async def test_what_was_refused_is_not_asked_again(direct: DirectClient, played:
     assert played.requests == requests
 
 
-async def test_a_run_is_stopped_from_elsewhere(
-    direct: DirectClient, played: Sandbox, ledger: Ledger, tmp_path: Path
-) -> None:
+async def test_run_is_stopped_externally(direct: DirectClient, played: Sandbox, ledger: Ledger, tmp_path: Path) -> None:
     played.latency = 0.01
     run = direct.start_many(range(1, 501), ledger=ledger, run="a", concurrency=4)
     await anext(run)
@@ -307,7 +299,7 @@ async def test_a_run_is_stopped_from_elsewhere(
     assert set(played.launches.values()) == {1}
 
 
-async def test_a_ledger_that_cannot_be_written_launches_nothing(
+async def test_unwritable_ledger_launches_nothing(
     direct: DirectClient, played: Sandbox, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def breaks(*_: object) -> list[object]:
@@ -325,7 +317,7 @@ async def test_a_ledger_that_cannot_be_written_launches_nothing(
     assert set(played.launches.values()) == {1}
 
 
-async def test_no_token_is_in_the_ledger(
+async def test_ledger_holds_no_token(
     direct: DirectClient, altcraft: AltcraftClient, played: Sandbox, ledger: Ledger, tmp_path: Path
 ) -> None:
     await direct.start_many([1, 2], ledger=ledger, run="a").finish()
@@ -339,7 +331,7 @@ async def test_no_token_is_in_the_ledger(
         assert b"Authorization" not in raw
 
 
-async def test_a_command_of_another_provider_is_not_sent(direct: DirectClient, ledger: Ledger) -> None:
+async def test_foreign_command_is_never_sent(direct: DirectClient, ledger: Ledger) -> None:
     commands: list[Any] = [StartDispatch(1), LaunchBroadcast(2)]
     report = await FanOut(direct, commands, ledger=ledger, run="a").finish()
     assert report == Report(done=1, not_sent=1, not_started=0)
@@ -347,7 +339,7 @@ async def test_a_command_of_another_provider_is_not_sent(direct: DirectClient, l
 
 
 @pytest.mark.second_stage
-async def test_what_waited_to_be_repeated_while_its_run_was_taken_over_is_launched_once(
+async def test_taken_over_repeat_launches_once(
     played: Sandbox, direct: DirectClient, ledger: Ledger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The first holder is silent, as one that is suspended, or whose database is out of its reach.
@@ -366,7 +358,7 @@ async def test_what_waited_to_be_repeated_while_its_run_was_taken_over_is_launch
 
 
 @pytest.mark.parametrize("kind", ["generator", "asynchronous generator"])
-async def test_a_run_that_is_closed_while_it_is_planned_does_not_take_its_plan_for_whole(
+async def test_closed_planning_leaves_incomplete_plan(
     played: Sandbox, direct: DirectClient, ledger: Ledger, kind: str
 ) -> None:
     taken = 0

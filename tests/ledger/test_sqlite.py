@@ -41,7 +41,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
     await store.close()
 
 
-async def test_a_commit_is_on_disk_when_it_returns(store: SqliteStore, tmp_path: Path) -> None:
+async def test_commit_is_on_disk(store: SqliteStore, tmp_path: Path) -> None:
     def settings(db: sqlite3.Connection) -> tuple[str, int]:
         return db.execute("PRAGMA journal_mode").fetchone()[0], db.execute("PRAGMA synchronous").fetchone()[0]
 
@@ -51,9 +51,7 @@ async def test_a_commit_is_on_disk_when_it_returns(store: SqliteStore, tmp_path:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
-async def test_what_is_asked_for_together_is_one_transaction(
-    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_simultaneous_claims_share_transaction(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     run = await held(store)
     sizes: list[int] = []
     write = sqlite_write.write_batches
@@ -105,7 +103,7 @@ def said(process: subprocess.Popen[str]) -> str:
     return process.stdout.readline().strip()
 
 
-async def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path: Path) -> None:
+async def test_second_process_sees_holder(tmp_path: Path) -> None:
     path = tmp_path / "launch.db"
     with child(HOLDS, path) as process:
         assert said(process) == "ClaimResult.GRANTED"
@@ -125,7 +123,7 @@ async def test_a_second_process_is_refused_and_told_who_holds_the_run(tmp_path: 
             await journal.close()
 
 
-async def test_a_suspended_holder_keeps_its_run(tmp_path: Path) -> None:
+async def test_suspended_holder_keeps_run(tmp_path: Path) -> None:
     path = tmp_path / "launch.db"
     clock = Manual()
     with child(HOLDS, path) as process:
@@ -148,7 +146,7 @@ async def test_a_suspended_holder_keeps_its_run(tmp_path: Path) -> None:
         await store.close()
 
 
-async def test_a_suspended_holder_that_lost_its_run_launches_nothing_more(tmp_path: Path) -> None:
+async def test_replaced_holder_launches_nothing(tmp_path: Path) -> None:
     path = tmp_path / "launch.db"
     lock = Path(f"{path}-hold-1-0")
     with child(HOLDS, path) as process:
@@ -191,7 +189,7 @@ asyncio.run(main())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-async def test_a_forked_child_keeps_no_hold(tmp_path: Path) -> None:
+async def test_forked_child_has_no_hold(tmp_path: Path) -> None:
     path = tmp_path / "launch.db"
     with child(FORKS, path) as process:
         forked = int(said(process))
@@ -239,7 +237,7 @@ async def crash(store: SqliteStore) -> None:
     await store.close()
 
 
-async def test_a_holder_of_this_boot_ended_with_its_lock(boots: Boots) -> None:
+async def test_released_lock_means_dead_holder(boots: Boots) -> None:
     store = await boots("x")
     run = await held(store)
     await crash(store)
@@ -264,7 +262,7 @@ async def test_the_lease_of_another_boot(boots: Boots, clock: Manual, passed: fl
         assert (await hold(later, run, "two")) is not None, "it has kept no lock"
 
 
-async def test_a_boot_without_id_is_another(boots: Boots, clock: Manual) -> None:
+async def test_boot_without_id_differs(boots: Boots, clock: Manual) -> None:
     store = await boots("")
     run = await held(store)
     await crash(store)
@@ -307,7 +305,7 @@ async def test_a_look_refuses_no_hold(boots: Boots, tmp_path: Path) -> None:
     assert await waiting is None
 
 
-async def test_a_hold_that_fails_keeps_no_lock(boots: Boots, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_failed_hold_releases_lock(boots: Boots, monkeypatch: pytest.MonkeyPatch) -> None:
     store, other = await boots("x"), await boots("x")
     run = await held(store)
     await store.release(run, 0, "one")
@@ -327,7 +325,7 @@ def files(folder: Path) -> set[str]:
     return {path.name for path in folder.glob("*-hold-*")}
 
 
-async def test_a_released_lock_leaves_no_file(boots: Boots, tmp_path: Path) -> None:
+async def test_released_lock_removes_file(boots: Boots, tmp_path: Path) -> None:
     store = await boots("x")
     run = await held(store)
     assert files(tmp_path) == {f"launch.db-hold-{run}-0"}
@@ -338,7 +336,7 @@ async def test_a_released_lock_leaves_no_file(boots: Boots, tmp_path: Path) -> N
     assert files(tmp_path) == set()
 
 
-async def test_link_of_a_folder_leads_to_the_same_lock(boots: Boots, tmp_path: Path) -> None:
+async def test_linked_folder_shares_the_lock(boots: Boots, tmp_path: Path) -> None:
     store = await boots("x")
     run = await held(store)
     link = tmp_path / "link"
@@ -351,7 +349,7 @@ async def test_link_of_a_folder_leads_to_the_same_lock(boots: Boots, tmp_path: P
     await other.close()
 
 
-def test_one_of_many_gets_the_lock(tmp_path: Path) -> None:
+def test_lock_has_one_winner(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     inside, most, taken = 0, 0, 0
 
@@ -379,7 +377,7 @@ def test_one_of_many_gets_the_lock(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-async def test_claims_of_another_boot_by_the_wall_clock(boots: Boots, clock: Manual) -> None:
+async def test_other_boot_uses_wall_clock(boots: Boots, clock: Manual) -> None:
     store = await boots("x")
     run = await held(store, ROWS[:1])
     await store.claim([claim(run, 0)])
@@ -412,7 +410,7 @@ async def test_a_copy_is_refused(boots: Boots, tmp_path: Path, clock: Manual) ->
     await copy.close()
 
 
-async def test_a_busy_reader_fails_no_plan(boots: Boots, tmp_path: Path) -> None:
+async def test_busy_reader_fails_no_plan(boots: Boots, tmp_path: Path) -> None:
     store = await boots("x")
     run = (await store.begin(run_plan("a"))).number
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db", isolation_level=None)) as db:
@@ -451,28 +449,28 @@ async def refused(path: Path) -> str:
     return str(raised.value)
 
 
-async def test_a_file_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+async def test_foreign_file_is_left_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "ids.csv"
     path.write_text("id\n1\n2\n" * 1000)
     assert "not a ledger: give the ledger a file of its own" in await refused(path)
     assert path.read_text() == "id\n1\n2\n" * 1000
 
 
-async def test_a_database_of_something_else_is_refused(tmp_path: Path) -> None:
+async def test_foreign_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "other.db"
     with contextlib.closing(sqlite3.connect(path)) as db:
         db.execute("CREATE TABLE run (x)")
     assert "another program's database, not a ledger" in await refused(path)
 
 
-async def test_a_newer_ledger_asks_for_an_upgrade(store: SqliteStore, tmp_path: Path) -> None:
+async def test_newer_ledger_asks_for_upgrade(store: SqliteStore, tmp_path: Path) -> None:
     await store.close()
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as db:
         db.execute("PRAGMA user_version = 5")
     assert "upgrade dispatchkit" in await refused(tmp_path / "launch.db")
 
 
-async def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
+async def test_missing_directory_is_reported(tmp_path: Path) -> None:
     assert "check that its directory exists" in await refused(tmp_path / "none" / "launch.db")
 
 
@@ -507,7 +505,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("what", ["file", "directory"])
-def test_what_must_not_be_written_is_told(what: str) -> None:
+def test_write_protection_is_reported(what: str) -> None:
     with tempfile.TemporaryDirectory() as name:  # not pytest's own folder, which other users may not enter
         path = Path(name) / "launch.db"
         asyncio.run(_made(path))
@@ -548,7 +546,7 @@ asyncio.run(main())
 """
 
 
-async def test_a_full_disk_refuses_claims_and_loses_none(tmp_path: Path) -> None:
+async def test_full_disk_refuses_claims(tmp_path: Path) -> None:
     path = tmp_path / "launch.db"
     with child(FULL, path) as process:
         out, _ = process.communicate(timeout=50)
@@ -562,7 +560,7 @@ async def test_a_full_disk_refuses_claims_and_loses_none(tmp_path: Path) -> None
         await journal.close()
 
 
-async def test_pages_that_run_out_read_as_a_full_disk(store: SqliteStore) -> None:
+async def test_page_limit_reads_as_full(store: SqliteStore) -> None:
     run = await held(store)
     await store._write(lambda db: db.execute("PRAGMA max_page_count = 1"))
     rows = [(number.to_bytes(16, "big"), "x" * 500) for number in range(1, 2001)]
@@ -574,7 +572,7 @@ async def test_pages_that_run_out_read_as_a_full_disk(store: SqliteStore) -> Non
     assert (await store.runs())[0].total == len(ROWS) + 2000
 
 
-async def test_a_writer_that_is_kept_waiting_too_long_says_so(
+async def test_starved_writer_reports_timeout(
     store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dispatchkit.ledger.sqlite.file._BUSY", 0.05)
@@ -590,7 +588,7 @@ async def test_a_writer_that_is_kept_waiting_too_long_says_so(
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
-async def test_a_forked_child_is_refused_and_harms_nothing(tmp_path: Path) -> None:
+async def test_forked_store_is_refused(tmp_path: Path) -> None:
     script = """
 import gc, warnings
 warnings.simplefilter("ignore", DeprecationWarning)
@@ -629,7 +627,7 @@ asyncio.run(main())
     assert second == "True", "the parent keeps its hold"
 
 
-async def test_a_ledger_that_nobody_closed_does_not_keep_the_interpreter(tmp_path: Path) -> None:
+async def test_open_ledger_lets_interpreter_exit(tmp_path: Path) -> None:
     script = """
 ledger = Ledger(path)
 async def main():
@@ -642,7 +640,7 @@ print("end", flush=True)
     assert (out, process.returncode) == ("end\n", 0)
 
 
-async def test_a_store_that_is_forgotten_ends_its_threads(tmp_path: Path) -> None:
+async def test_forgotten_store_ends_threads(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "launch.db")
     await store.open()
     assert store._writer is not None
@@ -658,7 +656,7 @@ async def test_a_closed_store_says_so(store: SqliteStore) -> None:
         await store.runs()
 
 
-async def test_a_stopped_run_is_not_run_again_by_accident(tmp_path: Path) -> None:
+async def test_stopped_run_is_not_restarted(tmp_path: Path) -> None:
     async with Ledger(tmp_path / "launch.db") as ledger:
         journal = ledger.journal("a", run_settings())
         await journal.open([StartDispatch(1)], lambda: None)
@@ -672,7 +670,7 @@ async def test_a_stopped_run_is_not_run_again_by_accident(tmp_path: Path) -> Non
         await again.close()
 
 
-async def test_nobody_else_may_read_what_it_holds(tmp_path: Path) -> None:
+async def test_file_is_private(tmp_path: Path) -> None:
     def modes() -> set[int]:
         return {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
 

@@ -89,9 +89,7 @@ def restore(source: Path, target: Path) -> None:
 
 @pytest.mark.parametrize("copy", [cp, cp_a, restore])
 @pytest.mark.parametrize("step", ["hold", "release"])
-async def test_a_backup_copied_over_the_file_is_refused(
-    store: SqliteStore, path: Path, copy: object, step: str
-) -> None:
+async def test_overwriting_backup_is_refused(store: SqliteStore, path: Path, copy: object, step: str) -> None:
     run = await held(store)
     if step == "hold":
         await store.release(run, 0, "one")
@@ -107,7 +105,7 @@ async def test_a_backup_copied_over_the_file_is_refused(
 
 
 @pytest.mark.parametrize("copy", [cp, cp_a])
-async def test_a_restored_file_with_the_same_inode_is_refused(store: SqliteStore, path: Path, copy: object) -> None:
+async def test_restored_inode_is_refused(store: SqliteStore, path: Path, copy: object) -> None:
     await held(store)
     await store.close()
     saved = backup(path)
@@ -122,7 +120,7 @@ async def test_a_restored_file_with_the_same_inode_is_refused(store: SqliteStore
         await check(path)
 
 
-async def test_another_ledger_over_the_file_is_refused(store: SqliteStore, path: Path) -> None:
+async def test_replaced_ledger_is_refused(store: SqliteStore, path: Path) -> None:
     await held(store)
     await store.close()
     other = await opened(path.with_name("other.db"))
@@ -137,7 +135,7 @@ async def test_another_ledger_over_the_file_is_refused(store: SqliteStore, path:
         await check(path)
 
 
-async def test_a_copy_over_a_run_ends_it(store: SqliteStore, path: Path) -> None:
+async def test_copy_over_run_ends_it(store: SqliteStore, path: Path) -> None:
     run = await held(store)
     saved = backup(path)
     await store.heartbeat(run, 0, "one")
@@ -149,7 +147,7 @@ async def test_a_copy_over_a_run_ends_it(store: SqliteStore, path: Path) -> None
     assert store._holds._locks == {}
 
 
-async def test_a_file_that_is_gone_ends_its_run(store: SqliteStore, path: Path) -> None:
+async def test_missing_file_ends_run(store: SqliteStore, path: Path) -> None:
     run = await held(store)
     path.rename(path.with_name("other.db"))
     with pytest.raises(LedgerError, match="was removed or renamed while it was open: restore it"):
@@ -158,7 +156,7 @@ async def test_a_file_that_is_gone_ends_its_run(store: SqliteStore, path: Path) 
     assert (await store.heartbeat(run, 0, "one")).mine
 
 
-async def test_an_accepted_copy_restores_its_runs(store: SqliteStore, path: Path) -> None:
+async def test_accepted_copy_restores_runs(store: SqliteStore, path: Path) -> None:
     run = await held(store)
     await store.accept_copy()  # the same inode
     [found] = await store.runs()
@@ -170,14 +168,14 @@ async def test_an_accepted_copy_restores_its_runs(store: SqliteStore, path: Path
     assert attributes(path) == ["user.dispatchkit.1"]
 
 
-async def test_a_renamed_file_is_no_copy(store: SqliteStore, path: Path) -> None:
+async def test_renamed_file_is_no_copy(store: SqliteStore, path: Path) -> None:
     await held(store)
     await store.close()
     path.rename(path.with_name("other.db"))
     await check(path.with_name("other.db"))
 
 
-async def test_a_rolled_back_renewal_is_no_copy(store: SqliteStore, path: Path) -> None:
+async def test_rolled_back_renewal_is_accepted(store: SqliteStore, path: Path) -> None:
     run = await held(store)
     sql(path, "CREATE TRIGGER fail BEFORE UPDATE ON chunk BEGIN SELECT RAISE(FAIL, 'no'); END")
     for _ in range(3):
@@ -188,7 +186,7 @@ async def test_a_rolled_back_renewal_is_no_copy(store: SqliteStore, path: Path) 
     assert (await store.heartbeat(run, 0, "one")).mine
 
 
-async def test_a_renewal_without_its_attribute_is_no_copy(store: SqliteStore, path: Path) -> None:
+async def test_renewal_without_attribute_is_accepted(store: SqliteStore, path: Path) -> None:
     run = await held(store)
     for _ in range(3):  # killed between the commit and the attribute
         await store._write(lambda db: sqlite_identity.renew(db, path))
@@ -197,7 +195,7 @@ async def test_a_renewal_without_its_attribute_is_no_copy(store: SqliteStore, pa
     assert attributes(path) == ["user.dispatchkit.5"]
 
 
-async def test_an_uncommitted_renewal_writes_no_attribute(store: SqliteStore, path: Path) -> None:
+async def test_uncommitted_renewal_writes_no_attribute(store: SqliteStore, path: Path) -> None:
     await held(store)
     await asyncio.gather(*(store.heartbeat(1, 0, "one") for _ in range(20)))
     [(renewals,)] = sql(path, "SELECT renewals FROM about")
@@ -209,7 +207,7 @@ async def test_an_uncommitted_renewal_writes_no_attribute(store: SqliteStore, pa
     assert attributes(path) == [f"user.dispatchkit.{renewals}"]
 
 
-async def test_vacuum_and_a_backup_make_no_copy(store: SqliteStore, path: Path) -> None:
+async def test_vacuum_and_backup_are_accepted(store: SqliteStore, path: Path) -> None:
     run = await held(store)
     backup(path)
     sql(path, "SELECT 1")
@@ -241,7 +239,7 @@ def beats(path: Path, seconds: float) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def test_processes_on_one_file_see_no_copy(path: Path) -> None:
+def test_concurrent_processes_see_no_copy(path: Path) -> None:
     processes = [beats(path, 0.4) for _ in range(3)]
     assert [process.communicate(timeout=50)[0] for process in processes] == ["begun\nagrees\n"] * 3
 
@@ -256,7 +254,7 @@ async def test_killed_processes_leave_no_copy(path: Path) -> None:
         await check(path)
 
 
-async def test_a_relative_path_outlives_a_change_of_folder(
+async def test_relative_path_survives_chdir(
     path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     monkeypatch.chdir(path.parent)
@@ -295,19 +293,19 @@ async def test_without_attributes_the_inode_decides(path: Path, monkeypatch: pyt
     await check(path)
 
 
-async def test_an_empty_file_becomes_a_ledger(path: Path) -> None:
+async def test_empty_file_becomes_ledger(path: Path) -> None:
     path.touch()
     os.setxattr(path, "user.dispatchkit.7", b"of an earlier ledger")
     await check(path)
     assert attributes(path) == ["user.dispatchkit.0"]
 
 
-def test_a_new_file_is_marked_before_its_tables(path: Path) -> None:
+def test_new_file_is_marked_first(path: Path) -> None:
     connect(path).close()
     assert attributes(path) == ["user.dispatchkit.0"]
 
 
-async def test_an_attribute_that_is_just_replaced_is_read_again(
+async def test_replaced_attribute_is_read_again(
     store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = await held(store)

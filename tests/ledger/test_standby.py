@@ -48,7 +48,7 @@ def pair() -> Iterator[Pair]:
     pair.remove()
 
 
-async def test_standby_that_comes_first_is_passed_over(pair: Pair) -> None:
+async def test_first_standby_is_skipped(pair: Pair) -> None:
     async with Ledger(pair.dsn(pair.standby, pair.primary)) as ledger:
         assert await ledger.runs() == []
 
@@ -59,7 +59,7 @@ async def test_keyword_form_takes_many_hosts(pair: Pair) -> None:
         assert await ledger.runs() == []
 
 
-async def test_host_that_does_not_answer_is_passed_over(pair: Pair) -> None:
+async def test_silent_host_is_skipped(pair: Pair) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         ports = f"{silent.getsockname()[1]},5432"
         where = f"host=127.0.0.1,{pair.primary.folder} port={ports} dbname=postgres user=postgres connect_timeout=2"
@@ -79,7 +79,7 @@ async def test_standby_alone_is_refused(pair: Pair) -> None:
             await ledger.runs()
 
 
-async def test_run_goes_on_after_a_failover(pair: Pair) -> None:
+async def test_run_goes_on_after_failover(pair: Pair) -> None:
     store = PostgresStore(pair.dsn(pair.primary, pair.standby))
     await store.open()
     run = await store.begin(run_plan("a"))

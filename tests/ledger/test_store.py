@@ -97,7 +97,7 @@ async def test_a_run_begins_once(store: Any) -> None:
     assert await store.run("c") is None
 
 
-async def test_targets_are_planned_once_each_in_the_order_in_which_they_come(store: Any) -> None:
+async def test_targets_are_planned_in_order(store: Any) -> None:
     run = (await store.begin(run_plan("a"))).number
     await store.plan(run, [*ROWS[:4], ROWS[1], *ROWS[4:6]])
     await store.plan(run, [ROWS[0], *ROWS[3:]])
@@ -120,7 +120,7 @@ async def test_many_targets_keep_their_order(store: Any) -> None:
     ]
 
 
-async def test_a_planned_run_is_whole_and_one_chunk(store: Any) -> None:
+async def test_planned_run_is_one_chunk(store: Any) -> None:
     run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS[:4])
     assert await store.planned(run) == [Chunk(0, 0, 4)]
@@ -129,7 +129,7 @@ async def test_a_planned_run_is_whole_and_one_chunk(store: Any) -> None:
     assert await store.planned(run) == [Chunk(0, 0, 10)], "what is new joins it"
 
 
-async def test_a_run_is_divided_into_chunks(store: Any) -> None:
+async def test_run_is_divided_into_chunks(store: Any) -> None:
     run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS[:7])
     first = [Chunk(0, 0, 3), Chunk(1, 3, 6), Chunk(2, 6, 7)]
@@ -139,7 +139,7 @@ async def test_a_run_is_divided_into_chunks(store: Any) -> None:
     assert await store.planned(run, size=2) == [*first, Chunk(3, 7, 9), Chunk(4, 9, 10)]
 
 
-async def test_a_plan_of_nothing_is_whole(store: Any) -> None:
+async def test_empty_plan_is_complete(store: Any) -> None:
     run = (await store.begin(run_plan("a"))).number
     assert await store.planned(run) == []
     assert (await store.runs())[0].plan_complete
@@ -147,7 +147,7 @@ async def test_a_plan_of_nothing_is_whole(store: Any) -> None:
     assert await store.counts(run) == Counts()
 
 
-async def test_chunks_are_those_that_hold_something_to_do(store: Any) -> None:
+async def test_claimable_chunks_have_work(store: Any) -> None:
     run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS[:6])
     await store.planned(run, size=2)
@@ -203,7 +203,7 @@ async def test_a_heartbeat_renews_the_lease(store: Any, another: Callable[[], An
     assert not (await other.heartbeat(run, 0, "two")).mine, "only the holder's"
 
 
-async def test_a_lost_chunk_has_another_holder(store: Any, another: Callable[[], Any], database: Database) -> None:
+async def test_lost_chunk_has_new_holder(store: Any, another: Callable[[], Any], database: Database) -> None:
     run = await held(store)
     other = await another()
     await database.lose(run)
@@ -223,7 +223,7 @@ async def test_a_hold_raises_the_timeout(store: Any) -> None:
         assert (await store.run("a")).attempt_timeout == ATTEMPT + 10
 
 
-async def test_a_refused_hold_raises_no_timeout(store: Any, another: Callable[[], Any]) -> None:
+async def test_refused_hold_keeps_timeout(store: Any, another: Callable[[], Any]) -> None:
     run = await held(store)
     assert await (await another()).acquire(run, 0, holder("two"), attempt_timeout=ATTEMPT + 10) is not None
     assert (await store.run("a")).attempt_timeout == ATTEMPT
@@ -236,7 +236,7 @@ async def test_an_account_may_change(store: Any) -> None:
     assert (found.account, found.fingerprint) == ("shop", "g")
 
 
-async def test_a_claim_is_granted_once_to_who_holds_the_chunk(store: Any) -> None:
+async def test_holder_gets_claim_once(store: Any) -> None:
     run = await held(store)
     claims = [claim(run, 0), claim(run, 1, request_id="r"), claim(run, 2, token="two")]
     assert await store.claim(claims) == [ClaimResult.GRANTED, ClaimResult.GRANTED, ClaimResult.STOPPED]
@@ -250,7 +250,7 @@ async def test_a_claim_is_granted_once_to_who_holds_the_chunk(store: Any) -> Non
     assert await store.claim([claim(run, 0)]) == [ClaimResult.TAKEN]
 
 
-async def test_what_was_asked_for_twice_counts_once(store: Any) -> None:
+async def test_duplicate_claim_counts_once(store: Any) -> None:
     run = await held(store)
     await store.claim([claim(run, 0)])
     await store.claim([claim(run, 0)])
@@ -258,7 +258,7 @@ async def test_what_was_asked_for_twice_counts_once(store: Any) -> None:
     assert (await states(store, run))[0] == "not_sent"
 
 
-async def test_a_claim_after_not_sent_reads_as_sending(store: Any) -> None:
+async def test_reclaimed_target_reads_as_sending(store: Any) -> None:
     run = await held(store)
     for _ in range(3):
         assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
@@ -281,7 +281,7 @@ async def test_a_stopped_run_grants_nothing(store: Any, another: Callable[[], An
     assert not (await store.heartbeat(run, 0, "one")).stopped
 
 
-async def test_a_later_stop_is_not_taken_back(store: Any) -> None:
+async def test_later_stop_is_kept(store: Any) -> None:
     run = await held(store)
     await store.stop(run)
     seen = await store.run("a")
@@ -293,7 +293,7 @@ async def test_a_later_stop_is_not_taken_back(store: Any) -> None:
     assert not (await store.run("a")).stopped
 
 
-async def test_who_was_taken_over_is_refused(store: Any, another: Callable[[], Any], database: Database) -> None:
+async def test_replaced_holder_is_refused(store: Any, another: Callable[[], Any], database: Database) -> None:
     run = await held(store)
     assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
     await database.lose(run)
@@ -311,7 +311,7 @@ async def test_who_was_taken_over_is_refused(store: Any, another: Callable[[], A
     assert (await states(store, run))[0] == "done"
 
 
-async def test_an_unknown_outcome_gives_way_to_a_better_one_and_a_final_one_to_none(store: Any) -> None:
+async def test_better_outcome_replaces_unknown(store: Any) -> None:
     run = await held(store)
     await store.claim([claim(run, 0), claim(run, 1)])
     await store.record([record(run, 0, State.UNKNOWN, summary="lost", attempts=3)])
@@ -332,7 +332,7 @@ async def test_a_code_keeps_its_type(store: Any, code: int | str | None) -> None
     assert (found.index, found.code, found.summary, found.request_id) == (3, code, "нет", "r")
 
 
-async def test_what_is_unsettled_is_told_in_pages(store: Any) -> None:
+async def test_unsettled_targets_are_paged(store: Any) -> None:
     run = await held(store)
     await store.claim([claim(run, index, request_id=f"r{index}", seconds=index) for index in range(5)])
     await store.record([record(run, 0, State.DONE), record(run, 1, State.REJECTED), record(run, 2, State.NOT_SENT)])
@@ -349,14 +349,14 @@ async def test_what_is_unsettled_is_told_in_pages(store: Any) -> None:
     assert await store.unsettled(run, 0, after=9, limit=100) == []
 
 
-async def test_what_is_unsettled_is_of_its_chunk(store: Any) -> None:
+async def test_unsettled_targets_belong_to_chunk(store: Any) -> None:
     run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS)
     await store.planned(run, size=4)
     assert [each.index for each in await store.unsettled(run, 1, after=-1, limit=100)] == [4, 5, 6, 7]
 
 
-async def test_targets_are_read_in_pages_and_by_state(store: Any) -> None:
+async def test_targets_are_paged_by_state(store: Any) -> None:
     rows = [(number.to_bytes(16, "big"), "{}") for number in range(2100)]
     run = await held(store, rows)
     await store.claim([claim(run, index) for index in range(2100)])
@@ -366,7 +366,7 @@ async def test_targets_are_read_in_pages_and_by_state(store: Any) -> None:
     assert [each async for each in store.targets(run, states=["planned"])] == []
 
 
-async def test_what_was_written_is_there_for_the_next(store: Any, another: Callable[[], Any]) -> None:
+async def test_written_data_is_durable(store: Any, another: Callable[[], Any]) -> None:
     run = await held(store)
     await store.claim([claim(run, 0)])
     await store.close()
@@ -384,7 +384,7 @@ async def acting_for(store: Any, run: int) -> list[float]:
     return [max(0.0, each.acting_for) for each in await store.unsettled(run, 0, after=-1, limit=100)]
 
 
-async def test_what_is_left_to_act_may_be_negative(store: Any, database: Database) -> None:
+async def test_remaining_time_may_be_negative(store: Any, database: Database) -> None:
     run = await held(store)
     assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
     await database.pass_time(CLAIM_AGE + ATTEMPT + 100)
@@ -392,7 +392,7 @@ async def test_what_is_left_to_act_may_be_negative(store: Any, database: Databas
     assert -101 <= first.acting_for <= -99
 
 
-async def test_a_claim_may_act_until_it_expires(store: Any, database: Database) -> None:
+async def test_claim_acts_until_expiry(store: Any, database: Database) -> None:
     run = await held(store, ROWS[:3])
     await store.claim([claim(run, 0), claim(run, 1)])
     await store.record([record(run, 1, State.UNKNOWN)])
@@ -417,7 +417,7 @@ async def test_a_repeated_claim_acts_anew(store: Any, database: Database) -> Non
     assert await acting_for(store, run) == [near(full), near(full)]
 
 
-async def test_a_refused_claim_keeps_the_time(store: Any, database: Database, another: Callable[[], Any]) -> None:
+async def test_refused_claim_keeps_time(store: Any, database: Database, another: Callable[[], Any]) -> None:
     run = await held(store, ROWS[:1])
     await store.claim([claim(run, 0)])
     await database.pass_time(30)
@@ -427,7 +427,7 @@ async def test_a_refused_claim_keeps_the_time(store: Any, database: Database, an
     assert await acting_for(store, run) == [near(CLAIM_AGE + ATTEMPT - 30)]
 
 
-async def test_a_claim_asked_again_after_a_stop_is_refused(store: Any) -> None:
+async def test_repeated_claim_after_stop_refused(store: Any) -> None:
     run = await held(store)
     assert await store.claim([claim(run, 0)]) == [ClaimResult.GRANTED]
     await store.stop(run)
@@ -444,7 +444,7 @@ async def test_the_longest_timeout_counts(store: Any) -> None:
     assert await acting_for(store, run) == [near(CLAIM_AGE + ATTEMPT + 60)]
 
 
-async def test_nothing_of_a_restored_run_is_clear(store: Any, database: Database) -> None:
+async def test_restored_run_is_unclear(store: Any, database: Database) -> None:
     run = await held(store, ROWS[:5])
     await store.claim([claim(run, index, request_id=f"r{index}", seconds=7) for index in range(4)])
     await store.record([record(run, 0, State.DONE), record(run, 1, State.NOT_SENT), record(run, 2, State.UNKNOWN)])
@@ -584,7 +584,7 @@ async def test_many_repeats_are_counted(store: Any) -> None:
 
 
 @pytest.mark.parametrize("count", [2, 10])
-async def test_repeats_in_a_run_of_another_size(store: Any, count: int) -> None:
+async def test_repeats_across_run_sizes(store: Any, count: int) -> None:
     rows = [(bytes([number]) * 16, f"c{number}") for number in range(100, 100 + 5)]
     await launched(store, "a")
     run = await planned(store, "b", [*rows, *ROWS[:count][::-1], *rows])
@@ -621,7 +621,7 @@ async def of_one_log(store: Any, name: str, token: str, count: int = 3, **plan: 
 
 
 @pytest.mark.parametrize("elsewhere", [False, True], ids=["same-run", "another-run"])
-async def test_another_launch_of_the_log_is_a_rival(store: Any, elsewhere: bool) -> None:
+async def test_other_log_launch_is_rival(store: Any, elsewhere: bool) -> None:
     run = await of_one_log(store, "a", "one")
     other = await of_one_log(store, "b", "two") if elsewhere else run
     token = "two" if elsewhere else "one"
@@ -642,7 +642,7 @@ async def test_rejected_launch_is_no_rival(store: Any) -> None:
     assert not await rivals(store, run)
 
 
-async def test_launch_that_was_not_sent_and_is_sent_again_is_a_rival(store: Any) -> None:
+async def test_resent_launch_is_rival(store: Any) -> None:
     run = await of_one_log(store, "a", "one")
     await store.claim([claim(run, 1)])
     await store.record([record(run, 1, State.NOT_SENT)])
@@ -651,20 +651,20 @@ async def test_launch_that_was_not_sent_and_is_sent_again_is_a_rival(store: Any)
     assert await rivals(store, run)
 
 
-async def test_launch_at_another_host_is_no_rival(store: Any) -> None:
+async def test_other_host_is_no_rival(store: Any) -> None:
     run = await of_one_log(store, "a", "one")
     other = await of_one_log(store, "b", "two", host="another")
     await store.claim([claim(other, 1, "two")])
     assert not await rivals(store, run)
 
 
-async def test_launch_without_a_log_key_is_no_rival(store: Any) -> None:
+async def test_log_key_is_required(store: Any) -> None:
     run = await held(store)
     await store.claim([claim(run, 1)])
     assert not await rivals(store, run)
 
 
-async def test_launch_counts_until_its_request_cannot_arrive(database: Database, store: Any) -> None:
+async def test_launch_counts_until_expiry(database: Database, store: Any) -> None:
     run = await of_one_log(store, "a", "one")
     await store.claim([claim(run, 1)])
     await database.pass_time(60 + ATTEMPT + CLAIM_AGE - 1)
@@ -673,7 +673,7 @@ async def test_launch_counts_until_its_request_cannot_arrive(database: Database,
     assert not await rivals(store, run)
 
 
-async def test_what_nothing_can_settle_is_left_alone(store: Any) -> None:
+async def test_unsettleable_target_is_left_alone(store: Any) -> None:
     run = await held(store, ROWS[:3])
     await store.claim([claim(run, 0), claim(run, 1), claim(run, 2)])
     await store.record([record(run, 0, State.UNKNOWN, is_final=True, summary="why"), record(run, 1, State.UNKNOWN)])
@@ -695,7 +695,7 @@ async def repeats_of(store: Any, run: int) -> list[int]:
     return [row.repeats for row in await store.unsettled(run, 0, after=-1, limit=9)]
 
 
-async def test_holds_that_may_have_repeated_are_counted(store: Any) -> None:
+async def test_possible_repeats_are_counted(store: Any) -> None:
     run = await held(store, ROWS[:3])
     await store.claim([claim(run, 0), claim(run, 1)])
     assert await repeats_of(store, run) == [0, 0, 0]

@@ -119,7 +119,7 @@ def test_files_tell_whether_to_look(
     assert _may_be_named() is may
 
 
-def test_archives_and_finders_are_looked_into(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_archives_and_finders_are_searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     archive = tmp_path / "packages.zip"
     archive.write_bytes(b"")
     monkeypatch.setattr(sys, "meta_path", [PathFinder])
@@ -140,7 +140,7 @@ CLIENTS: list[tuple[Callable[[], Client[Any]], str]] = [
 
 
 @pytest.mark.parametrize(("client", "name"), CLIENTS, ids=["direct", "altcraft", "altcraft-xml", "sms"])
-def test_stored_settings_make_the_same_client(client: Callable[[], Client[Any]], name: str) -> None:
+def test_stored_settings_make_same_client(client: Callable[[], Client[Any]], name: str) -> None:
     register(SMS)
     planned = client()
     again = connect_run(Stored(json.dumps(planned.settings())), token="t")
@@ -222,7 +222,7 @@ def test_duplicate_name_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -
         register(other(name))
 
 
-def test_two_packages_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_duplicate_packages_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     place = "tests.providers.example_provider:SMS"
     set_entry_points(monkeypatch, ("fax", "one:FAX"), ("sms", place), ("fax", "two:FAX"), ("direct", "one:DIRECT"))
     for _ in range(2):
@@ -235,9 +235,7 @@ def test_two_packages_of_one_name_are_refused(monkeypatch: pytest.MonkeyPatch) -
     assert provider_of({"provider": "direct"}).is_built_in
 
 
-def test_command_line_leaves_out_a_double_name(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_double_name_is_left_out(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     set_entry_points(monkeypatch, ("fax", "one:FAX"), ("fax", "two:FAX"), ("direct", "one:DIRECT"))
     assert {"direct", "altcraft"} <= {*command_lines()}
     assert [record.getMessage().split(":")[0] for record in caplog.records] == [
@@ -270,7 +268,7 @@ def test_provider_without_commands_is_refused() -> None:
         Provider(name="sms", client=SmsClient, commands={}, token_variable="T")
 
 
-def test_command_of_another_provider_is_refused() -> None:
+def test_foreign_command_is_refused() -> None:
     register(other("fax"))
     with pytest.raises(TypeError, match=r"StartSms\.provider must be 'fax', not 'sms'"):
         decode('{"type":"fax.start","version":1,"target":1}')
@@ -322,7 +320,7 @@ def fax(**commands: type[FaxCommand]) -> Provider[Secret]:
     return Provider(name="fax", client=SmsClient, commands=commands, token_variable="FAX_TOKEN")
 
 
-def test_fields_of_all_kinds_come_back() -> None:
+def test_all_fields_round_trip() -> None:
     register(fax(send=SendFax))
     command = SendFax(7, b"\xff", datetime(2026, 1, 1, tzinfo=UTC), Nested("x", {"b": 1, "a": 2}), {"z": 1, "y": [2]})
     text = encode(command)[1]
@@ -340,7 +338,7 @@ def test_ledger_names_are_reserved() -> None:
         encode(TypedFax("x"))
 
 
-def test_newer_release_of_a_package_is_named() -> None:
+def test_newer_package_is_named() -> None:
     register(SMS)
     with pytest.raises(
         LedgerError, match=r"'sms\.stop' of version 1, which a newer release of the package of the prov"

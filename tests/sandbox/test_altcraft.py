@@ -19,7 +19,7 @@ def status(provider, mailing_id=82):
     return json.loads(ask(provider, "get_status", id=mailing_id).body)["data"]
 
 
-def test_activate_switches_on_and_does_not_launch():
+def test_activate_does_not_launch():
     provider = altcraft()
     assert json.loads(ask(provider, "activate/").body) == SUCCESS
     assert [act.action for act in provider.acts] == ["activate"]
@@ -27,7 +27,7 @@ def test_activate_switches_on_and_does_not_launch():
     assert status(provider)["is_active"] is True
 
 
-def test_activate_with_run_now_is_one_launch():
+def test_run_now_is_one_launch():
     clock = Clock()
     provider = altcraft(clock)
     ask(provider, "activate/", {"Request-ID": "one"}, run_now=True)
@@ -36,13 +36,13 @@ def test_activate_with_run_now_is_one_launch():
     assert status(provider)["is_active"] is True
 
 
-def test_switching_on_what_is_on_is_no_act():
+def test_repeated_activation_is_no_act():
     provider = altcraft(active=[82])
     assert error(ask(provider, "activate/")) == 0
     assert not provider.acts
 
 
-def test_a_broadcast_needs_an_active_mailing():
+def test_broadcast_needs_active_mailing():
     provider = altcraft(active=[90])
     assert error(ask(provider, "broadcasts/start", id=90)) == 0
     reply = ask(provider, "broadcasts/start", id=91)
@@ -58,7 +58,7 @@ def test_a_second_launch_launches_again():
     assert provider.launches == {82: 2}
 
 
-def test_deactivate_lets_a_run_go_on_unless_it_is_told_to_abort():
+def test_deactivate_aborts_on_request():
     clock = Clock()
     provider = altcraft(clock, active=[82], run_seconds=30)
     ask(provider, "broadcasts/start")
@@ -72,7 +72,7 @@ def test_deactivate_lets_a_run_go_on_unless_it_is_told_to_abort():
     assert [act.action for act in provider.acts] == ["launch", "deactivate", "deactivate"]
 
 
-def test_the_log_shows_both_ends_of_a_run():
+def test_log_shows_start_and_end():
     clock = Clock(1_535_155_200.25)
     provider = altcraft(clock, active=[82], run_seconds=30)
     ask(provider, "broadcasts/start")
@@ -85,7 +85,7 @@ def test_the_log_shows_both_ends_of_a_run():
     assert status(provider)["is_completed"] is True
 
 
-def test_the_log_takes_a_time_and_a_limit():
+def test_log_takes_time_and_limit():
     clock = Clock(1_535_155_200.0)
     provider = altcraft(clock, active=[82], run_seconds=5, deduplicates=False)
     for _ in range(3):
@@ -100,7 +100,7 @@ def test_the_log_takes_a_time_and_a_limit():
     assert log(provider, from_time="2018-08-25T00:00:16Z")["total_count"] == 2
 
 
-def test_read_lag_hides_what_has_just_happened():
+def test_read_lag_hides_recent_acts():
     clock = Clock()
     provider = altcraft(clock, read_lag=5)
     ask(provider, "activate/", run_now=True)
@@ -116,7 +116,7 @@ steps = st.lists(
 
 @settings(deadline=None)
 @given(steps=steps, lag=st.integers(0, 60), aborts=st.booleans())
-def test_a_lagging_reader_sees_exactly_what_was_true_then(steps, lag, aborts):
+def test_lagging_reader_sees_past_state(steps, lag, aborts):
     clock = Clock(0)
     provider = altcraft(clock, deduplicates=False, run_seconds=10)
     truth = {}
@@ -131,7 +131,7 @@ def test_a_lagging_reader_sees_exactly_what_was_true_then(steps, lag, aborts):
         assert (status(provider), log(provider)) == seen
 
 
-def test_the_token_may_be_a_bearer():
+def test_token_may_be_bearer():
     provider = altcraft()
     assert error(ask(provider, "get_status", {"Authorization": "Bearer sandbox"}, body=b'{"id": 82}')) == 0
 
@@ -181,7 +181,7 @@ def test_tokens_are_required_and_checked(token, header, expected):
         {"attach": [{"name": "a.pdf", "data": 1}]},
     ],
 )
-def test_an_incorrect_activation_is_refused_and_does_nothing(fields):
+def test_invalid_activation_does_nothing(fields):
     provider = altcraft()
     assert error(ask(provider, "activate/", **fields)) == 400
     assert not provider.acts
@@ -215,16 +215,16 @@ def test_every_documented_field_is_taken():
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b"[" * 100_000])
-def test_an_unreadable_body_is_an_incorrect_request(body):
+def test_unreadable_body_is_incorrect_request(body):
     assert error(ask(altcraft(), "activate/", body=body)) == 400
 
 
 @pytest.mark.parametrize("media_type", ["", "text/plain", "text/xml"])
-def test_other_content_types_are_an_incorrect_request(media_type):
+def test_other_content_types_are_refused(media_type):
     assert error(ask(altcraft(), "activate/", {"Content-Type": media_type})) == 400
 
 
-def test_the_tariff_limit_ends_the_launches():
+def test_tariff_limit_ends_launches():
     provider = altcraft(tariff_limit=1)
     assert error(ask(provider, "activate/", run_now=True)) == 0
     assert error(ask(provider, "activate/", id=83, run_now=True)) == 402
@@ -244,7 +244,7 @@ def test_the_tariff_limit_ends_the_launches():
         "/api/v1.1/campaigns/delete",
     ],
 )
-def test_a_wrong_path_or_slash_gets_a_web_servers_page(path):
+def test_wrong_path_gets_web_page(path):
     provider = altcraft()
     reply = provider.answer(Call("POST", path, {}, JSON_HEADERS, b'{"token": "sandbox", "id": 82, "run_now": true}'))
     assert (reply.status, reply.headers["Content-Type"]) == (404, "text/html")
@@ -255,7 +255,7 @@ def test_everything_is_a_post():
     assert altcraft().answer(Call("GET", "/api/v1.1/campaigns/get_status")).status == 404
 
 
-def test_the_body_limit_is_ten_times_higher_with_files():
+def test_attachments_raise_body_limit():
     provider = altcraft()
     mib = 1024 * 1024
     assert ask(provider, "activate/", content={"field": "x" * (10 * mib)}).status == 413

@@ -72,7 +72,7 @@ def test_an_unreadable_body_is_refused(body):
 
 
 @pytest.mark.parametrize(("sloppy", "status"), [(True, b'"Inactive"'), (False, b"Inactive")])
-def test_the_status_may_wear_literal_quotes(sloppy, status):
+def test_status_may_have_literal_quotes(sloppy, status):
     reply = ask_xml(altcraft(sloppy_xml=sloppy), "get_status", "<id>82</id>")
     assert reply.body == (
         b"<xml><data><is_active>false</is_active><is_completed>false</is_completed><status>"
@@ -82,7 +82,7 @@ def test_the_status_may_wear_literal_quotes(sloppy, status):
     )
 
 
-def test_an_array_of_one_is_marked():
+def test_single_item_array_is_marked():
     clock = Clock(1_535_155_200.0)
     provider = altcraft(clock, active=[82], run_seconds=30)
     empty = ask_xml(provider, "log_v2", "<id>82</id>").body
@@ -100,14 +100,14 @@ def test_an_array_of_one_is_marked():
     assert b"array" not in two
 
 
-def test_a_repeat_is_recognised_in_either_form():
+def test_repeat_matches_in_either_form():
     provider = altcraft()
     ask_xml(provider, "activate/", "<id>82</id><run_now>true</run_now>", **{"Request-ID": "one"})
     assert ask(provider, "activate/", {"Request-ID": "one"}, run_now=True).headers["Duplicate-Key"] == "one"
     assert provider.launches == {82: 1}
 
 
-def test_without_defusedxml_only_xml_fails_and_says_why(monkeypatch):
+def test_missing_defusedxml_affects_only_xml(monkeypatch):
     monkeypatch.setitem(sys.modules, "defusedxml", None)
     provider = altcraft()
     assert ask(provider, "get_status").status == 200

@@ -24,7 +24,7 @@ def launch(provider, headers=None, **fields):
         ("older", "X-Request-ID", {"X-Duplicate-Request": "true", "X-Duplicate-Key": "one"}),
     ],
 )
-def test_a_repeat_gets_the_first_answer_and_says_so(generation, sent, marks):
+def test_repeat_replays_first_response(generation, sent, marks):
     provider = altcraft(replay_generation=generation)
     first = launch(provider, {sent: "one"})
     second = launch(provider, {sent: "one"})
@@ -36,7 +36,7 @@ def test_a_repeat_gets_the_first_answer_and_says_so(generation, sent, marks):
 
 
 @pytest.mark.parametrize(("generation", "sent"), [("newer", "X-Request-ID"), ("older", "Request-ID")])
-def test_the_other_generations_header_means_nothing(generation, sent):
+def test_other_generation_header_is_ignored(generation, sent):
     provider = altcraft(replay_generation=generation)
     launch(provider, {sent: "one"}, content={"run": 1})
     launch(provider, {sent: "one"}, content={"run": 2})
@@ -44,12 +44,12 @@ def test_the_other_generations_header_means_nothing(generation, sent):
     assert [act.request_id for act in provider.acts] == [None, None]
 
 
-def test_an_unknown_generation_is_an_error():
+def test_unknown_generation_is_an_error():
     with pytest.raises(ValueError, match="replay_generation"):
         altcraft(replay_generation="newest")
 
 
-def test_the_id_alone_counts_whatever_else_the_request_says():
+def test_id_alone_identifies_request():
     provider = altcraft()
     launch(provider, {"Request-ID": "one"})
     assert launch(provider, {"Request-ID": "one"}, id=83).headers["Duplicate-Request"] == "true"
@@ -64,7 +64,7 @@ def test_another_id_launches_again():
     assert provider.launches == {82: 2}
 
 
-def test_an_answer_is_forgotten_a_day_after_the_first_request():
+def test_response_expires_after_a_day():
     clock = Clock()
     provider = altcraft(clock)
     launch(provider, {"Request-ID": "one"})
@@ -79,7 +79,7 @@ def test_an_answer_is_forgotten_a_day_after_the_first_request():
     assert provider.launches == {82: 3}
 
 
-def test_identical_launches_without_an_id_are_taken_for_repeats_by_the_newer_generation():
+def test_newer_generation_deduplicates_without_id():
     provider = altcraft()
     launch(provider)
     swallowed = launch(provider)
@@ -89,14 +89,14 @@ def test_identical_launches_without_an_id_are_taken_for_repeats_by_the_newer_gen
     assert provider.launches == {82: 3}
 
 
-def test_one_body_at_two_endpoints_is_two_requests():
+def test_endpoints_deduplicate_separately():
     provider = altcraft(active=[82])
     ask(provider, "activate/", run_now=True)
     ask(provider, "broadcasts/start", run_now=True)
     assert provider.launches == {82: 2}
 
 
-def test_identical_launches_without_an_id_are_two_to_the_older_generation():
+def test_older_generation_needs_id():
     provider = altcraft(replay_generation="older")
     launch(provider)
     launch(provider)
@@ -133,14 +133,14 @@ def test_deduplication_can_be_off():
 
 
 @pytest.mark.parametrize(("replays_errors", "second"), [(True, 402), (False, 0)])
-def test_a_refusal_is_replayed_or_not(replays_errors, second):
+def test_refusal_replay_is_configurable(replays_errors, second):
     provider = altcraft(tariff_limit=0, replays_errors=replays_errors)
     assert error(launch(provider, {"Request-ID": "one"})) == 402
     provider.tariff_limit = None
     assert error(launch(provider, {"Request-ID": "one"})) == second
 
 
-def test_a_refused_token_is_never_replayed():
+def test_refused_token_is_never_replayed():
     provider = altcraft()
     assert error(launch(provider, {"Request-ID": "one"}, token="wrong")) == 403
     assert error(launch(provider, {"Request-ID": "one"})) == 0
@@ -149,7 +149,7 @@ def test_a_refused_token_is_never_replayed():
 
 @settings(deadline=None)
 @given(requests=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, DAY)), max_size=30))
-def test_one_id_acts_at_most_once_within_a_day_of_its_first_request(requests):
+def test_id_acts_once_a_day(requests):
     clock = Clock(0)
     provider = altcraft(clock)
     first: dict[str, float] = {}

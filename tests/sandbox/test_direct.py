@@ -25,7 +25,7 @@ from tests.sandbox.scripts import (
 )
 
 
-def test_start_answers_with_the_id_and_is_counted():
+def test_start_returns_id():
     provider = direct(dispatches=[10000000125])
     reply = start(provider, 10000000125)
     assert (reply.status, json.loads(reply.body)) == (200, {"dispatchId": 10000000125})
@@ -33,7 +33,7 @@ def test_start_answers_with_the_id_and_is_counted():
     assert provider.acts == [Act("direct", "start", 10000000125, 1_600_000_000.0)]
 
 
-def test_a_started_dispatch_runs_its_course_as_the_clock_passes():
+def test_started_dispatch_follows_clock():
     clock = Clock()
     provider = direct(clock, scheduled=1, sending=30, awaiting=10)
     assert listed_status(provider) == "initiated"
@@ -45,7 +45,7 @@ def test_a_started_dispatch_runs_its_course_as_the_clock_passes():
     assert seen == ["scheduled", "scheduled", "sending", "sending", "awaiting", "awaiting", "done"]
 
 
-def test_a_second_start_launches_again_in_the_harshest_reading():
+def test_second_start_launches_again():
     clock = Clock()
     provider = direct(clock)
     start(provider)
@@ -55,19 +55,19 @@ def test_a_second_start_launches_again_in_the_harshest_reading():
     assert listed_status(provider) == "scheduled"
 
 
-def test_a_second_start_can_be_refused():
+def test_second_start_can_be_refused():
     provider = direct(second_start="refused")
     start(provider)
     assert refusal(start(provider)) == (403, 4031)
     assert provider.launches == {5: 1}
 
 
-def test_an_unknown_second_start_setting_is_an_error():
+def test_invalid_second_start_is_error():
     with pytest.raises(ValueError, match="second_start"):
         direct(second_start="perhaps")
 
 
-def test_stop_answers_with_a_really_empty_body():
+def test_stop_returns_empty_body():
     provider = direct()
     start(provider)
     reply = stop(provider)
@@ -76,7 +76,7 @@ def test_stop_answers_with_a_really_empty_body():
     assert [act.action for act in provider.acts] == ["start", "stop"]
 
 
-def test_stop_is_refused_before_the_start_and_after_the_end():
+def test_stop_needs_running_dispatch():
     clock = Clock()
     provider = direct(clock)
     assert refusal(stop(provider)) == (403, 4031)
@@ -90,7 +90,7 @@ def test_stop_is_refused_before_the_start_and_after_the_end():
 
 
 @pytest.mark.parametrize("what", ["start", "stop", "messages"])
-def test_an_unknown_dispatch_is_not_found_by_name(what):
+def test_unknown_dispatch_is_not_found(what):
     provider = direct()
     reply = provider.answer(Call("POST", f"/api/v1/dispatch/10000100/{what}", {}, DIRECT_HEADERS, b"[]"))
     assert refusal(reply) == (404, 4040)
@@ -135,13 +135,13 @@ def test_header_names_have_no_case():
         ("GET", "/"),
     ],
 )
-def test_what_the_contract_does_not_have_gets_the_sandboxs_own_404(method, path):
+def test_undocumented_path_gets_sandbox_404(method, path):
     reply = direct().answer(Call(method, path, {}, DIRECT_HEADERS))
     assert reply.status == 404
     assert reply.body.startswith(b"dispatchkit sandbox:")
 
 
-def test_messages_are_taken_and_refused_one_by_one():
+def test_messages_are_judged_individually():
     clock = Clock()
     provider = direct(clock)
     reply = add_messages(
@@ -160,13 +160,13 @@ def test_messages_are_taken_and_refused_one_by_one():
     assert json.loads(list_(provider, dispatch_id=5).body)["items"][0]["messages"]["total"] == 1235 + 2
 
 
-def test_a_batch_of_refused_messages_is_no_act():
+def test_refused_messages_are_no_act():
     provider = direct()
     assert json.loads(add_messages(provider, [{"destination": "x"}]).body) == [{"destination": "x", "errorCode": 7401}]
     assert not provider.acts
 
 
-def test_no_message_can_be_added_after_the_start():
+def test_started_dispatch_refuses_messages():
     provider = direct()
     add_messages(provider, [{"destination": "7"}])
     start(provider)
@@ -186,7 +186,7 @@ def test_no_message_can_be_added_after_the_start():
         [{"destination": "7", "substitutions": []}],
     ],
 )
-def test_a_malformed_batch_gets_no_invented_code(batch):
+def test_malformed_batch_has_no_code(batch):
     provider = direct()
     reply = add_messages(provider, batch)
     assert reply.status == 400
@@ -194,12 +194,12 @@ def test_a_malformed_batch_gets_no_invented_code(batch):
     assert not provider.acts
 
 
-def test_messages_must_say_that_they_are_json():
+def test_messages_need_json_type():
     assert add_messages(direct(), [], **{"Content-Type": "text/plain"}).status == 400
     assert add_messages(direct(), [], **{"Content-Type": "application/json; charset=utf-8"}).body == b"[]"
 
 
-def test_a_listed_dispatch_has_every_documented_field():
+def test_listed_dispatch_has_documented_fields():
     provider = direct(Clock(1_594_152_000.0))
     start(provider)
     assert json.loads(list_(provider, dispatch_id=5).body) == {
@@ -265,13 +265,13 @@ def test_every_documented_filter_filters():
 
 
 @pytest.mark.parametrize("query", [{"dispatch_id": "1_0"}, {"traffic_center_id": "x"}, {"created_from": "2020-07-07"}])
-def test_a_malformed_filter_gets_no_invented_code(query):
+def test_malformed_filter_has_no_code(query):
     reply = list_(direct(), **query)
     assert reply.status == 400
     assert reply.body.startswith(b"dispatchkit sandbox:")
 
 
-def test_ten_million_dispatches_cost_nothing_and_an_open_list_stays_short():
+def test_huge_provider_stays_cheap():
     begun = time.perf_counter()
     provider = direct(dispatches=Ids(range(1, 10_000_001), [10000000125]), listed=3)
     start(provider, 9_999_999)
@@ -287,7 +287,7 @@ def test_reading_keeps_nothing():
     assert listed(provider) == []
 
 
-def test_read_lag_hides_what_has_just_happened():
+def test_read_lag_hides_recent_starts():
     clock = Clock()
     provider = direct(clock, read_lag=5)
     start(provider)
@@ -305,7 +305,7 @@ steps = st.lists(st.tuples(st.sampled_from(["start", "stop", "wait"]), st.intege
 
 @settings(deadline=None)
 @given(steps=steps, lag=st.integers(0, 60), second_start=st.sampled_from(["acts", "refused"]))
-def test_a_lagging_reader_sees_exactly_what_was_true_then(steps, lag, second_start):
+def test_lagging_list_shows_past_state(steps, lag, second_start):
     clock = Clock(0)
     provider = direct(clock, second_start=second_start)
     truth = {}

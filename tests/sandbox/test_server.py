@@ -38,7 +38,7 @@ async def activate(sandbox: Sandbox, http: aiohttp.ClientSession, mailing_id: in
         return await response.json()
 
 
-async def test_both_providers_answer_at_one_address(sandbox, http):
+async def test_providers_share_one_address(sandbox, http):
     assert await start(sandbox, http, 10000000125) == (200, b'{"dispatchId": 10000000125}')
     assert (await activate(sandbox, http))["error"] == 0
     assert sandbox.launches == {10000000125: 1, 82: 1}
@@ -46,14 +46,14 @@ async def test_both_providers_answer_at_one_address(sandbox, http):
     assert sandbox.requests == 2
 
 
-async def test_launches_of_one_number_at_both_providers_are_summed(sandbox, http):
+async def test_launches_of_providers_are_summed(sandbox, http):
     await start(sandbox, http, 82)
     await activate(sandbox, http, 82)
     assert sandbox.launches == {82: 2}
     assert sandbox.direct.launches == sandbox.altcraft.launches == {82: 1}
 
 
-async def test_acts_are_in_the_order_of_the_clock(http):
+async def test_acts_are_in_clock_order(http):
     clock = Clock()
     async with Sandbox(clock=clock) as sandbox:
         for step in (activate, start, activate):
@@ -63,7 +63,7 @@ async def test_acts_are_in_the_order_of_the_clock(http):
         assert [act.action for act in sandbox.acts] == ["launch", "start", "launch"]
 
 
-async def test_query_and_header_case_survive_http(sandbox, http):
+async def test_query_and_header_case_survive(sandbox, http):
     await start(sandbox, http)
     url = f"{sandbox.url}/api/v1/dispatch?dispatch_id=5&dispatch_name=рассылка+5"
     async with http.get(url, headers={"AUTHORIZATION": DIRECT_HEADERS["Authorization"]}) as response:
@@ -71,19 +71,19 @@ async def test_query_and_header_case_survive_http(sandbox, http):
     assert [item["dispatchId"] for item in answer["items"]] == [5]
 
 
-async def test_stop_has_no_body_at_all(sandbox, http):
+async def test_stop_has_no_body(sandbox, http):
     await start(sandbox, http)
     async with http.post(f"{sandbox.url}/api/v1/dispatch/5/stop", headers=DIRECT_HEADERS) as response:
         assert (response.status, await response.read(), response.headers["Content-Length"]) == (200, b"", "0")
 
 
-async def test_a_body_of_many_megabytes_arrives_and_is_judged_by_the_provider(sandbox, http):
+async def test_large_body_reaches_provider(sandbox, http):
     body = io.BytesIO(bytes(101 * 1024 * 1024))
     async with http.post(f"{sandbox.url}/api/v1.1/campaigns/activate/", data=body) as response:
         assert response.status == 413
 
 
-async def test_other_tokens_and_settings_reach_the_providers(http):
+async def test_settings_reach_providers(http):
     async with Sandbox(
         dispatches=[1], mailings=[2], active=[2], direct_token="a2V5", altcraft_token="key", second_start="refused"
     ) as sandbox:
@@ -94,7 +94,7 @@ async def test_other_tokens_and_settings_reach_the_providers(http):
         assert (await activate(sandbox, http, 1))["error"] == 400
 
 
-async def test_latency_delays_the_answer_and_not_the_act(sandbox, http):
+async def test_latency_delays_response_only(sandbox, http):
     sandbox.latency = 0.05
     begun = time.perf_counter()
     waiting = asyncio.create_task(start(sandbox, http))
@@ -122,7 +122,7 @@ async def until(holds, seconds=5):
         (Fault.cut(acts=False), aiohttp.ClientPayloadError, 0),
     ],
 )
-async def test_a_broken_connection_acts_or_not_as_ordered(sandbox, http, caplog, fault, raised, launched):
+async def test_broken_connection_acts_as_ordered(sandbox, http, caplog, fault, raised, launched):
     sandbox.order(fault)
     with pytest.raises(raised):
         await start(sandbox, http)
@@ -131,7 +131,7 @@ async def test_a_broken_connection_acts_or_not_as_ordered(sandbox, http, caplog,
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-async def test_an_answer_without_a_body_is_cut_within_its_head(sandbox, http):
+async def test_bodyless_response_is_cut(sandbox, http):
     await start(sandbox, http)
     sandbox.order(Fault.cut())
     reader, writer = await asyncio.open_connection(*sandbox.url.removeprefix("http://").split(":"))
@@ -158,7 +158,7 @@ async def test_an_answer_without_a_body_is_cut_within_its_head(sandbox, http):
         (Fault.slow(0.001), 200, 1),
     ],
 )
-async def test_a_spoiled_answer_acts_or_not_as_ordered(sandbox, http, fault, status, launched):
+async def test_spoiled_response_acts_as_ordered(sandbox, http, fault, status, launched):
     sandbox.order(fault)
     answered, body = await start(sandbox, http)
     assert answered == status
@@ -166,13 +166,13 @@ async def test_a_spoiled_answer_acts_or_not_as_ordered(sandbox, http, fault, sta
     assert sandbox.launches[5] == launched
 
 
-async def test_throttling_says_when_to_come_back(sandbox, http):
+async def test_throttling_sends_retry_after(sandbox, http):
     sandbox.order(Fault.throttled(7))
     async with http.get(sandbox.url) as response:
         assert (response.status, response.headers["Retry-After"]) == (429, "7")
 
 
-async def test_a_slow_answer_comes_after_the_act(sandbox, http):
+async def test_slow_response_follows_act(sandbox, http):
     sandbox.order(Fault.slow(60))
     waiting = asyncio.create_task(start(sandbox, http))
     await until(lambda: sandbox.launches[5] == 1)
@@ -180,7 +180,7 @@ async def test_a_slow_answer_comes_after_the_act(sandbox, http):
 
 
 @pytest.mark.parametrize("acts", [True, False])
-async def test_silence_lasts_until_the_client_leaves(sandbox, http, acts):
+async def test_silence_lasts_until_disconnect(sandbox, http, acts):
     sandbox.order(Fault.silent(acts=acts))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.03):
@@ -189,7 +189,7 @@ async def test_silence_lasts_until_the_client_leaves(sandbox, http, acts):
     assert sandbox.launches[5] == acts
 
 
-async def test_silence_ends_when_the_sandbox_closes(http):
+async def test_silence_ends_at_close(http):
     async with Sandbox() as sandbox:
         sandbox.order(Fault.silent())
         waiting = asyncio.create_task(start(sandbox, http))
@@ -198,7 +198,7 @@ async def test_silence_ends_when_the_sandbox_closes(http):
         await waiting
 
 
-async def test_faults_wait_in_one_queue_and_are_used_up(sandbox, http):
+async def test_faults_are_used_in_order(sandbox, http):
     sandbox.order(Fault.http(501), times=2, path_contains="/start")
     sandbox.order(Fault.http(502))
     sandbox.order(Fault.http(502))
@@ -209,7 +209,7 @@ async def test_faults_wait_in_one_queue_and_are_used_up(sandbox, http):
     assert sandbox.faults_left == 0
 
 
-def test_a_fault_is_ordered_at_least_once():
+def test_fault_count_is_positive():
     with pytest.raises(ValueError, match="times"):
         Sandbox().order(Fault.dropped(), times=0)
 
@@ -219,7 +219,7 @@ def test_time_does_not_run_backwards():
         Fault.slow(-1)
 
 
-async def test_closing_does_not_wait_for_idle_or_busy_clients(http):
+async def test_close_does_not_wait(http):
     sandbox = Sandbox(latency=60)
     await sandbox.open()
     idle = await asyncio.open_connection(*sandbox.url.removeprefix("http://").split(":"))
@@ -243,14 +243,14 @@ async def test_state_outlives_the_server(http):
         assert sandbox.launches == {5: launches}
 
 
-async def test_a_sandbox_opens_once_and_has_an_address_only_then(sandbox):
+async def test_sandbox_opens_once(sandbox):
     with pytest.raises(RuntimeError, match="open already"):
         await sandbox.open()
     with pytest.raises(RuntimeError, match="not open"):
         _ = Sandbox().url
 
 
-async def test_a_taken_port_is_an_error_and_leaves_nothing_behind(sandbox):
+async def test_taken_port_leaves_nothing_behind(sandbox):
     second = Sandbox(port=int(sandbox.url.rpartition(":")[2]))
     with pytest.raises(OSError, match="address already in use"):
         await second.open()
@@ -279,7 +279,7 @@ async def test_an_ipv6_address_wears_brackets(http):
         pytest.skip("no IPv6 here")
 
 
-def test_a_call_can_be_answered_without_http():
+def test_call_without_http_is_answered():
     sandbox = Sandbox()
     assert sandbox.answer(Call("POST", "/api/v1/dispatch/5/start", {}, DIRECT_HEADERS)).status == 200
     assert sandbox.answer(Call("POST", "/api/v1.1/nothing")).headers["Content-Type"] == "text/html"

@@ -25,7 +25,7 @@ def test_use_after_close_is_refused(play: Play, sandbox: Sandbox) -> None:
     assert sandbox.launches == {1: 1}
 
 
-def test_close_ends_the_calls_of_other_threads(play: Play, sandbox: Sandbox) -> None:
+def test_close_ends_calls_across_threads(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.silent(acts=False))
     sandbox.order(Fault.throttled(30))
     lines = play(
@@ -55,7 +55,7 @@ def test_close_ends_the_calls_of_other_threads(play: Play, sandbox: Sandbox) -> 
     assert sandbox.requests == 3
 
 
-def test_closing_while_others_call_hangs_nobody(play: Play) -> None:
+def test_close_during_calls_never_hangs(play: Play) -> None:
     lines = play("""
         from concurrent.futures import ThreadPoolExecutor
         def call(direct, number):
@@ -76,7 +76,7 @@ def test_closing_while_others_call_hangs_nobody(play: Play) -> None:
     assert lines == ["{'this sync.DirectClient is closed: make a new one'}"]
 
 
-def test_it_refuses_to_be_pickled_or_copied(play: Play) -> None:
+def test_client_cannot_be_pickled(play: Play) -> None:
     lines = play("""
         import copy, pickle
         direct = sync.AltcraftClient(URL, "key")

@@ -6,7 +6,7 @@ from dispatchkit.sandbox import Fault, Sandbox
 from tests.sync.conftest import Play
 
 
-def test_context_variables_go_in_and_do_not_come_out(play: Play) -> None:
+def test_context_variables_flow_in_only(play: Play) -> None:
     lines = play("""
         from contextvars import ContextVar
         trace = ContextVar("trace", default="none")
@@ -29,7 +29,7 @@ def test_context_variables_go_in_and_do_not_come_out(play: Play) -> None:
     assert lines == ["none", "mine", "mine", "a thread's"]
 
 
-def test_an_error_of_the_callers_own_comes_out_as_it_is(play: Play) -> None:
+def test_user_error_passes_unchanged(play: Play) -> None:
     lines = play("""
         import asyncio, concurrent.futures
         mine = [TimeoutError("mine"), KeyError("mine"), SystemExit(7), KeyboardInterrupt("mine"),
@@ -44,7 +44,7 @@ def test_an_error_of_the_callers_own_comes_out_as_it_is(play: Play) -> None:
     assert lines == ["True NoneType []"] * 6
 
 
-def test_our_own_time_out_is_an_outcome(play: Play, sandbox: Sandbox) -> None:
+def test_own_timeout_is_an_outcome(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.silent(), times=9)
     lines = play("""
         with client(timeout=0.5, attempt_timeout=0.3) as direct:

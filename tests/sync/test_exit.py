@@ -12,11 +12,11 @@ def test_a_client_that_nobody_closed(play: Play) -> None:
     assert play("direct = client(); direct.start(1); print('end')", "-X", "dev") == ["end"]
 
 
-def test_a_client_that_nobody_closed_or_holds(play: Play) -> None:
+def test_forgotten_client_lets_process_exit(play: Play) -> None:
     assert play("client().start(1); print('end')", "-X", "dev") == ["end"]
 
 
-def test_a_call_in_flight_in_another_thread_is_cancelled(play: Play, sandbox: Sandbox) -> None:
+def test_exit_cancels_other_threads_call(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.silent(acts=False))
     started = time.monotonic()
     lines = play(
@@ -46,7 +46,7 @@ def test_a_call_in_flight_in_another_thread_is_cancelled(play: Play, sandbox: Sa
     assert sandbox.requests == 1
 
 
-def test_threads_that_the_interpreter_waits_for_finish_their_calls(play: Play, sandbox: Sandbox) -> None:
+def test_awaited_threads_finish_calls(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.slow(0))
     sandbox.order(Fault.slow(0.4))
     lines = play("""
@@ -62,7 +62,7 @@ def test_threads_that_the_interpreter_waits_for_finish_their_calls(play: Play, s
     ]
 
 
-def test_a_daemon_thread_that_goes_on_calling_ends_without_a_word(play: Play) -> None:
+def test_daemon_thread_ends_silently(play: Play) -> None:
     lines = play("""
         direct = client()
         def work():
@@ -76,7 +76,7 @@ def test_a_daemon_thread_that_goes_on_calling_ends_without_a_word(play: Play) ->
     assert lines == ["end"]
 
 
-def test_an_exit_handler_may_call_and_close(play: Play) -> None:
+def test_exit_handler_may_close(play: Play) -> None:
     lines = play("""
         import atexit
         direct = client()
@@ -89,7 +89,7 @@ def test_an_exit_handler_may_call_and_close(play: Play) -> None:
     assert lines == ["StartedDispatch(dispatch_id=2, settled=False)"]
 
 
-def test_a_call_after_the_end_is_refused_and_a_close_is_fine(play: Play) -> None:
+def test_call_after_exit_is_refused(play: Play) -> None:
     lines = play("""
         import atexit
         from dispatchkit.sync import portal
@@ -113,7 +113,7 @@ def test_an_exit_status_is_kept(play: Play) -> None:
     assert play("direct = client(); direct.start(1); sys.exit(3)", status=3) == []
 
 
-def test_a_fan_out_that_nobody_ended(play: Play, sandbox: Sandbox) -> None:
+def test_open_fan_out_allows_exit(play: Play, sandbox: Sandbox) -> None:
     sandbox.latency = 0.05
     lines = play(
         """

@@ -8,7 +8,7 @@ from dispatchkit.sandbox import Fault, Sandbox
 from tests.sync.conftest import Play
 
 
-def test_each_outcome_comes_and_the_report_counts_them(play: Play, sandbox: Sandbox) -> None:
+def test_outcomes_are_counted_in_report(play: Play, sandbox: Sandbox) -> None:
     lines = play("""
         commands = [dispatchkit.StartDispatch(number) for number in range(1, 201)]
         with client() as direct:
@@ -26,7 +26,7 @@ def test_each_outcome_comes_and_the_report_counts_them(play: Play, sandbox: Sand
     assert len(sandbox.launches) == 200
 
 
-def test_leaving_the_loop_ends_it_and_waits_for_what_is_in_flight(play: Play, sandbox: Sandbox) -> None:
+def test_break_awaits_calls_in_flight(play: Play, sandbox: Sandbox) -> None:
     sandbox.latency = 0.15
     lines = play("""
         start_all_at_once()
@@ -53,7 +53,7 @@ def test_leaving_the_loop_ends_it_and_waits_for_what_is_in_flight(play: Play, sa
 
 
 @pytest.mark.second_stage
-def test_run_of_a_provider_that_stays_away_gives_up(play: Play, sandbox: Sandbox) -> None:
+def test_silent_provider_ends_fan_out(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.http(503), times=10**6, path_contains="/start")
     lines = play("""
         with client() as direct:
@@ -86,7 +86,7 @@ INTERRUPTED = """
 
 
 @pytest.mark.parametrize("work", ["pass", "time.sleep(0.05)"])
-def test_ctrl_c_ends_it_and_the_report_stays_readable(play: Play, sandbox: Sandbox, work: str) -> None:
+def test_ctrl_c_keeps_report_readable(play: Play, sandbox: Sandbox, work: str) -> None:
     sandbox.latency = 0.1
     lines = play(INTERRUPTED.replace("WORK", work))
     words = lines[0].split()
@@ -96,7 +96,7 @@ def test_ctrl_c_ends_it_and_the_report_stays_readable(play: Play, sandbox: Sandb
 
 
 @pytest.mark.second_stage
-def test_ctrl_c_gives_up_what_waits_to_be_repeated(play: Play, sandbox: Sandbox) -> None:
+def test_ctrl_c_drops_waiting_repeats(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.throttled(0.5), times=99)
     lines = play("    start_all_at_once()" + INTERRUPTED.replace("WORK", "pass"))
     assert lines[0].startswith("at once 0 ")
@@ -106,7 +106,7 @@ def test_ctrl_c_gives_up_what_waits_to_be_repeated(play: Play, sandbox: Sandbox)
 
 
 @pytest.mark.second_stage
-def test_ctrl_c_waits_for_what_is_in_flight_within_bounds(play: Play, sandbox: Sandbox) -> None:
+def test_ctrl_c_waits_within_bounds(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.slow(0.6), times=2)
     sandbox.order(Fault.silent(), times=2)
     lines = play("    start_all_at_once(); be_patient(0.9)" + INTERRUPTED.replace("WORK", "pass"))
@@ -117,7 +117,7 @@ def test_ctrl_c_waits_for_what_is_in_flight_within_bounds(play: Play, sandbox: S
 
 
 @pytest.mark.second_stage
-def test_a_second_ctrl_c_waits_no_longer(play: Play, sandbox: Sandbox) -> None:
+def test_second_ctrl_c_ends_wait(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.silent(), times=4)
     lines = play(
         "    start_all_at_once()"
@@ -135,7 +135,7 @@ def test_a_second_ctrl_c_waits_no_longer(play: Play, sandbox: Sandbox) -> None:
 
 
 @pytest.mark.second_stage
-def test_finish_is_interrupted_in_the_same_way(play: Play, sandbox: Sandbox) -> None:
+def test_ctrl_c_interrupts_finish(play: Play, sandbox: Sandbox) -> None:
     sandbox.latency = 0.1
     lines = play("""
         start_all_at_once()
@@ -151,7 +151,7 @@ def test_finish_is_interrupted_in_the_same_way(play: Play, sandbox: Sandbox) -> 
     assert lines == ["at once True", str(len(sandbox.launches))]
 
 
-def test_stop_from_anywhere_starts_nothing_new(play: Play, sandbox: Sandbox) -> None:
+def test_stop_from_anywhere_ends_starts(play: Play, sandbox: Sandbox) -> None:
     sandbox.latency = 0.05
     lines = play("""
         start_all_at_once()
@@ -170,7 +170,7 @@ def test_stop_from_anywhere_starts_nothing_new(play: Play, sandbox: Sandbox) -> 
     assert lines == ["8", "True"]
 
 
-def test_what_the_iterator_raises_comes_out(play: Play) -> None:
+def test_iterator_error_is_raised(play: Play) -> None:
     lines = play("""
         def commands():
             yield dispatchkit.StartDispatch(1)

@@ -37,7 +37,7 @@ FORK = """
 """
 
 
-def test_both_go_on_with_the_same_client(play: Play, sandbox: Sandbox) -> None:
+def test_fork_keeps_client_usable(play: Play, sandbox: Sandbox) -> None:
     lines = play(
         FORK
         + """
@@ -72,7 +72,7 @@ def test_both_go_on_with_the_same_client(play: Play, sandbox: Sandbox) -> None:
     ]
 
 
-def test_a_child_that_does_nothing_of_it_leaves_the_parent_alone(play: Play) -> None:
+def test_idle_child_leaves_parent_alone(play: Play) -> None:
     lines = play(
         FORK
         + """
@@ -93,7 +93,7 @@ def test_a_child_that_does_nothing_of_it_leaves_the_parent_alone(play: Play) -> 
     assert lines == ["0 StartedDispatch(dispatch_id=1, settled=False) True"] * 4
 
 
-def test_a_call_in_flight_in_another_thread_goes_on_in_the_parent_alone(play: Play, sandbox: Sandbox) -> None:
+def test_pending_call_stays_in_parent(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.slow(0.6))
     lines = play(
         FORK
@@ -116,7 +116,7 @@ def test_a_call_in_flight_in_another_thread_goes_on_in_the_parent_alone(play: Pl
     assert sandbox.launches == {1: 1, 2: 1}
 
 
-def test_a_lock_that_another_thread_holds_is_not_inherited(play: Play) -> None:
+def test_held_lock_is_not_inherited(play: Play) -> None:
     lines = play(
         FORK
         + """
@@ -135,7 +135,7 @@ def test_a_lock_that_another_thread_holds_is_not_inherited(play: Play) -> None:
     assert lines == ["StartedDispatch(dispatch_id=1, settled=False)", "0"]
 
 
-def test_a_fork_out_of_a_waiting_call_does_not_wait_in_the_child(play: Play, sandbox: Sandbox) -> None:
+def test_fork_drops_waiting_call(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.slow(0.6))
     lines = play(
         FORK
@@ -160,7 +160,7 @@ def test_a_fork_out_of_a_waiting_call_does_not_wait_in_the_child(play: Play, san
     assert sandbox.launches == {1: 1, 2: 1}
 
 
-def test_a_fan_out_is_not_continued_in_the_child(play: Play, sandbox: Sandbox) -> None:
+def test_fan_out_ends_in_child(play: Play, sandbox: Sandbox) -> None:
     lines = play(
         FORK
         + """
@@ -182,7 +182,7 @@ def test_a_fan_out_is_not_continued_in_the_child(play: Play, sandbox: Sandbox) -
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_multiprocessing(play: Play, sandbox: Sandbox, method: str) -> None:
+def test_multiprocessing_start_methods(play: Play, sandbox: Sandbox, method: str) -> None:
     lines = play(
         f"""
     import multiprocessing

@@ -48,7 +48,7 @@ def test_in_settling(play: Play, sandbox: Sandbox) -> None:
 
 
 @pytest.mark.second_stage
-def test_a_call_that_will_not_be_cancelled_is_waited_for_within_bounds(play: Play) -> None:
+def test_stubborn_call_is_bounded(play: Play) -> None:
     assert CANCEL_TIMEOUT == 2.0
     elapsed, note, *others = play("""
         import asyncio
@@ -84,7 +84,7 @@ def test_a_call_that_will_not_be_cancelled_is_waited_for_within_bounds(play: Pla
     assert [note, *others] == ["the call did not end within 0.5 s: its outcome is unknown", "True", "exit"]
 
 
-def test_whatever_a_signal_handler_raises_does_the_same(play: Play, sandbox: Sandbox) -> None:
+def test_signal_handler_error_interrupts(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.silent(acts=False))
     lines = play("""
         def handler(number, frame):
@@ -101,7 +101,7 @@ def test_whatever_a_signal_handler_raises_does_the_same(play: Play, sandbox: San
     assert sandbox.requests == 1
 
 
-def test_an_uncaught_one_ends_the_process_as_usual(play: Play, sandbox: Sandbox) -> None:
+def test_uncaught_interrupt_ends_process(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.silent(acts=False))
     lines = play(
         """

@@ -46,7 +46,7 @@ STRESS = """
 CALLS = 300
 
 
-def test_at_random_moments_around_the_end(play: Play, sandbox: Sandbox) -> None:
+def test_interrupt_at_random_moments(play: Play, sandbox: Sandbox) -> None:
     told: Counter[str] = Counter()
     for line in play(STRESS.replace("CALLS", str(CALLS))):
         number, late, returned, notes = line.split("|")
@@ -98,7 +98,7 @@ AT_EACH_STEP = """
 """
 
 
-def test_at_each_step_after_the_end(play: Play) -> None:
+def test_interrupt_at_each_step(play: Play) -> None:
     *interrupted, last = play(AT_EACH_STEP)
     assert last == "returned"
     assert len(interrupted) >= 3
@@ -106,7 +106,7 @@ def test_at_each_step_after_the_end(play: Play) -> None:
         assert line.endswith("True ['the call was done before it could be cancelled']"), line
 
 
-def test_an_exit_in_an_iterator_ends_no_call_of_another(play: Play, sandbox: Sandbox) -> None:
+def test_iterator_exit_ends_no_call(play: Play, sandbox: Sandbox) -> None:
     sandbox.latency = 0.3
     lines = play("""
         def ids(error):
@@ -159,7 +159,7 @@ def test_before_the_call_has_begun(play: Play, sandbox: Sandbox, moment: str) ->
 
 
 @pytest.mark.parametrize("end", ["SystemExit", "KeyboardInterrupt"])
-def test_what_ends_the_loop_ends_no_call(play: Play, sandbox: Sandbox, end: str) -> None:
+def test_loop_exit_ends_no_call(play: Play, sandbox: Sandbox, end: str) -> None:
     sandbox.latency = 0.3
     lines = play(f"""
         def leave():

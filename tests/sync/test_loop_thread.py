@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.sync.conftest import Play
 
 
-def test_it_is_made_on_the_first_call_and_ended_by_the_last_close(play: Play) -> None:
+def test_loop_thread_lifetime(play: Play) -> None:
     lines = play("""
         def threads():
             return [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
@@ -33,7 +33,7 @@ def test_it_is_made_on_the_first_call_and_ended_by_the_last_close(play: Play) ->
     ]
 
 
-def test_it_runs_on_uvloop_where_that_is_installed(play: Play, world: tuple[str, str]) -> None:
+def test_loop_thread_prefers_uvloop(play: Play, world: tuple[str, str]) -> None:
     lines = play("""
         import asyncio
         def token():
@@ -45,7 +45,7 @@ def test_it_runs_on_uvloop_where_that_is_installed(play: Play, world: tuple[str,
     assert lines == [world[1]]
 
 
-def test_it_ends_when_the_last_client_is_forgotten(play: Play) -> None:
+def test_forgotten_client_ends_loop_thread(play: Play) -> None:
     lines = play("""
         direct = client()
         direct.start(1)
@@ -58,7 +58,7 @@ def test_it_ends_when_the_last_client_is_forgotten(play: Play) -> None:
     assert lines == ["1"]
 
 
-def test_many_threads_call_through_one_client(play: Play) -> None:
+def test_threads_share_one_client(play: Play) -> None:
     lines = play("""
         from concurrent.futures import ThreadPoolExecutor
         with client() as direct, ThreadPoolExecutor(32) as pool:
@@ -68,7 +68,7 @@ def test_many_threads_call_through_one_client(play: Play) -> None:
     assert lines == ["True"]
 
 
-def test_a_call_from_the_loop_thread_is_refused(play: Play) -> None:
+def test_loop_thread_refuses_calls(play: Play) -> None:
     lines = play("""
         def token():
             for call in (lambda: direct.start(2), direct.close):

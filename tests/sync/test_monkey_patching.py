@@ -40,7 +40,7 @@ def test_a_patched_process_is_refused(patch: str, act: str) -> None:
 
 
 @pytest.mark.skipif(find_spec("gevent") is None, reason="gevent is not installed")
-def test_a_patch_after_the_client_is_refused_by_its_first_call() -> None:
+def test_late_patch_is_refused() -> None:
     client = "from dispatchkit import sync; client = sync.DirectClient('key', base_url='http://127.0.0.1:1')"
     ended = run(f"{client}\n{PATCHES['gevent']}\nclient.start(1)")
     assert ended.stderr.strip().splitlines()[-1].startswith("RuntimeError: gevent has replaced ")

@@ -8,7 +8,7 @@ from dispatchkit import NotFoundError, sync
 from dispatchkit.sandbox import Sandbox
 
 
-def test_reads_block_until_they_are_answered(sandbox: Sandbox) -> None:
+def test_reads_block_until_response(sandbox: Sandbox) -> None:
     with sync.DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
         direct.start(7)
         assert direct.dispatch(7).status == "scheduled"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from tests.sync.conftest import Play
 
 
-def test_it_works_there_and_warns_once(play: Play) -> None:
+def test_running_loop_warns_once(play: Play) -> None:
     lines = play("""
         import asyncio
         async def handler():
@@ -30,7 +30,7 @@ def test_it_works_there_and_warns_once(play: Play) -> None:
     ]
 
 
-def test_an_async_client_serves_one_loop_and_says_so(play: Play) -> None:
+def test_async_client_serves_one_loop(play: Play) -> None:
     lines = play("""
         import asyncio
         direct = dispatchkit.DirectClient(TOKEN, base_url=URL)

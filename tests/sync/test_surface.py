@@ -25,7 +25,7 @@ def parameters(function: Any) -> list[tuple[str, Any, Any]]:
     return [(each.name, each.kind, each.default) for each in inspect.signature(function).parameters.values()]
 
 
-def test_there_is_a_blocking_client_for_every_client() -> None:
+def test_every_client_has_blocking_client() -> None:
     clients = [name for name in dispatchkit.__all__ if name.endswith("Client")]
     assert sorted(sync.__all__) == sorted([*clients, "FanOut", *SHARED])
 
@@ -47,7 +47,7 @@ def test_the_constructors_are_the_same(blocking: type, twin: type) -> None:
 
 
 @pytest.mark.parametrize(("blocking", "twin", "name"), METHODS)
-def test_each_method_is_there_and_the_same(blocking: type, twin: type, name: str) -> None:
+def test_methods_match_async_client(blocking: type, twin: type, name: str) -> None:
     ours, theirs = getattr(blocking, name), getattr(twin, name)
     assert parameters(ours) == parameters(theirs)
     assert inspect.getdoc(ours) == inspect.getdoc(theirs)
@@ -74,6 +74,6 @@ def test_methods_were_found() -> None:
 
 
 @pytest.mark.parametrize(("blocking", "twin"), PAIRS)
-def test_nothing_is_there_that_the_twin_has_not(blocking: type, twin: type) -> None:
+def test_blocking_client_adds_nothing(blocking: type, twin: type) -> None:
     extra = {name for name in dir(blocking) if not name.startswith("_")} - {"handle", "async_client"}
     assert extra <= set(dir(twin))

@@ -55,9 +55,7 @@ async def direct(played: Sandbox) -> AsyncIterator[DirectClient]:
         yield direct
 
 
-async def test_a_chunk_that_is_delivered_again_launches_nothing_twice(
-    dsn: str, played: Sandbox, direct: DirectClient
-) -> None:
+async def test_redelivered_chunk_launches_once(dsn: str, played: Sandbox, direct: DirectClient) -> None:
     chunks = await plan_chunks(dsn, "r", direct, map(StartDispatch, range(1, 31)), size=10)
     assert chunks == [0, 1, 2]
     for chunk in (0, 1, 1):
@@ -66,9 +64,7 @@ async def test_a_chunk_that_is_delivered_again_launches_nothing_twice(
     assert played.launches == dict.fromkeys(range(1, 21), 1)
 
 
-async def test_a_chunk_that_is_delivered_to_many_at_once_is_launched_by_one(
-    dsn: str, played: Sandbox, direct: DirectClient
-) -> None:
+async def test_contended_chunk_has_one_launcher(dsn: str, played: Sandbox, direct: DirectClient) -> None:
     await plan_chunks(dsn, "r", direct, map(StartDispatch, range(1, 101)))
     played.latency = 0.02
     launching = (launch_chunk(dsn, "r", 0, client=direct, concurrency=8) for _ in range(4))
@@ -81,9 +77,7 @@ async def test_a_chunk_that_is_delivered_to_many_at_once_is_launched_by_one(
         assert LEASE_TIMEOUT - 5 < error.retry_after <= LEASE_TIMEOUT
 
 
-async def test_a_chunk_that_is_delivered_twice_to_one_process_is_launched_once(
-    dsn: str, played: Sandbox, direct: DirectClient
-) -> None:
+async def test_duplicate_delivery_launches_once(dsn: str, played: Sandbox, direct: DirectClient) -> None:
     played.latency = 0.05
     async with Ledger(dsn) as ledger:
         await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 11)))
@@ -96,7 +90,7 @@ async def test_a_chunk_that_is_delivered_twice_to_one_process_is_launched_once(
 
 
 @pytest.mark.usefixtures("no_ramp")
-async def test_a_chunk_that_is_stopped_goes_to_another_worker(dsn: str, played: Sandbox, direct: DirectClient) -> None:
+async def test_stopped_chunk_moves_to_worker(dsn: str, played: Sandbox, direct: DirectClient) -> None:
     played.latency = 0.2
     async with Ledger(dsn) as ledger:
         await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 11)))
@@ -136,7 +130,7 @@ async def test_stop_during_launch_is_raised(dsn: str, played: Sandbox, direct: D
     assert 8 <= sum(played.launches.values()) < 200
 
 
-async def test_chunk_lost_during_launch_is_raised(dsn: str, played: Sandbox, direct: DirectClient) -> None:
+async def test_chunk_lost_in_launch_raises(dsn: str, played: Sandbox, direct: DirectClient) -> None:
     played.latency = 0.1
     async with Ledger(dsn) as ledger:
         await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 201)))
@@ -151,7 +145,7 @@ async def test_chunk_lost_during_launch_is_raised(dsn: str, played: Sandbox, dir
 
 
 @pytest.mark.second_stage
-async def test_chunk_lost_and_freed_is_taken_again(
+async def test_lost_chunk_is_taken_again(
     dsn: str, played: Sandbox, direct: DirectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres, "CLAIM_AGE", 0.1)
@@ -169,7 +163,7 @@ async def test_chunk_lost_and_freed_is_taken_again(
 
 
 @pytest.mark.second_stage
-async def test_held_chunk_is_refused_before_pace(dsn: str, played: Sandbox, direct: DirectClient) -> None:
+async def test_held_chunk_fails_before_pace(dsn: str, played: Sandbox, direct: DirectClient) -> None:
     played.latency = 0.3
     async with Ledger(dsn) as ledger:
         await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 11)), concurrency=1)
@@ -188,7 +182,7 @@ async def test_unknown_chunk_is_refused(dsn: str, direct: DirectClient) -> None:
         await launch_chunk(dsn, "r", 1, client=direct)
 
 
-async def test_token_of_another_account_is_refused(dsn: str, played: Sandbox, direct: DirectClient) -> None:
+async def test_foreign_account_token_is_refused(dsn: str, played: Sandbox, direct: DirectClient) -> None:
     await plan_chunks(dsn, "r", direct, [StartDispatch(1)])
     async with DirectClient("other", base_url=played.url) as other:
         with pytest.raises(AccountMismatchError):
@@ -204,7 +198,7 @@ async def test_named_account_takes_another_token(dsn: str, played: Sandbox) -> N
         assert (await launch_chunk(dsn, "r", 0, client=new)).done == 1
 
 
-async def test_repeats_of_another_run_are_refused(dsn: str, played: Sandbox, direct: DirectClient) -> None:
+async def test_repeats_across_runs_are_refused(dsn: str, played: Sandbox, direct: DirectClient) -> None:
     for run, window in (("early", 3600), ("monday", None), ("wednesday", None)):
         await plan_chunks(dsn, run, direct, map(StartDispatch, range(1, 4)), repeat_window=window)
     await launch_chunk(dsn, "monday", 0, client=direct)
@@ -233,9 +227,7 @@ async def test_invalid_settings_are_refused(dsn: str, direct: DirectClient, sett
             await launch_chunk(ledger, "r", 0)
 
 
-async def test_it_makes_its_client_of_what_the_environment_says(
-    dsn: str, played: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_client_comes_from_environment(dsn: str, played: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_TOKEN", played.altcraft_token)
     monkeypatch.setenv("DISPATCHKIT_ALTCRAFT_URL", played.url)
     async with AltcraftClient(wire="xml") as altcraft:
@@ -250,7 +242,7 @@ async def test_it_makes_its_client_of_what_the_environment_says(
         await launch_chunk(dsn, "r", 0)
 
 
-async def test_a_token_that_is_refused_is_raised(dsn: str, played: Sandbox) -> None:
+async def test_refused_token_is_raised(dsn: str, played: Sandbox) -> None:
     async with DirectClient("wrong", base_url=played.url) as wrong:
         await plan_chunks(dsn, "r", wrong, [StartDispatch(1)])
         with pytest.raises(AuthenticationError):
@@ -266,7 +258,7 @@ async def test_refused_token_costs_one_request(dsn: str, played: Sandbox) -> Non
 
 
 @pytest.mark.second_stage
-async def test_chunk_of_a_provider_that_stays_away_is_given_back(dsn: str, played: Sandbox) -> None:
+async def test_silent_provider_releases_chunk(dsn: str, played: Sandbox) -> None:
     async with DirectClient(played.direct_token, base_url="http://127.0.0.1:1") as direct:
         await plan_chunks(dsn, "r", direct, map(StartDispatch, range(1, 101)))
         with pytest.raises(ProviderSilentError) as caught:
@@ -278,9 +270,7 @@ async def test_chunk_of_a_provider_that_stays_away_is_given_back(dsn: str, playe
 
 
 @pytest.mark.second_stage
-async def test_chunks_at_the_same_time_in_one_process_have_one_part_of_the_pace(
-    dsn: str, direct: DirectClient, played: Sandbox
-) -> None:
+async def test_process_chunks_share_pace(dsn: str, direct: DirectClient, played: Sandbox) -> None:
     async with Ledger(dsn) as ledger:
         await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 21)), size=10, rate=1000, concurrency=2)
         played.latency = 0.1
@@ -294,7 +284,7 @@ async def test_chunks_at_the_same_time_in_one_process_have_one_part_of_the_pace(
         assert direct.statistics().pace.concurrency_limit == 2
 
 
-async def test_no_token_and_no_trace_of_one_is_in_the_database(dsn: str, direct: DirectClient, played: Sandbox) -> None:
+async def test_database_holds_no_token(dsn: str, direct: DirectClient, played: Sandbox) -> None:
     async with Ledger(dsn) as ledger:
         await plan_chunks(ledger, "r", direct, [StartDispatch(1)], rate=5)
         await launch_chunk(ledger, "r", 0, client=direct)
@@ -305,7 +295,7 @@ async def test_no_token_and_no_trace_of_one_is_in_the_database(dsn: str, direct:
             assert played.direct_token not in json.dumps([row[0] for row in rows])
 
 
-async def test_only_a_ledger_that_machines_can_share_is_spread(tmp_path: Path, direct: DirectClient) -> None:
+async def test_only_shared_ledger_has_workers(tmp_path: Path, direct: DirectClient) -> None:
     with pytest.raises(LedgerError, match="in PostgreSQL"):
         await plan_chunks(str(tmp_path / "launch.db"), "r", direct, [StartDispatch(1)])
 
@@ -313,7 +303,7 @@ async def test_only_a_ledger_that_machines_can_share_is_spread(tmp_path: Path, d
 @pytest.mark.parametrize(
     ("name", "value"), [("size", 0), ("rate", 0.0), ("rate", -1.0), ("rate", float("inf")), ("concurrency", 0)]
 )
-async def test_settings_out_of_range_are_refused(dsn: str, direct: DirectClient, name: str, value: float) -> None:
+async def test_invalid_settings_range_is_refused(dsn: str, direct: DirectClient, name: str, value: float) -> None:
     with pytest.raises(ValueError, match=name):
         await plan_chunks(dsn, "r", direct, [StartDispatch(1)], **{name: value})  # type: ignore[arg-type]
 
@@ -324,34 +314,32 @@ NO_NUMBERS += [(2**31, ValueError), (10**20, ValueError)]
 
 @pytest.mark.parametrize(("value", "error"), NO_NUMBERS)
 @pytest.mark.parametrize("name", ["chunk", "concurrency"])
-async def test_launch_refuses_numbers_that_are_none(name: str, value: object, error: type[Exception]) -> None:
+async def test_launch_refuses_invalid_numbers(name: str, value: object, error: type[Exception]) -> None:
     given = {"chunk": 0, "concurrency": 1, name: value}
     with pytest.raises(error, match=f"^{name} must be an integer from {int(name == 'concurrency')} "):
         await launch_chunk("no ledger", "r", **given)  # type: ignore[arg-type]  # it is refused before all else
 
 
 @pytest.mark.parametrize(("value", "error"), NO_NUMBERS)
-async def test_ledger_refuses_numbers_that_are_none(value: object, error: type[Exception]) -> None:
+async def test_ledger_refuses_invalid_numbers(value: object, error: type[Exception]) -> None:
     ledger = Ledger("postgresql://localhost/x")
     with pytest.raises(error, match=r"^number must be an integer from 0 "):
         ledger.chunk("r", value)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("name", "value"), [("size", 2**31), ("concurrency", 10**20)])
-async def test_plan_refuses_numbers_beyond_the_database(dsn: str, direct: DirectClient, name: str, value: int) -> None:
+async def test_plan_refuses_huge_numbers(dsn: str, direct: DirectClient, name: str, value: int) -> None:
     with pytest.raises(ValueError, match=f"^{name} must be"):
         await plan_chunks(dsn, "r", direct, [StartDispatch(1)], **{name: value})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("value", [True, "5"])
-async def test_plan_refuses_rates_that_are_none(direct: DirectClient, value: object) -> None:
+async def test_plan_refuses_invalid_rates(direct: DirectClient, value: object) -> None:
     with pytest.raises(TypeError, match=r"^rate must be a number"):
         await plan_chunks("no ledger", "r", direct, [StartDispatch(1)], rate=value)  # type: ignore[arg-type]
 
 
-async def test_own_client_takes_the_account_of_its_token(
-    dsn: str, played: Sandbox, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_own_client_takes_its_account(dsn: str, played: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     paced: list[str] = []
     real = chunk_module.share_pace  # type: ignore[attr-defined]
 

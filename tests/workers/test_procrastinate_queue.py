@@ -21,7 +21,7 @@ from dispatchkit.workers.queue_connection import QueueConnections
 from tests.workers.conftest import DatabaseProxy
 
 
-async def test_failure_of_run_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_run_failure_is_logged_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dispatchkit.workers.procrastinate_queue._AVOID", 0.0)
     told: list[str] = []
     avoided = _Avoided(told.append)
@@ -31,7 +31,7 @@ async def test_failure_of_run_is_told_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert told == [f"the run 'r' is not launched here: {reason}" for reason in "ab"]
 
 
-async def test_failed_run_is_left_out_for_a_minute() -> None:
+async def test_failed_run_rests_a_minute() -> None:
     avoided = _Avoided(lambda text: None)
     avoided.add("r", KeyError("x"))
     avoided.add("s", AccountMismatchError("x"))
@@ -42,7 +42,7 @@ async def test_failed_run_is_left_out_for_a_minute() -> None:
     assert list(avoided) == []
 
 
-async def test_cancelled_transaction_does_not_wait_for_the_database(dsn: str) -> None:
+async def test_cancelled_transaction_never_waits(dsn: str) -> None:
     with DatabaseProxy(dsn) as proxy:
         link = ReconnectingConnection(DriverSettings(Address.of(proxy.dsn)))
         begun = asyncio.Event()
@@ -64,7 +64,7 @@ async def test_cancelled_transaction_does_not_wait_for_the_database(dsn: str) ->
         await link.close()
 
 
-async def test_close_does_not_wait_for_the_database(dsn: str) -> None:
+async def test_close_never_waits_for_database(dsn: str) -> None:
     with DatabaseProxy(dsn) as proxy:
         link = ReconnectingConnection(DriverSettings(Address.of(proxy.dsn)))
         await link.run(lambda connection: connection.fetchval("SELECT 1"))
@@ -78,7 +78,7 @@ async def test_close_does_not_wait_for_the_database(dsn: str) -> None:
             await asyncio.wait_for(asking, 5)
 
 
-async def test_libraries_log_nothing_while_the_database_is_away(
+async def test_libraries_stay_silent_during_outage(
     dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("dispatchkit.workers.queue_connection._POOL_TIMEOUT", 0.1)

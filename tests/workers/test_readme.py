@@ -24,7 +24,7 @@ from tests.workers.conftest import Field, wait_until
 
 
 @pytest.mark.second_stage
-def test_the_command_line_of_workers_runs_against_a_sandbox(field: Field, tmp_path: Path) -> None:
+def test_worker_command_line_example_runs(field: Field, tmp_path: Path) -> None:
     export, plan, worker = block("sh", "dispatchkit plan").splitlines()
     assert export.startswith("export DISPATCHKIT_LEDGER=postgresql://")
     (tmp_path / "ids.csv").write_text("\n".join(map(str, range(1, 51))))
@@ -94,7 +94,7 @@ TASKS = [("celery", (Task(), "black-friday", 0)), ("airflow", (0,))]
 
 @pytest.mark.usefixtures("planned")
 @pytest.mark.parametrize(("engine", "given"), TASKS)
-def test_tasks_of_other_engines_launch_a_chunk(engine: str, given: tuple[object, ...]) -> None:
+def test_other_engines_launch_chunk(engine: str, given: tuple[object, ...]) -> None:
     assert launch_task(engine)(*given) == 1
 
 
@@ -114,7 +114,7 @@ def test_tasks_retry_held_chunk(engine: str, given: tuple[object, ...], dsn: str
 
 @pytest.mark.usefixtures("planned")
 @pytest.mark.parametrize(("engine", "given"), TASKS)
-def test_tasks_do_not_retry_stopped_run(engine: str, given: tuple[object, ...], dsn: str) -> None:
+def test_stopped_run_is_not_retried(engine: str, given: tuple[object, ...], dsn: str) -> None:
     execute(dsn, "UPDATE dispatchkit.run SET stopped = true")
     with pytest.raises(RunStoppedError if engine == "celery" else Failed):
         launch_task(engine)(*given)
@@ -147,7 +147,7 @@ print(report.done, report.total, retries)
 
 
 @pytest.mark.second_stage
-def test_killed_task_is_retried_on_another_host(field: Field, tmp_path: Path) -> None:
+def test_killed_task_moves_to_host(field: Field, tmp_path: Path) -> None:
     script = tmp_path / "task.py"
     script.write_text(TASK)
     field.plan(200, size=200, queue=False)

@@ -127,7 +127,7 @@ TestWorkers = Workers.TestCase
 
 @settings(deadline=None)
 @given(st.lists(st.none() | st.integers(1, 100), min_size=2, max_size=6))
-def test_the_strictest_of_several_runs_holds_for_all_of_them(wants: list[int | None]) -> None:
+def test_strictest_run_limits_all(wants: list[int | None]) -> None:
     leases: dict[str, Lease] = {}
     for _ in range(3):
         for number, want in enumerate(wants):
@@ -143,7 +143,7 @@ def test_the_strictest_of_several_runs_holds_for_all_of_them(wants: list[int | N
         assert held == [None] * len(wants)
 
 
-async def test_the_table_gives_each_its_part_and_takes_back_what_the_dead_had(dsn: str) -> None:
+async def test_dead_shares_return_to_table(dsn: str) -> None:
     store = PostgresStore(dsn)
     await store.open()
     accounts = [SharedAccount(store.new_connection(), "k", Pacer(Pace(), SYSTEM)) for _ in range(3)]
@@ -178,7 +178,7 @@ async def test_the_table_gives_each_its_part_and_takes_back_what_the_dead_had(ds
     await store.close()
 
 
-async def test_what_is_in_flight_is_not_given_to_others_before_it_is_back(dsn: str) -> None:
+async def test_shares_in_flight_stay_reserved(dsn: str) -> None:
     store = PostgresStore(dsn)
     await store.open()
     first, second = (SharedAccount(store.new_connection(), "k", Pacer(Pace(), SYSTEM)) for _ in range(2))
@@ -201,7 +201,7 @@ async def test_what_is_in_flight_is_not_given_to_others_before_it_is_back(dsn: s
     await store.close()
 
 
-async def test_a_pause_of_one_is_a_pause_of_all_and_does_not_grow_on_its_way(dsn: str) -> None:
+async def test_shared_pause_does_not_grow(dsn: str) -> None:
     store = PostgresStore(dsn)
     await store.open()
     first, second = (SharedAccount(store.new_connection(), "k", Pacer(Pace(), SYSTEM)) for _ in range(2))
@@ -245,7 +245,7 @@ async def _stored(store: PostgresStore) -> float:
 
 
 @pytest.mark.parametrize("how", ["look", "renew"])
-async def test_stored_pause_is_never_longer_than_max_pause(dsn: str, how: str) -> None:
+async def test_max_pause_bounds_stored_pause(dsn: str, how: str) -> None:
     async with _pair(dsn) as (store, first, second):
         first._pacer.throttle(1767225600.0)
         await first.look()
@@ -260,7 +260,7 @@ async def test_stored_pause_is_never_longer_than_max_pause(dsn: str, how: str) -
         assert await _stored(store) < 3599.8, "its end does not move on"
 
 
-async def test_smallest_max_pause_holds_for_all(dsn: str) -> None:
+async def test_smallest_max_pause_applies(dsn: str) -> None:
     async with _pair(dsn) as (store, first, second):
         second._own = Pace(max_pause=60.0)
         second._pacer.set(second._own)
@@ -272,7 +272,7 @@ async def test_smallest_max_pause_holds_for_all(dsn: str) -> None:
         assert 55 < first._pacer.paused_for() <= 60
 
 
-async def test_lifted_pause_ends_in_every_process(dsn: str) -> None:
+async def test_lifted_pause_ends_everywhere(dsn: str) -> None:
     async with _pair(dsn) as (store, first, second):
         first._pacer.throttle(600.0)
         await first.look()
@@ -292,7 +292,7 @@ async def test_lifted_pause_ends_in_every_process(dsn: str) -> None:
         assert second._pacer.paused_for() > 25, "a pause that is new is told"
 
 
-async def test_lifted_pause_does_not_come_back(dsn: str) -> None:
+async def test_lifted_pause_stays_lifted(dsn: str) -> None:
     async with _pair(dsn) as (store, first, _):
         first._pacer.throttle(600.0)
         await first.look()
@@ -305,7 +305,7 @@ async def test_lifted_pause_does_not_come_back(dsn: str) -> None:
         await later._leave()
 
 
-async def test_wait_for_a_part_is_neither_told_nor_lifted(dsn: str) -> None:
+async def test_waiting_for_share_is_silent(dsn: str) -> None:
     async with _pair(dsn) as (store, first, second):
         first._pacer.throttle(600.0)
         await first.look()
@@ -332,7 +332,7 @@ def _use(accounts: Sequence[SharedAccount]) -> tuple[float, int]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_renewals_give_what_the_model_gives(dsn: str, seed: int) -> None:
+async def test_renewals_match_model(dsn: str, seed: int) -> None:
     draw = random.Random(seed)
     store = PostgresStore(dsn)
     await store.open()
@@ -375,7 +375,7 @@ async def test_renewals_give_what_the_model_gives(dsn: str, seed: int) -> None:
 
 
 @pytest.mark.second_stage
-async def test_renewals_at_the_same_time_keep_the_rate(dsn: str) -> None:
+async def test_simultaneous_renewals_keep_rate(dsn: str) -> None:
     store = PostgresStore(dsn)
     await store.open()
     accounts = await _accounts(store, 4)
@@ -409,7 +409,7 @@ async def test_renewals_at_the_same_time_keep_the_rate(dsn: str) -> None:
     await store.close()
 
 
-async def test_less_is_booked_until_its_worker_has_learnt_of_it(dsn: str) -> None:
+async def test_reduction_books_after_worker_knows(dsn: str) -> None:
     store = PostgresStore(dsn)
     await store.open()
     first, second = await _accounts(store, 2)
@@ -487,7 +487,7 @@ async def test_slow_answers_keep_the_lease(
 
 @pytest.mark.second_stage
 @BOUNDS
-async def test_late_answers_pause_and_say_why_once(
+async def test_late_responses_pause_once(
     dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wanted: Share
 ) -> None:
     caplog.set_level(logging.WARNING, "dispatchkit.ledger")
@@ -509,7 +509,7 @@ async def test_late_answers_pause_and_say_why_once(
 
 
 @pytest.mark.second_stage
-async def test_no_answer_pauses_before_the_lease_ends(
+async def test_missing_response_pauses_before_lease(
     dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with _running(dsn, monkeypatch, Share(90.0, 9)) as (account, proxy, keeping):
@@ -524,7 +524,7 @@ async def test_no_answer_pauses_before_the_lease_ends(
 
 
 @pytest.mark.second_stage
-async def test_refused_renewal_pauses_with_its_reason(
+async def test_refused_renewal_explains_pause(
     dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with _running(dsn, monkeypatch, Share(90.0, 9)) as (account, _, _):

@@ -24,7 +24,7 @@ from tests.workers.conftest import DatabaseProxy, Field, Lines, wait_until
 
 
 @pytest.mark.second_stage
-def test_two_workers_share_a_run_and_one_that_is_killed_is_replaced(field: Field) -> None:
+def test_killed_worker_is_replaced(field: Field) -> None:
     field.sandbox.latency = 0.02
     field.plan(300, size=25)
     killed, other = (field.worker("--concurrency", 3) for _ in range(2))
@@ -43,7 +43,7 @@ def test_two_workers_share_a_run_and_one_that_is_killed_is_replaced(field: Field
 
 
 @pytest.mark.second_stage
-def test_workers_come_back_when_the_database_does_and_launch_nothing_without_it(field: Field, postgres: Server) -> None:
+def test_workers_survive_database_outage(field: Field, postgres: Server) -> None:
     field.sandbox.latency = 0.02
     field.plan(500)
     workers = [field.worker("--concurrency", 8) for _ in range(2)]
@@ -58,7 +58,7 @@ def test_workers_come_back_when_the_database_does_and_launch_nothing_without_it(
 
 
 @pytest.mark.second_stage
-def test_what_was_never_enqueued_is_found_in_the_ledger(field: Field) -> None:
+def test_orphaned_chunk_is_found(field: Field) -> None:
     field.plan(100, queue=False)
     field.worker()
     field.wait_until_done(100)
@@ -81,9 +81,7 @@ def test_a_stop_reaches_all_workers(field: Field) -> None:
 
 @pytest.mark.second_stage
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_worker_that_is_told_to_end_lets_go_of_its_chunk_and_another_goes_on(
-    field: Field, number: signal.Signals
-) -> None:
+def test_stopped_worker_releases_chunk(field: Field, number: signal.Signals) -> None:
     field.sandbox.latency = 0.1
     field.plan(100, size=100)
     worker = field.worker("--concurrency", 4)
@@ -102,7 +100,7 @@ def test_a_worker_that_is_told_to_end_lets_go_of_its_chunk_and_another_goes_on(
 
 
 @pytest.mark.second_stage
-def test_one_answer_429_pauses_all_workers(field: Field) -> None:
+def test_one_429_pauses_workers(field: Field) -> None:
     field.sandbox.latency = 0.02
     field.plan(3000, size=100, rate=400)
     for _ in range(2):
@@ -117,7 +115,7 @@ def test_one_answer_429_pauses_all_workers(field: Field) -> None:
 
 
 @pytest.mark.second_stage
-def test_together_they_keep_the_rate_of_the_account(field: Field) -> None:
+def test_workers_keep_account_rate(field: Field) -> None:
     field.plan(1000, size=100, rate=100)
     for _ in range(2):
         field.worker()
@@ -133,7 +131,7 @@ def test_together_they_keep_the_rate_of_the_account(field: Field) -> None:
 
 
 @pytest.mark.second_stage
-def test_a_token_that_is_refused_ends_the_worker_and_leaves_the_rest_to_others(field: Field) -> None:
+def test_refused_token_ends_worker(field: Field) -> None:
     field.plan(200, size=100)
     field.execute("UPDATE dispatchkit.run SET account = 'shop'")
     environment = {**field.environment(), "DISPATCHKIT_DIRECT_TOKEN": "wrong"}
@@ -146,7 +144,7 @@ def test_a_token_that_is_refused_ends_the_worker_and_leaves_the_rest_to_others(f
 
 
 @pytest.mark.second_stage
-def test_worker_gives_a_chunk_back_when_the_provider_stays_away(field: Field) -> None:
+def test_silent_provider_returns_chunk(field: Field) -> None:
     field.plan(500)  # the breaker opens long before the last of them
     field.sandbox.order(Fault.http(503, acts=False), times=10**6)
     lines = Lines(worker := field.worker("--give-up-after", "0.5s"))
@@ -159,7 +157,7 @@ def test_worker_gives_a_chunk_back_when_the_provider_stays_away(field: Field) ->
 
 
 @pytest.mark.second_stage
-def test_worker_of_another_account_leaves_run_alone(field: Field) -> None:
+def test_other_account_leaves_run_alone(field: Field) -> None:
     field.plan(200, size=20)
     other = field.worker(token="other")
     lines = Lines(other)
@@ -196,7 +194,7 @@ def _invalid_runs(field: Field) -> None:
 
 
 @pytest.mark.second_stage
-def test_invalid_runs_do_not_delay_others(field: Field) -> None:
+def test_invalid_runs_delay_none(field: Field) -> None:
     _invalid_runs(field)
     field.plan(100, size=100, name="good", queue=False)
     worker = field.worker(_LOOK_EVERY=5.0)  # a look for each invalid run would take a minute
@@ -215,7 +213,7 @@ def test_invalid_runs_do_not_delay_others(field: Field) -> None:
 
 
 @pytest.mark.second_stage
-def test_held_chunk_does_not_delay_its_run(field: Field) -> None:
+def test_held_chunk_delays_no_run(field: Field) -> None:
     field.plan(60, size=20)
     held = "SET token = 'x', pid = 7, host = 'other', seen = clock_timestamp() + interval '1 hour'"
     field.execute(f"UPDATE dispatchkit.chunk {held} WHERE number = 0")
@@ -227,7 +225,7 @@ def test_held_chunk_does_not_delay_its_run(field: Field) -> None:
 
 @pytest.mark.second_stage
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_second_interrupt_gives_up_what_is_in_flight(field: Field, number: signal.Signals) -> None:
+def test_second_interrupt_gives_up(field: Field, number: signal.Signals) -> None:
     field.sandbox.latency = 20.0
     field.plan(10)
     worker = field.worker("--concurrency", 3)
@@ -287,7 +285,7 @@ def test_planning_ends_without_the_database(field: Field, postgres: Server, away
     assert field.launched() == 0
 
 
-def test_worker_options_reach_client_and_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_worker_options_reach_client(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[tuple[RetryPolicy | None, str | None, float | None]] = []
 
     async def run_worker(_: LedgerRef, reach: Reach, **settings: Any) -> None:
@@ -301,7 +299,7 @@ def test_worker_options_reach_client_and_policy(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.second_stage
-def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
+def test_command_line_plans_chunks(field: Field) -> None:
     plan = [*COMMAND, "plan", "--run", "cli", "--chunk-size", "20", "--from", "-"]
     launch = ["direct", "start", "--base-url", field.sandbox.url, "--yes"]
     ids = "\n".join(map(str, range(1, 51)))
@@ -342,7 +340,7 @@ def test_the_command_line_plans_what_workers_launch(field: Field) -> None:
     ids=["default", "account", "host", "no-default", "environment", "proxy"],
 )
 @pytest.mark.parametrize("variable", [True, False], ids=["ledger-of-environment", "ledger-option"])
-def test_plan_prints_a_whole_worker_line(
+def test_plan_prints_whole_worker_line(
     monkeypatch: pytest.MonkeyPatch, launch: list[str], line: str, variable: bool
 ) -> None:
     async def plan(*_: object) -> int:
@@ -372,7 +370,7 @@ def test_plan_prints_a_whole_worker_line(
         (["--ledger", "file.db"], ["1", "--yes"], "through a ledger in PostgreSQL"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_invalid_options_are_refused(
     field: Field, before: list[str], after: list[str], says: str, tmp_path: Path
 ) -> None:
     # Never the default host: if it were launched after all, it must not be there.

@@ -76,7 +76,7 @@ def test_one_bad_row_launches_nothing(played: Played, tmp_path: Path) -> None:
     assert played.sandbox.requests == 0
 
 
-def test_a_bad_row_cannot_colour_the_screen(played: Played, tmp_path: Path) -> None:
+def test_bad_row_cannot_colour_screen(played: Played, tmp_path: Path) -> None:
     file = tmp_path / "ids.csv"
     file.write_text("id,state\n1,\x1b[31m\n1,\x1b[32m\n")
     result = run(*start(played, "--from", file))
@@ -84,7 +84,7 @@ def test_a_bad_row_cannot_colour_the_screen(played: Played, tmp_path: Path) -> N
     assert "\x1b" not in result.err
 
 
-def test_the_exact_line_for_an_encoding(tmp_path: Path) -> None:
+def test_exact_line_for_encoding(tmp_path: Path) -> None:
     file = tmp_path / "ids.csv"
     file.write_bytes("имя;id\nновости;5\n".encode("cp1251"))
     line = ("direct", "start", "--from", file, "--column", "id", "--sandbox")
@@ -96,7 +96,7 @@ def test_the_exact_line_for_an_encoding(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("option", ["--sheet", "--encoding"])
-def test_options_of_a_file_need_one(option: str) -> None:
+def test_options_of_file_need_one(option: str) -> None:
     result = run("direct", "start", "5", option, "x")
     assert (result.code, result.err) == (2, f"dispatchkit: {option} goes with --from FILE\n")
 
@@ -113,7 +113,7 @@ def test_the_question_tells_of_repeats(played: Played, tmp_path: Path) -> None:
     assert played.sandbox.requests == 0
 
 
-def test_a_title_above_the_header_is_said(tmp_path: Path) -> None:
+def test_title_above_header_is_said(tmp_path: Path) -> None:
     file = tmp_path / "ids.csv"
     file.write_text("Report of March\n\nid,name\n5,x\n")
     result = run("direct", "start", "--from", file, "--column", "id", "--sandbox")

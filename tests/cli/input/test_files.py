@@ -168,7 +168,7 @@ GOOD: list[tuple[str, str | bytes, Mapping[str, object], list[int]]] = [
 
 
 @pytest.mark.parametrize(("content", "options", "ids"), [case[1:] for case in GOOD], ids=[case[0] for case in GOOD])
-def test_a_good_file_gives_its_ids(
+def test_good_file_gives_its_ids(
     tmp_path: Path, content: str | bytes, options: dict[str, object], ids: list[int]
 ) -> None:
     assert read(tmp_path, content, **options) == ids
@@ -415,14 +415,12 @@ BAD: list[tuple[str, str | bytes, Mapping[str, object], str]] = [
 
 
 @pytest.mark.parametrize(("content", "options", "message"), [case[1:] for case in BAD], ids=[case[0] for case in BAD])
-def test_a_bad_file_is_refused_in_words(
-    tmp_path: Path, content: str | bytes, options: dict[str, object], message: str
-) -> None:
+def test_bad_file_is_refused(tmp_path: Path, content: str | bytes, options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         read(tmp_path, content, **options)
 
 
-def test_the_first_twenty_bad_rows_are_shown_together(tmp_path: Path) -> None:
+def test_twenty_bad_rows_are_shown(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="25 rows cannot be used") as raised:
         read(tmp_path, f"{A}\n" + "1.0E+10\n" * 25 + f"{B}\n")
     lines = str(raised.value).splitlines()
@@ -431,7 +429,7 @@ def test_the_first_twenty_bad_rows_are_shown_together(tmp_path: Path) -> None:
     assert lines[-1] == "  and 5 more"
 
 
-def test_a_workbook_without_its_reader_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_workbook_reader_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "python_calamine", None)
     with pytest.raises(ImportError, match=r"needs an extra: pip install 'dispatchkit\[cli\]'"):
         read(tmp_path, workbook([[A]]))
@@ -444,14 +442,14 @@ def test_a_workbook_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
         read(tmp_path, workbook([[A]]))
 
 
-def test_a_folder_and_a_device_are_refused(tmp_path: Path) -> None:
+def test_folder_and_device_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="Is a directory: name a file in it"):
         from_file(str(tmp_path), FileOptions())
     with pytest.raises(ValueError, match="/dev/zero is a device, not a file"):
         from_file("/dev/zero", FileOptions())
 
 
-def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+def test_pipe_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     writer = threading.Thread(target=path.write_text, args=("1\n2\n",))
@@ -461,7 +459,7 @@ def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"5\n6\n", gzip.compress(b"5\n")[:12]], ids=["empty", "begun", "gzip"])
-def test_input_that_does_not_block_is_refused(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+def test_nonblocking_input_is_refused(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
     end, begin = os.pipe()
     os.set_blocking(end, False)
     with os.fdopen(end, encoding="utf-8") as stdin, os.fdopen(begin, "wb", buffering=0) as writer:
@@ -471,7 +469,7 @@ def test_input_that_does_not_block_is_refused(monkeypatch: pytest.MonkeyPatch, c
             from_file("-", FileOptions())
 
 
-def test_input_that_does_not_block_but_ends_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ended_nonblocking_input_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     end, begin = os.pipe()
     os.set_blocking(end, False)
     with os.fdopen(begin, "wb") as writer:
@@ -481,7 +479,7 @@ def test_input_that_does_not_block_but_ends_is_read(monkeypatch: pytest.MonkeyPa
         assert list(from_file("-", FileOptions())) == [5, 6]
 
 
-def test_counts_tell_what_was_left_out(tmp_path: Path) -> None:
+def test_counts_name_left_out_ids(tmp_path: Path) -> None:
     states = ["done", "done", "unknown", "sending", "planned", "rejected"]
     rows = [{"target": index + 1, "state": state} for index, state in enumerate(states)] + [{"id": 1, "state": "done"}]
     path = tmp_path / "f"
@@ -522,7 +520,7 @@ def test_outcome_has_any_case(tmp_path: Path) -> None:
     assert read(tmp_path, "id,outcome\n1,DONE\n2,Unknown\n3,NOT_SENT\n") == [3]
 
 
-def test_planned_counts_what_a_resume_launches(tmp_path: Path) -> None:
+def test_planned_counts_what_resume_launches(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_text("id,state\n1,planned\n2,not_sent\n3,done\n4,rejected\n")
     targets = from_file(str(path), FileOptions())

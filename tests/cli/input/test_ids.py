@@ -34,7 +34,7 @@ spans = st.lists(
 
 @settings(deadline=None)
 @given(spans, st.sampled_from([0, 1, 4, 10, 100]))
-def test_every_id_comes_once_in_the_order_of_its_first_naming(given_spans: list[tuple[int, int]], long: int) -> None:
+def test_ids_keep_their_first_order(given_spans: list[tuple[int, int]], long: int) -> None:
     with patch.object(ids, "_LONG", long):
         targets = Targets(given_spans)
     named = [number for low, high in given_spans for number in range(low, high + 1)]
@@ -47,14 +47,14 @@ def test_every_id_comes_once_in_the_order_of_its_first_naming(given_spans: list[
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, MAX_ID), min_size=1))
-def test_a_file_gives_what_was_written_to_it(numbers: list[int]) -> None:
+def test_file_gives_written_ids(numbers: list[int]) -> None:
     with written("".join(f"{number}\n" for number in numbers).encode()) as path:
         assert list(from_file(path, FileOptions())) == list(dict.fromkeys(numbers))
 
 
 @settings(deadline=None)
 @given(st.text(LETTERS, max_size=20))
-def test_any_text_is_ids_or_a_value_error(text: str) -> None:
+def test_any_text_is_handled(text: str) -> None:
     try:
         targets = from_arguments([text])
     except ValueError:
@@ -77,7 +77,7 @@ def test_any_text_is_ids_or_a_value_error(text: str) -> None:
     ),
     st.sampled_from([None, "id"]),
 )
-def test_any_file_is_ids_or_a_value_error_that_names_it(content: bytes, column: str | None) -> None:
+def test_any_file_is_handled(content: bytes, column: str | None) -> None:
     with written(content) as path:
         try:
             targets = from_file(path, FileOptions(column=column))
@@ -88,11 +88,11 @@ def test_any_file_is_ids_or_a_value_error_that_names_it(content: bytes, column: 
     assert named
 
 
-def test_arguments_mix_ids_ranges_and_commas() -> None:
+def test_arguments_mix_ids_and_ranges() -> None:
     assert list(from_arguments(["7", "1-3", "9,11-12", "7"])) == [7, 1, 2, 3, 9, 11, 12]
 
 
-def test_a_huge_range_costs_nothing_until_it_is_taken() -> None:
+def test_huge_range_costs_nothing() -> None:
     began = time.perf_counter()
     targets = from_arguments([f"1-{MAX_ID}", "5-1000000000", "77"])
     assert len(targets) == MAX_ID
@@ -104,7 +104,7 @@ def test_a_huge_range_costs_nothing_until_it_is_taken() -> None:
 @pytest.mark.parametrize(
     "text", ["", "0", "-1", "1-", "x", "1-0", "0-5", "9-3", "1.0", "\uff11", "1,,2", f"{MAX_ID + 1}", "1" * 30]
 )
-def test_what_is_no_id_is_refused(text: str) -> None:
+def test_non_ids_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"neither an id nor a range|ends before it begins"):
         from_arguments(["1", text])
 
@@ -146,6 +146,6 @@ def test_file_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         from_arguments(["ids.csv"])
 
 
-def test_a_range_the_wrong_way_round_is_explained() -> None:
+def test_reversed_range_is_explained() -> None:
     with pytest.raises(ValueError, match="did you mean 3-9"):
         from_arguments(["9-3"])

@@ -119,7 +119,7 @@ def test_listing_goes_back_in(played: Played, tmp_path: Path) -> None:
     assert {json.loads(line)["target"] for line in result.out.splitlines()} == {2}
 
 
-def test_listing_of_mailings_is_not_taken(played: Played, tmp_path: Path) -> None:
+def test_mailing_list_is_not_taken(played: Played, tmp_path: Path) -> None:
     file = tmp_path / "list.jsonl"
     file.write_text('{"mailing_id": 1, "status": "active"}\n')
     result = run(*direct(played, "stop", "--from", file))

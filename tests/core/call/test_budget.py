@@ -77,7 +77,7 @@ async def test_outage_leaves_nothing_unknown(calls: int, seconds: float) -> None
 
 @pytest.mark.parametrize("calls", [500, pytest.param(3_000, marks=pytest.mark.second_stage)])
 @pytest.mark.parametrize("latency", [0.05, 2])
-async def test_outage_without_breaker_leaves_nothing_unknown(calls: int, latency: float) -> None:
+async def test_outage_without_breaker_settles(calls: int, latency: float) -> None:
     outage = Outage(Virtual(), 60, latency=latency)
     client = client_of(outage, Pace(failure_threshold=1, concurrency=calls))
     await asyncio.gather(*(client.start(number) for number in range(1, calls + 1)))
@@ -86,7 +86,7 @@ async def test_outage_without_breaker_leaves_nothing_unknown(calls: int, latency
     assert outage.repeats <= RetryBudget.INITIAL_TOKENS + 0.1 * outage.first + RetryBudget.REFILL * 60
 
 
-async def test_dead_provider_is_asked_at_refill_rate() -> None:
+async def test_dead_provider_sees_refill_rate() -> None:
     outage = Outage(Virtual(), math.inf)
     client = client_of(outage, Pace(failure_threshold=1))
     results = await asyncio.gather(*(client.start(number) for number in range(1, 201)), return_exceptions=True)
@@ -108,7 +108,7 @@ async def emptied(clock: Virtual) -> RetryBudget:
     return budget
 
 
-async def test_tokens_come_with_time_in_order(clock: Virtual) -> None:
+async def test_tokens_refill_in_order(clock: Virtual) -> None:
     budget = await emptied(clock)
     got: list[tuple[int, float]] = []
 
@@ -120,7 +120,7 @@ async def test_tokens_come_with_time_in_order(clock: Virtual) -> None:
     assert got == [(number, pytest.approx(number + 1)) for number in range(5)]
 
 
-async def test_new_call_waits_behind_those_that_wait(clock: Virtual) -> None:
+async def test_new_call_joins_queue_end(clock: Virtual) -> None:
     budget = await emptied(clock)
     got: list[str] = []
 
@@ -136,7 +136,7 @@ async def test_new_call_waits_behind_those_that_wait(clock: Virtual) -> None:
     assert got == ["first", "second"]
 
 
-async def test_quiet_time_saves_no_more_than_the_start(clock: Virtual) -> None:
+async def test_refill_stops_at_initial_tokens(clock: Virtual) -> None:
     budget = await emptied(clock)
     await clock.sleep(3.5)
     assert budget.statistics() == BudgetStatistics(pytest.approx(3.5), 10, 0, 0)
@@ -144,7 +144,7 @@ async def test_quiet_time_saves_no_more_than_the_start(clock: Virtual) -> None:
     assert budget.statistics().tokens == RetryBudget.INITIAL_TOKENS
 
 
-async def test_answers_double_what_may_be_asked(clock: Virtual) -> None:
+async def test_responses_double_allowed_retries(clock: Virtual) -> None:
     budget = await emptied(clock)
     rounds = Counter[int]()
 
@@ -159,7 +159,7 @@ async def test_answers_double_what_may_be_asked(clock: Virtual) -> None:
     assert budget.statistics().spent == 137
 
 
-async def test_late_token_is_refused_at_its_deadline(clock: Virtual) -> None:
+async def test_late_token_is_refused(clock: Virtual) -> None:
     budget = await emptied(clock)
     got = await asyncio.gather(*(budget.withdraw(until=until) for until in (9.0, 0.5, 1.5, 2.0, 9.0)))
     assert got == [True, False, False, True, True]
@@ -186,7 +186,7 @@ async def test_waiting_calls_are_woken_once(clock: Virtual) -> None:
     assert budget.statistics().waiting == 0
 
 
-async def test_cancelled_wait_passes_its_token_on() -> None:
+async def test_cancelled_waiter_passes_token_on() -> None:
     clock = Manual()
     budget = await emptied(clock)
     first, second, third = (asyncio.ensure_future(budget.withdraw(until=99.0)) for _ in range(3))
@@ -203,7 +203,7 @@ async def test_cancelled_wait_passes_its_token_on() -> None:
     assert budget.statistics() == BudgetStatistics(1, 11, 0, 0)
 
 
-async def test_token_of_a_cancelled_wait_is_kept() -> None:
+async def test_cancelled_waiter_keeps_token() -> None:
     budget = await emptied(Manual())
     first, second = (asyncio.ensure_future(budget.withdraw(until=99.0)) for _ in range(2))
     await asyncio.sleep(0)
@@ -214,7 +214,7 @@ async def test_token_of_a_cancelled_wait_is_kept() -> None:
     assert budget.statistics() == BudgetStatistics(1, 11, 0, 0)
 
 
-async def test_close_ends_the_wait_at_once(clock: Virtual) -> None:
+async def test_close_ends_token_wait(clock: Virtual) -> None:
     budget = await emptied(clock)
     waiting = [asyncio.ensure_future(budget.withdraw(until=math.inf)) for _ in range(3)]
     await asyncio.sleep(0)
@@ -224,7 +224,7 @@ async def test_close_ends_the_wait_at_once(clock: Virtual) -> None:
     assert clock.time == 0
 
 
-async def test_forked_child_has_no_waiting_calls(clock: Virtual) -> None:
+async def test_forked_child_has_no_waiters(clock: Virtual) -> None:
     budget = await emptied(clock)
     waiting = asyncio.ensure_future(budget.withdraw(until=math.inf))
     await asyncio.sleep(0)
@@ -237,7 +237,7 @@ async def test_forked_child_has_no_waiting_calls(clock: Virtual) -> None:
 
 
 @pytest.mark.parametrize("ending", ["close", "cancel", "stop"])
-async def test_call_stops_waiting_for_a_token_at_once(ending: str) -> None:
+async def test_stop_ends_token_wait(ending: str) -> None:
     clock = Manual()
     client = client_of(Outage(clock, math.inf, latency=0.0), Pace(failure_threshold=1))
     for _ in range(int(RetryBudget.INITIAL_TOKENS)):
@@ -273,7 +273,7 @@ async def test_repeat_waits_for_a_token(clock: Virtual) -> None:
     assert [at for at, _ in transport.seen] == pytest.approx([0.0, 0.92, 1.92])
 
 
-async def test_repeat_without_a_token_keeps_its_outcome(clock: Virtual) -> None:
+async def test_refused_retry_keeps_outcome(clock: Virtual) -> None:
     transport = FakeTransport(clock, says=lambda *_: TransportFailure("refused", sent=False))
     client = DirectClient("key", clock=clock)
     client._context.transport = transport  # type: ignore[assignment]
@@ -284,7 +284,7 @@ async def test_repeat_without_a_token_keeps_its_outcome(clock: Virtual) -> None:
     assert clock.time == pytest.approx(1.8)
 
 
-async def test_token_that_a_pause_overtakes_is_given_back(clock: Virtual) -> None:
+async def test_paused_token_is_refunded(clock: Virtual) -> None:
     """Of a state read, which waits for the end of the pause, and of a repeat, which has no time for that."""
     outage = Outage(clock, 0.01)
     client = client_of(outage)
@@ -309,7 +309,7 @@ async def test_token_that_a_pause_overtakes_is_given_back(clock: Virtual) -> Non
     assert budget.statistics().spent == 10
 
 
-async def test_questions_about_an_orphan_cost_tokens(clock: Virtual) -> None:
+async def test_orphan_probes_cost_tokens(clock: Virtual) -> None:
     outage = Outage(clock, math.inf)
     client = client_of(outage, Pace(failure_threshold=1))
     orphans = [client.call(StartDispatch(number), unclear_since=clock.now()) for number in range(1, 101)]

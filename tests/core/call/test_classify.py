@@ -95,7 +95,7 @@ def test_refusal_is_final(status: int) -> None:
 
 
 @pytest.mark.parametrize(("body", "code"), [(b"no", 7), (b"?", None)])
-def test_throttling_is_told_by_its_status(body: bytes, code: int | None) -> None:
+def test_status_429_is_throttling(body: bytes, code: int | None) -> None:
     clock = Virtual()
     error = classify(Ping(), reply(429, body, Retry_After="5"), None, clock)
     assert isinstance(error, ThrottledError)

@@ -92,7 +92,7 @@ def test_a_result_finishes_the_call() -> None:
     assert decide(before, Succeeded(now(), 1)) == (before, Finish(result=1))
 
 
-def test_attempts_go_on_until_a_result() -> None:
+def test_attempts_go_on_until_result() -> None:
     _, last, actions = play(
         state(),
         failed(UNSENT),
@@ -124,24 +124,24 @@ def test_attempts_run_out() -> None:
 
 
 @pytest.mark.parametrize(("latest", "waits"), [(0.5, True), (0.49, False)])
-def test_wait_ends_before_the_latest_start(latest: float, waits: bool) -> None:
+def test_wait_ends_before_latest_start(latest: float, waits: bool) -> None:
     assert isinstance(play(state(latest_start=latest), failed(UNSENT))[1], Wait if waits else Finish)
 
 
-def test_reasons_left_out_are_not_retried() -> None:
+def test_excluded_reasons_are_not_retried() -> None:
     assert play(state(policy=RetryPolicy(retry_on={"throttled"})), failed(UNSENT))[1] == Finish(error=UNSENT)
 
 
-def test_retry_without_a_token_is_not_made() -> None:
+def test_retry_needs_budget_token() -> None:
     assert play(state(), failed(UNSENT), NoToken(now(9)))[1] == Finish(error=UNSENT)
 
 
-def test_stop_during_a_wait_ends_the_call() -> None:
+def test_stop_during_wait_ends_call() -> None:
     assert play(state(), failed(UNSENT), Waited(now(0.1, stopped=True)))[1] == Finish(error=UNSENT)
     assert play(state(), failed(UNSENT, stopped=True))[1] == Finish(error=UNSENT)
 
 
-def test_late_attempt_keeps_what_is_known() -> None:
+def test_late_attempt_keeps_doubt() -> None:
     assert play(state(), failed(THROTTLED), Waited(now(9)), Late(now(9), "late"))[1] == Finish(error=THROTTLED)
     _, last, _ = play(state(), Late(now(9), "late"))
     assert isinstance(last, Finish)
@@ -154,7 +154,7 @@ def test_expired_claim_is_no_attempt() -> None:
     assert (before.tries, before.partly_sent) == (1, None)
 
 
-def test_partly_sent_request_is_never_not_sent() -> None:
+def test_partly_sent_is_unknown() -> None:
     before, last, _ = play(state(policy=RetryPolicy(attempts=1)), Expired(now(1), start(0)), failed(UNSENT, 2))
     assert isinstance(last, Finish)
     assert isinstance(last.error, OutcomeUnknownError)
@@ -167,7 +167,7 @@ def test_partly_sent_request_is_never_not_sent() -> None:
     assert before.doubt.began == start(0)
 
 
-def test_state_read_costs_a_token_after_an_attempt() -> None:
+def test_state_read_costs_a_token() -> None:
     _, last, _ = play(state(), failed(LOST))
     assert last == Wait(for_token=True)
     taken_over = attrs.evolve(state(), doubt=Doubt(LOST, start(), 0.0))
@@ -189,7 +189,7 @@ def test_absent_effect_allows_no_retry() -> None:
     assert isinstance(last.error, OutcomeUnknownError)
 
 
-def test_earlier_process_may_act_after_a_new_attempt() -> None:
+def test_earlier_process_may_still_act() -> None:
     """An unclear retry must not shorten the time for which the first attempt may act."""
     inherited = Doubt(LOST, start(-10), 75.0)
     before = attrs.evolve(state(remembered=FOREVER), doubt=inherited)
@@ -203,7 +203,7 @@ def test_earlier_process_may_act_after_a_new_attempt() -> None:
     assert last.believed_from == 75.0 + 60.0
 
 
-def test_retry_needs_deduplication_when_it_leaves() -> None:
+def test_deduplication_is_checked_when_leaving() -> None:
     before = state(remembered=timedelta(seconds=30), in_log=True)
     before, last, _ = play(before, failed(LOST))
     assert last == Wait(0.5, for_token=True)
@@ -228,7 +228,7 @@ def test_state_and_actions_are_values() -> None:
 
 
 @pytest.mark.parametrize(("at", "wait"), [(199.5, 0.5), (199.98, 0.02), (199.995, None)])
-def test_state_is_read_once_more_before_the_deadline(at: float, wait: float | None) -> None:
+def test_last_read_before_deadline(at: float, wait: float | None) -> None:
     inconclusive = denied(Evidence.INCONCLUSIVE, at)
     _, last, _ = play(state(), failed(LOST), Waited(now(1), has_token=True), inconclusive)
     if wait is None:
@@ -239,7 +239,7 @@ def test_state_is_read_once_more_before_the_deadline(at: float, wait: float | No
         assert last.seconds == pytest.approx(wait)
 
 
-def test_unclear_read_is_retried_without_settling() -> None:
+def test_unclear_read_is_simply_retried() -> None:
     before = state(is_read_only=True)
     _, last, actions = play(before, failed(LOST))
     assert last == Wait(0.5, for_token=True)
@@ -252,7 +252,7 @@ def test_unclear_read_is_retried_without_settling() -> None:
     assert isinstance(last.error, OutcomeUnknownError)
 
 
-def test_id_is_as_old_as_the_first_attempt() -> None:
+def test_id_ages_from_first_attempt() -> None:
     before = state(remembered=timedelta(seconds=30), in_log=True)
     before, last, _ = play(before, failed(THROTTLED), Waited(now(5)), failed(LOST, 20))
     assert isinstance(last, Wait)
@@ -267,7 +267,7 @@ def test_command_without_state_stays_unknown() -> None:
     assert not any(isinstance(action, Probe | Wait) for action in actions)
 
 
-def test_each_settling_begins_with_short_waits() -> None:
+def test_settling_begins_with_short_waits() -> None:
     before = state(remembered=FOREVER)
     inconclusive = denied(Evidence.INCONCLUSIVE, 1)
     before, last, _ = play(before, failed(LOST), Waited(now(1), has_token=True), inconclusive, Waited(now(2)))
@@ -284,7 +284,7 @@ def test_each_settling_begins_with_short_waits() -> None:
     assert before.settlement.detail == "its state was not read"
 
 
-def test_refusal_of_a_retry_is_settled_by_more_than_one_read() -> None:
+def test_refused_retry_is_read_again() -> None:
     before = state(remembered=FOREVER)
     before, _, _ = play(before, failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 1))
     assert before.reads_once
@@ -302,7 +302,7 @@ def test_stop_ends_the_settling() -> None:
     assert "its state was not read, and it was told to stop" in str(last.error)
 
 
-def test_another_launch_leaves_a_launch_unknown_for_good() -> None:
+def test_rival_launch_leaves_final_unknown() -> None:
     before = state(in_log=True)
     tolerance = 60.0
     _, last, _ = play(before, failed(LOST, other_launch_ended=-tolerance))
@@ -322,21 +322,21 @@ def test_early_denial_still_needs_deduplication() -> None:
     assert decide(before, Waited(now(2, strips_ids=True)))[1] == Finish(error=before.doubt.error)
 
 
-def test_old_response_is_not_read_again_at_once() -> None:
+def test_old_response_delays_next_read() -> None:
     old = Observed[Any](now(61), Settlement(Evidence.NOT_APPLIED, "it is absent"), 61, 1.05)
     assert play(state(), failed(LOST), Waited(now(1), has_token=True), old)[1] == Wait(0.25)
 
 
-def test_throttling_without_a_date_waits_as_the_policy_says() -> None:
+def test_undated_throttling_follows_policy() -> None:
     assert play(state(), failed(ThrottledError("slow down", code=None)))[1] == Wait(2.0, for_token=True)
 
 
-def test_takeover_may_send_at_the_last_moment() -> None:
+def test_takeover_may_send_late() -> None:
     before = attrs.evolve(state(latest_start=100.0), doubt=Doubt(LOST, start(-10), 0.0))
     assert play(before, TakenOver(now(1)), denied(Evidence.NOT_APPLIED, 100))[1] == Send()
 
 
-def test_strategy_sees_when_the_call_began() -> None:
+def test_strategy_sees_when_call_began() -> None:
     seen: list[float | None] = []
 
     def strategy(call: RetryCallState) -> float:

@@ -93,24 +93,24 @@ def test_a_quoted_file_is_masked(size: int) -> None:
     assert message == "row 9: *** in ***"
 
 
-def test_a_quoted_key_that_is_no_name_is_masked() -> None:
+def test_odd_key_is_masked() -> None:
     command = LaunchBroadcast(9, content={"prices": {"+79990001122": 1}})
     assert mask_echo("prices.+79990001122 is wrong", command) == "prices.*** is wrong"
 
 
-def test_a_token_is_masked_in_every_form() -> None:
+def test_token_is_masked_everywhere() -> None:
     secret = Secret("a/b+c=d&e<f", environment="NONE")
     for form in (str, json.dumps, html.escape, lambda text: quote(text, safe=""), str.upper):
         assert secret.redact(f"no {form(secret.reveal())} here").strip('"') in {"no *** here", 'no "***" here'}
 
 
-def test_a_value_of_three_characters_is_left_alone() -> None:
+def test_short_value_is_left_alone() -> None:
     assert mask("abc and abcd", ["abc", "abcd"]) == "abc and ***"
 
 
 @pytest.mark.parametrize("status", [200, 400, 429])
 @pytest.mark.parametrize("wire", ["json", "xml"])
-async def test_no_part_of_an_error_quotes_the_content(status: int, wire: Any) -> None:
+async def test_errors_quote_no_content(status: int, wire: Any) -> None:
     text = "bad phone %2B79990001122, name Anna@example.com" + " x" * 200 + " 90412377"
     answer = json.dumps({"error": 400, "error_text": text})
     if wire == "xml":
@@ -126,7 +126,7 @@ async def test_no_part_of_an_error_quotes_the_content(status: int, wire: Any) ->
     assert f"code 400, HTTP {status}" in error.summary
 
 
-async def test_a_contradictory_answer_quotes_no_content() -> None:
+async def test_contradictory_answer_quotes_no_content() -> None:
     answer = json.dumps({"error": 400, "error_text": "phone +79990001122", "data": {"id": 1}})
     async with Listener(http(200, answer)) as listener, client(listener.url) as altcraft:
         error = await failure(altcraft.launch_broadcast(9, content=CONTENT, timeout=1))
@@ -134,7 +134,7 @@ async def test_a_contradictory_answer_quotes_no_content() -> None:
     assert "7999" not in f"{error} {error.summary}"
 
 
-def test_a_new_message_keeps_the_rest_of_the_summary() -> None:
+def test_new_message_keeps_summary() -> None:
     error = ThrottledError("a b", retry_after=1.0)
     error.summary += "; come back later"
     assert error.with_message("a ***").summary == "a *** (HTTP 429); come back later"

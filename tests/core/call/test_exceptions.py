@@ -83,7 +83,7 @@ def breaks(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
 
 
 @pytest.mark.parametrize("kind", EXCEPTIONS)
-async def test_a_bug_after_the_answer_is_unknown(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bug_after_response_is_unknown(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     mistake = kind("mine")
     breaks(monkeypatch, mistake)
     async with Listener(http(200, {"dispatchId": 7})) as listener, DirectClient("t", base_url=listener.url) as client:
@@ -100,7 +100,7 @@ async def test_a_bug_after_the_answer_is_unknown(kind: type[Exception], monkeypa
     assert len(listener.requests) == 1
 
 
-async def test_a_bug_after_a_later_answer_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bug_after_later_response(monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = call_module.classify, itertools.count()
 
     def classify(*values: Any) -> object:
@@ -115,7 +115,7 @@ async def test_a_bug_after_a_later_answer_is_unknown(monkeypatch: pytest.MonkeyP
     assert [attempt.sent for attempt in caught.value.attempts] == [False, True]
 
 
-async def test_a_bug_after_the_answer_to_a_read_loses_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bug_after_read_loses_response(monkeypatch: pytest.MonkeyPatch) -> None:
     breaks(monkeypatch, KeyError("mine"))
     async with Listener(http(200, {})) as listener, DirectClient("t", base_url=listener.url) as client:
         with pytest.raises(ResponseLostError) as caught:
@@ -158,7 +158,7 @@ async def test_a_clock_that_raises(after_bytes: bool) -> None:
     assert in_flight(client) == 0
 
 
-async def test_a_clock_that_raises_before_the_first_byte_gives_the_ticket_back() -> None:
+async def test_early_clock_error_releases_permit() -> None:
     clock = Faulty()
     client, scene = played(clock)
     call = client.call(StartDispatch(7))
@@ -171,7 +171,7 @@ async def test_a_clock_that_raises_before_the_first_byte_gives_the_ticket_back()
     assert in_flight(client) == 0
 
 
-async def test_a_clock_that_raises_while_a_turn_is_awaited() -> None:
+async def test_clock_error_while_waiting() -> None:
     clock = Faulty()
     client, scene = played(clock)
     client.pacer.throttle(30)
@@ -190,7 +190,7 @@ def raising(raised: BaseException) -> Any:
     return call
 
 
-async def test_a_throttled_call_whose_clock_raises_did_nothing() -> None:
+async def test_throttled_clock_error_is_harmless() -> None:
     clock = Virtual()
     client, _ = played(clock, says=lambda *_: throttled(5))
     call = client.call(StartDispatch(7))
@@ -213,7 +213,7 @@ def raising_later(clock: Virtual, raised: BaseException) -> Any:
     return sleep
 
 
-async def test_a_token_that_raises_while_state_is_read_leaves_the_call_unknown() -> None:
+async def test_token_error_during_probe() -> None:
     asked = iter(["t"])
 
     def token() -> str:
@@ -229,7 +229,7 @@ async def test_a_token_that_raises_while_state_is_read_leaves_the_call_unknown()
 
 @pytest.mark.parametrize("kind", ENDS)
 @pytest.mark.parametrize("repeated", [False, True], ids=["first", "repeat"])
-async def test_what_ends_the_task_goes_through_with_a_note(kind: type[BaseException], repeated: bool) -> None:
+async def test_task_exit_carries_note(kind: type[BaseException], repeated: bool) -> None:
     raised = kind("mine")
 
     def says(scene: FakeTransport, _: int) -> Response:
@@ -250,7 +250,7 @@ async def test_what_ends_the_task_goes_through_with_a_note(kind: type[BaseExcept
 
 
 @pytest.mark.parametrize("kind", [*EXCEPTIONS, *ENDS])
-async def test_no_limit_of_an_attempt_stays_behind(kind: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_attempt_timer_is_removed(kind: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Http, "exchange", raising(kind("mine")))
     client = DirectClient("t", base_url="http://127.0.0.1:1", attempt_timeout=0.02, retry=RetryPolicy(attempts=1))
     async with client:
@@ -263,7 +263,7 @@ async def test_no_limit_of_an_attempt_stays_behind(kind: type[BaseException], mo
         assert in_flight(client) == 0
 
 
-async def test_a_call_on_another_loop_is_the_callers_mistake() -> None:
+async def test_call_on_other_loop_fails() -> None:
     async with Listener(http(200, {"dispatchId": 7})) as listener, DirectClient("t", base_url=listener.url) as client:
         await client.start(7)
         client._context.transport._loop = asyncio.new_event_loop()
@@ -275,7 +275,7 @@ async def test_a_call_on_another_loop_is_the_callers_mistake() -> None:
 
 
 @pytest.mark.parametrize("retry", [3, "5", {"attempts": 3}])
-async def test_a_policy_of_another_type_is_refused_before_the_first_byte(retry: Any) -> None:
+async def test_invalid_policy_is_refused_first(retry: Any) -> None:
     client, scene = played()
     with pytest.raises(TypeError, match=r"retry must be a RetryPolicy such as .*, not "):
         await client.start(7, retry=retry)
@@ -290,7 +290,7 @@ async def test_a_policy_of_another_type_is_refused_before_the_first_byte(retry: 
 
 
 @pytest.mark.parametrize("act", ["filter", "handler", "level"])
-async def test_a_log_that_raises_changes_no_outcome(
+async def test_log_error_changes_no_outcome(
     act: str, log: Callable[[logging.Handler], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mistake = KeyError("mine")
@@ -308,7 +308,7 @@ async def test_a_log_that_raises_changes_no_outcome(
     assert (await client.start(7)).dispatch_id == 7
 
 
-async def test_a_log_that_raises_is_reported_once(
+async def test_log_error_is_reported_once(
     log: Callable[[logging.Handler], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     log(Raising(KeyError("mine"), "dispatch"))
@@ -319,7 +319,7 @@ async def test_a_log_that_raises_is_reported_once(
     assert report.message == "a log filter or handler raised KeyError: the record was dropped"
 
 
-async def test_a_log_that_raises_swallows_no_cancellation(log: Callable[[logging.Handler], None]) -> None:
+async def test_log_error_keeps_cancellation(log: Callable[[logging.Handler], None]) -> None:
     log(Raising(KeyError("mine")))
     assert "unknown" in (await cancelled_in_flight()).__notes__[0]
 
@@ -328,7 +328,7 @@ async def test_a_log_that_raises_swallows_no_cancellation(log: Callable[[logging
 @pytest.mark.parametrize(
     ("word", "note"), [("done after all", "the call was done"), ("attempt 2", "rejected"), ("settling", "unknown")]
 )
-async def test_what_a_handler_of_the_log_raises_carries_the_outcome(
+async def test_log_handler_error_carries_outcome(
     kind: type[BaseException], word: str, note: str, log: Callable[[logging.Handler], None]
 ) -> None:
     raised = kind("mine")
@@ -355,7 +355,7 @@ def reads_too(scene: FakeTransport) -> Any:
     return send
 
 
-async def test_a_log_that_interrupts_a_cancellation_has_the_note_too(log: Callable[[logging.Handler], None]) -> None:
+async def test_log_interrupt_carries_note(log: Callable[[logging.Handler], None]) -> None:
     raised = Abort("mine")
     log(Raising(raised, "cancelled"))
     client, _ = played(takes=lambda _: 50)
@@ -397,7 +397,7 @@ async def given_up(
     return before
 
 
-async def test_before_the_first_byte_it_is_not_sent() -> None:
+async def test_early_cancellation_is_not_sent() -> None:
     assert await given_up(lambda *_: None, until=lambda *_: True) is State.NOT_SENT
 
 
@@ -406,7 +406,7 @@ async def test_written_it_is_unknown() -> None:
     assert outcome is State.UNKNOWN
 
 
-async def test_throttled_it_is_rejected_until_the_repeat_leaves() -> None:
+async def test_cancelled_throttled_call_is_rejected() -> None:
     says = {"says": lambda *_: throttled(5)}
     assert await given_up(**says, until=lambda call, _: call.waiting and bool(call.attempts)) is State.REJECTED
     written = await given_up(**says, until=lambda _, scene: len(scene.seen) == 2)
@@ -418,7 +418,7 @@ async def test_during_settling_it_is_unknown() -> None:
     assert await given_up(lambda *_: lost, until=lambda call, _: bool(call.attempts)) is State.UNKNOWN
 
 
-async def test_after_a_refusal_it_is_rejected() -> None:
+async def test_cancelled_after_refusal_is_rejected() -> None:
     client, _ = played(says=lambda *_: refusal(4031))
     call = client.call(StartDispatch(7))
     with pytest.raises(DispatchkitError):
@@ -426,7 +426,7 @@ async def test_after_a_refusal_it_is_rejected() -> None:
     assert call.known_outcome().state is State.REJECTED
 
 
-async def test_a_repeat_that_connects_leaves_what_is_known() -> None:
+async def test_connecting_repeat_keeps_outcome() -> None:
     """The first attempt left nothing, the second one is connecting."""
     client, scene = played(says=lambda *_: TransportFailure("no connection", sent=False))
     connecting = asyncio.Event()
@@ -453,7 +453,7 @@ async def test_a_repeat_that_connects_leaves_what_is_known() -> None:
 
 
 @pytest.mark.parametrize(("pause", "sent"), [(8.9, 2), (9.1, 1)])
-async def test_a_repeat_needs_the_margin_before_the_deadline(pause: float, sent: int) -> None:
+async def test_repeat_needs_deadline_margin(pause: float, sent: int) -> None:
     """A tenth of the time, at most a second, is left for the request."""
     policy = RetryPolicy(throttled_wait=wait_none())
     client, scene = played(
@@ -466,7 +466,7 @@ async def test_a_repeat_needs_the_margin_before_the_deadline(pause: float, sent:
 
 
 @pytest.mark.parametrize(("pause", "sent"), [(8.9, 1), (9.1, 0)])
-async def test_a_first_attempt_needs_the_margin_before_the_deadline(pause: float, sent: int) -> None:
+async def test_first_attempt_needs_deadline_margin(pause: float, sent: int) -> None:
     client, scene = played(takes=lambda _: 0.0, timeout=10)
     client.pacer.throttle(pause)
     task = asyncio.ensure_future(client.start(7))
@@ -475,7 +475,7 @@ async def test_a_first_attempt_needs_the_margin_before_the_deadline(pause: float
     assert isinstance(task.exception(), type(None) if sent else NotSentError)
 
 
-async def test_a_leave_that_raises_gives_the_ticket_back() -> None:
+async def test_claim_error_releases_permit() -> None:
     client, scene = played()
     call = client.call(StartDispatch(7))
     call.request_claim = raising(KeyError("ledger"))

@@ -113,22 +113,22 @@ async def play(command: Command[Any, object], acts: list[Reply], read: Read) -> 
     ids=["age", "two ages", "long age", "negative age", "no age", "old", "always an hour old", "kept", "kept later"],
 )
 @pytest.mark.parametrize("command", [START, STOP], ids=["start", "stop"])
-async def test_a_stale_denial_allows_no_repeat(command: Command[Any, object], read: Read) -> None:
+async def test_stale_denial_allows_no_repeat(command: Command[Any, object], read: Read) -> None:
     assert await play(command, [LOST], read) == (UNKNOWN, [0])
 
 
-async def test_a_failure_without_a_date_makes_no_old_state_new() -> None:
+async def test_undated_failure_keeps_state_stale() -> None:
     kept = made(active(True), lambda at: -HOUR)
     assert await play(ACTIVATE, [BROKEN], kept) == (UNKNOWN, [0])
 
 
-async def test_state_from_before_the_attempt_that_left_is_not_ours() -> None:
+async def test_earlier_state_is_not_ours() -> None:
     read = made(active(True), lambda at: 1)
     assert await play(ACTIVATE, [UNSENT, LOST], read) == (UNKNOWN, [0, 1.25])
 
 
 @pytest.mark.parametrize("flag", [False, True])
-async def test_a_stale_activity_allows_no_repeat(flag: bool) -> None:
+async def test_stale_activity_allows_no_repeat(flag: bool) -> None:
     command = DEACTIVATE if flag else ACTIVATE
     assert await play(command, [LOST], aged(active(flag), "3600")) == (UNKNOWN, [0])
     assert await play(command, [LOST, YES], aged(active(flag), "0")) == (DONE, [0, pytest.approx(62, abs=1)])
@@ -148,14 +148,14 @@ async def test_a_stale_activity_allows_no_repeat(flag: bool) -> None:
         (made(status("initiated"), lambda at: at // 45 * 45), 92),
     ],
 )
-async def test_the_age_of_an_answer_is_subtracted_from_the_moment_of_asking(read: Read, earliest: float) -> None:
+async def test_response_age_is_subtracted(read: Read, earliest: float) -> None:
     outcome, sent = await play(START, [LOST, STARTED], read)
     assert outcome is DONE
     assert earliest <= sent[1] <= earliest + 34
 
 
 @pytest.mark.parametrize("ahead", [-HOUR, HOUR])
-async def test_the_clock_of_the_provider_is_known_from_its_answers(ahead: float) -> None:
+async def test_provider_clock_comes_from_responses(ahead: float) -> None:
     broken = with_headers(BROKEN, Date=date(1 + ahead))
     outcome, sent = await play(START, [broken, STARTED], made(status("initiated"), lambda at: at + ahead))
     assert (outcome, sent) == (DONE, [0, pytest.approx(63, abs=2)])
@@ -163,16 +163,16 @@ async def test_the_clock_of_the_provider_is_known_from_its_answers(ahead: float)
         assert await play(START, [broken], made(status("initiated"), when)) == (UNKNOWN, [0])
 
 
-async def test_a_clock_that_is_ahead_of_the_providers_allows_no_repeat_before_an_answer_came() -> None:
+async def test_fast_clock_prevents_early_repeat() -> None:
     assert await play(START, [LOST], made(status("initiated"), lambda at: at - HOUR)) == (UNKNOWN, [0])
 
 
 @pytest.mark.parametrize("word", ["scheduled", "sending", "awaiting", "paused", "stopped", "done"])
-async def test_a_start_that_a_stale_status_shows_is_done(word: str) -> None:
+async def test_stale_status_confirms_start(word: str) -> None:
     assert await play(START, [LOST], aged(status(word), "3600")) == (DONE, [0])
 
 
-async def test_a_stop_that_a_stale_status_shows_is_done() -> None:
+async def test_stale_status_confirms_stop() -> None:
     assert await play(STOP, [LOST], aged(status("stopped"), "3600")) == (DONE, [0])
     assert await play(STOP, [LOST], aged(status("sending"), "3600")) == (UNKNOWN, [0])
     assert await play(STOP, [LOST, STOPPED], aged(status("sending"), "0")) == (DONE, [0, pytest.approx(62, abs=1)])
@@ -190,12 +190,12 @@ async def test_a_stop_that_a_stale_status_shows_is_done() -> None:
     ],
 )
 @pytest.mark.parametrize("flag", [True, False])
-async def test_activity_from_before_the_call_proves_nothing(read: str, outcome: State, flag: bool) -> None:
+async def test_earlier_activity_proves_nothing(read: str, outcome: State, flag: bool) -> None:
     command = ACTIVATE if flag else DEACTIVATE
     assert await play(command, [LOST], aged(active(flag), read)) == (outcome, [0])
 
 
-async def test_an_answer_from_before_the_call_is_asked_for_again() -> None:
+async def test_earlier_response_is_probed_again() -> None:
     asked: list[float] = []
 
     def read(at: float) -> Response:
@@ -206,7 +206,7 @@ async def test_an_answer_from_before_the_call_is_asked_for_again() -> None:
     assert len(asked) == 4
 
 
-async def test_what_is_seen_of_a_stale_answer_says_how_old_it_is() -> None:
+async def test_stale_evidence_shows_its_age() -> None:
     clock = Clock()
     client = DirectClient("key", clock=clock)
     for age, words in (("3600", "that is 3600 s old"), ("soon", "of unknown age")):
@@ -216,7 +216,7 @@ async def test_what_is_seen_of_a_stale_answer_says_how_old_it_is() -> None:
 
 
 @pytest.mark.parametrize("command", [ACTIVATE, DEACTIVATE, ABORT])
-async def test_a_replay_of_an_earlier_answer_is_no_state(command: Command[Any, object]) -> None:
+async def test_replayed_response_is_no_state(command: Command[Any, object]) -> None:
     for name in ("Duplicate-Request", "X-Duplicate-Request"):
         replayed = with_headers(active(command is ACTIVATE), **{name: "true"})
         assert await play(command, [LOST], lambda at, replayed=replayed: replayed) == (UNKNOWN, [0])  # type: ignore[misc]
@@ -250,7 +250,7 @@ OURS, OTHER = (7, "sending"), (8, "initiated")
     ids=repr,
 )
 @pytest.mark.parametrize("word", ["sending", "initiated"])
-async def test_a_count_that_contradicts_the_list_decides_nothing(reply: Response, outcome: State, word: str) -> None:
+async def test_contradicting_count_is_inconclusive(reply: Response, outcome: State, word: str) -> None:
     body = reply.body.replace(b'7, "status": "sending"', f'7, "status": "{word}"'.encode())
     state, sent = await play(START, [LOST, STARTED], lambda at: attrs.evolve(reply, body=body))
     assert state is outcome

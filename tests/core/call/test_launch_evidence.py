@@ -82,7 +82,7 @@ def started(clock: Clock, *ages: float) -> Response:
 
 
 @pytest.mark.parametrize("before", [LOST, YES])
-async def test_launch_after_another_of_its_mailing_stays_unknown(before: Reply) -> None:
+async def test_launch_after_sibling_stays_unknown(before: Reply) -> None:
     stage = Stage()
     await stage.play([before], [log()], timeout=5)
     stage.clock.time += 30
@@ -95,7 +95,7 @@ async def test_launch_after_another_of_its_mailing_stays_unknown(before: Reply) 
 @pytest.mark.parametrize(
     ("before", "mailing", "host"), [(NO, 7, HOST), (UNSENT, 7, HOST), (YES, 8, HOST), (YES, 7, "https://other.test")]
 )
-async def test_launch_that_cannot_have_made_the_entry_does_not_count(before: Reply, mailing: int, host: str) -> None:
+async def test_impossible_sibling_does_not_count(before: Reply, mailing: int, host: str) -> None:
     stage = Stage()
     await stage.play([before], [log()], mailing, host=host)
     state, result, _ = await stage.play([LOST], [started(stage.clock, -0.5)])
@@ -103,14 +103,14 @@ async def test_launch_that_cannot_have_made_the_entry_does_not_count(before: Rep
     assert result.settled
 
 
-async def test_launch_of_long_ago_does_not_count() -> None:
+async def test_old_launch_does_not_count() -> None:
     stage = Stage()
     await stage.play([YES], [log()])
     stage.clock.time += 61.5
     assert (await stage.play([LOST], [started(stage.clock, -0.5)]))[0] is State.DONE
 
 
-async def test_launch_in_flight_counts_until_it_ends() -> None:
+async def test_launch_in_flight_counts() -> None:
     stage = Stage()
     launches = AltcraftClient(HOST, "another", clock=stage.clock)._context.launches
     launches.begin("another", 7)
@@ -133,7 +133,7 @@ async def test_launch_in_flight_counts_until_it_ends() -> None:
 
 
 @pytest.mark.parametrize(("mailing", "state"), [(7, State.UNKNOWN), (8, State.DONE)])
-async def test_call_under_way_counts_for_its_mailing(mailing: int, state: State) -> None:
+async def test_active_call_counts_for_mailing(mailing: int, state: State) -> None:
     class Hanging(ScriptedTransport):
         async def send(self, *_: Any, **__: Any) -> Reply:
             return await asyncio.Future[Reply]()
@@ -148,7 +148,7 @@ async def test_call_under_way_counts_for_its_mailing(mailing: int, state: State)
     await asyncio.wait([hanging])
 
 
-async def test_two_starts_are_not_told_apart() -> None:
+async def test_two_starts_are_ambiguous() -> None:
     told = await play(LAUNCH, [LOST], [log((0.2, "start"), (0.3, "start"))])
     assert told.state is State.UNKNOWN
     assert "its log shows 2 starts" in str(told.error)
@@ -164,7 +164,7 @@ async def test_two_starts_are_not_told_apart() -> None:
         (False, None),
     ],
 )
-async def test_ledger_is_asked_before_a_start_is_believed(says: object, why: str | None) -> None:
+async def test_ledger_is_asked_before_start(says: object, why: str | None) -> None:
     clock, asked = Clock(), list[float]()
     client = AltcraftClient(HOST, "token", clock=clock)
     client._context.transport = ScriptedTransport(clock, [LOST], [log((0.5, "start"))])  # type: ignore[assignment]
@@ -185,7 +185,7 @@ async def test_ledger_is_asked_before_a_start_is_believed(says: object, why: str
     assert asked[0] == 62, "from a minute before the launch began; attempt and question took 1 s each"
 
 
-async def test_resumed_launch_asks_from_when_it_began() -> None:
+async def test_resumed_launch_keeps_start_time() -> None:
     clock, asked = Clock(), list[float]()
     client = AltcraftClient(HOST, "token", clock=clock)
     client._context.transport = ScriptedTransport(clock, [YES], [log((-3599.0, "start"))])  # type: ignore[assignment]
@@ -207,7 +207,7 @@ def dated(date: object, *entries: tuple[float, str], **headers: str) -> Response
 
 
 @pytest.mark.parametrize("ahead", [-3600, -90, -8, 8, 90, 3600])
-async def test_platform_with_a_wrong_clock_settles_nothing(ahead: int) -> None:
+async def test_wrong_platform_clock_is_inconclusive(ahead: int) -> None:
     reply = dated(NOON + timedelta(seconds=ahead + 2), (ahead + 0.5, "start"))
     told = await play(LAUNCH, [LOST], [reply])
     assert told.state is State.UNKNOWN
@@ -215,20 +215,20 @@ async def test_platform_with_a_wrong_clock_settles_nothing(ahead: int) -> None:
 
 
 @pytest.mark.parametrize("ahead", [-4, 4])
-async def test_times_are_compared_on_the_platforms_clock(ahead: int) -> None:
+async def test_times_use_platform_clock(ahead: int) -> None:
     date = NOON + timedelta(seconds=ahead + 2)
     assert (await play(LAUNCH, [LOST], [dated(date, (ahead + 0.5, "start"))])).state is State.DONE
     assert (await play(LAUNCH, [LOST], [dated(date, (ahead - 3.0, "start"))], timeout=3)).state is State.UNKNOWN
 
 
 @pytest.mark.parametrize("date", ["", "soon", "Wed, 99 Feb 2099 99:99:99 GMT", "x" * 200])
-async def test_platform_that_does_not_say_its_time_settles_nothing(date: str) -> None:
+async def test_undated_platform_is_inconclusive(date: str) -> None:
     told = await play(LAUNCH, [LOST], [dated(date, (0.5, "start"))])
     assert told.state is State.UNKNOWN
     assert "does not tell the provider's time" in str(told.error)
 
 
-async def test_window_begins_with_the_attempt_that_left() -> None:
+async def test_window_starts_at_sent_attempt() -> None:
     """The one before it took long to connect, and another launch began meanwhile."""
 
     class Slow(ScriptedTransport):
@@ -244,7 +244,7 @@ async def test_window_begins_with_the_attempt_that_left() -> None:
     assert [at for at, _ in script.sent] == [0, 10.25]
 
 
-async def test_clock_that_is_set_meanwhile_moves_no_window() -> None:
+async def test_clock_step_moves_no_window() -> None:
     clock = Clock()
     client = AltcraftClient(HOST, "token", clock=clock)
 
@@ -279,7 +279,7 @@ def test_offset_lies_between_two_bounds() -> None:
     assert not slow.is_narrow
 
 
-async def test_replay_of_a_fresh_id_is_not_ours() -> None:
+async def test_new_id_replay_is_foreign() -> None:
     stage = Stage()
     state, error, script = await stage.play([REPLAYED], [started(stage.clock, -0.5)])
     assert state is State.UNKNOWN
@@ -288,13 +288,13 @@ async def test_replay_of_a_fresh_id_is_not_ours() -> None:
 
 
 @pytest.mark.parametrize("first", [THROTTLED, UNSENT])
-async def test_replay_after_attempts_that_did_nothing_is_not_ours(first: Reply) -> None:
+async def test_harmless_attempts_replay_is_foreign(first: Reply) -> None:
     state, error, _ = await Stage().play([first, REPLAYED], [log()], deduplicates=True)
     assert state is State.UNKNOWN
     assert "answer to another request" in error.summary
 
 
-async def test_after_a_foreign_replay_ids_are_not_trusted() -> None:
+async def test_foreign_replay_invalidates_ids() -> None:
     stage = Stage()
     await stage.play([REPLAYED], [log()], 9)
     state, _, script = await stage.play([LOST, YES], [log()], deduplicates=True)
@@ -306,7 +306,7 @@ async def test_after_a_foreign_replay_ids_are_not_trusted() -> None:
     assert (state, len(script.sent)) == (State.DONE, 2)
 
 
-async def test_replay_of_an_earlier_process_is_ours() -> None:
+async def test_former_process_replay_is_ours() -> None:
     state, result, _ = await Stage().play(
         [REPLAYED], [log()], unclear_since=AN_HOUR_AGO, request_id=OLD_ID, deduplicates=True
     )
@@ -317,13 +317,13 @@ async def test_replay_of_an_earlier_process_is_ours() -> None:
 @pytest.mark.parametrize(
     ("command", "flag"), [(ActivateMailing(7), True), (DeactivateMailing(7), False)], ids=["activate", "deactivate"]
 )
-async def test_foreign_replay_of_an_activity_is_settled_by_status(command: Any, flag: bool) -> None:
+async def test_status_settles_foreign_replay(command: Any, flag: bool) -> None:
     told = await play(command, [REPLAYED], [active(flag)])
     assert (told.state, told.launches, len(told.transport.read)) == (State.DONE, 1, 1)
     assert told.result == MailingAccepted(7, settled=True)
 
 
-async def test_unclear_repeat_is_the_last_unless_a_replay_was_seen() -> None:
+async def test_unclear_repeat_is_the_last() -> None:
     stage = Stage()
     state, error, script = await stage.play([LOST], [started(stage.clock, -0.5)], deduplicates=True)
     assert (state, len(script.sent), script.read) == (State.UNKNOWN, 2, [])
@@ -334,7 +334,7 @@ async def test_unclear_repeat_is_the_last_unless_a_replay_was_seen() -> None:
     assert (state, len(script.sent)) == (State.UNKNOWN, 5)
 
 
-async def test_outcome_that_nothing_can_settle_is_final() -> None:
+async def test_unsettleable_outcome_is_final() -> None:
     stage = Stage()
     _, error, _ = await stage.play([LOST], [log()], timeout=5)
     assert not error.is_final, "its log may show it later"
@@ -364,7 +364,7 @@ async def test_settlement_decides_finality(evidence: Evidence, is_final: bool, m
 
 
 @pytest.mark.parametrize("read", [log(), response(500), response(403, {"error": 403, "error_text": "no"})])
-async def test_replay_that_is_not_believed_stays_so(read: Reply) -> None:
+async def test_disbelieved_replay_stays_disbelieved(read: Reply) -> None:
     stage = Stage()
     await stage.play([REPLAYED], [log()], 9)
     _, error, _ = await stage.play([REPLAYED], [read], 8, request_id=OLD_ID, timeout=5)
@@ -372,7 +372,7 @@ async def test_replay_that_is_not_believed_stays_so(read: Reply) -> None:
     assert error.is_final
 
 
-async def test_repeat_of_an_earlier_process_is_the_last() -> None:
+async def test_former_repeat_is_the_last() -> None:
     stage, given = Stage(), {"unclear_since": AN_HOUR_AGO, "request_id": OLD_ID, "deduplicates": True}
     state, error, script = await stage.play([REPLAYED], [log()], repeats=1, **given)
     assert (state, script.sent, script.read, error.is_final) == (State.UNKNOWN, [], [], True)
@@ -399,14 +399,14 @@ async def test_cancelled_repeat_is_the_last(replies: list[Reply], is_final: bool
         assert error.is_final is is_final
 
 
-async def test_unclear_repeat_of_an_earlier_process_is_the_last() -> None:
+async def test_former_unclear_repeat_is_last() -> None:
     state, _, script = await Stage().play(
         [LOST], [log()], unclear_since=AN_HOUR_AGO, request_id=OLD_ID, deduplicates=True
     )
     assert (state, len(script.sent), script.read) == (State.UNKNOWN, 1, [])
 
 
-async def test_replay_of_a_deactivation_says_nothing_of_launches() -> None:
+async def test_deactivation_replay_proves_no_launch() -> None:
     clock = Clock()
     client = AltcraftClient(HOST, "token", clock=clock, deduplicates=True)
     script = ScriptedTransport(clock, [LOST, REPLAYED, LOST], [active(True)])
@@ -417,7 +417,7 @@ async def test_replay_of_a_deactivation_says_nothing_of_launches() -> None:
     assert len(script.sent) == 4
 
 
-async def test_repeat_without_a_replay_is_marked_and_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+async def test_repeat_without_replay_warns(caplog: pytest.LogCaptureFixture) -> None:
     state, result, script = await Stage().play([LOST, YES], [log()], deduplicates=True)
     assert (state, len(script.sent)) == (State.DONE, 2)
     assert result == MailingAccepted(7, repeated=True)
@@ -430,7 +430,7 @@ async def test_repeat_without_a_replay_is_marked_and_warned_of(caplog: pytest.Lo
 
 
 @pytest.mark.parametrize("retry", [RetryPolicy(attempts=1), RetryPolicy(retry_on=frozenset({"throttled"}))])
-async def test_what_is_never_repeated_is_settled_by_the_log(retry: RetryPolicy) -> None:
+async def test_log_settles_unrepeated_launch(retry: RetryPolicy) -> None:
     stage = Stage()
     state, result, _ = await stage.play([LOST], [started(stage.clock, -0.5)], retry=retry, deduplicates=True)
     assert state is State.DONE
@@ -465,7 +465,7 @@ async def test_cancelled_launch_may_have_acted() -> None:
     assert (await stage.play([LOST], [started(stage.clock, -0.5)]))[0] is State.UNKNOWN
 
 
-async def test_last_of_several_attempts_says_what_a_cancellation_left() -> None:
+async def test_cancellation_reports_latest_attempt() -> None:
     clock = Clock()
     client = AltcraftClient(HOST, "token", clock=clock)
     script = ScriptedTransport(clock, [UNSENT, YES], [log()])
@@ -481,12 +481,12 @@ async def test_last_of_several_attempts_says_what_a_cancellation_left() -> None:
     assert call.known_outcome().state is State.UNKNOWN
 
 
-def test_default_is_that_nothing_is_deduplicated() -> None:
+def test_deduplication_is_off_by_default() -> None:
     assert AltcraftClient(HOST, "token").settings()["deduplicates"] == "no"
     assert AltcraftClient(HOST, "token", deduplicates=True).settings()["deduplicates"] == "yes"
 
 
-def test_launches_forget_the_oldest_and_know_it() -> None:
+def test_launch_record_forgets_oldest() -> None:
     launches = Launches()
     for key in range(3 * MAX_KEYS):
         launches.end(None, key, "id", key / 100, acted=True)
@@ -498,7 +498,7 @@ def test_launches_forget_the_oldest_and_know_it() -> None:
     assert launches.another_ended(unheard_of, "new", 0.0), "one was forgotten that ended then"
 
 
-def test_launches_of_long_ago_are_forgotten() -> None:
+def test_expired_launches_are_forgotten() -> None:
     launches = Launches()
     for at in (0.0, 1.0, KEEP + 2, 2 * KEEP + 4):
         launches.end(None, int(at), "id", at, acted=True)
@@ -508,7 +508,7 @@ def test_launches_of_long_ago_are_forgotten() -> None:
     assert len(launches._ended) + len(launches._older) == 1
 
 
-def test_launch_with_the_same_id_is_no_other() -> None:
+def test_launch_with_same_id_matches() -> None:
     launches = Launches()
     launches.end(None, 7, "a", 5.0, acted=True)
     assert not launches.another_ended(7, "a", 5.0)
@@ -522,7 +522,7 @@ def test_launch_with_the_same_id_is_no_other() -> None:
     assert not launches.another_ended(7, "b", 5.5)
 
 
-def test_launch_of_the_parent_may_act_after_a_fork() -> None:
+def test_parent_launch_counts_after_fork() -> None:
     launches = Launches()
     launches.begin("one", 7)
     launches.leave_to_parent(5.0)
@@ -537,20 +537,20 @@ def test_accounts_are_told_apart() -> None:
     assert replays_of(("a",), clock) is not replays_of(("a",), Clock())
 
 
-async def test_log_that_is_not_whole_is_read_again() -> None:
+async def test_incomplete_log_is_read_again() -> None:
     part = {"data": [{"state": "start", "time": NOON.isoformat()}], "error": 0, "error_text": "", "total_count": 2}
     told = await play(LAUNCH, [LOST], [response(200, part), log((0.5, "start"))])
     assert told.state is State.DONE
     assert len(told.transport.read) == 2
 
 
-async def test_log_is_asked_for_from_before_the_launch() -> None:
+async def test_log_window_precedes_launch() -> None:
     told = await play(LAUNCH, [LOST], [log((0.5, "start"))])
     said = json.loads(told.transport.read[0][1].body or b"")["from_time"]
     assert datetime.fromisoformat(said) == datetime(2026, 3, 1, 11, 59, 45, tzinfo=UTC)
 
 
-async def test_start_that_came_too_late_is_not_ours() -> None:
+async def test_late_start_is_not_ours() -> None:
     stage = Stage()
     state, _, _ = await stage.play(
         [], [started(stage.clock, 3000)], unclear_since=AN_HOUR_AGO, request_id=OLD_ID, acting_until=-3590.0
@@ -563,14 +563,14 @@ async def test_start_that_came_too_late_is_not_ours() -> None:
     assert state is State.DONE
 
 
-async def test_takeover_lets_no_later_start_count() -> None:
+async def test_takeover_excludes_later_starts() -> None:
     more = {"unclear_since": AN_HOUR_AGO, "request_id": OLD_ID, "acting_until": 0.0, "acted_by": -3590.0}
     for age, expected in ((3000, State.UNKNOWN), (3570, State.DONE)):
         stage = Stage()
         assert (await stage.play([], [started(stage.clock, age)], **more))[0] is expected
 
 
-async def test_repeat_is_given_up_once_ids_are_not_trusted() -> None:
+async def test_untrusted_ids_end_repeats() -> None:
     stage = Stage()
     client = AltcraftClient(HOST, "token", clock=stage.clock, deduplicates=True)
 
@@ -585,14 +585,14 @@ async def test_repeat_is_given_up_once_ids_are_not_trusted() -> None:
     assert len(script.sent) == 1
 
 
-async def test_state_is_read_once_more_at_the_deadline() -> None:
+async def test_final_probe_at_deadline() -> None:
     reads: list[Reply] = [response(502)] * 4
     result = await play(START, [LOST], [*reads, status("sending")], timeout=10)
     assert result.state is State.DONE
     assert result.transport.read[-1][0] == pytest.approx(9.0, abs=2.0)
 
 
-async def test_date_beyond_all_sums_is_no_date() -> None:
+async def test_overflowing_date_is_ignored() -> None:
     far = response(200, {"data": [], "error": 0, "error_text": ""})
     far = attrs.evolve(far, headers=CIMultiDict({**far.headers, "Date": "Fri, 31 Dec 9999 23:59:59 GMT"}))
     state, error, _ = await Stage().play([LOST], [far])

@@ -36,7 +36,7 @@ def broken(method: str, raised: type[BaseException], monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("raised", RAISED)
-async def test_hint_that_raises_loses_no_outcome(raised: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_raising_hint_keeps_outcome(raised: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
     command = broken("unknown_hint", raised, monkeypatch)
     client, _ = played(says=lambda *_: TransportFailure("reset", sent=True), retry=ONCE)
     with pytest.raises(OutcomeUnknownError, match="reset") as caught:
@@ -45,7 +45,7 @@ async def test_hint_that_raises_loses_no_outcome(raised: type[BaseException], mo
     assert len(caught.value.attempts) == 1
 
 
-async def test_hint_of_another_type_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_other_typed_hint_is_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Start, "unknown_hint", lambda *_: 5)
     client, _ = played(says=lambda *_: TransportFailure("reset", sent=True), retry=ONCE)
     with pytest.raises(OutcomeUnknownError) as caught:
@@ -70,7 +70,7 @@ async def test_result_that_cancels_is_unknown(monkeypatch: pytest.MonkeyPatch) -
         ("unknown_hint", State.UNKNOWN),
     ],
 )
-async def test_code_that_raises_ends_no_fan_out(
+async def test_raising_code_ends_nothing(
     method: str, state: State, raised: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = broken(method, raised, monkeypatch)

@@ -85,24 +85,24 @@ def after(text: str | None, date: str | None = None) -> float | None:
         ("Sun, 01 Mar 99999 12:00:30 GMT", None),
     ],
 )
-def test_retry_after_is_read_as_seconds_or_as_a_date(text: str | None, seconds: float | None) -> None:
+def test_retry_after_seconds_or_date(text: str | None, seconds: float | None) -> None:
     assert after(text) == seconds
 
 
-def test_a_date_counts_from_the_servers_own_clock() -> None:
+def test_date_uses_server_clock() -> None:
     assert after("Sun, 01 Mar 2026 15:00:30 GMT", date="Sun, 01 Mar 2026 15:00:00 GMT") == 30
     assert after("Sun, 01 Mar 2026 12:00:30 GMT", date="nonsense") == 30
     assert after("Sun, 01 Mar 2026 12:00:30 GMT", date="Thu, 01 Jan 1970 00:00:00 GMT") == NOW.timestamp() + 30
 
 
 @given(st.text(LETTERS), st.text(LETTERS) | st.none())
-def test_retry_after_never_raises_and_is_never_negative(text: str, date: str | None) -> None:
+def test_retry_after_is_never_negative(text: str, date: str | None) -> None:
     wait = after(text, date)
     assert wait is None or 0 <= wait < math.inf
 
 
 @given(st.integers(0, 10**6), st.integers(-3600, 3600))
-def test_a_date_is_never_early_by_the_servers_clock(wait: int, skew: int) -> None:
+def test_date_is_never_early(wait: int, skew: int) -> None:
     server = NOW + timedelta(seconds=skew)
     until = format_datetime(server + timedelta(seconds=wait), usegmt=True)
     assert after(until, date=format_datetime(server, usegmt=True)) == wait
@@ -120,7 +120,7 @@ def test_a_date_is_never_early_by_the_servers_clock(wait: int, skew: int) -> Non
         ("retry_on", {"rejected"}, ValueError),
     ],
 )
-def test_a_policy_refuses_settings_that_mean_nothing(setting: str, value: object, error: type[Exception]) -> None:
+def test_meaningless_policy_is_refused(setting: str, value: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=f"^{setting} must "):
         RetryPolicy(**{setting: value})  # type: ignore[arg-type]
 
@@ -132,7 +132,7 @@ def test_defaults_suit_a_launch() -> None:
     assert RetryPolicy(attempts=1).attempts == 1
 
 
-def test_wait_doubles_up_to_its_maximum() -> None:
+def test_wait_doubles_to_maximum() -> None:
     policy = RetryPolicy(wait=wait_random_exponential(multiplier=0.5, max=10))
     plain = [policy.delay(number, throttled=False, after=0, drawn=1.0) for number in range(1, 8)]
     throttled = [policy.delay(number, throttled=True, after=0, drawn=1.0) for number in range(1, 5)]
@@ -142,19 +142,17 @@ def test_wait_doubles_up_to_its_maximum() -> None:
 
 
 @given(st.integers(1, 10**6), st.booleans(), st.floats(0, 1e8), st.floats(0, 0.999))
-def test_a_wait_is_never_before_retry_after_and_its_jitter_never_over_the_cap(
-    number: int, throttled: bool, least: float, drawn: float
-) -> None:
+def test_wait_respects_retry_after(number: int, throttled: bool, least: float, drawn: float) -> None:
     policy = RetryPolicy()
     delay = policy.delay(number, throttled=throttled, after=least, drawn=drawn)
     assert least <= delay <= least + 30
 
 
-def test_full_jitter_goes_down_to_nothing() -> None:
+def test_full_jitter_reaches_zero() -> None:
     assert RetryPolicy().delay(5, throttled=False, after=0, drawn=0.0) == 0
 
 
-async def test_a_dead_provider_gets_at_most_a_tenth_more_requests() -> None:
+async def test_dead_provider_load_is_bounded() -> None:
     for calls in (500, 1_000, 10_000, 100_000):
         budget = RetryBudget(FixedClock())
         extra = 0
@@ -167,7 +165,7 @@ async def test_a_dead_provider_gets_at_most_a_tenth_more_requests() -> None:
         assert budget.statistics().refused == calls
 
 
-async def test_a_provider_that_answers_can_be_asked_as_often_as_it_takes() -> None:
+async def test_responding_provider_is_not_limited() -> None:
     budget = RetryBudget(FixedClock())
     for _ in range(10_000):
         assert await budget.withdraw(until=-1.0)
@@ -175,7 +173,7 @@ async def test_a_provider_that_answers_can_be_asked_as_often_as_it_takes() -> No
     assert budget.statistics().tokens == RetryBudget.INITIAL_TOKENS
 
 
-def test_a_quiet_time_saves_up_no_more_than_the_most() -> None:
+def test_quiet_budget_stops_at_maximum() -> None:
     budget = RetryBudget(FixedClock())
     for _ in range(10_000):
         budget.deposit()

@@ -53,7 +53,7 @@ async def outcome(
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_altcraft_sends_the_same_bytes_in_every_attempt(form: WireForm) -> None:
+async def test_altcraft_attempts_send_same_bytes(form: WireForm) -> None:
     failed, _, done = SAID[form]
     script = [http(200, failed), http(200, done)]
     async with (
@@ -67,7 +67,7 @@ async def test_altcraft_sends_the_same_bytes_in_every_attempt(form: WireForm) ->
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_altcraft_reads_the_log_with_the_new_token(form: WireForm) -> None:
+async def test_altcraft_probe_uses_new_token(form: WireForm) -> None:
     failed, nothing, _ = SAID[form]
     dated = {"Date": format_datetime(datetime.now(UTC), usegmt=True)}
     script = [http(200, failed), *[http(200, nothing, **dated)] * 30]
@@ -81,7 +81,7 @@ async def test_altcraft_reads_the_log_with_the_new_token(form: WireForm) -> None
     assert [b"token-2" in reads[0], b"token-3" in reads[1]] == [True, True]
 
 
-async def test_direct_sends_the_same_bytes_in_every_attempt() -> None:
+async def test_direct_attempts_send_same_bytes() -> None:
     initiated = http(200, {"total": 1, "items": [{"dispatchId": 7, "status": "initiated"}]})
     script = [http(502), *[initiated] * 30]
     async with (
@@ -99,7 +99,7 @@ async def test_direct_sends_the_same_bytes_in_every_attempt() -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_an_attempt_that_was_not_sent_keeps_its_token_too(form: WireForm) -> None:
+async def test_unsent_attempt_keeps_token(form: WireForm) -> None:
     clock = Clock()
     script = ScriptedTransport(clock, [UNSENT, UNSENT, response(500)], [response(500)])
     client = AltcraftClient("https://altcraft.test", rotating(), wire=form, clock=clock, deduplicates=True)
@@ -117,9 +117,7 @@ async def test_an_attempt_that_was_not_sent_keeps_its_token_too(form: WireForm) 
         ([*[status("initiated")] * 12, response(502)], State.UNKNOWN),
     ],
 )
-async def test_a_401_to_a_repeat_is_believed_only_if_state_denies_the_first(
-    reads: list[Reply], expected: State
-) -> None:
+async def test_state_decides_repeated_401(reads: list[Reply], expected: State) -> None:
     clock = Clock()
     script = ScriptedTransport(clock, [LOST, UNAUTHORIZED], list(reads))
     state, error = await outcome(DirectClient(rotating(), clock=clock), script)
@@ -132,7 +130,7 @@ async def test_a_401_to_a_repeat_is_believed_only_if_state_denies_the_first(
     ("reads", "expected"),
     [([log()], State.UNKNOWN), ([log(), DENIED], State.UNKNOWN), ([log(), response(500)], State.UNKNOWN)],
 )
-async def test_a_401_to_a_repeated_launch_stays_unknown(reads: list[Reply], expected: State) -> None:
+async def test_repeated_launch_401_is_unknown(reads: list[Reply], expected: State) -> None:
     clock = Clock()
     script = ScriptedTransport(clock, [LOST, DENIED], list(reads))
     client = AltcraftClient("https://altcraft.test", rotating(), clock=clock, deduplicates=True)
@@ -140,7 +138,7 @@ async def test_a_401_to_a_repeated_launch_stays_unknown(reads: list[Reply], expe
     assert len(script.sent) == 2
 
 
-async def test_a_new_call_takes_the_new_token() -> None:
+async def test_new_call_uses_new_token() -> None:
     clock = Clock()
     script = ScriptedTransport(clock, [STARTED], [status("sending")])
     client = DirectClient(rotating(), clock=clock)

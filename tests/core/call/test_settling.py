@@ -198,14 +198,14 @@ ABORT: Command[object, object] = DeactivateMailing(7, abort_if_running=True)
 
 @pytest.mark.parametrize("unclear", [LOST, BROKEN, response(502, {"dispatchId": 7}), response(200, "?"), response(302)])
 @pytest.mark.parametrize("word", ["changing", "scheduled", "sending", "awaiting", "paused", "stopped", "done"])
-async def test_a_start_that_its_status_shows_is_done_and_says_that_it_was_settled(unclear: Response, word: str) -> None:
+async def test_status_settles_start_as_done(unclear: Response, word: str) -> None:
     result = await play(START, [unclear], [status(word)])
     assert repr(result.result) == "StartedDispatch(dispatch_id=7, settled=True)"
     assert result.launches == 1
     assert result.transport.read[0][1].target == "/api/v1/dispatch?dispatch_id=7"
 
 
-async def test_a_start_is_repeated_only_after_its_status_denied_it_for_longer_than_it_may_lag() -> None:
+async def test_start_repeats_after_state_lag() -> None:
     result = await play(START, [LOST, STARTED], [status("initiated")])
     assert repr(result.result) == "StartedDispatch(dispatch_id=7, settled=False)"
     (first, _), (second, _) = result.transport.sent
@@ -221,7 +221,7 @@ async def test_a_start_is_repeated_only_after_its_status_denied_it_for_longer_th
     assert pauses[:5] == pytest.approx([0.375, 0.75, 1.5, 3, 6])
 
 
-async def test_a_status_that_comes_late_settles_a_start() -> None:
+async def test_late_status_settles_start() -> None:
     result = await play(START, [LOST], [status("initiated")] * 6 + [status("sending")])
     assert result.state is State.DONE
     assert result.launches == 1
@@ -234,14 +234,14 @@ async def test_the_lag_is_a_setting() -> None:
 
 
 @pytest.mark.parametrize("reads", [[status("unheard-of")], [status()], [status("initiated", "sending")], [BROKEN]])
-async def test_a_state_that_decides_nothing_leaves_a_start_unknown(reads: list[Reply]) -> None:
+async def test_inconclusive_state_leaves_start_unknown(reads: list[Reply]) -> None:
     result = await play(START, [LOST, STARTED], reads, timeout=100)
     assert result.state is State.UNKNOWN
     assert result.launches == 1
     assert result.elapsed <= 100
 
 
-async def test_a_state_that_is_refused_is_not_asked_again() -> None:
+async def test_refused_probe_is_not_repeated() -> None:
     result = await play(START, [LOST, STARTED], [refused(4012, 401)])
     assert result.state is State.UNKNOWN
     assert (result.launches, len(result.transport.read)) == (1, 1)
@@ -250,7 +250,7 @@ async def test_a_state_that_is_refused_is_not_asked_again() -> None:
     )
 
 
-async def test_a_throttled_reading_of_state_waits_as_long_as_it_is_asked_to() -> None:
+async def test_throttled_probe_waits() -> None:
     result = await play(START, [LOST], [THROTTLED, status("sending")])
     assert result.state is State.DONE
     (first, _), (second, _) = result.transport.read
@@ -270,31 +270,31 @@ async def test_what_was_seen_is_told() -> None:
     assert result.error.attempts[0].duration == 1
 
 
-async def test_a_stop_that_its_status_shows_is_done() -> None:
+async def test_status_settles_stop_as_done() -> None:
     result = await play(STOP, [LOST], [status("stopped")])
     assert (result.state, result.launches) == (State.DONE, 1)
 
 
 @pytest.mark.parametrize("word", ["initiated", "scheduled", "sending", "awaiting", "paused"])
-async def test_a_stop_is_repeated_where_its_status_denies_it(word: str) -> None:
+async def test_denied_stop_is_repeated(word: str) -> None:
     result = await play(STOP, [LOST, STOPPED], [status(word)])
     assert (result.state, result.launches) == (State.DONE, 2)
     assert result.transport.sent[1][0] > 60
 
 
-async def test_a_dispatch_in_transition_may_be_on_its_way_to_stopped() -> None:
+async def test_transition_may_become_stopped() -> None:
     result = await play(STOP, [LOST, STOPPED], [status("changing")], timeout=100)
     assert (result.state, result.launches) == (State.UNKNOWN, 1)
     assert (await play(STOP, [LOST], [status("changing"), status("stopped")])).state is State.DONE
 
 
-async def test_a_refusal_of_a_repeated_stop_is_settled() -> None:
+async def test_refused_repeated_stop_is_settled() -> None:
     seen: list[Reply] = [status("sending")]
     result = await play(STOP, [LOST, refused(4031)], [*seen * 12, status("stopped")])
     assert (result.state, result.launches) == (State.DONE, 2)
 
 
-async def test_a_dispatch_that_ended_by_itself_was_not_stopped() -> None:
+async def test_ended_dispatch_was_not_stopped() -> None:
     result = await play(STOP, [LOST, refused(4031)], [status("done")])
     assert isinstance(result.error, InappropriateStatusError)
     assert result.launches == 2
@@ -302,20 +302,20 @@ async def test_a_dispatch_that_ended_by_itself_was_not_stopped() -> None:
     assert len(result.error.attempts) == 2
 
 
-async def test_a_refusal_of_a_repeat_that_state_cannot_explain_stays_unknown() -> None:
+async def test_unexplained_refused_repeat_is_unknown() -> None:
     result = await play(STOP, [LOST, refused(4031)], [status("done"), refused(4030)])
     assert result.state is State.UNKNOWN
     assert "the connection was reset; its state reads 'done'; then no (code 4031, HTTP 403)" in str(result.error)
 
 
-async def test_a_refusal_of_a_first_attempt_is_final_and_asks_no_state() -> None:
+async def test_first_refusal_needs_no_probe() -> None:
     result = await play(STOP, [refused(4031), STOPPED], [status("stopped")])
     assert isinstance(result.error, InappropriateStatusError)
     assert (result.launches, len(result.transport.read)) == (1, 0)
 
 
 @pytest.mark.parametrize("command", [RUN, LAUNCH])
-async def test_a_launch_that_the_log_shows_is_done(command: Command[object, object]) -> None:
+async def test_log_settles_launch_as_done(command: Command[object, object]) -> None:
     result = await play(command, [LOST], [log((0.2, "start"))])
     assert repr(result.result) == "MailingAccepted(mailing_id=7, replayed=False, settled=True, repeated=False)"
     assert result.launches == 1
@@ -325,7 +325,7 @@ async def test_a_launch_that_the_log_shows_is_done(command: Command[object, obje
 
 @pytest.mark.parametrize("entries", [[], [(-1.0, "start")], [(0.5, "start")], [(0.5, "end")]])
 @pytest.mark.parametrize("command", [RUN, LAUNCH])
-async def test_a_launch_that_is_deduplicated_is_repeated_at_once_under_its_id(
+async def test_deduplicated_launch_repeats_at_once(
     command: Command[object, object], entries: list[tuple[float, str]]
 ) -> None:
     result = await play(command, [LOST, REPLAYED], [log(*entries)], deduplicates=True)
@@ -338,7 +338,7 @@ async def test_a_launch_that_is_deduplicated_is_repeated_at_once_under_its_id(
 
 
 @pytest.mark.parametrize("command", [RUN, LAUNCH, ABORT, ActivateMailing(7, limit=3)])
-async def test_what_no_state_can_deny_is_never_repeated_without_deduplication(
+async def test_no_deduplication_no_repeat(
     command: Command[object, object],
 ) -> None:
     result = await play(
@@ -347,7 +347,7 @@ async def test_what_no_state_can_deny_is_never_repeated_without_deduplication(
     assert (result.state, result.launches) == (State.UNKNOWN, 1)
 
 
-async def test_without_deduplication_the_log_is_watched_for_as_long_as_it_may_lag() -> None:
+async def test_log_is_watched_for_lag() -> None:
     result = await play(LAUNCH, [LOST, YES], [log()], deduplicates=False)
     assert result.transport.read[-1][0] >= 61
     assert result.elapsed < 70
@@ -355,7 +355,7 @@ async def test_without_deduplication_the_log_is_watched_for_as_long_as_it_may_la
     assert (await play(LAUNCH, [LOST, YES], late, deduplicates=False)).state is State.DONE
 
 
-async def test_a_refusal_of_a_repeated_launch_stays_unknown() -> None:
+async def test_refused_repeated_launch_is_unknown() -> None:
     result = await play(LAUNCH, [LOST, NO], [log((0.1, "start"))], deduplicates=True)
     assert isinstance(result.error, OutcomeUnknownError)
     assert result.error.summary == "the connection was reset; then not active (code 400, HTTP 200)"
@@ -366,52 +366,50 @@ async def test_a_refusal_of_a_repeated_launch_stays_unknown() -> None:
     ("command", "flag", "state"),
     [(ACTIVATE, True, State.DONE), (DEACTIVATE, False, State.DONE), (ABORT, False, State.UNKNOWN)],
 )
-async def test_activity_settles_what_it_can_show(command: Command[object, object], flag: bool, state: State) -> None:
+async def test_activity_settles_activation(command: Command[object, object], flag: bool, state: State) -> None:
     result = await play(command, [LOST, YES], [active(flag)], deduplicates=False)
     assert (result.state, result.launches) == (state, 1)
 
 
 @pytest.mark.parametrize(("command", "flag"), [(ACTIVATE, False), (DEACTIVATE, True), (ABORT, True)])
-async def test_activity_that_denies_a_call_allows_a_repeat_even_without_deduplication(
-    command: Command[object, object], flag: bool
-) -> None:
+async def test_denied_activity_allows_repeat(command: Command[object, object], flag: bool) -> None:
     result = await play(command, [LOST, YES], [active(flag)], deduplicates=False)
     assert (result.state, result.launches) == (State.DONE, 2)
     assert result.transport.sent[1][0] > 60
 
 
-async def test_what_was_not_sent_is_repeated() -> None:
+async def test_not_sent_attempt_is_repeated() -> None:
     result = await play(START, [UNSENT, UNSENT, STARTED])
     assert (result.state, result.launches, len(result.transport.read)) == (State.DONE, 3, 0)
     assert [at for at, _ in result.transport.sent] == [0, 1.25, 2.75]
 
 
-async def test_what_is_not_sent_five_times_is_not_sent() -> None:
+async def test_five_failed_connections() -> None:
     result = await play(START, [UNSENT])
     assert isinstance(result.error, NotSentError)
     assert result.launches == 5
     assert [attempt.number for attempt in result.error.attempts] == [1, 2, 3, 4, 5]
 
 
-async def test_not_sent_after_an_unclear_attempt_is_unknown() -> None:
+async def test_unclear_then_not_sent() -> None:
     result = await play(LAUNCH, [LOST, UNSENT], [log()], deduplicates=True)
     assert isinstance(result.error, OutcomeUnknownError)
     assert result.error.summary == "the connection was reset; then no connection: refused"
 
 
-async def test_not_sent_after_a_throttled_attempt_is_throttled() -> None:
+async def test_throttled_then_not_sent() -> None:
     result = await play(START, [THROTTLED, UNSENT])
     assert isinstance(result.error, ThrottledError)
 
 
-async def test_a_start_in_the_log_from_before_the_first_unclear_attempt_is_somebody_elses() -> None:
+async def test_earlier_log_start_is_foreign() -> None:
     result = await play(LAUNCH, [THROTTLED, LOST], [log((3.0, "start"))])
     assert (result.state, result.launches) == (State.UNKNOWN, 2)
     result = await play(LAUNCH, [THROTTLED, LOST], [log((3.0, "start"), (10.0, "start"))])
     assert (result.state, result.launches) == (State.DONE, 2)
 
 
-async def test_a_token_that_cannot_be_had_for_reading_state_leaves_the_call_unknown() -> None:
+async def test_token_error_in_probe() -> None:
     clock = Clock()
     tokens = iter(["key"])
     client = DirectClient(lambda: next(tokens), clock=clock)
@@ -423,7 +421,7 @@ async def test_a_token_that_cannot_be_had_for_reading_state_leaves_the_call_unkn
     assert transport.read == []
 
 
-async def test_every_question_of_altcraft_has_an_id_of_its_own() -> None:
+async def test_altcraft_probes_have_own_ids() -> None:
     result = await play(LAUNCH, [LOST, YES], [log()], deduplicates=False)
     ids = [request.headers["Request-ID"] for _, request in result.transport.read]
     assert len(set(ids)) == len(ids) > 3
@@ -431,7 +429,7 @@ async def test_every_question_of_altcraft_has_an_id_of_its_own() -> None:
     assert all(len(each) == 36 for each in ids)
 
 
-async def test_questions_take_no_longer_than_an_attempt_may() -> None:
+async def test_probe_takes_one_attempt_timeout() -> None:
     clock = Clock()
     client = DirectClient("key", clock=clock, attempt_timeout=3)
     transport = ScriptedTransport(clock, [LOST], [status("sending")])
@@ -440,7 +438,7 @@ async def test_questions_take_no_longer_than_an_attempt_may() -> None:
     assert transport.timeouts == [3, 3]
 
 
-async def test_a_call_of_a_closed_client_is_refused() -> None:
+async def test_closed_client_refuses_call() -> None:
     client = DirectClient("key", clock=Clock())
     call = client.call(StartDispatch(7))
     await client.close()
@@ -448,7 +446,7 @@ async def test_a_call_of_a_closed_client_is_refused() -> None:
         await call.run()
 
 
-async def test_what_was_cancelled_in_flight_says_whose_it_is_and_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_cancelled_call_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "dispatchkit")
     _, known = await cancelled([STARTED], [BROKEN], lambda transport: len(transport.sent) == 1)
     assert str(known).startswith(
@@ -463,23 +461,23 @@ async def test_what_was_cancelled_in_flight_says_whose_it_is_and_is_logged(caplo
     assert vars(caplog.records[-1])["outcome"] == "not_sent"
 
 
-async def test_an_abandoned_call_keeps_its_id() -> None:
+async def test_abandoned_call_keeps_id() -> None:
     call = AltcraftClient("https://altcraft.test", "token", clock=Clock()).call(LaunchBroadcast(7))
     assert call.known_outcome().request_id == call.request_id is not None
 
 
-async def test_a_throttled_call_waits_as_long_as_it_is_asked_to() -> None:
+async def test_throttled_call_waits() -> None:
     result = await play(START, [THROTTLED, STARTED])
     assert result.state is State.DONE
     assert result.transport.sent[1][0] >= 8
 
 
-async def test_a_throttled_repeat_of_an_unclear_call_stays_unknown() -> None:
+async def test_throttled_unclear_repeat_is_unknown() -> None:
     result = await play(LAUNCH, [LOST, THROTTLED], [log()], timeout=20, deduplicates=True)
     assert result.state is State.UNKNOWN
 
 
-async def test_a_retry_after_beyond_the_deadline_fails_at_once_and_says_when() -> None:
+async def test_long_retry_after_fails_early() -> None:
     result = await play(START, [response(429, None, Retry_After="4294967")], timeout=60)
     assert isinstance(result.error, ThrottledError)
     assert result.elapsed == 1
@@ -488,14 +486,14 @@ async def test_a_retry_after_beyond_the_deadline_fails_at_once_and_says_when() -
     assert "2026-04-20" in str(result.error)
 
 
-async def test_a_repeat_that_would_be_cut_short_is_not_begun() -> None:
+async def test_short_remaining_time_prevents_repeat() -> None:
     assert (await play(START, [UNSENT], timeout=10)).launches == 5
     result = await play(START, [UNSENT], timeout=9.5, takes=4)
     assert result.launches == 2
     assert result.elapsed == 8.25
 
 
-async def test_a_turn_that_comes_close_to_the_deadline_is_not_taken() -> None:
+async def test_permit_near_deadline_is_refused() -> None:
     clock = Clock()
     transport = ScriptedTransport(clock, [STARTED], [BROKEN])
     client = DirectClient("key", clock=clock)
@@ -507,21 +505,21 @@ async def test_a_turn_that_comes_close_to_the_deadline_is_not_taken() -> None:
 
 
 @pytest.mark.parametrize("timeout", [0.5, 5, 50, 100])
-async def test_no_request_is_given_more_time_than_the_call_has_left(timeout: float) -> None:
+async def test_request_timeout_fits_call_deadline(timeout: float) -> None:
     result = await play(START, [LOST], [BROKEN], timeout=timeout, takes=80)
     assert result.elapsed <= timeout
     assert result.transport.timeouts[0] == min(70, timeout)
     assert all(limit <= 15 for limit in result.transport.timeouts[1:])
 
 
-async def test_a_policy_of_one_attempt_still_settles() -> None:
+async def test_one_attempt_policy_still_settles() -> None:
     result = await play(START, [LOST, STARTED], [status("sending")], retry=RetryPolicy(attempts=1))
     assert (result.state, result.launches) == (State.DONE, 1)
     result = await play(START, [LOST, STARTED], [status("initiated")], retry=RetryPolicy(attempts=1))
     assert (result.state, result.launches) == (State.UNKNOWN, 1)
 
 
-async def test_questions_that_are_answered_cost_the_budget_nothing() -> None:
+async def test_answered_probes_cost_no_tokens() -> None:
     clock = Clock()
     client = DirectClient("key", clock=clock)
     client._context.transport = ScriptedTransport(clock, [LOST], [status("initiated")])  # type: ignore[assignment]
@@ -560,7 +558,7 @@ async def cancelled(
     return transport, known
 
 
-async def test_a_call_that_is_cancelled_in_a_wait_says_what_was_before() -> None:
+async def test_cancelled_wait_reports_history() -> None:
     _, known = await cancelled([UNSENT], [BROKEN], lambda transport: len(transport.sent) == 2)
     assert isinstance(known, NotSentError)
     _, known = await cancelled([THROTTLED], [BROKEN], lambda transport: transport.clock.time > 1)
@@ -569,7 +567,7 @@ async def test_a_call_that_is_cancelled_in_a_wait_says_what_was_before() -> None
     assert isinstance(known, OutcomeUnknownError)
 
 
-async def test_one_line_is_logged_for_every_retry_settling_and_outcome(caplog: pytest.LogCaptureFixture) -> None:
+async def test_each_step_logs_one_line(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "dispatchkit")
     await play(ABORT, [UNSENT, LOST, REPLAYED], [active(False)], deduplicates=True)
     result = [(record.levelname, record.getMessage().partition(": ")[2]) for record in caplog.records]
@@ -585,7 +583,7 @@ async def test_one_line_is_logged_for_every_retry_settling_and_outcome(caplog: p
     assert len(vars(record)["request_id"]) == 36
 
 
-async def test_an_unknown_outcome_is_a_warning_and_a_plain_success_no_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_unknown_outcome_logs_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "dispatchkit")
     await play(START, [STARTED])
     assert caplog.records == []
@@ -600,13 +598,13 @@ OLD_ID = "11111111-2222-3333-4444-555555555555"
 
 
 @pytest.mark.parametrize("word", ["sending", "done", "stopped"])
-async def test_a_start_that_another_process_left_unclear_is_done_if_its_status_shows_it(word: str) -> None:
+async def test_status_settles_orphan_as_done(word: str) -> None:
     result = await play(START, [STARTED], [status(word)], unclear_since=AN_HOUR_AGO)
     assert repr(result.result) == "StartedDispatch(dispatch_id=7, settled=True)"
     assert result.launches == 0
 
 
-async def test_a_start_that_another_process_left_unclear_is_sent_only_once_its_status_has_denied_it() -> None:
+async def test_denied_orphan_waits_for_lag() -> None:
     result = await play(START, [STARTED], [status("initiated")], unclear_since=AN_HOUR_AGO)
     assert (result.state, result.launches) == (State.DONE, 1)
     # The process that sent it may have ended a moment ago.
@@ -614,13 +612,13 @@ async def test_a_start_that_another_process_left_unclear_is_sent_only_once_its_s
 
 
 @pytest.mark.parametrize(("acting_until", "believed_from"), [(75.0, 135.0), (-30.0, 30.0), (-3600.0, 0.0)])
-async def test_lag_counts_from_the_end_of_an_orphan(acting_until: float, believed_from: float) -> None:
+async def test_orphan_lag_starts_at_end(acting_until: float, believed_from: float) -> None:
     result = await play(START, [STARTED], [status("initiated")], unclear_since=AN_HOUR_AGO, acting_until=acting_until)
     assert (result.state, result.launches) == (State.DONE, 1)
     assert believed_from <= result.transport.sent[0][0] <= believed_from + 31
 
 
-async def test_a_denial_is_read_again_as_soon_as_it_counts() -> None:
+async def test_denial_is_read_when_due() -> None:
     result = await play(START, [LOST, STARTED], [status("initiated")], takes=9.0)
     under_way, last = (at for at, _ in result.transport.read[-2:])
     assert under_way < 9 + 60 < under_way + 9, "asked too early to be believed, and answered later"
@@ -628,7 +626,7 @@ async def test_a_denial_is_read_again_as_soon_as_it_counts() -> None:
 
 
 @pytest.mark.parametrize("unclear_since", [None, AN_HOUR_AGO])
-async def test_an_unclear_call_is_only_read_if_it_must_not_be_repeated(unclear_since: datetime | None) -> None:
+async def test_unrepeatable_orphan_is_only_read(unclear_since: datetime | None) -> None:
     retry = RetryPolicy(repeat_unclear=False)
     result = await play(START, [LOST], [status("initiated")], retry=retry, unclear_since=unclear_since)
     assert (result.state, result.launches) == (State.UNKNOWN, 0 if unclear_since else 1)
@@ -644,14 +642,14 @@ async def test_repeat_unclear_is_a_flag(value: object) -> None:
         RetryPolicy(repeat_unclear=value)  # type: ignore[arg-type]
 
 
-async def test_what_another_process_left_unclear_stays_unknown_where_nothing_shows_it() -> None:
+async def test_unsettled_orphan_stays_unknown() -> None:
     result = await play(START, [STARTED], [BROKEN], timeout=100, unclear_since=AN_HOUR_AGO)
     assert (result.state, result.launches) == (State.UNKNOWN, 0)
     assert "the process that sent it ended before an answer came; its state could not be read" in str(result.error)
 
 
 @pytest.mark.parametrize("command", [RUN, LAUNCH, ACTIVATE, DEACTIVATE])
-async def test_what_another_process_left_unclear_is_repeated_under_its_own_id(command: Command[object, object]) -> None:
+async def test_orphan_repeats_under_own_id(command: Command[object, object]) -> None:
     reads: list[Reply] = [log()] if command in {RUN, LAUNCH} else [active(command is DEACTIVATE)]
     result = await play(command, [REPLAYED], reads, unclear_since=AN_HOUR_AGO, request_id=OLD_ID, deduplicates=True)
     assert (result.state, result.launches) == (State.DONE, 1)
@@ -659,14 +657,14 @@ async def test_what_another_process_left_unclear_is_repeated_under_its_own_id(co
     assert len(result.transport.read) == (0 if command in {RUN, LAUNCH} else 1)
 
 
-async def test_the_log_is_read_from_when_the_other_process_sent_it() -> None:
+async def test_orphan_log_starts_at_claim() -> None:
     result = await play(LAUNCH, [YES], [log((-3599.0, "start"))], unclear_since=AN_HOUR_AGO, request_id=OLD_ID)
     assert (result.state, result.launches) == (State.DONE, 0)
     assert json.loads(result.transport.read[0][1].body or b"")["from_time"] == "2026-03-01T10:59:45.000Z"
 
 
 @pytest.mark.parametrize("hours", [23, 24, 48, -23])
-async def test_an_id_that_the_platform_may_have_forgotten_allows_no_repeat(hours: int) -> None:
+async def test_expired_id_allows_no_repeat(hours: int) -> None:
     ours: dict[str, Any] = {"request_id": OLD_ID, "deduplicates": True}
     result = await play(LAUNCH, [YES], [log()], unclear_since=NOON - timedelta(hours=hours), **ours)
     assert (result.state, result.launches) == (State.UNKNOWN, 0)
@@ -674,18 +672,18 @@ async def test_an_id_that_the_platform_may_have_forgotten_allows_no_repeat(hours
     assert (result.state, result.launches) == (State.DONE, 1)
 
 
-async def test_a_call_that_was_left_unclear_is_unknown_when_it_is_given_up() -> None:
+async def test_cancelled_orphan_is_unknown() -> None:
     client = DirectClient("key", clock=Clock())
     assert client.call(StartDispatch(7), unclear_since=AN_HOUR_AGO).known_outcome().state is State.UNKNOWN
     assert client.call(StartDispatch(7)).known_outcome().state is State.NOT_SENT
 
 
-async def test_under_another_id_nothing_is_deduplicated() -> None:
+async def test_other_id_is_not_deduplicated() -> None:
     result = await play(LAUNCH, [YES], [log()], unclear_since=AN_HOUR_AGO, deduplicates=True)
     assert (result.state, result.launches) == (State.UNKNOWN, 0)
 
 
-async def test_a_wait_that_ends_after_the_deadline_starts_nothing() -> None:
+async def test_overlong_wait_starts_nothing() -> None:
     clock = Clock()
     transport = ScriptedTransport(clock, [UNSENT], [BROKEN])
     client = DirectClient("key", clock=clock)

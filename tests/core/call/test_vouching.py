@@ -113,9 +113,7 @@ def rows(table: list[tuple[int, object, State]]) -> Any:
 
 
 @rows(DIRECT)
-async def test_direct_is_rejected_only_where_the_answer_vouches_for_it(
-    status: int, body: object, outcome: State
-) -> None:
+async def test_direct_refusal_must_be_vouched(status: int, body: object, outcome: State) -> None:
     async with Listener(http(status, body)) as listener, DirectClient("k", base_url=listener.url, **once()) as direct:
         error = await failure(direct.start(7))
     assert error.state is outcome, error
@@ -123,9 +121,7 @@ async def test_direct_is_rejected_only_where_the_answer_vouches_for_it(
 
 
 @rows(ALTCRAFT)
-async def test_altcraft_is_rejected_only_where_the_answer_vouches_for_it(
-    status: int, body: object, outcome: State
-) -> None:
+async def test_altcraft_refusal_must_be_vouched(status: int, body: object, outcome: State) -> None:
     async with Listener(http(status, body)) as listener, AltcraftClient(listener.url, "t", **once()) as altcraft:
         error = await failure(altcraft.launch_broadcast(9))
     assert error.state is outcome, error
@@ -133,9 +129,7 @@ async def test_altcraft_is_rejected_only_where_the_answer_vouches_for_it(
 
 
 @rows(XML)
-async def test_altcraft_in_xml_is_rejected_only_where_the_answer_vouches_for_it(
-    status: int, body: object, outcome: State
-) -> None:
+async def test_xml_refusal_must_be_vouched(status: int, body: object, outcome: State) -> None:
     async with (
         Listener(http(status, body)) as listener,
         AltcraftClient(listener.url, "t", wire="xml", **once()) as altcraft,
@@ -144,7 +138,7 @@ async def test_altcraft_in_xml_is_rejected_only_where_the_answer_vouches_for_it(
     assert error.state is outcome, error
 
 
-async def test_the_words_of_a_failure_are_told_without_the_token() -> None:
+async def test_failure_message_hides_token() -> None:
     body = {"data": None, "error": 500, "error_text": "Internal error for MARK-42"}
     async with Listener(http(200, body)) as listener, AltcraftClient(listener.url, "MARK-42", **once()) as altcraft:
         error = await failure(altcraft.launch_broadcast(9))

@@ -97,7 +97,7 @@ def raises(_: RetryCallState) -> float:
         (TransportFailure("reset", sent=True), State.UNKNOWN),
     ],
 )
-async def test_failing_strategy_ends_in_an_outcome(strategy: Any, answer: Any, state: State) -> None:
+async def test_failing_strategy_ends_in_outcome(strategy: Any, answer: Any, state: State) -> None:
     policy = RetryPolicy(wait=strategy, throttled_wait=strategy, state_lag=0)
     client, transport = played(says=lambda *_: answer, retry=policy)
     if state is State.UNKNOWN:
@@ -112,7 +112,7 @@ async def test_failing_strategy_ends_in_an_outcome(strategy: Any, answer: Any, s
         assert pickle.loads(pickle.dumps(caught.value)).state is state
 
 
-async def test_call_waits_as_the_strategy_says() -> None:
+async def test_call_waits_as_strategy_says() -> None:
     clock = Virtual()
 
     def says(scene: FakeTransport, _: int) -> TransportFailure | None:
@@ -138,12 +138,12 @@ async def test_strategy_counts_what_was_waited() -> None:
 
 
 @pytest.mark.parametrize(("strategy", "pause"), [(None, 2.0), (wait_fixed(5), 5.0), (wait_none(), 0.0), (raises, 2.0)])
-def test_account_pauses_for_the_longest_first_wait(strategy: Any, pause: float) -> None:
+def test_account_pauses_for_longest_wait(strategy: Any, pause: float) -> None:
     policy = RetryPolicy() if strategy is None else RetryPolicy(throttled_wait=strategy)
     assert policy.pause(THROTTLED) == pause
 
 
-def test_state_reads_have_a_growing_minimum() -> None:
+def test_state_reads_have_growing_minimum() -> None:
     error = OutcomeUnknownError("x")
 
     def pauses(policy: RetryPolicy) -> list[float]:

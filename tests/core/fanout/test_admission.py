@@ -68,7 +68,7 @@ class Scene:
 
 
 @pytest.mark.parametrize("answer", [ClaimResult.TAKEN, ClaimResult.STOPPED])
-async def test_a_refused_claim_gives_place_and_ticket_back(answer: ClaimResult) -> None:
+async def test_refused_claim_releases_slot(answer: ClaimResult) -> None:
     transport = Scene(answer)
     assert await transport.admit() is answer
     assert (transport.free, transport.in_flight) == (1, 0)
@@ -76,7 +76,7 @@ async def test_a_refused_claim_gives_place_and_ticket_back(answer: ClaimResult) 
 
 
 @pytest.mark.parametrize("kind", [KeyError, KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError])
-async def test_a_claim_that_raises_gives_place_and_ticket_back(kind: type[BaseException]) -> None:
+async def test_claim_error_releases_slot(kind: type[BaseException]) -> None:
     raised = kind("mine")
     transport = Scene(raised)
     with pytest.raises(kind):
@@ -85,14 +85,14 @@ async def test_a_claim_that_raises_gives_place_and_ticket_back(kind: type[BaseEx
     assert transport.claims.recorded == []
 
 
-async def test_an_admitted_call_keeps_its_place_and_its_ticket() -> None:
+async def test_admitted_call_keeps_slot() -> None:
     transport = Scene(ClaimResult.GRANTED)
     assert await transport.admit() == 1
     assert (transport.free, transport.in_flight) == (0, 1)
     assert transport.claims.recorded == []
 
 
-async def test_a_claim_that_is_granted_and_not_used_is_recorded_as_not_sent() -> None:
+async def test_unused_claim_is_not_sent() -> None:
     """The claim is requested first where slots are short, and the call is cancelled before it has one."""
     transport = Scene(ClaimResult.GRANTED, ClaimResult.GRANTED)
     await transport.admit()
@@ -106,7 +106,7 @@ async def test_a_claim_that_is_granted_and_not_used_is_recorded_as_not_sent() ->
     assert (transport.free, transport.in_flight) == (0, 1), "of the first"
 
 
-async def test_whoever_is_cancelled_on_the_way_to_a_place_gives_none_back() -> None:
+async def test_cancelled_waiter_releases_nothing() -> None:
     transport = Scene(ClaimResult.GRANTED, ClaimResult.GRANTED, ClaimResult.GRANTED)
     call = transport.call()
     await transport.admission.admit(transport.entry, call)
@@ -120,7 +120,7 @@ async def test_whoever_is_cancelled_on_the_way_to_a_place_gives_none_back() -> N
     assert transport.free == 1
 
 
-async def test_a_journal_that_cannot_record_keeps_neither_place_nor_ticket() -> None:
+async def test_journal_error_releases_slot() -> None:
     class Full(Claims):
         def record(self, *_: object) -> None:
             raise KeyError("disk")

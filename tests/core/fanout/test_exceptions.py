@@ -103,7 +103,7 @@ async def ended(run: FanOut[Any], *, iterating: bool = False) -> tuple[BaseExcep
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("iterating", [False, True], ids=["finish", "loop"])
-async def test_what_an_iterator_raises_ends_the_run(kind: str, end: type[BaseException], iterating: bool) -> None:
+async def test_iterator_error_ends_run(kind: str, end: type[BaseException], iterating: bool) -> None:
     raised = end("mine")
     client, transport = played()
     run = client.start_many(ids(kind, raised), concurrency=2)
@@ -118,7 +118,7 @@ async def test_what_an_iterator_raises_ends_the_run(kind: str, end: type[BaseExc
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("end", [StopIteration, StopAsyncIteration])
 @pytest.mark.parametrize("iterating", [False, True], ids=["finish", "loop"])
-async def test_a_stray_end_is_no_end(kind: str, end: type[Exception], iterating: bool) -> None:
+async def test_foreign_stop_iteration_is_raised(kind: str, end: type[Exception], iterating: bool) -> None:
     if (kind, end) in {("class", StopIteration), ("async class", StopAsyncIteration)}:
         pytest.skip("that is how it says that it is at its end")
     client, _ = played()
@@ -128,7 +128,7 @@ async def test_a_stray_end_is_no_end(kind: str, end: type[Exception], iterating:
     assert run.report.done == 4
 
 
-async def test_an_id_that_stops_the_iteration_is_no_end() -> None:
+async def test_id_raising_stop_iteration() -> None:
     def build(number: int) -> StartDispatch:
         if number == 3:
             raise StopIteration
@@ -141,7 +141,7 @@ async def test_an_id_that_stops_the_iteration_is_no_end() -> None:
     assert run.report == Report(done=2, not_started=2)
 
 
-async def test_a_list_that_grows_leaves_nothing_less_than_nothing() -> None:
+async def test_growing_list_never_counts_negative() -> None:
     commands = list(starts(range(1, 4)))
     client, _ = played()
     run = FanOut(client, commands, concurrency=1)
@@ -153,7 +153,7 @@ async def test_a_list_that_grows_leaves_nothing_less_than_nothing() -> None:
 
 @pytest.mark.parametrize("iterating", [False, True], ids=["finish", "loop"])
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_an_iterator_that_cancels_its_task_ends_the_run(asynchronous: bool, iterating: bool) -> None:
+async def test_iterator_cancelling_its_task(asynchronous: bool, iterating: bool) -> None:
     def source() -> Iterator[int]:
         for number in range(1, 21):
             if number == 5:
@@ -173,7 +173,7 @@ async def test_an_iterator_that_cancels_its_task_ends_the_run(asynchronous: bool
     assert run.report.total >= len(transport.seen)
 
 
-async def test_workers_that_are_cancelled_from_outside_make_no_run_look_whole() -> None:
+async def test_cancelled_workers_leave_run_incomplete() -> None:
     client, _ = played(takes=lambda _: 50)
     run = client.start_many(list(range(1, 21)), concurrency=4)
     mine = asyncio.current_task()
@@ -189,7 +189,7 @@ async def test_workers_that_are_cancelled_from_outside_make_no_run_look_whole() 
 
 @pytest.mark.usefixtures("no_ramp")
 @pytest.mark.parametrize("end", [*ENDS, asyncio.CancelledError])
-async def test_a_token_that_ends_the_run(end: type[BaseException]) -> None:
+async def test_token_exit_ends_run(end: type[BaseException]) -> None:
     raised = end("mine")
     asked = iter(range(2))
 
@@ -206,7 +206,7 @@ async def test_a_token_that_ends_the_run(end: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("end", ENDS)
-def test_the_event_loop_is_left_in_order(end: type[BaseException], capfd: pytest.CaptureFixture[str]) -> None:
+def test_event_loop_stays_clean(end: type[BaseException], capfd: pytest.CaptureFixture[str]) -> None:
     """A run in a program of its own: it ends by what the iterator raised, without another word."""
     report: Report | None = None
 
@@ -225,7 +225,7 @@ def test_the_event_loop_is_left_in_order(end: type[BaseException], capfd: pytest
     assert capfd.readouterr().err == ""
 
 
-async def test_a_second_interrupt_is_for_the_event_loop() -> None:
+async def test_second_interrupt_reaches_loop() -> None:
     raised = KeyboardInterrupt("second")
 
     class Twice:
@@ -261,7 +261,7 @@ async def test_a_second_interrupt_is_for_the_event_loop() -> None:
     assert run.report.done == 2
 
 
-async def test_an_iterator_whose_closing_raises_too_does_not_hide_what_ended_the_run() -> None:
+async def test_closing_error_hides_no_cause() -> None:
     class Closes(Plain):
         def close(self) -> None:
             raise OSError("close")
@@ -302,7 +302,7 @@ def breaks(monkeypatch: pytest.MonkeyPatch, raised: BaseException, *, at: int) -
 
 
 @pytest.mark.parametrize("kind", [KeyError, MemoryError, RecursionError])
-async def test_a_bug_in_one_call_is_one_outcome(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_bug_is_one_outcome(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
     breaks(monkeypatch, kind("mine"), at=3)
     client, notes = with_journal()
     run = FanOut(client, starts(range(1, 11)), concurrency=2, ledger=notes, run="friday")
@@ -314,9 +314,7 @@ async def test_a_bug_in_one_call_is_one_outcome(kind: type[Exception], monkeypat
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_what_ends_a_call_and_its_task_ends_the_run_with_its_outcome(
-    end: type[BaseException], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_task_exit_keeps_its_outcome(end: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
     raised = end("mine")
     breaks(monkeypatch, raised, at=3)
     client, notes = with_journal()
@@ -329,7 +327,7 @@ async def test_what_ends_a_call_and_its_task_ends_the_run_with_its_outcome(
     assert client.statistics().pace.in_flight == 0
 
 
-async def test_an_interrupt_while_the_end_is_logged_is_done() -> None:
+async def test_interrupted_logging_keeps_done() -> None:
     class Raising(logging.Handler):
         def handle(self, record: logging.LogRecord) -> bool:
             if "done after all" in record.getMessage():
@@ -353,7 +351,7 @@ async def test_an_interrupt_while_the_end_is_logged_is_done() -> None:
     assert run.report == Report(done=1, not_started=2)
 
 
-async def test_a_token_that_raises_is_one_outcome_with_its_cause() -> None:
+async def test_token_error_is_one_outcome() -> None:
     class OddError(Exception):
         def __str__(self) -> str:
             raise KeyError
@@ -375,7 +373,7 @@ async def test_a_token_that_raises_is_one_outcome_with_its_cause() -> None:
 # With a ledger
 
 
-async def test_a_journal_that_cannot_record_loses_no_outcome() -> None:
+async def test_journal_error_loses_no_outcome() -> None:
     class Full(FakeJournal):
         def record(self, *_: object) -> None:
             raise LedgerError("the disk is full")
@@ -390,7 +388,7 @@ async def test_a_journal_that_cannot_record_loses_no_outcome() -> None:
 
 @pytest.mark.parametrize("end", [*ENDS, asyncio.CancelledError, StopAsyncIteration])
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_plan_that_is_cut_short_is_not_whole(kind: str, end: type[BaseException], tmp_path: Path) -> None:
+async def test_truncated_plan_is_incomplete(kind: str, end: type[BaseException], tmp_path: Path) -> None:
     if (kind, end) == ("async class", StopAsyncIteration):
         pytest.skip("that is how it says that it is at its end")
     raised = end("mine")

@@ -83,9 +83,7 @@ async def turns(count: int = 50) -> None:
 
 @pytest.mark.parametrize("source", [starts, aiterate, lambda ids: list(starts(ids))], ids=["sync", "async", "list"])
 @pytest.mark.parametrize("concurrency", [1, 3, 64, 500])
-async def test_each_command_comes_out_once_and_no_more_are_in_flight_than_asked_for(
-    client: DirectClient, stage: Stage, source: Any, concurrency: int
-) -> None:
+async def test_concurrency_is_never_exceeded(client: DirectClient, stage: Stage, source: Any, concurrency: int) -> None:
     outcomes = [outcome async for outcome in FanOut(client, source(range(1, 201)), concurrency=concurrency)]
     assert sorted(outcome.index for outcome in outcomes) == list(range(200))
     assert all(outcome.command == StartDispatch(outcome.index + 1) for outcome in outcomes)
@@ -96,7 +94,7 @@ async def test_each_command_comes_out_once_and_no_more_are_in_flight_than_asked_
     assert all(len(outcome.attempts) == 1 for outcome in outcomes)
 
 
-async def test_outcomes_come_in_the_order_of_completion(client: DirectClient, stage: Stage) -> None:
+async def test_outcomes_come_in_completion_order(client: DirectClient, stage: Stage) -> None:
     stage.gates = {number: asyncio.Event() for number in (1, 2, 3)}
     run = FanOut(client, starts([1, 2, 3]), concurrency=3)
     order = []
@@ -110,7 +108,7 @@ async def test_outcomes_come_in_the_order_of_completion(client: DirectClient, st
         await anext(run)
 
 
-async def test_one_failure_ends_no_other_command(client: DirectClient, stage: Stage) -> None:
+async def test_failure_ends_no_other_command(client: DirectClient, stage: Stage) -> None:
     stage.refused = set(range(1, 100, 2))
     run = FanOut(client, starts(range(1, 101)), concurrency=8)
     outcomes = {outcome.index + 1: outcome async for outcome in run}
@@ -123,7 +121,7 @@ async def test_one_failure_ends_no_other_command(client: DirectClient, stage: St
     assert run.report.total == 100
 
 
-async def test_a_command_that_cannot_be_sent_is_not_sent_and_ends_nothing(client: DirectClient, stage: Stage) -> None:
+async def test_unsendable_command_is_not_sent(client: DirectClient, stage: Stage) -> None:
     commands: list[Any] = [StartDispatch(1), "no command", None, StartDispatch(2)]
     outcomes = sorted([outcome async for outcome in FanOut(client, commands)], key=lambda outcome: outcome.index)
     assert [outcome.state for outcome in outcomes] == ["done", "not_sent", "not_sent", "done"]
@@ -139,7 +137,7 @@ async def test_finish_goes_to_the_end(client: DirectClient) -> None:
     assert await run.finish() == Report(done=30)
 
 
-async def test_nothing_to_do_is_an_end(client: DirectClient) -> None:
+async def test_empty_run_ends(client: DirectClient) -> None:
     assert await FanOut(client, starts([])).finish() == Report()
     assert await FanOut(client, aiterate([])).finish() == Report()
 
@@ -147,7 +145,7 @@ async def test_nothing_to_do_is_an_end(client: DirectClient) -> None:
 @pytest.mark.parametrize("concurrency", [1, 4])
 @pytest.mark.parametrize("asynchronous", [False, True])
 @pytest.mark.parametrize("raised", [ValueError, KeyError, RuntimeError, asyncio.CancelledError])
-async def test_an_iterator_that_raises_ends_the_run_after_what_is_in_flight(
+async def test_iterator_error_awaits_in_flight(
     client: DirectClient, stage: Stage, concurrency: int, asynchronous: bool, raised: type[BaseException]
 ) -> None:
     def source() -> Iterator[StartDispatch]:
@@ -169,7 +167,7 @@ async def test_an_iterator_that_raises_ends_the_run_after_what_is_in_flight(
     assert sorted(stage.seen) == list(range(1, 11))
 
 
-async def test_stop_starts_nothing_new_and_waits_for_what_is_in_flight(client: DirectClient, stage: Stage) -> None:
+async def test_stop_awaits_calls_in_flight(client: DirectClient, stage: Stage) -> None:
     stage.gates = {number: asyncio.Event() for number in range(1, 101)}
     run = FanOut(client, starts(range(1, 101)), concurrency=4)
     first = asyncio.ensure_future(anext(run))
@@ -183,7 +181,7 @@ async def test_stop_starts_nothing_new_and_waits_for_what_is_in_flight(client: D
     assert stage.seen == [1, 2, 3, 4]
 
 
-async def test_a_command_that_the_iterator_gives_after_stop_is_not_started(client: DirectClient, stage: Stage) -> None:
+async def test_command_after_stop_is_skipped(client: DirectClient, stage: Stage) -> None:
     gate = asyncio.Event()
 
     async def source() -> AsyncIterator[StartDispatch]:
@@ -200,14 +198,14 @@ async def test_a_command_that_the_iterator_gives_after_stop_is_not_started(clien
     assert stage.seen == [1]
 
 
-async def test_stop_before_the_beginning_starts_nothing(client: DirectClient, stage: Stage) -> None:
+async def test_early_stop_starts_nothing(client: DirectClient, stage: Stage) -> None:
     run = FanOut(client, starts([1, 2]))
     run.stop()
     assert await run.finish() == Report()
     assert stage.seen == []
 
 
-async def test_close_ends_what_is_in_flight(client: DirectClient, stage: Stage) -> None:
+async def test_close_ends_calls_in_flight(client: DirectClient, stage: Stage) -> None:
     stage.gates = {number: asyncio.Event() for number in range(1, 11)}
     run = FanOut(client, starts(range(1, 11)), concurrency=3)
     waiting = asyncio.ensure_future(run.finish())
@@ -224,14 +222,14 @@ async def test_close_ends_what_is_in_flight(client: DirectClient, stage: Stage) 
     assert not [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-async def test_close_before_the_beginning_does_nothing(client: DirectClient, stage: Stage) -> None:
+async def test_early_close_does_nothing(client: DirectClient, stage: Stage) -> None:
     run = FanOut(client, starts([1]))
     await run.close()
     assert [outcome async for outcome in run] == []
     assert stage.seen == []
 
 
-async def test_a_consumer_that_is_cancelled_leaves_no_worker_behind(client: DirectClient, stage: Stage) -> None:
+async def test_cancelled_consumer_leaves_no_worker(client: DirectClient, stage: Stage) -> None:
     stage.gates = {1: asyncio.Event()}
     consumer = asyncio.ensure_future(FanOut(client, starts([1])).finish())
     await turns()
@@ -242,7 +240,7 @@ async def test_a_consumer_that_is_cancelled_leaves_no_worker_behind(client: Dire
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-async def test_a_slow_consumer_holds_the_workers_back(client: DirectClient, stage: Stage, concurrency: int) -> None:
+async def test_slow_consumer_blocks_workers(client: DirectClient, stage: Stage, concurrency: int) -> None:
     run = FanOut(client, starts(range(1, 101)), concurrency=concurrency)
     taken = 0
     async for _ in run:
@@ -263,7 +261,7 @@ async def test_two_consumers_share_one_run(client: DirectClient) -> None:
     assert sorted(first + second) == list(range(50))
 
 
-def test_an_early_break_does_not_hang_the_end_of_the_program(stage: Stage) -> None:
+def test_early_break_does_not_hang(stage: Stage) -> None:
     async def main() -> None:
         client = DirectClient("t", clock=Instant())
         client._context.transport = stage  # type: ignore[assignment]
@@ -282,13 +280,13 @@ def test_concurrency_is_a_positive_integer(client: DirectClient, bad: Any) -> No
 
 
 @pytest.mark.parametrize("bad", [0, -1, "5", True, float("nan")])
-def test_a_timeout_is_checked_before_the_run(client: DirectClient, bad: Any) -> None:
+def test_timeout_is_checked_first(client: DirectClient, bad: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="timeout must be "):
         FanOut(client, [], timeout=bad)
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="no loop starts tasks at once before Python 3.12")
-async def test_it_ends_where_tasks_are_started_at_once() -> None:
+async def test_eager_tasks_end_run() -> None:
     client, _ = played()
     asyncio.get_running_loop().set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined,unused-ignore]
     run = FanOut(client, starts(range(1, 4)), concurrency=8)

@@ -21,7 +21,7 @@ def threshold() -> Iterator[None]:
     gc.set_threshold(*before)
 
 
-async def test_a_wide_run_has_room_while_it_runs() -> None:
+async def test_run_raises_gc_threshold() -> None:
     client, _ = played()
     run = FanOut(client, list(starts(range(1, 301))), concurrency=100)
     seen = {gc.get_threshold() async for _ in run}
@@ -35,7 +35,7 @@ async def test_a_narrow_run_changes_nothing() -> None:
     assert {gc.get_threshold() async for _ in run} == {(700, 10, 10)}
 
 
-async def test_a_run_that_is_broken_off_leaves_it_as_it_was() -> None:
+async def test_aborted_run_restores_gc_threshold() -> None:
     client, _ = played()
     run = FanOut(client, list(starts(range(1, 301))), concurrency=100)
     async for _ in run:
@@ -45,7 +45,7 @@ async def test_a_run_that_is_broken_off_leaves_it_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("theirs", [0, 900, 10**6])
-def test_what_others_set_is_left_alone(theirs: int) -> None:
+def test_foreign_gc_threshold_is_kept(theirs: int) -> None:
     for _ in range(100):
         raise_gc_threshold()
     gc.set_threshold(theirs, 10, 10)
@@ -58,7 +58,7 @@ def test_what_others_set_is_left_alone(theirs: int) -> None:
 
 
 @pytest.mark.parametrize("before", [0, 10**6])
-def test_one_that_is_off_or_has_room_enough_stays_so(before: int) -> None:
+def test_disabled_gc_stays_disabled(before: int) -> None:
     gc.set_threshold(before, 10, 10)
     for _ in range(100):
         raise_gc_threshold()
@@ -70,7 +70,7 @@ def test_one_that_is_off_or_has_room_enough_stays_so(before: int) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_has_none_of_its_parents_runs() -> None:
+def test_forked_child_inherits_no_runs() -> None:
     for _ in range(100):
         raise_gc_threshold()
     child = os.fork()

@@ -35,7 +35,7 @@ def since(seconds: float) -> Any:
     return pytest.approx(START + timedelta(seconds=seconds), abs=timedelta(seconds=1))
 
 
-async def test_run_gives_up_behind_an_open_breaker() -> None:
+async def test_open_breaker_ends_run() -> None:
     client, transport = played(says=away)
     run = FanOut(client, commands(), concurrency=64, give_up_after=900)
     report = await run.finish()
@@ -58,7 +58,7 @@ async def test_run_gives_up_behind_an_open_breaker() -> None:
         TransportFailure("reset", sent=True),
     ],
 )
-async def test_failures_of_the_provider_are_no_answers(response: Response | TransportFailure) -> None:
+async def test_provider_failures_are_no_responses(response: Response | TransportFailure) -> None:
     client, transport = played(takes=lambda _: 5.0, says=lambda *_: response, retry=ONCE, timeout=60)
     run = FanOut(client, commands(), concurrency=4, give_up_after=300)
     report = await run.finish()
@@ -69,7 +69,7 @@ async def test_failures_of_the_provider_are_no_answers(response: Response | Tran
     assert 300 <= transport.clock.time <= 360
 
 
-async def test_state_that_is_read_is_an_answer() -> None:
+async def test_probe_response_resets_silence() -> None:
     client, transport = played(takes=lambda _: 5.0, says=lambda *_: Response(503, {}, b""), retry=ONCE, timeout=60)
     real = transport.send
 
@@ -85,7 +85,7 @@ async def test_state_that_is_read_is_an_answer() -> None:
 
 
 @pytest.mark.parametrize("response", [None, refusal(4031), throttled(1.0)])
-async def test_silence_begins_with_the_last_answer(response: Response | None) -> None:
+async def test_silence_starts_at_last_response(response: Response | None) -> None:
     def says(transport: FakeTransport, _: int) -> Response | TransportFailure | None:
         return response if transport.clock.time < 500 else away()
 
@@ -100,7 +100,7 @@ async def test_silence_begins_with_the_last_answer(response: Response | None) ->
     assert 100 <= (START + timedelta(seconds=transport.clock.time) - last).total_seconds() <= 120
 
 
-async def test_pause_of_the_provider_is_no_silence() -> None:
+async def test_provider_pause_is_no_silence() -> None:
     client, transport = played(
         says=lambda transport, _: throttled(3600) if len(transport.seen) == 1 else None, timeout=7200
     )
@@ -129,13 +129,13 @@ async def test_slow_source_is_no_silence() -> None:
     assert await run.finish() == Report(done=4)
 
 
-async def test_slow_answers_within_the_time_are_awaited() -> None:
+async def test_slow_responses_are_awaited() -> None:
     client, _ = played(takes=lambda _: 50.0)
     run = FanOut(client, list(starts(range(1, 9))), concurrency=2, give_up_after=60)
     assert await run.finish() == Report(done=8, not_started=0)
 
 
-async def test_call_in_flight_is_awaited_for_the_grace_only() -> None:
+async def test_grace_period_bounds_last_call() -> None:
     client, transport = played()
 
     async def send(_: object, tracker: Any, **__: object) -> Any:
@@ -162,7 +162,7 @@ async def test_watch_ends_with_the_run() -> None:
         assert run._watching.done()
 
 
-async def test_run_that_gave_up_is_resumed(tmp_path: Path) -> None:
+async def test_abandoned_run_is_resumed(tmp_path: Path) -> None:
     async with (
         Listener(http(503), None) as server,
         DirectClient("key", base_url=server.url, retry=ONCE, timeout=0.5) as client,
@@ -185,13 +185,13 @@ async def test_run_that_gave_up_is_resumed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("bad", "error"), [(0, ValueError), (-1.0, ValueError), ("1h", TypeError), (True, TypeError)])
-def test_time_to_give_up_is_a_number_of_seconds(bad: Any, error: type[Exception]) -> None:
+def test_give_up_after_takes_seconds(bad: Any, error: type[Exception]) -> None:
     client, _ = played()
     with pytest.raises(error, match="give_up_after"):
         FanOut(client, [], give_up_after=bad)
 
 
-async def test_failures_end_the_run_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
+async def test_max_failures_is_stop_reason(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "dispatchkit")
     client, transport = played(
         takes=lambda transport: 10.0 if len(transport.seen) > 3 else 1.0,
@@ -209,7 +209,7 @@ async def test_failures_end_the_run_and_say_so(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.usefixtures("no_ramp")
-async def test_call_that_waits_to_be_repeated_is_not_in_flight() -> None:
+async def test_waiting_repeat_counts_as_idle() -> None:
     def says(_: object, number: int) -> Any:
         return away() if number == 1 else refusal(4031) if number == 2 else None
 
@@ -222,7 +222,7 @@ async def test_call_that_waits_to_be_repeated_is_not_in_flight() -> None:
     assert run.stop_reason.in_flight == 1
 
 
-async def test_most_launches_end_the_run_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
+async def test_max_launches_is_stop_reason(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "dispatchkit")
     client, _ = played()
     run = FanOut(client, commands(), max_launches=7)
@@ -250,7 +250,7 @@ async def test_stop_is_a_reason() -> None:
     assert run.stop_reason.kind == "stopped"
 
 
-async def test_iterator_that_raises_is_a_reason() -> None:
+async def test_iterator_error_is_stop_reason() -> None:
     client, _ = played()
 
     def source() -> Iterator[StartDispatch]:
@@ -264,7 +264,7 @@ async def test_iterator_that_raises_is_a_reason() -> None:
     assert (run.stop_reason.kind, str(run.stop_reason)) == ("failed", "KeyError was raised")
 
 
-async def test_stop_from_elsewhere_is_a_reason(tmp_path: Path) -> None:
+async def test_external_stop_is_stop_reason(tmp_path: Path) -> None:
     async with (
         Listener(http(200, {"dispatchId": 1}), None) as server,
         DirectClient("key", base_url=server.url) as client,

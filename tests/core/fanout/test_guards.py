@@ -46,7 +46,7 @@ async def test_max_launches_is_never_passed(
     assert report.not_started == (None if asynchronous else length - launched)
 
 
-async def test_max_launches_takes_nothing_more_from_a_source_that_would_wait() -> None:
+async def test_max_launches_stops_reading_source() -> None:
     async def source() -> AsyncIterator[StartDispatch]:
         yield StartDispatch(1)
         await asyncio.Event().wait()
@@ -58,9 +58,7 @@ async def test_max_launches_takes_nothing_more_from_a_source_that_would_wait() -
 
 @pytest.mark.parametrize("length", [0, 4, 6])
 @pytest.mark.parametrize("kind", [list, iter])
-async def test_a_list_of_another_length_than_expected_is_refused_before_the_first_launch(
-    length: int, kind: Any
-) -> None:
+async def test_unexpected_length_is_refused_first(length: int, kind: Any) -> None:
     client, transport = played()
     with pytest.raises(ValueError, match=f"there are {length} commands, but expected=5: nothing was started"):
         FanOut(client, kind(list(starts(range(1, length + 1)))), expected=5)
@@ -68,14 +66,14 @@ async def test_a_list_of_another_length_than_expected_is_refused_before_the_firs
     assert await FanOut(client, kind(list(starts(range(1, 6)))), expected=5).finish() == Report(done=5, not_started=0)
 
 
-async def test_what_cannot_be_counted_cannot_be_expected() -> None:
+async def test_uncountable_source_has_no_expectation() -> None:
     client, _ = played()
     with pytest.raises(TypeError, match="expected= needs commands that can be counted"):
         FanOut(client, aiterate([1]), expected=1)
 
 
 @pytest.mark.parametrize("failures", [1, 3, 10])
-async def test_so_many_failures_end_the_run(failures: int) -> None:
+async def test_max_failures_ends_run(failures: int) -> None:
     client, transport = played(says=lambda _, number: refusal(4031) if number % 2 else None)
     run = FanOut(client, list(starts(range(1, 1001))), concurrency=4, stop_after_failures=failures)
     report = await run.finish()
@@ -93,7 +91,7 @@ def test_a_guard_is_an_integer(name: str, bad: Any) -> None:
 
 
 @pytest.mark.parametrize("iterating", [False, True])
-async def test_a_wrong_token_ends_the_run_with_one_clear_error(iterating: bool) -> None:
+async def test_wrong_token_ends_run_once(iterating: bool) -> None:
     async with Sandbox() as sandbox, DirectClient("d3Jvbmc6d3Jvbmc=", base_url=sandbox.url) as direct:
         run = direct.start_many(range(1, 10_001), concurrency=8)
         outcomes = []
@@ -110,7 +108,7 @@ async def test_a_wrong_token_ends_the_run_with_one_clear_error(iterating: bool) 
         assert await run.finish() == run.report, "it is said once"
 
 
-async def test_two_runs_of_one_account_share_rate_and_concurrency() -> None:
+async def test_runs_share_account_limits() -> None:
     pace = Pace(rate=20, concurrency=3)
     one, first = played(pace=pace)
     other, second = played(one._context.clock)  # type: ignore[arg-type]
@@ -127,7 +125,7 @@ async def test_two_runs_of_one_account_share_rate_and_concurrency() -> None:
 
 
 @pytest.mark.usefixtures("no_ramp")
-async def test_one_429_pauses_every_worker_of_every_run_of_the_account() -> None:
+async def test_one_429_pauses_all_workers() -> None:
     client, transport = played(
         pace=Pace(concurrency=8), takes=lambda s: 1.0, says=lambda s, _: throttled(30) if len(s.seen) == 8 else None
     )
@@ -139,7 +137,7 @@ async def test_one_429_pauses_every_worker_of_every_run_of_the_account() -> None
     assert client.statistics().pace.pauses == 1
 
 
-async def test_a_real_429_pauses_all_workers_until_its_time() -> None:
+async def test_real_429_pauses_all_workers() -> None:
     loop = asyncio.get_running_loop()
     async with (
         Sandbox(latency=0.002) as sandbox,
@@ -161,7 +159,7 @@ async def test_a_real_429_pauses_all_workers_until_its_time() -> None:
         assert direct.statistics().pace.pauses == 1
 
 
-async def test_a_settling_call_asks_nothing_during_a_pause() -> None:
+async def test_paused_call_sends_no_probe() -> None:
     client, transport = played(
         takes=lambda s: 0.5 * len(s.seen),
         says=lambda _, number: TransportFailure("reset", sent=True) if number == 2 else throttled(20),
@@ -181,7 +179,7 @@ async def test_a_settling_call_asks_nothing_during_a_pause() -> None:
     assert min(asked) >= 20.5
 
 
-async def test_a_command_that_cannot_be_sent_costs_no_slot_of_the_rate() -> None:
+async def test_unsendable_command_uses_no_rate() -> None:
     client, transport = played(pace=Pace(rate=1))
     run = client.start_many([1, 0, -5, 2])
     assert await run.finish() == Report(done=2, not_sent=2, not_started=0)

@@ -37,9 +37,7 @@ FORMS: list[Callable[[list[Any]], Any]] = [list, iter, tuple, aids]
         ([Decimal(5)] * 3, "all are of type Decimal, .*pass integers"),
     ],
 )
-async def test_a_list_of_wrong_types_is_refused(
-    form: Callable[[list[Any]], Any], items: list[Any], message: str
-) -> None:
+async def test_wrong_types_are_refused(form: Callable[[list[Any]], Any], items: list[Any], message: str) -> None:
     client, transport = played()
     with pytest.raises(TypeError, match=f"ids must be integers, but {message}"):
         await client.start_many(form(items)).finish()
@@ -54,7 +52,7 @@ async def test_altcraft_refuses_them_too(name: str) -> None:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_a_wrong_type_among_others_is_an_outcome(form: Callable[[list[Any]], Any]) -> None:
+async def test_single_wrong_type_is_outcome(form: Callable[[list[Any]], Any]) -> None:
     client, transport = played()
     run = client.start_many(form(["x"] * 9 + [5, "y"]))
     outcomes = [outcome async for outcome in run]
@@ -81,12 +79,12 @@ async def test_ids_for_commands_are_refused(form: Callable[[list[Any]], Any]) ->
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_an_empty_list_is_none_of_them(form: Callable[[list[Any]], Any]) -> None:
+async def test_empty_list_is_allowed(form: Callable[[list[Any]], Any]) -> None:
     client, _ = played()
     assert (await client.start_many(form([])).finish()).total == 0
 
 
-async def test_a_ledger_holds_nothing_of_them(tmp_path: Path) -> None:
+async def test_ledger_holds_nothing_of_them(tmp_path: Path) -> None:
     client, _ = played()
     async with Ledger(str(tmp_path / "l.db")) as ledger:
         with pytest.raises(TypeError, match="ids must be integers"):
@@ -94,7 +92,7 @@ async def test_a_ledger_holds_nothing_of_them(tmp_path: Path) -> None:
         assert [run.total for run in await ledger.runs()] in ([], [0])
 
 
-async def test_a_slow_stream_is_not_held_up() -> None:
+async def test_slow_stream_is_not_delayed() -> None:
     client, transport = played()
     seen = []
 

@@ -102,7 +102,7 @@ def with_journal(**settings: Any) -> tuple[DirectClient, FakeJournal]:
     return client, FakeJournal(transport, **{name: value for name, value in settings.items() if name in names})
 
 
-async def test_each_launch_is_claimed_before_it_leaves_and_recorded_after() -> None:
+async def test_launch_is_claimed_then_recorded() -> None:
     client, journal = with_journal()
     run = FanOut(client, starts(range(1, 101)), concurrency=8, ledger=journal, run="friday")
     assert await run.finish() == Report(done=100, not_started=0)
@@ -114,18 +114,18 @@ async def test_each_launch_is_claimed_before_it_leaves_and_recorded_after() -> N
     assert len(journal.transport.seen) == 100
 
 
-async def test_what_came_to_its_outcome_earlier_is_counted_and_is_no_failure_of_this_run() -> None:
+async def test_previous_outcomes_are_no_failures() -> None:
     client, journal = with_journal(final={State.DONE: 5, State.REJECTED: 2})
     run = FanOut(client, starts(range(1, 4)), ledger=journal, run="friday", stop_after_failures=1)
     assert await run.finish() == Report(done=8, rejected=2, not_started=0, previously_finished=7)
 
 
-async def test_commands_that_the_ledger_holds_need_not_be_given() -> None:
+async def test_stored_commands_are_enough() -> None:
     client, journal = with_journal()
     assert await FanOut(client, None, ledger=journal, run="friday").finish() == Report(done=3, not_started=0)
 
 
-async def test_what_somebody_else_has_is_left_alone() -> None:
+async def test_taken_targets_are_left_alone() -> None:
     client, journal = with_journal(
         claim_results=lambda number: ClaimResult.TAKEN if number % 2 else ClaimResult.GRANTED
     )
@@ -135,7 +135,7 @@ async def test_what_somebody_else_has_is_left_alone() -> None:
     assert client.statistics().pace.started == 5
 
 
-async def test_a_run_that_was_stopped_elsewhere_starts_nothing_more() -> None:
+async def test_externally_stopped_run_starts_nothing() -> None:
     client, journal = with_journal(
         claim_results=lambda number: ClaimResult.STOPPED if number == 4 else ClaimResult.GRANTED
     )
@@ -144,7 +144,7 @@ async def test_a_run_that_was_stopped_elsewhere_starts_nothing_more() -> None:
     assert ("stop", None) in journal.asked
 
 
-async def test_a_stop_from_elsewhere_needs_no_claim_to_be_seen() -> None:
+async def test_external_stop_needs_no_claim() -> None:
     client, journal = with_journal()
     run = FanOut(client, starts(range(1, 101)), concurrency=2, ledger=journal, run="friday")
     async for _ in run:
@@ -161,7 +161,7 @@ async def test_later_is_asked_again() -> None:
 
 
 @pytest.mark.usefixtures("no_ramp")
-async def test_whoever_has_leave_already_keeps_to_a_pause_that_begins_meanwhile() -> None:
+async def test_granted_claim_respects_pause() -> None:
     client, journal = with_journal(
         pace=Pace(concurrency=8), takes=lambda _: 1.0, says=lambda _, number: throttled(30) if number == 1 else None
     )
@@ -175,7 +175,7 @@ async def test_whoever_has_leave_already_keeps_to_a_pause_that_begins_meanwhile(
 
 
 @pytest.mark.usefixtures("no_ramp")
-async def test_whoever_has_leave_already_and_is_stopped_in_a_pause_is_recorded_as_not_sent() -> None:
+async def test_stopped_paused_claim_is_unsent() -> None:
     clock = Manual()
     client, journal = with_journal(
         clock=clock, pace=Pace(concurrency=8), takes=lambda _: 1.0, says=lambda _, number: throttled(30)
@@ -192,7 +192,7 @@ async def test_whoever_has_leave_already_and_is_stopped_in_a_pause_is_recorded_a
     assert {outcome.index for outcome in journal.recorded if outcome.state is State.NOT_SENT} == {4}
 
 
-async def test_a_provider_that_stalls_is_not_met_with_a_burst_afterwards() -> None:
+async def test_stalled_provider_gets_no_burst() -> None:
     client, journal = with_journal(
         pace=Pace(rate=10), takes=lambda transport: 100.0 if len(transport.seen) <= 16 else 0.01
     )
@@ -202,7 +202,7 @@ async def test_a_provider_that_stalls_is_not_met_with_a_burst_afterwards() -> No
     assert min(later - earlier for earlier, later in itertools.pairwise(moments)) >= 0.1 - 1e-9
 
 
-async def test_a_disk_that_stalls_does_not_let_a_burst_go() -> None:
+async def test_stalled_disk_causes_no_burst() -> None:
     gate = asyncio.Event()
     client, journal = with_journal(pace=Pace(rate=10), takes=lambda _: 0.01, gate=gate)
     run = FanOut(client, starts(range(1, 101)), concurrency=16, ledger=journal, run="friday")
@@ -215,7 +215,7 @@ async def test_a_disk_that_stalls_does_not_let_a_burst_go() -> None:
     assert min(later - earlier for earlier, later in itertools.pairwise(moments)) >= 0.1 - 1e-9
 
 
-async def test_each_repeat_asks_for_leave_again_and_is_not_made_without() -> None:
+async def test_each_repeat_is_claimed() -> None:
     claim_results = iter(
         [ClaimResult.GRANTED, ClaimResult.GRANTED, ClaimResult.DEFERRED, ClaimResult.GRANTED, ClaimResult.STOPPED]
     )
@@ -229,7 +229,7 @@ async def test_each_repeat_asks_for_leave_again_and_is_not_made_without() -> Non
     assert client.statistics().pace.started == 3
 
 
-async def test_claim_of_a_repeat_says_when_the_first_request_began() -> None:
+async def test_repeat_claim_keeps_first_start() -> None:
     client, journal = with_journal(says=lambda transport, _: throttled(5) if len(transport.seen) < 4 else None)
     run = FanOut(client, starts([1]), ledger=journal, run="friday")
     assert await run.finish() == Report(done=1, not_started=0)
@@ -239,7 +239,7 @@ async def test_claim_of_a_repeat_says_when_the_first_request_began() -> None:
     assert outcome.attempts[1].started > first
 
 
-async def test_claim_of_a_repeat_keeps_when_an_earlier_process_began() -> None:
+async def test_repeat_claim_keeps_former_start() -> None:
     answers = [Response(200, {}, b'{"total": 1, "items": [{"dispatchId": 1, "status": "initiated"}]}'), throttled(5)]
     client, journal = with_journal(since={1: EARLIER})
     transport = journal.transport
@@ -258,7 +258,7 @@ async def test_claim_of_a_repeat_keeps_when_an_earlier_process_began() -> None:
     assert journal.claimed_since == [EARLIER, EARLIER, EARLIER]
 
 
-async def test_a_ledger_that_breaks_before_a_repeat_ends_the_run() -> None:
+async def test_ledger_error_prevents_repeat() -> None:
     client, journal = with_journal(broken="repeat", says=lambda *_: TransportFailure("no connection", sent=False))
     run = FanOut(client, starts([5]), ledger=journal, run="friday")
     with pytest.raises(LedgerError, match="the disk is full"):
@@ -268,7 +268,7 @@ async def test_a_ledger_that_breaks_before_a_repeat_ends_the_run() -> None:
 
 
 @pytest.mark.usefixtures("no_ramp")
-async def test_what_is_stopped_while_it_asks_is_recorded_as_not_sent() -> None:
+async def test_stopped_pending_claim_is_unsent() -> None:
     client, journal = with_journal(gate=asyncio.Event())
     run = FanOut(client, starts(range(1, 11)), concurrency=4, ledger=journal, run="friday")
     finishing = asyncio.create_task(run.finish())
@@ -282,7 +282,7 @@ async def test_what_is_stopped_while_it_asks_is_recorded_as_not_sent() -> None:
     assert client.statistics().pace.in_flight == 0
 
 
-async def test_what_was_left_unclear_is_settled_and_not_sent_blindly() -> None:
+async def test_orphan_is_settled_before_sending() -> None:
     sending = Response(200, {}, b'{"total": 1, "items": [{"dispatchId": 2, "status": "sending"}]}')
     client, journal = with_journal(since={2: EARLIER})
     send = journal.transport.send
@@ -304,7 +304,7 @@ async def test_what_was_left_unclear_is_settled_and_not_sent_blindly() -> None:
     assert client.statistics().pace.in_flight == 0
 
 
-async def test_what_was_left_unclear_and_cannot_even_be_asked_about_stays_unknown() -> None:
+async def test_orphan_without_evidence_is_unknown() -> None:
     def no_token() -> str:
         raise OSError("the vault is sealed")
 
@@ -316,7 +316,7 @@ async def test_what_was_left_unclear_and_cannot_even_be_asked_about_stays_unknow
 
 
 @pytest.mark.parametrize("how", [list, iter])
-async def test_a_ledger_that_cannot_be_opened_starts_nothing(how: Any) -> None:
+async def test_unopenable_ledger_starts_nothing(how: Any) -> None:
     client, journal = with_journal(broken="open")
     run = FanOut(client, how(list(starts(range(1, 4)))), ledger=journal, run="friday")
     with pytest.raises(LedgerError, match="no such disk"):
@@ -327,7 +327,7 @@ async def test_a_ledger_that_cannot_be_opened_starts_nothing(how: Any) -> None:
 
 
 @pytest.mark.usefixtures("no_ramp")
-async def test_a_ledger_that_breaks_ends_the_run_and_what_is_in_flight_is_recorded() -> None:
+async def test_ledger_error_records_calls() -> None:
     client, journal = with_journal(broken="claim")
     run = FanOut(client, starts(range(1, 101)), concurrency=3, ledger=journal, run="friday")
     with pytest.raises(LedgerError, match="the disk is full"):
@@ -338,7 +338,7 @@ async def test_a_ledger_that_breaks_ends_the_run_and_what_is_in_flight_is_record
     assert client.statistics().pace.in_flight == 0
 
 
-async def test_a_ledger_that_cannot_write_the_end_says_so() -> None:
+async def test_unrecorded_end_is_reported() -> None:
     client, journal = with_journal(broken="close")
     run = FanOut(client, starts(range(1, 4)), ledger=journal, run="friday")
     with pytest.raises(LedgerError, match="the last page was not written"):
@@ -346,7 +346,7 @@ async def test_a_ledger_that_cannot_write_the_end_says_so() -> None:
     assert run.report == Report(done=3, not_started=0)
 
 
-async def test_a_ledger_and_a_run_belong_together() -> None:
+async def test_ledger_requires_run_name() -> None:
     client, journal = with_journal()
     with pytest.raises(ValueError, match="ledger= and run= belong together"):
         FanOut(client, starts([1]), ledger=journal)
@@ -364,7 +364,7 @@ async def test_the_shortcuts_take_a_ledger() -> None:
     assert {type(outcome.command) for outcome in journal.recorded} == {StartDispatch}
 
 
-async def test_a_mistake_at_the_end_of_the_commands_does_not_keep_the_journal_open() -> None:
+async def test_source_error_closes_journal() -> None:
     class Odd:
         def __iter__(self) -> Odd:
             return self
@@ -381,7 +381,7 @@ async def test_a_mistake_at_the_end_of_the_commands_does_not_keep_the_journal_op
     assert journal.asked[-1] == ("close", None)
 
 
-async def test_a_client_that_is_closed_while_a_claim_is_written_sends_nothing_and_keeps_nothing() -> None:
+async def test_closed_client_sends_no_claim() -> None:
     transport = played()[1]
     client = DirectClient("t", clock=transport.clock)
     journal = FakeJournal(transport, gate=asyncio.Event())
@@ -420,7 +420,7 @@ def answering_in(*seconds: float, **settings: Any) -> tuple[DirectClient, Late]:
     return client, late
 
 
-async def test_a_claim_that_was_granted_too_late_is_requested_again() -> None:
+async def test_late_claim_is_requested_again() -> None:
     client, journal = answering_in(7.0)
     report = await FanOut(client, starts([1]), concurrency=1, ledger=journal, run="friday").finish()
     assert report == Report(done=1, not_started=0)
@@ -430,7 +430,7 @@ async def test_a_claim_that_was_granted_too_late_is_requested_again() -> None:
     assert client.statistics().budget.spent == 0
 
 
-async def test_three_late_claims_in_a_row_pause_the_run(caplog: pytest.LogCaptureFixture) -> None:
+async def test_three_late_claims_pause_run(caplog: pytest.LogCaptureFixture) -> None:
     client, journal = answering_in(7.0, 7.0, 7.0, 7.0)
     report = await FanOut(client, starts([1]), concurrency=1, ledger=journal, run="friday").finish()
     assert report == Report(done=1, not_started=0)
@@ -443,7 +443,7 @@ async def test_three_late_claims_in_a_row_pause_the_run(caplog: pytest.LogCaptur
 
 
 @pytest.mark.usefixtures("no_ramp")
-async def test_one_stall_of_the_database_pauses_nothing(caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_late_claim_pauses_nothing(caplog: pytest.LogCaptureFixture) -> None:
     client, journal = answering_in(*[7.0] * 20)
     report = await FanOut(client, starts(range(1, 21)), concurrency=20, ledger=journal, run="friday").finish()
     assert report == Report(done=20, not_started=0)
@@ -473,7 +473,7 @@ class Sleepy(FakeTransport):
 
 
 @pytest.mark.parametrize("delays", [[6.0], [6.0, 6.0], [86400.0]])
-async def test_an_expired_claim_is_no_attempt(delays: list[float]) -> None:
+async def test_expired_claim_is_no_attempt(delays: list[float]) -> None:
     client, journal = with_journal()
     journal.transport.__class__ = Sleepy
     journal.transport.delays = list(delays)  # type: ignore[attr-defined]
@@ -486,7 +486,7 @@ async def test_an_expired_claim_is_no_attempt(delays: list[float]) -> None:
     assert client.statistics().pace.in_flight == 0
 
 
-async def test_a_repeat_has_a_claim_of_its_own() -> None:
+async def test_repeat_has_own_claim() -> None:
     client, journal = with_journal(says=lambda transport, _: throttled(10) if len(transport.seen) == 1 else None)
     journal.transport.__class__ = Sleepy
     run = FanOut(client, starts([1]), concurrency=1, ledger=journal, run="friday")
@@ -494,7 +494,7 @@ async def test_a_repeat_has_a_claim_of_its_own() -> None:
     assert claims(journal) == [1, 1]
 
 
-async def test_connections_that_always_take_too_long_pause_the_run(caplog: pytest.LogCaptureFixture) -> None:
+async def test_slow_connections_pause_run(caplog: pytest.LogCaptureFixture) -> None:
     client, journal = with_journal()
     journal.transport.__class__ = Sleepy
     journal.transport.delays = [9.0] * 4  # type: ignore[attr-defined]
@@ -507,7 +507,7 @@ async def test_connections_that_always_take_too_long_pause_the_run(caplog: pytes
     )
 
 
-async def test_no_time_for_another_claim_is_not_sent() -> None:
+async def test_no_time_for_another_claim() -> None:
     client, journal = with_journal()
     journal.transport.__class__ = Sleepy
     journal.transport.delays = [9.0] * 100  # type: ignore[attr-defined]
@@ -518,7 +518,7 @@ async def test_no_time_for_another_claim_is_not_sent() -> None:
     assert journal.transport.seen == []
 
 
-async def test_a_stop_ends_the_pause_of_late_claims() -> None:
+async def test_stop_ends_late_claim_pause() -> None:
     client, journal = answering_in(*[7.0] * 100)
     run = FanOut(client, starts(range(1, 4)), concurrency=1, ledger=journal, run="friday")
     finishing = asyncio.create_task(run.finish())
@@ -527,7 +527,7 @@ async def test_a_stop_ends_the_pause_of_late_claims() -> None:
     assert await finishing == Report(not_started=3)
 
 
-async def test_a_claim_ages_from_its_request() -> None:
+async def test_claim_ages_from_its_request() -> None:
     client, journal = answering_in(3.0)
     journal.transport.__class__ = Sleepy
     journal.transport.delays = [3.0]  # type: ignore[attr-defined]
@@ -537,7 +537,7 @@ async def test_a_claim_ages_from_its_request() -> None:
     assert claims(journal) == [1, 1]
 
 
-async def test_expiries_are_counted_in_a_row(caplog: pytest.LogCaptureFixture) -> None:
+async def test_consecutive_expiries_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     client, journal = with_journal(says=lambda transport, _: throttled(10) if len(transport.seen) == 1 else None)
     journal.transport.__class__ = Sleepy
     journal.transport.delays = [6.0, 6.0, 0.0, 6.0, 6.0]  # type: ignore[attr-defined]
@@ -546,7 +546,7 @@ async def test_expiries_are_counted_in_a_row(caplog: pytest.LogCaptureFixture) -
     assert [record.message for record in caplog.records if "pauses" in record.message] == []
 
 
-async def test_a_part_of_a_request_is_not_called_unsent() -> None:
+async def test_partial_request_is_not_unsent() -> None:
     client, journal = with_journal()
     journal.transport.__class__ = Sleepy
     journal.transport.delays = [9.0] * 100  # type: ignore[attr-defined]
@@ -557,14 +557,14 @@ async def test_a_part_of_a_request_is_not_called_unsent() -> None:
     assert "a part of the request had left when its claim expired" in str(outcome.error)
 
 
-async def test_a_pause_is_short_again_after_a_good_claim(caplog: pytest.LogCaptureFixture) -> None:
+async def test_good_claim_resets_pause(caplog: pytest.LogCaptureFixture) -> None:
     client, journal = answering_in(7.0, 7.0, 7.0, 7.0, 0.0, 7.0, 7.0, 7.0)
     report = await FanOut(client, starts([1, 2]), concurrency=1, ledger=journal, run="friday").finish()
     assert report == Report(done=2, not_started=0)
     assert [record.args[0] for record in caplog.records] == [5, 10, 5]  # type: ignore[index]
 
 
-async def test_a_step_of_the_clock_is_named(caplog: pytest.LogCaptureFixture) -> None:
+async def test_clock_step_is_named(caplog: pytest.LogCaptureFixture) -> None:
     client, journal = with_journal()
     journal.transport.__class__ = Sleepy
     journal.transport.steps = [7200.0, 0.0, 7200.0]  # type: ignore[attr-defined]
@@ -574,7 +574,7 @@ async def test_a_step_of_the_clock_is_named(caplog: pytest.LogCaptureFixture) ->
 
 
 @pytest.mark.parametrize(("rate", "seconds"), [(20, 0.2), (20, 0.5), (20, 2.0), (5, 0.5), (5, 2.0), (1, 1.0)])
-async def test_a_slow_database_does_not_stop_a_rate(rate: float, seconds: float) -> None:
+async def test_slow_database_keeps_rate(rate: float, seconds: float) -> None:
     client, journal = answering_in(pace=Pace(rate=rate))
     journal.otherwise = seconds
     report = await FanOut(client, starts(range(1, 101)), concurrency=64, ledger=journal, run="friday").finish()

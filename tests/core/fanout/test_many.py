@@ -38,7 +38,7 @@ async def test_direct_starts_and_stops_many() -> None:
     assert {outcome.state for outcome in outcomes} == {"done"}
 
 
-async def test_altcraft_activates_and_launches_many_with_the_same_settings() -> None:
+async def test_altcraft_many_share_settings() -> None:
     async with Sandbox() as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
         run = altcraft.activate_many(range(1, 6), run_now=True, audience=Audience("list", 1), content={"a": 1})
         commands = {outcome.command async for outcome in run}
@@ -55,7 +55,7 @@ async def test_altcraft_activates_and_launches_many_with_the_same_settings() -> 
 
 @pytest.mark.parametrize("bad", [0, -7, "12", 1.5, True, None, 2**63])
 @pytest.mark.parametrize("asynchronous", [False, True])
-async def test_a_bad_id_is_an_outcome_and_ends_nothing(bad: Any, asynchronous: bool) -> None:
+async def test_invalid_id_is_one_outcome(bad: Any, asynchronous: bool) -> None:
     client, transport = played()
     ids = [1, 2, bad, 4]
     run = client.start_many(aids(*ids) if asynchronous else ids)
@@ -70,7 +70,7 @@ async def test_a_bad_id_is_an_outcome_and_ends_nothing(bad: Any, asynchronous: b
 
 
 @pytest.mark.parametrize("name", ["activate_many", "launch_many"])
-async def test_a_mistake_that_all_would_share_is_found_at_once(name: str) -> None:
+async def test_shared_mistake_is_raised_first(name: str) -> None:
     async with AltcraftClient("https://example.com", "t") as altcraft:
         with pytest.raises(ValueError, match="limit must be an integer from 0 up"):
             getattr(altcraft, name)([1], limit=-1)
@@ -78,7 +78,7 @@ async def test_a_mistake_that_all_would_share_is_found_at_once(name: str) -> Non
             altcraft.activate_many([1], audience=Audience("list", 1))
 
 
-def test_ids_with_a_length_are_counted_and_others_are_not() -> None:
+def test_sized_ids_are_counted() -> None:
     client, _ = played()
     assert client.start_many(range(10**9)).report == Report(not_started=10**9)
     assert client.start_many({1, 2}).report.not_started == 2
@@ -100,7 +100,7 @@ async def test_settings_reach_the_calls() -> None:
     assert (await run.finish()).total == 1
 
 
-async def test_a_generator_of_ids_is_closed_when_the_run_is_stopped() -> None:
+async def test_stop_closes_id_generator() -> None:
     closed = []
 
     def ids() -> Iterator[int]:

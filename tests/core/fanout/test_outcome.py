@@ -102,7 +102,7 @@ def test_outcomes_are_small_and_frozen() -> None:
         done.index = 1
 
 
-def test_outcome_is_an_alias_with_a_parameter() -> None:
+def test_outcome_is_alias_with_parameter() -> None:
     alias: Any = Outcome
     assert alias[StartedDispatch].__args__ == (Done[StartedDispatch], Rejected, NotSent, Unknown)
     assert dispatchkit.sync.Outcome is Outcome
@@ -123,12 +123,12 @@ def test_outcome_is_an_alias_with_a_parameter() -> None:
     ],
     ids=lambda command: type(command).__name__,
 )
-def test_target_is_the_id_of_the_command(command: Any) -> None:
+def test_target_is_id_of_command(command: Any) -> None:
     assert command.target == 7
     assert Done(0, command, None).target == 7
 
 
-async def test_command_without_an_id_has_no_target() -> None:
+async def test_no_id_no_target() -> None:
     assert ReadDispatches().target is None
     client, _ = played()
     [outcome] = [outcome async for outcome in client.start_many([-7])]

@@ -90,14 +90,14 @@ async def test_refused_token_costs_one_request(
             await settings["ledger"].close()
 
 
-async def test_access_denied_to_a_later_target_ends_nothing() -> None:
+async def test_later_access_denied_ends_nothing() -> None:
     client, _ = played(says=lambda _, number: refusal(4030) if number % 2 == 0 else None)
     run = FanOut(client, list(starts(range(1, 21))), concurrency=4)
     assert await run.finish() == Report(done=10, rejected=10, not_started=0)
     assert run.stop_reason is None
 
 
-async def test_token_refused_later_ends_the_run() -> None:
+async def test_later_token_refusal_ends_run() -> None:
     client, transport = played(says=lambda _, number: refusal(4012, 401) if number > 20 else None)
     run = FanOut(client, list(starts(range(1, 101))), concurrency=4)
     with pytest.raises(AuthenticationError):
@@ -108,14 +108,14 @@ async def test_token_refused_later_ends_the_run() -> None:
     assert run.stop_reason.kind == "refused"
 
 
-async def test_refused_targets_let_the_run_grow() -> None:
+async def test_refused_targets_allow_growth() -> None:
     client, transport = played(takes=lambda _: 1.0, says=lambda *_: refusal(4031))
     run = FanOut(client, list(starts(range(1, 8))), concurrency=64)
     assert (await run.finish()).rejected == 7
     assert [at for at, _ in transport.seen] == [0.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0]
 
 
-async def test_refusals_of_the_account_do_not_let_the_run_grow() -> None:
+async def test_account_refusals_prevent_growth() -> None:
     client, transport = played(takes=lambda _: 1.0, says=lambda _, number: refusal(4030) if number > 1 else None)
     run = FanOut(client, list(starts(range(1, 8))), concurrency=64)
     assert await run.finish() == Report(done=1, rejected=6, not_started=0)
@@ -123,14 +123,14 @@ async def test_refusals_of_the_account_do_not_let_the_run_grow() -> None:
 
 
 @pytest.mark.parametrize("pace", [None, Pace(concurrency="auto")])
-async def test_run_starts_with_one_call_and_doubles(pace: Pace | None) -> None:
+async def test_run_doubles_from_one_call(pace: Pace | None) -> None:
     client, transport = played(takes=lambda _: 1.0, pace=pace)
     await FanOut(client, list(starts(range(1, 64))), concurrency=64).finish()
     counts = [[at for at, _ in transport.seen].count(float(second)) for second in range(6)]
     assert counts == [1, 2, 4, 8, 16, 32]
 
 
-async def test_each_run_on_an_idle_account_begins_with_one() -> None:
+async def test_idle_account_starts_with_one() -> None:
     client, transport = played(takes=lambda _: 1.0)
     for first in (1, 101):
         transport.seen.clear()
@@ -149,7 +149,7 @@ async def test_single_calls_never_ramp() -> None:
     assert (times.count(0.0), times.count(began)) == (32, 32)
 
 
-async def test_run_that_joins_a_busy_account_starts_at_once() -> None:
+async def test_busy_account_skips_ramp() -> None:
     client, transport = played(takes=lambda _: 1.0)
     call = asyncio.ensure_future(client.start(1))
     await asyncio.sleep(0)
@@ -158,7 +158,7 @@ async def test_run_that_joins_a_busy_account_starts_at_once() -> None:
     assert [at for at, _ in transport.seen] == [0.0] * 33
 
 
-async def test_resumed_run_with_results_skips_the_ramp(tmp_path: Path) -> None:
+async def test_resumed_results_skip_ramp(tmp_path: Path) -> None:
     async with (
         Listener(http(200, {"dispatchId": 1}), None) as server,
         DirectClient("key", base_url=server.url) as client,
@@ -183,7 +183,7 @@ async def test_resumed_run_with_results_skips_the_ramp(tmp_path: Path) -> None:
         lambda: throttled(3),
     ],
 )
-async def test_call_that_waits_gives_its_place_to_the_next(fault: Callable[[], Any]) -> None:
+async def test_waiting_call_yields_its_slot(fault: Callable[[], Any]) -> None:
     failed: list[int] = []
 
     def says(_: object, number: int) -> Any:

@@ -70,7 +70,7 @@ async def test_the_mode_may_be_chosen() -> None:
 
 
 @pytest.mark.parametrize("form", [list, iter, tuple])
-async def test_a_list_with_repeats_may_be_refused(form: Callable[..., Any]) -> None:
+async def test_repeats_may_be_refused(form: Callable[..., Any]) -> None:
     client, transport = played()
     with pytest.raises(
         ValueError, match=r"names 2 commands more than once, .* commands\[2\], StartDispatch.*=7\): noth"
@@ -80,7 +80,7 @@ async def test_a_list_with_repeats_may_be_refused(form: Callable[..., Any]) -> N
     assert (await FanOut(client, form([*starts([7, 8])]), repeats="refuse").finish()).done == 2
 
 
-def test_a_mode_that_cannot_be_is_refused(tmp_path: Path) -> None:
+def test_impossible_mode_is_refused(tmp_path: Path) -> None:
     client, _ = played()
     commands = [StartDispatch(1)]
     with pytest.raises(ValueError, match="repeats must be 'skip', 'launch' or 'refuse', not 'Skip'"):
@@ -93,7 +93,7 @@ def test_a_mode_that_cannot_be_is_refused(tmp_path: Path) -> None:
         FanOut(client, commands, repeats="launch", ledger=Ledger(str(tmp_path / "l.db")), run="a")
 
 
-async def test_a_ledger_counts_repeats_and_resumes(tmp_path: Path) -> None:
+async def test_ledger_counts_repeats_and_resumes(tmp_path: Path) -> None:
     client, transport = played()
     async with Ledger(str(tmp_path / "l.db")) as ledger:
         for earlier in (0, 2):
@@ -106,7 +106,7 @@ async def test_a_ledger_counts_repeats_and_resumes(tmp_path: Path) -> None:
     assert len(transport.seen) == 3
 
 
-async def test_reads_and_invalid_ids_are_no_repeats() -> None:
+async def test_reads_are_no_repeats() -> None:
     client, _ = played()
     assert await client.start_many([0, 0, 5]).finish() == Report(done=1, not_sent=2, not_started=0)
     repeats = Repeats()
@@ -149,21 +149,21 @@ DIFFERENT = [
 ]
 
 
-def test_commands_are_told_apart_by_all_their_fields() -> None:
+def test_all_fields_distinguish_commands() -> None:
     repeats = Repeats()
     assert not any(repeats.has(command) for command in DIFFERENT)  # type: ignore[arg-type]
     assert all(repeats.has(command) for command in DIFFERENT)  # type: ignore[arg-type]
     assert not repeats.has(LaunchBroadcast(6, content={"a": 1}))
 
 
-def test_the_order_of_a_content_does_not_count() -> None:
+def test_content_order_does_not_count() -> None:
     repeats = Repeats()
     assert not repeats.has(LaunchBroadcast(5, content={"a": 1, "b": 2}))
     assert repeats.has(LaunchBroadcast(5, content={"b": 2, "a": 1}))
 
 
 @given(st.lists(st.integers(0, 3000) | st.integers(0, 2**63 - 1), max_size=60), st.integers(0, 3000))
-def test_an_id_set_is_a_set(numbers: list[int], low: int) -> None:
+def test_id_set_is_set(numbers: list[int], low: int) -> None:
     ids, expected = IdSet(), set[int]()
     for number in numbers[::2]:
         assert ids.add(number) == (number not in expected)
@@ -175,7 +175,7 @@ def test_an_id_set_is_a_set(numbers: list[int], low: int) -> None:
 
 
 @pytest.mark.parametrize("command", [StartDispatch, lambda number: LaunchBroadcast(number, limit=3)])
-def test_dense_ids_cost_less_than_a_byte(command: Callable[[int], Any]) -> None:
+def test_dense_ids_are_cheap(command: Callable[[int], Any]) -> None:
     count = 100_000
     repeats = Repeats()
     commands = map(command, range(10**10, 10**10 + count))

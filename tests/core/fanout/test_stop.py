@@ -32,7 +32,7 @@ async def stopped_in_time(run: FanOut[Any], *, length: int | None = N) -> Report
 
 
 @pytest.mark.parametrize("pace", [Pace(rate=0.001), Pace(concurrency=1)])
-async def test_workers_that_wait_for_their_turn_start_nothing_more(pace: Pace) -> None:
+async def test_waiting_workers_start_nothing(pace: Pace) -> None:
     client, transport = played(Manual(), pace=pace)
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=8, grace_period=0.01)
     waiting = asyncio.ensure_future(run.finish())
@@ -46,7 +46,7 @@ async def test_workers_that_wait_for_their_turn_start_nothing_more(pace: Pace) -
 
 @pytest.mark.usefixtures("no_ramp")
 @pytest.mark.parametrize("sent", [False, True])
-async def test_calls_that_wait_to_be_repeated_give_up(sent: bool) -> None:
+async def test_waiting_repeats_give_up(sent: bool) -> None:
     clock = Manual()
     client, transport = played(
         clock,
@@ -65,7 +65,7 @@ async def test_calls_that_wait_to_be_repeated_give_up(sent: bool) -> None:
 
 
 @pytest.mark.usefixtures("no_ramp")
-async def test_calls_that_are_being_settled_give_up_as_unknown() -> None:
+async def test_settling_calls_become_unknown() -> None:
     clock = Manual()
     client, transport = played(clock, says=lambda *_: TransportFailure("reset", sent=True))
     hide_state(transport)
@@ -78,7 +78,7 @@ async def test_calls_that_are_being_settled_give_up_as_unknown() -> None:
     await waiting
 
 
-async def test_a_source_that_never_yields_does_not_hold_it_up() -> None:
+async def test_blocked_source_does_not_delay() -> None:
     closed = False
 
     async def source() -> AsyncIterator[StartDispatch]:
@@ -98,7 +98,7 @@ async def test_a_source_that_never_yields_does_not_hold_it_up() -> None:
     assert len(transport.seen) == 1
 
 
-async def test_a_consumer_that_takes_nothing_does_not_hold_it_up() -> None:
+async def test_idle_consumer_does_not_delay() -> None:
     client, _ = played()
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=4)
     await anext(run)
@@ -110,7 +110,7 @@ async def test_a_consumer_that_takes_nothing_does_not_hold_it_up() -> None:
 
 
 @pytest.mark.usefixtures("no_ramp")
-async def test_what_is_in_flight_is_awaited() -> None:
+async def test_calls_in_flight_are_awaited() -> None:
     client, transport = played(takes=lambda _: 3.0)
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=4)
     waiting = asyncio.ensure_future(run.finish())
@@ -121,7 +121,7 @@ async def test_what_is_in_flight_is_awaited() -> None:
 
 
 @pytest.mark.usefixtures("no_ramp")
-async def test_what_is_in_flight_for_longer_than_the_grace_is_unknown() -> None:
+async def test_grace_period_ends_as_unknown() -> None:
     client, transport = played(Manual())
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=4, grace_period=0.02)
     waiting = asyncio.ensure_future(run.finish())
@@ -132,7 +132,7 @@ async def test_what_is_in_flight_for_longer_than_the_grace_is_unknown() -> None:
 
 
 @pytest.mark.usefixtures("no_ramp")
-async def test_a_worker_that_somebody_cancels_leaves_an_outcome_behind() -> None:
+async def test_cancelled_worker_leaves_outcome() -> None:
     client, transport = played(Manual())
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=2, grace_period=0.01)
     waiting = asyncio.ensure_future(run.finish())
@@ -144,7 +144,7 @@ async def test_a_worker_that_somebody_cancels_leaves_an_outcome_behind() -> None
     assert run.report == Report(unknown=2, not_started=N - 2)
 
 
-async def test_a_run_that_is_closed_before_its_workers_took_a_step_is_over() -> None:
+async def test_closed_unstarted_run_is_over() -> None:
     client, transport = played()
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=2)
     waiting = asyncio.ensure_future(run.finish())
@@ -155,7 +155,7 @@ async def test_a_run_that_is_closed_before_its_workers_took_a_step_is_over() -> 
     assert transport.seen == []
 
 
-async def test_workers_that_somebody_cancels_before_their_first_step_make_no_run_look_whole() -> None:
+async def test_unstarted_cancelled_workers_leave_remainder() -> None:
     client, transport = played()
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=2)
     waiting = asyncio.ensure_future(run.finish())
@@ -169,7 +169,7 @@ async def test_workers_that_somebody_cancels_before_their_first_step_make_no_run
     assert transport.seen == []
 
 
-async def test_a_stop_from_within_the_source_holds() -> None:
+async def test_source_can_stop_run() -> None:
     client, transport = played()
 
     def source() -> Iterator[StartDispatch]:
@@ -183,7 +183,7 @@ async def test_a_stop_from_within_the_source_holds() -> None:
     assert len(transport.seen) == 4
 
 
-async def test_nothing_reaches_a_real_server_after_the_stop() -> None:
+async def test_nothing_is_sent_after_stop() -> None:
     async with Sandbox(latency=0.02) as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
         run = direct.start_many(range(1, 10_001), concurrency=16)
         async for _ in run:
@@ -197,7 +197,7 @@ async def test_nothing_reaches_a_real_server_after_the_stop() -> None:
         assert report.not_started == 10_000 - report.total
 
 
-async def test_settings_of_a_stopped_run_do_not_reach_its_neighbour() -> None:
+async def test_stopped_settings_leave_neighbours_alone() -> None:
     client, _ = played(pace=Pace(concurrency=2), retry=RetryPolicy(attempts=1))
     first = FanOut(client, list(starts(range(1, N + 1))), concurrency=4)
     second = FanOut(client, list(starts(range(1, N + 1))), concurrency=4)

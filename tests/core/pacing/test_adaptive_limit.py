@@ -67,7 +67,7 @@ class Provider:
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 @pytest.mark.parametrize(("capacity", "answers"), [(4, 1000), (16, 3000), (64, 12000)])
-async def test_a_slow_provider_is_found_and_held(capacity: int, answers: int, noise: float) -> None:
+async def test_slow_provider_limit_converges(capacity: int, answers: int, noise: float) -> None:
     provider = Provider(Virtual(), capacity, noise=noise)
     limits = await provider.run(answers, workers=200)
     assert capacity / 2 <= mean(limits) <= capacity * 1.6
@@ -84,12 +84,12 @@ async def test_a_fast_provider_is_used() -> None:
     assert provider.clock.time < 6000 * 0.1 / 200
 
 
-async def test_what_is_not_used_does_not_grow() -> None:
+async def test_unused_limit_does_not_grow() -> None:
     provider = Provider(Virtual(), 10_000)
     assert max(await provider.run(1000, workers=10)) <= 12
 
 
-async def test_a_provider_that_becomes_slower_is_followed() -> None:
+async def test_slowing_provider_lowers_limit() -> None:
     provider = Provider(Virtual(), 64)
     await provider.run(4000, workers=200)
     provider.capacity = 8
@@ -97,7 +97,7 @@ async def test_a_provider_that_becomes_slower_is_followed() -> None:
     assert mean(limits) <= 16
 
 
-async def test_a_provider_that_takes_longer_whatever_we_do_is_not_held_back() -> None:
+async def test_constant_latency_keeps_limit() -> None:
     provider = Provider(Virtual(), 64)
     await provider.run(4000, workers=200)
     provider.base = 0.4
@@ -114,7 +114,7 @@ async def test_throttling_makes_it_back_off() -> None:
 
 
 @pytest.mark.parametrize("slow", [0.5, 30.0])
-async def test_a_slow_account_costs_another_nothing(slow: float) -> None:
+async def test_slow_account_delays_no_other(slow: float) -> None:
     async def takes(*bases: float) -> float:
         clock = Virtual()
         first, *others = (Provider(clock, 8, base=base) for base in bases)

@@ -37,7 +37,7 @@ class Provider:
 
 
 @pytest.mark.parametrize(("share", "failures"), [(0.5, 32), (0.25, 16), (0.75, 48)])
-async def test_it_opens_at_its_share_of_the_latest_64(share: float, failures: int) -> None:
+async def test_opens_at_failure_share(share: float, failures: int) -> None:
     play = Provider(failure_threshold=share)
     for _ in range(64 - failures):
         await play.ask(answers=True)
@@ -48,7 +48,7 @@ async def test_it_opens_at_its_share_of_the_latest_64(share: float, failures: in
     assert play.pacer.statistics().paused_for == 5.0
 
 
-async def test_few_attempts_do_not_open_it_nor_old_failures() -> None:
+async def test_old_failures_do_not_open() -> None:
     play = Provider()
     await play.fail(31)
     for _ in range(64):
@@ -58,7 +58,7 @@ async def test_few_attempts_do_not_open_it_nor_old_failures() -> None:
     assert play.clock.time == 0.0
 
 
-async def test_a_refusal_is_an_answer_and_a_cancelled_attempt_says_nothing() -> None:
+async def test_refusal_counts_as_response() -> None:
     play = Provider()
     for _ in range(200):
         await play.ask(answers=None)
@@ -67,13 +67,13 @@ async def test_a_refusal_is_an_answer_and_a_cancelled_attempt_says_nothing() -> 
     assert play.breaker == "closed"
 
 
-async def test_a_share_of_one_never_opens() -> None:
+async def test_full_share_never_opens() -> None:
     play = Provider(failure_threshold=1)
     await play.fail(500)
     assert play.breaker == "closed"
 
 
-async def test_half_open_it_lets_exactly_one_through_and_closes_when_that_is_answered() -> None:
+async def test_half_open_admits_one_probe() -> None:
     play = Provider(reset_timeout=3.0)
     await play.fail(64)
     play.starts.clear()
@@ -82,7 +82,7 @@ async def test_half_open_it_lets_exactly_one_through_and_closes_when_that_is_ans
     assert play.breaker == "closed"
 
 
-async def test_each_probe_that_fails_doubles_the_cooldown_up_to_a_minute() -> None:
+async def test_failed_probe_doubles_cooldown() -> None:
     play = Provider(reset_timeout=5.0)
     await play.fail(64)
     play.starts.clear()
@@ -94,7 +94,7 @@ async def test_each_probe_that_fails_doubles_the_cooldown_up_to_a_minute() -> No
     assert play.pacer.statistics().paused_for == 5.0, "an answer brings the first cooldown back"
 
 
-async def test_a_probe_that_is_cancelled_leaves_its_place_to_another() -> None:
+async def test_cancelled_probe_frees_its_place() -> None:
     play = Provider()
     await play.fail(64)
     await play.ask(answers=None)
@@ -103,7 +103,7 @@ async def test_a_probe_that_is_cancelled_leaves_its_place_to_another() -> None:
     assert play.breaker == "closed"
 
 
-async def test_a_probe_that_is_throttled_is_answered() -> None:
+async def test_throttled_probe_counts_as_response() -> None:
     play = Provider()
     await play.fail(64)
     await play.ask(answers=True, pause=2.0)
@@ -111,7 +111,7 @@ async def test_a_probe_that_is_throttled_is_answered() -> None:
     assert play.pacer.statistics().paused_for == 2.0
 
 
-async def test_what_was_in_flight_when_it_opened_decides_nothing() -> None:
+async def test_earlier_attempts_decide_nothing() -> None:
     play = Provider()
     late = [asyncio.ensure_future(play.ask(answers=answers, takes=4.0)) for answers in (True, False) * 40]
     await asyncio.sleep(0)

@@ -72,7 +72,7 @@ async def test_several_users_share_the_rate(clock: Virtual) -> None:
     assert gaps(play.starts) == pytest.approx([0.1] * 29)
 
 
-async def test_time_that_nobody_used_is_not_saved_up(clock: Virtual) -> None:
+async def test_unused_rate_is_not_saved(clock: Virtual) -> None:
     play = users(clock, rate=10)
     await play.many(3)
     await clock.sleep(60)
@@ -82,7 +82,7 @@ async def test_time_that_nobody_used_is_not_saved_up(clock: Virtual) -> None:
     assert min(gaps(play.starts)) >= 0.1 - 1e-9
 
 
-async def test_a_start_that_waited_for_room_brings_no_burst(clock: Virtual) -> None:
+async def test_slot_wait_causes_no_burst(clock: Virtual) -> None:
     play = users(clock, rate=100, concurrency=3)
     await play.many(40, takes=0.0473)
     assert min(gaps(play.starts)) >= 0.01 - 1e-9
@@ -90,14 +90,14 @@ async def test_a_start_that_waited_for_room_brings_no_burst(clock: Virtual) -> N
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 7, 100])
-async def test_a_fixed_concurrency_is_reached_and_never_passed(clock: Virtual, concurrency: int) -> None:
+async def test_fixed_concurrency_is_reached(clock: Virtual, concurrency: int) -> None:
     play = users(clock, concurrency=concurrency)
     await play.many(150)
     assert play.most == concurrency
     assert clock.time == pytest.approx(0.1 * math.ceil(150 / concurrency))
 
 
-async def test_who_waits_goes_before_who_comes_by(clock: Virtual) -> None:
+async def test_waiters_are_served_first(clock: Virtual) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     permit = pacer.try_acquire()
     waiting = asyncio.ensure_future(pacer.acquire())
@@ -107,7 +107,7 @@ async def test_who_waits_goes_before_who_comes_by(clock: Virtual) -> None:
     assert await waiting
 
 
-async def test_a_slot_of_the_rate_goes_to_who_waits_for_it() -> None:
+async def test_rate_slot_goes_to_waiter() -> None:
     clock = Manual()
     pacer = Pacer(Pace(rate=1), clock)
     assert pacer.try_acquire()
@@ -119,7 +119,7 @@ async def test_a_slot_of_the_rate_goes_to_who_waits_for_it() -> None:
     assert await waiting
 
 
-async def test_a_hungry_fan_out_does_not_starve_another(clock: Virtual) -> None:
+async def test_busy_fan_out_starves_none(clock: Virtual) -> None:
     play = users(clock, concurrency=4)
     order: list[str] = []
 
@@ -134,7 +134,7 @@ async def test_a_hungry_fan_out_does_not_starve_another(clock: Virtual) -> None:
 
 
 @pytest.mark.parametrize("rate", [None, 20])
-async def test_one_429_pauses_every_user_until_its_time_exactly(clock: Virtual, rate: float | None) -> None:
+async def test_429_pauses_every_user(clock: Virtual, rate: float | None) -> None:
     play = users(clock, rate=rate, concurrency=8)
     refused = asyncio.ensure_future(play.one(takes=1.5, pause=7.25))
     await asyncio.gather(refused, *(play.one(takes=0.7) for _ in range(60)))
@@ -144,7 +144,7 @@ async def test_one_429_pauses_every_user_until_its_time_exactly(clock: Virtual, 
     assert (statistics.throttled, statistics.pauses, statistics.in_flight, statistics.waiting) == (1, 1, 0, 0)
 
 
-async def test_after_a_pause_one_starts_then_two_then_four(clock: Virtual) -> None:
+async def test_pause_ends_with_slow_start(clock: Virtual) -> None:
     play = users(clock, concurrency=16)
     await play.one(takes=0.0, pause=5.0)
     await play.many(31, takes=1.0)
@@ -152,7 +152,7 @@ async def test_after_a_pause_one_starts_then_two_then_four(clock: Virtual) -> No
     assert counts == [1, 2, 4, 8, 16]
 
 
-async def test_a_volley_of_429_is_one_pause_and_the_longest_holds(clock: Virtual) -> None:
+async def test_429_burst_is_one_pause(clock: Virtual) -> None:
     play = users(clock, concurrency=8)
     volley = [play.one(takes=0.1 * (n + 1), pause=pause) for n, pause in enumerate([1.0, 0.1, 3.0, 0.0])]
     await asyncio.gather(*volley, play.one(takes=6.0, pause=0.5))
@@ -163,7 +163,7 @@ async def test_a_volley_of_429_is_one_pause_and_the_longest_holds(clock: Virtual
     assert play.starts[-1] == 6.5
 
 
-async def test_an_attempt_that_hangs_does_not_keep_the_slow_start_waiting(clock: Virtual) -> None:
+async def test_hanging_attempt_allows_slow_start(clock: Virtual) -> None:
     play = users(clock, concurrency=8)
     hangs = asyncio.ensure_future(play.one(takes=70))
     await play.one(takes=1, pause=2)
@@ -172,7 +172,7 @@ async def test_an_attempt_that_hangs_does_not_keep_the_slow_start_waiting(clock:
     await hangs
 
 
-async def test_a_leave_that_a_pause_overtakes_is_taken_back(clock: Virtual) -> None:
+async def test_pause_revokes_permit(clock: Virtual) -> None:
     pacer = Pacer(Pace(concurrency=2), clock)
     first, second = pacer.try_acquire(), pacer.try_acquire()
     waiting = asyncio.ensure_future(pacer.acquire())
@@ -184,14 +184,14 @@ async def test_a_leave_that_a_pause_overtakes_is_taken_back(clock: Virtual) -> N
     assert pacer.statistics().in_flight == 1
 
 
-async def test_a_429_without_a_wait_begins_again_slowly_at_once(clock: Virtual) -> None:
+async def test_429_without_wait_starts_slowly(clock: Virtual) -> None:
     play = users(clock, concurrency=8)
     await play.one(takes=0.0, pause=0.0)
     await play.many(3, takes=1.0)
     assert play.starts[1:] == [0.0, 1.0, 1.0]
 
 
-async def test_who_could_only_come_too_late_gives_up_at_once(clock: Virtual) -> None:
+async def test_impossible_deadline_fails_at_once(clock: Virtual) -> None:
     play = users(clock, rate=1, concurrency=4)
     await play.one(takes=0.0)
     results = await asyncio.gather(*(play.one(until=2.5, takes=0.0) for _ in range(5)))
@@ -200,7 +200,7 @@ async def test_who_could_only_come_too_late_gives_up_at_once(clock: Virtual) -> 
     assert not await play.pacer.acquire(until=1.0), "that is past"
 
 
-async def test_a_pause_makes_those_give_up_that_cannot_outlast_it(clock: Virtual) -> None:
+async def test_pause_cancels_short_deadlines(clock: Virtual) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     permit = pacer.try_acquire()
     waiting = [asyncio.ensure_future(pacer.acquire(until=until)) for until in (5.0, 50.0)]
@@ -212,7 +212,7 @@ async def test_a_pause_makes_those_give_up_that_cannot_outlast_it(clock: Virtual
     assert clock.time == 20.0
 
 
-async def test_who_finds_no_room_gives_up_at_his_time(clock: Virtual) -> None:
+async def test_waiter_gives_up_at_deadline(clock: Virtual) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     assert pacer.try_acquire()
     assert not await pacer.acquire(until=3.0)
@@ -222,9 +222,7 @@ async def test_who_finds_no_room_gives_up_at_his_time(clock: Virtual) -> None:
 
 @pytest.mark.parametrize("pace", [{"rate": 1.0}, {"concurrency": 1}])
 @pytest.mark.parametrize("victim", [0, 1, 2, 3])
-async def test_a_cancelled_waiter_loses_no_slot_and_leaks_none(
-    clock: Virtual, pace: dict[str, Any], victim: int
-) -> None:
+async def test_cancelled_waiter_leaks_no_slot(clock: Virtual, pace: dict[str, Any], victim: int) -> None:
     play = users(clock, **pace)
     tasks = [asyncio.ensure_future(play.one(takes=1.0)) for _ in range(5)]
     await asyncio.sleep(0)
@@ -235,7 +233,7 @@ async def test_a_cancelled_waiter_loses_no_slot_and_leaks_none(
     assert play.pacer.statistics().in_flight == play.pacer.statistics().waiting == 0
 
 
-async def test_one_that_is_cancelled_just_when_it_has_leave_passes_it_on(clock: Virtual) -> None:
+async def test_cancelled_admission_is_passed_on(clock: Virtual) -> None:
     pacer = Pacer(Pace(concurrency=1, rate=10), clock)
     permit = pacer.try_acquire()
     await clock.sleep(1.0)
@@ -248,7 +246,7 @@ async def test_one_that_is_cancelled_just_when_it_has_leave_passes_it_on(clock: 
     assert pacer.statistics() == PaceStatistics(2, 1, 1, 0, 0.0, 0, 0, "closed")
 
 
-async def test_what_is_withdrawn_was_never_started(clock: Virtual) -> None:
+async def test_cancelled_permit_never_started(clock: Virtual) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     waiting = asyncio.ensure_future(Users(pacer, clock).one())
     permit = pacer.try_acquire()
@@ -258,7 +256,7 @@ async def test_what_is_withdrawn_was_never_started(clock: Virtual) -> None:
     assert pacer.statistics().started == 1
 
 
-async def test_settings_that_are_given_later_hold_for_all(clock: Virtual) -> None:
+async def test_later_settings_apply_to_all(clock: Virtual) -> None:
     play = users(clock, rate=0.01)
     run = asyncio.ensure_future(play.many(4))
     await asyncio.sleep(0)
@@ -276,7 +274,7 @@ async def test_settings_that_are_given_later_hold_for_all(clock: Virtual) -> Non
     assert play.most == 5
 
 
-async def test_settings_end_no_pause_and_no_slow_start(clock: Virtual) -> None:
+async def test_settings_end_no_pause(clock: Virtual) -> None:
     play = users(clock, concurrency=8)
     await play.one(takes=0.0, pause=10.0)
     play.pacer.set(Pace(concurrency=4, reset_timeout=1.0))
@@ -300,7 +298,7 @@ def client(token: Any = "t", url: str = "https://one.example", **settings: Any) 
     return DirectClient(token, base_url=url, **settings)
 
 
-def test_clients_of_one_account_share_its_pacer_and_no_others() -> None:
+def test_account_clients_share_pacer() -> None:
     class Mine(DirectClient):
         pass
 
@@ -317,7 +315,7 @@ def test_clients_of_one_account_share_its_pacer_and_no_others() -> None:
     assert first.pacer.pace is pace, "no pace leaves it as it is"
 
 
-def test_an_account_that_nobody_uses_any_more_is_forgotten(clock: Virtual) -> None:
+def test_unused_account_is_forgotten(clock: Virtual) -> None:
     pacer = get_pacer(("gone",), Pace(rate=3), clock)
     assert get_pacer(("gone",), None, clock) is pacer
     del pacer
@@ -325,7 +323,7 @@ def test_an_account_that_nobody_uses_any_more_is_forgotten(clock: Virtual) -> No
     assert get_pacer(("gone",), None, clock).pace == Pace()
 
 
-def test_two_loops_in_two_threads_share_one_pace() -> None:
+def test_threads_share_one_pace() -> None:
     pacer = get_pacer(("threads",), Pace(concurrency=3, rate=2000), SYSTEM)
     lock = threading.Lock()
     in_flight = most = done = 0
@@ -357,7 +355,7 @@ def test_two_loops_in_two_threads_share_one_pace() -> None:
     assert pacer.statistics().in_flight == pacer.statistics().waiting == 0
 
 
-def test_a_waiter_whose_loop_is_gone_takes_nobodys_turn() -> None:
+def test_dead_loop_waiter_blocks_none() -> None:
     pacer = Pacer(Pace(concurrency=1), SYSTEM)
     loop = asyncio.new_event_loop()
     permit = pacer.try_acquire()
@@ -377,7 +375,7 @@ def test_a_waiter_whose_loop_is_gone_takes_nobodys_turn() -> None:
     lost._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
-async def test_a_forked_process_begins_without_what_its_parent_had_in_flight(clock: Virtual) -> None:
+async def test_forked_child_starts_empty(clock: Virtual) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     assert pacer.try_acquire()
     pacer._lock.acquire()  # a thread of the parent's, which is not here to give it back
@@ -386,14 +384,14 @@ async def test_a_forked_process_begins_without_what_its_parent_had_in_flight(clo
     assert pacer.statistics().in_flight == 1
 
 
-async def test_those_that_gave_up_long_ago_take_no_memory(clock: Virtual) -> None:
+async def test_expired_waiters_use_no_memory(clock: Virtual) -> None:
     play = users(clock, concurrency=1)
     for _ in range(20):
         await play.many(20, takes=0.1, until=clock.time + 1e6)
     assert len(play.pacer._deadlines) < 200
 
 
-async def test_a_high_rate_is_reached_in_real_time() -> None:
+async def test_high_rate_in_real_time() -> None:
     loop = asyncio.get_running_loop()
 
     async def took() -> float:
@@ -418,13 +416,13 @@ async def test_a_high_rate_is_reached_in_real_time() -> None:
 
 
 @pytest.mark.parametrize("bad", [0, -1, True, "5", math.inf, math.nan])
-def test_a_rate_is_positive_and_finite(bad: Any) -> None:
+def test_rate_is_positive_and_finite(bad: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="rate must be "):
         Pace(rate=bad)
 
 
 @pytest.mark.parametrize("bad", [0, -1, True, "many", 1.5, None])
-def test_a_concurrency_is_a_positive_integer_or_auto(bad: Any) -> None:
+def test_concurrency_is_integer_or_auto(bad: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="concurrency must be "):
         Pace(concurrency=bad)
 
@@ -432,6 +430,6 @@ def test_a_concurrency_is_a_positive_integer_or_auto(bad: Any) -> None:
 @pytest.mark.parametrize(
     "bad", [{"failure_threshold": 0}, {"failure_threshold": 1.1}, {"reset_timeout": 0}, {"reset_timeout": "5"}]
 )
-def test_a_breaker_has_a_share_and_a_cooldown(bad: dict[str, Any]) -> None:
+def test_breaker_has_valid_settings(bad: dict[str, Any]) -> None:
     with pytest.raises((TypeError, ValueError), match=f"{next(iter(bad))} must be "):
         Pace(**bad)

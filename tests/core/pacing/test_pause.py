@@ -58,9 +58,7 @@ def lines(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("text", ["1767225600", "1e300", "inf", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT", "86400"])
-async def test_retry_after_pauses_no_longer_than_max_pause(
-    clock: Virtual, log: pytest.LogCaptureFixture, text: str
-) -> None:
+async def test_max_pause_bounds_retry_after(clock: Virtual, log: pytest.LogCaptureFixture, text: str) -> None:
     transport = FakeTransport(clock, says=throttles_once(text))
     client = client_of(transport)
     with pytest.raises(ThrottledError) as caught:
@@ -95,7 +93,7 @@ async def test_short_pause_is_not_logged(clock: Virtual, log: pytest.LogCaptureF
     assert lines(log) == []
 
 
-async def test_log_handler_may_read_the_statistics(clock: Virtual) -> None:
+async def test_log_handler_reads_statistics(clock: Virtual) -> None:
     pacer = Pacer(Pace(), clock)
     seen: list[float] = []
 
@@ -117,12 +115,12 @@ async def test_log_handler_may_read_the_statistics(clock: Virtual) -> None:
 
 
 @pytest.mark.parametrize("bad", [0, -1.0, math.inf, math.nan, "1", True, None])
-def test_max_pause_is_a_number_of_seconds(bad: Any) -> None:
+def test_max_pause_takes_seconds(bad: Any) -> None:
     with pytest.raises((TypeError, ValueError), match=r"^max_pause must be"):
         Pace(max_pause=bad)
 
 
-async def test_smaller_max_pause_shortens_the_pause(clock: Virtual) -> None:
+async def test_smaller_max_pause_shortens_pause(clock: Virtual) -> None:
     pacer = Pacer(Pace(), clock)
     pacer.throttle(3000.0)
     pacer.set(Pace(max_pause=60.0))
@@ -134,7 +132,7 @@ async def test_smaller_max_pause_shortens_the_pause(clock: Virtual) -> None:
 BUSY = response(503, None, Retry_After="20")
 
 
-async def test_server_that_failed_says_when_to_come_back() -> None:
+async def test_server_error_honours_retry_after() -> None:
     told = await play(START, [BUSY, STARTED], [status("initiated")])
     assert (told.state, told.launches) == (State.DONE, 2)
     assert told.transport.read[0][0] >= 21
@@ -142,7 +140,7 @@ async def test_server_that_failed_says_when_to_come_back() -> None:
     assert (told.state, told.launches) == (State.DONE, 1)
 
 
-async def test_state_read_that_failed_says_when_to_come_back() -> None:
+async def test_failed_probe_honours_retry_after() -> None:
     for busy in (BUSY, response(429, None, Retry_After="20")):
         told = await play(START, [LOST, STARTED], [busy, busy, status("sending")])
         assert (told.state, told.launches) == (State.DONE, 1)
@@ -153,7 +151,7 @@ async def test_state_read_that_failed_says_when_to_come_back() -> None:
 @pytest.mark.parametrize(
     "busy", [response(503, None, Retry_After="1767225600"), response(502, None, Retry_After="241")]
 )
-async def test_pause_beyond_the_deadline_ends_the_call_at_once(busy: Response) -> None:
+async def test_overlong_pause_ends_call(busy: Response) -> None:
     told = await play(START, [busy], [status("sending")])
     assert isinstance(told.error, OutcomeUnknownError)
     assert told.elapsed == 1
@@ -161,7 +159,7 @@ async def test_pause_beyond_the_deadline_ends_the_call_at_once(busy: Response) -
     assert told.transport.read == []
 
 
-async def test_pause_of_a_server_that_failed_is_no_429(clock: Virtual) -> None:
+async def test_server_pause_is_not_429(clock: Virtual) -> None:
     busy = Response(503, {"Retry-After": "1767225600"}, b"")
     transport = FakeTransport(clock, says=lambda played, _: busy if len(played.seen) == 1 else None)
     client = client_of(transport)
@@ -173,7 +171,7 @@ async def test_pause_of_a_server_that_failed_is_no_429(clock: Virtual) -> None:
         await client.start(2)
 
 
-async def test_retry_after_of_zero_pauses_nothing(clock: Virtual) -> None:
+async def test_zero_retry_after_pauses_nothing(clock: Virtual) -> None:
     transport = FakeTransport(clock, says=throttles_once("0"))
     client = client_of(transport)
     await client.start(1)
@@ -186,7 +184,7 @@ async def test_retry_after_of_zero_pauses_nothing(clock: Virtual) -> None:
     assert client.statistics().pace.pauses == before
 
 
-async def test_repeat_keeps_its_own_retry_after(clock: Virtual) -> None:
+async def test_repeat_keeps_own_retry_after(clock: Virtual) -> None:
     transport = FakeTransport(clock, says=throttles_once(7200))
     client = client_of(transport)
     await client.start(1, timeout=8000)
@@ -229,7 +227,7 @@ async def test_lift_wakes_all_that_wait(log: pytest.LogCaptureFixture) -> None:
     assert lines(log)[-1] == ("INFO", "the pause of the account was lifted")
 
 
-async def test_lift_ends_no_hold_of_this_process(clock: Virtual) -> None:
+async def test_lift_keeps_local_hold(clock: Virtual) -> None:
     pacer = Pacer(Pace(), clock)
     pacer.throttle(100.0)
     pacer.hold(5.0)
@@ -242,7 +240,7 @@ async def test_lift_ends_no_hold_of_this_process(clock: Virtual) -> None:
     assert (pacer.paused_for(), pacer.throttled_for()) == (20.0, 20.0)
 
 
-async def test_lift_from_another_thread_wakes_a_call() -> None:
+async def test_lift_wakes_call_across_threads() -> None:
     clock = Manual()
     pacer = Pacer(Pace(), clock)
     pacer.throttle(100.0)
@@ -254,7 +252,7 @@ async def test_lift_from_another_thread_wakes_a_call() -> None:
     thread.join()
 
 
-async def test_close_ends_the_wait_for_a_pause() -> None:
+async def test_close_ends_pause_wait() -> None:
     clock = Manual()
     client = client_of(FakeTransport(clock, takes=lambda _: 0.0))
     client.pacer.throttle(100.0)

@@ -50,21 +50,21 @@ async def test_limit_doubles_with_each_round(pace: dict[str, Any]) -> None:
     assert play.counts(0, 1, 2, 3, 4) == [1, 2, 4, 8, 16]
 
 
-async def test_rate_is_kept_during_the_ramp() -> None:
+async def test_ramp_keeps_rate() -> None:
     play = Play(rate=2)
     play.pacer.begin_run(Run(), ramp=True)
     await play.many(7, takes=1.0)
     assert play.starts == [0.0, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5]
 
 
-async def test_silence_lets_one_more_start_every_two_seconds() -> None:
+async def test_silence_admits_one_more() -> None:
     play = Play()
     play.pacer.begin_run(Run(), ramp=True)
     await play.many(10, takes=70.0)
     assert play.starts == [2.0 * number for number in range(10)]
 
 
-async def test_hanging_attempt_does_not_hold_the_others() -> None:
+async def test_hanging_attempt_blocks_no_ramp() -> None:
     play = Play()
     play.pacer.begin_run(Run(), ramp=True)
     hangs = asyncio.ensure_future(play.one(takes=1000.0))
@@ -74,7 +74,7 @@ async def test_hanging_attempt_does_not_hold_the_others() -> None:
     hangs.cancel()
 
 
-async def test_silence_is_no_reason_during_a_half_open_breaker() -> None:
+async def test_half_open_breaker_blocks_ramp() -> None:
     play = Play(reset_timeout=5.0)
     run = Run()
     play.pacer.begin_run(run, ramp=True)
@@ -85,7 +85,7 @@ async def test_silence_is_no_reason_during_a_half_open_breaker() -> None:
 
 
 @pytest.mark.parametrize("outcome", [{"grows": False}, {"answered": False}, {"answered": None}])
-async def test_no_growth_without_an_answer_to_the_target(outcome: dict[str, Any]) -> None:
+async def test_ramp_needs_target_responses(outcome: dict[str, Any]) -> None:
     play = Play(failure_threshold=1)
     play.pacer.begin_run(Run(), ramp=True)
     await play.many(5, **outcome)
@@ -93,7 +93,7 @@ async def test_no_growth_without_an_answer_to_the_target(outcome: dict[str, Any]
     assert play.limit == 1
 
 
-async def test_refusals_of_targets_let_it_grow() -> None:
+async def test_target_refusals_allow_ramp() -> None:
     play = Play()
     play.pacer.begin_run(Run(), ramp=True)
     await play.many(7, grows=True)
@@ -110,7 +110,7 @@ async def test_busy_account_keeps_its_limit() -> None:
     await call
 
 
-async def test_run_with_results_starts_at_full_width() -> None:
+async def test_known_run_starts_fully() -> None:
     play = Play(concurrency=16)
     play.pacer.begin_run(Run(), ramp=False)
     await play.many(16)
@@ -118,7 +118,7 @@ async def test_run_with_results_starts_at_full_width() -> None:
 
 
 @pytest.mark.parametrize(("pace", "limit"), [({"concurrency": 16}, 16), ({"concurrency": "auto"}, 4)])
-async def test_calls_after_the_run_do_not_ramp(pace: dict[str, Any], limit: int) -> None:
+async def test_later_calls_do_not_ramp(pace: dict[str, Any], limit: int) -> None:
     play, run = Play(**pace), Run()
     play.pacer.begin_run(run, ramp=True)
     await play.one()
@@ -131,7 +131,7 @@ async def test_calls_after_the_run_do_not_ramp(pace: dict[str, Any], limit: int)
     assert play.starts[1:].count(1.0) == limit
 
 
-async def test_ramp_goes_on_until_the_last_run_ends() -> None:
+async def test_last_run_ends_ramp() -> None:
     play, first, second = Play(), Run(), Run()
     play.pacer.begin_run(first, ramp=True)
     play.pacer.begin_run(second, ramp=True)
@@ -143,7 +143,7 @@ async def test_ramp_goes_on_until_the_last_run_ends() -> None:
     assert play.limit == 1024, "a run that was dropped counts no more"
 
 
-async def test_pause_during_the_ramp_outlasts_the_run() -> None:
+async def test_ramp_pause_outlasts_run() -> None:
     play, run = Play(concurrency=8), Run()
     play.pacer.begin_run(run, ramp=True)
     await play.one(pause=3.0)
@@ -163,7 +163,7 @@ async def test_steady_state_is_reached() -> None:
     assert max(play.starts.count(moment) for moment in play.starts) == 64
 
 
-async def test_setting_changed_during_the_ramp_lets_it_go_on() -> None:
+async def test_changed_setting_continues_ramp() -> None:
     play, run = Play(concurrency=64), Run()
     play.pacer.begin_run(run, ramp=True)
     play.pacer.set(Pace(concurrency=8))

@@ -166,7 +166,7 @@ async def test_kept_connection_stays_open(client: Client) -> None:
         other.close()
 
 
-async def test_queue_gives_what_it_was_fed(client: Client) -> None:
+async def test_queue_returns_fed_messages(client: Client) -> None:
     with assumes("ResponseHandler.feed_data(item) wakes read(), which gives the same item", f"{LANE}: Lane.receive"):
         connection = await client.connect()
         assert connection.protocol is not None

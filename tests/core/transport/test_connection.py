@@ -87,7 +87,7 @@ def linger(each: socket.socket) -> tuple[int, int]:
     return first, second
 
 
-async def test_a_socket_drops_unsent_bytes_while_a_request_is_out() -> None:
+async def test_socket_drops_unsent_bytes() -> None:
     before = {id(each) for each in made_sockets()}
     async with Peer() as peer, transport(peer.url, attempt_timeout=7.5) as made:
         sending = asyncio.create_task(made.send(Request("POST", "/"), SendTracker(), timeout=5))
@@ -105,7 +105,7 @@ async def test_a_socket_drops_unsent_bytes_while_a_request_is_out() -> None:
 
 @pytest.mark.parametrize("response", [http(200, b"yes"), http(200, b"yes", Connection="close")])
 @pytest.mark.parametrize("secure", [False, True])
-async def test_an_orderly_close_is_a_fin(response: bytes, secure: bool, tmp_path: Path) -> None:
+async def test_orderly_close_sends_fin(response: bytes, secure: bool, tmp_path: Path) -> None:
     context = tls.serving(tmp_path) if secure else None
     async with Peer(context) as peer, transport(peer.url, ssl=tls.trusting() if secure else True) as made:
         sending = asyncio.create_task(made.send(Request("POST", "/"), SendTracker(), timeout=5))
@@ -118,7 +118,7 @@ async def test_an_orderly_close_is_a_fin(response: bytes, secure: bool, tmp_path
         writer.close()
 
 
-async def test_an_idle_connection_that_expires_is_closed_with_a_fin(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_expired_idle_connection_sends_fin(monkeypatch: pytest.MonkeyPatch) -> None:
     async with Peer() as peer, transport(peer.url) as made:
         sending = asyncio.create_task(made.send(Request("POST", "/"), SendTracker(), timeout=5))
         reader, writer = await peer.accept()
@@ -132,7 +132,7 @@ async def test_an_idle_connection_that_expires_is_closed_with_a_fin(monkeypatch:
 
 
 @pytest.mark.parametrize("how", ["cancelled", "closed", "timed out"])
-async def test_what_is_given_up_is_reset(how: str) -> None:
+async def test_abandoned_request_is_reset(how: str) -> None:
     async with Peer() as peer, transport(peer.url) as made:
         sending = asyncio.create_task(made.send(Request("POST", "/"), SendTracker(), timeout=0.2))
         reader, writer = await peer.accept()
@@ -167,7 +167,7 @@ async def connected(secure: bool, folder: Path) -> AsyncIterator[tuple[asyncio.T
 
 
 @pytest.mark.parametrize("secure", [False, True])
-async def test_a_write_enters_the_kernel_at_once(secure: bool, tmp_path: Path) -> None:
+async def test_write_reaches_kernel_at_once(secure: bool, tmp_path: Path) -> None:
     async with connected(secure, tmp_path) as (made, _, peer):
         for _ in range(3):
             made.write(b"x" * 100)  # no turn of the loop comes between
@@ -175,7 +175,7 @@ async def test_a_write_enters_the_kernel_at_once(secure: bool, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("secure", [False, True])
-async def test_the_backlog_counts_what_waits_below_tls(secure: bool, tmp_path: Path) -> None:
+async def test_backlog_includes_tls_buffer(secure: bool, tmp_path: Path) -> None:
     async with connected(secure, tmp_path) as (made, protocol, _):
         assert protocol.backlog() == 0
         assert protocol.takes_more()
@@ -199,7 +199,7 @@ async def test_an_expired_claim_sends_nothing(clock: Manual, size: int) -> None:
         assert len(listener.requests) == 1
 
 
-async def test_a_claim_expires_during_a_handshake(clock: Manual, tmp_path: Path) -> None:
+async def test_claim_expires_during_handshake(clock: Manual, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"https://127.0.0.1:{listening.getsockname()[1]}"
         async with transport(url, ssl=tls.trusting()) as made:
@@ -232,7 +232,7 @@ class Once:
         return self.checks < 0
 
 
-async def test_the_last_part_has_a_check_of_its_own() -> None:
+async def test_last_part_checks_claim() -> None:
     async with Listener(http(200)) as listener, transport(listener.url) as made:
         request = Request("POST", "/", body=bytes(5_000))
         reply = await made.send(request, SendTracker(Once(1)), timeout=5)  # type: ignore[arg-type]
@@ -266,7 +266,7 @@ class FailingWrites:
         raise ConnectionResetError
 
 
-async def test_failure_after_partial_write_counts_as_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_partial_write_counts_as_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only an error of the first system call proves that nothing left."""
     connect = Handler.connection_made
     monkeypatch.setattr(Handler, "connection_made", lambda handler, made: connect(handler, FailingWrites(made)))  # type: ignore[arg-type]
@@ -278,7 +278,7 @@ async def test_failure_after_partial_write_counts_as_sent(monkeypatch: pytest.Mo
         )
 
 
-async def test_the_clock_is_read_in_front_of_the_write(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_clock_is_read_before_write(monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[bytes] = []
 
     def take(_: int, data: bytes) -> int:
@@ -306,7 +306,7 @@ async def test_a_broken_connection_takes_nothing(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("taken", [None, 1])
-async def test_what_the_kernel_leaves_is_written(taken: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_kernel_remainder_is_written(taken: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(descriptor: int, data: bytes) -> int:
         if taken is None:
             raise BlockingIOError
@@ -318,7 +318,7 @@ async def test_what_the_kernel_leaves_is_written(taken: int | None, monkeypatch:
         assert len(listener.requests) == 1
 
 
-async def test_a_close_within_a_request_is_a_reset() -> None:
+async def test_close_within_request_is_reset() -> None:
     async with Peer() as peer, transport(peer.url) as made:
         sending = asyncio.create_task(made.send(Request("POST", "/"), SendTracker(), timeout=5))
         reader, writer = await peer.accept()
@@ -330,7 +330,7 @@ async def test_a_close_within_a_request_is_a_reset() -> None:
         writer.close()
 
 
-async def test_a_full_kernel_holds_the_last_part_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_kernel_delays_last_part(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first write of an empty buffer is taken whole, and leaves no room for another."""
     small_buffers(monkeypatch)
     async with Listener(http(200)) as listener, transport(listener.url) as made:
@@ -366,7 +366,7 @@ def answered(peer: socket.socket, size: int) -> tuple[int, bool]:
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize("size", [60_000, 2**18])
 @pytest.mark.parametrize("late", [False, True])
-async def test_the_last_part_is_held_back(
+async def test_last_part_is_held_back(
     clock: Manual, size: int, late: bool, secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_buffers(monkeypatch)

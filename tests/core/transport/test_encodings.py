@@ -113,7 +113,7 @@ def _numbers(rows: Sequence[tuple[object, ...]]) -> list[str]:
 
 
 @pytest.mark.parametrize(("response", "expected"), ANSWERS, ids=lambda value: repr(value)[14:110])
-async def test_an_answer_is_read_in_its_own_encoding(response: bytes, expected: State) -> None:
+async def test_response_encoding_is_decoded(response: bytes, expected: State) -> None:
     async with Listener(response) as listener, DirectClient("k", base_url=listener.url, **once()) as direct:
         assert await outcome(direct.start(7)) is expected
     assert listener.requests[0].headers["Accept-Encoding"] == "identity"
@@ -121,7 +121,7 @@ async def test_an_answer_is_read_in_its_own_encoding(response: bytes, expected: 
 
 
 @pytest.mark.parametrize("body", [b"", zipped(b"", 31)])
-async def test_an_empty_body_may_be_compressed(body: bytes) -> None:
+async def test_empty_body_may_be_compressed(body: bytes) -> None:
     response = http(200, body, Content_Encoding="gzip")
     async with Listener(response) as listener, DirectClient("k", base_url=listener.url, **once()) as direct:
         assert await outcome(direct.stop(7)) is State.DONE
@@ -161,12 +161,12 @@ ALTCRAFT: list[tuple[WireForm, bytes, State]] = [
 
 
 @pytest.mark.parametrize(("form", "response", "expected"), ALTCRAFT, ids=lambda value: repr(value)[14:110])
-async def test_altcraft_is_read_in_the_charset_that_it_names(form: WireForm, response: bytes, expected: State) -> None:
+async def test_altcraft_charset_is_decoded(form: WireForm, response: bytes, expected: State) -> None:
     async with Listener(response) as listener, AltcraftClient(listener.url, "t", wire=form, **once()) as altcraft:
         assert await outcome(altcraft.launch_broadcast(9)) is expected
 
 
-async def test_words_of_a_refusal_come_in_their_own_charset() -> None:
+async def test_refusal_charset_is_decoded() -> None:
     response = http(200, declared("windows-1251", TEXT).encode("cp1251"))
     async with Listener(response) as listener, AltcraftClient(listener.url, "t", wire="xml", **once()) as altcraft:
         with pytest.raises(DispatchkitError, match="Отказано"):
@@ -179,7 +179,7 @@ def zip_bomb(window: int) -> bytes:
 
 
 @pytest.mark.parametrize("window", [31, 15, -15])
-async def test_a_bomb_ends_as_too_large(window: int) -> None:
+async def test_compression_bomb_is_too_large(window: int) -> None:
     bomb = zip_bomb(window)
     encoding = "gzip" if window == 31 else "deflate"
     longest, last = 0.0, time.thread_time()  # other processes of the machine do not count
@@ -208,7 +208,7 @@ async def test_a_bomb_ends_as_too_large(window: int) -> None:
 
 @pytest.mark.parametrize("size", [MAX_RESPONSE_BYTES, MAX_RESPONSE_BYTES + 1])
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "identity"])
-async def test_the_bound_holds_for_every_encoding(size: int, encoding: str) -> None:
+async def test_bound_holds_for_every_encoding(size: int, encoding: str) -> None:
     data = bytes(size)
     body = data if encoding == "identity" else zipped(data, 31 if encoding == "gzip" else -15)
     async with Listener(http(200, body, Content_Encoding=encoding)) as listener, transport(listener.url) as made:
@@ -221,7 +221,7 @@ async def test_the_bound_holds_for_every_encoding(size: int, encoding: str) -> N
 
 
 @pytest.mark.parametrize("fields", [150, 200])
-async def test_pure_python_parsing_has_the_same_limits(fields: int, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pure_python_parser_limits_match(fields: int, monkeypatch: pytest.MonkeyPatch) -> None:
     from aiohttp.http_parser import HttpResponseParserPy  # noqa: PLC0415 - not public
 
     monkeypatch.setattr("aiohttp.client_proto.HttpResponseParser", HttpResponseParserPy)
@@ -233,7 +233,7 @@ async def test_pure_python_parsing_has_the_same_limits(fields: int, monkeypatch:
         assert reply.body == YES
 
 
-async def test_what_is_not_compressed_is_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_uncompressed_body_is_passed_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_module, "decoded", None)  # a call of it would fail
     async with Listener(http(200, YES)) as listener, DirectClient("k", base_url=listener.url, **once()) as direct:
         assert await outcome(direct.start(7)) is State.DONE

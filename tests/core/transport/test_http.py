@@ -35,7 +35,7 @@ async def send(made: Transport, request: Request, *, timeout: float = 10) -> tup
 
 
 @pytest.mark.parametrize("size", [0, 1, 2**16 - 1, 2**16, 2**16 + 1, 2**20, len(LARGE)])
-async def test_a_body_arrives_as_it_is_whatever_its_size(size: int) -> None:
+async def test_body_arrives_at_any_size(size: int) -> None:
     async with Listener(http(200, b"yes")) as listener, transport(listener.url) as made:
         for _ in range(2):
             reply, sent = await send(made, Request("POST", "/a?b=%20", {"X-One": "1"}, LARGE[:size]))
@@ -71,7 +71,7 @@ async def server(response: bytes, *, reads: int = 0, closes: bool = False) -> As
 
 
 @pytest.mark.parametrize("closes", [False, True])
-async def test_a_refusal_that_comes_before_the_body_is_taken_is_heard(closes: bool) -> None:
+async def test_early_refusal_is_read(closes: bool) -> None:
     async with server(http(413, b"too large"), reads=100, closes=closes) as url, transport(url) as made:
         for _ in range(2):
             reply, sent = await send(made, Request("POST", "/", {}, LARGE))
@@ -81,7 +81,7 @@ async def test_a_refusal_that_comes_before_the_body_is_taken_is_heard(closes: bo
             assert not isinstance(reply, Response) or (reply.status, reply.body) == (413, b"too large")
 
 
-async def test_a_body_that_is_never_taken_ends_at_the_deadline() -> None:
+async def test_unread_body_ends_at_deadline() -> None:
     async with server(b"", reads=100) as url, transport(url) as made:
         reply, sent = await send(made, Request("POST", "/", {}, LARGE), timeout=0.3)
         assert (reply, sent) == (TransportFailure("no answer within 0.3 s", sent=True), True)
@@ -111,7 +111,7 @@ def taken(listening: socket.socket) -> int:
 # One that is written at once; one that waits in the system's buffers; one that waits in ours as well.
 @pytest.mark.parametrize("size", [30_000, 300_000, 3_000_000])
 @pytest.mark.parametrize("how", ["limit", "cancelled", "closed"])
-async def test_a_request_that_was_given_up_is_not_delivered_later(size: int, how: str) -> None:
+async def test_abandoned_request_is_not_delivered(size: int, how: str) -> None:
     async with narrow() as listening, transport(f"http://127.0.0.1:{listening.getsockname()[1]}") as made:
         request = Request("POST", "/", {}, LARGE[:size])
         task = asyncio.create_task(send(made, request, timeout=0.2 if how == "limit" else 30))
@@ -128,7 +128,7 @@ async def test_a_request_that_was_given_up_is_not_delivered_later(size: int, how
         assert await asyncio.to_thread(taken, listening) < size
 
 
-async def test_what_only_watches_the_session_stands_in_for_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_session_observer_replaces_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     original = aiohttp.ClientSession.__init__
 
     def watched(self: aiohttp.ClientSession, *args: Any, **settings: Any) -> None:
@@ -140,7 +140,7 @@ async def test_what_only_watches_the_session_stands_in_for_nothing(monkeypatch: 
         assert listener.requests[0].headers == {"Host": listener.host, "Content-Length": "0"}
 
 
-async def test_what_stands_in_for_the_session_may_have_sent_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_session_mock_may_have_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     original = aiohttp.ClientSession._request
 
     async def recorded(self: aiohttp.ClientSession, *args: Any, **settings: Any) -> object:
@@ -162,14 +162,14 @@ async def test_what_stands_in_for_the_session_may_have_sent_it(monkeypatch: pyte
         assert proxy.requests[0].line == "POST http://provider.test/a HTTP/1.1"
 
 
-async def test_no_time_left_is_not_told_as_less_than_none() -> None:
+async def test_expired_time_is_not_negative() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with transport(f"http://127.0.0.1:{silent.getsockname()[1]}") as made:
             reply, _ = await send(made, Request("POST", "/"), timeout=-0.001)
             assert reply == TransportFailure("no answer within 0 s", sent=False)
 
 
-async def test_go_on_is_not_the_answer() -> None:
+async def test_continue_is_not_the_response() -> None:
     response = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + http(200, b"yes")
     async with Listener(response) as listener, transport(listener.url) as made:
         reply, _ = await send(made, Request("POST", "/"))
@@ -178,7 +178,7 @@ async def test_go_on_is_not_the_answer() -> None:
 
 
 @pytest.mark.parametrize("text", ["a\r\nX-Two: 2", "a\nb", "a\rb"])
-async def test_a_header_that_would_be_two_is_not_sent(text: str) -> None:
+async def test_duplicate_header_is_not_sent(text: str) -> None:
     async with Listener() as listener, transport(listener.url) as made:
         for request in (Request("POST", "/", {"X-One": text}), Request("POST", f"/{text}")):
             reply, sent = await send(made, request)
@@ -189,7 +189,7 @@ async def test_a_header_that_would_be_two_is_not_sent(text: str) -> None:
         assert listener.requests == []
 
 
-async def test_a_proxy_is_told_the_whole_address_and_its_own_credentials() -> None:
+async def test_proxy_gets_address_and_credentials() -> None:
     async with Listener(http(200, b"yes")) as proxy:
         told = f"http://user:word@{proxy.host}"
         async with transport("http://provider.test:8080", proxy=told) as made:
@@ -203,7 +203,7 @@ async def test_a_proxy_is_told_the_whole_address_and_its_own_credentials() -> No
         assert received.headers["Proxy-Authorization"] == f"Basic {base64.b64encode(b'user:word').decode()}"
 
 
-async def test_an_answer_without_end_is_not_kept() -> None:
+async def test_endless_response_is_bounded() -> None:
     chunk = b"10000\r\n" + b"x" * 2**16 + b"\r\n"
     endless = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk * 140
     async with Listener(endless) as listener, transport(listener.url) as made:
@@ -211,7 +211,7 @@ async def test_an_answer_without_end_is_not_kept() -> None:
     assert reply == TransportFailure("the answer is larger than 8 MiB", sent=True)
 
 
-async def test_a_client_that_was_closed_sends_nothing() -> None:
+async def test_closed_transport_sends_nothing() -> None:
     made = Transport(URL("http://127.0.0.1:9"), connect_timeout=5)
     await made.close()
     assert await send(made, Request("POST", "/")) == (TransportFailure("the client was closed", sent=False), False)

@@ -135,7 +135,7 @@ async def test_unasked_bytes_end_a_lane(unasked: bytes, former: bytes) -> None:
         assert lane not in idle(serving.made)
 
 
-async def test_new_lane_with_bytes_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_lane_with_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     connected = Lane.connection_made
 
     def wait_for_bytes(lane: Lane, made: asyncio.BaseTransport) -> None:
@@ -170,7 +170,7 @@ async def test_bytearray_is_read_too() -> None:
     assert (type(response.body), response.body) == (bytes, b"yes")
 
 
-async def test_bytes_after_plain_response_end_a_lane() -> None:
+async def test_trailing_bytes_end_a_lane() -> None:
     async with served() as serving:
         sending = asyncio.create_task(send(serving.made))
         await serving.connect()
@@ -197,7 +197,7 @@ async def test_refused_claim_leaves_lane_unasked() -> None:
         assert not lane.is_silent(), "no request was written, so no response may come"
 
 
-async def test_closed_lanes_are_replaced_by_one() -> None:
+async def test_one_lane_replaces_closed_ones() -> None:
     async with served() as serving:
         sending = [asyncio.create_task(send(serving.made)) for _ in range(6)]
         for _ in sending:

@@ -69,7 +69,7 @@ def test_absent_header_is_absent(name: str) -> None:
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n",
     ],
 )  # fmt: skip
-def test_other_responses_are_left_to_the_parser(data: bytes) -> None:
+def test_parser_reads_other_responses(data: bytes) -> None:
     assert recognise(data) is None
 
 
@@ -80,7 +80,7 @@ def test_recogniser_agrees_with_parser(size: int, reference: Reference) -> None:
     assert recognised > size / 4
 
 
-def test_recogniser_agrees_with_pure_python_parser() -> None:
+def test_recogniser_agrees_with_python_parser() -> None:
     reference = Reference(HttpResponseParserPy)
     recognised, wrong = compare(2_000, seed=1, reference=reference)
     reference.close()

@@ -21,7 +21,7 @@ async def attempt(timers: AttemptTimers, seconds: float, takes: float) -> str:
     return "over time, unheard" if timers.stop(timer) else "in time"
 
 
-async def test_each_is_ended_at_its_own_time() -> None:
+async def test_timers_end_individually() -> None:
     timers = AttemptTimers(asyncio.get_running_loop())
     rng = random.Random(1)
     plan = [rng.choice([(0.02, 30.0), (0.05, 30.0), (0.08, 30.0), (30.0, 0.0)]) for _ in range(200)]
@@ -33,7 +33,7 @@ async def test_each_is_ended_at_its_own_time() -> None:
     assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
 
 
-async def test_a_shorter_limit_that_comes_later_is_kept() -> None:
+async def test_shorter_later_timer_is_kept() -> None:
     timers = AttemptTimers(asyncio.get_running_loop())
     long = asyncio.create_task(attempt(timers, 30, 30))
     await asyncio.sleep(0)
@@ -44,7 +44,7 @@ async def test_a_shorter_limit_that_comes_later_is_kept() -> None:
         await long
 
 
-async def test_a_task_may_go_on_after_its_limit_and_have_another() -> None:
+async def test_task_continues_after_timer() -> None:
     timers = AttemptTimers(asyncio.get_running_loop())
     assert [await attempt(timers, 0.01, 30) for _ in range(3)] == ["over time"] * 3
     assert await attempt(timers, 30, 0) == "in time"
@@ -52,7 +52,7 @@ async def test_a_task_may_go_on_after_its_limit_and_have_another() -> None:
 
 
 @pytest.mark.parametrize("first", ["limit", "other"])
-async def test_a_cancellation_by_somebody_else_goes_through_even_at_the_same_moment(first: str) -> None:
+async def test_external_cancellation_passes_through(first: str) -> None:
     timers = AttemptTimers(asyncio.get_running_loop())
     task = asyncio.create_task(attempt(timers, 0.0, 30))
     await asyncio.sleep(0)
@@ -65,7 +65,7 @@ async def test_a_cancellation_by_somebody_else_goes_through_even_at_the_same_mom
         await task
 
 
-async def test_a_limit_inside_a_timeout_leaves_that_to_it() -> None:
+async def test_outer_timeout_is_respected() -> None:
     timers = AttemptTimers(asyncio.get_running_loop())
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
@@ -74,7 +74,7 @@ async def test_a_limit_inside_a_timeout_leaves_that_to_it() -> None:
         assert await attempt(timers, 0.01, 30) == "over time"
 
 
-async def test_closing_ends_all_at_once_and_leaves_no_timer_that_would_keep_anything_alive() -> None:
+async def test_close_ends_all_timers() -> None:
     timers = AttemptTimers(asyncio.get_running_loop())
     tasks = [asyncio.create_task(attempt(timers, limit, 30)) for limit in (10, 20)]
     await asyncio.sleep(0)
@@ -93,7 +93,7 @@ async def test_a_limit_ends_once() -> None:
     assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
 
 
-def test_a_loop_that_sets_no_timer_keeps_no_limit() -> None:
+def test_timerless_loop_has_no_limit() -> None:
     loop = asyncio.new_event_loop()
     timers = AttemptTimers(loop)
 
