@@ -57,7 +57,7 @@ def refused(make: Callable[[], object], name: str, value: object, allowed: str) 
     assert type(refusal.value) in {TypeError, ValueError}
     assert len(text) < 400
     assert "\n" not in text
-    if isinstance(value, bool | float) or value in (3, "no", "yaml"):
+    if name != "base_url" and (isinstance(value, bool | float) or value in (3, "no", "yaml")):
         assert repr(value) in text
 
 
