@@ -20,7 +20,7 @@ W = TypeVar("W")
 
 @attrs.frozen(repr=False)
 class InvalidCommand(Command[object, Never]):
-    """Stands in a fan-out where a command could not be built, so that one bad id in a million is one outcome."""
+    """Stands in a fan-out for a command that could not be built. So one bad id in a million is one outcome."""
 
     error: Exception = attrs.field(metadata=HIDDEN)
     item: object = attrs.field(default=None, eq=False, metadata=HIDDEN)

@@ -1,7 +1,7 @@
 """Parse a large JSON object item by item, so that an event loop is never blocked for long.
 
 The result is that of `read_json`: the same values, the same strictness. Only the items of one array are converted as
-they come, so that memory never holds all of them as parsed JSON.
+they come. So memory never holds all of them as parsed JSON.
 """
 
 from __future__ import annotations

@@ -66,12 +66,12 @@ def mask(text: str, values: Iterable[str], *, shown: frozenset[str] = frozenset(
 
 
 def is_field_name(key: str) -> bool:
-    """Whether a key may show in a message: it is a name such as ``"price_2"``, and no phone number or address."""
+    """Whether a message may show a key: a name such as ``"price_2"``, but no phone number or address."""
     return len(key) <= _MAX_NAME and "@" not in key and sum(map(str.isdigit, key)) <= _MAX_DIGITS
 
 
 def specific_words(text: str) -> Iterator[tuple[str, tuple[int, int]]]:
-    """The words that identify a person or a thing, such as a phone number, an address or a code, and their places."""
+    """Words such as phone numbers, addresses and codes, with their places. They identify a person or an object."""
     for word in _WORD.finditer(text):
         core = word[0].strip(".+-")
         if len(core) >= _MIN_WORD and _DIGIT.search(core) is not None:
@@ -138,7 +138,7 @@ def _runs(text: str, values: Iterable[str], covered: bytearray) -> Iterator[tupl
 
 
 def _extended(text: str, start: int, value: str, at: int) -> tuple[int, int]:
-    """The longest part of a value around a gram that stands at one place of a text and at another of the value."""
+    """The span in a text of the longest part of a value around a gram. The text and the value share the gram."""
     first, before = start, at
     while first and before and text[first - 1] == value[before - 1]:
         first, before = first - 1, before - 1

@@ -121,7 +121,7 @@ class Secret:
 
 
 class Unshown(Generic[T]):
-    """Holds a value that may contain a password, such as a URL, so that no frame and no repr shows it."""
+    """Holds a value that may contain a password, such as a URL. No frame and no repr shows the value."""
 
     __slots__ = ("_value",)
 

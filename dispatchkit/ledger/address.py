@@ -32,8 +32,8 @@ _HIDDEN = "It is not shown, as it may hold a password"
 class Address:
     """A file or a database, as `Ledger` takes it. Its repr and its text never show a password.
 
-    `of` never raises, so no frame that still holds the raw text gets into a traceback: build it, drop the text, then
-    call `check`.
+    Build the address, drop the raw text, then call `check`. `of` never raises, so no frame that still holds the raw
+    text gets into a traceback.
 
     Example:
         ``Address.of("postgresql://app:secret@db/launches")`` prints as ``postgresql://app:***@db/launches``.

@@ -1,13 +1,13 @@
-"""A command as text, and back: what a ledger holds of it, and what a later release must still be able to read.
+"""Convert a command to the text that a ledger holds, and back. A later release must still read this text.
 
     {"type":"sms.start","version":1,"campaign":7}
 
 The type is the name of the provider and that of the command, as the registry has them. The fields are those of the
-command's class; what has its default is left out. A file is held with its contents, in Base64. In a field of JSON
-(`JSON_FIELD`) the order of the keys is kept, since a repeat must send the same bytes; it does not count where two
-commands are compared.
+command's class. A field with its default value is left out. A file is held with its contents, in Base64. A JSON field
+(`JSON_FIELD`) keeps the order of its keys, since a repeat must send the same bytes. A comparison of two commands
+ignores this order.
 
-When a class changes so that its older texts no longer fit, its version goes up by one, and `_read` learns to read both.
+If older texts no longer fit a changed class, raise its version by one. `_read` must then read both versions.
 """
 
 from __future__ import annotations

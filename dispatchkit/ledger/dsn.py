@@ -1,7 +1,7 @@
 """The address of a PostgreSQL database: read once, then handed to both drivers as the same parameters.
 
-asyncpg sends a parameter that it does not know to the server, and libpq reads an address by rules of its own. So both
-forms are parsed here, as libpq documents them, and each parameter is supported by both drivers or refused by name:
+asyncpg sends an unknown parameter to the server, and libpq reads an address by its own rules. So this module parses
+both forms of an address, as libpq documents them. Each parameter is supported by both drivers or refused by name. See
 https://www.postgresql.org/docs/current/libpq-connect.html
 """
 

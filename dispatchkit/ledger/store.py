@@ -1,14 +1,14 @@
 """The protocol of a ledger's database, and its values. `sqlite` and `postgres` implement it.
 
-There are five tables. The latest rows of a target give its state::
+There are five tables. The latest rows of a target give its state:
 
-    run        one launch: name, settings, whether its plan is complete, whether it was stopped
-    chunk      a range of a run's targets that one process holds at a time: its token and its latest heartbeat
-    target     one command of a run, as data. Equal commands of a run are one target. The log key is the number of the
-               log that alone shows the command, if there is one
-    sending    a claim: durable before the first byte of the request, with the time of the latest claim
-    outcome    the outcome. A later outcome may replace an unknown one, never a done or rejected one. A mark tells that
-               nothing can settle an unknown outcome, so that the next holder leaves it alone
+- `run`: one launch, with its name, its settings, whether its plan is complete, and whether it was stopped.
+- `chunk`: a range of a run's targets, with its token and its latest heartbeat. One process holds it at a time.
+- `target`: one command of a run, as data. Equal commands of a run are one target. If a log alone shows the command, the
+  log key is the number of that log.
+- `sending`: a claim, with the time of the latest claim. It is durable before the first byte of the request.
+- `outcome`: the outcome. A later outcome may replace an unknown one, never a done or rejected one. A mark tells that
+  nothing can settle an unknown outcome. The next holder leaves a marked outcome alone.
 
 A target without `sending` is planned. A target with `sending` and no `outcome` is in flight, or its process died. Its
 next holder settles it.
@@ -411,7 +411,7 @@ class Store(Protocol):
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
         """Write `sending` rows. The same statement checks the hold of the chunk and the stop of the run.
 
-        A claim of the same index and token is granted again, with a new time, after a lost answer or an expiry.
+        After a lost answer or an expiry, a claim of the same index and token is granted again. It gets a new time.
         """
         ...
 

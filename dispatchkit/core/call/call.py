@@ -1,9 +1,10 @@
 """A call: one command from its first attempt to its outcome.
 
-`Call.run` makes an attempt and classifies its reply. A result ends the call at once. Otherwise `decide` says what the
-call does next, and the call performs it: an attempt, a read of the provider's state, a wait, or a log record.
+`Call.run` makes an attempt and classifies its reply. A result ends the call at once. Otherwise `decide` chooses
+the next action, and the call performs it. An action is an attempt, a read of the provider's state, a wait, or a log
+record.
 
-One deadline bounds all of it. An unexpected exception (a codec's bug, a failing clock) ends the call with its
+One deadline bounds the whole call. An unexpected exception (a codec's bug, a failing clock) ends the call with its
 `Call.known_outcome`.
 """
 

@@ -231,7 +231,9 @@ class Client(Generic[W]):
         return self._fingerprint(f"{self.provider} {self._origin}")
 
     def account(self) -> str:
-        """The key of the client's account on every machine: a hash of provider, host and account name, or of the token.
+        """The key of the client's account, equal on every machine.
+
+        It is a hash of provider, host and account name, or of the token.
 
         Raises:
             ValueError: A callable returned something that is not a token.
@@ -254,9 +256,9 @@ class Client(Generic[W]):
     def lift_pause(self) -> bool:
         """End the account's pause in this process: calls start again at once, one first, then more.
 
-        It is for a pause that the provider asked for by mistake; another answer 429 pauses the account again. Where
-        workers share the pause through a ledger's database, use `Ledger.lift_pauses` instead: the database's pause
-        holds for this process again within a second. It may be called from any thread.
+        Use it for a pause that the provider asked for by mistake. Another HTTP 429 pauses the account again. Where
+        workers share the pause through a ledger's database, use `Ledger.lift_pauses` instead. Otherwise, the database's
+        pause holds for this process again within a second. Any thread may call this method.
 
         Returns:
             Whether there was a pause.

@@ -1,7 +1,7 @@
-"""Mask what a command sends in the provider's message: a refusal may quote the content of a mailing.
+"""Mask the content of a command in the provider's message: a refusal may quote the content of a mailing.
 
-What a command hides from its repr is content: a field with ``attrs.field(repr=...)``, in the command itself or in a
-value that it holds. Its request is not looked through, since it may be as large as an attachment.
+Each field that a command hides from its repr with ``attrs.field(repr=...)`` is content. The field may be in the command
+itself or in a value that it holds. The request is not searched, since it may be as large as an attachment.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The retry policy of a call, and the ``Retry-After`` header.
 
 `decide` answers three questions in turn. May this outcome be retried? How long is the wait? Are attempts, time and
-budget left? The policy gives the wait: a strategy of tenacity, and never less than the provider's Retry-After. By
-default, the wait before attempt ``n + 1`` is uniform in ``[0, min(30, first * 2 ** (n - 1))]``. There are two
-strategies, since a throttling provider needs longer waits than a broken connection.
+budget left? The policy computes the wait with a strategy of tenacity. The wait is never less than the provider's
+Retry-After. The default wait before attempt ``n + 1`` is uniform in ``[0, min(30, first * 2 ** (n - 1))]``. There are
+two strategies, since a throttling provider needs longer waits than a broken connection.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ process leaves few claims behind. If all slots are busy, claim first, so that th
 slot.
 
 Permits and claims expire. After a disk stall, stale permits would release every waiter at once. While this process is
-suspended, another one may take the run over, so a claim permits nothing `CLAIM_AGE` after it was requested. Each
-attempt of a call has a claim of its own. If a call's claims expire three times in a row, the run pauses and logs why.
+suspended, another one may take the run over. So a claim expires `CLAIM_AGE` after it was requested. Each attempt of a
+call has a claim of its own. If a call's claims expire three times in a row, the run pauses and logs why.
 """
 
 from __future__ import annotations

@@ -1,18 +1,19 @@
 """Many commands through one client: fixed workers over one iterator, outcomes in the order of completion.
 
-A million targets need no more memory than a thousand: a fan-out makes only the command and its outcome for each. The
-workers block while as many outcomes as there are workers wait to be taken. One failure never cancels another command.
+A million targets need no more memory than a thousand. For each target, a fan-out makes only the command and its
+outcome. The workers block while as many outcomes wait as there are workers. One failure never cancels another command.
 
-A run ends early by `FanOut.stop`, by a guard (``max_launches``, ``stop_after_failures``, ``give_up_after``), by a
-refusal of the token or of the account, or by an error of the iterator of commands. `FanOut.stop_reason` says which. In
-each case nothing new starts, and waits for a turn or a retry end at once. Calls in flight are awaited for
-``grace_period`` seconds, then cancelled; their outcomes say what is known of them.
+`FanOut.stop` ends a run early, and so does a guard (``max_launches``, ``stop_after_failures``, ``give_up_after``). A
+refusal of the token or of the account also ends it. So does an error of the iterator of commands. `FanOut.stop_reason`
+gives the cause. In each case nothing new starts, and waits for a turn or a retry end at once. Calls in flight are
+awaited for ``grace_period`` seconds, then cancelled. Their outcomes say what is known of them.
 
 A run starts with one call (`Pacer.begin_run`), so that a refused token costs one request.
 
-With a ledger, all commands are planned in it first, and workers take them from there. Each claims its command before
-the first byte, and again before each repeat, so every request is on disk before it is sent. The same line in another
-process therefore resumes the run. Claims wait for an fsync, so extra workers claim ahead and keep every slot busy.
+With a ledger, all commands are planned in it first, and workers take them from there. A worker claims its command
+before the first byte, and again before each repeat. So every request is on disk before it is sent. The same line in
+another process therefore resumes the run. Claims wait for an fsync, so extra workers claim ahead and keep every slot
+busy.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ W = TypeVar("W")
 class FanOut(Generic[R_co]):
     """Many commands through one client. ``async for`` yields each outcome as it comes; `finish` runs to the end.
 
-    A loop that is left early does not stop the run: call `close`, or write ``async with fan_out:`` around the loop.
+    A loop that is left early does not stop the run. Call `close`, or write ``async with fan_out:`` around the loop.
     Until then, the workers go on until as many outcomes wait as there are workers.
 
     Args:
@@ -58,7 +59,7 @@ class FanOut(Generic[R_co]):
         options: See `FanOutOptions`.
 
     Raises:
-        ValueError: An option is out of range, or the number of commands is not ``expected``; or there is a ledger
+        ValueError: An option is out of range, or the number of commands is not ``expected``. Or there is a ledger
             without a run, or a run without a ledger.
         TypeError: An option is unknown or of another type.
 
@@ -140,8 +141,8 @@ class FanOut(Generic[R_co]):
             AuthenticationError: The provider does not accept the token, so the run was stopped.
             AccessDeniedError: The token may not do this, or `TariffLimitError`: the account may not. It was the
                 provider's first answer, so the run was stopped.
-            BaseException: The error of the iterator of commands, or one of a token callable that is no `Exception`,
-                once every call in flight has its outcome.
+            BaseException: The iterator of commands raised it. Or a token callable raised it, and it is no `Exception`.
+                It is raised once every call in flight has its outcome.
         """
         self._pool.is_dropping = True
         try:

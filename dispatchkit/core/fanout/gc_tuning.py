@@ -46,7 +46,7 @@ def _apply(change: int) -> None:
 
 
 def _forget() -> None:
-    """Reset in a forked child: the runs go on in the parent, and the lock may be held by a thread of it."""
+    """Reset in a forked child, since the runs go on in the parent. A thread of the parent may hold the lock."""
     global _lock  # noqa: PLW0603
     _lock = threading.Lock()
     if _workers:

@@ -52,7 +52,7 @@ class StopReason(Value):
     in_flight: int = 0
     """The number of other calls that were under way then."""
     silent_since: datetime | None = None
-    """UTC time of the provider's last answer to an attempt of the run, or of the run's start if there was none. None
+    """UTC time of the provider's last answer to an attempt of the run. Without an answer, it is the run's start. None
     unless the run gave up."""
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
-"""Refuse a list of the wrong things before its first launch: texts, floats or rows where ids are expected.
+"""Refuse a list of wrong types before its first launch: texts, floats or rows where ids are expected.
 
-One bad id among others is an outcome. A list that begins with nothing else is a mistake of the program.
+One bad id among others is an outcome. A list whose first items all have a wrong type is a mistake of the program.
 """
 
 from __future__ import annotations

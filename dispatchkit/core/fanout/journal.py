@@ -41,8 +41,8 @@ class WorkItem(Generic[W, R]):
     repeats: int = 0
     """The number of processes that may have repeated it since then."""
     acted_by: float | None = None
-    """On the clock's ``monotonic``: the latest time at which such a request may have had its effect, without the lag of
-    the state that shows it. None: ``acting_until``, which a takeover postpones."""
+    """On the clock's ``monotonic``: the latest time at which such a request may have had its effect. It excludes the
+    lag of the state that shows the effect. None: ``acting_until``, which a takeover postpones."""
 
 
 @attrs.frozen

@@ -25,17 +25,19 @@ class FanOutOptions(TypedDict, total=False):
             launch. None: not checked. Default: None.
         max_launches: The most commands that may be started; the run then stops. None: no limit. Default: None.
         stop_after_failures: Stop the run after this number of outcomes that are not done. None: never. Default: None.
-        give_up_after: Stop the run after this number of seconds without an answer of the provider, while a call was in
-            flight or waited for the circuit breaker. A refusal and HTTP 429 are answers; HTTP 5xx, a broken connection
-            and a timeout are not. A pause that the provider asked for does not count. None: never. Default: None.
+        give_up_after: Stop the run after this number of seconds without an answer of the provider. Time counts while a
+            call is in flight or waits for the circuit breaker. A refusal and HTTP 429 are answers. HTTP 5xx, a broken
+            connection and a timeout are not. A pause that the provider asked for does not count. None: never. Default:
+            None.
         grace_period: Seconds that a stopped run waits for the calls in flight before it cancels them. Default: 30.0.
         ledger: The durable memory of the run, usually a `Ledger`. It holds each command before its first byte is sent,
             so the same line resumes the run in another process. It needs ``run``. None: no memory. Default: None.
-        run: The name of the run in the ledger. An existing run is resumed: what is done or rejected is left alone, what
-            is unclear is settled, the rest is launched. It needs ``ledger``. Default: None.
-        repeat_window: Seconds. Refuse the run, before its first launch, if another run of the ledger has launched one
-            of the targets on the same account within this time, or launches it now. The run keeps the window that it
-            was planned with. It needs ``ledger``. None: not checked. Default: None.
+        run: The name of the run in the ledger. An existing run is resumed. Its done and rejected commands are left
+            alone, its unclear ones are settled, and the rest is launched. It needs ``ledger``. Default: None.
+        repeat_window: Seconds. Refuse the run if another run has launched one of the targets within this time, or
+            launches it now. Only runs of the same ledger on the same account count. The check comes before the first
+            launch. The run keeps the window that it was planned with. It needs ``ledger``. None: not checked. Default:
+            None.
         repeats: What happens to a command that is the same as an earlier one. ``"skip"`` leaves it out, and counts it
             in `Report.repeats`. ``"launch"`` launches it too. ``"refuse"`` raises `ValueError` before the first launch.
             Reads are never left out. A ledger holds each command once. None: skip if the commands have a length, else
@@ -110,7 +112,7 @@ class FanOutSettings:
         self.grace_period = seconds("grace_period", grace_period)
         if (ledger is None) != (run is None):
             raise ValueError("ledger= and run= belong together: a ledger holds runs, each under its name")
-        if ledger is not None and not hasattr(ledger, "journal"):  # callers without a type checker, who give its file
+        if ledger is not None and not hasattr(ledger, "journal"):  # without a type checker, a caller may give its file
             raise TypeError(f"ledger must be a Ledger, such as Ledger('launch.db'), not {type(ledger).__name__}")
         if repeat_window is not None and ledger is None:
             raise ValueError("repeat_window= asks what other runs of the ledger did: it needs ledger=")

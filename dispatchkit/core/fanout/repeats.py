@@ -1,6 +1,6 @@
-"""What a fan-out does with a command that its list names twice: skip it, launch it again, or refuse the list.
+"""Handle a command that the list of a fan-out names twice: skip it, launch it again, or refuse the list.
 
-Two commands are the same if they are of one class and all their fields are the same; the order of a content's fields
+Two commands are the same if they are of one class and all their fields are the same. The order of a content's fields
 does not count. An id costs less than a byte where the ids of one kind of launch are dense. Commands that differ in more
 than the id cost a digest of 128 bits each.
 """

@@ -1,7 +1,7 @@
 """The time for which a provider has answered nothing of a run: neither an attempt nor a state read.
 
 Time counts while a call of the run is under way, or waits for the circuit breaker. A pause that the provider asked for
-does not count, and neither does time in which the run has nothing to launch.
+does not count. Time in which the run has nothing to launch does not count either.
 """
 
 from __future__ import annotations

@@ -162,8 +162,8 @@ class WorkerPool(Generic[R]):
                 # Most likely by the iterator's own code. A cancelled run must not look complete.
                 self._break(RuntimeError("the iterator of commands, or a worker, was cancelled"))
         except BaseException as error:
-            # An error of the iterator ends the run, and `batch` raises it. A second Ctrl-C is for the event loop, and
-            # so is the end of a coroutine that no loop runs any more.
+            # An error of the iterator ends the run, and `batch` raises it. A second Ctrl-C is for the event loop. So
+            # is the end of a coroutine that no loop runs any more.
             if not _runs(worker) or (self._stopped and isinstance(error, (KeyboardInterrupt, SystemExit))):
                 raise
             self._break(error)

@@ -1,8 +1,8 @@
 """Keep a forked child from touching the connections of its parent.
 
-A graceful close in the child (TLS shutdown, FIN, a change of the shared epoll) would also end the parent's connection.
-So the child replaces its copies of the sockets before other code runs. All other inherited objects are kept alive, so
-that no finaliser closes anything.
+A graceful close in the child would also end the parent's connection. It may be a TLS shutdown, a FIN or a change of the
+shared epoll. So the child replaces its copies of the sockets before other code runs. All other inherited objects are
+kept alive, so that no finaliser closes anything.
 """
 
 from __future__ import annotations

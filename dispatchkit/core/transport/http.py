@@ -247,7 +247,7 @@ async def _write_in_parts(lane: Lane, body: memoryview, tracker: SendTracker) ->
 
 
 async def _write_last_part(lane: Lane, part: memoryview, tracker: SendTracker) -> None:
-    """Write the end of a request once the kernel has room for it, so that no byte waits in a buffer."""
+    """Write the end of a request once the kernel has room, so that no byte waits in a buffer."""
     while lane.is_connected() and not lane.takes_more():  # noqa: ASYNC110
         await asyncio.sleep(_POLL_INTERVAL)  # event loops do not report room in the kernel's buffer
     if tracker.claim is not None and tracker.renew is not None and tracker.claim.is_expired(margin=_RENEW_BEFORE):

@@ -1,7 +1,7 @@
 """Refuse to work in a process whose sockets or threads gevent or eventlet has replaced.
 
-asyncio needs the real ones. With greenlets in their place, a loop in a thread of its own never gets its turn, and a
-blocking caller waits without end.
+asyncio needs the real ones. With greenlets in their place, an event loop in its own thread never runs. A blocking
+caller then waits forever.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A connection for a database that is not like most: tables in another schema, or an encoding that is not UTF-8.
+"""Adapt a connection to a database with the tables in another schema, or with an encoding other than UTF-8.
 
-The statements name the schema ``dispatchkit``, and PostgreSQL refuses a whole statement for one character that the
-database's encoding lacks: an outcome would stay unrecorded. So both are adapted on the way. Other
-databases pay nothing.
+The statements name the schema ``dispatchkit``. PostgreSQL refuses a whole statement for one character that the
+database's encoding lacks, so an outcome would stay unrecorded. The adapted connection replaces the schema and such
+characters. Other databases use the connection itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Open a connection to PostgreSQL that the ledger can use: to the host that takes writes, with its session set up."""
+"""Open a connection to PostgreSQL for the ledger: to the host that takes writes, with its session set up."""
 
 from __future__ import annotations
 

@@ -51,7 +51,8 @@ TRANSIENT_ERRORS = (
 )
 """Errors that end by themselves, as when the database is back."""
 
-# Of PgBouncer, which has no code for it, and of PostgreSQL through libpq, which gives no code of a failed connection.
+# Texts of errors without a code. PgBouncer has no code for this error. libpq gives no code for a failed connection to
+# PostgreSQL.
 _NONE_LEFT = (
     "no more connections allowed",
     "query_wait_timeout",

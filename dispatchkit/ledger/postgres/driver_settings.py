@@ -52,17 +52,17 @@ _OUR_OWN = frozenset({"schema", "service", "servicefile", "target_session_attrs"
 
 
 class DriverSettings:
-    """How to connect. Its repr shows no password.
+    """The settings of a connection. Its repr shows no password.
 
-    The hosts are tried in order, each for ``connect_timeout``, until one of them takes writes: the first may be a
+    The hosts are tried in order, each for ``connect_timeout``, until one of them takes writes. The first may be a
     standby, or a machine that is gone. The host that was the primary last is tried first.
 
     Args:
-        address: Of a database.
+        address: The address of a database.
         schema: The schema of the tables; None takes that of the address.
 
     Raises:
-        ValueError: The address is none of a database, or names another schema. Or its service is not defined, or
+        ValueError: The address is not one of a database, or names another schema. Or its service is not defined, or
             defines something that is not supported.
     """
 

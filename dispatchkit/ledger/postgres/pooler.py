@@ -1,7 +1,7 @@
 """Refuse a pooler that gives each transaction another session, such as PgBouncer in transaction mode.
 
-There, the settings of a session do not last, a prepared statement is missing in the next transaction, and the queue's
-LISTEN hears nothing. No pooler says in which mode it works, so it is tried with two connections.
+In this mode, the settings of a session do not last, and the next transaction lacks a prepared statement. The queue's
+LISTEN receives nothing. No pooler reports its mode, so two connections test it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make and upgrade the tables of a ledger in PostgreSQL, or print the SQL for an administrator who does."""
+"""Make and upgrade the tables of a ledger in PostgreSQL, or give an administrator the SQL for them."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ async def _version(connection: Connection, schema: str) -> int:
 
 
 def creation_sql(schema: str) -> str:
-    """What makes the schema and the tables, for psql. The user who runs the ledger must own them."""
+    """The SQL that makes the schema and the tables, for psql. The ledger's database user must own them."""
     tables = "\n".join(migration.postgres for migration in pending(0))
     about = f"INSERT INTO dispatchkit.about (version, release) VALUES ({latest()}, '{__version__}');"  # noqa: S608
     text = in_schema(f"{tables.strip()}\n{about}", schema)

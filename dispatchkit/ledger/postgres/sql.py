@@ -279,8 +279,8 @@ SELECT index, command, count(*) OVER () AS count, max(latest) OVER () AS latest 
 REPEATS = _REPEATS.replace("$first", "g").replace("$second", "t")
 REPEATS_IN_SMALLER = _REPEATS.replace("$first", "t").replace("$second", "g")
 
-# Whether a target of the log $3, but not $2 of the run $1, may have acted in the last $4 seconds. A request may arrive
-# as late as $5 and the attempt timeout after its claim.
+# Whether a target of the log $3 may have acted in the last $4 seconds. The target $2 of the run $1 does not count. A
+# request may arrive as late as $5 and the attempt timeout after its claim.
 RIVAL = """
 SELECT EXISTS (
     SELECT FROM dispatchkit.target t

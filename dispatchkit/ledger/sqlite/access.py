@@ -1,4 +1,4 @@
-"""Where the file of a ledger lies, and who else can read it."""
+"""Check where the file of a ledger lies, and take the right to read it from other users."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Detect copies of a ledger file, and refuse a file with two names.
 
 A row of the table `about` has the file's device, inode and birth time, and a count of renewals. Every hold, heartbeat
-and release adds one. An extended attribute of the file, ``user.dispatchkit.<count>``, has the same count in its name
-and the database's id as its value. SQLite backups and a plain ``cp`` copy only the row, so:
+and release adds one. An extended attribute of the file, ``user.dispatchkit.<count>``, has the same count in its
+name. Its value is the database's id. SQLite backups and a plain ``cp`` copy only the row, so:
 
 - a file without the attribute is a copy;
 - an attribute with another id means that another database was copied over this file;
