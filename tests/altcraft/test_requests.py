@@ -13,6 +13,7 @@ from tenacity import wait_none
 
 from dispatchkit import AltcraftClient, Attachment, Audience, LaunchBroadcast, RetryPolicy
 from dispatchkit.altcraft.codec import WireForm
+from dispatchkit.core.validators import JsonValue
 from tests.wire import Listener, Received, http
 
 TOKEN = "abcdefghijklmnqrstuvwxyz"
@@ -89,7 +90,8 @@ SAMPLES: list[tuple[str, Act, str, str]] = [
 
 @pytest.mark.parametrize(("path", "act", "as_json", "as_xml"), SAMPLES)
 async def test_requests_match_documentation(path: str, act: Act, as_json: str, as_xml: str) -> None:
-    for form, body in (("json", in_json(as_json)), ("xml", as_xml.encode())):
+    bodies: dict[WireForm, bytes] = {"json": in_json(as_json), "xml": as_xml.encode()}
+    for form, body in bodies.items():
         request = await sent(act, form)
         headers = request.headers
         assert request.line == f"POST {path} HTTP/1.1"
@@ -122,7 +124,12 @@ def test_token_is_not_in_target() -> None:
     assert TOKEN not in client.call(LaunchBroadcast(1)).request.target
 
 
-CONTENT = {"скидка": 15.5, "deep": {"list": [1, {"a": None}, "ё"], "yes": True}, "none": None, "empty": ""}
+CONTENT: dict[str, JsonValue] = {
+    "скидка": 15.5,
+    "deep": {"list": [1, {"a": None}, "ё"], "yes": True},
+    "none": None,
+    "empty": "",
+}
 
 
 async def test_json_has_all_optional_fields() -> None:

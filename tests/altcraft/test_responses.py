@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
@@ -23,6 +22,7 @@ from dispatchkit.altcraft.codec import WireForm, codec
 from dispatchkit.altcraft.commands import AltcraftCommand, AltcraftWire
 from dispatchkit.altcraft.models import MailingAccepted
 from dispatchkit.core.call.classify import classify
+from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.command import Response
 from dispatchkit.core.secret import Secret
 from dispatchkit.errors import (
@@ -39,7 +39,6 @@ WIRES: Mapping[WireForm, AltcraftWire] = {
     form: AltcraftWire(Secret("c2VjcmV0", environment="NONE"), codec(form), 1000, 1000, deduplicates=True)
     for form in FORMS
 }
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 COMMANDS = [ActivateMailing(82), LaunchBroadcast(82), DeactivateMailing(82)]
 
 
@@ -50,7 +49,7 @@ def said(form: WireForm, error: object, text: str) -> bytes:
 
 
 def read(form: WireForm, status: int, body: bytes, command: AltcraftCommand[MailingAccepted] = COMMANDS[0]) -> object:
-    return classify(command, Response(status, {}, body), WIRES[form], NOW)
+    return classify(command, Response(status, {}, body), WIRES[form], SYSTEM)
 
 
 DOCUMENTED = [

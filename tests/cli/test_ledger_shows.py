@@ -69,10 +69,10 @@ def test_run_shows_settings_and_resume(played: Played, ledger: Path) -> None:
     assert told["held by"] == "no process"
     assert told["to resume"] == f"dispatchkit resume {ledger} --run friday"
     assert "to resume" not in shown("show", ledger, "sunday").out
-    [told] = objects(shown("show", ledger, "sunday", "--json"))
+    [sunday] = objects(shown("show", ledger, "sunday", "--json"))
     settings = {"provider": "altcraft", "base_url": played.url, "wire": "json", "deduplicates": "no"}
-    assert told["run"]["settings"] == settings
-    assert (told["run"]["plan_complete"], told["run"]["stopped"], told["holders"]) == (True, False, [])
+    assert sunday["run"]["settings"] == settings
+    assert (sunday["run"]["plan_complete"], sunday["run"]["stopped"], sunday["holders"]) == (True, False, [])
     assert as_csv(shown("show", ledger, "sunday", "--csv"))[0]["counts_done"] == "1"
 
 

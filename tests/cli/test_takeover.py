@@ -232,6 +232,7 @@ def test_named_account_changes_token(played: Played, ledger: Path, monkeypatch: 
 @pytest.mark.second_stage
 @pytest.mark.parametrize("command", ["launch", "resume"])
 def test_never_repeat_keeps_unknown(played: Played, ledger: Path, command: str) -> None:
+    words: tuple[object, ...]
     words = ("altcraft", "launch", "1-3", "--yes", "--base-url", played.url, "--ledger", ledger, "--run", "friday")
     words = (*words, "--deduplicates")
     if command == "resume":

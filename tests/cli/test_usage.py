@@ -17,7 +17,8 @@ from dispatchkit.cli.providers import altcraft
 from dispatchkit.cli.settings import AUTO_WORKERS, client_settings, guards
 from dispatchkit.core.call.client import ATTEMPT_TIMEOUT, TIMEOUT
 from dispatchkit.core.pacing.adaptive_limit import AdaptiveLimit
-from tests.cli.conftest import COMMAND, Played, run, run_child
+from tests.cli.conftest import Played, run, run_child
+from tests.launcher import COMMAND
 
 HERE = ("--base-url", "http://127.0.0.1:1")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from datetime import UTC, datetime
 
 import pytest
 from aioresponses import aioresponses
@@ -13,6 +12,7 @@ from hypothesis import strategies as st
 
 from dispatchkit import DirectClient, DispatchkitError, OutcomeUnknownError, RejectedError, StartDispatch, StopDispatch
 from dispatchkit.core.call.classify import classify
+from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.command import Response, UnexpectedResponseError
 from dispatchkit.core.secret import Secret
 from dispatchkit.direct.commands import DirectAuth
@@ -29,7 +29,6 @@ from tests.strategies import LETTERS
 from tests.wire import Listener, failure, http, once
 
 WIRE = DirectAuth(Secret("c2VjcmV0", environment="NONE"))
-NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 DOCUMENTED = [
     (401, 4010, "Not Authenticated", NotAuthenticatedError),
@@ -72,7 +71,7 @@ def test_unknown_code_keeps_provider_message(status: int) -> None:
 
 def read(status: int, body: object, command: StartDispatch | StopDispatch | None = None) -> object:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return classify(command or StartDispatch(3), Response(status, {}, raw), WIRE, NOW)
+    return classify(command or StartDispatch(3), Response(status, {}, raw), WIRE, SYSTEM)
 
 
 UNREADABLE: list[object] = [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from typing import Any
 
 import attrs
 import pytest
@@ -13,7 +14,7 @@ from dispatchkit.core.call.call import Call as PendingCall
 from dispatchkit.sandbox import Reply
 from tests.faults.actions import LAUNCH, QUICK, START, Action
 from tests.faults.cases import raw
-from tests.faults.hostile_server import Hostile, Stage, Strike
+from tests.faults.hostile_server import Hostile, Play, Stage, Strike
 
 
 async def lose(stage: Stage) -> None:
@@ -34,7 +35,13 @@ async def hang(stage: Stage) -> None:
     await stage.peer.hang()
 
 
-STRIKES = {"honest": [], "loses": [lose], "drops": [drop] * 9, "throttles": [throttle] * 9, "hangs": [hang]}
+STRIKES: dict[str, list[Play]] = {
+    "honest": [],
+    "loses": [lose],
+    "drops": [drop] * 9,
+    "throttles": [throttle] * 9,
+    "hangs": [hang],
+}
 
 
 @attrs.frozen
@@ -44,7 +51,7 @@ class Ending:
     """None if the call was over before it could be cancelled and had a result."""
     saw: int
     acts: int
-    call: PendingCall[object, object]
+    call: PendingCall[Any, Any]
     sent_later: int
 
 

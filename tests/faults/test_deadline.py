@@ -102,7 +102,7 @@ async def test_deaf_server_holds_no_call() -> None:
 async def test_a_cancelled_upload_stops() -> None:
     async with deaf() as (url, drained):
         async with LAUNCH.client(url, timeout=5.0, retry=QUICK) as client:
-            call = client.call(BIG)
+            call = client.call(BIG)  # type: ignore[arg-type]
             task = asyncio.ensure_future(call.run())
             await asyncio.sleep(0.1)
             task.cancel()

@@ -195,7 +195,7 @@ async def test_finished_dispatch_is_never_stopped() -> None:
 async def test_result_shows_settled(action: Action) -> None:
     async with scene(action) as play:
         plain = await play.client.perform(action.command)
-    async with scene(action, loses(acts=True), **dict.fromkeys(action.vouched, False)) as play:
+    async with scene(action, loses(acts=True), **dict.fromkeys(action.vouched, False)) as play:  # type: ignore[arg-type]
         settled = await play.client.perform(action.command)
 
     assert (plain.settled, settled.settled) == (False, True)

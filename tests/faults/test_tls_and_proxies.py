@@ -163,7 +163,7 @@ def demanding(context: ssl.SSLContext) -> Iterator[int]:
     """A server of TLS in a thread, which says with an alert that it misses the client's certificate."""
     received: list[bytes] = []
 
-    def serve() -> None:
+    def serve(listening: socket.socket) -> None:
         while True:
             try:
                 guest, _ = listening.accept()
@@ -175,7 +175,7 @@ def demanding(context: ssl.SSLContext) -> Iterator[int]:
                 secured.recv(2**16)
 
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        thread = threading.Thread(target=serve, daemon=True)
+        thread = threading.Thread(target=serve, args=(listening,), daemon=True)
         thread.start()
         yield listening.getsockname()[1]
         listening.shutdown(socket.SHUT_RDWR)

@@ -37,6 +37,7 @@ from dispatchkit.direct.commands import ReadDispatch
 from dispatchkit.ledger import hold
 from dispatchkit.ledger import journal as journal_module
 from dispatchkit.ledger.codec import encode
+from dispatchkit.ledger.hold_lock import HoldLock, LockState
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.sqlite import file as sqlite_file
 from dispatchkit.ledger.sqlite import holds
@@ -384,7 +385,7 @@ def test_invalid_ledger_is_refused(where: Any, kind: type[Exception], text: str)
 @pytest.mark.parametrize(("name", "kind"), [("", ValueError), ("a\nb", ValueError), (7, TypeError)])
 def test_a_run_has_a_name(tmp_path: Path, name: Any, kind: type[Exception]) -> None:
     with pytest.raises(kind, match="run must be"):
-        Ledger(tmp_path / "launch.db").journal(name, {})
+        Ledger(tmp_path / "launch.db").journal(name, {})  # type: ignore[arg-type]
 
 
 async def test_missing_run_lists_existing_runs(ledger: Ledger) -> None:
@@ -453,7 +454,7 @@ async def test_account_is_fixed_while_launching(ledger: Ledger) -> None:
     await journal.open(starts([1]), nothing)
     async with DirectClient("new") as client:
         with pytest.raises(RunHeldError):
-            await ledger.change_account("a", client)
+            await ledger.change_account("a", client)  # type: ignore[arg-type]
     assert (await ledger.run("a")).fingerprint == "old"
     await journal.close()
 
@@ -474,7 +475,7 @@ async def test_rotated_token_needs_permission(ledger: Ledger) -> None:
     async with DirectClient("new") as client:
         with pytest.raises(AccountMismatchError):
             await ledger.journal("a", attrs.evolve(client.run_settings(), settings={})).open(None, nothing)
-        await ledger.change_account("a", client)
+        await ledger.change_account("a", client)  # type: ignore[arg-type]
         await ended(ledger.journal("a", attrs.evolve(client.run_settings(), settings={})))
         with pytest.raises(AccountMismatchError):
             await ledger.journal("a", run_settings(token="old")).open(None, nothing)
@@ -521,8 +522,8 @@ async def test_same_run_is_no_repeat(ledger: Ledger) -> None:
 @pytest.fixture
 def _without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file system that has no locks, so that leases decide, as in a database."""
-    monkeypatch.setattr(holds.HoldLock, "acquire", lambda _: holds.LockState.UNSUPPORTED)
-    monkeypatch.setattr(holds, "lock_state", lambda _: holds.LockState.UNSUPPORTED)
+    monkeypatch.setattr(HoldLock, "acquire", lambda _: LockState.UNSUPPORTED)
+    monkeypatch.setattr(holds, "lock_state", lambda _: LockState.UNSUPPORTED)
 
 
 @pytest.mark.usefixtures("_without_locks")

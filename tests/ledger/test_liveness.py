@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import pytest
@@ -98,7 +99,7 @@ def test_a_process_that_has_ended(child: subprocess.Popen[bytes]) -> None:
         ({"pid_namespace": 0}, "not enough data to identify"),
     ],
 )
-def test_an_unidentified_process_lives(child: subprocess.Popen[bytes], other: dict[str, object], says: str) -> None:
+def test_an_unidentified_process_lives(child: subprocess.Popen[bytes], other: dict[str, Any], says: str) -> None:
     with pytest.raises(LedgerError, match=says):
         end_process(attrs.evolve(holder_of(child), **other), timeout=5)
     assert child.poll() is None

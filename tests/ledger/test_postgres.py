@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import attrs
 import pytest
@@ -431,7 +432,7 @@ async def test_unreachable_database_is_awaited(store: PostgresStore, postgres: S
     run = await held(store, 40)
     await store.claim([claim(run, 0)])
     await asyncio.to_thread(postgres.stop)
-    waiting = [
+    waiting: list[asyncio.Task[Any]] = [
         asyncio.create_task(store.claim([claim(run, index) for index in range(20)])),
         asyncio.create_task(store.claim([claim(run, index) for index in range(10, 40)])),
         asyncio.create_task(store.record([record(run, 0, State.DONE)])),

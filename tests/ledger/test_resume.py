@@ -30,6 +30,7 @@ from dispatchkit.core.call import launches, replays
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.errors import ResponseLostError
 from dispatchkit.ledger import hold
+from dispatchkit.ledger.hold_lock import HoldLock, LockState
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.sqlite import holds
 from dispatchkit.ledger.sqlite import rows as sqlite_rows
@@ -348,8 +349,8 @@ async def test_taken_over_repeat_launches_once(
     first = asyncio.create_task(direct.start_many([1], ledger=ledger, run="a").finish())
     await until(lambda: direct.statistics().pace.throttled > 0)
     monkeypatch.setattr(sqlite_rows, "LEASE_TIMEOUT", 0.0)
-    monkeypatch.setattr(holds.HoldLock, "acquire", lambda _: holds.LockState.UNSUPPORTED)  # or it would keep the run
-    monkeypatch.setattr(holds, "lock_state", lambda _: holds.LockState.UNSUPPORTED)
+    monkeypatch.setattr(HoldLock, "acquire", lambda _: LockState.UNSUPPORTED)  # or it would keep the run
+    monkeypatch.setattr(holds, "lock_state", lambda _: LockState.UNSUPPORTED)
     async with Ledger(tmp_path / "launch.db") as other:
         assert (await FanOut(direct, None, ledger=other, run="a").finish()).done == 1
         assert await first == Report(rejected=1, not_started=0)

@@ -450,7 +450,7 @@ async def test_restored_run_is_unclear(store: Any, database: Database) -> None:
     await store.record([record(run, 0, State.DONE), record(run, 1, State.NOT_SENT), record(run, 2, State.UNKNOWN)])
     await store.release(run, 0, "one")
     later = await database.restore(store)
-    assert (await later.run("a")).restored
+    assert (await later.run("a")).restored  # type: ignore[union-attr]
     assert [each.restored for each in await later.runs()] == [True]
     await database.pass_time(1000)
     assert await hold(later, run, "two") is None

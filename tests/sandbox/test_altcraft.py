@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -207,8 +208,8 @@ def test_incorrect_fields_are_refused(method, fields):
 
 def test_every_documented_field_is_taken():
     provider = altcraft()
-    overrides = {"override_source_type": "segment", "override_source_id": 5, "override_limit": 300}
-    extras = {"content": {"field": {"deep": [1]}}, "attach": [PDF]}
+    overrides: dict[str, Any] = {"override_source_type": "segment", "override_source_id": 5, "override_limit": 300}
+    extras: dict[str, Any] = {"content": {"field": {"deep": [1]}}, "attach": [PDF]}
     assert error(ask(provider, "activate/", run_now=True, **overrides, **extras)) == 0
     assert error(ask(provider, "broadcasts/start", **overrides, **extras)) == 0
     assert provider.launches == {82: 2}

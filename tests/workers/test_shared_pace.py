@@ -350,8 +350,8 @@ async def test_renewals_match_model(dsn: str, seed: int) -> None:
                 account._apply(Share(0, 0))
                 ends = "DELETE FROM dispatchkit.lease WHERE worker = $1"
                 await store.connection.run(
-                    lambda connection, ends=ends, name=account._worker: connection.execute(ends, name)
-                )  # type: ignore[misc]
+                    lambda connection, ends=ends, name=account._worker: connection.execute(ends, name)  # type: ignore[misc]
+                )
             case _:
                 pass
         rows = await store.connection.run(lambda connection, name=account._worker: connection.fetch(leases, name))  # type: ignore[misc]
@@ -434,7 +434,7 @@ async def test_reduction_books_after_worker_knows(dsn: str) -> None:
     for _ in range(2):
         await first.renew()
     await second.renew()
-    assert second.held == Share(pytest.approx(45.0), 4 + (second._worker < first._worker))
+    assert second.held == Share(pytest.approx(45.0), 4 + (second._worker < first._worker))  # type: ignore[arg-type]
     for account in (first, second):
         await account._leave()
     await store.close()

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,7 +26,7 @@ HEADER = "id,outcome,code,error,request_id\n"
 EXPORT = "index,id,command,state,code,error,request_id,attempts,at\n"
 
 
-def read(tmp_path: Path, content: str | bytes, **options: object) -> list[int]:
+def read(tmp_path: Path, content: str | bytes, **options: Any) -> list[int]:
     path = tmp_path / "f"
     path.write_bytes(content.encode() if isinstance(content, str) else content)
     return list(from_file(str(path), FileOptions(**options)))

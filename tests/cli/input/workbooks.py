@@ -5,6 +5,7 @@ from __future__ import annotations
 import zipfile
 from collections.abc import Iterable, Sequence
 from io import BytesIO
+from typing import Any
 
 import openpyxl
 from openpyxl.cell import Cell
@@ -43,7 +44,7 @@ def workbook(
     book = openpyxl.Workbook()
     sheets = [(title, rows, "visible"), *more]
     for position, (name, cells, state) in enumerate(sheets):
-        sheet = book.active if position == 0 else book.create_sheet()
+        sheet: Any = book.active if position == 0 else book.create_sheet()
         sheet.title, sheet.sheet_state = name, state
         for row, values in enumerate(cells, 1):
             for column, value in enumerate(values, 1):
@@ -96,7 +97,7 @@ def raw(cells: str, *, before: str = "", after: str = "", row: str = "", strings
     return data.getvalue()
 
 
-def _fill(cell: Cell, value: object) -> None:
+def _fill(cell: Cell, value: Any) -> None:
     if isinstance(value, Formula):
         cell.value, cell.data_type = str(value), "e"
     elif isinstance(value, Formatted):

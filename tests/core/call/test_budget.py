@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Coroutine
+from typing import Any
 
 import pytest
 from tenacity import wait_none
@@ -139,7 +140,7 @@ async def test_new_call_joins_queue_end(clock: Virtual) -> None:
 async def test_refill_stops_at_initial_tokens(clock: Virtual) -> None:
     budget = await emptied(clock)
     await clock.sleep(3.5)
-    assert budget.statistics() == BudgetStatistics(pytest.approx(3.5), 10, 0, 0)
+    assert budget.statistics() == BudgetStatistics(pytest.approx(3.5), 10, 0, 0)  # type: ignore[arg-type]
     await clock.sleep(3600)
     assert budget.statistics().tokens == RetryBudget.INITIAL_TOKENS
 
@@ -243,7 +244,7 @@ async def test_stop_ends_token_wait(ending: str) -> None:
     for _ in range(int(RetryBudget.INITIAL_TOKENS)):
         assert await client._context.budget.withdraw(until=0.0)
     run = client.start_many([1])
-    work = asyncio.ensure_future(anext(run) if ending == "stop" else client.start(1))
+    work: asyncio.Future[Any] = asyncio.ensure_future(anext(run) if ending == "stop" else client.start(1))
     while not client.statistics().budget.waiting:
         clock.advance(0.01)
         await asyncio.sleep(0)

@@ -101,7 +101,7 @@ async def test_bug_after_response_is_unknown(kind: type[Exception], monkeypatch:
 
 
 async def test_bug_after_later_response(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = call_module.classify, itertools.count()
+    real, calls = call_module.classify, itertools.count()  # type: ignore[attr-defined]
 
     def classify(*values: Any) -> object:
         if next(calls):

@@ -373,7 +373,8 @@ async def test_disbelieved_replay_stays_disbelieved(read: Reply) -> None:
 
 
 async def test_former_repeat_is_the_last() -> None:
-    stage, given = Stage(), {"unclear_since": AN_HOUR_AGO, "request_id": OLD_ID, "deduplicates": True}
+    stage = Stage()
+    given: dict[str, Any] = {"unclear_since": AN_HOUR_AGO, "request_id": OLD_ID, "deduplicates": True}
     state, error, script = await stage.play([REPLAYED], [log()], repeats=1, **given)
     assert (state, script.sent, script.read, error.is_final) == (State.UNKNOWN, [], [], True)
     await stage.play([LOST, REPLAYED], [log()], 8, deduplicates=True)
@@ -564,7 +565,12 @@ async def test_late_start_is_not_ours() -> None:
 
 
 async def test_takeover_excludes_later_starts() -> None:
-    more = {"unclear_since": AN_HOUR_AGO, "request_id": OLD_ID, "acting_until": 0.0, "acted_by": -3590.0}
+    more: dict[str, Any] = {
+        "unclear_since": AN_HOUR_AGO,
+        "request_id": OLD_ID,
+        "acting_until": 0.0,
+        "acted_by": -3590.0,
+    }
     for age, expected in ((3000, State.UNKNOWN), (3570, State.DONE)):
         stage = Stage()
         assert (await stage.play([], [started(stage.clock, age)], **more))[0] is expected

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from itertools import pairwise
@@ -158,9 +158,9 @@ def client_of(
 
 
 async def play(
-    command: Command[object, object],
+    command: Command[Any, object],
     acts: list[Reply],
-    reads: list[Reply] | None = None,
+    reads: Sequence[Reply] | None = None,
     *,
     timeout: float = 240,
     retry: RetryPolicy | None = None,
@@ -187,13 +187,13 @@ async def play(
     return CallResult(result, error, transport, clock.time)
 
 
-START: Command[object, object] = StartDispatch(7)
-STOP: Command[object, object] = StopDispatch(7)
-ACTIVATE: Command[object, object] = ActivateMailing(7)
-RUN: Command[object, object] = ActivateMailing(7, run_now=True)
-LAUNCH: Command[object, object] = LaunchBroadcast(7)
-DEACTIVATE: Command[object, object] = DeactivateMailing(7)
-ABORT: Command[object, object] = DeactivateMailing(7, abort_if_running=True)
+START: Command[Any, object] = StartDispatch(7)
+STOP: Command[Any, object] = StopDispatch(7)
+ACTIVATE: Command[Any, object] = ActivateMailing(7)
+RUN: Command[Any, object] = ActivateMailing(7, run_now=True)
+LAUNCH: Command[Any, object] = LaunchBroadcast(7)
+DEACTIVATE: Command[Any, object] = DeactivateMailing(7)
+ABORT: Command[Any, object] = DeactivateMailing(7, abort_if_running=True)
 
 
 @pytest.mark.parametrize("unclear", [LOST, BROKEN, response(502, {"dispatchId": 7}), response(200, "?"), response(302)])
@@ -315,7 +315,7 @@ async def test_first_refusal_needs_no_probe() -> None:
 
 
 @pytest.mark.parametrize("command", [RUN, LAUNCH])
-async def test_log_settles_launch_as_done(command: Command[object, object]) -> None:
+async def test_log_settles_launch_as_done(command: Command[Any, object]) -> None:
     result = await play(command, [LOST], [log((0.2, "start"))])
     assert repr(result.result) == "MailingAccepted(mailing_id=7, replayed=False, settled=True, repeated=False)"
     assert result.launches == 1
@@ -326,7 +326,7 @@ async def test_log_settles_launch_as_done(command: Command[object, object]) -> N
 @pytest.mark.parametrize("entries", [[], [(-1.0, "start")], [(0.5, "start")], [(0.5, "end")]])
 @pytest.mark.parametrize("command", [RUN, LAUNCH])
 async def test_deduplicated_launch_repeats_at_once(
-    command: Command[object, object], entries: list[tuple[float, str]]
+    command: Command[Any, object], entries: list[tuple[float, str]]
 ) -> None:
     result = await play(command, [LOST, REPLAYED], [log(*entries)], deduplicates=True)
     assert repr(result.result) == "MailingAccepted(mailing_id=7, replayed=True, settled=False, repeated=False)"
@@ -339,7 +339,7 @@ async def test_deduplicated_launch_repeats_at_once(
 
 @pytest.mark.parametrize("command", [RUN, LAUNCH, ABORT, ActivateMailing(7, limit=3)])
 async def test_no_deduplication_no_repeat(
-    command: Command[object, object],
+    command: Command[Any, object],
 ) -> None:
     result = await play(
         command, [LOST, YES], [log() if command in {RUN, LAUNCH} else active(False)], deduplicates=False
@@ -351,7 +351,7 @@ async def test_log_is_watched_for_lag() -> None:
     result = await play(LAUNCH, [LOST, YES], [log()], deduplicates=False)
     assert result.transport.read[-1][0] >= 61
     assert result.elapsed < 70
-    late: list[Reply] = [log()] * 5 + [log((0.1, "start"))]
+    late = [log()] * 5 + [log((0.1, "start"))]
     assert (await play(LAUNCH, [LOST, YES], late, deduplicates=False)).state is State.DONE
 
 
@@ -366,13 +366,13 @@ async def test_refused_repeated_launch_is_unknown() -> None:
     ("command", "flag", "state"),
     [(ACTIVATE, True, State.DONE), (DEACTIVATE, False, State.DONE), (ABORT, False, State.UNKNOWN)],
 )
-async def test_activity_settles_activation(command: Command[object, object], flag: bool, state: State) -> None:
+async def test_activity_settles_activation(command: Command[Any, object], flag: bool, state: State) -> None:
     result = await play(command, [LOST, YES], [active(flag)], deduplicates=False)
     assert (result.state, result.launches) == (state, 1)
 
 
 @pytest.mark.parametrize(("command", "flag"), [(ACTIVATE, False), (DEACTIVATE, True), (ABORT, True)])
-async def test_denied_activity_allows_repeat(command: Command[object, object], flag: bool) -> None:
+async def test_denied_activity_allows_repeat(command: Command[Any, object], flag: bool) -> None:
     result = await play(command, [LOST, YES], [active(flag)], deduplicates=False)
     assert (result.state, result.launches) == (State.DONE, 2)
     assert result.transport.sent[1][0] > 60
@@ -649,7 +649,7 @@ async def test_unsettled_orphan_stays_unknown() -> None:
 
 
 @pytest.mark.parametrize("command", [RUN, LAUNCH, ACTIVATE, DEACTIVATE])
-async def test_orphan_repeats_under_own_id(command: Command[object, object]) -> None:
+async def test_orphan_repeats_under_own_id(command: Command[Any, object]) -> None:
     reads: list[Reply] = [log()] if command in {RUN, LAUNCH} else [active(command is DEACTIVATE)]
     result = await play(command, [REPLAYED], reads, unclear_since=AN_HOUR_AGO, request_id=OLD_ID, deduplicates=True)
     assert (result.state, result.launches) == (State.DONE, 1)

@@ -291,7 +291,7 @@ async def test_close_then_report() -> None:
 
 
 def breaks(monkeypatch: pytest.MonkeyPatch, raised: BaseException, *, at: int) -> None:
-    real = call_module.classify
+    real = call_module.classify  # type: ignore[attr-defined]
 
     def classify(command: Any, *more: Any) -> Any:
         if command == StartDispatch(at):

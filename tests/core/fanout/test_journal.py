@@ -37,7 +37,7 @@ class FakeJournal:
     claimed_since: list[datetime | None] = attrs.field(factory=list)
     items: list[WorkItem[Any, Any]] = attrs.field(factory=list)
     stop_run: Callable[[], None] = lambda: None
-    settings: object = None
+    settings: Any = None
     recorded: list[Outcome[Any]] = attrs.field(factory=list)
     gate: asyncio.Event | None = None
     at_the_gate: int = 0
@@ -66,7 +66,7 @@ class FakeJournal:
         return self.items.pop(0) if self.items else None
 
     async def claim(self, item: WorkItem[Any, Any], request_id: str | None) -> ClaimResult:
-        number = item.command.dispatch_id
+        number = item.command.dispatch_id  # type: ignore[attr-defined]
         # An entry that says unclear_since is asked for again.
         assert item.unclear_since or number not in [seen for _, seen in self.transport.seen], (
             "it left before it was claimed"
@@ -353,7 +353,7 @@ async def test_ledger_requires_run_name() -> None:
     with pytest.raises(ValueError, match="ledger= and run= belong together"):
         FanOut(client, starts([1]), run="friday")
     with pytest.raises(TypeError, match=r"ledger must be a Ledger, such as Ledger\('launch.db'\), not str"):
-        FanOut(client, starts([1]), ledger="launch.db", run="friday")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType, reportCallIssue]
+        FanOut(client, starts([1]), ledger="launch.db", run="friday")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType, reportCallIssue]
     with pytest.raises(ValueError, match="commands=None stands for what a ledger holds"):
         FanOut(client, None)
 
@@ -405,7 +405,7 @@ class Late(FakeJournal):
 
     async def claim(self, item: WorkItem[Any, Any], request_id: str | None) -> ClaimResult:
         await self.transport.clock.sleep(self.answers.pop(0) if self.answers else self.otherwise)
-        self.asked.append(("claim", item.command.dispatch_id))
+        self.asked.append(("claim", item.command.dispatch_id))  # type: ignore[attr-defined]
         return ClaimResult.GRANTED
 
 

@@ -21,7 +21,7 @@ LARGE = bytes(range(256)) * 4096 * 8  # 8 MiB: more than the buffers of both sid
 
 
 @asynccontextmanager
-async def transport(url: str, **settings: str) -> AsyncIterator[Transport]:
+async def transport(url: str, **settings: Any) -> AsyncIterator[Transport]:
     made = Transport(URL(url), connect_timeout=5, **settings)
     try:
         yield made
