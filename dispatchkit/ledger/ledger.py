@@ -8,7 +8,7 @@ import os
 from collections.abc import AsyncIterator, Collection
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Never, Self, cast
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.claim import CLAIM_AGE
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from dispatchkit.core.call.client import Client
 
 __all__ = ["Ledger"]
+
+W = TypeVar("W")
 
 _END_TIMEOUT = 10.0
 """Seconds to wait for the end of a killed process."""
@@ -240,7 +242,7 @@ class Ledger:
             )
         return cast("SharedStore", await self.open_store())
 
-    async def change_account(self, name: str, client: Client[Never]) -> None:
+    async def change_account(self, name: str, client: Client[W]) -> None:
         """Accept a client's token as the rotated token of a run's account.
 
         Raises:

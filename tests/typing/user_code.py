@@ -116,6 +116,10 @@ def result_has_its_type(outcome: Outcome[StartedDispatch]) -> None:
         print(outcome.result.mailing_id)  # error
 
 
+async def accept_token(ledger: Ledger, direct: DirectClient) -> None:
+    await ledger.change_account("black-friday", direct)
+
+
 async def take(fan_out: FanOut[StartedDispatch]) -> Report:
     async for outcome in fan_out:
         print(match_by_class(outcome))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Never, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
@@ -90,7 +90,7 @@ async def _plan(plan: PlanOptions, options: RunOptions, client: Client[W], comma
     enqueue = load("dispatchkit.workers.procrastinate_queue:enqueue")
     async with client, Ledger(plan.ledger) as ledger:
         if options.account_changed:
-            await ledger.change_account(plan.run, cast("Client[Never]", client))
+            await ledger.change_account(plan.run, client)
         try:
             chunks = await plan_chunks(
                 ledger,
