@@ -1,7 +1,11 @@
 """Launch marketing mailings of i-Digital Direct and Altcraft, and always be told what happened.
 
-Every call ends in one of four outcomes: it returns (done), or raises `RejectedError` (the provider said no and did
-nothing), `NotSentError` (not one byte left this process) or `OutcomeUnknownError` (it may have happened).
+Every call ends in one of four outcomes:
+
+- The call returns: done.
+- `RejectedError`: the provider refused the command and did nothing.
+- `NotSentError`: no byte of the request left this process.
+- `OutcomeUnknownError`: the command may have been carried out.
 """
 
 from __future__ import annotations
@@ -109,8 +113,8 @@ __all__ = [
     "sync",
 ]
 
-# Where each name lives. aiohttp takes a third of a second to import: a program that only wants to catch an error, or
-# to print a help page, does not pay for it.
+# The module of each name. aiohttp takes a third of a second to import. Programs that only catch an error or print a
+# help page do not import it.
 _HOMES = {
     "dispatchkit.altcraft.client": ("AltcraftClient", "AltcraftOptions"),
     "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),

@@ -1,6 +1,6 @@
-"""What a provider outside of this package is made of.
+"""The interface for providers outside of this package.
 
-A provider is a base class of its commands with an explicit name, a `Client`, and a `Provider`, its registry entry. The
+A provider has three parts: a named base class of its commands, a `Client`, and a registry entry, `Provider`. The
 rest of dispatchkit then treats it like its own providers: calls, fan-outs, ledgers, workers, ``dispatchkit resume``.
 
     class SmsCommand(Command[Secret, R_co]):
@@ -22,8 +22,8 @@ Only `Command.request` and `Command.result` are required. `result` reads answers
 further statuses of success in `Command.success_statuses`. `Command.probe` lets an unclear outcome be settled by the
 provider's state; without it, an unclear command stays unknown.
 
-A program calls `register`. An installed package names its entry in the group ``dispatchkit.providers`` of its entry
-points, where workers and the command line find it:
+A program calls `register`. An installed package names its entry in the entry point group ``dispatchkit.providers``.
+Workers and the command line find it there:
 
     [project.entry-points."dispatchkit.providers"]
     sms = "sms_kit:SMS"
@@ -40,7 +40,7 @@ What is here, by purpose:
 - Settling: `Probe` asks for a state (`Probe.of`), `LogProbe` a log (`ask_log`, with a `TimeWindow`); the answer
   becomes a `Settlement` with its `Evidence`.
 - Validators of fields: `positive_id`, `non_negative`, `non_empty`, `flag`, `moment`, `json_object` (a `JsonValue`).
-- Clients: `Client` with its `ClientOptions`, `Secret`, `Token`; `FanOut` with its `FanOutOptions`. The blocking twin
+- Clients: `Client` with its `ClientOptions`, `Secret`, `Token`; `FanOut` with its `FanOutOptions`. The blocking client
   is a `SyncClient` with methods that `blocking` and `blocking_many` make.
 - The registry: `Provider`, `register`, `find_provider`.
 """

@@ -264,7 +264,7 @@ def _may_name(place: Path) -> bool:
 def command_lines() -> dict[str, str]:
     """The command lines of all providers, each as ``"module:attribute"`` of a Typer group.
 
-    A package that cannot be loaded is left out, with a warning of the logger ``dispatchkit``: the command lines of all
+    A package that cannot be loaded is left out, with a warning of the logger ``dispatchkit``. The command lines of all
     other providers stay usable.
     """
     installed = _installed()

@@ -7,11 +7,11 @@ The rules:
 - No secret and no content is shown. Bytes become their number, a mapping the list of its keys. What the repr of a class
   hides, its `to_dict()` leaves out, unless the field is marked with `SHOWN` or `shown_as`.
 - A flat row has scalars only, and the columns of a class are always the same. A nested object becomes columns with its
-  key in front (``counts_done``), a list of objects their number, a list of texts one text (``"a, b"``), an object with
-  free keys JSON text. Of a command only ``command_type`` stays. Attempts become ``attempts`` (their number),
-  ``started`` (of the first) and ``duration`` (seconds from there to the end of the last).
-- The row of an outcome is the same for all four: of the result it has ``result_settled``, ``result_replayed`` and
-  ``result_repeated``, of the error all keys.
+  key as prefix (``counts_done``). A list of objects becomes their number, and a list of texts one text (``"a, b"``).
+  An object with free keys becomes JSON text. Of a command, only ``command_type`` stays. Attempts become ``attempts``
+  (their number), ``started`` (of the first) and ``duration`` (seconds from there to the end of the last).
+- The row of an outcome has the same columns for all four. Of the result it has ``result_settled``,
+  ``result_replayed`` and ``result_repeated``. Of the error it has all keys.
 
 cattrs finds the conversion of a type. Functions import it and json, so that a program that only catches an error does
 not pay for them.

@@ -73,8 +73,8 @@ class AltcraftClient(Client[AltcraftWire]):
         options: See `AltcraftOptions`.
 
     Raises:
-        ValueError: There is no host or no token, the token cannot be one, ``base_url`` is more than a host, or another
-            option is out of range.
+        ValueError: The host or the token is missing, or the token is invalid. ``base_url`` is more than a host, or
+            another option is out of range.
         TypeError: An option is unknown or of another type; the message names it.
         ImportError: ``wire="xml"`` without the extra ``xml``.
 

@@ -88,7 +88,7 @@ def _deduplicates(instance: object, attribute: attrs.Attribute[bool], value: obj
 
 @attrs.frozen
 class AltcraftWire:
-    """The wire of an Altcraft account: the token in the body, JSON or XML, two limits on the size of a body."""
+    """The wire format of an Altcraft account: token, codec, and two limits on the size of a body."""
 
     token: Secret
     codec: Codec
@@ -111,7 +111,7 @@ class AltcraftWire:
             ValueError: The body is over the limit, or this format cannot represent it.
         """
         limit = self.attachment_limit if attachments else self.body_limit
-        # Checked before the files are encoded: a body that is too large must not cost three times its size in memory.
+        # The size is checked before the files are encoded. Encoding takes three times the size of the files in memory.
         size = sum(len(attachment.data) for attachment in attachments) * 4 // 3
         if size <= limit:
             sent = {**fields, "attach": [file.file_object() for file in attachments]} if attachments else fields

@@ -159,8 +159,8 @@ class MailingAccepted(Value):
     settled: bool = False
     """Whether the response was lost and the mailing's state shows that the call had its effect."""
     repeated: bool = False
-    """Whether an unclear launch was repeated, which ``deduplicates=True`` allows, and the response does not say that
-    the platform recognised the repeat. The mailing may have been launched twice."""
+    """Whether an unclear launch was repeated and the response does not say that the platform recognised the repeat.
+    Only ``deduplicates=True`` allows this. The mailing may have been launched twice."""
 
 
 @attrs.frozen

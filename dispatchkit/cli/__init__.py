@@ -43,8 +43,8 @@ def main() -> None:
 def _fill_gaps() -> None:
     """Open the null device in place of each standard stream that was closed when the process started.
 
-    The next socket would get the stream's number, and all that is printed. libuv ends the process when it closes such
-    a stream.
+    Otherwise the next socket gets the number of the stream, and receives all printed output. Also, libuv ends the
+    process when it closes such a stream.
     """
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass

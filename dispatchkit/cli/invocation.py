@@ -1,4 +1,4 @@
-"""What was typed, so that a hint can print a whole line to type next."""
+"""The command line of this process, so that a hint can print the whole next line."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def _without_secret(parameter: re.Match[str]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """What stands between ``plan`` and the launch on the command line."""
+    """The arguments between ``plan`` and the launch on the command line."""
 
     ledger: str = field(repr=False)
     run: str
@@ -65,7 +65,7 @@ class Invocation:
     words: tuple[_Word, ...] = ()
     """The name of each parameter and what stands for it; a command has no name."""
     plan: PlanOptions | None = None
-    """What ``dispatchkit plan`` says, where the command follows it."""
+    """The options of ``dispatchkit plan``, if it precedes the command."""
 
     @classmethod
     def of(cls, context: typer.Context) -> Invocation:
@@ -80,7 +80,7 @@ class Invocation:
         return cls(tuple(words), context.obj if isinstance(context.obj, PlanOptions) else None)
 
     def given(self, *names: str) -> list[str]:
-        """What was typed for these parameters."""
+        """The arguments that were typed for these parameters."""
         return [word for name, words in self.words if name in names for word in words]
 
     def again(self, *more: str, without: Iterable[str] = ()) -> str:

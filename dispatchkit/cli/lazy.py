@@ -125,8 +125,8 @@ class LazyGroup(RedactingGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command that the arguments begin with.
 
-        A mistyped name brings a suggestion only of commands that read: the shell repeats a line with one key, and a
-        suggested launch would be one key away. All names are listed otherwise.
+        For a mistyped name, only commands that read are suggested. A shell can run a suggested line with one key, and
+        that must not launch. Otherwise, all names are listed.
         """
         if args and not args[0].startswith("-") and not ctx.resilient_parsing:
             try:

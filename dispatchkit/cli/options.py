@@ -379,7 +379,7 @@ def duration(seconds: float) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What every command takes."""
+    """Options of every command."""
 
     invocation: Invocation = field(default_factory=Invocation, repr=False, compare=False)
     """The command line itself; no option."""
@@ -387,7 +387,7 @@ class Options:
 
 @dataclass(frozen=True, kw_only=True)
 class ConnectionOptions(Options):
-    """What every command that talks to a provider takes."""
+    """Options of every command that calls a provider."""
 
     token_file: _TokenFile = None
     proxy: Proxy = field(default=None, repr=False)
@@ -401,14 +401,14 @@ class ConnectionOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions(ConnectionOptions):
-    """What every command that only reads takes."""
+    """Options of every command that only reads."""
 
     json: JsonLines = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActingOptions(ConnectionOptions):
-    """What every command takes that launches or stops something."""
+    """Options of every command that launches or stops."""
 
     yes: _Yes = False
     max_launches: _MaxLaunches = None
@@ -428,7 +428,7 @@ class ActingOptions(ConnectionOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(ActingOptions):
-    """What every command that acts on ids takes."""
+    """Options of every command that acts on ids."""
 
     ids: _Ids = None
     from_: _From = None
@@ -446,7 +446,7 @@ class RunOptions(ActingOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
-    """What a launch may override for one run."""
+    """Options of a launch that override the mailing for one run."""
 
     audience: _Audience = None
     limit: _Limit = None
@@ -456,7 +456,7 @@ class LaunchOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeOptions(ActingOptions):
-    """What ``resume`` takes."""
+    """Options of ``resume``."""
 
     where: LedgerArgument = field(default=None, repr=False)
     run: Annotated[

@@ -1,4 +1,4 @@
-"""What options mean to clients and fan-outs. It is imported when a command runs, and not for ``--help``."""
+"""Settings of clients and fan-outs, from options. The module is imported when a command runs, not for ``--help``."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def client_settings(options: ConnectionOptions) -> ClientSettings:
 
 
 def guards(options: ActingOptions) -> Guards:
-    """What bounds the run.
+    """The bounds of the run.
 
     Raises:
         ValueError: ``--concurrency`` is neither a number nor auto, or ``--give-up-after`` is no duration.

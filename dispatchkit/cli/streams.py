@@ -1,4 +1,4 @@
-"""Writing to the standard streams and to files: a reader that is gone ends nothing, a disk that is full is reported."""
+"""Writing to the standard streams and to files. A closed pipe is ignored; a full disk is reported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errn
 """Errors that say that output is lost, and not that its reader has gone."""
 
 _errors: list[OSError] = []
-"""What could not be written, since `unwritable` was last called."""
+"""Errors of writes since the last call of `unwritable`."""
 
 
 def write(stream: TextIO, text: str) -> bool:
@@ -45,7 +45,7 @@ def ignore_broken_pipe(stream: TextIO) -> Generator[None]:
 
 
 def unwritable() -> str:
-    """Why output was lost since the last call; empty if it was not."""
+    """The reason for output that was lost since the last call; empty if none was."""
     reason = _errors[0].strerror or str(_errors[0]) if _errors else ""
     _errors.clear()
     return reason

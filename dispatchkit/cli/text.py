@@ -1,7 +1,6 @@
-"""How values, failures and outcomes are written.
+"""Text of values, failures and outcomes.
 
-What a provider wrote is shown to a person at a terminal: nothing in it may move the cursor, colour the screen or be
-read as markup.
+A terminal shows text of the provider. Control characters and markup in it must have no effect.
 """
 
 from __future__ import annotations

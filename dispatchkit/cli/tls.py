@@ -1,4 +1,4 @@
-"""What ``--ca-file``, ``--client-cert`` and ``--client-key`` name: the certificates of a TLS connection."""
+"""Certificates of a TLS connection: ``--ca-file``, ``--client-cert`` and ``--client-key``."""
 
 from __future__ import annotations
 

@@ -59,8 +59,8 @@ class DirectClient(Client[DirectAuth]):
         options: See `DirectOptions`.
 
     Raises:
-        ValueError: There is no token, the token cannot be one, ``base_url`` is more than a host, or another option is
-            out of range.
+        ValueError: The token is missing or invalid, ``base_url`` is more than a host, or another option is out of
+            range.
         TypeError: An option is unknown or of another type; the message names it.
 
     The provider's pages: https://api.docs.direct.i-dgtl.ru

@@ -61,7 +61,7 @@ _REFUSALS: dict[int, type[RejectedError]] = {
 _OF_SUCCESS = ("dispatchId", "items")
 """Fields that only a success has."""
 
-# For a code that no page documents. 403 is not here: it stands for a wrong token as well as for a wrong state.
+# For a code that no page documents. 403 is missing, because it means a wrong token or a wrong state.
 _BY_STATUS: dict[int, type[RejectedError]] = {401: AuthenticationError, 404: NotFoundError}
 
 

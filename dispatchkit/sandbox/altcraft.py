@@ -101,8 +101,8 @@ class AltcraftProvider:
             it. Refused tokens and unreadable bodies never are. Default: True, the harshest reading.
         sloppy_xml: Whether the ``status`` string wears literal quotes in XML, as in the provider's docs. Default: True.
         read_lag: ``get_status`` and ``log_v2`` show the state as it was so many seconds ago. Default: 0.
-        clock: The time in seconds since the epoch, also that of the ``Date`` of each reply and of the entries of a log:
-            a platform whose clock is wrong has one that is. Default: ``time.time``.
+        clock: The time in seconds since the epoch, also for the ``Date`` of each reply and for log entries. A wrong
+            clock simulates a platform whose clock is wrong. Default: ``time.time``.
 
     Attributes:
         acts: What was really done, in order. A launch by ``run_now`` is one act, ``launch``; switching on what is on

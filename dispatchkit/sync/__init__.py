@@ -1,7 +1,7 @@
 """Blocking clients: the same calls for code that does not run an event loop.
 
-Each client here holds its asynchronous client and runs that one's methods on an event loop in a thread of its own, one
-for the whole process (`dispatchkit.sync.portal`). A method takes, returns and raises what the asynchronous method does.
+Each client here holds an asynchronous client and runs its methods on an event loop in a separate thread. The process
+has one such thread (`dispatchkit.sync.portal`). A method takes, returns and raises what the asynchronous method does.
 
 Example:
     >>> from dispatchkit import sync

@@ -1,6 +1,6 @@
 """The base of the blocking clients, and the functions that make their methods.
 
-A blocking client is a class like this one; nothing of a provider is written twice::
+A blocking client is a class like this one. It repeats no code of the provider::
 
     class AcmeClient(SyncClient[acme.AcmeClient]):
         def __init__(self, token: Token | None = None, **options: Unpack[AcmeOptions]) -> None:

@@ -37,9 +37,9 @@ class _BlockingClient(Protocol[C_co]):
 class FanOut(Generic[R_co]):
     """Many commands through one client: `dispatchkit.FanOut`, for a caller that blocks.
 
-    ``for outcome in fan_out:`` yields each outcome as it comes; `finish` runs to the end. A loop that is left early, or
-    Ctrl-C, ends the run: nothing more is sent, what was sent is awaited, what waits for a retry is given up, and
-    ``report`` counts all of it.
+    ``for outcome in fan_out:`` yields each outcome as it comes; `finish` runs to the end. Leaving the loop early ends
+    the run, and so does Ctrl-C. Nothing more is sent, and calls in flight are awaited. Calls that wait for a retry are
+    given up. ``report`` counts all of them.
 
     The arguments are those of `dispatchkit.FanOut`. The commands are taken on the loop thread, so their iterator should
     not block.

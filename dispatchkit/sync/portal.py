@@ -1,12 +1,12 @@
 """The loop thread, which runs the coroutines of blocking callers.
 
-A process has one. The first call makes it, all clients that have made a call share it, and the last client to close
-ends it. A call reaches the thread by ``call_soon_threadsafe``. Its caller waits on a bare lock, the cheapest wait that
-Ctrl-C can interrupt. A portal call guarantees:
+A process has one loop thread. The first call starts it, and all clients that have made a call share it. The last
+client to close ends it. A call reaches the thread by ``call_soon_threadsafe``. Its caller waits on a bare lock, the
+cheapest wait that Ctrl-C can interrupt. A portal call guarantees:
 
 - If an exception ends the wait (Ctrl-C, another signal handler), the call is cancelled first. The exception is raised
-  once the cancellation has taken effect, with a note that says what is known of the call.
-- No wait is endless: a portal call ends with its call, with its client, with the loop, or with a fork.
+  once the cancellation has taken effect. A note on it says what is known of the call.
+- No wait is endless. A portal call ends with its call, with its client, with the loop, or with a fork.
 - A forked child starts without a loop thread and uses nothing that it inherited.
 - At the interpreter's exit, calls in flight are cancelled and clients closed, silently and within `CANCEL_TIMEOUT`.
 """

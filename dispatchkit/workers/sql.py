@@ -18,8 +18,8 @@ SELECT extract(epoch FROM paused_until - clock_timestamp())::float8 FROM dispatc
 # Each renewal updates the account's row. With this isolation, the database refuses the later one of two concurrent
 # renewals. So each renewal sees the leases of all earlier ones, without a lock that outlasts a slow network.
 ISOLATION = "SET default_transaction_isolation TO 'repeatable read'"
-# The fair share, in SQL. A lease keeps what its worker may still use ($5, $6, $7): this answer tells the worker of a
-# smaller share, and its next renewal writes it. So the sum of the leases covers what all workers use.
+# The fair share, in SQL. A lease keeps the share that its worker may still use ($5, $6, $7). This answer tells the
+# worker of a smaller share, and its next renewal writes it. So the leases together cover what all workers use.
 RENEW = f"""
 WITH account AS ({TELL.rstrip().replace("$3", "$10")} AS paused), others AS MATERIALIZED (
     SELECT count(*)::int AS number, (count(*) FILTER (WHERE worker < $3))::int AS rank,

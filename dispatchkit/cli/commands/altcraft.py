@@ -66,7 +66,7 @@ _Abort = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class AltcraftOptions(RunOptions):
-    """What the commands of Altcraft take."""
+    """Options of the commands of Altcraft."""
 
     base_url: _BaseUrl = None
     wire: _Wire = "json"
@@ -75,26 +75,26 @@ class AltcraftOptions(RunOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchBroadcastOptions(LaunchOptions, AltcraftOptions):
-    """What ``launch`` takes."""
+    """Options of ``launch``."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ActivateOptions(LaunchOptions, AltcraftOptions):
-    """What ``activate`` takes."""
+    """Options of ``activate``."""
 
     run_now: _RunNow = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class DeactivateOptions(AltcraftOptions):
-    """What ``deactivate`` takes."""
+    """Options of ``deactivate``."""
 
     abort_if_running: _Abort = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class AltcraftReadOptions(ReadOptions):
-    """What the commands take that only read."""
+    """Options of the commands that only read."""
 
     base_url: _BaseUrl = None
     wire: _Wire = "json"
@@ -102,7 +102,7 @@ class AltcraftReadOptions(ReadOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class StatusOptions(AltcraftReadOptions):
-    """What ``status`` takes."""
+    """Options of ``status``."""
 
     ids: Annotated[
         list[str], typer.Argument(metavar="IDS", help="Ids and ranges of ids: 7 12 100-200.", rich_help_panel=IDS)
@@ -111,7 +111,7 @@ class StatusOptions(AltcraftReadOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class LogOptions(AltcraftReadOptions):
-    """What ``log`` takes."""
+    """Options of ``log``."""
 
     id: Annotated[int, typer.Argument(metavar="ID", help="The mailing.", rich_help_panel=IDS)]
     since: Annotated[

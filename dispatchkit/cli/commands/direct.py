@@ -28,14 +28,14 @@ _BaseUrl = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class DirectOptions(RunOptions):
-    """What the commands of Direct take."""
+    """Options of the commands of Direct."""
 
     base_url: _BaseUrl = PROVIDER.base_url
 
 
 @dataclass(frozen=True, kw_only=True)
 class StopOptions(DirectOptions):
-    """What ``stop`` takes."""
+    """Options of ``stop``."""
 
     status: Annotated[
         str | None,
@@ -49,7 +49,7 @@ class StopOptions(DirectOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ListOptions(ReadOptions):
-    """What ``list`` takes."""
+    """Options of ``list``."""
 
     status: Annotated[
         str | None,

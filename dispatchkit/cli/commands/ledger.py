@@ -24,7 +24,7 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class ListRunsOptions(Options):
-    """What ``list`` takes."""
+    """Options of ``list``."""
 
     where: LedgerArgument = field(default=None, repr=False)
     json: JsonLines = False
@@ -33,7 +33,7 @@ class ListRunsOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class RunViewOptions(Options):
-    """What ``failures`` and ``export`` take."""
+    """Options of ``failures`` and ``export``."""
 
     where: RunArgument = field(default=None, repr=False)
     json: JsonLines = False
@@ -42,7 +42,7 @@ class RunViewOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class ShowOptions(RunViewOptions):
-    """What ``show`` takes."""
+    """Options of ``show``."""
 
     follow: Annotated[
         bool,
@@ -52,7 +52,7 @@ class ShowOptions(RunViewOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class InitOptions(Options):
-    """What ``init`` takes."""
+    """Options of ``init``."""
 
     where: LedgerArgument = field(default=None, repr=False)
     sql: Annotated[
@@ -62,7 +62,7 @@ class InitOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class LiftPauseOptions(Options):
-    """What ``lift-pause`` takes."""
+    """Options of ``lift-pause``."""
 
     where: LedgerArgument = field(default=None, repr=False)
     account: Annotated[
@@ -73,7 +73,7 @@ class LiftPauseOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class StopRunOptions(Options):
-    """What ``stop-run`` takes."""
+    """Options of ``stop-run``."""
 
     where: RunArgument = field(default=None, repr=False)
 

@@ -14,7 +14,7 @@ __all__ = ["SandboxOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class SandboxOptions(Options):
-    """What ``sandbox`` takes."""
+    """Options of ``sandbox``."""
 
     port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="The port; 0 takes any free one.")] = 8080
     dispatches: Annotated[str, typer.Option(metavar="IDS", help="The dispatches of Direct: 7,12,100-200.")] = (

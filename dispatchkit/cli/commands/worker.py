@@ -25,7 +25,7 @@ __all__ = ["WorkerOptions"]
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerOptions(Options):
-    """What ``worker`` takes."""
+    """Options of ``worker``."""
 
     ledger: SharedLedger
     chunks: Annotated[

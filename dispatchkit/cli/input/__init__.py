@@ -1,1 +1,1 @@
-"""What the options name: ids, files, ledgers, answers to questions."""
+"""Input of commands: ids, files, ledgers, answers to questions."""

@@ -40,10 +40,10 @@ class AmbiguousHeaderError(ValueError):
 
 @attrs.frozen
 class Columns:
-    """Where a row has what."""
+    """The positions of the columns in a row."""
 
     count: int
-    """How many columns have a name. What stands beyond them belongs to none."""
+    """The number of columns with a name. Fields after them belong to no column."""
     width: int
     """How many fields the header has, the empty ones at its end included."""
     id: int
@@ -160,7 +160,7 @@ def find_header(lines: Sequence[str], column: str | None) -> Header | None:
 
 
 def no_such_column(rows: Iterable[Sequence[str]], column: str) -> str:
-    """What to say about a file in whose first rows no header names a column."""
+    """The error message for a file without a header in its first rows."""
     seen: dict[str, str] = {}
     first: list[str] | None = None
     for fields in rows:
@@ -180,7 +180,7 @@ def no_such_column(rows: Iterable[Sequence[str]], column: str) -> str:
 
 
 def _hint_at_form(line: str, column: str) -> str:
-    """What to do about a first line of one field, which is no header of this column."""
+    """The advice for a first line of one field that is no header of this column."""
     if line.isdecimal():
         return "; if the file has no header, leave --column out"
     for delimiter in _OTHER_DELIMITERS:

@@ -1,4 +1,4 @@
-"""What is wrong with a text that should be an id, and what to do about it in a spreadsheet."""
+"""Reasons why a text is not an id, with the fix in a spreadsheet."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def shown(text: str) -> str:
 
 
 def describe(text: str) -> str:
-    """Why a text is not an id, in words for the person who made the spreadsheet."""
+    """Describe why a text is not an id, in the terms of a spreadsheet."""
     return f"{shown(text)} is not an id, a positive integer of at most 63 bits: {_reason(text)}"
 
 
@@ -80,7 +80,7 @@ def _reason(text: str) -> str:
 
 
 def _strange_character(text: str) -> str | None:
-    """What is wrong with digits among which stands what looks like a digit, or like nothing at all."""
+    """Describe a foreign digit or an invisible character in a text with digits; None if there is none."""
     if not any(character.isdigit() for character in text):
         return None
     for character in text:

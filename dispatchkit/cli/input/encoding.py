@@ -113,7 +113,7 @@ def _suggestion(data: bytes, chosen: str, again: Callable[[str], str]) -> str:
 
 
 def _guess(data: bytes) -> str:
-    """Which encoding of one byte a character a text probably has."""
+    """The probable single-byte encoding of a text."""
     runs = 0
     for first, second in pairwise(data):
         runs += first >= 0x80 and second >= 0x80

@@ -1,4 +1,4 @@
-"""Which ids are meant: the parse of one id and of a range, and `Targets`, the ids in their order, each once.
+"""Parsers of ids and of ranges, and `Targets`, the ids in their order, each once.
 
 A range stays a range: ``1-1000000000`` costs nothing until its ids are taken.
 """
@@ -70,7 +70,7 @@ class Targets:
         return self.parts[-1][-1]
 
     def after(self, count: int) -> Iterator[tuple[int, int]]:
-        """What follows the first so many ids, as ranges with both ends included."""
+        """The ids after the first so many, as ranges with both ends included."""
         for part in self.parts:
             if isinstance(part, range):
                 if rest := part[count:]:
@@ -169,7 +169,7 @@ def from_arguments(texts: Iterable[str]) -> Targets:
 
 
 def _suggestion(texts: Sequence[str]) -> str:
-    """What was probably meant by arguments that are not ids; empty if that is not known."""
+    """The probable meaning of arguments that are not ids; empty if it is not known."""
     for text in texts:
         if not text[:1].isdigit() and _is_file(text):
             return f". {shown(text)} is a file: did you mean --from {shlex.quote(text)}?"

@@ -1,4 +1,4 @@
-"""Which ledger is meant, and which run in it. A database's address may hold a password, so it shows only masked."""
+"""A reference to a ledger and to a run in it. A database address may hold a password and is shown masked."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def ledger_from_options(options: RunOptions, action: str) -> LedgerRef | None:
 
 
 def parse_ledger_args(words: Sequence[str], *, run: bool) -> LedgerRef:
-    """What the arguments ``LEDGER RUN`` name. The ledger may be left out where the environment holds it.
+    """The ledger and run of the arguments ``LEDGER RUN``. The ledger may be left out where the environment holds it.
 
     Args:
         words: The arguments.

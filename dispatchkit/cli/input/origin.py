@@ -1,4 +1,4 @@
-"""Which command a file speaks of, and what its states mean to the command that reads it."""
+"""The command that a row of a file names, seen from the command that reads the file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["ForeignCommandError", "Origin", "Reader"]
 
 Origin = Literal["same", "stopped", "other"]
-"""Of a row: it is of the command that reads it, of one that this command stops, or of another one."""
+"""The command of a row: the one that reads the row, one that it stops, or another one."""
 
 
 class ForeignCommandError(ValueError):
@@ -42,7 +42,7 @@ class Reader:
 
     @property
     def name(self) -> str:
-        """What messages call the command."""
+        """The name of the command in messages."""
         return self.names.get(self.type, self.type)
 
     @property
@@ -51,7 +51,7 @@ class Reader:
         return f"{self.provider.noun[0]}_id"
 
     def origin(self, command: str) -> Origin:
-        """Where a row comes from. With an empty name, it counts as this command's.
+        """The origin of a row. A row with an empty name counts as this command's.
 
         Raises:
             ForeignCommandError: The row is of another provider.

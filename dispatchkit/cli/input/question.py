@@ -28,12 +28,12 @@ _NAMED = 10
 
 @attrs.frozen
 class Description:
-    """What a command is about to do, for the question before it and for the report after it."""
+    """Description of a command, for the question before it and for the report after it."""
 
     action: str
-    """What is done to which ids, such as ``start 2 dispatches: 5, 7``."""
+    """The action and its ids, such as ``start 2 dispatches: 5, 7``."""
     details: tuple[tuple[str, str], ...]
-    """Where and how: the host, the account, and what a launch overrides. Never a value of a content."""
+    """The host, the account and the overrides of a launch, without values of a content."""
 
     def __str__(self) -> str:
         width = max((len(name) for name, _ in self.details), default=0)
@@ -47,7 +47,7 @@ class Description:
 
 
 def describe_ids(targets: Targets) -> str:
-    """Which ids: each of them up to ten, else the first, the last, and the gaps between them."""
+    """The ids as text: each of them up to ten, else the first, the last, and the gaps between them."""
     runs = islice(_runs(targets), _NAMED)
     if len(targets) <= _NAMED:
         return ", ".join(runs)

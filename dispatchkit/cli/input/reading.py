@@ -1,4 +1,4 @@
-"""A file of ids to `Targets`: open it, find its form, read its rows, and leave out what is done or may have happened.
+"""Read a file of ids into `Targets`, without the ids that are done or may have been launched.
 
 A launch cannot be called back, so the whole file is read and checked before the first one. One bad row refuses it.
 """
@@ -38,7 +38,7 @@ _BATCH_SIZE = 4096
 
 @attrs.frozen(kw_only=True)
 class FileOptions:
-    """What is known of a file."""
+    """Options for reading a file."""
 
     column: str | None = None
     """The column of a table with the ids. None: the file has one id a line, or is what dispatchkit has written."""
@@ -55,7 +55,9 @@ class FileOptions:
 
 
 def from_file(path: str, options: FileOptions) -> Targets:
-    """The ids of a file, a pipe, or standard input for ``-``: text, CSV, JSON Lines or .xlsx, also packed by gzip.
+    """The ids of a file, a pipe, or standard input for ``-``.
+
+    The content is text, CSV, JSON Lines or .xlsx, also compressed by gzip.
 
     Raises:
         ValueError: It holds no id, or something else in place of one; the message names file, row and value.
@@ -191,7 +193,9 @@ class _Taking:
         return self
 
     def _use(self, state: str | None, command: str | None, number: int) -> str:
-        """What is to be done with a row: a word of `_kind`, or what the command that is to be stopped did to it.
+        """The use of a row: a word of `_kind`.
+
+        A row of a command that is to be stopped is ``"never"``, ``"maybe"`` or ``"started"``: whether it started.
 
         Raises:
             ValueError: No outcome is called so.
@@ -202,7 +206,7 @@ class _Taking:
         return "launch" if origin == "other" or (kind == "unclear" and self._include_unknown) else kind
 
     def _origin(self, command: str | None, number: int) -> Origin:
-        """Where a row comes from.
+        """The origin of a row.
 
         Raises:
             ForeignCommandError: It is of another provider's command.
@@ -253,7 +257,7 @@ class _Spans:
 
 
 def _kind(state: str | None) -> Literal["launch", "unclear", "done"]:
-    """What is to be done with a row of this state.
+    """The use of a row of this state.
 
     Raises:
         ValueError: No outcome is called so.

@@ -1,7 +1,7 @@
 """The rows of a text file: one id a line, or a CSV with a header.
 
-A row whose fields do not match its header is never used: a delimiter within a value shifts what follows, and a row that
-was cut short may end in half an id. Both would be the id of another mailing.
+A row whose fields do not match its header is never used. A delimiter within a value shifts the fields after it. A
+truncated row may end in half an id. Both would be the id of another mailing.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def read_list(blocks: Iterable[str], skip: int, collector: Collector, bad: BadRo
 
 
 def _entry(line: str) -> str | None:
-    """What a line of one field holds, without comment, quotes, and empty fields at its end; None if nothing."""
+    """The value of a line of one field, without comment, quotes and trailing empty fields; None if it is empty."""
     comment = _COMMENT.search(line)
     if comment is not None and EXCEL_ERROR.fullmatch(line[comment.start() :].strip(_BLANKS + ",;")) is None:
         line = line[: comment.start()]

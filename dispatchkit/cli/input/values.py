@@ -1,4 +1,4 @@
-"""What the options name: ids and token. All of it is read before anything is sent."""
+"""Values of options: ids and token. All are read before the first request is sent."""
 
 from __future__ import annotations
 

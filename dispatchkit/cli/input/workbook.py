@@ -1,8 +1,8 @@
 """The rows of an Excel workbook (.xlsx), cell by cell.
 
-Excel stores every number as a float and rounds it at 15 digits, so a number counts only if it is whole, not longer, and
-displayed as an integer. What a person does not see is not launched: a hidden sheet is left out unless it is named, and
-an id in a hidden or filtered row, in a hidden column or under a merged area is refused.
+Excel stores every number as a float and rounds it at 15 digits. So only whole numbers of at most 15 digits are ids.
+Excel must also display them as integers. Ids that Excel does not display are not launched. A hidden sheet is left out
+unless it is named. An id in a hidden or filtered row, in a hidden column or under a merged area is refused.
 """
 
 from __future__ import annotations

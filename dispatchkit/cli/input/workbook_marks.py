@@ -1,4 +1,4 @@
-"""What a reader of values does not tell of a sheet: hidden rows, errors of formulas, and how numbers are displayed.
+"""Marks of a sheet that a reader of values omits: hidden rows, errors of formulas, and number formats.
 
 It reads the XML of the sheet once, as a stream.
 """

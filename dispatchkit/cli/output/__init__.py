@@ -1,1 +1,1 @@
-"""What is printed: progress, tables, failures, reports."""
+"""Output of commands: progress, tables, failures, reports."""

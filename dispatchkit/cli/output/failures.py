@@ -1,9 +1,10 @@
-"""``--failures``: a CSV of everything that did not come to done, which ``--from`` takes as it is.
+"""``--failures``: a CSV of all targets that are not done, which ``--from`` reads unchanged.
 
-Each row is written as its outcome comes, so that a run that is killed has left it. At the end of the run follow the ids
-that were never begun. (Of a run that a ledger remembers, the file is written out of the ledger, at the end.) A file
-that holds something is never written to: what an earlier run left may be the only trace of an unknown outcome, and an
-id that was tried again since must not stand beside those that were not.
+Each row is written with its outcome, so a killed run leaves its rows. The ids that were not started follow at the end
+of the run. With a ledger, the file is written at the end, from the ledger.
+
+A file that is not empty is never written to. The rows of an earlier run may be the only trace of an unknown outcome.
+Rows of two runs in one file would also mix retried ids with others.
 """
 
 from __future__ import annotations

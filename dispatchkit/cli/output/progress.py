@@ -1,4 +1,4 @@
-"""How a run is followed on standard error: a bar that moves on a terminal, a line now and then in a log.
+"""Progress of a run on standard error: a bar on a terminal, periodic lines in a log.
 
 Both are shown a `ProgressSnapshot` a few times a second, and cost the outcomes themselves nothing. Rate and time left
 are those of Rich, over the last half a minute.
@@ -48,13 +48,13 @@ class ProgressSnapshot:
     in_flight: int
     pace: PaceStatistics
     total: int | None = None
-    """How many commands there will be, where only the ledger knows: a run may have come far before."""
+    """The total of commands where only the ledger knows it. An earlier process may have performed many."""
     planned: int | None = None
     """How many commands are planned so far, as long as more may follow."""
 
     @property
     def hindrance(self) -> str:
-        """Why nothing is started just now, if that is so."""
+        """The reason why nothing is started at the moment, if there is one."""
         seconds = math.ceil(self.pace.paused_for)
         if self.pace.breaker == "open":
             return f"breaker open: the provider does not answer, next try in {seconds:,} s"
@@ -105,7 +105,7 @@ class Bar:
             console=console,
             transient=True,
             expand=True,
-            # It is drawn when there is something new, not by a thread that the run would have to make way for.
+            # The bar is drawn for each new snapshot. A refresh thread would take time from the run.
             auto_refresh=False,
             # Standard output may be a file: the bar must not draw it onto the terminal.
             redirect_stdout=False,

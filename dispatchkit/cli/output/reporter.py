@@ -1,4 +1,4 @@
-"""What a run shows: progress while it goes on, failures as they come, JSON, and the summary."""
+"""The output of a run: progress, failures as they come, JSON, and the summary."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["Reporter", "exit_status"]
 
 _DETAILED = 20
-"""How many failures of each kind are shown one by one: a thousand refusals must not hide the one that is unknown."""
+"""Failures of each kind that are shown one by one. Many refusals must not hide one unknown outcome."""
 
 
 def exit_status(report: Report, not_started: int, *, interrupted: bool) -> int:
-    """The exit status of a run: the most serious thing that happened."""
+    """The exit status of a run, by its most serious outcome."""
     if interrupted:
         return 130
     if report.unknown:
@@ -49,7 +49,7 @@ _OF_THE_IDS = (
     "ids", "from_", "column", "sheet", "encoding", "include_unknown", "failures", "expected", "status",
     "max_launches", "run",
 )  # fmt: skip
-"""What chose the ids. Another try takes them from the file of the failures, without what may have happened."""
+"""Options that choose the ids. A retry reads the failures file, without ids that may have been launched."""
 
 
 class Reporter:
@@ -98,7 +98,7 @@ class Reporter:
         self.planned = False
         """Whether the whole run was planned before: a ledger goes on with it without its commands."""
         self.unknown_for_good = 0
-        """How many of the run nothing can settle any more: no resume goes on with them."""
+        """The number of targets that are unknown for good: no resume settles them."""
         self._broken = False
         self._gave_up = False
         self._clock = clock
@@ -211,7 +211,7 @@ class Reporter:
             self.note(f"More that are {outcome.state.value.replace('_', ' ')} are only counted here{elsewhere}.")
 
     def _left(self, report: Report, total: int) -> int:
-        """How many a resume, or the rest of the list, would launch."""
+        """The number of targets that a resume, or the rest of the list, would launch."""
         return total - report.done - report.rejected - self.unknown_for_good
 
     def _where_failures_are(self, count: int, left: int) -> str:

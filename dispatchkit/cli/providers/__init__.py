@@ -1,1 +1,1 @@
-"""What the commands of one provider do beyond what those of all providers share."""
+"""Implementations of the commands that belong to one provider."""

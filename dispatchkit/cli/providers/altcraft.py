@@ -1,4 +1,4 @@
-"""What the commands of ``dispatchkit altcraft`` do that act on ids."""
+"""Commands of ``dispatchkit altcraft`` that act on ids."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _launch(
 
 
 def _described(values: Overrides) -> tuple[tuple[str, str], ...]:
-    """What a launch overrides, in words. The values of a content are the customer's, and are never shown."""
+    """The overrides of a launch, as text. The values of a content are confidential and never shown."""
     details: list[tuple[str, str]] = []
     if (audience := values["audience"]) is not None:
         details.append(("audience", f"{audience.kind} {audience.id}"))

@@ -1,4 +1,4 @@
-"""What ``dispatchkit altcraft status`` and ``log`` do."""
+"""``dispatchkit altcraft status`` and ``log``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands of ``dispatchkit direct`` do that act on ids."""
+"""Commands of ``dispatchkit direct`` that act on ids."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``dispatchkit direct list`` does."""
+"""``dispatchkit direct list``."""
 
 from __future__ import annotations
 

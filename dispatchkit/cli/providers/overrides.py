@@ -1,4 +1,4 @@
-"""What the options of a launch of Altcraft name: audience, content, files. All is read before anything is sent."""
+"""Options of a launch of Altcraft: audience, content, files. All are read before the first request is sent."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Overrides(TypedDict):
 
 
 def overrides(options: LaunchOptions) -> Overrides:
-    """What a launch overrides for one run.
+    """The overrides of a launch for one run.
 
     Raises:
         ValueError: ``--audience`` or ``--content`` does not say what it must.

@@ -1,4 +1,4 @@
-"""What ``dispatchkit sandbox`` does: serve, say how to use it, and list at the end what was done."""
+"""``dispatchkit sandbox``: serve, print how to use it, and list the acts at the end."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ async def _until_interrupted(sandbox: Sandbox, dispatches: str, mailings: str, a
 
 
 def summary(sandbox: Sandbox) -> str:
-    """What was done: acts by kind, and what was launched more than once."""
+    """The acts by kind, and the ids that were launched more than once."""
     acts = Counter((act.provider, act.action) for act in sandbox.acts)
     lines = [f"{counted(sandbox.requests, 'request')}."]
     lines += [f"{provider} {action}: {count:,}" for (provider, action), count in sorted(acts.items())]

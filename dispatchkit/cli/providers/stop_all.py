@@ -1,4 +1,4 @@
-"""What ``dispatchkit direct stop --status`` does: stop every dispatch that has a status."""
+"""``dispatchkit direct stop --status``: stop every dispatch that has a status."""
 
 from __future__ import annotations
 

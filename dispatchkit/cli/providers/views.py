@@ -1,4 +1,4 @@
-"""What the commands do that look before they act: lists, statuses, logs, and everything that has a status."""
+"""Lists, statuses and logs, and the targets that have a given status."""
 
 from __future__ import annotations
 
@@ -185,7 +185,7 @@ def _write_objects(values: Iterable[Value]) -> None:
 
 
 def _write_table(header: Sequence[str], rows: Iterable[tuple[object, ...]]) -> None:
-    """Write a table. A long one is not fitted to the terminal: that takes 0.3 ms a row, and nobody reads it there."""
+    """Write a table. A long one is not fitted to the terminal, since fitting takes 0.3 ms a row."""
     rows = iter(rows)
     first = [*islice(rows, _MAX_FITTED)]
     if len(first) == _MAX_FITTED:

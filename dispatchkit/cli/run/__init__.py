@@ -1,1 +1,1 @@
-"""What the commands do: launch, resume, work, serve."""
+"""Implementations of commands: launch, resume, work, serve."""

@@ -62,9 +62,12 @@ async def drive(
 ) -> tuple[Report, bool]:
     """Perform the commands and show each outcome as it comes.
 
-    The first Ctrl-C (or SIGTERM, or SIGHUP) starts nothing new and awaits what is in flight; the second gives that up,
-    and it is reported for what is known of it. Nothing new is started either once the token was refused, since every
-    other command would be refused as well, once a guard ends the run, or once the outcomes can no longer be written.
+    After the first Ctrl-C (or SIGTERM, or SIGHUP), nothing new is started and calls in flight are awaited. The second
+    one ends the calls in flight, and each is reported with what is known of it. Three more events end the starts:
+
+    - The token was refused: every other command would be refused as well.
+    - A guard ends the run.
+    - The outcomes can no longer be written.
 
     Args:
         client: Whose commands they are.
@@ -116,7 +119,7 @@ async def drive(
 
 
 def interrupted_note(in_flight: int) -> str:
-    """What is said after the first Ctrl-C."""
+    """The message after the first Ctrl-C."""
     if not in_flight:
         return "Interrupted: nothing new is started, and no call is in flight."
     them = "it" if in_flight == 1 else "them"

@@ -184,7 +184,7 @@ async def _run_remembered(
 
 
 async def _inspect(ledger_ref: LedgerRef, spec: LaunchSpec[W, R], targets: Targets) -> tuple[Hindrances, int | None]:
-    """What keeps the run from going on, and how many of its targets are left; None if there is no such run."""
+    """The hindrances of the run, and the number of targets that are left; None if there is no such run."""
     async with ledger_ref.open() as ledger:
         found = await hindrances(ledger, ledger_ref.run or "")
         if found.run is None:

@@ -1,4 +1,4 @@
-"""What ``dispatchkit ledger init`` does: make a ledger's tables, or print the SQL that makes them."""
+"""``dispatchkit ledger init``: make a ledger's tables, or print the SQL that makes them."""
 
 from __future__ import annotations
 

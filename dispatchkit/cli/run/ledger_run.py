@@ -54,7 +54,7 @@ class LedgerRun:
 
     ledger: Ledger
     ledger_ref: LedgerRef
-    """How messages call the ledger; and the run's name."""
+    """The name of the ledger in messages, and the name of the run."""
     decisions: Decisions = attrs.field(factory=Decisions)
     resumes: bool = False
     """Whether a run that was stopped goes on."""
@@ -67,7 +67,7 @@ class LedgerRun:
         return self.ledger_ref.run or ""
 
     def journal_provider(self, client: Client[W]) -> JournalProvider:
-        """What gives the run's journal."""
+        """The provider of the journal of the run."""
         journal_provider: JournalProvider = self.ledger.resuming(self.name) if self.resumes else self.ledger
         if not self.ledger.is_shared:
             return journal_provider
@@ -122,7 +122,7 @@ async def drive_with_ledger(
 
 
 async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> LedgerError:
-    """Which other runs launched targets of this one, and the line that launches them all the same.
+    """An error with the other runs that launched targets of this one, and the line that launches them anyway.
 
     Raises:
         LedgerError: The ledger cannot be read.
@@ -173,10 +173,10 @@ async def _write(failures_file: FailuresFile, ledger_run: LedgerRun) -> None:
 
 
 async def check_same_plan(ledger_run: LedgerRun, commands: Iterable[Command[W, R]], total: int) -> bool:
-    """Check that the run of this name, if there is one, is this launch, and tell whether all of it is planned already.
+    """Check that a run of this name, if any, has the same commands. Returns whether its plan is complete.
 
-    Another list, or another content, under the name of an old run would be launched on top of it; and so would what is
-    left of the old one, which may be a mistake that was corrected in the list. So every command is compared.
+    Every command is compared. Otherwise, another list or content under the name of an old run would be launched in
+    addition to it. The rest of the old run would be launched too, with any mistake that the new list corrects.
 
     Args:
         ledger_run: The run.

@@ -1,4 +1,4 @@
-"""What ``dispatchkit resume`` and ``dispatchkit stop-run`` do: resume a run of a ledger, and stop one."""
+"""``dispatchkit resume`` and ``dispatchkit stop-run``: resume a run of a ledger, and stop one."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def _describe(
 
 
 def _describe_command(command: Command[Never, object] | None) -> Iterator[tuple[str, str]]:
-    """What is done to each target: the first command that is left, without its id and without its content."""
+    """The fields of the first command that is left, without its id and without its content."""
     if command is None:
         return
     fields = command.to_dict(flat=True)
@@ -141,7 +141,7 @@ def _describe_command(command: Command[Never, object] | None) -> Iterator[tuple[
 async def _inspect(
     ledger_ref: LedgerRef,
 ) -> tuple[RunSnapshot, Hindrances, list[int] | None, Command[Never, object] | None]:
-    """The run, what keeps it from going on, the ids that are left unless they are too many, and one of the commands."""
+    """The run, its hindrances, the ids that are left unless they are too many, and one of the commands."""
     async with ledger_ref.open() as ledger:
         run = await resolve_run(ledger, ledger_ref)
         snapshot = await take_snapshot(ledger, run)

@@ -1,4 +1,4 @@
-"""What a command is about to do, as a value: to which ids, through which client, in which words."""
+"""Specification of a command: its ids, its client, and its names in messages."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ W = TypeVar("W")
 
 @attrs.frozen(kw_only=True)
 class LaunchSpec(Generic[W, R]):
-    """What is to be done to each id, and through which client."""
+    """The command for each id, and the client that performs it."""
 
     verb: str
     provider: str
@@ -37,7 +37,7 @@ class LaunchSpec(Generic[W, R]):
     connect: Callable[[str, str], Client[W]]
     """A client, from a host and a token."""
     wire: Callable[[str], W]
-    """How requests are written, from a token. It needs no client."""
+    """Makes the wire format of requests from a token, without a client."""
     sandbox: Callable[[Targets], Sandbox]
     """A sandbox that knows the ids."""
     token_of_sandbox: Callable[[Sandbox], str]
@@ -46,7 +46,7 @@ class LaunchSpec(Generic[W, R]):
     stops: frozenset[str] = frozenset()
     """The commands that this one stops, by their names in the registry."""
     overrides: tuple[tuple[str, str], ...] = ()
-    """What a launch overrides, in words: names and sizes, never a value of a content."""
+    """The overrides of a launch, as text: names and sizes, never a value of a content."""
     targets: Targets | None = None
     """The ids, where the options do not name them."""
     token: str | None = attrs.field(default=None, repr=False)

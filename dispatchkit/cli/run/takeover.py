@@ -1,7 +1,10 @@
-"""What may keep a run of a ledger from going on, and what a person can decide about it.
+"""Hindrances of a run in a ledger, and the decisions that remove them.
 
-Three things need a decision that no other option covers: the ledger file is a copy, the account has another token, the
-process that holds the run exists and gives no heartbeats.
+Three hindrances need a decision that no other option covers:
+
+- The ledger file is a copy.
+- The account has another token.
+- The process that holds the run exists and gives no heartbeats.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ __all__ = ["Decisions", "Hindrances", "decide", "explained", "hindrances", "prep
 
 @attrs.frozen
 class Hindrances:
-    """What keeps a run from going on, as its ledger shows it beforehand."""
+    """Hindrances of a run that its ledger shows beforehand."""
 
     run: Run | None
     is_copy: bool = False
@@ -38,7 +41,7 @@ class Hindrances:
 
 @attrs.frozen
 class Decisions:
-    """What a person has decided, by an option or by an answer."""
+    """Decisions of the user, by an option or by an answer."""
 
     copied: bool = False
     account_changed: bool = False

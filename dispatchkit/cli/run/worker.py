@@ -58,7 +58,7 @@ def parse_urls(words: Sequence[str]) -> dict[str, str]:
 
 @attrs.frozen(kw_only=True)
 class Reach:
-    """How a worker reaches the providers."""
+    """Options for the connections of a worker to the providers."""
 
     urls: Mapping[str, str]
     """The hosts, by provider. Another provider's comes from the environment, or is its own."""

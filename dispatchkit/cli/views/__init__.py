@@ -1,1 +1,1 @@
-"""What the commands show of ledgers and providers."""
+"""Output of commands that show ledgers and providers."""

@@ -1,4 +1,4 @@
-"""What ``dispatchkit ledger`` shows: the runs, one of them as it goes on, and its targets."""
+"""Output of ``dispatchkit ledger``: the runs, the progress of one run, and its targets."""
 
 from __future__ import annotations
 

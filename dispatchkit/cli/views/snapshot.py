@@ -51,7 +51,7 @@ class RunSnapshot(Value):
 
     @property
     def state(self) -> str:
-        """How it is, in a word or two."""
+        """The state of the run, in one or two words."""
         if self.run.stopped:
             return "stopping" if self.holders else "stopped"
         if self.holders:
