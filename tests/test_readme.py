@@ -146,7 +146,7 @@ def test_the_remaining_python_examples_run() -> None:
 
 def test_every_example_is_run() -> None:
     assert [kind for kind, _ in BLOCKS].count("python") == 13
-    assert [kind for kind, _ in BLOCKS].count("sh") == 6
+    assert [kind for kind, _ in BLOCKS].count("sh") == 5
 
 
 def test_readme_stays_short() -> None:

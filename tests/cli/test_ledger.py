@@ -334,7 +334,7 @@ def test_failures_cover_whole_run(played: Played, ledger: Path, tmp_path: Path) 
     assert result.code == 3
     assert rows(second) == {"5": "rejected", "7": "unknown"}  # what is unknown was only looked at
     assert result.out.endswith(
-        f"\n2 targets are not done: see {second}.\n1 dispatch is left. {to_resume(ledger, '--timeout', 1.0)}"
+        f"\n2 targets are not done: see {second}.\n1 dispatch is left. {to_resume(ledger, '--timeout', 1)}"
     )
     assert played.sandbox.launches == dict.fromkeys({*range(1, 21)} - {5}, 1)
 
