@@ -71,14 +71,11 @@ def _patch_retry(lag: float) -> str:
 
 def _patch_attempt(attempt: float) -> list[str]:
     """Replace the clients' default of ``attempt_timeout``: a worker has no option for it."""
-    patched = []
-    for name in ("DirectClient", "AltcraftClient"):
-        module: Any = importlib.import_module(f"dispatchkit.{name.removesuffix('Client').lower()}.client")
-        defaults = getattr(module, name).__init__.__kwdefaults__
-        assert "attempt_timeout" in defaults
-        defaults["attempt_timeout"] = attempt
-        patched.append(f"{name}.attempt_timeout")
-    return patched
+    client: Any = importlib.import_module("dispatchkit.core.call.client")
+    defaults = client.Client.__init__.__kwdefaults__
+    assert "attempt_timeout" in defaults
+    defaults["attempt_timeout"] = attempt
+    return ["Client.attempt_timeout"]
 
 
 def _differing(patched: list[str]) -> str | None:

@@ -198,7 +198,7 @@ class Scene:
 
     async def worker(self, name: str, ledger: str | None = None, **settings: Any) -> Command:
         """A worker."""
-        words = ["worker", "--ledger", ledger or self.ledger, f"--{self.plays}-url", self.provider.url]
+        words = ["worker", "--ledger", ledger or self.ledger, "--url", f"{self.plays}={self.provider.url}"]
         return await self.run(name, *words, **settings)  # type: ignore[arg-type]
 
     async def second(self, name: str = "second", *more: object, **settings: Any) -> Command:
