@@ -7,11 +7,13 @@ import shlex
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dispatchkit.cli.commands.direct import DirectOptions
 from dispatchkit.cli.options import duration, give_up_seconds
+from dispatchkit.cli.run import execute
 from dispatchkit.cli.run.drive import interrupted_note
 from dispatchkit.cli.settings import guards
 from dispatchkit.cli.text import counted
@@ -226,3 +228,19 @@ def test_numbers_are_shown_as_typed(played: Played, tmp_path: Path) -> None:
     result = run(*line, "--max-launches", 2, "--failures", tmp_path / "f.csv")
     assert "--rate 50 " in result.out
     assert "--timeout 33 " in result.out
+
+
+def test_plan_is_compared_once(played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launch = ("direct", "start", "1-9", "--yes", "--base-url", played.url, "--ledger", tmp_path / "l.db", "--run", "a")
+    assert run(*launch, "--max-launches", 4).code == 1
+    compared: list[int] = []
+    real = execute.check_same_plan  # type: ignore[attr-defined]
+
+    async def check_same_plan(ledger_run: Any, commands: Any, total: int) -> bool:
+        compared.append(total)
+        return await real(ledger_run, commands, total)
+
+    monkeypatch.setattr(execute, "check_same_plan", check_same_plan)
+    assert run(*launch).code == 0
+    assert compared == [9]
+    assert played.sandbox.launches == dict.fromkeys(range(1, 10), 1)

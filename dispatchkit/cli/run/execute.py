@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, TypeVar
 
+import attrs
 import typer
 
 from dispatchkit.cli.input.ledger_ref import LedgerRef, ledger_from_options
@@ -27,7 +28,7 @@ from dispatchkit.cli.text import escape_control, write
 from dispatchkit.cli.views.snapshot import take_snapshot
 
 if TYPE_CHECKING:
-    from dispatchkit import Report
+    from dispatchkit import Ledger, Report, Run
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.cli.options import RunOptions
     from dispatchkit.cli.run.spec import LaunchSpec
@@ -40,6 +41,17 @@ R = TypeVar("R")
 W = TypeVar("W")
 
 _MASK = "***"
+
+
+@attrs.frozen
+class _KnownRun:
+    """The state of the ledger's run before the question."""
+
+    hindrances: Hindrances = attrs.field(factory=lambda: Hindrances(None))
+    left: int | None = None
+    """The number of targets that are left; None if there is no such run."""
+    compared: Run | None = None
+    """The run, if its plan is complete and has these commands."""
 
 
 def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, tell: Callable[[], None]) -> None:
@@ -69,20 +81,20 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
         client = spec.connect(host, key)
         del key
         client.call(spec.command(targets.first))  # what is wrong with one is wrong with all
-        hindering, left = None, None
+        known = _KnownRun()
         if ledger_ref is not None and ledger_ref.holds_runs:
-            hindering, left = run_loop(_inspect(ledger_ref, spec, targets))
+            known = run_loop(_inspect(ledger_ref, spec, targets))
     tell()
     description = describe(options, spec, targets, host)
-    if left is not None and ledger_ref is not None:
-        description = describe_rest(description, spec, targets, run=ledger_ref.run or "", left=left)
-        if not left:
+    if known.left is not None and ledger_ref is not None:
+        description = describe_rest(description, spec, targets, run=ledger_ref.run or "", left=known.left)
+        if not known.left:
             write(sys.stderr, f"Run {escape_control(repr(ledger_ref.run))} is over: no target is left.\n")
-    if not (options.sandbox or options.yes or left == 0):
+    if not (options.sandbox or options.yes or known.left == 0):
         ask(description)
     decisions = Decisions()
     if ledger_ref is not None:
-        decisions = decide(hindering or Hindrances(None), options, ledger_ref)
+        decisions = decide(known.hindrances, options, ledger_ref)
     if plan is not None:
         plan_run(plan, options, client, map(spec.command, targets), total=len(targets), noun=spec.noun)
     with exit_on_user_error():
@@ -116,6 +128,7 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
             bounds=bounds,
             failures_file=failures_file,
             repeat_window=repeat_window,
+            compared=known.compared,
         )
         with exit_on_user_error():
             report, interrupted = run_loop(remembered)
@@ -172,10 +185,13 @@ async def _run_remembered(
     bounds: Guards,
     failures_file: FailuresFile | None,
     repeat_window: float | None,
+    compared: Run | None,
 ) -> tuple[Report, bool]:
     async with ledger_ref.open(new=True) as ledger, client:
         ledger_run = LedgerRun(ledger, ledger_ref, decisions, repeat_window=repeat_window)
-        reporter.planned = await check_same_plan(ledger_run, map(spec.command, targets), len(targets))
+        reporter.planned = await _is_unchanged(ledger, compared) or await check_same_plan(
+            ledger_run, map(spec.command, targets), len(targets)
+        )
         commands = None if reporter.planned else map(spec.command, targets)
         with reporter:
             return await drive_with_ledger(
@@ -183,12 +199,19 @@ async def _run_remembered(
             )
 
 
-async def _inspect(ledger_ref: LedgerRef, spec: LaunchSpec[W, R], targets: Targets) -> tuple[Hindrances, int | None]:
-    """The hindrances of the run, and the number of targets that are left; None if there is no such run."""
+async def _is_unchanged(ledger: Ledger, compared: Run | None) -> bool:
+    """Whether the run is the one whose plan was compared before the question. A complete plan never changes."""
+    if compared is None:
+        return False
+    run = await ledger.run(compared.name)
+    return (run.number, run.created, run.total) == (compared.number, compared.created, compared.total)
+
+
+async def _inspect(ledger_ref: LedgerRef, spec: LaunchSpec[W, R], targets: Targets) -> _KnownRun:
     async with ledger_ref.open() as ledger:
         found = await hindrances(ledger, ledger_ref.run or "")
         if found.run is None:
-            return found, None
-        await check_same_plan(LedgerRun(ledger, ledger_ref), map(spec.command, targets), len(targets))
+            return _KnownRun(found)
+        is_planned = await check_same_plan(LedgerRun(ledger, ledger_ref), map(spec.command, targets), len(targets))
         left = (await take_snapshot(ledger, found.run)).left
-        return found, left + len(targets) - found.run.total
+        return _KnownRun(found, left + len(targets) - found.run.total, found.run if is_planned else None)
