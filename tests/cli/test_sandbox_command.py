@@ -21,7 +21,9 @@ def test_sandbox_command_serves_and_summarises(monkeypatch: pytest.MonkeyPatch) 
             line = child.stdout.readline()
             assert line, told
             told += line
-        for name, value in re.findall(r"(DISPATCHKIT_\w+)=(\S+)", told):
+        given = dict(re.findall(r"(DISPATCHKIT_\w+)=(\S+)", told))
+        assert given["DISPATCHKIT_DIRECT_URL"] == given["DISPATCHKIT_ALTCRAFT_URL"]
+        for name, value in given.items():
             monkeypatch.setenv(name, value)
         examples = [line for line in told.splitlines() if line.startswith("dispatchkit ")]
         assert len(examples) == 2

@@ -56,7 +56,7 @@ async def _until_interrupted(sandbox: Sandbox, dispatches: str, mailings: str, a
                 f"Direct: dispatches {dispatches}, token {sandbox.direct_token}\n"
                 f"Altcraft: mailings {mailings}, active {active or 'none'}, token {sandbox.altcraft_token}\n"
                 "\nIn another terminal:\n\n"
-                f"export DISPATCHKIT_DIRECT_TOKEN={sandbox.direct_token}\n"
+                f"export DISPATCHKIT_DIRECT_URL={sandbox.url} DISPATCHKIT_DIRECT_TOKEN={sandbox.direct_token}\n"
                 f"export DISPATCHKIT_ALTCRAFT_URL={sandbox.url} DISPATCHKIT_ALTCRAFT_TOKEN={sandbox.altcraft_token}\n"
                 f"{command_line('direct', 'start', first, '--base-url', sandbox.url)}\n"
                 f"{command_line('altcraft', 'activate', mailing, '--run-now', '--base-url', sandbox.url)}\n\n",
