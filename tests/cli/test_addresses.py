@@ -173,6 +173,7 @@ async def test_library_shows_no_wrong_address(wrong: str) -> None:
     shows_no_secret(refused.value)
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("password", [SECRET, f"{SECRET}%25%40%3A%2F%3F%23%20"])
 async def test_failed_connection_shows_no_password(password: str, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)

@@ -26,6 +26,7 @@ def run_without_extras(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize(
     "words",
     [
@@ -50,6 +51,7 @@ def test_file_ledger_needs_no_extra(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize(
     ("words", "extra"),
     [
@@ -82,6 +84,7 @@ CASES = [
 ]
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize(("missing", "line", "extra"), CASES)
 def test_missing_package_is_one_line(missing: str, line: str, extra: str) -> None:
     code = f"import sys; sys.modules[{missing!r}] = None; from dispatchkit.cli import main; main()"

@@ -12,6 +12,7 @@ from tests.launcher import COMMAND
 FULL = Path("/dev/full")
 
 
+@pytest.mark.second_stage
 @pytest.mark.skipif(not FULL.exists(), reason="Linux only")
 @pytest.mark.parametrize(
     "arguments",

@@ -90,6 +90,7 @@ def test_main_runs_without_stdout_file(monkeypatch: pytest.MonkeyPatch) -> None:
     assert out.getvalue().startswith("dispatchkit ")
 
 
+@pytest.mark.second_stage
 @pytest.mark.skipif(os.name == "nt", reason="its shell closes no stream")
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_standard_stream_is_harmless(played: Played, closed: str) -> None:

@@ -104,6 +104,7 @@ def judge(ending: Ending, where: str, *, answered: bool) -> None:
         assert ending.call.attempts, where
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("kind", STRIKES)
 @pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
 async def test_cancel_after_any_loop_turn(action: Action, kind: str) -> None:

@@ -174,6 +174,7 @@ STALE = (
 )
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("action", [START, STOP, LAUNCH, LAUNCH_XML], ids=lambda action: action.name)
 @pytest.mark.parametrize("turns", [0, 1, 2, 20])
 async def test_unsolicited_response_is_discarded(action: Action, turns: int) -> None:

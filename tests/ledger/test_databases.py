@@ -24,6 +24,8 @@ from tests.ledger.test_store import hold, run_plan
 from tests.postgres import Server
 from tests.workers.conftest import Field
 
+pytestmark = pytest.mark.second_stage
+
 NAME = "Чёрная пятница € 😀 é"
 QUEUE = re.findall(r"dispatchkit_queue_\w+", creation_sql())[0]
 NOW = datetime(2026, 1, 31, 9, tzinfo=UTC)

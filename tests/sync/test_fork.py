@@ -9,7 +9,10 @@ import pytest
 from dispatchkit.sandbox import Fault, Sandbox
 from tests.sync.conftest import Play
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork")
+pytestmark = [
+    pytest.mark.second_stage,
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform does not fork"),
+]
 
 FORK = """
     import socket

@@ -78,6 +78,7 @@ async def test_close_never_waits_for_database(dsn: str) -> None:
             await asyncio.wait_for(asking, 5)
 
 
+@pytest.mark.second_stage
 async def test_libraries_stay_silent_during_outage(
     dsn: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
