@@ -1,7 +1,7 @@
 """The contestants. Each sends the same starts under the same headers, checks the status and decodes the answer.
 
-Each is tuned by its documentation for many requests to one host: a connection per worker, no short timeout, no proxies
-from the environment. Only ``aiohttp, default`` has the default settings.
+Its documentation tunes each for many requests to one host. Each has a connection per worker, no short timeout, and no
+proxies from the environment. Only ``aiohttp, default`` has the default settings.
 
 Run as a module, it is one contestant in its own process, with a `Task` in JSON.
 """

@@ -1,6 +1,6 @@
-"""The overhead of `dispatchkit.sync`: one call against a bare hop to a loop thread, and results a second of a fan-out.
+"""The overhead of `dispatchkit.sync`: one call against a bare hop to a loop thread, and the results a second.
 
-Both sides of the comparison run on the same loop thread, in turns; the ratio is the median of
+Both sides of the comparison run on the same loop thread, in turns. The ratio is the median of
 the turns' ratios. Run it with ``python -m benchmarks.sync_overhead``; ``--loop asyncio`` leaves uvloop out.
 """
 
@@ -42,7 +42,7 @@ def calls() -> tuple[float, float, float]:
 
     client = Instant()
     handle = portal.PortalHandle(client)
-    # Both use the same loop thread: a hop costs 16 us or 55 us, depending on the cores of the two threads.
+    # Both use one loop thread. A hop costs 16 us or 55 us, depending on the cores of the two threads.
     loop = handle.run(client.call(), "call")
 
     def hop() -> None:

@@ -1,4 +1,4 @@
-"""The cost of a ledger, in a file and in PostgreSQL, and the gain of several workers, on a real server.
+"""The cost of a ledger, in a file and in PostgreSQL, and the gain of several workers.
 
 python -m benchmarks.workers
 """

@@ -489,7 +489,7 @@ class RunHeldError(LedgerError):
         if not self.silent_for:
             return f"{held}: wait until that process ends, or end it"
         return (
-            f"{held}, which has been silent for {self.silent_for:.0f} s: it is suspended, or hangs. Resume that "
+            f"{held}, which has been silent for {self.silent_for:.0f} s. It is suspended, or hangs. Resume that "
             "process, or end it (on the command line: --end-holder)"
         )
 
@@ -513,7 +513,7 @@ class ChunkHeldError(RunHeldError):
 
     def __str__(self) -> str:
         return (
-            f"chunk {self.chunk} of the run {self.run!r} is held by process {self.pid} on {self.host}: try again in "
+            f"chunk {self.chunk} of the run {self.run!r} is held by process {self.pid} on {self.host}. Try again in "
             f"{self.retry_after:.0f} s, when its lease ends"
         )
 

@@ -31,13 +31,14 @@ Workers and the command line find it there:
 What is here, by purpose:
 
 - Commands: `Command`, `Request`, `Response`, `USER_AGENT`, `JSON_FIELD`; `build_commands` makes many of ids.
-- Answers: `read_json`, `fields_of`, `strict_converter`, `structure`; `means_refusal` says whether a status of HTTP
-  proves that nothing was done; `Listing` is a list that knows whether it is whole.
-- What `Command.result` may raise: `RejectedError` if nothing was done, or one of its children: `AuthenticationError`
-  (the token is refused, which ends a run), `AccessDeniedError` (it may not do this), `NotFoundError`,
-  `InappropriateStatusError`; `UnexpectedResponseError` if the answer says nothing; `ContradictoryAnswerError` if it
-  says two things. A client handles HTTP 429 by itself. Mask the token in a message with `Secret.redact`.
-- Settling: `Probe` asks for a state (`Probe.of`), `LogProbe` a log (`ask_log`, with a `TimeWindow`); the answer
+- Answers: `read_json`, `fields_of`, `strict_converter`, `structure`. `means_refusal` says whether an HTTP status
+  proves that nothing was done. `Listing` is a list that knows whether it is complete.
+- Errors of `Command.result` if nothing was done: `RejectedError` or one of its children. `AuthenticationError` ends a
+  run: the token is refused. The others are `AccessDeniedError`, `NotFoundError` and `InappropriateStatusError`.
+- Errors of `Command.result` if the outcome is unclear: `UnexpectedResponseError` for an unreadable answer,
+  `ContradictoryAnswerError` for one that contradicts itself.
+- A client handles HTTP 429 by itself. `Secret.redact` masks the token in a message.
+- Settling: `Probe` reads a state (`Probe.of`). `LogProbe` reads a log (`ask_log`, with a `TimeWindow`). The answer
   becomes a `Settlement` with its `Evidence`.
 - Validators of fields: `positive_id`, `non_negative`, `non_empty`, `flag`, `moment`, `json_object` (a `JsonValue`).
 - Clients: `Client` with its `ClientOptions`, `Secret`, `Token`; `FanOut` with its `FanOutOptions`. The blocking client

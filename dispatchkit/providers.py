@@ -152,8 +152,8 @@ class Provider(Generic[W]):
                 wrong.append(name)
         if wrong:
             raise _ledger_error(
-                f"the settings of the run do not fit the provider {self.name!r} ({', '.join(sorted({*wrong}))}): they "
-                "are damaged, or a newer release wrote them. Upgrade, or restore the ledger from a copy"
+                f"the settings of the run do not fit the provider {self.name!r}: {', '.join(sorted({*wrong}))}. "
+                "They are damaged, or a newer release wrote them. Upgrade, or restore the ledger from a copy"
             )
         client = cast("Callable[..., Client[W]]", _load(self.client) if isinstance(self.client, str) else self.client)
         return client(token=token, base_url=base_url or settings["base_url"], **read, **options)
@@ -325,8 +325,8 @@ def installed_provider(name: str) -> Provider[Never]:
     provider = find_provider(name)
     if provider is None:
         raise _ledger_error(
-            f"the ledger names the provider {name!r}, which is not installed: install the package that brings it, with "
-            f"{name!r} among its entry points {ENTRY_POINTS!r}, or upgrade dispatchkit"
+            f"the ledger names the provider {name!r}, which is not installed: install its package, or upgrade "
+            f"dispatchkit. The package has an entry point {name!r} in the group {ENTRY_POINTS!r}"
         )
     return provider
 

@@ -26,10 +26,10 @@ except ImportError:  # the extra `speed` is not there on every platform
     uvloop = None  # type: ignore[assignment]
 
 
-# No test trusts the machine's certificates, and reading them is a third of what it takes to import aiohttp, which some
-# hundred processes of the suite do.
+# No test trusts the machine's certificates. To read them is a third of the import of aiohttp, which hundreds of
+# processes repeat.
 os.environ["SSL_CERT_FILE"] = os.devnull
-# What users do not set: the one hides what is left in a buffer, the other makes each process compile everything again.
+# Users do not set these. One hides what is left in a buffer, the other makes each process compile everything again.
 for _name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(_name, None)
 
@@ -71,7 +71,7 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _quick_fingerprints() -> Iterator[None]:
-    """Fingerprint tokens in no time, here and in commands: it is slow on purpose, and most tests of a ledger do it."""
+    """Fingerprint tokens at once, here and in commands. It is slow on purpose, and most tests of a ledger do it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(secret, "FINGERPRINT_ROUNDS", 1)
         patch.setitem(launcher.CONSTANTS, "dispatchkit.core.secret:FINGERPRINT_ROUNDS", 1)

@@ -1,9 +1,9 @@
 """Commands and scripts as processes, without an interpreter that imports everything again.
 
 Two thirds of what a short command takes is importing other people's packages. One process for each interpreter and its
-options, which runs this file, does that once and forks for each command. What comes of it is a process like any other,
-with streams, a terminal, signals and an exit status of its own; and it imports dispatchkit itself, so that it shows
-whether a command can, and what begins with the import (locks, exit handlers, what to do at a fork) begins there.
+options, which runs this file, does that once and forks for each command. The result is a process like any other, with
+streams, a terminal, signals and an exit status of its own. It imports dispatchkit itself, which shows that a command
+can. Locks, exit handlers and fork handlers begin there.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ _COMMANDS = (
     "uvloop",
     "xml.sax.saxutils",
 )
-"""What scripts and commands import that is not ours. To leave something out costs time, and so does too much of it:
-each process takes it down at its end."""
+"""What scripts and commands import that is not ours. A missing module costs time. So does a needless one: each process
+takes it down at its end.
+"""
 
 _COVERAGE = "COVERAGE_PROCESS_CONFIG"
 """The environment variable that has coverage measured in a process."""

@@ -53,7 +53,7 @@ class PgBouncer:
             **settings,
         }
         text = "\n".join(f"{name} = {value}" for name, value in lines.items())
-        # Whoever is let in becomes the server's superuser.
+        # Each client that is let in becomes the server's superuser.
         server = f"host={folder} port=5432 user=postgres"
         (self._folder / "ini").write_text(f"[databases]\n* = {server}\n[pgbouncer]\n{text}\n")
         self._user = "nobody" if os.geteuid() == 0 else None

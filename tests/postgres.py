@@ -1,4 +1,6 @@
-"""A real PostgreSQL, from a wheel: started for the tests that need one, in a folder of its own, and gone afterwards."""
+"""A real PostgreSQL, from a wheel. It starts for the tests that need one, in its own folder, which is removed
+afterwards.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ END $$
 
 
 class Server:
-    """A server on a Unix socket. Root may not run one, so for root it runs as nobody.
+    """A server on a Unix socket. Root may not run one, so for root it runs as the user ``nobody``.
 
     Args:
         durable: Whether what is committed survives a power cut; tests do not cut the power.

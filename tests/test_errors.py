@@ -71,7 +71,7 @@ def test_ledger_error_is_no_outcome() -> None:
             errors.RunHeldError("friday", pid=7, host="here"),
             "is held by process 7 on here: wait until that",
         ),
-        (errors.RunHeldError("friday", pid=7, host="here", silent_for=95), "silent for 95 s: .* --end-holder"),
+        (errors.RunHeldError("friday", pid=7, host="here", silent_for=95), r"silent for 95 s\. .* --end-holder"),
         (errors.ChunkHeldError("friday", 3, pid=7, host="here", retry_after=12), "chunk 3 .* again in 12 s"),
         (errors.RepeatedTargetsError("launched at noon", runs={"noon": 2}), "launched at noon"),
         (

@@ -1,6 +1,6 @@
 """The examples of the docstrings run as they stand, as in ``python -m asyncio``: ``await`` needs no function around it.
 
-What an example may use: all public names of dispatchkit, `Sandbox` and `Fault`, and a folder of its own to write to.
+What an example may use: all public names of dispatchkit, `Sandbox`, `Fault`, and its own folder to write to.
 """
 
 from __future__ import annotations

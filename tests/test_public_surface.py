@@ -122,7 +122,7 @@ def test_methods_document_arguments(owner: type, name: str, function: Any) -> No
     text = inspect.getdoc(owner) if name == "__init__" else inspect.getdoc(function)
     assert text
     if name == "__init__" and (attrs.has(owner) or issubclass(owner, Exception) or "sync" in owner.__module__):
-        return  # fields have docstrings of their own; a blocking client refers to its twin
+        return  # fields have docstrings of their own; a blocking client refers to its asynchronous one
     settings = [name for name in inspect.signature(function).parameters if name not in {"self", "cls"}]
     if options_of(function) is not None:
         referred = re.search(r"^ *options: See `(\w+)`", text, re.MULTILINE)

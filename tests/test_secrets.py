@@ -62,7 +62,7 @@ def shows_nothing(*texts: object) -> None:
 
 
 def frames_show_nothing(error: BaseException) -> None:
-    """Of every frame of our code, and of what it is made of, in the error and all that it hangs together with."""
+    """The locals of every frame of our code, and what they consist of, in the error and all that it references."""
     seen = 0
     chain = [traceback.TracebackException.from_exception(error, capture_locals=True)]
     while chain:

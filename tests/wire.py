@@ -1,4 +1,4 @@
-"""A server of raw bytes: it records what came, byte for byte, and answers what it is given, byte for byte."""
+"""A server of raw bytes: it records each request byte for byte, and answers the bytes that it was given."""
 
 from __future__ import annotations
 

@@ -124,8 +124,8 @@ class AltcraftWire:
             size = len(body)
         what, option = ("attachments", "attachment_limit") if attachments else ("content", "body_limit")
         raise ValueError(
-            f"{what} must keep the body within {limit:,} bytes, not {size:,} "
-            f"({option}= changes it, if the platform's administrator has changed it)"
+            f"{what} must keep the body within {limit:,} bytes, not {size:,}. {option}= changes the limit, if the "
+            "platform's administrator has changed it"
         )
 
     def _headers(self, request_id: str | None) -> dict[str, str]:

@@ -15,9 +15,9 @@ from dispatchkit.cli.provider_groups import ProviderGroups
 __all__ = ["PROVIDERS", "app"]
 
 _EPILOG = (
-    "Exit status: 0 all done; 1 some were rejected or not sent, or the output could not be written; 2 wrong usage, or "
-    "a ledger that cannot be used: nothing was sent; 3 for some it is unknown whether they happened; 4 the answer to "
-    "the question was no: nothing was done; 130 interrupted."
+    "Exit status: 0: all done. 1: some were rejected or not sent, or the output could not be written. 2: wrong usage, "
+    "or a ledger that cannot be used; nothing was sent. 3: the outcome of some is unknown. 4: the answer to the "
+    "question was no; nothing was done. 130: interrupted."
 )
 
 PROVIDERS = ProviderGroups()

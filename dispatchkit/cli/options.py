@@ -110,7 +110,7 @@ _Ledger = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|URL",
-        help="Record each launch in this SQLite file or PostgreSQL database before it is sent, so that the run can be "
+        help="Record each launch in this SQLite file or PostgreSQL database before it is sent. The run can then be "
         "resumed. Default: DISPATCHKIT_LEDGER.",
         rich_help_panel=LEDGER,
     ),
@@ -129,8 +129,8 @@ _RepeatWindow = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Refuse the run if another run of the ledger has launched one of the ids within this time: 90s, 15m, 1h, "
-        "or never. Default: 1h for a launch without --run, else never.",
+        help="Refuse the run if another run of the ledger has launched one of the ids within this time. Examples: 90s, "
+        "15m, 1h, never. Default: 1h for a launch without --run, else never.",
         rich_help_panel=GUARDS,
     ),
 ]

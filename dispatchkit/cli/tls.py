@@ -32,7 +32,7 @@ def tls_context(ca_file: str | None, client_cert: str | None, client_key: str | 
         except ssl.SSLError:
             named = client_cert if client_key is None else f"{client_cert} and {client_key}"
             raise ValueError(
-                f"--client-cert must be a certificate in PEM, with its key in it or in --client-key: {named} do not fit"
+                f"--client-cert must be a certificate in PEM, and {named} do not fit. The key is --client-key, or in it"
             ) from None
     return context
 

@@ -123,9 +123,8 @@ def _length(text: str | None) -> int | None:
 class Dispatch(_Open):
     """A dispatch as ``GET /dispatch`` lists it.
 
-    Only the id and the status are always there. Any other field is None if the provider left it out, or sent a value of
-    another type; `extra` then has that value. Neither the
-    repr nor `to_dict` shows the message.
+    Only the id and the status are always there. Any other field is None if the provider left it out, or sent another
+    type. `extra` has each value of another type. Neither the repr nor `to_dict` shows the message.
 
     Example:
         >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:

@@ -142,8 +142,8 @@ def _codec_reading(name: str, version: int) -> _Codec:
     codec = _codec(installed_provider(name.partition(".")[0]))
     if name not in codec.names or version > _VERSION:
         raise LedgerError(
-            f"the ledger holds a command {name!r} of version {version}, which a newer release of {codec.package} "
-            f"wrote: upgrade {codec.package}, and run it again"
+            f"a newer release of {codec.package} wrote a command of the ledger ({name!r}, version {version}). Upgrade "
+            f"{codec.package}, and run it again"
         )
     return codec
 

@@ -222,8 +222,8 @@ class LedgerJournal(Journal):
         for row in rows:
             if not is_intact(row.command, row.key):
                 raise LedgerError(
-                    f"the command {row.index} of the run {self._name!r} is not what was planned: the ledger is "
-                    "damaged, so restore it from a copy"
+                    f"the command {row.index} of the run {self._name!r} is not what was planned. The ledger is "
+                    "damaged: restore it from a copy"
                 )
 
     def _work_item(self, chunk: Chunk, row: Unsettled, acting_until: float) -> WorkItem[Never, object]:
@@ -290,8 +290,8 @@ class LedgerJournal(Journal):
         try:
             if not await self._wait(flushing):
                 raise LedgerError(
-                    f"the last outcomes of the run {self._name!r} could not be written, because the database is "
-                    "unreachable: resume the run, which settles them by the provider's state"
+                    f"the last outcomes of the run {self._name!r} could not be written: the database is unreachable. "
+                    "Resume the run: it settles them by the provider's state"
                 )
             flushing.result()
         except asyncio.CancelledError:

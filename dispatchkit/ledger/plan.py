@@ -79,8 +79,8 @@ async def _check_account(store: Store, run: Run, plan: RunPlan) -> None:
         planned = "another account" if run.account is None else f"the account {run.account!r}"
         own = "this token" if plan.account is None else f"the account {plan.account!r}"
         raise AccountMismatchError(
-            f"the run {run.name!r} was planned for {planned} or for another token of it, not for {own}: nothing "
-            "was launched. If the account has a new token, accept it: await ledger.change_account(run, client)"
+            f"the run {run.name!r} is planned for {planned} or another token, not for {own}: nothing was launched. If "
+            "the account has a new token, accept it: await ledger.change_account(run, client)"
         )
     if run.fingerprint != plan.fingerprint:
         await store.set_account(run.number, account=run.account, fingerprint=plan.fingerprint)
@@ -111,8 +111,8 @@ async def check_repeats(store: Store, run: Run, *, chunk: int | None, within: fl
     )
     more = f"; and in {len(repeats) - _MAX_NAMED:,} other runs" if len(repeats) > _MAX_NAMED else ""
     raise RepeatedTargetsError(
-        f"other runs have launched targets of the run {run.name!r} within {within:g} s, or launch them now "
-        f"({others}{more}): nothing was launched. Leave them out, or plan them without repeat_window as another run",
+        f"other runs have launched targets of the run {run.name!r} within {within:g} s, or launch them now: nothing "
+        f"was launched. Found: {others}{more}. Leave them out, or plan them without repeat_window as another run",
         runs={repeat.run: repeat.count for repeat in repeats},
     )
 

@@ -94,9 +94,9 @@ class AltcraftProvider:
         run_seconds: How long a run lasts until the log shows its end. Default: 30.
         tariff_limit: How many launches the tariff pays for; after them error 402. Default: None, no limit.
         deduplicates: Whether repeats are recognised, for one day from the first request. Default: True.
-        replay_generation: ``"newer"`` honours ``Request-ID``, or without one a checksum of a launching request, and
-            marks replays with ``Duplicate-Request`` and ``Duplicate-Key``; ``"older"`` honours ``X-Request-ID`` alone
-            and marks with ``X-Duplicate-Request`` and ``X-Duplicate-Key``. Default: ``"newer"``.
+        replay_generation: ``"newer"`` honours ``Request-ID``. A launch without one is recognised by its checksum.
+            Replays have ``Duplicate-Request`` and ``Duplicate-Key``. ``"older"`` honours ``X-Request-ID`` alone.
+            Its replays have ``X-Duplicate-Request`` and ``X-Duplicate-Key``. Default: ``"newer"``.
         replays_errors: Whether a refusal is remembered and replayed like a success; the provider does not document
             it. Refused tokens and unreadable bodies never are. Default: True, the harshest reading.
         sloppy_xml: Whether the ``status`` string wears literal quotes in XML, as in the provider's docs. Default: True.
@@ -105,8 +105,8 @@ class AltcraftProvider:
             clock simulates a platform whose clock is wrong. Default: ``time.time``.
 
     Attributes:
-        acts: What was really done, in order. A launch by ``run_now`` is one act, ``launch``; switching on what is on
-            and switching off what is off are none.
+        acts: What was really done, in order. A launch by ``run_now`` is one act, ``launch``. To switch on what is
+            on, or off what is off, is no act.
         launches: How many times each mailing was really launched.
 
     Raises:
@@ -154,8 +154,8 @@ class AltcraftProvider:
     def answer(self, call: Call) -> Reply:
         """The provider's reply to one call, after acting on it.
 
-        Never waits. Refusals are HTTP 200 with ``error`` other than 0; a wrong path, slash or method and a body that is
-        too large get the page of a web server.
+        Never waits. Refusals are HTTP 200 with ``error`` other than 0. A wrong path, slash or method gets the page of a
+        web server. So does a body that is too large.
 
         Raises:
             ModuleNotFoundError: The call is in XML and defusedxml is not installed.

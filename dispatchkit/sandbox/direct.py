@@ -90,8 +90,8 @@ class DirectProvider:
         token: The one good API key, as it stands in the header after ``Basic``. Default: Base64 of sandbox:sandbox.
         wrong_kind_token: A key that is genuine but of a kind that dispatches do not take: 403, code 4030.
             Default: Base64 of sandbox:system.
-        second_start: What a start of an already started dispatch does: ``"acts"`` launches it again and is counted as
-            another launch, ``"refused"`` answers 403, code 4031. Default: ``"acts"``, the harshest reading.
+        second_start: What a start of a started dispatch does. ``"acts"`` launches it again and counts another launch.
+            ``"refused"`` answers 403, code 4031. Default: ``"acts"``, the harshest reading.
         scheduled: Seconds from the start until sending begins. Default: 1.
         sending: Seconds until everything is sent. Default: 30.
         awaiting: Seconds until the last delivery status is in. Default: 30.

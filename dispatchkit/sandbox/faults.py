@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 Ending: TypeAlias = Literal["answer", "close", "reset", "cut", "silence"]
 """How a spoiled request ends.
 
-``answer`` sends the reply, ``cut`` half of it and then closes; ``close`` and ``reset`` end the connection without one
-(FIN and RST); ``silence`` keeps it open and says nothing.
+``answer`` sends the reply. ``cut`` sends half of it and then closes. ``close`` and ``reset`` end the connection without
+a reply, by FIN and by RST. ``silence`` keeps it open and sends nothing.
 """
 
 # What is cut in half where no provider was asked for an answer.

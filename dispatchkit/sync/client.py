@@ -70,8 +70,8 @@ class SyncClient(Generic[C_co]):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"a sync.{type(self).__name__} is not pickled: its token and connections stay in this process; "
-            "make a client in the process that uses it"
+            f"a sync.{type(self).__name__} is not pickled: its token and connections stay in this process. "
+            "Make a client in the process that uses it"
         )
 
     def __repr__(self) -> str:

@@ -200,7 +200,8 @@ class SharedAccount:
         """The local pause that the provider asked for.
 
         Returns:
-            Seconds of a pause that the database does not have, else 0; its end; the end of one that the database has.
+            Three values: seconds of a pause that the database does not have, else 0. The end of that pause. The end of
+            a pause that the database has.
         """
         paused = self._pacer.throttled_for()
         until = self._clock.monotonic() + paused

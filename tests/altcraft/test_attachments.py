@@ -1,4 +1,4 @@
-"""Which files can be attached, and that nothing else is read, opened or waited for."""
+"""Which files can be attached. No other file is read, opened or waited for."""
 
 from __future__ import annotations
 

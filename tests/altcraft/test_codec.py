@@ -1,4 +1,4 @@
-"""The two wire forms: what they write is read back, and what they cannot say is refused before it is sent."""
+"""The two wire forms: each reads what it writes, and refuses what it cannot represent before it is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sandbox that lives beside the test, and three ways to run the command: in process, as a child, on a terminal."""
+"""A sandbox beside the test, and three ways to run the command: in process, as a child, on a terminal."""
 
 from __future__ import annotations
 

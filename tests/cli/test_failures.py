@@ -41,7 +41,7 @@ def start(played: Played, *arguments: object) -> tuple[object, ...]:
 
 
 def lose(played: Played, number: int) -> None:
-    """Nobody will ever know what came of this one."""
+    """The outcome of this one is unknown for good."""
     played.sandbox.order(Fault.lost_answer(), path_contains=f"/{number}/start")
     played.sandbox.order(Fault.lost_answer(), times=100, path_contains="dispatch?")
     played.sandbox.direct.read_lag = 60

@@ -1,4 +1,4 @@
-"""What a ledger tells: its runs, one of them, and the targets of it, as a table, as JSON and as CSV."""
+"""What a ledger shows: its runs, one of them, and its targets, as a table, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ NOW = datetime(2026, 1, 31, 9, tzinfo=UTC)
 
 @pytest.fixture
 def ledger(played: Played, tmp_path: Path) -> Path:
-    """Two runs: one of five dispatches of which one is refused and two are left, and one of a single mailing."""
+    """Two runs. The first has five dispatches: one is refused, two are left. The second has a single mailing."""
     where = tmp_path / "launch.db"
     remembered = ("--yes", "--base-url", played.url, "--ledger", where)
     played.sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "gone"}}'), path_contains="/2/")

@@ -1,4 +1,4 @@
-"""``direct stop --status``: everything that has a status at this moment is stopped, and nothing else."""
+"""``direct stop --status``: it stops everything that has the status at this moment, and no other dispatch."""
 
 from __future__ import annotations
 

@@ -63,9 +63,9 @@ def test_option_ends_silent_holder(played: Played, ledger: Path) -> None:
         before = played.sandbox.requests
         for refused, concurrency in ((resume(ledger), ""), (run(*again), "--concurrency 3 ")):
             assert (refused.code, refused.out) == (2, "")
-            assert re.sub(r"\d\d\d? s:", "95 s:", refused.err) == (
+            assert re.sub(r"\d\d\d? s\.", "95 s.", refused.err) == (
                 f"dispatchkit: run 'friday' is held by process {child.pid} on {socket.gethostname()}, which has been "
-                "silent for 95 s: it is suspended or hangs. Nothing was sent. Continue it, or end it and take the run "
+                "silent for 95 s. It is suspended or hangs. Nothing was sent. Continue it, or end it and take the run "
                 f"over: dispatchkit resume {ledger} --run friday {concurrency}--end-holder\n"
             )
         assert child.poll() is None

@@ -1,7 +1,7 @@
 """Every way that we know for an answer to go wrong, as values.
 
-A fault has a play, and the play is given the provider's answer: the real one, after it acted, or where it did not act
-the one that it would have given, so that a lie is as good as it can be.
+A fault has a play, and the play gets the provider's answer. That is the real one if the provider acted, else the one
+that it would have given. So each lie is as good as it can be.
 """
 
 from __future__ import annotations

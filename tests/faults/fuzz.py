@@ -1,9 +1,9 @@
 """A randomised trial of the one promise: never twice, and always the truth.
 
 ``python -m tests.faults.fuzz --trials 100000`` plays that many calls against both providers behind a bad network, in
-virtual time: over faults, byte positions, a state that lags by 0 to 30 s, requests that are carried out after their
-sender gave up, deduplication on and off, several launches of one mailing at once, a platform whose clock is wrong, ids
-that are stripped on their way, caches that serve an old state. The same seed plays the same trial.
+virtual time. It varies faults, byte positions, and a state that lags by 0 to 30 s. Requests act after their sender gave
+up. Deduplication is on or off, and one mailing is launched several times at once. The platform's clock is wrong, a
+proxy strips ids, and caches serve an old state. The same seed plays the same trial.
 """
 
 from __future__ import annotations

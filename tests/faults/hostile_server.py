@@ -1,7 +1,7 @@
 """A provider behind a hostile network: a raw server that lets the provider act, or not, and then misbehaves.
 
-It parses requests itself and knows every byte that it was sent. State is read honestly unless told otherwise; only the
-calls that act meet the faults, one after another, as they were ordered.
+It parses requests itself and knows every byte that it was sent. By default, state is read honestly. Only calls that act
+meet the faults, in the order in which they were given.
 """
 
 from __future__ import annotations
@@ -94,11 +94,11 @@ Play: TypeAlias = Callable[[Stage], Awaitable[bool | None]]
 
 @attrs.frozen
 class Strike:
-    """When a play strikes: at once on a new connection, after so many bytes of a request, or on a whole request."""
+    """When a play strikes: on a new connection, after so many bytes of a request, or on a whole request."""
 
     play: Play
     at: int | None = None
-    """Bytes of a request after which it strikes; -1 on a new connection before any; None once it was read whole."""
+    """Bytes of a request after which it strikes. -1: on a new connection. None: after the whole request."""
 
 
 class Hostile:

@@ -1,7 +1,7 @@
 """A model of a provider's dispatches, held against the real machine and against what the client says of it.
 
-The model knows only what the caller was told. After a call whose outcome is unknown it keeps both possibilities, and
-whatever the provider really did must be one of them.
+The model knows only what the caller was told. After a call whose outcome is unknown, it keeps both possibilities. What
+the provider did must be one of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""TLS that fails and proxies that refuse: each is reported as what it is, with what to do, and the right outcome."""
+"""TLS that fails and proxies that refuse: each error names the cause and what to do, with the right outcome."""
 
 from __future__ import annotations
 

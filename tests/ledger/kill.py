@@ -3,8 +3,8 @@
     python -m tests.ledger.kill --points 1000
 
 The provider is the sandbox, in this process: it outlives killed processes, and counts every act. A point is one run of
-some targets. Its process is killed with signal 9 at a random moment between its fork and the time that a whole run
-takes; so is, every second time, the one that resumes it. The last one is left alone.
+some targets. Signal 9 kills its process at a random moment between its fork and the time that a whole run takes. Every
+second time, it also kills the process that resumes it. The last one is left alone.
 """
 
 from __future__ import annotations

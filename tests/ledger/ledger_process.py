@@ -18,8 +18,9 @@ __all__ = ["LAG", "Provider", "launch"]
 Provider = Literal["direct", "altcraft"]
 
 LAG = 0.25
-"""Seconds after which the sandbox's word that nothing was started is believed. Its state never lags, so all that may be
-late is a request that it has not read yet, and it reads within milliseconds."""
+"""Seconds after which the sandbox's word that nothing was started is believed. Its state never lags. Only a request
+that it has not read yet may be late, and it reads within milliseconds.
+"""
 _RETRY = RetryPolicy(state_lag=LAG, wait=wait_random_exponential(multiplier=0.01, max=30))
 _ATTEMPT_TIMEOUT = 1.0
 _LOADED = (http, sqlite)  # before the fork, since they are loaded on first use otherwise

@@ -68,7 +68,7 @@ async def test_foreign_users_file_is_refused(tmp_path: Path, monkeypatch: pytest
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(Path, "chmod", refuse)
-    with pytest.raises(LedgerError, match=r"mode 644\), .* Let its owner run: chmod 600"):
+    with pytest.raises(LedgerError, match=r"mode 644\): .* Let its owner run: chmod 600"):
         await use(path)
 
 
@@ -119,5 +119,5 @@ async def test_network_file_system_is_told(
     mounts.write_text(f"22 1 8:1 / / rw - ext4 /dev/a rw\n23 22 0:9 / {escaped} rw shared:1 - {kind} server:/x rw\n")
     monkeypatch.setattr(access, "_MOUNTS", mounts)
     await use(folder / "launch.db")
-    assert (f"lies on a network file system ({kind})" in caplog.text) is warns
+    assert (f"is on a network file system ({kind})" in caplog.text) is warns
     assert len(caplog.records) == warns

@@ -147,7 +147,7 @@ def test_only_commands_are_held(other: Any) -> None:
     ],
 )
 def test_newer_record_asks_for_upgrade(text: str) -> None:
-    with pytest.raises(LedgerError, match="a newer release of dispatchkit wrote: upgrade dispatchkit"):
+    with pytest.raises(LedgerError, match=r"a newer release of dispatchkit wrote .*\. Upgrade dispatchkit"):
         decode(text)
 
 

@@ -489,7 +489,7 @@ async def test_repeated_targets_are_refused(ledger: Ledger) -> None:
         first.record(item, outcome(item))
     await first.close()
     again = ledger.journal("evening", run_settings(repeat_window=3600.0))
-    with pytest.raises(RepeatedTargetsError, match=r"\(2 in run 'noon', .* such as StartDispatch\(") as raised:
+    with pytest.raises(RepeatedTargetsError, match=r"Found: 2 in run 'noon', .* such as StartDispatch\(") as raised:
         await again.open(starts([2, 1, 3, 4]), nothing)
     assert raised.value.runs == {"noon": 2}
     assert [chunk.holder for chunk in await ledger.chunks("evening")] == [None], "nothing is held"

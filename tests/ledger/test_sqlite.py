@@ -551,7 +551,7 @@ async def test_full_disk_refuses_claims(tmp_path: Path) -> None:
     with child(FULL, path) as process:
         out, _ = process.communicate(timeout=50)
     claimed, _, message = out.partition("|")
-    assert "nothing was launched without its row, so run the same again" in message
+    assert "Nothing was launched without its row: run the same again" in message
     async with Ledger(path) as ledger:
         counts = await ledger.counts("a")
         assert counts.sending in {int(claimed), int(claimed) + 1}

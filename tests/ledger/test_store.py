@@ -484,7 +484,7 @@ async def planned(store: Any, name: str, rows: Sequence[tuple[bytes, str]] = ROW
 
 
 async def launched(store: Any, name: str, **more: Any) -> int:
-    """A run of ten targets, two each of: done, in flight, unknown, rejected, not sent; none of it is held any more."""
+    """A run of ten targets, two each of: done, in flight, unknown, rejected, not sent. No process holds it."""
     run = await planned(store, name, **more)
     await store.claim([Claim(run, index // 4, index, name, None, START) for index in range(10)])
     outcomes = [State.DONE, None, State.UNKNOWN, State.REJECTED, State.NOT_SENT]

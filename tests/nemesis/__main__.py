@@ -5,7 +5,7 @@
     python -m tests.nemesis --faults takeover,kill --stores postgres --runs 20 --seed 7 --scale 0.1 --json out.json
     python -m tests.nemesis --faults takeover --scale 1 --runs 3        # the product's own times
 
-All of it goes on in a network namespace of its own, so no packet leaves this machine, and packet filters are ours.
+All of it runs in its own network namespace. No packet leaves this machine, and the packet filters are ours.
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ __all__ = ["main"]
 def main(ledger: str, run: str, chunk: str, url: str, patience: str) -> int:
     """Launch a chunk. The exit status is that of the task: 0 says that the chunk is launched.
 
-    A chunk that is held elsewhere is no success: today's `launch_chunk` says so with nothing but an empty report, which
-    the README's task takes for success; a release that raises an error with ``retry_after`` is retried.
+    A chunk that is held elsewhere is no success. `launch_chunk` raises an error with ``retry_after``, and the task
+    retries.
     """
     until = time.monotonic() + float(patience)
     while True:

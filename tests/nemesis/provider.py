@@ -1,8 +1,8 @@
 """Both providers at their worst, on a raw socket. It imports nothing of dispatchkit, so it shares none of its errors.
 
-Every whole start request acts, a second one for the same dispatch too. An act may be late, whatever becomes of the
-connection that asked for it, and its answer may never come; but it is never later than the state lag that the product
-promises to bear. The state is honest: ``initiated`` before the act, ``sending`` after it.
+Every whole start request acts, a second one for the same dispatch too. An act may be late, also if its connection has
+ended, and its answer may never come. It is never later than the state lag that the product tolerates. The state is
+honest: ``initiated`` before the act, ``sending`` after it.
 
 Altcraft is played in JSON alone: a broadcast is launched, and its log shows each act. With deduplication, a request id
 that was seen acts once, and its repeat is answered as a replay.

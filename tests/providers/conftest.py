@@ -16,7 +16,7 @@ from tests.providers.example_provider import SMS
 
 
 class SmsServer:
-    """Starts campaigns for those who have the token ``t``."""
+    """Starts campaigns for requests with the token ``t``."""
 
     def __init__(self) -> None:
         self.starts = Counter[int]()

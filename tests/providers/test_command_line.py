@@ -1,4 +1,4 @@
-"""The command line of a provider outside of the package: a group of its own, and what `plan` takes of it."""
+"""The command line of a provider outside of the package: its group, and the commands that `plan` takes."""
 
 from __future__ import annotations
 

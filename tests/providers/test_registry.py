@@ -172,12 +172,12 @@ ALTCRAFT = {"provider": "altcraft", "base_url": "https://example.com", "wire": "
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({**ALTCRAFT, "wire": "morse"}, "provider 'altcraft' (wire)"),
-        ({**ALTCRAFT, "deduplicates": "maybe"}, "provider 'altcraft' (deduplicates)"),
-        ({**ALTCRAFT, "volume": "11"}, "provider 'altcraft' (volume)"),
-        ({"provider": "altcraft", "wire": "json"}, "provider 'altcraft' (base_url, deduplicates)"),
+        ({**ALTCRAFT, "wire": "morse"}, "provider 'altcraft': wire."),
+        ({**ALTCRAFT, "deduplicates": "maybe"}, "provider 'altcraft': deduplicates."),
+        ({**ALTCRAFT, "volume": "11"}, "provider 'altcraft': volume."),
+        ({"provider": "altcraft", "wire": "json"}, "provider 'altcraft': base_url, deduplicates."),
         ({"base_url": "https://example.com"}, "name no provider"),
-        ({**ALTCRAFT, "provider": "fax"}, "the provider 'fax', which is not installed: install the package that"),
+        ({**ALTCRAFT, "provider": "fax"}, "the provider 'fax', which is not installed: install its package"),
         ({**ALTCRAFT, "wire": 1}, "cannot be read"),
         ([], "cannot be read"),
         (None, "cannot be read"),
@@ -196,7 +196,7 @@ def test_nested_settings_are_refused() -> None:
 
 
 def test_unknown_provider_is_named() -> None:
-    with pytest.raises(LedgerError, match="'sms', which is not installed: install the package that brings it"):
+    with pytest.raises(LedgerError, match="'sms', which is not installed: install its package"):
         decode('{"type":"sms.start","version":1,"target":1}')
     with pytest.raises(TypeError, match="known providers, not StartSms; register the provider 'sms' first"):
         encode(StartSms(1))
@@ -340,9 +340,7 @@ def test_ledger_names_are_reserved() -> None:
 
 def test_newer_package_is_named() -> None:
     register(SMS)
-    with pytest.raises(
-        LedgerError, match=r"'sms\.stop' of version 1, which a newer release of the package of the prov"
-    ):
+    with pytest.raises(LedgerError, match=r"a newer release of the package of the prov.*'sms\.stop', version 1"):
         decode('{"type":"sms.stop","version":1,"target":1}')
 
 

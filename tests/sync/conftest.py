@@ -1,7 +1,7 @@
-"""Each promise of the blocking face is kept in a process of its own: a script, its exact lines, and nothing on stderr.
+"""Each promise of the blocking clients has its own process: a script, its exact lines, and an empty stderr.
 
-Scripts run on the interpreter of this run, and on those that ``DISPATCHKIT_PYTHONS`` names (paths, separated like
-PATH) if they have what dispatchkit needs; each on uvloop's loop, where it is installed, and in the second stage on
+Scripts run on the interpreter of this run. They also run on those of ``DISPATCHKIT_PYTHONS`` (paths, separated like
+PATH) that have dispatchkit's dependencies. The loop is uvloop's where it is installed. In the second stage, it is also
 asyncio's.
 """
 

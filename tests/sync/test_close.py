@@ -90,8 +90,8 @@ def test_client_cannot_be_pickled(play: Play) -> None:
         lines
         == [
             (
-                "a sync.AltcraftClient is not pickled: its token and connections stay in this process; "
-                "make a client in the process that uses it"
+                "a sync.AltcraftClient is not pickled: its token and connections stay in this process. "
+                "Make a client in the process that uses it"
             )
         ]
         * 3

@@ -1,4 +1,4 @@
-"""What belongs to the caller stays the caller's: context variables go in, and its own errors come out as they are."""
+"""A blocking call passes context variables in, and passes the caller's own errors out as they are."""
 
 from __future__ import annotations
 

@@ -208,8 +208,8 @@ def test_multiprocessing_start_methods(play: Play, sandbox: Sandbox, method: str
     assert lines == [
         "['StartedDispatch(dispatch_id=2, settled=False)', 'StartedDispatch(dispatch_id=3, settled=False)']",
         (
-            "a sync.DirectClient is not pickled: its token and connections stay in this process; "
-            "make a client in the process that uses it"
+            "a sync.DirectClient is not pickled: its token and connections stay in this process. "
+            "Make a client in the process that uses it"
         ),
         "StartedDispatch(dispatch_id=5, settled=False)",
     ]

@@ -1,4 +1,4 @@
-"""Ctrl-C around the end of a quick call: it is not delayed, and a call that has ended is called what it is."""
+"""Ctrl-C around the end of a quick call: it is not delayed, and its note has the true outcome."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_interrupt_at_random_moments(play: Play, sandbox: Sandbox) -> None:
     assert told["returned"] > 0
 
 
-# Python runs signal handlers at the start of a function of Python and at the end of one of C: a profiler sees both.
+# Python runs signal handlers at the start of a Python function and at the end of a C function. A profiler sees both.
 AT_EACH_STEP = """
     from dispatchkit.sync import portal_call as crossing
     from dispatchkit.sync import portal

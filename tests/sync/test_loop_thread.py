@@ -1,4 +1,4 @@
-"""There is one loop thread: made on the first call, shared by the clients that have made one, ended by the last."""
+"""There is one loop thread. The first call starts it, all clients with a call share it, and the last one ends it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The blocking clients have what their twins have, word for word."""
+"""The blocking clients have the same surface as their asynchronous clients, word for word."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Code of a user, for the type checkers. It is never run.
 
-A line that ends in ``# error`` must be an error for mypy and for pyright; no other line may be one.
+A line that ends in ``# error`` must be an error for mypy and for pyright. No other line may be one.
 """
 
 from __future__ import annotations

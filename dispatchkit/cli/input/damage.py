@@ -16,15 +16,15 @@ EXCEL_ERROR = re.compile(
 )
 """An error of a formula, in English and in Russian, or a number that did not fit into its column."""
 
-_AS_NUMBER = "in Excel, format the column as Number with 0 decimals and no separators, and save it again"
-_AS_TEXT = "in Excel, format the column as Text before the ids are entered, and enter them again"
+_AS_NUMBER = "in Excel, format the column as Number with 0 decimals and no separators. Save it again"
+_AS_TEXT = "in Excel, format the column as Text, and then enter the ids again"
 
 _CASES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"#{2,}"), "the column was too narrow for the number: widen it in Excel, and save it again"),
     (EXCEL_ERROR, "a formula failed: correct it in Excel, or paste the id itself as a value"),
     (
         re.compile(r"[+-]?\d+([.,]\d*)?[eE\u0435\u0415][+-]?\d+"),
-        f"Excel has shortened the number, and its last digits are lost: go back to the original, {_AS_NUMBER}",
+        f"Excel has shortened the number, and its last digits are lost. Go back to the original: {_AS_NUMBER}",
     ),
     (
         re.compile(r"[+-]?\d{1,3}(?:[.,'\u2019_ \u00a0\u2007\u2009\u202f]\d{3})+([.,]\d*)?"),
@@ -34,13 +34,13 @@ _CASES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"\d+[.,]\d+"), "a number with decimals is not an id: look at the row, its columns may be shifted"),
     (
         re.compile(r"['`\u2019\u2018]\d+['`\u2019\u2018]?"),
-        "an apostrophe marks it as text: in Excel, use Data, Text to Columns, Finish on the column, and save it again",
+        "an apostrophe marks it as text: in Excel, use Data, Text to Columns, Finish on the column. Save it again",
     ),
     (re.compile(r"=.*"), "it is a formula: in Excel, paste the column as values, and save it again"),
     (re.compile(r"[+\-\u2010-\u2015\u2212]\s*\d+"), "it has a sign: an id has digits only"),
     (
         re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}( .*)?|\d{1,2}[-. ][^\W\d]{3,}\.?([-. ]\d{2,4})?"),
-        f"Excel has made a date of it: go back to the original, and {_AS_TEXT}",
+        f"Excel has made a date of it. Go back to the original: {_AS_TEXT}",
     ),
     (re.compile(r"\d+-\d+"), "a range is given as an argument, such as 1-1000, not in a list of ids"),
     (re.compile(r"0+[1-9]\d*"), "it begins with 0, which an id never does: it looks like another column"),

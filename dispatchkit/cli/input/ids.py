@@ -222,8 +222,8 @@ def _span(text: str) -> tuple[int, int]:
         raise ValueError(f"{shown(text)} begins with 0, which an id never does: it looks like another column")
     if any(_ID.fullmatch(end) is None or not 0 < int(end) <= _MAX_ID for end in (low, high)):
         raise ValueError(
-            f"{shown(text)} is neither an id nor a range: give positive integers of at most 63 bits, "
-            "such as 7, or two with a hyphen, such as 1-1000"
+            f"{shown(text)} is neither an id nor a range: give positive integers of at most 63 bits. Examples: 7 or "
+            "1-1000"
         )
     if int(low) > int(high):
         raise ValueError(f"{shown(text)} is a range that ends before it begins: did you mean {high}-{low}?")

@@ -48,8 +48,8 @@ def read_json_lines(
                 continue
             if (number == 1 and line.strip() in {"[", "{"}) or line.lstrip()[:1] == "[":
                 raise ValueError(
-                    f"{bad.name}, line {number}: this is a JSON document, not JSON Lines, an object a line: "
-                    "jq -c '.[]' makes them of a list"
+                    f"{bad.name}, line {number}: this is a JSON document, not JSON Lines. To convert a list "
+                    "to one object per line: jq -c '.[]'"
                 )
             try:
                 yield (number, *_read(line, column, id_key))

@@ -17,7 +17,7 @@ from dispatchkit.cli.input.ids import Collector, parse_id
 __all__ = ["Row", "read_list", "read_table"]
 
 Row = tuple[int, str, str | None, str | None]
-"""Of a row its number and the text of its id; where the file tells, what came of it, and of which command."""
+"""A row: its number, the text of its id, its outcome and its command. The last two are None if the file has none."""
 
 _BLANKS = " \t"
 _PLAIN = re.compile(r"(?:[1-9][0-9]{0,17}+\n)++")
@@ -26,8 +26,8 @@ _QUOTED = re.compile(r'"([^"]*)"')
 _THOUSANDS = re.compile(r"(?<![\d,])\d{1,3}(?:,\d{3}){2,}(?!\d)")
 _SHORTENED = re.compile(r"\d,\d+[eE\u0435\u0415][+-]?\d+")
 _CUT = (
-    "the last line has no line end and is shorter than every other, so the file may be cut short: get it again, or add "
-    "a line end if it is complete"
+    "the last line has no line end and is shorter than every other. The file may be cut short: get it again. If it is "
+    "complete, add a line end"
 )
 
 
@@ -71,7 +71,9 @@ def _lines(blocks: Iterable[str]) -> Iterator[tuple[str, bool]]:
 
 
 def read_list(blocks: Iterable[str], skip: int, collector: Collector, bad: BadRows) -> None:
-    """Take the ids of a file of one id a line; ``#`` starts a comment at the start of a line or after a blank.
+    """Read the ids of a file with one id per line.
+
+    ``#`` starts a comment, at the start of a line or after a blank.
 
     Args:
         blocks: The text; see `text_blocks`.
@@ -108,7 +110,7 @@ def read_list(blocks: Iterable[str], skip: int, collector: Collector, bad: BadRo
             except ValueError as error:
                 if not begun and any(map(str.isalpha, text)) and not looks_damaged(text):
                     raise ValueError(
-                        f"{bad.name}, line {number}: {shown(text)} is not an id; if it is a header, name the column "
+                        f"{bad.name}, line {number}: {shown(text)} is not an id. If it is a header, name the column "
                         "that holds the ids: --column NAME"
                     ) from None
                 bad.add(number, str(error))

@@ -115,15 +115,15 @@ class Sheet:
             )
         if not isinstance(cell, int | float):
             raise ValueError(  # noqa: TRY004 - a cell that a person filled
-                f"{cell} is not an id: the cell holds a date or a time; format the column as Number, and enter the id "
+                f"{cell} is not an id: the cell holds a date or a time. Format the column as Number, and enter the id "
                 "again"
             )
         if cell != cell // 1:
             raise ValueError(f"{cell} is not an id: it is not a whole number")
         if abs(cell) >= _EXACT:
             raise ValueError(
-                f"{int(cell)} is not surely the id: Excel rounds numbers of more than 15 digits; format the column as "
-                "Text before the ids are entered, and enter them again"
+                f"{int(cell)} is not surely the id: Excel rounds numbers of more than 15 digits. Format the column as "
+                "Text, and then enter the ids again"
             )
         if odd is not None:
             raise ValueError(

@@ -198,7 +198,7 @@ def stop(options: StopRunOptions) -> None:
     """Stop a run on every machine, and wait until no process can launch any more of it.
 
     Raises:
-        typer.Exit: With status 2, if it cannot be stopped; with 130 after Ctrl-C, when it is stopped all the same.
+        typer.Exit: With status 2 if the run cannot be stopped. With 130 after Ctrl-C; the run is stopped anyway.
     """
     until: datetime | None = None
 

@@ -141,7 +141,7 @@ async def explained(error: LedgerError, ledger: Ledger, ledger_ref: LedgerRef) -
 
 def _silent(run: Run | None, ledger_ref: LedgerRef, *, pid: int, host: str, silent: str) -> str:
     return (
-        f"run {ledger_ref.run!r} is held by process {pid} on {host}, which {silent}: it is suspended or hangs. "
+        f"run {ledger_ref.run!r} is held by process {pid} on {host}, which {silent}. It is suspended or hangs. "
         f"Nothing was sent. Continue it, or end it and take the run over: {_line(run, ledger_ref, '--end-holder')}"
     )
 

@@ -52,8 +52,8 @@ def _trust(ssl: ssl_module.SSLContext | bool, *, insecure: bool) -> ssl_module.S
     if not verifies and not insecure:
         given = "ssl=False" if ssl is False else "an ssl.SSLContext with CERT_NONE"
         raise ValueError(
-            f"{given} takes any certificate, so the token may go to another machine (insecure=True allows it): pass "
-            "ssl=ssl.create_default_context(cafile='authority.pem') to trust an authority of your own"
+            f"{given} accepts any certificate, so the token may go to another machine. To trust your own authority, "
+            "pass ssl=ssl.create_default_context(cafile='authority.pem'). insecure=True accepts any certificate"
         )
     return ssl
 

@@ -20,7 +20,7 @@ from dispatchkit.core.masking import MASK, is_field_name, mask, specific_words
 __all__ = ["mask_echo"]
 
 _MAX_DATA = 256 * 1024
-"""Bytes of a file that are compared with a message; of a longer one, its words are looked up in the whole file."""
+"""Maximum bytes of a file that is compared as a whole. In a longer file, each word of the message is looked up."""
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]{40,}={0,2}")
 _MAX_MESSAGE = 10_000
 """Characters of a message that are looked up in a long file."""

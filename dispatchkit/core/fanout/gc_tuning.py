@@ -1,7 +1,7 @@
 """Raise the GC threshold while a large fan-out runs.
 
-CPython collects generation 0 every 700 net allocations; with 1,000 calls in flight that costs a third of the CPU time.
-Cycles are found a little later; the threshold is restored at the end of the run.
+CPython collects generation 0 every 700 net allocations. With 1,000 calls in flight, that costs a third of the CPU time.
+Cycles are found a little later. The end of the run restores the threshold.
 """
 
 from __future__ import annotations

@@ -138,8 +138,8 @@ class Unknown(_Failed):
 Outcome: TypeAlias = Done[R] | Rejected | NotSent | Unknown
 """The outcome of one command: ``Outcome[R]`` is ``Done[R] | Rejected | NotSent | Unknown``.
 
-``match``, ``isinstance`` with these classes, and a comparison of ``state`` or of ``error`` with None tell them apart;
-a type checker sees that there is no fifth.
+``match``, ``isinstance``, and a comparison of ``state`` or of ``error`` with None tell the classes apart. A type
+checker sees that there is no fifth class.
 """
 
 

@@ -21,7 +21,7 @@ _MAX_PORT = 65535
 
 
 def host_problem(url: str) -> str | None:
-    """What is wrong with the host or the port of a URL, in words that do not quote it; None if nothing is.
+    """Describe what is wrong with the host or the port of a URL, without a quote of it. None if both are valid.
 
     A name of other letters than ASCII is refused: it may look like another name. Its ASCII form, ``xn--``, is taken.
     """

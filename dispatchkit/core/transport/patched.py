@@ -29,6 +29,6 @@ def refuse_patched() -> None:
         is_patched = cast("Callable[[str], bool] | None", getattr(sys.modules.get(module), function, None))
         if is_patched is not None and (patched := [name for name in needed if is_patched(name)]):
             raise RuntimeError(
-                f"{library} has replaced {' and '.join(patched)} in this process, and dispatchkit needs Python's own: "
-                "use it in another process, such as a Celery worker of the prefork pool, or without monkey-patching"
+                f"{library} has replaced {' and '.join(patched)} in this process. dispatchkit needs Python's own: use "
+                "it without monkey-patching, or in another process. Celery's prefork pool is such a process"
             )

@@ -63,8 +63,8 @@ def check_known(version: int, release: str | None, ledger: str) -> None:
 def held(ledger: str, version: int) -> LedgerError:
     """Why a ledger is not upgraded now."""
     return LedgerError(
-        f"{ledger} is of version {version} and must be upgraded to {latest()}, but a process of an earlier release "
-        "launches a run of it: nothing was changed. Let it end, or stop it, and run the same again"
+        f"{ledger} is of version {version}, and version {latest()} is needed. A process of an earlier release still "
+        "launches a run of it, so nothing was changed. Wait until it ends, or stop it. Then run the same again"
     )
 
 

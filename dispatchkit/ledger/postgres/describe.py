@@ -21,9 +21,8 @@ LEDGER_CONNECTIONS = 4
 WORKER_CONNECTIONS = 9
 """Connections of a worker: those of a process that launches, and five of its queue."""
 TRANSACTION_POOLER = (
-    "the ledger's database is behind a pooler in transaction mode or statement mode, in which a session does not last: "
-    "nothing was launched. Connect to a pool in session mode (PgBouncer: pool_mode = session), or to the database "
-    "itself"
+    "the ledger's database is behind a pooler in transaction or statement mode: nothing was launched. A ledger needs "
+    "a session that lasts. Connect to the database, or to a pool in session mode (PgBouncer: pool_mode = session)"
 )
 
 
@@ -94,7 +93,7 @@ def describe_error(error: Exception) -> str:
         return f"cannot log in to the ledger's database ({text}): check user, password and database in its address"
     if isinstance(error, asyncpg.InsufficientPrivilegeError):
         return (
-            f"the ledger's database allows too little ({text}): its user must own the ledger's schema, or be allowed "
+            f"the ledger's database allows too little ({text}). Its user must own the ledger's schema, or be allowed "
             "to create it. 'dispatchkit ledger init LEDGER --sql' prints what an administrator can run instead"
         )
     if name == "DataError":

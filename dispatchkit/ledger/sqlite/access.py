@@ -54,8 +54,8 @@ def close_to_others(path: Path) -> None:
             continue
         except OSError as error:
             raise LedgerError(
-                f"the ledger {path} can be read by other users (mode {before & 0o777:o}), and its mode cannot be "
-                f"changed ({error.strerror}): nothing was launched. Let its owner run: chmod 600 {file}"
+                f"the ledger {path} can be read by other users (mode {before & 0o777:o}): nothing was launched. Its "
+                f"mode cannot be changed ({error.strerror}). Let its owner run: chmod 600 {file}"
             ) from error
     if not before & _OTHERS:
         return
@@ -71,8 +71,8 @@ def warn_of_network(path: Path) -> None:
     if kind in _NETWORK:
         _warn(
             path,
-            f"lies on a network file system ({kind}), where its log and its locks do not work reliably, so two "
-            "machines may launch the same: use a local disk, or PostgreSQL for several machines",
+            f"is on a network file system ({kind}), where its log and its locks are not reliable. Two machines may "
+            "launch the same: use a local disk, or PostgreSQL for several machines",
         )
 
 

@@ -25,16 +25,16 @@ _HELD = "SELECT 1 FROM chunk WHERE token IS NOT NULL AND seen >= ?"
 _BUSY = 30.0
 """Seconds to wait for another writer."""
 
-_AGAIN = "nothing was launched without its row, so run the same again"
+_AGAIN = "Nothing was launched without its row: run the same again"
 _MEANINGS = {
-    "SQLITE_FULL": f"cannot be written, because the disk is full: free some space; {_AGAIN}",
+    "SQLITE_FULL": f"cannot be written, because the disk is full: free some space. {_AGAIN}",
     "SQLITE_READONLY": "cannot be written: allow this user to write the file and its directory",
     "SQLITE_CANTOPEN": "cannot be opened: check that its directory exists, and that this user may write there",
     "SQLITE_PERM": "cannot be opened: allow this user to read and write the file and its directory",
     "SQLITE_NOTADB": "is another kind of file, not a ledger: give the ledger a file of its own",
     "SQLITE_CORRUPT": "is damaged: keep the file, and restore a backup, or save the rest with sqlite3's .recover",
-    "SQLITE_BUSY": f"was locked by another process (suspended?) for {_BUSY:.0f} s: end that process; {_AGAIN}",
-    "SQLITE_IOERR": f"cannot be read or written, because the disk fails or a quota is reached: check both; {_AGAIN}",
+    "SQLITE_BUSY": f"was locked by another process (suspended?) for {_BUSY:.0f} s: end that process. {_AGAIN}",
+    "SQLITE_IOERR": f"cannot be read or written, because the disk fails or a quota is reached: check both. {_AGAIN}",
 }
 
 
@@ -42,8 +42,8 @@ def connect(path: Path) -> sqlite3.Connection:
     """Open or create the file, with every commit synced.
 
     Raises:
-        LedgerError: The file is a directory, a link, another program's database, or on a file system without shared
-            memory; or it has two names, or can be read by others.
+        LedgerError: The file is a directory, a link or another program's database. It has two names, or others can
+            read it. Or its file system has no shared memory.
     """
     refuse_link(path)
     if path.is_dir():

@@ -33,7 +33,7 @@ class Holds:
         self.file = file
         self._writing = writing
         self._locks: dict[tuple[int, int], tuple[str, HoldLock | None]] = {}
-        """Token and lock of each chunk held here, by run and chunk; the lock is None if the system has no `flock`."""
+        """By run and chunk: token and lock of each chunk held here. The lock is None on a system without `flock`."""
 
     def chunks(self, db: sqlite3.Connection, run: int, where: str = "") -> list[Chunk]:
         """The chunks of a run, with their current holders."""

@@ -30,8 +30,8 @@ LEFT JOIN sending s ON s.run = t.run AND s."index" = t."index"
   AND s.send_no = (SELECT max(send_no) FROM sending l WHERE l.run = t.run AND l."index" = t."index")
 """
 
-# Seconds for which a request claimed at {wall} and {booted}, in the boot {boot}, may still act; negative once that time
-# has passed. If the wall clock was set back, the age is unknown, and the full time counts.
+# Seconds for which a request claimed at {wall} and {booted}, in the boot {boot}, may still act. Negative once that
+# time has passed. If the wall clock was set back, the age is unknown, and the full time counts.
 _ACTING_FOR = """
 :age + r.attempt_timeout - max(0, CASE
     WHEN {boot} = :boot AND {booted} <= :boot_now THEN :boot_now - {booted} ELSE :now - {wall} END)

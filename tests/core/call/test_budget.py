@@ -286,7 +286,7 @@ async def test_refused_retry_keeps_outcome(clock: Virtual) -> None:
 
 
 async def test_paused_token_is_refunded(clock: Virtual) -> None:
-    """Of a state read, which waits for the end of the pause, and of a repeat, which has no time for that."""
+    """The answer is of a state read, which waits out the pause, or of a repeat, which has no time left."""
     outage = Outage(clock, 0.01)
     client = client_of(outage)
     client._context.budget = budget = await emptied(clock)

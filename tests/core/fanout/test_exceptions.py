@@ -1,4 +1,4 @@
-"""A run that was cut short never looks complete: what ends it is raised, and the report says what is left."""
+"""A run that was cut short never looks complete: its cause is raised, and the report counts the rest."""
 
 from __future__ import annotations
 

@@ -127,7 +127,7 @@ class Reference:
         self._loop.close()
 
     def __call__(self, data: bytes) -> Reading | None:
-        """Read a response; None if it is no response, not all of one, more than one, or the last of its connection."""
+        """Read a response. None if the bytes are no response, a part of one, several, or the last of the connection."""
         parser = self._parser(
             self._protocol,
             self._loop,

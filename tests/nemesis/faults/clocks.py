@@ -35,7 +35,7 @@ async def clock_step(scene: Scene) -> None:
     """The wall clock steps by two hours at full speed, in either direction; then the process is killed or suspended.
 
     Another one, whose clock says something else, goes on with the run. Requests that are in flight at the kill act
-    late, within the state lag: they must be believed to be denied neither too early nor for hours.
+    late, within the state lag. They must be settled neither too early nor hours later.
     """
     before, after, other = (scene.chance.choice(_STEPS) for _ in range(3))
     while after == before:

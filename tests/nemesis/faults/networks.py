@@ -31,8 +31,8 @@ async def _held(port: int) -> int:
 async def network_away(scene: Scene) -> None:
     """The network is away, `kill -9`, resume, the network is back: what the kernel still holds must not act.
 
-    The kernel repeats what a killed process has written after 0.2, 0.6, 1.4, 3, 6.2 and 12.6 s, unless it was told to
-    throw it away. At scale 1 the network is away for up to 50 s, and the round trip is that of a real network.
+    The kernel repeats the bytes of a killed process after 0.2 s, 0.6 s and so on up to 12.6 s.
+    At scale 1 the network is away for up to 50 s. The round trip is that of a real network.
     """
     if not os.environ.get("NEMESIS_INSIDE"):
         raise NotFiredError("it needs a network namespace of its own, so root or user namespaces")

@@ -56,8 +56,8 @@ async def two_operators(scene: Scene) -> None:
 async def pid_namespace(scene: Scene) -> None:
     """Two containers with one host name and a PID namespace each. The second must not take the first for dead.
 
-    The first is alive and works, or is suspended for less than a lease. A takeover within the lease counts as false;
-    the first then wakes, after the second has launched what it found unclear.
+    The first is alive and works, or is suspended for less than a lease. A takeover within the lease counts as false.
+    The first process wakes after the second has launched what was unclear.
     """
     scene.provider.latency = (0.2, 0.4) if scene.chance.random() < 0.3 else scene.provider.latency
     first = await scene.begin(before=(*_CONTAINER, "3"))
@@ -92,8 +92,8 @@ async def pid_namespace(scene: Scene) -> None:
 async def copied(scene: Scene) -> None:
     """The ledger's file is copied at full speed. The copy is refused; with ``--copied`` it settles before it launches.
 
-    The first process lives on with the original while the copy is refused, or is killed some time after the copy, whose
-    last claims and outcomes are missing then: what it calls planned may have been launched.
+    The first process goes on with the original while the copy is refused. Or it is killed some time after the copy. The
+    copy then lacks the last claims and outcomes: what it calls planned may have been launched.
     """
     first = await scene.begin()
     await scene.acts(scene.somewhere(most=0.4), first)

@@ -59,7 +59,7 @@ async def term(scene: Scene) -> None:
 
 @fault()
 async def pause(scene: Scene) -> None:
-    """SIGSTOP between claims and writes, SIGCONT some time later, and nothing else meanwhile."""
+    """SIGSTOP between claims and writes, SIGCONT some time later, and no other fault."""
     first = await scene.begin()
     await scene.acts(scene.somewhere(), first)
     await scene.suspend(first)
@@ -72,8 +72,8 @@ async def pause(scene: Scene) -> None:
 async def takeover(scene: Scene) -> None:
     """SIGSTOP between claims and writes until another has taken the run over, then SIGCONT: it must launch nothing.
 
-    It wakes while the other one settles what was in flight, or after all of it is done. Where a suspended holder may
-    not be taken over, the other one is refused, and goes on once the first has ended.
+    It wakes while the other one settles what was in flight, or after all of it is done. If a suspended holder may not
+    be taken over, the other one is refused. It goes on once the first has ended.
     """
     first = await scene.begin()
     await scene.acts(scene.somewhere(), first)
@@ -114,8 +114,8 @@ async def takeover_locked(scene: Scene) -> None:
 async def takeover_repeat(scene: Scene) -> None:
     """As takeover, but while unclear launches are repeated: a repeat is a claim too, and expires like any other.
 
-    The provider drops some of the first starts, so that their state denies them, and they are sent again together
-    once the state lag is over. The first process is suspended among these repeats.
+    The provider drops some of the first starts, so that their state denies them. They are sent again together after the
+    state lag. The first process is suspended among these repeats.
     """
     provider, times = scene.provider, scene.times
     provider.dropped, provider.late = 0.06, 0.0
