@@ -58,8 +58,8 @@ from dispatchkit import (
     errors,
     values,
 )
-from dispatchkit.altcraft.commands import ReadLog, ReadStatus
 from dispatchkit.altcraft.models import MailingAccepted
+from dispatchkit.altcraft.reads import ReadLog, ReadStatus
 from dispatchkit.cli.output.failures import Failure
 from dispatchkit.cli.views.snapshot import RunSnapshot
 from dispatchkit.core.call import call_state

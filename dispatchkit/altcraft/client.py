@@ -9,17 +9,11 @@ from typing import Unpack
 
 import attrs
 
+from dispatchkit.altcraft.base import AltcraftCommand, AltcraftWire
 from dispatchkit.altcraft.codec import WireForm, codec
-from dispatchkit.altcraft.commands import (
-    ActivateMailing,
-    AltcraftCommand,
-    AltcraftWire,
-    DeactivateMailing,
-    LaunchBroadcast,
-    ReadLog,
-    ReadStatus,
-)
+from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
 from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
+from dispatchkit.altcraft.reads import ReadLog, ReadStatus
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.options import ClientOptions, hide_proxy
 from dispatchkit.core.call.retry import RetryPolicy

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from dispatchkit.providers import Provider
 
 if TYPE_CHECKING:
-    from dispatchkit.altcraft.commands import AltcraftWire
+    from dispatchkit.altcraft.base import AltcraftWire
 
 __all__ = ["PROVIDER"]
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from dispatchkit import LaunchBroadcast
+from dispatchkit.altcraft.base import AltcraftWire
 from dispatchkit.altcraft.codec import WireForm, codec
-from dispatchkit.altcraft.commands import AltcraftWire
 from dispatchkit.altcraft.models import LogEntry
 from dispatchkit.core.command import Evidence, Response, TimeWindow, UnexpectedResponseError
 from dispatchkit.core.secret import Secret

@@ -18,8 +18,8 @@ from dispatchkit import (
     OutcomeUnknownError,
     RejectedError,
 )
+from dispatchkit.altcraft.base import AltcraftCommand, AltcraftWire
 from dispatchkit.altcraft.codec import WireForm, codec
-from dispatchkit.altcraft.commands import AltcraftCommand, AltcraftWire
 from dispatchkit.altcraft.models import MailingAccepted
 from dispatchkit.core.call.classify import classify
 from dispatchkit.core.clock import SYSTEM

@@ -19,7 +19,7 @@ from dispatchkit import (
     sync,
 )
 from dispatchkit.altcraft.codec import WireForm
-from dispatchkit.altcraft.commands import ReadStatus
+from dispatchkit.altcraft.reads import ReadStatus
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.command import Command
 from dispatchkit.core.pacing.pace import Pace

@@ -28,7 +28,7 @@ from dispatchkit import (
     StopDispatch,
     ThrottledError,
 )
-from dispatchkit.altcraft.commands import ReadStatus
+from dispatchkit.altcraft.reads import ReadStatus
 from dispatchkit.core.call.call_state import (
     CallState,
     Doubt,

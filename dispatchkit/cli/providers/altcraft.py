@@ -7,14 +7,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import dispatchkit
+from dispatchkit.altcraft.base import AltcraftCommand, AltcraftWire
 from dispatchkit.altcraft.codec import codec
-from dispatchkit.altcraft.commands import (
-    ActivateMailing,
-    AltcraftCommand,
-    AltcraftWire,
-    DeactivateMailing,
-    LaunchBroadcast,
-)
+from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
 from dispatchkit.built_in.altcraft import PROVIDER
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dispatchkit import AltcraftClient
-from dispatchkit.altcraft.commands import ReadLog
+from dispatchkit.altcraft.reads import ReadLog
 from dispatchkit.built_in.altcraft import PROVIDER
 from dispatchkit.cli.input.ids import from_arguments
 from dispatchkit.cli.input.values import exit_on_user_error, token

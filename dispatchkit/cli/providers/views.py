@@ -14,7 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from dispatchkit import FanOut
-from dispatchkit.altcraft.commands import AltcraftWire, ReadStatus
+from dispatchkit.altcraft.base import AltcraftWire
+from dispatchkit.altcraft.reads import ReadStatus
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.tables import PlainTable, Rows

@@ -28,7 +28,7 @@ from dispatchkit import (
     ThrottledError,
     Unknown,
 )
-from dispatchkit.altcraft.commands import ReadLog, ReadStatus
+from dispatchkit.altcraft.reads import ReadLog, ReadStatus
 from dispatchkit.core.fanout.outcome import failed
 from dispatchkit.direct.commands import ReadDispatch, ReadDispatches
 from dispatchkit.direct.models import StartedDispatch

@@ -24,7 +24,7 @@ from dispatchkit import (
     StartDispatch,
     StopDispatch,
 )
-from dispatchkit.altcraft.commands import ReadStatus
+from dispatchkit.altcraft.reads import ReadStatus
 from dispatchkit.core.fanout.id_set import IdSet
 from dispatchkit.core.fanout.repeats import Repeats
 from tests.harness import played, starts
