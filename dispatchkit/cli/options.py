@@ -1,4 +1,4 @@
-"""The options, each declared once. A class of options is one parameter of a command and many on the command line.
+"""The options of each kind of command. A class of options is one parameter of a command and many on the command line.
 
 Everything here is imported for ``--help``, so it is dataclasses and not attrs, and nothing that needs aiohttp.
 """
@@ -7,374 +7,69 @@ from __future__ import annotations
 
 import functools
 import inspect
-import math
-import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
-from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import typer
 
 from dispatchkit.cli.invocation import Invocation, refuse_swallowed
-from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LAUNCH, LEDGER, OUTPUT, PACE
+from dispatchkit.cli.parameters import (
+    Account,
+    AccountChanged,
+    Attach,
+    AttemptTimeout,
+    Audience,
+    CaFile,
+    ClientCert,
+    ClientKey,
+    Column,
+    Concurrency,
+    Content,
+    Copied,
+    DryRun,
+    Encoding,
+    EndHolder,
+    Expected,
+    Failures,
+    From,
+    GiveUpAfter,
+    Ids,
+    IncludeUnknown,
+    Insecure,
+    Json,
+    JsonLines,
+    Ledger,
+    LedgerArgument,
+    Limit,
+    MaxLaunches,
+    NeverRepeat,
+    Proxy,
+    Quiet,
+    Rate,
+    RepeatWindow,
+    RunName,
+    RunOfLedger,
+    Sandbox,
+    Sheet,
+    StopAfterFailures,
+    Timeout,
+    TokenFile,
+    Yes,
+)
 
 __all__ = [
-    "Account",
     "ActingOptions",
     "ConnectionOptions",
-    "Csv",
-    "GiveUpAfter",
-    "Insecure",
-    "JsonLines",
     "LaunchOptions",
-    "LedgerArgument",
-    "NeverRepeat",
     "Options",
-    "Proxy",
     "ReadOptions",
     "ResumeOptions",
-    "RunArgument",
     "RunOptions",
-    "SharedLedger",
-    "duration",
-    "give_up_seconds",
     "options_from",
-    "repeat_seconds",
 ]
 
 O = TypeVar("O", bound="Options")  # noqa: E741 - a class of options
-
-_Ids = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="IDS",
-        help="Ids and ranges of ids: 7 12 100-200, or 7,12,100-200.",
-        rich_help_panel=IDS,
-        show_default=False,
-    ),
-]
-_From = Annotated[
-    str | None,
-    typer.Option(
-        "--from",
-        metavar="FILE",
-        help="Read the ids from a file, one per line; # starts a comment. - is standard input. CSV and .xlsx need "
-        "--column, unless a sheet has one column only. A file that --failures, --json or 'ledger export' wrote is read "
-        "as it is, without what is done.",
-        rich_help_panel=IDS,
-    ),
-]
-_Column = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="The file is a table with a header row; read the ids from this column.",
-        rich_help_panel=IDS,
-    ),
-]
-_Sheet = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="Read the ids from this sheet of an .xlsx file.", rich_help_panel=IDS),
-]
-_Encoding = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="The encoding of the file, such as cp1251. Default: UTF-8, or that of its byte order mark.",
-        rich_help_panel=IDS,
-    ),
-]
-_IncludeUnknown = Annotated[
-    bool,
-    typer.Option(
-        "--include-unknown",
-        help="From a file with outcomes, also take ids whose outcome is unknown. They may have been launched.",
-        rich_help_panel=IDS,
-    ),
-]
-_Expected = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Go on only if there are exactly this many ids.", rich_help_panel=IDS),
-]
-_Failures = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="Write every id that is not done to this CSV, which --from reads. The file must be new or empty. With "
-        "a ledger, it is written when the run ends.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-_Ledger = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE|URL",
-        help="Record each launch in this SQLite file or PostgreSQL database before it is sent. The run can then be "
-        "resumed. Default: DISPATCHKIT_LEDGER.",
-        rich_help_panel=LEDGER,
-    ),
-]
-_RunName = Annotated[
-    str | None,
-    typer.Option(
-        "--run",
-        metavar="NAME",
-        help="The name of the run in the ledger. The same command with the same name resumes the run. Default: a new "
-        "name from date, time and command.",
-        rich_help_panel=LEDGER,
-    ),
-]
-_RepeatWindow = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TIME",
-        help="Refuse the run if another run of the ledger has launched one of the ids within this time. Examples: 90s, "
-        "15m, 1h, never. Default: 1h for a launch without --run, else never.",
-        rich_help_panel=GUARDS,
-    ),
-]
-_TokenFile = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PATH",
-        help="Read the token from a file instead of the environment. - is standard input.",
-        rich_help_panel=CONNECTION,
-    ),
-]
-_Timeout = Annotated[
-    float | None,
-    typer.Option(
-        metavar="SECONDS",
-        help="The longest time for one call, with its retries and waits. Default: 240.",
-        rich_help_panel=CONNECTION,
-    ),
-]
-_AttemptTimeout = Annotated[
-    float | None,
-    typer.Option(metavar="SECONDS", help="The longest time for one attempt. Default: 70.", rich_help_panel=CONNECTION),
-]
-_Concurrency = Annotated[
-    str,
-    typer.Option(
-        metavar="N|auto",
-        help="The largest number of calls in flight; auto adapts it to the provider.",
-        rich_help_panel=PACE,
-    ),
-]
-_Rate = Annotated[
-    float | None,
-    typer.Option(
-        metavar="N",
-        help="The most launches per second, evenly spaced. With a ledger in PostgreSQL, it holds for all processes "
-        "that use the account. Default: no limit.",
-        rich_help_panel=PACE,
-    ),
-]
-_MaxLaunches = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Send at most this many launches or stops.", rich_help_panel=GUARDS),
-]
-_StopAfterFailures = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=1, help="Send no more after this many failures.", rich_help_panel=GUARDS),
-]
-GiveUpAfter = Annotated[
-    str | None,
-    typer.Option(
-        metavar="TIME",
-        help="End the run when the provider has not answered for this long: 90s, 15m, 1h, or never. A pause that the "
-        "provider asked for does not count. Default: 1h.",
-        rich_help_panel=GUARDS,
-    ),
-]
-Insecure = Annotated[
-    bool,
-    typer.Option(
-        "--insecure",
-        help="Allow plain http to another machine. Everyone on the way can read the token.",
-        rich_help_panel=CONNECTION,
-    ),
-]
-Proxy = Annotated[
-    str | None, typer.Option(metavar="URL", help="Connect through this HTTP proxy.", rich_help_panel=CONNECTION)
-]
-CaFile = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PATH",
-        help="Trust the authorities in this PEM file instead of the system's.",
-        rich_help_panel=CONNECTION,
-    ),
-]
-ClientCert = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PATH",
-        help="Show this certificate, a PEM file, to a server that asks for one.",
-        rich_help_panel=CONNECTION,
-    ),
-]
-ClientKey = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PATH", help="The key of --client-cert, unless it is in the same file.", rich_help_panel=CONNECTION
-    ),
-]
-Account = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="Your name for the provider's account. A run in a ledger stays with its account, also when the account "
-        "gets a new token.",
-        rich_help_panel=LEDGER,
-    ),
-]
-NeverRepeat = Annotated[
-    bool,
-    typer.Option(
-        "--never-repeat",
-        help="Never send a launch again that may have happened. Only look it up; if that does not settle it, it stays "
-        "unknown.",
-        rich_help_panel=GUARDS,
-    ),
-]
-_AccountChanged = Annotated[
-    bool,
-    typer.Option(
-        "--account-changed",
-        help="The account of the run has a new token or a new name: resume the run with the current one.",
-        rich_help_panel=LEDGER,
-    ),
-]
-_Copied = Annotated[
-    bool,
-    typer.Option(
-        "--copied",
-        help="The ledger file is a copy, and its original is out of use: use the copy.",
-        rich_help_panel=LEDGER,
-    ),
-]
-_EndHolder = Annotated[
-    bool,
-    typer.Option(
-        "--end-holder",
-        help="If the process that holds the run hangs or is suspended, end it and take the run over. A working "
-        "process is never ended: use stop-run.",
-        rich_help_panel=LEDGER,
-    ),
-]
-_Sandbox = Annotated[
-    bool,
-    typer.Option(
-        "--sandbox",
-        help="Send everything to a sandbox on this machine, which ends with the command. Needs no account and asks "
-        "nothing.",
-        rich_help_panel=CONNECTION,
-    ),
-]
-_DryRun = Annotated[
-    bool,
-    typer.Option(
-        "--dry-run", help="Show the requests and send none. Needs no token and no connection.", rich_help_panel=GUARDS
-    ),
-]
-_Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on without a question.", rich_help_panel=GUARDS)]
-_Json = Annotated[
-    bool,
-    typer.Option(
-        "--json",
-        help="Write one JSON object per outcome to standard output, and everything else to standard error.",
-        rich_help_panel=OUTPUT,
-    ),
-]
-JsonLines = Annotated[
-    bool, typer.Option("--json", help="Write one JSON object per line instead of a table.", rich_help_panel=OUTPUT)
-]
-Csv = Annotated[bool, typer.Option("--csv", help="Write a CSV instead of a table.", rich_help_panel=OUTPUT)]
-_Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Show failures and the summary, but no progress.", rich_help_panel=OUTPUT)
-]
-_Audience = Annotated[
-    str | None,
-    typer.Option(
-        metavar="KIND:ID",
-        help="Send this launch to another audience than the mailing's own: list:1 or segment:5.",
-        rich_help_panel=LAUNCH,
-    ),
-]
-_Limit = Annotated[
-    int | None,
-    typer.Option(metavar="N", min=0, help="The sending limit of this launch.", rich_help_panel=LAUNCH),
-]
-_Content = Annotated[
-    str | None,
-    typer.Option(
-        metavar="JSON|@FILE",
-        help="A JSON object with the apicontent variables, or @ and the name of a file that holds it.",
-        rich_help_panel=LAUNCH,
-    ),
-]
-_Attach = Annotated[
-    list[Path] | None,
-    typer.Option(
-        metavar="PATH", help="A file to attach to the messages. May be given several times.", rich_help_panel=LAUNCH
-    ),
-]
-
-LedgerArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="LEDGER", help="A file or a URL. Default: DISPATCHKIT_LEDGER.")
-]
-RunArgument = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="LEDGER RUN", help="A file or a URL, and the name of a run. A single run needs no name."),
-]
-SharedLedger = Annotated[
-    str,
-    typer.Option(
-        envvar="DISPATCHKIT_LEDGER",
-        metavar="URL",
-        help="The ledger that all workers share: postgresql://user@host:port/database.",
-        rich_help_panel=LEDGER,
-    ),
-]
-
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh])", re.ASCII)
-_SECONDS = {"h": 3600, "m": 60, "s": 1}
-
-
-def give_up_seconds(text: str | None) -> float | None:
-    """The seconds of ``--give-up-after``, an hour if it was not given; None means never.
-
-    Raises:
-        ValueError: It is no duration.
-    """
-    return _seconds("--give-up-after", "1h" if text is None else text)
-
-
-def repeat_seconds(text: str | None, *, default: str) -> float | None:
-    """The seconds of ``--repeat-window``; None means never.
-
-    Raises:
-        ValueError: It is no duration.
-    """
-    return _seconds("--repeat-window", default if text is None else text)
-
-
-def _seconds(option: str, text: str) -> float | None:
-    if text == "never":
-        return None
-    found = _DURATION.fullmatch(text)
-    value = 0.0 if found is None else float(found[1]) * _SECONDS[found[2]]
-    if not 0 < value < math.inf:
-        raise ValueError(f"{option} must be a time such as 90s, 15m or 1h, or never, not {text!r}")
-    return value
-
-
-def duration(seconds: float) -> str:
-    """Seconds as ``--give-up-after`` takes them."""
-    unit = next((unit for unit, size in _SECONDS.items() if seconds % size == 0), "s")
-    return f"{seconds / _SECONDS[unit]:g}{unit}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -389,14 +84,14 @@ class Options:
 class ConnectionOptions(Options):
     """Options of every command that calls a provider."""
 
-    token_file: _TokenFile = None
+    token_file: TokenFile = None
     proxy: Proxy = field(default=None, repr=False)
     insecure: Insecure = False
     ca_file: CaFile = None
     client_cert: ClientCert = None
     client_key: ClientKey = None
-    timeout: _Timeout = None
-    attempt_timeout: _AttemptTimeout = None
+    timeout: Timeout = None
+    attempt_timeout: AttemptTimeout = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -410,48 +105,48 @@ class ReadOptions(ConnectionOptions):
 class ActingOptions(ConnectionOptions):
     """Options of every command that launches or stops."""
 
-    yes: _Yes = False
-    max_launches: _MaxLaunches = None
-    stop_after_failures: _StopAfterFailures = None
+    yes: Yes = False
+    max_launches: MaxLaunches = None
+    stop_after_failures: StopAfterFailures = None
     give_up_after: GiveUpAfter = None
     never_repeat: NeverRepeat = False
     account: Account = None
-    account_changed: _AccountChanged = False
-    copied: _Copied = False
-    end_holder: _EndHolder = False
-    concurrency: _Concurrency = "64"
-    rate: _Rate = None
-    failures: _Failures = None
-    json: _Json = False
-    quiet: _Quiet = False
+    account_changed: AccountChanged = False
+    copied: Copied = False
+    end_holder: EndHolder = False
+    concurrency: Concurrency = "64"
+    rate: Rate = None
+    failures: Failures = None
+    json: Json = False
+    quiet: Quiet = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(ActingOptions):
     """Options of every command that acts on ids."""
 
-    ids: _Ids = None
-    from_: _From = None
-    column: _Column = None
-    sheet: _Sheet = None
-    encoding: _Encoding = None
-    include_unknown: _IncludeUnknown = False
-    expected: _Expected = None
-    dry_run: _DryRun = False
-    ledger: _Ledger = field(default=None, repr=False)
-    run: _RunName = None
-    repeat_window: _RepeatWindow = None
-    sandbox: _Sandbox = False
+    ids: Ids = None
+    from_: From = None
+    column: Column = None
+    sheet: Sheet = None
+    encoding: Encoding = None
+    include_unknown: IncludeUnknown = False
+    expected: Expected = None
+    dry_run: DryRun = False
+    ledger: Ledger = field(default=None, repr=False)
+    run: RunName = None
+    repeat_window: RepeatWindow = None
+    sandbox: Sandbox = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class LaunchOptions:
     """Options of a launch that override the mailing for one run."""
 
-    audience: _Audience = None
-    limit: _Limit = None
-    content: _Content = None
-    attach: _Attach = None
+    audience: Audience = None
+    limit: Limit = None
+    content: Content = None
+    attach: Attach = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -459,10 +154,7 @@ class ResumeOptions(ActingOptions):
     """Options of ``resume``."""
 
     where: LedgerArgument = field(default=None, repr=False)
-    run: Annotated[
-        str | None,
-        typer.Option(metavar="NAME", help="The name of the run. A single run needs no name.", rich_help_panel=LEDGER),
-    ] = None
+    run: RunOfLedger = None
 
 
 def options_from(options: type[O]) -> Callable[[Callable[[O], None]], Callable[..., None]]:

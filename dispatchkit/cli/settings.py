@@ -6,7 +6,8 @@ import re
 import ssl
 from typing import TypedDict
 
-from dispatchkit.cli.options import ActingOptions, ConnectionOptions, give_up_seconds
+from dispatchkit.cli.durations import give_up_seconds
+from dispatchkit.cli.options import ActingOptions, ConnectionOptions
 from dispatchkit.cli.tls import tls_context
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.pacing.pace import DEFAULT_PACE, Pace

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dispatchkit.cli.commands.direct import DirectOptions
-from dispatchkit.cli.options import duration, give_up_seconds
+from dispatchkit.cli.durations import duration, give_up_seconds
 from dispatchkit.cli.run import execute
 from dispatchkit.cli.run.drive import interrupted_note
 from dispatchkit.cli.settings import guards

@@ -8,8 +8,9 @@ from typing import Annotated
 import typer
 
 from dispatchkit.cli.lazy import CommandRef, group
-from dispatchkit.cli.options import Csv, JsonLines, LedgerArgument, Options, RunArgument
+from dispatchkit.cli.options import Options
 from dispatchkit.cli.panels import OUTPUT
+from dispatchkit.cli.parameters import Csv, JsonLines, LedgerArgument, RunArgument
 
 __all__ = [
     "InitOptions",

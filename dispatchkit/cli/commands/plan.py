@@ -8,8 +8,8 @@ import typer
 
 from dispatchkit.cli.invocation import PlanOptions, refuse_swallowed
 from dispatchkit.cli.lazy import group
-from dispatchkit.cli.options import SharedLedger
 from dispatchkit.cli.panels import IDS, LEDGER, PACE
+from dispatchkit.cli.parameters import SharedLedger
 from dispatchkit.cli.provider_groups import ProviderGroups
 
 __all__ = ["app"]

@@ -7,18 +7,18 @@ from typing import Annotated
 
 import typer
 
-from dispatchkit.cli.options import (
+from dispatchkit.cli.options import Options
+from dispatchkit.cli.panels import CONNECTION, LEDGER, PACE
+from dispatchkit.cli.parameters import (
     CaFile,
     ClientCert,
     ClientKey,
     GiveUpAfter,
     Insecure,
     NeverRepeat,
-    Options,
     Proxy,
     SharedLedger,
 )
-from dispatchkit.cli.panels import CONNECTION, LEDGER, PACE
 
 __all__ = ["WorkerOptions"]
 

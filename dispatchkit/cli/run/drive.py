@@ -9,8 +9,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dispatchkit import FanOut
+from dispatchkit.cli.durations import duration
 from dispatchkit.cli.loop import on_interrupt
-from dispatchkit.cli.options import duration
 from dispatchkit.cli.output.progress import SNAPSHOT_INTERVAL, ProgressSnapshot
 from dispatchkit.cli.text import counted, redact_urls
 from dispatchkit.errors import AuthenticationError, LedgerError, RejectedError

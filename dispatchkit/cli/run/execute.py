@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 import typer
 
+from dispatchkit.cli.durations import repeat_seconds
 from dispatchkit.cli.input.ledger_ref import LedgerRef, ledger_from_options
 from dispatchkit.cli.input.question import ask
 from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.options import repeat_seconds
 from dispatchkit.cli.output.failures import FailuresFile, LiveFailuresFile
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.drive import drive

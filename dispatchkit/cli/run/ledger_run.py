@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Never, TypeVar, cast
 
 import attrs
 
+from dispatchkit.cli.durations import duration
 from dispatchkit.cli.lazy import load
-from dispatchkit.cli.options import duration
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.takeover import Decisions, explained, prepare

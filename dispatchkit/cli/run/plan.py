@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import typer
 
 from dispatchkit import Ledger
+from dispatchkit.cli.durations import repeat_seconds
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.invocation import command_line
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.options import repeat_seconds
 from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.errors import AccountMismatchError, LedgerError
 from dispatchkit.providers import installed_provider

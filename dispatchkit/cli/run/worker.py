@@ -13,10 +13,10 @@ import attrs
 import typer
 
 from dispatchkit import AuthenticationError, Ledger, LedgerError, Report, RetryPolicy, Run
+from dispatchkit.cli.durations import give_up_seconds
 from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import on_interrupt, run_loop
-from dispatchkit.cli.options import give_up_seconds
 from dispatchkit.cli.run.drive import show_warnings
 from dispatchkit.cli.settings import ClientSettings
 from dispatchkit.cli.text import escape_control, write

@@ -1,0 +1,45 @@
+"""Times on the command line, such as 90s, 15m or 1h."""
+
+from __future__ import annotations
+
+import math
+import re
+
+__all__ = ["duration", "give_up_seconds", "repeat_seconds"]
+
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh])", re.ASCII)
+_SECONDS = {"h": 3600, "m": 60, "s": 1}
+
+
+def give_up_seconds(text: str | None) -> float | None:
+    """The seconds of ``--give-up-after``, an hour if it was not given; None means never.
+
+    Raises:
+        ValueError: It is no duration.
+    """
+    return _seconds("--give-up-after", "1h" if text is None else text)
+
+
+def repeat_seconds(text: str | None, *, default: str) -> float | None:
+    """The seconds of ``--repeat-window``; None means never.
+
+    Raises:
+        ValueError: It is no duration.
+    """
+    return _seconds("--repeat-window", default if text is None else text)
+
+
+def _seconds(option: str, text: str) -> float | None:
+    if text == "never":
+        return None
+    found = _DURATION.fullmatch(text)
+    value = 0.0 if found is None else float(found[1]) * _SECONDS[found[2]]
+    if not 0 < value < math.inf:
+        raise ValueError(f"{option} must be a time such as 90s, 15m or 1h, or never, not {text!r}")
+    return value
+
+
+def duration(seconds: float) -> str:
+    """Seconds as ``--give-up-after`` takes them."""
+    unit = next((unit for unit, size in _SECONDS.items() if seconds % size == 0), "s")
+    return f"{seconds / _SECONDS[unit]:g}{unit}"
