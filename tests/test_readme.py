@@ -22,8 +22,8 @@ BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", "\n".join([README, *DOCS]), re.DOT
 
 
 def block(language: str, holding: str) -> str:
-    (found,) = [text for kind, text in BLOCKS if kind == language and holding in text]
-    return found
+    (source,) = [text for name, text in BLOCKS if name == language and holding in text]
+    return source
 
 
 def environment(sandbox: Sandbox) -> dict[str, str]:
@@ -145,8 +145,8 @@ def test_the_remaining_python_examples_run() -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert [kind for kind, _ in BLOCKS].count("python") == 13
-    assert [kind for kind, _ in BLOCKS].count("sh") == 5
+    assert [language for language, _ in BLOCKS].count("python") == 13
+    assert [language for language, _ in BLOCKS].count("sh") == 5
 
 
 def test_readme_stays_short() -> None:

@@ -272,7 +272,7 @@ def test_secrets_and_content_are_hidden(value: Value) -> None:
 @pytest.mark.parametrize("value", VALUES, ids=named)
 def test_flat_rows_have_fixed_columns(value: Value) -> None:
     row = value.to_dict(flat=True)
-    assert all(each is None or type(each) in {str, int, float, bool} for each in row.values())
+    assert all(value is None or type(value) in {str, int, float, bool} for value in row.values())
     if not isinstance(value, Exception):
         assert tuple(row) == columns(type(value))
     if (name := schema_name(type(value))) in ROWS:
@@ -330,9 +330,9 @@ def test_schema_refuses_other_values(name: str, change: dict[str, Any]) -> None:
 
 def test_outcomes_share_keys_and_columns() -> None:
     outcomes = [*map(outcome, State), outcome(State.NOT_SENT, InvalidCommand(ValueError("x")))]
-    assert len({tuple(each.to_dict()) for each in outcomes}) == 1
-    assert len({tuple(each.to_dict(flat=True)) for each in outcomes}) == 1
-    done, rejected, not_sent, unknown, invalid = (each.to_dict(flat=True) for each in outcomes)
+    assert len({tuple(outcome.to_dict()) for outcome in outcomes}) == 1
+    assert len({tuple(outcome.to_dict(flat=True)) for outcome in outcomes}) == 1
+    done, rejected, not_sent, unknown, invalid = (outcome.to_dict(flat=True) for outcome in outcomes)
     assert (done["target"], done["command_type"], done["result_replayed"]) == (82, "LaunchBroadcast", False)
     assert (rejected["error_type"], rejected["error_status"], rejected["error_retry_after"]) == (
         "ThrottledError",

@@ -49,7 +49,7 @@ def ledger(played: Played, tmp_path: Path) -> Path:
 
 def test_a_launch_writes_outcomes(played: Played) -> None:
     told = objects(run("direct", "start", "1999-2001", "--yes", "--json", "--base-url", played.url), "Outcome")
-    assert {each["state"] for each in told} == {"done", "rejected"}
+    assert {entry["state"] for entry in told} == {"done", "rejected"}
 
 
 def test_an_unknown_outcome_fits_too(played: Played) -> None:
@@ -121,4 +121,4 @@ async def test_follower_writes_only_changes(
 
     await view._follow(take, LedgerRef("launch.db", "friday"), "json")
     told = objects(Result(0, capsys.readouterr().out, ""), "RunSnapshot")
-    assert [each["state"] for each in told] == ["running", "over"]
+    assert [entry["state"] for entry in told] == ["running", "over"]

@@ -78,7 +78,7 @@ def test_run_shows_settings_and_resume(played: Played, ledger: Path) -> None:
 
 def test_failures_are_all_not_done(ledger: Path) -> None:
     told = objects(shown("failures", ledger, "friday", "--json"))
-    assert [(each["target"], each["state"], each["code"], each["attempts"]) for each in told] == [
+    assert [(entry["target"], entry["state"], entry["code"], entry["attempts"]) for entry in told] == [
         (2, "rejected", 4040, 1),
         (4, "planned", None, 0),
         (5, "planned", None, 0),
@@ -118,7 +118,7 @@ def test_unsettleable_run_promises_no_resume(played: Played, tmp_path: Path) -> 
 
 def test_export_has_targets_and_ids(ledger: Path) -> None:
     told = as_csv(shown("export", ledger, "friday", "--csv"))
-    assert [(each["index"], each["target"], each["state"]) for each in told] == [
+    assert [(entry["index"], entry["target"], entry["state"]) for entry in told] == [
         ("0", "1", "done"),
         ("1", "2", "rejected"),
         ("2", "3", "done"),

@@ -30,10 +30,10 @@ def test_lifted_pause_resumes_workers(field: Field) -> None:
     told = [Lines(field.worker("--concurrency", 2)) for _ in range(2)]
     wait_until(lambda: field.launched() >= 50)
     field.sandbox.order(Fault.throttled(EPOCH))
-    wait_until(lambda: all("account is paused until" in each.text for each in told))
-    assert any("max_pause (3600 s) ends before the provider's pause at 20" in each.text for each in told)
+    wait_until(lambda: all("account is paused until" in worker.text for worker in told))
+    assert any("max_pause (3600 s) ends before the provider's pause at 20" in worker.text for worker in told)
     time.sleep(1)
-    assert [each.text.count("account is paused until") for each in told] == [1, 1], "once a pause"
+    assert [worker.text.count("account is paused until") for worker in told] == [1, 1], "once a pause"
     before = field.launched()
     assert before < 1000
     shown = run("ledger", "show")
@@ -49,7 +49,7 @@ def test_lifted_pause_resumes_workers(field: Field) -> None:
     assert (lifted.code, lifted.err) == (0, "")
     assert "1 pause lifted" in lifted.out
     wait_until(lambda: field.launched() == 999, seconds=20)
-    assert all("The pause of the account was lifted." in each.text for each in told)
+    assert all("The pause of the account was lifted." in worker.text for worker in told)
     assert run("ledger", "lift-pause", field.dsn, "--yes").out == "No account is paused.\n"
 
 

@@ -142,7 +142,7 @@ def test_statuses_of_mailings_are_shown(played: Played) -> None:
     assert rows[0] == ["mailing", "active", "completed", "status"]
     assert rows[1:] == [["49", "yes", "no", "Active"], ["50", "yes", "no", "Active"], ["51", "no", "no", "Inactive"]]
     told = objects(run("altcraft", "status", 50, "--json", "--wire", "xml"))
-    assert [(each["target"], each["result"]["is_active"]) for each in told] == [(50, True)]
+    assert [(entry["target"], entry["result"]["is_active"]) for entry in told] == [(50, True)]
 
 
 def test_unreadable_mailing_exits_with_1(played: Played) -> None:

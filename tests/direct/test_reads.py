@@ -179,9 +179,9 @@ def test_incomplete_list_is_marked() -> None:
 
 def test_mismatched_dispatches_are_left_out() -> None:
     items = [{"dispatchId": number, "status": word} for number, word in ((1, "sending"), (2, "done"), (3, "Sending"))]
-    assert [each.dispatch_id for each in read(listed(*items), status="sending")] == [1]
+    assert [dispatch.dispatch_id for dispatch in read(listed(*items), status="sending")] == [1]
     assert read(listed(*items), status="sending").missing == 2
-    assert [each.dispatch_id for each in read(listed(*items), dispatch_id=2)] == [2]
+    assert [dispatch.dispatch_id for dispatch in read(listed(*items), dispatch_id=2)] == [2]
     assert len(read(listed(*items), dispatch_name="x")) == 3, "what a name matches is for the provider to say"
 
 
@@ -207,7 +207,7 @@ def test_no_field_breaks_list(more: dict[str, object]) -> None:
     assert (dispatch.dispatch_id, dispatch.status) == (3, "sending")
     for name, value in item.items():
         field = next(
-            (each.name for each in attrs.fields(Dispatch) if each.name.replace("_", "") == name.lower()), "extra"
+            (field.name for field in attrs.fields(Dispatch) if field.name.replace("_", "") == name.lower()), "extra"
         )
         if field == "extra" or (getattr(dispatch, field) is None and value is not None):
             assert dispatch.extra[name] == value
@@ -285,8 +285,8 @@ async def test_sandbox_applies_filters() -> None:
             await direct.start(7)
             await direct.start(8)
             await direct.stop(8)
-            assert [each.dispatch_id for each in await direct.dispatches(status="sending")] == [7]
-            assert [each.dispatch_id for each in await direct.dispatches(status="stopped")] == [8]
+            assert [dispatch.dispatch_id for dispatch in await direct.dispatches(status="sending")] == [7]
+            assert [dispatch.dispatch_id for dispatch in await direct.dispatches(status="stopped")] == [8]
             assert len(await direct.dispatches(status="initiated")) == 48
             (seventh,) = await direct.dispatches(dispatch_name="рассылка 7")
             assert seventh == await direct.dispatch(7)
@@ -444,7 +444,7 @@ async def test_endless_list_is_requested_once() -> None:
 async def test_large_list_is_complete() -> None:
     response = http(200, listed(*({**SAMPLE, "dispatchId": number} for number in range(1, 3001))))
     async with Listener(response) as listener, DirectClient("key", base_url=listener.url) as direct:
-        assert [each.dispatch_id for each in await direct.dispatches()] == [*range(1, 3001)]
+        assert [dispatch.dispatch_id for dispatch in await direct.dispatches()] == [*range(1, 3001)]
 
 
 def test_a_listing_is_a_sequence() -> None:

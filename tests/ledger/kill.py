@@ -28,7 +28,7 @@ from tests.ledger.ledger_process import Provider, launch
 __all__ = ["Tally", "kill"]
 
 _TARGETS = 40
-_PATIENCE = 60.0
+_TIMEOUT = 60.0
 _MAX_RUNS = 20
 _IDS = Ids(range(1, 10**9))
 
@@ -134,7 +134,7 @@ async def _run(process: ForkServerProcess, *, after: float | None = None) -> int
     loop = asyncio.get_running_loop()
     loop.add_reader(process.sentinel, ended.set)
     try:
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT):
             await ended.wait()
     finally:
         loop.remove_reader(process.sentinel)

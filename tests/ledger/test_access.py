@@ -46,7 +46,7 @@ async def test_empty_file_gets_private_mode(tmp_path: Path) -> None:
     path = tmp_path / "launch.db"
     path.touch(0o644)
     await use(path)
-    assert {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()} == {0o600}
+    assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
 
 
 async def test_foreign_file_keeps_its_mode(tmp_path: Path) -> None:

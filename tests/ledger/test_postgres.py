@@ -58,7 +58,7 @@ def record(run: int, index: int, state: State, *, token: str = "us", summary: st
 
 
 async def unclear(store: PostgresStore, run: int) -> list[Unsettled]:
-    return [attrs.evolve(each, acting_for=0) for each in await store.unsettled(run, 0, after=-1, limit=100)]
+    return [attrs.evolve(row, acting_for=0) for row in await store.unsettled(run, 0, after=-1, limit=100)]
 
 
 async def test_run_keeps_its_settings(store: PostgresStore) -> None:
@@ -312,7 +312,7 @@ async def test_other_release_tables_are_refused(dsn: str, store: PostgresStore) 
 async def is_restored(store: PostgresStore) -> bool:
     run = await store.run("a")
     assert run is not None
-    assert run.restored in {each.restored for each in await store.runs()}
+    assert run.restored in {stored_run.restored for stored_run in await store.runs()}
     found = await store.unsettled(run.number, 0, after=-1, limit=100)
     assert {each.since for each in found} == {run.created if run.restored else None}
     return run.restored
@@ -372,7 +372,7 @@ async def test_restricted_role_has_no_identity(dsn: str, store: PostgresStore) -
         )
         assert parts[:2] == [None, None]
         assert not run.restored
-        assert [each.restored for each in await store.runs()] == [False]
+        assert [stored_run.restored for stored_run in await store.runs()] == [False]
     finally:
         await other.close()
         await store.connection.run(

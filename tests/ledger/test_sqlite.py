@@ -435,9 +435,9 @@ async def test_repeats_after_a_clock_step(boots: Boots, clock: Manual) -> None:
     run = await planned(store, "b")
     clock.set_wall(7200)
     clock.time += 10
-    assert [each.count for each in await store.repeats(run, within=60)] == [1]
+    assert [repeat.count for repeat in await store.repeats(run, within=60)] == [1]
     assert await store.repeats(run, within=5) == []
-    assert [each.count for each in await (await boots("y")).repeats(run, within=7300)] == [1]
+    assert [repeat.count for repeat in await (await boots("y")).repeats(run, within=7300)] == [1]
     assert await (await boots("y")).repeats(run, within=60) == []
 
 
@@ -672,7 +672,7 @@ async def test_stopped_run_is_not_restarted(tmp_path: Path) -> None:
 
 async def test_file_is_private(tmp_path: Path) -> None:
     def modes() -> set[int]:
-        return {each.stat().st_mode & 0o777 for each in tmp_path.iterdir()}
+        return {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
 
     async with Ledger(tmp_path / "private.db") as ledger:
         journal = ledger.journal("a", run_settings())

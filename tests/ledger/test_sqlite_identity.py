@@ -161,7 +161,7 @@ async def test_accepted_copy_restores_runs(store: SqliteStore, path: Path) -> No
     await store.accept_copy()  # the same inode
     [found] = await store.runs()
     assert found.restored
-    assert {each.since for each in await store.unsettled(run, 0, after=-1, limit=5)} == {found.created}
+    assert {row.since for row in await store.unsettled(run, 0, after=-1, limit=5)} == {found.created}
     assert not (await store.begin(run_plan("b"))).restored
     await store.check_identity()
     assert (await store.heartbeat(run, 0, "one")).mine
@@ -338,7 +338,7 @@ async def test_a_hard_link_is_refused(store: SqliteStore, path: Path) -> None:
         assert message.startswith(f"the ledger {name} is one file with 2 names (hard links): nothing was launched. ")
         assert "Remove the other links" in message
     assert path.read_bytes() == before
-    assert {each.name for each in path.parent.iterdir()} == {"launch.db", "other.db"}
+    assert {file.name for file in path.parent.iterdir()} == {"launch.db", "other.db"}
     path.with_name("other.db").unlink()
     await check(path)
 

@@ -107,7 +107,7 @@ async def test_targets_are_planned_in_order(store: Any) -> None:
     found = [target async for target in store.targets(run)]
     assert [(target.index, target.command) for target in found] == [(n, text) for n, (_, text) in enumerate(ROWS)]
     assert {target.state for target in found} == {"planned"}
-    runs = {each.name: each for each in await store.runs()}
+    runs = {stored_run.name: stored_run for stored_run in await store.runs()}
     assert (runs["a"].total, runs["b"].total, runs["a"].plan_complete) == (10, 2, False)
 
 
@@ -338,13 +338,13 @@ async def test_unsettled_targets_are_paged(store: Any) -> None:
     await store.record([record(run, 0, State.DONE), record(run, 1, State.REJECTED), record(run, 2, State.NOT_SENT)])
     await store.record([record(run, 3, State.UNKNOWN, at=START + timedelta(hours=1))])
     texts = [text for _, text in ROWS]
-    first = [attrs.evolve(each, acting_for=0) for each in await store.unsettled(run, 0, after=-1, limit=3)]
+    first = [attrs.evolve(row, acting_for=0) for row in await store.unsettled(run, 0, after=-1, limit=3)]
     assert first == [
         Unsettled(2, texts[2]),
         Unsettled(3, texts[3], "r3", START + timedelta(seconds=3)),
         Unsettled(4, texts[4], "r4", START + timedelta(seconds=4)),
     ]
-    rest = [attrs.evolve(each, acting_for=0) for each in await store.unsettled(run, 0, after=4, limit=100)]
+    rest = [attrs.evolve(row, acting_for=0) for row in await store.unsettled(run, 0, after=4, limit=100)]
     assert rest == [Unsettled(index, texts[index]) for index in range(5, 10)]
     assert await store.unsettled(run, 0, after=9, limit=100) == []
 
@@ -353,7 +353,7 @@ async def test_unsettled_targets_belong_to_chunk(store: Any) -> None:
     run = (await store.begin(run_plan("a"))).number
     await store.plan(run, ROWS)
     await store.planned(run, size=4)
-    assert [each.index for each in await store.unsettled(run, 1, after=-1, limit=100)] == [4, 5, 6, 7]
+    assert [row.index for row in await store.unsettled(run, 1, after=-1, limit=100)] == [4, 5, 6, 7]
 
 
 async def test_targets_are_paged_by_state(store: Any) -> None:
@@ -361,9 +361,9 @@ async def test_targets_are_paged_by_state(store: Any) -> None:
     run = await held(store, rows)
     await store.claim([claim(run, index) for index in range(2100)])
     await store.record([record(run, index, State.DONE if index % 2 else State.UNKNOWN) for index in range(2100)])
-    assert [each.index async for each in store.targets(run, states=["done"])] == list(range(1, 2100, 2))
-    assert len([each async for each in store.targets(run, states=["done", "unknown"])]) == 2100
-    assert [each async for each in store.targets(run, states=["planned"])] == []
+    assert [target.index async for target in store.targets(run, states=["done"])] == list(range(1, 2100, 2))
+    assert len([target async for target in store.targets(run, states=["done", "unknown"])]) == 2100
+    assert [target async for target in store.targets(run, states=["planned"])] == []
 
 
 async def test_written_data_is_durable(store: Any, another: Callable[[], Any]) -> None:
@@ -381,7 +381,7 @@ def near(seconds: float) -> Any:
 
 
 async def acting_for(store: Any, run: int) -> list[float]:
-    return [max(0.0, each.acting_for) for each in await store.unsettled(run, 0, after=-1, limit=100)]
+    return [max(0.0, row.acting_for) for row in await store.unsettled(run, 0, after=-1, limit=100)]
 
 
 async def test_remaining_time_may_be_negative(store: Any, database: Database) -> None:
@@ -451,7 +451,7 @@ async def test_restored_run_is_unclear(store: Any, database: Database) -> None:
     await store.release(run, 0, "one")
     later = await database.restore(store)
     assert (await later.run("a")).restored  # type: ignore[union-attr]
-    assert [each.restored for each in await later.runs()] == [True]
+    assert [stored_run.restored for stored_run in await later.runs()] == [True]
     await database.pass_time(1000)
     assert await hold(later, run, "two") is None
     await database.pass_time(30)
@@ -510,7 +510,7 @@ async def test_repeats_of_another_run(store: Any, database: Database) -> None:
     assert abs(found.latest.timestamp() - (await moment(database))) < 5
     [part] = await store.repeats(run, chunk=1, within=3600)
     assert list(part.commands) == [ROWS[index][1] for index in (5, 4, 3, 2)]
-    assert [each.count for each in await store.repeats(run, chunk=2, within=3600)] == [2]
+    assert [repeat.count for repeat in await store.repeats(run, chunk=2, within=3600)] == [2]
     assert await store.repeats(run, chunk=0, within=3600) == []
     for chunk in range(3):
         await store.release(run, chunk, "b")
@@ -527,14 +527,14 @@ async def test_repeats_within_the_window(store: Any, database: Database) -> None
     await launched(store, "a")
     run = await planned(store, "b")
     await database.pass_time(100)
-    assert [each.count for each in await store.repeats(run, within=110)] == [6]
+    assert [repeat.count for repeat in await store.repeats(run, within=110)] == [6]
     assert await store.repeats(run, within=90) == []
 
 
 async def test_finished_targets_repeat_nothing(store: Any) -> None:
     await launched(store, "a")
     run = await launched(store, "b")
-    assert [each.count for each in await store.repeats(run, within=3600)] == [4], "its two that are done are over"
+    assert [repeat.count for repeat in await store.repeats(run, within=3600)] == [4], "its two that are done are over"
 
 
 @pytest.mark.parametrize(
@@ -560,14 +560,14 @@ async def test_a_held_plan_repeats(store: Any, another: Callable[[], Any], datab
     other = await another()
     first = await planned(other, "a")
     run = await planned(store, "b")
-    assert [(each.run, each.count) for each in await store.repeats(run, within=1)] == [("a", 10)]
+    assert [(repeat.run, repeat.count) for repeat in await store.repeats(run, within=1)] == [("a", 10)]
     if database.lock_decides:
         await database.pass_time(10_000)  # a suspended holder still holds it
-        assert [each.count for each in await store.repeats(run, within=1)] == [10]
+        assert [repeat.count for repeat in await store.repeats(run, within=1)] == [10]
     await other.release(first, 1, "a")
-    assert [each.count for each in await store.repeats(run, within=1)] == [6]
+    assert [repeat.count for repeat in await store.repeats(run, within=1)] == [6]
     await database.lose(first, 2)
-    assert [each.count for each in await store.repeats(run, within=1)] == [4]
+    assert [repeat.count for repeat in await store.repeats(run, within=1)] == [4]
     await other.close()
     if database.lock_decides:
         assert await store.repeats(run, within=1) == []

@@ -116,7 +116,7 @@ class Provider:
     def log(self, asked: dict[str, Any]) -> object:
         """As Altcraft's log shows the acts of a mailing, from a moment on."""
         moments = [time.time() - (time.monotonic() - act.at) for act in self.acts.get(asked["id"], ())]
-        shown = [datetime.fromtimestamp(each, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z" for each in moments]
+        shown = [datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z" for moment in moments]
         since = asked.get("from_time", "")
         rows = [{"level": "INFO", "message": "", "state": "start", "time": each} for each in shown if each >= since]
         return {"data": rows or None, "error": 0, "error_text": "Successful operation", "total_count": len(rows)}

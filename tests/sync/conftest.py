@@ -54,8 +54,8 @@ def start_all_at_once():
     from dispatchkit.core.pacing.adaptive_limit import AdaptiveLimit
     AdaptiveLimit.ramp = lambda self: None
 
-def be_patient(seconds):
-    "Wait for less than the two seconds of the product."
+def set_cancel_timeout(seconds):
+    "Replace the two seconds of the product."
     from dispatchkit.sync import portal_call
     from dispatchkit.sync import portal
     from dispatchkit.sync import fan_out as run

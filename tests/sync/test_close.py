@@ -43,7 +43,7 @@ def test_close_ends_calls_across_threads(play: Play, sandbox: Sandbox) -> None:
             calls = [pool.submit(call, number) for number in (2, 3)]
             time.sleep(0.4)
             direct.close()
-            print(*[each.result() for each in calls], sep=chr(10))
+            print(*[call.result() for call in calls], sep=chr(10))
         print(other.start(4))
     """
     )
@@ -70,7 +70,7 @@ def test_close_during_calls_never_hangs(play: Play) -> None:
                 calls = [pool.submit(call, direct, turn * 100 + number + 1) for number in range(12)]
                 time.sleep(turn / 5000)
                 direct.close()
-                texts |= {each.result(10) for each in calls}
+                texts |= {call.result(10) for call in calls}
         print(texts - {None})
     """)
     assert lines == ["{'this sync.DirectClient is closed: make a new one'}"]

@@ -109,7 +109,7 @@ def test_ctrl_c_drops_waiting_repeats(play: Play, sandbox: Sandbox) -> None:
 def test_ctrl_c_waits_within_bounds(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.slow(0.6), times=2)
     sandbox.order(Fault.silent(), times=2)
-    lines = play("    start_all_at_once(); be_patient(0.9)" + INTERRUPTED.replace("WORK", "pass"))
+    lines = play("    start_all_at_once(); set_cancel_timeout(0.9)" + INTERRUPTED.replace("WORK", "pass"))
     after, elapsed, _, done, _ = lines[0].split()
     assert (after, done) == ("after", "2")
     assert 0.9 <= float(elapsed) < 1.4

@@ -63,13 +63,13 @@ def test_stubborn_call_is_bounded(play: Play) -> None:
                 pass
         direct = sync.DirectClient(TOKEN, base_url="http://127.0.0.1:1")
         direct.async_client._context.transport = Stubborn()
-        be_patient(0.5)
+        set_cancel_timeout(0.5)
         press_ctrl_c(0.2)
         try:
             direct.start(1)
         except KeyboardInterrupt as interrupt:
             print(time.monotonic() - pressed, *interrupt.__notes__, sep=chr(10))
-        be_patient(2.0)
+        set_cancel_timeout(2.0)
         press_ctrl_c(0.2)
         press_again = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
         press_again.start()
@@ -77,7 +77,7 @@ def test_stubborn_call_is_bounded(play: Play) -> None:
             direct.start(1)
         except KeyboardInterrupt as interrupt:
             print(time.monotonic() - pressed < 1)
-        be_patient(0.2)
+        set_cancel_timeout(0.2)
         print("exit", flush=True)
     """)
     assert 0.5 <= float(elapsed) < 1

@@ -12,7 +12,7 @@ def test_reads_block_until_response(sandbox: Sandbox) -> None:
     with sync.DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
         direct.start(7)
         assert direct.dispatch(7).status == "scheduled"
-        assert [each.dispatch_id for each in direct.dispatches(status="scheduled")] == [7]
+        assert [dispatch.dispatch_id for dispatch in direct.dispatches(status="scheduled")] == [7]
         with pytest.raises(NotFoundError):
             direct.dispatch(10**15)
     with sync.AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:

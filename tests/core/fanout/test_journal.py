@@ -503,7 +503,7 @@ async def test_slow_connections_pause_run(caplog: pytest.LogCaptureFixture) -> N
     told = [record.message for record in caplog.records if "pauses" in record.message]
     assert len(told) == 2
     assert all(
-        "a request waited 9 s for its connection or for the event loop; the limit is 5 s" in each for each in told
+        "a request waited 9 s for its connection or for the event loop; the limit is 5 s" in entry for entry in told
     )
 
 

@@ -196,4 +196,4 @@ async def test_waiting_call_yields_its_slot(fault: Callable[[], Any]) -> None:
     hide_state(transport)
     outcomes: list[Outcome[Any]] = [each async for each in FanOut(client, list(starts(range(1, 9))), concurrency=8)]
     assert len(outcomes) == 8
-    assert sum(each.state == "done" for each in outcomes) >= 5
+    assert sum(outcome.state == "done" for outcome in outcomes) >= 5
