@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,13 @@ def test_kill_switch_example_runs(sandbox: Sandbox) -> None:
     run_shell("dispatchkit direct start 7,9 --yes", 1, sandbox)
     run_shell(block("sh", "dispatchkit direct stop --status"), 4, sandbox)
     assert [sandbox.direct.status(number) for number in (7, 8, 9)] == ["stopped", "initiated", "stopped"]
+
+
+def test_input_example_is_read(tmp_path: Path) -> None:
+    (sample,) = re.findall(r"^  ```text\n(  id;.*?)^  ```$", README, re.DOTALL | re.MULTILINE)
+    (tmp_path / "ids.csv").write_text(textwrap.dedent(sample), encoding="utf-8")
+    done = complete([*COMMAND, "direct", "start", "--from", "ids.csv", "--column", "id", "--dry-run"], cwd=tmp_path)
+    assert re.findall(r"dispatch/(\d+)/start", done.stdout) == ["10000000125", "10000000126"]
 
 
 def test_command_line_ledger_example_runs(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def test_no_is_exit_status_4(played: Played, tmp_path: Path) -> None:
     command.type("no\n")
     assert command.end() == 4
     assert not (tmp_path / "l.db").exists()
-    assert re.search("4 +the +answer", " ".join(run("--help").out.split()))
+    assert re.search("4: the answer", " ".join(run("--help").out.split()))
 
 
 def test_resume_names_what_is_left(played: Played, tmp_path: Path) -> None:
