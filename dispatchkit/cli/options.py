@@ -32,6 +32,7 @@ __all__ = [
     "NeverRepeat",
     "Options",
     "Proxy",
+    "ReadIdsOptions",
     "ReadOptions",
     "ResumeOptions",
     "RunArgument",
@@ -62,6 +63,17 @@ _From = Annotated[
         help="Read the ids from a file, one per line; # starts a comment. - is standard input. CSV and .xlsx need "
         "--column, unless a sheet has one column only. A file that --failures, --json or 'ledger export' wrote is read "
         "as it is, without what is done.",
+        rich_help_panel=IDS,
+    ),
+]
+_FromWhole = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Read the ids from a file, one per line; # starts a comment. - is standard input. CSV and .xlsx need "
+        "--column, unless a sheet has one column only. A file that dispatchkit wrote is read as it is, and all of its "
+        "ids are taken, whatever their outcome.",
         rich_help_panel=IDS,
     ),
 ]
@@ -404,6 +416,17 @@ class ReadOptions(ConnectionOptions):
     """Options of every command that only reads."""
 
     json: JsonLines = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadIdsOptions(ReadOptions):
+    """Options of every command that reads the state of ids."""
+
+    ids: _Ids = None
+    from_: _FromWhole = None
+    column: _Column = None
+    sheet: _Sheet = None
+    encoding: _Encoding = None
 
 
 @dataclass(frozen=True, kw_only=True)

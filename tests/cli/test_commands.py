@@ -120,7 +120,7 @@ def test_help_stands_in_panels() -> None:
     ("typed", "candidates"),
     [
         (["di"], {"direct"}),
-        (["direct", "st"], {"start", "stop"}),
+        (["direct", "st"], {"start", "stop", "status"}),
         (["direct", "start", "--exp"], {"--expected"}),
         (["altcraft", "launch", "--wire", "x"], {"xml"}),
         (["plan", "--run", "x", "direct", ""], {"start", "stop"}),

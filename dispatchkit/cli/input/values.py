@@ -21,7 +21,7 @@ from dispatchkit.cli.text import escape_control, redact_urls, write
 from dispatchkit.errors import LedgerError
 
 if TYPE_CHECKING:
-    from dispatchkit.cli.options import ConnectionOptions, RunOptions
+    from dispatchkit.cli.options import ConnectionOptions, ReadIdsOptions, RunOptions
 
 __all__ = ["exit_on_user_error", "read_targets", "token"]
 
@@ -54,12 +54,12 @@ def exit_on_user_error() -> Generator[None]:
     raise typer.Exit(2)
 
 
-def read_targets(options: RunOptions, reader: Reader) -> Targets:
-    """The ids to act on.
+def read_targets(options: RunOptions | ReadIdsOptions, reader: Reader) -> Targets:
+    """The ids of a command.
 
     Args:
         options: What was typed.
-        reader: The command that acts on them.
+        reader: The command that takes them.
 
     Raises:
         ValueError: There are none, one is not an id, or the options contradict each other.
@@ -71,7 +71,7 @@ def read_targets(options: RunOptions, reader: Reader) -> Targets:
         raise ValueError("give the ids either as arguments or with --from, not both")
     if options.from_ is None:
         for name in ("column", "sheet", "encoding", "include_unknown"):
-            if getattr(options, name):
+            if getattr(options, name, None):
                 raise ValueError(f"--{name.replace('_', '-')} goes with --from FILE")
         if not options.ids:
             all_of = ", or --status sending" if hasattr(options, "status") else ""
@@ -81,7 +81,7 @@ def read_targets(options: RunOptions, reader: Reader) -> Targets:
         column=options.column,
         sheet=options.sheet,
         encoding=options.encoding,
-        include_unknown=options.include_unknown,
+        include_unknown=getattr(options, "include_unknown", False),
         reader=reader,
         again=lambda more: options.invocation.again(*shlex.split(more)),
     )
