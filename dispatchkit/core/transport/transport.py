@@ -23,6 +23,7 @@ from dispatchkit.core.transport.content_encoding import decoded
 from dispatchkit.core.transport.describe import describe
 from dispatchkit.core.transport.fork import register_fork_reset
 from dispatchkit.core.transport.http import Http, SendTracker
+from dispatchkit.core.transport.slices import with_bytes
 from dispatchkit.core.transport.url import proxy_url
 
 __all__ = ["ForeignLoopError", "SendTracker", "Transport", "TransportFailure"]
@@ -144,7 +145,7 @@ class Transport:
                 allow_redirects=False,
             )
             answer = Response(response.status, response.headers, await response.read())
-            return await decoded(answer, response.headers.get("Content-Encoding", ""))
+            return with_bytes(await decoded(answer, response.headers.get("Content-Encoding", "")))
         except aiohttp.ClientConnectorError:
             tracker.sent = False
             raise
