@@ -86,6 +86,7 @@ class Reporter:
         clock: Clock = SYSTEM,
     ) -> None:
         self._total = total
+        self._most = most
         self._json = json
         self._stream = sys.stderr if json else sys.stdout
         self._nouns = noun
@@ -124,6 +125,12 @@ class Reporter:
         self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+    def extend(self, total: int, description: Description | None = None) -> None:
+        """Take note of more commands, and of what is done to them all."""
+        self._total = total
+        self._description = description
+        self._progress.extend(total if self._most is None else min(total, self._most))
 
     def track(self, numbers: Iterable[int]) -> Iterable[int]:
         """The ids themselves; which of them are begun is taken note of, if the others are to be written."""

@@ -18,6 +18,7 @@ from dispatchkit.cli.input.origin import Reader
 from dispatchkit.cli.input.values import read_targets
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.tables import PlainTable, Rows
+from dispatchkit.cli.providers.listed import SHOWN
 from dispatchkit.cli.text import (
     counted,
     escape_control,
@@ -42,18 +43,19 @@ if TYPE_CHECKING:
 __all__ = [
     "check_status",
     "describe_listing",
+    "list_was_cut",
     "moment",
     "read",
     "read_ids",
     "show_dispatches",
     "show_log",
     "show_statuses",
+    "unread",
 ]
 
 R = TypeVar("R")
 W = TypeVar("W")
 
-_SHOWN = 5
 _ANY_WIDTH = 10_000
 _MAX_FITTED = 1000
 """Rows of the longest table that is fitted to the terminal."""
@@ -88,25 +90,38 @@ def read(client: Client[W], command: Command[W, R]) -> R:
     try:
         return run_loop(reading())
     except DispatchkitError as error:
-        write(
-            sys.stderr, f"dispatchkit: the provider could not be read: {escape_control(error.summary)}\n{error.hint}\n"
-        )
-    raise typer.Exit(1)
+        raise typer.Exit(unread(error)) from None
 
 
-def describe_listing(listing: Listing[Dispatch], status: str) -> str:
-    """The first dispatches that have a status, and how many more there are."""
-    lines = [f"{counted(len(listing), 'dispatch has', 'dispatches have')} the status {status!r}:"]
-    lines += [f"  {each.dispatch_id}  {each.dispatch_name or ''}".rstrip() for each in islice(listing, _SHOWN)]
-    if len(listing) > _SHOWN:
-        lines.append(f"  and {len(listing) - _SHOWN:,} more")
+def unread(error: DispatchkitError) -> int:
+    """Say why the provider could not be read. Returns the exit status."""
+    write(sys.stderr, f"dispatchkit: the provider could not be read: {escape_control(error.summary)}\n{error.hint}\n")
+    return 1
+
+
+def describe_listing(listing: Listing[Dispatch], status: str, *, total: int | None = None) -> str:
+    """The first dispatches that have a status, and how many more there are.
+
+    Args:
+        listing: The dispatches, or the first ones.
+        status: The status.
+        total: How many there are. Default: those of the listing.
+    """
+    total = len(listing) if total is None else total
+    lines = [f"{counted(total, 'dispatch has', 'dispatches have')} the status {status!r}:"]
+    lines += [f"  {each.dispatch_id}  {each.dispatch_name or ''}".rstrip() for each in islice(listing, SHOWN)]
+    if total > SHOWN:
+        lines.append(f"  and {total - SHOWN:,} more")
     return "\n".join(map(escape_control, lines)) + "\n" + _missing(listing)
 
 
+def list_was_cut(total: int, listed: int) -> str:
+    """What is said of a list that lacks some of what the provider counts."""
+    return f"The list is not complete: the provider counts {total:,}, and listed {listed:,}. Try again.\n"
+
+
 def _missing(listing: Listing[object]) -> str:
-    if not listing.missing:
-        return ""
-    return f"The list is not complete: the provider counts {listing.total:,}, and listed {len(listing):,}. Try again.\n"
+    return list_was_cut(listing.total or 0, len(listing)) if listing.missing else ""
 
 
 def check_status(listing: Listing[Dispatch], status: str | None) -> None:
