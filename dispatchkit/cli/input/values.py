@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -17,6 +16,7 @@ from dispatchkit.cli.input.bad_rows import UnusableFileError
 from dispatchkit.cli.input.ids import Targets, from_arguments
 from dispatchkit.cli.input.origin import Reader
 from dispatchkit.cli.input.reading import FileOptions, from_file
+from dispatchkit.cli.input.small_file import read_small_file
 from dispatchkit.cli.text import escape_control, redact_urls, write
 from dispatchkit.errors import LedgerError
 
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from dispatchkit.cli.options import ConnectionOptions, ReadIdsOptions, RunOptions
 
 __all__ = ["exit_on_user_error", "read_targets", "token"]
+
+_MAX_TOKEN = 64 * 1024
+"""Bytes of a file with a token."""
 
 # The library speaks of its parameters, the command line of its options.
 _PARAMETER = re.compile(r"\bbase_url\b|^(timeout|attempt_timeout|account|proxy|limit|content|wire)\b")
@@ -100,7 +103,7 @@ def token(options: ConnectionOptions, variable: str) -> str:
         if not value:
             raise ValueError(f"no token: set {variable}, or add --token-file PATH")
         return value
-    raw = sys.stdin.buffer.read() if options.token_file == "-" else Path(options.token_file).read_bytes()  # noqa: S105 - standard input
+    raw = read_small_file("--token-file", options.token_file, max_bytes=_MAX_TOKEN, pipe=True)
     # What is not ASCII becomes something that no token may hold, for the client to refuse.
     value = raw.decode("ascii", "replace").strip()
     if not value:
