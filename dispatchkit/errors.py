@@ -39,7 +39,8 @@ from typing import ClassVar, Self
 
 import attrs
 
-from dispatchkit.values import TypedValue, Value, redact_urls, target_of
+from dispatchkit.redaction import redact_urls
+from dispatchkit.values import TypedValue, Value, target_of
 
 __all__ = [
     "AccessDeniedError",

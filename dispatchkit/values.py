@@ -22,7 +22,6 @@ from __future__ import annotations
 import enum
 import functools
 import math
-import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
@@ -45,7 +44,6 @@ __all__ = [
     "as_json",
     "columns",
     "json_schema",
-    "redact_urls",
     "shown_as",
     "target_of",
 ]
@@ -60,8 +58,6 @@ HIDDEN: Mapping[str, object] = {_MARK: False}
 """Metadata of an attrs field that no `Value.to_dict` shows."""
 SHOWN: Mapping[str, object] = {_MARK: True}
 """Metadata of an attrs field that the repr leaves out and `Value.to_dict` shows."""
-
-_PASSWORD = re.compile(r"(\w+://[^:/@\s]*:)[^@\s]*(?=@)|([?&]password=)[^&\s]*")
 
 _ERROR = ("type", "summary", "message", "hint", "status", "code", "retry_after", "retry_at", "is_final")
 """Keys of an error inside an outcome, which has the others itself."""
@@ -83,11 +79,6 @@ def shown_as(key: str, read: Callable[..., object]) -> Mapping[str, object]:
         read: Makes of the field's value what is shown.
     """
     return {_MARK: _ShownAs(key, read)}
-
-
-def redact_urls(text: str) -> str:
-    """The text without the passwords of the URLs in it."""
-    return _PASSWORD.sub(lambda match: f"{match[1] or match[2]}***", text)
 
 
 class Value:

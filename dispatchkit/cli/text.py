@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from dispatchkit.cli.streams import ignore_broken_pipe, write
-from dispatchkit.values import redact_urls
+from dispatchkit.redaction import redact_urls
 
 if TYPE_CHECKING:
     from dispatchkit import Outcome

@@ -30,7 +30,7 @@ def read_small_file(option: str, path: str, *, max_bytes: int, pipe: bool = Fals
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     is_pipe = stat.S_ISFIFO(status.st_mode)
-    if not (stat.S_ISREG(status.st_mode) or (pipe and (is_pipe or _is_terminal(path, status)))):
+    if not (stat.S_ISREG(status.st_mode) or (pipe and (is_pipe or _has_end(path, status)))):
         also = "a file or a pipe" if pipe else "a regular file"
         raise ValueError(f"{option} must name {also}, and {path} is {_kind(status.st_mode)}: name the file itself")
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - unbuffered: what is not ours stays in a pipe
@@ -46,10 +46,12 @@ def _bounded(option: str, name: str, data: bytes, max_bytes: int) -> bytes:
     return data
 
 
-def _is_terminal(path: str, status: os.stat_result) -> bool:
-    """Whether it is a terminal, which is as good as standard input. Other devices may have no end."""
+def _has_end(path: str, status: os.stat_result) -> bool:
+    """Whether it is a terminal, which is as good as standard input, or empty. Other devices may have no end."""
     if not stat.S_ISCHR(status.st_mode):
         return False
+    if path == os.devnull:
+        return True
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOCTTY", 0) | getattr(os, "O_NONBLOCK", 0))
     try:
         return os.isatty(descriptor)
