@@ -41,7 +41,7 @@ PLAIN = [
 
 
 @pytest.mark.parametrize(("address", "shown", "typed"), RIGHT.values(), ids=RIGHT)
-def test_password_of_address_is_hidden(address: str, shown: str, typed: str) -> None:
+def test_password_is_hidden(address: str, shown: str, typed: str) -> None:
     assert redact_urls(address) == shown
     assert redact_urls(f"no answer from {address}, twice") in {
         f"no answer from {shown}, twice",
@@ -57,7 +57,7 @@ def test_text_without_password_stays(text: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", WRONG.values(), ids=WRONG)
-def test_wrong_address_is_hidden_where_it_is_quoted(wrong: str) -> None:
+def test_quoted_wrong_address_is_hidden(wrong: str) -> None:
     has_name = "=" in wrong or "@" in wrong
     for text in (wrong, f"No such command '{wrong}'.", f"Got unexpected extra argument ({wrong})"):
         if has_name and "a hunter2" not in wrong and "file:" not in wrong and "require_auth" not in wrong:
@@ -65,7 +65,7 @@ def test_wrong_address_is_hidden_where_it_is_quoted(wrong: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, wrong in WRONG.items() if "://" in wrong and "@" in wrong])
-def test_password_of_any_url_is_hidden(name: str) -> None:
+def test_any_url_is_redacted(name: str) -> None:
     if "require_auth" in WRONG[name] or name == "wrong port":
         return
     assert SECRET not in redact_urls(f"it failed: {WRONG[name]} (twice)")

@@ -174,7 +174,7 @@ def test_status_names_unknown_ids(played: Played) -> None:
     assert (told[1999]["result"]["status"], told[1999]["result"]["messages"]["unsent"]) == ("initiated", 1235)
 
 
-def test_status_takes_all_of_a_file(played: Played, tmp_path: Path) -> None:
+def test_status_takes_whole_file(played: Played, tmp_path: Path) -> None:
     failures = tmp_path / "failures.csv"
     failures.write_text("id,outcome\n3,done\n4,unknown\n5-6,not_started\n")
     result = status(played, "--from", failures)
@@ -214,7 +214,7 @@ def test_mistyped_status_is_suggested(played: Played) -> None:
     assert "Did you mean 'status'?" in result.err
 
 
-def test_mailings_of_a_file_are_shown(played: Played) -> None:
+def test_file_of_mailings_is_read(played: Played) -> None:
     result = run("altcraft", "status", "--from", "-", stdin="49\n51\n")
     assert (result.code, [line.split()[0] for line in result.out.splitlines()]) == (0, ["mailing", "49", "51"])
 

@@ -234,7 +234,7 @@ def test_stop_without_ids_names_status() -> None:
     assert "--status" not in run("direct", "start", "--base-url", "http://127.0.0.1:1").err
 
 
-def test_windows_leave_no_time_out() -> None:
+def test_windows_cover_all_time() -> None:
     now = datetime(2026, 1, 31, 9, 0, 0, 5, tzinfo=UTC)
     (first, no_end), *others = windows(now)
     assert (first, no_end) == (datetime(2026, 1, 31, 8, tzinfo=UTC), None)
@@ -261,7 +261,7 @@ class Listing100k:
         return Listing(tuple(dispatches)) if len(self.reads) <= 5 else Listing(())
 
 
-async def test_each_window_is_handed_on_before_next() -> None:
+async def test_windows_come_one_by_one() -> None:
     client = Listing100k()
     listed = Listed(cast("Client[DirectAuth]", client), "sending")
     reads = [(len(page), len(client.reads)) async for page in listed.pages()]
@@ -282,7 +282,7 @@ def listing(played: Played, monkeypatch: pytest.MonkeyPatch, answer: Callable[[C
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
-def test_list_that_breaks_off_is_a_failure(
+def test_broken_list_is_failure(
     sending: Played, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
 ) -> None:
     refusal = Reply.of_json(403, {"error": {"code": 4030, "msg": "no"}})
@@ -296,7 +296,7 @@ def test_list_that_breaks_off_is_a_failure(
     )
 
 
-def test_dispatch_without_creation_time_is_stopped(sending: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_creation_time_is_stopped(sending: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     none = Reply.of_json(200, {"total": 0, "items": []})
     whole = Reply.of_json(200, {"total": 1, "items": [{"dispatchId": 1500, "status": "sending"}]})
     listing(sending, monkeypatch, lambda call: whole if set(call.query) == {"status"} else none)
@@ -304,7 +304,7 @@ def test_dispatch_without_creation_time_is_stopped(sending: Played, monkeypatch:
     assert stopped(sending) == [1500]
 
 
-def test_dispatch_of_a_later_status_is_told(sending: Played) -> None:
+def test_later_status_is_told(sending: Played) -> None:
     sending.sandbox.order(Fault.http(200, b'{"total": 1, "items": [{"dispatchId": 3, "status": "sending"}]}'))
     result = stop_all(sending, "--yes")
     assert (result.code, stopped(sending)) == (1, [3])

@@ -99,7 +99,7 @@ def test_endless_blanks_are_refused_soon() -> None:
         assert parsed(body, chunk=64 * 1024) == f"not JSON ({len(body)} bytes)"
 
 
-def test_each_field_and_item_is_a_slice() -> None:
+def test_fields_and_items_are_slices() -> None:
     body = json.dumps({**{str(number): number for number in range(50)}, "items": [*range(70)]}).encode()
     assert sum(1 for _ in read_json_slices(body, "", "items", lambda item: item)) == 50 + 70
 

@@ -45,7 +45,7 @@ class Failure(Value):
     id: int | str | None
     """The target, or a range of those that were not started: ``"5-9"``."""
     outcome: str
-    """The value of a `State`, or ``"not_started"``."""
+    """The value of a `State`, ``"not_started"``, or ``"planned"``: what a resume of its run launches, too."""
     code: int | str | None = None
     error: str | None = None
     """The summary of the error, in one line."""
@@ -57,7 +57,7 @@ class Failure(Value):
 
         What was left in flight may have happened.
         """
-        outcome = {"planned": "not_started", "sending": "unknown"}.get(target.state, target.state)
+        outcome = "unknown" if target.state == "sending" else target.state
         summary = target.summary or ("it was left in flight" if target.state == "sending" else "")
         number = decode(target.command).target
         return cls(number, outcome, target.code, escape_control(summary), target.request_id)

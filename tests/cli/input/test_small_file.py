@@ -58,7 +58,7 @@ def test_size_is_bounded(tmp_path: Path) -> None:
         read_small_file("--x", str(path), max_bytes=9)
 
 
-def test_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+def test_pipe_is_read_whole(tmp_path: Path) -> None:
     path = tmp_path / "pipe"
     os.mkfifo(path)
     with pytest.raises(ValueError, match="is a pipe: name the file itself"):
@@ -96,7 +96,7 @@ def test_endless_standard_input_is_refused(monkeypatch: pytest.MonkeyPatch) -> N
     assert "--token-file takes at most 65,536 bytes, and standard input holds more" in result.err
 
 
-def test_token_is_typed_on_a_terminal() -> None:
+def test_token_is_typed() -> None:
     command = Terminal("direct", "list", "--token-file", "/dev/stdin", "--base-url", "nonsense")
     command.type("token\n\x04")
     assert command.end() == 2
