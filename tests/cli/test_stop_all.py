@@ -282,9 +282,7 @@ def listing(played: Played, monkeypatch: pytest.MonkeyPatch, answer: Callable[[C
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
-def test_broken_list_is_failure(
-    sending: Played, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]
-) -> None:
+def test_broken_list_is_failure(sending: Played, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]) -> None:
     refusal = Reply.of_json(403, {"error": {"code": 4030, "msg": "no"}})
     listing(sending, monkeypatch, lambda call: refusal if "created_to" in call.query else None)
     result = stop_all(sending, "--yes", *more)
