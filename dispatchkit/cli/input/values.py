@@ -17,6 +17,7 @@ from dispatchkit.cli.input.ids import Targets, from_arguments
 from dispatchkit.cli.input.origin import Reader
 from dispatchkit.cli.input.reading import FileOptions, from_file
 from dispatchkit.cli.input.small_file import read_small_file
+from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.text import escape_control, redact_urls, write
 from dispatchkit.errors import LedgerError
 
@@ -47,8 +48,7 @@ def exit_on_user_error() -> Generator[None]:
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
     except (ValueError, TypeError, ImportError) as error:
-        message = str(error).replace("insecure=True", "--insecure").replace("wire='json'", "--wire json")
-        message = _PARAMETER.sub(lambda match: f"--{match[0].replace('_', '-')}", message)
+        message = _PARAMETER.sub(lambda match: f"--{match[0].replace('_', '-')}", as_options(str(error)))
     except LedgerError as error:
         message = str(error)
     else:

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dispatchkit.cli.invocation import Invocation
+from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.failures import LiveFailuresFile
 from dispatchkit.cli.output.progress import STYLES, Bar, Lines, ProgressSnapshot
 from dispatchkit.cli.text import counted, escape_control, format_failure, ignore_broken_pipe, write
@@ -209,7 +210,7 @@ class Reporter:
         write(self._stream, captured.get())
 
     def _failure(self, outcome: Outcome[object], error: DispatchkitError) -> None:
-        self._hints[type(error), error.hint] += 1
+        self._hints[type(error), as_options(error.hint)] += 1
         self._shown[outcome.state] += 1
         if self._shown[outcome.state] <= _DETAILED:
             self.note(format_failure(outcome))

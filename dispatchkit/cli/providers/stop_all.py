@@ -19,6 +19,7 @@ from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
+from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.providers.listed import Listed
 from dispatchkit.cli.providers.views import check_status, describe_listing, list_was_cut, read, unread
@@ -157,7 +158,7 @@ def _tell_of_list(options: RunOptions, listed: Listed, status: str) -> int:
         write(sys.stderr, list_was_cut(*listed.cut))
     if listed.is_whole:
         return int(listed.cut is not None or listed.later > 0)
-    why = "" if listed.error is None else f": {escape_control(listed.error.summary)}"
+    why = "" if listed.error is None else f": {as_options(escape_control(listed.error.summary))}"
     listed_so_far = counted(len(listed.ids), "dispatch that was", "dispatches that were")
     write(
         sys.stderr,

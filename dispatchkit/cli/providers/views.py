@@ -17,6 +17,7 @@ from dispatchkit import FanOut
 from dispatchkit.cli.input.origin import Reader
 from dispatchkit.cli.input.values import read_targets
 from dispatchkit.cli.loop import run_loop
+from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.tables import PlainTable, Rows
 from dispatchkit.cli.providers.listed import SHOWN
 from dispatchkit.cli.text import (
@@ -95,7 +96,8 @@ def read(client: Client[W], command: Command[W, R]) -> R:
 
 def unread(error: DispatchkitError) -> int:
     """Say why the provider could not be read. Returns the exit status."""
-    write(sys.stderr, f"dispatchkit: the provider could not be read: {escape_control(error.summary)}\n{error.hint}\n")
+    why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
+    write(sys.stderr, f"dispatchkit: the provider could not be read: {why}\n{hint}\n")
     return 1
 
 
