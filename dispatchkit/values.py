@@ -315,6 +315,8 @@ def _flat(cls: type[Value], fields: Mapping[str, Json] | None) -> dict[str, Scal
             row |= _prefixed(entry.key, _flat(entry.nested, value if isinstance(value, dict) else None))
         elif entry.key == "command":
             row |= _flat_command(value)
+        elif entry.key == "settings":
+            row |= _flat_settings(value)
         elif entry.key == "attempts" and isinstance(value, list):
             row |= _flat_attempts(value)
         elif entry.counted:
@@ -322,6 +324,14 @@ def _flat(cls: type[Value], fields: Mapping[str, Json] | None) -> dict[str, Scal
         else:
             row[entry.key] = _flat_value(value)
     return row
+
+
+def _flat_settings(value: Json) -> dict[str, Scalar]:
+    """The settings of a client: those of all providers, and in one text those that only some have."""
+    settings = value if isinstance(value, dict) else {}
+    own = {name: settings.get(name) for name in ("provider", "base_url")}
+    others = "; ".join(f"{name}={each}" for name, each in settings.items() if name not in own)
+    return {f"settings_{name}": _flat_value(each) for name, each in (*own.items(), ("other", others or None))}
 
 
 def _flat_outcome(fields: Mapping[str, Json]) -> dict[str, Scalar]:

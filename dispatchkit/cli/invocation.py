@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from dispatchkit.redaction import without_passwords
@@ -65,13 +66,17 @@ class Invocation:
         """The arguments that were typed for these parameters."""
         return [word for name, words in self.words if name in names for word in words]
 
-    def again(self, *more: str, without: Iterable[str] = ()) -> str:
-        """The same command line, without some parameters, and with more words at its end.
+    def again(self, *more: str, without: Iterable[str] = (), instead: Mapping[str, str] | None = None) -> str:
+        """The same command line, without some parameters, with other values, and with more words at its end.
 
         It lacks ``--yes``: a line that is copied asks before it launches.
         """
         dropped = {"yes", *without}
-        return command_line(*(word for name, words in self.words if name not in dropped for word in words), *more)
+        other = {} if instead is None else instead
+        kept = [
+            (*words[:-1], other[name]) if name in other else words for name, words in self.words if name not in dropped
+        ]
+        return command_line(*chain.from_iterable(kept), *more)
 
 
 def refuse_swallowed(context: typer.Context) -> None:
