@@ -22,7 +22,6 @@ from __future__ import annotations
 import enum
 import functools
 import math
-import re
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
@@ -45,7 +44,6 @@ __all__ = [
     "as_json",
     "columns",
     "json_schema",
-    "redact_urls",
     "shown_as",
     "target_of",
 ]
@@ -60,8 +58,6 @@ HIDDEN: Mapping[str, object] = {_MARK: False}
 """Metadata of an attrs field that no `Value.to_dict` shows."""
 SHOWN: Mapping[str, object] = {_MARK: True}
 """Metadata of an attrs field that the repr leaves out and `Value.to_dict` shows."""
-
-_PASSWORD = re.compile(r"(\w+://[^:/@\s]*:)[^@\s]*(?=@)|([?&]password=)[^&\s]*")
 
 _ERROR = ("type", "summary", "message", "hint", "status", "code", "retry_after", "retry_at", "is_final")
 """Keys of an error inside an outcome, which has the others itself."""
@@ -83,11 +79,6 @@ def shown_as(key: str, read: Callable[..., object]) -> Mapping[str, object]:
         read: Makes of the field's value what is shown.
     """
     return {_MARK: _ShownAs(key, read)}
-
-
-def redact_urls(text: str) -> str:
-    """The text without the passwords of the URLs in it."""
-    return _PASSWORD.sub(lambda match: f"{match[1] or match[2]}***", text)
 
 
 class Value:
@@ -324,6 +315,8 @@ def _flat(cls: type[Value], fields: Mapping[str, Json] | None) -> dict[str, Scal
             row |= _prefixed(entry.key, _flat(entry.nested, value if isinstance(value, dict) else None))
         elif entry.key == "command":
             row |= _flat_command(value)
+        elif entry.key == "settings":
+            row |= _flat_settings(value)
         elif entry.key == "attempts" and isinstance(value, list):
             row |= _flat_attempts(value)
         elif entry.counted:
@@ -331,6 +324,14 @@ def _flat(cls: type[Value], fields: Mapping[str, Json] | None) -> dict[str, Scal
         else:
             row[entry.key] = _flat_value(value)
     return row
+
+
+def _flat_settings(value: Json) -> dict[str, Scalar]:
+    """The settings of a client: those of all providers, and in one text those that only some have."""
+    settings = value if isinstance(value, dict) else {}
+    own = {name: settings.get(name) for name in ("provider", "base_url")}
+    others = "; ".join(f"{name}={each}" for name, each in settings.items() if name not in own)
+    return {f"settings_{name}": _flat_value(each) for name, each in (*own.items(), ("other", others or None))}
 
 
 def _flat_outcome(fields: Mapping[str, Json]) -> dict[str, Scalar]:

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
-from urllib.parse import unquote
+
+from dispatchkit.redaction import without_passwords
 
 if TYPE_CHECKING:
     import typer
 
-__all__ = ["RESUMED", "Invocation", "PlanOptions", "command_line", "refuse_swallowed", "without_password"]
+__all__ = ["RESUMED", "Invocation", "PlanOptions", "command_line", "refuse_swallowed"]
 
 _Word: TypeAlias = tuple[str, tuple[str, ...]]
-
-_USERINFO = re.compile(r"(\w[\w+.-]*://[^:/@\s]*):[^@\s]*(?=@)")
-_PARAMETER = re.compile(r"[?&]([^=&?\s]+)=[^&\s]*")
-_PAIR = re.compile(r"\b(?:ssl)?password\s*=\s*(?:'(?:\\.|[^'\\])*'|(?:\\.|[^\s\\])*)\s*", re.IGNORECASE | re.DOTALL)
 
 RESUMED = (
     "concurrency", "rate", "stop_after_failures", "give_up_after", "never_repeat", "account", "timeout",
@@ -30,20 +27,6 @@ RESUMED = (
 def command_line(*words: str) -> str:
     """A line to type, quoted for the shell."""
     return shlex.join(["dispatchkit", *words])
-
-
-def without_password(text: str) -> str:
-    """An address as a line to type shows it: without its passwords, which the environment or a file gives instead."""
-    hidden = _PAIR.sub("", text) if "?" not in text else text
-    hidden = _PARAMETER.sub(_without_secret, _USERINFO.sub(r"\1", hidden))
-    if hidden == text:
-        return text
-    is_cut = "://" in hidden and "?" not in hidden  # the first parameter was a password
-    return (hidden.replace("&", "?", 1) if is_cut else hidden).strip()
-
-
-def _without_secret(parameter: re.Match[str]) -> str:
-    return "" if unquote(parameter[1]).lower() in {"password", "sslpassword"} else parameter[0]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,13 +66,17 @@ class Invocation:
         """The arguments that were typed for these parameters."""
         return [word for name, words in self.words if name in names for word in words]
 
-    def again(self, *more: str, without: Iterable[str] = ()) -> str:
-        """The same command line, without some parameters, and with more words at its end.
+    def again(self, *more: str, without: Iterable[str] = (), instead: Mapping[str, str] | None = None) -> str:
+        """The same command line, without some parameters, with other values, and with more words at its end.
 
         It lacks ``--yes``: a line that is copied asks before it launches.
         """
         dropped = {"yes", *without}
-        return command_line(*(word for name, words in self.words if name not in dropped for word in words), *more)
+        other = {} if instead is None else instead
+        kept = [
+            (*words[:-1], other[name]) if name in other else words for name, words in self.words if name not in dropped
+        ]
+        return command_line(*chain.from_iterable(kept), *more)
 
 
 def refuse_swallowed(context: typer.Context) -> None:
@@ -132,4 +119,4 @@ def _shown_content(value: object) -> str:
 def _shown(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return without_password(str(value))
+    return without_passwords(str(value))

@@ -33,6 +33,7 @@ from dispatchkit.cli.parameters import (
     Expected,
     Failures,
     From,
+    FromWhole,
     GiveUpAfter,
     Ids,
     IncludeUnknown,
@@ -63,6 +64,7 @@ __all__ = [
     "ConnectionOptions",
     "LaunchOptions",
     "Options",
+    "ReadIdsOptions",
     "ReadOptions",
     "ResumeOptions",
     "RunOptions",
@@ -99,6 +101,17 @@ class ReadOptions(ConnectionOptions):
     """Options of every command that only reads."""
 
     json: JsonLines = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadIdsOptions(ReadOptions):
+    """Options of every command that reads the state of ids."""
+
+    ids: Ids = None
+    from_: FromWhole = None
+    column: Column = None
+    sheet: Sheet = None
+    encoding: Encoding = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ __all__ = [
     "Expected",
     "Failures",
     "From",
+    "FromWhole",
     "GiveUpAfter",
     "Ids",
     "IncludeUnknown",
@@ -73,6 +74,17 @@ From = Annotated[
         help="Read the ids from a file, one per line; # starts a comment. - is standard input. CSV and .xlsx need "
         "--column, unless a sheet has one column only. A file that --failures, --json or 'ledger export' wrote is read "
         "as it is, without what is done.",
+        rich_help_panel=IDS,
+    ),
+]
+FromWhole = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="FILE",
+        help="Read the ids from a file, one per line; # starts a comment. - is standard input. CSV and .xlsx need "
+        "--column, unless a sheet has one column only. A file that dispatchkit wrote is read as it is, and all of its "
+        "ids are taken, whatever their outcome.",
         rich_help_panel=IDS,
     ),
 ]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
 from typer.core import TyperGroup
 
-__all__ = ["RedactingGroup"]
+from dispatchkit.redaction import redact_typed
 
-# Whatever looks like a URL with credentials, also a mistyped one, or like a password's keyword.
-_SECRET = re.compile(r"[^\s'(]*(?::[^\s']*@[^\s')]*|(?:passw\w*|pwd)\s*=[^\s')]*)", re.IGNORECASE)
+__all__ = ["RedactingGroup"]
 
 
 class RedactingGroup(TyperGroup):
@@ -36,7 +34,5 @@ def _redacted() -> Generator[None]:
     except Exception as error:
         message = getattr(error, "message", None)  # of click's errors
         if isinstance(message, str):
-            from dispatchkit.cli.text import redact_urls  # noqa: PLC0415 - attrs, which --help does without
-
-            vars(error)["message"] = redact_urls(_SECRET.sub("***", message))
+            vars(error)["message"] = redact_typed(message)
         raise

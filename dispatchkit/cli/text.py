@@ -8,8 +8,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.streams import ignore_broken_pipe, write
-from dispatchkit.values import redact_urls
+from dispatchkit.redaction import redact_urls
 
 if TYPE_CHECKING:
     from dispatchkit import Outcome
@@ -65,5 +66,5 @@ def utc(moment: datetime | None) -> str | None:
 
 def format_failure(outcome: Outcome[object]) -> str:
     """A failure in one line: which id, which outcome, why."""
-    why = "" if outcome.error is None else outcome.error.summary
+    why = "" if outcome.error is None else as_options(outcome.error.summary)
     return escape_control(f"{outcome.target}: {outcome.state.value.replace('_', ' ')}: {why}")

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ssl
-from pathlib import Path
+
+from dispatchkit.cli.input.small_file import read_small_file
 
 __all__ = ["tls_context"]
+
+_MAX_BYTES = 10_000_000
+"""Bytes of a file with certificates. Those of all public authorities have 250 kB."""
 
 
 def tls_context(ca_file: str | None, client_cert: str | None, client_key: str | None) -> ssl.SSLContext | None:
@@ -17,9 +21,10 @@ def tls_context(ca_file: str | None, client_cert: str | None, client_key: str | 
     """
     if client_key is not None and client_cert is None:
         raise ValueError("--client-key goes with --client-cert")
-    for path in filter(None, (ca_file, client_cert, client_key)):
-        with Path(path).open("rb"):  # an error of ssl does not name the file
-            pass
+    files = {"--ca-file": ca_file, "--client-cert": client_cert, "--client-key": client_key}
+    for option, path in files.items():
+        if path is not None:  # ssl reads it again, without a bound, and its errors do not name it
+            read_small_file(option, path, max_bytes=_MAX_BYTES)
     if ca_file is None and client_cert is None:
         return None
     try:

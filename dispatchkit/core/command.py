@@ -117,7 +117,8 @@ class Request:
     slices: Callable[[Response], Generator[None, None, object]] | None = attrs.field(default=None, eq=False)
     """Parses a response in slices of a few ms, if it is large, and returns its `Response.parsed`.
 
-    It raises `UnexpectedResponseError`.
+    The body that it gets is a ``bytearray``, since a copy would block the event loop. It raises
+    `UnexpectedResponseError`.
     """
 
     def __repr__(self) -> str:
@@ -133,7 +134,8 @@ class Response:
     headers: Mapping[str, str]
     """Case-insensitive."""
     body: bytes
-    """The decoded body; the raw one if its Content-Encoding could not be decoded."""
+    """The decoded body; the raw one if its Content-Encoding could not be decoded. Empty once `Request.slices` parsed
+    it."""
     undecoded: str | None = None
     """Why the body could not be decoded or parsed; it then proves nothing."""
     parsed: object = None

@@ -18,7 +18,7 @@ __all__ = ["read_json_slices"]
 
 _CHUNK = 64 * 1024
 _MAX_VALUE = 1024 * 1024
-"""Characters of one value, such as an item: longer ones would block the event loop."""
+"""Characters of one value, such as an item, or of the blanks before it: more would block the event loop."""
 _MAX_EXPONENT = 3
 """Characters after a part of a number, such as ``e+``, that are no number alone."""
 _BLANKS = re.compile(r"[ \t\n\r]*")
@@ -27,7 +27,7 @@ _BLANKS = re.compile(r"[ \t\n\r]*")
 def read_json_slices(
     body: bytes, content_type: str, array: str, convert: Callable[[object], object]
 ) -> Generator[None, None, object]:
-    """Parse a JSON object. The generator yields after every item of one array, and returns the object.
+    """Parse a JSON object. The generator yields after every field and every item of one array.
 
     Args:
         body: The object.
@@ -35,9 +35,12 @@ def read_json_slices(
         array: The name of the array.
         convert: Converts each item of the array.
 
+    Returns:
+        The object.
+
     Raises:
-        UnexpectedResponseError: See `read_json`; or a value has more than a million characters, or ``convert`` raised
-            it.
+        UnexpectedResponseError: See `read_json`; or a value, or the blanks before one, have more than a million
+            characters, or ``convert`` raised it.
     """
     try:
         return (yield from _Parser(body, content_type).parse(array, convert))
@@ -70,6 +73,7 @@ class _Parser:
                 fields[name] = yield from self._items(convert)
             else:
                 fields[name] = self._value()
+                yield
             more = self._goes_on("}")
         return self._end(fields)
 
@@ -97,9 +101,13 @@ class _Parser:
 
     def _char(self) -> str:
         """The next character that is no blank; empty at the end."""
+        skipped = 0
         while True:
             blanks = _BLANKS.match(self._text, self._at)
             assert blanks is not None  # noqa: S101 - it matches nothing, too
+            skipped += blanks.end() - self._at
+            if skipped > _MAX_VALUE:
+                raise ValueError
             self._at = blanks.end()
             if self._at < len(self._text) or not self._more():
                 return self._text[self._at : self._at + 1]

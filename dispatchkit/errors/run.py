@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import ClassVar
 
 from dispatchkit.errors.base import one_line, rebuild
-from dispatchkit.values import TypedValue, redact_urls
+from dispatchkit.redaction import redact_urls
+from dispatchkit.values import TypedValue
 
 __all__ = [
     "AccountMismatchError",

@@ -11,7 +11,8 @@ import re
 from collections.abc import Callable
 from typing import NoReturn
 
-from dispatchkit.ledger.dsn import KEYWORDS, DsnError, Parameters, mask, parse_keywords, parse_url
+from dispatchkit.ledger.dsn import KEYWORDS, DsnError, Parameters, parse_keywords, parse_url
+from dispatchkit.redaction import redact_urls
 
 __all__ = ["Address"]
 
@@ -82,7 +83,7 @@ class Address:
     def __str__(self) -> str:
         if getattr(self, "_error", self) is not None:  # refused, or half built
             return "***"
-        return mask(self._text) if self.is_database else self._text
+        return redact_urls(self._text) if self.is_database else self._text
 
     def __repr__(self) -> str:
         return f"Address({str(self)!r})"

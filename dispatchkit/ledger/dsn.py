@@ -19,7 +19,6 @@ __all__ = [
     "check_parameters",
     "check_schema",
     "create_schema_sql",
-    "mask",
     "parse_keywords",
     "parse_url",
 ]
@@ -79,21 +78,9 @@ _BARE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 _URL = re.compile(r"postgres(?:ql)?://(?:([^@/]*)@)?([^/?]*)(?:/([^?]*))?(?:\?(.*))?", re.DOTALL)
 """User and password end at the first @, unless a / comes before it."""
-_URL_SECRET = re.compile(r"([?&](?:password|sslpassword)=)[^&]*", re.IGNORECASE)
 _KEYWORD_PAIR = re.compile(
     r"\s*(\w+)\s*=\s*(?:'((?:\\.|[^'\\])*)'(?=\s|$)|((?:\\.|[^\s\\'])(?:\\.|[^\s\\])*)?)", re.DOTALL
 )
-_PAIR_SECRET = re.compile(r"(\b(?:password|sslpassword)\s*=\s*)(?:'(?:\\.|[^'\\])*'|(?:\\.|[^\s\\])+)", re.DOTALL)
-
-
-def mask(text: str) -> str:
-    """An address that was parsed, without its passwords."""
-    found = _URL.fullmatch(text)
-    if found is None:
-        return _PAIR_SECRET.sub(r"\1***", text)
-    if ":" in (found[1] or ""):
-        text = f"{text[: found.start(1)]}{found[1].partition(':')[0]}:***{text[found.end(1) :]}"
-    return _URL_SECRET.sub(r"\1***", text)
 
 
 def parse_url(text: str) -> Parameters:
@@ -120,7 +107,7 @@ def parse_url(text: str) -> Parameters:
             raise DsnError("a parameter after ? has no value: write name=value&name=value, and & as %26")
         if (name, value) == ("ssl", "true"):
             name, value = "sslmode", "require"  # as libpq does
-        parameters[name] = _decoded(value)  # `mask` knows no escaped names
+        parameters[name] = _decoded(value)
     return check_parameters(parameters)
 
 

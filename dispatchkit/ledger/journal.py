@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
 from typing import Never, TypeVar
 
 import attrs
@@ -19,7 +19,14 @@ from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.journal import Journal, PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
-from dispatchkit.errors import LedgerError, OutcomeUnknownError, RejectedError, RunStoppedError, State
+from dispatchkit.errors import (
+    LedgerError,
+    OutcomeUnknownError,
+    RejectedError,
+    RepeatedTargetsError,
+    RunStoppedError,
+    State,
+)
 from dispatchkit.ledger.codec import decode, is_intact
 from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.ledger.hold import Hold
@@ -113,7 +120,11 @@ class LedgerJournal(Journal):
     async def _open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
     ) -> PlanSummary:
-        run = await self._begin(planned=commands is None)
+        try:
+            run = await self._begin(planned=commands is None)
+        except RunStoppedError:
+            await self._check_refused_again()
+            raise
         timeout = self._settings.attempt_timeout
         hold = self._hold = Hold(self._store, run, only=self._only, attempt_timeout=timeout, clock=self._clock)
         group_commit = self._group_commit = GroupCommit(self._store)
@@ -136,7 +147,14 @@ class LedgerJournal(Journal):
                     return attrs.evolve(await self._summary(), total=None)
                 await self._store.planned(run.number)
                 await hold.take()
-            await check_repeats(self._store, run, chunk=self._only, within=self._settings.repeat_window)
+            try:
+                await check_repeats(self._store, run, chunk=self._only, within=self._settings.repeat_window)
+            except RepeatedTargetsError:
+                if not run.plan_complete:  # no worker may launch it once the window has passed
+                    await self._store.stop(run.number)
+                raise
+            if run.plan_complete and self._only is None:
+                await self._check_plan()
             if run.stopped and not await self._store.clear_stop(run.number, stops=run.stops):
                 raise RunStoppedError(f"the run {self._name!r} was stopped while it was resumed: resume it again")
             hold.ignores_stop = False
@@ -144,6 +162,15 @@ class LedgerJournal(Journal):
         except BaseException:
             await self._release()
             raise
+
+    async def _check_refused_again(self) -> None:
+        """Say of a run that was stopped since it repeats targets that it still does.
+
+        Raises:
+            RepeatedTargetsError: See `check_repeats`.
+        """
+        if self._only is None and (run := await self._store.run(self._name)) is not None:
+            await check_repeats(self._store, run, chunk=None, within=self._settings.repeat_window)
 
     async def check(self) -> Run:
         """Find the run of this journal, with the checks of `open`, and hold nothing.
@@ -211,14 +238,27 @@ class LedgerJournal(Journal):
             self._check(rows)
             now = self._clock.monotonic()
             self._after = rows[-1].index
-            average = sum(len(row.command) for row in rows) // len(rows) + 1
-            self._limit = max(1, min(_PAGE_ROWS, _PAGE_TEXT // average))
             self._pages.append([(chunk, row, now + row.acting_for) for row in rows])
         finally:
             self._reading = None
 
-    def _check(self, rows: Iterable[Unsettled]) -> None:
+    async def _check_plan(self) -> None:
+        """Refuse a resumed run with a changed command before any of it is launched.
+
+        It takes 12 us a target. So a new plan is not read again, nor is a chunk by each of its workers.
+        """
+        for chunk in self._holding.chunks:
+            after = -1
+            while not self._stopped and (
+                rows := await self._store.unsettled(self._run, chunk.number, after=after, limit=self._limit)
+            ):
+                self._check(rows)
+                after = rows[-1].index
+
+    def _check(self, rows: Sequence[Unsettled]) -> None:
         """Refuse a command that was changed since it was planned, before any of its page is launched."""
+        average = sum(len(row.command) for row in rows) // len(rows) + 1
+        self._limit = max(1, min(_PAGE_ROWS, _PAGE_TEXT // average))
         for row in rows:
             if not is_intact(row.command, row.key):
                 raise LedgerError(

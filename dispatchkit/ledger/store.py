@@ -29,7 +29,8 @@ import attrs
 
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.errors import LedgerError, State
-from dispatchkit.values import HIDDEN, SHOWN, Json, Value, redact_urls, shown_as, target_of
+from dispatchkit.redaction import redact_urls
+from dispatchkit.values import HIDDEN, SHOWN, Json, Value, shown_as, target_of
 
 if TYPE_CHECKING:
     from dispatchkit.core.command import Command

@@ -156,7 +156,7 @@ def run_child(
 class Terminal:
     """The command on a terminal of its own, which is what it believes its three streams to be."""
 
-    def __init__(self, *arguments: object, output: Path | None = None) -> None:
+    def __init__(self, *arguments: object, output: Path | None = None, columns: int = 100) -> None:
         self._master, slave = pty.openpty()
         out = slave if output is None else os.open(output, os.O_WRONLY | os.O_CREAT)
         self._child = Process(
@@ -165,7 +165,7 @@ class Terminal:
             stdout=out,
             stderr=slave,
             start_new_session=True,
-            env={**os.environ, "TERM": "xterm", "COLUMNS": "100"},
+            env={**os.environ, "TERM": "xterm", "COLUMNS": str(columns)},
         )
         for descriptor in {slave, out}:
             os.close(descriptor)

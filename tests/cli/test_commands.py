@@ -120,7 +120,7 @@ def test_help_stands_in_panels() -> None:
     ("typed", "candidates"),
     [
         (["di"], {"direct"}),
-        (["direct", "st"], {"start", "stop"}),
+        (["direct", "st"], {"start", "stop", "status"}),
         (["direct", "start", "--exp"], {"--expected"}),
         (["altcraft", "launch", "--wire", "x"], {"xml"}),
         (["plan", "--run", "x", "direct", ""], {"start", "stop"}),
@@ -148,6 +148,7 @@ def test_completion_script_is_shown() -> None:
     [
         (["ledgr"], "'ledger'"),
         (["direct", "lst"], "'list'"),
+        (["direct", "strat", "5"], "'status'"),
         (["altcraft", "statu"], "'status'"),
         (["ledger", "failure"], "'failures'"),
     ],
@@ -161,8 +162,8 @@ def test_commands_that_read_are_suggested(typed: list[str], suggested: str) -> N
 @pytest.mark.parametrize(
     ("typed", "names"),
     [
-        (["direct", "strat"], "start, stop, list"),
-        (["direct", "stat", "5"], "start, stop, list"),
+        (["direct", "launch"], "start, stop, status, list"),
+        (["direct", "srop", "5"], "start, stop, status, list"),
         (["altcraft", "lanch", "5"], "activate, launch, deactivate, status, log"),
         (["ledger", "lift-paus"], "list, show, failures, export, init, lift-pause"),
         (["resum"], "direct, altcraft, ledger, resume, stop-run, plan, worker, sandbox"),

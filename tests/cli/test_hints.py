@@ -15,7 +15,7 @@ import typer.main
 import dispatchkit.cli
 from dispatchkit.cli import invocation
 from dispatchkit.cli.app import app
-from dispatchkit.cli.invocation import without_password
+from dispatchkit.redaction import without_passwords
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Result, Terminal, run
 
@@ -156,11 +156,11 @@ def test_line_is_made_from_words(made: list[str]) -> None:
 
 
 def test_password_is_in_no_line(made: list[str]) -> None:
-    invocation.command_line("ledger", "list", without_password("postgresql://u:secret@h/d"))
+    invocation.command_line("ledger", "list", without_passwords("postgresql://u:secret@h/d"))
     assert made == ["dispatchkit ledger list postgresql://u@h/d"]
-    assert without_password("postgresql://u@h/d?password=secret&port=5") == "postgresql://u@h/d?port=5"
-    assert without_password("postgresql://u@h/d?port=5&password=secret") == "postgresql://u@h/d?port=5"
-    assert without_password("a:b@c.db") == "a:b@c.db"
+    assert without_passwords("postgresql://u@h/d?password=secret&port=5") == "postgresql://u@h/d?port=5"
+    assert without_passwords("postgresql://u@h/d?port=5&password=secret") == "postgresql://u@h/d?port=5"
+    assert without_passwords("a:b@c.db") == "a:b@c.db"
 
 
 def test_made_run_name_is_printed(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dispatchkit.cli.invocation import without_password
+from dispatchkit.redaction import without_passwords
 
 
 @pytest.mark.parametrize(
@@ -24,4 +24,4 @@ from dispatchkit.cli.invocation import without_password
     ],
 )
 def test_printed_address_has_no_password(typed: str, printed: str) -> None:
-    assert without_password(typed) == printed
+    assert without_passwords(typed) == printed

@@ -316,7 +316,7 @@ def test_failures_cover_whole_run(played: Played, ledger: Path, tmp_path: Path) 
     first, second = tmp_path / "first.csv", tmp_path / "second.csv"
     result = run(*line(played, ledger, "1-20", "--timeout", 1, "--max-launches", 10, "--failures", first))
     assert result.code == 3
-    left = {"5": "rejected", "7": "unknown"} | {str(number): "not_started" for number in range(11, 21)}
+    left = {"5": "rejected", "7": "unknown"} | {str(number): "planned" for number in range(11, 21)}
     assert rows(first) == left
     assert f"\n12 targets are not done: see {first}.\n11 dispatches are left. To resume the run: " in result.out
 

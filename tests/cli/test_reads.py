@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -133,6 +134,89 @@ def test_failed_read_exits_with_1(played: Played) -> None:
     assert (result.code, result.out) == (1, "")
     assert result.err.startswith("dispatchkit: the provider could not be read: ")
     assert "nothing was changed" in result.err
+
+
+def status(played: Played, *arguments: object, stdin: str = "") -> Result:
+    return run("direct", "status", *arguments, "--base-url", played.url, stdin=stdin)
+
+
+def test_statuses_of_dispatches_are_shown(played: Played) -> None:
+    start(played, 7)
+    result = status(played, 5, 7)
+    assert (result.code, result.err) == (0, "")
+    header, first, second = result.out.splitlines()
+    names = ["dispatch", "status", "name", "total", "delivered", "undelivered", "sending", "sent", "unsent"]
+    assert header.split() == names
+    assert first.split() == ["5", "initiated", "рассылка", "5", "1235", "0", "0", "0", "0", "1235"]
+    assert second.split()[:2] == ["7", "scheduled"]
+    assert [act.action for act in played.sandbox.acts] == ["start"]
+
+
+def test_status_fits_80_columns(played: Played) -> None:
+    counts = {"total": 1235000, "delivered": 1000, "undelivered": 100, "unsent": 30, "sent": 45, "sending": 60}
+    item = {"dispatchId": 10000000125, "status": "sending", "dispatchName": "очень " * 40, "messages": counts}
+    played.sandbox.order(Fault.http(200, json.dumps({"total": 1, "items": [item]}).encode()))
+    command = Terminal("direct", "status", 10000000125, "--base-url", played.url, columns=80)
+    assert command.end() == 0
+    lines = plain(command.screen).splitlines()
+    assert max(map(len, lines)) <= 80
+    for text in ("10000000125", "sending", "очень", "1235000", "1000", "100", "60"):
+        assert text in lines[1]
+
+
+def test_status_names_unknown_ids(played: Played) -> None:
+    for json_too in ((), ("--json",)):
+        result = status(played, 1999, 5000, *json_too)
+        assert result.code == 1
+        assert result.err == "5000: rejected: no dispatch of this id is listed (HTTP 200)\n"
+    told = {each["target"]: each for each in objects(result)}
+    assert (told[5000]["state"], told[5000]["result"]) == ("rejected", None)
+    assert (told[1999]["result"]["status"], told[1999]["result"]["messages"]["unsent"]) == ("initiated", 1235)
+
+
+def test_status_takes_whole_file(played: Played, tmp_path: Path) -> None:
+    failures = tmp_path / "failures.csv"
+    failures.write_text("id,outcome\n3,done\n4,unknown\n5-6,not_started\n")
+    result = status(played, "--from", failures)
+    assert (result.code, result.err) == (0, "")
+    assert [line.split()[0] for line in result.out.splitlines()[1:]] == ["3", "4", "5", "6"]
+    launched = run("direct", "start", "5-7", "--yes", "--json", "--base-url", played.url).out
+    assert status(played, "--from", "-", stdin=launched).out.count("scheduled") == 3
+    damaged = tmp_path / "damaged.csv"
+    damaged.write_text("id\n1,00000E+11\n")
+    assert status(played, "--from", damaged, "--column", "id").code == 2
+    foreign = json.dumps({"target": 5, "state": "done", "command": {"type": "LaunchBroadcast", "mailing_id": 5}})
+    result = status(played, "--from", "-", stdin=foreign)
+    assert (result.code, result.out) == (2, "")
+    assert "of Altcraft, not dispatches of Direct" in result.err
+
+
+@pytest.mark.parametrize("arguments", [(), (0,), ("--column", "id"), (5, "--from", "f")])
+def test_status_refuses_bad_ids(played: Played, arguments: tuple[object, ...]) -> None:
+    result = status(played, *arguments)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert played.sandbox.requests == 0
+
+
+def test_refused_account_ends_reading(played: Played) -> None:
+    body = json.dumps({"error": {"code": 4030, "msg": "Access Denied"}}).encode()
+    played.sandbox.order(Fault.http(403, body), times=1000)
+    result = status(played, "1-1000")
+    assert (result.code, result.err.splitlines()[-1]) == (
+        1,
+        "The provider's first answer refused the token or the account.",
+    )
+
+
+def test_mistyped_status_is_suggested(played: Played) -> None:
+    result = run("direct", "sttus", 5, "--base-url", played.url)
+    assert result.code == 2
+    assert "Did you mean 'status'?" in result.err
+
+
+def test_file_of_mailings_is_read(played: Played) -> None:
+    result = run("altcraft", "status", "--from", "-", stdin="49\n51\n")
+    assert (result.code, [line.split()[0] for line in result.out.splitlines()]) == (0, ["mailing", "49", "51"])
 
 
 def test_statuses_of_mailings_are_shown(played: Played) -> None:

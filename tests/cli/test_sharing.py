@@ -170,3 +170,17 @@ def test_plan_refuses_launch_option(field: Field, option: str) -> None:
     refused = plan(field, option)
     assert (refused.code, refused.out) == (2, "")
     assert refused.err == f"dispatchkit: {option} does not go with plan: it only plans the run, and workers launch it\n"
+
+
+@pytest.mark.second_stage
+def test_refused_plan_is_explained(field: Field) -> None:
+    url = field.sandbox.url
+    assert run_child(*launch(field, "1-3")).code == 0
+    plan = ("plan", "--ledger", field.dsn, "--run", "tuesday", "direct", "start", "2-4", "--base-url", url, "--yes")
+    refused = run_child(*plan, "--repeat-window", "1h")
+    assert refused.code == 2
+    assert "2 of these ids were launched within 1h, or may have been: 2 in run 'friday'." in refused.err
+    assert "StartDispatch(" not in refused.err
+    line = shlex.split(refused.err.rstrip().partition("as another run: ")[2])
+    assert (line[0], line[line.index("--run") + 1]) == ("dispatchkit", "tuesday-2")
+    assert run_child(*line[1:], "--yes").code == 0

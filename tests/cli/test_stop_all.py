@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from dispatchkit.sandbox import Fault
+from dispatchkit import Dispatch, Listing
+from dispatchkit.cli.providers.listed import Listed, windows
+from dispatchkit.core.clock import SYSTEM
+from dispatchkit.direct.commands import ReadDispatches
+from dispatchkit.sandbox import Call, Fault
+from dispatchkit.sandbox.wire import Json, Reply
 from tests.cli.conftest import Played, Result, Terminal, run, run_child
 from tests.cli.test_reads import start
 from tests.cli.test_runs import counts, done, objects
 from tests.cli.test_terminal import plain
+
+if TYPE_CHECKING:
+    from dispatchkit.core.call.client import Client
+    from dispatchkit.direct.commands import DirectAuth
+
+NOW = datetime(2026, 1, 31, 9, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -179,9 +194,15 @@ def test_incomplete_list_is_no_success(sending: Played) -> None:
     assert "the provider counts 3, and listed 0" in result.err
 
 
-def test_duplicate_dispatch_is_stopped_once(sending: Played) -> None:
-    item = {"dispatchId": 3, "status": "sending", "dispatchName": "\x1b[2J[red]"}
-    sending.sandbox.order(Fault.http(200, json.dumps({"total": 2, "items": [item, item]}).encode()))
+def test_duplicate_dispatch_is_stopped_once(sending: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    item: dict[str, Json] = {"dispatchId": 3, "status": "sending", "dispatchName": "\x1b[2J[red]"}
+    twice = Reply.of_json(200, {"total": 2, "items": [item, item]})
+    none = Reply.of_json(200, {"total": 0, "items": []})
+    listing(
+        sending,
+        monkeypatch,
+        lambda call: twice if "created_from" in call.query and "created_to" not in call.query else none,
+    )
     result = stop_all(sending, "--yes")
     assert (result.code, stopped(sending)) == (0, [3])
     assert "Left out 1 repeated id.\n" in result.err
@@ -211,3 +232,87 @@ def test_stop_without_ids_names_status() -> None:
     assert result.code == 2
     assert "--status" in result.err
     assert "--status" not in run("direct", "start", "--base-url", "http://127.0.0.1:1").err
+
+
+def test_windows_cover_all_time() -> None:
+    now = datetime(2026, 1, 31, 9, 0, 0, 5, tzinfo=UTC)
+    (first, no_end), *others = windows(now)
+    assert (first, no_end) == (datetime(2026, 1, 31, 8, tzinfo=UTC), None)
+    for began, ended in others:
+        assert ended == first
+        assert began is None or (ended is not None and began < ended)
+        first = began
+    assert first is None
+    assert len(others) < 20
+
+
+class Listing100k:
+    """A client whose windows hold 20,000 dispatches each, up to 100,000."""
+
+    clock = SYSTEM
+
+    def __init__(self) -> None:
+        self.reads: list[ReadDispatches] = []
+
+    async def perform(self, command: ReadDispatches) -> Listing[Dispatch]:
+        self.reads.append(command)
+        start = len(self.reads) * 20_000
+        dispatches = (Dispatch(dispatch_id=start + each, status="sending", created=NOW) for each in range(1, 20_001))
+        return Listing(tuple(dispatches)) if len(self.reads) <= 5 else Listing(())
+
+
+async def test_windows_come_one_by_one() -> None:
+    client = Listing100k()
+    listed = Listed(cast("Client[DirectAuth]", client), "sending")
+    reads = [(len(page), len(client.reads)) async for page in listed.pages()]
+    assert reads[:6] == [(20_000, 1), (20_000, 2), (20_000, 3), (20_000, 4), (20_000, 5), (0, 6)]
+    assert (len(listed.ids), len({*listed.ids}), len(listed.first)) == (100_000, 100_000, 5)
+    assert listed.is_whole
+    assert {(read.created_from, read.created_to) for read in client.reads[-1:]} == {(None, None)}
+    gc.collect()
+    assert sum(isinstance(each, Dispatch) for each in gc.get_objects()) < 20_000
+
+
+def listing(played: Played, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Call], Reply | None]) -> None:
+    """Answer what is asked for lists; what None is answered to, the sandbox answers."""
+    own = played.sandbox.direct.answer
+    monkeypatch.setattr(
+        played.sandbox.direct, "answer", lambda call: (call.method == "GET" and answer(call)) or own(call)
+    )
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_broken_list_is_failure(sending: Played, monkeypatch: pytest.MonkeyPatch, more: tuple[str, ...]) -> None:
+    refusal = Reply.of_json(403, {"error": {"code": 4030, "msg": "no"}})
+    listing(sending, monkeypatch, lambda call: refusal if "created_to" in call.query else None)
+    result = stop_all(sending, "--yes", *more)
+    assert (result.code, stopped(sending)) == (1, [3, 1500, 2000])
+    assert (
+        "The list broke off: no (code 4030, HTTP 403). Stopping was tried for the 3 dispatches that were listed until "
+        "then, as counted above; others may have the status 'sending'. To go on: dispatchkit direct stop --status "
+        f"sending --base-url {sending.url}" in result.err
+    )
+
+
+def test_missing_creation_time_is_stopped(sending: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    none = Reply.of_json(200, {"total": 0, "items": []})
+    whole = Reply.of_json(200, {"total": 1, "items": [{"dispatchId": 1500, "status": "sending"}]})
+    listing(sending, monkeypatch, lambda call: whole if set(call.query) == {"status"} else none)
+    assert stop_all(sending, "--yes").code == 0
+    assert stopped(sending) == [1500]
+
+
+def test_later_status_is_told(sending: Played) -> None:
+    sending.sandbox.order(Fault.http(200, b'{"total": 1, "items": [{"dispatchId": 3, "status": "sending"}]}'))
+    result = stop_all(sending, "--yes")
+    assert (result.code, stopped(sending)) == (1, [3])
+    assert (
+        "Since then, 2 more dispatches have the status 'sending'. To stop what has it now: dispatchkit direct stop "
+        f"--status sending --base-url {sending.url}\n" in result.err
+    )
+
+
+def test_limit_ends_the_list(sending: Played) -> None:
+    result = stop_all(sending, "--yes", "--max-launches", 2)
+    assert (result.code, len(stopped(sending))) == (1, 2)
+    assert counts(result.out)["not started"] == 1

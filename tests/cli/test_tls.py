@@ -89,3 +89,12 @@ def test_a_mistake_is_one_line(files: Path, options: tuple[str, ...], message: s
 
 def test_no_options_no_context() -> None:
     assert tls_context(None, None, None) is None
+
+
+def test_certificate_error_names_option(files: Path, server: str) -> None:
+    reach = ("--base-url", server, "--timeout", 0.5)
+    told = run("direct", "list", *reach).err
+    told += run("direct", "start", 5, "--yes", *reach, "--failures", files / "failed.csv").err
+    told += (files / "failed.csv").read_text()
+    assert told.count("--ca-file") == 3, told
+    assert "ssl=" not in told

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from yarl import URL
 
 from dispatchkit.core import json_slices
-from dispatchkit.core.command import Response, UnexpectedResponseError
+from dispatchkit.core.command import Request, Response, UnexpectedResponseError
 from dispatchkit.core.decode import read_json
 from dispatchkit.core.json_slices import read_json_slices
 from dispatchkit.core.transport import slices
 from dispatchkit.core.transport.slices import parsed_in_slices
+from dispatchkit.core.transport.transport import SendTracker, Transport
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
 VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=10)
@@ -88,6 +92,52 @@ def test_charset_of_content_type_counts(charset: str) -> None:
 def test_endless_value_is_refused_soon() -> None:
     body = b'{"items": ["' + b"x" * 50_000_000
     assert parsed(body, chunk=64 * 1024) == "not JSON (50000012 bytes)"
+
+
+def test_endless_blanks_are_refused_soon() -> None:
+    for body in (b'{"items": [' + b" " * 50_000_000, b" " * 50_000_000 + b"{}"):
+        assert parsed(body, chunk=64 * 1024) == f"not JSON ({len(body)} bytes)"
+
+
+def test_fields_and_items_are_slices() -> None:
+    body = json.dumps({**{str(number): number for number in range(50)}, "items": [*range(70)]}).encode()
+    assert sum(1 for _ in read_json_slices(body, "", "items", lambda item: item)) == 50 + 70
+
+
+async def test_large_body_is_not_copied() -> None:
+    body = b" " * (slices.LARGE_BODY + 1)
+    taken: list[type] = []
+
+    def parse(response: Response) -> Generator[None, None, object]:
+        taken.append(type(response.body))
+        yield
+        return "parsed"
+
+    async with serving(body) as url:
+        http = Transport(url, connect_timeout=5)
+        try:
+            for slicing in (parse, None):
+                request = Request("GET", "/", max_response_bytes=2**20, slices=slicing)
+                response = await http.send(request, SendTracker(), timeout=5)
+                assert isinstance(response, Response)
+                taken.append(type(response.body))
+                assert (response.parsed, response.body) == (("parsed", b"") if slicing else (None, body))
+        finally:
+            await http.close()
+    assert taken == [bytearray, bytes, bytes]
+
+
+@asynccontextmanager
+async def serving(body: bytes) -> AsyncGenerator[URL]:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for _ in range(2):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        yield URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
 
 
 async def test_the_collector_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:

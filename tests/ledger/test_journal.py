@@ -498,6 +498,38 @@ async def test_repeated_targets_are_refused(ledger: Ledger) -> None:
     await ended(ledger.journal("night", run_settings()), starts([1, 2]))
 
 
+async def launched(ledger: Ledger, run: str, ids: list[int]) -> None:
+    journal = ledger.journal(run, run_settings())
+    await journal.open(starts(ids), nothing)
+    for item in await taken(journal):
+        assert await journal.claim(item, None) is ClaimResult.GRANTED
+        journal.record(item, outcome(item))
+    await journal.close()
+
+
+async def test_refused_run_stays_stopped(ledger: Ledger) -> None:
+    await launched(ledger, "noon", [1, 2])
+    settings = run_settings(repeat_window=3600.0)
+    for _ in range(2):
+        with pytest.raises(RepeatedTargetsError):
+            await ledger.journal("evening", settings).open(starts([2, 3]), nothing)
+        assert (await ledger.run("evening")).stopped
+    with pytest.raises(RunStoppedError):
+        await ledger.journal("evening", attrs.evolve(settings, repeat_window=None)).check()
+    with pytest.raises(RepeatedTargetsError):
+        await ledger.create_journal("evening", settings, resumes=True).open(None, nothing)
+    assert (await ledger.counts("evening")).planned == 2
+
+
+async def test_refused_part_stops_no_run(ledger: Ledger) -> None:
+    settings = run_settings(repeat_window=3600.0)
+    await ledger.journal("evening", settings).plan_chunks(starts([1, 2]), size=1)
+    await launched(ledger, "noon", [1])
+    with pytest.raises(RepeatedTargetsError):
+        await ledger.journal("evening", settings).open(starts([1, 2]), nothing)
+    assert not (await ledger.run("evening")).stopped
+
+
 async def test_overlapping_plans_launch_once(ledger: Ledger) -> None:
     settings = run_settings(repeat_window=3600.0)
     for name in ("a", "b"):

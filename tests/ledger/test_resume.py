@@ -13,6 +13,7 @@ import pytest
 from tenacity import wait_random_exponential
 
 from dispatchkit import (
+    ActivateMailing,
     AltcraftClient,
     DirectClient,
     Done,
@@ -28,7 +29,7 @@ from dispatchkit import (
 )
 from dispatchkit.core.call import launches, replays
 from dispatchkit.core.fanout.outcome import Outcome
-from dispatchkit.errors import ResponseLostError
+from dispatchkit.errors import RepeatedTargetsError, ResponseLostError
 from dispatchkit.ledger import hold
 from dispatchkit.ledger.hold_lock import HoldLock, LockState
 from dispatchkit.ledger.journal import LedgerJournal
@@ -121,6 +122,31 @@ async def test_changed_command_is_not_launched(
     with pytest.raises(LedgerError, match=r"the command [25] of the run 'a' is not what was planned"):
         await FanOut(direct, None, ledger=ledger, run="a").finish()
     assert played.requests == requests
+
+
+async def test_late_damage_launches_nothing(
+    direct: DirectClient, played: Sandbox, ledger: Ledger, tmp_path: Path
+) -> None:
+    await direct.start_many(range(1, 501), ledger=ledger, run="a", max_launches=2).finish()
+    with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as db, db:
+        db.execute("UPDATE target SET command = replace(command, ':500}', ':501}') WHERE \"index\" = 499")
+    requests = played.requests
+    for commands in (None, starts(range(1, 501))):
+        with pytest.raises(LedgerError, match="the command 499 of the run 'a' is not what was planned"):
+            await FanOut(direct, commands, ledger=ledger, run="a").finish()
+        assert played.requests == requests
+
+
+async def test_run_now_is_another_command(altcraft: AltcraftClient, played: Sandbox, ledger: Ledger) -> None:
+    both = [ActivateMailing(5), ActivateMailing(5, run_now=True), ActivateMailing(5)]
+    assert await FanOut(altcraft, both, ledger=ledger, run="a").finish() == Report(done=2, not_started=0, repeats=1)
+    assert played.launches == {5: 1}
+    window = {"ledger": ledger, "repeat_window": 3600}
+    for run, command in (("b", ActivateMailing(5)), ("c", ActivateMailing(5, run_now=True))):
+        with pytest.raises(RepeatedTargetsError, match="1 in run 'a'"):
+            await FanOut(altcraft, [command], run=run, **window).finish()  # type: ignore[arg-type]
+    report = await FanOut(altcraft, [ActivateMailing(5, run_now=False)], run="d", **window).finish()  # type: ignore[arg-type]
+    assert report.done == 1
 
 
 async def test_changed_content_is_not_launched(

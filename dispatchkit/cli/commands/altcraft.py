@@ -9,7 +9,7 @@ import typer
 
 from dispatchkit.built_in.altcraft import PROVIDER
 from dispatchkit.cli.lazy import CommandRef, group
-from dispatchkit.cli.options import LaunchOptions, ReadOptions, RunOptions
+from dispatchkit.cli.options import LaunchOptions, ReadIdsOptions, ReadOptions, RunOptions
 from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LAUNCH, OUTPUT
 
 __all__ = [
@@ -101,12 +101,8 @@ class AltcraftReadOptions(ReadOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StatusOptions(AltcraftReadOptions):
+class StatusOptions(ReadIdsOptions, AltcraftReadOptions):
     """Options of ``status``."""
-
-    ids: Annotated[
-        list[str], typer.Argument(metavar="IDS", help="Ids and ranges of ids: 7 12 100-200.", rich_help_panel=IDS)
-    ]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""``dispatchkit direct``: start, stop and list dispatches of i-Digital Direct."""
+"""``dispatchkit direct``: start, stop, show and list dispatches of i-Digital Direct."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import typer
 
 from dispatchkit.built_in.direct import PROVIDER
 from dispatchkit.cli.lazy import CommandRef, group
-from dispatchkit.cli.options import ReadOptions, RunOptions
+from dispatchkit.cli.options import ReadIdsOptions, ReadOptions, RunOptions
 from dispatchkit.cli.panels import CONNECTION, IDS
 
-__all__ = ["DirectOptions", "ListOptions", "StopOptions", "app"]
+__all__ = ["DirectOptions", "ListOptions", "StatusOptions", "StopOptions", "app"]
 
 _BaseUrl = Annotated[
     str | None,
@@ -45,6 +45,13 @@ class StopOptions(DirectOptions):
             rich_help_panel=IDS,
         ),
     ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusOptions(ReadIdsOptions):
+    """Options of ``status``."""
+
+    base_url: _BaseUrl = PROVIDER.base_url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,6 +98,13 @@ app = group(
             options="dispatchkit.cli.commands.direct:StopOptions",
             body="dispatchkit.cli.providers.direct:stop",
         ),
+        "status": CommandRef(
+            help="Show the status and the counters of dispatches.\n\n"
+            "Exit status 1: some could not be read, or the provider does not know them.",
+            options="dispatchkit.cli.commands.direct:StatusOptions",
+            body="dispatchkit.cli.providers.direct_views:status",
+            reads=True,
+        ),
         "list": CommandRef(
             help="List dispatches with their status. Every filter narrows the list.",
             options="dispatchkit.cli.commands.direct:ListOptions",
@@ -98,6 +112,6 @@ app = group(
             reads=True,
         ),
     },
-    help="Start, stop and list dispatches of i-Digital Direct.\n\n"
+    help="Start, stop, show and list dispatches of i-Digital Direct.\n\n"
     "The token comes from DISPATCHKIT_DIRECT_TOKEN or from --token-file.",
 )

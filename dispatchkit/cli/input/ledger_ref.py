@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 import attrs
 
 import dispatchkit
-from dispatchkit.cli.invocation import RESUMED, Invocation, command_line, without_password
+from dispatchkit.cli.invocation import RESUMED, Invocation, command_line
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.validators import label
 from dispatchkit.ledger.address import Address
+from dispatchkit.redaction import without_passwords
 
 if TYPE_CHECKING:
     from dispatchkit import Ledger
@@ -111,7 +112,7 @@ class LedgerRef:
         return command_line("ledger", "lift-pause", *self._words())
 
     def _words(self) -> Sequence[str]:
-        return (without_password(str(self.address)),) if self.named else ()
+        return (without_passwords(str(self.address)),) if self.named else ()
 
 
 def ledger_from_options(options: RunOptions, action: str) -> LedgerRef | None:

@@ -34,11 +34,15 @@ class Reader:
     """Of each class of the provider's commands its name in the registry."""
     stops: frozenset[str] = frozenset()
     """The commands that it stops, by their names in the registry."""
+    only_reads: bool = False
+    """Whether it changes nothing. Such a command takes all ids, whatever their state."""
 
     @classmethod
-    def of(cls, provider: Provider[Never], command: str, stops: frozenset[str]) -> Reader:
+    def of(
+        cls, provider: Provider[Never], command: str, stops: frozenset[str] = frozenset(), *, only_reads: bool = False
+    ) -> Reader:
         """The command of a provider that has this class."""
-        return cls(provider=provider, type=command, names=_names(provider), stops=stops)
+        return cls(provider=provider, type=command, names=_names(provider), stops=stops, only_reads=only_reads)
 
     @property
     def name(self) -> str:

@@ -129,6 +129,7 @@ class _Taking:
     def __init__(self, options: FileOptions, bad: BadRows) -> None:
         self._include_unknown = options.include_unknown
         self._reader = options.reader
+        self._only_reads = options.reader is not None and options.reader.only_reads
         self._origins: dict[str, Origin] = {}
         self._bad = bad
         self.collector = Collector()
@@ -176,6 +177,7 @@ class _Taking:
                 spans[use].add(low, high)
             if (
                 use == "launch"
+                and not self._only_reads
                 and state is not None
                 and state.casefold() in _LEFT
                 and self._origin(command, number) == "same"
@@ -188,7 +190,7 @@ class _Taking:
         self.unknown = self.collector.forget_parts()
         for low, high in chain(spans["launch"], spans["started"], spans["maybe"]):
             self.collector.add(low, high)
-        if self._reader is not None:
+        if self._reader is not None and not self._only_reads:
             self._tell_of_others(self._reader, maybe=spans["maybe"], never=spans["never"])
         return self
 
@@ -201,6 +203,8 @@ class _Taking:
             ValueError: No outcome is called so.
         """
         kind, origin = _kind(state), self._origin(command, number)
+        if self._only_reads:
+            return "launch"
         if origin == "stopped":
             return {"launch": "never", "unclear": "maybe", "done": "started"}[kind]
         return "launch" if origin == "other" or (kind == "unclear" and self._include_unknown) else kind

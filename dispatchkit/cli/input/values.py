@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
@@ -17,13 +16,18 @@ from dispatchkit.cli.input.bad_rows import UnusableFileError
 from dispatchkit.cli.input.ids import Targets, from_arguments
 from dispatchkit.cli.input.origin import Reader
 from dispatchkit.cli.input.reading import FileOptions, from_file
+from dispatchkit.cli.input.small_file import read_small_file
+from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.text import escape_control, redact_urls, write
 from dispatchkit.errors import LedgerError
 
 if TYPE_CHECKING:
-    from dispatchkit.cli.options import ConnectionOptions, RunOptions
+    from dispatchkit.cli.options import ConnectionOptions, ReadIdsOptions, RunOptions
 
 __all__ = ["exit_on_user_error", "read_targets", "token"]
+
+_MAX_TOKEN = 64 * 1024
+"""Bytes of a file with a token."""
 
 # The library speaks of its parameters, the command line of its options.
 _PARAMETER = re.compile(r"\bbase_url\b|^(timeout|attempt_timeout|account|proxy|limit|content|wire)\b")
@@ -44,8 +48,7 @@ def exit_on_user_error() -> Generator[None]:
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
     except (ValueError, TypeError, ImportError) as error:
-        message = str(error).replace("insecure=True", "--insecure").replace("wire='json'", "--wire json")
-        message = _PARAMETER.sub(lambda match: f"--{match[0].replace('_', '-')}", message)
+        message = _PARAMETER.sub(lambda match: f"--{match[0].replace('_', '-')}", as_options(str(error)))
     except LedgerError as error:
         message = str(error)
     else:
@@ -54,12 +57,12 @@ def exit_on_user_error() -> Generator[None]:
     raise typer.Exit(2)
 
 
-def read_targets(options: RunOptions, reader: Reader) -> Targets:
-    """The ids to act on.
+def read_targets(options: RunOptions | ReadIdsOptions, reader: Reader) -> Targets:
+    """The ids of a command.
 
     Args:
         options: What was typed.
-        reader: The command that acts on them.
+        reader: The command that takes them.
 
     Raises:
         ValueError: There are none, one is not an id, or the options contradict each other.
@@ -71,7 +74,7 @@ def read_targets(options: RunOptions, reader: Reader) -> Targets:
         raise ValueError("give the ids either as arguments or with --from, not both")
     if options.from_ is None:
         for name in ("column", "sheet", "encoding", "include_unknown"):
-            if getattr(options, name):
+            if getattr(options, name, None):
                 raise ValueError(f"--{name.replace('_', '-')} goes with --from FILE")
         if not options.ids:
             all_of = ", or --status sending" if hasattr(options, "status") else ""
@@ -81,7 +84,7 @@ def read_targets(options: RunOptions, reader: Reader) -> Targets:
         column=options.column,
         sheet=options.sheet,
         encoding=options.encoding,
-        include_unknown=options.include_unknown,
+        include_unknown=getattr(options, "include_unknown", False),
         reader=reader,
         again=lambda more: options.invocation.again(*shlex.split(more)),
     )
@@ -100,7 +103,7 @@ def token(options: ConnectionOptions, variable: str) -> str:
         if not value:
             raise ValueError(f"no token: set {variable}, or add --token-file PATH")
         return value
-    raw = sys.stdin.buffer.read() if options.token_file == "-" else Path(options.token_file).read_bytes()  # noqa: S105 - standard input
+    raw = read_small_file("--token-file", options.token_file, max_bytes=_MAX_TOKEN, pipe=True)
     # What is not ASCII becomes something that no token may hold, for the client to refuse.
     value = raw.decode("ascii", "replace").strip()
     if not value:

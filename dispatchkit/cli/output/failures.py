@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.tables import as_csv
 from dispatchkit.cli.text import escape_control, write
 from dispatchkit.errors import RejectedError, State
@@ -45,7 +46,7 @@ class Failure(Value):
     id: int | str | None
     """The target, or a range of those that were not started: ``"5-9"``."""
     outcome: str
-    """The value of a `State`, or ``"not_started"``."""
+    """The value of a `State`, ``"not_started"``, or ``"planned"``: what a resume of its run launches, too."""
     code: int | str | None = None
     error: str | None = None
     """The summary of the error, in one line."""
@@ -57,10 +58,10 @@ class Failure(Value):
 
         What was left in flight may have happened.
         """
-        outcome = {"planned": "not_started", "sending": "unknown"}.get(target.state, target.state)
+        outcome = "unknown" if target.state == "sending" else target.state
         summary = target.summary or ("it was left in flight" if target.state == "sending" else "")
         number = decode(target.command).target
-        return cls(number, outcome, target.code, escape_control(summary), target.request_id)
+        return cls(number, outcome, target.code, as_options(escape_control(summary)), target.request_id)
 
 
 class FailuresFile:
@@ -130,7 +131,7 @@ class LiveFailuresFile(FailuresFile):
         if error is None:
             return True
         code = error.code if isinstance(error, RejectedError) else None
-        summary = escape_control(error.summary)
+        summary = as_options(escape_control(error.summary))
         return self.write([Failure(number, outcome.state.value, code, summary, outcome.request_id)])
 
     def close(self) -> None:

@@ -149,6 +149,10 @@ class Bar:
         with ignore_broken_pipe(sys.stderr):
             self._display.refresh()
 
+    def extend(self, total: int) -> None:
+        """Take note of more commands."""
+        self._display.update(self._task, total=total)
+
     def note(self, text: str) -> None:
         """Say something above it."""
         with ignore_broken_pipe(sys.stderr):
@@ -194,6 +198,11 @@ class Lines:
         if self._monotonic() - self._shown_at >= _LINE_EVERY:
             self._shown_at = self._monotonic()
             self.note(self._line(snapshot) if snapshot.planned is None else _planned(snapshot.planned))
+
+    def extend(self, total: int) -> None:
+        """Take note of more commands."""
+        self._total = total
+        self._progress.update(self._task, total=total)
 
     def note(self, text: str) -> None:
         """Write a line."""

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dispatchkit.cli.invocation import Invocation
+from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.failures import LiveFailuresFile
 from dispatchkit.cli.output.progress import STYLES, Bar, Lines, ProgressSnapshot
 from dispatchkit.cli.text import counted, escape_control, format_failure, ignore_broken_pipe, write
@@ -86,6 +87,7 @@ class Reporter:
         clock: Clock = SYSTEM,
     ) -> None:
         self._total = total
+        self._most = most
         self._json = json
         self._stream = sys.stderr if json else sys.stdout
         self._nouns = noun
@@ -124,6 +126,12 @@ class Reporter:
         self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+    def extend(self, total: int, description: Description | None = None) -> None:
+        """Take note of more commands, and of what is done to them all."""
+        self._total = total
+        self._description = description
+        self._progress.extend(total if self._most is None else min(total, self._most))
 
     def track(self, numbers: Iterable[int]) -> Iterable[int]:
         """The ids themselves; which of them are begun is taken note of, if the others are to be written."""
@@ -202,7 +210,7 @@ class Reporter:
         write(self._stream, captured.get())
 
     def _failure(self, outcome: Outcome[object], error: DispatchkitError) -> None:
-        self._hints[type(error), error.hint] += 1
+        self._hints[type(error), as_options(error.hint)] += 1
         self._shown[outcome.state] += 1
         if self._shown[outcome.state] <= _DETAILED:
             self.note(format_failure(outcome))

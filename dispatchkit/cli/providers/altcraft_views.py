@@ -5,11 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dispatchkit import AltcraftClient
-from dispatchkit.altcraft.reads import ReadLog
+from dispatchkit.altcraft.reads import ReadLog, ReadStatus
 from dispatchkit.built_in.altcraft import PROVIDER
-from dispatchkit.cli.input.ids import from_arguments
 from dispatchkit.cli.input.values import exit_on_user_error, token
-from dispatchkit.cli.providers.views import moment, read, show_log, show_statuses
+from dispatchkit.cli.providers.views import moment, read, read_ids, show_log, show_statuses
 from dispatchkit.cli.settings import client_settings
 
 if TYPE_CHECKING:
@@ -21,8 +20,16 @@ __all__ = ["log", "status"]
 def status(options: StatusOptions) -> None:
     """Read whether mailings are active, and show it."""
     with exit_on_user_error():
-        ids, client = from_arguments(options.ids), _client(options)
-    show_statuses(client, ids, json=options.json)
+        ids = read_ids(options, ReadStatus)
+        client = _client(options)
+    show_statuses(
+        client,
+        map(ReadStatus, ids),
+        ("mailing", "active", "completed", "status"),
+        lambda read: (read.is_active, read.is_completed, read.status),
+        json=options.json,
+        flexible=("status",),
+    )
 
 
 def log(options: LogOptions) -> None:

@@ -1,4 +1,4 @@
-"""``dispatchkit direct list``."""
+"""``dispatchkit direct status`` and ``list``."""
 
 from __future__ import annotations
 
@@ -7,14 +7,41 @@ from typing import TYPE_CHECKING
 from dispatchkit import DirectClient
 from dispatchkit.built_in.direct import PROVIDER
 from dispatchkit.cli.input.values import exit_on_user_error, token
-from dispatchkit.cli.providers.views import check_status, moment, read, show_dispatches
+from dispatchkit.cli.providers.views import check_status, moment, read, read_ids, show_dispatches, show_statuses
 from dispatchkit.cli.settings import client_settings
-from dispatchkit.direct.commands import ReadDispatches
+from dispatchkit.direct.commands import ReadDispatch, ReadDispatches
 
 if TYPE_CHECKING:
-    from dispatchkit.cli.commands.direct import ListOptions
+    from dispatchkit import Dispatch
+    from dispatchkit.cli.commands.direct import ListOptions, StatusOptions
 
-__all__ = ["list_dispatches"]
+__all__ = ["list_dispatches", "status"]
+
+_COUNTERS = ("total", "delivered", "undelivered", "sending", "sent", "unsent")
+"""Of the messages, as the provider names them."""
+
+
+def status(options: StatusOptions) -> None:
+    """Read the dispatches one by one, and show the status and the counters of each."""
+    with exit_on_user_error():
+        ids = read_ids(options, ReadDispatch)
+        client = DirectClient(
+            token(options, PROVIDER.token_variable), base_url=options.base_url, **client_settings(options)
+        )
+    show_statuses(
+        client,
+        map(ReadDispatch, ids),
+        ("dispatch", "status", "name", *_COUNTERS),
+        _cells,
+        json=options.json,
+        optional=("unsent", "sent"),
+        flexible=("name", "status"),
+    )
+
+
+def _cells(dispatch: Dispatch) -> tuple[object, ...]:
+    counters = (dispatch.messages and getattr(dispatch.messages, name) for name in _COUNTERS)
+    return dispatch.status, dispatch.dispatch_name, *counters
 
 
 def list_dispatches(options: ListOptions) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from dispatchkit import Attachment, Audience
+from dispatchkit.cli.input.small_file import read_small_file
 from dispatchkit.cli.providers.attachments import read_attachments
 
 if TYPE_CHECKING:
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from dispatchkit.core.validators import JsonValue
 
 __all__ = ["Overrides", "overrides"]
+
+
+_MAX_CONTENT = 10_000_000
+"""Bytes of a content. The platform takes bodies of 10 MB by default."""
 
 
 class Overrides(TypedDict):
@@ -48,11 +52,15 @@ def _audience(text: str) -> Audience:
     return Audience(kind, int(number))  # type: ignore[arg-type]
 
 
+def _content_of_file(name: str) -> bytes:
+    return read_small_file("--content", name, max_bytes=_MAX_CONTENT, pipe=True)
+
+
 def _content(text: str) -> dict[str, JsonValue]:
     # Its words are the customer's: no message quotes them.
     name = text[1:] if text.startswith("@") else "--content"
     try:
-        content: object = json.loads(Path(name).read_bytes() if text.startswith("@") else text)
+        content: object = json.loads(_content_of_file(name) if text.startswith("@") else text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{name} is not JSON: {error.msg}, line {error.lineno}, column {error.colno}") from None
     except UnicodeDecodeError:

@@ -1,8 +1,15 @@
-"""``dispatchkit direct stop --status``: stop every dispatch that has a status."""
+"""``dispatchkit direct stop --status``: stop every dispatch that has a status.
+
+A question, a count or a ledger needs the whole list first. With ``--yes`` alone, the dispatches of each window of the
+list are stopped while the next window is read.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import TYPE_CHECKING
 
 import attrs
@@ -10,14 +17,25 @@ import typer
 
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.input.values import exit_on_user_error, token
-from dispatchkit.cli.providers.views import check_status, describe_listing, read
+from dispatchkit.cli.lazy import load
+from dispatchkit.cli.loop import run_loop
+from dispatchkit.cli.option_names import as_options
+from dispatchkit.cli.output.reporter import Reporter
+from dispatchkit.cli.providers.listed import Listed
+from dispatchkit.cli.providers.views import check_status, describe_listing, list_was_cut, read, unread
 from dispatchkit.cli.run.launch import launch
-from dispatchkit.cli.text import write
+from dispatchkit.cli.run.spec import describe
+from dispatchkit.cli.settings import guards
+from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.core.listing import Listing
 from dispatchkit.direct.commands import DirectAuth, ReadDispatches
 
 if TYPE_CHECKING:
     from dispatchkit.cli.options import RunOptions
     from dispatchkit.cli.run.spec import LaunchSpec
+    from dispatchkit.cli.settings import Guards
+    from dispatchkit.core.call.client import Client
+    from dispatchkit.core.command import Command
 
 __all__ = ["stop_all"]
 
@@ -35,13 +53,16 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
             raise ValueError("--status does not go with --sandbox: a new sandbox has no started dispatches")
         host, key = spec.base_url or "", token(options, spec.token_variable)
         client, command = spec.connect(host, key), ReadDispatches(status=status)
+        bounds = guards(options)
+    if _stops_while_listing(options):
+        raise typer.Exit(run_loop(_stop_while_listing(options, spec, client, status, bounds)))
     listing = read(client, command)
     with exit_on_user_error():
         check_status(listing, status)
         if not listing and options.expected is not None:
             raise ValueError(f"there are 0 ids, but --expected is {options.expected:,}: nothing was stopped")
     if not listing and not listing.missing:
-        write(sys.stderr if options.json else sys.stdout, f"No dispatch has the status {status!r}: nothing to stop.\n")
+        _say_nothing_to_stop(options, status)
         raise typer.Exit(0)
     write(sys.stderr, describe_listing(listing, status))
     if not listing:
@@ -54,3 +75,94 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
     except typer.Exit as left:
         # What was not listed was not stopped either.
         raise typer.Exit(left.exit_code or int(missing > 0)) from None
+
+
+def _stops_while_listing(options: RunOptions) -> bool:
+    """Whether nothing asks for the whole list before the first stop."""
+    recorded = options.ledger or options.run or os.environ.get("DISPATCHKIT_LEDGER")
+    counted_first = options.expected is not None or options.failures is not None
+    return options.yes and not (options.dry_run or recorded or counted_first)
+
+
+async def _stop_while_listing(
+    options: RunOptions, spec: LaunchSpec[DirectAuth, None], client: Client[DirectAuth], status: str, bounds: Guards
+) -> int:
+    """Stop the dispatches of each window of the list while the next one is read. Returns the exit status."""
+    listed = Listed(client, status)
+    async with client, aclosing(listed.pages()) as pages:
+        first = await _first_page(pages)
+        if not first:
+            return _nothing_listed(options, listed, status)
+        reporter = Reporter(
+            total=len(first),
+            most=options.max_launches,
+            verb=spec.verb,
+            noun=spec.noun,
+            json=options.json,
+            quiet=options.quiet,
+            invocation=options.invocation,
+        )
+        listed.tell = lambda: reporter.extend(len(listed.ids))
+
+        async def commands() -> AsyncIterator[Command[DirectAuth, None]]:
+            for number in first:
+                yield spec.command(number)
+            async for page in pages:
+                for number in page:
+                    yield spec.command(number)
+
+        drive = load("dispatchkit.cli.run.drive:drive")
+        with reporter:
+            report, interrupted = await drive(client, commands(), reporter, bounds)
+        targets = Targets((number, number) for number in listed.ids)
+        write(sys.stderr, describe_listing(Listing(tuple(listed.first)), status, total=len(targets)))
+        reporter.extend(len(targets), describe(options, spec, targets, spec.base_url or ""))
+        code = reporter.summary(report, interrupted=interrupted)
+    incomplete = _tell_of_list(options, listed, status)
+    return code or incomplete
+
+
+async def _first_page(pages: AsyncIterator[list[int]]) -> list[int]:
+    """The first page with an id; empty if there is none."""
+    async for page in pages:
+        if page:
+            return page
+    return []
+
+
+def _nothing_listed(options: RunOptions, listed: Listed, status: str) -> int:
+    if listed.error is not None:
+        return unread(listed.error)
+    with exit_on_user_error():
+        check_status(Listing((), total=None if listed.cut is None else listed.cut[0]), status)
+    if listed.cut is None:
+        _say_nothing_to_stop(options, status)
+        return 0
+    write(sys.stderr, list_was_cut(*listed.cut))
+    return 1
+
+
+def _say_nothing_to_stop(options: RunOptions, status: str) -> None:
+    write(sys.stderr if options.json else sys.stdout, f"No dispatch has the status {status!r}: nothing to stop.\n")
+
+
+def _tell_of_list(options: RunOptions, listed: Listed, status: str) -> int:
+    """Say what the list lacked. Returns the exit status for it."""
+    again = options.invocation.again()
+    if listed.repeated:
+        write(sys.stderr, f"Left out {counted(listed.repeated, 'repeated id')}.\n")
+    if listed.later:
+        have = counted(listed.later, "more dispatch has", "more dispatches have")
+        write(sys.stderr, f"Since then, {have} the status {status!r}. To stop what has it now: {again}\n")
+    if listed.cut is not None:
+        write(sys.stderr, list_was_cut(*listed.cut))
+    if listed.is_whole:
+        return int(listed.cut is not None or listed.later > 0)
+    why = "" if listed.error is None else f": {as_options(escape_control(listed.error.summary))}"
+    listed_so_far = counted(len(listed.ids), "dispatch that was", "dispatches that were")
+    write(
+        sys.stderr,
+        f"The list broke off{why}. Stopping was tried for the {listed_so_far} listed until then, as counted above; "
+        f"others may have the status {status!r}. To go on: {again}\n",
+    )
+    return 1

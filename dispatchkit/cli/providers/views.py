@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TYPE_CHECKING, TypeVar
@@ -14,11 +14,12 @@ from rich.table import Table
 from rich.text import Text
 
 from dispatchkit import FanOut
-from dispatchkit.altcraft.base import AltcraftWire
-from dispatchkit.altcraft.reads import ReadStatus
-from dispatchkit.cli.input.ids import Targets
+from dispatchkit.cli.input.origin import Reader
+from dispatchkit.cli.input.values import read_targets
 from dispatchkit.cli.loop import run_loop
+from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.tables import PlainTable, Rows
+from dispatchkit.cli.providers.listed import SHOWN
 from dispatchkit.cli.text import (
     counted,
     escape_control,
@@ -29,20 +30,33 @@ from dispatchkit.cli.text import (
     write,
 )
 from dispatchkit.direct.commands import STATUSES
-from dispatchkit.errors import AuthenticationError, DispatchkitError
+from dispatchkit.errors import AuthenticationError, DispatchkitError, RejectedError
+from dispatchkit.providers import installed_provider
 from dispatchkit.values import Value, as_json
 
 if TYPE_CHECKING:
     from dispatchkit import Dispatch, Listing, LogEntry
+    from dispatchkit.cli.input.ids import Targets
+    from dispatchkit.cli.options import ReadIdsOptions
     from dispatchkit.core.call.client import Client
     from dispatchkit.core.command import Command
 
-__all__ = ["check_status", "describe_listing", "moment", "read", "show_dispatches", "show_log", "show_statuses"]
+__all__ = [
+    "check_status",
+    "describe_listing",
+    "list_was_cut",
+    "moment",
+    "read",
+    "read_ids",
+    "show_dispatches",
+    "show_log",
+    "show_statuses",
+    "unread",
+]
 
 R = TypeVar("R")
 W = TypeVar("W")
 
-_SHOWN = 5
 _ANY_WIDTH = 10_000
 _MAX_FITTED = 1000
 """Rows of the longest table that is fitted to the terminal."""
@@ -77,25 +91,39 @@ def read(client: Client[W], command: Command[W, R]) -> R:
     try:
         return run_loop(reading())
     except DispatchkitError as error:
-        write(
-            sys.stderr, f"dispatchkit: the provider could not be read: {escape_control(error.summary)}\n{error.hint}\n"
-        )
-    raise typer.Exit(1)
+        raise typer.Exit(unread(error)) from None
 
 
-def describe_listing(listing: Listing[Dispatch], status: str) -> str:
-    """The first dispatches that have a status, and how many more there are."""
-    lines = [f"{counted(len(listing), 'dispatch has', 'dispatches have')} the status {status!r}:"]
-    lines += [f"  {each.dispatch_id}  {each.dispatch_name or ''}".rstrip() for each in islice(listing, _SHOWN)]
-    if len(listing) > _SHOWN:
-        lines.append(f"  and {len(listing) - _SHOWN:,} more")
+def unread(error: DispatchkitError) -> int:
+    """Say why the provider could not be read. Returns the exit status."""
+    why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
+    write(sys.stderr, f"dispatchkit: the provider could not be read: {why}\n{hint}\n")
+    return 1
+
+
+def describe_listing(listing: Listing[Dispatch], status: str, *, total: int | None = None) -> str:
+    """The first dispatches that have a status, and how many more there are.
+
+    Args:
+        listing: The dispatches, or the first ones.
+        status: The status.
+        total: How many there are. Default: those of the listing.
+    """
+    total = len(listing) if total is None else total
+    lines = [f"{counted(total, 'dispatch has', 'dispatches have')} the status {status!r}:"]
+    lines += [f"  {each.dispatch_id}  {each.dispatch_name or ''}".rstrip() for each in islice(listing, SHOWN)]
+    if total > SHOWN:
+        lines.append(f"  and {total - SHOWN:,} more")
     return "\n".join(map(escape_control, lines)) + "\n" + _missing(listing)
 
 
+def list_was_cut(total: int, listed: int) -> str:
+    """What is said of a list that lacks some of what the provider counts."""
+    return f"The list is not complete: the provider counts {total:,}, and listed {listed:,}. Try again.\n"
+
+
 def _missing(listing: Listing[object]) -> str:
-    if not listing.missing:
-        return ""
-    return f"The list is not complete: the provider counts {listing.total:,}, and listed {len(listing):,}. Try again.\n"
+    return list_was_cut(listing.total or 0, len(listing)) if listing.missing else ""
 
 
 def check_status(listing: Listing[Dispatch], status: str | None) -> None:
@@ -146,33 +174,68 @@ def show_log(listing: Listing[LogEntry], *, json: bool) -> None:
     write(sys.stderr, _missing(listing))
 
 
-def show_statuses(client: Client[AltcraftWire], ids: Targets, *, json: bool) -> None:
-    """Read the status of mailings and show them, one a row or one JSON object an outcome.
+def read_ids(options: ReadIdsOptions, command: type[Command[W, R]]) -> Targets:
+    """The ids whose state is to be read.
 
     Raises:
-        typer.Exit: With status 1, if one could not be read.
+        ValueError: See `read_targets`.
+        OSError: The file cannot be read.
+    """
+    ids = read_targets(options, Reader.of(installed_provider(command.provider), command.__name__, only_reads=True))
+    for note in ids.notes:
+        write(sys.stderr, f"{escape_control(note)}\n")
+    return ids
+
+
+def show_statuses(
+    client: Client[W],
+    commands: Iterable[Command[W, R]],
+    names: Sequence[str],
+    cells: Callable[[R], tuple[object, ...]],
+    *,
+    json: bool,
+    optional: Sequence[str] = (),
+    flexible: Sequence[str] = (),
+) -> None:
+    """Read the status of targets and show them, one a row or one JSON object an outcome.
+
+    Args:
+        client: Whose commands they are.
+        commands: The reads, one a target.
+        names: The columns of the table. The first one is that of the targets.
+        cells: The other cells of a row.
+        json: Whether to write JSON.
+        optional: See `PlainTable`.
+        flexible: See `PlainTable`.
+
+    Raises:
+        typer.Exit: With status 1, if one could not be read, or is not known to the provider.
     """
     rows: dict[int, tuple[object, ...]] = {}
 
     async def reading() -> bool:
         async with client:
-            fan_out = FanOut(client, map(ReadStatus, ids))
+            fan_out = FanOut(client, commands)
             try:
                 async for outcome in fan_out:
                     if json:
                         write(sys.stdout, f"{as_json(outcome)}\n")
-                    if outcome.error is None:
-                        status = outcome.result
-                        rows[outcome.index] = (outcome.target, status.is_active, status.is_completed, status.status)
-                    else:
+                    if outcome.error is not None:
                         write(sys.stderr, f"{format_failure(outcome)}\n")
+                    elif not json:
+                        rows[outcome.index] = (outcome.target, *cells(outcome.result))
             except AuthenticationError:
                 write(sys.stderr, "The token was refused.\n")
+            except RejectedError:
+                write(sys.stderr, "The provider's first answer refused the token or the account.\n")
             return fan_out.report.failed == 0
 
     whole = run_loop(reading())
     if not json:
-        _write_table(("mailing", "active", "completed", "status"), (rows[index] for index in sorted(rows)))
+        table, left = PlainTable(names, optional=optional, flexible=flexible), (rows[index] for index in sorted(rows))
+        table.write([*islice(left, _MAX_FITTED)])
+        while (batch := [*islice(left, _MAX_FITTED)]) and table.write(batch):
+            pass
     if not whole:
         raise typer.Exit(1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import AsyncIterable, Callable, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -52,7 +52,7 @@ class _Plan(Generic[T]):
 
 async def drive(
     client: Client[W],
-    commands: Iterable[Command[W, R]] | None,
+    commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None,
     reporter: Reporter,
     guards: Guards,
     *,
@@ -84,7 +84,7 @@ async def drive(
     Raises:
         LedgerError: The ledger could not be used, and nothing was begun.
     """
-    plan = None if ledger is None or commands is None else _Plan(commands)
+    plan = _Plan(commands) if ledger is not None and isinstance(commands, Iterable) else None
     fan_out = FanOut(client, plan or commands, **guards, ledger=ledger, run=run, repeat_window=repeat_window)
     interrupted = False
     giving_up: asyncio.Task[None] | None = None

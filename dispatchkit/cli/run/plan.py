@@ -15,7 +15,7 @@ from dispatchkit.cli.invocation import command_line
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.text import counted, escape_control, write
-from dispatchkit.errors import AccountMismatchError, LedgerError
+from dispatchkit.errors import AccountMismatchError, LedgerError, RepeatedTargetsError
 from dispatchkit.providers import installed_provider
 
 if TYPE_CHECKING:
@@ -28,6 +28,9 @@ __all__ = ["plan_run"]
 
 W = TypeVar("W")
 R = TypeVar("R")
+
+_NAMED = 5
+"""Other runs that a refusal names."""
 
 
 def plan_run(
@@ -64,6 +67,20 @@ def plan_run(
         f"To launch them: {escape_control(_worker(options, client))}\n",
     )
     raise typer.Exit(0)
+
+
+def _repeated(error: RepeatedTargetsError, plan: PlanOptions, options: RunOptions) -> str:
+    """A refusal of repeats, with the line that plans all the same. The run that was refused keeps its window."""
+    runs = sorted(error.runs.items(), key=lambda item: -item[1])
+    count = sum(error.runs.values())
+    others = ", ".join(f"{number:,} in run {name!r}" for name, number in runs[:_NAMED])
+    more = f", and in {counted(len(runs) - _NAMED, 'other run')}" if len(runs) > _NAMED else ""
+    all_the_same = options.invocation.again(without=("repeat_window",), instead={"run": f"{plan.run}-2"})
+    return (
+        f"{count:,} of these ids {'was' if count == 1 else 'were'} launched within {options.repeat_window}, or may "
+        f"have been: {others}{more}. No worker launches any of the run. Leave them out, or plan all the same as "
+        f"another run: {all_the_same}"
+    )
 
 
 def _worker(options: RunOptions, client: Client[W]) -> str:
@@ -108,5 +125,7 @@ async def _plan(plan: PlanOptions, options: RunOptions, client: Client[W], comma
                 "the token (and the --account) of that account. If it is the same account with a new token or name: "
                 f"{options.invocation.again('--account-changed')}"
             ) from None
+        except RepeatedTargetsError as error:
+            raise LedgerError(_repeated(error, plan, options)) from None
         await enqueue(await in_postgres(ledger), ((plan.run, chunk) for chunk in chunks))
     return len(chunks)

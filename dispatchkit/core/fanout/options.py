@@ -35,13 +35,15 @@ class FanOutOptions(TypedDict, total=False):
         run: The name of the run in the ledger. An existing run is resumed. Its done and rejected commands are left
             alone, its unclear ones are settled, and the rest is launched. It needs ``ledger``. Default: None.
         repeat_window: Seconds. Refuse the run if another run has launched one of the targets within this time, or
-            launches it now. Only runs of the same ledger on the same account count. The check comes before the first
+            launches it now. Only runs of the same ledger on the same account count, and only the same
+            commands (see ``repeats``). The check comes before the first
             launch. The run keeps the window that it was planned with. It needs ``ledger``. None: not checked. Default:
             None.
         repeats: What happens to a command that is the same as an earlier one. ``"skip"`` leaves it out, and counts it
             in `Report.repeats`. ``"launch"`` launches it too. ``"refuse"`` raises `ValueError` before the first launch.
-            Reads are never left out. A ledger holds each command once. None: skip if the commands have a length, else
-            launch. Default: None.
+            Two commands are the same if all their fields are: an activation with ``run_now=True`` is another command
+            than one without. Reads are never left out. A ledger holds each command once. None: skip if the commands
+            have a length, else launch. Default: None.
 
     >>> from typing import Unpack
     >>> from dispatchkit import DirectClient, FanOut, FanOutOptions

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from typing import cast
 
 from dispatchkit.core.command import MAX_RESPONSE_BYTES, Response
+from dispatchkit.core.transport.slices import LARGE_BODY
 
 __all__ = ["TooLargeError", "decoded"]
 
@@ -33,7 +35,7 @@ class TooLargeError(Exception):
 
 
 async def decoded(response: Response, encoding: str, limit: int = MAX_RESPONSE_BYTES) -> Response:
-    """Decode a response. If that is impossible, ``undecoded`` of the result tells why.
+    """Decode a response. If that is impossible, ``undecoded`` of the result tells why. A large body is a bytearray.
 
     Args:
         response: The raw response.
@@ -83,7 +85,7 @@ async def _decompressed(body: bytes, window: int, limit: int) -> bytes:
         else:
             piece = stream.unused_data
             if not piece and position == len(body):
-                return bytes(output)
+                return cast("bytes", output) if len(output) > LARGE_BODY else bytes(output)
             members += 1
             if window != _GZIP or members > _MAX_MEMBERS:
                 raise zlib.error("more than one stream")

@@ -13,7 +13,7 @@ import attrs
 
 from dispatchkit.core.command import Response, UnexpectedResponseError
 
-__all__ = ["LARGE_BODY", "parsed_in_slices"]
+__all__ = ["LARGE_BODY", "parsed_in_slices", "with_bytes"]
 
 LARGE_BODY = 256 * 1024
 """Bytes of a body that is parsed at once: about 10 ms of work."""
@@ -28,7 +28,7 @@ _threshold = _NEVER
 
 
 async def parsed_in_slices(response: Response, slices: Callable[[Response], Generator[None, None, object]]) -> Response:
-    """The response with its parsed body, or with the reason why it cannot be parsed."""
+    """The response with its parsed body, or with the reason why it cannot be parsed. Its ``body`` is then empty."""
     parsing = slices(response)
     until = time.perf_counter() + _SLICE
     with _without_full_collections():
@@ -36,12 +36,18 @@ async def parsed_in_slices(response: Response, slices: Callable[[Response], Gene
             try:
                 next(parsing)
             except StopIteration as end:
-                return attrs.evolve(response, parsed=end.value)
+                return attrs.evolve(response, body=b"", parsed=end.value)
             except UnexpectedResponseError as error:
-                return attrs.evolve(response, undecoded=str(error))
+                return attrs.evolve(response, body=b"", undecoded=str(error))
             if time.perf_counter() >= until:
                 await asyncio.sleep(0)
                 until = time.perf_counter() + _SLICE
+
+
+def with_bytes(response: Response) -> Response:
+    """The response with a body of bytes: that of a large one is a bytearray until it is known who parses it."""
+    body = bytes(response.body)  # no copy, if it is one already
+    return response if body is response.body else attrs.evolve(response, body=body)
 
 
 @contextmanager

@@ -23,13 +23,18 @@ from dispatchkit.core.transport.content_encoding import decoded
 from dispatchkit.core.transport.describe import describe
 from dispatchkit.core.transport.fork import register_fork_reset
 from dispatchkit.core.transport.http import Http, SendTracker
+from dispatchkit.core.transport.open import LatePatchError
+from dispatchkit.core.transport.slices import with_bytes
 from dispatchkit.core.transport.url import proxy_url
 
 __all__ = ["ForeignLoopError", "SendTracker", "Transport", "TransportFailure"]
 
 
 class ForeignLoopError(RuntimeError):
-    """A client was called from another event loop than its first call. Nothing was sent."""
+    """A client was called from another event loop than its first call, or from one without real sockets.
+
+    Nothing was sent.
+    """
 
 
 @attrs.frozen
@@ -90,7 +95,7 @@ class Transport:
 
         Raises:
             asyncio.CancelledError: The caller was cancelled.
-            ForeignLoopError: The client belongs to another event loop.
+            ForeignLoopError: The client belongs to another event loop, or its process was patched since.
         """
         if self._closed:
             return TransportFailure("the client was closed", sent=False)
@@ -115,6 +120,8 @@ class Transport:
             if not timers.stop(timer):
                 return TransportFailure("its claim expired", sent=tracker.sent, claim_expired=True)
             what = self._why_ended(timeout)
+        except LatePatchError as error:
+            raise ForeignLoopError(str(error)) from None
         except Exception as error:  # noqa: BLE001 - every failure of an attempt becomes a TransportFailure
             what = self._why_ended(timeout) if timers.stop(timer) else self._describe(error, tracker)
         else:
@@ -144,7 +151,7 @@ class Transport:
                 allow_redirects=False,
             )
             answer = Response(response.status, response.headers, await response.read())
-            return await decoded(answer, response.headers.get("Content-Encoding", ""))
+            return with_bytes(await decoded(answer, response.headers.get("Content-Encoding", "")))
         except aiohttp.ClientConnectorError:
             tracker.sent = False
             raise

@@ -232,6 +232,8 @@ def _service(name: str, file: str | None) -> Parameters:
     home = Path.home() / ".pg_service.conf" if file is None else Path(file)
     folder = os.environ.get("PGSYSCONFDIR")
     for path in (home, *([Path(folder) / "pg_service.conf"] if folder else [])):
+        if not path.is_file():  # a pipe or a device may have no end
+            continue
         try:
             lines = path.read_text().splitlines()
         except OSError:
