@@ -72,11 +72,13 @@ class Invocation:
         It lacks ``--yes``: a line that is copied asks before it launches.
         """
         dropped = {"yes", *without}
-        other = {} if instead is None else instead
-        kept = [
-            (*words[:-1], other[name]) if name in other else words for name, words in self.words if name not in dropped
+        other: Mapping[str, str] = instead or {}
+        kept: list[_Word] = [
+            (name, (*words[:-1], other[name]) if name in other else words)
+            for name, words in self.words
+            if name not in dropped
         ]
-        return command_line(*chain.from_iterable(kept), *more)
+        return command_line(*chain.from_iterable(words for _, words in kept), *more)
 
 
 def refuse_swallowed(context: typer.Context) -> None:
