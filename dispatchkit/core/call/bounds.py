@@ -23,6 +23,7 @@ class BoundedCall(Generic[W, R]):
     """The part of a `Call` that decides when a request may start."""
 
     __slots__ = (
+        "_is_refused",
         "_permit",
         "_timeout",
         "attempts",
@@ -33,8 +34,7 @@ class BoundedCall(Generic[W, R]):
         "expirations",
         "request_claim",
         "request_id",
-        "stopped",
-        "waiting",
+        "stop",
     )
 
     def __init__(
@@ -47,23 +47,23 @@ class BoundedCall(Generic[W, R]):
         self.deadline = 0.0
         """On the clock's ``monotonic``."""
         self.attempts: tuple[Attempt, ...] = ()
-        self.stopped = False
-        """Set to True to start no further attempt."""
-        self.waiting = False
-        """Whether the call waits for a permit, a claim or a retry, with no request in flight."""
+        self.stop = context.stop
+        """Tells to start no further attempt. A fan-out's call has the one of its run."""
         self.request_claim: Callable[[], Awaitable[ClaimResult]] | None = None
         """Claims the next attempt in the ledger, for every attempt that has no permit yet."""
         self.claim: ClaimAge | None = None
         """The ledger's claim for the next request."""
         self.expirations = 0
         """Consecutive claims that expired before their request had left."""
+        self._is_refused = False
+        """Whether the ledger does not grant the call another attempt."""
         self._permit = 0
         """The pacer's permit of the attempt in flight; 0 if there is none."""
 
     @property
     def is_over(self) -> bool:
         """Whether no further attempt may start."""
-        return self.stopped or self.context.closed
+        return self.stop.is_set or self.context.stop.is_set
 
     @property
     def latest_start(self) -> float:
@@ -84,7 +84,6 @@ class BoundedCall(Generic[W, R]):
             permit = (pacer.try_acquire() if self._in_time() else 0) or await self._admit()
             if not permit or self.request_claim is None:
                 return permit
-            self.waiting = True
             self._permit = permit
             try:
                 claim_result = await self.request_claim()
@@ -92,8 +91,6 @@ class BoundedCall(Generic[W, R]):
                 self._permit = 0
                 pacer.cancel(permit)
                 raise
-            self.waiting = False
-            self.stopped = self.stopped or claim_result not in {ClaimResult.GRANTED, ClaimResult.DEFERRED}
             # The claim may have taken long: check the pause and the deadline again.
             if (
                 claim_result is ClaimResult.GRANTED
@@ -104,7 +101,8 @@ class BoundedCall(Generic[W, R]):
                 return permit
             self._permit = 0
             pacer.cancel(permit)
-            if self.is_over:
+            if self.is_over or claim_result in {ClaimResult.STOPPED, ClaimResult.TAKEN}:
+                self._is_refused = True
                 return 0
 
     async def _renew_claim(self) -> ClaimAge | None:
@@ -114,14 +112,13 @@ class BoundedCall(Generic[W, R]):
         return self.claim
 
     async def _admit(self) -> int:
-        self.waiting = True
-        permit = await self.context.pacer.acquire(until=self.latest_start)
-        self.waiting = False
-        return permit
+        with self.stop.interruptible(), self.context.stop.interruptible():
+            return await self.context.pacer.acquire(until=self.latest_start)
+        return 0
 
     def _obstacle(self) -> str:
         """Why no attempt may start."""
-        if self.is_over:
+        if self.is_over or self._is_refused:
             return "it was told to stop"
         if self.expirations:
             return "its claims expired before the request could leave, until no time was left before the deadline"

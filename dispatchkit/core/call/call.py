@@ -164,7 +164,7 @@ class Call(BoundedCall[W, R], Generic[W, R]):
         Args:
             permit: The pacer's permit for the first attempt (`Pacer.acquire`); 0 if none was acquired yet.
         """
-        if self.context.closed and not permit:  # with a permit, the client was closed after the admission
+        if self.context.stop.is_set and not permit:  # with a permit, the client was closed after the admission
             raise RuntimeError("the client of this call is closed: make a new one")
         self._permit = permit
         if self.log_key is not None:
@@ -294,7 +294,6 @@ class Call(BoundedCall[W, R], Generic[W, R]):
         while True:
             state, action = decide(state, event)
             self._state, self._unjudged = state, False
-            self.waiting = False
             if self._has_token and isinstance(action, Wait | Finish):
                 self._has_token = False
                 self.context.budget.give_back()  # no request used it
@@ -333,13 +332,13 @@ class Call(BoundedCall[W, R], Generic[W, R]):
         """Wait, or until the client is closed or a pause is lifted."""
         clock, pacer = self.context.clock, self.context.pacer
         until, lifts = clock.monotonic() + action.seconds, pacer.lifts
-        self.waiting = True
-        while (left := until - clock.monotonic()) > 0 and not self.is_over and pacer.lifts == lifts:
-            await pacer.sleep(left)
-        if action.for_token and not self.is_over:
-            self._has_token = await self.context.budget.withdraw(until=self.latest_start)
-            if not self._has_token and not self.is_over:
-                return NoToken(self._now())
+        with self.stop.interruptible(), self.context.stop.interruptible():
+            while (left := until - clock.monotonic()) > 0 and not self.is_over and pacer.lifts == lifts:
+                await pacer.sleep(left)
+            if action.for_token and not self.is_over:
+                self._has_token = await self.context.budget.withdraw(until=self.latest_start)
+                if not self._has_token:
+                    return NoToken(self._now())
         return Waited(self._now(), has_token=self._has_token)
 
     async def _send(self) -> Event[R]:

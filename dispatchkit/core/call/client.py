@@ -193,7 +193,7 @@ class Client(Generic[W]):
             TypeError: The command is another provider's, or a setting is of another type.
             RuntimeError: The client is closed.
         """
-        if self._context.closed:
+        if self._context.stop.is_set:
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
         if not isinstance(command, (self.command_type, InvalidCommand)):
             raise TypeError(f"command must be a {self.command_type.__name__}, not {type(command).__name__}")
@@ -271,9 +271,7 @@ class Client(Generic[W]):
 
     async def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
-        self._context.closed = True
-        self._context.budget.close()
-        self._context.pacer.wake()
+        self._context.stop.set()
         await self._context.transport.close()
 
     async def __aenter__(self) -> Self:

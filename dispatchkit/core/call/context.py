@@ -13,6 +13,7 @@ from dispatchkit.core.call.launches import Launches
 from dispatchkit.core.call.replays import Replays
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.pacing.pacer import Pacer
+from dispatchkit.core.stop import StopSignal
 from dispatchkit.core.transport.transport import Transport
 
 __all__ = ["ClientContext", "RunSettings"]
@@ -35,8 +36,8 @@ class ClientContext(Generic[W]):
     replays: Replays
     """Replays of the account, shared by all its clients in this process."""
     freshness: Freshness = attrs.Factory(Freshness)
-    closed: bool = False
-    """True once the client is closed: no request starts any more."""
+    stop: StopSignal = attrs.Factory(StopSignal)
+    """Set once the client is closed: no request starts any more."""
 
 
 @attrs.frozen(kw_only=True)

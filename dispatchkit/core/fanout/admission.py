@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
 import attrs
 
@@ -25,6 +24,7 @@ from dispatchkit.core.fanout.journal import Journal, WorkItem
 from dispatchkit.core.fanout.outcome import Done, Outcome, failed
 from dispatchkit.core.log import log
 from dispatchkit.core.pacing.pacer import Pacer
+from dispatchkit.core.stop import StopSignal
 
 __all__ = ["Admission", "known_outcome"]
 
@@ -61,7 +61,7 @@ class Admission:
         pacer: The pacer of the account.
         journal: The journal of the run.
         clock: The source of time.
-        idly: Awaits something; a stop of the run cancels it at once.
+        stop: The stop signal of the run. Once it is set, no further call starts.
     """
 
     def __init__(
@@ -71,17 +71,15 @@ class Admission:
         pacer: Pacer,
         journal: Journal,
         clock: Clock,
-        idly: Callable[[Awaitable[Any]], Awaitable[Any]],
+        stop: StopSignal,
     ) -> None:
         self._slots = asyncio.Semaphore(slots)
         self._pacer = pacer
         self._journal = journal
         self._clock = clock
-        self._idly = idly
+        self._stop = stop
         self._paused_until = 0.0
         self._pause = _MIN_PAUSE
-        self.stopped = False
-        """Set it, and no further call starts."""
 
     async def admit(self, item: WorkItem[W, R], call: Call[W, R]) -> int | ClaimResult:
         """Wait until a call may start, and its claim is durable.
@@ -114,15 +112,19 @@ class Admission:
             claim_result = await self._claim(item, call, held)
             if claim_result in {ClaimResult.STOPPED, ClaimResult.TAKEN}:
                 return claim_result
-        if self.stopped:
+        if self._stop.is_set:
             return ClaimResult.STOPPED
-        await self._idly(self._slots.acquire())
-        held.slot = True
-        while not self.stopped:
+        with self._stop.interruptible():
+            await self._slots.acquire()
+            held.slot = True
+        while not self._stop.is_set:
             await self._outlast_pause()
             if not held.permit:
-                held.permit = self._pacer.try_acquire() or await self._idly(self._pacer.acquire())
+                with self._stop.interruptible():
+                    held.permit = self._pacer.try_acquire() or await self._pacer.acquire()
                 held.permit_at = self._clock.monotonic()
+            if self._stop.is_set:
+                break
             claim_result = ClaimResult.GRANTED
             if call.claim is None or call.claim.is_expired(margin=_RENEW_BEFORE):
                 claim_result = await self._claim(item, call, held)
@@ -133,9 +135,10 @@ class Admission:
                 held.permit = 0
             elif self._clock.monotonic() - held.permit_at > _PROMPT:
                 # The database was slow: after a stall, all waiters would start at once.
-                await self._idly(self._clock.sleep(self._pacer.postpone()))
+                with self._stop.interruptible():
+                    await self._clock.sleep(self._pacer.postpone())
                 held.permit_at = self._clock.monotonic()
-            elif not self.stopped:
+            elif not self._stop.is_set:
                 return held.permit if item.unclear_since is None else 0  # after settling, a repeat takes its own
         return ClaimResult.STOPPED
 
@@ -164,7 +167,7 @@ class Admission:
             waited = f"a request waited {call.claim.seconds():.0f} s for its connection or for the event loop"
             self._count_expiry(call, "the wall clock was set" if call.claim.was_stepped() else waited)
         await self._outlast_pause()
-        if self.stopped:
+        if self._stop.is_set:
             return ClaimResult.STOPPED
         unclear_since = item.unclear_since or call.first_sent
         return await self._claim(attrs.evolve(item, unclear_since=unclear_since), call)
@@ -183,8 +186,9 @@ class Admission:
         self._pause = min(2 * self._pause, _MAX_PAUSE)
 
     async def _outlast_pause(self) -> None:
-        while (left := self._paused_until - self._clock.monotonic()) > 0 and not self.stopped:
-            await self._idly(self._clock.sleep(left))
+        while (left := self._paused_until - self._clock.monotonic()) > 0 and not self._stop.is_set:
+            with self._stop.interruptible():
+                await self._clock.sleep(left)
 
 
 def known_outcome(item: WorkItem[W, R], call: Call[W, R]) -> Outcome[R]:

@@ -408,7 +408,10 @@ async def test_written_it_is_unknown() -> None:
 
 async def test_cancelled_throttled_call_is_rejected() -> None:
     says = {"says": lambda *_: throttled(5)}
-    assert await given_up(**says, until=lambda call, _: call.waiting and bool(call.attempts)) is State.REJECTED
+    assert (
+        await given_up(**says, until=lambda call, _: bool(call.context.stop.waiting and call.attempts))
+        is State.REJECTED
+    )
     written = await given_up(**says, until=lambda _, scene: len(scene.seen) == 2)
     assert written is State.UNKNOWN, "the first attempt was throttled, the second one may have acted"
 

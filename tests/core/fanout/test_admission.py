@@ -14,6 +14,7 @@ from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.fanout.admission import Admission
 from dispatchkit.core.fanout.journal import WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
+from dispatchkit.core.stop import StopSignal
 from tests.harness import played, turns
 
 
@@ -43,12 +44,13 @@ class Scene:
     def __init__(self, *answers: Any, **settings: Any) -> None:
         self.client, self.transport = played(**settings)
         self.claims = Claims(list(answers))
+        self.stop = StopSignal()
         self.admission = Admission(
             1,
             pacer=self.client.pacer,
             journal=self.claims,  # type: ignore[arg-type]
             clock=self.client.clock,
-            idly=lambda waiting: waiting,  # type: ignore[arg-type, return-value]
+            stop=self.stop,
         )
         self.entry = WorkItem(0, StartDispatch(7))
 
@@ -131,7 +133,7 @@ async def test_journal_error_releases_slot() -> None:
     task = asyncio.ensure_future(transport.admission.admit(transport.entry, call := transport.call()))
     transport.admission._journal.gate = asyncio.Event()  # type: ignore[attr-defined]
     await turns()
-    transport.admission.stopped = True
+    transport.stop.set()
     transport.admission._journal.gate.set()  # type: ignore[attr-defined]
     with pytest.raises(KeyError):
         await task
