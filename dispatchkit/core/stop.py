@@ -24,10 +24,11 @@ class StopSignal:
         ...         await asyncio.sleep(3600)
         ...     return "stopped" if stop.is_set else "slept"
         >>> stop = StopSignal()
-        >>> sleeping = asyncio.create_task(sleep_until_stopped(stop))
-        >>> await asyncio.sleep(0)
-        >>> stop.set()
-        >>> await sleeping
+        >>> async with asyncio.TaskGroup() as group:
+        ...     sleeping = group.create_task(sleep_until_stopped(stop))
+        ...     await asyncio.sleep(0)
+        ...     stop.set()
+        >>> sleeping.result()
         'stopped'
     """
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Generic, TypeVar
 
 from dispatchkit.core.call.context import ClientContext
-from dispatchkit.core.claim import ClaimAge, ClaimResult
+from dispatchkit.core.call.gate import Gate
 from dispatchkit.core.command import Command
 from dispatchkit.core.log import log, logger
 from dispatchkit.errors import Attempt, DispatchkitError, State
@@ -23,16 +22,13 @@ class BoundedCall(Generic[W, R]):
     """The part of a `Call` that decides when a request may start."""
 
     __slots__ = (
-        "_is_refused",
         "_permit",
         "_timeout",
         "attempts",
-        "claim",
         "command",
         "context",
         "deadline",
-        "expirations",
-        "request_claim",
+        "gate",
         "request_id",
         "stop",
     )
@@ -49,14 +45,8 @@ class BoundedCall(Generic[W, R]):
         self.attempts: tuple[Attempt, ...] = ()
         self.stop = context.stop
         """Tells to start no further attempt. A fan-out's call has the one of its run."""
-        self.request_claim: Callable[[], Awaitable[ClaimResult]] | None = None
-        """Claims the next attempt in the ledger, for every attempt that has no permit yet."""
-        self.claim: ClaimAge | None = None
-        """The ledger's claim for the next request."""
-        self.expirations = 0
-        """Consecutive claims that expired before their request had left."""
-        self._is_refused = False
-        """Whether the ledger does not grant the call another attempt."""
+        self.gate: Gate = context.gate
+        """Says when an attempt may start. A fan-out's call has one of its run."""
         self._permit = 0
         """The pacer's permit of the attempt in flight; 0 if there is none."""
 
@@ -73,55 +63,12 @@ class BoundedCall(Generic[W, R]):
         """
         return self.deadline - min(1.0, self._timeout / 10)
 
-    def _in_time(self) -> bool:
-        """Whether a request may start now."""
-        return self.context.clock.monotonic() <= self.latest_start
-
-    async def _permitted(self) -> int:
-        """Wait for the permit of the next attempt; 0 if none comes in time or the call is over."""
-        pacer = self.context.pacer
-        while True:
-            permit = (pacer.try_acquire() if self._in_time() else 0) or await self._admit()
-            if not permit or self.request_claim is None:
-                return permit
-            self._permit = permit
-            try:
-                claim_result = await self.request_claim()
-            except BaseException:
-                self._permit = 0
-                pacer.cancel(permit)
-                raise
-            # The claim may have taken long: check the pause and the deadline again.
-            if (
-                claim_result is ClaimResult.GRANTED
-                and not self.is_over
-                and pacer.is_current(permit)
-                and self._in_time()
-            ):
-                return permit
-            self._permit = 0
-            pacer.cancel(permit)
-            if self.is_over or claim_result in {ClaimResult.STOPPED, ClaimResult.TAKEN}:
-                self._is_refused = True
-                return 0
-
-    async def _renew_claim(self) -> ClaimAge | None:
-        """Claim again for a request that has partly left; None if the ledger does not grant it."""
-        if self.request_claim is None or self.is_over or await self.request_claim() is not ClaimResult.GRANTED:
-            return None
-        return self.claim
-
-    async def _admit(self) -> int:
-        with self.stop.interruptible(), self.context.stop.interruptible():
-            return await self.context.pacer.acquire(until=self.latest_start)
-        return 0
-
     def _obstacle(self) -> str:
         """Why no attempt may start."""
-        if self.is_over or self._is_refused:
+        if self.is_over:
             return "it was told to stop"
-        if self.expirations:
-            return "its claims expired before the request could leave, until no time was left before the deadline"
+        if obstacle := self.gate.obstacle():
+            return obstacle
         if not self.context.pacer.paused_for():
             return "the pace of the account left no time for it before the deadline"
         return self._pause()

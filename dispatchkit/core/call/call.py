@@ -376,19 +376,18 @@ class Call(BoundedCall[W, R], Generic[W, R]):
 
     async def _attempt(self, permit: int = 0) -> R | AttemptEvent:
         context, clock = self.context, self.context.clock
-        # A wait may end too late, for example after the machine slept: `_permitted` checks the deadline again.
-        permit = permit or await self._permitted()
+        permit = permit or await self.gate.acquire(self.latest_start)
         if not permit:
             return Late(self._now(), self._obstacle())
         self._permit = permit
-        began, started, tracker = clock.now(), clock.monotonic(), SendTracker(self.claim, self._renew_claim)
+        began, started, tracker = clock.now(), clock.monotonic(), SendTracker(self.gate.claim, self.gate.renew)
         self._flight = began, started, tracker
         reply = await context.transport.send(
             self.request, tracker, timeout=min(context.attempt_timeout, self.deadline - started)
         )
         if not (isinstance(reply, TransportFailure) and reply.claim_expired):
             return self._classify(reply, permit, clock.monotonic() - started)
-        self.expirations += 1
+        self.gate.expired()
         self._flight = None
         self._permit = 0
         context.pacer.cancel(permit)
@@ -396,7 +395,7 @@ class Call(BoundedCall[W, R], Generic[W, R]):
 
     def _classify(self, reply: Response | TransportFailure, permit: int, elapsed: float) -> R | Failed:
         context = self.context
-        self.expirations = 0
+        self.gate.used()
         flight = self._flight
         assert flight is not None  # noqa: S101 - only an attempt in flight is classified
         sent, what = (reply.sent, reply.what) if isinstance(reply, TransportFailure) else (True, f"HTTP {reply.status}")

@@ -12,6 +12,7 @@ import attrs
 from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
 from dispatchkit.core.call.call import Call
 from dispatchkit.core.call.context import ClientContext, RunSettings
+from dispatchkit.core.call.gate import PacedGate
 from dispatchkit.core.call.launches import launches_at
 from dispatchkit.core.call.replays import replays_of
 from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy, a_policy
@@ -22,6 +23,7 @@ from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import get_pacer
 from dispatchkit.core.secret import Secret, Unshown, account_key
+from dispatchkit.core.stop import StopSignal
 from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.transport.transport import Transport
 from dispatchkit.core.transport.url import origin
@@ -247,6 +249,10 @@ class Client(Generic[W]):
     def pacer(self) -> Pacer:
         """What paces the account, for every client and fan-out of it in this process."""
         return self._context.pacer
+
+    def gate(self, stop: StopSignal) -> PacedGate:
+        """The gate of a fan-out's calls. They start nothing once it is stopped or the client is closed."""
+        return PacedGate(self._context.pacer, self._context.clock, stop=stop, closed=self._context.stop)
 
     @property
     def clock(self) -> Clock:

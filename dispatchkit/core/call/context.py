@@ -9,6 +9,7 @@ import attrs
 
 from dispatchkit.core.call.budget import RetryBudget
 from dispatchkit.core.call.freshness import Freshness
+from dispatchkit.core.call.gate import PacedGate
 from dispatchkit.core.call.launches import Launches
 from dispatchkit.core.call.replays import Replays
 from dispatchkit.core.clock import Clock
@@ -38,6 +39,11 @@ class ClientContext(Generic[W]):
     freshness: Freshness = attrs.Factory(Freshness)
     stop: StopSignal = attrs.Factory(StopSignal)
     """Set once the client is closed: no request starts any more."""
+    gate: PacedGate = attrs.field(init=False)
+    """The gate of all calls outside of a fan-out."""
+
+    def __attrs_post_init__(self) -> None:
+        self.gate = PacedGate(self.pacer, self.clock, stop=self.stop, closed=self.stop)
 
 
 @attrs.frozen(kw_only=True)

@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Awaitable
 from datetime import datetime
-from functools import partial
 from typing import Generic, Never, TypeVar, cast
 
 from dispatchkit.core.call.call import Call
 from dispatchkit.core.call.client import Client
+from dispatchkit.core.call.gate import Gate, Permit
 from dispatchkit.core.claim import ClaimResult
-from dispatchkit.core.fanout.admission import Admission, known_outcome
+from dispatchkit.core.fanout.claim_gate import Admission, ClaimGate, known_outcome
 from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
 from dispatchkit.core.fanout.guards import StopKind, refuses_all
 from dispatchkit.core.fanout.journal import Journal, Source, WorkItem
@@ -26,12 +25,11 @@ from dispatchkit.core.fanout.outcome import Done, Outcome, Report, failed
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
 from dispatchkit.core.fanout.repeats import Repeats
 from dispatchkit.core.stop import StopSignal
-from dispatchkit.errors import DispatchkitError, LedgerError, NotSentError, OutcomeUnknownError, State
+from dispatchkit.errors import DispatchkitError, NotSentError, OutcomeUnknownError, State
 
 __all__ = ["WorkerPool"]
 
 R = TypeVar("R")
-T = TypeVar("T")
 
 _AHEAD = 0.25
 """Extra workers with a ledger, as a fraction of `concurrency`."""
@@ -66,10 +64,16 @@ class WorkerPool(Generic[R]):
         self._guards = settings.guards
         self.stop_signal = StopSignal()
         """Set once the run starts nothing new."""
+        self._gate = client.gate(self.stop_signal)
         self._admission: Admission | None = None
         if journal is not None:
             self._admission = Admission(
-                settings.concurrency, pacer=client.pacer, journal=journal, clock=client.clock, stop=self.stop_signal
+                settings.concurrency,
+                pacer=client.pacer,
+                journal=journal,
+                clock=client.clock,
+                stop=self.stop_signal,
+                on_error=self._break,
             )
         self.length = length
         self._repeats = repeats
@@ -201,10 +205,21 @@ class WorkerPool(Generic[R]):
             error = error_type(_text(exception), command=command, request_id=item.request_id)
             error.__cause__ = exception.with_traceback(None)
             return failed(index, command, error)
-        permit = await self._admit(item, call)
-        if permit is None:
-            return None
         call.stop = self.stop_signal
+        call.gate = gate = self._gate_of(item, call)
+        outcome: Outcome[R] | None = None
+        permit = 0
+        try:
+            permit = await self._turn(gate)
+            if not permit:
+                outcome = self._not_started(item, call)
+                return outcome
+        finally:
+            if not permit:
+                gate.close(has_outcome=outcome is not None)
+        if item.unclear_since is not None:  # it is settled first, and a repeat takes its own permit
+            self._pacer.cancel(permit)
+            permit = 0
         self.calls[worker] = call
         try:
             result = await call.run(permit=permit)
@@ -222,44 +237,32 @@ class WorkerPool(Generic[R]):
         finally:
             del self.calls[worker]
             self._answered_at = max(self._answered_at, call.answered_at)
-            if self._admission is not None:
-                self._admission.release(call)
+            gate.close(has_outcome=True)
         return Done(index, command, result, call.attempts, call.request_id)
 
-    async def _claim_again(self, admission: Admission, item: WorkItem[Never, R], call: Call[Never, R]) -> ClaimResult:
-        try:
-            return await admission.again(item, call)
-        except LedgerError as unwritten:
-            self._break(unwritten)
-            return ClaimResult.STOPPED
+    def _gate_of(self, item: WorkItem[Never, R], call: Call[Never, R]) -> Gate:
+        if self._admission is None:
+            return self._gate
+        gate = ClaimGate(self._admission, item, call)
+        if call.log_key is not None:
+            call.has_rival = gate.has_rival
+        return gate
 
-    async def _queue(self, waiting: Awaitable[T]) -> T:
-        """Wait until a call may start."""
+    def _not_started(self, item: WorkItem[Never, R], call: Call[Never, R]) -> Outcome[R] | None:
+        """The outcome of a call that must not start; None if it has none in this run."""
+        if call.gate.refusal is ClaimResult.STOPPED:
+            self.stop_elsewhere()
+        if call.gate.refusal is not None or self.stop_signal.is_set:
+            return None
+        return failed(item.index, item.command, call.known_outcome("the client was closed"))
+
+    async def _turn(self, gate: Gate) -> Permit:
+        """Wait until a call may start. The wait for its turn has no deadline."""
         self._queued += 1
         try:
-            return await waiting
+            return await gate.acquire(math.inf)
         finally:
             self._queued -= 1
-
-    async def _admit(self, item: WorkItem[Never, R], call: Call[Never, R]) -> int | None:
-        """Wait until a call may start. Returns its permit, or 0 if it settles first; None if it must not start."""
-        if self._admission is None:
-            return self._pacer.try_acquire() or await self._queue(self._turn()) or None
-        call.request_claim = partial(self._claim_again, self._admission, item, call)
-        if call.log_key is not None:
-            call.has_rival = partial(self._admission.has_rival, item)
-        admitted = await self._queue(self._admission.admit(item, call))
-        if isinstance(admitted, ClaimResult):
-            if admitted is ClaimResult.STOPPED:
-                self.stop_elsewhere()
-            return None
-        return admitted
-
-    async def _turn(self) -> int:
-        """Wait for the pacer's permit; 0 after a stop."""
-        with self.stop_signal.interruptible():
-            return await self._pacer.acquire()
-        return 0
 
     def _put(self, item: WorkItem[Never, R], outcome: Outcome[R]) -> None:
         try:

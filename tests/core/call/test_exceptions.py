@@ -24,6 +24,7 @@ from dispatchkit import (
 )
 from dispatchkit.core import log as log_module
 from dispatchkit.core.call import call as call_module
+from dispatchkit.core.call.gate import PacedGate
 from dispatchkit.core.command import Response
 from dispatchkit.core.transport.http import Http
 from dispatchkit.core.transport.transport import TransportFailure
@@ -481,7 +482,11 @@ async def test_first_attempt_needs_deadline_margin(pause: float, sent: int) -> N
 async def test_claim_error_releases_permit() -> None:
     client, scene = played()
     call = client.call(StartDispatch(7))
-    call.request_claim = raising(KeyError("ledger"))
+
+    class Failing(PacedGate):
+        acquire = raising(KeyError("ledger"))
+
+    call.gate = Failing(client.pacer, client.clock, stop=call.stop, closed=call.stop)
     with pytest.raises(NotSentError) as caught:
         await call.run()
     assert isinstance(caught.value.__cause__, KeyError)
