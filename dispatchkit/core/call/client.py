@@ -10,10 +10,11 @@ from typing import ClassVar, Generic, Never, Self, TypeVar, cast
 import attrs
 
 from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
-from dispatchkit.core.call.call import Call
 from dispatchkit.core.call.context import ClientContext, RunSettings
+from dispatchkit.core.call.flight import TakeOver
 from dispatchkit.core.call.gate import PacedGate
 from dispatchkit.core.call.launches import launches_at
+from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.call.replays import replays_of
 from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy, a_policy
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
@@ -171,7 +172,7 @@ class Client(Generic[W]):
         acting_until: float | None = None,
         repeats: int = 0,
         acted_by: float | None = None,
-    ) -> Call[W, R]:
+    ) -> PendingCall[W, R]:
         """Prepare a call without sending anything: ``await call.run()`` does what `perform` does.
 
         Its ``request`` is what will be sent; its ``attempts`` can be read even if it is cancelled.
@@ -199,16 +200,13 @@ class Client(Generic[W]):
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
         if not isinstance(command, (self.command_type, InvalidCommand)):
             raise TypeError(f"command must be a {self.command_type.__name__}, not {type(command).__name__}")
-        return Call(
+        return PendingCall(
             command,
             self._context,
             timeout=self._timeout if timeout is None else seconds("timeout", timeout),
             policy=self._retry if retry is None else a_policy(retry),
             request_id=request_id,
-            unclear_since=unclear_since,
-            acting_until=acting_until,
-            repeats=repeats,
-            acted_by=acted_by,
+            take_over=None if unclear_since is None else TakeOver(unclear_since, acting_until, repeats, acted_by),
         )
 
     def settings(self) -> dict[str, str]:

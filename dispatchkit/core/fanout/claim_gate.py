@@ -19,8 +19,8 @@ from typing import Generic, TypeVar, cast
 
 import attrs
 
-from dispatchkit.core.call.call import Call
 from dispatchkit.core.call.gate import Permit
+from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.claim import CLAIM_AGE, ClaimAge, ClaimResult
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.fanout.journal import Journal, WorkItem
@@ -115,7 +115,7 @@ class ClaimGate(Generic[W, R]):
         "refusal",
     )
 
-    def __init__(self, admission: Admission, item: WorkItem[W, R], call: Call[W, R]) -> None:
+    def __init__(self, admission: Admission, item: WorkItem[W, R], call: PendingCall[W, R]) -> None:
         self._admission = admission
         self._item = item
         self._call = call
@@ -250,7 +250,7 @@ class ClaimGate(Generic[W, R]):
             self._admission.journal.record(self._item, known_outcome(self._item, self._call))
 
 
-def known_outcome(item: WorkItem[W, R], call: Call[W, R]) -> Outcome[R]:
+def known_outcome(item: WorkItem[W, R], call: PendingCall[W, R]) -> Outcome[R]:
     """The outcome of a cancelled call, as far as it is known."""
     if call.final is not None and call.final.error is None:
         return Done(item.index, item.command, cast("R", call.final.result), call.attempts, call.request_id)

@@ -12,9 +12,9 @@ from collections import Counter
 from datetime import datetime
 from typing import Generic, Never, TypeVar, cast
 
-from dispatchkit.core.call.call import Call
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.gate import Gate, Permit
+from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.fanout.claim_gate import Admission, ClaimGate, known_outcome
 from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
@@ -82,7 +82,7 @@ class WorkerPool(Generic[R]):
         self.outlet: OutcomeQueue[R] = OutcomeQueue(settings.concurrency)
         self.workers: set[asyncio.Task[None]] | None = None
         """The running workers; None before the start."""
-        self.calls: dict[asyncio.Task[None], Call[Never, R]] = {}
+        self.calls: dict[asyncio.Task[None], PendingCall[Never, R]] = {}
         """The calls that are under way."""
         self.is_dropping = False
         """Whether outcomes are only counted."""
@@ -238,9 +238,10 @@ class WorkerPool(Generic[R]):
             del self.calls[worker]
             self._answered_at = max(self._answered_at, call.answered_at)
             gate.close(has_outcome=True)
+            call.gate = self._gate  # a ledger's gate refers to its call: no cycle is left to the garbage collector
         return Done(index, command, result, call.attempts, call.request_id)
 
-    def _gate_of(self, item: WorkItem[Never, R], call: Call[Never, R]) -> Gate:
+    def _gate_of(self, item: WorkItem[Never, R], call: PendingCall[Never, R]) -> Gate:
         if self._admission is None:
             return self._gate
         gate = ClaimGate(self._admission, item, call)
@@ -248,7 +249,7 @@ class WorkerPool(Generic[R]):
             call.has_rival = gate.has_rival
         return gate
 
-    def _not_started(self, item: WorkItem[Never, R], call: Call[Never, R]) -> Outcome[R] | None:
+    def _not_started(self, item: WorkItem[Never, R], call: PendingCall[Never, R]) -> Outcome[R] | None:
         """The outcome of a call that must not start; None if it has none in this run."""
         if call.gate.refusal is ClaimResult.STOPPED:
             self.stop_elsewhere()

@@ -23,7 +23,7 @@ from dispatchkit import (
     ThrottledError,
 )
 from dispatchkit.core import log as log_module
-from dispatchkit.core.call import call as call_module
+from dispatchkit.core.call import attempt as attempt_module
 from dispatchkit.core.call.gate import PacedGate
 from dispatchkit.core.command import Response
 from dispatchkit.core.transport.http import Http
@@ -80,7 +80,7 @@ def breaks(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
     def classify(*_: object) -> None:
         raise raised
 
-    monkeypatch.setattr(call_module, "classify", classify)
+    monkeypatch.setattr(attempt_module, "classify", classify)
 
 
 @pytest.mark.parametrize("kind", EXCEPTIONS)
@@ -102,14 +102,14 @@ async def test_bug_after_response_is_unknown(kind: type[Exception], monkeypatch:
 
 
 async def test_bug_after_later_response(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = call_module.classify, itertools.count()  # type: ignore[attr-defined]
+    real, calls = attempt_module.classify, itertools.count()  # type: ignore[attr-defined]
 
     def classify(*values: Any) -> object:
         if next(calls):
             raise KeyError("mine")
         return real(*values)
 
-    monkeypatch.setattr(call_module, "classify", classify)
+    monkeypatch.setattr(attempt_module, "classify", classify)
     client, _ = played(says=lambda s, _: TransportFailure("refused", sent=False) if len(s.seen) == 1 else None)
     with pytest.raises(OutcomeUnknownError) as caught:
         await client.start(7)
