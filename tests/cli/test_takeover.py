@@ -28,7 +28,7 @@ __all__ = ["ledger"]
 
 STOPPED = {
     f"dispatchkit.{module}:CLAIM_AGE": 1.0
-    for module in ("core.claim", "core.fanout.admission", "ledger.ledger", "ledger.sqlite.store")
+    for module in ("core.claim", "core.fanout.claim_gate", "ledger.ledger", "ledger.sqlite.store")
 }
 
 

@@ -10,7 +10,7 @@ import attrs
 import pytest
 
 from dispatchkit import DispatchkitError, State
-from dispatchkit.core.call.call import Call as PendingCall
+from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.sandbox import Reply
 from tests.faults.actions import LAUNCH, QUICK, START, Action
 from tests.faults.cases import raw

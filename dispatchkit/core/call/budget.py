@@ -31,7 +31,7 @@ class BudgetStatistics(Value):
     spent: int
     """Tokens spent on retries and state reads."""
     refused: int
-    """Retries and state reads that got no token before their deadline or the client's close."""
+    """Retries and state reads that got no token before their deadline."""
     waiting: int
     """Calls that wait for a token now."""
 
@@ -62,7 +62,6 @@ class RetryBudget:
     __slots__ = (
         "__weakref__",
         "_clock",
-        "_closed",
         "_deadlines",
         "_numbers",
         "_refilled",
@@ -80,7 +79,6 @@ class RetryBudget:
         self._refilled = clock.monotonic()
         self._spent = 0
         self._refused = 0
-        self._closed = False
         self.reset_after_fork()
         register_fork_reset(self)
 
@@ -106,11 +104,9 @@ class RetryBudget:
             until: The latest moment to wait for a token, on the clock's ``monotonic``.
 
         Returns:
-            True if a token was taken. False after ``until`` or once the client is closed.
+            True if a token was taken. False after ``until``.
         """
         now = self._refill()
-        if self._closed:
-            return False
         if not self._waiters and self._take():
             return True
         if now > until:
@@ -145,13 +141,6 @@ class RetryBudget:
         self._tokens = min(self.MAX_TOKENS, self._tokens + (2 if self._waiters else 1))
         if self._waiters:
             self._serve()
-
-    def close(self) -> None:
-        """End all waits without a token, and grant none from now on."""
-        self._closed = True
-        for waiter in list(self._waiters):
-            self._refuse(waiter)
-        self._serve()
 
     def statistics(self) -> BudgetStatistics:
         """A snapshot."""

@@ -10,9 +10,11 @@ from typing import ClassVar, Generic, Never, Self, TypeVar, cast
 import attrs
 
 from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
-from dispatchkit.core.call.call import Call
 from dispatchkit.core.call.context import ClientContext, RunSettings
+from dispatchkit.core.call.flight import TakeOver
+from dispatchkit.core.call.gate import PacedGate
 from dispatchkit.core.call.launches import launches_at
+from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.call.replays import replays_of
 from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy, a_policy
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
@@ -22,6 +24,7 @@ from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import get_pacer
 from dispatchkit.core.secret import Secret, Unshown, account_key
+from dispatchkit.core.stop import StopSignal
 from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.transport.transport import Transport
 from dispatchkit.core.transport.url import origin
@@ -169,7 +172,7 @@ class Client(Generic[W]):
         acting_until: float | None = None,
         repeats: int = 0,
         acted_by: float | None = None,
-    ) -> Call[W, R]:
+    ) -> PendingCall[W, R]:
         """Prepare a call without sending anything: ``await call.run()`` does what `perform` does.
 
         Its ``request`` is what will be sent; its ``attempts`` can be read even if it is cancelled.
@@ -193,20 +196,17 @@ class Client(Generic[W]):
             TypeError: The command is another provider's, or a setting is of another type.
             RuntimeError: The client is closed.
         """
-        if self._context.closed:
+        if self._context.stop.is_set:
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
         if not isinstance(command, (self.command_type, InvalidCommand)):
             raise TypeError(f"command must be a {self.command_type.__name__}, not {type(command).__name__}")
-        return Call(
+        return PendingCall(
             command,
             self._context,
             timeout=self._timeout if timeout is None else seconds("timeout", timeout),
             policy=self._retry if retry is None else a_policy(retry),
             request_id=request_id,
-            unclear_since=unclear_since,
-            acting_until=acting_until,
-            repeats=repeats,
-            acted_by=acted_by,
+            take_over=None if unclear_since is None else TakeOver(unclear_since, acting_until, repeats, acted_by),
         )
 
     def settings(self) -> dict[str, str]:
@@ -248,6 +248,10 @@ class Client(Generic[W]):
         """What paces the account, for every client and fan-out of it in this process."""
         return self._context.pacer
 
+    def gate(self, stop: StopSignal) -> PacedGate:
+        """The gate of a fan-out's calls. They start nothing once it is stopped or the client is closed."""
+        return PacedGate(self._context.pacer, self._context.clock, stop=stop, closed=self._context.stop)
+
     @property
     def clock(self) -> Clock:
         """Time and chance, as the client sees them."""
@@ -271,9 +275,7 @@ class Client(Generic[W]):
 
     async def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
-        self._context.closed = True
-        self._context.budget.close()
-        self._context.pacer.wake()
+        self._context.stop.set()
         await self._context.transport.close()
 
     async def __aenter__(self) -> Self:

@@ -9,10 +9,12 @@ import attrs
 
 from dispatchkit.core.call.budget import RetryBudget
 from dispatchkit.core.call.freshness import Freshness
+from dispatchkit.core.call.gate import PacedGate
 from dispatchkit.core.call.launches import Launches
 from dispatchkit.core.call.replays import Replays
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.pacing.pacer import Pacer
+from dispatchkit.core.stop import StopSignal
 from dispatchkit.core.transport.transport import Transport
 
 __all__ = ["ClientContext", "RunSettings"]
@@ -35,8 +37,13 @@ class ClientContext(Generic[W]):
     replays: Replays
     """Replays of the account, shared by all its clients in this process."""
     freshness: Freshness = attrs.Factory(Freshness)
-    closed: bool = False
-    """True once the client is closed: no request starts any more."""
+    stop: StopSignal = attrs.Factory(StopSignal)
+    """Set once the client is closed: no request starts any more."""
+    gate: PacedGate = attrs.field(init=False)
+    """The gate of all calls outside of a fan-out."""
+
+    def __attrs_post_init__(self) -> None:
+        self.gate = PacedGate(self.pacer, self.clock, stop=self.stop, closed=self.stop)
 
 
 @attrs.frozen(kw_only=True)

@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from collections.abc import Awaitable
 from datetime import datetime
-from functools import partial
 from typing import Generic, Never, TypeVar, cast
 
-from dispatchkit.core.call.call import Call
 from dispatchkit.core.call.client import Client
+from dispatchkit.core.call.gate import Gate, Permit
+from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.claim import ClaimResult
-from dispatchkit.core.fanout.admission import Admission, known_outcome
+from dispatchkit.core.fanout.claim_gate import Admission, ClaimGate, known_outcome
 from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
 from dispatchkit.core.fanout.guards import StopKind, refuses_all
 from dispatchkit.core.fanout.journal import Journal, Source, WorkItem
@@ -25,12 +24,12 @@ from dispatchkit.core.fanout.options import FanOutSettings
 from dispatchkit.core.fanout.outcome import Done, Outcome, Report, failed
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
 from dispatchkit.core.fanout.repeats import Repeats
-from dispatchkit.errors import DispatchkitError, LedgerError, NotSentError, OutcomeUnknownError, State
+from dispatchkit.core.stop import StopSignal
+from dispatchkit.errors import DispatchkitError, NotSentError, OutcomeUnknownError, State
 
 __all__ = ["WorkerPool"]
 
 R = TypeVar("R")
-T = TypeVar("T")
 
 _AHEAD = 0.25
 """Extra workers with a ledger, as a fraction of `concurrency`."""
@@ -63,10 +62,18 @@ class WorkerPool(Generic[R]):
         self._source = source
         self._settings = settings
         self._guards = settings.guards
+        self.stop_signal = StopSignal()
+        """Set once the run starts nothing new."""
+        self._gate = client.gate(self.stop_signal)
         self._admission: Admission | None = None
         if journal is not None:
             self._admission = Admission(
-                settings.concurrency, pacer=client.pacer, journal=journal, clock=client.clock, idly=self._idly
+                settings.concurrency,
+                pacer=client.pacer,
+                journal=journal,
+                clock=client.clock,
+                stop=self.stop_signal,
+                on_error=self._break,
             )
         self.length = length
         self._repeats = repeats
@@ -75,7 +82,7 @@ class WorkerPool(Generic[R]):
         self.outlet: OutcomeQueue[R] = OutcomeQueue(settings.concurrency)
         self.workers: set[asyncio.Task[None]] | None = None
         """The running workers; None before the start."""
-        self.calls: dict[asyncio.Task[None], Call[Never, R]] = {}
+        self.calls: dict[asyncio.Task[None], PendingCall[Never, R]] = {}
         """The calls that are under way."""
         self.is_dropping = False
         """Whether outcomes are only counted."""
@@ -85,8 +92,6 @@ class WorkerPool(Generic[R]):
         self._done = 0
         self._failures: Counter[State] = Counter()
         self._failed = 0
-        self._idle: set[asyncio.Task[None]] = set()
-        self._stopped = False
         self._queued = 0
         """The number of workers that wait until they may start their command."""
         self._answered_at = -math.inf
@@ -126,18 +131,12 @@ class WorkerPool(Generic[R]):
 
     def stop(self, kind: StopKind, text: str, *, silent_since: datetime | None = None) -> None:
         """Start nothing new. Calls in flight are awaited, and their outcomes still come."""
-        if self._stopped:
+        if self.stop_signal.is_set:
             return
-        self._stopped = True
         if self.workers is None or self.workers:  # else it is over already
             self._explain(kind, text, silent_since)
         self._source.stop()
-        if self._admission is not None:
-            self._admission.stopped = True
-        for call in self.calls.values():
-            call.stopped = True
-        for worker in self._idle | {worker for worker, call in self.calls.items() if call.waiting}:
-            worker.cancel()
+        self.stop_signal.set()
         if self.calls:
             self._grace_timer = asyncio.get_running_loop().call_later(self._settings.grace_period, self.cut_short)
 
@@ -151,34 +150,33 @@ class WorkerPool(Generic[R]):
         assert worker is not None  # noqa: S101 - this coroutine is only ever a task
         raise_gc_threshold()
         try:
-            while (item := await self._take(worker)) is not None:
+            while (item := await self._take()) is not None:
                 outcome = await self._perform(worker, item)
                 if outcome is not None:
                     self._put(item, outcome)
-                while self.outlet.is_full and not self._stopped:
-                    await self._idly(self.outlet.wait_not_full())
+                while self.outlet.is_full and not self.stop_signal.is_set:
+                    with self.stop_signal.interruptible():
+                        await self.outlet.wait_not_full()
         except asyncio.CancelledError:
-            if not self._stopped:
+            if not self.stop_signal.is_set:
                 # Most likely by the iterator's own code. A cancelled run must not look complete.
                 self._break(RuntimeError("the iterator of commands, or a worker, was cancelled"))
         except BaseException as error:
             # An error of the iterator ends the run, and `batch` raises it. A second Ctrl-C is for the event loop. So
             # is the end of a coroutine that no loop runs any more.
-            if not _runs(worker) or (self._stopped and isinstance(error, (KeyboardInterrupt, SystemExit))):
+            if not _runs(worker) or (self.stop_signal.is_set and isinstance(error, (KeyboardInterrupt, SystemExit))):
                 raise
             self._break(error)
         finally:
             restore_gc_threshold()
 
-    async def _take(self, worker: asyncio.Task[None]) -> WorkItem[Never, R] | None:
+    async def _take(self) -> WorkItem[Never, R] | None:
         if self._is_over():
             self._explain_max_launches()
             return None
-        self._idle.add(worker)
-        try:
+        item = None
+        with self.stop_signal.interruptible():
             item = await self._source.next_item()
-        finally:
-            self._idle.discard(worker)
         # The stop may have come during the wait, or from within the iterator of commands.
         if item is None or self._is_over():
             return None
@@ -186,7 +184,7 @@ class WorkerPool(Generic[R]):
         return cast("WorkItem[Never, R]", item)
 
     def _is_over(self) -> bool:
-        return self._stopped or self._taken == self._guards.max_launches
+        return self.stop_signal.is_set or self._taken == self._guards.max_launches
 
     async def _perform(self, worker: asyncio.Task[None], item: WorkItem[Never, R]) -> Outcome[R] | None:
         index, command = item.index, item.command
@@ -207,18 +205,21 @@ class WorkerPool(Generic[R]):
             error = error_type(_text(exception), command=command, request_id=item.request_id)
             error.__cause__ = exception.with_traceback(None)
             return failed(index, command, error)
-        if self._admission is None:
-            permit = self._pacer.try_acquire() or await self._queue(self._idly(self._pacer.acquire()))
-        else:
-            call.request_claim = partial(self._claim_again, self._admission, item, call)
-            if call.log_key is not None:
-                call.has_rival = partial(self._admission.has_rival, item)
-            admitted = await self._queue(self._admission.admit(item, call))
-            if isinstance(admitted, ClaimResult):
-                if admitted is ClaimResult.STOPPED:
-                    self.stop_elsewhere()
-                return None
-            permit = admitted
+        call.stop = self.stop_signal
+        call.gate = gate = self._gate_of(item, call)
+        outcome: Outcome[R] | None = None
+        permit = 0
+        try:
+            permit = await self._turn(gate)
+            if not permit:
+                outcome = self._not_started(item, call)
+                return outcome
+        finally:
+            if not permit:
+                gate.close(has_outcome=outcome is not None)
+        if item.unclear_since is not None:  # it is settled first, and a repeat takes its own permit
+            self._pacer.cancel(permit)
+            permit = 0
         self.calls[worker] = call
         try:
             result = await call.run(permit=permit)
@@ -236,34 +237,33 @@ class WorkerPool(Generic[R]):
         finally:
             del self.calls[worker]
             self._answered_at = max(self._answered_at, call.answered_at)
-            if self._admission is not None:
-                self._admission.release(call)
+            gate.close(has_outcome=True)
+            call.gate = self._gate  # a ledger's gate refers to its call: no cycle is left to the garbage collector
         return Done(index, command, result, call.attempts, call.request_id)
 
-    async def _claim_again(self, admission: Admission, item: WorkItem[Never, R], call: Call[Never, R]) -> ClaimResult:
-        try:
-            return await admission.again(item, call)
-        except LedgerError as unwritten:
-            self._break(unwritten)
-            return ClaimResult.STOPPED
+    def _gate_of(self, item: WorkItem[Never, R], call: PendingCall[Never, R]) -> Gate:
+        if self._admission is None:
+            return self._gate
+        gate = ClaimGate(self._admission, item, call)
+        if call.log_key is not None:
+            call.has_rival = gate.has_rival
+        return gate
 
-    async def _queue(self, waiting: Awaitable[T]) -> T:
-        """Wait until a call may start."""
+    def _not_started(self, item: WorkItem[Never, R], call: PendingCall[Never, R]) -> Outcome[R] | None:
+        """The outcome of a call that must not start; None if it has none in this run."""
+        if call.gate.refusal is ClaimResult.STOPPED:
+            self.stop_elsewhere()
+        if call.gate.refusal is not None or self.stop_signal.is_set:
+            return None
+        return failed(item.index, item.command, call.known_outcome("the client was closed"))
+
+    async def _turn(self, gate: Gate) -> Permit:
+        """Wait until a call may start. The wait for its turn has no deadline."""
         self._queued += 1
         try:
-            return await waiting
+            return await gate.acquire(math.inf)
         finally:
             self._queued -= 1
-
-    async def _idly(self, waiting: Awaitable[T]) -> T:
-        """Wait for something; a stop cancels it at once."""
-        worker = asyncio.current_task()
-        assert worker is not None  # noqa: S101 - only workers wait
-        self._idle.add(worker)
-        try:
-            return await waiting
-        finally:
-            self._idle.discard(worker)
 
     def _put(self, item: WorkItem[Never, R], outcome: Outcome[R]) -> None:
         try:
@@ -287,7 +287,7 @@ class WorkerPool(Generic[R]):
             self.stop("stop_after_failures", f"{what} (stop_after_failures={self._failed})")
 
     def _break(self, error: BaseException, kind: StopKind = "failed", text: str = "") -> None:
-        if not self._stopped:
+        if not self.stop_signal.is_set:
             if isinstance(error, (StopIteration, StopAsyncIteration)):  # a loop would take it for the end
                 stray, error = error, RuntimeError(f"the iterator of commands raised {type(error).__name__}")
                 error.__cause__ = stray
@@ -315,13 +315,12 @@ class WorkerPool(Generic[R]):
             self._explain("max_launches", f"{self._taken:,} {what} (max_launches={self._taken})")
 
     def _explain(self, kind: StopKind, text: str, silent_since: datetime | None = None) -> None:
-        in_flight = sum(not call.waiting for call in self.calls.values())
+        in_flight = len(self.calls.keys() - self.stop_signal.waiting)
         self._guards.explain(kind, text, in_flight=in_flight, silent_since=silent_since)
 
     def _part(self, worker: asyncio.Task[None]) -> None:
         workers = self.workers or set()
         workers.discard(worker)
-        self._idle.discard(worker)
         if worker.cancelled():
             self._break(RuntimeError("a worker of the run was cancelled"))
         elif (error := worker.exception()) is not None:

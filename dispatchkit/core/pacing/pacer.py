@@ -366,17 +366,13 @@ class Pacer:
             self._throttled_until = until
             self.lifts += 1
             self._grant()
-        self.wake()
+        self._sleepers.wake()
         self._log.lift(until)
         return True
 
     async def sleep(self, seconds: float) -> None:
-        """Sleep for so many seconds, or until a pause is lifted or a client of the account is closed."""
+        """Sleep for so many seconds, or until a pause is lifted."""
         await self._sleepers.sleep(seconds)
-
-    def wake(self) -> None:
-        """End every `sleep`. The callers check whether they have to wait again."""
-        self._sleepers.wake()
 
     def _pause(self, wait: float) -> None:
         self._pauses += 1

@@ -215,16 +215,6 @@ async def test_cancelled_waiter_keeps_token() -> None:
     assert budget.statistics() == BudgetStatistics(1, 11, 0, 0)
 
 
-async def test_close_ends_token_wait(clock: Virtual) -> None:
-    budget = await emptied(clock)
-    waiting = [asyncio.ensure_future(budget.withdraw(until=math.inf)) for _ in range(3)]
-    await asyncio.sleep(0)
-    budget.close()
-    assert await asyncio.gather(*waiting) == [False] * 3
-    assert not await budget.withdraw(until=math.inf)
-    assert clock.time == 0
-
-
 async def test_forked_child_has_no_waiters(clock: Virtual) -> None:
     budget = await emptied(clock)
     waiting = asyncio.ensure_future(budget.withdraw(until=math.inf))

@@ -23,7 +23,8 @@ from dispatchkit import (
     ThrottledError,
 )
 from dispatchkit.core import log as log_module
-from dispatchkit.core.call import call as call_module
+from dispatchkit.core.call import attempt as attempt_module
+from dispatchkit.core.call.gate import PacedGate
 from dispatchkit.core.command import Response
 from dispatchkit.core.transport.http import Http
 from dispatchkit.core.transport.transport import TransportFailure
@@ -79,7 +80,7 @@ def breaks(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
     def classify(*_: object) -> None:
         raise raised
 
-    monkeypatch.setattr(call_module, "classify", classify)
+    monkeypatch.setattr(attempt_module, "classify", classify)
 
 
 @pytest.mark.parametrize("kind", EXCEPTIONS)
@@ -101,14 +102,14 @@ async def test_bug_after_response_is_unknown(kind: type[Exception], monkeypatch:
 
 
 async def test_bug_after_later_response(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = call_module.classify, itertools.count()  # type: ignore[attr-defined]
+    real, calls = attempt_module.classify, itertools.count()  # type: ignore[attr-defined]
 
     def classify(*values: Any) -> object:
         if next(calls):
             raise KeyError("mine")
         return real(*values)
 
-    monkeypatch.setattr(call_module, "classify", classify)
+    monkeypatch.setattr(attempt_module, "classify", classify)
     client, _ = played(says=lambda s, _: TransportFailure("refused", sent=False) if len(s.seen) == 1 else None)
     with pytest.raises(OutcomeUnknownError) as caught:
         await client.start(7)
@@ -408,7 +409,10 @@ async def test_written_it_is_unknown() -> None:
 
 async def test_cancelled_throttled_call_is_rejected() -> None:
     says = {"says": lambda *_: throttled(5)}
-    assert await given_up(**says, until=lambda call, _: call.waiting and bool(call.attempts)) is State.REJECTED
+    assert (
+        await given_up(**says, until=lambda call, _: bool(call.context.stop.waiting and call.attempts))
+        is State.REJECTED
+    )
     written = await given_up(**says, until=lambda _, scene: len(scene.seen) == 2)
     assert written is State.UNKNOWN, "the first attempt was throttled, the second one may have acted"
 
@@ -478,7 +482,11 @@ async def test_first_attempt_needs_deadline_margin(pause: float, sent: int) -> N
 async def test_claim_error_releases_permit() -> None:
     client, scene = played()
     call = client.call(StartDispatch(7))
-    call.request_claim = raising(KeyError("ledger"))
+
+    class Failing(PacedGate):
+        acquire = raising(KeyError("ledger"))
+
+    call.gate = Failing(client.pacer, client.clock, stop=call.stop, closed=call.stop)
     with pytest.raises(NotSentError) as caught:
         await call.run()
     assert isinstance(caught.value.__cause__, KeyError)

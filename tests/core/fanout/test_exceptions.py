@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dispatchkit import DirectClient, FanOut, Ledger, NotSentError, OutcomeUnknownError, Report, StartDispatch, State
-from dispatchkit.core.call import call as call_module
+from dispatchkit.core.call import attempt as attempt_module
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.core.invalid_command import build_commands
 from dispatchkit.core.transport.transport import TransportFailure
@@ -291,14 +291,14 @@ async def test_close_then_report() -> None:
 
 
 def breaks(monkeypatch: pytest.MonkeyPatch, raised: BaseException, *, at: int) -> None:
-    real = call_module.classify  # type: ignore[attr-defined]
+    real = attempt_module.classify  # type: ignore[attr-defined]
 
     def classify(command: Any, *more: Any) -> Any:
         if command == StartDispatch(at):
             raise raised
         return real(command, *more)
 
-    monkeypatch.setattr(call_module, "classify", classify)
+    monkeypatch.setattr(attempt_module, "classify", classify)
 
 
 @pytest.mark.parametrize("kind", [KeyError, MemoryError, RecursionError])

@@ -213,7 +213,7 @@ async def test_lift_wakes_all_that_wait(log: pytest.LogCaptureFixture) -> None:
     for _ in range(20):
         await asyncio.sleep(0)
     assert (len(transport.seen), transport.reads) == (1, 0)
-    assert orphan.waiting
+    assert orphan.context.stop.waiting
     assert client.lift_pause()
     for _ in range(100):
         clock.advance(0)
@@ -265,7 +265,8 @@ async def test_close_ends_pause_wait() -> None:
     with pytest.raises(OutcomeUnknownError, match="told to stop"):
         await _settled(asking)
     assert clock.time == 0
-    await other
+    assert not other.done(), "another call of the account"
+    other.cancel()
 
 
 def test_blocking_client_lifts_the_pause() -> None:

@@ -1,0 +1,213 @@
+"""A flight: one command on its way, with its attempts. It holds what each attempt needs, and decides nothing.
+
+A flight that succeeds at once has nothing else. After a failed attempt, a `Call` decides how it goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+import attrs
+
+from dispatchkit.core.call.call_state import Now
+from dispatchkit.core.call.context import ClientContext
+from dispatchkit.core.call.frames import request_of
+from dispatchkit.core.call.gate import Gate, Permit
+from dispatchkit.core.call.retry import RetryPolicy
+from dispatchkit.core.command import Command
+from dispatchkit.core.log import log, logger
+from dispatchkit.core.stop import StopSignal
+from dispatchkit.core.transport.transport import SendTracker
+from dispatchkit.errors import Attempt, DispatchkitError, State
+
+__all__ = ["Flight", "TakeOver"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+
+@attrs.frozen
+class TakeOver:
+    """The unclear attempt of an earlier process, which is settled before anything is sent. See `Client.call`."""
+
+    unclear_since: datetime
+    acting_until: float | None = None
+    repeats: int = 0
+    acted_by: float | None = None
+
+
+class Flight(Generic[W, R]):
+    """One command on its way.
+
+    Args:
+        command: What to do.
+        context: What the calls of the client share.
+        timeout: Seconds for the whole call.
+        policy: When and how the call is repeated.
+        request_id: The id of an earlier process's attempt; None makes a new one where the provider takes any.
+        take_over: An earlier process's unclear attempt.
+    """
+
+    __slots__ = (
+        "answered_at",
+        "attempts",
+        "began",
+        "command",
+        "context",
+        "deadline",
+        "gate",
+        "has_rival",
+        "id_is_known",
+        "in_doubt",
+        "is_unjudged",
+        "log_key",
+        "partly_sent",
+        "permit",
+        "policy",
+        "request",
+        "request_id",
+        "started",
+        "stop",
+        "take_over",
+        "timeout",
+        "tracker",
+    )
+
+    began: datetime
+    """Start of the latest attempt on the wall clock."""
+    started: float
+    """The same moment on the clock's ``monotonic``."""
+
+    def __init__(
+        self,
+        command: Command[W, R],
+        context: ClientContext[W],
+        *,
+        timeout: float,
+        policy: RetryPolicy,
+        request_id: str | None = None,
+        take_over: TakeOver | None = None,
+    ) -> None:
+        self.command = command
+        self.context = context
+        self.timeout = timeout
+        self.policy = policy
+        self.take_over = take_over
+        self.id_is_known = request_id is not None
+        """Whether another process may have sent the id: then even the first answer may be a replay."""
+        self.request_id = (request_id or str(uuid.uuid4())) if command.has_request_id else None
+        # Built once: every attempt sends the same bytes under the same headers.
+        self.request = request_of(command, context.wire, self.request_id)
+        self.log_key = command.log_key
+        self.stop: StopSignal = context.stop
+        """Tells to start no further attempt. A fan-out's call has the one of its run."""
+        self.gate: Gate = context.gate
+        """Says when an attempt may start. A fan-out's call has one of its run."""
+        self.has_rival: Callable[[float], Awaitable[bool]] | None = None
+        """Asks the ledger for another launch of the same log within so many seconds, in any run and process."""
+        self.deadline = 0.0
+        """On the clock's ``monotonic``."""
+        self.attempts: tuple[Attempt, ...] = ()
+        self.answered_at = -math.inf
+        """The latest answer that was no server failure, on the clock's ``monotonic``."""
+        self.partly_sent: datetime | None = None
+        """Start of the first request whose claim expired after a part had left."""
+        self.permit: Permit = 0
+        """The pacer's permit of the attempt in flight; 0 if there is none."""
+        self.tracker: SendTracker | None = None
+        """The tracker of the attempt in flight; None if there is none."""
+        self.is_unjudged = False
+        """Whether the latest attempt may have left, and no decision has taken it into account."""
+        self.in_doubt = False
+        """Whether an earlier attempt is unclear."""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no further attempt may start."""
+        return self.stop.is_set or self.context.stop.is_set
+
+    @property
+    def latest_start(self) -> float:
+        """The latest start of a request, on the clock's ``monotonic``.
+
+        It is before the deadline: a request that the deadline cuts short has an unclear outcome.
+        """
+        return self.deadline - min(1.0, self.timeout / 10)
+
+    @property
+    def first_sent(self) -> datetime | None:
+        """Start of the first request of which a byte may have left; None if there is none."""
+        return self.partly_sent or (self.attempts[0].started if self.attempts else None)
+
+    def record(self, what: str, duration: float, *, sent: bool) -> None:
+        """Move the attempt in flight to `attempts`, in an order that never hides it from the known outcome."""
+        self.attempts += (Attempt(len(self.attempts) + 1, self.began, duration, what, sent),)
+        self.is_unjudged = sent
+        self.tracker = None
+
+    def now(self) -> Now:
+        """The surroundings of the call at this moment."""
+        context, clock, pacer = self.context, self.context.clock, self.context.pacer
+        now, paused = clock.monotonic(), pacer.paused_for()
+        return Now(
+            monotonic=now,
+            wall=clock.now(),
+            slept=clock.boottime() - now,
+            random=clock.random(),
+            stopped=self.is_over,
+            paused=paused,
+            pause=self._pause() if paused else "",
+            honours_ids=context.replays.honoured,
+            strips_ids=context.replays.foreign,
+            other_launch_ended=-math.inf
+            if self.log_key is None
+            else context.launches.other_end(self.log_key, self.request_id),
+        )
+
+    def obstacle(self) -> str:
+        """Why no attempt may start."""
+        if self.is_over:
+            return "it was told to stop"
+        if obstacle := self.gate.obstacle():
+            return obstacle
+        if not self.context.pacer.paused_for():
+            return "the pace of the account left no time for it before the deadline"
+        return self._pause()
+
+    def _pause(self) -> str:
+        """A description of a pause that lasts beyond the deadline."""
+        pacer = self.context.pacer
+        until = self.context.clock.now() + timedelta(seconds=pacer.paused_for())
+        why = "the account is paused" if pacer.throttled_for() else "nothing starts, since most attempts got no answer,"
+        return f"{why} until {until:%Y-%m-%d %H:%M:%S} UTC, beyond the deadline{self.latest_failure()}"
+
+    def latest_failure(self) -> str:
+        """The result of the latest attempt, as a suffix for an error's summary."""
+        latest = next((attempt.result for attempt in reversed(self.attempts) if attempt.result != "cancelled"), "")
+        return latest and f"; its latest attempt: {latest}"
+
+    def log(self, level: int, text: str, *, error: DispatchkitError | None = None, delay: float | None = None) -> None:
+        """Log a record about the call."""
+        log(
+            logger,
+            level,
+            "%r: %s",
+            self.command,
+            text,
+            extra=lambda: {
+                "command": repr(self.command),
+                "request_id": self.request_id,
+                "attempt": len(self.attempts),
+                "outcome": None if error is None else error.state.value,
+                "delay": delay,
+            },
+        )
+
+    def log_end(self, text: str, error: DispatchkitError) -> None:
+        """Log the end of the call."""
+        self.log(logging.WARNING if error.state is State.UNKNOWN else logging.INFO, text, error=error)

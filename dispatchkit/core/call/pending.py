@@ -1,0 +1,106 @@
+"""`PendingCall`: from the first attempt of one command to its outcome.
+
+A result of the first attempt ends it at once. Otherwise a `Call` is made, and decides how it goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Generic, TypeVar
+
+from dispatchkit.core.call.attempt import attempt
+from dispatchkit.core.call.call import Call
+from dispatchkit.core.call.call_state import AttemptEvent, Finish, Unfinished
+from dispatchkit.core.call.context import ClientContext
+from dispatchkit.core.call.flight import Flight, TakeOver
+from dispatchkit.core.call.gate import Permit
+from dispatchkit.core.call.retry import RetryPolicy
+from dispatchkit.core.command import Command
+from dispatchkit.errors import DispatchkitError, State
+
+__all__ = ["PendingCall"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+
+class PendingCall(Flight[W, R], Generic[W, R]):
+    """A prepared command. `Client.call` makes it.
+
+    After a cancellation, `attempts` and `known_outcome` still tell what happened.
+    """
+
+    __slots__ = ("_call",)
+
+    def __init__(
+        self,
+        command: Command[W, R],
+        context: ClientContext[W],
+        *,
+        timeout: float,
+        policy: RetryPolicy,
+        request_id: str | None = None,
+        take_over: TakeOver | None = None,
+    ) -> None:
+        super().__init__(command, context, timeout=timeout, policy=policy, request_id=request_id, take_over=take_over)
+        self._call: Call[W, R] | None = None if take_over is None else Call(self)
+
+    @property
+    def final(self) -> Finish[R] | None:
+        """The final result, unless the first attempt succeeded."""
+        return None if self._call is None else self._call.final
+
+    async def run(self, *, permit: Permit = 0) -> R:
+        """Perform the command. See `Client.perform`.
+
+        Args:
+            permit: The permit for the first attempt; 0 if none was acquired yet.
+        """
+        context = self.context
+        if context.stop.is_set and not permit:  # with a permit, the client was closed after the admission
+            raise RuntimeError("the client of this call is closed: make a new one")
+        self.permit = permit
+        if self.log_key is not None:
+            context.launches.begin(self, self.log_key)
+        try:
+            self.deadline = context.clock.monotonic() + self.timeout
+            context.budget.deposit()
+            event: AttemptEvent | None = None
+            if self.take_over is None:
+                attempted = await attempt(self, permit)
+                if not isinstance(attempted, Unfinished):
+                    return attempted
+                event = attempted  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]
+            call = self._made()
+            final = await call.resume(event)
+            if final.error is None:
+                return final.result  # type: ignore[return-value]  # pyright: ignore[reportReturnType] - R itself may be None
+            failed: Exception = call.error_of(final)
+        except Exception as error:  # noqa: BLE001 - the call has an outcome whatever raised
+            failed = self._made().failed(error)
+        except BaseException as interrupt:
+            self._made().note(interrupt)
+            raise
+        finally:
+            if self.log_key is not None:
+                self._end_launch(self.log_key)
+        raise failed
+
+    def known_outcome(self, why: str = "it was cancelled") -> DispatchkitError:
+        """The outcome of a call that was interrupted.
+
+        Unknown if any attempt is unclear; else rejected if the latest sent attempt was throttled; else not sent.
+        """
+        return self._made().known_outcome(why)
+
+    def _made(self) -> Call[W, R]:
+        if self._call is None:
+            self._call = Call(self)
+        return self._call
+
+    def _end_launch(self, log_key: int) -> None:
+        final = self.final
+        acted = final is None or final.error is None or final.error.state is State.UNKNOWN
+        with contextlib.suppress(Exception):  # the clock itself may fail
+            now = self.context.clock.monotonic()
+            self.context.launches.end(self, log_key, self.request_id, now, acted=acted)

@@ -1,0 +1,257 @@
+"""The gate of a fan-out with a ledger: a concurrency slot, a pacer permit and a durable claim.
+
+A call takes its slot first, then its permit, and its claim last. So a claimed call is sent at once, and a killed
+process leaves few claims behind. If all slots are busy, claim first, so that the disk write overlaps with waiting for a
+slot. The call keeps its slot until it is over. Each attempt has a permit and a claim of its own.
+
+Permits and claims expire. After a disk stall, stale permits would release every waiter at once. While this process is
+suspended, another one may take the run over. So a claim expires `CLAIM_AGE` after it was requested. If a call's claims
+expire three times in a row, the run pauses and logs why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable
+from typing import Generic, TypeVar, cast
+
+import attrs
+
+from dispatchkit.core.call.gate import Permit
+from dispatchkit.core.call.pending import PendingCall
+from dispatchkit.core.claim import CLAIM_AGE, ClaimAge, ClaimResult
+from dispatchkit.core.clock import Clock
+from dispatchkit.core.fanout.journal import Journal, WorkItem
+from dispatchkit.core.fanout.outcome import Done, Outcome, failed
+from dispatchkit.core.log import log
+from dispatchkit.core.pacing.pacer import Pacer
+from dispatchkit.core.stop import StopSignal
+from dispatchkit.errors import LedgerError
+
+__all__ = ["Admission", "ClaimGate", "known_outcome"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+logger = logging.getLogger("dispatchkit.ledger")
+
+_RENEW_BEFORE = CLAIM_AGE / 5
+"""Seconds before its expiry at which a waiting claim is renewed: opening the connection takes time, too."""
+_EXPIRED_IN_A_ROW = 3
+"""Expired claims of one call in a row that pause the run."""
+_MIN_PAUSE, _MAX_PAUSE = 5.0, 60.0
+"""Seconds of such a pause; each doubles, up to the maximum."""
+_PROMPT = 0.25
+"""Maximum age of a permit in seconds: a disk write takes less, unless it stalls. An older one is postponed."""
+_REFUSED = frozenset({ClaimResult.STOPPED, ClaimResult.TAKEN})
+
+
+class Admission:
+    """What the gates of one fan-out share: its slots, and its pause after expired claims.
+
+    Args:
+        slots: The most calls in flight.
+        pacer: The pacer of the account.
+        journal: The journal of the run.
+        clock: The source of time.
+        stop: The stop signal of the run.
+        on_error: Ends the run, since the ledger cannot be written.
+    """
+
+    def __init__(
+        self,
+        slots: int,
+        *,
+        pacer: Pacer,
+        journal: Journal,
+        clock: Clock,
+        stop: StopSignal,
+        on_error: Callable[[LedgerError], None],
+    ) -> None:
+        self.slots = asyncio.Semaphore(slots)
+        self.pacer = pacer
+        self.journal = journal
+        self.clock = clock
+        self.stop = stop
+        self.on_error = on_error
+        self._paused_until = -math.inf
+        self._pause = _MIN_PAUSE
+
+    def count_expiry(self, in_a_row: int, why: str) -> None:
+        """Pause the run if a call's claims expire again and again."""
+        now = self.clock.monotonic()
+        if in_a_row < _EXPIRED_IN_A_ROW or now < self._paused_until:
+            return
+        self._paused_until = now + self._pause
+        text = "the run pauses for %.0f s: %s; the limit is %.0f s"
+        log(logger, logging.WARNING, text, self._pause, why, CLAIM_AGE)
+        self._pause = min(2 * self._pause, _MAX_PAUSE)
+
+    def count_claim_in_time(self) -> None:
+        """Forget the pauses so far."""
+        self._pause = _MIN_PAUSE
+
+    async def outlast_pause(self) -> None:
+        """Wait until the run's own pause is over, or the run is stopped."""
+        while (left := self._paused_until - self.clock.monotonic()) > 0 and not self.stop.is_set:
+            with self.stop.interruptible():
+                await self.clock.sleep(left)
+
+
+class ClaimGate(Generic[W, R]):
+    """The gate of one call. See `Gate`, whose methods these are. Call `close` when the call is over."""
+
+    __slots__ = (
+        "_admission",
+        "_call",
+        "_expirations",
+        "_has_slot",
+        "_is_claimed",
+        "_is_spent",
+        "_item",
+        "claim",
+        "refusal",
+    )
+
+    def __init__(self, admission: Admission, item: WorkItem[W, R], call: PendingCall[W, R]) -> None:
+        self._admission = admission
+        self._item = item
+        self._call = call
+        self.claim: ClaimAge | None = None
+        self.refusal: ClaimResult | None = None
+        """Why the ledger grants the call no claim."""
+        self._expirations = 0
+        """Consecutive claims that expired before their request had left."""
+        self._has_slot = False
+        self._is_claimed = False
+        self._is_spent = False
+        """Whether an attempt has used the claim."""
+
+    async def acquire(self, until: float) -> Permit:
+        """See `Gate.acquire`. The claim is durable then."""
+        if not self._has_slot and not await self._take_slot():
+            return 0
+        permit = acquired = 0
+        admission, pacer, clock = self._admission, self._admission.pacer, self._admission.clock
+        acquired_at = 0.0
+        try:
+            while not self._call.is_over:
+                await admission.outlast_pause()
+                if not permit:
+                    with self._call.stop.interruptible(), self._call.context.stop.interruptible():
+                        permit = await pacer.acquire(until=until)
+                    acquired_at = clock.monotonic()
+                if not permit or self._call.is_over:
+                    break
+                result = ClaimResult.GRANTED
+                if self.claim is None or self._is_spent or self.claim.is_expired(margin=_RENEW_BEFORE):
+                    result = await self._claim()
+                    if result in _REFUSED:
+                        break
+                # The claim may have taken long: check the pause and the deadline again.
+                if result is not ClaimResult.GRANTED or not pacer.is_current(permit):
+                    pacer.cancel(permit)
+                    permit = 0
+                elif clock.monotonic() > until:
+                    break
+                elif clock.monotonic() - acquired_at > _PROMPT:
+                    # The database was slow: after a stall, all waiters would start at once.
+                    with self._call.stop.interruptible(), self._call.context.stop.interruptible():
+                        await clock.sleep(pacer.postpone())
+                    acquired_at = clock.monotonic()
+                elif not self._call.is_over:
+                    self._is_spent = True
+                    acquired = permit
+                    break
+        finally:
+            if permit and not acquired:
+                pacer.cancel(permit)
+        return acquired
+
+    async def _take_slot(self) -> bool:
+        slots = self._admission.slots
+        if slots.locked() and self._admission.pacer.can_start() and await self._claim() in _REFUSED:
+            return False
+        if not self._call.is_over:
+            with self._call.stop.interruptible(), self._call.context.stop.interruptible():
+                await slots.acquire()
+                self._has_slot = True
+        return self._has_slot
+
+    async def _claim(self) -> ClaimResult:
+        """Request a claim; `ClaimResult.DEFERRED` if it was granted after it had expired.
+
+        A stop does not interrupt it: `Source.stop` ends it.
+        """
+        admission, item = self._admission, self._item
+        if item.unclear_since is None and (first_sent := self._call.first_sent) is not None:
+            item = attrs.evolve(item, unclear_since=first_sent)
+        self.claim, claim = None, ClaimAge(admission.clock)
+        try:
+            result = await admission.journal.claim(item, self._call.request_id)
+        except LedgerError as unwritten:
+            admission.on_error(unwritten)
+            result = ClaimResult.STOPPED
+        if result in _REFUSED:
+            self.refusal = result
+        if result is not ClaimResult.GRANTED:
+            return result
+        self._is_claimed, self._is_spent = True, False
+        if claim.is_expired():
+            self._expirations += 1
+            admission.count_expiry(self._expirations, f"the database answers in {claim.seconds():.0f} s")
+            return ClaimResult.DEFERRED
+        self.claim = claim
+        return ClaimResult.GRANTED
+
+    async def renew(self) -> ClaimAge | None:
+        """See `Gate.renew`."""
+        await self._admission.outlast_pause()
+        if self._call.is_over or await self._claim() is not ClaimResult.GRANTED:
+            return None
+        self._is_spent = True
+        return self.claim
+
+    def expired(self) -> None:
+        """See `Gate.expired`."""
+        self._expirations += 1
+        if self.claim is not None:
+            waited = f"a request waited {self.claim.seconds():.0f} s for its connection or for the event loop"
+            why = "the wall clock was set" if self.claim.was_stepped() else waited
+            self._admission.count_expiry(self._expirations, why)
+
+    def used(self) -> None:
+        """See `Gate.used`."""
+        self._expirations = 0
+
+    def obstacle(self) -> str:
+        """See `Gate.obstacle`."""
+        if self.refusal is not None:
+            return "it was told to stop"
+        if self._expirations:
+            return "its claims expired before the request could leave, until no time was left before the deadline"
+        return ""
+
+    async def has_rival(self, within: float) -> bool:
+        """See `Journal.has_rival`."""
+        return await self._admission.journal.has_rival(self._item, within)
+
+    def close(self, *, has_outcome: bool) -> None:
+        """See `Gate.close`."""
+        if self._call.attempts and not self._expirations:
+            self._admission.count_claim_in_time()
+        if self._has_slot:
+            self._has_slot = False
+            self._admission.slots.release()
+        if self._is_claimed and not has_outcome:
+            self._is_claimed = False
+            self._admission.journal.record(self._item, known_outcome(self._item, self._call))
+
+
+def known_outcome(item: WorkItem[W, R], call: PendingCall[W, R]) -> Outcome[R]:
+    """The outcome of a cancelled call, as far as it is known."""
+    if call.final is not None and call.final.error is None:
+        return Done(item.index, item.command, cast("R", call.final.result), call.attempts, call.request_id)
+    return failed(item.index, item.command, call.known_outcome())

@@ -1,0 +1,60 @@
+"""The gate without a ledger: the pacer's permit, its deadline, and a stop."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+import pytest
+
+from dispatchkit import Pace
+from dispatchkit.core.call.gate import PacedGate
+from dispatchkit.core.pacing.pacer import Pacer
+from dispatchkit.core.stop import StopSignal
+from tests.fake_clock import Manual
+from tests.harness import turns
+
+
+class Scene:
+    def __init__(self, pace: Pace) -> None:
+        self.clock = Manual()
+        self.pacer = Pacer(pace, self.clock)
+        self.stop, self.closed = StopSignal(), StopSignal()
+        self.gate = PacedGate(self.pacer, self.clock, stop=self.stop, closed=self.closed)
+
+
+async def test_free_pacer_permits_at_once() -> None:
+    scene = Scene(Pace(concurrency=1))
+    permit = await scene.gate.acquire(math.inf)
+    assert permit
+    assert scene.pacer.statistics().in_flight == 1
+    assert (scene.gate.claim, await scene.gate.renew(), scene.gate.obstacle()) == (None, None, "")
+
+
+async def test_passed_deadline_permits_nothing() -> None:
+    scene = Scene(Pace())
+    assert await scene.gate.acquire(scene.clock.monotonic() - 1.0) == 0
+    assert scene.pacer.statistics().in_flight == 0
+
+
+async def test_waiter_gets_released_permit() -> None:
+    scene = Scene(Pace(concurrency=1))
+    permit = await scene.gate.acquire(math.inf)
+    waiting = asyncio.ensure_future(scene.gate.acquire(math.inf))
+    await turns(5)
+    assert not waiting.done()
+    scene.pacer.release(permit, answered=True, elapsed=0.1)
+    assert await waiting
+
+
+@pytest.mark.parametrize("which", ["stop", "closed"])
+async def test_stop_ends_wait_without_permit(which: str) -> None:
+    scene = Scene(Pace(concurrency=1))
+    await scene.gate.acquire(math.inf)
+    waiting = asyncio.ensure_future(scene.gate.acquire(math.inf))
+    await turns(5)
+    getattr(scene, which).set()
+    async with asyncio.timeout(5):
+        assert await waiting == 0
+    seen = scene.pacer.statistics()
+    assert (seen.in_flight, seen.waiting) == (1, 0)
