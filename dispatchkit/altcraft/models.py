@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import mimetypes
 from datetime import datetime
 from os import PathLike, fspath
@@ -11,6 +10,7 @@ from typing import Literal
 
 import attrs
 
+from dispatchkit.altcraft.base64_part import Base64Part
 from dispatchkit.altcraft.regular_file import read_regular_file
 from dispatchkit.core.secret import Unshown
 from dispatchkit.core.validators import JsonValue, as_int, brief, int_in_range, positive_id
@@ -69,8 +69,15 @@ def _media_type(instance: object, attribute: attrs.Attribute[str], value: object
         raise ValueError(f"attachment {attribute.name} must look like 'application/pdf', not {value!r}")
 
 
+class _Encoded:
+    """The slot of an attachment's Base64, which is no field: it is neither compared nor stored."""
+
+    __slots__ = ("_base64",)
+    _base64: Base64Part
+
+
 @attrs.frozen(init=False)
-class Attachment(Value):
+class Attachment(_Encoded, Value):
     """A file for the messages, made by `from_path` or `from_bytes`.
 
     Neither its repr nor its `to_dict` shows the contents.
@@ -138,9 +145,18 @@ class Attachment(Value):
         guessed = media_type or mimetypes.guess_type(str(name))[0] or "application/octet-stream"
         return cls(name, held.reveal(), guessed)
 
-    def file_object(self) -> dict[str, JsonValue]:
-        """The platform's File object: a name and a data URL."""
-        return {"name": self.name, "data": f"data:{self.media_type};base64,{base64.b64encode(self.data).decode()}"}
+    def file_object(self, data: str) -> dict[str, JsonValue]:
+        """The platform's File object: a name, and a data URL with this Base64."""
+        return {"name": self.name, "data": f"data:{self.media_type};base64,{data}"}
+
+    def base64(self) -> Base64Part:
+        """The contents in Base64. All requests share them."""
+        try:
+            return self._base64
+        except AttributeError:
+            encoded = Base64Part(self.data)
+            object.__setattr__(self, "_base64", encoded)
+            return encoded
 
 
 @attrs.frozen

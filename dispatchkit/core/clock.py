@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 from datetime import UTC, datetime
@@ -10,7 +11,7 @@ from typing import Protocol
 
 from dispatchkit.core.validators import shown
 
-__all__ = ["SYSTEM", "Clock", "a_clock"]
+__all__ = ["SYSTEM", "Clock", "a_clock", "timer_seconds"]
 
 
 class Clock(Protocol):
@@ -57,6 +58,15 @@ def _boottime() -> float:
     return time.monotonic()  # on Windows, it counts while the machine sleeps
 
 
+def timer_seconds(seconds: float) -> float:
+    """The seconds of a timer that is not early: whole milliseconds, at least one.
+
+    libuv, under uvloop, rounds to milliseconds. A timer of less than half of one fires at once, so a loop that sleeps
+    until a moment would spin.
+    """
+    return max(1, math.ceil(seconds * 1000)) / 1000
+
+
 class _System:
     """The machine's own clock."""
 
@@ -69,7 +79,7 @@ class _System:
         return _boottime()
 
     async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(timer_seconds(seconds))
 
     def random(self) -> float:
         return random.random()  # noqa: S311 - jitter needs no secrecy

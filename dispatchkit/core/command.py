@@ -17,13 +17,13 @@ from typing import ClassVar, Generic, TypeVar, cast
 import attrs
 
 from dispatchkit._version import __version__
+from dispatchkit.core.body import Body, Parts, as_parts, join
 from dispatchkit.values import TypedValue
 
 __all__ = [
     "JSON_FIELD",
     "MAX_RESPONSE_BYTES",
     "USER_AGENT",
-    "Body",
     "Command",
     "ContradictoryAnswerError",
     "Evidence",
@@ -84,23 +84,8 @@ class Headers(Mapping[str, str]):
         return repr({name: text if name.lower() in _SHOWN_HEADERS else "***" for name, text in self.items()})
 
 
-class Body(bytes):
-    """The body of a request, which holds the token and contents of messages. The repr shows its size alone."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return f"<{len(self)} bytes>"
-
-    __str__ = __repr__
-
-
 def _headers(fields: Mapping[str, str]) -> Headers:
     return fields if type(fields) is Headers else Headers(fields)  # isinstance() asks an ABC, which is slow
-
-
-def _body(body: bytes | None) -> Body | None:
-    return None if body is None else Body(body)
 
 
 @attrs.frozen(repr=False)
@@ -111,7 +96,8 @@ class Request:
     target: str
     """Encoded path and query, exactly as they are sent."""
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], converter=_headers)
-    body: bytes | None = attrs.field(default=None, converter=_body)
+    parts: Parts | None = attrs.field(default=None, converter=as_parts, alias="body")
+    """The body: bytes, or an iterable of `bytes` and `Part` that are sent one after the other. None: no body."""
     max_response_bytes: int = MAX_RESPONSE_BYTES
     """Bytes of the largest response with status 200, decoded. Any other is bounded by `MAX_RESPONSE_BYTES`."""
     slices: Callable[[Response], Generator[None, None, object]] | None = attrs.field(default=None, eq=False)
@@ -121,8 +107,18 @@ class Request:
     `UnexpectedResponseError`.
     """
 
+    @property
+    def body(self) -> Body | None:
+        """The whole body. It is joined for each look, so a transport writes the parts."""
+        return None if self.parts is None else join(self.parts)
+
+    @property
+    def body_size(self) -> int:
+        """Bytes of the body; 0 without one."""
+        return 0 if self.parts is None else sum(map(len, self.parts))
+
     def __repr__(self) -> str:
-        size = "no body" if self.body is None else f"{len(self.body)} bytes"
+        size = "no body" if self.parts is None else f"{self.body_size} bytes"
         return f"Request({self.method} {self.target}, {self.headers}, {size})"
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import Protocol
 
-from dispatchkit.core.clock import Clock
+from dispatchkit.core.clock import SYSTEM, Clock, timer_seconds
 
-__all__ = ["Sleepers", "rest", "wake"]
+__all__ = ["Sleepers", "Timer", "call_later", "rest", "wake"]
 
 
 def _ring(future: asyncio.Future[None]) -> None:
@@ -27,6 +30,31 @@ def wake(future: asyncio.Future[None]) -> None:
         return
     with contextlib.suppress(RuntimeError):  # its loop is closed
         loop.call_soon_threadsafe(_ring, future)
+
+
+class Timer(Protocol):
+    """A callback that is due later."""
+
+    def cancel(self) -> object:
+        """Do not call it. The event loop's own thread may do this."""
+        ...
+
+
+def call_later(clock: Clock, seconds: float, callback: Callable[[BaseException | None], None]) -> Timer:
+    """Call back in this event loop after so many seconds, with the exception of a clock that raised, else with None.
+
+    The machine's own clock needs no task, which would cost as much CPU time as the wakeup itself.
+    """
+    if clock is SYSTEM:
+        return asyncio.get_running_loop().call_later(timer_seconds(seconds), callback, None)
+    timer = asyncio.ensure_future(clock.sleep(seconds))
+    timer.add_done_callback(partial(_call_back, callback))
+    return timer
+
+
+def _call_back(callback: Callable[[BaseException | None], None], timer: asyncio.Future[None]) -> None:
+    if not timer.cancelled():
+        callback(timer.exception())
 
 
 async def rest(clock: Clock, future: asyncio.Future[None], seconds: float) -> None:

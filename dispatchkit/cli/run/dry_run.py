@@ -65,9 +65,9 @@ def _check(options: RunOptions, host: str) -> None:
 def _described(request: Request, host: str) -> str:
     lines = [f"{request.method} {host}{request.target}"]
     lines += [f"{name}: {value}" for name, value in request.headers.items()]
-    if request.body is not None:
-        body = _BASE64.sub(r"base64,\1…", request.body.decode(errors="backslashreplace"))
+    if (whole := request.body) is not None:
+        body = _BASE64.sub(r"base64,\1…", whole.decode(errors="backslashreplace"))
         if len(body) > _MAX_BODY:
             body = f"{body[:_MAX_BODY]}…"
-        lines += ["", *body.splitlines(), f"({counted(len(request.body), 'byte')})"]
+        lines += ["", *body.splitlines(), f"({counted(len(whole), 'byte')})"]
     return "\n".join(map(escape_control, lines))

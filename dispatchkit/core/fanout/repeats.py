@@ -37,6 +37,8 @@ RepeatMode: TypeAlias = Literal["skip", "launch", "refuse"]
 
 _MODES: tuple[str, ...] = get_args(RepeatMode)
 _DIGEST_BYTES = 16
+_NO_DIGEST = b""
+"""Stands for the digest of the first settings until others come."""
 
 
 class Repeats:
@@ -142,7 +144,7 @@ class _Kind:
         self._ids = IdSet()
         self._groups: dict[bytes, int | IdSet] = {}
         self._last: tuple[object, ...] = ()
-        self._last_digest = b""
+        self._last_digest = _NO_DIGEST
 
     def has(self, command: object) -> bool:
         number = self._id(command)
@@ -152,10 +154,16 @@ class _Kind:
             return not self._ids.add(number)
         others = self._others(command)[1:]
         # `start_many` and its siblings share the settings of all their commands.
-        if not self._last or not all(map(is_, others, self._last)):
+        if not self._last:
+            if not _is_comparable(others):
+                return False
+            self._last = others
+        elif not all(map(is_, others, self._last)):
             digest = _digest(others)
             if digest is None:
                 return False
+            if self._last_digest == _NO_DIGEST:
+                self._digest_first()
             self._last, self._last_digest = others, digest
         digest = self._last_digest
         group = self._groups.get(digest)
@@ -169,6 +177,12 @@ class _Kind:
             group.add(first)
             self._groups[digest] = group
         return not group.add(number)
+
+    def _digest_first(self) -> None:
+        """Compute the digest of the first settings. It costs 0.1 s for a large file, and most lists need none."""
+        first = _digest(self._last)
+        if first is not None and _NO_DIGEST in self._groups:
+            self._groups[first] = self._groups.pop(_NO_DIGEST)
 
 
 @cache
@@ -194,11 +208,19 @@ class _OpaqueError(Exception):
 def _digest(values: tuple[object, ...]) -> bytes | None:
     """128 bits that tell values apart; None where one of them is of a type that is not known."""
     state = blake2b(digest_size=_DIGEST_BYTES)
+    return state.digest() if _fed(state.update, values) else None
+
+
+def _is_comparable(values: tuple[object, ...]) -> bool:
+    return _fed(lambda _: None, values)
+
+
+def _fed(update: Callable[[bytes], None], values: tuple[object, ...]) -> bool:
     try:
-        _feed(state.update, values)
+        _feed(update, values)
     except _OpaqueError:
-        return None
-    return state.digest()
+        return False
+    return True
 
 
 def _feed(update: Callable[[bytes], None], value: object) -> None:

@@ -14,12 +14,8 @@ across event loops and threads. They share its rate and its concurrency, and a 4
 
 from __future__ import annotations
 
-import asyncio
-import heapq
-import itertools
 import math
 import threading
-from collections import OrderedDict
 from weakref import WeakSet
 
 from dispatchkit.core.clock import Clock
@@ -27,28 +23,11 @@ from dispatchkit.core.pacing.adaptive_limit import AdaptiveLimit
 from dispatchkit.core.pacing.breaker import Breaker
 from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pause_log import PauseLog
-from dispatchkit.core.wakeup import Sleepers, rest, wake
+from dispatchkit.core.pacing.timer import PaceTimer
+from dispatchkit.core.pacing.waiters import Waiter, WaiterQueue
+from dispatchkit.core.wakeup import Sleepers
 
 __all__ = ["Pacer"]
-
-
-class _Waiter:
-    """An attempt that waits for a permit. Each wait uses a new future."""
-
-    __slots__ = ("expired", "future", "loop", "permit", "previous", "slot", "until")
-
-    def __init__(self, until: float) -> None:
-        self.until = until
-        self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[None] | None = None
-        self.permit = 0
-        self.expired = False
-        self.slot = self.previous = -math.inf
-
-    def wake(self) -> None:
-        future, self.future = self.future, None
-        if future is not None:
-            wake(future)
 
 
 _TIMER_SLACK = 0.005
@@ -63,9 +42,9 @@ class Pacer:
     Each attempt runs between `acquire` (or `try_acquire`) and `release`. Its permit is the number of the generation in
     which it started; each pause begins a new generation. Results of attempts that started before a pause are ignored.
 
-    Waiters are served in FIFO order. One of them holds the timer: it sleeps until the next start or deadline, then
-    passes the timer on. Event loops in several threads may share a pacer: every state change holds one lock, and no
-    ``await`` interrupts it.
+    Waiters are served in FIFO order. One timer admits them, in the event loop of one of them: see `PaceTimer`. It fires
+    at most once a millisecond. At higher rates it admits several waiters at once, so that the rate is reached. Event
+    loops in several threads may share a pacer: every state change holds one lock, and no ``await`` interrupts it.
     """
 
     def __init__(self, pace: Pace, clock: Clock) -> None:
@@ -97,12 +76,10 @@ class Pacer:
         self._generation = 1
         self._in_flight = 0
         self._stale_in_flight = 0  # attempts in flight that started before the latest pause
-        self._waiters: OrderedDict[_Waiter, None] = OrderedDict()
-        self._deadlines: list[tuple[float, int, _Waiter]] = []
-        self._numbers = itertools.count()
-        self._timer_waiter: _Waiter | None = None
-        self._wake_at = math.inf
-        self._next_start = math.inf  # the start for which the timer waiter sleeps
+        self._waiters = WaiterQueue()
+        self._timer = PaceTimer(self._clock, self._tick)
+        self._next_start = math.inf  # the start for which the timer is set
+        self._due_start = math.inf  # a start that was due when the queue ran empty
 
     @property
     def pace(self) -> Pace:
@@ -146,12 +123,18 @@ class Pacer:
     def try_acquire(self) -> int:
         """Acquire a permit without waiting; 0 if there is none now."""
         with self._lock:
-            if self._waiters:
-                return 0
-            now = self._clock.monotonic()
-            if not self._has_room() or self._opens_at() > now:
-                return 0
+            return self._try_acquire(self._clock.monotonic())
+
+    def _try_acquire(self, now: float) -> int:
+        opens = self._opens_at()
+        if opens > now or self._waiters or not self._has_room():
+            return 0
+        if opens != self._due_start or now - opens > _TIMER_SLACK:
             return self._start(now)
+        permit = self._start(opens)
+        opens += self._interval
+        self._due_start = opens if opens <= now else math.inf
+        return permit
 
     async def acquire(self, *, until: float = math.inf) -> int:
         """Wait for a permit to start one attempt. Each permit needs one `release` or `cancel`.
@@ -162,61 +145,52 @@ class Pacer:
         Returns:
             The permit, or 0 once `until` cannot be met.
         """
-        if self._clock.monotonic() > until:
-            return 0
-        if permit := self.try_acquire():
-            return permit
-        waiter = _Waiter(until)
         with self._lock:
-            if max(self._opens_at() + len(self._waiters) * self._interval, self._clock.monotonic()) > until:
+            now = self._clock.monotonic()
+            if now > until:
                 return 0
-            self._enqueue(waiter)
+            if permit := self._try_acquire(now):
+                return permit
+            if max(self._opens_at() + len(self._waiters) * self._interval, now) > until:
+                return 0
+            waiter = Waiter(until)
+            self._waiters.append(waiter)
+            # Behind others, the timer is set already: nothing has changed for them.
+            if until < math.inf or len(self._waiters) == 1 or not self._timer.runs_in(waiter.loop):
+                self._grant()
         try:
-            return await self._wait(waiter)
+            while True:
+                await waiter.future
+                with self._lock:
+                    if self._is_admitted(waiter):
+                        return waiter.permit
+                    waiter.future = waiter.loop.create_future()
         except BaseException:
             with self._lock:
-                self._waiters.pop(waiter, None)
+                self._waiters.remove(waiter)
                 if waiter.permit:
                     self._revoke(waiter)
                 self._grant()
             raise
 
-    def _enqueue(self, waiter: _Waiter) -> None:
-        self._waiters[waiter] = None
-        if waiter.until < math.inf:
-            if len(self._deadlines) > 2 * len(self._waiters) + 64:
-                # Drop deadlines of waiters that were already admitted.
-                self._deadlines = [entry for entry in self._deadlines if entry[2] in self._waiters]
-                heapq.heapify(self._deadlines)
-            heapq.heappush(self._deadlines, (waiter.until, next(self._numbers), waiter))
-
-    async def _wait(self, waiter: _Waiter) -> int:
-        while True:
-            with self._lock:
-                if self._timer_waiter is waiter:
-                    self._wake_at = math.inf  # `_grant` sets the next one
+    def _is_admitted(self, waiter: Waiter) -> bool:
+        """Whether the wait of a waiter is over, with a permit or without one."""
+        if waiter.error is not None:
+            raise waiter.error
+        now = self._clock.monotonic()
+        if waiter.permit and (waiter.permit != self._generation or self._paused_until > now):
+            # A pause began after the permit was granted: back to the head of the queue.
+            self._revoke(waiter)
+            if waiter.until >= self._opens_at():
+                self._waiters.put_back(waiter)
                 now = self._grant()
-                if waiter.permit and (waiter.permit != self._generation or self._paused_until > now):
-                    # A pause began after the permit was granted: back to the head of the queue.
-                    self._revoke(waiter)
-                    if waiter.until >= self._opens_at():
-                        self._waiters[waiter] = None
-                        self._waiters.move_to_end(waiter, last=False)
-                        heapq.heappush(self._deadlines, (waiter.until, next(self._numbers), waiter))
-                        now = self._grant()
-                    else:
-                        waiter.expired = True
-                if waiter.permit and now > waiter.until:
-                    self._revoke(waiter)
-                    self._grant()
-                    return 0
-                if waiter.permit or waiter.expired:
-                    return waiter.permit
-                waiter.future = future = waiter.loop.create_future()
-                wait = (
-                    max(self._wake_at - now, 2 * math.ulp(self._wake_at)) if self._timer_waiter is waiter else math.inf
-                )
-            await (future if wait == math.inf else rest(self._clock, future, wait))
+            else:
+                waiter.expired = True
+        if waiter.permit and now > waiter.until:
+            self._revoke(waiter)
+            waiter.expired = True
+            self._grant()
+        return bool(waiter.permit or waiter.expired)
 
     def _opens_at(self) -> float:
         """The earliest next start by pause and rate."""
@@ -243,7 +217,7 @@ class Pacer:
         if permit != self._generation:
             self._stale_in_flight -= 1
 
-    def _revoke(self, waiter: _Waiter) -> None:
+    def _revoke(self, waiter: Waiter) -> None:
         self._cancel(waiter.permit)
         waiter.permit = 0
         if self._last_start == waiter.slot:
@@ -308,7 +282,8 @@ class Pacer:
                     self._adaptive_limit.observe(elapsed, busy=busy, now=self._learnt)
             if pause is not None:
                 self._throttle(pause, again=permit != self._generation, refused=answered is True)
-            if self._waiters:
+            # While only the rate holds the waiters back, the timer admits the next one.
+            if self._waiters and (self._next_start == math.inf or self._paused_until > self._next_start):
                 self._grant()
         if pause is not None:
             self._log_pause(pause, by)
@@ -392,33 +367,45 @@ class Pacer:
         """Whether the breaker is open or half-open."""
         return self._breaker.state != "closed"
 
+    def _tick(self, error: BaseException | None) -> None:
+        """Admit the waiters that the timer was set for."""
+        with self._lock:
+            self._timer.fired()
+            try:
+                if error is not None:
+                    raise error
+                self._grant()
+            except BaseException as broken:  # noqa: BLE001 - the waiters raise it
+                self._waiters.fail(broken)
+
     def _grant(self) -> float:
-        """Admit all waiters that may start now, and keep one of them on the timer. Returns the current time."""
+        """Admit all waiters that may start now, and set the timer for the next one. Returns the current time."""
         now = self._clock.monotonic()
         waiters = self._waiters
         if not waiters:
-            self._timer_waiter = None
-            self._wake_at = self._next_start = math.inf
+            self._next_start = math.inf
+            self._timer.clear()
             return now
         opens = self._opens_at()
-        timed = opens == self._next_start
-        self._expire(max(now, opens))
+        timed = opens == self._next_start or (opens == self._due_start and now - opens <= _TIMER_SLACK)
+        waiters.expire(max(now, opens))
         if self._adaptive_limit.slow and self._silent_at() <= now:
             self._adaptive_limit.grow()
             self._learnt = now
         while waiters and opens <= now and self._has_room():
-            waiter, _ = waiters.popitem(last=False)
+            waiter = waiters.popleft()
             if waiter.loop.is_closed():
                 continue  # the waiter ended with its loop
             waiter.previous = self._last_start
-            waiter.slot = opens if timed and now - opens <= _TIMER_SLACK else now
+            waiter.slot = max(opens, now - _TIMER_SLACK) if timed else now
             waiter.permit = self._start(waiter.slot)
             waiter.wake()
             opens = self._opens_at()
-        if self._has_room():
-            self._keep_time(opens, opens)
-        else:
-            self._keep_time(math.inf, self._silent_at() if self._adaptive_limit.slow else math.inf)
+        has_room = self._has_room()
+        # A timer may be later than an interval: the attempts in flight start the rest of what was due.
+        self._due_start = opens if timed and not waiters and has_room and opens <= now else math.inf
+        self._next_start = opens if waiters and has_room else math.inf
+        self._set_timer(now, opens if has_room else self._silent_at() if self._adaptive_limit.slow else math.inf)
         return now
 
     def _silent_at(self) -> float:
@@ -428,29 +415,15 @@ class Pacer:
             return math.inf
         return max(self._last_start, self._learnt) + SILENCE
 
-    def _expire(self, before: float) -> None:
-        """Expire all waiters whose deadline is before this moment."""
-        while self._deadlines and self._deadlines[0][0] < before:
-            _, _, waiter = heapq.heappop(self._deadlines)
-            if waiter in self._waiters:
-                del self._waiters[waiter]
-                waiter.expired = True
-                waiter.wake()
-
-    def _keep_time(self, next_start: float, wake_at: float) -> None:
-        while self._deadlines and self._deadlines[0][2] not in self._waiters:
-            heapq.heappop(self._deadlines)
-        first = self._deadlines[0][0] if self._deadlines else math.inf
+    def _set_timer(self, now: float, wake_at: float) -> None:
+        keeper = self._timer.keeper
+        if keeper is None or keeper not in self._waiters or keeper.loop.is_closed():
+            keeper = self._waiters.head()
+        if keeper is None:
+            self._timer.clear()
+            return
         # Wake just after the deadline: at the deadline itself, the waiter may still start.
-        wake_at = min(wake_at, math.nextafter(first, math.inf))
-        self._next_start = next_start
-        if self._timer_waiter not in self._waiters:
-            self._timer_waiter = next(iter(self._waiters), None)
-        elif wake_at >= self._wake_at:
-            return  # the timer wakes early enough
-        self._wake_at = wake_at
-        if self._timer_waiter is not None and wake_at < math.inf:
-            self._timer_waiter.wake()
+        self._timer.set(keeper, min(wake_at, math.nextafter(self._waiters.first_deadline(), math.inf)), now)
 
     def statistics(self) -> PaceStatistics:
         """A snapshot."""

@@ -20,6 +20,7 @@ from aiohttp.hdrs import CONTENT_ENCODING
 from aiohttp.http import StreamWriter
 from yarl import URL
 
+from dispatchkit.core.body import PIECE, Parts, pieces
 from dispatchkit.core.claim import CLAIM_AGE, ClaimAge, ClaimExpiredError
 from dispatchkit.core.command import MAX_RESPONSE_BYTES, Request, Response
 from dispatchkit.core.transport.connection import UnwrittenError, drop_unsent
@@ -37,8 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Http", "SendTracker", "StuckWriteError"]
 
-_PART = 64 * 1024
-"""Bytes per write of a large request."""
 _FITS = 4096
 """Bytes of a request that the kernel's empty send buffer always takes at once."""
 _LAST_PART = 256
@@ -168,10 +167,11 @@ class Http:
 
     def _write(self, lane: Lane, request: Request, tracker: SendTracker) -> asyncio.Task[None] | None:
         """Write the request. For a large one, returns the task that writes the rest."""
-        head, body = self._head(request), request.body or b""
-        size = len(head) + len(body)
-        whole = head + body if size <= _PART else head
-        first = whole if size <= _FITS or size > _PART else whole[:-_LAST_PART]
+        length = request.body_size
+        head = self._head(request, length)
+        size = len(head) + length
+        whole = head + (request.body or b"") if size <= PIECE else head
+        first = whole if size <= _FITS or size > PIECE else whole[:-_LAST_PART]
         lane.start_exchange()
         tracker.sent = True
         try:
@@ -187,7 +187,7 @@ class Http:
             if lane.backlog():
                 raise StuckWriteError
             return None
-        if size <= _PART:
+        if size <= PIECE:
             if lane.takes_more():
                 lane.send(whole[-_LAST_PART:], tracker.claim)
                 if lane.backlog():
@@ -195,11 +195,11 @@ class Http:
                 return None
             writing = _write_last_part(lane, memoryview(whole)[-_LAST_PART:], tracker)
         else:
-            writing = _write_in_parts(lane, memoryview(body), tracker)
+            writing = _write_in_pieces(lane, request.parts or (), length, tracker)
         # A server may refuse a body before it has all of it, so the response is read concurrently.
         return asyncio.create_task(_report_expiry(lane, writing))
 
-    def _head(self, request: Request) -> bytes:
+    def _head(self, request: Request, length: int) -> bytes:
         if request.headers is not self._headers:
             self._headers = request.headers
             self._fields = "".join(map("%s: %s\r\n".__mod__, request.headers.items()))
@@ -209,8 +209,8 @@ class Http:
         text = f"{request.method} {self._before_target}{request.target}{self._after_target}{self._fields}"
         if self._before_target and (credentials := self._opener.proxy_credentials()) is not None:
             text += f"Proxy-Authorization: {credentials}\r\n"
-        if request.body is not None or request.method != "GET":
-            text += f"Content-Length: {len(request.body or b'')}\r\n"
+        if request.parts is not None or request.method != "GET":
+            text += f"Content-Length: {length}\r\n"
         return f"{text}\r\n".encode("ascii")
 
     async def close(self) -> None:
@@ -237,13 +237,19 @@ def _cut(transport: asyncio.Transport | None, writing: asyncio.Task[None] | None
         drop_unsent(transport)
 
 
-async def _write_in_parts(lane: Lane, body: memoryview, tracker: SendTracker) -> None:
+async def _write_in_pieces(lane: Lane, parts: Parts, length: int, tracker: SendTracker) -> None:
     writer = StreamWriter(lane, asyncio.get_running_loop())
-    end = max(0, len(body) - _LAST_PART)
-    for start in range(0, end, _PART):
-        await writer.write(body[start : min(start + _PART, end)])
-        await writer.drain()
-    await _write_last_part(lane, body[end:], tracker)
+    left = length - _LAST_PART  # bytes before those that are held back
+    last: list[memoryview] = []
+    for piece in pieces(parts):
+        if left > 0:
+            await writer.write(piece[:left])
+            await writer.drain()  # returns at once while the kernel has room
+            await asyncio.sleep(0)
+        if left < len(piece):
+            last.append(piece[max(0, left) :])
+        left -= len(piece)
+    await _write_last_part(lane, memoryview(b"".join(last)), tracker)
 
 
 async def _write_last_part(lane: Lane, part: memoryview, tracker: SendTracker) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -185,3 +186,24 @@ def test_dense_ids_are_cheap(command: Callable[[int], Any]) -> None:
         assert tracemalloc.get_traced_memory()[0] < count
     finally:
         tracemalloc.stop()
+
+
+def test_shared_settings_need_no_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    files, repeats = (Attachment.from_bytes(b"1", name="a"),), Repeats()
+    with monkeypatch.context() as patched:
+        patched.setattr("dispatchkit.core.fanout.repeats._digest", lambda _: pytest.fail("it was digested"))
+        taken = [repeats.has(LaunchBroadcast(number, attachments=files)) for number in (1, 2, 1)]
+    assert taken == [False, False, True]
+    equal = (Attachment.from_bytes(b"1", name="a"),)
+    other = (Attachment.from_bytes(b"2", name="a"),)
+    taken = [repeats.has(LaunchBroadcast(2, attachments=given)) for given in (other, equal, files)]
+    assert taken == [False, True, True]
+
+
+def test_unknown_values_are_never_repeats() -> None:
+    @attrs.frozen
+    class Odd(StartDispatch):
+        odd: object = None
+
+    repeats, value = Repeats(), object()
+    assert not any(repeats.has(Odd(1, value)) for _ in range(2))

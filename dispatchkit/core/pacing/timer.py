@@ -1,0 +1,92 @@
+"""The timer of a pacer: it runs in the event loop of one waiter, on behalf of all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable
+
+from dispatchkit.core.clock import Clock
+from dispatchkit.core.pacing.waiters import Waiter
+from dispatchkit.core.wakeup import Timer, call_later
+
+__all__ = ["PaceTimer"]
+
+
+class PaceTimer:
+    """Calls ``tick`` at the latest at the moment that `set` names.
+
+    One timer of the event loop is enough: an earlier one stays, and its tick sets the next one. `set` and `clear` need
+    the lock of the pacer. ``tick`` is called without it, and begins with `fired`.
+
+    Args:
+        clock: The clock.
+        tick: Called with the exception of a clock that raised, else with None.
+    """
+
+    __slots__ = ("_at", "_clock", "_keeper", "_loop", "_tick", "_timer")
+
+    def __init__(self, clock: Clock, tick: Callable[[BaseException | None], None]) -> None:
+        self._clock = clock
+        self._tick = tick
+        self._keeper: Waiter | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """The event loop of the keeper, in which the timer runs."""
+        self._timer: Timer | None = None
+        self._at = math.inf
+        """The moment of the next tick."""
+
+    @property
+    def keeper(self) -> Waiter | None:
+        """The waiter in whose event loop the timer runs."""
+        return self._keeper
+
+    def runs_in(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether the timer is set in this event loop."""
+        return self._loop is loop
+
+    def set(self, keeper: Waiter, at: float, now: float) -> None:
+        """Tick in the keeper's event loop, at this moment or earlier."""
+        self._keeper = keeper
+        if self._loop is keeper.loop and self._at <= at:
+            return
+        self._cancel()
+        self._loop, self._at = keeper.loop, at
+        if at == math.inf:
+            return
+        if _running_loop() is keeper.loop:
+            self._timer = call_later(self._clock, max(at - now, math.ulp(at)), self._tick)
+            return
+        self._at = -math.inf  # that tick sets the timer, in its own thread
+        with contextlib.suppress(RuntimeError):  # the loop was closed just now
+            keeper.loop.call_soon_threadsafe(self._tick, None)
+
+    def clear(self) -> None:
+        """Stop ticking: nothing waits."""
+        if self._keeper is not None:
+            self._cancel()
+            self._keeper = self._loop = None
+            self._at = math.inf
+
+    def fired(self) -> None:
+        """Expect another `set`."""
+        self._cancel()
+        self._at = math.inf
+
+    def _cancel(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is None or self._loop is None:
+            return
+        if _running_loop() is self._loop:
+            timer.cancel()
+            return
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(timer.cancel)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None

@@ -1,0 +1,102 @@
+"""The attempts that wait for a permit, in FIFO order, and their deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import math
+from collections import OrderedDict
+
+from dispatchkit.core.wakeup import wake
+
+__all__ = ["Waiter", "WaiterQueue"]
+
+
+class Waiter:
+    """An attempt that waits for a permit, in the event loop that made it. Each wait uses a new future."""
+
+    __slots__ = ("error", "expired", "future", "loop", "permit", "previous", "slot", "until")
+
+    def __init__(self, until: float) -> None:
+        self.until = until
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[None] = self.loop.create_future()
+        self.permit = 0
+        self.expired = False
+        self.error: BaseException | None = None
+        """The clock's exception."""
+        self.slot = self.previous = -math.inf
+        """The planned start of the permit, and that of the permit before it."""
+
+    def wake(self) -> None:
+        """End the current wait, from any thread."""
+        wake(self.future)
+
+
+class WaiterQueue:
+    """A queue of waiters. Every method needs the lock of the pacer."""
+
+    __slots__ = ("_deadlines", "_numbers", "_waiters")
+
+    def __init__(self) -> None:
+        self._waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self._deadlines: list[tuple[float, int, Waiter]] = []
+        self._numbers = itertools.count()
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    def __contains__(self, waiter: Waiter | None) -> bool:
+        return waiter in self._waiters
+
+    def append(self, waiter: Waiter) -> None:
+        """Add a waiter at the end."""
+        self._waiters[waiter] = None
+        if waiter.until < math.inf:
+            if len(self._deadlines) > 2 * len(self._waiters) + 64:
+                # Drop deadlines of waiters that were already admitted.
+                self._deadlines = [entry for entry in self._deadlines if entry[2] in self._waiters]
+                heapq.heapify(self._deadlines)
+            heapq.heappush(self._deadlines, (waiter.until, next(self._numbers), waiter))
+
+    def put_back(self, waiter: Waiter) -> None:
+        """Add a waiter at the head."""
+        self.append(waiter)
+        self._waiters.move_to_end(waiter, last=False)
+
+    def popleft(self) -> Waiter:
+        """Remove and return the waiter at the head."""
+        return self._waiters.popitem(last=False)[0]
+
+    def remove(self, waiter: Waiter) -> None:
+        """Remove a waiter, if it is in the queue."""
+        self._waiters.pop(waiter, None)
+
+    def head(self) -> Waiter | None:
+        """The waiter at the head. Waiters whose event loop was closed are removed."""
+        for waiter in list(itertools.takewhile(lambda waiter: waiter.loop.is_closed(), self._waiters)):
+            del self._waiters[waiter]
+        return next(iter(self._waiters), None)
+
+    def expire(self, before: float) -> None:
+        """Remove and wake all waiters whose deadline is before this moment."""
+        while self._deadlines and self._deadlines[0][0] < before:
+            _, _, waiter = heapq.heappop(self._deadlines)
+            if waiter in self._waiters:
+                del self._waiters[waiter]
+                waiter.expired = True
+                waiter.wake()
+
+    def first_deadline(self) -> float:
+        """The earliest deadline; infinite without one."""
+        while self._deadlines and self._deadlines[0][2] not in self._waiters:
+            heapq.heappop(self._deadlines)
+        return self._deadlines[0][0] if self._deadlines else math.inf
+
+    def fail(self, error: BaseException) -> None:
+        """Remove all waiters. The wait of each raises this error."""
+        while self._waiters:
+            waiter = self.popleft()
+            waiter.error = error
+            waiter.wake()
