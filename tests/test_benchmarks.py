@@ -191,8 +191,12 @@ async def test_lossy_server_acts_then_fails(fault: str) -> None:
                 writer.write_eof()
                 got = await asyncio.wait_for(reader.read(), 5)
                 whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-                expected = {"closed": b"", "cut": whole[:-1]}.get(fault, b"HTTP/1.1 %b " % fault.encode())
-                assert got.startswith(expected) if first else got == whole
+                if not first:
+                    assert got == whole
+                elif fault in {"closed", "cut"}:
+                    assert got == (b"" if fault == "closed" else whole[:-1])
+                else:
+                    assert got.startswith(b"HTTP/1.1 %b " % fault.encode())
             writer.close()
         assert [call.body for call in acted] == [call.body for call in server.requests] == [b"body", b"body"]
 
