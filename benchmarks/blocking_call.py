@@ -1,4 +1,5 @@
-"""A call of the blocking client less the same call of the asynchronous one, against the same server, in turns.
+"""A call of the blocking client less the same call of the asynchronous one, against the same server: in turns, of
+which every other one begins with the blocking client.
 
 Run as a module, it is all turns on one event loop.
 """
@@ -88,9 +89,11 @@ def _turns(loop: str, url: str) -> list[Turn]:
             for number in range(FIRST, FIRST + CALLS):
                 blocking.start(number)
 
-        for _ in range(TURNS + 1):
-            asynchronous = _seconds(lambda: runner.run(await_all()))
-            blocked = _seconds(block_for_all)
+        works: list[Callable[[], None]] = [lambda: runner.run(await_all()), block_for_all]
+        for number in range(TURNS + 1):  # the first one warms both up
+            order = -1 if number % 2 else 1
+            measured = [_seconds(work) for work in works[::order]]
+            asynchronous, blocked = measured[::order]
             turns.append(Turn(loop, blocked[0], asynchronous[0], blocked[1], asynchronous[1]))
         runner.run(direct.close())
     return turns[1:]
