@@ -1,4 +1,4 @@
-"""``python -m benchmarks``: every measurement of the project, as Markdown tables. ``--quick``: under a minute.
+"""``python -m benchmarks``: every measurement of the project, as Markdown tables. ``--quick``: about a minute.
 
 ``URLLIB3_NO_OVERRIDE=1 pip install -e '.[benchmarks]' --no-binary urllib3-future`` installs the Python peers. A plain
 install lets niquests replace the urllib3 of requests. nginx and wrk are system packages. Missing contestants are
@@ -8,69 +8,141 @@ reported and left out. ``python -m benchmarks --plots`` measures everything and 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import importlib.util
 import json
 import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import fanout, growth, plots, single_call, sync_overhead
+from benchmarks import (
+    attachments,
+    blocking_call,
+    fanout,
+    growth,
+    listing,
+    pacing,
+    plots,
+    single_call,
+    startup,
+    sync_overhead,
+)
 from benchmarks.contestants import PEERS
+from benchmarks.faults import scorecard
 from benchmarks.machine import cores, describe
 from benchmarks.server import Server, provider
+
+WITH_SERVER = ("fanout", "single_call", "growth", "startup", "blocking_call")
+"""The measurements against `provider`; the others start servers of their own."""
+CHOICES = (*WITH_SERVER, "sync_overhead", "pacing", "attachments", "listing", "faults")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    wanted = ["fanout", "single_call", "sync_overhead", "growth"] if options.what == "all" else [options.what]
+    wanted = set(CHOICES) - {"faults"} if options.what == "all" else {options.what}
+    if options.what == "all" and not options.quick:
+        wanted.add("faults")
     rounds = options.rounds or (2 if options.quick else 5)
-    seconds = options.seconds or (0.3 if options.quick else 1.5)
     loops = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
     records: list[fanout.Record] = []
     grown: list[growth.Growth] = []
-    with provider() as server:
-        print(f"# Benchmarks\n\n{_setting(server, loops)}\n")
-        print(f"{'One round' if rounds == 1 else f'{rounds} rounds'}, {seconds:g} s a contestant, in turns.\n")
-        if "fanout" in wanted:
-            workers = options.workers or ([32] if options.quick else fanout.WORKERS)
-            entered = fanout.contestants(fanout.FAN_OUT_PEERS, loops)
-            records, failures = fanout.compare(server, entered, workers=workers, rounds=rounds, seconds=seconds)
-            print(f"## Fan-out\n\n{fanout.report(records, server)}\n{_listed(failures)}")
-            print(f"## Own cost\n\n{fanout.own_cost(records)}\n", flush=True)
-        if "single_call" in wanted:
-            workers = options.workers if options.what == "single_call" and options.workers else [1]
-            taken, failures = single_call.measure(
-                server, loops, rounds=1 if options.quick else rounds, seconds=seconds, workers=workers
-            )
-            print(
-                f"## Calls\n\n{fanout.report(taken, server)}\n{_listed(failures)}{fanout.own_cost(taken)}\n", flush=True
-            )
-        if "growth" in wanted:
-            sizes = [10**power for power in range(3, 5 if options.quick else 7)]
-            grown = growth.measure(server, loops[-1], sizes=sizes, rounds=min(rounds, 3))
-            print(f"## Growth, on {loops[-1]}, {growth.WORKERS} workers\n\n{growth.report(grown)}\n", flush=True)
-        measured_on = f"{describe()}; one core for the client, one for {server.name}"
+    raw: dict[str, object] = {}
+    measured_on = describe()
+    print(f"# Benchmarks\n\n{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {measured_on}.\n", flush=True)
+    if wanted & {*WITH_SERVER}:
+        with provider() as server:
+            measured_on += f"; one core for the client, one for {server.name}"
+            print(f"{_setting(server, loops)}\n")
+            records, grown = _compare(server, loops, wanted, options, rounds)
+            raw |= {"records": [asdict(each) for each in records], "growth": [asdict(each) for each in grown]}
+            raw |= _own(server, loops, wanted, rounds, is_quick=options.quick)
     if "sync_overhead" in wanted:
-        print("## The blocking face\n")
+        print("## Blocking face\n")
         sync_overhead.main([])
+        print(flush=True)
+    raw |= _alone(loops, wanted, is_quick=options.quick)
     if options.json is not None:
-        raw = {"on": measured_on, "records": [asdict(r) for r in records], "growth": [asdict(g) for g in grown]}
-        options.json.write_text(json.dumps(raw), encoding="utf-8")
+        when = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+        options.json.write_text(json.dumps({"at": when, "on": measured_on, **raw}), encoding="utf-8")
     if options.plots:
         for path in plots.draw(records, grown, measured_on):
             print(f"drawn: {path} ({path.stat().st_size / 1000:.0f} kB)")
 
 
+def _compare(
+    server: Server, loops: Sequence[str], wanted: set[str], options: argparse.Namespace, rounds: int
+) -> tuple[list[fanout.Record], list[growth.Growth]]:
+    """The comparisons with other clients, and the growth with the list."""
+    records: list[fanout.Record] = []
+    grown: list[growth.Growth] = []
+    seconds = options.seconds or (0.3 if options.quick else 1.5)
+    if wanted & {"fanout", "single_call"}:
+        print(f"{'One round' if rounds == 1 else f'{rounds} rounds'}, {seconds:g} s a contestant, in turns.\n")
+    if "fanout" in wanted:
+        workers = options.workers or ([32] if options.quick else fanout.WORKERS)
+        entered = fanout.contestants(fanout.FAN_OUT_PEERS, loops)
+        records, failures = fanout.compare(server, entered, workers=workers, rounds=rounds, seconds=seconds)
+        print(f"## Fan-out\n\n{fanout.report(records, server)}\n{_listed(failures)}")
+        print(f"## Own cost\n\n{fanout.own_cost(records)}\n", flush=True)
+    if "single_call" in wanted:
+        workers = options.workers if options.what == "single_call" and options.workers else [1]
+        taken, failures = single_call.measure(
+            server, loops, rounds=1 if options.quick else rounds, seconds=seconds, workers=workers
+        )
+        print(f"## Calls\n\n{fanout.report(taken, server)}\n{_listed(failures)}{fanout.own_cost(taken)}\n", flush=True)
+    if "growth" in wanted:
+        sizes = [10**power for power in range(3, 5 if options.quick else 7)]
+        grown = growth.measure(server, loops[-1], sizes=sizes, rounds=min(rounds, 3))
+        print(f"## Growth, on {loops[-1]}, {growth.WORKERS} workers\n\n{growth.report(grown)}\n", flush=True)
+    return records, grown
+
+
+def _own(
+    server: Server, loops: Sequence[str], wanted: set[str], rounds: int, *, is_quick: bool
+) -> dict[str, list[dict[str, object]]]:
+    """What has no contestant: start-up, and the blocking client beside the asynchronous one."""
+    raw: dict[str, list[dict[str, object]]] = {}
+    if "startup" in wanted:
+        started = startup.measure(server, rounds=3 if is_quick else 10)
+        print(f"## Start-up\n\n{startup.report(started)}\n", flush=True)
+        raw["startup"] = [asdict(each) for each in started]
+    if "blocking_call" in wanted:
+        turns = blocking_call.measure(server, loops, rounds=1 if is_quick else min(rounds, 3))
+        print(f"## Blocking call\n\n{blocking_call.report(turns)}\n", flush=True)
+        raw["blocking_call"] = [asdict(each) for each in turns]
+    return raw
+
+
+def _alone(loops: Sequence[str], wanted: set[str], *, is_quick: bool) -> dict[str, object]:
+    """What starts servers of its own."""
+    raw: dict[str, object] = {}
+    rounds = 1 if is_quick else 3
+    if "pacing" in wanted:
+        paced = pacing.measure(loops, rounds=rounds, seconds=2 if is_quick else 5)
+        print(f"## Pacing\n\n{pacing.report(paced)}\n", flush=True)
+        raw["pacing"] = [asdict(each) for each in paced]
+    if "attachments" in wanted:
+        sent = attachments.measure(loops, rounds=rounds, mebibytes=5 if is_quick else 50)
+        print(f"## Attachments\n\n{attachments.report(sent)}\n", flush=True)
+        raw["attachments"] = [asdict(each) for each in sent]
+    if "listing" in wanted:
+        listed = listing.measure(loops, rounds=rounds, items=10_000 if is_quick else 100_000)
+        print(f"## Listing\n\n{listing.report(listed)}\n", flush=True)
+        raw["listing"] = [asdict(each) for each in listed]
+    if "faults" in wanted:
+        card = asyncio.run(scorecard.measure())
+        print(f"## One lost answer\n\n{scorecard.report(card)}\n", flush=True)
+        raw["faults"] = asdict(card)
+    return raw
+
+
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument(
-        "what", nargs="?", choices=["all", "fanout", "single_call", "sync_overhead", "growth"], default="all"
-    )
-    parser.add_argument(
-        "--quick", action="store_true", help="two short rounds at 32 workers: all of it in under a minute"
-    )
+    parser.add_argument("what", nargs="?", choices=["all", *CHOICES], default="all")
+    parser.add_argument("--quick", action="store_true", help="short rounds at 32 workers and small sizes, no faults")
     parser.add_argument("--rounds", type=int, help="how often each contestant has its turn (default 5)")
     parser.add_argument("--seconds", type=float, help="how long a turn is, warming up aside (default 1.5)")
     parser.add_argument("--workers", type=int, nargs="+", help="how many at a time (default 32 256 1024)")
@@ -81,10 +153,10 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _setting(server: Server, loops: Sequence[str]) -> str:
     pair = cores()
-    where = f"clients on core {pair[0]}, the server on core {pair[1]}" if pair else "nothing is pinned to a core"
+    where = f"Clients on core {pair[0]}, the server on core {pair[1]}" if pair else "Nothing is pinned to a core"
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     lines = [
-        f"{describe()}; {where}{load}.",
+        f"{where}{load}.",
         f"Server: {server.name}. Loops: {', '.join(loops)}.",
         "Contestants: " + "; ".join(name for name, peer in PEERS.items() if not peer.missing()) + ".",
     ]

@@ -52,6 +52,8 @@ class Row:
     cpu_least: float
     cpu_most: float
     cost: float
+    least_cost: float
+    """Other processes on the machine only add to it."""
     rate: float
     busy: float | None
     """The share of its core that the server used."""
@@ -111,6 +113,7 @@ def rows(records: Sequence[Record]) -> list[Row]:
                 cpu_least=min(costs),
                 cpu_most=max(costs),
                 cost=statistics.median(record.cost for record in taken),
+                least_cost=min(record.cost for record in taken),
                 rate=statistics.median(record.rate for record in taken),
                 busy=None
                 if taken[0].server_cpu is None
@@ -138,9 +141,9 @@ def report(records: Sequence[Record], server: Server) -> str:
 
 
 def _table(made: Sequence[Row]) -> str:
-    head = ["contestant", "x default", "spread", "CPU x default", "CPU us a request", "requests/s", "server busy"]
+    cost = ["CPU x default", "CPU us a request", "least"]
     return table(
-        head,
+        ["contestant", "x default", "spread", *cost, "requests/s", "server busy"],
         [
             [
                 row.peer,
@@ -148,6 +151,7 @@ def _table(made: Sequence[Row]) -> str:
                 f"{row.least:.2f} to {row.most:.2f}",
                 f"{row.cpu_ratio:.2f}",
                 f"{row.cost:.1f}",
+                f"{row.least_cost:.1f}",
                 f"{row.rate:,.0f}",
                 "?" if row.busy is None else f"{row.busy:.0%}",
             ]

@@ -1,128 +1,89 @@
-"""The longest times for which a long list of dispatches keeps an event loop from its other work.
+"""A list of many dispatches: the longest block of the event loop, CPU time and peak memory.
 
-A task of the same loop notes the CPU time between two of its turns. The server is another process. Run it with
-``python -m benchmarks.listing``; ``--dispatches 350000`` is the longest list that a client reads.
-
-After the list was read, the interpreter looks once through all objects of the process. That takes 3 us a dispatch, like
-any other collection while the list is kept, and is shown apart.
+Run as a module, it is one `DirectClient.dispatches`.
 """
 
 from __future__ import annotations
 
-import argparse
-import asyncio
-import gc
 import json
-import multiprocessing
+import statistics
 import sys
 import time
-from collections.abc import Callable
-from contextlib import suppress
-from multiprocessing.connection import Connection
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
-from dispatchkit import DirectClient
+from benchmarks import child
+from benchmarks.fixed_server import serving
+from benchmarks.loop_blocks import LoopBlocks
+from benchmarks.machine import peak, resident, table
 
-new_event_loop: Callable[[], asyncio.AbstractEventLoop]
-try:
-    from uvloop import new_event_loop
-except ImportError:
-    from asyncio import new_event_loop
-
-_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-_SHOWN = 5
-_AFTER = 0.5
-"""Seconds for which the loop is watched after the list was read: a collection of garbage is due then."""
+LIMIT = 120.0
+_TOKEN = "c2FuZGJveDpzYW5kYm94"
 
 
-def body(count: int) -> bytes:
-    """A list of dispatches, as the provider's page shows one."""
-    counts = {"total": 1235, "delivered": 1000, "undelivered": 100, "unsent": 30, "sent": 45, "sending": 60}
-    files = {"included": {"type": "FILE", "name": "a.xlsx"}, "excluded": {"type": "FILE", "name": "b.xlsx"}}
-    item = {
-        "dispatchName": "имя рассылки", "created": "2020-07-07T20:00:00Z", "localSendTime": "2020-07-08 10:00:00",
-        "localCompletionTime": "2020-07-08 20:00:00", "useLocalTime": True, "status": "sending", "source": "sender",
-        "message": "текст сообщения", "trafficCenterId": 12, "trafficCenterName": "ЦРТ для рассылок", "base": files,
-        "parts": counts, "messages": counts,
-    }  # fmt: skip
-    rest = json.dumps(item, ensure_ascii=False).removeprefix("{")
-    items = ", ".join(f'{{"dispatchId": {10_000_000_000 + number}, {rest}' for number in range(count))
-    return f'{{"total": {count}, "items": [{items}]}}'.encode()
+@dataclass(frozen=True)
+class Listed:
+    """One list."""
+
+    loop: str
+    items: int
+    block: float
+    """The longest block of the loop in seconds."""
+    cpu: float
+    seconds: float
+    memory: float
+    """Peak memory in MiB beyond that after the imports."""
 
 
-def _serve(count: int, ready: Connection) -> None:
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
-            while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(_HEAD % len(data))
-                writer.write(data)
-                await writer.drain()
-        writer.close()
+def measure(loops: Sequence[str], *, rounds: int, items: int) -> list[Listed]:
+    """Each loop in turn, in fresh processes."""
+    from dispatchkit.sandbox import Call, DirectProvider
 
-    async def serve() -> None:
-        server = await asyncio.start_server(answer, "127.0.0.1", 0)
-        ready.send(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
-
-    data = body(count)
-    with suppress(KeyboardInterrupt):
-        asyncio.run(serve())
+    direct = DirectProvider(range(1, items + 1), token=_TOKEN, listed=items)
+    body = direct.answer(Call("GET", "/api/v1/dispatch", headers={"Authorization": f"Basic {_TOKEN}"})).body
+    with serving(body) as url:
+        return [
+            Listed(**child.run("benchmarks.listing", [loop, url, items], limit=LIMIT))
+            for _ in range(rounds)
+            for loop in loops
+        ]
 
 
-async def blocks(url: str, count: int) -> tuple[float, list[float], float]:
-    """Seconds to read the list, the longest blocks until then, and the longest one afterwards."""
-    gaps: list[float] = []
-    began = time.perf_counter()
-
-    async def watch() -> None:
-        last = time.thread_time()
-        while True:
-            # Other work of the loop makes objects, which the garbage collector counts.
-            [[] for _ in range(1000)]
-            await asyncio.sleep(0)
-            now = time.thread_time()
-            gaps.append(now - last)
-            last = now
-
-    async with DirectClient("token", base_url=url) as direct:
-        watching = asyncio.create_task(watch())
-        listing = await direct.dispatches()
-        elapsed = time.perf_counter() - began
-        assert len(listing) == count
-        await asyncio.sleep(0)
-        longest = sorted(gaps, reverse=True)[:_SHOWN]
-        gaps.clear()
-        await asyncio.sleep(_AFTER)
-        watching.cancel()
-        with suppress(asyncio.CancelledError):
-            await watching
-    return elapsed, longest, max(gaps)
+def report(taken: Sequence[Listed]) -> str:
+    """The table, with medians over the rounds."""
+    cells: list[list[str]] = []
+    for loop in dict.fromkeys(each.loop for each in taken):
+        these = [each for each in taken if each.loop == loop]
+        blocks = sorted(each.block * 1e3 for each in these)
+        cells.append(
+            [
+                f"{loop}, {these[0].items:,} dispatches",
+                f"{statistics.median(blocks):.1f}",
+                f"{blocks[0]:.1f} to {blocks[-1]:.1f}",
+                f"{statistics.median(each.cpu for each in these):.2f}",
+                f"{statistics.median(each.seconds for each in these):.2f}",
+                f"{statistics.median(each.memory for each in these):,.0f}",
+            ]
+        )
+    return table(["", "longest block, ms", "spread", "CPU s", "s", "peak MiB above imports"], cells)
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="How long a list of dispatches blocks an event loop.")
-    parser.add_argument("--dispatches", type=int, default=100_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--loop", choices=["uvloop", "asyncio"], help="default: uvloop where it is installed")
-    options = parser.parse_args(arguments)
-    factory = asyncio.new_event_loop if options.loop == "asyncio" else new_event_loop
-    print(f"python {sys.version.split()[0]}, {factory.__module__.partition('.')[0]}, {options.dispatches:,} dispatches")
-    receiver, sender = multiprocessing.Pipe(duplex=False)
-    server = multiprocessing.get_context("spawn").Process(target=_serve, args=(options.dispatches, sender))
-    server.start()
-    try:
-        url = f"http://127.0.0.1:{receiver.recv()}"
-        for _ in range(options.rounds):
-            gc.collect()
-            with asyncio.Runner(loop_factory=factory) as runner:
-                elapsed, longest, later = runner.run(blocks(url, options.dispatches))
-            print(
-                f"read in {elapsed:.1f} s; longest blocks in ms: {', '.join(f'{gap * 1e3:.1f}' for gap in longest)}; "
-                f"afterwards {later * 1e3:.1f}"
-            )
-    finally:
-        server.terminate()
-        server.join()
+async def _list(loop: str, url: str, items: int) -> Listed:
+    from dispatchkit import DirectClient
+
+    async with DirectClient(_TOKEN, base_url=url) as direct:
+        before, cpu, began = resident(), time.process_time(), time.perf_counter()
+        with LoopBlocks() as blocks:
+            listed = await direct.dispatches()
+        elapsed, used = time.perf_counter() - began, time.process_time() - cpu
+    assert len(listed) == items
+    return Listed(loop, items, blocks.longest, used, elapsed, peak() - before)
+
+
+def _main() -> None:
+    loop, url, items = sys.argv[1:]
+    print(json.dumps(asdict(child.run_on(loop, lambda: _list(loop, url, int(items))))))
 
 
 if __name__ == "__main__":
-    main()
+    _main()

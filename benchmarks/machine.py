@@ -63,8 +63,13 @@ def resident() -> float:
 
 def peak() -> float:
     """Peak memory of this process in MiB."""
-    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most / 2**20 if platform.system() == "Darwin" else most / 2**10
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) / 2**10
+    except (OSError, StopIteration):
+        # On Linux, this would include the memory of the parent at the fork.
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most / 2**20 if platform.system() == "Darwin" else most / 2**10
 
 
 def describe() -> str:

@@ -1,4 +1,8 @@
-"""A provider that answers every start at once, in its own process: nginx, or else a minimal Python server."""
+"""A provider that answers every start at once, in its own process: nginx, or else a minimal Python server.
+
+An answer has 10 to 15 header fields, as behind a real gateway. Number and values differ from answer to answer, so a
+client that keeps what it has parsed gains nothing.
+"""
 
 from __future__ import annotations
 
@@ -39,8 +43,24 @@ http {{
     keepalive_requests 1000000000;
     keepalive_timeout 1h;
     default_type application/json;
+    map $request_id $cache {{ ~^[0-7] "HIT-$msec"; default ""; }}
+    map $request_id $zone {{ ~^.[0-7] "zone-$connection_requests"; default ""; }}
+    map $request_id $region {{ ~^..[0-7] "region-$connection"; default ""; }}
+    map $request_id $entity {{ ~^...[0-7] '"$request_id"'; default ""; }}
+    map $request_id $edge {{ ~^....[0-7] "edge-$request_id"; default ""; }}
     server {{
         listen 127.0.0.1:{port} backlog=4096;
+        add_header X-Request-Id $request_id;
+        add_header X-Trace-Id $connection-$connection_requests;
+        add_header X-Served-At $msec;
+        add_header Cache-Control no-store;
+        add_header Strict-Transport-Security max-age=31536000;
+        # An empty one is not sent.
+        add_header X-Cache $cache;
+        add_header X-Zone $zone;
+        add_header X-Region $region;
+        add_header ETag $entity;
+        add_header X-Edge $edge;
         location ~ ^/api/v1/dispatch/(?<dispatch>[0-9]+)/start$ {{ return 200 '{{"dispatchId":$dispatch}}'; }}
     }}
 }}
@@ -56,8 +76,18 @@ class Server:
     process: int
 
 
+_ALWAYS = (
+    b"Server: benchmark\r\nDate: %d\r\nContent-Type: application/json\r\nConnection: keep-alive\r\n"
+    b"X-Request-Id: %d\r\nX-Trace-Id: %d\r\nX-Served-At: %d\r\nCache-Control: no-store\r\n"
+    b"Strict-Transport-Security: max-age=31536000\r\n"
+)
+_AT_TIMES = (b"X-Cache: HIT-", b"X-Zone: zone-", b"X-Region: region-", b"ETag: ", b"X-Edge: edge-")
+
+
 class Starts(asyncio.Protocol):
     """The part of HTTP/1.1 that a start needs: requests without a body, keep-alive, pipelining."""
+
+    served = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport: asyncio.Transport = transport  # type: ignore[assignment]
@@ -68,9 +98,11 @@ class Starts(asyncio.Protocol):
         *heads, self.pending = self.pending.split(b"\r\n\r\n")
         for head in heads:
             body = b'{"dispatchId":%s}' % head.split(b"/", 5)[4]
-            self.transport.write(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
-            )
+            Starts.served = number = Starts.served + 1
+            fields = _ALWAYS % (number, number, number, number)
+            for field in _AT_TIMES[: number % 6]:
+                fields += b"%b%d\r\n" % (field, number)
+            self.transport.write(b"HTTP/1.1 200 OK\r\n%bContent-Length: %d\r\n\r\n%b" % (fields, len(body), body))
 
 
 @contextmanager

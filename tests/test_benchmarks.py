@@ -10,10 +10,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import fanout
+from benchmarks import attachments, blocking_call, fanout, listing, pacing, startup
 from benchmarks.__main__ import main
 from benchmarks.contestants import PEERS, sample
-from benchmarks.server import Server, Starts
+from benchmarks.faults.contestants import CONTESTANTS, Told, tell
+from benchmarks.faults.lossy_server import FAULTS, REFUSED, LossyServer
+from benchmarks.faults.scorecard import NOT_SENT, measure, report, score_of, version
+from benchmarks.loop_blocks import LoopBlocks
+from benchmarks.server import Server, Starts, provider
+from dispatchkit.sandbox import Call, Reply
 
 HEADS: dict[bytes, None] = {}
 CONNECTIONS: list[Starts] = []
@@ -81,3 +86,147 @@ def test_command_shows_ratios_and_missing(capsys: pytest.CaptureFixture[str], mo
     assert re.search(r"^\| aiohttp, default +\| +1\.00 \|", printed, re.MULTILINE)
     assert all(f"Missing: {peer.name}" in printed for peer in PEERS.values() if peer.missing())
     assert "Failed" not in printed
+
+
+def test_answers_differ_in_header_fields() -> None:
+    written: list[bytes] = []
+
+    class Sink(asyncio.Transport):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            written.append(bytes(data))
+
+    server = Starts()
+    server.connection_made(Sink())
+    server.data_received(b"POST /api/v1/dispatch/7/start HTTP/1.1\r\nHost: here\r\n\r\n" * 12)
+    heads = [answer.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:] for answer in written]
+    assert {len(fields) for fields in heads} == {10, 11, 12, 13, 14, 15}
+    assert all(len({field.partition(b":")[0] for field in fields}) == len(fields) for fields in heads)
+    assert len({b"".join(fields) for fields in heads}) == 12
+
+
+async def test_loop_blocks_keep_longest(monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = iter([0.0, 0.004, 0.054, 0.056])
+    monkeypatch.setattr("benchmarks.loop_blocks.time.perf_counter", lambda: next(moments, 0.056))
+    with LoopBlocks() as blocks:
+        for _ in range(2):
+            blocks._note()
+    assert blocks.longest == pytest.approx(0.049)
+
+
+@pytest.mark.second_stage
+def test_pacing_is_measured() -> None:
+    (paced,) = pacing.measure(["asyncio"], rounds=1, seconds=0.5, rates=[200])
+    assert paced.achieved == pytest.approx(200, rel=0.2)
+    assert 0 < paced.cpu < 1.1
+    assert 0 < paced.p99_gap <= paced.longest_gap
+    assert "| 200/s on asyncio |" in pacing.report([paced])
+
+
+@pytest.mark.second_stage
+def test_large_calls_are_measured() -> None:
+    (sent,) = attachments.measure(["asyncio"], rounds=1, mebibytes=1, workers=2)
+    (listed,) = listing.measure(["asyncio"], rounds=1, items=200)
+    assert sent.memory > 0 < sent.block < sent.seconds
+    assert listed.memory > 0 < listed.block < listed.seconds
+    assert "2 workers x 1 MiB" in attachments.report([sent])
+    assert "200 dispatches" in listing.report([listed])
+
+
+@pytest.mark.second_stage
+def test_own_cost_is_measured() -> None:
+    with provider() as server:
+        started = startup.measure(server, rounds=1)
+        turns = blocking_call.measure(server, ["asyncio"], rounds=1)
+    cost = {each.what: each.cpu for each in started}
+    assert cost["python -c pass"] < cost["one call, in Python"]
+    assert len(turns) == blocking_call.TURNS
+    assert all(0 < turn.asynchronous_cpu < 1 for turn in turns)
+    assert "| asyncio |" in blocking_call.report(turns)
+    assert "one call, in Python" in startup.report(started)
+
+
+OUR_ROWS = ["dispatchkit, Direct", "dispatchkit, Altcraft", "dispatchkit, Direct, state hidden"]
+POST = b"POST /launch HTTP/1.1\r\nHost: here\r\nContent-Length: 4\r\n\r\nbody"
+
+
+@pytest.mark.second_stage
+async def test_scorecard_counts_and_tells() -> None:
+    faults = ("closed", "502", "cut")
+    card = await measure([*OUR_ROWS, "httpx", "requests"], faults)
+    assert not card.strays
+    assert {each.split(" ")[0] for each in card.skipped} == {
+        name for name in ("httpx", "requests") if version(CONTESTANTS[name]) is None
+    }
+    by_key = {(score.contestant, score.fault): score for score in card.scores}
+    for name, verdict in zip(OUR_ROWS, ("done", "done", "may have happened"), strict=True):
+        for fault in faults:
+            assert (by_key[name, fault].acts, by_key[name, fault].verdict) == (1, verdict)
+    for name in card.versions:
+        assert [by_key[name, control].acts for control in (REFUSED, NOT_SENT)] == [0, 0]
+    if "requests" in card.versions:
+        assert by_key["requests", "closed"].verdict == "as if not sent"
+    assert all(f"| {name} " in report(card) for name in card.versions)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_lossy_server_acts_then_fails(fault: str) -> None:
+    acted: list[Call] = []
+
+    def answer(call: Call) -> Reply:
+        acted.append(call)
+        return Reply(200, b"{}")
+
+    async with LossyServer(fault, answer, Reply(400)) as server:
+        for first in (True, False):
+            host, _, port = server.url.removeprefix("http://").partition(":")
+            reader, writer = await asyncio.open_connection(host, int(port))
+            writer.write(POST)
+            if first and fault == "silent":
+                with pytest.raises(TimeoutError):
+                    await asyncio.wait_for(reader.read(1), 0.05)
+            elif first and fault == "reset":
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()
+            else:
+                writer.write_eof()
+                got = await asyncio.wait_for(reader.read(), 5)
+                whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+                if not first:
+                    assert got == whole
+                elif fault in {"closed", "cut"}:
+                    assert got == (b"" if fault == "closed" else whole[:-1])
+                else:
+                    assert got.startswith(b"HTTP/1.1 %b " % fault.encode())
+            writer.close()
+        assert [call.body for call in acted] == [call.body for call in server.requests] == [b"body", b"body"]
+
+
+async def test_lossy_server_refuses_without_acting() -> None:
+    async with LossyServer(REFUSED, lambda _: Reply(200), Reply(400)) as server:
+        reader, writer = await asyncio.open_connection(*server.url.removeprefix("http://").split(":"))
+        writer.write(POST)
+        assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+        assert not server.requests
+
+
+def test_verdict_follows_result_and_controls() -> None:
+    def verdict(told: Told, requests: int = 1, *keys: str) -> tuple[int, str]:
+        calls = [Call("POST", "/", headers={"Idempotency-Key": key}) for key in keys] or [Call("POST", "/")] * requests
+        controls: dict[tuple[str, int | None], str] = {("ConnectionError", None): NOT_SENT}
+        score = score_of(CONTESTANTS["stripe"], "closed", calls, None, told, controls)
+        return score.acts, score.verdict
+
+    def failed(error: Exception) -> Told:
+        def fail() -> None:
+            raise error
+
+        return tell(fail)
+
+    assert verdict(tell(dict)) == (1, "done")
+    assert verdict(tell(dict), 2) == (2, "success, though it acted 2 times")
+    assert verdict(tell(dict), 2, "a", "a") == (1, "done")
+    assert verdict(tell(dict), 2, "a", "b") == (2, "success, though it acted 2 times")
+    assert verdict(failed(RuntimeError("It may have happened."))) == (1, "may have happened")
+    assert verdict(failed(OSError("closed"))) == (1, "an error of its own")
+    assert verdict(Told("ConnectionError", True, None, False, "", 0.0)) == (1, "as if not sent")
