@@ -139,6 +139,7 @@ class DispatchkitError(TypedValue, Exception):
         "request_id",
         "attempts",
     )
+    __schema_name__ = "Error"
 
     state: ClassVar[State]
     hint: str = ""
