@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.claim import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
+from dispatchkit.core.context_managers import AsyncOnly
+from dispatchkit.core.loop import running_loop
 from dispatchkit.core.secret import account_key
 from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.validators import int_in_range, label
@@ -35,7 +37,7 @@ _END_TIMEOUT = 10.0
 """Seconds to wait for the end of a killed process."""
 
 
-class Ledger:
+class Ledger(AsyncOnly):
     """The durable record of launches: each launch is written before its request leaves, so a killed run can resume.
 
     Pass it to a fan-out: ``direct.start_many(ids, ledger=Ledger("launch.db"), run="black-friday")``. The same line
@@ -298,7 +300,7 @@ class Ledger:
         Raises:
             LedgerError: The store cannot be opened.
         """
-        loop = asyncio.get_running_loop()
+        loop = running_loop("Ledger")
         self._loop = self._loop or loop
         if self._loop is not loop:
             raise RuntimeError("this Ledger belongs to another event loop: make one Ledger per loop")
@@ -322,6 +324,7 @@ class Ledger:
             await self._store.close()
 
     async def __aenter__(self) -> Self:
+        running_loop("Ledger")
         return self
 
     async def __aexit__(self, *_: object) -> None:

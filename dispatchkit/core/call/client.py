@@ -17,7 +17,9 @@ from dispatchkit.core.call.replays import replays_of
 from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy, a_policy
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
 from dispatchkit.core.command import Command
+from dispatchkit.core.context_managers import AsyncOnly
 from dispatchkit.core.invalid_command import InvalidCommand
+from dispatchkit.core.loop import running_loop
 from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import get_pacer
@@ -66,7 +68,7 @@ class ClientStatistics(Value):
     budget: BudgetStatistics
 
 
-class Client(Generic[W]):
+class Client(AsyncOnly, Generic[W]):
     """The base of every provider's client. ``W`` is the provider's wire: its token and its format.
 
     Args:
@@ -142,6 +144,9 @@ class Client(Generic[W]):
         self, command: Command[W, R], *, timeout: float | None = None, retry: RetryPolicy | None = None
     ) -> R:
         """Perform a command and return its result.
+
+        A call that is cancelled may have acted; a note on the `asyncio.CancelledError` says what is known. An
+        `asyncio.TaskGroup` cancels its other calls when one fails. `FanOut` does not.
 
         Args:
             command: What to do.
@@ -277,6 +282,7 @@ class Client(Generic[W]):
         await self._context.transport.close()
 
     async def __aenter__(self) -> Self:
+        running_loop("client")
         return self
 
     async def __aexit__(

@@ -27,6 +27,7 @@ import attrs
 
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.command import Command
+from dispatchkit.core.context_managers import AsyncOnly
 from dispatchkit.core.fanout.guards import StopReason
 from dispatchkit.core.fanout.item_types import refuse_wrong_types
 from dispatchkit.core.fanout.journal import Journal, Source
@@ -36,6 +37,7 @@ from dispatchkit.core.fanout.repeats import Repeats, refuse_repeats, repeat_mode
 from dispatchkit.core.fanout.silence import watch_silence
 from dispatchkit.core.fanout.source import IterableSource, iterate
 from dispatchkit.core.fanout.worker_pool import WorkerPool
+from dispatchkit.core.loop import running_loop
 from dispatchkit.core.options import check_options, takes_options
 from dispatchkit.core.validators import a_kind
 from dispatchkit.errors import LedgerError, State
@@ -46,8 +48,11 @@ R_co = TypeVar("R_co", covariant=True)
 W = TypeVar("W")
 
 
-class FanOut(Generic[R_co]):
+class FanOut(AsyncOnly, Generic[R_co]):
     """Many commands through one client. ``async for`` yields each outcome as it comes; `finish` runs to the end.
+
+    One failure never cancels another command. An `asyncio.TaskGroup` of single calls does: when one of them fails, it
+    cancels launches that may already have acted, and does not tell of them.
 
     A loop that is left early does not stop the run. Call `close`, or write ``async with fan_out:`` around the loop.
     Until then, the workers go on until as many outcomes wait as there are workers.
@@ -160,6 +165,7 @@ class FanOut(Generic[R_co]):
             most: The most outcomes to take.
         """
         if self._pool.workers is None:
+            running_loop("fan-out")
             await self._open()
             self._pool.start()
         while not self._outcomes and self._pool.workers:

@@ -18,6 +18,7 @@ from yarl import URL
 
 from dispatchkit.core.claim import ClaimExpiredError
 from dispatchkit.core.command import Request, Response
+from dispatchkit.core.loop import ForeignLoopError, running_loop
 from dispatchkit.core.secret import Unshown
 from dispatchkit.core.transport.content_encoding import decoded
 from dispatchkit.core.transport.describe import describe
@@ -26,10 +27,6 @@ from dispatchkit.core.transport.http import Http, SendTracker
 from dispatchkit.core.transport.url import proxy_url
 
 __all__ = ["ForeignLoopError", "SendTracker", "Transport", "TransportFailure"]
-
-
-class ForeignLoopError(RuntimeError):
-    """A client was called from another event loop than its first call. Nothing was sent."""
 
 
 @attrs.frozen
@@ -90,7 +87,7 @@ class Transport:
 
         Raises:
             asyncio.CancelledError: The caller was cancelled.
-            ForeignLoopError: The client belongs to another event loop.
+            ForeignLoopError: The client belongs to another event loop, or none of asyncio is running.
         """
         if self._closed:
             return TransportFailure("the client was closed", sent=False)
@@ -150,7 +147,7 @@ class Transport:
             raise
 
     def _open(self) -> Http:
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop("client")
         self._http = Http(
             self._base,
             connect_timeout=self._connect_timeout,
