@@ -54,7 +54,7 @@ from dispatchkit.core.call.frames import hint_of, request_of, without_frames
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.call.state_read import StateRead
 from dispatchkit.core.command import Command, Response
-from dispatchkit.core.transport.transport import ForeignLoopError, SendTracker, TransportFailure
+from dispatchkit.core.transport.transport import ForeignLoopError, MockError, SendTracker, TransportFailure
 from dispatchkit.errors import (
     Attempt,
     DispatchkitError,
@@ -233,6 +233,8 @@ class Call(BoundedCall[W, R], Generic[W, R]):
         error = self.known_outcome(f"{what} was raised")
         if isinstance(exception, ForeignLoopError) and error.state is State.NOT_SENT:
             return exception  # the caller's mistake: nothing was sent
+        if isinstance(exception, MockError):
+            return without_frames(exception.error)  # the test's mistake: a mock sends nothing
         error.__cause__ = without_frames(exception)
         self._log_end(error.summary, error)
         return error

@@ -26,7 +26,21 @@ from dispatchkit.core.transport.fork import register_fork_reset
 from dispatchkit.core.transport.http import Http, SendTracker
 from dispatchkit.core.transport.url import proxy_url
 
-__all__ = ["ForeignLoopError", "SendTracker", "Transport", "TransportFailure"]
+__all__ = ["ForeignLoopError", "MockError", "SendTracker", "Transport", "TransportFailure"]
+
+_EXCHANGE_ERRORS = (aiohttp.ClientError, OSError, EOFError)
+"""The exceptions with which a mock plays a failed exchange. `TimeoutError` is an `OSError`."""
+
+
+class MockError(Exception):
+    """A mock in place of aiohttp's session failed itself, such as with a `TypeError` for a wrong signature.
+
+    It is no outcome of a request: the caller raises ``error``.
+    """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
 
 
 @attrs.frozen
@@ -88,6 +102,7 @@ class Transport:
         Raises:
             asyncio.CancelledError: The caller was cancelled.
             ForeignLoopError: The client belongs to another event loop, or none of asyncio is running.
+            MockError: A mock in place of aiohttp's session failed itself.
         """
         if self._closed:
             return TransportFailure("the client was closed", sent=False)
@@ -112,6 +127,8 @@ class Transport:
             if not timers.stop(timer):
                 return TransportFailure("its claim expired", sent=tracker.sent, claim_expired=True)
             what = self._why_ended(timeout)
+        except MockError:
+            raise
         except Exception as error:  # noqa: BLE001 - every failure of an attempt becomes a TransportFailure
             what = self._why_ended(timeout) if timers.stop(timer) else self._describe(error, tracker)
         else:
@@ -141,10 +158,17 @@ class Transport:
                 allow_redirects=False,
             )
             answer = Response(response.status, response.headers, await response.read())
-            return await decoded(answer, response.headers.get("Content-Encoding", ""))
+            encoding = response.headers.get("Content-Encoding", "")
         except aiohttp.ClientConnectorError:
             tracker.sent = False
             raise
+        except _EXCHANGE_ERRORS:
+            raise
+        except Exception as error:
+            if self._closed:  # a session that a mock passes requests to may be closed meanwhile
+                raise
+            raise MockError(error) from None
+        return await decoded(answer, encoding)
 
     def _open(self) -> Http:
         self._loop = running_loop("client")
