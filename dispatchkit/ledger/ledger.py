@@ -15,6 +15,7 @@ from dispatchkit.core.claim import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
 from dispatchkit.core.context_managers import AsyncOnly
 from dispatchkit.core.loop import running_loop
+from dispatchkit.core.reprs import RichRepr, describe
 from dispatchkit.core.secret import account_key
 from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.validators import int_in_range, label
@@ -72,12 +73,15 @@ class Ledger(AsyncOnly):
     ) -> None:
         address = Address.of(where)
         del where  # a traceback would show it
+        self._where = str(address)
+        """The file, or the database without a password."""
+        self._schema = schema
+        self._closed = False
         refuse_patched()
         self._clock = a_clock(clock)
         self._store = _store(address, schema, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._closed = False
 
     @property
     def is_shared(self) -> bool:
@@ -329,6 +333,14 @@ class Ledger(AsyncOnly):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def __rich_repr__(self) -> RichRepr:
+        yield getattr(self, "_where", "***")  # a traceback may show a ledger whose constructor raised
+        yield "schema", getattr(self, "_schema", None), None
+        yield "closed", getattr(self, "_closed", False), False
+
+    def __repr__(self) -> str:
+        return describe(self)
 
 
 class PartOfLedger:

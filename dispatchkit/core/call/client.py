@@ -23,6 +23,7 @@ from dispatchkit.core.loop import running_loop
 from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import get_pacer
+from dispatchkit.core.reprs import RichRepr, describe
 from dispatchkit.core.secret import Secret, Unshown, account_key
 from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.transport.transport import Transport
@@ -290,6 +291,14 @@ class Client(AsyncOnly, Generic[W]):
     ) -> None:
         await self.close()
 
+    def __rich_repr__(self) -> RichRepr:
+        yield str(getattr(self, "_origin", None))  # a traceback may show a client whose constructor raised
+        context = cast("ClientContext[W] | None", getattr(self, "_context", None))
+        if context is not None:
+            yield "account", self._account, None
+            yield "in_flight", context.pacer.in_flight, 0
+            yield "paused_for", round(context.pacer.paused_for(), 1), 0.0
+            yield "closed", context.closed, False
+
     def __repr__(self) -> str:
-        made = getattr(self, "_origin", None)  # a traceback may show a client whose constructor raised
-        return f"{type(self).__name__}({str(made)!r})"
+        return describe(self)
