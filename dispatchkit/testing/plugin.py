@@ -12,6 +12,7 @@ Each test has its own. The module imports pytest only, and fixtures import what 
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
@@ -36,11 +37,16 @@ __all__ = [
 ]
 
 
+_FIXTURES = {"asyncio": "dispatchkit.testing.asyncio_fixtures", "anyio": "dispatchkit.testing.anyio_fixtures"}
+"""The module of the fixtures for each plugin."""
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Add the fixtures of the asynchronous plugins that are there."""
-    for name in ("asyncio", "anyio"):
+    for name, module in _FIXTURES.items():
         if config.pluginmanager.has_plugin(name):
-            config.pluginmanager.register(import_module(f"dispatchkit.testing.{name}_fixtures"))
+            with suppress(TypeError):  # pytest-asyncio before 0.24 has no loop scopes, and must not fail for others
+                config.pluginmanager.register(import_module(module), module)
 
 
 @pytest.fixture
@@ -80,16 +86,20 @@ def altcraft(request: pytest.FixtureRequest) -> AltcraftClient:
 
 def _asynchronous(request: pytest.FixtureRequest, name: str) -> object:
     """A client whose connections the event loop of the test opens and closes."""
+    scope: str | None
     has_plugin, item = request.config.pluginmanager.has_plugin, cast("pytest.Item", request.node)
-    if "anyio_backend" in request.fixturenames and has_plugin("anyio"):
+    if "anyio_backend" in request.fixturenames and has_plugin(_FIXTURES["anyio"]):
         scope = "anyio"
-    elif has_plugin("asyncio"):
+    elif has_plugin(_FIXTURES["asyncio"]):
         mark = item.get_closest_marker("asyncio")
-        given = None if mark is None else cast("str | None", mark.kwargs.get("loop_scope"))
-        scope = given or cast("str", request.config.getini("asyncio_default_test_loop_scope"))
+        scope = None if mark is None else cast("str | None", mark.kwargs.get("loop_scope"))
+        if scope is None:
+            scope = "function"
+            with suppress(ValueError):  # pytest-asyncio before 0.26 has no such option
+                scope = cast("str", request.config.getini("asyncio_default_test_loop_scope"))
     else:
         raise pytest.UsageError(
-            f"the fixture {name!r} needs pytest-asyncio, or anyio's plugin and @pytest.mark.anyio; "
+            f"the fixture {name!r} needs pytest-asyncio (0.24 or newer), or anyio's plugin and @pytest.mark.anyio; "
             f"'sync_{name}' needs neither"
         )
     return cast("object", request.getfixturevalue(f"_dispatchkit_{name}_{scope}"))

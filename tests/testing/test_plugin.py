@@ -14,6 +14,8 @@ from tests.test_readme import block
 
 SCOPE = ("-o", "asyncio_default_fixture_loop_scope=function")
 SHARED = """
+import asyncio
+
 import pytest
 from dispatchkit.sandbox import Fault
 
@@ -27,6 +29,9 @@ def test_blocking_client(sync_direct, sync_altcraft, dispatchkit_sandbox, dispat
     assert sync_direct.start_many(range(100, 200)).finish().done == 100
 """
 ASYNCIO = """
+LOOPS = []
+
+
 @pytest.mark.asyncio
 async def test_both_clients(direct, altcraft, dispatchkit_sandbox):
     await direct.start(7)
@@ -37,8 +42,14 @@ async def test_both_clients(direct, altcraft, dispatchkit_sandbox):
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("number", [1, 2])
 async def test_shared_loop(direct, dispatchkit_sandbox, number):
+    async def close(real=direct.close):
+        LOOPS.append(asyncio.get_running_loop())
+        await real()
+
+    direct.close = close
     await direct.start(7)
     assert dispatchkit_sandbox.launches == {7: 1}
+    assert LOOPS == [asyncio.get_running_loop()] * (number - 1)  # the first client was closed on this loop
 
 
 class TestOptions:
