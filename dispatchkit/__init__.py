@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     )
     from dispatchkit.ledger.ledger import Ledger
     from dispatchkit.ledger.store import Counts, Run, Target
-    from dispatchkit.values import json_schema
+    from dispatchkit.values import json_schema, to_json
 
 __all__ = [
     "AccessDeniedError",
@@ -111,6 +111,7 @@ __all__ = [
     "__version__",
     "json_schema",
     "sync",
+    "to_json",
 ]
 
 # The module of each name. aiohttp takes a third of a second to import. Programs that only catch an error or print a
@@ -151,7 +152,7 @@ _HOMES = {
     ),
     "dispatchkit.ledger.ledger": ("Ledger",),
     "dispatchkit.ledger.store": ("Counts", "Run", "Target"),
-    "dispatchkit.values": ("json_schema",),
+    "dispatchkit.values": ("json_schema", "to_json"),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

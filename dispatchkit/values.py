@@ -13,8 +13,8 @@ The rules:
 - The row of an outcome has the same columns for all four. Of the result it has ``result_settled``,
   ``result_replayed`` and ``result_repeated``. Of the error it has all keys.
 
-cattrs finds the conversion of a type. Functions import it and json, so that a program that only catches an error does
-not pay for them.
+cattrs finds the conversion of a type. Functions import it, json and pydantic, so that a program that only catches an
+error does not pay for them.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ import attrs
 
 if TYPE_CHECKING:
     from cattrs import Converter
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
 __all__ = [
     "HIDDEN",
@@ -46,6 +48,7 @@ __all__ = [
     "json_schema",
     "shown_as",
     "target_of",
+    "to_json",
 ]
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -88,6 +91,15 @@ class Value:
 
     __to_dict_also__: ClassVar[tuple[str, ...]] = ()
     """Properties that are keys too."""
+    __schema_name__: ClassVar[str | None] = None
+    """The definition in ``schema.json`` for a class and its subclasses; None takes the one of the class's own name."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from dispatchkit.pydantic_schema import value_schema  # noqa: PLC0415 - see above
+
+        definitions = cast("dict[str, Json]", json_schema()["$defs"])
+        return value_schema(cls, to_json, _schema_name(cls, definitions), definitions)
 
     @overload
     def to_dict(self, *, flat: Literal[False] = False) -> dict[str, Json]: ...
@@ -125,6 +137,25 @@ class OutcomeValue(Value):
     """What came of a command: all outcomes have the same keys, whatever their class is."""
 
     __slots__ = ()
+    __schema_name__ = "Outcome"
+
+
+def to_json(value: object) -> dict[str, Json]:
+    """What ``json.dumps`` calls for a value that it does not know: ``json.dumps(values, default=to_json)``.
+
+    orjson takes it in the same way. It returns the `Value.to_dict` of a value or an error of dispatchkit.
+
+    Raises:
+        TypeError: The value is not one of dispatchkit's.
+
+    >>> import json
+    >>> from dispatchkit import Report
+    >>> json.dumps([Report(done=2)], default=to_json)[:27]
+    '[{"done": 2, "rejected": 0,'
+    """
+    if isinstance(value, Value):
+        return value.to_dict()
+    raise TypeError(f"{type(value).__name__} is no value of dispatchkit, so to_json does not know its JSON")
 
 
 def as_json(value: Value) -> str:
@@ -169,6 +200,15 @@ def json_schema() -> dict[str, Json]:
 
     text = files("dispatchkit").joinpath("schema.json").read_text(encoding="utf-8")
     return cast("dict[str, Json]", json.loads(text))
+
+
+def _schema_name(cls: type[Value], definitions: Mapping[str, object]) -> str | None:
+    """The definition of a class in ``schema.json``; None for a class of another package that has none."""
+    for base in cls.__mro__:
+        name: str = vars(base).get("__schema_name__") or base.__name__
+        if name in definitions and base.__module__.startswith("dispatchkit."):
+            return name
+    return None
 
 
 @attrs.frozen

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import inspect
 import os
-import threading
 from collections.abc import Callable, Iterator
 from unittest.mock import Mock
 
@@ -102,17 +101,9 @@ def _mend_aioresponses() -> Iterator[None]:
 
 @pytest.fixture
 def sandbox() -> Iterator[Sandbox]:
-    """A sandbox in this process, on a loop of its own, for what runs in another process."""
-    played = Sandbox()
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    asyncio.run_coroutine_threadsafe(played.open(), loop).result(10)
-    yield played
-    asyncio.run_coroutine_threadsafe(played.close(), loop).result(10)
-    loop.call_soon_threadsafe(loop.stop)
-    thread.join(10)
-    loop.close()
+    """A sandbox in this process, in a thread of its own, for what runs in another process."""
+    with Sandbox() as played:
+        yield played
 
 
 @pytest.fixture

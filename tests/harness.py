@@ -11,12 +11,13 @@ from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.command import Request, Response
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.ledger.store import RunPlan
-from tests.fake_clock import FakeTransport, Virtual
+from dispatchkit.testing import FakeClock
+from tests.fake_transport import FakeTransport
 
 
-def played(clock: Virtual | None = None, *, token: str = "t", **settings: Any) -> tuple[DirectClient, FakeTransport]:
+def played(clock: FakeClock | None = None, *, token: str = "t", **settings: Any) -> tuple[DirectClient, FakeTransport]:
     """A client, and what stands in for its transport. ``takes`` and ``says`` are the transport's."""
-    clock = clock or Virtual()
+    clock = clock or FakeClock()
     transport = FakeTransport(clock, **{name: settings.pop(name) for name in ("takes", "says") if name in settings})
     client = DirectClient(token, clock=clock, **settings)
     client._context.transport = transport  # type: ignore[assignment]

@@ -22,8 +22,8 @@ W = TypeVar("W")
 class InvalidCommand(Command[object, Never]):
     """Stands in a fan-out for a command that could not be built. So one bad id in a million is one outcome."""
 
-    error: Exception = attrs.field(metadata=HIDDEN)
-    item: object = attrs.field(default=None, eq=False, metadata=HIDDEN)
+    error: Exception = attrs.field(repr=False, metadata=HIDDEN)
+    item: object = attrs.field(default=None, eq=False, repr=False, metadata=HIDDEN)
     """The item that the command could not be built from."""
 
     def request(self, wire: object, request_id: str | None) -> Request:

@@ -200,7 +200,8 @@ class DirectClient(Client[DirectAuth]):
     ) -> FanOut[StartedDispatch]:
         """`start` for many dispatches, as a `FanOut`: ``async for outcome in direct.start_many(ids)``.
 
-        An invalid id yields a `NotSent` outcome; the run continues.
+        An invalid id yields a `NotSent` outcome; the run continues. No failure cancels another start, as it would in an
+        `asyncio.TaskGroup`.
 
         Args:
             ids: The dispatches; taken one by one, as calls end.

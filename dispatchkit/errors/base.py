@@ -84,6 +84,8 @@ class DispatchkitError(TypedValue, Exception):
         "attempts",
     )
 
+    __schema_name__ = "Error"
+
     state: ClassVar[State]
     hint: str = ""
     """What to do about the error, in one line. A call may set a more specific hint than the class."""

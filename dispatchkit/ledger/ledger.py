@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Self, TypeVar, cast
 from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.claim import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
+from dispatchkit.core.context_managers import AsyncOnly
+from dispatchkit.core.loop import running_loop
+from dispatchkit.core.reprs import RichRepr, describe
 from dispatchkit.core.secret import account_key
 from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.validators import int_in_range, label
@@ -35,7 +38,7 @@ _END_TIMEOUT = 10.0
 """Seconds to wait for the end of a killed process."""
 
 
-class Ledger:
+class Ledger(AsyncOnly):
     """The durable record of launches: each launch is written before its request leaves, so a killed run can resume.
 
     Pass it to a fan-out: ``direct.start_many(ids, ledger=Ledger("launch.db"), run="black-friday")``. The same line
@@ -70,12 +73,15 @@ class Ledger:
     ) -> None:
         address = Address.of(where)
         del where  # a traceback would show it
+        self._where = str(address)
+        """The file, or the database without a password."""
+        self._schema = schema
+        self._closed = False
         refuse_patched()
         self._clock = a_clock(clock)
         self._store = _store(address, schema, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._opening: asyncio.Task[None] | None = None
-        self._closed = False
 
     @property
     def is_shared(self) -> bool:
@@ -298,7 +304,7 @@ class Ledger:
         Raises:
             LedgerError: The store cannot be opened.
         """
-        loop = asyncio.get_running_loop()
+        loop = running_loop("Ledger")
         self._loop = self._loop or loop
         if self._loop is not loop:
             raise RuntimeError("this Ledger belongs to another event loop: make one Ledger per loop")
@@ -322,10 +328,19 @@ class Ledger:
             await self._store.close()
 
     async def __aenter__(self) -> Self:
+        running_loop("Ledger")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    def __rich_repr__(self) -> RichRepr:
+        yield getattr(self, "_where", "***")  # a traceback may show a ledger whose constructor raised
+        yield "schema", getattr(self, "_schema", None), None
+        yield "closed", getattr(self, "_closed", False), False
+
+    def __repr__(self) -> str:
+        return describe(self)
 
 
 class PartOfLedger:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, ClassVar, Never, Protocol, cast
 import attrs
 
 from dispatchkit.core.claim import ClaimResult
+from dispatchkit.core.reprs import RichRepr, describe
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.redaction import redact_urls
 from dispatchkit.values import HIDDEN, SHOWN, Json, Value, shown_as, target_of
@@ -87,6 +88,12 @@ def _command_dict(text: str) -> dict[str, Json] | None:
     return None if command is None else command.to_dict()
 
 
+def _command_repr(text: str) -> str:
+    """The command without its content, which its text has."""
+    command = _command(text)
+    return "<a command that this release cannot read>" if command is None else repr(command)
+
+
 @attrs.frozen(kw_only=True)
 class RunPlan:
     """The settings of a new run."""
@@ -106,7 +113,7 @@ class RunPlan:
     """Seconds within which no other run may have launched one of the targets; None allows it."""
 
 
-@attrs.frozen
+@attrs.frozen(repr=False)
 class Run(Value):
     """A run of the ledger.
 
@@ -131,7 +138,7 @@ class Run(Value):
     stopped: bool
     account: str | None = None
     """The account's name, if the client had one."""
-    fingerprint: str = attrs.field(default="", metadata=HIDDEN)
+    fingerprint: str = attrs.field(default="", repr=False, metadata=HIDDEN)
     """The fingerprint of the account's token."""
     attempt_timeout: float = 0.0
     """Seconds: the longest attempt timeout of all holders."""
@@ -141,6 +148,23 @@ class Run(Value):
     """Number of stops."""
     repeat_window: float | None = None
     """Seconds within which no other run may have launched one of its targets."""
+
+    def __rich_repr__(self) -> RichRepr:
+        settings = _settings(self.settings)
+        yield self.name
+        yield "provider", settings.get("provider"), None
+        yield "base_url", settings.get("base_url"), None
+        yield "account", self.account, None
+        yield "created", f"{self.created:%Y-%m-%d %H:%M:%S}"
+        yield "total", self.total
+        yield "plan_complete", self.plan_complete, True
+        yield "stopped", self.stopped, False
+        yield "restored", self.restored, False
+        yield "stops", self.stops, 0
+        yield "repeat_window", self.repeat_window, None
+
+    def __repr__(self) -> str:
+        return describe(self)
 
 
 @attrs.frozen
@@ -180,7 +204,7 @@ class Counts(Value):
 class Holder(Value):
     """The process that holds a chunk."""
 
-    token: str = attrs.field(metadata=HIDDEN)
+    token: str = attrs.field(repr=False, metadata=HIDDEN)
     """The token of the hold."""
     pid: int
     host: str
@@ -214,7 +238,7 @@ class Unsettled:
     """A target that is not final: planned, not sent, left in flight, or unknown and not `Record.is_final`."""
 
     index: int
-    command: str
+    command: str = attrs.field(repr=False)
     """The command, encoded by `codec`."""
     request_id: str | None = None
     since: datetime | None = None
@@ -238,7 +262,7 @@ class Repeat:
     run: str
     """The name of the other run."""
     count: int
-    commands: Sequence[str]
+    commands: Sequence[str] = attrs.field(repr=False)
     """The first commands, at most ten, encoded by `codec`."""
     latest: datetime
     """The latest claim or outcome of these targets in the other run."""
@@ -298,7 +322,7 @@ class Target(Value):
     __to_dict_also__: ClassVar[tuple[str, ...]] = ("target",)
 
     index: int
-    command: str = attrs.field(metadata=shown_as("command", _command_dict))
+    command: str = attrs.field(repr=_command_repr, metadata=shown_as("command", _command_dict))
     """As `codec` writes it."""
     state: str
     """``planned``, ``sending``, or the value of a `State`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from threading import Lock
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from attrs import define, field, frozen
@@ -49,6 +50,29 @@ class Fault:
     ending: Ending = "answer"
     delay: float = 0.0
     reply: Reply | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}, acted" if self.acts else f"{self.name}, not acted"
+
+    @classmethod
+    def all(cls) -> tuple[Fault, ...]:
+        """Every fault that the sandbox can play, with its default values.
+
+        A fault that can come before or after the provider acts is there twice. The text of each is different, so that a
+        test can be made of each: ``@pytest.mark.parametrize("fault", Fault.all(), ids=str)``. The order is fixed:
+
+        - ``lost_answer``, ``dropped``, ``slow`` by 0.05 s, ``throttled`` by 1 s;
+        - after the act: ``reset``, ``http`` (an empty 502), ``garbage``, ``html`` (502), ``cut`` and ``silent``;
+        - the same six before it.
+
+        >>> [str(fault) for fault in Fault.all()][:5]
+        ['lost_answer, acted', 'dropped, not acted', 'slow, acted', 'throttled, not acted', 'reset, acted']
+        """
+        faults = [cls.lost_answer(), cls.dropped(), cls.slow(0.05), cls.throttled()]
+        for acts in (True, False):
+            faults += [cls.reset(acts=acts), cls.http(502, acts=acts), cls.garbage(acts=acts)]
+            faults += [cls.html(acts=acts), cls.cut(acts=acts), cls.silent(acts=acts)]
+        return tuple(faults)
 
     @classmethod
     def lost_answer(cls) -> Fault:
@@ -127,9 +151,12 @@ class Faults:
     """The queue of ordered faults. Each request takes at most one: the first in the queue that matches its path."""
 
     _orders: deque[_Order] = field(factory=deque[_Order], init=False)
+    _lock: Lock = field(factory=Lock, init=False)
+    """A test may order faults in another thread than the sandbox's."""
 
     def __len__(self) -> int:
-        return sum(order.times for order in self._orders)
+        with self._lock:
+            return sum(order.times for order in self._orders)
 
     def order(self, fault: Fault, *, times: int = 1, path_contains: str | None = None) -> None:
         """Put a fault at the end of the queue.
@@ -139,15 +166,17 @@ class Faults:
         """
         if times < 1:
             raise ValueError(f"times must be 1 or more: {times}")
-        self._orders.append(_Order(fault, times, path_contains))
+        with self._lock:
+            self._orders.append(_Order(fault, times, path_contains))
 
     def take(self, path: str) -> Fault | None:
         """Take the fault that a request for ``path`` meets, if any."""
-        order = next((order for order in self._orders if order.matches(path)), None)
-        if order is None:
-            return None
-        order.times -= 1
-        if not order.times:
-            # By identity: two equal orders are two places in the queue.
-            self._orders = deque(other for other in self._orders if other is not order)
-        return order.fault
+        with self._lock:
+            order = next((order for order in self._orders if order.matches(path)), None)
+            if order is None:
+                return None
+            order.times -= 1
+            if not order.times:
+                # By identity: two equal orders are two places in the queue.
+                self._orders = deque(other for other in self._orders if other is not order)
+            return order.fault

@@ -6,7 +6,10 @@ import asyncio
 import ipaddress
 import socket
 import struct
+import threading
 import time
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from typing import TYPE_CHECKING, Self
 
 from aiohttp import web
@@ -15,6 +18,7 @@ from dispatchkit.sandbox.altcraft import ALTCRAFT_TOKEN, AltcraftProvider
 from dispatchkit.sandbox.direct import DIRECT_TOKEN, WRONG_KIND_TOKEN, DirectProvider
 from dispatchkit.sandbox.faults import Faults
 from dispatchkit.sandbox.ids import Ids
+from dispatchkit.sandbox.thread import LoopThread
 from dispatchkit.sandbox.wire import Call, Reply
 
 if TYPE_CHECKING:
@@ -53,6 +57,12 @@ class Sandbox:
         ...     started.settled, sandbox.launches[10000000125]
         (True, 1)
 
+    ``with Sandbox() as sandbox:`` runs it in a thread of its own, for blocking programs and for tests:
+
+        >>> with Sandbox() as sandbox, sync.DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        ...     direct.start(7).dispatch_id, sandbox.launches[7]
+        (7, 1)
+
     A provider acts as soon as its request is read. Latency and faults delay or spoil only the answer. A sandbox keeps
     its state when it is closed and opened again.
 
@@ -68,7 +78,8 @@ class Sandbox:
         latency: Seconds between a provider's act and its answer; may be changed at any time. Default: 0.
         read_lag: Both providers show their state as it was so many seconds ago. Default: 0. Change it later on
             ``sandbox.direct`` or ``sandbox.altcraft``.
-        clock: The time in seconds since the epoch, for both providers. Default: ``time.time``.
+        clock: The time in seconds since the epoch, for both providers and the ``Date`` of every answer. Any thread may
+            call it. Default: ``time.time``.
         wrong_kind_token: See :class:`DirectProvider`, as for the next four.
         second_start: Default: ``"acts"``.
         scheduled: Default: 1 second.
@@ -150,8 +161,33 @@ class Sandbox:
         self.requests = 0
         self._host = host
         self._port = port
+        self._clock = clock
         self._faults = Faults()
+        self._lock = threading.Lock()
         self._runner: web.ServerRunner | None = None
+        self._thread: LoopThread | None = None
+
+    def __enter__(self) -> Self:
+        if self._runner is not None:
+            raise RuntimeError("the sandbox is open already")
+        thread = LoopThread()
+        try:
+            thread.run(self.open())
+        except BaseException:
+            thread.stop()
+            raise
+        self._thread = thread
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        thread, self._thread = self._thread, None
+        if thread is not None and not thread.is_of_parent():
+            try:
+                thread.run(self.close())
+            finally:
+                thread.stop()
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -198,19 +234,21 @@ class Sandbox:
             RuntimeError: The sandbox is not open.
         """
         if self._runner is None:
-            raise RuntimeError("the sandbox is not open: use it as `async with Sandbox() as sandbox`")
+            raise RuntimeError("the sandbox is not open: use it as `async with Sandbox() as sandbox`, or `with`")
         host, port = self._runner.addresses[0][:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     @property
     def launches(self) -> Counter[int]:
         """How many times each id was really launched, by both providers together; a new counter each time."""
-        return self.direct.launches + self.altcraft.launches
+        with self._lock:
+            return self.direct.launches + self.altcraft.launches
 
     @property
     def acts(self) -> list[Act]:
         """The acts of both providers, in the order of their clock, as a new list."""
-        return sorted([*self.direct.acts, *self.altcraft.acts], key=lambda act: act.at)
+        with self._lock:
+            return sorted([*self.direct.acts, *self.altcraft.acts], key=lambda act: act.at)
 
     @property
     def faults_left(self) -> int:
@@ -234,9 +272,10 @@ class Sandbox:
 
     def answer(self, call: Call) -> Reply:
         """What the provider whose path it is replies, without HTTP, latency or faults."""
-        if call.path.startswith("/api/v1.1/"):
-            return self.altcraft.answer(call)
-        return self.direct.answer(call)
+        with self._lock:
+            if call.path.startswith("/api/v1.1/"):
+                return self.altcraft.answer(call)
+            return self.direct.answer(call)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         self.requests += 1
@@ -247,7 +286,7 @@ class Sandbox:
         reply = self.answer(call)
         if self.latency:
             await asyncio.sleep(self.latency)
-        return _response(reply)
+        return self._response(reply)
 
     async def _spoil(self, request: web.BaseRequest, call: Call, fault: Fault) -> web.StreamResponse:
         reply = self.answer(call) if fault.acts else None
@@ -260,7 +299,15 @@ class Sandbox:
             _break_off(request.transport, fault, reply)
             # The connection is closed, but aiohttp requires a response, which it drops.
             reply = None
-        return web.Response() if reply is None else _response(reply)
+        return web.Response() if reply is None else self._response(reply)
+
+    def _response(self, reply: Reply) -> web.Response:
+        response = web.Response(status=reply.status, body=reply.body, headers=reply.headers)
+        if self._clock is not time.time:  # else aiohttp's own Date is the same
+            response.headers.setdefault(
+                "Date", format_datetime(datetime.fromtimestamp(self._clock(), UTC), usegmt=True)
+            )
+        return response
 
 
 def _break_off(transport: asyncio.Transport, fault: Fault, reply: Reply | None) -> None:
@@ -277,10 +324,6 @@ def _break_off(transport: asyncio.Transport, fault: Fault, reply: Reply | None) 
         missing = (len(reply.body) or len(raw)) + 1
         transport.write(raw[: -(missing // 2)])
     transport.close()
-
-
-def _response(reply: Reply) -> web.Response:
-    return web.Response(status=reply.status, body=reply.body, headers=reply.headers)
 
 
 def _request_without_limit(

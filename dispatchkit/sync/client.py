@@ -23,6 +23,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
 
 from dispatchkit.core.call.client import Client
+from dispatchkit.core.context_managers import BlockingOnly
 from dispatchkit.core.fanout.fan_out import FanOut as AsyncFanOut
 from dispatchkit.sync.fan_out import FanOut
 from dispatchkit.sync.portal import PortalHandle
@@ -35,7 +36,7 @@ C = TypeVar("C", bound=Client[Any])
 C_co = TypeVar("C_co", bound=Client[Any], covariant=True)
 
 
-class SyncClient(Generic[C_co]):
+class SyncClient(BlockingOnly, Generic[C_co]):
     """The base of every blocking client.
 
     Args:

@@ -12,7 +12,7 @@ import pytest
 from dispatchkit.ledger.postgres.store import PostgresStore
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import Holder, Store
-from tests.fake_clock import Manual
+from dispatchkit.testing import FakeClock
 
 BOOT = "boot-1"
 
@@ -22,7 +22,7 @@ class Sqlite:
 
     lock_decides = True
 
-    def __init__(self, folder: Path, clock: Manual) -> None:
+    def __init__(self, folder: Path, clock: FakeClock) -> None:
         self.path = folder / "launch.db"
         self.clock = clock
         self.stack = AsyncExitStack()
@@ -58,7 +58,7 @@ class Postgres:
 
     lock_decides = False
 
-    def __init__(self, dsn: str, clock: Manual) -> None:
+    def __init__(self, dsn: str, clock: FakeClock) -> None:
         self.dsn = dsn
         self.clock = clock
         self.stack = AsyncExitStack()
@@ -97,7 +97,7 @@ class Postgres:
 
 Database = Sqlite | Postgres
 
-DATABASES: dict[str, Callable[[pytest.FixtureRequest, Manual], Database]] = {
+DATABASES: dict[str, Callable[[pytest.FixtureRequest, FakeClock], Database]] = {
     "sqlite": lambda request, clock: Sqlite(request.getfixturevalue("tmp_path"), clock),
     "postgres": lambda request, clock: Postgres(request.getfixturevalue("dsn"), clock),
 }

@@ -43,17 +43,17 @@ from dispatchkit.ledger.sqlite import file as sqlite_file
 from dispatchkit.ledger.sqlite import holds
 from dispatchkit.ledger.sqlite import store as sqlite
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL, LEASE_TIMEOUT
-from tests.fake_clock import Manual
+from dispatchkit.testing import FakeClock
 from tests.harness import run_plan, run_settings, starts, turns, until
 
 
 @pytest.fixture
-def clock() -> Manual:
-    return Manual()
+def clock() -> FakeClock:
+    return FakeClock(jumps=False)
 
 
 @pytest.fixture
-async def ledger(tmp_path: Path, clock: Manual) -> AsyncIterator[Ledger]:
+async def ledger(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Ledger]:
     async with Ledger(tmp_path / "launch.db", clock=clock) as ledger:
         yield ledger
 
@@ -180,7 +180,7 @@ async def test_other_host_run_is_refused(ledger: Ledger) -> None:
         await ledger.journal("a", run_settings({"provider": "direct", "base_url": "https://two"})).open(None, nothing)
 
 
-async def test_external_stop_within_heartbeat(ledger: Ledger, clock: Manual) -> None:
+async def test_external_stop_within_heartbeat(ledger: Ledger, clock: FakeClock) -> None:
     heard: list[str] = []
     journal = ledger.journal("a", run_settings())
     await journal.open(starts(range(1, 4)), lambda: heard.append("stop"))
@@ -197,7 +197,7 @@ async def test_external_stop_within_heartbeat(ledger: Ledger, clock: Manual) -> 
 
 
 async def test_failed_heartbeat_ends_the_run(
-    ledger: Ledger, clock: Manual, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ledger: Ledger, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     journal = ledger.journal("a", run_settings())
     lost: list[str] = []
@@ -217,7 +217,7 @@ async def test_failed_heartbeat_ends_the_run(
     await journal.close()
 
 
-async def test_live_holder_is_not_replaced(ledger: Ledger, clock: Manual, tmp_path: Path) -> None:
+async def test_live_holder_is_not_replaced(ledger: Ledger, clock: FakeClock, tmp_path: Path) -> None:
     journal = ledger.journal("a", run_settings())
     lost: list[str] = []
     await journal.open(starts(range(1, 4)), lambda: lost.append("stop"))
@@ -433,7 +433,7 @@ async def test_run_belongs_to_account(
     assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
 
 
-async def test_write_protected_ledger_opens(ledger: Ledger, tmp_path: Path, clock: Manual) -> None:
+async def test_write_protected_ledger_opens(ledger: Ledger, tmp_path: Path, clock: FakeClock) -> None:
     """A holder that is suspended within its own transaction."""
     first = ledger.journal("a", run_settings())
     await first.open(starts([1]), nothing)
@@ -560,7 +560,7 @@ def _without_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_without_locks")
 async def test_lease_end_is_awaited(
-    ledger: Ledger, clock: Manual, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, clock: FakeClock, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hold.Hold, "keep", lambda *_: None)  # it is suspended
     first = ledger.journal("a", run_settings())
@@ -581,7 +581,7 @@ async def test_lease_end_is_awaited(
 
 
 @pytest.mark.usefixtures("_without_locks")
-async def test_renewed_lease_is_not_awaited(ledger: Ledger, clock: Manual, tmp_path: Path) -> None:
+async def test_renewed_lease_is_not_awaited(ledger: Ledger, clock: FakeClock, tmp_path: Path) -> None:
     first = ledger.journal("a", run_settings())
     await first.open(starts([1]), nothing)
     async with Ledger(tmp_path / "launch.db", clock=clock) as other:
@@ -596,7 +596,7 @@ async def test_renewed_lease_is_not_awaited(ledger: Ledger, clock: Manual, tmp_p
     await first.close()
 
 
-async def test_resume_clears_stop(ledger: Ledger, clock: Manual) -> None:
+async def test_resume_clears_stop(ledger: Ledger, clock: FakeClock) -> None:
     await ended(ledger.journal("a", run_settings()), starts([1]))
     promised = await ledger.stop("a")
     assert promised == clock.now() + timedelta(seconds=CLAIM_AGE)
@@ -629,7 +629,7 @@ async def test_stop_during_resume_holds(ledger: Ledger, monkeypatch: pytest.Monk
     assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
 
 
-async def test_unheld_run_stays_stopped(ledger: Ledger, tmp_path: Path, clock: Manual) -> None:
+async def test_unheld_run_stays_stopped(ledger: Ledger, tmp_path: Path, clock: FakeClock) -> None:
     first = ledger.journal("a", run_settings())
     await first.open(starts([1]), nothing)
     await ledger.stop("a")
@@ -672,7 +672,7 @@ async def test_run_name_is_printable(ledger: Ledger, name: str) -> None:
 
 @pytest.mark.parametrize(("resumed_at", "acting_until"), [(10.0, 75.0), (1000.0, 1000.0)])
 async def test_orphan_acts_until_expiry(
-    ledger: Ledger, clock: Manual, tmp_path: Path, resumed_at: float, acting_until: float
+    ledger: Ledger, clock: FakeClock, tmp_path: Path, resumed_at: float, acting_until: float
 ) -> None:
     first = ledger.journal("a", run_settings(attempt_timeout=70.0))
     await first.open(starts([1, 2]), nothing)
@@ -690,7 +690,7 @@ async def test_orphan_acts_until_expiry(
         await second.close()
 
 
-async def test_resume_waits_for_hold(ledger: Ledger, clock: Manual, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_resume_waits_for_hold(ledger: Ledger, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     await ended(ledger.journal("a", run_settings()), starts([1]))
     await ledger.stop("a")
     take = hold.Hold.take

@@ -27,7 +27,7 @@ from dispatchkit.ledger.hold_lock import HoldLock, LockState, lock_state
 from dispatchkit.ledger.sqlite import write as sqlite_write
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import LEASE_TIMEOUT, Claim
-from tests.fake_clock import START, Manual
+from dispatchkit.testing.clock import START, FakeClock
 from tests.harness import run_settings
 from tests.ledger.stores import holder
 from tests.ledger.test_store import ATTEMPT, ROWS, claim, held, hold, planned, run_plan
@@ -125,7 +125,7 @@ async def test_second_process_sees_holder(tmp_path: Path) -> None:
 
 async def test_suspended_holder_keeps_run(tmp_path: Path) -> None:
     path = tmp_path / "launch.db"
-    clock = Manual()
+    clock = FakeClock(jumps=False)
     with child(HOLDS, path) as process:
         assert said(process) == "ClaimResult.GRANTED"
         process.send_signal(signal.SIGSTOP)
@@ -207,12 +207,12 @@ async def test_forked_child_has_no_hold(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def clock() -> Manual:
-    return Manual()
+def clock() -> FakeClock:
+    return FakeClock(jumps=False)
 
 
 @pytest.fixture
-async def boots(tmp_path: Path, clock: Manual) -> AsyncIterator[Callable[[str], Awaitable[SqliteStore]]]:
+async def boots(tmp_path: Path, clock: FakeClock) -> AsyncIterator[Callable[[str], Awaitable[SqliteStore]]]:
     """Opens the ledger in some boot of the machine."""
     async with contextlib.AsyncExitStack() as stack:
 
@@ -247,7 +247,7 @@ async def test_released_lock_means_dead_holder(boots: Boots) -> None:
 
 
 @pytest.mark.parametrize(("passed", "taken"), [(0, False), (29, False), (31, True), (-29, False), (-31, True)])
-async def test_the_lease_of_another_boot(boots: Boots, clock: Manual, passed: float, taken: bool) -> None:
+async def test_the_lease_of_another_boot(boots: Boots, clock: FakeClock, passed: float, taken: bool) -> None:
     store = await boots("x")
     run = await held(store)
     await crash(store)
@@ -262,7 +262,7 @@ async def test_the_lease_of_another_boot(boots: Boots, clock: Manual, passed: fl
         assert (await hold(later, run, "two")) is not None, "it has kept no lock"
 
 
-async def test_boot_without_id_differs(boots: Boots, clock: Manual) -> None:
+async def test_boot_without_id_differs(boots: Boots, clock: FakeClock) -> None:
     store = await boots("")
     run = await held(store)
     await crash(store)
@@ -274,7 +274,7 @@ async def test_boot_without_id_differs(boots: Boots, clock: Manual) -> None:
 
 @pytest.mark.parametrize("boot_id", ["x", "y"])
 async def test_without_locks_the_lease_decides(
-    boots: Boots, clock: Manual, monkeypatch: pytest.MonkeyPatch, boot_id: str
+    boots: Boots, clock: FakeClock, monkeypatch: pytest.MonkeyPatch, boot_id: str
 ) -> None:
     monkeypatch.setattr(hold_lock, "fcntl", None)
     store = await boots("x")
@@ -377,7 +377,7 @@ def test_lock_has_one_winner(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-async def test_other_boot_uses_wall_clock(boots: Boots, clock: Manual) -> None:
+async def test_other_boot_uses_wall_clock(boots: Boots, clock: FakeClock) -> None:
     store = await boots("x")
     run = await held(store, ROWS[:1])
     await store.claim([claim(run, 0)])
@@ -393,7 +393,7 @@ async def test_other_boot_uses_wall_clock(boots: Boots, clock: Manual) -> None:
     assert (await left("x"), await left("y")) == (65, 75)
 
 
-async def test_a_copy_is_refused(boots: Boots, tmp_path: Path, clock: Manual) -> None:
+async def test_a_copy_is_refused(boots: Boots, tmp_path: Path, clock: FakeClock) -> None:
     store = await boots("x")
     run = await planned(store, "a")
     await store.check_identity()
@@ -427,7 +427,7 @@ async def test_busy_reader_fails_no_plan(boots: Boots, tmp_path: Path) -> None:
     assert busy == 30_000
 
 
-async def test_repeats_after_a_clock_step(boots: Boots, clock: Manual) -> None:
+async def test_repeats_after_a_clock_step(boots: Boots, clock: FakeClock) -> None:
     store = await boots("x")
     first = await planned(store, "a", ROWS[:1])
     await store.claim([Claim(first, 0, 0, "a", None, START)])

@@ -14,7 +14,7 @@ from dispatchkit import State
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.store import LEASE_TIMEOUT, Chunk, Claim, Counts, Record, Run, RunPlan, Unsettled
-from tests.fake_clock import START, Manual
+from dispatchkit.testing.clock import START, FakeClock
 from tests.ledger.stores import BOOT, DATABASES, Database, holder
 
 ROWS = [(bytes([number]) * 16, f'{{"dispatch_id":{number}}}') for number in range(10)]
@@ -22,12 +22,12 @@ ATTEMPT = 70.0
 
 
 @pytest.fixture
-def clock() -> Manual:
-    return Manual()
+def clock() -> FakeClock:
+    return FakeClock(jumps=False)
 
 
 @pytest.fixture(params=sorted(DATABASES))
-def database(request: pytest.FixtureRequest, clock: Manual) -> Database:
+def database(request: pytest.FixtureRequest, clock: FakeClock) -> Database:
     return DATABASES[request.param](request, clock)
 
 

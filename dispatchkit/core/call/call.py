@@ -47,7 +47,7 @@ from dispatchkit.core.call.decide import decide, partly, unclear_too
 from dispatchkit.core.call.flight import Flight
 from dispatchkit.core.call.frames import hint_of, without_frames
 from dispatchkit.core.call.state_read import StateRead
-from dispatchkit.core.transport.transport import ForeignLoopError
+from dispatchkit.core.transport.transport import ForeignLoopError, MockError
 from dispatchkit.errors import (
     DispatchkitError,
     NotSentError,
@@ -162,6 +162,8 @@ class Call(Generic[W, R]):
         error = self.known_outcome(f"{what} was raised")
         if isinstance(exception, ForeignLoopError) and error.state is State.NOT_SENT:
             return exception  # the caller's mistake: nothing was sent
+        if isinstance(exception, MockError):
+            return without_frames(exception.error)  # the test's mistake: a mock sends nothing
         error.__cause__ = without_frames(exception)
         self._flight.log_end(error.summary, error)
         return error

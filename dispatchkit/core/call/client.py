@@ -19,10 +19,13 @@ from dispatchkit.core.call.replays import replays_of
 from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy, a_policy
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
 from dispatchkit.core.command import Command
+from dispatchkit.core.context_managers import AsyncOnly
 from dispatchkit.core.invalid_command import InvalidCommand
+from dispatchkit.core.loop import running_loop
 from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import get_pacer
+from dispatchkit.core.reprs import RichRepr, describe
 from dispatchkit.core.secret import Secret, Unshown, account_key
 from dispatchkit.core.stop import StopSignal
 from dispatchkit.core.transport.patched import refuse_patched
@@ -69,7 +72,7 @@ class ClientStatistics(Value):
     budget: BudgetStatistics
 
 
-class Client(Generic[W]):
+class Client(AsyncOnly, Generic[W]):
     """The base of every provider's client. ``W`` is the provider's wire: its token and its format.
 
     Args:
@@ -145,6 +148,9 @@ class Client(Generic[W]):
         self, command: Command[W, R], *, timeout: float | None = None, retry: RetryPolicy | None = None
     ) -> R:
         """Perform a command and return its result.
+
+        A call that is cancelled may have acted; a note on the `asyncio.CancelledError` says what is known. An
+        `asyncio.TaskGroup` cancels its other calls when one fails. `FanOut` does not.
 
         Args:
             command: What to do.
@@ -279,6 +285,7 @@ class Client(Generic[W]):
         await self._context.transport.close()
 
     async def __aenter__(self) -> Self:
+        running_loop("client")
         return self
 
     async def __aexit__(
@@ -286,6 +293,14 @@ class Client(Generic[W]):
     ) -> None:
         await self.close()
 
+    def __rich_repr__(self) -> RichRepr:
+        yield str(getattr(self, "_origin", None))  # a traceback may show a client whose constructor raised
+        context = cast("ClientContext[W] | None", getattr(self, "_context", None))
+        if context is not None:
+            yield "account", self._account, None
+            yield "in_flight", context.pacer.in_flight, 0
+            yield "paused_for", round(context.pacer.paused_for(), 1), 0.0
+            yield "closed", context.stop.is_set, False
+
     def __repr__(self) -> str:
-        made = getattr(self, "_origin", None)  # a traceback may show a client whose constructor raised
-        return f"{type(self).__name__}({str(made)!r})"
+        return describe(self)

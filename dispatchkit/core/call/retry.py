@@ -145,6 +145,26 @@ class RetryPolicy:
     If False, the provider's state is still read. The outcome stays unknown unless the state shows the effect.
     """
 
+    @classmethod
+    def for_tests(cls) -> RetryPolicy:
+        """The default policy with short waits, for tests on the real clock. It makes the same decisions.
+
+        Retries follow at once. The provider's state is read again after 5 to 100 ms, and is believed within a second,
+        since dates in answers have whole seconds. A ``Retry-After`` is still honoured. A client with a
+        `dispatchkit.testing.FakeClock` is faster and needs no such policy.
+
+        Never use it for a real provider: ``state_lag=0`` launches twice where state lags.
+
+        Example:
+            >>> async with Sandbox() as sandbox:
+            ...     sandbox.order(Fault.dropped())
+            ...     retry = RetryPolicy.for_tests()
+            ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url, retry=retry) as direct:
+            ...         await direct.start(7)  # by default, it takes a minute
+            StartedDispatch(dispatch_id=7, settled=False)
+        """
+        return _QuickPolicy(wait=_no_wait, throttled_wait=_no_wait, state_lag=0.0)
+
     def delay(
         self,
         number: int,
@@ -174,6 +194,22 @@ class RetryPolicy:
         with contextlib.suppress(Exception):  # the strategy is the user's code: the account pauses all the same
             return seconds_of(self.throttled_wait, 1, drawn=1.0, error=error)
         return _PAUSE
+
+
+def _no_wait(_: object) -> float:
+    return 0.0
+
+
+@attrs.frozen(kw_only=True, repr=False)
+class _QuickPolicy(RetryPolicy):
+    """See `RetryPolicy.for_tests`."""
+
+    def probe_delay(self, number: int, *, drawn: float, error: DispatchkitError | None = None) -> float:
+        del drawn, error
+        return min(0.1, 0.005 * 2.0 ** min(number - 1, 60))
+
+    def __repr__(self) -> str:
+        return "RetryPolicy.for_tests()"
 
 
 def a_policy(value: RetryPolicy) -> RetryPolicy:

@@ -27,6 +27,7 @@ import attrs
 
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.command import Command
+from dispatchkit.core.context_managers import AsyncOnly
 from dispatchkit.core.fanout.guards import StopReason
 from dispatchkit.core.fanout.item_types import refuse_wrong_types
 from dispatchkit.core.fanout.journal import Journal, Source
@@ -36,7 +37,9 @@ from dispatchkit.core.fanout.repeats import Repeats, refuse_repeats, repeat_mode
 from dispatchkit.core.fanout.silence import watch_silence
 from dispatchkit.core.fanout.source import IterableSource, iterate
 from dispatchkit.core.fanout.worker_pool import WorkerPool
+from dispatchkit.core.loop import running_loop
 from dispatchkit.core.options import check_options, takes_options
+from dispatchkit.core.reprs import RichRepr
 from dispatchkit.core.validators import a_kind
 from dispatchkit.errors import LedgerError, State
 
@@ -46,8 +49,11 @@ R_co = TypeVar("R_co", covariant=True)
 W = TypeVar("W")
 
 
-class FanOut(Generic[R_co]):
+class FanOut(AsyncOnly, Generic[R_co]):
     """Many commands through one client. ``async for`` yields each outcome as it comes; `finish` runs to the end.
+
+    One failure never cancels another command. An `asyncio.TaskGroup` of single calls does: when one of them fails, it
+    cancels launches that may already have acted, and does not tell of them.
 
     A loop that is left early does not stop the run. Call `close`, or write ``async with fan_out:`` around the loop.
     Until then, the workers go on until as many outcomes wait as there are workers.
@@ -85,6 +91,7 @@ class FanOut(Generic[R_co]):
         if commands is None and (settings.ledger is None or settings.expected is not None):
             raise ValueError("commands=None stands for what a ledger holds: it needs ledger=, and takes no expected=")
         self._client = client
+        self._run = settings.run
         self._pacer = client.pacer
         self._guards = settings.guards
         self._grace_period = settings.grace_period
@@ -160,6 +167,7 @@ class FanOut(Generic[R_co]):
             most: The most outcomes to take.
         """
         if self._pool.workers is None:
+            running_loop("fan-out")
             await self._open()
             self._pool.start()
         while not self._outcomes and self._pool.workers:
@@ -232,8 +240,29 @@ class FanOut(Generic[R_co]):
             error, self._pool.error = self._pool.error, None
             raise error
 
+    def __rich_repr__(self) -> RichRepr:
+        yield self._client
+        yield "run", self._run, None
+        yield "report", self.report
+        yield "in_flight", self.in_flight, 0
+        yield "stop_reason", self.stop_reason, None
+
     def __repr__(self) -> str:
-        return f"<FanOut of {self._client!r}: {self.in_flight} in flight, {self.report!r}>"
+        report, in_flight, workers = self.report, self.in_flight, self._pool.workers
+        to_come = None if report.not_started is None else report.not_started - in_flight
+        counts = {
+            "done": report.done,
+            "rejected": report.rejected,
+            "not sent": report.not_sent,
+            "unknown": report.unknown,
+            "in flight": in_flight,
+            "not started": to_come,
+        }
+        run = "" if self._run is None else f", run {self._run!r}"
+        state = ", not begun" if workers is None else "" if workers else ", over"
+        reason = "" if self.stop_reason is None else f" ({self.stop_reason})"
+        shown = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "no commands"
+        return f"<FanOut of {self._client!r}{run}: {shown}{state}{reason}>"
 
     def __aiter__(self) -> Self:
         return self

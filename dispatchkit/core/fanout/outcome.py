@@ -7,6 +7,7 @@ from typing import ClassVar, Generic, Literal, Never, TypeAlias, TypeVar
 import attrs
 
 from dispatchkit.core.command import Command
+from dispatchkit.core.reprs import html_table
 from dispatchkit.errors import (
     Attempt,
     DispatchkitError,
@@ -188,3 +189,9 @@ class Report(Value):
     def failed(self) -> int:
         """All commands with another outcome than done."""
         return self.total - self.done
+
+    def _repr_html_(self) -> str:
+        names = ("done", "rejected", "not_sent", "unknown", "not_started", "repeats")
+        counts: dict[str, int | None] = {name: getattr(self, name) for name in names}
+        rows = [(name.replace("_", " "), count) for name, count in counts.items() if count or name in names[:4]]
+        return html_table(f"{self.total:,} commands, {self.failed:,} not done", ("outcome", "count"), rows)

@@ -355,6 +355,11 @@ class Pacer:
         self._stale_in_flight = self._in_flight
         self._paused_until = max(self._paused_until, self._clock.monotonic() + wait)
 
+    @property
+    def in_flight(self) -> int:
+        """The number of attempts that are under way now."""
+        return self._in_flight
+
     def paused_for(self) -> float:
         """Seconds until the pause ends; 0 without a pause."""
         return max(0.0, self._paused_until - self._clock.monotonic())

@@ -10,15 +10,12 @@ import aiohttp
 from aiohttp.client_proto import ResponseHandler
 from yarl import URL
 
+from dispatchkit.core.loop import ForeignLoopError
 from dispatchkit.core.transport.connection import socket_factory
 from dispatchkit.core.transport.lane import MAX_FIELD, MAX_FIELDS, Lane, StaleConnectionError
 from dispatchkit.core.transport.patched import refuse_patched
 
-__all__ = ["LatePatchError", "Opener"]
-
-
-class LatePatchError(Exception):
-    """gevent or eventlet has replaced the sockets since the client was made. Nothing was sent."""
+__all__ = ["Opener"]
 
 
 class Opener:
@@ -60,14 +57,14 @@ class Opener:
         """Open a connection without unread bytes, which would be taken for the response.
 
         Raises:
-            LatePatchError: gevent or eventlet has replaced the sockets since the client was made.
+            ForeignLoopError: gevent or eventlet has replaced the sockets since the client was made.
             StaleConnectionError: The server closed the connection at once, or sent unexpected bytes.
             Exception: Any exception of aiohttp's connector.
         """
         try:
             refuse_patched()
         except RuntimeError as error:
-            raise LatePatchError(str(error)) from None
+            raise ForeignLoopError(str(error)) from None
         connection = await self._connector.connect(self._destination, [], self._timeouts)
         lane = connection.protocol
         assert isinstance(lane, Lane)  # noqa: S101 - the connector makes no other

@@ -18,23 +18,30 @@ from yarl import URL
 
 from dispatchkit.core.claim import ClaimExpiredError
 from dispatchkit.core.command import Request, Response
+from dispatchkit.core.loop import ForeignLoopError, running_loop
 from dispatchkit.core.secret import Unshown
 from dispatchkit.core.transport.content_encoding import decoded
 from dispatchkit.core.transport.describe import describe
 from dispatchkit.core.transport.fork import register_fork_reset
 from dispatchkit.core.transport.http import Http, SendTracker
-from dispatchkit.core.transport.open import LatePatchError
 from dispatchkit.core.transport.slices import with_bytes
 from dispatchkit.core.transport.url import proxy_url
 
-__all__ = ["ForeignLoopError", "SendTracker", "Transport", "TransportFailure"]
+__all__ = ["ForeignLoopError", "MockError", "SendTracker", "Transport", "TransportFailure"]
+
+_EXCHANGE_ERRORS = (aiohttp.ClientError, OSError, EOFError)
+"""The exceptions with which a mock plays a failed exchange. `TimeoutError` is an `OSError`."""
 
 
-class ForeignLoopError(RuntimeError):
-    """A client was called from another event loop than its first call, or from one without real sockets.
+class MockError(Exception):
+    """A mock in place of aiohttp's session failed itself, such as with a `TypeError` for a wrong signature.
 
-    Nothing was sent.
+    It is no outcome of a request: the caller raises ``error``.
     """
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(type(error).__name__)
+        self.error = error
 
 
 @attrs.frozen
@@ -95,7 +102,9 @@ class Transport:
 
         Raises:
             asyncio.CancelledError: The caller was cancelled.
-            ForeignLoopError: The client belongs to another event loop, or its process was patched since.
+            ForeignLoopError: The client belongs to another event loop, or none of asyncio is running. Or gevent or
+                eventlet has replaced the sockets since the client was made.
+            MockError: A mock in place of aiohttp's session failed itself.
         """
         if self._closed:
             return TransportFailure("the client was closed", sent=False)
@@ -120,8 +129,8 @@ class Transport:
             if not timers.stop(timer):
                 return TransportFailure("its claim expired", sent=tracker.sent, claim_expired=True)
             what = self._why_ended(timeout)
-        except LatePatchError as error:
-            raise ForeignLoopError(str(error)) from None
+        except (MockError, ForeignLoopError):
+            raise
         except Exception as error:  # noqa: BLE001 - every failure of an attempt becomes a TransportFailure
             what = self._why_ended(timeout) if timers.stop(timer) else self._describe(error, tracker)
         else:
@@ -151,13 +160,20 @@ class Transport:
                 allow_redirects=False,
             )
             answer = Response(response.status, response.headers, await response.read())
-            return with_bytes(await decoded(answer, response.headers.get("Content-Encoding", "")))
+            encoding = response.headers.get("Content-Encoding", "")
         except aiohttp.ClientConnectorError:
             tracker.sent = False
             raise
+        except _EXCHANGE_ERRORS:
+            raise
+        except Exception as error:
+            if self._closed:  # a session that a mock passes requests to may be closed meanwhile
+                raise
+            raise MockError(error) from None
+        return with_bytes(await decoded(answer, encoding))
 
     def _open(self) -> Http:
-        self._loop = asyncio.get_running_loop()
+        self._loop = running_loop("client")
         self._http = Http(
             self._base,
             connect_timeout=self._connect_timeout,

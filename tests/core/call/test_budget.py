@@ -16,13 +16,14 @@ from dispatchkit import DirectClient, NotSentError, OutcomeUnknownError, Pace, R
 from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
 from dispatchkit.core.command import Request, Response
 from dispatchkit.core.transport.transport import SendTracker, TransportFailure
-from tests.fake_clock import FakeTransport, Manual, Virtual
+from dispatchkit.testing import FakeClock
+from tests.fake_transport import FakeTransport
 
 
 class Outage:
     """A transport whose provider is down for a while. Every second launch of that time takes effect all the same."""
 
-    def __init__(self, clock: Virtual, seconds: float, *, latency: float = 0.05) -> None:
+    def __init__(self, clock: FakeClock, seconds: float, *, latency: float = 0.05) -> None:
         self.clock = clock
         self.seconds = seconds
         self.latency = latency
@@ -66,7 +67,7 @@ def client_of(outage: Outage, pace: Pace | None = None) -> DirectClient:
 @pytest.mark.parametrize("seconds", [0.5, 60])
 @pytest.mark.parametrize("calls", [10, 1_000, pytest.param(10_000, marks=pytest.mark.second_stage)])
 async def test_outage_leaves_nothing_unknown(calls: int, seconds: float) -> None:
-    outage = Outage(Virtual(), seconds)
+    outage = Outage(FakeClock(), seconds)
     async with client_of(outage) as client:
         results = await asyncio.gather(*(client.start(number) for number in range(1, calls + 1)))
         statistics = client.statistics().budget
@@ -79,7 +80,7 @@ async def test_outage_leaves_nothing_unknown(calls: int, seconds: float) -> None
 @pytest.mark.parametrize("calls", [500, pytest.param(3_000, marks=pytest.mark.second_stage)])
 @pytest.mark.parametrize("latency", [0.05, 2])
 async def test_outage_without_breaker_settles(calls: int, latency: float) -> None:
-    outage = Outage(Virtual(), 60, latency=latency)
+    outage = Outage(FakeClock(), 60, latency=latency)
     client = client_of(outage, Pace(failure_threshold=1, concurrency=calls))
     await asyncio.gather(*(client.start(number) for number in range(1, calls + 1)))
     assert set(outage.launches.values()) == {1}
@@ -88,7 +89,7 @@ async def test_outage_without_breaker_settles(calls: int, latency: float) -> Non
 
 
 async def test_dead_provider_sees_refill_rate() -> None:
-    outage = Outage(Virtual(), math.inf)
+    outage = Outage(FakeClock(), math.inf)
     client = client_of(outage, Pace(failure_threshold=1))
     results = await asyncio.gather(*(client.start(number) for number in range(1, 201)), return_exceptions=True)
     assert {type(result) for result in results} == {OutcomeUnknownError}
@@ -98,18 +99,18 @@ async def test_dead_provider_sees_refill_rate() -> None:
 
 
 @pytest.fixture
-def clock() -> Virtual:
-    return Virtual()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
-async def emptied(clock: Virtual) -> RetryBudget:
+async def emptied(clock: FakeClock) -> RetryBudget:
     budget = RetryBudget(clock)
     for _ in range(int(RetryBudget.INITIAL_TOKENS)):
         assert await budget.withdraw(until=0.0)
     return budget
 
 
-async def test_tokens_refill_in_order(clock: Virtual) -> None:
+async def test_tokens_refill_in_order(clock: FakeClock) -> None:
     budget = await emptied(clock)
     got: list[tuple[int, float]] = []
 
@@ -121,7 +122,7 @@ async def test_tokens_refill_in_order(clock: Virtual) -> None:
     assert got == [(number, pytest.approx(number + 1)) for number in range(5)]
 
 
-async def test_new_call_joins_queue_end(clock: Virtual) -> None:
+async def test_new_call_joins_queue_end(clock: FakeClock) -> None:
     budget = await emptied(clock)
     got: list[str] = []
 
@@ -137,7 +138,7 @@ async def test_new_call_joins_queue_end(clock: Virtual) -> None:
     assert got == ["first", "second"]
 
 
-async def test_refill_stops_at_initial_tokens(clock: Virtual) -> None:
+async def test_refill_stops_at_initial_tokens(clock: FakeClock) -> None:
     budget = await emptied(clock)
     await clock.sleep(3.5)
     assert budget.statistics() == BudgetStatistics(pytest.approx(3.5), 10, 0, 0)  # type: ignore[arg-type]
@@ -145,7 +146,7 @@ async def test_refill_stops_at_initial_tokens(clock: Virtual) -> None:
     assert budget.statistics().tokens == RetryBudget.INITIAL_TOKENS
 
 
-async def test_responses_double_allowed_retries(clock: Virtual) -> None:
+async def test_responses_double_allowed_retries(clock: FakeClock) -> None:
     budget = await emptied(clock)
     rounds = Counter[int]()
 
@@ -160,7 +161,7 @@ async def test_responses_double_allowed_retries(clock: Virtual) -> None:
     assert budget.statistics().spent == 137
 
 
-async def test_late_token_is_refused(clock: Virtual) -> None:
+async def test_late_token_is_refused(clock: FakeClock) -> None:
     budget = await emptied(clock)
     got = await asyncio.gather(*(budget.withdraw(until=until) for until in (9.0, 0.5, 1.5, 2.0, 9.0)))
     assert got == [True, False, False, True, True]
@@ -169,7 +170,7 @@ async def test_late_token_is_refused(clock: Virtual) -> None:
     assert budget.statistics().refused == 3
 
 
-async def test_waiting_calls_are_woken_once(clock: Virtual) -> None:
+async def test_waiting_calls_are_woken_once(clock: FakeClock) -> None:
     budget = await emptied(clock)
     sleeps = 0
     sleep = clock.sleep
@@ -188,7 +189,7 @@ async def test_waiting_calls_are_woken_once(clock: Virtual) -> None:
 
 
 async def test_cancelled_waiter_passes_token_on() -> None:
-    clock = Manual()
+    clock = FakeClock(jumps=False)
     budget = await emptied(clock)
     first, second, third = (asyncio.ensure_future(budget.withdraw(until=99.0)) for _ in range(3))
     await asyncio.sleep(0)
@@ -205,7 +206,7 @@ async def test_cancelled_waiter_passes_token_on() -> None:
 
 
 async def test_cancelled_waiter_keeps_token() -> None:
-    budget = await emptied(Manual())
+    budget = await emptied(FakeClock(jumps=False))
     first, second = (asyncio.ensure_future(budget.withdraw(until=99.0)) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
@@ -215,7 +216,7 @@ async def test_cancelled_waiter_keeps_token() -> None:
     assert budget.statistics() == BudgetStatistics(1, 11, 0, 0)
 
 
-async def test_forked_child_has_no_waiters(clock: Virtual) -> None:
+async def test_forked_child_has_no_waiters(clock: FakeClock) -> None:
     budget = await emptied(clock)
     waiting = asyncio.ensure_future(budget.withdraw(until=math.inf))
     await asyncio.sleep(0)
@@ -229,7 +230,7 @@ async def test_forked_child_has_no_waiters(clock: Virtual) -> None:
 
 @pytest.mark.parametrize("ending", ["close", "cancel", "stop"])
 async def test_stop_ends_token_wait(ending: str) -> None:
-    clock = Manual()
+    clock = FakeClock(jumps=False)
     client = client_of(Outage(clock, math.inf, latency=0.0), Pace(failure_threshold=1))
     for _ in range(int(RetryBudget.INITIAL_TOKENS)):
         assert await client._context.budget.withdraw(until=0.0)
@@ -252,7 +253,7 @@ async def test_stop_ends_token_wait(ending: str) -> None:
     assert client.statistics().budget.waiting == 0
 
 
-async def test_repeat_waits_for_a_token(clock: Virtual) -> None:
+async def test_repeat_waits_for_a_token(clock: FakeClock) -> None:
     transport = FakeTransport(
         clock, says=lambda played, _: TransportFailure("refused", sent=False) if len(played.seen) < 3 else None
     )
@@ -264,7 +265,7 @@ async def test_repeat_waits_for_a_token(clock: Virtual) -> None:
     assert [at for at, _ in transport.seen] == pytest.approx([0.0, 0.92, 1.92])
 
 
-async def test_refused_retry_keeps_outcome(clock: Virtual) -> None:
+async def test_refused_retry_keeps_outcome(clock: FakeClock) -> None:
     transport = FakeTransport(clock, says=lambda *_: TransportFailure("refused", sent=False))
     client = DirectClient("key", clock=clock)
     client._context.transport = transport  # type: ignore[assignment]
@@ -275,7 +276,7 @@ async def test_refused_retry_keeps_outcome(clock: Virtual) -> None:
     assert clock.time == pytest.approx(1.8)
 
 
-async def test_paused_token_is_refunded(clock: Virtual) -> None:
+async def test_paused_token_is_refunded(clock: FakeClock) -> None:
     """The answer is of a state read, which waits out the pause, or of a repeat, which has no time left."""
     outage = Outage(clock, 0.01)
     client = client_of(outage)
@@ -300,7 +301,7 @@ async def test_paused_token_is_refunded(clock: Virtual) -> None:
     assert budget.statistics().spent == 10
 
 
-async def test_orphan_probes_cost_tokens(clock: Virtual) -> None:
+async def test_orphan_probes_cost_tokens(clock: FakeClock) -> None:
     outage = Outage(clock, math.inf)
     client = client_of(outage, Pace(failure_threshold=1))
     orphans = [client.call(StartDispatch(number), unclear_since=clock.now()) for number in range(1, 101)]

@@ -21,7 +21,7 @@ from dispatchkit.core.command import (
 )
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.errors import ResponseLostError
-from tests.fake_clock import Virtual
+from dispatchkit.testing import FakeClock
 
 NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 POLICY = RetryPolicy(throttled_wait=wait_fixed(4))
@@ -58,7 +58,7 @@ def reply(status: int = 200, body: bytes = b"yes", undecoded: str | None = None,
 
 
 def outcome(answer: Response | TransportFailure, command: Command[None, str] | None = None) -> Any:
-    return classify(command or Ping(), answer, None, Virtual())
+    return classify(command or Ping(), answer, None, FakeClock())
 
 
 @pytest.mark.parametrize("status", [200, 202, 400, 404, 429])
@@ -96,7 +96,7 @@ def test_refusal_is_final(status: int) -> None:
 
 @pytest.mark.parametrize(("body", "code"), [(b"no", 7), (b"?", None)])
 def test_status_429_is_throttling(body: bytes, code: int | None) -> None:
-    clock = Virtual()
+    clock = FakeClock()
     error = classify(Ping(), reply(429, body, Retry_After="5"), None, clock)
     assert isinstance(error, ThrottledError)
     assert (error.code, error.retry_after) == (code, 5.0)

@@ -30,7 +30,8 @@ from dispatchkit.core.transport.http import Http
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.direct.commands import ReadDispatch
 from dispatchkit.errors import ResponseLostError
-from tests.fake_clock import FakeTransport, Virtual, throttled
+from dispatchkit.testing import FakeClock
+from tests.fake_transport import FakeTransport, throttled
 from tests.faults.test_cancel import cancelled_in_flight
 from tests.harness import played, refusal
 from tests.wire import Listener, http
@@ -124,7 +125,7 @@ async def test_bug_after_read_loses_response(monkeypatch: pytest.MonkeyPatch) ->
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-class Faulty(Virtual):
+class Faulty(FakeClock):
     """A clock that raises once it is told to."""
 
     broken: BaseException | None = None
@@ -192,7 +193,7 @@ def raising(raised: BaseException) -> Any:
 
 
 async def test_throttled_clock_error_is_harmless() -> None:
-    clock = Virtual()
+    clock = FakeClock()
     client, _ = played(clock, says=lambda *_: throttled(5))
     call = client.call(StartDispatch(7))
     clock.sleep = raising_later(clock, KeyError("clock"))  # type: ignore[method-assign]
@@ -201,7 +202,7 @@ async def test_throttled_clock_error_is_harmless() -> None:
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-def raising_later(clock: Virtual, raised: BaseException) -> Any:
+def raising_later(clock: FakeClock, raised: BaseException) -> Any:
     """A sleep that raises from its second time on: the first is the provider's."""
     real, times = clock.sleep, iter([True])
 
@@ -222,7 +223,7 @@ async def test_token_error_during_probe() -> None:
             return known
         raise OSError("vault")
 
-    clock = Virtual()
+    clock = FakeClock()
     client, _ = played(clock, token=token, says=lambda *_: TransportFailure("reset", sent=True))  # type: ignore[arg-type]
     with pytest.raises(OutcomeUnknownError, match="OSError"):
         await client.start(7)

@@ -11,13 +11,13 @@ from dispatchkit import Pace
 from dispatchkit.core.call.gate import PacedGate
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.stop import StopSignal
-from tests.fake_clock import Manual
+from dispatchkit.testing.clock import FakeClock
 from tests.harness import turns
 
 
 class Scene:
     def __init__(self, pace: Pace) -> None:
-        self.clock = Manual()
+        self.clock = FakeClock(jumps=False)
         self.pacer = Pacer(pace, self.clock)
         self.stop, self.closed = StopSignal(), StopSignal()
         self.gate = PacedGate(self.pacer, self.clock, stop=self.stop, closed=self.closed)

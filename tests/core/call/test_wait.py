@@ -20,7 +20,8 @@ from tenacity import (
 
 from dispatchkit import DispatchkitError, NotSentError, OutcomeUnknownError, RetryPolicy, State, ThrottledError
 from dispatchkit.core.transport.transport import TransportFailure
-from tests.fake_clock import FakeTransport, Virtual, throttled
+from dispatchkit.testing import FakeClock
+from tests.fake_transport import FakeTransport, throttled
 from tests.harness import hide_state, played
 
 ERROR = NotSentError("no connection")
@@ -113,7 +114,7 @@ async def test_failing_strategy_ends_in_outcome(strategy: Any, answer: Any, stat
 
 
 async def test_call_waits_as_strategy_says() -> None:
-    clock = Virtual()
+    clock = FakeClock()
 
     def says(scene: FakeTransport, _: int) -> TransportFailure | None:
         return TransportFailure("refused", sent=False) if len(scene.seen) < 4 else None

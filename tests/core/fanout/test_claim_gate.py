@@ -15,7 +15,7 @@ from dispatchkit.core.fanout.claim_gate import Admission, ClaimGate
 from dispatchkit.core.fanout.journal import WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.core.stop import StopSignal
-from tests.fake_clock import Virtual
+from dispatchkit.testing.clock import FakeClock
 from tests.harness import played, turns
 
 
@@ -182,7 +182,7 @@ async def test_journal_error_releases_slot() -> None:
 
 async def test_late_claim_permits_nothing() -> None:
     """The claim takes longer than the deadline of a repeat allows."""
-    clock = Virtual()
+    clock = FakeClock()
 
     class Slow(Claims):
         async def claim(self, entry: WorkItem[Any, Any], request_id: str | None) -> ClaimResult:

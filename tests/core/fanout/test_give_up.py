@@ -15,7 +15,8 @@ from tenacity import wait_fixed
 from dispatchkit import DirectClient, FanOut, Ledger, Pace, Report, RetryPolicy, StartDispatch
 from dispatchkit.core.command import Response
 from dispatchkit.core.transport.transport import TransportFailure
-from tests.fake_clock import START, FakeTransport, throttled
+from dispatchkit.testing.clock import START
+from tests.fake_transport import FakeTransport, throttled
 from tests.harness import played, refusal, starts, until
 from tests.wire import Listener, http
 

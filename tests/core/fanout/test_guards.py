@@ -15,7 +15,7 @@ from tenacity import wait_none
 from dispatchkit import AuthenticationError, DirectClient, FanOut, Pace, Report, RetryPolicy, StartDispatch
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.sandbox import Fault, Sandbox
-from tests.fake_clock import throttled
+from tests.fake_transport import throttled
 from tests.harness import played, refusal, starts, until
 
 

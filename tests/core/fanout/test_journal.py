@@ -18,7 +18,8 @@ from dispatchkit.core.fanout.journal import PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.errors import LedgerError
-from tests.fake_clock import FakeTransport, Manual, throttled
+from dispatchkit.testing import FakeClock
+from tests.fake_transport import FakeTransport, throttled
 from tests.harness import played, starts, until
 
 EARLIER = datetime(2025, 12, 31, tzinfo=UTC)
@@ -176,7 +177,7 @@ async def test_granted_claim_respects_pause() -> None:
 
 @pytest.mark.usefixtures("no_ramp")
 async def test_stopped_paused_claim_is_unsent() -> None:
-    clock = Manual()
+    clock = FakeClock(jumps=False)
     client, journal = with_journal(
         clock=clock, pace=Pace(concurrency=8), takes=lambda _: 1.0, says=lambda _, number: throttled(30)
     )

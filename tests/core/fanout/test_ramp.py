@@ -24,7 +24,7 @@ from dispatchkit import (
 )
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.errors import TariffLimitError
-from tests.fake_clock import throttled
+from tests.fake_transport import throttled
 from tests.harness import hide_state, played, refusal, starts
 from tests.wire import Listener, http
 

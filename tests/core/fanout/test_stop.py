@@ -12,7 +12,8 @@ import pytest
 from dispatchkit import DirectClient, FanOut, Pace, Report, RetryPolicy, StartDispatch
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.sandbox import Sandbox
-from tests.fake_clock import Manual, throttled
+from dispatchkit.testing import FakeClock
+from tests.fake_transport import throttled
 from tests.harness import hide_state, played, starts, turns, until
 
 N = 100
@@ -33,7 +34,7 @@ async def stopped_in_time(run: FanOut[Any], *, length: int | None = N) -> Report
 
 @pytest.mark.parametrize("pace", [Pace(rate=0.001), Pace(concurrency=1)])
 async def test_waiting_workers_start_nothing(pace: Pace) -> None:
-    client, transport = played(Manual(), pace=pace)
+    client, transport = played(FakeClock(jumps=False), pace=pace)
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=8, grace_period=0.01)
     waiting = asyncio.ensure_future(run.finish())
     await until(lambda: client.pacer.statistics().waiting == 7)
@@ -47,7 +48,7 @@ async def test_waiting_workers_start_nothing(pace: Pace) -> None:
 @pytest.mark.usefixtures("no_ramp")
 @pytest.mark.parametrize("sent", [False, True])
 async def test_waiting_repeats_give_up(sent: bool) -> None:
-    clock = Manual()
+    clock = FakeClock(jumps=False)
     client, transport = played(
         clock,
         takes=lambda _: 0.1,
@@ -66,7 +67,7 @@ async def test_waiting_repeats_give_up(sent: bool) -> None:
 
 @pytest.mark.usefixtures("no_ramp")
 async def test_settling_calls_become_unknown() -> None:
-    clock = Manual()
+    clock = FakeClock(jumps=False)
     client, transport = played(clock, says=lambda *_: TransportFailure("reset", sent=True))
     hide_state(transport)
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=4)
@@ -122,7 +123,7 @@ async def test_calls_in_flight_are_awaited() -> None:
 
 @pytest.mark.usefixtures("no_ramp")
 async def test_grace_period_ends_as_unknown() -> None:
-    client, transport = played(Manual())
+    client, transport = played(FakeClock(jumps=False))
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=4, grace_period=0.02)
     waiting = asyncio.ensure_future(run.finish())
     await until(lambda: transport.in_flight == 4)
@@ -133,7 +134,7 @@ async def test_grace_period_ends_as_unknown() -> None:
 
 @pytest.mark.usefixtures("no_ramp")
 async def test_cancelled_worker_leaves_outcome() -> None:
-    client, transport = played(Manual())
+    client, transport = played(FakeClock(jumps=False))
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=2, grace_period=0.01)
     waiting = asyncio.ensure_future(run.finish())
     await until(lambda: transport.in_flight == 2)

@@ -10,13 +10,13 @@ import pytest
 
 from dispatchkit import Pace
 from dispatchkit.core.pacing.pacer import Pacer
-from tests.fake_clock import Virtual
+from dispatchkit.testing import FakeClock
 
 
 class Provider:
     """Answers in ``base`` seconds; with more than ``capacity`` in flight, each takes longer in proportion."""
 
-    def __init__(self, clock: Virtual, capacity: float, *, base: float = 0.1, noise: float = 0.0) -> None:
+    def __init__(self, clock: FakeClock, capacity: float, *, base: float = 0.1, noise: float = 0.0) -> None:
         self.clock = clock
         self.capacity = capacity
         self.base = base
@@ -68,7 +68,7 @@ class Provider:
 @pytest.mark.parametrize("noise", [0.0, 0.3])
 @pytest.mark.parametrize(("capacity", "answers"), [(4, 1000), (16, 3000), (64, 12000)])
 async def test_slow_provider_limit_converges(capacity: int, answers: int, noise: float) -> None:
-    provider = Provider(Virtual(), capacity, noise=noise)
+    provider = Provider(FakeClock(), capacity, noise=noise)
     limits = await provider.run(answers, workers=200)
     assert capacity / 2 <= mean(limits) <= capacity * 1.6
     assert max(limits) <= capacity * 2
@@ -78,19 +78,19 @@ async def test_slow_provider_limit_converges(capacity: int, answers: int, noise:
 
 
 async def test_a_fast_provider_is_used() -> None:
-    provider = Provider(Virtual(), 10_000)
+    provider = Provider(FakeClock(), 10_000)
     limits = await provider.run(6000, workers=400)
     assert max(limits) > 200
     assert provider.clock.time < 6000 * 0.1 / 200
 
 
 async def test_unused_limit_does_not_grow() -> None:
-    provider = Provider(Virtual(), 10_000)
+    provider = Provider(FakeClock(), 10_000)
     assert max(await provider.run(1000, workers=10)) <= 12
 
 
 async def test_slowing_provider_lowers_limit() -> None:
-    provider = Provider(Virtual(), 64)
+    provider = Provider(FakeClock(), 64)
     await provider.run(4000, workers=200)
     provider.capacity = 8
     limits = await provider.run(4000, workers=200)
@@ -98,7 +98,7 @@ async def test_slowing_provider_lowers_limit() -> None:
 
 
 async def test_constant_latency_keeps_limit() -> None:
-    provider = Provider(Virtual(), 64)
+    provider = Provider(FakeClock(), 64)
     await provider.run(4000, workers=200)
     provider.base = 0.4
     limits = await provider.run(8000, workers=200)
@@ -106,7 +106,7 @@ async def test_constant_latency_keeps_limit() -> None:
 
 
 async def test_throttling_makes_it_back_off() -> None:
-    provider = Provider(Virtual(), 10_000)
+    provider = Provider(FakeClock(), 10_000)
     provider.refuses_over = 32
     limits = await provider.run(8000, workers=200)
     assert max(limits) <= 34
@@ -116,7 +116,7 @@ async def test_throttling_makes_it_back_off() -> None:
 @pytest.mark.parametrize("slow", [0.5, 30.0])
 async def test_slow_account_delays_no_other(slow: float) -> None:
     async def takes(*bases: float) -> float:
-        clock = Virtual()
+        clock = FakeClock()
         first, *others = (Provider(clock, 8, base=base) for base in bases)
         tasks = [asyncio.create_task(each.work(1e9)) for each in others for _ in range(20)]
         await first.run(1500, workers=20)

@@ -9,14 +9,14 @@ import pytest
 
 from dispatchkit import Pace
 from dispatchkit.core.pacing.pacer import Pacer
-from tests.fake_clock import Virtual
+from dispatchkit.testing import FakeClock
 
 
 class Provider:
     """One that can be down, behind a pacer."""
 
     def __init__(self, **pace: Any) -> None:
-        self.clock = Virtual()
+        self.clock = FakeClock()
         self.pacer = Pacer(Pace(**pace), self.clock)
         self.starts: list[float] = []
 

@@ -17,18 +17,18 @@ from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.pacing.pace import PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import get_pacer
-from tests.fake_clock import Manual, Virtual
+from dispatchkit.testing import FakeClock
 
 
 @pytest.fixture
-def clock() -> Virtual:
-    return Virtual()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 class Users:
     """Many that use one pacer, and when each of them started."""
 
-    def __init__(self, pacer: Pacer, clock: Virtual) -> None:
+    def __init__(self, pacer: Pacer, clock: FakeClock) -> None:
         self.pacer = pacer
         self.clock = clock
         self.starts: list[float] = []
@@ -50,7 +50,7 @@ class Users:
         await asyncio.gather(*(self.one(**settings) for _ in range(count)))
 
 
-def users(clock: Virtual, **pace: Any) -> Users:
+def users(clock: FakeClock, **pace: Any) -> Users:
     return Users(Pacer(Pace(**pace), clock), clock)
 
 
@@ -60,19 +60,19 @@ def gaps(starts: Iterable[float]) -> list[float]:
 
 
 @pytest.mark.parametrize("rate", [0.5, 3, 10, 250])
-async def test_launches_start_one_interval_apart(clock: Virtual, rate: float) -> None:
+async def test_launches_start_one_interval_apart(clock: FakeClock, rate: float) -> None:
     play = users(clock, rate=rate)
     await play.many(50)
     assert gaps(play.starts) == pytest.approx([1 / rate] * 49)
 
 
-async def test_several_users_share_the_rate(clock: Virtual) -> None:
+async def test_several_users_share_the_rate(clock: FakeClock) -> None:
     play = users(clock, rate=10)
     await asyncio.gather(*(play.many(10, takes=takes) for takes in (0.01, 0.5, 3)))
     assert gaps(play.starts) == pytest.approx([0.1] * 29)
 
 
-async def test_unused_rate_is_not_saved(clock: Virtual) -> None:
+async def test_unused_rate_is_not_saved(clock: FakeClock) -> None:
     play = users(clock, rate=10)
     await play.many(3)
     await clock.sleep(60)
@@ -82,7 +82,7 @@ async def test_unused_rate_is_not_saved(clock: Virtual) -> None:
     assert min(gaps(play.starts)) >= 0.1 - 1e-9
 
 
-async def test_slot_wait_causes_no_burst(clock: Virtual) -> None:
+async def test_slot_wait_causes_no_burst(clock: FakeClock) -> None:
     play = users(clock, rate=100, concurrency=3)
     await play.many(40, takes=0.0473)
     assert min(gaps(play.starts)) >= 0.01 - 1e-9
@@ -90,14 +90,14 @@ async def test_slot_wait_causes_no_burst(clock: Virtual) -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 2, 7, 100])
-async def test_fixed_concurrency_is_reached(clock: Virtual, concurrency: int) -> None:
+async def test_fixed_concurrency_is_reached(clock: FakeClock, concurrency: int) -> None:
     play = users(clock, concurrency=concurrency)
     await play.many(150)
     assert play.most == concurrency
     assert clock.time == pytest.approx(0.1 * math.ceil(150 / concurrency))
 
 
-async def test_waiters_are_served_first(clock: Virtual) -> None:
+async def test_waiters_are_served_first(clock: FakeClock) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     permit = pacer.try_acquire()
     waiting = asyncio.ensure_future(pacer.acquire())
@@ -108,7 +108,7 @@ async def test_waiters_are_served_first(clock: Virtual) -> None:
 
 
 async def test_rate_slot_goes_to_waiter() -> None:
-    clock = Manual()
+    clock = FakeClock(jumps=False)
     pacer = Pacer(Pace(rate=1), clock)
     assert pacer.try_acquire()
     waiting = asyncio.ensure_future(pacer.acquire())
@@ -119,7 +119,7 @@ async def test_rate_slot_goes_to_waiter() -> None:
     assert await waiting
 
 
-async def test_busy_fan_out_starves_none(clock: Virtual) -> None:
+async def test_busy_fan_out_starves_none(clock: FakeClock) -> None:
     play = users(clock, concurrency=4)
     order: list[str] = []
 
@@ -134,7 +134,7 @@ async def test_busy_fan_out_starves_none(clock: Virtual) -> None:
 
 
 @pytest.mark.parametrize("rate", [None, 20])
-async def test_429_pauses_every_user(clock: Virtual, rate: float | None) -> None:
+async def test_429_pauses_every_user(clock: FakeClock, rate: float | None) -> None:
     play = users(clock, rate=rate, concurrency=8)
     refused = asyncio.ensure_future(play.one(takes=1.5, pause=7.25))
     await asyncio.gather(refused, *(play.one(takes=0.7) for _ in range(60)))
@@ -144,7 +144,7 @@ async def test_429_pauses_every_user(clock: Virtual, rate: float | None) -> None
     assert (statistics.throttled, statistics.pauses, statistics.in_flight, statistics.waiting) == (1, 1, 0, 0)
 
 
-async def test_pause_ends_with_slow_start(clock: Virtual) -> None:
+async def test_pause_ends_with_slow_start(clock: FakeClock) -> None:
     play = users(clock, concurrency=16)
     await play.one(takes=0.0, pause=5.0)
     await play.many(31, takes=1.0)
@@ -152,7 +152,7 @@ async def test_pause_ends_with_slow_start(clock: Virtual) -> None:
     assert counts == [1, 2, 4, 8, 16]
 
 
-async def test_429_burst_is_one_pause(clock: Virtual) -> None:
+async def test_429_burst_is_one_pause(clock: FakeClock) -> None:
     play = users(clock, concurrency=8)
     volley = [play.one(takes=0.1 * (n + 1), pause=pause) for n, pause in enumerate([1.0, 0.1, 3.0, 0.0])]
     await asyncio.gather(*volley, play.one(takes=6.0, pause=0.5))
@@ -163,7 +163,7 @@ async def test_429_burst_is_one_pause(clock: Virtual) -> None:
     assert play.starts[-1] == 6.5
 
 
-async def test_hanging_attempt_allows_slow_start(clock: Virtual) -> None:
+async def test_hanging_attempt_allows_slow_start(clock: FakeClock) -> None:
     play = users(clock, concurrency=8)
     hangs = asyncio.ensure_future(play.one(takes=70))
     await play.one(takes=1, pause=2)
@@ -172,7 +172,7 @@ async def test_hanging_attempt_allows_slow_start(clock: Virtual) -> None:
     await hangs
 
 
-async def test_pause_revokes_permit(clock: Virtual) -> None:
+async def test_pause_revokes_permit(clock: FakeClock) -> None:
     pacer = Pacer(Pace(concurrency=2), clock)
     first, second = pacer.try_acquire(), pacer.try_acquire()
     waiting = asyncio.ensure_future(pacer.acquire())
@@ -184,14 +184,14 @@ async def test_pause_revokes_permit(clock: Virtual) -> None:
     assert pacer.statistics().in_flight == 1
 
 
-async def test_429_without_wait_starts_slowly(clock: Virtual) -> None:
+async def test_429_without_wait_starts_slowly(clock: FakeClock) -> None:
     play = users(clock, concurrency=8)
     await play.one(takes=0.0, pause=0.0)
     await play.many(3, takes=1.0)
     assert play.starts[1:] == [0.0, 1.0, 1.0]
 
 
-async def test_impossible_deadline_fails_at_once(clock: Virtual) -> None:
+async def test_impossible_deadline_fails_at_once(clock: FakeClock) -> None:
     play = users(clock, rate=1, concurrency=4)
     await play.one(takes=0.0)
     results = await asyncio.gather(*(play.one(until=2.5, takes=0.0) for _ in range(5)))
@@ -200,7 +200,7 @@ async def test_impossible_deadline_fails_at_once(clock: Virtual) -> None:
     assert not await play.pacer.acquire(until=1.0), "that is past"
 
 
-async def test_pause_cancels_short_deadlines(clock: Virtual) -> None:
+async def test_pause_cancels_short_deadlines(clock: FakeClock) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     permit = pacer.try_acquire()
     waiting = [asyncio.ensure_future(pacer.acquire(until=until)) for until in (5.0, 50.0)]
@@ -212,7 +212,7 @@ async def test_pause_cancels_short_deadlines(clock: Virtual) -> None:
     assert clock.time == 20.0
 
 
-async def test_waiter_gives_up_at_deadline(clock: Virtual) -> None:
+async def test_waiter_gives_up_at_deadline(clock: FakeClock) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     assert pacer.try_acquire()
     assert not await pacer.acquire(until=3.0)
@@ -222,7 +222,7 @@ async def test_waiter_gives_up_at_deadline(clock: Virtual) -> None:
 
 @pytest.mark.parametrize("pace", [{"rate": 1.0}, {"concurrency": 1}])
 @pytest.mark.parametrize("victim", [0, 1, 2, 3])
-async def test_cancelled_waiter_leaks_no_slot(clock: Virtual, pace: dict[str, Any], victim: int) -> None:
+async def test_cancelled_waiter_leaks_no_slot(clock: FakeClock, pace: dict[str, Any], victim: int) -> None:
     play = users(clock, **pace)
     tasks = [asyncio.ensure_future(play.one(takes=1.0)) for _ in range(5)]
     await asyncio.sleep(0)
@@ -233,7 +233,7 @@ async def test_cancelled_waiter_leaks_no_slot(clock: Virtual, pace: dict[str, An
     assert play.pacer.statistics().in_flight == play.pacer.statistics().waiting == 0
 
 
-async def test_cancelled_admission_is_passed_on(clock: Virtual) -> None:
+async def test_cancelled_admission_is_passed_on(clock: FakeClock) -> None:
     pacer = Pacer(Pace(concurrency=1, rate=10), clock)
     permit = pacer.try_acquire()
     await clock.sleep(1.0)
@@ -246,7 +246,7 @@ async def test_cancelled_admission_is_passed_on(clock: Virtual) -> None:
     assert pacer.statistics() == PaceStatistics(2, 1, 1, 0, 0.0, 0, 0, "closed")
 
 
-async def test_cancelled_permit_never_started(clock: Virtual) -> None:
+async def test_cancelled_permit_never_started(clock: FakeClock) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     waiting = asyncio.ensure_future(Users(pacer, clock).one())
     permit = pacer.try_acquire()
@@ -256,7 +256,7 @@ async def test_cancelled_permit_never_started(clock: Virtual) -> None:
     assert pacer.statistics().started == 1
 
 
-async def test_later_settings_apply_to_all(clock: Virtual) -> None:
+async def test_later_settings_apply_to_all(clock: FakeClock) -> None:
     play = users(clock, rate=0.01)
     run = asyncio.ensure_future(play.many(4))
     await asyncio.sleep(0)
@@ -274,7 +274,7 @@ async def test_later_settings_apply_to_all(clock: Virtual) -> None:
     assert play.most == 5
 
 
-async def test_settings_end_no_pause(clock: Virtual) -> None:
+async def test_settings_end_no_pause(clock: FakeClock) -> None:
     play = users(clock, concurrency=8)
     await play.one(takes=0.0, pause=10.0)
     play.pacer.set(Pace(concurrency=4, reset_timeout=1.0))
@@ -282,7 +282,7 @@ async def test_settings_end_no_pause(clock: Virtual) -> None:
     assert play.starts[1:] == [10.0, 11.0, 11.0]
 
 
-async def test_statistics_say_what_goes_on(clock: Virtual) -> None:
+async def test_statistics_say_what_goes_on(clock: FakeClock) -> None:
     play = users(clock, concurrency=2)
     run = asyncio.ensure_future(play.many(5))
     await asyncio.sleep(0)
@@ -307,7 +307,7 @@ def test_account_clients_share_pacer() -> None:
     assert Mine("t", base_url="https://one.example:443").pacer is first.pacer
     assert client("u").pacer is not first.pacer
     assert client(url="https://two.example").pacer is not first.pacer
-    assert client(clock=Virtual()).pacer is not first.pacer
+    assert client(clock=FakeClock()).pacer is not first.pacer
     pace = Pace(rate=3)
     assert client(pace=pace).pacer.pace is pace
     assert first.pacer.pace is pace
@@ -315,7 +315,7 @@ def test_account_clients_share_pacer() -> None:
     assert first.pacer.pace is pace, "no pace leaves it as it is"
 
 
-def test_unused_account_is_forgotten(clock: Virtual) -> None:
+def test_unused_account_is_forgotten(clock: FakeClock) -> None:
     pacer = get_pacer(("gone",), Pace(rate=3), clock)
     assert get_pacer(("gone",), None, clock) is pacer
     del pacer
@@ -375,7 +375,7 @@ def test_dead_loop_waiter_blocks_none() -> None:
     lost._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
-async def test_forked_child_starts_empty(clock: Virtual) -> None:
+async def test_forked_child_starts_empty(clock: FakeClock) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     assert pacer.try_acquire()
     pacer._lock.acquire()  # a thread of the parent's, which is not here to give it back
@@ -384,7 +384,7 @@ async def test_forked_child_starts_empty(clock: Virtual) -> None:
     assert pacer.statistics().in_flight == 1
 
 
-async def test_expired_waiters_use_no_memory(clock: Virtual) -> None:
+async def test_expired_waiters_use_no_memory(clock: FakeClock) -> None:
     play = users(clock, concurrency=1)
     for _ in range(20):
         await play.many(20, takes=0.1, until=clock.time + 1e6)

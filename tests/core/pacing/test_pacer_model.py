@@ -11,7 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initial
 
 from dispatchkit import Pace
 from dispatchkit.core.pacing.pacer import Pacer
-from tests.fake_clock import Manual, stillness
+from dispatchkit.testing.clock import FakeClock, stillness
 
 
 class Attempt:
@@ -36,7 +36,7 @@ class PaceMachine(RuleBasedStateMachine):
         concurrency=st.integers(1, 5),
     )
     def begin(self, rate: float | None, concurrency: int) -> None:
-        self.clock = Manual()
+        self.clock = FakeClock(jumps=False)
         self.interval = 0.0 if rate is None else 1 / rate
         self.concurrency = concurrency
         self.pacer = Pacer(Pace(rate=rate, concurrency=concurrency, failure_threshold=1), self.clock)

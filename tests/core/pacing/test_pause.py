@@ -15,14 +15,15 @@ from dispatchkit import DirectClient, OutcomeUnknownError, Pace, State, Throttle
 from dispatchkit.core.command import Request, Response
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.transport.transport import TransportFailure
+from dispatchkit.testing import FakeClock
+from dispatchkit.testing.clock import START as MIDNIGHT
 from tests.core.call.test_settling import LOST, NOON, START, STARTED, play, response, status
-from tests.fake_clock import START as MIDNIGHT
-from tests.fake_clock import FakeTransport, Manual, Virtual
+from tests.fake_transport import FakeTransport
 
 
 @pytest.fixture
-def clock() -> Virtual:
-    return Virtual()
+def clock() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
@@ -58,7 +59,7 @@ def lines(log: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("text", ["1767225600", "1e300", "inf", "9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT", "86400"])
-async def test_max_pause_bounds_retry_after(clock: Virtual, log: pytest.LogCaptureFixture, text: str) -> None:
+async def test_max_pause_bounds_retry_after(clock: FakeClock, log: pytest.LogCaptureFixture, text: str) -> None:
     transport = FakeTransport(clock, says=throttles_once(text))
     client = client_of(transport)
     with pytest.raises(ThrottledError) as caught:
@@ -76,7 +77,7 @@ async def test_max_pause_bounds_retry_after(clock: Virtual, log: pytest.LogCaptu
     assert message.endswith(f" before the provider's pause at {caught.value.retry_at:%Y-%m-%d %H:%M:%S} UTC")
 
 
-async def test_pause_is_logged_once(clock: Virtual, log: pytest.LogCaptureFixture) -> None:
+async def test_pause_is_logged_once(clock: FakeClock, log: pytest.LogCaptureFixture) -> None:
     pacer = Pacer(Pace(), clock)
     for pause in (90.0, 90.5, 60.0, 0.0):
         pacer.throttle(pause)
@@ -88,12 +89,12 @@ async def test_pause_is_logged_once(clock: Virtual, log: pytest.LogCaptureFixtur
     assert lines(log)[-1] == ("INFO", "the account is paused until 2026-01-02 00:00:20 UTC (by HTTP 429)")
 
 
-async def test_short_pause_is_not_logged(clock: Virtual, log: pytest.LogCaptureFixture) -> None:
+async def test_short_pause_is_not_logged(clock: FakeClock, log: pytest.LogCaptureFixture) -> None:
     Pacer(Pace(), clock).throttle(0.9)
     assert lines(log) == []
 
 
-async def test_log_handler_reads_statistics(clock: Virtual) -> None:
+async def test_log_handler_reads_statistics(clock: FakeClock) -> None:
     pacer = Pacer(Pace(), clock)
     seen: list[float] = []
 
@@ -120,7 +121,7 @@ def test_max_pause_takes_seconds(bad: Any) -> None:
         Pace(max_pause=bad)
 
 
-async def test_smaller_max_pause_shortens_pause(clock: Virtual) -> None:
+async def test_smaller_max_pause_shortens_pause(clock: FakeClock) -> None:
     pacer = Pacer(Pace(), clock)
     pacer.throttle(3000.0)
     pacer.set(Pace(max_pause=60.0))
@@ -159,7 +160,7 @@ async def test_overlong_pause_ends_call(busy: Response) -> None:
     assert told.transport.read == []
 
 
-async def test_server_pause_is_not_429(clock: Virtual) -> None:
+async def test_server_pause_is_not_429(clock: FakeClock) -> None:
     busy = Response(503, {"Retry-After": "1767225600"}, b"")
     transport = FakeTransport(clock, says=lambda played, _: busy if len(played.seen) == 1 else None)
     client = client_of(transport)
@@ -171,7 +172,7 @@ async def test_server_pause_is_not_429(clock: Virtual) -> None:
         await client.start(2)
 
 
-async def test_zero_retry_after_pauses_nothing(clock: Virtual) -> None:
+async def test_zero_retry_after_pauses_nothing(clock: FakeClock) -> None:
     transport = FakeTransport(clock, says=throttles_once("0"))
     client = client_of(transport)
     await client.start(1)
@@ -184,7 +185,7 @@ async def test_zero_retry_after_pauses_nothing(clock: Virtual) -> None:
     assert client.statistics().pace.pauses == before
 
 
-async def test_repeat_keeps_own_retry_after(clock: Virtual) -> None:
+async def test_repeat_keeps_own_retry_after(clock: FakeClock) -> None:
     transport = FakeTransport(clock, says=throttles_once(7200))
     client = client_of(transport)
     await client.start(1, timeout=8000)
@@ -199,7 +200,7 @@ async def _settled(task: asyncio.Future[Any]) -> Any:
 
 
 async def test_lift_wakes_all_that_wait(log: pytest.LogCaptureFixture) -> None:
-    clock = Manual()
+    clock = FakeClock(jumps=False)
     says = throttles_once(200)
     transport = Readable(clock, takes=lambda _: 0.0, says=says)
     client = client_of(transport)
@@ -227,7 +228,7 @@ async def test_lift_wakes_all_that_wait(log: pytest.LogCaptureFixture) -> None:
     assert lines(log)[-1] == ("INFO", "the pause of the account was lifted")
 
 
-async def test_lift_keeps_local_hold(clock: Virtual) -> None:
+async def test_lift_keeps_local_hold(clock: FakeClock) -> None:
     pacer = Pacer(Pace(), clock)
     pacer.throttle(100.0)
     pacer.hold(5.0)
@@ -241,7 +242,7 @@ async def test_lift_keeps_local_hold(clock: Virtual) -> None:
 
 
 async def test_lift_wakes_call_across_threads() -> None:
-    clock = Manual()
+    clock = FakeClock(jumps=False)
     pacer = Pacer(Pace(), clock)
     pacer.throttle(100.0)
     waiting = [asyncio.ensure_future(pacer.sleep(100.0)), asyncio.ensure_future(pacer.acquire())]
@@ -253,7 +254,7 @@ async def test_lift_wakes_call_across_threads() -> None:
 
 
 async def test_close_ends_pause_wait() -> None:
-    clock = Manual()
+    clock = FakeClock(jumps=False)
     client = client_of(FakeTransport(clock, takes=lambda _: 0.0))
     client.pacer.throttle(100.0)
     call = client.call(START, unclear_since=NOON)

@@ -10,7 +10,7 @@ import pytest
 
 from dispatchkit import Pace
 from dispatchkit.core.pacing.pacer import Pacer
-from tests.fake_clock import Virtual
+from dispatchkit.testing import FakeClock
 
 
 class Run:
@@ -21,7 +21,7 @@ class Play:
     """Attempts through one pacer, and when each of them started."""
 
     def __init__(self, **pace: Any) -> None:
-        self.clock = Virtual()
+        self.clock = FakeClock()
         self.pacer = Pacer(Pace(**pace), self.clock)
         self.starts: list[float] = []
 

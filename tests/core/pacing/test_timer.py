@@ -10,10 +10,10 @@ import pytest
 from dispatchkit import Pace
 from dispatchkit.core.clock import SYSTEM, timer_seconds
 from dispatchkit.core.pacing.pacer import Pacer
-from tests.fake_clock import Manual, Virtual, stillness
+from dispatchkit.testing.clock import FakeClock, stillness
 
 
-class Counting(Manual):
+class Counting(FakeClock):
     """A clock that counts the sleeps."""
 
     sleeps = 0
@@ -26,7 +26,7 @@ class Counting(Manual):
 class Queue:
     """Attempts that wait for one pacer."""
 
-    def __init__(self, clock: Manual, count: int, **pace: float) -> None:
+    def __init__(self, clock: FakeClock, count: int, **pace: float) -> None:
         self.clock = clock
         self.pacer = Pacer(Pace(**pace), clock)  # type: ignore[arg-type]
         assert self.pacer.try_acquire()
@@ -69,7 +69,7 @@ async def test_short_sleeps_do_not_spin() -> None:
 
 
 async def test_one_timer_serves_all_waiters() -> None:
-    queue = Queue(clock := Counting(), 1, rate=10)
+    queue = Queue(clock := Counting(jumps=False), 1, rate=10)
     for _ in range(30):
         await stillness()
         queue.tasks.append(asyncio.ensure_future(queue.pacer.acquire(until=1e6)))
@@ -80,32 +80,32 @@ async def test_one_timer_serves_all_waiters() -> None:
 
 
 async def test_late_timer_catches_up() -> None:
-    queue = Queue(Manual(), 40, rate=5000)
+    queue = Queue(FakeClock(jumps=False), 40, rate=5000)
     assert [await queue.pass_time(0.001 + 1e-9) for _ in range(6)] == [5, 10, 15, 20, 25, 30]
     await queue.end()
 
 
 async def test_backlog_is_bounded() -> None:
-    queue = Queue(Manual(), 100, rate=5000)
+    queue = Queue(FakeClock(jumps=False), 100, rate=5000)
     assert await queue.pass_time(0.1) in {25, 26}, "5 ms of the rate"
     await queue.end()
 
 
 async def test_rest_of_backlog_starts_unqueued() -> None:
-    queue = Queue(Manual(), 2, rate=5000)
+    queue = Queue(FakeClock(jumps=False), 2, rate=5000)
     assert await queue.pass_time(0.00101) == 2
     assert [bool(queue.pacer.try_acquire()) for _ in range(5)] == [True, True, True, False, False]
 
 
 async def test_idle_time_is_no_backlog() -> None:
-    queue = Queue(Manual(), 2, rate=5000)
+    queue = Queue(FakeClock(jumps=False), 2, rate=5000)
     assert await queue.pass_time(0.00101) == 2
     queue.clock.advance(1.0)
     assert [bool(queue.pacer.try_acquire()) for _ in range(2)] == [True, False]
 
 
 async def test_pause_expires_rated_waiters() -> None:
-    pacer = Pacer(Pace(rate=1), Manual())
+    pacer = Pacer(Pace(rate=1), FakeClock(jumps=False))
     permit = pacer.try_acquire()
     waiting = asyncio.ensure_future(pacer.acquire(until=5.0))
     await stillness()
@@ -115,7 +115,7 @@ async def test_pause_expires_rated_waiters() -> None:
 
 
 async def test_earlier_deadline_moves_timer() -> None:
-    queue = Queue(Manual(), 1, concurrency=1)
+    queue = Queue(FakeClock(jumps=False), 1, concurrency=1)
     await stillness()
     early = asyncio.ensure_future(queue.pacer.acquire(until=3.0))
     assert await queue.pass_time(3.1) == 0
@@ -124,7 +124,7 @@ async def test_earlier_deadline_moves_timer() -> None:
 
 
 async def test_clock_error_ends_every_wait() -> None:
-    class Broken(Virtual):
+    class Broken(FakeClock):
         async def sleep(self, seconds: float) -> None:
             raise KeyError("clock")
 
@@ -137,7 +137,7 @@ async def test_clock_error_ends_every_wait() -> None:
 
 
 async def test_last_waiter_stops_timer() -> None:
-    queue = Queue(clock := Manual(), 3, rate=0.1)
+    queue = Queue(clock := FakeClock(jumps=False), 3, rate=0.1)
     await stillness()
     await queue.end()
     assert all(future.done() for _, _, future in clock._sleepers)

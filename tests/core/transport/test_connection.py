@@ -21,7 +21,7 @@ from dispatchkit.core.command import Request, Response
 from dispatchkit.core.transport import connection, fork, pool
 from dispatchkit.core.transport.connection import Handler
 from dispatchkit.core.transport.transport import SendTracker, Transport, TransportFailure
-from tests.fake_clock import Manual
+from dispatchkit.testing import FakeClock
 from tests.faults import tls
 from tests.wire import Listener, http
 
@@ -38,8 +38,8 @@ async def transport(url: str, **settings: Any) -> AsyncIterator[Transport]:
 
 
 @pytest.fixture
-def clock() -> Manual:
-    return Manual()
+def clock() -> FakeClock:
+    return FakeClock(jumps=False)
 
 
 class Peer:
@@ -185,7 +185,7 @@ async def test_backlog_includes_tls_buffer(secure: bool, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("size", [0, 5_000, 2**16, 2**20])
-async def test_an_expired_claim_sends_nothing(clock: Manual, size: int) -> None:
+async def test_an_expired_claim_sends_nothing(clock: FakeClock, size: int) -> None:
     async with Listener(http(200, b"yes")) as listener, transport(listener.url) as made:
         tracker = SendTracker(ClaimAge(clock))
         clock.advance(CLAIM_AGE)
@@ -199,7 +199,7 @@ async def test_an_expired_claim_sends_nothing(clock: Manual, size: int) -> None:
         assert len(listener.requests) == 1
 
 
-async def test_claim_expires_during_handshake(clock: Manual, tmp_path: Path) -> None:
+async def test_claim_expires_during_handshake(clock: FakeClock, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
         url = f"https://127.0.0.1:{listening.getsockname()[1]}"
         async with transport(url, ssl=tls.trusting()) as made:
@@ -241,7 +241,7 @@ async def test_last_part_checks_claim() -> None:
         assert len(listener.requests) == 1
 
 
-class Waking(Manual):
+class Waking(FakeClock):
     """A boot clock that jumps, as over a suspension, after it was read so many times."""
 
     def __init__(self, readings: int) -> None:
@@ -367,7 +367,7 @@ def answered(peer: socket.socket, size: int) -> tuple[int, bool]:
 @pytest.mark.parametrize("size", [60_000, 2**18])
 @pytest.mark.parametrize("late", [False, True])
 async def test_last_part_is_held_back(
-    clock: Manual, size: int, late: bool, secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    clock: FakeClock, size: int, late: bool, secure: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small_buffers(monkeypatch)
     with socket.socket() as listening:
@@ -399,7 +399,7 @@ async def test_last_part_is_held_back(
                 )
 
 
-async def test_slow_upload_renews_its_claim(clock: Manual, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_slow_upload_renews_its_claim(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     small_buffers(monkeypatch)
     renewals: list[ClaimAge | None] = []
     with socket.socket() as listening:

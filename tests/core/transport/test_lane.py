@@ -23,8 +23,8 @@ from dispatchkit.core.command import Request, Response
 from dispatchkit.core.transport.lane import Lane
 from dispatchkit.core.transport.recognise import PlainHeaders
 from dispatchkit.core.transport.transport import SendTracker, Transport, TransportFailure
+from dispatchkit.testing import FakeClock
 from tests.core.transport.test_connection import Peer
-from tests.fake_clock import Manual
 from tests.faults import tls
 from tests.wire import Listener, http
 
@@ -185,7 +185,7 @@ async def test_trailing_bytes_end_a_lane() -> None:
 
 
 async def test_refused_claim_leaves_lane_unasked() -> None:
-    clock = Manual()
+    clock = FakeClock(jumps=False)
     async with served() as serving:
         await serving.exchange(PLAIN, first=True)
         tracker = SendTracker(ClaimAge(clock))
