@@ -127,12 +127,12 @@ async def test_changed_command_is_not_launched(
 async def test_late_damage_launches_nothing(
     direct: DirectClient, played: Sandbox, ledger: Ledger, tmp_path: Path
 ) -> None:
-    await direct.start_many(range(1, 501), ledger=ledger, run="a", max_launches=2).finish()
+    await direct.start_many(range(1, 3001), ledger=ledger, run="a", max_launches=2).finish()
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as db, db:
-        db.execute("UPDATE target SET command = replace(command, ':500}', ':501}') WHERE \"index\" = 499")
+        db.execute("UPDATE target SET command = replace(command, ':3000}', ':3001}') WHERE \"index\" = 2999")
     requests = played.requests
-    for commands in (None, starts(range(1, 501))):
-        with pytest.raises(LedgerError, match="the command 499 of the run 'a' is not what was planned"):
+    for commands in (None, starts(range(1, 3001))):
+        with pytest.raises(LedgerError, match="the command 2999 of the run 'a' is not what was planned"):
             await FanOut(direct, commands, ledger=ledger, run="a").finish()
         assert played.requests == requests
 
