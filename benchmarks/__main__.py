@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from benchmarks import fanout, growth, plots, single_call, sync_overhead
+from benchmarks import fanout, growth, ledger, plots, single_call, sync_overhead
 from benchmarks.contestants import PEERS
 from benchmarks.machine import cores, describe
 from benchmarks.server import Server, provider
@@ -24,7 +24,7 @@ from benchmarks.server import Server, provider
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = _options(arguments)
-    wanted = ["fanout", "single_call", "sync_overhead", "growth"] if options.what == "all" else [options.what]
+    wanted = ["fanout", "single_call", "sync_overhead", "growth", "ledger"] if options.what == "all" else [options.what]
     rounds = options.rounds or (2 if options.quick else 5)
     seconds = options.seconds or (0.3 if options.quick else 1.5)
     loops = ["asyncio", "uvloop"] if importlib.util.find_spec("uvloop") else ["asyncio"]
@@ -51,6 +51,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sizes = [10**power for power in range(3, 5 if options.quick else 7)]
             grown = growth.measure(server, loops[-1], sizes=sizes, rounds=min(rounds, 3))
             print(f"## Growth, on {loops[-1]}, {growth.WORKERS} workers\n\n{growth.report(grown)}\n", flush=True)
+        if "ledger" in wanted:
+            counts = options.workers or ([256] if options.quick else ledger.WORKERS)
+            size = options.targets or (10_000 if options.quick else 1_000_000)
+            costs = ledger.launch_costs(server, loops[-1:], workers=counts, rounds=min(rounds, 3), targets=20_000)
+            print(f"## Ledger\n\n{costs}\n", flush=True)
+            for kind in options.ledgers:
+                print(f"{ledger.large_run(server, loops[-1], kind=kind, targets=size)}\n", flush=True)
         measured_on = f"{describe()}; one core for the client, one for {server.name}"
     if "sync_overhead" in wanted:
         print("## The blocking face\n")
@@ -66,7 +73,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument(
-        "what", nargs="?", choices=["all", "fanout", "single_call", "sync_overhead", "growth"], default="all"
+        "what", nargs="?", choices=["all", "fanout", "single_call", "sync_overhead", "growth", "ledger"], default="all"
+    )
+    parser.add_argument("--targets", type=int, help="how many targets a large run with a ledger has (default a million)")
+    parser.add_argument(
+        "--ledgers", nargs="+", choices=[ledger.SQLITE, ledger.POSTGRES], default=[ledger.SQLITE], help="of large runs"
     )
     parser.add_argument(
         "--quick", action="store_true", help="two short rounds at 32 workers: all of it in under a minute"
