@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
+from itertools import islice
 from typing import Never, TypeVar, cast
 
 from dispatchkit.core.call.context import RunSettings
@@ -14,6 +15,7 @@ from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.errors import AccountMismatchError, LedgerError, RepeatedTargetsError, RunStoppedError
 from dispatchkit.ledger.codec import decode, encode_text, key_of
 from dispatchkit.ledger.store import Run, RunPlan, Store
+from dispatchkit.ledger.template import Template
 from dispatchkit.providers import parse_settings
 
 __all__ = ["begin", "check_repeats", "digests", "plan"]
@@ -203,13 +205,33 @@ class Part:
         return rows
 
 
-def digests(commands: Iterable[Command[W, R]]) -> dict[int, bytes]:
+def digests(command: Callable[[int], Command[W, R]], numbers: Iterable[int]) -> dict[int, bytes]:
     """The digests of the parts of a plan, by number, as `Store.plan_parts` has them.
 
+    Args:
+        command: Makes the command of a number. Its commands differ in the number only.
+        numbers: The numbers.
+
     Raises:
-        TypeError: A command could not be built.
-        ValueError: A command could not be built.
+        TypeError: The command could not be built.
+        ValueError: The command could not be built.
     """
+    found: dict[int, bytes] = {}
+    left = iter(numbers)
+    while some := [*islice(left, _PLAN_ROWS)]:
+        first = cast("Command[Never, object]", command(some[0]))
+        template = Template.of(first, encode_text(first))
+        text = "" if template is None else template.write_all(some)
+        if template is None or len(text) >= _PLAN_TEXT:
+            return _digests(map(command, numbers))
+        found[len(found)] = sha256(text.encode()).digest()
+        if len(some) < _PLAN_ROWS:
+            return found
+    found[len(found)] = Part().digest()
+    return found
+
+
+def _digests(commands: Iterable[Command[W, R]]) -> dict[int, bytes]:
     found: dict[int, bytes] = {}
     part = Part()
     for index, command in enumerate(commands):

@@ -5,7 +5,7 @@ A run has a million such commands. The text of each is that of the one before, w
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from operator import attrgetter, is_
 from typing import Never, cast
 
@@ -81,6 +81,11 @@ class Template:
                 return None
         number = self._read_number(command)
         return f"{self._before}{number}{self._after}" if type(number) is int else None
+
+    def write_all(self, numbers: Iterable[int]) -> str:
+        """The texts of the commands with these numbers, one a line."""
+        between = f"{self._after}\n{self._before}"
+        return f"{self._before}{between.join(map(str, numbers))}{self._after}"
 
     def read(self, text: str) -> Command[Never, object] | None:
         """The command of a text; None if it differs in more than the number, or the number is none of a command.

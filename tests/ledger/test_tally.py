@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatchkit import DirectClient, Ledger, State
+from dispatchkit import Ledger, State
 from dispatchkit.ledger.blocks import stretches, stretches_with
 from dispatchkit.ledger.sqlite import write
 from dispatchkit.ledger.store import Claim, Counts, Holder, Record, Store
@@ -128,15 +128,20 @@ async def test_late_outcome_counts_once(database: Database) -> None:
         assert await store.counts(run) == await recount(store, run) == Counts(done=50)
 
 
-async def test_usual_run_takes_short_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_usual_batch_is_one_statement(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(write, "_write_any", None)
-    async with (
-        Sandbox() as sandbox,
-        Ledger(tmp_path / "launch.db") as ledger,
-        DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct,
-    ):
-        report = await direct.start_many(range(1, 200), ledger=ledger, run="a").finish()
-        assert report.done == (await ledger.counts("a")).done == 199
+    database = Sqlite(tmp_path, Manual())
+    async with database.stack:
+        store = await database.open()
+        run = await planned(store, 30, size=20)
+        for chunk in (0, 1):
+            assert await store.acquire(run, chunk, Holder("one", 1, "host"), attempt_timeout=1.0) is None
+        await store.claim([Claim(run, index // 20, index, "one", None, START) for index in range(30)])
+        chance = random.Random(1)
+        states = [STATES[index % 4] for index in range(30)]
+        records = [recorded(run, index, "one", state, chance) for index, state in enumerate(states)]
+        await store.record([record._replace(chunk=record.index // 20) for record in records])
+        await check(store, run)
 
 
 @pytest.mark.parametrize("seed", range(2))
