@@ -34,7 +34,7 @@ from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.template import Template
 from dispatchkit.providers import Provider, find_provider, installed_provider
 
-__all__ = ["KEY_BYTES", "decode", "encode", "encode_text", "is_intact", "key", "key_of"]
+__all__ = ["KEY_BYTES", "decode", "encode", "encode_text", "is_intact", "key", "key_of", "numbered"]
 
 T = TypeVar("T")
 
@@ -142,6 +142,13 @@ def decode(text: str) -> Command[Never, object]:
     if version == _VERSION and _templates.tries and encode_text(command) == text:
         _templates.reader = _templates.writer
     return command
+
+
+def numbered(text: str) -> tuple[Template, int] | None:
+    """What a text shares with those before it, and its number; None if it shares nothing."""
+    template = _templates.reader
+    number = None if template is None else template.number(text)
+    return None if template is None or number is None else (template, number)
 
 
 class _Templates:

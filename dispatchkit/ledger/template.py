@@ -93,9 +93,14 @@ class Template:
         Raises:
             Exception: The class refuses the number.
         """
+        number = self.number(text)
+        return None if number is None else self._cls(**self._names, **{self._number: number})
+
+    def number(self, text: str) -> int | None:
+        """The number in a text; None if the text differs in more than the number, or the number is none of a command."""
         if not (text.startswith(self._before) and text.endswith(self._after)):
             return None
         digits = text[len(self._before) : len(text) - len(self._after)]
         if not digits.isdecimal() or not digits.isascii() or len(digits) > _LONGEST or digits[0] == "0":
             return None
-        return self._cls(**self._names, **{self._number: int(digits)})
+        return int(digits)
