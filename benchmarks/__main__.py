@@ -75,7 +75,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "what", nargs="?", choices=["all", "fanout", "single_call", "sync_overhead", "growth", "ledger"], default="all"
     )
-    parser.add_argument("--targets", type=int, help="how many targets a large run with a ledger has (default a million)")
+    parser.add_argument(
+        "--targets", type=int, help="how many targets a large run with a ledger has (default a million)"
+    )
     parser.add_argument(
         "--ledgers", nargs="+", choices=[ledger.SQLITE, ledger.POSTGRES], default=[ledger.SQLITE], help="of large runs"
     )

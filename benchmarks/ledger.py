@@ -78,9 +78,7 @@ def databases() -> Iterator[dict[str, Callable[[], str]]]:
         yield made
 
 
-def launch_costs(
-    server: Server, loops: Sequence[str], *, workers: Iterable[int], rounds: int, targets: int
-) -> str:
+def launch_costs(server: Server, loops: Sequence[str], *, workers: Iterable[int], rounds: int, targets: int) -> str:
     """The table of launches with and without a ledger, in turns, each in a fresh process."""
     rows: list[list[str]] = []
     with databases() as places:
@@ -242,7 +240,7 @@ def _main() -> None:
 
     import dispatchkit.core.fanout.fan_out
     import dispatchkit.direct.client
-    import dispatchkit.ledger.ledger  # noqa: F401
+    import dispatchkit.ledger.ledger
 
     if "://" in where:
         import dispatchkit.ledger.postgres.store  # noqa: F401

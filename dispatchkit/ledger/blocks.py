@@ -48,8 +48,9 @@ def stretches(start: int, end: int, others: Mapping[int, int], *, first: int = 0
 
 def counts_of(total: int | None, sums: Sequence[int]) -> Counts:
     """The counts of so many targets, from the sums of the columns of `TALLIED`."""
-    *states, final = sums
-    return Counts((total or 0) - sum(states), *states, unknown_for_good=final)
+    sending, done, rejected, not_sent, unknown, final = sums
+    planned = (total or 0) - sending - done - rejected - not_sent - unknown
+    return Counts(planned, sending, done, rejected, not_sent, unknown, final)
 
 
 def stretches_with(total: int, rows: Sequence[Sequence[int]], states: Collection[str]) -> Sequence[range]:

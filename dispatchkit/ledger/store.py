@@ -11,7 +11,7 @@ There are seven tables. The latest rows of a target give its state:
   nothing can settle an unknown outcome. The next holder leaves a marked outcome alone.
 - `tally`: the numbers of targets by state, of each block of a chunk (`blocks`). The transaction that writes a `sending`
   or an `outcome` also changes its tally. So no count reads the targets, and a resume skips the blocks that are over.
-- `plan_part`: a digest of some ten thousand commands, as they were given. The same commands again are not planned again.
+- `plan_part`: a digest of some ten thousand commands, as they were given. The same commands are not planned twice.
 
 A target without `sending` is planned. A target with `sending` and no `outcome` is in flight, or its process died. Its
 next holder settles it.
@@ -251,7 +251,7 @@ class Claim(NamedTuple):
 
     run: int
     chunk: int
-    index: int
+    index: int  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride] - of a tuple
     token: str
     """The token of the hold."""
     request_id: str | None
@@ -264,7 +264,7 @@ class Record(NamedTuple):
 
     run: int
     chunk: int
-    index: int
+    index: int  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride] - of a tuple
     token: str
     """The token of the hold."""
     state: State

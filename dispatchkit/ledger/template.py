@@ -25,7 +25,7 @@ def number_field(cls: type[object]) -> str | None:
     required = [field for field in fields if field.default is attrs.NOTHING]
     if len(required) != 1 or required[0].type not in {int, "int"} or not all(field.init for field in fields):
         return None
-    return required[0].name
+    return str(required[0].name)
 
 
 class Template:
@@ -54,7 +54,9 @@ class Template:
             return None
         fields = attrs.fields(cast("type[attrs.AttrsInstance]", type(command)))
         template = cls(
-            type(command), number, {field.name: getattr(command, field.name) for field in fields if field.name != number}
+            type(command),
+            number,
+            {field.name: getattr(command, field.name) for field in fields if field.name != number},
         )
         try:
             hash(template._others)
@@ -97,7 +99,7 @@ class Template:
         return None if number is None else self._cls(**self._names, **{self._number: number})
 
     def number(self, text: str) -> int | None:
-        """The number in a text; None if the text differs in more than the number, or the number is none of a command."""
+        """The number in a text; None if the text differs in more, or the number is none of a command."""
         if not (text.startswith(self._before) and text.endswith(self._after)):
             return None
         digits = text[len(self._before) : len(text) - len(self._after)]

@@ -33,7 +33,13 @@ RESULTS: list[dict[str, Any]] = [
     {"state": "done", "attempts": 2, "at": AT + timedelta(microseconds=5), "request_id": "=1+1"},
     {"state": "rejected", "summary": 'no "such", dispatch\nline \u0436', "code": 4040, "attempts": 1, "at": AT},
     {"state": "rejected", "summary": "=cmd()", "code": "-X", "request_id": "-a", "attempts": 1, "at": AT},
-    {"state": "rejected", "code": -5, "request_id": "a,b", "attempts": 1, "at": AT.astimezone(timezone(timedelta(hours=3)))},
+    {
+        "state": "rejected",
+        "code": -5,
+        "request_id": "a,b",
+        "attempts": 1,
+        "at": AT.astimezone(timezone(timedelta(hours=3))),
+    },
     {"state": "unknown", "is_final": True, "attempts": 3, "at": AT, "request_id": ""},
 ]
 TARGETS = [

@@ -94,7 +94,7 @@ def test_template_reads_plain_numbers_only(number: str) -> None:
 
 
 def test_repeated_texts_read_the_same() -> None:
-    commands = [StartDispatch(7), StartDispatch(8), StopDispatch(8), ActivateMailing(8), StartDispatch(9)]
+    commands: list[Any] = [StartDispatch(7), StartDispatch(8), StopDispatch(8), ActivateMailing(8), StartDispatch(9)]
     assert [decode(encode(command)[1]) for command in commands for _ in range(2)] == [
         command for command in commands for _ in range(2)
     ]

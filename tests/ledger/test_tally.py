@@ -86,9 +86,11 @@ async def test_tally_matches_rows(database: Database, seed: int) -> None:
 
 def recorded(run: int, index: int, token: str, state: State, chance: random.Random) -> Record:
     is_final = state is State.UNKNOWN and chance.random() < 0.3
-    plain = state is State.DONE and chance.random() < 0.7
-    more = ("", None, None, 1) if plain else ("a text", chance.choice((None, 4031, "X")), "r", 2)
-    return Record(run, index // 12, index, token, state, *more, START + timedelta(seconds=index), is_final)
+    at = START + timedelta(seconds=index)
+    if state is State.DONE and chance.random() < 0.7:
+        return Record(run, index // 12, index, token, state, "", None, None, 1, at)
+    code = chance.choice((None, 4031, "X"))
+    return Record(run, index // 12, index, token, state, "a text", code, "r", 2, at, is_final)
 
 
 async def test_simultaneous_outcomes_count_once(database: Database) -> None:

@@ -177,8 +177,9 @@ async def _write(failures_file: FailuresFile, ledger_run: LedgerRun) -> None:
 async def check_same_plan(ledger_run: LedgerRun, command_of: Callable[[int], Command[W, R]], targets: Targets) -> bool:
     """Check that a run of this name, if any, has the same commands. Returns whether its plan is complete.
 
-    All commands are compared, by the digests of the plan, or else one by one. Otherwise, another list or content under the name of an old run would be launched in
-    addition to it. The rest of the old run would be launched too, with any mistake that the new list corrects.
+    All commands are compared, by the digests of the plan, or else one by one. Otherwise, another list or content under
+    the name of an old run would be launched in addition to it. The rest of the old run would be launched too, with any
+    mistake that the new list corrects.
 
     Args:
         ledger_run: The run.

@@ -69,7 +69,8 @@ counted AS (
     LEFT JOIN dispatchkit.tally y ON y.run = c.run AND y.chunk = c.chunk AND y.block = c.block AND y.part = p.part
     ORDER BY c.run, c.chunk, c.block, p.part
     ON CONFLICT (run, chunk, block, part) DO UPDATE SET
-        sending = t.sending + excluded.sending, done = t.done + excluded.done, rejected = t.rejected + excluded.rejected,
+        sending = t.sending + excluded.sending, done = t.done + excluded.done,
+        rejected = t.rejected + excluded.rejected,
         not_sent = t.not_sent + excluded.not_sent, unknown = t.unknown + excluded.unknown,
         final = t.final + excluded.final, version = excluded.version
     WHERE t.version = excluded.version - 1
@@ -211,7 +212,7 @@ SELECT (SELECT count(*) FROM judged WHERE NOT mine AND state = 'done') AS late, 
 RECORD = _RECORD.replace("$whose", "g.mine").replace("$parts", "1")
 """Outcomes of the current holder. It returns the number of *done* outcomes of another one, for `RECORD_LATE`."""
 RECORD_LATE = _RECORD.replace("$whose", "NOT g.mine AND g.state = 'done'").replace("$parts", "0, 1")
-"""Outcomes of a holder that lost its chunk. Concurrent claims and outcomes of the same block are refused and repeated."""
+"""Outcomes of a holder that lost its chunk. Concurrent claims and outcomes of the same blocks are repeated."""
 
 HOLDER = """
 SELECT token, pid, host, since, boot_id, process_started, pid_namespace,

@@ -428,11 +428,11 @@ def _divided(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chun
     ]
 
 
-def _by_hold(rows: Sequence[Claim] | Sequence[Record]) -> dict[tuple[int, str], list[int]]:
+def _by_hold(rows: Sequence[Claim | Record]) -> dict[tuple[int, str], list[int]]:
     """The positions of claims or outcomes by run and token, in order. Usually all have the same."""
     groups: dict[tuple[int, str], list[int]] = {}
     for position, row in enumerate(rows):
-        groups.setdefault((row[0], row[3]), []).append(position)
+        groups.setdefault((row.run, row.token), []).append(position)
     return groups
 
 

@@ -75,8 +75,8 @@ WHERE t.run = :run AND t."index" = :index
 """
 # What a batch usually is: the first claims of planned targets, and the first outcomes of targets in flight. Each row is
 # one such group of one chunk. The number of written rows proves it; otherwise the whole statement changes nothing, and
-# `BATCH` follows. `rows` is a JSON object by index. Of a claim, it has the request id. Of an outcome, it has the time, or
-# time, request id, summary, code and attempts. `blocks` has the number of targets by block.
+# `BATCH` follows. `rows` is a JSON object by index. Of a claim, it has the request id. Of an outcome, it has the time,
+# or time, request id, summary, code and attempts. `blocks` has the number of targets by block.
 FIRST_BATCH = """
 CREATE TEMP VIEW first_batch (kind, run, chunk, token, rows, count, blocks, since, state, final, now, boot_now, boot) AS
 SELECT '', 0, 0, '', '', 0, '', '', '', 0, 0, 0, 0;

@@ -113,9 +113,7 @@ def write_batches(db: sqlite3.Connection, batches: Sequence[Batch], moment: Mome
     return results
 
 
-def _write_first(
-    db: sqlite3.Connection, claims: Sequence[Claim], records: Sequence[Record], moment: Moment
-) -> bool:
+def _write_first(db: sqlite3.Connection, claims: Sequence[Claim], records: Sequence[Record], moment: Moment) -> bool:
     """Write first claims and first outcomes, with their tally, in one statement. Returns False if some are not."""
     times = (moment.wall, moment.boot_time, moment.boot)
     groups: dict[tuple[object, ...], dict[int, object]] = {}
@@ -131,10 +129,10 @@ def _write_first(
     if len(groups) > _GROUPS or sum(map(len, groups.values())) != len(claims) + len(records):
         return False
     values: list[object] = []
-    for (kind, run, chunk, token, since, state, final), rows in groups.items():
+    for (*hold, start, outcome, is_final), rows in groups.items():
         blocks = Counter([index // BLOCK for index in rows])
-        begin = None if since is None else cast("datetime", since).isoformat()
-        values += (kind, run, chunk, token, _json(rows), len(rows), _json(blocks), begin, state, final, *times)
+        begin = start.isoformat() if isinstance(start, datetime) else None
+        values += (*hold, _json(rows), len(rows), _json(blocks), begin, outcome, is_final, *times)
     try:
         db.execute(f"INSERT INTO first_batch VALUES {','.join([_PLACES] * len(groups))}", values)  # noqa: S608
     except sqlite3.IntegrityError:
