@@ -23,6 +23,7 @@ from benchmarks import (
     blocking_call,
     fanout,
     growth,
+    ledger,
     listing,
     pacing,
     plots,
@@ -35,7 +36,7 @@ from benchmarks.faults import scorecard
 from benchmarks.machine import cores, describe
 from benchmarks.server import Server, provider
 
-WITH_SERVER = ("fanout", "single_call", "growth", "startup", "blocking_call")
+WITH_SERVER = ("fanout", "single_call", "growth", "ledger", "startup", "blocking_call")
 """The measurements against `provider`; the others start servers of their own."""
 CHOICES = (*WITH_SERVER, "sync_overhead", "pacing", "attachments", "listing", "faults")
 
@@ -58,6 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print(f"{_setting(server, loops)}\n")
             records, grown = _compare(server, loops, wanted, options, rounds)
             raw |= {"records": [asdict(each) for each in records], "growth": [asdict(each) for each in grown]}
+            if "ledger" in wanted:
+                _ledger(server, loops[-1], options, rounds)
             raw |= _own(server, loops, wanted, rounds, is_quick=options.quick)
     if "sync_overhead" in wanted:
         print("## Blocking face\n")
@@ -98,6 +101,16 @@ def _compare(
         grown = growth.measure(server, loops[-1], sizes=sizes, rounds=min(rounds, 3))
         print(f"## Growth, on {loops[-1]}, {growth.WORKERS} workers\n\n{growth.report(grown)}\n", flush=True)
     return records, grown
+
+
+def _ledger(server: Server, loop: str, options: argparse.Namespace, rounds: int) -> None:
+    """What a ledger costs a launch, and the life of a large run."""
+    counts = options.workers or ([256] if options.quick else ledger.WORKERS)
+    size = options.targets or (10_000 if options.quick else 1_000_000)
+    costs = ledger.launch_costs(server, [loop], workers=counts, rounds=min(rounds, 3), targets=20_000)
+    print(f"## Ledger\n\n{costs}\n", flush=True)
+    for kind in options.ledgers:
+        print(f"{ledger.large_run(server, loop, kind=kind, targets=size)}\n", flush=True)
 
 
 def _own(
@@ -142,6 +155,12 @@ def _alone(loops: Sequence[str], wanted: set[str], *, is_quick: bool) -> dict[st
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["all", *CHOICES], default="all")
+    parser.add_argument(
+        "--targets", type=int, help="how many targets a large run with a ledger has (default a million)"
+    )
+    parser.add_argument(
+        "--ledgers", nargs="+", choices=[ledger.SQLITE, ledger.POSTGRES], default=[ledger.SQLITE], help="of large runs"
+    )
     parser.add_argument("--quick", action="store_true", help="short rounds at 32 workers and small sizes, no faults")
     parser.add_argument("--rounds", type=int, help="how often each contestant has its turn (default 5)")
     parser.add_argument("--seconds", type=float, help="how long a turn is, warming up aside (default 1.5)")

@@ -13,6 +13,7 @@ If older texts no longer fit a changed class, raise its version by one. `_read` 
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 from collections.abc import Mapping
 from datetime import datetime
@@ -30,14 +31,17 @@ from cattrs.strategies import configure_tagged_union
 from dispatchkit.core.command import JSON_FIELD, Command, UnexpectedResponseError
 from dispatchkit.core.decode import fields_of, read_json, strict_converter
 from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.template import Template
 from dispatchkit.providers import Provider, find_provider, installed_provider
 
-__all__ = ["KEY_BYTES", "decode", "encode", "is_intact", "key"]
+__all__ = ["KEY_BYTES", "decode", "encode", "encode_text", "is_intact", "key", "key_of", "numbered"]
 
 T = TypeVar("T")
 
-KEY_BYTES = 16
-"""Length of a key: 128 bits of a hash. Among 10**12 commands, two of one key are as likely as one in 10**14."""
+KEY_BYTES = 20
+"""Length of a key: a target and 96 bits of a hash, or 160 bits of a hash."""
+_TARGET_BYTES = 8
+_MAX_TRIES = 1000
 
 _VERSION = 1
 _OURS = ("type", "version")
@@ -53,13 +57,42 @@ def encode(command: Command[Never, object]) -> tuple[bytes, str]:
     Raises:
         TypeError: It is no command that a ledger can hold.
     """
+    text = encode_text(command)
+    return key_of(command, text), text
+
+
+def encode_text(command: Command[Never, object]) -> str:
+    """The text of a command.
+
+    Raises:
+        TypeError: It is no command that a ledger can hold.
+    """
+    template = _templates.writer
+    text = None if template is None else template.write(command)
+    if text is not None:
+        _templates.tries = _MAX_TRIES
+        return text
     cls = type(command)
-    codec = _codec_of(cls)
-    fields = cast("dict[str, object]", codec.write(command))
-    stored: dict[str, object] = {"type": fields.pop("type"), "version": _VERSION, **fields}
-    text = _write(stored)
-    unordered = any(name in stored for name in codec.json_fields[cls])
-    return sha256((_write_sorted(stored) if unordered else text).encode()).digest()[:KEY_BYTES], text
+    fields = cast("dict[str, object]", _codec_of(cls).write(command))
+    text = _write({"type": fields.pop("type"), "version": _VERSION, **fields})
+    if _templates.tries:
+        _templates.tries -= 1
+        _templates.writer = Template.of(command, text) or template
+    return text
+
+
+def key_of(command: Command[Never, object], text: str) -> bytes:
+    """The key of a command and its text: its target, and a hash.
+
+    The targets of a list are often in order. Then so are the keys, and an index of them grows at its end.
+    """
+    if _codec_of(type(command)).json_fields[type(command)]:
+        text = _write_sorted(json.loads(text))
+    digest = sha256(text.encode()).digest()
+    target = command.target
+    if type(target) is int and 0 < target < 2**63:
+        return target.to_bytes(_TARGET_BYTES, "big") + digest[: KEY_BYTES - _TARGET_BYTES]
+    return digest[:KEY_BYTES]
 
 
 def key(command: Command[Never, object]) -> bytes:
@@ -73,12 +106,17 @@ def key(command: Command[Never, object]) -> bytes:
 
 def is_intact(text: str, key: bytes) -> bool:
     """Whether a text is what a command was planned with. Of its JSON fields, the order of the keys does not count."""
-    if sha256(text.encode()).digest()[:KEY_BYTES] == key:
+    if _fits(text, key):
         return True
     try:
-        return sha256(_write_sorted(json.loads(text)).encode()).digest()[:KEY_BYTES] == key
+        return _fits(_write_sorted(json.loads(text)), key)
     except (ValueError, RecursionError):
         return False
+
+
+def _fits(text: str, key: bytes) -> bool:
+    digest = sha256(text.encode()).digest()
+    return key[_TARGET_BYTES:] == digest[: KEY_BYTES - _TARGET_BYTES] or key == digest[:KEY_BYTES]
 
 
 def decode(text: str) -> Command[Never, object]:
@@ -88,6 +126,11 @@ def decode(text: str) -> Command[Never, object]:
         LedgerError: Its provider is not installed, a newer release wrote it, or it is damaged.
         ImportError: Its provider's package cannot be loaded.
     """
+    template = _templates.reader
+    if template is not None:
+        with contextlib.suppress(TypeError, ValueError):  # the class refuses the number: see below
+            if (command := template.read(text)) is not None:
+                return command
     try:
         fields = fields_of(read_json(text.encode())) or {}
     except UnexpectedResponseError:
@@ -95,7 +138,29 @@ def decode(text: str) -> Command[Never, object]:
     name, version = fields.get("type"), fields.pop("version", None)
     if not isinstance(name, str) or type(version) is not int:
         raise LedgerError("the ledger holds what is no command: it is damaged, so restore it from a copy")
-    return _read(_codec_reading(name, version), name, fields)
+    command = _read(_codec_reading(name, version), name, fields)
+    if version == _VERSION and _templates.tries and encode_text(command) == text:
+        _templates.reader = _templates.writer
+    return command
+
+
+def numbered(text: str) -> tuple[Template, int] | None:
+    """What a text shares with those before it, and its number; None if it shares nothing."""
+    template = _templates.reader
+    number = None if template is None else template.number(text)
+    return None if template is None or number is None else (template, number)
+
+
+class _Templates:
+    """The latest templates of this process."""
+
+    writer: Template | None = None
+    reader: Template | None = None
+    tries: int = _MAX_TRIES
+    """Templates that may still be made until one is of use: commands that have nothing in common do without."""
+
+
+_templates = _Templates()
 
 
 @attrs.frozen

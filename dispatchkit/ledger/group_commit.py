@@ -7,20 +7,22 @@ its claim: it exists only once the claim was granted.
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime
 
 import attrs
 
 from dispatchkit.core.claim import ClaimResult
+from dispatchkit.core.clock import Clock
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.ledger.store import Claim, Record, Store
 
 __all__ = ["GroupCommit"]
 
-_UNDER_WAY = 2
-"""Concurrent batches of claims: while the database writes one, the next one is queued there."""
+_UNDER_WAY = 1
+"""Concurrent batches of claims. A second one would hold the few claims of one moment, and cost a commit of its own."""
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _PendingClaim:
     """A claim whose caller waits for the answer."""
 
@@ -32,8 +34,11 @@ class _PendingClaim:
 class GroupCommit:
     """Writes the claims and outcomes of one journal to its store."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
+        self._clock = clock
+        self._since: datetime | None = None
+        """The start of the first claim of the next batch."""
         self._pending: list[_PendingClaim] = []
         self._waiting: set[_PendingClaim] = set()
         self._records: list[Record] = []
@@ -43,6 +48,12 @@ class GroupCommit:
         self._stopped = False
         self._error: LedgerError | None = None
         self._unreported: LedgerError | None = None
+
+    def since(self) -> datetime:
+        """The start of a claim that is made now. It is the same for a whole batch, so that its rows differ in less."""
+        if self._since is None:
+            self._since = self._clock.now()
+        return self._since
 
     async def claim(self, claim: Claim, *, first_attempt: bool) -> ClaimResult:
         """Write a claim.
@@ -116,6 +127,7 @@ class GroupCommit:
         try:
             while self._pending and self._error is None:
                 self._batch_open = False
+                self._since = None
                 batch, self._pending = [pending for pending in self._pending if not pending.answer.done()], []
                 if batch:
                     claim_results = await self._store.claim([pending.claim for pending in batch])

@@ -127,7 +127,7 @@ class LedgerJournal(Journal):
             raise
         timeout = self._settings.attempt_timeout
         hold = self._hold = Hold(self._store, run, only=self._only, attempt_timeout=timeout, clock=self._clock)
-        group_commit = self._group_commit = GroupCommit(self._store)
+        group_commit = self._group_commit = GroupCommit(self._store, self._clock)
         hold.ignores_stop = self._resumes
 
         def lost(error: LedgerError | None) -> None:
@@ -284,7 +284,7 @@ class LedgerJournal(Journal):
         return self._group_commit
 
     async def claim(self, item: WorkItem[W, R], request_id: str | None) -> ClaimResult:
-        since = item.unclear_since or self._clock.now()
+        since = item.unclear_since or self._writer.since()
         chunk, token = self._chunk_of[item.index], self._holding.token
         claim = Claim(self._run, chunk, item.index, token, request_id, since)
         return await self._writer.claim(claim, first_attempt=item.unclear_since is None)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from typing import TypeVar
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
+from hashlib import sha256
+from itertools import islice
+from typing import Never, TypeVar, cast
 
 from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.command import Command
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.errors import AccountMismatchError, LedgerError, RepeatedTargetsError, RunStoppedError
-from dispatchkit.ledger.codec import decode, encode
+from dispatchkit.ledger.codec import decode, encode_text, key_of
 from dispatchkit.ledger.store import Run, RunPlan, Store
+from dispatchkit.ledger.template import Template
 from dispatchkit.providers import parse_settings
 
-__all__ = ["begin", "check_repeats", "plan"]
+__all__ = ["begin", "check_repeats", "digests", "plan"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -125,36 +128,118 @@ async def plan(
 ) -> bool:
     """Plan commands. Returns False if the run was stopped before all were planned.
 
-    One batch is written while the next one is encoded.
+    One part is written while the next one is encoded. A part that is planned already is left out.
 
     Raises:
         TypeError: A command could not be built.
         ValueError: A command could not be built.
         LedgerError: The ledger cannot be written.
     """
+    known = await store.plan_parts(run.number)
     writing: asyncio.Task[None] | None = None
-    rows: list[tuple[bytes, str]] = []
-    log_keys: dict[bytes, int] = {}
-    size = index = 0
+    number = index = 0
+    part = Part()
     try:
         async for command in _each(commands):
             if is_stopped():
                 return False
-            rows.append(_row(index, command))
-            if command.log_key is not None:
-                log_keys[rows[-1][0]] = command.log_key
+            is_full = part.add(index, cast("Command[Never, object]", command))
             index += 1
-            size += len(rows[-1][1])
-            if len(rows) >= _PLAN_ROWS or size >= _PLAN_TEXT:
-                if writing is not None:
-                    await writing
-                writing = asyncio.create_task(store.plan(run.number, rows, log_keys=log_keys))
-                rows, log_keys, size = [], {}, 0
+            if is_full:
+                if part.digest() != known.get(number):
+                    rows = await part.rows()
+                    if writing is not None:
+                        await writing
+                    writing = asyncio.create_task(_write(store, run, number, part, rows))
+                part = Part()
+                number += 1
     finally:
         if writing is not None:
             await writing
-    await store.plan(run.number, rows, log_keys=log_keys)
+    if part.digest() != known.get(number):
+        await _write(store, run, number, part, await part.rows())
     return not is_stopped()  # a stop may have closed the iterator of commands early
+
+
+async def _write(store: Store, run: Run, number: int, part: Part, rows: Sequence[tuple[bytes, str]]) -> None:
+    await store.plan(run.number, rows, log_keys=part.log_keys, part=(number, part.digest()))
+
+
+class Part:
+    """Consecutive commands of a plan, and their digest. The same commands again have the same parts."""
+
+    def __init__(self) -> None:
+        self._commands: list[Command[Never, object]] = []
+        self._texts: list[str] = []
+        self._size = 0
+        self.log_keys: dict[bytes, int] = {}
+        """The `Command.log_key` of commands with one, by key, after `rows`."""
+
+    def add(self, index: int, command: Command[Never, object]) -> bool:
+        """Add a command. Returns whether the part is full.
+
+        Raises:
+            TypeError: The command could not be built.
+            ValueError: The command could not be built.
+        """
+        text = _text(index, command)
+        self._commands.append(command)
+        self._texts.append(text)
+        self._size += len(text)
+        return len(self._texts) >= _PLAN_ROWS or self._size >= _PLAN_TEXT
+
+    def digest(self) -> bytes:
+        """The digest of the commands, in order."""
+        return sha256("\n".join(self._texts).encode()).digest()
+
+    async def rows(self) -> list[tuple[bytes, str]]:
+        """The keys and texts of the commands. It yields to the event loop from time to time."""
+        rows: list[tuple[bytes, str]] = []
+        for command, text in zip(self._commands, self._texts, strict=True):
+            key = key_of(command, text)
+            rows.append((key, text))
+            if command.log_key is not None:
+                self.log_keys[key] = command.log_key
+            if len(rows) % _TURN == 0:
+                await asyncio.sleep(0)
+        return rows
+
+
+def digests(command: Callable[[int], Command[W, R]], numbers: Iterable[int]) -> dict[int, bytes]:
+    """The digests of the parts of a plan, by number, as `Store.plan_parts` has them.
+
+    Args:
+        command: Makes the command of a number. Its commands differ in the number only.
+        numbers: The numbers.
+
+    Raises:
+        TypeError: The command could not be built.
+        ValueError: The command could not be built.
+    """
+    found: dict[int, bytes] = {}
+    left = iter(numbers)
+    while some := [*islice(left, _PLAN_ROWS)]:
+        first = cast("Command[Never, object]", command(some[0]))
+        template = Template.of(first, encode_text(first))
+        text = "" if template is None else template.write_all(some)
+        if template is None or len(text) >= _PLAN_TEXT:
+            return _digests(map(command, numbers))
+        found[len(found)] = sha256(text.encode()).digest()
+        if len(some) < _PLAN_ROWS:
+            return found
+    found[len(found)] = Part().digest()
+    return found
+
+
+def _digests(commands: Iterable[Command[W, R]]) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    part = Part()
+    for index, command in enumerate(commands):
+        if part.add(index, cast("Command[Never, object]", command)):
+            found[len(found)] = part.digest()
+            part = Part()
+    found[len(found)] = part.digest()
+    return found
 
 
 def _differences(planned: Mapping[str, str], given: Mapping[str, str]) -> str:
@@ -175,11 +260,11 @@ async def _each(
             await asyncio.sleep(0)
 
 
-def _row(index: int, command: Command[W, R]) -> tuple[bytes, str]:
+def _text(index: int, command: Command[Never, object]) -> str:
     if isinstance(command, InvalidCommand):
         error_type = TypeError if isinstance(command.error, TypeError) else ValueError
         raise error_type(f"commands[{index}]: {command.error}: nothing was launched") from None
     try:
-        return encode(command)
+        return encode_text(command)
     except TypeError as error:
         raise TypeError(f"commands[{index}]: {error}: nothing was launched") from None

@@ -1,6 +1,6 @@
 """The protocol of a ledger's database, and its values. `sqlite` and `postgres` implement it.
 
-There are five tables. The latest rows of a target give its state:
+There are seven tables. The latest rows of a target give its state:
 
 - `run`: one launch, with its name, its settings, whether its plan is complete, and whether it was stopped.
 - `chunk`: a range of a run's targets, with its token and its latest heartbeat. One process holds it at a time.
@@ -9,6 +9,9 @@ There are five tables. The latest rows of a target give its state:
 - `sending`: a claim, with the time of the latest claim. It is durable before the first byte of the request.
 - `outcome`: the outcome. A later outcome may replace an unknown one, never a done or rejected one. A mark tells that
   nothing can settle an unknown outcome. The next holder leaves a marked outcome alone.
+- `tally`: the numbers of targets by state, of each block of a chunk (`blocks`). The transaction that writes a `sending`
+  or an `outcome` also changes its tally. So no count reads the targets, and a resume skips the blocks that are over.
+- `plan_part`: a digest of some ten thousand commands, as they were given. The same commands are not planned twice.
 
 A target without `sending` is planned. A target with `sending` and no `outcome` is in flight, or its process died. Its
 next holder settles it.
@@ -23,7 +26,7 @@ import functools
 import json
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, ClassVar, Never, Protocol, cast
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Never, Protocol, cast
 
 import attrs
 
@@ -268,13 +271,12 @@ class Repeat:
     """The latest claim or outcome of these targets in the other run."""
 
 
-@attrs.frozen
-class Claim:
+class Claim(NamedTuple):
     """A claim of a target, before its request leaves."""
 
     run: int
     chunk: int
-    index: int
+    index: int  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride] - of a tuple
     token: str
     """The token of the hold."""
     request_id: str | None
@@ -282,13 +284,12 @@ class Claim:
     """Start of the first unclear request: `Unsettled.since`, or now."""
 
 
-@attrs.frozen
-class Record:
+class Record(NamedTuple):
     """The outcome of a target."""
 
     run: int
     chunk: int
-    index: int
+    index: int  # type: ignore[assignment]  # pyright: ignore[reportIncompatibleMethodOverride] - of a tuple
     token: str
     """The token of the hold."""
     state: State
@@ -393,12 +394,22 @@ class Store(Protocol):
         ...
 
     async def plan(
-        self, run: int, rows: Sequence[tuple[bytes, str]], *, log_keys: Mapping[bytes, int] | None = None
+        self,
+        run: int,
+        rows: Sequence[tuple[bytes, str]],
+        *,
+        log_keys: Mapping[bytes, int] | None = None,
+        part: tuple[int, bytes] | None = None,
     ) -> None:
         """Add targets to the plan, as pairs of key and encoded command. Existing keys are skipped.
 
         Targets are numbered from 0 in their order. ``log_keys`` has the `Command.log_key` of commands with one, by key.
+        ``part`` is the number and the digest of this part of the given commands, for `plan_parts`.
         """
+        ...
+
+    async def plan_parts(self, run: int) -> dict[int, bytes]:
+        """The digests of the parts that are planned, by number."""
         ...
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:

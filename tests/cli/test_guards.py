@@ -236,9 +236,9 @@ def test_plan_is_compared_once(played: Played, tmp_path: Path, monkeypatch: pyte
     compared: list[int] = []
     real = execute.check_same_plan  # type: ignore[attr-defined]
 
-    async def check_same_plan(ledger_run: Any, commands: Any, total: int) -> bool:
-        compared.append(total)
-        return await real(ledger_run, commands, total)
+    async def check_same_plan(ledger_run: Any, command_of: Any, targets: Any) -> bool:
+        compared.append(len(targets))
+        return await real(ledger_run, command_of, targets)
 
     monkeypatch.setattr(execute, "check_same_plan", check_same_plan)
     assert run(*launch).code == 0

@@ -149,7 +149,7 @@ async def test_outcome_is_stored_in_full(store: PostgresStore) -> None:
     run = await held(store, 2)
     await store.claim([claim(run, 0, request_id="r")])
     told = Record(run, 0, 0, "us", State.REJECTED, "no", 4031, "r", 3, LATER)
-    await store.record([told, attrs.evolve(told, index=1, code="X", request_id=None)])
+    await store.record([told, told._replace(index=1, code="X", request_id=None)])
     assert [target async for target in store.targets(run)] == [
         Target(0, "c0", "rejected", "no", 4031, "r", 3, LATER),
         Target(1, "c1", "rejected", "no", "X", None, 3, LATER),
@@ -274,12 +274,12 @@ async def test_unclear_target_awaits_settling(store: PostgresStore) -> None:
 async def test_unfinished_chunks_are_listed(store: PostgresStore) -> None:
     run = await planned(store, 4, size=2)
     await store.acquire(run, 0, US, attempt_timeout=70.0)
-    await store.record([record(run, index, State.DONE) for index in (0, 1, 2)])
+    await store.record([record(run, index, State.DONE)._replace(chunk=index // 2) for index in (0, 1, 2)])
     assert await store.counts(run, chunk=1) == Counts(planned=1, done=1)
     assert [chunk.number for chunk in await store.chunks(run)] == [1]
     await store.release(run, 0, "us")
     await store.acquire(run, 1, US, attempt_timeout=70.0)
-    await store.record([attrs.evolve(record(run, 3, State.UNKNOWN), chunk=1)])
+    await store.record([record(run, 3, State.UNKNOWN)._replace(chunk=1)])
     assert [chunk.number for chunk in await store.chunks(run)] == [1]
 
 

@@ -190,7 +190,7 @@ async def _run_remembered(
     async with ledger_ref.open(new=True) as ledger, client:
         ledger_run = LedgerRun(ledger, ledger_ref, decisions, repeat_window=repeat_window)
         reporter.planned = await _is_unchanged(ledger, compared) or await check_same_plan(
-            ledger_run, map(spec.command, targets), len(targets)
+            ledger_run, spec.command, targets
         )
         commands = None if reporter.planned else map(spec.command, targets)
         with reporter:
@@ -212,6 +212,6 @@ async def _inspect(ledger_ref: LedgerRef, spec: LaunchSpec[W, R], targets: Targe
         found = await hindrances(ledger, ledger_ref.run or "")
         if found.run is None:
             return _KnownRun(found)
-        is_planned = await check_same_plan(LedgerRun(ledger, ledger_ref), map(spec.command, targets), len(targets))
+        is_planned = await check_same_plan(LedgerRun(ledger, ledger_ref), spec.command, targets)
         left = (await take_snapshot(ledger, found.run)).left
         return _KnownRun(found, left + len(targets) - found.run.total, found.run if is_planned else None)

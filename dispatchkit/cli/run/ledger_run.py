@@ -6,7 +6,7 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Never, TypeVar, cast
 
 import attrs
@@ -20,10 +20,12 @@ from dispatchkit.cli.text import counted, redact_urls, utc
 from dispatchkit.cli.views.snapshot import resume_line, take_snapshot
 from dispatchkit.errors import LedgerError, RepeatedTargetsError
 from dispatchkit.ledger.codec import decode, encode, key
+from dispatchkit.ledger.plan import digests
 from dispatchkit.providers import installed_provider
 
 if TYPE_CHECKING:
     from dispatchkit import Report
+    from dispatchkit.cli.input.ids import Targets
     from dispatchkit.cli.input.ledger_ref import LedgerRef
     from dispatchkit.cli.output.failures import FailuresFile
     from dispatchkit.cli.output.reporter import Reporter
@@ -172,16 +174,17 @@ async def _write(failures_file: FailuresFile, ledger_run: LedgerRun) -> None:
         failures_file.write(rows)
 
 
-async def check_same_plan(ledger_run: LedgerRun, commands: Iterable[Command[W, R]], total: int) -> bool:
+async def check_same_plan(ledger_run: LedgerRun, command_of: Callable[[int], Command[W, R]], targets: Targets) -> bool:
     """Check that a run of this name, if any, has the same commands. Returns whether its plan is complete.
 
-    Every command is compared. Otherwise, another list or content under the name of an old run would be launched in
-    addition to it. The rest of the old run would be launched too, with any mistake that the new list corrects.
+    All commands are compared, by the digests of the plan, or else one by one. Otherwise, another list or content under
+    the name of an old run would be launched in addition to it. The rest of the old run would be launched too, with any
+    mistake that the new list corrects.
 
     Args:
         ledger_run: The run.
-        commands: What is to be done, each of them once.
-        total: How many they are.
+        command_of: The command for an id.
+        targets: The ids.
 
     Raises:
         ValueError: It is another one.
@@ -190,7 +193,12 @@ async def check_same_plan(ledger_run: LedgerRun, commands: Iterable[Command[W, R
     run = next((run for run in await ledger_run.ledger.runs() if run.name == ledger_run.name), None)
     if run is None:
         return False
-    first, given, ledger_ref = True, iter(commands), ledger_run.ledger_ref
+    total = len(targets)
+    if run.plan_complete and run.total == total:
+        store = await ledger_run.ledger.open_store()
+        if await store.plan_parts(run.number) == digests(command_of, targets):
+            return True
+    first, given, ledger_ref = True, map(command_of, targets), ledger_run.ledger_ref
     async for target in ledger_run.ledger.targets(run.name):
         command = next(given, None)
         if not _same(target, command) or (first and run.plan_complete and run.total != total):

@@ -29,7 +29,6 @@ CREATE TABLE dispatchkit.chunk (
     number int NOT NULL,
     start_index int NOT NULL,
     end_index int NOT NULL,
-    over boolean NOT NULL DEFAULT false, -- no target of it is left that is not final
     token text,
     pid int,
     host text,
@@ -73,6 +72,26 @@ CREATE TABLE dispatchkit.outcome (
     final boolean NOT NULL DEFAULT false, -- of an unknown one: nothing can settle it any more
     PRIMARY KEY (run, index, send_no)
 );
+CREATE TABLE dispatchkit.tally ( -- targets by state, of each block of a chunk; those that it does not count are planned
+    run int NOT NULL,
+    chunk int NOT NULL,
+    block int NOT NULL,
+    part int NOT NULL, -- 0: changed by claims, 1: by outcomes; the sum of both counts
+    sending int NOT NULL,
+    done int NOT NULL,
+    rejected int NOT NULL,
+    not_sent int NOT NULL,
+    unknown int NOT NULL,
+    final int NOT NULL, -- unknown ones that nothing can settle
+    version int NOT NULL, -- of concurrent changes, the later one is refused
+    PRIMARY KEY (run, chunk, block, part)
+) WITH (fillfactor = 50);
+CREATE TABLE dispatchkit.plan_part ( -- the commands of each part of a plan, as they were given
+    run int NOT NULL,
+    number int NOT NULL,
+    digest bytea NOT NULL,
+    PRIMARY KEY (run, number)
+);
 CREATE TABLE dispatchkit.account (
     key text PRIMARY KEY, -- a hash
     paused_until timestamptz NOT NULL DEFAULT 'epoch'
@@ -115,4 +134,11 @@ CREATE TABLE outcome (
     summary TEXT NOT NULL, code, request_id TEXT, attempts INTEGER NOT NULL, at TEXT NOT NULL,
     final INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (run, "index")) WITHOUT ROWID;
+CREATE TABLE tally (
+    run INTEGER NOT NULL, chunk INTEGER NOT NULL, block INTEGER NOT NULL, sending INTEGER NOT NULL DEFAULT 0,
+    done INTEGER NOT NULL DEFAULT 0, rejected INTEGER NOT NULL DEFAULT 0, not_sent INTEGER NOT NULL DEFAULT 0,
+    unknown INTEGER NOT NULL DEFAULT 0, final INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (run, chunk, block)) WITHOUT ROWID;
+CREATE TABLE plan_part (
+    run INTEGER NOT NULL, number INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID;
 """

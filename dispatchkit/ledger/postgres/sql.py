@@ -7,6 +7,8 @@ target is in flight if it has neither a final outcome nor one of its latest `sen
 
 from __future__ import annotations
 
+from dispatchkit.ledger.blocks import BLOCK, TALLIED
+
 __all__ = [
     "ACQUIRE",
     "BEGIN",
@@ -14,14 +16,19 @@ __all__ = [
     "CLAIM",
     "CLAIMABLE_CHUNKS",
     "COUNTS",
+    "COUNTS_OF_BLOCKS",
+    "COUNTS_OF_CHUNK",
     "HEARTBEAT",
     "HOLDER",
     "LIFT_PAUSES",
     "OTHERS",
+    "OVER",
     "PAUSES",
     "PLAN",
+    "PLAN_PART",
     "RAISE_TIMEOUT",
     "RECORD",
+    "RECORD_LATE",
     "RELEASE",
     "REPEATS",
     "REPEATS_IN_SMALLER",
@@ -45,6 +52,34 @@ LEFT JOIN LATERAL (
 ) o ON o.final OR o.send_no >= coalesce(s.send_no, 0)
 """
 _STATE = "coalesce(o.state, CASE WHEN s.send_no IS NULL THEN 'planned' ELSE 'sending' END)"
+
+# Add to the tally what a statement changed. A version tells whether a concurrent statement of the same part changed the
+# block, so that the states in this statement's snapshot are not the latest. Then `_CHECK` divides by zero, so that the
+# whole statement is undone, and its caller repeats it. Claims and outcomes have different parts, and do not wait for
+# each other.
+_TALLY = """
+counted AS (
+    INSERT INTO dispatchkit.tally AS t (
+        run, chunk, block, part, sending, done, rejected, not_sent, unknown, final, version
+    )
+    SELECT c.run, c.chunk, c.block, p.part, c.sending * (p.part = $own)::int, c.done * (p.part = $own)::int,
+        c.rejected * (p.part = $own)::int, c.not_sent * (p.part = $own)::int, c.unknown * (p.part = $own)::int,
+        c.final * (p.part = $own)::int, coalesce(y.version, 0) + 1
+    FROM changed c CROSS JOIN unnest(ARRAY[$parts]) AS p(part)
+    LEFT JOIN dispatchkit.tally y ON y.run = c.run AND y.chunk = c.chunk AND y.block = c.block AND y.part = p.part
+    ORDER BY c.run, c.chunk, c.block, p.part
+    ON CONFLICT (run, chunk, block, part) DO UPDATE SET
+        sending = t.sending + excluded.sending, done = t.done + excluded.done,
+        rejected = t.rejected + excluded.rejected,
+        not_sent = t.not_sent + excluded.not_sent, unknown = t.unknown + excluded.unknown,
+        final = t.final + excluded.final, version = excluded.version
+    WHERE t.version = excluded.version - 1
+    RETURNING 1
+)
+""".replace("$own", "(SELECT max(part) FROM unnest(ARRAY[$parts]) AS m(part))").strip()
+_CHECK = """
+1 / ((SELECT count(*) FROM counted) = (SELECT count(*) * cardinality(ARRAY[$parts]) FROM changed))::int AS counted
+""".strip()
 
 _IS_RESTORED = """
 EXISTS (SELECT FROM unnest(r.database_id, (SELECT id FROM identity)) AS p(planned, found) WHERE planned <> found)
@@ -75,14 +110,21 @@ WITH fresh AS (
 UPDATE dispatchkit.run SET total = total + (SELECT count(*) FROM planned) WHERE number = $1
 """
 
+PLAN_PART = """
+INSERT INTO dispatchkit.plan_part (run, number, digest) VALUES ($1, $2, $3)
+ON CONFLICT (run, number) DO UPDATE SET digest = excluded.digest
+"""
+
 # The lock on the chunk's row conflicts with `ACQUIRE`, not with `HEARTBEAT`. So the next holder sees every row written
 # here, and a presumed-dead holder writes none. The statement may run concurrently with its own retry, after a lost
 # answer. Rows are inserted by index, so that the two cannot deadlock. An existing claim gets a new time, also by index
 # and after all inserts, for the same reason.
 CLAIM = f"""
 WITH asked AS (
-    SELECT * FROM unnest($1::int[], $2::int[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
-    WITH ORDINALITY AS a(run, chunk, index, token, request_id, since, account, place)
+    SELECT $1::int AS run, coalesce(chunk, $3[1]) AS chunk, index, $2::text AS token, request_id,
+        coalesce(since, $6[1]) AS since, $7::text AS account, place
+    FROM unnest($3::int[], $4::int[], $5::text[], $6::timestamptz[])
+    WITH ORDINALITY AS a(chunk, index, request_id, since, place)
 ), held AS MATERIALIZED (
     SELECT run, number, token FROM dispatchkit.chunk
     WHERE (run, number) IN (SELECT run, chunk FROM asked) FOR KEY SHARE
@@ -92,7 +134,7 @@ WITH asked AS (
         WHEN o.final THEN 'taken'
         WHEN s.token = a.token AND o.send_no IS NULL THEN 'granted'
         WHEN c.paused_until > clock_timestamp() THEN 'deferred'
-        ELSE 'fresh' END AS result,
+        ELSE 'fresh' END AS result, {_STATE} AS state, coalesce(o.for_good, false) AS for_good,
         extract(epoch FROM c.paused_until - clock_timestamp())::float8 AS pause
     FROM asked a
     JOIN dispatchkit.run r ON r.number = a.run
@@ -112,38 +154,65 @@ WITH asked AS (
 ), renewed AS (
     UPDATE dispatchkit.sending s SET claimed_at = clock_timestamp() FROM known k
     WHERE s.run = k.run AND s.index = k.index AND s.send_no = k.send_no
-)
-SELECT CASE WHEN result <> 'fresh' THEN result WHEN w.index IS NULL THEN 'again' ELSE 'granted' END AS result, pause
+), changed AS MATERIALIZED (
+    SELECT run, chunk, index / {BLOCK} AS block, (count(*) FILTER (WHERE state <> 'sending'))::int AS sending,
+        0 AS done, 0 AS rejected, -(count(*) FILTER (WHERE state = 'not_sent'))::int AS not_sent,
+        -(count(*) FILTER (WHERE state = 'unknown'))::int AS unknown,
+        -(count(*) FILTER (WHERE for_good))::int AS final
+    FROM judged JOIN written USING (run, index) GROUP BY 1, 2, 3
+), {_TALLY}
+SELECT CASE WHEN result <> 'fresh' THEN result WHEN w.index IS NULL THEN 'again' ELSE 'granted' END AS result, pause,
+    {_CHECK}
 FROM judged j LEFT JOIN written w ON w.run = j.run AND w.index = j.index ORDER BY place
-"""
+""".replace("$parts", "0")
 
-RECORD = """
+_RECORD = f"""
 WITH told AS (
-    SELECT * FROM unnest(
-        $1::int[], $2::int[], $3::int[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int[],
-        $10::timestamptz[], $11::boolean[]
-    ) AS g(run, chunk, index, token, state, summary, code, request_id, attempts, at, final)
+    SELECT $1::int AS run, coalesce(chunk, $3[1]) AS chunk, index, $2::text AS token, coalesce(state, $5[1]) AS state,
+        coalesce(summary, $6[1]) AS summary, code, request_id, coalesce(attempts, $9[1]) AS attempts, at,
+        coalesce(final, $11[1]) AS final
+    FROM unnest(
+        $3::int[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int[], $10::timestamptz[],
+        $11::boolean[]
+    ) AS g(chunk, index, state, summary, code, request_id, attempts, at, final)
 ), held AS MATERIALIZED (
     SELECT run, number, token FROM dispatchkit.chunk
     WHERE (run, number) IN (SELECT run, chunk FROM told) FOR KEY SHARE
-)
-INSERT INTO dispatchkit.outcome AS o (run, index, send_no, state, summary, code, request_id, attempts, at, final)
-SELECT g.run, g.index, coalesce((
-    -- The latest sending of the same hold. If that hold sent nothing, its outcome settles an earlier sending.
-    SELECT send_no FROM dispatchkit.sending s WHERE s.run = g.run AND s.index = g.index
-    ORDER BY s.token = g.token DESC, send_no DESC LIMIT 1
-), 0), g.state, g.summary, g.code, g.request_id, g.attempts, g.at, g.final
-FROM told g LEFT JOIN held h ON h.run = g.run AND h.number = g.chunk
-WHERE (h.token = g.token OR g.state = 'done') AND NOT EXISTS (
-    SELECT 1 FROM dispatchkit.outcome f
-    WHERE f.run = g.run AND f.index = g.index AND f.state IN ('done', 'rejected')
-)
-ORDER BY g.run, g.index
-ON CONFLICT (run, index, send_no) DO UPDATE SET
-    state = excluded.state, summary = excluded.summary, code = excluded.code, request_id = excluded.request_id,
-    attempts = excluded.attempts, at = excluded.at, final = excluded.final
-WHERE o.state NOT IN ('done', 'rejected')
+), judged AS MATERIALIZED (
+    SELECT g.*, coalesce(h.token = g.token, false) AS mine, {_STATE} AS before, coalesce(o.for_good, false) AS for_good
+    FROM told g LEFT JOIN held h ON h.run = g.run AND h.number = g.chunk
+    {_LATEST.replace("$target", "g")}
+    WHERE o.final IS NOT TRUE
+), written AS (
+    INSERT INTO dispatchkit.outcome AS o (run, index, send_no, state, summary, code, request_id, attempts, at, final)
+    SELECT g.run, g.index, coalesce((
+        -- The latest sending of the same hold. If that hold sent nothing, its outcome settles an earlier sending.
+        SELECT send_no FROM dispatchkit.sending s WHERE s.run = g.run AND s.index = g.index
+        ORDER BY s.token = g.token DESC, send_no DESC LIMIT 1
+    ), 0), g.state, g.summary, g.code, g.request_id, g.attempts, g.at, g.final
+    FROM judged g WHERE $whose
+    ORDER BY g.run, g.index
+    ON CONFLICT (run, index, send_no) DO UPDATE SET
+        state = excluded.state, summary = excluded.summary, code = excluded.code, request_id = excluded.request_id,
+        attempts = excluded.attempts, at = excluded.at, final = excluded.final
+    WHERE o.state NOT IN ('done', 'rejected')
+    RETURNING run, index
+), changed AS MATERIALIZED (
+    SELECT run, chunk, index / {BLOCK} AS block,
+        ((count(*) FILTER (WHERE state = 'sending')) - count(*) FILTER (WHERE before = 'sending'))::int AS sending,
+        ((count(*) FILTER (WHERE state = 'done')) - count(*) FILTER (WHERE before = 'done'))::int AS done,
+        ((count(*) FILTER (WHERE state = 'rejected')) - count(*) FILTER (WHERE before = 'rejected'))::int AS rejected,
+        ((count(*) FILTER (WHERE state = 'not_sent')) - count(*) FILTER (WHERE before = 'not_sent'))::int AS not_sent,
+        ((count(*) FILTER (WHERE state = 'unknown')) - count(*) FILTER (WHERE before = 'unknown'))::int AS unknown,
+        ((count(*) FILTER (WHERE final)) - count(*) FILTER (WHERE for_good))::int AS final
+    FROM judged JOIN written USING (run, index) GROUP BY 1, 2, 3
+), {_TALLY}
+SELECT (SELECT count(*) FROM judged WHERE NOT mine AND state = 'done') AS late, {_CHECK}
 """
+RECORD = _RECORD.replace("$whose", "g.mine").replace("$parts", "1")
+"""Outcomes of the current holder. It returns the number of *done* outcomes of another one, for `RECORD_LATE`."""
+RECORD_LATE = _RECORD.replace("$whose", "NOT g.mine AND g.state = 'done'").replace("$parts", "0, 1")
+"""Outcomes of a holder that lost its chunk. Concurrent claims and outcomes of the same blocks are repeated."""
 
 HOLDER = """
 SELECT token, pid, host, since, boot_id, process_started, pid_namespace,
@@ -170,36 +239,27 @@ WITH mine AS (
 SELECT EXISTS (SELECT 1 FROM mine) AS mine, stopped FROM dispatchkit.run WHERE number = $1
 """
 
-RELEASE = """
-UPDATE dispatchkit.chunk c SET token = NULL, over = NOT EXISTS (
-    SELECT 1 FROM dispatchkit.target t
-    WHERE t.run = c.run AND t.index >= c.start_index AND t.index < c.end_index AND NOT EXISTS (
-        SELECT 1 FROM dispatchkit.outcome o
-        WHERE o.run = t.run AND o.index = t.index AND o.state IN ('done', 'rejected')
-    )
-)
-WHERE run = $1 AND number = $2 AND token = $3
-"""
+RELEASE = "UPDATE dispatchkit.chunk SET token = NULL WHERE run = $1 AND number = $2 AND token = $3"
 
-CHUNKS = """
+# Whether a chunk has a target that is neither done nor rejected.
+_UNFINISHED = """
+c.end_index - c.start_index > (
+    SELECT coalesce(sum(y.done + y.rejected), 0) FROM dispatchkit.tally y WHERE y.run = c.run AND y.chunk = c.number
+)
+""".strip()
+
+CHUNKS = f"""
 SELECT number, start_index, end_index, token, pid, host, since, boot_id, process_started, pid_namespace,
     $2::float8 - extract(epoch FROM clock_timestamp() - seen)::float8 AS lease_left
-FROM dispatchkit.chunk c
-WHERE run = $1 AND NOT over AND EXISTS (
-    SELECT 1 FROM dispatchkit.target t
-    WHERE t.run = c.run AND t.index >= c.start_index AND t.index < c.end_index AND NOT EXISTS (
-        SELECT 1 FROM dispatchkit.outcome o
-        WHERE o.run = t.run AND o.index = t.index AND o.state IN ('done', 'rejected')
-    )
-) ORDER BY number
+FROM dispatchkit.chunk c WHERE run = $1 AND {_UNFINISHED} ORDER BY number
 """
 
 # A target that was claimed but not tried, because its worker was stopped, counts as planned.
 CLAIMABLE_CHUNKS = f"""
 SELECT r.name, c.number
 FROM dispatchkit.run r JOIN dispatchkit.chunk c ON c.run = r.number
-WHERE r.plan_complete AND NOT r.stopped AND NOT c.over AND r.name <> ALL($3::text[])
-    AND (c.token IS NULL OR c.seen < clock_timestamp() - make_interval(secs => $1))
+WHERE r.plan_complete AND NOT r.stopped AND r.name <> ALL($3::text[])
+    AND (c.token IS NULL OR c.seen < clock_timestamp() - make_interval(secs => $1)) AND {_UNFINISHED}
     AND EXISTS (
         SELECT 1 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
         WHERE t.run = c.run AND t.index >= c.start_index AND t.index < c.end_index
@@ -230,8 +290,7 @@ FROM dispatchkit.target t
 CROSS JOIN hold h
 {_LATEST.replace("$target", "t")}
 CROSS JOIN LATERAL (SELECT {_STATE} IN ('sending', 'unknown') AS unclear) u
-WHERE t.run = $1 AND t.index > $3
-    AND t.index >= (SELECT start_index FROM hold) AND t.index < (SELECT end_index FROM hold)
+WHERE t.run = $1 AND t.index >= $3 AND t.index < $6
     AND o.final IS NOT TRUE AND o.for_good IS NOT TRUE
 ORDER BY t.index LIMIT $4
 """
@@ -296,18 +355,31 @@ SELECT EXISTS (
 )
 """
 
+_SUMS = ", ".join(f"coalesce(sum({name}), 0)::int AS {name}" for name in TALLIED)
 COUNTS = f"""
-SELECT {_STATE} AS state, count(*) AS count, count(*) FILTER (WHERE o.for_good) AS for_good
-FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
-WHERE t.run = $1 AND t.index >= $2 AND t.index < $3 GROUP BY 1
+SELECT (SELECT total FROM dispatchkit.run WHERE number = $1) AS total, {_SUMS} FROM dispatchkit.tally WHERE run = $1
 """
+COUNTS_OF_CHUNK = f"""
+SELECT (SELECT end_index - start_index FROM dispatchkit.chunk WHERE run = $1 AND number = $2) AS total, {_SUMS}
+FROM dispatchkit.tally WHERE run = $1 AND chunk = $2
+"""
+COUNTS_OF_BLOCKS = f"SELECT block, {_SUMS} FROM dispatchkit.tally WHERE run = $1 GROUP BY block ORDER BY block"
+OVER = """
+SELECT c.start_index, c.end_index, y.block, y.over FROM dispatchkit.chunk c LEFT JOIN (
+    SELECT block, sum(done + rejected + final)::int AS over FROM dispatchkit.tally
+    WHERE run = $1 AND chunk = $2 AND block >= $3 GROUP BY block
+) y ON true
+WHERE c.run = $1 AND c.number = $2
+"""
+"""The bounds of a chunk, with the number of targets that nothing changes any more, by block."""
 
 TARGETS = f"""
 SELECT t.index, t.command, {_STATE} AS state, coalesce(o.summary, '') AS summary, o.code,
     coalesce(o.request_id, s.request_id) AS request_id, coalesce(o.attempts, 0) AS attempts,
     coalesce(o.at, s.since) AS at, coalesce(o.for_good, false) AS is_final
 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
-WHERE t.run = $1 AND t.index > $2 AND (cardinality($3::text[]) = 0 OR {_STATE} = ANY($3)) ORDER BY t.index LIMIT $4
+WHERE t.run = $1 AND t.index >= $2 AND t.index < $5 AND (cardinality($3::text[]) = 0 OR {_STATE} = ANY($3))
+ORDER BY t.index LIMIT $4
 """
 
 PAUSES = """

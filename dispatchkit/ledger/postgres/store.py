@@ -12,17 +12,20 @@ Only the lease, on the database's clock, decides whether a holder keeps its chun
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
+import asyncpg  # pyright: ignore[reportMissingTypeStubs] - it has none
 import attrs
 
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.ledger.address import Address
+from dispatchkit.ledger.blocks import BLOCK, counts_of, stretches, stretches_with
 from dispatchkit.ledger.postgres import sql
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row, fetching
 from dispatchkit.ledger.postgres.driver_settings import DriverSettings
@@ -48,7 +51,10 @@ from dispatchkit.ledger.store import (
 
 __all__ = ["Account", "PostgresStore"]
 
+T = TypeVar("T")
+
 _PAGE = 1000
+_CLAIM_RESULTS = {claim_result.value: claim_result for claim_result in ClaimResult}
 _RECONNECT_TIMEOUT = 5.0
 """Seconds that open, close and reads wait for an unreachable database; a fan-out waits indefinitely."""
 
@@ -144,7 +150,12 @@ class PostgresStore(SharedStore):
         return statement.replace("$identity", self._identity)
 
     async def plan(
-        self, run: int, rows: Sequence[tuple[bytes, str]], *, log_keys: Mapping[bytes, int] | None = None
+        self,
+        run: int,
+        rows: Sequence[tuple[bytes, str]],
+        *,
+        log_keys: Mapping[bytes, int] | None = None,
+        part: tuple[int, bytes] | None = None,
     ) -> None:
         new: dict[bytes, str] = {}
         for key, command in rows:
@@ -157,8 +168,14 @@ class PostgresStore(SharedStore):
                 await connection.execute("SELECT FROM dispatchkit.run WHERE number = $1 FOR UPDATE", run)
                 total = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
                 await connection.execute(sql.PLAN, run, [*new], [*new.values()], total, logs)
+                if part is not None:
+                    await connection.execute(sql.PLAN_PART, run, *part)
 
         await self.connection.run(work)
+
+    async def plan_parts(self, run: int) -> dict[int, bytes]:
+        statement = "SELECT number, digest FROM dispatchkit.plan_part WHERE run = $1"
+        return {row["number"]: row["digest"] for row in await self.connection.run(fetching(statement, run))}
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
         async def work(connection: Connection) -> list[Chunk]:
@@ -173,7 +190,7 @@ class PostgresStore(SharedStore):
                 await connection.execute(
                     "INSERT INTO dispatchkit.chunk (run, number, start_index, end_index) "
                     "SELECT $1, * FROM unnest($2::int[], $3::int[], $4::int[]) "
-                    "ON CONFLICT (run, number) DO UPDATE SET end_index = excluded.end_index, over = false",
+                    "ON CONFLICT (run, number) DO UPDATE SET end_index = excluded.end_index",
                     run,
                     *_columns([(chunk.number, chunk.start, chunk.end) for chunk in new_chunks], 3),
                 )
@@ -238,8 +255,20 @@ class PostgresStore(SharedStore):
 
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
         statement = self._with_identity(sql.UNSETTLED)
-        rows = await self.connection.run(fetching(statement, run, chunk, after, limit, CLAIM_AGE))
-        return [Unsettled(*row) for row in rows]
+
+        async def work(connection: Connection) -> list[Row]:
+            blocks = await connection.fetch(sql.OVER, run, chunk, (after + 1) // BLOCK)
+            if not blocks:
+                return []
+            start, end, *_ = blocks[0]
+            tallied = {row["block"]: row["over"] for row in blocks if row["block"] is not None}
+            for stretch in stretches(start, end, tallied, first=after + 1):
+                rows = await connection.fetch(statement, run, chunk, stretch.start, limit, CLAIM_AGE, stretch.stop)
+                if rows:
+                    return rows
+            return []
+
+        return [Unsettled(*row) for row in await self.connection.run(work)]
 
     async def set_limits(self, run: int, *, rate: float | None, concurrency: int | None) -> None:
         """Set the limits of a run's account over all workers: launches a second and attempts in flight."""
@@ -280,18 +309,22 @@ class PostgresStore(SharedStore):
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
         claim_results: list[ClaimResult | None] = [None] * len(claims)
-        while left := [position for position, claim_result in enumerate(claim_results) if claim_result is None]:
-            asked = [claims[position] for position in left]
-            accounts = [self._accounts.get(claim.run) for claim in asked]
-            columns = _columns([attrs.astuple(claim, recurse=False) for claim in asked], 6)
-            keys = [account and account.key for account in accounts]
-            rows = await self._claims.run(fetching(sql.CLAIM, *columns, keys))
-            for position, account, (claim_result, pause) in zip(left, accounts, rows, strict=True):
-                if claim_result == "again":
-                    continue  # another process wrote it at the same time: look again
-                claim_results[position] = ClaimResult(claim_result)
-                if claim_result == "deferred" and account is not None:
-                    account.pause(pause)
+        for (run, token), positions in _by_hold(claims).items():
+            account = self._accounts.get(run)
+            key, left = account and account.key, positions
+            while left:
+                _, chunks, indexes, _, request_ids, since = zip(*(claims[position] for position in left), strict=True)
+                columns = (_packed(chunks), indexes, _sparse(request_ids), _packed(since))
+                rows = await self._claims.run(_counting(sql.CLAIM, run, token, *columns, key))
+                again: list[int] = []
+                for position, (claim_result, pause, _) in zip(left, rows, strict=True):
+                    if claim_result == "again":
+                        again.append(position)  # another process wrote it at the same time: look again
+                        continue
+                    claim_results[position] = _CLAIM_RESULTS[claim_result]
+                    if claim_result == "deferred" and account is not None:
+                        account.pause(pause)
+                left = again
         return [claim_result for claim_result in claim_results if claim_result is not None]
 
     async def record(self, records: Sequence[Record]) -> None:
@@ -300,50 +333,50 @@ class PostgresStore(SharedStore):
             before = latest.get((record.run, record.index))
             if before is None or before.state not in {State.DONE, State.REJECTED}:
                 latest[record.run, record.index] = record
-        columns = _columns(
-            [
-                (
-                    record.run,
-                    record.chunk,
-                    record.index,
-                    record.token,
-                    record.state.value,
-                    record.summary.replace("\0", ""),  # PostgreSQL's text has no NUL
-                    None if record.code is None else json.dumps(record.code),
-                    record.request_id,
-                    record.attempts,
-                    record.at,
-                    record.is_final,
-                )
-                for record in latest.values()
-            ],
-            11,
-        )
-        await self._records.run(lambda connection: connection.execute(sql.RECORD, *columns))
+        kept = [*latest.values()]
+        for (run, token), positions in _by_hold(kept).items():
+            columns = zip(*(kept[position] for position in positions), strict=True)
+            _, chunks, indexes, _, states, summaries, codes, request_ids, attempts, at, final = columns
+            values = (
+                _packed(chunks),
+                indexes,
+                _packed(states),
+                _packed([summary.replace("\0", "") for summary in summaries]),  # PostgreSQL's text has no NUL
+                _sparse([None if code is None else json.dumps(code) for code in codes]),
+                _sparse(request_ids),
+                _packed(attempts),
+                at,
+                _packed(final),
+            )
+            [(late, _)] = await self._records.run(_counting(sql.RECORD, run, token, *values))
+            if late:
+                await self._records.run(_counting(sql.RECORD_LATE, run, token, *values))
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
-        async def work(connection: Connection) -> list[Row]:
-            start, end = 0, 2**31 - 1
-            if chunk is not None:
-                ends = "SELECT start_index, end_index FROM dispatchkit.chunk WHERE run = $1 AND number = $2"
-                start, end = await connection.fetchrow(ends, run, chunk) or (0, 0)
-            return await connection.fetch(sql.COUNTS, run, start, end)
-
-        rows = await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
-        counts = {row["state"]: row["count"] for row in rows}
-        return Counts(**counts, unknown_for_good=sum(row["for_good"] for row in rows))
+        statement = fetching(sql.COUNTS, run) if chunk is None else fetching(sql.COUNTS_OF_CHUNK, run, chunk)
+        [(total, *sums)] = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
+        return counts_of(total, sums)
 
     async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
-        after = -1
-        while True:
-            statement = fetching(sql.TARGETS, run, after, [*states], _PAGE)
-            rows = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
-            for row in rows:
-                index, command, state, summary, code, *rest = row
-                yield Target(index, command, state, summary, None if code is None else json.loads(code), *rest)
-            if len(rows) < _PAGE:
-                return
-            after = rows[-1]["index"]
+        for stretch in await self._stretches(run, states):
+            start = stretch.start
+            while start < stretch.stop:
+                statement = fetching(sql.TARGETS, run, start, [*states], _PAGE, stretch.stop)
+                rows = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
+                for row in rows:
+                    index, command, state, summary, code, *rest = row
+                    yield Target(index, command, state, summary, None if code is None else json.loads(code), *rest)
+                start = rows[-1]["index"] + 1 if len(rows) == _PAGE else stretch.stop
+
+    async def _stretches(self, run: int, states: Collection[str]) -> Sequence[range]:
+        """The stretches of a run's indexes that may hold targets in these states."""
+
+        async def work(connection: Connection) -> tuple[int, list[Row]]:
+            total = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
+            return total or 0, await connection.fetch(sql.COUNTS_OF_BLOCKS, run) if states else []
+
+        total, rows = await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
+        return stretches_with(total, [tuple(row) for row in rows], states)
 
     async def stop(self, run: int) -> None:
         # If the answer is lost, the retry counts the stop twice, which is harmless.
@@ -393,6 +426,35 @@ def _divided(chunks: Sequence[Chunk], total: int, size: int | None) -> list[Chun
     return [
         Chunk(number, begin, min(total, begin + size)) for number, begin in enumerate(range(end, total, size), first)
     ]
+
+
+def _by_hold(rows: Sequence[Claim | Record]) -> dict[tuple[int, str], list[int]]:
+    """The positions of claims or outcomes by run and token, in order. Usually all have the same."""
+    groups: dict[tuple[int, str], list[int]] = {}
+    for position, row in enumerate(rows):
+        groups.setdefault((row.run, row.token), []).append(position)
+    return groups
+
+
+def _packed(column: Sequence[T]) -> Sequence[T]:
+    """A column of a statement that repeats its first value for missing ones."""
+    return column[:1] if column.count(column[0]) == len(column) else column
+
+
+def _sparse(column: Sequence[T | None]) -> Sequence[T | None]:
+    """A column whose missing values are None."""
+    return () if column.count(None) == len(column) else column
+
+
+def _counting(statement: str, *values: object) -> Callable[[Connection], Awaitable[list[Row]]]:
+    """The work of a statement that changes the tally: repeated after a concurrent change of the same blocks."""
+
+    async def work(connection: Connection) -> list[Row]:
+        while True:
+            with contextlib.suppress(asyncpg.DivisionByZeroError):
+                return await connection.fetch(statement, *values)
+
+    return work
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], count: int) -> list[list[Any]]:

@@ -14,7 +14,7 @@ from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.migrations import check_known, held, latest, pending, statements
 from dispatchkit.ledger.sqlite.access import close_to_others, refuse_link, warn_of_network
 from dispatchkit.ledger.sqlite.identity import check_names, create, mark_new
-from dispatchkit.ledger.sqlite.sql import BATCH
+from dispatchkit.ledger.sqlite.sql import BATCH, FIRST_BATCH
 from dispatchkit.ledger.store import LEASE_TIMEOUT
 
 __all__ = ["add_boot", "check", "connect", "connect_writer", "empty_log", "explain", "find_boot", "make_view"]
@@ -129,10 +129,9 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 
 def make_view(db: sqlite3.Connection) -> None:
-    """Create the temporary view that takes a batch."""
-    view, trigger = BATCH.split(";", 1)
-    db.execute(view)
-    db.execute(trigger)
+    """Create the temporary views that take a batch."""
+    for statement in (*statements(FIRST_BATCH), *statements(BATCH)):
+        db.execute(statement)
 
 
 def find_boot(db: sqlite3.Connection, boot_id: str) -> int | None:

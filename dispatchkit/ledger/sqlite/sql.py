@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from dispatchkit.ledger.blocks import BLOCK, TALLIED
+
 __all__ = [
     "ANSWER",
     "BATCH",
+    "COUNTS",
+    "COUNTS_OF_BLOCKS",
+    "COUNTS_OF_CHUNK",
+    "FIRST_BATCH",
     "IS_FINAL",
     "OTHERS",
     "REPEATS",
     "REPEATS_IN_SMALLER",
     "RIVAL",
     "STATE",
+    "STATES_OF_BATCH",
+    "TALLY",
     "TARGETS",
     "UNSETTLED",
 ]
@@ -53,7 +61,7 @@ FROM (
            SELECT count(*) FROM sending l WHERE l.run = t.run AND l."index" = t."index" AND l.since = s.since) - 1) END
            AS repeats
   {TARGETS} JOIN chunk h ON h.run = t.run AND h.number = :chunk JOIN run r ON r.number = t.run
-  WHERE t.run = :run AND t."index" > :after AND t."index" >= h.start_index AND t."index" < h.end_index
+  WHERE t.run = :run AND t."index" >= :start AND t."index" < :end
     AND coalesce(o.state, '') NOT IN ('done', 'rejected') AND NOT {IS_FINAL}
   ORDER BY t."index" LIMIT :limit)
 """
@@ -65,6 +73,46 @@ SELECT h.token IS :token AND NOT r.stopped, {STATE} IN ('done', 'rejected'),
 {TARGETS} LEFT JOIN chunk h ON h.run = t.run AND h.number = :chunk JOIN run r ON r.number = t.run
 WHERE t.run = :run AND t."index" = :index
 """
+# What a batch usually is: the first claims of planned targets, and the first outcomes of targets in flight. Each row is
+# one such group of one chunk. The number of written rows proves it; otherwise the whole statement changes nothing, and
+# `BATCH` follows. `rows` is a JSON object by index. Of a claim, it has the request id. Of an outcome, it has the time,
+# or time, request id, summary, code and attempts. `blocks` has the number of targets by block.
+FIRST_BATCH = """
+CREATE TEMP VIEW first_batch (kind, run, chunk, token, rows, count, blocks, since, state, final, now, boot_now, boot) AS
+SELECT '', 0, 0, '', '', 0, '', '', '', 0, 0, 0, 0;
+CREATE TEMP TRIGGER write_first_claims INSTEAD OF INSERT ON first_batch WHEN NEW.kind = 'claim' BEGIN
+  INSERT INTO sending (run, "index", send_no, token, request_id, since, claimed_at, claimed_boot, boot)
+  SELECT NEW.run, j.key, 1, NEW.token, j.value, NEW.since, NEW.now, NEW.boot_now, NEW.boot FROM json_each(NEW.rows) j
+  WHERE EXISTS (SELECT 1 FROM chunk h JOIN run r ON r.number = h.run
+                WHERE h.run = NEW.run AND h.number = NEW.chunk AND h.token = NEW.token AND NOT r.stopped)
+    AND NOT EXISTS (SELECT 1 FROM outcome o WHERE o.run = NEW.run AND o."index" = j.key);
+  SELECT RAISE(ABORT, 'no first claims') WHERE changes() <> NEW.count;
+  INSERT INTO tally (run, chunk, block, sending)
+  SELECT NEW.run, NEW.chunk, key, value FROM json_each(NEW.blocks) WHERE true
+  ON CONFLICT (run, chunk, block) DO UPDATE SET sending = sending + excluded.sending;
+END;
+CREATE TEMP TRIGGER write_first_outcomes INSTEAD OF INSERT ON first_batch WHEN NEW.kind = 'outcome' BEGIN
+  INSERT INTO outcome (run, "index", send_no, state, summary, code, request_id, attempts, final, at)
+  SELECT NEW.run, j.key,
+         (SELECT send_no FROM sending l WHERE l.run = NEW.run AND l."index" = j.key ORDER BY send_no DESC LIMIT 1),
+         NEW.state, iif(j.type = 'array', json_extract(j.value, '$[2]'), ''),
+         iif(j.type = 'array', json_extract(j.value, '$[3]'), NULL),
+         iif(j.type = 'array', json_extract(j.value, '$[1]'), NULL),
+         iif(j.type = 'array', json_extract(j.value, '$[4]'), 1), NEW.final,
+         iif(j.type = 'array', json_extract(j.value, '$[0]'), j.value)
+  FROM json_each(NEW.rows) j
+  WHERE EXISTS (SELECT 1 FROM chunk h WHERE h.run = NEW.run AND h.number = NEW.chunk AND h.token = NEW.token);
+  SELECT RAISE(ABORT, 'no first outcomes') WHERE changes() <> NEW.count;
+  INSERT INTO tally (run, chunk, block, sending, done, rejected, not_sent, unknown, final)
+  SELECT NEW.run, NEW.chunk, key, -value, value * (NEW.state = 'done'), value * (NEW.state = 'rejected'),
+         value * (NEW.state = 'not_sent'), value * (NEW.state = 'unknown'), value * NEW.final
+  FROM json_each(NEW.blocks) WHERE true
+  ON CONFLICT (run, chunk, block) DO UPDATE SET
+    sending = sending + excluded.sending, done = done + excluded.done, rejected = rejected + excluded.rejected,
+    not_sent = not_sent + excluded.not_sent, unknown = unknown + excluded.unknown, final = final + excluded.final;
+END;
+"""
+# Any other batch. The caller compares the states before and after it (`STATES_OF_BATCH`), and writes the difference.
 # One statement for a whole batch, in a transaction of its own. Between two statements, the thread would wait for the
 # GIL, and the whole batch with it. An existing claim gets a new time.
 BATCH = """
@@ -105,6 +153,29 @@ CREATE TEMP TRIGGER write_batch INSTEAD OF INSERT ON batch BEGIN
   WHERE outcome.state NOT IN ('done', 'rejected');
 END;
 """
+
+STATES_OF_BATCH = f"""
+SELECT a.run, a.chunk, a."index" / {BLOCK}, {STATE}, {IS_FINAL}, count(*)
+FROM (SELECT DISTINCT json_extract(value, '$[0]') AS run, json_extract(value, '$[1]') AS chunk,
+                      json_extract(value, '$[2]') AS "index" FROM json_each(?)) a
+CROSS JOIN target t ON t.run = a.run AND t."index" = a."index"
+{TARGETS.replace("FROM target t", "")}
+GROUP BY 1, 2, 3, 4, 5
+"""
+TALLY = """
+INSERT INTO tally (run, chunk, block, sending, done, rejected, not_sent, unknown, final)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (run, chunk, block) DO UPDATE SET
+  sending = sending + excluded.sending, done = done + excluded.done, rejected = rejected + excluded.rejected,
+  not_sent = not_sent + excluded.not_sent, unknown = unknown + excluded.unknown, final = final + excluded.final
+"""
+_SUMS = ", ".join(f"coalesce(sum({name}), 0)" for name in TALLIED)
+COUNTS = f"SELECT (SELECT total FROM run WHERE number = ?1), {_SUMS} FROM tally WHERE run = ?1"
+COUNTS_OF_CHUNK = f"""
+SELECT (SELECT end_index - start_index FROM chunk WHERE run = ?1 AND number = ?2), {_SUMS}
+FROM tally WHERE run = ?1 AND chunk = ?2
+"""
+COUNTS_OF_BLOCKS = f"SELECT block, {_SUMS} FROM tally WHERE run = ? GROUP BY block ORDER BY block"
 
 # Other runs on the same account that a process held in the last :within seconds. Accounts are compared by name, or by
 # token if one of them has no name.

@@ -18,19 +18,22 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from functools import partial
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.blocks import BLOCK, counts_of, stretches, stretches_with
 from dispatchkit.ledger.liveness import boot_id as this_boot
 from dispatchkit.ledger.sqlite.file import add_boot, check, connect, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite.holds import Holds
 from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
 from dispatchkit.ledger.sqlite.rows import repeats_of, run_of, target_of
 from dispatchkit.ledger.sqlite.sql import (
+    COUNTS,
+    COUNTS_OF_BLOCKS,
+    COUNTS_OF_CHUNK,
     IS_FINAL,
     OTHERS,
     REPEATS,
@@ -60,12 +63,6 @@ from dispatchkit.ledger.store import (
 __all__ = ["SqliteStore"]
 
 T = TypeVar("T")
-
-_json = json.JSONEncoder(separators=(",", ":")).encode
-
-_FIELDS_OF_RECORD = attrgetter(
-    "run", "chunk", "index", "token", "state", "summary", "code", "request_id", "attempts", "is_final"
-)
 
 _PAGE = 1000
 _ROWS = 400
@@ -184,7 +181,12 @@ class SqliteStore(Store):
         return [run_of(row) for row in db.execute(sql, values)]
 
     async def plan(
-        self, run: int, rows: Sequence[tuple[bytes, str]], *, log_keys: Mapping[bytes, int] | None = None
+        self,
+        run: int,
+        rows: Sequence[tuple[bytes, str]],
+        *,
+        log_keys: Mapping[bytes, int] | None = None,
+        part: tuple[int, bytes] | None = None,
     ) -> None:
         once: dict[bytes, str] = {}
         for key, command in rows:
@@ -209,8 +211,14 @@ class SqliteStore(Store):
                     "UPDATE target SET log_key = ? WHERE run = ? AND key = ? AND log_key IS NULL",
                     [(log_key, run, key) for key, log_key in log_keys.items()],
                 )
+            if part is not None:
+                db.execute("INSERT OR REPLACE INTO plan_part (run, number, digest) VALUES (?, ?, ?)", (run, *part))
 
         await self._write(work)
+
+    async def plan_parts(self, run: int) -> dict[int, bytes]:
+        sql = "SELECT number, digest FROM plan_part WHERE run = ?"
+        return await self._read(lambda db: dict(db.execute(sql, (run,)).fetchall()))
 
     async def planned(self, run: int, *, size: int | None = None) -> list[Chunk]:
         def work(db: sqlite3.Connection) -> list[Chunk]:
@@ -236,9 +244,8 @@ class SqliteStore(Store):
 
     async def chunks(self, run: int) -> list[Chunk]:
         unfinished = (
-            'AND EXISTS (SELECT 1 FROM target t LEFT JOIN outcome o ON o.run = t.run AND o."index" = t."index" '
-            'WHERE t.run = chunk.run AND t."index" >= start_index AND t."index" < end_index '
-            "AND coalesce(o.state, '') NOT IN ('done', 'rejected'))"
+            "AND end_index - start_index > (SELECT coalesce(sum(done + rejected), 0) FROM tally y "
+            "WHERE y.run = chunk.run AND y.chunk = chunk.number)"
         )
         return await self._read(lambda db: self._holds.chunks(db, run, unfinished))
 
@@ -275,50 +282,51 @@ class SqliteStore(Store):
             raise
 
     async def unsettled(self, run: int, chunk: int, *, after: int, limit: int) -> list[Unsettled]:
-        given = {
-            **self._writing.moment().given,
-            "run": run,
-            "chunk": chunk,
-            "after": after,
-            "limit": limit,
-            "age": CLAIM_AGE,
-        }
-        rows = await self._read(lambda db: db.execute(UNSETTLED, given).fetchall())
+        given = {**self._writing.moment().given, "run": run, "chunk": chunk, "limit": limit, "age": CLAIM_AGE}
+
+        def work(db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+            ends = "SELECT start_index, end_index FROM chunk WHERE run = ? AND number = ?"
+            start, end = db.execute(ends, (run, chunk)).fetchone() or (0, 0)
+            over = "SELECT block, done + rejected + final FROM tally WHERE run = ? AND chunk = ? AND block >= ?"
+            tallied = dict(db.execute(over, (run, chunk, (after + 1) // BLOCK)).fetchall())
+            for stretch in stretches(start, end, tallied, first=after + 1):
+                rows = db.execute(UNSETTLED, {**given, "start": stretch.start, "end": stretch.stop}).fetchall()
+                if rows:
+                    return rows
+            return []
+
+        rows = await self._read(work)
         return [
             Unsettled(index, command, request_id, since and datetime.fromisoformat(since), *more)
             for index, command, request_id, since, *more in rows
         ]
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
-        rows = _rows([(c.run, c.chunk, c.index, c.token, c.request_id, c.since.isoformat()) for c in claims])
-        return cast("list[ClaimResult]", await _opened(self._writer).run(Batch(rows, claims=claims)))
+        return cast("list[ClaimResult]", await _opened(self._writer).run(Batch(claims=claims)))
 
     async def record(self, records: Sequence[Record]) -> None:
-        rows = _rows([(*_FIELDS_OF_RECORD(record), record.at.isoformat()) for record in records])
-        await _opened(self._writer).run(Batch(rows, records=len(records)), deferrable=True)
+        await _opened(self._writer).run(Batch(records=records), deferrable=True)
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
-        part = "" if chunk is None else "JOIN chunk h ON h.run = t.run AND h.number = ?"
-        bounds = "" if chunk is None else 'AND t."index" >= h.start_index AND t."index" < h.end_index'
-        sql = f"SELECT {STATE} AS state, count(*), sum({IS_FINAL}) {TARGETS} {part} WHERE t.run = ? {bounds} GROUP BY 1"
-        given = (run,) if chunk is None else (chunk, run)
-        rows = await self._read(lambda db: db.execute(sql, given).fetchall())
-        return Counts(**{state: count for state, count, _ in rows}, unknown_for_good=sum(final for *_, final in rows))
+        sql, given = (COUNTS, (run,)) if chunk is None else (COUNTS_OF_CHUNK, (run, chunk))
+        total, *sums = await self._read(lambda db: db.execute(sql, given).fetchone())
+        return counts_of(total, sums)
 
     async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
         chosen = f"AND {STATE} IN ({','.join('?' * len(states))})" if states else ""
         sql = f"""
             SELECT t."index", t.command, {STATE}, o.summary, o.code, coalesce(s.request_id, o.request_id),
                    o.attempts, o.at, s.since, {IS_FINAL}
-            {TARGETS} WHERE t.run = ? AND t."index" > ? {chosen} ORDER BY t."index" LIMIT {_PAGE}"""
-        after = -1
-        while True:
-            rows = await self._read(partial(_fetch, sql, (run, after, *states)))
-            for row in rows:
-                yield target_of(row)
-            if len(rows) < _PAGE:
-                return
-            after = rows[-1][0]
+            {TARGETS} WHERE t.run = ? AND t."index" >= ? AND t."index" < ? {chosen}
+            ORDER BY t."index" LIMIT {_PAGE}"""
+        stretches = await self._read(lambda db: _stretches(db, run, states))
+        for stretch in stretches:
+            start = stretch.start
+            while start < stretch.stop:
+                rows = await self._read(partial(_fetch, sql, (run, start, stretch.stop, *states)))
+                for row in rows:
+                    yield target_of(row)
+                start = rows[-1][0] + 1 if len(rows) == _PAGE else stretch.stop
 
     async def stop(self, run: int) -> None:
         statement = "UPDATE run SET stopped = 1, stops = stops + 1 WHERE number = ?"
@@ -367,9 +375,11 @@ def _fetch(sql: str, given: tuple[object, ...], db: sqlite3.Connection) -> list[
     return db.execute(sql, given).fetchall()
 
 
-def _rows(rows: list[tuple[object, ...]]) -> str:
-    """The rows as JSON arrays, joined with commas."""
-    return _json(rows)[1:-1]
+def _stretches(db: sqlite3.Connection, run: int, states: Collection[str]) -> Sequence[range]:
+    """The stretches of a run's indexes that may hold targets in these states."""
+    (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone() or (0,)
+    rows = db.execute(COUNTS_OF_BLOCKS, (run,)).fetchall() if states else ()
+    return stretches_with(total, rows, states)
 
 
 def _opened(thread: DatabaseThread | None) -> DatabaseThread:

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import cast
 
 import attrs
 
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
-from dispatchkit.ledger.sqlite.sql import ANSWER
-from dispatchkit.ledger.store import Claim
+from dispatchkit.ledger.blocks import BLOCK, TALLIED
+from dispatchkit.ledger.sqlite.sql import ANSWER, STATES_OF_BATCH, TALLY
+from dispatchkit.ledger.store import Claim, Record
 
 __all__ = ["Afterwards", "Batch", "Moment", "Work", "Writing", "read_all"]
+
+_json = json.JSONEncoder(separators=(",", ":")).encode
+_PLACES = f"({','.join('?' * 13)})"
+_GROUPS = 50
+"""Maximum groups of a statement: older SQLite releases allow 999 parameters."""
 
 
 @attrs.frozen
@@ -39,10 +48,8 @@ class Moment:
 class Batch:
     """Claims or records to be written in one statement with other batches."""
 
-    rows: str
-    """The rows as JSON arrays, joined with commas."""
     claims: Sequence[Claim] = ()
-    records: int = 0
+    records: Sequence[Record] = ()
 
 
 @attrs.frozen(eq=False)
@@ -93,17 +100,75 @@ def read_all(db: sqlite3.Connection, works: Sequence[object]) -> list[object]:
 
 
 def write_batches(db: sqlite3.Connection, batches: Sequence[Batch], moment: Moment) -> list[object]:
-    claims = ",".join([batch.rows for batch in batches if batch.claims])
-    records = ",".join([batch.rows for batch in batches if batch.records])
-    before = db.total_changes
-    db.execute(
-        "INSERT INTO batch VALUES (?, ?, ?, ?, ?)",
-        (f"[{claims}]", f"[{records}]", moment.wall, moment.boot_time, moment.boot),
-    )
-    written = db.total_changes - before
-    if written == sum(len(batch.claims) + batch.records for batch in batches):
+    """Write batches, in the current transaction or in one of their own."""
+    claims = [claim for batch in batches for claim in batch.claims]
+    records = [record for batch in batches for record in batch.records]
+    if _write_first(db, claims, records, moment):
         return [[ClaimResult.GRANTED] * len(batch.claims) for batch in batches]
+    if db.in_transaction:
+        return _write_any(db, batches, moment)
+    db.execute("BEGIN IMMEDIATE")
+    results = _write_any(db, batches, moment)
+    db.execute("COMMIT")
+    return results
+
+
+def _write_first(db: sqlite3.Connection, claims: Sequence[Claim], records: Sequence[Record], moment: Moment) -> bool:
+    """Write first claims and first outcomes, with their tally, in one statement. Returns False if some are not."""
+    times = (moment.wall, moment.boot_time, moment.boot)
+    groups: dict[tuple[object, ...], dict[int, object]] = {}
+    for run, chunk, index, token, request_id, since in claims:
+        groups.setdefault(("claim", run, chunk, token, since, None, 0), {})[index] = request_id
+    for run, chunk, index, token, state, summary, code, request_id, attempts, at, final in records:
+        time = at.isoformat()
+        is_plain = attempts == 1 and request_id is None and code is None and not summary
+        group = groups.setdefault(("outcome", run, chunk, token, None, state, final), {})
+        group[index] = time if is_plain else (time, request_id, summary, code, attempts)
+    if not groups:
+        return True
+    if len(groups) > _GROUPS or sum(map(len, groups.values())) != len(claims) + len(records):
+        return False
+    values: list[object] = []
+    for (*hold, start, outcome, is_final), rows in groups.items():
+        blocks = Counter([index // BLOCK for index in rows])
+        begin = start.isoformat() if isinstance(start, datetime) else None
+        values += (*hold, _json(rows), len(rows), _json(blocks), begin, outcome, is_final, *times)
+    try:
+        db.execute(f"INSERT INTO first_batch VALUES {','.join([_PLACES] * len(groups))}", values)  # noqa: S608
+    except sqlite3.IntegrityError:
+        return False
+    return True
+
+
+def _write_any(db: sqlite3.Connection, batches: Sequence[Batch], moment: Moment) -> list[object]:
+    """Write any claims and outcomes, and what they change in the tally."""
+    claims = _json([(*claim[:5], claim.since.isoformat()) for batch in batches for claim in batch.claims])
+    records = _json(
+        [(*record[:9], record.is_final, record.at.isoformat()) for batch in batches for record in batch.records]
+    )
+    touched = f"[{claims[1:-1]}{',' if len(claims) > len('[]') < len(records) else ''}{records[1:-1]}]"
+    changes: dict[tuple[int, int, int], Counter[str]] = {}
+    _add_states(db, touched, changes, -1)
+    db.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?)", (claims, records, *moment.given.values()))
+    _add_states(db, touched, changes, 1)
+    db.executemany(
+        TALLY,
+        [
+            (*block, *(change[name] for name in TALLIED))
+            for block, change in changes.items()
+            if any(change[name] for name in TALLIED)
+        ],
+    )
     return [[_claim_result(db, claim, moment) for claim in batch.claims] for batch in batches]
+
+
+def _add_states(
+    db: sqlite3.Connection, touched: str, changes: dict[tuple[int, int, int], Counter[str]], sign: int
+) -> None:
+    for run, chunk, block, state, is_final, count in db.execute(STATES_OF_BATCH, (touched,)).fetchall():
+        change = changes.setdefault((run, chunk, block), Counter())
+        change[state] += sign * count
+        change["final"] += sign * count * is_final
 
 
 def _claim_result(db: sqlite3.Connection, claim: Claim, moment: Moment) -> ClaimResult:

@@ -1,0 +1,108 @@
+"""Write and read commands that differ in one number only, such as the starts of a list of ids, without a JSON library.
+
+A run has a million such commands. The text of each is that of the one before, with another number in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from operator import attrgetter, is_
+from typing import Never, cast
+
+import attrs
+
+from dispatchkit.core.command import Command
+
+__all__ = ["Template", "number_field"]
+
+_LONGEST = 18
+"""Maximum digits of a number that a template reads."""
+
+
+def number_field(cls: type[object]) -> str | None:
+    """The field in which commands of a class differ: the only one without a default, if it is a number."""
+    fields = attrs.fields(cast("type[attrs.AttrsInstance]", cls))
+    required = [field for field in fields if field.default is attrs.NOTHING]
+    if len(required) != 1 or required[0].type not in {int, "int"} or not all(field.init for field in fields):
+        return None
+    return str(required[0].name)
+
+
+class Template:
+    """The text of one command, without its number.
+
+    Use `of` to make one.
+    """
+
+    __slots__ = ("_after", "_before", "_cls", "_more", "_names", "_number", "_others", "_read_number", "_read_others")
+
+    def __init__(self, cls: type[Command[Never, object]], number: str, others: dict[str, object]) -> None:
+        self._cls = cls
+        self._number = number
+        self._names = others
+        self._others = tuple(others.values())
+        self._read_number: Callable[[object], object] = attrgetter(number)
+        self._read_others: Callable[[object], object] | None = attrgetter(*others) if others else None
+        self._more = len(others) > 1
+        self._before = self._after = ""
+
+    @classmethod
+    def of(cls, command: Command[Never, object], text: str) -> Template | None:
+        """The template of a command and its text; None if it has more than one number, or a value that may change."""
+        number = number_field(type(command))
+        if number is None or type(getattr(command, number)) is not int:
+            return None
+        fields = attrs.fields(cast("type[attrs.AttrsInstance]", type(command)))
+        template = cls(
+            type(command),
+            number,
+            {field.name: getattr(command, field.name) for field in fields if field.name != number},
+        )
+        try:
+            hash(template._others)
+        except TypeError:
+            return None
+        marker = f'"{number}":'
+        template._before, found, rest = text.partition(f"{marker}{getattr(command, number)}")
+        if not found or rest[:1] not in {",", "}"} or marker in template._before or marker in rest:
+            return None
+        template._before += marker
+        template._after = rest
+        return template
+
+    def write(self, command: Command[Never, object]) -> str | None:
+        """The text of a command; None if it differs in more than the number."""
+        if type(command) is not self._cls:
+            return None
+        if self._read_others is not None:
+            others = self._read_others(command)
+            if self._more:
+                if not all(map(is_, cast("tuple[object, ...]", others), self._others)):
+                    return None
+            elif others is not self._others[0]:
+                return None
+        number = self._read_number(command)
+        return f"{self._before}{number}{self._after}" if type(number) is int else None
+
+    def write_all(self, numbers: Iterable[int]) -> str:
+        """The texts of the commands with these numbers, one a line."""
+        between = f"{self._after}\n{self._before}"
+        return f"{self._before}{between.join(map(str, numbers))}{self._after}"
+
+    def read(self, text: str) -> Command[Never, object] | None:
+        """The command of a text; None if it differs in more than the number, or the number is none of a command.
+
+        Raises:
+            Exception: The class refuses the number.
+        """
+        number = self.number(text)
+        return None if number is None else self._cls(**self._names, **{self._number: number})
+
+    def number(self, text: str) -> int | None:
+        """The number in a text; None if the text differs in more, or the number is none of a command."""
+        if not (text.startswith(self._before) and text.endswith(self._after)):
+            return None
+        digits = text[len(self._before) : len(text) - len(self._after)]
+        if not digits.isdecimal() or not digits.isascii() or len(digits) > _LONGEST or digits[0] == "0":
+            return None
+        return int(digits)
