@@ -50,7 +50,8 @@ from dispatchkit.core.call.call_state import (
 from dispatchkit.core.call.classify import classify, pause_after, paused_by, unknown
 from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.call.decide import decide, partly, unclear_too
-from dispatchkit.core.call.frames import hint_of, request_of, without_frames
+from dispatchkit.core.call.frames import hint_of, without_frames
+from dispatchkit.core.call.request import request_of
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.call.state_read import StateRead
 from dispatchkit.core.command import Command, Response
