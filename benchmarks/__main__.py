@@ -155,7 +155,7 @@ def _alone(loops: Sequence[str], wanted: set[str], *, is_quick: bool) -> dict[st
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["all", *CHOICES], default="all")
-    parser.add_argument(
+    parser.add_argument("--targets", type=int, help="how many targets a large run with a ledger has (default 10**6)")
         "--targets", type=int, help="how many targets a large run with a ledger has (default a million)"
     )
     parser.add_argument(

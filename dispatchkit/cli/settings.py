@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-import ssl
-from typing import TypedDict
+from typing import TYPE_CHECKING, TypedDict
 
 from dispatchkit.cli.durations import give_up_seconds
+from dispatchkit.cli.lazy import load
 from dispatchkit.cli.options import ActingOptions, ConnectionOptions
-from dispatchkit.cli.tls import tls_context
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.pacing.pace import DEFAULT_PACE, Pace
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
 
 __all__ = ["AUTO_WORKERS", "ClientSettings", "Guards", "client_settings", "guards"]
 
@@ -23,7 +25,7 @@ class ClientSettings(TypedDict, total=False):
 
     insecure: bool
     proxy: str | None
-    ssl: ssl.SSLContext
+    ssl: SSLContext
     timeout: float
     attempt_timeout: float
     pace: Pace
@@ -48,8 +50,9 @@ def client_settings(options: ConnectionOptions) -> ClientSettings:
         ValueError: It holds no certificate.
     """
     settings = ClientSettings(insecure=options.insecure, proxy=options.proxy)
-    if (context := tls_context(options.ca_file, options.client_cert, options.client_key)) is not None:
-        settings["ssl"] = context
+    if any(file is not None for file in (options.ca_file, options.client_cert, options.client_key)):
+        tls_context = load("dispatchkit.cli.tls:tls_context")
+        settings["ssl"] = tls_context(options.ca_file, options.client_cert, options.client_key)
     if options.timeout is not None:
         settings["timeout"] = options.timeout
     if options.attempt_timeout is not None:

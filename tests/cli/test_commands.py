@@ -15,7 +15,7 @@ from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LEDGER, OUTPUT, PACE
 from dispatchkit.providers import find_provider
 from tests.cli.conftest import Played, run
 
-HEAVY = ("aiohttp", "asyncio", "asyncpg", "attrs", "rich", "dispatchkit.direct", "dispatchkit.altcraft")
+HEAVY = ("aiohttp", "asyncio", "asyncpg", "attrs", "rich", "ssl", "dispatchkit.direct", "dispatchkit.altcraft")
 
 
 def modules_after(*arguments: str, **environment: str) -> tuple[str, list[str]]:
@@ -40,6 +40,12 @@ def references(app_: object) -> Iterator[CommandRef]:
             yield ref
         else:
             yield from references(load(ref.app))
+
+
+def test_dry_run_imports_no_client() -> None:
+    text, heavy = modules_after("direct", "start", "1", "--dry-run", "--sandbox")
+    assert "1 request. None was sent." in text
+    assert heavy == ["attrs", "dispatchkit.direct"]
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,6 @@ from dispatchkit import (
     State,
     StopDispatch,
 )
-from dispatchkit.core.call.frames import request_of
 from dispatchkit.core.call.pending import PendingCall as CoreCall
 from dispatchkit.core.command import Command
 from dispatchkit.sandbox import AltcraftProvider, Call, DirectProvider

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dispatchkit.cli.settings import client_settings, guards
 from dispatchkit.cli.text import counted, escape_control, write
-from dispatchkit.core.call.frames import request_of
+from dispatchkit.core.call.request import request_of
 from dispatchkit.core.transport.url import origin, proxy_url
 from dispatchkit.core.validators import label, seconds
 

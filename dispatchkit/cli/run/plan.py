@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
-from dispatchkit import Ledger
+import dispatchkit
 from dispatchkit.cli.durations import repeat_seconds
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.invocation import command_line
@@ -105,7 +105,7 @@ async def _plan(plan: PlanOptions, options: RunOptions, client: Client[W], comma
     plan_chunks = load("dispatchkit.workers:plan_chunks")
     in_postgres = load("dispatchkit.workers.chunk:in_postgres")
     enqueue = load("dispatchkit.workers.procrastinate_queue:enqueue")
-    async with client, Ledger(plan.ledger) as ledger:
+    async with client, dispatchkit.Ledger(plan.ledger) as ledger:
         if options.account_changed:
             await ledger.change_account(plan.run, client)
         try:

@@ -16,8 +16,8 @@ import attrs
 
 from dispatchkit.core.call.call_state import Now
 from dispatchkit.core.call.context import ClientContext
-from dispatchkit.core.call.frames import request_of
 from dispatchkit.core.call.gate import Gate, Permit
+from dispatchkit.core.call.request import request_of
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.command import Command
 from dispatchkit.core.log import log, logger

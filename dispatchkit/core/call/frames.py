@@ -9,9 +9,9 @@ import asyncio
 from collections import deque
 from typing import TypeVar
 
-from dispatchkit.core.command import Command, Request
+from dispatchkit.core.command import Command
 
-__all__ = ["hint_of", "request_of", "without_frames"]
+__all__ = ["hint_of", "without_frames"]
 
 W = TypeVar("W")
 
@@ -36,19 +36,6 @@ def without_frames(exception: Exception) -> Exception:
         chain.append(error.with_traceback(None))
         error = error.__cause__ or error.__context__
     return exception
-
-
-def request_of(command: Command[W, object], wire: W, request_id: str | None) -> Request:
-    """Build the request of a command.
-
-    Raises:
-        Exception: Any exception of the command or of a token callable.
-    """
-    try:
-        return command.request(wire, request_id)
-    except Exception as error:  # noqa: BLE001 - a token callable may raise anything
-        exception = error.with_traceback(None)
-    raise exception
 
 
 def hint_of(command: Command[W, object], wire: W) -> str:

@@ -20,8 +20,8 @@ from dispatchkit.core.call.classify import classify, pause_after, paused_by
 from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.call.decide import log_tolerance, not_alone
 from dispatchkit.core.call.echo import mask_echo
-from dispatchkit.core.call.frames import request_of
 from dispatchkit.core.call.provider_time import clock_offset
+from dispatchkit.core.call.request import request_of
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.command import Command, Evidence, Response, Settlement, TimeWindow
 from dispatchkit.core.command import Probe as StateProbe
