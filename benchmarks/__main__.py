@@ -156,8 +156,6 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("what", nargs="?", choices=["all", *CHOICES], default="all")
     parser.add_argument("--targets", type=int, help="how many targets a large run with a ledger has (default 10**6)")
-        "--targets", type=int, help="how many targets a large run with a ledger has (default a million)"
-    )
     parser.add_argument(
         "--ledgers", nargs="+", choices=[ledger.SQLITE, ledger.POSTGRES], default=[ledger.SQLITE], help="of large runs"
     )

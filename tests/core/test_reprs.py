@@ -74,6 +74,12 @@ async def test_fan_out_counts_calls() -> None:
         await fan_out.finish()
 
 
+def test_half_built_fan_out() -> None:
+    half_built = object.__new__(FanOut)
+    assert repr(half_built) == "<FanOut>"
+    assert pretty_repr(half_built) == "FanOut()"
+
+
 async def test_fan_out_names_its_run(tmp_path: Path) -> None:
     fan_out = DirectClient("key").start_many([7], ledger=Ledger(tmp_path / "launch.db"), run="black-friday")
     assert repr(fan_out).startswith("<FanOut of DirectClient('https://direct.i-dgtl.ru'), run 'black-friday': ")

@@ -31,6 +31,7 @@ from dispatchkit import (
     StopDispatch,
 )
 from dispatchkit.core.call.pending import PendingCall as CoreCall
+from dispatchkit.core.call.request import request_of
 from dispatchkit.core.command import Command
 from dispatchkit.sandbox import AltcraftProvider, Call, DirectProvider
 

@@ -241,6 +241,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
             raise error
 
     def __rich_repr__(self) -> RichRepr:
+        if not hasattr(self, "_pool"):
+            return
         yield self._client
         yield "run", self._run, None
         yield "report", self.report
@@ -248,6 +250,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
         yield "stop_reason", self.stop_reason, None
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_pool"):  # a traceback may show a fan-out whose constructor raised
+            return "<FanOut>"
         report, in_flight, workers = self.report, self.in_flight, self._pool.workers
         to_come = None if report.not_started is None else report.not_started - in_flight
         counts = {
