@@ -145,7 +145,7 @@ def test_the_remaining_python_examples_run() -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert [kind for kind, _ in BLOCKS].count("python") == 14
+    assert [kind for kind, _ in BLOCKS].count("python") == 15
     assert [kind for kind, _ in BLOCKS].count("sh") == 5
 
 

@@ -12,7 +12,7 @@ Example:
 
 from __future__ import annotations
 
-from dispatchkit import Done, NotSent, Outcome, Rejected, Report, Unknown
+from dispatchkit import Done, NotSent, Outcome, Rejected, Report, Snapshot, Unknown
 from dispatchkit.sync.altcraft import AltcraftClient
 from dispatchkit.sync.direct import DirectClient
 from dispatchkit.sync.fan_out import FanOut
@@ -28,5 +28,6 @@ __all__ = [
     "Outcome",
     "Rejected",
     "Report",
+    "Snapshot",
     "Unknown",
 ]

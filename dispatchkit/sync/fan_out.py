@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Generic, Protocol, Self, TypeVar, Unpack
 
@@ -15,6 +15,7 @@ from dispatchkit.core.fanout.fan_out import FanOut as AsyncFanOut
 from dispatchkit.core.fanout.guards import StopReason
 from dispatchkit.core.fanout.options import FanOutOptions
 from dispatchkit.core.fanout.outcome import Outcome, Report
+from dispatchkit.core.fanout.snapshot import Snapshot
 from dispatchkit.core.options import takes_options
 from dispatchkit.core.validators import shown
 from dispatchkit.sync.caller_items import CallerItems, hand_over
@@ -103,6 +104,32 @@ class FanOut(Generic[R_co]):
     def stop_reason(self) -> StopReason | None:
         """Why the run ended, or ends, before its last command; None if it does not."""
         return self._async_fan_out.stop_reason
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is under way and nothing starts any more. Outcomes may still wait to be taken."""
+        return self._async_fan_out.is_over
+
+    def watch(self, every: float = 1.0) -> Iterator[Snapshot]:
+        """Watch the run: a `Snapshot` now, one after each ``every`` seconds, and the last one once the run is over.
+
+        See `dispatchkit.FanOut.watch`. Iterate it in another thread than the one that takes the outcomes. It ends when
+        the client is closed, too.
+        """
+        return self._snapshots(self._async_fan_out.watch(every))
+
+    def _snapshots(self, watching: AsyncIterator[Snapshot]) -> Iterator[Snapshot]:
+        shown: Snapshot | None = None
+        while shown is None or not shown.is_over:
+            try:
+                shown = self._handle.run(_next(watching), "watch", owner="FanOut")
+            except RuntimeError:
+                if not self._handle.is_closed():
+                    raise
+                # The client was closed while this thread waited: nothing starts any more.
+                rate = None if shown is None else shown.rate
+                shown = Snapshot(self.report, rate, self.in_flight, settling=0, time_left=0.0, is_over=True)
+            yield shown
 
     def __repr__(self) -> str:
         return f"sync.{self._async_fan_out!r}".replace("sync.<", "<sync.", 1)
@@ -215,3 +242,7 @@ class FanOut(Generic[R_co]):
         if self._held is not None:
             with contextlib.suppress(Exception):  # a closed run raises nothing
                 self._held.close()
+
+
+async def _next(watching: AsyncIterator[Snapshot]) -> Snapshot:
+    return await anext(watching)

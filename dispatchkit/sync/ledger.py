@@ -12,6 +12,7 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.fanout.snapshot import Snapshot
 from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.ledger import Ledger as AsyncLedger
@@ -115,6 +116,14 @@ class Ledger:
         See `dispatchkit.Ledger.targets`.
         """
         return self._iterate(lambda: self._async_ledger.targets(name, states), "targets", _PAGE)
+
+    def watch(self, name: str, every: float = 1.0) -> Iterator[Snapshot]:
+        """Watch a run that any process performs: a `Snapshot` now, then one after each ``every`` seconds.
+
+        See `dispatchkit.Ledger.watch`.
+        """
+        watching = self._async_ledger.watch(name, every)
+        return self._iterate(lambda: watching, "watch", 1)
 
     def change_account(self, name: str, client: SyncClient[C]) -> None:
         """Accept a client's token as the rotated token of a run's account.

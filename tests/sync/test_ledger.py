@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dispatchkit import LedgerError, sync
+from dispatchkit import LedgerError, Snapshot, sync
 from dispatchkit.sandbox import Sandbox
 
 
@@ -101,3 +101,32 @@ def test_statistics_are_read(direct: sync.DirectClient) -> None:
     direct.close()
     assert direct.statistics() == direct.async_client.statistics()
     assert direct.provider == "direct"
+
+
+def test_run_is_watched(ledger: sync.Ledger, direct: sync.DirectClient) -> None:
+    seen: list[Snapshot] = []
+    run = direct.start_many(range(1, 101), ledger=ledger, run="all")
+    thread = threading.Thread(target=lambda: seen.extend(run.watch(every=0.001)))
+    thread.start()
+    assert run.finish().done == 100
+    thread.join(10)
+    assert seen[-1].is_over
+    assert seen[-1].report.done == 100
+    assert run.is_over
+    assert [snapshot.report.done for snapshot in ledger.watch("all")] == [100]
+    assert [snapshot.is_over for snapshot in run.watch()] == [True]
+
+
+def test_close_ends_watch(direct: sync.DirectClient) -> None:
+    seen: list[Snapshot] = []
+    run = direct.start_many([1])
+    thread = threading.Thread(target=lambda: seen.extend(run.watch(every=1e6)))
+    direct.start(2)
+    thread.start()
+    while not seen:
+        thread.join(0.001)
+    direct.close()
+    thread.join(10)
+    assert [snapshot.is_over for snapshot in seen] == [False, True]
+    with pytest.raises(TypeError, match="every must be"):
+        run.watch("1")  # type: ignore[arg-type]

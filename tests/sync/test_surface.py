@@ -10,7 +10,7 @@ import pytest
 import dispatchkit
 from dispatchkit import sync
 
-SHARED = {"Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown"}
+SHARED = {"Done", "NotSent", "Outcome", "Rejected", "Report", "Snapshot", "Unknown"}
 PAIRS = [(getattr(sync, name), getattr(dispatchkit, name)) for name in sync.__all__ if name not in SHARED]
 CLIENTS = [(blocking, twin) for blocking, twin in PAIRS if twin is not dispatchkit.FanOut]
 MACHINERY = {

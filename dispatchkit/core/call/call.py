@@ -281,6 +281,11 @@ class Call(BoundedCall[W, R], Generic[W, R]):
                 self.context.pacer.release(permit, answered=None, elapsed=0.0)
 
     @property
+    def is_settling(self) -> bool:
+        """Whether an attempt is unclear, so that the call settles it."""
+        return self._state is not None and self._state.doubt is not None
+
+    @property
     def first_sent(self) -> datetime | None:
         """Start of the first request of which a byte may have left; None if there is none."""
         if self._state is not None and self._state.partly_sent is not None:
