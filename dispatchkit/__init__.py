@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.fanout.guards import StopReason
     from dispatchkit.core.fanout.options import FanOutOptions
     from dispatchkit.core.fanout.outcome import Done, NotSent, Outcome, Rejected, Report, Unknown
+    from dispatchkit.core.fanout.snapshot import Snapshot
     from dispatchkit.core.listing import Listing
     from dispatchkit.core.pacing.pace import Pace
     from dispatchkit.direct.client import DirectClient, DirectOptions
@@ -100,6 +101,7 @@ __all__ = [
     "Run",
     "RunHeldError",
     "RunStoppedError",
+    "Snapshot",
     "StartDispatch",
     "StartedDispatch",
     "State",
@@ -123,6 +125,7 @@ _HOMES = {
     "dispatchkit.core.fanout.fan_out": ("FanOut",),
     "dispatchkit.core.listing": ("Listing",),
     "dispatchkit.core.fanout.outcome": ("Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown"),
+    "dispatchkit.core.fanout.snapshot": ("Snapshot",),
     "dispatchkit.core.pacing.pace": ("Pace",),
     "dispatchkit.core.call.options": ("ClientOptions",),
     "dispatchkit.core.call.retry": ("RetryPolicy",),

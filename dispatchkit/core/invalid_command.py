@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
-from typing import Generic, Never, TypeVar
+from typing import Generic, Never, TypeVar, cast
 
 import attrs
 
 from dispatchkit.core.command import Command, Request, Response
-from dispatchkit.core.validators import shown
+from dispatchkit.core.validators import async_iterable, shown
 from dispatchkit.values import HIDDEN
 
 __all__ = ["InvalidCommand", "build_commands"]
@@ -53,9 +53,10 @@ def build_commands(
         except StopIteration as stray:  # `map` would take it for the end
             raise RuntimeError("a command could not be built: StopIteration was raised") from stray
 
-    if isinstance(items, AsyncIterable):
-        return _as_they_come(items, command)
-    return _Counted(items, command) if isinstance(items, Sized) else _one_by_one(items, command)
+    if (source := async_iterable(items)) is not None:
+        return _CountedAsync(source, command) if isinstance(source, Sized) else _as_they_come(source, command)
+    plain = cast("Iterable[T]", items)
+    return _Counted(plain, command) if isinstance(plain, Sized) else _one_by_one(plain, command)
 
 
 async def _as_they_come(items: AsyncIterable[T], build: Callable[[T], R]) -> AsyncIterator[R]:
@@ -90,6 +91,20 @@ class _Counted(Generic[T, R]):
 
     def __iter__(self) -> Iterator[R]:
         return map(self._build, self._items)
+
+    def __len__(self) -> int:
+        return len(self._items) if isinstance(self._items, Sized) else 0
+
+
+class _CountedAsync(Generic[T, R]):
+    """The same for an asynchronous iterable."""
+
+    def __init__(self, items: AsyncIterable[T], build: Callable[[T], R]) -> None:
+        self._items = items
+        self._build = build
+
+    def __aiter__(self) -> AsyncIterator[R]:
+        return _as_they_come(self._items, self._build)
 
     def __len__(self) -> int:
         return len(self._items) if isinstance(self._items, Sized) else 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterable, Iterable, Mapping, Sequence, Sized
 from datetime import UTC, datetime
 from operator import index
 from typing import SupportsIndex, TypeVar
@@ -20,6 +20,7 @@ __all__ = [
     "a_kind",
     "as_int",
     "as_int_or_none",
+    "async_iterable",
     "brief",
     "flag",
     "int_in_range",
@@ -71,6 +72,16 @@ def a_kind(name: str, value: object, kind: type[T], allowed: str) -> T:
     if not isinstance(value, kind):
         raise TypeError(f"{name} must be {allowed}, not {shown(value)}")
     return value
+
+
+def async_iterable(items: Iterable[T] | AsyncIterable[T]) -> AsyncIterable[T] | None:
+    """The iterable itself if only ``async for`` iterates it, else None.
+
+    What has a length and a plain iterator is read as a list is: a QuerySet of Django is both.
+    """
+    if not isinstance(items, AsyncIterable) or (isinstance(items, Sized) and isinstance(items, Iterable)):
+        return None
+    return items
 
 
 def true_or_false(name: str, value: object) -> bool:

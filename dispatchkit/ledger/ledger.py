@@ -14,17 +14,19 @@ from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.claim import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
 from dispatchkit.core.context_managers import AsyncOnly
+from dispatchkit.core.fanout.snapshot import Snapshot
 from dispatchkit.core.loop import running_loop
 from dispatchkit.core.reprs import RichRepr, describe
 from dispatchkit.core.secret import account_key
 from dispatchkit.core.transport.patched import refuse_patched
-from dispatchkit.core.validators import int_in_range, label
+from dispatchkit.core.validators import int_in_range, label, seconds
 from dispatchkit.errors import LedgerError, RunHeldError
 from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import MAX_NUMBER, Chunk, Counts, Holder, PausedAccount, Run, SharedStore, Store, Target
+from dispatchkit.ledger.watch import RunStatus, watch_run
 from dispatchkit.providers import parse_settings
 
 if TYPE_CHECKING:
@@ -181,6 +183,33 @@ class Ledger(AsyncOnly):
         number = (await self.run(name)).number
         async for target in self._store.targets(number, states=states):
             yield target
+
+    def watch(self, name: str, every: float = 1.0) -> AsyncIterator[Snapshot]:
+        """Watch a run that any process performs: a `Snapshot` now, then one after each ``every`` seconds.
+
+        The last one comes once the run is over. A run that no process performs, and that is neither stopped nor
+        finished, is not over: another process may resume it.
+
+        Args:
+            name: The run's name.
+            every: Seconds between two snapshots. They are longer if a look takes more than a fifth of them. Default:
+                1.0.
+
+        Raises:
+            TypeError: ``every`` is not a number.
+            ValueError: ``every`` is not positive.
+            LedgerError: While it is iterated: the run does not exist, or the ledger cannot be read.
+        """
+        return watch_run(lambda: self._look(name), seconds("every", every), self._clock)
+
+    async def _look(self, name: str) -> RunStatus:
+        run = await self.run(name)
+        chunks, counts = await self._store.chunks(run.number), await self._store.counts(run.number)
+        until: datetime | None = None
+        if self.is_shared:
+            until = dict(await (await self._shared_store()).pauses()).get(_account_key(run))
+        is_held = any(chunk.holder is not None for chunk in chunks)
+        return RunStatus(run, counts, is_held, paused_until=until, knows_pauses=self.is_shared)
 
     async def stop(self, name: str) -> datetime:
         """Stop a run in all processes. It stays stopped until `clear_stop`.

@@ -1,6 +1,6 @@
-"""Blocking clients: the same calls for code that does not run an event loop.
+"""Blocking clients and ledgers: the same calls for code that does not run an event loop.
 
-Each client here holds an asynchronous client and runs its methods on an event loop in a separate thread. The process
+Each of them holds an asynchronous one and runs its methods on an event loop in a separate thread. The process
 has one such thread (`dispatchkit.sync.portal`). A method takes, returns and raises what the asynchronous method does.
 
 Example:
@@ -12,19 +12,22 @@ Example:
 
 from __future__ import annotations
 
-from dispatchkit import Done, NotSent, Outcome, Rejected, Report, Unknown
+from dispatchkit import Done, NotSent, Outcome, Rejected, Report, Snapshot, Unknown
 from dispatchkit.sync.altcraft import AltcraftClient
 from dispatchkit.sync.direct import DirectClient
 from dispatchkit.sync.fan_out import FanOut
+from dispatchkit.sync.ledger import Ledger
 
 __all__ = [
     "AltcraftClient",
     "DirectClient",
     "Done",
     "FanOut",
+    "Ledger",
     "NotSent",
     "Outcome",
     "Rejected",
     "Report",
+    "Snapshot",
     "Unknown",
 ]

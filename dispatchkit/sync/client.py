@@ -17,14 +17,16 @@ A blocking client is a class like this one. It repeats no code of the provider::
 from __future__ import annotations
 
 import functools
+import inspect
 import weakref
 from collections.abc import Callable, Coroutine
 from types import TracebackType
-from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar, cast
 
-from dispatchkit.core.call.client import Client
+from dispatchkit.core.call.client import Client, ClientStatistics
 from dispatchkit.core.context_managers import BlockingOnly
 from dispatchkit.core.fanout.fan_out import FanOut as AsyncFanOut
+from dispatchkit.sync.caller_items import hand_over
 from dispatchkit.sync.fan_out import FanOut
 from dispatchkit.sync.portal import PortalHandle
 
@@ -53,9 +55,21 @@ class SyncClient(BlockingOnly, Generic[C_co]):
         """The asynchronous client that does the work; it belongs to the loop thread, so use it from there only."""
         return self._client
 
+    @property
+    def provider(self) -> str:
+        """The name of the provider, which its commands have."""
+        return self._client.provider
+
     def lift_pause(self) -> bool:
-        """End the account's pause in this process. See `dispatchkit.DirectClient.lift_pause`."""
+        """End the account's pause in this process: calls start again at once, one first, then more.
+
+        See `dispatchkit.DirectClient.lift_pause`.
+        """
         return self._client.lift_pause()
+
+    def statistics(self) -> ClientStatistics:
+        """What the client's account is doing, and what its retries have cost."""
+        return self.handle.read(self._client.statistics, "statistics")
 
     def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
@@ -109,13 +123,21 @@ def blocking_many(
     Args:
         method: The method of the asynchronous client. Name, parameters, defaults and docstring are taken from it.
     """
+    first = list(inspect.signature(method).parameters)[1]
 
     def call(self: SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> FanOut[R]:
+        positional, named = list[Any](args), dict[str, Any](kwargs)
+        del args, kwargs
+        held = None
         try:
-            async_fan_out = method(self.async_client, *args, **kwargs)
+            if positional:
+                positional[0], held = hand_over(positional[0], named)
+            elif first in named:
+                named[first], held = hand_over(named[first], named)
+            async_fan_out = cast("Callable[..., AsyncFanOut[R]]", method)(self.async_client, *positional, **named)
         finally:
-            del args, kwargs
-        return FanOut[R]._around(self, async_fan_out)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            del positional, named  # a traceback shows the locals of this frame
+        return FanOut[R]._around(self, async_fan_out, held)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
     functools.update_wrapper(call, method)
     return call

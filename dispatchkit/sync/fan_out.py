@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import AsyncIterable, Coroutine, Iterable, Iterator
-from typing import Generic, Protocol, Self, TypeVar, Unpack
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Generic, Protocol, Self, TypeVar, Unpack
 
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.command import Command
@@ -12,8 +15,10 @@ from dispatchkit.core.fanout.fan_out import FanOut as AsyncFanOut
 from dispatchkit.core.fanout.guards import StopReason
 from dispatchkit.core.fanout.options import FanOutOptions
 from dispatchkit.core.fanout.outcome import Outcome, Report
+from dispatchkit.core.fanout.snapshot import Snapshot
 from dispatchkit.core.options import takes_options
 from dispatchkit.core.validators import shown
+from dispatchkit.sync.caller_items import CallerItems, hand_over
 from dispatchkit.sync.portal import CANCEL_TIMEOUT, PortalHandle
 
 __all__ = ["FanOut"]
@@ -39,10 +44,11 @@ class FanOut(Generic[R_co]):
 
     ``for outcome in fan_out:`` yields each outcome as it comes; `finish` runs to the end. Leaving the loop early ends
     the run, and so does Ctrl-C. Nothing more is sent, and calls in flight are awaited. Calls that wait for a retry are
-    given up. ``report`` counts all of them.
+    given up. ``report`` counts all of them. ``with fan_out:`` closes the run at the end of the block.
 
-    The arguments are those of `dispatchkit.FanOut`. The commands are taken on the loop thread, so their iterator should
-    not block.
+    The arguments are those of `dispatchkit.FanOut`. A plain iterator of commands is read in the thread that iterates
+    the fan-out or calls `finish`, at most ``concurrency`` commands ahead. So a generator, an sqlite3 cursor or Django's
+    ORM may be bound to that thread. An asynchronous iterable is read on the loop thread, and should not block.
 
     Raises:
         ValueError: An option is out of range, or the number of commands is not ``expected``.
@@ -59,24 +65,34 @@ class FanOut(Generic[R_co]):
         if not hasattr(client, "async_client"):  # callers without a type checker
             what = "a blocking client, such as those of dispatchkit.sync"
             raise TypeError(f"client must be {what}, not {shown(client)}")
-        self._bind(client, AsyncFanOut(client.async_client, commands, **options))
+        held: CallerItems[Any] | None = None
+        if commands is not None:
+            commands, held = hand_over(commands, options)
+        self._bind(client, AsyncFanOut(client.async_client, commands, **options), held)
 
     @classmethod
-    def _around(cls, client: _BlockingClient[object], async_fan_out: AsyncFanOut[R_co]) -> Self:
+    def _around(
+        cls, client: _BlockingClient[object], async_fan_out: AsyncFanOut[R_co], held: CallerItems[Any] | None
+    ) -> Self:
         """The blocking fan-out of an asynchronous one: for the ``*_many`` of the clients."""
         fan_out = cls.__new__(cls)
-        fan_out._bind(client, async_fan_out)  # noqa: SLF001 - it is of this class
+        fan_out._bind(client, async_fan_out, held)  # noqa: SLF001 - it is of this class
         return fan_out
 
-    def _bind(self, client: _BlockingClient[object], async_fan_out: AsyncFanOut[R_co]) -> None:
+    def _bind(
+        self, client: _BlockingClient[object], async_fan_out: AsyncFanOut[R_co], held: CallerItems[Any] | None
+    ) -> None:
         self._client = client  # a client closes itself once it is garbage
         self._handle = client.handle
         self._async_fan_out = async_fan_out
+        self._held = held
+        """The items that this thread reads; None if the loop thread reads them."""
+        self._turn = threading.RLock()
         self._process = os.getpid()
 
     @property
     def report(self) -> Report:
-        """The outcomes so far, counted. It can be read after the run was ended as well."""
+        """The outcomes so far, counted, whether or not they were taken."""
         return self._async_fan_out.report
 
     @property
@@ -89,16 +105,53 @@ class FanOut(Generic[R_co]):
         """Why the run ended, or ends, before its last command; None if it does not."""
         return self._async_fan_out.stop_reason
 
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is under way and nothing starts any more. Outcomes may still wait to be taken."""
+        return self._async_fan_out.is_over
+
+    def watch(self, every: float = 1.0) -> Iterator[Snapshot]:
+        """Watch the run: a `Snapshot` now, one after each ``every`` seconds, and the last one once the run is over.
+
+        See `dispatchkit.FanOut.watch`. Iterate it in another thread than the one that takes the outcomes. It ends when
+        the client is closed, too.
+        """
+        return self._snapshots(self._async_fan_out.watch(every))
+
+    def _snapshots(self, watching: AsyncIterator[Snapshot]) -> Iterator[Snapshot]:
+        shown: Snapshot | None = None
+        while shown is None or not shown.is_over:
+            try:
+                shown = self._handle.run(_next(watching), "watch", owner="FanOut")
+            except RuntimeError:
+                if not self._handle.is_closed():
+                    raise
+                # The client was closed while this thread waited: nothing starts any more.
+                rate = None if shown is None else shown.rate
+                shown = Snapshot(self.report, rate, self.in_flight, settling=0, time_left=0.0, is_over=True)
+            yield shown
+
     def __repr__(self) -> str:
         return f"sync.{self._async_fan_out!r}".replace("sync.<", "<sync.", 1)
 
     def __iter__(self) -> Iterator[Outcome[R_co]]:
         try:
-            while batch := self._call(self._async_fan_out.batch(), "__iter__"):
+            while batch := self.batch():
                 yield from batch
         except GeneratorExit:  # the caller left the loop
             self._end(None)
             raise
+
+    def batch(self, most: int = 1024) -> list[Outcome[R_co]]:
+        """Wait for an outcome and take all that are ready. Empty at the end of the run.
+
+        Args:
+            most: The most outcomes to take.
+        """
+        taken = self._call(lambda: self._async_fan_out.batch(most), "batch")
+        if not taken and self._held is not None:
+            self._held.close()
+        return taken
 
     def finish(self) -> Report:
         """Run to the end and return the report. The outcomes themselves are dropped.
@@ -109,28 +162,87 @@ class FanOut(Generic[R_co]):
                 provider's first answer, so the run was stopped.
             BaseException: The error of the iterator of commands, once every call in flight has its outcome.
         """
-        return self._call(self._async_fan_out.finish(), "finish")
+        report = self._call(self._async_fan_out.finish, "finish")
+        if self._held is not None:
+            self._held.close()
+        return report
 
     def stop(self) -> None:
         """Start nothing new. Calls in flight are awaited, and their outcomes still come."""
-        if self._handle.on_loop_thread():  # the iterator of commands may ask for it
+        if self._held is not None and self._held.is_calling():
+            self._held.stop_here(self._async_fan_out.stop)
+        elif self._handle.on_loop_thread():  # an asynchronous iterator of commands may ask for it
             self._async_fan_out.stop()
         elif not self._handle.is_closed():
             self._handle.run(self._stop(), "stop", owner="FanOut")
 
-    def close(self) -> None:
-        """Start nothing new, cancel the calls in flight and wait until the run is over."""
-        self._end(0.0)
+    def close(self, *, timeout: float | None = 0.0) -> None:
+        """Start nothing new, and wait until the run is over. Not needed after the end.
+
+        The outcomes can still be read from `report`, or taken.
+
+        Args:
+            timeout: Seconds that calls in flight are awaited before they are cancelled; None sets no bound but
+                ``grace_period``.
+        """
+        self._end(timeout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
     async def _stop(self) -> None:
         self._async_fan_out.stop()
 
-    def _call(self, work: Coroutine[object, object, T], method: str) -> T:
+    async def _close(self, timeout: float | None) -> None:
+        if self._held is not None:
+            self._async_fan_out.stop()  # before the wait for items ends: that is no failure of the run
+            self._held.abandon()
+        await self._async_fan_out.close(timeout=timeout)
+        if self._held is not None:
+            await self._held.end()
+
+    def _call(self, work: Callable[[], Coroutine[object, object, T]], method: str) -> T:
+        """Run work of the run on the loop thread. In between, this thread reads the items that it asks for."""
+        if self._held is None:
+            return self._run(work(), method)
+        if self._held.is_calling():
+            raise RuntimeError(f"the iterator of commands called sync.FanOut.{method} of its own run")
+        with self._turn:
+            try:
+                while (over := self._run(self._held.work_or_ask(work), method)) is None:
+                    self._read(self._held)
+            except Exception:
+                with contextlib.suppress(Exception):  # the first error is the one to raise
+                    self._held.close()
+                raise
+            return over[0]
+
+    def _read(self, held: CallerItems[Any]) -> None:
+        try:
+            held.read()
+        except BaseException:  # Ctrl-C, for example
+            self._end(CANCEL_TIMEOUT)
+            raise
+
+    def _run(self, work: Coroutine[object, object, T], method: str) -> T:
         if os.getpid() != self._process:
             work.close()
             raise RuntimeError("this process was forked out of the run, which goes on in the parent")
         return self._handle.run(work, method, owner="FanOut", on_interrupt=lambda: self._end(CANCEL_TIMEOUT))
 
     def _end(self, timeout: float | None) -> None:
-        if os.getpid() == self._process and not self._handle.is_closed():
-            self._handle.run(self._async_fan_out.close(timeout=timeout), "close", owner="FanOut")
+        if os.getpid() != self._process or self._handle.is_closed():
+            return
+        self._handle.run(self._close(timeout), "close", owner="FanOut")
+        if self._held is not None:
+            with contextlib.suppress(Exception):  # a closed run raises nothing
+                self._held.close()
+
+
+async def _next(watching: AsyncIterator[Snapshot]) -> Snapshot:
+    return await anext(watching)

@@ -286,16 +286,35 @@ class PortalHandle:
             BaseException: The error of the coroutine, or the exception that ended the wait.
         """
         try:
-            if self.is_closed():
-                raise self.closed_error()
-            thread = self._thread
-            if thread is None:
-                thread = self._thread = _portal.register(self)
+            thread = self.register()
             self._guard(thread, owner or self._name, method)
         except BaseException:
             coroutine.close()
             raise
         return thread.call(PortalCall(coroutine, self), on_interrupt)
+
+    def register(self) -> _LoopThread:
+        """Use the loop thread from now on, and keep it alive until the close.
+
+        Raises:
+            RuntimeError: The client is closed.
+        """
+        if self.is_closed():
+            raise self.closed_error()
+        thread = self._thread
+        if thread is None:
+            thread = self._thread = _portal.register(self)
+        return thread
+
+    def read(self, value: Callable[[], R], method: str, *, owner: str | None = None) -> R:
+        """Read a value on the loop thread, which alone changes it; here if no loop thread can change it now."""
+        if self._thread is None or self.is_closed() or self._thread.is_here():
+            return value()
+
+        async def read() -> R:
+            return value()
+
+        return self.run(read(), method, owner=owner)
 
     def _guard(self, thread: _LoopThread, owner: str, method: str) -> None:
         if thread.is_here():

@@ -1,4 +1,4 @@
-"""The blocking clients have the same surface as their asynchronous clients, word for word."""
+"""The blocking classes have what the asynchronous ones have, word for word."""
 
 from __future__ import annotations
 
@@ -10,24 +10,43 @@ import pytest
 import dispatchkit
 from dispatchkit import sync
 
-SHARED = {"Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown"}
+SHARED = {"Done", "NotSent", "Outcome", "Rejected", "Report", "Snapshot", "Unknown"}
 PAIRS = [(getattr(sync, name), getattr(dispatchkit, name)) for name in sync.__all__ if name not in SHARED]
 CLIENTS = [(blocking, twin) for blocking, twin in PAIRS if twin is not dispatchkit.FanOut]
-METHODS = [
-    (blocking, twin, name)
-    for blocking, twin in CLIENTS
-    for name, method in inspect.getmembers(twin, inspect.isfunction)
-    if not name.startswith("_") and (inspect.iscoroutinefunction(method) or name.endswith("_many"))
-]
+MACHINERY = {
+    "account",
+    "call",
+    "clock",
+    "command_type",
+    "create_journal",
+    "fingerprint",
+    "open_store",
+    "pacer",
+    "run_settings",
+    "settings",
+}
+"""Public names of the asynchronous classes that a blocking one does not have."""
+ASYNC_NAMES = {"__aenter__": "__enter__", "__aexit__": "__exit__", "__aiter__": "__iter__"}
+
+
+def public(cls: type) -> set[str]:
+    return {name for name in dir(cls) if not name.startswith("_")}
+
+
+MEMBERS = [(blocking, twin, name) for blocking, twin in PAIRS for name in sorted(public(twin) - MACHINERY)]
 
 
 def parameters(function: Any) -> list[tuple[str, Any, Any]]:
     return [(each.name, each.kind, each.default) for each in inspect.signature(function).parameters.values()]
 
 
+def first_line(member: Any) -> str:
+    return (inspect.getdoc(member) or "").partition("\n")[0]
+
+
 def test_every_client_has_blocking_client() -> None:
     clients = [name for name in dispatchkit.__all__ if name.endswith("Client")]
-    assert sorted(sync.__all__) == sorted([*clients, "FanOut", *SHARED])
+    assert sorted(sync.__all__) == sorted([*clients, "FanOut", "Ledger", *SHARED])
 
 
 @pytest.mark.parametrize("name", sorted(SHARED))
@@ -46,34 +65,56 @@ def test_the_constructors_are_the_same(blocking: type, twin: type) -> None:
     assert annotations[0] == annotations[1]
 
 
-@pytest.mark.parametrize(("blocking", "twin", "name"), METHODS)
-def test_methods_match_async_client(blocking: type, twin: type, name: str) -> None:
-    ours, theirs = getattr(blocking, name), getattr(twin, name)
+@pytest.mark.parametrize(("blocking", "twin", "name"), MEMBERS)
+def test_members_match_async_class(blocking: type, twin: type, name: str) -> None:
+    ours, theirs = inspect.getattr_static(blocking, name), inspect.getattr_static(twin, name)
+    assert first_line(ours) == first_line(theirs)
+    assert first_line(ours)
+    if isinstance(theirs, property):
+        assert isinstance(ours, property)
+        return
     assert parameters(ours) == parameters(theirs)
-    assert inspect.getdoc(ours) == inspect.getdoc(theirs)
-    assert inspect.getdoc(ours)
     assert ours.__name__ == name
     assert not inspect.iscoroutinefunction(ours)
+    assert not inspect.isasyncgenfunction(ours)
+    if hasattr(ours, "__wrapped__"):
+        assert inspect.getdoc(ours) == inspect.getdoc(theirs)
 
 
-def test_methods_were_found() -> None:
-    assert {name for _, _, name in METHODS} >= {
-        "start",
-        "stop",
-        "dispatches",
-        "dispatch",
-        "status",
-        "log",
+@pytest.mark.parametrize(("blocking", "twin"), PAIRS)
+def test_blocks_and_loops_match(blocking: type, twin: type) -> None:
+    for asynchronous, plain in ASYNC_NAMES.items():
+        assert hasattr(blocking, plain) == hasattr(twin, asynchronous)
+
+
+def test_members_were_found() -> None:
+    assert {name for _, _, name in MEMBERS} >= {
         "activate",
-        "launch_broadcast",
+        "batch",
+        "change_account",
+        "close",
+        "counts",
         "deactivate",
-        "perform",
-        "start_many",
+        "dispatch",
+        "dispatches",
+        "finish",
+        "in_flight",
+        "launch_broadcast",
         "launch_many",
+        "lift_pause",
+        "log",
+        "perform",
+        "provider",
+        "report",
+        "start",
+        "start_many",
+        "statistics",
+        "status",
+        "stop",
+        "targets",
     }
 
 
 @pytest.mark.parametrize(("blocking", "twin"), PAIRS)
-def test_blocking_client_adds_nothing(blocking: type, twin: type) -> None:
-    extra = {name for name in dir(blocking) if not name.startswith("_")} - {"handle", "async_client"}
-    assert extra <= set(dir(twin))
+def test_blocking_class_adds_nothing(blocking: type, twin: type) -> None:
+    assert public(blocking) - {"handle", "async_client"} <= public(twin)

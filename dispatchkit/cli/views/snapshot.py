@@ -13,6 +13,7 @@ from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.core.transport.url import origin
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.store import LEASE_TIMEOUT, Counts, Holder, Run
+from dispatchkit.ledger.watch import run_is_over
 from dispatchkit.providers import parse_settings
 from dispatchkit.values import Value
 
@@ -45,9 +46,7 @@ class RunSnapshot(Value):
     @property
     def over(self) -> bool:
         """Whether nothing more happens unless the run is resumed."""
-        if self.holders:
-            return False
-        return self.run.stopped or (self.run.plan_complete and not self.counts.planned and not self.counts.sending)
+        return run_is_over(self.run, self.counts, is_held=bool(self.holders))
 
     @property
     def state(self) -> str:

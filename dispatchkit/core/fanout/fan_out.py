@@ -35,12 +35,14 @@ from dispatchkit.core.fanout.options import FanOutOptions, FanOutSettings
 from dispatchkit.core.fanout.outcome import Outcome, Report
 from dispatchkit.core.fanout.repeats import Repeats, refuse_repeats, repeat_mode, without_repeats
 from dispatchkit.core.fanout.silence import watch_silence
+from dispatchkit.core.fanout.snapshot import RateMeter, Snapshot, time_left
 from dispatchkit.core.fanout.source import IterableSource, iterate
 from dispatchkit.core.fanout.worker_pool import WorkerPool
 from dispatchkit.core.loop import running_loop
 from dispatchkit.core.options import check_options, takes_options
 from dispatchkit.core.reprs import RichRepr
-from dispatchkit.core.validators import a_kind
+from dispatchkit.core.validators import a_kind, seconds
+from dispatchkit.core.wakeup import Sleepers
 from dispatchkit.errors import LedgerError, State
 
 __all__ = ["FanOut"]
@@ -121,6 +123,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._opened = False
         self._opening: asyncio.Event | None = None
         self._watching: asyncio.Task[None] | None = None
+        self._watchers = Sleepers(client.clock)
 
     @property
     def report(self) -> Report:
@@ -136,6 +139,58 @@ class FanOut(AsyncOnly, Generic[R_co]):
     def stop_reason(self) -> StopReason | None:
         """Why the run ended, or ends, before its last command; None if it does not."""
         return self._guards.reason
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is under way and nothing starts any more. Outcomes may still wait to be taken."""
+        return not self._pool.workers and (self._pool.workers is not None or self.stop_reason is not None)
+
+    def watch(self, every: float = 1.0) -> AsyncIterator[Snapshot]:
+        """Watch the run: a `Snapshot` now, one after each ``every`` seconds, and the last one once the run is over.
+
+        It starts, delays and ends nothing, and any number of tasks may watch. The run itself goes on only while its
+        outcomes are taken, for example by `finish` in another task.
+
+        Args:
+            every: Seconds between two snapshots. Default: 1.0.
+
+        Raises:
+            TypeError: ``every`` is not a number.
+            ValueError: ``every`` is not positive.
+
+        Example:
+            >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+            ...     run = direct.start_many(range(1, 101))
+            ...     finishing = asyncio.create_task(run.finish())
+            ...     async for snapshot in run.watch(every=0.1):
+            ...         pass
+            ...     snapshot.report.done, snapshot.is_over
+            (100, True)
+        """
+        return self._snapshots(seconds("every", every))
+
+    async def _snapshots(self, every: float) -> AsyncIterator[Snapshot]:
+        meter = RateMeter()
+        while True:
+            snapshot = self._snapshot(meter)
+            yield snapshot
+            if snapshot.is_over:
+                return
+            if not self.is_over:
+                await self._watchers.sleep(every)
+
+    def _snapshot(self, meter: RateMeter) -> Snapshot:
+        report, paused_for, is_over = self.report, self._pacer.paused_for(), self.is_over
+        rate = meter.rate(self._client.clock.monotonic(), report.total)
+        return Snapshot(
+            report,
+            rate=rate,
+            in_flight=self.in_flight,
+            settling=sum(call.in_doubt for call in self._pool.calls.values()),
+            paused_for=paused_for,
+            time_left=0.0 if is_over else time_left(report.not_started, rate, paused_for),
+            is_over=is_over,
+        )
 
     def stop(self) -> None:
         """Start nothing new. Calls in flight are awaited, and their outcomes still come."""
@@ -189,6 +244,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
             planned = await self._source.open(commands, self._pool.stop_elsewhere)
         except BaseException:
             self._pool.workers = set()  # nothing starts any more
+            self._watchers.wake()
             raise
         finally:
             over.set()
@@ -226,6 +282,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         except BaseException as exception:  # noqa: BLE001 - the first error is the one to raise
             self._pool.error = self._pool.error or exception
         finally:
+            self._watchers.wake()
             if self._watching is not None:
                 self._watching.cancel()
                 await asyncio.wait([self._watching])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Sized
-from typing import Never, TypeVar
+from typing import Never, TypeVar, cast
 
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.journal import PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.core.fanout.repeats import Repeats
-from dispatchkit.core.validators import int_in_range, shown
+from dispatchkit.core.validators import async_iterable, int_in_range, shown
 
 __all__ = ["IterableSource", "iterate"]
 
@@ -82,15 +82,15 @@ def iterate(
     if not hasattr(commands, "__iter__") and not isinstance(commands, AsyncIterable):
         raise TypeError(f"commands must be an iterable of commands, not {shown(commands)}")
     length = len(commands) if isinstance(commands, Sized) else None
+    source = async_iterable(commands)
+    plain = cast("Iterable[Command[W, R]]", commands)
     if expected is not None:
         int_in_range("expected", expected, minimum=0)
         if length is None:
-            if isinstance(commands, AsyncIterable):
+            if source is not None:
                 raise TypeError("expected= needs commands that can be counted: a list, not an async iterator")
-            commands = list(commands)
-            length = len(commands)
+            plain = list(plain)
+            length = len(plain)
         if length != expected:
             raise ValueError(f"there are {length:,} commands, but expected={expected:,}: nothing was started")
-    if isinstance(commands, AsyncIterable):
-        return aiter(commands), length
-    return iter(commands), length
+    return (iter(plain) if source is None else aiter(source)), length

@@ -122,3 +122,35 @@ async def test_stop_closes_id_generator() -> None:
         await anext(run)
         await run.close()
     assert closed == ["sync", "async"]
+
+
+class Both:
+    """Has a length, and can be iterated both ways, as a QuerySet of Django."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __iter__(self) -> Iterator[int]:
+        return iter((1, 2, 2))
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        pytest.fail("it was read asynchronously")
+        yield 1
+
+
+class CountedAsync:
+    """Has a length, and can be iterated asynchronously only."""
+
+    def __len__(self) -> int:
+        return 3
+
+    async def __aiter__(self) -> AsyncIterator[int]:
+        for number in (1, 2, 2):
+            yield number
+
+
+@pytest.mark.parametrize("ids", [Both(), CountedAsync()])
+async def test_length_makes_a_list(ids: Any) -> None:
+    async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        report = await direct.start_many(ids).finish()
+    assert (report.done, report.repeats, report.not_started) == (2, 1, 0)
