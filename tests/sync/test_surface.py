@@ -21,6 +21,7 @@ MACHINERY = {
     "create_journal",
     "fingerprint",
     "open_store",
+    "gate",
     "pacer",
     "run_settings",
     "settings",
