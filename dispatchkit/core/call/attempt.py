@@ -57,7 +57,8 @@ async def attempt(flight: Flight[W, R], permit: Permit = 0) -> R | AttemptEvent:
     else:
         elapsed = clock.monotonic() - started
         flight.record(reply.what, elapsed, sent=reply.sent)
-    gate.used()
+    if tracker.claim is not None:
+        gate.used()
     result = classify(flight.command, reply, context.wire, clock)
     flight.permit = 0
     if isinstance(result, DispatchkitError):

@@ -79,7 +79,7 @@ class Call(Generic[W, R]):
         """The final result."""
         self._state: CallState[W, R] | None = None
         """What `decide` knows of the call."""
-        if (earlier := flight.take_over) is not None:
+        if (earlier := flight.earlier) is not None:
             clock = flight.context.clock
             now = clock.monotonic()
             self._state = CallState(
@@ -104,8 +104,8 @@ class Call(Generic[W, R]):
             deduplicated=partial(command.deduplicated, flight.context.wire),
             is_read_only=command.is_read_only,
             in_log=flight.log_key is not None,
-            has_one_id=flight.take_over is None or flight.id_is_known,
-            repeats=0 if flight.take_over is None else flight.take_over.repeats,
+            has_one_id=flight.earlier is None or flight.id_is_known,
+            repeats=0 if flight.earlier is None else flight.earlier.repeats,
         )
 
     async def resume(self, event: AttemptEvent | None) -> Finish[R]:

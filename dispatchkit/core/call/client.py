@@ -206,14 +206,16 @@ class Client(AsyncOnly, Generic[W]):
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
         if not isinstance(command, (self.command_type, InvalidCommand)):
             raise TypeError(f"command must be a {self.command_type.__name__}, not {type(command).__name__}")
-        return PendingCall(
+        call = PendingCall(
             command,
             self._context,
-            timeout=self._timeout if timeout is None else seconds("timeout", timeout),
-            policy=self._retry if retry is None else a_policy(retry),
-            request_id=request_id,
-            take_over=None if unclear_since is None else TakeOver(unclear_since, acting_until, repeats, acted_by),
+            self._timeout if timeout is None else seconds("timeout", timeout),
+            self._retry if retry is None else a_policy(retry),
+            request_id,
         )
+        if unclear_since is not None:
+            call.take_over(TakeOver(unclear_since, acting_until, repeats, acted_by))
+        return call
 
     def settings(self) -> dict[str, str]:
         """Whose client it is, as text: provider, host and what else tells how it speaks. Never a token."""

@@ -50,16 +50,17 @@ class Flight(Generic[W, R]):
         timeout: Seconds for the whole call.
         policy: When and how the call is repeated.
         request_id: The id of an earlier process's attempt; None makes a new one where the provider takes any.
-        take_over: An earlier process's unclear attempt.
     """
 
     __slots__ = (
         "answered_at",
         "attempts",
         "began",
+        "call",
         "command",
         "context",
         "deadline",
+        "earlier",
         "gate",
         "has_rival",
         "id_is_known",
@@ -73,7 +74,6 @@ class Flight(Generic[W, R]):
         "request_id",
         "started",
         "stop",
-        "take_over",
         "timeout",
         "tracker",
     )
@@ -87,17 +87,18 @@ class Flight(Generic[W, R]):
         self,
         command: Command[W, R],
         context: ClientContext[W],
-        *,
         timeout: float,
         policy: RetryPolicy,
         request_id: str | None = None,
-        take_over: TakeOver | None = None,
     ) -> None:
         self.command = command
         self.context = context
         self.timeout = timeout
         self.policy = policy
-        self.take_over = take_over
+        self.earlier: TakeOver | None = None
+        """An earlier process's unclear attempt."""
+        self.call: object = None
+        """The `Call` that decides how it goes on, once an attempt has failed."""
         self.id_is_known = request_id is not None
         """Whether another process may have sent the id: then even the first answer may be a replay."""
         self.request_id = (request_id or str(uuid.uuid4())) if command.has_request_id else None

@@ -26,6 +26,10 @@ class Gate(Protocol):
         """The ledger's claim for the attempt that `acquire` has permitted; None without a ledger."""
         ...
 
+    def try_acquire(self) -> Permit:
+        """The permit if it takes no wait; otherwise 0."""
+        ...
+
     async def acquire(self, until: float) -> Permit:
         """Wait until an attempt may start. A permit needs one `Pacer.release` or `Pacer.cancel`.
 
@@ -85,6 +89,10 @@ class PacedGate:
         self._stop = stop
         self._closed = closed
         self.claim = self.refusal = None
+
+    def try_acquire(self) -> Permit:
+        """See `Gate.try_acquire`."""
+        return self._pacer.try_acquire()
 
     async def acquire(self, until: float) -> Permit:
         """See `Gate.acquire`."""

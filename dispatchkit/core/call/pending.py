@@ -11,11 +11,8 @@ from typing import Generic, TypeVar
 from dispatchkit.core.call.attempt import attempt
 from dispatchkit.core.call.call import Call
 from dispatchkit.core.call.call_state import AttemptEvent, Finish, Unfinished
-from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.call.flight import Flight, TakeOver
 from dispatchkit.core.call.gate import Permit
-from dispatchkit.core.call.retry import RetryPolicy
-from dispatchkit.core.command import Command
 from dispatchkit.errors import DispatchkitError, State
 
 __all__ = ["PendingCall"]
@@ -30,25 +27,19 @@ class PendingCall(Flight[W, R], Generic[W, R]):
     After a cancellation, `attempts` and `known_outcome` still tell what happened.
     """
 
-    __slots__ = ("_call",)
+    __slots__ = ()
 
-    def __init__(
-        self,
-        command: Command[W, R],
-        context: ClientContext[W],
-        *,
-        timeout: float,
-        policy: RetryPolicy,
-        request_id: str | None = None,
-        take_over: TakeOver | None = None,
-    ) -> None:
-        super().__init__(command, context, timeout=timeout, policy=policy, request_id=request_id, take_over=take_over)
-        self._call: Call[W, R] | None = None if take_over is None else Call(self)
+    call: Call[W, R] | None
+
+    def take_over(self, earlier: TakeOver) -> None:
+        """Settle an earlier process's attempt before anything is sent."""
+        self.earlier = earlier
+        self.call = Call(self)
 
     @property
     def final(self) -> Finish[R] | None:
         """The final result, unless the first attempt succeeded."""
-        return None if self._call is None else self._call.final
+        return None if self.call is None else self.call.final
 
     async def run(self, *, permit: Permit = 0) -> R:
         """Perform the command. See `Client.perform`.
@@ -66,7 +57,7 @@ class PendingCall(Flight[W, R], Generic[W, R]):
             self.deadline = context.clock.monotonic() + self.timeout
             context.budget.deposit()
             event: AttemptEvent | None = None
-            if self.take_over is None:
+            if self.earlier is None:
                 attempted = await attempt(self, permit)
                 if not isinstance(attempted, Unfinished):
                     return attempted
@@ -94,9 +85,9 @@ class PendingCall(Flight[W, R], Generic[W, R]):
         return self._made().known_outcome(why)
 
     def _made(self) -> Call[W, R]:
-        if self._call is None:
-            self._call = Call(self)
-        return self._call
+        if self.call is None:
+            self.call = Call(self)
+        return self.call
 
     def _end_launch(self, log_key: int) -> None:
         final = self.final

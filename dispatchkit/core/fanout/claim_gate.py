@@ -129,6 +129,10 @@ class ClaimGate(Generic[W, R]):
         self._is_spent = False
         """Whether an attempt has used the claim."""
 
+    def try_acquire(self) -> Permit:
+        """See `Gate.try_acquire`: a claim takes a wait."""
+        return 0
+
     async def acquire(self, until: float) -> Permit:
         """See `Gate.acquire`. The claim is durable then."""
         if not self._has_slot and not await self._take_slot():

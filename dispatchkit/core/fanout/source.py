@@ -21,12 +21,13 @@ W = TypeVar("W")
 class IterableSource:
     """The source of a run without a ledger. See `Source`, whose methods these are."""
 
-    __slots__ = ("_commands", "_length", "_repeats", "_taken", "_turn")
+    __slots__ = ("_commands", "_length", "_repeats", "_taken", "_turn", "_waits")
 
     def __init__(self, length: int | None, repeats: Repeats | None = None) -> None:
         self._length = length
         self._repeats = repeats
-        self._commands: Iterator[Command[Never, object]] | AsyncIterator[Command[Never, object]] = iter(())
+        self._commands: Iterator[Command[Never, object]] = iter(())
+        self._waits: AsyncIterator[Command[Never, object]] | None = None
         self._taken = 0
         self._turn = asyncio.Lock()
 
@@ -35,23 +36,40 @@ class IterableSource:
     ) -> PlanSummary:
         """Start to iterate."""
         del stop
-        if commands is not None:
-            self._commands = aiter(commands) if isinstance(commands, AsyncIterable) else iter(commands)
+        if isinstance(commands, AsyncIterable):
+            self._waits = aiter(commands)
+        elif commands is not None:
+            self._commands = iter(commands)
         return PlanSummary(self._length, {})
 
     async def next_item(self) -> WorkItem[Never, object] | None:
         """The next command that is no repeat."""
+        if self._waits is None:
+            return self.next_at_once()
         while True:
-            if isinstance(self._commands, Iterator):
-                command = next(self._commands, _END)
-            else:
-                async with self._turn:  # two workers must not be inside one generator
-                    command = await anext(self._commands, _END)
-            if isinstance(command, _End):
+            async with self._turn:  # two workers must not be inside one generator
+                command = await anext(self._waits, _END)
+            if command is _END:
                 return None
-            self._taken += 1
-            if self._repeats is None or not self._repeats.skips(command):
-                return WorkItem(self._taken - 1, command)
+            if (item := self._item(cast("Command[Never, object]", command))) is not None:
+                return item
+
+    @property
+    def waits(self) -> bool:
+        """Whether a worker may have to wait for the next command."""
+        return self._waits is not None
+
+    def next_at_once(self) -> WorkItem[Never, object] | None:
+        """The next command that is no repeat, unless `waits`. It takes no coroutine."""
+        for command in self._commands:
+            if (item := self._item(command)) is not None:
+                return item
+        return None
+
+    def _item(self, command: Command[Never, object]) -> WorkItem[Never, object] | None:
+        index = self._taken
+        self._taken = index + 1
+        return None if self._repeats is not None and self._repeats.skips(command) else WorkItem(index, command)
 
     def stop(self) -> None:
         """Do nothing: no claim waits here."""
@@ -63,11 +81,8 @@ class IterableSource:
         """Do nothing: no run is held."""
 
 
-class _End:
-    """End-of-iterator sentinel."""
-
-
-_END = _End()
+_END = object()
+"""End-of-iterator sentinel."""
 
 
 def iterate(

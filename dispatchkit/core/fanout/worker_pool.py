@@ -24,6 +24,7 @@ from dispatchkit.core.fanout.options import FanOutSettings
 from dispatchkit.core.fanout.outcome import Done, Outcome, Report, failed
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
 from dispatchkit.core.fanout.repeats import Repeats
+from dispatchkit.core.fanout.source import IterableSource
 from dispatchkit.core.stop import StopSignal
 from dispatchkit.errors import DispatchkitError, NotSentError, OutcomeUnknownError, State
 
@@ -149,14 +150,27 @@ class WorkerPool(Generic[R]):
         worker = asyncio.current_task()
         assert worker is not None  # noqa: S101 - this coroutine is only ever a task
         raise_gc_threshold()
+        source, stop, outlet = self._source, self.stop_signal, self.outlet
+        next_at_once = source.next_at_once if isinstance(source, IterableSource) and not source.waits else None
         try:
-            while (item := await self._take()) is not None:
+            while not self._is_over():
+                item: WorkItem[Never, R] | None = None
+                if next_at_once is not None:
+                    item = cast("WorkItem[Never, R] | None", next_at_once())
+                else:
+                    with stop.interruptible():
+                        item = cast("WorkItem[Never, R] | None", await source.next_item())
+                # The stop may have come during the wait, or from within the iterator of commands.
+                if item is None or self._is_over():
+                    return
+                self._taken += 1
                 outcome = await self._perform(worker, item)
                 if outcome is not None:
                     self._put(item, outcome)
-                while self.outlet.is_full and not self.stop_signal.is_set:
-                    with self.stop_signal.interruptible():
-                        await self.outlet.wait_not_full()
+                while outlet.is_full and not stop.is_set:
+                    with stop.interruptible():
+                        await outlet.wait_not_full()
+            self._explain_max_launches()
         except asyncio.CancelledError:
             if not self.stop_signal.is_set:
                 # Most likely by the iterator's own code. A cancelled run must not look complete.
@@ -169,19 +183,6 @@ class WorkerPool(Generic[R]):
             self._break(error)
         finally:
             restore_gc_threshold()
-
-    async def _take(self) -> WorkItem[Never, R] | None:
-        if self._is_over():
-            self._explain_max_launches()
-            return None
-        item = None
-        with self.stop_signal.interruptible():
-            item = await self._source.next_item()
-        # The stop may have come during the wait, or from within the iterator of commands.
-        if item is None or self._is_over():
-            return None
-        self._taken += 1
-        return cast("WorkItem[Never, R]", item)
 
     def _is_over(self) -> bool:
         return self.stop_signal.is_set or self._taken == self._guards.max_launches
@@ -210,7 +211,7 @@ class WorkerPool(Generic[R]):
         outcome: Outcome[R] | None = None
         permit = 0
         try:
-            permit = await self._turn(gate)
+            permit = gate.try_acquire() or await self._turn(gate)
             if not permit:
                 outcome = self._not_started(item, call)
                 return outcome
