@@ -174,10 +174,11 @@ def main() -> None:
                         )
             put, take = asyncio.run(chunk_cost(asyncio.run(server.create()), url))
             print(f"a chunk in the engine: {put * 1000:.1f} ms to enqueue, {take * 1000:.1f} ms to take and finish")
-        with provider(0.1) as url:
-            for number in (1, 2):
-                rate = workers(dsn, url, number, 8000)
-                print(f"{number} worker(s), 64 in flight each, 100 ms: {rate:,.0f} launches a second")
+        for latency in (0.02, 0.1):
+            with provider(latency) as url:
+                one, two = (workers(asyncio.run(server.create()), url, number, 8000) for number in (1, 2))
+            what = f"64 in flight each, {latency * 1000:.0f} ms"
+            print(f"two workers, {what}: {two / one:.2f} times one ({two:,.0f} and {one:,.0f} launches a second)")
     finally:
         server.stop("immediate")
         server.remove()

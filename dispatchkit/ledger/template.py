@@ -103,6 +103,5 @@ class Template:
         if not (text.startswith(self._before) and text.endswith(self._after)):
             return None
         digits = text[len(self._before) : len(text) - len(self._after)]
-        if not digits.isdecimal() or not digits.isascii() or len(digits) > _LONGEST or digits[0] == "0":
-            return None
-        return int(digits)
+        is_number = digits.isdecimal() and digits.isascii() and len(digits) <= _LONGEST and digits[0] != "0"
+        return int(digits) if is_number else None

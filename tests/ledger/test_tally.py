@@ -155,10 +155,14 @@ async def test_tally_survives_kills(database: Database, seed: int) -> None:
     context.set_forkserver_preload(["tests.ledger.ledger_process"])
     async with Sandbox(latency=0.002) as sandbox:
         for _ in range(5):
-            given = ("direct", sandbox.url, sandbox.direct_token, where, range(1, 1500))
+            launched = len(sandbox.direct.launches)
+            given = ("direct", sandbox.url, sandbox.direct_token, where, range(1, 10_000))
             child = context.Process(target=launch, args=given)
             child.start()
-            await asyncio.to_thread(child.join, chance.uniform(0.3, 0.9))
+            async with asyncio.timeout(60):
+                while len(sandbox.direct.launches) <= launched:  # noqa: ASYNC110 - another process has to begin
+                    await asyncio.sleep(0.01)
+            await asyncio.to_thread(child.join, chance.uniform(0, 0.4))
             child.kill()
             await asyncio.to_thread(child.join)
             async with Ledger(where) as ledger:

@@ -23,7 +23,7 @@ from dispatchkit.cli.output.tables import Form, Rows, form_of
 from dispatchkit.cli.text import counted, escape_control, utc, write
 from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, silence, take_snapshot
 from dispatchkit.cli.views.target_lines import TargetLines
-from dispatchkit.core.clock import SYSTEM
+from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
 from dispatchkit.ledger.store import Target
@@ -39,9 +39,6 @@ __all__ = ["list_runs", "show_failures", "show_run", "show_targets", "unknown_fo
 
 _POLL_INTERVAL = 1.0
 """Seconds between two looks at a run that is followed."""
-
-_SHARE = 0.2
-"""The most of its time that a follower looks: to count half a million targets costs the database something."""
 
 _SHOWN = 5
 _BATCH_SIZE = 1000
@@ -138,9 +135,7 @@ async def _follow(
     shown: object = None
     with live or nullcontext():
         while True:
-            began = SYSTEM.monotonic()
             snapshot = await take()
-            elapsed = SYSTEM.monotonic() - began
             if live is not None:
                 live.update(Text(_described(snapshot, ledger_ref)), refresh=True)
             else:
@@ -151,7 +146,7 @@ async def _follow(
                 shown = new
             if snapshot.over:
                 return
-            await asyncio.sleep(max(_POLL_INTERVAL, elapsed / _SHARE))
+            await asyncio.sleep(_POLL_INTERVAL)
 
 
 def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
@@ -226,7 +221,11 @@ async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
     async with ledger_ref.open() as ledger:
         run = await resolve_run(ledger, ledger_ref)
         if not states and form != "table":
-            await _export(ledger.targets(run.name), form)
+            raise_gc_threshold()
+            try:
+                await _export((await ledger.open_store()).targets(run.number), form)
+            finally:
+                restore_gc_threshold()
             return
         as_failures = bool(states) and form == "csv"
         cls = Failure if as_failures else Target

@@ -45,9 +45,8 @@ class TargetLines:
 
     def _number(self, target: Target) -> int | None:
         """The number in which the command differs from those before it; None if it differs in more."""
-        found = numbered(target.command)
-        if found is not None and found[0] is self._template:
-            return found[1]
+        if self._template is not None and (number := self._template.number(target.command)) is not None:
+            return number
         try:
             command = decode(target.command)
         except LedgerError:
@@ -98,8 +97,8 @@ def _is_plain(request_id: str | None) -> bool:
 def _moment(target: Target) -> str | None:
     """The time of a target, as `to_dict` gives it: ledgers have all times in UTC."""
     at = target.at
-    return (
-        None
-        if at is None
-        else f"{(at if at.tzinfo is UTC else at.astimezone(UTC)).isoformat(timespec='microseconds')[:-6]}Z"
-    )
+    if at is None:
+        return None
+    if at.tzinfo is UTC and at.microsecond:
+        return f"{at.isoformat()[:-6]}Z"
+    return f"{at.astimezone(UTC).isoformat(timespec='microseconds')[:-6]}Z"
