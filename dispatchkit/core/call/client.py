@@ -12,7 +12,6 @@ import attrs
 from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
 from dispatchkit.core.call.context import ClientContext, RunSettings
 from dispatchkit.core.call.flight import TakeOver
-from dispatchkit.core.call.gate import PacedGate
 from dispatchkit.core.call.launches import launches_at
 from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.call.replays import replays_of
@@ -27,7 +26,6 @@ from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import get_pacer
 from dispatchkit.core.reprs import RichRepr, describe
 from dispatchkit.core.secret import Secret, Unshown, account_key
-from dispatchkit.core.stop import StopSignal
 from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.transport.transport import Transport
 from dispatchkit.core.transport.url import origin
@@ -206,7 +204,7 @@ class Client(AsyncOnly, Generic[W]):
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
         if not isinstance(command, (self.command_type, InvalidCommand)):
             raise TypeError(f"command must be a {self.command_type.__name__}, not {type(command).__name__}")
-        call = PendingCall(
+        call: PendingCall[W, R] = PendingCall(
             command,
             self._context,
             self._timeout if timeout is None else seconds("timeout", timeout),
@@ -255,10 +253,6 @@ class Client(AsyncOnly, Generic[W]):
     def pacer(self) -> Pacer:
         """What paces the account, for every client and fan-out of it in this process."""
         return self._context.pacer
-
-    def gate(self, stop: StopSignal) -> PacedGate:
-        """The gate of a fan-out's calls. They start nothing once it is stopped or the client is closed."""
-        return PacedGate(self._context.pacer, self._context.clock, stop=stop, closed=self._context.stop)
 
     @property
     def clock(self) -> Clock:

@@ -6,7 +6,7 @@ A result of the first attempt ends it at once. Otherwise a `Call` is made, and d
 from __future__ import annotations
 
 import contextlib
-from typing import Generic, TypeVar
+from typing import Generic, TypeVar, cast
 
 from dispatchkit.core.call.attempt import attempt
 from dispatchkit.core.call.call import Call
@@ -29,8 +29,6 @@ class PendingCall(Flight[W, R], Generic[W, R]):
 
     __slots__ = ()
 
-    call: Call[W, R] | None
-
     def take_over(self, earlier: TakeOver) -> None:
         """Settle an earlier process's attempt before anything is sent."""
         self.earlier = earlier
@@ -39,7 +37,7 @@ class PendingCall(Flight[W, R], Generic[W, R]):
     @property
     def final(self) -> Finish[R] | None:
         """The final result, unless the first attempt succeeded."""
-        return None if self.call is None else self.call.final
+        return None if self.call is None else self._made().final
 
     async def run(self, *, permit: Permit = 0) -> R:
         """Perform the command. See `Client.perform`.
@@ -87,7 +85,7 @@ class PendingCall(Flight[W, R], Generic[W, R]):
     def _made(self) -> Call[W, R]:
         if self.call is None:
             self.call = Call(self)
-        return self.call
+        return cast("Call[W, R]", self.call)
 
     def _end_launch(self, log_key: int) -> None:
         final = self.final

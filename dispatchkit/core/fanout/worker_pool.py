@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Generic, Never, TypeVar, cast
 
 from dispatchkit.core.call.client import Client
-from dispatchkit.core.call.gate import Gate, Permit
+from dispatchkit.core.call.gate import Gate, PacedGate, Permit
 from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.fanout.claim_gate import Admission, ClaimGate, known_outcome
@@ -65,7 +65,8 @@ class WorkerPool(Generic[R]):
         self._guards = settings.guards
         self.stop_signal = StopSignal()
         """Set once the run starts nothing new."""
-        self._gate = client.gate(self.stop_signal)
+        self._gate: PacedGate | None = None
+        """The gate of all calls without a ledger."""
         self._admission: Admission | None = None
         if journal is not None:
             self._admission = Admission(
@@ -239,11 +240,16 @@ class WorkerPool(Generic[R]):
             del self.calls[worker]
             self._answered_at = max(self._answered_at, call.answered_at)
             gate.close(has_outcome=True)
-            call.gate = self._gate  # a ledger's gate refers to its call: no cycle is left to the garbage collector
+            call.gate = (
+                call.context.gate
+            )  # a ledger's gate refers to its call: no cycle is left to the garbage collector
         return Done(index, command, result, call.attempts, call.request_id)
 
     def _gate_of(self, item: WorkItem[Never, R], call: PendingCall[Never, R]) -> Gate:
         if self._admission is None:
+            if self._gate is None:
+                context = call.context
+                self._gate = PacedGate(context.pacer, context.clock, stop=self.stop_signal, closed=context.stop)
             return self._gate
         gate = ClaimGate(self._admission, item, call)
         if call.log_key is not None:
