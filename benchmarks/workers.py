@@ -129,7 +129,7 @@ def workers(dsn: str, url: str, number: int, count: int) -> float:
     name = f"workers-{number}"
 
     async def plan() -> None:
-        async with DirectClient("any", base_url=url) as direct, Ledger(dsn) as ledger:
+        async with DirectClient(TOKEN, base_url=url) as direct, Ledger(dsn) as ledger:
             first = 1 + 40_000 * (number - 1)
             chunks = await plan_chunks(ledger, name, direct, map(StartDispatch, range(first, first + count)), size=500)
             await enqueue(await in_postgres(ledger), [(name, chunk) for chunk in chunks])

@@ -51,7 +51,7 @@ TARGETS = [
 
 
 @pytest.mark.parametrize("form", ["json", "csv"])
-def test_lines_are_those_of_to_dict(form: Literal["json", "csv"]) -> None:
+def test_lines_match_to_dict(form: Literal["json", "csv"]) -> None:
     lines = TargetLines(form)
     for target in (*TARGETS, *TARGETS[::-1]):
         plain = f"{as_json(target)}\n" if form == "json" else as_csv(None, [target.to_dict(flat=True)])

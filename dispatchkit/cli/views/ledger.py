@@ -23,7 +23,6 @@ from dispatchkit.cli.output.tables import Form, Rows, form_of
 from dispatchkit.cli.text import counted, escape_control, utc, write
 from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, silence, take_snapshot
 from dispatchkit.cli.views.target_lines import TargetLines
-from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
 from dispatchkit.ledger.store import Target
@@ -221,11 +220,7 @@ async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
     async with ledger_ref.open() as ledger:
         run = await resolve_run(ledger, ledger_ref)
         if not states and form != "table":
-            raise_gc_threshold()
-            try:
-                await _export((await ledger.open_store()).targets(run.number), form)
-            finally:
-                restore_gc_threshold()
+            await _export((await ledger.open_store()).targets(run.number), form)
             return
         as_failures = bool(states) and form == "csv"
         cls = Failure if as_failures else Target
