@@ -221,6 +221,7 @@ EXEMPT = {
     "StateRead": "inside a call",
     "Share": "between a worker and the database",
     "StartedBody": "the body of an answer; `StartedDispatch` is what a caller gets",
+    "TakeOver": "between a ledger and its calls",
     "TimeWindow": "inside a call",
     "TransportFailure": "inside a call",
     "Unsettled": "between a ledger and its store; `Target` is what a reader gets",
