@@ -134,7 +134,7 @@ class TypedValue(Value):
 
 
 class OutcomeValue(Value):
-    """What came of a command: all outcomes have the same keys, whatever their class is."""
+    """The outcome of a command. All outcomes have the same keys, whatever their class is."""
 
     __slots__ = ()
     __schema_name__ = "Outcome"
@@ -330,7 +330,7 @@ def _is_a(cls: object, base: type) -> bool:
 
 
 def _other(value: object) -> str | None:
-    """Of a value of a type that is not known here, only the type: it may hold anything."""
+    """Show only the type of a value of unknown type: the value may hold anything."""
     return None if value is None else type(value).__name__
 
 

@@ -38,7 +38,7 @@ def ignore_broken_pipe(stream: TextIO) -> Generator[None]:
     except OSError as error:
         if error.errno in UNWRITABLE and not _is_lost_terminal(stream, error):
             _errors.append(error)
-        # What is left in the buffer would be tried again, and complained about, when the process ends.
+        # At its end, the process would write the rest of the buffer again, and report the error again.
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, stream.fileno())
         os.close(nowhere)

@@ -83,7 +83,7 @@ def _one_by_one(items: Iterable[T], build: Callable[[T], R]) -> Iterator[R]:
 
 
 class _Counted(Generic[T, R]):
-    """What knows its length keeps it."""
+    """Commands of an iterable with a length, which they keep."""
 
     def __init__(self, items: Iterable[T], build: Callable[[T], R]) -> None:
         self._items = items

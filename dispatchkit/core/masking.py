@@ -179,7 +179,7 @@ def _replaced(text: str, spans: Iterable[tuple[int, int]]) -> str:
 
 
 def _unescaped(text: str) -> Iterator[str]:
-    """What is left of a text without escapes: of HTML, of URLs, of JSON, and of one in the other."""
+    """Undo the escapes of HTML, URLs and JSON in a text, also one inside another."""
     view = text
     for _ in range(_ROUNDS):
         before = view

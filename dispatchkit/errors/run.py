@@ -1,4 +1,4 @@
-"""The errors of a run, which are no outcome of a call: of its ledger, and of a provider that is silent."""
+"""The errors of a run: of its ledger, and of a provider that is silent. They are no outcome of a call."""
 
 from __future__ import annotations
 

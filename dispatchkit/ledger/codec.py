@@ -105,7 +105,7 @@ def key(command: Command[Never, object]) -> bytes:
 
 
 def is_intact(text: str, key: bytes) -> bool:
-    """Whether a text is what a command was planned with. Of its JSON fields, the order of the keys does not count."""
+    """Whether a text is that of the planned command. The order of keys in JSON fields does not count."""
     if _fits(text, key):
         return True
     try:

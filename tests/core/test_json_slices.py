@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from yarl import URL
 
@@ -49,12 +49,14 @@ def at_once(body: bytes, content_type: str = "") -> object:
         return str(error)
 
 
+@settings(deadline=None)
 @given(OBJECTS | VALUES, st.sampled_from([None, 1]), st.booleans(), st.integers(1, 40))
 def test_valid_json_is_parsed_same(value: Any, indent: int | None, ascii_only: bool, chunk: int) -> None:
     body = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode("utf-8", "surrogatepass")
     assert repr(parsed(body, chunk=chunk)) == repr(at_once(body))
 
 
+@settings(deadline=None)
 @given(OBJECTS, st.data())
 def test_damaged_json_is_refused_same(value: Any, data: st.DataObject) -> None:
     body = bytearray(json.dumps(value).encode())

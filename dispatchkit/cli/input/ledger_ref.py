@@ -51,12 +51,12 @@ class LedgerRef:
 
     @property
     def exists(self) -> bool:
-        """Whether the file is there; of a database it is not known."""
+        """Whether the file exists. True for a database, which is not asked."""
         return self.address.is_database or Path(self.address.file).exists()
 
     @property
     def is_empty(self) -> bool:
-        """Whether it is a file without a byte, which a launch may make a ledger of."""
+        """Whether it is an empty file, which a launch may make a ledger."""
         path = Path(self.address.file) if not self.address.is_database else None
         return path is not None and path.is_file() and not path.stat().st_size
 

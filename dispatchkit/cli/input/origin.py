@@ -31,7 +31,7 @@ class Reader:
     type: str
     """The name of its class, as rows have it."""
     names: Mapping[str, str]
-    """Of each class of the provider's commands its name in the registry."""
+    """By class name of the provider's commands: the name in the registry."""
     stops: frozenset[str] = frozenset()
     """The commands that it stops, by their names in the registry."""
     only_reads: bool = False

@@ -45,9 +45,9 @@ class FileOptions:
     sheet: str | None = None
     """The sheet of a workbook."""
     encoding: str | None = None
-    """Of a text; None: UTF-8, or what a byte order mark says."""
+    """The encoding of a text. None: UTF-8, or that of a byte order mark."""
     include_unknown: bool = False
-    """Whether what may have happened is taken, too."""
+    """Whether ids with an unknown outcome are taken, too."""
     reader: Reader | None = None
     """The command that takes the ids. None: rows of any command count as its own."""
     again: Callable[[str], str] = "add {}".format
@@ -164,7 +164,7 @@ class _Taking:
         for number, text, state, command in rows:
             try:
                 use = self._use(state, command, number)
-                # What has no state is no file that dispatchkit wrote: no range is meant.
+                # dispatchkit did not write a row without a state, so the row must be one id.
                 low, high = (parse_id(text),) * 2 if state is None else parse_id_or_range(text)
             except ForeignCommandError:
                 raise

@@ -104,7 +104,7 @@ def token(options: ConnectionOptions, variable: str) -> str:
             raise ValueError(f"no token: set {variable}, or add --token-file PATH")
         return value
     raw = read_small_file("--token-file", options.token_file, max_bytes=_MAX_TOKEN, pipe=True)
-    # What is not ASCII becomes something that no token may hold, for the client to refuse.
+    # Other letters than ASCII become a character that no token may have, which the client refuses.
     value = raw.decode("ascii", "replace").strip()
     if not value:
         raise ValueError(f"no token: {options.token_file} is empty")

@@ -53,7 +53,7 @@ class Sheet:
 
     @property
     def has_state(self) -> bool:
-        """Whether the sheet tells what came of earlier launches."""
+        """Whether the sheet has the outcomes of earlier launches."""
         return self._columns.state is not None
 
     def place(self, row: int) -> str:

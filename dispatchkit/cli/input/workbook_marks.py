@@ -242,7 +242,7 @@ def _parser() -> expat.XMLParserType:
 
 
 def _elements(archive: zipfile.ZipFile, part: str) -> list[tuple[str, str, dict[str, str]]]:
-    """Of each element of a small part its parent, its name and its attributes."""
+    """Parent, name and attributes of each element of a small part."""
     found: list[tuple[str, str, dict[str, str]]] = []
     path = [""]
     parser = _parser()

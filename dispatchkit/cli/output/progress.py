@@ -130,7 +130,7 @@ class Bar:
         if snapshot.total is not None and not self._begun:
             self._begun = True
             with ignore_broken_pipe(sys.stderr):
-                # What came to its outcome earlier is no pace.
+                # Outcomes of earlier processes do not count for the pace.
                 self._display.reset(self._task, total=snapshot.total, completed=snapshot.report.previously_finished)
         if snapshot.planned is not None:
             self._display.below = Text(_planned(snapshot.planned))

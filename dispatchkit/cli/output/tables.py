@@ -108,7 +108,7 @@ class PlainTable:
         self._optional = optional
         self._flexible = flexible
         self._widths: dict[int, int] = {}
-        """Of each column that is shown its width."""
+        """The width of each shown column, by index."""
 
     def write(self, rows: Sequence[Sequence[object]]) -> bool:
         """Write rows to standard output, the names first. Returns whether there still is a reader."""

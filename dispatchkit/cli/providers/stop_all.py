@@ -73,7 +73,7 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
     try:
         launch(options, attrs.evolve(spec, targets=targets, token=key))
     except typer.Exit as left:
-        # What was not listed was not stopped either.
+        # Dispatches that were not listed were not stopped either.
         raise typer.Exit(left.exit_code or int(missing > 0)) from None
 
 

@@ -138,7 +138,7 @@ async def _follow(
             if live is not None:
                 live.update(Text(_described(snapshot, ledger_ref)), refresh=True)
             else:
-                # Of a snapshot, what changes by itself does not count: the time that is left of a lease.
+                # The time left of a lease changes by itself, so it makes no snapshot new.
                 text, new = (as_json(snapshot), snapshot) if form == "json" else ((line := _line(snapshot)), line)
                 if new != shown and not write(sys.stdout, f"{text}\n"):
                     return

@@ -71,7 +71,7 @@ def resume_line(ledger_ref: LedgerRef, run: Run, *options: str) -> str:
 
 
 def _needs_insecure(run: Run) -> bool:
-    """Whether the run's host takes plain http, and is another machine. Of damaged settings it is not known."""
+    """Whether the run's host takes plain http, and is another machine. False for damaged settings."""
     with suppress(LedgerError, ValueError):
         host = parse_settings(run.settings).get("base_url", "")
         origin(host, insecure=True)

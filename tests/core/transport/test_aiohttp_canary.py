@@ -119,7 +119,10 @@ async def test_factory_makes_the_protocol(client: Client) -> None:
 
 async def test_factory_makes_tls_protocol(tmp_path: Path) -> None:
     with assumes("TCPConnector._factory() makes the protocol above TLS, too", f"{OPEN}: Opener.__init__"):
-        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=tls.serving(tmp_path))
+        writers: list[asyncio.StreamWriter] = []
+        server = await asyncio.start_server(
+            lambda _, writer: writers.append(writer), "127.0.0.1", 0, ssl=tls.serving(tmp_path)
+        )
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with client_of(url, ssl=tls.trusting()) as client:
             connection = await client.connect()
@@ -130,6 +133,8 @@ async def test_factory_makes_tls_protocol(tmp_path: Path) -> None:
             assert below.get_write_buffer_size() == 0
             connection.close()
         server.close()
+        for writer in writers:
+            writer.close()
 
 
 async def test_socket_factory_takes_address() -> None:
@@ -211,13 +216,18 @@ async def test_connect_of_proxy_is_parsed(tmp_path: Path) -> None:
                 await client.connect()
         assert calls == ["set", "data"]
         calls.clear()
-        server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0, ssl=tls.serving(tmp_path))
+        writers: list[asyncio.StreamWriter] = []
+        server = await asyncio.start_server(
+            lambda _, writer: writers.append(writer), "127.0.0.1", 0, ssl=tls.serving(tmp_path)
+        )
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         async with client_of(url, ssl=tls.trusting()) as client:
             client.connector._factory = lambda: Parsing(asyncio.get_running_loop())  # type: ignore[assignment]
             (await client.connect()).close()
         assert calls == []
         server.close()
+        for writer in writers:
+            writer.close()
 
 
 async def test_parser_is_made_late(client: Client) -> None:
