@@ -47,7 +47,7 @@ def test_pieces_are_the_base64(size: int) -> None:
 
 @pytest.mark.parametrize("form", ["json", "xml"])
 @pytest.mark.parametrize("sizes", [(0,), (1, 2), (_SLICE,), (_SLICE + 1, 3, 5 * _SLICE), (2 * _SLICE, 3, 3)])
-async def test_bytes_on_the_wire_are_the_same(form: WireForm, sizes: tuple[int, ...]) -> None:
+async def test_wire_bytes_are_the_same(form: WireForm, sizes: tuple[int, ...]) -> None:
     files = [
         Attachment.from_bytes(contents(size), name=f'"ё"&<{index}.bin', media_type='x/"y\\<&')
         for index, size in enumerate(sizes)
@@ -126,7 +126,7 @@ def test_parts_show_no_contents() -> None:
     assert repr(request) == "Request(POST /, {}, 14 bytes)"
 
 
-def test_long_part_is_cut_into_pieces() -> None:
+def test_long_part_is_cut() -> None:
     parts = (Body(bytes(2 * PIECE + 1)), Body(b""), Body(b"1"))
     assert [len(piece) for piece in pieces(parts)] == [PIECE, PIECE, 1, 1]
     assert join(parts) == bytes(2 * PIECE + 1) + b"1"

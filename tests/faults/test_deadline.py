@@ -104,7 +104,8 @@ async def test_a_cancelled_upload_stops() -> None:
         async with LAUNCH.client(url, timeout=5.0, retry=QUICK) as client:
             call = client.call(BIG)  # type: ignore[arg-type]
             task = asyncio.ensure_future(call.run())
-            await asyncio.sleep(0.1)
+            while call.tracker is None or not call.tracker.sent:
+                await asyncio.sleep(0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
