@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.fanout.snapshot import Snapshot
     from dispatchkit.core.listing import Listing
     from dispatchkit.core.pacing.pace import Pace
+    from dispatchkit.core.secret import ExpiringToken
     from dispatchkit.direct.client import DirectClient, DirectOptions
     from dispatchkit.direct.commands import StartDispatch, StopDispatch
     from dispatchkit.direct.models import Dispatch, DispatchBase, DispatchCounts, DispatchSource, StartedDispatch
@@ -76,6 +77,7 @@ __all__ = [
     "DispatchSource",
     "DispatchkitError",
     "Done",
+    "ExpiringToken",
     "FanOut",
     "FanOutOptions",
     "InappropriateStatusError",
@@ -127,6 +129,7 @@ _HOMES = {
     "dispatchkit.core.fanout.outcome": ("Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown"),
     "dispatchkit.core.fanout.snapshot": ("Snapshot",),
     "dispatchkit.core.pacing.pace": ("Pace",),
+    "dispatchkit.core.secret": ("ExpiringToken",),
     "dispatchkit.core.call.options": ("ClientOptions",),
     "dispatchkit.core.call.retry": ("RetryPolicy",),
     "dispatchkit.core.fanout.guards": ("StopReason",),

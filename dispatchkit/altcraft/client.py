@@ -63,7 +63,8 @@ class AltcraftClient(Client[AltcraftWire]):
     Args:
         base_url: ``scheme://host[:port]`` of your platform; there is no default host. None reads
             ``DISPATCHKIT_ALTCRAFT_URL``.
-        token: The API token, or a callable that returns it. None reads ``DISPATCHKIT_ALTCRAFT_TOKEN``.
+        token: The API token, or a callable that returns it, also an asynchronous one: see
+            `dispatchkit.core.secret.Token`. None reads ``DISPATCHKIT_ALTCRAFT_TOKEN``.
         options: See `AltcraftOptions`.
 
     Raises:

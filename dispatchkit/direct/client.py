@@ -55,7 +55,8 @@ class DirectClient(Client[DirectAuth]):
 
     Args:
         token: The API key exactly as the cabinet shows it (a TOKEN_1 key, already Base64), or a callable that
-            returns it. None reads ``DISPATCHKIT_DIRECT_TOKEN``.
+            returns it, also an asynchronous one: see `dispatchkit.core.secret.Token`. None reads
+            ``DISPATCHKIT_DIRECT_TOKEN``.
         options: See `DirectOptions`.
 
     Raises:

@@ -285,6 +285,8 @@ class Ledger(AsyncOnly):
             LedgerError: The run does not exist, or the ledger cannot be written.
             ValueError: The token callable returned no valid token.
         """
+        if client.has_renewable_token:
+            await client.have_token()
         run, settings = await self.run(name), client.run_settings()
         for chunk in await self._store.chunks(run.number):
             if chunk.holder is not None:

@@ -24,6 +24,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar, cast
 
 from dispatchkit.core.call.client import Client, ClientStatistics
+from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.context_managers import BlockingOnly
 from dispatchkit.core.fanout.fan_out import FanOut as AsyncFanOut
 from dispatchkit.sync.caller_items import hand_over
@@ -47,6 +48,8 @@ class SyncClient(BlockingOnly, Generic[C_co]):
 
     def __init__(self, client: C_co) -> None:
         self._client = client
+        self._original: SyncClient[C_co] | None = None
+        """The client whose connections this one uses; None if it has its own."""
         self.handle = PortalHandle(client)
         weakref.finalize(self, self.handle.drop).atexit = False
 
@@ -71,9 +74,32 @@ class SyncClient(BlockingOnly, Generic[C_co]):
         """What the client's account is doing, and what its retries have cost."""
         return self.handle.read(self._client.statistics, "statistics")
 
+    def with_options(self, *, timeout: float | None = None, retry: RetryPolicy | None = None) -> Self:
+        """The same client with other defaults for its calls: it shares connections, pace and retry budget.
+
+        See `dispatchkit.DirectClient.with_options`.
+
+        Args:
+            timeout: Seconds for a whole call; None takes that of this client.
+            retry: When and how a call is repeated; None takes the policy of this client.
+
+        Raises:
+            ValueError: ``timeout`` is out of range.
+            TypeError: A setting is of another type.
+        """
+        derived = object.__new__(type(self))
+        vars(derived).update(vars(self))
+        derived._client = self._client.with_options(timeout=timeout, retry=retry)
+        derived._original = self
+        return derived
+
     def close(self) -> None:
-        """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
-        self.handle.close()
+        """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing.
+
+        A client of `with_options` leaves them to its original.
+        """
+        if self._original is None:
+            self.handle.close()
 
     def __enter__(self) -> Self:
         return self

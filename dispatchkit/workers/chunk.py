@@ -70,6 +70,8 @@ async def plan_chunks(
         raise ValueError(f"rate must be positive and finite, not {rate!r}")
     if concurrency is not None:
         int_in_range("concurrency", concurrency, minimum=1, maximum=MAX_NUMBER)
+    if client.has_renewable_token:
+        await client.have_token()
     async with _opened(source) as (opened, store):
         settings = attrs.evolve(client.run_settings(), repeat_window=repeat_window)
         chunks = await opened.journal(run, settings).plan_chunks(commands, size=size)
@@ -177,6 +179,8 @@ async def _prepare(
         own_url = provider_of(parse_settings(found.settings)).own_url()
         given = await asyncio.to_thread(connect_run, found, base_url=own_url)  # it may take a tenth of a second
         stack.push_async_callback(given.close)
+    if given.has_renewable_token:
+        await given.have_token()  # it tells the account, whose pace the workers share
     found = await opened.chunk(run, chunk).journal(run, given.run_settings()).check()
     await _check_holder(store, found, chunk)
     return opened, store, found, given

@@ -47,6 +47,7 @@ from dispatchkit.core.call.decide import decide, partly, unclear_too
 from dispatchkit.core.call.flight import Flight
 from dispatchkit.core.call.frames import hint_of, without_frames
 from dispatchkit.core.call.state_read import StateRead
+from dispatchkit.core.call.token import attempt_with_token
 from dispatchkit.core.transport.transport import ForeignLoopError, MockError
 from dispatchkit.errors import (
     DispatchkitError,
@@ -148,7 +149,7 @@ class Call(Generic[W, R]):
             unclear = unknown(flight.command, f"{why} after the request had left")
         elif unclear is not None and left and flight.log_key is not None and not flight.context.replays.honoured:
             unclear = unclear_too(unclear)  # a retry may have left, and no replay was ever seen
-        error = unclear or (None if state is None else state.throttled)
+        error = unclear or flight.refusal or (None if state is None else state.throttled)
         if error is not None:
             return self._own(error)
         summary = f"{why} before the request left{flight.latest_failure()}"
@@ -250,14 +251,15 @@ class Call(Generic[W, R]):
 
     async def _send(self) -> Event[R]:
         """Make an attempt. An answered one returns its token."""
-        attempted = await attempt(self._flight)
+        flight = self._flight
+        attempted = await (attempt_with_token if flight.context.secret.is_renewable else attempt)(flight)
         if self._has_token and not isinstance(attempted, Expired | Late):
             self._has_token = False
             if not isinstance(attempted, Failed) or isinstance(attempted.error, RejectedError):
-                self._flight.context.budget.refund()
+                flight.context.budget.refund()
         if isinstance(attempted, Unfinished):
             return cast("AttemptEvent", attempted)
-        return Succeeded(self._flight.now(), attempted)
+        return Succeeded(flight.now(), attempted)
 
     async def _read_state(self, action: Probe[W, R]) -> Observed[R]:
         flight = self._flight

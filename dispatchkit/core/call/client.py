@@ -23,7 +23,7 @@ from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.loop import running_loop
 from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
-from dispatchkit.core.pacing.pacers import get_pacer
+from dispatchkit.core.pacing.pacers import get_pacer, join_pacer
 from dispatchkit.core.reprs import RichRepr, describe
 from dispatchkit.core.secret import Secret, Unshown, account_key
 from dispatchkit.core.transport.patched import refuse_patched
@@ -111,6 +111,7 @@ class Client(AsyncOnly, Generic[W]):
         refuse_patched()
         if not self.provider:
             raise TypeError(f"{self.command_type.__name__}.provider must be the name of the provider")
+        self._owns_connections = True
         self._timeout = seconds("timeout", timeout)
         self._retry = a_policy(retry)
         if pace is not None:
@@ -120,7 +121,11 @@ class Client(AsyncOnly, Generic[W]):
         self._account = None if account is None else label("account", account)
         attempt_timeout = seconds("attempt_timeout", attempt_timeout)
         in_process = (self.provider, str(self._origin), account or secret.account())
+        self._pace = pace
+        secret.clock = a_clock(clock)
         self._context = ClientContext(
+            secret=secret,
+            join_account=self._join_account,
             wire=wire,
             transport=Transport(
                 self._origin,
@@ -163,7 +168,65 @@ class Client(AsyncOnly, Generic[W]):
             TypeError: The command is another provider's, or a setting is of another type.
             RuntimeError: The client is closed.
         """
+        if self._context.secret.is_renewable:
+            await self.have_token()
         return await self.call(command, timeout=timeout, retry=retry).run()
+
+    def with_options(self, *, timeout: float | None = None, retry: RetryPolicy | None = None) -> Self:
+        """The same client with other defaults for its calls: it shares connections, pace and retry budget.
+
+        The connections belong to the original. Its `close` ends both; that of the returned client does nothing.
+
+        Args:
+            timeout: Seconds for a whole call; None takes that of this client.
+            retry: When and how a call is repeated; None takes the policy of this client.
+
+        Raises:
+            ValueError: ``timeout`` is out of range.
+            TypeError: A setting is of another type.
+
+        Example:
+            >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+            ...     await direct.with_options(timeout=600).start(7)
+            StartedDispatch(dispatch_id=7, settled=False)
+        """
+        derived = object.__new__(type(self))
+        vars(derived).update(vars(self))
+        derived._timeout = self._timeout if timeout is None else seconds("timeout", timeout)
+        derived._retry = self._retry if retry is None else a_policy(retry)
+        derived._owns_connections = False
+        return derived
+
+    async def have_token(self) -> None:
+        """Ask for the token of a callable, if none is cached or if it has expired: for a fan-out, before `call`.
+
+        Raises:
+            NotSentError: The callable gave none in time.
+            BaseException: The callable raised it.
+        """
+        await self._context.have_token(self._timeout)
+
+    @property
+    def has_renewable_token(self) -> bool:
+        """Whether a callable gives the token."""
+        return self._context.secret.is_renewable
+
+    def keep_pacer(self) -> Pacer:
+        """The account's pacer, which the client keeps from now on: a run begins with it."""
+        self._context.keeps_pacer = True
+        return self._context.pacer
+
+    def _join_account(self) -> None:
+        """Share the pace of the account that the token tells.
+
+        Once a call or a run has begun, this client keeps its pacer: permits belong to it.
+        """
+        if self._account is not None:
+            return
+        context = self._context
+        account = (self.provider, str(self._origin), context.secret.account())
+        pacer = join_pacer(account, context.pacer, self._pace, context.clock)
+        context.join(pacer, replays_of(account, context.clock))
 
     def call(
         self,
@@ -276,7 +339,12 @@ class Client(AsyncOnly, Generic[W]):
         return ClientStatistics(self._context.pacer.statistics(), self._context.budget.statistics())
 
     async def close(self) -> None:
-        """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
+        """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing.
+
+        A client of `with_options` leaves them to its original.
+        """
+        if not self._owns_connections:
+            return
         self._context.stop.set()
         await self._context.transport.close()
 

@@ -62,6 +62,7 @@ class Flight(Generic[W, R]):
         "deadline",
         "earlier",
         "gate",
+        "generation",
         "has_rival",
         "id_is_known",
         "in_doubt",
@@ -70,6 +71,7 @@ class Flight(Generic[W, R]):
         "partly_sent",
         "permit",
         "policy",
+        "refusal",
         "request",
         "request_id",
         "started",
@@ -102,8 +104,12 @@ class Flight(Generic[W, R]):
         self.id_is_known = request_id is not None
         """Whether another process may have sent the id: then even the first answer may be a replay."""
         self.request_id = (request_id or str(uuid.uuid4())) if command.has_request_id else None
-        # Built once: every attempt sends the same bytes under the same headers.
+        # Built once: every attempt sends the same bytes under the same headers. `attempt_with_token` may change them.
         self.request = request_of(command, context.wire, self.request_id)
+        self.generation = context.secret.generation
+        """The token of the request: see `Secret.generation`."""
+        self.refusal: DispatchkitError | None = None
+        """The refusal of the token, once another one was asked for."""
         self.log_key = command.log_key
         self.stop: StopSignal = context.stop
         """Tells to start no further attempt. A fan-out's call has the one of its run."""

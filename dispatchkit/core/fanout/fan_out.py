@@ -238,6 +238,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
     async def _open(self) -> None:
         over = self._opening = asyncio.Event()
         try:
+            if self._client.has_renewable_token:
+                await self._join_account()
             commands = None if self._commands is None else refuse_wrong_types(self._commands)
             if commands is not None and self._skips_repeats and not isinstance(self._source, IterableSource):
                 commands = without_repeats(commands, self._repeats)
@@ -255,6 +257,16 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._pacer.begin_run(self, ramp=not self._pool.previously_finished[State.DONE])
         if self._guards.give_up_after is not None:
             self._watching = asyncio.create_task(self._watch(self._guards.give_up_after))
+
+    async def _join_account(self) -> None:
+        """Ask the callable for its token, and share the pace of the account that the token tells."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.suppress(Exception))  # each call asks again, and has an outcome
+            if isinstance(self._source, IterableSource):  # a ledger needs the token even to open a stopped run
+                stack.enter_context(self._pool.stop_signal.interruptible())
+            await self._client.have_token()
+        self._pacer = self._client.keep_pacer()
+        self._pool.bind_pacer(self._pacer)
 
     async def _watch(self, limit: float) -> None:
         unclear_since = await watch_silence(

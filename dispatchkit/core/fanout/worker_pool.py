@@ -25,6 +25,7 @@ from dispatchkit.core.fanout.outcome import Done, Outcome, Report, failed
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
 from dispatchkit.core.fanout.repeats import Repeats
 from dispatchkit.core.fanout.source import IterableSource
+from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.stop import StopSignal
 from dispatchkit.errors import DispatchkitError, NotSentError, OutcomeUnknownError, State
 
@@ -100,6 +101,12 @@ class WorkerPool(Generic[R]):
         """When the provider last answered an attempt of a call that is over."""
         self._grace_timer: asyncio.TimerHandle | None = None
 
+    def bind_pacer(self, pacer: Pacer) -> None:
+        """Use this pacer, before the first call: the callable's token tells the account only now."""
+        self._pacer = pacer
+        if self._admission is not None:
+            self._admission.pacer = pacer
+
     def start(self) -> None:
         """Start the workers."""
         ahead = 0 if self._admission is None else int(self._settings.concurrency * _AHEAD)
@@ -152,6 +159,7 @@ class WorkerPool(Generic[R]):
         assert worker is not None  # noqa: S101 - this coroutine is only ever a task
         raise_gc_threshold()
         source, stop, outlet = self._source, self.stop_signal, self.outlet
+        perform = self._perform_with_token if self._client.has_renewable_token else self._perform
         next_at_once = source.next_at_once if isinstance(source, IterableSource) and not source.waits else None
         try:
             while not self._is_over():
@@ -165,7 +173,7 @@ class WorkerPool(Generic[R]):
                 if item is None or self._is_over():
                     return
                 self._taken += 1
-                outcome = await self._perform(worker, item)
+                outcome = await perform(worker, item)
                 if outcome is not None:
                     self._put(item, outcome)
                 while outlet.is_full and not stop.is_set:
@@ -188,6 +196,15 @@ class WorkerPool(Generic[R]):
     def _is_over(self) -> bool:
         return self.stop_signal.is_set or self._taken == self._guards.max_launches
 
+    async def _perform_with_token(self, worker: asyncio.Task[None], item: WorkItem[Never, R]) -> Outcome[R] | None:
+        """Ask the callable for its token first, if it has expired."""
+        try:
+            with self.stop_signal.interruptible():
+                await self._client.have_token()
+        except Exception as exception:  # noqa: BLE001 - the callable may raise anything
+            return _unsendable(item, exception)
+        return None if self.stop_signal.is_set else await self._perform(worker, item)
+
     async def _perform(self, worker: asyncio.Task[None], item: WorkItem[Never, R]) -> Outcome[R] | None:
         index, command = item.index, item.command
         try:
@@ -201,12 +218,8 @@ class WorkerPool(Generic[R]):
                 acted_by=item.acted_by,
                 repeats=item.repeats,
             )
-        except Exception as exception:  # noqa: BLE001 - a callable that gives the token may raise anything
-            # One command that cannot be sent must not end the run of the others.
-            error_type = NotSentError if item.unclear_since is None else OutcomeUnknownError
-            error = error_type(_text(exception), command=command, request_id=item.request_id)
-            error.__cause__ = exception.with_traceback(None)
-            return failed(index, command, error)
+        except Exception as exception:  # noqa: BLE001 - a command's own code may raise anything
+            return _unsendable(item, exception)
         call.stop = self.stop_signal
         call.gate = gate = self._gate_of(item, call)
         outcome: Outcome[R] | None = None
@@ -344,6 +357,14 @@ def _runs(worker: asyncio.Task[None]) -> bool:
         return asyncio.current_task() is worker
     except RuntimeError:
         return False
+
+
+def _unsendable(item: WorkItem[Never, R], exception: Exception) -> Outcome[R]:
+    """The outcome of one command that cannot be sent, which must not end the run of the others."""
+    error_type = NotSentError if item.unclear_since is None else OutcomeUnknownError
+    error = error_type(_text(exception), command=item.command, request_id=item.request_id)
+    error.__cause__ = exception.with_traceback(None)
+    return failed(item.index, item.command, error)
 
 
 def _text(error: Exception) -> str:

@@ -14,6 +14,7 @@ from tenacity import wait_none
 from dispatchkit import (
     DirectClient,
     DispatchkitError,
+    ExpiringToken,
     FanOut,
     NotSentError,
     OutcomeUnknownError,
@@ -218,9 +219,9 @@ def raising_later(clock: FakeClock, raised: BaseException) -> Any:
 async def test_token_error_during_probe() -> None:
     asked = iter(["t"])
 
-    def token() -> str:
+    def token() -> ExpiringToken:
         for known in asked:
-            return known
+            return ExpiringToken(known, expires_in=0)
         raise OSError("vault")
 
     clock = FakeClock()

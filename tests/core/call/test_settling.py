@@ -21,6 +21,7 @@ from dispatchkit import (
     DeactivateMailing,
     DirectClient,
     DispatchkitError,
+    ExpiringToken,
     InappropriateStatusError,
     LaunchBroadcast,
     NotSentError,
@@ -412,10 +413,10 @@ async def test_earlier_log_start_is_foreign() -> None:
 async def test_token_error_in_probe() -> None:
     clock = Clock()
     tokens = iter(["key"])
-    client = DirectClient(lambda: next(tokens), clock=clock)
+    client = DirectClient(lambda: ExpiringToken(next(tokens), expires_in=0), clock=clock)
     transport = ScriptedTransport(clock, [LOST], [status("sending")])
     client._context.transport = transport  # type: ignore[assignment]
-    with pytest.raises(OutcomeUnknownError, match=r"its state could not be asked for \(StopIteration\)") as result:
+    with pytest.raises(OutcomeUnknownError, match=r"its state could not be asked for \(RuntimeError\)") as result:
         await client.start(7)
     assert len(result.value.attempts) == 1
     assert transport.read == []
