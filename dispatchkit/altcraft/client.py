@@ -108,10 +108,10 @@ class AltcraftClient(Client[AltcraftWire]):
         altcraft_wire = AltcraftWire(secret, codec(wire), body_limit, attachment_limit, deduplicates)
         super().__init__(url, altcraft_wire, secret, **options)
 
-    def settings(self) -> dict[str, str]:
-        """See `Client.settings`; ``wire`` is ``"json"`` or ``"xml"``, ``deduplicates`` is ``"yes"`` or ``"no"``."""
+    def _settings(self) -> dict[str, str]:
+        """See `Client._settings`; ``wire`` is ``"json"`` or ``"xml"``, ``deduplicates`` is ``"yes"`` or ``"no"``."""
         # A resumed run must not repeat an unclear launch that the platform would not deduplicate.
-        return {**super().settings(), "wire": self._form, "deduplicates": "yes" if self._deduplicates else "no"}
+        return {**super()._settings(), "wire": self._form, "deduplicates": "yes" if self._deduplicates else "no"}
 
     async def activate(
         self,

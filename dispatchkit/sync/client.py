@@ -14,6 +14,9 @@ A blocking client is a class like this one. It repeats no code of the provider::
         launch_many = blocking_many(acme.AcmeClient.launch_many)
 """
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import functools
@@ -50,11 +53,11 @@ class SyncClient(BlockingOnly, Generic[C_co]):
         self._client = client
         self._original: SyncClient[C_co] | None = None
         """The client whose connections this one uses; None if it has its own."""
-        self.handle = PortalHandle(client)
-        weakref.finalize(self, self.handle.drop).atexit = False
+        self._handle = PortalHandle(client)
+        weakref.finalize(self, self._handle.drop).atexit = False
 
     @property
-    def async_client(self) -> C_co:
+    def _async_client(self) -> C_co:
         """The asynchronous client that does the work; it belongs to the loop thread, so use it from there only."""
         return self._client
 
@@ -72,7 +75,7 @@ class SyncClient(BlockingOnly, Generic[C_co]):
 
     def statistics(self) -> ClientStatistics:
         """What the client's account is doing, and what its retries have cost."""
-        return self.handle.read(self._client.statistics, "statistics")
+        return self._handle.read(self._client.statistics, "statistics")
 
     def with_options(self, *, timeout: float | None = None, retry: RetryPolicy | None = None) -> Self:
         """The same client with other defaults for its calls: it shares connections, pace and retry budget.
@@ -99,7 +102,7 @@ class SyncClient(BlockingOnly, Generic[C_co]):
         A client of `with_options` leaves them to its original.
         """
         if self._original is None:
-            self.handle.close()
+            self._handle.close()
 
     def __enter__(self) -> Self:
         return self
@@ -132,10 +135,10 @@ def blocking(
 
     def call(self: SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            coroutine = method(self.async_client, *args, **kwargs)
+            coroutine = method(self._async_client, *args, **kwargs)
         finally:
             del args, kwargs  # a traceback shows the locals of this frame, and a message's content may be one
-        return self.handle.run(coroutine, name)
+        return self._handle.run(coroutine, name)
 
     functools.update_wrapper(call, method)
     return call
@@ -160,7 +163,7 @@ def blocking_many(
                 positional[0], held = hand_over(positional[0], named)
             elif first in named:
                 named[first], held = hand_over(named[first], named)
-            async_fan_out = cast("Callable[..., AsyncFanOut[R]]", method)(self.async_client, *positional, **named)
+            async_fan_out = cast("Callable[..., AsyncFanOut[R]]", method)(self._async_client, *positional, **named)
         finally:
             del positional, named  # a traceback shows the locals of this frame
         return FanOut[R]._around(self, async_fan_out, held)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

@@ -1,5 +1,8 @@
 """The blocking ledger."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import functools
@@ -130,7 +133,7 @@ class Ledger:
 
         See `dispatchkit.Ledger.change_account`.
         """
-        self._run(self._async_ledger.change_account(name, client.async_client), "change_account")
+        self._run(self._async_ledger.change_account(name, client._async_client), "change_account")
 
     def close(self) -> None:
         """Close the store, after its fan-outs. A second call does nothing.

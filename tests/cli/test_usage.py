@@ -40,7 +40,7 @@ def test_help_shows_client_defaults() -> None:
     shown = " ".join(run("direct", "start", "--help").out.split())
     assert f"Default: {TIMEOUT:g}." in shown
     assert f"Default: {ATTEMPT_TIMEOUT:g}." in shown
-    assert DirectOptions().base_url == DirectClient("t").settings()["base_url"]
+    assert DirectOptions().base_url == DirectClient("t")._settings()["base_url"]
 
 
 def test_every_client_setting_has_option() -> None:

@@ -167,7 +167,7 @@ async def test_tally_survives_kills(database: Database, seed: int) -> None:
             await asyncio.to_thread(child.join)
             async with Ledger(where) as ledger:
                 if runs := await ledger.runs():
-                    store = await ledger.open_store()
+                    store = await ledger._open_store()
                     assert await store.counts(runs[0].number) == await recount(store, runs[0].number)
                     if not database.lock_decides:
                         await database.lose(runs[0].number)

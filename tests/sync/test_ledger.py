@@ -99,7 +99,7 @@ def test_statistics_are_read(direct: sync.DirectClient) -> None:
     direct.start(1)
     assert direct.statistics().pace.started == 1
     direct.close()
-    assert direct.statistics() == direct.async_client.statistics()
+    assert direct.statistics() == direct._async_client.statistics()
     assert direct.provider == "direct"
 
 

@@ -1,5 +1,8 @@
 """A launch that is checked, from the question to its exit status."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import os
@@ -80,7 +83,7 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
         repeat_window = repeat_seconds(options.repeat_window, default=default)
         client = spec.connect(host, key)
         del key
-        client.call(spec.command(targets.first))  # what is wrong with one is wrong with all
+        client._call(spec.command(targets.first))  # what is wrong with one is wrong with all
         known = _KnownRun()
         if ledger_ref is not None and ledger_ref.holds_runs:
             known = run_loop(_inspect(ledger_ref, spec, targets))

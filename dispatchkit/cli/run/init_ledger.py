@@ -1,5 +1,8 @@
 """``dispatchkit ledger init``: make a ledger's tables, or print the SQL that makes them."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import sys
@@ -55,7 +58,7 @@ def _sql(ledger_ref: LedgerRef) -> str:
 
 async def _init(ledger_ref: LedgerRef) -> None:
     async with ledger_ref.open(new=True) as ledger:
-        await ledger.open_store()
+        await ledger._open_store()
         if ledger.is_shared and _has_queue():
             store = await load("dispatchkit.workers.chunk:in_postgres")(ledger)
             await load("dispatchkit.workers.queue_connection:create_tables")(store)

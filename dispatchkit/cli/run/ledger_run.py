@@ -1,5 +1,8 @@
 """A run of a ledger: check that it is the same launch, drive it, and write what is not done."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -132,7 +135,7 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
     ledger, ledger_ref = ledger_run.ledger, ledger_run.ledger_ref
     run = await ledger.run(ledger_run.name)
     within = max(run.repeat_window or 0.0, ledger_run.repeat_window or 0.0)
-    repeats = await (await ledger.open_store()).repeats(run.number, within=within)
+    repeats = await (await ledger._open_store()).repeats(run.number, within=within)
     if not repeats:  # the window has passed meanwhile
         return error
     count = sum(repeat.count for repeat in repeats)
@@ -195,7 +198,7 @@ async def check_same_plan(ledger_run: LedgerRun, command_of: Callable[[int], Com
         return False
     total = len(targets)
     if run.plan_complete and run.total == total:
-        store = await ledger_run.ledger.open_store()
+        store = await ledger_run.ledger._open_store()
         if await store.plan_parts(run.number) == digests(command_of, targets):
             return True
     first, given, ledger_ref = True, map(command_of, targets), ledger_run.ledger_ref

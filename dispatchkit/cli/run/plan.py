@@ -1,5 +1,8 @@
 """Plan a run in chunks, for workers on any number of machines."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import sys
@@ -86,7 +89,7 @@ def _repeated(error: RepeatedTargetsError, plan: PlanOptions, options: RunOption
 def _worker(options: RunOptions, client: Client[W]) -> str:
     """The line that starts a worker on any machine which has the environment of this one."""
     given = options.invocation.given
-    base_url = client.settings()["base_url"]
+    base_url = client._settings()["base_url"]
     url = [] if base_url == _own_url(client.provider) else ["--url", f"{client.provider}={base_url}"]
     reach = given("insecure", "proxy", "ca_file", "client_cert", "client_key", "account")
     return command_line("worker", *given("ledger"), *url, *reach)

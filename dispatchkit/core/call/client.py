@@ -169,8 +169,8 @@ class Client(AsyncOnly, Generic[W]):
             RuntimeError: The client is closed.
         """
         if self._context.secret.is_renewable:
-            await self.have_token()
-        return await self.call(command, timeout=timeout, retry=retry).run()
+            await self._have_token()
+        return await self._call(command, timeout=timeout, retry=retry).run()
 
     def with_options(self, *, timeout: float | None = None, retry: RetryPolicy | None = None) -> Self:
         """The same client with other defaults for its calls: it shares connections, pace and retry budget.
@@ -197,7 +197,7 @@ class Client(AsyncOnly, Generic[W]):
         derived._owns_connections = False
         return derived
 
-    async def have_token(self) -> None:
+    async def _have_token(self) -> None:
         """Ask for the token of a callable, if none is cached or if it has expired: for a fan-out, before `call`.
 
         Raises:
@@ -207,11 +207,11 @@ class Client(AsyncOnly, Generic[W]):
         await self._context.have_token(self._timeout)
 
     @property
-    def has_renewable_token(self) -> bool:
+    def _has_renewable_token(self) -> bool:
         """Whether a callable gives the token."""
         return self._context.secret.is_renewable
 
-    def keep_pacer(self) -> Pacer:
+    def _keep_pacer(self) -> Pacer:
         """The account's pacer, which the client keeps from now on: a run begins with it."""
         self._context.keeps_pacer = True
         return self._context.pacer
@@ -228,7 +228,7 @@ class Client(AsyncOnly, Generic[W]):
         pacer = join_pacer(account, context.pacer, self._pace, context.clock)
         context.join(pacer, replays_of(account, context.clock))
 
-    def call(
+    def _call(
         self,
         command: Command[W, R],
         *,
@@ -278,20 +278,20 @@ class Client(AsyncOnly, Generic[W]):
             call.take_over(TakeOver(unclear_since, acting_until, repeats, acted_by))
         return call
 
-    def settings(self) -> dict[str, str]:
+    def _settings(self) -> dict[str, str]:
         """Whose client it is, as text: provider, host and what else tells how it speaks. Never a token."""
         return {"provider": self.provider, "base_url": str(self._origin)}
 
-    def run_settings(self) -> RunSettings:
+    def _run_settings(self) -> RunSettings:
         """How the client carries out a run, for the memory of the run."""
         return RunSettings(
-            settings=self.settings(),
+            settings=self._settings(),
             account=self._account,
-            fingerprint=self.fingerprint,
+            fingerprint=self._token_fingerprint,
             attempt_timeout=self._context.attempt_timeout,
         )
 
-    def fingerprint(self) -> str:
+    def _token_fingerprint(self) -> str:
         """What identifies the token on every machine: a slow hash of it, of provider and of host.
 
         Raises:
@@ -299,7 +299,7 @@ class Client(AsyncOnly, Generic[W]):
         """
         return self._fingerprint(f"{self.provider} {self._origin}")
 
-    def account(self) -> str:
+    def _account_key(self) -> str:
         """The key of the client's account, equal on every machine.
 
         It is a hash of provider, host and account name, or of the token.
@@ -308,17 +308,17 @@ class Client(AsyncOnly, Generic[W]):
             ValueError: A callable returned something that is not a token.
         """
         if self._account is None:
-            return self.fingerprint()
-        settings = self.settings()
+            return self._token_fingerprint()
+        settings = self._settings()
         return account_key(settings["provider"], settings["base_url"], self._account)
 
     @property
-    def pacer(self) -> Pacer:
+    def _pacer(self) -> Pacer:
         """What paces the account, for every client and fan-out of it in this process."""
         return self._context.pacer
 
     @property
-    def clock(self) -> Clock:
+    def _clock(self) -> Clock:
         """Time and chance, as the client sees them."""
         return self._context.clock
 

@@ -33,7 +33,7 @@ W = TypeVar("W")
 
 @attrs.frozen
 class TakeOver:
-    """The unclear attempt of an earlier process, which is settled before anything is sent. See `Client.call`."""
+    """The unclear attempt of an earlier process, which is settled before anything is sent. See `Client._call`."""
 
     unclear_since: datetime
     acting_until: float | None = None

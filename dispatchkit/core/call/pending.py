@@ -23,7 +23,7 @@ W = TypeVar("W")
 
 
 class PendingCall(Flight[W, R], Generic[W, R]):
-    """A prepared command. `Client.call` makes it.
+    """A prepared command. `Client._call` makes it.
 
     After a cancellation, `attempts` and `known_outcome` still tell what happened.
     """

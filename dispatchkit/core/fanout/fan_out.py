@@ -16,6 +16,9 @@ another process therefore resumes the run. Claims wait for an fsync, so extra wo
 busy.
 """
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -94,7 +97,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
             raise ValueError("commands=None stands for what a ledger holds: it needs ledger=, and takes no expected=")
         self._client = client
         self._run = settings.run
-        self._pacer = client.pacer
+        self._pacer = client._pacer
         self._guards = settings.guards
         self._grace_period = settings.grace_period
         self._commands: Iterator[Command[Never, R_co]] | AsyncIterator[Command[Never, R_co]] | None = None
@@ -109,7 +112,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._source: Source = IterableSource(length, self._repeats if self._skips_repeats else None)
         journal: Journal | None = None
         if settings.ledger is not None and settings.run is not None:
-            run_settings = attrs.evolve(client.run_settings(), repeat_window=settings.repeat_window)
+            run_settings = attrs.evolve(client._run_settings(), repeat_window=settings.repeat_window)
             self._source = journal = settings.ledger.journal(settings.run, run_settings)
         self._pool: WorkerPool[R_co] = WorkerPool(
             cast("Client[Never]", client),  # only commands of its own type are given to it
@@ -123,7 +126,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._opened = False
         self._opening: asyncio.Event | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._watchers = Sleepers(client.clock)
+        self._watchers = Sleepers(client._clock)
 
     @property
     def report(self) -> Report:
@@ -181,7 +184,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
 
     def _snapshot(self, meter: RateMeter) -> Snapshot:
         report, paused_for, is_over = self.report, self._pacer.paused_for(), self.is_over
-        rate = meter.rate(self._client.clock.monotonic(), report.total)
+        rate = meter.rate(self._client._clock.monotonic(), report.total)
         return Snapshot(
             report,
             rate=rate,
@@ -238,7 +241,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
     async def _open(self) -> None:
         over = self._opening = asyncio.Event()
         try:
-            if self._client.has_renewable_token:
+            if self._client._has_renewable_token:
                 await self._join_account()
             commands = None if self._commands is None else refuse_wrong_types(self._commands)
             if commands is not None and self._skips_repeats and not isinstance(self._source, IterableSource):
@@ -264,14 +267,14 @@ class FanOut(AsyncOnly, Generic[R_co]):
             stack.enter_context(contextlib.suppress(Exception))  # each call asks again, and has an outcome
             if isinstance(self._source, IterableSource):  # a ledger needs the token even to open a stopped run
                 stack.enter_context(self._pool.stop_signal.interruptible())
-            await self._client.have_token()
-        self._pacer = self._client.keep_pacer()
+            await self._client._have_token()
+        self._pacer = self._client._keep_pacer()
         self._pool.bind_pacer(self._pacer)
 
     async def _watch(self, limit: float) -> None:
         unclear_since = await watch_silence(
             limit,
-            clock=self._client.clock,
+            clock=self._client._clock,
             pacer=self._pacer,
             answered_at=self._pool.answered_at,
             is_trying=self._pool.is_trying,

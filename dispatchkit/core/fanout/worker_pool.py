@@ -4,6 +4,9 @@ Every early end of a run goes through `WorkerPool.stop`. Nothing new starts, and
 once. Calls in flight are awaited for the grace period.
 """
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -60,7 +63,7 @@ class WorkerPool(Generic[R]):
         repeats: Repeats,
     ) -> None:
         self._client = client
-        self._pacer = client.pacer
+        self._pacer = client._pacer
         self._source = source
         self._settings = settings
         self._guards = settings.guards
@@ -72,9 +75,9 @@ class WorkerPool(Generic[R]):
         if journal is not None:
             self._admission = Admission(
                 settings.concurrency,
-                pacer=client.pacer,
+                pacer=client._pacer,
                 journal=journal,
-                clock=client.clock,
+                clock=client._clock,
                 stop=self.stop_signal,
                 on_error=self._break,
             )
@@ -159,7 +162,7 @@ class WorkerPool(Generic[R]):
         assert worker is not None  # noqa: S101 - this coroutine is only ever a task
         raise_gc_threshold()
         source, stop, outlet = self._source, self.stop_signal, self.outlet
-        perform = self._perform_with_token if self._client.has_renewable_token else self._perform
+        perform = self._perform_with_token if self._client._has_renewable_token else self._perform
         next_at_once = source.next_at_once if isinstance(source, IterableSource) and not source.waits else None
         try:
             while not self._is_over():
@@ -200,7 +203,7 @@ class WorkerPool(Generic[R]):
         """Ask the callable for its token first, if it has expired."""
         try:
             with self.stop_signal.interruptible():
-                await self._client.have_token()
+                await self._client._have_token()
         except Exception as exception:  # noqa: BLE001 - the callable may raise anything
             return _unsendable(item, exception)
         return None if self.stop_signal.is_set else await self._perform(worker, item)
@@ -208,7 +211,7 @@ class WorkerPool(Generic[R]):
     async def _perform(self, worker: asyncio.Task[None], item: WorkItem[Never, R]) -> Outcome[R] | None:
         index, command = item.index, item.command
         try:
-            call = self._client.call(
+            call = self._client._call(
                 command,
                 timeout=self._settings.timeout,
                 retry=self._settings.retry,

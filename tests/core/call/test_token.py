@@ -208,7 +208,7 @@ async def test_late_token_keeps_pace_of_run() -> None:
     client, provider = made(token, "a", clock=clock)
     report = await client.start_many([1, 2, 3], concurrency=1).finish()
     assert (report.done, report.not_sent, provider.most) == (2, 1, 1)
-    assert client.pacer is not text.pacer
+    assert client._pacer is not text._pacer
     assert client.statistics().pace.in_flight == text.statistics().pace.in_flight == 0
 
 
@@ -272,7 +272,7 @@ async def test_vault_error_refuses_ledger(tmp_path: Path) -> None:
 async def test_other_calls_wait_for_renewal() -> None:
     vault = Vault("old", "new")
     client, provider = made(vault, "new")
-    await client.have_token()
+    await client._have_token()
     provider.takes = lambda played: 0.1 * len(played.seen)  # the refusals come one after another
     await asyncio.gather(*(client.start(number) for number in range(1, 4)))
     assert vault.asked == 2
@@ -362,7 +362,7 @@ async def test_cancelled_renewal_is_refused() -> None:
         return await asyncio.Event().wait() and ""
 
     client, provider = made(gives)
-    await client.have_token()
+    await client._have_token()
     starting = asyncio.create_task(client.start(1))
     await until(lambda: bool(provider.requests))
     for _ in range(50):
@@ -403,7 +403,7 @@ async def test_account_has_one_pace() -> None:
     await first.start(1)
     await run.finish()
     await other.start(1)
-    assert text.pacer is first.pacer is second.pacer is not other.pacer
+    assert text._pacer is first._pacer is second._pacer is not other._pacer
     assert text.statistics().pace.started == 3
     assert text.statistics().pace.in_flight == 0
 
@@ -413,7 +413,7 @@ async def test_new_token_keeps_pace() -> None:
     client, _ = made(Vault("old", "new"), "new", clock=clock)
     await client.start(1)
     later, _ = made("new", clock=clock)
-    assert later.pacer is client.pacer
+    assert later._pacer is client._pacer
 
 
 async def test_options_share_connections() -> None:
@@ -423,7 +423,7 @@ async def test_options_share_connections() -> None:
     await derived.start(1)
     assert len(provider.requests) == 1
     assert derived.statistics() == client.statistics()
-    assert (derived.pacer, derived._timeout, client._timeout) == (client.pacer, 5.0, 50.0)
+    assert (derived._pacer, derived._timeout, client._timeout) == (client._pacer, 5.0, 50.0)
     await derived.close()
     await client.start(2)
     await client.close()
