@@ -48,7 +48,7 @@ class Ping(Command[None, str]):
 
 
 class AcceptedPing(Ping):
-    success_statuses = frozenset({202})
+    success_statuses = frozenset({202, 300})
 
 
 class ReadPing(Ping):
@@ -72,6 +72,10 @@ def test_body_decides(status: int) -> None:
 
 def test_body_of_200_always_decides() -> None:
     assert outcome(reply(200), AcceptedPing()) == "yes"
+
+
+def test_redirect_is_never_a_success() -> None:
+    assert type(outcome(reply(300), AcceptedPing())) is OutcomeUnknownError
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ def play(
     actions: list[Action[Any, Any]] = []
     script: Iterator[Event[Any]] = iter(events)
     for event in script:
+        assert not actions or not isinstance(actions[-1], Finish), "an event after the end of the call"
         before, action = decide(before, event)
         actions.append(action)
         while isinstance(action, Log):
@@ -165,6 +166,22 @@ def test_partly_sent_is_unknown() -> None:
     before, _, _ = play(state(), Expired(now(1), start(0)), failed(LOST, 2))
     assert before.doubt is not None
     assert before.doubt.began == start(0)
+
+
+def test_phase_names_next_step() -> None:
+    before, _, _ = play(state(), failed(UNSENT))
+    assert before.phase == "retry"
+    before, _, _ = play(before, Waited(now(1)))
+    assert before.phase == "attempt"
+    before, _, _ = play(before, failed(LOST, 2))
+    assert before.phase == "settle"
+    before, _, _ = play(before, Waited(now(3), has_token=True), denied(Evidence.ABSENT, 99))
+    assert before.phase == "settled"
+
+
+def test_throttling_outranks_partly_sent() -> None:
+    before = state(policy=RetryPolicy(attempts=1))
+    assert play(before, Expired(now(1), start(0)), failed(THROTTLED, 2))[1] == Finish(error=THROTTLED)
 
 
 def test_state_read_costs_a_token() -> None:

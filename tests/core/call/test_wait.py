@@ -148,7 +148,7 @@ def test_state_reads_have_growing_minimum() -> None:
     error = OutcomeUnknownError("x")
 
     def pauses(policy: RetryPolicy) -> list[float]:
-        return [policy.probe_delay(number, drawn=1.0, error=error) for number in (1, 2, 3, 7, 99)]
+        return [policy.probe_delay(number, drawn=1.0, error=error) for number in (1, 2, 3, 7, 9999)]
 
     assert pauses(RetryPolicy()) == [0.5, 1, 2, 30, 30]
     assert pauses(RetryPolicy(wait=wait_none())) == [0.25, 0.5, 1, 16, 30]
