@@ -19,6 +19,7 @@ class Fault(NamedTuple):
     before: str
     after: str
     kind: str
+    attempts: int = 2
 
 
 FAULTS = (
@@ -71,6 +72,13 @@ FAULTS = (
         "acting_until = max(earlier.acting_until, now.monotonic)",
         "acting_until = now.monotonic",
         "deduplicated activate",
+    ),
+    Fault(
+        "a retry does not renew the doubt",
+        "acting_until = max(earlier.acting_until, now.monotonic)",
+        "acting_until = earlier.acting_until",
+        "start",
+        attempts=3,
     ),
     Fault("unclear calls are always repeated", "and state.rules.policy.repeat_unclear:", "and True:", "start"),
     Fault(
