@@ -220,6 +220,13 @@ def test_earlier_process_may_still_act() -> None:
     assert last.believed_from == 75.0 + 60.0
 
 
+def test_unclear_retry_may_act_too() -> None:
+    before, _, _ = play(state(), failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 60))
+    before, last, _ = play(before, Waited(now(61), has_token=True), failed(LOST, 62), Waited(now(62), has_token=True))
+    assert isinstance(last, Probe)
+    assert last.believed_from == 62.0 + 60.0
+
+
 def test_deduplication_is_checked_when_leaving() -> None:
     before = state(remembered=timedelta(seconds=30), in_log=True)
     before, last, _ = play(before, failed(LOST))

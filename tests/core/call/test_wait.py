@@ -138,6 +138,20 @@ async def test_strategy_counts_what_was_waited() -> None:
     assert seen == [(1.0, 0.0), (4.0, 2.0), (7.0, 4.0)]
 
 
+def test_strategy_sees_the_error() -> None:
+    seen: list[BaseException | None] = []
+
+    def strategy(call: RetryCallState) -> float:
+        seen.append(None if call.outcome is None else call.outcome.exception())
+        return 1.0
+
+    policy = RetryPolicy(wait=strategy, throttled_wait=strategy)
+    policy.delay(1, throttled=False, after=0.0, drawn=0.5, error=ERROR)
+    policy.probe_delay(1, drawn=0.5, error=ERROR)
+    policy.pause(THROTTLED)
+    assert seen == [ERROR, ERROR, THROTTLED]
+
+
 @pytest.mark.parametrize(("strategy", "pause"), [(None, 2.0), (wait_fixed(5), 5.0), (wait_none(), 0.0), (raises, 2.0)])
 def test_account_pauses_for_longest_wait(strategy: Any, pause: float) -> None:
     policy = RetryPolicy() if strategy is None else RetryPolicy(throttled_wait=strategy)
