@@ -16,6 +16,11 @@ def test_every_short_call(names: str, repeats: bool) -> None:
     assert explore(DISTINCT_KINDS[names], attempts=3, probes=2, surprises=0, repeat_unclear=repeats) > 30
 
 
+@pytest.mark.parametrize("name", ["start", "deduplicated launch"])
+def test_every_short_surprise(name: str) -> None:
+    assert explore(KINDS[name], attempts=2, probes=2, surprises=1) > 1000
+
+
 @pytest.mark.second_stage
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(("names", "repeats"), SETTINGS)
