@@ -358,6 +358,17 @@ def test_undated_throttling_follows_policy() -> None:
 def test_takeover_may_send_late() -> None:
     before = attrs.evolve(state(latest_start=100.0), doubt=Doubt(LOST, start(-10), 0.0))
     assert play(before, TakenOver(now(1)), denied(Evidence.NOT_APPLIED, 100))[1] == Send()
+    assert isinstance(play(before, TakenOver(now(1)), denied(Evidence.NOT_APPLIED, 100.1))[1], Finish)
+
+
+@pytest.mark.parametrize("in_log", [True, False])
+def test_inherited_retries_end_launches_only(in_log: bool) -> None:
+    """A launch that was retried without a seen replay may have launched twice."""
+    before = attrs.evolve(state(remembered=FOREVER, in_log=in_log, repeats=1), doubt=Doubt(LOST, start(-10), 0.0))
+    assert isinstance(play(before, TakenOver(now(1)))[1], Finish if in_log else Probe)
+    assert isinstance(play(before, TakenOver(now(1, honours_ids=True)))[1], Send if in_log else Probe)
+    if not in_log:
+        assert play(before, TakenOver(now(1)), denied(Evidence.INCONCLUSIVE, 1))[1] == Send()
 
 
 def test_strategy_sees_when_call_began() -> None:
