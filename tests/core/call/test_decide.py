@@ -263,6 +263,13 @@ def test_last_read_before_deadline(at: float, wait: float | None) -> None:
         assert last.seconds == pytest.approx(wait)
 
 
+@pytest.mark.parametrize(("left", "is_read"), [(0.01, True), (0.0099, False)])
+def test_last_read_takes_time(left: float, is_read: bool) -> None:
+    before = state(latest_start=left)
+    _, last, _ = play(before, failed(LOST), Waited(now(), has_token=True), denied(Evidence.INCONCLUSIVE, 0.0))
+    assert last == Wait(left) if is_read else isinstance(last, Finish)
+
+
 def test_unclear_read_is_simply_retried() -> None:
     before = state(is_read_only=True)
     _, last, actions = play(before, failed(LOST))
@@ -371,13 +378,13 @@ def test_inherited_retries_end_launches_only(in_log: bool) -> None:
         assert play(before, TakenOver(now(1)), denied(Evidence.INCONCLUSIVE, 1))[1] == Send()
 
 
-def test_strategy_sees_when_call_began() -> None:
-    seen: list[float | None] = []
+def test_strategy_sees_time_and_error() -> None:
+    seen: list[tuple[float | None, object]] = []
 
     def strategy(call: RetryCallState) -> float:
-        seen.append(call.seconds_since_start)
+        seen.append((call.seconds_since_start, call.outcome and call.outcome.exception()))
         return 1.0
 
-    policy = RetryPolicy(wait=strategy)
-    play(state(policy=policy, started=10.0), failed(UNSENT, 25))
-    assert seen == [15.0]
+    policy = RetryPolicy(wait=strategy, throttled_wait=strategy)
+    play(state(policy=policy, started=10.0), failed(UNSENT, 25), Waited(now(26)), failed(THROTTLED, 27))
+    assert seen == [(15.0, UNSENT), (17.0, THROTTLED)]
