@@ -353,6 +353,12 @@ def test_early_denial_still_needs_deduplication() -> None:
     assert decide(before, Waited(now(2, strips_ids=True)))[1] == Finish(error=before.doubt.error)
 
 
+def test_final_denial_needs_no_deduplication() -> None:
+    never = denied(Evidence.NEVER_APPLIED, 1)
+    before, _, _ = play(state(remembered=FOREVER), failed(LOST), Waited(now(1), has_token=True), never)
+    assert decide(before, Waited(now(2, strips_ids=True)))[1] == Send()
+
+
 def test_old_response_delays_next_read() -> None:
     old = Observed[Any](now(61), Settlement(Evidence.NOT_APPLIED, "it is absent"), 61, 1.05)
     assert play(state(), failed(LOST), Waited(now(1), has_token=True), old)[1] == Wait(0.25)
