@@ -72,6 +72,14 @@ def test_task_group_example_runs() -> None:
     )
 
 
+def test_observer_example_runs() -> None:
+    assert run_python(block("python", "case AttemptEnded("), dict(os.environ)).splitlines() == [
+        "StartDispatch 7: attempt 1: unknown",
+        "StartDispatch 7: attempt 2: done",
+        "StartDispatch 7: done after 2 attempts",
+    ]
+
+
 def test_rows_example_runs() -> None:
     output = run_python(block("python", "flat=True"), dict(os.environ))
     assert sorted(output.splitlines()) == sorted(
@@ -157,7 +165,7 @@ def test_the_remaining_python_examples_run() -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert [language for language, _ in BLOCKS].count("python") == 21
+    assert [language for language, _ in BLOCKS].count("python") == 22
     assert [language for language, _ in BLOCKS].count("sh") == 5
 
 

@@ -22,6 +22,7 @@ MACHINERY = {
     "fingerprint",
     "open_store",
     "gate",
+    "observers",
     "pacer",
     "run_settings",
     "settings",

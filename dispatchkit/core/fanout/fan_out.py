@@ -39,6 +39,7 @@ from dispatchkit.core.fanout.snapshot import RateMeter, Snapshot, time_left
 from dispatchkit.core.fanout.source import IterableSource, iterate
 from dispatchkit.core.fanout.worker_pool import WorkerPool
 from dispatchkit.core.loop import running_loop
+from dispatchkit.core.observe import RunEnded, RunStarted
 from dispatchkit.core.options import check_options, takes_options
 from dispatchkit.core.reprs import RichRepr
 from dispatchkit.core.validators import a_kind, seconds
@@ -121,6 +122,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         )
         self._outcomes = self._pool.outlet
         self._opened = False
+        self._started = 0.0
         self._opening: asyncio.Event | None = None
         self._watching: asyncio.Task[None] | None = None
         self._watchers = Sleepers(client.clock)
@@ -251,10 +253,47 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._opened = True
         self._pool.length = planned.total
         self._pool.previously_finished.update(planned.final)
+        self._tell_start()
         # An earlier success shows that the provider accepts the token.
         self._pacer.begin_run(self, ramp=not self._pool.previously_finished[State.DONE])
         if self._guards.give_up_after is not None:
             self._watching = asyncio.create_task(self._watch(self._guards.give_up_after))
+
+    def _tell_start(self) -> None:
+        if (observers := self._client.observers) is None:
+            return
+        self._started = self._client.clock.monotonic()
+        observers.tell(
+            lambda: RunStarted(
+                at=self._client.clock.now(),
+                provider=observers.provider,
+                base_url=observers.base_url,
+                run=self._run,
+                total=self._pool.length,
+                previously_finished=self._pool.previously_finished.total(),
+            )
+        )
+
+    def _tell_end(self) -> None:
+        self._pool.run_log.count()
+        if (observers := self._client.observers) is None:
+            return
+        report, clock = self.report, self._client.clock
+        observers.tell(
+            lambda: RunEnded(
+                at=clock.now(),
+                provider=observers.provider,
+                base_url=observers.base_url,
+                run=self._run,
+                done=report.done,
+                rejected=report.rejected,
+                not_sent=report.not_sent,
+                unknown=report.unknown,
+                not_started=report.not_started,
+                stop_reason=None if self.stop_reason is None else self.stop_reason.kind,
+                duration=clock.monotonic() - self._started,
+            )
+        )
 
     async def _watch(self, limit: float) -> None:
         unclear_since = await watch_silence(
@@ -293,6 +332,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
                     await self._source.close()
                 except LedgerError as unwritten:
                     self._pool.error = self._pool.error or unwritten
+                finally:
+                    self._tell_end()
         if self._pool.error is not None:
             error, self._pool.error = self._pool.error, None
             raise error

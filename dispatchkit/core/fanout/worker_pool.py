@@ -15,6 +15,7 @@ from typing import Generic, Never, TypeVar, cast
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.gate import Gate, Permit
 from dispatchkit.core.call.pending import PendingCall
+from dispatchkit.core.call.run_log import RunLog
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.fanout.claim_gate import Admission, ClaimGate, known_outcome
 from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
@@ -63,6 +64,8 @@ class WorkerPool(Generic[R]):
         self._source = source
         self._settings = settings
         self._guards = settings.guards
+        self.run_log = RunLog(settings.run, client.clock)
+        """The log of the run."""
         self.stop_signal = StopSignal()
         """Set once the run starts nothing new."""
         self._gate = client.gate(self.stop_signal)
@@ -207,6 +210,7 @@ class WorkerPool(Generic[R]):
             error.__cause__ = exception.with_traceback(None)
             return failed(index, command, error)
         call.stop = self.stop_signal
+        call.index, call.run_log = index, self.run_log
         call.gate = gate = self._gate_of(item, call)
         outcome: Outcome[R] | None = None
         permit = 0
