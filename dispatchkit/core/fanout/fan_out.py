@@ -100,7 +100,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._grace_period = settings.grace_period
         self._commands: Iterator[Command[Never, R_co]] | AsyncIterator[Command[Never, R_co]] | None = None
         length: int | None = None
-        self._repeats = Repeats()
+        self._repeats = Repeats(settings.run)
         mode = repeat_mode(settings.repeats, commands)
         self._skips_repeats = mode == "skip"
         if commands is not None:

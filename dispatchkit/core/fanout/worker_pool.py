@@ -78,6 +78,7 @@ class WorkerPool(Generic[R]):
                 clock=client.clock,
                 stop=self.stop_signal,
                 on_error=self._break,
+                run=settings.run,
             )
         self.length = length
         self._repeats = repeats
