@@ -25,7 +25,11 @@ from dispatchkit import (
     ActivateMailing,
     AltcraftClient,
     Attachment,
+    AttemptEnded,
     Audience,
+    BreakerOpened,
+    CallEnded,
+    CallStarted,
     Counts,
     DeactivateMailing,
     DirectClient,
@@ -45,17 +49,22 @@ from dispatchkit import (
     Outcome,
     OutcomeUnknownError,
     Pace,
+    Paused,
     ProviderSilentError,
     RejectedError,
     Report,
     Run,
+    RunEnded,
+    RunStarted,
     Snapshot,
     StartDispatch,
     State,
+    StateRead,
     StopDispatch,
     StopReason,
     Target,
     ThrottledError,
+    Waiting,
     errors,
     values,
 )
@@ -97,6 +106,15 @@ RUN = Run(
 HOLDER = Holder(MARK, 7, "here", since=NOW)
 PACE = PaceStatistics(1, 2, 3, 4, 0.5, 6, 7, "closed")
 BUDGET = BudgetStatistics(10.0, 1, 2, 3)
+OF_CLIENT: dict[str, Any] = {"at": NOW, "provider": "direct", "base_url": "https://x"}
+OF_CALL: dict[str, Any] = {
+    **OF_CLIENT,
+    "call": 1,
+    "command_type": "StartDispatch",
+    "target": 7,
+    "index": 0,
+    "run": "friday",
+}
 
 
 def ended(command: Any, error: DispatchkitError | None = None, result: Any = None) -> Outcome[Any]:
@@ -144,7 +162,28 @@ VALUES: list[Value] = [
     Pace(rate=50, concurrency="auto"),
     PACE,
     BUDGET,
-    ClientStatistics(PACE, BUDGET),
+    ClientStatistics(PACE, BUDGET, 3),
+    CallStarted(**OF_CALL, method="POST", url="https://x/start", request_id=None),
+    AttemptEnded(**OF_CALL, number=1, result="HTTP 403", status=403, sent=True, outcome=State.REJECTED, duration=0.25),
+    Waiting(**OF_CALL, seconds=0.5, attempts=1),
+    StateRead(
+        **OF_CALL, method="GET", url="https://x", result="cut", status=None, evidence="inconclusive", duration=15.0
+    ),
+    CallEnded(**OF_CALL, outcome=State.UNKNOWN, attempts=2, state_reads=1, duration=math.nan, error="CancelledError"),
+    Paused(**OF_CLIENT, seconds=5.0, by="Retry-After"),
+    BreakerOpened(**OF_CLIENT, seconds=5.0),
+    RunStarted(**OF_CLIENT, run="friday", total=None, previously_finished=0),
+    RunEnded(
+        **OF_CLIENT,
+        run=None,
+        done=1,
+        rejected=2,
+        not_sent=3,
+        unknown=4,
+        not_started=None,
+        stop_reason="gave_up",
+        duration=1.5,
+    ),
     Listing((Dispatch(dispatch_id=1, status="done"), LogEntry(NOW, "start")), 3),
     StartedDispatch(7),
     COUNTS,
@@ -199,9 +238,12 @@ EXEMPT = {
     "Afterwards": "inside a store",
     "AltcraftWire": "has the token",
     "Batch": "inside a store",
+    "CallEvent": "the base of the events of a call",
     "ClientContext": "inside a client, with its token",
     "ClockOffset": "inside a call",
     "DirectAuth": "has the token",
+    "ExpiringToken": "has the token",
+    "Event": "the base of all events",
     "HeartbeatStatus": "between a ledger and its store",
     "LogProbe": "a question, with a function",
     "Moment": "inside a store",

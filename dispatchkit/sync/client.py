@@ -74,7 +74,7 @@ class SyncClient(BlockingOnly, Generic[C_co]):
         return self._client.lift_pause()
 
     def statistics(self) -> ClientStatistics:
-        """What the client's account is doing, and what its retries have cost."""
+        """What the client's account is doing, and what its retries and state reads have cost."""
         return self._handle.read(self._client.statistics, "statistics")
 
     def with_options(self, *, timeout: float | None = None, retry: RetryPolicy | None = None) -> Self:

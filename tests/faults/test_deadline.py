@@ -104,7 +104,7 @@ async def test_a_cancelled_upload_stops() -> None:
         async with LAUNCH.client(url, timeout=5.0, retry=QUICK) as client:
             call = client._call(BIG)  # type: ignore[arg-type]
             task = asyncio.ensure_future(call.run())
-            while call.tracker is None or not call.tracker.sent:
+            while call.tracker is None or not call.tracker.sent:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -125,7 +125,7 @@ class Call(Generic[W, R]):
             self.final = final = await self._follow(state, event)
         if final.error is None:
             flight.answered_at = flight.context.clock.monotonic()
-            flight.log(logging.INFO, "done after all")
+            flight.log(logging.INFO, "done after all", kind="done after all")
         return final
 
     def error_of(self, final: Finish[R]) -> DispatchkitError:
@@ -226,7 +226,7 @@ class Call(Generic[W, R]):
                 case Finish():
                     return action
                 case Log(text=text, error=error, delay=delay):
-                    flight.log(logging.INFO, text, error=error, delay=delay)
+                    flight.log(logging.INFO, text, kind="retries and state reads", error=error, delay=delay)
                     event = Logged(flight.now())
                 case Wait():
                     event = await self._wait(action)
@@ -240,6 +240,8 @@ class Call(Generic[W, R]):
         flight, context = self._flight, self._flight.context
         clock, pacer = context.clock, context.pacer
         until, lifts = clock.monotonic() + action.seconds, pacer.lifts
+        if action.seconds > 0:
+            flight.note_wait(action.seconds)
         with flight.stop.interruptible(), context.stop.interruptible():
             while (left := until - clock.monotonic()) > 0 and not flight.is_over and pacer.lifts == lifts:
                 await pacer.sleep(left)
@@ -275,8 +277,9 @@ class Call(Generic[W, R]):
             has_rival=flight.has_rival,
         )
         settlement = await reading.perform(action)
+        flight.note_state_read(reading, settlement.evidence)
         flight.answered_at = max(flight.answered_at, reading.answered_at)
-        if self._has_token and reading.was_sent:
+        if self._has_token and reading.request is not None:
             self._has_token = False
             if reading.answered_at > -math.inf:
                 flight.context.budget.refund()

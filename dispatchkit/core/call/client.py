@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ssl as ssl_module
+from collections.abc import Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import ClassVar, Generic, Never, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Never, Self, TypeVar, cast
 
 import attrs
 
@@ -13,6 +14,7 @@ from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
 from dispatchkit.core.call.context import ClientContext, RunSettings
 from dispatchkit.core.call.flight import TakeOver
 from dispatchkit.core.call.launches import launches_at
+from dispatchkit.core.call.observed import ObservedCall
 from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.call.replays import replays_of
 from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy, a_policy
@@ -21,6 +23,7 @@ from dispatchkit.core.command import Command
 from dispatchkit.core.context_managers import AsyncOnly
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.loop import running_loop
+from dispatchkit.core.observe import Observer, Observers, observers_of
 from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.pacing.pacers import get_pacer, join_pacer
@@ -68,6 +71,8 @@ class ClientStatistics(Value):
 
     pace: PaceStatistics
     budget: BudgetStatistics
+    state_reads: int
+    """Reads of the provider's state that the client's calls made to settle an unclear attempt."""
 
 
 class Client(AsyncOnly, Generic[W]):
@@ -103,6 +108,7 @@ class Client(AsyncOnly, Generic[W]):
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
         account: str | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         url = base_url if isinstance(base_url, Unshown) else Unshown(base_url)
         given = cast("str | Unshown[str] | None", proxy)  # see `hide_proxy`
@@ -140,7 +146,12 @@ class Client(AsyncOnly, Generic[W]):
             attempt_timeout=attempt_timeout,
             launches=launches_at(str(self._origin), clock),
             replays=replays_of(in_process, clock),
+            observers=observers_of(observers, provider=self.provider, base_url=str(self._origin), clock=clock),
         )
+        self._call_type: type[PendingCall[W, Any]] = PendingCall
+        if self._context.observers is not None:
+            self._call_type = ObservedCall
+            self._context.pacer.watchers.add(self._context.observers)
 
     @property
     def provider(self) -> str:
@@ -267,7 +278,7 @@ class Client(AsyncOnly, Generic[W]):
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
         if not isinstance(command, (self.command_type, InvalidCommand)):
             raise TypeError(f"command must be a {self.command_type.__name__}, not {type(command).__name__}")
-        call: PendingCall[W, R] = PendingCall(
+        call: PendingCall[W, R] = self._call_type(
             command,
             self._context,
             self._timeout if timeout is None else seconds("timeout", timeout),
@@ -318,6 +329,11 @@ class Client(AsyncOnly, Generic[W]):
         return self._context.pacer
 
     @property
+    def _observers(self) -> Observers | None:
+        """The observers of the client; None without any."""
+        return self._context.observers
+
+    @property
     def _clock(self) -> Clock:
         """Time and chance, as the client sees them."""
         return self._context.clock
@@ -335,8 +351,9 @@ class Client(AsyncOnly, Generic[W]):
         return self._context.pacer.lift()
 
     def statistics(self) -> ClientStatistics:
-        """What the client's account is doing, and what its retries have cost."""
-        return ClientStatistics(self._context.pacer.statistics(), self._context.budget.statistics())
+        """What the client's account is doing, and what its retries and state reads have cost."""
+        context = self._context
+        return ClientStatistics(context.pacer.statistics(), context.budget.statistics(), context.state_reads)
 
     async def close(self) -> None:
         """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing.
@@ -346,6 +363,8 @@ class Client(AsyncOnly, Generic[W]):
         if not self._owns_connections:
             return
         self._context.stop.set()
+        if self._context.observers is not None:
+            self._context.pacer.watchers.discard(self._context.observers)
         await self._context.transport.close()
 
     async def __aenter__(self) -> Self:

@@ -13,6 +13,7 @@ from dispatchkit.core.call.gate import PacedGate
 from dispatchkit.core.call.launches import Launches
 from dispatchkit.core.call.replays import Replays
 from dispatchkit.core.clock import Clock
+from dispatchkit.core.observe import Observers
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.secret import Secret
 from dispatchkit.core.stop import StopSignal
@@ -42,6 +43,10 @@ class ClientContext(Generic[W]):
     join_account: Callable[[], None]
     """Joins the other clients of the account that the token tells."""
     freshness: Freshness = attrs.Factory(Freshness)
+    observers: Observers | None = None
+    """What observes the calls; None without observers. Then a call makes no event."""
+    state_reads: int = 0
+    """State reads so far."""
     stop: StopSignal = attrs.Factory(StopSignal)
     """Set once the client is closed: no request starts any more."""
     gate: PacedGate = attrs.field(init=False)

@@ -25,7 +25,7 @@ from dispatchkit.core.call.request import request_of
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.command import Command, Evidence, Request, Response, Settlement, TimeWindow
 from dispatchkit.core.command import Probe as StateProbe
-from dispatchkit.core.transport.transport import SendTracker
+from dispatchkit.core.transport.transport import SendTracker, TransportFailure
 from dispatchkit.errors import AuthenticationError, DispatchkitError, LedgerError, RejectedError, ThrottledError
 
 __all__ = ["StateRead"]
@@ -53,8 +53,14 @@ class StateRead(Generic[W, R]):
     request_id: str | None
     has_rival: Callable[[float], Awaitable[bool]] | None
     """Asks the ledger for another launch of the same log within so many seconds, in any run and process."""
-    was_sent: bool = False
-    """Whether a request was made."""
+    request: Request | None = None
+    """The request; None if none was made."""
+    reply: Response | TransportFailure | None = None
+    """What came of it."""
+    began: datetime = datetime.min
+    """Its start on the wall clock."""
+    duration: float = 0.0
+    """Seconds until its reply."""
     answered_at: float = -math.inf
     """When the provider answered without a server failure, on the clock's ``monotonic``."""
     age: float = 0.0
@@ -101,15 +107,19 @@ class StateRead(Generic[W, R]):
             # The launch has left: an error of the state read must not replace its outcome.
             return Settlement(Evidence.UNAVAILABLE, f"its state could not be asked for ({type(error).__name__})")
         asked, started = clock.now(), clock.monotonic()
-        self.was_sent = True
-        reply = await context.transport.send(request, SendTracker(), timeout=self._limit())
+        self.request, self.began = request, asked
+        context.state_reads += 1
+        self.reply = reply = await context.transport.send(request, SendTracker(), timeout=self._limit())
         read = classify(probe.command, reply, context.wire, clock)
         if isinstance(read, AuthenticationError) and context.secret.is_renewable:
             renewed = await self._renewed(probe.command, request)
             if renewed is not None:
                 asked, started = clock.now(), clock.monotonic()
-                reply = await context.transport.send(renewed, SendTracker(), timeout=self._limit())
+                self.request, self.began = renewed, asked
+                context.state_reads += 1
+                self.reply = reply = await context.transport.send(renewed, SendTracker(), timeout=self._limit())
                 read = classify(probe.command, reply, context.wire, clock)
+        self.duration = clock.monotonic() - started
         if isinstance(reply, Response) and reply.status < 500:
             self.answered_at = clock.monotonic()
         if not isinstance(read, DispatchkitError):

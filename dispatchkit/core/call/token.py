@@ -15,7 +15,6 @@ from dispatchkit.core.call.attempt import attempt
 from dispatchkit.core.call.call_state import AttemptEvent, Failed, Late
 from dispatchkit.core.call.flight import Flight
 from dispatchkit.core.call.gate import Permit
-from dispatchkit.core.call.request import request_of
 from dispatchkit.errors import AuthenticationError
 
 __all__ = ["attempt_with_token"]
@@ -69,7 +68,7 @@ async def _take_latest(flight: Flight[W, R], permit: Permit) -> bool:
             context.pacer.cancel(permit)
             return False
     if flight.generation != secret.generation:
-        flight.request = request_of(flight.command, context.wire, flight.request_id)
+        flight.request = flight.build_request(flight.request_id)
         flight.generation = secret.generation
     return True
 
@@ -79,19 +78,19 @@ async def _renew(flight: Flight[W, R], refusal: AuthenticationError) -> bool:
 
     The request has an id of its own: the provider may remember the refusal under the earlier one.
     """
-    command, context, request_id = flight.command, flight.context, flight.request_id
+    context, request_id = flight.context, flight.request_id
     flight.refusal, flight.is_unjudged = refusal, False
     try:
-        request = request_of(command, context.wire, request_id)
+        request = flight.build_request(request_id)
         if request == flight.request:  # else another call has renewed it already
             with flight.stop.interruptible():
                 await context.have_token(_time_left(flight), again=True)
-            request = request_of(command, context.wire, request_id)
+            request = flight.build_request(request_id)
         if request == flight.request or flight.is_over:
             return False
         if request_id is not None:
             request_id = str(uuid.uuid4())
-            request = request_of(command, context.wire, request_id)
+            request = flight.build_request(request_id)
     except Exception:  # noqa: BLE001 - a token callable may raise anything, and the refusal is the outcome
         return False
     if request_id != flight.request_id:

@@ -42,6 +42,7 @@ from dispatchkit.core.fanout.snapshot import RateMeter, Snapshot, time_left
 from dispatchkit.core.fanout.source import IterableSource, iterate
 from dispatchkit.core.fanout.worker_pool import WorkerPool
 from dispatchkit.core.loop import running_loop
+from dispatchkit.core.observe import RunEnded, RunStarted
 from dispatchkit.core.options import check_options, takes_options
 from dispatchkit.core.reprs import RichRepr
 from dispatchkit.core.validators import a_kind, seconds
@@ -102,7 +103,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._grace_period = settings.grace_period
         self._commands: Iterator[Command[Never, R_co]] | AsyncIterator[Command[Never, R_co]] | None = None
         length: int | None = None
-        self._repeats = Repeats()
+        self._repeats = Repeats(settings.run)
         mode = repeat_mode(settings.repeats, commands)
         self._skips_repeats = mode == "skip"
         if commands is not None:
@@ -124,6 +125,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         )
         self._outcomes = self._pool.outlet
         self._opened = False
+        self._started = 0.0
         self._opening: asyncio.Event | None = None
         self._watching: asyncio.Task[None] | None = None
         self._watchers = Sleepers(client._clock)
@@ -256,6 +258,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._opened = True
         self._pool.length = planned.total
         self._pool.previously_finished.update(planned.final)
+        self._tell_start()
         # An earlier success shows that the provider accepts the token.
         self._pacer.begin_run(self, ramp=not self._pool.previously_finished[State.DONE])
         if self._guards.give_up_after is not None:
@@ -270,6 +273,42 @@ class FanOut(AsyncOnly, Generic[R_co]):
             await self._client._have_token()
         self._pacer = self._client._keep_pacer()
         self._pool.bind_pacer(self._pacer)
+
+    def _tell_start(self) -> None:
+        if (observers := self._client._observers) is None:
+            return
+        self._started = self._client._clock.monotonic()
+        observers.tell(
+            lambda: RunStarted(
+                at=self._client._clock.now(),
+                provider=observers.provider,
+                base_url=observers.base_url,
+                run=self._run,
+                total=self._pool.length,
+                previously_finished=self._pool.previously_finished.total(),
+            )
+        )
+
+    def _tell_end(self) -> None:
+        self._pool.run_log.count()
+        if (observers := self._client._observers) is None:
+            return
+        report, clock = self.report, self._client._clock
+        observers.tell(
+            lambda: RunEnded(
+                at=clock.now(),
+                provider=observers.provider,
+                base_url=observers.base_url,
+                run=self._run,
+                done=report.done,
+                rejected=report.rejected,
+                not_sent=report.not_sent,
+                unknown=report.unknown,
+                not_started=report.not_started,
+                stop_reason=None if self.stop_reason is None else self.stop_reason.kind,
+                duration=clock.monotonic() - self._started,
+            )
+        )
 
     async def _watch(self, limit: float) -> None:
         unclear_since = await watch_silence(
@@ -308,6 +347,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
                     await self._source.close()
                 except LedgerError as unwritten:
                     self._pool.error = self._pool.error or unwritten
+                finally:
+                    self._tell_end()
         if self._pool.error is not None:
             error, self._pool.error = self._pool.error, None
             raise error

@@ -18,6 +18,7 @@ from typing import Generic, Never, TypeVar, cast
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.gate import Gate, PacedGate, Permit
 from dispatchkit.core.call.pending import PendingCall
+from dispatchkit.core.call.run_log import RunLog
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.fanout.claim_gate import Admission, ClaimGate, known_outcome
 from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
@@ -67,6 +68,8 @@ class WorkerPool(Generic[R]):
         self._source = source
         self._settings = settings
         self._guards = settings.guards
+        self.run_log = RunLog(settings.run, client._clock)
+        """The log of the run."""
         self.stop_signal = StopSignal()
         """Set once the run starts nothing new."""
         self._gate: PacedGate | None = None
@@ -80,6 +83,7 @@ class WorkerPool(Generic[R]):
                 clock=client._clock,
                 stop=self.stop_signal,
                 on_error=self._break,
+                run=settings.run,
             )
         self.length = length
         self._repeats = repeats
@@ -224,6 +228,7 @@ class WorkerPool(Generic[R]):
         except Exception as exception:  # noqa: BLE001 - a command's own code may raise anything
             return _unsendable(item, exception)
         call.stop = self.stop_signal
+        call.index, call.run_log = index, self.run_log
         call.gate = gate = self._gate_of(item, call)
         outcome: Outcome[R] | None = None
         permit = 0

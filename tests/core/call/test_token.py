@@ -151,6 +151,20 @@ async def test_refused_token_is_renewed() -> None:
     assert (vault.asked, len(provider.requests)) == (2, 3)
 
 
+async def test_traced_call_renews_token() -> None:
+    class Tracer:
+        def __call__(self, event: object) -> None: ...
+
+        def trace_headers(self, event: object) -> dict[str, str]:
+            return {"traceparent": "00-1-2-01"}
+
+    vault = Vault("old", "new")
+    direct, provider = made(vault, "new", observers=[Tracer()])
+    await direct.start(7)
+    assert vault.asked == 2
+    assert [request.headers["traceparent"] for request in provider.requests] == ["00-1-2-01"] * 2
+
+
 async def test_same_token_stays_refused() -> None:
     vault = Vault("wrong")
     client, provider = made(vault)
