@@ -179,6 +179,12 @@ def test_phase_names_next_step() -> None:
     assert before.phase == "settled"
 
 
+def test_first_partly_sent_request_counts() -> None:
+    for later in (start(2), None):
+        before, _, _ = play(state(), Expired(now(1), start(0)), Expired(now(3), later))
+        assert before.partly_sent == start(0)
+
+
 def test_throttling_outranks_partly_sent() -> None:
     before = state(policy=RetryPolicy(attempts=1))
     assert play(before, Expired(now(1), start(0)), failed(THROTTLED, 2))[1] == Finish(error=THROTTLED)
