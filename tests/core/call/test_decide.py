@@ -35,6 +35,7 @@ from dispatchkit.core.call.call_state import (
     Waited,
 )
 from dispatchkit.core.call.decide import decide
+from dispatchkit.core.call.provider_time import MAX_OFFSET
 from dispatchkit.core.command import Evidence, Settlement
 from dispatchkit.core.command import Probe as StateProbe
 
@@ -177,6 +178,12 @@ def test_phase_names_next_step() -> None:
     assert before.phase == "settle"
     before, _, _ = play(before, Waited(now(3), has_token=True), denied(Evidence.ABSENT, 99))
     assert before.phase == "settled"
+
+
+def test_first_partly_sent_request_counts() -> None:
+    for later in (start(2), None):
+        before, _, _ = play(state(), Expired(now(1), start(0)), Expired(now(3), later))
+        assert before.partly_sent == start(0)
 
 
 def test_throttling_outranks_partly_sent() -> None:
@@ -333,9 +340,9 @@ def test_stop_ends_the_settling() -> None:
     assert "its state was not read, and it was told to stop" in str(last.error)
 
 
-def test_rival_launch_leaves_final_unknown() -> None:
-    before = state(in_log=True)
-    tolerance = 60.0
+@pytest.mark.parametrize(("lag", "tolerance"), [(0.0, MAX_OFFSET.total_seconds()), (60.0, 60.0)])
+def test_rival_launch_leaves_final_unknown(lag: float, tolerance: float) -> None:
+    before = state(in_log=True, policy=RetryPolicy(state_lag=lag))
     _, last, _ = play(before, failed(LOST, other_launch_ended=-tolerance))
     assert isinstance(last, Finish)
     assert isinstance(last.error, OutcomeUnknownError)
