@@ -73,7 +73,7 @@ def test_task_group_example_runs() -> None:
 
 
 def test_rows_example_runs() -> None:
-    output = run_python(block("python", "flat=True"), dict(os.environ))
+    output = run_python(block("python", "to_dict(flat=True)"), dict(os.environ))
     assert sorted(output.splitlines()) == sorted(
         [
             '{"dispatch_id": 1, "settled": false}',
@@ -157,7 +157,7 @@ def test_the_remaining_python_examples_run() -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert [language for language, _ in BLOCKS].count("python") == 21
+    assert [language for language, _ in BLOCKS].count("python") == 25
     assert [language for language, _ in BLOCKS].count("sh") == 5
 
 
