@@ -47,6 +47,7 @@ class Pod:
         (mount,) = self.container["volumeMounts"]
         (volume,) = self.spec["volumes"]
         assert (volume["name"], mount["name"]) == ("alive", "alive")
+        assert self.container["securityContext"]["readOnlyRootFilesystem"] is True
         self.writable: str = mount["mountPath"]
 
     def plan(self, ids: str) -> None:
