@@ -8,12 +8,14 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dispatchkit import sync
 from dispatchkit.sandbox import Sandbox
 from tests.recipes.recipe import BLOCKS, environment, free_port, launched, python, require, running, wait_until
 
@@ -60,8 +62,8 @@ class Queue:
     def __init__(self, folder: Path, sandbox: Sandbox, redis: str) -> None:
         self.folder = folder
         self.sandbox = sandbox
-        ledger = str(folder / "launch.db")
-        self.environment = environment(sandbox, REDIS_URL=redis, DISPATCHKIT_LEDGER=ledger)
+        self.ledger = str(folder / "launch.db")
+        self.environment = environment(sandbox, REDIS_URL=redis, DISPATCHKIT_LEDGER=self.ledger)
         (folder / "launches.py").write_text(BLOCKS["Celery"])
         (folder / "short.py").write_text(SHORT)
         (folder / "send.py").write_text(SEND)
@@ -78,6 +80,26 @@ class Queue:
         )
         assert done.returncode == 0, done.stderr + self.log
         return done.stdout
+
+    def send_and_wait(self, name: str) -> None:
+        """Send the task, and wait until the sandbox has some launches and all that was claimed, and answers nothing.
+
+        What was claimed and never sent is denied by the provider's state. That is believed only after a minute.
+        """
+        self.sandbox.latency = 0.3
+        self.send(name)
+        wait_until(lambda: launched(self.sandbox) >= 4)
+        self.sandbox.latency = 10.0
+        with sync.Ledger(self.ledger) as ledger:
+
+            def holds() -> bool:
+                before = launched(self.sandbox)
+                time.sleep(0.3)
+                counts = ledger.counts(f"celery-{name}")
+                return counts.sending + counts.done == launched(self.sandbox) == before
+
+            wait_until(holds)
+        assert launched(self.sandbox) < len(IDS)
 
     @property
     def log(self) -> str:
@@ -114,10 +136,8 @@ def test_result_is_report(queue: Queue) -> None:
 
 
 def test_killed_process_resumes(queue: Queue) -> None:
-    queue.sandbox.latency = 0.3
     with queue.worker() as worker:
-        queue.send("second")
-        wait_until(lambda: launched(queue.sandbox) >= 4)
+        queue.send_and_wait("second")
         os.kill(child_of(worker.pid), signal.SIGKILL)
         queue.sandbox.latency = 0.0
         queue.wait_for("Task launches.launch[second] succeeded")
@@ -126,11 +146,8 @@ def test_killed_process_resumes(queue: Queue) -> None:
 
 
 def test_killed_worker_is_replaced(queue: Queue) -> None:
-    queue.sandbox.latency = 0.3
     with queue.worker():
-        queue.send("third")
-        wait_until(lambda: launched(queue.sandbox) >= 4)
-    assert launched(queue.sandbox) < len(IDS)
+        queue.send_and_wait("third")
     queue.sandbox.latency = 0.0
     with queue.worker("short"):
         queue.wait_for("Task launches.launch[third] succeeded")
