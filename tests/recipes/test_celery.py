@@ -86,15 +86,15 @@ class Queue:
 
         What was claimed and never sent is denied by the provider's state. That is believed only after a minute.
         """
-        self.sandbox.latency = 0.3
+        self.sandbox.latency = 1.0
         self.send(name)
         wait_until(lambda: launched(self.sandbox) >= 4)
-        self.sandbox.latency = 10.0
+        self.sandbox.latency = 20.0
         with sync.Ledger(self.ledger) as ledger:
 
             def holds() -> bool:
                 before = launched(self.sandbox)
-                time.sleep(0.3)
+                time.sleep(1.5)  # longer than the first latency: later answers come after the kill
                 counts = ledger.counts(f"celery-{name}")
                 return counts.sending + counts.done == launched(self.sandbox) == before
 
