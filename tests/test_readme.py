@@ -103,7 +103,7 @@ def test_instrumentor_example_runs() -> None:
 
 
 def test_rows_example_runs() -> None:
-    output = run_python(block("python", "flat=True"), dict(os.environ))
+    output = run_python(block("python", "to_dict(flat=True)"), dict(os.environ))
     assert sorted(output.splitlines()) == sorted(
         [
             '{"dispatch_id": 1, "settled": false}',

@@ -128,6 +128,7 @@ EXAMPLES = {
     "def test_no_fault_launches_twice": len(Fault.all()),
     "def test_a_lost_answer_in_a_run": 1,
     "def test_a_mock_raises": 1,
+    "def test_campaign_survives_faults": 2,
 }
 """The examples of README and docs, and the number of tests in each."""
 
