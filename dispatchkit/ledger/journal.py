@@ -90,13 +90,18 @@ class LedgerJournal(Journal):
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
     ) -> PlanSummary:
         """Hold the run and plan it. A stop ends the wait for an unreachable database, too."""
-        opening = asyncio.create_task(_caught(self._open(commands, stop)))
+        opening = asyncio.create_task(_caught(lambda: self._open(commands, stop)))
         try:
             await self._wait(opening)
-        finally:
-            if not opening.done():
-                opening.cancel()
-                await asyncio.wait([opening])
+        except BaseException:
+            opening.cancel()
+            await asyncio.wait([opening])
+            if not opening.cancelled() and isinstance(opening.result(), PlanSummary):
+                await self._release()  # the caller never learns that the run is held
+            raise
+        if not opening.done():
+            opening.cancel()
+            await asyncio.wait([opening])
         if opening.cancelled() and self._stopped:
             return PlanSummary(None, {})
         if opening.cancelled() and commands is not None:  # most likely by the iterator's code
@@ -344,16 +349,26 @@ class LedgerJournal(Journal):
             await self._release(timeout=0.1 if is_unreachable else CLOSE_TIMEOUT)
 
     async def _release(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Release the run, also if the caller is cancelled: this process would go on with the heartbeats."""
+        releasing = asyncio.create_task(self._release_hold(timeout))
+        releasing.add_done_callback(_seen)
+        try:
+            await asyncio.shield(releasing)
+        except asyncio.CancelledError:
+            await asyncio.wait([releasing])
+            raise
+
+    async def _release_hold(self, timeout: float) -> None:
         if self._reading is not None:
             self._reading.cancel()
             await asyncio.wait([self._reading])
         await self._holding.release(timeout=timeout)
 
 
-async def _caught(opening: Awaitable[PlanSummary]) -> PlanSummary | BaseException:
+async def _caught(opening: Callable[[], Awaitable[PlanSummary]]) -> PlanSummary | BaseException:
     """Return an exception of the iterator of commands: a task would also report a KeyboardInterrupt to the loop."""
     try:
-        return await opening
+        return await opening()
     except asyncio.CancelledError:
         raise
     except BaseException as error:  # noqa: BLE001

@@ -288,6 +288,41 @@ async def test_cancelled_hold_is_released(ledger: Ledger, monkeypatch: pytest.Mo
     await again.close()
 
 
+async def test_hold_cancelled_too_late_is_released(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cancellation comes in the turn of the loop in which the run is held and planned."""
+    journal = ledger.journal("a", run_settings())
+    summary = LedgerJournal._summary
+
+    async def summary_of_cancelled(self: LedgerJournal) -> PlanSummary:
+        planned = await summary(self)
+        asyncio.get_running_loop().call_soon(opening.cancel)
+        return planned
+
+    monkeypatch.setattr(LedgerJournal, "_summary", summary_of_cancelled)
+    opening = asyncio.ensure_future(journal.open(starts(range(1, 4)), nothing))
+    await asyncio.wait([opening])
+    assert opening.cancelled()
+    assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
+
+
+@pytest.mark.parametrize("awaits", ["page", "heartbeat"])
+async def test_cancelled_release_is_complete(ledger: Ledger, awaits: str) -> None:
+    journal = ledger.journal("a", run_settings())
+    await journal.open(starts(range(1, 4)), nothing)
+    if awaits == "page":
+        journal._read_ahead()
+    awaited = journal._reading if awaits == "page" else journal._holding._heartbeat_task
+    assert awaited is not None
+    awaited.add_done_callback(lambda _: closing_journal.cancel())
+    closing_journal = asyncio.ensure_future(journal.close())
+    await asyncio.wait([closing_journal])
+    await until(lambda: not journal._holding.chunks)
+    assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
+    heartbeat = journal._holding._heartbeat_task
+    assert heartbeat is not None
+    assert heartbeat.done()
+
+
 async def test_stopped_plan_size_is_unknown(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings())
 

@@ -72,6 +72,8 @@ class WorkerPool(Generic[R]):
         """The log of the run."""
         self.stop_signal = StopSignal()
         """Set once the run starts nothing new."""
+        self._taking = StopSignal()
+        """Set once the run takes no further command: it is stopped, or `max_launches` are taken."""
         self._gate: PacedGate | None = None
         """The gate of all calls without a ledger."""
         self._admission: Admission | None = None
@@ -153,6 +155,7 @@ class WorkerPool(Generic[R]):
             self._explain(kind, text, silent_since)
         self._source.stop()
         self.stop_signal.set()
+        self._taking.set()
         if self.calls:
             self._grace_timer = asyncio.get_running_loop().call_later(self._settings.grace_period, self.cut_short)
 
@@ -174,12 +177,14 @@ class WorkerPool(Generic[R]):
                 if next_at_once is not None:
                     item = cast("WorkItem[Never, R] | None", next_at_once())
                 else:
-                    with stop.interruptible():
+                    with self._taking.interruptible():
                         item = cast("WorkItem[Never, R] | None", await source.next_item())
                 # The stop may have come during the wait, or from within the iterator of commands.
                 if item is None or self._is_over():
                     return
                 self._taken += 1
+                if self._taken == self._guards.max_launches:
+                    self._taking.set()
                 outcome = await perform(worker, item)
                 if outcome is not None:
                     self._put(item, outcome)

@@ -31,6 +31,8 @@ from dispatchkit.testing import FakeClock
 from tests.fake_transport import FakeTransport
 from tests.harness import refusal, until
 
+TRACE = f"00-{1:032x}-{2:016x}-01"
+
 
 class Vault:
     """Gives tokens one after another, the last one for ever, and counts how often it is asked."""
@@ -156,13 +158,13 @@ async def test_traced_call_renews_token() -> None:
         def __call__(self, event: object) -> None: ...
 
         def trace_headers(self, event: object) -> dict[str, str]:
-            return {"traceparent": "00-1-2-01"}
+            return {"traceparent": TRACE}
 
     vault = Vault("old", "new")
     direct, provider = made(vault, "new", observers=[Tracer()])
     await direct.start(7)
     assert vault.asked == 2
-    assert [request.headers["traceparent"] for request in provider.requests] == ["00-1-2-01"] * 2
+    assert [request.headers["traceparent"] for request in provider.requests] == [TRACE] * 2
 
 
 async def test_same_token_stays_refused() -> None:

@@ -16,7 +16,7 @@ from dispatchkit import AuthenticationError, DirectClient, FanOut, Pace, Report,
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.sandbox import Fault, Sandbox
 from tests.fake_transport import throttled
-from tests.harness import played, refusal, starts, until
+from tests.harness import played, refusal, starts, turns, until
 
 
 async def aiterate(ids: Iterable[int]) -> AsyncIterator[StartDispatch]:
@@ -54,6 +54,26 @@ async def test_max_launches_stops_reading_source() -> None:
     client, _ = played()
     async with asyncio.timeout(1):
         assert await FanOut(client, source(), concurrency=8, max_launches=1).finish() == Report(done=1)
+
+
+async def test_max_launches_ends_silent_source() -> None:
+    """The other workers already wait for a command when the last permitted one comes."""
+    ids: asyncio.Queue[int] = asyncio.Queue()
+
+    async def source() -> AsyncIterator[StartDispatch]:
+        while True:
+            yield StartDispatch(await ids.get())
+
+    client, _ = played()
+    run = FanOut(client, source(), concurrency=4, max_launches=2)
+    finishing = asyncio.create_task(run.finish())
+    for number in (1, 2):
+        await turns()
+        ids.put_nowait(number)
+    async with asyncio.timeout(1):
+        assert await finishing == Report(done=2)
+    assert run.stop_reason is not None
+    assert run.stop_reason.kind == "max_launches"
 
 
 @pytest.mark.parametrize("length", [0, 4, 6])
