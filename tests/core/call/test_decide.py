@@ -401,3 +401,6 @@ def test_strategy_sees_time_and_error() -> None:
     policy = RetryPolicy(wait=strategy, throttled_wait=strategy)
     play(state(policy=policy, started=10.0), failed(UNSENT, 25), Waited(now(26)), failed(THROTTLED, 27))
     assert seen == [(15.0, UNSENT), (17.0, THROTTLED)]
+    read = denied(Evidence.INCONCLUSIVE, 29)
+    play(state(policy=policy), failed(LOST, 28), Waited(now(29), has_token=True), read)
+    assert [error for _, error in seen[2:]] == [LOST]
