@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
     from dispatchkit.core.call.options import ClientOptions
     from dispatchkit.core.call.retry import RetryPolicy
-    from dispatchkit.core.fanout.fan_out import FanOut
-    from dispatchkit.core.fanout.guards import StopReason
-    from dispatchkit.core.fanout.options import FanOutOptions
-    from dispatchkit.core.fanout.outcome import Done, NotSent, Outcome, Rejected, Report, Unknown
-    from dispatchkit.core.fanout.snapshot import Snapshot
-    from dispatchkit.core.listing import Listing
-    from dispatchkit.core.observe import (
+    from dispatchkit.core.events import (
         AttemptEnded,
         BreakerOpened,
         CallEnded,
         CallEvent,
         CallStarted,
         Event,
-        Observer,
         Paused,
         RunEnded,
         RunStarted,
         StateRead,
         Waiting,
     )
+    from dispatchkit.core.fanout.fan_out import FanOut
+    from dispatchkit.core.fanout.guards import StopReason
+    from dispatchkit.core.fanout.options import FanOutOptions
+    from dispatchkit.core.fanout.outcome import Done, NotSent, Outcome, Rejected, Report, Unknown
+    from dispatchkit.core.fanout.snapshot import Snapshot
+    from dispatchkit.core.listing import Listing
+    from dispatchkit.core.observe import Observer
     from dispatchkit.core.pacing.pace import Pace
     from dispatchkit.core.secret import ExpiringToken
     from dispatchkit.direct.client import DirectClient, DirectOptions
@@ -154,14 +154,14 @@ _HOMES = {
     "dispatchkit.core.listing": ("Listing",),
     "dispatchkit.core.fanout.outcome": ("Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown"),
     "dispatchkit.core.fanout.snapshot": ("Snapshot",),
-    "dispatchkit.core.observe": (
+    "dispatchkit.core.observe": ("Observer",),
+    "dispatchkit.core.events": (
         "AttemptEnded",
         "BreakerOpened",
         "CallEnded",
         "CallEvent",
         "CallStarted",
         "Event",
-        "Observer",
         "Paused",
         "RunEnded",
         "RunStarted",

@@ -30,7 +30,7 @@ from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from dispatchkit._version import __version__
-from dispatchkit.core.observe import (
+from dispatchkit.core.events import (
     AttemptEnded,
     BreakerOpened,
     CallEnded,
@@ -39,9 +39,8 @@ from dispatchkit.core.observe import (
     Paused,
     StateRead,
     Waiting,
-    add_for_all,
-    remove_for_all,
 )
+from dispatchkit.core.observe import add_for_all, remove_for_all
 from dispatchkit.errors import State
 
 __all__ = ["Instrumentor", "OpenTelemetryObserver"]

@@ -29,6 +29,7 @@ from dispatchkit import (
     Audience,
     BreakerOpened,
     CallEnded,
+    CallEvent,
     CallStarted,
     Counts,
     DeactivateMailing,
@@ -39,6 +40,7 @@ from dispatchkit import (
     DispatchkitError,
     DispatchSource,
     Done,
+    Event,
     FanOut,
     LaunchBroadcast,
     Ledger,
@@ -238,12 +240,10 @@ EXEMPT = {
     "Afterwards": "inside a store",
     "AltcraftWire": "has the token",
     "Batch": "inside a store",
-    "CallEvent": "the base of the events of a call",
     "ClientContext": "inside a client, with its token",
     "ClockOffset": "inside a call",
     "DirectAuth": "has the token",
     "ExpiringToken": "has the token",
-    "Event": "the base of all events",
     "HeartbeatStatus": "between a ledger and its store",
     "LogProbe": "a question, with a function",
     "Moment": "inside a store",
@@ -260,7 +260,6 @@ EXEMPT = {
     "RunPlan": "between a ledger and its store; `Run` is what a reader gets",
     "RunSettings": "between a fan-out and its ledger",
     "Settlement": "inside a call",
-    "StateRead": "inside a call",
     "Share": "between a worker and the database",
     "StartedBody": "the body of an answer; `StartedDispatch` is what a caller gets",
     "TakeOver": "between a ledger and its calls",
@@ -330,7 +329,7 @@ def test_public_values_have_to_dict() -> None:
     assert without - EXEMPT.keys() == set(), "give it a to_dict(), or a reason"
     assert EXEMPT.keys() - without == set(), "no reason is needed"
     untested = {cls for cls in classes.values() if issubclass(cls, Value)} - set(map(type, VALUES))
-    assert untested == set()
+    assert untested <= {Event, CallEvent}, "they are bases"
 
 
 def test_schema_describes_every_key() -> None:

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import contextvars
 import hashlib
 import inspect
 import math
 import os
 import re
+import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Generic, NoReturn, TypeVar, cast
 
 import attrs
 
-from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.core.masking import mask
-from dispatchkit.errors import NotSentError
 
-__all__ = ["ExpiringToken", "Secret", "Token", "Unshown", "account_key"]
+__all__ = ["ExpiringToken", "Secret", "Token", "Unshown", "account_key", "is_asynchronous"]
 
 T = TypeVar("T")
 
@@ -75,9 +72,6 @@ _REMEMBERED = 256
 _EARLY = 30.0
 """Seconds before its expiry at which a token is asked for again; at most a tenth of its lifetime."""
 
-_asking: contextvars.ContextVar[tuple[int, ...]] = contextvars.ContextVar("dispatchkit_asking", default=())
-"""The secrets whose callable runs in this context."""
-
 FINGERPRINT_ROUNDS = 200_000
 """Rounds of PBKDF2 for a fingerprint: 0.1 s of CPU time."""
 
@@ -101,25 +95,24 @@ class Secret:
         "_expires_at",
         "_failure",
         "_fingerprints",
-        "_refresh",
         "_revealed",
         "_source",
-        "clock",
         "generation",
         "is_renewable",
+        "now",
     )
 
     def __init__(self, token: Token | None, *, environment: str) -> None:
         self._environment = environment
-        self.clock: Clock = SYSTEM
+        self.now: Callable[[], float] = time.monotonic
+        """Tells when a token has expired. A client gives it its clock's ``boottime``."""
         self.generation = 0
         """How many tokens a callable has returned."""
         self._cached: str | None = None
         self._expires_at = math.inf
-        """On the clock's ``boottime``."""
+        """By `now`."""
         self._failure: Exception | None = None
         """What the callable raised, until it gives a token."""
-        self._refresh: asyncio.Task[BaseException | None] | None = None
         # Recent tokens of a callable, for `redact`: an answer may quote a token that was rotated since.
         self._revealed: deque[str] = deque(maxlen=_REMEMBERED)
         self._source: object = os.environ.get(environment) if token is None else token
@@ -144,30 +137,29 @@ class Secret:
             raise _unusable()
 
     def reveal(self) -> str:
-        """The token itself. Without a cached one, a plain callable is called here: a request awaits `ensure` first.
+        """The token itself. Without a kept one, a plain callable is called here. A request asks before.
 
         Raises:
             ValueError: The callable returned no valid token.
-            RuntimeError: The callable is asynchronous, and `ensure` was not awaited.
+            RuntimeError: The callable is asynchronous, and was not asked yet.
             Exception: The asynchronous callable raised it when it was last asked.
         """
         if isinstance(self._source, str):
             return self._source  # validated by `check`
         if self._cached is not None:
-            return self._cached  # `ensure` renews it
-        source = cast("Callable[[], object]", self._source)
-        if _is_asynchronous(source):
+            return self._cached
+        if is_asynchronous(self.source):
             raise self._failure or RuntimeError(
                 "the token comes from an asynchronous callable: it is known once a call was awaited"
             )
-        return self._accept(source())
+        return self.accept(self.source())
 
-    def _accept(self, token: object) -> str:
+    def accept(self, token: object) -> str:
         """Check and keep what the callable returned."""
         expires_at = math.inf
         if isinstance(token, ExpiringToken):
             lifetime = token.expires_in
-            expires_at = self.clock.boottime() + lifetime - min(_EARLY, lifetime / 10)
+            expires_at = self.now() + lifetime - min(_EARLY, lifetime / 10)
             token = token.text
         if not isinstance(token, str):
             raise ValueError(f"token= must return a string, not {type(token).__name__}")  # noqa: TRY004 - seen in a call
@@ -180,53 +172,19 @@ class Secret:
         self._cached, self._expires_at, self._failure = token, expires_at, None
         return token
 
-    async def ensure(self, timeout: float) -> None:
-        """Ask for the token if none is cached, or if it has expired. Plain text needs nothing.
-
-        Args:
-            timeout: Seconds to wait for the callable.
-
-        Raises:
-            NotSentError: The callable gave none in time.
-            BaseException: The callable raised it.
-        """
-        if self.is_renewable and (self._cached is None or self.clock.boottime() >= self._expires_at):
-            await self.renew(timeout)
+    @property
+    def is_due(self) -> bool:
+        """Whether a callable has to be asked before the next request: no token is kept, or it has expired."""
+        return self.is_renewable and (self._cached is None or self.now() >= self._expires_at)
 
     @property
-    def is_renewing(self) -> bool:
-        """Whether the callable is being asked."""
-        return self._refresh is not None and not self._refresh.done()
+    def source(self) -> Callable[[], object]:
+        """The callable that gives the token, if `is_renewable`."""
+        return cast("Callable[[], object]", self._source)
 
-    async def renew(self, timeout: float) -> None:
-        """Ask for the token again. Concurrent callers share one call of the callable. See `ensure`."""
-        if id(self) in _asking.get():
-            raise RuntimeError("the token callable makes a call that needs its own token: use another client there")
-        loop = asyncio.get_running_loop()
-        task = self._refresh
-        if task is None or task.done() or task.get_loop() is not loop:
-            context = contextvars.copy_context()
-            context.run(_asking.set, (*_asking.get(), id(self)))
-            task = self._refresh = loop.create_task(self._ask(), context=context)
-        done, _ = await asyncio.wait((task,), timeout=timeout)
-        if not done:
-            raise NotSentError(f"the token callable gave no token within {timeout:g} s")
-        if (error := task.result()) is not None:
-            raise error.with_traceback(None)  # the frames below hold the token
-
-    async def _ask(self) -> BaseException | None:
-        """Call the callable. Its error is returned: a task that raises Ctrl-C would end the loop."""
-        try:
-            source = cast("Callable[[], object]", self._source)
-            token = source() if _is_asynchronous(source) else await _in_thread(source)
-            if inspect.isawaitable(token):
-                token = await token
-            self._accept(token)
-        except BaseException as error:  # noqa: BLE001 - it is raised to those who wait
-            if isinstance(error, Exception):
-                self._failure = error.with_traceback(None)  # its frames hold the token
-            return error
-        return None
+    def fail(self, error: Exception) -> None:
+        """Keep what the callable raised, until it gives a token."""
+        self._failure = error.with_traceback(None)  # its frames hold the token
 
     def account(self) -> str:
         """In-process account key; does not reveal the token."""
@@ -281,22 +239,8 @@ class Unshown(Generic[T]):
         raise TypeError("what may hold a password is not pickled: build the client where it is used")
 
 
-async def _in_thread(source: Callable[[], object]) -> object:
-    """Call a plain callable in a thread, where it may block."""
-
-    def call() -> tuple[object, BaseException | None]:
-        try:
-            return source(), None
-        except BaseException as error:  # noqa: BLE001 - a future takes no StopIteration, and a thread no Ctrl-C
-            return None, error
-
-    result, error = await asyncio.to_thread(call)
-    if error is not None:
-        raise error
-    return result
-
-
-def _is_asynchronous(source: Callable[[], object]) -> bool:
+def is_asynchronous(source: Callable[[], object]) -> bool:
+    """Whether a token callable has to be awaited."""
     return inspect.iscoroutinefunction(source) or inspect.iscoroutinefunction(getattr(source, "__call__", None))  # noqa: B004
 
 

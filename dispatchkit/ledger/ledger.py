@@ -288,9 +288,10 @@ class Ledger(AsyncOnly):
             LedgerError: The run does not exist, or the ledger cannot be written.
             ValueError: The token callable returned no valid token.
         """
+        run = await self.run(name)
         if client._has_renewable_token:
             await client._have_token()
-        run, settings = await self.run(name), client._run_settings()
+        settings = client._run_settings()
         for chunk in await self._store.chunks(run.number):
             if chunk.holder is not None:
                 raise RunHeldError(name, pid=chunk.holder.pid, host=chunk.holder.host)

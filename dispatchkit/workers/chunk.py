@@ -73,9 +73,9 @@ async def plan_chunks(
         raise ValueError(f"rate must be positive and finite, not {rate!r}")
     if concurrency is not None:
         int_in_range("concurrency", concurrency, minimum=1, maximum=MAX_NUMBER)
-    if client._has_renewable_token:
-        await client._have_token()
     async with _opened(source) as (opened, store):
+        if client._has_renewable_token:
+            await client._have_token()
         settings = attrs.evolve(client._run_settings(), repeat_window=repeat_window)
         chunks = await opened.journal(run, settings).plan_chunks(commands, size=size)
         await store.set_limits((await opened.run(run)).number, rate=rate, concurrency=concurrency)

@@ -60,6 +60,7 @@ def test_auto_concurrency_is_accepted(command: tuple[str, str]) -> None:
     assert counts(result.out)["done"] == 500
 
 
+@pytest.mark.second_stage
 def test_a_found_concurrency_begins_low(played: Played) -> None:
     played.sandbox.latency = 0.5
     command = ("direct", "start", "1-1000", "--yes", "--base-url", played.url, "--concurrency", "auto")

@@ -92,6 +92,7 @@ def come_to_a_halt(played: Played) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("provider", LAUNCHES)
 def test_resume_after_kill_launches_once(played: Played, ledger: Path, provider: str) -> None:
     played.sandbox.latency = 0.02
@@ -171,6 +172,7 @@ def test_run_has_one_process(played: Played, ledger: Path) -> None:
     assert once(played, 1000)
 
 
+@pytest.mark.second_stage
 async def test_resume_alone_clears_stop(played: Played, ledger: Path) -> None:
     assert await asyncio.to_thread(lambda: run_child(*line(played, ledger, "1-5", "--max-launches", 1)).code) == 1
     store = SqliteStore(ledger)

@@ -222,6 +222,7 @@ async def test_run_reports_provider_pause(
     assert len(asyncio.all_tasks()) == 1  # no task goes on looking
 
 
+@pytest.mark.second_stage
 def test_no_control_characters_without_terminal(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # as many a CI sets it
     played.sandbox.latency = 0.1

@@ -44,7 +44,7 @@ def test_help_shows_client_defaults() -> None:
 
 
 def test_every_client_setting_has_option() -> None:
-    left_out = {"token", "retry", "pace", "clock", "ssl", "body_limit", "attachment_limit"}
+    left_out = {"token", "retry", "pace", "clock", "ssl", "observers", "body_limit", "attachment_limit"}
     for client, command in ((DirectClient, ("direct", "start")), (AltcraftClient, ("altcraft", "launch"))):
         shown = run(*command, "--help").out
         for name in inspect.signature(client).parameters:

@@ -288,7 +288,7 @@ async def test_cancelled_hold_is_released(ledger: Ledger, monkeypatch: pytest.Mo
     await again.close()
 
 
-async def test_hold_cancelled_too_late_is_released(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_late_cancelled_hold_is_released(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
     """The cancellation comes in the turn of the loop in which the run is held and planned."""
     journal = ledger.journal("a", run_settings())
     summary = LedgerJournal._summary

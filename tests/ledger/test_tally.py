@@ -146,6 +146,7 @@ async def test_usual_batch_is_one_statement(tmp_path: Path, monkeypatch: pytest.
         await check(store, run)
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("seed", range(2))
 async def test_tally_survives_kills(database: Database, seed: int) -> None:
     """Each process is killed with signal 9 at a random moment. Not one row is without its count."""

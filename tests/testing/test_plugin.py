@@ -133,6 +133,7 @@ EXAMPLES = {
 """The examples of README and docs, and the number of tests in each."""
 
 
+@pytest.mark.second_stage
 def test_examples_take_milliseconds(tmp_path: Path) -> None:
     source = "".join(block("python", holding) for holding in EXAMPLES)
     output = run_tests(tmp_path, source, *SCOPE, "-o", "asyncio_mode=auto")

@@ -128,7 +128,7 @@ class Client(AsyncOnly, Generic[W]):
         attempt_timeout = seconds("attempt_timeout", attempt_timeout)
         in_process = (self.provider, str(self._origin), account or secret.account())
         self._pace = pace
-        secret.clock = a_clock(clock)
+        secret.now = a_clock(clock).boottime
         self._context = ClientContext(
             secret=secret,
             join_account=self._join_account,

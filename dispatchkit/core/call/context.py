@@ -11,6 +11,7 @@ from dispatchkit.core.call.budget import RetryBudget
 from dispatchkit.core.call.freshness import Freshness
 from dispatchkit.core.call.gate import PacedGate
 from dispatchkit.core.call.launches import Launches
+from dispatchkit.core.call.renewal import Renewal
 from dispatchkit.core.call.replays import Replays
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.observe import Observers
@@ -53,10 +54,13 @@ class ClientContext(Generic[W]):
     """The gate of all calls outside of a fan-out."""
     generation: int = 0
     """The `Secret.generation` whose account was joined."""
+    renewal: Renewal = attrs.field(init=False)
+    """The renewals of the token."""
     keeps_pacer: bool = False
     """Whether permits of `pacer` may be out. It then stays, whatever account a later token tells."""
 
     def __attrs_post_init__(self) -> None:
+        self.renewal = Renewal(self.secret)
         self.gate = PacedGate(self.pacer, self.clock, stop=self.stop, closed=self.stop)
 
     def join(self, pacer: Pacer, replays: Replays) -> None:
@@ -76,8 +80,9 @@ class ClientContext(Generic[W]):
             NotSentError: The callable gave none in time.
             BaseException: The callable raised it.
         """
-        with self.stop.interruptible():
-            await (self.secret.renew(timeout) if again else self.secret.ensure(timeout))
+        if again or self.secret.is_due:
+            with self.stop.interruptible():
+                await self.renewal.perform(timeout)
         if self.generation != self.secret.generation:
             self.join_account()
             self.generation = self.secret.generation

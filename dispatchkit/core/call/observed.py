@@ -12,7 +12,7 @@ from dispatchkit.core.call.gate import Permit
 from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.call.state_read import StateRead as Reading
 from dispatchkit.core.command import Evidence, Request, Response
-from dispatchkit.core.observe import AttemptEnded, CallEnded, CallEvent, CallStarted, StateRead, Waiting
+from dispatchkit.core.events import AttemptEnded, CallEnded, CallEvent, CallStarted, StateRead, Waiting
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.errors import Attempt, DispatchkitError, State
 from dispatchkit.values import target_of

@@ -59,7 +59,7 @@ async def _take_latest(flight: Flight[W, R], permit: Permit) -> bool:
     """
     context, secret = flight.context, flight.context.secret
     flight.permit = permit
-    if secret.is_renewing:
+    if context.renewal.is_under_way:
         # A failure is no matter: the provider then refuses the earlier token.
         with flight.stop.interruptible(), context.stop.interruptible(), contextlib.suppress(Exception):
             await context.have_token(_time_left(flight), again=True)

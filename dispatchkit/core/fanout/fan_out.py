@@ -31,6 +31,7 @@ import attrs
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.context_managers import AsyncOnly
+from dispatchkit.core.events import RunEnded, RunStarted
 from dispatchkit.core.fanout.guards import StopReason
 from dispatchkit.core.fanout.item_types import refuse_wrong_types
 from dispatchkit.core.fanout.journal import Journal, Source
@@ -42,7 +43,6 @@ from dispatchkit.core.fanout.snapshot import RateMeter, Snapshot, time_left
 from dispatchkit.core.fanout.source import IterableSource, iterate
 from dispatchkit.core.fanout.worker_pool import WorkerPool
 from dispatchkit.core.loop import running_loop
-from dispatchkit.core.observe import RunEnded, RunStarted
 from dispatchkit.core.options import check_options, takes_options
 from dispatchkit.core.reprs import RichRepr
 from dispatchkit.core.validators import a_kind, seconds

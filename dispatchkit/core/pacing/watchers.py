@@ -9,7 +9,8 @@ from functools import partial
 from weakref import WeakSet
 
 from dispatchkit.core.clock import Clock
-from dispatchkit.core.observe import BreakerOpened, Event, Observer, Observers, Paused
+from dispatchkit.core.events import BreakerOpened, Event, Paused
+from dispatchkit.core.observe import Observer, Observers
 
 __all__ = ["Watchers"]
 
