@@ -48,6 +48,7 @@ __all__ = [
     "Counts",
     "HeartbeatStatus",
     "Holder",
+    "Launched",
     "PausedAccount",
     "Record",
     "Repeat",
@@ -271,6 +272,19 @@ class Repeat:
     """The latest claim or outcome of these targets in the other run."""
 
 
+class Launched(NamedTuple):
+    """A target that a run has launched, is launching, or may have launched."""
+
+    run: str
+    """The name of the run."""
+    key: bytes
+    """The key of its command, see `codec.key`."""
+    state: str
+    """``done``, ``sending`` or ``unknown``; ``planned`` if a process is about to launch it."""
+    at: datetime
+    """The latest claim or outcome."""
+
+
 class Claim(NamedTuple):
     """A claim of a target, before its request leaves."""
 
@@ -487,6 +501,17 @@ class Store(Protocol):
 
         In the other run, they are done, in flight or unclear, or planned in a chunk that is held now. Only targets of
         this run (or chunk) that are not final are compared.
+        """
+        ...
+
+    def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
+        """What other runs launched within so many seconds, for a plan that is not written yet.
+
+        Args:
+            plan: The plan. Only runs of its account and host, and of other names, count.
+            low: The keys begin after this one.
+            high: The keys end before this one.
+            within: Seconds.
         """
         ...
 

@@ -31,7 +31,7 @@ from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConne
 from dispatchkit.ledger.postgres.driver_settings import DriverSettings
 from dispatchkit.ledger.postgres.identity import identity_expression
 from dispatchkit.ledger.postgres.pooler import check_session
-from dispatchkit.ledger.postgres.repeats import find_repeats
+from dispatchkit.ledger.postgres.repeats import find_launched, find_repeats
 from dispatchkit.ledger.postgres.schema import prepare
 from dispatchkit.ledger.store import (
     LEASE_TIMEOUT,
@@ -40,6 +40,7 @@ from dispatchkit.ledger.store import (
     Counts,
     HeartbeatStatus,
     Holder,
+    Launched,
     Record,
     Repeat,
     Run,
@@ -396,6 +397,9 @@ class PostgresStore(SharedStore):
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
         return await find_repeats(self.connection, run, chunk=chunk, within=within)
+
+    def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
+        return find_launched(self.connection, plan, low=low, high=high, within=within)
 
 
 def _holder(row: Row) -> Holder | None:
