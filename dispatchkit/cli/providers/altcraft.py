@@ -11,6 +11,7 @@ from dispatchkit.altcraft.base import AltcraftCommand, AltcraftWire
 from dispatchkit.altcraft.codec import codec
 from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
 from dispatchkit.built_in.altcraft import PROVIDER
+from dispatchkit.cli.durations import HOUR
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.providers.overrides import Overrides, overrides
@@ -101,6 +102,7 @@ def _launch(
         sandbox=sandbox,
         token_of_sandbox=lambda sandbox: sandbox.altcraft_token,
         stops=stops,
+        repeat_window=None if stops else HOUR,
         overrides=() if values is None else _described(values),
     )
     launch_spec(options, spec)

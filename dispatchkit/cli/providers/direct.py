@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import dispatchkit
 from dispatchkit.built_in.direct import PROVIDER
+from dispatchkit.cli.durations import ALWAYS
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.run.launch import launch
 from dispatchkit.cli.run.spec import LaunchSpec
@@ -64,5 +65,6 @@ def _spec(
         sandbox=sandbox,
         token_of_sandbox=lambda sandbox: sandbox.direct_token,
         stops=frozenset({"start"}) if verb == "stop" else frozenset(),
+        repeat_window=None if verb == "stop" else ALWAYS,  # a dispatch starts once
         prepare="dispatchkit.cli.providers.own_sandbox:start_in" if started else None,
     )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
+from dispatchkit.cli.durations import HOUR
 from dispatchkit.cli.input.origin import Reader
 from dispatchkit.cli.input.question import Description, describe_ids
 from dispatchkit.cli.text import counted
@@ -45,6 +46,8 @@ class LaunchSpec(Generic[W, R]):
     """The reference of a function ``(sandbox, id)`` that a sandbox needs before the command makes sense for an id."""
     stops: frozenset[str] = frozenset()
     """The commands that this one stops, by their names in the registry."""
+    repeat_window: float | None = HOUR
+    """Seconds within which a target is not launched again, unless that is said; None: it may always be."""
     overrides: tuple[tuple[str, str], ...] = ()
     """The overrides of a launch, as text: names and sizes, never a value of a content."""
     targets: Targets | None = None
@@ -86,7 +89,14 @@ class LaunchSpec(Generic[W, R]):
         return self.base_url
 
 
-def describe(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, host: str) -> Description:
+def describe(
+    options: RunOptions,
+    spec: LaunchSpec[W, R],
+    targets: Targets,
+    host: str,
+    *,
+    earlier: tuple[tuple[str, str], ...] = (),
+) -> Description:
     """The launch in words, for the question and for the report."""
     action = f"{spec.verb} {counted(len(targets), *spec.noun)}: {describe_ids(targets)}"
     plan = options.invocation.plan
@@ -95,7 +105,7 @@ def describe(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, host
     where = (("host", host), ("account", describe_account(options, spec.token_variable)))
     if options.sandbox:
         where = (("host", "a sandbox on this machine"), ("account", "the sandbox's"))
-    return Description(action, (*where, *spec.overrides))
+    return Description(action, (*where, *spec.overrides, *earlier))
 
 
 def describe_rest(
