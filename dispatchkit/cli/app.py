@@ -49,6 +49,9 @@ _OWN: dict[str, CommandRef | GroupRef] = {
         options="dispatchkit.cli.commands.worker:WorkerOptions",
         body="dispatchkit.cli.run.worker:work_until_stopped",
     ),
+    "profile": GroupRef(
+        help="List and check the profiles of accounts.", app="dispatchkit.cli.commands.profile:app", reads=True
+    ),
     "sandbox": CommandRef(
         help="Serve both providers on this machine until Ctrl-C, then list what was done.",
         options="dispatchkit.cli.commands.sandbox:SandboxOptions",

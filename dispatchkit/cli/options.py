@@ -47,6 +47,7 @@ from dispatchkit.cli.parameters import (
     MaxLaunches,
     NeverRepeat,
     NoLedger,
+    Profile,
     Proxy,
     Quiet,
     Rate,
@@ -88,6 +89,7 @@ class Options:
 class ConnectionOptions(Options):
     """Options of every command that calls a provider."""
 
+    profile: Profile = None
     token_file: TokenFile = None
     proxy: Proxy = field(default=None, repr=False)
     insecure: Insecure = False

@@ -43,6 +43,7 @@ __all__ = [
     "MaxLaunches",
     "NeverRepeat",
     "NoLedger",
+    "Profile",
     "Proxy",
     "Quiet",
     "Rate",
@@ -174,6 +175,15 @@ Again = Annotated[
         "--again",
         help="Launch also what another run of the ledger has launched, or may have launched.",
         rich_help_panel=GUARDS,
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Take host, account, token and pace from this profile of config.toml, as far as neither an option nor the "
+        "environment sets them. Default: DISPATCHKIT_PROFILE.",
+        rich_help_panel=CONNECTION,
     ),
 ]
 TokenFile = Annotated[

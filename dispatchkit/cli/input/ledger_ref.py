@@ -21,10 +21,13 @@ from dispatchkit.redaction import without_passwords
 if TYPE_CHECKING:
     from dispatchkit import Ledger
     from dispatchkit.cli.options import RunOptions
+    from dispatchkit.profiles import Profile
 
 __all__ = ["LedgerRef", "ledger_from_options", "parse_ledger_args", "without_ledger"]
 
 _VARIABLE = "DISPATCHKIT_LEDGER"
+_MAX_PROFILE = 100
+"""Letters of a profile's name in the name of a run, which has at most 200."""
 _OF_LEDGERS = ("ledger", "run", "repeat_window", "account_changed", "copied", "end_holder")
 """Options that need a ledger."""
 
@@ -138,7 +141,7 @@ def ledger_from_options(options: RunOptions, action: str, *, stops: bool = False
 
     Args:
         options: What was typed.
-        action: What is done. A name that is made for the run has it.
+        action: What is done. A name that is made for the run has it, and the profile.
         stops: Whether the command stops launches.
 
     Raises:
@@ -173,7 +176,7 @@ def ledger_from_options(options: RunOptions, action: str, *, stops: bool = False
             raise ValueError(f"{error}. To launch without a record: {without}") from None
     return LedgerRef(
         where,
-        options.run or _new_name(action),
+        options.run or _new_name(action, options.invocation.profile),
         named=options.ledger is not None,
         is_default=is_default,
         is_new_name=options.run is None,
@@ -186,9 +189,10 @@ def without_ledger(invocation: Invocation) -> str:
     return invocation.again("--no-ledger", without=_OF_LEDGERS)
 
 
-def _new_name(action: str) -> str:
+def _new_name(action: str, profile: Profile | None) -> str:
     """A name for a run. Its last part tells apart launches that several processes begin within a second."""
-    return f"{SYSTEM.now():%Y%m%d-%H%M%S}-{action.replace(' ', '-')}-{secrets.token_hex(2)}"
+    named = "" if profile is None else f"-{profile.name[:_MAX_PROFILE]}"
+    return f"{SYSTEM.now():%Y%m%d-%H%M%S}-{action.replace(' ', '-')}{named}-{secrets.token_hex(2)}"
 
 
 def _is_ledger(word: str) -> bool:

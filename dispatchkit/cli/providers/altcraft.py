@@ -12,6 +12,7 @@ from dispatchkit.altcraft.codec import codec
 from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
 from dispatchkit.built_in.altcraft import PROVIDER
 from dispatchkit.cli.durations import HOUR
+from dispatchkit.cli.input.profile import with_profile
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.providers.overrides import Overrides, overrides
@@ -79,6 +80,9 @@ def _launch(
     active: bool = False,
     stops: frozenset[str] = frozenset(),
 ) -> None:
+    with exit_on_user_error():
+        options = with_profile(options, PROVIDER)
+
     def connect(base_url: str, token: str) -> AltcraftClient:
         return dispatchkit.AltcraftClient(
             base_url, token, wire=options.wire, deduplicates=options.deduplicates, **client_settings(options)

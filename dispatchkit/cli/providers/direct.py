@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 import dispatchkit
 from dispatchkit.built_in.direct import PROVIDER
 from dispatchkit.cli.durations import ALWAYS
+from dispatchkit.cli.input.profile import with_profile
+from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.run.launch import launch
 from dispatchkit.cli.run.spec import LaunchSpec
@@ -28,11 +30,15 @@ R = TypeVar("R")
 
 def start(options: DirectOptions) -> None:
     """Start dispatches."""
+    with exit_on_user_error():
+        options = with_profile(options, PROVIDER)
     launch(options, _spec(options, "start", StartDispatch))
 
 
 def stop(options: StopOptions) -> None:
     """Stop the dispatches that are named, or all that have a status."""
+    with exit_on_user_error():
+        options = with_profile(options, PROVIDER)
     if options.status is None:
         launch(options, _spec(options, "stop", StopDispatch, started=True))
     else:

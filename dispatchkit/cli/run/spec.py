@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -9,8 +10,9 @@ import attrs
 
 from dispatchkit.cli.durations import HOUR
 from dispatchkit.cli.input.origin import Reader
-from dispatchkit.cli.input.question import Description, describe_ids
+from dispatchkit.cli.input.question import PRODUCTION, Description, describe_ids
 from dispatchkit.cli.text import counted
+from dispatchkit.profiles import is_loopback
 from dispatchkit.providers import installed_provider
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.command import Command
     from dispatchkit.sandbox import Sandbox
 
-__all__ = ["LaunchSpec", "describe", "describe_account", "describe_rest"]
+__all__ = ["LaunchSpec", "describe", "describe_account", "describe_host", "describe_rest"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -102,7 +104,7 @@ def describe(
     plan = options.invocation.plan
     if plan is not None:
         action = f"plan run {plan.run!r}, to {action}"
-    where = (("host", host), ("account", describe_account(options, spec.token_variable)))
+    where = describe_host(options, host, spec.token_variable)
     if options.sandbox:
         where = (("host", "a sandbox on this machine"), ("account", "the sandbox's"))
     return Description(action, (*where, *spec.overrides, *earlier))
@@ -117,8 +119,22 @@ def describe_rest(
     return attrs.evolve(description, action=action)
 
 
+def describe_host(options: ActingOptions, host: str, variable: str) -> tuple[tuple[str, str], ...]:
+    """Where a launch goes: the profile, the host, and the account."""
+    profile = options.invocation.profile
+    # A host that the profile does not name may be production, whatever the profile is.
+    is_production = not is_loopback(host)
+    if profile is not None and profile.host.rstrip("/") == host.rstrip("/"):
+        is_production = profile.is_production
+    named = () if profile is None else (("profile", profile.name),)
+    shown = f"{host}{PRODUCTION}" if is_production else host
+    return (*named, ("host", shown), ("account", describe_account(options, variable)))
+
+
 def describe_account(options: ActingOptions, variable: str) -> str:
     """Whose account it is: its name, or else where its token comes from."""
-    place = options.token_file
+    place, profile = options.token_file, options.invocation.profile
     source = f"the token {'on standard input' if place == '-' else f'in {place or variable}'}"
+    if place is None and profile is not None and not os.environ.get(variable):
+        source = f"the token of profile {profile.name!r}"
     return source if options.account is None else f"{options.account!r}, with {source}"
