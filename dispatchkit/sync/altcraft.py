@@ -40,7 +40,9 @@ class AltcraftClient(SyncClient[AsyncAltcraftClient]):
         token: Token | None = None,
         **options: Unpack[AltcraftOptions],
     ) -> Self:
-        """A client of a profile. See `dispatchkit.AltcraftClient.from_profile`.
+        """A client of a profile: ``[profiles.NAME]`` in ``config.toml`` in the user's configuration folder.
+
+        See `dispatchkit.AltcraftClient.from_profile`.
 
         Args:
             name: The profile. None reads ``DISPATCHKIT_PROFILE``.

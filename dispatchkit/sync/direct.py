@@ -33,7 +33,9 @@ class DirectClient(SyncClient[AsyncDirectClient]):
     def from_profile(
         cls, name: str | None = None, *, token: Token | None = None, **options: Unpack[DirectOptions]
     ) -> Self:
-        """A client of a profile. See `dispatchkit.DirectClient.from_profile`.
+        """A client of a profile: ``[profiles.NAME]`` in ``config.toml`` in the user's configuration folder.
+
+        See `dispatchkit.DirectClient.from_profile`.
 
         Args:
             name: The profile. None reads ``DISPATCHKIT_PROFILE``.
