@@ -43,6 +43,7 @@ __all__ = [
     "HEARTBEAT_INTERVAL",
     "LEASE_TIMEOUT",
     "MAX_NUMBER",
+    "TABLES_OF_RUN",
     "Chunk",
     "Claim",
     "Counts",
@@ -285,6 +286,10 @@ class Launched(NamedTuple):
     """The latest claim or outcome."""
 
 
+TABLES_OF_RUN = ("chunk", "target", "sending", "outcome", "tally", "plan_part")
+"""The tables whose rows belong to a run, by their column ``run``."""
+
+
 class Claim(NamedTuple):
     """A claim of a target, before its request leaves."""
 
@@ -486,6 +491,10 @@ class Store(Protocol):
 
     async def clear_stop(self, run: int, *, stops: int | None = None) -> bool:
         """Clear the stop. Returns False if there were other stops since ``stops``, so that the run stays stopped."""
+        ...
+
+    async def delete(self, run: int) -> None:
+        """Delete a run with all its targets. A process that took it meanwhile gets no more claims."""
         ...
 
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:

@@ -35,6 +35,7 @@ from dispatchkit.ledger.postgres.repeats import find_launched, find_repeats
 from dispatchkit.ledger.postgres.schema import prepare
 from dispatchkit.ledger.store import (
     LEASE_TIMEOUT,
+    TABLES_OF_RUN,
     Chunk,
     Claim,
     Counts,
@@ -389,6 +390,15 @@ class PostgresStore(SharedStore):
             "UPDATE dispatchkit.run SET stopped = false WHERE number = $1 AND stops = coalesce($2, stops) RETURNING 1"
         )
         return bool(await self.connection.run(fetching(statement, run, stops), timeout=_RECONNECT_TIMEOUT))
+
+    async def delete(self, run: int) -> None:
+        async def work(connection: Connection) -> None:
+            async with connection.transaction():
+                for table in TABLES_OF_RUN:
+                    await connection.execute(f"DELETE FROM dispatchkit.{table} WHERE run = $1", run)  # noqa: S608
+                await connection.execute("DELETE FROM dispatchkit.run WHERE number = $1", run)
+
+        await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
 
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
         statement = fetching(sql.RIVAL, run, index, log_key, within, CLAIM_AGE)

@@ -48,6 +48,7 @@ from dispatchkit.ledger.sqlite.sql import (
 from dispatchkit.ledger.sqlite.thread import DatabaseThread
 from dispatchkit.ledger.sqlite.write import Afterwards, Batch, Writing, read_all
 from dispatchkit.ledger.store import (
+    TABLES_OF_RUN,
     Chunk,
     Claim,
     Counts,
@@ -338,6 +339,14 @@ class SqliteStore(Store):
     async def clear_stop(self, run: int, *, stops: int | None = None) -> bool:
         statement = "UPDATE run SET stopped = 0 WHERE number = ? AND stops = coalesce(?, stops)"
         return await self._write(lambda db: bool(db.execute(statement, (run, stops)).rowcount))
+
+    async def delete(self, run: int) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            for table in TABLES_OF_RUN:
+                db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 - a constant
+            db.execute("DELETE FROM run WHERE number = ?", (run,))
+
+        await self._write(work)
 
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
         given = {
