@@ -323,6 +323,31 @@ class Ledger(AsyncOnly):
             ended = holder
         return ended
 
+    async def prune(self, *, older_than: float) -> list[str]:
+        """Delete runs with their contents and files, finished or not. A run that a process holds stays.
+
+        A deleted run cannot be resumed, and its targets no longer count as repeats.
+
+        Args:
+            older_than: Seconds since the run was made.
+
+        Returns:
+            The names of the deleted runs, newest first.
+
+        Raises:
+            TypeError: ``older_than`` is not a number.
+            ValueError: ``older_than`` is not positive.
+            LedgerError: The ledger is a copy, or cannot be written.
+        """
+        before = self._clock.now() - timedelta(seconds=seconds("older_than", older_than))
+        store, names = await self._open_store(), list[str]()
+        await store.check_identity()
+        for run in await store.runs():
+            if run.created < before and all(chunk.holder is None for chunk in await store.chunks(run.number)):
+                await store.delete(run.number)
+                names.append(run.name)
+        return names
+
     async def accept_copy(self) -> None:
         """Accept a copied or restored ledger file whose original is no longer used.
 

@@ -108,6 +108,7 @@ class Ledger:
     chunks = _blocking(AsyncLedger.chunks)
     stop = _blocking(AsyncLedger.stop)
     clear_stop = _blocking(AsyncLedger.clear_stop)
+    prune = _blocking(AsyncLedger.prune)
     paused_accounts = _blocking(AsyncLedger.paused_accounts)
     lift_pauses = _blocking(AsyncLedger.lift_pauses)
     end_holder = _blocking(AsyncLedger.end_holder)

@@ -61,6 +61,9 @@ def test_members_match_async_class(blocking: type, twin: type, name: str) -> Non
     if isinstance(theirs, property):
         assert isinstance(ours, property)
         return
+    if isinstance(theirs, classmethod):
+        assert isinstance(ours, classmethod)
+        ours, theirs = ours.__func__, theirs.__func__
     assert parameters(ours) == parameters(theirs)
     assert ours.__name__ == name
     assert not inspect.iscoroutinefunction(ours)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Never, TypeVar, cast
 
 import attrs
 
-from dispatchkit.cli.durations import duration
+from dispatchkit.cli.durations import ALWAYS, duration
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.run.drive import drive
@@ -144,14 +144,19 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
     )
     more = f"; and in {counted(len(repeats) - _NAMED, 'other run')}" if len(repeats) > _NAMED else ""
     way_out = (
-        f"The run keeps its --repeat-window of {duration(within)}: resume it later, or launch the others as a new run"
+        "Another run has taken them over. Launch the others as a new run: the command that launched this one leaves "
+        "out what was launched"
         if ledger_run.resumes
         else f"Leave them out, or launch all the same: {ledger_ref.launch_all_the_same()}"
     )
     return LedgerError(
-        f"{count:,} of these ids {'was' if count == 1 else 'were'} launched within {duration(within)}, or may have "
-        f"been: {others}{more}. Nothing was sent. {way_out}"
+        f"{count:,} of these ids {'was' if count == 1 else 'were'} launched{_within(within)}, or may have been: "
+        f"{others}{more}. Nothing was sent. {way_out}"
     )
+
+
+def _within(window: float) -> str:
+    return "" if window >= ALWAYS else f" within {duration(window)}"
 
 
 async def _tell_why_it_ended(ledger_run: LedgerRun, reporter: Reporter) -> None:
