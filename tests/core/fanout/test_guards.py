@@ -72,7 +72,8 @@ async def test_max_launches_ends_silent_source() -> None:
         ids.put_nowait(number)
     async with asyncio.timeout(1):
         assert await finishing == Report(done=2)
-    assert run.stop_reason is not None and run.stop_reason.kind == "max_launches"
+    assert run.stop_reason is not None
+    assert run.stop_reason.kind == "max_launches"
 
 
 @pytest.mark.parametrize("length", [0, 4, 6])
