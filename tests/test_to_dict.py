@@ -249,6 +249,7 @@ EXEMPT = {
     "Moment": "inside a store",
     "Migration": "inside a store",
     "PlanSummary": "between a fan-out and its ledger",
+    "Profile": "may hold a token",
     "Probe": "a question, with a function",
     "Process": "identifies a process to the ledger",
     "RunStatus": "between a ledger and its watchers; `Snapshot` is what a reader gets",

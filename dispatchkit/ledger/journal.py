@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Never, TypeVar
 
 import attrs
@@ -94,10 +94,7 @@ class LedgerJournal(Journal):
         try:
             await self._wait(opening)
         except BaseException:
-            opening.cancel()
-            await asyncio.wait([opening])
-            if not opening.cancelled() and isinstance(opening.result(), PlanSummary):
-                await self._release()  # the caller never learns that the run is held
+            await _to_its_end(self._abandon(opening))
             raise
         if not opening.done():
             opening.cancel()
@@ -110,6 +107,12 @@ class LedgerJournal(Journal):
         if isinstance(planned, BaseException):
             raise planned
         return planned
+
+    async def _abandon(self, opening: asyncio.Task[PlanSummary | BaseException]) -> None:
+        opening.cancel()
+        await asyncio.wait([opening])
+        if not opening.cancelled() and isinstance(opening.result(), PlanSummary):
+            await self._release()  # the caller never learns that the run is held
 
     async def _wait(self, task: asyncio.Future[T]) -> bool:
         """Wait for a task, or until `CLOSE_TIMEOUT` after a stop. Returns whether the task is done."""
@@ -349,14 +352,7 @@ class LedgerJournal(Journal):
             await self._release(timeout=0.1 if is_unreachable else CLOSE_TIMEOUT)
 
     async def _release(self, *, timeout: float = CLOSE_TIMEOUT) -> None:
-        """Release the run, also if the caller is cancelled: this process would go on with the heartbeats."""
-        releasing = asyncio.create_task(self._release_hold(timeout))
-        releasing.add_done_callback(_seen)
-        try:
-            await asyncio.shield(releasing)
-        except asyncio.CancelledError:
-            await asyncio.wait([releasing])
-            raise
+        await _to_its_end(self._release_hold(timeout))
 
     async def _release_hold(self, timeout: float) -> None:
         if self._reading is not None:
@@ -373,6 +369,17 @@ async def _caught(opening: Callable[[], Awaitable[PlanSummary]]) -> PlanSummary 
         raise
     except BaseException as error:  # noqa: BLE001
         return error
+
+
+async def _to_its_end(work: Coroutine[object, object, None]) -> None:
+    """Do it also if the caller is cancelled, even twice. Otherwise this process would go on holding the run."""
+    working = asyncio.create_task(work)
+    working.add_done_callback(_seen)
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
 
 
 def _seen(task: asyncio.Task[None]) -> None:

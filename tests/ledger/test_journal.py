@@ -288,20 +288,30 @@ async def test_cancelled_hold_is_released(ledger: Ledger, monkeypatch: pytest.Mo
     await again.close()
 
 
-async def test_late_cancelled_hold_is_released(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+async def test_late_cancelled_hold_is_released(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """The cancellation comes in the turn of the loop in which the run is held and planned."""
     journal = ledger.journal("a", run_settings())
     summary = LedgerJournal._summary
 
     async def summary_of_cancelled(self: LedgerJournal) -> PlanSummary:
         planned = await summary(self)
-        asyncio.get_running_loop().call_soon(opening.cancel)
+        asyncio.get_running_loop().call_soon(cancel, times)
         return planned
+
+    def cancel(left: int) -> None:
+        opening.cancel()
+        if left > 1:
+            asyncio.get_running_loop().call_soon(cancel, left - 1)
 
     monkeypatch.setattr(LedgerJournal, "_summary", summary_of_cancelled)
     opening = asyncio.ensure_future(journal.open(starts(range(1, 4)), nothing))
     await asyncio.wait([opening])
     assert opening.cancelled()
+    heartbeat = journal._holding._heartbeat_task
+    assert heartbeat is not None
+    await until(heartbeat.done)
+    await until(lambda: not journal._holding.chunks)
     assert [chunk.holder for chunk in await ledger.chunks("a")] == [None]
 
 

@@ -15,7 +15,7 @@ __all__ = ["raise_gc_threshold", "restore_gc_threshold"]
 _OBJECTS = 20
 """Objects that one call in flight allocates, about."""
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # the garbage collector may end a coroutine that needs it, too
 _workers = _before = _last = 0
 
 
@@ -48,7 +48,7 @@ def _apply(change: int) -> None:
 def _forget() -> None:
     """Reset in a forked child, since the runs go on in the parent. A thread of the parent may hold the lock."""
     global _lock  # noqa: PLW0603
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     if _workers:
         _apply(-_workers)
 

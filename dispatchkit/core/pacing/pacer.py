@@ -72,7 +72,9 @@ class Pacer:
 
     def reset_after_fork(self) -> None:
         """Drop waiters and attempts in flight in a forked child: they belong to the parent."""
-        self._lock = threading.Lock()
+        # Reentrant: the garbage collector may end calls of a dead event loop while this thread holds it.
+        self._lock = threading.RLock()
+        self._granting = self._grant_again = False
         self._adaptive_limit.end_ramp()
         self._runs: WeakSet[object] = WeakSet()
         self._breaker_opened = False
@@ -402,6 +404,20 @@ class Pacer:
 
     def _grant(self) -> float:
         """Admit all waiters that may start now, and set the timer for the next one. Returns the current time."""
+        if self._granting:  # a call of a dead event loop ended in the midst of it
+            self._grant_again = True
+            return self._clock.monotonic()
+        self._granting = True
+        try:
+            now = self._grant_now()
+            while self._grant_again:
+                self._grant_again = False
+                now = self._grant_now()
+            return now
+        finally:
+            self._granting = False
+
+    def _grant_now(self) -> float:
         now = self._clock.monotonic()
         waiters = self._waiters
         if not waiters:
@@ -414,8 +430,7 @@ class Pacer:
         if self._adaptive_limit.slow and self._silent_at() <= now:
             self._adaptive_limit.grow()
             self._learnt = now
-        while waiters and opens <= now and self._has_room():
-            waiter = waiters.popleft()
+        while opens <= now and self._has_room() and (waiter := waiters.popleft()) is not None:
             if waiter.loop.is_closed():
                 continue  # the waiter ended with its loop
             waiter.previous = self._last_start

@@ -65,9 +65,9 @@ class WaiterQueue:
         self.append(waiter)
         self._waiters.move_to_end(waiter, last=False)
 
-    def popleft(self) -> Waiter:
-        """Remove and return the waiter at the head."""
-        return self._waiters.popitem(last=False)[0]
+    def popleft(self) -> Waiter | None:
+        """Remove and return the waiter at the head; None if the queue is empty."""
+        return self._waiters.popitem(last=False)[0] if self._waiters else None
 
     def remove(self, waiter: Waiter) -> None:
         """Remove a waiter, if it is in the queue."""
@@ -96,7 +96,6 @@ class WaiterQueue:
 
     def fail(self, error: BaseException) -> None:
         """Remove all waiters. The wait of each raises this error."""
-        while self._waiters:
-            waiter = self.popleft()
+        while (waiter := self.popleft()) is not None:
             waiter.error = error
             waiter.wake()

@@ -21,7 +21,7 @@ _SLICE = 0.005
 """Seconds of work between two turns of the event loop."""
 _NEVER = 2**30
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # the garbage collector may end a coroutine that needs it, too
 _parsing = 0
 _threshold = _NEVER
 """The threshold of full collections before the first response that is being parsed."""

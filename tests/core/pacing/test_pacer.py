@@ -375,6 +375,61 @@ def test_dead_loop_waiter_blocks_none() -> None:
     lost._log_destroy_pending = False  # type: ignore[attr-defined]
 
 
+class CollectingClock(type(SYSTEM)):  # type: ignore[misc]
+    """Each look at the clock collects garbage, as any allocation may."""
+
+    collects = False
+
+    def monotonic(self) -> float:
+        if self.collects:
+            gc.collect()
+        return float(super().monotonic())
+
+
+@pytest.mark.parametrize("in_flight", [False, True])
+def test_collected_call_does_not_deadlock(in_flight: bool) -> None:
+    """The garbage collector ends coroutines of a dead loop in any thread, also while it holds the lock."""
+    clock = CollectingClock()
+    pacer = Pacer(Pace(concurrency=2), clock)
+
+    async def call() -> None:
+        permit = await pacer.acquire()
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            pacer.release(permit, answered=None, elapsed=0.0)
+
+    def dead_loop() -> None:
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)
+        tasks = [loop.create_task(call()) for _ in range(5 if not in_flight else 2)]
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
+        del tasks
+
+    def go_on() -> None:
+        async def acquire() -> None:
+            for _ in range(4):
+                permits.append(await pacer.acquire())
+                pacer.release(permits[-1], answered=True, elapsed=0.1)
+
+        asyncio.run(acquire())
+
+    gc.collect()
+    gc.disable()
+    try:
+        dead_loop()
+        clock.collects = True
+        permits: list[int] = []
+        thread = threading.Thread(target=go_on, daemon=True)
+        thread.start()
+        thread.join(10)
+    finally:
+        gc.enable()
+    assert permits == [1, 1, 1, 1]
+    assert (pacer.in_flight, pacer.statistics().waiting) == (0, 0)
+
+
 async def test_forked_child_starts_empty(clock: FakeClock) -> None:
     pacer = Pacer(Pace(concurrency=1), clock)
     assert pacer.try_acquire()
