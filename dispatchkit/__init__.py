@@ -22,13 +22,28 @@ if TYPE_CHECKING:
     from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
     from dispatchkit.core.call.options import ClientOptions
     from dispatchkit.core.call.retry import RetryPolicy
+    from dispatchkit.core.events import (
+        AttemptEnded,
+        BreakerOpened,
+        CallEnded,
+        CallEvent,
+        CallStarted,
+        Event,
+        Paused,
+        RunEnded,
+        RunStarted,
+        StateRead,
+        Waiting,
+    )
     from dispatchkit.core.fanout.fan_out import FanOut
     from dispatchkit.core.fanout.guards import StopReason
     from dispatchkit.core.fanout.options import FanOutOptions
     from dispatchkit.core.fanout.outcome import Done, NotSent, Outcome, Rejected, Report, Unknown
     from dispatchkit.core.fanout.snapshot import Snapshot
     from dispatchkit.core.listing import Listing
+    from dispatchkit.core.observe import Observer
     from dispatchkit.core.pacing.pace import Pace
+    from dispatchkit.core.secret import ExpiringToken
     from dispatchkit.direct.client import DirectClient, DirectOptions
     from dispatchkit.direct.commands import StartDispatch, StopDispatch
     from dispatchkit.direct.models import Dispatch, DispatchBase, DispatchCounts, DispatchSource, StartedDispatch
@@ -62,8 +77,13 @@ __all__ = [
     "AltcraftClient",
     "AltcraftOptions",
     "Attachment",
+    "AttemptEnded",
     "Audience",
     "AuthenticationError",
+    "BreakerOpened",
+    "CallEnded",
+    "CallEvent",
+    "CallStarted",
     "ChunkHeldError",
     "ClientOptions",
     "Counts",
@@ -76,6 +96,8 @@ __all__ = [
     "DispatchSource",
     "DispatchkitError",
     "Done",
+    "Event",
+    "ExpiringToken",
     "FanOut",
     "FanOutOptions",
     "InappropriateStatusError",
@@ -89,9 +111,11 @@ __all__ = [
     "NotFoundError",
     "NotSent",
     "NotSentError",
+    "Observer",
     "Outcome",
     "OutcomeUnknownError",
     "Pace",
+    "Paused",
     "ProviderSilentError",
     "Rejected",
     "RejectedError",
@@ -99,17 +123,21 @@ __all__ = [
     "Report",
     "RetryPolicy",
     "Run",
+    "RunEnded",
     "RunHeldError",
+    "RunStarted",
     "RunStoppedError",
     "Snapshot",
     "StartDispatch",
     "StartedDispatch",
     "State",
+    "StateRead",
     "StopDispatch",
     "StopReason",
     "Target",
     "ThrottledError",
     "Unknown",
+    "Waiting",
     "__version__",
     "json_schema",
     "sync",
@@ -126,7 +154,22 @@ _HOMES = {
     "dispatchkit.core.listing": ("Listing",),
     "dispatchkit.core.fanout.outcome": ("Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown"),
     "dispatchkit.core.fanout.snapshot": ("Snapshot",),
+    "dispatchkit.core.observe": ("Observer",),
+    "dispatchkit.core.events": (
+        "AttemptEnded",
+        "BreakerOpened",
+        "CallEnded",
+        "CallEvent",
+        "CallStarted",
+        "Event",
+        "Paused",
+        "RunEnded",
+        "RunStarted",
+        "StateRead",
+        "Waiting",
+    ),
     "dispatchkit.core.pacing.pace": ("Pace",),
+    "dispatchkit.core.secret": ("ExpiringToken",),
     "dispatchkit.core.call.options": ("ClientOptions",),
     "dispatchkit.core.call.retry": ("RetryPolicy",),
     "dispatchkit.core.fanout.guards": ("StopReason",),

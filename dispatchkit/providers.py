@@ -6,6 +6,9 @@ of installed packages, or from `register`.
 The help of the command line lists all providers. It must not pay for what only other functions need: these import it.
 """
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import contextlib
@@ -79,7 +82,7 @@ class Provider(Generic[W]):
     noun: tuple[str, str] = ("target", "targets")
     """What a target is called: one, and many."""
     settings: Mapping[str, Callable[[str], object]] = field(default_factory=dict[str, Callable[[str], object]])
-    """What `Client.settings` adds to provider and host, each with what reads its text. It raises `ValueError`."""
+    """What `Client._settings` adds to provider and host, each with what reads its text. It raises `ValueError`."""
     command_line: str | None = None
     """The Typer group of its command line, as ``"module:attribute"``: ``dispatchkit NAME``.
 
@@ -133,7 +136,7 @@ class Provider(Generic[W]):
         """Make a client of the settings that a run was planned with.
 
         Args:
-            settings: What `Client.settings` gave.
+            settings: What `Client._settings` gave.
             token: None takes the environment's.
             base_url: The host; None takes that of the settings.
             options: Options of the client that are not among the settings, such as ``proxy``.
@@ -336,7 +339,7 @@ class StoredRun(Protocol):
 
     @property
     def settings(self) -> str:
-        """What `Client.settings` gave, as JSON."""
+        """What `Client._settings` gave, as JSON."""
         ...
 
     @property
@@ -346,7 +349,7 @@ class StoredRun(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """What `Client.fingerprint` gave."""
+        """What `Client._token_fingerprint` gave."""
         ...
 
 
@@ -377,7 +380,7 @@ def connect_run(
     settings = parse_settings(run.settings)
     provider = provider_of(settings)
     client = provider.connect(settings, token=token, base_url=base_url, account=account, **options)
-    if account is None and run.account is not None and client.fingerprint() == run.fingerprint:
+    if account is None and run.account is not None and client._token_fingerprint() == run.fingerprint:
         return provider.connect(settings, token=token, base_url=base_url, account=run.account, **options)
     return client
 

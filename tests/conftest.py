@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import inspect
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from unittest.mock import Mock
@@ -31,6 +32,10 @@ os.environ["SSL_CERT_FILE"] = os.devnull
 # Users do not set these. One hides what is left in a buffer, the other makes each process compile everything again.
 for _name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(_name, None)
+
+
+_folders = itertools.count()
+"""Numbers of the folders that stand for those of the user."""
 
 
 def pytest_asyncio_loop_factories(
@@ -97,6 +102,15 @@ def _mend_aioresponses() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(aioresponses_core, "ClientResponse", MendedResponse)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No command of a test sees the user's ledger and profiles, or writes there."""
+    folder = tmp_path_factory.getbasetemp() / "home"
+    for name in ("STATE", "CONFIG"):
+        monkeypatch.setenv(f"XDG_{name}_HOME", str(folder / f"{next(_folders)}" / name.lower()))
+    monkeypatch.delenv("DISPATCHKIT_PROFILE", raising=False)
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ def test_contestants_send_same_request(peer: str, recording: Server) -> None:
         assert not sent
 
 
+@pytest.mark.second_stage
 def test_command_shows_ratios_and_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fanout, "FAN_OUT_PEERS", [PEERS["dispatchkit FanOut"], PEERS["aiohttp, default"]])
     main(["fanout", "--rounds", "1", "--seconds", "0.05", "--workers", "4"])

@@ -153,8 +153,28 @@ async def test_fastapi_answers_values() -> None:
     assert {"Outcome", "OutcomeError", "State", "Attempt", "Report", "LedgerError", "Listing", "Run"} <= {*components}
 
 
+async def test_fastapi_needs_annotation() -> None:
+    app = FastAPI()
+
+    @app.get("/unknown")
+    async def _unknown():
+        return {"report": Report(done=1)}
+
+    @app.get("/annotated")
+    async def _annotated() -> dict[str, Report]:
+        return {"report": Report(done=1)}
+
+    @app.get("/plain")
+    async def _plain():
+        return {"report": Report(done=1).to_dict()}
+
+    with pytest.raises(ValueError, match="not iterable"):  # which is a 500
+        await get(app, "/unknown")
+    assert await get(app, "/annotated") == await get(app, "/plain") == {"report": Report(done=1).to_dict()}
+
+
 async def test_example_answers_outcome() -> None:
-    names = namespace(block("python", "app = FastAPI("))
+    names = namespace(block("python", "app = FastAPI()"))
     async with Sandbox() as sandbox:
         direct = DirectClient(sandbox.direct_token, base_url=sandbox.url)
         names["direct"] = direct

@@ -10,6 +10,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import prometheus_client
+
 from dispatchkit import DirectClient
 from dispatchkit.sandbox import Sandbox
 from tests.launcher import COMMAND, complete
@@ -72,8 +74,36 @@ def test_task_group_example_runs() -> None:
     )
 
 
+def test_observer_example_runs() -> None:
+    assert run_python(block("python", "case AttemptEnded("), dict(os.environ)).splitlines() == [
+        "StartDispatch 7: attempt 1: unknown",
+        "StartDispatch 7: attempt 2: done",
+        "StartDispatch 7: done after 2 attempts",
+    ]
+
+
+async def test_prometheus_example_counts() -> None:
+    source = block("python", "from prometheus_client import")
+    assert len([line for line in source.splitlines() if line]) <= 16
+    observer = namespace(source)["prometheus"]
+    async with Sandbox() as played:
+        direct = DirectClient(played.direct_token, base_url=played.url, observers=[observer])  # type: ignore[list-item]
+        await direct.start_many([1, 2, 100001]).finish()
+        await direct.close()
+    labels = {"provider": "direct", "command": "StartDispatch"}
+    value = prometheus_client.REGISTRY.get_sample_value
+    assert value("dispatchkit_calls_total", {**labels, "outcome": "done"}) == 2
+    assert value("dispatchkit_calls_total", {**labels, "outcome": "rejected"}) == 1
+    assert value("dispatchkit_in_flight", {"provider": "direct"}) == 0
+    assert value("dispatchkit_attempt_seconds_count", {"provider": "direct", "outcome": "done"}) == 2
+
+
+def test_instrumentor_example_runs() -> None:
+    assert run_python(block("python", "Instrumentor().instrument()"), dict(os.environ)) == ""
+
+
 def test_rows_example_runs() -> None:
-    output = run_python(block("python", "flat=True"), dict(os.environ))
+    output = run_python(block("python", "to_dict(flat=True)"), dict(os.environ))
     assert sorted(output.splitlines()) == sorted(
         [
             '{"dispatch_id": 1, "settled": false}',
@@ -157,7 +187,7 @@ def test_the_remaining_python_examples_run() -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert [language for language, _ in BLOCKS].count("python") == 21
+    assert [language for language, _ in BLOCKS].count("python") == 29
     assert [language for language, _ in BLOCKS].count("sh") == 5
 
 

@@ -107,10 +107,10 @@ def test_command_and_request_hide_content() -> None:
         AltcraftClient("https://example.com", TOKEN),
         AltcraftClient("https://example.com", TOKEN, wire="xml"),
     ):
-        call = client.call(command)
+        call = client._call(command)
         assert TOKEN.encode() in (call.request.body or b"")
         shows_nothing(repr(call), repr(call.request), str(call.request))
-    request = DirectClient(TOKEN).call(StartDispatch(1)).request
+    request = DirectClient(TOKEN)._call(StartDispatch(1)).request
     assert request.headers["Authorization"] == f"Basic {TOKEN}"
     shows_nothing(repr(request))
     assert "POST /api/v1/dispatch/1/start" in repr(request)
@@ -329,7 +329,7 @@ async def test_blocking_call_shows_nothing() -> None:
 def test_parts_of_request_show_nothing() -> None:
     direct, altcraft = DirectClient(TOKEN), AltcraftClient("https://example.com", TOKEN)
     command = LaunchBroadcast(82, content=CONTENT, attachments=[FILE])
-    for request in (direct.call(StartDispatch(1)).request, altcraft.call(command).request):
+    for request in (direct._call(StartDispatch(1)).request, altcraft._call(command).request):
         fields = attrs.asdict(request)
         shows_nothing(fields, attrs.astuple(request), *fields.values())
         with_frozen = attrs.asdict(request, recurse=False)

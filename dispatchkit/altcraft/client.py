@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable, Iterable, Mapping
 from datetime import datetime
-from typing import Unpack
+from typing import Any, Self, Unpack, cast
 
 import attrs
 
@@ -24,6 +24,7 @@ from dispatchkit.core.listing import Listing
 from dispatchkit.core.options import check_options, takes_options
 from dispatchkit.core.secret import Secret, Token, Unshown
 from dispatchkit.core.validators import JsonValue
+from dispatchkit.profiles import client_options
 
 __all__ = ["AltcraftClient", "AltcraftOptions"]
 
@@ -63,7 +64,8 @@ class AltcraftClient(Client[AltcraftWire]):
     Args:
         base_url: ``scheme://host[:port]`` of your platform; there is no default host. None reads
             ``DISPATCHKIT_ALTCRAFT_URL``.
-        token: The API token, or a callable that returns it. None reads ``DISPATCHKIT_ALTCRAFT_TOKEN``.
+        token: The API token, or a callable that returns it, also an asynchronous one: see
+            `dispatchkit.core.secret.Token`. None reads ``DISPATCHKIT_ALTCRAFT_TOKEN``.
         options: See `AltcraftOptions`.
 
     Raises:
@@ -107,10 +109,44 @@ class AltcraftClient(Client[AltcraftWire]):
         altcraft_wire = AltcraftWire(secret, codec(wire), body_limit, attachment_limit, deduplicates)
         super().__init__(url, altcraft_wire, secret, **options)
 
-    def settings(self) -> dict[str, str]:
-        """See `Client.settings`; ``wire`` is ``"json"`` or ``"xml"``, ``deduplicates`` is ``"yes"`` or ``"no"``."""
+    @classmethod
+    def from_profile(
+        cls,
+        name: str | None = None,
+        *,
+        base_url: str | None = None,
+        token: Token | None = None,
+        **options: Unpack[AltcraftOptions],
+    ) -> Self:
+        """A client of a profile: ``[profiles.NAME]`` in ``config.toml`` in the user's configuration folder.
+
+        An argument goes before the environment, the environment before the profile, the profile before defaults. A
+        ``token_command`` runs now, for at most 60 s, and blocks.
+
+        Args:
+            name: The profile. None reads ``DISPATCHKIT_PROFILE``.
+            base_url: See `AltcraftClient`.
+            token: See `AltcraftClient`.
+            options: See `AltcraftOptions`.
+
+        Raises:
+            ValueError: There is no such profile, it is of another provider, or its file is damaged or open to others.
+                The ``token_command`` failed, or the constructor refuses a value.
+            ImportError: The extra ``profiles`` is not installed.
+
+        Example:
+            >>> AltcraftClient.from_profile("loyalty")
+            Traceback (most recent call last):
+            ValueError: ...
+        """
+        settings = Unshown({"base_url": base_url, "token": token, **options})
+        del base_url, token, options
+        return cls(**cast("Any", client_options("altcraft", name, settings.reveal()).reveal()))
+
+    def _settings(self) -> dict[str, str]:
+        """See `Client._settings`; ``wire`` is ``"json"`` or ``"xml"``, ``deduplicates`` is ``"yes"`` or ``"no"``."""
         # A resumed run must not repeat an unclear launch that the platform would not deduplicate.
-        return {**super().settings(), "wire": self._form, "deduplicates": "yes" if self._deduplicates else "no"}
+        return {**super()._settings(), "wire": self._form, "deduplicates": "yes" if self._deduplicates else "no"}
 
     async def activate(
         self,

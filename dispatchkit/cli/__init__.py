@@ -15,7 +15,7 @@ __all__ = ["main"]
 
 def main() -> None:
     """Run the command line. Without the extra ``cli``, say how to install it and exit with status 2."""
-    if any(find_spec(name) is None for name in ("typer", "rich")):
+    if any(find_spec(name) is None for name in ("typer", "rich", "platformdirs")):
         sys.stderr.write("The command line needs an extra: pip install 'dispatchkit[cli]'\n")
         raise SystemExit(2)
     _fill_gaps()

@@ -17,7 +17,7 @@ __all__ = ["PROVIDERS", "app"]
 _EPILOG = (
     "Exit status: 0: all done. 1: some were rejected or not sent, or the output could not be written. 2: wrong usage, "
     "or a ledger that cannot be used; nothing was sent. 3: the outcome of some is unknown. 4: the answer to the "
-    "question was no; nothing was done. 130: interrupted."
+    "question was no; nothing was done. 5: all was launched before, in another run; nothing was sent. 130: interrupted."
 )
 
 PROVIDERS = ProviderGroups()
@@ -48,6 +48,9 @@ _OWN: dict[str, CommandRef | GroupRef] = {
         "cancels them.",
         options="dispatchkit.cli.commands.worker:WorkerOptions",
         body="dispatchkit.cli.run.worker:work_until_stopped",
+    ),
+    "profile": GroupRef(
+        help="List and check the profiles of accounts.", app="dispatchkit.cli.commands.profile:app", reads=True
     ),
     "sandbox": CommandRef(
         help="Serve both providers on this machine until Ctrl-C, then list what was done.",

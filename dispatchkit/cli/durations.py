@@ -5,7 +5,13 @@ from __future__ import annotations
 import math
 import re
 
-__all__ = ["duration", "give_up_seconds", "repeat_seconds"]
+from dispatchkit.core.validators import MAX_SECONDS
+
+__all__ = ["ALWAYS", "HOUR", "duration", "give_up_seconds", "repeat_seconds"]
+
+HOUR = 3600.0
+ALWAYS = MAX_SECONDS
+"""The longest window: all that a ledger remembers."""
 
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)([smh])", re.ASCII)
 _SECONDS = {"h": 3600, "m": 60, "s": 1}
@@ -20,26 +26,32 @@ def give_up_seconds(text: str | None) -> float | None:
     return _seconds("--give-up-after", "1h" if text is None else text)
 
 
-def repeat_seconds(text: str | None, *, default: str) -> float | None:
-    """The seconds of ``--repeat-window``; None means never.
+def repeat_seconds(text: str | None, *, default: float | None) -> float | None:
+    """The seconds of ``--repeat-window``; None means that repeats are launched.
 
     Raises:
         ValueError: It is no duration.
     """
-    return _seconds("--repeat-window", default if text is None else text)
+    if text is None:
+        return default
+    if text == "never":
+        raise ValueError("--repeat-window takes a time, such as 1h, or always. To launch repeats: --again")
+    return ALWAYS if text == "always" else _seconds("--repeat-window", text, word="always")
 
 
-def _seconds(option: str, text: str) -> float | None:
+def _seconds(option: str, text: str, *, word: str = "never") -> float | None:
     if text == "never":
         return None
     found = _DURATION.fullmatch(text)
     value = 0.0 if found is None else float(found[1]) * _SECONDS[found[2]]
     if not 0 < value < math.inf:
-        raise ValueError(f"{option} must be a time such as 90s, 15m or 1h, or never, not {text!r}")
+        raise ValueError(f"{option} must be a time such as 90s, 15m or 1h, or {word}, not {text!r}")
     return value
 
 
 def duration(seconds: float) -> str:
     """Seconds as ``--give-up-after`` takes them."""
+    if seconds >= ALWAYS:
+        return "always"
     unit = next((unit for unit, size in _SECONDS.items() if seconds % size == 0), "s")
     return f"{seconds / _SECONDS[unit]:g}{unit}"

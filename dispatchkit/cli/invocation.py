@@ -13,13 +13,15 @@ from dispatchkit.redaction import without_passwords
 if TYPE_CHECKING:
     import typer
 
+    from dispatchkit.profiles import Profile
+
 __all__ = ["RESUMED", "Invocation", "PlanOptions", "command_line", "refuse_swallowed"]
 
 _Word: TypeAlias = tuple[str, tuple[str, ...]]
 
 RESUMED = (
     "concurrency", "rate", "stop_after_failures", "give_up_after", "never_repeat", "account", "timeout",
-    "attempt_timeout", "token_file", "insecure", "proxy", "ca_file", "client_cert", "client_key",
+    "attempt_timeout", "profile", "token_file", "insecure", "proxy", "ca_file", "client_cert", "client_key",
 )  # fmt: skip
 """The options of a launch that a resume of its run takes too."""
 
@@ -49,6 +51,8 @@ class Invocation:
     """The name of each parameter and what stands for it; a command has no name."""
     plan: PlanOptions | None = None
     """The options of ``dispatchkit plan``, if it precedes the command."""
+    profile: Profile | None = None
+    """The profile, if the command line or the environment names one."""
 
     @classmethod
     def of(cls, context: typer.Context) -> Invocation:

@@ -17,6 +17,7 @@ from dispatchkit.cli.invocation import Invocation, refuse_swallowed
 from dispatchkit.cli.parameters import (
     Account,
     AccountChanged,
+    Again,
     Attach,
     AttemptTimeout,
     Audience,
@@ -45,6 +46,8 @@ from dispatchkit.cli.parameters import (
     Limit,
     MaxLaunches,
     NeverRepeat,
+    NoLedger,
+    Profile,
     Proxy,
     Quiet,
     Rate,
@@ -86,6 +89,7 @@ class Options:
 class ConnectionOptions(Options):
     """Options of every command that calls a provider."""
 
+    profile: Profile = None
     token_file: TokenFile = None
     proxy: Proxy = field(default=None, repr=False)
     insecure: Insecure = False
@@ -147,8 +151,10 @@ class RunOptions(ActingOptions):
     expected: Expected = None
     dry_run: DryRun = False
     ledger: Ledger = field(default=None, repr=False)
+    no_ledger: NoLedger = False
     run: RunName = None
     repeat_window: RepeatWindow = None
+    again: Again = False
     sandbox: Sandbox = False
 
 

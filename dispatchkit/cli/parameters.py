@@ -12,6 +12,7 @@ from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LAUNCH, LEDGER, OUTP
 __all__ = [
     "Account",
     "AccountChanged",
+    "Again",
     "Attach",
     "AttemptTimeout",
     "Audience",
@@ -41,6 +42,8 @@ __all__ = [
     "Limit",
     "MaxLaunches",
     "NeverRepeat",
+    "NoLedger",
+    "Profile",
     "Proxy",
     "Quiet",
     "Rate",
@@ -134,7 +137,16 @@ Ledger = Annotated[
     typer.Option(
         metavar="FILE|URL",
         help="Record each launch in this SQLite file or PostgreSQL database before it is sent. The run can then be "
-        "resumed. Default: DISPATCHKIT_LEDGER.",
+        "resumed. Default: DISPATCHKIT_LEDGER, else a file of your own in the state folder. A stop is recorded only "
+        "in a ledger that is named.",
+        rich_help_panel=LEDGER,
+    ),
+]
+NoLedger = Annotated[
+    bool,
+    typer.Option(
+        "--no-ledger",
+        help="Record nothing: the run cannot be resumed, and a repeat of it is not noticed.",
         rich_help_panel=LEDGER,
     ),
 ]
@@ -152,9 +164,26 @@ RepeatWindow = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Refuse the run if another run of the ledger has launched one of the ids within this time. Examples: 90s, "
-        "15m, 1h, never. Default: 1h for a launch without --run, else never.",
+        help="Leave out ids that another run of the ledger has launched, or may have launched, within this time: 90s, "
+        "15m, 1h, always. Default: always for starts of dispatches, 1h for launches of mailings.",
         rich_help_panel=GUARDS,
+    ),
+]
+Again = Annotated[
+    bool,
+    typer.Option(
+        "--again",
+        help="Launch also what another run of the ledger has launched, or may have launched.",
+        rich_help_panel=GUARDS,
+    ),
+]
+Profile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Take host, account, token and pace from this profile of config.toml, as far as neither an option nor the "
+        "environment sets them. Default: DISPATCHKIT_PROFILE.",
+        rich_help_panel=CONNECTION,
     ),
 ]
 TokenFile = Annotated[
@@ -346,11 +375,16 @@ Attach = Annotated[
 ]
 
 LedgerArgument = Annotated[
-    list[str] | None, typer.Argument(metavar="LEDGER", help="A file or a URL. Default: DISPATCHKIT_LEDGER.")
+    list[str] | None,
+    typer.Argument(metavar="LEDGER", help="A file or a URL. Default: DISPATCHKIT_LEDGER, else your own file."),
 ]
 RunArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="LEDGER RUN", help="A file or a URL, and the name of a run. A single run needs no name."),
+    typer.Argument(
+        metavar="LEDGER RUN",
+        help="A file or a URL, and the name of a run. Default: DISPATCHKIT_LEDGER, else your own file. A single run "
+        "needs no name.",
+    ),
 ]
 SharedLedger = Annotated[
     str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Iterable
 from datetime import datetime
-from typing import Unpack
+from typing import Any, Self, Unpack, cast
 
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.options import ClientOptions, hide_proxy
@@ -24,6 +24,7 @@ from dispatchkit.direct.commands import (
     StopDispatch,
 )
 from dispatchkit.direct.models import Dispatch, StartedDispatch
+from dispatchkit.profiles import client_options
 from dispatchkit.providers import installed_provider
 
 __all__ = ["DirectClient", "DirectOptions"]
@@ -55,7 +56,8 @@ class DirectClient(Client[DirectAuth]):
 
     Args:
         token: The API key exactly as the cabinet shows it (a TOKEN_1 key, already Base64), or a callable that
-            returns it. None reads ``DISPATCHKIT_DIRECT_TOKEN``.
+            returns it, also an asynchronous one: see `dispatchkit.core.secret.Token`. None reads
+            ``DISPATCHKIT_DIRECT_TOKEN``.
         options: See `DirectOptions`.
 
     Raises:
@@ -88,6 +90,34 @@ class DirectClient(Client[DirectAuth]):
         check_options(DirectClient, options)
         key.check()
         super().__init__(url, DirectAuth(key), key, **options)
+
+    @classmethod
+    def from_profile(
+        cls, name: str | None = None, *, token: Token | None = None, **options: Unpack[DirectOptions]
+    ) -> Self:
+        """A client of a profile: ``[profiles.NAME]`` in ``config.toml`` in the user's configuration folder.
+
+        An argument goes before the environment, the environment before the profile, the profile before defaults. A
+        ``token_command`` runs now, for at most 60 s, and blocks.
+
+        Args:
+            name: The profile. None reads ``DISPATCHKIT_PROFILE``.
+            token: See `DirectClient`.
+            options: See `DirectOptions`.
+
+        Raises:
+            ValueError: There is no such profile, it is of another provider, or its file is damaged or open to others.
+                The ``token_command`` failed, or the constructor refuses a value.
+            ImportError: The extra ``profiles`` is not installed.
+
+        Example:
+            >>> DirectClient.from_profile("retail")
+            Traceback (most recent call last):
+            ValueError: ...
+        """
+        settings = Unshown({"token": token, **options})
+        del token, options
+        return cls(**cast("Any", client_options("direct", name, settings.reveal()).reveal()))
 
     async def start(
         self, dispatch_id: int, *, timeout: float | None = None, retry: RetryPolicy | None = None

@@ -106,9 +106,14 @@ class Hold:
             if lease_ends == math.inf:
                 until = self._clock.now() + timedelta(seconds=other.lease_left)
                 text = "the run %r was held by process %s on %s: waiting for the end of its lease at %s UTC"
-                log(logger, logging.WARNING, text, self._run.name, other.pid, other.host, f"{until:%H:%M:%S}")
+                about = self._run.name, other.pid, other.host, f"{until:%H:%M:%S}"
+                log(logger, logging.WARNING, text, *about, extra=self._extra)
             lease_ends = now + other.lease_left
             await self._clock.sleep(min(HEARTBEAT_INTERVAL, other.lease_left + 0.05))
+
+    def _extra(self) -> dict[str, object]:
+        """The attributes of a log record."""
+        return {"run": self._run.name, "index": None}
 
     def keep(self, lost: Callable[[LedgerError | None], None]) -> None:
         """Start the heartbeats.
@@ -132,7 +137,7 @@ class Hold:
             lost(error)
         except Exception as error:  # noqa: BLE001 - without heartbeats, another process may take the chunks
             text = "the heartbeats of the run %r failed, so this process launches no more of it"
-            log(logger, logging.ERROR, text, self._run.name, exc_info=error)
+            log(logger, logging.ERROR, text, self._run.name, exc_info=error, extra=self._extra)
             failed = LedgerError(
                 f"the heartbeats of the run {self._run.name!r} failed ({type(error).__name__}), so this process "
                 "launches no more of it: resume the run"

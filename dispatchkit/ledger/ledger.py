@@ -1,5 +1,8 @@
 """`Ledger`: the durable record of launches, to launch, inspect and stop runs."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -101,7 +104,7 @@ class Ledger(AsyncOnly):
             TypeError: The name is not text.
             ValueError: The name is empty or too long.
         """
-        return self.create_journal(run, settings)
+        return self._create_journal(run, settings)
 
     def chunk(self, run: str, number: int) -> PartOfLedger:
         """One chunk of a planned run, for one of its workers.
@@ -122,12 +125,12 @@ class Ledger(AsyncOnly):
         """
         return PartOfLedger(self, run, resumes=True)
 
-    def create_journal(
+    def _create_journal(
         self, run: str, settings: RunSettings, *, chunk: int | None = None, resumes: bool = False
     ) -> LedgerJournal:
         """The journal of a run, or of one of its chunks. See `journal`."""
         name = label("run", run)
-        return LedgerJournal(self.open_store, name, settings, chunk=chunk, resumes=resumes, clock=self._clock)
+        return LedgerJournal(self._open_store, name, settings, chunk=chunk, resumes=resumes, clock=self._clock)
 
     async def runs(self) -> list[Run]:
         """All runs, newest first.
@@ -135,7 +138,7 @@ class Ledger(AsyncOnly):
         Raises:
             LedgerError: The ledger cannot be read.
         """
-        return await (await self.open_store()).runs()
+        return await (await self._open_store()).runs()
 
     async def run(self, name: str) -> Run:
         """The run with this name.
@@ -143,7 +146,7 @@ class Ledger(AsyncOnly):
         Raises:
             LedgerError: The run does not exist, or the ledger cannot be read.
         """
-        store = await self.open_store()
+        store = await self._open_store()
         run = await store.run(name)
         if run is None:
             names = [repr(other.name) for other in await store.runs()]
@@ -275,7 +278,7 @@ class Ledger(AsyncOnly):
                 "a ledger in a file stores no pauses: a pause ends with its process. To end it early, stop that "
                 "process and resume the run"
             )
-        return cast("SharedStore", await self.open_store())
+        return cast("SharedStore", await self._open_store())
 
     async def change_account(self, name: str, client: Client[W]) -> None:
         """Accept a client's token as the rotated token of a run's account.
@@ -285,7 +288,10 @@ class Ledger(AsyncOnly):
             LedgerError: The run does not exist, or the ledger cannot be written.
             ValueError: The token callable returned no valid token.
         """
-        run, settings = await self.run(name), client.run_settings()
+        run = await self.run(name)
+        if client._has_renewable_token:
+            await client._have_token()
+        settings = client._run_settings()
         for chunk in await self._store.chunks(run.number):
             if chunk.holder is not None:
                 raise RunHeldError(name, pid=chunk.holder.pid, host=chunk.holder.host)
@@ -317,6 +323,31 @@ class Ledger(AsyncOnly):
             ended = holder
         return ended
 
+    async def prune(self, *, older_than: float) -> list[str]:
+        """Delete runs with their contents and files, finished or not. A run that a process holds stays.
+
+        A deleted run cannot be resumed, and its targets no longer count as repeats.
+
+        Args:
+            older_than: Seconds since the run was made.
+
+        Returns:
+            The names of the deleted runs, newest first.
+
+        Raises:
+            TypeError: ``older_than`` is not a number.
+            ValueError: ``older_than`` is not positive.
+            LedgerError: The ledger is a copy, or cannot be written.
+        """
+        before = self._clock.now() - timedelta(seconds=seconds("older_than", older_than))
+        store, names = await self._open_store(), list[str]()
+        await store.check_identity()
+        for run in await store.runs():
+            if run.created < before and all(chunk.holder is None for chunk in await store.chunks(run.number)):
+                await store.delete(run.number)
+                names.append(run.name)
+        return names
+
     async def accept_copy(self) -> None:
         """Accept a copied or restored ledger file whose original is no longer used.
 
@@ -325,9 +356,9 @@ class Ledger(AsyncOnly):
         Raises:
             LedgerError: The ledger cannot be written.
         """
-        await (await self.open_store()).accept_copy()
+        await (await self._open_store()).accept_copy()
 
-    async def open_store(self) -> Store:
+    async def _open_store(self) -> Store:
         """Open the store, once, and return it.
 
         Raises:
@@ -389,11 +420,11 @@ class PartOfLedger:
         """
         if run != self._run:
             raise ValueError(f"run must be {self._run!r}, as in Ledger.chunk or Ledger.resuming, not {run!r}")
-        return self._ledger.create_journal(run, settings, chunk=self._chunk, resumes=self._resumes)
+        return self._ledger._create_journal(run, settings, chunk=self._chunk, resumes=self._resumes)
 
 
 def _account_key(run: Run) -> str:
-    """The account key of a run, equal to `Client.account`."""
+    """The account key of a run, equal to `Client._account_key`."""
     if run.account is None:
         return run.fingerprint
     settings = parse_settings(run.settings)

@@ -43,11 +43,13 @@ __all__ = [
     "HEARTBEAT_INTERVAL",
     "LEASE_TIMEOUT",
     "MAX_NUMBER",
+    "TABLES_OF_RUN",
     "Chunk",
     "Claim",
     "Counts",
     "HeartbeatStatus",
     "Holder",
+    "Launched",
     "PausedAccount",
     "Record",
     "Repeat",
@@ -271,6 +273,23 @@ class Repeat:
     """The latest claim or outcome of these targets in the other run."""
 
 
+class Launched(NamedTuple):
+    """A target that a run has launched, is launching, or may have launched."""
+
+    run: str
+    """The name of the run."""
+    key: bytes
+    """The key of its command, see `codec.key`."""
+    state: str
+    """``done``, ``sending`` or ``unknown``; ``planned`` if a process is about to launch it."""
+    at: datetime
+    """The latest claim or outcome."""
+
+
+TABLES_OF_RUN = ("chunk", "target", "sending", "outcome", "tally", "plan_part")
+"""The tables whose rows belong to a run, by their column ``run``."""
+
+
 class Claim(NamedTuple):
     """A claim of a target, before its request leaves."""
 
@@ -474,6 +493,10 @@ class Store(Protocol):
         """Clear the stop. Returns False if there were other stops since ``stops``, so that the run stays stopped."""
         ...
 
+    async def delete(self, run: int) -> None:
+        """Delete a run with all its targets. A process that took it meanwhile gets no more claims."""
+        ...
+
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
         """Whether another target of this log and host, of any run, may have acted within so many seconds.
 
@@ -487,6 +510,17 @@ class Store(Protocol):
 
         In the other run, they are done, in flight or unclear, or planned in a chunk that is held now. Only targets of
         this run (or chunk) that are not final are compared.
+        """
+        ...
+
+    def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
+        """What other runs launched within so many seconds, for a plan that is not written yet.
+
+        Args:
+            plan: The plan. Only runs of its account and host, and of other names, count.
+            low: The keys begin after this one.
+            high: The keys end before this one.
+            within: Seconds.
         """
         ...
 

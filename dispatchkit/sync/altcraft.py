@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Any, Self, Unpack, cast
 
 from dispatchkit.altcraft.client import AltcraftClient as AsyncAltcraftClient
 from dispatchkit.altcraft.client import AltcraftOptions
 from dispatchkit.core.options import takes_options
-from dispatchkit.core.secret import Token
+from dispatchkit.core.secret import Token, Unshown
+from dispatchkit.profiles import client_options
 from dispatchkit.sync.client import SyncClient, blocking, blocking_many
 
 __all__ = ["AltcraftClient"]
@@ -29,6 +30,34 @@ class AltcraftClient(SyncClient[AsyncAltcraftClient]):
         finally:
             del base_url, token, options  # a traceback shows the locals of this frame
         super().__init__(async_client)
+
+    @classmethod
+    def from_profile(
+        cls,
+        name: str | None = None,
+        *,
+        base_url: str | None = None,
+        token: Token | None = None,
+        **options: Unpack[AltcraftOptions],
+    ) -> Self:
+        """A client of a profile: ``[profiles.NAME]`` in ``config.toml`` in the user's configuration folder.
+
+        See `dispatchkit.AltcraftClient.from_profile`.
+
+        Args:
+            name: The profile. None reads ``DISPATCHKIT_PROFILE``.
+            base_url: See `AltcraftClient`.
+            token: See `AltcraftClient`.
+            options: See `AltcraftOptions`.
+
+        Raises:
+            ValueError: There is no such profile, it is of another provider, or its file is damaged or open to others.
+                The ``token_command`` failed, or the constructor refuses a value.
+            ImportError: The extra ``profiles`` is not installed.
+        """
+        settings = Unshown({"base_url": base_url, "token": token, **options})
+        del base_url, token, options
+        return cls(**cast("Any", client_options("altcraft", name, settings.reveal()).reveal()))
 
     activate = blocking(AsyncAltcraftClient.activate)
     launch_broadcast = blocking(AsyncAltcraftClient.launch_broadcast)

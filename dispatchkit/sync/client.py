@@ -14,6 +14,9 @@ A blocking client is a class like this one. It repeats no code of the provider::
         launch_many = blocking_many(acme.AcmeClient.launch_many)
 """
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import functools
@@ -24,6 +27,7 @@ from types import TracebackType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar, cast
 
 from dispatchkit.core.call.client import Client, ClientStatistics
+from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.context_managers import BlockingOnly
 from dispatchkit.core.fanout.fan_out import FanOut as AsyncFanOut
 from dispatchkit.sync.caller_items import hand_over
@@ -47,11 +51,13 @@ class SyncClient(BlockingOnly, Generic[C_co]):
 
     def __init__(self, client: C_co) -> None:
         self._client = client
-        self.handle = PortalHandle(client)
-        weakref.finalize(self, self.handle.drop).atexit = False
+        self._original: SyncClient[C_co] | None = None
+        """The client whose connections this one uses; None if it has its own."""
+        self._handle = PortalHandle(client)
+        weakref.finalize(self, self._handle.drop).atexit = False
 
     @property
-    def async_client(self) -> C_co:
+    def _async_client(self) -> C_co:
         """The asynchronous client that does the work; it belongs to the loop thread, so use it from there only."""
         return self._client
 
@@ -68,12 +74,35 @@ class SyncClient(BlockingOnly, Generic[C_co]):
         return self._client.lift_pause()
 
     def statistics(self) -> ClientStatistics:
-        """What the client's account is doing, and what its retries have cost."""
-        return self.handle.read(self._client.statistics, "statistics")
+        """What the client's account is doing, and what its retries and state reads have cost."""
+        return self._handle.read(self._client.statistics, "statistics")
+
+    def with_options(self, *, timeout: float | None = None, retry: RetryPolicy | None = None) -> Self:
+        """The same client with other defaults for its calls: it shares connections, pace and retry budget.
+
+        See `dispatchkit.DirectClient.with_options`.
+
+        Args:
+            timeout: Seconds for a whole call; None takes that of this client.
+            retry: When and how a call is repeated; None takes the policy of this client.
+
+        Raises:
+            ValueError: ``timeout`` is out of range.
+            TypeError: A setting is of another type.
+        """
+        derived = object.__new__(type(self))
+        vars(derived).update(vars(self))
+        derived._client = self._client.with_options(timeout=timeout, retry=retry)
+        derived._original = self
+        return derived
 
     def close(self) -> None:
-        """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
-        self.handle.close()
+        """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing.
+
+        A client of `with_options` leaves them to its original.
+        """
+        if self._original is None:
+            self._handle.close()
 
     def __enter__(self) -> Self:
         return self
@@ -106,10 +135,10 @@ def blocking(
 
     def call(self: SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            coroutine = method(self.async_client, *args, **kwargs)
+            coroutine = method(self._async_client, *args, **kwargs)
         finally:
             del args, kwargs  # a traceback shows the locals of this frame, and a message's content may be one
-        return self.handle.run(coroutine, name)
+        return self._handle.run(coroutine, name)
 
     functools.update_wrapper(call, method)
     return call
@@ -134,7 +163,7 @@ def blocking_many(
                 positional[0], held = hand_over(positional[0], named)
             elif first in named:
                 named[first], held = hand_over(named[first], named)
-            async_fan_out = cast("Callable[..., AsyncFanOut[R]]", method)(self.async_client, *positional, **named)
+            async_fan_out = cast("Callable[..., AsyncFanOut[R]]", method)(self._async_client, *positional, **named)
         finally:
             del positional, named  # a traceback shows the locals of this frame
         return FanOut[R]._around(self, async_fan_out, held)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

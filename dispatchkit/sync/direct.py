@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Unpack
+from typing import Any, Self, Unpack, cast
 
 from dispatchkit.core.options import takes_options
-from dispatchkit.core.secret import Token
+from dispatchkit.core.secret import Token, Unshown
 from dispatchkit.direct.client import DirectClient as AsyncDirectClient
 from dispatchkit.direct.client import DirectOptions
+from dispatchkit.profiles import client_options
 from dispatchkit.sync.client import SyncClient, blocking, blocking_many
 
 __all__ = ["DirectClient"]
@@ -27,6 +28,28 @@ class DirectClient(SyncClient[AsyncDirectClient]):
         finally:
             del token, options  # a traceback shows the locals of this frame
         super().__init__(async_client)
+
+    @classmethod
+    def from_profile(
+        cls, name: str | None = None, *, token: Token | None = None, **options: Unpack[DirectOptions]
+    ) -> Self:
+        """A client of a profile: ``[profiles.NAME]`` in ``config.toml`` in the user's configuration folder.
+
+        See `dispatchkit.DirectClient.from_profile`.
+
+        Args:
+            name: The profile. None reads ``DISPATCHKIT_PROFILE``.
+            token: See `DirectClient`.
+            options: See `DirectOptions`.
+
+        Raises:
+            ValueError: There is no such profile, it is of another provider, or its file is damaged or open to others.
+                The ``token_command`` failed, or the constructor refuses a value.
+            ImportError: The extra ``profiles`` is not installed.
+        """
+        settings = Unshown({"token": token, **options})
+        del token, options
+        return cls(**cast("Any", client_options("direct", name, settings.reveal()).reveal()))
 
     start = blocking(AsyncDirectClient.start)
     stop = blocking(AsyncDirectClient.stop)

@@ -1,5 +1,8 @@
 """The blocking fan-out: outcomes cross the loop thread in batches, and an early exit is orderly."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import contextlib
@@ -33,10 +36,10 @@ class _BlockingClient(Protocol[C_co]):
     """The members of a blocking client that a fan-out uses."""
 
     @property
-    def async_client(self) -> C_co: ...
+    def _async_client(self) -> C_co: ...
 
     @property
-    def handle(self) -> PortalHandle: ...
+    def _handle(self) -> PortalHandle: ...
 
 
 class FanOut(Generic[R_co]):
@@ -62,13 +65,13 @@ class FanOut(Generic[R_co]):
         commands: Iterable[Command[W, R_co]] | AsyncIterable[Command[W, R_co]] | None,
         **options: Unpack[FanOutOptions],
     ) -> None:
-        if not hasattr(client, "async_client"):  # callers without a type checker
+        if not hasattr(client, "_async_client"):  # callers without a type checker
             what = "a blocking client, such as those of dispatchkit.sync"
             raise TypeError(f"client must be {what}, not {shown(client)}")
         held: CallerItems[Any] | None = None
         if commands is not None:
             commands, held = hand_over(commands, options)
-        self._bind(client, AsyncFanOut(client.async_client, commands, **options), held)
+        self._bind(client, AsyncFanOut(client._async_client, commands, **options), held)
 
     @classmethod
     def _around(
@@ -83,7 +86,7 @@ class FanOut(Generic[R_co]):
         self, client: _BlockingClient[object], async_fan_out: AsyncFanOut[R_co], held: CallerItems[Any] | None
     ) -> None:
         self._client = client  # a client closes itself once it is garbage
-        self._handle = client.handle
+        self._handle = client._handle
         self._async_fan_out = async_fan_out
         self._held = held
         """The items that this thread reads; None if the loop thread reads them."""

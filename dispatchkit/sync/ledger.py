@@ -1,5 +1,8 @@
 """The blocking ledger."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import functools
@@ -105,6 +108,7 @@ class Ledger:
     chunks = _blocking(AsyncLedger.chunks)
     stop = _blocking(AsyncLedger.stop)
     clear_stop = _blocking(AsyncLedger.clear_stop)
+    prune = _blocking(AsyncLedger.prune)
     paused_accounts = _blocking(AsyncLedger.paused_accounts)
     lift_pauses = _blocking(AsyncLedger.lift_pauses)
     end_holder = _blocking(AsyncLedger.end_holder)
@@ -130,7 +134,7 @@ class Ledger:
 
         See `dispatchkit.Ledger.change_account`.
         """
-        self._run(self._async_ledger.change_account(name, client.async_client), "change_account")
+        self._run(self._async_ledger.change_account(name, client._async_client), "change_account")
 
     def close(self) -> None:
         """Close the store, after its fan-outs. A second call does nothing.

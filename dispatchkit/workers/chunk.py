@@ -1,5 +1,8 @@
 """Plan a run in chunks, and launch one chunk: the two functions for the tasks of a queue."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -71,7 +74,9 @@ async def plan_chunks(
     if concurrency is not None:
         int_in_range("concurrency", concurrency, minimum=1, maximum=MAX_NUMBER)
     async with _opened(source) as (opened, store):
-        settings = attrs.evolve(client.run_settings(), repeat_window=repeat_window)
+        if client._has_renewable_token:
+            await client._have_token()
+        settings = attrs.evolve(client._run_settings(), repeat_window=repeat_window)
         chunks = await opened.journal(run, settings).plan_chunks(commands, size=size)
         await store.set_limits((await opened.run(run)).number, rate=rate, concurrency=concurrency)
     return [chunk.number for chunk in chunks]
@@ -131,8 +136,8 @@ async def launch_chunk(
         if prepared is None:
             return Report()
         opened, store, planned, used = prepared
-        key = await asyncio.to_thread(used.account)
-        await stack.enter_async_context(share_pace(store, key, used.pacer, run=planned.number, stop=stop))
+        key = await asyncio.to_thread(used._account_key)
+        await stack.enter_async_context(share_pace(store, key, used._pacer, run=planned.number, stop=stop))
         while True:
             # The journal checks that the run's settings are the client's.
             fan_out = FanOut[object](
@@ -177,7 +182,9 @@ async def _prepare(
         own_url = provider_of(parse_settings(found.settings)).own_url()
         given = await asyncio.to_thread(connect_run, found, base_url=own_url)  # it may take a tenth of a second
         stack.push_async_callback(given.close)
-    found = await opened.chunk(run, chunk).journal(run, given.run_settings()).check()
+    if given._has_renewable_token:
+        await given._have_token()  # it tells the account, whose pace the workers share
+    found = await opened.chunk(run, chunk).journal(run, given._run_settings()).check()
     await _check_holder(store, found, chunk)
     return opened, store, found, given
 
@@ -223,6 +230,6 @@ async def in_postgres(ledger: Ledger) -> PostgresStore:
     """
     if not ledger.is_shared:  # check first: opening would create the file
         raise LedgerError("workers share a run through a ledger in PostgreSQL: postgresql://user@host:port/database")
-    store = await ledger.open_store()
+    store = await ledger._open_store()
     assert isinstance(store, PostgresStore)  # noqa: S101 - there is no other database
     return store

@@ -154,7 +154,7 @@ def test_files_are_bounded_before_encoding(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(Base64Part, "pieces", lambda _: pytest.fail("it was encoded"))
     client = AltcraftClient("https://example.com", "token", attachment_limit=1000)
     with pytest.raises(ValueError, match="attachments must keep the body within 1,000 bytes, not 1,7"):
-        client.call(LaunchBroadcast(9, attachments=[file, file]))
+        client._call(LaunchBroadcast(9, attachments=[file, file]))
 
 
 def test_attached_files_are_bounded_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

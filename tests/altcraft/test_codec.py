@@ -147,6 +147,7 @@ def as_read(value: Any) -> Any:
     return None if value is None else str(value).strip() or None
 
 
+@pytest.mark.second_stage
 @given(fields=objects(values))
 @settings(max_examples=100, deadline=None)
 def test_xml_round_trip(fields: dict[str, Any]) -> None:
@@ -164,6 +165,7 @@ anything = st.recursive(
 )
 
 
+@pytest.mark.second_stage
 @given(fields=st.dictionaries(any_text, anything, max_size=3))
 @settings(max_examples=100, deadline=None)
 def test_accepted_xml_is_well_formed(fields: dict[str, Any]) -> None:
@@ -174,6 +176,7 @@ def test_accepted_xml_is_well_formed(fields: dict[str, Any]) -> None:
     ET.fromstring(written.decode())
 
 
+@pytest.mark.second_stage
 @given(fields=st.dictionaries(any_text, anything, max_size=3))
 @settings(max_examples=100, deadline=None)
 def test_json_round_trip(fields: dict[str, Any]) -> None:

@@ -121,7 +121,7 @@ async def test_calls_have_own_request_id(form: WireForm) -> None:
 
 def test_token_is_not_in_target() -> None:
     client = AltcraftClient("https://example.com", TOKEN)
-    assert TOKEN not in client.call(LaunchBroadcast(1)).request.target
+    assert TOKEN not in client._call(LaunchBroadcast(1)).request.target
 
 
 CONTENT: dict[str, JsonValue] = {

@@ -104,7 +104,7 @@ async def test_loop_turns_between_pieces(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_requests_share_the_base64() -> None:
     file = Attachment.from_bytes(b"1", name="a.bin")
     client = AltcraftClient("https://example.com", "token")
-    requests = [client.call(LaunchBroadcast(number, attachments=[file])).request for number in (1, 2)]
+    requests = [client._call(LaunchBroadcast(number, attachments=[file])).request for number in (1, 2)]
     assert [request.parts and request.parts[1] for request in requests] == [file.base64()] * 2
     assert [request.body_size for request in requests] == [len(request.body or b"") for request in requests]
 

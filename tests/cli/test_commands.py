@@ -172,7 +172,7 @@ def test_commands_that_read_are_suggested(typed: list[str], suggested: str) -> N
         (["direct", "srop", "5"], "start, stop, status, list"),
         (["altcraft", "lanch", "5"], "activate, launch, deactivate, status, log"),
         (["ledger", "lift-paus"], "list, show, failures, export, init, lift-pause"),
-        (["resum"], "direct, altcraft, ledger, resume, stop-run, plan, worker, sandbox"),
+        (["resum"], "direct, altcraft, ledger, resume, stop-run, plan, worker, profile, sandbox"),
     ],
 )
 def test_acting_commands_are_never_suggested(typed: list[str], names: str) -> None:

@@ -37,7 +37,9 @@ def rows(file: Path) -> dict[str, str]:
 
 
 def start(played: Played, *arguments: object) -> tuple[object, ...]:
-    return ("direct", "start", "--yes", "--base-url", played.url, *arguments)
+    """The command, without a record unless it names one: then the file is written as outcomes come."""
+    record = () if "--ledger" in arguments else ("--no-ledger",)
+    return ("direct", "start", "--yes", "--base-url", played.url, *record, *arguments)
 
 
 def lose(played: Played, number: int) -> None:

@@ -60,6 +60,7 @@ def test_auto_concurrency_is_accepted(command: tuple[str, str]) -> None:
     assert counts(result.out)["done"] == 500
 
 
+@pytest.mark.second_stage
 def test_a_found_concurrency_begins_low(played: Played) -> None:
     played.sandbox.latency = 0.5
     command = ("direct", "start", "1-1000", "--yes", "--base-url", played.url, "--concurrency", "auto")
@@ -95,16 +96,18 @@ def test_silent_provider_ends_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 def test_give_up_explains_continuation(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "key")
-    result = run("direct", "start", "1-1000", *NOBODY)
+    result = run("direct", "start", "1-1000", *NOBODY, "--no-ledger")
     assert result.code == 1
     assert GAVE_UP.search(result.err)
-    assert "1,000 dispatches are left, and no file lists which. With --ledger FILE, a run can be resumed;" in result.out
+    assert "1,000 dispatches are left, and no file lists which. A run in a ledger can be resumed;" in result.out
     left = tmp_path / "left.csv"
-    result = run("direct", "start", "1-1000", *NOBODY, "--failures", left)
+    result = run("direct", "start", "1-1000", *NOBODY, "--no-ledger", "--failures", left)
     assert result.code == 1
     again = result.out.splitlines()[-1].partition("To try again those that may be: ")[2]
     more = ["--from", str(left), "--failures", f"{tmp_path}/left-2.csv"]
-    assert sorted(shlex.split(again)) == sorted(["dispatchkit", "direct", "start", *NOBODY[:2], *NOBODY[3:], *more])
+    assert sorted(shlex.split(again)) == sorted(
+        ["dispatchkit", "direct", "start", "--no-ledger", *NOBODY[:2], *NOBODY[3:], *more]
+    )
     assert "no file lists" not in result.out
 
 
@@ -169,20 +172,20 @@ def test_environment_host_allows_sandbox(played: Played, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("why", ["max", "token"])
 def test_what_is_left_is_said(played: Played, monkeypatch: pytest.MonkeyPatch, why: str) -> None:
-    line = ["direct", "start", "1-5", "--yes", "--base-url", played.url]
+    line = ["direct", "start", "1-5", "--yes", "--no-ledger", "--base-url", played.url]
     if why == "token":
         monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "bm86bm8=")
     else:
         line += ["--max-launches", "2"]
     result = run(*line)
     left = 3 if why == "max" else 4
-    assert f"{left} dispatches are left, and no file lists which. With --ledger FILE" in result.out
+    assert f"{left} dispatches are left, and no file lists which. A run in a ledger" in result.out
 
 
 def test_resume_line_drops_max_launches(played: Played, tmp_path: Path) -> None:
     file, ledger = tmp_path / "f.csv", tmp_path / "l.db"
     line = ("direct", "start", "1-5", "--yes", "--base-url", played.url, "--max-launches", 2)
-    again = run(*line, "--failures", file).out.rpartition("To try again those that may be: ")[2]
+    again = run(*line, "--no-ledger", "--failures", file).out.rpartition("To try again those that may be: ")[2]
     assert again.startswith("dispatchkit direct start ")
     assert "--max-launches" not in again
     both = run(*line, "--failures", tmp_path / "g.csv", "--ledger", ledger, "--run", "a").out
@@ -225,7 +228,7 @@ def test_interrupt_without_calls() -> None:
 
 def test_numbers_are_shown_as_typed(played: Played, tmp_path: Path) -> None:
     line = ("direct", "start", "1-5", "--yes", "--base-url", played.url, "--rate", 50, "--timeout", 33)
-    result = run(*line, "--max-launches", 2, "--failures", tmp_path / "f.csv")
+    result = run(*line, "--no-ledger", "--max-launches", 2, "--failures", tmp_path / "f.csv")
     assert "--rate 50 " in result.out
     assert "--timeout 33 " in result.out
 

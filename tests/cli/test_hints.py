@@ -138,7 +138,7 @@ def test_refused_are_launched_from_file(
 
 @pytest.mark.parametrize("where", ["server", "sandbox"])
 def test_failures_are_tried_again(played: Played, made: list[str], tmp_path: Path, where: str) -> None:
-    host = ("--sandbox",) if where == "sandbox" else ("--base-url", played.url)
+    host = ("--sandbox",) if where == "sandbox" else ("--no-ledger", "--base-url", played.url)
     file = tmp_path / "failed ids.csv"
     result = run("direct", "start", "1-9", "--yes", *host, "--max-launches", 4, "--failures", file, "--expected", 9)
     line = hint(result, made)
@@ -169,7 +169,7 @@ def test_made_run_name_is_printed(
     monkeypatch.setenv("DISPATCHKIT_LEDGER", str(ledger))
     played.sandbox.order(Fault.html(500, acts=False), path_contains="/2/")
     result = run("direct", "start", "1-3", "--yes", "--base-url", played.url, "--max-launches", 1)
-    name = re.search(r"The launch is run '(\d{8}-\d{6}-start)' in ", result.err)
+    name = re.search(r"The launch is run '(\d{8}-\d{6}-start-[0-9a-f]{4})' in ", result.err)
     assert name is not None
     assert hint(result, made) == ["resume", "--run", name[1]]
     sandboxed = run("direct", "start", "1-3", "--sandbox")
@@ -212,7 +212,7 @@ def test_retry_hint_drops_id_options(played: Played, tmp_path: Path) -> None:
     played.sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "gone"}}'))
     result = run(
         *("direct", "start", "--from", tmp_path / "ids.csv", "--column", "id", "--include-unknown"),
-        *("--encoding", "utf-8", "--failures", failures, "--base-url", played.url, "--yes"),
+        *("--encoding", "utf-8", "--failures", failures, "--base-url", played.url, "--yes", "--no-ledger"),
     )
     (line,) = HINT.findall(result.out)
     assert "--include-unknown" not in line
@@ -235,7 +235,7 @@ def test_resume_question_names_command(played: Played, tmp_path: Path) -> None:
 
 
 def test_content_is_in_no_line(played: Played, made: list[str], tmp_path: Path) -> None:
-    launch = ("altcraft", "activate", 1, 101, "--run-now", "--yes", "--content", '{"it": "s3cret"}')
+    launch = ("altcraft", "activate", 1, 101, "--run-now", "--yes", "--no-ledger", "--content", '{"it": "s3cret"}')
     result = run(*launch, "--failures", tmp_path / "f.csv")
     line = hint(result, made)
     assert line[line.index("--content") + 1] == "@FILE"

@@ -62,7 +62,18 @@ def test_closed_terminal_loses_no_failure(played: Played, tmp_path: Path) -> Non
 def test_second_ctrl_c_reports_unknown(played: Played) -> None:
     played.sandbox.order(Fault.slow(0.0), times=7)  # so that eight are in flight then
     played.sandbox.order(Fault.silent(), times=8)
-    command = ("direct", "start", "1-1000", "--yes", "--json", "--concurrency", 8, "--base-url", played.url)
+    command = (
+        "direct",
+        "start",
+        "1-1000",
+        "--yes",
+        "--json",
+        "--no-ledger",
+        "--concurrency",
+        8,
+        "--base-url",
+        played.url,
+    )
     with start_child(*command) as child:
         played.wait_for_requests(15)
         child.send_signal(signal.SIGINT)
@@ -79,7 +90,18 @@ def test_second_ctrl_c_reports_unknown(played: Played) -> None:
 
 def test_broken_pipe_ends_run_cleanly(played: Played) -> None:
     played.sandbox.latency = 0.05
-    command = ("direct", "start", "1-1000", "--yes", "--json", "--concurrency", 4, "--base-url", played.url)
+    command = (
+        "direct",
+        "start",
+        "1-1000",
+        "--yes",
+        "--json",
+        "--no-ledger",
+        "--concurrency",
+        4,
+        "--base-url",
+        played.url,
+    )
     with start_child(*command) as child:
         assert child.stdout is not None
         assert child.stderr is not None

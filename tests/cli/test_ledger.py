@@ -92,6 +92,7 @@ def come_to_a_halt(played: Played) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("provider", LAUNCHES)
 def test_resume_after_kill_launches_once(played: Played, ledger: Path, provider: str) -> None:
     played.sandbox.latency = 0.02
@@ -171,6 +172,7 @@ def test_run_has_one_process(played: Played, ledger: Path) -> None:
     assert once(played, 1000)
 
 
+@pytest.mark.second_stage
 async def test_resume_alone_clears_stop(played: Played, ledger: Path) -> None:
     assert await asyncio.to_thread(lambda: run_child(*line(played, ledger, "1-5", "--max-launches", 1)).code) == 1
     store = SqliteStore(ledger)
@@ -343,8 +345,10 @@ def test_ledger_from_environment(played: Played, ledger: Path, monkeypatch: pyte
     monkeypatch.setenv("DISPATCHKIT_LEDGER", str(ledger))
     assert run("direct", "start", 1, "--yes", "--base-url", played.url).code == 0
     [made] = objects(run("ledger", "list", "--json"))
-    assert re.fullmatch(r"\d{8}-\d{6}-start", str(made["run"]["name"]))
-    result = run("direct", "start", "1-5", "--yes", "--base-url", played.url, "--run", "friday", "--max-launches", 2)
+    assert re.fullmatch(r"\d{8}-\d{6}-start-[0-9a-f]{4}", str(made["run"]["name"]))
+    result = run(
+        "direct", "start", "1-5", "--yes", "--base-url", played.url, "--run", "friday", "--max-launches", 2, "--again"
+    )
     assert result.out.endswith("3 dispatches are left. To resume the run: dispatchkit resume --run friday\n")
     assert run("resume", "--run", "friday", "--yes").code == 0
     assert run("ledger", "list").out.splitlines()[1].split()[:2] == ["friday", "over"]
@@ -355,10 +359,8 @@ def test_ledger_from_environment(played: Played, ledger: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (
-            ("--run", "friday"),
-            "--run needs a ledger: add --ledger FILE|URL, or set DISPATCHKIT_LEDGER",
-        ),
+        (("--run", "friday", "--no-ledger"), "--ledger and --run do not go with --no-ledger: it records nothing"),
+        (("--repeat-window", "1h", "--no-ledger"), "--repeat-window does not go with --no-ledger: it needs a ledger"),
         (("--run", "", "--ledger", "launch.db"), "--run needs a name that is not empty"),
         (("--run", "x" * 201, "--ledger", "x.db"), "--run must be a name of at most 200 characters, not of 201"),
         (("--account", "x" * 201), "--account must be a name of at most 200 characters, not of 201"),

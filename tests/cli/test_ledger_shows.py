@@ -164,7 +164,6 @@ def test_terminal_follows_until_ctrl_c(ledger: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("list",), "no ledger: name a file or a URL, or set DISPATCHKIT_LEDGER"),
         (("list", "{ledger}", "friday"), "too many arguments: there are 2, for LEDGER"),
         (("show", "{ledger}"), "{ledger} holds 2 runs: name one of 'sunday', 'friday'"),
         (("show", "{ledger}", "monday"), "the ledger holds no run 'monday'; it holds 'sunday', 'friday'"),

@@ -222,10 +222,13 @@ async def test_run_reports_provider_pause(
     assert len(asyncio.all_tasks()) == 1  # no task goes on looking
 
 
+@pytest.mark.second_stage
 def test_no_control_characters_without_terminal(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")  # as many a CI sets it
     played.sandbox.latency = 0.1
-    result = run_child("direct", "start", "1996-2003", "--yes", "--concurrency", 2, "--base-url", played.url)
+    result = run_child(
+        "direct", "start", "1996-2003", "--yes", "--no-ledger", "--concurrency", 2, "--base-url", played.url
+    )
     assert result.code == 1
     assert len(result.err.splitlines()) == 3
     assert not CONTROL.search(result.err)
@@ -233,10 +236,23 @@ def test_no_control_characters_without_terminal(played: Played, monkeypatch: pyt
 
 def test_progress_uses_standard_error(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "_LINE_EVERY", 0.0)
-    result = run("direct", "start", "2000-2001", "--yes", "--json", "--base-url", played.url, "--concurrency", 1)
+    result = run(
+        "direct", "start", "2000-2001", "--yes", "--no-ledger", "--json", "--base-url", played.url, "--concurrency", 1
+    )
     assert "2 of 2 (100%): 1 done, 1 rejected; 0 in flight" in result.err
     assert all(line.startswith('{"index": ') for line in result.out.splitlines())
-    command = ("direct", "start", "1998-2001", "--yes", "--quiet", "--base-url", played.url, "--max-launches", 2)
+    command = (
+        "direct",
+        "start",
+        "1998-2001",
+        "--yes",
+        "--no-ledger",
+        "--quiet",
+        "--base-url",
+        played.url,
+        "--max-launches",
+        2,
+    )
     assert run(*command).err == "Stopped after 2 launches (--max-launches 2); 2 targets were not started.\n"
 
 

@@ -1,15 +1,18 @@
-"""``--repeat-window``: the same line twice launches nothing twice, unless that is said."""
+"""What another run of the ledger launched is left out, unless ``--again`` is said."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from dispatchkit.core.clock import SYSTEM
+from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Result, run
+from tests.workers.conftest import Field
 
 
 @pytest.fixture(autouse=True)
@@ -17,6 +20,7 @@ def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     where = tmp_path / "launch.db"
     monkeypatch.setenv("DISPATCHKIT_LEDGER", str(where))
     monkeypatch.setattr("dispatchkit.cli.input.ledger_ref.SYSTEM", Ticking())
+    monkeypatch.setattr("dispatchkit.cli.input.ledger_ref.secrets.token_hex", lambda _: "0a1b")
     return where
 
 
@@ -35,62 +39,131 @@ def start(played: Played, *arguments: object) -> Result:
     return run("direct", "start", "--yes", "--base-url", played.url, *arguments)
 
 
-def test_same_line_twice_is_refused(played: Played) -> None:
+def test_same_line_launches_once(played: Played) -> None:
     assert start(played, "1-4").code == 0
-    again = start(played, "3-9")
-    assert again.code == 2
-    assert re.search(
-        r"dispatchkit: 2 of these ids were launched within 1h, or may have been: 2 in run '20260131-090001-start', the "
-        r"latest at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC\. Nothing was sent\. Leave them out, or launch all the same: ",
+    again = start(played, "1-4")
+    assert (again.code, again.out) == (5, "")
+    assert re.fullmatch(
+        r"All 4 dispatches were launched before, or may have been: 4 done in run '20260131-090001-start-0a1b', the "
+        r"latest at \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC: 1-4\. Nothing was sent\. To launch all the same: (.*)\n",
         again.err,
     ), again
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
     line = again.err.rstrip().partition("all the same: ")[2]
-    assert line.endswith("--repeat-window never")
+    assert line.endswith("--again")
     assert run(*shlex.split(line)[1:], "--yes").code == 0
-    assert played.sandbox.launches[3] == 2
+    assert played.sandbox.launches == dict.fromkeys(range(1, 5), 2)
 
 
-def test_named_run_has_no_window(played: Played) -> None:
+def test_rest_of_list_is_launched(played: Played) -> None:
+    assert start(played, "1-4").code == 0
+    result = start(played, "2", "3-9")
+    assert result.code == 0
+    assert "Start 5 dispatches: 5-9\n" in result.out
+    assert "left out  3 launched before, 3 done in run '20260131-090001-start-0a1b', the latest at " in result.out
+    assert " UTC: 2-4\n" in result.out
+    assert played.sandbox.launches == dict.fromkeys(range(1, 10), 1)
+
+
+def test_again_says_what_was_launched(played: Played) -> None:
+    assert start(played, "1-4").code == 0
+    result = start(played, "3-5", "--again")
+    assert result.code == 0
+    assert "again    2 launched before, 2 done in run '20260131-090001-start-0a1b'" in result.out
+    assert played.sandbox.launches == {1: 1, 2: 1, 3: 2, 4: 2, 5: 1}
+
+
+def test_named_run_leaves_out_repeats(played: Played) -> None:
     assert start(played, "1-4", "--run", "a").code == 0
-    assert start(played, "1-4", "--run", "b").code == 0
-    refused = start(played, "1-4", "--run", "c", "--repeat-window", "30m")
-    assert refused.code == 2
-    line = refused.err.rstrip().partition("all the same: ")[2]
-    assert "--run" not in shlex.split(line)
-    assert line.count("--repeat-window") == 1
-    assert run(*shlex.split(line)[1:], "--yes").code == 0
+    assert start(played, "1-6", "--run", "b", "--max-launches", 1).code == 1
+    assert start(played, "1-6", "--run", "b").code == 0  # the plan is that without repeats
+    assert start(played, "1-6", "--run", "c").code == 5
+    assert played.sandbox.launches == dict.fromkeys(range(1, 7), 1)
 
 
-def test_stop_is_never_refused(played: Played) -> None:
+def test_unclear_launch_is_left_out(played: Played) -> None:
+    played.sandbox.order(Fault.silent(), times=100, path_contains="/2/")
+    played.sandbox.order(Fault.silent(), times=100, path_contains="dispatchId=2")
+    assert start(played, "1-2", "--timeout", 0.5).code == 3
+    again = start(played, "1-2")
+    assert again.code == 5
+    assert "1 done, 1 unclear in run '20260131-090001-start-0a1b'" in again.err
+    line = again.err.partition("To see what is left of that run: ")[2].partition(". To launch")[0]
+    assert run(*shlex.split(line)[1:]).code == 0
+
+
+def test_mailing_may_repeat_after_window(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = ("altcraft", "launch", 1, "--yes")
+    assert run(*line).code == 0
+    assert run(*line).code == 5
+    assert run(*line, "--limit", 5).code == 0  # another launch
+    assert run(*line, "--repeat-window", "always").code == 5
+    later = SYSTEM.now() + timedelta(minutes=61)
+    monkeypatch.setattr(type(SYSTEM), "now", lambda _: later)
+    boot = SYSTEM.boottime() + 3660
+    monkeypatch.setattr(type(SYSTEM), "boottime", lambda _: boot)
+    assert run(*line, "--repeat-window", "2h").code == 5
+    assert run(*line).code == 0
+
+
+def test_other_account_is_no_repeat(played: Played) -> None:
+    assert start(played, "1-4", "--account", "retail").code == 0
+    assert start(played, "1-4", "--account", "travel").code == 0
+    assert start(played, "1-4", "--account", "retail").code == 5
+
+
+def test_stop_is_never_left_out(played: Played) -> None:
     assert start(played, "1-4").code == 0
     for _ in range(2):
-        assert "launched within" not in run("direct", "stop", "1-4", "--yes", "--base-url", played.url).err
+        result = run("direct", "stop", "1-4", "--yes", "--base-url", played.url)
+        assert "launched before" not in result.out + result.err
 
 
 def test_new_run_launches_the_rest(played: Played) -> None:
     assert start(played, "1-4", "--max-launches", 2, "--concurrency", 1).code == 1
-    assert start(played, "3-4").code == 0
-
-
-def test_resume_keeps_its_window(played: Played) -> None:
     assert start(played, "1-4").code == 0
-    assert start(played, "4-9").code == 2
-    resumed = run("resume", "--run", "20260131-090002-start", "--yes")
+    assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
+
+
+def test_resume_refuses_what_others_launched(played: Played) -> None:
+    assert start(played, "1-4", "--max-launches", 2, "--concurrency", 1).code == 1
+    assert start(played, "1-4").code == 0
+    resumed = run("resume", "--run", "20260131-090001-start-0a1b", "--yes")
     assert resumed.code == 2
-    assert "1 of these ids was launched within 1h" in resumed.err
-    assert "all the same" not in resumed.err
+    assert "2 of these ids were launched, or may have been: 2 in run '20260131-090002-start-0a1b'" in resumed.err
+    assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 
 
 @pytest.mark.parametrize("word", ["0h", "1", "soon"])
 def test_window_is_a_time(played: Played, word: str) -> None:
     result = start(played, 1, "--repeat-window", word)
     assert (result.code, played.sandbox.requests) == (2, 0)
-    assert "--repeat-window must be a time such as 90s, 15m or 1h, or never" in result.err
+    assert "--repeat-window must be a time such as 90s, 15m or 1h, or always" in result.err
 
 
-def test_window_needs_a_ledger(monkeypatch: pytest.MonkeyPatch, played: Played) -> None:
-    monkeypatch.delenv("DISPATCHKIT_LEDGER")
-    result = start(played, 1, "--repeat-window", "1h")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--repeat-window", "never"), "To launch repeats: --again"),
+        (("--repeat-window", "1h", "--again"), "give either --again or --repeat-window, not both"),
+    ],
+)
+def test_there_is_one_way(played: Played, options: tuple[str, ...], message: str) -> None:
+    result = start(played, 1, *options)
     assert (result.code, played.sandbox.requests) == (2, 0)
-    assert "--repeat-window needs a ledger" in result.err
+    assert message in result.err
+
+
+def test_shared_ledger_leaves_out_repeats(field: Field) -> None:
+    line = ("direct", "start", "--yes", "--base-url", field.sandbox.url)
+    assert run(*line, "1-4").code == 0
+    assert "left out  2 launched before, 2 done in run " in run(*line, "3-9").out
+    again = run(*line, "1-9")
+    assert again.code == 5
+    assert "5 done in run" in again.err
+    plan = ("plan", "--run", "planned", "direct", "start", "--yes", "--base-url", field.sandbox.url)
+    refused = run(*plan, "8-12")
+    assert refused.code == 2
+    all_the_same = refused.err.rpartition("as another run: ")[2]
+    assert run(*shlex.split(all_the_same)[1:], "--yes").code == 0
+    assert field.sandbox.launches == dict.fromkeys(range(1, 10), 1)

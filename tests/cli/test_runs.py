@@ -179,7 +179,7 @@ def test_token_from_file_or_stdin(played: Played, tmp_path: Path, monkeypatch: p
     file.write_text(f"{played.sandbox.direct_token}\n")
     assert run("direct", "start", 1, "--yes", "--base-url", played.url, "--token-file", file).code == 0
     token = f"{played.sandbox.direct_token}\r\n"
-    assert run("direct", "start", 1, "--yes", "--base-url", played.url, "--token-file", "-", stdin=token).code == 0
+    assert run("direct", "start", 2, "--yes", "--base-url", played.url, "--token-file", "-", stdin=token).code == 0
 
 
 def test_refused_token_ends_run(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,7 +210,7 @@ def test_provider_text_is_escaped(played: Played) -> None:
     message = "\x1b[2J\x9b31m[red]you\u202e win[/red]\r\nline"
     body = json.dumps({"error": {"code": 4040, "msg": message}}).encode()
     played.sandbox.order(Fault.http(404, body))
-    result = run("direct", "start", 1, "--yes", "--base-url", played.url)
+    result = run("direct", "start", 1, "--yes", "--no-ledger", "--base-url", played.url)
     assert not {"\x1b", "\x9b", "\u202e", "\r"} & set(result.out + result.err)
     assert "[red]you" in result.err
     assert "line" in result.err.splitlines()[0]
@@ -223,6 +223,6 @@ def test_it_runs_without_uvloop(played: Played, monkeypatch: pytest.MonkeyPatch)
 
 def test_range_is_read_while_sending(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "wrong")
-    result = run("direct", "start", "1-1000000000000", "--yes", "--base-url", played.url)
+    result = run("direct", "start", "1-1000000000000", "--yes", "--no-ledger", "--base-url", played.url)
     assert result.code == 1
     assert counts(result.out)["not started"] > 999_999_999_000

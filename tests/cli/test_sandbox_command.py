@@ -28,7 +28,7 @@ def test_sandbox_command_serves_and_summarises(monkeypatch: pytest.MonkeyPatch) 
         examples = [line for line in told.splitlines() if line.startswith("dispatchkit ")]
         assert len(examples) == 2
         for example in [*examples, examples[0]]:
-            assert run(*shlex.split(example)[1:], "--yes").code == 0
+            assert run(*shlex.split(example)[1:], "--yes", "--again").code == 0
         assert run("altcraft", "launch", 2, "--yes").code == 0
         assert run("altcraft", "launch", 3, "--yes").code == 1
         child.send_signal(signal.SIGINT)

@@ -249,7 +249,7 @@ def test_windows_cover_all_time() -> None:
 class Listing100k:
     """A client whose windows hold 20,000 dispatches each, up to 100,000."""
 
-    clock = SYSTEM
+    _clock = SYSTEM
 
     def __init__(self) -> None:
         self.reads: list[ReadDispatches] = []

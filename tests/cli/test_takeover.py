@@ -57,6 +57,7 @@ def silent_holder(played: Played, ledger: Path) -> Iterator[subprocess.Popen[str
         child.wait(20)
 
 
+@pytest.mark.second_stage
 def test_option_ends_silent_holder(played: Played, ledger: Path) -> None:
     again = line(played, ledger, "1-60", "--concurrency", 3)
     with silent_holder(played, ledger) as child:
@@ -274,6 +275,7 @@ def test_paused_run_explains(played: Played, ledger: Path) -> None:
     assert played.sandbox.requests == 0
 
 
+@pytest.mark.second_stage
 def test_a_warning_is_told_once() -> None:
     script = (
         "import logging, sys\n"

@@ -40,11 +40,11 @@ def test_help_shows_client_defaults() -> None:
     shown = " ".join(run("direct", "start", "--help").out.split())
     assert f"Default: {TIMEOUT:g}." in shown
     assert f"Default: {ATTEMPT_TIMEOUT:g}." in shown
-    assert DirectOptions().base_url == DirectClient("t").settings()["base_url"]
+    assert DirectOptions().base_url == DirectClient("t")._settings()["base_url"]
 
 
 def test_every_client_setting_has_option() -> None:
-    left_out = {"token", "retry", "pace", "clock", "ssl", "body_limit", "attachment_limit"}
+    left_out = {"token", "retry", "pace", "clock", "ssl", "observers", "body_limit", "attachment_limit"}
     for client, command in ((DirectClient, ("direct", "start")), (AltcraftClient, ("altcraft", "launch"))):
         shown = run(*command, "--help").out
         for name in inspect.signature(client).parameters:

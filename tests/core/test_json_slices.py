@@ -49,6 +49,7 @@ def at_once(body: bytes, content_type: str = "") -> object:
         return str(error)
 
 
+@pytest.mark.second_stage
 @settings(deadline=None)
 @given(OBJECTS | VALUES, st.sampled_from([None, 1]), st.booleans(), st.integers(1, 40))
 def test_valid_json_is_parsed_same(value: Any, indent: int | None, ascii_only: bool, chunk: int) -> None:
@@ -56,6 +57,7 @@ def test_valid_json_is_parsed_same(value: Any, indent: int | None, ascii_only: b
     assert repr(parsed(body, chunk=chunk)) == repr(at_once(body))
 
 
+@pytest.mark.second_stage
 @settings(deadline=None)
 @given(OBJECTS, st.data())
 def test_damaged_json_is_refused_same(value: Any, data: st.DataObject) -> None:

@@ -37,7 +37,7 @@ NOW = datetime(2026, 1, 31, 9, tzinfo=UTC)
 async def test_client_tells_its_state() -> None:
     direct = DirectClient("key", account="retail")
     assert repr(direct) == "DirectClient('https://direct.i-dgtl.ru', account='retail')"
-    direct.pacer.throttle(60)
+    direct._pacer.throttle(60)
     assert "paused_for=" in repr(direct)
     direct.lift_pause()
     await direct.close()

@@ -40,6 +40,9 @@ BAD: list[tuple[str, object, str]] = [
     *(("ssl", value, "(True or )?an ssl.SSLContext") for value in (3, "no", None, 0, ssl)),
     ("ssl", ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), "an ssl.SSLContext of a client"),
     *(("account", value, "") for value in (3, True, "", "a\nb", "x" * 201)),
+    *(("observers", value, "a list of callables that take an event") for value in (3, "no", print)),
+    *(("observers", [value], "callables that take an event") for value in (3, "no", None)),
+    ("observers", [a_coroutine], "plain callables: nothing awaits"),
     *(("base_url", value, "") for value in (3, b"https://x", ["x"])),
 ]
 

@@ -10,7 +10,7 @@ OWN = "https://direct.i-dgtl.ru"
 
 
 def host(client: DirectClient) -> str:
-    return client.settings()["base_url"]
+    return client._settings()["base_url"]
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_host_has_an_order(monkeypatch: pytest.MonkeyPatch, given: str | None, v
     monkeypatch.setenv("DISPATCHKIT_DIRECT_URL", variable)
     assert host(DirectClient("t", base_url=given)) == used
     with sync.DirectClient("t", base_url=given) as direct:
-        assert host(direct.async_client) == used
+        assert host(direct._async_client) == used
 
 
 def test_empty_host_is_refused() -> None:

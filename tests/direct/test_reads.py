@@ -463,7 +463,7 @@ def test_read_error_is_for_reads() -> None:
 
 async def test_cancelled_read_did_nothing() -> None:
     async with Listener(None) as listener, DirectClient("key", base_url=listener.url) as direct:
-        call = direct.call(ReadDispatch(3))
+        call = direct._call(ReadDispatch(3))
         task = asyncio.create_task(call.run())
         await asyncio.wait_for(listener.arrived.wait(), 5)
         task.cancel()

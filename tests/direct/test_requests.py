@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dispatchkit import DirectClient, __version__
+from dispatchkit import DirectClient, ExpiringToken, __version__
 from tests.wire import Listener, http
 
 KEY = "a2V5X2lkOnBhc3N3b3Jk"
@@ -48,7 +48,11 @@ async def test_empty_chunked_stop_is_done() -> None:
 
 async def test_callable_gives_each_key() -> None:
     keys = iter(["first", "second"])
-    async with Listener(http(200)) as listener, DirectClient(lambda: next(keys), base_url=listener.url) as direct:
+
+    def key() -> ExpiringToken:
+        return ExpiringToken(next(keys), expires_in=0)
+
+    async with Listener(http(200)) as listener, DirectClient(key, base_url=listener.url) as direct:
         await direct.stop(1)
         await direct.stop(1)
     assert [request.headers["Authorization"] for request in listener.requests] == ["Basic first", "Basic second"]

@@ -135,7 +135,7 @@ async def one_trial(seed: int, tally: Tally) -> None:
     clock.advance(rng.random() * 60 + MAX_STATE_LAG)  # what was set up is visible by now
     provider.read_lag = lag
 
-    calls = [client.call(command, timeout=timeout) for _ in range(siblings)]  # type: ignore[arg-type]
+    calls = [client._call(command, timeout=timeout) for _ in range(siblings)]  # type: ignore[arg-type]
     told = await asyncio.gather(*(_perform(call, clock) for call in calls))
     for call in calls:
         sent = [request for request in network.acting if request.headers.get("Request-ID") == call.request_id]

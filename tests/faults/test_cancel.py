@@ -64,7 +64,7 @@ async def cancel(action: Action, kind: str, *, steps: int = 0, seconds: float = 
         server.order(*map(Strike, STRIKES[kind]))
         if kind == "drops":
             server.dark = lambda call: Reply.of_web_server(503)
-        call = client.call(action.command)
+        call = client._call(action.command)
         task = asyncio.ensure_future(call.run())
         for _ in range(steps):
             await asyncio.sleep(0)
@@ -153,7 +153,7 @@ async def test_cancellation_reports_known_state() -> None:
 async def test_outer_deadline_is_cancellation(action: Action) -> None:
     async with Hostile(action.provider()) as server, action.client(server.url) as client:
         server.order(Strike(hang))
-        call = client.call(action.command)
+        call = client._call(action.command)
         deadline = asyncio.timeout(None)
         server.on_request = lambda _: deadline.reschedule(asyncio.get_running_loop().time())
 

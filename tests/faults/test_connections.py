@@ -116,7 +116,7 @@ async def test_truncated_response_is_settled(action: Action) -> None:
             return None
 
         async with playing(action, Strike(ending), warm=byte % 2 == 0) as (server, client):
-            call = client.call(action.command)
+            call = client._call(action.command)
             await call.run()
             assert action.acts(server.provider) == 1, (byte, call.attempts)
 
@@ -133,7 +133,7 @@ async def test_closed_idle_connection_is_unused(action: Action) -> None:
     async with playing(action, warm=True) as (server, client):
         server.peers[0].close()
         await asyncio.sleep(0.01)
-        call = client.call(action.command)
+        call = client._call(action.command)
         await call.run()
     assert len(call.attempts) == 1
     assert server.connections == 2
@@ -144,7 +144,7 @@ async def test_closed_idle_connection_is_unused(action: Action) -> None:
 @pytest.mark.parametrize("turns", range(4))
 async def test_simultaneous_close_costs_no_attempt(action: Action, turns: int) -> None:
     async with playing(action, warm=True) as (server, client):
-        call = client.call(action.command)
+        call = client._call(action.command)
         with server.peers[0].raw() as sock:
             sock.shutdown(socket.SHUT_RDWR)  # the loop has not seen it yet
         for _ in range(turns):

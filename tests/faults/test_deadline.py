@@ -24,7 +24,7 @@ TIMEOUT = 0.4
 
 
 async def elapsed_of(client: AnyClient, command: Any) -> tuple[float, State]:
-    call = client.call(command)
+    call = client._call(command)
     began = time.monotonic()
     try:
         await call.run()
@@ -102,9 +102,9 @@ async def test_deaf_server_holds_no_call() -> None:
 async def test_a_cancelled_upload_stops() -> None:
     async with deaf() as (url, drained):
         async with LAUNCH.client(url, timeout=5.0, retry=QUICK) as client:
-            call = client.call(BIG)  # type: ignore[arg-type]
+            call = client._call(BIG)  # type: ignore[arg-type]
             task = asyncio.ensure_future(call.run())
-            while call.tracker is None or not call.tracker.sent:
+            while call.tracker is None or not call.tracker.sent:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
             task.cancel()
             with pytest.raises(asyncio.CancelledError):

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from dispatchkit import State
 from tests.faults.fuzz import run
 
 
+@pytest.mark.second_stage
 def test_fuzzed_outcomes_are_true() -> None:
     tally = asyncio.run(run(2_000, seed=2))
     assert tally.lies == []

@@ -231,7 +231,7 @@ async def test_early_cancellation_is_not_sent(
     name: str, action: Action, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with door(name, tmp_path, monkeypatch) as settings, action.client(retry=QUICK, **settings) as client:
-        call = client.call(action.command)
+        call = client._call(action.command)
         task = asyncio.ensure_future(call.run())
         await asyncio.sleep(0.03)
         task.cancel()

@@ -289,7 +289,7 @@ async def test_cancelled_hold_is_released(ledger: Ledger, monkeypatch: pytest.Mo
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_hold_cancelled_too_late_is_released(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+async def test_late_cancelled_hold_is_released(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """The cancellation comes in the turn of the loop in which the run is held and planned."""
     journal = ledger.journal("a", run_settings())
     summary = LedgerJournal._summary
@@ -357,7 +357,7 @@ async def test_a_stop_leaves_nobody_waiting(ledger: Ledger) -> None:
 
 
 async def test_chunk_has_one_holder(ledger: Ledger) -> None:
-    run = (await (store := await ledger.open_store()).begin(run_plan())).number
+    run = (await (store := await ledger._open_store()).begin(run_plan())).number
     await store.plan(run, [encode(command) for command in starts(range(1, 8))])
     await store.planned(run, size=3)
     second = ledger.chunk("a", 1).journal("a", run_settings())
@@ -386,7 +386,7 @@ async def test_failed_record_is_retried_once(ledger: Ledger) -> None:
     await journal.open(starts(range(1, 4)), nothing)
     items = await taken(journal)
     assert await journal.claim(items[0], None) is ClaimResult.GRANTED
-    store = await ledger.open_store()
+    store = await ledger._open_store()
     for view in ("first_batch", "batch"):
         await store._write(lambda db, view=view: db.execute(f"DROP VIEW {view}"))  # type: ignore[attr-defined]
     journal.record(items[0], outcome(items[0]))
@@ -438,7 +438,7 @@ async def test_missing_run_lists_existing_runs(ledger: Ledger) -> None:
     with pytest.raises(LedgerError, match="the ledger holds no run 'x'; it holds none"):
         await ledger.run("x")
     for number in range(12):
-        await (await ledger.open_store()).begin(run_plan(f"r{number}"))
+        await (await ledger._open_store()).begin(run_plan(f"r{number}"))
     with pytest.raises(LedgerError, match=r"it holds 'r11', 'r10', .* and 2 more"):
         await ledger.counts("x")
 
@@ -520,9 +520,9 @@ async def test_rotated_token_needs_permission(ledger: Ledger) -> None:
     await ended(ledger.journal("a", run_settings(token="old")), starts([1]))
     async with DirectClient("new") as client:
         with pytest.raises(AccountMismatchError):
-            await ledger.journal("a", attrs.evolve(client.run_settings(), settings={})).open(None, nothing)
+            await ledger.journal("a", attrs.evolve(client._run_settings(), settings={})).open(None, nothing)
         await ledger.change_account("a", client)  # type: ignore[arg-type]
-        await ended(ledger.journal("a", attrs.evolve(client.run_settings(), settings={})))
+        await ended(ledger.journal("a", attrs.evolve(client._run_settings(), settings={})))
         with pytest.raises(AccountMismatchError):
             await ledger.journal("a", run_settings(token="old")).open(None, nothing)
 
@@ -563,7 +563,7 @@ async def test_refused_run_stays_stopped(ledger: Ledger) -> None:
     with pytest.raises(RunStoppedError):
         await ledger.journal("evening", attrs.evolve(settings, repeat_window=None)).check()
     with pytest.raises(RepeatedTargetsError):
-        await ledger.create_journal("evening", settings, resumes=True).open(None, nothing)
+        await ledger._create_journal("evening", settings, resumes=True).open(None, nothing)
     assert (await ledger.counts("evening")).planned == 2
 
 

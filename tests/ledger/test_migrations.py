@@ -82,6 +82,7 @@ def fetch(where: str, statement: str) -> list[tuple[object, ...]]:
         return db.execute(statement).fetchall()
 
 
+@pytest.mark.second_stage
 def test_newer_release_upgrades(where: str) -> None:
     with release_with(NEXT):
         assert asyncio.run(names(where)) == ["a"]

@@ -26,7 +26,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def planned(ledger: Ledger, commands: Sequence[Any], monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[int]]:
     """The run with these commands, and how many rows each write of the plan had."""
-    store = await ledger.open_store()
+    store = await ledger._open_store()
     written: list[int] = []
     real = SqliteStore.plan
 
@@ -64,7 +64,7 @@ async def test_digests_are_those_of_plan(
 ) -> None:
     async with Ledger(tmp_path / "launch.db") as ledger:
         run, _ = await planned(ledger, [*map(command, range(1, count + 1))], monkeypatch)
-        parts = await (await ledger.open_store()).plan_parts(run.number)
+        parts = await (await ledger._open_store()).plan_parts(run.number)
     assert planning.digests(command, range(1, count + 1)) == parts
     assert planning.digests(command, range(2, count + 2)) != parts
 

@@ -181,7 +181,7 @@ async def test_status_settles_direct_orphan(
 
 @pytest.mark.second_stage
 async def test_denied_orphan_is_launched_once(direct: DirectClient, played: Sandbox, ledger: Ledger) -> None:
-    journal = ledger.journal("a", direct.run_settings())
+    journal = ledger.journal("a", direct._run_settings())
     await journal.open(starts(range(1, 101)), lambda: None)
     while (item := await journal.next_item()) is not None:
         await journal.claim(item, None)

@@ -239,11 +239,13 @@ def beats(path: Path, seconds: float) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.second_stage
 def test_concurrent_processes_see_no_copy(path: Path) -> None:
     processes = [beats(path, 0.4) for _ in range(3)]
     assert [process.communicate(timeout=50)[0] for process in processes] == ["begun\nagrees\n"] * 3
 
 
+@pytest.mark.second_stage
 async def test_killed_processes_leave_no_copy(path: Path) -> None:
     processes = [beats(path, 30) for _ in range(4)]
     for place, process in enumerate(processes):

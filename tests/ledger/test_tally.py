@@ -146,6 +146,7 @@ async def test_usual_batch_is_one_statement(tmp_path: Path, monkeypatch: pytest.
         await check(store, run)
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("seed", range(2))
 async def test_tally_survives_kills(database: Database, seed: int) -> None:
     """Each process is killed with signal 9 at a random moment. Not one row is without its count."""
@@ -167,7 +168,7 @@ async def test_tally_survives_kills(database: Database, seed: int) -> None:
             await asyncio.to_thread(child.join)
             async with Ledger(where) as ledger:
                 if runs := await ledger.runs():
-                    store = await ledger.open_store()
+                    store = await ledger._open_store()
                     assert await store.counts(runs[0].number) == await recount(store, runs[0].number)
                     if not database.lock_decides:
                         await database.lose(runs[0].number)

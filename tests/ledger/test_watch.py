@@ -31,6 +31,7 @@ async def test_other_ledger_watches_run(tmp_path: Path) -> None:
     assert (last.report.done, last.report.not_started, last.is_over, last.time_left) == (10, 0, True, 0.0)
 
 
+@pytest.mark.second_stage
 async def test_held_run_has_time_left(tmp_path: Path) -> None:
     clock = FakeClock()
     client, _ = played(clock, pace=Pace(rate=10))

@@ -9,8 +9,9 @@ import attrs
 from tenacity import wait_fixed
 
 from dispatchkit import DispatchkitError, NotSentError, OutcomeUnknownError, RejectedError, RetryPolicy
-from dispatchkit.core.call.call_state import CallState, Event, Expired, Finish, Probe, Send, Wait
+from dispatchkit.core.call.call_state import CallState, Event, Expired, Finish, Log, Probe, Send, Wait
 from dispatchkit.core.call.decide import decide
+from dispatchkit.core.command import Evidence
 from tests.proof.provider import DISTINCT_KINDS, LAG, LATEST, MEMORY, Kind, World, begin, begin_takeover, events
 
 __all__ = ["ViolationError", "explore", "explore_all"]
@@ -148,8 +149,11 @@ def _key(state: CallState[Any, Any]) -> tuple[object, ...]:
 
 
 def _check(kind: Kind, state: CallState[Any, Any], world: World, event: Event[Any], action: Any) -> None:
+    assert isinstance(action, Send) or not isinstance(event, Expired), "an expired claim is an outcome"
     if isinstance(action, Finish):
         _check_outcome(world, action.error)
+        is_applied = state.settlement.evidence is Evidence.APPLIED
+        assert action.error is None or not is_applied, "the state shows the effect, but the call is not done"
     elif isinstance(action, Send):
         _check_send(kind, state, world, event)
     elif isinstance(action, Probe):
@@ -157,6 +161,9 @@ def _check(kind: Kind, state: CallState[Any, Any], world: World, event: Event[An
         assert not world.stopped, "a state read after the stop"
         assert not world.paused, "a state read during a pause"
         assert world.token or (not world.sends and not world.probes), "a state read without a token"
+    elif isinstance(action, Log) and action.delay is not None:
+        assert not world.stopped, "a retry is announced after the stop"
+        assert world.time + action.delay <= LATEST + _EPSILON, "a retry is announced for after the deadline"
     elif isinstance(action, Wait) and action.seconds:
         assert action.seconds > 0, "a wait into the past"
         assert world.time + action.seconds <= LATEST + _EPSILON, "a wait beyond the deadline"
@@ -184,6 +191,7 @@ def _check_send(kind: Kind, state: CallState[Any, Any], world: World, event: Eve
         return  # the same attempt goes on
     assert not world.stopped, "an attempt after the stop"
     assert is_first or world.token, "a repeat without a token"
+    assert world.time >= world.not_before, "an attempt before the end of Retry-After"
     if kind.command.is_read_only or not world.unclear:
         return
     assert policy.repeat_unclear, "an unclear call was repeated, which the policy forbids"

@@ -19,6 +19,7 @@ class Fault(NamedTuple):
     before: str
     after: str
     kind: str
+    attempts: int = 2
 
 
 FAULTS = (
@@ -72,6 +73,13 @@ FAULTS = (
         "acting_until = now.monotonic",
         "deduplicated activate",
     ),
+    Fault(
+        "a retry does not renew the doubt",
+        "acting_until = max(earlier.acting_until, now.monotonic)",
+        "acting_until = earlier.acting_until",
+        "start",
+        attempts=3,
+    ),
     Fault("unclear calls are always repeated", "and state.rules.policy.repeat_unclear:", "and True:", "start"),
     Fault(
         "a partly sent request is not sent",
@@ -85,6 +93,40 @@ FAULTS = (
         "if state.rules.in_log and answers_another:",
         "if 0:",
         "deduplicated launch",
+    ),
+    Fault(
+        "an unclear call is repeated without evidence",
+        "is_denied = settlement.evidence in _DENIALS and not",
+        "is_denied = True or not",
+        "start",
+    ),
+    Fault("state reads need no token", "if not has_token and (", "if False and (", "start"),
+    Fault(
+        "state is read after the stop",
+        "    if now.stopped:\n        return _give_up",
+        "    if 0:\n        return _give_up",
+        "start",
+    ),
+    Fault("a retry follows the stop", "return not now.stopped and _in_time", "return _in_time", "start"),
+    Fault("Retry-After is ignored", "after=error.retry_after or 0.0", "after=0.0", "start"),
+    Fault(
+        "an expired claim is an outcome",
+        "event.partly_sent), Send()",
+        "event.partly_sent), Finish(error=partly('then it expired'))",
+        "start",
+    ),
+    Fault(
+        "a takeover forgets until when a request may act",
+        "return _settle(state, event.now, is_repeat=state.rules",
+        "state = attrs.evolve(state, doubt=attrs.evolve(_doubt(state), acting_until=event.now.monotonic))\n"
+        "            return _settle(state, event.now, is_repeat=state.rules",
+        "start",
+    ),
+    Fault(
+        "an effect that shows is not believed",
+        "return state, Finish(result=settlement.result)\n    error = _then",
+        "pass\n    error = _then",
+        "start",
     ),
     Fault("attempts are not counted", "if state.tries >= policy.attempts:", "if 0:", "read"),
 )

@@ -71,7 +71,8 @@ _INHERITED_UNTIL = 2.0
 UNSENT = NotSentError("no connection")
 LOST = OutcomeUnknownError("no answer")
 REFUSED = RejectedError("no", status=403, code=1)
-THROTTLED = ThrottledError("slow down", code=None, retry_after=2.0)
+RETRY_AFTER = 2.0
+THROTTLED = ThrottledError("slow down", code=None, retry_after=RETRY_AFTER)
 
 
 @attrs.frozen
@@ -152,13 +153,19 @@ class World(NamedTuple):
     """Whether another launch has ended whose entry the log may show."""
     foreign: bool = False
     """Whether the log may show an entry of another launch, of which the call does not know."""
+    not_before: float = -math.inf
+    """Until when the latest HTTP 429 forbids requests."""
     surprises: int = 1
     """Stops, pauses, rivals, late wake-ups and expired claims that may still come."""
 
     def key(self) -> World:
         """The world without what makes no difference any more."""
         settled = tuple(-math.inf if act <= self.time - OLD else act for act in self.acts)
-        return self._replace(acts=tuple(sorted(set(settled))), left=self.left or self.unclear > 0)
+        return self._replace(
+            acts=tuple(sorted(set(settled))),
+            left=self.left or self.unclear > 0,
+            not_before=self.not_before if self.not_before > self.time else -math.inf,
+        )
 
 
 def _start(at: float) -> Start:
@@ -203,6 +210,8 @@ def begin(kind: Kind, policy: RetryPolicy, world: World) -> Iterator[tuple[CallS
     for after, event in _attempts(kind, state, world):
         if not isinstance(event, Succeeded):
             yield state, after, event
+            for later, other in _surprises(kind, after, event):
+                yield state, later, other
 
 
 def begin_takeover(
@@ -274,8 +283,9 @@ def _attempts(kind: Kind, state: CallState[Any, Any], world: World) -> Iterator[
     world = world._replace(sends=world.sends + 1)
     yield world, Failed(_now(world), UNSENT, start)
     world = world._replace(time=began + 1.0, left=True, first=min(world.first, began) if kind.vouched else 0.0)
-    for error in (THROTTLED, REFUSED):
-        yield world, Failed(_now(world), error, start)
+    yield world, Failed(_now(world), REFUSED, start)
+    throttled = world._replace(not_before=world.time + RETRY_AFTER)
+    yield throttled, Failed(_now(throttled), THROTTLED, start)
     acts_again = not (kind.vouched and world.acts and state.rules.has_one_id and not world.stripped)
     # A provider that deduplicates performs whichever request it sees first.
     done = world._replace(acts=(*world.acts, began) if acts_again else (min(began, *world.acts),))

@@ -13,7 +13,12 @@ SETTINGS = [(names, repeats) for names in DISTINCT_KINDS for repeats in (True, F
 
 @pytest.mark.parametrize(("names", "repeats"), SETTINGS)
 def test_every_short_call(names: str, repeats: bool) -> None:
-    assert explore(DISTINCT_KINDS[names], attempts=2, probes=1, surprises=0, repeat_unclear=repeats) > 5
+    assert explore(DISTINCT_KINDS[names], attempts=3, probes=2, surprises=0, repeat_unclear=repeats) > 30
+
+
+@pytest.mark.parametrize("name", ["start", "deduplicated launch"])
+def test_every_short_surprise(name: str) -> None:
+    assert explore(KINDS[name], attempts=2, probes=2, surprises=1) > 1000
 
 
 @pytest.mark.second_stage
@@ -33,4 +38,4 @@ def explore_with(fault: Fault) -> None:
     decide, kind = mutated(fault), KINDS[fault.kind]
     for surprises in (0, 1):
         for repeats in (False, True):
-            explore(kind, attempts=2, probes=2, surprises=surprises, repeat_unclear=repeats, decide=decide)
+            explore(kind, attempts=fault.attempts, probes=2, surprises=surprises, repeat_unclear=repeats, decide=decide)

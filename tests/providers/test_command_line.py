@@ -57,6 +57,7 @@ def run(packages: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return complete([*COMMAND, *arguments], env={**os.environ, "PYTHONPATH": path})
 
 
+@pytest.mark.second_stage
 def test_help_lists_the_provider(packages: Path) -> None:
     shown = run(packages, "--help")
     rows = [line.split(maxsplit=1) for line in shown.stdout.partition("Commands:")[2].splitlines() if line.strip()]
@@ -65,11 +66,13 @@ def test_help_lists_the_provider(packages: Path) -> None:
     assert (shown.returncode, shown.stderr) == (0, "")  # the broken one does no harm
 
 
+@pytest.mark.second_stage
 def test_provider_has_its_group(packages: Path) -> None:
     assert run(packages, "sms", "start", "7").stdout == "started 7\n"
     assert run(packages, "sms", "list").stdout == "listed\n"
 
 
+@pytest.mark.second_stage
 def test_plan_takes_its_commands_only(packages: Path) -> None:
     shown = run(packages, *PLAN, "--help").stdout
     assert "start" in shown

@@ -89,6 +89,7 @@ def installed(tmp_path: Path, sms: SmsServer) -> dict[str, str]:
     return {**os.environ, "SMS_TOKEN": "t", "PYTHONPATH": f"{info.parent}{os.pathsep}{ROOT}"}
 
 
+@pytest.mark.second_stage
 @pytest.mark.usefixtures("sms_is_registered")
 def test_resume_finds_the_installed_provider(sms: SmsServer, tmp_path: Path, installed: dict[str, str]) -> None:
     async def launch_some() -> None:

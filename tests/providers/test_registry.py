@@ -143,10 +143,10 @@ CLIENTS: list[tuple[Callable[[], Client[Any]], str]] = [
 def test_stored_settings_make_same_client(client: Callable[[], Client[Any]], name: str) -> None:
     register(SMS)
     planned = client()
-    again = connect_run(Stored(json.dumps(planned.settings())), token="t")
+    again = connect_run(Stored(json.dumps(planned._settings())), token="t")
     assert type(again) is type(planned)
-    assert again.settings() == planned.settings()
-    assert (again.provider, again.account()) == (name, planned.account())
+    assert again._settings() == planned._settings()
+    assert (again.provider, again._account_key()) == (name, planned._account_key())
 
 
 @pytest.mark.parametrize(
@@ -155,15 +155,15 @@ def test_stored_settings_make_same_client(client: Callable[[], Client[Any]], nam
 )
 def test_account_name_needs_its_token(token: str, given: str | None, account: str | None) -> None:
     planned = DirectClient("t", account="shop")
-    run = Stored(json.dumps(planned.settings()), "shop", planned.fingerprint())
-    assert connect_run(run, token=token, account=given).run_settings().account == account
+    run = Stored(json.dumps(planned._settings()), "shop", planned._token_fingerprint())
+    assert connect_run(run, token=token, account=given)._run_settings().account == account
 
 
 def test_options_reach_the_client() -> None:
-    run = Stored(json.dumps(DirectClient("t").settings()))
+    run = Stored(json.dumps(DirectClient("t")._settings()))
     client = connect_run(run, token="t", base_url="http://127.0.0.1:1", attempt_timeout=5.0)
-    assert client.settings()["base_url"] == "http://127.0.0.1:1"
-    assert client.run_settings().attempt_timeout == 5.0
+    assert client._settings()["base_url"] == "http://127.0.0.1:1"
+    assert client._run_settings().attempt_timeout == 5.0
 
 
 ALTCRAFT = {"provider": "altcraft", "base_url": "https://example.com", "wire": "json", "deduplicates": "no"}

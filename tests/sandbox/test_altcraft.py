@@ -115,6 +115,7 @@ steps = st.lists(
 )
 
 
+@pytest.mark.second_stage
 @settings(deadline=None)
 @given(steps=steps, lag=st.integers(0, 60), aborts=st.booleans())
 def test_lagging_reader_sees_past_state(steps, lag, aborts):

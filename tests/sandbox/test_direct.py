@@ -303,6 +303,7 @@ def test_read_lag_hides_recent_starts():
 steps = st.lists(st.tuples(st.sampled_from(["start", "stop", "wait"]), st.integers(0, 40)), max_size=12)
 
 
+@pytest.mark.second_stage
 @settings(deadline=None)
 @given(steps=steps, lag=st.integers(0, 60), second_start=st.sampled_from(["acts", "refused"]))
 def test_lagging_list_shows_past_state(steps, lag, second_start):

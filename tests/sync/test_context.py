@@ -13,7 +13,7 @@ def test_context_variables_flow_in_only(play: Play) -> None:
         def token():
             print(trace.get())
             trace.set("changed inside")
-            return TOKEN
+            return dispatchkit.ExpiringToken(TOKEN, expires_in=0)
         with client(token=token) as direct:
             direct.start(1)
             trace.set("mine")

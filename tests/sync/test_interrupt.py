@@ -62,7 +62,7 @@ def test_stubborn_call_is_bounded(play: Play) -> None:
             async def close(self):
                 pass
         direct = sync.DirectClient(TOKEN, base_url="http://127.0.0.1:1")
-        direct.async_client._context.transport = Stubborn()
+        direct._async_client._context.transport = Stubborn()
         set_cancel_timeout(0.5)
         press_ctrl_c(0.2)
         try:

@@ -140,7 +140,7 @@ def test_before_the_call_has_begun(play: Play, sandbox: Sandbox, moment: str) ->
                 raise KeyboardInterrupt
         with client() as direct:
             direct.start(1)
-            thread = direct.handle._thread
+            thread = direct._handle._thread
             name = "calls" if "MOMENT" == "add" else "loop"
             real = getattr(thread, name)
             interrupts = Interrupts(real)
@@ -166,7 +166,7 @@ def test_loop_exit_ends_no_call(play: Play, sandbox: Sandbox, end: str) -> None:
             raise {end}
         with client() as direct:
             direct.start(1)
-            thread = direct.handle._thread
+            thread = direct._handle._thread
             threading.Timer(0.1, thread.loop.call_soon_threadsafe, [leave]).start()
             print(direct.start(2).dispatch_id, thread.is_alive())
     """)

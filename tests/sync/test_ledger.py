@@ -99,7 +99,7 @@ def test_statistics_are_read(direct: sync.DirectClient) -> None:
     direct.start(1)
     assert direct.statistics().pace.started == 1
     direct.close()
-    assert direct.statistics() == direct.async_client.statistics()
+    assert direct.statistics() == direct._async_client.statistics()
     assert direct.provider == "direct"
 
 
@@ -130,3 +130,27 @@ def test_close_ends_watch(direct: sync.DirectClient) -> None:
     assert [snapshot.is_over for snapshot in seen] == [False, True]
     with pytest.raises(TypeError, match="every must be"):
         run.watch("1")  # type: ignore[arg-type]
+
+
+def test_options_share_connections(direct: sync.DirectClient) -> None:
+    derived = direct.with_options(timeout=600)
+    assert derived.start(1).dispatch_id == 1
+    derived.close()
+    assert direct.start(2).dispatch_id == 2
+    assert derived.start_many([3]).finish().done == 1
+    direct.close()
+    with pytest.raises(RuntimeError, match="is closed"):
+        derived.start(4)
+
+
+def test_token_callable_may_block(sandbox: Sandbox) -> None:
+    threads: list[str] = []
+
+    def token() -> str:
+        threads.append(threading.current_thread().name)
+        return sandbox.direct_token
+
+    with sync.DirectClient(token, base_url=sandbox.url) as direct:
+        assert direct.start_many([1, 2, 3]).finish().done == 3
+    assert len(threads) == 1
+    assert threads[0] != "dispatchkit"

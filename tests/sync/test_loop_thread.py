@@ -36,7 +36,7 @@ def test_loop_thread_lifetime(play: Play) -> None:
 def test_loop_thread_prefers_uvloop(play: Play, world: tuple[str, str]) -> None:
     lines = play("""
         import asyncio
-        def token():
+        async def token():
             print(type(asyncio.get_running_loop()).__module__.partition(".")[0])
             return TOKEN
         with client(token=token) as direct:
@@ -70,7 +70,7 @@ def test_threads_share_one_client(play: Play) -> None:
 
 def test_loop_thread_refuses_calls(play: Play) -> None:
     lines = play("""
-        def token():
+        async def token():
             for call in (lambda: direct.start(2), direct.close):
                 try:
                     call()

@@ -95,4 +95,5 @@ def test_test_policy_is_told() -> None:
     assert repr(policy) == "RetryPolicy.for_tests()"
     assert repr(attrs.evolve(policy, attempts=1)).startswith("RetryPolicy")
     assert policy.attempts == RetryPolicy().attempts
-    assert policy.probe_delay(1000, drawn=0.5) == 0.1
+    assert [policy.delay(1, throttled=throttled, after=0.0, drawn=1.0) for throttled in (True, False)] == [0.0, 0.0]
+    assert [policy.probe_delay(number, drawn=0.5) for number in (1, 2, 5, 6, 9999)] == [0.005, 0.01, 0.08, 0.1, 0.1]

@@ -128,10 +128,12 @@ EXAMPLES = {
     "def test_no_fault_launches_twice": len(Fault.all()),
     "def test_a_lost_answer_in_a_run": 1,
     "def test_a_mock_raises": 1,
+    "def test_campaign_survives_faults": 2,
 }
 """The examples of README and docs, and the number of tests in each."""
 
 
+@pytest.mark.second_stage
 def test_examples_take_milliseconds(tmp_path: Path) -> None:
     source = "".join(block("python", holding) for holding in EXAMPLES)
     output = run_tests(tmp_path, source, *SCOPE, "-o", "asyncio_mode=auto")

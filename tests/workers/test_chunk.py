@@ -353,7 +353,7 @@ async def test_own_client_takes_its_account(dsn: str, played: Sandbox, monkeypat
     async with DirectClient(base_url=played.url, account="shop") as direct:
         await plan_chunks(dsn, "r", direct, [StartDispatch(1), StartDispatch(2)], size=1)
         assert (await launch_chunk(dsn, "r", 0)).done == 1
-        assert paced == [direct.account()]
+        assert paced == [direct._account_key()]
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "other")
     with pytest.raises(AccountMismatchError):
         await launch_chunk(dsn, "r", 1)

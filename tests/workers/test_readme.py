@@ -56,7 +56,7 @@ class Task:
 
 def launch_task(engine: str) -> Callable[..., object]:
     """The body of a task as the README has it, without its engine."""
-    tree = ast.parse(block("python", f"from {engine}"))
+    tree = ast.parse(block("python", {"celery": "import ChunkHeldError", "airflow": "from airflow"}[engine]))
     (task,) = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == "launch"]
     task.decorator_list = []
     ours = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]

@@ -16,6 +16,7 @@ __all__ = [
     "InitOptions",
     "LiftPauseOptions",
     "ListRunsOptions",
+    "PruneOptions",
     "RunViewOptions",
     "ShowOptions",
     "StopRunOptions",
@@ -73,6 +74,17 @@ class LiftPauseOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PruneOptions(Options):
+    """Options of ``prune``."""
+
+    where: LedgerArgument = field(default=None, repr=False)
+    older_than: Annotated[
+        int, typer.Option(metavar="DAYS", min=1, max=10_000, help="Delete runs that were made more days ago than this.")
+    ] = 90
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete them without a question.")] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class StopRunOptions(Options):
     """Options of ``stop-run``."""
 
@@ -112,6 +124,12 @@ app = group(
             "Without this command, the first launch does.",
             options=f"{_HERE}:InitOptions",
             body="dispatchkit.cli.run.init_ledger:init_ledger",
+        ),
+        "prune": CommandRef(
+            help="Delete old runs with their contents and files.\n\n"
+            "A deleted run cannot be resumed, and a repeat of it is not noticed. A run that a process holds stays.",
+            options=f"{_HERE}:PruneOptions",
+            body="dispatchkit.cli.run.prune:prune",
         ),
         "lift-pause": CommandRef(
             help="Show the paused accounts of a PostgreSQL ledger, and lift their pauses.",

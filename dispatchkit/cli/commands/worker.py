@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dispatchkit.cli.options import Options
-from dispatchkit.cli.panels import CONNECTION, LEDGER, PACE
+from dispatchkit.cli.panels import CONNECTION, LEDGER, OUTPUT, PACE
 from dispatchkit.cli.parameters import (
     CaFile,
     ClientCert,
@@ -62,3 +63,11 @@ class WorkerOptions(Options):
     ] = None
     give_up_after: GiveUpAfter = None
     never_repeat: NeverRepeat = False
+    liveness_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Touch this file once a second, for a liveness probe. An old file shows a worker that hangs.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 import dispatchkit
+from dispatchkit.cli.input.default_ledger import default_ledger, make_writable
 from dispatchkit.cli.invocation import RESUMED, Invocation, command_line
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.validators import label
@@ -19,10 +21,15 @@ from dispatchkit.redaction import without_passwords
 if TYPE_CHECKING:
     from dispatchkit import Ledger
     from dispatchkit.cli.options import RunOptions
+    from dispatchkit.profiles import Profile
 
-__all__ = ["LedgerRef", "ledger_from_options", "parse_ledger_args"]
+__all__ = ["LedgerRef", "ledger_from_options", "parse_ledger_args", "without_ledger"]
 
 _VARIABLE = "DISPATCHKIT_LEDGER"
+_MAX_PROFILE = 100
+"""Letters of a profile's name in the name of a run, which has at most 200."""
+_OF_LEDGERS = ("ledger", "run", "repeat_window", "account_changed", "copied", "end_holder")
+"""Options that need a ledger."""
 
 
 def _checked(where: str | Address) -> Address:
@@ -40,7 +47,9 @@ class LedgerRef:
     """A file or a database. Another kind of address is a `ValueError`, which does not show it."""
     run: str | None = None
     named: bool = True
-    """Whether the command line names the ledger; else the environment does."""
+    """Whether the command line names the ledger; else the environment does, or it is the user's own."""
+    is_default: bool = False
+    """Whether it is the user's own, since neither the command line nor the environment names one."""
     is_new_name: bool = False
     """Whether the name of the run was made for this launch."""
     invocation: Invocation = attrs.field(factory=Invocation, repr=False, eq=False)
@@ -76,6 +85,8 @@ class LedgerRef:
             ImportError: A database needs an extra.
         """
         if not new and not self.exists:
+            if self.is_default:
+                raise ValueError(f"no launch was recorded yet: there is no ledger {self}. Name another ledger, if any")
             raise ValueError(f"there is no ledger {self}: no such file")
         if not new and self.is_empty:
             raise ValueError(f"{self} holds no ledger: the file is empty")
@@ -93,11 +104,15 @@ class LedgerRef:
 
     def launch_all_the_same(self) -> str:
         """The same command as a new run, whatever other runs have launched."""
-        return self.invocation.again("--repeat-window", "never", without=("run", "repeat_window"))
+        return self.invocation.again("--again", without=("run", "repeat_window"))
+
+    def show(self, run: str) -> str:
+        """The command that shows a run."""
+        return command_line("ledger", "show", *self._words(run), run)
 
     def stop(self, run: str) -> str:
         """The command that stops a run."""
-        return command_line("stop-run", *self._words(), run)
+        return command_line("stop-run", *self._words(run), run)
 
     def list_runs(self) -> str:
         """The command that lists the runs."""
@@ -105,25 +120,32 @@ class LedgerRef:
 
     def failures(self, run: str) -> str:
         """The command that writes the failures of a run as ``--from`` takes them."""
-        return command_line("ledger", "failures", *self._words(), run, "--csv")
+        return command_line("ledger", "failures", *self._words(run), run, "--csv")
 
     def lift_pause(self) -> str:
         """The command that lifts the pauses of accounts."""
         return command_line("ledger", "lift-pause", *self._words())
 
-    def _words(self) -> Sequence[str]:
-        return (without_passwords(str(self.address)),) if self.named else ()
+    def _words(self, run: str | None = None) -> Sequence[str]:
+        """The arguments that name the ledger. None are needed where it is found without, also before ``run``."""
+        if not self.named and not (self.is_default and run is not None and _is_ledger(run)):
+            return ()
+        return (without_passwords(str(self.address)),)
 
 
-def ledger_from_options(options: RunOptions, action: str) -> LedgerRef | None:
+def ledger_from_options(options: RunOptions, action: str, *, stops: bool = False) -> LedgerRef | None:
     """The ledger in which a launch is recorded, if there is one.
+
+    A launch is recorded in the user's own ledger if no other is named. A stop is not: nothing on this machine may keep
+    it from its provider.
 
     Args:
         options: What was typed.
-        action: What is done. A name that is made for the run ends with it.
+        action: What is done. A name that is made for the run has it, and the profile.
+        stops: Whether the command stops launches.
 
     Raises:
-        ValueError: There is a run without a ledger, or the options contradict each other.
+        ValueError: The options contradict each other, or the user's own ledger cannot be written.
     """
     if options.run is None:
         for option in ("account_changed", "copied", "end_holder"):
@@ -133,45 +155,69 @@ def ledger_from_options(options: RunOptions, action: str) -> LedgerRef | None:
         raise ValueError("--run needs a name that is not empty")
     else:
         label("--run", options.run)
-    if options.sandbox:
-        if options.run is not None or options.ledger is not None:
-            raise ValueError("--ledger and --run do not go with --sandbox: the sandbox ends with the command")
-        return None
+    for option in ("sandbox", "no_ledger"):
+        if getattr(options, option):
+            if options.run is not None or options.ledger is not None:
+                reason = "the sandbox ends with the command" if option == "sandbox" else "it records nothing"
+                raise ValueError(f"--ledger and --run do not go with --{option.replace('_', '-')}: {reason}")
+            if options.repeat_window is not None:
+                raise ValueError(f"--repeat-window does not go with --{option.replace('_', '-')}: it needs a ledger")
+            return None
     where = options.ledger or os.environ.get(_VARIABLE)
+    is_default = not where
     if not where:
-        if options.run is not None:
-            raise ValueError(f"--run needs a ledger: add --ledger FILE|URL, or set {_VARIABLE}")
-        if options.repeat_window not in {None, "never"}:
-            raise ValueError(f"--repeat-window needs a ledger: add --ledger FILE|URL, or set {_VARIABLE}")
-        return None
-    run = options.run or f"{SYSTEM.now():%Y%m%d-%H%M%S}-{action.replace(' ', '-')}"
+        if stops and options.run is None:
+            return None
+        where = str(default_ledger())
+        try:
+            make_writable(Path(where))
+        except ValueError as error:
+            without = without_ledger(options.invocation)
+            raise ValueError(f"{error}. To launch without a record: {without}") from None
     return LedgerRef(
         where,
-        run,
+        options.run or _new_name(action, options.invocation.profile),
         named=options.ledger is not None,
+        is_default=is_default,
         is_new_name=options.run is None,
         invocation=options.invocation,
     )
 
 
+def without_ledger(invocation: Invocation) -> str:
+    """The same command, without a record."""
+    return invocation.again("--no-ledger", without=_OF_LEDGERS)
+
+
+def _new_name(action: str, profile: Profile | None) -> str:
+    """A name for a run. Its last part tells apart launches that several processes begin within a second."""
+    named = "" if profile is None else f"-{profile.name[:_MAX_PROFILE]}"
+    return f"{SYSTEM.now():%Y%m%d-%H%M%S}-{action.replace(' ', '-')}{named}-{secrets.token_hex(2)}"
+
+
+def _is_ledger(word: str) -> bool:
+    """Whether a single word of ``LEDGER RUN`` is the ledger. Else it is a run of the user's own."""
+    return os.sep in word or Path(word).exists() or Address.of(word).is_database
+
+
 def parse_ledger_args(words: Sequence[str], *, run: bool) -> LedgerRef:
-    """The ledger and run of the arguments ``LEDGER RUN``. The ledger may be left out where the environment holds it.
+    """The ledger and run of the arguments ``LEDGER RUN``. The ledger may be left out: see `ledger_from_options`.
 
     Args:
         words: The arguments.
         run: Whether there may be a run among them.
 
     Raises:
-        ValueError: There are too many, or no ledger.
+        ValueError: There are too many.
     """
     form = "LEDGER RUN" if run else "LEDGER"
     if len(words) > 1 + run:
         raise ValueError(f"too many arguments: there are {len(words)}, for {form}")
     where = os.environ.get(_VARIABLE) or None
+    own = default_ledger()
     rest = [*words]
-    named = bool(rest) and (where is None or not run or len(rest) > 1)
+    may_be_run = run and len(rest) == 1 and (where is not None or (own.exists() and not _is_ledger(rest[0])))
+    named = bool(rest) and not may_be_run
     if named:
         where = rest.pop(0)
-    if not where:
-        raise ValueError(f"no ledger: name a file or a URL, or set {_VARIABLE}")
-    return LedgerRef(where, rest[0] if rest else None, named)
+    return LedgerRef(where or str(own), rest[0] if rest else None, named, is_default=where is None)

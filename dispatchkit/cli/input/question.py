@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from itertools import chain, islice, pairwise
@@ -15,12 +16,16 @@ from dispatchkit.cli.text import counted, escape_control, write
 if TYPE_CHECKING:
     from dispatchkit.cli.input.ids import Targets
 
-__all__ = ["DECLINED", "Description", "ask", "confirm", "describe_ids"]
+__all__ = ["DECLINED", "PRODUCTION", "Description", "ask", "confirm", "describe_ids"]
 
 DECLINED = 4
 """The exit status after the answer no."""
 
 _NOTHING_SENT = "Nothing was sent."
+
+PRODUCTION = " (production)"
+"""Stands after a host whose launches reach real people."""
+_RED = "\x1b[1;31m{}\x1b[0m"
 
 _NAMED = 10
 """Ids, or ranges of ids, that are named one by one."""
@@ -91,6 +96,13 @@ def ask(description: Description, *, nothing: str = _NOTHING_SENT) -> None:
     )
 
 
+def _coloured(line: str) -> str:
+    """A line of a question. The host of a production account is red, unless ``NO_COLOR`` is set."""
+    text = escape_control(line)
+    is_red = text.endswith(PRODUCTION) and text.lstrip().startswith("host ") and not os.environ.get("NO_COLOR")
+    return _RED.format(text) if is_red else text
+
+
 def confirm(question: str, refusal: str, *, nothing: str = _NOTHING_SENT) -> None:
     """Ask a question; without a terminal, refuse.
 
@@ -105,7 +117,7 @@ def confirm(question: str, refusal: str, *, nothing: str = _NOTHING_SENT) -> Non
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         write(sys.stderr, f"dispatchkit: {escape_control(refusal)}\n")
         raise typer.Exit(2)
-    lines = "\n".join(map(escape_control, question.splitlines()))
+    lines = "\n".join(map(_coloured, question.splitlines()))
     write(sys.stderr, f"{lines} [y/N] ")
     try:
         answer = sys.stdin.readline()

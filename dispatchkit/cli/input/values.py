@@ -92,14 +92,15 @@ def read_targets(options: RunOptions | ReadIdsOptions, reader: Reader) -> Target
 
 
 def token(options: ConnectionOptions, variable: str) -> str:
-    """The token from the file or the environment; never from an option, where ``ps`` and the history would show it.
+    """The token from the file, the environment or the profile; never from an option, which ``ps`` would show.
 
     Raises:
         ValueError: There is none.
         OSError: The file cannot be read.
     """
     if options.token_file is None:
-        value = os.environ.get(variable, "")
+        profile = options.invocation.profile
+        value = os.environ.get(variable) or ("" if profile is None else profile.read_token() or "")
         if not value:
             raise ValueError(f"no token: set {variable}, or add --token-file PATH")
         return value

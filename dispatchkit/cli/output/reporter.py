@@ -200,6 +200,7 @@ class Reporter:
             for (error_type, hint), count in self._hints.most_common():
                 console.print(Text(f"{count:,} {error_type.__name__}: {hint}"), highlight=False)
             ends = (
+                "" if self._left(report, total) else self._where_it_is_recorded(),
                 self._where_failures_are(total - report.done, self._left(report, total)),
                 self._how_to_go_on(report, total, not_started),
                 self._how_to_launch_the_refused(),
@@ -247,7 +248,7 @@ class Reporter:
             if (self._gave_up or not_started) and self._failures_file is None and left:
                 return (
                     f"{counted(left, *self._nouns)} {'is' if left == 1 else 'are'} left, and no file lists which. "
-                    "With --ledger FILE, a run can be resumed; with --failures FILE, the ids that are left are listed."
+                    "A run in a ledger can be resumed; with --failures FILE, the ids that are left are listed."
                 )
             return ""
         if report.not_started is None and not self.planned:
@@ -271,6 +272,11 @@ class Reporter:
             f"rate limit. To launch those, start a new run --from the file that this writes: "
             f"{self._ledger_ref.failures(self._ledger_ref.run)}"
         )
+
+    def _where_it_is_recorded(self) -> str:
+        if self._ledger_ref is None or self._ledger_ref.run is None:
+            return ""
+        return f"Recorded as run {self._ledger_ref.run!r}. To show it: {self._ledger_ref.show(self._ledger_ref.run)}"
 
 
 def _numbered(path: Path, number: int) -> Path:

@@ -11,6 +11,8 @@ from dispatchkit.altcraft.base import AltcraftCommand, AltcraftWire
 from dispatchkit.altcraft.codec import codec
 from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
 from dispatchkit.built_in.altcraft import PROVIDER
+from dispatchkit.cli.durations import HOUR
+from dispatchkit.cli.input.profile import with_profile
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.providers.overrides import Overrides, overrides
@@ -78,6 +80,9 @@ def _launch(
     active: bool = False,
     stops: frozenset[str] = frozenset(),
 ) -> None:
+    with exit_on_user_error():
+        options = with_profile(options, PROVIDER)
+
     def connect(base_url: str, token: str) -> AltcraftClient:
         return dispatchkit.AltcraftClient(
             base_url, token, wire=options.wire, deduplicates=options.deduplicates, **client_settings(options)
@@ -101,6 +106,7 @@ def _launch(
         sandbox=sandbox,
         token_of_sandbox=lambda sandbox: sandbox.altcraft_token,
         stops=stops,
+        repeat_window=None if stops else HOUR,
         overrides=() if values is None else _described(values),
     )
     launch_spec(options, spec)

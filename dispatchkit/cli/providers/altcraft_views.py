@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from dispatchkit import AltcraftClient
 from dispatchkit.altcraft.reads import ReadLog, ReadStatus
 from dispatchkit.built_in.altcraft import PROVIDER
+from dispatchkit.cli.input.profile import with_profile
 from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.providers.views import moment, read, read_ids, show_log, show_statuses
 from dispatchkit.cli.settings import client_settings
@@ -41,5 +42,6 @@ def log(options: LogOptions) -> None:
 
 
 def _client(options: AltcraftReadOptions) -> AltcraftClient:
+    options = with_profile(options, PROVIDER)
     key = token(options, PROVIDER.token_variable)
     return AltcraftClient(options.base_url, key, wire=options.wire, **client_settings(options))

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 import dispatchkit
 from dispatchkit.built_in.direct import PROVIDER
+from dispatchkit.cli.durations import ALWAYS
+from dispatchkit.cli.input.profile import with_profile
+from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.run.launch import launch
 from dispatchkit.cli.run.spec import LaunchSpec
@@ -27,11 +30,15 @@ R = TypeVar("R")
 
 def start(options: DirectOptions) -> None:
     """Start dispatches."""
+    with exit_on_user_error():
+        options = with_profile(options, PROVIDER)
     launch(options, _spec(options, "start", StartDispatch))
 
 
 def stop(options: StopOptions) -> None:
     """Stop the dispatches that are named, or all that have a status."""
+    with exit_on_user_error():
+        options = with_profile(options, PROVIDER)
     if options.status is None:
         launch(options, _spec(options, "stop", StopDispatch, started=True))
     else:
@@ -64,5 +71,6 @@ def _spec(
         sandbox=sandbox,
         token_of_sandbox=lambda sandbox: sandbox.direct_token,
         stops=frozenset({"start"}) if verb == "stop" else frozenset(),
+        repeat_window=None if verb == "stop" else ALWAYS,  # a dispatch starts once
         prepare="dispatchkit.cli.providers.own_sandbox:start_in" if started else None,
     )

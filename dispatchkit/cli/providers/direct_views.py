@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dispatchkit import DirectClient
 from dispatchkit.built_in.direct import PROVIDER
+from dispatchkit.cli.input.profile import with_profile
 from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.providers.views import check_status, moment, read, read_ids, show_dispatches, show_statuses
 from dispatchkit.cli.settings import client_settings
@@ -24,6 +25,7 @@ _COUNTERS = ("total", "delivered", "undelivered", "sending", "sent", "unsent")
 def status(options: StatusOptions) -> None:
     """Read the dispatches one by one, and show the status and the counters of each."""
     with exit_on_user_error():
+        options = with_profile(options, PROVIDER)
         ids = read_ids(options, ReadDispatch)
         client = DirectClient(
             token(options, PROVIDER.token_variable), base_url=options.base_url, **client_settings(options)
@@ -47,6 +49,7 @@ def _cells(dispatch: Dispatch) -> tuple[object, ...]:
 def list_dispatches(options: ListOptions) -> None:
     """Read the dispatches that pass every filter, and show them."""
     with exit_on_user_error():
+        options = with_profile(options, PROVIDER)
         command = ReadDispatches(
             dispatch_id=options.dispatch_id,
             status=options.status,

@@ -4,6 +4,9 @@ The provider documents no paging. So the list is read from the newest dispatches
 handed on before the next one is read. Only ids are kept.
 """
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from array import array
@@ -70,7 +73,7 @@ class Listed:
     async def pages(self) -> AsyncGenerator[list[int]]:
         """The new ids of each window, as it is read. An error of a read ends them, and is kept."""
         try:
-            for start, end in windows(self._client.clock.now()):
+            for start, end in windows(self._client._clock.now()):
                 listing = await self._read(start, end)
                 yield self._take([*listing])
             # A window holds no dispatch without a creation time. One that is new with a time got the status since.

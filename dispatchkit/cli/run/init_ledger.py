@@ -1,11 +1,16 @@
 """``dispatchkit ledger init``: make a ledger's tables, or print the SQL that makes them."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dispatchkit.cli.input.default_ledger import make_writable
 from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load
@@ -31,6 +36,8 @@ def init_ledger(options: InitOptions) -> None:
     """
     with exit_on_user_error():
         ledger_ref = parse_ledger_args(options.where or [], run=False)
+        if ledger_ref.is_default:
+            make_writable(Path(ledger_ref.address.file))
         if options.sql and not ledger_ref.address.is_database:
             raise ValueError("--sql is for a ledger in PostgreSQL: a file is made by the first launch")
         if options.sql:
@@ -55,7 +62,7 @@ def _sql(ledger_ref: LedgerRef) -> str:
 
 async def _init(ledger_ref: LedgerRef) -> None:
     async with ledger_ref.open(new=True) as ledger:
-        await ledger.open_store()
+        await ledger._open_store()
         if ledger.is_shared and _has_queue():
             store = await load("dispatchkit.workers.chunk:in_postgres")(ledger)
             await load("dispatchkit.workers.queue_connection:create_tables")(store)

@@ -59,6 +59,7 @@ def _with_plan(options: RunOptions, plan: PlanOptions) -> RunOptions:
     """
     here = {
         "--ledger": options.ledger,
+        "--no-ledger": options.no_ledger,
         "--run": options.run,
         "--sandbox": options.sandbox,
         "--json": options.json,

@@ -1,5 +1,8 @@
 """A run of a ledger: check that it is the same launch, drive it, and write what is not done."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -11,7 +14,7 @@ from typing import TYPE_CHECKING, Never, TypeVar, cast
 
 import attrs
 
-from dispatchkit.cli.durations import duration
+from dispatchkit.cli.durations import ALWAYS, duration
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.run.drive import drive
@@ -132,7 +135,7 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
     ledger, ledger_ref = ledger_run.ledger, ledger_run.ledger_ref
     run = await ledger.run(ledger_run.name)
     within = max(run.repeat_window or 0.0, ledger_run.repeat_window or 0.0)
-    repeats = await (await ledger.open_store()).repeats(run.number, within=within)
+    repeats = await (await ledger._open_store()).repeats(run.number, within=within)
     if not repeats:  # the window has passed meanwhile
         return error
     count = sum(repeat.count for repeat in repeats)
@@ -141,14 +144,19 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
     )
     more = f"; and in {counted(len(repeats) - _NAMED, 'other run')}" if len(repeats) > _NAMED else ""
     way_out = (
-        f"The run keeps its --repeat-window of {duration(within)}: resume it later, or launch the others as a new run"
+        "Another run has taken them over. Launch the others as a new run: the command that launched this one leaves "
+        "out what was launched"
         if ledger_run.resumes
         else f"Leave them out, or launch all the same: {ledger_ref.launch_all_the_same()}"
     )
     return LedgerError(
-        f"{count:,} of these ids {'was' if count == 1 else 'were'} launched within {duration(within)}, or may have "
-        f"been: {others}{more}. Nothing was sent. {way_out}"
+        f"{count:,} of these ids {'was' if count == 1 else 'were'} launched{_within(within)}, or may have been: "
+        f"{others}{more}. Nothing was sent. {way_out}"
     )
+
+
+def _within(window: float) -> str:
+    return "" if window >= ALWAYS else f" within {duration(window)}"
 
 
 async def _tell_why_it_ended(ledger_run: LedgerRun, reporter: Reporter) -> None:
@@ -195,7 +203,7 @@ async def check_same_plan(ledger_run: LedgerRun, command_of: Callable[[int], Com
         return False
     total = len(targets)
     if run.plan_complete and run.total == total:
-        store = await ledger_run.ledger.open_store()
+        store = await ledger_run.ledger._open_store()
         if await store.plan_parts(run.number) == digests(command_of, targets):
             return True
     first, given, ledger_ref = True, map(command_of, targets), ledger_run.ledger_ref

@@ -1,5 +1,8 @@
 """Plan a run in chunks, for workers on any number of machines."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import sys
@@ -9,7 +12,6 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import typer
 
 import dispatchkit
-from dispatchkit.cli.durations import repeat_seconds
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.invocation import command_line
 from dispatchkit.cli.lazy import load
@@ -41,6 +43,7 @@ def plan_run(
     *,
     total: int,
     noun: tuple[str, str],
+    repeat_window: float | None,
 ) -> NoReturn:
     """Plan the run, and hand its chunks to the workers.
 
@@ -51,13 +54,14 @@ def plan_run(
         commands: What is planned.
         total: How many they are.
         noun: What they are about: the word for one, and for many.
+        repeat_window: Seconds within which no other run may have launched one of them.
 
     Raises:
         typer.Exit: Always, with the exit status.
     """
     try:
         with exit_on_user_error():
-            chunks = run_loop(_plan(plan, options, client, commands))
+            chunks = run_loop(_plan(plan, options, client, commands, repeat_window))
     except LedgerError as error:
         write(sys.stderr, f"dispatchkit: {escape_control(str(error))}\n")
         raise typer.Exit(1) from None
@@ -75,10 +79,10 @@ def _repeated(error: RepeatedTargetsError, plan: PlanOptions, options: RunOption
     count = sum(error.runs.values())
     others = ", ".join(f"{number:,} in run {name!r}" for name, number in runs[:_NAMED])
     more = f", and in {counted(len(runs) - _NAMED, 'other run')}" if len(runs) > _NAMED else ""
-    all_the_same = options.invocation.again(without=("repeat_window",), instead={"run": f"{plan.run}-2"})
+    all_the_same = options.invocation.again("--again", without=("repeat_window",), instead={"run": f"{plan.run}-2"})
     return (
-        f"{count:,} of these ids {'was' if count == 1 else 'were'} launched within {options.repeat_window}, or may "
-        f"have been: {others}{more}. No worker launches any of the run. Leave them out, or plan all the same as "
+        f"{count:,} of these ids {'was' if count == 1 else 'were'} launched, or may have been: "
+        f"{others}{more}. No worker launches any of the run. Leave them out, or plan all the same as "
         f"another run: {all_the_same}"
     )
 
@@ -86,7 +90,7 @@ def _repeated(error: RepeatedTargetsError, plan: PlanOptions, options: RunOption
 def _worker(options: RunOptions, client: Client[W]) -> str:
     """The line that starts a worker on any machine which has the environment of this one."""
     given = options.invocation.given
-    base_url = client.settings()["base_url"]
+    base_url = client._settings()["base_url"]
     url = [] if base_url == _own_url(client.provider) else ["--url", f"{client.provider}={base_url}"]
     reach = given("insecure", "proxy", "ca_file", "client_cert", "client_key", "account")
     return command_line("worker", *given("ledger"), *url, *reach)
@@ -100,7 +104,13 @@ def _own_url(provider: str) -> str | None:
         return None
 
 
-async def _plan(plan: PlanOptions, options: RunOptions, client: Client[W], commands: Iterable[Command[W, R]]) -> int:
+async def _plan(
+    plan: PlanOptions,
+    options: RunOptions,
+    client: Client[W],
+    commands: Iterable[Command[W, R]],
+    repeat_window: float | None,
+) -> int:
     # They need the extra workers.
     plan_chunks = load("dispatchkit.workers:plan_chunks")
     in_postgres = load("dispatchkit.workers.chunk:in_postgres")
@@ -117,7 +127,7 @@ async def _plan(plan: PlanOptions, options: RunOptions, client: Client[W], comma
                 size=plan.chunk_size,
                 rate=plan.rate,
                 concurrency=plan.concurrency,
-                repeat_window=repeat_seconds(options.repeat_window, default="never"),
+                repeat_window=repeat_window,
             )
         except AccountMismatchError:
             raise LedgerError(

@@ -14,13 +14,14 @@ import typer
 
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
+from dispatchkit.cli.input.profile import with_profile
 from dispatchkit.cli.input.question import Description, ask, describe_ids
 from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.failures import NOT_DONE, FailuresFile
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.ledger_run import LedgerRun, drive_with_ledger
-from dispatchkit.cli.run.spec import describe_account
+from dispatchkit.cli.run.spec import describe_host
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
 from dispatchkit.cli.settings import client_settings, guards
 from dispatchkit.cli.text import counted, escape_control, write
@@ -55,11 +56,14 @@ def resume_run(options: ResumeOptions) -> None:
     """
     with exit_on_user_error():
         ledger_ref = _ledger_ref(options)
-        bounds = guards(options)
+        guards(options)
         snapshot, hindering, left, command = run_loop(_inspect(ledger_ref))
         ledger_ref = attrs.evolve(ledger_ref, run=snapshot.run.name)
         run = snapshot.run
         settings = parse_settings(run.settings)
+        options = with_profile(options, provider_of(settings))
+        ledger_ref = attrs.evolve(ledger_ref, invocation=options.invocation)
+        bounds = guards(options)
         noun = provider_of(settings).noun
         if not run.plan_complete:
             raise ValueError(
@@ -123,8 +127,8 @@ def _describe(
     provider, run = provider_of(settings), snapshot.run
     ids = "" if left is None else f": {describe_ids(Targets((number, number) for number in left))}"
     action = f"resume run {run.name!r}: {snapshot.left:,} of {counted(run.total, *provider.noun)} are left{ids}"
-    account = describe_account(options, provider.token_variable)
-    return Description(action, (*_describe_command(command), ("host", settings["base_url"]), ("account", account)))
+    where = describe_host(options, settings["base_url"], provider.token_variable)
+    return Description(action, (*_describe_command(command), *where))
 
 
 def _describe_command(command: Command[Never, object] | None) -> Iterator[tuple[str, str]]:
@@ -163,6 +167,11 @@ async def _inspect(
 def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
     settings = parse_settings(run.settings)
     provider, host = provider_of(settings), settings.get("base_url", "")
+    profile = options.invocation.profile
+    if profile is not None and profile.host.rstrip("/") != host.rstrip("/"):
+        raise ValueError(
+            f"the run goes to {host}, but profile {profile.name!r} names another host: use another profile"
+        )
     key = token(options, provider.token_variable)
     own_url = os.environ.get(provider.url_variable) if provider.url_variable else None
     if own_url and own_url.rstrip("/") != host.rstrip("/"):

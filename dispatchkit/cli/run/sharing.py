@@ -1,5 +1,8 @@
 """A run in a ledger that many machines share takes its part of the account's pace, as workers do."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -77,8 +80,8 @@ class _SharingJournal:
     async def _take_part(self) -> None:
         store = await in_postgres(self._ledger)
         run = await self._ledger.run(self._run)
-        pacer = self._client.pacer
-        account = await asyncio.to_thread(self._client.account)
+        pacer = self._client._pacer
+        account = await asyncio.to_thread(self._client._account_key)
         self._part.push_async_callback(release_leases, store)
         await self._part.enter_async_context(
             share_pace(store, account, pacer, run=run.number, stop=self._stopped, rate=pacer.pace.rate)

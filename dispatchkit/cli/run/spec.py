@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
 
+from dispatchkit.cli.durations import HOUR
 from dispatchkit.cli.input.origin import Reader
-from dispatchkit.cli.input.question import Description, describe_ids
+from dispatchkit.cli.input.question import PRODUCTION, Description, describe_ids
 from dispatchkit.cli.text import counted
+from dispatchkit.profiles import is_loopback
 from dispatchkit.providers import installed_provider
 
 if TYPE_CHECKING:
@@ -19,7 +22,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.command import Command
     from dispatchkit.sandbox import Sandbox
 
-__all__ = ["LaunchSpec", "describe", "describe_account", "describe_rest"]
+__all__ = ["LaunchSpec", "describe", "describe_account", "describe_host", "describe_rest"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -45,6 +48,8 @@ class LaunchSpec(Generic[W, R]):
     """The reference of a function ``(sandbox, id)`` that a sandbox needs before the command makes sense for an id."""
     stops: frozenset[str] = frozenset()
     """The commands that this one stops, by their names in the registry."""
+    repeat_window: float | None = HOUR
+    """Seconds within which a target is not launched again, unless that is said; None: it may always be."""
     overrides: tuple[tuple[str, str], ...] = ()
     """The overrides of a launch, as text: names and sizes, never a value of a content."""
     targets: Targets | None = None
@@ -86,16 +91,23 @@ class LaunchSpec(Generic[W, R]):
         return self.base_url
 
 
-def describe(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, host: str) -> Description:
+def describe(
+    options: RunOptions,
+    spec: LaunchSpec[W, R],
+    targets: Targets,
+    host: str,
+    *,
+    earlier: tuple[tuple[str, str], ...] = (),
+) -> Description:
     """The launch in words, for the question and for the report."""
     action = f"{spec.verb} {counted(len(targets), *spec.noun)}: {describe_ids(targets)}"
     plan = options.invocation.plan
     if plan is not None:
         action = f"plan run {plan.run!r}, to {action}"
-    where = (("host", host), ("account", describe_account(options, spec.token_variable)))
+    where = describe_host(options, host, spec.token_variable)
     if options.sandbox:
         where = (("host", "a sandbox on this machine"), ("account", "the sandbox's"))
-    return Description(action, (*where, *spec.overrides))
+    return Description(action, (*where, *spec.overrides, *earlier))
 
 
 def describe_rest(
@@ -107,8 +119,22 @@ def describe_rest(
     return attrs.evolve(description, action=action)
 
 
+def describe_host(options: ActingOptions, host: str, variable: str) -> tuple[tuple[str, str], ...]:
+    """Where a launch goes: the profile, the host, and the account."""
+    profile = options.invocation.profile
+    # A host that the profile does not name may be production, whatever the profile is.
+    is_production = not is_loopback(host)
+    if profile is not None and profile.host.rstrip("/") == host.rstrip("/"):
+        is_production = profile.is_production
+    named = () if profile is None else (("profile", profile.name),)
+    shown = f"{host}{PRODUCTION}" if is_production else host
+    return (*named, ("host", shown), ("account", describe_account(options, variable)))
+
+
 def describe_account(options: ActingOptions, variable: str) -> str:
     """Whose account it is: its name, or else where its token comes from."""
-    place = options.token_file
+    place, profile = options.token_file, options.invocation.profile
     source = f"the token {'on standard input' if place == '-' else f'in {place or variable}'}"
+    if place is None and profile is not None and not os.environ.get(variable):
+        source = f"the token of profile {profile.name!r}"
     return source if options.account is None else f"{options.account!r}, with {source}"

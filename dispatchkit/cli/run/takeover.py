@@ -7,6 +7,9 @@ Three hindrances need a decision that no other option covers:
 - The process that holds the run exists and gives no heartbeats.
 """
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Never
@@ -54,7 +57,7 @@ async def hindrances(ledger: Ledger, name: str) -> Hindrances:
     Raises:
         LedgerError: The ledger cannot be read.
     """
-    store = await ledger.open_store()
+    store = await ledger._open_store()
     is_copy = False
     try:
         await store.check_identity()

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Generator, Mapping, Sequence
+from pathlib import Path
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Never
 
@@ -18,6 +19,7 @@ from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import on_interrupt, run_loop
 from dispatchkit.cli.run.drive import show_warnings
+from dispatchkit.cli.run.liveness_file import keep_touching
 from dispatchkit.cli.settings import ClientSettings
 from dispatchkit.cli.text import escape_control, write
 from dispatchkit.cli.tls import tls_context
@@ -120,6 +122,7 @@ def work_until_stopped(options: WorkerOptions) -> None:
                 concurrency=options.concurrency,
                 retry=RetryPolicy(repeat_unclear=False) if options.never_repeat else None,
                 give_up_after=give_up_seconds(options.give_up_after),
+                liveness_file=options.liveness_file,
             )
         )
     if ended is not None:
@@ -147,6 +150,7 @@ async def run_worker(
     concurrency: int,
     retry: RetryPolicy | None = None,
     give_up_after: float | None = None,
+    liveness_file: Path | None = None,
 ) -> Exception | None:
     """Launch chunks until Ctrl-C or SIGTERM. The second one cancels calls in flight.
 
@@ -157,12 +161,14 @@ async def run_worker(
         concurrency: How many calls of each.
         retry: When and how each call is repeated; None takes the client's policy.
         give_up_after: Seconds without an answer of the provider after which a chunk is given back; None keeps it.
+        liveness_file: What is touched while the event loop runs; None: nothing.
 
     Returns:
         The error that ended the work; None if a signal ended it.
 
     Raises:
         LedgerError: The ledger cannot be used, and nothing was begun.
+        OSError: The liveness file cannot be written, and nothing was begun.
     """
     stop = asyncio.Event()
     begun = False
@@ -182,6 +188,8 @@ async def run_worker(
 
     try:
         async with contextlib.AsyncExitStack() as stack:
+            if liveness_file is not None:
+                await stack.enter_async_context(keep_touching(liveness_file, tell))
             ledger = await stack.enter_async_context(Ledger(ledger_ref.address))
             store = await in_postgres(ledger)
             begun = True

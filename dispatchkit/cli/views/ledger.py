@@ -1,5 +1,8 @@
 """Output of ``dispatchkit ledger``: the runs, the progress of one run, and its targets."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -220,7 +223,7 @@ async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
     async with ledger_ref.open() as ledger:
         run = await resolve_run(ledger, ledger_ref)
         if not states and form != "table":
-            await _export((await ledger.open_store()).targets(run.number), form)
+            await _export((await ledger._open_store()).targets(run.number), form)
             return
         as_failures = bool(states) and form == "csv"
         cls = Failure if as_failures else Target

@@ -60,6 +60,8 @@ async def attempt(flight: Flight[W, R], permit: Permit = 0) -> R | AttemptEvent:
     if tracker.claim is not None:
         gate.used()
     result = classify(flight.command, reply, context.wire, clock)
+    if context.observers is not None:  # else the call to a method would cost more than this comparison
+        flight.note_attempt(reply, result if isinstance(result, DispatchkitError) else None)
     flight.permit = 0
     if isinstance(result, DispatchkitError):
         return _failed(flight, permit, result, reply, elapsed)
@@ -112,6 +114,6 @@ def _check(flight: Flight[W, R], result: R) -> R | Failed:
         replays.honoured = True
     elif flight.in_doubt:
         text = "the provider accepted the retry of an unclear launch and did not mark it as a replay"
-        flight.log(logging.WARNING, f"{text}: it may have launched twice")
+        flight.log(logging.WARNING, f"{text}: it may have launched twice", kind="repeated")
         return command.as_repeated(result)
     return result

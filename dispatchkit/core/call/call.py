@@ -47,6 +47,7 @@ from dispatchkit.core.call.decide import decide, partly, unclear_too
 from dispatchkit.core.call.flight import Flight
 from dispatchkit.core.call.frames import hint_of, without_frames
 from dispatchkit.core.call.state_read import StateRead
+from dispatchkit.core.call.token import attempt_with_token
 from dispatchkit.core.transport.transport import ForeignLoopError, MockError
 from dispatchkit.errors import (
     DispatchkitError,
@@ -124,7 +125,7 @@ class Call(Generic[W, R]):
             self.final = final = await self._follow(state, event)
         if final.error is None:
             flight.answered_at = flight.context.clock.monotonic()
-            flight.log(logging.INFO, "done after all")
+            flight.log(logging.INFO, "done after all", kind="done after all")
         return final
 
     def error_of(self, final: Finish[R]) -> DispatchkitError:
@@ -148,7 +149,7 @@ class Call(Generic[W, R]):
             unclear = unknown(flight.command, f"{why} after the request had left")
         elif unclear is not None and left and flight.log_key is not None and not flight.context.replays.honoured:
             unclear = unclear_too(unclear)  # a retry may have left, and no replay was ever seen
-        error = unclear or (None if state is None else state.throttled)
+        error = unclear or flight.refusal or (None if state is None else state.throttled)
         if error is not None:
             return self._own(error)
         summary = f"{why} before the request left{flight.latest_failure()}"
@@ -225,7 +226,7 @@ class Call(Generic[W, R]):
                 case Finish():
                     return action
                 case Log(text=text, error=error, delay=delay):
-                    flight.log(logging.INFO, text, error=error, delay=delay)
+                    flight.log(logging.INFO, text, kind="retries and state reads", error=error, delay=delay)
                     event = Logged(flight.now())
                 case Wait():
                     event = await self._wait(action)
@@ -239,6 +240,8 @@ class Call(Generic[W, R]):
         flight, context = self._flight, self._flight.context
         clock, pacer = context.clock, context.pacer
         until, lifts = clock.monotonic() + action.seconds, pacer.lifts
+        if action.seconds > 0:
+            flight.note_wait(action.seconds)
         with flight.stop.interruptible(), context.stop.interruptible():
             while (left := until - clock.monotonic()) > 0 and not flight.is_over and pacer.lifts == lifts:
                 await pacer.sleep(left)
@@ -250,14 +253,15 @@ class Call(Generic[W, R]):
 
     async def _send(self) -> Event[R]:
         """Make an attempt. An answered one returns its token."""
-        attempted = await attempt(self._flight)
+        flight = self._flight
+        attempted = await (attempt_with_token if flight.context.secret.is_renewable else attempt)(flight)
         if self._has_token and not isinstance(attempted, Expired | Late):
             self._has_token = False
             if not isinstance(attempted, Failed) or isinstance(attempted.error, RejectedError):
-                self._flight.context.budget.refund()
+                flight.context.budget.refund()
         if isinstance(attempted, Unfinished):
             return cast("AttemptEvent", attempted)
-        return Succeeded(self._flight.now(), attempted)
+        return Succeeded(flight.now(), attempted)
 
     async def _read_state(self, action: Probe[W, R]) -> Observed[R]:
         flight = self._flight
@@ -273,8 +277,9 @@ class Call(Generic[W, R]):
             has_rival=flight.has_rival,
         )
         settlement = await reading.perform(action)
+        flight.note_state_read(reading, settlement.evidence)
         flight.answered_at = max(flight.answered_at, reading.answered_at)
-        if self._has_token and reading.was_sent:
+        if self._has_token and reading.request is not None:
             self._has_token = False
             if reading.answered_at > -math.inf:
                 flight.context.budget.refund()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import ssl as ssl_module
+from collections.abc import Sequence
 from datetime import datetime
 from types import TracebackType
-from typing import ClassVar, Generic, Never, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Never, Self, TypeVar, cast
 
 import attrs
 
@@ -13,6 +14,7 @@ from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
 from dispatchkit.core.call.context import ClientContext, RunSettings
 from dispatchkit.core.call.flight import TakeOver
 from dispatchkit.core.call.launches import launches_at
+from dispatchkit.core.call.observed import ObservedCall
 from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.call.replays import replays_of
 from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy, a_policy
@@ -21,9 +23,10 @@ from dispatchkit.core.command import Command
 from dispatchkit.core.context_managers import AsyncOnly
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.loop import running_loop
+from dispatchkit.core.observe import Observer, Observers, observers_of
 from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pacer import Pacer
-from dispatchkit.core.pacing.pacers import get_pacer
+from dispatchkit.core.pacing.pacers import get_pacer, join_pacer
 from dispatchkit.core.reprs import RichRepr, describe
 from dispatchkit.core.secret import Secret, Unshown, account_key
 from dispatchkit.core.transport.patched import refuse_patched
@@ -68,6 +71,8 @@ class ClientStatistics(Value):
 
     pace: PaceStatistics
     budget: BudgetStatistics
+    state_reads: int
+    """Reads of the provider's state that the client's calls made to settle an unclear attempt."""
 
 
 class Client(AsyncOnly, Generic[W]):
@@ -103,6 +108,7 @@ class Client(AsyncOnly, Generic[W]):
         proxy: str | None = None,
         ssl: ssl_module.SSLContext | bool = True,
         account: str | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         url = base_url if isinstance(base_url, Unshown) else Unshown(base_url)
         given = cast("str | Unshown[str] | None", proxy)  # see `hide_proxy`
@@ -111,6 +117,7 @@ class Client(AsyncOnly, Generic[W]):
         refuse_patched()
         if not self.provider:
             raise TypeError(f"{self.command_type.__name__}.provider must be the name of the provider")
+        self._owns_connections = True
         self._timeout = seconds("timeout", timeout)
         self._retry = a_policy(retry)
         if pace is not None:
@@ -120,7 +127,11 @@ class Client(AsyncOnly, Generic[W]):
         self._account = None if account is None else label("account", account)
         attempt_timeout = seconds("attempt_timeout", attempt_timeout)
         in_process = (self.provider, str(self._origin), account or secret.account())
+        self._pace = pace
+        secret.now = a_clock(clock).boottime
         self._context = ClientContext(
+            secret=secret,
+            join_account=self._join_account,
             wire=wire,
             transport=Transport(
                 self._origin,
@@ -135,7 +146,12 @@ class Client(AsyncOnly, Generic[W]):
             attempt_timeout=attempt_timeout,
             launches=launches_at(str(self._origin), clock),
             replays=replays_of(in_process, clock),
+            observers=observers_of(observers, provider=self.provider, base_url=str(self._origin), clock=clock),
         )
+        self._call_type: type[PendingCall[W, Any]] = PendingCall
+        if self._context.observers is not None:
+            self._call_type = ObservedCall
+            self._context.pacer.watchers.add(self._context.observers)
 
     @property
     def provider(self) -> str:
@@ -163,9 +179,67 @@ class Client(AsyncOnly, Generic[W]):
             TypeError: The command is another provider's, or a setting is of another type.
             RuntimeError: The client is closed.
         """
-        return await self.call(command, timeout=timeout, retry=retry).run()
+        if self._context.secret.is_renewable:
+            await self._have_token()
+        return await self._call(command, timeout=timeout, retry=retry).run()
 
-    def call(
+    def with_options(self, *, timeout: float | None = None, retry: RetryPolicy | None = None) -> Self:
+        """The same client with other defaults for its calls: it shares connections, pace and retry budget.
+
+        The connections belong to the original. Its `close` ends both; that of the returned client does nothing.
+
+        Args:
+            timeout: Seconds for a whole call; None takes that of this client.
+            retry: When and how a call is repeated; None takes the policy of this client.
+
+        Raises:
+            ValueError: ``timeout`` is out of range.
+            TypeError: A setting is of another type.
+
+        Example:
+            >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+            ...     await direct.with_options(timeout=600).start(7)
+            StartedDispatch(dispatch_id=7, settled=False)
+        """
+        derived = object.__new__(type(self))
+        vars(derived).update(vars(self))
+        derived._timeout = self._timeout if timeout is None else seconds("timeout", timeout)
+        derived._retry = self._retry if retry is None else a_policy(retry)
+        derived._owns_connections = False
+        return derived
+
+    async def _have_token(self) -> None:
+        """Ask for the token of a callable, if none is cached or if it has expired: for a fan-out, before `call`.
+
+        Raises:
+            NotSentError: The callable gave none in time.
+            BaseException: The callable raised it.
+        """
+        await self._context.have_token(self._timeout)
+
+    @property
+    def _has_renewable_token(self) -> bool:
+        """Whether a callable gives the token."""
+        return self._context.secret.is_renewable
+
+    def _keep_pacer(self) -> Pacer:
+        """The account's pacer, which the client keeps from now on: a run begins with it."""
+        self._context.keeps_pacer = True
+        return self._context.pacer
+
+    def _join_account(self) -> None:
+        """Share the pace of the account that the token tells.
+
+        Once a call or a run has begun, this client keeps its pacer: permits belong to it.
+        """
+        if self._account is not None:
+            return
+        context = self._context
+        account = (self.provider, str(self._origin), context.secret.account())
+        pacer = join_pacer(account, context.pacer, self._pace, context.clock)
+        context.join(pacer, replays_of(account, context.clock))
+
+    def _call(
         self,
         command: Command[W, R],
         *,
@@ -204,7 +278,7 @@ class Client(AsyncOnly, Generic[W]):
             raise RuntimeError(f"this {type(self).__name__} is closed: make a new one")
         if not isinstance(command, (self.command_type, InvalidCommand)):
             raise TypeError(f"command must be a {self.command_type.__name__}, not {type(command).__name__}")
-        call: PendingCall[W, R] = PendingCall(
+        call: PendingCall[W, R] = self._call_type(
             command,
             self._context,
             self._timeout if timeout is None else seconds("timeout", timeout),
@@ -215,20 +289,20 @@ class Client(AsyncOnly, Generic[W]):
             call.take_over(TakeOver(unclear_since, acting_until, repeats, acted_by))
         return call
 
-    def settings(self) -> dict[str, str]:
+    def _settings(self) -> dict[str, str]:
         """Whose client it is, as text: provider, host and what else tells how it speaks. Never a token."""
         return {"provider": self.provider, "base_url": str(self._origin)}
 
-    def run_settings(self) -> RunSettings:
+    def _run_settings(self) -> RunSettings:
         """How the client carries out a run, for the memory of the run."""
         return RunSettings(
-            settings=self.settings(),
+            settings=self._settings(),
             account=self._account,
-            fingerprint=self.fingerprint,
+            fingerprint=self._token_fingerprint,
             attempt_timeout=self._context.attempt_timeout,
         )
 
-    def fingerprint(self) -> str:
+    def _token_fingerprint(self) -> str:
         """What identifies the token on every machine: a slow hash of it, of provider and of host.
 
         Raises:
@@ -236,7 +310,7 @@ class Client(AsyncOnly, Generic[W]):
         """
         return self._fingerprint(f"{self.provider} {self._origin}")
 
-    def account(self) -> str:
+    def _account_key(self) -> str:
         """The key of the client's account, equal on every machine.
 
         It is a hash of provider, host and account name, or of the token.
@@ -245,17 +319,22 @@ class Client(AsyncOnly, Generic[W]):
             ValueError: A callable returned something that is not a token.
         """
         if self._account is None:
-            return self.fingerprint()
-        settings = self.settings()
+            return self._token_fingerprint()
+        settings = self._settings()
         return account_key(settings["provider"], settings["base_url"], self._account)
 
     @property
-    def pacer(self) -> Pacer:
+    def _pacer(self) -> Pacer:
         """What paces the account, for every client and fan-out of it in this process."""
         return self._context.pacer
 
     @property
-    def clock(self) -> Clock:
+    def _observers(self) -> Observers | None:
+        """The observers of the client; None without any."""
+        return self._context.observers
+
+    @property
+    def _clock(self) -> Clock:
         """Time and chance, as the client sees them."""
         return self._context.clock
 
@@ -272,12 +351,20 @@ class Client(AsyncOnly, Generic[W]):
         return self._context.pacer.lift()
 
     def statistics(self) -> ClientStatistics:
-        """What the client's account is doing, and what its retries have cost."""
-        return ClientStatistics(self._context.pacer.statistics(), self._context.budget.statistics())
+        """What the client's account is doing, and what its retries and state reads have cost."""
+        context = self._context
+        return ClientStatistics(context.pacer.statistics(), context.budget.statistics(), context.state_reads)
 
     async def close(self) -> None:
-        """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing."""
+        """Close the connections. Afterwards every call raises `RuntimeError`. Closing twice does nothing.
+
+        A client of `with_options` leaves them to its original.
+        """
+        if not self._owns_connections:
+            return
         self._context.stop.set()
+        if self._context.observers is not None:
+            self._context.pacer.watchers.discard(self._context.observers)
         await self._context.transport.close()
 
     async def __aenter__(self) -> Self:

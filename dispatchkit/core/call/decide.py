@@ -296,7 +296,7 @@ def _retry(
     state = attrs.evolve(state, phase="retry", error=error)
     if reason not in policy.retry_on:
         return state, Finish(error=error)
-    if reason == "unknown" and state.first_started is None and _may_start(state, now, 0.0):
+    if state.first_started is None and _may_start(state, now, 0.0):
         # The unclear attempt was an earlier process's, so this call's first attempt is no retry.
         return _send(state, now)
     if state.tries >= policy.attempts:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -19,10 +19,12 @@ from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.call.gate import Gate, Permit
 from dispatchkit.core.call.request import request_of
 from dispatchkit.core.call.retry import RetryPolicy
-from dispatchkit.core.command import Command
+from dispatchkit.core.call.run_log import RunLog
+from dispatchkit.core.call.state_read import StateRead
+from dispatchkit.core.command import Command, Evidence, Request, Response
 from dispatchkit.core.log import log, logger
 from dispatchkit.core.stop import StopSignal
-from dispatchkit.core.transport.transport import SendTracker
+from dispatchkit.core.transport.transport import SendTracker, TransportFailure
 from dispatchkit.errors import Attempt, DispatchkitError, State
 
 __all__ = ["Flight", "TakeOver"]
@@ -30,10 +32,12 @@ __all__ = ["Flight", "TakeOver"]
 R = TypeVar("R")
 W = TypeVar("W")
 
+_NO_HEADERS: Mapping[str, str] = {}
+
 
 @attrs.frozen
 class TakeOver:
-    """The unclear attempt of an earlier process, which is settled before anything is sent. See `Client.call`."""
+    """The unclear attempt of an earlier process, which is settled before anything is sent. See `Client._call`."""
 
     unclear_since: datetime
     acting_until: float | None = None
@@ -62,19 +66,24 @@ class Flight(Generic[W, R]):
         "deadline",
         "earlier",
         "gate",
+        "generation",
         "has_rival",
         "id_is_known",
         "in_doubt",
+        "index",
         "is_unjudged",
         "log_key",
         "partly_sent",
         "permit",
         "policy",
+        "refusal",
         "request",
         "request_id",
+        "run_log",
         "started",
         "stop",
         "timeout",
+        "trace_headers",
         "tracker",
     )
 
@@ -102,8 +111,14 @@ class Flight(Generic[W, R]):
         self.id_is_known = request_id is not None
         """Whether another process may have sent the id: then even the first answer may be a replay."""
         self.request_id = (request_id or str(uuid.uuid4())) if command.has_request_id else None
-        # Built once: every attempt sends the same bytes under the same headers.
+        # Built once: every attempt sends the same bytes under the same headers. `attempt_with_token` may change them.
+        self.trace_headers: Mapping[str, str] = _NO_HEADERS
+        """What traces the call at the provider: the same on all its attempts."""
         self.request = request_of(command, context.wire, self.request_id)
+        self.generation = context.secret.generation
+        """The token of the request: see `Secret.generation`."""
+        self.refusal: DispatchkitError | None = None
+        """The refusal of the token, once another one was asked for."""
         self.log_key = command.log_key
         self.stop: StopSignal = context.stop
         """Tells to start no further attempt. A fan-out's call has the one of its run."""
@@ -111,6 +126,10 @@ class Flight(Generic[W, R]):
         """Says when an attempt may start. A fan-out's call has one of its run."""
         self.has_rival: Callable[[float], Awaitable[bool]] | None = None
         """Asks the ledger for another launch of the same log within so many seconds, in any run and process."""
+        self.index: int | None = None
+        """The command's place in its fan-out; None outside of one."""
+        self.run_log: RunLog | None = None
+        """The log of its fan-out; None outside of one."""
         self.deadline = 0.0
         """On the clock's ``monotonic``."""
         self.attempts: tuple[Attempt, ...] = ()
@@ -126,6 +145,17 @@ class Flight(Generic[W, R]):
         """Whether the latest attempt may have left, and no decision has taken it into account."""
         self.in_doubt = False
         """Whether an earlier attempt is unclear."""
+
+    def build_request(self, request_id: str | None) -> Request:
+        """The request under another id or token.
+
+        Raises:
+            Exception: Any exception of the command or of a token callable.
+        """
+        request = request_of(self.command, self.context.wire, request_id)
+        if not self.trace_headers:
+            return request
+        return attrs.evolve(request, headers={**request.headers, **self.trace_headers})
 
     @property
     def is_over(self) -> bool:
@@ -192,16 +222,42 @@ class Flight(Generic[W, R]):
         latest = next((attempt.result for attempt in reversed(self.attempts) if attempt.result != "cancelled"), "")
         return latest and f"; its latest attempt: {latest}"
 
-    def log(self, level: int, text: str, *, error: DispatchkitError | None = None, delay: float | None = None) -> None:
-        """Log a record about the call."""
+    def note_attempt(self, reply: Response | TransportFailure, error: DispatchkitError | None) -> None:
+        """Tell of an attempt that has ended, and of what it proves. Only an observed call does anything."""
+
+    def note_wait(self, seconds: float) -> None:
+        """Tell of a wait that begins. Only an observed call does anything."""
+
+    def note_state_read(self, reading: StateRead[W, R], evidence: Evidence) -> None:
+        """Tell of a state read that has ended. Only an observed call does anything."""
+
+    def log(
+        self, level: int, text: str, *, kind: str, error: DispatchkitError | None = None, delay: float | None = None
+    ) -> None:
+        """Log a record about the call.
+
+        Args:
+            level: A level of `logging`. A fan-out lowers INFO to DEBUG once it has logged enough of a kind.
+            text: What happened.
+            kind: What the record is about, for `RunLog`.
+            error: The error that it is about.
+            delay: Seconds until the next attempt.
+        """
+        run_log = self.run_log
+        if level == logging.INFO and run_log is not None:
+            level = run_log.level(kind)
+        run = None if run_log is None else run_log.name
         log(
             logger,
             level,
-            "%r: %s",
+            "%r%s: %s",
             self.command,
+            "" if run is None else f" (run {run!r})",
             text,
             extra=lambda: {
                 "command": repr(self.command),
+                "run": run,
+                "index": self.index,
                 "request_id": self.request_id,
                 "attempt": len(self.attempts),
                 "outcome": None if error is None else error.state.value,
@@ -211,4 +267,5 @@ class Flight(Generic[W, R]):
 
     def log_end(self, text: str, error: DispatchkitError) -> None:
         """Log the end of the call."""
-        self.log(logging.WARNING if error.state is State.UNKNOWN else logging.INFO, text, error=error)
+        kind = f"{error.state.value} ({type(error).__name__})"
+        self.log(logging.WARNING if error.state is State.UNKNOWN else logging.INFO, text, kind=kind, error=error)

@@ -90,6 +90,10 @@ class PacedGate:
         self._closed = closed
         self.claim = self.refusal = None
 
+    def bind(self, pacer: Pacer) -> None:
+        """Use another pacer: a callable's token, which has come meanwhile, may tell an account that has one already."""
+        self._pacer = pacer
+
     def try_acquire(self) -> Permit:
         """See `Gate.try_acquire`."""
         return self._pacer.try_acquire()

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ssl as ssl_module
+from collections.abc import Sequence
 from typing import TypedDict, cast
 
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.clock import Clock
+from dispatchkit.core.observe import Observer
 from dispatchkit.core.pacing.pace import Pace
 from dispatchkit.core.secret import Unshown
 
@@ -31,6 +33,8 @@ class ClientOptions(TypedDict, total=False):
             Default: True.
         account: A name for the account, at most 200 characters. A ledger's run keeps it, so that the account can resume
             the run with a new token. None: the token identifies the account. Default: None.
+        observers: Callables that take each event of the client; see `Observer`. They see its calls, runs and pauses,
+            and change nothing. Default: ().
 
     Example:
         >>> slow: ClientOptions = {"timeout": 600, "pace": Pace(rate=10)}
@@ -49,6 +53,7 @@ class ClientOptions(TypedDict, total=False):
     proxy: str | None
     ssl: ssl_module.SSLContext | bool
     account: str | None
+    observers: Sequence[Observer]
 
 
 def hide_proxy(options: ClientOptions) -> None:

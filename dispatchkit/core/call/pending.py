@@ -13,6 +13,7 @@ from dispatchkit.core.call.call import Call
 from dispatchkit.core.call.call_state import AttemptEvent, Finish, Unfinished
 from dispatchkit.core.call.flight import Flight, TakeOver
 from dispatchkit.core.call.gate import Permit
+from dispatchkit.core.call.token import attempt_with_token
 from dispatchkit.errors import DispatchkitError, State
 
 __all__ = ["PendingCall"]
@@ -22,7 +23,7 @@ W = TypeVar("W")
 
 
 class PendingCall(Flight[W, R], Generic[W, R]):
-    """A prepared command. `Client.call` makes it.
+    """A prepared command. `Client._call` makes it.
 
     After a cancellation, `attempts` and `known_outcome` still tell what happened.
     """
@@ -56,7 +57,7 @@ class PendingCall(Flight[W, R], Generic[W, R]):
             context.budget.deposit()
             event: AttemptEvent | None = None
             if self.earlier is None:
-                attempted = await attempt(self, permit)
+                attempted = await (attempt_with_token if context.secret.is_renewable else attempt)(self, permit)
                 if not isinstance(attempted, Unfinished):
                     return attempted
                 event = attempted  # type: ignore[assignment]  # pyright: ignore[reportAssignmentType]

@@ -235,9 +235,7 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
     A date counts from the answer's own ``Date``, if present: a fast local clock must not shorten the wait.
     The value is not bounded here: `Pace.max_pause` bounds the pause of the account.
     """
-    text = headers.get("Retry-After", "").strip()
-    if not text:
-        return None
+    text = headers.get("Retry-After", "")
     try:
         wait = float(text)
     except ValueError:

@@ -23,10 +23,10 @@ from dispatchkit.core.call.echo import mask_echo
 from dispatchkit.core.call.provider_time import clock_offset
 from dispatchkit.core.call.request import request_of
 from dispatchkit.core.call.retry import RetryPolicy
-from dispatchkit.core.command import Command, Evidence, Response, Settlement, TimeWindow
+from dispatchkit.core.command import Command, Evidence, Request, Response, Settlement, TimeWindow
 from dispatchkit.core.command import Probe as StateProbe
-from dispatchkit.core.transport.transport import SendTracker
-from dispatchkit.errors import DispatchkitError, LedgerError, RejectedError, ThrottledError
+from dispatchkit.core.transport.transport import SendTracker, TransportFailure
+from dispatchkit.errors import AuthenticationError, DispatchkitError, LedgerError, RejectedError, ThrottledError
 
 __all__ = ["StateRead"]
 
@@ -53,8 +53,14 @@ class StateRead(Generic[W, R]):
     request_id: str | None
     has_rival: Callable[[float], Awaitable[bool]] | None
     """Asks the ledger for another launch of the same log within so many seconds, in any run and process."""
-    was_sent: bool = False
-    """Whether a request was made."""
+    request: Request | None = None
+    """The request; None if none was made."""
+    reply: Response | TransportFailure | None = None
+    """What came of it."""
+    began: datetime = datetime.min
+    """Its start on the wall clock."""
+    duration: float = 0.0
+    """Seconds until its reply."""
     answered_at: float = -math.inf
     """When the provider answered without a server failure, on the clock's ``monotonic``."""
     age: float = 0.0
@@ -91,20 +97,29 @@ class StateRead(Generic[W, R]):
 
     async def _look(self, action: Probe[W, R]) -> Settlement[R]:
         context, clock, probe = self.context, self.context.clock, action.probe
-        limit = min(PROBE_TIMEOUT, context.attempt_timeout, self.deadline - clock.monotonic())
-        if limit <= 0:
+        if self._limit() <= 0:
             return Settlement(Evidence.INCONCLUSIVE, "the deadline left no time to read its state")
         try:
-            request = request_of(
-                probe.command, context.wire, str(uuid.uuid4()) if probe.command.has_request_id else None
-            )
+            if context.secret.is_renewable:
+                await context.have_token(self._limit())
+            request = request_of(probe.command, context.wire, self._new_id(probe.command))
         except Exception as error:  # noqa: BLE001 - a token callable may raise anything
             # The launch has left: an error of the state read must not replace its outcome.
             return Settlement(Evidence.UNAVAILABLE, f"its state could not be asked for ({type(error).__name__})")
         asked, started = clock.now(), clock.monotonic()
-        self.was_sent = True
-        reply = await context.transport.send(request, SendTracker(), timeout=limit)
+        self.request, self.began = request, asked
+        context.state_reads += 1
+        self.reply = reply = await context.transport.send(request, SendTracker(), timeout=self._limit())
         read = classify(probe.command, reply, context.wire, clock)
+        if isinstance(read, AuthenticationError) and context.secret.is_renewable:
+            renewed = await self._renewed(probe.command, request)
+            if renewed is not None:
+                asked, started = clock.now(), clock.monotonic()
+                self.request, self.began = renewed, asked
+                context.state_reads += 1
+                self.reply = reply = await context.transport.send(renewed, SendTracker(), timeout=self._limit())
+                read = classify(probe.command, reply, context.wire, clock)
+        self.duration = clock.monotonic() - started
         if isinstance(reply, Response) and reply.status < 500:
             self.answered_at = clock.monotonic()
         if not isinstance(read, DispatchkitError):
@@ -119,6 +134,24 @@ class StateRead(Generic[W, R]):
             context.pacer.throttle(after, refused=isinstance(read, ThrottledError), by=paused_by(reply))
             return Settlement(Evidence.INCONCLUSIVE, text)
         return Settlement(Evidence.UNAVAILABLE if isinstance(read, RejectedError) else Evidence.INCONCLUSIVE, text)
+
+    def _limit(self) -> float:
+        """Seconds until one request, or the wait for a token, is given up."""
+        return min(PROBE_TIMEOUT, self.context.attempt_timeout, self.deadline - self.context.clock.monotonic())
+
+    async def _renewed(self, command: Command[W, object], refused: Request) -> Request | None:
+        """The same read with another token, since the provider refused this one; None if there is no other."""
+        try:
+            await self.context.have_token(max(0.0, self._limit()), again=True)
+            request = request_of(command, self.context.wire, self._new_id(command))
+        except Exception:  # noqa: BLE001 - an error of the state read must not replace the launch's outcome
+            return None
+        same = (request.headers, request.body) == (refused.headers, refused.body)
+        return None if same and not command.has_request_id else request
+
+    @staticmethod
+    def _new_id(command: Command[W, object]) -> str | None:
+        return str(uuid.uuid4()) if command.has_request_id else None
 
     def _as_of(self, asked: datetime, settlement: Settlement[R], doubt: Doubt) -> Settlement[R]:
         """Discount an old response: what it shows may be from before the first unclear attempt."""

@@ -58,6 +58,7 @@ class Admission:
         clock: The source of time.
         stop: The stop signal of the run.
         on_error: Ends the run, since the ledger cannot be written.
+        run: The name of the run, for the log.
     """
 
     def __init__(
@@ -69,7 +70,9 @@ class Admission:
         clock: Clock,
         stop: StopSignal,
         on_error: Callable[[LedgerError], None],
+        run: str | None = None,
     ) -> None:
+        self._run = run
         self.slots = asyncio.Semaphore(slots)
         self.pacer = pacer
         self.journal = journal
@@ -86,7 +89,15 @@ class Admission:
             return
         self._paused_until = now + self._pause
         text = "the run pauses for %.0f s: %s; the limit is %.0f s"
-        log(logger, logging.WARNING, text, self._pause, why, CLAIM_AGE)
+        log(
+            logger,
+            logging.WARNING,
+            text,
+            self._pause,
+            why,
+            CLAIM_AGE,
+            extra=lambda: {"run": self._run, "index": None},
+        )
         self._pause = min(2 * self._pause, _MAX_PAUSE)
 
     def count_claim_in_time(self) -> None:

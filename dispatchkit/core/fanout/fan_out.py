@@ -16,6 +16,9 @@ another process therefore resumes the run. Claims wait for an fsync, so extra wo
 busy.
 """
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -28,6 +31,7 @@ import attrs
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.command import Command
 from dispatchkit.core.context_managers import AsyncOnly
+from dispatchkit.core.events import RunEnded, RunStarted
 from dispatchkit.core.fanout.guards import StopReason
 from dispatchkit.core.fanout.item_types import refuse_wrong_types
 from dispatchkit.core.fanout.journal import Journal, Source
@@ -63,7 +67,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
     Args:
         client: The client that performs the commands.
         commands: The commands; taken one by one, as workers become free. With a ledger they are all planned in it
-            first, and None stands for those that it holds already.
+            first, and None stands for those that it holds already. What has a length and can be iterated both ways, as
+            a QuerySet of Django, is read with the plain iterator, on the event loop.
         options: See `FanOutOptions`.
 
     Raises:
@@ -94,12 +99,12 @@ class FanOut(AsyncOnly, Generic[R_co]):
             raise ValueError("commands=None stands for what a ledger holds: it needs ledger=, and takes no expected=")
         self._client = client
         self._run = settings.run
-        self._pacer = client.pacer
+        self._pacer = client._pacer
         self._guards = settings.guards
         self._grace_period = settings.grace_period
         self._commands: Iterator[Command[Never, R_co]] | AsyncIterator[Command[Never, R_co]] | None = None
         length: int | None = None
-        self._repeats = Repeats()
+        self._repeats = Repeats(settings.run)
         mode = repeat_mode(settings.repeats, commands)
         self._skips_repeats = mode == "skip"
         if commands is not None:
@@ -109,7 +114,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._source: Source = IterableSource(length, self._repeats if self._skips_repeats else None)
         journal: Journal | None = None
         if settings.ledger is not None and settings.run is not None:
-            run_settings = attrs.evolve(client.run_settings(), repeat_window=settings.repeat_window)
+            run_settings = attrs.evolve(client._run_settings(), repeat_window=settings.repeat_window)
             self._source = journal = settings.ledger.journal(settings.run, run_settings)
         self._pool: WorkerPool[R_co] = WorkerPool(
             cast("Client[Never]", client),  # only commands of its own type are given to it
@@ -121,9 +126,10 @@ class FanOut(AsyncOnly, Generic[R_co]):
         )
         self._outcomes = self._pool.outlet
         self._opened = False
+        self._started = 0.0
         self._opening: asyncio.Event | None = None
         self._watching: asyncio.Task[None] | None = None
-        self._watchers = Sleepers(client.clock)
+        self._watchers = Sleepers(client._clock)
 
     @property
     def report(self) -> Report:
@@ -181,7 +187,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
 
     def _snapshot(self, meter: RateMeter) -> Snapshot:
         report, paused_for, is_over = self.report, self._pacer.paused_for(), self.is_over
-        rate = meter.rate(self._client.clock.monotonic(), report.total)
+        rate = meter.rate(self._client._clock.monotonic(), report.total)
         return Snapshot(
             report,
             rate=rate,
@@ -241,6 +247,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
     async def _open(self) -> None:
         over = self._opening = asyncio.Event()
         try:
+            if self._client._has_renewable_token:
+                await self._join_account()
             commands = None if self._commands is None else refuse_wrong_types(self._commands)
             if commands is not None and self._skips_repeats and not isinstance(self._source, IterableSource):
                 commands = without_repeats(commands, self._repeats)
@@ -254,15 +262,62 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._opened = True
         self._pool.length = planned.total
         self._pool.previously_finished.update(planned.final)
+        self._tell_start()
         # An earlier success shows that the provider accepts the token.
         self._pacer.begin_run(self, ramp=not self._pool.previously_finished[State.DONE])
         if self._guards.give_up_after is not None:
             self._watching = asyncio.create_task(self._watch(self._guards.give_up_after))
 
+    async def _join_account(self) -> None:
+        """Ask the callable for its token, and share the pace of the account that the token tells."""
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(contextlib.suppress(Exception))  # each call asks again, and has an outcome
+            if isinstance(self._source, IterableSource):  # a ledger needs the token even to open a stopped run
+                stack.enter_context(self._pool.stop_signal.interruptible())
+            await self._client._have_token()
+        self._pacer = self._client._keep_pacer()
+        self._pool.bind_pacer(self._pacer)
+
+    def _tell_start(self) -> None:
+        if (observers := self._client._observers) is None:
+            return
+        self._started = self._client._clock.monotonic()
+        observers.tell(
+            lambda: RunStarted(
+                at=self._client._clock.now(),
+                provider=observers.provider,
+                base_url=observers.base_url,
+                run=self._run,
+                total=self._pool.length,
+                previously_finished=self._pool.previously_finished.total(),
+            )
+        )
+
+    def _tell_end(self) -> None:
+        self._pool.run_log.count()
+        if (observers := self._client._observers) is None:
+            return
+        report, clock = self.report, self._client._clock
+        observers.tell(
+            lambda: RunEnded(
+                at=clock.now(),
+                provider=observers.provider,
+                base_url=observers.base_url,
+                run=self._run,
+                done=report.done,
+                rejected=report.rejected,
+                not_sent=report.not_sent,
+                unknown=report.unknown,
+                not_started=report.not_started,
+                stop_reason=None if self.stop_reason is None else self.stop_reason.kind,
+                duration=clock.monotonic() - self._started,
+            )
+        )
+
     async def _watch(self, limit: float) -> None:
         unclear_since = await watch_silence(
             limit,
-            clock=self._client.clock,
+            clock=self._client._clock,
             pacer=self._pacer,
             answered_at=self._pool.answered_at,
             is_trying=self._pool.is_trying,
@@ -296,6 +351,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
                     await self._source.close()
                 except LedgerError as unwritten:
                     self._pool.error = self._pool.error or unwritten
+                finally:
+                    self._tell_end()
         if self._pool.error is not None:
             error, self._pool.error = self._pool.error, None
             raise error

@@ -8,13 +8,12 @@ from typing import Literal, TypeAlias
 
 import attrs
 
+from dispatchkit.core.log import log, logger
 from dispatchkit.core.validators import int_in_range, seconds
 from dispatchkit.errors import AuthenticationError, DispatchkitError, RejectedError, ThrottledError
 from dispatchkit.values import Value
 
 __all__ = ["Guards", "StopKind", "StopReason", "refuses_all"]
-
-logger = logging.getLogger("dispatchkit")
 
 StopKind: TypeAlias = Literal[
     "stopped", "stopped_elsewhere", "max_launches", "stop_after_failures", "gave_up", "refused", "failed"
@@ -67,11 +66,17 @@ class Guards:
         ValueError: A guard is out of range.
     """
 
-    __slots__ = ("give_up_after", "max_launches", "reason", "stop_after_failures")
+    __slots__ = ("_run", "give_up_after", "max_launches", "reason", "stop_after_failures")
 
     def __init__(
-        self, *, max_launches: int | None, stop_after_failures: int | None, give_up_after: float | None
+        self,
+        *,
+        max_launches: int | None,
+        stop_after_failures: int | None,
+        give_up_after: float | None,
+        run: str | None = None,
     ) -> None:
+        self._run = run
         for name, value in (("max_launches", max_launches), ("stop_after_failures", stop_after_failures)):
             if value is not None:
                 int_in_range(name, value, minimum=1)
@@ -85,7 +90,9 @@ class Guards:
         if self.reason is None:
             self.reason = StopReason(kind, text, in_flight, silent_since)
             level = logging.WARNING if kind in _WARNED else logging.INFO
-            logger.log(level, "the run ends early: %s; %d in flight", text, in_flight)
+            named = "" if self._run is None else f"{self._run!r} "
+            extra = {"run": self._run, "index": None}
+            log(logger, level, "the run %sends early: %s; %d in flight", named, text, in_flight, extra=lambda: extra)
 
 
 def refuses_all(error: DispatchkitError, *, is_first: bool) -> bool:

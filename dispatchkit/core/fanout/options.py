@@ -106,7 +106,10 @@ class FanOutSettings:
         int_in_range("concurrency", concurrency, minimum=1)
         self.concurrency = concurrency
         self.guards = Guards(
-            max_launches=max_launches, stop_after_failures=stop_after_failures, give_up_after=give_up_after
+            max_launches=max_launches,
+            stop_after_failures=stop_after_failures,
+            give_up_after=give_up_after,
+            run=run,
         )
         self.timeout = None if timeout is None else seconds("timeout", timeout)
         self.retry = None if retry is None else a_policy(retry)

@@ -42,11 +42,16 @@ _NO_DIGEST = b""
 
 
 class Repeats:
-    """The commands that a fan-out has taken, and how many of them it left out."""
+    """The commands that a fan-out has taken, and how many of them it left out.
 
-    __slots__ = ("_kinds", "count")
+    Args:
+        run: The name of the run, for the log.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_kinds", "_run", "count")
+
+    def __init__(self, run: str | None = None) -> None:
+        self._run = run
         self._kinds: dict[type[object], _Kind | None] = {}
         self.count = 0
         """Commands that were left out."""
@@ -67,7 +72,7 @@ class Repeats:
         self.count += 1
         if self.count == 1:
             text = "the list names %r more than once: repeats are skipped, and report.repeats counts them"
-            log(logger, logging.WARNING, text, command)
+            log(logger, logging.WARNING, text, command, extra=lambda: {"run": self._run, "index": None})
         return True
 
 

@@ -4,6 +4,9 @@ Every early end of a run goes through `WorkerPool.stop`. Nothing new starts, and
 once. Calls in flight are awaited for the grace period.
 """
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -15,6 +18,7 @@ from typing import Generic, Never, TypeVar, cast
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.gate import Gate, PacedGate, Permit
 from dispatchkit.core.call.pending import PendingCall
+from dispatchkit.core.call.run_log import RunLog
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.fanout.claim_gate import Admission, ClaimGate, known_outcome
 from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
@@ -25,6 +29,7 @@ from dispatchkit.core.fanout.outcome import Done, Outcome, Report, failed
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
 from dispatchkit.core.fanout.repeats import Repeats
 from dispatchkit.core.fanout.source import IterableSource
+from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.stop import StopSignal
 from dispatchkit.errors import DispatchkitError, NotSentError, OutcomeUnknownError, State
 
@@ -59,10 +64,12 @@ class WorkerPool(Generic[R]):
         repeats: Repeats,
     ) -> None:
         self._client = client
-        self._pacer = client.pacer
+        self._pacer = client._pacer
         self._source = source
         self._settings = settings
         self._guards = settings.guards
+        self.run_log = RunLog(settings.run, client._clock)
+        """The log of the run."""
         self.stop_signal = StopSignal()
         """Set once the run starts nothing new."""
         self._taking = StopSignal()
@@ -73,11 +80,12 @@ class WorkerPool(Generic[R]):
         if journal is not None:
             self._admission = Admission(
                 settings.concurrency,
-                pacer=client.pacer,
+                pacer=client._pacer,
                 journal=journal,
-                clock=client.clock,
+                clock=client._clock,
                 stop=self.stop_signal,
                 on_error=self._break,
+                run=settings.run,
             )
         self.length = length
         self._repeats = repeats
@@ -101,6 +109,12 @@ class WorkerPool(Generic[R]):
         self._answered_at = -math.inf
         """When the provider last answered an attempt of a call that is over."""
         self._grace_timer: asyncio.TimerHandle | None = None
+
+    def bind_pacer(self, pacer: Pacer) -> None:
+        """Use this pacer, before the first call: the callable's token tells the account only now."""
+        self._pacer = pacer
+        if self._admission is not None:
+            self._admission.pacer = pacer
 
     def start(self) -> None:
         """Start the workers."""
@@ -155,6 +169,7 @@ class WorkerPool(Generic[R]):
         assert worker is not None  # noqa: S101 - this coroutine is only ever a task
         raise_gc_threshold()
         source, stop, outlet = self._source, self.stop_signal, self.outlet
+        perform = self._perform_with_token if self._client._has_renewable_token else self._perform
         next_at_once = source.next_at_once if isinstance(source, IterableSource) and not source.waits else None
         try:
             while not self._is_over():
@@ -170,7 +185,7 @@ class WorkerPool(Generic[R]):
                 self._taken += 1
                 if self._taken == self._guards.max_launches:
                     self._taking.set()
-                outcome = await self._perform(worker, item)
+                outcome = await perform(worker, item)
                 if outcome is not None:
                     self._put(item, outcome)
                 while outlet.is_full and not stop.is_set:
@@ -193,10 +208,19 @@ class WorkerPool(Generic[R]):
     def _is_over(self) -> bool:
         return self.stop_signal.is_set or self._taken == self._guards.max_launches
 
+    async def _perform_with_token(self, worker: asyncio.Task[None], item: WorkItem[Never, R]) -> Outcome[R] | None:
+        """Ask the callable for its token first, if it has expired."""
+        try:
+            with self.stop_signal.interruptible():
+                await self._client._have_token()
+        except Exception as exception:  # noqa: BLE001 - the callable may raise anything
+            return _unsendable(item, exception)
+        return None if self.stop_signal.is_set else await self._perform(worker, item)
+
     async def _perform(self, worker: asyncio.Task[None], item: WorkItem[Never, R]) -> Outcome[R] | None:
         index, command = item.index, item.command
         try:
-            call = self._client.call(
+            call = self._client._call(
                 command,
                 timeout=self._settings.timeout,
                 retry=self._settings.retry,
@@ -206,13 +230,10 @@ class WorkerPool(Generic[R]):
                 acted_by=item.acted_by,
                 repeats=item.repeats,
             )
-        except Exception as exception:  # noqa: BLE001 - a callable that gives the token may raise anything
-            # One command that cannot be sent must not end the run of the others.
-            error_type = NotSentError if item.unclear_since is None else OutcomeUnknownError
-            error = error_type(_text(exception), command=command, request_id=item.request_id)
-            error.__cause__ = exception.with_traceback(None)
-            return failed(index, command, error)
+        except Exception as exception:  # noqa: BLE001 - a command's own code may raise anything
+            return _unsendable(item, exception)
         call.stop = self.stop_signal
+        call.index, call.run_log = index, self.run_log
         call.gate = gate = self._gate_of(item, call)
         outcome: Outcome[R] | None = None
         permit = 0
@@ -349,6 +370,14 @@ def _runs(worker: asyncio.Task[None]) -> bool:
         return asyncio.current_task() is worker
     except RuntimeError:
         return False
+
+
+def _unsendable(item: WorkItem[Never, R], exception: Exception) -> Outcome[R]:
+    """The outcome of one command that cannot be sent, which must not end the run of the others."""
+    error_type = NotSentError if item.unclear_since is None else OutcomeUnknownError
+    error = error_type(_text(exception), command=item.command, request_id=item.request_id)
+    error.__cause__ = exception.with_traceback(None)
+    return failed(item.index, item.command, error)
 
 
 def _text(error: Exception) -> str:

@@ -25,6 +25,7 @@ from dispatchkit.core.pacing.pace import Pace, PaceStatistics
 from dispatchkit.core.pacing.pause_log import PauseLog
 from dispatchkit.core.pacing.timer import PaceTimer
 from dispatchkit.core.pacing.waiters import Waiter, WaiterQueue
+from dispatchkit.core.pacing.watchers import Watchers
 from dispatchkit.core.wakeup import Sleepers
 
 __all__ = ["Pacer"]
@@ -59,6 +60,8 @@ class Pacer:
         """End of the provider's pause, without those of the breaker and of `hold`."""
         self._held_until = -math.inf
         self._log = PauseLog(clock)
+        self.watchers = Watchers(clock)
+        """The observers of the account's clients."""
         self.lifts = 0
         """Number of lifted pauses. A sleep during a pause ends when it changes."""
         self._learnt = -math.inf  # when an answer or silence last raised the limit
@@ -74,6 +77,7 @@ class Pacer:
         self._granting = self._grant_again = False
         self._adaptive_limit.end_ramp()
         self._runs: WeakSet[object] = WeakSet()
+        self._breaker_opened = False
         self._sleepers = Sleepers(self._clock)
         self._generation = 1
         self._in_flight = 0
@@ -278,6 +282,7 @@ class Pacer:
             if answered is not None and (is_current or self._breaker.state == "closed"):
                 if self._breaker.record(answered=answered):
                     self._pause(self._breaker.reset_timeout)
+                    self._breaker_opened = True
                     self._adaptive_limit.reset(throttled=False)
                 elif answered and is_current and pause is None and grows and not self._adaptive_limit.is_fixed:
                     self._learnt = self._clock.monotonic()
@@ -287,8 +292,8 @@ class Pacer:
             # While only the rate holds the waiters back, the timer admits the next one.
             if self._waiters and (self._next_start == math.inf or self._paused_until > self._next_start):
                 self._grant()
-        if pause is not None:
-            self._log_pause(pause, by)
+        if pause is not None or not answered:
+            self._tell_failure(pause, by)
 
     def throttle(self, pause: float, *, refused: bool = True, by: str = "Retry-After") -> None:
         """Pause the account because the provider asked outside of an attempt, for at most `Pace.max_pause`.
@@ -300,7 +305,7 @@ class Pacer:
         """
         with self._lock:
             self._throttle(pause, again=self._paused_until > self._clock.monotonic(), refused=refused)
-        self._log_pause(pause, by)
+        self._tell_pause(pause, by)
 
     def _throttle(self, pause: float, *, again: bool, refused: bool) -> None:
         self._throttled += refused
@@ -314,8 +319,19 @@ class Pacer:
         self._pause(pause)
         self._adaptive_limit.reset(throttled=refused)
 
-    def _log_pause(self, asked: float, by: str) -> None:
-        self._log.pause(self.throttled_for(), asked=asked, most=self._pace.max_pause, by=by)
+    def _tell_failure(self, pause: float | None, by: str) -> None:
+        """Log a pause, and tell the observers of what an attempt has stopped. Call it without the lock."""
+        with self._lock:
+            opened, self._breaker_opened = self._breaker_opened, False
+        if pause is not None:
+            self._tell_pause(pause, by)
+        if opened:
+            self.watchers.breaker_opened(self._breaker.reset_timeout)
+
+    def _tell_pause(self, asked: float, by: str) -> None:
+        left = self.throttled_for()
+        self._log.pause(left, asked=asked, most=self._pace.max_pause, by=by)
+        self.watchers.paused(left, by)
 
     def hold(self, seconds: float) -> None:
         """Start nothing for so many seconds, for a local reason. `lift` does not end this pause."""
@@ -345,6 +361,7 @@ class Pacer:
             self._grant()
         self._sleepers.wake()
         self._log.lift(until)
+        self.watchers.lifted()
         return True
 
     async def sleep(self, seconds: float) -> None:

@@ -10,7 +10,7 @@ from dispatchkit.core.clock import Clock
 from dispatchkit.core.pacing.pace import DEFAULT_PACE, Pace
 from dispatchkit.core.pacing.pacer import Pacer
 
-__all__ = ["get_pacer"]
+__all__ = ["get_pacer", "join_pacer"]
 
 _pacers: WeakValueDictionary[tuple[object, ...], Pacer] = WeakValueDictionary()
 _pacers_lock = threading.Lock()
@@ -26,6 +26,22 @@ def get_pacer(account: tuple[object, ...], pace: Pace | None, clock: Clock) -> P
         elif pace is not None:
             pacer.set(pace)
         return pacer
+
+
+def join_pacer(account: tuple[object, ...], pacer: Pacer, pace: Pace | None, clock: Clock) -> Pacer:
+    """The pacer of an account that a new token tells: that of its other clients, or the given one from now on.
+
+    Args:
+        account: The account.
+        pacer: The pacer that the client has used.
+        pace: The pace that the client was given.
+        clock: The clock.
+    """
+    with _pacers_lock:
+        known = _pacers.setdefault((*account, id(clock)), pacer)
+        if known is not pacer and pace is not None:
+            known.set(pace)
+        return known
 
 
 def _forget() -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from dispatchkit.ledger.postgres import sql
 from dispatchkit.ledger.postgres.connection import ReconnectingConnection, Row, fetching
-from dispatchkit.ledger.store import LEASE_TIMEOUT, Repeat
+from dispatchkit.ledger.store import LEASE_TIMEOUT, Launched, Repeat, RunPlan
 
-__all__ = ["find_repeats"]
+__all__ = ["find_launched", "find_repeats"]
 
 _PAGE = 100_000
 """Targets that one statement compares."""
+_ROWS = 10_000
+"""Launched targets that one statement returns."""
 _RECORDED_LATE = 3600.0
 """Maximum seconds from the end of a hold to the write of its last outcome."""
 _MANY_COMMANDS = 10
@@ -42,6 +46,26 @@ async def find_repeats(
             ]
             repeats += _merge(name, pages)
     return repeats
+
+
+async def find_launched(
+    connection: ReconnectingConnection, plan: RunPlan, *, low: bytes, high: bytes, within: float
+) -> AsyncIterator[Launched]:
+    """What other runs launched. See `Store.launched`.
+
+    Raises:
+        LedgerError: The database refused a statement.
+    """
+    account = (plan.name, plan.host, plan.account, plan.fingerprint)
+    for number, name in await connection.run(fetching(sql.OTHERS_OF_PLAN, *account, within + _RECORDED_LATE)):
+        after: bytes | None = low
+        while after is not None:
+            rows = await connection.run(
+                fetching(sql.LAUNCHED, number, after, high, within, float(LEASE_TIMEOUT), _ROWS)
+            )
+            for row in rows:
+                yield Launched(name, bytes(row["key"]), row["state"], row["latest"])
+            after = bytes(rows[-1]["key"]) if len(rows) == _ROWS else None
 
 
 def _merge(run: str, pages: list[list[Row]]) -> list[Repeat]:

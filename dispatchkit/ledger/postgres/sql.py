@@ -20,8 +20,10 @@ __all__ = [
     "COUNTS_OF_CHUNK",
     "HEARTBEAT",
     "HOLDER",
+    "LAUNCHED",
     "LIFT_PAUSES",
     "OTHERS",
+    "OTHERS_OF_PLAN",
     "OVER",
     "PAUSES",
     "PLAN",
@@ -306,6 +308,34 @@ WHERE r.number = $1 AND EXISTS (
     SELECT FROM dispatchkit.chunk c
     WHERE c.run = x.number AND c.seen >= clock_timestamp() - make_interval(secs => $2)
 ) ORDER BY x.number
+"""
+
+OTHERS_OF_PLAN = """
+SELECT x.number, x.name FROM dispatchkit.run x
+WHERE x.name <> $1 AND x.host = $2
+    AND CASE WHEN x.account IS NULL OR $3::text IS NULL THEN x.fingerprint = $4 ELSE x.account = $3 END
+    AND EXISTS (
+        SELECT FROM dispatchkit.chunk c
+        WHERE c.run = x.number AND c.seen >= clock_timestamp() - make_interval(secs => $5)
+    )
+ORDER BY x.number DESC
+"""
+
+# Targets of a run ($1), by key after $2 and before $3, that it launched in the last $4 seconds. Those that are planned
+# in a held chunk (lease of $5) count, too.
+LAUNCHED = f"""
+SELECT t.key, {_STATE} AS state, greatest(s.claimed_at, o.at, h.now) AS latest
+FROM dispatchkit.target t
+{_LATEST.replace("$target", "t")}
+LEFT JOIN LATERAL (
+    SELECT clock_timestamp() AS now FROM dispatchkit.chunk c
+    WHERE c.run = t.run AND c.start_index <= t.index AND c.end_index > t.index AND c.token IS NOT NULL
+        AND c.seen >= clock_timestamp() - make_interval(secs => $5)
+) h ON {_STATE} = 'planned'
+WHERE t.run = $1 AND t.key > $2 AND t.key < $3
+    AND {_STATE} IN ('planned', 'sending', 'done', 'unknown')
+    AND greatest(s.claimed_at, o.at, h.now) >= clock_timestamp() - make_interval(secs => $4)
+ORDER BY t.key LIMIT $6
 """
 
 # Targets (g) from $5 to $6 of this run that another run (t) launched in the last $7 seconds. Targets that are planned

@@ -31,15 +31,17 @@ from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConne
 from dispatchkit.ledger.postgres.driver_settings import DriverSettings
 from dispatchkit.ledger.postgres.identity import identity_expression
 from dispatchkit.ledger.postgres.pooler import check_session
-from dispatchkit.ledger.postgres.repeats import find_repeats
+from dispatchkit.ledger.postgres.repeats import find_launched, find_repeats
 from dispatchkit.ledger.postgres.schema import prepare
 from dispatchkit.ledger.store import (
     LEASE_TIMEOUT,
+    TABLES_OF_RUN,
     Chunk,
     Claim,
     Counts,
     HeartbeatStatus,
     Holder,
+    Launched,
     Record,
     Repeat,
     Run,
@@ -389,6 +391,15 @@ class PostgresStore(SharedStore):
         )
         return bool(await self.connection.run(fetching(statement, run, stops), timeout=_RECONNECT_TIMEOUT))
 
+    async def delete(self, run: int) -> None:
+        async def work(connection: Connection) -> None:
+            async with connection.transaction():
+                for table in TABLES_OF_RUN:
+                    await connection.execute(f"DELETE FROM dispatchkit.{table} WHERE run = $1", run)  # noqa: S608
+                await connection.execute("DELETE FROM dispatchkit.run WHERE number = $1", run)
+
+        await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
+
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
         statement = fetching(sql.RIVAL, run, index, log_key, within, CLAIM_AGE)
         [(exists,)] = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
@@ -396,6 +407,9 @@ class PostgresStore(SharedStore):
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
         return await find_repeats(self.connection, run, chunk=chunk, within=within)
+
+    def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
+        return find_launched(self.connection, plan, low=low, high=high, within=within)
 
 
 def _holder(row: Row) -> Holder | None:

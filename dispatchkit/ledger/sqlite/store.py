@@ -16,7 +16,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -35,7 +35,9 @@ from dispatchkit.ledger.sqlite.sql import (
     COUNTS_OF_BLOCKS,
     COUNTS_OF_CHUNK,
     IS_FINAL,
+    LAUNCHED,
     OTHERS,
+    OTHERS_OF_PLAN,
     REPEATS,
     REPEATS_IN_SMALLER,
     RIVAL,
@@ -46,11 +48,13 @@ from dispatchkit.ledger.sqlite.sql import (
 from dispatchkit.ledger.sqlite.thread import DatabaseThread
 from dispatchkit.ledger.sqlite.write import Afterwards, Batch, Writing, read_all
 from dispatchkit.ledger.store import (
+    TABLES_OF_RUN,
     Chunk,
     Claim,
     Counts,
     HeartbeatStatus,
     Holder,
+    Launched,
     Record,
     Repeat,
     Run,
@@ -336,6 +340,14 @@ class SqliteStore(Store):
         statement = "UPDATE run SET stopped = 0 WHERE number = ? AND stops = coalesce(?, stops)"
         return await self._write(lambda db: bool(db.execute(statement, (run, stops)).rowcount))
 
+    async def delete(self, run: int) -> None:
+        def work(db: sqlite3.Connection) -> None:
+            for table in TABLES_OF_RUN:
+                db.execute(f"DELETE FROM {table} WHERE run = ?", (run,))  # noqa: S608 - a constant
+            db.execute("DELETE FROM run WHERE number = ?", (run,))
+
+        await self._write(work)
+
     async def has_rival(self, run: int, index: int, log_key: int, *, within: float) -> bool:
         given = {
             **self._writing.moment().given,
@@ -370,8 +382,24 @@ class SqliteStore(Store):
 
         return await self._read(work)
 
+    async def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
+        account = {"name": plan.name, "host": plan.host, "account": plan.account, "fingerprint": plan.fingerprint}
+        given = {**self._writing.moment().given, "within": within + _RECORDED_LATE}
+        others = await self._read(lambda db: db.execute(OTHERS_OF_PLAN, {**given, **account}).fetchall())
+        given |= {"within": within, "high": high, "limit": _PAGE}
+        for number, name in others:
+            chunks = await self._read(partial(self._holds.chunks, run=number, where="AND token IS NOT NULL"))
+            held = json.dumps([(chunk.start, chunk.end) for chunk in chunks if chunk.holder is not None])
+            after: bytes | None = low
+            while after is not None:
+                page = {**given, "other": number, "held": held, "low": after}
+                rows = await self._read(partial(_fetch, LAUNCHED, page))
+                for key, state, at in rows:
+                    yield Launched(name, key, state, datetime.fromtimestamp(at, UTC))
+                after = rows[-1][0] if len(rows) == _PAGE else None
 
-def _fetch(sql: str, given: tuple[object, ...], db: sqlite3.Connection) -> list[tuple[Any, ...]]:
+
+def _fetch(sql: str, given: tuple[object, ...] | dict[str, object], db: sqlite3.Connection) -> list[tuple[Any, ...]]:
     return db.execute(sql, given).fetchall()
 
 

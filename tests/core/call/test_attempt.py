@@ -46,8 +46,8 @@ async def test_failure_makes_one_call(made: list[object]) -> None:
 @pytest.mark.parametrize("fails", [False, True])
 async def test_attempt_returns_its_permit(fails: bool) -> None:
     client, _ = played(says=lambda *_: UNSENT) if fails else played()
-    flight = client.call(StartDispatch(7))
-    flight.deadline = client.clock.monotonic() + 60.0
+    flight = client._call(StartDispatch(7))
+    flight.deadline = client._clock.monotonic() + 60.0
     ended = await attempt(flight)
     assert isinstance(ended, Failed) is fails
     assert (flight.permit, flight.tracker, len(flight.attempts)) == (0, None, 1)

@@ -284,7 +284,7 @@ async def test_paused_token_is_refunded(clock: FakeClock) -> None:
     settling = asyncio.ensure_future(client.start(2))
     await clock.sleep(0.5)
     assert budget.statistics().waiting == 1
-    client.pacer.throttle(30.0)
+    client._pacer.throttle(30.0)
     assert (await settling).settled
     assert clock.time == pytest.approx(30.55)
     assert budget.statistics().spent == 11
@@ -295,7 +295,7 @@ async def test_paused_token_is_refunded(clock: FakeClock) -> None:
     repeating = asyncio.ensure_future(client.start(3, retry=RetryPolicy(wait=wait_none())))
     await clock.sleep(0.5)
     assert budget.statistics().waiting == 1
-    client.pacer.throttle(3000.0)
+    client._pacer.throttle(3000.0)
     with pytest.raises(NotSentError):
         await repeating
     assert budget.statistics().spent == 10
@@ -304,6 +304,6 @@ async def test_paused_token_is_refunded(clock: FakeClock) -> None:
 async def test_orphan_probes_cost_tokens(clock: FakeClock) -> None:
     outage = Outage(clock, math.inf)
     client = client_of(outage, Pace(failure_threshold=1))
-    orphans = [client.call(StartDispatch(number), unclear_since=clock.now()) for number in range(1, 101)]
+    orphans = [client._call(StartDispatch(number), unclear_since=clock.now()) for number in range(1, 101)]
     await asyncio.gather(*(call.run() for call in orphans), return_exceptions=True)
     assert outage.repeats <= 100 + RetryBudget.INITIAL_TOKENS + 0.1 * 100 + RetryBudget.REFILL * 240

@@ -47,6 +47,10 @@ class Ping(Command[None, str]):
         return response.body.decode()
 
 
+class AcceptedPing(Ping):
+    success_statuses = frozenset({202, 300})
+
+
 class ReadPing(Ping):
     is_read_only = True
 
@@ -64,6 +68,14 @@ def outcome(answer: Response | TransportFailure, command: Command[None, str] | N
 @pytest.mark.parametrize("status", [200, 202, 400, 404, 429])
 def test_body_decides(status: int) -> None:
     assert outcome(reply(status)) == "yes"
+
+
+def test_body_of_200_always_decides() -> None:
+    assert outcome(reply(200), AcceptedPing()) == "yes"
+
+
+def test_redirect_is_never_a_success() -> None:
+    assert type(outcome(reply(300), AcceptedPing())) is OutcomeUnknownError
 
 
 @pytest.mark.parametrize(
@@ -94,12 +106,12 @@ def test_refusal_is_final(status: int) -> None:
     assert (error.status, error.code, error.__traceback__) == (status, 7, None)
 
 
-@pytest.mark.parametrize(("body", "code"), [(b"no", 7), (b"?", None)])
-def test_status_429_is_throttling(body: bytes, code: int | None) -> None:
+@pytest.mark.parametrize(("body", "text", "code"), [(b"no", "no", 7), (b"?", "too many requests", None)])
+def test_status_429_is_throttling(body: bytes, text: str, code: int | None) -> None:
     clock = FakeClock()
     error = classify(Ping(), reply(429, body, Retry_After="5"), None, clock)
     assert isinstance(error, ThrottledError)
-    assert (error.code, error.retry_after) == (code, 5.0)
+    assert (error.message, error.code, error.retry_after) == (text, code, 5.0)
     assert error.retry_at is not None
     assert (error.retry_at - clock.now()).total_seconds() == 5
     error = classify(Ping(), reply(429, body), None, clock)
@@ -108,11 +120,19 @@ def test_status_429_is_throttling(body: bytes, code: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer",
-    [reply(200, b"both"), reply(429, b"both"), reply(200, b"?"), reply(404, b"?"), reply(undecoded="bad gzip")],
+    ("answer", "text"),
+    [
+        (reply(200, b"both"), "HTTP 200, it claims success"),
+        (reply(429, b"both"), "HTTP 429, it claims success"),
+        (reply(200, b"?"), "HTTP 200, no JSON"),
+        (reply(404, b"?"), "HTTP 404, no JSON"),
+        (reply(undecoded="bad gzip"), "HTTP 200, bad gzip"),
+    ],
 )
-def test_unreadable_answer_proves_nothing(answer: Response) -> None:
-    assert type(outcome(answer)) is OutcomeUnknownError
+def test_unreadable_answer_proves_nothing(answer: Response, text: str) -> None:
+    error = outcome(answer)
+    assert type(error) is OutcomeUnknownError
+    assert error.summary.endswith(text)
 
 
 def test_request_without_an_answer() -> None:

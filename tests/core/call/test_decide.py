@@ -35,6 +35,7 @@ from dispatchkit.core.call.call_state import (
     Waited,
 )
 from dispatchkit.core.call.decide import decide
+from dispatchkit.core.call.provider_time import MAX_OFFSET
 from dispatchkit.core.command import Evidence, Settlement
 from dispatchkit.core.command import Probe as StateProbe
 
@@ -79,6 +80,7 @@ def play(
     actions: list[Action[Any, Any]] = []
     script: Iterator[Event[Any]] = iter(events)
     for event in script:
+        assert not actions or not isinstance(actions[-1], Finish), "an event after the end of the call"
         before, action = decide(before, event)
         actions.append(action)
         while isinstance(action, Log):
@@ -167,6 +169,28 @@ def test_partly_sent_is_unknown() -> None:
     assert before.doubt.began == start(0)
 
 
+def test_phase_names_next_step() -> None:
+    before, _, _ = play(state(), failed(UNSENT))
+    assert before.phase == "retry"
+    before, _, _ = play(before, Waited(now(1)))
+    assert before.phase == "attempt"
+    before, _, _ = play(before, failed(LOST, 2))
+    assert before.phase == "settle"
+    before, _, _ = play(before, Waited(now(3), has_token=True), denied(Evidence.ABSENT, 99))
+    assert before.phase == "settled"
+
+
+def test_first_partly_sent_request_counts() -> None:
+    for later in (start(2), None):
+        before, _, _ = play(state(), Expired(now(1), start(0)), Expired(now(3), later))
+        assert before.partly_sent == start(0)
+
+
+def test_throttling_outranks_partly_sent() -> None:
+    before = state(policy=RetryPolicy(attempts=1))
+    assert play(before, Expired(now(1), start(0)), failed(THROTTLED, 2))[1] == Finish(error=THROTTLED)
+
+
 def test_state_read_costs_a_token() -> None:
     _, last, _ = play(state(), failed(LOST))
     assert last == Wait(for_token=True)
@@ -203,6 +227,13 @@ def test_earlier_process_may_still_act() -> None:
     assert last.believed_from == 75.0 + 60.0
 
 
+def test_unclear_retry_may_act_too() -> None:
+    before, _, _ = play(state(), failed(LOST), Waited(now(1), has_token=True), denied(Evidence.NOT_APPLIED, 60))
+    before, last, _ = play(before, Waited(now(61), has_token=True), failed(LOST, 62), Waited(now(62), has_token=True))
+    assert isinstance(last, Probe)
+    assert last.believed_from == 62.0 + 60.0
+
+
 def test_deduplication_is_checked_when_leaving() -> None:
     before = state(remembered=timedelta(seconds=30), in_log=True)
     before, last, _ = play(before, failed(LOST))
@@ -237,6 +268,13 @@ def test_last_read_before_deadline(at: float, wait: float | None) -> None:
     else:
         assert isinstance(last, Wait)
         assert last.seconds == pytest.approx(wait)
+
+
+@pytest.mark.parametrize(("left", "is_read"), [(0.01, True), (0.0099, False)])
+def test_last_read_takes_time(left: float, is_read: bool) -> None:
+    before = state(latest_start=left)
+    _, last, _ = play(before, failed(LOST), Waited(now(), has_token=True), denied(Evidence.INCONCLUSIVE, 0.0))
+    assert last == Wait(left) if is_read else isinstance(last, Finish)
 
 
 def test_unclear_read_is_simply_retried() -> None:
@@ -302,9 +340,9 @@ def test_stop_ends_the_settling() -> None:
     assert "its state was not read, and it was told to stop" in str(last.error)
 
 
-def test_rival_launch_leaves_final_unknown() -> None:
-    before = state(in_log=True)
-    tolerance = 60.0
+@pytest.mark.parametrize(("lag", "tolerance"), [(0.0, MAX_OFFSET.total_seconds()), (60.0, 60.0)])
+def test_rival_launch_leaves_final_unknown(lag: float, tolerance: float) -> None:
+    before = state(in_log=True, policy=RetryPolicy(state_lag=lag))
     _, last, _ = play(before, failed(LOST, other_launch_ended=-tolerance))
     assert isinstance(last, Finish)
     assert isinstance(last.error, OutcomeUnknownError)
@@ -322,6 +360,12 @@ def test_early_denial_still_needs_deduplication() -> None:
     assert decide(before, Waited(now(2, strips_ids=True)))[1] == Finish(error=before.doubt.error)
 
 
+def test_final_denial_needs_no_deduplication() -> None:
+    never = denied(Evidence.NEVER_APPLIED, 1)
+    before, _, _ = play(state(remembered=FOREVER), failed(LOST), Waited(now(1), has_token=True), never)
+    assert decide(before, Waited(now(2, strips_ids=True)))[1] == Send()
+
+
 def test_old_response_delays_next_read() -> None:
     old = Observed[Any](now(61), Settlement(Evidence.NOT_APPLIED, "it is absent"), 61, 1.05)
     assert play(state(), failed(LOST), Waited(now(1), has_token=True), old)[1] == Wait(0.25)
@@ -334,15 +378,29 @@ def test_undated_throttling_follows_policy() -> None:
 def test_takeover_may_send_late() -> None:
     before = attrs.evolve(state(latest_start=100.0), doubt=Doubt(LOST, start(-10), 0.0))
     assert play(before, TakenOver(now(1)), denied(Evidence.NOT_APPLIED, 100))[1] == Send()
+    assert isinstance(play(before, TakenOver(now(1)), denied(Evidence.NOT_APPLIED, 100.1))[1], Finish)
 
 
-def test_strategy_sees_when_call_began() -> None:
-    seen: list[float | None] = []
+@pytest.mark.parametrize("in_log", [True, False])
+def test_inherited_retries_end_launches_only(in_log: bool) -> None:
+    """A launch that was retried without a seen replay may have launched twice."""
+    before = attrs.evolve(state(remembered=FOREVER, in_log=in_log, repeats=1), doubt=Doubt(LOST, start(-10), 0.0))
+    assert isinstance(play(before, TakenOver(now(1)))[1], Finish if in_log else Probe)
+    assert isinstance(play(before, TakenOver(now(1, honours_ids=True)))[1], Send if in_log else Probe)
+    if not in_log:
+        assert play(before, TakenOver(now(1)), denied(Evidence.INCONCLUSIVE, 1))[1] == Send()
+
+
+def test_strategy_sees_time_and_error() -> None:
+    seen: list[tuple[float | None, object]] = []
 
     def strategy(call: RetryCallState) -> float:
-        seen.append(call.seconds_since_start)
+        seen.append((call.seconds_since_start, call.outcome and call.outcome.exception()))
         return 1.0
 
-    policy = RetryPolicy(wait=strategy)
-    play(state(policy=policy, started=10.0), failed(UNSENT, 25))
-    assert seen == [15.0]
+    policy = RetryPolicy(wait=strategy, throttled_wait=strategy)
+    play(state(policy=policy, started=10.0), failed(UNSENT, 25), Waited(now(26)), failed(THROTTLED, 27))
+    assert seen == [(15.0, UNSENT), (17.0, THROTTLED)]
+    read = denied(Evidence.INCONCLUSIVE, 29)
+    play(state(policy=policy), failed(LOST, 28), Waited(now(29), has_token=True), read)
+    assert [error for _, error in seen[2:]] == [LOST]

@@ -14,6 +14,7 @@ from tenacity import wait_none
 from dispatchkit import (
     DirectClient,
     DispatchkitError,
+    ExpiringToken,
     FanOut,
     NotSentError,
     OutcomeUnknownError,
@@ -149,7 +150,7 @@ async def test_a_clock_that_raises(after_bytes: bool) -> None:
         clock.broken = KeyError("clock")
 
     client, scene = played(clock, says=says)
-    call = client.call(StartDispatch(7))
+    call = client._call(StartDispatch(7))
     if not after_bytes:
         clock.broken = KeyError("clock")
     with pytest.raises(OutcomeUnknownError if after_bytes else NotSentError) as caught:
@@ -163,8 +164,8 @@ async def test_a_clock_that_raises(after_bytes: bool) -> None:
 async def test_early_clock_error_releases_permit() -> None:
     clock = Faulty()
     client, scene = played(clock)
-    call = client.call(StartDispatch(7))
-    permit = client.pacer.try_acquire()
+    call = client._call(StartDispatch(7))
+    permit = client._pacer.try_acquire()
     clock.broken = KeyError("clock")
     with pytest.raises(NotSentError):
         await call.run(permit=permit)
@@ -176,7 +177,7 @@ async def test_early_clock_error_releases_permit() -> None:
 async def test_clock_error_while_waiting() -> None:
     clock = Faulty()
     client, scene = played(clock)
-    client.pacer.throttle(30)
+    client._pacer.throttle(30)
     clock.sleep = raising(KeyError("clock"))  # type: ignore[method-assign]
     with pytest.raises(NotSentError) as caught:
         await client.start(7)
@@ -195,7 +196,7 @@ def raising(raised: BaseException) -> Any:
 async def test_throttled_clock_error_is_harmless() -> None:
     clock = FakeClock()
     client, _ = played(clock, says=lambda *_: throttled(5))
-    call = client.call(StartDispatch(7))
+    call = client._call(StartDispatch(7))
     clock.sleep = raising_later(clock, KeyError("clock"))  # type: ignore[method-assign]
     with pytest.raises(ThrottledError) as caught:
         await call.run()
@@ -218,9 +219,9 @@ def raising_later(clock: FakeClock, raised: BaseException) -> Any:
 async def test_token_error_during_probe() -> None:
     asked = iter(["t"])
 
-    def token() -> str:
+    def token() -> ExpiringToken:
         for known in asked:
-            return known
+            return ExpiringToken(known, expires_in=0)
         raise OSError("vault")
 
     clock = FakeClock()
@@ -240,7 +241,7 @@ async def test_task_exit_carries_note(kind: type[BaseException], repeated: bool)
         raise raised
 
     client, _ = played(says=says)
-    call = client.call(StartDispatch(7))
+    call = client._call(StartDispatch(7))
     with pytest.raises(kind) as caught:
         await call.run()
     assert caught.value is raised
@@ -384,7 +385,7 @@ async def given_up(
         return await real(request, tracker, **settings)
 
     scene.send = send  # type: ignore[method-assign]
-    call = client.call(StartDispatch(7))
+    call = client._call(StartDispatch(7))
     task = asyncio.ensure_future(call.run())
     for _ in range(2000):
         if until(call, scene):
@@ -425,7 +426,7 @@ async def test_during_settling_it_is_unknown() -> None:
 
 async def test_cancelled_after_refusal_is_rejected() -> None:
     client, _ = played(says=lambda *_: refusal(4031))
-    call = client.call(StartDispatch(7))
+    call = client._call(StartDispatch(7))
     with pytest.raises(DispatchkitError):
         await call.run()
     assert call.known_outcome().state is State.REJECTED
@@ -443,7 +444,7 @@ async def test_connecting_repeat_keeps_outcome() -> None:
         return TransportFailure("no connection", sent=False)
 
     scene.send = send  # type: ignore[method-assign]
-    call = client.call(StartDispatch(7))
+    call = client._call(StartDispatch(7))
     task = asyncio.ensure_future(call.run())
     await connecting.wait()
     assert call.known_outcome().state is State.NOT_SENT
@@ -473,7 +474,7 @@ async def test_repeat_needs_deadline_margin(pause: float, sent: int) -> None:
 @pytest.mark.parametrize(("pause", "sent"), [(8.9, 1), (9.1, 0)])
 async def test_first_attempt_needs_deadline_margin(pause: float, sent: int) -> None:
     client, scene = played(takes=lambda _: 0.0, timeout=10)
-    client.pacer.throttle(pause)
+    client._pacer.throttle(pause)
     task = asyncio.ensure_future(client.start(7))
     await asyncio.wait([task])
     assert len(scene.seen) == sent
@@ -482,12 +483,12 @@ async def test_first_attempt_needs_deadline_margin(pause: float, sent: int) -> N
 
 async def test_claim_error_releases_permit() -> None:
     client, scene = played()
-    call = client.call(StartDispatch(7))
+    call = client._call(StartDispatch(7))
 
     class Failing(PacedGate):
         acquire = raising(KeyError("ledger"))
 
-    call.gate = Failing(client.pacer, client.clock, stop=call.stop, closed=call.stop)
+    call.gate = Failing(client._pacer, client._clock, stop=call.stop, closed=call.stop)
     with pytest.raises(NotSentError) as caught:
         await call.run()
     assert isinstance(caught.value.__cause__, KeyError)

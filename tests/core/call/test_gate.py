@@ -31,6 +31,13 @@ async def test_free_pacer_permits_at_once() -> None:
     assert (scene.gate.claim, await scene.gate.renew(), scene.gate.obstacle()) == (None, None, "")
 
 
+async def test_busy_pacer_permits_nothing_now() -> None:
+    scene = Scene(Pace(concurrency=1))
+    assert scene.gate.try_acquire()
+    assert scene.gate.try_acquire() == 0
+    assert scene.pacer.statistics().in_flight == 1
+
+
 async def test_passed_deadline_permits_nothing() -> None:
     scene = Scene(Pace())
     assert await scene.gate.acquire(scene.clock.monotonic() - 1.0) == 0

@@ -71,7 +71,7 @@ class Stage:
         script = ScriptedTransport(self.clock, list(acts), list(reads))
         client._context.transport = script  # type: ignore[assignment]
         try:
-            result = await client.call(LaunchBroadcast(mailing), **given).run()
+            result = await client._call(LaunchBroadcast(mailing), **given).run()
         except DispatchkitError as error:
             return error.state, error, script
         return State.DONE, result, script
@@ -168,7 +168,7 @@ async def test_ledger_is_asked_before_start(says: object, why: str | None) -> No
     clock, asked = Clock(), list[float]()
     client = AltcraftClient(HOST, "token", clock=clock)
     client._context.transport = ScriptedTransport(clock, [LOST], [log((0.5, "start"))])  # type: ignore[assignment]
-    call = client.call(LaunchBroadcast(7))
+    call = client._call(LaunchBroadcast(7))
 
     async def has_rival(within: float) -> bool:
         asked.append(within)
@@ -189,7 +189,7 @@ async def test_resumed_launch_keeps_start_time() -> None:
     clock, asked = Clock(), list[float]()
     client = AltcraftClient(HOST, "token", clock=clock)
     client._context.transport = ScriptedTransport(clock, [YES], [log((-3599.0, "start"))])  # type: ignore[assignment]
-    call = client.call(LaunchBroadcast(7), unclear_since=AN_HOUR_AGO, request_id=OLD_ID)
+    call = client._call(LaunchBroadcast(7), unclear_since=AN_HOUR_AGO, request_id=OLD_ID)
 
     async def has_rival(within: float) -> bool:
         asked.append(within)
@@ -388,7 +388,7 @@ async def test_cancelled_repeat_is_the_last(replies: list[Reply], is_final: bool
     client = AltcraftClient(HOST, "token", clock=clock, deduplicates=True)
     script = ScriptedTransport(clock, [*replies, YES], [log()])
     client._context.transport = script  # type: ignore[assignment]
-    call = client.call(LaunchBroadcast(7))
+    call = client._call(LaunchBroadcast(7))
     task = asyncio.create_task(call.run())
     while len(script.sent if is_final else call.attempts) < len(replies):  # noqa: ASYNC110 - there is no event
         await asyncio.sleep(0)
@@ -448,7 +448,7 @@ async def test_hint_says_what_to_ask() -> None:
 
 
 async def test_cancelled_launch_has_its_hint() -> None:
-    call = AltcraftClient(HOST, "token", clock=Clock()).call(LaunchBroadcast(7), unclear_since=AN_HOUR_AGO)
+    call = AltcraftClient(HOST, "token", clock=Clock())._call(LaunchBroadcast(7), unclear_since=AN_HOUR_AGO)
     assert "deduplicates=True" in str(call.known_outcome())
 
 
@@ -471,7 +471,7 @@ async def test_cancellation_reports_latest_attempt() -> None:
     client = AltcraftClient(HOST, "token", clock=clock)
     script = ScriptedTransport(clock, [UNSENT, YES], [log()])
     client._context.transport = script  # type: ignore[assignment]
-    call = client.call(LaunchBroadcast(7))
+    call = client._call(LaunchBroadcast(7))
     task = asyncio.create_task(call.run())
     while len(script.sent) < 2:  # noqa: ASYNC110 - the script has no event to wait for
         await asyncio.sleep(0)
@@ -483,8 +483,8 @@ async def test_cancellation_reports_latest_attempt() -> None:
 
 
 def test_deduplication_is_off_by_default() -> None:
-    assert AltcraftClient(HOST, "token").settings()["deduplicates"] == "no"
-    assert AltcraftClient(HOST, "token", deduplicates=True).settings()["deduplicates"] == "yes"
+    assert AltcraftClient(HOST, "token")._settings()["deduplicates"] == "no"
+    assert AltcraftClient(HOST, "token", deduplicates=True)._settings()["deduplicates"] == "yes"
 
 
 def test_launch_record_forgets_oldest() -> None:

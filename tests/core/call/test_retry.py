@@ -125,6 +125,13 @@ def test_meaningless_policy_is_refused(setting: str, value: object, error: type[
         RetryPolicy(**{setting: value})  # type: ignore[arg-type]
 
 
+def test_refusal_names_all_reasons() -> None:
+    with pytest.raises(TypeError, match=r"a set of not_sent, throttled, unknown, not str 'throttled'$"):
+        RetryPolicy(retry_on="throttled")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"must be one of not_sent, throttled, unknown, not int 3$"):
+        RetryPolicy(retry_on={3})  # type: ignore[arg-type]
+
+
 def test_defaults_suit_a_launch() -> None:
     policy = RetryPolicy()
     assert (policy.attempts, policy.state_lag, policy.repeat_unclear) == (5, 60.0, True)

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from dispatchkit import AltcraftClient, DirectClient, DispatchkitError, State
+from dispatchkit import AltcraftClient, DirectClient, DispatchkitError, ExpiringToken, State
 from dispatchkit.altcraft.codec import WireForm
 from dispatchkit.errors import BadCredentialsError
 from tests.core.call.test_settling import (
@@ -36,9 +36,9 @@ SAID = {
 }
 
 
-def rotating() -> Callable[[], str]:
+def rotating() -> Callable[[], ExpiringToken]:
     numbers = itertools.count(1)
-    return lambda: f"token-{next(numbers)}"
+    return lambda: ExpiringToken(f"token-{next(numbers)}", expires_in=0)
 
 
 async def outcome(

@@ -21,6 +21,7 @@ from dispatchkit import (
     DeactivateMailing,
     DirectClient,
     DispatchkitError,
+    ExpiringToken,
     InappropriateStatusError,
     LaunchBroadcast,
     NotSentError,
@@ -180,7 +181,7 @@ async def play(
             "unclear_since": unclear_since,
             "acting_until": acting_until,
         }
-        call = client.call(command, timeout=timeout, retry=retry, **settings)  # type: ignore[arg-type]
+        call = client._call(command, timeout=timeout, retry=retry, **settings)  # type: ignore[arg-type]
         result = await call.run()
     except DispatchkitError as raised:
         error = raised
@@ -412,10 +413,10 @@ async def test_earlier_log_start_is_foreign() -> None:
 async def test_token_error_in_probe() -> None:
     clock = Clock()
     tokens = iter(["key"])
-    client = DirectClient(lambda: next(tokens), clock=clock)
+    client = DirectClient(lambda: ExpiringToken(next(tokens), expires_in=0), clock=clock)
     transport = ScriptedTransport(clock, [LOST], [status("sending")])
     client._context.transport = transport  # type: ignore[assignment]
-    with pytest.raises(OutcomeUnknownError, match=r"its state could not be asked for \(StopIteration\)") as result:
+    with pytest.raises(OutcomeUnknownError, match=r"its state could not be asked for \(RuntimeError\)") as result:
         await client.start(7)
     assert len(result.value.attempts) == 1
     assert transport.read == []
@@ -440,7 +441,7 @@ async def test_probe_takes_one_attempt_timeout() -> None:
 
 async def test_closed_client_refuses_call() -> None:
     client = DirectClient("key", clock=Clock())
-    call = client.call(StartDispatch(7))
+    call = client._call(StartDispatch(7))
     await client.close()
     with pytest.raises(RuntimeError, match=r"^the client of this call is closed: make a new one$"):
         await call.run()
@@ -462,7 +463,7 @@ async def test_cancelled_call_is_logged(caplog: pytest.LogCaptureFixture) -> Non
 
 
 async def test_abandoned_call_keeps_id() -> None:
-    call = AltcraftClient("https://altcraft.test", "token", clock=Clock()).call(LaunchBroadcast(7))
+    call = AltcraftClient("https://altcraft.test", "token", clock=Clock())._call(LaunchBroadcast(7))
     assert call.known_outcome().request_id == call.request_id is not None
 
 
@@ -498,9 +499,9 @@ async def test_permit_near_deadline_is_refused() -> None:
     transport = ScriptedTransport(clock, [STARTED], [BROKEN])
     client = DirectClient("key", clock=clock)
     client._context.transport = transport  # type: ignore[assignment]
-    client.pacer.throttle(9.5)
+    client._pacer.throttle(9.5)
     with pytest.raises(NotSentError, match="beyond the deadline"):
-        await client.call(START, timeout=10).run()  # type: ignore[arg-type]
+        await client._call(START, timeout=10).run()  # type: ignore[arg-type]
     assert transport.sent == []
 
 
@@ -541,7 +542,7 @@ async def cancelled(
     client = DirectClient("key", clock=clock)
     transport = ScriptedTransport(clock, acts, reads)
     client._context.transport = transport  # type: ignore[assignment]
-    call = client.call(StartDispatch(7))
+    call = client._call(StartDispatch(7))
     task = asyncio.create_task(call.run())
     while not when(transport):  # noqa: ASYNC110 - the script has no event to wait for
         await asyncio.sleep(0)
@@ -674,8 +675,8 @@ async def test_expired_id_allows_no_repeat(hours: int) -> None:
 
 async def test_cancelled_orphan_is_unknown() -> None:
     client = DirectClient("key", clock=Clock())
-    assert client.call(StartDispatch(7), unclear_since=AN_HOUR_AGO).known_outcome().state is State.UNKNOWN
-    assert client.call(StartDispatch(7)).known_outcome().state is State.NOT_SENT
+    assert client._call(StartDispatch(7), unclear_since=AN_HOUR_AGO).known_outcome().state is State.UNKNOWN
+    assert client._call(StartDispatch(7)).known_outcome().state is State.NOT_SENT
 
 
 async def test_other_id_is_not_deduplicated() -> None:

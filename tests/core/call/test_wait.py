@@ -138,6 +138,20 @@ async def test_strategy_counts_what_was_waited() -> None:
     assert seen == [(1.0, 0.0), (4.0, 2.0), (7.0, 4.0)]
 
 
+def test_strategy_sees_the_error() -> None:
+    seen: list[BaseException | None] = []
+
+    def strategy(call: RetryCallState) -> float:
+        seen.append(None if call.outcome is None else call.outcome.exception())
+        return 1.0
+
+    policy = RetryPolicy(wait=strategy, throttled_wait=strategy)
+    policy.delay(1, throttled=False, after=0.0, drawn=0.5, error=ERROR)
+    policy.probe_delay(1, drawn=0.5, error=ERROR)
+    policy.pause(THROTTLED)
+    assert seen == [ERROR, ERROR, THROTTLED]
+
+
 @pytest.mark.parametrize(("strategy", "pause"), [(None, 2.0), (wait_fixed(5), 5.0), (wait_none(), 0.0), (raises, 2.0)])
 def test_account_pauses_for_longest_wait(strategy: Any, pause: float) -> None:
     policy = RetryPolicy() if strategy is None else RetryPolicy(throttled_wait=strategy)
@@ -148,7 +162,7 @@ def test_state_reads_have_growing_minimum() -> None:
     error = OutcomeUnknownError("x")
 
     def pauses(policy: RetryPolicy) -> list[float]:
-        return [policy.probe_delay(number, drawn=1.0, error=error) for number in (1, 2, 3, 7, 99)]
+        return [policy.probe_delay(number, drawn=1.0, error=error) for number in (1, 2, 3, 7, 9999)]
 
     assert pauses(RetryPolicy()) == [0.5, 1, 2, 30, 30]
     assert pauses(RetryPolicy(wait=wait_none())) == [0.25, 0.5, 1, 16, 30]

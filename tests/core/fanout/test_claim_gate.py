@@ -49,16 +49,16 @@ class Scene:
         self.errors: list[LedgerError] = []
         self.admission = Admission(
             1,
-            pacer=self.client.pacer,
+            pacer=self.client._pacer,
             journal=self.claims,  # type: ignore[arg-type]
-            clock=self.client.clock,
+            clock=self.client._clock,
             stop=self.stop,
             on_error=self.errors.append,
         )
         self.entry = WorkItem(0, StartDispatch(7))
 
     def gate(self) -> ClaimGate[Any, Any]:
-        call = self.client.call(StartDispatch(7))
+        call = self.client._call(StartDispatch(7))
         call.stop = self.stop
         call.gate = gate = ClaimGate(self.admission, self.entry, call)
         return gate
@@ -123,7 +123,7 @@ async def test_each_attempt_has_its_claim() -> None:
     gate = scene.gate()
     for _ in range(2):
         claim = gate.claim
-        scene.client.pacer.cancel(await gate.acquire(math.inf))
+        scene.client._pacer.cancel(await gate.acquire(math.inf))
         assert gate.claim is not claim
     assert scene.claims.answers == []
     assert scene.free == 0, "one slot for all attempts of the call"

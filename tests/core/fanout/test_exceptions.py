@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from dispatchkit import DirectClient, FanOut, Ledger, NotSentError, OutcomeUnknownError, Report, StartDispatch, State
+from dispatchkit import (
+    DirectClient,
+    ExpiringToken,
+    FanOut,
+    Ledger,
+    NotSentError,
+    OutcomeUnknownError,
+    Report,
+    StartDispatch,
+    State,
+)
 from dispatchkit.core.call import attempt as attempt_module
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.core.invalid_command import build_commands
@@ -191,12 +201,12 @@ async def test_cancelled_workers_leave_run_incomplete() -> None:
 @pytest.mark.parametrize("end", [*ENDS, asyncio.CancelledError])
 async def test_token_exit_ends_run(end: type[BaseException]) -> None:
     raised = end("mine")
-    asked = iter(range(2))
+    asked = iter(range(2))  # the run asks once, and two workers share the second time
 
-    def token() -> str:
+    def token() -> ExpiringToken:
         if next(asked, None) is None:
             raise raised
-        return "t"
+        return ExpiringToken("t", expires_in=0)
 
     client, _ = played(token=token)  # type: ignore[arg-type]
     run = client.start_many(list(range(1, 11)), concurrency=2)
@@ -356,12 +366,12 @@ async def test_token_error_is_one_outcome() -> None:
         def __str__(self) -> str:
             raise KeyError
 
-    asked = iter([1])
+    asked = iter([1, 2])
 
-    def token() -> str:
+    def token() -> ExpiringToken:
         if next(asked, None) is None:
             raise OddError
-        return "t"
+        return ExpiringToken("t", expires_in=0)
 
     client, _ = played(token=token)  # type: ignore[arg-type]
     outcomes = [outcome async for outcome in client.start_many([1, 2], concurrency=1)]

@@ -175,6 +175,7 @@ def test_id_set_is_set(numbers: list[int], low: int) -> None:
     assert [*ids.between(low, 2**62)] == sorted({number for number in numbers if low <= number <= 2**62})
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("command", [StartDispatch, lambda number: LaunchBroadcast(number, limit=3)])
 def test_dense_ids_are_cheap(command: Callable[[int], Any]) -> None:
     count = 100_000

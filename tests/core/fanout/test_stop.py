@@ -37,11 +37,11 @@ async def test_waiting_workers_start_nothing(pace: Pace) -> None:
     client, transport = played(FakeClock(jumps=False), pace=pace)
     run = FanOut(client, list(starts(range(1, N + 1))), concurrency=8, grace_period=0.01)
     waiting = asyncio.ensure_future(run.finish())
-    await until(lambda: client.pacer.statistics().waiting == 7)
+    await until(lambda: client._pacer.statistics().waiting == 7)
     report = await stopped_in_time(run)
     assert report == Report(unknown=1, not_started=N - 1)
     assert len(transport.seen) == 1
-    assert (client.pacer.statistics().waiting, client.pacer.statistics().in_flight) == (0, 0)
+    assert (client._pacer.statistics().waiting, client._pacer.statistics().in_flight) == (0, 0)
     await waiting
 
 

@@ -303,16 +303,16 @@ def test_account_clients_share_pacer() -> None:
         pass
 
     first = client()
-    assert client().pacer is first.pacer
-    assert Mine("t", base_url="https://one.example:443").pacer is first.pacer
-    assert client("u").pacer is not first.pacer
-    assert client(url="https://two.example").pacer is not first.pacer
-    assert client(clock=FakeClock()).pacer is not first.pacer
+    assert client()._pacer is first._pacer
+    assert Mine("t", base_url="https://one.example:443")._pacer is first._pacer
+    assert client("u")._pacer is not first._pacer
+    assert client(url="https://two.example")._pacer is not first._pacer
+    assert client(clock=FakeClock())._pacer is not first._pacer
     pace = Pace(rate=3)
-    assert client(pace=pace).pacer.pace is pace
-    assert first.pacer.pace is pace
+    assert client(pace=pace)._pacer.pace is pace
+    assert first._pacer.pace is pace
     client()
-    assert first.pacer.pace is pace, "no pace leaves it as it is"
+    assert first._pacer.pace is pace, "no pace leaves it as it is"
 
 
 def test_unused_account_is_forgotten(clock: FakeClock) -> None:

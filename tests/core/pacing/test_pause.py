@@ -209,7 +209,7 @@ async def test_lift_wakes_all_that_wait(log: pytest.LogCaptureFixture) -> None:
         clock.advance(0)
         await asyncio.sleep(0)
     queued = asyncio.ensure_future(client.start(2))
-    orphan = client.call(START, unclear_since=NOON)
+    orphan = client._call(START, unclear_since=NOON)
     asking = asyncio.ensure_future(orphan.run())
     for _ in range(20):
         await asyncio.sleep(0)
@@ -256,10 +256,10 @@ async def test_lift_wakes_call_across_threads() -> None:
 async def test_close_ends_pause_wait() -> None:
     clock = FakeClock(jumps=False)
     client = client_of(FakeTransport(clock, takes=lambda _: 0.0))
-    client.pacer.throttle(100.0)
-    call = client.call(START, unclear_since=NOON)
+    client._pacer.throttle(100.0)
+    call = client._call(START, unclear_since=NOON)
     asking = asyncio.ensure_future(call.run())
-    other = asyncio.ensure_future(client.pacer.sleep(50.0))
+    other = asyncio.ensure_future(client._pacer.sleep(50.0))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     await client.close()
@@ -273,6 +273,6 @@ async def test_close_ends_pause_wait() -> None:
 def test_blocking_client_lifts_the_pause() -> None:
     with sync.DirectClient("key", base_url="https://lift.test") as client:
         assert not client.lift_pause()
-        client.async_client.pacer.throttle(100.0)
+        client._async_client._pacer.throttle(100.0)
         assert client.lift_pause()
-        assert client.async_client.statistics().pace.paused_for == 0
+        assert client._async_client.statistics().pace.paused_for == 0

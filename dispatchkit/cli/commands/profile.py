@@ -1,0 +1,48 @@
+"""``dispatchkit profile``: list and check the profiles of ``config.toml``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import typer
+
+from dispatchkit.cli.lazy import CommandRef, group
+from dispatchkit.cli.options import Options
+from dispatchkit.cli.parameters import JsonLines
+
+__all__ = ["CheckOptions", "ListProfilesOptions", "app"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListProfilesOptions(Options):
+    """Options of ``list``."""
+
+    json: JsonLines = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions(Options):
+    """Options of ``check``."""
+
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The profile. Default: all.")] = None
+
+
+app = group(
+    {
+        "list": CommandRef(
+            help="List the profiles: provider, host, account, and where the token comes from.",
+            options="dispatchkit.cli.commands.profile:ListProfilesOptions",
+            body="dispatchkit.cli.views.profiles:list_profiles",
+            reads=True,
+        ),
+        "check": CommandRef(
+            help="Check profiles: the file and its mode, each value, and that the token command writes a token.\n\n"
+            "No request is sent.",
+            options="dispatchkit.cli.commands.profile:CheckOptions",
+            body="dispatchkit.cli.views.profiles:check_profiles",
+            reads=True,
+        ),
+    },
+    help="List and check the profiles of accounts in config.toml.",
+)

@@ -1,0 +1,93 @@
+"""Output of ``dispatchkit profile``. No line shows a token."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import attrs
+
+from dispatchkit.cli.input.values import exit_on_user_error
+from dispatchkit.cli.output.tables import Rows, form_of
+from dispatchkit.cli.text import escape_control, write
+from dispatchkit.core.secret import Secret
+from dispatchkit.profiles import Profile, load_profile, profiles_file, read_profiles
+from dispatchkit.providers import installed_provider
+from dispatchkit.values import Value
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.commands.profile import CheckOptions, ListProfilesOptions
+
+__all__ = ["check_profiles", "list_profiles"]
+
+
+@attrs.frozen
+class ProfileRow(Value):
+    """What is shown of a profile."""
+
+    profile: str
+    provider: str
+    host: str
+    account: str | None
+    token: str
+    production: bool
+
+
+_COLUMNS = ("profile", "provider", "host", "account", "token", "production")
+
+
+def _row(profile: Profile) -> ProfileRow:
+    return ProfileRow(
+        profile.name, profile.provider, profile.host, profile.account, profile.token_source, profile.is_production
+    )
+
+
+def list_profiles(options: ListProfilesOptions) -> None:
+    """List the profiles.
+
+    Raises:
+        typer.Exit: With status 2, if the file cannot be used.
+    """
+    with exit_on_user_error():
+        profiles = read_profiles()
+        if not profiles and not options.json:
+            write(sys.stdout, f"There are no profiles in {escape_control(str(profiles_file()))}.\n")
+            return
+    rows = Rows(form_of(json=options.json, csv=False), ProfileRow, _COLUMNS, flexible=("host", "account"))
+    for profile in profiles.values():
+        row = _row(profile)
+        rows.add(row, *(getattr(row, name) for name in _COLUMNS))
+    rows.flush()
+
+
+def check_profiles(options: CheckOptions) -> None:
+    """Check one profile, or all.
+
+    Raises:
+        typer.Exit: With status 2, if a profile cannot be used.
+    """
+    with exit_on_user_error():
+        profiles = read_profiles()
+        chosen = [*profiles.values()] if options.name is None else [load_profile(options.name)]
+        if not chosen:
+            raise ValueError(f"there are no profiles in {profiles_file()}")
+        for profile in chosen:
+            _check(profile)
+    write(sys.stdout, "No request was sent.\n")
+
+
+def _check(profile: Profile) -> None:
+    variable = installed_provider(profile.provider).token_variable
+    if not profile.host:
+        raise ValueError(f"profile {profile.name!r} has no url, and the provider {profile.provider!r} has no host")
+    secret = Secret(os.environ.get(variable) or profile.read_token() or "", environment=variable)
+    try:
+        secret.check()
+    except ValueError as error:
+        raise ValueError(f"profile {profile.name!r}: {error}") from None
+    source = variable if os.environ.get(variable) else profile.token_source
+    account = "" if profile.account is None else f", account {profile.account!r}"
+    kind = "production" if profile.is_production else "not production"
+    text = f"{profile.name}: {profile.provider} at {profile.host} ({kind}){account}, token from {source}: fine"
+    write(sys.stdout, f"{escape_control(text)}\n")
