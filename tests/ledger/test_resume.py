@@ -407,3 +407,15 @@ async def test_closed_planning_leaves_incomplete_plan(
     assert await planning == Report(not_started=None)
     assert not (await ledger.run("a")).plan_complete
     assert played.launches == {}
+
+
+async def test_two_consumers_share_one_opening(direct: DirectClient, ledger: Ledger) -> None:
+    fan_out = FanOut(direct, starts(range(1, 21)), ledger=ledger, run="a", concurrency=4)
+
+    async def consume() -> list[int]:
+        return [outcome.index async for outcome in fan_out]
+
+    async with asyncio.timeout(10):
+        first, second = await asyncio.gather(consume(), consume())
+    assert sorted(first + second) == list(range(20))
+    assert fan_out.report.done == 20

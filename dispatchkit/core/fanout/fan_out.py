@@ -229,8 +229,11 @@ class FanOut(AsyncOnly, Generic[R_co]):
         """
         if self._pool.workers is None:
             running_loop("fan-out")
-            await self._open()
-            self._pool.start()
+            if self._opening is None:
+                await self._open()
+                self._pool.start()
+            else:
+                await self._opening.wait()  # another task opens it
         while not self._outcomes and self._pool.workers:
             try:
                 await self._outcomes.wait()
