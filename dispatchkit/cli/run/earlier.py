@@ -1,5 +1,8 @@
 """Targets that other runs of the ledger launched, or may have launched, before this launch."""
 
+# The command line is part of the package, and uses the machinery of clients and ledgers.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
