@@ -56,7 +56,7 @@ def _described_by(
     describe: Callable[[core_schema.CoreSchema, GetJsonSchemaHandler], JsonSchemaValue],
 ) -> dict[str, object]:
     # The key of `pydantic.WithJsonSchema`. The functions of the documented `__get_pydantic_json_schema__` cannot return
-    # a reference: pydantic would put a copy of the definition in its place.
+    # a reference. Pydantic would put a copy of the definition in its place.
     return {"pydantic_js_annotation_functions": [describe]}
 
 

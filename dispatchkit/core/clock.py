@@ -61,7 +61,7 @@ def _boottime() -> float:
 def timer_seconds(seconds: float) -> float:
     """The seconds of a timer that is not early: whole milliseconds, at least one.
 
-    libuv, under uvloop, rounds to milliseconds. A timer of less than half of one fires at once, so a loop that sleeps
+    libuv, under uvloop, rounds to milliseconds. A timer of less than half of one fires at once. So a loop that sleeps
     until a moment would spin.
     """
     return max(1, math.ceil(seconds * 1000)) / 1000

@@ -209,7 +209,7 @@ class CallEnded(CallEvent):
 class Paused(Event):
     """The provider paused the account: a pause began, or became at least a second longer.
 
-    It comes once to each observer of the account in this process, on the thread of the call that met the pause.
+    It comes once to each observer of the account in this process. It is on the thread of the call that met the pause.
 
     Example:
         >>> def observer(event: Event) -> None:

@@ -38,7 +38,7 @@ _TRACE_HEADERS = {
 class Observer(Protocol):
     """A callable that takes each event of a client: a function, or an object with ``__call__``.
 
-    Events of a call come on the thread of its event loop, in their order, and the call waits for the observer. So it
+    Events of a call come on the thread of its event loop, in their order. The call waits for the observer. So it
     must be quick, and must not block. Nothing awaits it: a coroutine function is refused. For asynchronous work, put
     the event into an `asyncio.Queue`. A blocking client calls it on its own thread.
 

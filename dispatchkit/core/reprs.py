@@ -1,7 +1,8 @@
 """One description of an object for three readers: ``repr``, rich and notebooks.
 
-A class lists what it shows in ``__rich_repr__``, as rich documents it: a value, or a name with its value and its
-default. `describe` makes a repr of the same list, without defaults. `html_table` makes a table for ``_repr_html_``.
+A class lists what it shows in ``__rich_repr__``, as rich documents it. An entry is a value, or a name with its value
+and its default. `describe` makes a repr of the same list, without defaults.
+`html_table` makes a table for ``_repr_html_``.
 """
 
 from __future__ import annotations

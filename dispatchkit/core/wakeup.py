@@ -41,7 +41,7 @@ class Timer(Protocol):
 
 
 def call_later(clock: Clock, seconds: float, callback: Callable[[BaseException | None], None]) -> Timer:
-    """Call back in this event loop after so many seconds, with the exception of a clock that raised, else with None.
+    """Call back in this event loop after so many seconds, with None, or with the exception of a clock.
 
     The machine's own clock needs no task, which would cost as much CPU time as the wakeup itself.
     """

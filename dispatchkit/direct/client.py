@@ -55,8 +55,8 @@ class DirectClient(Client[DirectAuth]):
     concurrent calls of one event loop.
 
     Args:
-        token: The API key exactly as the cabinet shows it (a TOKEN_1 key, already Base64), or a callable that
-            returns it, also an asynchronous one: see `dispatchkit.core.secret.Token`. None reads
+        token: The API key exactly as the cabinet shows it (a TOKEN_1 key, already Base64), or a callable. See
+            `dispatchkit.core.secret.Token`. None reads
             ``DISPATCHKIT_DIRECT_TOKEN``.
         options: See `DirectOptions`.
 

@@ -1,4 +1,4 @@
-"""Blocks of targets: where targets in some states can be, by the tally, so that nobody has to read the others.
+"""Blocks of targets. The tally tells where targets in some states can be, so the others are not read.
 
 A block has the targets of `BLOCK` consecutive indexes that belong to the same chunk.
 """

@@ -191,7 +191,7 @@ class Ledger(AsyncOnly):
         """Watch a run that any process performs: a `Snapshot` now, then one after each ``every`` seconds.
 
         The last one comes once the run is over. A run that no process performs, and that is neither stopped nor
-        finished, is not over: another process may resume it.
+        finished, is not over. Another process may resume it.
 
         Args:
             name: The run's name.

@@ -1,4 +1,4 @@
-"""Write and read commands that differ in one number only, such as the starts of a list of ids, without a JSON library.
+"""Write and read commands that differ in one number only, without a JSON library.
 
 A run has a million such commands. The text of each is that of the one before, with another number in its place.
 """
@@ -48,7 +48,7 @@ class Template:
 
     @classmethod
     def of(cls, command: Command[Never, object], text: str) -> Template | None:
-        """The template of a command and its text; None if it has more than one number, or a value that may change."""
+        """The template of a command and its text. None if it has more than one number, or a value that may change."""
         number = number_field(type(command))
         if number is None or type(getattr(command, number)) is not int:
             return None
@@ -90,7 +90,7 @@ class Template:
         return f"{self._before}{between.join(map(str, numbers))}{self._after}"
 
     def read(self, text: str) -> Command[Never, object] | None:
-        """The command of a text; None if it differs in more than the number, or the number is none of a command.
+        """The command of a text. None if more than the number differs, or if no command has the number.
 
         Raises:
             Exception: The class refuses the number.

@@ -1,10 +1,10 @@
 """Hand the items of a plain iterator from the caller's thread to the loop thread, in bounded slices.
 
-An sqlite3 cursor, Django's ORM and other code that is bound to a thread can be read in the caller's thread only. The
+Code that is bound to a thread, such as an sqlite3 cursor, can be read in the caller's thread only. The
 caller blocks in a call of the fan-out meanwhile, so that call reads. The loop thread asks for a slice when a worker
 finds no item. `CallerItems.work_or_ask` then returns to the caller, which reads the slice and calls it again.
 
-A slice has at most as many items as the fan-out has workers, so the iterator is never read further ahead. A slow
+A slice has at most as many items as the fan-out has workers. So the iterator is never read further ahead. A slow
 iterator hands over what it has after `_SLICE_SECONDS`.
 """
 

@@ -50,8 +50,9 @@ class FanOut(Generic[R_co]):
     given up. ``report`` counts all of them. ``with fan_out:`` closes the run at the end of the block.
 
     The arguments are those of `dispatchkit.FanOut`. A plain iterator of commands is read in the thread that iterates
-    the fan-out or calls `finish`, at most ``concurrency`` commands ahead. So a generator, an sqlite3 cursor or Django's
-    ORM may be bound to that thread. An asynchronous iterable is read on the loop thread, and should not block.
+    the fan-out or calls `finish`. It is read at most ``concurrency`` commands ahead. So a generator,
+    an sqlite3 cursor or Django's ORM may be bound to that thread. An asynchronous
+    iterable is read on the loop thread, and should not block.
 
     Raises:
         ValueError: An option is out of range, or the number of commands is not ``expected``.

@@ -37,7 +37,7 @@ class FakeClock:
     real: a test of a silent provider needs a short ``attempt_timeout``.
 
     Give the sandbox the same time, since answers carry dates: ``Sandbox(clock=clock.timestamp)``. Do not give the clock
-    to a `Ledger`, whose heartbeats would never let time rest, nor to a client with a ledger. There, use
+    to a `Ledger`, whose heartbeats would never let time rest. The same holds for a client with a ledger. There, use
     ``RetryPolicy.for_tests()``.
 
     Args:

@@ -1,7 +1,7 @@
 """The pytest plugin: clients on a sandbox, in time that jumps. pytest loads it wherever dispatchkit is installed.
 
-- ``direct`` and ``altcraft`` are asynchronous clients. They work with pytest-asyncio, in strict and in auto mode and
-  with any loop scope, and with anyio's plugin on asyncio.
+- ``direct`` and ``altcraft`` are asynchronous clients. They work with pytest-asyncio in both modes and with any loop
+  scope. They work with anyio's plugin on asyncio.
 - ``sync_direct`` and ``sync_altcraft`` are blocking clients, which need no other plugin.
 - ``dispatchkit_sandbox`` is the `Sandbox` that they talk to: order its faults, and count its launches.
 - ``dispatchkit_clock`` is the `FakeClock` of the sandbox and the clients.

@@ -101,7 +101,7 @@ async def find_earlier(
 ) -> Earlier:
     """Find the targets that other runs of the account launched a short time ago, or launch now.
 
-    Only ids that another run has too are compared, so a list of new ids costs a look into the index of each run.
+    Only ids that another run has too are compared. So a list of new ids costs a look into the index of each run.
 
     Args:
         ledger: The ledger.

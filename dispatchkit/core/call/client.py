@@ -209,7 +209,7 @@ class Client(AsyncOnly, Generic[W]):
         return derived
 
     async def _have_token(self) -> None:
-        """Ask for the token of a callable, if none is cached or if it has expired: for a fan-out, before `call`.
+        """Ask for the token of a callable, if none is cached or if it has expired. For a fan-out, before `call`.
 
         Raises:
             NotSentError: The callable gave none in time.

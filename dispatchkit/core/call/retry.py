@@ -149,7 +149,7 @@ class RetryPolicy:
     def for_tests(cls) -> RetryPolicy:
         """The default policy with short waits, for tests on the real clock. It makes the same decisions.
 
-        Retries follow at once. The provider's state is read again after 5 to 100 ms, and is believed within a second,
+        Retries follow at once. The provider's state is read again after 5 to 100 ms. It is believed within a second,
         since dates in answers have whole seconds. A ``Retry-After`` is still honoured. A client with a
         `dispatchkit.testing.FakeClock` is faster and needs no such policy.
 

@@ -26,7 +26,7 @@ W = TypeVar("W")
 async def attempt_with_token(flight: Flight[W, R], permit: Permit = 0) -> R | AttemptEvent:
     """Make one attempt with the latest token, and one more if the provider refuses it and the callable gives another.
 
-    The refusal stands if the callable gives the same token or none, and if no other attempt can start in time.
+    The refusal stands if the callable gives the same token or none, or if no attempt can start in time.
 
     Args:
         flight: The command on its way.

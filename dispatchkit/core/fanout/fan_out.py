@@ -58,8 +58,8 @@ W = TypeVar("W")
 class FanOut(AsyncOnly, Generic[R_co]):
     """Many commands through one client. ``async for`` yields each outcome as it comes; `finish` runs to the end.
 
-    One failure never cancels another command. An `asyncio.TaskGroup` of single calls does: when one of them fails, it
-    cancels launches that may already have acted, and does not tell of them.
+    One failure never cancels another command. An `asyncio.TaskGroup` of single calls does. When one of them fails, it
+    cancels launches that may have acted, and does not tell of them.
 
     A loop that is left early does not stop the run. Call `close`, or write ``async with fan_out:`` around the loop.
     Until then, the workers go on until as many outcomes wait as there are workers.
@@ -68,7 +68,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         client: The client that performs the commands.
         commands: The commands; taken one by one, as workers become free. With a ledger they are all planned in it
             first, and None stands for those that it holds already. What has a length and can be iterated both ways, as
-            a QuerySet of Django, is read with the plain iterator, on the event loop.
+            a QuerySet of Django, is read with the plain iterator.
         options: See `FanOutOptions`.
 
     Raises:

@@ -29,7 +29,7 @@ def get_pacer(account: tuple[object, ...], pace: Pace | None, clock: Clock) -> P
 
 
 def join_pacer(account: tuple[object, ...], pacer: Pacer, pace: Pace | None, clock: Clock) -> Pacer:
-    """The pacer of an account that a new token tells: that of its other clients, or the given one from now on.
+    """The pacer of an account that a new token tells: its other clients' pacer, or the given one.
 
     Args:
         account: The account.

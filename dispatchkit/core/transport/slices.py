@@ -45,7 +45,7 @@ async def parsed_in_slices(response: Response, slices: Callable[[Response], Gene
 
 
 def with_bytes(response: Response) -> Response:
-    """The response with a body of bytes: that of a large one is a bytearray until it is known who parses it."""
+    """The response with a body of bytes. That of a large one is a bytearray until its parser is known."""
     body = bytes(response.body)  # no copy, if it is one already
     return response if body is response.body else attrs.evolve(response, body=body)
 

@@ -56,7 +56,7 @@ LEFT JOIN LATERAL (
 _STATE = "coalesce(o.state, CASE WHEN s.send_no IS NULL THEN 'planned' ELSE 'sending' END)"
 
 # Add to the tally what a statement changed. A version tells whether a concurrent statement of the same part changed the
-# block, so that the states in this statement's snapshot are not the latest. Then `_CHECK` divides by zero, so that the
+# block. The states in this statement's snapshot are then not the latest. Then `_CHECK` divides by zero, so that the
 # whole statement is undone, and its caller repeats it. Claims and outcomes have different parts, and do not wait for
 # each other.
 _TALLY = """
