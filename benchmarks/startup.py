@@ -37,7 +37,7 @@ class Started:
 
 def commands(url: str) -> dict[str, list[str]]:
     """What is started, by name. Without the extra `cli`, the command line is left out."""
-    start = [sys.executable, "-m", "dispatchkit", "direct", "start", str(FIRST), "--base-url", url]
+    start = [sys.executable, "-m", "dispatchkit", "direct", "start", str(FIRST), "--no-ledger", "--base-url", url]
     bare = {
         "python -c pass": [sys.executable, "-c", "pass"],
         "import aiohttp": [sys.executable, "-c", "import aiohttp"],

@@ -19,7 +19,9 @@ LATER = pytest.mark.second_stage
 )
 def test_signal_awaits_calls_in_flight(played: Played, number: signal.Signals) -> None:
     played.sandbox.latency = 0.3
-    with start_child("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url) as child:
+    with start_child(
+        "direct", "start", "1-1000", "--yes", "--no-ledger", "--concurrency", 8, "--base-url", played.url
+    ) as child:
         played.wait_for_requests(15)  # 1, 2, 4, 8
         child.send_signal(number)
         out, err = child.communicate(timeout=20)
@@ -35,7 +37,7 @@ def test_ignored_hangup_continues_run(played: Played) -> None:
     played.sandbox.latency = 0.1
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, and a child inherits it
     try:
-        command = ("direct", "start", "1-20", "--yes", "--concurrency", 4, "--base-url", played.url)
+        command = ("direct", "start", "1-20", "--yes", "--no-ledger", "--concurrency", 4, "--base-url", played.url)
         with start_child(*command, kind=subprocess.Popen) as child:
             played.wait_for_requests(4)
             child.send_signal(signal.SIGHUP)
@@ -50,7 +52,19 @@ def test_ignored_hangup_continues_run(played: Played) -> None:
 def test_closed_terminal_loses_no_failure(played: Played, tmp_path: Path) -> None:
     played.sandbox.latency = 0.3
     failures = tmp_path / "failed.csv"
-    line = ("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url, "--failures", failures)
+    line = (
+        "direct",
+        "start",
+        "1-1000",
+        "--yes",
+        "--no-ledger",
+        "--concurrency",
+        8,
+        "--base-url",
+        played.url,
+        "--failures",
+        failures,
+    )
     command = Terminal(*line)
     played.wait_for_requests(15)
     assert command.hang_up() == 130

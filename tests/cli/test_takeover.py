@@ -257,7 +257,7 @@ def test_unknown_launch_names_the_option(played: Played, ledger: Path) -> None:
     assert result.code == 3, result
     told = " ".join(result.out.split())
     assert "Ask the platform's administrator whether deduplication by Request-ID is on" in told
-    assert "(on the command line: --deduplicates)" in told
+    assert "--deduplicates repeats an unclear launch under its id" in told
     assert resume(ledger, "--timeout", 2).code == 3, "nor is it repeated by a resume"
     assert once(played, 3)
 

@@ -53,7 +53,9 @@ async def test_session_has_direct_settings(postgres: Server, dsn: str) -> None:
 )
 async def test_transaction_mode_is_refused(postgres: Server, dsn: str, mode: str, settings: dict[str, Any]) -> None:
     with PgBouncer(str(postgres.folder), pool_mode=mode, **settings) as pooler:
-        with pytest.raises(LedgerError, match=r"pooler in transaction mode.*pool_mode = session") as caught:
+        with pytest.raises(
+            LedgerError, match=r"pooler in transaction or statement mode.*pool_mode = session"
+        ) as caught:
             async with Ledger(pooler.dsn()) as ledger:
                 await ledger.runs()
         assert "\n" not in str(caught.value)

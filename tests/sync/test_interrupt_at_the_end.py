@@ -126,7 +126,7 @@ def test_iterator_exit_ends_no_call(play: Play, sandbox: Sandbox) -> None:
                 thread.join()
                 print(len(done))
     """)
-    assert lines == ["True 1", "1"] * 3
+    assert lines == ["True 0", "1"] * 3  # such an error interrupts like Ctrl-C: the item before it was not sent yet
 
 
 @pytest.mark.parametrize("moment", ["add", "call_soon_threadsafe"])
