@@ -44,6 +44,8 @@ DEFAULT_MAILINGS = Ids(range(1, 100_001))
 
 # Seconds that requests in flight get when the sandbox closes. aiohttp takes 0 for "without limit".
 _GRACE = 0.01
+_ACCEPT_TURNS = 4
+"""Turns of the loop before the close. A connection that is being accepted then would stay open unnoticed."""
 
 
 class Sandbox:
@@ -224,6 +226,8 @@ class Sandbox:
         """Stop listening and cut every connection. Leaving the context does it. A second call does nothing."""
         runner, self._runner = self._runner, None
         if runner is not None:
+            for _ in range(_ACCEPT_TURNS):
+                await asyncio.sleep(0)
             await runner.cleanup()
 
     @property

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import inspect
 import os
+import socket
+import sys
 import threading
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -30,6 +34,19 @@ def test_blocking_sandbox_opens_and_closes() -> None:
         sandbox.url  # noqa: B018
     with sandbox:  # its state is kept
         assert sandbox.launches == {7: 1}
+
+
+@pytest.mark.filterwarnings("error::ResourceWarning")
+def test_late_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lost.append)
+    for _ in range(20):
+        with Sandbox() as sandbox, socket.socket() as late:
+            late.setblocking(False)
+            late.connect_ex(("127.0.0.1", urlsplit(sandbox.url).port))
+            sandbox.__exit__(None, None, None)  # while the connection is being accepted
+    gc.collect()
+    assert lost == []
 
 
 async def test_running_loop_is_no_deadlock() -> None:
