@@ -28,6 +28,7 @@ def test_every_call(names: str, repeats: bool) -> None:
     assert explore(DISTINCT_KINDS[names], attempts=3, probes=4, repeat_unclear=repeats) > 100
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_planted_fault_is_found(fault: Fault) -> None:
     with pytest.raises(ViolationError):
