@@ -14,53 +14,43 @@ from typing import Any, TypeVar, get_type_hints
 import typer
 
 from dispatchkit.cli.invocation import Invocation, refuse_swallowed
-from dispatchkit.cli.parameters import (
-    Account,
-    AccountChanged,
-    Again,
-    Attach,
+from dispatchkit.cli.parameters.connection import (
     AttemptTimeout,
-    Audience,
     CaFile,
     ClientCert,
     ClientKey,
-    Column,
-    Concurrency,
-    Content,
-    Copied,
-    DryRun,
-    Encoding,
-    EndHolder,
-    Expected,
-    Failures,
-    From,
-    FromWhole,
-    GiveUpAfter,
-    Ids,
-    IncludeUnknown,
     Insecure,
-    Json,
-    JsonLines,
-    Ledger,
-    LedgerArgument,
-    Limit,
-    MaxLaunches,
-    NeverRepeat,
-    NoLedger,
     Profile,
     Proxy,
-    Quiet,
-    Rate,
-    RepeatWindow,
-    RunName,
-    RunOfLedger,
     Sandbox,
-    Sheet,
-    StopAfterFailures,
     Timeout,
     TokenFile,
+)
+from dispatchkit.cli.parameters.guards import (
+    Again,
+    DryRun,
+    GiveUpAfter,
+    MaxLaunches,
+    NeverRepeat,
+    RepeatWindow,
+    StopAfterFailures,
     Yes,
 )
+from dispatchkit.cli.parameters.ids import Column, Encoding, Expected, From, FromWhole, Ids, IncludeUnknown, Sheet
+from dispatchkit.cli.parameters.launch import Attach, Audience, Content, Limit
+from dispatchkit.cli.parameters.ledger import (
+    Account,
+    AccountChanged,
+    Copied,
+    EndHolder,
+    Ledger,
+    LedgerArgument,
+    NoLedger,
+    RunName,
+    RunOfLedger,
+)
+from dispatchkit.cli.parameters.output import Failures, Json, JsonLines, Quiet
+from dispatchkit.cli.parameters.pace import Concurrency, Rate
 
 __all__ = [
     "ActingOptions",

@@ -10,7 +10,8 @@ import typer
 from dispatchkit.cli.lazy import CommandRef, group
 from dispatchkit.cli.options import Options
 from dispatchkit.cli.panels import OUTPUT
-from dispatchkit.cli.parameters import Csv, JsonLines, LedgerArgument, RunArgument
+from dispatchkit.cli.parameters.ledger import LedgerArgument, RunArgument
+from dispatchkit.cli.parameters.output import Csv, JsonLines
 
 __all__ = [
     "InitOptions",

@@ -9,7 +9,7 @@ import typer
 from dispatchkit.cli.invocation import PlanOptions, refuse_swallowed
 from dispatchkit.cli.lazy import group
 from dispatchkit.cli.panels import IDS, LEDGER, PACE
-from dispatchkit.cli.parameters import SharedLedger
+from dispatchkit.cli.parameters.ledger import SharedLedger
 from dispatchkit.cli.provider_groups import ProviderGroups
 
 __all__ = ["app"]

@@ -9,7 +9,7 @@ import typer
 
 from dispatchkit.cli.lazy import CommandRef, group
 from dispatchkit.cli.options import Options
-from dispatchkit.cli.parameters import JsonLines
+from dispatchkit.cli.parameters.output import JsonLines
 
 __all__ = ["CheckOptions", "ListProfilesOptions", "app"]
 

@@ -10,16 +10,9 @@ import typer
 
 from dispatchkit.cli.options import Options
 from dispatchkit.cli.panels import CONNECTION, LEDGER, OUTPUT, PACE
-from dispatchkit.cli.parameters import (
-    CaFile,
-    ClientCert,
-    ClientKey,
-    GiveUpAfter,
-    Insecure,
-    NeverRepeat,
-    Proxy,
-    SharedLedger,
-)
+from dispatchkit.cli.parameters.connection import CaFile, ClientCert, ClientKey, Insecure, Proxy
+from dispatchkit.cli.parameters.guards import GiveUpAfter, NeverRepeat
+from dispatchkit.cli.parameters.ledger import SharedLedger
 
 __all__ = ["WorkerOptions"]
 
