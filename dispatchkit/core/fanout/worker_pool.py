@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Generic, Never, TypeVar, cast
 
@@ -170,15 +171,18 @@ class WorkerPool(Generic[R]):
         raise_gc_threshold()
         source, stop, outlet = self._source, self.stop_signal, self.outlet
         perform = self._perform_with_token if self._client._has_renewable_token else self._perform
-        next_at_once = source.next_at_once if isinstance(source, IterableSource) and not source.waits else None
+        at_once = source.next_at_once if isinstance(source, IterableSource) and not source.waits else None
+        # A source does not know its commands' results: the fan-out does.
+        next_at_once = cast("Callable[[], WorkItem[Never, R] | None] | None", at_once)
+        next_item = cast("Callable[[], Awaitable[WorkItem[Never, R] | None]]", source.next_item)
         try:
             while not self._is_over():
                 item: WorkItem[Never, R] | None = None
                 if next_at_once is not None:
-                    item = cast("WorkItem[Never, R] | None", next_at_once())
+                    item = next_at_once()
                 else:
                     with self._taking.interruptible():
-                        item = cast("WorkItem[Never, R] | None", await source.next_item())
+                        item = await next_item()
                 # The stop may have come during the wait, or from within the iterator of commands.
                 if item is None or self._is_over():
                     return
@@ -266,9 +270,8 @@ class WorkerPool(Generic[R]):
             del self.calls[worker]
             self._answered_at = max(self._answered_at, call.answered_at)
             gate.close(has_outcome=True)
-            call.gate = (
-                call.context.gate
-            )  # a ledger's gate refers to its call: no cycle is left to the garbage collector
+            # A ledger's gate refers to its call: no cycle is left to the garbage collector.
+            call.gate = call.context.gate
         return Done(index, command, result, call.attempts, call.request_id)
 
     def _gate_of(self, item: WorkItem[Never, R], call: PendingCall[Never, R]) -> Gate:
