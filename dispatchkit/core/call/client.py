@@ -33,6 +33,7 @@ from dispatchkit.core.transport.patched import refuse_patched
 from dispatchkit.core.transport.transport import Transport
 from dispatchkit.core.transport.url import origin
 from dispatchkit.core.validators import a_kind, label, seconds, shown, true_or_false
+from dispatchkit.errors import NotSentError
 from dispatchkit.values import Value
 
 __all__ = ["ATTEMPT_TIMEOUT", "CONNECT_TIMEOUT", "TIMEOUT", "Client", "ClientStatistics"]
@@ -128,7 +129,8 @@ class Client(AsyncOnly, Generic[W]):
         attempt_timeout = seconds("attempt_timeout", attempt_timeout)
         in_process = (self.provider, str(self._origin), account or secret.account())
         self._pace = pace
-        secret.now = a_clock(clock).boottime
+        clock = a_clock(clock)
+        secret.now = clock.boottime
         self._context = ClientContext(
             secret=secret,
             join_account=self._join_account,
@@ -140,7 +142,7 @@ class Client(AsyncOnly, Generic[W]):
                 proxy=through,
                 ssl=_trust(ssl, insecure=insecure),
             ),
-            clock=a_clock(clock),
+            clock=clock,
             budget=RetryBudget(clock),
             pacer=get_pacer(in_process, pace, clock),
             attempt_timeout=attempt_timeout,
@@ -180,7 +182,7 @@ class Client(AsyncOnly, Generic[W]):
             RuntimeError: The client is closed.
         """
         if self._context.secret.is_renewable:
-            await self._have_token()
+            timeout = await self._have_token(timeout)
         return await self._call(command, timeout=timeout, retry=retry).run()
 
     def with_options(self, *, timeout: float | None = None, retry: RetryPolicy | None = None) -> Self:
@@ -208,14 +210,25 @@ class Client(AsyncOnly, Generic[W]):
         derived._owns_connections = False
         return derived
 
-    async def _have_token(self) -> None:
-        """Ask for the token of a callable, if none is cached or if it has expired. For a fan-out, before `call`.
+    async def _have_token(self, timeout: float | None = None) -> float:
+        """Ask for the token of a callable, if none is cached or if it has expired. For a fan-out, before `_call`.
+
+        Args:
+            timeout: Seconds to wait for the callable; None takes the client's.
+
+        Returns:
+            The seconds of the timeout that are left, for the call itself.
 
         Raises:
             NotSentError: The callable gave none in time.
             BaseException: The callable raised it.
         """
-        await self._context.have_token(self._timeout)
+        limit, clock = self._timeout if timeout is None else seconds("timeout", timeout), self._context.clock
+        until = clock.monotonic() + limit
+        await self._context.have_token(limit)
+        if (left := until - clock.monotonic()) <= 0:
+            raise NotSentError(f"the token callable gave its token only after {limit:g} s")
+        return left
 
     @property
     def _has_renewable_token(self) -> bool:

@@ -403,6 +403,39 @@ async def test_silent_callable_is_given_up() -> None:
         await client.start(1)
 
 
+async def test_call_timeout_bounds_callable() -> None:
+    async def waits() -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    client, _ = made(waits, timeout=50.0)
+    with pytest.raises(NotSentError, match=r"no token within 0\.01 s"):
+        await client.start(1, timeout=0.01)
+
+
+async def test_callable_takes_time_of_call() -> None:
+    clock = FakeClock()
+
+    async def slow() -> str:
+        clock.advance(7.0)
+        return "a"
+
+    client, provider = made(slow, "a", clock=clock)
+    with pytest.raises(NotSentError, match="only after 5 s"):
+        await client.start(1, timeout=5.0)
+    assert not provider.requests
+    await client.start(1, timeout=5.0)  # the token is kept
+    assert len(provider.requests) == 1
+
+
+async def test_timeout_is_checked_before_callable() -> None:
+    vault = Vault("a")
+    client, _ = made(vault, "a")
+    with pytest.raises(ValueError, match="timeout"):
+        await client.start(1, timeout=-1.0)
+    assert not vault.asked
+
+
 async def test_callable_waits_not_for_itself() -> None:
     async def waits() -> str:
         await client.start(1)
