@@ -133,7 +133,7 @@ class Pacer:
 
     def _try_acquire(self, now: float) -> int:
         opens = self._opens_at()
-        if opens > now or self._waiters or not self._has_room():
+        if opens > now or self._waiters.in_order or not self._has_room():
             return 0
         if opens != self._due_start or now - opens > _TIMER_SLACK:
             return self._start(now)
@@ -290,7 +290,7 @@ class Pacer:
             if pause is not None:
                 self._throttle(pause, again=permit != self._generation, refused=answered is True)
             # While only the rate holds the waiters back, the timer admits the next one.
-            if self._waiters and (self._next_start == math.inf or self._paused_until > self._next_start):
+            if self._waiters.in_order and (self._next_start == math.inf or self._paused_until > self._next_start):
                 self._grant()
         if pause is not None or not answered:
             self._tell_failure(pause, by)

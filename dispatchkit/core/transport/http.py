@@ -150,7 +150,7 @@ class Http:
             response = await decoded(response, encoding, limit)
         if request.slices is not None and len(response.body) > LARGE_BODY and response.status == 200:
             return await parsed_in_slices(response, request.slices)
-        return with_bytes(response)
+        return response if type(response.body) is bytes else with_bytes(response)
 
     async def _silent(self, lane: Lane | None) -> Lane:
         """Get an idle connection without unread bytes in place of one that holds some, or open one."""
@@ -200,12 +200,14 @@ class Http:
         return asyncio.create_task(_report_expiry(lane, writing))
 
     def _head(self, request: Request, length: int) -> bytes:
-        if request.headers is not self._headers:
-            self._headers = request.headers
-            self._fields = "".join(map("%s: %s\r\n".__mod__, request.headers.items()))
-        lines = len(request.headers)
-        if self._fields.count("\n") != lines or self._fields.count("\r") != lines or _BREAK.search(request.target):
-            raise ValueError("a header or the target holds a line break")
+        headers = request.headers
+        if headers is not self._headers:
+            fields = "".join(map("%s: %s\r\n".__mod__, headers.items()))
+            if fields.count("\n") != len(headers) or fields.count("\r") != len(headers):
+                raise ValueError("a header holds a line break")
+            self._headers, self._fields = headers, fields
+        if _BREAK.search(request.target):
+            raise ValueError("the target holds a line break")
         text = f"{request.method} {self._before_target}{request.target}{self._after_target}{self._fields}"
         if self._before_target and (credentials := self._opener.proxy_credentials()) is not None:
             text += f"Proxy-Authorization: {credentials}\r\n"
