@@ -132,8 +132,13 @@ class Pacer:
             return self._try_acquire(self._clock.monotonic())
 
     def _try_acquire(self, now: float) -> int:
-        opens = self._opens_at()
-        if opens > now or self._waiters.in_order or not self._has_room():
+        # Each attempt asks this, so it is written out: `_opens_at` and `_has_room`.
+        opens = self._last_start + self._interval
+        opens = max(opens, self._paused_until)
+        in_flight, limit = self._in_flight, self._adaptive_limit
+        if opens > now or self._waiters.in_order:
+            return 0
+        if in_flight - self._stale_in_flight >= limit.limit or in_flight >= limit.maximum:
             return 0
         if opens != self._due_start or now - opens > _TIMER_SLACK:
             return self._start(now)

@@ -175,7 +175,7 @@ class Http:
         lane.start_exchange()
         tracker.sent = True
         try:
-            lane.send(first, tracker.claim)
+            is_taken = lane.send(first, tracker.claim)
         except ClaimExpiredError:
             tracker.sent = False
             lane.end_exchange()
@@ -184,13 +184,12 @@ class Http:
             tracker.sent = False
             raise StaleConnectionError from unwritten.__cause__
         if size <= _FITS:
-            if lane.backlog():
+            if not is_taken:
                 raise StuckWriteError
             return None
         if size <= PIECE:
             if lane.takes_more():
-                lane.send(whole[-_LAST_PART:], tracker.claim)
-                if lane.backlog():
+                if not lane.send(whole[-_LAST_PART:], tracker.claim):
                     raise StuckWriteError
                 return None
             writing = _write_last_part(lane, memoryview(whole)[-_LAST_PART:], tracker)
@@ -262,8 +261,7 @@ async def _write_last_part(lane: Lane, part: memoryview, tracker: SendTracker) -
         tracker.claim = await tracker.renew() or tracker.claim
     if lane.transport is None or lane.transport.is_closing():
         return
-    lane.send(part, tracker.claim)
-    if lane.backlog():
+    if not lane.send(part, tracker.claim):
         raise StuckWriteError
 
 
