@@ -237,15 +237,20 @@ class FanOut(BlockingOnly, Generic[R_co]):
     def _read(self, held: CallerItems[Any]) -> None:
         try:
             held.read()
-        except BaseException:  # Ctrl-C, for example
-            self._end(CANCEL_TIMEOUT)
+        except BaseException as interrupt:  # Ctrl-C, for example
+            self._interrupt(interrupt)
             raise
 
     def _run(self, work: Coroutine[object, object, T], method: str) -> T:
         if os.getpid() != self._process:
             work.close()
             raise RuntimeError("this process was forked out of the run, which goes on in the parent")
-        return self._handle.run(work, method, owner="FanOut", on_interrupt=lambda: self._end(CANCEL_TIMEOUT))
+        return self._handle.run(work, method, owner="FanOut", on_interrupt=self._interrupt)
+
+    def _interrupt(self, interrupt: BaseException) -> None:
+        """End the run for an exception that ended the wait. A note on it says what is known of the run."""
+        self._end(CANCEL_TIMEOUT)
+        interrupt.add_note(repr(self))
 
     def _end(self, timeout: float | None) -> None:
         if os.getpid() != self._process or self._handle.is_closed():
