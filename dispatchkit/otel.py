@@ -150,9 +150,12 @@ class OpenTelemetryObserver:
         attributes = _of_call(event) | _server(event)
         optional = {"target": event.target, "run": event.run, "index": event.index, "request_id": event.request_id}
         attributes |= {f"dispatchkit.{name}": value for name, value in optional.items() if value is not None}
-        span = self._tracer.start_span(event.command_type, attributes=attributes, start_time=_nanoseconds(event.at))
-        self._calls[event.call] = _OpenCall(span, trace.set_span_in_context(span), event)
-        self._in_flight.add(1, _of_call(event))
+        span: Span = trace.INVALID_SPAN
+        try:
+            span = self._tracer.start_span(event.command_type, attributes=attributes, start_time=_nanoseconds(event.at))
+        finally:  # a span processor's bug costs no metrics
+            self._calls[event.call] = _OpenCall(span, trace.set_span_in_context(span), event)
+            self._in_flight.add(1, _of_call(event))
 
     def _go_on(self, call: _OpenCall, event: AttemptEnded | StateRead | Waiting | CallEnded) -> None:
         match event:
@@ -197,6 +200,7 @@ class OpenTelemetryObserver:
             common["http.response.status_code"] = event.status
         if error is not None:
             common["error.type"] = error
+        self._duration.record(event.duration, common | _of_call(event))  # first: a span processor's bug costs no metrics
         ended = _nanoseconds(event.at)
         span = self._tracer.start_span(
             method,
@@ -208,11 +212,12 @@ class OpenTelemetryObserver:
         if error is not None:
             span.set_status(Status(StatusCode.ERROR, event.result))
         span.end(ended)
-        self._duration.record(event.duration, common | _of_call(event))
 
     def _end(self, call: _OpenCall, event: CallEnded) -> None:
         del self._calls[event.call]
         outcome: Attributes = {"dispatchkit.outcome": event.outcome.value}
+        self._in_flight.add(-1, _of_call(event))
+        self._ended.add(1, _of_call(event) | outcome)
         call.span.set_attributes(
             outcome | {"dispatchkit.attempts": event.attempts, "dispatchkit.state_reads": event.state_reads}
         )
@@ -220,8 +225,6 @@ class OpenTelemetryObserver:
             call.span.set_attribute("error.type", event.error or event.outcome.value)
             call.span.set_status(Status(StatusCode.ERROR, event.outcome.value))
         call.span.end(_nanoseconds(event.at))
-        self._in_flight.add(-1, _of_call(event))
-        self._ended.add(1, _of_call(event) | outcome)
 
 
 def _of_call(event: CallStarted | AttemptEnded | StateRead | CallEnded) -> Attributes:

@@ -14,7 +14,7 @@ import pytest
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -271,6 +271,20 @@ async def test_unfinished_calls_count(sandbox: Sandbox, exported: Exported) -> N
     (span,) = exported.named("StartDispatch")
     assert (span.attributes or {})["dispatchkit.outcome"] == "unknown"
     assert (span.attributes or {})["error.type"] == "CancelledError"
+
+
+@pytest.mark.parametrize("method", ["on_start", "on_end"])
+async def test_broken_processor_costs_no_metrics(sandbox: Sandbox, exported: Exported, method: str) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    exported.tracers.add_span_processor(type("Broken", (SpanProcessor,), {method: broken})())
+    async with client(sandbox, exported.observer) as direct:
+        assert (await direct.start_many([7, 8]).finish()).done == 2
+    ((_, in_flight),) = exported.points("dispatchkit.calls.in_flight")
+    ((_, calls),) = exported.points("dispatchkit.calls")
+    ((_, durations),) = exported.points("http.client.request.duration")
+    assert (in_flight.value, calls.value, durations.count) == (0, 2, 2)
 
 
 async def test_runs_name_their_calls(sandbox: Sandbox, exported: Exported, tmp_path: Path) -> None:
