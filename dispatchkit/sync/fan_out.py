@@ -245,7 +245,12 @@ class FanOut(BlockingOnly, Generic[R_co]):
         if os.getpid() != self._process:
             work.close()
             raise RuntimeError("this process was forked out of the run, which goes on in the parent")
-        return self._handle.run(work, method, owner="FanOut", on_interrupt=self._interrupt)
+        try:
+            return self._handle.run(work, method, owner="FanOut", on_interrupt=self._interrupt)
+        except RuntimeError as error:
+            if self._handle.is_closed():  # by another thread, perhaps in the middle of the run
+                error.add_note(repr(self))
+            raise
 
     def _interrupt(self, interrupt: BaseException) -> None:
         """End the run for an exception that ended the wait. A note on it says what is known of the run."""
