@@ -23,11 +23,6 @@ from typing import Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
 import attrs
-from opentelemetry import metrics, trace
-from opentelemetry.context import Context
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # it is untyped
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from dispatchkit._version import __version__
 from dispatchkit.core.events import (
@@ -42,6 +37,15 @@ from dispatchkit.core.events import (
 )
 from dispatchkit.core.observe import add_for_all, remove_for_all
 from dispatchkit.errors import State
+
+try:
+    from opentelemetry import metrics, trace
+    from opentelemetry.context import Context
+    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # it is untyped
+    from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ImportError as missing:
+    raise ImportError("OpenTelemetry needs an extra: pip install 'dispatchkit[otel]'") from missing
 
 __all__ = ["Instrumentor", "OpenTelemetryObserver"]
 
@@ -200,7 +204,9 @@ class OpenTelemetryObserver:
             common["http.response.status_code"] = event.status
         if error is not None:
             common["error.type"] = error
-        self._duration.record(event.duration, common | _of_call(event))  # first: a span processor's bug costs no metrics
+        self._duration.record(
+            event.duration, common | _of_call(event)
+        )  # first: a span processor's bug costs no metrics
         ended = _nanoseconds(event.at)
         span = self._tracer.start_span(
             method,

@@ -361,3 +361,9 @@ def test_clients_need_no_opentelemetry() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == "[]\n"
+
+
+def test_missing_extra_is_named() -> None:
+    script = "import sys\nsys.modules['opentelemetry'] = None\nimport dispatchkit.otel"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
+    assert done.stderr.endswith("ImportError: OpenTelemetry needs an extra: pip install 'dispatchkit[otel]'\n")
