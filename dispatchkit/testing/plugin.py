@@ -90,8 +90,8 @@ def _asynchronous(request: pytest.FixtureRequest, name: str) -> object:
     has_plugin, item = request.config.pluginmanager.has_plugin, cast("pytest.Item", request.node)
     if item.get_closest_marker("anyio") is not None and has_plugin(_FIXTURES["asyncio"]) and _is_auto(request.config):
         raise pytest.UsageError(
-            f"the fixture {name!r} cannot serve two event loops: pytest-asyncio in auto mode runs this test, too. Remove "
-            "@pytest.mark.anyio, or set asyncio_mode = strict"
+            f"the fixture {name!r} cannot serve two event loops: pytest-asyncio in auto mode runs this test, too. "
+            "Remove @pytest.mark.anyio, or set asyncio_mode = strict"
         )
     if "anyio_backend" in request.fixturenames and has_plugin(_FIXTURES["anyio"]):
         scope = "anyio"

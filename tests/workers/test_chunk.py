@@ -383,7 +383,11 @@ async def test_observers_see_each_chunk(dsn: str, played: Sandbox) -> None:
         (2, 0),
         (2, 2),
     ]
-    assert [(event.done, event.not_started) for event in runs if isinstance(event, RunEnded)] == [(3, 0), (2, 0), (2, 0)]
+    assert [(event.done, event.not_started) for event in runs if isinstance(event, RunEnded)] == [
+        (3, 0),
+        (2, 0),
+        (2, 0),
+    ]
     calls = [event for event in events if isinstance(event, CallEvent)]
     for index in range(5):  # the place in the run, not in the chunk
         of_one = [event for event in calls if event.index == index]
