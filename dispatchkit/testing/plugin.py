@@ -112,7 +112,8 @@ def _asynchronous(request: pytest.FixtureRequest, name: str) -> object:
 
 def _is_auto(config: pytest.Config) -> bool:
     """Whether pytest-asyncio runs every asynchronous test, also those with another plugin's mark."""
-    return (config.getoption("asyncio_mode") or config.getini("asyncio_mode")) == "auto"
+    mode: object = config.getoption("asyncio_mode") or config.getini("asyncio_mode")
+    return mode == "auto"
 
 
 @pytest.fixture
