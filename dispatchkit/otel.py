@@ -42,6 +42,7 @@ try:
     from opentelemetry import metrics, trace
     from opentelemetry.context import Context
     from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # it is untyped
+    from opentelemetry.instrumentation.utils import is_instrumentation_enabled
     from opentelemetry.trace import Span, SpanKind, Status, StatusCode
     from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 except ImportError as missing:
@@ -87,6 +88,8 @@ class OpenTelemetryObserver:
     - ``dispatchkit.pauses``: pauses, by provider and reason (``throttled`` or ``breaker``).
     - ``http.client.request.duration``: a histogram of attempts and state reads in seconds, with the attributes of the
       conventions.
+
+    A call that begins inside of ``suppress_instrumentation()`` has neither.
 
     Args:
         tracer_provider: The provider of spans. Default: the global one.
@@ -149,7 +152,7 @@ class OpenTelemetryObserver:
         self._is_stopped = True
 
     def _start(self, event: CallStarted) -> None:
-        if self._is_stopped:
+        if self._is_stopped or not is_instrumentation_enabled():
             return
         attributes = _of_call(event) | _server(event)
         optional = {"target": event.target, "run": event.run, "index": event.index, "request_id": event.request_id}

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
@@ -345,6 +346,17 @@ def test_blocking_clients_are_instrumented(sandbox: Sandbox, instrumented: Expor
         expected = parent.get_span_context()
     (call,) = instrumented.named("StartDispatch")
     assert call.parent == expected
+
+
+async def test_suppressed_calls_are_not_seen(sandbox: Sandbox, exported: Exported, sent: list[Request]) -> None:
+    async with client(sandbox, exported.observer) as direct:
+        with suppress_instrumentation():
+            await direct.start(7)
+        await direct.start(8)
+    assert [(span.attributes or {})["dispatchkit.target"] for span in exported.named("StartDispatch")] == [8]
+    assert ["traceparent" in request.headers for request in sent] == [False, True]
+    ((_, calls),) = exported.points("dispatchkit.calls")
+    assert calls.value == 1
 
 
 def test_entry_point_is_found() -> None:

@@ -157,8 +157,9 @@ def _identity(observer: object) -> object:
 
 
 def _name(observer: object) -> str:
-    named = isinstance(observer, FunctionType | MethodType | BuiltinMethodType)
-    return observer.__qualname__ if named else type(observer).__qualname__
+    if isinstance(observer, FunctionType | MethodType | BuiltinMethodType):
+        return observer.__qualname__
+    return type(observer).__qualname__
 
 
 _for_all: list[Observer] = []

@@ -264,7 +264,7 @@ class Strange:
 
 async def test_strange_observers_change_nothing(sandbox: Sandbox) -> None:
     events: list[Event] = []
-    observers = [Strange(), Strange(), Mock(side_effect=ZeroDivisionError), events.append]
+    observers: list[Any] = [Strange(), Strange(), Mock(side_effect=ZeroDivisionError), events.append]
     sandbox.order(Fault.throttled(retry_after=0.05))
     async with DirectClient(sandbox.direct_token, base_url=sandbox.url, observers=observers, retry=QUICK) as direct:
         assert await direct.start(7)
