@@ -176,6 +176,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         return self._snapshots(seconds("every", every))
 
     async def _snapshots(self, every: float) -> AsyncIterator[Snapshot]:
+        running_loop("fan-out")
         meter = RateMeter()
         while True:
             snapshot = self._snapshot(meter)

@@ -218,7 +218,7 @@ class WorkerPool(Generic[R]):
             with self.stop_signal.interruptible():
                 await self._client._have_token()
         except Exception as exception:  # noqa: BLE001 - the callable may raise anything
-            return _unsendable(item, exception)
+            return self._unsendable(item, exception)
         return None if self.stop_signal.is_set else await self._perform(worker, item)
 
     async def _perform(self, worker: asyncio.Task[None], item: WorkItem[Never, R]) -> Outcome[R] | None:
@@ -235,7 +235,7 @@ class WorkerPool(Generic[R]):
                 repeats=item.repeats,
             )
         except Exception as exception:  # noqa: BLE001 - a command's own code may raise anything
-            return _unsendable(item, exception)
+            return self._unsendable(item, exception)
         call.stop = self.stop_signal
         call.index, call.run_log = index, self.run_log
         call.gate = gate = self._gate_of(item, call)
@@ -274,6 +274,14 @@ class WorkerPool(Generic[R]):
             call.gate = call.context.gate
         return Done(index, command, result, call.attempts, call.request_id)
 
+    def _unsendable(self, item: WorkItem[Never, R], exception: Exception) -> Outcome[R]:
+        """The outcome of one command that cannot be sent, which must not end the run of the others."""
+        error_type = NotSentError if item.unclear_since is None else OutcomeUnknownError
+        error = error_type(_text(exception), command=item.command, request_id=item.request_id)
+        error.__cause__ = exception.with_traceback(None)
+        self.run_log.log_unsendable(item.index, item.command, error)
+        return failed(item.index, item.command, error)
+
     def _gate_of(self, item: WorkItem[Never, R], call: PendingCall[Never, R]) -> Gate:
         if self._admission is None:
             if self._gate is None:
@@ -291,7 +299,9 @@ class WorkerPool(Generic[R]):
             self.stop_elsewhere()
         if call.gate.refusal is not None or self.stop_signal.is_set:
             return None
-        return failed(item.index, item.command, call.known_outcome("the client was closed"))
+        error = call.known_outcome("the client was closed")
+        call.log_end(error.summary, error)
+        return failed(item.index, item.command, error)
 
     async def _turn(self, gate: Gate) -> Permit:
         """Wait until a call may start. The wait for its turn has no deadline."""
@@ -373,14 +383,6 @@ def _runs(worker: asyncio.Task[None]) -> bool:
         return asyncio.current_task() is worker
     except RuntimeError:
         return False
-
-
-def _unsendable(item: WorkItem[Never, R], exception: Exception) -> Outcome[R]:
-    """The outcome of one command that cannot be sent, which must not end the run of the others."""
-    error_type = NotSentError if item.unclear_since is None else OutcomeUnknownError
-    error = error_type(_text(exception), command=item.command, request_id=item.request_id)
-    error.__cause__ = exception.with_traceback(None)
-    return failed(item.index, item.command, error)
 
 
 def _text(error: Exception) -> str:
