@@ -62,7 +62,7 @@ def shows_nothing(*texts: object) -> None:
 
 
 def frames_show_nothing(error: BaseException) -> None:
-    """The locals of every frame of our code, and what they consist of, in the error and all that it references."""
+    """Search the locals of every frame of our code, in the error and in all that it references."""
     seen = 0
     chain = [traceback.TracebackException.from_exception(error, capture_locals=True)]
     while chain:

@@ -1,7 +1,7 @@
 """Run the fault scorecard: every contestant under every fault, each library in a process of its own.
 
-A library's whole run is bounded by `LIMIT` seconds. A silent provider is met with a timeout of `SILENT` seconds, set by
-the library's documented setting; all other settings are the defaults.
+A library's whole run is bounded by `LIMIT` seconds. A silent provider is met with a timeout of `SILENT` seconds. The
+library's documented setting sets it; all other settings are the defaults.
 """
 
 from __future__ import annotations

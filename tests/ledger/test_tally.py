@@ -1,4 +1,4 @@
-"""The tally of a run is what its rows say, whatever was written, by whom, and wherever a process was killed."""
+"""The tally of a run is what its rows say, whichever process wrote what, and wherever one was killed."""
 
 from __future__ import annotations
 

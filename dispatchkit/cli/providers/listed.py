@@ -1,6 +1,6 @@
 """The dispatches that have a status, listed in windows of their creation time.
 
-The provider documents no paging. So the list is read from the newest dispatches to the oldest ones, Each window is
+The provider documents no paging. So the list is read from the newest dispatches to the oldest ones. Each window is
 handed on before the next one is read. Only ids are kept.
 """
 

@@ -277,7 +277,7 @@ async def test_refused_retry_keeps_outcome(clock: FakeClock) -> None:
 
 
 async def test_paused_token_is_refunded(clock: FakeClock) -> None:
-    """The answer is of a state read, which waits out the pause, or of a repeat, which has no time left."""
+    """The answer is of a state read, which waits out the pause, or of a repeat without time left."""
     outage = Outage(clock, 0.01)
     client = client_of(outage)
     client._context.budget = budget = await emptied(clock)

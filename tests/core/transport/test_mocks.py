@@ -1,4 +1,4 @@
-"""A mock in place of aiohttp's session: what it plays is an outcome, and what is wrong with it is raised."""
+"""A mock in place of aiohttp's session: what it plays is an outcome, and its own errors are raised."""
 
 from __future__ import annotations
 
