@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
@@ -163,7 +164,13 @@ class PaceMachine(RuleBasedStateMachine):
         assert all(each.until >= self.clock.time for each in waiting)
 
 
-PaceMachine.TestCase.settings = settings(
-    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+class LongPaceMachine(PaceMachine):
+    """The same, with more examples."""
+
+
 TestPace = PaceMachine.TestCase
+TestLongPace = pytest.mark.second_stage(LongPaceMachine.TestCase)
+for _case, _examples in ((TestPace, 25), (TestLongPace, 120)):
+    _case.settings = settings(
+        max_examples=_examples, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    )
