@@ -45,9 +45,9 @@ class PaceMachine(RuleBasedStateMachine):
         self.all: list[Attempt] = []
         self.starts: list[float] = []
 
-    @rule(target=attempts, count=st.integers(1, 4), patience=st.just(math.inf) | st.floats(0, 5))
-    def comes(self, count: int, patience: float) -> object:
-        until = self.clock.time + patience
+    @rule(target=attempts, count=st.integers(1, 4), timeout=st.just(math.inf) | st.floats(0, 5))
+    def comes(self, count: int, timeout: float) -> object:
+        until = self.clock.time + timeout
         came = [Attempt(self.loop.create_task(self.pacer.acquire(until=until)), until) for _ in range(count)]
         self.all += came
         self.settle()
