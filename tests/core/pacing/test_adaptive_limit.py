@@ -66,7 +66,9 @@ class Provider:
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
-@pytest.mark.parametrize(("capacity", "answers"), [(4, 1000), (16, 3000), (64, 12000)])
+@pytest.mark.parametrize(
+    ("capacity", "answers"), [(4, 1000), (16, 3000), pytest.param(64, 12000, marks=pytest.mark.second_stage)]
+)
 async def test_slow_provider_limit_converges(capacity: int, answers: int, noise: float) -> None:
     provider = Provider(FakeClock(), capacity, noise=noise)
     limits = await provider.run(answers, workers=200)
