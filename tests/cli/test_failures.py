@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.output.tables import as_csv
+from dispatchkit.json_rows import Scalar
 from dispatchkit.sandbox import Fault
-from dispatchkit.values import Scalar
 from tests.cli.conftest import Played, run, start_child, wait_until
 from tests.cli.test_runs import counts, objects
 
