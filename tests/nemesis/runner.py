@@ -170,7 +170,7 @@ class Runner:
             row["notes"].append(f"error: {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})")
         finally:
             row["proof"] = scene.proof
-            row["processes"] = [f"{each.name}: {each.status}" for each in scene.commands]
+            row["processes"] = [f"{command.name}: {command.status}" for command in scene.commands]
             with contextlib.suppress(Exception):
                 await scene.close()
             if server is not None and server is not self._server:

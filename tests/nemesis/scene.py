@@ -225,8 +225,8 @@ class Scene:
         until = time.monotonic() + 60 + 2 * self.times.lag  # an act may be late, and its chunk waits for it
         try:
             while not waiting.done():
-                if (commands and not any(each.alive for each in commands)) or time.monotonic() > until:
-                    told = " | ".join(each.last_words() for each in commands)
+                if (commands and not any(command.alive for command in commands)) or time.monotonic() > until:
+                    told = " | ".join(command.last_words() for command in commands)
                     raise NotFiredError(f"only {self.provider.count} of {count} acts, then: {told}")
                 await asyncio.wait([waiting], timeout=0.05)
         finally:
@@ -323,7 +323,7 @@ class Scene:
         while time.monotonic() < until:
             if await self.over():
                 return True
-            if commands and not any(each.alive for each in commands):
+            if commands and not any(command.alive for command in commands):
                 return await self.over()
             await asyncio.sleep(0.1)
         return False
@@ -363,7 +363,7 @@ class Scene:
                 await asyncio.sleep(self.times.lease / 2)
 
     async def _finish_workers(self) -> None:
-        working = [each for each in self.commands if each.alive and "worker" in each.words]
+        working = [command for command in self.commands if command.alive and "worker" in command.words]
         if not working:
             working = [await self.worker("last")]
         if not await self.until_over(self.times.timeout, *working):

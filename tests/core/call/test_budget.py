@@ -183,7 +183,7 @@ async def test_waiting_calls_are_woken_once(clock: FakeClock) -> None:
     clock.sleep = counted  # type: ignore[method-assign]
     waiting = [asyncio.ensure_future(budget.withdraw(until=30.5)) for _ in range(10_000)]
     await asyncio.wait(waiting)
-    assert sum(each.result() for each in waiting) == 30
+    assert sum(task.result() for task in waiting) == 30
     assert sleeps <= 35, "one timer for all: it rings for each token, and at the deadline"
     assert budget.statistics().waiting == 0
 

@@ -93,7 +93,7 @@ class PaceMachine(RuleBasedStateMachine):
         if ending.permit and not ending.over:
             ending.over = True
             self.pacer.release(ending.permit, answered=True, elapsed=0.1)
-            first = next((each for each in self.all if not each.task.done()), None)
+            first = next((attempt for attempt in self.all if not attempt.task.done()), None)
             if first is not None:
                 first.task.cancel()
             self.settle()
@@ -154,14 +154,14 @@ class PaceMachine(RuleBasedStateMachine):
     def nobody_waits_for_nothing(self) -> None:
         if not hasattr(self, "pacer"):
             return
-        waiting = [each for each in self.all if not each.task.done()]
+        waiting = [attempt for attempt in self.all if not attempt.task.done()]
         statistics = self.pacer.statistics()
         assert len(waiting) == statistics.waiting
         if waiting and not self.in_flight:
             assert self.next_moment() < math.inf, "no waiter has the timer"
             last = self.starts[-1] if self.starts else -math.inf
             assert self.next_moment() <= max(self.paused_until, last + self.interval) + 1e-6
-        assert all(each.until >= self.clock.time for each in waiting)
+        assert all(attempt.until >= self.clock.time for attempt in waiting)
 
 
 class LongPaceMachine(PaceMachine):

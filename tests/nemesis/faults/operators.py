@@ -39,17 +39,17 @@ async def two_operators(scene: Scene) -> None:
     else:
         count = 0
         pair = await asyncio.gather(scene.start("one"), scene.start("two", proxied=False))
-    apart = max(each.began for each in pair) - min(each.began for each in pair)
+    apart = max(process.began for process in pair) - min(process.began for process in pair)
     if count >= scene.total or apart > 0.5:
         raise NotFiredError(f"{scene.done}, {apart:.2f} s apart")
     await asyncio.sleep(0.2)
-    if not all(each.alive for each in pair):
+    if not all(process.alive for process in pair):
         raise NotFiredError("one had ended before the other began")
     scene.proof.append(f"{'resumed' if resumed else 'started'} {apart * 1000:.0f} ms apart at {count} acts")
     if scene.kind == "command":
         for each in pair:
             await each.wait(scene.times.timeout)
-        scene.proof.append("ended with " + ", ".join(str(each.status) for each in pair))
+        scene.proof.append("ended with " + ", ".join(str(process.status) for process in pair))
 
 
 @fault(kinds=("command",), needs=("unshare",))
