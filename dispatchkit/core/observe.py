@@ -135,11 +135,11 @@ class Observers:
                     return headers
         return {}
 
-    def _report(self, which: object, text: str, error: BaseException) -> None:
+    def _report(self, observer: object, text: str, error: BaseException) -> None:
         """Log an exception of an observer, the first one of each."""
-        if id(which) in self._reported:
+        if id(observer) in self._reported:
             return
-        self._reported.add(id(which))
+        self._reported.add(id(observer))
         what = "%s %s: its further exceptions are not logged"
         log(logger, logging.ERROR, what, text, type(error).__name__, exc_info=error)
 

@@ -90,5 +90,5 @@ class RunLog:
             self._more.clear()
 
     def _log(self, text: str, *args: object) -> None:
-        which = "" if self.name is None else f"run {self.name!r}: "
-        log(logger, logging.INFO, f"%s{text}", which, *args, extra=lambda: {"run": self.name, "index": None})
+        prefix = "" if self.name is None else f"run {self.name!r}: "
+        log(logger, logging.INFO, f"%s{text}", prefix, *args, extra=lambda: {"run": self.name, "index": None})

@@ -124,7 +124,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
             length=length,
             repeats=self._repeats,
         )
-        self._outcomes = self._pool.outlet
+        self._outcomes = self._pool.outcomes
         self._opened = False
         self._started = 0.0
         self._opening: asyncio.Event | None = None

@@ -92,7 +92,7 @@ class WorkerPool(Generic[R]):
         self._repeats = repeats
         self.previously_finished: Counter[State] = Counter()
         """The outcomes of an earlier fan-out of the run, counted."""
-        self.outlet: OutcomeQueue[R] = OutcomeQueue(settings.concurrency)
+        self.outcomes: OutcomeQueue[R] = OutcomeQueue(settings.concurrency)
         self.workers: set[asyncio.Task[None]] | None = None
         """The running workers; None before the start."""
         self.calls: dict[asyncio.Task[None], PendingCall[Never, R]] = {}
@@ -169,7 +169,7 @@ class WorkerPool(Generic[R]):
         worker = asyncio.current_task()
         assert worker is not None  # noqa: S101 - this coroutine is only ever a task
         raise_gc_threshold()
-        source, stop, outlet = self._source, self.stop_signal, self.outlet
+        source, stop, outcomes = self._source, self.stop_signal, self.outcomes
         perform = self._perform_with_token if self._client._has_renewable_token else self._perform
         at_once = source.next_at_once if isinstance(source, IterableSource) and not source.waits else None
         # A source does not know its commands' results: the fan-out does.
@@ -192,9 +192,9 @@ class WorkerPool(Generic[R]):
                 outcome = await perform(worker, item)
                 if outcome is not None:
                     self._put(item, outcome)
-                while outlet.is_full and not stop.is_set:
+                while outcomes.is_full and not stop.is_set:
                     with stop.interruptible():
-                        await outlet.wait_not_full()
+                        await outcomes.wait_not_full()
             self._explain_max_launches()
         except asyncio.CancelledError:
             if not self.stop_signal.is_set:
@@ -317,7 +317,7 @@ class WorkerPool(Generic[R]):
         except Exception as unwritten:  # noqa: BLE001 - the outcome is counted all the same
             self._break(unwritten)
         if not self.is_dropping:
-            self.outlet.put(outcome)
+            self.outcomes.put(outcome)
         if outcome.error is None:
             self._done += 1
             return
@@ -374,7 +374,7 @@ class WorkerPool(Generic[R]):
         if not workers:
             if self._grace_timer is not None:
                 self._grace_timer.cancel()
-            self.outlet.notify()
+            self.outcomes.notify()
 
 
 def _runs(worker: asyncio.Task[None]) -> bool:

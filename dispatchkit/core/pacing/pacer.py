@@ -458,14 +458,14 @@ class Pacer:
         return max(self._last_start, self._learnt) + SILENCE
 
     def _set_timer(self, now: float, wake_at: float) -> None:
-        keeper = self._timer.keeper
-        if keeper is None or keeper not in self._waiters or keeper.loop.is_closed():
-            keeper = self._waiters.head()
-        if keeper is None:
+        waiter = self._timer.waiter
+        if waiter is None or waiter not in self._waiters or waiter.loop.is_closed():
+            waiter = self._waiters.head()
+        if waiter is None:
             self._timer.clear()
             return
         # Wake just after the deadline: at the deadline itself, the waiter may still start.
-        self._timer.set(keeper, min(wake_at, math.nextafter(self._waiters.first_deadline(), math.inf)), now)
+        self._timer.set(waiter, min(wake_at, math.nextafter(self._waiters.first_deadline(), math.inf)), now)
 
     def statistics(self) -> PaceStatistics:
         """A snapshot."""

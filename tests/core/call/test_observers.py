@@ -54,8 +54,8 @@ def names(events: list[Event]) -> list[str]:
     return [type(event).__name__ for event in events]
 
 
-def only(events: list[Event], kind: type[Event]) -> Any:
-    (event,) = [event for event in events if type(event) is kind]
+def only(events: list[Event], event_type: type[Event]) -> Any:
+    (event,) = [event for event in events if type(event) is event_type]
     return event
 
 
