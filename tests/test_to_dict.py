@@ -248,6 +248,7 @@ EXEMPT = {
     "LogProbe": "a question, with a function",
     "Moment": "inside a store",
     "Migration": "inside a store",
+    "FinishedTarget": "between a fan-out and its ledger",
     "PlanSummary": "between a fan-out and its ledger",
     "Profile": "may hold a token",
     "Probe": "a question, with a function",

@@ -302,6 +302,10 @@ class Client(AsyncOnly, Generic[W]):
             call.take_over(TakeOver(unclear_since, acting_until, repeats, acted_by))
         return call
 
+    def _for_reads(self) -> tuple[ClientContext[W], RetryPolicy]:
+        """What a fan-out's own reads of state take."""
+        return self._context, self._retry
+
     def _settings(self) -> dict[str, str]:
         """Whose client it is, as text: provider, host and what else tells how it speaks. Never a token."""
         return {"provider": self.provider, "base_url": str(self._origin)}

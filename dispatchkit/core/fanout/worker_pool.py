@@ -21,6 +21,7 @@ from dispatchkit.core.call.gate import Gate, PacedGate, Permit
 from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.call.run_log import RunLog
 from dispatchkit.core.claim import ClaimResult
+from dispatchkit.core.fanout.canary import CanarySource
 from dispatchkit.core.fanout.claim_gate import Admission, ClaimGate, known_outcome
 from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
 from dispatchkit.core.fanout.guards import StopKind, refuses_all
@@ -88,6 +89,8 @@ class WorkerPool(Generic[R]):
                 on_error=self._break,
                 run=settings.run,
             )
+        self._on_skip: Callable[[int], None] | None = None
+        """Called with the index of a command that has no outcome in this run."""
         self.length = length
         self._repeats = repeats
         self.previously_finished: Counter[State] = Counter()
@@ -116,6 +119,11 @@ class WorkerPool(Generic[R]):
         self._pacer = pacer
         if self._admission is not None:
             self._admission.pacer = pacer
+
+    def bind_source(self, source: CanarySource) -> None:
+        """Take the commands from this source, before the first one: it launches a few of them first."""
+        self._source = source
+        self._on_skip = source.skip
 
     def start(self) -> None:
         """Start the workers."""
@@ -290,6 +298,8 @@ class WorkerPool(Generic[R]):
         if call.gate.refusal is ClaimResult.STOPPED:
             self.stop_elsewhere()
         if call.gate.refusal is not None or self.stop_signal.is_set:
+            if self._on_skip is not None:
+                self._on_skip(item.index)
             return None
         return failed(item.index, item.command, call.known_outcome("the client was closed"))
 
