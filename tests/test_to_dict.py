@@ -67,6 +67,7 @@ from dispatchkit import (
     Target,
     ThrottledError,
     Waiting,
+    Window,
     errors,
     values,
 )
@@ -161,6 +162,8 @@ VALUES: list[Value] = [
     Snapshot(Report(done=2, unknown=1), None, 3),
     Snapshot(Report(done=2, not_started=5), 0.5, 3, settling=1, paused_for=0.0, time_left=10.0),
     StopReason("gave_up", "the provider is silent", 3, NOW),
+    StopReason("window", "the window ended at 2026-01-31 18:00:00 UTC"),
+    Window(not_after=NOW),
     Pace(rate=50, concurrency="auto"),
     PACE,
     BUDGET,

@@ -43,6 +43,7 @@ from dispatchkit.core.fanout.repeats import Repeats, refuse_repeats, repeat_mode
 from dispatchkit.core.fanout.silence import watch_silence
 from dispatchkit.core.fanout.snapshot import RateMeter, Snapshot, time_left
 from dispatchkit.core.fanout.source import IterableSource, iterate
+from dispatchkit.core.fanout.window import Window, watch_end
 from dispatchkit.core.fanout.worker_pool import WorkerPool
 from dispatchkit.core.loop import running_loop
 from dispatchkit.core.options import check_options, takes_options
@@ -273,6 +274,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._pacer.begin_run(self, ramp=not self._pool.previously_finished[State.DONE])
         if count := self._settings.canary if planned.canary is None else planned.canary:
             self._launch_first(count, planned)
+        if (window := self._settings.window) is not None:
+            self._tasks.append(asyncio.create_task(self._close_after(window)))
         if self._guards.give_up_after is not None:
             self._tasks.append(asyncio.create_task(self._watch(self._guards.give_up_after)))
 
@@ -337,6 +340,10 @@ class FanOut(AsyncOnly, Generic[R_co]):
                 duration=clock.monotonic() - self._started,
             )
         )
+
+    async def _close_after(self, window: Window) -> None:
+        await watch_end(window, self._client._clock)
+        self._pool.end_window()
 
     async def _watch(self, limit: float) -> None:
         unclear_since = await watch_silence(

@@ -22,8 +22,9 @@ from dispatchkit import (
     StopDispatch,
     sync,
 )
-from dispatchkit.altcraft.models import Audience
-from dispatchkit.core.command import Command
+from dispatchkit.altcraft.models import Audience, LogEntry
+from dispatchkit.core.command import Command, Evidence, LogProbe, TimeWindow
+from dispatchkit.core.listing import Listing
 from dispatchkit.sandbox import Fault, Sandbox
 from dispatchkit.testing import FakeClock
 from tests.core.fanout.test_journal import with_journal
@@ -64,7 +65,7 @@ async def test_rest_follows_canary() -> None:
         run = stage.direct.start_many(range(1, 51), canary=3)
         assert await run.finish() == Report(done=50, not_started=0)
         assert run.stop_reason is None
-        assert [act.id for act in stage.sandbox.acts][:3] == [1, 2, 3]
+        assert [act.target for act in stage.sandbox.acts][:3] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("stuck", ["initiated", "paused", "changing", "new word"])
@@ -179,21 +180,27 @@ async def test_earlier_log_entries_do_not_count() -> None:
         assert stage.sandbox.altcraft.launches[1] == before + 1
 
 
-async def test_each_launch_needs_its_start() -> None:
+@pytest.mark.parametrize(
+    ("levels", "evidence"),
+    [
+        (["INFO"] * 2, Evidence.INCONCLUSIVE),
+        (["INFO"] * 3, Evidence.APPLIED),
+        (["INFO"] * 3 + ["error"], Evidence.NEVER_APPLIED),
+    ],
+)
+def test_each_launch_needs_its_start(levels: list[str], evidence: Evidence) -> None:
     """Three segments of one mailing share its log."""
+    now = FakeClock().now()
+    probe = LaunchBroadcast(1).goes_out(now, launches=3)
+    assert isinstance(probe, LogProbe)
+    entries = Listing(tuple(LogEntry(now, "start", level) for level in levels), len(levels))
+    assert probe.settle(entries, TimeWindow(now, now)).evidence is evidence
+
+
+async def test_segments_share_a_log() -> None:
     async with Stage() as stage:
         segments = [LaunchBroadcast(1, audience=Audience("segment", number)) for number in range(1, 9)]
-        run = FanOut(stage.altcraft, segments, canary=3)
-        assert (await run.finish()).done == 8
-        starts = stage.sandbox.altcraft.answer
-        hidden = iter([True])
-
-        def answer(call: Any) -> Any:
-            reply = starts(call)
-            if call.path.endswith("log_v2"):
-                entries = [entry for entry in json.loads(reply.body)["data"]][next(hidden, False) :]
-                return Reply.of_json(200, {"data": entries, "error": 0, "total_count": len(entries)})
-            return reply
+        assert (await FanOut(stage.altcraft, segments, canary=3).finish()).done == 8
 
 
 @pytest.mark.parametrize("command", [StopDispatch(1)])
