@@ -125,7 +125,7 @@ async def test_unknown_canary_ends_run() -> None:
         assert reason(run)[0] == "canary"
 
 
-async def test_refused_token_is_its_own_reason() -> None:
+async def test_refused_token_comes_first() -> None:
     async with Stage(direct_token="b3RoZXI6b3RoZXI=") as stage:
         stage.direct = DirectClient("d3Jvbmc6d3Jvbmc=", base_url=stage.sandbox.url, clock=stage.clock)
         run = stage.direct.start_many(range(1, 51), canary=2)
@@ -168,7 +168,7 @@ async def test_log_error_ends_run() -> None:
         assert reason(run) == ("canary", "1: its log shows an ERROR entry (canary=1)")
 
 
-async def test_earlier_log_entries_do_not_count() -> None:
+async def test_earlier_entries_are_ignored() -> None:
     async with Stage() as stage:
         await stage.altcraft.launch_broadcast(1)
         stage.clock.advance(10)
@@ -345,7 +345,7 @@ async def test_resume_without_canary_launches_rest(tmp_path: Path) -> None:
         assert (report.done, report.rejected) == (49, 1)
 
 
-async def test_verified_canary_is_not_read_again(tmp_path: Path) -> None:
+async def test_verified_canary_stays_unread(tmp_path: Path) -> None:
     async with (
         Sandbox() as sandbox,
         DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct,
@@ -356,7 +356,7 @@ async def test_verified_canary_is_not_read_again(tmp_path: Path) -> None:
         assert (await direct.start_many(range(1, 51), ledger=ledger, run="a").finish()).done == 50
 
 
-async def test_resumed_log_is_read_from_launch(tmp_path: Path) -> None:
+async def test_resume_reads_earlier_log(tmp_path: Path) -> None:
     async with (
         Sandbox(active=range(1, 50)) as sandbox,
         AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft,

@@ -226,11 +226,10 @@ async def test_claim_ends_with_window() -> None:
 async def test_sleep_before_first_byte(monkeypatch: pytest.MonkeyPatch) -> None:
     """A permit was granted inside of the window, and its first byte would leave outside."""
     clock, claims = FakeClock(), itertools.count()
-    make = WindowGate.claim.fget
-    assert make is not None
+    make: Any = vars(WindowGate)["claim"].fget
 
     def slept(gate: WindowGate) -> ClaimAge | None:
-        claim = make(gate)
+        claim: ClaimAge | None = make(gate)
         if next(claims) == 1:
             clock.set_wall(3601)
         return claim
