@@ -11,13 +11,14 @@ from dispatchkit.cli.lazy import load
 from dispatchkit.cli.options import ActingOptions, ConnectionOptions
 from dispatchkit.cli.text import counted
 from dispatchkit.core.call.retry import RetryPolicy
-from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.fanout.window import in_words
 from dispatchkit.core.pacing.pace import DEFAULT_PACE, Pace
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from ssl import SSLContext
 
+    from dispatchkit.core.clock import Clock
     from dispatchkit.core.command import Command
     from dispatchkit.core.fanout.window import Window
 
@@ -104,8 +105,13 @@ def guards(options: ActingOptions) -> Guards:
         give_up_after=give_up_seconds(options.give_up_after),
         canary=options.canary,
         canary_timeout=canary_seconds(options.canary_timeout),
-        window=parse_window(options, SYSTEM.now()),
+        window=parse_window(options, _now()),
     )
+
+
+def _now() -> datetime:
+    clock: Clock = load("dispatchkit.core.clock:SYSTEM")  # it imports asyncio, which a dry run does without
+    return clock.now()
 
 
 def describe_guards(bounds: Guards, noun: tuple[str, str]) -> tuple[tuple[str, str], ...]:
@@ -128,7 +134,7 @@ def check_canary(bounds: Guards, command: Command[W, R] | None) -> None:
     Raises:
         ValueError: It has none.
     """
-    if bounds["canary"] and command is not None and command.goes_out(SYSTEM.now()) is None:
+    if bounds["canary"] and command is not None and command.goes_out(_now()) is None:
         raise ValueError(
             f"--canary needs launches whose state shows that they go out, and this {type(command).__name__} has none: "
             "nothing was sent. Launch without --canary"

@@ -43,7 +43,8 @@ from dispatchkit.core.fanout.repeats import Repeats, refuse_repeats, repeat_mode
 from dispatchkit.core.fanout.silence import watch_silence
 from dispatchkit.core.fanout.snapshot import RateMeter, Snapshot, time_left
 from dispatchkit.core.fanout.source import IterableSource, iterate
-from dispatchkit.core.fanout.window import Window, watch_end
+from dispatchkit.core.fanout.window import Window
+from dispatchkit.core.fanout.window_gate import watch_end
 from dispatchkit.core.fanout.worker_pool import WorkerPool
 from dispatchkit.core.loop import running_loop
 from dispatchkit.core.options import check_options, takes_options

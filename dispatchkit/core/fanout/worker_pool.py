@@ -32,7 +32,8 @@ from dispatchkit.core.fanout.outcome import Done, Outcome, Report, failed
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
 from dispatchkit.core.fanout.repeats import Repeats
 from dispatchkit.core.fanout.source import IterableSource
-from dispatchkit.core.fanout.window import WindowGate, in_words
+from dispatchkit.core.fanout.window import in_words
+from dispatchkit.core.fanout.window_gate import WindowGate
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.stop import StopSignal
 from dispatchkit.errors import DispatchkitError, NotSentError, OutcomeUnknownError, State

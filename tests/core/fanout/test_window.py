@@ -17,7 +17,8 @@ from tenacity import wait_fixed
 from dispatchkit import DirectClient, FanOut, Ledger, Pace, Report, RetryPolicy, StartDispatch, State, Window, sync
 from dispatchkit.core.claim import ClaimAge
 from dispatchkit.core.command import Response
-from dispatchkit.core.fanout.window import WindowClaim, WindowGate, in_words
+from dispatchkit.core.fanout.window import in_words
+from dispatchkit.core.fanout.window_gate import WindowClaim, WindowGate
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.sandbox import Fault, Sandbox
 from dispatchkit.testing import FakeClock
