@@ -98,6 +98,7 @@ def guards(options: ActingOptions) -> Guards:
     """
     if options.concurrency != "auto" and re.fullmatch("0*[1-9][0-9]*", options.concurrency) is None:
         raise ValueError(f"--concurrency must be an integer from 1 up, or auto, not {options.concurrency!r}")
+    has_hours = (options.not_before, options.not_after, options.zone) != (None, None, None)
     return Guards(
         concurrency=AUTO_WORKERS if options.concurrency == "auto" else int(options.concurrency),
         max_launches=options.max_launches,
@@ -105,12 +106,12 @@ def guards(options: ActingOptions) -> Guards:
         give_up_after=give_up_seconds(options.give_up_after),
         canary=options.canary,
         canary_timeout=canary_seconds(options.canary_timeout),
-        window=parse_window(options, _now()),
+        window=parse_window(options, _now()) if has_hours else None,
     )
 
 
 def _now() -> datetime:
-    clock: Clock = load("dispatchkit.core.clock:SYSTEM")  # it imports asyncio, which a dry run does without
+    clock: Clock = load("dispatchkit.core.clock:SYSTEM")  # it imports asyncio, and most dry runs do without
     return clock.now()
 
 
