@@ -73,7 +73,7 @@ class ClientStatistics(Value):
     pace: PaceStatistics
     budget: BudgetStatistics
     state_reads: int
-    """Reads of the provider's state that the client's calls made to settle an unclear attempt."""
+    """Reads of the provider's state: to settle an unclear attempt, or to see that a canary goes out."""
 
 
 class Client(AsyncOnly, Generic[W]):

@@ -67,9 +67,9 @@ def holder_of(hold: Sequence[Any], moment: Moment, *, exists: bool) -> Holder:
 def target_of(row: tuple[Any, ...]) -> Target:
     """A target, from its columns."""
     index, command, state, summary, code, request_id, attempts, at, since, is_final = row
-    if state == "sending":  # the columns of an earlier outcome do not apply
-        return Target(index, command, state, request_id=request_id, at=datetime.fromisoformat(since))
     moment, began = (None if text is None else datetime.fromisoformat(text) for text in (at, since))
+    if state == "sending":  # the columns of an earlier outcome do not apply
+        return Target(index, command, state, request_id=request_id, at=began, since=began)
     return Target(index, command, state, summary or "", code, request_id, attempts or 0, moment, bool(is_final), began)
 
 

@@ -17,6 +17,7 @@ from dispatchkit import (
     FanOut,
     LaunchBroadcast,
     Ledger,
+    LedgerError,
     Report,
     RetryPolicy,
     StopDispatch,
@@ -369,6 +370,20 @@ async def test_resume_reads_earlier_log(tmp_path: Path) -> None:
         again = altcraft.launch_many(range(1, 20), ledger=ledger, run="a")
         assert (await again.finish()).done == 19
         assert set(sandbox.launches.values()) == {1}
+
+
+async def test_worker_refuses_canary(tmp_path: Path) -> None:
+    async with (
+        Sandbox() as sandbox,
+        DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct,
+        Ledger(tmp_path / "l.db") as ledger,
+    ):
+        await direct.start_many(range(1, 51), canary=4, ledger=ledger, run="a", max_launches=1).finish()
+        chunk: FanOut[Any] = FanOut(direct, None, ledger=ledger.chunk("a", 0), run="a")
+        with pytest.raises(LedgerError, match="has a canary of 4, so one process launches it"):
+            await chunk.finish()
+        assert sandbox.launches == {1: 1}
+        assert (await direct.start_many(range(1, 51), ledger=ledger, run="a").finish()).done == 50
 
 
 async def test_journal_is_told_of_canary() -> None:
