@@ -9,7 +9,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
-from typing import ClassVar, TypeVar, cast
+from typing import ClassVar, Never, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -294,7 +294,7 @@ class _OfDispatch(DirectCommand[R_co]):
         """The result of a command that its status shows to have happened."""
 
 
-def _by_status(dispatches: Listing[Dispatch], evidence_by_status: Mapping[str, Evidence]) -> Settlement[R_co]:
+def _by_status(dispatches: Listing[Dispatch], evidence_by_status: Mapping[str, Evidence]) -> Settlement[Never]:
     """The evidence of a dispatch's status, without a result."""
     if dispatches.total not in {None, dispatches.received}:
         # Another row of the dispatch may be among those that were left out.

@@ -147,11 +147,11 @@ def _tell_of_guard(
             f"{counted(left, 'target was', 'targets were')} not started."
         )
     elif reason.kind == "canary":
-        again = "; --canary 0 resumes it all the same" if is_recorded and reporter.not_started(report) else ""
-        reporter.fail(
-            f"The canary failed, so the rest was not started: {as_options(reason.text)}. Look at it at the provider "
-            f"before you launch the rest{again}."
-        )
+        left = reporter.not_started(report)
+        rest = ", so the rest was not started" if left else ""
+        again = "; --canary 0 resumes it all the same" if is_recorded and left else ""
+        before = f" before you launch the rest{again}" if left else ""
+        reporter.fail(f"The canary failed{rest}: {as_options(reason.text)}. Look at it at the provider{before}.")
     elif reason.kind == "window":
         left = reporter.not_started(report)
         reporter.note(

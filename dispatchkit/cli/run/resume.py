@@ -132,6 +132,8 @@ def _describe(
     action = f"resume run {run.name!r}: {snapshot.left:,} of {counted(run.total, *provider.noun)} are left{ids}"
     where = describe_host(options, settings["base_url"], provider.token_variable)
     canary = run.canary if bounds["canary"] is None else bounds["canary"]
+    if run.total - snapshot.counts.planned > (canary or 0):
+        canary = None  # others have begun, so nothing is held back
     rows = describe_guards({**bounds, "canary": canary}, provider.noun)
     return Description(action, (*_describe_command(command), *where, *rows))
 

@@ -33,7 +33,7 @@ from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.command import Command
 from dispatchkit.core.context_managers import AsyncOnly
 from dispatchkit.core.events import RunEnded, RunStarted
-from dispatchkit.core.fanout.canary import CanarySource
+from dispatchkit.core.fanout.canary import CanarySource, tell_verified
 from dispatchkit.core.fanout.guards import StopReason
 from dispatchkit.core.fanout.item_types import refuse_wrong_types
 from dispatchkit.core.fanout.journal import Journal, PlanSummary, Source
@@ -275,6 +275,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._pacer.begin_run(self, ramp=not self._pool.previously_finished[State.DONE])
         if count := self._settings.canary if planned.canary is None else planned.canary:
             self._launch_first(count, planned)
+        elif self._settings.canary:
+            tell_verified()
         if (window := self._settings.window) is not None:
             self._tasks.append(asyncio.create_task(self._close_after(window)))
         if self._guards.give_up_after is not None:

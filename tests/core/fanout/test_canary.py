@@ -346,7 +346,8 @@ async def test_resume_without_canary_launches_rest(tmp_path: Path) -> None:
         assert (report.done, report.rejected) == (49, 1)
 
 
-async def test_verified_canary_stays_unread(tmp_path: Path) -> None:
+async def test_verified_canary_stays_unread(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "dispatchkit.guards")
     async with (
         Sandbox() as sandbox,
         DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct,
@@ -354,7 +355,10 @@ async def test_verified_canary_stays_unread(tmp_path: Path) -> None:
     ):
         await direct.start_many(range(1, 51), canary=2, ledger=ledger, run="a", max_launches=10).finish()
         sandbox.direct.stuck[1] = "stopped"
-        assert (await direct.start_many(range(1, 51), ledger=ledger, run="a").finish()).done == 50
+        await direct.start_many(range(1, 51), ledger=ledger, run="a", max_launches=5).finish()
+        assert (await direct.start_many(range(1, 51), ledger=ledger, run="a", canary=2).finish()).done == 50
+        told = "canary: other targets were begun before, so nothing is held back"
+        assert caplog.messages.count(told) == 1
 
 
 async def test_resume_reads_earlier_log(tmp_path: Path) -> None:
