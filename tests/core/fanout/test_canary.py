@@ -266,6 +266,17 @@ async def test_stop_ends_wait_at_once(how: str) -> None:
         assert reason(run)[0] == "stopped"
 
 
+async def test_stopped_run_reads_nothing() -> None:
+    """The outcomes of the run are not taken any more."""
+    async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        sandbox.direct.stuck[1] = "initiated"
+        async with direct.start_many(range(1, 51), canary=1) as run:
+            assert len(await run.batch()) == 1
+            await until(lambda: sandbox.requests >= 2)
+            run.stop()
+            await until(run._tasks[0].done)
+
+
 async def test_cancellation_ends_wait_at_once() -> None:
     async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
         sandbox.direct.stuck[1] = "initiated"

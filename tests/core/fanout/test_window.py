@@ -15,10 +15,12 @@ import pytest
 from tenacity import wait_fixed
 
 from dispatchkit import DirectClient, FanOut, Ledger, Pace, Report, RetryPolicy, StartDispatch, State, Window, sync
+from dispatchkit.core.call.gate import PacedGate, Permit
 from dispatchkit.core.claim import ClaimAge
 from dispatchkit.core.command import Response
 from dispatchkit.core.fanout.window import in_words
 from dispatchkit.core.fanout.window_gate import WindowClaim, WindowGate
+from dispatchkit.core.stop import StopSignal
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.sandbox import Fault, Sandbox
 from dispatchkit.testing import FakeClock
@@ -281,3 +283,68 @@ def test_blocking_run_has_window() -> None:
         open_now = Window(not_before=datetime.now(UTC), not_after=datetime.now(UTC) + HOUR)
         commands = map(StartDispatch, range(1, 20))
         assert sync.FanOut(direct, commands, window=open_now).finish().done == 19
+
+
+class StubGate(PacedGate):
+    """A gate that permits everything, after a wait."""
+
+    __slots__ = ("asked", "clock", "expirations", "wait")
+
+    def __init__(self, clock: FakeClock, wait: float) -> None:
+        self.clock, self.wait, self.asked, self.expirations = clock, wait, 0, 0
+        self.claim = self.refusal = None
+
+    def try_acquire(self) -> Permit:
+        return 7
+
+    async def acquire(self, until: float) -> Permit:
+        self.asked += 1
+        self.clock.time += self.wait
+        return 7
+
+    def expired(self) -> None:
+        self.expirations += 1
+
+
+class Gated:
+    """A gate with a window of one hour."""
+
+    def __init__(self, *, wait: float = 0.0) -> None:
+        self.clock = FakeClock()
+        self.inner = StubGate(self.clock, wait)
+        self.cancelled: list[Permit] = []
+        self.ends = 0
+        self.gate = WindowGate(
+            self.inner,
+            until_hour(1),
+            self.clock,
+            stop=StopSignal(),
+            closed=StopSignal(),
+            cancel=self.cancelled.append,
+            end=self._end,
+        )
+
+    def _end(self) -> None:
+        self.ends += 1
+
+
+async def test_open_gate_permits() -> None:
+    gated = Gated()
+    assert (gated.gate.try_acquire(), await gated.gate.acquire(9.0), gated.ends) == (7, 7, 0)
+    gated.gate.expired()
+    assert (gated.inner.expirations, gated.gate.obstacle()) == (1, "")
+
+
+async def test_closed_gate_permits_nothing() -> None:
+    gated = Gated()
+    gated.clock.time = 3600
+    assert (gated.gate.try_acquire(), await gated.gate.acquire(9.0)) == (0, 0)
+    assert (gated.inner.asked, gated.ends) == (0, 1)
+    gated.gate.expired()
+    assert gated.inner.expirations == 0, "the ledger's claim is not what expired"
+
+
+async def test_late_permit_is_given_back() -> None:
+    gated = Gated(wait=3600)
+    assert await gated.gate.acquire(9.0) == 0
+    assert (gated.inner.asked, gated.cancelled, gated.ends) == (1, [7], 1)
