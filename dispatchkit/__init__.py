@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.fanout.options import FanOutOptions
     from dispatchkit.core.fanout.outcome import Done, NotSent, Outcome, Rejected, Report, Unknown
     from dispatchkit.core.fanout.snapshot import Snapshot
+    from dispatchkit.core.fanout.window import Window
     from dispatchkit.core.listing import Listing
     from dispatchkit.core.observe import Observer
     from dispatchkit.core.pacing.pace import Pace
@@ -138,6 +139,7 @@ __all__ = [
     "ThrottledError",
     "Unknown",
     "Waiting",
+    "Window",
     "__version__",
     "json_schema",
     "sync",
@@ -174,6 +176,7 @@ _HOMES = {
     "dispatchkit.core.call.retry": ("RetryPolicy",),
     "dispatchkit.core.fanout.guards": ("StopReason",),
     "dispatchkit.core.fanout.options": ("FanOutOptions",),
+    "dispatchkit.core.fanout.window": ("Window",),
     "dispatchkit.direct.client": ("DirectClient", "DirectOptions"),
     "dispatchkit.direct.commands": ("StartDispatch", "StopDispatch"),
     "dispatchkit.direct.models": ("Dispatch", "DispatchBase", "DispatchCounts", "DispatchSource", "StartedDispatch"),

@@ -39,7 +39,8 @@ What is here, by purpose:
   `ContradictoryAnswerError` for one that contradicts itself.
 - A client handles HTTP 429 by itself. `Secret.redact` masks the token in a message.
 - Settling: `Probe` reads a state (`Probe.of`). `LogProbe` reads a log (`ask_log`, with a `TimeWindow`). The answer
-  becomes a `Settlement` with its `Evidence`.
+  becomes a `Settlement` with its `Evidence`. `Command.goes_out` returns one of both for ``canary=``: does an accepted
+  launch go out?
 - Validators of fields: `positive_id`, `non_negative`, `non_empty`, `flag`, `moment`, `json_object` (a `JsonValue`).
 - Clients: `Client` with its `ClientOptions`, `Secret`, `Token`; `FanOut` with its `FanOutOptions`. The blocking client
   is a `SyncClient` with methods that `blocking` and `blocking_many` make.

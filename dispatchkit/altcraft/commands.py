@@ -12,7 +12,7 @@ import attrs
 
 from dispatchkit.altcraft.base import AltcraftCommand, AltcraftWire, is_replay
 from dispatchkit.altcraft.models import Attachment, Audience, MailingAccepted
-from dispatchkit.altcraft.reads import probe_activity, probe_launch
+from dispatchkit.altcraft.reads import probe_activity, probe_going_out, probe_launch
 from dispatchkit.core.command import JSON_FIELD, Evidence, LogProbe, Probe, Response
 from dispatchkit.core.validators import (
     JsonValue,
@@ -99,6 +99,10 @@ class _Launch(AltcraftCommand[MailingAccepted]):
     def unknown_hint(self, wire: AltcraftWire) -> str:
         """See `Command.unknown_hint`: deduplication would have allowed a repeat."""
         return "" if wire.deduplicates or self.log_key is None else _ASK
+
+    def goes_out(self, since: datetime, *, launches: int = 1) -> LogProbe[AltcraftWire, MailingAccepted] | None:
+        """See `Command.goes_out`: the log shows a launch. A bare activation launches nothing."""
+        return None if self.log_key is None else probe_going_out(self.mailing_id, since, launches=launches)
 
     def files(self) -> tuple[Attachment, ...]:
         """See `AltcraftCommand.files`."""

@@ -15,7 +15,7 @@ from dispatchkit.core.decode import structure
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.validators import JsonValue, as_int, moment, positive_id
 
-__all__ = ["ReadLog", "ReadStatus", "probe_activity", "probe_launch"]
+__all__ = ["ReadLog", "ReadStatus", "probe_activity", "probe_going_out", "probe_launch"]
 
 _EARLIER = timedelta(seconds=15)
 """The log is read from this long before the launch: only its response shows how far the platform's clock differs."""
@@ -95,16 +95,10 @@ def probe_launch(mailing_id: int, since: datetime) -> LogProbe[AltcraftWire, Mai
     log = ReadLog(mailing_id, since - _EARLIER)
 
     def settle(entries: Listing[LogEntry], window: TimeWindow) -> Settlement[MailingAccepted]:
-        if entries.total is not None and entries.total != len(entries):
-            return Settlement(Evidence.INCONCLUSIVE, f"its log shows {len(entries)} entries and counts {entries.total}")
-        if entries.total is None and len(entries) >= log.limit:
-            return Settlement(Evidence.INCONCLUSIVE, f"its log shows {len(entries)} entries, and there may be more")
-        if any(entry.time.tzinfo is None for entry in entries):
-            return Settlement(Evidence.UNAVAILABLE, "its log shows times without a zone")
-        # The log's times are in milliseconds.
-        first = window.first - timedelta(milliseconds=1)
+        if (unreadable := _unreadable(entries, log)) is not None:
+            return unreadable
         # A start after the launch's time window belongs to another launch.
-        starts = [entry.time for entry in entries if entry.state == "start" and first <= entry.time <= window.last]
+        starts = [entry for entry in _within(entries, window) if entry.state == "start"]
         if not starts:
             return Settlement(Evidence.ABSENT, "its log shows no start at that time")
         if len(starts) > 1:
@@ -114,6 +108,49 @@ def probe_launch(mailing_id: int, since: datetime) -> LogProbe[AltcraftWire, Mai
         return Settlement(Evidence.APPLIED, "its log shows a start", MailingAccepted(mailing_id, settled=True))
 
     return ask_log(log, settle)
+
+
+def probe_going_out(mailing_id: int, since: datetime, *, launches: int) -> LogProbe[AltcraftWire, MailingAccepted]:
+    """Probe the log for the starts of launches, and for errors.
+
+    The platform writes what fails to the mailing's log. An entry does not say which launch made it, so each launch
+    needs a start of its own, and an entry of level ``ERROR`` fails all of them.
+    """
+    log = ReadLog(mailing_id, since - _EARLIER)
+
+    def settle(entries: Listing[LogEntry], window: TimeWindow) -> Settlement[MailingAccepted]:
+        if (unreadable := _unreadable(entries, log)) is not None:
+            return unreadable
+        ours = _within(entries, window)
+        if any(entry.level.upper() == "ERROR" for entry in ours):
+            # Its message is untrusted text, and may quote the mailing.
+            return Settlement(Evidence.NEVER_APPLIED, "its log shows an ERROR entry")
+        starts = sum(entry.state == "start" for entry in ours)
+        if starts >= launches:
+            return Settlement(
+                Evidence.APPLIED, "its log shows a start" if launches == 1 else f"its log shows {starts} starts"
+            )
+        shown = "no start" if not starts else f"{starts} of {launches} starts"
+        return Settlement(Evidence.INCONCLUSIVE, f"its log shows {shown}")
+
+    return ask_log(log, settle)
+
+
+def _unreadable(entries: Listing[LogEntry], log: ReadLog) -> Settlement[MailingAccepted] | None:
+    """The settlement by a log that is incomplete or tells no time; None if it is neither."""
+    if entries.total is not None and entries.total != len(entries):
+        return Settlement(Evidence.INCONCLUSIVE, f"its log shows {len(entries)} entries and counts {entries.total}")
+    if entries.total is None and len(entries) >= log.limit:
+        return Settlement(Evidence.INCONCLUSIVE, f"its log shows {len(entries)} entries, and there may be more")
+    if any(entry.time.tzinfo is None for entry in entries):
+        return Settlement(Evidence.UNAVAILABLE, "its log shows times without a zone")
+    return None
+
+
+def _within(entries: Listing[LogEntry], window: TimeWindow) -> list[LogEntry]:
+    """The entries of the time window. The log's times are in milliseconds."""
+    first = window.first - timedelta(milliseconds=1)
+    return [entry for entry in entries if first <= entry.time <= window.last]
 
 
 def probe_activity(

@@ -7,7 +7,7 @@ import re
 
 from dispatchkit.core.validators import MAX_SECONDS
 
-__all__ = ["ALWAYS", "HOUR", "duration", "give_up_seconds", "repeat_seconds"]
+__all__ = ["ALWAYS", "HOUR", "canary_seconds", "duration", "give_up_seconds", "repeat_seconds"]
 
 HOUR = 3600.0
 ALWAYS = MAX_SECONDS
@@ -26,6 +26,17 @@ def give_up_seconds(text: str | None) -> float | None:
     return _seconds("--give-up-after", "1h" if text is None else text)
 
 
+def canary_seconds(text: str | None) -> float:
+    """The seconds of ``--canary-timeout``, ten minutes if it was not given.
+
+    Raises:
+        ValueError: It is no duration.
+    """
+    seconds = _seconds("--canary-timeout", "10m" if text is None else text, word="")
+    assert seconds is not None  # noqa: S101 - without a word for it, there is a bound
+    return seconds
+
+
 def repeat_seconds(text: str | None, *, default: float | None) -> float | None:
     """The seconds of ``--repeat-window``; None means that repeats are launched.
 
@@ -40,12 +51,13 @@ def repeat_seconds(text: str | None, *, default: float | None) -> float | None:
 
 
 def _seconds(option: str, text: str, *, word: str = "never") -> float | None:
-    if text == "never":
+    if word and text == "never":
         return None
     found = _DURATION.fullmatch(text)
     value = 0.0 if found is None else float(found[1]) * _SECONDS[found[2]]
     if not 0 < value < math.inf:
-        raise ValueError(f"{option} must be a time such as 90s, 15m or 1h, or {word}, not {text!r}")
+        or_word = f", or {word}" if word else ""
+        raise ValueError(f"{option} must be a time such as 90s, 15m or 1h{or_word}, not {text!r}")
     return value
 
 

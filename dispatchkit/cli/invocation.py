@@ -20,8 +20,9 @@ __all__ = ["RESUMED", "Invocation", "PlanOptions", "command_line", "refuse_swall
 _Word: TypeAlias = tuple[str, tuple[str, ...]]
 
 RESUMED = (
-    "concurrency", "rate", "stop_after_failures", "give_up_after", "never_repeat", "account", "timeout",
-    "attempt_timeout", "profile", "token_file", "insecure", "proxy", "ca_file", "client_cert", "client_key",
+    "concurrency", "rate", "stop_after_failures", "give_up_after", "canary", "canary_timeout", "not_before",
+    "not_after", "zone", "never_repeat", "account", "timeout", "attempt_timeout", "profile", "token_file", "insecure",
+    "proxy", "ca_file", "client_cert", "client_key",
 )  # fmt: skip
 """The options of a launch that a resume of its run takes too."""
 

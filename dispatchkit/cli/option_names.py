@@ -17,6 +17,7 @@ _PHRASES = (
     (r"(?:give them in )?proxy='([^']*)'", r"give them in --proxy \1"),
     (r"deduplicates=True \(on the command line: --deduplicates\)", "--deduplicates"),
     (r"insecure=True", "--insecure"),
+    (r"canary=(\d+)", r"--canary \1"),
     (r"wire='(\w+)'", r"--wire \1"),
 )
 _TRANSLATIONS = tuple((re.compile(pattern), option) for pattern, option in _PHRASES)

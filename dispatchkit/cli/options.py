@@ -28,13 +28,18 @@ from dispatchkit.cli.parameters.connection import (
 )
 from dispatchkit.cli.parameters.guards import (
     Again,
+    Canary,
+    CanaryTimeout,
     DryRun,
     GiveUpAfter,
     MaxLaunches,
     NeverRepeat,
+    NotAfter,
+    NotBefore,
     RepeatWindow,
     StopAfterFailures,
     Yes,
+    Zone,
 )
 from dispatchkit.cli.parameters.ids import Column, Encoding, Expected, From, FromWhole, Ids, IncludeUnknown, Sheet
 from dispatchkit.cli.parameters.launch import Attach, Audience, Content, Limit
@@ -116,6 +121,11 @@ class ActingOptions(ConnectionOptions):
     max_launches: MaxLaunches = None
     stop_after_failures: StopAfterFailures = None
     give_up_after: GiveUpAfter = None
+    canary: Canary = None
+    canary_timeout: CanaryTimeout = None
+    not_before: NotBefore = None
+    not_after: NotAfter = None
+    zone: Zone = None
     never_repeat: NeverRepeat = False
     account: Account = None
     account_changed: AccountChanged = False

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
-from dispatchkit.cli.durations import give_up_seconds
+from dispatchkit.cli.durations import canary_seconds, duration, give_up_seconds
+from dispatchkit.cli.input.hours import parse_window
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.options import ActingOptions, ConnectionOptions
+from dispatchkit.cli.text import counted
 from dispatchkit.core.call.retry import RetryPolicy
+from dispatchkit.core.fanout.window import in_words
 from dispatchkit.core.pacing.pace import DEFAULT_PACE, Pace
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from ssl import SSLContext
 
-__all__ = ["AUTO_WORKERS", "ClientSettings", "Guards", "client_settings", "guards"]
+    from dispatchkit.core.clock import Clock
+    from dispatchkit.core.command import Command
+    from dispatchkit.core.fanout.window import Window
+
+__all__ = [
+    "AUTO_WORKERS",
+    "ClientSettings",
+    "Guards",
+    "check_canary",
+    "client_settings",
+    "describe_guards",
+    "guards",
+]
+
+R = TypeVar("R")
+W = TypeVar("W")
 
 AUTO_WORKERS = 1024
 """Workers of a run with ``--concurrency auto``: as many as calls may ever be in flight."""
@@ -40,6 +59,9 @@ class Guards(TypedDict):
     max_launches: int | None
     stop_after_failures: int | None
     give_up_after: float | None
+    canary: int | None
+    canary_timeout: float
+    window: Window | None
 
 
 def client_settings(options: ConnectionOptions) -> ClientSettings:
@@ -71,13 +93,50 @@ def guards(options: ActingOptions) -> Guards:
     """The bounds of the run.
 
     Raises:
-        ValueError: ``--concurrency`` is neither a number nor auto, or ``--give-up-after`` is no duration.
+        ValueError: ``--concurrency`` is neither a number nor auto. Or a duration cannot be read, or the hours of the
+            launch are past or cannot be read.
     """
     if options.concurrency != "auto" and re.fullmatch("0*[1-9][0-9]*", options.concurrency) is None:
         raise ValueError(f"--concurrency must be an integer from 1 up, or auto, not {options.concurrency!r}")
+    has_hours = (options.not_before, options.not_after, options.zone) != (None, None, None)
     return Guards(
         concurrency=AUTO_WORKERS if options.concurrency == "auto" else int(options.concurrency),
         max_launches=options.max_launches,
         stop_after_failures=options.stop_after_failures,
         give_up_after=give_up_seconds(options.give_up_after),
+        canary=options.canary,
+        canary_timeout=canary_seconds(options.canary_timeout),
+        window=parse_window(options, _now()) if has_hours else None,
     )
+
+
+def _now() -> datetime:
+    clock: Clock = load("dispatchkit.core.clock:SYSTEM")  # it imports asyncio, and most dry runs do without
+    return clock.now()
+
+
+def describe_guards(bounds: Guards, noun: tuple[str, str]) -> tuple[tuple[str, str], ...]:
+    """The canary and the hours of a run, for the question."""
+    rows: list[tuple[str, str]] = []
+    if bounds["canary"]:
+        first, within = counted(bounds["canary"], *noun), duration(bounds["canary_timeout"])
+        rows.append(("canary", f"{first} first, and the rest once they go out, within {within}"))
+    window = bounds["window"]
+    if window is not None and window.not_before is not None:
+        rows.append(("not before", in_words(window.not_before)))
+    if window is not None and window.not_after is not None:
+        rows.append(("not after", in_words(window.not_after)))
+    return tuple(rows)
+
+
+def check_canary(bounds: Guards, command: Command[W, R] | None) -> None:
+    """Refuse a canary of a command that has no state to read, before anything is sent.
+
+    Raises:
+        ValueError: It has none.
+    """
+    if bounds["canary"] and command is not None and command.goes_out(_now()) is None:
+        raise ValueError(
+            f"--canary needs launches whose state shows that they go out, and this {type(command).__name__} has none: "
+            "nothing was sent. Launch without --canary"
+        )

@@ -322,3 +322,18 @@ class Command(TypedValue, ABC, Generic[W_contra, R_co]):
         """How to settle an unclear outcome; None if no state shows it. ``since`` is the start of the first attempt."""
         del since
         return None
+
+    def goes_out(
+        self, since: datetime, *, launches: int = 1
+    ) -> Probe[W_contra, R_co] | LogProbe[W_contra, R_co] | None:
+        """How the provider's state shows that an accepted launch goes out; None if no state shows it.
+
+        A fan-out with ``canary`` reads it. `Evidence.APPLIED` means that the launch goes out, or is scheduled.
+        `Evidence.NEVER_APPLIED` means that it will not. `Evidence.UNAVAILABLE` ends the reads; any other is read again.
+
+        Args:
+            since: The start of the first attempt.
+            launches: The number of launches that share the log (`log_key`) and must all go out.
+        """
+        del since, launches
+        return None

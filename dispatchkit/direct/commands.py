@@ -9,7 +9,7 @@ import re
 from abc import abstractmethod
 from collections.abc import Generator, Mapping
 from datetime import UTC, datetime
-from typing import ClassVar, TypeVar, cast
+from typing import ClassVar, Never, TypeVar, cast
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -284,24 +284,31 @@ class _OfDispatch(DirectCommand[R_co]):
         return Probe.of(ReadDispatches(dispatch_id=self.dispatch_id), self._settle)
 
     def _settle(self, dispatches: Listing[Dispatch]) -> Settlement[R_co]:
-        if dispatches.total not in {None, dispatches.received}:
-            # Another row of the dispatch may be among those that were left out.
-            counts = f"its state counts {dispatches.total} dispatches and lists {dispatches.received}"
-            return Settlement(Evidence.INCONCLUSIVE, counts)
-        statuses = {dispatch.status for dispatch in dispatches}
-        if len(statuses) != 1:
-            return Settlement(Evidence.INCONCLUSIVE, f"its state lists it {len(statuses)} times")
-        status = statuses.pop()
-        evidence = self.evidence_by_status.get(status, Evidence.INCONCLUSIVE)
-        result = self.settled() if evidence is Evidence.APPLIED else None
-        # Never echo an unknown status: it is untrusted text.
-        shown = repr(status) if _WORD.fullmatch(status) else "what is no status"
-        # No status leads back to one before a start, and none follows a final one.
-        return Settlement(evidence, f"its state reads {shown}", result, lasts=evidence is not Evidence.NOT_APPLIED)
+        settlement: Settlement[R_co] = _by_status(dispatches, self.evidence_by_status)
+        if settlement.evidence is not Evidence.APPLIED:
+            return settlement
+        return attrs.evolve(settlement, result=self.settled())
 
     @abstractmethod
     def settled(self) -> R_co:
         """The result of a command that its status shows to have happened."""
+
+
+def _by_status(dispatches: Listing[Dispatch], evidence_by_status: Mapping[str, Evidence]) -> Settlement[Never]:
+    """The evidence of a dispatch's status, without a result."""
+    if dispatches.total not in {None, dispatches.received}:
+        # Another row of the dispatch may be among those that were left out.
+        counts = f"its state counts {dispatches.total} dispatches and lists {dispatches.received}"
+        return Settlement(Evidence.INCONCLUSIVE, counts)
+    statuses = {dispatch.status for dispatch in dispatches}
+    if len(statuses) != 1:
+        return Settlement(Evidence.INCONCLUSIVE, f"its state lists it {len(statuses)} times")
+    status = statuses.pop()
+    evidence = evidence_by_status.get(status, Evidence.INCONCLUSIVE)
+    # Never echo an unknown status: it is untrusted text.
+    shown = repr(status) if _WORD.fullmatch(status) else "what is no status"
+    # No status leads back to one before a start, and none follows a final one.
+    return Settlement(evidence, f"its state reads {shown}", lasts=evidence is not Evidence.NOT_APPLIED)
 
 
 _AFTER_START: Mapping[str, Evidence] = {
@@ -316,6 +323,15 @@ _AFTER_START: Mapping[str, Evidence] = {
 }
 STATUSES = tuple(_AFTER_START)
 """The documented statuses. The provider may have others."""
+
+# A paused dispatch may go on, so it is read again.
+_GOING_OUT: Mapping[str, Evidence] = {
+    "scheduled": Evidence.APPLIED,
+    "sending": Evidence.APPLIED,
+    "awaiting": Evidence.APPLIED,
+    "done": Evidence.APPLIED,
+    "stopped": Evidence.NEVER_APPLIED,
+}
 
 # A dispatch that is done was never stopped and cannot be stopped any more. One in transition may become stopped.
 _AFTER_STOP: Mapping[str, Evidence] = {
@@ -347,6 +363,15 @@ class StartDispatch(_OfDispatch[StartedDispatch]):
 
     action = "start"
     evidence_by_status = _AFTER_START
+
+    def goes_out(self, since: datetime, *, launches: int = 1) -> Probe[DirectAuth, StartedDispatch]:
+        """See `Command.goes_out`: a dispatch goes out from ``scheduled`` on."""
+        del since, launches
+        return Probe.of(ReadDispatches(dispatch_id=self.dispatch_id), self._going_out)
+
+    def _going_out(self, dispatches: Listing[Dispatch]) -> Settlement[StartedDispatch]:
+        # A cache may show an earlier sending of the dispatch, so an old answer is no proof.
+        return attrs.evolve(_by_status(dispatches, _GOING_OUT), lasts=False)
 
     def read(self, parsed: object) -> StartedDispatch:
         """Check that the response names this dispatch."""

@@ -17,7 +17,7 @@ from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
-from dispatchkit.core.fanout.journal import Journal, PlanSummary, WorkItem
+from dispatchkit.core.fanout.journal import FinishedTarget, Journal, PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.errors import (
     LedgerError,
@@ -31,7 +31,7 @@ from dispatchkit.ledger.codec import decode, is_intact
 from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.ledger.hold import Hold
 from dispatchkit.ledger.plan import begin, check_repeats, plan
-from dispatchkit.ledger.store import Chunk, Claim, Record, Run, Store, Unsettled
+from dispatchkit.ledger.store import Chunk, Claim, Record, Run, Store, Target, Unsettled
 
 __all__ = ["LedgerJournal"]
 
@@ -41,6 +41,7 @@ W = TypeVar("W")
 
 _PAGE_ROWS, _PAGE_TEXT = 1000, 1_000_000
 """Maximum rows and characters of a page that is read ahead."""
+_FINAL = frozenset({State.DONE.value, State.REJECTED.value})
 CLOSE_TIMEOUT = 1.5
 """Seconds that each step of a close waits for an unreachable database. A stopped run ends within 5 s."""
 
@@ -166,7 +167,7 @@ class LedgerJournal(Journal):
             if run.stopped and not await self._store.clear_stop(run.number, stops=run.stops):
                 raise RunStoppedError(f"the run {self._name!r} was stopped while it was resumed: resume it again")
             hold.ignores_stop = False
-            return await self._summary()
+            return await self._with_canary(await self._summary(), run.canary)
         except BaseException:
             await self._release()
             raise
@@ -210,6 +211,31 @@ class LedgerJournal(Journal):
         total = counts.planned + counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
         final = {State.DONE: counts.done, State.REJECTED: counts.rejected, State.UNKNOWN: counts.unknown_for_good}
         return PlanSummary(total, final)
+
+    async def _with_canary(self, summary: PlanSummary, planned: int | None) -> PlanSummary:
+        """Add the targets that go first. Nothing else has begun before they were seen to go out.
+
+        Raises:
+            LedgerError: Only a chunk is held: the first targets may be in another one.
+        """
+        count = planned if self._settings.canary is None else self._settings.canary
+        if not count:
+            return summary
+        if self._only is not None:
+            raise LedgerError(
+                f"the run {self._name!r} has a canary of {count}, so one process launches it: resume the whole run"
+            )
+        first: list[Target] = []
+        async for target in self._store.targets(self._run):
+            if target.index >= count:
+                break
+            first.append(target)
+        counts = await self._store.counts(self._run)
+        begun = counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
+        if begun > sum(target.state != "planned" for target in first):
+            return attrs.evolve(summary, canary=0)
+        finished = tuple(_finished(target) for target in first if target.state in _FINAL or target.is_final)
+        return attrs.evolve(summary, canary=len(first), finished=finished)
 
     async def next_item(self) -> WorkItem[Never, object] | None:
         while not self._stopped:
@@ -359,6 +385,10 @@ class LedgerJournal(Journal):
             self._reading.cancel()
             await asyncio.wait([self._reading])
         await self._holding.release(timeout=timeout)
+
+
+def _finished(target: Target) -> FinishedTarget:
+    return FinishedTarget(decode(target.command), State(target.state), target.since, target.summary)
 
 
 async def _caught(opening: Callable[[], Awaitable[PlanSummary]]) -> PlanSummary | BaseException:

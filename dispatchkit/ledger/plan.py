@@ -55,6 +55,7 @@ async def begin(store: Store, name: str, given: RunSettings, *, planned: bool, r
         fingerprint=await asyncio.to_thread(given.fingerprint),
         attempt_timeout=given.attempt_timeout,
         repeat_window=given.repeat_window,
+        canary=given.canary or None,
     )
     if planned:
         run = await store.run(name)

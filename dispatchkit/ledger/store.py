@@ -117,6 +117,8 @@ class RunPlan:
     """Seconds that one attempt may take."""
     repeat_window: float | None = None
     """Seconds within which no other run may have launched one of the targets; None allows it."""
+    canary: int | None = None
+    """The number of targets that go first; see ``canary`` in `FanOutOptions`."""
 
 
 @attrs.frozen(repr=False)
@@ -154,6 +156,8 @@ class Run(Value):
     """Number of stops."""
     repeat_window: float | None = None
     """Seconds within which no other run may have launched one of its targets."""
+    canary: int | None = None
+    """The number of targets that go first; see ``canary`` in `FanOutOptions`."""
 
     def __rich_repr__(self) -> RichRepr:
         settings = _settings(self.settings)
@@ -168,6 +172,7 @@ class Run(Value):
         yield "restored", self.restored, False
         yield "stops", self.stops, 0
         yield "repeat_window", self.repeat_window, None
+        yield "canary", self.canary, None
 
     def __repr__(self) -> str:
         return describe(self)
@@ -354,6 +359,8 @@ class Target(Value):
     at: datetime | None = None
     is_final: bool = False
     """Whether the outcome is unknown and nothing can settle it, so that a resume leaves it alone."""
+    since: datetime | None = attrs.field(default=None, eq=False, repr=False, metadata=HIDDEN)
+    """When its request began: the first one that is unclear, or else the latest; None if there was none."""
 
     @property
     def target(self) -> int | None:

@@ -108,6 +108,9 @@ class AltcraftProvider:
         acts: What was really done, in order. A launch by ``run_now`` is one act, ``launch``. To switch on what is
             on, or off what is off, is no act.
         launches: How many times each mailing was really launched.
+        errors: The message of the ``ERROR`` entry that a launch writes to the log, by the id of its mailing. The entry
+            stands before the start. Default: none.
+        unstarted: Mailings whose log shows no start of a launch. Default: none.
 
     Raises:
         ValueError: ``replay_generation`` is neither ``"newer"`` nor ``"older"``.
@@ -136,6 +139,8 @@ class AltcraftProvider:
         self.read_lag = read_lag
         self.acts: list[Act] = []
         self.launches: Counter[int] = Counter()
+        self.errors: dict[int, str] = {}
+        self.unstarted: set[int] = set()
         self._ids = Ids(mailings)
         self._active = Ids(active)
         self._token = token
@@ -283,13 +288,19 @@ class AltcraftProvider:
         )
 
     def _log(self, fields: Fields, now: _Now) -> dict[str, Json]:
-        mailing = self._view(self._known(fields))
+        mailing_id = self._known(fields)
+        mailing = self._view(mailing_id)
         earliest = fields.moment("from_time")
         limit = fields.limit("limit")
-        entries = mailing.log(now.at - self.read_lag)
-        matching = [(at, state) for at, state in entries if earliest is None or at >= earliest]
-        shown: list[Json] = [_log_entry(at, state) for at, state in matching[: 1000 if limit is None else limit]]
-        return {**_success(shown), "total_count": len(matching)}
+        entries: list[Json] = []
+        for at, state in mailing.log(now.at - self.read_lag):
+            if earliest is not None and at < earliest:
+                continue
+            if state == "start" and mailing_id in self.errors:
+                entries.append({**_log_entry(at, ""), "level": "ERROR", "message": self.errors[mailing_id]})
+            if state != "start" or mailing_id not in self.unstarted:
+                entries.append(_log_entry(at, state))
+        return {**_success(entries[: 1000 if limit is None else limit]), "total_count": len(entries)}
 
     def _check_tariff(self) -> None:
         if self.tariff_limit is not None and self._launched >= self.tariff_limit:
@@ -329,7 +340,7 @@ def _refusal(refused: RefusedError) -> dict[str, Json]:
     return {"data": None, "error": refused.code, "error_text": refused.text}
 
 
-def _log_entry(at: float, state: str) -> Json:
+def _log_entry(at: float, state: str) -> dict[str, Json]:
     moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
     return {
         "level": "INFO",

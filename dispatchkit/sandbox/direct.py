@@ -102,6 +102,7 @@ class DirectProvider:
     Attributes:
         acts: What was really done, in order.
         launches: How many times each dispatch was really launched.
+        stuck: The status that a started dispatch shows, by its id, in place of the ones in turn. Default: none.
 
     Raises:
         ValueError: ``second_start`` is neither ``"acts"`` nor ``"refused"``.
@@ -130,6 +131,7 @@ class DirectProvider:
         self.read_lag = read_lag
         self.acts: list[Act] = []
         self.launches: Counter[int] = Counter()
+        self.stuck: dict[int, str] = {}
         self._ids = Ids(dispatches)
         self._credentials = f"Basic {token}"
         self._wrong_kind = f"Basic {wrong_kind_token}"
@@ -155,7 +157,8 @@ class DirectProvider:
     def status(self, dispatch_id: int, moment: float | None = None) -> str:
         """The status of a dispatch on the wire at ``moment`` (default: now), without any read lag."""
         dispatch = self._touched.get(dispatch_id, _UNTOUCHED)
-        return self._status(dispatch, self._clock() if moment is None else moment)
+        status = self._status(dispatch, self._clock() if moment is None else moment)
+        return status if status in ("initiated", "stopped") else self.stuck.get(dispatch_id, status)
 
     def _refuse(self, call: Call) -> Reply | None:
         """The refusal of a call whose credentials will not do."""

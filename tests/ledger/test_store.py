@@ -97,6 +97,24 @@ async def test_a_run_begins_once(store: Any) -> None:
     assert await store.run("c") is None
 
 
+async def test_run_keeps_its_canary(store: Any) -> None:
+    assert (await store.begin(run_plan("a", canary=3))).canary == 3
+    assert (await store.begin(run_plan("a", canary=5))).canary == 3
+    assert (await store.begin(run_plan("b"))).canary is None
+    assert {run.name: run.canary for run in await store.runs()} == {"a": 3, "b": None}
+
+
+async def test_targets_tell_first_request(store: Any) -> None:
+    run = (await store.begin(run_plan("a"))).number
+    await store.plan(run, ROWS[:3])
+    await store.planned(run)
+    await hold(store, run, "one")
+    await store.claim([claim(run, 0, seconds=5), claim(run, 1, seconds=7)])
+    await store.record([record(run, 0, State.DONE)])
+    found = [target.since async for target in store.targets(run)]
+    assert found == [START + timedelta(seconds=5), START + timedelta(seconds=7), None]
+
+
 async def test_targets_are_planned_in_order(store: Any) -> None:
     run = (await store.begin(run_plan("a"))).number
     await store.plan(run, [*ROWS[:4], ROWS[1], *ROWS[4:6]])

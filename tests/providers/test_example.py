@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from dispatchkit import AuthenticationError, Counts, Ledger, sync
-from dispatchkit.provider import FanOut
+from dispatchkit.provider import FanOut, Probe, Secret
 from dispatchkit.workers import launch_chunk, plan_chunks
 from dispatchkit.workers.chunk import in_postgres
 from dispatchkit.workers.procrastinate_queue import enqueue
@@ -49,6 +50,20 @@ async def test_refused_token_is_masked(sms: SmsServer) -> None:
             await client.perform(StartSms(7))
     assert "secret-token" not in str(raised.value)
     assert "***" in str(raised.value)
+
+
+class _WatchedSms(StartSms):
+    def goes_out(self, since: datetime, *, launches: int = 1) -> Probe[Secret, str]:
+        del launches
+        return self.probe(since)
+
+
+async def test_canary_needs_a_state(sms: SmsServer) -> None:
+    async with SmsClient("t", base_url=sms.url) as client:
+        with pytest.raises(ValueError, match="StartSms has none: nothing was sent"):
+            await FanOut(client, map(StartSms, range(1, 51)), canary=2).finish()
+        assert sms.starts == {}
+        assert (await FanOut(client, map(_WatchedSms, range(1, 51)), canary=2).finish()).done == 50
 
 
 async def test_fan_out_starts_all(sms: SmsServer) -> None:

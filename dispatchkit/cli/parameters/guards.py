@@ -8,7 +8,21 @@ import typer
 
 from dispatchkit.cli.panels import GUARDS
 
-__all__ = ["Again", "DryRun", "GiveUpAfter", "MaxLaunches", "NeverRepeat", "RepeatWindow", "StopAfterFailures", "Yes"]
+__all__ = [
+    "Again",
+    "Canary",
+    "CanaryTimeout",
+    "DryRun",
+    "GiveUpAfter",
+    "MaxLaunches",
+    "NeverRepeat",
+    "NotAfter",
+    "NotBefore",
+    "RepeatWindow",
+    "StopAfterFailures",
+    "Yes",
+    "Zone",
+]
 
 RepeatWindow = Annotated[
     str | None,
@@ -41,6 +55,49 @@ GiveUpAfter = Annotated[
         metavar="TIME",
         help="End the run when the provider has not answered for this long: 90s, 15m, 1h, or never. A pause that the "
         "provider asked for does not count. Default: 1h.",
+        rich_help_panel=GUARDS,
+    ),
+]
+Canary = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        min=0,
+        max=1000,
+        help="Launch N first, and the rest only once these are done and the provider's state shows that they go out. "
+        "A run of a ledger keeps this; 0 launches its rest all the same.",
+        rich_help_panel=GUARDS,
+    ),
+]
+CanaryTimeout = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="End the run if the first N do not go out within this time: 90s, 15m, 1h. Default: 10m.",
+        rich_help_panel=GUARDS,
+    ),
+]
+NotBefore = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Start nothing before this time, and wait: 09:00 is today in --zone, 2026-01-31T09:00+03:00 any day.",
+        rich_help_panel=GUARDS,
+    ),
+]
+NotAfter = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Start nothing from this time on, retries included. Calls in flight can end.",
+        rich_help_panel=GUARDS,
+    ),
+]
+Zone = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The time zone of --not-before and --not-after, such as Europe/Moscow.",
         rich_help_panel=GUARDS,
     ),
 ]

@@ -25,7 +25,7 @@ from dispatchkit.cli.providers.listed import Listed
 from dispatchkit.cli.providers.views import check_status, describe_listing, list_was_cut, read, unread
 from dispatchkit.cli.run.launch import launch
 from dispatchkit.cli.run.spec import describe
-from dispatchkit.cli.settings import guards
+from dispatchkit.cli.settings import check_canary, guards
 from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.core.listing import Listing
 from dispatchkit.direct.commands import DirectAuth, ReadDispatches
@@ -54,6 +54,7 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
         host, key = spec.base_url or "", token(options, spec.token_variable)
         client, command = spec.connect(host, key), ReadDispatches(status=status)
         bounds = guards(options)
+        check_canary(bounds, spec.command(1))
     if _stops_while_listing(options):
         raise typer.Exit(run_loop(_stop_while_listing(options, spec, client, status, bounds)))
     listing = read(client, command)

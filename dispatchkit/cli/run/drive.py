@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from dispatchkit import FanOut
 from dispatchkit.cli.durations import duration
 from dispatchkit.cli.loop import on_interrupt
+from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.progress import SNAPSHOT_INTERVAL, ProgressSnapshot
 from dispatchkit.cli.text import counted, redact_urls
 from dispatchkit.errors import AuthenticationError, LedgerError, RejectedError
@@ -114,7 +115,7 @@ async def drive(
         reporter.finish()
         reporter.progress(snapshot())
     if fan_out.stop_reason is not None:
-        _tell_of_guard(fan_out.stop_reason, fan_out.report, guards, reporter)
+        _tell_of_guard(fan_out.stop_reason, fan_out.report, guards, reporter, is_recorded=ledger is not None)
     return fan_out.report, interrupted
 
 
@@ -129,7 +130,9 @@ def interrupted_note(in_flight: int) -> str:
     )
 
 
-def _tell_of_guard(reason: StopReason, report: Report, guards: Guards, reporter: Reporter) -> None:
+def _tell_of_guard(
+    reason: StopReason, report: Report, guards: Guards, reporter: Reporter, *, is_recorded: bool
+) -> None:
     """Say which guard has ended the run, if one has."""
     if reason.kind == "stop_after_failures":
         most = guards["stop_after_failures"] or 0
@@ -142,6 +145,18 @@ def _tell_of_guard(reason: StopReason, report: Report, guards: Guards, reporter:
         reporter.note(
             f"Stopped after {counted(most, 'launch', 'launches')} (--max-launches {most}); "
             f"{counted(left, 'target was', 'targets were')} not started."
+        )
+    elif reason.kind == "canary":
+        left = reporter.not_started(report)
+        rest = ", so the rest was not started" if left else ""
+        again = "; --canary 0 resumes it all the same" if is_recorded and left else ""
+        before = f" before you launch the rest{again}" if left else ""
+        reporter.fail(f"The canary failed{rest}: {as_options(reason.text)}. Look at it at the provider{before}.")
+    elif reason.kind == "window":
+        left = reporter.not_started(report)
+        reporter.note(
+            f"Stopped: {reason.text} (--not-after); {counted(left, 'target was', 'targets were')} not started, "
+            f"{counted(reason.in_flight, 'call was', 'calls were')} in flight."
         )
     elif reason.silent_since is not None:
         option = f"--give-up-after {duration(guards['give_up_after'] or 0.0)}"
@@ -199,6 +214,7 @@ def show_warnings(tell: Callable[[str], None], *, pauses: bool = False) -> Gener
     """
     pace = logging.getLogger("dispatchkit.pace")
     levels = {logging.getLogger("dispatchkit.ledger"): logging.WARNING, pace: logging.WARNING}
+    levels[logging.getLogger("dispatchkit.guards")] = logging.INFO
     if pauses:
         levels[pace] = logging.INFO
     with ExitStack() as stack:

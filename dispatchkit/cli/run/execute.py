@@ -27,7 +27,7 @@ from dispatchkit.cli.run.ledger_run import LedgerRun, check_same_plan, drive_wit
 from dispatchkit.cli.run.plan import plan_run
 from dispatchkit.cli.run.spec import describe, describe_rest
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
-from dispatchkit.cli.settings import guards
+from dispatchkit.cli.settings import check_canary, describe_guards, guards
 from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.cli.views.snapshot import take_snapshot
 
@@ -98,7 +98,9 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
         repeat_window = None if options.again or (ledger_ref is None and plan is None) else window
         client = spec.connect(host, key)
         del key
-        client._call(spec.command(targets.first))  # what is wrong with one is wrong with all
+        command = spec.command(targets.first)  # what is wrong with one is wrong with all
+        client._call(command)
+        check_canary(bounds, command)
         known = _KnownRun()
         if ledger_ref is not None and ledger_ref.holds_runs:
             known = run_loop(_inspect(ledger_ref, spec, client, targets, window))
@@ -108,7 +110,7 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
     tell()
     if ledger_ref is not None and not len(targets):
         raise _all_launched_before(spec, known.earlier, len(given), ledger_ref)
-    description = _describe(options, spec, targets, host, known=known, ledger_ref=ledger_ref)
+    description = _describe(options, spec, targets, host, known=known, ledger_ref=ledger_ref, bounds=bounds)
     if not (options.sandbox or options.yes or known.left == 0):
         ask(description)
     decisions = Decisions()
@@ -172,9 +174,11 @@ def _describe(
     *,
     known: _KnownRun,
     ledger_ref: LedgerRef | None,
+    bounds: Guards,
 ) -> Description:
     """The launch in words. A run that is over is said at once."""
-    description = describe(options, spec, targets, host, earlier=_described(known.earlier, options.again, ledger_ref))
+    more = (*describe_guards(bounds, spec.noun), *_described(known.earlier, options.again, ledger_ref))
+    description = describe(options, spec, targets, host, more=more)
     if known.left is None or ledger_ref is None:
         return description
     if not known.left:

@@ -23,7 +23,7 @@ from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.ledger_run import LedgerRun, drive_with_ledger
 from dispatchkit.cli.run.spec import describe_host
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
-from dispatchkit.cli.settings import client_settings, guards
+from dispatchkit.cli.settings import check_canary, client_settings, describe_guards, guards
 from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.cli.views.ledger import unknown_for_good
 from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, take_snapshot
@@ -79,10 +79,11 @@ def resume_run(options: ResumeOptions) -> None:
                 message = f"Nothing is left to resume in run {escape_control(repr(run.name))}. {unknown_for_good(kept)}"
             write(sys.stderr if options.json else sys.stdout, f"{message}\n")
             raise typer.Exit(3 if kept else 0)
+        check_canary(bounds, command)
         client = _connect(options, run)
     if run.stopped:
         write(sys.stderr, f"Run {escape_control(repr(run.name))} was stopped. This command lets it launch again.\n")
-    description = _describe(options, snapshot, settings, left, command)
+    description = _describe(options, snapshot, settings, left, command, bounds=bounds)
     if not options.yes:
         ask(description)
     decisions = decide(hindering, options, ledger_ref)
@@ -123,12 +124,18 @@ def _describe(
     settings: dict[str, str],
     left: list[int] | None,
     command: Command[Never, object] | None,
+    *,
+    bounds: Guards,
 ) -> Description:
     provider, run = provider_of(settings), snapshot.run
     ids = "" if left is None else f": {describe_ids(Targets((number, number) for number in left))}"
     action = f"resume run {run.name!r}: {snapshot.left:,} of {counted(run.total, *provider.noun)} are left{ids}"
     where = describe_host(options, settings["base_url"], provider.token_variable)
-    return Description(action, (*_describe_command(command), *where))
+    canary = run.canary if bounds["canary"] is None else bounds["canary"]
+    if run.total - snapshot.counts.planned > (canary or 0):
+        canary = None  # others have begun, so nothing is held back
+    rows = describe_guards({**bounds, "canary": canary}, provider.noun)
+    return Description(action, (*_describe_command(command), *where, *rows))
 
 
 def _describe_command(command: Command[Never, object] | None) -> Iterator[tuple[str, str]]:

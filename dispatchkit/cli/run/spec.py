@@ -97,9 +97,9 @@ def describe(
     targets: Targets,
     host: str,
     *,
-    earlier: tuple[tuple[str, str], ...] = (),
+    more: tuple[tuple[str, str], ...] = (),
 ) -> Description:
-    """The launch in words, for the question and for the report."""
+    """The launch in words, for the question and for the report. ``more`` are further rows."""
     action = f"{spec.verb} {counted(len(targets), *spec.noun)}: {describe_ids(targets)}"
     plan = options.invocation.plan
     if plan is not None:
@@ -107,7 +107,7 @@ def describe(
     where = describe_host(options, host, spec.token_variable)
     if options.sandbox:
         where = (("host", "a sandbox on this machine"), ("account", "the sandbox's"))
-    return Description(action, (*where, *spec.overrides, *earlier))
+    return Description(action, (*where, *spec.overrides, *more))
 
 
 def describe_rest(

@@ -73,7 +73,7 @@ class ClientStatistics(Value):
     pace: PaceStatistics
     budget: BudgetStatistics
     state_reads: int
-    """Reads of the provider's state that the client's calls made to settle an unclear attempt."""
+    """Reads of the provider's state: to settle an unclear attempt, or to see that a canary goes out."""
 
 
 class Client(AsyncOnly, Generic[W]):
@@ -301,6 +301,10 @@ class Client(AsyncOnly, Generic[W]):
         if unclear_since is not None:
             call.take_over(TakeOver(unclear_since, acting_until, repeats, acted_by))
         return call
+
+    def _for_reads(self) -> tuple[ClientContext[W], RetryPolicy]:
+        """What a fan-out's own reads of state take."""
+        return self._context, self._retry
 
     def _settings(self) -> dict[str, str]:
         """Whose client it is, as text: provider, host and what else tells how it speaks. Never a token."""

@@ -104,3 +104,5 @@ class RunSettings:
     """Seconds that one attempt may take."""
     repeat_window: float | None = None
     """Seconds within which no other run may have launched the same target on the same account; None allows it."""
+    canary: int | None = None
+    """The number of targets that go first; 0: none. None: as the run was planned."""

@@ -158,8 +158,9 @@ class StateRead(Generic[W, R]):
         age = self.age
         if not age:
             return settlement
-        how_old = f"{age:.0f} s old" if age < math.inf else "of unknown age"
-        settlement = attrs.evolve(settlement, detail=f"{settlement.detail} in an answer that is {how_old}")
+        if age >= 1:  # dates have a resolution of one second
+            how_old = f"{age:.0f} s old" if age < math.inf else "of unknown age"
+            settlement = attrs.evolve(settlement, detail=f"{settlement.detail} in an answer that is {how_old}")
         is_proof = settlement.evidence in {Evidence.APPLIED, Evidence.NEVER_APPLIED} and not settlement.lasts
         if is_proof and age > (asked - doubt.began.wall).total_seconds():
             return Settlement(Evidence.INCONCLUSIVE, settlement.detail)

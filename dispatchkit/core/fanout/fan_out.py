@@ -3,10 +3,10 @@
 A million targets need no more memory than a thousand. For each target, a fan-out makes only the command and its
 outcome. The workers block while as many outcomes wait as there are workers. One failure never cancels another command.
 
-`FanOut.stop` ends a run early, and so does a guard (``max_launches``, ``stop_after_failures``, ``give_up_after``). A
-refusal of the token or of the account also ends it. So does an error of the iterator of commands. `FanOut.stop_reason`
-gives the cause. In each case nothing new starts, and waits for a turn or a retry end at once. Calls in flight are
-awaited for ``grace_period`` seconds, then cancelled. Their outcomes say what is known of them.
+`FanOut.stop` ends a run early, and so does a guard (``max_launches``, ``stop_after_failures``, ``give_up_after``,
+``canary``). A refusal of the token or of the account also ends it. So does an error of the iterator of commands.
+`FanOut.stop_reason` gives the cause. In each case nothing new starts, and waits for a turn or a retry end at once.
+Calls in flight are awaited for ``grace_period`` seconds, then cancelled. Their outcomes say what is known of them.
 
 A run starts with one call (`Pacer.begin_run`), so that a refused token costs one request.
 
@@ -29,18 +29,22 @@ from typing import Generic, Never, Self, TypeVar, Unpack, cast
 import attrs
 
 from dispatchkit.core.call.client import Client
+from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.command import Command
 from dispatchkit.core.context_managers import AsyncOnly
 from dispatchkit.core.events import RunEnded, RunStarted
+from dispatchkit.core.fanout.canary import CanarySource, tell_verified
 from dispatchkit.core.fanout.guards import StopReason
 from dispatchkit.core.fanout.item_types import refuse_wrong_types
-from dispatchkit.core.fanout.journal import Journal, Source
+from dispatchkit.core.fanout.journal import Journal, PlanSummary, Source
 from dispatchkit.core.fanout.options import FanOutOptions, FanOutSettings
 from dispatchkit.core.fanout.outcome import Outcome, Report
 from dispatchkit.core.fanout.repeats import Repeats, refuse_repeats, repeat_mode, without_repeats
 from dispatchkit.core.fanout.silence import watch_silence
 from dispatchkit.core.fanout.snapshot import RateMeter, Snapshot, time_left
 from dispatchkit.core.fanout.source import IterableSource, iterate
+from dispatchkit.core.fanout.window import Window
+from dispatchkit.core.fanout.window_gate import watch_end
 from dispatchkit.core.fanout.worker_pool import WorkerPool
 from dispatchkit.core.loop import running_loop
 from dispatchkit.core.options import check_options, takes_options
@@ -101,7 +105,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._run = settings.run
         self._pacer = client._pacer
         self._guards = settings.guards
-        self._grace_period = settings.grace_period
+        self._settings = settings
         self._commands: Iterator[Command[Never, R_co]] | AsyncIterator[Command[Never, R_co]] | None = None
         length: int | None = None
         self._repeats = Repeats(settings.run)
@@ -114,7 +118,9 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._source: Source = IterableSource(length, self._repeats if self._skips_repeats else None)
         journal: Journal | None = None
         if settings.ledger is not None and settings.run is not None:
-            run_settings = attrs.evolve(client._run_settings(), repeat_window=settings.repeat_window)
+            run_settings = attrs.evolve(
+                client._run_settings(), repeat_window=settings.repeat_window, canary=settings.canary
+            )
             self._source = journal = settings.ledger.journal(settings.run, run_settings)
         self._pool: WorkerPool[R_co] = WorkerPool(
             cast("Client[Never]", client),  # only commands of its own type are given to it
@@ -128,7 +134,9 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._opened = False
         self._started = 0.0
         self._opening: asyncio.Event | None = None
-        self._watching: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        """What watches the run until its end."""
+        self._canary: CanarySource | None = None
         self._watchers = Sleepers(client._clock)
 
     @property
@@ -266,8 +274,30 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._tell_start()
         # An earlier success shows that the provider accepts the token.
         self._pacer.begin_run(self, ramp=not self._pool.previously_finished[State.DONE])
+        if count := self._settings.canary if planned.canary is None else planned.canary:
+            self._launch_first(count, planned)
+        elif self._settings.canary:
+            tell_verified()
+        if (window := self._settings.window) is not None:
+            self._tasks.append(asyncio.create_task(self._close_after(window)))
         if self._guards.give_up_after is not None:
-            self._watching = asyncio.create_task(self._watch(self._guards.give_up_after))
+            self._tasks.append(asyncio.create_task(self._watch(self._guards.give_up_after)))
+
+    def _launch_first(self, count: int, planned: PlanSummary) -> None:
+        """Hold the rest of the commands back until the first ones are seen to go out."""
+        context, policy = self._client._for_reads()
+        self._canary = canary = CanarySource(
+            self._source,
+            count,
+            timeout=self._settings.canary_timeout,
+            finished=planned.finished,
+            context=cast("ClientContext[Never]", context),
+            policy=self._settings.retry or policy,
+            stop=self._pool.stop_signal,
+            fail=lambda text: self._pool.stop("canary", text),
+        )
+        self._pool.bind_source(canary)
+        self._tasks.append(asyncio.create_task(canary.verify()))
 
     async def _join_account(self) -> None:
         """Ask the callable for its token, and share the pace of the account that the token tells."""
@@ -315,18 +345,26 @@ class FanOut(AsyncOnly, Generic[R_co]):
             )
         )
 
+    async def _close_after(self, window: Window) -> None:
+        await watch_end(window, self._client._clock)
+        self._pool.end_window()
+
     async def _watch(self, limit: float) -> None:
         unclear_since = await watch_silence(
             limit,
             clock=self._client._clock,
             pacer=self._pacer,
-            answered_at=self._pool.answered_at,
-            is_trying=self._pool.is_trying,
+            answered_at=self._answered_at,
+            is_trying=lambda: self._pool.is_trying() or (self._canary is not None and self._canary.is_reading),
         )
         text = (
             f"the provider has answered nothing since {unclear_since:%Y-%m-%d %H:%M:%S} UTC (give_up_after={limit:g})"
         )
         self._pool.stop("gave_up", text, silent_since=unclear_since)
+
+    def _answered_at(self) -> float:
+        answered_at = self._pool.answered_at()
+        return answered_at if self._canary is None else max(answered_at, self._canary.answered_at)
 
     async def _end(self) -> None:
         try:
@@ -342,9 +380,10 @@ class FanOut(AsyncOnly, Generic[R_co]):
             self._pool.error = self._pool.error or exception
         finally:
             self._watchers.wake()
-            if self._watching is not None:
-                self._watching.cancel()
-                await asyncio.wait([self._watching])
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
             if self._opened:
                 self._opened = False
                 self._pacer.end_run(self)
@@ -408,7 +447,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self.stop()
         if self._opening is not None:
             with contextlib.suppress(TimeoutError):  # another task plans them, and must not lose the commands
-                await asyncio.wait_for(self._opening.wait(), self._grace_period)
+                await asyncio.wait_for(self._opening.wait(), self._settings.grace_period)
         if self._pool.workers and timeout != 0:
             await asyncio.wait(self._pool.workers, timeout=timeout)
         self._pool.cut_short()

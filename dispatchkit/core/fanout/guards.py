@@ -16,7 +16,15 @@ from dispatchkit.values import Value
 __all__ = ["Guards", "StopKind", "StopReason", "refuses_all"]
 
 StopKind: TypeAlias = Literal[
-    "stopped", "stopped_elsewhere", "max_launches", "stop_after_failures", "gave_up", "refused", "failed"
+    "stopped",
+    "stopped_elsewhere",
+    "max_launches",
+    "stop_after_failures",
+    "gave_up",
+    "canary",
+    "window",
+    "refused",
+    "failed",
 ]
 """The kinds of an early end:
 
@@ -25,11 +33,13 @@ StopKind: TypeAlias = Literal[
 - ``"max_launches"``: as many commands were started as allowed, and there may be more.
 - ``"stop_after_failures"``: this number of outcomes were not done.
 - ``"gave_up"``: the provider answered neither an attempt nor a state read for ``give_up_after`` seconds.
+- ``"canary"``: one of the first ``canary`` targets is not done, or was not seen to go out.
+- ``"window"``: the end of the ``window`` has come.
 - ``"refused"``: the provider refused the token or the account.
 - ``"failed"``: the iterator of commands or the ledger raised, or a worker was cancelled.
 """
 
-_WARNED: frozenset[StopKind] = frozenset({"stop_after_failures", "gave_up", "refused"})
+_WARNED: frozenset[StopKind] = frozenset({"stop_after_failures", "gave_up", "canary", "window", "refused"})
 
 
 @attrs.frozen

@@ -18,7 +18,7 @@ from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.errors import State
 
-__all__ = ["Journal", "JournalProvider", "PlanSummary", "Source", "WorkItem"]
+__all__ = ["FinishedTarget", "Journal", "JournalProvider", "PlanSummary", "Source", "WorkItem"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -46,6 +46,19 @@ class WorkItem(Generic[W, R]):
 
 
 @attrs.frozen
+class FinishedTarget:
+    """A target among the first ones of a run that an earlier fan-out finished."""
+
+    command: Command[Never, object]
+    state: State
+    """Done, rejected, or unknown for good."""
+    since: datetime | None = None
+    """When its first request began."""
+    summary: str = ""
+    """The summary of its error."""
+
+
+@attrs.frozen
 class PlanSummary:
     """The state of a run when a fan-out opens it."""
 
@@ -54,6 +67,10 @@ class PlanSummary:
     final: Mapping[State, int]
     """Commands with a final outcome, by state; an unknown one that nothing can settle is final, too. They are not
     performed again."""
+    canary: int | None = None
+    """The number of targets that go first; 0 if the rest has begun before. None: the fan-out's own number."""
+    finished: tuple[FinishedTarget, ...] = ()
+    """Those of the first targets that are final."""
 
 
 class Source(Protocol):

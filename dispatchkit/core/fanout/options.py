@@ -8,9 +8,13 @@ from dispatchkit.core.call.retry import RetryPolicy, a_policy
 from dispatchkit.core.fanout.guards import Guards
 from dispatchkit.core.fanout.journal import JournalProvider
 from dispatchkit.core.fanout.repeats import RepeatMode, check_repeat_mode
-from dispatchkit.core.validators import int_in_range, seconds
+from dispatchkit.core.fanout.window import Window
+from dispatchkit.core.validators import a_kind, int_in_range, seconds
 
 __all__ = ["FanOutOptions", "FanOutSettings"]
+
+_MAX_CANARY = 1000
+"""The most targets that go first: the state of each is read on its own."""
 
 
 class FanOutOptions(TypedDict, total=False):
@@ -29,6 +33,16 @@ class FanOutOptions(TypedDict, total=False):
             call is in flight or waits for the circuit breaker. A refusal and HTTP 429 are answers. HTTP 5xx, a broken
             connection and a timeout are not. A pause that the provider asked for does not count. None: never. Default:
             None.
+        canary: Launch this number of targets first, and the rest only once they are done and the provider's state shows
+            that they go out: see `Command.goes_out`. If one is not done, or is not seen to go out within
+            ``canary_timeout``, the run stops. A launch that the provider has scheduled goes out. A run of a ledger
+            keeps its canary: a resume reads the state again, unless more than these targets were begun. 0: none. None:
+            as the run was planned, else none. Default: None.
+        canary_timeout: Seconds for the reads of state after the last outcome of the first targets. Default: 600.0.
+        window: The hours in which launches may start, such as ``Window(not_after=…)``. Before it opens, the run waits.
+            At its end, the run stops. A request that has begun is awaited, and unclear ones are settled by the
+            provider's state, each within its ``timeout``. A retry is a start, too. A ledger does not keep the window.
+            None: always. Default: None.
         grace_period: Seconds that a stopped run waits for the calls in flight before it cancels them. Default: 30.0.
         ledger: The durable memory of the run, usually a `Ledger`. It holds each command before its first byte is sent,
             so the same line resumes the run in another process. It needs ``run``. None: no memory. Default: None.
@@ -59,6 +73,9 @@ class FanOutOptions(TypedDict, total=False):
     max_launches: int | None
     stop_after_failures: int | None
     give_up_after: float | None
+    canary: int | None
+    canary_timeout: float
+    window: Window | None
     grace_period: float
     ledger: JournalProvider | None
     run: str | None
@@ -75,6 +92,8 @@ class FanOutSettings:
     """
 
     __slots__ = (
+        "canary",
+        "canary_timeout",
         "concurrency",
         "expected",
         "grace_period",
@@ -85,6 +104,7 @@ class FanOutSettings:
         "retry",
         "run",
         "timeout",
+        "window",
     )
 
     def __init__(
@@ -97,6 +117,9 @@ class FanOutSettings:
         max_launches: int | None = None,
         stop_after_failures: int | None = None,
         give_up_after: float | None = None,
+        canary: int | None = None,
+        canary_timeout: float = 600.0,
+        window: Window | None = None,
         grace_period: float = 30.0,
         ledger: JournalProvider | None = None,
         run: str | None = None,
@@ -111,6 +134,13 @@ class FanOutSettings:
             give_up_after=give_up_after,
             run=run,
         )
+        if canary is not None:
+            int_in_range("canary", canary, minimum=0, maximum=_MAX_CANARY)
+        self.canary = canary
+        if window is not None:
+            a_kind("window", window, Window, "a Window such as Window(not_after=...), or None")
+        self.window = window
+        self.canary_timeout = seconds("canary_timeout", canary_timeout)
         self.timeout = None if timeout is None else seconds("timeout", timeout)
         self.retry = None if retry is None else a_policy(retry)
         self.expected = expected

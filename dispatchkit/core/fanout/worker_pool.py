@@ -17,10 +17,12 @@ from datetime import datetime
 from typing import Generic, Never, TypeVar, cast
 
 from dispatchkit.core.call.client import Client
+from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.call.gate import Gate, PacedGate, Permit
 from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.call.run_log import RunLog
 from dispatchkit.core.claim import ClaimResult
+from dispatchkit.core.fanout.canary import CanarySource
 from dispatchkit.core.fanout.claim_gate import Admission, ClaimGate, known_outcome
 from dispatchkit.core.fanout.gc_tuning import raise_gc_threshold, restore_gc_threshold
 from dispatchkit.core.fanout.guards import StopKind, refuses_all
@@ -30,6 +32,8 @@ from dispatchkit.core.fanout.outcome import Done, Outcome, Report, failed
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
 from dispatchkit.core.fanout.repeats import Repeats
 from dispatchkit.core.fanout.source import IterableSource
+from dispatchkit.core.fanout.window import in_words
+from dispatchkit.core.fanout.window_gate import WindowGate
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.stop import StopSignal
 from dispatchkit.errors import DispatchkitError, NotSentError, OutcomeUnknownError, State
@@ -73,9 +77,11 @@ class WorkerPool(Generic[R]):
         """The log of the run."""
         self.stop_signal = StopSignal()
         """Set once the run starts nothing new."""
+        self._flight_stop = self.stop_signal if settings.window is None else StopSignal()
+        """Set once calls in flight start no attempt and no state read. The end of a window does not set it."""
         self._taking = StopSignal()
         """Set once the run takes no further command: it is stopped, or `max_launches` are taken."""
-        self._gate: PacedGate | None = None
+        self._gate: Gate | None = None
         """The gate of all calls without a ledger."""
         self._admission: Admission | None = None
         if journal is not None:
@@ -88,6 +94,8 @@ class WorkerPool(Generic[R]):
                 on_error=self._break,
                 run=settings.run,
             )
+        self._on_skip: Callable[[int], None] | None = None
+        """Called with the index of a command that has no outcome in this run."""
         self.length = length
         self._repeats = repeats
         self.previously_finished: Counter[State] = Counter()
@@ -116,6 +124,11 @@ class WorkerPool(Generic[R]):
         self._pacer = pacer
         if self._admission is not None:
             self._admission.pacer = pacer
+
+    def bind_source(self, source: CanarySource) -> None:
+        """Take the commands from this source, before the first one: it launches a few of them first."""
+        self._source = source
+        self._on_skip = source.skip
 
     def start(self) -> None:
         """Start the workers."""
@@ -150,6 +163,14 @@ class WorkerPool(Generic[R]):
 
     def stop(self, kind: StopKind, text: str, *, silent_since: datetime | None = None) -> None:
         """Start nothing new. Calls in flight are awaited, and their outcomes still come."""
+        if self._flight_stop.is_set:
+            return
+        self._start_nothing(kind, text, silent_since)
+        self._flight_stop.set()
+        if self.calls:
+            self._grace_timer = asyncio.get_running_loop().call_later(self._settings.grace_period, self.cut_short)
+
+    def _start_nothing(self, kind: StopKind, text: str, silent_since: datetime | None = None) -> None:
         if self.stop_signal.is_set:
             return
         if self.workers is None or self.workers:  # else it is over already
@@ -157,8 +178,12 @@ class WorkerPool(Generic[R]):
         self._source.stop()
         self.stop_signal.set()
         self._taking.set()
-        if self.calls:
-            self._grace_timer = asyncio.get_running_loop().call_later(self._settings.grace_period, self.cut_short)
+
+    def end_window(self) -> None:
+        """Start nothing new. Calls in flight end within their own timeouts, and their state is read meanwhile."""
+        window = self._settings.window
+        if window is not None and window.not_after is not None:
+            self._start_nothing("window", f"the window ended at {in_words(window.not_after)}")
 
     def cut_short(self) -> None:
         """Cancel the calls in flight."""
@@ -252,6 +277,7 @@ class WorkerPool(Generic[R]):
         if item.unclear_since is not None:  # it is settled first, and a repeat takes its own permit
             self._pacer.cancel(permit)
             permit = 0
+        call.stop = self._flight_stop
         self.calls[worker] = call
         try:
             result = await call.run(permit=permit)
@@ -286,18 +312,34 @@ class WorkerPool(Generic[R]):
         if self._admission is None:
             if self._gate is None:
                 context = call.context
-                self._gate = PacedGate(context.pacer, context.clock, stop=self.stop_signal, closed=context.stop)
+                paced = PacedGate(context.pacer, context.clock, stop=self.stop_signal, closed=context.stop)
+                self._gate = self._within_window(paced, context)
             return self._gate
         gate = ClaimGate(self._admission, item, call)
         if call.log_key is not None:
             call.has_rival = gate.has_rival
-        return gate
+        return gate if self._settings.window is None else self._within_window(gate, call.context)
+
+    def _within_window(self, gate: Gate, context: ClientContext[Never]) -> Gate:
+        if (window := self._settings.window) is None:
+            return gate
+        return WindowGate(
+            gate,
+            window,
+            context.clock,
+            stop=self.stop_signal,
+            closed=context.stop,
+            cancel=self._pacer.cancel,
+            end=self.end_window,
+        )
 
     def _not_started(self, item: WorkItem[Never, R], call: PendingCall[Never, R]) -> Outcome[R] | None:
         """The outcome of a call that must not start; None if it has none in this run."""
         if call.gate.refusal is ClaimResult.STOPPED:
             self.stop_elsewhere()
         if call.gate.refusal is not None or self.stop_signal.is_set:
+            if self._on_skip is not None:
+                self._on_skip(item.index)
             return None
         error = call.known_outcome("the client was closed")
         call.log_end(error.summary, error)
@@ -361,7 +403,7 @@ class WorkerPool(Generic[R]):
             self._explain("max_launches", f"{self._taken:,} {what} (max_launches={self._taken})")
 
     def _explain(self, kind: StopKind, text: str, silent_since: datetime | None = None) -> None:
-        in_flight = len(self.calls.keys() - self.stop_signal.waiting)
+        in_flight = len(self.calls.keys() - self._flight_stop.waiting)
         self._guards.explain(kind, text, in_flight=in_flight, silent_since=silent_since)
 
     def _part(self, worker: asyncio.Task[None]) -> None:

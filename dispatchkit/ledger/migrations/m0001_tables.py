@@ -16,6 +16,7 @@ CREATE TABLE dispatchkit.run (
     stopped boolean NOT NULL DEFAULT false,
     stops int NOT NULL DEFAULT 0, -- how often it was stopped
     repeat_window double precision, -- seconds
+    canary int, -- the number of targets that go first
     rate double precision, -- what all workers together may use of the account
     concurrency int,
     host text NOT NULL,
@@ -114,7 +115,7 @@ CREATE TABLE boot (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 CREATE TABLE run (
     number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, settings TEXT NOT NULL, created TEXT NOT NULL,
     total INTEGER NOT NULL DEFAULT 0, plan_complete INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0,
-    stops INTEGER NOT NULL DEFAULT 0, repeat_window REAL,
+    stops INTEGER NOT NULL DEFAULT 0, repeat_window REAL, canary INTEGER,
     host TEXT NOT NULL, account TEXT, fingerprint TEXT NOT NULL, attempt_timeout REAL NOT NULL,
     database_id TEXT NOT NULL);
 CREATE TABLE chunk (

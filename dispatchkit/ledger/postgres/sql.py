@@ -90,14 +90,14 @@ EXISTS (SELECT FROM unnest(r.database_id, (SELECT id FROM identity)) AS p(planne
 RUNS = f"""
 WITH identity AS MATERIALIZED (SELECT $identity AS id)
 SELECT number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout,
-    {_IS_RESTORED} AS restored, stops, repeat_window
+    {_IS_RESTORED} AS restored, stops, repeat_window, canary
 FROM dispatchkit.run r
 """
 
 BEGIN = """
 INSERT INTO dispatchkit.run (
-    name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, database_id
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $identity) ON CONFLICT DO NOTHING
+    name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, canary, database_id
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $identity) ON CONFLICT DO NOTHING
 """
 
 PLAN = """
@@ -406,7 +406,7 @@ WHERE c.run = $1 AND c.number = $2
 TARGETS = f"""
 SELECT t.index, t.command, {_STATE} AS state, coalesce(o.summary, '') AS summary, o.code,
     coalesce(o.request_id, s.request_id) AS request_id, coalesce(o.attempts, 0) AS attempts,
-    coalesce(o.at, s.since) AS at, coalesce(o.for_good, false) AS is_final
+    coalesce(o.at, s.since) AS at, coalesce(o.for_good, false) AS is_final, s.since
 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
 WHERE t.run = $1 AND t.index >= $2 AND t.index < $5 AND (cardinality($3::text[]) = 0 OR {_STATE} = ANY($3))
 ORDER BY t.index LIMIT $4

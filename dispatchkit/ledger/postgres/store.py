@@ -118,7 +118,7 @@ class PostgresStore(SharedStore):
 
     async def begin(self, plan: RunPlan) -> Run:
         begin = self._with_identity(sql.BEGIN)
-        values = (plan.host, plan.account, plan.fingerprint, plan.attempt_timeout, plan.repeat_window)
+        values = (plan.host, plan.account, plan.fingerprint, plan.attempt_timeout, plan.repeat_window, plan.canary)
 
         async def work(connection: Connection) -> Run | None:
             await connection.execute(begin, plan.name, plan.settings, self._clock.now(), *values)

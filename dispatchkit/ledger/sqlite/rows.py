@@ -24,7 +24,7 @@ FROM chunk LEFT JOIN boot ON boot.number = chunk.boot
 
 def run_of(row: tuple[Any, ...]) -> Run:
     """A run, from its columns."""
-    number, name, settings, created, total, plan_complete, stopped, *more, stops, repeat_window, restored = row
+    number, name, settings, created, total, plan_complete, stopped, *more, stops, repeat_window, canary, restored = row
     account, fingerprint, attempt_timeout = more
     return Run(
         number,
@@ -40,6 +40,7 @@ def run_of(row: tuple[Any, ...]) -> Run:
         restored=bool(restored),
         stops=stops,
         repeat_window=repeat_window,
+        canary=canary,
     )
 
 
@@ -66,10 +67,10 @@ def holder_of(hold: Sequence[Any], moment: Moment, *, exists: bool) -> Holder:
 def target_of(row: tuple[Any, ...]) -> Target:
     """A target, from its columns."""
     index, command, state, summary, code, request_id, attempts, at, since, is_final = row
+    moment, began = (None if text is None else datetime.fromisoformat(text) for text in (at, since))
     if state == "sending":  # the columns of an earlier outcome do not apply
-        return Target(index, command, state, request_id=request_id, at=datetime.fromisoformat(since))
-    moment = None if at is None else datetime.fromisoformat(at)
-    return Target(index, command, state, summary or "", code, request_id, attempts or 0, moment, bool(is_final))
+        return Target(index, command, state, request_id=request_id, at=began, since=began)
+    return Target(index, command, state, summary or "", code, request_id, attempts or 0, moment, bool(is_final), began)
 
 
 def repeats_of(run: str, rows: Iterable[tuple[str, float]]) -> list[Repeat]:

@@ -148,7 +148,8 @@ class SqliteStore(Store):
         def work(db: sqlite3.Connection) -> Run:
             db.execute(
                 "INSERT INTO run (name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, "
-                "database_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT database_id FROM about)) ON CONFLICT DO NOTHING",
+                "canary, database_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT database_id FROM about)) "
+                "ON CONFLICT DO NOTHING",
                 (
                     plan.name,
                     plan.settings,
@@ -158,6 +159,7 @@ class SqliteStore(Store):
                     plan.fingerprint,
                     plan.attempt_timeout,
                     plan.repeat_window,
+                    plan.canary,
                 ),
             )
             return self._runs(db, "WHERE name = ?", plan.name)[0]
@@ -181,7 +183,7 @@ class SqliteStore(Store):
             "stops"
         )
         restored = "database_id <> (SELECT database_id FROM about)"
-        sql = f"SELECT {fields}, repeat_window, {restored} FROM run {clause}"  # noqa: S608 - constants
+        sql = f"SELECT {fields}, repeat_window, canary, {restored} FROM run {clause}"  # noqa: S608 - constants
         return [run_of(row) for row in db.execute(sql, values)]
 
     async def plan(

@@ -159,8 +159,8 @@ async def test_watch_ends_with_the_run() -> None:
         run = FanOut(client, list(starts(range(1, 9))), concurrency=2, give_up_after=10)
         await anext(run)
         await getattr(run, ending)()
-        assert run._watching is not None
-        assert run._watching.done()
+        assert run._tasks
+        assert all(task.done() for task in run._tasks)
 
 
 async def test_abandoned_run_is_resumed(tmp_path: Path) -> None:

@@ -1,0 +1,110 @@
+"""``--not-before`` and ``--not-after``: the hours of a launch, in a zone.
+
+A time of day means today, in the zone of ``--zone``. It is never taken for tomorrow: a launch that waits a day by
+mistake looks like one that hangs. A time that a change of the clocks skips or repeats is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, time
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, available_timezones
+
+from dispatchkit.core.fanout.window import Window, in_words
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.options import ActingOptions
+
+__all__ = ["parse_window"]
+
+_TIME_OF_DAY = re.compile(r"([01]?[0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
+
+
+def parse_window(options: ActingOptions, now: datetime) -> Window | None:
+    """The hours of a launch; None if there are none.
+
+    Args:
+        options: What was typed.
+        now: The time, UTC.
+
+    Raises:
+        ValueError: A time cannot be read, is past, or does not tell its zone.
+    """
+    if options.not_before is None and options.not_after is None:
+        if options.zone is not None:
+            raise ValueError("--zone is the zone of --not-before and --not-after: give one of them")
+        return None
+    zone = None if options.zone is None else _zone(options.zone)
+    not_before = _moment("--not-before", options.not_before, zone, now)
+    not_after = _moment("--not-after", options.not_after, zone, now)
+    if not_after is not None and not_after <= now:
+        raise ValueError(_past("--not-after", options.not_after, not_after, now))
+    if not_before is not None and not_before <= now and _is_time_of_day(options.not_before):
+        raise ValueError(f"{_past('--not-before', options.not_before, not_before, now)}. To start now, leave it out")
+    if not_before is not None and not_after is not None and not_before.astimezone(UTC) >= not_after.astimezone(UTC):
+        raise ValueError(
+            f"--not-after must be later than --not-before, not {in_words(not_after)} and {in_words(not_before)}. A "
+            "time of day means today: for another day, give a date, such as 2026-01-31T06:00"
+        )
+    return Window(not_before=not_before, not_after=not_after)
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):
+        missing = "" if available_timezones() else ". This system has no time zones: pip install tzdata"
+        raise ValueError(f"--zone must be a time zone such as Europe/Moscow or UTC, not {name!r}{missing}") from None
+
+
+def _is_time_of_day(text: str | None) -> bool:
+    return text is not None and _TIME_OF_DAY.fullmatch(text) is not None
+
+
+def _past(option: str, text: str | None, moment: datetime, now: datetime) -> str:
+    today = " today" if _is_time_of_day(text) else ""
+    tomorrow = ". For another day, give a date, such as 2026-01-31T21:00" if today else ""
+    return (
+        f"{option} {text} is past{today}: it was {in_words(moment)}, and now it is {now:%Y-%m-%d %H:%M:%S} UTC. "
+        f"Nothing was sent{tomorrow}"
+    )
+
+
+def _moment(option: str, text: str | None, zone: ZoneInfo | None, now: datetime) -> datetime | None:
+    if text is None:
+        return None
+    found = _TIME_OF_DAY.fullmatch(text)
+    if found is not None:
+        if zone is None:
+            raise ValueError(f"{option} {text} needs --zone, such as --zone Europe/Moscow")
+        day = now.astimezone(zone).date()
+        return _local(option, text, datetime.combine(day, time(int(found[1]), int(found[2]))), zone)
+    try:
+        moment = datetime.fromisoformat(text) if ":" in text else None
+    except ValueError:
+        moment = None
+    if moment is None:
+        raise ValueError(
+            f"{option} must be a time such as 21:00, 2026-01-31T21:00 or 2026-01-31T21:00+03:00, not {text!r}"
+        )
+    if moment.tzinfo is not None:
+        return moment if zone is None else moment.astimezone(zone)
+    if zone is None:
+        raise ValueError(f"{option} {text} needs its offset, such as {text}+03:00, or --zone, such as Europe/Moscow")
+    return _local(option, text, moment, zone)
+
+
+def _local(option: str, text: str, local: datetime, zone: ZoneInfo) -> datetime:
+    """A local time with its zone.
+
+    Raises:
+        ValueError: It does not exist there, or occurs twice.
+    """
+    first, second = local.replace(tzinfo=zone, fold=0), local.replace(tzinfo=zone, fold=1)
+    if first.utcoffset() == second.utcoffset():
+        return first
+    if first.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != local:
+        raise ValueError(f"{option} {text} does not exist in {zone.key} on {local:%Y-%m-%d}: the clocks skip it")
+    times = " or ".join(each.isoformat(timespec="minutes") for each in (first, second))
+    raise ValueError(f"{option} {text} occurs twice in {zone.key} on {local:%Y-%m-%d}: give {times}")
