@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         StateRead,
         Waiting,
     )
+    from dispatchkit.core.fanout.check import LaunchCheck, Objection
     from dispatchkit.core.fanout.fan_out import FanOut
     from dispatchkit.core.fanout.guards import StopReason
     from dispatchkit.core.fanout.options import FanOutOptions
@@ -102,6 +103,7 @@ __all__ = [
     "FanOutOptions",
     "InappropriateStatusError",
     "LaunchBroadcast",
+    "LaunchCheck",
     "Ledger",
     "LedgerError",
     "Listing",
@@ -111,6 +113,7 @@ __all__ = [
     "NotFoundError",
     "NotSent",
     "NotSentError",
+    "Objection",
     "Observer",
     "Outcome",
     "OutcomeUnknownError",
@@ -150,6 +153,7 @@ _HOMES = {
     "dispatchkit.altcraft.client": ("AltcraftClient", "AltcraftOptions"),
     "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),
     "dispatchkit.altcraft.models": ("Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"),
+    "dispatchkit.core.fanout.check": ("LaunchCheck", "Objection"),
     "dispatchkit.core.fanout.fan_out": ("FanOut",),
     "dispatchkit.core.listing": ("Listing",),
     "dispatchkit.core.fanout.outcome": ("Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown"),

@@ -43,11 +43,13 @@ from dispatchkit import (
     Event,
     FanOut,
     LaunchBroadcast,
+    LaunchCheck,
     Ledger,
     Listing,
     LogEntry,
     MailingStatus,
     NotSentError,
+    Objection,
     Outcome,
     OutcomeUnknownError,
     Pace,
@@ -70,8 +72,8 @@ from dispatchkit import (
     errors,
     values,
 )
-from dispatchkit.altcraft.models import MailingAccepted
-from dispatchkit.altcraft.reads import ReadLog, ReadStatus
+from dispatchkit.altcraft.models import AudienceCounts, ChannelCounts, MailingAccepted
+from dispatchkit.altcraft.reads import ReadAudience, ReadLog, ReadStatus
 from dispatchkit.cli.output.failures import Failure
 from dispatchkit.cli.views.snapshot import RunSnapshot
 from dispatchkit.core.call import call_state
@@ -204,6 +206,10 @@ VALUES: list[Value] = [
     ),
     MailingAccepted(82, replayed=True),
     MailingStatus(is_active=True, is_completed=False, status="Active"),
+    AudienceCounts(all=1000, subscribed_sendable=900),
+    ChannelCounts("email", AudienceCounts()),
+    LaunchCheck(target=7, name="x", status="initiated", recipients=1235),
+    LaunchCheck(target=7, objections=(Objection.UNREAD, Objection.NO_RECIPIENTS), unread="no answer"),
     LogEntry(NOW, "start", "INFO", "Begin campaign"),
     LogEntry(LOCAL, ""),
     Audience("segment", 5),
@@ -217,6 +223,7 @@ VALUES: list[Value] = [
     DeactivateMailing(82),
     ReadStatus(82),
     ReadLog(82, since=NOW),
+    ReadAudience(Audience("list", 1), resource_id=2),
     InvalidCommand(ValueError(MARK)),
     RUN,
     HOLDER,
@@ -239,6 +246,7 @@ EXEMPT = {
     "Account": "between a ledger and its store",
     "Afterwards": "inside a store",
     "AltcraftWire": "has the token",
+    "AudienceCheck": "inside a check; `LaunchCheck` is what a caller gets",
     "Batch": "inside a store",
     "ClientContext": "inside a client, with its token",
     "ClockOffset": "inside a call",
@@ -246,6 +254,7 @@ EXEMPT = {
     "ExpiringToken": "has the token",
     "HeartbeatStatus": "between a ledger and its store",
     "LogProbe": "a question, with a function",
+    "MailingState": "inside a check or a watch",
     "Moment": "inside a store",
     "Migration": "inside a store",
     "PlanSummary": "between a fan-out and its ledger",

@@ -22,7 +22,7 @@ from __future__ import annotations
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar, cast
 
@@ -34,7 +34,7 @@ from dispatchkit.sync.caller_items import hand_over
 from dispatchkit.sync.fan_out import FanOut
 from dispatchkit.sync.portal import PortalHandle
 
-__all__ = ["SyncClient", "blocking", "blocking_many"]
+__all__ = ["SyncClient", "blocking", "blocking_ids", "blocking_many"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -142,6 +142,38 @@ def blocking(
 
     functools.update_wrapper(call, method)
     return call
+
+
+def blocking_ids(
+    method: Callable[Concatenate[C, P], Coroutine[object, object, R]],
+) -> Callable[Concatenate[SyncClient[C], P], R]:
+    """Make a method like that of `blocking`. The caller's thread reads the ids, which are the first argument.
+
+    Args:
+        method: The method of the asynchronous client. Name, parameters, defaults and docstring are taken from it.
+    """
+    first = list(inspect.signature(method).parameters)[1]
+    blocking_call = cast("Callable[..., R]", blocking(method))
+
+    @functools.wraps(method)
+    def call(self: SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return blocking_call(self, *_read_ids(first, args, kwargs), **kwargs)
+
+    return call
+
+
+def _read_ids(first: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The positional arguments, with the ids as a list. Ids that were given by name stay there."""
+    positional = [*args]
+    if positional:
+        positional[0] = _as_list(positional[0])
+    elif first in kwargs:
+        kwargs[first] = _as_list(kwargs[first])
+    return positional
+
+
+def _as_list(ids: object) -> object:
+    return [*cast("Iterable[object]", ids)] if isinstance(ids, Iterable) else ids
 
 
 def blocking_many(
