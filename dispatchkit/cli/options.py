@@ -28,11 +28,13 @@ from dispatchkit.cli.parameters.connection import (
 )
 from dispatchkit.cli.parameters.guards import (
     Again,
+    Check,
     DryRun,
     GiveUpAfter,
     MaxLaunches,
     NeverRepeat,
     RepeatWindow,
+    SkipUnlaunchable,
     StopAfterFailures,
     Yes,
 )
@@ -54,6 +56,7 @@ from dispatchkit.cli.parameters.pace import Concurrency, Rate
 
 __all__ = [
     "ActingOptions",
+    "CheckOptions",
     "ConnectionOptions",
     "LaunchOptions",
     "Options",
@@ -146,6 +149,14 @@ class RunOptions(ActingOptions):
     repeat_window: RepeatWindow = None
     again: Again = False
     sandbox: Sandbox = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Options of a launch that can read its targets first."""
+
+    check: Check = False
+    skip_unlaunchable: SkipUnlaunchable = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ import pytest
 from dispatchkit import AltcraftClient, Audience, Objection
 from dispatchkit.altcraft.check import check_audience
 from dispatchkit.altcraft.models import AudienceCounts, ChannelCounts
-from dispatchkit.sandbox import Sandbox
+from dispatchkit.sandbox import Fault, Sandbox
 from tests.sandbox.scripts import Clock
 
 SEGMENT = Audience("segment", 5)
@@ -74,7 +74,8 @@ async def test_finished_mailing_takes_another_audience() -> None:
 
 async def test_uncounted_audience_has_objection() -> None:
     async with Sandbox(active=[90]) as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
-        sandbox.altcraft._methods.pop("/api/v1.1/segments/get_counters")  # noqa: SLF001 - a platform without it
-        [check] = await altcraft.check([90], audience=SEGMENT, timeout=1)
+        refusal = b'{"data": null, "error": 400, "error_text": "list_id is required"}'
+        sandbox.order(Fault.http(200, refusal), path_contains="get_counters")
+        [check] = await altcraft.check([90], audience=SEGMENT)
         assert check.objections == (Objection.AUDIENCE_UNREAD,)
-        assert check.unread
+        assert "list_id is required" in (check.unread or "")

@@ -9,13 +9,14 @@ import typer
 
 from dispatchkit.built_in.altcraft import PROVIDER
 from dispatchkit.cli.lazy import CommandRef, group
-from dispatchkit.cli.options import LaunchOptions, ReadIdsOptions, ReadOptions, RunOptions
+from dispatchkit.cli.options import CheckOptions, LaunchOptions, ReadIdsOptions, ReadOptions, RunOptions
 from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LAUNCH, OUTPUT
 
 __all__ = [
     "ActivateOptions",
     "AltcraftOptions",
     "AltcraftReadOptions",
+    "AudienceOptions",
     "DeactivateOptions",
     "LaunchBroadcastOptions",
     "LogOptions",
@@ -54,6 +55,24 @@ _RunNow = Annotated[
         rich_help_panel=LAUNCH,
     ),
 ]
+_ResourceId = Annotated[
+    int | None,
+    typer.Option(
+        metavar="ID",
+        min=1,
+        help="The resource whose subscriptions count when the --audience is counted before the launch.",
+        rich_help_panel=GUARDS,
+    ),
+]
+_ListId = Annotated[
+    int | None,
+    typer.Option(
+        metavar="ID",
+        min=1,
+        help="The database of a dynamic segment, which the platform needs to count it.",
+        rich_help_panel=GUARDS,
+    ),
+]
 _Abort = Annotated[
     bool | None,
     typer.Option(
@@ -74,12 +93,20 @@ class AltcraftOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchBroadcastOptions(LaunchOptions, AltcraftOptions):
+class AudienceOptions(LaunchOptions, CheckOptions):
+    """Options of a launch, and how its audience is counted."""
+
+    resource_id: _ResourceId = None
+    list_id: _ListId = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchBroadcastOptions(AudienceOptions, AltcraftOptions):
     """Options of ``launch``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActivateOptions(LaunchOptions, AltcraftOptions):
+class ActivateOptions(AudienceOptions, AltcraftOptions):
     """Options of ``activate``."""
 
     run_now: _RunNow = None

@@ -9,10 +9,10 @@ import typer
 
 from dispatchkit.built_in.direct import PROVIDER
 from dispatchkit.cli.lazy import CommandRef, group
-from dispatchkit.cli.options import ReadIdsOptions, ReadOptions, RunOptions
+from dispatchkit.cli.options import CheckOptions, ReadIdsOptions, ReadOptions, RunOptions
 from dispatchkit.cli.panels import CONNECTION, IDS
 
-__all__ = ["DirectOptions", "ListOptions", "StatusOptions", "StopOptions", "app"]
+__all__ = ["DirectOptions", "ListOptions", "StartOptions", "StatusOptions", "StopOptions", "app"]
 
 _BaseUrl = Annotated[
     str | None,
@@ -31,6 +31,11 @@ class DirectOptions(RunOptions):
     """Options of the commands of Direct."""
 
     base_url: _BaseUrl = PROVIDER.base_url
+
+
+@dataclass(frozen=True, kw_only=True)
+class StartOptions(CheckOptions, DirectOptions):
+    """Options of ``start``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +95,7 @@ app = group(
     {
         "start": CommandRef(
             help="Start dispatches. No message can be added to them afterwards.",
-            options="dispatchkit.cli.commands.direct:DirectOptions",
+            options="dispatchkit.cli.commands.direct:StartOptions",
             body="dispatchkit.cli.providers.direct:start",
         ),
         "stop": CommandRef(

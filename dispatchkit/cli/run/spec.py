@@ -18,6 +18,7 @@ from dispatchkit.providers import installed_provider
 if TYPE_CHECKING:
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.cli.options import ActingOptions, RunOptions
+    from dispatchkit.cli.run.check import CheckSpec
     from dispatchkit.core.call.client import Client
     from dispatchkit.core.command import Command
     from dispatchkit.sandbox import Sandbox
@@ -52,6 +53,8 @@ class LaunchSpec(Generic[W, R]):
     """Seconds within which a target is not launched again, unless that is said; None: it may always be."""
     overrides: tuple[tuple[str, str], ...] = ()
     """The overrides of a launch, as text: names and sizes, never a value of a content."""
+    check: CheckSpec[W] | None = None
+    """How targets are checked before the launch; None: they are not."""
     targets: Targets | None = None
     """The ids, where the options do not name them."""
     token: str | None = attrs.field(default=None, repr=False)
