@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dispatchkit.altcraft.client import AltcraftClient, AltcraftOptions
     from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
     from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
+    from dispatchkit.altcraft.watch import MailingProgress
     from dispatchkit.core.call.options import ClientOptions
     from dispatchkit.core.call.retry import RetryPolicy
     from dispatchkit.core.events import (
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.fanout.guards import StopReason
     from dispatchkit.core.fanout.options import FanOutOptions
     from dispatchkit.core.fanout.outcome import Done, NotSent, Outcome, Rejected, Report, Unknown
+    from dispatchkit.core.fanout.polling import WatchEnd
     from dispatchkit.core.fanout.snapshot import Snapshot
     from dispatchkit.core.listing import Listing
     from dispatchkit.core.observe import Observer
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from dispatchkit.direct.client import DirectClient, DirectOptions
     from dispatchkit.direct.commands import StartDispatch, StopDispatch
     from dispatchkit.direct.models import Dispatch, DispatchBase, DispatchCounts, DispatchSource, StartedDispatch
+    from dispatchkit.direct.watch import DispatchProgress
     from dispatchkit.errors import (
         AccessDeniedError,
         AccountMismatchError,
@@ -94,6 +97,7 @@ __all__ = [
     "Dispatch",
     "DispatchBase",
     "DispatchCounts",
+    "DispatchProgress",
     "DispatchSource",
     "DispatchkitError",
     "Done",
@@ -109,6 +113,7 @@ __all__ = [
     "Listing",
     "LogEntry",
     "MailingAccepted",
+    "MailingProgress",
     "MailingStatus",
     "NotFoundError",
     "NotSent",
@@ -141,6 +146,7 @@ __all__ = [
     "ThrottledError",
     "Unknown",
     "Waiting",
+    "WatchEnd",
     "__version__",
     "json_schema",
     "sync",
@@ -153,6 +159,9 @@ _HOMES = {
     "dispatchkit.altcraft.client": ("AltcraftClient", "AltcraftOptions"),
     "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),
     "dispatchkit.altcraft.models": ("Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"),
+    "dispatchkit.altcraft.watch": ("MailingProgress",),
+    "dispatchkit.direct.watch": ("DispatchProgress",),
+    "dispatchkit.core.fanout.polling": ("WatchEnd",),
     "dispatchkit.core.fanout.check": ("LaunchCheck", "Objection"),
     "dispatchkit.core.fanout.fan_out": ("FanOut",),
     "dispatchkit.core.listing": ("Listing",),

@@ -38,6 +38,7 @@ from dispatchkit import (
     DispatchBase,
     DispatchCounts,
     DispatchkitError,
+    DispatchProgress,
     DispatchSource,
     Done,
     Event,
@@ -47,6 +48,7 @@ from dispatchkit import (
     Ledger,
     Listing,
     LogEntry,
+    MailingProgress,
     MailingStatus,
     NotSentError,
     Objection,
@@ -69,6 +71,7 @@ from dispatchkit import (
     Target,
     ThrottledError,
     Waiting,
+    WatchEnd,
     errors,
     values,
 )
@@ -81,6 +84,7 @@ from dispatchkit.core.call.budget import BudgetStatistics
 from dispatchkit.core.call.client import ClientStatistics
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.outcome import failed
+from dispatchkit.core.fanout.polling import TargetProgress
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.pacing.pace import PaceStatistics
 from dispatchkit.direct.commands import ReadDispatch, ReadDispatches
@@ -208,6 +212,9 @@ VALUES: list[Value] = [
     MailingStatus(is_active=True, is_completed=False, status="Active"),
     AudienceCounts(all=1000, subscribed_sendable=900),
     ChannelCounts("email", AudienceCounts()),
+    DispatchProgress(target=7, at=NOW),
+    DispatchProgress(target=7, at=NOW, end=WatchEnd.FINAL, status="done", name="x", messages=COUNTS),
+    MailingProgress(target=7, at=NOW, end=WatchEnd.STALLED, unread="no answer", last_error="no sender", errors=1),
     LaunchCheck(target=7, name="x", status="initiated", recipients=1235),
     LaunchCheck(target=7, objections=(Objection.UNREAD, Objection.NO_RECIPIENTS), unread="no answer"),
     LogEntry(NOW, "start", "INFO", "Begin campaign"),
@@ -276,6 +283,7 @@ EXEMPT = {
     "TimeWindow": "inside a call",
     "TransportFailure": "inside a call",
     "Unsettled": "between a ledger and its store; `Target` is what a reader gets",
+    "Watching": "inside a watch",
     "WorkItem": "between a fan-out and its ledger",
 }
 
@@ -339,7 +347,7 @@ def test_public_values_have_to_dict() -> None:
     assert without - EXEMPT.keys() == set(), "give it a to_dict(), or a reason"
     assert EXEMPT.keys() - without == set(), "no reason is needed"
     untested = {cls for cls in classes.values() if issubclass(cls, Value)} - set(map(type, VALUES))
-    assert untested <= {Event, CallEvent}, "they are bases"
+    assert untested <= {Event, CallEvent, TargetProgress}, "they are bases"
 
 
 def test_schema_describes_every_key() -> None:

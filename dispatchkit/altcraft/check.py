@@ -8,7 +8,8 @@ The platform documents no status for a launch that is under way. A start without
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing
 from datetime import timedelta
 
 import attrs
@@ -91,7 +92,7 @@ async def iterate_checks(
     list_id: int | None = None,
     activates: bool = False,
     timeout: float | None = None,
-) -> AsyncIterator[tuple[int, LaunchCheck]]:
+) -> AsyncGenerator[tuple[int, LaunchCheck]]:
     """The place of each mailing in the list, and its check, in the order of completion.
 
     See `AltcraftClient.check`. No more than is being read is kept.
@@ -100,8 +101,9 @@ async def iterate_checks(
     if audience is not None:
         counted = await _count(client, ReadAudience(audience, resource_id, list_id), timeout)
     since = client._clock.now() - _LOOKBACK
-    async for state in read_states(client, ids, since=since, timeout=timeout):
-        yield state.index, check_mailing(state, counted, activates=activates)
+    async with aclosing(read_states(client, ids, since=since, timeout=timeout)) as states:
+        async for state in states:
+            yield state.index, check_mailing(state, counted, activates=activates)
 
 
 async def _count(client: Client[AltcraftWire], command: ReadAudience, timeout: float | None) -> AudienceCheck:

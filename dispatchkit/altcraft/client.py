@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
 from datetime import datetime
 from typing import Any, Self, Unpack, cast
 
@@ -15,12 +15,14 @@ from dispatchkit.altcraft.codec import WireForm, codec
 from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
 from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
 from dispatchkit.altcraft.reads import ReadLog, ReadStatus
+from dispatchkit.altcraft.watch import MailingProgress, watch_mailings
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.options import ClientOptions, hide_proxy
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.fanout.check import LaunchCheck
 from dispatchkit.core.fanout.fan_out import FanOut
 from dispatchkit.core.fanout.options import FanOutOptions
+from dispatchkit.core.fanout.polling import Watching
 from dispatchkit.core.invalid_command import build_commands
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.options import check_options, takes_options
@@ -363,6 +365,49 @@ class AltcraftClient(Client[AltcraftWire]):
         )
         checks = [pair async for pair in reading]
         return tuple(check for _, check in sorted(checks, key=lambda pair: pair[0]))
+
+    def watch(
+        self,
+        ids: int | Iterable[int],
+        *,
+        since: datetime | None = None,
+        every: float = 5.0,
+        timeout: float | None = None,
+        stalled_after: float | None = None,
+    ) -> AsyncIterator[MailingProgress]:
+        """Watch mailings after their launch until all are final: ``async for progress in altcraft.watch(82)``.
+
+        It reads status and log of each mailing once a round, and yields a value when one of them changes. The last
+        value of each mailing has an `end`. A mailing that stalls or is refused ends alone; the others are watched on.
+
+        The platform documents no sign for the end. Our inference: the log has an end for each start, and the mailing
+        is completed or no longer active. An active mailing that is never completed therefore needs ``timeout`` or
+        ``stalled_after``. Finished is not delivered: senders may still have a queue after the end. What fails shows in
+        the log only, as ``errors``.
+
+        Args:
+            ids: A mailing, or several.
+            since: The time of the launch, on the platform's clock; it must have a time zone. Only log entries of this
+                time or later count, and only a start since then. None takes the whole log, also of earlier launches.
+            every: Seconds from the end of one round of reads to the next one. Default: 5.0.
+            timeout: Seconds until the watch ends in any case: the end is ``timed_out``. None: never. Default: None.
+            stalled_after: Seconds without a change of status and log after which the end is ``stalled``. None: never.
+                Default: None.
+
+        Raises:
+            RejectedError: The platform refuses the token or, in its first answer, the account.
+            TypeError: An argument is of another type.
+            ValueError: An id or a time is not positive, or ``since`` has no time zone.
+
+        Example:
+            >>> async with Sandbox(active=[90], run_seconds=0) as sandbox:
+            ...     async with AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+            ...         accepted = await altcraft.launch_broadcast(90)
+            ...         [progress.is_well async for progress in altcraft.watch(90, timeout=60)]
+            [True]
+        """
+        given = ids if isinstance(ids, Iterable) else [ids]
+        return watch_mailings(self, given, since, Watching(every, timeout, stalled_after))
 
     @takes_options(FanOut)
     def activate_many(

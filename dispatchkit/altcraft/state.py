@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Iterable, Iterator
+from contextlib import aclosing
 from datetime import datetime
 from typing import TypeAlias, cast
 
@@ -41,7 +42,7 @@ async def read_states(
     since: datetime | None,
     timeout: float | None = None,
     within: float | None = None,
-) -> AsyncIterator[MailingState]:
+) -> AsyncGenerator[MailingState]:
     """The state of each mailing, in the order of completion. Only states that are half read are kept.
 
     Args:
@@ -57,20 +58,21 @@ async def read_states(
         ValueError: An id is not positive.
     """
     half: dict[int, Outcome[_Part]] = {}
-    async for outcome in read_all(client, _reads(ids, since), timeout=timeout, within=within):
-        index = outcome.index // 2
-        other = half.pop(index, None)
-        if other is None:
-            half[index] = outcome
-        else:
-            status, log = (outcome, other) if outcome.index < other.index else (other, outcome)
-            yield MailingState(
-                index,
-                cast("int", outcome.target),
-                cast("MailingStatus | None", status.result if status.error is None else None),
-                cast("Listing[LogEntry] | None", log.result if log.error is None else None),
-                status.error or log.error,
-            )
+    async with aclosing(read_all(client, _reads(ids, since), timeout=timeout, within=within)) as reading:
+        async for outcome in reading:
+            index = outcome.index // 2
+            other = half.pop(index, None)
+            if other is None:
+                half[index] = outcome
+            else:
+                status, log = (outcome, other) if outcome.index < other.index else (other, outcome)
+                yield MailingState(
+                    index,
+                    cast("int", outcome.target),
+                    cast("MailingStatus | None", status.result if status.error is None else None),
+                    cast("Listing[LogEntry] | None", log.result if log.error is None else None),
+                    status.error or log.error,
+                )
 
 
 def _reads(ids: Iterable[int], since: datetime | None) -> Iterator[AltcraftCommand[_Part]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
 from typing import cast
 
 from dispatchkit.core.call.client import Client
@@ -38,7 +39,7 @@ def check_dispatch(dispatch: Dispatch) -> LaunchCheck:
 
 async def iterate_checks(
     client: Client[DirectAuth], ids: Iterable[int], *, timeout: float | None = None
-) -> AsyncIterator[tuple[int, LaunchCheck]]:
+) -> AsyncGenerator[tuple[int, LaunchCheck]]:
     """The place of each dispatch in the list, and its check, in the order of completion.
 
     Args:
@@ -51,8 +52,9 @@ async def iterate_checks(
         TypeError: An id is not an integer.
         ValueError: An id is not positive.
     """
-    async for outcome in read_all(client, map(ReadDispatch, ids), timeout=timeout):
-        if outcome.error is None:
-            yield outcome.index, check_dispatch(outcome.result)
-        else:
-            yield outcome.index, unread_check(cast("int", outcome.target), outcome.error)
+    async with aclosing(read_all(client, map(ReadDispatch, ids), timeout=timeout)) as reading:
+        async for outcome in reading:
+            if outcome.error is None:
+                yield outcome.index, check_dispatch(outcome.result)
+            else:
+                yield outcome.index, unread_check(cast("int", outcome.target), outcome.error)

@@ -48,7 +48,7 @@ def test_unlaunchable_targets_are_skipped(one_started: Played) -> None:
     assert one_started.sandbox.launches == {7: 1, 8: 1, 9: 1}
 
 
-def test_nothing_left_is_exit_status_2(one_started: Played) -> None:
+def test_nothing_left_exits_with_2(one_started: Played) -> None:
     result = run(*start(one_started, 8, 5000, "--skip-unlaunchable", "--yes"))
     assert (result.code, one_started.sandbox.launches) == (2, {8: 1})
     assert "against all 2 dispatches" in result.err

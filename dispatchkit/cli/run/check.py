@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from contextlib import aclosing
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -47,7 +48,7 @@ _REFUSED = 2
 class CheckSpec(Generic[W]):
     """How the targets of a command are checked, and whether they have to be."""
 
-    read: Callable[[Client[W], Iterable[int], float | None], AsyncIterator[tuple[int, LaunchCheck]]]
+    read: Callable[[Client[W], Iterable[int], float | None], AsyncGenerator[tuple[int, LaunchCheck]]]
     """Reads with a client, for each target within so many seconds. It gives the place of a target, and its check."""
     is_demanded: bool = False
     """Whether a target that something speaks against is not launched."""
@@ -124,8 +125,9 @@ async def _check(
     result: CheckResult,
     timeout: float | None,
 ) -> None:
-    async with asyncio.timeout(timeout), opened as client:
-        async for index, check in spec.read(client, targets, None if timeout is None else timeout - _MARGIN):
+    each = None if timeout is None else timeout - _MARGIN
+    async with asyncio.timeout(timeout), opened as client, aclosing(spec.read(client, targets, each)) as checks:
+        async for index, check in checks:
             result.add(index, check)
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import TypeVar
 
 from dispatchkit.core.call.client import Client
@@ -29,7 +29,7 @@ async def read_all(
     *,
     timeout: float | None = None,
     within: float | None = None,
-) -> AsyncIterator[Outcome[R]]:
+) -> AsyncGenerator[Outcome[R]]:
     """The outcomes of reads, in the order of completion.
 
     Args:
