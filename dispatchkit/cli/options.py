@@ -53,6 +53,7 @@ from dispatchkit.cli.parameters.ledger import (
 )
 from dispatchkit.cli.parameters.output import Failures, Json, JsonLines, Quiet
 from dispatchkit.cli.parameters.pace import Concurrency, Rate
+from dispatchkit.cli.parameters.watch import Deadline, Every, StalledAfter, Watch
 
 __all__ = [
     "ActingOptions",
@@ -64,6 +65,7 @@ __all__ = [
     "ReadOptions",
     "ResumeOptions",
     "RunOptions",
+    "WatchOptions",
     "options_from",
 ]
 
@@ -109,6 +111,16 @@ class ReadIdsOptions(ReadOptions):
     column: Column = None
     sheet: Sheet = None
     encoding: Encoding = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchOptions(ReadIdsOptions):
+    """Options of every command that watches ids."""
+
+    watch: Watch = False
+    every: Every = None
+    deadline: Deadline = None
+    stalled_after: StalledAfter = None
 
 
 @dataclass(frozen=True, kw_only=True)
