@@ -169,3 +169,20 @@ def test_ctrl_c_ends_slow_check(played: Played) -> None:
     command.interrupt()
     assert command.end() == 130
     assert plain(command.screen).endswith("Nothing was sent.\n")
+
+
+def plan(*arguments: object) -> tuple[object, ...]:
+    return ("plan", "--ledger", "postgresql://nobody@127.0.0.1:1/none", "--run", "r", *arguments)
+
+
+def test_plan_is_checked_first(one_started: Played) -> None:
+    result = run(*plan(*start(one_started, "7-9", "--check", "--yes")))
+    assert result.code == 2
+    assert f"against 1 of 3 dispatches: 8 ({STARTED}). Nothing was sent." in result.err
+
+
+def test_check_of_plan_needs_token(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN")
+    result = run(*plan(*start(played, "7-9", "--check", "--yes", "--account", "shop")))
+    assert (result.code, played.sandbox.requests) == (2, 0)
+    assert "--check reads the provider: set DISPATCHKIT_DIRECT_TOKEN, or add --token-file PATH" in result.err

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import dispatchkit
 from dispatchkit.altcraft.base import AltcraftCommand, AltcraftWire
-from dispatchkit.altcraft.check import iterate_checks
 from dispatchkit.altcraft.codec import codec
 from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
 from dispatchkit.built_in.altcraft import PROVIDER
@@ -17,9 +16,8 @@ from dispatchkit.cli.input.profile import with_profile
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.providers.overrides import Overrides, overrides
-from dispatchkit.cli.run.check import CheckSpec
 from dispatchkit.cli.run.launch import launch as launch_spec
-from dispatchkit.cli.run.spec import LaunchSpec
+from dispatchkit.cli.run.spec import CheckSpec, LaunchSpec
 from dispatchkit.cli.settings import client_settings
 from dispatchkit.cli.text import counted
 from dispatchkit.core.secret import Secret
@@ -127,7 +125,7 @@ def _launch(
 
 def _check_spec(options: AudienceOptions, values: Overrides, *, activates: bool = False) -> CheckSpec[AltcraftWire]:
     return CheckSpec(
-        read=lambda client, ids, timeout: iterate_checks(
+        read=lambda client, ids, timeout: load("dispatchkit.altcraft.check:iterate_checks")(
             client,
             ids,
             audience=values["audience"],

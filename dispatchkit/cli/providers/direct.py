@@ -13,12 +13,10 @@ from dispatchkit.cli.durations import ALWAYS
 from dispatchkit.cli.input.profile import with_profile
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load
-from dispatchkit.cli.run.check import CheckSpec
 from dispatchkit.cli.run.launch import launch
-from dispatchkit.cli.run.spec import LaunchSpec
+from dispatchkit.cli.run.spec import CheckSpec, LaunchSpec
 from dispatchkit.cli.settings import client_settings
 from dispatchkit.core.secret import Secret
-from dispatchkit.direct.check import iterate_checks
 from dispatchkit.direct.commands import DirectAuth, DirectCommand, StartDispatch, StopDispatch
 
 if TYPE_CHECKING:
@@ -37,7 +35,7 @@ def start(options: StartOptions) -> None:
     with exit_on_user_error():
         options = with_profile(options, PROVIDER)
     check: CheckSpec[DirectAuth] = CheckSpec(
-        read=lambda client, ids, timeout: iterate_checks(client, ids, timeout=timeout),
+        read=lambda client, ids, timeout: load("dispatchkit.direct.check:iterate_checks")(client, ids, timeout=timeout),
         is_demanded=options.check or options.skip_unlaunchable,
         skips=options.skip_unlaunchable,
     )

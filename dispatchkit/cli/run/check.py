@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import aclosing
 from shutil import get_terminal_size
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import attrs
 import typer
@@ -26,9 +26,10 @@ if TYPE_CHECKING:
     from dispatchkit import LaunchCheck
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.cli.invocation import Invocation
+    from dispatchkit.cli.run.spec import CheckSpec
     from dispatchkit.core.call.client import Client
 
-__all__ = ["CheckResult", "CheckSpec", "check_before_question", "check_or_refuse"]
+__all__ = ["CheckResult", "check_before_question", "check_or_refuse"]
 
 W = TypeVar("W")
 
@@ -42,18 +43,6 @@ _NAMED = 10
 """Targets that a message names."""
 _REFUSED = 2
 """The exit status of a launch that the check refuses."""
-
-
-@attrs.frozen(kw_only=True)
-class CheckSpec(Generic[W]):
-    """How the targets of a command are checked, and whether they have to be."""
-
-    read: Callable[[Client[W], Iterable[int], float | None], AsyncGenerator[tuple[int, LaunchCheck]]]
-    """Reads with a client, for each target within so many seconds. It gives the place of a target, and its check."""
-    is_demanded: bool = False
-    """Whether a target that something speaks against is not launched."""
-    skips: bool = False
-    """Whether such a target is left out; otherwise it refuses the whole launch."""
 
 
 @attrs.define

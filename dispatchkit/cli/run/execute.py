@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
@@ -179,7 +179,7 @@ def _checking_client(
 
 
 @asynccontextmanager
-async def _client_of_sandbox(spec: LaunchSpec[W, R], targets: Targets) -> AsyncIterator[Client[W]]:
+async def _client_of_sandbox(spec: LaunchSpec[W, R], targets: Targets) -> AsyncGenerator[Client[W]]:
     async with spec.sandbox(targets) as sandbox, spec.connect(sandbox.url, spec.token_of_sandbox(sandbox)) as client:
         yield client
 
