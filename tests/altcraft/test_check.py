@@ -79,3 +79,13 @@ async def test_uncounted_audience_has_objection() -> None:
         [check] = await altcraft.check([90], audience=SEGMENT)
         assert check.objections == (Objection.AUDIENCE_UNREAD,)
         assert "list_id is required" in (check.unread or "")
+
+
+async def test_cut_log_shows_no_start() -> None:
+    entry = b'{"level": "INFO", "message": "Begin", "state": "start", "time": "2026-01-01T00:00:00Z", "value": ""}'
+    cut = b'{"data": [%s], "error": 0, "error_text": "", "total_count": 5}' % entry
+    async with Sandbox(active=[90]) as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+        sandbox.order(Fault.http(200, cut), path_contains="log_v2")
+        assert [each.objections for each in await altcraft.check([90])] == [()]
+        sandbox.order(Fault.http(200, cut.replace(b"5}", b"1}")), path_contains="log_v2")
+        assert [each.objections for each in await altcraft.check([90])] == [(Objection.STARTED,)]

@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from dispatchkit import AltcraftClient, WatchEnd
-from dispatchkit.sandbox import Sandbox
+from dispatchkit.sandbox import Fault, Sandbox
 from dispatchkit.testing.clock import FakeClock
 
 
@@ -63,3 +63,30 @@ async def test_time_without_zone_is_refused() -> None:
     async with Sandbox() as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
         with pytest.raises(ValueError, match="zone"):
             altcraft.watch(90, since=datetime(2026, 1, 1))
+
+
+async def test_cut_log_is_not_final() -> None:
+    clock = FakeClock()
+    async with (
+        Sandbox(active=[90], clock=clock.timestamp, run_seconds=0) as sandbox,
+        AltcraftClient(sandbox.url, sandbox.altcraft_token, clock=clock) as altcraft,
+    ):
+        await altcraft.launch_broadcast(90)
+        sandbox.order(
+            Fault.http(200, b'{"data": [], "error": 0, "error_text": "", "total_count": 3000}'),
+            path_contains="log_v2",
+        )
+        seen = [(each.log_missing, each.end) async for each in altcraft.watch(90)]
+        assert seen == [(3000, None), (0, WatchEnd.FINAL)]
+
+
+async def test_inactive_mailing_ends_with_its_log() -> None:
+    clock = FakeClock()
+    async with (
+        Sandbox(active=[90], clock=clock.timestamp) as sandbox,
+        AltcraftClient(sandbox.url, sandbox.altcraft_token, clock=clock) as altcraft,
+    ):
+        await altcraft.launch_broadcast(90)
+        await altcraft.deactivate(90)
+        seen = [(each.is_active, each.ends, each.end) async for each in altcraft.watch(90)]
+        assert seen == [(False, 0, None), (False, 1, WatchEnd.FINAL)]

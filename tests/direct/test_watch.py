@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -83,3 +84,11 @@ def test_blocking_watch_is_plain() -> None:
         for each in direct.watch(ids=iter([7, 8]), every=0.01):
             assert each.target in {7, 8}
             break
+
+
+async def test_deadline_ends_pause() -> None:
+    async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+        sandbox.order(Fault.http(429, b"", {"Retry-After": "3600"}))
+        async with asyncio.timeout(10):
+            seen = [each async for each in direct.watch([7, 8], timeout=0.3)]
+        assert {each.target: each.end for each in seen} == dict.fromkeys((7, 8), WatchEnd.TIMED_OUT)
