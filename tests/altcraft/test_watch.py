@@ -80,7 +80,7 @@ async def test_cut_log_is_not_final() -> None:
         assert seen == [(3000, None), (0, WatchEnd.FINAL)]
 
 
-async def test_inactive_mailing_ends_with_its_log() -> None:
+async def test_inactive_mailing_ends_with_log() -> None:
     clock = FakeClock()
     async with (
         Sandbox(active=[90], clock=clock.timestamp) as sandbox,

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
+from dispatchkit.cli.input.ids import Targets
+from dispatchkit.cli.invocation import Invocation
 from dispatchkit.cli.run import check as check_module
 from dispatchkit.cli.run.check import CheckResult
+from dispatchkit.cli.run.spec import CheckSpec
 from dispatchkit.core.fanout.check import LaunchCheck, Objection
 from dispatchkit.sandbox import Call, Fault
 from tests.cli.conftest import Played, Terminal, run
@@ -60,6 +67,8 @@ def test_launchable_targets_are_launched(played: Played) -> None:
     assert result.code == 0
     assert "Checking 40 dispatches.\nChecked: nothing is known to speak against all 40 dispatches.\n" in result.err
     assert played.sandbox.requests == 80
+    quiet = run(*start(played, "41-80", "--check", "--yes", "--quiet"))
+    assert (quiet.code, "heck" in quiet.err) == (0, False)
 
 
 def test_question_shows_state(one_started: Played) -> None:
@@ -151,6 +160,20 @@ def test_check_needs_connection(played: Played) -> None:
 def test_stop_has_no_check() -> None:
     assert run("direct", "stop", 7, "--check").code == 2
     assert run("altcraft", "deactivate", 7, "--check").code == 2
+
+
+def test_unread_rest_refuses_launch(capsys: pytest.CaptureFixture[str]) -> None:
+    async def read_one(client: object, ids: Iterable[int], timeout: float | None) -> AsyncGenerator[Any]:
+        del client, timeout
+        yield 0, LaunchCheck(target=next(iter(ids)))
+
+    spec: CheckSpec[Any] = CheckSpec(read=read_one, is_demanded=True, skips=True)
+    with pytest.raises(typer.Exit) as ended:
+        check_module.check_or_refuse(
+            spec, contextlib.nullcontext(), Targets([(1, 3)]), ("dispatch", "dispatches"), Invocation()
+        )
+    assert ended.value.exit_code == 1
+    assert "only 1 of 3 dispatches were read. Nothing was sent." in capsys.readouterr().err
 
 
 def test_message_names_ten() -> None:

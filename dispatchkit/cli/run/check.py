@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.run.spec import CheckSpec
     from dispatchkit.core.call.client import Client
 
-__all__ = ["CheckResult", "check_before_question", "check_or_refuse"]
+__all__ = ["SHOWN", "CheckResult", "check_before_question", "check_or_refuse"]
 
 W = TypeVar("W")
 
@@ -177,14 +177,17 @@ def check_or_refuse(
             could not be read; with 130 after Ctrl-C.
     """
     total, result = len(targets), CheckResult()
-    if total > SHOWN:
-        write(sys.stderr, f"Checking {counted(total, *noun)}.\n")
     try:
         _read(_check(spec, opened, targets, result, None))
     except DispatchkitError as error:
         why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
         write(sys.stderr, f"dispatchkit: the check could not be made: {why}. Nothing was sent.\n{hint}\n")
         raise typer.Exit(1) from None
+    if result.count < total:  # what was not read may be anything
+        write(
+            sys.stderr, f"dispatchkit: only {result.count:,} of {counted(total, *noun)} were read. Nothing was sent.\n"
+        )
+        raise typer.Exit(1)
     shown = result.table(noun[0]) if total <= SHOWN and is_asked() else ""
     if not result.refused:
         return targets, shown or f"Checked: nothing is known to speak against {_of(total, total, noun)}.\n"

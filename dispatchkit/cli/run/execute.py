@@ -22,7 +22,7 @@ from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.failures import FailuresFile, LiveFailuresFile
 from dispatchkit.cli.output.reporter import Reporter
-from dispatchkit.cli.run.check import check_before_question, check_or_refuse
+from dispatchkit.cli.run.check import SHOWN, check_before_question, check_or_refuse
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.earlier import Earlier, find_earlier
 from dispatchkit.cli.run.ledger_run import LedgerRun, check_same_plan, drive_with_ledger
@@ -204,8 +204,10 @@ def _checked(
             write(sys.stderr, "The run exists already: its targets are not checked again.\n")
         return targets, ""
     if spec.check.is_demanded:
+        if len(targets) > SHOWN and not options.quiet:
+            write(sys.stderr, f"Checking {counted(len(targets), *spec.noun)}.\n")
         left, state = check_or_refuse(spec.check, connect(targets), targets, spec.noun, options.invocation)
-        if not is_asked_for:
+        if not (is_asked_for or options.quiet):
             write(sys.stderr, state)
         return left, state
     return targets, check_before_question(spec.check, connect(targets), targets, spec.noun) if is_asked_for else ""
