@@ -167,10 +167,11 @@ def test_unread_rest_refuses_launch(capsys: pytest.CaptureFixture[str]) -> None:
         del client, timeout
         yield 0, LaunchCheck(target=next(iter(ids)))
 
+    client: Any = None
     spec: CheckSpec[Any] = CheckSpec(read=read_one, is_demanded=True, skips=True)
     with pytest.raises(typer.Exit) as ended:
         check_module.check_or_refuse(
-            spec, contextlib.nullcontext(), Targets([(1, 3)]), ("dispatch", "dispatches"), Invocation()
+            spec, contextlib.nullcontext(client), Targets([(1, 3)]), ("dispatch", "dispatches"), Invocation()
         )
     assert ended.value.exit_code == 1
     assert "only 1 of 3 dispatches were read. Nothing was sent." in capsys.readouterr().err
