@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dispatchkit.altcraft.client import AltcraftClient, AltcraftOptions
     from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
     from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
+    from dispatchkit.altcraft.watch import MailingProgress
     from dispatchkit.core.call.options import ClientOptions
     from dispatchkit.core.call.retry import RetryPolicy
     from dispatchkit.core.events import (
@@ -35,10 +36,12 @@ if TYPE_CHECKING:
         StateRead,
         Waiting,
     )
+    from dispatchkit.core.fanout.check import LaunchCheck, Objection
     from dispatchkit.core.fanout.fan_out import FanOut
     from dispatchkit.core.fanout.guards import StopReason
     from dispatchkit.core.fanout.options import FanOutOptions
     from dispatchkit.core.fanout.outcome import Done, NotSent, Outcome, Rejected, Report, Unknown
+    from dispatchkit.core.fanout.polling import WatchEnd
     from dispatchkit.core.fanout.snapshot import Snapshot
     from dispatchkit.core.fanout.window import Window
     from dispatchkit.core.listing import Listing
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from dispatchkit.direct.client import DirectClient, DirectOptions
     from dispatchkit.direct.commands import StartDispatch, StopDispatch
     from dispatchkit.direct.models import Dispatch, DispatchBase, DispatchCounts, DispatchSource, StartedDispatch
+    from dispatchkit.direct.watch import DispatchProgress
     from dispatchkit.errors import (
         AccessDeniedError,
         AccountMismatchError,
@@ -94,6 +98,7 @@ __all__ = [
     "Dispatch",
     "DispatchBase",
     "DispatchCounts",
+    "DispatchProgress",
     "DispatchSource",
     "DispatchkitError",
     "Done",
@@ -103,15 +108,18 @@ __all__ = [
     "FanOutOptions",
     "InappropriateStatusError",
     "LaunchBroadcast",
+    "LaunchCheck",
     "Ledger",
     "LedgerError",
     "Listing",
     "LogEntry",
     "MailingAccepted",
+    "MailingProgress",
     "MailingStatus",
     "NotFoundError",
     "NotSent",
     "NotSentError",
+    "Objection",
     "Observer",
     "Outcome",
     "OutcomeUnknownError",
@@ -139,6 +147,7 @@ __all__ = [
     "ThrottledError",
     "Unknown",
     "Waiting",
+    "WatchEnd",
     "Window",
     "__version__",
     "json_schema",
@@ -152,6 +161,10 @@ _HOMES = {
     "dispatchkit.altcraft.client": ("AltcraftClient", "AltcraftOptions"),
     "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),
     "dispatchkit.altcraft.models": ("Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"),
+    "dispatchkit.altcraft.watch": ("MailingProgress",),
+    "dispatchkit.direct.watch": ("DispatchProgress",),
+    "dispatchkit.core.fanout.polling": ("WatchEnd",),
+    "dispatchkit.core.fanout.check": ("LaunchCheck", "Objection"),
     "dispatchkit.core.fanout.fan_out": ("FanOut",),
     "dispatchkit.core.listing": ("Listing",),
     "dispatchkit.core.fanout.outcome": ("Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown"),

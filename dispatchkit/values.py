@@ -264,7 +264,7 @@ def _property(value: object) -> object:
 def _declared(annotation: object) -> tuple[type[Value] | None, bool]:
     """What the type of a field means for a flat row: see `_Entry.nested` and `_Entry.counted`."""
     if get_origin(annotation) in {tuple, Sequence, list}:
-        return None, get_args(annotation)[0] is not str
+        return None, not _is_a(get_args(annotation)[0], str)
     for part in get_args(annotation) or (annotation,):
         cls: object = get_origin(part) or part
         if isinstance(cls, type) and _is_a(cls, Value):

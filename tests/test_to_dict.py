@@ -38,16 +38,20 @@ from dispatchkit import (
     DispatchBase,
     DispatchCounts,
     DispatchkitError,
+    DispatchProgress,
     DispatchSource,
     Done,
     Event,
     FanOut,
     LaunchBroadcast,
+    LaunchCheck,
     Ledger,
     Listing,
     LogEntry,
+    MailingProgress,
     MailingStatus,
     NotSentError,
+    Objection,
     Outcome,
     OutcomeUnknownError,
     Pace,
@@ -67,12 +71,13 @@ from dispatchkit import (
     Target,
     ThrottledError,
     Waiting,
+    WatchEnd,
     Window,
     errors,
     values,
 )
-from dispatchkit.altcraft.models import MailingAccepted
-from dispatchkit.altcraft.reads import ReadLog, ReadStatus
+from dispatchkit.altcraft.models import AudienceCounts, ChannelCounts, MailingAccepted
+from dispatchkit.altcraft.reads import ReadAudience, ReadLog, ReadStatus
 from dispatchkit.cli.output.failures import Failure
 from dispatchkit.cli.views.snapshot import RunSnapshot
 from dispatchkit.core.call import call_state
@@ -80,6 +85,7 @@ from dispatchkit.core.call.budget import BudgetStatistics
 from dispatchkit.core.call.client import ClientStatistics
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.outcome import failed
+from dispatchkit.core.fanout.polling import TargetProgress
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.core.pacing.pace import PaceStatistics
 from dispatchkit.direct.commands import ReadDispatch, ReadDispatches
@@ -207,6 +213,13 @@ VALUES: list[Value] = [
     ),
     MailingAccepted(82, replayed=True),
     MailingStatus(is_active=True, is_completed=False, status="Active"),
+    AudienceCounts(all=1000, subscribed_sendable=900),
+    ChannelCounts("email", AudienceCounts()),
+    DispatchProgress(target=7, at=NOW),
+    DispatchProgress(target=7, at=NOW, end=WatchEnd.FINAL, status="done", name="x", messages=COUNTS),
+    MailingProgress(target=7, at=NOW, end=WatchEnd.STALLED, unread="no answer", last_error="no sender", errors=1),
+    LaunchCheck(target=7, name="x", status="initiated", recipients=1235),
+    LaunchCheck(target=7, objections=(Objection.UNREAD, Objection.NO_RECIPIENTS), unread="no answer"),
     LogEntry(NOW, "start", "INFO", "Begin campaign"),
     LogEntry(LOCAL, ""),
     Audience("segment", 5),
@@ -220,6 +233,7 @@ VALUES: list[Value] = [
     DeactivateMailing(82),
     ReadStatus(82),
     ReadLog(82, since=NOW),
+    ReadAudience(Audience("list", 1), resource_id=2),
     InvalidCommand(ValueError(MARK)),
     RUN,
     HOLDER,
@@ -242,6 +256,7 @@ EXEMPT = {
     "Account": "between a ledger and its store",
     "Afterwards": "inside a store",
     "AltcraftWire": "has the token",
+    "AudienceCheck": "inside a check; `LaunchCheck` is what a caller gets",
     "Batch": "inside a store",
     "ClientContext": "inside a client, with its token",
     "ClockOffset": "inside a call",
@@ -249,6 +264,7 @@ EXEMPT = {
     "ExpiringToken": "has the token",
     "HeartbeatStatus": "between a ledger and its store",
     "LogProbe": "a question, with a function",
+    "MailingState": "inside a check or a watch",
     "Moment": "inside a store",
     "Migration": "inside a store",
     "FinishedTarget": "between a fan-out and its ledger",
@@ -270,6 +286,7 @@ EXEMPT = {
     "TimeWindow": "inside a call",
     "TransportFailure": "inside a call",
     "Unsettled": "between a ledger and its store; `Target` is what a reader gets",
+    "Watching": "inside a watch",
     "WorkItem": "between a fan-out and its ledger",
 }
 
@@ -333,7 +350,7 @@ def test_public_values_have_to_dict() -> None:
     assert without - EXEMPT.keys() == set(), "give it a to_dict(), or a reason"
     assert EXEMPT.keys() - without == set(), "no reason is needed"
     untested = {cls for cls in classes.values() if issubclass(cls, Value)} - set(map(type, VALUES))
-    assert untested <= {Event, CallEvent}, "they are bases"
+    assert untested <= {Event, CallEvent, TargetProgress}, "they are bases"
 
 
 def test_schema_describes_every_key() -> None:

@@ -17,7 +17,8 @@ __all__ = ["PROVIDERS", "app"]
 _EPILOG = (
     "Exit status: 0: all done. 1: some were rejected or not sent, or the output could not be written. 2: wrong usage, "
     "or a ledger that cannot be used; nothing was sent. 3: the outcome of some is unknown. 4: the answer to the "
-    "question was no; nothing was done. 5: all was launched before, in another run; nothing was sent. 130: interrupted."
+    "question was no; nothing was done. 5: all was launched before, in another run; nothing was sent. "
+    "6: a watch ended before all was final. 130: interrupted."
 )
 
 PROVIDERS = ProviderGroups()

@@ -7,7 +7,7 @@ import re
 
 from dispatchkit.core.validators import MAX_SECONDS
 
-__all__ = ["ALWAYS", "HOUR", "canary_seconds", "duration", "give_up_seconds", "repeat_seconds"]
+__all__ = ["ALWAYS", "HOUR", "canary_seconds", "duration", "give_up_seconds", "repeat_seconds", "time_seconds"]
 
 HOUR = 3600.0
 ALWAYS = MAX_SECONDS
@@ -48,6 +48,15 @@ def repeat_seconds(text: str | None, *, default: float | None) -> float | None:
     if text == "never":
         raise ValueError("--repeat-window takes a time, such as 1h, or always. To launch repeats: --again")
     return ALWAYS if text == "always" else _seconds("--repeat-window", text, word="always")
+
+
+def time_seconds(option: str, text: str | None, *, default: float | None = None) -> float | None:
+    """The seconds of an option that takes a time.
+
+    Raises:
+        ValueError: It is no duration.
+    """
+    return default if text is None else _seconds(option, text)
 
 
 def _seconds(option: str, text: str, *, word: str = "never") -> float | None:

@@ -30,6 +30,7 @@ from dispatchkit.cli.parameters.guards import (
     Again,
     Canary,
     CanaryTimeout,
+    Check,
     DryRun,
     GiveUpAfter,
     MaxLaunches,
@@ -37,6 +38,7 @@ from dispatchkit.cli.parameters.guards import (
     NotAfter,
     NotBefore,
     RepeatWindow,
+    SkipUnlaunchable,
     StopAfterFailures,
     Yes,
     Zone,
@@ -56,9 +58,11 @@ from dispatchkit.cli.parameters.ledger import (
 )
 from dispatchkit.cli.parameters.output import Failures, Json, JsonLines, Quiet
 from dispatchkit.cli.parameters.pace import Concurrency, Rate
+from dispatchkit.cli.parameters.watch import Deadline, Every, StalledAfter, Watch
 
 __all__ = [
     "ActingOptions",
+    "CheckOptions",
     "ConnectionOptions",
     "LaunchOptions",
     "Options",
@@ -66,6 +70,7 @@ __all__ = [
     "ReadOptions",
     "ResumeOptions",
     "RunOptions",
+    "WatchOptions",
     "options_from",
 ]
 
@@ -114,6 +119,16 @@ class ReadIdsOptions(ReadOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WatchOptions(ReadIdsOptions):
+    """Options of every command that watches ids."""
+
+    watch: Watch = False
+    every: Every = None
+    deadline: Deadline = None
+    stalled_after: StalledAfter = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class ActingOptions(ConnectionOptions):
     """Options of every command that launches or stops."""
 
@@ -156,6 +171,14 @@ class RunOptions(ActingOptions):
     repeat_window: RepeatWindow = None
     again: Again = False
     sandbox: Sandbox = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckOptions:
+    """Options of a launch that can read its targets first."""
+
+    check: Check = False
+    skip_unlaunchable: SkipUnlaunchable = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer.core
 
-__all__ = ["CONNECTION", "GUARDS", "IDS", "LAUNCH", "LEDGER", "OUTPUT", "PACE", "PanelCommand", "write_panels"]
+__all__ = ["CONNECTION", "GUARDS", "IDS", "LAUNCH", "LEDGER", "OUTPUT", "PACE", "WATCH", "PanelCommand", "write_panels"]
 
 IDS = "Which ids"
 LAUNCH = "What is launched"
@@ -18,7 +18,8 @@ LEDGER = "Ledger"
 PACE = "Pace"
 CONNECTION = "Connection"
 OUTPUT = "Output"
-_PANELS = (IDS, LAUNCH, GUARDS, LEDGER, PACE, CONNECTION, OUTPUT)
+WATCH = "Watch"
+_PANELS = (IDS, LAUNCH, WATCH, GUARDS, LEDGER, PACE, CONNECTION, OUTPUT)
 
 
 class PanelCommand(typer.core.TyperCommand):

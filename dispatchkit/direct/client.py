@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, AsyncIterator, Iterable
 from datetime import datetime
 from typing import Any, Self, Unpack, cast
 
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.options import ClientOptions, hide_proxy
 from dispatchkit.core.call.retry import RetryPolicy
+from dispatchkit.core.fanout.check import LaunchCheck
 from dispatchkit.core.fanout.fan_out import FanOut
 from dispatchkit.core.fanout.options import FanOutOptions
+from dispatchkit.core.fanout.polling import Watching
 from dispatchkit.core.invalid_command import build_commands
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.options import check_options, takes_options
 from dispatchkit.core.secret import Secret, Token, Unshown
+from dispatchkit.direct.check import iterate_checks
 from dispatchkit.direct.commands import (
     DirectAuth,
     DirectCommand,
@@ -24,6 +27,7 @@ from dispatchkit.direct.commands import (
     StopDispatch,
 )
 from dispatchkit.direct.models import Dispatch, StartedDispatch
+from dispatchkit.direct.watch import DispatchProgress, watch_dispatches
 from dispatchkit.profiles import client_options
 from dispatchkit.providers import installed_provider
 
@@ -223,6 +227,76 @@ class DirectClient(Client[DirectAuth]):
             ValueError: ``dispatch_id`` is not positive.
         """
         return await self.perform(ReadDispatch(dispatch_id), timeout=timeout, retry=retry)
+
+    async def check(self, ids: Iterable[int], *, timeout: float | None = None) -> tuple[LaunchCheck, ...]:
+        """Check dispatches before their start: ``GET /api/v1/dispatch?dispatch_id=``, one read a dispatch.
+
+        It only reads, as fast as the account's pace allows. A dispatch whose state cannot be read is no error: its
+        check says so. The state may change between the check and the start.
+
+        ``initiated`` speaks for a start. Every other status shows that a start was requested. The statuses are those
+        of the docs of a white label of the same software. A check is therefore no promise of the provider.
+
+        Args:
+            ids: The dispatches, positive integers.
+            timeout: Seconds for each read: attempts and waits together; None takes the client's.
+
+        Returns:
+            A check for each id, in the order of the ids.
+
+        Raises:
+            RejectedError: The provider refuses the token or, in its first answer, the account.
+            TypeError: An id is not an integer.
+            ValueError: An id is not positive.
+
+        Example:
+            >>> async with Sandbox() as sandbox, DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+            ...     await direct.start(8)
+            ...     [each.target for each in await direct.check([7, 8, 9]) if each.is_launchable]
+            StartedDispatch(dispatch_id=8, settled=False)
+            [7, 9]
+        """
+        checks = [pair async for pair in iterate_checks(self, ids, timeout=timeout)]
+        return tuple(check for _, check in sorted(checks, key=lambda pair: pair[0]))
+
+    def watch(
+        self,
+        ids: int | Iterable[int],
+        *,
+        every: float = 5.0,
+        timeout: float | None = None,
+        stalled_after: float | None = None,
+    ) -> AsyncIterator[DispatchProgress]:
+        """Watch dispatches after their start until all are final: ``async for progress in direct.watch(ids)``.
+
+        It reads each dispatch once a round, as fast as the account's pace allows, and yields a value when status or
+        counters change. The last value of each dispatch has an `end`. A dispatch that was stopped, stalled or cannot be
+        found ends alone; the others are watched on.
+
+        Final are ``done`` and ``stopped``, by the docs of a white label of the same software. Finished is not
+        delivered: the counters tell how many messages were.
+
+        Args:
+            ids: A dispatch, or several.
+            every: Seconds from the end of one round of reads to the next one. Default: 5.0.
+            timeout: Seconds until the watch ends in any case: the end is ``timed_out``. None: never. Default: None.
+            stalled_after: Seconds without a change of status and counters after which the end is ``stalled``. None:
+                never. Default: None.
+
+        Raises:
+            RejectedError: The provider refuses the token or, in its first answer, the account.
+            TypeError: An argument is of another type.
+            ValueError: An id or a time is not positive.
+
+        Example:
+            >>> async with Sandbox(scheduled=0, sending=0, awaiting=0) as sandbox:
+            ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:
+            ...         started = await direct.start(7)
+            ...         [progress.status async for progress in direct.watch([7], timeout=60)]
+            ['done']
+        """
+        given = ids if isinstance(ids, Iterable) else [ids]
+        return watch_dispatches(self, given, Watching(every, timeout, stalled_after))
 
     @takes_options(FanOut)
     def start_many(

@@ -33,6 +33,8 @@ ALTCRAFT_TOKEN = "sandbox"  # noqa: S105 - made for the sandbox
 
 _BODY_LIMIT = 10 * 1024 * 1024
 _BODY_LIMIT_WITH_FILES = 100 * 1024 * 1024
+_AUDIENCE = 1000, 900
+_MESSAGES = {"start": "Begin campaign", "end": "End campaign", "": "Messages could not be handed over"}
 
 
 @define(weakref_slot=False)
@@ -48,6 +50,7 @@ class _Mailing:
     at_first: bool
     switches: tuple[tuple[float, bool], ...] = ()
     runs: tuple[_Run, ...] = ()
+    errors: tuple[float, ...] = ()
 
     def is_active(self, moment: float) -> bool:
         return next((active for at, active in reversed(self.switches) if at <= moment), self.at_first)
@@ -58,6 +61,7 @@ class _Mailing:
 
     def log(self, moment: float) -> list[tuple[float, str]]:
         entries = [(run.start, "start") for run in self.runs] + [(run.end, "end") for run in self.runs]
+        entries += [(at, "") for at in self.errors]
         # Sorted by time alone: within one moment a run starts before it ends.
         return sorted((entry for entry in entries if entry[0] <= moment), key=lambda entry: entry[0])
 
@@ -83,9 +87,10 @@ class AltcraftProvider:
     """Altcraft as its contract describes it: activate, launch, deactivate, and the two ways to see what came of it.
 
     Played are ``campaigns/activate/``, ``campaigns/broadcasts/start``, ``campaigns/deactivate``,
-    ``campaigns/get_status`` and ``campaigns/log_v2`` under ``/api/v1.1/``, each under exactly that path. A launch
-    during or after another one launches again. ``run_seconds``, ``tariff_limit``, ``deduplicates``, ``replays_errors``,
-    ``sloppy_xml`` and ``read_lag`` are attributes too and may be changed at any time.
+    ``campaigns/get_status``, ``campaigns/log_v2``, ``databases/get_counters`` and ``segments/get_counters`` under
+    ``/api/v1.1/``, each under exactly that path. A launch during or after another one launches again. ``run_seconds``,
+    ``tariff_limit``, ``deduplicates``, ``replays_errors``, ``sloppy_xml`` and ``read_lag`` are attributes too and may
+    be changed at any time.
 
     Args:
         mailings: The ids that exist; see :class:`Ids`. A ``range`` of any size is free.
@@ -111,6 +116,8 @@ class AltcraftProvider:
         errors: The message of the ``ERROR`` entry that a launch writes to the log, by the id of its mailing. The entry
             stands before the start. Default: none.
         unstarted: Mailings whose log shows no start of a launch. Default: none.
+        audiences: Of an audience, such as ``("list", 1)``, how many profiles it has, and how many can be sent to. One
+            that is not here has 1,000 and 900.
 
     Raises:
         ValueError: ``replay_generation`` is neither ``"newer"`` nor ``"older"``.
@@ -141,6 +148,7 @@ class AltcraftProvider:
         self.launches: Counter[int] = Counter()
         self.errors: dict[int, str] = {}
         self.unstarted: set[int] = set()
+        self.audiences: dict[tuple[str, int], tuple[int, int]] = {}
         self._ids = Ids(mailings)
         self._active = Ids(active)
         self._token = token
@@ -154,6 +162,8 @@ class AltcraftProvider:
             "/api/v1.1/campaigns/deactivate": _Method(self._deactivate, changes=True),
             "/api/v1.1/campaigns/get_status": _Method(self._get_status),
             "/api/v1.1/campaigns/log_v2": _Method(self._log),
+            "/api/v1.1/databases/get_counters": _Method(lambda fields, now: self._get_counters("list", fields, now)),
+            "/api/v1.1/segments/get_counters": _Method(lambda fields, now: self._get_counters("segment", fields, now)),
         }
 
     def answer(self, call: Call) -> Reply:
@@ -302,6 +312,30 @@ class AltcraftProvider:
                 entries.append(_log_entry(at, state))
         return {**_success(entries[: 1000 if limit is None else limit]), "total_count": len(entries)}
 
+    def log_error(self, mailing_id: int) -> None:
+        """Write an entry of the level ERROR to the log of a mailing, as if messages could not be handed over."""
+        self._touch(mailing_id).errors += (self._clock(),)
+
+    def _get_counters(self, kind: str, fields: Fields, now: _Now) -> dict[str, Json]:
+        del now
+        audience = fields.integer("id")
+        if audience is None:
+            raise RefusedError(400, "Incorrect request: id is required")
+        whole, sendable = self.audiences.get((kind, audience), _AUDIENCE)
+        counts: dict[str, Json] = {
+            "all": whole,
+            "subscribed": sendable,
+            "unsubscribed": whole - sendable,
+            "complained": 0,
+            "hardbounced": 0,
+            "unconfirmed": 0,
+            "suspended": 0,
+            "invalid": 0,
+            "subscribed_sendable": sendable,
+            "unconfirmed_sendable": 0,
+        }
+        return _success([{"channel": "email", "status": counts}])
+
     def _check_tariff(self) -> None:
         if self.tariff_limit is not None and self._launched >= self.tariff_limit:
             raise RefusedError(402, "Tariff limit reached")
@@ -343,8 +377,8 @@ def _refusal(refused: RefusedError) -> dict[str, Json]:
 def _log_entry(at: float, state: str) -> dict[str, Json]:
     moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
     return {
-        "level": "INFO",
-        "message": "Begin campaign" if state == "start" else "End campaign",
+        "level": "INFO" if state else "ERROR",
+        "message": _MESSAGES[state],
         "state": state,
         "time": moment.replace("+00:00", "Z"),
         "value": "",

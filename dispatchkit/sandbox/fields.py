@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from dispatchkit.sandbox.wire import Json
 
-INTEGERS: Final = frozenset({"id", "override_source_id", "override_limit", "limit"})
+INTEGERS: Final = frozenset({"id", "override_source_id", "override_limit", "limit", "resource_id", "list_id"})
 """The fields that are integers: XML, where everything is text, has to know them."""
 
 FLAGS: Final = frozenset({"run_now", "abort_if_running"})

@@ -9,7 +9,7 @@ from dispatchkit.altcraft.client import AltcraftOptions
 from dispatchkit.core.options import takes_options
 from dispatchkit.core.secret import Token, Unshown
 from dispatchkit.profiles import client_options
-from dispatchkit.sync.client import SyncClient, blocking, blocking_many
+from dispatchkit.sync.client import SyncClient, blocking, blocking_ids, blocking_many, blocking_watch
 
 __all__ = ["AltcraftClient"]
 
@@ -64,6 +64,8 @@ class AltcraftClient(SyncClient[AsyncAltcraftClient]):
     deactivate = blocking(AsyncAltcraftClient.deactivate)
     status = blocking(AsyncAltcraftClient.status)
     log = blocking(AsyncAltcraftClient.log)
+    check = blocking_ids(AsyncAltcraftClient.check)
+    watch = blocking_watch(AsyncAltcraftClient.watch)
     activate_many = blocking_many(AsyncAltcraftClient.activate_many)
     launch_many = blocking_many(AsyncAltcraftClient.launch_many)
     perform = blocking(AsyncAltcraftClient.perform)

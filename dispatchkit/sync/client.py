@@ -22,7 +22,7 @@ from __future__ import annotations
 import functools
 import inspect
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from types import TracebackType
 from typing import Any, Concatenate, Generic, NoReturn, ParamSpec, Self, TypeVar, cast
 
@@ -34,12 +34,15 @@ from dispatchkit.sync.caller_items import hand_over
 from dispatchkit.sync.fan_out import FanOut
 from dispatchkit.sync.portal import PortalHandle
 
-__all__ = ["SyncClient", "blocking", "blocking_many"]
+__all__ = ["SyncClient", "blocking", "blocking_ids", "blocking_many", "blocking_watch"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 C = TypeVar("C", bound=Client[Any])
 C_co = TypeVar("C_co", bound=Client[Any], covariant=True)
+
+_END = object()
+"""The end of an iterator."""
 
 
 class SyncClient(BlockingOnly, Generic[C_co]):
@@ -142,6 +145,77 @@ def blocking(
 
     functools.update_wrapper(call, method)
     return call
+
+
+def blocking_ids(
+    method: Callable[Concatenate[C, P], Coroutine[object, object, R]],
+) -> Callable[Concatenate[SyncClient[C], P], R]:
+    """Make a method like that of `blocking`. The caller's thread reads the ids, which are the first argument.
+
+    Args:
+        method: The method of the asynchronous client. Name, parameters, defaults and docstring are taken from it.
+    """
+    first = list(inspect.signature(method).parameters)[1]
+    blocking_call = cast("Callable[..., R]", blocking(method))
+
+    @functools.wraps(method)
+    def call(self: SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return blocking_call(self, *_read_ids(first, args, kwargs), **kwargs)
+
+    return call
+
+
+def blocking_watch(
+    method: Callable[Concatenate[C, P], AsyncIterator[R]],
+) -> Callable[Concatenate[SyncClient[C], P], Iterator[R]]:
+    """Make a method that returns a plain iterator over what an asynchronous client's method yields.
+
+    Args:
+        method: The method of the asynchronous client. Name, parameters, defaults and docstring are taken from it.
+    """
+    first = list(inspect.signature(method).parameters)[1]
+    start = cast("Callable[..., AsyncIterator[R]]", method)
+
+    @functools.wraps(method)
+    def call(self: SyncClient[C], /, *args: P.args, **kwargs: P.kwargs) -> Iterator[R]:
+        positional = _read_ids(first, args, kwargs)
+        return _iterate(self._handle, start(self._async_client, *positional, **kwargs), method.__name__)
+
+    return call
+
+
+def _iterate(handle: PortalHandle, items: AsyncIterator[R], method: str) -> Iterator[R]:
+    """What an asynchronous iterator yields on the loop thread."""
+    try:
+        while (item := handle.run(_next(items), method)) is not _END:
+            yield cast("R", item)
+    finally:
+        if not handle.is_closed():
+            handle.run(_close(items), method)
+
+
+async def _next(items: AsyncIterator[object]) -> object:
+    return await anext(items, _END)
+
+
+async def _close(items: AsyncIterator[object]) -> None:
+    close: Callable[[], Coroutine[object, object, None]] | None = getattr(items, "aclose", None)
+    if close is not None:
+        await close()
+
+
+def _read_ids(first: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[Any]:
+    """The positional arguments, with the ids as a list. Ids that were given by name stay there."""
+    positional = [*args]
+    if positional:
+        positional[0] = _as_list(positional[0])
+    elif first in kwargs:
+        kwargs[first] = _as_list(kwargs[first])
+    return positional
+
+
+def _as_list(ids: object) -> object:
+    return [*cast("Iterable[object]", ids)] if isinstance(ids, Iterable) else ids
 
 
 def blocking_many(

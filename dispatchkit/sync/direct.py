@@ -9,7 +9,7 @@ from dispatchkit.core.secret import Token, Unshown
 from dispatchkit.direct.client import DirectClient as AsyncDirectClient
 from dispatchkit.direct.client import DirectOptions
 from dispatchkit.profiles import client_options
-from dispatchkit.sync.client import SyncClient, blocking, blocking_many
+from dispatchkit.sync.client import SyncClient, blocking, blocking_ids, blocking_many, blocking_watch
 
 __all__ = ["DirectClient"]
 
@@ -55,6 +55,8 @@ class DirectClient(SyncClient[AsyncDirectClient]):
     stop = blocking(AsyncDirectClient.stop)
     dispatches = blocking(AsyncDirectClient.dispatches)
     dispatch = blocking(AsyncDirectClient.dispatch)
+    check = blocking_ids(AsyncDirectClient.check)
+    watch = blocking_watch(AsyncDirectClient.watch)
     start_many = blocking_many(AsyncDirectClient.start_many)
     stop_many = blocking_many(AsyncDirectClient.stop_many)
     perform = blocking(AsyncDirectClient.perform)

@@ -21,9 +21,16 @@ def test_terminal_asks_and_shows_bar(played: Played) -> None:
     command.read_until("[y/N] ")
     assert plain(command.screen) == (
         f"Start 5 dispatches: 1999-2003\n  host     {played.url}\n"
-        "  account  the token in DISPATCHKIT_DIRECT_TOKEN\nGo ahead? [y/N] "
+        "  account  the token in DISPATCHKIT_DIRECT_TOKEN\n"
+        "dispatch  name           status     recipients  against a launch\n"
+        "    1999  рассылка 1999  initiated        1235  -\n"
+        "    2000  рассылка 2000  initiated        1235  -\n"
+        "    2001  -              -          -           unknown to the provider\n"
+        "    2002  -              -          -           unknown to the provider\n"
+        "    2003  -              -          -           unknown to the provider\n"
+        "Go ahead? [y/N] "
     )
-    assert played.sandbox.requests == 0
+    assert not played.sandbox.acts
     command.type("y\n")
     assert command.end() == 1
     assert "━" in command.screen
@@ -39,7 +46,7 @@ def test_confirmation_defaults_to_no(played: Played) -> None:
     command.type("\n")
     assert command.end() == 4
     assert "Nothing was sent." in command.screen
-    assert played.sandbox.requests == 0
+    assert not played.sandbox.acts
 
 
 def test_confirmation_ctrl_c_exits_130(played: Played) -> None:
@@ -49,7 +56,7 @@ def test_confirmation_ctrl_c_exits_130(played: Played) -> None:
     command.interrupt()
     assert command.end() == 130
     assert plain(command.screen).endswith("[y/N] \nNothing was sent.\n")
-    assert played.sandbox.requests == 0
+    assert not played.sandbox.acts
 
 
 def test_one_id_is_asked_about(played: Played) -> None:
@@ -57,7 +64,7 @@ def test_one_id_is_asked_about(played: Played) -> None:
     command.read_until("Start 1 dispatch: 1")
     command.type("n\n")
     assert command.end() == 4
-    assert played.sandbox.requests == 0
+    assert not played.sandbox.acts
 
 
 def test_a_sandbox_asks_nothing() -> None:

@@ -9,13 +9,14 @@ import typer
 
 from dispatchkit.built_in.altcraft import PROVIDER
 from dispatchkit.cli.lazy import CommandRef, group
-from dispatchkit.cli.options import LaunchOptions, ReadIdsOptions, ReadOptions, RunOptions
-from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LAUNCH, OUTPUT
+from dispatchkit.cli.options import CheckOptions, LaunchOptions, ReadOptions, RunOptions, WatchOptions
+from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LAUNCH, OUTPUT, WATCH
 
 __all__ = [
     "ActivateOptions",
     "AltcraftOptions",
     "AltcraftReadOptions",
+    "AudienceOptions",
     "DeactivateOptions",
     "LaunchBroadcastOptions",
     "LogOptions",
@@ -54,6 +55,24 @@ _RunNow = Annotated[
         rich_help_panel=LAUNCH,
     ),
 ]
+_ResourceId = Annotated[
+    int | None,
+    typer.Option(
+        metavar="ID",
+        min=1,
+        help="The resource whose subscriptions count when the --audience is counted before the launch.",
+        rich_help_panel=GUARDS,
+    ),
+]
+_ListId = Annotated[
+    int | None,
+    typer.Option(
+        metavar="ID",
+        min=1,
+        help="The database of a dynamic segment, which the platform needs to count it.",
+        rich_help_panel=GUARDS,
+    ),
+]
 _Abort = Annotated[
     bool | None,
     typer.Option(
@@ -74,12 +93,20 @@ class AltcraftOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchBroadcastOptions(LaunchOptions, AltcraftOptions):
+class AudienceOptions(LaunchOptions, CheckOptions):
+    """Options of a launch, and how its audience is counted."""
+
+    resource_id: _ResourceId = None
+    list_id: _ListId = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LaunchBroadcastOptions(AudienceOptions, AltcraftOptions):
     """Options of ``launch``."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActivateOptions(LaunchOptions, AltcraftOptions):
+class ActivateOptions(AudienceOptions, AltcraftOptions):
     """Options of ``activate``."""
 
     run_now: _RunNow = None
@@ -101,8 +128,18 @@ class AltcraftReadOptions(ReadOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StatusOptions(ReadIdsOptions, AltcraftReadOptions):
+class StatusOptions(WatchOptions, AltcraftReadOptions):
     """Options of ``status``."""
+
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Also count starts, ends and errors of the log from this time on: 2026-01-31T09:00:00, in UTC. Give "
+            "the time of the launch. With --watch, the default is the whole log.",
+            rich_help_panel=WATCH,
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +180,11 @@ app = group(
             body="dispatchkit.cli.providers.altcraft:deactivate",
         ),
         "status": CommandRef(
-            help="Show whether mailings are active.\n\nThe status does not show whether a launch happened: use log.",
+            help="Show whether mailings are active; with --watch, until their launches have ended.\n\n"
+            "The status does not show whether a launch happened: --since counts what the log says of it. Finished is "
+            "not delivered: senders may still have a queue.\n\n"
+            "Exit status 1: some could not be read, or their log has errors. 6: the deadline of --watch passed, or "
+            "some stalled.",
             options=f"{_HERE}:StatusOptions",
             body="dispatchkit.cli.providers.altcraft_views:status",
             reads=True,

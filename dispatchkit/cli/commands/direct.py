@@ -9,10 +9,10 @@ import typer
 
 from dispatchkit.built_in.direct import PROVIDER
 from dispatchkit.cli.lazy import CommandRef, group
-from dispatchkit.cli.options import ReadIdsOptions, ReadOptions, RunOptions
+from dispatchkit.cli.options import CheckOptions, ReadOptions, RunOptions, WatchOptions
 from dispatchkit.cli.panels import CONNECTION, IDS
 
-__all__ = ["DirectOptions", "ListOptions", "StatusOptions", "StopOptions", "app"]
+__all__ = ["DirectOptions", "ListOptions", "StartOptions", "StatusOptions", "StopOptions", "app"]
 
 _BaseUrl = Annotated[
     str | None,
@@ -34,6 +34,11 @@ class DirectOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StartOptions(CheckOptions, DirectOptions):
+    """Options of ``start``."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StopOptions(DirectOptions):
     """Options of ``stop``."""
 
@@ -48,7 +53,7 @@ class StopOptions(DirectOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class StatusOptions(ReadIdsOptions):
+class StatusOptions(WatchOptions):
     """Options of ``status``."""
 
     base_url: _BaseUrl = PROVIDER.base_url
@@ -90,7 +95,7 @@ app = group(
     {
         "start": CommandRef(
             help="Start dispatches. No message can be added to them afterwards.",
-            options="dispatchkit.cli.commands.direct:DirectOptions",
+            options="dispatchkit.cli.commands.direct:StartOptions",
             body="dispatchkit.cli.providers.direct:start",
         ),
         "stop": CommandRef(
@@ -99,8 +104,10 @@ app = group(
             body="dispatchkit.cli.providers.direct:stop",
         ),
         "status": CommandRef(
-            help="Show the status and the counters of dispatches.\n\n"
-            "Exit status 1: some could not be read, or the provider does not know them.",
+            help="Show the status and the counters of dispatches; with --watch, until all are final.\n\n"
+            "Finished is not delivered: the counters tell how many messages were.\n\n"
+            "Exit status 1: some could not be read, or the provider does not know them. With --watch, also if one was "
+            "stopped; 6: the deadline passed, or some stalled.",
             options="dispatchkit.cli.commands.direct:StatusOptions",
             body="dispatchkit.cli.providers.direct_views:status",
             reads=True,

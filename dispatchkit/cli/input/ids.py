@@ -69,6 +69,22 @@ class Targets:
         """The id that comes last. There must be one."""
         return self.parts[-1][-1]
 
+    def without(self, ids: IdSet) -> Targets:
+        """The ids that are not in a set."""
+        left = Targets(self._gaps(ids))
+        left.dropped, left.done, left.unknown, left.notes = self.dropped, self.done, self.unknown, self.notes
+        return left
+
+    def _gaps(self, ids: IdSet) -> Iterator[tuple[int, int]]:
+        for low, high in self.after(0):
+            start = low
+            for number in ids.between(low, high):
+                if start < number:
+                    yield start, number - 1
+                start = number + 1
+            if start <= high:
+                yield start, high
+
     def after(self, count: int) -> Iterator[tuple[int, int]]:
         """The ids after the first so many, as ranges with both ends included."""
         for part in self.parts:

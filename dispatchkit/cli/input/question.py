@@ -16,7 +16,7 @@ from dispatchkit.cli.text import counted, escape_control, write
 if TYPE_CHECKING:
     from dispatchkit.cli.input.ids import Targets
 
-__all__ = ["DECLINED", "PRODUCTION", "Description", "ask", "confirm", "describe_ids"]
+__all__ = ["DECLINED", "PRODUCTION", "Description", "ask", "confirm", "describe_ids", "is_asked"]
 
 DECLINED = 4
 """The exit status after the answer no."""
@@ -78,18 +78,24 @@ def _runs(targets: Targets) -> Iterator[str]:
         first, last = low, high
 
 
-def ask(description: Description, *, nothing: str = _NOTHING_SENT) -> None:
+def is_asked() -> bool:
+    """Whether a question has a terminal to stand on."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask(description: Description, *, more: str = "", nothing: str = _NOTHING_SENT) -> None:
     """Ask whether to do it; without a terminal, refuse and name the option that answers.
 
     Args:
         description: What is to be done.
+        more: Further lines, between the description and the question.
         nothing: What is said after any other answer than yes.
 
     Raises:
         typer.Exit: It is not to be done.
     """
     confirm(
-        f"{description}\nGo ahead?",
+        f"{description}\n{more}Go ahead?",
         f"this needs a yes, and there is no terminal to ask: {description.in_one_line}. {nothing} "
         "To go ahead without a question, pass --yes",
         nothing=nothing,
@@ -114,7 +120,7 @@ def confirm(question: str, refusal: str, *, nothing: str = _NOTHING_SENT) -> Non
     Raises:
         typer.Exit: With status 4 after no, 2 without a terminal, 130 after Ctrl-C.
     """
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not is_asked():
         write(sys.stderr, f"dispatchkit: {escape_control(refusal)}\n")
         raise typer.Exit(2)
     lines = "\n".join(map(_coloured, question.splitlines()))

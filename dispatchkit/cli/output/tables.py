@@ -102,10 +102,19 @@ class PlainTable:
         names: The columns.
         optional: The columns that may be left out, in this order. Before them go those that hold nothing but 0 or -.
         flexible: The columns that may be shortened.
+        width: The width to fit into. None: that of standard output, if it is a terminal.
     """
 
-    def __init__(self, names: Sequence[str], *, optional: Sequence[str] = (), flexible: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        *,
+        optional: Sequence[str] = (),
+        flexible: Sequence[str] = (),
+        width: int | None = None,
+    ) -> None:
         self._names = names
+        self._width = width
         self._optional = optional
         self._flexible = flexible
         self._widths: dict[int, int] = {}
@@ -120,8 +129,8 @@ class PlainTable:
         cells = [[_cell(value) for value in row] for row in rows]
         if not self._widths:
             self._widths = {place: max(map(cell_len, column)) for place, column in enumerate(zip(*cells, strict=True))}
-            if sys.stdout.isatty():
-                self._fit(cells[1:], get_terminal_size().columns)
+            if self._width is not None or sys.stdout.isatty():
+                self._fit(cells[1:], self._width or get_terminal_size().columns)
         lines: list[str] = []
         for line, row in zip(cells, rows, strict=True):
             parts: list[str] = []

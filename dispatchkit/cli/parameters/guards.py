@@ -12,6 +12,7 @@ __all__ = [
     "Again",
     "Canary",
     "CanaryTimeout",
+    "Check",
     "DryRun",
     "GiveUpAfter",
     "MaxLaunches",
@@ -19,6 +20,7 @@ __all__ = [
     "NotAfter",
     "NotBefore",
     "RepeatWindow",
+    "SkipUnlaunchable",
     "StopAfterFailures",
     "Yes",
     "Zone",
@@ -38,6 +40,23 @@ Again = Annotated[
     typer.Option(
         "--again",
         help="Launch also what another run of the ledger has launched, or may have launched.",
+        rich_help_panel=GUARDS,
+    ),
+]
+Check = Annotated[
+    bool,
+    typer.Option(
+        "--check",
+        help="Read the state of every target first. If something speaks against the launch of one, nothing is sent, "
+        "and the exit status is 2. A question on a terminal shows the state of up to 20 targets in any case.",
+        rich_help_panel=GUARDS,
+    ),
+]
+SkipUnlaunchable = Annotated[
+    bool,
+    typer.Option(
+        "--skip-unlaunchable",
+        help="Like --check, but leave out the targets that something speaks against, and launch the rest.",
         rich_help_panel=GUARDS,
     ),
 ]

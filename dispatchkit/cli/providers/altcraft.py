@@ -17,7 +17,7 @@ from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.providers.overrides import Overrides, overrides
 from dispatchkit.cli.run.launch import launch as launch_spec
-from dispatchkit.cli.run.spec import LaunchSpec
+from dispatchkit.cli.run.spec import CheckSpec, LaunchSpec
 from dispatchkit.cli.settings import client_settings
 from dispatchkit.cli.text import counted
 from dispatchkit.core.secret import Secret
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.commands.altcraft import (
         ActivateOptions,
         AltcraftOptions,
+        AudienceOptions,
         DeactivateOptions,
         LaunchBroadcastOptions,
     )
@@ -50,6 +51,7 @@ def activate(options: ActivateOptions) -> None:
         "activate and launch" if options.run_now else "activate",
         lambda number: ActivateMailing(number, run_now=options.run_now, **values),
         values,
+        check=_check_spec(options, values, activates=True),
     )
 
 
@@ -57,7 +59,14 @@ def launch(options: LaunchBroadcastOptions) -> None:
     """Launch active broadcasts."""
     with exit_on_user_error():
         values = overrides(options)
-    _launch(options, "launch", lambda number: LaunchBroadcast(number, **values), values, active=True)
+    _launch(
+        options,
+        "launch",
+        lambda number: LaunchBroadcast(number, **values),
+        values,
+        active=True,
+        check=_check_spec(options, values),
+    )
 
 
 def deactivate(options: DeactivateOptions) -> None:
@@ -79,6 +88,7 @@ def _launch(
     *,
     active: bool = False,
     stops: frozenset[str] = frozenset(),
+    check: CheckSpec[AltcraftWire] | None = None,
 ) -> None:
     with exit_on_user_error():
         options = with_profile(options, PROVIDER)
@@ -108,8 +118,25 @@ def _launch(
         stops=stops,
         repeat_window=None if stops else HOUR,
         overrides=() if values is None else _described(values),
+        check=check,
     )
     launch_spec(options, spec)
+
+
+def _check_spec(options: AudienceOptions, values: Overrides, *, activates: bool = False) -> CheckSpec[AltcraftWire]:
+    return CheckSpec(
+        read=lambda client, ids, timeout: load("dispatchkit.altcraft.check:iterate_checks")(
+            client,
+            ids,
+            audience=values["audience"],
+            resource_id=options.resource_id,
+            list_id=options.list_id,
+            activates=activates,
+            timeout=timeout,
+        ),
+        is_demanded=options.check or options.skip_unlaunchable,
+        skips=options.skip_unlaunchable,
+    )
 
 
 def _described(values: Overrides) -> tuple[tuple[str, str], ...]:

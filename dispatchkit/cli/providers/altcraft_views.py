@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dispatchkit import AltcraftClient
+import typer
+
+from dispatchkit import AltcraftClient, MailingProgress
 from dispatchkit.altcraft.reads import ReadLog, ReadStatus
 from dispatchkit.built_in.altcraft import PROVIDER
 from dispatchkit.cli.input.profile import with_profile
 from dispatchkit.cli.input.values import exit_on_user_error, token
+from dispatchkit.cli.output.watch import WatchForm, show_once, show_watch, unread_note
 from dispatchkit.cli.providers.views import moment, read, read_ids, show_log, show_statuses
+from dispatchkit.cli.providers.watch_times import watch_times
 from dispatchkit.cli.settings import client_settings
 
 if TYPE_CHECKING:
@@ -18,11 +22,55 @@ if TYPE_CHECKING:
 __all__ = ["log", "status"]
 
 
+def _state(progress: MailingProgress) -> str | None:
+    if progress.is_active is None:
+        return None
+    if progress.starts > progress.ends:
+        return "started"
+    return "completed" if progress.is_completed else "active" if progress.is_active else "not active"
+
+
+def _log_note(progress: MailingProgress) -> str | None:
+    missing = f"{progress.log_missing:,} entries of the log not listed" if progress.log_missing else None
+    return "; ".join(filter(None, (missing, progress.last_error))) or None
+
+
+_FORM: WatchForm[MailingProgress] = WatchForm(
+    noun=PROVIDER.noun,
+    names=("active", "completed", "starts", "ends", "errors"),
+    cells=lambda progress: (
+        progress.is_active,
+        progress.is_completed,
+        progress.starts,
+        progress.ends,
+        progress.errors,
+    ),
+    state=_state,
+    note=lambda progress: unread_note(progress) or _log_note(progress),
+)
+
+
 def status(options: StatusOptions) -> None:
     """Read whether mailings are active, and show it."""
     with exit_on_user_error():
         ids = read_ids(options, ReadStatus)
+        times, since = watch_times(options), moment("--since", options.since)
         client = _client(options)
+    if options.watch:
+        show_watch(
+            client,
+            lambda: client.watch(ids, since=since, **times),
+            _FORM,
+            total=len(ids),
+            json=options.json,
+            invocation=options.invocation,
+        )
+        return
+    if since is not None:
+        rows = show_once(client, lambda: client.watch(ids, since=since), _FORM, total=len(ids), json=options.json)
+        if any(row.unread is not None or row.errors for row in rows):
+            raise typer.Exit(1)
+        return
     show_statuses(
         client,
         map(ReadStatus, ids),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+import attrs
+
 import dispatchkit
 from dispatchkit.built_in.direct import PROVIDER
 from dispatchkit.cli.durations import ALWAYS
@@ -12,14 +14,14 @@ from dispatchkit.cli.input.profile import with_profile
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.run.launch import launch
-from dispatchkit.cli.run.spec import LaunchSpec
+from dispatchkit.cli.run.spec import CheckSpec, LaunchSpec
 from dispatchkit.cli.settings import client_settings
 from dispatchkit.core.secret import Secret
 from dispatchkit.direct.commands import DirectAuth, DirectCommand, StartDispatch, StopDispatch
 
 if TYPE_CHECKING:
     from dispatchkit import DirectClient
-    from dispatchkit.cli.commands.direct import DirectOptions, StopOptions
+    from dispatchkit.cli.commands.direct import DirectOptions, StartOptions, StopOptions
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.sandbox import Sandbox
 
@@ -28,11 +30,16 @@ __all__ = ["start", "stop"]
 R = TypeVar("R")
 
 
-def start(options: DirectOptions) -> None:
+def start(options: StartOptions) -> None:
     """Start dispatches."""
     with exit_on_user_error():
         options = with_profile(options, PROVIDER)
-    launch(options, _spec(options, "start", StartDispatch))
+    check: CheckSpec[DirectAuth] = CheckSpec(
+        read=lambda client, ids, timeout: load("dispatchkit.direct.check:iterate_checks")(client, ids, timeout=timeout),
+        is_demanded=options.check or options.skip_unlaunchable,
+        skips=options.skip_unlaunchable,
+    )
+    launch(options, attrs.evolve(_spec(options, "start", StartDispatch), check=check))
 
 
 def stop(options: StopOptions) -> None:

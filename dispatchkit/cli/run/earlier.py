@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, TypeVar, cast
 
@@ -73,21 +73,7 @@ class Earlier:
 
     def without(self, targets: Targets) -> Targets:
         """The targets that no other run launched."""
-        left = Targets(self._gaps(targets))
-        left.dropped, left.done, left.unknown, left.notes = (
-            targets.dropped, targets.done, targets.unknown, targets.notes,
-        )  # fmt: skip
-        return left
-
-    def _gaps(self, targets: Targets) -> Iterator[tuple[int, int]]:
-        for low, high in targets.after(0):
-            start = low
-            for number in self.ids.between(low, high):
-                if start < number:
-                    yield start, number - 1
-                start = number + 1
-            if start <= high:
-                yield start, high
+        return targets.without(self.ids)
 
 
 async def find_earlier(

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -21,6 +22,7 @@ from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.failures import FailuresFile, LiveFailuresFile
 from dispatchkit.cli.output.reporter import Reporter
+from dispatchkit.cli.run.check import SHOWN, check_before_question, check_or_refuse
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.earlier import Earlier, find_earlier
 from dispatchkit.cli.run.ledger_run import LedgerRun, check_same_plan, drive_with_ledger
@@ -86,17 +88,13 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
         if not options.sandbox and not _plans_without_token(options, spec):
             key = spec.token or token(options, spec.token_variable)
         bounds = guards(options)
-        ledger_ref = ledger_from_options(options, spec.verb, stops=bool(spec.stops)) if plan is None else None
-        if ledger_ref is not None and ledger_ref.is_default and len(targets) > _MAX_RECORDED:
-            raise ValueError(
-                f"{len(targets):,} ids are too many for the ledger on this machine: nothing was sent. To launch "
-                f"without a record: {without_ledger(options.invocation)}"
-            )
+        ledger_ref = None if plan is not None else _ledger_of(options, spec, targets)
         if options.sandbox and options.invocation.given("base_url"):
             raise ValueError("give either --sandbox or --base-url, not both: the sandbox is a host of its own")
         window = _repeat_window(options, spec)
         repeat_window = None if options.again or (ledger_ref is None and plan is None) else window
         client = spec.connect(host, key)
+        connect = _checking_client(options, spec, host, key)
         del key
         command = spec.command(targets.first)  # what is wrong with one is wrong with all
         client._call(command)
@@ -110,9 +108,11 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
     tell()
     if ledger_ref is not None and not len(targets):
         raise _all_launched_before(spec, known.earlier, len(given), ledger_ref)
+    is_asked_for = not (options.sandbox or options.yes or known.left == 0)
+    targets, state = _checked(spec, connect, targets, options, known, is_asked_for=is_asked_for)
     description = _describe(options, spec, targets, host, known=known, ledger_ref=ledger_ref, bounds=bounds)
-    if not (options.sandbox or options.yes or known.left == 0):
-        ask(description)
+    if is_asked_for:
+        ask(description, more=state)
     decisions = Decisions()
     if ledger_ref is not None:
         decisions = decide(known.hindrances, options, ledger_ref)
@@ -153,6 +153,76 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
         with reporter:
             report, interrupted = run_loop(running)
     raise typer.Exit(reporter.summary(report, interrupted=interrupted))
+
+
+def _ledger_of(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets) -> LedgerRef | None:
+    """The ledger of the launch; None without one.
+
+    Raises:
+        ValueError: The options name none, or the default ledger cannot take so many targets.
+    """
+    ledger_ref = ledger_from_options(options, spec.verb, stops=bool(spec.stops))
+    if ledger_ref is not None and ledger_ref.is_default and len(targets) > _MAX_RECORDED:
+        raise ValueError(
+            f"{len(targets):,} ids are too many for the ledger on this machine: nothing was sent. To launch "
+            f"without a record: {without_ledger(options.invocation)}"
+        )
+    return ledger_ref
+
+
+def _checking_client(
+    options: RunOptions, spec: LaunchSpec[W, R], host: str, key: str
+) -> Callable[[Targets], AbstractAsyncContextManager[Client[W]]] | None:
+    """Makes the client of a check, which ends with its loop; None if there is no token.
+
+    Raises:
+        ValueError: A check is asked for, and there is no token.
+    """
+    if spec.check is None:
+        return None
+    if options.sandbox:
+        return lambda targets: _client_of_sandbox(spec, targets)
+    if key == _MASK:
+        if spec.check.is_demanded:
+            raise ValueError(f"--check reads the provider: set {spec.token_variable}, or add --token-file PATH")
+        return None
+    client = spec.connect(host, key)
+    return lambda _: client
+
+
+@asynccontextmanager
+async def _client_of_sandbox(spec: LaunchSpec[W, R], targets: Targets) -> AsyncGenerator[Client[W]]:
+    async with spec.sandbox(targets) as sandbox, spec.connect(sandbox.url, spec.token_of_sandbox(sandbox)) as client:
+        yield client
+
+
+def _checked(
+    spec: LaunchSpec[W, R],
+    connect: Callable[[Targets], AbstractAsyncContextManager[Client[W]]] | None,
+    targets: Targets,
+    options: RunOptions,
+    known: _KnownRun,
+    *,
+    is_asked_for: bool,
+) -> tuple[Targets, str]:
+    """Check the targets, if the launch or its question needs it. Returns those to launch, and lines for the question.
+
+    A run that exists was checked when it was new. Those of its targets that are done would refuse it now.
+    """
+    if spec.check is None or connect is None:
+        return targets, ""
+    if known.left is not None:
+        if spec.check.is_demanded and known.left:
+            write(sys.stderr, "The run exists already: its targets are not checked again.\n")
+        return targets, ""
+    if spec.check.is_demanded:
+        if len(targets) > SHOWN and not options.quiet:
+            write(sys.stderr, f"Checking {counted(len(targets), *spec.noun)}.\n")
+        left, state = check_or_refuse(spec.check, connect(targets), targets, spec.noun, options.invocation)
+        if not (is_asked_for or options.quiet):
+            write(sys.stderr, state)
+        return left, state
+    return targets, check_before_question(spec.check, connect(targets), targets, spec.noun) if is_asked_for else ""
 
 
 def _repeat_window(options: RunOptions, spec: LaunchSpec[W, R]) -> float | None:

@@ -42,6 +42,8 @@ def launch(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
             )
         if options.dry_run and options.json:
             raise ValueError("--dry-run shows requests, not outcomes: it does not go with --json")
+        if options.dry_run and spec.check is not None and spec.check.is_demanded:
+            raise ValueError("--dry-run opens no connection, and --check reads the provider: give one of them")
     if options.dry_run:
         with exit_on_user_error():
             show_requests(options, spec, targets)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import attrs
@@ -16,16 +16,29 @@ from dispatchkit.profiles import is_loopback
 from dispatchkit.providers import installed_provider
 
 if TYPE_CHECKING:
+    from dispatchkit import LaunchCheck
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.cli.options import ActingOptions, RunOptions
     from dispatchkit.core.call.client import Client
     from dispatchkit.core.command import Command
     from dispatchkit.sandbox import Sandbox
 
-__all__ = ["LaunchSpec", "describe", "describe_account", "describe_host", "describe_rest"]
+__all__ = ["CheckSpec", "LaunchSpec", "describe", "describe_account", "describe_host", "describe_rest"]
 
 R = TypeVar("R")
 W = TypeVar("W")
+
+
+@attrs.frozen(kw_only=True)
+class CheckSpec(Generic[W]):
+    """How the targets of a command are checked, and whether they have to be."""
+
+    read: Callable[[Client[W], Iterable[int], float | None], AsyncGenerator[tuple[int, LaunchCheck]]]
+    """Reads with a client, for each target within so many seconds. It gives the place of a target, and its check."""
+    is_demanded: bool = False
+    """Whether a target that something speaks against is not launched."""
+    skips: bool = False
+    """Whether such a target is left out; otherwise it refuses the whole launch."""
 
 
 @attrs.frozen(kw_only=True)
@@ -52,6 +65,8 @@ class LaunchSpec(Generic[W, R]):
     """Seconds within which a target is not launched again, unless that is said; None: it may always be."""
     overrides: tuple[tuple[str, str], ...] = ()
     """The overrides of a launch, as text: names and sizes, never a value of a content."""
+    check: CheckSpec[W] | None = None
+    """How targets are checked before the launch; None: they are not."""
     targets: Targets | None = None
     """The ids, where the options do not name them."""
     token: str | None = attrs.field(default=None, repr=False)

@@ -447,7 +447,9 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self.stop()
         if self._opening is not None:
             with contextlib.suppress(TimeoutError):  # another task plans them, and must not lose the commands
-                await asyncio.wait_for(self._opening.wait(), self._settings.grace_period)
+                # Python 3.11's wait_for may swallow a cancellation.
+                async with asyncio.timeout(self._settings.grace_period):
+                    await self._opening.wait()
         if self._pool.workers and timeout != 0:
             await asyncio.wait(self._pool.workers, timeout=timeout)
         self._pool.cut_short()

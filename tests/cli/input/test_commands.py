@@ -110,7 +110,7 @@ def test_the_question_tells_of_repeats(played: Played, tmp_path: Path) -> None:
     terminal.read_until("[y/N]")
     terminal.type("n\n")
     assert terminal.end() == 4
-    assert played.sandbox.requests == 0
+    assert not played.sandbox.acts
 
 
 def test_title_above_header_is_said(tmp_path: Path) -> None:

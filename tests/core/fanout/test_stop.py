@@ -206,3 +206,19 @@ async def test_stopped_settings_leave_neighbours_alone() -> None:
     await until(lambda: first.report.done >= 3)
     first.stop()
     assert (await both)[1] == Report(done=N, not_started=0)
+
+
+async def test_close_passes_cancellation_on() -> None:
+    client, _ = played(FakeClock())
+
+    async def leave_early() -> bool:
+        async with FanOut(client, starts([1])) as run:
+            async for _ in run:
+                task = asyncio.current_task()
+                assert task is not None
+                task.cancel()
+                break
+        return True
+
+    with pytest.raises(asyncio.CancelledError):
+        await asyncio.create_task(leave_early())

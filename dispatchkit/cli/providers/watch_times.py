@@ -1,0 +1,40 @@
+"""The times of a watch, from the options."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+from dispatchkit.cli.durations import time_seconds
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.options import WatchOptions
+
+__all__ = ["WatchTimes", "watch_times"]
+
+
+class WatchTimes(TypedDict):
+    """Keywords of the ``watch`` of both clients."""
+
+    every: float
+    timeout: float | None
+    stalled_after: float | None
+
+
+def watch_times(options: WatchOptions) -> WatchTimes:
+    """The times of a watch.
+
+    Raises:
+        ValueError: One is no duration, or stands without ``--watch``.
+    """
+    given = {"--every": options.every, "--deadline": options.deadline, "--stalled-after": options.stalled_after}
+    for name, value in given.items():
+        if value is not None and not options.watch:
+            raise ValueError(f"{name} goes with --watch")
+    every = time_seconds("--every", options.every, default=5.0)
+    if every is None:
+        raise ValueError("--every must be a time such as 5s or 1m")
+    return WatchTimes(
+        every=every,
+        timeout=time_seconds("--deadline", options.deadline),
+        stalled_after=time_seconds("--stalled-after", options.stalled_after),
+    )

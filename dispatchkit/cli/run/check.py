@@ -1,0 +1,208 @@
+"""The check before a launch: the state of the targets, and what speaks against launching them."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine, Iterable, Iterator
+from contextlib import aclosing
+from shutil import get_terminal_size
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+import typer
+
+from dispatchkit.cli.input.question import is_asked
+from dispatchkit.cli.loop import run_loop
+from dispatchkit.cli.option_names import as_options
+from dispatchkit.cli.output.tables import PlainTable
+from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.core.fanout.id_set import IdSet
+from dispatchkit.errors import DispatchkitError
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from dispatchkit import LaunchCheck
+    from dispatchkit.cli.input.ids import Targets
+    from dispatchkit.cli.invocation import Invocation
+    from dispatchkit.cli.run.spec import CheckSpec
+    from dispatchkit.core.call.client import Client
+
+__all__ = ["SHOWN", "CheckResult", "check_before_question", "check_or_refuse"]
+
+W = TypeVar("W")
+
+SHOWN = 20
+"""Targets that a question checks and shows."""
+TIMEOUT = 5.0
+"""Seconds that a question waits for the provider's state."""
+_MARGIN = 0.5
+"""Seconds that a single read ends earlier, so that its error says why."""
+_NAMED = 10
+"""Targets that a message names."""
+_REFUSED = 2
+"""The exit status of a launch that the check refuses."""
+
+
+@attrs.define
+class CheckResult:
+    """What a check found. It keeps the first checks only."""
+
+    count: int = 0
+    first: dict[int, LaunchCheck] = attrs.Factory(dict["int", "LaunchCheck"])
+    """The checks of the first targets, by their places."""
+    named: dict[int, LaunchCheck] = attrs.Factory(dict["int", "LaunchCheck"])
+    """The first ones that something speaks against, by their places."""
+    unlaunchable: IdSet = attrs.Factory(IdSet)
+    refused: int = 0
+    error: str | None = None
+    """Why the check broke off."""
+
+    def add(self, index: int, check: LaunchCheck) -> None:
+        """Take one check."""
+        self.count += 1
+        if index < SHOWN:
+            self.first[index] = check
+        if not check.is_launchable:
+            self.refused += 1
+            self.unlaunchable.add(check.target)
+            self.named[index] = check
+            if len(self.named) > _NAMED:
+                del self.named[max(self.named)]
+
+    @property
+    def reasons(self) -> str:
+        """The first targets that something speaks against, with the reasons, and how many more there are."""
+        named = ", ".join(f"{each.target} ({_against(each)})" for _, each in sorted(self.named.items()))
+        return f"{named}, and {self.refused - len(self.named):,} more" if self.refused > len(self.named) else named
+
+    def table(self, noun: str) -> str:
+        """The first checks as a table for the terminal of standard error; empty if there is none."""
+        checks = [self.first[index] for index in sorted(self.first)]
+        if not checks:
+            return ""
+        has_names = any(each.name is not None for each in checks)
+        names = [noun, *(("name",) if has_names else ()), "status", "recipients", "against a launch"]
+        table = PlainTable(
+            names,
+            flexible=[name for name in ("against a launch", "name", "status") if name in names],
+            width=get_terminal_size().columns,
+        )
+        return table.lines([names, *([*_cells(each, has_names=has_names)] for each in checks)])
+
+
+def _cells(check: LaunchCheck, *, has_names: bool) -> Iterator[object]:
+    yield check.target
+    if has_names:
+        yield check.name
+    yield check.status
+    # An estimate is text, so that its mark stays.
+    yield f"~{check.recipients}" if check.is_estimate and check.recipients is not None else check.recipients
+    yield _against(check) or None
+
+
+def _against(check: LaunchCheck) -> str:
+    texts = ", ".join(each.text for each in check.objections)
+    return texts if check.unread is None else f"{texts}: {as_options(check.unread)}"
+
+
+async def _check(
+    spec: CheckSpec[W],
+    opened: AbstractAsyncContextManager[Client[W]],
+    targets: Iterable[int],
+    result: CheckResult,
+    timeout: float | None,
+) -> None:
+    each = None if timeout is None else timeout - _MARGIN
+    async with asyncio.timeout(timeout), opened as client, aclosing(spec.read(client, targets, each)) as checks:
+        async for index, check in checks:
+            result.add(index, check)
+
+
+def _read(checking: Coroutine[object, object, None]) -> None:
+    """Run a check.
+
+    Raises:
+        typer.Exit: With status 130, after Ctrl-C.
+    """
+    try:
+        run_loop(checking)
+    except KeyboardInterrupt:
+        write(sys.stderr, "\nNothing was sent.\n")
+        raise typer.Exit(130) from None
+
+
+def check_before_question(
+    spec: CheckSpec[W], opened: AbstractAsyncContextManager[Client[W]], targets: Targets, noun: tuple[str, str]
+) -> str:
+    """The state of a few targets, for the question. A provider that cannot be read keeps no launch back.
+
+    Args:
+        spec: How they are checked.
+        opened: Gives the client that reads.
+        targets: The targets; if there are many, none is read.
+        noun: What a target is called: one, and many.
+    """
+    if len(targets) > SHOWN or not is_asked():
+        return ""
+    result = CheckResult()
+    why = None
+    try:
+        _read(_check(spec, opened, targets, result, TIMEOUT))
+    except TimeoutError:
+        why = f"no answer within {TIMEOUT:g} s"
+    except DispatchkitError as error:
+        why = as_options(error.summary)
+    missing = len(targets) - result.count
+    if not missing:
+        return result.table(noun[0])
+    return (
+        f"{result.table(noun[0])}The state of {counted(missing, *noun)} could not be read"
+        f"{'' if why is None else f': {escape_control(why)}'}.\n"
+    )
+
+
+def check_or_refuse(
+    spec: CheckSpec[W],
+    opened: AbstractAsyncContextManager[Client[W]],
+    targets: Targets,
+    noun: tuple[str, str],
+    invocation: Invocation,
+) -> tuple[Targets, str]:
+    """Check all targets. Returns those that may be launched, and what the question shows.
+
+    Raises:
+        typer.Exit: With status 2, if something speaks against one and it is not left out; with 1, if the provider
+            could not be read; with 130 after Ctrl-C.
+    """
+    total, result = len(targets), CheckResult()
+    try:
+        _read(_check(spec, opened, targets, result, None))
+    except DispatchkitError as error:
+        why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
+        write(sys.stderr, f"dispatchkit: the check could not be made: {why}. Nothing was sent.\n{hint}\n")
+        raise typer.Exit(1) from None
+    if result.count < total:  # what was not read may be anything
+        write(
+            sys.stderr, f"dispatchkit: only {result.count:,} of {counted(total, *noun)} were read. Nothing was sent.\n"
+        )
+        raise typer.Exit(1)
+    shown = result.table(noun[0]) if total <= SHOWN and is_asked() else ""
+    if not result.refused:
+        return targets, shown or f"Checked: nothing is known to speak against {_of(total, total, noun)}.\n"
+    against = f"Something speaks against {_of(result.refused, total, noun)}: {result.reasons}."
+    if spec.skips and result.refused < total:
+        write(sys.stderr, f"{escape_control(against)} Left out.\n")
+        return targets.without(result.unlaunchable), shown
+    write(sys.stderr, shown)
+    line = invocation.again("--skip-unlaunchable", without=("check",))
+    what_next = "" if result.refused == total else f" To leave {'it' if result.refused == 1 else 'them'} out: {line}"
+    write(sys.stderr, f"{escape_control(f'{against} Nothing was sent.{what_next}')}\n")
+    raise typer.Exit(_REFUSED)
+
+
+def _of(count: int, total: int, noun: tuple[str, str]) -> str:
+    if count == total:
+        return f"the {noun[0]}" if total == 1 else f"all {counted(total, *noun)}"
+    return f"{count:,} of {counted(total, *noun)}"
