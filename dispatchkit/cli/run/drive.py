@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from dispatchkit import FanOut
 from dispatchkit.cli.durations import duration
 from dispatchkit.cli.loop import on_interrupt
+from dispatchkit.cli.output.log_file import LogFile
 from dispatchkit.cli.output.progress import SNAPSHOT_INTERVAL, ProgressSnapshot
 from dispatchkit.cli.text import counted, redact_urls
 from dispatchkit.errors import AuthenticationError, LedgerError, RejectedError
@@ -114,6 +115,7 @@ async def drive(
         reporter.finish()
         reporter.progress(snapshot())
     if fan_out.stop_reason is not None:
+        reporter.reason = fan_out.stop_reason.kind
         _tell_of_guard(fan_out.stop_reason, fan_out.report, guards, reporter)
     return fan_out.report, interrupted
 
@@ -201,6 +203,9 @@ def show_warnings(tell: Callable[[str], None], *, pauses: bool = False) -> Gener
     levels = {logging.getLogger("dispatchkit.ledger"): logging.WARNING, pace: logging.WARNING}
     if pauses:
         levels[pace] = logging.INFO
+    for handler in logging.getLogger("dispatchkit").handlers:
+        if isinstance(handler, LogFile):
+            handler.tell = tell
     with ExitStack() as stack:
         for logger, level in levels.items():
             stack.enter_context(_told(logger, _Telling(tell, level)))
@@ -210,15 +215,19 @@ def show_warnings(tell: Callable[[str], None], *, pauses: bool = False) -> Gener
 @contextmanager
 def _told(logger: logging.Logger, handler: logging.Handler) -> Generator[None]:
     before = logger.propagate, logger.level
-    logger.addHandler(handler)
+    package = logging.getLogger("dispatchkit")
+    handlers = [handler, *package.handlers]  # of --log-file
+    for each in handlers:
+        logger.addHandler(each)
     logger.propagate = False  # else a configured root logger, or logging's last resort, writes it once more
-    logger.setLevel(handler.level)
+    logger.setLevel(min(handler.level, package.level or handler.level))
     try:
         yield
     finally:
         logger.propagate = before[0]
         logger.setLevel(before[1])
-        logger.removeHandler(handler)
+        for each in handlers:
+            logger.removeHandler(each)
 
 
 class _Telling(logging.Handler):

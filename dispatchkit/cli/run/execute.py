@@ -20,6 +20,7 @@ from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.failures import FailuresFile, LiveFailuresFile
+from dispatchkit.cli.output.notify import Notifier, notifier_of
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.earlier import Earlier, find_earlier
@@ -81,6 +82,7 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
     """
     plan = options.invocation.plan
     with exit_on_user_error():
+        notifier = notifier_of(options)
         host = spec.host(sandbox=options.sandbox)
         key = _MASK
         if not options.sandbox and not _plans_without_token(options, spec):
@@ -124,7 +126,7 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
             noun=spec.noun,
             repeat_window=repeat_window,
         )
-    reporter, failures_file = _reporter(options, spec, targets, ledger_ref, description)
+    reporter, failures_file = _reporter(options, spec, targets, ledger_ref, description, notifier=notifier)
     if ledger_ref is not None:
         if ledger_ref.is_new_name:
             reporter.note(f"The launch is run {ledger_ref.run!r} in {ledger_ref}.")
@@ -188,6 +190,8 @@ def _reporter(
     targets: Targets,
     ledger_ref: LedgerRef | None,
     description: Description,
+    *,
+    notifier: Notifier | None,
 ) -> tuple[Reporter, FailuresFile | None]:
     with exit_on_user_error():
         failures_file = None
@@ -205,6 +209,7 @@ def _reporter(
             failures_file=failures_file,
             ledger_ref=ledger_ref,
             description=description,
+            notifier=notifier,
             invocation=options.invocation,
         )
     return reporter, failures_file
