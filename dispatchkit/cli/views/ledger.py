@@ -274,7 +274,7 @@ def unknown_for_good(count: int) -> str:
 
 
 def _cells_of(target: Target) -> tuple[object, ...]:
-    command = decode(target.command)
+    command = decode(target.command, partial=True)
     return (
         target.index,
         command.target,
