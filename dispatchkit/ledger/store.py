@@ -208,6 +208,11 @@ class Counts(Value):
     unknown_for_good: int = attrs.field(default=0, repr=False, metadata=SHOWN)
     """Number of unknown targets that nothing can settle, so that a resume leaves them alone."""
 
+    @property
+    def left(self) -> int:
+        """The number of targets that a resume settles or launches."""
+        return self.planned + self.sending + self.not_sent + self.unknown - self.unknown_for_good
+
 
 @attrs.frozen
 class Holder(Value):
@@ -497,6 +502,10 @@ class Store(Protocol):
 
     async def clear_stop(self, run: int, *, stops: int | None = None) -> bool:
         """Clear the stop. Returns False if there were other stops since ``stops``, so that the run stays stopped."""
+        ...
+
+    async def has_contents(self, run: int) -> bool:
+        """Whether a run has contents."""
         ...
 
     async def prune_contents(self, run: int) -> None:

@@ -402,6 +402,11 @@ class PostgresStore(SharedStore):
         )
         return bool(await self.connection.run(fetching(statement, run, stops), timeout=_RECONNECT_TIMEOUT))
 
+    async def has_contents(self, run: int) -> bool:
+        statement = fetching("SELECT EXISTS (SELECT FROM dispatchkit.content WHERE run = $1)", run)
+        [(exists,)] = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
+        return bool(exists)
+
     async def prune_contents(self, run: int) -> None:
         now = self._clock.now()
 

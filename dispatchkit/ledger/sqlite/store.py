@@ -354,10 +354,15 @@ class SqliteStore(Store):
         statement = "UPDATE run SET stopped = 0 WHERE number = ? AND stops = coalesce(?, stops)"
         return await self._write(lambda db: bool(db.execute(statement, (run, stops)).rowcount))
 
+    async def has_contents(self, run: int) -> bool:
+        sql = "SELECT EXISTS (SELECT 1 FROM content WHERE run = ?)"
+        return bool(await self._read(lambda db: db.execute(sql, (run,)).fetchone()[0]))
+
     async def prune_contents(self, run: int) -> None:
         now = self._clock.now().isoformat()
 
         def work(db: sqlite3.Connection) -> None:
+            db.execute("PRAGMA secure_delete = ON")  # else the free pages of the file still hold them
             db.execute("DELETE FROM content WHERE run = ?", (run,))
             db.execute("UPDATE run SET contents_pruned = ? WHERE number = ?", (now, run))
 
