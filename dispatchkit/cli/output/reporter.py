@@ -110,6 +110,8 @@ class Reporter:
         """The number of targets that are unknown for good: no resume settles them."""
         self.reason: str = ""
         """Why the run ended before its last command: a `StopKind`; empty if it did not."""
+        self.outages = ""
+        """What the times without an answer cost; empty if there was none."""
         self._broken = False
         self._gave_up = False
         self._clock = clock
@@ -222,6 +224,8 @@ class Reporter:
                 Text(f"{report.total:,} of {counted(total, *self._nouns)} in {elapsed:,.2f} s{rate}{earlier}."),
                 highlight=False,
             )
+            if self.outages:
+                console.print(Text(self.outages), highlight=False)
             for (error_type, hint), count in self._hints.most_common():
                 console.print(Text(f"{count:,} {error_type.__name__}: {hint}"), highlight=False)
             ends = (

@@ -1,5 +1,8 @@
 """Drive a fan-out, with or without a ledger: show each outcome, and stop in good order on Ctrl-C."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -12,6 +15,7 @@ from dispatchkit import FanOut
 from dispatchkit.cli.durations import duration
 from dispatchkit.cli.loop import on_interrupt
 from dispatchkit.cli.output.log_file import LogFile
+from dispatchkit.cli.output.outages import Outages
 from dispatchkit.cli.output.progress import SNAPSHOT_INTERVAL, ProgressSnapshot
 from dispatchkit.cli.text import counted, redact_urls
 from dispatchkit.errors import AuthenticationError, LedgerError, RejectedError
@@ -101,8 +105,10 @@ async def drive(
         elif giving_up is None:
             giving_up = asyncio.create_task(fan_out.close())
 
+    outages = Outages(fan_out._pool.answered_at)
+
     def snapshot() -> ProgressSnapshot:
-        return _snapshot(client, fan_out, guards["max_launches"], plan)
+        return _snapshot(client, fan_out, guards["max_launches"], plan, outages)
 
     with on_interrupt(press), show_warnings(reporter.note):
         watching = asyncio.create_task(_watch(snapshot, reporter))
@@ -114,6 +120,7 @@ async def drive(
             await giving_up
         reporter.finish()
         reporter.progress(snapshot())
+    reporter.outages = outages.summary()
     if fan_out.stop_reason is not None:
         reporter.reason = fan_out.stop_reason.kind
         _tell_of_guard(fan_out.stop_reason, fan_out.report, guards, reporter)
@@ -180,7 +187,11 @@ async def _watch(snapshot: Callable[[], ProgressSnapshot], reporter: Reporter) -
 
 
 def _snapshot(
-    client: Client[W], fan_out: FanOut[object], most: int | None, plan: _Plan[Command[W, R]] | None
+    client: Client[W],
+    fan_out: FanOut[object],
+    most: int | None,
+    plan: _Plan[Command[W, R]] | None,
+    outages: Outages,
 ) -> ProgressSnapshot:
     report, total = fan_out.report, None
     if report.not_started is not None:
@@ -188,7 +199,9 @@ def _snapshot(
         if most is not None:
             total = min(total, report.previously_finished + most)
     planned = plan.count if plan is not None and total is None else None
-    return ProgressSnapshot(report, fan_out.in_flight, client.statistics().pace, total, planned)
+    pace = client.statistics().pace
+    outage = outages.look(in_flight=pace.in_flight, breaker=pace.breaker)
+    return ProgressSnapshot(report, fan_out.in_flight, pace, total, planned, *fan_out._settling(), outage)
 
 
 @contextmanager
