@@ -20,9 +20,9 @@ class Run:
         self.answered = -math.inf
         self.outages = Outages(lambda: self.answered, clock=self.clock)
 
-    def look(self, seconds: float = 0.0, *, in_flight: int = 1, breaker: str = "closed") -> str:
+    def look(self, seconds: float = 0.0, *, is_trying: bool = True, breaker: str = "closed") -> str:
         self.clock.advance(seconds)
-        outage = self.outages.look(in_flight=in_flight, breaker=breaker)
+        outage = self.outages.look(is_trying=is_trying, breaker=breaker)
         return "" if outage is None else str(outage)
 
     def answer(self) -> None:
@@ -43,8 +43,8 @@ def test_silence_is_an_outage(asked: Run) -> None:
     asked.answer()
     assert asked.look() == ""
     assert asked.look(LEAST - 1) == ""
-    assert asked.look(1) == f"no answer since {asked.at(10)}; 15 s lost"
-    assert asked.look(185) == f"no answer since {asked.at(10)}; 3 min 20 s lost"
+    assert asked.look(1) == f"no answer since {asked.at(10)}; 35 s lost"
+    assert asked.look(165) == f"no answer since {asked.at(10)}; 3 min 20 s lost"
     asked.answer()
     assert asked.look() == ""
     assert asked.outages.summary() == f"No answer from {asked.at(10)[:8]} to {asked.at(210)}; 3 min 20 s lost."
@@ -53,16 +53,16 @@ def test_silence_is_an_outage(asked: Run) -> None:
 def test_open_breaker_counts_at_once(asked: Run) -> None:
     asked.answer()
     asked.look()
-    assert asked.look(2, breaker="open", in_flight=0) == f"no answer since {asked.at(0)}; 2 s lost"
+    assert asked.look(2, breaker="open", is_trying=False) == f"no answer since {asked.at(0)}; 2 s lost"
     assert asked.look(3, breaker="half-open") == f"no answer since {asked.at(0)}; 5 s lost"
     assert asked.outages.summary().endswith("; 5 s lost.")
 
 
 def test_idle_wait_is_no_outage(asked: Run) -> None:
-    """A call that waits before it reads the state sends nothing."""
+    """A run that waits for a pause of the provider's, or has nothing to do, waits for no answer."""
     asked.answer()
     asked.look()
-    assert asked.look(100, in_flight=0) == ""
+    assert asked.look(100, is_trying=False) == ""
     assert asked.look(1) == ""
     assert asked.look(LEAST - 1) == ""
     assert asked.look(1) != ""
@@ -71,10 +71,10 @@ def test_idle_wait_is_no_outage(asked: Run) -> None:
 def test_outages_are_added(asked: Run) -> None:
     asked.look()
     for _ in range(2):
-        assert asked.look(30) == f"no answer since {asked.at(0 if not asked.outages._past else 30)}; 30 s lost"
+        assert asked.look(60) == f"no answer since {asked.at(0 if not asked.outages._past else 60)}; 1 min 0 s lost"
         asked.answer()
         asked.look()
-    assert asked.outages.summary() == f"The provider fell silent 2 times, first at {asked.at(0)}; 1 min 0 s lost."
+    assert asked.outages.summary() == f"The provider fell silent 2 times, first at {asked.at(0)}; 2 min 0 s lost."
 
 
 def test_no_outage_says_nothing(asked: Run) -> None:

@@ -69,7 +69,7 @@ def test_unfinished_run_is_kept(played: Played, tmp_path: Path, monkeypatch: pyt
     days_later(monkeypatch, 91)
     for more in ((), ("--runs",)):
         kept = run("ledger", "prune", ledger, "--yes", *more)
-        assert kept.err == "Kept 1 old run, since a process holds them, or targets of them are left: 'a'.\n"
+        assert kept.err == "Kept 1 old run, held or not finished: 'a'.\n"
         assert kept.out.startswith("No ")
     assert run("resume", ledger, "--yes").code == 0
 

@@ -51,8 +51,8 @@ class Ending:
 
     @property
     def state(self) -> str:
-        """The most serious outcome in a word."""
-        if self.reason not in {"finished", "max_launches"}:
+        """The result in a word: ``done``, ``failures``, ``unknown``, or ``stopped`` before its end."""
+        if self.exit_status and self.reason != "finished":
             return "stopped"
         return {0: "done", 1: "failures", 3: "unknown"}.get(self.exit_status, "failures")
 

@@ -1,7 +1,7 @@
 """The times in which a provider answered nothing, and what they cost a run.
 
-A run looks a few times a second. An outage is a breaker that is not closed, or attempts in flight without any answer
-for `LEAST` seconds. It began with the last answer, and ends with the next one.
+A run looks a few times a second. An outage is a breaker that is not closed, or a run that tries and has no answer for
+`LEAST` seconds, neither to an attempt nor to a state read. It began with the last answer, and ends with the next one.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dispatchkit.core.clock import SYSTEM, Clock
 
 __all__ = ["LEAST", "Outage", "Outages"]
 
-LEAST = 15.0
-"""Seconds of silence that count. Any answer of a provider may take some."""
+LEAST = 35.0
+"""Seconds of silence that count. A call waits up to 30 s between two state reads."""
 
 
 @attrs.frozen
@@ -49,15 +49,15 @@ class Outages:
         """The start of the present outage."""
         self._past: list[Outage] = []
 
-    def look(self, *, in_flight: int, breaker: str) -> Outage | None:
+    def look(self, *, is_trying: bool, breaker: str) -> Outage | None:
         """See how it is now. Returns the outage of this moment.
 
         Args:
-            in_flight: The attempts in flight.
+            is_trying: Whether the run waits for the provider, and not for a pause that the provider asked for.
             breaker: The state of the account's breaker.
         """
         now, answered = self._clock.monotonic(), self._answered_at()
-        if breaker == "closed" and not in_flight:
+        if breaker == "closed" and not is_trying:
             self._trying_since = None
         elif self._trying_since is None:
             self._trying_since = now
@@ -68,7 +68,7 @@ class Outages:
             self._began = None
         if self._trying_since is None:
             return None
-        # With an open breaker, the silence began with the last answer; else a wait without attempts may lie between.
+        # With an open breaker, the silence began with the last answer; else a time with nothing to do may lie between.
         began = self._trying_since if answered == -math.inf else max(answered, self._trying_since)
         if breaker != "closed" and answered > -math.inf:
             began = answered

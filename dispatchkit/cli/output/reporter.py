@@ -131,7 +131,8 @@ class Reporter:
     def __enter__(self) -> Self:
         self._began = self._clock.monotonic()  # to compare with an earlier plan is not yet to launch
         self._progress.start()
-        self._log("begins: %s", self._description or counted(self._total, *self._nouns))
+        action = counted(self._total, *self._nouns) if self._description is None else self._description.action
+        self._log("begins: %s", action)
         return self
 
     def __exit__(

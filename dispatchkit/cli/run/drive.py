@@ -200,7 +200,8 @@ def _snapshot(
             total = min(total, report.previously_finished + most)
     planned = plan.count if plan is not None and total is None else None
     pace = client.statistics().pace
-    outage = outages.look(in_flight=pace.in_flight, breaker=pace.breaker)
+    is_paused = pace.breaker == "closed" and pace.paused_for > 0
+    outage = outages.look(is_trying=fan_out._pool.is_trying() and not is_paused, breaker=pace.breaker)
     return ProgressSnapshot(report, fan_out.in_flight, pace, total, planned, *fan_out._settling(), outage)
 
 

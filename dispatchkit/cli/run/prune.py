@@ -39,8 +39,7 @@ def prune(options: PruneOptions) -> None:
         count, left, kept = run_loop(_count(ledger_ref, age, whole=options.runs))
     if kept:
         named = ", ".join(map(repr, kept[:_NAMED])) + (f" and {len(kept) - _NAMED:,} more" if kept[_NAMED:] else "")
-        why = "a process holds them, or targets of them are left"
-        write(sys.stderr, f"Kept {counted(len(kept), 'old run')}, since {why}: {escape_control(named)}.\n")
+        write(sys.stderr, f"Kept {counted(len(kept), 'old run')}, held or not finished: {escape_control(named)}.\n")
     if not count:
         what = "run" if options.runs else "finished run with contents"
         write(sys.stdout, f"No {what} is older than {days}.\n")
