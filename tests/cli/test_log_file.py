@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dispatchkit.cli.output.log_file import LogFile
+from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, run, wait_until
 from tests.workers.conftest import Field
 
@@ -40,6 +41,14 @@ def test_resume_writes_lines(played: Played, tmp_path: Path) -> None:
     assert run("resume", ledger, "--yes", "--log-file", log).code == 0
     assert all(map(LINE.fullmatch, log.read_text().splitlines()))
     assert log.read_text()
+
+
+def test_pauses_are_logged(played: Played, tmp_path: Path) -> None:
+    """Warnings of the pace are shown, and do not keep its other records from the file."""
+    played.sandbox.order(Fault.throttled(1.1))
+    assert start(played, "--no-ledger", "--log-file", tmp_path / "run.log") == 0
+    log = (tmp_path / "run.log").read_text()
+    assert len(re.findall(" INFO dispatchkit.pace: the account is paused until ", log)) == 1
 
 
 def test_existing_mode_is_kept(played: Played, tmp_path: Path) -> None:

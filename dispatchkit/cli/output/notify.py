@@ -117,13 +117,13 @@ class Notifier:
                 try:
                     error = process.communicate(report, timeout=TIMEOUT)[1]
                 except subprocess.TimeoutExpired:
+                    _kill(process)
                     tell(f"--notify: the command had not ended after {TIMEOUT:.0f} s, so it was killed.")
                     return
                 except KeyboardInterrupt:  # the run is over, and its exit status must not change
+                    _kill(process)
                     tell("--notify: the command was killed, since Ctrl-C was pressed.")
                     return
-                finally:
-                    _kill(process)
         except OSError as failure:
             tell(f"--notify: the command could not be run: {failure.strerror}.")
             return
@@ -149,7 +149,7 @@ def notifier_of(options: ActingOptions | WorkerOptions) -> Notifier | None:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """Kill what is left of the command: a child of it would keep its standard error open."""
+    """Kill the command with its children, which would keep its standard error open."""
     with contextlib.suppress(OSError):
         if hasattr(os, "killpg"):
             os.killpg(process.pid, signal.SIGKILL)
