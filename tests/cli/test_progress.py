@@ -135,7 +135,7 @@ def test_bar_explains_idle_run(hand: Hand) -> None:
     [(Report(done=50), "32", ""), (Report(done=99, rejected=1), "33", "1.0% not done"),
      (Report(done=8, not_sent=1, unknown=1), "31", "20.0% not done")],
 )  # fmt: skip
-def test_bar_is_red_for_many_failures(hand: Hand, report: Report, color: str, share: str) -> None:
+def test_bar_color_shows_failures(hand: Hand, report: Report, color: str, share: str) -> None:
     screen = io.StringIO()
     shown = Bar(total=report.total, verb="start", monotonic=hand, console=Console(
         force_terminal=True, file=screen, width=100, color_system="standard"

@@ -81,7 +81,7 @@ def test_text_round_trip(text: str, files: int) -> None:
         assert not is_intact(CommandText(encoded, {}), key)
 
 
-def test_order_of_keys_does_not_count() -> None:
+def test_key_order_is_ignored() -> None:
     one, other = (LaunchBroadcast(1, content=dict(pairs)) for pairs in (LONG.items(), reversed(LONG.items())))
     assert encode(one) == encode(other)
 
