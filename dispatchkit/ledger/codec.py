@@ -314,12 +314,15 @@ def _reader(cls: type[attrs.AttrsInstance], converter: Converter) -> StructureHo
 
 def _writer(cls: type[attrs.AttrsInstance], converter: Converter) -> UnstructureHook:
     special = {name: override(unstruct_hook=_same) for name in _json_fields(cls)}
-    if issubclass(cls, Command):
-        attrs.resolve_types(cast("type[attrs.AttrsInstance]", cls))
-        for field in _fields(cls):
+    if _is_command(cls):
+        for field in attrs.fields(attrs.resolve_types(cls)):
             if get_origin(field.type) is tuple:
                 special[field.name] = override(unstruct_hook=_content_writer(field.type, converter))
     return make_dict_unstructure_fn(cls, converter, _cattrs_omit_if_default=True, **special)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def _is_command(cls: type[object]) -> bool:
+    return issubclass(cls, Command)
 
 
 def _content_writer(cls: object, converter: Converter) -> Callable[[tuple[object, ...]], object]:
