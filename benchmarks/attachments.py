@@ -1,6 +1,6 @@
 """Launches with large attachments at once: peak memory, and the longest block of the event loop.
 
-Run as a module, it is one fan-out of as many launches as workers, each with a file of its own.
+Run as a module, it is one fan-out. It has as many launches as workers, each with a file of its own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A call of the blocking client less the same call of the asynchronous one, against the same server: in turns, of
-which every other one begins with the blocking client.
+"""The extra cost of a call of the blocking client over the same call of the asynchronous one.
 
+Both call the same server in turns. Every other turn begins with the blocking client.
 Run as a module, it is all turns on one event loop.
 """
 

@@ -30,7 +30,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
-from benchmarks.machine import ROOT, allow_many_files, cores, cpu_seconds, pinned
+from benchmarks import child
+from benchmarks.machine import allow_many_files, cpu_seconds
 from benchmarks.server import Server
 
 if TYPE_CHECKING:
@@ -507,24 +508,7 @@ def sample(peer: str, loop: str, server: Server, *, workers: int, seconds: float
         RuntimeError: It failed, or took too long.
     """
     task = Task(peer, loop, server.url, server.process, workers, seconds)
-    pair = cores()
-    with pinned(pair and pair[0]):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.contestants", json.dumps(asdict(task))],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    try:
-        output, errors = process.communicate(timeout=LIMIT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        raise RuntimeError(f"not done after {LIMIT:g} s") from None
-    if process.returncode:
-        raise RuntimeError((errors.strip().splitlines() or ["no word"])[-1])
-    return Sample(**json.loads(output))
+    return Sample(**child.run("benchmarks.contestants", [json.dumps(asdict(task))], limit=LIMIT))
 
 
 async def _perform(task: Task) -> Sample:
@@ -540,16 +524,7 @@ async def _perform(task: Task) -> Sample:
 def _main() -> None:
     task = Task(**json.loads(sys.argv[1]))
     allow_many_files()
-    if PEERS[task.peer].contestant is None:
-        done = wrk(task)
-    else:
-        factory: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop
-        if task.loop == "uvloop":
-            import uvloop
-
-            factory = uvloop.new_event_loop
-        with asyncio.Runner(loop_factory=factory) as runner:
-            done = runner.run(_perform(task))
+    done = wrk(task) if PEERS[task.peer].contestant is None else child.run_on(task.loop, lambda: _perform(task))
     print(json.dumps(asdict(done)), flush=True)
     os._exit(0)  # skip finalisation: threads of an extension may crash the interpreter
 

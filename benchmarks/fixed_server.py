@@ -1,4 +1,4 @@
-"""A provider that reads requests of any size, drops them, and gives each the same answer, from a process of its own.
+"""A provider in a process of its own, which drops requests of any size and gives each the same answer.
 
 Run as a module, it answers with the bytes of a file.
 """

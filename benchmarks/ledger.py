@@ -1,4 +1,4 @@
-"""The cost of a ledger: CPU of a launch with and without one, and each step of a large run's life.
+"""The cost of a ledger: CPU time of a launch with and without one, and of a large run's steps.
 
 Run as a module, it is one fan-out in a process of its own.
 """

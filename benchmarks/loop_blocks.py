@@ -1,4 +1,4 @@
-"""The longest time for which an event loop ran nothing else: how late a timer of one millisecond fires at most."""
+"""The longest time for which an event loop was blocked: how late a timer of one millisecond fires at most."""
 
 from __future__ import annotations
 

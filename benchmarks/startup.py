@@ -1,4 +1,4 @@
-"""CPU time of whole processes from start to exit: a run of one target, and a dry run, beside bare interpreters."""
+"""CPU time of whole processes from start to exit: a run of one target, a dry run, and bare interpreters."""
 
 from __future__ import annotations
 

@@ -169,8 +169,8 @@ def main() -> None:
                     for loop, run in LOOPS.items():
                         ratios = run(compare(url, place))
                         print(
-                            f"64 workers, 20 ms, {loop}: with a ledger in {kind} {statistics.median(ratios):.2f} of "
-                            f"the launches a second without one ({min(ratios):.2f} to {max(ratios):.2f})"
+                            f"64 workers, 20 ms, {loop}: a ledger in {kind} leaves {statistics.median(ratios):.2f} of "
+                            f"the launches a second ({min(ratios):.2f} to {max(ratios):.2f})"
                         )
             put, take = asyncio.run(chunk_cost(asyncio.run(server.create()), url))
             print(f"a chunk in the engine: {put * 1000:.1f} ms to enqueue, {take * 1000:.1f} ms to take and finish")

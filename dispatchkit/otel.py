@@ -23,11 +23,6 @@ from typing import Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
 import attrs
-from opentelemetry import metrics, trace
-from opentelemetry.context import Context
-from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # it is untyped
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
-from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from dispatchkit._version import __version__
 from dispatchkit.core.events import (
@@ -42,6 +37,16 @@ from dispatchkit.core.events import (
 )
 from dispatchkit.core.observe import add_for_all, remove_for_all
 from dispatchkit.errors import State
+
+try:
+    from opentelemetry import metrics, trace
+    from opentelemetry.context import Context
+    from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]  # it is untyped
+    from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+    from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+except ImportError as missing:
+    raise ImportError("OpenTelemetry needs an extra: pip install 'dispatchkit[otel]'") from missing
 
 __all__ = ["Instrumentor", "OpenTelemetryObserver"]
 
@@ -83,6 +88,8 @@ class OpenTelemetryObserver:
     - ``dispatchkit.pauses``: pauses, by provider and reason (``throttled`` or ``breaker``).
     - ``http.client.request.duration``: a histogram of attempts and state reads in seconds, with the attributes of the
       conventions.
+
+    A call that begins inside of ``suppress_instrumentation()`` has neither.
 
     Args:
         tracer_provider: The provider of spans. Default: the global one.
@@ -145,14 +152,17 @@ class OpenTelemetryObserver:
         self._is_stopped = True
 
     def _start(self, event: CallStarted) -> None:
-        if self._is_stopped:
+        if self._is_stopped or not is_instrumentation_enabled():
             return
         attributes = _of_call(event) | _server(event)
         optional = {"target": event.target, "run": event.run, "index": event.index, "request_id": event.request_id}
         attributes |= {f"dispatchkit.{name}": value for name, value in optional.items() if value is not None}
-        span = self._tracer.start_span(event.command_type, attributes=attributes, start_time=_nanoseconds(event.at))
-        self._calls[event.call] = _OpenCall(span, trace.set_span_in_context(span), event)
-        self._in_flight.add(1, _of_call(event))
+        span: Span = trace.INVALID_SPAN
+        try:
+            span = self._tracer.start_span(event.command_type, attributes=attributes, start_time=_nanoseconds(event.at))
+        finally:  # a span processor's bug costs no metrics
+            self._calls[event.call] = _OpenCall(span, trace.set_span_in_context(span), event)
+            self._in_flight.add(1, _of_call(event))
 
     def _go_on(self, call: _OpenCall, event: AttemptEnded | StateRead | Waiting | CallEnded) -> None:
         match event:
@@ -197,6 +207,9 @@ class OpenTelemetryObserver:
             common["http.response.status_code"] = event.status
         if error is not None:
             common["error.type"] = error
+        self._duration.record(
+            event.duration, common | _of_call(event)
+        )  # first: a span processor's bug costs no metrics
         ended = _nanoseconds(event.at)
         span = self._tracer.start_span(
             method,
@@ -208,11 +221,12 @@ class OpenTelemetryObserver:
         if error is not None:
             span.set_status(Status(StatusCode.ERROR, event.result))
         span.end(ended)
-        self._duration.record(event.duration, common | _of_call(event))
 
     def _end(self, call: _OpenCall, event: CallEnded) -> None:
         del self._calls[event.call]
         outcome: Attributes = {"dispatchkit.outcome": event.outcome.value}
+        self._in_flight.add(-1, _of_call(event))
+        self._ended.add(1, _of_call(event) | outcome)
         call.span.set_attributes(
             outcome | {"dispatchkit.attempts": event.attempts, "dispatchkit.state_reads": event.state_reads}
         )
@@ -220,8 +234,6 @@ class OpenTelemetryObserver:
             call.span.set_attribute("error.type", event.error or event.outcome.value)
             call.span.set_status(Status(StatusCode.ERROR, event.outcome.value))
         call.span.end(_nanoseconds(event.at))
-        self._in_flight.add(-1, _of_call(event))
-        self._ended.add(1, _of_call(event) | outcome)
 
 
 def _of_call(event: CallStarted | AttemptEnded | StateRead | CallEnded) -> Attributes:

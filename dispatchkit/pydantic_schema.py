@@ -8,6 +8,7 @@ such definition becomes a component of its own, so an OpenAPI document has ``Out
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING, cast
 
 from pydantic_core import PydanticSerializationUnexpectedValue, core_schema
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
     from pydantic.json_schema import JsonSchemaValue
 
-__all__ = ["value_schema"]
+__all__ = ["enum_schema", "value_schema"]
 
 _PREFIX = "#/$defs/"
 
@@ -50,6 +51,22 @@ def value_schema(
         metadata=_described_by(described),
         serialization=core_schema.plain_serializer_function_ser_schema(serialise),
     )
+
+
+def enum_schema(cls: type[StrEnum], definitions: Mapping[str, object]) -> core_schema.CoreSchema:
+    """The core schema of an enum with a definition of its own name: takes members and their texts.
+
+    Pydantic's own schema would be a second component of the same name, and both would get longer names.
+
+    Args:
+        cls: The enum.
+        definitions: All definitions.
+    """
+
+    def described(_: core_schema.CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return _reference(cls.__name__, definitions, handler)
+
+    return core_schema.enum_schema(cls, list(cls), sub_type="str", metadata=_described_by(described))
 
 
 def _described_by(

@@ -26,9 +26,22 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, date, datetime
 from operator import attrgetter
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, cast, get_args, get_origin, get_type_hints, overload
+from typing import TYPE_CHECKING, ClassVar, Literal, cast, get_args, get_origin, get_type_hints, overload
 
 import attrs
+
+from dispatchkit.json_rows import (
+    ERROR_KEYS,
+    Json,
+    Scalar,
+    dumps,
+    flat_attempts,
+    flat_command,
+    flat_outcome,
+    flat_settings,
+    flat_value,
+    prefixed,
+)
 
 if TYPE_CHECKING:
     from cattrs import Converter
@@ -38,9 +51,7 @@ if TYPE_CHECKING:
 __all__ = [
     "HIDDEN",
     "SHOWN",
-    "Json",
     "OutcomeValue",
-    "Scalar",
     "TypedValue",
     "Value",
     "as_json",
@@ -51,21 +62,11 @@ __all__ = [
     "to_json",
 ]
 
-Scalar: TypeAlias = str | int | float | bool | None
-"""What a flat row holds."""
-Json: TypeAlias = Scalar | list["Json"] | dict[str, "Json"]
-"""What `Value.to_dict` is made of."""
-
 _MARK = "dispatchkit.to_dict"
 HIDDEN: Mapping[str, object] = {_MARK: False}
 """Metadata of an attrs field that no `Value.to_dict` shows."""
 SHOWN: Mapping[str, object] = {_MARK: True}
 """Metadata of an attrs field that the repr leaves out and `Value.to_dict` shows."""
-
-_ERROR = ("type", "summary", "message", "hint", "status", "code", "retry_after", "retry_at", "is_final")
-"""Keys of an error inside an outcome, which has the others itself."""
-_RESULT = ("settled", "replayed", "repeated")
-"""Keys of a result that the flat row of an outcome has."""
 
 
 @attrs.frozen
@@ -160,13 +161,7 @@ def to_json(value: object) -> dict[str, Json]:
 
 def as_json(value: Value) -> str:
     """The `Value.to_dict` of a value as one line of JSON, in ASCII."""
-    return _dumps(value.to_dict())
-
-
-def _dumps(fields: dict[str, Json]) -> str:
-    import json  # noqa: PLC0415 - see above
-
-    return json.dumps(fields, allow_nan=False)
+    return dumps(value.to_dict())
 
 
 def target_of(command: object) -> int | None:
@@ -300,7 +295,7 @@ def _converter() -> Converter:
             "command": plain(command),
             "state": plain(getattr(value, "state", None)),
             "result": plain(getattr(value, "result", None)),
-            "error": error and {key: error[key] for key in _ERROR},
+            "error": error and {key: error[key] for key in ERROR_KEYS},
             "attempts": plain(getattr(value, "attempts", ())),
             "request_id": getattr(value, "request_id", None),
         }
@@ -347,74 +342,20 @@ def _moment(moment: datetime) -> str:
 def _flat(cls: type[Value], fields: Mapping[str, Json] | None) -> dict[str, Scalar]:
     """The flat row of a class from its keys, or with None in each column."""
     if issubclass(cls, OutcomeValue):
-        return _flat_outcome({} if fields is None else fields)
+        return flat_outcome({} if fields is None else fields)
     row: dict[str, Scalar] = {}
     for entry in _entries(cast("Hashable", cls)):
         value = None if fields is None else fields[entry.key]
         if entry.nested is not None:
-            row |= _prefixed(entry.key, _flat(entry.nested, value if isinstance(value, dict) else None))
+            row |= prefixed(entry.key, _flat(entry.nested, value if isinstance(value, dict) else None))
         elif entry.key == "command":
-            row |= _flat_command(value)
+            row |= flat_command(value)
         elif entry.key == "settings":
-            row |= _flat_settings(value)
+            row |= flat_settings(value)
         elif entry.key == "attempts" and isinstance(value, list):
-            row |= _flat_attempts(value)
+            row |= flat_attempts(value)
         elif entry.counted:
             row[entry.key] = len(value) if isinstance(value, list) else None
         else:
-            row[entry.key] = _flat_value(value)
+            row[entry.key] = flat_value(value)
     return row
-
-
-def _flat_settings(value: Json) -> dict[str, Scalar]:
-    """The settings of a client: those of all providers, and in one text those that only some have."""
-    settings = value if isinstance(value, dict) else {}
-    own = {name: settings.get(name) for name in ("provider", "base_url")}
-    others = "; ".join(f"{name}={each}" for name, each in settings.items() if name not in own)
-    return {f"settings_{name}": _flat_value(each) for name, each in (*own.items(), ("other", others or None))}
-
-
-def _flat_outcome(fields: Mapping[str, Json]) -> dict[str, Scalar]:
-    row: dict[str, Scalar] = {}
-    for key in ("index", "target", "command", "state", "result", "error", "attempts", "request_id"):
-        value = fields.get(key)
-        if key == "command":
-            row |= _flat_command(value)
-        elif key == "attempts":
-            row |= _flat_attempts(value if isinstance(value, list) else [])
-        elif key in {"result", "error"}:
-            nested = value if isinstance(value, dict) else {}
-            names = _RESULT if key == "result" else _ERROR
-            row |= _prefixed(key, {name: _flat_value(nested.get(name)) for name in names})
-        else:
-            row[key] = _flat_value(value)
-    return row
-
-
-def _flat_command(command: Json) -> dict[str, Scalar]:
-    return {"command_type": _flat_value(command.get("type")) if isinstance(command, dict) else None}
-
-
-def _flat_attempts(attempts: Sequence[Json]) -> dict[str, Scalar]:
-    if not attempts:
-        return {"attempts": 0, "started": None, "duration": None}
-    first, last = cast("dict[str, str]", attempts[0])["started"], cast("dict[str, str]", attempts[-1])["started"]
-    before = (datetime.fromisoformat(last) - datetime.fromisoformat(first)).total_seconds()
-    duration = cast("dict[str, float | None]", attempts[-1])["duration"]
-    return {
-        "attempts": len(attempts),
-        "started": first,
-        "duration": None if duration is None else round(before + duration, 6),
-    }
-
-
-def _prefixed(key: str, row: Mapping[str, Scalar]) -> dict[str, Scalar]:
-    return {f"{key}_{name}": value for name, value in row.items()}
-
-
-def _flat_value(value: Json) -> Scalar:
-    if isinstance(value, dict):
-        return _dumps(value)
-    if isinstance(value, list):
-        return len(value) if any(isinstance(each, dict) for each in value) else ", ".join(map(str, value))
-    return value

@@ -83,7 +83,7 @@ def _quick_fingerprints() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _mend_aioresponses() -> Iterator[None]:
+def _fix_aioresponses() -> Iterator[None]:
     """Let aioresponses 0.7.9 build a response of aiohttp 3.14, which asks for one more argument.
 
     See https://github.com/pnuckowski/aioresponses/issues/289. It does nothing once either side has changed.
@@ -94,13 +94,13 @@ def _mend_aioresponses() -> Iterator[None]:
         yield
         return
 
-    class MendedResponse(aiohttp.ClientResponse):
+    class FixedResponse(aiohttp.ClientResponse):
         def __init__(self, *args: object, **kwargs: object) -> None:
             kwargs.setdefault("stream_writer", Mock(output_size=0))
             super().__init__(*args, **kwargs)  # type: ignore[arg-type]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(aioresponses_core, "ClientResponse", MendedResponse)
+        patch.setattr(aioresponses_core, "ClientResponse", FixedResponse)
         yield
 
 

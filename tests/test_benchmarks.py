@@ -13,7 +13,7 @@ import pytest
 from benchmarks import attachments, blocking_call, fanout, listing, pacing, startup
 from benchmarks.__main__ import main
 from benchmarks.contestants import PEERS, sample
-from benchmarks.faults.contestants import CONTESTANTS, Told, tell
+from benchmarks.faults.contestants import CONTESTANTS, CallResult, tell
 from benchmarks.faults.lossy_server import FAULTS, REFUSED, LossyServer
 from benchmarks.faults.scorecard import NOT_SENT, measure, report, score_of, version
 from benchmarks.loop_blocks import LoopBlocks
@@ -212,13 +212,13 @@ async def test_lossy_server_refuses_without_acting() -> None:
 
 
 def test_verdict_follows_result_and_controls() -> None:
-    def verdict(told: Told, requests: int = 1, *keys: str) -> tuple[int, str]:
+    def verdict(told: CallResult, requests: int = 1, *keys: str) -> tuple[int, str]:
         calls = [Call("POST", "/", headers={"Idempotency-Key": key}) for key in keys] or [Call("POST", "/")] * requests
         controls: dict[tuple[str, int | None], str] = {("ConnectionError", None): NOT_SENT}
         score = score_of(CONTESTANTS["stripe"], "closed", calls, None, told, controls)
         return score.acts, score.verdict
 
-    def failed(error: Exception) -> Told:
+    def failed(error: Exception) -> CallResult:
         def fail() -> None:
             raise error
 
@@ -230,4 +230,4 @@ def test_verdict_follows_result_and_controls() -> None:
     assert verdict(tell(dict), 2, "a", "b") == (2, "success, though it acted 2 times")
     assert verdict(failed(RuntimeError("It may have happened."))) == (1, "may have happened")
     assert verdict(failed(OSError("closed"))) == (1, "an error of its own")
-    assert verdict(Told("ConnectionError", True, None, False, "", 0.0)) == (1, "as if not sent")
+    assert verdict(CallResult("ConnectionError", True, None, False, "", 0.0)) == (1, "as if not sent")

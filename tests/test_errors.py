@@ -42,10 +42,10 @@ REFUSALS = [kind for kind in KINDS if issubclass(kind, RejectedError)]
 COMMAND = ActivateMailing(82, run_now=True, audience=Audience("list", 1), content={"a": [1, None]})
 
 
-def made(kind: type[DispatchkitError], text: str = "no", **more: Any) -> DispatchkitError:
-    if issubclass(kind, RejectedError):
-        return kind(text, status=403, code=4031, **more)
-    return kind(text, **more)
+def made(error_type: type[DispatchkitError], text: str = "no", **more: Any) -> DispatchkitError:
+    if issubclass(error_type, RejectedError):
+        return error_type(text, status=403, code=4031, **more)
+    return error_type(text, **more)
 
 
 def test_error_branch_matches_outcome() -> None:
@@ -89,15 +89,15 @@ def test_ledger_error_is_no_outcome() -> None:
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not DispatchkitError])
-def test_an_error_pickles_whole(kind: type[DispatchkitError], protocol: int) -> None:
-    error = made(kind, "нет", command=COMMAND, attempts=ATTEMPTS, request_id="an-id")
+@pytest.mark.parametrize("error_type", [error_type for error_type in KINDS if error_type is not DispatchkitError])
+def test_an_error_pickles_whole(error_type: type[DispatchkitError], protocol: int) -> None:
+    error = made(error_type, "нет", command=COMMAND, attempts=ATTEMPTS, request_id="an-id")
     error.add_note("a note")
     for twin in (pickle.loads(pickle.dumps(error, protocol)), copy.copy(error), copy.deepcopy(error)):
-        assert type(twin) is kind
+        assert type(twin) is error_type
         assert vars(twin) == vars(error)
         assert (twin.state, twin.command, twin.attempts, twin.request_id) == (
-            kind.state,
+            error_type.state,
             COMMAND,
             ATTEMPTS,
             "an-id",
@@ -154,12 +154,12 @@ def tidy(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not DispatchkitError])
-def test_error_is_two_lines(kind: type[DispatchkitError], text: str) -> None:
-    error = made(kind, text, command=StartDispatch(3), attempts=ATTEMPTS)
+@pytest.mark.parametrize("error_type", [error_type for error_type in KINDS if error_type is not DispatchkitError])
+def test_error_is_two_lines(error_type: type[DispatchkitError], text: str) -> None:
+    error = made(error_type, text, command=StartDispatch(3), attempts=ATTEMPTS)
     tidy(str(error))
     tidy(repr(error))
-    assert str(error).startswith(f"StartDispatch(dispatch_id=3): {kind.state.value.replace('_', ' ')}: ")
+    assert str(error).startswith(f"StartDispatch(dispatch_id=3): {error_type.state.value.replace('_', ' ')}: ")
     if isinstance(error, RejectedError):
         assert error.message == text
         assert "(code 4031, HTTP 403)" in str(error)

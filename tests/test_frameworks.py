@@ -183,6 +183,23 @@ async def test_example_answers_outcome() -> None:
         await direct.close()
 
 
+async def test_state_is_one_component() -> None:
+    app = FastAPI()
+
+    @app.get("/counts")
+    def _counts(state: State = State.DONE) -> dict[State, list[Outcome[StartedDispatch]]]:
+        return {state: [DONE]}
+
+    assert await get(app, "/counts?state=unknown") == {"unknown": [DONE.to_dict()]}
+    components = definitions(await get(app, "/openapi.json"))["components"]["schemas"]
+    assert components["State"] == SCHEMA["$defs"]["State"]
+    assert not [name for name in components if "__" in name]
+    adapter = TypeAdapter(State)
+    assert adapter.validate_json('"done"') is adapter.validate_python(State.DONE) is State.DONE
+    with pytest.raises(ValidationError, match="'done', 'rejected', 'not_sent' or 'unknown'"):
+        adapter.validate_python("perhaps")
+
+
 def test_foreign_value_is_object() -> None:
     class Report(Value):
         """Of another package, which has no definition in ``schema.json``."""

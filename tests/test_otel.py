@@ -12,9 +12,10 @@ from typing import Any
 
 import pytest
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor  # type: ignore[attr-defined]
+from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
@@ -273,6 +274,20 @@ async def test_unfinished_calls_count(sandbox: Sandbox, exported: Exported) -> N
     assert (span.attributes or {})["error.type"] == "CancelledError"
 
 
+@pytest.mark.parametrize("method", ["on_start", "on_end"])
+async def test_broken_processor_costs_no_metrics(sandbox: Sandbox, exported: Exported, method: str) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError
+
+    exported.tracers.add_span_processor(type("Broken", (SpanProcessor,), {method: broken})())
+    async with client(sandbox, exported.observer) as direct:
+        assert (await direct.start_many([7, 8]).finish()).done == 2
+    ((_, in_flight),) = exported.points("dispatchkit.calls.in_flight")
+    ((_, calls),) = exported.points("dispatchkit.calls")
+    ((_, durations),) = exported.points("http.client.request.duration")
+    assert (in_flight.value, calls.value, durations.count) == (0, 2, 2)
+
+
 async def test_runs_name_their_calls(sandbox: Sandbox, exported: Exported, tmp_path: Path) -> None:
     async with Ledger(tmp_path / "launch.db") as ledger, client(sandbox, exported.observer) as direct:
         await direct.start_many([5, 6], ledger=ledger, run="friday").finish()
@@ -333,6 +348,17 @@ def test_blocking_clients_are_instrumented(sandbox: Sandbox, instrumented: Expor
     assert call.parent == expected
 
 
+async def test_suppressed_calls_are_not_seen(sandbox: Sandbox, exported: Exported, sent: list[Request]) -> None:
+    async with client(sandbox, exported.observer) as direct:
+        with suppress_instrumentation():
+            await direct.start(7)
+        await direct.start(8)
+    assert [(span.attributes or {})["dispatchkit.target"] for span in exported.named("StartDispatch")] == [8]
+    assert ["traceparent" in request.headers for request in sent] == [False, True]
+    ((_, calls),) = exported.points("dispatchkit.calls")
+    assert calls.value == 1
+
+
 def test_entry_point_is_found() -> None:
     (entry,) = entry_points(group="opentelemetry_instrumentor", name="dispatchkit")
     assert entry.load() is Instrumentor
@@ -347,3 +373,9 @@ def test_clients_need_no_opentelemetry() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout == "[]\n"
+
+
+def test_missing_extra_is_named() -> None:
+    script = "import sys\nsys.modules['opentelemetry'] = None\nimport dispatchkit.otel"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
+    assert done.stderr.endswith("ImportError: OpenTelemetry needs an extra: pip install 'dispatchkit[otel]'\n")

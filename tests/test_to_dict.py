@@ -262,7 +262,6 @@ EXEMPT = {
     "RunSettings": "between a fan-out and its ledger",
     "Settlement": "inside a call",
     "Share": "between a worker and the database",
-    "StartedBody": "the body of an answer; `StartedDispatch` is what a caller gets",
     "TakeOver": "between a ledger and its calls",
     "TimeWindow": "inside a call",
     "TransportFailure": "inside a call",

@@ -1,1 +1,1 @@
-"""How often a provider acts on one call whose answer is lost, with each library, and what its caller is told."""
+"""How often a provider acts on one call whose answer is lost, and what each library tells its caller."""

@@ -222,7 +222,7 @@ CONTESTANTS = {
 
 
 @dataclass(frozen=True)
-class Told:
+class CallResult:
     """What the caller of one call gets."""
 
     name: str
@@ -239,7 +239,7 @@ class Told:
 _MAY_HAVE = re.compile(r"\b(may|might|could) have\b", re.IGNORECASE)
 
 
-def tell(call: Callable[[], object]) -> Told:
+def tell(call: Callable[[], object]) -> CallResult:
     """Make a call, and describe its result or its error."""
     began = time.perf_counter()
     try:
@@ -251,7 +251,7 @@ def tell(call: Callable[[], object]) -> Told:
         name, text, status = type(result).__qualname__, repr(result), _status(result)
         is_error = status is not None and status >= 400  # mailgun returns a refusal as a response
     says = is_error and _MAY_HAVE.search(text) is not None
-    return Told(name, is_error, status, says, text[:500], time.perf_counter() - began)
+    return CallResult(name, is_error, status, says, text[:500], time.perf_counter() - began)
 
 
 def _status(value: object) -> int | None:

@@ -14,8 +14,11 @@ from urllib.parse import parse_qsl, unquote
 from dispatchkit.sandbox import Call, Reply
 
 FAULTS = ("closed", "reset", "500", "502", "504", "silent", "cut")
-"""After the provider has acted: the connection is closed or reset, a gateway answers 500, 502 or 504, no answer comes,
-or the answer ends in the middle of its body."""
+"""What happens after the provider has acted.
+
+The connection is closed or reset, a gateway answers 500, 502 or 504, or no answer comes. The last one cuts the answer
+in the middle of its body.
+"""
 
 REFUSED = "refused"
 """A control, no fault: the provider refuses the first request and does not act."""

@@ -1,7 +1,7 @@
 """Run the fault scorecard: every contestant under every fault, each library in a process of its own.
 
-A library's whole run is bounded by `LIMIT` seconds. A silent provider is met with a timeout of `SILENT` seconds, set by
-the library's documented setting; all other settings are the defaults.
+A library's whole run is bounded by `LIMIT` seconds. A silent provider is met with a timeout of `SILENT` seconds. The
+library's documented setting sets it; all other settings are the defaults.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.faults.contestants import CONTESTANTS, DISPATCH, MAILING, SECRET, Contestant, Told
+from benchmarks.faults.contestants import CONTESTANTS, DISPATCH, MAILING, SECRET, CallResult, Contestant
 from benchmarks.faults.lossy_server import FAULTS, REFUSED, LossyServer
 from benchmarks.machine import ROOT, table
 from dispatchkit.sandbox import AltcraftProvider, Call, DirectProvider, Reply
@@ -28,7 +28,7 @@ from tests.faults.tls import CERTIFICATE, LEAF, serving
 
 SILENT = 1.0
 LIMIT = 120.0
-AT_ONCE = 3
+CONCURRENCY = 3
 NOT_SENT = "not sent"
 """A control, no fault: nothing listens on the port."""
 CONTROLS = (REFUSED, NOT_SENT)
@@ -48,7 +48,7 @@ class Score:
     """How often it acted, given that it recognises a repeat where the library's documentation says so."""
     keys: bool
     """Whether each request carried the key by which the provider recognises a repeat."""
-    told: Told
+    told: CallResult
     verdict: str
 
 
@@ -77,7 +77,7 @@ async def measure(names: Iterable[str] = CONTESTANTS, faults: Sequence[str] = FA
     versions = {each.name: found for each in entered if (found := version(each)) is not None}
     skipped = [f"{each.name} (pip install {each.package})" for each in entered if each.name not in versions]
     strays: list[str] = []
-    turn = asyncio.Semaphore(AT_ONCE)
+    turn = asyncio.Semaphore(CONCURRENCY)
 
     async def one(contestant: Contestant) -> list[Score]:
         async with turn:
@@ -107,7 +107,7 @@ async def _run(contestant: Contestant, faults: Sequence[str], strays: list[str])
         calls.append((NOT_SENT, f"{scheme}://127.0.0.1:{deaf.getsockname()[1]}", None))
         output = await _child(contestant, calls, folder)
     strays += [f"{contestant.name}: {stray}" for stray in output["strays"]]
-    told = {fault: Told(**found) for fault, found in output["told"].items()}
+    told = {fault: CallResult(**found) for fault, found in output["told"].items()}
     controls = {(told[control].name, told[control].status): control for control in CONTROLS}
     return [
         score_of(contestant, fault, server.requests, acts, told[fault], controls)
@@ -120,7 +120,7 @@ def score_of(
     fault: str,
     requests: Sequence[Call],
     acts: Callable[[], int] | None,
-    told: Told,
+    told: CallResult,
     controls: dict[tuple[str, int | None], str],
 ) -> Score:
     keys = [call.header(contestant.key) for call in requests] if contestant.key else []
@@ -218,6 +218,6 @@ def _acts(score: Score) -> str:
     return str(score.acts) if score.acts == score.requests else f"{score.acts} ({score.requests} requests, one key)"
 
 
-def _told(told: Told) -> str:
+def _told(told: CallResult) -> str:
     name = told.name.rpartition(".")[2] if told.is_error else told.name
     return f"`{name}`" if told.status is None or not told.is_error else f"`{name}` with the status"

@@ -12,14 +12,16 @@ from typing import NoReturn, TypeVar, cast
 
 import attrs
 import cattrs
-from cattrs.gen import make_dict_structure_fn, override
 
 from dispatchkit.core.charset import text
 from dispatchkit.core.command import UnexpectedResponseError
 
-__all__ = ["fields_of", "json_decoder", "read_json", "register_lenient", "rename", "strict_converter", "structure"]
+__all__ = ["fields_of", "json_decoder", "read_json", "register_lenient", "strict_converter", "structure"]
 
 T = TypeVar("T")
+
+
+_WHITE_SPACE = " \t\n\r"
 
 
 def fields_of(value: object) -> dict[str, object] | None:
@@ -34,8 +36,12 @@ def read_json(body: bytes, content_type: str = "") -> object:
         UnexpectedResponseError: The text is no JSON, uses constants such as ``NaN``, or has a duplicate key; or the
             charset is unknown.
     """
+    parsed: object = UnexpectedResponseError
     try:
-        parsed: object = json_decoder.decode(text(body, content_type))
+        document = text(body, content_type).strip(_WHITE_SPACE)
+        parsed, end = json_decoder.raw_decode(document)  # in half of the time that decode() takes for a short text
+        if end != len(document):
+            parsed = UnexpectedResponseError
     except (ValueError, RecursionError):
         # Raised below, outside the handler: the decoder's exception would hold the whole text as its context.
         parsed = UnexpectedResponseError
@@ -82,13 +88,6 @@ def _moment(text: str) -> datetime:
     """Parse an RFC 3339 time. One without a zone is UTC."""
     moment = datetime.fromisoformat(text)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-
-
-def rename(converter: cattrs.Converter, cls: type[object], **names: str) -> None:
-    """Register the wire's names for the fields of an attrs class."""
-    overrides = {field: override(rename=name) for field, name in names.items()}
-    # cattrs types its own keywords and the field overrides as one mapping.
-    converter.register_structure_hook(cls, make_dict_structure_fn(cls, converter, **overrides))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def register_lenient(converter: cattrs.Converter, cls: type[attrs.AttrsInstance]) -> None:

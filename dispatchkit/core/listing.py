@@ -8,7 +8,8 @@ from typing import ClassVar, Generic, TypeVar, overload
 import attrs
 
 from dispatchkit.core.reprs import RichRepr, html_table
-from dispatchkit.values import SHOWN, Json, Value
+from dispatchkit.json_rows import Json
+from dispatchkit.values import SHOWN, Value
 
 __all__ = ["Listing"]
 

@@ -12,6 +12,7 @@ import inspect
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
+from types import BuiltinMethodType, FunctionType, MethodType
 from typing import Protocol, cast, runtime_checkable
 
 from dispatchkit.core.clock import Clock
@@ -89,13 +90,12 @@ class Observers:
         self.clock = clock
         self._reported: set[int] = set()
 
-    def tell(self, make: Callable[[], Event], told: list[Observer] | None = None) -> None:
+    def tell(self, make: Callable[[], Event], told: set[object] | None = None) -> None:
         """Tell every observer of an event. One that cannot be made, as with a failing clock, is dropped.
 
         Args:
             make: Makes the event.
-            told: The observers that know of it already. Those that are told now are added. A bound method is another
-                object at each look, so they are compared by ``==``.
+            told: The identities of the observers that know of it already. Those that are told now are added.
         """
         try:
             event = make()
@@ -104,9 +104,9 @@ class Observers:
             return
         for observer in self._observers:
             if told is not None:
-                if observer in told:
+                if (identity := _identity(observer)) in told:
                     continue
-                told.append(observer)
+                told.add(identity)
             try:
                 observer(event)
             except (KeyboardInterrupt, SystemExit):
@@ -117,32 +117,49 @@ class Observers:
     def trace_headers(self, event: CallStarted) -> dict[str, str]:
         """The trace headers of a call: those of the first observer that has any."""
         for observer in self._observers:
-            if isinstance(observer, Tracer):
-                try:
-                    given = observer.trace_headers(event)
-                    headers = {
-                        name: given[name]
-                        for name, form in _TRACE_HEADERS.items()
-                        if name in given and form.fullmatch(given[name])
-                    }
-                except Exception as error:  # noqa: BLE001 - it must not change the outcome of its call
-                    self._report(observer, f"the tracer {_name(observer)} raised", error)
-                else:
-                    if "traceparent" in headers:
-                        return headers
+            try:
+                if not isinstance(observer, Tracer):  # its look at an attribute may run code of the observer
+                    continue
+                given = observer.trace_headers(event)
+                headers = {
+                    name: given[name]
+                    for name, form in _TRACE_HEADERS.items()
+                    if name in given and form.fullmatch(given[name])
+                }
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException as error:  # noqa: BLE001 - also a CancelledError, which would cancel the call
+                self._report(observer, f"the tracer {_name(observer)} raised", error)
+            else:
+                if "traceparent" in headers:
+                    return headers
         return {}
 
-    def _report(self, which: object, text: str, error: BaseException) -> None:
+    def _report(self, observer: object, text: str, error: BaseException) -> None:
         """Log an exception of an observer, the first one of each."""
-        if id(which) in self._reported:
+        if id(observer) in self._reported:
             return
-        self._reported.add(id(which))
+        self._reported.add(id(observer))
         what = "%s %s: its further exceptions are not logged"
         log(logger, logging.ERROR, what, text, type(error).__name__, exc_info=error)
 
 
+def _identity(observer: object) -> object:
+    """What tells an observer from others. A bound method is another object at each look.
+
+    It calls no code of the observer, such as an ``__eq__``, which could change the outcome of a call.
+    """
+    if isinstance(observer, MethodType):
+        return id(observer.__self__), id(observer.__func__)
+    if isinstance(observer, BuiltinMethodType):
+        return id(observer.__self__), observer.__name__
+    return id(observer)
+
+
 def _name(observer: object) -> str:
-    return getattr(observer, "__qualname__", None) or type(observer).__qualname__
+    if isinstance(observer, FunctionType | MethodType | BuiltinMethodType):
+        return observer.__qualname__
+    return type(observer).__qualname__
 
 
 _for_all: list[Observer] = []

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from typing import Protocol, TypeAlias, cast
 
-from dispatchkit.values import Json
+from dispatchkit.json_rows import Json
 
 __all__ = ["RichRepr", "describe", "html_table"]
 

@@ -13,7 +13,7 @@ from dispatchkit.core.clock import SYSTEM, Clock, timer_seconds
 __all__ = ["Sleepers", "Timer", "call_later", "rest", "wake"]
 
 
-def _ring(future: asyncio.Future[None]) -> None:
+def _complete(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
 
@@ -26,10 +26,10 @@ def wake(future: asyncio.Future[None]) -> None:
     except RuntimeError:
         here = None
     if here is loop:
-        _ring(future)
+        _complete(future)
         return
     with contextlib.suppress(RuntimeError):  # its loop is closed
-        loop.call_soon_threadsafe(_ring, future)
+        loop.call_soon_threadsafe(_complete, future)
 
 
 class Timer(Protocol):
@@ -60,7 +60,7 @@ def _call_back(callback: Callable[[BaseException | None], None], timer: asyncio.
 async def rest(clock: Clock, future: asyncio.Future[None], seconds: float) -> None:
     """Wait until ``future`` is done, for at most so many seconds."""
     timer = asyncio.ensure_future(clock.sleep(seconds))
-    timer.add_done_callback(lambda _: _ring(future))
+    timer.add_done_callback(lambda _: _complete(future))
     try:
         await future
     finally:

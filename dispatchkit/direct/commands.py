@@ -34,7 +34,7 @@ from dispatchkit.core.json_slices import read_json_slices
 from dispatchkit.core.listing import Listing
 from dispatchkit.core.secret import Secret, Unshown
 from dispatchkit.core.validators import as_int, as_int_or_none, moment, non_empty, positive_id
-from dispatchkit.direct.models import Dispatch, StartedBody, StartedDispatch, direct_converter
+from dispatchkit.direct.models import Dispatch, StartedDispatch, direct_converter
 from dispatchkit.errors import (
     AccessDeniedError,
     AuthenticationError,
@@ -350,8 +350,11 @@ class StartDispatch(_OfDispatch[StartedDispatch]):
 
     def read(self, parsed: object) -> StartedDispatch:
         """Check that the response names this dispatch."""
-        started = structure(direct_converter, parsed, StartedBody, "a started dispatch")
-        if started.dispatch_id != self.dispatch_id:
+        fields = fields_of(parsed)
+        dispatch_id = None if fields is None else fields.get("dispatchId")
+        if type(dispatch_id) is not int:
+            raise UnexpectedResponseError("not a started dispatch")
+        if dispatch_id != self.dispatch_id:
             raise UnexpectedResponseError("it speaks of another dispatch")
         return StartedDispatch(self.dispatch_id)
 

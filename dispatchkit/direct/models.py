@@ -11,7 +11,7 @@ from typing import NewType
 
 import attrs
 
-from dispatchkit.core.decode import register_lenient, rename, strict_converter
+from dispatchkit.core.decode import register_lenient, strict_converter
 from dispatchkit.core.validators import positive_id
 from dispatchkit.values import Value, shown_as
 
@@ -21,7 +21,6 @@ __all__ = [
     "DispatchCounts",
     "DispatchSource",
     "LocalTime",
-    "StartedBody",
     "StartedDispatch",
     "direct_converter",
 ]
@@ -40,13 +39,6 @@ class StartedDispatch(Value):
     dispatch_id: int
     settled: bool = False
     """Whether the response was lost and the dispatch's status shows that it started."""
-
-
-@attrs.frozen
-class StartedBody:
-    """The body of the response to a start."""
-
-    dispatch_id: int
 
 
 LocalTime = NewType("LocalTime", datetime)
@@ -157,7 +149,6 @@ class Dispatch(_Open):
 
 
 direct_converter = strict_converter()
-rename(direct_converter, StartedBody, dispatch_id="dispatchId")
 direct_converter.register_structure_hook(LocalTime, _local)
 for kind in (DispatchCounts, DispatchSource, DispatchBase, Dispatch):
     register_lenient(direct_converter, kind)

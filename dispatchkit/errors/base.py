@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import enum
 from datetime import datetime
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self, cast
 
 import attrs
 
-from dispatchkit.values import TypedValue, Value, target_of
+from dispatchkit.values import TypedValue, Value, json_schema, target_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic import GetCoreSchemaHandler
+    from pydantic_core import CoreSchema
 
 __all__ = ["Attempt", "DispatchkitError", "State", "one_line", "rebuild"]
 
@@ -35,6 +41,12 @@ class State(enum.StrEnum):
     """Not one byte of the request left this process."""
     UNKNOWN = "unknown"
     """The command may have taken effect, and no state could settle it."""
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        from dispatchkit.pydantic_schema import enum_schema  # noqa: PLC0415 - pydantic is no dependency
+
+        return enum_schema(cls, cast("Mapping[str, object]", json_schema()["$defs"]))
 
 
 @attrs.frozen

@@ -34,8 +34,9 @@ import attrs
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.reprs import RichRepr, describe
 from dispatchkit.errors import LedgerError, State
+from dispatchkit.json_rows import Json
 from dispatchkit.redaction import redact_urls
-from dispatchkit.values import HIDDEN, SHOWN, Json, Value, shown_as, target_of
+from dispatchkit.values import HIDDEN, SHOWN, Value, shown_as, target_of
 
 if TYPE_CHECKING:
     from dispatchkit.core.command import Command

@@ -16,7 +16,7 @@ from dispatchkit.ledger.contents import CommandText
 
 __all__ = ["Template", "number_field"]
 
-_LONGEST = 18
+_MAX_DIGITS = 18
 """Maximum digits of a number that a template reads."""
 
 
@@ -121,5 +121,5 @@ class Template:
         if not (text.startswith(self._before) and text.endswith(self._after)):
             return None
         digits = text[len(self._before) : len(text) - len(self._after)]
-        is_number = digits.isdecimal() and digits.isascii() and len(digits) <= _LONGEST and digits[0] != "0"
+        is_number = digits.isdecimal() and digits.isascii() and len(digits) <= _MAX_DIGITS and digits[0] != "0"
         return int(digits) if is_number else None

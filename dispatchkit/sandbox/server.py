@@ -204,11 +204,16 @@ class Sandbox:
         """Start listening. Entering the context does it.
 
         Raises:
-            RuntimeError: The sandbox is open already.
+            RuntimeError: The sandbox is open already, or no event loop of asyncio runs.
             OSError: The address is not available.
         """
         if self._runner is not None:
             raise RuntimeError("the sandbox is open already")
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            text = "`async with Sandbox()` needs a running event loop of asyncio: under trio, use `with Sandbox()`"
+            raise RuntimeError(text) from None
         # handler_cancellation: a silent or slow answer must not outlive the client that waited for it.
         server = web.Server(
             self._handle, request_factory=_request_without_limit, handler_cancellation=True, access_log=None

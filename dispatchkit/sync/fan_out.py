@@ -14,12 +14,14 @@ from typing import Any, Generic, Protocol, Self, TypeVar, Unpack
 
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.command import Command
+from dispatchkit.core.context_managers import BlockingOnly
 from dispatchkit.core.fanout.fan_out import FanOut as AsyncFanOut
 from dispatchkit.core.fanout.guards import StopReason
 from dispatchkit.core.fanout.options import FanOutOptions
 from dispatchkit.core.fanout.outcome import Outcome, Report
 from dispatchkit.core.fanout.snapshot import Snapshot
 from dispatchkit.core.options import takes_options
+from dispatchkit.core.reprs import RichRepr
 from dispatchkit.core.validators import shown
 from dispatchkit.sync.caller_items import CallerItems, hand_over
 from dispatchkit.sync.portal import CANCEL_TIMEOUT, PortalHandle
@@ -42,7 +44,7 @@ class _BlockingClient(Protocol[C_co]):
     def _handle(self) -> PortalHandle: ...
 
 
-class FanOut(Generic[R_co]):
+class FanOut(BlockingOnly, Generic[R_co]):
     """Many commands through one client: `dispatchkit.FanOut`, for a caller that blocks.
 
     ``for outcome in fan_out:`` yields each outcome as it comes; `finish` runs to the end. Leaving the loop early ends
@@ -135,8 +137,14 @@ class FanOut(Generic[R_co]):
                 shown = Snapshot(self.report, rate, self.in_flight, settling=0, time_left=0.0, is_over=True)
             yield shown
 
+    def __rich_repr__(self) -> RichRepr:
+        if hasattr(self, "_async_fan_out"):
+            yield from self._async_fan_out.__rich_repr__()
+
     def __repr__(self) -> str:
-        return f"sync.{self._async_fan_out!r}".replace("sync.<", "<sync.", 1)
+        if not hasattr(self, "_async_fan_out"):  # a traceback may show a fan-out whose constructor raised
+            return "<sync.FanOut>"
+        return f"<sync.{repr(self._async_fan_out).removeprefix('<')}"
 
     def __iter__(self) -> Iterator[Outcome[R_co]]:
         try:
@@ -229,15 +237,25 @@ class FanOut(Generic[R_co]):
     def _read(self, held: CallerItems[Any]) -> None:
         try:
             held.read()
-        except BaseException:  # Ctrl-C, for example
-            self._end(CANCEL_TIMEOUT)
+        except BaseException as interrupt:  # Ctrl-C, for example
+            self._interrupt(interrupt)
             raise
 
     def _run(self, work: Coroutine[object, object, T], method: str) -> T:
         if os.getpid() != self._process:
             work.close()
             raise RuntimeError("this process was forked out of the run, which goes on in the parent")
-        return self._handle.run(work, method, owner="FanOut", on_interrupt=lambda: self._end(CANCEL_TIMEOUT))
+        try:
+            return self._handle.run(work, method, owner="FanOut", on_interrupt=self._interrupt)
+        except RuntimeError as error:
+            if self._handle.is_closed():  # by another thread, perhaps in the middle of the run
+                error.add_note(repr(self))
+            raise
+
+    def _interrupt(self, interrupt: BaseException) -> None:
+        """End the run for an exception that ended the wait. A note on it says what is known of the run."""
+        self._end(CANCEL_TIMEOUT)
+        interrupt.add_note(repr(self))
 
     def _end(self, timeout: float | None) -> None:
         if os.getpid() != self._process or self._handle.is_closed():

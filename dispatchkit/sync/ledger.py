@@ -15,7 +15,9 @@ from typing import Any, Concatenate, NoReturn, ParamSpec, Self, TypeVar
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.context_managers import BlockingOnly
 from dispatchkit.core.fanout.snapshot import Snapshot
+from dispatchkit.core.reprs import RichRepr
 from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.ledger import Ledger as AsyncLedger
@@ -49,7 +51,7 @@ def _blocking(
     return call
 
 
-class Ledger:
+class Ledger(BlockingOnly):
     """The durable record of launches: each launch is written before its request leaves, so a killed run can resume.
 
     It is `dispatchkit.Ledger` for a caller that blocks, with the same arguments and methods. Pass it to a blocking
@@ -158,6 +160,15 @@ class Ledger:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a sync.Ledger is not pickled: make one in the process that uses it")
+
+    def __rich_repr__(self) -> RichRepr:
+        if hasattr(self, "_async_ledger"):
+            yield from self._async_ledger.__rich_repr__()
+
+    def __repr__(self) -> str:
+        if not hasattr(self, "_async_ledger"):  # a traceback may show a ledger whose constructor raised
+            return "sync.Ledger()"
+        return f"sync.{self._async_ledger!r}"
 
     def _hold(self) -> None:
         """Keep the loop thread until the close: a fan-out opens the store there."""

@@ -100,7 +100,7 @@ class _LoopThread:
     async def _until_released(self) -> None:
         await self._released
 
-    def call(self, call: PortalCall[R], on_interrupt: Callable[[], None] | None = None) -> R:
+    def call(self, call: PortalCall[R], on_interrupt: Callable[[BaseException], None] | None = None) -> R:
         """Run a call and wait. An exception that ends the wait cancels it, or calls ``on_interrupt`` instead."""
         try:
             self.calls.add(call)  # first: an end of the loop must find it
@@ -118,7 +118,7 @@ class _LoopThread:
                 if on_interrupt is None:
                     call.abandon(self.loop, interrupt)
                 else:
-                    on_interrupt()
+                    on_interrupt(interrupt)
             finally:
                 self.calls.discard(call)
             raise
@@ -271,7 +271,7 @@ class PortalHandle:
         method: str,
         *,
         owner: str | None = None,
-        on_interrupt: Callable[[], None] | None = None,
+        on_interrupt: Callable[[BaseException], None] | None = None,
     ) -> R:
         """Run a coroutine on the loop thread and wait for its result.
 

@@ -19,7 +19,7 @@ R = TypeVar("R")
 CANCEL_TIMEOUT = 2.0
 """Seconds that a cancellation or a close is awaited before the caller goes on."""
 
-_TURNS = 4
+_MAX_LOOP_TURNS = 4
 """Turns of the event loop from an interrupt to the cancellation: the socket is read, the response parsed and judged."""
 
 # On Windows a lock that waits without end cannot be interrupted.
@@ -114,7 +114,7 @@ class PortalCall(Generic[R]):
         """Cancel it, wait for the cancellation, and add what is known as a note to ``interrupt``."""
         if not self._ended:
             with contextlib.suppress(RuntimeError):  # a closed loop has ended every portal call already
-                loop.call_soon_threadsafe(self._cancel_soon, loop, _TURNS)
+                loop.call_soon_threadsafe(self._cancel_soon, loop, _MAX_LOOP_TURNS)
         if not self.wait_at_most(CANCEL_TIMEOUT):
             interrupt.add_note(f"the call did not end within {CANCEL_TIMEOUT:g} s: its outcome is unknown")
         elif self.error is None:

@@ -88,6 +88,11 @@ def _asynchronous(request: pytest.FixtureRequest, name: str) -> object:
     """A client whose connections the event loop of the test opens and closes."""
     scope: str | None
     has_plugin, item = request.config.pluginmanager.has_plugin, cast("pytest.Item", request.node)
+    if item.get_closest_marker("anyio") is not None and has_plugin(_FIXTURES["asyncio"]) and _is_auto(request.config):
+        raise pytest.UsageError(
+            f"the fixture {name!r} cannot serve two event loops: pytest-asyncio in auto mode runs this test, too. "
+            "Remove @pytest.mark.anyio, or set asyncio_mode = strict"
+        )
     if "anyio_backend" in request.fixturenames and has_plugin(_FIXTURES["anyio"]):
         scope = "anyio"
     elif has_plugin(_FIXTURES["asyncio"]):
@@ -103,6 +108,12 @@ def _asynchronous(request: pytest.FixtureRequest, name: str) -> object:
             f"'sync_{name}' needs neither"
         )
     return cast("object", request.getfixturevalue(f"_dispatchkit_{name}_{scope}"))
+
+
+def _is_auto(config: pytest.Config) -> bool:
+    """Whether pytest-asyncio runs every asynchronous test, also those with another plugin's mark."""
+    mode: object = config.getoption("asyncio_mode") or config.getini("asyncio_mode")
+    return mode == "auto"
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ async def test_reads_match_documentation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "kind", "text"),
+    ("arguments", "error_type", "text"),
     [
         ({"mailing_id": 0}, ValueError, "mailing_id must be a positive integer"),
         ({"mailing_id": 1, "limit": 0}, ValueError, "limit must be a positive integer"),
@@ -70,9 +70,9 @@ async def test_reads_match_documentation() -> None:
         ({"mailing_id": 1, "since": datetime(2026, 1, 1)}, ValueError, "since must say its zone"),
     ],
 )
-async def test_invalid_read_is_not_sent(arguments: dict[str, Any], kind: type[Exception], text: str) -> None:
+async def test_invalid_read_is_not_sent(arguments: dict[str, Any], error_type: type[Exception], text: str) -> None:
     async with Listener(answer(None)) as listener, AltcraftClient(listener.url, "t") as altcraft:
-        with pytest.raises(kind, match=text):
+        with pytest.raises(error_type, match=text):
             await altcraft.log(**arguments)
     assert not listener.requests
 

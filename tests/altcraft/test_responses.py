@@ -62,13 +62,13 @@ DOCUMENTED = [
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("status", [200, 400, 401, 402, 403, 404])
-@pytest.mark.parametrize(("code", "text", "kind"), DOCUMENTED)
+@pytest.mark.parametrize(("code", "text", "error_type"), DOCUMENTED)
 def test_documented_code_maps_to_error(
-    form: WireForm, status: int, code: int, text: str, kind: type[RejectedError]
+    form: WireForm, status: int, code: int, text: str, error_type: type[RejectedError]
 ) -> None:
     for command in COMMANDS:
         error = read(form, status, said(form, code, text), command)
-        assert type(error) is kind
+        assert type(error) is error_type
         assert (error.status, error.code, error.message) == (status, code, text)
 
 

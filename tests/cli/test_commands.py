@@ -53,12 +53,17 @@ def test_dry_run_imports_no_client() -> None:
     [
         ("--version",),
         ("--help",),
-        ("direct", "--help"),
         ("direct", "start", "--help"),
-        ("altcraft", "launch", "--help"),
-        ("ledger", "show", "--help"),
-        ("worker", "--help"),
-        ("plan", "--ledger", "x", "--run", "x", "direct", "start", "--help"),
+        *(
+            pytest.param(words, marks=pytest.mark.second_stage)
+            for words in (
+                ("direct", "--help"),
+                ("altcraft", "launch", "--help"),
+                ("ledger", "show", "--help"),
+                ("worker", "--help"),
+                ("plan", "--ledger", "x", "--run", "x", "direct", "start", "--help"),
+            )
+        ),
     ],
 )
 def test_help_imports_nothing_heavy(arguments: tuple[str, ...]) -> None:
@@ -81,7 +86,7 @@ def test_command_list_needs_no_metadata() -> None:
     "arguments",
     [
         ("direct", "start", "1-5", "--dry-run"),
-        ("direct", "stop", "1-5", "--dry-run", "--sandbox"),
+        pytest.param(("direct", "stop", "1-5", "--dry-run", "--sandbox"), marks=pytest.mark.second_stage),
         ("altcraft", "launch", "5", "--dry-run", "--base-url", "https://example.com", "--content", '{"a": 1}'),
         ("plan", "--ledger", "postgresql://h/d", "--run", "x", "direct", "start", "1", "--dry-run"),
     ],
@@ -126,9 +131,9 @@ def test_help_stands_in_panels() -> None:
     ("typed", "candidates"),
     [
         (["di"], {"direct"}),
-        (["direct", "st"], {"start", "stop", "status"}),
-        (["direct", "start", "--exp"], {"--expected"}),
-        (["altcraft", "launch", "--wire", "x"], {"xml"}),
+        pytest.param(["direct", "st"], {"start", "stop", "status"}, marks=pytest.mark.second_stage),
+        pytest.param(["direct", "start", "--exp"], {"--expected"}, marks=pytest.mark.second_stage),
+        pytest.param(["altcraft", "launch", "--wire", "x"], {"xml"}, marks=pytest.mark.second_stage),
         (["plan", "--run", "x", "direct", ""], {"start", "stop"}),
     ],
 )

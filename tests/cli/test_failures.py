@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.output.tables import as_csv
+from dispatchkit.json_rows import Scalar
 from dispatchkit.sandbox import Fault
-from dispatchkit.values import Scalar
 from tests.cli.conftest import Played, run, start_child, wait_until
 from tests.cli.test_runs import counts, objects
 
@@ -109,7 +109,7 @@ def test_successful_run_leaves_empty_file(played: Played, file: Path) -> None:
 def test_retry_file_excludes_unknown(played: Played, file: Path, tmp_path: Path) -> None:
     played.sandbox.order(Fault.http(404, b'{"error": {"code": 4040, "msg": "not yet"}}'), path_contains="/5/")
     lose(played, 7)
-    result = run(*start(played, "1-20", "--failures", file, "--timeout", 1, "--max-launches", 10))
+    result = run(*start(played, "1-20", "--failures", file, "--timeout", 0.5, "--max-launches", 10))
     assert result.code == 3, result
     expected = {"5": "rejected", "7": "unknown"} | {str(number): "not_started" for number in range(11, 21)}
     assert rows(file) == expected

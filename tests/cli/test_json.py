@@ -56,7 +56,7 @@ def test_an_unknown_outcome_fits_too(played: Played) -> None:
     played.sandbox.order(Fault.lost_answer())
     played.sandbox.order(Fault.lost_answer(), times=100, path_contains="dispatch?")
     played.sandbox.direct.read_lag = 60
-    [told] = objects(run("direct", "stop", 1, "--yes", "--json", "--base-url", played.url, "--timeout", 1), "Outcome")
+    [told] = objects(run("direct", "stop", 1, "--yes", "--json", "--base-url", played.url, "--timeout", 0.5), "Outcome")
     assert (told["state"], told["error"]["is_final"]) == ("unknown", False)
 
 

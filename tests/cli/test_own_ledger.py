@@ -78,7 +78,7 @@ def test_unwritable_folder_names_way_out(played: Played, own: Path, name: str) -
 def test_read_only_folder_is_refused(played: Played, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert start(played, 1).code == 0
     own.parent.chmod(0o500)
-    if os.geteuid() == 0:  # to whom no folder is closed
+    if os.geteuid() == 0:  # root may write to any folder
         monkeypatch.setattr(os, "access", lambda path, _: path != own.parent)
     result = start(played, 2)
     own.parent.chmod(0o700)

@@ -70,7 +70,7 @@ def test_worst_outcome_sets_exit_status(played: Played) -> None:
     assert re.search(r"2 NotFoundError: Nothing was done\.", result.out)
 
     played.sandbox.order(Fault.lost_answer(), path_contains="/1/stop")
-    result = run("direct", "stop", 1, 2001, "--yes", "--base-url", played.url, "--timeout", 2)
+    result = run("direct", "stop", 1, 2001, "--yes", "--base-url", played.url, "--timeout", 0.5)
     assert result.code == 3, result
     assert counts(result.out)["unknown"] == 1
 
@@ -142,7 +142,7 @@ def test_unknown_outcome_has_no_code(played: Played) -> None:
     played.sandbox.order(Fault.lost_answer())
     played.sandbox.order(Fault.lost_answer(), times=100, path_contains="dispatch?")
     played.sandbox.direct.read_lag = 60
-    [stop] = objects(run("direct", "stop", 1, "--yes", "--json", "--base-url", played.url, "--timeout", 1))
+    [stop] = objects(run("direct", "stop", 1, "--yes", "--json", "--base-url", played.url, "--timeout", 0.5))
     error = stop["error"]
     assert isinstance(error, dict)
     assert (stop["state"], error["status"], error["code"]) == ("unknown", None, None)
@@ -196,7 +196,7 @@ def test_refused_token_ends_run(played: Played, monkeypatch: pytest.MonkeyPatch)
 
 def test_failures_of_kind_are_limited(played: Played) -> None:
     played.sandbox.order(Fault.html(500, acts=False), path_contains="/3030/")
-    stop = ("direct", "stop", "3001-3030", "--yes", "--base-url", played.url, "--concurrency", 1, "--timeout", 1)
+    stop = ("direct", "stop", "3001-3030", "--yes", "--base-url", played.url, "--concurrency", 1, "--timeout", 0.5)
     result = run(*stop)
     assert result.code == 3
     assert result.err.count(": rejected: ") == 20

@@ -246,8 +246,8 @@ def test_windows_cover_all_time() -> None:
     assert len(others) < 20
 
 
-class Listing100k:
-    """A client whose windows hold 20,000 dispatches each, up to 100,000."""
+class Listing10k:
+    """A client whose windows hold 2,000 dispatches each, up to 10,000."""
 
     _clock = SYSTEM
 
@@ -256,21 +256,21 @@ class Listing100k:
 
     async def perform(self, command: ReadDispatches) -> Listing[Dispatch]:
         self.reads.append(command)
-        start = len(self.reads) * 20_000
-        dispatches = (Dispatch(dispatch_id=start + each, status="sending", created=NOW) for each in range(1, 20_001))
+        start = len(self.reads) * 2_000
+        dispatches = (Dispatch(dispatch_id=start + each, status="sending", created=NOW) for each in range(1, 2_001))
         return Listing(tuple(dispatches)) if len(self.reads) <= 5 else Listing(())
 
 
 async def test_windows_come_one_by_one() -> None:
-    client = Listing100k()
+    client = Listing10k()
     listed = Listed(cast("Client[DirectAuth]", client), "sending")
     reads = [(len(page), len(client.reads)) async for page in listed.pages()]
-    assert reads[:6] == [(20_000, 1), (20_000, 2), (20_000, 3), (20_000, 4), (20_000, 5), (0, 6)]
-    assert (len(listed.ids), len({*listed.ids}), len(listed.first)) == (100_000, 100_000, 5)
+    assert reads[:6] == [(2_000, 1), (2_000, 2), (2_000, 3), (2_000, 4), (2_000, 5), (0, 6)]
+    assert (len(listed.ids), len({*listed.ids}), len(listed.first)) == (10_000, 10_000, 5)
     assert listed.is_whole
     assert {(read.created_from, read.created_to) for read in client.reads[-1:]} == {(None, None)}
     gc.collect()
-    assert sum(isinstance(each, Dispatch) for each in gc.get_objects()) < 20_000
+    assert sum(isinstance(each, Dispatch) for each in gc.get_objects()) < 2_000
 
 
 def listing(played: Played, monkeypatch: pytest.MonkeyPatch, answer: Callable[[Call], Reply | None]) -> None:

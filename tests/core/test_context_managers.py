@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -31,10 +32,24 @@ async def test_with_names_async_with(tmp_path: Path, number: int) -> None:
         stack.enter_context(value)
 
 
-@pytest.mark.parametrize("cls", [sync.DirectClient, sync.AltcraftClient])
-async def test_async_with_names_with(cls: Any) -> None:
-    client: Any = cls("https://x.example", "key") if cls is sync.AltcraftClient else cls("key")
-    with pytest.raises(TypeError, match=f"^sync.{cls.__name__} blocks the event loop: use `with`"):
-        async with client:
+def blocking(folder: Path) -> list[Any]:
+    direct = sync.DirectClient("key")
+    return [
+        direct,
+        sync.AltcraftClient("https://x.example", "key"),
+        sync.Ledger(folder / "launch.db"),
+        sync.FanOut(direct, [StartDispatch(7)]),
+    ]
+
+
+@pytest.mark.parametrize("number", range(4))
+def test_async_with_names_with(tmp_path: Path, number: int) -> None:
+    value = blocking(tmp_path)[number]
+
+    async def enter() -> None:
+        async with value:
             pass
-    client.close()
+
+    with pytest.raises(TypeError, match=f"^sync.{type(value).__name__} blocks the event loop: use `with`"):
+        asyncio.run(enter())
+    value.close()

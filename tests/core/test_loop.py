@@ -30,6 +30,17 @@ async def fan_out(_: Path) -> None:
     await DirectClient("key").start_many([7]).finish()
 
 
+async def watch(_: Path) -> None:
+    await anext(DirectClient("key").start_many([7]).watch())
+
+
+async def renew_token(_: Path) -> None:
+    async def token() -> str:
+        raise AssertionError
+
+    await DirectClient(token).start(7)
+
+
 async def read_ledger(folder: Path) -> None:
     await Ledger(folder / "launch.db").runs()
 
@@ -39,12 +50,21 @@ async def enter_ledger(folder: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("use", [call, enter, fan_out, read_ledger, enter_ledger])
+@pytest.mark.parametrize("use", [call, enter, fan_out, watch, renew_token, read_ledger, enter_ledger])
 def test_trio_is_refused(tmp_path: Path, use: Callable[[Path], Awaitable[None]]) -> None:
     with pytest.raises(ForeignLoopError, match=r"of asyncio or uvloop.*trio\.to_thread\.run_sync") as raised:
         trio.run(use, tmp_path)
     assert raised.value.__cause__ is None
     assert not (tmp_path / "launch.db").exists()
+
+
+def test_sandbox_names_its_thread() -> None:
+    async def enter_sandbox() -> None:
+        async with Sandbox():
+            pass
+
+    with pytest.raises(RuntimeError, match="use `with Sandbox"):
+        trio.run(enter_sandbox)
 
 
 def test_advice_for_trio_works() -> None:

@@ -75,9 +75,22 @@ async def test_fan_out_counts_calls() -> None:
 
 
 def test_half_built_fan_out() -> None:
-    half_built = object.__new__(FanOut)
-    assert repr(half_built) == "<FanOut>"
-    assert pretty_repr(half_built) == "FanOut()"
+    for cls, shown in ((FanOut, "<FanOut>"), (sync.FanOut, "<sync.FanOut>")):
+        half_built = object.__new__(cls)
+        assert repr(half_built) == shown
+        assert pretty_repr(half_built) == "FanOut()"
+
+
+def test_blocking_twins_tell_their_state(tmp_path: Path) -> None:
+    path = tmp_path / "launch.db"
+    with sync.Ledger(path) as ledger, sync.DirectClient("key") as direct:
+        fan_out = direct.start_many([7], ledger=ledger, run="friday")
+        assert repr(fan_out).startswith("<sync.FanOut of DirectClient('https://direct.i-dgtl.ru'), run 'friday': ")
+        assert "run='friday'" in pretty_repr(fan_out)
+        assert "report=Report(" in pretty_repr(fan_out)
+        assert repr(ledger) == f"sync.Ledger('{path}')"
+        assert pretty_repr(ledger, max_width=500) == f"Ledger('{path}')"
+    assert repr(object.__new__(sync.Ledger)) == "sync.Ledger()"
 
 
 async def test_fan_out_names_its_run(tmp_path: Path) -> None:

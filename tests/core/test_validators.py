@@ -50,17 +50,17 @@ BY_ID: list[tuple[str, Callable[[DirectClient, AltcraftClient, Any], Awaitable[o
 ]
 
 
-@pytest.mark.parametrize(("bad", "kind", "shown"), BAD_IDS)
+@pytest.mark.parametrize(("bad", "error_type", "shown"), BAD_IDS)
 @pytest.mark.parametrize(("field", "act"), BY_ID, ids=["start", "stop", "activate", "launch_broadcast", "deactivate"])
 async def test_invalid_id_is_not_sent(
-    field: str, act: Callable[..., Awaitable[object]], bad: object, kind: type[Exception], shown: str
+    field: str, act: Callable[..., Awaitable[object]], bad: object, error_type: type[Exception], shown: str
 ) -> None:
     async with (
         Listener() as listener,
         DirectClient("t", base_url=listener.url) as direct,
         AltcraftClient(listener.url, "t") as altcraft,
     ):
-        with pytest.raises(kind) as refusal:
+        with pytest.raises(error_type) as refusal:
             await act(direct, altcraft, bad)
     assert str(refusal.value).startswith(f"{field} must be a positive integer")
     assert str(refusal.value).endswith(shown)
@@ -142,18 +142,18 @@ BAD_FIELDS: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("bad", "kind", "told"), BAD_FIELDS, ids=[told for *_, told in BAD_FIELDS])
+@pytest.mark.parametrize(("bad", "error_type", "told"), BAD_FIELDS, ids=[told for *_, told in BAD_FIELDS])
 @pytest.mark.parametrize("form", ["json", "xml"])
 @pytest.mark.parametrize("method", ["activate", "launch_broadcast"])
 async def test_invalid_field_is_not_sent(
-    form: Any, method: str, bad: dict[str, Any], kind: type[Exception], told: str
+    form: Any, method: str, bad: dict[str, Any], error_type: type[Exception], told: str
 ) -> None:
     if method == "launch_broadcast":
         bad = {name: value for name, value in bad.items() if name != "run_now"}
     async with Listener() as listener, AltcraftClient(listener.url, "t", wire=form) as altcraft:
-        with pytest.raises(kind, match=told) as refusal:
+        with pytest.raises(error_type, match=told) as refusal:
             await getattr(altcraft, method)(82, **bad)
-    assert type(refusal.value) is kind
+    assert type(refusal.value) is error_type
     assert listener.requests == []
 
 
@@ -182,9 +182,9 @@ def test_audience_is_list_or_segment(kind: Any) -> None:
     assert str(refusal.value).endswith(repr(kind))
 
 
-@pytest.mark.parametrize(("bad", "kind", "shown"), BAD_IDS)
-def test_audience_id_is_checked(bad: Any, kind: type[Exception], shown: str) -> None:
-    with pytest.raises(kind, match="id must be a positive integer"):
+@pytest.mark.parametrize(("bad", "error_type", "shown"), BAD_IDS)
+def test_audience_id_is_checked(bad: Any, error_type: type[Exception], shown: str) -> None:
+    with pytest.raises(error_type, match="id must be a positive integer"):
         Audience("segment", bad)
 
 

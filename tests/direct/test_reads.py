@@ -258,7 +258,7 @@ async def test_filters_match_documentation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("filters", "kind", "text"),
+    ("filters", "error_type", "text"),
     [
         ({"status": ""}, ValueError, "status must not be empty"),
         ({"status": 5}, TypeError, "status must be text"),
@@ -271,9 +271,9 @@ async def test_filters_match_documentation() -> None:
         ({"created_to": datetime.min.replace(tzinfo=MOSCOW)}, ValueError, "created_to must be a time that UTC can say"),
     ],
 )
-async def test_invalid_filter_is_not_sent(filters: dict[str, Any], kind: type[Exception], text: str) -> None:
+async def test_invalid_filter_is_not_sent(filters: dict[str, Any], error_type: type[Exception], text: str) -> None:
     async with Listener(http(200, listed())) as listener, DirectClient("key", base_url=listener.url) as direct:
-        with pytest.raises(kind, match=text):
+        with pytest.raises(error_type, match=text):
             await direct.dispatches(**filters)
     assert not listener.requests
 

@@ -40,14 +40,14 @@ DOCUMENTED = [
 
 
 @pytest.mark.parametrize("action", ["start", "stop"])
-@pytest.mark.parametrize(("status", "code", "text", "kind"), DOCUMENTED)
+@pytest.mark.parametrize(("status", "code", "text", "error_type"), DOCUMENTED)
 async def test_documented_code_has_its_error(
-    action: str, status: int, code: int, text: str, kind: type[RejectedError]
+    action: str, status: int, code: int, text: str, error_type: type[RejectedError]
 ) -> None:
     response = http(status, {"error": {"code": code, "msg": text}})
     async with Listener(response) as listener, DirectClient("k", base_url=listener.url, **once()) as direct:
         error = await failure(getattr(direct, action)(10000100))
-    assert type(error) is kind
+    assert type(error) is error_type
     assert (error.status, error.code, error.message) == (status, code, text)
     assert error.state == "rejected"
     assert len(listener.requests) == len(error.attempts) == 1

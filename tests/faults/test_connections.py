@@ -21,6 +21,7 @@ from tests.faults.hostile_server import Hostile, Stage, Strike, share
 ONCE = RetryPolicy(attempts=1)
 ONCE_QUICKLY = attrs.evolve(QUICK, attempts=1)
 TIMEOUT = 5.0
+EVERY_NTH_BYTE = pytest.mark.parametrize("nth", [7, pytest.param(2, marks=pytest.mark.second_stage)])
 
 
 @asynccontextmanager
@@ -61,8 +62,9 @@ async def leave_with_reset(stage: Stage) -> None:
     stage.peer.reset()
 
 
+@EVERY_NTH_BYTE
 @pytest.mark.parametrize("action", [START, STOP, LAUNCH, ACTIVATE], ids=lambda action: action.name)
-async def test_truncated_request_is_repeated(action: Action) -> None:
+async def test_truncated_request_is_repeated(action: Action, nth: int) -> None:
     async def cut_at(byte: int, *, warm: bool) -> None:
         ending = leave_with_reset if byte % 2 else leave
         async with playing(action, Strike(ending, at=byte), warm=warm) as (server, client):
@@ -70,18 +72,19 @@ async def test_truncated_request_is_repeated(action: Action) -> None:
             assert action.acts(server.provider) == 1, byte
             assert len(server.acting) == 1, byte
 
-    await in_batches([cut_at(byte, warm=byte % 3 == 0) for byte in range(1 + share(2), 120, 2)])
+    await in_batches([cut_at(byte, warm=byte % 3 == 0) for byte in range(1 + share(nth), 120, nth)])
 
 
+@EVERY_NTH_BYTE
 @pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
-async def test_truncated_request_is_never_unsent(action: Action) -> None:
+async def test_truncated_request_is_never_unsent(action: Action, nth: int) -> None:
     async def cut_at(byte: int) -> None:
         async with playing(action, Strike(leave, at=byte)) as (server, client):
             server.dark = lambda call: Reply.of_web_server(503)
             outcome = await outcome_of(client, action.command, retry=ONCE_QUICKLY, timeout=0.5)
             assert (outcome, server.bytes_seen > 0) == (State.UNKNOWN, True), byte
 
-    await in_batches([cut_at(byte) for byte in range(1 + share(2), 120, 2)], together=40)
+    await in_batches([cut_at(byte) for byte in range(1 + share(nth), 120, nth)], together=40)
 
 
 async def length_of_answer(action: Action) -> int:
@@ -98,8 +101,9 @@ async def length_of_answer(action: Action) -> int:
     return lengths[0]
 
 
+@EVERY_NTH_BYTE
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.name)
-async def test_truncated_response_is_settled(action: Action) -> None:
+async def test_truncated_response_is_settled(action: Action, nth: int) -> None:
     longest = await length_of_answer(action) + 4
 
     async def cut_at(byte: int, *, reset: bool, acts: bool) -> None:
@@ -120,11 +124,10 @@ async def test_truncated_response_is_settled(action: Action) -> None:
             await call.run()
             assert action.acts(server.provider) == 1, (byte, call.attempts)
 
-    plays = [cut_at(byte, reset=byte % 3 == 0, acts=True) for byte in range(share(2), longest, 2)]
+    plays = [cut_at(byte, reset=byte % 3 == 0, acts=True) for byte in range(share(nth), longest, nth)]
     # Where it did not act, every prefix that were believed would be a lie.
-    plays += [
-        cut_at(byte, reset=byte % 3 == 1, acts=False) for byte in range(share(2), longest, 2 if action is STOP else 6)
-    ]
+    step = nth if action is STOP else 3 * nth
+    plays += [cut_at(byte, reset=byte % 3 == 1, acts=False) for byte in range(share(nth), longest, step)]
     await in_batches(plays)
 
 

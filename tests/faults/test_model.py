@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -103,5 +104,11 @@ class Dispatches(RuleBasedStateMachine):
             assert self.provider.launches[target] <= self.most_launches[target]
 
 
+class ManyDispatches(Dispatches):
+    """The same, with more examples."""
+
+
 TestDispatches = Dispatches.TestCase
-TestDispatches.settings = settings(max_examples=100, stateful_step_count=15, deadline=None)
+TestManyDispatches = pytest.mark.second_stage(ManyDispatches.TestCase)
+for _case, _examples in ((TestDispatches, 30), (TestManyDispatches, 150)):
+    _case.settings = settings(max_examples=_examples, stateful_step_count=15, deadline=None)

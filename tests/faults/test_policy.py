@@ -272,7 +272,11 @@ async def test_policy_excludes_retries() -> None:
         assert len(play.acting_at) == 1
 
 
-@pytest.mark.parametrize("action", [START, STOP, LAUNCH, ACTIVATE], ids=lambda action: action.name)
+@pytest.mark.parametrize(
+    "action",
+    [START, LAUNCH, *(pytest.param(action, marks=pytest.mark.second_stage) for action in (STOP, ACTIVATE))],
+    ids=lambda action: action.name,
+)
 async def test_dead_provider_requests_are_bounded(action: Action) -> None:
     async with scene(action) as play:
         play.server.hangs_up = True

@@ -415,22 +415,22 @@ async def test_a_ledger_serves_one_loop(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("where", "kind", "text"),
+    ("where", "error_type", "text"),
     [
         ("", ValueError, "must be a file"),
         ("mysql://me:secret@host/db", ValueError, "not another URL"),
         (7, TypeError, "must be a file or 'postgresql://...', not int"),
     ],
 )
-def test_invalid_ledger_is_refused(where: Any, kind: type[Exception], text: str) -> None:
-    with pytest.raises(kind, match=text) as raised:
+def test_invalid_ledger_is_refused(where: Any, error_type: type[Exception], text: str) -> None:
+    with pytest.raises(error_type, match=text) as raised:
         Ledger(where)
     assert "secret" not in str(raised.value)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("", ValueError), ("a\nb", ValueError), (7, TypeError)])
-def test_a_run_has_a_name(tmp_path: Path, name: Any, kind: type[Exception]) -> None:
-    with pytest.raises(kind, match="run must be"):
+@pytest.mark.parametrize(("name", "error_type"), [("", ValueError), ("a\nb", ValueError), (7, TypeError)])
+def test_a_run_has_a_name(tmp_path: Path, name: Any, error_type: type[Exception]) -> None:
+    with pytest.raises(error_type, match="run must be"):
         Ledger(tmp_path / "launch.db").journal(name, {})  # type: ignore[arg-type]
 
 

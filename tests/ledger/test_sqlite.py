@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -32,6 +33,8 @@ from tests.harness import run_settings
 from tests.ledger.stores import holder
 from tests.ledger.test_store import ATTEMPT, ROWS, claim, held, hold, planned, run_plan
 
+SOURCES = Path(sqlite_write.__file__).parent
+
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
@@ -49,6 +52,12 @@ async def test_commit_is_on_disk(store: SqliteStore, tmp_path: Path) -> None:
     assert await store._write(settings) == ("wal", full)
     with contextlib.closing(sqlite3.connect(tmp_path / "launch.db")) as other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+@pytest.mark.parametrize("path", sorted(SOURCES.glob("*.py")), ids=lambda path: path.name)
+def test_statements_number_no_parameters(path: Path) -> None:
+    """Python 3.12.0 to 3.12.3 warn that ``?1`` is a named parameter."""
+    assert re.findall(r"\?\d", path.read_text(encoding="utf-8")) == []
 
 
 async def test_simultaneous_claims_share_transaction(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -457,13 +457,13 @@ async def test_restored_run_is_unclear(store: Any, database: Database) -> None:
     await database.pass_time(30)
     found = await later.unsettled(run, 0, after=-1, limit=100)
     sent = START + timedelta(seconds=7)
-    assert [(each.index, each.request_id, each.since) for each in found] == [
+    assert [(target.index, target.request_id, target.since) for target in found] == [
         (1, None, START),
         (2, "r2", sent),
         (3, "r3", sent),
         (4, None, START),
     ]
-    assert [each.acting_for for each in found] == [near(CLAIM_AGE + ATTEMPT - 30)] * 4, "since it was taken"
+    assert [target.acting_for for target in found] == [near(CLAIM_AGE + ATTEMPT - 30)] * 4, "since it was taken"
     second = await later.begin(run_plan("b"))
     assert not second.restored
 
@@ -602,7 +602,7 @@ async def test_repeats_of_two_runs(store: Any, monkeypatch: pytest.MonkeyPatch) 
     await launched(store, "b")
     run = await planned(store, "c")
     found = await store.repeats(run, within=3600)
-    assert [(each.run, each.count, list(each.commands)) for each in found] == [
+    assert [(repeat.run, repeat.count, list(repeat.commands)) for repeat in found] == [
         (name, 6, [ROWS[index][1] for index in range(6)]) for name in ("a", "b")
     ]
 

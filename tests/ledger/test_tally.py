@@ -1,4 +1,4 @@
-"""The tally of a run is what its rows say, whatever was written, by whom, and wherever a process was killed."""
+"""The tally of a run is what its rows say, whichever process wrote what, and wherever one was killed."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def check(store: Store, run: int) -> None:
         assert listed == [target.index async for target in store.targets(run) if target.state in states]
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.second_stage) for seed in range(2, 8))])
 async def test_tally_matches_rows(database: Database, seed: int) -> None:
     """Holders take turns. They claim again, record again, and record what another holds by now."""
     chance = random.Random(seed)

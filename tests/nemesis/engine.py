@@ -10,13 +10,13 @@ from typing import Any
 __all__ = ["main"]
 
 
-def main(ledger: str, run: str, chunk: str, url: str, patience: str) -> int:
+def main(ledger: str, run: str, chunk: str, url: str, timeout: str) -> int:
     """Launch a chunk. The exit status is that of the task: 0 says that the chunk is launched.
 
     A chunk that is held elsewhere is no success. `launch_chunk` raises an error with ``retry_after``, and the task
     retries.
     """
-    until = time.monotonic() + float(patience)
+    until = time.monotonic() + float(timeout)
     while True:
         try:
             report = asyncio.run(_launch(ledger, run, int(chunk), url))

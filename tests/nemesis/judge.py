@@ -101,7 +101,7 @@ def _judge_reports(
     verdict: Verdict, targets: Sequence[int], acts: Mapping[int, Sequence[Act]], reports: Sequence[Report]
 ) -> None:
     for report in reports:
-        others = [each for each in reports if each is not report]
+        others = [other for other in reports if other is not report]
         for target, state in report.told.items():
             did = acts.get(target, ())
             # An act is this process's for certain if no other lived when its request arrived.
@@ -109,7 +109,7 @@ def _judge_reports(
                 act
                 for act in did
                 if report.began <= act.arrived <= report.ended
-                and not any(each.began <= act.arrived <= each.ended for each in others)
+                and not any(other.began <= act.arrived <= other.ended for other in others)
             ]
             if state in {"not_sent", "rejected"} and own:
                 verdict.false += 1

@@ -29,7 +29,7 @@ _NOTHING: dict[str, Any] = {
 _HANGS = 90.0
 """An attempt that was under way for so many seconds when the time was over counts as an error."""
 _WAIT_AT_MOST = 5
-"""One attempt may take so many times the patience for one process."""
+"""One attempt may take so many times the time-out of one process."""
 
 
 class Runner:
@@ -152,7 +152,7 @@ class Runner:
         plays = self._given.provider
         scene = Scene(fault.name, store, kind, chance, self._times, fault.total, loop, plays, server)
         try:
-            async with asyncio.timeout(_WAIT_AT_MOST * self._times.patience + 120):
+            async with asyncio.timeout(_WAIT_AT_MOST * self._times.timeout + 120):
                 await scene.open()
                 try:
                     await fault.strike(scene)
@@ -170,7 +170,7 @@ class Runner:
             row["notes"].append(f"error: {type(error).__name__}: {error} ({Path(where.filename).name}:{where.lineno})")
         finally:
             row["proof"] = scene.proof
-            row["processes"] = [f"{each.name}: {each.status}" for each in scene.commands]
+            row["processes"] = [f"{command.name}: {command.status}" for command in scene.commands]
             with contextlib.suppress(Exception):
                 await scene.close()
             if server is not None and server is not self._server:

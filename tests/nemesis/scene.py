@@ -225,8 +225,8 @@ class Scene:
         until = time.monotonic() + 60 + 2 * self.times.lag  # an act may be late, and its chunk waits for it
         try:
             while not waiting.done():
-                if (commands and not any(each.alive for each in commands)) or time.monotonic() > until:
-                    told = " | ".join(each.last_words() for each in commands)
+                if (commands and not any(command.alive for command in commands)) or time.monotonic() > until:
+                    told = " | ".join(command.last_words() for command in commands)
                     raise NotFiredError(f"only {self.provider.count} of {count} acts, then: {told}")
                 await asyncio.wait([waiting], timeout=0.05)
         finally:
@@ -275,13 +275,13 @@ class Scene:
             await asyncio.sleep(self.chance.uniform(0.003, 0.03))
         raise NotFiredError("the process was never suspended between a claim and its write")
 
-    async def suspend_at_grant(self, command: Command, *, after: int = 0, patience: float = 10.0) -> None:
+    async def suspend_at_grant(self, command: Command, *, after: int = 0, timeout: float = 10.0) -> None:
         """Suspend a process at the very moment in which the database grants claims, before it hears of it.
 
         Args:
             command: The process; it must use the proxy.
             after: How many grants to let pass.
-            patience: Seconds to wait for it.
+            timeout: Seconds to wait for it.
 
         Raises:
             NotFiredError: Nothing was granted.
@@ -299,7 +299,7 @@ class Scene:
 
         self.proxy.on_answer = on_answer
         try:
-            await asyncio.wait_for(struck.wait(), patience)
+            await asyncio.wait_for(struck.wait(), timeout)
         except TimeoutError:
             raise NotFiredError("no claim was granted any more") from None
         finally:
@@ -323,7 +323,7 @@ class Scene:
         while time.monotonic() < until:
             if await self.over():
                 return True
-            if commands and not any(each.alive for each in commands):
+            if commands and not any(command.alive for command in commands):
                 return await self.over()
             await asyncio.sleep(0.1)
         return False
@@ -340,7 +340,7 @@ class Scene:
             await self._finish_workers()
         else:
             for command in self.commands:
-                if command.alive and await command.wait(2 * self.times.patience) is None:
+                if command.alive and await command.wait(2 * self.times.timeout) is None:
                     self.hung(command.name)
                     await command.kill()
         left = idle = 0
@@ -350,7 +350,7 @@ class Scene:
             if not left or idle > 2:
                 return  # what stays unknown is no longer worked on
             last = await self.run(f"resume-{number}", "resume", self.ledger, "--run", _RUN, *self._common)
-            status = await last.wait(2 * self.times.patience)
+            status = await last.wait(2 * self.times.timeout)
             if status is None:
                 self.hung(last.name)
                 await last.kill()
@@ -358,15 +358,15 @@ class Scene:
                 return
             elif status == 2 and self.kind == "command":  # the plan is not whole: the same line again finishes it
                 again = await self.run(f"again-{number}", *self._start_words(self.ledger))
-                await again.wait(self.times.patience)
+                await again.wait(self.times.timeout)
             if status not in {3, None} and not await self.over():
                 await asyncio.sleep(self.times.lease / 2)
 
     async def _finish_workers(self) -> None:
-        working = [each for each in self.commands if each.alive and "worker" in each.words]
+        working = [command for command in self.commands if command.alive and "worker" in command.words]
         if not working:
             working = [await self.worker("last")]
-        if not await self.until_over(self.times.patience, *working):
+        if not await self.until_over(self.times.timeout, *working):
             left = collections.Counter((await self.states()).values())
             self.proof.append(f"left by the workers: {dict(left)}")
         for each in working:

@@ -36,7 +36,7 @@ class Times:
         )
 
     @property
-    def patience(self) -> float:
+    def timeout(self) -> float:
         """How long one process may take to end a run that was left in any state."""
         return 30 + 2 * self.lease + 3 * self.lag + self.attempt + 5 * self.claim
 

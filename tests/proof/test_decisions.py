@@ -9,9 +9,11 @@ from tests.proof.planted import FAULTS, Fault, mutated
 from tests.proof.provider import DISTINCT_KINDS, KINDS
 
 SETTINGS = [(names, repeats) for names in DISTINCT_KINDS for repeats in (True, False)]
+# Each command once: the second stage plays both settings, with longer calls.
+SHORT = [setting for index, setting in enumerate(SETTINGS) if index % 4 in {0, 3}]
 
 
-@pytest.mark.parametrize(("names", "repeats"), SETTINGS)
+@pytest.mark.parametrize(("names", "repeats"), SHORT)
 def test_every_short_call(names: str, repeats: bool) -> None:
     assert explore(DISTINCT_KINDS[names], attempts=3, probes=2, surprises=0, repeat_unclear=repeats) > 30
 

@@ -1,4 +1,4 @@
-"""The recipe for Celery, with a real worker and a real Redis: JSON results, and no second launch after a kill."""
+"""The recipe for Celery, with a real worker and Redis: JSON results, and no second launch after a kill."""
 
 from __future__ import annotations
 

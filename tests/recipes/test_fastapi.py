@@ -1,4 +1,4 @@
-"""The recipe for FastAPI, on a real uvicorn: progress over SSE, a stop that lasts, and a clean end at SIGTERM."""
+"""The recipe for FastAPI, on uvicorn: progress over SSE, a stop that lasts, and a clean end at SIGTERM."""
 
 from __future__ import annotations
 

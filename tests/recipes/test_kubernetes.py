@@ -24,7 +24,7 @@ from tests.workers.conftest import Field
 
 pytestmark = pytest.mark.second_stage
 
-# The root and /run as a node mounts them for a container with a read-only root and an emptyDir in memory.
+# How a node mounts the root and /run for a container with a read-only root and an emptyDir in memory.
 MOUNT = """
 mount -t tmpfs tmpfs /run && mkdir -p "$1" && mount -t tmpfs tmpfs "$1" && mount -o remount,ro /run &&
 mount -o remount,bind,ro / && cd / && shift && exec "$@"

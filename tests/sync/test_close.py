@@ -55,6 +55,25 @@ def test_close_ends_calls_across_threads(play: Play, sandbox: Sandbox) -> None:
     assert sandbox.requests == 3
 
 
+def test_close_tells_of_runs(play: Play) -> None:
+    (note,) = play("""
+        from concurrent.futures import ThreadPoolExecutor
+        direct = client(pace=dispatchkit.Pace(rate=100))
+        def launch():
+            try:
+                direct.start_many(range(1, 10_000)).finish()
+            except RuntimeError as error:
+                return error.__notes__
+        with ThreadPoolExecutor(1) as pool:
+            run = pool.submit(launch)
+            time.sleep(0.4)
+            direct.close()
+            print(*run.result())
+    """)
+    assert note.startswith("<sync.FanOut of DirectClient(")
+    assert " done, " in note
+
+
 def test_close_during_calls_never_hangs(play: Play) -> None:
     lines = play("""
         from concurrent.futures import ThreadPoolExecutor

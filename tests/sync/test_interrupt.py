@@ -28,6 +28,21 @@ def test_in_flight(play: Play, sandbox: Sandbox) -> None:
     assert sandbox.launches == {}
 
 
+@pytest.mark.parametrize("ids", ["range(1, 100_000)", "(each for each in range(1, 100_000))"])
+def test_note_tells_run(play: Play, sandbox: Sandbox, ids: str) -> None:
+    (note,) = play(f"""
+        with client() as direct:
+            press_ctrl_c(0.5)
+            try:
+                direct.start_many({ids}).finish()
+            except KeyboardInterrupt as interrupt:
+                print(*interrupt.__notes__)
+    """)
+    assert note.startswith("<sync.FanOut of DirectClient(")
+    assert " done, " in note
+    assert note.endswith(", over (it was told to stop)>")
+
+
 @pytest.mark.second_stage
 def test_in_a_back_off(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.throttled(0.5), times=5)

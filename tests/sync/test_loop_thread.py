@@ -63,7 +63,7 @@ def test_threads_share_one_client(play: Play) -> None:
         from concurrent.futures import ThreadPoolExecutor
         with client() as direct, ThreadPoolExecutor(32) as pool:
             started = list(pool.map(direct.start, range(1, 401)))
-        print([each.dispatch_id for each in started] == list(range(1, 401)))
+        print([start.dispatch_id for start in started] == list(range(1, 401)))
     """)
     assert lines == ["True"]
 

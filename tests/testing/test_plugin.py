@@ -122,6 +122,13 @@ def test_missing_plugin_is_named(tmp_path: Path) -> None:
     assert "the fixture 'direct' needs pytest-asyncio" in output
 
 
+@pytest.mark.second_stage
+def test_two_loops_are_refused(tmp_path: Path) -> None:
+    output = run_tests(tmp_path, SHARED + ANYIO, *SCOPE, "-o", "asyncio_mode=auto")
+    assert "the fixture 'direct' cannot serve two event loops" in output, output
+    assert "1 passed, 1 error" in output
+
+
 EXAMPLES = {
     "def test_a_lost_answer_is_settled": 1,
     "def test_a_lost_request_is_repeated": 2,

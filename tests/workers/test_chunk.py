@@ -15,9 +15,14 @@ from tenacity import wait_random_exponential
 from dispatchkit import (
     AccountMismatchError,
     AltcraftClient,
+    AttemptEnded,
     AuthenticationError,
+    CallEnded,
+    CallEvent,
+    CallStarted,
     ChunkHeldError,
     DirectClient,
+    Event,
     LaunchBroadcast,
     Ledger,
     LedgerError,
@@ -25,6 +30,8 @@ from dispatchkit import (
     RepeatedTargetsError,
     Report,
     RetryPolicy,
+    RunEnded,
+    RunStarted,
     RunStoppedError,
     StartDispatch,
 )
@@ -358,3 +365,32 @@ async def test_own_client_takes_its_account(dsn: str, played: Sandbox, monkeypat
     with pytest.raises(AccountMismatchError):
         await launch_chunk(dsn, "r", 1)
     assert played.launches == {1: 1}
+
+
+async def test_observers_see_each_chunk(dsn: str, played: Sandbox) -> None:
+    events: list[Event] = []
+    observed = DirectClient(played.direct_token, base_url=played.url, observers=[events.append])
+    async with observed as direct:
+        await plan_chunks(dsn, "r", direct, map(StartDispatch, range(1, 6)), size=3)
+        assert events == []  # nothing is sent
+        for chunk in (0, 1, 1):
+            await launch_chunk(dsn, "r", chunk, client=direct)
+    runs = [event for event in events if isinstance(event, RunStarted | RunEnded)]
+    assert [type(event) for event in runs] == [RunStarted, RunEnded] * 3
+    assert {event.run for event in runs} == {"r"}
+    assert [(event.total, event.previously_finished) for event in runs if isinstance(event, RunStarted)] == [
+        (3, 0),
+        (2, 0),
+        (2, 2),
+    ]
+    assert [(event.done, event.not_started) for event in runs if isinstance(event, RunEnded)] == [
+        (3, 0),
+        (2, 0),
+        (2, 0),
+    ]
+    calls = [event for event in events if isinstance(event, CallEvent)]
+    for index in range(5):  # the place in the run, not in the chunk
+        of_one = [event for event in calls if event.index == index]
+        assert [type(event) for event in of_one] == [CallStarted, AttemptEnded, CallEnded]
+        assert {(event.run, event.target, event.call) for event in of_one} == {("r", index + 1, of_one[0].call)}
+    assert len(calls) == 15

@@ -49,13 +49,13 @@ def fair_share(worker: str, wanted: Share, others: Sequence[Lease]) -> Share:
     wants = [wanted, *(other.wanted for other in others)]
     rank = sum(other.worker < worker for other in others)
     number = len(wants)
-    rate = _least([each.rate for each in wants])
+    rate = _least([want.rate for want in wants])
     if rate is not None:
         taken = math.fsum(_bound(other.held.rate) for other in others)
         # What is left after a division may be a hair more than what is left.
         left = rate - taken - 1e-9 * rate
         rate = max(0.0, min(rate / number, left)) if others else rate
-    concurrency = _least([each.concurrency for each in wants])
+    concurrency = _least([want.concurrency for want in wants])
     if concurrency is not None:
         fair = int(concurrency) // number + (rank < int(concurrency) % number)
         free = concurrency - sum(_bound(other.held.concurrency) for other in others)
@@ -103,9 +103,9 @@ class Workers(RuleBasedStateMachine):
             self.renew_as(name)
         held = [lease.held for lease in self.leases.values()]
         if held and self.wanted.rate is not None:
-            assert math.isclose(math.fsum(each.rate or 0 for each in held), self.wanted.rate, rel_tol=1e-6)
+            assert math.isclose(math.fsum(lease.rate or 0 for lease in held), self.wanted.rate, rel_tol=1e-6)
         if held and self.wanted.concurrency is not None:
-            assert sum(each.concurrency or 0 for each in held) == self.wanted.concurrency
+            assert sum(lease.concurrency or 0 for lease in held) == self.wanted.concurrency
 
     def renew_as(self, name: str) -> None:
         others = [lease for lease in self.leases.values() if lease.worker != name]
@@ -115,10 +115,10 @@ class Workers(RuleBasedStateMachine):
     def never_more_than_all(self) -> None:
         held = [lease.held for lease in getattr(self, "leases", {}).values()]
         if held and self.wanted.rate is not None:
-            assert math.fsum(each.rate or 0 for each in held) <= self.wanted.rate
+            assert math.fsum(lease.rate or 0 for lease in held) <= self.wanted.rate
         if held and self.wanted.concurrency is not None:
-            assert sum(each.concurrency or 0 for each in held) <= self.wanted.concurrency
-        assert all((each.rate is None) == (self.wanted.rate is None) for each in held)
+            assert sum(lease.concurrency or 0 for lease in held) <= self.wanted.concurrency
+        assert all((lease.rate is None) == (self.wanted.rate is None) for lease in held)
 
 
 Workers.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
@@ -328,7 +328,7 @@ async def _accounts(store: PostgresStore, number: int) -> list[SharedAccount]:
 
 def _use(accounts: Sequence[SharedAccount]) -> tuple[float, int]:
     held = [account.held for account in accounts]
-    return math.fsum(each.rate or 0 for each in held), sum(each.concurrency or 0 for each in held)
+    return math.fsum(lease.rate or 0 for lease in held), sum(lease.concurrency or 0 for lease in held)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -364,9 +364,14 @@ def test_plan_prints_whole_worker_line(
     ("before", "after", "says"),
     [
         ([], ["--sandbox"], "--sandbox does not go with plan"),
-        ([], ["--give-up-after", "1h"], "--give-up-after does not go with plan"),
-        ([], ["--rate", "5"], "before the launch"),
-        (["--from", "a"], ["--from", "b"], "--from is given twice"),
+        *(
+            pytest.param(*given, marks=pytest.mark.second_stage)
+            for given in (
+                ([], ["--give-up-after", "1h"], "--give-up-after does not go with plan"),
+                ([], ["--rate", "5"], "before the launch"),
+                (["--from", "a"], ["--from", "b"], "--from is given twice"),
+            )
+        ),
         (["--ledger", "file.db"], ["1", "--yes"], "through a ledger in PostgreSQL"),
     ],
 )

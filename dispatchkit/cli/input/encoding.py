@@ -121,7 +121,7 @@ def _guess(data: bytes) -> str:
         return "cp1252"  # single letters with accents among Latin ones
 
     def score(encoding: str) -> int:
-        letters = [character for character in data.decode(encoding, "replace") if not character.isascii()]
-        return sum(2 if letter in _COMMON_CYRILLIC else 0 if letter.isalpha() else -1 for letter in letters)
+        characters = [char for char in data.decode(encoding, "replace") if not char.isascii()]
+        return sum(2 if char in _COMMON_CYRILLIC else 0 if char.isalpha() else -1 for char in characters)
 
     return max(_CANDIDATES, key=score)

@@ -17,7 +17,8 @@ from typing import Literal
 from rich.cells import cell_len, set_cell_size
 
 from dispatchkit.cli.text import escape_control, format_value, labelled, write
-from dispatchkit.values import Scalar, Value, as_json, columns
+from dispatchkit.json_rows import Scalar
+from dispatchkit.values import Value, as_json, columns
 
 __all__ = ["Form", "PlainTable", "Rows", "as_csv", "form_of"]
 

@@ -25,8 +25,8 @@ Profile = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Take host, account, token and pace from this profile of config.toml, as far as neither an option nor the "
-        "environment sets them. Default: DISPATCHKIT_PROFILE.",
+        help="Take host, account, token and pace from this profile of config.toml. Options and the environment go "
+        "first. Default: DISPATCHKIT_PROFILE.",
         rich_help_panel=CONNECTION,
     ),
 ]

@@ -14,8 +14,8 @@ RepeatWindow = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Leave out ids that another run of the ledger has launched, or may have launched, within this time: 90s, "
-        "15m, 1h, always. Default: always for starts of dispatches, 1h for launches of mailings.",
+        help="Leave out ids that another run of the ledger launched, or may have launched, within this time. "
+        "Examples: 90s, 15m, 1h, always. Default: always for starts of dispatches, 1h for launches of mailings.",
         rich_help_panel=GUARDS,
     ),
 ]

@@ -1,6 +1,6 @@
 """The dispatches that have a status, listed in windows of their creation time.
 
-The provider documents no paging. So the list is read from the newest dispatches to the oldest ones, Each window is
+The provider documents no paging. So the list is read from the newest dispatches to the oldest ones. Each window is
 handed on before the next one is read. Only ids are kept.
 """
 
@@ -28,13 +28,13 @@ __all__ = ["SHOWN", "Listed", "windows"]
 SHOWN = 5
 """Dispatches that are named before the others are counted."""
 _FIRST = timedelta(hours=1)
-_LONGEST = timedelta(days=4096)
+_MAX_SPAN = timedelta(days=4096)
 
 
 def windows(now: datetime) -> Iterator[tuple[datetime | None, datetime | None]]:
     """Windows of the creation time, the newest first. They overlap by a second, and leave no time out."""
     span, end, now = _FIRST, None, now.replace(microsecond=0)
-    while span <= _LONGEST:
+    while span <= _MAX_SPAN:
         yield now - span, end
         end, span = now - span, 2 * span
     yield None, end

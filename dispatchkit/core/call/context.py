@@ -14,6 +14,7 @@ from dispatchkit.core.call.launches import Launches
 from dispatchkit.core.call.renewal import Renewal
 from dispatchkit.core.call.replays import Replays
 from dispatchkit.core.clock import Clock
+from dispatchkit.core.loop import running_loop
 from dispatchkit.core.observe import Observers
 from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.secret import Secret
@@ -81,6 +82,7 @@ class ClientContext(Generic[W]):
             BaseException: The callable raised it.
         """
         if again or self.secret.is_due:
+            running_loop("client")
             with self.stop.interruptible():
                 await self.renewal.perform(timeout)
         if self.generation != self.secret.generation:

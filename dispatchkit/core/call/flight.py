@@ -1,6 +1,6 @@
 """A flight: one command on its way, with its attempts. It holds what each attempt needs, and decides nothing.
 
-A flight that succeeds at once has nothing else. After a failed attempt, a `Call` decides how it goes on.
+A flight that succeeds at once needs no more than this. After a failed attempt, a `Call` decides how it goes on.
 """
 
 from __future__ import annotations

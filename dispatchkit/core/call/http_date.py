@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 
 __all__ = ["ages", "http_date", "response_date"]
 
-_LONGEST = 100
+_MAX_LENGTH = 100
 """Maximum length of a date. A longer text is no date, and slow to parse."""
 _FIRST_YEAR, _LAST_YEAR = 1900, 9000
 _SECONDS = re.compile(r"[0-9]{1,9}")
@@ -19,7 +19,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}")
 def http_date(text: str) -> datetime | None:
     """Parse an HTTP date; None if it is none. A date without a zone is UTC."""
     try:
-        moment = parsedate_to_datetime(text) if len(text) <= _LONGEST else None
+        moment = parsedate_to_datetime(text) if len(text) <= _MAX_LENGTH else None
     except (ValueError, TypeError, OverflowError, IndexError):
         return None
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment

@@ -9,6 +9,7 @@ from collections import Counter
 
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.log import log, logger
+from dispatchkit.errors import DispatchkitError, State
 
 __all__ = ["RunLog"]
 
@@ -59,6 +60,29 @@ class RunLog:
                 self.count()
         return logging.DEBUG
 
+    def log_unsendable(self, index: int, command: object, error: DispatchkitError) -> None:
+        """Log the outcome of a command that has no call: it could not be built, or there was no token."""
+        kind = f"{error.state.value} ({type(error).__name__})"
+        level = logging.WARNING if error.state is State.UNKNOWN else self.level(kind)
+        run = "" if self.name is None else f" (run {self.name!r})"
+        log(
+            logger,
+            level,
+            "%r%s: %s",
+            command,
+            run,
+            error.summary,
+            extra=lambda: {
+                "command": repr(command),
+                "run": self.name,
+                "index": index,
+                "request_id": None,
+                "attempt": 0,
+                "outcome": error.state.value,
+                "delay": None,
+            },
+        )
+
     def count(self) -> None:
         """Log how many records were left out since the last count, if any were. The end of the run calls it, too."""
         if self._more:
@@ -66,5 +90,5 @@ class RunLog:
             self._more.clear()
 
     def _log(self, text: str, *args: object) -> None:
-        which = "" if self.name is None else f"run {self.name!r}: "
-        log(logger, logging.INFO, f"%s{text}", which, *args, extra=lambda: {"run": self.name, "index": None})
+        prefix = "" if self.name is None else f"run {self.name!r}: "
+        log(logger, logging.INFO, f"%s{text}", prefix, *args, extra=lambda: {"run": self.name, "index": None})

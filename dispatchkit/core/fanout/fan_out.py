@@ -125,7 +125,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
             length=length,
             repeats=self._repeats,
         )
-        self._outcomes = self._pool.outlet
+        self._outcomes = self._pool.outcomes
         self._opened = False
         self._started = 0.0
         self._opening: asyncio.Event | None = None
@@ -177,6 +177,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         return self._snapshots(seconds("every", every))
 
     async def _snapshots(self, every: float) -> AsyncIterator[Snapshot]:
+        running_loop("fan-out")
         meter = RateMeter()
         while True:
             snapshot = self._snapshot(meter)

@@ -24,9 +24,9 @@ R = TypeVar("R")
 W = TypeVar("W")
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class WorkItem(Generic[W, R]):
-    """One command of a run that is not final yet."""
+    """One command of a run that is not final yet. It never changes: a frozen class would only take longer to make."""
 
     index: int
     """Its place in the run, from 0."""

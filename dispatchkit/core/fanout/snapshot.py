@@ -28,7 +28,7 @@ class Snapshot(Value):
     report: Report
     """The outcomes so far, counted."""
     rate: float | None
-    """Outcomes a second, over the last 30 s at most; None at the first look."""
+    """Outcomes a second, over the last 30 s at most; None at the first sample."""
     in_flight: int
     """Calls that are under way, waits and retries included."""
     settling: int | None = None
@@ -49,24 +49,24 @@ class Snapshot(Value):
 class RateMeter:
     """Measures the rate of a growing count, for one watcher."""
 
-    __slots__ = ("_looks",)
+    __slots__ = ("_samples",)
 
     def __init__(self) -> None:
-        self._looks: deque[tuple[float, int]] = deque()
+        self._samples: deque[tuple[float, int]] = deque()
 
     def rate(self, now: float, count: int) -> float | None:
-        """The rate a second over `WINDOW`; None at the first look.
+        """The rate a second over `WINDOW`; None at the first sample.
 
         Args:
             now: A monotonic clock in seconds.
             count: The count now.
         """
-        looks = self._looks
-        looks.append((now, count))
-        while len(looks) > 2 and looks[1][0] <= now - WINDOW:
-            looks.popleft()
-        elapsed = now - looks[0][0]
-        return max(0, count - looks[0][1]) / elapsed if elapsed > 0 else None
+        samples = self._samples
+        samples.append((now, count))
+        while len(samples) > 2 and samples[1][0] <= now - WINDOW:
+            samples.popleft()
+        elapsed = now - samples[0][0]
+        return max(0, count - samples[0][1]) / elapsed if elapsed > 0 else None
 
 
 def time_left(left: int | None, rate: float | None, paused_for: float | None) -> float | None:

@@ -92,7 +92,7 @@ class WorkerPool(Generic[R]):
         self._repeats = repeats
         self.previously_finished: Counter[State] = Counter()
         """The outcomes of an earlier fan-out of the run, counted."""
-        self.outlet: OutcomeQueue[R] = OutcomeQueue(settings.concurrency)
+        self.outcomes: OutcomeQueue[R] = OutcomeQueue(settings.concurrency)
         self.workers: set[asyncio.Task[None]] | None = None
         """The running workers; None before the start."""
         self.calls: dict[asyncio.Task[None], PendingCall[Never, R]] = {}
@@ -169,7 +169,7 @@ class WorkerPool(Generic[R]):
         worker = asyncio.current_task()
         assert worker is not None  # noqa: S101 - this coroutine is only ever a task
         raise_gc_threshold()
-        source, stop, outlet = self._source, self.stop_signal, self.outlet
+        source, stop, outcomes = self._source, self.stop_signal, self.outcomes
         perform = self._perform_with_token if self._client._has_renewable_token else self._perform
         at_once = source.next_at_once if isinstance(source, IterableSource) and not source.waits else None
         # A source does not know its commands' results: the fan-out does.
@@ -192,9 +192,9 @@ class WorkerPool(Generic[R]):
                 outcome = await perform(worker, item)
                 if outcome is not None:
                     self._put(item, outcome)
-                while outlet.is_full and not stop.is_set:
+                while outcomes.is_full and not stop.is_set:
                     with stop.interruptible():
-                        await outlet.wait_not_full()
+                        await outcomes.wait_not_full()
             self._explain_max_launches()
         except asyncio.CancelledError:
             if not self.stop_signal.is_set:
@@ -218,7 +218,7 @@ class WorkerPool(Generic[R]):
             with self.stop_signal.interruptible():
                 await self._client._have_token()
         except Exception as exception:  # noqa: BLE001 - the callable may raise anything
-            return _unsendable(item, exception)
+            return self._unsendable(item, exception)
         return None if self.stop_signal.is_set else await self._perform(worker, item)
 
     async def _perform(self, worker: asyncio.Task[None], item: WorkItem[Never, R]) -> Outcome[R] | None:
@@ -235,7 +235,7 @@ class WorkerPool(Generic[R]):
                 repeats=item.repeats,
             )
         except Exception as exception:  # noqa: BLE001 - a command's own code may raise anything
-            return _unsendable(item, exception)
+            return self._unsendable(item, exception)
         call.stop = self.stop_signal
         call.index, call.run_log = index, self.run_log
         call.gate = gate = self._gate_of(item, call)
@@ -274,6 +274,14 @@ class WorkerPool(Generic[R]):
             call.gate = call.context.gate
         return Done(index, command, result, call.attempts, call.request_id)
 
+    def _unsendable(self, item: WorkItem[Never, R], exception: Exception) -> Outcome[R]:
+        """The outcome of one command that cannot be sent, which must not end the run of the others."""
+        error_type = NotSentError if item.unclear_since is None else OutcomeUnknownError
+        error = error_type(_text(exception), command=item.command, request_id=item.request_id)
+        error.__cause__ = exception.with_traceback(None)
+        self.run_log.log_unsendable(item.index, item.command, error)
+        return failed(item.index, item.command, error)
+
     def _gate_of(self, item: WorkItem[Never, R], call: PendingCall[Never, R]) -> Gate:
         if self._admission is None:
             if self._gate is None:
@@ -291,7 +299,9 @@ class WorkerPool(Generic[R]):
             self.stop_elsewhere()
         if call.gate.refusal is not None or self.stop_signal.is_set:
             return None
-        return failed(item.index, item.command, call.known_outcome("the client was closed"))
+        error = call.known_outcome("the client was closed")
+        call.log_end(error.summary, error)
+        return failed(item.index, item.command, error)
 
     async def _turn(self, gate: Gate) -> Permit:
         """Wait until a call may start. The wait for its turn has no deadline."""
@@ -307,7 +317,7 @@ class WorkerPool(Generic[R]):
         except Exception as unwritten:  # noqa: BLE001 - the outcome is counted all the same
             self._break(unwritten)
         if not self.is_dropping:
-            self.outlet.put(outcome)
+            self.outcomes.put(outcome)
         if outcome.error is None:
             self._done += 1
             return
@@ -364,7 +374,7 @@ class WorkerPool(Generic[R]):
         if not workers:
             if self._grace_timer is not None:
                 self._grace_timer.cancel()
-            self.outlet.notify()
+            self.outcomes.notify()
 
 
 def _runs(worker: asyncio.Task[None]) -> bool:
@@ -373,14 +383,6 @@ def _runs(worker: asyncio.Task[None]) -> bool:
         return asyncio.current_task() is worker
     except RuntimeError:
         return False
-
-
-def _unsendable(item: WorkItem[Never, R], exception: Exception) -> Outcome[R]:
-    """The outcome of one command that cannot be sent, which must not end the run of the others."""
-    error_type = NotSentError if item.unclear_since is None else OutcomeUnknownError
-    error = error_type(_text(exception), command=item.command, request_id=item.request_id)
-    error.__cause__ = exception.with_traceback(None)
-    return failed(item.index, item.command, error)
 
 
 def _text(error: Exception) -> str:

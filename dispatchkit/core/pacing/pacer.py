@@ -132,8 +132,13 @@ class Pacer:
             return self._try_acquire(self._clock.monotonic())
 
     def _try_acquire(self, now: float) -> int:
-        opens = self._opens_at()
-        if opens > now or self._waiters or not self._has_room():
+        # Each attempt asks this, so it is written out: `_opens_at` and `_has_room`.
+        opens = self._last_start + self._interval
+        opens = max(opens, self._paused_until)
+        in_flight, limit = self._in_flight, self._adaptive_limit
+        if opens > now or self._waiters.in_order:
+            return 0
+        if in_flight - self._stale_in_flight >= limit.limit or in_flight >= limit.maximum:
             return 0
         if opens != self._due_start or now - opens > _TIMER_SLACK:
             return self._start(now)
@@ -290,7 +295,7 @@ class Pacer:
             if pause is not None:
                 self._throttle(pause, again=permit != self._generation, refused=answered is True)
             # While only the rate holds the waiters back, the timer admits the next one.
-            if self._waiters and (self._next_start == math.inf or self._paused_until > self._next_start):
+            if self._waiters.in_order and (self._next_start == math.inf or self._paused_until > self._next_start):
                 self._grant()
         if pause is not None or not answered:
             self._tell_failure(pause, by)
@@ -453,14 +458,14 @@ class Pacer:
         return max(self._last_start, self._learnt) + SILENCE
 
     def _set_timer(self, now: float, wake_at: float) -> None:
-        keeper = self._timer.keeper
-        if keeper is None or keeper not in self._waiters or keeper.loop.is_closed():
-            keeper = self._waiters.head()
-        if keeper is None:
+        waiter = self._timer.waiter
+        if waiter is None or waiter not in self._waiters or waiter.loop.is_closed():
+            waiter = self._waiters.head()
+        if waiter is None:
             self._timer.clear()
             return
         # Wake just after the deadline: at the deadline itself, the waiter may still start.
-        self._timer.set(keeper, min(wake_at, math.nextafter(self._waiters.first_deadline(), math.inf)), now)
+        self._timer.set(waiter, min(wake_at, math.nextafter(self._waiters.first_deadline(), math.inf)), now)
 
     def statistics(self) -> PaceStatistics:
         """A snapshot."""

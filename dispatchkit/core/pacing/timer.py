@@ -25,48 +25,48 @@ class PaceTimer:
         tick: Called with the exception of a clock that raised, else with None.
     """
 
-    __slots__ = ("_at", "_clock", "_keeper", "_loop", "_tick", "_timer")
+    __slots__ = ("_at", "_clock", "_loop", "_tick", "_timer", "_waiter")
 
     def __init__(self, clock: Clock, tick: Callable[[BaseException | None], None]) -> None:
         self._clock = clock
         self._tick = tick
-        self._keeper: Waiter | None = None
+        self._waiter: Waiter | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        """The event loop of the keeper, in which the timer runs."""
+        """The event loop of the waiter, in which the timer runs."""
         self._timer: Timer | None = None
         self._at = math.inf
         """The moment of the next tick."""
 
     @property
-    def keeper(self) -> Waiter | None:
+    def waiter(self) -> Waiter | None:
         """The waiter in whose event loop the timer runs."""
-        return self._keeper
+        return self._waiter
 
     def runs_in(self, loop: asyncio.AbstractEventLoop) -> bool:
         """Whether the timer is set in this event loop."""
         return self._loop is loop
 
-    def set(self, keeper: Waiter, at: float, now: float) -> None:
-        """Tick in the keeper's event loop, at this moment or earlier."""
-        self._keeper = keeper
-        if self._loop is keeper.loop and self._at <= at:
+    def set(self, waiter: Waiter, at: float, now: float) -> None:
+        """Tick in the event loop of the waiter, at this moment or earlier."""
+        self._waiter = waiter
+        if self._loop is waiter.loop and self._at <= at:
             return
         self._cancel()
-        self._loop, self._at = keeper.loop, at
+        self._loop, self._at = waiter.loop, at
         if at == math.inf:
             return
-        if _running_loop() is keeper.loop:
+        if _running_loop() is waiter.loop:
             self._timer = call_later(self._clock, max(at - now, math.ulp(at)), self._tick)
             return
         self._at = -math.inf  # that tick sets the timer, in its own thread
         with contextlib.suppress(RuntimeError):  # the loop was closed just now
-            keeper.loop.call_soon_threadsafe(self._tick, None)
+            waiter.loop.call_soon_threadsafe(self._tick, None)
 
     def clear(self) -> None:
         """Stop ticking: nothing waits."""
-        if self._keeper is not None:
+        if self._waiter is not None:
             self._cancel()
-            self._keeper = self._loop = None
+            self._waiter = self._loop = None
             self._at = math.inf
 
     def fired(self) -> None:

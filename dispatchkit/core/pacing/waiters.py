@@ -37,60 +37,61 @@ class Waiter:
 class WaiterQueue:
     """A queue of waiters. Every method needs the lock of the pacer."""
 
-    __slots__ = ("_deadlines", "_numbers", "_waiters")
+    __slots__ = ("_deadlines", "_numbers", "in_order")
 
     def __init__(self) -> None:
-        self._waiters: OrderedDict[Waiter, None] = OrderedDict()
+        self.in_order: OrderedDict[Waiter, None] = OrderedDict()
+        """The waiters. The pacer looks at each attempt whether there are any; a method would take longer."""
         self._deadlines: list[tuple[float, int, Waiter]] = []
         self._numbers = itertools.count()
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return len(self.in_order)
 
     def __contains__(self, waiter: Waiter | None) -> bool:
-        return waiter in self._waiters
+        return waiter in self.in_order
 
     def append(self, waiter: Waiter) -> None:
         """Add a waiter at the end."""
-        self._waiters[waiter] = None
+        self.in_order[waiter] = None
         if waiter.until < math.inf:
-            if len(self._deadlines) > 2 * len(self._waiters) + 64:
+            if len(self._deadlines) > 2 * len(self.in_order) + 64:
                 # Drop deadlines of waiters that were already admitted.
-                self._deadlines = [entry for entry in self._deadlines if entry[2] in self._waiters]
+                self._deadlines = [entry for entry in self._deadlines if entry[2] in self.in_order]
                 heapq.heapify(self._deadlines)
             heapq.heappush(self._deadlines, (waiter.until, next(self._numbers), waiter))
 
     def put_back(self, waiter: Waiter) -> None:
         """Add a waiter at the head."""
         self.append(waiter)
-        self._waiters.move_to_end(waiter, last=False)
+        self.in_order.move_to_end(waiter, last=False)
 
     def popleft(self) -> Waiter | None:
         """Remove and return the waiter at the head; None if the queue is empty."""
-        return self._waiters.popitem(last=False)[0] if self._waiters else None
+        return self.in_order.popitem(last=False)[0] if self.in_order else None
 
     def remove(self, waiter: Waiter) -> None:
         """Remove a waiter, if it is in the queue."""
-        self._waiters.pop(waiter, None)
+        self.in_order.pop(waiter, None)
 
     def head(self) -> Waiter | None:
         """The waiter at the head. Waiters whose event loop was closed are removed."""
-        for waiter in list(itertools.takewhile(lambda waiter: waiter.loop.is_closed(), self._waiters)):
-            del self._waiters[waiter]
-        return next(iter(self._waiters), None)
+        for waiter in list(itertools.takewhile(lambda waiter: waiter.loop.is_closed(), self.in_order)):
+            del self.in_order[waiter]
+        return next(iter(self.in_order), None)
 
     def expire(self, before: float) -> None:
         """Remove and wake all waiters whose deadline is before this moment."""
         while self._deadlines and self._deadlines[0][0] < before:
             _, _, waiter = heapq.heappop(self._deadlines)
-            if waiter in self._waiters:
-                del self._waiters[waiter]
+            if waiter in self.in_order:
+                del self.in_order[waiter]
                 waiter.expired = True
                 waiter.wake()
 
     def first_deadline(self) -> float:
         """The earliest deadline; infinite without one."""
-        while self._deadlines and self._deadlines[0][2] not in self._waiters:
+        while self._deadlines and self._deadlines[0][2] not in self.in_order:
             heapq.heappop(self._deadlines)
         return self._deadlines[0][0] if self._deadlines else math.inf
 

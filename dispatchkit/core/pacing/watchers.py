@@ -10,7 +10,7 @@ from weakref import WeakSet
 
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.events import BreakerOpened, Event, Paused
-from dispatchkit.core.observe import Observer, Observers
+from dispatchkit.core.observe import Observers
 
 __all__ = ["Watchers"]
 
@@ -65,7 +65,7 @@ class Watchers:
             self._tell(lambda at, to: BreakerOpened(at=at, provider=to.provider, base_url=to.base_url, seconds=seconds))
 
     def _tell(self, make: Callable[[datetime, Observers], Event]) -> None:
-        told: list[Observer] = []
+        told: set[object] = set()
         for group in list(self._groups):
             group.tell(partial(self._made, make, group), told)
 

@@ -150,7 +150,7 @@ class Http:
             response = await decoded(response, encoding, limit)
         if request.slices is not None and len(response.body) > LARGE_BODY and response.status == 200:
             return await parsed_in_slices(response, request.slices)
-        return with_bytes(response)
+        return response if type(response.body) is bytes else with_bytes(response)
 
     async def _silent(self, lane: Lane | None) -> Lane:
         """Get an idle connection without unread bytes in place of one that holds some, or open one."""
@@ -175,7 +175,7 @@ class Http:
         lane.start_exchange()
         tracker.sent = True
         try:
-            lane.send(first, tracker.claim)
+            is_taken = lane.send(first, tracker.claim)
         except ClaimExpiredError:
             tracker.sent = False
             lane.end_exchange()
@@ -184,13 +184,12 @@ class Http:
             tracker.sent = False
             raise StaleConnectionError from unwritten.__cause__
         if size <= _FITS:
-            if lane.backlog():
+            if not is_taken:
                 raise StuckWriteError
             return None
         if size <= PIECE:
             if lane.takes_more():
-                lane.send(whole[-_LAST_PART:], tracker.claim)
-                if lane.backlog():
+                if not lane.send(whole[-_LAST_PART:], tracker.claim):
                     raise StuckWriteError
                 return None
             writing = _write_last_part(lane, memoryview(whole)[-_LAST_PART:], tracker)
@@ -200,12 +199,14 @@ class Http:
         return asyncio.create_task(_report_expiry(lane, writing))
 
     def _head(self, request: Request, length: int) -> bytes:
-        if request.headers is not self._headers:
-            self._headers = request.headers
-            self._fields = "".join(map("%s: %s\r\n".__mod__, request.headers.items()))
-        lines = len(request.headers)
-        if self._fields.count("\n") != lines or self._fields.count("\r") != lines or _BREAK.search(request.target):
-            raise ValueError("a header or the target holds a line break")
+        headers = request.headers
+        if headers is not self._headers:
+            fields = "".join(map("%s: %s\r\n".__mod__, headers.items()))
+            if fields.count("\n") != len(headers) or fields.count("\r") != len(headers):
+                raise ValueError("a header holds a line break")
+            self._headers, self._fields = headers, fields
+        if _BREAK.search(request.target):
+            raise ValueError("the target holds a line break")
         text = f"{request.method} {self._before_target}{request.target}{self._after_target}{self._fields}"
         if self._before_target and (credentials := self._opener.proxy_credentials()) is not None:
             text += f"Proxy-Authorization: {credentials}\r\n"
@@ -260,8 +261,7 @@ async def _write_last_part(lane: Lane, part: memoryview, tracker: SendTracker) -
         tracker.claim = await tracker.renew() or tracker.claim
     if lane.transport is None or lane.transport.is_closing():
         return
-    lane.send(part, tracker.claim)
-    if lane.backlog():
+    if not lane.send(part, tracker.claim):
         raise StuckWriteError
 
 

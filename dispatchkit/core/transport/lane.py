@@ -1,8 +1,8 @@
 """A connection that carries one request and its response at a time.
 
-A plain response goes from the socket to its reader at once (see `recognise`). Every other response goes, byte for byte,
-through aiohttp's own protocol and parser, under our limits. After bytes that no request asked for, a lane is not used
-again. So they are never taken for a response.
+A plain response goes from the socket to its reader at once (see `Recogniser`). Every other response goes, byte for
+byte, through aiohttp's own protocol and parser, under our limits. After bytes that no request asked for, a lane is not
+used again. So they are never taken for a response.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 from dispatchkit.core.command import Response
 from dispatchkit.core.transport.connection import Handler
-from dispatchkit.core.transport.recognise import recognise
+from dispatchkit.core.transport.recognise import Recogniser
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
@@ -38,13 +38,19 @@ class StaleConnectionError(Exception):
 
 
 class Lane(Handler):
-    """The protocol of a connection that `Opener` has opened."""
+    """The protocol of a connection that `Opener` has opened.
+
+    Args:
+        loop: The event loop.
+        recognise: Recognises the plain responses of the origin.
+    """
 
     connection: Connection
     """aiohttp's handle of this connection. The pool closes the connection through it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, recognise: Recogniser) -> None:
         super().__init__(loop)
+        self._recognise = recognise
         self.idle_since = 0.0
         """When the last exchange ended, by the event loop's clock."""
         self.has_unread: Callable[[], bool] = _nothing
@@ -66,7 +72,7 @@ class Lane(Handler):
         """Read a plain response, or leave the bytes to aiohttp's parser."""
         if self._awaits_response:
             self._awaits_response = False
-            response = recognise(bytes(data))  # Windows' event loop passes a bytearray
+            response = self._recognise(bytes(data))  # Windows' event loop passes a bytearray
             if response is not None:
                 self.feed_data(cast("Parsed", response))
                 return

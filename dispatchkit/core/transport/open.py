@@ -14,6 +14,7 @@ from dispatchkit.core.loop import ForeignLoopError
 from dispatchkit.core.transport.connection import socket_factory
 from dispatchkit.core.transport.lane import MAX_FIELD, MAX_FIELDS, Lane, StaleConnectionError
 from dispatchkit.core.transport.patched import refuse_patched
+from dispatchkit.core.transport.recognise import Recogniser
 
 __all__ = ["Opener"]
 
@@ -37,7 +38,7 @@ class Opener:
         factory = socket_factory(user_timeout=attempt_timeout)
         self._connector = aiohttp.TCPConnector(limit=0, ssl=ssl, socket_factory=factory)
         # aiohttp has no public setting for the connector's protocol.
-        self._connector._factory = partial[ResponseHandler](Lane, loop=loop)  # type: ignore[assignment]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        self._connector._factory = partial[ResponseHandler](Lane, loop, Recogniser())  # type: ignore[assignment]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
         self._timeouts = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout)
         self.session = aiohttp.ClientSession(
             connector=self._connector,

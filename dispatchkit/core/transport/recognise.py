@@ -8,27 +8,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from dispatchkit.core.command import Response
+from dispatchkit.core.transport.shape import ANY_VALUE, LENGTH, STATUS_LINE, Shape
 
-__all__ = ["PlainHeaders", "recognise"]
+__all__ = ["PlainHeaders", "Recogniser"]
 
 _MAX_HEAD = 8190
 """Maximum bytes of a plain head. A longer one is a case for the parser, which has limits per line."""
 
 # Possessive quantifiers: a head that does not match costs one pass.
-_HEAD = re.compile(rb"HTTP/1\.1 200 [\t -~]*+\r\n(?:[A-Za-z0-9_-]++:[\t -~]*+\r\n){1,100}+\r\n")
+_HEAD = re.compile(STATUS_LINE + rb"(?:[A-Za-z0-9_-]++:" + ANY_VALUE + rb"\r\n){1,100}+\r\n")
 _NAME = re.compile(rb"\n([a-z0-9_-]+):")
-_LENGTH = re.compile(rb"\ncontent-length: ?(0|[1-9][0-9]{0,5})\r")
+_LENGTH = re.compile(rb"\ncontent-length:" + LENGTH + rb"\r")
 _KEEP_ALIVE = b"\nconnection: keep-alive\r"
 _UNUSUAL = frozenset(
     {b"content-encoding", b"proxy-connection", b"sec-websocket-key1", b"trailer", b"transfer-encoding", b"upgrade"}
 )
 """Header fields that change how a response is read."""
-_MAX_REMEMBERED = 1024
-"""Maximum bytes of a head that is remembered."""
-_REMEMBERED = 64
-"""Number of heads that are remembered. Within a second, most responses to a run have the same head."""
 
 
 class PlainHeaders(Mapping[str, str]):
@@ -36,9 +34,9 @@ class PlainHeaders(Mapping[str, str]):
 
     __slots__ = ("_found", "_head", "length")
 
-    def __init__(self, head: bytes, length: int) -> None:
+    def __init__(self, head: bytes, length: int, content_type: str | None = None) -> None:
         self._head = head
-        self._found: dict[str, str] = {}
+        self._found: dict[str, str] = {} if content_type is None else {"Content-Type": content_type}
         self.length = length
         """The Content-Length."""
 
@@ -64,23 +62,45 @@ class PlainHeaders(Mapping[str, str]):
         return self._head.count(b"\n") - 2
 
 
-_remembered: dict[bytes, PlainHeaders] = {}
-"""The plain heads seen last."""
+class Recogniser:
+    """Recognises the plain responses of one origin.
 
+    Args:
+        shape: What it has learned of them.
+    """
 
-def recognise(data: bytes) -> Response | None:
-    """The response, if the bytes are exactly one plain response; otherwise None."""
-    end = data.find(b"\r\n\r\n", 0, _MAX_HEAD) + 4
-    head = data[:end]
-    headers = _remembered.get(head)
-    if headers is None:
+    __slots__ = ("_shape",)
+
+    def __init__(self, shape: Shape | None = None) -> None:
+        self._shape = shape or Shape()
+
+    def __call__(self, data: bytes) -> Response | None:
+        """The response, if the bytes are exactly one plain response; otherwise None."""
+        pattern = self._shape.pattern
+        match = None if pattern is None else pattern.match(data, 0, _MAX_HEAD)
+        if match is not None:
+            end = match.end()
+            digits, content_type = match.group("length", "type")
+            length = int(digits)
+            if length != len(data) - end:
+                return None
+            return Response(200, PlainHeaders(data[:end], length, _decoded(content_type)), data[end:])
+        end = data.find(b"\r\n\r\n", 0, _MAX_HEAD) + 4
+        head = data[:end]
         headers = _plain(head)
-    if headers is None or headers.length != len(data) - end:
-        return None
-    return Response(200, headers, data[end:])
+        if headers is None or headers.length != len(data) - end:
+            return None
+        self._shape.learn(head)
+        return Response(200, headers, data[end:])
+
+
+@lru_cache(maxsize=64)
+def _decoded(value: bytes | None) -> str | None:
+    return None if value is None else value.strip(b" \t").decode("ascii")
 
 
 def _plain(head: bytes) -> PlainHeaders | None:
+    """The slow check, which knows nothing of the server."""
     if _HEAD.fullmatch(head) is None:
         return None
     lower = head.lower()
@@ -91,11 +111,4 @@ def _plain(head: bytes) -> PlainHeaders | None:
     if b"connection" in unique and _KEEP_ALIVE not in lower:
         return None
     length = _LENGTH.search(lower)
-    if length is None:
-        return None
-    headers = PlainHeaders(head, int(length[1]))
-    if len(head) <= _MAX_REMEMBERED:
-        if len(_remembered) >= _REMEMBERED:
-            _remembered.clear()
-        _remembered[head] = headers
-    return headers
+    return None if length is None else PlainHeaders(head, int(length["length"]))

@@ -196,10 +196,19 @@ class Transport:
         return None if http is None else http.reset_after_fork()
 
 
+_genuine: object = None
+"""aiohttp's own ``_request``, once it was seen."""
+
+
 def _is_mocked() -> bool:
     """Whether a mock such as aioresponses replaces aiohttp's ``_request``, so that requests must go through it.
 
     A monitor that wraps only the session's constructor is no mock.
     """
+    global _genuine  # noqa: PLW0603 - a look at each request costs less than the whole check
     request: object = vars(aiohttp.ClientSession)["_request"]
-    return getattr(request, "__globals__", None) is not vars(aiohttp.client)
+    if request is _genuine:
+        return False
+    is_mocked = getattr(request, "__globals__", None) is not vars(aiohttp.client)
+    _genuine = _genuine if is_mocked else request
+    return is_mocked

@@ -34,10 +34,10 @@ async def check_session(connection: Connection, settings: DriverSettings) -> Non
         for _ in range(_TRIES):
             before = await connection.fetchval(_PID)
             await _begin(other)
-            theirs = await other.fetchval(_PID)
-            after = before if theirs == before else await connection.fetchval(_PID)
+            other_pid = await other.fetchval(_PID)
+            after = before if other_pid == before else await connection.fetchval(_PID)
             await other.execute("ROLLBACK")
-            if theirs == before or after != before:
+            if other_pid == before or after != before:
                 raise LedgerError(TRANSACTION_POOLER)
     finally:
         other.terminate()

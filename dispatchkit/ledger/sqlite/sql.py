@@ -172,10 +172,10 @@ ON CONFLICT (run, chunk, block) DO UPDATE SET
   not_sent = not_sent + excluded.not_sent, unknown = unknown + excluded.unknown, final = final + excluded.final
 """
 _SUMS = ", ".join(f"coalesce(sum({name}), 0)" for name in TALLIED)
-COUNTS = f"SELECT (SELECT total FROM run WHERE number = ?1), {_SUMS} FROM tally WHERE run = ?1"
+COUNTS = f"SELECT (SELECT total FROM run WHERE number = :run), {_SUMS} FROM tally WHERE run = :run"
 COUNTS_OF_CHUNK = f"""
-SELECT (SELECT end_index - start_index FROM chunk WHERE run = ?1 AND number = ?2), {_SUMS}
-FROM tally WHERE run = ?1 AND chunk = ?2
+SELECT (SELECT end_index - start_index FROM chunk WHERE run = :run AND number = :chunk), {_SUMS}
+FROM tally WHERE run = :run AND chunk = :chunk
 """
 COUNTS_OF_BLOCKS = f"SELECT block, {_SUMS} FROM tally WHERE run = ? GROUP BY block ORDER BY block"
 

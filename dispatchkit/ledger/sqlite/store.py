@@ -325,7 +325,7 @@ class SqliteStore(Store):
         await _opened(self._writer).run(Batch(records=records), deferrable=True)
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
-        sql, given = (COUNTS, (run,)) if chunk is None else (COUNTS_OF_CHUNK, (run, chunk))
+        sql, given = COUNTS if chunk is None else COUNTS_OF_CHUNK, {"run": run, "chunk": chunk}
         total, *sums = await self._read(lambda db: db.execute(sql, given).fetchone())
         return counts_of(total, sums)
 

@@ -32,7 +32,7 @@ def told(err: str) -> list[str]:
 def test_a_ledger_goes_back_in(played: Played, tmp_path: Path, view: str, form: str) -> None:
     lose(played, 3)
     ledger = tmp_path / "launch.db"
-    options = ("--ledger", ledger, "--run", "a", "--concurrency", 1, "--timeout", 1, "--max-launches", 3)
+    options = ("--ledger", ledger, "--run", "a", "--concurrency", 1, "--timeout", 0.5, "--max-launches", 3)
     assert run(*start(played, "1-3", 2001, 5, *options)).code == 3
     printed = tmp_path / "printed"
     printed.write_text(run("ledger", view, ledger, "a", form).out)

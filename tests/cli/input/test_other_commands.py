@@ -32,7 +32,7 @@ def test_stop_takes_what_start_did(played: Played, tmp_path: Path, form: str) ->
     played.sandbox.order(Fault.lost_answer(), path_contains="/3/start")
     played.sandbox.order(Fault.lost_answer(), times=100, path_contains="dispatch?")
     played.sandbox.direct.read_lag = 60
-    options = ("--ledger", ledger, "--max-launches", 4, "--concurrency", 1, "--timeout", 1)
+    options = ("--ledger", ledger, "--max-launches", 4, "--concurrency", 1, "--timeout", 0.5)
     assert run(*direct(played, "start", "1-3", 2001, "5-9", *options)).code == 3
     file = export(tmp_path / "w", ledger, form)
     stopped = run(*direct(played, "stop", "--from", file, "--json"))

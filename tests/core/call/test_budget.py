@@ -183,7 +183,7 @@ async def test_waiting_calls_are_woken_once(clock: FakeClock) -> None:
     clock.sleep = counted  # type: ignore[method-assign]
     waiting = [asyncio.ensure_future(budget.withdraw(until=30.5)) for _ in range(10_000)]
     await asyncio.wait(waiting)
-    assert sum(each.result() for each in waiting) == 30
+    assert sum(task.result() for task in waiting) == 30
     assert sleeps <= 35, "one timer for all: it rings for each token, and at the deadline"
     assert budget.statistics().waiting == 0
 
@@ -277,7 +277,7 @@ async def test_refused_retry_keeps_outcome(clock: FakeClock) -> None:
 
 
 async def test_paused_token_is_refunded(clock: FakeClock) -> None:
-    """The answer is of a state read, which waits out the pause, or of a repeat, which has no time left."""
+    """The answer is of a state read, which waits out the pause, or of a repeat without time left."""
     outage = Outage(clock, 0.01)
     client = client_of(outage)
     client._context.budget = budget = await emptied(clock)

@@ -85,9 +85,9 @@ def breaks(monkeypatch: pytest.MonkeyPatch, raised: BaseException) -> None:
     monkeypatch.setattr(attempt_module, "classify", classify)
 
 
-@pytest.mark.parametrize("kind", EXCEPTIONS)
-async def test_bug_after_response_is_unknown(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    mistake = kind("mine")
+@pytest.mark.parametrize("error_type", EXCEPTIONS)
+async def test_bug_after_response_is_unknown(error_type: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    mistake = error_type("mine")
     breaks(monkeypatch, mistake)
     async with Listener(http(200, {"dispatchId": 7})) as listener, DirectClient("t", base_url=listener.url) as client:
         with pytest.raises(OutcomeUnknownError) as caught:
@@ -99,7 +99,7 @@ async def test_bug_after_response_is_unknown(kind: type[Exception], monkeypatch:
     assert "raised at " in mistake.__notes__[0]
     assert error.command == StartDispatch(7)
     assert [(attempt.result, attempt.sent) for attempt in error.attempts] == [("HTTP 200", True)]
-    assert kind.__name__ in error.summary
+    assert error_type.__name__ in error.summary
     assert len(listener.requests) == 1
 
 
@@ -230,10 +230,10 @@ async def test_token_error_during_probe() -> None:
         await client.start(7)
 
 
-@pytest.mark.parametrize("kind", ENDS)
+@pytest.mark.parametrize("error_type", ENDS)
 @pytest.mark.parametrize("repeated", [False, True], ids=["first", "repeat"])
-async def test_task_exit_carries_note(kind: type[BaseException], repeated: bool) -> None:
-    raised = kind("mine")
+async def test_task_exit_carries_note(error_type: type[BaseException], repeated: bool) -> None:
+    raised = error_type("mine")
 
     def says(scene: FakeTransport, _: int) -> Response:
         if repeated and len(scene.seen) == 1:
@@ -242,7 +242,7 @@ async def test_task_exit_carries_note(kind: type[BaseException], repeated: bool)
 
     client, _ = played(says=says)
     call = client._call(StartDispatch(7))
-    with pytest.raises(kind) as caught:
+    with pytest.raises(error_type) as caught:
         await call.run()
     assert caught.value is raised
     assert "unknown" in raised.__notes__[0]
@@ -252,12 +252,12 @@ async def test_task_exit_carries_note(kind: type[BaseException], repeated: bool)
     assert in_flight(client) == 0
 
 
-@pytest.mark.parametrize("kind", [*EXCEPTIONS, *ENDS])
-async def test_attempt_timer_is_removed(kind: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Http, "exchange", raising(kind("mine")))
+@pytest.mark.parametrize("error_type", [*EXCEPTIONS, *ENDS])
+async def test_attempt_timer_is_removed(error_type: type[BaseException], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Http, "exchange", raising(error_type("mine")))
     client = DirectClient("t", base_url="http://127.0.0.1:1", attempt_timeout=0.02, retry=RetryPolicy(attempts=1))
     async with client:
-        with pytest.raises((DispatchkitError, kind)):
+        with pytest.raises((DispatchkitError, error_type)):
             await client.start(7)
         http_ = client._context.transport._http
         assert http_ is not None
@@ -327,21 +327,21 @@ async def test_log_error_keeps_cancellation(log: Callable[[logging.Handler], Non
     assert "unknown" in (await cancelled_in_flight()).__notes__[0]
 
 
-@pytest.mark.parametrize("kind", ENDS)
+@pytest.mark.parametrize("error_type", ENDS)
 @pytest.mark.parametrize(
     ("word", "note"), [("done after all", "the call was done"), ("attempt 2", "rejected"), ("settling", "unknown")]
 )
 async def test_log_handler_error_carries_outcome(
-    kind: type[BaseException], word: str, note: str, log: Callable[[logging.Handler], None]
+    error_type: type[BaseException], word: str, note: str, log: Callable[[logging.Handler], None]
 ) -> None:
-    raised = kind("mine")
+    raised = error_type("mine")
     log(Raising(raised, word))
     lost = TransportFailure("reset", sent=True)
     client, scene = played(
         says=lambda s, _: (lost if word == "settling" else throttled(1)) if len(s.seen) == 1 else None
     )
     scene.send = reads_too(scene)  # type: ignore[method-assign]
-    with pytest.raises(kind) as caught:
+    with pytest.raises(error_type) as caught:
         await client.start(7)
     assert caught.value is raised
     assert note in "\n".join(raised.__notes__)

@@ -478,7 +478,7 @@ async def test_cancellation_reports_latest_attempt() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [each.result for each in call.attempts] == ["no connection: refused", "cancelled"]
+    assert [attempt.result for attempt in call.attempts] == ["no connection: refused", "cancelled"]
     assert call.known_outcome().state is State.UNKNOWN
 
 

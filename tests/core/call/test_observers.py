@@ -10,6 +10,7 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -53,8 +54,8 @@ def names(events: list[Event]) -> list[str]:
     return [type(event).__name__ for event in events]
 
 
-def only(events: list[Event], kind: type[Event]) -> Any:
-    (event,) = [event for event in events if type(event) is kind]
+def only(events: list[Event], event_type: type[Event]) -> Any:
+    (event,) = [event for event in events if type(event) is event_type]
     return event
 
 
@@ -242,6 +243,40 @@ async def test_broken_observer_is_logged_once(
     assert record.getMessage() == (
         f"the observer Broken raised on RunStarted {type(error).__name__}: its further exceptions are not logged"
     )
+
+
+class Strange:
+    """An observer whose every comparison raises, and also the look for a tracer."""
+
+    def __call__(self, event: Event) -> None:
+        raise ZeroDivisionError
+
+    def __eq__(self, other: object) -> bool:
+        raise ZeroDivisionError
+
+    def __hash__(self) -> int:
+        raise ZeroDivisionError
+
+    @property
+    def trace_headers(self) -> object:
+        raise ZeroDivisionError
+
+
+async def test_strange_observers_change_nothing(sandbox: Sandbox) -> None:
+    events: list[Event] = []
+    observers: list[Any] = [Strange(), Strange(), Mock(side_effect=ZeroDivisionError), events.append]
+    sandbox.order(Fault.throttled(retry_after=0.05))
+    async with DirectClient(sandbox.direct_token, base_url=sandbox.url, observers=observers, retry=QUICK) as direct:
+        assert await direct.start(7)
+    assert only(events, Paused)
+    assert sandbox.launches[7] == 1
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), asyncio.CancelledError(), GeneratorExit()], ids=repr)
+async def test_broken_tracer_changes_nothing(sandbox: Sandbox, error: BaseException) -> None:
+    tracer = Mock(trace_headers=Mock(side_effect=error))
+    async with DirectClient(sandbox.direct_token, base_url=sandbox.url, observers=[tracer]) as direct:
+        assert await direct.start(7)
 
 
 async def test_an_interrupt_frees_the_permit(sandbox: Sandbox) -> None:

@@ -427,7 +427,7 @@ async def test_altcraft_probes_have_own_ids() -> None:
     ids = [request.headers["Request-ID"] for _, request in result.transport.read]
     assert len(set(ids)) == len(ids) > 3
     assert result.transport.sent[0][1].headers["Request-ID"] not in ids
-    assert all(len(each) == 36 for each in ids)
+    assert all(len(request_id) == 36 for request_id in ids)
 
 
 async def test_probe_takes_one_attempt_timeout() -> None:

@@ -1,4 +1,4 @@
-"""A token may come from a callable: it is kept until it is refused or expires, and nothing waits for it twice."""
+"""A token from a callable is kept until it is refused or expires, and nothing waits for it twice."""
 
 from __future__ import annotations
 

@@ -89,10 +89,10 @@ async def test_refused_claim_releases_slot(answer: ClaimResult) -> None:
     assert scene.claims.recorded == [], "nothing was claimed"
 
 
-@pytest.mark.parametrize("kind", [KeyError, KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError])
-async def test_claim_error_releases_slot(kind: type[BaseException]) -> None:
-    scene = Scene(kind("mine"))
-    with pytest.raises(kind):
+@pytest.mark.parametrize("error_type", [KeyError, KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError])
+async def test_claim_error_releases_slot(error_type: type[BaseException]) -> None:
+    scene = Scene(error_type("mine"))
+    with pytest.raises(error_type):
         await scene.refused(scene.gate())
     assert (scene.free, scene.in_flight) == (1, 0)
     assert scene.claims.recorded == []

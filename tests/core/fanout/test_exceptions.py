@@ -311,15 +311,15 @@ def breaks(monkeypatch: pytest.MonkeyPatch, raised: BaseException, *, at: int) -
     monkeypatch.setattr(attempt_module, "classify", classify)
 
 
-@pytest.mark.parametrize("kind", [KeyError, MemoryError, RecursionError])
-async def test_bug_is_one_outcome(kind: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
-    breaks(monkeypatch, kind("mine"), at=3)
+@pytest.mark.parametrize("error_type", [KeyError, MemoryError, RecursionError])
+async def test_bug_is_one_outcome(error_type: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+    breaks(monkeypatch, error_type("mine"), at=3)
     client, notes = with_journal()
     run = FanOut(client, starts(range(1, 11)), concurrency=2, ledger=notes, run="friday")
     assert await run.finish() == Report(done=9, unknown=1, not_started=0)
     [recorded] = [outcome for outcome in notes.recorded if outcome.state is State.UNKNOWN]
     assert isinstance(recorded.error, OutcomeUnknownError)
-    assert isinstance(recorded.error.__cause__, kind)
+    assert isinstance(recorded.error.__cause__, error_type)
     assert client.statistics().pace.in_flight == 0
 
 

@@ -513,7 +513,7 @@ async def test_no_time_for_another_claim() -> None:
     journal.transport.__class__ = Sleepy
     journal.transport.delays = [9.0] * 100  # type: ignore[attr-defined]
     run = FanOut(client, starts([1]), concurrency=1, timeout=30, ledger=journal, run="friday")
-    [outcome] = [each async for each in run]
+    [outcome] = [outcome async for outcome in run]
     assert outcome.state is State.NOT_SENT
     assert "claims expired before the request could leave" in str(outcome.error)
     assert journal.transport.seen == []
@@ -553,7 +553,7 @@ async def test_partial_request_is_not_unsent() -> None:
     journal.transport.delays = [9.0] * 100  # type: ignore[attr-defined]
     journal.transport.parts = True  # type: ignore[attr-defined]
     run = FanOut(client, starts([1]), concurrency=1, timeout=30, ledger=journal, run="friday")
-    [outcome] = [each async for each in run]
+    [outcome] = [outcome async for outcome in run]
     assert outcome.state is State.UNKNOWN
     assert "a part of the request had left when its claim expired" in str(outcome.error)
 

@@ -36,6 +36,40 @@ async def test_many_refusals_are_counted(caplog: pytest.LogCaptureFixture) -> No
     assert sorted(record.index for record in every if record.index is not None) == list(range(1000))
 
 
+async def test_commands_without_call_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    client, _ = played()
+    with caplog.at_level(logging.INFO, "dispatchkit"):
+        report = await client.start_many([1, *range(-99, 1)]).finish()
+    assert (report.done, report.not_sent) == (1, 100)
+    told = records(caplog, logging.INFO)
+    assert len(told) == FIRST + 2
+    assert told[0].getMessage().startswith("a command that could not be built: dispatch_id must be ")
+    assert (told[0].run, told[0].index, told[0].attempt, told[0].outcome) == (None, 1, 0, "not_sent")
+    assert told[-1].getMessage() == "also: 90 not_sent (NotSentError)"
+
+
+async def test_closed_client_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    client, _ = played()
+    run = client.start_many(range(1, 101))
+    with caplog.at_level(logging.INFO, "dispatchkit"):
+        await run.batch()
+        await client.close()
+        report = await run.finish()
+    assert report.not_sent
+    assert f"also: {report.not_sent - FIRST} not_sent (NotSentError)" in caplog.messages
+
+
+async def test_failed_token_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async def token() -> str:
+        raise OSError("the vault is sealed")
+
+    client = DirectClient(token)
+    with caplog.at_level(logging.INFO, "dispatchkit"):
+        assert (await client.start_many([7, 8]).finish()).not_sent == 2
+    assert caplog.messages == [f"StartDispatch(dispatch_id={each}): the vault is sealed" for each in (7, 8)]
+    await client.close()
+
+
 async def test_silent_logger_costs_no_counts(caplog: pytest.LogCaptureFixture) -> None:
     client, _ = played(says=lambda *_: refusal(4040, 404))
     with caplog.at_level(logging.WARNING, "dispatchkit"):

@@ -66,7 +66,9 @@ class Provider:
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
-@pytest.mark.parametrize(("capacity", "answers"), [(4, 1000), (16, 3000), (64, 12000)])
+@pytest.mark.parametrize(
+    ("capacity", "answers"), [(4, 1000), (16, 3000), pytest.param(64, 12000, marks=pytest.mark.second_stage)]
+)
 async def test_slow_provider_limit_converges(capacity: int, answers: int, noise: float) -> None:
     provider = Provider(FakeClock(), capacity, noise=noise)
     limits = await provider.run(answers, workers=200)
@@ -118,7 +120,7 @@ async def test_slow_account_delays_no_other(slow: float) -> None:
     async def takes(*bases: float) -> float:
         clock = FakeClock()
         first, *others = (Provider(clock, 8, base=base) for base in bases)
-        tasks = [asyncio.create_task(each.work(1e9)) for each in others for _ in range(20)]
+        tasks = [asyncio.create_task(other.work(1e9)) for other in others for _ in range(20)]
         await first.run(1500, workers=20)
         for task in tasks:
             task.cancel()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, multiple, rule
@@ -44,9 +45,9 @@ class PaceMachine(RuleBasedStateMachine):
         self.all: list[Attempt] = []
         self.starts: list[float] = []
 
-    @rule(target=attempts, count=st.integers(1, 4), patience=st.just(math.inf) | st.floats(0, 5))
-    def comes(self, count: int, patience: float) -> object:
-        until = self.clock.time + patience
+    @rule(target=attempts, count=st.integers(1, 4), timeout=st.just(math.inf) | st.floats(0, 5))
+    def comes(self, count: int, timeout: float) -> object:
+        until = self.clock.time + timeout
         came = [Attempt(self.loop.create_task(self.pacer.acquire(until=until)), until) for _ in range(count)]
         self.all += came
         self.settle()
@@ -92,7 +93,7 @@ class PaceMachine(RuleBasedStateMachine):
         if ending.permit and not ending.over:
             ending.over = True
             self.pacer.release(ending.permit, answered=True, elapsed=0.1)
-            first = next((each for each in self.all if not each.task.done()), None)
+            first = next((attempt for attempt in self.all if not attempt.task.done()), None)
             if first is not None:
                 first.task.cancel()
             self.settle()
@@ -153,17 +154,23 @@ class PaceMachine(RuleBasedStateMachine):
     def nobody_waits_for_nothing(self) -> None:
         if not hasattr(self, "pacer"):
             return
-        waiting = [each for each in self.all if not each.task.done()]
+        waiting = [attempt for attempt in self.all if not attempt.task.done()]
         statistics = self.pacer.statistics()
         assert len(waiting) == statistics.waiting
         if waiting and not self.in_flight:
             assert self.next_moment() < math.inf, "no waiter has the timer"
             last = self.starts[-1] if self.starts else -math.inf
             assert self.next_moment() <= max(self.paused_until, last + self.interval) + 1e-6
-        assert all(each.until >= self.clock.time for each in waiting)
+        assert all(attempt.until >= self.clock.time for attempt in waiting)
 
 
-PaceMachine.TestCase.settings = settings(
-    max_examples=80, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
+class LongPaceMachine(PaceMachine):
+    """The same, with more examples."""
+
+
 TestPace = PaceMachine.TestCase
+TestLongPace = pytest.mark.second_stage(LongPaceMachine.TestCase)
+for _case, _examples in ((TestPace, 25), (TestLongPace, 120)):
+    _case.settings = settings(
+        max_examples=_examples, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+    )

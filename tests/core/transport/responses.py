@@ -6,10 +6,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 from unittest.mock import Mock
 
 import aiohttp.http
@@ -18,9 +20,10 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 from dispatchkit.core.command import Response
 from dispatchkit.core.transport.lane import MAX_FIELD, MAX_FIELDS
-from dispatchkit.core.transport.recognise import recognise
+from dispatchkit.core.transport.recognise import Recogniser
+from dispatchkit.core.transport.shape import Shape
 
-Recogniser = Callable[[bytes], Response | None]
+Recognises = Callable[[bytes], Response | None]
 Reading = tuple[int, list[tuple[str, str]], bytes]
 """Status, header fields in their order, body. The parser may write a name in another case."""
 
@@ -36,6 +39,10 @@ _FIELDS = (
     b"Connection: keep-alive", b"connection:Keep-Alive", b"X-Request-Id: 8f1c", b"Keep-Alive: timeout=5", b"X-Empty:",
     b"X-Spaces: \t a b \t ", b"Set-Cookie: a=b; Path=/", b"ETag: \"x\"", b"Vary: *", b"X_Under: 1", b"9: 9",
 )  # fmt: skip
+_IN_ORDER = tuple(field for field in _FIELDS if not field.startswith(b"connection"))
+_BEFORE_LENGTH = _IN_ORDER[:3]
+CLEAN = 64
+"""Plain responses at the start of those in order."""
 _ODD_FIELDS = (
     b"Connection: close", b"Connection: keep-alive, close", b"Connection: Upgrade", b"Connection: keep-alive ",
     b"Connection:", b"Proxy-Connection: close", b"Upgrade: h2c", b"Upgrade: websocket", b"Transfer-Encoding: chunked",
@@ -78,17 +85,28 @@ _ODD_LENGTHS = (
 )  # fmt: skip
 
 
-def responses(seed: int) -> Iterator[bytes]:
-    """Responses without end. Half of them are plain."""
+def responses(seed: int, *, ordered: bool = False) -> Iterator[bytes]:
+    """Responses without end. Half of them are plain.
+
+    Args:
+        seed: The seed of the random numbers.
+        ordered: Whether the fields are those of one server, in one order. The first responses are then plain.
+    """
     rng = random.Random(seed)
     chance, choice = rng.random, rng.choice
-    while True:
+    for number in itertools.count():
         body = choice(_BODIES)
-        fields = rng.choices(_FIELDS, k=int(chance() * 5))
         length = b"%b%d" % (choice((b"Content-Length: ", b"content-length:", b"CONTENT-LENGTH: ")), len(body))
-        fields.insert(int(chance() * (len(fields) + 1)), length)
+        if ordered:
+            length = b"Content-Length: %d" % len(body)
+            fields = [field for field in _IN_ORDER if chance() < 0.4]
+            fields.insert(sum(field in _BEFORE_LENGTH for field in fields), length)
+        else:
+            fields = rng.choices(_FIELDS, k=int(chance() * 5))
+            fields.insert(int(chance() * (len(fields) + 1)), length)
         status, ending = choice(_STATUS), b"\r\n"
-        if chance() < 0.5:
+        is_clean = ordered and number < CLEAN
+        if not is_clean and chance() < 0.5:
             turn = int(chance() * 8)
             if turn == 0:
                 status = choice(_ODD_STATUS)
@@ -99,7 +117,7 @@ def responses(seed: int) -> Iterator[bytes]:
             elif turn == 3:
                 body = body[:-1] if chance() < 0.5 else body + choice(_ODD_BYTES)
             elif turn == 4 and chance() < 0.05:
-                fields += [b"X-%d: x" % number for number in range(choice((90, 100, 250, 260, 300)))]
+                fields += [b"X-%d: x" % place for place in range(choice((90, 100, 250, 260, 300)))]
             elif turn == 4 and chance() < 0.05:
                 fields.append(b"X-Long: " + b"x" * choice((8100, 8190, 65_600, 70_000)))
             elif turn == 6:
@@ -107,7 +125,7 @@ def responses(seed: int) -> Iterator[bytes]:
             elif turn == 5:
                 ending = choice((b"\n", b"\r", b"\r\r\n", b" \r\n"))
         data = status + ending + b"".join(field + ending for field in fields) + ending + body
-        while chance() < 0.25:
+        while not is_clean and chance() < 0.25:
             at = int(chance() * (len(data) + 1))
             data = data[:at] + choice(_ODD_BYTES) + data[at + (chance() < 0.5) :]
         yield data
@@ -158,7 +176,7 @@ def _fields(headers: Mapping[str, str]) -> list[tuple[str, str]]:
     return [(name.lower(), value) for name, value in headers.items()]
 
 
-def difference(data: bytes, reference: Reference, recogniser: Recogniser = recognise) -> tuple[bool, str | None]:
+def difference(data: bytes, reference: Reference, recogniser: Recognises) -> tuple[bool, str | None]:
     """Whether the recogniser takes the bytes for a plain response, and how that is wrong."""
     response = recogniser(data)
     if response is None:
@@ -173,10 +191,12 @@ def difference(data: bytes, reference: Reference, recogniser: Recogniser = recog
     return True, None
 
 
-def compare(count: int, seed: int, reference: Reference, recogniser: Recogniser = recognise) -> tuple[int, str | None]:
+def compare(
+    count: int, seed: int, reference: Reference, recogniser: Recognises, *, ordered: bool = False
+) -> tuple[int, str | None]:
     """How many of so many responses were recognised, up to the first that was recognised wrongly."""
     recognised = 0
-    for data, _ in zip(responses(seed), range(count), strict=False):
+    for data in islice(responses(seed, ordered=ordered), count):
         taken, wrong = difference(data, reference, recogniser)
         recognised += taken
         if wrong is not None:
@@ -186,7 +206,10 @@ def compare(count: int, seed: int, reference: Reference, recogniser: Recogniser 
 
 if __name__ == "__main__":
     began = time.monotonic()
-    total = int(sys.argv[1])
-    taken, wrong = compare(total, int(sys.argv[2]) if len(sys.argv) > 2 else 1, Reference())
+    total, first = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    taken, wrong = compare(total // 2, first, Reference(), Recogniser())
+    if wrong is None:
+        more, wrong = compare(total - total // 2, first, Reference(), Recogniser(Shape(first=8)), ordered=True)
+        taken += more
     print(f"{total} responses, {taken} recognised, {time.monotonic() - began:.0f} s: {wrong or 'no difference'}")
     sys.exit(wrong is not None)

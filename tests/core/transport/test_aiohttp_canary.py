@@ -196,7 +196,7 @@ async def test_forced_close_is_noticed(client: Client) -> None:
 
 async def test_connect_of_proxy_is_parsed(tmp_path: Path) -> None:
     with assumes(
-        "the connector calls set_response_params before the answer to CONNECT, and for nothing else",
+        "the connector calls set_response_params only before the answer to CONNECT",
         f"{LANE}: Lane.set_response_params",
     ):
         calls: list[str] = []
@@ -343,7 +343,7 @@ async def test_upgrade_ends_the_connection() -> None:
 
 
 async def test_exception_wakes_reader() -> None:
-    with assumes("ResponseHandler.set_exception wakes the one who awaits read()", f"{HTTP}: _report_expiry"):
+    with assumes("ResponseHandler.set_exception wakes the task that awaits read()", f"{HTTP}: _report_expiry"):
         async with Listener(None) as listener, client_of(listener.url) as client:
             connection = await client.connect()
             asking = asyncio.ensure_future(client.ask(connection))

@@ -79,7 +79,7 @@ async def all_of(reader: asyncio.StreamReader) -> tuple[int, bool]:
 
 
 def made_sockets() -> list[socket.socket]:
-    return [each for each in fork._sockets if each.fileno() >= 0]
+    return [sock for sock in fork._sockets if sock.fileno() >= 0]
 
 
 def linger(each: socket.socket) -> tuple[int, int]:

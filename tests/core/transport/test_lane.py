@@ -21,7 +21,7 @@ from yarl import URL
 from dispatchkit.core.claim import CLAIM_AGE, ClaimAge
 from dispatchkit.core.command import Request, Response
 from dispatchkit.core.transport.lane import Lane
-from dispatchkit.core.transport.recognise import PlainHeaders
+from dispatchkit.core.transport.recognise import PlainHeaders, Recogniser
 from dispatchkit.core.transport.transport import SendTracker, Transport, TransportFailure
 from dispatchkit.testing import FakeClock
 from tests.core.transport.test_connection import Peer
@@ -162,7 +162,7 @@ async def test_lane_with_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 async def test_bytearray_is_read_too() -> None:
-    lane = Lane(asyncio.get_running_loop())
+    lane = Lane(asyncio.get_running_loop(), Recogniser())
     lane.start_exchange()
     lane.data_received(bytearray(PLAIN))  # type: ignore[arg-type]
     response = await lane.receive()

@@ -1,4 +1,4 @@
-"""A mock in place of aiohttp's session: what it plays is an outcome, and what is wrong with it is raised."""
+"""A mock in place of aiohttp's session: what it plays is an outcome, and its own errors are raised."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ async def test_callback_error_is_raised(error: Exception) -> None:
 
 
 async def test_broken_answer_is_raised(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Answer:
+    class Response:
         status = 200
 
-    async def answers(*_: Any, **__: Any) -> Answer:
-        return Answer()
+    async def answers(*_: Any, **__: Any) -> Response:
+        return Response()
 
     monkeypatch.setattr(aiohttp.ClientSession, "_request", answers)
     async with DirectClient("key", clock=FakeClock()) as direct:
-        with pytest.raises(AttributeError, match="'Answer' object has no attribute 'headers'"):
+        with pytest.raises(AttributeError, match="'Response' object has no attribute 'headers'"):
             await direct.start(7)
 
 

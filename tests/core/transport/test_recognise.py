@@ -1,17 +1,21 @@
+# pyright: reportPrivateUsage=false
 """The recogniser of plain responses: it may be stricter than aiohttp's parser, and never laxer."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import pytest
 from aiohttp.http_parser import HttpResponseParserPy
 
 from dispatchkit.core.transport import recognise as module
-from dispatchkit.core.transport.recognise import PlainHeaders, recognise
-from tests.core.transport.responses import Recogniser, Reference, compare
+from dispatchkit.core.transport import shape as shape_module
+from dispatchkit.core.transport.recognise import PlainHeaders, Recogniser
+from dispatchkit.core.transport.shape import FIRST, Shape
+from tests.core.transport.responses import CLEAN, Recognises, Reference, compare, responses
 from tests.wire import http
 
 HEAD = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Type:\t a/b; c=d \r\nX-Empty:\r\nContent-Length: 2\r\n\r\n"
@@ -24,20 +28,32 @@ def reference() -> Iterator[Reference]:
     made.close()
 
 
-def weakened(*changes: tuple[str, str]) -> Recogniser:
+def weakened(name: str) -> Recognises:
     """The recogniser with some of its text replaced."""
-    source = inspect.getsource(module)
+    changes = WEAKENINGS.get(name) or LEARNED_WEAKENINGS[name]
+    changed = module if name in WEAKENINGS else shape_module
+    source = inspect.getsource(changed)
     for old, new in changes:
         assert source.count(old) == 1, old
         source = source.replace(old, new)
-    scope: dict[str, Any] = {"__name__": module.__name__}
+    scope: dict[str, Any] = {"__name__": changed.__name__}
     exec(source, scope)
-    found: Recogniser = scope["recognise"]
-    return found
+    made: Recognises = scope["Recogniser"]() if changed is module else Recogniser(scope["Shape"](first=8))
+    return made
+
+
+def learned() -> tuple[Recogniser, Shape]:
+    """A recogniser that has a pattern."""
+    shape = Shape(first=8)
+    recogniser = Recogniser(shape)
+    for data in islice(responses(1, ordered=True), CLEAN):
+        assert recogniser(data) is not None
+    assert shape.pattern is not None
+    return recogniser, shape
 
 
 def test_a_plain_response_is_recognised() -> None:
-    response = recognise(HEAD + b"{}")
+    response = Recogniser()(HEAD + b"{}")
     assert response is not None
     assert (response.status, response.body) == (200, b"{}")
     assert dict(response.headers) == {"Server": "x", "Content-Type": "a/b; c=d", "X-Empty": "", "Content-Length": "2"}
@@ -70,19 +86,28 @@ def test_absent_header_is_absent(name: str) -> None:
     ],
 )  # fmt: skip
 def test_parser_reads_other_responses(data: bytes) -> None:
-    assert recognise(data) is None
+    assert Recogniser()(data) is None
 
 
 @pytest.mark.parametrize("size", [3_000, pytest.param(120_000, marks=pytest.mark.second_stage)])
 def test_recogniser_agrees_with_parser(size: int, reference: Reference) -> None:
-    recognised, wrong = compare(size, seed=size, reference=reference)
+    recognised, wrong = compare(size, seed=size, reference=reference, recogniser=Recogniser())
     assert wrong is None
     assert recognised > size / 4
 
 
+@pytest.mark.parametrize("size", [3_000, pytest.param(120_000, marks=pytest.mark.second_stage)])
+def test_learned_shape_agrees_with_parser(size: int, reference: Reference) -> None:
+    shape = Shape(first=8)
+    recognised, wrong = compare(size, seed=size, reference=reference, recogniser=Recogniser(shape), ordered=True)
+    assert wrong is None
+    assert recognised > size / 4
+    assert shape.pattern is not None
+
+
 def test_recogniser_agrees_with_python_parser() -> None:
     reference = Reference(HttpResponseParserPy)
-    recognised, wrong = compare(2_000, seed=1, reference=reference)
+    recognised, wrong = compare(2_000, seed=1, reference=reference, recogniser=Recogniser())
     reference.close()
     assert wrong is None
     assert recognised > 500
@@ -91,19 +116,81 @@ def test_recogniser_agrees_with_python_parser() -> None:
 WEAKENINGS: dict[str, list[tuple[str, str]]] = {
     "two lengths": [("len(unique) != len(names) or ", "")],
     "too many headers": [("{1,100}+", "{1,1000}+")],
-    "a bare LF": [(r"[A-Za-z0-9_-]++:[\t -~]*+", r"[A-Za-z0-9_-]++:[\t\n -~]*+")],
-    "a NUL": [(r"[A-Za-z0-9_-]++:[\t -~]*+", r"[A-Za-z0-9_-]++:[\t\0 -~]*+")],
+    "a bare LF": [('++:" + ANY_VALUE +', r'++:[\t\n -~]*+" +')],
+    "a NUL": [('++:" + ANY_VALUE +', r'++:[\t\0 -~]*+" +')],
     "a space in a name": [("[A-Za-z0-9_-]++:", "[A-Za-z0-9_ -]++:"), (r"\n([a-z0-9_-]+):", r"\n([a-z0-9_ -]+):")],
     "a closing connection": [("_KEEP_ALIVE not in lower", "False")],
     "unusual fields": [("not _UNUSUAL.isdisjoint(unique)", "False")],
-    "any status": [("HTTP/1\\.1 200 ", "HTTP/1\\.1 [0-9]{3} ")],
-    "any version": [("HTTP/1\\.1 200 ", "HTTP/1\\.[0-9] 200 ")],
+    "any status": [("STATUS_LINE +", r'rb"HTTP/1\.1 [0-9]{3} [\t -~]*+\r\n" +')],
+    "any version": [("STATUS_LINE +", r'rb"HTTP/1\.[0-9] 200 [\t -~]*+\r\n" +')],
     "another length": [("headers.length != len(data) - end", "headers.length > len(data) - end")],
-    "a signed length": [("(0|[1-9]", "([+]?0|[+]?[1-9]")],
+    "a signed length": [('length:" + LENGTH', 'length: ?(?P<length>[+]?[0-9]{1,5})"')],
 }
 
 
-@pytest.mark.parametrize("name", WEAKENINGS)
+LEARNED_WEAKENINGS: dict[str, list[tuple[str, str]]] = {
+    "a learned closing connection": [(r'rb" (?i:keep-alive)"', r'rb"[\t -~]*+"')],
+    "a learned field twice": [(r'\r\n)?+"', r'\r\n)*+"')],
+    "a learned length twice": [
+        ('b":" + LENGTH', 'b":" + LENGTH + rb"(?:\\r\\nContent-Length:" + ANY_VALUE + rb")?+"'),
+    ],
+    "a learned bare LF": [(r'ANY_VALUE = rb"[\t -~]*+"', r'ANY_VALUE = rb"[\t\n -~]*+"')],
+    "a learned NUL": [(r'ANY_VALUE = rb"[\t -~]*+"', r'ANY_VALUE = rb"[\t\0 -~]*+"')],
+    "a learned signed length": [("0|[1-9]", "[+]?0|[+]?[1-9]")],
+    "a learned status": [("HTTP/1\\.1 200 ", "HTTP/1\\.1 [0-9]{3} ")],
+}
+
+
+@pytest.mark.parametrize("name", [*WEAKENINGS, *LEARNED_WEAKENINGS])
 def test_comparison_finds_weakening(name: str, reference: Reference) -> None:
-    _, wrong = compare(30_000, seed=1, reference=reference, recogniser=weakened(*WEAKENINGS[name]))
+    is_learned = name in LEARNED_WEAKENINGS
+    _, wrong = compare(30_000, seed=1, reference=reference, recogniser=weakened(name), ordered=is_learned)
     assert wrong is not None
+
+
+def test_pattern_reads_other_values() -> None:
+    recogniser, shape = learned()
+    names = {name.title() for name in shape._names}
+    head = b"HTTP/1.1 200 OK\r\nServer: y\r\nContent-Type:\t a/b \r\nContent-Length: 2\r\nETag: 9\r\n\r\n"
+    assert {b"Server", b"Content-Type", b"Etag"} <= names
+    assert shape.pattern is not None
+    assert shape.pattern.match(head) is not None
+    response = recogniser(head + b"{}")
+    assert response is not None
+    assert response.body == b"{}"
+    assert dict(response.headers) == {"Server": "y", "Content-Type": "a/b", "Content-Length": "2", "ETag": "9"}
+    assert recogniser(head + b"{}x") is None
+    assert recogniser(head + b"{") is None
+
+
+def test_order_is_learned_from_all() -> None:
+    shape = Shape(first=3)
+    for fields in (b"A: 1\r\n", b"B: 1\r\n", b"A: 2\r\nB: 2\r\n"):
+        shape.learn(b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 0\r\n\r\n")
+    assert shape.pattern is not None
+    assert shape.pattern.match(b"HTTP/1.1 200 OK\r\nA: 3\r\nB: 3\r\nContent-Length: 0\r\n\r\n") is not None
+    assert shape.pattern.match(b"HTTP/1.1 200 OK\r\nB: 3\r\nA: 3\r\nContent-Length: 0\r\n\r\n") is None
+
+
+@pytest.mark.parametrize(
+    "second",
+    [b"B: 1\r\nA: 1\r\n", b"a: 1\r\n", b"".join(b"X-%d: 1\r\n" % number for number in range(65))],
+    ids=["no order", "two spellings", "too many fields"],
+)
+def test_learning_ends(second: bytes) -> None:
+    shape = Shape(first=2)
+    for fields in (b"A: 1\r\nB: 1\r\n", second, b"", b"", b"", b""):
+        shape.learn(b"HTTP/1.1 200 OK\r\n" + fields + b"Content-Length: 0\r\n\r\n")
+    assert shape.pattern is None
+    assert shape._edges is None
+
+
+def test_learning_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shape_module, "_LAST", FIRST * 4)
+    compiled = []
+    monkeypatch.setattr(Shape, "_compile", lambda _self, _edges: compiled.append(1))
+    shape = Shape()
+    for _ in range(FIRST * 8):
+        shape.learn(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    assert len(compiled) == 3
+    assert shape._edges is None

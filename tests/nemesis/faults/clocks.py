@@ -66,6 +66,6 @@ async def clock_step(scene: Scene) -> None:
         if any(now.get(chunk) not in {token, None} for chunk, token in owners.items()):
             scene.extra.false += 1
             scene.extra.note(f"a holder was taken over within its lease, by a clock that says {other} s")
-            await scene.until_over(scene.times.patience, second)
+            await scene.until_over(scene.times.timeout, second)
         first.wake()
     scene.proof.append(said)

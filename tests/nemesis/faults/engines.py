@@ -23,7 +23,7 @@ async def engine_retry(scene: Scene) -> None:
     async def task(host: str) -> Command:
         before = ["unshare", "--uts", "sh", "-c", f'hostname {host}; exec "$@"', "sh"]
         return await scene.run(
-            host, "engine", scene.ledger, "nemesis", 0, scene.provider.url, scene.times.patience, before=before
+            host, "engine", scene.ledger, "nemesis", 0, scene.provider.url, scene.times.timeout, before=before
         )
 
     first = await task("airflow-1")
@@ -37,7 +37,7 @@ async def engine_retry(scene: Scene) -> None:
     await asyncio.sleep(scene.chance.uniform(0, scene.times.lease / 2))
 
     async def retries() -> None:
-        until = time.monotonic() + 2 * scene.times.patience
+        until = time.monotonic() + 2 * scene.times.timeout
         for number in range(2, 12):
             retry = await task(f"airflow-{number}")
             if await retry.wait(max(1.0, until - time.monotonic())) == 0:

@@ -31,7 +31,7 @@ async def _held(port: int) -> int:
 async def network_away(scene: Scene) -> None:
     """The network is away, `kill -9`, resume, the network is back: what the kernel still holds must not act.
 
-    The kernel repeats the bytes of a killed process after 0.2 s, 0.6 s and so on up to 12.6 s.
+    The kernel repeats the bytes of a killed process after 0.2 s, 0.6 s and so on until 12.6 s.
     At scale 1 the network is away for up to 50 s. The round trip is that of a real network.
     """
     if not os.environ.get("NEMESIS_INSIDE"):

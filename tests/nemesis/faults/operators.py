@@ -39,17 +39,17 @@ async def two_operators(scene: Scene) -> None:
     else:
         count = 0
         pair = await asyncio.gather(scene.start("one"), scene.start("two", proxied=False))
-    apart = max(each.began for each in pair) - min(each.began for each in pair)
+    apart = max(process.began for process in pair) - min(process.began for process in pair)
     if count >= scene.total or apart > 0.5:
         raise NotFiredError(f"{scene.done}, {apart:.2f} s apart")
     await asyncio.sleep(0.2)
-    if not all(each.alive for each in pair):
+    if not all(process.alive for process in pair):
         raise NotFiredError("one had ended before the other began")
     scene.proof.append(f"{'resumed' if resumed else 'started'} {apart * 1000:.0f} ms apart at {count} acts")
     if scene.kind == "command":
         for each in pair:
-            await each.wait(scene.times.patience)
-        scene.proof.append("ended with " + ", ".join(str(each.status) for each in pair))
+            await each.wait(scene.times.timeout)
+        scene.proof.append("ended with " + ", ".join(str(process.status) for process in pair))
 
 
 @fault(kinds=("command",), needs=("unshare",))
@@ -84,7 +84,7 @@ async def pid_namespace(scene: Scene) -> None:
         scene.extra.note(f"a process {what} was taken over after {time.monotonic() - struck:.1f} s, within its lease")
     scene.proof.append(f"the first {what}, " + ("taken over" if taken else f"the second ended with {second.status}"))
     if sleeping and taken:
-        await scene.until_over(scene.times.patience, second)
+        await scene.until_over(scene.times.timeout, second)
     first.wake()
 
 
@@ -106,14 +106,14 @@ async def copied(scene: Scene) -> None:
     original = scene.ledger
     scene.use_copy(copy)
     refused = await scene.second("refused")
-    status = await refused.wait(scene.times.patience)
+    status = await refused.wait(scene.times.timeout)
     if status != 2 or refused.told() or "is a copy" not in refused.text(errors=True):
         scene.extra.false += 1
         scene.extra.note(f"a copy was not refused: status {status}, {refused.last_words()[:200]}")
     scene.proof.append(f"copied at {count} acts, refused with {status} at {scene.done}" + ", then killed" * killed)
     if killed:
         copy_goes_on = await scene.second("copy", "--copied")
-        await copy_goes_on.wait(2 * scene.times.patience)
+        await copy_goes_on.wait(2 * scene.times.timeout)
     else:
         scene.use_copy(Path(original))
 

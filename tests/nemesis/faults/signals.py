@@ -103,7 +103,7 @@ async def takeover_locked(scene: Scene) -> None:
     await asyncio.sleep(scene.times.lease + scene.times.heartbeat + 0.5)
     began = time.monotonic()
     refused = await scene.second("refused")
-    if await refused.wait(scene.times.patience) != 2 or "--end-holder" not in refused.last_words():
+    if await refused.wait(scene.times.timeout) != 2 or "--end-holder" not in refused.last_words():
         scene.extra.false += 1
         elapsed = time.monotonic() - began
         scene.extra.note(f"status {refused.status} of a resume after {elapsed:.0f} s: {refused.last_words()[:300]}")
@@ -126,7 +126,7 @@ async def takeover_repeat(scene: Scene) -> None:
         await asyncio.sleep(0.02)
     provider.dropped = 0.0
     if scene.proxy is not None and scene.chance.random() < 0.4:
-        await scene.suspend_at_grant(first, after=scene.chance.randrange(3), patience=30 + 3 * times.lag)
+        await scene.suspend_at_grant(first, after=scene.chance.randrange(3), timeout=30 + 3 * times.lag)
     else:
         quiet, until = _latest(scene), time.monotonic() + 30 + 3 * times.lag
         while _latest(scene) <= quiet:
@@ -172,7 +172,7 @@ async def _hand_over(scene: Scene, first: Command) -> None:
 
 async def _end_holder(scene: Scene, first: Command) -> None:
     second = await scene.second("second", "--end-holder")
-    status = await first.wait(scene.times.patience)
+    status = await first.wait(scene.times.timeout)
     scene.proof.append(f"--end-holder: the first ended with {status}")
     if status != -signal.SIGKILL:
         await second.wait(5)
@@ -209,7 +209,7 @@ async def wake_after_takeover(scene: Scene, first: Command | None, second: Comma
         if scene.store == "postgres" and first is not None and scene.chance.random() < 0.4:
             await _third(scene, second)
     else:
-        await scene.until_over(times.patience, second)
+        await scene.until_over(times.timeout, second)
         scene.proof.append("taken over, woken after all was done")
     if first is not None and not first.suspended and first.alive:
         raise NotFiredError("the first process was not suspended at the end")
@@ -290,4 +290,4 @@ async def resume_stopped(scene: Scene, first: Command) -> None:
             scene.extra.note("it did not end after the stop")
             await first.kill()
     again = await scene.run("allow", "resume", scene.ledger, "--run", "nemesis", "--yes", "--quiet", "--json")
-    await again.wait(scene.times.patience)
+    await again.wait(scene.times.timeout)
