@@ -7,7 +7,16 @@ import re
 
 from dispatchkit.core.validators import MAX_SECONDS
 
-__all__ = ["ALWAYS", "HOUR", "canary_seconds", "duration", "give_up_seconds", "repeat_seconds", "time_seconds"]
+__all__ = [
+    "ALWAYS",
+    "HOUR",
+    "canary_seconds",
+    "duration",
+    "give_up_seconds",
+    "in_words",
+    "repeat_seconds",
+    "time_seconds",
+]
 
 HOUR = 3600.0
 ALWAYS = MAX_SECONDS
@@ -76,3 +85,13 @@ def duration(seconds: float) -> str:
         return "always"
     unit = next((unit for unit, size in _SECONDS.items() if seconds % size == 0), "s")
     return f"{seconds / _SECONDS[unit]:g}{unit}"
+
+
+def in_words(seconds: float) -> str:
+    """Seconds as a person reads them: ``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600:,} h {whole % 3600 // 60} min"

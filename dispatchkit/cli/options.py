@@ -56,7 +56,7 @@ from dispatchkit.cli.parameters.ledger import (
     RunName,
     RunOfLedger,
 )
-from dispatchkit.cli.parameters.output import Failures, Json, JsonLines, Quiet
+from dispatchkit.cli.parameters.output import Failures, Json, JsonLines, LogFile, Notify, Quiet
 from dispatchkit.cli.parameters.pace import Concurrency, Rate
 from dispatchkit.cli.parameters.watch import Deadline, Every, StalledAfter, Watch
 
@@ -149,6 +149,8 @@ class ActingOptions(ConnectionOptions):
     concurrency: Concurrency = "64"
     rate: Rate = None
     failures: Failures = None
+    log_file: LogFile = None
+    notify: Notify = None
     json: Json = False
     quiet: Quiet = False
 

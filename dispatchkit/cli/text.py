@@ -21,6 +21,7 @@ __all__ = [
     "format_failure",
     "format_value",
     "ignore_broken_pipe",
+    "labelled",
     "redact_urls",
     "utc",
     "write",
@@ -62,6 +63,12 @@ def utc(moment: datetime | None) -> str | None:
         return None if moment is None else moment.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "seconds")
     except OverflowError:  # in the year 1 or 9999
         return str(moment)
+
+
+def labelled(moment: datetime) -> str:
+    """A moment with its zone: UTC, unless only its provider knows which one is meant."""
+    text = utc(moment) or ""
+    return text if moment.tzinfo is None else f"{text} UTC"
 
 
 def format_failure(outcome: Outcome[object]) -> str:

@@ -5,7 +5,7 @@
 The type is the name of the provider and that of the command, as the registry has them. The fields are those of the
 command's class. A field with its default value is left out. A file is held with its contents, in Base64. A JSON field
 (`JSON_FIELD`) keeps the order of its keys, since a repeat must send the same bytes. A comparison of two commands
-ignores this order.
+ignores this order. A long field is a content: the text has its hash (`contents`).
 
 If older texts no longer fit a changed class, raise its version by one. `_read` must then read both versions.
 """
@@ -15,12 +15,13 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cache
 from hashlib import sha256
+from operator import is_
 from types import UnionType
-from typing import Never, TypeVar, cast
+from typing import Never, TypeVar, cast, get_origin
 
 import attrs
 from cattrs import Converter
@@ -31,6 +32,7 @@ from cattrs.strategies import configure_tagged_union
 from dispatchkit.core.command import JSON_FIELD, Command, UnexpectedResponseError
 from dispatchkit.core.decode import fields_of, read_json, strict_converter
 from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.contents import FIELD, MIN_LENGTH, CommandText, hash_of
 from dispatchkit.ledger.template import Template
 from dispatchkit.providers import Provider, find_provider, installed_provider
 
@@ -44,7 +46,7 @@ _TARGET_BYTES = 8
 _MAX_TRIES = 1000
 
 _VERSION = 1
-_OURS = ("type", "version")
+_OURS = ("type", "version", FIELD)
 
 # Built once: json.dumps builds an encoder for every call that asks for anything special.
 _write = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
@@ -74,11 +76,39 @@ def encode_text(command: Command[Never, object]) -> str:
         return text
     cls = type(command)
     fields = cast("dict[str, object]", _codec_of(cls).write(command))
-    text = _write({"type": fields.pop("type"), "version": _VERSION, **fields})
+    contents = _take_contents(fields)
+    hashes = {name: content.name for name, content in contents.items()}
+    text = _write({"type": fields.pop("type"), "version": _VERSION, **fields} | ({FIELD: hashes} if hashes else {}))
+    if contents:
+        text = CommandText(text, {content.name: content.text for content in contents.values()})
     if _templates.tries:
         _templates.tries -= 1
         _templates.writer = Template.of(command, text) or template
     return text
+
+
+@attrs.frozen
+class _Content:
+    """A long field."""
+
+    name: str
+    """Its hash."""
+    text: str
+
+
+def _take_contents(fields: dict[str, object]) -> dict[str, _Content]:
+    """Take the long fields out of a command's fields."""
+    taken: dict[str, _Content] = {}
+    for field, value in fields.items():
+        if isinstance(value, _Content):
+            taken[field] = value
+        elif isinstance(value, (dict, list)) or (isinstance(value, str) and len(value) >= MIN_LENGTH):
+            text = _write(value)
+            if len(text) >= MIN_LENGTH:
+                taken[field] = _Content(hash_of(text), text)
+    for field in taken:
+        del fields[field]
+    return taken
 
 
 def key_of(command: Command[Never, object], text: str) -> bytes:
@@ -106,6 +136,8 @@ def key(command: Command[Never, object]) -> bytes:
 
 def is_intact(text: str, key: bytes) -> bool:
     """Whether a text is that of the planned command. The order of keys in JSON fields does not count."""
+    if isinstance(text, CommandText) and not text.is_complete:
+        return False
     if _fits(text, key):
         return True
     try:
@@ -119,11 +151,16 @@ def _fits(text: str, key: bytes) -> bool:
     return key[_TARGET_BYTES:] == digest[: KEY_BYTES - _TARGET_BYTES] or key == digest[:KEY_BYTES]
 
 
-def decode(text: str) -> Command[Never, object]:
+def decode(text: str, *, partial: bool = False) -> Command[Never, object]:
     """The command of a text.
 
+    Args:
+        text: The text, as a store returns it.
+        partial: Leave out contents that were pruned. Such a command is good for display only.
+
     Raises:
-        LedgerError: Its provider is not installed, a newer release wrote it, or it is damaged.
+        LedgerError: Its provider is not installed, a newer release wrote it, it is damaged, or its contents were
+            pruned.
         ImportError: Its provider's package cannot be loaded.
     """
     template = _templates.reader
@@ -135,13 +172,30 @@ def decode(text: str) -> Command[Never, object]:
         fields = fields_of(read_json(text.encode())) or {}
     except UnexpectedResponseError:
         fields = {}
+    is_whole = _put_contents(fields, text, partial=partial)
     name, version = fields.get("type"), fields.pop("version", None)
     if not isinstance(name, str) or type(version) is not int:
         raise LedgerError("the ledger holds what is no command: it is damaged, so restore it from a copy")
     command = _read(_codec_reading(name, version), name, fields)
-    if version == _VERSION and _templates.tries and encode_text(command) == text:
+    if is_whole and version == _VERSION and _templates.tries and encode_text(command) == text:
         _templates.reader = _templates.writer
     return command
+
+
+def _put_contents(fields: dict[str, object], text: str, *, partial: bool) -> bool:
+    """Put the contents of a text in the place of their hashes. Returns False if some are left out."""
+    hashes = fields_of(fields.pop(FIELD, None)) or {}
+    contents: Mapping[str, str] = text.contents if isinstance(text, CommandText) else {}
+    is_whole = True
+    for field, name in hashes.items():
+        content = contents.get(str(name))
+        if content is not None:
+            fields[field] = read_json(content.encode())
+        elif partial:
+            is_whole = False
+        else:
+            raise LedgerError("the contents of the run were pruned, so its commands cannot be launched")
+    return is_whole
 
 
 def numbered(text: str) -> tuple[Template, int] | None:
@@ -260,7 +314,38 @@ def _reader(cls: type[attrs.AttrsInstance], converter: Converter) -> StructureHo
 
 def _writer(cls: type[attrs.AttrsInstance], converter: Converter) -> UnstructureHook:
     special = {name: override(unstruct_hook=_same) for name in _json_fields(cls)}
+    if _is_command(cls):
+        for field in attrs.fields(attrs.resolve_types(cls)):
+            if get_origin(field.type) is tuple:
+                special[field.name] = override(unstruct_hook=_content_writer(field.type, converter))
     return make_dict_unstructure_fn(cls, converter, _cattrs_omit_if_default=True, **special)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def _is_command(cls: type[object]) -> bool:
+    return issubclass(cls, Command)
+
+
+def _content_writer(cls: object, converter: Converter) -> Callable[[tuple[object, ...]], object]:
+    """Writes a tuple, such as the files of a launch. Those of the command before are not written again."""
+    write = converter.get_unstructure_hook(cls)
+    latest: tuple[object, ...] = ()
+    content: _Content | None = None
+
+    def write_content(value: tuple[object, ...]) -> object:
+        nonlocal latest, content
+        if content is not None and len(value) == len(latest) and all(map(is_, value, latest)):
+            return content
+        written = write(value)
+        text = _write(written)
+        if len(text) < MIN_LENGTH:
+            return written
+        found = _Content(hash_of(text), text)
+        with contextlib.suppress(TypeError):
+            hash(value)  # else it may change
+            latest, content = value, found
+        return found
+
+    return write_content
 
 
 def _same(value: object) -> object:

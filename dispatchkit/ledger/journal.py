@@ -28,6 +28,7 @@ from dispatchkit.errors import (
     State,
 )
 from dispatchkit.ledger.codec import decode, is_intact
+from dispatchkit.ledger.contents import unique_length
 from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.ledger.hold import Hold
 from dispatchkit.ledger.plan import begin, check_repeats, plan
@@ -291,7 +292,8 @@ class LedgerJournal(Journal):
 
     def _check(self, rows: Sequence[Unsettled]) -> None:
         """Refuse a command that was changed since it was planned, before any of its page is launched."""
-        average = sum(len(row.command) for row in rows) // len(rows) + 1
+        long = unique_length(row.command for row in rows)
+        average = (sum(len(row.command) for row in rows) + long) // len(rows) + 1
         self._limit = max(1, min(_PAGE_ROWS, _PAGE_TEXT // average))
         for row in rows:
             if not is_intact(row.command, row.key):

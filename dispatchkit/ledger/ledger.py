@@ -27,6 +27,7 @@ from dispatchkit.errors import LedgerError, RunHeldError
 from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
+from dispatchkit.ledger.prune import prune_runs
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import MAX_NUMBER, Chunk, Counts, Holder, PausedAccount, Run, SharedStore, Store, Target
 from dispatchkit.ledger.watch import RunStatus, watch_run
@@ -323,16 +324,20 @@ class Ledger(AsyncOnly):
             ended = holder
         return ended
 
-    async def prune(self, *, older_than: float) -> list[str]:
-        """Delete runs with their contents and files, finished or not. A run that a process holds stays.
+    async def prune(self, *, older_than: float, runs: bool = False) -> list[str]:
+        """Delete the contents of old runs, such as attached files; with ``runs``, the whole runs.
 
-        A deleted run cannot be resumed, and its targets no longer count as repeats.
+        Only a run with nothing left to launch or to settle is touched, and none that a process holds. Ids, keys and
+        outcomes stay, so repeats of its targets are still found. Fields below 256 characters stay, too.
+
+        A run that is deleted whole may also be a stopped one. Its targets no longer count as repeats.
 
         Args:
             older_than: Seconds since the run was made.
+            runs: Whether to delete the runs themselves. Default: False.
 
         Returns:
-            The names of the deleted runs, newest first.
+            The names of the runs that were pruned, newest first.
 
         Raises:
             TypeError: ``older_than`` is not a number.
@@ -340,13 +345,7 @@ class Ledger(AsyncOnly):
             LedgerError: The ledger is a copy, or cannot be written.
         """
         before = self._clock.now() - timedelta(seconds=seconds("older_than", older_than))
-        store, names = await self._open_store(), list[str]()
-        await store.check_identity()
-        for run in await store.runs():
-            if run.created < before and all(chunk.holder is None for chunk in await store.chunks(run.number)):
-                await store.delete(run.number)
-                names.append(run.name)
-        return names
+        return await prune_runs(await self._open_store(), before, whole=runs)
 
     async def accept_copy(self) -> None:
         """Accept a copied or restored ledger file whose original is no longer used.

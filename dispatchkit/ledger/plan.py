@@ -14,6 +14,7 @@ from dispatchkit.core.command import Command
 from dispatchkit.core.invalid_command import InvalidCommand
 from dispatchkit.errors import AccountMismatchError, LedgerError, RepeatedTargetsError, RunStoppedError
 from dispatchkit.ledger.codec import decode, encode_text, key_of
+from dispatchkit.ledger.contents import new_contents
 from dispatchkit.ledger.store import Run, RunPlan, Store
 from dispatchkit.ledger.template import Template
 from dispatchkit.providers import parse_settings
@@ -110,7 +111,7 @@ async def check_repeats(store: Store, run: Run, *, chunk: int | None, within: fl
         return
     others = "; ".join(
         f"{repeat.count:,} in run {repeat.run!r}, the latest at {repeat.latest:%Y-%m-%d %H:%M:%S} UTC, such as "
-        f"{decode(repeat.commands[0])!r}"
+        f"{decode(repeat.commands[0], partial=True)!r}"
         for repeat in repeats[:_MAX_NAMED]
     )
     more = f"; and in {len(repeats) - _MAX_NAMED:,} other runs" if len(repeats) > _MAX_NAMED else ""
@@ -163,7 +164,7 @@ async def plan(
 
 
 async def _write(store: Store, run: Run, number: int, part: Part, rows: Sequence[tuple[bytes, str]]) -> None:
-    await store.plan(run.number, rows, log_keys=part.log_keys, part=(number, part.digest()))
+    await store.plan(run.number, rows, log_keys=part.log_keys, contents=part.contents, part=(number, part.digest()))
 
 
 class Part:
@@ -175,6 +176,8 @@ class Part:
         self._size = 0
         self.log_keys: dict[bytes, int] = {}
         """The `Command.log_key` of commands with one, by key, after `rows`."""
+        self.contents: dict[str, str] = {}
+        """The contents of the commands, by hash."""
 
     def add(self, index: int, command: Command[Never, object]) -> bool:
         """Add a command. Returns whether the part is full.
@@ -187,6 +190,9 @@ class Part:
         self._commands.append(command)
         self._texts.append(text)
         self._size += len(text)
+        if type(text) is not str and (contents := new_contents(text, self.contents)):
+            self.contents |= contents
+            self._size += sum(map(len, contents.values()))
         return len(self._texts) >= _PLAN_ROWS or self._size >= _PLAN_TEXT
 
     def digest(self) -> bytes:

@@ -1,11 +1,12 @@
 """The protocol of a ledger's database, and its values. `sqlite` and `postgres` implement it.
 
-There are seven tables. The latest rows of a target give its state:
+There are eight tables. The latest rows of a target give its state:
 
 - `run`: one launch, with its name, its settings, whether its plan is complete, and whether it was stopped.
 - `chunk`: a range of a run's targets, with its token and its latest heartbeat. One process holds it at a time.
 - `target`: one command of a run, as data. Equal commands of a run are one target. If a log alone shows the command, the
   log key is the number of that log.
+- `content`: a long field of a run's commands, by its hash. Each is there once, whatever number of targets has it.
 - `sending`: a claim, with the time of the latest claim. It is durable before the first byte of the request.
 - `outcome`: the outcome. A later outcome may replace an unknown one, never a done or rejected one. A mark tells that
   nothing can settle an unknown outcome. The next holder leaves a marked outcome alone.
@@ -84,7 +85,7 @@ def _command(text: str) -> Command[Never, object] | None:
     from dispatchkit.ledger.codec import decode  # noqa: PLC0415 - it knows the providers, which a store does not
 
     try:
-        return decode(text)
+        return decode(text, partial=True)
     except LedgerError:
         return None
 
@@ -158,6 +159,8 @@ class Run(Value):
     """Seconds within which no other run may have launched one of its targets."""
     canary: int | None = None
     """The number of targets that go first; see ``canary`` in `FanOutOptions`."""
+    contents_pruned: datetime | None = None
+    """When `Ledger.prune` deleted the contents of its commands; None if they are there."""
 
     def __rich_repr__(self) -> RichRepr:
         settings = _settings(self.settings)
@@ -173,6 +176,7 @@ class Run(Value):
         yield "stops", self.stops, 0
         yield "repeat_window", self.repeat_window, None
         yield "canary", self.canary, None
+        yield "contents_pruned", self.contents_pruned, None
 
     def __repr__(self) -> str:
         return describe(self)
@@ -209,6 +213,11 @@ class Counts(Value):
     unknown: int = 0
     unknown_for_good: int = attrs.field(default=0, repr=False, metadata=SHOWN)
     """Number of unknown targets that nothing can settle, so that a resume leaves them alone."""
+
+    @property
+    def left(self) -> int:
+        """The number of targets that a resume settles or launches."""
+        return self.planned + self.sending + self.not_sent + self.unknown - self.unknown_for_good
 
 
 @attrs.frozen
@@ -292,7 +301,7 @@ class Launched(NamedTuple):
     """The latest claim or outcome."""
 
 
-TABLES_OF_RUN = ("chunk", "target", "sending", "outcome", "tally", "plan_part")
+TABLES_OF_RUN = ("chunk", "target", "content", "sending", "outcome", "tally", "plan_part")
 """The tables whose rows belong to a run, by their column ``run``."""
 
 
@@ -426,12 +435,14 @@ class Store(Protocol):
         rows: Sequence[tuple[bytes, str]],
         *,
         log_keys: Mapping[bytes, int] | None = None,
+        contents: Mapping[str, str] | None = None,
         part: tuple[int, bytes] | None = None,
     ) -> None:
         """Add targets to the plan, as pairs of key and encoded command. Existing keys are skipped.
 
         Targets are numbered from 0 in their order. ``log_keys`` has the `Command.log_key` of commands with one, by key.
-        ``part`` is the number and the digest of this part of the given commands, for `plan_parts`.
+        ``contents`` has the contents of the commands by hash, see `contents`. Known ones are skipped. ``part`` is the
+        number and the digest of this part of the given commands, for `plan_parts`.
         """
         ...
 
@@ -499,6 +510,14 @@ class Store(Protocol):
 
     async def clear_stop(self, run: int, *, stops: int | None = None) -> bool:
         """Clear the stop. Returns False if there were other stops since ``stops``, so that the run stays stopped."""
+        ...
+
+    async def has_contents(self, run: int) -> bool:
+        """Whether a run has contents."""
+        ...
+
+    async def prune_contents(self, run: int) -> None:
+        """Delete the contents of a run's commands. Its targets, keys and outcomes stay."""
         ...
 
     async def delete(self, run: int) -> None:

@@ -5,13 +5,14 @@ A run has a million such commands. The text of each is that of the one before, w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter, is_
 from typing import Never, cast
 
 import attrs
 
 from dispatchkit.core.command import Command
+from dispatchkit.ledger.contents import CommandText
 
 __all__ = ["Template", "number_field"]
 
@@ -34,7 +35,18 @@ class Template:
     Use `of` to make one.
     """
 
-    __slots__ = ("_after", "_before", "_cls", "_more", "_names", "_number", "_others", "_read_number", "_read_others")
+    __slots__ = (
+        "_after",
+        "_before",
+        "_cls",
+        "_contents",
+        "_more",
+        "_names",
+        "_number",
+        "_others",
+        "_read_number",
+        "_read_others",
+    )
 
     def __init__(self, cls: type[Command[Never, object]], number: str, others: dict[str, object]) -> None:
         self._cls = cls
@@ -45,6 +57,7 @@ class Template:
         self._read_others: Callable[[object], object] | None = attrgetter(*others) if others else None
         self._more = len(others) > 1
         self._before = self._after = ""
+        self._contents: Mapping[str, str] = {}
 
     @classmethod
     def of(cls, command: Command[Never, object], text: str) -> Template | None:
@@ -63,6 +76,8 @@ class Template:
         except TypeError:
             return None
         marker = f'"{number}":'
+        if isinstance(text, CommandText):
+            template._contents = text.contents
         template._before, found, rest = text.partition(f"{marker}{getattr(command, number)}")
         if not found or rest[:1] not in {",", "}"} or marker in template._before or marker in rest:
             return None
@@ -82,7 +97,10 @@ class Template:
             elif others is not self._others[0]:
                 return None
         number = self._read_number(command)
-        return f"{self._before}{number}{self._after}" if type(number) is int else None
+        if type(number) is not int:
+            return None
+        text = f"{self._before}{number}{self._after}"
+        return CommandText(text, self._contents) if self._contents else text
 
     def write_all(self, numbers: Iterable[int]) -> str:
         """The texts of the commands with these numbers, one a line."""

@@ -50,7 +50,7 @@ def as_csv(result: Result) -> list[dict[str, str]]:
 def test_runs_are_listed_newest_first(ledger: Path) -> None:
     header, newest, oldest = shown("list", ledger).out.splitlines()
     assert header.split()[:4] == ["run", "state", "created", "total"]
-    assert re.fullmatch(r"sunday  over           [-\d]{10} [:\d]{8}      1     1 .*", newest)
+    assert re.fullmatch(r"sunday  over           [-\d]{10} [:\d]{8} UTC      1     1 .*", newest)
     assert oldest.startswith("friday  to be resumed  ")
     told = objects(shown("list", ledger, "--json"))[1]
     assert (told["run"]["name"], told["run"]["total"], told["state"], told["left"]) == ("friday", 5, "to be resumed", 2)
@@ -232,7 +232,7 @@ def test_rows_are_written_in_batches(monkeypatch: pytest.MonkeyPatch, capsys: py
     rows.flush()
     assert capsys.readouterr().out == (
         "id  word               at\n"
-        " 1  short              2026-01-31 09:00:00\n"
+        " 1  short              2026-01-31 09:00:00 UTC\n"
         "20  \\x1b[31m рассылка  -\n"
         "300  -                  -\n"
     )

@@ -6,7 +6,7 @@ import asyncio
 import io
 import re
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import attrs
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from dispatchkit import DirectClient, Pace, Report
 from dispatchkit.cli.output import progress
+from dispatchkit.cli.output.outages import Outage
 from dispatchkit.cli.output.progress import Bar, Lines, ProgressSnapshot
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.drive import drive
@@ -127,6 +128,45 @@ def test_bar_explains_idle_run(hand: Hand) -> None:
     tried = drawn(screen, lambda: shown.show(snapshot(breaker="half-open")))
     assert "breaker half-open: one call tries whether the provider answers" in tried
     assert not re.search("paused|breaker", drawn(screen, lambda: shown.show(snapshot())))
+
+
+@pytest.mark.parametrize(
+    ("report", "color", "share"),
+    [(Report(done=50), "32", ""), (Report(done=99, rejected=1), "33", "1.0% not done"),
+     (Report(done=8, not_sent=1, unknown=1), "31", "20.0% not done")],
+)  # fmt: skip
+def test_bar_color_shows_failures(hand: Hand, report: Report, color: str, share: str) -> None:
+    screen = io.StringIO()
+    shown = Bar(total=report.total, verb="start", monotonic=hand, console=Console(
+        force_terminal=True, file=screen, width=100, color_system="standard"
+    ))  # fmt: skip
+    shown.start()
+    before = len(screen.getvalue())
+    shown.show(snapshot(report))
+    assert set(re.findall(r"\x1b\[(\d+)m━", screen.getvalue()[before:])) == {color}
+    assert share in plain(screen.getvalue()[before:])
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_settling_and_outage_are_shown(hand: Hand, columns: int) -> None:
+    screen = io.StringIO()
+    console = Console(force_terminal=True, file=screen, width=columns)
+    shown = Bar(total=10_000, verb="start", console=console, monotonic=hand)
+    shown.start()
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    seen = attrs.evolve(
+        snapshot(Report(done=900, rejected=30, not_sent=4, unknown=2), in_flight=64, paused_for=5.0, breaker="open"),
+        settling=12,
+        believed_from=now + timedelta(seconds=70),
+        outage=Outage(now - timedelta(seconds=200), 200),
+    )
+    last = drawn(screen, lambda: shown.show(seen))
+    assert "settling 12, state believed from 00:01:10 UTC" in last
+    assert "no answer since 23:56:40 UTC; 3 min 20 s lost" in last
+    assert "breaker open: the provider does not answer, next try in 5 s" in last
+    assert "3.8% not done" in last
+    past = drawn(screen, lambda: shown.show(attrs.evolve(seen, believed_from=now)))
+    assert "settling 12\n" in past
 
 
 def test_no_color_is_kept(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:

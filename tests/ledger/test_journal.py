@@ -125,7 +125,7 @@ async def test_many_targets_are_claimed(ledger: Ledger, asynchronous: bool) -> N
 
 async def test_large_commands_are_read_gradually(ledger: Ledger) -> None:
     journal = ledger.journal("a", run_settings())
-    await journal.open((LaunchBroadcast(n, content={"text": "x" * 300_000}) for n in range(1, 41)), nothing)
+    await journal.open((LaunchBroadcast(n, content={"text": f"{n}{'x' * 300_000}"}) for n in range(1, 41)), nothing)
     first = await journal.next_item()
     assert first is not None
     await turns()

@@ -80,8 +80,11 @@ class PruneOptions(Options):
 
     where: LedgerArgument = field(default=None, repr=False)
     older_than: Annotated[
-        int, typer.Option(metavar="DAYS", min=1, max=10_000, help="Delete runs that were made more days ago than this.")
+        int, typer.Option(metavar="DAYS", min=1, max=10_000, help="Prune runs that were made more days ago than this.")
     ] = 90
+    runs: Annotated[
+        bool, typer.Option("--runs", help="Delete the runs themselves. Repeats of their targets are no longer noticed.")
+    ] = False
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete them without a question.")] = False
 
 
@@ -127,8 +130,8 @@ app = group(
             body="dispatchkit.cli.run.init_ledger:init_ledger",
         ),
         "prune": CommandRef(
-            help="Delete old runs with their contents and files.\n\n"
-            "A deleted run cannot be resumed, and a repeat of it is not noticed. A run that a process holds stays.",
+            help="Delete the contents and files of old runs.\n\n"
+            "Ids and outcomes stay, so a repeat is still noticed. A run with targets that are left is kept.",
             options=f"{_HERE}:PruneOptions",
             body="dispatchkit.cli.run.prune:prune",
         ),

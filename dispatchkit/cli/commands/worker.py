@@ -13,6 +13,7 @@ from dispatchkit.cli.panels import CONNECTION, LEDGER, OUTPUT, PACE
 from dispatchkit.cli.parameters.connection import CaFile, ClientCert, ClientKey, Insecure, Proxy
 from dispatchkit.cli.parameters.guards import GiveUpAfter, NeverRepeat
 from dispatchkit.cli.parameters.ledger import SharedLedger
+from dispatchkit.cli.parameters.output import LogFile, Notify
 
 __all__ = ["WorkerOptions"]
 
@@ -64,3 +65,5 @@ class WorkerOptions(Options):
             rich_help_panel=OUTPUT,
         ),
     ] = None
+    log_file: LogFile = None
+    notify: Notify = None

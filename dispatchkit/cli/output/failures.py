@@ -60,7 +60,7 @@ class Failure(Value):
         """
         outcome = "unknown" if target.state == "sending" else target.state
         summary = target.summary or ("it was left in flight" if target.state == "sending" else "")
-        number = decode(target.command).target
+        number = decode(target.command, partial=True).target
         return cls(number, outcome, target.code, as_options(escape_control(summary)), target.request_id)
 
 

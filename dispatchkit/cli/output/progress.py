@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import attrs
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from dispatchkit import Report
+    from dispatchkit.cli.output.outages import Outage
     from dispatchkit.core.pacing.pace import PaceStatistics
 
 __all__ = ["SNAPSHOT_INTERVAL", "STYLES", "Bar", "Lines", "ProgressSnapshot"]
@@ -36,6 +37,10 @@ _LINE_EVERY = 10.0
 
 _SHORT_PAUSE = 1.0
 """Seconds. A shorter pause is not worth two lines in a log."""
+
+_ALL_WELL, _SOME_FAIL, _MANY_FAIL = "green", "yellow", "red"
+_MANY = 0.1
+"""Share of targets that are not done from which on the bar is red."""
 
 STYLES = {State.DONE: "green", State.REJECTED: "red", State.NOT_SENT: "yellow", State.UNKNOWN: "bold magenta"}
 
@@ -51,6 +56,22 @@ class ProgressSnapshot:
     """The total of commands where only the ledger knows it. An earlier process may have performed many."""
     planned: int | None = None
     """How many commands are planned so far, as long as more may follow."""
+    settling: int = 0
+    """The number of calls with an unclear attempt."""
+    believed_from: datetime | None = None
+    """See `Snapshot.believed_from`."""
+    outage: Outage | None = None
+    """The time without an answer that goes on now."""
+
+    @property
+    def hindrances(self) -> Iterator[str]:
+        """What keeps the run from going on at full speed: each is a line under the bar."""
+        if self.settling:
+            yield f"settling {self.settling:,}{_believed(self.believed_from)}"
+        if self.outage is not None:
+            yield str(self.outage)
+        if self.hindrance:
+            yield self.hindrance
 
     @property
     def hindrance(self) -> str:
@@ -71,6 +92,12 @@ class ProgressSnapshot:
             count: int = getattr(self.report, state.value)
             if count or state is State.DONE:
                 yield state, count
+
+
+def _believed(since: datetime | None) -> str:
+    if since is None or since <= SYSTEM.now():
+        return ""
+    return f", state believed from {since:%H:%M:%S} UTC"
 
 
 class _Display(Progress):
@@ -95,9 +122,10 @@ class Bar:
 
     def __init__(self, *, total: int, verb: str, console: Console, monotonic: Callable[[], float]) -> None:
         self._console = console
+        self._column = BarColumn(bar_width=None, complete_style=_ALL_WELL, finished_style=_ALL_WELL)
         self._display = _Display(
             TextColumn(verb.capitalize(), markup=False),
-            BarColumn(bar_width=None),
+            self._column,
             TextColumn("{task.completed:,}/{task.total:,}", markup=False),
             TextColumn("{task.fields[rate]}", markup=False),
             TimeElapsedColumn(),
@@ -141,8 +169,11 @@ class Bar:
         for state, count in snapshot.counts():
             below.append(f"{count:,} {_name(state)}  ", style=STYLES[state])
         below.append(f"{snapshot.in_flight:,} in flight")
-        if snapshot.hindrance:
-            below.append(f"\n  {snapshot.hindrance}", style="bold yellow")
+        below.append(_share(snapshot.report))
+        for hindrance in snapshot.hindrances:
+            below.append(f"\n  {hindrance}", style="bold yellow")
+        # Not by colour alone: the counts name what the colour shows.
+        self._column.complete_style = self._column.finished_style = _style(snapshot.report)
         self._display.below = below
         self._display.update(self._task, completed=snapshot.report.total)
         self._display.update(self._task, rate=_rate(self._display.tasks[0].speed, "{}/s"))
@@ -230,13 +261,28 @@ class Lines:
             f"{snapshot.in_flight:,} in flight",
             _rate(task.speed, "{} a second"),
             "" if task.time_remaining is None else f"{timedelta(seconds=task.time_remaining)} left",
-            snapshot.hindrance,
+            *snapshot.hindrances,
         ]
         return "; ".join(filter(None, parts))
 
 
 def _planned(count: int) -> str:
     return f"planning … {count:,}"
+
+
+def _failed(report: Report) -> float:
+    """The share of outcomes that are not done."""
+    return 1 - report.done / report.total if report.total else 0.0
+
+
+def _style(report: Report) -> str:
+    failed = _failed(report)
+    return _MANY_FAIL if failed >= _MANY else _SOME_FAIL if failed else _ALL_WELL
+
+
+def _share(report: Report) -> str:
+    failed = _failed(report)
+    return f"  {failed:.1%} not done" if failed else ""
 
 
 def _name(state: State) -> str:

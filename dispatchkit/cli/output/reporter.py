@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Self
@@ -14,9 +15,11 @@ from rich.text import Text
 from dispatchkit.cli.invocation import Invocation
 from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.failures import LiveFailuresFile
+from dispatchkit.cli.output.notify import Ending
 from dispatchkit.cli.output.progress import STYLES, Bar, Lines, ProgressSnapshot
 from dispatchkit.cli.text import counted, escape_control, format_failure, ignore_broken_pipe, write
 from dispatchkit.core.clock import SYSTEM
+from dispatchkit.core.log import log, logger
 from dispatchkit.errors import DispatchkitError, RejectedError, State
 from dispatchkit.values import as_json
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.input.ledger_ref import LedgerRef
     from dispatchkit.cli.input.question import Description
     from dispatchkit.cli.output.failures import FailuresFile
+    from dispatchkit.cli.output.notify import Notifier
     from dispatchkit.core.clock import Clock
 
 __all__ = ["Reporter", "exit_status"]
@@ -67,6 +71,7 @@ class Reporter:
             `FailuresFile` by its caller.
         ledger_ref: The ledger of the run, if there is one.
         description: What is done to which ids; the summary repeats it.
+        notifier: What is run after the summary.
         invocation: The command line, for the lines to type next.
         clock: What tells the time.
     """
@@ -83,6 +88,7 @@ class Reporter:
         failures_file: FailuresFile | None = None,
         ledger_ref: LedgerRef | None = None,
         description: Description | None = None,
+        notifier: Notifier | None = None,
         invocation: Invocation = Invocation(),  # noqa: B008 - frozen
         clock: Clock = SYSTEM,
     ) -> None:
@@ -94,6 +100,7 @@ class Reporter:
         self._resumes = verb == "resume"
         self._description = description
         self._invocation = invocation
+        self._notifier = notifier
         self._failures_file = failures_file
         self._live_failures_file = failures_file if isinstance(failures_file, LiveFailuresFile) else None
         self._ledger_ref = ledger_ref
@@ -101,6 +108,10 @@ class Reporter:
         """Whether the whole run was planned before: a ledger goes on with it without its commands."""
         self.unknown_for_good = 0
         """The number of targets that are unknown for good: no resume settles them."""
+        self.reason: str = ""
+        """Why the run ended before its last command: a `StopKind`; empty if it did not."""
+        self.outages = ""
+        """What the times without an answer cost; empty if there was none."""
         self._broken = False
         self._gave_up = False
         self._clock = clock
@@ -120,6 +131,8 @@ class Reporter:
     def __enter__(self) -> Self:
         self._began = self._clock.monotonic()  # to compare with an earlier plan is not yet to launch
         self._progress.start()
+        action = counted(self._total, *self._nouns) if self._description is None else self._description.action
+        self._log("begins: %s", action)
         return self
 
     def __exit__(
@@ -177,13 +190,28 @@ class Reporter:
         self.fail(text)
 
     def summary(self, report: Report, *, interrupted: bool) -> int:
-        """Show what came of it all, and return the exit status."""
+        """Show what came of it all, run ``--notify``, and return the exit status."""
         elapsed = self._clock.monotonic() - self._began
         not_started = self.not_started(report)
         total = report.total + not_started
         with ignore_broken_pipe(self._stream):  # the terminal may be gone; the exit status still tells what happened
             self._summarize(report, total, not_started, elapsed)
-        return exit_status(report, not_started, interrupted=interrupted) or int(self._broken)
+        status = exit_status(report, not_started, interrupted=interrupted) or int(self._broken)
+        counts = ", ".join(f"{getattr(report, state.value):,} {state.value}" for state in State)
+        self._log("ends with status %d: %s, %d not started", status, counts, not_started)
+        if self._notifier is not None:
+            reason = "interrupted" if interrupted else self.reason or ("error" if self._broken else "finished")
+            ending = Ending(run=self._run, report=report, not_started=not_started, exit_status=status, reason=reason)
+            self._notifier.run(ending, self.note)
+        return status
+
+    @property
+    def _run(self) -> str | None:
+        return None if self._ledger_ref is None else self._ledger_ref.run
+
+    def _log(self, text: str, *values: object) -> None:
+        """Log a line about the run: a run without failures has no other one."""
+        log(logger, logging.INFO, f"the run {text}", *values, extra=lambda: {"run": self._run, "index": None})
 
     def _summarize(self, report: Report, total: int, not_started: int, elapsed: float) -> None:
         console = Console(file=self._stream)
@@ -197,6 +225,8 @@ class Reporter:
                 Text(f"{report.total:,} of {counted(total, *self._nouns)} in {elapsed:,.2f} s{rate}{earlier}."),
                 highlight=False,
             )
+            if self.outages:
+                console.print(Text(self.outages), highlight=False)
             for (error_type, hint), count in self._hints.most_common():
                 console.print(Text(f"{count:,} {error_type.__name__}: {hint}"), highlight=False)
             ends = (

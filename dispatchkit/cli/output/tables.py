@@ -16,7 +16,7 @@ from typing import Literal
 
 from rich.cells import cell_len, set_cell_size
 
-from dispatchkit.cli.text import escape_control, format_value, utc, write
+from dispatchkit.cli.text import escape_control, format_value, labelled, write
 from dispatchkit.json_rows import Scalar
 from dispatchkit.values import Value, as_json, columns
 
@@ -168,7 +168,7 @@ def _shortened(cell: str, width: int) -> str:
 
 def _cell(value: object) -> str:
     if isinstance(value, datetime):
-        return utc(value) or ""
+        return labelled(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     return escape_control(format_value(value)) or "-"

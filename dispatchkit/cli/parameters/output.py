@@ -9,7 +9,7 @@ import typer
 
 from dispatchkit.cli.panels import OUTPUT
 
-__all__ = ["Csv", "Failures", "Json", "JsonLines", "Quiet"]
+__all__ = ["Csv", "Failures", "Json", "JsonLines", "LogFile", "Notify", "Quiet"]
 
 Failures = Annotated[
     Path | None,
@@ -34,4 +34,21 @@ JsonLines = Annotated[
 Csv = Annotated[bool, typer.Option("--csv", help="Write a CSV instead of a table.", rich_help_panel=OUTPUT)]
 Quiet = Annotated[
     bool, typer.Option("--quiet", "-q", help="Show failures and the summary, but no progress.", rich_help_panel=OUTPUT)
+]
+LogFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Append the log of the run to this file: one line a record, with UTC time and level.",
+        rich_help_panel=OUTPUT,
+    ),
+]
+Notify = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COMMAND",
+        help="Run this command at the end, also after a guard or Ctrl-C. No shell runs it. It finds the result in its "
+        "environment (DISPATCHKIT_STATE and more), and a JSON report on standard input.",
+        rich_help_panel=OUTPUT,
+    ),
 ]

@@ -20,6 +20,8 @@ from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.option_names import as_options
+from dispatchkit.cli.output.log_file import with_log
+from dispatchkit.cli.output.notify import Notifier, notifier_of
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.providers.listed import Listed
 from dispatchkit.cli.providers.views import check_status, describe_listing, list_was_cut, read, unread
@@ -53,10 +55,13 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
             raise ValueError("--status does not go with --sandbox: a new sandbox has no started dispatches")
         host, key = spec.base_url or "", token(options, spec.token_variable)
         client, command = spec.connect(host, key), ReadDispatches(status=status)
-        bounds = guards(options)
+        bounds, notifier = guards(options), notifier_of(options)
         check_canary(bounds, spec.command(1))
     if _stops_while_listing(options):
-        raise typer.Exit(run_loop(_stop_while_listing(options, spec, client, status, bounds)))
+        with with_log(options.log_file):
+            raise typer.Exit(
+                run_loop(_stop_while_listing(options, spec, client, status, bounds=bounds, notifier=notifier))
+            )
     listing = read(client, command)
     with exit_on_user_error():
         check_status(listing, status)
@@ -86,7 +91,13 @@ def _stops_while_listing(options: RunOptions) -> bool:
 
 
 async def _stop_while_listing(
-    options: RunOptions, spec: LaunchSpec[DirectAuth, None], client: Client[DirectAuth], status: str, bounds: Guards
+    options: RunOptions,
+    spec: LaunchSpec[DirectAuth, None],
+    client: Client[DirectAuth],
+    status: str,
+    *,
+    bounds: Guards,
+    notifier: Notifier | None,
 ) -> int:
     """Stop the dispatches of each window of the list while the next one is read. Returns the exit status."""
     listed = Listed(client, status)
@@ -101,6 +112,7 @@ async def _stop_while_listing(
             noun=spec.noun,
             json=options.json,
             quiet=options.quiet,
+            notifier=notifier,
             invocation=options.invocation,
         )
         listed.tell = lambda: reporter.extend(len(listed.ids))

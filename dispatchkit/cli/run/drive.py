@@ -1,5 +1,8 @@
 """Drive a fan-out, with or without a ledger: show each outcome, and stop in good order on Ctrl-C."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 import asyncio
@@ -12,6 +15,8 @@ from dispatchkit import FanOut
 from dispatchkit.cli.durations import duration
 from dispatchkit.cli.loop import on_interrupt
 from dispatchkit.cli.option_names import as_options
+from dispatchkit.cli.output.log_file import LogFile
+from dispatchkit.cli.output.outages import Outages
 from dispatchkit.cli.output.progress import SNAPSHOT_INTERVAL, ProgressSnapshot
 from dispatchkit.cli.text import counted, redact_urls
 from dispatchkit.errors import AuthenticationError, LedgerError, RejectedError
@@ -101,8 +106,10 @@ async def drive(
         elif giving_up is None:
             giving_up = asyncio.create_task(fan_out.close())
 
+    outages = Outages(fan_out._pool.answered_at)
+
     def snapshot() -> ProgressSnapshot:
-        return _snapshot(client, fan_out, guards["max_launches"], plan)
+        return _snapshot(client, fan_out, guards["max_launches"], plan, outages)
 
     with on_interrupt(press), show_warnings(reporter.note):
         watching = asyncio.create_task(_watch(snapshot, reporter))
@@ -114,7 +121,9 @@ async def drive(
             await giving_up
         reporter.finish()
         reporter.progress(snapshot())
+    reporter.outages = outages.summary()
     if fan_out.stop_reason is not None:
+        reporter.reason = fan_out.stop_reason.kind
         _tell_of_guard(fan_out.stop_reason, fan_out.report, guards, reporter, is_recorded=ledger is not None)
     return fan_out.report, interrupted
 
@@ -193,7 +202,11 @@ async def _watch(snapshot: Callable[[], ProgressSnapshot], reporter: Reporter) -
 
 
 def _snapshot(
-    client: Client[W], fan_out: FanOut[object], most: int | None, plan: _Plan[Command[W, R]] | None
+    client: Client[W],
+    fan_out: FanOut[object],
+    most: int | None,
+    plan: _Plan[Command[W, R]] | None,
+    outages: Outages,
 ) -> ProgressSnapshot:
     report, total = fan_out.report, None
     if report.not_started is not None:
@@ -201,7 +214,10 @@ def _snapshot(
         if most is not None:
             total = min(total, report.previously_finished + most)
     planned = plan.count if plan is not None and total is None else None
-    return ProgressSnapshot(report, fan_out.in_flight, client.statistics().pace, total, planned)
+    pace = client.statistics().pace
+    is_paused = pace.breaker == "closed" and pace.paused_for > 0
+    outage = outages.look(is_trying=fan_out._pool.is_trying() and not is_paused, breaker=pace.breaker)
+    return ProgressSnapshot(report, fan_out.in_flight, pace, total, planned, *fan_out._settling(), outage)
 
 
 @contextmanager
@@ -217,6 +233,9 @@ def show_warnings(tell: Callable[[str], None], *, pauses: bool = False) -> Gener
     levels[logging.getLogger("dispatchkit.guards")] = logging.INFO
     if pauses:
         levels[pace] = logging.INFO
+    for handler in logging.getLogger("dispatchkit").handlers:
+        if isinstance(handler, LogFile):
+            handler.tell = tell
     with ExitStack() as stack:
         for logger, level in levels.items():
             stack.enter_context(_told(logger, _Telling(tell, level)))
@@ -226,15 +245,19 @@ def show_warnings(tell: Callable[[str], None], *, pauses: bool = False) -> Gener
 @contextmanager
 def _told(logger: logging.Logger, handler: logging.Handler) -> Generator[None]:
     before = logger.propagate, logger.level
-    logger.addHandler(handler)
+    package = logging.getLogger("dispatchkit")
+    handlers = [handler, *package.handlers]  # of --log-file
+    for each in handlers:
+        logger.addHandler(each)
     logger.propagate = False  # else a configured root logger, or logging's last resort, writes it once more
-    logger.setLevel(handler.level)
+    logger.setLevel(min(handler.level, package.level or handler.level))
     try:
         yield
     finally:
         logger.propagate = before[0]
         logger.setLevel(before[1])
-        logger.removeHandler(handler)
+        for each in handlers:
+            logger.removeHandler(each)
 
 
 class _Telling(logging.Handler):

@@ -10,6 +10,7 @@ import typer
 
 from dispatchkit.cli.input.values import exit_on_user_error, read_targets
 from dispatchkit.cli.lazy import load
+from dispatchkit.cli.output.log_file import with_log
 from dispatchkit.cli.run.dry_run import show_requests
 from dispatchkit.cli.text import counted, escape_control, write
 
@@ -50,7 +51,10 @@ def launch(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
         _tell_what_is_left_out(targets)
         raise typer.Exit(0)
     # All that opens connections is imported here: a dry run does without.
-    load("dispatchkit.cli.run.execute:execute")(options, spec, targets, tell=lambda: _tell_what_is_left_out(targets))
+    with with_log(options.log_file):
+        load("dispatchkit.cli.run.execute:execute")(
+            options, spec, targets, tell=lambda: _tell_what_is_left_out(targets)
+        )
 
 
 def _with_plan(options: RunOptions, plan: PlanOptions) -> RunOptions:
@@ -66,6 +70,8 @@ def _with_plan(options: RunOptions, plan: PlanOptions) -> RunOptions:
         "--sandbox": options.sandbox,
         "--json": options.json,
         "--failures": options.failures,
+        "--log-file": options.log_file,
+        "--notify": options.notify,
         "--max-launches": options.max_launches,
         "--stop-after-failures": options.stop_after_failures,
         "--give-up-after": options.give_up_after,

@@ -210,7 +210,7 @@ async def check_same_plan(ledger_run: LedgerRun, command_of: Callable[[int], Com
     async for target in ledger_run.ledger.targets(run.name):
         command = next(given, None)
         if not _same(target, command) or (first and run.plan_complete and run.total != total):
-            planned = decode(target.command)
+            planned = decode(target.command, partial=True)
             noun = installed_provider(planned.provider).noun
             what = f"{_command_name(target)!r} {'from' if first else 'of'} {planned.target}"
             description = f"{what} on" if first else f"number {target.index + 1:,} is {what}"
@@ -246,4 +246,4 @@ def _same(target: Target, command: Command[W, R] | None) -> bool:
         return False
     digest, text = encode(command)
     # The text is quicker, and the key is right also where the order of a content's fields is another.
-    return text == target.command or digest == key(decode(target.command))
+    return text == target.command or digest == key(decode(target.command, partial=True))

@@ -1,4 +1,7 @@
-"""``dispatchkit ledger prune``: delete old runs of a ledger."""
+"""``dispatchkit ledger prune``: delete the contents of old runs of a ledger, or the runs."""
+
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
 
 from __future__ import annotations
 
@@ -10,49 +13,68 @@ from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
 from dispatchkit.cli.input.question import Description, ask
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.text import counted, write
-from dispatchkit.cli.views.snapshot import take_snapshot
+from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.core.clock import SYSTEM
+from dispatchkit.ledger.prune import is_prunable
 
 if TYPE_CHECKING:
     from dispatchkit.cli.commands.ledger import PruneOptions
 
 __all__ = ["prune"]
 
+_NAMED = 5
+"""Runs that are named where they are kept."""
+
 
 def prune(options: PruneOptions) -> None:
-    """Count the old runs, ask, and delete them.
+    """Count the old runs, ask, and prune them.
 
     Raises:
-        typer.Exit: The ledger cannot be used, or the runs are not to be deleted.
+        typer.Exit: The ledger cannot be used, or the runs are not to be pruned.
     """
+    days = counted(options.older_than, "day")
     with exit_on_user_error():
         ledger_ref = parse_ledger_args(options.where or [], run=False)
         age = timedelta(days=options.older_than)
-        count, left = run_loop(_count(ledger_ref, age))
+        count, left, kept = run_loop(_count(ledger_ref, age, whole=options.runs))
+    if kept:
+        named = ", ".join(map(repr, kept[:_NAMED])) + (f" and {len(kept) - _NAMED:,} more" if kept[_NAMED:] else "")
+        write(sys.stderr, f"Kept {counted(len(kept), 'old run')}, held or not finished: {escape_control(named)}.\n")
     if not count:
-        write(sys.stdout, f"No run is older than {counted(options.older_than, 'day')}.\n")
+        what = "run" if options.runs else "finished run with contents"
+        write(sys.stdout, f"No {what} is older than {days}.\n")
         return
+    runs = f"{counted(count, 'run')} older than {days}"
     if not options.yes:
-        runs = f"{counted(count, 'run')} older than {counted(options.older_than, 'day')}"
-        details = (("ledger", str(ledger_ref)), ("not launched yet", counted(left, "target")))
-        ask(Description(f"delete {runs}", details), nothing="Nothing was deleted.")
+        details = [("ledger", str(ledger_ref))]
+        if options.runs:
+            details += [("not launched yet", counted(left, "target")), ("repeats", "are no longer noticed")]
+        else:
+            details.append(("what stays", "ids and outcomes, so repeats are still noticed"))
+        action = f"delete {runs}" if options.runs else f"delete the contents of {runs}"
+        ask(Description(action, tuple(details)), nothing="Nothing was deleted.")
     with exit_on_user_error():
-        names = run_loop(_prune(ledger_ref, age))
-    write(sys.stdout, f"Deleted {counted(len(names), 'run')}.\n")
+        names = run_loop(_prune(ledger_ref, age, whole=options.runs))
+    what = "" if options.runs else "the contents of "
+    write(sys.stdout, f"Deleted {what}{counted(len(names), 'run')}.\n")
 
 
-async def _count(ledger_ref: LedgerRef, age: timedelta) -> tuple[int, int]:
-    """The number of old runs that no process holds, and of targets that are left in them."""
-    count = left = 0
+async def _count(ledger_ref: LedgerRef, age: timedelta, *, whole: bool) -> tuple[int, int, list[str]]:
+    """The number of runs to prune, of targets that are left in them, and the names of old runs that are kept."""
+    count, left, kept = 0, 0, list[str]()
     async with ledger_ref.open() as ledger:
+        store = await ledger._open_store()
         for run in await ledger.runs():
-            if run.created < SYSTEM.now() - age and not (snapshot := await take_snapshot(ledger, run)).holders:
+            if run.created >= SYSTEM.now() - age:
+                continue
+            if await is_prunable(store, run, whole=whole):
                 count += 1
-                left += snapshot.left
-    return count, left
+                left += (await ledger.counts(run.name)).left
+            elif whole or await store.has_contents(run.number):
+                kept.append(run.name)
+    return count, left, kept
 
 
-async def _prune(ledger_ref: LedgerRef, age: timedelta) -> list[str]:
+async def _prune(ledger_ref: LedgerRef, age: timedelta, *, whole: bool) -> list[str]:
     async with ledger_ref.open() as ledger:
-        return await ledger.prune(older_than=age.total_seconds())
+        return await ledger.prune(older_than=age.total_seconds(), runs=whole)

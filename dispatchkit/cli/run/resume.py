@@ -19,6 +19,8 @@ from dispatchkit.cli.input.question import Description, ask, describe_ids
 from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.failures import NOT_DONE, FailuresFile
+from dispatchkit.cli.output.log_file import with_log
+from dispatchkit.cli.output.notify import notifier_of
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.ledger_run import LedgerRun, drive_with_ledger
 from dispatchkit.cli.run.spec import describe_host
@@ -54,7 +56,13 @@ def resume_run(options: ResumeOptions) -> None:
     Raises:
         typer.Exit: Always, with the exit status.
     """
+    with with_log(options.log_file):
+        _resume_run(options)
+
+
+def _resume_run(options: ResumeOptions) -> None:
     with exit_on_user_error():
+        notifier = notifier_of(options)
         ledger_ref = _ledger_ref(options)
         guards(options)
         snapshot, hindering, left, command = run_loop(_inspect(ledger_ref))
@@ -99,6 +107,7 @@ def resume_run(options: ResumeOptions) -> None:
             failures_file=failures_file,
             ledger_ref=ledger_ref,
             description=description,
+            notifier=notifier,
             invocation=options.invocation,
         )
         reporter.planned = True

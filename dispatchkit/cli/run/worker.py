@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Never
@@ -18,12 +19,16 @@ from dispatchkit.cli.durations import give_up_seconds
 from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import on_interrupt, run_loop
+from dispatchkit.cli.output.log_file import with_log
+from dispatchkit.cli.output.notify import Ending, Notifier, notifier_of
+from dispatchkit.cli.output.reporter import exit_status
 from dispatchkit.cli.run.drive import show_warnings
 from dispatchkit.cli.run.liveness_file import keep_touching
 from dispatchkit.cli.settings import ClientSettings
 from dispatchkit.cli.text import escape_control, write
 from dispatchkit.cli.tls import tls_context
-from dispatchkit.cli.views.snapshot import resume_line
+from dispatchkit.cli.views.snapshot import resume_line, take_snapshot
+from dispatchkit.core.log import log, logger
 from dispatchkit.errors import AccountMismatchError
 from dispatchkit.providers import connect_run, find_provider, parse_settings, provider_of
 from dispatchkit.workers import launch_chunk
@@ -106,7 +111,14 @@ def work_until_stopped(options: WorkerOptions) -> None:
     Raises:
         typer.Exit: With status 1 if the work ended by itself, 2 if it could not begin.
     """
+    with with_log(options.log_file):
+        _work_until_stopped(options)
+
+
+def _work_until_stopped(options: WorkerOptions) -> None:
+    reports: dict[tuple[str, int], Report] = {}
     with exit_on_user_error():
+        notifier = notifier_of(options)
         reach = Reach(
             urls=parse_urls(options.url or []),
             insecure=options.insecure,
@@ -123,11 +135,45 @@ def work_until_stopped(options: WorkerOptions) -> None:
                 retry=RetryPolicy(repeat_unclear=False) if options.never_repeat else None,
                 give_up_after=give_up_seconds(options.give_up_after),
                 liveness_file=options.liveness_file,
+                notifier=notifier,
+                reports=reports,
             )
         )
     if ended is not None:
         write(sys.stderr, f"dispatchkit: {escape_control(str(ended))}\n")
+    if notifier is not None:
+        status, reason = (0, "interrupted") if ended is None else (1, "error")
+        notifier.run(_ending(None, _sum(reports.values()), status, reason), _tell)
+    if ended is not None:
         raise typer.Exit(1)
+
+
+def _tell(text: str) -> None:
+    write(sys.stderr, f"{escape_control(text)}\n")
+
+
+def _ending(run: str | None, report: Report, status: int, reason: str) -> Ending:
+    return Ending(run=run, report=report, not_started=report.not_started or 0, exit_status=status, reason=reason)
+
+
+def _sum(reports: Iterable[Report]) -> Report:
+    """The outcomes of all chunks that a worker took, those of earlier processes included."""
+    counts = ([report.done, report.rejected, report.not_sent, report.unknown] for report in reports)
+    return Report(*map(sum, zip(*counts, strict=True)))
+
+
+async def _notify_of_end(ledger: Ledger, run: Run, notifier: Notifier) -> None:
+    """Run ``--notify`` if a run is over. Two workers that end its last chunks at the same moment may both run it."""
+    try:
+        snapshot = await take_snapshot(ledger, await ledger.run(run.name))
+    except LedgerError:  # the worker itself meets it, too
+        return
+    counts = snapshot.counts
+    if not snapshot.over or snapshot.run.stopped:
+        return
+    report = Report(counts.done, counts.rejected, counts.not_sent, counts.unknown, 0)
+    ending = _ending(run.name, report, exit_status(report, 0, interrupted=False), "finished")
+    await asyncio.to_thread(notifier.run, ending, _tell)
 
 
 @contextlib.contextmanager
@@ -151,6 +197,8 @@ async def run_worker(
     retry: RetryPolicy | None = None,
     give_up_after: float | None = None,
     liveness_file: Path | None = None,
+    notifier: Notifier | None = None,
+    reports: dict[tuple[str, int], Report] | None = None,
 ) -> Exception | None:
     """Launch chunks until Ctrl-C or SIGTERM. The second one cancels calls in flight.
 
@@ -162,6 +210,8 @@ async def run_worker(
         retry: When and how each call is repeated; None takes the client's policy.
         give_up_after: Seconds without an answer of the provider after which a chunk is given back; None keeps it.
         liveness_file: What is touched while the event loop runs; None: nothing.
+        notifier: What is run when a run is over.
+        reports: Takes the reports of the chunks, by run and chunk.
 
     Returns:
         The error that ended the work; None if a signal ended it.
@@ -172,15 +222,13 @@ async def run_worker(
     """
     stop = asyncio.Event()
     begun = False
-
-    def tell(text: str) -> None:
-        write(sys.stderr, f"{escape_control(text)}\n")
-
     launching = set[asyncio.Task[Report]]()
 
     def press() -> None:
         if not stop.is_set():
-            tell("Interrupted: the worker starts nothing new and waits for calls in flight. Ctrl-C again cancels them.")
+            _tell(
+                "Interrupted: the worker starts nothing new and waits for calls in flight. Ctrl-C again cancels them."
+            )
             stop.set()
             return
         for task in launching:
@@ -189,7 +237,7 @@ async def run_worker(
     try:
         async with contextlib.AsyncExitStack() as stack:
             if liveness_file is not None:
-                await stack.enter_async_context(keep_touching(liveness_file, tell))
+                await stack.enter_async_context(keep_touching(liveness_file, _tell))
             ledger = await stack.enter_async_context(Ledger(ledger_ref.address))
             store = await in_postgres(ledger)
             begun = True
@@ -221,11 +269,24 @@ async def run_worker(
                 if task.cancelled():
                     raise LedgerError("calls in flight were cancelled: the next launch of the chunk settles them")
                 with _explaining_account(ledger_ref, planned):
-                    return task.result()
+                    report = task.result()
+                log(
+                    logger,
+                    logging.INFO,
+                    "chunk %d is over: %r",
+                    chunk,
+                    report,
+                    extra=lambda: {"run": run, "index": None},
+                )
+                if reports is not None:
+                    reports[run, chunk] = report
+                if notifier is not None:
+                    await _notify_of_end(ledger, planned, notifier)
+                return report
 
-            with on_interrupt(press), show_warnings(tell, pauses=True):
-                tell("Ready: the worker launches planned runs. Ctrl-C ends it.")
-                await work(store, launch, stop, chunks=chunks, tell=tell)
+            with on_interrupt(press), show_warnings(_tell, pauses=True):
+                _tell("Ready: the worker launches planned runs. Ctrl-C ends it.")
+                await work(store, launch, stop, chunks=chunks, tell=_tell)
     except (AuthenticationError, LedgerError) as error:
         if not begun:
             raise

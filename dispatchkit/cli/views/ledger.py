@@ -35,7 +35,7 @@ from dispatchkit.values import as_json
 if TYPE_CHECKING:
     from dispatchkit.cli.commands.ledger import ListRunsOptions, RunViewOptions, ShowOptions
     from dispatchkit.ledger.ledger import Ledger
-    from dispatchkit.ledger.store import Holder
+    from dispatchkit.ledger.store import Holder, Run
 
 __all__ = ["list_runs", "show_failures", "show_run", "show_targets", "unknown_for_good"]
 
@@ -164,6 +164,8 @@ def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
         ("targets", f"{run.total:,}{whole}"),
         *((name.replace("_", " "), f"{getattr(snapshot.counts, name):,}") for name in _COUNTS),
     ]
+    if run.contents_pruned is not None:
+        lines.append(("contents", _pruned(run)))
     if snapshot.paused_until is not None:
         lines.append(
             (
@@ -174,6 +176,10 @@ def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
     if snapshot.left and not snapshot.holders and run.plan_complete:
         lines.append(("to resume", resume_line(ledger_ref, run)))
     return "\n".join(f"{escape_control(name):12}  {escape_control(value)}" for name, value in lines)
+
+
+def _pruned(run: Run) -> str:
+    return f"pruned at {utc(run.contents_pruned)} UTC: files and other long fields of its commands are gone"
 
 
 def _held(holders: Sequence[Holder]) -> str:
@@ -222,6 +228,8 @@ async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
     form = form_of(json=options.json, csv=options.csv)
     async with ledger_ref.open() as ledger:
         run = await resolve_run(ledger, ledger_ref)
+        if run.contents_pruned is not None:
+            write(sys.stderr, f"The contents of run {escape_control(repr(run.name))} were {_pruned(run)}.\n")
         if not states and form != "table":
             await _export((await ledger._open_store()).targets(run.number), form)
             return
@@ -274,7 +282,7 @@ def unknown_for_good(count: int) -> str:
 
 
 def _cells_of(target: Target) -> tuple[object, ...]:
-    command = decode(target.command)
+    command = decode(target.command, partial=True)
     return (
         target.index,
         command.target,

@@ -40,8 +40,7 @@ class RunSnapshot(Value):
     @property
     def left(self) -> int:
         """Targets that are not final."""
-        counts = self.counts
-        return counts.planned + counts.sending + counts.not_sent + counts.unknown - counts.unknown_for_good
+        return self.counts.left
 
     @property
     def over(self) -> bool:

@@ -48,7 +48,7 @@ class TargetLines:
         if self._template is not None and (number := self._template.number(target.command)) is not None:
             return number
         try:
-            command = decode(target.command)
+            command = decode(target.command, partial=True)
         except LedgerError:
             return None
         found = numbered(target.command)

@@ -95,6 +95,15 @@ class Call(Generic[W, R]):
             )
             flight.in_doubt = True
 
+    @property
+    def believed_from(self) -> float | None:
+        """From when on a state is believed that denies the unclear attempts, on the clock's ``monotonic``.
+
+        None without doubt.
+        """
+        doubt = None if self._state is None else self._state.doubt
+        return None if doubt is None else doubt.acting_until + self._flight.policy.state_lag
+
     def _rules(self) -> Rules[W, R]:
         flight, command = self._flight, self._flight.command
         return Rules(

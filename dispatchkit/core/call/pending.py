@@ -40,6 +40,11 @@ class PendingCall(Flight[W, R], Generic[W, R]):
         """The final result, unless the first attempt succeeded."""
         return None if self.call is None else self._made().final
 
+    @property
+    def believed_from(self) -> float | None:
+        """See `Call.believed_from`."""
+        return None if self.call is None else self._made().believed_from
+
     async def run(self, *, permit: Permit = 0) -> R:
         """Perform the command. See `Client.perform`.
 

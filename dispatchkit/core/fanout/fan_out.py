@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Iterable, Iterator
+from datetime import datetime, timedelta
 from typing import Generic, Never, Self, TypeVar, Unpack, cast
 
 import attrs
@@ -197,15 +198,28 @@ class FanOut(AsyncOnly, Generic[R_co]):
     def _snapshot(self, meter: RateMeter) -> Snapshot:
         report, paused_for, is_over = self.report, self._pacer.paused_for(), self.is_over
         rate = meter.rate(self._client._clock.monotonic(), report.total)
+        settling, believed_from = self._settling()
         return Snapshot(
             report,
             rate=rate,
             in_flight=self.in_flight,
-            settling=sum(call.in_doubt for call in self._pool.calls.values()),
+            settling=settling,
+            believed_from=believed_from,
             paused_for=paused_for,
             time_left=0.0 if is_over else time_left(report.not_started, rate, paused_for),
             is_over=is_over,
         )
+
+    def _settling(self) -> tuple[int, datetime | None]:
+        """The number of calls with an unclear attempt, and `Snapshot.believed_from`.
+
+        A snapshot counts them, so a call itself pays nothing for it.
+        """
+        unclear = [call for call in self._pool.calls.values() if call.in_doubt]
+        times = [moment for call in unclear if (moment := call.believed_from) is not None]
+        clock = self._client._clock
+        wall = clock.now() + timedelta(seconds=min(times) - clock.monotonic()) if times else None
+        return len(unclear), wall
 
     def stop(self) -> None:
         """Start nothing new. Calls in flight are awaited, and their outcomes still come."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from datetime import datetime
 
 import attrs
 
@@ -36,6 +37,11 @@ class Snapshot(Value):
     """Seconds until the account's pause ends; 0 without a pause. None where only the process of the run knows it."""
     time_left: float | None = None
     """Estimated seconds to the end: the pause, and what is left at this rate. None if it cannot be estimated."""
+    believed_from: datetime | None = None
+    """UTC: the earliest time from which on a state that denies one of these attempts is believed.
+
+    It is `RetryPolicy.state_lag` after the latest moment at which the attempt can act. None if nothing is settled, or
+    if another process performs the run."""
     is_over: bool = False
     """Whether the run is over: nothing is under way, and nothing starts any more."""
 

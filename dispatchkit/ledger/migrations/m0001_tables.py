@@ -23,6 +23,7 @@ CREATE TABLE dispatchkit.run (
     account text, -- its name, where the client has one
     fingerprint text NOT NULL,
     attempt_timeout double precision NOT NULL, -- the longest of all holders
+    contents_pruned timestamptz,
     database_id text[] NOT NULL -- see IDENTITY
 );
 CREATE TABLE dispatchkit.chunk (
@@ -50,6 +51,12 @@ CREATE TABLE dispatchkit.target (
     UNIQUE (run, key) -- not (key, run): all runs would share its pages, and each more would make planning slower
 );
 CREATE INDEX target_of_log ON dispatchkit.target (log_key) WHERE log_key IS NOT NULL;
+CREATE TABLE dispatchkit.content ( -- the long fields of a run's commands, by hash
+    run int NOT NULL,
+    hash text NOT NULL,
+    content text NOT NULL,
+    PRIMARY KEY (run, hash)
+);
 CREATE TABLE dispatchkit.sending (
     run int NOT NULL,
     index int NOT NULL,
@@ -117,7 +124,7 @@ CREATE TABLE run (
     total INTEGER NOT NULL DEFAULT 0, plan_complete INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0,
     stops INTEGER NOT NULL DEFAULT 0, repeat_window REAL, canary INTEGER,
     host TEXT NOT NULL, account TEXT, fingerprint TEXT NOT NULL, attempt_timeout REAL NOT NULL,
-    database_id TEXT NOT NULL);
+    contents_pruned TEXT, database_id TEXT NOT NULL);
 CREATE TABLE chunk (
     run INTEGER NOT NULL, number INTEGER NOT NULL, start_index INTEGER NOT NULL, end_index INTEGER NOT NULL,
     token TEXT, pid INTEGER, host TEXT, process_started INTEGER, pid_namespace INTEGER,
@@ -126,6 +133,8 @@ CREATE TABLE target (
     run INTEGER NOT NULL, "index" INTEGER NOT NULL, key BLOB NOT NULL, command TEXT NOT NULL, log_key INTEGER,
     PRIMARY KEY (run, "index"), UNIQUE (run, key)) WITHOUT ROWID;
 CREATE INDEX target_of_log ON target (log_key) WHERE log_key IS NOT NULL;
+CREATE TABLE content (
+    run INTEGER NOT NULL, hash TEXT NOT NULL, content TEXT NOT NULL, PRIMARY KEY (run, hash));
 CREATE TABLE sending (
     run INTEGER NOT NULL, "index" INTEGER NOT NULL, send_no INTEGER NOT NULL, token TEXT NOT NULL, request_id TEXT,
     since TEXT NOT NULL, claimed_at REAL NOT NULL, claimed_boot REAL NOT NULL, boot INTEGER NOT NULL,

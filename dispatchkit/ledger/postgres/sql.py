@@ -15,6 +15,7 @@ __all__ = [
     "CHUNKS",
     "CLAIM",
     "CLAIMABLE_CHUNKS",
+    "CONTENTS",
     "COUNTS",
     "COUNTS_OF_BLOCKS",
     "COUNTS_OF_CHUNK",
@@ -27,6 +28,7 @@ __all__ = [
     "OVER",
     "PAUSES",
     "PLAN",
+    "PLAN_CONTENTS",
     "PLAN_PART",
     "RAISE_TIMEOUT",
     "RECORD",
@@ -90,7 +92,7 @@ EXISTS (SELECT FROM unnest(r.database_id, (SELECT id FROM identity)) AS p(planne
 RUNS = f"""
 WITH identity AS MATERIALIZED (SELECT $identity AS id)
 SELECT number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout,
-    {_IS_RESTORED} AS restored, stops, repeat_window, canary
+    {_IS_RESTORED} AS restored, stops, repeat_window, canary, contents_pruned
 FROM dispatchkit.run r
 """
 
@@ -111,6 +113,13 @@ WITH fresh AS (
 )
 UPDATE dispatchkit.run SET total = total + (SELECT count(*) FROM planned) WHERE number = $1
 """
+
+PLAN_CONTENTS = """
+INSERT INTO dispatchkit.content (run, hash, content) SELECT $1, * FROM unnest($2::text[], $3::text[])
+ON CONFLICT DO NOTHING
+"""
+
+CONTENTS = "SELECT hash, content FROM dispatchkit.content WHERE run = $1 AND hash = ANY($2::text[])"
 
 PLAN_PART = """
 INSERT INTO dispatchkit.plan_part (run, number, digest) VALUES ($1, $2, $3)

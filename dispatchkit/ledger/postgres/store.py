@@ -26,6 +26,7 @@ from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.blocks import BLOCK, counts_of, stretches, stretches_with
+from dispatchkit.ledger.contents import ContentCache
 from dispatchkit.ledger.postgres import sql
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row, fetching
 from dispatchkit.ledger.postgres.driver_settings import DriverSettings
@@ -91,6 +92,7 @@ class PostgresStore(SharedStore):
         # Three connections, so that claims, outcomes and long reads do not wait for each other.
         self._claims, self._records, self.connection = (self.new_connection() for _ in range(3))
         self._clock = clock
+        self._contents = ContentCache()
         self._accounts: dict[int, Account] = {}
         self._identity = ""
         """SQL expression that identifies the database."""
@@ -157,6 +159,7 @@ class PostgresStore(SharedStore):
         rows: Sequence[tuple[bytes, str]],
         *,
         log_keys: Mapping[bytes, int] | None = None,
+        contents: Mapping[str, str] | None = None,
         part: tuple[int, bytes] | None = None,
     ) -> None:
         new: dict[bytes, str] = {}
@@ -170,6 +173,8 @@ class PostgresStore(SharedStore):
                 await connection.execute("SELECT FROM dispatchkit.run WHERE number = $1 FOR UPDATE", run)
                 total = await connection.fetchval("SELECT total FROM dispatchkit.run WHERE number = $1", run)
                 await connection.execute(sql.PLAN, run, [*new], [*new.values()], total, logs)
+                if contents:
+                    await connection.execute(sql.PLAN_CONTENTS, run, [*contents], [*contents.values()])
                 if part is not None:
                     await connection.execute(sql.PLAN_PART, run, *part)
 
@@ -270,7 +275,13 @@ class PostgresStore(SharedStore):
                     return rows
             return []
 
-        return [Unsettled(*row) for row in await self.connection.run(work)]
+        rows = await self.connection.run(work)
+        commands = await self._contents.attach(run, [row["command"] for row in rows], self._read_contents)
+        return [Unsettled(index, command, *rest) for command, (index, _, *rest) in zip(commands, rows, strict=True)]
+
+    async def _read_contents(self, run: int, hashes: Sequence[str]) -> list[tuple[str, str]]:
+        rows = await self.connection.run(fetching(sql.CONTENTS, run, hashes), timeout=_RECONNECT_TIMEOUT)
+        return [(row["hash"], row["content"]) for row in rows]
 
     async def set_limits(self, run: int, *, rate: float | None, concurrency: int | None) -> None:
         """Set the limits of a run's account over all workers: launches a second and attempts in flight."""
@@ -365,8 +376,8 @@ class PostgresStore(SharedStore):
             while start < stretch.stop:
                 statement = fetching(sql.TARGETS, run, start, [*states], _PAGE, stretch.stop)
                 rows = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
-                for row in rows:
-                    index, command, state, summary, code, *rest = row
+                commands = await self._contents.attach(run, [row["command"] for row in rows], self._read_contents)
+                for command, (index, _, state, summary, code, *rest) in zip(commands, rows, strict=True):
                     yield Target(index, command, state, summary, None if code is None else json.loads(code), *rest)
                 start = rows[-1]["index"] + 1 if len(rows) == _PAGE else stretch.stop
 
@@ -391,6 +402,21 @@ class PostgresStore(SharedStore):
         )
         return bool(await self.connection.run(fetching(statement, run, stops), timeout=_RECONNECT_TIMEOUT))
 
+    async def has_contents(self, run: int) -> bool:
+        statement = fetching("SELECT EXISTS (SELECT FROM dispatchkit.content WHERE run = $1)", run)
+        [(exists,)] = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
+        return bool(exists)
+
+    async def prune_contents(self, run: int) -> None:
+        now = self._clock.now()
+
+        async def work(connection: Connection) -> None:
+            async with connection.transaction():
+                await connection.execute("DELETE FROM dispatchkit.content WHERE run = $1", run)
+                await connection.execute("UPDATE dispatchkit.run SET contents_pruned = $2 WHERE number = $1", run, now)
+
+        await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
+
     async def delete(self, run: int) -> None:
         async def work(connection: Connection) -> None:
             async with connection.transaction():
@@ -406,7 +432,11 @@ class PostgresStore(SharedStore):
         return bool(exists)
 
     async def repeats(self, run: int, *, chunk: int | None = None, within: float) -> list[Repeat]:
-        return await find_repeats(self.connection, run, chunk=chunk, within=within)
+        repeats = await find_repeats(self.connection, run, chunk=chunk, within=within)
+        return [
+            attrs.evolve(each, commands=await self._contents.attach(run, each.commands, self._read_contents))
+            for each in repeats
+        ]
 
     def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
         return find_launched(self.connection, plan, low=low, high=high, within=within)

@@ -24,7 +24,8 @@ FROM chunk LEFT JOIN boot ON boot.number = chunk.boot
 
 def run_of(row: tuple[Any, ...]) -> Run:
     """A run, from its columns."""
-    number, name, settings, created, total, plan_complete, stopped, *more, stops, repeat_window, canary, restored = row
+    number, name, settings, created, total, plan_complete, stopped, *more = row
+    *more, stops, repeat_window, canary, pruned, restored = more
     account, fingerprint, attempt_timeout = more
     return Run(
         number,
@@ -41,6 +42,7 @@ def run_of(row: tuple[Any, ...]) -> Run:
         stops=stops,
         repeat_window=repeat_window,
         canary=canary,
+        contents_pruned=None if pruned is None else datetime.fromisoformat(pruned),
     )
 
 
@@ -64,9 +66,9 @@ def holder_of(hold: Sequence[Any], moment: Moment, *, exists: bool) -> Holder:
     )
 
 
-def target_of(row: tuple[Any, ...]) -> Target:
-    """A target, from its columns."""
-    index, command, state, summary, code, request_id, attempts, at, since, is_final = row
+def target_of(row: tuple[Any, ...], command: str) -> Target:
+    """A target, from its columns and its command with contents."""
+    index, _, state, summary, code, request_id, attempts, at, since, is_final = row
     moment, began = (None if text is None else datetime.fromisoformat(text) for text in (at, since))
     if state == "sending":  # the columns of an earlier outcome do not apply
         return Target(index, command, state, request_id=request_id, at=began, since=began)

@@ -21,10 +21,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+import attrs
+
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.blocks import BLOCK, counts_of, stretches, stretches_with
+from dispatchkit.ledger.contents import ContentCache
 from dispatchkit.ledger.liveness import boot_id as this_boot
 from dispatchkit.ledger.sqlite.file import add_boot, check, connect, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite.holds import Holds
@@ -96,6 +99,7 @@ class SqliteStore(Store):
         self._writer: DatabaseThread | None = None
         self._reader: DatabaseThread | None = None
         self._holds = Holds(path, self._writing)
+        self._contents = ContentCache()
 
     async def open(self) -> None:
         path, boot_id = self._path, self._boot_id
@@ -183,7 +187,7 @@ class SqliteStore(Store):
             "stops"
         )
         restored = "database_id <> (SELECT database_id FROM about)"
-        sql = f"SELECT {fields}, repeat_window, canary, {restored} FROM run {clause}"  # noqa: S608 - constants
+        sql = f"SELECT {fields}, repeat_window, canary, contents_pruned, {restored} FROM run {clause}"  # noqa: S608 - constants
         return [run_of(row) for row in db.execute(sql, values)]
 
     async def plan(
@@ -192,6 +196,7 @@ class SqliteStore(Store):
         rows: Sequence[tuple[bytes, str]],
         *,
         log_keys: Mapping[bytes, int] | None = None,
+        contents: Mapping[str, str] | None = None,
         part: tuple[int, bytes] | None = None,
     ) -> None:
         once: dict[bytes, str] = {}
@@ -217,6 +222,9 @@ class SqliteStore(Store):
                     "UPDATE target SET log_key = ? WHERE run = ? AND key = ? AND log_key IS NULL",
                     [(log_key, run, key) for key, log_key in log_keys.items()],
                 )
+            if contents:
+                statement = "INSERT OR IGNORE INTO content (run, hash, content) VALUES (?, ?, ?)"
+                db.executemany(statement, [(run, *content) for content in contents.items()])
             if part is not None:
                 db.execute("INSERT OR REPLACE INTO plan_part (run, number, digest) VALUES (?, ?, ?)", (run, *part))
 
@@ -302,10 +310,15 @@ class SqliteStore(Store):
             return []
 
         rows = await self._read(work)
+        commands = await self._contents.attach(run, [row[1] for row in rows], self._read_contents)
         return [
             Unsettled(index, command, request_id, since and datetime.fromisoformat(since), *more)
-            for index, command, request_id, since, *more in rows
+            for command, (index, _, request_id, since, *more) in zip(commands, rows, strict=True)
         ]
+
+    async def _read_contents(self, run: int, hashes: Sequence[str]) -> list[tuple[str, str]]:
+        sql = "SELECT hash, content FROM content WHERE run = ? AND hash IN (SELECT value FROM json_each(?))"
+        return await self._read(lambda db: db.execute(sql, (run, json.dumps(hashes))).fetchall())
 
     async def claim(self, claims: Sequence[Claim]) -> list[ClaimResult]:
         return cast("list[ClaimResult]", await _opened(self._writer).run(Batch(claims=claims)))
@@ -330,8 +343,9 @@ class SqliteStore(Store):
             start = stretch.start
             while start < stretch.stop:
                 rows = await self._read(partial(_fetch, sql, (run, start, stretch.stop, *states)))
-                for row in rows:
-                    yield target_of(row)
+                commands = await self._contents.attach(run, [row[1] for row in rows], self._read_contents)
+                for command, row in zip(commands, rows, strict=True):
+                    yield target_of(row, command)
                 start = rows[-1][0] + 1 if len(rows) == _PAGE else stretch.stop
 
     async def stop(self, run: int) -> None:
@@ -341,6 +355,20 @@ class SqliteStore(Store):
     async def clear_stop(self, run: int, *, stops: int | None = None) -> bool:
         statement = "UPDATE run SET stopped = 0 WHERE number = ? AND stops = coalesce(?, stops)"
         return await self._write(lambda db: bool(db.execute(statement, (run, stops)).rowcount))
+
+    async def has_contents(self, run: int) -> bool:
+        sql = "SELECT EXISTS (SELECT 1 FROM content WHERE run = ?)"
+        return bool(await self._read(lambda db: db.execute(sql, (run,)).fetchone()[0]))
+
+    async def prune_contents(self, run: int) -> None:
+        now = self._clock.now().isoformat()
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("PRAGMA secure_delete = ON")  # else the free pages of the file still hold them
+            db.execute("DELETE FROM content WHERE run = ?", (run,))
+            db.execute("UPDATE run SET contents_pruned = ? WHERE number = ?", (now, run))
+
+        await self._write(work)
 
     async def delete(self, run: int) -> None:
         def work(db: sqlite3.Connection) -> None:
@@ -382,7 +410,11 @@ class SqliteStore(Store):
                 repeats += repeats_of(name, rows)
             return repeats
 
-        return await self._read(work)
+        repeats = await self._read(work)
+        return [
+            attrs.evolve(each, commands=await self._contents.attach(run, each.commands, self._read_contents))
+            for each in repeats
+        ]
 
     async def launched(self, plan: RunPlan, *, low: bytes, high: bytes, within: float) -> AsyncIterator[Launched]:
         account = {"name": plan.name, "host": plan.host, "account": plan.account, "fingerprint": plan.fingerprint}

@@ -93,12 +93,16 @@ async def test_watch_sees_pause_and_settling() -> None:
     client, transport = played(says=says, retry=RetryPolicy())
     hide_state(transport)
     run = client.start_many([1, 2], timeout=100.0)
-    watching = asyncio.create_task(watched(run))
+    watching, began = asyncio.create_task(watched(run)), transport.clock.now()
     await run.finish()
     seen = await watching
     assert max(snapshot.settling or 0 for snapshot in seen) == 1
+    times = {snapshot.believed_from for snapshot in seen if snapshot.settling}
+    (believed_from,) = {time.replace(microsecond=0) for time in times if time is not None}
+    assert None not in times
+    assert 60 <= (believed_from - began).total_seconds() <= 66
     assert max(snapshot.paused_for or 0 for snapshot in seen) > 50
-    assert (seen[-1].settling, seen[-1].report.unknown) == (0, 1)
+    assert (seen[-1].settling, seen[-1].believed_from, seen[-1].report.unknown) == (0, None, 1)
 
 
 async def test_watch_keeps_nothing_alive() -> None:

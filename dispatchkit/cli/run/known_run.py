@@ -1,0 +1,109 @@
+"""The state of a launch's run in its ledger, and of other runs, before the question."""
+
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+import typer
+
+from dispatchkit.cli.input.ledger_ref import LedgerRef
+from dispatchkit.cli.run.earlier import Earlier, find_earlier
+from dispatchkit.cli.run.ledger_run import LedgerRun, check_same_plan
+from dispatchkit.cli.run.takeover import Hindrances, hindrances
+from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.cli.views.snapshot import take_snapshot
+
+if TYPE_CHECKING:
+    from dispatchkit import Run
+    from dispatchkit.cli.input.ids import Targets
+    from dispatchkit.cli.run.spec import LaunchSpec
+    from dispatchkit.core.call.client import Client
+
+
+__all__ = ["LAUNCHED_BEFORE", "KnownRun", "all_launched_before", "describe_earlier", "inspect_run"]
+
+R = TypeVar("R")
+W = TypeVar("W")
+
+LAUNCHED_BEFORE = 5
+"""The exit status of a launch whose targets were all launched before."""
+
+
+@attrs.frozen
+class KnownRun:
+    """The state of the ledger's run before the question."""
+
+    hindrances: Hindrances = attrs.field(factory=lambda: Hindrances(None))
+    left: int | None = None
+    """The number of targets that are left; None if there is no such run."""
+    compared: Run | None = None
+    """The run, if its plan is complete and has these commands."""
+    earlier: Earlier = attrs.field(factory=Earlier)
+    """What other runs launched."""
+    leaves_out: bool = False
+    """Whether the run exists, and was planned without what other runs launched."""
+
+
+async def inspect_run(
+    ledger_ref: LedgerRef, spec: LaunchSpec[W, R], client: Client[W], targets: Targets, window: float | None
+) -> KnownRun:
+    """Read the state of the run, and what other runs launched.
+
+    Raises:
+        ValueError: The run has other commands.
+        LedgerError: The ledger cannot be read.
+    """
+    async with ledger_ref.open() as ledger:
+        name = ledger_ref.run or ""
+        found = await hindrances(ledger, name)
+        earlier = Earlier()
+        if window is not None:
+            earlier = await find_earlier(ledger, name, client, spec.command, targets, within=window)
+        if found.run is None:
+            return KnownRun(found, earlier=earlier)
+        ledger_run, leaves_out = LedgerRun(ledger, ledger_ref), False
+        try:
+            is_planned = await check_same_plan(ledger_run, spec.command, targets)
+            earlier = Earlier()
+        except ValueError:
+            targets, leaves_out = earlier.without(targets), True
+            if not earlier.count or not len(targets):
+                raise
+            is_planned = await check_same_plan(ledger_run, spec.command, targets)
+        left = (await take_snapshot(ledger, found.run)).left
+        return KnownRun(
+            found,
+            left + len(targets) - found.run.total,
+            found.run if is_planned else None,
+            earlier,
+            leaves_out,
+        )
+
+
+def describe_earlier(earlier: Earlier, again: bool, ledger_ref: LedgerRef | None) -> tuple[tuple[str, str], ...]:
+    """What other runs launched, for the question."""
+    if not earlier.count or ledger_ref is None:
+        return ()
+    name = "again" if again else "left out"
+    return ((name, f"{earlier.count:,} launched before, {earlier}{_to_settle(earlier, ledger_ref)}"),)
+
+
+def _to_settle(earlier: Earlier, ledger_ref: LedgerRef) -> str:
+    unclear = next((run for run in earlier.runs if not run.is_clear), None)
+    return "" if unclear is None else f". To see what is left of that run: {ledger_ref.show(unclear.name)}"
+
+
+def all_launched_before(spec: LaunchSpec[W, R], earlier: Earlier, count: int, ledger_ref: LedgerRef) -> typer.Exit:
+    """Say that nothing is left to launch."""
+    what = f"The {spec.noun[0]} was" if count == 1 else f"All {counted(count, *spec.noun)} were"
+    text = (
+        f"{what} launched before, or may have been: {earlier}. Nothing was sent{_to_settle(earlier, ledger_ref)}. "
+        f"To launch all the same: {ledger_ref.launch_all_the_same()}"
+    )
+    write(sys.stderr, f"{escape_control(text)}\n")
+    return typer.Exit(LAUNCHED_BEFORE)
