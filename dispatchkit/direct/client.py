@@ -24,7 +24,7 @@ from dispatchkit.direct.commands import (
     StopDispatch,
 )
 from dispatchkit.direct.models import Dispatch, StartedDispatch
-from dispatchkit.profiles import client_options
+from dispatchkit.profiles import client_options, profile_name
 from dispatchkit.providers import installed_provider
 
 __all__ = ["DirectClient", "DirectOptions"]
@@ -117,7 +117,9 @@ class DirectClient(Client[DirectAuth]):
         """
         settings = Unshown({"token": token, **options})
         del token, options
-        return cls(**cast("Any", client_options("direct", name, settings.reveal()).reveal()))
+        client = cls(**cast("Any", client_options("direct", name, settings.reveal()).reveal()))
+        client._profile = profile_name(name)
+        return client
 
     async def start(
         self, dispatch_id: int, *, timeout: float | None = None, retry: RetryPolicy | None = None

@@ -119,6 +119,9 @@ class RunPlan:
     """Seconds that one attempt may take."""
     repeat_window: float | None = None
     """Seconds within which no other run may have launched one of the targets; None allows it."""
+    planned_by: str | None = None
+    planned_on: str | None = None
+    profile: str | None = None
 
 
 @attrs.frozen(repr=False)
@@ -156,6 +159,12 @@ class Run(Value):
     """Number of stops."""
     repeat_window: float | None = None
     """Seconds within which no other run may have launched one of its targets."""
+    planned_by: str | None = None
+    """The user whose process planned it; None if the system does not tell."""
+    planned_on: str | None = None
+    """The name of the machine that planned it."""
+    profile: str | None = None
+    """The profile of the client that planned it; None if it had none."""
 
     def __rich_repr__(self) -> RichRepr:
         settings = _settings(self.settings)
@@ -488,6 +497,10 @@ class Store(Protocol):
 
     async def series(self, run: int, *, since: datetime) -> list[Bucket]:
         """The outcomes of a run over time, from the bucket of ``since`` on. Buckets without an outcome are left out."""
+        ...
+
+    async def times(self, run: int) -> tuple[datetime | None, datetime | None]:
+        """The start of the first request of a run, and the time of its latest outcome. It reads all of its rows."""
         ...
 
     def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:

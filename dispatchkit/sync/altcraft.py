@@ -8,7 +8,7 @@ from dispatchkit.altcraft.client import AltcraftClient as AsyncAltcraftClient
 from dispatchkit.altcraft.client import AltcraftOptions
 from dispatchkit.core.options import takes_options
 from dispatchkit.core.secret import Token, Unshown
-from dispatchkit.profiles import client_options
+from dispatchkit.profiles import client_options, profile_name
 from dispatchkit.sync.client import SyncClient, blocking, blocking_many
 
 __all__ = ["AltcraftClient"]
@@ -57,7 +57,9 @@ class AltcraftClient(SyncClient[AsyncAltcraftClient]):
         """
         settings = Unshown({"base_url": base_url, "token": token, **options})
         del base_url, token, options
-        return cls(**cast("Any", client_options("altcraft", name, settings.reveal()).reveal()))
+        client = cls(**cast("Any", client_options("altcraft", name, settings.reveal()).reveal()))
+        client._async_client._profile = profile_name(name)
+        return client
 
     activate = blocking(AsyncAltcraftClient.activate)
     launch_broadcast = blocking(AsyncAltcraftClient.launch_broadcast)

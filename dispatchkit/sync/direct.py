@@ -8,7 +8,7 @@ from dispatchkit.core.options import takes_options
 from dispatchkit.core.secret import Token, Unshown
 from dispatchkit.direct.client import DirectClient as AsyncDirectClient
 from dispatchkit.direct.client import DirectOptions
-from dispatchkit.profiles import client_options
+from dispatchkit.profiles import client_options, profile_name
 from dispatchkit.sync.client import SyncClient, blocking, blocking_many
 
 __all__ = ["DirectClient"]
@@ -49,7 +49,9 @@ class DirectClient(SyncClient[AsyncDirectClient]):
         """
         settings = Unshown({"token": token, **options})
         del token, options
-        return cls(**cast("Any", client_options("direct", name, settings.reveal()).reveal()))
+        client = cls(**cast("Any", client_options("direct", name, settings.reveal()).reveal()))
+        client._async_client._profile = profile_name(name)
+        return client
 
     start = blocking(AsyncDirectClient.start)
     stop = blocking(AsyncDirectClient.stop)

@@ -98,6 +98,7 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
         repeat_window = None if options.again or (ledger_ref is None and plan is None) else window
         client = spec.connect(host, key)
         del key
+        client._profile = profile.name if (profile := options.invocation.profile) is not None else None
         client._call(spec.command(targets.first))  # what is wrong with one is wrong with all
         known = _KnownRun()
         if ledger_ref is not None and ledger_ref.holds_runs:

@@ -102,3 +102,5 @@ class RunSettings:
     """Seconds that one attempt may take."""
     repeat_window: float | None = None
     """Seconds within which no other run may have launched the same target on the same account; None allows it."""
+    profile: str | None = None
+    """The profile that the client is of."""

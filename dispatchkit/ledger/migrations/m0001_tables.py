@@ -22,6 +22,9 @@ CREATE TABLE dispatchkit.run (
     account text, -- its name, where the client has one
     fingerprint text NOT NULL,
     attempt_timeout double precision NOT NULL, -- the longest of all holders
+    planned_by text, -- user, machine and profile, for people
+    planned_on text,
+    profile text,
     database_id text[] NOT NULL -- see IDENTITY
 );
 CREATE TABLE dispatchkit.chunk (
@@ -125,6 +128,7 @@ CREATE TABLE run (
     total INTEGER NOT NULL DEFAULT 0, plan_complete INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0,
     stops INTEGER NOT NULL DEFAULT 0, repeat_window REAL,
     host TEXT NOT NULL, account TEXT, fingerprint TEXT NOT NULL, attempt_timeout REAL NOT NULL,
+    planned_by TEXT, planned_on TEXT, profile TEXT,
     database_id TEXT NOT NULL);
 CREATE TABLE chunk (
     run INTEGER NOT NULL, number INTEGER NOT NULL, start_index INTEGER NOT NULL, end_index INTEGER NOT NULL,

@@ -119,7 +119,8 @@ class PostgresStore(SharedStore):
 
     async def begin(self, plan: RunPlan) -> Run:
         begin = self._with_identity(sql.BEGIN)
-        values = (plan.host, plan.account, plan.fingerprint, plan.attempt_timeout, plan.repeat_window)
+        planned = (plan.planned_by, plan.planned_on, plan.profile)
+        values = (plan.host, plan.account, plan.fingerprint, plan.attempt_timeout, plan.repeat_window, *planned)
 
         async def work(connection: Connection) -> Run | None:
             await connection.execute(begin, plan.name, plan.settings, self._clock.now(), *values)
@@ -364,6 +365,14 @@ class PostgresStore(SharedStore):
     async def series(self, run: int, *, since: datetime) -> list[Bucket]:
         rows = await self.connection.run(fetching(sql.SERIES, run, since), timeout=_RECONNECT_TIMEOUT)
         return buckets_of((start, state, slot, count) for start, state, slot, count in rows)
+
+    async def times(self, run: int) -> tuple[datetime | None, datetime | None]:
+        statement = (
+            "SELECT (SELECT min(since) FROM dispatchkit.sending WHERE run = $1) AS first, "
+            "(SELECT max(at) FROM dispatchkit.outcome WHERE run = $1) AS last"
+        )
+        [(first, last)] = await self.connection.run(fetching(statement, run), timeout=_RECONNECT_TIMEOUT)
+        return first, last
 
     async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
         for stretch in await self._stretches(run, states):

@@ -24,8 +24,8 @@ FROM chunk LEFT JOIN boot ON boot.number = chunk.boot
 
 def run_of(row: tuple[Any, ...]) -> Run:
     """A run, from its columns."""
-    number, name, settings, created, total, plan_complete, stopped, *more, stops, repeat_window, restored = row
-    account, fingerprint, attempt_timeout = more
+    number, name, settings, created, total, plan_complete, stopped, *more, repeat_window, restored = row
+    account, fingerprint, attempt_timeout, stops, *planned = more
     return Run(
         number,
         name,
@@ -40,6 +40,9 @@ def run_of(row: tuple[Any, ...]) -> Run:
         restored=bool(restored),
         stops=stops,
         repeat_window=repeat_window,
+        planned_by=planned[0],
+        planned_on=planned[1],
+        profile=planned[2],
     )
 
 

@@ -150,7 +150,8 @@ class SqliteStore(Store):
         def work(db: sqlite3.Connection) -> Run:
             db.execute(
                 "INSERT INTO run (name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, "
-                "database_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, (SELECT database_id FROM about)) ON CONFLICT DO NOTHING",
+                "planned_by, planned_on, profile, database_id) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT database_id FROM about)) ON CONFLICT DO NOTHING",
                 (
                     plan.name,
                     plan.settings,
@@ -160,6 +161,9 @@ class SqliteStore(Store):
                     plan.fingerprint,
                     plan.attempt_timeout,
                     plan.repeat_window,
+                    plan.planned_by,
+                    plan.planned_on,
+                    plan.profile,
                 ),
             )
             return self._runs(db, "WHERE name = ?", plan.name)[0]
@@ -180,7 +184,7 @@ class SqliteStore(Store):
     def _runs(self, db: sqlite3.Connection, clause: str, *values: str) -> list[Run]:
         fields = (
             "number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout, "
-            "stops"
+            "stops, planned_by, planned_on, profile"
         )
         restored = "database_id <> (SELECT database_id FROM about)"
         sql = f"SELECT {fields}, repeat_window, {restored} FROM run {clause}"  # noqa: S608 - constants
@@ -322,6 +326,11 @@ class SqliteStore(Store):
         after = (since.astimezone(UTC) - timedelta(seconds=BUCKET_SECONDS)).isoformat(timespec="seconds")
         rows = await self._read(partial(_fetch, SERIES_OF_RUN, (run, after)))
         return buckets_of((datetime.fromisoformat(start), state, slot, count) for start, state, slot, count in rows)
+
+    async def times(self, run: int) -> tuple[datetime | None, datetime | None]:
+        sql = "SELECT (SELECT min(since) FROM sending WHERE run = ?1), (SELECT max(at) FROM outcome WHERE run = ?1)"
+        first, last = await self._read(lambda db: db.execute(sql, (run,)).fetchone())
+        return first and datetime.fromisoformat(first), last and datetime.fromisoformat(last)
 
     async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
         chosen = f"AND {STATE} IN ({','.join('?' * len(states))})" if states else ""
