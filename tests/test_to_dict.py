@@ -74,6 +74,7 @@ from dispatchkit import (
 from dispatchkit.altcraft.models import MailingAccepted
 from dispatchkit.altcraft.reads import ReadLog, ReadStatus
 from dispatchkit.cli.output.failures import Failure
+from dispatchkit.cli.views.report import FailureKind, RunReport
 from dispatchkit.cli.views.snapshot import RunSnapshot
 from dispatchkit.core.call import call_state
 from dispatchkit.core.call.budget import BudgetStatistics
@@ -231,6 +232,24 @@ VALUES: list[Value] = [
     Target(2, '{"type":"another.launch","version":9,"text":"hunter2"}', "planned"),
     RunSnapshot(RUN, Counts(planned=5), [HOLDER], NOW),
     Failure("5-9", "not_started"),
+    FailureKind("rejected", 4031, "no", 5, (7, 8, 9)),
+    RunReport(
+        made_at=NOW,
+        snapshot=RunSnapshot(RUN, Counts(planned=5), [HOLDER], NOW),
+        first_target=Target(0, encode(LAUNCH)[1], "rejected", "no", 402, "r", 1, NOW),
+        first_request=NOW,
+        last_outcome=None,
+        median_latency=0.5,
+        p95_latency=None,
+        retried=1,
+        most_attempts=2,
+        failures=(FailureKind("unknown", None, "no answer", 1),),
+        other_failures=0,
+        series=(Bucket(NOW, done=5),),
+        resume=None,
+        list_failures="dispatchkit ledger failures",
+        export="dispatchkit ledger export",
+    ),
 ]
 ROWS = ("Outcome", "Error", "Target", "RunSnapshot")
 """What has a schema of its own for its flat row."""

@@ -118,6 +118,7 @@ def _svg(frame: Frame, *content: str) -> str:
         role="img",
         aria_labelledby=f"{title} {description}",
         viewBox=f"0 0 {frame.width} {frame.height}",
+        preserveAspectRatio="xMinYMid",
         width=frame.width,
         height=frame.height,
     )

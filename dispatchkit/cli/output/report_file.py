@@ -47,6 +47,12 @@ class ReportFile:
         if not self.is_standard_output:
             _check(self.path, start)
 
+    def is_same_as(self, other: ReportFile) -> bool:
+        """Whether both are the same file, or both standard output."""
+        if self.is_standard_output or other.is_standard_output:
+            return self.is_standard_output and other.is_standard_output
+        return self.path == other.path
+
     def __enter__(self) -> Self:
         if self._stream is None:
             self._stream = sys.stdout if self.is_standard_output else self._temporary()

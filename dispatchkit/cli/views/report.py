@@ -144,10 +144,7 @@ def report_run(options: ReportOptions) -> None:
         output = ReportFile("-" if options.output is None else options.output, start)
         lines = TargetLines("csv")
         targets = None if options.targets is None else ReportFile(options.targets, lines.header)
-        if targets is not None and (targets.is_standard_output, targets.path) == (
-            output.is_standard_output,
-            output.path,
-        ):
+        if targets is not None and targets.is_same_as(output):
             raise ValueError("--output and --targets are the same: name two files")
         run_loop(_write(ledger_ref, output, targets, lines, as_html=not options.json))
 

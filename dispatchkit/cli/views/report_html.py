@@ -53,7 +53,7 @@ section, svg, tr { break-inside: avoid; }
   .facts { grid-template-columns: 1fr 1fr; }
   .failures { font-size: 8pt; }
   .failures td { padding-top: 0.05rem; padding-bottom: 0.05rem; }
-  .dk-plot { max-height: 56mm; }
+  .dk-plot { max-height: 48mm; }
 }
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
