@@ -74,7 +74,7 @@ from dispatchkit import (
 from dispatchkit.altcraft.models import MailingAccepted
 from dispatchkit.altcraft.reads import ReadLog, ReadStatus
 from dispatchkit.cli.output.failures import Failure
-from dispatchkit.cli.views.report import FailureKind, RunReport
+from dispatchkit.cli.views.report_facts import FailureKind, RunReport
 from dispatchkit.cli.views.snapshot import RunSnapshot
 from dispatchkit.core.call import call_state
 from dispatchkit.core.call.budget import BudgetStatistics

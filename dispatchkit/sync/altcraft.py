@@ -1,5 +1,8 @@
 """The blocking client of Altcraft."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from typing import Any, Self, Unpack, cast

@@ -15,7 +15,7 @@ import pytest
 
 from dispatchkit import Ledger, StartDispatch, State
 from dispatchkit.cli.output.report_file import HTML_START, ReportFile
-from dispatchkit.cli.views import report as report_module
+from dispatchkit.cli.views import report_facts
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.ledger.codec import encode
 from dispatchkit.ledger.store import Claim, Record
@@ -176,7 +176,7 @@ async def test_unclear_targets_are_explained(tmp_path: Path) -> None:
 
 
 async def test_kinds_of_failures_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report_module, "_COUNTED_KINDS", 30)
+    monkeypatch.setattr(report_facts, "_COUNTED_KINDS", 30)
     file = tmp_path / "l.db"
     outcomes = [(State.REJECTED, {"summary": f"{n} {'x' * 500}"}) for n in range(50)]
     await written(file, [*outcomes, *outcomes[:2]])

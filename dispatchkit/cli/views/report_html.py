@@ -22,7 +22,7 @@ from dispatchkit.providers import installed_provider, parse_settings
 from dispatchkit.redaction import redact_urls
 
 if TYPE_CHECKING:
-    from dispatchkit.cli.views.report import RunReport
+    from dispatchkit.cli.views.report_facts import RunReport
     from dispatchkit.values import Json
 
 __all__ = ["as_page"]
