@@ -19,7 +19,7 @@ from dispatchkit.cli.text import write
 
 __all__ = ["HTML_START", "JSON_START", "ReportFile"]
 
-HTML_START = '<!doctype html>\n<html lang="en" data-made-by="dispatchkit ledger report">'
+HTML_START = '<!doctype html>\n<html lang="en" data-dispatchkit="report">'
 """How a report begins as HTML."""
 JSON_START = '{"made_at": '
 """How a report begins as JSON."""
