@@ -72,6 +72,7 @@ if TYPE_CHECKING:
         ThrottledError,
     )
     from dispatchkit.ledger.ledger import Ledger
+    from dispatchkit.ledger.series import Bucket
     from dispatchkit.ledger.store import Counts, Run, Target
     from dispatchkit.values import json_schema, to_json
 
@@ -86,6 +87,7 @@ __all__ = [
     "Audience",
     "AuthenticationError",
     "BreakerOpened",
+    "Bucket",
     "CallEnded",
     "CallEvent",
     "CallStarted",
@@ -213,6 +215,7 @@ _HOMES = {
         "ThrottledError",
     ),
     "dispatchkit.ledger.ledger": ("Ledger",),
+    "dispatchkit.ledger.series": ("Bucket",),
     "dispatchkit.ledger.store": ("Counts", "Run", "Target"),
     "dispatchkit.values": ("json_schema", "to_json"),
 }

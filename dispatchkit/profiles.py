@@ -31,7 +31,16 @@ from dispatchkit.core.transport.url import origin
 from dispatchkit.core.validators import label
 from dispatchkit.providers import Provider, find_provider, installed_provider
 
-__all__ = ["VARIABLE", "Profile", "client_options", "is_loopback", "load_profile", "profiles_file", "read_profiles"]
+__all__ = [
+    "VARIABLE",
+    "Profile",
+    "client_options",
+    "is_loopback",
+    "load_profile",
+    "profile_name",
+    "profiles_file",
+    "read_profiles",
+]
 
 VARIABLE = "DISPATCHKIT_PROFILE"
 """The environment variable that names a profile where no argument does."""
@@ -186,6 +195,11 @@ def client_options(provider: str, name: str | None, options: Mapping[str, object
         found["token"] = profile.read_token()
     given = {key: value for key, value in options.items() if value is not None}
     return Unshown({**{key: value for key, value in found.items() if value is not None}, **given})
+
+
+def profile_name(name: str | None) -> str | None:
+    """The name of the profile that is meant, as `load_profile` takes it."""
+    return name or os.environ.get(VARIABLE) or None
 
 
 def read_profiles() -> dict[str, Profile]:

@@ -28,6 +28,7 @@ from dispatchkit import (
     AttemptEnded,
     Audience,
     BreakerOpened,
+    Bucket,
     CallEnded,
     CallEvent,
     CallStarted,
@@ -79,6 +80,7 @@ from dispatchkit import (
 from dispatchkit.altcraft.models import AudienceCounts, ChannelCounts, MailingAccepted
 from dispatchkit.altcraft.reads import ReadAudience, ReadLog, ReadStatus
 from dispatchkit.cli.output.failures import Failure
+from dispatchkit.cli.views.report_facts import FailureKind, RunReport
 from dispatchkit.cli.views.snapshot import RunSnapshot
 from dispatchkit.core.call import call_state
 from dispatchkit.core.call.budget import BudgetStatistics
@@ -241,11 +243,30 @@ VALUES: list[Value] = [
     Chunk(1, 5, 9),
     PausedAccount("hash", NOW, (RUN,)),
     Counts(planned=5),
+    Bucket(NOW, done=5),
     Target(0, encode(LAUNCH)[1], "rejected", "no", 402, "r", 1, NOW),
     Target(1, encode(StartDispatch(7))[1], "planned"),
     Target(2, '{"type":"another.launch","version":9,"text":"hunter2"}', "planned"),
     RunSnapshot(RUN, Counts(planned=5), [HOLDER], NOW),
     Failure("5-9", "not_started"),
+    FailureKind("rejected", 4031, "no", 5, (7, 8, 9)),
+    RunReport(
+        made_at=NOW,
+        snapshot=RunSnapshot(RUN, Counts(planned=5), [HOLDER], NOW),
+        first_target=Target(0, encode(LAUNCH)[1], "rejected", "no", 402, "r", 1, NOW),
+        first_request=NOW,
+        last_outcome=None,
+        median_latency=0.5,
+        p95_latency=None,
+        retried=1,
+        most_attempts=2,
+        failures=(FailureKind("unknown", None, "no answer", 1),),
+        other_failures=0,
+        series=(Bucket(NOW, done=5),),
+        resume=None,
+        list_failures="dispatchkit ledger failures",
+        export="dispatchkit ledger export",
+    ),
 ]
 ROWS = ("Outcome", "Error", "Target", "RunSnapshot")
 """What has a schema of its own for its flat row."""
@@ -255,6 +276,7 @@ EXEMPT = {
     **{name: "inside a call" for name in call_state.__all__ if isinstance(getattr(call_state, name), type)},
     "Account": "between a ledger and its store",
     "Afterwards": "inside a store",
+    **dict.fromkeys(("Axis", "Frame", "Line", "Tick"), "inside a chart"),
     "AltcraftWire": "has the token",
     "AudienceCheck": "inside a check; `LaunchCheck` is what a caller gets",
     "Batch": "inside a store",

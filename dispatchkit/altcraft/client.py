@@ -28,7 +28,7 @@ from dispatchkit.core.listing import Listing
 from dispatchkit.core.options import check_options, takes_options
 from dispatchkit.core.secret import Secret, Token, Unshown
 from dispatchkit.core.validators import JsonValue
-from dispatchkit.profiles import client_options
+from dispatchkit.profiles import client_options, profile_name
 
 __all__ = ["AltcraftClient", "AltcraftOptions"]
 
@@ -145,7 +145,9 @@ class AltcraftClient(Client[AltcraftWire]):
         """
         settings = Unshown({"base_url": base_url, "token": token, **options})
         del base_url, token, options
-        return cls(**cast("Any", client_options("altcraft", name, settings.reveal()).reveal()))
+        client = cls(**cast("Any", client_options("altcraft", name, settings.reveal()).reveal()))
+        client._profile = profile_name(name)
+        return client
 
     def _settings(self) -> dict[str, str]:
         """See `Client._settings`; ``wire`` is ``"json"`` or ``"xml"``, ``deduplicates`` is ``"yes"`` or ``"no"``."""

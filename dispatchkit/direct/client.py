@@ -28,7 +28,7 @@ from dispatchkit.direct.commands import (
 )
 from dispatchkit.direct.models import Dispatch, StartedDispatch
 from dispatchkit.direct.watch import DispatchProgress, watch_dispatches
-from dispatchkit.profiles import client_options
+from dispatchkit.profiles import client_options, profile_name
 from dispatchkit.providers import installed_provider
 
 __all__ = ["DirectClient", "DirectOptions"]
@@ -121,7 +121,9 @@ class DirectClient(Client[DirectAuth]):
         """
         settings = Unshown({"token": token, **options})
         del token, options
-        return cls(**cast("Any", client_options("direct", name, settings.reveal()).reveal()))
+        client = cls(**cast("Any", client_options("direct", name, settings.reveal()).reveal()))
+        client._profile = profile_name(name)
+        return client
 
     async def start(
         self, dispatch_id: int, *, timeout: float | None = None, retry: RetryPolicy | None = None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import getpass
 import json
+import socket
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
@@ -57,6 +60,9 @@ async def begin(store: Store, name: str, given: RunSettings, *, planned: bool, r
         attempt_timeout=given.attempt_timeout,
         repeat_window=given.repeat_window,
         canary=given.canary or None,
+        planned_by=_user(),
+        planned_on=socket.gethostname() or None,
+        profile=given.profile,
     )
     if planned:
         run = await store.run(name)
@@ -75,6 +81,13 @@ async def begin(store: Store, name: str, given: RunSettings, *, planned: bool, r
         raise LedgerError(f"the run {name!r} was planned with other settings ({others}): use another run name")
     await _check_account(store, run, plan)
     return run
+
+
+def _user() -> str | None:
+    """The user of this process. A container may have one without a name."""
+    with contextlib.suppress(OSError, KeyError, ImportError):
+        return getpass.getuser()
+    return None
 
 
 async def _check_account(store: Store, run: Run, plan: RunPlan) -> None:

@@ -12,6 +12,8 @@ There are eight tables. The latest rows of a target give its state:
   nothing can settle an unknown outcome. The next holder leaves a marked outcome alone.
 - `tally`: the numbers of targets by state, of each block of a chunk (`blocks`). The transaction that writes a `sending`
   or an `outcome` also changes its tally. So no count reads the targets, and a resume skips the blocks that are over.
+- `series`: the numbers of outcomes by time, state and latency (`series`). The transaction that writes an `outcome` also
+  adds it here.
 - `plan_part`: a digest of some ten thousand commands, as they were given. The same commands are not planned twice.
 
 A target without `sending` is planned. A target with `sending` and no `outcome` is in flight, or its process died. Its
@@ -35,6 +37,7 @@ from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.reprs import RichRepr, describe
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.json_rows import Json
+from dispatchkit.ledger.series import Bucket
 from dispatchkit.redaction import redact_urls
 from dispatchkit.values import HIDDEN, SHOWN, Value, shown_as, target_of
 
@@ -120,6 +123,9 @@ class RunPlan:
     """Seconds within which no other run may have launched one of the targets; None allows it."""
     canary: int | None = None
     """The number of targets that go first; see ``canary`` in `FanOutOptions`."""
+    planned_by: str | None = None
+    planned_on: str | None = None
+    profile: str | None = None
 
 
 @attrs.frozen(repr=False)
@@ -161,6 +167,12 @@ class Run(Value):
     """The number of targets that go first; see ``canary`` in `FanOutOptions`."""
     contents_pruned: datetime | None = None
     """When `Ledger.prune` deleted the contents of its commands; None if they are there."""
+    planned_by: str | None = None
+    """The user whose process planned it; None if the system does not tell."""
+    planned_on: str | None = None
+    """The name of the machine that planned it."""
+    profile: str | None = None
+    """The profile of the client that planned it; None if it had none."""
 
     def __rich_repr__(self) -> RichRepr:
         settings = _settings(self.settings)
@@ -301,7 +313,7 @@ class Launched(NamedTuple):
     """The latest claim or outcome."""
 
 
-TABLES_OF_RUN = ("chunk", "target", "content", "sending", "outcome", "tally", "plan_part")
+TABLES_OF_RUN = ("chunk", "target", "content", "sending", "outcome", "tally", "series", "plan_part")
 """The tables whose rows belong to a run, by their column ``run``."""
 
 
@@ -335,6 +347,8 @@ class Record(NamedTuple):
     at: datetime
     is_final: bool = False
     """Whether the outcome is unknown and nothing can settle it."""
+    since: datetime | None = None
+    """`Claim.since` of the first claim in this hold, for the latency; None without a claim."""
 
 
 @attrs.frozen
@@ -498,6 +512,14 @@ class Store(Protocol):
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
         """The numbers of targets by state, of a run or a chunk."""
+        ...
+
+    async def series(self, run: int, *, since: datetime) -> list[Bucket]:
+        """The outcomes of a run over time, from the bucket of ``since`` on. Buckets without an outcome are left out."""
+        ...
+
+    async def times(self, run: int) -> tuple[datetime | None, datetime | None]:
+        """The start of the first request of a run, and the time of its latest outcome. It reads all of its rows."""
         ...
 
     def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:

@@ -1,5 +1,8 @@
 """The blocking client of Altcraft."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from typing import Any, Self, Unpack, cast
@@ -8,7 +11,7 @@ from dispatchkit.altcraft.client import AltcraftClient as AsyncAltcraftClient
 from dispatchkit.altcraft.client import AltcraftOptions
 from dispatchkit.core.options import takes_options
 from dispatchkit.core.secret import Token, Unshown
-from dispatchkit.profiles import client_options
+from dispatchkit.profiles import client_options, profile_name
 from dispatchkit.sync.client import SyncClient, blocking, blocking_ids, blocking_many, blocking_watch
 
 __all__ = ["AltcraftClient"]
@@ -57,7 +60,9 @@ class AltcraftClient(SyncClient[AsyncAltcraftClient]):
         """
         settings = Unshown({"base_url": base_url, "token": token, **options})
         del base_url, token, options
-        return cls(**cast("Any", client_options("altcraft", name, settings.reveal()).reveal()))
+        client = cls(**cast("Any", client_options("altcraft", name, settings.reveal()).reveal()))
+        client._async_client._profile = profile_name(name)
+        return client
 
     activate = blocking(AsyncAltcraftClient.activate)
     launch_broadcast = blocking(AsyncAltcraftClient.launch_broadcast)

@@ -1,5 +1,8 @@
 """The blocking client of i-Digital Direct."""
 
+# The package uses what is private to the callers of a client or a ledger.
+# pyright: reportPrivateUsage=false
+
 from __future__ import annotations
 
 from typing import Any, Self, Unpack, cast
@@ -8,7 +11,7 @@ from dispatchkit.core.options import takes_options
 from dispatchkit.core.secret import Token, Unshown
 from dispatchkit.direct.client import DirectClient as AsyncDirectClient
 from dispatchkit.direct.client import DirectOptions
-from dispatchkit.profiles import client_options
+from dispatchkit.profiles import client_options, profile_name
 from dispatchkit.sync.client import SyncClient, blocking, blocking_ids, blocking_many, blocking_watch
 
 __all__ = ["DirectClient"]
@@ -49,7 +52,9 @@ class DirectClient(SyncClient[AsyncDirectClient]):
         """
         settings = Unshown({"token": token, **options})
         del token, options
-        return cls(**cast("Any", client_options("direct", name, settings.reveal()).reveal()))
+        client = cls(**cast("Any", client_options("direct", name, settings.reveal()).reveal()))
+        client._async_client._profile = profile_name(name)
+        return client
 
     start = blocking(AsyncDirectClient.start)
     stop = blocking(AsyncDirectClient.stop)

@@ -13,7 +13,7 @@ import pytest
 
 from dispatchkit.cli.commands.direct import DirectOptions
 from dispatchkit.cli.durations import duration, give_up_seconds
-from dispatchkit.cli.run import execute
+from dispatchkit.cli.run import known_run, perform
 from dispatchkit.cli.run.drive import interrupted_note
 from dispatchkit.cli.settings import guards
 from dispatchkit.cli.text import counted
@@ -237,13 +237,14 @@ def test_plan_is_compared_once(played: Played, tmp_path: Path, monkeypatch: pyte
     launch = ("direct", "start", "1-9", "--yes", "--base-url", played.url, "--ledger", tmp_path / "l.db", "--run", "a")
     assert run(*launch, "--max-launches", 4).code == 1
     compared: list[int] = []
-    real = execute.check_same_plan  # type: ignore[attr-defined]
+    real = perform.check_same_plan  # type: ignore[attr-defined]
 
     async def check_same_plan(ledger_run: Any, command_of: Any, targets: Any) -> bool:
         compared.append(len(targets))
         return await real(ledger_run, command_of, targets)
 
-    monkeypatch.setattr(execute, "check_same_plan", check_same_plan)
+    monkeypatch.setattr(known_run, "check_same_plan", check_same_plan)
+    monkeypatch.setattr(perform, "check_same_plan", check_same_plan)
     assert run(*launch).code == 0
     assert compared == [9]
     assert played.sandbox.launches == dict.fromkeys(range(1, 10), 1)

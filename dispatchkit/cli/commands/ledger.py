@@ -18,6 +18,7 @@ __all__ = [
     "LiftPauseOptions",
     "ListRunsOptions",
     "PruneOptions",
+    "ReportOptions",
     "RunViewOptions",
     "ShowOptions",
     "StopRunOptions",
@@ -89,6 +90,36 @@ class PruneOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportOptions(Options):
+    """Options of ``report``."""
+
+    where: RunArgument = field(default=None, repr=False)
+    output: Annotated[
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Write the report to this file, or to standard output (-). An earlier report is replaced, another "
+            "file is not.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write all targets to this CSV, too. An earlier one is replaced, another file is not.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Write the same facts as one JSON object, not HTML.", rich_help_panel=OUTPUT),
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class StopRunOptions(Options):
     """Options of ``stop-run``."""
 
@@ -121,6 +152,13 @@ app = group(
             help="Show every target of a run with all its fields.",
             options=f"{_HERE}:RunViewOptions",
             body="dispatchkit.cli.views.ledger:show_targets",
+            reads=True,
+        ),
+        "report": CommandRef(
+            help="Write a report of a run: one HTML file to mail, print and keep.\n\n"
+            "It has no token and no content of a message, and it needs no script and no network.",
+            options=f"{_HERE}:ReportOptions",
+            body="dispatchkit.cli.views.report:report_run",
             reads=True,
         ),
         "init": CommandRef(

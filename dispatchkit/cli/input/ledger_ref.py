@@ -122,6 +122,10 @@ class LedgerRef:
         """The command that writes the failures of a run as ``--from`` takes them."""
         return command_line("ledger", "failures", *self._words(run), run, "--csv")
 
+    def export(self, run: str) -> str:
+        """The command that shows all targets of a run."""
+        return command_line("ledger", "export", *self._words(run), run)
+
     def lift_pause(self) -> str:
         """The command that lifts the pauses of accounts."""
         return command_line("ledger", "lift-pause", *self._words())

@@ -126,6 +126,7 @@ class Client(AsyncOnly, Generic[W]):
         self._origin = origin(url, insecure=true_or_false("insecure", insecure))
         self._fingerprint = secret.fingerprint
         self._account = None if account is None else label("account", account)
+        self._profile: str | None = None
         attempt_timeout = seconds("attempt_timeout", attempt_timeout)
         in_process = (self.provider, str(self._origin), account or secret.account())
         self._pace = pace
@@ -317,6 +318,7 @@ class Client(AsyncOnly, Generic[W]):
             account=self._account,
             fingerprint=self._token_fingerprint,
             attempt_timeout=self._context.attempt_timeout,
+            profile=self._profile,
         )
 
     def _token_fingerprint(self) -> str:

@@ -106,3 +106,5 @@ class RunSettings:
     """Seconds within which no other run may have launched the same target on the same account; None allows it."""
     canary: int | None = None
     """The number of targets that go first; 0: none. None: as the run was planned."""
+    profile: str | None = None
+    """The profile that the client is of."""

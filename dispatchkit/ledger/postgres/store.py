@@ -34,6 +34,7 @@ from dispatchkit.ledger.postgres.identity import identity_expression
 from dispatchkit.ledger.postgres.pooler import check_session
 from dispatchkit.ledger.postgres.repeats import find_launched, find_repeats
 from dispatchkit.ledger.postgres.schema import prepare
+from dispatchkit.ledger.series import Bucket, buckets_of, slot_of
 from dispatchkit.ledger.store import (
     LEASE_TIMEOUT,
     TABLES_OF_RUN,
@@ -120,7 +121,8 @@ class PostgresStore(SharedStore):
 
     async def begin(self, plan: RunPlan) -> Run:
         begin = self._with_identity(sql.BEGIN)
-        values = (plan.host, plan.account, plan.fingerprint, plan.attempt_timeout, plan.repeat_window, plan.canary)
+        planned = (plan.canary, plan.planned_by, plan.planned_on, plan.profile)
+        values = (plan.host, plan.account, plan.fingerprint, plan.attempt_timeout, plan.repeat_window, *planned)
 
         async def work(connection: Connection) -> Run | None:
             await connection.execute(begin, plan.name, plan.settings, self._clock.now(), *values)
@@ -349,7 +351,7 @@ class PostgresStore(SharedStore):
         kept = [*latest.values()]
         for (run, token), positions in _by_hold(kept).items():
             columns = zip(*(kept[position] for position in positions), strict=True)
-            _, chunks, indexes, _, states, summaries, codes, request_ids, attempts, at, final = columns
+            _, chunks, indexes, _, states, summaries, codes, request_ids, attempts, at, final, since = columns
             values = (
                 _packed(chunks),
                 indexes,
@@ -360,6 +362,7 @@ class PostgresStore(SharedStore):
                 _packed(attempts),
                 at,
                 _packed(final),
+                _packed([*map(slot_of, since, at)]),
             )
             [(late, _)] = await self._records.run(_counting(sql.RECORD, run, token, *values))
             if late:
@@ -369,6 +372,18 @@ class PostgresStore(SharedStore):
         statement = fetching(sql.COUNTS, run) if chunk is None else fetching(sql.COUNTS_OF_CHUNK, run, chunk)
         [(total, *sums)] = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
         return counts_of(total, sums)
+
+    async def series(self, run: int, *, since: datetime) -> list[Bucket]:
+        rows = await self.connection.run(fetching(sql.SERIES, run, since), timeout=_RECONNECT_TIMEOUT)
+        return buckets_of((start, state, slot, count) for start, state, slot, count in rows)
+
+    async def times(self, run: int) -> tuple[datetime | None, datetime | None]:
+        statement = (
+            "SELECT (SELECT min(since) FROM dispatchkit.sending WHERE run = $1) AS first, "
+            "(SELECT max(at) FROM dispatchkit.outcome WHERE run = $1) AS last"
+        )
+        [(first, last)] = await self.connection.run(fetching(statement, run), timeout=_RECONNECT_TIMEOUT)
+        return first, last
 
     async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
         for stretch in await self._stretches(run, states):

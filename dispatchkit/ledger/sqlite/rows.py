@@ -25,8 +25,8 @@ FROM chunk LEFT JOIN boot ON boot.number = chunk.boot
 def run_of(row: tuple[Any, ...]) -> Run:
     """A run, from its columns."""
     number, name, settings, created, total, plan_complete, stopped, *more = row
-    *more, stops, repeat_window, canary, pruned, restored = more
-    account, fingerprint, attempt_timeout = more
+    *more, repeat_window, canary, pruned, restored = more
+    account, fingerprint, attempt_timeout, stops, *planned = more
     return Run(
         number,
         name,
@@ -43,6 +43,9 @@ def run_of(row: tuple[Any, ...]) -> Run:
         repeat_window=repeat_window,
         canary=canary,
         contents_pruned=None if pruned is None else datetime.fromisoformat(pruned),
+        planned_by=planned[0],
+        planned_on=planned[1],
+        profile=planned[2],
     )
 
 

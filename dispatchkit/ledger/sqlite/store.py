@@ -16,7 +16,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -29,6 +29,7 @@ from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.blocks import BLOCK, counts_of, stretches, stretches_with
 from dispatchkit.ledger.contents import ContentCache
 from dispatchkit.ledger.liveness import boot_id as this_boot
+from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket, buckets_of
 from dispatchkit.ledger.sqlite.file import add_boot, check, connect, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite.holds import Holds
 from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
@@ -44,6 +45,7 @@ from dispatchkit.ledger.sqlite.sql import (
     REPEATS,
     REPEATS_IN_SMALLER,
     RIVAL,
+    SERIES_OF_RUN,
     STATE,
     TARGETS,
     UNSETTLED,
@@ -152,8 +154,8 @@ class SqliteStore(Store):
         def work(db: sqlite3.Connection) -> Run:
             db.execute(
                 "INSERT INTO run (name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, "
-                "canary, database_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT database_id FROM about)) "
-                "ON CONFLICT DO NOTHING",
+                "canary, planned_by, planned_on, profile, database_id) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT database_id FROM about)) ON CONFLICT DO NOTHING",
                 (
                     plan.name,
                     plan.settings,
@@ -164,6 +166,9 @@ class SqliteStore(Store):
                     plan.attempt_timeout,
                     plan.repeat_window,
                     plan.canary,
+                    plan.planned_by,
+                    plan.planned_on,
+                    plan.profile,
                 ),
             )
             return self._runs(db, "WHERE name = ?", plan.name)[0]
@@ -184,10 +189,10 @@ class SqliteStore(Store):
     def _runs(self, db: sqlite3.Connection, clause: str, *values: str) -> list[Run]:
         fields = (
             "number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout, "
-            "stops"
+            "stops, planned_by, planned_on, profile, repeat_window, canary, contents_pruned"
         )
         restored = "database_id <> (SELECT database_id FROM about)"
-        sql = f"SELECT {fields}, repeat_window, canary, contents_pruned, {restored} FROM run {clause}"  # noqa: S608 - constants
+        sql = f"SELECT {fields}, {restored} FROM run {clause}"  # noqa: S608 - constants
         return [run_of(row) for row in db.execute(sql, values)]
 
     async def plan(
@@ -330,6 +335,16 @@ class SqliteStore(Store):
         sql, given = COUNTS if chunk is None else COUNTS_OF_CHUNK, {"run": run, "chunk": chunk}
         total, *sums = await self._read(lambda db: db.execute(sql, given).fetchone())
         return counts_of(total, sums)
+
+    async def series(self, run: int, *, since: datetime) -> list[Bucket]:
+        after = (since.astimezone(UTC) - timedelta(seconds=BUCKET_SECONDS)).isoformat(timespec="seconds")
+        rows = await self._read(partial(_fetch, SERIES_OF_RUN, (run, after)))
+        return buckets_of((datetime.fromisoformat(start), state, slot, count) for start, state, slot, count in rows)
+
+    async def times(self, run: int) -> tuple[datetime | None, datetime | None]:
+        sql = "SELECT (SELECT min(since) FROM sending WHERE run = ?1), (SELECT max(at) FROM outcome WHERE run = ?1)"
+        first, last = await self._read(lambda db: db.execute(sql, (run,)).fetchone())
+        return first and datetime.fromisoformat(first), last and datetime.fromisoformat(last)
 
     async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
         chosen = f"AND {STATE} IN ({','.join('?' * len(states))})" if states else ""

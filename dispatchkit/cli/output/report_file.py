@@ -1,0 +1,109 @@
+"""A file of a report. It is written whole or not at all, and it replaces nothing but an earlier one of its kind.
+
+The text goes to another file in the same folder, which takes the name at the end. So a reader, or a crash, never finds
+half a report.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Self, TextIO
+
+from dispatchkit.cli.text import write
+
+__all__ = ["HTML_START", "JSON_START", "ReportFile"]
+
+HTML_START = '<!doctype html>\n<html lang="en" data-dispatchkit="report">'
+"""How a report begins as HTML."""
+JSON_START = '{"made_at": '
+"""How a report begins as JSON."""
+
+
+class ReportFile:
+    """The file, as a context. An exception leaves the earlier file.
+
+    Args:
+        name: The file, or ``-`` for standard output.
+        start: How such a file begins. A file that begins otherwise is refused, unless it is empty.
+
+    Raises:
+        ValueError: There is another file of this name, or it is none.
+        OSError: The file cannot be read.
+    """
+
+    def __init__(self, name: str, start: str) -> None:
+        self.is_standard_output = name == "-"
+        self.path = Path(name).resolve()
+        """The file itself, also where the name is that of a link to it."""
+        self._stream: TextIO | None = None
+        self._other = self.path
+        self._is_whole = True
+        if not self.is_standard_output:
+            _check(self.path, start)
+
+    def is_same_as(self, other: ReportFile) -> bool:
+        """Whether both are the same file, or both standard output."""
+        if self.is_standard_output or other.is_standard_output:
+            return self.is_standard_output and other.is_standard_output
+        return self.path == other.path
+
+    def __enter__(self) -> Self:
+        if self._stream is None:
+            self._stream = sys.stdout if self.is_standard_output else self._temporary()
+        return self
+
+    def _temporary(self) -> TextIO:
+        # Only its owner may read it: it has ids of the customer.
+        number, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}-")
+        self._other = Path(name)
+        return os.fdopen(number, "w", encoding="utf-8", newline="")
+
+    def write(self, text: str) -> None:
+        """Write some text.
+
+        Raises:
+            OSError: The disk is full.
+        """
+        assert self._stream is not None  # noqa: S101 - the context is open
+        if self.is_standard_output:
+            self._is_whole = self._is_whole and write(self._stream, text)
+        else:
+            self._stream.write(text)
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        stream, self._stream = self._stream, None
+        if stream is None or self.is_standard_output:
+            return
+        try:
+            with stream:
+                if error is None:
+                    stream.flush()
+                    os.fsync(stream.fileno())
+            if error is None:
+                self._other.replace(self.path)
+        finally:
+            with suppress(OSError):  # it has its name already
+                self._other.unlink()
+
+
+def _check(path: Path, start: str) -> None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        if not path.parent.is_dir():
+            raise ValueError(f"there is no folder {path.parent}") from None
+        return
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is no file: name another one")
+    with path.open("rb") as stream:
+        begin = stream.read(len(start.encode()))
+    if begin and begin != start.encode():
+        raise ValueError(f"{path} holds something else than such a report, so it is not replaced: name another file")

@@ -1,0 +1,249 @@
+"""The page of a report: one HTML file without a script, that prints on two pages of A4.
+
+Every text is escaped in `_text`, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import dispatchkit
+from dispatchkit.cli.output.report_file import HTML_START
+from dispatchkit.cli.text import counted, escape_control, utc
+from dispatchkit.cli.views.ledger import unknown_for_good
+from dispatchkit.errors import LedgerError
+from dispatchkit.plots import STYLE, latency_over_time, outcomes_over_time, rate_over_time
+from dispatchkit.plots.scale import duration
+from dispatchkit.providers import installed_provider, parse_settings
+from dispatchkit.redaction import redact_urls
+
+if TYPE_CHECKING:
+    from dispatchkit.cli.views.report_facts import RunReport
+    from dispatchkit.json_rows import Json
+
+__all__ = ["as_page"]
+
+_STYLE = """\
+:root { color-scheme: light dark; }
+body { font: 15px/1.45 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere; }
+h2 { font-size: 1.1rem; margin: 1.4rem 0 0.4rem; border-bottom: 1px solid; }
+p { margin: 0.4rem 0; }
+dl { display: grid; grid-template-columns: max-content 1fr; gap: 0.1rem 1rem; margin: 0; }
+dt { opacity: 0.75; }
+dd { margin: 0; overflow-wrap: anywhere; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; vertical-align: top; padding: 0.15rem 0.6rem 0.15rem 0; border-bottom: 1px solid #8884; }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td { overflow-wrap: anywhere; }
+td.short { white-space: nowrap; }
+code { font-size: 0.9em; overflow-wrap: anywhere; }
+.sub { opacity: 0.75; }
+.facts { display: grid; grid-template-columns: 1fr 1fr; gap: 0 2rem; }
+section, svg, tr { break-inside: avoid; }
+@media (max-width: 40rem) { .facts { grid-template-columns: 1fr; } }
+@page { size: A4; margin: 12mm 14mm; }
+@media print {
+  body { font-size: 9pt; line-height: 1.3; margin: 0; padding: 0; max-width: none; color: #000; background: #fff; }
+  h2 { margin: 0.7rem 0 0.25rem; }
+  .facts { grid-template-columns: 1fr 1fr; }
+  .failures { font-size: 8pt; }
+  .failures td { padding-top: 0.05rem; padding-bottom: 0.05rem; }
+  .dk-plot { max-height: 48mm; }
+}
+"""
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+_STATES = (
+    ("done", "the provider said yes"),
+    ("rejected", "the provider said no, and did nothing"),
+    ("not_sent", "nothing left this machine"),
+    ("unknown", "it may have happened"),
+    ("sending", "in flight, or left by a process that died"),
+    ("planned", "not begun"),
+)
+
+
+def as_page(report: RunReport, *, targets_file: str | None = None) -> str:
+    """The page.
+
+    Args:
+        report: The facts.
+        targets_file: The name of the file beside it that has all targets.
+    """
+    run = report.snapshot.run
+    over = report.snapshot.over
+    head = (
+        f'{HTML_START}\n<head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_text(_POLICY)}">'
+        f"<title>{_text(f'Run {run.name}')}</title>\n<style>\n{_STYLE}{STYLE}</style></head>\n"
+    )
+    so_far = f"So far, at {utc(report.made_at)} UTC: the run is not over." if not over else ""
+    made = f"Made at {utc(report.made_at)} UTC by dispatchkit {dispatchkit.__version__}."
+    until = report.made_at if report.snapshot.holders else None
+    charts = [draw(report.series, until=until) for draw in (outcomes_over_time, rate_over_time, latency_over_time)]
+    parts = [
+        f"<header><h1>{_text(f'Run {run.name}')}</h1>",
+        f"<p><strong>{_text(so_far)}</strong></p>" if so_far else "",
+        f'<p class="sub">{_text(made)}</p></header>',
+        f'<div class="facts">{_section("What", _facts(_what(report)))}{_section("Who", _facts(_who(report)))}',
+        f"{_section('When', _facts(_when(report)))}{_section('How it went', _facts(_how(report)))}</div>",
+        _section("Outcomes", _outcomes(report)),
+        _section("Over time", charts[0]),
+        *(f"<section>{chart}</section>" for chart in charts[1:]),
+        _section("Failures", _failures(report)),
+        _section("What to do next", _next(report, targets_file)),
+    ]
+    body = "\n".join(part for part in parts if part)
+    return f"{head}<body>\n{body}\n</body></html>\n"
+
+
+def _text(value: object) -> str:
+    """A value as the text of an element or an attribute."""
+    return html.escape(escape_control(str(value)))
+
+
+def _section(title: str, content: str) -> str:
+    return f"<section><h2>{_text(title)}</h2>{content}</section>"
+
+
+def _facts(facts: Iterable[tuple[str, object]]) -> str:
+    return f"<dl>{''.join(f'<dt>{_text(name)}</dt><dd>{_text(value)}</dd>' for name, value in facts)}</dl>"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]], *, kind: str, numbers: Sequence[int]) -> str:
+    def cells(name: str, values: Sequence[object]) -> str:
+        marks = ['class="number"' if place in numbers else "" for place in range(len(values))]
+        return "".join(f"<{name} {mark}>{_text(v)}</{name}>" for mark, v in zip(marks, values, strict=True))
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f'<table class="{kind}"><thead><tr>{cells("th", head)}</tr></thead><tbody>{body}</tbody></table>'
+
+
+def _what(report: RunReport) -> list[tuple[str, object]]:
+    run, first = report.snapshot.run, report.first_target
+    try:
+        settings = parse_settings(run.settings)
+        noun = installed_provider(settings.get("provider", "")).noun
+    except (LedgerError, ImportError):
+        settings, noun = {}, ("target", "targets")
+    plan = "" if run.plan_complete else " so far: the plan is not complete"
+    facts: list[tuple[str, object]] = [("targets", f"{counted(run.total, *noun)}{plan}")]
+    command = None if first is None else first.to_dict()["command"]
+    if isinstance(command, dict):
+        facts.append(("command", command.get("type")))
+        facts += [(f"{_words(name)} of the first", _value(value)) for name, value in _own(command, first)]
+    return facts + [(_words(name), redact_urls(value)) for name, value in settings.items()]
+
+
+def _own(command: dict[str, Json], first: object) -> list[tuple[str, Json]]:
+    """The fields of a command beside its type and its id, without those that say nothing."""
+    target = getattr(first, "target", None)
+    return [
+        (name, value)
+        for name, value in command.items()
+        if name != "type" and value not in (None, [], {}, False) and not (value == target and name.endswith("_id"))
+    ]
+
+
+def _who(report: RunReport) -> list[tuple[str, object]]:
+    run = report.snapshot.run
+    facts = [(_words(name), getattr(run, name)) for name in ("planned_by", "planned_on", "profile", "account")]
+    held = [("held by", f"process {holder.pid} on {holder.host}") for holder in report.snapshot.holders[:5]]
+    return [(name, value) for name, value in (*facts, *held) if value]
+
+
+def _when(report: RunReport) -> list[tuple[str, object]]:
+    first, last = report.first_request, report.last_outcome
+    took = "" if first is None or last is None else f" ({duration((last - first).total_seconds())} later)"
+    return [
+        ("planned", _moment(report.snapshot.run.created)),
+        ("first request", _moment(first)),
+        ("last outcome", f"{_moment(last)}{took}"),
+    ]
+
+
+def _how(report: RunReport) -> list[tuple[str, object]]:
+    facts: list[tuple[str, object]] = [
+        ("state", report.snapshot.state),
+        ("left", counted(report.snapshot.left, "target")),
+    ]
+    if report.median_latency is not None and report.p95_latency is not None:
+        text = f"median {duration(report.median_latency)}, 95 % below {duration(report.p95_latency)}"
+        facts.append(("from claim to outcome", text))
+    most = f", at most {report.most_attempts:,}" if report.retried else ""
+    facts.append(("more than one attempt", f"{counted(report.retried, 'target')}{most}"))
+    if report.snapshot.run.stops:
+        facts.append(("stopped", counted(report.snapshot.run.stops, "time")))
+    if report.snapshot.paused_until is not None:
+        facts.append(("account paused until", _moment(report.snapshot.paused_until)))
+    return facts
+
+
+def _outcomes(report: RunReport) -> str:
+    total = report.snapshot.run.total
+    rows = [
+        (_words(state), f"{count:,}", f"{count / total:.2%}", meaning)
+        for state, meaning in _STATES
+        if (count := getattr(report.snapshot.counts, state)) or state in {"done", "rejected", "not_sent", "unknown"}
+        if total
+    ]
+    return _table(("outcome", "targets", "share", "means"), rows, kind="outcomes", numbers=(1, 2))
+
+
+def _failures(report: RunReport) -> str:
+    if not report.failures:
+        return "<p>None so far.</p>" if not report.snapshot.over else "<p>None.</p>"
+    rows: list[tuple[object, ...]] = []
+    for kind in report.failures:
+        code, examples = "-" if kind.code is None else kind.code, ", ".join(map(str, kind.examples))
+        rows.append((_words(kind.state), code, kind.summary or "-", f"{kind.count:,}", examples or "-"))
+    table = _table(("outcome", "code", "reason", "targets", "for example"), rows, kind="failures", numbers=(3,))
+    if report.other_failures:
+        table += f"<p>{_text(counted(report.other_failures, 'target'))} failed in other ways.</p>"
+    return table
+
+
+def _next(report: RunReport, targets_file: str | None) -> str:
+    counts = report.snapshot.counts
+    parts: list[str] = []
+    if report.snapshot.holders:
+        parts.append("<p>A process works on the run. Make the report again once it is over.</p>")
+    elif not report.snapshot.run.plan_complete:
+        parts.append("<p>The plan is not complete. Run the command that launched it again.</p>")
+    elif report.resume is not None:
+        unclear = counts.unknown - counts.unknown_for_good + counts.sending
+        rest = counts.planned + counts.not_sent
+        does = [f"settles {counted(unclear, 'unclear target')}"] * bool(unclear)
+        does += [f"launches {counted(rest, 'target')}"] * bool(rest)
+        parts.append(f"<p>A resume {_text(' and '.join(does))}:</p>{_line(report.resume)}")
+    else:
+        parts.append("<p>Nothing is left to do.</p>" if not counts.unknown_for_good else "")
+    if counts.unknown_for_good:
+        parts.append(f"<p>{_text(unknown_for_good(counts.unknown_for_good))}</p>")
+    if report.snapshot.run.total > counts.done:
+        parts.append(f"<p>The targets that are not done, as CSV:</p>{_line(report.list_failures)}")
+    if targets_file is not None:
+        parts.append(f"<p>All targets are in <code>{_text(targets_file)}</code>, as CSV.</p>")
+    else:
+        parts.append(f"<p>All targets, as CSV:</p>{_line(f'{report.export} --csv')}")
+    return "".join(parts)
+
+
+def _line(command: str) -> str:
+    return f"<p><code>{_text(command)}</code></p>"
+
+
+def _moment(moment: datetime | None) -> str:
+    return "none yet" if moment is None else f"{utc(moment)} UTC"
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _value(value: Json) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
