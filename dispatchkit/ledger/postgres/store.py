@@ -25,7 +25,7 @@ from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.ledger.address import Address
-from dispatchkit.ledger.blocks import BLOCK, counts_of, stretches, stretches_with
+from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
 from dispatchkit.ledger.postgres import sql
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row, fetching
 from dispatchkit.ledger.postgres.driver_settings import DriverSettings
@@ -35,6 +35,7 @@ from dispatchkit.ledger.postgres.repeats import find_launched, find_repeats
 from dispatchkit.ledger.postgres.schema import prepare
 from dispatchkit.ledger.store import (
     LEASE_TIMEOUT,
+    MAX_NUMBER,
     TABLES_OF_RUN,
     Chunk,
     Claim,
@@ -47,6 +48,9 @@ from dispatchkit.ledger.store import (
     Run,
     RunPlan,
     SharedStore,
+    StoredClaim,
+    StoredOutcome,
+    Story,
     Target,
     Unsettled,
 )
@@ -359,18 +363,39 @@ class PostgresStore(SharedStore):
         [(total, *sums)] = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
         return counts_of(total, sums)
 
-    async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
-        for stretch in await self._stretches(run, states):
-            start = stretch.start
-            while start < stretch.stop:
-                statement = fetching(sql.TARGETS, run, start, [*states], _PAGE, stretch.stop)
+    async def blocks(self, run: int) -> list[tuple[int, ...]]:
+        rows = await self.connection.run(fetching(sql.COUNTS_OF_BLOCKS, run), timeout=_RECONNECT_TIMEOUT)
+        return [tuple(row) for row in rows]
+
+    async def targets(
+        self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
+    ) -> AsyncIterator[Target]:
+        for stretch in await self._stretches(run, states, start, end):
+            first = stretch.start
+            while first < stretch.stop:
+                statement = fetching(sql.TARGETS, run, first, [*states], _PAGE, stretch.stop)
                 rows = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
                 for row in rows:
                     index, command, state, summary, code, *rest = row
                     yield Target(index, command, state, summary, None if code is None else json.loads(code), *rest)
-                start = rows[-1]["index"] + 1 if len(rows) == _PAGE else stretch.stop
+                first = rows[-1]["index"] + 1 if len(rows) == _PAGE else stretch.stop
 
-    async def _stretches(self, run: int, states: Collection[str]) -> Sequence[range]:
+    async def indexes_of(self, run: int, target: int, *, limit: int) -> list[int]:
+        statement = fetching(sql.INDEXES_OF_TARGET, run, *keys_of(target), limit)
+        return sorted(row["index"] for row in await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT))
+
+    async def story(self, run: int, index: int) -> Story:
+        claims = await self.connection.run(fetching(sql.CLAIMS_OF_TARGET, run, index), timeout=_RECONNECT_TIMEOUT)
+        outcomes = await self.connection.run(fetching(sql.OUTCOMES_OF_TARGET, run, index), timeout=_RECONNECT_TIMEOUT)
+        return Story(
+            [StoredClaim(*row) for row in claims],
+            [
+                StoredOutcome(send_no, state, summary, None if code is None else json.loads(code), *rest)
+                for send_no, state, summary, code, *rest in outcomes
+            ],
+        )
+
+    async def _stretches(self, run: int, states: Collection[str], start: int, end: int) -> Sequence[range]:
         """The stretches of a run's indexes that may hold targets in these states."""
 
         async def work(connection: Connection) -> tuple[int, list[Row]]:
@@ -378,7 +403,7 @@ class PostgresStore(SharedStore):
             return total or 0, await connection.fetch(sql.COUNTS_OF_BLOCKS, run) if states else []
 
         total, rows = await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
-        return stretches_with(total, [tuple(row) for row in rows], states)
+        return stretches_with(total, [tuple(row) for row in rows], states, start=start, end=end)
 
     async def stop(self, run: int) -> None:
         # If the answer is lost, the retry counts the stop twice, which is harmless.

@@ -7,6 +7,7 @@ from dispatchkit.ledger.blocks import BLOCK, TALLIED
 __all__ = [
     "ANSWER",
     "BATCH",
+    "CLAIMS_OF_TARGET",
     "COUNTS",
     "COUNTS_OF_BLOCKS",
     "COUNTS_OF_CHUNK",
@@ -15,6 +16,7 @@ __all__ = [
     "LAUNCHED",
     "OTHERS",
     "OTHERS_OF_PLAN",
+    "OUTCOMES_OF_TARGET",
     "REPEATS",
     "REPEATS_IN_SMALLER",
     "RIVAL",
@@ -176,6 +178,12 @@ COUNTS = f"SELECT (SELECT total FROM run WHERE number = ?1), {_SUMS} FROM tally 
 COUNTS_OF_CHUNK = f"""
 SELECT (SELECT end_index - start_index FROM chunk WHERE run = ?1 AND number = ?2), {_SUMS}
 FROM tally WHERE run = ?1 AND chunk = ?2
+"""
+CLAIMS_OF_TARGET = """
+SELECT send_no, request_id, since, claimed_at FROM sending WHERE run = ? AND "index" = ? ORDER BY send_no
+"""
+OUTCOMES_OF_TARGET = """
+SELECT send_no, state, summary, code, request_id, attempts, at, final FROM outcome WHERE run = ? AND "index" = ?
 """
 COUNTS_OF_BLOCKS = f"SELECT block, {_SUMS} FROM tally WHERE run = ? GROUP BY block ORDER BY block"
 
