@@ -1,0 +1,198 @@
+"""One reader for each thing that is watched, whatever the number of viewers.
+
+A feed looks once a second while it has viewers. It keeps the latest event of each name, so a slow viewer misses events
+and never makes the feed wait. A look that takes long makes the pauses longer: a feed reads at most a small share of its
+time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+
+from dispatchkit.web.source import AwayError
+
+__all__ = ["Feed", "Feeds", "Part", "encode_event"]
+
+_EVERY = 1.0
+"""Seconds between two looks."""
+_PATIENCE = 2.5
+"""Seconds after which a look that has no answer is told as such."""
+_LINGER = 10.0
+"""Seconds for which a feed without viewers keeps what it has read: a page may be loaded again."""
+_SHARE = 0.04
+"""The most of its time that one part of a feed reads."""
+
+
+class Part:
+    """One thing that a feed reads, in its own rhythm.
+
+    Args:
+        name: The name of its events.
+        read: Reads it. None means that nothing has changed.
+        every: Seconds between two reads, at least.
+    """
+
+    def __init__(self, name: str, read: Callable[[], Awaitable[Mapping[str, object] | None]], every: float) -> None:
+        self.name = name
+        self._read = read
+        self._every = every
+        self._next = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is time to read it again."""
+        return time.monotonic() >= self._next
+
+    async def read(self) -> Mapping[str, object] | None:
+        """Read it, and wait longer before the next time if it took long."""
+        began = time.monotonic()
+        try:
+            return await self._read()
+        finally:
+            now = time.monotonic()
+            self._next = began + max(self._every - 0.05, (now - began) / _SHARE)
+
+
+class Feed:
+    """Reads its parts while it has viewers, and tells whether the ledger is away.
+
+    Args:
+        parts: What it reads, in this order. A part may use what an earlier one has read.
+    """
+
+    def __init__(self, parts: list[Part]) -> None:
+        self._parts = parts
+        self._events: dict[str, tuple[int, bytes]] = {}
+        self.latest: dict[str, Mapping[str, object]] = {}
+        """The latest event of each name."""
+        self._version = 0
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._viewers = 0
+        self._idle_since = time.monotonic()
+        self._away = False
+        self._closed = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it had no viewers for a while."""
+        return not self._viewers and time.monotonic() - self._idle_since > _LINGER
+
+    async def look_once(self) -> None:
+        """Read the first part, unless it was read in the last seconds.
+
+        Raises:
+            AwayError: The ledger cannot be read.
+        """
+        first = self._parts[0]
+        if first.is_due and self._task is None:
+            told = await first.read()
+            if told is not None:
+                self._put(first.name, told)
+
+    async def follow(self) -> AsyncIterator[bytes]:
+        """The latest event of each name, then each change."""
+        self._viewers += 1
+        if self._task is None:
+            self._task = asyncio.create_task(self._pump())
+        seen = 0
+        try:
+            while True:
+                changed = self._changed
+                fresh = [event for version, event in self._events.values() if version > seen]
+                seen = self._version
+                if fresh:
+                    yield b"".join(fresh)
+                if self._closed or self._task is None:
+                    return
+                await changed.wait()
+        finally:
+            self._viewers -= 1
+            self._idle_since = time.monotonic()
+
+    async def close(self) -> None:
+        """End it, and every viewer's stream."""
+        self._closed = True
+        self._notify()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _pump(self) -> None:
+        try:
+            while not self.is_idle:
+                began = time.monotonic()
+                for part in self._parts:
+                    if part.is_due:
+                        await self._read(part)
+                self._notify()
+                await asyncio.sleep(max(0.05, began + _EVERY - time.monotonic()))
+        finally:
+            self._task = None
+            self._notify()  # every stream ends, and its page connects again
+
+    async def _read(self, part: Part) -> None:
+        reading = asyncio.ensure_future(part.read())
+        try:
+            while not (await asyncio.wait([reading], timeout=_PATIENCE))[0]:
+                self._tell_away("The ledger does not answer.")
+            told = reading.result()
+        except AwayError as error:
+            self._tell_away(str(error))
+        else:
+            if self._away:
+                self._away = False
+                self._put("ledger", {"away": None})
+            if told is not None:
+                self._put(part.name, told)
+        finally:
+            if not reading.done():
+                reading.cancel()
+                with suppress(asyncio.CancelledError, AwayError):
+                    await reading
+
+    def _tell_away(self, why: str) -> None:
+        self._away = True
+        self._put("ledger", {"away": why})
+        self._notify()
+
+    def _put(self, name: str, told: Mapping[str, object]) -> None:
+        self._version += 1
+        self.latest[name] = told
+        self._events[name] = self._version, encode_event(name, told)
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+
+class Feeds:
+    """The feeds of a server, by what they show."""
+
+    def __init__(self) -> None:
+        self._feeds: dict[object, Feed] = {}
+
+    def get(self, key: object, make: Callable[[], Feed]) -> Feed:
+        """The feed of a key; a new one if nobody has watched it lately."""
+        for old in [each for each, feed in self._feeds.items() if feed.is_idle and each != key]:
+            del self._feeds[old]
+        feed = self._feeds.get(key)
+        if feed is None or feed.is_idle:
+            feed = self._feeds[key] = make()
+        return feed
+
+    async def close(self) -> None:
+        """End all feeds."""
+        feeds, self._feeds = [*self._feeds.values()], {}
+        for feed in feeds:
+            await feed.close()
+
+
+def encode_event(name: str, told: Mapping[str, object]) -> bytes:
+    """A server-sent event. JSON has no line ends, so no text can begin another event."""
+    text = json.dumps(told, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return f"event: {name}\ndata: {text}\n\n".encode()
