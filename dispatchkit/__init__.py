@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         ThrottledError,
     )
     from dispatchkit.ledger.ledger import Ledger
+    from dispatchkit.ledger.series import Bucket
     from dispatchkit.ledger.store import Counts, Run, Target
     from dispatchkit.values import json_schema, to_json
 
@@ -81,6 +82,7 @@ __all__ = [
     "Audience",
     "AuthenticationError",
     "BreakerOpened",
+    "Bucket",
     "CallEnded",
     "CallEvent",
     "CallStarted",
@@ -197,6 +199,7 @@ _HOMES = {
         "ThrottledError",
     ),
     "dispatchkit.ledger.ledger": ("Ledger",),
+    "dispatchkit.ledger.series": ("Bucket",),
     "dispatchkit.ledger.store": ("Counts", "Run", "Target"),
     "dispatchkit.values": ("json_schema", "to_json"),
 }

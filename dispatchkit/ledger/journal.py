@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
+from datetime import datetime
 from typing import Never, TypeVar
 
 import attrs
@@ -85,6 +86,8 @@ class LedgerJournal(Journal):
         self._after = -1
         self._limit = 16
         self._chunk_of: dict[int, int] = {}
+        self._since_of: dict[int, datetime] = {}
+        """`Claim.since` of targets in flight: of their first claim, as their `sending` row has it."""
 
     async def open(
         self, commands: Iterable[Command[W, R]] | AsyncIterable[Command[W, R]] | None, stop: Callable[[], None]
@@ -294,6 +297,7 @@ class LedgerJournal(Journal):
     async def claim(self, item: WorkItem[W, R], request_id: str | None) -> ClaimResult:
         since = item.unclear_since or self._writer.since()
         chunk, token = self._chunk_of[item.index], self._holding.token
+        self._since_of.setdefault(item.index, since)
         claim = Claim(self._run, chunk, item.index, token, request_id, since)
         return await self._writer.claim(claim, first_attempt=item.unclear_since is None)
 
@@ -326,6 +330,7 @@ class LedgerJournal(Journal):
                 attempts=len(outcome.attempts),
                 at=self._clock.now(),
                 is_final=isinstance(error, OutcomeUnknownError) and error.is_final,
+                since=self._since_of.pop(item.index, None),
             )
         )
 

@@ -9,7 +9,7 @@ import asyncio
 import importlib
 import os
 from collections.abc import AsyncIterator, Collection
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
@@ -27,6 +27,7 @@ from dispatchkit.errors import LedgerError, RunHeldError
 from dispatchkit.ledger.address import Address
 from dispatchkit.ledger.journal import LedgerJournal
 from dispatchkit.ledger.liveness import end_process
+from dispatchkit.ledger.series import Bucket
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.ledger.store import MAX_NUMBER, Chunk, Counts, Holder, PausedAccount, Run, SharedStore, Store, Target
 from dispatchkit.ledger.watch import RunStatus, watch_run
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
 __all__ = ["Ledger"]
 
 W = TypeVar("W")
+
+_EPOCH = datetime.fromtimestamp(0, UTC)
 
 _END_TIMEOUT = 10.0
 """Seconds to wait for the end of a killed process."""
@@ -164,6 +167,24 @@ class Ledger(AsyncOnly):
             LedgerError: The run does not exist, or the ledger cannot be read.
         """
         return await self._store.counts((await self.run(name)).number)
+
+    async def series(self, name: str, since: datetime | None = None) -> list[Bucket]:
+        """A run's outcomes over time, with their latencies, in buckets of ten seconds.
+
+        It costs as much as the run was long, and reads no targets. Buckets without an outcome are left out.
+
+        Args:
+            name: The run's name.
+            since: Only the buckets from this moment on, for a page that knows the earlier ones. The first one is that
+                of the moment itself. Default: all.
+
+        Raises:
+            ValueError: ``since`` has no time zone.
+            LedgerError: The run does not exist, or the ledger cannot be read.
+        """
+        if since is not None and since.tzinfo is None:
+            raise ValueError("since must have a time zone, such as datetime.now(UTC)")
+        return await self._store.series((await self.run(name)).number, since=_EPOCH if since is None else since)
 
     async def chunks(self, name: str) -> list[Chunk]:
         """The unfinished chunks of a run, with their current holders.

@@ -1,6 +1,6 @@
 """The protocol of a ledger's database, and its values. `sqlite` and `postgres` implement it.
 
-There are seven tables. The latest rows of a target give its state:
+There are eight tables. The latest rows of a target give its state:
 
 - `run`: one launch, with its name, its settings, whether its plan is complete, and whether it was stopped.
 - `chunk`: a range of a run's targets, with its token and its latest heartbeat. One process holds it at a time.
@@ -11,6 +11,8 @@ There are seven tables. The latest rows of a target give its state:
   nothing can settle an unknown outcome. The next holder leaves a marked outcome alone.
 - `tally`: the numbers of targets by state, of each block of a chunk (`blocks`). The transaction that writes a `sending`
   or an `outcome` also changes its tally. So no count reads the targets, and a resume skips the blocks that are over.
+- `series`: the numbers of outcomes by time, state and latency (`series`). The transaction that writes an `outcome` also
+  adds it here.
 - `plan_part`: a digest of some ten thousand commands, as they were given. The same commands are not planned twice.
 
 A target without `sending` is planned. A target with `sending` and no `outcome` is in flight, or its process died. Its
@@ -33,6 +35,7 @@ import attrs
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.reprs import RichRepr, describe
 from dispatchkit.errors import LedgerError, State
+from dispatchkit.ledger.series import Bucket
 from dispatchkit.redaction import redact_urls
 from dispatchkit.values import HIDDEN, SHOWN, Json, Value, shown_as, target_of
 
@@ -289,7 +292,7 @@ class Launched(NamedTuple):
     """The latest claim or outcome."""
 
 
-TABLES_OF_RUN = ("chunk", "target", "sending", "outcome", "tally", "plan_part")
+TABLES_OF_RUN = ("chunk", "target", "sending", "outcome", "tally", "series", "plan_part")
 """The tables whose rows belong to a run, by their column ``run``."""
 
 
@@ -323,6 +326,8 @@ class Record(NamedTuple):
     at: datetime
     is_final: bool = False
     """Whether the outcome is unknown and nothing can settle it."""
+    since: datetime | None = None
+    """`Claim.since` of the first claim in this hold, for the latency; None without a claim."""
 
 
 @attrs.frozen
@@ -519,6 +524,10 @@ class Store(Protocol):
 
     async def counts(self, run: int, *, chunk: int | None = None) -> Counts:
         """The numbers of targets by state, of a run or a chunk."""
+        ...
+
+    async def series(self, run: int, *, since: datetime) -> list[Bucket]:
+        """The outcomes of a run over time, from the bucket of ``since`` on. Buckets without an outcome are left out."""
         ...
 
     async def blocks(self, run: int) -> list[tuple[int, ...]]:

@@ -105,6 +105,7 @@ class Ledger:
     runs = _blocking(AsyncLedger.runs)
     run = _blocking(AsyncLedger.run)
     counts = _blocking(AsyncLedger.counts)
+    series = _blocking(AsyncLedger.series)
     chunks = _blocking(AsyncLedger.chunks)
     stop = _blocking(AsyncLedger.stop)
     clear_stop = _blocking(AsyncLedger.clear_stop)

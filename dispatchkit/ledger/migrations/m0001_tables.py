@@ -86,6 +86,15 @@ CREATE TABLE dispatchkit.tally ( -- targets by state, of each block of a chunk; 
     version int NOT NULL, -- of concurrent changes, the later one is refused
     PRIMARY KEY (run, chunk, block, part)
 ) WITH (fillfactor = 50);
+CREATE TABLE dispatchkit.series ( -- outcomes over time, see `series`
+    run int NOT NULL,
+    start timestamptz NOT NULL, -- of ten seconds
+    chunk int NOT NULL,
+    state text NOT NULL,
+    slot int NOT NULL, -- of the latency histogram
+    count int NOT NULL,
+    PRIMARY KEY (run, start, chunk, state, slot)
+) WITH (fillfactor = 50);
 CREATE TABLE dispatchkit.plan_part ( -- the commands of each part of a plan, as they were given
     run int NOT NULL,
     number int NOT NULL,
@@ -139,6 +148,9 @@ CREATE TABLE tally (
     done INTEGER NOT NULL DEFAULT 0, rejected INTEGER NOT NULL DEFAULT 0, not_sent INTEGER NOT NULL DEFAULT 0,
     unknown INTEGER NOT NULL DEFAULT 0, final INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (run, chunk, block)) WITHOUT ROWID;
+CREATE TABLE series (
+    run INTEGER NOT NULL, start TEXT NOT NULL, chunk INTEGER NOT NULL, state TEXT NOT NULL, slot INTEGER NOT NULL,
+    count INTEGER NOT NULL, PRIMARY KEY (run, start, chunk, state, slot)) WITHOUT ROWID;
 CREATE TABLE plan_part (
     run INTEGER NOT NULL, number INTEGER NOT NULL, digest BLOB NOT NULL, PRIMARY KEY (run, number)) WITHOUT ROWID;
 """

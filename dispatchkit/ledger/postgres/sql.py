@@ -8,6 +8,7 @@ target is in flight if it has neither a final outcome nor one of its latest `sen
 from __future__ import annotations
 
 from dispatchkit.ledger.blocks import BLOCK, TALLIED
+from dispatchkit.ledger.series import BUCKET_SECONDS
 
 __all__ = [
     "ACQUIRE",
@@ -39,6 +40,7 @@ __all__ = [
     "REPEATS_IN_SMALLER",
     "RIVAL",
     "RUNS",
+    "SERIES",
     "TARGETS",
     "UNSETTLED",
 ]
@@ -175,16 +177,17 @@ _RECORD = f"""
 WITH told AS (
     SELECT $1::int AS run, coalesce(chunk, $3[1]) AS chunk, index, $2::text AS token, coalesce(state, $5[1]) AS state,
         coalesce(summary, $6[1]) AS summary, code, request_id, coalesce(attempts, $9[1]) AS attempts, at,
-        coalesce(final, $11[1]) AS final
+        coalesce(final, $11[1]) AS final, coalesce(slot, $12[1]) AS slot
     FROM unnest(
         $3::int[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int[], $10::timestamptz[],
-        $11::boolean[]
-    ) AS g(chunk, index, state, summary, code, request_id, attempts, at, final)
+        $11::boolean[], $12::int[]
+    ) AS g(chunk, index, state, summary, code, request_id, attempts, at, final, slot)
 ), held AS MATERIALIZED (
     SELECT run, number, token FROM dispatchkit.chunk
     WHERE (run, number) IN (SELECT run, chunk FROM told) FOR KEY SHARE
 ), judged AS MATERIALIZED (
-    SELECT g.*, coalesce(h.token = g.token, false) AS mine, {_STATE} AS before, coalesce(o.for_good, false) AS for_good
+    SELECT g.*, coalesce(h.token = g.token, false) AS mine, {_STATE} AS before, coalesce(o.for_good, false) AS for_good,
+        o.state IS NOT DISTINCT FROM g.state AND o.at IS NOT DISTINCT FROM g.at AS known
     FROM told g LEFT JOIN held h ON h.run = g.run AND h.number = g.chunk
     {_LATEST.replace("$target", "g")}
     WHERE o.final IS NOT TRUE
@@ -211,6 +214,13 @@ WITH told AS (
         ((count(*) FILTER (WHERE state = 'unknown')) - count(*) FILTER (WHERE before = 'unknown'))::int AS unknown,
         ((count(*) FILTER (WHERE final)) - count(*) FILTER (WHERE for_good))::int AS final
     FROM judged JOIN written USING (run, index) GROUP BY 1, 2, 3
+), timed AS (
+    -- Not those that the same statement has written before, whose answer was lost.
+    INSERT INTO dispatchkit.series AS x (run, start, chunk, state, slot, count)
+    SELECT run, to_timestamp(floor(extract(epoch FROM at)::float8 / {BUCKET_SECONDS}) * {BUCKET_SECONDS}), chunk,
+        state, slot, count(*)
+    FROM judged JOIN written USING (run, index) WHERE NOT known GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5
+    ON CONFLICT (run, start, chunk, state, slot) DO UPDATE SET count = x.count + excluded.count
 ), {_TALLY}
 SELECT (SELECT count(*) FROM judged WHERE NOT mine AND state = 'done') AS late, {_CHECK}
 """
@@ -395,6 +405,10 @@ SELECT (SELECT total FROM dispatchkit.run WHERE number = $1) AS total, {_SUMS} F
 COUNTS_OF_CHUNK = f"""
 SELECT (SELECT end_index - start_index FROM dispatchkit.chunk WHERE run = $1 AND number = $2) AS total, {_SUMS}
 FROM dispatchkit.tally WHERE run = $1 AND chunk = $2
+"""
+SERIES = f"""
+SELECT start, state, slot, sum(count)::int AS count FROM dispatchkit.series
+WHERE run = $1 AND start > $2::timestamptz - interval '{BUCKET_SECONDS} s' GROUP BY start, state, slot ORDER BY start
 """
 COUNTS_OF_BLOCKS = f"SELECT block, {_SUMS} FROM dispatchkit.tally WHERE run = $1 GROUP BY block ORDER BY block"
 OVER = """

@@ -33,6 +33,7 @@ from dispatchkit.ledger.postgres.identity import identity_expression
 from dispatchkit.ledger.postgres.pooler import check_session
 from dispatchkit.ledger.postgres.repeats import find_launched, find_repeats
 from dispatchkit.ledger.postgres.schema import prepare
+from dispatchkit.ledger.series import Bucket, buckets_of, slot_of
 from dispatchkit.ledger.store import (
     LEASE_TIMEOUT,
     MAX_NUMBER,
@@ -342,7 +343,7 @@ class PostgresStore(SharedStore):
         kept = [*latest.values()]
         for (run, token), positions in _by_hold(kept).items():
             columns = zip(*(kept[position] for position in positions), strict=True)
-            _, chunks, indexes, _, states, summaries, codes, request_ids, attempts, at, final = columns
+            _, chunks, indexes, _, states, summaries, codes, request_ids, attempts, at, final, since = columns
             values = (
                 _packed(chunks),
                 indexes,
@@ -353,6 +354,7 @@ class PostgresStore(SharedStore):
                 _packed(attempts),
                 at,
                 _packed(final),
+                _packed([*map(slot_of, since, at)]),
             )
             [(late, _)] = await self._records.run(_counting(sql.RECORD, run, token, *values))
             if late:
@@ -362,6 +364,10 @@ class PostgresStore(SharedStore):
         statement = fetching(sql.COUNTS, run) if chunk is None else fetching(sql.COUNTS_OF_CHUNK, run, chunk)
         [(total, *sums)] = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
         return counts_of(total, sums)
+
+    async def series(self, run: int, *, since: datetime) -> list[Bucket]:
+        rows = await self.connection.run(fetching(sql.SERIES, run, since), timeout=_RECONNECT_TIMEOUT)
+        return buckets_of((start, state, slot, count) for start, state, slot, count in rows)
 
     async def blocks(self, run: int) -> list[tuple[int, ...]]:
         rows = await self.connection.run(fetching(sql.COUNTS_OF_BLOCKS, run), timeout=_RECONNECT_TIMEOUT)

@@ -16,10 +16,13 @@ __all__ = [
     "LAUNCHED",
     "OTHERS",
     "OTHERS_OF_PLAN",
+    "OUTCOMES_OF_BATCH",
     "OUTCOMES_OF_TARGET",
     "REPEATS",
     "REPEATS_IN_SMALLER",
     "RIVAL",
+    "SERIES",
+    "SERIES_OF_RUN",
     "STATE",
     "STATES_OF_BATCH",
     "TALLY",
@@ -80,10 +83,12 @@ WHERE t.run = :run AND t."index" = :index
 # What a batch usually is: the first claims of planned targets, and the first outcomes of targets in flight. Each row is
 # one such group of one chunk. The number of written rows proves it; otherwise the whole statement changes nothing, and
 # `BATCH` follows. `rows` is a JSON object by index. Of a claim, it has the request id. Of an outcome, it has the time,
-# or time, request id, summary, code and attempts. `blocks` has the number of targets by block.
+# or time, request id, summary, code and attempts. `blocks` has the number of targets by block. `since` is the start of
+# a claim, or of the outcomes' bucket in the series. `slots` has the number of outcomes by slot of their latency.
 FIRST_BATCH = """
-CREATE TEMP VIEW first_batch (kind, run, chunk, token, rows, count, blocks, since, state, final, now, boot_now, boot) AS
-SELECT '', 0, 0, '', '', 0, '', '', '', 0, 0, 0, 0;
+CREATE TEMP VIEW first_batch (
+  kind, run, chunk, token, rows, count, blocks, since, slots, state, final, now, boot_now, boot) AS
+SELECT '', 0, 0, '', '', 0, '', '', '', '', 0, 0, 0, 0;
 CREATE TEMP TRIGGER write_first_claims INSTEAD OF INSERT ON first_batch WHEN NEW.kind = 'claim' BEGIN
   INSERT INTO sending (run, "index", send_no, token, request_id, since, claimed_at, claimed_boot, boot)
   SELECT NEW.run, j.key, 1, NEW.token, j.value, NEW.since, NEW.now, NEW.boot_now, NEW.boot FROM json_each(NEW.rows) j
@@ -114,6 +119,9 @@ CREATE TEMP TRIGGER write_first_outcomes INSTEAD OF INSERT ON first_batch WHEN N
   ON CONFLICT (run, chunk, block) DO UPDATE SET
     sending = sending + excluded.sending, done = done + excluded.done, rejected = rejected + excluded.rejected,
     not_sent = not_sent + excluded.not_sent, unknown = unknown + excluded.unknown, final = final + excluded.final;
+  INSERT INTO series (run, start, chunk, state, slot, count)
+  SELECT NEW.run, NEW.since, NEW.chunk, NEW.state, key, value FROM json_each(NEW.slots) WHERE true
+  ON CONFLICT (run, start, chunk, state, slot) DO UPDATE SET count = count + excluded.count;
 END;
 """
 # Any other batch. The caller compares the states before and after it (`STATES_OF_BATCH`), and writes the difference.
@@ -172,6 +180,20 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (run, chunk, block) DO UPDATE SET
   sending = sending + excluded.sending, done = done + excluded.done, rejected = rejected + excluded.rejected,
   not_sent = not_sent + excluded.not_sent, unknown = unknown + excluded.unknown, final = final + excluded.final
+"""
+# The latest outcomes of a batch's targets, before and after it. Those that differ are new in the series.
+OUTCOMES_OF_BATCH = """
+SELECT a.run, a."index", o.state, o.at
+FROM (SELECT DISTINCT json_extract(value, '$[0]') AS run, json_extract(value, '$[2]') AS "index" FROM json_each(?)) a
+CROSS JOIN outcome o ON o.run = a.run AND o."index" = a."index"
+"""
+SERIES = """
+INSERT INTO series (run, start, chunk, state, slot, count) VALUES (?, ?, ?, ?, ?, ?)
+ON CONFLICT (run, start, chunk, state, slot) DO UPDATE SET count = count + excluded.count
+"""
+SERIES_OF_RUN = """
+SELECT start, state, slot, sum(count) FROM series WHERE run = ? AND start > ?
+GROUP BY start, state, slot ORDER BY start
 """
 _SUMS = ", ".join(f"coalesce(sum({name}), 0)" for name in TALLIED)
 COUNTS = f"SELECT (SELECT total FROM run WHERE number = ?1), {_SUMS} FROM tally WHERE run = ?1"

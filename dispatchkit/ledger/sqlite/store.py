@@ -16,7 +16,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -26,6 +26,7 @@ from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
 from dispatchkit.ledger.liveness import boot_id as this_boot
+from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket, buckets_of
 from dispatchkit.ledger.sqlite.file import add_boot, check, connect, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite.holds import Holds
 from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
@@ -43,6 +44,7 @@ from dispatchkit.ledger.sqlite.sql import (
     REPEATS,
     REPEATS_IN_SMALLER,
     RIVAL,
+    SERIES_OF_RUN,
     STATE,
     TARGETS,
     UNSETTLED,
@@ -319,6 +321,11 @@ class SqliteStore(Store):
         sql, given = (COUNTS, (run,)) if chunk is None else (COUNTS_OF_CHUNK, (run, chunk))
         total, *sums = await self._read(lambda db: db.execute(sql, given).fetchone())
         return counts_of(total, sums)
+
+    async def series(self, run: int, *, since: datetime) -> list[Bucket]:
+        after = (since.astimezone(UTC) - timedelta(seconds=BUCKET_SECONDS)).isoformat(timespec="seconds")
+        rows = await self._read(partial(_fetch, SERIES_OF_RUN, (run, after)))
+        return buckets_of((datetime.fromisoformat(start), state, slot, count) for start, state, slot, count in rows)
 
     async def blocks(self, run: int) -> list[tuple[int, ...]]:
         return await self._read(lambda db: db.execute(COUNTS_OF_BLOCKS, (run,)).fetchall())

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from typing import cast
 
@@ -14,15 +15,18 @@ import attrs
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
 from dispatchkit.ledger.blocks import BLOCK, TALLIED
-from dispatchkit.ledger.sqlite.sql import ANSWER, STATES_OF_BATCH, TALLY
+from dispatchkit.ledger.series import LATENCY_BOUNDS, NO_SLOT, slot_of
+from dispatchkit.ledger.sqlite.sql import ANSWER, OUTCOMES_OF_BATCH, SERIES, STATES_OF_BATCH, TALLY
 from dispatchkit.ledger.store import Claim, Record
 
 __all__ = ["Afterwards", "Batch", "Moment", "Work", "Writing", "read_all"]
 
 _json = json.JSONEncoder(separators=(",", ":")).encode
-_PLACES = f"({','.join('?' * 13)})"
+_PLACES = f"({','.join('?' * 14)})"
 _GROUPS = 50
 """Maximum groups of a statement: older SQLite releases allow 999 parameters."""
+_TENS = len("2026-01-31T09:00:0")
+"""Characters of a time up to the tens of its seconds, which its bucket in the series shares."""
 
 
 @attrs.frozen
@@ -117,22 +121,31 @@ def _write_first(db: sqlite3.Connection, claims: Sequence[Claim], records: Seque
     """Write first claims and first outcomes, with their tally, in one statement. Returns False if some are not."""
     times = (moment.wall, moment.boot_time, moment.boot)
     groups: dict[tuple[object, ...], dict[int, object]] = {}
-    for run, chunk, index, token, request_id, since in claims:
-        groups.setdefault(("claim", run, chunk, token, since, None, 0), {})[index] = request_id
-    for run, chunk, index, token, state, summary, code, request_id, attempts, at, final in records:
+    slots_of: dict[tuple[object, ...], list[int]] = {}
+    key: tuple[object, ...]
+    for run, chunk, index, token, request_id, begun in claims:
+        groups.setdefault(("claim", run, chunk, token, begun, None, 0), {})[index] = request_id
+    for run, chunk, index, token, state, summary, code, request_id, attempts, at, final, since in records:
         time = at.isoformat()
         is_plain = attempts == 1 and request_id is None and code is None and not summary
-        group = groups.setdefault(("outcome", run, chunk, token, None, state, final), {})
+        key = ("outcome", run, chunk, token, time[:_TENS], state, final)
+        if (group := groups.get(key)) is None:
+            group = groups[key] = {}
+            slots_of[key] = []
         group[index] = time if is_plain else (time, request_id, summary, code, attempts)
+        # `slot_of`, without the cost of a call
+        slots_of[key].append(NO_SLOT if since is None else bisect_left(LATENCY_BOUNDS, (at - since).total_seconds()))
     if not groups:
         return True
     if len(groups) > _GROUPS or sum(map(len, groups.values())) != len(claims) + len(records):
         return False
     values: list[object] = []
-    for (*hold, start, outcome, is_final), rows in groups.items():
+    for key, rows in groups.items():
+        *hold, start, outcome, is_final = key
         blocks = Counter([index // BLOCK for index in rows])
-        begin = start.isoformat() if isinstance(start, datetime) else None
-        values += (*hold, _json(rows), len(rows), _json(blocks), begin, outcome, is_final, *times)
+        begin = start.isoformat() if isinstance(start, datetime) else _bucket(str(start))
+        slots = _json(Counter(slots_of.get(key, ())))
+        values += (*hold, _json(rows), len(rows), _json(blocks), begin, slots, outcome, is_final, *times)
     try:
         db.execute(f"INSERT INTO first_batch VALUES {','.join([_PLACES] * len(groups))}", values)  # noqa: S608
     except sqlite3.IntegrityError:
@@ -149,8 +162,10 @@ def _write_any(db: sqlite3.Connection, batches: Sequence[Batch], moment: Moment)
     touched = f"[{claims[1:-1]}{',' if len(claims) > len('[]') < len(records) else ''}{records[1:-1]}]"
     changes: dict[tuple[int, int, int], Counter[str]] = {}
     _add_states(db, touched, changes, -1)
+    before = _outcomes(db, records)
     db.execute("INSERT INTO batch VALUES (?, ?, ?, ?, ?)", (claims, records, *moment.given.values()))
     _add_states(db, touched, changes, 1)
+    new = _outcomes(db, records) - before
     db.executemany(
         TALLY,
         [
@@ -159,7 +174,31 @@ def _write_any(db: sqlite3.Connection, batches: Sequence[Batch], moment: Moment)
             if any(change[name] for name in TALLIED)
         ],
     )
+    db.executemany(SERIES, _series([record for batch in batches for record in batch.records], new))
     return [[_claim_result(db, claim, moment) for claim in batch.claims] for batch in batches]
+
+
+def _outcomes(db: sqlite3.Connection, records: str) -> set[tuple[int, int, str, str]]:
+    """The outcomes of the records' targets, as run, index, state and time."""
+    return set(db.execute(OUTCOMES_OF_BATCH, (records,)))
+
+
+def _series(records: Sequence[Record], new: set[tuple[int, int, str, str]]) -> Iterator[tuple[object, ...]]:
+    """The rows of the series for the new outcomes."""
+    counted: Counter[tuple[object, ...]] = Counter()
+    for record in records:
+        time = record.at.isoformat()
+        outcome = (record.run, record.index, str(record.state), time)
+        if outcome in new:
+            new.discard(outcome)
+            slot = slot_of(record.since, record.at)
+            counted[record.run, _bucket(time[:_TENS]), record.chunk, record.state, slot] += 1
+    return ((*key, count) for key, count in counted.items())
+
+
+def _bucket(prefix: str) -> str:
+    """The start of a bucket in the series, from the times of its outcomes up to the tens of seconds."""
+    return f"{prefix}0+00:00"
 
 
 def _add_states(
