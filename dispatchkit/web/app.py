@@ -18,6 +18,7 @@ from dispatchkit.core.clock import SYSTEM
 from dispatchkit.ledger.ledger import Ledger
 from dispatchkit.ledger.run_snapshot import RunStop, nothing_to_stop, stop_run
 from dispatchkit.ledger.store import MAX_NUMBER, Run, Store
+from dispatchkit.plots import STYLE
 from dispatchkit.web import pages
 from dispatchkit.web.feed import Feed, Feeds
 from dispatchkit.web.look import Frame, GoneError, tell_story
@@ -315,7 +316,7 @@ def _assets() -> Mapping[str, tuple[str, bytes]]:
     """The files of the pages, by name: read once, so that no path of a request names a file."""
     folder = files("dispatchkit.web").joinpath("assets")
     return {
-        "control-room.css": ("text/css", folder.joinpath("control-room.css").read_bytes()),
+        "control-room.css": ("text/css", folder.joinpath("control-room.css").read_bytes() + STYLE.encode()),
         "control-room.js": ("text/javascript", folder.joinpath("control-room.js").read_bytes()),
         "icon.svg": ("image/svg+xml", _ICON.encode()),
     }

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 
 from dispatchkit.core.fanout.snapshot import RateMeter
 from dispatchkit.ledger.ledger import Ledger
+from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket
 from dispatchkit.ledger.store import Run, Store
+from dispatchkit.plots import latency_over_time, outcomes_over_time, rate_over_time, regular
 from dispatchkit.web.failures import FAILED, FailureIndex
 from dispatchkit.web.feed import Feed, Part
 from dispatchkit.web.look import Frame, GoneError, look_at_run, look_at_runs
@@ -14,6 +17,15 @@ from dispatchkit.web.source import LedgerSource
 
 __all__ = ["RunFeed", "runs_feed"]
 
+_LATE = timedelta(seconds=60)
+"""Outcomes may be written so much later than they came. A read begins so much before the latest known bucket."""
+_FIRST = datetime(1970, 1, 2, tzinfo=UTC)
+_WIDTH, _HEIGHT = 560, 220
+_CHARTS = (
+    ("Outcomes a second", "rate", rate_over_time),
+    ("Latency", "latency", latency_over_time),
+    ("Outcomes so far", "outcomes", outcomes_over_time),
+)
 _FAILURES_EVERY = 5.0
 """Seconds between two reads of the failures, at least."""
 
@@ -41,6 +53,7 @@ class RunFeed(Feed):
         super().__init__(
             [
                 Part("run", self._look, every=1.0),
+                Part("plots", self._draw, every=BUCKET_SECONDS),
                 Part("failures", self._look_at_failures, every=_FAILURES_EVERY),
             ]
         )
@@ -53,6 +66,9 @@ class RunFeed(Feed):
         self._failed: tuple[int, ...] = ()
         self._failures: FailureIndex | None = None
         self._shown: tuple[int, ...] | None = None
+        self._is_live = False
+        self._drawn: object = None
+        self._buckets: dict[datetime, Bucket] = {}
 
     async def search(self, words: str, *, state: str | None, kind: str | None) -> Mapping[str, object]:
         """Search the failures. A feed that has not read them reads them now.
@@ -79,9 +95,37 @@ class RunFeed(Feed):
         run = int(str(frame["number"])), bool(frame["workers"])
         if run != self._identity:  # another run of this name, or it was resumed: known failures may have other reasons
             self._identity, self._failures, self._shown = run, FailureIndex(run[0]), None
+            self._buckets, self._drawn = {}, None
         counts = frame["counts"]
         self._failed = tuple(counts[state] for state in FAILED) if isinstance(counts, dict) else ()
+        self._is_live = not frame["over"] and bool(frame["workers"])
         return frame
+
+    async def _draw(self) -> Frame | None:
+        """The charts, drawn by the server. Only the buckets that may still change are read again."""
+        identity = self._identity
+        if identity is None:
+            return None
+
+        async def look(ledger: Ledger, store: Store) -> list[Bucket]:
+            del ledger
+            since = max(self._buckets) - _LATE if self._buckets else _FIRST
+            return await store.series(identity[0], since=since)
+
+        fresh = await self._source.read(look)
+        self._buckets |= {bucket.start: bucket for bucket in fresh}
+        shown = (fresh, self._is_live)
+        if not self._buckets or (shown == self._drawn and not self._is_live):
+            return None
+        self._drawn = shown
+        until = datetime.now(UTC) if self._is_live else None
+        points = regular([*self._buckets.values()], until=until)
+        return {
+            "plots": [
+                {"title": title, "svg": draw(points, ident=ident, width=_WIDTH, height=_HEIGHT)}
+                for title, ident, draw in _CHARTS
+            ]
+        }
 
     async def _look_at_failures(self) -> Frame | None:
         index, failed = self._failures, self._failed
