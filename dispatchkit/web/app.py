@@ -7,6 +7,7 @@ import hmac
 import json
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from importlib.resources import files
 from typing import cast
 
@@ -163,9 +164,10 @@ class _Routes:
         try:
             await response.prepare(request)
             await response.write(b"retry: 2000\n\n")
-            async for events in feed.follow():
-                async with asyncio.timeout(_WRITE_TIMEOUT):
-                    await response.write(events)
+            async with aclosing(feed.follow()) as stream:
+                async for events in stream:
+                    async with asyncio.timeout(_WRITE_TIMEOUT):
+                        await response.write(events)
         except (ConnectionError, TimeoutError):
             if request.transport is not None:
                 request.transport.abort()
@@ -181,7 +183,7 @@ class _Routes:
             body: object = json.loads(await request.text())
         except ValueError:
             raise web.HTTPBadRequest from None
-        fields = cast("Mapping[str, object]", body) if isinstance(body, dict) else {}
+        fields = cast("Mapping[str, object]", body if isinstance(body, dict) else {})
         name, number = fields.get("run"), fields.get("number")
         if not isinstance(name, str) or type(number) is not int:
             raise web.HTTPBadRequest
@@ -243,6 +245,9 @@ async def _answer(request: web.Request, handler: _Handler) -> web.StreamResponse
         response = _page(pages.refusal("Not found", str(error)), status=404)
     except AwayError as error:
         response = _away(request, str(error))
+    except Exception:  # noqa: BLE001 - the server goes on, and its own page of an error has none of the headers
+        _LOG.exception("the control room failed")
+        response = _refused(500, "The control room failed: its log says why")
     if not response.prepared:
         response.headers.update(HEADERS)
     return response

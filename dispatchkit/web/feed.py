@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import suppress
 
 from dispatchkit.web.source import AwayError
@@ -82,19 +82,25 @@ class Feed:
         """Whether it had no viewers for a while."""
         return not self._viewers and time.monotonic() - self._idle_since > _LINGER
 
+    @property
+    def _is_reading(self) -> bool:
+        return self._task is not None
+
     async def look_once(self) -> None:
-        """Read the first part, unless it was read in the last seconds.
+        """Read the first part, unless viewers have it read every second.
 
         Raises:
             AwayError: The ledger cannot be read.
         """
+        if self._is_reading and self.latest:
+            return
         first = self._parts[0]
-        if first.is_due and self._task is None:
-            told = await first.read()
-            if told is not None:
-                self._put(first.name, told)
+        told = await first.read()
+        self._tell_back()
+        if told is not None:
+            self._put(first.name, told)
 
-    async def follow(self) -> AsyncIterator[bytes]:
+    async def follow(self) -> AsyncGenerator[bytes]:
         """The latest event of each name, then each change."""
         self._viewers += 1
         if self._task is None:
@@ -107,7 +113,7 @@ class Feed:
                 seen = self._version
                 if fresh:
                     yield b"".join(fresh)
-                if self._closed or self._task is None:
+                if self._closed or not self._is_reading:
                     return
                 await changed.wait()
         finally:
@@ -144,9 +150,7 @@ class Feed:
         except AwayError as error:
             self._tell_away(str(error))
         else:
-            if self._away:
-                self._away = False
-                self._put("ledger", {"away": None})
+            self._tell_back()
             if told is not None:
                 self._put(part.name, told)
         finally:
@@ -159,6 +163,11 @@ class Feed:
         self._away = True
         self._put("ledger", {"away": why})
         self._notify()
+
+    def _tell_back(self) -> None:
+        if self._away:
+            self._away = False
+            self._put("ledger", {"away": None})
 
     def _put(self, name: str, told: Mapping[str, object]) -> None:
         self._version += 1

@@ -127,7 +127,7 @@ def _run_frame(
         "can_stop": snapshot.can_stop and not run.stopped,
         "left": snapshot.left,
         "kept": counts.unknown_for_good,
-        "rate": (0.0 if not held else rate),
+        "rate": rate if held else None,
         "time_left": time_left(left, rate, paused_for) if held and not snapshot.over else None,
         "paused_until": None if paused is None else paused.timestamp(),
         "resume": redact_urls(resume_line(run)) if may_resume else None,

@@ -67,9 +67,9 @@ def runs_page(*, where: str, csrf: str, data: Mapping[str, object]) -> str:
 <div class="scroll" role="region" aria-label="Runs" tabindex="0">
 <table id="runs">
 <caption class="visually-hidden">The runs of the ledger, newest first</caption>
-<thead><tr><th scope="col">Run</th><th scope="col">State</th><th scope="col">Created (UTC)</th>
-<th scope="col" class="number">Targets</th><th scope="col">Progress</th><th scope="col" class="number">Failures</th>
-</tr></thead>
+<thead><tr><th scope="col">Run</th><th scope="col">State</th><th scope="col">Progress</th>
+<th scope="col" class="number">Failures</th><th scope="col" class="number">Targets</th>
+<th scope="col">Created (UTC)</th></tr></thead>
 <tbody></tbody>
 </table>
 </div>

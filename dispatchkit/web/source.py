@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
@@ -57,7 +57,7 @@ class LedgerSource:
             await asyncio.wait(self._closing, timeout=_CLOSE_TIMEOUT)
 
     @asynccontextmanager
-    async def _use(self) -> AsyncIterator[Ledger]:
+    async def _use(self) -> AsyncGenerator[Ledger]:
         try:
             yield await self._current()
         except (LedgerError, ValueError, OSError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import cast
 
 from dispatchkit.core.fanout.snapshot import RateMeter
 from dispatchkit.ledger.ledger import Ledger
@@ -20,11 +21,11 @@ __all__ = ["RunFeed", "runs_feed"]
 _LATE = timedelta(seconds=60)
 """Outcomes may be written so much later than they came. A read begins so much before the latest known bucket."""
 _FIRST = datetime(1970, 1, 2, tzinfo=UTC)
-_WIDTH, _HEIGHT = 560, 220
+_WIDTH, _HEIGHT = 420, 220
 _CHARTS = (
-    ("Outcomes a second", "rate", rate_over_time),
-    ("Latency", "latency", latency_over_time),
-    ("Outcomes so far", "outcomes", outcomes_over_time),
+    ("rate", rate_over_time),
+    ("latency", latency_over_time),
+    ("outcomes", outcomes_over_time),
 )
 _FAILURES_EVERY = 5.0
 """Seconds between two reads of the failures, at least."""
@@ -76,7 +77,7 @@ class RunFeed(Feed):
         Raises:
             AwayError: The ledger cannot be read.
         """
-        if self._failures is None:
+        if self._shown is None:
             await self._look()
             await self._look_at_failures()
         if self._failures is None:
@@ -96,8 +97,8 @@ class RunFeed(Feed):
         if run != self._identity:  # another run of this name, or it was resumed: known failures may have other reasons
             self._identity, self._failures, self._shown = run, FailureIndex(run[0]), None
             self._buckets, self._drawn = {}, None
-        counts = frame["counts"]
-        self._failed = tuple(counts[state] for state in FAILED) if isinstance(counts, dict) else ()
+        counts = cast("Mapping[str, int]", frame["counts"])
+        self._failed = tuple(counts[state] for state in FAILED)
         self._is_live = not frame["over"] and bool(frame["workers"])
         return frame
 
@@ -121,10 +122,7 @@ class RunFeed(Feed):
         until = datetime.now(UTC) if self._is_live else None
         points = regular([*self._buckets.values()], until=until)
         return {
-            "plots": [
-                {"title": title, "svg": draw(points, ident=ident, width=_WIDTH, height=_HEIGHT)}
-                for title, ident, draw in _CHARTS
-            ]
+            "plots": [draw(points, ident=ident, width=_WIDTH, height=_HEIGHT) for ident, draw in _CHARTS],
         }
 
     async def _look_at_failures(self) -> Frame | None:

@@ -54,9 +54,14 @@ class Page:
         """One command of the protocol."""
         number = next(self._numbers)
         future = self._answers[number] = asyncio.get_running_loop().create_future()
-        await self._socket.send_json({
-            "id": number, "method": method, "params": params, **({"sessionId": self._session} if self._session else {})
-        })
+        await self._socket.send_json(
+            {
+                "id": number,
+                "method": method,
+                "params": params,
+                **({"sessionId": self._session} if self._session else {}),
+            }
+        )
         told = await asyncio.wait_for(future, 30)
         assert "error" not in told, f"{method}: {told['error']}"
         return told["result"]
@@ -101,13 +106,13 @@ class Page:
     async def size(self, width: int, height: int, *, scheme: str = "light") -> None:
         """The size of the window, and whether it is dark."""
         await self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
         await self.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
 
     async def screenshot(self, file: Path) -> None:
         told = await self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        file.write_bytes(base64.b64decode(told["data"]))
+        file.write_bytes(base64.b64decode(told["data"]))  # noqa: ASYNC240
 
 
 @asynccontextmanager
@@ -115,7 +120,7 @@ async def open_page() -> AsyncIterator[Page]:
     """A page of a new browser, which ends with it."""
     assert CHROMIUM is not None
     with tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True) as folder:
-        process = subprocess.Popen(
+        process = subprocess.Popen(  # noqa: ASYNC220 - it only starts
             [
                 CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
                 "--no-first-run", "--disable-background-networking", "--disable-component-update",
@@ -127,7 +132,9 @@ async def open_page() -> AsyncIterator[Page]:
         try:
             port_file = Path(folder) / "DevToolsActivePort"
             async with asyncio.timeout(30):
-                while not (port_file.exists() and len(lines := port_file.read_text().splitlines()) == 2):
+                while not (  # noqa: ASYNC110 - of another process
+                    port_file.exists() and len(lines := port_file.read_text().splitlines()) == 2
+                ):
                     await asyncio.sleep(0.05)
             port, path = lines
             async with (

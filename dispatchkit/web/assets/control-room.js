@@ -87,10 +87,10 @@ function showRuns(told) {
       return make("tr", [
         make("th", [name], { scope: "row" }),
         cell([badge(run.state)]),
-        cell(utc(run.created), "nowrap"),
-        cell(number(run.total), "number"),
-        cell([bar, ` ${Math.floor(share * 100)} %`], "nowrap"),
+        cell([`${Math.floor(share * 100)} % `, bar], "nowrap"),
         cell(number(failed), failed ? "number bad" : "number"),
+        cell(number(run.total), "number"),
+        cell(utc(run.created), "nowrap"),
       ]);
     }),
   );
@@ -181,10 +181,9 @@ function showWorkers(run) {
 
 /** Draw the plots that the server has drawn. They are parsed as XML, and not as HTML. */
 function showPlots(told) {
-  const figures = told.plots.map(({ title, svg }) => {
+  const figures = told.plots.map((svg) => {
     const drawn = new DOMParser().parseFromString(svg, "image/svg+xml").documentElement;
-    if (drawn.localName !== "svg") return null;
-    return make("figure", [make("figcaption", title), document.importNode(drawn, true)]);
+    return drawn.localName === "svg" ? make("figure", [document.importNode(drawn, true)]) : null;
   });
   if (figures.length) $("plots").replaceChildren(...figures.filter(Boolean));
 }
