@@ -39,15 +39,13 @@ def _page(title: str, main: str, *, kind: str, where: str, csrf: str, data: Mapp
 <header>
 <p class="brand"><a href="/">dispatchkit</a> <span>control room</span></p>
 <p class="where" title="The ledger">{escape(where)}</p>
+<p id="link" class="live-state"><span class="dot" aria-hidden="true"></span> <span id="link-text">connecting</span></p>
 </header>
 <div id="alert" class="banner" role="alert" hidden></div>
 <main id="main" tabindex="-1">
 {main}
 </main>
-<footer>
-<p id="link" class="live-state"><span class="dot" aria-hidden="true"></span> <span id="link-text">connecting</span></p>
 <p id="announce" class="visually-hidden" role="status" aria-live="polite" aria-atomic="true"></p>
-</footer>
 <script type="application/json" id="data">{_json(data)}</script>
 </body>
 </html>

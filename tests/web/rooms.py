@@ -54,7 +54,7 @@ async def fill_store(
     for index in range(total - 1):
         state, summary = why.get(index, (State.DONE, ""))
         at = began + timedelta(milliseconds=20)
-        records.append(Record(run.number, 0, index, "token", state, summary, None, f"r-{index}", 1, at))
+        records.append(Record(run.number, 0, index, "token", state, summary, None, f"r-{index}", 1, at, since=began))
     await store.record(records)
     await store.release(run.number, 0, "token")
     return run
