@@ -23,8 +23,8 @@ _PATIENCE = 2.5
 """Seconds after which a look that has no answer is told as such."""
 _LINGER = 10.0
 """Seconds for which a feed without viewers keeps what it has read: a page may be loaded again."""
-_SHARE = 0.04
-"""The most of its time that one part of a feed reads."""
+_SHARE = 0.01
+"""The most of its time that a part of a feed reads, by default."""
 
 
 class Part:
@@ -34,12 +34,21 @@ class Part:
         name: The name of its events.
         read: Reads it. None means that nothing has changed.
         every: Seconds between two reads, at least.
+        share: The most of its time that it reads: after a read that takes long, the next one waits longer.
     """
 
-    def __init__(self, name: str, read: Callable[[], Awaitable[Mapping[str, object] | None]], every: float) -> None:
+    def __init__(
+        self,
+        name: str,
+        read: Callable[[], Awaitable[Mapping[str, object] | None]],
+        every: float,
+        *,
+        share: float = _SHARE,
+    ) -> None:
         self.name = name
         self._read = read
         self._every = every
+        self._share = share
         self._next = 0.0
 
     @property
@@ -54,7 +63,7 @@ class Part:
             return await self._read()
         finally:
             now = time.monotonic()
-            self._next = began + max(self._every - 0.05, (now - began) / _SHARE)
+            self._next = began + max(self._every - 0.05, (now - began) / self._share)
 
 
 class Feed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import attrs
 from aiohttp import web
@@ -16,6 +16,8 @@ from dispatchkit.web.security import our_hosts
 __all__ = ["serve"]
 
 _SHUTDOWN_TIMEOUT = 2.0
+_LINKED: Mapping[str, str] = {"localhost": "127.0.0.1", "0.0.0.0": "", "::": ""}  # noqa: S104 - it is not bound here
+"""What links name instead of some hosts; empty for this machine's name."""
 
 
 async def serve(
@@ -41,7 +43,7 @@ async def serve(
     listening = _listen("127.0.0.1" if room.host == "localhost" else room.host, port)
     bound = listening.getsockname()[1]
     secure = tls is not None
-    shown = "127.0.0.1" if room.host == "localhost" else room.host
+    shown = _LINKED.get(room.host, room.host) or socket.getfqdn()
     base = f"{'https' if secure else 'http'}://{f'[{shown}]' if ':' in shown else shown}:{bound}"
 
     def print_link() -> None:

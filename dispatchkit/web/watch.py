@@ -18,6 +18,8 @@ from dispatchkit.web.source import LedgerSource
 
 __all__ = ["RunFeed", "runs_feed"]
 
+_LIVE_SHARE = 0.03
+"""The most of its time that a feed reads what changes every second."""
 _LATE = timedelta(seconds=60)
 """Outcomes may be written so much later than they came. A read begins so much before the latest known bucket."""
 _FIRST = datetime(1970, 1, 2, tzinfo=UTC)
@@ -38,7 +40,7 @@ def runs_feed(source: LedgerSource, page: int) -> Feed:
         del store
         return await look_at_runs(ledger, page)
 
-    return Feed([Part("runs", lambda: source.read(look), every=1.0)])
+    return Feed([Part("runs", lambda: source.read(look), every=1.0, share=_LIVE_SHARE)])
 
 
 class RunFeed(Feed):
@@ -53,7 +55,7 @@ class RunFeed(Feed):
     def __init__(self, source: LedgerSource, name: str, resume_line: Callable[[Run], str]) -> None:
         super().__init__(
             [
-                Part("run", self._look, every=1.0),
+                Part("run", self._look, every=1.0, share=_LIVE_SHARE),
                 Part("plots", self._draw, every=BUCKET_SECONDS),
                 Part("failures", self._look_at_failures, every=_FAILURES_EVERY),
             ]

@@ -239,6 +239,23 @@ async def test_database_is_watched(postgres: Server) -> None:
         assert data_of((await visitor.get("/"))[1])["runs"]["runs"][0]["state"] == "stopped"
 
 
+@pytest.mark.second_stage
+async def test_database_goes_and_comes_back(postgres: Server) -> None:
+    dsn = await postgres.create()
+    await fill(dsn, failures=FAILURES)
+    async with serving(dsn) as room, room.visitor() as visitor, visitor.events("run=friday") as stream:
+        await wait_for(stream, "run")
+        postgres.stop("immediate")
+        try:
+            assert (await wait_for(stream, "ledger"))["away"]
+        finally:
+            postgres.start()
+        while (told := await wait_for(stream, "ledger"))["away"] is not None:
+            pass
+        assert told == {"away": None}
+        assert (await wait_for(stream, "run"))["counts"]["done"] == 6
+
+
 async def test_address_hides_password(tmp_path: Path) -> None:
     async with serving("postgresql://me:hunter2@127.0.0.1:1/x") as room, room.visitor() as visitor:
         _, text = await visitor.get("/")
