@@ -89,6 +89,7 @@ class _Routes:
         app.router.add_get("/run", self.run, allow_head=False)
         app.router.add_get("/target", self.target, allow_head=False)
         app.router.add_get("/events", self.events, allow_head=False)
+        app.router.add_get("/alive", self.alive, allow_head=False)
         app.router.add_get("/failures", self.failures, allow_head=False)
         app.router.add_post("/stop", self.stop)
         for name, (kind, body) in _assets().items():
@@ -174,6 +175,11 @@ class _Routes:
         finally:
             self._streams -= 1
         return response
+
+    async def alive(self, request: web.Request) -> web.StreamResponse:
+        """Whether the server is there, and knows the browser, for a page whose stream ended."""
+        del request
+        return web.Response(status=204)
 
     async def stop(self, request: web.Request) -> web.StreamResponse:
         """Stop a run, as ``dispatchkit stop-run`` does."""

@@ -1,8 +1,7 @@
 """One reader for each thing that is watched, whatever the number of viewers.
 
 A feed looks once a second while it has viewers. It keeps the latest event of each name, so a slow viewer misses events
-and never makes the feed wait. A look that takes long makes the pauses longer: a feed reads at most a small share of its
-time.
+and never makes the feed wait. A look that costs much makes the pauses longer: a feed uses a few percent of a core at most.
 """
 
 from __future__ import annotations
@@ -23,8 +22,14 @@ _PATIENCE = 2.5
 """Seconds after which a look that has no answer is told as such."""
 _LINGER = 10.0
 """Seconds for which a feed without viewers keeps what it has read: a page may be loaded again."""
+_EARLY = 0.05
+"""Seconds by which a part may be read early: the ticks of a feed are not exact."""
+_LONGEST = 20.0
+"""How many times longer than usual a part waits at most."""
 _SHARE = 0.01
-"""The most of its time that a part of a feed reads, by default."""
+"""The most of a core that a part of a feed uses, by default."""
+_TIME_SHARE = 0.2
+"""The most of its time that a part reads: the database works meanwhile, also where this process only waits."""
 
 
 class Part:
@@ -34,7 +39,7 @@ class Part:
         name: The name of its events.
         read: Reads it. None means that nothing has changed.
         every: Seconds between two reads, at least.
-        share: The most of its time that it reads: after a read that takes long, the next one waits longer.
+        share: The most of a core that it uses. After a read that took more, the next one waits longer.
     """
 
     def __init__(
@@ -58,12 +63,17 @@ class Part:
 
     async def read(self) -> Mapping[str, object] | None:
         """Read it, and wait longer before the next time if it took long."""
-        began = time.monotonic()
-        try:
-            return await self._read()
-        finally:
-            now = time.monotonic()
-            self._next = began + max(self._every - 0.05, (now - began) / self._share)
+        began, used = time.monotonic(), time.process_time()
+        self._next = began + self._every - _EARLY
+        told = await self._read()
+        elapsed, used = time.monotonic() - began, time.process_time() - used
+        pause = max(elapsed / _TIME_SHARE, used / self._share)
+        self._next = max(self._next, began + min(pause, _LONGEST * self._every))
+        return told
+
+    def read_soon(self) -> None:
+        """Read it at the next tick: the last read waited for a database that was away."""
+        self._next = 0.0
 
 
 class Feed:
@@ -140,10 +150,12 @@ class Feed:
     async def _pump(self) -> None:
         try:
             while not self.is_idle:
-                began = time.monotonic()
+                began, version = time.monotonic(), self._version
                 for part in self._parts:
                     if part.is_due:
                         await self._read(part)
+                if self._version == version:
+                    self._put("tick", {})  # or a page would think that the server is away
                 self._notify()
                 await asyncio.sleep(max(0.05, began + _EVERY - time.monotonic()))
         finally:
@@ -159,6 +171,8 @@ class Feed:
         except AwayError as error:
             self._tell_away(str(error))
         else:
+            if self._away:
+                part.read_soon()
             self._tell_back()
             if told is not None:
                 self._put(part.name, told)

@@ -19,7 +19,7 @@ from dispatchkit.web.source import LedgerSource
 __all__ = ["RunFeed", "runs_feed"]
 
 _LIVE_SHARE = 0.03
-"""The most of its time that a feed reads what changes every second."""
+"""The most of a core that a feed uses to read what changes every second."""
 _LATE = timedelta(seconds=60)
 """Outcomes may be written so much later than they came. A read begins so much before the latest known bucket."""
 _FIRST = datetime(1970, 1, 2, tzinfo=UTC)

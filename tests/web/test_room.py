@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dispatchkit.ledger.run_snapshot import stop_run
 from dispatchkit.ledger.sqlite.store import SqliteStore
 from dispatchkit.web import look
 from dispatchkit.web.failures import READ, FailureIndex
+from dispatchkit.web.feed import Feed, Part
 from tests.postgres import Server
 from tests.web.rooms import Room, fill, fill_store, resume_line, serving
 
@@ -191,6 +193,37 @@ async def test_viewers_share_one_reader(room: Room, monkeypatch: pytest.MonkeyPa
     assert looks <= 4
 
 
+async def test_slow_ledger_is_read_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("dispatchkit.web.feed.time.monotonic", lambda: now)
+    monkeypatch.setattr("dispatchkit.web.feed.time.process_time", lambda: now)
+
+    async def slow() -> dict[str, object]:
+        nonlocal now
+        now += 0.1
+        return {}
+
+    part = Part("run", slow, every=1.0, share=0.02)
+    assert part.is_due
+    await part.read()
+    now = 4.9
+    assert not part.is_due
+    now = 5.0
+    assert part.is_due
+    part.read_soon()
+    assert part.is_due
+
+
+async def test_quiet_feed_ticks() -> None:
+    async def nothing() -> None:
+        return None
+
+    feed = Feed([Part("run", nothing, every=1.0)])
+    async with aclosing(feed.follow()) as stream:
+        assert await anext(stream) == b"event: tick\ndata: {}\n\n"
+    await feed.close()
+
+
 async def test_changed_blocks_only_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     failures = [(index, State.UNKNOWN, "lost") for index in (0, 1500, 2999)]
     async with Ledger(tmp_path / "launch.db") as ledger:
@@ -245,11 +278,11 @@ async def test_database_goes_and_comes_back(postgres: Server) -> None:
     await fill(dsn, failures=FAILURES)
     async with serving(dsn) as room, room.visitor() as visitor, visitor.events("run=friday") as stream:
         await wait_for(stream, "run")
-        postgres.stop("immediate")
+        await asyncio.to_thread(postgres.stop, "immediate")
         try:
             assert (await wait_for(stream, "ledger"))["away"]
         finally:
-            postgres.start()
+            await asyncio.to_thread(postgres.start)
         while (told := await wait_for(stream, "ledger"))["away"] is not None:
             pass
         assert told == {"away": None}

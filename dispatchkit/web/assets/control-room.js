@@ -356,7 +356,6 @@ function banner(kind, text) {
   show($("alert"), shown !== "");
 }
 
-let live = null;
 /** Say how fresh the page is. */
 function setLink(state, text) {
   $("link").dataset.state = state;
@@ -369,6 +368,7 @@ const handlers = {
   plots: showPlots,
   failures: showFailures,
   story: showStory,
+  tick: () => {},
   ledger: ({ away }) => {
     const wasAway = banners.has("ledger");
     banner("ledger", away === null ? null : `The ledger is away, so these numbers are old. ${away} The page goes on by itself once it is back.`);
@@ -377,6 +377,7 @@ const handlers = {
   },
 };
 
+let live = null;
 let lastEvent = 0;
 let stream = null;
 
@@ -389,7 +390,7 @@ function connect() {
       lastEvent = Date.now();
       banner("server", null);
       handle(JSON.parse(event.data));
-      setLink(live === false ? "away" : "live", live === false ? "the ledger is away" : `live, ${utc(Date.now() / 1000).slice(11)} UTC`);
+      if (name !== "tick") setLink(live === false ? "away" : "live", live === false ? "the ledger is away" : `live, ${utc(Date.now() / 1000).slice(11)} UTC`);
     });
   }
   stream.addEventListener("error", () => void lost());
@@ -400,7 +401,7 @@ async function lost() {
   if (looking) return;
   looking = true;
   try {
-    const response = await fetch(location.href, { method: "GET" }).catch(() => null);
+    const response = await fetch("/alive").catch(() => null);
     if (response?.status === 403) {
       stream.close();
       banner("server", "The server was started again: open the link that 'dispatchkit web' printed.");
@@ -408,8 +409,7 @@ async function lost() {
       banner("server", "The server is away, so these numbers are old. The page goes on by itself once it is back.");
     }
     setLink("away", "not connected");
-    if (response !== null && response.status !== 403 && stream.readyState === EventSource.CLOSED) setTimeout(connect, 2000);
-    if (response === null && stream.readyState === EventSource.CLOSED) setTimeout(connect, 2000);
+    if (response?.status !== 403 && stream.readyState === EventSource.CLOSED) setTimeout(connect, 2000);
   } finally {
     looking = false;
   }
