@@ -1,7 +1,7 @@
 """One reader for each thing that is watched, whatever the number of viewers.
 
 A feed looks once a second while it has viewers. It keeps the latest event of each name, so a slow viewer misses events
-and never makes the feed wait. A look that costs much makes the pauses longer: a feed uses a few percent of a core at most.
+and never makes the feed wait. After a look that cost much, the next one waits: a feed uses a few percent of a core.
 """
 
 from __future__ import annotations

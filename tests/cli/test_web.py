@@ -46,7 +46,7 @@ def status_of(address: str, context: ssl.SSLContext | None = None) -> int:
             return refused.code
 
 
-def test_own_ledger_is_served_on_loopback() -> None:
+def test_loopback_serves_own_ledger() -> None:
     with served() as (first, second):
         assert re.fullmatch(r"The control room of .*launches\.db, until Ctrl-C\.\n", first)
         found = LINK.fullmatch(second)

@@ -148,7 +148,7 @@ async def test_foreign_write_stops_nothing(room: Room, tmp_path: Path, change: d
     assert not await is_stopped(tmp_path)
 
 
-async def test_csrf_token_of_other_browser_is_refused(room: Room, tmp_path: Path) -> None:
+async def test_other_browsers_token_is_refused(room: Room, tmp_path: Path) -> None:
     async with room.visitor() as one, room.visitor() as other:
         headers = {"Origin": room.base, "X-CSRF-Token": await other.csrf()}
         assert (await one.post({"run": "friday", "number": 1}, **headers))[0] == 403

@@ -65,7 +65,7 @@ async def done(page: Page) -> int:
     return int((await page.text("[data-count=done]")).replace(",", ""))
 
 
-async def test_run_is_watched_stopped_and_resumed(sandbox: Sandbox, tmp_path: Path) -> None:
+async def test_run_is_stopped_and_resumed(sandbox: Sandbox, tmp_path: Path) -> None:
     where, environ = tmp_path / "launch.db", environment(sandbox)
     words = [
         "--ledger",
@@ -213,7 +213,7 @@ CONTRAST = """
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [360, 1200])
-async def test_pages_fit_and_can_be_read(ledger: Path, tmp_path: Path, width: int, scheme: str) -> None:
+async def test_pages_fit_and_read_well(ledger: Path, tmp_path: Path, width: int, scheme: str) -> None:
     async with room(ledger) as (page, base):
         await page.size(width, 900, scheme=scheme)
         for name, path in {"runs": "/", "run": "/run?name=friday", "target": "/target?run=friday&id=1"}.items():
@@ -254,7 +254,7 @@ async def test_screen_reader_finds_its_way(ledger: Path) -> None:
         assert await page.run("window.heard") == 0, "a live region does not chatter"
 
 
-async def test_page_tells_when_ledger_is_away(ledger: Path) -> None:
+async def test_missing_ledger_is_told(ledger: Path) -> None:
     async with room(ledger) as (page, base):
         await complete(page, f"{base}/run?name=friday")
         moved = ledger.rename(ledger.with_name("moved.db"))  # noqa: ASYNC240 - at once
@@ -266,7 +266,7 @@ async def test_page_tells_when_ledger_is_away(ledger: Path) -> None:
         assert await page.text("#announce") == "The ledger is back."
 
 
-async def test_page_tells_when_server_is_away(ledger: Path) -> None:
+async def test_missing_server_is_told(ledger: Path) -> None:
     async with open_page() as page:
         async with command(ledger) as link:
             base = link.partition("/open")[0]

@@ -112,7 +112,7 @@ async def test_target_tells_its_story(room: Room) -> None:
     assert (target["state"], target["claims"], target["outcomes"]) == ("planned", [], [])
 
 
-async def test_stop_says_what_the_command_says(room: Room, tmp_path: Path) -> None:
+async def test_stop_uses_commands_words(room: Room, tmp_path: Path) -> None:
     async with room.visitor() as visitor:
         status, told = await visitor.stop("friday")
         shown = data_of((await visitor.get("/run?name=friday"))[1])["run"]
@@ -129,7 +129,7 @@ async def test_stop_says_what_the_command_says(room: Room, tmp_path: Path) -> No
     assert (shown["state"], shown["can_stop"]) == ("stopped", False)
 
 
-async def test_other_run_of_the_name_goes_on(room: Room, tmp_path: Path) -> None:
+async def test_namesake_is_not_stopped(room: Room, tmp_path: Path) -> None:
     async with room.visitor() as visitor:
         _, told = await visitor.stop("friday", number=7)
         assert told == {"nothing": "The ledger holds no such run 'friday' any more: nothing was stopped."}
@@ -273,7 +273,7 @@ async def test_database_is_watched(postgres: Server) -> None:
 
 
 @pytest.mark.second_stage
-async def test_database_goes_and_comes_back(postgres: Server) -> None:
+async def test_database_comes_back(postgres: Server) -> None:
     dsn = await postgres.create()
     await fill(dsn, failures=FAILURES)
     async with serving(dsn) as room, room.visitor() as visitor, visitor.events("run=friday") as stream:
