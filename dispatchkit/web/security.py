@@ -62,7 +62,7 @@ class Access:
 
     def admit(self, token: str) -> str | None:
         """The cookie for a link's token; None if the token is not valid, or was used before."""
-        if not self._link or not hmac.compare_digest(_hash(token), self._link):
+        if not hmac.compare_digest(_hash(token), self._link):
             return None
         self._link = b""
         cookie = secrets.token_urlsafe(32)

@@ -80,7 +80,8 @@ async def test_wrong_link_is_refused(room: Room, token: str) -> None:
 
 async def test_prefetch_keeps_link(room: Room) -> None:
     async with aiohttp.ClientSession() as session:
-        async with session.get(room.links[0], headers={"Sec-Purpose": "prefetch;prerender"}) as response:
+        headers = {"Sec-Purpose": "prefetch;prerender"}
+        async with session.get(room.links[0], headers=headers, allow_redirects=False) as response:
             assert response.status == 403
         async with session.head(room.links[0]) as response:
             assert response.status == 403
@@ -130,6 +131,7 @@ WRITES = {
     "other scheme": {"Origin": "https:"},
     "cross site": {"Sec-Fetch-Site": "cross-site"},
     "same site": {"Sec-Fetch-Site": "same-site"},
+    "no site": {"Sec-Fetch-Site": "none"},
     "no csrf token": {"X-CSRF-Token": None},
     "wrong csrf token": {"X-CSRF-Token": "x"},
     "odd csrf token": {"X-CSRF-Token": "\u00e9"},
