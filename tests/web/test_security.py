@@ -37,6 +37,7 @@ def test_sessions_are_bounded() -> None:
 def test_secrets_stay_unshown() -> None:
     access = Access()
     cookie = access.admit(access.new_link())
+    assert cookie is not None
     session = access.session(cookie)
     assert session is not None
     assert session.csrf not in repr(session)
