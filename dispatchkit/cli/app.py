@@ -38,6 +38,12 @@ _OWN: dict[str, CommandRef | GroupRef] = {
         options="dispatchkit.cli.commands.ledger:StopRunOptions",
         body="dispatchkit.cli.run.resume:stop",
     ),
+    "web": CommandRef(
+        help="Serve the control room: a page that shows a run, and stops it.\n\n"
+        "It prints a link that opens the page in one browser. Ctrl-C ends it, and changes no run.",
+        options="dispatchkit.cli.commands.web:WebOptions",
+        body="dispatchkit.cli.run.web:serve_web",
+    ),
     "plan": GroupRef(
         help="Plan a run in chunks, for workers on any number of machines.", app="dispatchkit.cli.commands.plan:app"
     ),

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from dispatchkit.ledger.store import Counts
 
-__all__ = ["BLOCK", "TALLIED", "counts_of", "stretches", "stretches_with"]
+__all__ = ["BLOCK", "TALLIED", "counts_of", "keys_of", "stretches", "stretches_with"]
 
 BLOCK = 1024
 """Targets of a block."""
@@ -17,6 +17,15 @@ TALLIED = ("sending", "done", "rejected", "not_sent", "unknown", "final")
 """The columns of a tally. The targets that they do not count are planned."""
 _LONGEST = 64
 """Maximum blocks of a stretch: a run of a thousand million targets has a million of them."""
+
+
+def keys_of(target: int) -> tuple[bytes, bytes]:
+    """The bounds of the keys of commands with a target, see `codec.key`: the first one, and the one after the last.
+
+    >>> [int.from_bytes(key, "big") for key in keys_of(7)]
+    [7, 8]
+    """
+    return target.to_bytes(8, "big"), (target + 1).to_bytes(8, "big")
 
 
 def stretches(start: int, end: int, others: Mapping[int, int], *, first: int = 0) -> Iterator[range]:
@@ -53,14 +62,25 @@ def counts_of(total: int | None, sums: Sequence[int]) -> Counts:
     return Counts(planned, sending, done, rejected, not_sent, unknown, final)
 
 
-def stretches_with(total: int, rows: Sequence[Sequence[int]], states: Collection[str]) -> Sequence[range]:
+def stretches_with(
+    total: int, rows: Sequence[Sequence[int]], states: Collection[str], *, start: int = 0, end: int | None = None
+) -> Sequence[range]:
     """The stretches of a run's indexes that may hold targets in some states.
 
     Args:
         total: The number of the run's targets.
         rows: Each block's number, with the sums of `TALLIED`, in order.
         states: The states; none means all.
+        start: Earlier indexes are left out.
+        end: This index and later ones are left out.
     """
+    end = total if end is None else min(end, total)
+    whole = _stretches_with(total, rows, states)
+    cut = (range(max(start, each.start), min(end, each.stop)) for each in whole)
+    return [each for each in cut if each]
+
+
+def _stretches_with(total: int, rows: Sequence[Sequence[int]], states: Collection[str]) -> Sequence[range]:
     if not states:
         return [range(total)]
     wanted = [place for place, name in enumerate(TALLIED[:-1], 1) if name in states]

@@ -62,6 +62,9 @@ __all__ = [
     "RunPlan",
     "SharedStore",
     "Store",
+    "StoredClaim",
+    "StoredOutcome",
+    "Story",
     "Target",
     "Unsettled",
 ]
@@ -392,6 +395,43 @@ class Target(Value):
 
 
 @attrs.frozen
+class StoredClaim:
+    """A claim of a target, as it is stored."""
+
+    send_no: int
+    """Counts the holds that claimed the target, from 1."""
+    request_id: str | None
+    since: datetime
+    """Start of the first unclear request."""
+    claimed_at: datetime
+    """Time of the latest claim of this hold."""
+
+
+@attrs.frozen
+class StoredOutcome:
+    """An outcome of a target, as it is stored."""
+
+    send_no: int
+    """The claim that it belongs to; 0 if nothing was claimed."""
+    state: str
+    summary: str
+    code: int | str | None
+    request_id: str | None
+    attempts: int
+    at: datetime
+    is_final: bool = False
+    """Whether the outcome is unknown and nothing can settle it."""
+
+
+@attrs.frozen
+class Story:
+    """What a ledger stores of one target. A file has only the latest outcome."""
+
+    claims: Sequence[StoredClaim] = ()
+    outcomes: Sequence[StoredOutcome] = ()
+
+
+@attrs.frozen
 class HeartbeatStatus:
     """The answer to a heartbeat."""
 
@@ -522,8 +562,31 @@ class Store(Protocol):
         """The start of the first request of a run, and the time of its latest outcome. It reads all of its rows."""
         ...
 
-    def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
-        """Iterate over the targets of a run by index, in pages. ``states`` selects states; empty selects all."""
+    async def blocks(self, run: int) -> list[tuple[int, ...]]:
+        """The tally of a run by block: the block's number, then the columns of `blocks.TALLIED`.
+
+        A block that nothing was claimed of is left out.
+        """
+        ...
+
+    def targets(
+        self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
+    ) -> AsyncIterator[Target]:
+        """Iterate over the targets of a run by index, in pages. ``states`` selects states; empty selects all.
+
+        Only indexes from ``start`` up to, not including, ``end`` are read.
+        """
+        ...
+
+    async def indexes_of(self, run: int, target: int, *, limit: int) -> list[int]:
+        """The first indexes of a run whose key begins as those of commands with this target do.
+
+        A hash may begin like that, too, so compare the target of each.
+        """
+        ...
+
+    async def story(self, run: int, index: int) -> Story:
+        """Every claim and outcome that is stored of a target, in their order."""
         ...
 
     async def stop(self, run: int) -> None:

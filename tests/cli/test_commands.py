@@ -108,7 +108,7 @@ def test_references_exist() -> None:
 def test_providers_come_first() -> None:
     shown = run("--help").out
     commands = [line.split()[0] for line in shown.partition("Commands:")[2].splitlines() if line.startswith("  ")]
-    order = ["direct", "altcraft", "ledger", "resume", "stop-run", "plan", "worker", "sandbox"]
+    order = ["direct", "altcraft", "ledger", "resume", "stop-run", "web", "plan", "worker", "sandbox"]
     assert [name for name in commands if name in order] == order
     assert [*PROVIDERS] == order[:2]
 
@@ -177,7 +177,7 @@ def test_commands_that_read_are_suggested(typed: list[str], suggested: str) -> N
         (["direct", "srop", "5"], "start, stop, status, list"),
         (["altcraft", "lanch", "5"], "activate, launch, deactivate, status, log"),
         (["ledger", "lift-paus"], "list, show, failures, export, report, init, prune, lift-pause"),
-        (["resum"], "direct, altcraft, ledger, resume, stop-run, plan, worker, profile, sandbox"),
+        (["resum"], "direct, altcraft, ledger, resume, stop-run, web, plan, worker, profile, sandbox"),
     ],
 )
 def test_acting_commands_are_never_suggested(typed: list[str], names: str) -> None:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from dispatchkit.cli.options import RunOptions
     from dispatchkit.profiles import Profile
 
-__all__ = ["LedgerRef", "ledger_from_options", "parse_ledger_args", "without_ledger"]
+__all__ = ["LEDGER_VARIABLE", "LedgerRef", "ledger_from_options", "parse_ledger_args", "without_ledger"]
 
-_VARIABLE = "DISPATCHKIT_LEDGER"
+LEDGER_VARIABLE = "DISPATCHKIT_LEDGER"
 _MAX_PROFILE = 100
 """Letters of a profile's name in the name of a run, which has at most 200."""
 _OF_LEDGERS = ("ledger", "run", "repeat_window", "account_changed", "copied", "end_holder")
@@ -167,7 +167,7 @@ def ledger_from_options(options: RunOptions, action: str, *, stops: bool = False
             if options.repeat_window is not None:
                 raise ValueError(f"--repeat-window does not go with --{option.replace('_', '-')}: it needs a ledger")
             return None
-    where = options.ledger or os.environ.get(_VARIABLE)
+    where = options.ledger or os.environ.get(LEDGER_VARIABLE)
     is_default = not where
     if not where:
         if stops and options.run is None:
@@ -217,7 +217,7 @@ def parse_ledger_args(words: Sequence[str], *, run: bool) -> LedgerRef:
     form = "LEDGER RUN" if run else "LEDGER"
     if len(words) > 1 + run:
         raise ValueError(f"too many arguments: there are {len(words)}, for {form}")
-    where = os.environ.get(_VARIABLE) or None
+    where = os.environ.get(LEDGER_VARIABLE) or None
     own = default_ledger()
     rest = [*words]
     may_be_run = run and len(rest) == 1 and (where is not None or (own.exists() and not _is_ledger(rest[0])))

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Never, TypeVar
 
 import attrs
@@ -30,8 +30,9 @@ from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.cli.views.ledger import unknown_for_good
 from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, take_snapshot
 from dispatchkit.core.clock import SYSTEM
-from dispatchkit.errors import LedgerError, State
+from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
+from dispatchkit.ledger.run_snapshot import RunStop, nothing_to_stop, stop_run
 from dispatchkit.providers import connect_run, parse_settings, provider_of
 
 if TYPE_CHECKING:
@@ -225,27 +226,12 @@ def stop(options: StopRunOptions) -> None:
     Raises:
         typer.Exit: With status 2 if the run cannot be stopped. With 130 after Ctrl-C; the run is stopped anyway.
     """
-    until: datetime | None = None
+    run_stop: RunStop | None = None
 
-    async def stopping(ledger_ref: LedgerRef) -> RunSnapshot | None:
-        nonlocal until
+    async def stopping(ledger_ref: LedgerRef) -> None:
+        nonlocal run_stop
         async with ledger_ref.open() as ledger:
-            run = await resolve_run(ledger, ledger_ref)
-            snapshot = await take_snapshot(ledger, run)
-            if run.plan_complete and not snapshot.left and not snapshot.holders:
-                return None
-            try:
-                until = await ledger.stop(run.name)
-            except LedgerError as error:
-                if not snapshot.holders:
-                    raise
-                # A process that is suspended while it writes keeps the file locked.
-                holder, line = snapshot.holders[0], resume_line(ledger_ref, run, "--end-holder")
-                raise LedgerError(
-                    f"{error}. The run was not stopped: process {holder.pid} on {holder.host} holds it. If it is "
-                    f"suspended, continue it. To end it and resume the run: {line}"
-                ) from None
-            return await take_snapshot(ledger, run)
+            run_stop = await stop_run(ledger, await resolve_run(ledger, ledger_ref), partial(resume_line, ledger_ref))
 
     with exit_on_user_error():
         ledger_ref = parse_ledger_args(options.where or [], run=True)
@@ -253,28 +239,17 @@ def stop(options: StopRunOptions) -> None:
             raise ValueError(f"name the run to stop, after the ledger. To see the runs: {ledger_ref.list_runs()}")
         name, line = escape_control(repr(ledger_ref.run)), escape_control(ledger_ref.stop(ledger_ref.run))
         try:
-            snapshot = run_loop(stopping(ledger_ref))
-            if snapshot is None or until is None:
-                write(sys.stdout, f"Run {name} is over: nothing to stop.\n")
+            run_loop(stopping(ledger_ref))
+            if run_stop is None:
+                write(sys.stdout, f"{nothing_to_stop(ledger_ref.run)}\n")
                 return
-            flight = (
-                f"{counted(snapshot.counts.sending, 'call')} in flight" if snapshot.holders else "no process holds it"
-            )
-            write(sys.stderr, f"Run {name} is stopped ({flight}). Waiting until {_whole_second(until)} UTC.\n")
-            time.sleep(max(0.0, (until - SYSTEM.now()).total_seconds()))
+            write(sys.stderr, f"{run_stop.accepted}\n")
+            time.sleep(max(0.0, (run_stop.until - SYSTEM.now()).total_seconds()))
         except KeyboardInterrupt:
             message = f"The command was interrupted before run {name} was stopped. To stop it: {line}"
-            if until is not None:
-                message = (
-                    f"Run {name} is stopped all the same. A process that was suspended may still launch until "
-                    f"{_whole_second(until)} UTC."
-                )
+            if run_stop is not None:
+                message = run_stop.interrupted
             write(sys.stderr, f"{message}\n")
             raise typer.Exit(130) from None
-    text = f"Run {name} is stopped: no process launches any more of it after {_whole_second(until)} UTC."
-    write(sys.stdout, f"{text}\nTo resume it: {escape_control(resume_line(ledger_ref, snapshot.run))}\n")
-
-
-def _whole_second(moment: datetime) -> str:
-    """The time of day of a moment, rounded up: the promise holds from then on."""
-    return f"{moment + timedelta(microseconds=-moment.microsecond % 1_000_000):%H:%M:%S}"
+    resume = escape_control(resume_line(ledger_ref, run_stop.snapshot.run))
+    write(sys.stdout, f"{run_stop.confirmed}\nTo resume it: {resume}\n")

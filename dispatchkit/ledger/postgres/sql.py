@@ -16,16 +16,19 @@ __all__ = [
     "CHUNKS",
     "CLAIM",
     "CLAIMABLE_CHUNKS",
+    "CLAIMS_OF_TARGET",
     "CONTENTS",
     "COUNTS",
     "COUNTS_OF_BLOCKS",
     "COUNTS_OF_CHUNK",
     "HEARTBEAT",
     "HOLDER",
+    "INDEXES_OF_TARGET",
     "LAUNCHED",
     "LIFT_PAUSES",
     "OTHERS",
     "OTHERS_OF_PLAN",
+    "OUTCOMES_OF_TARGET",
     "OVER",
     "PAUSES",
     "PLAN",
@@ -434,6 +437,17 @@ SELECT t.index, t.command, {_STATE} AS state, coalesce(o.summary, '') AS summary
 FROM dispatchkit.target t {_LATEST.replace("$target", "t")}
 WHERE t.run = $1 AND t.index >= $2 AND t.index < $5 AND (cardinality($3::text[]) = 0 OR {_STATE} = ANY($3))
 ORDER BY t.index LIMIT $4
+"""
+
+INDEXES_OF_TARGET = """
+SELECT index FROM dispatchkit.target WHERE run = $1 AND key >= $2 AND key < $3 ORDER BY key LIMIT $4
+"""
+CLAIMS_OF_TARGET = """
+SELECT send_no, request_id, since, claimed_at FROM dispatchkit.sending WHERE run = $1 AND index = $2 ORDER BY send_no
+"""
+OUTCOMES_OF_TARGET = """
+SELECT send_no, state, summary, code, request_id, attempts, at, final FROM dispatchkit.outcome
+WHERE run = $1 AND index = $2 ORDER BY at, send_no
 """
 
 PAUSES = """

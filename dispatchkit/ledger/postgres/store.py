@@ -25,7 +25,7 @@ from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError, State
 from dispatchkit.ledger.address import Address
-from dispatchkit.ledger.blocks import BLOCK, counts_of, stretches, stretches_with
+from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
 from dispatchkit.ledger.contents import ContentCache
 from dispatchkit.ledger.postgres import sql
 from dispatchkit.ledger.postgres.connection import Connection, ReconnectingConnection, Row, fetching
@@ -37,6 +37,7 @@ from dispatchkit.ledger.postgres.schema import prepare
 from dispatchkit.ledger.series import Bucket, buckets_of, slot_of
 from dispatchkit.ledger.store import (
     LEASE_TIMEOUT,
+    MAX_NUMBER,
     TABLES_OF_RUN,
     Chunk,
     Claim,
@@ -49,6 +50,9 @@ from dispatchkit.ledger.store import (
     Run,
     RunPlan,
     SharedStore,
+    StoredClaim,
+    StoredOutcome,
+    Story,
     Target,
     Unsettled,
 )
@@ -385,18 +389,39 @@ class PostgresStore(SharedStore):
         [(first, last)] = await self.connection.run(fetching(statement, run), timeout=_RECONNECT_TIMEOUT)
         return first, last
 
-    async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
-        for stretch in await self._stretches(run, states):
-            start = stretch.start
-            while start < stretch.stop:
-                statement = fetching(sql.TARGETS, run, start, [*states], _PAGE, stretch.stop)
+    async def blocks(self, run: int) -> list[tuple[int, ...]]:
+        rows = await self.connection.run(fetching(sql.COUNTS_OF_BLOCKS, run), timeout=_RECONNECT_TIMEOUT)
+        return [tuple(row) for row in rows]
+
+    async def targets(
+        self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
+    ) -> AsyncIterator[Target]:
+        for stretch in await self._stretches(run, states, start, end):
+            first = stretch.start
+            while first < stretch.stop:
+                statement = fetching(sql.TARGETS, run, first, [*states], _PAGE, stretch.stop)
                 rows = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
                 commands = await self._contents.attach(run, [row["command"] for row in rows], self._read_contents)
                 for command, (index, _, state, summary, code, *rest) in zip(commands, rows, strict=True):
                     yield Target(index, command, state, summary, None if code is None else json.loads(code), *rest)
-                start = rows[-1]["index"] + 1 if len(rows) == _PAGE else stretch.stop
+                first = rows[-1]["index"] + 1 if len(rows) == _PAGE else stretch.stop
 
-    async def _stretches(self, run: int, states: Collection[str]) -> Sequence[range]:
+    async def indexes_of(self, run: int, target: int, *, limit: int) -> list[int]:
+        statement = fetching(sql.INDEXES_OF_TARGET, run, *keys_of(target), limit)
+        return sorted(row["index"] for row in await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT))
+
+    async def story(self, run: int, index: int) -> Story:
+        claims = await self.connection.run(fetching(sql.CLAIMS_OF_TARGET, run, index), timeout=_RECONNECT_TIMEOUT)
+        outcomes = await self.connection.run(fetching(sql.OUTCOMES_OF_TARGET, run, index), timeout=_RECONNECT_TIMEOUT)
+        return Story(
+            [StoredClaim(*row) for row in claims],
+            [
+                StoredOutcome(send_no, state, summary, None if code is None else json.loads(code), *rest)
+                for send_no, state, summary, code, *rest in outcomes
+            ],
+        )
+
+    async def _stretches(self, run: int, states: Collection[str], start: int, end: int) -> Sequence[range]:
         """The stretches of a run's indexes that may hold targets in these states."""
 
         async def work(connection: Connection) -> tuple[int, list[Row]]:
@@ -404,7 +429,7 @@ class PostgresStore(SharedStore):
             return total or 0, await connection.fetch(sql.COUNTS_OF_BLOCKS, run) if states else []
 
         total, rows = await self.connection.run(work, timeout=_RECONNECT_TIMEOUT)
-        return stretches_with(total, [tuple(row) for row in rows], states)
+        return stretches_with(total, [tuple(row) for row in rows], states, start=start, end=end)
 
     async def stop(self, run: int) -> None:
         # If the answer is lost, the retry counts the stop twice, which is harmless.

@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dispatchkit.ledger.sqlite.write import Moment
-from dispatchkit.ledger.store import LEASE_TIMEOUT, Holder, Repeat, Run, Target
+from dispatchkit.ledger.store import LEASE_TIMEOUT, Holder, Repeat, Run, StoredClaim, StoredOutcome, Story, Target
 
-__all__ = ["HOLD", "holder_of", "repeats_of", "run_of", "target_of"]
+__all__ = ["HOLD", "holder_of", "repeats_of", "run_of", "story_of", "target_of"]
 
 _MANY_COMMANDS = 10
 """Maximum number of commands in a `Repeat`."""
@@ -76,6 +76,20 @@ def target_of(row: tuple[Any, ...], command: str) -> Target:
     if state == "sending":  # the columns of an earlier outcome do not apply
         return Target(index, command, state, request_id=request_id, at=began, since=began)
     return Target(index, command, state, summary or "", code, request_id, attempts or 0, moment, bool(is_final), began)
+
+
+def story_of(claims: Iterable[tuple[Any, ...]], outcomes: Iterable[tuple[Any, ...]]) -> Story:
+    """The story of a target, from the rows of its claims and of its outcome."""
+    return Story(
+        [
+            StoredClaim(send_no, request_id, datetime.fromisoformat(since), datetime.fromtimestamp(claimed_at, UTC))
+            for send_no, request_id, since, claimed_at in claims
+        ],
+        [
+            StoredOutcome(send_no, state, summary, code, request_id, attempts, datetime.fromisoformat(at), bool(final))
+            for send_no, state, summary, code, request_id, attempts, at, final in outcomes
+        ],
+    )
 
 
 def repeats_of(run: str, rows: Iterable[tuple[str, float]]) -> list[Repeat]:

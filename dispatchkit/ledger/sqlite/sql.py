@@ -7,6 +7,7 @@ from dispatchkit.ledger.blocks import BLOCK, TALLIED
 __all__ = [
     "ANSWER",
     "BATCH",
+    "CLAIMS_OF_TARGET",
     "COUNTS",
     "COUNTS_OF_BLOCKS",
     "COUNTS_OF_CHUNK",
@@ -16,6 +17,7 @@ __all__ = [
     "OTHERS",
     "OTHERS_OF_PLAN",
     "OUTCOMES_OF_BATCH",
+    "OUTCOMES_OF_TARGET",
     "REPEATS",
     "REPEATS_IN_SMALLER",
     "RIVAL",
@@ -198,6 +200,12 @@ COUNTS = f"SELECT (SELECT total FROM run WHERE number = :run), {_SUMS} FROM tall
 COUNTS_OF_CHUNK = f"""
 SELECT (SELECT end_index - start_index FROM chunk WHERE run = :run AND number = :chunk), {_SUMS}
 FROM tally WHERE run = :run AND chunk = :chunk
+"""
+CLAIMS_OF_TARGET = """
+SELECT send_no, request_id, since, claimed_at FROM sending WHERE run = ? AND "index" = ? ORDER BY send_no
+"""
+OUTCOMES_OF_TARGET = """
+SELECT send_no, state, summary, code, request_id, attempts, at, final FROM outcome WHERE run = ? AND "index" = ?
 """
 COUNTS_OF_BLOCKS = f"SELECT block, {_SUMS} FROM tally WHERE run = ? GROUP BY block ORDER BY block"
 

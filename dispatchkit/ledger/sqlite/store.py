@@ -26,15 +26,16 @@ import attrs
 from dispatchkit.core.claim import CLAIM_AGE, ClaimResult
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.errors import LedgerError
-from dispatchkit.ledger.blocks import BLOCK, counts_of, stretches, stretches_with
+from dispatchkit.ledger.blocks import BLOCK, counts_of, keys_of, stretches, stretches_with
 from dispatchkit.ledger.contents import ContentCache
 from dispatchkit.ledger.liveness import boot_id as this_boot
 from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket, buckets_of
 from dispatchkit.ledger.sqlite.file import add_boot, check, connect, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite.holds import Holds
 from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
-from dispatchkit.ledger.sqlite.rows import repeats_of, run_of, target_of
+from dispatchkit.ledger.sqlite.rows import repeats_of, run_of, story_of, target_of
 from dispatchkit.ledger.sqlite.sql import (
+    CLAIMS_OF_TARGET,
     COUNTS,
     COUNTS_OF_BLOCKS,
     COUNTS_OF_CHUNK,
@@ -42,6 +43,7 @@ from dispatchkit.ledger.sqlite.sql import (
     LAUNCHED,
     OTHERS,
     OTHERS_OF_PLAN,
+    OUTCOMES_OF_TARGET,
     REPEATS,
     REPEATS_IN_SMALLER,
     RIVAL,
@@ -53,6 +55,7 @@ from dispatchkit.ledger.sqlite.sql import (
 from dispatchkit.ledger.sqlite.thread import DatabaseThread
 from dispatchkit.ledger.sqlite.write import Afterwards, Batch, Writing, read_all
 from dispatchkit.ledger.store import (
+    MAX_NUMBER,
     TABLES_OF_RUN,
     Chunk,
     Claim,
@@ -65,6 +68,7 @@ from dispatchkit.ledger.store import (
     Run,
     RunPlan,
     Store,
+    Story,
     Target,
     Unsettled,
 )
@@ -342,26 +346,45 @@ class SqliteStore(Store):
         return buckets_of((datetime.fromisoformat(start), state, slot, count) for start, state, slot, count in rows)
 
     async def times(self, run: int) -> tuple[datetime | None, datetime | None]:
-        sql = "SELECT (SELECT min(since) FROM sending WHERE run = ?1), (SELECT max(at) FROM outcome WHERE run = ?1)"
-        first, last = await self._read(lambda db: db.execute(sql, (run,)).fetchone())
+        sql = "SELECT (SELECT min(since) FROM sending WHERE run = ?), (SELECT max(at) FROM outcome WHERE run = ?)"
+        first, last = await self._read(lambda db: db.execute(sql, (run, run)).fetchone())
         return first and datetime.fromisoformat(first), last and datetime.fromisoformat(last)
 
-    async def targets(self, run: int, *, states: Collection[str] = ()) -> AsyncIterator[Target]:
+    async def blocks(self, run: int) -> list[tuple[int, ...]]:
+        return await self._read(lambda db: db.execute(COUNTS_OF_BLOCKS, (run,)).fetchall())
+
+    async def targets(
+        self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
+    ) -> AsyncIterator[Target]:
         chosen = f"AND {STATE} IN ({','.join('?' * len(states))})" if states else ""
         sql = f"""
             SELECT t."index", t.command, {STATE}, o.summary, o.code, coalesce(s.request_id, o.request_id),
                    o.attempts, o.at, s.since, {IS_FINAL}
             {TARGETS} WHERE t.run = ? AND t."index" >= ? AND t."index" < ? {chosen}
             ORDER BY t."index" LIMIT {_PAGE}"""
-        stretches = await self._read(lambda db: _stretches(db, run, states))
+        stretches = await self._read(lambda db: _stretches(db, run, states, start, end))
         for stretch in stretches:
-            start = stretch.start
-            while start < stretch.stop:
-                rows = await self._read(partial(_fetch, sql, (run, start, stretch.stop, *states)))
+            first = stretch.start
+            while first < stretch.stop:
+                rows = await self._read(partial(_fetch, sql, (run, first, stretch.stop, *states)))
                 commands = await self._contents.attach(run, [row[1] for row in rows], self._read_contents)
                 for command, row in zip(commands, rows, strict=True):
                     yield target_of(row, command)
-                start = rows[-1][0] + 1 if len(rows) == _PAGE else stretch.stop
+                first = rows[-1][0] + 1 if len(rows) == _PAGE else stretch.stop
+
+    async def indexes_of(self, run: int, target: int, *, limit: int) -> list[int]:
+        first, after = keys_of(target)
+        sql = 'SELECT "index" FROM target WHERE run = ? AND key >= ? AND key < ? ORDER BY key LIMIT ?'
+        rows = await self._read(lambda db: db.execute(sql, (run, first, after, limit)).fetchall())
+        return sorted(index for (index,) in rows)
+
+    async def story(self, run: int, index: int) -> Story:
+        def work(db: sqlite3.Connection) -> Story:
+            claims = db.execute(CLAIMS_OF_TARGET, (run, index)).fetchall()
+            outcomes = db.execute(OUTCOMES_OF_TARGET, (run, index)).fetchall()
+            return story_of(claims, outcomes)
+
+        return await self._read(work)
 
     async def stop(self, run: int) -> None:
         statement = "UPDATE run SET stopped = 1, stops = stops + 1 WHERE number = ?"
@@ -452,11 +475,11 @@ def _fetch(sql: str, given: tuple[object, ...] | dict[str, object], db: sqlite3.
     return db.execute(sql, given).fetchall()
 
 
-def _stretches(db: sqlite3.Connection, run: int, states: Collection[str]) -> Sequence[range]:
+def _stretches(db: sqlite3.Connection, run: int, states: Collection[str], start: int, end: int) -> Sequence[range]:
     """The stretches of a run's indexes that may hold targets in these states."""
     (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone() or (0,)
     rows = db.execute(COUNTS_OF_BLOCKS, (run,)).fetchall() if states else ()
-    return stretches_with(total, rows, states)
+    return stretches_with(total, rows, states, start=start, end=end)
 
 
 def _opened(thread: DatabaseThread | None) -> DatabaseThread:

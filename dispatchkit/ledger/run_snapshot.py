@@ -1,0 +1,147 @@
+"""One run of a ledger at one moment, and its stop: what the command line and the control room show of both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+
+from dispatchkit.errors import LedgerError
+from dispatchkit.ledger.store import LEASE_TIMEOUT, Counts, Holder, Run
+from dispatchkit.ledger.watch import run_is_over
+from dispatchkit.values import Value
+
+if TYPE_CHECKING:
+    from dispatchkit.ledger.ledger import Ledger
+
+__all__ = ["RunSnapshot", "RunStop", "nothing_to_stop", "silence", "stop_run", "take_snapshot"]
+
+
+@attrs.frozen
+class RunSnapshot(Value):
+    """A run at one moment."""
+
+    __to_dict_also__: ClassVar[tuple[str, ...]] = ("state", "left", "over")
+
+    run: Run
+    counts: Counts
+    holders: Sequence[Holder]
+    paused_until: datetime | None = None
+    """Until when the run's account is paused, where its ledger is shared."""
+
+    @property
+    def left(self) -> int:
+        """Targets that are not final."""
+        counts = self.counts
+        return counts.planned + counts.sending + counts.not_sent + counts.unknown - counts.unknown_for_good
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing more happens unless the run is resumed."""
+        return run_is_over(self.run, self.counts, is_held=bool(self.holders))
+
+    @property
+    def can_stop(self) -> bool:
+        """Whether there is anything to stop."""
+        return not self.run.plan_complete or bool(self.left) or bool(self.holders)
+
+    @property
+    def state(self) -> str:
+        """The state of the run, in one or two words."""
+        if self.run.stopped:
+            return "stopping" if self.holders else "stopped"
+        if self.holders:
+            return "running"
+        if not self.run.plan_complete:
+            return "plan not complete"
+        return "to be resumed" if self.left else "over"
+
+
+async def take_snapshot(ledger: Ledger, run: Run) -> RunSnapshot:
+    """See how a run is.
+
+    Raises:
+        LedgerError: The ledger cannot be read.
+    """
+    holders = {holder.token: holder for chunk in await ledger.chunks(run.name) if (holder := chunk.holder) is not None}
+    return RunSnapshot(run, await ledger.counts(run.name), [*holders.values()])
+
+
+def silence(holder: Holder) -> float:
+    """Seconds since the last heartbeat of a process that exists and is silent; 0 if it gives heartbeats."""
+    return LEASE_TIMEOUT - holder.lease_left if holder.exists and holder.lease_left < 0 else 0.0
+
+
+@attrs.frozen
+class RunStop:
+    """A run that was stopped, in the words that a person reads."""
+
+    snapshot: RunSnapshot
+    """The run after the stop."""
+    until: datetime
+    """From then on, no process launches any more of the run."""
+
+    @property
+    def accepted(self) -> str:
+        """What is said while a suspended process may still launch."""
+        counts, name = self.snapshot.counts, self.snapshot.run.name
+        calls = f"{counts.sending:,} call{'' if counts.sending == 1 else 's'} in flight"
+        flight = calls if self.snapshot.holders else "no process holds it"
+        return f"Run {name!r} is stopped ({flight}). Waiting until {_whole_second(self.until)} UTC."
+
+    @property
+    def interrupted(self) -> str:
+        """What is said where nobody waits until then."""
+        return (
+            f"Run {self.snapshot.run.name!r} is stopped all the same. A process that was suspended may still launch "
+            f"until {_whole_second(self.until)} UTC."
+        )
+
+    @property
+    def confirmed(self) -> str:
+        """What is said from then on."""
+        name = self.snapshot.run.name
+        return f"Run {name!r} is stopped: no process launches any more of it after {_whole_second(self.until)} UTC."
+
+
+def nothing_to_stop(name: str) -> str:
+    """What is said of a run without targets that are left."""
+    return f"Run {name!r} is over: nothing to stop."
+
+
+async def stop_run(ledger: Ledger, run: Run, resume_line: Callable[..., str]) -> RunStop | None:
+    """Stop a run in all processes.
+
+    Args:
+        ledger: The ledger of the run.
+        run: The run.
+        resume_line: Makes the line that resumes a run, with more options.
+
+    Returns:
+        The stop; None if there is nothing to stop.
+
+    Raises:
+        LedgerError: The run was not stopped. The message says what to do.
+    """
+    snapshot = await take_snapshot(ledger, run)
+    if not snapshot.can_stop:
+        return None
+    try:
+        until = await ledger.stop(run.name)
+    except LedgerError as error:
+        if not snapshot.holders:
+            raise
+        # A process that is suspended while it writes keeps the file locked.
+        holder, line = snapshot.holders[0], resume_line(run, "--end-holder")
+        raise LedgerError(
+            f"{error}. The run was not stopped: process {holder.pid} on {holder.host} holds it. If it is "
+            f"suspended, continue it. To end it and resume the run: {line}"
+        ) from None
+    return RunStop(await take_snapshot(ledger, run), until)
+
+
+def _whole_second(moment: datetime) -> str:
+    """The time of day of a moment, rounded up: the promise holds from then on."""
+    return f"{moment + timedelta(microseconds=-moment.microsecond % 1_000_000):%H:%M:%S}"
