@@ -276,6 +276,8 @@ EXEMPT = {
     **{name: "inside a call" for name in call_state.__all__ if isinstance(getattr(call_state, name), type)},
     "Account": "between a ledger and its store",
     "Afterwards": "inside a store",
+    **dict.fromkeys(("ControlRoom", "RunStop", "Session"), "inside the control room"),
+    **dict.fromkeys(("Story", "StoredClaim", "StoredOutcome"), "between a ledger's store and the control room"),
     **dict.fromkeys(("Axis", "Frame", "Line", "Tick"), "inside a chart"),
     "AltcraftWire": "has the token",
     "AudienceCheck": "inside a check; `LaunchCheck` is what a caller gets",
