@@ -18,7 +18,7 @@ from dispatchkit._version import __version__
 if TYPE_CHECKING:
     from dispatchkit import sync
     from dispatchkit.altcraft.client import AltcraftClient, AltcraftOptions
-    from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
+    from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast, LaunchRegular
     from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
     from dispatchkit.core.call.options import ClientOptions
     from dispatchkit.core.call.retry import RetryPolicy
@@ -102,6 +102,7 @@ __all__ = [
     "FanOutOptions",
     "InappropriateStatusError",
     "LaunchBroadcast",
+    "LaunchRegular",
     "Ledger",
     "LedgerError",
     "Listing",
@@ -148,7 +149,7 @@ __all__ = [
 # help page do not import it.
 _HOMES = {
     "dispatchkit.altcraft.client": ("AltcraftClient", "AltcraftOptions"),
-    "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),
+    "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast", "LaunchRegular"),
     "dispatchkit.altcraft.models": ("Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"),
     "dispatchkit.core.fanout.fan_out": ("FanOut",),
     "dispatchkit.core.listing": ("Listing",),

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 from typing import Any, Self, Unpack, cast
-
-import attrs
 
 from dispatchkit.altcraft.base import AltcraftCommand, AltcraftWire
 from dispatchkit.altcraft.codec import WireForm, codec
-from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
-from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
-from dispatchkit.altcraft.reads import ReadLog, ReadStatus
+from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast, LaunchRegular
+from dispatchkit.altcraft.many_methods import AltcraftFanOuts
+from dispatchkit.altcraft.models import Attachment, Audience, MailingAccepted
+from dispatchkit.altcraft.read_methods import AltcraftReads
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.options import ClientOptions, hide_proxy
 from dispatchkit.core.call.retry import RetryPolicy
-from dispatchkit.core.fanout.fan_out import FanOut
-from dispatchkit.core.fanout.options import FanOutOptions
-from dispatchkit.core.invalid_command import build_commands
-from dispatchkit.core.listing import Listing
 from dispatchkit.core.options import check_options, takes_options
 from dispatchkit.core.secret import Secret, Token, Unshown
 from dispatchkit.core.validators import JsonValue
@@ -55,7 +49,7 @@ class AltcraftOptions(ClientOptions, total=False):
     attachment_limit: int
 
 
-class AltcraftClient(Client[AltcraftWire]):
+class AltcraftClient(AltcraftReads, AltcraftFanOuts):
     """Activates, launches and deactivates mailings of the Altcraft platform, v72 to v74.
 
     Use it as ``async with AltcraftClient("https://example.com", token) as altcraft:``, or call `close` yourself. One
@@ -228,6 +222,47 @@ class AltcraftClient(Client[AltcraftWire]):
             del content, attachments  # a traceback shows the locals of this frame
         return await self.perform(command, timeout=timeout, retry=retry)
 
+    async def launch_regular(
+        self,
+        mailing_id: int,
+        *,
+        audience: Audience | None = None,
+        limit: int | None = None,
+        content: Mapping[str, JsonValue] | None = None,
+        attachments: Iterable[Attachment] = (),
+        timeout: float | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> MailingAccepted:
+        """Launch an active regular mailing: ``POST /api/v1.1/campaigns/regulars/start``.
+
+        The platform makes one sending at once. The call has no field for the schedule of the mailing.
+
+        Args:
+            mailing_id: The regular mailing, a positive integer.
+            audience: The recipients of this run instead of the mailing's own.
+            limit: The sending limit of this run; None keeps the mailing's own.
+            content: A JSON object for the ``apicontent`` variables and the API content filter node.
+            attachments: Files for the messages.
+            timeout: Seconds for the whole call: attempts, waits and settling together; None takes the client's.
+            retry: When and how the call is repeated; None takes the client's policy.
+
+        Raises:
+            RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, `TariffLimitError`, ...
+            NotSentError: Not one byte of the request left this process.
+            OutcomeUnknownError: It may have been launched.
+            TypeError: An argument is of another type; the message names it.
+            ValueError: An argument cannot be sent; the message names it.
+        """
+        try:
+            command = LaunchRegular(
+                mailing_id, audience=audience, limit=limit, content=content, attachments=attachments
+            )
+        except (TypeError, ValueError) as error:
+            raise error.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
+        finally:
+            del content, attachments  # a traceback shows the locals of this frame
+        return await self.perform(command, timeout=timeout, retry=retry)
+
     async def deactivate(
         self,
         mailing_id: int,
@@ -253,141 +288,4 @@ class AltcraftClient(Client[AltcraftWire]):
         """
         return await self.perform(
             DeactivateMailing(mailing_id, abort_if_running=abort_if_running), timeout=timeout, retry=retry
-        )
-
-    async def status(
-        self, mailing_id: int, *, timeout: float | None = None, retry: RetryPolicy | None = None
-    ) -> MailingStatus:
-        """Read whether a mailing is active: ``POST /api/v1.1/campaigns/get_status``.
-
-        A read changes nothing, so every failed attempt may be repeated. The status cannot prove a launch.
-
-        Args:
-            mailing_id: The mailing (v72: the campaign), a positive integer.
-            timeout: Seconds for the whole call: attempts and waits together; None takes the client's.
-            retry: When and how the call is repeated; None takes the client's policy.
-
-        Raises:
-            RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, ...
-            NotSentError: Not one byte of the request left this process.
-            OutcomeUnknownError: No response came. It is a `ResponseLostError`: a read changes nothing.
-            TypeError: ``mailing_id`` is not an integer.
-            ValueError: ``mailing_id`` is not positive.
-        """
-        return await self.perform(ReadStatus(mailing_id), timeout=timeout, retry=retry)
-
-    async def log(
-        self,
-        mailing_id: int,
-        *,
-        since: datetime | None = None,
-        limit: int = 1000,
-        timeout: float | None = None,
-        retry: RetryPolicy | None = None,
-    ) -> Listing[LogEntry]:
-        """Read a mailing's log: ``POST /api/v1.1/campaigns/log_v2``.
-
-        A read changes nothing, so every failed attempt may be repeated. Only the log shows a run, and an entry does not
-        say which launch made it.
-
-        Args:
-            mailing_id: The mailing (v72: the campaign), a positive integer.
-            since: Only entries of this time or later; it must have a time zone. None takes the whole log.
-            limit: The most entries, default 1,000; ``missing`` of the result counts those that were left out.
-            timeout: Seconds for the whole call: attempts and waits together; None takes the client's.
-            retry: When and how the call is repeated; None takes the client's policy.
-
-        Raises:
-            RejectedError: The platform said no: `IncorrectRequestError`, `AccessDeniedError`, ...
-            NotSentError: Not one byte of the request left this process.
-            OutcomeUnknownError: No response came. It is a `ResponseLostError`: a read changes nothing.
-            TypeError: An argument is of another type; the message names it.
-            ValueError: ``mailing_id`` or ``limit`` is not positive, or ``since`` has no time zone.
-        """
-        return await self.perform(ReadLog(mailing_id, since=since, limit=limit), timeout=timeout, retry=retry)
-
-    @takes_options(FanOut)
-    def activate_many(
-        self,
-        ids: Iterable[int] | AsyncIterable[int],
-        *,
-        run_now: bool | None = None,
-        audience: Audience | None = None,
-        limit: int | None = None,
-        content: Mapping[str, JsonValue] | None = None,
-        attachments: Iterable[Attachment] = (),
-        **options: Unpack[FanOutOptions],
-    ) -> FanOut[MailingAccepted]:
-        """`activate` for many mailings, as a `FanOut`: ``async for outcome in altcraft.activate_many(ids)``.
-
-        The arguments hold for each of them. An invalid id yields a `NotSent` outcome; the run continues.
-
-        Args:
-            ids: The mailings; taken one by one, as calls end.
-            run_now: Also launch each at once (broadcast or regular).
-            audience: The recipients of each run instead of the mailing's own; only with ``run_now=True``.
-            limit: The sending limit of each run; None keeps the mailing's own.
-            content: A JSON object for the ``apicontent`` variables and the API content filter node.
-            attachments: Files for the messages.
-            options: See `FanOutOptions`.
-
-        Raises:
-            TypeError: An argument is unknown or of another type.
-            ValueError: An argument is out of range or cannot be sent, or the number of ids is not ``expected``.
-        """
-        try:
-            check_options(AltcraftClient.activate_many, options)
-            # A bad argument that all commands share is found here, not once for each.
-            model = ActivateMailing(
-                1, run_now=run_now, audience=audience, limit=limit, content=content, attachments=attachments
-            )
-        except (TypeError, ValueError) as error:
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
-        finally:
-            del content, attachments  # a traceback shows the locals of this frame
-        return FanOut(
-            self,
-            build_commands(ids, lambda mailing_id: attrs.evolve(model, mailing_id=mailing_id)),
-            **options,
-        )
-
-    @takes_options(FanOut)
-    def launch_many(
-        self,
-        ids: Iterable[int] | AsyncIterable[int],
-        *,
-        audience: Audience | None = None,
-        limit: int | None = None,
-        content: Mapping[str, JsonValue] | None = None,
-        attachments: Iterable[Attachment] = (),
-        **options: Unpack[FanOutOptions],
-    ) -> FanOut[MailingAccepted]:
-        """`launch_broadcast` for many broadcasts, as a `FanOut`: ``async for outcome in altcraft.launch_many(ids)``.
-
-        The arguments hold for each of them. An invalid id yields a `NotSent` outcome; the run continues.
-
-        Args:
-            ids: The broadcasts; taken one by one, as calls end.
-            audience: The recipients of each run instead of the broadcast's own.
-            limit: The sending limit of each run; None keeps the broadcast's own.
-            content: A JSON object for the ``apicontent`` variables and the API content filter node.
-            attachments: Files for the messages.
-            options: See `FanOutOptions`.
-
-        Raises:
-            TypeError: An argument is unknown or of another type.
-            ValueError: An argument is out of range or cannot be sent, or the number of ids is not ``expected``.
-        """
-        try:
-            check_options(AltcraftClient.launch_many, options)
-            # A bad argument that all commands share is found here, not once for each.
-            model = LaunchBroadcast(1, audience=audience, limit=limit, content=content, attachments=attachments)
-        except (TypeError, ValueError) as error:
-            raise error.with_traceback(None)  # noqa: B904 - it is the same error; the frames below hold the content
-        finally:
-            del content, attachments  # a traceback shows the locals of this frame
-        return FanOut(
-            self,
-            build_commands(ids, lambda mailing_id: attrs.evolve(model, mailing_id=mailing_id)),
-            **options,
         )

@@ -82,14 +82,16 @@ class _Method:
 class AltcraftProvider:
     """Altcraft as its contract describes it: activate, launch, deactivate, and the two ways to see what came of it.
 
-    Played are ``campaigns/activate/``, ``campaigns/broadcasts/start``, ``campaigns/deactivate``,
-    ``campaigns/get_status`` and ``campaigns/log_v2`` under ``/api/v1.1/``, each under exactly that path. A launch
-    during or after another one launches again. ``run_seconds``, ``tariff_limit``, ``deduplicates``, ``replays_errors``,
-    ``sloppy_xml`` and ``read_lag`` are attributes too and may be changed at any time.
+    Played are ``campaigns/activate/``, ``campaigns/broadcasts/start``, ``campaigns/regulars/start``,
+    ``campaigns/deactivate``, ``campaigns/get_status`` and ``campaigns/log_v2`` under ``/api/v1.1/``, each under exactly
+    that path. A launch during or after another one launches again. ``run_seconds``, ``tariff_limit``,
+    ``deduplicates``, ``replays_errors``, ``sloppy_xml`` and ``read_lag`` are attributes too and may be changed at any
+    time.
 
     Args:
         mailings: The ids that exist; see :class:`Ids`. A ``range`` of any size is free.
         active: Those of them that are active from the beginning. Default: none.
+        regulars: Those of them that are regular; all others are broadcasts. Default: none.
         token: The one good API token. Default: ``"sandbox"``.
         run_seconds: How long a run lasts until the log shows its end. Default: 30.
         tariff_limit: How many launches the tariff pays for; after them error 402. Default: None, no limit.
@@ -118,6 +120,7 @@ class AltcraftProvider:
         mailings: Iterable[int],
         *,
         active: Iterable[int] = (),
+        regulars: Iterable[int] = (),
         token: str = ALTCRAFT_TOKEN,
         run_seconds: float = 30.0,
         tariff_limit: int | None = None,
@@ -138,6 +141,7 @@ class AltcraftProvider:
         self.launches: Counter[int] = Counter()
         self._ids = Ids(mailings)
         self._active = Ids(active)
+        self._regulars = Ids(regulars)
         self._token = token
         self._clock = clock
         self._deduplication = Deduplication(replay_generation)
@@ -146,6 +150,7 @@ class AltcraftProvider:
         self._methods = {
             "/api/v1.1/campaigns/activate/": _Method(self._activate, changes=True, launches=True),
             "/api/v1.1/campaigns/broadcasts/start": _Method(self._launch_broadcast, changes=True, launches=True),
+            "/api/v1.1/campaigns/regulars/start": _Method(self._launch_regular, changes=True, launches=True),
             "/api/v1.1/campaigns/deactivate": _Method(self._deactivate, changes=True),
             "/api/v1.1/campaigns/get_status": _Method(self._get_status),
             "/api/v1.1/campaigns/log_v2": _Method(self._log),
@@ -248,7 +253,19 @@ class AltcraftProvider:
         return _success(None)
 
     def _launch_broadcast(self, fields: Fields, now: _Now) -> dict[str, Json]:
+        return self._launch_active(self._of_kind(fields, regular=False), fields, now)
+
+    def _launch_regular(self, fields: Fields, now: _Now) -> dict[str, Json]:
+        return self._launch_active(self._of_kind(fields, regular=True), fields, now)
+
+    def _of_kind(self, fields: Fields, *, regular: bool) -> int:
         mailing_id = self._known(fields)
+        if (mailing_id in self._regulars) != regular:
+            kind = "a regular mailing" if regular else "a broadcast"
+            raise RefusedError(400, f"Incorrect request: the mailing is not {kind}")
+        return mailing_id
+
+    def _launch_active(self, mailing_id: int, fields: Fields, now: _Now) -> dict[str, Json]:
         fields.check_launch(takes_audience=True)
         if not self._view(mailing_id).is_active(now.at):
             raise RefusedError(400, "Incorrect request: the mailing is not active")

@@ -75,6 +75,7 @@ class Sandbox:
         dispatches: The ids that Direct knows. Default: 1 to 100,000 and 10000000125.
         mailings: The ids that Altcraft knows. Default: 1 to 100,000.
         active: The mailings that are active from the beginning. Default: none.
+        regulars: The mailings that are regular; all others are broadcasts. Default: none.
         direct_token: The good API key of Direct. Default: Base64 of sandbox:sandbox.
         altcraft_token: The good token of Altcraft. Default: ``"sandbox"``.
         latency: Seconds between a provider's act and its answer; may be changed at any time. Default: 0.
@@ -112,6 +113,7 @@ class Sandbox:
         dispatches: Iterable[int] = DEFAULT_DISPATCHES,
         mailings: Iterable[int] = DEFAULT_MAILINGS,
         active: Iterable[int] = (),
+        regulars: Iterable[int] = (),
         direct_token: str = DIRECT_TOKEN,
         altcraft_token: str = ALTCRAFT_TOKEN,
         latency: float = 0.0,
@@ -147,6 +149,7 @@ class Sandbox:
         self.altcraft = AltcraftProvider(
             mailings,
             active=active,
+            regulars=regulars,
             token=altcraft_token,
             run_seconds=run_seconds,
             tariff_limit=tariff_limit,

@@ -61,9 +61,11 @@ class AltcraftClient(SyncClient[AsyncAltcraftClient]):
 
     activate = blocking(AsyncAltcraftClient.activate)
     launch_broadcast = blocking(AsyncAltcraftClient.launch_broadcast)
+    launch_regular = blocking(AsyncAltcraftClient.launch_regular)
     deactivate = blocking(AsyncAltcraftClient.deactivate)
     status = blocking(AsyncAltcraftClient.status)
     log = blocking(AsyncAltcraftClient.log)
     activate_many = blocking_many(AsyncAltcraftClient.activate_many)
     launch_many = blocking_many(AsyncAltcraftClient.launch_many)
+    launch_regular_many = blocking_many(AsyncAltcraftClient.launch_regular_many)
     perform = blocking(AsyncAltcraftClient.perform)

@@ -170,7 +170,7 @@ def test_commands_that_read_are_suggested(typed: list[str], suggested: str) -> N
     [
         (["direct", "launch"], "start, stop, status, list"),
         (["direct", "srop", "5"], "start, stop, status, list"),
-        (["altcraft", "lanch", "5"], "activate, launch, deactivate, status, log"),
+        (["altcraft", "lanch", "5"], "activate, launch, launch-regular, deactivate, status, log"),
         (["ledger", "lift-paus"], "list, show, failures, export, init, prune, lift-pause"),
         (["resum"], "direct, altcraft, ledger, resume, stop-run, plan, worker, profile, sandbox"),
     ],
@@ -199,3 +199,9 @@ def test_environment_names_the_host(played: Played, monkeypatch: pytest.MonkeyPa
     assert run("direct", "start", 7, "--yes").code == 0
     assert played.sandbox.launches == {7: 1}
     assert run("direct", "list", "--dispatch-id", 7).code == 0
+
+
+def test_regular_mailings_are_launched_in_sandbox() -> None:
+    result = run("altcraft", "launch-regular", "90", "--sandbox", "--limit", "5")
+    assert result.code == 0
+    assert "1 done" in result.err + result.out

@@ -92,6 +92,8 @@ def test_members_were_found() -> None:
         "in_flight",
         "launch_broadcast",
         "launch_many",
+        "launch_regular",
+        "launch_regular_many",
         "lift_pause",
         "log",
         "perform",

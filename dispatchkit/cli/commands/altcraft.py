@@ -17,7 +17,7 @@ __all__ = [
     "AltcraftOptions",
     "AltcraftReadOptions",
     "DeactivateOptions",
-    "LaunchBroadcastOptions",
+    "LaunchActiveOptions",
     "LogOptions",
     "StatusOptions",
     "app",
@@ -74,8 +74,8 @@ class AltcraftOptions(RunOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchBroadcastOptions(LaunchOptions, AltcraftOptions):
-    """Options of ``launch``."""
+class LaunchActiveOptions(LaunchOptions, AltcraftOptions):
+    """Options of ``launch`` and ``launch-regular``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,8 +134,13 @@ app = group(
         ),
         "launch": CommandRef(
             help="Launch broadcasts that are active already.",
-            options=f"{_HERE}:LaunchBroadcastOptions",
+            options=f"{_HERE}:LaunchActiveOptions",
             body="dispatchkit.cli.providers.altcraft:launch",
+        ),
+        "launch-regular": CommandRef(
+            help="Launch regular mailings that are active already: one sending each, at once.",
+            options=f"{_HERE}:LaunchActiveOptions",
+            body="dispatchkit.cli.providers.altcraft:launch_regular",
         ),
         "deactivate": CommandRef(
             help="Deactivate mailings.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dispatchkit
 from dispatchkit.altcraft.base import AltcraftCommand, AltcraftWire
 from dispatchkit.altcraft.codec import codec
-from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
+from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast, LaunchRegular
 from dispatchkit.built_in.altcraft import PROVIDER
 from dispatchkit.cli.durations import HOUR
 from dispatchkit.cli.input.profile import with_profile
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
         ActivateOptions,
         AltcraftOptions,
         DeactivateOptions,
-        LaunchBroadcastOptions,
+        LaunchActiveOptions,
     )
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.sandbox import Sandbox
 
-__all__ = ["activate", "deactivate", "launch"]
+__all__ = ["activate", "deactivate", "launch", "launch_regular"]
 
 _BODY_LIMIT = 10_000_000
 _ATTACHMENT_LIMIT = 100_000_000
@@ -53,11 +53,18 @@ def activate(options: ActivateOptions) -> None:
     )
 
 
-def launch(options: LaunchBroadcastOptions) -> None:
+def launch(options: LaunchActiveOptions) -> None:
     """Launch active broadcasts."""
     with exit_on_user_error():
         values = overrides(options)
     _launch(options, "launch", lambda number: LaunchBroadcast(number, **values), values, active=True)
+
+
+def launch_regular(options: LaunchActiveOptions) -> None:
+    """Launch active regular mailings."""
+    with exit_on_user_error():
+        values = overrides(options)
+    _launch(options, "launch", lambda number: LaunchRegular(number, **values), values, active=True, regular=True)
 
 
 def deactivate(options: DeactivateOptions) -> None:
@@ -67,7 +74,7 @@ def deactivate(options: DeactivateOptions) -> None:
         "abort and deactivate" if options.abort_if_running else "deactivate",
         lambda number: DeactivateMailing(number, abort_if_running=options.abort_if_running),
         active=True,
-        stops=frozenset({"activate", "launch"}),
+        stops=frozenset({"activate", "launch", "launch-regular"}),
     )
 
 
@@ -78,6 +85,7 @@ def _launch(
     values: Overrides | None = None,
     *,
     active: bool = False,
+    regular: bool = False,
     stops: frozenset[str] = frozenset(),
 ) -> None:
     with exit_on_user_error():
@@ -93,7 +101,9 @@ def _launch(
         return AltcraftWire(secret, codec(options.wire), _BODY_LIMIT, _ATTACHMENT_LIMIT, options.deduplicates)
 
     def sandbox(targets: Targets) -> Sandbox:
-        own: Sandbox = load("dispatchkit.cli.providers.own_sandbox:for_altcraft")(targets, active=active)
+        own: Sandbox = load("dispatchkit.cli.providers.own_sandbox:for_altcraft")(
+            targets, active=active, regular=regular
+        )
         return own
 
     spec = LaunchSpec(
