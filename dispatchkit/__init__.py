@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.secret import ExpiringToken
     from dispatchkit.direct.client import DirectClient, DirectOptions
     from dispatchkit.direct.commands import StartDispatch, StopDispatch
+    from dispatchkit.direct.messages import AddedMessage, AddedMessages, AddMessages, Message
     from dispatchkit.direct.models import Dispatch, DispatchBase, DispatchCounts, DispatchSource, StartedDispatch
     from dispatchkit.errors import (
         AccessDeniedError,
@@ -74,6 +75,9 @@ __all__ = [
     "AccessDeniedError",
     "AccountMismatchError",
     "ActivateMailing",
+    "AddMessages",
+    "AddedMessage",
+    "AddedMessages",
     "AltcraftClient",
     "AltcraftOptions",
     "Attachment",
@@ -109,6 +113,7 @@ __all__ = [
     "LogEntry",
     "MailingAccepted",
     "MailingStatus",
+    "Message",
     "NotFoundError",
     "NotSent",
     "NotSentError",
@@ -177,6 +182,7 @@ _HOMES = {
     "dispatchkit.core.fanout.options": ("FanOutOptions",),
     "dispatchkit.direct.client": ("DirectClient", "DirectOptions"),
     "dispatchkit.direct.commands": ("StartDispatch", "StopDispatch"),
+    "dispatchkit.direct.messages": ("AddMessages", "AddedMessage", "AddedMessages", "Message"),
     "dispatchkit.direct.models": ("Dispatch", "DispatchBase", "DispatchCounts", "DispatchSource", "StartedDispatch"),
     "dispatchkit.errors": (
         "AccessDeniedError",

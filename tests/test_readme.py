@@ -187,7 +187,7 @@ def test_the_remaining_python_examples_run() -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert [language for language, _ in BLOCKS].count("python") == 29
+    assert [language for language, _ in BLOCKS].count("python") == 30
     assert [language for language, _ in BLOCKS].count("sh") == 5
 
 

@@ -15,7 +15,7 @@ __all__ = ["DirectClient"]
 
 
 class DirectClient(SyncClient[AsyncDirectClient]):
-    """Starts and stops dispatches of i-Digital Direct; every method blocks until the outcome is known.
+    """Starts and stops dispatches of i-Digital Direct, and adds messages to them. Every method blocks.
 
     Use it as ``with DirectClient(token) as direct:``, or call `close` yourself. The arguments are those of
     `dispatchkit.DirectClient`. One client serves any number of threads.
@@ -55,6 +55,8 @@ class DirectClient(SyncClient[AsyncDirectClient]):
     stop = blocking(AsyncDirectClient.stop)
     dispatches = blocking(AsyncDirectClient.dispatches)
     dispatch = blocking(AsyncDirectClient.dispatch)
+    add_messages = blocking(AsyncDirectClient.add_messages)
     start_many = blocking_many(AsyncDirectClient.start_many)
     stop_many = blocking_many(AsyncDirectClient.stop_many)
+    add_messages_many = blocking_many(AsyncDirectClient.add_messages_many)
     perform = blocking(AsyncDirectClient.perform)

@@ -42,6 +42,7 @@ TAKERS: list[tuple[Any, Any]] = [
     (FanOutOptions, DirectClient.stop_many),
     (FanOutOptions, AltcraftClient.activate_many),
     (FanOutOptions, AltcraftClient.launch_many),
+    (FanOutOptions, DirectClient.add_messages_many),
     (FanOutOptions, AltcraftClient.launch_regular_many),
     (FanOutOptions, sync.DirectClient.start_many),
     (FanOutOptions, sync.AltcraftClient.launch_many),

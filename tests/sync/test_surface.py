@@ -81,6 +81,8 @@ def test_blocks_and_loops_match(blocking: type, twin: type) -> None:
 def test_members_were_found() -> None:
     assert {name for _, _, name in MEMBERS} >= {
         "activate",
+        "add_messages",
+        "add_messages_many",
         "batch",
         "change_account",
         "close",
