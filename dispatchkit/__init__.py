@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from dispatchkit import sync
     from dispatchkit.altcraft.client import AltcraftClient, AltcraftOptions
     from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast, LaunchRegular
+    from dispatchkit.altcraft.counters import AudienceCounts, ChannelCounters
+    from dispatchkit.altcraft.mailings import Mailing
     from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
     from dispatchkit.core.call.options import ClientOptions
     from dispatchkit.core.call.retry import RetryPolicy
@@ -83,11 +85,13 @@ __all__ = [
     "Attachment",
     "AttemptEnded",
     "Audience",
+    "AudienceCounts",
     "AuthenticationError",
     "BreakerOpened",
     "CallEnded",
     "CallEvent",
     "CallStarted",
+    "ChannelCounters",
     "ChunkHeldError",
     "ClientOptions",
     "Counts",
@@ -111,6 +115,7 @@ __all__ = [
     "LedgerError",
     "Listing",
     "LogEntry",
+    "Mailing",
     "MailingAccepted",
     "MailingStatus",
     "Message",
@@ -155,6 +160,8 @@ __all__ = [
 _HOMES = {
     "dispatchkit.altcraft.client": ("AltcraftClient", "AltcraftOptions"),
     "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast", "LaunchRegular"),
+    "dispatchkit.altcraft.counters": ("AudienceCounts", "ChannelCounters"),
+    "dispatchkit.altcraft.mailings": ("Mailing",),
     "dispatchkit.altcraft.models": ("Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"),
     "dispatchkit.core.fanout.fan_out": ("FanOut",),
     "dispatchkit.core.listing": ("Listing",),

@@ -30,10 +30,12 @@ from dispatchkit import (
     Attachment,
     AttemptEnded,
     Audience,
+    AudienceCounts,
     BreakerOpened,
     CallEnded,
     CallEvent,
     CallStarted,
+    ChannelCounters,
     Counts,
     DeactivateMailing,
     DirectClient,
@@ -50,6 +52,7 @@ from dispatchkit import (
     Ledger,
     Listing,
     LogEntry,
+    Mailing,
     MailingStatus,
     Message,
     NotSentError,
@@ -75,6 +78,8 @@ from dispatchkit import (
     errors,
     values,
 )
+from dispatchkit.altcraft.counters import ReadCounters
+from dispatchkit.altcraft.mailings import ReadMailing, ReadMailings
 from dispatchkit.altcraft.models import MailingAccepted
 from dispatchkit.altcraft.reads import ReadLog, ReadStatus
 from dispatchkit.cli.output.failures import Failure
@@ -228,6 +233,15 @@ VALUES: list[Value] = [
     DeactivateMailing(82),
     ReadStatus(82),
     ReadLog(82, since=NOW),
+    Mailing(mailing_id=82, name="sale", type="regular", is_active=True, update_time=NOW, extra={"call_url": MARK}),
+    Mailing(mailing_id=82, update_time=LOCAL),
+    AudienceCounts(all=10, subscribed_sendable=7, extra={"new": MARK}),
+    ChannelCounters("email", AudienceCounts(all=10)),
+    Listing((Mailing(mailing_id=82), ChannelCounters("email", AudienceCounts()))),
+    ended(ReadMailing(82), result=Mailing(mailing_id=82)),
+    ReadMailing(82, kind="regular"),
+    ReadMailings(mailing_type="regular", is_active=True),
+    ReadCounters(Audience("segment", 5), list_id=1),
     InvalidCommand(ValueError(MARK)),
     RUN,
     HOLDER,

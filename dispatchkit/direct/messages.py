@@ -170,8 +170,9 @@ def check_iterable(messages: object) -> None:
     Raises:
         TypeError: It is one message, or nothing that can be iterated.
     """
+    kind = type(messages)
     if isinstance(messages, Message | str | Mapping) or not isinstance(messages, Iterable | AsyncIterable):
-        raise TypeError(f"messages must be an iterable of Message, not {type(messages).__name__}")
+        raise TypeError(f"messages must be an iterable of Message, not {kind.__name__}")
 
 
 def batch_of(messages: Iterable[Message], size: int) -> tuple[Message, ...]:

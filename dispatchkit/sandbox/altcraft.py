@@ -12,10 +12,13 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from attrs import define, evolve, frozen
 
+from dispatchkit.sandbox import altcraft_lists
 from dispatchkit.sandbox.dedup import Deduplication
 from dispatchkit.sandbox.fields import Fields, RefusedError
 from dispatchkit.sandbox.ids import Ids
@@ -83,15 +86,16 @@ class AltcraftProvider:
     """Altcraft as its contract describes it: activate, launch, deactivate, and the two ways to see what came of it.
 
     Played are ``campaigns/activate/``, ``campaigns/broadcasts/start``, ``campaigns/regulars/start``,
-    ``campaigns/deactivate``, ``campaigns/get_status`` and ``campaigns/log_v2`` under ``/api/v1.1/``, each under exactly
-    that path. A launch during or after another one launches again. ``run_seconds``, ``tariff_limit``,
-    ``deduplicates``, ``replays_errors``, ``sloppy_xml`` and ``read_lag`` are attributes too and may be changed at any
-    time.
+    ``campaigns/deactivate``, ``campaigns/get_status``, ``campaigns/log_v2``, list and get of campaigns, broadcasts and
+    regulars, and ``get_counters`` of databases and segments. All are under ``/api/v1.1/``, each under exactly its path.
+    A launch during or after another one launches again. ``run_seconds``, ``tariff_limit``, ``deduplicates``,
+    ``replays_errors``, ``sloppy_xml`` and ``read_lag`` are attributes too and may be changed at any time.
 
     Args:
         mailings: The ids that exist; see :class:`Ids`. A ``range`` of any size is free.
         active: Those of them that are active from the beginning. Default: none.
         regulars: Those of them that are regular; all others are broadcasts. Default: none.
+        dynamic_segments: The segments whose counters need a ``list_id``. Default: none.
         token: The one good API token. Default: ``"sandbox"``.
         run_seconds: How long a run lasts until the log shows its end. Default: 30.
         tariff_limit: How many launches the tariff pays for; after them error 402. Default: None, no limit.
@@ -107,6 +111,7 @@ class AltcraftProvider:
             clock simulates a platform whose clock is wrong. Default: ``time.time``.
 
     Attributes:
+        listed: How many ids a list shows besides those that were touched, at first 1,000.
         acts: What was really done, in order. A launch by ``run_now`` is one act, ``launch``. To switch on what is
             on, or off what is off, is no act.
         launches: How many times each mailing was really launched.
@@ -121,6 +126,7 @@ class AltcraftProvider:
         *,
         active: Iterable[int] = (),
         regulars: Iterable[int] = (),
+        dynamic_segments: Iterable[int] = (),
         token: str = ALTCRAFT_TOKEN,
         run_seconds: float = 30.0,
         tariff_limit: int | None = None,
@@ -137,6 +143,9 @@ class AltcraftProvider:
         self.replays_errors = replays_errors
         self.sloppy_xml = sloppy_xml
         self.read_lag = read_lag
+        self.listed = 1000
+        self.dynamic_segments = Ids(dynamic_segments)
+        self._created = clock()
         self.acts: list[Act] = []
         self.launches: Counter[int] = Counter()
         self._ids = Ids(mailings)
@@ -154,6 +163,14 @@ class AltcraftProvider:
             "/api/v1.1/campaigns/deactivate": _Method(self._deactivate, changes=True),
             "/api/v1.1/campaigns/get_status": _Method(self._get_status),
             "/api/v1.1/campaigns/log_v2": _Method(self._log),
+            "/api/v1.1/campaigns/list": _Method(self._list),
+            "/api/v1.1/campaigns/broadcasts/list": _Method(partial(self._list, regular=False)),
+            "/api/v1.1/campaigns/regulars/list/": _Method(partial(self._list, regular=True)),
+            "/api/v1.1/campaigns/get": _Method(self._get),
+            "/api/v1.1/campaigns/broadcasts/get": _Method(partial(self._get, regular=False)),
+            "/api/v1.1/campaigns/regulars/get": _Method(partial(self._get, regular=True)),
+            "/api/v1.1/databases/get_counters": _Method(self._counters),
+            "/api/v1.1/segments/get_counters": _Method(partial(self._counters, segment=True)),
         }
 
     def answer(self, call: Call) -> Reply:
@@ -307,6 +324,30 @@ class AltcraftProvider:
         matching = [(at, state) for at, state in entries if earliest is None or at >= earliest]
         shown: list[Json] = [_log_entry(at, state) for at, state in matching[: 1000 if limit is None else limit]]
         return {**_success(shown), "total_count": len(matching)}
+
+    def _list(self, fields: Fields, now: _Now, *, regular: bool | None = None) -> dict[str, Json]:
+        ids = sorted({*self._touched, *islice(self._ids, self.listed)})
+        items = (self._item(number, now) for number in ids if regular in {None, number in self._regulars})
+        shown, total = altcraft_lists.page(items, fields)
+        return {**_success(shown), "total_count": total}
+
+    def _get(self, fields: Fields, now: _Now, *, regular: bool | None = None) -> dict[str, Json]:
+        mailing_id = self._known(fields) if regular is None else self._of_kind(fields, regular=regular)
+        return _success(self._item(mailing_id, now))
+
+    def _item(self, mailing_id: int, now: _Now) -> dict[str, Json]:
+        mailing, moment = self._view(mailing_id), now.at - self.read_lag
+        return altcraft_lists.item(
+            mailing_id,
+            regular=mailing_id in self._regulars,
+            active=mailing.is_active(moment),
+            updated=max((at for at, _ in mailing.switches if at <= moment), default=self._created),
+        )
+
+    def _counters(self, fields: Fields, now: _Now, *, segment: bool = False) -> dict[str, Json]:
+        del now
+        needs_list = segment and (fields.integer("id") or 0) in self.dynamic_segments
+        return _success(altcraft_lists.counters(fields, needs_list=needs_list))
 
     def _check_tariff(self) -> None:
         if self.tariff_limit is not None and self._launched >= self.tariff_limit:
