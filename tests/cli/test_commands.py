@@ -170,7 +170,10 @@ def test_commands_that_read_are_suggested(typed: list[str], suggested: str) -> N
     [
         (["direct", "launch"], "start, stop, status, list"),
         (["direct", "srop", "5"], "start, stop, status, list"),
-        (["altcraft", "lanch", "5"], "activate, launch, launch-regular, deactivate, status, log"),
+        (
+            ["altcraft", "lanch", "5"],
+            "activate, launch, launch-regular, deactivate, status, log, mailings, mailing, counters",
+        ),
         (["ledger", "lift-paus"], "list, show, failures, export, init, prune, lift-pause"),
         (["resum"], "direct, altcraft, ledger, resume, stop-run, plan, worker, profile, sandbox"),
     ],

@@ -11,14 +11,18 @@ from dispatchkit.built_in.altcraft import PROVIDER
 from dispatchkit.cli.lazy import CommandRef, group
 from dispatchkit.cli.options import LaunchOptions, ReadIdsOptions, ReadOptions, RunOptions
 from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LAUNCH, OUTPUT
+from dispatchkit.cli.parameters.output import Csv
 
 __all__ = [
     "ActivateOptions",
     "AltcraftOptions",
     "AltcraftReadOptions",
+    "CountersOptions",
     "DeactivateOptions",
     "LaunchActiveOptions",
     "LogOptions",
+    "MailingOptions",
+    "MailingsOptions",
     "StatusOptions",
     "app",
 ]
@@ -123,6 +127,58 @@ class LogOptions(AltcraftReadOptions):
     ] = 1000
 
 
+_Kind = Annotated[
+    Literal["broadcast", "regular"] | None,
+    typer.Option(help="Only mailings of this kind, read by the call of the kind.", rich_help_panel=IDS),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MailingsOptions(AltcraftReadOptions):
+    """Options of ``mailings``."""
+
+    kind: _Kind = None
+    type: Annotated[
+        str | None,
+        typer.Option(metavar="WORD", help="Only mailings of this type, in the platform's word.", rich_help_panel=IDS),
+    ] = None
+    active: Annotated[
+        bool | None,
+        typer.Option("--active/--inactive", help="Only active mailings, or only others.", rich_help_panel=IDS),
+    ] = None
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Show at most this many mailings.", rich_help_panel=OUTPUT)
+    ] = None
+    csv: Csv = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MailingOptions(AltcraftReadOptions):
+    """Options of ``mailing``."""
+
+    id: Annotated[int, typer.Argument(metavar="ID", help="The mailing.", rich_help_panel=IDS)]
+    kind: _Kind = None
+    csv: Csv = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountersOptions(AltcraftReadOptions):
+    """Options of ``counters``."""
+
+    audience: Annotated[
+        str,
+        typer.Argument(metavar="AUDIENCE", help="A database, list:ID, or a segment, segment:ID.", rich_help_panel=IDS),
+    ]
+    list_id: Annotated[
+        int | None,
+        typer.Option("--list", metavar="ID", help="The database of a dynamic segment.", rich_help_panel=IDS),
+    ] = None
+    resource_id: Annotated[
+        int | None, typer.Option("--resource", metavar="ID", help="The resource.", rich_help_panel=IDS)
+    ] = None
+    csv: Csv = False
+
+
 _HERE = "dispatchkit.cli.commands.altcraft"
 
 app = group(
@@ -157,6 +213,25 @@ app = group(
             help="Show the log of a mailing. Launches show only here.",
             options=f"{_HERE}:LogOptions",
             body="dispatchkit.cli.providers.altcraft_views:log",
+            reads=True,
+        ),
+        "mailings": CommandRef(
+            help="List mailings. Every filter narrows the list.",
+            options=f"{_HERE}:MailingsOptions",
+            body="dispatchkit.cli.providers.altcraft_lists:mailings",
+            reads=True,
+        ),
+        "mailing": CommandRef(
+            help="Show one mailing.",
+            options=f"{_HERE}:MailingOptions",
+            body="dispatchkit.cli.providers.altcraft_lists:mailing",
+            reads=True,
+        ),
+        "counters": CommandRef(
+            help="Show how many a database or a segment reaches, by channel.\n\nThe number is an estimate: a dynamic "
+            "segment is counted anew before every launch.",
+            options=f"{_HERE}:CountersOptions",
+            body="dispatchkit.cli.providers.altcraft_lists:counters",
             reads=True,
         ),
     },

@@ -15,14 +15,14 @@ from dispatchkit.cli.settings import client_settings
 if TYPE_CHECKING:
     from dispatchkit.cli.commands.altcraft import AltcraftReadOptions, LogOptions, StatusOptions
 
-__all__ = ["log", "status"]
+__all__ = ["connect", "log", "status"]
 
 
 def status(options: StatusOptions) -> None:
     """Read whether mailings are active, and show it."""
     with exit_on_user_error():
         ids = read_ids(options, ReadStatus)
-        client = _client(options)
+        client = connect(options)
     show_statuses(
         client,
         map(ReadStatus, ids),
@@ -37,11 +37,12 @@ def log(options: LogOptions) -> None:
     """Read the log of a mailing, and show it."""
     with exit_on_user_error():
         command = ReadLog(options.id, since=moment("--since", options.since), limit=options.limit)
-        client = _client(options)
+        client = connect(options)
     show_log(read(client, command), json=options.json)
 
 
-def _client(options: AltcraftReadOptions) -> AltcraftClient:
+def connect(options: AltcraftReadOptions) -> AltcraftClient:
+    """The client of a command that reads."""
     options = with_profile(options, PROVIDER)
     key = token(options, PROVIDER.token_variable)
     return AltcraftClient(options.base_url, key, wire=options.wire, **client_settings(options))
