@@ -29,7 +29,7 @@ def test_mailings_are_written_for_programs(played: Played) -> None:
     header, first, *_ = altcraft(played, "mailings", "--active", "--kind", "broadcast", "--csv").out.splitlines()
     assert header == "mailing_id,name,description,type,is_active,update_time,extra_keys"
     assert first.startswith("1,рассылка 1,,broadcast,True,")
-    assert altcraft(played, "mailings", "--inactive", "--json").out == ""
+    assert altcraft(played, "mailings", "--kind", "regular", "--json").out == ""
     assert altcraft(played, "mailings", "--csv", "--json").code == 2
 
 

@@ -168,8 +168,8 @@ def test_commands_that_read_are_suggested(typed: list[str], suggested: str) -> N
 @pytest.mark.parametrize(
     ("typed", "names"),
     [
-        (["direct", "launch"], "start, stop, status, list"),
-        (["direct", "srop", "5"], "start, stop, status, list"),
+        (["direct", "launch"], "start, stop, add-messages, status, list"),
+        (["direct", "srop", "5"], "start, stop, add-messages, status, list"),
         (
             ["altcraft", "lanch", "5"],
             "activate, launch, launch-regular, deactivate, status, log, mailings, mailing, counters",
