@@ -23,7 +23,7 @@ def answer(data: object, **more: object) -> bytes:
 
 
 @pytest.mark.parametrize("form", FORMS)
-async def test_mailings_are_read_page_by_page(form: WireForm, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_mailings_are_read_by_page(form: WireForm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dispatchkit.altcraft.read_methods.PAGE_SIZE", 10)
     async with Sandbox(mailings=range(1, 26), active=[3], regulars=[4, 5]) as sandbox:  # noqa: SIM117
         async with AltcraftClient(sandbox.url, sandbox.altcraft_token, wire=form) as altcraft:
@@ -91,7 +91,7 @@ async def test_keys_with_capitals_are_read() -> None:
     assert dict(mailing.extra) == {"Groups": [1], "Type": "y"}
 
 
-async def test_single_mailing_of_xml_is_read() -> None:
+async def test_single_xml_mailing_is_read() -> None:
     one = b"<xml><data><id>82</id><name>a</name></data><error>0</error><error_text/><total_count>1</total_count></xml>"
     none = b"<xml><data/><error>0</error><error_text/><total_count>0</total_count></xml>"
     async with (
@@ -116,7 +116,7 @@ async def test_ignored_page_start_ends_reading() -> None:
     assert (len(listing), listing.missing) == (2, 3)
 
 
-async def test_list_without_total_ends_with_empty_page() -> None:
+async def test_empty_page_ends_reading() -> None:
     async with Listener(answer([{"id": 1}]), answer(None)) as listener, AltcraftClient(listener.url, "t") as altcraft:
         listing = await altcraft.mailings()
     assert (len(listing), listing.total, listing.missing) == (1, None, 0)

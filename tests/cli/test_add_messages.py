@@ -39,7 +39,7 @@ def test_messages_are_added_in_batches(played: Played, tmp_path: Path) -> None:
     assert not played.sandbox.launches
 
 
-def test_refused_messages_are_named_by_line(played: Played, tmp_path: Path) -> None:
+def test_refused_lines_are_named(played: Played, tmp_path: Path) -> None:
     result = add(played, write(tmp_path, f"{HEAD}79818269375,Anna\nnobody,Bob\n"), "--yes")
     assert result.code == 1
     assert result.err == "line 3: the provider refused the message with code 7401\n"
@@ -123,7 +123,7 @@ def test_unclear_batch_ends_the_run(played: Played, tmp_path: Path) -> None:
     assert rest.out == "Added 20 messages to dispatch 7; 0 refused, 0 unknown, 0 not sent.\n"
 
 
-def test_refused_batch_is_among_the_rest(played: Played, tmp_path: Path) -> None:
+def test_refused_batch_is_left(played: Played, tmp_path: Path) -> None:
     file = write(tmp_path, people(3))
     terminal = Terminal("direct", "add-messages", "7", "--from", file, "--base-url", played.url)
     terminal.read_until("[y/N]")
@@ -164,7 +164,7 @@ def test_answer_no_sends_nothing(played: Played, tmp_path: Path) -> None:
     assert not played.sandbox.acts
 
 
-def test_dry_run_and_sandbox_need_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dry_run_needs_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DISPATCHKIT_DIRECT_TOKEN", raising=False)
     file = write(tmp_path, people(25))
     shown = run("direct", "add-messages", 7, "--from", file, "--dry-run", "--batch-size", 10)

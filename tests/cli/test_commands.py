@@ -204,7 +204,7 @@ def test_environment_names_the_host(played: Played, monkeypatch: pytest.MonkeyPa
     assert run("direct", "list", "--dispatch-id", 7).code == 0
 
 
-def test_regular_mailings_are_launched_in_sandbox() -> None:
+def test_regular_mailings_are_launched() -> None:
     result = run("altcraft", "launch-regular", "90", "--sandbox", "--limit", "5")
     assert result.code == 0
     assert ["done", "1"] in [line.split() for line in result.out.splitlines()]
