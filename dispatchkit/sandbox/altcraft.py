@@ -313,7 +313,7 @@ class AltcraftProvider:
         return {**_success(entries[: 1000 if limit is None else limit]), "total_count": len(entries)}
 
     def log_error(self, mailing_id: int) -> None:
-        """Write an entry of the level ERROR to the log of a mailing, as if messages could not be handed over."""
+        """Write an ERROR entry to the log of a mailing, as if messages could not be handed over."""
         self._touch(mailing_id).errors += (self._clock(),)
 
     def _get_counters(self, kind: str, fields: Fields, now: _Now) -> dict[str, Json]:
