@@ -18,7 +18,9 @@ from dispatchkit._version import __version__
 if TYPE_CHECKING:
     from dispatchkit import sync
     from dispatchkit.altcraft.client import AltcraftClient, AltcraftOptions
-    from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
+    from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast, LaunchRegular
+    from dispatchkit.altcraft.counters import AudienceCounts, ChannelCounters
+    from dispatchkit.altcraft.mailings import Mailing
     from dispatchkit.altcraft.models import Attachment, Audience, LogEntry, MailingAccepted, MailingStatus
     from dispatchkit.altcraft.watch import MailingProgress
     from dispatchkit.core.call.options import ClientOptions
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.secret import ExpiringToken
     from dispatchkit.direct.client import DirectClient, DirectOptions
     from dispatchkit.direct.commands import StartDispatch, StopDispatch
+    from dispatchkit.direct.messages import AddedMessage, AddedMessages, AddMessages, Message
     from dispatchkit.direct.models import Dispatch, DispatchBase, DispatchCounts, DispatchSource, StartedDispatch
     from dispatchkit.direct.watch import DispatchProgress
     from dispatchkit.errors import (
@@ -80,17 +83,22 @@ __all__ = [
     "AccessDeniedError",
     "AccountMismatchError",
     "ActivateMailing",
+    "AddMessages",
+    "AddedMessage",
+    "AddedMessages",
     "AltcraftClient",
     "AltcraftOptions",
     "Attachment",
     "AttemptEnded",
     "Audience",
+    "AudienceCounts",
     "AuthenticationError",
     "BreakerOpened",
     "Bucket",
     "CallEnded",
     "CallEvent",
     "CallStarted",
+    "ChannelCounters",
     "ChunkHeldError",
     "ClientOptions",
     "Counts",
@@ -111,13 +119,16 @@ __all__ = [
     "InappropriateStatusError",
     "LaunchBroadcast",
     "LaunchCheck",
+    "LaunchRegular",
     "Ledger",
     "LedgerError",
     "Listing",
     "LogEntry",
+    "Mailing",
     "MailingAccepted",
     "MailingProgress",
     "MailingStatus",
+    "Message",
     "NotFoundError",
     "NotSent",
     "NotSentError",
@@ -161,7 +172,9 @@ __all__ = [
 # help page do not import it.
 _HOMES = {
     "dispatchkit.altcraft.client": ("AltcraftClient", "AltcraftOptions"),
-    "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast"),
+    "dispatchkit.altcraft.commands": ("ActivateMailing", "DeactivateMailing", "LaunchBroadcast", "LaunchRegular"),
+    "dispatchkit.altcraft.counters": ("AudienceCounts", "ChannelCounters"),
+    "dispatchkit.altcraft.mailings": ("Mailing",),
     "dispatchkit.altcraft.models": ("Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"),
     "dispatchkit.altcraft.watch": ("MailingProgress",),
     "dispatchkit.direct.watch": ("DispatchProgress",),
@@ -194,6 +207,7 @@ _HOMES = {
     "dispatchkit.core.fanout.window": ("Window",),
     "dispatchkit.direct.client": ("DirectClient", "DirectOptions"),
     "dispatchkit.direct.commands": ("StartDispatch", "StopDispatch"),
+    "dispatchkit.direct.messages": ("AddMessages", "AddedMessage", "AddedMessages", "Message"),
     "dispatchkit.direct.models": ("Dispatch", "DispatchBase", "DispatchCounts", "DispatchSource", "StartedDispatch"),
     "dispatchkit.errors": (
         "AccessDeniedError",

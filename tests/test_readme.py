@@ -187,7 +187,7 @@ def test_the_remaining_python_examples_run() -> None:
 
 
 def test_every_example_is_run() -> None:
-    assert [language for language, _ in BLOCKS].count("python") == 31
+    assert [language for language, _ in BLOCKS].count("python") == 32
     assert [language for language, _ in BLOCKS].count("sh") == 5
 
 

@@ -123,6 +123,7 @@ CALLS: dict[str, Act] = {
     "stop": lambda direct, _: direct.stop(1),
     "activate": lambda _, altcraft: altcraft.activate(82, content=CONTENT, attachments=[FILE]),
     "launch": lambda _, altcraft: altcraft.launch_broadcast(90, content=CONTENT, attachments=[FILE]),
+    "launch_regular": lambda _, altcraft: altcraft.launch_regular(90, content=CONTENT, attachments=[FILE]),
 }
 DIRECT = (CALLS["start"], CALLS["stop"])
 """They have one wire form."""
@@ -273,7 +274,7 @@ async def test_timed_out_call_shows_nothing() -> None:
     ],
     ids=["nan", "set", "key", "attachments", "limit", "size", "name", "surrogate"],
 )
-@pytest.mark.parametrize("method", ["activate", "launch_broadcast"])
+@pytest.mark.parametrize("method", ["activate", "launch_broadcast", "launch_regular"])
 async def test_user_mistake_hides_locals(method: str, mistake: dict[str, Any]) -> None:
     async with AltcraftClient("https://example.com", TOKEN, wire="xml", attachment_limit=100) as altcraft:
         with pytest.raises((TypeError, ValueError)) as refusal:

@@ -23,15 +23,20 @@ from jsonschema import Draft202012Validator
 import dispatchkit
 from dispatchkit import (
     ActivateMailing,
+    AddedMessage,
+    AddedMessages,
+    AddMessages,
     AltcraftClient,
     Attachment,
     AttemptEnded,
     Audience,
+    AudienceCounts,
     BreakerOpened,
     Bucket,
     CallEnded,
     CallEvent,
     CallStarted,
+    ChannelCounters,
     Counts,
     DeactivateMailing,
     DirectClient,
@@ -46,11 +51,14 @@ from dispatchkit import (
     FanOut,
     LaunchBroadcast,
     LaunchCheck,
+    LaunchRegular,
     Ledger,
     Listing,
     LogEntry,
+    Mailing,
     MailingProgress,
     MailingStatus,
+    Message,
     NotSentError,
     Objection,
     Outcome,
@@ -77,8 +85,10 @@ from dispatchkit import (
     errors,
     values,
 )
-from dispatchkit.altcraft.models import AudienceCounts, ChannelCounts, MailingAccepted
-from dispatchkit.altcraft.reads import ReadAudience, ReadLog, ReadStatus
+from dispatchkit.altcraft.counters import ReadCounters
+from dispatchkit.altcraft.mailings import ReadMailing, ReadMailings
+from dispatchkit.altcraft.models import MailingAccepted
+from dispatchkit.altcraft.reads import ReadLog, ReadStatus
 from dispatchkit.cli.output.failures import Failure
 from dispatchkit.cli.views.report_facts import FailureKind, RunReport
 from dispatchkit.cli.views.snapshot import RunSnapshot
@@ -215,8 +225,6 @@ VALUES: list[Value] = [
     ),
     MailingAccepted(82, replayed=True),
     MailingStatus(is_active=True, is_completed=False, status="Active"),
-    AudienceCounts(all=1000, subscribed_sendable=900),
-    ChannelCounts("email", AudienceCounts()),
     DispatchProgress(target=7, at=NOW),
     DispatchProgress(target=7, at=NOW, end=WatchEnd.FINAL, status="done", name="x", messages=COUNTS),
     MailingProgress(target=7, at=NOW, end=WatchEnd.STALLED, unread="no answer", last_error="no sender", errors=1),
@@ -228,14 +236,28 @@ VALUES: list[Value] = [
     FILE,
     StartDispatch(7),
     StopDispatch(7),
+    AddMessages(7, [Message(MARK, {"name": MARK})]),
+    Message(MARK),
+    Message(MARK, {"name": MARK}),
+    AddedMessage(index=0, destination=MARK, message_uuid="uuid"),
+    AddedMessages(7, (AddedMessage(index=0, destination=MARK, error_code=7401),)),
     ReadDispatch(7),
     ReadDispatches(status="sending", created_from=NOW),
     ActivateMailing(82, run_now=True, content={"field": MARK}),
     LAUNCH,
+    LaunchRegular(82, limit=300),
     DeactivateMailing(82),
     ReadStatus(82),
     ReadLog(82, since=NOW),
-    ReadAudience(Audience("list", 1), resource_id=2),
+    Mailing(mailing_id=82, name="sale", type="regular", is_active=True, update_time=NOW, extra={"call_url": MARK}),
+    Mailing(mailing_id=82, update_time=LOCAL),
+    AudienceCounts(all=10, subscribed_sendable=7, extra={"new": MARK}),
+    ChannelCounters("email", AudienceCounts(all=10)),
+    Listing((Mailing(mailing_id=82), ChannelCounters("email", AudienceCounts()))),
+    ended(ReadMailing(82), result=Mailing(mailing_id=82)),
+    ReadMailing(82, kind="regular"),
+    ReadMailings(mailing_type="regular", is_active=True),
+    ReadCounters(Audience("segment", 5), list_id=1),
     InvalidCommand(ValueError(MARK)),
     RUN,
     HOLDER,

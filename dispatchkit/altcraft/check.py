@@ -15,8 +15,8 @@ from datetime import timedelta
 import attrs
 
 from dispatchkit.altcraft.base import AltcraftWire
-from dispatchkit.altcraft.models import Audience, ChannelCounts
-from dispatchkit.altcraft.reads import ReadAudience
+from dispatchkit.altcraft.counters import ChannelCounters, ReadCounters
+from dispatchkit.altcraft.models import Audience
 from dispatchkit.altcraft.state import MailingState, read_states
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.fanout.check import LaunchCheck, Objection, unread_check
@@ -39,7 +39,7 @@ class AudienceCheck:
     unread: str | None = None
 
 
-def check_audience(channels: Sequence[ChannelCounts]) -> AudienceCheck:
+def check_audience(channels: Sequence[ChannelCounters]) -> AudienceCheck:
     """Judge the counters. The channel of a mailing is not known here, so the largest one counts."""
     counted = [each.status for each in channels if each.status.subscribed_sendable is not None]
     if not counted:
@@ -99,14 +99,14 @@ async def iterate_checks(
     """
     counted = None
     if audience is not None:
-        counted = await _count(client, ReadAudience(audience, resource_id, list_id), timeout)
+        counted = await _count(client, ReadCounters(audience, resource_id=resource_id, list_id=list_id), timeout)
     since = client._clock.now() - _LOOKBACK
     async with aclosing(read_states(client, ids, since=since, timeout=timeout)) as states:
         async for state in states:
             yield state.index, check_mailing(state, counted, activates=activates)
 
 
-async def _count(client: Client[AltcraftWire], command: ReadAudience, timeout: float | None) -> AudienceCheck:
+async def _count(client: Client[AltcraftWire], command: ReadCounters, timeout: float | None) -> AudienceCheck:
     try:
         return check_audience(await client.perform(command, timeout=timeout))
     except AuthenticationError:

@@ -25,7 +25,7 @@ from dispatchkit.core.validators import (
 )
 from dispatchkit.values import shown_as
 
-__all__ = ["ActivateMailing", "DeactivateMailing", "LaunchBroadcast"]
+__all__ = ["ActivateMailing", "DeactivateMailing", "LaunchBroadcast", "LaunchRegular"]
 
 
 def _accepted(mailing_id: int, response: Response) -> MailingAccepted:
@@ -191,6 +191,30 @@ class LaunchBroadcast(_Launch):
     """
 
     path = "campaigns/broadcasts/start"
+
+    def probe(self, since: datetime) -> LogProbe[AltcraftWire, MailingAccepted]:
+        """See `Command.probe`: the log shows a launch."""
+        return probe_launch(self.mailing_id, since)
+
+
+@attrs.frozen
+class LaunchRegular(_Launch):
+    """Launch an active regular mailing: one sending at once.
+
+    ``POST /api/v1.1/campaigns/regulars/start``; the fields of a broadcast's launch, in v72, v73 and v74.
+
+    Raises:
+        TypeError: A field is of another type; the message names it.
+        ValueError: ``mailing_id`` is not positive, ``limit`` is negative, or ``content`` is no JSON.
+
+    Example:
+        >>> async with Sandbox(active=[90], regulars=[90]) as sandbox:
+        ...     async with AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+        ...         (await altcraft.perform(LaunchRegular(90, limit=300))).mailing_id
+        90
+    """
+
+    path = "campaigns/regulars/start"
 
     def probe(self, since: datetime) -> LogProbe[AltcraftWire, MailingAccepted]:
         """See `Command.probe`: the log shows a launch."""

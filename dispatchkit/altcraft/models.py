@@ -16,16 +16,7 @@ from dispatchkit.core.secret import Unshown
 from dispatchkit.core.validators import JsonValue, as_int, brief, int_in_range, positive_id
 from dispatchkit.values import Value, shown_as
 
-__all__ = [
-    "MAX_FILE_BYTES",
-    "Attachment",
-    "Audience",
-    "AudienceCounts",
-    "ChannelCounts",
-    "LogEntry",
-    "MailingAccepted",
-    "MailingStatus",
-]
+__all__ = ["MAX_FILE_BYTES", "Attachment", "Audience", "LogEntry", "MailingAccepted", "MailingStatus"]
 
 
 MAX_FILE_BYTES = 75_000_000
@@ -222,31 +213,3 @@ class LogEntry(Value):
     level: str = ""
     message: str = ""
     value: str = ""
-
-
-@attrs.frozen(kw_only=True)
-class AudienceCounts(Value):
-    """The profiles of an audience in one channel. The platform counts a dynamic segment again before every launch.
-
-    Example:
-        >>> AudienceCounts(all=1000, subscribed_sendable=900).subscribed_sendable
-        900
-    """
-
-    all: int | None = None
-    subscribed_sendable: int | None = None
-    """Those that a mailing can be sent to."""
-
-
-@attrs.frozen
-class ChannelCounts(Value):
-    """The counters of one channel, from ``databases/get_counters`` or ``segments/get_counters``.
-
-    Example:
-        >>> ChannelCounts("email", AudienceCounts(all=1000, subscribed_sendable=900)).channel
-        'email'
-    """
-
-    channel: str
-    """The platform's word, such as ``email``."""
-    status: AudienceCounts

@@ -9,13 +9,13 @@ from typing import cast
 import attrs
 
 from dispatchkit.altcraft.base import AltcraftCommand, AltcraftWire
-from dispatchkit.altcraft.models import Audience, ChannelCounts, LogEntry, MailingAccepted, MailingStatus
-from dispatchkit.core.command import Evidence, LogProbe, Probe, Request, Response, Settlement, TimeWindow, ask_log
+from dispatchkit.altcraft.models import LogEntry, MailingAccepted, MailingStatus
+from dispatchkit.core.command import Evidence, LogProbe, Probe, Response, Settlement, TimeWindow, ask_log
 from dispatchkit.core.decode import structure
 from dispatchkit.core.listing import Listing
-from dispatchkit.core.validators import JsonValue, as_int, as_int_or_none, moment, positive_id
+from dispatchkit.core.validators import JsonValue, as_int, moment, positive_id
 
-__all__ = ["ReadAudience", "ReadLog", "ReadStatus", "probe_activity", "probe_going_out", "probe_launch"]
+__all__ = ["ReadLog", "ReadStatus", "probe_activity", "probe_going_out", "probe_launch"]
 
 _EARLIER = timedelta(seconds=15)
 """The log is read from this long before the launch: only its response shows how far the platform's clock differs."""
@@ -84,47 +84,6 @@ class ReadLog(AltcraftCommand[Listing[LogEntry]]):
         return Listing(
             tuple(structure(wire.codec.converter, entry, LogEntry, "a log entry") for entry in entries), total
         )
-
-
-def _id_or_none(instance: object, attribute: attrs.Attribute[int | None], value: int | None) -> None:
-    if value is not None:
-        positive_id(instance, cast("attrs.Attribute[int]", attribute), value)
-
-
-@attrs.frozen
-class ReadAudience(AltcraftCommand[Listing[ChannelCounts]]):
-    """Count an audience: ``POST /api/v1.1/databases/get_counters`` or ``segments/get_counters``.
-
-    Raises:
-        TypeError: A field is of another type; the message names it.
-        ValueError: An id is not positive.
-    """
-
-    is_read_only = True
-    path = "databases/get_counters"
-    audience: Audience
-    resource_id: int | None = attrs.field(default=None, converter=as_int_or_none, validator=_id_or_none)
-    """The resource whose subscriptions count; None leaves the field out."""
-    list_id: int | None = attrs.field(default=None, converter=as_int_or_none, validator=_id_or_none)
-    """The database of a dynamic segment, which the platform requires; None leaves the field out."""
-
-    def fields(self) -> dict[str, JsonValue]:
-        """See `AltcraftCommand.fields`."""
-        given = {"id": self.audience.id, "resource_id": self.resource_id, "list_id": self.list_id}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def request(self, wire: AltcraftWire, request_id: str | None) -> Request:
-        """See `Command.request`."""
-        path = self.path if self.audience.kind == "list" else "segments/get_counters"
-        return wire.request(path, self.fields(), (), request_id, reads=True)
-
-    def read(self, fields: Mapping[str, object], response: Response, wire: AltcraftWire) -> Listing[ChannelCounts]:
-        """See `AltcraftCommand.read`. XML may leave a single channel bare."""
-        del response
-        data = fields.get("data")
-        channels = [] if data is None else cast("list[object]", data) if isinstance(data, list) else [data]
-        converter = wire.codec.converter
-        return Listing(tuple(structure(converter, each, ChannelCounts, "an audience's counters") for each in channels))
 
 
 def probe_launch(mailing_id: int, since: datetime) -> LogProbe[AltcraftWire, MailingAccepted]:

@@ -30,6 +30,7 @@ PROVIDER: Provider[AltcraftWire] = Provider(
     commands={
         "activate": "dispatchkit.altcraft.commands:ActivateMailing",
         "launch": "dispatchkit.altcraft.commands:LaunchBroadcast",
+        "launch-regular": "dispatchkit.altcraft.commands:LaunchRegular",
         "deactivate": "dispatchkit.altcraft.commands:DeactivateMailing",
     },
     token_variable="DISPATCHKIT_ALTCRAFT_TOKEN",  # noqa: S106 - the name of the variable

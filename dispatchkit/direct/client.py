@@ -26,6 +26,7 @@ from dispatchkit.direct.commands import (
     StartDispatch,
     StopDispatch,
 )
+from dispatchkit.direct.message_methods import DirectMessages
 from dispatchkit.direct.models import Dispatch, StartedDispatch
 from dispatchkit.direct.watch import DispatchProgress, watch_dispatches
 from dispatchkit.profiles import client_options, profile_name
@@ -52,8 +53,8 @@ class DirectOptions(ClientOptions, total=False):
     base_url: str | None
 
 
-class DirectClient(Client[DirectAuth]):
-    """Starts and stops dispatches of i-Digital Direct.
+class DirectClient(DirectMessages):
+    """Starts and stops dispatches of i-Digital Direct, and adds messages to them.
 
     Use it as ``async with DirectClient(token) as direct:``, or call `close` yourself. One client serves any number of
     concurrent calls of one event loop.

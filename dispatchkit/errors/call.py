@@ -139,7 +139,10 @@ class InappropriateStatusError(RejectedError):
         rejected
     """
 
-    hint = "Nothing was done. Check the dispatch's status: only a dispatch that is running can be stopped."
+    hint = (
+        "Nothing was done. Check the dispatch's status: only a dispatch that is running can be stopped, and none takes "
+        "messages once it was started."
+    )
 
 
 class NotFoundError(RejectedError):

@@ -12,10 +12,14 @@ import time
 from collections import Counter
 from datetime import UTC, datetime
 from email.utils import format_datetime
+from functools import partial
+from itertools import islice
 from typing import TYPE_CHECKING
 
-from attrs import define, evolve, frozen
+from attrs import evolve, frozen
 
+from dispatchkit.sandbox import altcraft_lists
+from dispatchkit.sandbox.altcraft_mailing import MailingHistory, Run, log_entry
 from dispatchkit.sandbox.dedup import Deduplication
 from dispatchkit.sandbox.fields import Fields, RefusedError
 from dispatchkit.sandbox.ids import Ids
@@ -33,37 +37,6 @@ ALTCRAFT_TOKEN = "sandbox"  # noqa: S105 - made for the sandbox
 
 _BODY_LIMIT = 10 * 1024 * 1024
 _BODY_LIMIT_WITH_FILES = 100 * 1024 * 1024
-_AUDIENCE = 1000, 900
-_MESSAGES = {"start": "Begin campaign", "end": "End campaign", "": "Messages could not be handed over"}
-
-
-@define(weakref_slot=False)
-class _Run:
-    start: float
-    end: float
-
-
-@define(weakref_slot=False)
-class _Mailing:
-    """What happened to one mailing, oldest first; kept whole, because readers may look at the past."""
-
-    at_first: bool
-    switches: tuple[tuple[float, bool], ...] = ()
-    runs: tuple[_Run, ...] = ()
-    errors: tuple[float, ...] = ()
-
-    def is_active(self, moment: float) -> bool:
-        return next((active for at, active in reversed(self.switches) if at <= moment), self.at_first)
-
-    def is_completed(self, moment: float) -> bool:
-        begun = [run for run in self.runs if run.start <= moment]
-        return bool(begun) and all(run.end <= moment for run in begun)
-
-    def log(self, moment: float) -> list[tuple[float, str]]:
-        entries = [(run.start, "start") for run in self.runs] + [(run.end, "end") for run in self.runs]
-        entries += [(at, "") for at in self.errors]
-        # Sorted by time alone: within one moment a run starts before it ends.
-        return sorted((entry for entry in entries if entry[0] <= moment), key=lambda entry: entry[0])
 
 
 @frozen
@@ -86,15 +59,18 @@ class _Method:
 class AltcraftProvider:
     """Altcraft as its contract describes it: activate, launch, deactivate, and the two ways to see what came of it.
 
-    Played are ``campaigns/activate/``, ``campaigns/broadcasts/start``, ``campaigns/deactivate``,
-    ``campaigns/get_status``, ``campaigns/log_v2``, ``databases/get_counters`` and ``segments/get_counters`` under
-    ``/api/v1.1/``, each under exactly that path. A launch during or after another one launches again. ``run_seconds``,
-    ``tariff_limit``, ``deduplicates``, ``replays_errors``, ``sloppy_xml`` and ``read_lag`` are attributes too and may
-    be changed at any time.
+    It plays ``campaigns/activate/``, ``campaigns/broadcasts/start``, ``campaigns/regulars/start`` and
+    ``campaigns/deactivate``. It plays ``campaigns/get_status``, ``campaigns/log_v2``, and list and get of campaigns,
+    broadcasts and regulars. It plays ``get_counters`` of databases and segments, too. All are under ``/api/v1.1/``,
+    each under exactly its path.
+    A launch during or after another one launches again. ``run_seconds``, ``tariff_limit``, ``deduplicates``,
+    ``replays_errors``, ``sloppy_xml`` and ``read_lag`` are attributes too and may be changed at any time.
 
     Args:
         mailings: The ids that exist; see :class:`Ids`. A ``range`` of any size is free.
         active: Those of them that are active from the beginning. Default: none.
+        regulars: Those of them that are regular; all others are broadcasts. Default: none.
+        dynamic_segments: The segments whose counters need a ``list_id``. Default: none.
         token: The one good API token. Default: ``"sandbox"``.
         run_seconds: How long a run lasts until the log shows its end. Default: 30.
         tariff_limit: How many launches the tariff pays for; after them error 402. Default: None, no limit.
@@ -110,14 +86,15 @@ class AltcraftProvider:
             clock simulates a platform whose clock is wrong. Default: ``time.time``.
 
     Attributes:
+        listed: How many ids a list shows besides those that were touched, at first 1,000.
         acts: What was really done, in order. A launch by ``run_now`` is one act, ``launch``. To switch on what is
             on, or off what is off, is no act.
         launches: How many times each mailing was really launched.
         errors: The message of the ``ERROR`` entry that a launch writes to the log, by the id of its mailing. The entry
             stands before the start. Default: none.
         unstarted: Mailings whose log shows no start of a launch. Default: none.
-        audiences: Of an audience, such as ``("list", 1)``, how many profiles it has, and how many can be sent to. One
-            that is not here has 1,000 and 900.
+        audiences: Subscriptions of an audience, such as ``("list", 1)``, in the channel ``email``: all, and those that
+            can be sent to. One that is not here has 1,235 and 1,000, and 500 and 400 in the channel ``sms``.
 
     Raises:
         ValueError: ``replay_generation`` is neither ``"newer"`` nor ``"older"``.
@@ -128,6 +105,8 @@ class AltcraftProvider:
         mailings: Iterable[int],
         *,
         active: Iterable[int] = (),
+        regulars: Iterable[int] = (),
+        dynamic_segments: Iterable[int] = (),
         token: str = ALTCRAFT_TOKEN,
         run_seconds: float = 30.0,
         tariff_limit: int | None = None,
@@ -144,6 +123,9 @@ class AltcraftProvider:
         self.replays_errors = replays_errors
         self.sloppy_xml = sloppy_xml
         self.read_lag = read_lag
+        self.listed = 1000
+        self.dynamic_segments = Ids(dynamic_segments)
+        self._created = clock()
         self.acts: list[Act] = []
         self.launches: Counter[int] = Counter()
         self.errors: dict[int, str] = {}
@@ -151,19 +133,27 @@ class AltcraftProvider:
         self.audiences: dict[tuple[str, int], tuple[int, int]] = {}
         self._ids = Ids(mailings)
         self._active = Ids(active)
+        self._regulars = Ids(regulars)
         self._token = token
         self._clock = clock
         self._deduplication = Deduplication(replay_generation)
         self._launched = 0
-        self._touched: dict[int, _Mailing] = {}
+        self._touched: dict[int, MailingHistory] = {}
         self._methods = {
             "/api/v1.1/campaigns/activate/": _Method(self._activate, changes=True, launches=True),
             "/api/v1.1/campaigns/broadcasts/start": _Method(self._launch_broadcast, changes=True, launches=True),
+            "/api/v1.1/campaigns/regulars/start": _Method(self._launch_regular, changes=True, launches=True),
             "/api/v1.1/campaigns/deactivate": _Method(self._deactivate, changes=True),
             "/api/v1.1/campaigns/get_status": _Method(self._get_status),
             "/api/v1.1/campaigns/log_v2": _Method(self._log),
-            "/api/v1.1/databases/get_counters": _Method(lambda fields, now: self._get_counters("list", fields, now)),
-            "/api/v1.1/segments/get_counters": _Method(lambda fields, now: self._get_counters("segment", fields, now)),
+            "/api/v1.1/campaigns/list": _Method(self._list),
+            "/api/v1.1/campaigns/broadcasts/list": _Method(partial(self._list, regular=False)),
+            "/api/v1.1/campaigns/regulars/list/": _Method(partial(self._list, regular=True)),
+            "/api/v1.1/campaigns/get": _Method(self._get),
+            "/api/v1.1/campaigns/broadcasts/get": _Method(partial(self._get, regular=False)),
+            "/api/v1.1/campaigns/regulars/get": _Method(partial(self._get, regular=True)),
+            "/api/v1.1/databases/get_counters": _Method(partial(self._counters, kind="list")),
+            "/api/v1.1/segments/get_counters": _Method(partial(self._counters, kind="segment")),
         }
 
     def answer(self, call: Call) -> Reply:
@@ -239,12 +229,12 @@ class AltcraftProvider:
             raise RefusedError(400, "Incorrect request: mailing not found")
         return mailing_id
 
-    def _touch(self, mailing_id: int) -> _Mailing:
-        return self._touched.setdefault(mailing_id, _Mailing(mailing_id in self._active))
+    def _touch(self, mailing_id: int) -> MailingHistory:
+        return self._touched.setdefault(mailing_id, MailingHistory(mailing_id in self._active))
 
-    def _view(self, mailing_id: int) -> _Mailing:
+    def _view(self, mailing_id: int) -> MailingHistory:
         """The mailing for reading only: an untouched one is not kept."""
-        return self._touched.get(mailing_id) or _Mailing(mailing_id in self._active)
+        return self._touched.get(mailing_id) or MailingHistory(mailing_id in self._active)
 
     def _activate(self, fields: Fields, now: _Now) -> dict[str, Json]:
         mailing_id = self._known(fields)
@@ -263,7 +253,19 @@ class AltcraftProvider:
         return _success(None)
 
     def _launch_broadcast(self, fields: Fields, now: _Now) -> dict[str, Json]:
+        return self._launch_active(self._of_kind(fields, regular=False), fields, now)
+
+    def _launch_regular(self, fields: Fields, now: _Now) -> dict[str, Json]:
+        return self._launch_active(self._of_kind(fields, regular=True), fields, now)
+
+    def _of_kind(self, fields: Fields, *, regular: bool) -> int:
         mailing_id = self._known(fields)
+        if (mailing_id in self._regulars) != regular:
+            kind = "a regular mailing" if regular else "a broadcast"
+            raise RefusedError(400, f"Incorrect request: the mailing is not {kind}")
+        return mailing_id
+
+    def _launch_active(self, mailing_id: int, fields: Fields, now: _Now) -> dict[str, Json]:
         fields.check_launch(takes_audience=True)
         if not self._view(mailing_id).is_active(now.at):
             raise RefusedError(400, "Incorrect request: the mailing is not active")
@@ -307,41 +309,50 @@ class AltcraftProvider:
             if earliest is not None and at < earliest:
                 continue
             if state == "start" and mailing_id in self.errors:
-                entries.append({**_log_entry(at, ""), "level": "ERROR", "message": self.errors[mailing_id]})
+                entries.append({**log_entry(at, ""), "level": "ERROR", "message": self.errors[mailing_id]})
             if state != "start" or mailing_id not in self.unstarted:
-                entries.append(_log_entry(at, state))
+                entries.append(log_entry(at, state))
         return {**_success(entries[: 1000 if limit is None else limit]), "total_count": len(entries)}
 
     def log_error(self, mailing_id: int) -> None:
         """Write an ERROR entry to the log of a mailing, as if messages could not be handed over."""
         self._touch(mailing_id).errors += (self._clock(),)
 
-    def _get_counters(self, kind: str, fields: Fields, now: _Now) -> dict[str, Json]:
+    def _list(self, fields: Fields, now: _Now, *, regular: bool | None = None) -> dict[str, Json]:
+        ids = sorted({*self._touched, *islice(self._ids, self.listed)})
+        items = (self._item(number, now) for number in ids if regular in {None, number in self._regulars})
+        shown, total = altcraft_lists.page(items, fields)
+        return {**_success(shown), "total_count": total}
+
+    def _get(self, fields: Fields, now: _Now, *, regular: bool | None = None) -> dict[str, Json]:
+        mailing_id = self._known(fields) if regular is None else self._of_kind(fields, regular=regular)
+        return _success(self._item(mailing_id, now))
+
+    def _item(self, mailing_id: int, now: _Now) -> dict[str, Json]:
+        mailing, moment = self._view(mailing_id), now.at - self.read_lag
+        return altcraft_lists.item(
+            mailing_id,
+            regular=mailing_id in self._regulars,
+            active=mailing.is_active(moment),
+            updated=max((at for at, _ in mailing.switches if at <= moment), default=self._created),
+        )
+
+    def _counters(self, fields: Fields, now: _Now, *, kind: str) -> dict[str, Json]:
         del now
         audience = fields.integer("id")
         if audience is None:
             raise RefusedError(400, "Incorrect request: id is required")
-        whole, sendable = self.audiences.get((kind, audience), _AUDIENCE)
-        counts: dict[str, Json] = {
-            "all": whole,
-            "subscribed": sendable,
-            "unsubscribed": whole - sendable,
-            "complained": 0,
-            "hardbounced": 0,
-            "unconfirmed": 0,
-            "suspended": 0,
-            "invalid": 0,
-            "subscribed_sendable": sendable,
-            "unconfirmed_sendable": 0,
-        }
-        return _success([{"channel": "email", "status": counts}])
+        fields.integer("resource_id")
+        if kind == "segment" and audience in self.dynamic_segments and fields.integer("list_id") is None:
+            raise RefusedError(400, "Incorrect request: list_id is required for a dynamic segment")
+        return _success(altcraft_lists.counters(self.audiences.get((kind, audience))))
 
     def _check_tariff(self) -> None:
         if self.tariff_limit is not None and self._launched >= self.tariff_limit:
             raise RefusedError(402, "Tariff limit reached")
 
-    def _launch(self, mailing_id: int, mailing: _Mailing, now: _Now) -> None:
-        mailing.runs += (_Run(now.at, now.at + self.run_seconds),)
+    def _launch(self, mailing_id: int, mailing: MailingHistory, now: _Now) -> None:
+        mailing.runs += (Run(now.at, now.at + self.run_seconds),)
         self._launched += 1
         self.launches[mailing_id] += 1
         self._acted("launch", mailing_id, now)
@@ -372,14 +383,3 @@ def _success(data: Json) -> dict[str, Json]:
 
 def _refusal(refused: RefusedError) -> dict[str, Json]:
     return {"data": None, "error": refused.code, "error_text": refused.text}
-
-
-def _log_entry(at: float, state: str) -> dict[str, Json]:
-    moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds")
-    return {
-        "level": "INFO" if state else "ERROR",
-        "message": _MESSAGES[state],
-        "state": state,
-        "time": moment.replace("+00:00", "Z"),
-        "value": "",
-    }

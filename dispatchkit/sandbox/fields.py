@@ -12,10 +12,12 @@ if TYPE_CHECKING:
 
     from dispatchkit.sandbox.wire import Json
 
-INTEGERS: Final = frozenset({"id", "override_source_id", "override_limit", "limit", "resource_id", "list_id"})
+INTEGERS: Final = frozenset(
+    {"id", "override_source_id", "override_limit", "limit", "from_id", "resource_id", "list_id"}
+)
 """The fields that are integers: XML, where everything is text, has to know them."""
 
-FLAGS: Final = frozenset({"run_now", "abort_if_running"})
+FLAGS: Final = frozenset({"run_now", "abort_if_running", "is_active"})
 """The fields that are booleans."""
 
 _RFC3339 = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)")
@@ -55,6 +57,10 @@ class Fields:
         if not isinstance(value, bool | None):
             raise _mistyped(name, "a boolean")
         return bool(value)
+
+    def optional_flag(self, name: str) -> bool | None:
+        """A boolean, or None if absent."""
+        return None if self._values.get(name) is None else self.flag(name)
 
     def text(self, name: str) -> str | None:
         """A string, or None."""

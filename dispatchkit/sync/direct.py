@@ -18,7 +18,7 @@ __all__ = ["DirectClient"]
 
 
 class DirectClient(SyncClient[AsyncDirectClient]):
-    """Starts and stops dispatches of i-Digital Direct; every method blocks until the outcome is known.
+    """Starts and stops dispatches of i-Digital Direct, and adds messages to them. Every method blocks.
 
     Use it as ``with DirectClient(token) as direct:``, or call `close` yourself. The arguments are those of
     `dispatchkit.DirectClient`. One client serves any number of threads.
@@ -62,6 +62,8 @@ class DirectClient(SyncClient[AsyncDirectClient]):
     dispatch = blocking(AsyncDirectClient.dispatch)
     check = blocking_ids(AsyncDirectClient.check)
     watch = blocking_watch(AsyncDirectClient.watch)
+    add_messages = blocking(AsyncDirectClient.add_messages)
     start_many = blocking_many(AsyncDirectClient.start_many)
     stop_many = blocking_many(AsyncDirectClient.stop_many)
+    add_messages_many = blocking_many(AsyncDirectClient.add_messages_many)
     perform = blocking(AsyncDirectClient.perform)

@@ -6,9 +6,8 @@ from typing import Literal
 
 import pytest
 
-from dispatchkit import AltcraftClient, Audience, Objection
+from dispatchkit import AltcraftClient, Audience, AudienceCounts, ChannelCounters, Objection
 from dispatchkit.altcraft.check import check_audience
-from dispatchkit.altcraft.models import AudienceCounts, ChannelCounts
 from dispatchkit.sandbox import Fault, Sandbox
 from tests.sandbox.scripts import Clock
 
@@ -31,7 +30,7 @@ SEGMENT = Audience("segment", 5)
 def test_audience_is_judged(
     counts: list[tuple[int | None, int | None]], recipients: int | None, objections: tuple[Objection, ...]
 ) -> None:
-    channels = [ChannelCounts("email", AudienceCounts(all=whole, subscribed_sendable=can)) for whole, can in counts]
+    channels = [ChannelCounters("email", AudienceCounts(all=whole, subscribed_sendable=can)) for whole, can in counts]
     judged = check_audience(channels)
     assert (judged.recipients, judged.objections) == (recipients, objections)
 

@@ -65,6 +65,15 @@ SAMPLES: list[tuple[str, Act, str, str]] = [
         ),
     ),
     (
+        "/api/v1.1/campaigns/regulars/start",
+        lambda altcraft: altcraft.launch_regular(91, audience=Audience("segment", 5), limit=300),
+        '{"token": "abcdefghijklmnqrstuvwxyz", "id": 91, "override_source_id": 5, "override_source_type": "segment", "override_limit": 300}',  # noqa: E501
+        (
+            "<xml><token>abcdefghijklmnqrstuvwxyz</token><id>91</id><override_source_id>5</override_source_id>"
+            "<override_source_type>segment</override_source_type><override_limit>300</override_limit></xml>"
+        ),
+    ),
+    (
         "/api/v1.1/campaigns/deactivate",
         lambda altcraft: altcraft.deactivate(82),
         '{"token": "abcdefghijklmnqrstuvwxyz", "id": 82}',

@@ -134,7 +134,12 @@ def test_existing_run_is_not_checked(played: Played, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "words",
-    [("direct", "start", "1-3"), ("altcraft", "launch", "1-3", "--audience", "list:1"), ("altcraft", "activate", 1)],
+    [
+        ("direct", "start", "1-3"),
+        ("altcraft", "launch", "1-3", "--audience", "list:1"),
+        ("altcraft", "launch-regular", "1-3", "--audience", "segment:5", "--list-id", 1),
+        ("altcraft", "activate", 1),
+    ],
 )
 def test_sandbox_checks_its_targets(words: tuple[object, ...]) -> None:
     result = run(*words, "--sandbox", "--check")
@@ -149,6 +154,21 @@ def test_altcraft_launch_is_checked(played: Played) -> None:
     assert "50 (few recipients), 51 (not active, few recipients)" in result.err
     assert run("altcraft", "launch", "50-51", "--skip-unlaunchable", "--yes").code == 0
     assert played.sandbox.launches == {50: 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "needed"),
+    [
+        (("--audience", "list:1", "--list-id", 1), "--list-id needs --audience segment:ID"),
+        (("--list-id", 1), "--list-id needs --audience segment:ID"),
+        (("--resource-id", 1), "--resource-id needs --audience"),
+    ],
+)
+def test_counted_audience_must_fit(played: Played, words: tuple[object, ...], needed: str) -> None:
+    for command in ("launch", "launch-regular"):
+        result = run("altcraft", command, 50, *words, "--yes")
+        assert (result.code, played.sandbox.requests) == (2, 0)
+        assert needed in result.err
 
 
 def test_check_needs_connection(played: Played) -> None:

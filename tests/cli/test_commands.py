@@ -173,9 +173,12 @@ def test_commands_that_read_are_suggested(typed: list[str], suggested: str) -> N
 @pytest.mark.parametrize(
     ("typed", "names"),
     [
-        (["direct", "launch"], "start, stop, status, list"),
-        (["direct", "srop", "5"], "start, stop, status, list"),
-        (["altcraft", "lanch", "5"], "activate, launch, deactivate, status, log"),
+        (["direct", "launch"], "start, stop, add-messages, status, list"),
+        (["direct", "srop", "5"], "start, stop, add-messages, status, list"),
+        (
+            ["altcraft", "lanch", "5"],
+            "activate, launch, launch-regular, deactivate, status, log, mailings, mailing, counters",
+        ),
         (["ledger", "lift-paus"], "list, show, failures, export, report, init, prune, lift-pause"),
         (["resum"], "direct, altcraft, ledger, resume, stop-run, web, plan, worker, profile, sandbox"),
     ],
@@ -204,3 +207,9 @@ def test_environment_names_the_host(played: Played, monkeypatch: pytest.MonkeyPa
     assert run("direct", "start", 7, "--yes").code == 0
     assert played.sandbox.launches == {7: 1}
     assert run("direct", "list", "--dispatch-id", 7).code == 0
+
+
+def test_regular_mailings_are_launched() -> None:
+    result = run("altcraft", "launch-regular", "90", "--sandbox", "--limit", "5")
+    assert result.code == 0
+    assert ["done", "1"] in [line.split() for line in result.out.splitlines()]

@@ -63,8 +63,8 @@ def test_question_names_what_launch_overrides(played: Played, tmp_path: Path) ->
         "  content     2 keys (28 bytes): name, sum\n"
         "  attachment  price.pdf (1,500 bytes)\n"
         "mailing  status  recipients  against a launch\n"
-        "      5  Active  ~900        -\n"
-        "      7  Active  ~900        -\n"
+        "      5  Active  ~1000       -\n"
+        "      7  Active  ~1000       -\n"
         "Go ahead? [y/N] "
     )
     command.type("y\n")

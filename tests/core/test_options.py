@@ -42,6 +42,8 @@ TAKERS: list[tuple[Any, Any]] = [
     (FanOutOptions, DirectClient.stop_many),
     (FanOutOptions, AltcraftClient.activate_many),
     (FanOutOptions, AltcraftClient.launch_many),
+    (FanOutOptions, DirectClient.add_messages_many),
+    (FanOutOptions, AltcraftClient.launch_regular_many),
     (FanOutOptions, sync.DirectClient.start_many),
     (FanOutOptions, sync.AltcraftClient.launch_many),
 ]
@@ -144,7 +146,13 @@ def test_traceback_hides_unknown_option(make: Callable[[str], object]) -> None:
 
 async def test_grace_period_reaches_fan_outs() -> None:
     direct, altcraft = DirectClient("key"), AltcraftClient(URL, "token")
-    for many in (direct.start_many, direct.stop_many, altcraft.activate_many, altcraft.launch_many):
+    for many in (
+        direct.start_many,
+        direct.stop_many,
+        altcraft.activate_many,
+        altcraft.launch_many,
+        altcraft.launch_regular_many,
+    ):
         assert many([1], grace_period=7)._pool._settings.grace_period == 7
 
 

@@ -15,6 +15,7 @@ from dispatchkit import (
     Audience,
     DeactivateMailing,
     LaunchBroadcast,
+    LaunchRegular,
     LedgerError,
     StartDispatch,
     StopDispatch,
@@ -50,6 +51,10 @@ VERSION_1 = [
         LaunchBroadcast(90, audience=Audience("segment", 5), content={}),
     ),
     (
+        '{"type":"altcraft.launch-regular","version":1,"mailing_id":91,"limit":300}',
+        LaunchRegular(91, limit=300),
+    ),
+    (
         '{"type":"altcraft.deactivate","version":1,"mailing_id":3,"abort_if_running":false}',
         DeactivateMailing(3, abort_if_running=False),
     ),
@@ -83,6 +88,7 @@ commands = st.one_of(
     st.builds(ActivateMailing, ids, run_now=st.sampled_from([None, True, False]), **overrides),
     st.builds(ActivateMailing, ids, run_now=st.just(True), audience=audiences, **overrides),
     st.builds(LaunchBroadcast, ids, audience=st.none() | audiences, **overrides),
+    st.builds(LaunchRegular, ids, audience=st.none() | audiences, **overrides),
     st.builds(DeactivateMailing, ids, abort_if_running=st.sampled_from([None, True, False])),
 )
 

@@ -43,6 +43,16 @@ def test_repeated_activation_is_no_act():
     assert not provider.acts
 
 
+def test_regular_start_needs_regular_mailing():
+    provider = altcraft(active=[90, 91], regulars=[91])
+    assert error(ask(provider, "regulars/start", id=91)) == 0
+    assert (provider.launches[91], status(provider, 91)["is_active"]) == (1, True)
+    assert error(ask(provider, "regulars/start", id=90)) == 400
+    assert error(ask(provider, "broadcasts/start", id=91)) == 400
+    assert ask(provider, "regulars/start/", id=91).status == 404
+    assert [act.target for act in provider.acts] == [91]
+
+
 def test_broadcast_needs_active_mailing():
     provider = altcraft(active=[90])
     assert error(ask(provider, "broadcasts/start", id=90)) == 0

@@ -146,6 +146,7 @@ async def fan_outs(direct: DirectClient, altcraft: AltcraftClient) -> None:
     assert_type(direct.stop_many([1]), FanOut[None])
     assert_type(altcraft.activate_many([1]), FanOut[MailingAccepted])
     assert_type(altcraft.launch_many([1]), FanOut[MailingAccepted])
+    assert_type(altcraft.launch_regular_many([1]), FanOut[MailingAccepted])
     assert_type(FanOut(direct, [StartDispatch(1)]), FanOut[StartedDispatch])
     await take(direct.start_many([1]))
     await take(FanOut(direct, map(StartDispatch, range(1, 10))))

@@ -11,15 +11,19 @@ from dispatchkit.built_in.altcraft import PROVIDER
 from dispatchkit.cli.lazy import CommandRef, group
 from dispatchkit.cli.options import CheckOptions, LaunchOptions, ReadOptions, RunOptions, WatchOptions
 from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LAUNCH, OUTPUT, WATCH
+from dispatchkit.cli.parameters.output import Csv
 
 __all__ = [
     "ActivateOptions",
     "AltcraftOptions",
     "AltcraftReadOptions",
     "AudienceOptions",
+    "CountersOptions",
     "DeactivateOptions",
-    "LaunchBroadcastOptions",
+    "LaunchActiveOptions",
     "LogOptions",
+    "MailingOptions",
+    "MailingsOptions",
     "StatusOptions",
     "app",
 ]
@@ -101,8 +105,8 @@ class AudienceOptions(LaunchOptions, CheckOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LaunchBroadcastOptions(AudienceOptions, AltcraftOptions):
-    """Options of ``launch``."""
+class LaunchActiveOptions(AudienceOptions, AltcraftOptions):
+    """Options of ``launch`` and ``launch-regular``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +164,59 @@ class LogOptions(AltcraftReadOptions):
     ] = 1000
 
 
+_Kind = Annotated[
+    Literal["broadcast", "regular"] | None,
+    typer.Option(help="Only mailings of this kind, read by the call of the kind.", rich_help_panel=IDS),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MailingsOptions(AltcraftReadOptions):
+    """Options of ``mailings``."""
+
+    kind: _Kind = None
+    type: Annotated[
+        str | None,
+        typer.Option(metavar="WORD", help="Only mailings of this type, in the platform's word.", rich_help_panel=IDS),
+    ] = None
+    active: Annotated[
+        bool | None,
+        typer.Option("--active/--inactive", help="Only active mailings, or only others.", rich_help_panel=IDS),
+    ] = None
+    limit: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Show at most this many mailings.", rich_help_panel=OUTPUT)
+    ] = None
+    csv: Csv = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class MailingOptions(AltcraftReadOptions):
+    """Options of ``mailing``."""
+
+    id: Annotated[int, typer.Argument(metavar="ID", help="The mailing.", rich_help_panel=IDS)]
+    kind: _Kind = None
+    csv: Csv = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountersOptions(AltcraftReadOptions):
+    """Options of ``counters``."""
+
+    audience: Annotated[
+        str,
+        typer.Argument(metavar="AUDIENCE", help="A database, list:ID, or a segment, segment:ID.", rich_help_panel=IDS),
+    ]
+    list_id: Annotated[
+        int | None,
+        typer.Option(metavar="ID", min=1, help="The database of a dynamic segment.", rich_help_panel=IDS),
+    ] = None
+    resource_id: Annotated[
+        int | None,
+        typer.Option(metavar="ID", min=1, help="The resource whose subscriptions count.", rich_help_panel=IDS),
+    ] = None
+    csv: Csv = False
+
+
 _HERE = "dispatchkit.cli.commands.altcraft"
 
 app = group(
@@ -171,8 +228,13 @@ app = group(
         ),
         "launch": CommandRef(
             help="Launch broadcasts that are active already.",
-            options=f"{_HERE}:LaunchBroadcastOptions",
+            options=f"{_HERE}:LaunchActiveOptions",
             body="dispatchkit.cli.providers.altcraft:launch",
+        ),
+        "launch-regular": CommandRef(
+            help="Launch regular mailings that are active already: one sending each, at once.",
+            options=f"{_HERE}:LaunchActiveOptions",
+            body="dispatchkit.cli.providers.altcraft:launch_regular",
         ),
         "deactivate": CommandRef(
             help="Deactivate mailings.",
@@ -193,6 +255,25 @@ app = group(
             help="Show the log of a mailing. Launches show only here.",
             options=f"{_HERE}:LogOptions",
             body="dispatchkit.cli.providers.altcraft_views:log",
+            reads=True,
+        ),
+        "mailings": CommandRef(
+            help="List mailings. Every filter narrows the list.",
+            options=f"{_HERE}:MailingsOptions",
+            body="dispatchkit.cli.providers.altcraft_lists:mailings",
+            reads=True,
+        ),
+        "mailing": CommandRef(
+            help="Show one mailing.",
+            options=f"{_HERE}:MailingOptions",
+            body="dispatchkit.cli.providers.altcraft_lists:mailing",
+            reads=True,
+        ),
+        "counters": CommandRef(
+            help="Show how many a database or a segment reaches, by channel.\n\nThe number is an estimate: a dynamic "
+            "segment is counted again before every launch.",
+            options=f"{_HERE}:CountersOptions",
+            body="dispatchkit.cli.providers.altcraft_lists:counters",
             reads=True,
         ),
     },

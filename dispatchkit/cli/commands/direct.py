@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dispatchkit.built_in.direct import PROVIDER
 from dispatchkit.cli.lazy import CommandRef, group
-from dispatchkit.cli.options import CheckOptions, ReadOptions, RunOptions, WatchOptions
-from dispatchkit.cli.panels import CONNECTION, IDS
+from dispatchkit.cli.options import CheckOptions, ConnectionOptions, ReadOptions, RunOptions, WatchOptions
+from dispatchkit.cli.panels import CONNECTION, IDS, LAUNCH, OUTPUT
+from dispatchkit.cli.parameters.connection import Sandbox
+from dispatchkit.cli.parameters.guards import DryRun, Yes
+from dispatchkit.cli.parameters.ids import Encoding
 
-__all__ = ["DirectOptions", "ListOptions", "StartOptions", "StatusOptions", "StopOptions", "app"]
+__all__ = ["AddMessagesOptions", "DirectOptions", "ListOptions", "StartOptions", "StatusOptions", "StopOptions", "app"]
 
 _BaseUrl = Annotated[
     str | None,
@@ -91,6 +95,60 @@ class ListOptions(ReadOptions):
     base_url: _BaseUrl = PROVIDER.base_url
 
 
+@dataclass(frozen=True, kw_only=True)
+class AddMessagesOptions(ConnectionOptions):
+    """Options of ``add-messages``."""
+
+    id: Annotated[int, typer.Argument(metavar="ID", help="The dispatch.", rich_help_panel=IDS)]
+    from_: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="The messages: a CSV with a column destination, whose other columns are substitutions, or JSON Lines "
+            "with destination and substitutions. The whole file is checked before anything is sent.",
+            rich_help_panel=IDS,
+        ),
+    ]
+    encoding: Encoding = None
+    expected: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Go on only if the file has this many messages.", rich_help_panel=IDS),
+    ] = None
+    skip: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Leave out the first N messages.", rich_help_panel=IDS)
+    ] = 0
+    batch_size: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="The most messages of a request. The provider documents no limit.",
+            rich_help_panel=LAUNCH,
+        ),
+    ] = 1000
+    dry_run: DryRun = False
+    yes: Yes = False
+    sandbox: Sandbox = False
+    results: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write line, destination, state, id and code of each message to this CSV, which must be new or empty.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = None
+    json: Annotated[
+        bool,
+        typer.Option(
+            "--json",
+            help="Write one JSON object per message to standard output, without its destination.",
+            rich_help_panel=OUTPUT,
+        ),
+    ] = False
+    base_url: _BaseUrl = PROVIDER.base_url
+
+
 app = group(
     {
         "start": CommandRef(
@@ -102,6 +160,12 @@ app = group(
             help="Stop started dispatches: those that are named, or all with a --status.",
             options="dispatchkit.cli.commands.direct:StopOptions",
             body="dispatchkit.cli.providers.direct:stop",
+        ),
+        "add-messages": CommandRef(
+            help="Add messages to a dispatch that was not started yet. None is sent by it.\n\nThe messages go out in "
+            "their order, batch by batch. The first batch that is not done ends the command, with the line to go on.",
+            options="dispatchkit.cli.commands.direct:AddMessagesOptions",
+            body="dispatchkit.cli.providers.add_messages:add_messages",
         ),
         "status": CommandRef(
             help="Show the status and the counters of dispatches; with --watch, until all are final.\n\n"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import dispatchkit
 from dispatchkit.altcraft.base import AltcraftCommand, AltcraftWire
 from dispatchkit.altcraft.codec import codec
-from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast
+from dispatchkit.altcraft.commands import ActivateMailing, DeactivateMailing, LaunchBroadcast, LaunchRegular
 from dispatchkit.built_in.altcraft import PROVIDER
 from dispatchkit.cli.durations import HOUR
 from dispatchkit.cli.input.profile import with_profile
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
         AltcraftOptions,
         AudienceOptions,
         DeactivateOptions,
-        LaunchBroadcastOptions,
+        LaunchActiveOptions,
     )
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.sandbox import Sandbox
 
-__all__ = ["activate", "deactivate", "launch"]
+__all__ = ["activate", "deactivate", "launch", "launch_regular"]
 
 _BODY_LIMIT = 10_000_000
 _ATTACHMENT_LIMIT = 100_000_000
@@ -55,7 +55,7 @@ def activate(options: ActivateOptions) -> None:
     )
 
 
-def launch(options: LaunchBroadcastOptions) -> None:
+def launch(options: LaunchActiveOptions) -> None:
     """Launch active broadcasts."""
     with exit_on_user_error():
         values = overrides(options)
@@ -69,6 +69,21 @@ def launch(options: LaunchBroadcastOptions) -> None:
     )
 
 
+def launch_regular(options: LaunchActiveOptions) -> None:
+    """Launch active regular mailings."""
+    with exit_on_user_error():
+        values = overrides(options)
+    _launch(
+        options,
+        "launch",
+        lambda number: LaunchRegular(number, **values),
+        values,
+        active=True,
+        regular=True,
+        check=_check_spec(options, values),
+    )
+
+
 def deactivate(options: DeactivateOptions) -> None:
     """Deactivate mailings."""
     _launch(
@@ -76,7 +91,7 @@ def deactivate(options: DeactivateOptions) -> None:
         "abort and deactivate" if options.abort_if_running else "deactivate",
         lambda number: DeactivateMailing(number, abort_if_running=options.abort_if_running),
         active=True,
-        stops=frozenset({"activate", "launch"}),
+        stops=frozenset({"activate", "launch", "launch-regular"}),
     )
 
 
@@ -87,6 +102,7 @@ def _launch(
     values: Overrides | None = None,
     *,
     active: bool = False,
+    regular: bool = False,
     stops: frozenset[str] = frozenset(),
     check: CheckSpec[AltcraftWire] | None = None,
 ) -> None:
@@ -103,7 +119,9 @@ def _launch(
         return AltcraftWire(secret, codec(options.wire), _BODY_LIMIT, _ATTACHMENT_LIMIT, options.deduplicates)
 
     def sandbox(targets: Targets) -> Sandbox:
-        own: Sandbox = load("dispatchkit.cli.providers.own_sandbox:for_altcraft")(targets, active=active)
+        own: Sandbox = load("dispatchkit.cli.providers.own_sandbox:for_altcraft")(
+            targets, active=active, regular=regular
+        )
         return own
 
     spec = LaunchSpec(
@@ -124,11 +142,17 @@ def _launch(
 
 
 def _check_spec(options: AudienceOptions, values: Overrides, *, activates: bool = False) -> CheckSpec[AltcraftWire]:
+    audience = values["audience"]
+    with exit_on_user_error():
+        if options.list_id is not None and (audience is None or audience.kind != "segment"):
+            raise ValueError("--list-id needs --audience segment:ID: it names the database of a dynamic segment")
+        if options.resource_id is not None and audience is None:
+            raise ValueError("--resource-id needs --audience: without it, no subscriptions are counted")
     return CheckSpec(
         read=lambda client, ids, timeout: load("dispatchkit.altcraft.check:iterate_checks")(
             client,
             ids,
-            audience=values["audience"],
+            audience=audience,
             resource_id=options.resource_id,
             list_id=options.list_id,
             activates=activates,

@@ -19,7 +19,7 @@ from dispatchkit.cli.settings import client_settings
 if TYPE_CHECKING:
     from dispatchkit.cli.commands.altcraft import AltcraftReadOptions, LogOptions, StatusOptions
 
-__all__ = ["log", "status"]
+__all__ = ["connect", "log", "status"]
 
 
 def _state(progress: MailingProgress) -> str | None:
@@ -55,7 +55,7 @@ def status(options: StatusOptions) -> None:
     with exit_on_user_error():
         ids = read_ids(options, ReadStatus)
         times, since = watch_times(options), moment("--since", options.since)
-        client = _client(options)
+        client = connect(options)
     if options.watch:
         show_watch(
             client,
@@ -85,11 +85,12 @@ def log(options: LogOptions) -> None:
     """Read the log of a mailing, and show it."""
     with exit_on_user_error():
         command = ReadLog(options.id, since=moment("--since", options.since), limit=options.limit)
-        client = _client(options)
+        client = connect(options)
     show_log(read(client, command), json=options.json)
 
 
-def _client(options: AltcraftReadOptions) -> AltcraftClient:
+def connect(options: AltcraftReadOptions) -> AltcraftClient:
+    """The client of a command that reads."""
     options = with_profile(options, PROVIDER)
     key = token(options, PROVIDER.token_variable)
     return AltcraftClient(options.base_url, key, wire=options.wire, **client_settings(options))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.options import LaunchOptions
     from dispatchkit.core.validators import JsonValue
 
-__all__ = ["Overrides", "overrides"]
+__all__ = ["Overrides", "audience", "overrides"]
 
 
 _MAX_CONTENT = 10_000_000
@@ -38,17 +38,22 @@ def overrides(options: LaunchOptions) -> Overrides:
         OSError: A file cannot be read.
     """
     return {
-        "audience": None if options.audience is None else _audience(options.audience),
+        "audience": None if options.audience is None else audience("--audience", options.audience),
         "limit": options.limit,
         "content": None if options.content is None else _content(options.content),
         "attachments": read_attachments(options.attach or ()),
     }
 
 
-def _audience(text: str) -> Audience:
+def audience(name: str, text: str) -> Audience:
+    """The audience that a text names, such as ``list:1``.
+
+    Raises:
+        ValueError: It names none.
+    """
     kind, _, number = text.partition(":")
     if kind not in {"list", "segment"} or re.fullmatch("[0-9]{1,19}", number) is None:
-        raise ValueError(f"--audience must be list:ID or segment:ID, such as list:1, not {text!r}")
+        raise ValueError(f"{name} must be list:ID or segment:ID, such as list:1, not {text!r}")
     return Audience(kind, int(number))  # type: ignore[arg-type]
 
 

@@ -17,10 +17,10 @@ def for_direct(targets: Targets) -> Sandbox:
     return Sandbox(dispatches=Ids(*targets.parts))
 
 
-def for_altcraft(targets: Targets, *, active: bool) -> Sandbox:
+def for_altcraft(targets: Targets, *, active: bool, regular: bool) -> Sandbox:
     """A sandbox that knows these mailings."""
     mailings = Ids(*targets.parts)
-    return Sandbox(mailings=mailings, active=mailings if active else ())
+    return Sandbox(mailings=mailings, active=mailings if active else (), regulars=mailings if regular else ())
 
 
 def start_in(sandbox: Sandbox, number: int) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.run.spec import LaunchSpec
     from dispatchkit.core.command import Request
 
-__all__ = ["show_requests"]
+__all__ = ["describe_request", "show_requests"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -43,7 +43,7 @@ def show_requests(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets)
     for number in islice(targets, _SHOWN):
         command = spec.command(number)
         request = request_of(command, wire, str(uuid.uuid4()) if command.has_request_id else None)
-        write(sys.stdout, f"{_described(request, host.rstrip('/'))}\n\n")
+        write(sys.stdout, f"{describe_request(request, host.rstrip('/'))}\n\n")
     more = f", of which the first {_SHOWN} are shown" if total > _SHOWN else ""
     write(sys.stdout, f"{counted(total, 'request')}{more}. None was sent.\n")
 
@@ -62,7 +62,8 @@ def _check(options: RunOptions, host: str) -> None:
         label("account", account)
 
 
-def _described(request: Request, host: str) -> str:
+def describe_request(request: Request, host: str) -> str:
+    """A request as text: its line, its headers and the start of its body."""
     lines = [f"{request.method} {host}{request.target}"]
     lines += [f"{name}: {value}" for name, value in request.headers.items()]
     if (whole := request.body) is not None:

@@ -79,6 +79,8 @@ def _hidden(value: object) -> Iterator[object]:
 
 def _leaves(value: object) -> Iterator[str | bytes]:
     """The texts, numbers and files of a value. A key that can be no field's name is content, too."""
+    if attrs.has(type(value)):
+        value = [getattr(value, field.name) for field in attrs.fields(cast("type[attrs.AttrsInstance]", type(value)))]
     if isinstance(value, str | bytes):
         yield value
     elif isinstance(value, Mapping):

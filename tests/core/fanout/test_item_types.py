@@ -44,7 +44,7 @@ async def test_wrong_types_are_refused(form: Callable[[list[Any]], Any], items: 
     assert transport.seen == []
 
 
-@pytest.mark.parametrize("name", ["activate_many", "launch_many"])
+@pytest.mark.parametrize("name", ["activate_many", "launch_many", "launch_regular_many"])
 async def test_altcraft_refuses_them_too(name: str) -> None:
     async with AltcraftClient("http://127.0.0.1:9", "t") as altcraft:
         with pytest.raises(TypeError, match="ids must be integers, but all are of type str"):

@@ -1,0 +1,282 @@
+"""``dispatchkit direct add-messages``: check a file of messages, ask, and add them batch by batch, in their order.
+
+The run ends with the first batch that is not done: a later one would hide it. What is left is said by line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import stat
+import sys
+from contextlib import ExitStack
+from itertools import islice
+from typing import TYPE_CHECKING, TextIO
+
+import typer
+
+import dispatchkit
+from dispatchkit.built_in.direct import PROVIDER
+from dispatchkit.cli.input.profile import with_profile
+from dispatchkit.cli.input.question import PRODUCTION, Description, ask
+from dispatchkit.cli.input.values import exit_on_user_error, token
+from dispatchkit.cli.lazy import load
+from dispatchkit.cli.loop import on_interrupt, run_loop
+from dispatchkit.cli.option_names import as_options
+from dispatchkit.cli.output.tables import as_csv
+from dispatchkit.cli.providers.message_file import MessageFile, Row
+from dispatchkit.cli.providers.views import read
+from dispatchkit.cli.run.dry_run import describe_request
+from dispatchkit.cli.settings import client_settings
+from dispatchkit.cli.text import counted, escape_control, redact_urls, write
+from dispatchkit.core.call.request import request_of
+from dispatchkit.core.secret import Secret
+from dispatchkit.direct.commands import STATUSES, DirectAuth, ReadDispatch
+from dispatchkit.direct.messages import AddMessages
+from dispatchkit.errors import DispatchkitError, State
+from dispatchkit.profiles import is_loopback
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dispatchkit import AddedMessages, DirectClient
+    from dispatchkit.cli.commands.direct import AddMessagesOptions
+
+__all__ = ["add_messages"]
+
+_OPEN = ("initiated", "changing")
+"""The statuses of a dispatch that may not have been started yet."""
+_SHOWN = 20
+_INTERRUPTED = 130
+_UNKNOWN = 3
+"""The exit status where some may have been added."""
+_COLUMNS = ("line", "destination", "state", "message_uuid", "error_code")
+
+
+def add_messages(options: AddMessagesOptions) -> None:
+    """Check everything, then show the first request, or ask, add and report.
+
+    Raises:
+        typer.Exit: Always, with the exit status.
+    """
+    with exit_on_user_error():
+        options = with_profile(options, PROVIDER)
+        ReadDispatch(options.id)
+        if options.dry_run and options.json:
+            raise ValueError("--dry-run shows a request, not results: it does not go with --json")
+        if options.sandbox and options.invocation.given("base_url"):
+            raise ValueError("give either --sandbox or --base-url, not both: the sandbox is a host of its own")
+        file = MessageFile(options.from_, options.encoding, lambda more: options.invocation.again(*shlex.split(more)))
+        file.check()
+        if options.expected not in {None, file.count}:
+            raise ValueError(
+                f"there are {counted(file.count, 'message')}, but --expected is {options.expected:,}: nothing was sent"
+            )
+        if options.skip >= file.count:
+            raise ValueError(f"--skip {options.skip} leaves none of {counted(file.count, 'message')}: nothing was sent")
+    if options.dry_run:
+        _show(options, file)
+        raise typer.Exit(0)
+    with exit_on_user_error():
+        key = "" if options.sandbox else token(options, PROVIDER.token_variable)
+        if not options.sandbox:
+            _ask(options, file, key)
+        results = None if options.results is None else _open_new(options.results)
+    with ExitStack() as stack:
+        if results is not None:
+            stack.enter_context(results)
+        with exit_on_user_error():
+            code = run_loop(
+                _in_sandbox(options, file, results) if options.sandbox else _run(options, file, results, key)
+            )
+    raise typer.Exit(code)
+
+
+def _show(options: AddMessagesOptions, file: MessageFile) -> None:
+    """Print the first request, and how many there are."""
+    left = file.count - options.skip
+    with exit_on_user_error():
+        batch = next(file.batches(options.batch_size, skip=options.skip))
+        command = AddMessages(options.id, [message for _, message in batch])
+        request = request_of(command, DirectAuth(Secret("***", environment=PROVIDER.token_variable)), None)
+    host = "http://127.0.0.1" if options.sandbox else (options.base_url or "").rstrip("/")
+    requests = counted(-(-left // options.batch_size), "request")
+    write(
+        sys.stdout,
+        f"{describe_request(request, host)}\n\n{requests} with {counted(left, 'message')}. None was sent.\n",
+    )
+
+
+async def _in_sandbox(options: AddMessagesOptions, file: MessageFile, results: TextIO | None) -> int:
+    sandbox_type = load("dispatchkit.sandbox:Sandbox")
+    async with sandbox_type(dispatches=[options.id]) as sandbox:
+        client = dispatchkit.DirectClient(sandbox.direct_token, base_url=sandbox.url, **client_settings(options))
+        async with client:
+            return await _Run(options, file, results).add(client)
+
+
+async def _run(options: AddMessagesOptions, file: MessageFile, results: TextIO | None, key: str) -> int:
+    async with _client(options, key) as client:
+        return await _Run(options, file, results).add(client)
+
+
+def _client(options: AddMessagesOptions, key: str) -> DirectClient:
+    return dispatchkit.DirectClient(key, base_url=options.base_url, **client_settings(options))
+
+
+def _ask(options: AddMessagesOptions, file: MessageFile, key: str) -> None:
+    """Read the dispatch, and ask.
+
+    Raises:
+        ValueError: It was started.
+        typer.Exit: It cannot be read, or the answer is no.
+    """
+    dispatch = read(_client(options, key), ReadDispatch(options.id))
+    if dispatch.status in STATUSES and dispatch.status not in _OPEN:
+        raise ValueError(
+            f"dispatch {options.id} has the status {dispatch.status!r}: it was started, so it takes no more messages. "
+            "Nothing was sent"
+        )
+    if not options.yes:
+        ask(_described(options, file, f"{dispatch.dispatch_name or 'no name'}, {dispatch.status}"))
+
+
+def _described(options: AddMessagesOptions, file: MessageFile, what: str) -> Description:
+    left = file.count - options.skip
+    host, profile = options.base_url or "", options.invocation.profile
+    is_production = not is_loopback(host)
+    if profile is not None and profile.host.rstrip("/") == host.rstrip("/"):
+        is_production = profile.is_production
+    details = [] if profile is None else [("profile", profile.name)]
+    details += [("host", f"{host}{PRODUCTION}" if is_production else host), ("dispatch", what), ("file", file.path)]
+    if options.skip:
+        details.append(("left out", f"the first {options.skip:,}"))
+    if file.variables:
+        details.append(("variables", ", ".join(file.variables)))
+    action = f"add {counted(left, 'message')} to dispatch {options.id}, which sends none of them yet"
+    return Description(action, tuple(details))
+
+
+def _open_new(path: Path) -> TextIO:
+    """Open the file of the results, which only its owner may read.
+
+    Raises:
+        ValueError: The file holds something.
+        OSError: It cannot be written to.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    stream = os.fdopen(descriptor, "w", encoding="utf-8", newline="")
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size:
+        stream.close()
+        raise ValueError(f"{path} is not empty, and --results writes over nothing: name another file")
+    write(stream, as_csv(_COLUMNS, ()))
+    return stream
+
+
+class _Run:
+    """Adds the messages of a file, and tells what became of each."""
+
+    def __init__(self, options: AddMessagesOptions, file: MessageFile, results: TextIO | None) -> None:
+        self._options = options
+        self._file = file
+        self._results = results
+        self._added = 0
+        self._refused: list[str] = []
+        self._refused_count = 0
+        self._taken = options.skip
+        self._interrupted = False
+        self._unwritten = False
+
+    async def add(self, client: DirectClient) -> int:
+        """Add all messages. Returns the exit status."""
+        try:
+            with on_interrupt(self._stop):
+                for batch in self._file.batches(self._options.batch_size, skip=self._options.skip):
+                    if self._interrupted or self._unwritten or not await self._add(client, batch):
+                        break
+        except (OSError, ValueError) as error:  # the file was changed meanwhile
+            write(sys.stderr, f"dispatchkit: {escape_control(str(error))}\n")
+        return self._summary()
+
+    async def _add(self, client: DirectClient, batch: list[Row]) -> bool:
+        """Add one batch. Returns whether it is done."""
+        command = AddMessages(self._options.id, [message for _, message in batch], first=self._taken)
+        try:
+            added = await client.perform(command)
+        except DispatchkitError as error:
+            self._tell_of_failure(batch, error)
+            return False
+        self._taken += len(batch)
+        self._tell(batch, added)
+        return True
+
+    def _stop(self) -> None:
+        if not self._interrupted:
+            write(sys.stderr, "Stopping after the batch that is under way.\n")
+        self._interrupted = True
+
+    def _tell(self, batch: list[Row], added: AddedMessages) -> None:
+        self._added += added.added
+        self._refused_count += added.refused
+        rows = [
+            (
+                line,
+                result.destination,
+                "added" if result.is_added else "refused",
+                result.message_uuid,
+                result.error_code,
+            )
+            for (line, _), result in zip(batch, added.results, strict=True)
+        ]
+        refused = ((line, code) for line, _, state, _, code in rows if state == "refused")
+        for line, code in islice(refused, max(0, _SHOWN - len(self._refused))):
+            self._refused.append(f"line {line:,}: the provider refused the message with code {code}")
+        self._write(rows)
+        if not self._options.json and sys.stderr.isatty():
+            write(sys.stderr, f"\r{self._taken:,} of {self._file.count:,}\x1b[K")
+
+    def _tell_of_failure(self, batch: list[Row], error: DispatchkitError) -> None:
+        if error.state is State.UNKNOWN:
+            self._taken += len(batch)
+        self._write([(line, message.destination, error.state.value, None, None) for line, message in batch])
+        lines = f"Lines {batch[0][0]:,} to {batch[-1][0]:,}: {error.state.value.replace('_', ' ')}: "
+        text = f"{as_options(error.summary)}. {as_options(error.hint)}"
+        write(sys.stderr, f"{escape_control(redact_urls(lines + text))}\n")
+
+    def _write(self, rows: list[tuple[int, str, str, str | None, int | None]]) -> None:
+        if self._results is not None and not self._unwritten:
+            self._unwritten = not write(
+                self._results, as_csv(None, (dict(zip(_COLUMNS, row, strict=True)) for row in rows))
+            )
+        if self._options.json:
+            # A log may keep standard output, so it names no destination.
+            keys = [name for name in _COLUMNS if name != "destination"]
+            objects = ({key: value for key, value in zip(_COLUMNS, row, strict=True) if key in keys} for row in rows)
+            write(sys.stdout, "".join(f"{json.dumps(fields)}\n" for fields in objects))
+
+    def _summary(self) -> int:
+        if sys.stderr.isatty() and not self._options.json:
+            write(sys.stderr, "\r\x1b[K")
+        for text in self._refused:
+            write(sys.stderr, f"{text}\n")
+        if self._refused_count > len(self._refused):
+            write(sys.stderr, f"and {self._refused_count - len(self._refused):,} more\n")
+        left = self._file.count - self._taken
+        unknown = self._taken - self._options.skip - self._added - self._refused_count
+        text = (
+            f"Added {counted(self._added, 'message')} to dispatch {self._options.id}; {self._refused_count:,} refused, "
+        )
+        out = sys.stderr if self._options.json else sys.stdout
+        write(out, f"{text}{unknown:,} unknown, {left:,} not sent.\n")
+        if left:
+            again = self._options.invocation.again("--skip", str(self._taken), without=("skip", "results"))
+            write(sys.stderr, f"To add the rest: {again}\n")
+        if self._unwritten:
+            write(sys.stderr, "The results could not be written, so nothing more was sent.\n")
+        if unknown:
+            return _UNKNOWN
+        if self._interrupted and left:
+            return _INTERRUPTED
+        return int(left > 0 or self._refused_count > 0 or self._unwritten)
