@@ -1,4 +1,4 @@
-"""Read an object whose fields are known in part: unknown fields are kept, and the case of a key does not count."""
+"""Read an object whose fields are known in part. Unknown fields are kept, and the case of a key does not count."""
 
 from __future__ import annotations
 

@@ -1,7 +1,10 @@
 """Watch mailings after their launch: status and log of each, read again and again.
 
-The platform documents no sign for the end of a launch. What counts as final here is our inference from three facts: the
-log has an end for each start, the mailing is completed or no longer active, and the log was read whole.
+The platform documents no sign for the end of a launch. What counts as final here is our inference from three facts:
+
+- the log has an end for each start;
+- the mailing is completed or no longer active;
+- the log was read whole.
 """
 
 # The package uses what is private to the callers of a client or a ledger.

@@ -272,7 +272,7 @@ class DirectClient(DirectMessages):
     ) -> AsyncIterator[DispatchProgress]:
         """Watch dispatches after their start until all are final: ``async for progress in direct.watch(ids)``.
 
-        It reads each dispatch once a round, as fast as the account's pace allows, and yields a value when status or
+        It reads each dispatch once a round, as fast as the account's pace allows. It yields a value when status or
         counters change. The last value of each dispatch has an `end`. A dispatch that was stopped, stalled or cannot be
         found ends alone; the others are watched on.
 

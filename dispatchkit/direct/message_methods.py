@@ -94,7 +94,7 @@ class DirectMessages(Client[DirectAuth]):
 
         An outcome belongs to a batch: ``outcome.command.first`` is the index of its first message. Memory holds the
         batches in flight, not the input. A list is checked whole before anything is sent. A stream is checked batch
-        by batch: a batch with an invalid message yields a `NotSent` outcome, and the run continues. The provider does
+        by batch. A batch with an invalid message yields a `NotSent` outcome, and the run continues. The provider does
         not document in which order it keeps messages of concurrent batches.
 
         Args:

@@ -203,7 +203,7 @@ class AddMessages(DirectCommand[AddedMessages]):
 
     Raises:
         TypeError: ``dispatch_id`` is not an integer, or one of ``messages`` is no `Message`; the text names its index.
-        ValueError: ``dispatch_id`` is not positive, there are no messages, or two have one destination: the provider
+        ValueError: ``dispatch_id`` is not positive, there are no messages, or two have one destination. The provider
             answers by destination, so their answers could not be told apart.
 
     Example:

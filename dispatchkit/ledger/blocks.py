@@ -20,7 +20,7 @@ _LONGEST = 64
 
 
 def keys_of(target: int) -> tuple[bytes, bytes]:
-    """The bounds of the keys of commands with a target, see `codec.key`: the first one, and the one after the last.
+    """The bounds of the keys of commands with a target: the first one, and the one after the last. See `codec.key`.
 
     >>> [int.from_bytes(key, "big") for key in keys_of(7)]
     [7, 8]

@@ -217,7 +217,7 @@ class LedgerJournal(Journal):
         return PlanSummary(total, final)
 
     async def _with_canary(self, summary: PlanSummary, planned: int | None) -> PlanSummary:
-        """Add the targets that go first. Nothing else has begun before they were seen to go out.
+        """Add the targets that go first. Once another target has begun, they were seen to go out.
 
         Raises:
             LedgerError: Only a chunk is held: the first targets may be in another one.

@@ -1,4 +1,4 @@
-"""One run of a ledger at one moment, and its stop: what the command line and the control room show of both."""
+"""One run of a ledger at one moment, and its stop, for the command line and the control room."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class RunStop:
 
     @property
     def interrupted(self) -> str:
-        """What is said where nobody waits until then."""
+        """What is said if the wait until then is cut short."""
         return (
             f"Run {self.snapshot.run.name!r} is stopped all the same. A process that was suspended may still launch "
             f"until {_whole_second(self.until)} UTC."

@@ -1,13 +1,13 @@
 """The outcomes of a run over time, in buckets of ten seconds, with a histogram of their latencies.
 
-The transaction that writes outcomes adds them to the series, one row for each bucket, state and slot of the histogram
-in the batch. So a read costs as much as the run was long, however many targets it has. Each holder writes only the rows
-of its own chunk, so workers do not wait for each other.
+The transaction that writes outcomes adds them to the series. It writes one row for each bucket, state and slot of the
+histogram in the batch. So a read costs as much as the run was long, however many targets it has. Each holder writes
+only the rows of its own chunk, so workers do not wait for each other.
 
-The latency of an outcome is the time from the claim of its target (``sending.since``) to the outcome, on the wall clock
-of the process that recorded it. The claim is the first one of the hold. So retries, pauses and the settling of a call
-count. If a resume settles the request of an earlier process, its latency begins with that request. An unsent outcome
-has no latency.
+The latency of an outcome is the time from the claim of its target (``sending.since``) to the outcome. The process that
+records the outcome takes it on its own wall clock. The claim is the first one of the hold. So retries, pauses and the
+settling of a call count. If a resume settles the request of an earlier process, its latency begins with that request.
+An unsent outcome has no latency.
 """
 
 from __future__ import annotations

@@ -100,7 +100,7 @@ def duration(value: float) -> str:
 
 
 def _round_step(top: float, count: int) -> float:
-    """The step of 1, 2 or 5 times a power of ten that divides the range into about so many parts."""
+    """The step that divides the range into about this many parts: 1, 2 or 5 times a power of ten."""
     rough = top / count
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= rough * (1 - 1e-9))

@@ -30,4 +30,4 @@ STYLE = """\
   }
 }
 """
-"""CSS for the charts, to embed or to serve. Every rule begins with ``.dk-plot``, so it changes nothing else."""
+"""CSS for the charts, to embed or to serve. Every rule begins with ``.dk-plot``, so it changes only the charts."""

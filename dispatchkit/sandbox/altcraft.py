@@ -59,9 +59,10 @@ class _Method:
 class AltcraftProvider:
     """Altcraft as its contract describes it: activate, launch, deactivate, and the two ways to see what came of it.
 
-    Played are ``campaigns/activate/``, ``campaigns/broadcasts/start``, ``campaigns/regulars/start``,
-    ``campaigns/deactivate``, ``campaigns/get_status``, ``campaigns/log_v2``, list and get of campaigns, broadcasts and
-    regulars, and ``get_counters`` of databases and segments. All are under ``/api/v1.1/``, each under exactly its path.
+    It plays ``campaigns/activate/``, ``campaigns/broadcasts/start``, ``campaigns/regulars/start`` and
+    ``campaigns/deactivate``. It plays ``campaigns/get_status``, ``campaigns/log_v2``, and list and get of campaigns,
+    broadcasts and regulars. It plays ``get_counters`` of databases and segments, too. All are under ``/api/v1.1/``,
+    each under exactly its path.
     A launch during or after another one launches again. ``run_seconds``, ``tariff_limit``, ``deduplicates``,
     ``replays_errors``, ``sloppy_xml`` and ``read_lag`` are attributes too and may be changed at any time.
 
@@ -92,8 +93,8 @@ class AltcraftProvider:
         errors: The message of the ``ERROR`` entry that a launch writes to the log, by the id of its mailing. The entry
             stands before the start. Default: none.
         unstarted: Mailings whose log shows no start of a launch. Default: none.
-        audiences: Of an audience, such as ``("list", 1)``, how many subscriptions it has in the channel ``email``, and
-            how many can be sent to. One that is not here has 1,235 and 1,000, and 500 and 400 in the channel ``sms``.
+        audiences: Subscriptions of an audience, such as ``("list", 1)``, in the channel ``email``: all, and those that
+            can be sent to. One that is not here has 1,235 and 1,000, and 500 and 400 in the channel ``sms``.
 
     Raises:
         ValueError: ``replay_generation`` is neither ``"newer"`` nor ``"older"``.
@@ -314,7 +315,7 @@ class AltcraftProvider:
         return {**_success(entries[: 1000 if limit is None else limit]), "total_count": len(entries)}
 
     def log_error(self, mailing_id: int) -> None:
-        """Write an entry of the level ERROR to the log of a mailing, as if messages could not be handed over."""
+        """Write an ERROR entry to the log of a mailing, as if messages could not be handed over."""
         self._touch(mailing_id).errors += (self._clock(),)
 
     def _list(self, fields: Fields, now: _Now, *, regular: bool | None = None) -> dict[str, Json]:

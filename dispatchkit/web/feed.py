@@ -209,7 +209,7 @@ class Feeds:
         self._feeds: dict[object, Feed] = {}
 
     def get(self, key: object, make: Callable[[], Feed]) -> Feed:
-        """The feed of a key; a new one if nobody has watched it lately."""
+        """The feed of a key; a new one if it had no viewer lately."""
         for old in [each for each, feed in self._feeds.items() if feed.is_idle and each != key]:
             del self._feeds[old]
         feed = self._feeds.get(key)

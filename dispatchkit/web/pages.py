@@ -1,7 +1,7 @@
 """The pages as HTML. They hold words and an empty frame; the script fills in what the server tells.
 
-What the server knows at once stands in the page as JSON, so that the first paint needs no second request. No page holds
-text of the ledger as markup: it is JSON here, and text nodes in the browser.
+The page holds as JSON what the server knows at once, so the first paint needs no second request. No page holds text of
+the ledger as markup: it is JSON here, and text nodes in the browser.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Who may see the control room: one-time links, cookies, and checks of each request's headers.
+"""Access to the control room: one-time links, cookies, and checks of each request's headers.
 
 A link has a token that works once. It gives a cookie, by which the browser is known until the server ends. A page has a
-second token, which each write must repeat: a foreign page can send a request with the cookie, but cannot read the page.
+second token, which each write must repeat. A foreign page can send a request with the cookie, but cannot read the page.
 """
 
 from __future__ import annotations

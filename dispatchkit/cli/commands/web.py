@@ -53,7 +53,7 @@ class WebOptions(Options):
         bool,
         typer.Option(
             "--insecure",
-            help="Serve other machines without TLS. Anyone on the path can read the page and stop runs.",
+            help="Serve other machines without TLS. Every machine on the path can read the page and stop runs.",
             rich_help_panel=CONNECTION,
         ),
     ] = False

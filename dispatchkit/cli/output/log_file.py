@@ -1,6 +1,7 @@
 """``--log-file``: the records of the library, one line each, appended to a file.
 
-A line has the UTC time, the level, the logger, the run and the index of the command if there is one, and the message:
+A line has the UTC time, the level, the logger and the message. The run and the index of the command stand before the
+message, if there are any:
 
     2026-11-27T09:14:02.118Z WARNING dispatchkit run='black-friday' index=41: no answer within 70 s
 

@@ -1,7 +1,8 @@
 """The times in which a provider answered nothing, and what they cost a run.
 
-A run looks a few times a second. An outage is a breaker that is not closed, or a run that tries and has no answer for
-`LEAST` seconds, neither to an attempt nor to a state read. It began with the last answer, and ends with the next one.
+A run looks a few times a second. An outage is a breaker that is not closed. A run that tries and has no answer for
+`LEAST` seconds is an outage, too. Answers are those to attempts and to state reads. An outage began with the last
+answer, and ends with the next one.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Outages:
             self._began = None
         if self._trying_since is None:
             return None
-        # With an open breaker, the silence began with the last answer; else a time with nothing to do may lie between.
+        # With an open breaker, the silence began with the last answer. Otherwise the run may have been idle in between.
         began = self._trying_since if answered == -math.inf else max(answered, self._trying_since)
         if breaker != "closed" and answered > -math.inf:
             began = answered

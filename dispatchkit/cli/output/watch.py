@@ -183,8 +183,8 @@ def show_watch(
         invocation: The command line, which watches on.
 
     Raises:
-        typer.Exit: With status 6, if a target stalled or the deadline passed; 1, if one did not end well or could not
-            be read; 130 after Ctrl-C.
+        typer.Exit: Status 6: a target stalled, or the deadline passed. Status 1: a target did not end well, or could
+            not be read. Status 130: Ctrl-C.
     """
     screen = _Screen(form, total, json=json)
 

@@ -173,8 +173,8 @@ def check_or_refuse(
     """Check all targets. Returns those that may be launched, and what the question shows.
 
     Raises:
-        typer.Exit: With status 2, if something speaks against one and it is not left out; with 1, if the provider
-            could not be read; with 130 after Ctrl-C.
+        typer.Exit: Status 2: something speaks against a target that is not left out. Status 1: the provider could not
+            be read. Status 130: Ctrl-C.
     """
     total, result = len(targets), CheckResult()
     try:

@@ -60,7 +60,7 @@ def prune(options: PruneOptions) -> None:
 
 
 async def _count(ledger_ref: LedgerRef, age: timedelta, *, whole: bool) -> tuple[int, int, list[str]]:
-    """The number of runs to prune, of targets that are left in them, and the names of old runs that are kept."""
+    """Count the runs to prune and the targets left in them, and name the old runs that are kept."""
     count, left, kept = 0, 0, list[str]()
     async with ledger_ref.open() as ledger:
         store = await ledger._open_store()

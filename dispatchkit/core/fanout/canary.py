@@ -1,10 +1,11 @@
-"""The canary of a fan-out: a few targets are launched first, and the rest only once these are seen to go out.
+"""The canary of a fan-out: a few targets are launched first, and the rest once these go out.
 
 `CanarySource` stands before the source of the commands. It hands out the first targets, and holds back the rest. The
 run itself does not change: a stop ends the wait like any other.
 
 An outcome *done* says that the provider accepted the launch. `Command.goes_out` says how its state shows that the
-launch also goes out. Nothing is stored of it: a resumed run that has started nothing else reads the state once more.
+launch also goes out. Nothing is stored of it: a resumed run that has started no other target reads the state once
+more.
 """
 
 # The package uses what is private to the callers of a client or a ledger.

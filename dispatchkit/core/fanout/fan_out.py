@@ -72,8 +72,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
     Args:
         client: The client that performs the commands.
         commands: The commands; taken one by one, as workers become free. With a ledger they are all planned in it
-            first, and None stands for those that it holds already. What has a length and can be iterated both ways, as
-            a QuerySet of Django, is read with the plain iterator.
+            first, and None stands for those that it holds already. The plain iterator reads what has a length and can
+            be iterated both ways, such as a QuerySet of Django.
         options: See `FanOutOptions`.
 
     Raises:

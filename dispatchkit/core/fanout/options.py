@@ -33,10 +33,10 @@ class FanOutOptions(TypedDict, total=False):
             call is in flight or waits for the circuit breaker. A refusal and HTTP 429 are answers. HTTP 5xx, a broken
             connection and a timeout are not. A pause that the provider asked for does not count. None: never. Default:
             None.
-        canary: Launch this number of targets first, and the rest only once they are done and the provider's state shows
+        canary: Launch this number of targets first. The rest follows once they are done and the provider's state shows
             that they go out: see `Command.goes_out`. If one is not done, or is not seen to go out within
             ``canary_timeout``, the run stops. A launch that the provider has scheduled goes out. A run of a ledger
-            keeps its canary: a resume reads the state again, unless more than these targets were begun. 0: none. None:
+            keeps its canary. A resume reads the state again, unless more than these targets were begun. 0: none. None:
             as the run was planned, else none. Default: None.
         canary_timeout: Seconds for the reads of state after the last outcome of the first targets. Default: 600.0.
         window: The hours in which launches may start, such as ``Window(not_after=…)``. Before it opens, the run waits.
