@@ -77,7 +77,7 @@ def test_worst_outcome_sets_exit_status(played: Played) -> None:
 
 def test_not_sent_exits_with_1(played: Played) -> None:
     result = run(
-        "direct", "start", 1, "--yes", "--base-url", played.url, "--timeout", 0.2, "--proxy", "http://127.0.0.1:1"
+        "direct", "start", 1, "--yes", "--base-url", played.url, "--timeout", 1, "--proxy", "http://127.0.0.1:1"
     )
     assert result.code == 1
     assert "1: not sent: the proxy could not be reached" in result.err
