@@ -39,7 +39,7 @@ def test_max_launches_limits_starts() -> None:
 
 def test_failing_run_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_DIRECT_TOKEN", "key")
-    nobody = ("--base-url", "http://127.0.0.1:1", "--timeout", 0.2, "--concurrency", 1)
+    nobody = ("--base-url", "http://127.0.0.1:1", "--timeout", 0.5, "--concurrency", 1)
     result = run("direct", "stop", "1-201", "--yes", *nobody, "--stop-after-failures", 3)
     assert result.code == 1
     assert counts(result.out)["not sent"] == 3

@@ -92,7 +92,7 @@ def test_no_options_no_context() -> None:
 
 
 def test_certificate_error_names_option(files: Path, server: str) -> None:
-    reach = ("--base-url", server, "--timeout", 0.5)
+    reach = ("--base-url", server, "--timeout", 1)
     told = run("direct", "list", *reach).err
     told += run("direct", "start", 5, "--yes", *reach, "--failures", files / "failed.csv").err
     told += (files / "failed.csv").read_text()
