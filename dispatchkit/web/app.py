@@ -158,8 +158,9 @@ class _Routes:
         """The stream of a run, or of one page of the list."""
         if self._streams >= _MAX_STREAMS:
             raise web.HTTPServiceUnavailable
-        run = request.query.get("run")
-        feed = self._run_feed(run) if run else self._runs_feed(_page_number(request))
+        feed = (
+            self._run_feed(_text(request, "run")) if "run" in request.query else self._runs_feed(_page_number(request))
+        )
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **HEADERS})
         self._streams += 1
         try:
@@ -186,12 +187,12 @@ class _Routes:
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType
         try:
-            body: object = json.loads(await request.text())
-        except ValueError:
+            body: object = json.loads(await request.read())
+        except (ValueError, RecursionError, web.RequestPayloadError):
             raise web.HTTPBadRequest from None
         fields = cast("Mapping[str, object]", body if isinstance(body, dict) else {})
         name, number = fields.get("run"), fields.get("number")
-        if not isinstance(name, str) or type(number) is not int:
+        if not isinstance(name, str) or not _is_name(name) or type(number) is not int:
             raise web.HTTPBadRequest
 
         async def stopping(ledger: Ledger, store: Store) -> RunStop | str:
@@ -266,7 +267,10 @@ def _guard(room: ControlRoom) -> Middleware:
 
     @web.middleware
     async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
-        if not is_our_host(request.headers.get("Host"), room.hosts, loopback=loopback):
+        named = [request.headers.get("Host")]
+        if not request.raw_path.startswith("/"):  # a full address, as for a proxy: it names a host, too
+            named.append(request.url.raw_authority)
+        if not all(is_our_host(host, room.hosts, loopback=loopback) for host in named):
             return _page(
                 pages.refusal("Not this server", "Open the address that 'dispatchkit web' printed."), status=421
             )
@@ -275,7 +279,7 @@ def _guard(room: ControlRoom) -> Middleware:
         session = room.access.session(request.cookies.get(room.cookie))
         if session is None:
             return _page(pages.refusal("Open the link that 'dispatchkit web' printed", *_NEW_LINK), status=403)
-        if not is_own_fetch(request.headers):
+        if any(len(request.headers.getall(name, ())) > 1 for name in _SINGLE) or not is_own_fetch(request.headers):
             return _refused(403, "Another page sent this request")
         if request.method != "GET":
             if not is_own_write(request.headers, scheme):
@@ -305,9 +309,14 @@ def _page(text: str, *, status: int = 200) -> web.Response:
 
 def _text(request: web.Request, name: str) -> str:
     value = request.query.get(name, "")
-    if not value or len(value) > 200:
+    if not _is_name(value):
         raise web.HTTPBadRequest
     return value
+
+
+def _is_name(value: str) -> bool:
+    """Whether a run may have this name. A surrogate is no text for a ledger."""
+    return 0 < len(value) <= 200 and value.isprintable()
 
 
 def _page_number(request: web.Request) -> int:
@@ -333,6 +342,8 @@ def _assets() -> Mapping[str, tuple[str, bytes]]:
     }
 
 
+_SINGLE = ("Origin", "Sec-Fetch-Site", "X-CSRF-Token")
+"""Headers that are checked. A browser sends each once, so a second one is another program's."""
 _PUBLIC = frozenset({"/open", "/control-room.css", "/control-room.js", "/icon.svg"})
 
 

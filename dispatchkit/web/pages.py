@@ -98,7 +98,8 @@ def run_page(name: str, *, where: str, csrf: str, data: Mapping[str, object]) ->
 </dl>
 <p id="note" hidden></p>
 <div id="stopped" class="notice" role="status" hidden></div>
-<div id="resume" class="notice" hidden><p>To resume this run, type in a terminal:</p>
+<div id="resume" class="notice" hidden><p>To resume this run, type in a terminal, with the options
+of its launch, such as <code>--rate</code>:</p>
 <pre tabindex="0"><code id="resume-line"></code></pre>
 <button id="copy" type="button">Copy the line</button></div>
 </section>
@@ -111,7 +112,7 @@ def run_page(name: str, *, where: str, csrf: str, data: Mapping[str, object]) ->
 <p id="failures-note" class="quiet">None yet.</p>
 <div class="scroll" role="region" aria-label="Failures by kind" tabindex="0" id="kinds-region" hidden>
 <table id="kinds"><caption class="visually-hidden">Failures by kind, the most frequent first</caption>
-<thead><tr><th scope="col" class="number">Targets</th><th scope="col">State</th><th scope="col">Code</th>
+<thead><tr><th scope="col" class="number">Targets</th><th scope="col">Outcome</th><th scope="col">Code</th>
 <th scope="col">Kind (numbers as #)</th></tr></thead><tbody></tbody></table></div>
 <form id="search" role="search" hidden><label for="words">Search the failures</label>
 <div class="row"><input id="words" type="search" maxlength="100" autocomplete="off" spellcheck="false">
@@ -119,7 +120,7 @@ def run_page(name: str, *, where: str, csrf: str, data: Mapping[str, object]) ->
 <p id="found-note" role="status" class="quiet"></p>
 <div class="scroll" role="region" aria-label="Failed targets" tabindex="0" id="found-region" hidden>
 <table id="found"><caption class="visually-hidden">Failed targets</caption>
-<thead><tr><th scope="col">Target</th><th scope="col">State</th><th scope="col">Why</th>
+<thead><tr><th scope="col">Target</th><th scope="col">Outcome</th><th scope="col">Why</th>
 <th scope="col">Time (UTC)</th></tr></thead><tbody></tbody></table></div>
 </section>
 <section aria-labelledby="target-title">

@@ -35,6 +35,8 @@ HEADERS: Mapping[str, str] = {
 }
 """Headers of every response."""
 
+_NO_HOST = frozenset("@/?#\\")
+"""What parts an address from its host."""
 _MAX_SESSIONS = 64
 """Browsers that are known at once. The oldest is forgotten for a new one."""
 
@@ -109,7 +111,7 @@ def is_our_host(header: str | None, names: Collection[str], *, loopback: bool) -
     """
     try:
         name = urlsplit(f"//{header or ''}").hostname
-        if not name or "@" in (header or ""):
+        if not name or not _NO_HOST.isdisjoint(header or ""):
             return False
     except ValueError:
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -15,6 +16,9 @@ from dispatchkit.web.security import our_hosts
 
 __all__ = ["serve"]
 
+_HTTP_LOG = logging.getLogger("dispatchkit.web.http")
+"""aiohttp's log of requests that it cannot read. It quotes them, with the cookie or a link's token: it stays off."""
+_HTTP_LOG.disabled = True
 _SHUTDOWN_TIMEOUT = 2.0
 _LINKED: Mapping[str, str] = {"localhost": "127.0.0.1", "0.0.0.0": "", "::": ""}  # noqa: S104 - it is not bound here
 """What links name instead of some hosts; empty for this machine's name."""
@@ -56,7 +60,9 @@ async def serve(
         cookie=f"{'__Host-' if secure else ''}dispatchkit_{bound}",
         on_admitted=print_link,
     )
-    runner = web.AppRunner(build_app(room), access_log=None, shutdown_timeout=_SHUTDOWN_TIMEOUT, handle_signals=False)
+    runner = web.AppRunner(
+        build_app(room), access_log=None, logger=_HTTP_LOG, shutdown_timeout=_SHUTDOWN_TIMEOUT, handle_signals=False
+    )
     try:
         await runner.setup()
         await web.SockSite(runner, listening, ssl_context=tls).start()

@@ -166,6 +166,8 @@ BODIES = [
     b'{"run": "friday"}',
     b'{"run": "friday", "number": true}',
     b"\xff",
+    b"[" * 4000,
+    b'{"run": "\\ud800", "number": 1}',
 ]
 
 
@@ -179,6 +181,50 @@ async def test_odd_body_is_refused(room: Room, tmp_path: Path, body: bytes) -> N
         async with visitor.session.post(f"{room.base}/stop", data=body, headers=headers) as response:
             assert response.status == 415
     assert not await is_stopped(tmp_path)
+
+
+@pytest.mark.parametrize("header", ["Content-Encoding: gzip", "Content-Type: application/json; charset=none"])
+async def test_undecodable_body_is_no_failure(room: Room, tmp_path: Path, header: str) -> None:
+    async with room.visitor() as visitor:
+        cookie = "; ".join(f"{each.key}={each.value}" for each in visitor.session.cookie_jar)
+        host = room.base.removeprefix("http://")
+        head = f"POST /stop HTTP/1.1\nHost: {host}\nOrigin: {room.base}\nCookie: {cookie}\nConnection: close\n"
+        kind = "" if header.startswith("Content-Type") else "Content-Type: application/json\n"
+        token = f"X-CSRF-Token: {await visitor.csrf()}\n"
+        answer = await raw(room, f"{head}{kind}{token}{header}\nContent-Length: 1\n\n{{")
+    assert answer.split()[1] == "400"
+    assert not await is_stopped(tmp_path)
+
+
+@pytest.mark.parametrize("second", ["Origin: http://evil.example", "Sec-Fetch-Site: cross-site", "X-CSRF-Token: x"])
+async def test_doubled_header_stops_nothing(room: Room, tmp_path: Path, second: str) -> None:
+    async with room.visitor() as visitor:
+        cookie = "; ".join(f"{each.key}={each.value}" for each in visitor.session.cookie_jar)
+        host = room.base.removeprefix("http://")
+        head = f"POST /stop HTTP/1.1\nHost: {host}\nOrigin: {room.base}\nCookie: {cookie}\nConnection: close\n"
+        head += f"Sec-Fetch-Site: same-origin\nX-CSRF-Token: {await visitor.csrf()}\nContent-Type: application/json\n"
+        body = '{"run":"friday","number":1}'
+        answer = await raw(room, f"{head}{second}\nContent-Length: {len(body)}\n\n{body}")
+    assert answer.split()[1] == "403"
+    assert not await is_stopped(tmp_path)
+
+
+@pytest.mark.parametrize(("address", "status"), [("http://evil.example/", "421"), ("http://localhost/", "200")])
+async def test_full_address_names_this_server(room: Room, address: str, status: str) -> None:
+    async with room.visitor() as visitor:
+        cookie = "; ".join(f"{each.key}={each.value}" for each in visitor.session.cookie_jar)
+        answer = await raw(room, f"GET {address} HTTP/1.1\nHost: localhost\nCookie: {cookie}\nConnection: close\n\n")
+    assert answer.split()[1] == status
+
+
+async def test_broken_request_is_not_logged(room: Room, caplog: pytest.LogCaptureFixture) -> None:
+    for request in (
+        "GET /open?token=hunter2 HTTP/9\n\n",
+        "GET / HTTP/1.1\nHost: localhost\nCookie: hunter2\x00\n\n",
+        "GET / HTTP/1.1\nHost: a\nHost: b\n\n",
+    ):
+        assert (await raw(room, request)).split()[1] == "400"
+    assert not caplog.records
 
 
 async def test_large_body_is_refused(room: Room) -> None:
@@ -208,6 +254,7 @@ async def test_paths_reach_no_file(room: Room, path: str) -> None:
 
 QUERIES = [
     *("/run", "/run?name=", "/run?name=" + "x" * 201, "/?page=0", "/?page=x", "/?page=-1", "/?page=" + "9" * 30),
+    *("/run?name=a%0Ab", "/events?run=" + "x" * 201, "/failures?run=%00"),
     *("/?page=\u0661", "/events?page=0", "/failures", "/target?run=friday", "/target?run=friday&id=1&index=1"),
     *("/target?run=friday&id=0", "/target?run=friday&id=99999999999999999999", "/target?run=friday&index=-1"),
     "/target?run=friday&id=1'--",

@@ -55,6 +55,8 @@ def test_secrets_stay_unshown() -> None:
         ("evil.example", False, False),
         ("localhost.evil.example", False, False),
         ("me@localhost", False, False),
+        ("127.0.0.1/evil.example", False, False),
+        ("127.0.0.1?evil.example", False, False),
         ("[::1", False, False),
         ("", False, False),
         (None, False, False),

@@ -197,7 +197,7 @@ function showFailures(told) {
   show($("search"), told.read > 0);
   const beyond = told.total > told.read ? ` The kinds are those of the first ${number(told.read)}.` : "";
   const more = told.more ? ` ${number(told.more)} rarer kinds are not shown.` : "";
-  say($("failures-note"), told.total ? `${number(told.total)} targets are not done.${beyond}${more}` : "None yet.");
+  say($("failures-note"), told.total ? `${number(told.total)} ${told.total === 1 ? "target is" : "targets are"} not done.${beyond}${more}` : "None yet.");
   fillOnce($("kinds"), told.kinds, () =>
     told.kinds.map((each) => {
       const choose = make("button", each.kind || "(no reason stored)", {
@@ -237,7 +237,7 @@ async function search(kind) {
 function describeStop() {
   if (!current || !$("confirm").open) return;
   const { counts, name, total } = current;
-  say($("confirm-text"), `Run "${name}": ${number(counts.done)} of ${number(total)} done, ${number(counts.sending)} in flight, ${number(counts.planned)} not started yet.`);
+  say($("confirm-text"), `Run "${name}": ${number(counts.done)} of ${number(total)} done, ${number(counts.sending)} sending, ${number(counts.planned)} planned.`);
 }
 
 async function stop() {
@@ -317,7 +317,7 @@ function tellTarget(target) {
   const facts = [
     ["Id", target.target ?? "-"],
     ["Index in the plan", number(target.index)],
-    ["State", target.is_final ? "unknown, and nothing can settle it" : stateWords(target.state)],
+    ["Outcome", target.is_final ? "unknown, and nothing can settle it" : stateWords(target.state)],
     ["Why", target.summary || "-"],
     ["Code", target.code ?? "-"],
     ["Attempts", number(target.attempts)],
