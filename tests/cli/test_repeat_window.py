@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dispatchkit.cli.run.earlier import Earlier
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Result, run
@@ -53,6 +54,23 @@ def test_same_line_launches_once(played: Played) -> None:
     assert line.endswith("--again")
     assert run(*shlex.split(line)[1:], "--yes").code == 0
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 2)
+
+
+async def _nothing_earlier(*_: object, **__: object) -> Earlier:
+    return Earlier()
+
+
+@pytest.mark.parametrize(("second", "status"), [("1-4", 5), ("1-5", 2)], ids=["all", "some"])
+def test_simultaneous_launch_is_refused(
+    played: Played, monkeypatch: pytest.MonkeyPatch, second: str, status: int
+) -> None:
+    assert start(played, "1-4").code == 0
+    # The other process had planned nothing yet when this one looked.
+    monkeypatch.setattr("dispatchkit.cli.run.known_run.find_earlier", _nothing_earlier)
+    result = start(played, second)
+    assert (result.code, result.out) == (status, "")
+    assert "4 of these ids were launched, or may have been: 4 in run '20260131-090001-start-0a1b'" in result.err
+    assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 
 
 def test_rest_of_list_is_launched(played: Played) -> None:
@@ -129,7 +147,7 @@ def test_resume_refuses_what_others_launched(played: Played) -> None:
     assert start(played, "1-4", "--max-launches", 2, "--concurrency", 1).code == 1
     assert start(played, "1-4").code == 0
     resumed = run("resume", "--run", "20260131-090001-start-0a1b", "--yes")
-    assert resumed.code == 2
+    assert resumed.code == 5
     assert "2 of these ids were launched, or may have been: 2 in run '20260131-090002-start-0a1b'" in resumed.err
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 

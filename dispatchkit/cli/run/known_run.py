@@ -13,7 +13,7 @@ import typer
 
 from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.cli.run.earlier import Earlier, find_earlier
-from dispatchkit.cli.run.ledger_run import LedgerRun, check_same_plan
+from dispatchkit.cli.run.ledger_run import LAUNCHED_BEFORE, LedgerRun, check_same_plan
 from dispatchkit.cli.run.takeover import Hindrances, hindrances
 from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.cli.views.snapshot import take_snapshot
@@ -25,13 +25,10 @@ if TYPE_CHECKING:
     from dispatchkit.core.call.client import Client
 
 
-__all__ = ["LAUNCHED_BEFORE", "KnownRun", "all_launched_before", "describe_earlier", "inspect_run"]
+__all__ = ["KnownRun", "all_launched_before", "describe_earlier", "inspect_run"]
 
 R = TypeVar("R")
 W = TypeVar("W")
-
-LAUNCHED_BEFORE = 5
-"""The exit status of a launch whose targets were all launched before."""
 
 
 @attrs.frozen
