@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from dispatchkit import Run, StartDispatch
 from dispatchkit.cli.run.earlier import Earlier
 from dispatchkit.core.clock import SYSTEM
+from dispatchkit.ledger.plan import plan
+from dispatchkit.ledger.store import Store
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Result, run
 from tests.workers.conftest import Field
@@ -97,6 +102,32 @@ def test_named_run_leaves_out_repeats(played: Played) -> None:
     assert start(played, "1-6", "--run", "b").code == 0  # the plan is that without repeats
     assert start(played, "1-6", "--run", "c").code == 5
     assert played.sandbox.launches == dict.fromkeys(range(1, 7), 1)
+
+
+async def _plan_two(store: Store, run: Run, commands: Iterable[StartDispatch], is_stopped: Callable[[], bool]) -> bool:
+    await plan(store, run, islice(commands, 2), is_stopped)
+    return False
+
+
+def test_truncated_plan_leaves_out_repeats(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert start(played, 6).code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("dispatchkit.ledger.journal.plan", _plan_two)
+        cut = start(played, "1-5", 6)
+    line = cut.out.partition("To complete it: dispatchkit ")[2]  # two commands are the beginning of both lists
+    completed = run(*shlex.split(line), "--yes")
+    assert completed.code == 0
+    assert "left out  1 launched before" in completed.out
+    assert played.sandbox.launches == dict.fromkeys(range(1, 7), 1)
+
+
+def test_truncated_plan_keeps_again(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert start(played, 6).code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("dispatchkit.ledger.journal.plan", _plan_two)
+        cut = start(played, "1-5", 6, "--again")
+    assert run(*shlex.split(cut.out.partition("To complete it: dispatchkit ")[2]), "--yes").code == 0
+    assert played.sandbox.launches == {**dict.fromkeys(range(1, 6), 1), 6: 2}
 
 
 def test_unclear_launch_is_left_out(played: Played) -> None:

@@ -47,9 +47,15 @@ class KnownRun:
 
 
 async def inspect_run(
-    ledger_ref: LedgerRef, spec: LaunchSpec[W, R], client: Client[W], targets: Targets, window: float | None
+    ledger_ref: LedgerRef,
+    spec: LaunchSpec[W, R],
+    client: Client[W],
+    targets: Targets,
+    window: float | None,
+    *,
+    again: bool,
 ) -> KnownRun:
-    """Read the state of the run, and what other runs launched.
+    """Read the state of the run, and what other runs launched. ``again``: whether that is launched, too.
 
     Raises:
         ValueError: The run has other commands.
@@ -63,14 +69,16 @@ async def inspect_run(
             earlier = await find_earlier(ledger, name, client, spec.command, targets, within=window)
         if found.run is None:
             return KnownRun(found, earlier=earlier)
-        ledger_run, leaves_out = LedgerRun(ledger, ledger_ref), False
+        ledger_run, leaves_out, rest = LedgerRun(ledger, ledger_ref), False, earlier.without(targets)
+        if not found.run.plan_complete and not again and len(rest):
+            targets, leaves_out = rest, True  # a part of a plan may be the beginning of both lists
         try:
             is_planned = await check_same_plan(ledger_run, spec.command, targets)
-            earlier = Earlier()
+            earlier = earlier if leaves_out else Earlier()
         except ValueError:
-            targets, leaves_out = earlier.without(targets), True
-            if not earlier.count or not len(targets):
+            if leaves_out or not earlier.count or not len(rest):
                 raise
+            targets, leaves_out = rest, True
             is_planned = await check_same_plan(ledger_run, spec.command, targets)
         left = (await take_snapshot(ledger, found.run)).left
         return KnownRun(
