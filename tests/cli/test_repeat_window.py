@@ -104,7 +104,7 @@ def test_named_run_leaves_out_repeats(played: Played) -> None:
     assert played.sandbox.launches == dict.fromkeys(range(1, 7), 1)
 
 
-async def _plan_two(store: Store, run: Run, commands: Iterable[StartDispatch], is_stopped: Callable[[], bool]) -> bool:
+async def plan_two(store: Store, run: Run, commands: Iterable[StartDispatch], is_stopped: Callable[[], bool]) -> bool:
     await plan(store, run, islice(commands, 2), is_stopped)
     return False
 
@@ -112,7 +112,7 @@ async def _plan_two(store: Store, run: Run, commands: Iterable[StartDispatch], i
 def test_truncated_plan_leaves_out_repeats(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     assert start(played, 6).code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("dispatchkit.ledger.journal.plan", _plan_two)
+        patch.setattr("dispatchkit.ledger.journal.plan", plan_two)
         cut = start(played, "1-5", 6)
     line = cut.out.partition("To complete it: dispatchkit ")[2]  # two commands are the beginning of both lists
     completed = run(*shlex.split(line), "--yes")
@@ -124,7 +124,7 @@ def test_truncated_plan_leaves_out_repeats(played: Played, monkeypatch: pytest.M
 def test_truncated_plan_keeps_again(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
     assert start(played, 6).code == 0
     with monkeypatch.context() as patch:
-        patch.setattr("dispatchkit.ledger.journal.plan", _plan_two)
+        patch.setattr("dispatchkit.ledger.journal.plan", plan_two)
         cut = start(played, "1-5", 6, "--again")
     assert run(*shlex.split(cut.out.partition("To complete it: dispatchkit ")[2]), "--yes").code == 0
     assert played.sandbox.launches == {**dict.fromkeys(range(1, 6), 1), 6: 2}

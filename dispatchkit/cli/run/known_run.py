@@ -67,7 +67,9 @@ async def inspect_run(
         earlier = Earlier()
         if window is not None:
             earlier = await find_earlier(ledger, name, client, spec.command, targets, within=window)
-        if found.run is None:
+        is_demanded = spec.check is not None and spec.check.is_demanded
+        if found.run is None or (is_demanded and not found.run.plan_complete):
+            # Nothing of a part of a plan was launched, and only the check tells what the whole plan is.
             return KnownRun(found, earlier=earlier)
         ledger_run, leaves_out, rest = LedgerRun(ledger, ledger_ref), False, earlier.without(targets)
         if not found.run.plan_complete and not again and len(rest):
