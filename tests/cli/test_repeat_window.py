@@ -174,6 +174,18 @@ def test_new_run_launches_the_rest(played: Played) -> None:
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 
 
+def test_refused_resume_names_unclear_targets(played: Played) -> None:
+    played.sandbox.order(Fault.silent(), times=100, path_contains="/1/")
+    played.sandbox.order(Fault.silent(), times=100, path_contains="dispatchId=1")
+    first = start(played, "1-2", "--concurrency", 1, "--timeout", 0.5, "--stop-after-failures", 1)
+    assert first.code == 3
+    assert start(played, "1-2").code == 0  # launches 2
+    resumed = run("resume", "--run", "20260131-090001-start-0a1b", "--yes")
+    assert resumed.code == 2
+    assert "That leaves out 1 unclear target of this run, too: look at the provider" in resumed.err
+    assert played.sandbox.launches == {1: 1, 2: 1}
+
+
 def test_resume_refuses_what_others_launched(played: Played) -> None:
     assert start(played, "1-4", "--max-launches", 2, "--concurrency", 1).code == 1
     assert start(played, "1-4").code == 0

@@ -148,9 +148,15 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
         f"{repeat.count:,} in run {repeat.run!r}, the latest at {utc(repeat.latest)} UTC" for repeat in repeats[:_NAMED]
     )
     more = f"; and in {counted(len(repeats) - _NAMED, 'other run')}" if len(repeats) > _NAMED else ""
+    counts = await ledger.counts(run.name)
+    unclear = counts.unknown + counts.sending
+    look = (
+        f". That leaves out {counted(unclear, 'unclear target')} of this run, too: look at the provider, then launch "
+        "what did not happen with --again"
+    )
     way_out = (
         "Another run has taken them over. Launch the others as a new run: the command that launched this one leaves "
-        "out what was launched"
+        f"out what was launched{look if unclear else ''}"
         if ledger_run.resumes
         else f"Leave them out, or launch all the same: {ledger_ref.launch_all_the_same()}"
     )
@@ -158,7 +164,7 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
         f"{count:,} of these ids {'was' if count == 1 else 'were'} launched{_within(within)}, or may have been: "
         f"{others}{more}. Nothing was sent. {way_out}"
     )
-    if max(repeat.count for repeat in repeats) == (await ledger.counts(run.name)).left:
+    if max(repeat.count for repeat in repeats) == counts.left:
         write(sys.stderr, f"{escape_control(redact_urls(text))}\n")
         raise typer.Exit(LAUNCHED_BEFORE)
     return LedgerError(text)
