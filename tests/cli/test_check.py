@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import time
 from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
@@ -19,6 +20,7 @@ from dispatchkit.cli.run.spec import CheckSpec
 from dispatchkit.core.fanout.check import LaunchCheck, Objection
 from dispatchkit.sandbox import Call, Fault
 from tests.cli.conftest import Played, Terminal, run
+from tests.cli.test_repeat_window import plan_two
 from tests.cli.test_terminal import plain
 
 STARTED, UNKNOWN = "started already", "unknown to the provider"
@@ -53,6 +55,22 @@ def test_unlaunchable_targets_are_skipped(one_started: Played) -> None:
     assert f"Something speaks against 2 of 4 dispatches: 8 ({STARTED}), 5000 ({UNKNOWN}). Left out.\n" in result.err
     assert "Start 2 dispatches: 7, 9" in result.out
     assert one_started.sandbox.launches == {7: 1, 8: 1, 9: 1}
+
+
+@pytest.mark.parametrize("ids", [("7", "8", "9-11"), ("7", "9-11", "8")], ids=["in-part", "after-part"])
+def test_truncated_plan_is_checked_again(
+    one_started: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ids: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("DISPATCHKIT_LEDGER", str(tmp_path / "launch.db"))
+    with monkeypatch.context() as patch:
+        patch.setattr("dispatchkit.ledger.journal.plan", plan_two)
+        cut = run(*start(one_started, *ids, "--skip-unlaunchable", "--yes"))
+    assert cut.code == 1
+    line = shlex.split(cut.out.partition("To complete it: dispatchkit ")[2])
+    completed = run(*line, "--yes")
+    assert completed.code == 0, completed
+    assert f"Something speaks against 1 of 5 dispatches: 8 ({STARTED}). Left out.\n" in completed.err
+    assert one_started.sandbox.launches == dict.fromkeys(range(7, 12), 1)
 
 
 def test_nothing_left_exits_with_2(one_started: Played) -> None:

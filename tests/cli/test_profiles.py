@@ -82,6 +82,28 @@ def test_resume_takes_profile(config: Path, played: Played) -> None:
     assert "but profile 'retail' names another host" in refused.err
 
 
+def test_later_lines_name_profile(config: Path, monkeypatch: pytest.MonkeyPatch, played: Played) -> None:
+    monkeypatch.setenv("DISPATCHKIT_LEDGER", str(config.with_name("launch.db")))
+    start = ("direct", "start", "1-4", "--yes", "--run", "r")
+    assert run(*start, "--profile", "retail", "--max-launches", 1).code == 1
+    shown = run("ledger", "show", "r").out
+    assert shown.endswith("to resume     dispatchkit resume --run r --profile retail --account shop\n")
+    stopped = run("stop-run", "r").out
+    line = shlex.split(stopped.partition("To resume it: dispatchkit ")[2])
+    monkeypatch.setenv("DISPATCHKIT_PROFILE", "retail")
+    assert run(*start).err.endswith(f"To resume it: dispatchkit {shlex.join(line)}\n")
+    monkeypatch.delenv("DISPATCHKIT_PROFILE")
+    assert run(*line, "--yes").code == 0
+    assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
+
+
+def test_profile_of_other_machine_is_not_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHKIT_LEDGER", str(config.with_name("launch.db")))
+    assert run("direct", "start", "1-4", "--yes", "--run", "r", "--profile", "retail", "--max-launches", 1).code == 1
+    config.unlink()
+    assert run("ledger", "show", "r").out.endswith("dispatchkit resume --run r --account shop\n")
+
+
 def test_sandbox_has_no_profile(config: Path) -> None:
     result = run("direct", "start", 1, "--sandbox", "--profile", "retail")
     assert result.code == 2

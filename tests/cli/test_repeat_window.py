@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
+from dispatchkit import Run, StartDispatch
+from dispatchkit.cli.run.earlier import Earlier
 from dispatchkit.core.clock import SYSTEM
+from dispatchkit.ledger.plan import plan
+from dispatchkit.ledger.store import Store
 from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Result, run
 from tests.workers.conftest import Field
@@ -55,6 +61,23 @@ def test_same_line_launches_once(played: Played) -> None:
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 2)
 
 
+async def _nothing_earlier(*_: object, **__: object) -> Earlier:
+    return Earlier()
+
+
+@pytest.mark.parametrize(("second", "status"), [("1-4", 5), ("1-5", 2)], ids=["all", "some"])
+def test_simultaneous_launch_is_refused(
+    played: Played, monkeypatch: pytest.MonkeyPatch, second: str, status: int
+) -> None:
+    assert start(played, "1-4").code == 0
+    # The other process had planned nothing yet when this one looked.
+    monkeypatch.setattr("dispatchkit.cli.run.known_run.find_earlier", _nothing_earlier)
+    result = start(played, second)
+    assert (result.code, result.out) == (status, "")
+    assert "4 of these ids were launched, or may have been: 4 in run '20260131-090001-start-0a1b'" in result.err
+    assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
+
+
 def test_rest_of_list_is_launched(played: Played) -> None:
     assert start(played, "1-4").code == 0
     result = start(played, "2", "3-9")
@@ -79,6 +102,32 @@ def test_named_run_leaves_out_repeats(played: Played) -> None:
     assert start(played, "1-6", "--run", "b").code == 0  # the plan is that without repeats
     assert start(played, "1-6", "--run", "c").code == 5
     assert played.sandbox.launches == dict.fromkeys(range(1, 7), 1)
+
+
+async def plan_two(store: Store, run: Run, commands: Iterable[StartDispatch], is_stopped: Callable[[], bool]) -> bool:
+    await plan(store, run, islice(commands, 2), is_stopped)
+    return False
+
+
+def test_truncated_plan_leaves_out_repeats(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert start(played, 6).code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("dispatchkit.ledger.journal.plan", plan_two)
+        cut = start(played, "1-5", 6)
+    line = cut.out.partition("To complete it: dispatchkit ")[2]  # two commands are the beginning of both lists
+    completed = run(*shlex.split(line), "--yes")
+    assert completed.code == 0
+    assert "left out  1 launched before" in completed.out
+    assert played.sandbox.launches == dict.fromkeys(range(1, 7), 1)
+
+
+def test_truncated_plan_keeps_again(played: Played, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert start(played, 6).code == 0
+    with monkeypatch.context() as patch:
+        patch.setattr("dispatchkit.ledger.journal.plan", plan_two)
+        cut = start(played, "1-5", 6, "--again")
+    assert run(*shlex.split(cut.out.partition("To complete it: dispatchkit ")[2]), "--yes").code == 0
+    assert played.sandbox.launches == {**dict.fromkeys(range(1, 6), 1), 6: 2}
 
 
 def test_unclear_launch_is_left_out(played: Played) -> None:
@@ -125,11 +174,23 @@ def test_new_run_launches_the_rest(played: Played) -> None:
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 
 
+def test_refused_resume_names_unclear_targets(played: Played) -> None:
+    played.sandbox.order(Fault.silent(), times=100, path_contains="/1/")
+    played.sandbox.order(Fault.silent(), times=100, path_contains="dispatchId=1")
+    first = start(played, "1-2", "--concurrency", 1, "--timeout", 0.5, "--stop-after-failures", 1)
+    assert first.code == 3
+    assert start(played, "1-2").code == 0  # launches 2
+    resumed = run("resume", "--run", "20260131-090001-start-0a1b", "--yes")
+    assert resumed.code == 2
+    assert "That leaves out 1 unclear target of this run, too: look at the provider" in resumed.err
+    assert played.sandbox.launches == {1: 1, 2: 1}
+
+
 def test_resume_refuses_what_others_launched(played: Played) -> None:
     assert start(played, "1-4", "--max-launches", 2, "--concurrency", 1).code == 1
     assert start(played, "1-4").code == 0
     resumed = run("resume", "--run", "20260131-090001-start-0a1b", "--yes")
-    assert resumed.code == 2
+    assert resumed.code == 5
     assert "2 of these ids were launched, or may have been: 2 in run '20260131-090002-start-0a1b'" in resumed.err
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 

@@ -25,11 +25,11 @@ from dispatchkit.cli.views.snapshot import resume_line
     ids=["plain", "tls", "loopback", "no-url", "no-host", "damaged"],
 )
 def test_plain_host_needs_insecure(settings: str, needed: str) -> None:
-    run: Any = SimpleNamespace(name="r", account=None, settings=settings)
+    run: Any = SimpleNamespace(name="r", account=None, profile=None, settings=settings)
     assert resume_line(LedgerRef("a.db"), run) == f"dispatchkit resume a.db --run r{needed}"
 
 
 def test_insecure_stands_once() -> None:
-    run: Any = SimpleNamespace(name="r", account=None, settings='{"base_url":"http://provider.test"}')
+    run: Any = SimpleNamespace(name="r", account=None, profile=None, settings='{"base_url":"http://provider.test"}')
     typed = Invocation((("insecure", ("--insecure",)),))
     assert resume_line(LedgerRef("a.db", invocation=typed), run) == "dispatchkit resume a.db --run r --insecure"

@@ -74,7 +74,7 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
         check_canary(bounds, command)
         known = KnownRun()
         if ledger_ref is not None and ledger_ref.holds_runs:
-            known = run_loop(inspect_run(ledger_ref, spec, client, targets, window))
+            known = run_loop(inspect_run(ledger_ref, spec, client, targets, window, again=options.again))
     given = targets
     if known.earlier.count and (known.leaves_out or not options.again):
         targets = known.earlier.without(given)

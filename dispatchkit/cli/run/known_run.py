@@ -13,7 +13,7 @@ import typer
 
 from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.cli.run.earlier import Earlier, find_earlier
-from dispatchkit.cli.run.ledger_run import LedgerRun, check_same_plan
+from dispatchkit.cli.run.ledger_run import LAUNCHED_BEFORE, LedgerRun, check_same_plan
 from dispatchkit.cli.run.takeover import Hindrances, hindrances
 from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.cli.views.snapshot import take_snapshot
@@ -25,13 +25,10 @@ if TYPE_CHECKING:
     from dispatchkit.core.call.client import Client
 
 
-__all__ = ["LAUNCHED_BEFORE", "KnownRun", "all_launched_before", "describe_earlier", "inspect_run"]
+__all__ = ["KnownRun", "all_launched_before", "describe_earlier", "inspect_run"]
 
 R = TypeVar("R")
 W = TypeVar("W")
-
-LAUNCHED_BEFORE = 5
-"""The exit status of a launch whose targets were all launched before."""
 
 
 @attrs.frozen
@@ -50,9 +47,15 @@ class KnownRun:
 
 
 async def inspect_run(
-    ledger_ref: LedgerRef, spec: LaunchSpec[W, R], client: Client[W], targets: Targets, window: float | None
+    ledger_ref: LedgerRef,
+    spec: LaunchSpec[W, R],
+    client: Client[W],
+    targets: Targets,
+    window: float | None,
+    *,
+    again: bool,
 ) -> KnownRun:
-    """Read the state of the run, and what other runs launched.
+    """Read the state of the run, and what other runs launched. ``again``: whether that is launched, too.
 
     Raises:
         ValueError: The run has other commands.
@@ -64,16 +67,20 @@ async def inspect_run(
         earlier = Earlier()
         if window is not None:
             earlier = await find_earlier(ledger, name, client, spec.command, targets, within=window)
-        if found.run is None:
+        is_demanded = spec.check is not None and spec.check.is_demanded
+        if found.run is None or (is_demanded and not found.run.plan_complete):
+            # Nothing of a part of a plan was launched, and only the check tells what the whole plan is.
             return KnownRun(found, earlier=earlier)
-        ledger_run, leaves_out = LedgerRun(ledger, ledger_ref), False
+        ledger_run, leaves_out, rest = LedgerRun(ledger, ledger_ref), False, earlier.without(targets)
+        if not found.run.plan_complete and not again and len(rest):
+            targets, leaves_out = rest, True  # a part of a plan may be the beginning of both lists
         try:
             is_planned = await check_same_plan(ledger_run, spec.command, targets)
-            earlier = Earlier()
+            earlier = earlier if leaves_out else Earlier()
         except ValueError:
-            targets, leaves_out = earlier.without(targets), True
-            if not earlier.count or not len(targets):
+            if leaves_out or not earlier.count or not len(rest):
                 raise
+            targets, leaves_out = rest, True
             is_planned = await check_same_plan(ledger_run, spec.command, targets)
         left = (await take_snapshot(ledger, found.run)).left
         return KnownRun(

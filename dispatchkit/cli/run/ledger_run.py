@@ -9,17 +9,19 @@ import asyncio
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Never, TypeVar, cast
 
 import attrs
+import typer
 
 from dispatchkit.cli.durations import ALWAYS, duration
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.takeover import Decisions, explained, prepare
-from dispatchkit.cli.text import counted, redact_urls, utc
+from dispatchkit.cli.text import counted, escape_control, redact_urls, utc, write
 from dispatchkit.cli.views.snapshot import resume_line, take_snapshot
 from dispatchkit.errors import LedgerError, RepeatedTargetsError
 from dispatchkit.ledger.codec import decode, encode, key
@@ -40,12 +42,14 @@ if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
     from dispatchkit.ledger.store import Target
 
-__all__ = ["LedgerRun", "check_same_plan", "drive_with_ledger"]
+__all__ = ["LAUNCHED_BEFORE", "LedgerRun", "check_same_plan", "drive_with_ledger"]
 
 R = TypeVar("R")
 W = TypeVar("W")
 
 
+LAUNCHED_BEFORE = 5
+"""The exit status of a launch whose targets were all launched before."""
 _BATCH_SIZE = 1024
 _NAMED = 5
 """Other runs that a refusal names."""
@@ -131,6 +135,7 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
 
     Raises:
         LedgerError: The ledger cannot be read.
+        typer.Exit: One other run launched all that is left of this one.
     """
     ledger, ledger_ref = ledger_run.ledger, ledger_run.ledger_ref
     run = await ledger.run(ledger_run.name)
@@ -143,16 +148,26 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
         f"{repeat.count:,} in run {repeat.run!r}, the latest at {utc(repeat.latest)} UTC" for repeat in repeats[:_NAMED]
     )
     more = f"; and in {counted(len(repeats) - _NAMED, 'other run')}" if len(repeats) > _NAMED else ""
+    counts = await ledger.counts(run.name)
+    unclear = counts.unknown + counts.sending
+    look = (
+        f". That leaves out {counted(unclear, 'unclear target')} of this run, too: look at the provider, then launch "
+        "what did not happen with --again"
+    )
     way_out = (
         "Another run has taken them over. Launch the others as a new run: the command that launched this one leaves "
-        "out what was launched"
+        f"out what was launched{look if unclear else ''}"
         if ledger_run.resumes
         else f"Leave them out, or launch all the same: {ledger_ref.launch_all_the_same()}"
     )
-    return LedgerError(
+    text = (
         f"{count:,} of these ids {'was' if count == 1 else 'were'} launched{_within(within)}, or may have been: "
         f"{others}{more}. Nothing was sent. {way_out}"
     )
+    if max(repeat.count for repeat in repeats) == counts.left:
+        write(sys.stderr, f"{escape_control(redact_urls(text))}\n")
+        raise typer.Exit(LAUNCHED_BEFORE)
+    return LedgerError(text)
 
 
 def _within(window: float) -> str:

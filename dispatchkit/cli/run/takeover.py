@@ -118,9 +118,10 @@ async def explained(error: LedgerError, ledger: Ledger, ledger_ref: LedgerRef) -
         LedgerError: The ledger cannot be read.
     """
     name = ledger_ref.run or ""
-    if isinstance(error, RunStoppedError):
-        return LedgerError(f"run {name!r} was stopped. To resume it: {ledger_ref.resume(name)}")
     run = next((run for run in await ledger.runs() if run.name == name), None)
+    if isinstance(error, RunStoppedError):
+        line = ledger_ref.resume(name) if run is None else resume_line(ledger_ref, run)
+        return LedgerError(f"run {name!r} was stopped. To resume it: {line}")
     if isinstance(error, AccountMismatchError):
         planned = "" if run is None or run.account is None else f" {run.account!r}"
         planned = f"the account{planned}" if planned else "another account, or with another token of this one"

@@ -9,6 +9,7 @@ from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.core.transport.url import origin
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.run_snapshot import RunSnapshot, silence, take_snapshot
+from dispatchkit.profiles import read_profiles
 from dispatchkit.providers import parse_settings
 
 if TYPE_CHECKING:
@@ -23,11 +24,20 @@ _SHOWN = 5
 def resume_line(ledger_ref: LedgerRef, run: Run, *options: str) -> str:
     """The command that resumes a run, with what the run itself needs."""
     needed: list[str] = []
+    if _needs_profile(run) and not ledger_ref.invocation.given("profile"):
+        needed += ["--profile", run.profile or ""]
     if run.account is not None and not ledger_ref.invocation.given("account"):
         needed += ["--account", run.account]
     if _needs_insecure(run) and not ledger_ref.invocation.given("insecure"):
         needed.append("--insecure")
     return ledger_ref.resume(run.name, *needed, *options)
+
+
+def _needs_profile(run: Run) -> bool:
+    """Whether the run was planned with a profile that this machine has, too: it holds the token."""
+    with suppress(ValueError, OSError, ImportError):
+        return run.profile is not None and run.profile in read_profiles()
+    return False
 
 
 def _needs_insecure(run: Run) -> bool:
