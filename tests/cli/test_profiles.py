@@ -97,7 +97,7 @@ def test_later_lines_name_profile(config: Path, monkeypatch: pytest.MonkeyPatch,
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 
 
-def test_profile_of_other_machine_is_not_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_foreign_profile_is_not_named(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISPATCHKIT_LEDGER", str(config.with_name("launch.db")))
     assert run("direct", "start", "1-4", "--yes", "--run", "r", "--profile", "retail", "--max-launches", 1).code == 1
     config.unlink()
