@@ -113,7 +113,7 @@ def probe_launch(mailing_id: int, since: datetime) -> LogProbe[AltcraftWire, Mai
 def probe_going_out(mailing_id: int, since: datetime, *, launches: int) -> LogProbe[AltcraftWire, MailingAccepted]:
     """Probe the log for the starts of launches, and for errors.
 
-    The platform writes what fails to the mailing's log. An entry does not say which launch made it, so each launch
+    The platform writes what fails to the mailing's log. An entry does not say which launch made it. So each launch
     needs a start of its own, and an entry of level ``ERROR`` fails all of them.
     """
     log = ReadLog(mailing_id, since - _EARLIER)
