@@ -11,6 +11,7 @@ import textwrap
 from pathlib import Path
 
 import prometheus_client
+import pytest
 
 from dispatchkit import DirectClient
 from dispatchkit.sandbox import Sandbox
@@ -131,12 +132,14 @@ def test_blocking_example_runs(sandbox: Sandbox) -> None:
     assert dict(sandbox.launches) == {10000000125: 1, 82: 1, 90: 1}
 
 
+@pytest.mark.second_stage
 def test_shell_examples_run(sandbox: Sandbox) -> None:
     answered = re.sub("$", " --yes", block("sh", "dispatchkit direct start 10000000125").strip(), flags=re.MULTILINE)
     run_shell(answered, 6, sandbox)
     assert dict(sandbox.launches) == {10000000125: 1, 82: 1, 90: 1}
 
 
+@pytest.mark.second_stage
 def test_kill_switch_example_runs(sandbox: Sandbox) -> None:
     sandbox.direct.scheduled = 0
     run_shell("dispatchkit direct start 7,9 --yes", 1, sandbox)

@@ -71,20 +71,30 @@ def rate_over_time(
     width: int = 720,
     height: int = 200,
 ) -> str:
-    """The outcomes a second: all, and those that are not done."""
+    """The outcomes a second: all, and those that are not done. A bucket that still goes on counts its time so far."""
     points = regular(buckets, until=until)
     title = "Rate"
-    rates = [sum(count(bucket) for *_, count in _STATES) / bucket.seconds for bucket in points]
-    failed = [rate - bucket.done / bucket.seconds for rate, bucket in zip(rates, points, strict=True)]
+    lengths = [_length(bucket, until) for bucket in points]
+    rates = [
+        sum(count(bucket) for *_, count in _STATES) / length for bucket, length in zip(points, lengths, strict=True)
+    ]
+    failed = [rate - bucket.done / length for rate, bucket, length in zip(rates, points, lengths, strict=True)]
     said = f"At most {number(max(rates))} outcomes a second." if points else _NONE
     frame = Frame(ident, title, _span(points) + said, width, height)
     if not points:
         return empty(frame, _NONE)
-    across, up = _times(points), numbers(max(rates), "outcomes a second")
+    across, up = _times(points), numbers(max(rates), f"outcomes a second, mean of {duration(points[0].seconds)}")
     lines = [Line("all", "other", "", [*_steps(points, rates, across.place, up.place)], is_filled=True)]
     if max(failed) > 0:
         lines.append(Line("not done", "unknown", "7 3", [*_steps(points, failed, across.place, up.place)]))
     return chart(frame, across, up, lines)
+
+
+def _length(bucket: Bucket, until: datetime | None) -> float:
+    """The seconds of a bucket that have passed. The latest one of a live run is not over."""
+    if until is None:
+        return bucket.seconds
+    return min(bucket.seconds, max(1.0, (until - bucket.start).total_seconds()))
 
 
 def latency_over_time(

@@ -124,7 +124,7 @@ class RunFeed(Feed):
         until = datetime.now(UTC) if self._is_live else None
         points = regular([*self._buckets.values()], until=until)
         return {
-            "plots": [draw(points, ident=ident, width=_WIDTH, height=_HEIGHT) for ident, draw in _CHARTS],
+            "plots": [draw(points, until=until, ident=ident, width=_WIDTH, height=_HEIGHT) for ident, draw in _CHARTS],
         }
 
     async def _look_at_failures(self) -> Frame | None:

@@ -198,6 +198,7 @@ def test_changed_file_ends_the_run(tmp_path: Path) -> None:
         next(batches)
 
 
+@pytest.mark.second_stage
 def test_memory_holds_few_messages(tmp_path: Path) -> None:
     file = write(tmp_path, HEAD + "".join(f"{79810000000 + number},{'x' * 500}\n" for number in range(20_000)))
     messages = MessageFile(str(file), None, str)

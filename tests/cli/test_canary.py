@@ -69,6 +69,7 @@ def test_failed_canary_tells_more(played: Played, ledger: Path) -> None:
     assert set(played.sandbox.launches.values()) == {1}
 
 
+@pytest.mark.second_stage
 def test_killed_canary_is_verified(played: Played, ledger: Path) -> None:
     played.sandbox.direct.stuck[1] = "initiated"
     command = ("direct", "start", "1-100", "--yes", "--base-url", played.url, "--ledger", ledger, "--run", "friday")
@@ -196,6 +197,7 @@ def test_past_end_sends_nothing(played: Played) -> None:
     assert played.sandbox.requests == 0
 
 
+@pytest.mark.second_stage
 def test_window_ends_launch(played: Played, ledger: Path) -> None:
     end = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
     result = start(played, "--ledger", ledger, "--run", "friday", "--rate", 20, "--not-after", end)
@@ -213,6 +215,7 @@ def test_window_ends_launch(played: Played, ledger: Path) -> None:
     assert (resumed.code, counts(resumed.out)["done"]) == (0, 100)
 
 
+@pytest.mark.second_stage
 def test_launch_waits_for_opening(played: Played) -> None:
     opening = datetime.now(UTC) + timedelta(seconds=1.5)
     result = start(played, "--no-ledger", "--not-before", opening.isoformat(), ids="1-3")

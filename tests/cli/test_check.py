@@ -122,6 +122,7 @@ def test_failed_read_keeps_question(played: Played) -> None:
     assert command.end() == 0
 
 
+@pytest.mark.second_stage
 def test_slow_read_is_bounded(played: Played) -> None:
     played.sandbox.latency = 20
     began = time.monotonic()

@@ -43,6 +43,7 @@ def test_resume_writes_lines(played: Played, tmp_path: Path) -> None:
     assert log.read_text()
 
 
+@pytest.mark.second_stage
 def test_pauses_are_logged(played: Played, tmp_path: Path) -> None:
     """Warnings of the pace are shown, and do not keep its other records from the file."""
     played.sandbox.order(Fault.throttled(1.1))

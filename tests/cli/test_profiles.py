@@ -82,6 +82,7 @@ def test_resume_takes_profile(config: Path, played: Played) -> None:
     assert "but profile 'retail' names another host" in refused.err
 
 
+@pytest.mark.second_stage
 def test_later_lines_name_profile(config: Path, monkeypatch: pytest.MonkeyPatch, played: Played) -> None:
     monkeypatch.setenv("DISPATCHKIT_LEDGER", str(config.with_name("launch.db")))
     start = ("direct", "start", "1-4", "--yes", "--run", "r")

@@ -79,6 +79,7 @@ def test_deadline_exits_with_6(played: Played) -> None:
     assert without_times(result.out)[-1].startswith("7: initiated, deadline passed")
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("columns", [80, 120])
 def test_terminal_has_one_table(fast: Played, columns: int) -> None:
     start(fast, 7, 8)

@@ -121,6 +121,7 @@ async def test_cancel_after_any_loop_turn(action: Action, kind: str) -> None:
     assert asyncio.all_tasks() == before
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("kind", ["loses", "drops", "throttles", "hangs"])
 @pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
 async def test_cancel_during_recovery(action: Action, kind: str) -> None:

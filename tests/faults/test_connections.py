@@ -75,6 +75,7 @@ async def test_truncated_request_is_repeated(action: Action, nth: int) -> None:
     await in_batches([cut_at(byte, warm=byte % 3 == 0) for byte in range(1 + share(nth), 120, nth)])
 
 
+@pytest.mark.second_stage
 @EVERY_NTH_BYTE
 @pytest.mark.parametrize("action", [START, LAUNCH], ids=lambda action: action.name)
 async def test_truncated_request_is_never_unsent(action: Action, nth: int) -> None:
@@ -101,6 +102,7 @@ async def length_of_answer(action: Action) -> int:
     return lengths[0]
 
 
+@pytest.mark.second_stage
 @EVERY_NTH_BYTE
 @pytest.mark.parametrize("action", ACTIONS, ids=lambda action: action.name)
 async def test_truncated_response_is_settled(action: Action, nth: int) -> None:

@@ -43,6 +43,7 @@ SILENCES: dict[str, Ending] = {
 }
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("name", SILENCES)
 async def test_call_meets_deadline(name: str) -> None:
     async def play(stage: Stage) -> bool | None:

@@ -185,6 +185,7 @@ class _full:  # noqa: N801 - used like a function
             sock.close()
 
 
+@pytest.mark.second_stage
 async def test_nothing_left_is_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: Counter[str] = Counter()
     calls = 0

@@ -132,6 +132,7 @@ def test_regular_keeps_every_outcome(places: list[int], points: int, later: int)
     assert {bucket.seconds for bucket in found} == {found[0].seconds}
 
 
+@pytest.mark.second_stage
 def test_long_run_has_few_points() -> None:
     buckets = [at(10 * place) for place in range(100_000)]
     assert len(regular(buckets)) <= MAX_POINTS
@@ -188,3 +189,14 @@ def test_text_is_escaped() -> None:
     assert {"<b>&", "<i>", "<u>"} <= {*texts(svg)}
     assert "<script>" not in svg
     assert element("a", "&amp;", class_='"') == '<a class="&quot;">&amp;</a>'
+
+
+def test_live_rate_uses_elapsed_time() -> None:
+    start = datetime(2026, 1, 31, 9, tzinfo=UTC)
+    buckets = [Bucket(start, done=1000), Bucket(start + timedelta(seconds=10), done=300)]
+    live = rate_over_time(buckets, until=start + timedelta(seconds=13))
+    assert "At most 100 outcomes a second." in live
+    first = rate_over_time(buckets[1:], until=start + timedelta(seconds=13))
+    assert "At most 100 outcomes a second." in first
+    assert "At most 30 outcomes a second." in rate_over_time(buckets[1:])
+    assert "At most 300 outcomes a second." in rate_over_time(buckets[1:], until=start + timedelta(seconds=10))

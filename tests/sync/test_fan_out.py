@@ -85,6 +85,7 @@ INTERRUPTED = """
 """
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("work", ["pass", "time.sleep(0.05)"])
 def test_ctrl_c_keeps_report_readable(play: Play, sandbox: Sandbox, work: str) -> None:
     sandbox.latency = 0.1

@@ -146,6 +146,7 @@ async def test_over_run_is_not_stopped(tmp_path: Path) -> None:
         assert await visitor.stop("empty") == (200, {"nothing": "Run 'empty' is over: nothing to stop."})
 
 
+@pytest.mark.second_stage
 async def test_page_tells_of_missing_ledger(tmp_path: Path) -> None:
     where = tmp_path / "launch.db"
     async with serving(where) as room, room.visitor() as visitor:
@@ -176,6 +177,7 @@ async def test_deleted_run_is_gone(room: Room, tmp_path: Path) -> None:
     assert told == {"gone": "The ledger holds no run 'friday'."}
 
 
+@pytest.mark.second_stage
 async def test_viewers_share_one_reader(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
 
@@ -289,6 +291,7 @@ async def test_database_comes_back(postgres: Server) -> None:
         assert (await wait_for(stream, "run"))["counts"]["done"] == 6
 
 
+@pytest.mark.second_stage
 async def test_address_hides_password(tmp_path: Path) -> None:
     async with serving("postgresql://me:hunter2@127.0.0.1:1/x") as room, room.visitor() as visitor:
         _, text = await visitor.get("/")

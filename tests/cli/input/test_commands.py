@@ -27,6 +27,7 @@ def told(err: str) -> list[str]:
     return [line for line in err.splitlines() if line.startswith(("Left out", "1 of", "2 of"))]
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("view", ["export", "failures"])
 @pytest.mark.parametrize("form", ["--csv", "--json"])
 def test_a_ledger_goes_back_in(played: Played, tmp_path: Path, view: str, form: str) -> None:

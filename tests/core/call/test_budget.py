@@ -64,6 +64,7 @@ def client_of(outage: Outage, pace: Pace | None = None) -> DirectClient:
     return client
 
 
+@pytest.mark.second_stage
 @pytest.mark.parametrize("seconds", [0.5, 60])
 @pytest.mark.parametrize("calls", [10, 1_000, pytest.param(10_000, marks=pytest.mark.second_stage)])
 async def test_outage_leaves_nothing_unknown(calls: int, seconds: float) -> None:

@@ -89,6 +89,7 @@ def test_time_is_told_twice(moment: datetime, text: str) -> None:
     assert in_words(moment) == text
 
 
+@pytest.mark.second_stage
 async def test_run_waits_for_opening(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "dispatchkit.guards")
     clock = FakeClock()

@@ -109,6 +109,7 @@ def taken(listening: socket.socket) -> int:
 
 
 # One that is written at once; one that waits in the system's buffers; one that waits in ours as well.
+@pytest.mark.second_stage
 @pytest.mark.parametrize("size", [30_000, 300_000, 3_000_000])
 @pytest.mark.parametrize("how", ["limit", "cancelled", "closed"])
 async def test_abandoned_request_is_not_delivered(size: int, how: str) -> None:
