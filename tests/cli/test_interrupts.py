@@ -11,6 +11,8 @@ from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Terminal, start_child
 from tests.cli.test_runs import counts
 
+pytestmark = pytest.mark.second_stage  # real processes, sockets and databases
+
 LATER = pytest.mark.second_stage
 
 
@@ -32,7 +34,6 @@ def test_signal_awaits_calls_in_flight(played: Played, number: signal.Signals) -
     assert played.sandbox.launches == dict.fromkeys(range(1, 16), 1)
 
 
-@pytest.mark.second_stage
 def test_ignored_hangup_continues_run(played: Played) -> None:
     played.sandbox.latency = 0.1
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does, and a child inherits it
@@ -48,7 +49,6 @@ def test_ignored_hangup_continues_run(played: Played) -> None:
     assert counts(out)["done"] == 20
 
 
-@pytest.mark.second_stage
 def test_closed_terminal_loses_no_failure(played: Played, tmp_path: Path) -> None:
     played.sandbox.latency = 0.3
     failures = tmp_path / "failed.csv"

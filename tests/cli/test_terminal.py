@@ -10,6 +10,8 @@ from dispatchkit.sandbox import Fault
 from tests.cli.conftest import Played, Terminal
 from tests.cli.test_runs import counts
 
+pytestmark = pytest.mark.second_stage  # real processes, sockets and databases
+
 
 def plain(screen: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen).replace("\r", "")
@@ -73,7 +75,6 @@ def test_a_sandbox_asks_nothing() -> None:
     assert "[y/N]" not in command.screen
 
 
-@pytest.mark.second_stage
 def test_ctrl_c_during_terminal_run(played: Played) -> None:
     played.sandbox.latency = 0.3
     command = Terminal("direct", "start", "1-1000", "--yes", "--concurrency", 8, "--base-url", played.url)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import time
 
+import pytest
+
 from dispatchkit.sandbox import Fault, Sandbox
 from tests.sync.conftest import Play
+
+pytestmark = pytest.mark.second_stage  # real processes, sockets and databases
 
 
 def test_a_client_that_nobody_closed(play: Play) -> None:

@@ -8,6 +8,8 @@ from dispatchkit.sandbox import Fault, Sandbox
 from dispatchkit.sync.portal import CANCEL_TIMEOUT
 from tests.sync.conftest import Play
 
+pytestmark = pytest.mark.second_stage  # real processes, sockets and databases
+
 INTERRUPTED = """
     with client() as direct:
         press_ctrl_c(0.3)
@@ -43,7 +45,6 @@ def test_note_tells_run(play: Play, sandbox: Sandbox, ids: str) -> None:
     assert note.endswith(", over (it was told to stop)>")
 
 
-@pytest.mark.second_stage
 def test_in_a_back_off(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.throttled(0.5), times=5)
     (line,) = play(INTERRUPTED)
@@ -52,7 +53,6 @@ def test_in_a_back_off(play: Play, sandbox: Sandbox) -> None:
     assert sandbox.launches == {}
 
 
-@pytest.mark.second_stage
 def test_in_settling(play: Play, sandbox: Sandbox) -> None:
     sandbox.order(Fault.dropped())
     (line,) = play(INTERRUPTED.replace("client()", "client(retry=RetryPolicy(wait=tenacity.wait_fixed(2)))"))
@@ -62,7 +62,6 @@ def test_in_settling(play: Play, sandbox: Sandbox) -> None:
     assert sandbox.launches == {}
 
 
-@pytest.mark.second_stage
 def test_stubborn_call_is_bounded(play: Play) -> None:
     assert CANCEL_TIMEOUT == 2.0
     elapsed, note, *others = play("""

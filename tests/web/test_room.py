@@ -20,6 +20,8 @@ from dispatchkit.web.feed import Feed, Part
 from tests.postgres import Server
 from tests.web.rooms import Room, fill, fill_store, resume_line, serving
 
+pytestmark = pytest.mark.second_stage  # real processes, sockets and databases
+
 FAILURES = [
     (1, State.REJECTED, "Dispatch 2 not found (code 4040, HTTP 404)"),
     (3, State.REJECTED, "Dispatch 4 not found (code 4040, HTTP 404)"),
@@ -146,7 +148,6 @@ async def test_over_run_is_not_stopped(tmp_path: Path) -> None:
         assert await visitor.stop("empty") == (200, {"nothing": "Run 'empty' is over: nothing to stop."})
 
 
-@pytest.mark.second_stage
 async def test_page_tells_of_missing_ledger(tmp_path: Path) -> None:
     where = tmp_path / "launch.db"
     async with serving(where) as room, room.visitor() as visitor:
@@ -177,7 +178,6 @@ async def test_deleted_run_is_gone(room: Room, tmp_path: Path) -> None:
     assert told == {"gone": "The ledger holds no run 'friday'."}
 
 
-@pytest.mark.second_stage
 async def test_viewers_share_one_reader(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     looks = 0
 
@@ -274,7 +274,6 @@ async def test_database_is_watched(postgres: Server) -> None:
         assert data_of((await visitor.get("/"))[1])["runs"]["runs"][0]["state"] == "stopped"
 
 
-@pytest.mark.second_stage
 async def test_database_comes_back(postgres: Server) -> None:
     dsn = await postgres.create()
     await fill(dsn, failures=FAILURES)
@@ -291,7 +290,6 @@ async def test_database_comes_back(postgres: Server) -> None:
         assert (await wait_for(stream, "run"))["counts"]["done"] == 6
 
 
-@pytest.mark.second_stage
 async def test_address_hides_password(tmp_path: Path) -> None:
     async with serving("postgresql://me:hunter2@127.0.0.1:1/x") as room, room.visitor() as visitor:
         _, text = await visitor.get("/")

@@ -44,6 +44,8 @@ from dispatchkit.workers.chunk import in_postgres
 from dispatchkit.workers.shared_pace import release_leases
 from tests.harness import until
 
+pytestmark = pytest.mark.second_stage  # real processes, sockets and databases
+
 
 def _is_report(result: object) -> bool:
     return isinstance(result, Report)
@@ -151,7 +153,6 @@ async def test_chunk_lost_in_launch_raises(dsn: str, played: Sandbox, direct: Di
     assert 8 <= sum(played.launches.values()) < 200
 
 
-@pytest.mark.second_stage
 async def test_lost_chunk_is_taken_again(
     dsn: str, played: Sandbox, direct: DirectClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +170,6 @@ async def test_lost_chunk_is_taken_again(
     assert played.launches == dict.fromkeys(range(1, 101), 1)
 
 
-@pytest.mark.second_stage
 async def test_held_chunk_fails_before_pace(dsn: str, played: Sandbox, direct: DirectClient) -> None:
     played.latency = 0.3
     async with Ledger(dsn) as ledger:
@@ -264,7 +264,6 @@ async def test_refused_token_costs_one_request(dsn: str, played: Sandbox) -> Non
         assert played.requests == 1
 
 
-@pytest.mark.second_stage
 async def test_silent_provider_releases_chunk(dsn: str, played: Sandbox) -> None:
     async with DirectClient(played.direct_token, base_url="http://127.0.0.1:1") as direct:
         await plan_chunks(dsn, "r", direct, map(StartDispatch, range(1, 101)))
@@ -276,7 +275,6 @@ async def test_silent_provider_releases_chunk(dsn: str, played: Sandbox) -> None
             await launch_chunk(dsn, "r", 0, client=direct, give_up_after=0.5)
 
 
-@pytest.mark.second_stage
 async def test_process_chunks_share_pace(dsn: str, direct: DirectClient, played: Sandbox) -> None:
     async with Ledger(dsn) as ledger:
         await plan_chunks(ledger, "r", direct, map(StartDispatch, range(1, 21)), size=10, rate=1000, concurrency=2)
