@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.util import find_spec
 
 from dispatchkit.cli.streams import UNWRITABLE, ignore_broken_pipe, unwritable, write
+from dispatchkit.cli.translate import _
 
 __all__ = ["main"]
 
@@ -16,7 +17,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line. Without the extra ``cli``, say how to install it and exit with status 2."""
     if any(find_spec(name) is None for name in ("typer", "rich", "platformdirs")):
-        sys.stderr.write("The command line needs an extra: pip install 'dispatchkit[cli]'\n")
+        sys.stderr.write(_("The command line needs an extra: pip install 'dispatchkit[cli]'") + "\n")
         raise SystemExit(2)
     _fill_gaps()
     for stream in (sys.stdout, sys.stderr):
@@ -35,7 +36,8 @@ def main() -> None:
         with ignore_broken_pipe(sys.stdout):
             raise
     if reason := unwritable():
-        write(sys.stderr, f"dispatchkit: not all of the output could be written: {reason}.\n")
+        text = _("not all of the output could be written: {reason}.").format(reason=reason)
+        write(sys.stderr, f"dispatchkit: {text}\n")
         status = status or 1
     raise SystemExit(status)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 
+from dispatchkit.cli.translate import _
 from dispatchkit.core.validators import MAX_SECONDS
 
 __all__ = [
@@ -55,7 +56,7 @@ def repeat_seconds(text: str | None, *, default: float | None) -> float | None:
     if text is None:
         return default
     if text == "never":
-        raise ValueError("--repeat-window takes a time, such as 1h, or always. To launch repeats: --again")
+        raise ValueError(_("--repeat-window takes a time, such as 1h, or always. To launch repeats: --again"))
     return ALWAYS if text == "always" else _seconds("--repeat-window", text, word="always")
 
 
@@ -74,8 +75,12 @@ def _seconds(option: str, text: str, *, word: str = "never") -> float | None:
     found = _DURATION.fullmatch(text)
     value = 0.0 if found is None else float(found[1]) * _SECONDS[found[2]]
     if not 0 < value < math.inf:
-        or_word = f", or {word}" if word else ""
-        raise ValueError(f"{option} must be a time such as 90s, 15m or 1h{or_word}, not {text!r}")
+        must = (
+            _("{option} must be a time such as 90s, 15m or 1h, or {word}, not {text!r}")
+            if word
+            else _("{option} must be a time such as 90s, 15m or 1h, not {text!r}")
+        )
+        raise ValueError(must.format(option=option, word=word, text=text))
     return value
 
 
@@ -91,7 +96,7 @@ def in_words(seconds: float) -> str:
     """Seconds as a person reads them: ``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return _("{seconds} s").format(seconds=whole)
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"
+        return _("{minutes} min {seconds} s").format(minutes=whole // 60, seconds=whole % 60)
+    return _("{hours:,} h {minutes} min").format(hours=whole // 3600, minutes=whole % 3600 // 60)

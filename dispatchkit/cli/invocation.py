@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from dispatchkit.cli.translate import _
 from dispatchkit.redaction import without_passwords
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ def refuse_swallowed(context: typer.Context) -> None:
     for name, words in _given(context):
         for option, value in zip(words[::2], words[1::2], strict=False):
             if name and option in options and (value.startswith("--") or (value in options and value[:1] == "-")):
-                context.fail(f"{option} needs a value, and {value} is an option")
+                context.fail(_("{option} needs a value, and {value} is an option").format(option=option, value=value))
 
 
 def _given(context: typer.Context) -> Iterable[_Word]:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from gettext import gettext
 from importlib import import_module
 from typing import Any, ClassVar
 
@@ -21,6 +20,7 @@ from dispatchkit.cli.options import Options, options_from
 from dispatchkit.cli.panels import PanelCommand, write_panels
 from dispatchkit.cli.redacting_group import RedactingGroup
 from dispatchkit.cli.streams import write
+from dispatchkit.cli.translate import _
 
 __all__ = ["CommandRef", "GroupRef", "LazyGroup", "group", "load"]
 
@@ -36,18 +36,18 @@ def load(reference: str) -> Any:
     Raises:
         ImportError: The module needs an extra that is not installed. The message says how to install it.
     """
-    module, _, attribute = reference.partition(":")
+    module, _separator, attribute = reference.partition(":")
     try:
         return getattr(import_module(module), attribute)
     except ModuleNotFoundError as missing:
         package = (missing.name or "").partition(".")[0]
         if package not in _OF_WORKERS:
             raise
-        raise ImportError("workers need an extra: pip install 'dispatchkit[workers]'") from missing
+        raise ImportError(_("workers need an extra: pip install 'dispatchkit[workers]'")) from missing
     except ImportError as missing:
         if _EXTRA_OF_LEDGER not in str(missing) or not module.startswith(_WORKERS):
             raise
-        raise ImportError("workers need an extra: pip install 'dispatchkit[workers]'") from missing
+        raise ImportError(_("workers need an extra: pip install 'dispatchkit[workers]'")) from missing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ class LazyGroup(RedactingGroup):
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options by panel, then the commands, without importing any."""
         write_panels(self, ctx, formatter)
-        with formatter.section(gettext("Commands")):
+        with formatter.section(_("Commands")):
             formatter.write_dl([(name, ref.help.partition("\n")[0]) for name, ref in self.table.items()])
 
 
@@ -170,5 +170,7 @@ def _no_such_command(name: str, table: Mapping[str, CommandRef | GroupRef]) -> s
     reading = [known for known, ref in table.items() if ref.reads]
     close: Sequence[str] = get_close_matches(name, reading)
     if close:
-        return f"There is no command {name!r}. Did you mean {' or '.join(map(repr, close))}?"
-    return f"There is no command {name!r}. The commands are: {', '.join(table)}."
+        return _("There is no command {name!r}. Did you mean {names}?").format(
+            name=name, names=_(" or ").join(map(repr, close))
+        )
+    return _("There is no command {name!r}. The commands are: {names}.").format(name=name, names=", ".join(table))

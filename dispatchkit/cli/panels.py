@@ -9,16 +9,19 @@ from typing import Any
 
 import typer.core
 
+from dispatchkit.cli.translate import _
+
+_OPTIONS = _("Options")
 __all__ = ["CONNECTION", "GUARDS", "IDS", "LAUNCH", "LEDGER", "OUTPUT", "PACE", "WATCH", "PanelCommand", "write_panels"]
 
-IDS = "Which ids"
-LAUNCH = "What is launched"
-GUARDS = "Guards"
-LEDGER = "Ledger"
-PACE = "Pace"
-CONNECTION = "Connection"
-OUTPUT = "Output"
-WATCH = "Watch"
+IDS = _("Which ids")
+LAUNCH = _("What is launched")
+GUARDS = _("Guards")
+LEDGER = _("Ledger")
+PACE = _("Pace")
+CONNECTION = _("Connection")
+OUTPUT = _("Output")
+WATCH = _("Watch")
 _PANELS = (IDS, LAUNCH, WATCH, GUARDS, LEDGER, PACE, CONNECTION, OUTPUT)
 
 
@@ -32,11 +35,11 @@ class PanelCommand(typer.core.TyperCommand):
 
 def write_panels(command: Any, ctx: Any, formatter: Any) -> None:
     """Write the arguments and options of a command, those of one panel together; what has no panel comes last."""
-    panels: dict[str, list[tuple[str, str]]] = {name: [] for name in (*_PANELS, "Options")}
+    panels: dict[str, list[tuple[str, str]]] = {name: [] for name in (*_PANELS, _OPTIONS)}
     for parameter in command.get_params(ctx):
         record = parameter.get_help_record(ctx)
         if record is not None:
-            panel = getattr(parameter, "rich_help_panel", None) or "Options"
+            panel = getattr(parameter, "rich_help_panel", None) or _OPTIONS
             panels.setdefault(panel, []).append(record)
     for name, records in panels.items():
         if records:

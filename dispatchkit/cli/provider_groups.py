@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from dispatchkit.cli.lazy import GroupRef
+from dispatchkit.cli.translate import _
 from dispatchkit.providers import command_lines, find_provider
 
 __all__ = ["ProviderGroups"]
@@ -26,7 +27,7 @@ class ProviderGroups(Mapping[str, GroupRef]):
         if provider is None or provider.command_line is None:
             raise KeyError(name)
         return GroupRef(
-            help=provider.help,
+            help=_(provider.help),
             app=provider.command_line,
             only=frozenset(provider.commands) if self.plannable else None,
         )

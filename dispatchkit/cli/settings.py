@@ -10,6 +10,7 @@ from dispatchkit.cli.input.hours import parse_window
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.options import ActingOptions, ConnectionOptions
 from dispatchkit.cli.text import counted
+from dispatchkit.cli.translate import _
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.fanout.window import in_words
 from dispatchkit.core.pacing.pace import DEFAULT_PACE, Pace
@@ -97,7 +98,11 @@ def guards(options: ActingOptions) -> Guards:
             launch are past or cannot be read.
     """
     if options.concurrency != "auto" and re.fullmatch("0*[1-9][0-9]*", options.concurrency) is None:
-        raise ValueError(f"--concurrency must be an integer from 1 up, or auto, not {options.concurrency!r}")
+        raise ValueError(
+            _("--concurrency must be an integer from 1 up, or auto, not {concurrency!r}").format(
+                concurrency=options.concurrency
+            )
+        )
     has_hours = (options.not_before, options.not_after, options.zone) != (None, None, None)
     return Guards(
         concurrency=AUTO_WORKERS if options.concurrency == "auto" else int(options.concurrency),
@@ -120,12 +125,17 @@ def describe_guards(bounds: Guards, noun: tuple[str, str]) -> tuple[tuple[str, s
     rows: list[tuple[str, str]] = []
     if bounds["canary"]:
         first, within = counted(bounds["canary"], *noun), duration(bounds["canary_timeout"])
-        rows.append(("canary", f"{first} first, and the rest once they go out, within {within}"))
+        rows.append(
+            (
+                _("canary"),
+                _("{first} first, and the rest once they go out, within {within}").format(first=first, within=within),
+            )
+        )
     window = bounds["window"]
     if window is not None and window.not_before is not None:
-        rows.append(("not before", in_words(window.not_before)))
+        rows.append((_("not before"), in_words(window.not_before)))
     if window is not None and window.not_after is not None:
-        rows.append(("not after", in_words(window.not_after)))
+        rows.append((_("not after"), in_words(window.not_after)))
     return tuple(rows)
 
 
@@ -137,6 +147,8 @@ def check_canary(bounds: Guards, command: Command[W, R] | None) -> None:
     """
     if bounds["canary"] and command is not None and command.goes_out(_now()) is None:
         raise ValueError(
-            f"--canary needs launches whose state shows that they go out, and this {type(command).__name__} has none: "
-            "nothing was sent. Launch without --canary"
+            _(
+                "--canary needs launches whose state shows that they go out, and this {command} has none: nothing "
+                "was sent. Launch without --canary"
+            ).format(command=type(command).__name__)
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.streams import ignore_broken_pipe, write
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.redaction import redact_urls
 
 if TYPE_CHECKING:
@@ -22,7 +23,9 @@ __all__ = [
     "format_value",
     "ignore_broken_pipe",
     "labelled",
+    "left_out_repeats",
     "redact_urls",
+    "state_word",
     "utc",
     "write",
 ]
@@ -37,21 +40,32 @@ def escape_control(text: str) -> str:
     )
 
 
-def counted(count: int, one: str, many: str | None = None) -> str:
+def counted(count: int, one: str, many: str = "") -> str:
     """A count with its noun, in the right number: ``1 id``, ``1,000 ids``.
 
     Args:
         count: How many.
-        one: The noun for one.
-        many: The noun for any other count; None adds an s.
+        one: The noun for one, in English. Catalogues have it, if it is a literal or a provider's noun.
+        many: The noun for any other count.
     """
-    return f"{count:,} {one if count == 1 else many or f'{one}s'}"
+    return f"{count:,} {ngettext(one, many or f'{one}s', count)}"
+
+
+def left_out_repeats(count: int) -> str:
+    """The line that says how many ids stood more than once."""
+    text = ngettext("Left out {count:,} repeated id.", "Left out {count:,} repeated ids.", count)
+    return text.format(count=count) + "\n"
+
+
+def state_word(state: str) -> str:
+    """The word for the state of a target, where it is shown and not read by a program."""
+    return _(state.replace("_", " "))
 
 
 def format_value(value: object) -> str:
     """A value as a table shows it."""
     if isinstance(value, bool):
-        return "yes" if value else "no"
+        return _("yes") if value else _("no")
     return "-" if value is None else str(value)
 
 
@@ -74,4 +88,4 @@ def labelled(moment: datetime) -> str:
 def format_failure(outcome: Outcome[object]) -> str:
     """A failure in one line: which id, which outcome, why."""
     why = "" if outcome.error is None else as_options(outcome.error.summary)
-    return escape_control(f"{outcome.target}: {outcome.state.value.replace('_', ' ')}: {why}")
+    return escape_control(f"{outcome.target}: {state_word(outcome.state.value)}: {why}")

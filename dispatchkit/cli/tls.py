@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 
 from dispatchkit.cli.input.small_file import read_small_file
+from dispatchkit.cli.translate import _
 
 __all__ = ["tls_context"]
 
@@ -20,7 +21,7 @@ def tls_context(ca_file: str | None, client_cert: str | None, client_key: str | 
         ValueError: A file holds something else, or there is a key without a certificate.
     """
     if client_key is not None and client_cert is None:
-        raise ValueError("--client-key goes with --client-cert")
+        raise ValueError(_("--client-key goes with --client-cert"))
     files = {"--ca-file": ca_file, "--client-cert": client_cert, "--client-key": client_key}
     for option, path in files.items():
         if path is not None:  # ssl reads it again, without a bound, and its errors do not name it
@@ -30,17 +31,26 @@ def tls_context(ca_file: str | None, client_cert: str | None, client_key: str | 
     try:
         context = ssl.create_default_context(cafile=ca_file)
     except ssl.SSLError:
-        raise ValueError(f"--ca-file must be certificates in PEM, and {ca_file} is not") from None
+        raise ValueError(
+            _("--ca-file must be certificates in PEM, and {ca_file} is not").format(ca_file=ca_file)
+        ) from None
     if client_cert is not None:
         try:
             context.load_cert_chain(client_cert, client_key, password=_refuse_password)
         except ssl.SSLError:
-            named = client_cert if client_key is None else f"{client_cert} and {client_key}"
+            named = (
+                client_cert
+                if client_key is None
+                else _("{client_cert} and {client_key}").format(client_cert=client_cert, client_key=client_key)
+            )
             raise ValueError(
-                f"--client-cert must be a certificate in PEM, and {named} do not fit. The key is --client-key, or in it"
+                _(
+                    "--client-cert must be a certificate in PEM, and {named} do not fit. The key is "
+                    "--client-key, or in it"
+                ).format(named=named)
             ) from None
     return context
 
 
 def _refuse_password() -> str:
-    raise ValueError("the key of --client-cert is encrypted: give one without a passphrase, readable to you alone")
+    raise ValueError(_("the key of --client-cert is encrypted: give one without a passphrase, readable to you alone"))

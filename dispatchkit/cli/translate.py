@@ -14,7 +14,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["DOMAIN", "N_", "Catalogue", "_", "find_catalogue", "fits", "ngettext"]
+__all__ = ["DOMAIN", "LANGUAGE", "N_", "Catalogue", "_", "find_catalogue", "fits", "ngettext"]
 
 DOMAIN = "dispatchkit"
 _LOCALE_DIR = os.path.join(os.path.dirname(__file__), "locale")  # noqa: PTH118, PTH120 - pathlib would cost time
@@ -27,14 +27,20 @@ class Catalogue:
 
     Args:
         translations: What the catalogue's file holds.
+
+    Attributes:
+        language: The code of the language, such as ``ru``; empty if the file does not tell it.
     """
 
     def __init__(self, translations: gettext.NullTranslations) -> None:
+        self.language = translations.info().get("language", "").replace("_", "-")
         self._translations = translations
         self._checked: dict[str, str] = {}
 
     def text(self, text: str) -> str:
         """The translation of a text, or the text itself where no translation fits."""
+        if not text:  # where the catalogue has its own header
+            return ""
         known = self._checked.get(text)
         if known is None:
             translated = self._translations.gettext(text)
@@ -63,7 +69,8 @@ def fits(translated: str, *texts: str) -> bool:
         found = set(_placeholders(translated))
     except ValueError:
         return False
-    return translated != "" and set.intersection(*expected) <= found <= set.union(*expected)
+    first, *others = expected
+    return translated != "" and first.intersection(*others) <= found <= first.union(*others)
 
 
 def find_catalogue(environment: Mapping[str, str]) -> Catalogue | None:
@@ -125,5 +132,8 @@ def _placeholders(text: str) -> Iterator[tuple[str, str | None, str | None]]:
     )
 
 
-_OF_TYPER = (N_("Commands"), N_("Options"), N_("default: {default}"), N_("env var: {var}"), N_("required"))
+_OF_TYPER = (N_("default: {default}"), N_("env var: {var}"), N_("required"))
 _CATALOGUE = find_catalogue(os.environ)
+
+LANGUAGE = "" if _CATALOGUE is None else _CATALOGUE.language
+"""The code of the language of the texts; empty for English."""

@@ -12,6 +12,7 @@ from dispatchkit.cli.lazy import CommandRef, group
 from dispatchkit.cli.options import CheckOptions, LaunchOptions, ReadOptions, RunOptions, WatchOptions
 from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LAUNCH, OUTPUT, WATCH
 from dispatchkit.cli.parameters.output import Csv
+from dispatchkit.cli.translate import _
 
 __all__ = [
     "ActivateOptions",
@@ -34,20 +35,22 @@ _BaseUrl = Annotated[
         metavar="URL",
         envvar=PROVIDER.url_variable,
         show_envvar=True,
-        help="Your platform, as scheme://host[:port].",
+        help=_("Your platform, as scheme://host[:port]."),
         rich_help_panel=CONNECTION,
     ),
 ]
 _Wire = Annotated[
     Literal["json", "xml"],
-    typer.Option(help="The format of the requests; xml needs the extra xml.", rich_help_panel=CONNECTION),
+    typer.Option(help=_("The format of the requests; xml needs the extra xml."), rich_help_panel=CONNECTION),
 ]
 _Deduplicates = Annotated[
     bool,
     typer.Option(
         "--deduplicates/--no-deduplicates",
-        help="Whether your platform deduplicates launches by request id. If it does, an unclear launch is sent again "
-        "under its id; if not, never.",
+        help=_(
+            "Whether your platform deduplicates launches by request id. If it does, an unclear launch is sent again "
+            "under its id; if not, never."
+        ),
         rich_help_panel=GUARDS,
     ),
 ]
@@ -55,7 +58,7 @@ _RunNow = Annotated[
     bool | None,
     typer.Option(
         "--run-now/--no-run-now",
-        help="Whether to launch the mailing at once. Default: the platform's.",
+        help=_("Whether to launch the mailing at once. Default: the platform's."),
         rich_help_panel=LAUNCH,
     ),
 ]
@@ -64,7 +67,7 @@ _ResourceId = Annotated[
     typer.Option(
         metavar="ID",
         min=1,
-        help="The resource whose subscriptions count when the --audience is counted before the launch.",
+        help=_("The resource whose subscriptions count when the --audience is counted before the launch."),
         rich_help_panel=GUARDS,
     ),
 ]
@@ -73,7 +76,7 @@ _ListId = Annotated[
     typer.Option(
         metavar="ID",
         min=1,
-        help="The database of a dynamic segment, which the platform needs to count it.",
+        help=_("The database of a dynamic segment, which the platform needs to count it."),
         rich_help_panel=GUARDS,
     ),
 ]
@@ -81,7 +84,7 @@ _Abort = Annotated[
     bool | None,
     typer.Option(
         "--abort-if-running/--no-abort-if-running",
-        help="Whether to abort queued messages. Otherwise, messages that are already scheduled are still sent.",
+        help=_("Whether to abort queued messages. Otherwise, messages that are already scheduled are still sent."),
         rich_help_panel=LAUNCH,
     ),
 ]
@@ -139,8 +142,10 @@ class StatusOptions(WatchOptions, AltcraftReadOptions):
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Also count starts, ends and errors of the log from this time on: 2026-01-31T09:00:00, in UTC. Give "
-            "the time of the launch. With --watch, the default is the whole log.",
+            help=_(
+                "Also count starts, ends and errors of the log from this time on: 2026-01-31T09:00:00, in UTC. Give "
+                "the time of the launch. With --watch, the default is the whole log."
+            ),
             rich_help_panel=WATCH,
         ),
     ] = None
@@ -150,23 +155,23 @@ class StatusOptions(WatchOptions, AltcraftReadOptions):
 class LogOptions(AltcraftReadOptions):
     """Options of ``log``."""
 
-    id: Annotated[int, typer.Argument(metavar="ID", help="The mailing.", rich_help_panel=IDS)]
+    id: Annotated[int, typer.Argument(metavar="ID", help=_("The mailing."), rich_help_panel=IDS)]
     since: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Only entries written at this time or later: 2026-01-31T09:00:00, in UTC.",
+            help=_("Only entries written at this time or later: 2026-01-31T09:00:00, in UTC."),
             rich_help_panel=OUTPUT,
         ),
     ] = None
     limit: Annotated[
-        int, typer.Option(metavar="N", min=1, help="Show at most this many entries.", rich_help_panel=OUTPUT)
+        int, typer.Option(metavar="N", min=1, help=_("Show at most this many entries."), rich_help_panel=OUTPUT)
     ] = 1000
 
 
 _Kind = Annotated[
     Literal["broadcast", "regular"] | None,
-    typer.Option(help="Only mailings of this kind, read by the call of the kind.", rich_help_panel=IDS),
+    typer.Option(help=_("Only mailings of this kind, read by the call of the kind."), rich_help_panel=IDS),
 ]
 
 
@@ -177,14 +182,16 @@ class MailingsOptions(AltcraftReadOptions):
     kind: _Kind = None
     type: Annotated[
         str | None,
-        typer.Option(metavar="WORD", help="Only mailings of this type, in the platform's word.", rich_help_panel=IDS),
+        typer.Option(
+            metavar="WORD", help=_("Only mailings of this type, in the platform's word."), rich_help_panel=IDS
+        ),
     ] = None
     active: Annotated[
         bool | None,
-        typer.Option("--active/--inactive", help="Only active mailings, or only others.", rich_help_panel=IDS),
+        typer.Option("--active/--inactive", help=_("Only active mailings, or only others."), rich_help_panel=IDS),
     ] = None
     limit: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Show at most this many mailings.", rich_help_panel=OUTPUT)
+        int | None, typer.Option(metavar="N", min=1, help=_("Show at most this many mailings."), rich_help_panel=OUTPUT)
     ] = None
     csv: Csv = False
 
@@ -193,7 +200,7 @@ class MailingsOptions(AltcraftReadOptions):
 class MailingOptions(AltcraftReadOptions):
     """Options of ``mailing``."""
 
-    id: Annotated[int, typer.Argument(metavar="ID", help="The mailing.", rich_help_panel=IDS)]
+    id: Annotated[int, typer.Argument(metavar="ID", help=_("The mailing."), rich_help_panel=IDS)]
     kind: _Kind = None
     csv: Csv = False
 
@@ -204,15 +211,17 @@ class CountersOptions(AltcraftReadOptions):
 
     audience: Annotated[
         str,
-        typer.Argument(metavar="AUDIENCE", help="A database, list:ID, or a segment, segment:ID.", rich_help_panel=IDS),
+        typer.Argument(
+            metavar="AUDIENCE", help=_("A database, list:ID, or a segment, segment:ID."), rich_help_panel=IDS
+        ),
     ]
     list_id: Annotated[
         int | None,
-        typer.Option(metavar="ID", min=1, help="The database of a dynamic segment.", rich_help_panel=IDS),
+        typer.Option(metavar="ID", min=1, help=_("The database of a dynamic segment."), rich_help_panel=IDS),
     ] = None
     resource_id: Annotated[
         int | None,
-        typer.Option(metavar="ID", min=1, help="The resource whose subscriptions count.", rich_help_panel=IDS),
+        typer.Option(metavar="ID", min=1, help=_("The resource whose subscriptions count."), rich_help_panel=IDS),
     ] = None
     csv: Csv = False
 
@@ -222,61 +231,67 @@ _HERE = "dispatchkit.cli.commands.altcraft"
 app = group(
     {
         "activate": CommandRef(
-            help="Activate mailings and, with --run-now, launch them at once.",
+            help=_("Activate mailings and, with --run-now, launch them at once."),
             options=f"{_HERE}:ActivateOptions",
             body="dispatchkit.cli.providers.altcraft:activate",
         ),
         "launch": CommandRef(
-            help="Launch broadcasts that are active already.",
+            help=_("Launch broadcasts that are active already."),
             options=f"{_HERE}:LaunchActiveOptions",
             body="dispatchkit.cli.providers.altcraft:launch",
         ),
         "launch-regular": CommandRef(
-            help="Launch regular mailings that are active already: one sending each, at once.",
+            help=_("Launch regular mailings that are active already: one sending each, at once."),
             options=f"{_HERE}:LaunchActiveOptions",
             body="dispatchkit.cli.providers.altcraft:launch_regular",
         ),
         "deactivate": CommandRef(
-            help="Deactivate mailings.",
+            help=_("Deactivate mailings."),
             options=f"{_HERE}:DeactivateOptions",
             body="dispatchkit.cli.providers.altcraft:deactivate",
         ),
         "status": CommandRef(
-            help="Show whether mailings are active; with --watch, until their launches have ended.\n\n"
-            "The status does not show whether a launch happened: --since counts what the log says of it. Finished is "
-            "not delivered: senders may still have a queue.\n\n"
-            "Exit status 1: some could not be read, or their log has errors. 6: the deadline of --watch passed, or "
-            "some stalled.",
+            help=_(
+                "Show whether mailings are active; with --watch, until their launches have ended.\n\n"
+                "The status does not show whether a launch happened: --since counts what the log says of it. Finished "
+                "is not delivered: senders may still have a queue.\n\n"
+                "Exit status 1: some could not be read, or their log has errors. 6: the deadline of --watch passed, "
+                "or some stalled."
+            ),
             options=f"{_HERE}:StatusOptions",
             body="dispatchkit.cli.providers.altcraft_views:status",
             reads=True,
         ),
         "log": CommandRef(
-            help="Show the log of a mailing. Launches show only here.",
+            help=_("Show the log of a mailing. Launches show only here."),
             options=f"{_HERE}:LogOptions",
             body="dispatchkit.cli.providers.altcraft_views:log",
             reads=True,
         ),
         "mailings": CommandRef(
-            help="List mailings. Every filter narrows the list.",
+            help=_("List mailings. Every filter narrows the list."),
             options=f"{_HERE}:MailingsOptions",
             body="dispatchkit.cli.providers.altcraft_lists:mailings",
             reads=True,
         ),
         "mailing": CommandRef(
-            help="Show one mailing.",
+            help=_("Show one mailing."),
             options=f"{_HERE}:MailingOptions",
             body="dispatchkit.cli.providers.altcraft_lists:mailing",
             reads=True,
         ),
         "counters": CommandRef(
-            help="Show how many a database or a segment reaches, by channel.\n\nThe number is an estimate: a dynamic "
-            "segment is counted again before every launch.",
+            help=_(
+                "Show how many a database or a segment reaches, by channel.\n\nThe number is an estimate: a dynamic "
+                "segment is counted again before every launch."
+            ),
             options=f"{_HERE}:CountersOptions",
             body="dispatchkit.cli.providers.altcraft_lists:counters",
             reads=True,
         ),
     },
-    help="Activate, launch, deactivate and show mailings of Altcraft.\n\n"
-    "The token comes from DISPATCHKIT_ALTCRAFT_TOKEN or from --token-file.",
+    help=_(
+        "Activate, launch, deactivate and show mailings of Altcraft.\n\n"
+        "The token comes from DISPATCHKIT_ALTCRAFT_TOKEN or from --token-file."
+    ),
 )

@@ -15,6 +15,7 @@ from dispatchkit.cli.panels import CONNECTION, IDS, LAUNCH, OUTPUT
 from dispatchkit.cli.parameters.connection import Sandbox
 from dispatchkit.cli.parameters.guards import DryRun, Yes
 from dispatchkit.cli.parameters.ids import Encoding
+from dispatchkit.cli.translate import _
 
 __all__ = ["AddMessagesOptions", "DirectOptions", "ListOptions", "StartOptions", "StatusOptions", "StopOptions", "app"]
 
@@ -24,7 +25,7 @@ _BaseUrl = Annotated[
         metavar="URL",
         envvar=PROVIDER.url_variable,
         show_envvar=True,
-        help="The provider's host, as scheme://host[:port].",
+        help=_("The provider's host, as scheme://host[:port]."),
         rich_help_panel=CONNECTION,
     ),
 ]
@@ -50,7 +51,7 @@ class StopOptions(DirectOptions):
         str | None,
         typer.Option(
             metavar="WORD",
-            help="Instead of ids: stop all dispatches that have this status now, such as sending.",
+            help=_("Instead of ids: stop all dispatches that have this status now, such as sending."),
             rich_help_panel=IDS,
         ),
     ] = None
@@ -69,28 +70,28 @@ class ListOptions(ReadOptions):
 
     status: Annotated[
         str | None,
-        typer.Option(metavar="WORD", help="Only dispatches with this status, such as sending.", rich_help_panel=IDS),
+        typer.Option(metavar="WORD", help=_("Only dispatches with this status, such as sending."), rich_help_panel=IDS),
     ] = None
-    dispatch_id: Annotated[int | None, typer.Option(metavar="ID", help="Only this dispatch.", rich_help_panel=IDS)] = (
-        None
-    )
+    dispatch_id: Annotated[
+        int | None, typer.Option(metavar="ID", help=_("Only this dispatch."), rich_help_panel=IDS)
+    ] = None
     dispatch_name: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only dispatches with this name.", rich_help_panel=IDS)
+        str | None, typer.Option(metavar="NAME", help=_("Only dispatches with this name."), rich_help_panel=IDS)
     ] = None
     traffic_center_id: Annotated[
-        int | None, typer.Option(metavar="ID", help="Only dispatches of this traffic center.", rich_help_panel=IDS)
+        int | None, typer.Option(metavar="ID", help=_("Only dispatches of this traffic center."), rich_help_panel=IDS)
     ] = None
     created_from: Annotated[
         str | None,
         typer.Option(
             metavar="TIME",
-            help="Only dispatches created at this time or later: 2026-01-31 or 2026-01-31T09:00:00, in UTC.",
+            help=_("Only dispatches created at this time or later: 2026-01-31 or 2026-01-31T09:00:00, in UTC."),
             rich_help_panel=IDS,
         ),
     ] = None
     created_to: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Only dispatches created at this time or earlier.", rich_help_panel=IDS),
+        typer.Option(metavar="TIME", help=_("Only dispatches created at this time or earlier."), rich_help_panel=IDS),
     ] = None
     base_url: _BaseUrl = PROVIDER.base_url
 
@@ -99,31 +100,33 @@ class ListOptions(ReadOptions):
 class AddMessagesOptions(ConnectionOptions):
     """Options of ``add-messages``."""
 
-    id: Annotated[int, typer.Argument(metavar="ID", help="The dispatch.", rich_help_panel=IDS)]
+    id: Annotated[int, typer.Argument(metavar="ID", help=_("The dispatch."), rich_help_panel=IDS)]
     from_: Annotated[
         str,
         typer.Option(
             "--from",
             metavar="FILE",
-            help="The messages: a CSV with a column destination, whose other columns are substitutions, or JSON Lines "
-            "with destination and substitutions. The whole file is checked before anything is sent.",
+            help=_(
+                "The messages: a CSV with a column destination, whose other columns are substitutions, or JSON Lines "
+                "with destination and substitutions. The whole file is checked before anything is sent."
+            ),
             rich_help_panel=IDS,
         ),
     ]
     encoding: Encoding = None
     expected: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Go on only if the file has this many messages.", rich_help_panel=IDS),
+        typer.Option(metavar="N", min=1, help=_("Go on only if the file has this many messages."), rich_help_panel=IDS),
     ] = None
     skip: Annotated[
-        int, typer.Option(metavar="N", min=0, help="Leave out the first N messages.", rich_help_panel=IDS)
+        int, typer.Option(metavar="N", min=0, help=_("Leave out the first N messages."), rich_help_panel=IDS)
     ] = 0
     batch_size: Annotated[
         int,
         typer.Option(
             metavar="N",
             min=1,
-            help="The most messages of a request. The provider documents no limit.",
+            help=_("The most messages of a request. The provider documents no limit."),
             rich_help_panel=LAUNCH,
         ),
     ] = 1000
@@ -134,7 +137,9 @@ class AddMessagesOptions(ConnectionOptions):
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write line, destination, state, id and code of each message to this CSV, which must be new or empty.",
+            help=_(
+                "Write line, destination, state, id and code of each message to this CSV, which must be new or empty."
+            ),
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -142,7 +147,7 @@ class AddMessagesOptions(ConnectionOptions):
         bool,
         typer.Option(
             "--json",
-            help="Write one JSON object per message to standard output, without its destination.",
+            help=_("Write one JSON object per message to standard output, without its destination."),
             rich_help_panel=OUTPUT,
         ),
     ] = False
@@ -152,37 +157,44 @@ class AddMessagesOptions(ConnectionOptions):
 app = group(
     {
         "start": CommandRef(
-            help="Start dispatches. No message can be added to them afterwards.",
+            help=_("Start dispatches. No message can be added to them afterwards."),
             options="dispatchkit.cli.commands.direct:StartOptions",
             body="dispatchkit.cli.providers.direct:start",
         ),
         "stop": CommandRef(
-            help="Stop started dispatches: those that are named, or all with a --status.",
+            help=_("Stop started dispatches: those that are named, or all with a --status."),
             options="dispatchkit.cli.commands.direct:StopOptions",
             body="dispatchkit.cli.providers.direct:stop",
         ),
         "add-messages": CommandRef(
-            help="Add messages to a dispatch that was not started yet. None is sent by it.\n\nThe messages go out in "
-            "their order, batch by batch. The first batch that is not done ends the command, with the line to go on.",
+            help=_(
+                "Add messages to a dispatch that was not started yet. None is sent by it.\n\n"
+                "The messages go out in their order, batch by batch. The first batch that is not done ends the "
+                "command, with the line to go on."
+            ),
             options="dispatchkit.cli.commands.direct:AddMessagesOptions",
             body="dispatchkit.cli.providers.add_messages:add_messages",
         ),
         "status": CommandRef(
-            help="Show the status and the counters of dispatches; with --watch, until all are final.\n\n"
-            "Finished is not delivered: the counters tell how many messages were.\n\n"
-            "Exit status 1: some could not be read, or the provider does not know them. With --watch, also if one was "
-            "stopped; 6: the deadline passed, or some stalled.",
+            help=_(
+                "Show the status and the counters of dispatches; with --watch, until all are final.\n\n"
+                "Finished is not delivered: the counters tell how many messages were.\n\n"
+                "Exit status 1: some could not be read, or the provider does not know them. With --watch, also if one "
+                "was stopped; 6: the deadline passed, or some stalled."
+            ),
             options="dispatchkit.cli.commands.direct:StatusOptions",
             body="dispatchkit.cli.providers.direct_views:status",
             reads=True,
         ),
         "list": CommandRef(
-            help="List dispatches with their status. Every filter narrows the list.",
+            help=_("List dispatches with their status. Every filter narrows the list."),
             options="dispatchkit.cli.commands.direct:ListOptions",
             body="dispatchkit.cli.providers.direct_views:list_dispatches",
             reads=True,
         ),
     },
-    help="Start, stop, show and list dispatches of i-Digital Direct.\n\n"
-    "The token comes from DISPATCHKIT_DIRECT_TOKEN or from --token-file.",
+    help=_(
+        "Start, stop, show and list dispatches of i-Digital Direct.\n\n"
+        "The token comes from DISPATCHKIT_DIRECT_TOKEN or from --token-file."
+    ),
 )

@@ -12,6 +12,7 @@ from dispatchkit.cli.options import Options
 from dispatchkit.cli.panels import OUTPUT
 from dispatchkit.cli.parameters.ledger import LedgerArgument, RunArgument
 from dispatchkit.cli.parameters.output import Csv, JsonLines
+from dispatchkit.cli.translate import _
 
 __all__ = [
     "InitOptions",
@@ -50,7 +51,9 @@ class ShowOptions(RunViewOptions):
 
     follow: Annotated[
         bool,
-        typer.Option("--follow", "-f", help="Show the run again and again until it is over.", rich_help_panel=OUTPUT),
+        typer.Option(
+            "--follow", "-f", help=_("Show the run again and again until it is over."), rich_help_panel=OUTPUT
+        ),
     ] = False
 
 
@@ -60,7 +63,7 @@ class InitOptions(Options):
 
     where: LedgerArgument = field(default=None, repr=False)
     sql: Annotated[
-        bool, typer.Option("--sql", help="Connect to nothing. Print the SQL for an administrator of PostgreSQL.")
+        bool, typer.Option("--sql", help=_("Connect to nothing. Print the SQL for an administrator of PostgreSQL."))
     ] = False
 
 
@@ -70,9 +73,9 @@ class LiftPauseOptions(Options):
 
     where: LedgerArgument = field(default=None, repr=False)
     account: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Only this account: its name, or how its key begins.")
+        str | None, typer.Option(metavar="NAME", help=_("Only this account: its name, or how its key begins."))
     ] = None
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Lift the pause without a question.")] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help=_("Lift the pause without a question."))] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +84,14 @@ class PruneOptions(Options):
 
     where: LedgerArgument = field(default=None, repr=False)
     older_than: Annotated[
-        int, typer.Option(metavar="DAYS", min=1, max=10_000, help="Prune runs that were made more days ago than this.")
+        int,
+        typer.Option(metavar="DAYS", min=1, max=10_000, help=_("Prune runs that were made more days ago than this.")),
     ] = 90
     runs: Annotated[
-        bool, typer.Option("--runs", help="Delete the runs themselves. Repeats of their targets are no longer noticed.")
+        bool,
+        typer.Option("--runs", help=_("Delete the runs themselves. Repeats of their targets are no longer noticed.")),
     ] = False
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Delete them without a question.")] = False
+    yes: Annotated[bool, typer.Option("--yes", "-y", help=_("Delete them without a question."))] = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +105,10 @@ class ReportOptions(Options):
             "--output",
             "-o",
             metavar="FILE",
-            help="Write the report to this file, or to standard output (-). An earlier report is replaced, another "
-            "file is not.",
+            help=_(
+                "Write the report to this file, or to standard output (-). An earlier report is replaced, another "
+                "file is not."
+            ),
             rich_help_panel=OUTPUT,
         ),
     ] = None
@@ -109,13 +116,13 @@ class ReportOptions(Options):
         str | None,
         typer.Option(
             metavar="FILE",
-            help="Write all targets to this CSV, too. An earlier one is replaced, another file is not.",
+            help=_("Write all targets to this CSV, too. An earlier one is replaced, another file is not."),
             rich_help_panel=OUTPUT,
         ),
     ] = None
     json: Annotated[
         bool,
-        typer.Option("--json", help="Write the same facts as one JSON object, not HTML.", rich_help_panel=OUTPUT),
+        typer.Option("--json", help=_("Write the same facts as one JSON object, not HTML."), rich_help_panel=OUTPUT),
     ] = False
 
 
@@ -131,54 +138,62 @@ _HERE = "dispatchkit.cli.commands.ledger"
 app = group(
     {
         "list": CommandRef(
-            help="List the runs, the newest first, with their progress.",
+            help=_("List the runs, the newest first, with their progress."),
             options=f"{_HERE}:ListRunsOptions",
             body="dispatchkit.cli.views.ledger:list_runs",
             reads=True,
         ),
         "show": CommandRef(
-            help="Show the progress of a run, and which processes work on it.",
+            help=_("Show the progress of a run, and which processes work on it."),
             options=f"{_HERE}:ShowOptions",
             body="dispatchkit.cli.views.ledger:show_run",
             reads=True,
         ),
         "failures": CommandRef(
-            help="Show every target of a run that is not done.\n\nWith --csv, the output is a file for --from.",
+            help=_("Show every target of a run that is not done.\n\nWith --csv, the output is a file for --from."),
             options=f"{_HERE}:RunViewOptions",
             body="dispatchkit.cli.views.ledger:show_failures",
             reads=True,
         ),
         "export": CommandRef(
-            help="Show every target of a run with all its fields.",
+            help=_("Show every target of a run with all its fields."),
             options=f"{_HERE}:RunViewOptions",
             body="dispatchkit.cli.views.ledger:show_targets",
             reads=True,
         ),
         "report": CommandRef(
-            help="Write a report of a run: one HTML file to mail, print and keep.\n\n"
-            "It has no token and no content of a message, and it needs no script and no network.",
+            help=_(
+                "Write a report of a run: one HTML file to mail, print and keep.\n\n"
+                "It has no token and no content of a message, and it needs no script and no network."
+            ),
             options=f"{_HERE}:ReportOptions",
             body="dispatchkit.cli.views.report:report_run",
             reads=True,
         ),
         "init": CommandRef(
-            help="Create or upgrade the tables of a ledger and of its workers' queue.\n\n"
-            "Without this command, the first launch does.",
+            help=_(
+                "Create or upgrade the tables of a ledger and of its workers' queue.\n\n"
+                "Without this command, the first launch does."
+            ),
             options=f"{_HERE}:InitOptions",
             body="dispatchkit.cli.run.init_ledger:init_ledger",
         ),
         "prune": CommandRef(
-            help="Delete the contents and files of old runs.\n\n"
-            "Ids and outcomes stay, so a repeat is still noticed. A run with targets that are left is kept.",
+            help=_(
+                "Delete the contents and files of old runs.\n\n"
+                "Ids and outcomes stay, so a repeat is still noticed. A run with targets that are left is kept."
+            ),
             options=f"{_HERE}:PruneOptions",
             body="dispatchkit.cli.run.prune:prune",
         ),
         "lift-pause": CommandRef(
-            help="Show the paused accounts of a PostgreSQL ledger, and lift their pauses.",
+            help=_("Show the paused accounts of a PostgreSQL ledger, and lift their pauses."),
             options=f"{_HERE}:LiftPauseOptions",
             body="dispatchkit.cli.run.pauses:lift",
         ),
     },
-    help="Show the runs of a ledger: an SQLite file, or the URL of a PostgreSQL database.\n\n"
-    "LEDGER may be left out if DISPATCHKIT_LEDGER is set.",
+    help=_(
+        "Show the runs of a ledger: an SQLite file, or the URL of a PostgreSQL database.\n\n"
+        "LEDGER may be left out if DISPATCHKIT_LEDGER is set."
+    ),
 )

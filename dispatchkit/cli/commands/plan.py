@@ -11,45 +11,50 @@ from dispatchkit.cli.lazy import group
 from dispatchkit.cli.panels import IDS, LEDGER, PACE
 from dispatchkit.cli.parameters.ledger import SharedLedger
 from dispatchkit.cli.provider_groups import ProviderGroups
+from dispatchkit.cli.translate import _
 
 __all__ = ["app"]
 
 app = group(ProviderGroups(plannable=True))
 
 
-@app.callback()
+@app.callback(
+    help=_(
+        "Plan a run in chunks, for workers on any number of machines.\n\n"
+        "dispatchkit plan --run NAME --from ids.csv direct start"
+    )
+)
 def plan(
     context: typer.Context,
     *,
     ledger: SharedLedger,
-    run: Annotated[str, typer.Option(metavar="NAME", help="The name of the run.", rich_help_panel=LEDGER)],
+    run: Annotated[str, typer.Option(metavar="NAME", help=_("The name of the run."), rich_help_panel=LEDGER)],
     from_: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="FILE", help="Read the ids from a file, as the launch does.", rich_help_panel=IDS
+            "--from", metavar="FILE", help=_("Read the ids from a file, as the launch does."), rich_help_panel=IDS
         ),
     ] = None,
     chunk_size: Annotated[
-        int, typer.Option(metavar="N", min=1, help="The number of launches in a chunk.", rich_help_panel=PACE)
+        int, typer.Option(metavar="N", min=1, help=_("The number of launches in a chunk."), rich_help_panel=PACE)
     ] = 1000,
     rate: Annotated[
         float | None,
-        typer.Option(metavar="N", help="The most launches per second, of all workers together.", rich_help_panel=PACE),
+        typer.Option(
+            metavar="N", help=_("The most launches per second, of all workers together."), rich_help_panel=PACE
+        ),
     ] = None,
     concurrency: Annotated[
         int | None,
         typer.Option(
             metavar="N",
             min=1,
-            help="The largest number of calls in flight, of all workers together.",
+            help=_("The largest number of calls in flight, of all workers together."),
             rich_help_panel=PACE,
         ),
     ] = None,
 ) -> None:
-    """Plan a run in chunks, for workers on any number of machines.
-
-    dispatchkit plan --run NAME --from ids.csv direct start
-    """
+    """The options between ``plan`` and the launch."""
     refuse_swallowed(context)
     context.obj = PlanOptions(
         ledger=ledger, run=run, from_=from_, chunk_size=chunk_size, rate=rate, concurrency=concurrency

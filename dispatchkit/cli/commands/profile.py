@@ -10,6 +10,7 @@ import typer
 from dispatchkit.cli.lazy import CommandRef, group
 from dispatchkit.cli.options import Options
 from dispatchkit.cli.parameters.output import JsonLines
+from dispatchkit.cli.translate import _
 
 __all__ = ["CheckOptions", "ListProfilesOptions", "app"]
 
@@ -25,24 +26,26 @@ class ListProfilesOptions(Options):
 class CheckOptions(Options):
     """Options of ``check``."""
 
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="The profile. Default: all.")] = None
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help=_("The profile. Default: all."))] = None
 
 
 app = group(
     {
         "list": CommandRef(
-            help="List the profiles: provider, host, account, and where the token comes from.",
+            help=_("List the profiles: provider, host, account, and where the token comes from."),
             options="dispatchkit.cli.commands.profile:ListProfilesOptions",
             body="dispatchkit.cli.views.profiles:list_profiles",
             reads=True,
         ),
         "check": CommandRef(
-            help="Check profiles: the file and its mode, each value, and that the token command writes a token.\n\n"
-            "No request is sent.",
+            help=_(
+                "Check profiles: the file and its mode, each value, and that the token command writes a token.\n\n"
+                "No request is sent."
+            ),
             options="dispatchkit.cli.commands.profile:CheckOptions",
             body="dispatchkit.cli.views.profiles:check_profiles",
             reads=True,
         ),
     },
-    help="List and check the profiles of accounts in config.toml.",
+    help=_("List and check the profiles of accounts in config.toml."),
 )

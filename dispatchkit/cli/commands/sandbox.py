@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from dispatchkit.cli.options import Options
+from dispatchkit.cli.translate import _
 
 __all__ = ["SandboxOptions"]
 
@@ -16,15 +17,15 @@ __all__ = ["SandboxOptions"]
 class SandboxOptions(Options):
     """Options of ``sandbox``."""
 
-    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help="The port; 0 takes any free one.")] = 8080
-    dispatches: Annotated[str, typer.Option(metavar="IDS", help="The dispatches of Direct: 7,12,100-200.")] = (
+    port: Annotated[int, typer.Option(metavar="N", min=0, max=65535, help=_("The port; 0 takes any free one."))] = 8080
+    dispatches: Annotated[str, typer.Option(metavar="IDS", help=_("The dispatches of Direct: 7,12,100-200."))] = (
         "1-100000,10000000125"
     )
-    mailings: Annotated[str, typer.Option(metavar="IDS", help="The mailings of Altcraft.")] = "1-100000"
+    mailings: Annotated[str, typer.Option(metavar="IDS", help=_("The mailings of Altcraft."))] = "1-100000"
     active: Annotated[
-        str | None, typer.Option(metavar="IDS", help="The mailings that are active when the sandbox starts.")
+        str | None, typer.Option(metavar="IDS", help=_("The mailings that are active when the sandbox starts."))
     ] = None
     deduplicates: Annotated[
         bool,
-        typer.Option("--deduplicates/--no-deduplicates", help="Whether Altcraft recognises a repeated request id."),
+        typer.Option("--deduplicates/--no-deduplicates", help=_("Whether Altcraft recognises a repeated request id.")),
     ] = True

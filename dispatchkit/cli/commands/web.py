@@ -9,6 +9,7 @@ import typer
 
 from dispatchkit.cli.options import Options
 from dispatchkit.cli.panels import CONNECTION, LEDGER
+from dispatchkit.cli.translate import _
 
 __all__ = ["WebOptions"]
 
@@ -21,7 +22,7 @@ class WebOptions(Options):
         str | None,
         typer.Option(
             metavar="FILE|URL",
-            help="The ledger to show. Default: DISPATCHKIT_LEDGER, else your own file in the state folder.",
+            help=_("The ledger to show. Default: DISPATCHKIT_LEDGER, else your own file in the state folder."),
             rich_help_panel=LEDGER,
         ),
     ] = field(default=None, repr=False)
@@ -29,23 +30,25 @@ class WebOptions(Options):
         str,
         typer.Option(
             metavar="HOST",
-            help="The address to listen on. Another machine needs --tls-cert.",
+            help=_("The address to listen on. Another machine needs --tls-cert."),
             rich_help_panel=CONNECTION,
         ),
     ] = "127.0.0.1"
     port: Annotated[
         int,
-        typer.Option(metavar="N", min=0, max=65535, help="The port; 0 takes any free one.", rich_help_panel=CONNECTION),
+        typer.Option(
+            metavar="N", min=0, max=65535, help=_("The port; 0 takes any free one."), rich_help_panel=CONNECTION
+        ),
     ] = 8090
     tls_cert: Annotated[
         str | None,
-        typer.Option(metavar="PATH", help="The server's certificate in PEM: serve TLS.", rich_help_panel=CONNECTION),
+        typer.Option(metavar="PATH", help=_("The server's certificate in PEM: serve TLS."), rich_help_panel=CONNECTION),
     ] = None
     tls_key: Annotated[
         str | None,
         typer.Option(
             metavar="PATH",
-            help="The key of the certificate, if it is in a file of its own.",
+            help=_("The key of the certificate, if it is in a file of its own."),
             rich_help_panel=CONNECTION,
         ),
     ] = None
@@ -53,7 +56,7 @@ class WebOptions(Options):
         bool,
         typer.Option(
             "--insecure",
-            help="Serve other machines without TLS. Every machine on the path can read the page and stop runs.",
+            help=_("Serve other machines without TLS. Every machine on the path can read the page and stop runs."),
             rich_help_panel=CONNECTION,
         ),
     ] = False

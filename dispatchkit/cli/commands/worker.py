@@ -14,6 +14,7 @@ from dispatchkit.cli.parameters.connection import CaFile, ClientCert, ClientKey,
 from dispatchkit.cli.parameters.guards import GiveUpAfter, NeverRepeat
 from dispatchkit.cli.parameters.ledger import SharedLedger
 from dispatchkit.cli.parameters.output import LogFile, Notify
+from dispatchkit.cli.translate import _
 
 __all__ = ["WorkerOptions"]
 
@@ -25,20 +26,22 @@ class WorkerOptions(Options):
     ledger: SharedLedger
     chunks: Annotated[
         int,
-        typer.Option(metavar="N", min=1, help="The number of chunks at the same time.", rich_help_panel=PACE),
+        typer.Option(metavar="N", min=1, help=_("The number of chunks at the same time."), rich_help_panel=PACE),
     ] = 1
     concurrency: Annotated[
         int,
         typer.Option(
-            metavar="N", min=1, help="The largest number of calls in flight for each chunk.", rich_help_panel=PACE
+            metavar="N", min=1, help=_("The largest number of calls in flight for each chunk."), rich_help_panel=PACE
         ),
     ] = 64
     url: Annotated[
         list[str] | None,
         typer.Option(
             metavar="PROVIDER=URL",
-            help="The host of a provider, such as altcraft=https://your-platform; once for each. Default: what the "
-            "provider's variable holds, such as DISPATCHKIT_ALTCRAFT_URL, or the provider's own host.",
+            help=_(
+                "The host of a provider, such as altcraft=https://your-platform; once for each. Default: what the "
+                "provider's variable holds, such as DISPATCHKIT_ALTCRAFT_URL, or the provider's own host."
+            ),
             rich_help_panel=CONNECTION,
         ),
     ] = None
@@ -51,7 +54,7 @@ class WorkerOptions(Options):
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Your name for the account of the tokens. The worker launches only runs that were planned for it.",
+            help=_("Your name for the account of the tokens. The worker launches only runs that were planned for it."),
             rich_help_panel=LEDGER,
         ),
     ] = None
@@ -61,7 +64,7 @@ class WorkerOptions(Options):
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Touch this file once a second, for a liveness probe. An old file shows a worker that hangs.",
+            help=_("Touch this file once a second, for a liveness probe. An old file shows a worker that hangs."),
             rich_help_panel=OUTPUT,
         ),
     ] = None

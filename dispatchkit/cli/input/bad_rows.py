@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from dispatchkit.cli.translate import _
+
 __all__ = ["BadRows", "UnusableFileError"]
 
 _SHOWN = 20
@@ -21,6 +23,10 @@ class UnusableFileError(ValueError):
         self.lines = lines
 
 
+def _line(number: int) -> str:
+    return _("line {number}").format(number=number)
+
+
 class BadRows:
     """Collects what is wrong with the rows of one file.
 
@@ -29,7 +35,7 @@ class BadRows:
         place: What they call the row of a number.
     """
 
-    def __init__(self, name: str, place: Callable[[int], str] = "line {}".format) -> None:
+    def __init__(self, name: str, place: Callable[[int], str] = _line) -> None:
         self.name = name
         self.place = place
         self.count = 0
@@ -58,8 +64,10 @@ class BadRows:
         if self.count == 1:
             place, problem = self._first[0]
             raise UnusableFileError(f"{self.name}, {place}: {problem}")
-        lines = [f"{self.name}: {self.count:,} rows cannot be used, so nothing was started:"]
+        lines = [
+            _("{name}: {count:,} rows cannot be used, so nothing was started:").format(name=self.name, count=self.count)
+        ]
         lines += [f"  {place}: {problem}" for place, problem in self._first]
         if self.count > _SHOWN:
-            lines.append(f"  and {self.count - _SHOWN:,} more")
+            lines.append("  " + _("and {count:,} more").format(count=self.count - _SHOWN))
         raise UnusableFileError(*lines)

@@ -10,6 +10,7 @@ from difflib import get_close_matches
 import attrs
 
 from dispatchkit.cli.input.damage import shown
+from dispatchkit.cli.translate import _
 
 __all__ = [
     "AmbiguousHeaderError",
@@ -83,9 +84,9 @@ def split_fields(line: str, delimiter: str) -> list[str]:
     except csv.Error as error:
         if line.count('"') % 2:
             raise ValueError(
-                "a quoted field goes on beyond its line: remove the line break in the cell, or close the quote"
+                _("a quoted field goes on beyond its line: remove the line break in the cell, or close the quote")
             ) from None
-        raise ValueError(f"this is not CSV: {error}") from None
+        raise ValueError(_("this is not CSV: {error}").format(error=error)) from None
 
 
 def find_columns(fields: Sequence[str], column: str | None) -> Columns | None:
@@ -108,9 +109,9 @@ def find_columns(fields: Sequence[str], column: str | None) -> Columns | None:
         return None
     for name in (wanted, *states):
         if names.count(name) > 1:
-            raise AmbiguousHeaderError(f"the header names {name!r} more than once")
+            raise AmbiguousHeaderError(_("the header names {name!r} more than once").format(name=name))
     if len(states) > 1:
-        raise AmbiguousHeaderError("the header names both 'outcome' and 'state': delete one of the columns")
+        raise AmbiguousHeaderError(_("the header names both 'outcome' and 'state': delete one of the columns"))
     count = len(names)
     while not names[count - 1]:
         count -= 1
@@ -148,7 +149,7 @@ def find_header(lines: Sequence[str], column: str | None) -> Header | None:
             try:
                 columns = find_columns(split_fields(line, delimiter), column)
             except AmbiguousHeaderError as error:
-                raise ValueError(f"line {number}: {error}") from None
+                raise ValueError(_("line {number}: {error}").format(number=number, error=error)) from None
             except ValueError:
                 continue  # no CSV with this delimiter
             if columns is not None:
@@ -173,17 +174,21 @@ def no_such_column(rows: Iterable[Sequence[str]], column: str) -> str:
     names = first or []
     more = ", …" if len(names) > _MAX_NAMES else ""
     there = ", ".join(shown(name) for name in names[:_MAX_NAMES]) + more
-    hint = f"; did you mean --column {seen[close[0]]!r}?" if close else ""
+    hint = _("; did you mean --column {name!r}?").format(name=seen[close[0]]) if close else ""
     if len(names) == 1 and not hint:
         hint = _hint_at_form(names[0], column)
-    return f"the header names no column {column!r}: {there or repr('')}{hint}"
+    return _("the header names no column {column!r}: {names}{hint}").format(
+        column=column, names=there or repr(""), hint=hint
+    )
 
 
 def _hint_at_form(line: str, column: str) -> str:
     """The advice for a first line of one field that is no header of this column."""
     if line.isdecimal():
-        return "; if the file has no header, leave --column out"
+        return _("; if the file has no header, leave --column out")
     for delimiter in _OTHER_DELIMITERS:
         if field_name(column) in map(field_name, line.split(delimiter)):
-            return f"; it seems to separate its columns by {delimiter!r}: put a line sep={delimiter} above it"
+            return _("; it seems to separate its columns by {delimiter!r}: put a line sep={delimiter} above it").format(
+                delimiter=delimiter
+            )
     return ""

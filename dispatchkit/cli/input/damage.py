@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 
+from dispatchkit.cli.translate import _
+
 __all__ = ["EXCEL_ERROR", "describe", "looks_damaged", "shown"]
 
 _MAX_SHOWN = 60
@@ -16,36 +18,38 @@ EXCEL_ERROR = re.compile(
 )
 """An error of a formula, in English and in Russian, or a number that did not fit into its column."""
 
-_AS_NUMBER = "in Excel, format the column as Number with 0 decimals and no separators. Save it again"
-_AS_TEXT = "in Excel, format the column as Text, and then enter the ids again"
+_AS_NUMBER = _("in Excel, format the column as Number with 0 decimals and no separators. Save it again")
+_AS_TEXT = _("in Excel, format the column as Text, and then enter the ids again")
 
 _CASES: tuple[tuple[re.Pattern[str], str], ...] = (
-    (re.compile(r"#{2,}"), "the column was too narrow for the number: widen it in Excel, and save it again"),
-    (EXCEL_ERROR, "a formula failed: correct it in Excel, or paste the id itself as a value"),
+    (re.compile(r"#{2,}"), _("the column was too narrow for the number: widen it in Excel, and save it again")),
+    (EXCEL_ERROR, _("a formula failed: correct it in Excel, or paste the id itself as a value")),
     (
         re.compile(r"[+-]?\d+([.,]\d*)?[eE\u0435\u0415][+-]?\d+"),
-        f"Excel has shortened the number, and its last digits are lost. Go back to the original: {_AS_NUMBER}",
+        _("Excel has shortened the number, and its last digits are lost. Go back to the original: {remedy}").format(
+            remedy=_AS_NUMBER
+        ),
     ),
     (
         re.compile(r"[+-]?\d{1,3}(?:[.,'\u2019_ \u00a0\u2007\u2009\u202f]\d{3})+([.,]\d*)?"),
-        f"it has thousands separators: {_AS_NUMBER}",
+        _("it has thousands separators: {remedy}").format(remedy=_AS_NUMBER),
     ),
-    (re.compile(r"\d+[.,]0*"), f"it has decimals: {_AS_NUMBER}"),
-    (re.compile(r"\d+[.,]\d+"), "a number with decimals is not an id: look at the row, its columns may be shifted"),
+    (re.compile(r"\d+[.,]0*"), _("it has decimals: {remedy}").format(remedy=_AS_NUMBER)),
+    (re.compile(r"\d+[.,]\d+"), _("a number with decimals is not an id: look at the row, its columns may be shifted")),
     (
         re.compile(r"['`\u2019\u2018]\d+['`\u2019\u2018]?"),
-        "an apostrophe marks it as text: in Excel, use Data, Text to Columns, Finish on the column. Save it again",
+        _("an apostrophe marks it as text: in Excel, use Data, Text to Columns, Finish on the column. Save it again"),
     ),
-    (re.compile(r"=.*"), "it is a formula: in Excel, paste the column as values, and save it again"),
-    (re.compile(r"[+\-\u2010-\u2015\u2212]\s*\d+"), "it has a sign: an id has digits only"),
+    (re.compile(r"=.*"), _("it is a formula: in Excel, paste the column as values, and save it again")),
+    (re.compile(r"[+\-\u2010-\u2015\u2212]\s*\d+"), _("it has a sign: an id has digits only")),
     (
         re.compile(r"\d{1,4}[./-]\d{1,2}[./-]\d{1,4}( .*)?|\d{1,2}[-. ][^\W\d]{3,}\.?([-. ]\d{2,4})?"),
-        f"Excel has made a date of it. Go back to the original: {_AS_TEXT}",
+        _("Excel has made a date of it. Go back to the original: {remedy}").format(remedy=_AS_TEXT),
     ),
-    (re.compile(r"\d+-\d+"), "a range is given as an argument, such as 1-1000, not in a list of ids"),
-    (re.compile(r"0+[1-9]\d*"), "it begins with 0, which an id never does: it looks like another column"),
-    (re.compile(r"0+"), "no mailing has the id 0"),
-    (re.compile(r"\d{19,}"), "it is too large for an id"),
+    (re.compile(r"\d+-\d+"), _("a range is given as an argument, such as 1-1000, not in a list of ids")),
+    (re.compile(r"0+[1-9]\d*"), _("it begins with 0, which an id never does: it looks like another column")),
+    (re.compile(r"0+"), _("no mailing has the id 0")),
+    (re.compile(r"\d{19,}"), _("it is too large for an id")),
 )
 
 
@@ -56,7 +60,9 @@ def shown(text: str) -> str:
 
 def describe(text: str) -> str:
     """Describe why a text is not an id, in the terms of a spreadsheet."""
-    return f"{shown(text)} is not an id, a positive integer of at most 63 bits: {_reason(text)}"
+    return _("{text} is not an id, a positive integer of at most 63 bits: {reason}").format(
+        text=shown(text), reason=_reason(text)
+    )
 
 
 def looks_damaged(text: str) -> bool:
@@ -66,7 +72,7 @@ def looks_damaged(text: str) -> bool:
 
 def _reason(text: str) -> str:
     if not text:
-        return "the cell is empty: fill it in, or delete the row"
+        return _("the cell is empty: fill it in, or delete the row")
     plain = text.isascii()
     for pattern, reason in _CASES:
         if pattern.fullmatch(text) and (plain or not any(map(_is_foreign_digit, text))):
@@ -75,8 +81,8 @@ def _reason(text: str) -> str:
     if strange is not None:
         return strange
     if re.search("[,;\t]", text):
-        return "it holds several fields; a CSV needs --column NAME"
-    return "look at the row"
+        return _("it holds several fields; a CSV needs --column NAME")
+    return _("look at the row")
 
 
 def _strange_character(text: str) -> str | None:
@@ -85,13 +91,17 @@ def _strange_character(text: str) -> str | None:
         return None
     for character in text:
         if _is_foreign_digit(character):
-            return f"{_named(character)} is a digit of another script: type the id again with 0 to 9"
-        if character in "\u00a0\u2007\u202f" or (unicodedata.category(character) == "Zs" and character != " "):
-            return f"it holds {_named(character)}, a special space: in Excel, replace it with nothing (Ctrl+H)"
-        if unicodedata.category(character) in {"Cf", "Cc"} and character != "\t":
-            return (
-                f"it holds {_named(character)}, which cannot be seen: type the id again, or clean it in Excel (CLEAN)"
+            return _("{character} is a digit of another script: type the id again with 0 to 9").format(
+                character=_named(character)
             )
+        if character in "\u00a0\u2007\u202f" or (unicodedata.category(character) == "Zs" and character != " "):
+            return _("it holds {character}, a special space: in Excel, replace it with nothing (Ctrl+H)").format(
+                character=_named(character)
+            )
+        if unicodedata.category(character) in {"Cf", "Cc"} and character != "\t":
+            return _(
+                "it holds {character}, which cannot be seen: type the id again, or clean it in Excel (CLEAN)"
+            ).format(character=_named(character))
     return None
 
 
@@ -100,4 +110,4 @@ def _is_foreign_digit(character: str) -> bool:
 
 
 def _named(character: str) -> str:
-    return f"U+{ord(character):04X} {unicodedata.name(character, 'control character')}"
+    return f"U+{ord(character):04X} {unicodedata.name(character, _('control character'))}"

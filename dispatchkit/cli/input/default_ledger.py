@@ -7,6 +7,8 @@ from pathlib import Path
 
 import platformdirs
 
+from dispatchkit.cli.translate import _
+
 __all__ = ["default_ledger", "make_writable"]
 
 _OTHERS = 0o077
@@ -34,5 +36,9 @@ def make_writable(file: Path) -> None:
         closed = next((path for path in (folder, file) if path.exists() and not os.access(path, os.W_OK)), None)
         if closed is None:
             return
-        reason = f"{closed} is read-only"
-    raise ValueError(f"launches are recorded in {file}, which cannot be written ({reason}): nothing was sent")
+        reason = _("{closed} is read-only").format(closed=closed)
+    raise ValueError(
+        _("launches are recorded in {file}, which cannot be written ({reason}): nothing was sent").format(
+            file=file, reason=reason
+        )
+    )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from itertools import pairwise
 
 from dispatchkit.cli.input.files import Bytes
+from dispatchkit.cli.translate import _
 
 __all__ = ["text_blocks"]
 
@@ -57,19 +58,31 @@ def text_blocks(source: Bytes, encoding: str | None, again: Callable[[str], str]
             before = error.object[: error.start]
             line += rest.count("\n") + before.decode(chosen, "replace").count("\n")
             reason = "" if encoding is not None else _suggestion(error.object, chosen, again)
-            raise ValueError(f"{name}, line {line}: this is not text in {label}{reason}") from None
+            raise ValueError(
+                _("{name}, line {line}: this is not text in {label}{reason}").format(
+                    name=name, line=line, label=label, reason=reason
+                )
+            ) from None
         except UnicodeError:  # such as that of UTF-16 without its mark
-            raise ValueError(f"{name}: this is not text in {label}") from None
+            raise ValueError(_("{name}: this is not text in {label}").format(name=name, label=label)) from None
         if line == 1:
             text = text.removeprefix("\ufeff")
         if "\0" in text:
             line += text[: text.index("\0")].count("\n")
-            raise ValueError(f"{name}, line {line}: it holds a NUL byte, so it is damaged or no text: get it again")
+            raise ValueError(
+                _("{name}, line {line}: it holds a NUL byte, so it is damaged or no text: get it again").format(
+                    name=name, line=line
+                )
+            )
         end = len(text) if final else text.rfind("\n") + 1
         block, rest = text[:end], text[end:]
         if len(rest) > _MAX_LINE:
             line += block.count("\n")
-            raise ValueError(f"{name}, line {line}: this line is longer than {_MAX_LINE:,} characters: no list of ids")
+            raise ValueError(
+                _("{name}, line {line}: this line is longer than {most:,} characters: no list of ids").format(
+                    name=name, line=line, most=_MAX_LINE
+                )
+            )
         if block:
             yield block
             line += block.count("\n")
@@ -82,7 +95,9 @@ def _checked(encoding: str) -> str:
         codecs.getincrementaldecoder(encoding)
     except (LookupError, UnicodeError):
         raise ValueError(
-            f"--encoding {encoding!r} is not known: give one such as cp1251, cp866, koi8-r, utf-16 or cp1252"
+            _("--encoding {encoding!r} is not known: give one such as cp1251, cp866, koi8-r, utf-16 or cp1252").format(
+                encoding=encoding
+            )
         ) from None
     return encoding
 
@@ -100,16 +115,18 @@ def _check_binary(source: Bytes, again: Callable[[str], str]) -> None:
     for encoding, zeros, others in (("utf-16-le", odd, even), ("utf-16-be", even, odd)):
         if zeros.count(0) > 0.4 * len(zeros) and not others.count(0):
             raise ValueError(
-                f"{source.name} looks like text in UTF-16 without its mark: {again(f'--encoding {encoding}')}"
+                _("{name} looks like text in UTF-16 without its mark: {line}").format(
+                    name=source.name, line=again(f"--encoding {encoding}")
+                )
             )
-    raise ValueError(f"{source.name} is a binary file, not a list of ids: it holds NUL bytes")
+    raise ValueError(_("{name} is a binary file, not a list of ids: it holds NUL bytes").format(name=source.name))
 
 
 def _suggestion(data: bytes, chosen: str, again: Callable[[str], str]) -> str:
     if not chosen.startswith("utf-8"):
         return ""
     guess = _guess(data[:_BLOCK])
-    return f". It is probably {guess}; if so: {again(f'--encoding {guess}')}"
+    return _(". It is probably {guess}; if so: {line}").format(guess=guess, line=again(f"--encoding {guess}"))
 
 
 def _guess(data: bytes) -> str:

@@ -14,6 +14,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
+from dispatchkit.cli.translate import _
+
 __all__ = ["Bytes", "is_workbook", "open_bytes", "read_workbook"]
 
 _HEAD = 1 << 16
@@ -25,27 +27,35 @@ _MAX_UNPACKED = 1 << 30
 _ZIP = b"PK\x03\x04"
 _GZIP = b"\x1f\x8b"
 _KINDS: tuple[tuple[bytes, str, str], ...] = (
-    (b"%PDF", "a PDF", "copy the ids into a text file or a spreadsheet"),
-    (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an old Excel or Word file (.xls, .doc)", "save it as .xlsx or CSV in Excel"),
-    (b"PK\x05\x06", "an empty ZIP archive", "name the file that holds the ids"),
-    (b"Rar!", "a RAR archive", "unpack it, and name the file in it"),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it, and name the file in it"),
-    (b"BZh", "a bzip2 archive", "unpack it with bunzip2"),
-    (b"\xfd7zXZ\x00", "an xz archive", "unpack it with unxz"),
-    (b"\x28\xb5\x2f\xfd", "a Zstandard archive", "unpack it with unzstd"),
-    (b"SQLite format 3\x00", "an SQLite database", "write the targets of a ledger to a CSV with 'ledger export' first"),
-    (b"{\\rtf", "a rich text document", "save it as plain text"),
-    (b"\x89PNG", "a picture", "name the file that holds the ids"),
-    (b"\xff\xd8\xff", "a picture", "name the file that holds the ids"),
-    (b"GIF8", "a picture", "name the file that holds the ids"),
-    (b"\x7fELF", "a program", "name the file that holds the ids"),
+    (b"%PDF", _("a PDF"), _("copy the ids into a text file or a spreadsheet")),
+    (
+        b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1",
+        _("an old Excel or Word file (.xls, .doc)"),
+        _("save it as .xlsx or CSV in Excel"),
+    ),
+    (b"PK\x05\x06", _("an empty ZIP archive"), _("name the file that holds the ids")),
+    (b"Rar!", _("a RAR archive"), _("unpack it, and name the file in it")),
+    (b"7z\xbc\xaf\x27\x1c", _("a 7-Zip archive"), _("unpack it, and name the file in it")),
+    (b"BZh", _("a bzip2 archive"), _("unpack it with bunzip2")),
+    (b"\xfd7zXZ\x00", _("an xz archive"), _("unpack it with unxz")),
+    (b"\x28\xb5\x2f\xfd", _("a Zstandard archive"), _("unpack it with unzstd")),
+    (
+        b"SQLite format 3\x00",
+        _("an SQLite database"),
+        _("write the targets of a ledger to a CSV with 'ledger export' first"),
+    ),
+    (b"{\\rtf", _("a rich text document"), _("save it as plain text")),
+    (b"\x89PNG", _("a picture"), _("name the file that holds the ids")),
+    (b"\xff\xd8\xff", _("a picture"), _("name the file that holds the ids")),
+    (b"GIF8", _("a picture"), _("name the file that holds the ids")),
+    (b"\x7fELF", _("a program"), _("name the file that holds the ids")),
 )
 _ZIPPED: tuple[tuple[str, str, str], ...] = (
-    ("xl/workbook.bin", "a binary Excel workbook (.xlsb)", "save it as .xlsx or CSV in Excel"),
-    ("word/", "a Word document (.docx)", "copy the ids into a text file or a spreadsheet"),
-    ("ppt/", "a PowerPoint presentation (.pptx)", "copy the ids into a text file or a spreadsheet"),
-    ("content.xml", "an OpenDocument file (.ods, .odt)", "save it as .xlsx or CSV"),
-    ("Index/", "an Apple iWork file", "export it as .xlsx or CSV"),
+    ("xl/workbook.bin", _("a binary Excel workbook (.xlsb)"), _("save it as .xlsx or CSV in Excel")),
+    ("word/", _("a Word document (.docx)"), _("copy the ids into a text file or a spreadsheet")),
+    ("ppt/", _("a PowerPoint presentation (.pptx)"), _("copy the ids into a text file or a spreadsheet")),
+    ("content.xml", _("an OpenDocument file (.ods, .odt)"), _("save it as .xlsx or CSV")),
+    ("Index/", _("an Apple iWork file"), _("export it as .xlsx or CSV")),
 )
 
 
@@ -82,7 +92,9 @@ class Bytes:
     def _more(self, size: int) -> bytes:
         data: bytes | None = self._stream.read(size)
         if data is None:  # what follows may come at any time, so this is not the end
-            raise ValueError(f"{self.name} does not block, so its end cannot be told: write it to a file first")
+            raise ValueError(
+                _("{name} does not block, so its end cannot be told: write it to a file first").format(name=self.name)
+            )
         return data
 
 
@@ -98,9 +110,11 @@ class _Gunzipped:
         try:
             data: bytes = self._file.read(size)
         except EOFError:
-            raise ValueError(f"{self._name} ends too early: the download was cut short, so get it again") from None
+            raise ValueError(
+                _("{name} ends too early: the download was cut short, so get it again").format(name=self._name)
+            ) from None
         except (gzip.BadGzipFile, zlib.error):
-            raise ValueError(f"{self._name} is a damaged gzip file: get it again") from None
+            raise ValueError(_("{name} is a damaged gzip file: get it again").format(name=self._name)) from None
         return data
 
 
@@ -113,7 +127,7 @@ def open_bytes(path: str) -> Generator[Bytes]:
         OSError: It cannot be read.
     """
     if path == "-":
-        yield _known(Bytes(sys.stdin.buffer, "standard input"))
+        yield _known(Bytes(sys.stdin.buffer, _("standard input")))
         return
     _check_kind(path)
     with Path(path).open("rb") as stream:
@@ -123,10 +137,10 @@ def open_bytes(path: str) -> Generator[Bytes]:
 def _check_kind(path: str) -> None:
     mode = Path(path).stat().st_mode
     if stat.S_ISDIR(mode):
-        raise ValueError(f"{path}: Is a directory: name a file in it")
+        raise ValueError(_("{path}: Is a directory: name a file in it").format(path=path))
     # A terminal is as good as standard input. Other devices may have no end.
     if stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and not _is_terminal(path)):
-        raise ValueError(f"{path} is a device, not a file: name a file, or - for standard input")
+        raise ValueError(_("{path} is a device, not a file: name a file, or - for standard input").format(path=path))
 
 
 def _is_terminal(path: str) -> bool:
@@ -141,15 +155,19 @@ def _known(source: Bytes, *, packed: bool = False) -> Bytes:
     head = source.head
     for magic, what, remedy in _KINDS:
         if head.startswith(magic):
-            raise ValueError(f"{source.name} is {what}, not a list of ids: {remedy}")
+            raise ValueError(
+                _("{name} is {what}, not a list of ids: {remedy}").format(name=source.name, what=what, remedy=remedy)
+            )
     if head.startswith(_GZIP):
         if packed:
-            raise ValueError(f"{source.name} is packed twice: unpack it with gunzip")
+            raise ValueError(_("{name} is packed twice: unpack it with gunzip").format(name=source.name))
         return _known(Bytes(_Gunzipped(source), source.name), packed=True)
     if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:5].lower() in {b"<html", b"<!doc", b"<?xml", b"<tabl"}:
         raise ValueError(
-            f"{source.name} is a web page or XML, not a list of ids: save it as .xlsx or CSV. A download that needs a "
-            "login often is such a page"
+            _(
+                "{name} is a web page or XML, not a list of ids: save it as .xlsx or CSV. A download that needs "
+                "a login often is such a page"
+            ).format(name=source.name)
         )
     return source
 
@@ -169,21 +187,37 @@ def read_workbook(source: Bytes) -> tuple[BytesIO, zipfile.ZipFile]:
     while block := source.read(1 << 20):
         data.write(block)
         if data.tell() > _MAX_WORKBOOK:
-            raise ValueError(f"{source.name} is larger than {_MAX_WORKBOOK >> 20} MiB: save it as CSV")
+            raise ValueError(
+                _("{name} is larger than {most} MiB: save it as CSV").format(name=source.name, most=_MAX_WORKBOOK >> 20)
+            )
     try:
         archive = zipfile.ZipFile(data)
     except zipfile.BadZipFile:
-        raise ValueError(f"{source.name} is a damaged workbook or ZIP archive: get it again") from None
+        raise ValueError(
+            _("{name} is a damaged workbook or ZIP archive: get it again").format(name=source.name)
+        ) from None
     names = archive.namelist()
     if "xl/workbook.xml" not in names:
         for prefix, what, remedy in _ZIPPED:
             if any(name.startswith(prefix) for name in names):
-                raise ValueError(f"{source.name} is {what}, not a list of ids: {remedy}")
-        raise ValueError(f"{source.name} is a ZIP archive, not a list of ids: unpack it, and name the file in it")
+                raise ValueError(
+                    _("{name} is {what}, not a list of ids: {remedy}").format(
+                        name=source.name, what=what, remedy=remedy
+                    )
+                )
+        raise ValueError(
+            _("{name} is a ZIP archive, not a list of ids: unpack it, and name the file in it").format(name=source.name)
+        )
     if sum(part.file_size for part in archive.infolist()) > _MAX_UNPACKED:
-        raise ValueError(f"{source.name} is larger than {_MAX_UNPACKED >> 20} MiB when unpacked: save it as CSV")
+        raise ValueError(
+            _("{name} is larger than {most} MiB when unpacked: save it as CSV").format(
+                name=source.name, most=_MAX_UNPACKED >> 20
+            )
+        )
     if len({name.lower() for name in names}) != len(names) or not _is_intact(archive):
-        raise ValueError(f"{source.name} is a damaged workbook: get it again, or open it in Excel and save it")
+        raise ValueError(
+            _("{name} is a damaged workbook: get it again, or open it in Excel and save it").format(name=source.name)
+        )
     return data, archive
 
 

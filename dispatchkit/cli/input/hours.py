@@ -11,6 +11,7 @@ from datetime import UTC, datetime, time
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, available_timezones
 
+from dispatchkit.cli.translate import _
 from dispatchkit.core.fanout.window import Window, in_words
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def parse_window(options: ActingOptions, now: datetime) -> Window | None:
     """
     if options.not_before is None and options.not_after is None:
         if options.zone is not None:
-            raise ValueError("--zone is the zone of --not-before and --not-after: give one of them")
+            raise ValueError(_("--zone is the zone of --not-before and --not-after: give one of them"))
         return None
     zone = None if options.zone is None else _zone(options.zone)
     not_before = _moment("--not-before", options.not_before, zone, now)
@@ -41,11 +42,17 @@ def parse_window(options: ActingOptions, now: datetime) -> Window | None:
     if not_after is not None and not_after <= now:
         raise ValueError(_past("--not-after", options.not_after, not_after, now))
     if not_before is not None and not_before <= now and _is_time_of_day(options.not_before):
-        raise ValueError(f"{_past('--not-before', options.not_before, not_before, now)}. To start now, leave it out")
+        raise ValueError(
+            _("{past}. To start now, leave it out").format(
+                past=_past("--not-before", options.not_before, not_before, now)
+            )
+        )
     if not_before is not None and not_after is not None and not_before.astimezone(UTC) >= not_after.astimezone(UTC):
         raise ValueError(
-            f"--not-after must be later than --not-before, not {in_words(not_after)} and {in_words(not_before)}. A "
-            "time of day means today: for another day, give a date, such as 2026-01-31T06:00"
+            _(
+                "--not-after must be later than --not-before, not {end} and {start}. A time of day "
+                "means today: for another day, give a date, such as 2026-01-31T06:00"
+            ).format(end=in_words(not_after), start=in_words(not_before))
         )
     return Window(not_before=not_before, not_after=not_after)
 
@@ -54,8 +61,12 @@ def _zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (KeyError, ValueError, OSError):
-        missing = "" if available_timezones() else ". This system has no time zones: pip install tzdata"
-        raise ValueError(f"--zone must be a time zone such as Europe/Moscow or UTC, not {name!r}{missing}") from None
+        missing = "" if available_timezones() else _(". This system has no time zones: pip install tzdata")
+        raise ValueError(
+            _("--zone must be a time zone such as Europe/Moscow or UTC, not {name!r}{missing}").format(
+                name=name, missing=missing
+            )
+        ) from None
 
 
 def _is_time_of_day(text: str | None) -> bool:
@@ -63,12 +74,15 @@ def _is_time_of_day(text: str | None) -> bool:
 
 
 def _past(option: str, text: str | None, moment: datetime, now: datetime) -> str:
-    today = " today" if _is_time_of_day(text) else ""
-    tomorrow = ". For another day, give a date, such as 2026-01-31T21:00" if today else ""
-    return (
-        f"{option} {text} is past{today}: it was {in_words(moment)}, and now it is {now:%Y-%m-%d %H:%M:%S} UTC. "
-        f"Nothing was sent{tomorrow}"
+    past = (
+        _(
+            "{option} {text} is past today: it was {moment}, and now it is {now:%Y-%m-%d %H:%M:%S} UTC. "
+            "Nothing was sent. For another day, give a date, such as 2026-01-31T21:00"
+        )
+        if _is_time_of_day(text)
+        else _("{option} {text} is past: it was {moment}, and now it is {now:%Y-%m-%d %H:%M:%S} UTC. Nothing was sent")
     )
+    return past.format(option=option, text=text, moment=in_words(moment), now=now)
 
 
 def _moment(option: str, text: str | None, zone: ZoneInfo | None, now: datetime) -> datetime | None:
@@ -77,7 +91,9 @@ def _moment(option: str, text: str | None, zone: ZoneInfo | None, now: datetime)
     found = _TIME_OF_DAY.fullmatch(text)
     if found is not None:
         if zone is None:
-            raise ValueError(f"{option} {text} needs --zone, such as --zone Europe/Moscow")
+            raise ValueError(
+                _("{option} {text} needs --zone, such as --zone Europe/Moscow").format(option=option, text=text)
+            )
         day = now.astimezone(zone).date()
         return _local(option, text, datetime.combine(day, time(int(found[1]), int(found[2]))), zone)
     try:
@@ -86,12 +102,18 @@ def _moment(option: str, text: str | None, zone: ZoneInfo | None, now: datetime)
         moment = None
     if moment is None:
         raise ValueError(
-            f"{option} must be a time such as 21:00, 2026-01-31T21:00 or 2026-01-31T21:00+03:00, not {text!r}"
+            _("{option} must be a time such as 21:00, 2026-01-31T21:00 or 2026-01-31T21:00+03:00, not {text!r}").format(
+                option=option, text=text
+            )
         )
     if moment.tzinfo is not None:
         return moment if zone is None else moment.astimezone(zone)
     if zone is None:
-        raise ValueError(f"{option} {text} needs its offset, such as {text}+03:00, or --zone, such as Europe/Moscow")
+        raise ValueError(
+            _("{option} {text} needs its offset, such as {text}+03:00, or --zone, such as Europe/Moscow").format(
+                option=option, text=text
+            )
+        )
     return _local(option, text, moment, zone)
 
 
@@ -105,6 +127,14 @@ def _local(option: str, text: str, local: datetime, zone: ZoneInfo) -> datetime:
     if first.utcoffset() == second.utcoffset():
         return first
     if first.astimezone(UTC).astimezone(zone).replace(tzinfo=None) != local:
-        raise ValueError(f"{option} {text} does not exist in {zone.key} on {local:%Y-%m-%d}: the clocks skip it")
-    times = " or ".join(each.isoformat(timespec="minutes") for each in (first, second))
-    raise ValueError(f"{option} {text} occurs twice in {zone.key} on {local:%Y-%m-%d}: give {times}")
+        raise ValueError(
+            _("{option} {text} does not exist in {zone} on {day:%Y-%m-%d}: the clocks skip it").format(
+                option=option, text=text, zone=zone.key, day=local
+            )
+        )
+    times = _(" or ").join(each.isoformat(timespec="minutes") for each in (first, second))
+    raise ValueError(
+        _("{option} {text} occurs twice in {zone} on {day:%Y-%m-%d}: give {times}").format(
+            option=option, text=text, zone=zone.key, day=local, times=times
+        )
+    )

@@ -14,6 +14,7 @@ from itertools import chain, islice
 from pathlib import Path
 
 from dispatchkit.cli.input.damage import describe, shown
+from dispatchkit.cli.translate import _
 from dispatchkit.core.fanout.id_set import IdSet
 
 __all__ = ["Collector", "Targets", "from_arguments", "parse_id", "parse_id_or_range"]
@@ -188,7 +189,7 @@ def _suggestion(texts: Sequence[str]) -> str:
     """The probable meaning of arguments that are not ids; empty if it is not known."""
     for text in texts:
         if not text[:1].isdigit() and _is_file(text):
-            return f". {shown(text)} is a file: did you mean --from {shlex.quote(text)}?"
+            return _(". {text} is a file: did you mean --from {name}?").format(text=shown(text), name=shlex.quote(text))
     given = " ".join(texts)
     meant = _COMMA.sub(",", _HYPHEN.sub("-", given)).strip(",")
     if meant == given or len(meant) > _MAX_SUGGESTED:
@@ -198,7 +199,7 @@ def _suggestion(texts: Sequence[str]) -> str:
             _span(part)
     except ValueError:
         return ""
-    return f"; did you mean {meant}?"
+    return _("; did you mean {meant}?").format(meant=meant)
 
 
 def _is_file(text: str) -> bool:
@@ -235,12 +236,19 @@ def _span(text: str) -> tuple[int, int]:
     match = _RANGE.fullmatch(text)
     low, high = match.groups() if match else (text, text)
     if any(map(_PADDED.fullmatch, (low, high))):
-        raise ValueError(f"{shown(text)} begins with 0, which an id never does: it looks like another column")
+        raise ValueError(
+            _("{text} begins with 0, which an id never does: it looks like another column").format(text=shown(text))
+        )
     if any(_ID.fullmatch(end) is None or not 0 < int(end) <= _MAX_ID for end in (low, high)):
         raise ValueError(
-            f"{shown(text)} is neither an id nor a range: give positive integers of at most 63 bits. Examples: 7 or "
-            "1-1000"
+            _(
+                "{text} is neither an id nor a range: give positive integers of at most 63 bits. Examples: 7 or 1-1000"
+            ).format(text=shown(text))
         )
     if int(low) > int(high):
-        raise ValueError(f"{shown(text)} is a range that ends before it begins: did you mean {high}-{low}?")
+        raise ValueError(
+            _("{text} is a range that ends before it begins: did you mean {high}-{low}?").format(
+                text=shown(text), high=high, low=low
+            )
+        )
     return int(low), int(high)

@@ -10,6 +10,7 @@ from dispatchkit.cli.input.bad_rows import BadRows
 from dispatchkit.cli.input.columns import field_name
 from dispatchkit.cli.input.damage import shown
 from dispatchkit.cli.input.table import Row
+from dispatchkit.cli.translate import _
 
 __all__ = ["looks_like_json", "read_json_lines"]
 
@@ -48,8 +49,10 @@ def read_json_lines(
                 continue
             if (number == 1 and line.strip() in {"[", "{"}) or line.lstrip()[:1] == "[":
                 raise ValueError(
-                    f"{bad.name}, line {number}: this is a JSON document, not JSON Lines. To convert a list "
-                    "to one object per line: jq -c '.[]'"
+                    _(
+                        "{name}, line {number}: this is a JSON document, not JSON Lines. To convert a list to "
+                        "one object per line: jq -c '.[]'"
+                    ).format(name=bad.name, number=number)
                 )
             try:
                 yield (number, *_read(line, column, id_key))
@@ -61,16 +64,16 @@ def _read(line: str, column: str | None, id_key: str | None) -> tuple[str, str |
     try:
         value: object = json.loads(line, object_pairs_hook=_unique, parse_constant=_constant)
     except json.JSONDecodeError:
-        raise ValueError("this is not a JSON object: the line may be cut short") from None
+        raise ValueError(_("this is not a JSON object: the line may be cut short")) from None
     except RecursionError:
-        raise ValueError("this is nested too deeply") from None
+        raise ValueError(_("this is nested too deeply")) from None
     if not isinstance(value, dict):
-        raise ValueError(f"{shown(line)} is not a JSON object")  # noqa: TRY004 - a text that the user gave
+        raise ValueError(_("{line} is not a JSON object").format(line=shown(line)))  # noqa: TRY004 - a text that the user gave
     fields = _named(cast("dict[str, object]", value))
     state, command = _state(fields), _command(fields)
     if column is not None:
         if field_name(column) not in fields:
-            raise ValueError(f"it has no key {column!r}")
+            raise ValueError(_("it has no key {column!r}").format(column=column))
         return _text(fields[field_name(column)]), state, command
     ids = {_text(fields[key]) for key in _IDS if key in fields}
     stored = fields.get("command")
@@ -79,11 +82,13 @@ def _read(line: str, column: str | None, id_key: str | None) -> tuple[str, str |
     if not ids and state is None and id_key in fields:
         return _text(fields[id_key]), None, None
     if not ids:
-        raise ValueError("it has neither a target nor an id: name the key that holds the id: --column NAME")
+        raise ValueError(_("it has neither a target nor an id: name the key that holds the id: --column NAME"))
     if state is None:
-        raise ValueError("it has no state: if it is not what dispatchkit prints, name the key of the id: --column NAME")
+        raise ValueError(
+            _("it has no state: if it is not what dispatchkit prints, name the key of the id: --column NAME")
+        )
     if len(ids) > 1:
-        raise ValueError("its target, its id and that of its command are not the same")
+        raise ValueError(_("its target, its id and that of its command are not the same"))
     return ids.pop(), state, command
 
 
@@ -99,7 +104,7 @@ def _named(pairs: dict[str, object]) -> dict[str, object]:
 def _state(fields: dict[str, object]) -> str | None:
     states = {fields[key] if isinstance(fields[key], str) else "" for key in _STATES if key in fields}
     if len(states) > 1:
-        raise ValueError("its state and its outcome are not the same")
+        raise ValueError(_("its state and its outcome are not the same"))
     state = next(iter(states), None)
     return cast("str | None", state)
 
@@ -117,21 +122,21 @@ def _text(value: object) -> str:
         nested = _named(cast("dict[str, object]", value))
         ids = [item for key, item in nested.items() if key in _NESTED_IDS]
         if len(ids) != 1 or isinstance(ids[0], dict):
-            raise ValueError("its target holds no id")
+            raise ValueError(_("its target holds no id"))
         value = ids[0]
     if isinstance(value, str):
         return value.strip(" \t")
     if type(value) is not int:
-        raise ValueError(f"{shown(json.dumps(value))} is not an id: it must be an integer")
+        raise ValueError(_("{value} is not an id: it must be an integer").format(value=shown(json.dumps(value))))
     return str(value)
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     fields = dict(pairs)
     if len(fields) != len(pairs):
-        raise ValueError("it names a key more than once")
+        raise ValueError(_("it names a key more than once"))
     return fields
 
 
 def _constant(name: str) -> object:
-    raise ValueError(f"{name} is not JSON")
+    raise ValueError(_("{name} is not JSON").format(name=name))

@@ -13,6 +13,7 @@ import attrs
 import dispatchkit
 from dispatchkit.cli.input.default_ledger import default_ledger, make_writable
 from dispatchkit.cli.invocation import RESUMED, Invocation, command_line
+from dispatchkit.cli.translate import _
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.validators import label
 from dispatchkit.ledger.address import Address
@@ -86,10 +87,14 @@ class LedgerRef:
         """
         if not new and not self.exists:
             if self.is_default:
-                raise ValueError(f"no launch was recorded yet: there is no ledger {self}. Name another ledger, if any")
-            raise ValueError(f"there is no ledger {self}: no such file")
+                raise ValueError(
+                    _("no launch was recorded yet: there is no ledger {ledger}. Name another ledger, if any").format(
+                        ledger=self
+                    )
+                )
+            raise ValueError(_("there is no ledger {ledger}: no such file").format(ledger=self))
         if not new and self.is_empty:
-            raise ValueError(f"{self} holds no ledger: the file is empty")
+            raise ValueError(_("{ledger} holds no ledger: the file is empty").format(ledger=self))
         return dispatchkit.Ledger(self.address)
 
     def resume(self, run: str, *options: str) -> str:
@@ -154,18 +159,30 @@ def ledger_from_options(options: RunOptions, action: str, *, stops: bool = False
     if options.run is None:
         for option in ("account_changed", "copied", "end_holder"):
             if getattr(options, option):
-                raise ValueError(f"--{option.replace('_', '-')} needs --run NAME: it is about a run of a ledger")
+                raise ValueError(
+                    _("--{option} needs --run NAME: it is about a run of a ledger").format(
+                        option=option.replace("_", "-")
+                    )
+                )
     elif not options.run:
-        raise ValueError("--run needs a name that is not empty")
+        raise ValueError(_("--run needs a name that is not empty"))
     else:
         label("--run", options.run)
     for option in ("sandbox", "no_ledger"):
         if getattr(options, option):
             if options.run is not None or options.ledger is not None:
-                reason = "the sandbox ends with the command" if option == "sandbox" else "it records nothing"
-                raise ValueError(f"--ledger and --run do not go with --{option.replace('_', '-')}: {reason}")
+                reason = _("the sandbox ends with the command") if option == "sandbox" else _("it records nothing")
+                raise ValueError(
+                    _("--ledger and --run do not go with --{option}: {reason}").format(
+                        option=option.replace("_", "-"), reason=reason
+                    )
+                )
             if options.repeat_window is not None:
-                raise ValueError(f"--repeat-window does not go with --{option.replace('_', '-')}: it needs a ledger")
+                raise ValueError(
+                    _("--repeat-window does not go with --{option}: it needs a ledger").format(
+                        option=option.replace("_", "-")
+                    )
+                )
             return None
     where = options.ledger or os.environ.get(LEDGER_VARIABLE)
     is_default = not where
@@ -177,7 +194,9 @@ def ledger_from_options(options: RunOptions, action: str, *, stops: bool = False
             make_writable(Path(where))
         except ValueError as error:
             without = without_ledger(options.invocation)
-            raise ValueError(f"{error}. To launch without a record: {without}") from None
+            raise ValueError(
+                _("{error}. To launch without a record: {line}").format(error=error, line=without)
+            ) from None
     return LedgerRef(
         where,
         options.run or _new_name(action, options.invocation.profile),
@@ -216,7 +235,7 @@ def parse_ledger_args(words: Sequence[str], *, run: bool) -> LedgerRef:
     """
     form = "LEDGER RUN" if run else "LEDGER"
     if len(words) > 1 + run:
-        raise ValueError(f"too many arguments: there are {len(words)}, for {form}")
+        raise ValueError(_("too many arguments: there are {count}, for {form}").format(count=len(words), form=form))
     where = os.environ.get(LEDGER_VARIABLE) or None
     own = default_ledger()
     rest = [*words]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Never
 import attrs
 
 from dispatchkit.cli.input.damage import shown
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.providers import command_lines, find_provider
 
 if TYPE_CHECKING:
@@ -76,8 +77,13 @@ def _foreign(command: str, own: Provider[Never]) -> str:
     for name in command_lines():
         other = find_provider(name)
         if other is not None and command in _names(other):
-            return (
-                f"{shown(command)} is about {other.noun[1]} of {other.name.capitalize()}, not {own.noun[1]} of "
-                f"{own.name.capitalize()}: nothing was started"
+            return _("{command} is about {others} of {other}, not {own_nouns} of {own}: nothing was started").format(
+                command=shown(command),
+                others=ngettext(*other.noun, 2),
+                other=other.name.capitalize(),
+                own_nouns=ngettext(*own.noun, 2),
+                own=own.name.capitalize(),
             )
-    return f"{shown(command)} is no command of {own.name.capitalize()}: nothing was started"
+    return _("{command} is no command of {provider}: nothing was started").format(
+        command=shown(command), provider=own.name.capitalize()
+    )

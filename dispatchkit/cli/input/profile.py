@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from dispatchkit.cli.options import ActingOptions, ConnectionOptions
+from dispatchkit.cli.translate import _
 from dispatchkit.profiles import VARIABLE, load_profile
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def with_profile(options: O, provider: Provider[Never] | Provider[Any]) -> O:
     """
     if getattr(options, "sandbox", False):
         if options.profile is not None:
-            raise ValueError("--profile does not go with --sandbox: the sandbox has an account of its own")
+            raise ValueError(_("--profile does not go with --sandbox: the sandbox has an account of its own"))
         return options
     name = options.profile or os.environ.get(VARIABLE)
     if not name:

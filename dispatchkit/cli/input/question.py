@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import attrs
 import typer
 
-from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.cli.text import escape_control, write
+from dispatchkit.cli.translate import _, ngettext
 
 if TYPE_CHECKING:
     from dispatchkit.cli.input.ids import Targets
@@ -21,9 +22,9 @@ __all__ = ["DECLINED", "PRODUCTION", "Description", "ask", "confirm", "describe_
 DECLINED = 4
 """The exit status after the answer no."""
 
-_NOTHING_SENT = "Nothing was sent."
+_NOTHING_SENT = _("Nothing was sent.")
 
-PRODUCTION = " (production)"
+PRODUCTION = f" ({_('production')})"
 """Stands after a host whose launches reach real people."""
 _RED = "\x1b[1;31m{}\x1b[0m"
 
@@ -41,7 +42,7 @@ class Description:
     """The host, the account and the overrides of a launch, without values of a content."""
 
     def __str__(self) -> str:
-        width = max((len(name) for name, _ in self.details), default=0)
+        width = max((len(name) for name, _value in self.details), default=0)
         lines = [f"  {name:{width}}  {value}" for name, value in self.details]
         return "\n".join(map(escape_control, [f"{self.action[0].upper()}{self.action[1:]}", *lines]))
 
@@ -60,10 +61,16 @@ def describe_ids(targets: Targets) -> str:
     gaps = sum(
         0 if isinstance(part, range) else sum(high != low + 1 for low, high in pairwise(part)) for part in targets.parts
     ) + sum(before[-1] + 1 != after[0] for before, after in pairwise(targets.parts))
-    ends = f"first {targets.first}, last {targets.last}"
     if not gaps:
-        return f"{ends}, no gaps"
-    return f"{ends}, {counted(gaps, 'gap')}: {', '.join(runs)}{', ...' if gaps >= _NAMED else ''}"
+        return _("first {first}, last {last}, no gaps").format(first=targets.first, last=targets.last)
+    return ngettext(
+        "first {first}, last {last}, {count:,} gap: {ids}", "first {first}, last {last}, {count:,} gaps: {ids}", gaps
+    ).format(
+        first=targets.first,
+        last=targets.last,
+        count=gaps,
+        ids=f"{', '.join(runs)}{', ...' if gaps >= _NAMED else ''}",
+    )
 
 
 def _runs(targets: Targets) -> Iterator[str]:
@@ -95,9 +102,11 @@ def ask(description: Description, *, more: str = "", nothing: str = _NOTHING_SEN
         typer.Exit: It is not to be done.
     """
     confirm(
-        f"{description}\n{more}Go ahead?",
-        f"this needs a yes, and there is no terminal to ask: {description.in_one_line}. {nothing} "
-        "To go ahead without a question, pass --yes",
+        f"{description}\n{more}{_('Go ahead?')}",
+        _(
+            "this needs a yes, and there is no terminal to ask: {action}. {nothing} To go ahead without a "
+            "question, pass --yes"
+        ).format(action=description.in_one_line, nothing=nothing),
         nothing=nothing,
     )
 
@@ -105,7 +114,7 @@ def ask(description: Description, *, more: str = "", nothing: str = _NOTHING_SEN
 def _coloured(line: str) -> str:
     """A line of a question. The host of a production account is red, unless ``NO_COLOR`` is set."""
     text = escape_control(line)
-    is_red = text.endswith(PRODUCTION) and text.lstrip().startswith("host ") and not os.environ.get("NO_COLOR")
+    is_red = text.endswith(PRODUCTION) and text.lstrip().startswith(f"{_('host')} ") and not os.environ.get("NO_COLOR")
     return _RED.format(text) if is_red else text
 
 

@@ -22,7 +22,7 @@ from dispatchkit.cli.input.json_lines import looks_like_json, read_json_lines
 from dispatchkit.cli.input.origin import ForeignCommandError, Origin, Reader
 from dispatchkit.cli.input.table import Row, read_list, read_table
 from dispatchkit.cli.input.workbook import open_sheet
-from dispatchkit.cli.text import counted
+from dispatchkit.cli.translate import _, ngettext
 
 __all__ = ["FileOptions", "from_file"]
 
@@ -50,7 +50,7 @@ class FileOptions:
     """Whether ids with an unknown outcome are taken, too."""
     reader: Reader | None = None
     """The command that takes the ids. None: rows of any command count as its own."""
-    again: Callable[[str], str] = "add {}".format
+    again: Callable[[str], str] = lambda options: _("add {options}").format(options=options)
     """The command to type, with more options."""
 
 
@@ -67,13 +67,15 @@ def from_file(path: str, options: FileOptions) -> Targets:
     with open_bytes(path) as source:
         if is_workbook(source):
             if options.encoding is not None:
-                raise ValueError(f"--encoding is for text: {source.name} is a workbook, which says its own")
+                raise ValueError(
+                    _("--encoding is for text: {name} is a workbook, which says its own").format(name=source.name)
+                )
             sheet = open_sheet(source, options.sheet, options.column)
             bad = BadRows(source.name, sheet.place)
             taking, rows = _Taking(options, bad), sheet.rows(bad)
             return _finish(taking.take_by_state(rows) if sheet.has_state else taking.take(rows), bad, sheet.notes)
         if options.sheet is not None:
-            raise ValueError(f"--sheet is for workbooks: {source.name} is not one")
+            raise ValueError(_("--sheet is for workbooks: {name} is not one").format(name=source.name))
         return _from_text(source, options)
 
 
@@ -81,7 +83,7 @@ def _from_text(source: Bytes, options: FileOptions) -> Targets:
     blocks = text_blocks(source, options.encoding, options.again)
     first = next(blocks, "")
     if not first:
-        raise ValueError(f"{source.name} holds no ids: the file is empty")
+        raise ValueError(_("{name} holds no ids: the file is empty").format(name=source.name))
     blocks = chain([first], blocks)
     bad = BadRows(source.name)
     taking = _Taking(options, bad)
@@ -91,7 +93,7 @@ def _from_text(source: Bytes, options: FileOptions) -> Targets:
     header = _header(first, source.name, options.column)
     notes: list[str] = []
     if header is not None and header.titles:
-        notes.append(f"Took line {header.line} for the header, and left out what stands above it.")
+        notes.append(_("Took line {line} for the header, and left out what stands above it.").format(line=header.line))
     if header is not None and header.columns.count > 1:
         rows = read_table(blocks, header, bad)
         has_state = header.columns.state is not None
@@ -110,7 +112,11 @@ def _header(first: str, name: str, column: str | None) -> Header | None:
     if header is None and column is not None:
         given = [line for line in lines[:20] if line.strip()]
         number = lines.index(given[0]) + 1 if given else 1
-        raise ValueError(f"{name}, line {number}: {no_such_column(_split(given), column)}")
+        raise ValueError(
+            _("{name}, line {number}: {problem}").format(
+                name=name, number=number, problem=no_such_column(_split(given), column)
+            )
+        )
     return header
 
 
@@ -143,7 +149,7 @@ class _Taking:
     def take(self, rows: Iterable[Row]) -> _Taking:
         """Take rows that tell no state."""
         ids: list[int] = []
-        for number, text, _, _ in rows:
+        for number, text, _state, _command in rows:
             try:
                 ids.append(parse_id(text))
             except ValueError as error:
@@ -227,23 +233,42 @@ class _Taking:
 
     def _tell_of_others(self, reader: Reader, *, maybe: _Spans, never: _Spans) -> None:
         """Note which rows of other commands were taken, and which were not."""
-        taken = counted(sum(map(len, self.collector.parts)), "id")
+        taken = sum(map(len, self.collector.parts))
         if others := self._named("other", reader):
             self.notes.append(
-                f"The file is of {others}, not of {reader.name!r}: all {taken} are taken, whatever their state."
+                ngettext(
+                    "The file is of {others}, not of {name!r}: all {count:,} id are taken, whatever their state.",
+                    "The file is of {others}, not of {name!r}: all {count:,} ids are taken, whatever their state.",
+                    taken,
+                ).format(others=others, name=reader.name, count=taken)
             )
         if stopped := self._named("stopped", reader):
             unknown = Collector().count_new(maybe)
-            are = f" {unknown:,} of them {'is' if unknown == 1 else 'are'} unknown." if unknown else ""
-            self.notes.append(
-                f"The file is of {stopped}: {reader.name!r} takes the {taken} that it started or may have started.{are}"
+            are = (
+                ngettext(" {count:,} of them is unknown.", " {count:,} of them are unknown.", unknown)
+                if unknown
+                else ""
             )
+            note = ngettext(
+                "The file is of {stopped}: {name!r} takes the {count:,} id that it started or may have started.",
+                "The file is of {stopped}: {name!r} takes the {count:,} ids that it started or may have started.",
+                taken,
+            ).format(stopped=stopped, name=reader.name, count=taken)
+            self.notes.append(note + are.format(count=unknown))
             if left_out := self.collector.count_new(never):
-                self.notes.append(f"Left out {counted(left_out, 'id')} that {stopped} did not start.")
+                self.notes.append(
+                    ngettext(
+                        "Left out {count:,} id that {stopped} did not start.",
+                        "Left out {count:,} ids that {stopped} did not start.",
+                        left_out,
+                    ).format(count=left_out, stopped=stopped)
+                )
 
     def _named(self, origin: Origin, reader: Reader) -> str:
         """The commands of this origin; empty if there is none."""
-        return " and ".join(repr(reader.names[command]) for command, found in self._origins.items() if found == origin)
+        return _(" and ").join(
+            repr(reader.names[command]) for command, found in self._origins.items() if found == origin
+        )
 
 
 class _Spans:
@@ -276,8 +301,9 @@ def _kind(state: str | None) -> Literal["launch", "unclear", "done"]:
     if word == _DONE:
         return "done"
     raise ValueError(
-        f"{shown(state)} is no outcome: {', '.join((_DONE, *_AGAIN, *_UNCLEAR))}; if the column is not about launches, "
-        "give it another name"
+        _("{state} is no outcome: {names}; if the column is not about launches, give it another name").format(
+            state=shown(state), names=", ".join((_DONE, *_AGAIN, *_UNCLEAR))
+        )
     )
 
 
@@ -292,7 +318,11 @@ def _finish(taking: _Taking, bad: BadRows, notes: Iterable[str] = ()) -> Targets
     targets = Targets(collector=taking.collector)
     targets.done, targets.unknown = taking.done, taking.unknown
     left = (
-        (f"{taking.left:,} of these are left in a run of a ledger, and a resume of that run launches them too.",)
+        (
+            _("{left:,} of these are left in a run of a ledger, and a resume of that run launches them too.").format(
+                left=taking.left
+            ),
+        )
         if taking.is_of_ledger
         else ()
     )
@@ -301,10 +331,16 @@ def _finish(taking: _Taking, bad: BadRows, notes: Iterable[str] = ()) -> Targets
         return targets
     if taking.unknown:
         raise ValueError(
-            f"{bad.name} holds no ids but {taking.unknown:,} whose outcome is unknown: --include-unknown takes them"
+            _("{name} holds no ids but {unknown:,} whose outcome is unknown: --include-unknown takes them").format(
+                name=bad.name, unknown=taking.unknown
+            )
         )
     if taking.done:
-        raise ValueError(f"{bad.name} holds no ids but {taking.done:,} that are done: there is nothing to launch")
+        raise ValueError(
+            _("{name} holds no ids but {done:,} that are done: there is nothing to launch").format(
+                name=bad.name, done=taking.done
+            )
+        )
     if taking.notes:
-        raise ValueError(f"{bad.name} holds no ids to stop. {' '.join(taking.notes)}")
-    raise ValueError(f"{bad.name} holds no ids")
+        raise ValueError(_("{name} holds no ids to stop. {notes}").format(name=bad.name, notes=" ".join(taking.notes)))
+    raise ValueError(_("{name} holds no ids").format(name=bad.name))

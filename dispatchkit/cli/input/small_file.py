@@ -8,6 +8,8 @@ import stat
 import sys
 from pathlib import Path
 
+from dispatchkit.cli.translate import _
+
 __all__ = ["read_small_file"]
 
 
@@ -25,14 +27,18 @@ def read_small_file(option: str, path: str, *, max_bytes: int, pipe: bool = Fals
         OSError: It is a folder, or cannot be read.
     """
     if path == "-" and pipe:
-        return _bounded(option, "standard input", sys.stdin.buffer.read(max_bytes + 1), max_bytes)
+        return _bounded(option, _("standard input"), sys.stdin.buffer.read(max_bytes + 1), max_bytes)
     status = Path(path).stat()
     if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
     is_pipe = stat.S_ISFIFO(status.st_mode)
     if not (stat.S_ISREG(status.st_mode) or (pipe and (is_pipe or _has_end(path, status)))):
-        also = "a file or a pipe" if pipe else "a regular file"
-        raise ValueError(f"{option} must name {also}, and {path} is {_kind(status.st_mode)}: name the file itself")
+        also = _("a file or a pipe") if pipe else _("a regular file")
+        raise ValueError(
+            _("{option} must name {also}, and {path} is {kind}: name the file itself").format(
+                option=option, also=also, path=path, kind=_kind(status.st_mode)
+            )
+        )
     with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - unbuffered: what is not ours stays in a pipe
         data = bytearray()
         while len(data) <= max_bytes and (part := file.read(min(1 << 16, max_bytes + 1 - len(data)))):
@@ -42,7 +48,11 @@ def read_small_file(option: str, path: str, *, max_bytes: int, pipe: bool = Fals
 
 def _bounded(option: str, name: str, data: bytes, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
-        raise ValueError(f"{option} takes at most {max_bytes:,} bytes, and {name} holds more: name another file")
+        raise ValueError(
+            _("{option} takes at most {most:,} bytes, and {name} holds more: name another file").format(
+                option=option, most=max_bytes, name=name
+            )
+        )
     return data
 
 
@@ -61,5 +71,5 @@ def _has_end(path: str, status: os.stat_result) -> bool:
 
 def _kind(mode: int) -> str:
     if stat.S_ISFIFO(mode):
-        return "a pipe"
-    return "a socket" if stat.S_ISSOCK(mode) else "a device"
+        return _("a pipe")
+    return _("a socket") if stat.S_ISSOCK(mode) else _("a device")

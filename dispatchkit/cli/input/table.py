@@ -13,6 +13,7 @@ from dispatchkit.cli.input.bad_rows import BadRows
 from dispatchkit.cli.input.columns import Columns, Header, split_fields
 from dispatchkit.cli.input.damage import EXCEL_ERROR, describe, looks_damaged, shown
 from dispatchkit.cli.input.ids import Collector, parse_id
+from dispatchkit.cli.translate import _
 
 __all__ = ["Row", "read_list", "read_table"]
 
@@ -25,7 +26,7 @@ _COMMENT = re.compile(r"(?:^|(?<=[ \t]))#")
 _QUOTED = re.compile(r'"([^"]*)"')
 _THOUSANDS = re.compile(r"(?<![\d,])\d{1,3}(?:,\d{3}){2,}(?!\d)")
 _SHORTENED = re.compile(r"\d,\d+[eE\u0435\u0415][+-]?\d+")
-_CUT = (
+_CUT = _(
     "the last line has no line end and is shorter than every other. The file may be cut short: get it again. If it is "
     "complete, add a line end"
 )
@@ -110,8 +111,10 @@ def read_list(blocks: Iterable[str], skip: int, collector: Collector, bad: BadRo
             except ValueError as error:
                 if not begun and any(map(str.isalpha, text)) and not looks_damaged(text):
                     raise ValueError(
-                        f"{bad.name}, line {number}: {shown(text)} is not an id. If it is a header, name the column "
-                        "that holds the ids: --column NAME"
+                        _(
+                            "{name}, line {number}: {text} is not an id. If it is a header, name the column that "
+                            "holds the ids: --column NAME"
+                        ).format(name=bad.name, number=number, text=shown(text))
                     ) from None
                 bad.add(number, str(error))
             ending.saw(len(text), len(text))
@@ -181,9 +184,17 @@ def _matching(fields: list[str], columns: Columns, line: str) -> list[str]:
     while count > columns.count and not fields[count - 1].strip(_BLANKS):
         count -= 1
     if count != columns.count:
-        raise ValueError(f"this row has {count} fields of {columns.count}: {_why(line, cut=count < columns.count)}")
+        raise ValueError(
+            _("this row has {count} fields of {expected}: {why}").format(
+                count=count, expected=columns.count, why=_why(line, cut=count < columns.count)
+            )
+        )
     if found > columns.width and _may_be_shifted(fields, columns.id):
-        raise ValueError(f"this row has {found} fields of {columns.width}: {_why(line, cut=False)}")
+        raise ValueError(
+            _("this row has {count} fields of {expected}: {why}").format(
+                count=found, expected=columns.width, why=_why(line, cut=False)
+            )
+        )
     return fields[:count]
 
 
@@ -200,5 +211,5 @@ def _why(line: str, *, cut: bool) -> str:
     if match := _THOUSANDS.search(line):
         return describe(match[0])
     if cut:
-        return "it may be cut short, or its end is missing"
-    return "a value holds the delimiter, which shifts the columns: put it in quotes, or save the table as .xlsx"
+        return _("it may be cut short, or its end is missing")
+    return _("a value holds the delimiter, which shifts the columns: put it in quotes, or save the table as .xlsx")

@@ -19,6 +19,7 @@ from dispatchkit.cli.input.reading import FileOptions, from_file
 from dispatchkit.cli.input.small_file import read_small_file
 from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.text import escape_control, redact_urls, write
+from dispatchkit.cli.translate import _
 from dispatchkit.errors import LedgerError
 
 if TYPE_CHECKING:
@@ -69,16 +70,18 @@ def read_targets(options: RunOptions | ReadIdsOptions, reader: Reader) -> Target
         OSError: The file cannot be read.
     """
     if options.from_ == options.token_file == "-":
-        raise ValueError("--from - and --token-file - cannot both read standard input")
+        raise ValueError(_("--from - and --token-file - cannot both read standard input"))
     if options.ids and options.from_ is not None:
-        raise ValueError("give the ids either as arguments or with --from, not both")
+        raise ValueError(_("give the ids either as arguments or with --from, not both"))
     if options.from_ is None:
         for name in ("column", "sheet", "encoding", "include_unknown"):
             if getattr(options, name, None):
-                raise ValueError(f"--{name.replace('_', '-')} goes with --from FILE")
+                raise ValueError(_("--{option} goes with --from FILE").format(option=name.replace("_", "-")))
         if not options.ids:
-            all_of = ", or --status sending" if hasattr(options, "status") else ""
-            raise ValueError(f"no ids: add them, such as 7 or 1-1000, or add --from FILE{all_of}")
+            all_of = _(", or --status sending") if hasattr(options, "status") else ""
+            raise ValueError(
+                _("no ids: add them, such as 7 or 1-1000, or add --from FILE{all_of}").format(all_of=all_of)
+            )
         return from_arguments(options.ids)
     file_options = FileOptions(
         column=options.column,
@@ -102,11 +105,11 @@ def token(options: ConnectionOptions, variable: str) -> str:
         profile = options.invocation.profile
         value = os.environ.get(variable) or ("" if profile is None else profile.read_token() or "")
         if not value:
-            raise ValueError(f"no token: set {variable}, or add --token-file PATH")
+            raise ValueError(_("no token: set {variable}, or add --token-file PATH").format(variable=variable))
         return value
     raw = read_small_file("--token-file", options.token_file, max_bytes=_MAX_TOKEN, pipe=True)
     # Other letters than ASCII become a character that no token may have, which the client refuses.
     value = raw.decode("ascii", "replace").strip()
     if not value:
-        raise ValueError(f"no token: {options.token_file} is empty")
+        raise ValueError(_("no token: {token_file} is empty").format(token_file=options.token_file))
     return value

@@ -18,6 +18,7 @@ from dispatchkit.cli.input.damage import describe, shown
 from dispatchkit.cli.input.files import Bytes, read_workbook
 from dispatchkit.cli.input.table import Row
 from dispatchkit.cli.input.workbook_marks import SheetMarks, column_letters, sheet_marks
+from dispatchkit.cli.translate import _, ngettext
 
 if TYPE_CHECKING:
     from io import BytesIO
@@ -58,7 +59,9 @@ class Sheet:
 
     def place(self, row: int) -> str:
         """The cell of a row's id, such as B7."""
-        return f"sheet {self._name!r}, cell {self._letters(self._columns.id)}{row}"
+        return _("sheet {name!r}, cell {letters}{row}").format(
+            name=self._name, letters=self._letters(self._columns.id), row=row
+        )
 
     def rows(self, bad: BadRows) -> Iterator[Row]:
         """The rows.
@@ -77,7 +80,9 @@ class Sheet:
                 if beyond:
                     letters = self._letters(columns.count + beyond[0])
                     raise ValueError(
-                        f"the cell {letters}{number} stands beyond the header: name its column, or clear it"
+                        _("the cell {letters}{number} stands beyond the header: name its column, or clear it").format(
+                            letters=letters, number=number
+                        )
                     )
                 text = self._text(number, cells[columns.id])
                 state = None if columns.state is None else str(cells[columns.state]).strip(" \t")
@@ -98,37 +103,49 @@ class Sheet:
         """
         if number in self._marks.hidden:
             raise ValueError(
-                "the row is hidden or filtered out: show all rows, or copy the visible ones to a new sheet"
+                _("the row is hidden or filtered out: show all rows, or copy the visible ones to a new sheet")
             )
         if area := self._marks.merged.get(number):
-            raise ValueError(f"the merged area {area} hides the cell: unmerge it, and look whether this is an id")
+            raise ValueError(
+                _("the merged area {area} hides the cell: unmerge it, and look whether this is an id").format(area=area)
+            )
         if error := self._marks.errors.get(number):
             raise ValueError(_describe_error(error))
         odd = self._marks.odd_formats.get(number)
         if isinstance(cell, str):
             if odd is not None and not _is_empty(cell):
-                raise ValueError(f"{shown(cell)} is displayed otherwise ({shown(odd)}): format the column as Text")
+                raise ValueError(
+                    _("{cell} is displayed otherwise ({odd}): format the column as Text").format(
+                        cell=shown(cell), odd=shown(odd)
+                    )
+                )
             return cell.strip(" \t")
         if isinstance(cell, bool):
             raise ValueError(  # noqa: TRY004 - a cell that a person filled
-                f"{str(cell).upper()} is not an id: the cell holds a truth value"
+                _("{cell} is not an id: the cell holds a truth value").format(cell=str(cell).upper())
             )
         if not isinstance(cell, int | float):
             raise ValueError(  # noqa: TRY004 - a cell that a person filled
-                f"{cell} is not an id: the cell holds a date or a time. Format the column as Number, and enter the id "
-                "again"
+                _(
+                    "{cell} is not an id: the cell holds a date or a time. Format the column as Number, and "
+                    "enter the id again"
+                ).format(cell=cell)
             )
         if cell != cell // 1:
-            raise ValueError(f"{cell} is not an id: it is not a whole number")
+            raise ValueError(_("{cell} is not an id: it is not a whole number").format(cell=cell))
         if abs(cell) >= _EXACT:
             raise ValueError(
-                f"{int(cell)} is not surely the id: Excel rounds numbers of more than 15 digits. Format the column as "
-                "Text, and then enter the ids again"
+                _(
+                    "{cell} is not surely the id: Excel rounds numbers of more than 15 digits. Format the column "
+                    "as Text, and then enter the ids again"
+                ).format(cell=int(cell))
             )
         if odd is not None:
             raise ValueError(
-                f"{int(cell)} is displayed otherwise ({shown(odd)}): format the column as Number with 0 decimals, and "
-                "look whether these are ids"
+                _(
+                    "{cell} is displayed otherwise ({odd}): format the column as Number with 0 decimals, and "
+                    "look whether these are ids"
+                ).format(cell=int(cell), odd=shown(odd))
             )
         return str(int(cell))
 
@@ -154,7 +171,7 @@ def open_sheet(source: Bytes, sheet: str | None, column: str | None) -> Sheet:
         workbook = _open(data, name)
         chosen, notes = _choose(workbook, sheet, name)
         cells = _sheet(workbook, chosen, name)
-        columns, header = _find(cells, column, name, f"{name}, sheet {chosen!r}")
+        columns, header = _find(cells, column, name, _("{name}, sheet {chosen!r}").format(name=name, chosen=chosen))
         start = 0 if cells.start is None else cells.start[1]
         try:
             marks = sheet_marks(archive, chosen, start + columns.id)
@@ -170,14 +187,16 @@ def _open(data: BytesIO, name: str) -> CalamineWorkbook:
         import python_calamine  # noqa: PLC0415 - heavy, and an extra
     except ImportError:
         raise ImportError(
-            f"{name} is an Excel workbook, which needs an extra: pip install 'dispatchkit[cli]'. Or save it as CSV"
+            _(
+                "{name} is an Excel workbook, which needs an extra: pip install 'dispatchkit[cli]'. Or save it as CSV"
+            ).format(name=name)
         ) from None
     data.seek(0)
     with _refusing_damage(name):
         try:
             return python_calamine.CalamineWorkbook.from_filelike(data)
         except python_calamine.PasswordError:
-            raise ValueError(f"{name} is protected by a password: save it without") from None
+            raise ValueError(_("{name} is protected by a password: save it without").format(name=name)) from None
 
 
 @contextmanager
@@ -192,7 +211,7 @@ def _refusing_damage(name: str) -> Generator[None]:
     try:
         yield
     except CalamineError as error:
-        raise ValueError(f"{name} is a damaged workbook: {error}") from None
+        raise ValueError(_("{name} is a damaged workbook: {error}").format(name=name, error=error)) from None
 
 
 def _sheet(workbook: CalamineWorkbook, sheet: str, name: str) -> CalamineSheet:
@@ -221,20 +240,31 @@ def _choose(workbook: CalamineWorkbook, sheet: str | None, name: str) -> tuple[s
             each.name for each in sheets if each.name.strip().casefold() == sheet.strip().casefold()
         ]
         if len(named) != 1:
-            raise ValueError(f"{name} has no sheet {sheet!r}: it has {names}")
+            raise ValueError(
+                _("{name} has no sheet {sheet!r}: it has {names}").format(name=name, sheet=sheet, names=names)
+            )
         return named[0], []
     filled = [each for each in sheets if _sheet(workbook, each.name, name).height]
     visible = [each.name for each in filled if each.visible == SheetVisibleEnum.Visible]
     hidden = [each.name for each in filled if each.visible != SheetVisibleEnum.Visible]
     if len(visible) > 1:
         raise ValueError(
-            f"{name} has {len(visible)} sheets that are not empty: {', '.join(map(repr, visible))}. Say which one "
-            f"holds the ids: --sheet {visible[0]!r}"
+            ngettext(
+                "{name} has {count} sheet that is not empty: {names}. Say which one holds the ids: --sheet {first!r}",
+                "{name} has {count} sheets that are not empty: {names}. Say which one holds the ids: --sheet {first!r}",
+                len(visible),
+            ).format(name=name, count=len(visible), names=", ".join(map(repr, visible)), first=visible[0])
         )
     if not visible:
-        hint = f" but the hidden {', '.join(map(repr, hidden))}: --sheet {hidden[0]!r} takes it" if hidden else ""
-        raise ValueError(f"{name} holds no ids: it has no sheet that is not empty{hint}")
-    return visible[0], [f"Left out the hidden sheet {each!r}." for each in hidden]
+        hint = (
+            _(" but the hidden {names}: --sheet {first!r} takes it").format(
+                names=", ".join(map(repr, hidden)), first=hidden[0]
+            )
+            if hidden
+            else ""
+        )
+        raise ValueError(_("{name} holds no ids: it has no sheet that is not empty{hint}").format(name=name, hint=hint))
+    return visible[0], [_("Left out the hidden sheet {name!r}.").format(name=each) for each in hidden]
 
 
 def _find(sheet: CalamineSheet, column: str | None, name: str, where: str) -> tuple[Columns, int]:
@@ -248,7 +278,9 @@ def _find(sheet: CalamineSheet, column: str | None, name: str, where: str) -> tu
         try:
             columns = find_columns(texts, column)
         except ValueError as error:
-            raise ValueError(f"{where}, row {number}: {error}") from None
+            raise ValueError(
+                _("{where}, row {number}: {error}").format(where=where, number=number, error=error)
+            ) from None
         if columns is not None:
             return columns, number
         if len(head) == (1 if column is None else _HEAD):
@@ -256,10 +288,18 @@ def _find(sheet: CalamineSheet, column: str | None, name: str, where: str) -> tu
     if column is not None:
         raise ValueError(f"{where}: {no_such_column(head, column)}")
     if sheet.width > 1:
-        raise ValueError(f"{where} has {sheet.width} columns: name the one that holds the ids: --column NAME")
+        raise ValueError(
+            _("{where} has {width} columns: name the one that holds the ids: --column NAME").format(
+                where=where, width=sheet.width
+            )
+        )
     first = head[0][0] if head else ""
     if any(map(str.isalpha, first)):
-        raise ValueError(f"{where}: {shown(first)} is not an id; if it is a header: --column {first!r}")
+        raise ValueError(
+            _("{where}: {first} is not an id; if it is a header: --column {name!r}").format(
+                where=where, first=shown(first), name=first
+            )
+        )
     return Columns(1, 1, 0, None), 0
 
 

@@ -16,6 +16,7 @@ from xml.parsers import expat
 import attrs
 
 from dispatchkit.cli.input.damage import shown
+from dispatchkit.cli.translate import _
 
 if TYPE_CHECKING:
     import zipfile
@@ -99,7 +100,9 @@ def sheet_marks(archive: zipfile.ZipFile, sheet: str, column: int) -> SheetMarks
             parser.Parse(b"", True)
     except (KeyError, expat.ExpatError, StopIteration, OverflowError) as error:
         raise ValueError(
-            f"the sheet {sheet!r} cannot be read: the workbook is damaged ({type(error).__name__})"
+            _("the sheet {sheet!r} cannot be read: the workbook is damaged ({error})").format(
+                sheet=sheet, error=type(error).__name__
+            )
         ) from None
     return scan.marks
 
@@ -145,7 +148,11 @@ class _Scan:
         if tag == "sheetData":
             self._in_rows = True
             if self._width <= 0:
-                raise ValueError(f"the column {self._column} of the ids is hidden: show it, and look at the ids")
+                raise ValueError(
+                    _("the column {column} of the ids is hidden: show it, and look at the ids").format(
+                        column=self._column
+                    )
+                )
         elif tag == "sheetFormatPr":
             self._width = _number(attributes, "defaultColWidth")
         elif tag == "col" and _number(attributes, "min") <= self._index + 1 <= _number(attributes, "max"):
@@ -157,7 +164,9 @@ class _Scan:
         before, self._position = self._row, 0
         self._row = int(_number(attributes, "r")) if "r" in attributes else before + 1
         if not before < self._row <= _MAX_ROWS:
-            raise ValueError(f"its rows are not in order (row {self._row} after {before})")
+            raise ValueError(
+                _("its rows are not in order (row {row} after {before})").format(row=self._row, before=before)
+            )
         if _TRUE & {attributes.get("hidden"), attributes.get("zeroHeight")} or _number(attributes, "ht") <= 0:
             self.marks.hidden.add(self._row)
 
@@ -168,7 +177,9 @@ class _Scan:
         else:
             match = _CELL.fullmatch(name)
             if match is None or int(match[2]) != self._row or column_index(match[1]) < self._position:
-                raise ValueError(f"its cells are not in order ({shown(name)} in row {self._row})")
+                raise ValueError(
+                    _("its cells are not in order ({name} in row {row})").format(name=shown(name), row=self._row)
+                )
             self._cell = match[1]
         self._position = column_index(self._cell) + 1
         self._type, self._style = attributes.get("t", "n"), attributes.get("s", "0")
@@ -193,7 +204,7 @@ class _Scan:
                 self._note_error(text)
         elif tag == "c":
             if self._has_formula and not self._has_value:
-                self._note_error("a formula without a result: open the file in Excel and save it")
+                self._note_error(_("a formula without a result: open the file in Excel and save it"))
             if self._cell == self._column and (odd := self._odd.get(self._type, {}).get(self._style)) is not None:
                 self.marks.odd_formats[self._row] = odd
         elif tag == "sheetData":
@@ -205,10 +216,10 @@ class _Scan:
             self.marks.errors[self._row] = text
 
     def _note_merged(self, area: str) -> None:
-        first, _, last = area.partition(":")
+        first, _separator, last = area.partition(":")
         corner, end = _CELL.fullmatch(first), _CELL.fullmatch(last or first)
         if corner is None or end is None:
-            raise ValueError(f"it merges no cells ({shown(area)})")
+            raise ValueError(_("it merges no cells ({area})").format(area=shown(area)))
         left, top = column_index(corner[1]), int(corner[2])
         if left <= self._index <= column_index(end[1]):
             # Only the first cell of a merged area is displayed.
@@ -217,7 +228,11 @@ class _Scan:
 
 
 def _unreadable(cell: str, row: int) -> ValueError:
-    return ValueError(f"the value of the cell {cell}{row} is written in a way that Excel never does: save it in Excel")
+    return ValueError(
+        _("the value of the cell {cell}{row} is written in a way that Excel never does: save it in Excel").format(
+            cell=cell, row=row
+        )
+    )
 
 
 def _number(attributes: Mapping[str, str], name: str) -> float:
@@ -226,15 +241,15 @@ def _number(attributes: Mapping[str, str], name: str) -> float:
     if text is None:
         return math.inf
     if _NUMBER.fullmatch(text) is None:
-        raise ValueError(f"the workbook is damaged ({shown(text)} is no number)")
+        raise ValueError(_("the workbook is damaged ({text} is no number)").format(text=shown(text)))
     return float(text)
 
 
 def _parser() -> expat.XMLParserType:
     parser = expat.ParserCreate()
 
-    def refuse(*_: object) -> None:
-        raise ValueError("the workbook declares XML entities, which Excel never writes")
+    def refuse(*_declaration: object) -> None:
+        raise ValueError(_("the workbook declares XML entities, which Excel never writes"))
 
     parser.EntityDeclHandler = refuse
     parser.buffer_text = True
@@ -278,7 +293,7 @@ def _odd_styles(archive: zipfile.ZipFile) -> tuple[dict[str, str], dict[str, str
     codes = {found["numFmtId"]: found.get("formatCode", "") for _, tag, found in elements if tag == "numFmt"}
     styles = [found.get("numFmtId", "0") for parent, tag, found in elements if parent == "cellXfs" and tag == "xf"]
     numbers = {
-        str(index): codes.get(number, "a format with decimals, a percent sign, an exponent or a date")
+        str(index): codes.get(number, _("a format with decimals, a percent sign, an exponent or a date"))
         for index, number in enumerate(styles)
         if not _shows_integers(number, codes.get(number))
     }

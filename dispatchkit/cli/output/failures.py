@@ -20,6 +20,7 @@ import attrs
 from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.tables import as_csv
 from dispatchkit.cli.text import escape_control, write
+from dispatchkit.cli.translate import _
 from dispatchkit.errors import RejectedError, State
 from dispatchkit.ledger.codec import decode
 from dispatchkit.values import Value, columns
@@ -84,7 +85,9 @@ class FailuresFile:
         status = os.fstat(self._stream.fileno())
         if stat.S_ISREG(status.st_mode) and status.st_size:
             self._stream.close()
-            raise ValueError(f"{path} is not empty, and --failures writes over nothing: name another file")
+            raise ValueError(
+                _("{path} is not empty, and --failures writes over nothing: name another file").format(path=path)
+            )
         self._headed = False
 
     def write(self, rows: Iterable[Failure]) -> bool:

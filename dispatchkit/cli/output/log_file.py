@@ -21,6 +21,7 @@ from pathlib import Path
 
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.text import escape_control, redact_urls, write
+from dispatchkit.cli.translate import _
 
 __all__ = ["LogFile", "with_log"]
 
@@ -54,7 +55,7 @@ class LogFile(logging.Handler):
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NONBLOCK", 0), _MODE)
         if not stat.S_ISREG(os.fstat(self._file).st_mode):
             os.close(self._file)
-            raise ValueError(f"--log-file takes a regular file, and {path} is none")
+            raise ValueError(_("--log-file takes a regular file, and {path} is none").format(path=path))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Append a record. A full disk does not end the run: it is told once, and later records are tried."""
@@ -66,12 +67,16 @@ class LogFile(logging.Handler):
             return
         self._is_torn = written < len(line) + self._is_torn
         if self._is_torn:  # the next line begins after the part that is there
-            self._fail("only a part of a line was written")
+            self._fail(_("only a part of a line was written"))
 
     def _fail(self, reason: str) -> None:
         if not self._fails:
             self._fails = True
-            self.tell(f"{self._path}: {reason}. The run goes on, and --log-file lacks some of its lines.")
+            self.tell(
+                _("{path}: {reason}. The run goes on, and --log-file lacks some of its lines.").format(
+                    path=self._path, reason=reason
+                )
+            )
 
     def close(self) -> None:
         """Close the file."""

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import attrs
 
 from dispatchkit.cli.text import escape_control
+from dispatchkit.cli.translate import _
 
 if TYPE_CHECKING:
     from dispatchkit import Report
@@ -86,12 +87,14 @@ class Notifier:
         try:
             self._words = shlex.split(text)
         except ValueError as error:
-            raise ValueError(f"--notify takes a command with its arguments: {error}") from None
+            raise ValueError(_("--notify takes a command with its arguments: {error}").format(error=error)) from None
         if not self._words:
-            raise ValueError("--notify takes a command, and this one is empty")
+            raise ValueError(_("--notify takes a command, and this one is empty"))
         program = shutil.which(self._words[0])
         if program is None:
-            raise ValueError(f"--notify: there is no program {self._words[0]!r}, or it may not be run")
+            raise ValueError(
+                _("--notify: there is no program {program!r}, or it may not be run").format(program=self._words[0])
+            )
         # A later change of the working directory or of PATH must not lead to another program.
         self._words[0] = str(Path(program).absolute())
 
@@ -118,18 +121,26 @@ class Notifier:
                     error = process.communicate(report, timeout=TIMEOUT)[1]
                 except subprocess.TimeoutExpired:
                     _kill(process)
-                    tell(f"--notify: the command had not ended after {TIMEOUT:.0f} s, so it was killed.")
+                    tell(
+                        _("--notify: the command had not ended after {seconds:.0f} s, so it was killed.").format(
+                            seconds=TIMEOUT
+                        )
+                    )
                     return
                 except KeyboardInterrupt:  # the run is over, and its exit status must not change
                     _kill(process)
-                    tell("--notify: the command was killed, since Ctrl-C was pressed.")
+                    tell(_("--notify: the command was killed, since Ctrl-C was pressed."))
                     return
         except OSError as failure:
-            tell(f"--notify: the command could not be run: {failure.strerror}.")
+            tell(_("--notify: the command could not be run: {reason}.").format(reason=failure.strerror))
             return
         if process.returncode:
             said = escape_control(error.decode(errors="replace").strip()[-_MAX_SHOWN:])
-            tell(f"--notify: the command ended with status {process.returncode}{said and f': {said}'}.")
+            tell(
+                _("--notify: the command ended with status {status}{output}.").format(
+                    status=process.returncode, output=said and f": {said}"
+                )
+            )
 
     def _environment(self, facts: Mapping[str, str | int | None]) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not _TOKEN.search(name)}

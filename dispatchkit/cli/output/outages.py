@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 import attrs
 
 from dispatchkit.cli.durations import in_words
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.core.clock import SYSTEM, Clock
 
 __all__ = ["LEAST", "Outage", "Outages"]
@@ -31,7 +32,9 @@ class Outage:
     seconds: float
 
     def __str__(self) -> str:
-        return f"no answer since {self.since:%H:%M:%S} UTC; {in_words(self.seconds)} lost"
+        return _("no answer since {since:%H:%M:%S} UTC; {lost} lost").format(
+            since=self.since, lost=in_words(self.seconds)
+        )
 
 
 class Outages:
@@ -91,6 +94,12 @@ class Outages:
             return ""
         lost = in_words(sum(outage.seconds for outage in found))
         if len(found) > 1:
-            return f"The provider fell silent {len(found)} times, first at {found[0].since:%H:%M:%S} UTC; {lost} lost."
+            return ngettext(
+                "The provider fell silent {count} time, first at {since:%H:%M:%S} UTC; {lost} lost.",
+                "The provider fell silent {count} times, first at {since:%H:%M:%S} UTC; {lost} lost.",
+                len(found),
+            ).format(count=len(found), since=found[0].since, lost=lost)
         ended = found[0].since + timedelta(seconds=found[0].seconds)
-        return f"No answer from {found[0].since:%H:%M:%S} to {ended:%H:%M:%S} UTC; {lost} lost."
+        return _("No answer from {since:%H:%M:%S} to {ended:%H:%M:%S} UTC; {lost} lost.").format(
+            since=found[0].since, ended=ended, lost=lost
+        )

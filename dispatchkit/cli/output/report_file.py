@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self, TextIO
 
 from dispatchkit.cli.text import write
+from dispatchkit.cli.translate import _
 
 __all__ = ["HTML_START", "JSON_START", "ReportFile"]
 
@@ -99,11 +100,15 @@ def _check(path: Path, start: str) -> None:
         status = path.stat()
     except FileNotFoundError:
         if not path.parent.is_dir():
-            raise ValueError(f"there is no folder {path.parent}") from None
+            raise ValueError(_("there is no folder {folder}").format(folder=path.parent)) from None
         return
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path} is no file: name another one")
+        raise ValueError(_("{path} is no file: name another one").format(path=path))
     with path.open("rb") as stream:
         begin = stream.read(len(start.encode()))
     if begin and begin != start.encode():
-        raise ValueError(f"{path} holds something else than such a report, so it is not replaced: name another file")
+        raise ValueError(
+            _("{path} holds something else than such a report, so it is not replaced: name another file").format(
+                path=path
+            )
+        )

@@ -17,7 +17,8 @@ from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.failures import LiveFailuresFile
 from dispatchkit.cli.output.notify import Ending
 from dispatchkit.cli.output.progress import STYLES, Bar, Lines, ProgressSnapshot
-from dispatchkit.cli.text import counted, escape_control, format_failure, ignore_broken_pipe, write
+from dispatchkit.cli.text import counted, escape_control, format_failure, ignore_broken_pipe, state_word, write
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.log import log, logger
 from dispatchkit.errors import DispatchkitError, RejectedError, State
@@ -219,12 +220,7 @@ class Reporter:
             if self._description is not None:
                 console.print(Text(str(self._description)), highlight=False, soft_wrap=True)
             console.print(_table(report, not_started), highlight=False)
-            rate = f", {(report.total - report.previously_finished) / elapsed:,.0f} a second" if elapsed > 0 else ""
-            earlier = f"; {report.previously_finished:,} of them earlier" if report.previously_finished else ""
-            console.print(
-                Text(f"{report.total:,} of {counted(total, *self._nouns)} in {elapsed:,.2f} s{rate}{earlier}."),
-                highlight=False,
-            )
+            console.print(Text(self._total_line(report, total, elapsed)), highlight=False)
             if self.outages:
                 console.print(Text(self.outages), highlight=False)
             for (error_type, hint), count in self._hints.most_common():
@@ -240,14 +236,29 @@ class Reporter:
                     console.print(Text(escape_control(text)), highlight=False, soft_wrap=True)
         write(self._stream, captured.get())
 
+    def _total_line(self, report: Report, total: int, elapsed: float) -> str:
+        line = _("{done:,} of {targets} in {elapsed:,.2f} s").format(
+            done=report.total, targets=counted(total, *self._nouns), elapsed=elapsed
+        )
+        if elapsed > 0:
+            rate = (report.total - report.previously_finished) / elapsed
+            line += _(", {rate:,.0f} a second").format(rate=rate)
+        if report.previously_finished:
+            line += _("; {count:,} of them earlier").format(count=report.previously_finished)
+        return f"{line}."
+
     def _failure(self, outcome: Outcome[object], error: DispatchkitError) -> None:
         self._hints[type(error), as_options(error.hint)] += 1
         self._shown[outcome.state] += 1
         if self._shown[outcome.state] <= _DETAILED:
             self.note(format_failure(outcome))
         elif self._shown[outcome.state] == _DETAILED + 1:
-            elsewhere = "" if self._json or self._failures_file or self._ledger_ref else "; --json lists each one"
-            self.note(f"More that are {outcome.state.value.replace('_', ' ')} are only counted here{elsewhere}.")
+            elsewhere = "" if self._json or self._failures_file or self._ledger_ref else _("; --json lists each one")
+            self.note(
+                _("More that are {state} are only counted here{elsewhere}.").format(
+                    state=state_word(outcome.state.value), elsewhere=elsewhere
+                )
+            )
 
     def _left(self, report: Report, total: int) -> int:
         """The number of targets that a resume, or the rest of the list, would launch."""
@@ -258,13 +269,18 @@ class Reporter:
             return ""
         path = self._failures_file.path
         if not self._failures_file.whole:
-            return f"{path} is not complete: it could not be written to its end."
+            return _("{path} is not complete: it could not be written to its end.").format(path=path)
         if not count:
             return ""
         # A resume launches what is left; what is not left needs another run.
         by_file = self._live_failures_file is not None or (not left and not self._resumes)
-        again = f" To try again those that may be: {self._again(path)}" if by_file else ""
-        return f"{counted(count, 'target is', 'targets are')} not done: see {path}.{again}"
+        again = _(" To try again those that may be: {line}").format(line=self._again(path)) if by_file else ""
+        return (
+            ngettext(
+                "{count:,} target is not done: see {path}.", "{count:,} targets are not done: see {path}.", count
+            ).format(count=count, path=path)
+            + again
+        )
 
     def _again(self, path: Path) -> str:
         """The same command for the ids that are not done, with another file for what fails again."""
@@ -276,17 +292,21 @@ class Reporter:
         left = self._left(report, total)
         if self._ledger_ref is None or self._ledger_ref.run is None or not left:
             if (self._gave_up or not_started) and self._failures_file is None and left:
-                return (
-                    f"{counted(left, *self._nouns)} {'is' if left == 1 else 'are'} left, and no file lists which. "
-                    "A run in a ledger can be resumed; with --failures FILE, the ids that are left are listed."
-                )
+                return ngettext(
+                    "{targets} is left, and no file lists which. A run in a ledger can be resumed; with --failures "
+                    "FILE, the ids that are left are listed.",
+                    "{targets} are left, and no file lists which. A run in a ledger can be resumed; with --failures "
+                    "FILE, the ids that are left are listed.",
+                    left,
+                ).format(targets=counted(left, *self._nouns))
             return ""
         if report.not_started is None and not self.planned:
-            return (
-                f"The plan of run {self._ledger_ref.run!r} is not complete. To complete it: {self._ledger_ref.again()}"
+            return _("The plan of run {run!r} is not complete. To complete it: {line}").format(
+                run=self._ledger_ref.run, line=self._ledger_ref.again()
             )
-        is_left = f"{counted(left, *self._nouns)} {'is' if left == 1 else 'are'} left"
-        return f"{is_left}. To resume the run: {self._ledger_ref.resume(self._ledger_ref.run)}"
+        return ngettext(
+            "{targets} is left. To resume the run: {line}", "{targets} are left. To resume the run: {line}", left
+        ).format(targets=counted(left, *self._nouns), line=self._ledger_ref.resume(self._ledger_ref.run))
 
     def _how_to_launch_the_refused(self) -> str:
         refused = sum(
@@ -297,16 +317,18 @@ class Reporter:
         if self._ledger_ref is None or self._ledger_ref.run is None or not refused:
             return ""
         # They are rejected like any other target, and the run does not retry them.
-        return (
-            f"Rejected targets are not retried, including {refused:,} rejected only for the token, the account or the "
-            f"rate limit. To launch those, start a new run --from the file that this writes: "
-            f"{self._ledger_ref.failures(self._ledger_ref.run)}"
-        )
+        return _(
+            "Rejected targets are not retried, including {refused:,} rejected only for the token, the "
+            "account or the rate limit. To launch those, start a new run --from the file that this writes: "
+            "{line}"
+        ).format(refused=refused, line=self._ledger_ref.failures(self._ledger_ref.run))
 
     def _where_it_is_recorded(self) -> str:
         if self._ledger_ref is None or self._ledger_ref.run is None:
             return ""
-        return f"Recorded as run {self._ledger_ref.run!r}. To show it: {self._ledger_ref.show(self._ledger_ref.run)}"
+        return _("Recorded as run {run!r}. To show it: {line}").format(
+            run=self._ledger_ref.run, line=self._ledger_ref.show(self._ledger_ref.run)
+        )
 
 
 def _numbered(path: Path, number: int) -> Path:
@@ -314,11 +336,11 @@ def _numbered(path: Path, number: int) -> Path:
 
 
 def _table(report: Report, not_started: int) -> Table:
-    table = Table("outcome", box=None, pad_edge=False)
-    table.add_column("count", justify="right")
+    table = Table(_("outcome"), box=None, pad_edge=False)
+    table.add_column(_("count"), justify="right")
     for state, style in STYLES.items():
         count: int = getattr(report, state.value)
-        table.add_row(state.value.replace("_", " "), f"{count:,}", style=style if count else "dim")
+        table.add_row(state_word(state.value), f"{count:,}", style=style if count else "dim")
     if not_started:
-        table.add_row("not started", f"{not_started:,}")
+        table.add_row(_("not started"), f"{not_started:,}")
     return table

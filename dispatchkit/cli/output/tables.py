@@ -17,6 +17,7 @@ from typing import Literal
 from rich.cells import cell_len, set_cell_size
 
 from dispatchkit.cli.text import escape_control, format_value, labelled, write
+from dispatchkit.cli.translate import _
 from dispatchkit.json_rows import Scalar
 from dispatchkit.values import Value, as_json, columns
 
@@ -38,7 +39,7 @@ def form_of(*, json: bool, csv: bool) -> Form:
         ValueError: They ask for two.
     """
     if json and csv:
-        raise ValueError("give either --json or --csv, not both")
+        raise ValueError(_("give either --json or --csv, not both"))
     return "json" if json else "csv" if csv else "table"
 
 
@@ -48,7 +49,7 @@ class Rows:
     Args:
         form: What they are written as.
         cls: Their class, whose columns a CSV has.
-        names: The columns of a table.
+        names: The columns of a table, as catalogues have them: in English.
         optional: See `PlainTable`, as for the next one.
         flexible: Default: none.
     """
@@ -89,7 +90,7 @@ class Rows:
         elif self._form == "csv":
             text = as_csv(None if headed else columns(self._cls), (value.to_dict(flat=True) for value in values))
         else:
-            text = self._table.lines(cells if headed else [self._names, *cells])
+            text = self._table.lines(cells if headed else [self._table.header, *cells])
         self._open = self._open and write(sys.stdout, text)
 
 
@@ -99,7 +100,7 @@ class PlainTable:
     On a terminal, columns are left out and shortened until the table fits. A file gets all of it.
 
     Args:
-        names: The columns.
+        names: The columns, as catalogues have them: in English.
         optional: The columns that may be left out, in this order. Before them go those that hold nothing but 0 or -.
         flexible: The columns that may be shortened.
         width: The width to fit into. None: that of standard output, if it is a terminal.
@@ -120,9 +121,14 @@ class PlainTable:
         self._widths: dict[int, int] = {}
         """The width of each shown column, by index."""
 
+    @property
+    def header(self) -> list[str]:
+        """The names of the columns in the language of the user."""
+        return [_(name) for name in self._names]
+
     def write(self, rows: Sequence[Sequence[object]]) -> bool:
         """Write rows to standard output, the names first. Returns whether there still is a reader."""
-        return write(sys.stdout, self.lines(rows if self._widths else [self._names, *rows]))
+        return write(sys.stdout, self.lines(rows if self._widths else [self.header, *rows]))
 
     def lines(self, rows: Sequence[Sequence[object]]) -> str:
         """The lines of rows."""

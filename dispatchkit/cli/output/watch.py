@@ -20,6 +20,7 @@ from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.tables import PlainTable
 from dispatchkit.cli.text import counted, escape_control, utc, write
+from dispatchkit.cli.translate import N_, _
 from dispatchkit.core.fanout.polling import TargetProgress, WatchEnd
 from dispatchkit.errors import DispatchkitError
 from dispatchkit.values import as_json
@@ -59,7 +60,7 @@ class WatchForm(Generic[P]):
 
     noun: tuple[str, str]
     names: Sequence[str]
-    """The columns, without those of the target and of its state."""
+    """The columns, without those of the target and of its state, in English: catalogues have them."""
     cells: Callable[[P], Sequence[object]]
     """The cells of these columns."""
     state: Callable[[P], str | None]
@@ -73,19 +74,19 @@ class WatchForm(Generic[P]):
         """The rows as a table."""
         rows = [*rows]
         has_notes = any(self.note(row) for row in rows)
-        names = [self.noun[0], "state", *self.names, *(("note",) if has_notes else ())]
+        names = [self.noun[0], N_("state"), *self.names, *((N_("note"),) if has_notes else ())]
         flexible = [*(("note",) if has_notes else ()), *self.flexible, "state"]
         table = PlainTable(names, optional=self.optional, flexible=flexible, width=width)
         cells = [
             [row.target, describe_state(row, self.state(row)), *self.cells(row), *((self.note(row),) * has_notes)]
             for row in rows
         ]
-        return table.lines([names, *cells])
+        return table.lines([table.header, *cells])
 
     def line(self, row: P) -> str:
         """A change in one line."""
         cells = zip(self.names, self.cells(row), strict=True)
-        counts = [f"{name} {value}" for name, value in cells if type(value) is int and value]
+        counts = [f"{_(name)} {value}" for name, value in cells if type(value) is int and value]
         note = self.note(row)
         texts = [describe_state(row, self.state(row)), *counts, *(() if note is None else (note,))]
         return escape_control(f"{utc(row.at)} UTC  {row.target}: {', '.join(texts)}")
@@ -94,8 +95,9 @@ class WatchForm(Generic[P]):
 def describe_state(progress: TargetProgress, state: str | None) -> str:
     """The state of a target and, if its watch ended for another reason, that."""
     if progress.end is None or progress.end is WatchEnd.FINAL:
-        return state or "not read"
-    return progress.end.text if state is None else f"{state}, {progress.end.text}"
+        return state or _("not read")
+    end = _(progress.end.text)
+    return end if state is None else f"{state}, {end}"
 
 
 class _Screen(Generic[P]):
@@ -148,15 +150,19 @@ class _Screen(Generic[P]):
         """The first targets that did not end well, if no line and no table showed them."""
         if not (self._sums_up and self._named):
             return ""
-        more = f", and {self.unwell - len(self._named):,} more" if self.unwell > len(self._named) else ""
-        return escape_control(f"Not well: {', '.join(self._named)}{more}.") + "\n"
+        more = (
+            _(", and {count:,} more").format(count=self.unwell - len(self._named))
+            if self.unwell > len(self._named)
+            else ""
+        )
+        return escape_control(_("Not well: {names}{more}.").format(names=", ".join(self._named), more=more)) + "\n"
 
     @property
     def summary(self) -> str:
         """How many targets there are, and how many of each state."""
         states = Counter(self._states.values())
         if unread := self._total - len(self._states):
-            states["not read"] += unread
+            states[_("not read")] += unread
         return escape_control(
             f"{counted(self._total, *self._form.noun)}: "
             f"{'; '.join(f'{count:,} {state}' for state, count in states.most_common())}."
@@ -197,7 +203,7 @@ def show_watch(
     with screen.live or nullcontext():
         _read(watching())
     ended_early = any(screen.ends[end] for end in _EARLY)
-    again = f" To watch on: {invocation.again()}" if ended_early else ""
+    again = _(" To watch on: {line}").format(line=invocation.again()) if ended_early else ""
     write(sys.stderr, f"{screen.unnamed}{screen.summary}{again}\n")
     if ended_early:
         raise typer.Exit(WATCH_ENDED)
@@ -240,5 +246,5 @@ def _read(watching: Coroutine[object, object, None]) -> None:
         raise typer.Exit(130) from None
     except DispatchkitError as error:
         why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
-        write(sys.stderr, f"dispatchkit: the provider could not be read: {why}\n{hint}\n")
+        write(sys.stderr, f"dispatchkit: {_('the provider could not be read: {why}').format(why=why)}\n{hint}\n")
         raise typer.Exit(1) from None

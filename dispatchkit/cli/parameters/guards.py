@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dispatchkit.cli.panels import GUARDS
+from dispatchkit.cli.translate import _
 
 __all__ = [
     "Again",
@@ -30,8 +31,10 @@ RepeatWindow = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Leave out ids that another run of the ledger launched, or may have launched, within this time. "
-        "Examples: 90s, 15m, 1h, always. Default: always for starts of dispatches, 1h for launches of mailings.",
+        help=_(
+            "Leave out ids that another run of the ledger launched, or may have launched, within this time. "
+            "Examples: 90s, 15m, 1h, always. Default: always for starts of dispatches, 1h for launches of mailings."
+        ),
         rich_help_panel=GUARDS,
     ),
 ]
@@ -39,7 +42,7 @@ Again = Annotated[
     bool,
     typer.Option(
         "--again",
-        help="Launch also what another run of the ledger has launched, or may have launched.",
+        help=_("Launch also what another run of the ledger has launched, or may have launched."),
         rich_help_panel=GUARDS,
     ),
 ]
@@ -47,8 +50,10 @@ Check = Annotated[
     bool,
     typer.Option(
         "--check",
-        help="Read the state of every target first. If something speaks against the launch of one, nothing is sent, "
-        "and the exit status is 2. A question on a terminal shows the state of up to 20 targets in any case.",
+        help=_(
+            "Read the state of every target first. If something speaks against the launch of one, nothing is sent, "
+            "and the exit status is 2. A question on a terminal shows the state of up to 20 targets in any case."
+        ),
         rich_help_panel=GUARDS,
     ),
 ]
@@ -56,24 +61,26 @@ SkipUnlaunchable = Annotated[
     bool,
     typer.Option(
         "--skip-unlaunchable",
-        help="Like --check, but leave out the targets that something speaks against, and launch the rest.",
+        help=_("Like --check, but leave out the targets that something speaks against, and launch the rest."),
         rich_help_panel=GUARDS,
     ),
 ]
 MaxLaunches = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Send at most this many launches or stops.", rich_help_panel=GUARDS),
+    typer.Option(metavar="N", min=1, help=_("Send at most this many launches or stops."), rich_help_panel=GUARDS),
 ]
 StopAfterFailures = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Send no more after this many failures.", rich_help_panel=GUARDS),
+    typer.Option(metavar="N", min=1, help=_("Send no more after this many failures."), rich_help_panel=GUARDS),
 ]
 GiveUpAfter = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="End the run when the provider has not answered for this long: 90s, 15m, 1h, or never. A pause that the "
-        "provider asked for does not count. Default: 1h.",
+        help=_(
+            "End the run when the provider has not answered for this long: 90s, 15m, 1h, or never. A pause that the "
+            "provider asked for does not count. Default: 1h."
+        ),
         rich_help_panel=GUARDS,
     ),
 ]
@@ -83,8 +90,10 @@ Canary = Annotated[
         metavar="N",
         min=0,
         max=1000,
-        help="Launch N first, and the rest only once these are done and the provider's state shows that they go out. "
-        "A run of a ledger keeps this; 0 launches its rest all the same.",
+        help=_(
+            "Launch N first, and the rest only once these are done and the provider's state shows that they go out. "
+            "A run of a ledger keeps this; 0 launches its rest all the same."
+        ),
         rich_help_panel=GUARDS,
     ),
 ]
@@ -92,7 +101,7 @@ CanaryTimeout = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="End the run if the first N do not go out within this time: 90s, 15m, 1h. Default: 10m.",
+        help=_("End the run if the first N do not go out within this time: 90s, 15m, 1h. Default: 10m."),
         rich_help_panel=GUARDS,
     ),
 ]
@@ -100,7 +109,7 @@ NotBefore = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Start nothing before this time, and wait: 09:00 is today in --zone, 2026-01-31T09:00+03:00 any day.",
+        help=_("Start nothing before this time, and wait: 09:00 is today in --zone, 2026-01-31T09:00+03:00 any day."),
         rich_help_panel=GUARDS,
     ),
 ]
@@ -108,7 +117,7 @@ NotAfter = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Start nothing from this time on, retries included. Calls in flight can end.",
+        help=_("Start nothing from this time on, retries included. Calls in flight can end."),
         rich_help_panel=GUARDS,
     ),
 ]
@@ -116,7 +125,7 @@ Zone = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The time zone of --not-before and --not-after, such as Europe/Moscow.",
+        help=_("The time zone of --not-before and --not-after, such as Europe/Moscow."),
         rich_help_panel=GUARDS,
     ),
 ]
@@ -124,15 +133,19 @@ NeverRepeat = Annotated[
     bool,
     typer.Option(
         "--never-repeat",
-        help="Never send a launch again that may have happened. Only look it up; if that does not settle it, it stays "
-        "unknown.",
+        help=_(
+            "Never send a launch again that may have happened. Only look it up; if that does not settle it, it stays "
+            "unknown."
+        ),
         rich_help_panel=GUARDS,
     ),
 ]
 DryRun = Annotated[
     bool,
     typer.Option(
-        "--dry-run", help="Show the requests and send none. Needs no token and no connection.", rich_help_panel=GUARDS
+        "--dry-run",
+        help=_("Show the requests and send none. Needs no token and no connection."),
+        rich_help_panel=GUARDS,
     ),
 ]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Go on without a question.", rich_help_panel=GUARDS)]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help=_("Go on without a question."), rich_help_panel=GUARDS)]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dispatchkit.cli.panels import IDS
+from dispatchkit.cli.translate import _
 
 __all__ = ["Column", "Encoding", "Expected", "From", "FromWhole", "Ids", "IncludeUnknown", "Sheet"]
 
@@ -14,7 +15,7 @@ Ids = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="IDS",
-        help="Ids and ranges of ids: 7 12 100-200, or 7,12,100-200.",
+        help=_("Ids and ranges of ids: 7 12 100-200, or 7,12,100-200."),
         rich_help_panel=IDS,
         show_default=False,
     ),
@@ -24,9 +25,11 @@ From = Annotated[
     typer.Option(
         "--from",
         metavar="FILE",
-        help="Read the ids from a file, one per line; # starts a comment. - is standard input. CSV and .xlsx need "
-        "--column, unless a sheet has one column only. A file that --failures, --json or 'ledger export' wrote is read "
-        "as it is, without what is done.",
+        help=_(
+            "Read the ids from a file, one per line; # starts a comment. - is standard input. CSV and .xlsx need "
+            "--column, unless a sheet has one column only. A file that --failures, --json or 'ledger export' wrote is "
+            "read as it is, without what is done."
+        ),
         rich_help_panel=IDS,
     ),
 ]
@@ -35,9 +38,11 @@ FromWhole = Annotated[
     typer.Option(
         "--from",
         metavar="FILE",
-        help="Read the ids from a file, one per line; # starts a comment. - is standard input. CSV and .xlsx need "
-        "--column, unless a sheet has one column only. A file that dispatchkit wrote is read as it is, and all of its "
-        "ids are taken, whatever their outcome.",
+        help=_(
+            "Read the ids from a file, one per line; # starts a comment. - is standard input. CSV and .xlsx need "
+            "--column, unless a sheet has one column only. A file that dispatchkit wrote is read as it is, and all of "
+            "its ids are taken, whatever their outcome."
+        ),
         rich_help_panel=IDS,
     ),
 ]
@@ -45,19 +50,19 @@ Column = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The file is a table with a header row; read the ids from this column.",
+        help=_("The file is a table with a header row; read the ids from this column."),
         rich_help_panel=IDS,
     ),
 ]
 Sheet = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Read the ids from this sheet of an .xlsx file.", rich_help_panel=IDS),
+    typer.Option(metavar="NAME", help=_("Read the ids from this sheet of an .xlsx file."), rich_help_panel=IDS),
 ]
 Encoding = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The encoding of the file, such as cp1251. Default: UTF-8, or that of its byte order mark.",
+        help=_("The encoding of the file, such as cp1251. Default: UTF-8, or that of its byte order mark."),
         rich_help_panel=IDS,
     ),
 ]
@@ -65,11 +70,11 @@ IncludeUnknown = Annotated[
     bool,
     typer.Option(
         "--include-unknown",
-        help="From a file with outcomes, also take ids whose outcome is unknown. They may have been launched.",
+        help=_("From a file with outcomes, also take ids whose outcome is unknown. They may have been launched."),
         rich_help_panel=IDS,
     ),
 ]
 Expected = Annotated[
     int | None,
-    typer.Option(metavar="N", min=1, help="Go on only if there are exactly this many ids.", rich_help_panel=IDS),
+    typer.Option(metavar="N", min=1, help=_("Go on only if there are exactly this many ids."), rich_help_panel=IDS),
 ]

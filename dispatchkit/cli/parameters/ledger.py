@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dispatchkit.cli.panels import LEDGER
+from dispatchkit.cli.translate import _
 
 __all__ = [
     "Account",
@@ -26,9 +27,11 @@ Ledger = Annotated[
     str | None,
     typer.Option(
         metavar="FILE|URL",
-        help="Record each launch in this SQLite file or PostgreSQL database before it is sent. The run can then be "
-        "resumed. Default: DISPATCHKIT_LEDGER, else a file of your own in the state folder. A stop is recorded only "
-        "in a ledger that is named.",
+        help=_(
+            "Record each launch in this SQLite file or PostgreSQL database before it is sent. The run can then be "
+            "resumed. Default: DISPATCHKIT_LEDGER, else a file of your own in the state folder. A stop is recorded "
+            "only in a ledger that is named."
+        ),
         rich_help_panel=LEDGER,
     ),
 ]
@@ -36,7 +39,7 @@ NoLedger = Annotated[
     bool,
     typer.Option(
         "--no-ledger",
-        help="Record nothing: the run cannot be resumed, and a repeat of it is not noticed.",
+        help=_("Record nothing: the run cannot be resumed, and a repeat of it is not noticed."),
         rich_help_panel=LEDGER,
     ),
 ]
@@ -45,8 +48,10 @@ RunName = Annotated[
     typer.Option(
         "--run",
         metavar="NAME",
-        help="The name of the run in the ledger. The same command with the same name resumes the run. Default: a new "
-        "name from date, time and command.",
+        help=_(
+            "The name of the run in the ledger. The same command with the same name resumes the run. Default: a new "
+            "name from date, time and command."
+        ),
         rich_help_panel=LEDGER,
     ),
 ]
@@ -54,8 +59,10 @@ Account = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Your name for the provider's account. A run in a ledger stays with its account, also when the account "
-        "gets a new token.",
+        help=_(
+            "Your name for the provider's account. A run in a ledger stays with its account, also when the account "
+            "gets a new token."
+        ),
         rich_help_panel=LEDGER,
     ),
 ]
@@ -63,7 +70,7 @@ AccountChanged = Annotated[
     bool,
     typer.Option(
         "--account-changed",
-        help="The account of the run has a new token or a new name: resume the run with the current one.",
+        help=_("The account of the run has a new token or a new name: resume the run with the current one."),
         rich_help_panel=LEDGER,
     ),
 ]
@@ -71,7 +78,7 @@ Copied = Annotated[
     bool,
     typer.Option(
         "--copied",
-        help="The ledger file is a copy, and its original is out of use: use the copy.",
+        help=_("The ledger file is a copy, and its original is out of use: use the copy."),
         rich_help_panel=LEDGER,
     ),
 ]
@@ -79,21 +86,25 @@ EndHolder = Annotated[
     bool,
     typer.Option(
         "--end-holder",
-        help="If the process that holds the run hangs or is suspended, end it and take the run over. A working "
-        "process is never ended: use stop-run.",
+        help=_(
+            "If the process that holds the run hangs or is suspended, end it and take the run over. A working "
+            "process is never ended: use stop-run."
+        ),
         rich_help_panel=LEDGER,
     ),
 ]
 LedgerArgument = Annotated[
     list[str] | None,
-    typer.Argument(metavar="LEDGER", help="A file or a URL. Default: DISPATCHKIT_LEDGER, else your own file."),
+    typer.Argument(metavar="LEDGER", help=_("A file or a URL. Default: DISPATCHKIT_LEDGER, else your own file.")),
 ]
 RunArgument = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="LEDGER RUN",
-        help="A file or a URL, and the name of a run. Default: DISPATCHKIT_LEDGER, else your own file. A single run "
-        "needs no name.",
+        help=_(
+            "A file or a URL, and the name of a run. Default: DISPATCHKIT_LEDGER, else your own file. A single run "
+            "needs no name."
+        ),
     ),
 ]
 SharedLedger = Annotated[
@@ -101,11 +112,11 @@ SharedLedger = Annotated[
     typer.Option(
         envvar="DISPATCHKIT_LEDGER",
         metavar="URL",
-        help="The ledger that all workers share: postgresql://user@host:port/database.",
+        help=_("The ledger that all workers share: postgresql://user@host:port/database."),
         rich_help_panel=LEDGER,
     ),
 ]
 RunOfLedger = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="The name of the run. A single run needs no name.", rich_help_panel=LEDGER),
+    typer.Option(metavar="NAME", help=_("The name of the run. A single run needs no name."), rich_help_panel=LEDGER),
 ]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dispatchkit.cli.panels import PACE
+from dispatchkit.cli.translate import _
 
 __all__ = ["Concurrency", "Rate"]
 
@@ -14,7 +15,7 @@ Concurrency = Annotated[
     str,
     typer.Option(
         metavar="N|auto",
-        help="The largest number of calls in flight; auto adapts it to the provider.",
+        help=_("The largest number of calls in flight; auto adapts it to the provider."),
         rich_help_panel=PACE,
     ),
 ]
@@ -22,8 +23,10 @@ Rate = Annotated[
     float | None,
     typer.Option(
         metavar="N",
-        help="The most launches per second, evenly spaced. With a ledger in PostgreSQL, it holds for all processes "
-        "that use the account. Default: no limit.",
+        help=_(
+            "The most launches per second, evenly spaced. With a ledger in PostgreSQL, it holds for all processes "
+            "that use the account. Default: no limit."
+        ),
         rich_help_panel=PACE,
     ),
 ]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from dispatchkit.cli.panels import WATCH
+from dispatchkit.cli.translate import _
 
 __all__ = ["Deadline", "Every", "StalledAfter", "Watch"]
 
@@ -14,25 +15,25 @@ Watch = Annotated[
     bool,
     typer.Option(
         "--watch",
-        help="Read again and again until all are final. A terminal shows a table; otherwise each change is a line.",
+        help=_("Read again and again until all are final. A terminal shows a table; otherwise each change is a line."),
         rich_help_panel=WATCH,
     ),
 ]
 Every = Annotated[
     str | None,
-    typer.Option(metavar="TIME", help="Time between two rounds: 5s, 1m. Default: 5s.", rich_help_panel=WATCH),
+    typer.Option(metavar="TIME", help=_("Time between two rounds: 5s, 1m. Default: 5s."), rich_help_panel=WATCH),
 ]
 Deadline = Annotated[
     str | None,
     typer.Option(
-        metavar="TIME", help="End the watch after this time: 90s, 15m, 1h. Default: never.", rich_help_panel=WATCH
+        metavar="TIME", help=_("End the watch after this time: 90s, 15m, 1h. Default: never."), rich_help_panel=WATCH
     ),
 ]
 StalledAfter = Annotated[
     str | None,
     typer.Option(
         metavar="TIME",
-        help="Watch a target no longer when its status and counters have not changed for this time. Default: never.",
+        help=_("Watch a target no longer when its status and counters have not changed for this time. Default: never."),
         rich_help_panel=WATCH,
     ),
 ]

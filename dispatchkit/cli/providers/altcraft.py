@@ -20,6 +20,7 @@ from dispatchkit.cli.run.launch import launch as launch_spec
 from dispatchkit.cli.run.spec import CheckSpec, LaunchSpec
 from dispatchkit.cli.settings import client_settings
 from dispatchkit.cli.text import counted
+from dispatchkit.cli.translate import N_, _
 from dispatchkit.core.secret import Secret
 
 if TYPE_CHECKING:
@@ -44,11 +45,11 @@ def activate(options: ActivateOptions) -> None:
     """Activate mailings and, with ``--run-now``, launch them."""
     with exit_on_user_error():
         if options.audience is not None and not options.run_now:
-            raise ValueError("--audience needs --run-now: it holds for one launch only")
+            raise ValueError(_("--audience needs --run-now: it holds for one launch only"))
         values = overrides(options)
     _launch(
         options,
-        "activate and launch" if options.run_now else "activate",
+        N_("activate and launch") if options.run_now else N_("activate"),
         lambda number: ActivateMailing(number, run_now=options.run_now, **values),
         values,
         check=_check_spec(options, values, activates=True),
@@ -61,7 +62,7 @@ def launch(options: LaunchActiveOptions) -> None:
         values = overrides(options)
     _launch(
         options,
-        "launch",
+        N_("launch"),
         lambda number: LaunchBroadcast(number, **values),
         values,
         active=True,
@@ -75,7 +76,7 @@ def launch_regular(options: LaunchActiveOptions) -> None:
         values = overrides(options)
     _launch(
         options,
-        "launch",
+        N_("launch"),
         lambda number: LaunchRegular(number, **values),
         values,
         active=True,
@@ -88,7 +89,7 @@ def deactivate(options: DeactivateOptions) -> None:
     """Deactivate mailings."""
     _launch(
         options,
-        "abort and deactivate" if options.abort_if_running else "deactivate",
+        N_("abort and deactivate") if options.abort_if_running else N_("deactivate"),
         lambda number: DeactivateMailing(number, abort_if_running=options.abort_if_running),
         active=True,
         stops=frozenset({"activate", "launch", "launch-regular"}),
@@ -145,9 +146,9 @@ def _check_spec(options: AudienceOptions, values: Overrides, *, activates: bool 
     audience = values["audience"]
     with exit_on_user_error():
         if options.list_id is not None and (audience is None or audience.kind != "segment"):
-            raise ValueError("--list-id needs --audience segment:ID: it names the database of a dynamic segment")
+            raise ValueError(_("--list-id needs --audience segment:ID: it names the database of a dynamic segment"))
         if options.resource_id is not None and audience is None:
-            raise ValueError("--resource-id needs --audience: without it, no subscriptions are counted")
+            raise ValueError(_("--resource-id needs --audience: without it, no subscriptions are counted"))
     return CheckSpec(
         read=lambda client, ids, timeout: load("dispatchkit.altcraft.check:iterate_checks")(
             client,
@@ -167,14 +168,15 @@ def _described(values: Overrides) -> tuple[tuple[str, str], ...]:
     """The overrides of a launch, as text. The values of a content are confidential and never shown."""
     details: list[tuple[str, str]] = []
     if (audience := values["audience"]) is not None:
-        details.append(("audience", f"{audience.kind} {audience.id}"))
+        details.append((_("audience"), f"{audience.kind} {audience.id}"))
     if (limit := values["limit"]) is not None:
-        details.append(("limit", f"{limit:,}"))
+        details.append((_("limit"), f"{limit:,}"))
     if (content := values["content"]) is not None:
         size = len(json.dumps(content, ensure_ascii=False).encode())
-        details.append(("content", f"{counted(len(content), 'key')} ({counted(size, 'byte')}): {', '.join(content)}"))
+        keys, all_bytes = counted(len(content), "key", "keys"), counted(size, "byte", "bytes")
+        details.append((_("content"), f"{keys} ({all_bytes}): {', '.join(content)}"))
     details += [
-        ("attachment", f"{attachment.name} ({counted(len(attachment.data), 'byte')})")
+        (_("attachment"), f"{attachment.name} ({counted(len(attachment.data), 'byte', 'bytes')})")
         for attachment in values["attachments"]
     ]
     return (*details,)

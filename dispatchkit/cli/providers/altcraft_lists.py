@@ -18,6 +18,7 @@ from dispatchkit.cli.providers.altcraft_views import connect
 from dispatchkit.cli.providers.overrides import audience
 from dispatchkit.cli.providers.views import list_was_cut, read, unread
 from dispatchkit.cli.text import write
+from dispatchkit.cli.translate import N_
 from dispatchkit.errors import DispatchkitError
 
 if TYPE_CHECKING:
@@ -27,17 +28,17 @@ if TYPE_CHECKING:
 __all__ = ["counters", "mailing", "mailings"]
 
 _COUNTS = (
-    "subscribed_sendable",
-    "unconfirmed_sendable",
-    "subscribed",
-    "unsubscribed",
-    "complained",
-    "hardbounced",
-    "unconfirmed",
-    "suspended",
-    "invalid",
+    N_("subscribed sendable"),
+    N_("unconfirmed sendable"),
+    N_("subscribed"),
+    N_("unsubscribed"),
+    N_("complained"),
+    N_("hardbounced"),
+    N_("unconfirmed"),
+    N_("suspended"),
+    N_("invalid"),
 )
-"""Not all of them: a mailing reaches the first alone."""
+"""Columns for counts of `ChannelCounters`. Not all of them: a mailing reaches the first alone."""
 
 
 def mailings(options: MailingsOptions) -> None:
@@ -83,13 +84,13 @@ def counters(options: CountersOptions) -> None:
         of = audience("AUDIENCE", options.audience)
         command = ReadCounters(of, resource_id=options.resource_id, list_id=options.list_id)
         client = connect(options)
-    rows = Rows(form, ChannelCounters, ("channel", *(name.replace("_", " ") for name in _COUNTS)))
+    rows = Rows(form, ChannelCounters, (N_("channel"), *_COUNTS))
     for each in read(client, command):
-        rows.add(each, each.channel, *(getattr(each.status, name) for name in _COUNTS))
+        rows.add(each, each.channel, *(getattr(each.status, name.replace(" ", "_")) for name in _COUNTS))
     rows.flush()
 
 
-_NAMES: Sequence[str] = ("mailing", "type", "active", "name", "updated (UTC)")
+_NAMES: Sequence[str] = (N_("mailing"), N_("type"), N_("active"), N_("name"), N_("updated (UTC)"))
 
 
 def _show_mailings(listing: Iterable[Mailing], form: Form) -> None:

@@ -15,6 +15,7 @@ from dispatchkit.cli.output.watch import WatchForm, show_once, show_watch, unrea
 from dispatchkit.cli.providers.views import moment, read, read_ids, show_log, show_statuses
 from dispatchkit.cli.providers.watch_times import watch_times
 from dispatchkit.cli.settings import client_settings
+from dispatchkit.cli.translate import N_, _, ngettext
 
 if TYPE_CHECKING:
     from dispatchkit.cli.commands.altcraft import AltcraftReadOptions, LogOptions, StatusOptions
@@ -26,18 +27,26 @@ def _state(progress: MailingProgress) -> str | None:
     if progress.is_active is None:
         return None
     if progress.starts > progress.ends:
-        return "started"
-    return "completed" if progress.is_completed else "active" if progress.is_active else "not active"
+        return _("started")
+    if progress.is_completed:
+        return _("completed")
+    return _("active") if progress.is_active else _("not active")
 
 
 def _log_note(progress: MailingProgress) -> str | None:
-    missing = f"{progress.log_missing:,} entries of the log not listed" if progress.log_missing else None
+    missing = (
+        ngettext(
+            "{count:,} entries of the log not listed", "{count:,} entries of the log not listed", progress.log_missing
+        ).format(count=progress.log_missing)
+        if progress.log_missing
+        else None
+    )
     return "; ".join(filter(None, (missing, progress.last_error))) or None
 
 
 _FORM: WatchForm[MailingProgress] = WatchForm(
     noun=PROVIDER.noun,
-    names=("active", "completed", "starts", "ends", "errors"),
+    names=(N_("active"), N_("completed"), N_("starts"), N_("ends"), N_("errors")),
     cells=lambda progress: (
         progress.is_active,
         progress.is_completed,
@@ -74,7 +83,7 @@ def status(options: StatusOptions) -> None:
     show_statuses(
         client,
         map(ReadStatus, ids),
-        ("mailing", "active", "completed", "status"),
+        (N_("mailing"), N_("active"), N_("completed"), N_("status")),
         lambda read: (read.is_active, read.is_completed, read.status),
         json=options.json,
         flexible=("status",),

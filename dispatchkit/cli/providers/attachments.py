@@ -7,6 +7,7 @@ from pathlib import Path
 
 from dispatchkit import Attachment
 from dispatchkit.altcraft.models import MAX_FILE_BYTES
+from dispatchkit.cli.translate import _
 
 __all__ = ["read_attachments"]
 
@@ -23,8 +24,10 @@ def read_attachments(paths: Sequence[Path]) -> list[Attachment]:
         try:
             file = Attachment.from_path(path, max_bytes=max(1, left))
         except ValueError as error:
-            before = f" after {MAX_FILE_BYTES - left:,} bytes of other files" if files else ""
-            raise ValueError(f"--attach {path}: {error}{before}") from None
+            before = _(" after {count:,} bytes of other files").format(count=MAX_FILE_BYTES - left) if files else ""
+            raise ValueError(
+                _("--attach {path}: {error}{before}").format(path=path, error=error, before=before)
+            ) from None
         left -= len(file.data)
         files.append(file)
     return files

@@ -16,6 +16,7 @@ from dispatchkit.cli.lazy import load
 from dispatchkit.cli.run.launch import launch
 from dispatchkit.cli.run.spec import CheckSpec, LaunchSpec
 from dispatchkit.cli.settings import client_settings
+from dispatchkit.cli.translate import N_
 from dispatchkit.core.secret import Secret
 from dispatchkit.direct.commands import DirectAuth, DirectCommand, StartDispatch, StopDispatch
 
@@ -39,7 +40,7 @@ def start(options: StartOptions) -> None:
         is_demanded=options.check or options.skip_unlaunchable,
         skips=options.skip_unlaunchable,
     )
-    launch(options, attrs.evolve(_spec(options, "start", StartDispatch), check=check))
+    launch(options, attrs.evolve(_spec(options, N_("start"), StartDispatch), check=check))
 
 
 def stop(options: StopOptions) -> None:
@@ -47,10 +48,10 @@ def stop(options: StopOptions) -> None:
     with exit_on_user_error():
         options = with_profile(options, PROVIDER)
     if options.status is None:
-        launch(options, _spec(options, "stop", StopDispatch, started=True))
+        launch(options, _spec(options, N_("stop"), StopDispatch, started=True))
     else:
         load("dispatchkit.cli.providers.stop_all:stop_all")(
-            options, options.status, _spec(options, "stop", StopDispatch)
+            options, options.status, _spec(options, N_("stop"), StopDispatch)
         )
 
 

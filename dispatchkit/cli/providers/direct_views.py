@@ -12,6 +12,7 @@ from dispatchkit.cli.output.watch import WatchForm, show_watch
 from dispatchkit.cli.providers.views import check_status, moment, read, read_ids, show_dispatches, show_statuses
 from dispatchkit.cli.providers.watch_times import watch_times
 from dispatchkit.cli.settings import client_settings
+from dispatchkit.cli.translate import N_
 from dispatchkit.direct.commands import ReadDispatch, ReadDispatches
 
 if TYPE_CHECKING:
@@ -20,13 +21,13 @@ if TYPE_CHECKING:
 
 __all__ = ["list_dispatches", "status"]
 
-_COUNTERS = ("total", "delivered", "undelivered", "sending", "sent", "unsent")
+_COUNTERS = (N_("total"), N_("delivered"), N_("undelivered"), N_("sending"), N_("sent"), N_("unsent"))
 """Of the messages, as the provider names them."""
 
 
 _FORM: WatchForm[DispatchProgress] = WatchForm(
     noun=PROVIDER.noun,
-    names=("name", *_COUNTERS),
+    names=(N_("name"), *_COUNTERS),
     cells=lambda progress: (progress.name, *_counters(progress.messages)),
     state=lambda progress: progress.status,
     optional=("unsent", "sent"),
@@ -60,7 +61,7 @@ def status(options: StatusOptions) -> None:
     show_statuses(
         client,
         map(ReadDispatch, ids),
-        ("dispatch", "status", "name", *_COUNTERS),
+        (N_("dispatch"), N_("status"), N_("name"), *_COUNTERS),
         _cells,
         json=options.json,
         optional=("unsent", "sent"),

@@ -23,6 +23,7 @@ from dispatchkit.cli.input.damage import EXCEL_ERROR
 from dispatchkit.cli.input.encoding import text_blocks
 from dispatchkit.cli.input.files import is_workbook, open_bytes
 from dispatchkit.cli.input.json_lines import looks_like_json
+from dispatchkit.cli.translate import _
 from dispatchkit.core.command import UnexpectedResponseError
 from dispatchkit.core.decode import fields_of, read_json
 
@@ -36,7 +37,7 @@ _SUBSTITUTIONS = "substitutions"
 _DELIMITERS = ",;\t"
 _SHORTENED = re.compile(r"[+-]?\d+([.,]\d*)?[eE\u0415\u0435][+-]?\d+|\d+[.,]0*|=.*", re.DOTALL)
 _DIGEST_BYTES = 8
-_CUT = (
+_CUT = _(
     "the last line has no line end and is shorter than every other. The file may be cut short: get it again. If it is "
     "complete, add a line end"
 )
@@ -68,7 +69,9 @@ class MessageFile:
             OSError: It cannot be read.
         """
         if self.path == "-" or not stat.S_ISREG(Path(self.path).stat().st_mode):
-            raise ValueError("--from must name a regular file: it is read twice, to check it before anything is sent")
+            raise ValueError(
+                _("--from must name a regular file: it is read twice, to check it before anything is sent")
+            )
         self._version = self._stat()
         bad, numbers, digests = BadRows(self.path), array("Q"), array("Q")
         for number, message in self._read(bad):
@@ -80,7 +83,7 @@ class MessageFile:
         bad.check()
         self.count = len(numbers)
         if not self.count:
-            raise ValueError(f"{self.path} holds no messages")
+            raise ValueError(_("{path} holds no messages").format(path=self.path))
 
     def batches(self, size: int, *, skip: int = 0) -> Iterator[list[Row]]:
         """The messages of a checked file, in batches.
@@ -102,7 +105,7 @@ class MessageFile:
 
     def _check_version(self, bad: BadRows) -> None:
         if bad.count or self._stat() != self._version:
-            raise ValueError(f"{self.path} has changed since it was checked")
+            raise ValueError(_("{path} has changed since it was checked").format(path=self.path))
 
     def _stat(self) -> tuple[int, int]:
         status = Path(self.path).stat()
@@ -111,7 +114,7 @@ class MessageFile:
     def _read(self, bad: BadRows) -> Iterator[Row]:
         with open_bytes(self.path) as source:
             if is_workbook(source):
-                raise ValueError(f"{source.name} is a workbook: save it as CSV in UTF-8")
+                raise ValueError(_("{name} is a workbook: save it as CSV in UTF-8").format(name=source.name))
             blocks = text_blocks(source, self.encoding, self.again)
             first = next(blocks, "")
             lines = enumerate(_lines(chain([first], blocks)), 1)
@@ -142,10 +145,12 @@ def _of_object(line: str) -> Message:
     except UnexpectedResponseError:
         fields = None
     if fields is None:
-        raise ValueError("this is no JSON object, or it has a key twice")
+        raise ValueError(_("this is no JSON object, or it has a key twice"))
     if not fields.keys() <= {_DESTINATION, _SUBSTITUTIONS}:
         raise ValueError(
-            f"an object has the keys {_DESTINATION!r} and {_SUBSTITUTIONS!r} alone: put others into the last"
+            _("an object has the keys {destination!r} and {substitutions!r} alone: put others into the last").format(
+                destination=_DESTINATION, substitutions=_SUBSTITUTIONS
+            )
         )
     substitutions = cast("dict[str, object] | None", fields.get(_SUBSTITUTIONS))
     return _message(cast("str", fields.get(_DESTINATION)), cast("dict[str, str] | None", substitutions))
@@ -166,7 +171,9 @@ def _table_rows(lines: Iterator[tuple[int, str]], bad: BadRows) -> Iterator[Row]
             fields = split_fields(line, delimiter)
             if len(fields) != len(names):
                 raise ValueError(
-                    f"this row has {len(fields)} fields of {len(names)}: put a value that holds the delimiter in quotes"
+                    _(
+                        "this row has {count} fields of {expected}: put a value that holds the delimiter in quotes"
+                    ).format(count=len(fields), expected=len(names))
                 )
             others = {
                 name: text for index, (name, text) in enumerate(zip(names, fields, strict=True)) if index != place
@@ -191,16 +198,24 @@ def _header(lines: Iterator[tuple[int, str]], name: str) -> tuple[list[str], str
             folded = [*map(field_name, names)]
             if _DESTINATION in folded:
                 if len(set(folded)) < len(folded) or "" in folded:
-                    raise ValueError(f"{name}, line {number}: each column of the header must have a name of its own")
+                    raise ValueError(
+                        _("{name}, line {number}: each column of the header must have a name of its own").format(
+                            name=name, number=number
+                        )
+                    )
                 return names, delimiter
-        raise ValueError(f"{name}, line {number}: the header must name a column {_DESTINATION!r}")
-    raise ValueError(f"{name} holds no messages: the file is empty")
+        raise ValueError(
+            _("{name}, line {number}: the header must name a column {column!r}").format(
+                name=name, number=number, column=_DESTINATION
+            )
+        )
+    raise ValueError(_("{name} holds no messages: the file is empty").format(name=name))
 
 
 def _message(destination: str, substitutions: dict[str, str] | None) -> Message:
     text = str(destination)
     if _SHORTENED.fullmatch(text) or EXCEL_ERROR.fullmatch(text):
-        raise ValueError("a spreadsheet has damaged the destination: format the column as Text, and enter it again")
+        raise ValueError(_("a spreadsheet has damaged the destination: format the column as Text, and enter it again"))
     return Message(destination, substitutions)
 
 
@@ -220,4 +235,7 @@ def _refuse_repeats(numbers: array[int], digests: array[int], bad: BadRows) -> N
     first: dict[int, int] = {}
     for number, digest in zip(numbers, digests, strict=True):
         if digest in repeated and first.setdefault(digest, number) != number:
-            bad.add(number, f"this destination stands in line {first[digest]:,}, too: delete one of them")
+            bad.add(
+                number,
+                _("this destination stands in line {number:,}, too: delete one of them").format(number=first[digest]),
+            )

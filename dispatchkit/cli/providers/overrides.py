@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from dispatchkit import Attachment, Audience
 from dispatchkit.cli.input.small_file import read_small_file
 from dispatchkit.cli.providers.attachments import read_attachments
+from dispatchkit.cli.translate import _
 
 if TYPE_CHECKING:
     from dispatchkit.cli.options import LaunchOptions
@@ -51,9 +52,11 @@ def audience(name: str, text: str) -> Audience:
     Raises:
         ValueError: It names none.
     """
-    kind, _, number = text.partition(":")
+    kind, _separator, number = text.partition(":")
     if kind not in {"list", "segment"} or re.fullmatch("[0-9]{1,19}", number) is None:
-        raise ValueError(f"{name} must be list:ID or segment:ID, such as list:1, not {text!r}")
+        raise ValueError(
+            _("{name} must be list:ID or segment:ID, such as list:1, not {text!r}").format(name=name, text=text)
+        )
     return Audience(kind, int(number))  # type: ignore[arg-type]
 
 
@@ -67,13 +70,17 @@ def _content(text: str) -> dict[str, JsonValue]:
     try:
         content: object = json.loads(_content_of_file(name) if text.startswith("@") else text)
     except json.JSONDecodeError as error:
-        raise ValueError(f"{name} is not JSON: {error.msg}, line {error.lineno}, column {error.colno}") from None
+        raise ValueError(
+            _("{name} is not JSON: {problem}, line {line}, column {column}").format(
+                name=name, problem=error.msg, line=error.lineno, column=error.colno
+            )
+        ) from None
     except UnicodeDecodeError:
-        raise ValueError(f"{name} is not text in UTF-8") from None
+        raise ValueError(_("{name} is not text in UTF-8").format(name=name)) from None
     except RecursionError:
-        raise ValueError(f"{name} is nested too deeply") from None
+        raise ValueError(_("{name} is nested too deeply").format(name=name)) from None
     if not isinstance(content, dict):
         raise ValueError(  # noqa: TRY004 - a text that the user typed
-            f'{name} must be a JSON object, such as {{"field": "value"}}'
+            _('{name} must be a JSON object, such as {{"field": "value"}}').format(name=name)
         )
     return cast("dict[str, JsonValue]", content)

@@ -11,7 +11,8 @@ from dispatchkit.cli.input.ids import from_arguments
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.invocation import command_line
 from dispatchkit.cli.loop import on_interrupt, run_loop
-from dispatchkit.cli.text import counted, write
+from dispatchkit.cli.text import write
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.sandbox import Ids, Sandbox
 
 if TYPE_CHECKING:
@@ -52,11 +53,20 @@ async def _until_interrupted(sandbox: Sandbox, dispatches: str, mailings: str, a
             mailing = mailings.replace(",", "-").partition("-")[0]
             write(
                 sys.stdout,
-                f"Both providers at {sandbox.url}, until Ctrl-C.\n"
-                f"Direct: dispatches {dispatches}, token {sandbox.direct_token}\n"
-                f"Altcraft: mailings {mailings}, active {active or 'none'}, token {sandbox.altcraft_token}\n"
-                "\nIn another terminal:\n\n"
-                f"export DISPATCHKIT_DIRECT_URL={sandbox.url} DISPATCHKIT_DIRECT_TOKEN={sandbox.direct_token}\n"
+                _(
+                    "Both providers at {url}, until Ctrl-C.\n"
+                    "Direct: dispatches {dispatches}, token {direct_token}\n"
+                    "Altcraft: mailings {mailings}, active {active}, token {altcraft_token}\n\n"
+                    "In another terminal:"
+                ).format(
+                    url=sandbox.url,
+                    dispatches=dispatches,
+                    direct_token=sandbox.direct_token,
+                    mailings=mailings,
+                    active=active or _("none"),
+                    altcraft_token=sandbox.altcraft_token,
+                )
+                + f"\n\nexport DISPATCHKIT_DIRECT_URL={sandbox.url} DISPATCHKIT_DIRECT_TOKEN={sandbox.direct_token}\n"
                 f"export DISPATCHKIT_ALTCRAFT_URL={sandbox.url} DISPATCHKIT_ALTCRAFT_TOKEN={sandbox.altcraft_token}\n"
                 f"{command_line('direct', 'start', first, '--base-url', sandbox.url)}\n"
                 f"{command_line('altcraft', 'activate', mailing, '--run-now', '--base-url', sandbox.url)}\n\n",
@@ -68,15 +78,22 @@ async def _until_interrupted(sandbox: Sandbox, dispatches: str, mailings: str, a
 def summary(sandbox: Sandbox) -> str:
     """The acts by kind, and the ids that were launched more than once."""
     acts = Counter((act.provider, act.action) for act in sandbox.acts)
-    lines = [f"{counted(sandbox.requests, 'request')}."]
+    lines = [ngettext("{count:,} request.", "{count:,} requests.", sandbox.requests).format(count=sandbox.requests)]
     lines += [f"{provider} {action}: {count:,}" for (provider, action), count in sorted(acts.items())]
     twice = [
-        f"{provider} {number}: launched {count} times"
+        ngettext(
+            "{provider} {number}: launched {count} time", "{provider} {number}: launched {count} times", count
+        ).format(provider=provider, number=number, count=count)
         for provider, launches in (("direct", sandbox.direct.launches), ("altcraft", sandbox.altcraft.launches))
         for number, count in launches.items()
         if count > 1
     ]
     lines += twice[:20]
     if len(twice) > 20:
-        lines.append(f"and {counted(len(twice) - 20, 'more id')} launched more than once")
+        more = len(twice) - 20
+        lines.append(
+            ngettext(
+                "and {count:,} more id launched more than once", "and {count:,} more ids launched more than once", more
+            ).format(count=more)
+        )
     return "\n".join(lines) + "\n"

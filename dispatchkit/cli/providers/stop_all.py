@@ -28,7 +28,8 @@ from dispatchkit.cli.providers.views import check_status, describe_listing, list
 from dispatchkit.cli.run.launch import launch
 from dispatchkit.cli.run.spec import describe
 from dispatchkit.cli.settings import check_canary, guards
-from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.cli.text import escape_control, left_out_repeats, write
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.core.listing import Listing
 from dispatchkit.direct.commands import DirectAuth, ReadDispatches
 
@@ -50,9 +51,9 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
     """
     with exit_on_user_error():
         if options.ids or options.from_ is not None or options.column is not None:
-            raise ValueError("give either --status or ids (as arguments or with --from), not both")
+            raise ValueError(_("give either --status or ids (as arguments or with --from), not both"))
         if options.sandbox:
-            raise ValueError("--status does not go with --sandbox: a new sandbox has no started dispatches")
+            raise ValueError(_("--status does not go with --sandbox: a new sandbox has no started dispatches"))
         host, key = spec.base_url or "", token(options, spec.token_variable)
         client, command = spec.connect(host, key), ReadDispatches(status=status)
         bounds, notifier = guards(options), notifier_of(options)
@@ -66,7 +67,11 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
     with exit_on_user_error():
         check_status(listing, status)
         if not listing and options.expected is not None:
-            raise ValueError(f"there are 0 ids, but --expected is {options.expected:,}: nothing was stopped")
+            raise ValueError(
+                _("there are 0 ids, but --expected is {expected:,}: nothing was stopped").format(
+                    expected=options.expected
+                )
+            )
     if not listing and not listing.missing:
         _say_nothing_to_stop(options, status)
         raise typer.Exit(0)
@@ -156,26 +161,35 @@ def _nothing_listed(options: RunOptions, listed: Listed, status: str) -> int:
 
 
 def _say_nothing_to_stop(options: RunOptions, status: str) -> None:
-    write(sys.stderr if options.json else sys.stdout, f"No dispatch has the status {status!r}: nothing to stop.\n")
+    write(
+        sys.stderr if options.json else sys.stdout,
+        _("No dispatch has the status {status!r}: nothing to stop.").format(status=status) + "\n",
+    )
 
 
 def _tell_of_list(options: RunOptions, listed: Listed, status: str) -> int:
     """Say what the list lacked. Returns the exit status for it."""
     again = options.invocation.again()
     if listed.repeated:
-        write(sys.stderr, f"Left out {counted(listed.repeated, 'repeated id')}.\n")
+        write(sys.stderr, left_out_repeats(listed.repeated))
     if listed.later:
-        have = counted(listed.later, "more dispatch has", "more dispatches have")
-        write(sys.stderr, f"Since then, {have} the status {status!r}. To stop what has it now: {again}\n")
+        text = ngettext(
+            "Since then, {count:,} more dispatch has the status {status!r}. To stop what has it now: {line}",
+            "Since then, {count:,} more dispatches have the status {status!r}. To stop what has it now: {line}",
+            listed.later,
+        )
+        write(sys.stderr, text.format(count=listed.later, status=status, line=again) + "\n")
     if listed.cut is not None:
         write(sys.stderr, list_was_cut(*listed.cut))
     if listed.is_whole:
         return int(listed.cut is not None or listed.later > 0)
     why = "" if listed.error is None else f": {as_options(escape_control(listed.error.summary))}"
-    listed_so_far = counted(len(listed.ids), "dispatch that was", "dispatches that were")
-    write(
-        sys.stderr,
-        f"The list broke off{why}. Stopping was tried for the {listed_so_far} listed until then, as counted above; "
-        f"others may have the status {status!r}. To go on: {again}\n",
+    text = ngettext(
+        "The list broke off{why}. Stopping was tried for the {count:,} dispatch that was listed until then, as counted "
+        "above; others may have the status {status!r}. To go on: {line}",
+        "The list broke off{why}. Stopping was tried for the {count:,} dispatches that were listed until then, as "
+        "counted above; others may have the status {status!r}. To go on: {line}",
+        len(listed.ids),
     )
+    write(sys.stderr, text.format(why=why, count=len(listed.ids), status=status, line=again) + "\n")
     return 1

@@ -21,7 +21,6 @@ from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.tables import PlainTable, Rows
 from dispatchkit.cli.providers.listed import SHOWN
 from dispatchkit.cli.text import (
-    counted,
     escape_control,
     format_failure,
     format_value,
@@ -29,6 +28,7 @@ from dispatchkit.cli.text import (
     utc,
     write,
 )
+from dispatchkit.cli.translate import N_, _, ngettext
 from dispatchkit.direct.commands import STATUSES
 from dispatchkit.errors import AuthenticationError, DispatchkitError, RejectedError
 from dispatchkit.providers import installed_provider
@@ -73,7 +73,9 @@ def moment(option: str, text: str | None) -> datetime | None:
     try:
         parsed = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"{option} must be a time such as 2026-01-31T09:00:00, not {text!r}") from None
+        raise ValueError(
+            _("{option} must be a time such as 2026-01-31T09:00:00, not {text!r}").format(option=option, text=text)
+        ) from None
     return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed
 
 
@@ -97,8 +99,14 @@ def read(client: Client[W], command: Command[W, R]) -> R:
 def unread(error: DispatchkitError) -> int:
     """Say why the provider could not be read. Returns the exit status."""
     why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
-    write(sys.stderr, f"dispatchkit: the provider could not be read: {why}\n{hint}\n")
+    write(sys.stderr, f"dispatchkit: {_('the provider could not be read: {why}').format(why=why)}\n{hint}\n")
     return 1
+
+
+_DISPATCHES = (
+    N_("dispatch"), N_("status"), N_("name"), N_("created (UTC)"), N_("messages"), N_("delivered"),
+)  # fmt: skip
+_LOG = (N_("time (UTC)"), N_("level"), N_("state"), N_("message"))
 
 
 def describe_listing(listing: Listing[Dispatch], status: str, *, total: int | None = None) -> str:
@@ -110,16 +118,20 @@ def describe_listing(listing: Listing[Dispatch], status: str, *, total: int | No
         total: How many there are. Default: those of the listing.
     """
     total = len(listing) if total is None else total
-    lines = [f"{counted(total, 'dispatch has', 'dispatches have')} the status {status!r}:"]
+    head = ngettext(
+        "{count:,} dispatch has the status {status!r}:", "{count:,} dispatches have the status {status!r}:", total
+    )
+    lines = [head.format(count=total, status=status)]
     lines += [f"  {each.dispatch_id}  {each.dispatch_name or ''}".rstrip() for each in islice(listing, SHOWN)]
     if total > SHOWN:
-        lines.append(f"  and {total - SHOWN:,} more")
+        lines.append("  " + _("and {count:,} more").format(count=total - SHOWN))
     return "\n".join(map(escape_control, lines)) + "\n" + _missing(listing)
 
 
 def list_was_cut(total: int, listed: int) -> str:
     """What is said of a list that lacks some of what the provider counts."""
-    return f"The list is not complete: the provider counts {total:,}, and listed {listed:,}. Try again.\n"
+    text = _("The list is not complete: the provider counts {total:,}, and listed {listed:,}. Try again.")
+    return text.format(total=total, listed=listed) + "\n"
 
 
 def _missing(listing: Listing[object]) -> str:
@@ -134,7 +146,9 @@ def check_status(listing: Listing[Dispatch], status: str | None) -> None:
     """
     if status is not None and status not in STATUSES and not listing and not listing.missing:
         raise ValueError(
-            f"no dispatch has the status {status!r}, and it is not a known status. Those are: {', '.join(STATUSES)}"
+            _("no dispatch has the status {status!r}, and it is not a known status. Those are: {names}").format(
+                status=status, names=", ".join(STATUSES)
+            )
         )
 
 
@@ -158,7 +172,7 @@ def show_dispatches(listing: Listing[Dispatch], *, json: bool) -> None:
             )
             for dispatch in listing
         )
-        _write_table(("dispatch", "status", "name", "created (UTC)", "messages", "delivered"), rows)
+        _write_table(_DISPATCHES, rows)
     write(sys.stderr, _missing(listing))
     if listing.missing:
         raise typer.Exit(1)
@@ -170,7 +184,7 @@ def show_log(listing: Listing[LogEntry], *, json: bool) -> None:
         _write_objects(listing)
     else:
         rows = ((utc(entry.time), entry.level, entry.state, entry.message) for entry in listing)
-        _write_table(("time (UTC)", "level", "state", "message"), rows)
+        _write_table(_LOG, rows)
     write(sys.stderr, _missing(listing))
 
 
@@ -225,9 +239,9 @@ def show_statuses(
                     elif not json:
                         rows[outcome.index] = (outcome.target, *cells(outcome.result))
             except AuthenticationError:
-                write(sys.stderr, "The token was refused.\n")
+                write(sys.stderr, _("The token was refused.") + "\n")
             except RejectedError:
-                write(sys.stderr, "The provider's first answer refused the token or the account.\n")
+                write(sys.stderr, _("The provider's first answer refused the token or the account.") + "\n")
             return fan_out.report.failed == 0
 
     whole = run_loop(reading())
@@ -258,7 +272,7 @@ def _write_table(header: Sequence[str], rows: Iterable[tuple[object, ...]]) -> N
         while (batch := [*islice(rows, _MAX_FITTED)]) and plain.write(batch):
             pass
         return
-    table = Table(*header, box=None, pad_edge=False)
+    table = Table(*map(_, header), box=None, pad_edge=False)
     for column in table.columns:
         column.overflow = "fold"
     for row in first:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypedDict
 
 from dispatchkit.cli.durations import time_seconds
+from dispatchkit.cli.translate import _
 
 if TYPE_CHECKING:
     from dispatchkit.cli.options import WatchOptions
@@ -29,10 +30,10 @@ def watch_times(options: WatchOptions) -> WatchTimes:
     given = {"--every": options.every, "--deadline": options.deadline, "--stalled-after": options.stalled_after}
     for name, value in given.items():
         if value is not None and not options.watch:
-            raise ValueError(f"{name} goes with --watch")
+            raise ValueError(_("{name} goes with --watch").format(name=name))
     every = time_seconds("--every", options.every, default=5.0)
     if every is None:
-        raise ValueError("--every must be a time such as 5s or 1m")
+        raise ValueError(_("--every must be a time such as 5s or 1m"))
     return WatchTimes(
         every=every,
         timeout=time_seconds("--deadline", options.deadline),

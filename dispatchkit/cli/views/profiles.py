@@ -11,6 +11,7 @@ import attrs
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.output.tables import Rows, form_of
 from dispatchkit.cli.text import escape_control, write
+from dispatchkit.cli.translate import N_, _
 from dispatchkit.core.secret import Secret
 from dispatchkit.profiles import Profile, load_profile, profiles_file, read_profiles
 from dispatchkit.providers import installed_provider
@@ -34,7 +35,7 @@ class ProfileRow(Value):
     production: bool
 
 
-_COLUMNS = ("profile", "provider", "host", "account", "token", "production")
+_COLUMNS = (N_("profile"), N_("provider"), N_("host"), N_("account"), N_("token"), N_("production"))
 
 
 def _row(profile: Profile) -> ProfileRow:
@@ -52,7 +53,10 @@ def list_profiles(options: ListProfilesOptions) -> None:
     with exit_on_user_error():
         profiles = read_profiles()
         if not profiles and not options.json:
-            write(sys.stdout, f"There are no profiles in {escape_control(str(profiles_file()))}.\n")
+            write(
+                sys.stdout,
+                _("There are no profiles in {path}.").format(path=escape_control(str(profiles_file()))) + "\n",
+            )
             return
     rows = Rows(form_of(json=options.json, csv=False), ProfileRow, _COLUMNS, flexible=("host", "account"))
     for profile in profiles.values():
@@ -71,23 +75,38 @@ def check_profiles(options: CheckOptions) -> None:
         profiles = read_profiles()
         chosen = [*profiles.values()] if options.name is None else [load_profile(options.name)]
         if not chosen:
-            raise ValueError(f"there are no profiles in {profiles_file()}")
+            raise ValueError(_("there are no profiles in {path}").format(path=profiles_file()))
         for profile in chosen:
             _check(profile)
-    write(sys.stdout, "No request was sent.\n")
+    write(sys.stdout, _("No request was sent.") + "\n")
 
 
 def _check(profile: Profile) -> None:
     variable = installed_provider(profile.provider).token_variable
     if not profile.host:
-        raise ValueError(f"profile {profile.name!r} has no url, and the provider {profile.provider!r} has no host")
+        raise ValueError(
+            _("profile {name!r} has no url, and the provider {provider!r} has no host").format(
+                name=profile.name, provider=profile.provider
+            )
+        )
     secret = Secret(os.environ.get(variable) or profile.read_token() or "", environment=variable)
     try:
         secret.check()
     except ValueError as error:
-        raise ValueError(f"profile {profile.name!r}: {error}") from None
+        raise ValueError(_("profile {name!r}: {error}").format(name=profile.name, error=error)) from None
     source = variable if os.environ.get(variable) else profile.token_source
-    account = "" if profile.account is None else f", account {profile.account!r}"
-    kind = "production" if profile.is_production else "not production"
-    text = f"{profile.name}: {profile.provider} at {profile.host} ({kind}){account}, token from {source}: fine"
+    kind = _("production") if profile.is_production else _("not production")
+    fine = (
+        _("{name}: {provider} at {host} ({kind}), token from {source}: fine")
+        if profile.account is None
+        else _("{name}: {provider} at {host} ({kind}), account {account!r}, token from {source}: fine")
+    )
+    text = fine.format(
+        name=profile.name,
+        provider=profile.provider,
+        host=profile.host,
+        kind=kind,
+        account=profile.account,
+        source=source,
+    )
     write(sys.stdout, f"{escape_control(text)}\n")

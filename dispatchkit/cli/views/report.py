@@ -9,6 +9,7 @@ from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.report_file import HTML_START, JSON_START, ReportFile
+from dispatchkit.cli.translate import _
 from dispatchkit.cli.views.report_facts import make_report
 from dispatchkit.cli.views.report_html import as_page
 from dispatchkit.cli.views.target_lines import TargetLines
@@ -28,14 +29,14 @@ def report_run(options: ReportOptions) -> None:
     """
     with exit_on_user_error():
         if options.output is None and not options.json:
-            raise ValueError("name the file: -o FILE, or -o - for standard output")
+            raise ValueError(_("name the file: -o FILE, or -o - for standard output"))
         ledger_ref = parse_ledger_args(options.where or [], run=True)
         start = JSON_START if options.json else HTML_START
         output = ReportFile("-" if options.output is None else options.output, start)
         lines = TargetLines("csv")
         targets = None if options.targets is None else ReportFile(options.targets, lines.header)
         if targets is not None and targets.is_same_as(output):
-            raise ValueError("--output and --targets are the same: name two files")
+            raise ValueError(_("--output and --targets are the same: name two files"))
         run_loop(_write(ledger_ref, output, targets, lines, as_html=not options.json))
 
 

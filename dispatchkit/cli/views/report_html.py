@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 import dispatchkit
 from dispatchkit.cli.output.report_file import HTML_START
-from dispatchkit.cli.text import counted, escape_control, utc
+from dispatchkit.cli.text import counted, escape_control, state_word, utc
+from dispatchkit.cli.translate import LANGUAGE, _, ngettext
 from dispatchkit.cli.views.ledger import unknown_for_good
 from dispatchkit.errors import LedgerError
 from dispatchkit.plots import STYLE, latency_over_time, outcomes_over_time, rate_over_time
@@ -58,12 +59,12 @@ section, svg, tr { break-inside: avoid; }
 """
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _STATES = (
-    ("done", "the provider said yes"),
-    ("rejected", "the provider said no, and did nothing"),
-    ("not_sent", "nothing left this machine"),
-    ("unknown", "it may have happened"),
-    ("sending", "in flight, or left by a process that died"),
-    ("planned", "not begun"),
+    ("done", _("the provider said yes")),
+    ("rejected", _("the provider said no, and did nothing")),
+    ("not_sent", _("nothing left this machine")),
+    ("unknown", _("it may have happened")),
+    ("sending", _("in flight, or left by a process that died")),
+    ("planned", _("not begun")),
 )
 
 
@@ -76,29 +77,32 @@ def as_page(report: RunReport, *, targets_file: str | None = None) -> str:
     """
     run = report.snapshot.run
     over = report.snapshot.over
+    title = _("Run {name}").format(name=run.name)
     head = (
         f'{HTML_START}\n<head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f'<meta http-equiv="Content-Security-Policy" content="{_text(_POLICY)}">'
-        f"<title>{_text(f'Run {run.name}')}</title>\n<style>\n{_STYLE}{STYLE}</style></head>\n"
+        f"<title>{_text(title)}</title>\n<style>\n{_STYLE}{STYLE}</style></head>\n"
     )
-    so_far = f"So far, at {utc(report.made_at)} UTC: the run is not over." if not over else ""
-    made = f"Made at {utc(report.made_at)} UTC by dispatchkit {dispatchkit.__version__}."
+    made_at = utc(report.made_at)
+    so_far = _("So far, at {time} UTC: the run is not over.").format(time=made_at) if not over else ""
+    made = _("Made at {time} UTC by dispatchkit {version}.").format(time=made_at, version=dispatchkit.__version__)
     until = report.made_at if report.snapshot.holders else None
     charts = [draw(report.series, until=until) for draw in (outcomes_over_time, rate_over_time, latency_over_time)]
     parts = [
-        f"<header><h1>{_text(f'Run {run.name}')}</h1>",
+        f"<header><h1>{_text(title)}</h1>",
         f"<p><strong>{_text(so_far)}</strong></p>" if so_far else "",
         f'<p class="sub">{_text(made)}</p></header>',
-        f'<div class="facts">{_section("What", _facts(_what(report)))}{_section("Who", _facts(_who(report)))}',
-        f"{_section('When', _facts(_when(report)))}{_section('How it went', _facts(_how(report)))}</div>",
-        _section("Outcomes", _outcomes(report)),
-        _section("Over time", charts[0]),
+        f'<div class="facts">{_section(_("What"), _facts(_what(report)))}{_section(_("Who"), _facts(_who(report)))}',
+        f"{_section(_('When'), _facts(_when(report)))}{_section(_('How it went'), _facts(_how(report)))}</div>",
+        _section(_("Outcomes"), _outcomes(report)),
+        _section(_("Over time"), charts[0]),
         *(f"<section>{chart}</section>" for chart in charts[1:]),
-        _section("Failures", _failures(report)),
-        _section("What to do next", _next(report, targets_file)),
+        _section(_("Failures"), _failures(report)),
+        _section(_("What to do next"), _next(report, targets_file)),
     ]
     body = "\n".join(part for part in parts if part)
-    return f"{head}<body>\n{body}\n</body></html>\n"
+    language = f' lang="{_text(LANGUAGE)}"' if LANGUAGE else ""
+    return f"{head}<body{language}>\n{body}\n</body></html>\n"
 
 
 def _text(value: object) -> str:
@@ -130,12 +134,17 @@ def _what(report: RunReport) -> list[tuple[str, object]]:
         noun = installed_provider(settings.get("provider", "")).noun
     except (LedgerError, ImportError):
         settings, noun = {}, ("target", "targets")
-    plan = "" if run.plan_complete else " so far: the plan is not complete"
-    facts: list[tuple[str, object]] = [("targets", f"{counted(run.total, *noun)}{plan}")]
+    targets = counted(run.total, *noun)
+    if not run.plan_complete:
+        targets = _("{targets} so far: the plan is not complete").format(targets=targets)
+    facts: list[tuple[str, object]] = [(_("targets"), targets)]
     command = None if first is None else first.to_dict()["command"]
     if isinstance(command, dict):
-        facts.append(("command", command.get("type")))
-        facts += [(f"{_words(name)} of the first", _value(value)) for name, value in _own(command, first)]
+        facts.append((_("command"), command.get("type")))
+        facts += [
+            (_("{field} of the first").format(field=_words(name)), _value(value))
+            for name, value in _own(command, first)
+        ]
     return facts + [(_words(name), redact_urls(value)) for name, value in settings.items()]
 
 
@@ -151,59 +160,78 @@ def _own(command: dict[str, Json], first: object) -> list[tuple[str, Json]]:
 
 def _who(report: RunReport) -> list[tuple[str, object]]:
     run = report.snapshot.run
-    facts = [(_words(name), getattr(run, name)) for name in ("planned_by", "planned_on", "profile", "account")]
-    held = [("held by", f"process {holder.pid} on {holder.host}") for holder in report.snapshot.holders[:5]]
+    facts = [
+        (_("planned by"), run.planned_by),
+        (_("planned on"), run.planned_on),
+        (_("profile"), run.profile),
+        (_("account"), run.account),
+    ]
+    held = [
+        (_("held by"), _("process {pid} on {host}").format(pid=holder.pid, host=holder.host))
+        for holder in report.snapshot.holders[:5]
+    ]
     return [(name, value) for name, value in (*facts, *held) if value]
 
 
 def _when(report: RunReport) -> list[tuple[str, object]]:
     first, last = report.first_request, report.last_outcome
-    took = "" if first is None or last is None else f" ({duration((last - first).total_seconds())} later)"
+    ended = _moment(last)
+    if first is not None and last is not None:
+        took = duration((last - first).total_seconds())
+        ended = _("{moment} ({duration} later)").format(moment=ended, duration=took)
     return [
-        ("planned", _moment(report.snapshot.run.created)),
-        ("first request", _moment(first)),
-        ("last outcome", f"{_moment(last)}{took}"),
+        (_("planned"), _moment(report.snapshot.run.created)),
+        (_("first request"), _moment(first)),
+        (_("last outcome"), ended),
     ]
 
 
 def _how(report: RunReport) -> list[tuple[str, object]]:
     facts: list[tuple[str, object]] = [
-        ("state", report.snapshot.state),
-        ("left", counted(report.snapshot.left, "target")),
+        (_("state"), _(report.snapshot.state)),
+        (_("left"), counted(report.snapshot.left, "target", "targets")),
     ]
     if report.median_latency is not None and report.p95_latency is not None:
-        text = f"median {duration(report.median_latency)}, 95 % below {duration(report.p95_latency)}"
-        facts.append(("from claim to outcome", text))
-    most = f", at most {report.most_attempts:,}" if report.retried else ""
-    facts.append(("more than one attempt", f"{counted(report.retried, 'target')}{most}"))
+        text = _("median {median}, 95 % below {p95}").format(
+            median=duration(report.median_latency), p95=duration(report.p95_latency)
+        )
+        facts.append((_("from claim to outcome"), text))
+    retried = counted(report.retried, "target", "targets")
+    if report.retried:
+        retried = _("{targets}, at most {count:,}").format(targets=retried, count=report.most_attempts)
+    facts.append((_("more than one attempt"), retried))
     if report.snapshot.run.stops:
-        facts.append(("stopped", counted(report.snapshot.run.stops, "time")))
+        facts.append((_("stopped"), counted(report.snapshot.run.stops, "time", "times")))
     if report.snapshot.paused_until is not None:
-        facts.append(("account paused until", _moment(report.snapshot.paused_until)))
+        facts.append((_("account paused until"), _moment(report.snapshot.paused_until)))
     return facts
 
 
 def _outcomes(report: RunReport) -> str:
     total = report.snapshot.run.total
     rows = [
-        (_words(state), f"{count:,}", f"{count / total:.2%}", meaning)
+        (state_word(state), f"{count:,}", f"{count / total:.2%}", meaning)
         for state, meaning in _STATES
         if (count := getattr(report.snapshot.counts, state)) or state in {"done", "rejected", "not_sent", "unknown"}
         if total
     ]
-    return _table(("outcome", "targets", "share", "means"), rows, kind="outcomes", numbers=(1, 2))
+    return _table((_("outcome"), _("targets"), _("share"), _("means")), rows, kind="outcomes", numbers=(1, 2))
 
 
 def _failures(report: RunReport) -> str:
     if not report.failures:
-        return "<p>None so far.</p>" if not report.snapshot.over else "<p>None.</p>"
+        return _paragraph(_("None.") if report.snapshot.over else _("None so far."))
     rows: list[tuple[object, ...]] = []
     for kind in report.failures:
         code, examples = "-" if kind.code is None else kind.code, ", ".join(map(str, kind.examples))
-        rows.append((_words(kind.state), code, kind.summary or "-", f"{kind.count:,}", examples or "-"))
-    table = _table(("outcome", "code", "reason", "targets", "for example"), rows, kind="failures", numbers=(3,))
+        rows.append((state_word(kind.state), code, kind.summary or "-", f"{kind.count:,}", examples or "-"))
+    head = (_("outcome"), _("code"), _("reason"), _("targets"), _("for example"))
+    table = _table(head, rows, kind="failures", numbers=(3,))
     if report.other_failures:
-        table += f"<p>{_text(counted(report.other_failures, 'target'))} failed in other ways.</p>"
+        text = ngettext(
+            "{count:,} target failed in other ways.", "{count:,} targets failed in other ways.", report.other_failures
+        )
+        table += _paragraph(text.format(count=report.other_failures))
     return table
 
 
@@ -211,26 +239,42 @@ def _next(report: RunReport, targets_file: str | None) -> str:
     counts = report.snapshot.counts
     parts: list[str] = []
     if report.snapshot.holders:
-        parts.append("<p>A process works on the run. Make the report again once it is over.</p>")
+        parts.append(_paragraph(_("A process works on the run. Make the report again once it is over.")))
     elif not report.snapshot.run.plan_complete:
-        parts.append("<p>The plan is not complete. Run the command that launched it again.</p>")
+        parts.append(_paragraph(_("The plan is not complete. Run the command that launched it again.")))
     elif report.resume is not None:
         unclear = counts.unknown - counts.unknown_for_good + counts.sending
         rest = counts.planned + counts.not_sent
-        does = [f"settles {counted(unclear, 'unclear target')}"] * bool(unclear)
-        does += [f"launches {counted(rest, 'target')}"] * bool(rest)
-        parts.append(f"<p>A resume {_text(' and '.join(does))}:</p>{_line(report.resume)}")
+        parts.append(f"{_paragraph(_of_a_resume(unclear, rest))}{_line(report.resume)}")
     else:
-        parts.append("<p>Nothing is left to do.</p>" if not counts.unknown_for_good else "")
+        parts.append(_paragraph(_("Nothing is left to do.")) if not counts.unknown_for_good else "")
     if counts.unknown_for_good:
-        parts.append(f"<p>{_text(unknown_for_good(counts.unknown_for_good))}</p>")
+        parts.append(_paragraph(unknown_for_good(counts.unknown_for_good)))
     if report.snapshot.run.total > counts.done:
-        parts.append(f"<p>The targets that are not done, as CSV:</p>{_line(report.list_failures)}")
+        parts.append(f"{_paragraph(_('The targets that are not done, as CSV:'))}{_line(report.list_failures)}")
     if targets_file is not None:
-        parts.append(f"<p>All targets are in <code>{_text(targets_file)}</code>, as CSV.</p>")
+        text = _paragraph(_("All targets are in {file}, as CSV."))
+        parts.append(text.format(file=f"<code>{_text(targets_file)}</code>"))
     else:
-        parts.append(f"<p>All targets, as CSV:</p>{_line(f'{report.export} --csv')}")
+        parts.append(f"{_paragraph(_('All targets, as CSV:'))}{_line(f'{report.export} --csv')}")
     return "".join(parts)
+
+
+def _of_a_resume(unclear: int, rest: int) -> str:
+    """What a resume does, in one line that ends with a colon."""
+    targets = counted(rest, "target", "targets")
+    if not unclear:
+        return _("A resume launches {targets}:").format(targets=targets)
+    unclear_targets = counted(unclear, "unclear target", "unclear targets")
+    if not rest:
+        return _("A resume settles {unclear_targets}:").format(unclear_targets=unclear_targets)
+    return _("A resume settles {unclear_targets} and launches {targets}:").format(
+        unclear_targets=unclear_targets, targets=targets
+    )
+
+
+def _paragraph(text: str) -> str:
+    return f"<p>{_text(text)}</p>"
 
 
 def _line(command: str) -> str:
@@ -238,7 +282,7 @@ def _line(command: str) -> str:
 
 
 def _moment(moment: datetime | None) -> str:
-    return "none yet" if moment is None else f"{utc(moment)} UTC"
+    return _("none yet") if moment is None else f"{utc(moment)} UTC"
 
 
 def _words(name: str) -> str:

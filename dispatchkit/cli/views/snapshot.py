@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dispatchkit.cli.input.ledger_ref import LedgerRef
+from dispatchkit.cli.translate import _
 from dispatchkit.core.transport.url import origin
 from dispatchkit.errors import LedgerError
 from dispatchkit.ledger.run_snapshot import RunSnapshot, silence, take_snapshot
@@ -65,6 +66,8 @@ async def resolve_run(ledger: Ledger, ledger_ref: LedgerRef) -> Run:
     if len(runs) == 1:
         return runs[0]
     if not runs:
-        raise ValueError(f"{ledger_ref} holds no run")
+        raise ValueError(_("{ledger} holds no run").format(ledger=ledger_ref))
     names = ", ".join(repr(run.name) for run in runs[:_SHOWN]) + (", ..." if len(runs) > _SHOWN else "")
-    raise ValueError(f"{ledger_ref} holds {len(runs):,} runs: name one of {names}")
+    raise ValueError(
+        _("{ledger} holds {count:,} runs: name one of {names}").format(ledger=ledger_ref, count=len(runs), names=names)
+    )

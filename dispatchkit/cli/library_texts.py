@@ -1,0 +1,33 @@
+"""Texts of the library and of its providers that the command line shows, marked for the catalogues.
+
+Nothing imports this module: ``pybabel extract`` reads it. The command line looks each text up where it shows it.
+"""
+
+from __future__ import annotations
+
+from dispatchkit.cli.translate import N_, ngettext
+
+# What a provider calls its targets.
+ngettext("dispatch", "dispatches", 1)
+ngettext("mailing", "mailings", 1)
+ngettext("target", "targets", 1)
+
+# The groups of the providers.
+N_("Activate, launch, deactivate and show mailings of Altcraft.")
+N_("Start, stop and list dispatches of i-Digital Direct.")
+
+# The states of a target.
+N_("done")
+N_("not sent")
+N_("not started")
+N_("planned")
+N_("rejected")
+N_("sending")
+N_("unknown")
+
+# How the watch of a target ended.
+N_("could not be read")
+N_("deadline passed")
+N_("final")
+N_("stalled")
+N_("unknown to the provider")

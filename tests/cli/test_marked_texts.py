@@ -1,0 +1,86 @@
+"""Every text of the command line is marked for translation: what the source shows without running it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import dispatchkit.cli
+
+FOLDER = Path(dispatchkit.cli.__file__).parent
+
+MARKS = {"_", "N_", "counted", "ngettext"}
+
+NO_TEXTS = {"cast", "compile", "debug", "log", "_log", "sub", "TypeVar"}
+"""Functions whose strings no user sees: patterns, types, and the log, which is in English."""
+
+OUTPUTS = {
+    "ImportError", "TypeError", "ValueError", "Table", "Text", "TextColumn", "UnusableFileError", "add_column",
+    "add_row", "ask", "confirm", "echo", "fail", "gave_up", "note", "section", "tell", "write",
+}  # fmt: skip
+"""Functions that show each string they are called with."""
+
+TEXT_KEYWORDS = {"epilog", "help"}
+
+DATA = {
+    ("parameters/output.py", "x"),
+}
+"""Strings of two words that are no texts, by their files."""
+
+WORDS = re.compile(r"[A-Za-z]*[a-z]{2,}[,.:;]? [a-z]{2,}|[A-Za-z][a-z]+ [A-Za-z][a-z]+")
+"""Words of a sentence. A name, an option or a key has none."""
+
+WORD = re.compile("[a-z]{2,}")
+
+
+def unmarked_in(source: str) -> Iterator[tuple[int, str]]:
+    """The strings that look like a text and are not marked, by line."""
+    tree = ast.parse(source)
+    documented = {
+        id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    }
+    yield from _unmarked(tree, documented, shown=False)
+
+
+def _unmarked(node: ast.AST, documented: set[int], *, shown: bool) -> Iterator[tuple[int, str]]:
+    if isinstance(node, ast.Call):
+        name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
+        if name in NO_TEXTS:
+            return
+        children: list[ast.AST] = [*node.args, *node.keywords, node.func]
+        if name in MARKS:
+            children = [child for child in node.args if not isinstance(child, ast.Constant)]
+        for child in children:
+            is_text = isinstance(child, ast.keyword) and child.arg in TEXT_KEYWORDS
+            yield from _unmarked(child, documented, shown=is_text or (name in OUTPUTS and child is not node.func))
+        return
+    if isinstance(node, ast.Constant | ast.JoinedStr):
+        text = _literal(node)
+        wanted = WORD if shown else WORDS
+        if id(node) not in documented and wanted.search(text.replace("dispatchkit", "")):
+            yield node.lineno, text
+        parts = [part for part in getattr(node, "values", []) if isinstance(part, ast.FormattedValue)]
+        for part in parts:
+            yield from _unmarked(part.value, documented, shown=shown)
+        return
+    inside = shown and isinstance(node, ast.IfExp | ast.BinOp | ast.Tuple | ast.Starred | ast.BoolOp | ast.keyword)
+    for child in ast.iter_child_nodes(node):
+        yield from _unmarked(child, documented, shown=inside)
+
+
+def _literal(node: ast.Constant | ast.JoinedStr) -> str:
+    parts: Sequence[ast.expr] = node.values if isinstance(node, ast.JoinedStr) else [node]
+    return "".join(
+        part.value if isinstance(part, ast.Constant) and isinstance(part.value, str) else "{}" for part in parts
+    )
+
+
+@pytest.mark.parametrize("file", sorted(FOLDER.rglob("*.py")), ids=lambda file: str(file.relative_to(FOLDER)))
+def test_texts_are_marked(file: Path) -> None:
+    name = file.relative_to(FOLDER).as_posix()
+    found = [(line, text) for line, text in unmarked_in(file.read_text("utf-8")) if (name, text) not in DATA]
+    assert found == []
