@@ -17,7 +17,7 @@ import typer.core
 import typer.main
 
 from dispatchkit.cli.options import Options, options_from
-from dispatchkit.cli.panels import PanelCommand, write_panels
+from dispatchkit.cli.panels import PanelCommand, write_panels, write_usage
 from dispatchkit.cli.redacting_group import RedactingGroup
 from dispatchkit.cli.streams import write
 from dispatchkit.cli.translate import _
@@ -136,6 +136,10 @@ class LazyGroup(RedactingGroup):
             if message is not None:
                 ctx.fail(message)
         return super().resolve_command(ctx, args)
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        """Write the line of the usage."""
+        write_usage(self, ctx, formatter)
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the options by panel, then the commands, without importing any."""

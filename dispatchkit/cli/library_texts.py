@@ -1,4 +1,4 @@
-"""Texts of the library and of its providers that the command line shows, marked for the catalogues.
+"""Texts of the library, of its providers and of Typer that the command line shows, marked for the catalogues.
 
 Nothing imports this module: ``pybabel extract`` reads it. The command line looks each text up where it shows it.
 """
@@ -16,6 +16,16 @@ ngettext("target", "targets", 1)
 N_("Activate, launch, deactivate and show mailings of Altcraft.")
 N_("Start, stop and list dispatches of i-Digital Direct.")
 
+# What speaks against a launch.
+N_("audience not counted")
+N_("few recipients")
+N_("finished")
+N_("no recipients")
+N_("not active")
+N_("started already")
+N_("status not known")
+N_("stopped")
+
 # The states of a target.
 N_("done")
 N_("not sent")
@@ -24,6 +34,11 @@ N_("planned")
 N_("rejected")
 N_("sending")
 N_("unknown")
+
+# Typer's own options.
+N_("Install completion for the current shell.")
+N_("Show completion for the current shell, to copy it or customize the installation.")
+N_("Show this message and exit.")
 
 # How the watch of a target ended.
 N_("could not be read")

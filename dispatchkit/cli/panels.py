@@ -11,8 +11,19 @@ import typer.core
 
 from dispatchkit.cli.translate import _
 
-_OPTIONS = _("Options")
-__all__ = ["CONNECTION", "GUARDS", "IDS", "LAUNCH", "LEDGER", "OUTPUT", "PACE", "WATCH", "PanelCommand", "write_panels"]
+__all__ = [
+    "CONNECTION",
+    "GUARDS",
+    "IDS",
+    "LAUNCH",
+    "LEDGER",
+    "OUTPUT",
+    "PACE",
+    "WATCH",
+    "PanelCommand",
+    "write_panels",
+    "write_usage",
+]
 
 IDS = _("Which ids")
 LAUNCH = _("What is launched")
@@ -22,15 +33,25 @@ PACE = _("Pace")
 CONNECTION = _("Connection")
 OUTPUT = _("Output")
 WATCH = _("Watch")
+_OPTIONS = _("Options")
 _PANELS = (IDS, LAUNCH, WATCH, GUARDS, LEDGER, PACE, CONNECTION, OUTPUT)
 
 
 class PanelCommand(typer.core.TyperCommand):
     """A command whose help shows its options by panel."""
 
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        """Write the line of the usage."""
+        write_usage(self, ctx, formatter)
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments and options."""
         write_panels(self, ctx, formatter)
+
+
+def write_usage(command: Any, ctx: Any, formatter: Any) -> None:
+    """Write how a command is called."""
+    formatter.write_usage(ctx.command_path, " ".join(command.collect_usage_pieces(ctx)), prefix=_("Usage:") + " ")
 
 
 def write_panels(command: Any, ctx: Any, formatter: Any) -> None:
@@ -40,7 +61,8 @@ def write_panels(command: Any, ctx: Any, formatter: Any) -> None:
         record = parameter.get_help_record(ctx)
         if record is not None:
             panel = getattr(parameter, "rich_help_panel", None) or _OPTIONS
-            panels.setdefault(panel, []).append(record)
+            shown, text = record
+            panels.setdefault(panel, []).append((shown, _(text)))  # Typer's own options have an English text
     for name, records in panels.items():
         if records:
             with formatter.section(name):

@@ -40,13 +40,13 @@ def escape_control(text: str) -> str:
     )
 
 
-def counted(count: int, one: str, many: str = "") -> str:
+def counted(count: int, one: str, many: str | None = None) -> str:
     """A count with its noun, in the right number: ``1 id``, ``1,000 ids``.
 
     Args:
         count: How many.
         one: The noun for one, in English. Catalogues have it, if it is a literal or a provider's noun.
-        many: The noun for any other count.
+        many: The noun for any other count; None adds an s. A catalogue has only nouns that give both.
     """
     return f"{count:,} {ngettext(one, many or f'{one}s', count)}"
 

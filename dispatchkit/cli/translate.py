@@ -1,10 +1,10 @@
 """Texts of the command line in the language of the user, by the standard library's `gettext`.
 
-The language is chosen once, when this module is imported. So `_` works in a constant and in a help text, which are
-made at import: nothing has to be lazy. Without a catalogue, a text is returned as it is.
+The language is chosen once, when this module is imported. Help texts and constants are made at import too, after that.
+So they are translated there, and nothing has to be lazy. Without a catalogue, a text is returned as it is.
 
-A catalogue is a file of another person. Whatever is wrong with it, the text is shown in English and the command goes
-on: where the file is damaged, and where a translation has other placeholders than its text.
+No catalogue can end a command. Where the file is damaged, or a translation lacks a placeholder of its text or has
+another one, the text is shown in English.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 __all__ = ["DOMAIN", "LANGUAGE", "N_", "Catalogue", "_", "find_catalogue", "fits", "ngettext"]
 
 DOMAIN = "dispatchkit"
-_LOCALE_DIR = os.path.join(os.path.dirname(__file__), "locale")  # noqa: PTH118, PTH120 - pathlib would cost time
+_FOLDER = os.path.join(os.path.dirname(__file__), "locale")  # noqa: PTH118, PTH120 - --help does without pathlib
 _VARIABLES = ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG")
 _ENGLISH = frozenset({"", "C", "POSIX", "en"})
 
@@ -26,10 +26,10 @@ class Catalogue:
     """The translations of one language.
 
     Args:
-        translations: What the catalogue's file holds.
+        translations: The entries of the file.
 
     Attributes:
-        language: The code of the language, such as ``ru``; empty if the file does not tell it.
+        language: The code of the language, such as ``pt-BR``; empty if the file does not name it.
     """
 
     def __init__(self, translations: gettext.NullTranslations) -> None:
@@ -39,7 +39,7 @@ class Catalogue:
 
     def text(self, text: str) -> str:
         """The translation of a text, or the text itself where no translation fits."""
-        if not text:  # where the catalogue has its own header
+        if not text:  # its entry is the header of the file
             return ""
         known = self._checked.get(text)
         if known is None:
@@ -48,12 +48,16 @@ class Catalogue:
         return known
 
     def plural(self, singular: str, plural: str, count: int) -> str:
-        """The translation for this count, or the English text where no translation fits."""
+        """The translation for a count, or the English text where no translation fits."""
         try:
             translated = self._translations.ngettext(singular, plural, count)
         except (ArithmeticError, ValueError):  # the formula of the plural forms divides by zero, say
             translated = ""
         return translated if fits(translated, singular, plural) else _english(singular, plural, count)
+
+    def has_fitting(self, texts: Sequence[str]) -> bool:
+        """Whether each of these texts can be looked up without a check."""
+        return all(fits(self._translations.gettext(text), text) for text in texts)
 
 
 def fits(translated: str, *texts: str) -> bool:
@@ -62,37 +66,29 @@ def fits(translated: str, *texts: str) -> bool:
     Each placeholder must stand in one of the texts, and those that stand in all of them must not be missing.
     """
     try:
-        expected = [set(_placeholders(text)) for text in texts]
-    except ValueError:  # the text has a brace and no placeholder
+        first, *others = (_placeholders(text) for text in texts)
+    except ValueError:  # a brace that begins no placeholder: the text is not formatted
         return translated != ""
     try:
-        found = set(_placeholders(translated))
+        found = _placeholders(translated)
     except ValueError:
         return False
-    first, *others = expected
     return translated != "" and first.intersection(*others) <= found <= first.union(*others)
 
 
 def find_catalogue(environment: Mapping[str, str]) -> Catalogue | None:
     """The catalogue of the user's language; None for English, and for a language that has none.
 
-    As with every program, the first of LANGUAGE, LC_ALL, LC_MESSAGES and LANG that is set names the language.
-    DISPATCHKIT_LOCALE_DIR names another folder than the package's own.
+    The first of LANGUAGE, LC_ALL, LC_MESSAGES and LANG that is set names the language, or several in the order of
+    preference. DISPATCHKIT_LOCALE_DIR names a folder to search instead of the package's own.
     """
-    wanted = next((value for name in _VARIABLES if (value := environment.get(name))), "")
-    languages = [*_before_english(wanted.split(":"))]
+    languages = [*_before_english(environment)]
     if not languages:
         return None
-    folder = environment.get("DISPATCHKIT_LOCALE_DIR") or _LOCALE_DIR
     try:
-        translations = gettext.translation(DOMAIN, folder, languages)
+        return Catalogue(gettext.translation(DOMAIN, _folder(environment), languages))
     except Exception:  # noqa: BLE001 - there is none, or it is damaged in one of many ways
         return None
-    if all(fits(translations.gettext(text), text) for text in _OF_TYPER):
-        # Typer looks its texts up by itself, in the domain of the process, and checks none.
-        gettext.bindtextdomain(DOMAIN, folder)
-        gettext.textdomain(DOMAIN)
-    return Catalogue(translations)
 
 
 def _(text: str) -> str:
@@ -107,8 +103,8 @@ def ngettext(singular: str, plural: str, count: int) -> str:
     return _CATALOGUE.plural(singular, plural, count)
 
 
-def N_(text: str) -> str:  # noqa: N802 - the field's name
-    """Mark a text that is looked up elsewhere, so that it gets into the catalogues."""
+def N_(text: str) -> str:  # noqa: N802 - the name that extraction tools know
+    """Mark a text that `_` looks up where it is shown. It is returned as it is."""
     return text
 
 
@@ -116,24 +112,38 @@ def _english(singular: str, plural: str, count: int) -> str:
     return singular if count == 1 else plural
 
 
-def _before_english(languages: Sequence[str]) -> Iterator[str]:
+def _folder(environment: Mapping[str, str]) -> str:
+    return environment.get("DISPATCHKIT_LOCALE_DIR") or _FOLDER
+
+
+def _before_english(environment: Mapping[str, str]) -> Iterator[str]:
     """The languages that the user prefers to English, which has no catalogue."""
-    for language in languages:
-        if re.split("[_.@]", language)[0] in _ENGLISH:
+    wanted = next((value for name in _VARIABLES if (value := environment.get(name))), "")
+    for language in wanted.split(":"):
+        if re.split("[_.@]", language, maxsplit=1)[0] in _ENGLISH:
             return
         yield language
 
 
-def _placeholders(text: str) -> Iterator[tuple[str, str | None, str | None]]:
+def _placeholders(text: str) -> set[tuple[str, str | None, str | None]]:
+    """The name, the format and the conversion of each placeholder.
+
+    Raises:
+        ValueError: The text has a brace that begins none.
+    """
     from string import Formatter  # noqa: PLC0415 - English does without
 
-    return (
-        (name, spec, conversion) for _literal, name, spec, conversion in Formatter().parse(text) if name is not None
-    )
+    parts = Formatter().parse(text)
+    return {(name, spec, conversion) for _literal, name, spec, conversion in parts if name is not None}
 
 
 _OF_TYPER = (N_("default: {default}"), N_("env var: {var}"), N_("required"))
+"""Texts that Typer adds to help texts. It looks them up in the domain of the process, and checks none."""
+
 _CATALOGUE = find_catalogue(os.environ)
+if _CATALOGUE is not None and _CATALOGUE.has_fitting(_OF_TYPER):
+    gettext.bindtextdomain(DOMAIN, _folder(os.environ))
+    gettext.textdomain(DOMAIN)
 
 LANGUAGE = "" if _CATALOGUE is None else _CATALOGUE.language
 """The code of the language of the texts; empty for English."""

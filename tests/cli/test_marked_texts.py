@@ -84,3 +84,18 @@ def test_texts_are_marked(file: Path) -> None:
     name = file.relative_to(FOLDER).as_posix()
     found = [(line, text) for line, text in unmarked_in(file.read_text("utf-8")) if (name, text) not in DATA]
     assert found == []
+
+
+def marks_in_f_strings(source: str) -> Iterator[int]:
+    """The lines of marked texts that stand in an f-string."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.JoinedStr):
+            calls = [inner for inner in ast.walk(node) if isinstance(inner, ast.Call)]
+            marks = [call for call in calls if isinstance(call.func, ast.Name) and call.func.id in MARKS]
+            yield from (mark.lineno for mark in marks if any(isinstance(each, ast.Constant) for each in mark.args))
+
+
+def test_f_strings_hold_no_marks() -> None:
+    """Before Python 3.12, ``pybabel extract`` does not look into them."""
+    found = {file.name: [*marks_in_f_strings(file.read_text("utf-8"))] for file in FOLDER.rglob("*.py")}
+    assert {name: lines for name, lines in found.items() if lines} == {}

@@ -24,7 +24,7 @@ DECLINED = 4
 
 _NOTHING_SENT = _("Nothing was sent.")
 
-PRODUCTION = f" ({_('production')})"
+PRODUCTION = _(" (production)")
 """Stands after a host whose launches reach real people."""
 _RED = "\x1b[1;31m{}\x1b[0m"
 
@@ -102,7 +102,7 @@ def ask(description: Description, *, more: str = "", nothing: str = _NOTHING_SEN
         typer.Exit: It is not to be done.
     """
     confirm(
-        f"{description}\n{more}{_('Go ahead?')}",
+        f"{description}\n{more}" + _("Go ahead?"),
         _(
             "this needs a yes, and there is no terminal to ask: {action}. {nothing} To go ahead without a "
             "question, pass --yes"
@@ -114,7 +114,7 @@ def ask(description: Description, *, more: str = "", nothing: str = _NOTHING_SEN
 def _coloured(line: str) -> str:
     """A line of a question. The host of a production account is red, unless ``NO_COLOR`` is set."""
     text = escape_control(line)
-    is_red = text.endswith(PRODUCTION) and text.lstrip().startswith(f"{_('host')} ") and not os.environ.get("NO_COLOR")
+    is_red = text.endswith(PRODUCTION) and text.lstrip().startswith(_("host") + " ") and not os.environ.get("NO_COLOR")
     return _RED.format(text) if is_red else text
 
 

@@ -246,5 +246,6 @@ def _read(watching: Coroutine[object, object, None]) -> None:
         raise typer.Exit(130) from None
     except DispatchkitError as error:
         why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
-        write(sys.stderr, f"dispatchkit: {_('the provider could not be read: {why}').format(why=why)}\n{hint}\n")
+        text = _("the provider could not be read: {why}").format(why=why)
+        write(sys.stderr, f"dispatchkit: {text}\n{hint}\n")
         raise typer.Exit(1) from None

@@ -172,11 +172,10 @@ def _described(values: Overrides) -> tuple[tuple[str, str], ...]:
     if (limit := values["limit"]) is not None:
         details.append((_("limit"), f"{limit:,}"))
     if (content := values["content"]) is not None:
-        size = len(json.dumps(content, ensure_ascii=False).encode())
-        keys, all_bytes = counted(len(content), "key", "keys"), counted(size, "byte", "bytes")
-        details.append((_("content"), f"{keys} ({all_bytes}): {', '.join(content)}"))
-    details += [
-        (_("attachment"), f"{attachment.name} ({counted(len(attachment.data), 'byte', 'bytes')})")
-        for attachment in values["attachments"]
-    ]
+        keys = counted(len(content), "key", "keys")
+        size = counted(len(json.dumps(content, ensure_ascii=False).encode()), "byte", "bytes")
+        details.append((_("content"), f"{keys} ({size}): {', '.join(content)}"))
+    for attachment in values["attachments"]:
+        size = counted(len(attachment.data), "byte", "bytes")
+        details.append((_("attachment"), f"{attachment.name} ({size})"))
     return (*details,)

@@ -99,7 +99,8 @@ def read(client: Client[W], command: Command[W, R]) -> R:
 def unread(error: DispatchkitError) -> int:
     """Say why the provider could not be read. Returns the exit status."""
     why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
-    write(sys.stderr, f"dispatchkit: {_('the provider could not be read: {why}').format(why=why)}\n{hint}\n")
+    text = _("the provider could not be read: {why}").format(why=why)
+    write(sys.stderr, f"dispatchkit: {text}\n{hint}\n")
     return 1
 
 

@@ -17,6 +17,7 @@ from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.tables import PlainTable
 from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.cli.translate import N_, _, ngettext
 from dispatchkit.core.fanout.id_set import IdSet
 from dispatchkit.errors import DispatchkitError
 
@@ -74,8 +75,9 @@ class CheckResult:
     @property
     def reasons(self) -> str:
         """The first targets that something speaks against, with the reasons, and how many more there are."""
-        named = ", ".join(f"{each.target} ({_against(each)})" for _, each in sorted(self.named.items()))
-        return f"{named}, and {self.refused - len(self.named):,} more" if self.refused > len(self.named) else named
+        named = ", ".join(f"{each.target} ({_against(each)})" for _index, each in sorted(self.named.items()))
+        more = self.refused - len(self.named)
+        return _("{named}, and {count:,} more").format(named=named, count=more) if more > 0 else named
 
     def table(self, noun: str) -> str:
         """The first checks as a table for the terminal of standard error; empty if there is none."""
@@ -83,13 +85,13 @@ class CheckResult:
         if not checks:
             return ""
         has_names = any(each.name is not None for each in checks)
-        names = [noun, *(("name",) if has_names else ()), "status", "recipients", "against a launch"]
+        names = [noun, *((N_("name"),) if has_names else ()), N_("status"), N_("recipients"), N_("against a launch")]
         table = PlainTable(
             names,
             flexible=[name for name in ("against a launch", "name", "status") if name in names],
             width=get_terminal_size().columns,
         )
-        return table.lines([names, *([*_cells(each, has_names=has_names)] for each in checks)])
+        return table.lines([table.header, *([*_cells(each, has_names=has_names)] for each in checks)])
 
 
 def _cells(check: LaunchCheck, *, has_names: bool) -> Iterator[object]:
@@ -103,7 +105,7 @@ def _cells(check: LaunchCheck, *, has_names: bool) -> Iterator[object]:
 
 
 def _against(check: LaunchCheck) -> str:
-    texts = ", ".join(each.text for each in check.objections)
+    texts = ", ".join(_(each.text) for each in check.objections)
     return texts if check.unread is None else f"{texts}: {as_options(check.unread)}"
 
 
@@ -129,7 +131,7 @@ def _read(checking: Coroutine[object, object, None]) -> None:
     try:
         run_loop(checking)
     except KeyboardInterrupt:
-        write(sys.stderr, "\nNothing was sent.\n")
+        write(sys.stderr, "\n" + _("Nothing was sent.") + "\n")
         raise typer.Exit(130) from None
 
 
@@ -151,16 +153,14 @@ def check_before_question(
     try:
         _read(_check(spec, opened, targets, result, TIMEOUT))
     except TimeoutError:
-        why = f"no answer within {TIMEOUT:g} s"
+        why = _("no answer within {seconds:g} s").format(seconds=TIMEOUT)
     except DispatchkitError as error:
         why = as_options(error.summary)
     missing = len(targets) - result.count
     if not missing:
         return result.table(noun[0])
-    return (
-        f"{result.table(noun[0])}The state of {counted(missing, *noun)} could not be read"
-        f"{'' if why is None else f': {escape_control(why)}'}.\n"
-    )
+    unread = _("The state of {targets} could not be read").format(targets=counted(missing, *noun))
+    return f"{result.table(noun[0])}{unread}{'' if why is None else f': {escape_control(why)}'}.\n"
 
 
 def check_or_refuse(
@@ -181,28 +181,36 @@ def check_or_refuse(
         _read(_check(spec, opened, targets, result, None))
     except DispatchkitError as error:
         why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
-        write(sys.stderr, f"dispatchkit: the check could not be made: {why}. Nothing was sent.\n{hint}\n")
+        text = _("the check could not be made: {why}. Nothing was sent.").format(why=why)
+        write(sys.stderr, f"dispatchkit: {text}\n{hint}\n")
         raise typer.Exit(1) from None
     if result.count < total:  # what was not read may be anything
-        write(
-            sys.stderr, f"dispatchkit: only {result.count:,} of {counted(total, *noun)} were read. Nothing was sent.\n"
-        )
+        text = _("only {count:,} of {targets} were read. Nothing was sent.")
+        write(sys.stderr, f"dispatchkit: {text.format(count=result.count, targets=counted(total, *noun))}\n")
         raise typer.Exit(1)
     shown = result.table(noun[0]) if total <= SHOWN and is_asked() else ""
     if not result.refused:
-        return targets, shown or f"Checked: nothing is known to speak against {_of(total, total, noun)}.\n"
-    against = f"Something speaks against {_of(result.refused, total, noun)}: {result.reasons}."
+        text = _("Checked: nothing is known to speak against {targets}.").format(targets=_of(total, total, noun))
+        return targets, shown or f"{text}\n"
+    against = _("Something speaks against {targets}: {reasons}.").format(
+        targets=_of(result.refused, total, noun), reasons=result.reasons
+    )
     if spec.skips and result.refused < total:
-        write(sys.stderr, f"{escape_control(against)} Left out.\n")
+        write(sys.stderr, f"{escape_control(against)} " + _("Left out.") + "\n")
         return targets.without(result.unlaunchable), shown
     write(sys.stderr, shown)
     line = invocation.again("--skip-unlaunchable", without=("check",))
-    what_next = "" if result.refused == total else f" To leave {'it' if result.refused == 1 else 'them'} out: {line}"
-    write(sys.stderr, f"{escape_control(f'{against} Nothing was sent.{what_next}')}\n")
+    sentences = [against, _("Nothing was sent.")]
+    if result.refused < total:
+        text = ngettext("To leave it out: {line}", "To leave them out: {line}", result.refused)
+        sentences.append(text.format(line=line))
+    write(sys.stderr, f"{escape_control(' '.join(sentences))}\n")
     raise typer.Exit(_REFUSED)
 
 
 def _of(count: int, total: int, noun: tuple[str, str]) -> str:
     if count == total:
-        return f"the {noun[0]}" if total == 1 else f"all {counted(total, *noun)}"
-    return f"{count:,} of {counted(total, *noun)}"
+        if total == 1:
+            return _("the {noun}").format(noun=ngettext(*noun, 1))
+        return _("all {targets}").format(targets=counted(total, *noun))
+    return _("{count:,} of {targets}").format(count=count, targets=counted(total, *noun))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dispatchkit.cli.run.check import SHOWN, check_before_question, check_or_refuse
 from dispatchkit.cli.text import counted, write
+from dispatchkit.cli.translate import _
 
 if TYPE_CHECKING:
     from dispatchkit.cli.input.ids import Targets
@@ -44,10 +45,14 @@ def checking_client(
         return lambda targets: _client_of_sandbox(spec, targets)
     if key == MASK:
         if spec.check.is_demanded:
-            raise ValueError(f"--check reads the provider: set {spec.token_variable}, or add --token-file PATH")
+            raise ValueError(
+                _("--check reads the provider: set {variable}, or add --token-file PATH").format(
+                    variable=spec.token_variable
+                )
+            )
         return None
     client = spec.connect(host, key)
-    return lambda _: client
+    return lambda _targets: client
 
 
 @asynccontextmanager
@@ -73,11 +78,12 @@ def checked_targets(
         return targets, ""
     if known.left is not None:
         if spec.check.is_demanded and known.left:
-            write(sys.stderr, "The run exists already: its targets are not checked again.\n")
+            write(sys.stderr, _("The run exists already: its targets are not checked again.") + "\n")
         return targets, ""
     if spec.check.is_demanded:
         if len(targets) > SHOWN and not options.quiet:
-            write(sys.stderr, f"Checking {counted(len(targets), *spec.noun)}.\n")
+            text = _("Checking {targets}.").format(targets=counted(len(targets), *spec.noun))
+            write(sys.stderr, f"{text}\n")
         left, state = check_or_refuse(spec.check, connect(targets), targets, spec.noun, options.invocation)
         if not (is_asked_for or options.quiet):
             write(sys.stderr, state)

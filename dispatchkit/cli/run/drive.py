@@ -18,7 +18,8 @@ from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.log_file import LogFile
 from dispatchkit.cli.output.outages import Outages
 from dispatchkit.cli.output.progress import SNAPSHOT_INTERVAL, ProgressSnapshot
-from dispatchkit.cli.text import counted, redact_urls
+from dispatchkit.cli.text import redact_urls
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.errors import AuthenticationError, LedgerError, RejectedError
 
 if TYPE_CHECKING:
@@ -131,12 +132,12 @@ async def drive(
 def interrupted_note(in_flight: int) -> str:
     """The message after the first Ctrl-C."""
     if not in_flight:
-        return "Interrupted: nothing new is started, and no call is in flight."
-    them = "it" if in_flight == 1 else "them"
-    return (
-        f"Interrupted: nothing new is started, and {counted(in_flight, 'call')} in flight can end. "
-        f"Ctrl-C again cancels {them}."
-    )
+        return _("Interrupted: nothing new is started, and no call is in flight.")
+    return ngettext(
+        "Interrupted: nothing new is started, and {count:,} call in flight can end. Ctrl-C again cancels it.",
+        "Interrupted: nothing new is started, and {count:,} calls in flight can end. Ctrl-C again cancels them.",
+        in_flight,
+    ).format(count=in_flight)
 
 
 def _tell_of_guard(
@@ -145,33 +146,56 @@ def _tell_of_guard(
     """Say which guard has ended the run, if one has."""
     if reason.kind == "stop_after_failures":
         most = guards["stop_after_failures"] or 0
-        reporter.note(
-            f"Stopped after {counted(most, 'failure')} (--stop-after-failures {most}); "
-            f"{counted(reason.in_flight, 'more call was', 'more calls were')} in flight."
+        after = ngettext(
+            "Stopped after {count:,} failure (--stop-after-failures {count}); {more}.",
+            "Stopped after {count:,} failures (--stop-after-failures {count}); {more}.",
+            most,
         )
+        more = ngettext("{count:,} more call was in flight", "{count:,} more calls were in flight", reason.in_flight)
+        reporter.note(after.format(count=most, more=more.format(count=reason.in_flight)))
     elif reason.kind == "max_launches" and (left := reporter.not_started(report)):
         most = guards["max_launches"] or 0
-        reporter.note(
-            f"Stopped after {counted(most, 'launch', 'launches')} (--max-launches {most}); "
-            f"{counted(left, 'target was', 'targets were')} not started."
+        after = ngettext(
+            "Stopped after {count:,} launch (--max-launches {count}); {left}.",
+            "Stopped after {count:,} launches (--max-launches {count}); {left}.",
+            most,
         )
+        reporter.note(after.format(count=most, left=_not_started(left)))
     elif reason.kind == "canary":
         left = reporter.not_started(report)
-        rest = ", so the rest was not started" if left else ""
-        again = "; --canary 0 resumes it all the same" if is_recorded and left else ""
-        before = f" before you launch the rest{again}" if left else ""
-        reporter.fail(f"The canary failed{rest}: {as_options(reason.text)}. Look at it at the provider{before}.")
+        if not left:
+            failed = _("The canary failed: {reason}. Look at it at the provider.")
+        elif is_recorded:
+            failed = _(
+                "The canary failed, so the rest was not started: {reason}. Look at it at the provider before you "
+                "launch the rest; --canary 0 resumes it all the same."
+            )
+        else:
+            failed = _(
+                "The canary failed, so the rest was not started: {reason}. Look at it at the provider before you "
+                "launch the rest."
+            )
+        reporter.fail(failed.format(reason=as_options(reason.text)))
     elif reason.kind == "window":
         left = reporter.not_started(report)
+        in_flight = ngettext("{count:,} call was in flight", "{count:,} calls were in flight", reason.in_flight)
         reporter.note(
-            f"Stopped: {reason.text} (--not-after); {counted(left, 'target was', 'targets were')} not started, "
-            f"{counted(reason.in_flight, 'call was', 'calls were')} in flight."
+            _("Stopped: {reason} (--not-after); {left}, {in_flight}.").format(
+                reason=reason.text, left=_not_started(left), in_flight=in_flight.format(count=reason.in_flight)
+            )
         )
     elif reason.silent_since is not None:
         option = f"--give-up-after {duration(guards['give_up_after'] or 0.0)}"
         reporter.gave_up(
-            f"Gave up: the provider has not answered since {reason.silent_since:%Y-%m-%d %H:%M:%S} UTC ({option})."
+            _("Gave up: the provider has not answered since {time:%Y-%m-%d %H:%M:%S} UTC ({option}).").format(
+                time=reason.silent_since, option=option
+            )
         )
+
+
+def _not_started(count: int) -> str:
+    text = ngettext("{count:,} target was not started", "{count:,} targets were not started", count)
+    return text.format(count=count)
 
 
 async def _show_all(fan_out: FanOut[object], reporter: Reporter) -> None:
@@ -182,17 +206,17 @@ async def _show_all(fan_out: FanOut[object], reporter: Reporter) -> None:
             if not reporter.outcome(outcome) and not stopped:
                 stopped = True
                 fan_out.stop()
-                reporter.note("The outcomes can no longer be written, so nothing new is started.")
+                reporter.note(_("The outcomes can no longer be written, so nothing new is started."))
     except AuthenticationError:
-        reporter.note("The token was refused: nothing new is started.")
+        reporter.note(_("The token was refused: nothing new is started."))
     except RejectedError:
-        reporter.note("The provider's first answer refused the token or the account: nothing new is started.")
+        reporter.note(_("The provider's first answer refused the token or the account: nothing new is started."))
     except _Cut:
         pass  # the same command again plans the rest
     except LedgerError as error:
         if fan_out.report.total == fan_out.report.previously_finished:
             raise
-        reporter.fail(f"{redact_urls(str(error))}. Nothing new is started.")
+        reporter.fail(f"{redact_urls(str(error))}. " + _("Nothing new is started."))
 
 
 async def _watch(snapshot: Callable[[], ProgressSnapshot], reporter: Reporter) -> None:

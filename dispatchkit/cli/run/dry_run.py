@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dispatchkit.cli.settings import client_settings, guards
 from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.cli.translate import ngettext
 from dispatchkit.core.call.request import request_of
 from dispatchkit.core.transport.url import origin, proxy_url
 from dispatchkit.core.validators import label, seconds
@@ -44,8 +45,15 @@ def show_requests(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets)
         command = spec.command(number)
         request = request_of(command, wire, str(uuid.uuid4()) if command.has_request_id else None)
         write(sys.stdout, f"{describe_request(request, host.rstrip('/'))}\n\n")
-    more = f", of which the first {_SHOWN} are shown" if total > _SHOWN else ""
-    write(sys.stdout, f"{counted(total, 'request')}{more}. None was sent.\n")
+    if total > _SHOWN:
+        text = ngettext(
+            "{count:,} request, of which the first {shown} are shown. None was sent.",
+            "{count:,} requests, of which the first {shown} are shown. None was sent.",
+            total,
+        )
+    else:
+        text = ngettext("{count:,} request. None was sent.", "{count:,} requests. None was sent.", total)
+    write(sys.stdout, text.format(count=total, shown=_SHOWN) + "\n")
 
 
 def _check(options: RunOptions, host: str) -> None:
@@ -70,5 +78,6 @@ def describe_request(request: Request, host: str) -> str:
         body = _BASE64.sub(r"base64,\1…", whole.decode(errors="backslashreplace"))
         if len(body) > _MAX_BODY:
             body = f"{body[:_MAX_BODY]}…"
-        lines += ["", *body.splitlines(), f"({counted(len(whole), 'byte')})"]
+        size = counted(len(whole), "byte", "bytes")
+        lines += ["", *body.splitlines(), f"({size})"]
     return "\n".join(map(escape_control, lines))

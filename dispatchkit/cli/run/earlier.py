@@ -15,7 +15,8 @@ import attrs
 
 from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.input.question import describe_ids
-from dispatchkit.cli.text import counted, utc
+from dispatchkit.cli.text import utc
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.core.fanout.id_set import IdSet
 from dispatchkit.ledger.codec import key
 from dispatchkit.ledger.store import RunPlan
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from dispatchkit.core.command import Command
     from dispatchkit.ledger.ledger import Ledger
 
-__all__ = ["Earlier", "EarlierRun", "find_earlier"]
+__all__ = ["Earlier", "EarlierRun", "find_earlier", "in_other_runs"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -36,7 +37,12 @@ _NAMED = 5
 """Other runs that are named."""
 _TARGET_BYTES = 8
 """Bytes of a key that hold the id."""
-_WORDS = {"done": "done", "unknown": "unclear", "sending": "in flight", "planned": "about to be launched"}
+_WORDS = {
+    "done": _("done"),
+    "unknown": _("unclear"),
+    "sending": _("in flight"),
+    "planned": _("about to be launched"),
+}
 
 
 @attrs.define
@@ -51,12 +57,20 @@ class EarlierRun:
     def __str__(self) -> str:
         states = ", ".join(f"{self.states[state]:,} {word}" for state, word in _WORDS.items() if self.states[state])
         ids = describe_ids(Targets((number, number) for number in self.ids))
-        return f"{states} in run {self.name!r}, the latest at {utc(self.latest)} UTC: {ids}"
+        return _("{states} in run {name!r}, the latest at {time} UTC: {ids}").format(
+            states=states, name=self.name, time=utc(self.latest), ids=ids
+        )
 
     @property
     def is_clear(self) -> bool:
         """Whether all of it is done."""
         return set(self.states) == {"done"}
+
+
+def in_other_runs(count: int) -> list[str]:
+    """The words for runs that are not named; none if all are."""
+    text = ngettext("and in {count:,} other run", "and in {count:,} other runs", count)
+    return [text.format(count=count)] if count > 0 else []
 
 
 @attrs.frozen
@@ -68,8 +82,7 @@ class Earlier:
     count: int = 0
 
     def __str__(self) -> str:
-        more = f"; and in {counted(len(self.runs) - _NAMED, 'other run')}" if len(self.runs) > _NAMED else ""
-        return f"{'; '.join(map(str, self.runs[:_NAMED]))}{more}"
+        return "; ".join([*map(str, self.runs[:_NAMED]), *in_other_runs(len(self.runs) - _NAMED)])
 
     def without(self, targets: Targets) -> Targets:
         """The targets that no other run launched."""

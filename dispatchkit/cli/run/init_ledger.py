@@ -16,6 +16,7 @@ from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.text import escape_control, write
+from dispatchkit.cli.translate import _
 
 if TYPE_CHECKING:
     from dispatchkit.cli.commands.ledger import InitOptions
@@ -39,12 +40,12 @@ def init_ledger(options: InitOptions) -> None:
         if ledger_ref.is_default:
             make_writable(Path(ledger_ref.address.file))
         if options.sql and not ledger_ref.address.is_database:
-            raise ValueError("--sql is for a ledger in PostgreSQL: a file is made by the first launch")
+            raise ValueError(_("--sql is for a ledger in PostgreSQL: a file is made by the first launch"))
         if options.sql:
             write(sys.stdout, _sql(ledger_ref))
             return
         run_loop(_init(ledger_ref))
-    write(sys.stdout, f"The ledger {escape_control(str(ledger_ref))} is ready.\n")
+    write(sys.stdout, _("The ledger {ledger} is ready.").format(ledger=escape_control(str(ledger_ref))) + "\n")
 
 
 def _has_queue() -> bool:

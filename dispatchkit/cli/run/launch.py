@@ -12,7 +12,8 @@ from dispatchkit.cli.input.values import exit_on_user_error, read_targets
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.output.log_file import with_log
 from dispatchkit.cli.run.dry_run import show_requests
-from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.cli.text import escape_control, left_out_repeats, write
+from dispatchkit.cli.translate import _, ngettext
 
 if TYPE_CHECKING:
     from dispatchkit.cli.input.ids import Targets
@@ -37,14 +38,16 @@ def launch(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
             options = _with_plan(options, options.invocation.plan)
         targets = read_targets(options, spec.reader) if spec.targets is None else spec.targets
         if options.expected not in {None, len(targets)}:
-            raise ValueError(
-                f"there {'is' if len(targets) == 1 else 'are'} {counted(len(targets), 'id')}, but --expected is "
-                f"{options.expected:,}: nothing was started"
+            text = ngettext(
+                "there is {count:,} id, but --expected is {expected:,}: nothing was started",
+                "there are {count:,} ids, but --expected is {expected:,}: nothing was started",
+                len(targets),
             )
+            raise ValueError(text.format(count=len(targets), expected=options.expected))
         if options.dry_run and options.json:
-            raise ValueError("--dry-run shows requests, not outcomes: it does not go with --json")
+            raise ValueError(_("--dry-run shows requests, not outcomes: it does not go with --json"))
         if options.dry_run and spec.check is not None and spec.check.is_demanded:
-            raise ValueError("--dry-run opens no connection, and --check reads the provider: give one of them")
+            raise ValueError(_("--dry-run opens no connection, and --check reads the provider: give one of them"))
     if options.dry_run:
         with exit_on_user_error():
             show_requests(options, spec, targets)
@@ -86,14 +89,16 @@ def _with_plan(options: RunOptions, plan: PlanOptions) -> RunOptions:
     }
     for name, value in here.items():
         if value:
-            raise ValueError(f"{name} does not go with plan: it only plans the run, and workers launch it")
+            raise ValueError(
+                _("{name} does not go with plan: it only plans the run, and workers launch it").format(name=name)
+            )
     if options.rate is not None or options.concurrency != "64":
         raise ValueError(
-            "put --rate and --concurrency before the launch: with plan, they hold for all workers together"
+            _("put --rate and --concurrency before the launch: with plan, they hold for all workers together")
         )
     if plan.from_ is not None:
         if options.from_ is not None:
-            raise ValueError("--from is given twice")
+            raise ValueError(_("--from is given twice"))
         options = replace(options, from_=plan.from_)
     return options
 
@@ -102,13 +107,16 @@ def _tell_what_is_left_out(targets: Targets) -> None:
     for note in targets.notes:
         write(sys.stderr, f"{escape_control(note)}\n")
     if targets.done:
-        write(sys.stderr, f"Left out {counted(targets.done, 'id')} that {'is' if targets.done == 1 else 'are'} done.\n")
+        text = ngettext("Left out {count:,} id that is done.", "Left out {count:,} ids that are done.", targets.done)
+        write(sys.stderr, text.format(count=targets.done) + "\n")
     if targets.dropped:
-        write(sys.stderr, f"Left out {counted(targets.dropped, 'repeated id')}.\n")
+        write(sys.stderr, left_out_repeats(targets.dropped))
     if targets.unknown:
-        they = "it was" if targets.unknown == 1 else "they were"
-        write(
-            sys.stderr,
-            f"Left out {counted(targets.unknown, 'id')} whose outcome is unknown. Check with the provider whether "
-            f"{they} launched. --include-unknown takes such ids, too.\n",
+        text = ngettext(
+            "Left out {count:,} id whose outcome is unknown. Check with the provider whether it was launched. "
+            "--include-unknown takes such ids, too.",
+            "Left out {count:,} ids whose outcome is unknown. Check with the provider whether they were launched. "
+            "--include-unknown takes such ids, too.",
+            targets.unknown,
         )
+        write(sys.stderr, text.format(count=targets.unknown) + "\n")

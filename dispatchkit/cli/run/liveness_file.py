@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 
+from dispatchkit.cli.translate import _
 from dispatchkit.core.clock import SYSTEM, Clock
 from dispatchkit.ledger.store import HEARTBEAT_INTERVAL
 
@@ -44,7 +45,11 @@ async def _touch(path: Path, tell: Callable[[str], None], clock: Clock) -> None:
             path.touch()  # noqa: ASYNC240
         except OSError as error:
             if not fails:
-                tell(f"{path}: {error.strerror}. A liveness probe of this file may end the worker.")
+                tell(
+                    _("{path}: {reason}. A liveness probe of this file may end the worker.").format(
+                        path=path, reason=error.strerror
+                    )
+                )
             fails = True
         else:
             fails = False

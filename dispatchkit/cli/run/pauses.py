@@ -10,7 +10,8 @@ from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
 from dispatchkit.cli.input.question import Description, ask
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.text import counted, escape_control, utc, write
+from dispatchkit.cli.text import escape_control, utc, write
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.providers import parse_settings
 
 if TYPE_CHECKING:
@@ -39,20 +40,22 @@ def lift(options: LiftPauseOptions) -> None:
     for each in chosen:
         write(sys.stdout, f"{escape_control(_described(each))}\n")
     if not chosen:
-        write(sys.stdout, "No account is paused.\n" if account is None else "No such account is paused.\n")
+        write(sys.stdout, (_("No account is paused.") if account is None else _("No such account is paused.")) + "\n")
         return
     if not options.yes:
-        description = Description(
-            f"lift the pause of {counted(len(chosen), 'account')}", (("ledger", str(ledger_ref)),)
-        )
-        ask(description, nothing="No pause was lifted.")
+        action = ngettext("lift the pause of {count:,} account", "lift the pause of {count:,} accounts", len(chosen))
+        description = Description(action.format(count=len(chosen)), ((_("ledger"), str(ledger_ref)),))
+        ask(description, nothing=_("No pause was lifted."))
     with exit_on_user_error():
         lifted = run_loop(_lift(ledger_ref, [each.key for each in chosen]))
-    write(
-        sys.stdout,
-        f"{counted(len(lifted), 'pause')} lifted: waiting calls start within a second. "
-        "If the provider answers 429 again, the account is paused again.\n",
+    text = ngettext(
+        "{count:,} pause lifted: waiting calls start within a second. If the provider answers 429 again, the account "
+        "is paused again.",
+        "{count:,} pauses lifted: waiting calls start within a second. If the provider answers 429 again, the account "
+        "is paused again.",
+        len(lifted),
     )
+    write(sys.stdout, text.format(count=len(lifted)) + "\n")
 
 
 async def _paused(ledger_ref: LedgerRef) -> list[PausedAccount]:
@@ -70,11 +73,13 @@ def _names(paused: PausedAccount) -> set[str]:
 
 
 def _described(paused: PausedAccount) -> str:
-    name = f"Account {paused.key[:_KEY]}"
+    name = _("Account {key}").format(key=paused.key[:_KEY])
     if paused.runs:
         settings = parse_settings(paused.runs[0].settings)
         named = "".join(f", {each!r}" for each in sorted(_names(paused)))
         runs = ", ".join(repr(run.name) for run in paused.runs[:_SHOWN])
-        more = f" and {len(paused.runs) - _SHOWN:,} more" if len(paused.runs) > _SHOWN else ""
-        name += f"{named} (provider {settings.get('provider')}, {settings.get('base_url')}; runs {runs}{more})"
-    return f"{name} is paused until {utc(paused.until)} UTC (by Retry-After)."
+        more = _(" and {count:,} more").format(count=len(paused.runs) - _SHOWN) if len(paused.runs) > _SHOWN else ""
+        name += named + _(" (provider {provider}, {host}; runs {runs}{more})").format(
+            provider=settings.get("provider"), host=settings.get("base_url"), runs=runs, more=more
+        )
+    return _("{account} is paused until {time} UTC (by Retry-After).").format(account=name, time=utc(paused.until))

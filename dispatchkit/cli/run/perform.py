@@ -21,6 +21,7 @@ from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.ledger_run import LedgerRun, check_same_plan, drive_with_ledger
 from dispatchkit.cli.run.takeover import Decisions
+from dispatchkit.cli.translate import _
 
 if TYPE_CHECKING:
     from dispatchkit import Ledger, Report, Run
@@ -159,7 +160,7 @@ def perform(
     reporter, failures_file = reporter_of(options, spec, targets, ledger_ref, description, notifier=notifier)
     if ledger_ref is not None:
         if ledger_ref.is_new_name:
-            reporter.note(f"The launch is run {ledger_ref.run!r} in {ledger_ref}.")
+            reporter.note(_("The launch is run {run!r} in {ledger}.").format(run=ledger_ref.run, ledger=ledger_ref))
         remembered = _run_remembered(
             spec,
             client,

@@ -16,7 +16,9 @@ from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.invocation import command_line
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
+from dispatchkit.cli.run.earlier import in_other_runs
 from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.errors import AccountMismatchError, LedgerError, RepeatedTargetsError
 from dispatchkit.providers import installed_provider
 
@@ -65,11 +67,17 @@ def plan_run(
     except LedgerError as error:
         write(sys.stderr, f"dispatchkit: {escape_control(str(error))}\n")
         raise typer.Exit(1) from None
-    write(
-        sys.stdout,
-        f"Planned {counted(total, *noun)} in {counted(chunks, 'chunk')} as run {escape_control(plan.run)!r}. "
-        f"To launch them: {escape_control(_worker(options, client))}\n",
+    text = ngettext(
+        "Planned {targets} in {count:,} chunk as run {run!r}. To launch them: {line}",
+        "Planned {targets} in {count:,} chunks as run {run!r}. To launch them: {line}",
+        chunks,
+    ).format(
+        targets=counted(total, *noun),
+        count=chunks,
+        run=escape_control(plan.run),
+        line=escape_control(_worker(options, client)),
     )
+    write(sys.stdout, f"{text}\n")
     raise typer.Exit(0)
 
 
@@ -77,14 +85,16 @@ def _repeated(error: RepeatedTargetsError, plan: PlanOptions, options: RunOption
     """A refusal of repeats, with the line that plans all the same. The run that was refused keeps its window."""
     runs = sorted(error.runs.items(), key=lambda item: -item[1])
     count = sum(error.runs.values())
-    others = ", ".join(f"{number:,} in run {name!r}" for name, number in runs[:_NAMED])
-    more = f", and in {counted(len(runs) - _NAMED, 'other run')}" if len(runs) > _NAMED else ""
+    named = [_("{count:,} in run {name!r}").format(count=number, name=name) for name, number in runs[:_NAMED]]
+    others = ", ".join([*named, *in_other_runs(len(runs) - _NAMED)])
     all_the_same = options.invocation.again("--again", without=("repeat_window",), instead={"run": f"{plan.run}-2"})
-    return (
-        f"{count:,} of these ids {'was' if count == 1 else 'were'} launched, or may have been: "
-        f"{others}{more}. No worker launches any of the run. Leave them out, or plan all the same as "
-        f"another run: {all_the_same}"
-    )
+    return ngettext(
+        "{count:,} of these ids was launched, or may have been: {others}. No worker launches any of the run. Leave "
+        "them out, or plan all the same as another run: {line}",
+        "{count:,} of these ids were launched, or may have been: {others}. No worker launches any of the run. Leave "
+        "them out, or plan all the same as another run: {line}",
+        count,
+    ).format(count=count, others=others, line=all_the_same)
 
 
 def _worker(options: RunOptions, client: Client[W]) -> str:
@@ -131,9 +141,11 @@ async def _plan(
             )
         except AccountMismatchError:
             raise LedgerError(
-                f"run {plan.run!r} was planned for another account, or with another token: nothing was planned. Use "
-                "the token (and the --account) of that account. If it is the same account with a new token or name: "
-                f"{options.invocation.again('--account-changed')}"
+                _(
+                    "run {run!r} was planned for another account, or with another token: nothing was planned. "
+                    "Use the token (and the --account) of that account. If it is the same account with a new "
+                    "token or name: {line}"
+                ).format(run=plan.run, line=options.invocation.again("--account-changed"))
             ) from None
         except RepeatedTargetsError as error:
             raise LedgerError(_repeated(error, plan, options)) from None

@@ -14,6 +14,7 @@ from dispatchkit.cli.input.question import Description, ask
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.ledger.prune import is_prunable
 
@@ -32,31 +33,56 @@ def prune(options: PruneOptions) -> None:
     Raises:
         typer.Exit: The ledger cannot be used, or the runs are not to be pruned.
     """
-    days = counted(options.older_than, "day")
+    days = counted(options.older_than, "day", "days")
     with exit_on_user_error():
         ledger_ref = parse_ledger_args(options.where or [], run=False)
         age = timedelta(days=options.older_than)
         count, left, kept = run_loop(_count(ledger_ref, age, whole=options.runs))
     if kept:
-        named = ", ".join(map(repr, kept[:_NAMED])) + (f" and {len(kept) - _NAMED:,} more" if kept[_NAMED:] else "")
-        write(sys.stderr, f"Kept {counted(len(kept), 'old run')}, held or not finished: {escape_control(named)}.\n")
+        named = ", ".join(map(repr, kept[:_NAMED])) + (
+            _(" and {count:,} more").format(count=len(kept) - _NAMED) if kept[_NAMED:] else ""
+        )
+        text = ngettext(
+            "Kept {count:,} old run, held or not finished: {names}.",
+            "Kept {count:,} old runs, held or not finished: {names}.",
+            len(kept),
+        )
+        write(sys.stderr, text.format(count=len(kept), names=escape_control(named)) + "\n")
     if not count:
-        what = "run" if options.runs else "finished run with contents"
-        write(sys.stdout, f"No {what} is older than {days}.\n")
+        none = (
+            _("No run is older than {days}.")
+            if options.runs
+            else _("No finished run with contents is older than {days}.")
+        )
+        write(sys.stdout, none.format(days=days) + "\n")
         return
-    runs = f"{counted(count, 'run')} older than {days}"
     if not options.yes:
-        details = [("ledger", str(ledger_ref))]
+        details = [(_("ledger"), str(ledger_ref))]
         if options.runs:
-            details += [("not launched yet", counted(left, "target")), ("repeats", "are no longer noticed")]
+            details += [
+                (_("not launched yet"), counted(left, "target", "targets")),
+                (_("repeats"), _("are no longer noticed")),
+            ]
         else:
-            details.append(("what stays", "ids and outcomes, so repeats are still noticed"))
-        action = f"delete {runs}" if options.runs else f"delete the contents of {runs}"
-        ask(Description(action, tuple(details)), nothing="Nothing was deleted.")
+            details.append((_("what stays"), _("ids and outcomes, so repeats are still noticed")))
+        action = (
+            ngettext("delete {count:,} run older than {days}", "delete {count:,} runs older than {days}", count)
+            if options.runs
+            else ngettext(
+                "delete the contents of {count:,} run older than {days}",
+                "delete the contents of {count:,} runs older than {days}",
+                count,
+            )
+        ).format(count=count, days=days)
+        ask(Description(action, tuple(details)), nothing=_("Nothing was deleted."))
     with exit_on_user_error():
         names = run_loop(_prune(ledger_ref, age, whole=options.runs))
-    what = "" if options.runs else "the contents of "
-    write(sys.stdout, f"Deleted {what}{counted(len(names), 'run')}.\n")
+    deleted = (
+        ngettext("Deleted {count:,} run.", "Deleted {count:,} runs.", len(names))
+        if options.runs
+        else ngettext("Deleted the contents of {count:,} run.", "Deleted the contents of {count:,} runs.", len(names))
+    )
+    write(sys.stdout, deleted.format(count=len(names)) + "\n")
 
 
 async def _count(ledger_ref: LedgerRef, age: timedelta, *, whole: bool) -> tuple[int, int, list[str]]:

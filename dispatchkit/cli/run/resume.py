@@ -27,6 +27,7 @@ from dispatchkit.cli.run.spec import describe_host
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
 from dispatchkit.cli.settings import check_canary, client_settings, describe_guards, guards
 from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.cli.translate import N_, _
 from dispatchkit.cli.views.ledger import unknown_for_good
 from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, take_snapshot
 from dispatchkit.core.clock import SYSTEM
@@ -76,22 +77,26 @@ def _resume_run(options: ResumeOptions) -> None:
         noun = provider_of(settings).noun
         if not run.plan_complete:
             raise ValueError(
-                f"the plan of run {run.name!r} is not complete. Run the command that launched it again: it completes "
-                "the plan and launches the rest"
+                _(
+                    "the plan of run {name!r} is not complete. Run the command that launched it again: it "
+                    "completes the plan and launches the rest"
+                ).format(name=run.name)
             )
         if not snapshot.left:
             message, kept = (
-                f"Run {escape_control(repr(run.name))} is over: no target is left.",
+                _("Run {name} is over: no target is left.").format(name=escape_control(repr(run.name))),
                 snapshot.counts.unknown_for_good,
             )
             if kept:
-                message = f"Nothing is left to resume in run {escape_control(repr(run.name))}. {unknown_for_good(kept)}"
+                nothing = _("Nothing is left to resume in run {name}.").format(name=escape_control(repr(run.name)))
+                message = f"{nothing} {unknown_for_good(kept)}"
             write(sys.stderr if options.json else sys.stdout, f"{message}\n")
             raise typer.Exit(3 if kept else 0)
         check_canary(bounds, command)
         client = _connect(options, run)
     if run.stopped:
-        write(sys.stderr, f"Run {escape_control(repr(run.name))} was stopped. This command lets it launch again.\n")
+        text = _("Run {name} was stopped. This command lets it launch again.")
+        write(sys.stderr, text.format(name=escape_control(repr(run.name))) + "\n")
     description = _describe(options, snapshot, settings, left, command, bounds=bounds)
     if not options.yes:
         ask(description)
@@ -101,7 +106,7 @@ def _resume_run(options: ResumeOptions) -> None:
         reporter = Reporter(
             total=run.total,
             most=options.max_launches,
-            verb="resume",
+            verb=N_("resume"),
             noun=noun,
             json=options.json,
             quiet=options.quiet,
@@ -124,7 +129,7 @@ def _ledger_ref(options: ResumeOptions) -> LedgerRef:
     ledger_ref = parse_ledger_args(words[:1], run=False)
     if len(words) > 1:
         ledger_ref = attrs.evolve(ledger_ref, invocation=options.invocation)
-        raise ValueError(f"name the run with --run: {ledger_ref.resume(words[1])}")
+        raise ValueError(_("name the run with --run: {line}").format(line=ledger_ref.resume(words[1])))
     return attrs.evolve(ledger_ref, run=options.run, invocation=options.invocation)
 
 
@@ -139,7 +144,10 @@ def _describe(
 ) -> Description:
     provider, run = provider_of(settings), snapshot.run
     ids = "" if left is None else f": {describe_ids(Targets((number, number) for number in left))}"
-    action = f"resume run {run.name!r}: {snapshot.left:,} of {counted(run.total, *provider.noun)} are left{ids}"
+    action = _("resume run {run!r}: {left:,} of {targets} are left").format(
+        run=run.name, left=snapshot.left, targets=counted(run.total, *provider.noun)
+    )
+    action += ids
     where = describe_host(options, settings["base_url"], provider.token_variable)
     canary = run.canary if bounds["canary"] is None else bounds["canary"]
     if run.total - snapshot.counts.planned > (canary or 0):
@@ -153,7 +161,7 @@ def _describe_command(command: Command[Never, object] | None) -> Iterator[tuple[
     if command is None:
         return
     fields = command.to_dict(flat=True)
-    yield "command", str(fields.pop("type"))
+    yield _("command"), str(fields.pop("type"))
     for name, value in fields.items():
         if value not in {None, "", False} and value != command.target:
             yield name, str(value)
@@ -187,14 +195,18 @@ def _connect(options: ResumeOptions, run: Run) -> Client[Never]:
     profile = options.invocation.profile
     if profile is not None and profile.host.rstrip("/") != host.rstrip("/"):
         raise ValueError(
-            f"the run goes to {host}, but profile {profile.name!r} names another host: use another profile"
+            _("the run goes to {host}, but profile {name!r} names another host: use another profile").format(
+                host=host, name=profile.name
+            )
         )
     key = token(options, provider.token_variable)
     own_url = os.environ.get(provider.url_variable) if provider.url_variable else None
     if own_url and own_url.rstrip("/") != host.rstrip("/"):
         # The token is most likely that host's, and must not be sent to another.
         raise ValueError(
-            f"the run goes to {host}, but {provider.url_variable} names another host: unset it, or set it to the run's"
+            _("the run goes to {host}, but {variable} names another host: unset it, or set it to the run's").format(
+                host=host, variable=provider.url_variable
+            )
         )
     return connect_run(run, token=key, **client_settings(options))
 
@@ -236,7 +248,9 @@ def stop(options: StopRunOptions) -> None:
     with exit_on_user_error():
         ledger_ref = parse_ledger_args(options.where or [], run=True)
         if ledger_ref.run is None:
-            raise ValueError(f"name the run to stop, after the ledger. To see the runs: {ledger_ref.list_runs()}")
+            raise ValueError(
+                _("name the run to stop, after the ledger. To see the runs: {line}").format(line=ledger_ref.list_runs())
+            )
         name, line = escape_control(repr(ledger_ref.run)), escape_control(ledger_ref.stop(ledger_ref.run))
         try:
             run_loop(stopping(ledger_ref))
@@ -246,10 +260,12 @@ def stop(options: StopRunOptions) -> None:
             write(sys.stderr, f"{run_stop.accepted}\n")
             time.sleep(max(0.0, (run_stop.until - SYSTEM.now()).total_seconds()))
         except KeyboardInterrupt:
-            message = f"The command was interrupted before run {name} was stopped. To stop it: {line}"
+            message = _("The command was interrupted before run {name} was stopped. To stop it: {line}").format(
+                name=name, line=line
+            )
             if run_stop is not None:
                 message = run_stop.interrupted
             write(sys.stderr, f"{message}\n")
             raise typer.Exit(130) from None
     resume = escape_control(resume_line(ledger_ref, run_stop.snapshot.run))
-    write(sys.stdout, f"{run_stop.confirmed}\nTo resume it: {resume}\n")
+    write(sys.stdout, f"{run_stop.confirmed}\n" + _("To resume it: {line}").format(line=resume) + "\n")

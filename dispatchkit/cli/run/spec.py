@@ -12,6 +12,7 @@ from dispatchkit.cli.durations import HOUR
 from dispatchkit.cli.input.origin import Reader
 from dispatchkit.cli.input.question import PRODUCTION, Description, describe_ids
 from dispatchkit.cli.text import counted
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.profiles import is_loopback
 from dispatchkit.providers import installed_provider
 
@@ -101,8 +102,12 @@ class LaunchSpec(Generic[W, R]):
             return "http://127.0.0.1"
         if self.base_url is None:
             variable = installed_provider(self.provider).url_variable
-            also = "" if variable is None else f", or set {variable}"
-            raise ValueError(f"no host: add --base-url https://your-platform{also}")
+            missing = (
+                _("no host: add --base-url https://your-platform")
+                if variable is None
+                else _("no host: add --base-url https://your-platform, or set {variable}")
+            )
+            raise ValueError(missing.format(variable=variable))
         return self.base_url
 
 
@@ -115,13 +120,15 @@ def describe(
     more: tuple[tuple[str, str], ...] = (),
 ) -> Description:
     """The launch in words, for the question and for the report. ``more`` are further rows."""
-    action = f"{spec.verb} {counted(len(targets), *spec.noun)}: {describe_ids(targets)}"
+    action = _("{verb} {targets}: {ids}").format(
+        verb=_(spec.verb), targets=counted(len(targets), *spec.noun), ids=describe_ids(targets)
+    )
     plan = options.invocation.plan
     if plan is not None:
-        action = f"plan run {plan.run!r}, to {action}"
+        action = _("plan run {run!r}, to {action}").format(run=plan.run, action=action)
     where = describe_host(options, host, spec.token_variable)
     if options.sandbox:
-        where = (("host", "a sandbox on this machine"), ("account", "the sandbox's"))
+        where = ((_("host"), _("a sandbox on this machine")), (_("account"), _("the sandbox's")))
     return Description(action, (*where, *spec.overrides, *more))
 
 
@@ -129,8 +136,17 @@ def describe_rest(
     description: Description, spec: LaunchSpec[W, R], targets: Targets, *, run: str, left: int
 ) -> Description:
     """The launch in words, where its run exists already."""
-    are = f"{left:,} of {counted(len(targets), *spec.noun)} {'is' if left == 1 else 'are'} left"
-    action = f"{spec.verb} the rest of run {run!r}: {are}, of {describe_ids(targets)}"
+    action = ngettext(
+        "{verb} the rest of run {run!r}: {left:,} of {targets} is left, of {ids}",
+        "{verb} the rest of run {run!r}: {left:,} of {targets} are left, of {ids}",
+        left,
+    ).format(
+        verb=_(spec.verb),
+        run=run,
+        left=left,
+        targets=counted(len(targets), *spec.noun),
+        ids=describe_ids(targets),
+    )
     return attrs.evolve(description, action=action)
 
 
@@ -141,15 +157,21 @@ def describe_host(options: ActingOptions, host: str, variable: str) -> tuple[tup
     is_production = not is_loopback(host)
     if profile is not None and profile.host.rstrip("/") == host.rstrip("/"):
         is_production = profile.is_production
-    named = () if profile is None else (("profile", profile.name),)
+    named = () if profile is None else ((_("profile"), profile.name),)
     shown = f"{host}{PRODUCTION}" if is_production else host
-    return (*named, ("host", shown), ("account", describe_account(options, variable)))
+    return (*named, (_("host"), shown), (_("account"), describe_account(options, variable)))
 
 
 def describe_account(options: ActingOptions, variable: str) -> str:
     """Whose account it is: its name, or else where its token comes from."""
     place, profile = options.token_file, options.invocation.profile
-    source = f"the token {'on standard input' if place == '-' else f'in {place or variable}'}"
+    source = _("the token on standard input")
+    if place != "-":
+        source = _("the token in {place}").format(place=place or variable)
     if place is None and profile is not None and not os.environ.get(variable):
-        source = f"the token of profile {profile.name!r}"
-    return source if options.account is None else f"{options.account!r}, with {source}"
+        source = _("the token of profile {name!r}").format(name=profile.name)
+    return (
+        source
+        if options.account is None
+        else _("{account!r}, with {source}").format(account=options.account, source=source)
+    )

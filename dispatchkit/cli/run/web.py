@@ -16,6 +16,7 @@ from dispatchkit.cli.input.small_file import read_small_file
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import on_interrupt, run_loop
 from dispatchkit.cli.text import escape_control, write
+from dispatchkit.cli.translate import _
 from dispatchkit.cli.views.snapshot import resume_line
 from dispatchkit.web.app import ControlRoom
 from dispatchkit.web.security import is_loopback
@@ -41,8 +42,9 @@ def serve_web(options: WebOptions) -> None:
         tls = _tls(options)
         if tls is None and not options.insecure and not is_loopback(options.host):
             raise ValueError(
-                f"--host {options.host} lets other machines in: add --tls-cert PATH, or --insecure to serve them "
-                "without TLS"
+                _(
+                    "--host {host} lets other machines in: add --tls-cert PATH, or --insecure to serve them without TLS"
+                ).format(host=options.host)
             )
         ledger_ref = _ledger_ref(options)
         file = None if ledger_ref.address.is_database else Path(ledger_ref.address.file).absolute()
@@ -63,7 +65,7 @@ def _ledger_ref(options: WebOptions) -> LedgerRef:
 def _tls(options: WebOptions) -> ssl.SSLContext | None:
     if options.tls_cert is None:
         if options.tls_key is not None:
-            raise ValueError("--tls-key goes with --tls-cert")
+            raise ValueError(_("--tls-key goes with --tls-cert"))
         return None
     for option, path in (("--tls-cert", options.tls_cert), ("--tls-key", options.tls_key)):
         if path is not None:  # ssl reads it again, without a bound, and its errors do not name it
@@ -73,23 +75,25 @@ def _tls(options: WebOptions) -> ssl.SSLContext | None:
         context.load_cert_chain(options.tls_cert, options.tls_key, password=_refuse_password)
     except ssl.SSLError:
         raise ValueError(
-            f"--tls-cert must be a certificate in PEM with its key, and {options.tls_cert} is not. The key is "
-            "--tls-key, or in it"
+            _(
+                "--tls-cert must be a certificate in PEM with its key, and {path} is not. The key is "
+                "--tls-key, or in it"
+            ).format(path=options.tls_cert)
         ) from None
     return context
 
 
 def _refuse_password() -> str:
-    raise ValueError("the key of --tls-cert is encrypted: give one without a passphrase, readable to you alone")
+    raise ValueError(_("the key of --tls-cert is encrypted: give one without a passphrase, readable to you alone"))
 
 
 async def _until_interrupted(room: ControlRoom, *, port: int, tls: ssl.SSLContext | None) -> None:
     ended = asyncio.Event()
-    write(sys.stdout, f"The control room of {escape_control(room.where)}, until Ctrl-C.\n")
+    write(sys.stdout, _("The control room of {ledger}, until Ctrl-C.").format(ledger=escape_control(room.where)) + "\n")
     with on_interrupt(ended.set):
         await serve(room, port=port, tls=tls, announce=_announce, ended=ended)
 
 
 def _announce(link: str) -> None:
-    write(sys.stdout, f"This link opens it in one browser, once: {link}\n")
+    write(sys.stdout, _("This link opens it in one browser, once: {link}").format(link=link) + "\n")
     sys.stdout.flush()

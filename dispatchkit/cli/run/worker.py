@@ -27,6 +27,7 @@ from dispatchkit.cli.run.liveness_file import keep_touching
 from dispatchkit.cli.settings import ClientSettings
 from dispatchkit.cli.text import escape_control, write
 from dispatchkit.cli.tls import tls_context
+from dispatchkit.cli.translate import _
 from dispatchkit.cli.views.snapshot import resume_line, take_snapshot
 from dispatchkit.core.log import log, logger
 from dispatchkit.errors import AccountMismatchError
@@ -54,11 +55,13 @@ def parse_urls(words: Sequence[str]) -> dict[str, str]:
     for word in words:
         name, equals, url = word.partition("=")
         if not equals or not url or "://" in name:
-            raise ValueError(f"--url must be PROVIDER=URL, such as NAME=https://example.com, not {word!r}")
+            raise ValueError(
+                _("--url must be PROVIDER=URL, such as NAME=https://example.com, not {word!r}").format(word=word)
+            )
         if find_provider(name) is None:
-            raise ValueError(f"--url names the provider {name!r}, which is not installed")
+            raise ValueError(_("--url names the provider {name!r}, which is not installed").format(name=name))
         if name in urls:
-            raise ValueError(f"--url names the provider {name!r} twice")
+            raise ValueError(_("--url names the provider {name!r} twice").format(name=name))
         urls[name] = url
     return urls
 
@@ -183,8 +186,10 @@ def _explaining_account(ledger_ref: LedgerRef, run: Run) -> Generator[None]:
         yield
     except AccountMismatchError:
         raise AccountMismatchError(
-            f"run {run.name!r} was planned for another account, or with another token: nothing was launched. If it is "
-            f"the same account with a new token or name: {resume_line(ledger_ref, run, '--account-changed')}"
+            _(
+                "run {name!r} was planned for another account, or with another token: nothing was launched. If "
+                "it is the same account with a new token or name: {line}"
+            ).format(name=run.name, line=resume_line(ledger_ref, run, "--account-changed"))
         ) from None
 
 
@@ -227,7 +232,10 @@ async def run_worker(
     def press() -> None:
         if not stop.is_set():
             _tell(
-                "Interrupted: the worker starts nothing new and waits for calls in flight. Ctrl-C again cancels them."
+                _(
+                    "Interrupted: the worker starts nothing new and waits for calls in flight. Ctrl-C again "
+                    "cancels them."
+                )
             )
             stop.set()
             return
@@ -267,7 +275,7 @@ async def run_worker(
                 finally:
                     launching.discard(task)
                 if task.cancelled():
-                    raise LedgerError("calls in flight were cancelled: the next launch of the chunk settles them")
+                    raise LedgerError(_("calls in flight were cancelled: the next launch of the chunk settles them"))
                 with _explaining_account(ledger_ref, planned):
                     report = task.result()
                 log(
@@ -285,7 +293,7 @@ async def run_worker(
                 return report
 
             with on_interrupt(press), show_warnings(_tell, pauses=True):
-                _tell("Ready: the worker launches planned runs. Ctrl-C ends it.")
+                _tell(_("Ready: the worker launches planned runs. Ctrl-C ends it."))
                 await work(store, launch, stop, chunks=chunks, tell=_tell)
     except (AuthenticationError, LedgerError) as error:
         if not begun:

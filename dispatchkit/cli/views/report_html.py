@@ -92,8 +92,8 @@ def as_page(report: RunReport, *, targets_file: str | None = None) -> str:
         f"<header><h1>{_text(title)}</h1>",
         f"<p><strong>{_text(so_far)}</strong></p>" if so_far else "",
         f'<p class="sub">{_text(made)}</p></header>',
-        f'<div class="facts">{_section(_("What"), _facts(_what(report)))}{_section(_("Who"), _facts(_who(report)))}',
-        f"{_section(_('When'), _facts(_when(report)))}{_section(_('How it went'), _facts(_how(report)))}</div>",
+        '<div class="facts">' + _section(_("What"), _facts(_what(report))) + _section(_("Who"), _facts(_who(report))),
+        _section(_("When"), _facts(_when(report))) + _section(_("How it went"), _facts(_how(report))) + "</div>",
         _section(_("Outcomes"), _outcomes(report)),
         _section(_("Over time"), charts[0]),
         *(f"<section>{chart}</section>" for chart in charts[1:]),
@@ -251,12 +251,12 @@ def _next(report: RunReport, targets_file: str | None) -> str:
     if counts.unknown_for_good:
         parts.append(_paragraph(unknown_for_good(counts.unknown_for_good)))
     if report.snapshot.run.total > counts.done:
-        parts.append(f"{_paragraph(_('The targets that are not done, as CSV:'))}{_line(report.list_failures)}")
+        parts.append(_paragraph(_("The targets that are not done, as CSV:")) + _line(report.list_failures))
     if targets_file is not None:
         text = _paragraph(_("All targets are in {file}, as CSV."))
         parts.append(text.format(file=f"<code>{_text(targets_file)}</code>"))
     else:
-        parts.append(f"{_paragraph(_('All targets, as CSV:'))}{_line(f'{report.export} --csv')}")
+        parts.append(_paragraph(_("All targets, as CSV:")) + _line(f"{report.export} --csv"))
     return "".join(parts)
 
 
