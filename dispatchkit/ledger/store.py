@@ -301,6 +301,8 @@ class Repeat:
     """The first commands, at most ten, encoded by `codec`."""
     latest: datetime
     """The latest claim or outcome of these targets in the other run."""
+    indexes: Sequence[int] = attrs.field(repr=False)
+    """The indexes of these targets in this run, in order."""
 
 
 class Launched(NamedTuple):

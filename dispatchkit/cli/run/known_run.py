@@ -12,8 +12,9 @@ import attrs
 import typer
 
 from dispatchkit.cli.input.ledger_ref import LedgerRef
+from dispatchkit.cli.output.reporter import LAUNCHED_BEFORE
 from dispatchkit.cli.run.earlier import Earlier, find_earlier
-from dispatchkit.cli.run.ledger_run import LAUNCHED_BEFORE, LedgerRun, check_same_plan
+from dispatchkit.cli.run.ledger_run import LedgerRun, check_same_plan
 from dispatchkit.cli.run.takeover import Hindrances, hindrances
 from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.cli.views.snapshot import take_snapshot

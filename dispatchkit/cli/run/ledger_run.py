@@ -19,13 +19,14 @@ import typer
 from dispatchkit.cli.durations import ALWAYS, duration
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
+from dispatchkit.cli.output.reporter import LAUNCHED_BEFORE
 from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.takeover import Decisions, explained, prepare
 from dispatchkit.cli.text import counted, escape_control, redact_urls, utc, write
 from dispatchkit.cli.views.snapshot import resume_line, take_snapshot
 from dispatchkit.errors import LedgerError, RepeatedTargetsError
 from dispatchkit.ledger.codec import decode, encode, key
-from dispatchkit.ledger.plan import digests
+from dispatchkit.ledger.plan import digests, find_repeats
 from dispatchkit.providers import installed_provider
 
 if TYPE_CHECKING:
@@ -42,14 +43,12 @@ if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
     from dispatchkit.ledger.store import Target
 
-__all__ = ["LAUNCHED_BEFORE", "LedgerRun", "check_same_plan", "drive_with_ledger"]
+__all__ = ["LedgerRun", "check_same_plan", "drive_with_ledger"]
 
 R = TypeVar("R")
 W = TypeVar("W")
 
 
-LAUNCHED_BEFORE = 5
-"""The exit status of a launch whose targets were all launched before."""
 _BATCH_SIZE = 1024
 _NAMED = 5
 """Other runs that a refusal names."""
@@ -117,6 +116,8 @@ async def drive_with_ledger(
     try:
         async with asyncio.timeout(_LOOK_TIMEOUT if ending[1] else None):
             await _tell_why_it_ended(ledger_run, reporter)
+            if ending[0].launched_elsewhere:
+                reporter.left_out = await _tell_of_left_out(ledger_run, ending[0])
             if ending[0].unknown:
                 reporter.unknown_for_good = (await ledger_run.ledger.counts(ledger_run.name)).unknown_for_good
         if failures_file is not None:
@@ -148,23 +149,12 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
         f"{repeat.count:,} in run {repeat.run!r}, the latest at {utc(repeat.latest)} UTC" for repeat in repeats[:_NAMED]
     )
     more = f"; and in {counted(len(repeats) - _NAMED, 'other run')}" if len(repeats) > _NAMED else ""
-    counts = await ledger.counts(run.name)
-    unclear = counts.unknown + counts.sending
-    look = (
-        f". That leaves out {counted(unclear, 'unclear target')} of this run, too: look at the provider, then launch "
-        "what did not happen with --again"
-    )
-    way_out = (
-        "Another run has taken them over. Launch the others as a new run: the command that launched this one leaves "
-        f"out what was launched{look if unclear else ''}"
-        if ledger_run.resumes
-        else f"Leave them out, or launch all the same: {ledger_ref.launch_all_the_same()}"
-    )
     text = (
         f"{count:,} of these ids {'was' if count == 1 else 'were'} launched{_within(within)}, or may have been: "
-        f"{others}{more}. Nothing was sent. {way_out}"
+        f"{others}{more}. Nothing was sent. Leave them out, or launch all the same: "
+        f"{ledger_ref.launch_all_the_same()}"
     )
-    if max(repeat.count for repeat in repeats) == counts.left:
+    if max(repeat.count for repeat in repeats) == (await ledger.counts(run.name)).left:
         write(sys.stderr, f"{escape_control(redact_urls(text))}\n")
         raise typer.Exit(LAUNCHED_BEFORE)
     return LedgerError(text)
@@ -172,6 +162,29 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
 
 def _within(window: float) -> str:
     return "" if window >= ALWAYS else f" within {duration(window)}"
+
+
+async def _tell_of_left_out(ledger_run: LedgerRun, report: Report) -> str:
+    """What other runs took over from this one, and the line that shows the run with most of it."""
+    ledger, ledger_ref = ledger_run.ledger, ledger_run.ledger_ref
+    run = await ledger.run(ledger_run.name)
+    store = await ledger._open_store()
+    repeats = await find_repeats(store, run, chunk=None, within=ledger_run.repeat_window)
+    count = report.launched_elsewhere
+    them = "it" if count == 1 else "them"
+    text = (
+        f"{counted(count, 'target is', 'targets are')} left out: another run launched {them}, or launches {them} now."
+    )
+    counts = await ledger.counts(run.name)
+    if (unclear := counts.sending + counts.unknown - report.unknown) > 0:
+        text += (
+            f" The outcome of {unclear:,} of them is unclear in this run, too: look at the provider, then launch what "
+            "did not happen with --again."
+        )
+    if repeats:  # the window may have passed meanwhile
+        other = max(repeats, key=lambda repeat: repeat.count).run
+        text += f" To show run {other!r}: {ledger_ref.show(other)}"
+    return text
 
 
 async def _tell_why_it_ended(ledger_run: LedgerRun, reporter: Reporter) -> None:

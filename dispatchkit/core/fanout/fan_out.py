@@ -285,6 +285,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._opened = True
         self._pool.length = planned.total
         self._pool.previously_finished.update(planned.final)
+        self._pool.launched_elsewhere = planned.launched_elsewhere
         self._tell_start()
         # An earlier success shows that the provider accepts the token.
         self._pacer.begin_run(self, ramp=not self._pool.previously_finished[State.DONE])

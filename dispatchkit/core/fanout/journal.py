@@ -71,6 +71,8 @@ class PlanSummary:
     """The number of targets that go first; 0 if the rest has begun before. None: the fan-out's own number."""
     finished: tuple[FinishedTarget, ...] = ()
     """Those of the first targets that are final."""
+    launched_elsewhere: int = 0
+    """Commands that are left out, because another run launched them or launches them now. ``total`` lacks them."""
 
 
 class Source(Protocol):

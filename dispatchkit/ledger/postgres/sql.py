@@ -381,12 +381,14 @@ WITH page AS MATERIALIZED (
     WHERE g.index >= $5 AND g.index < $6
         AND NOT EXISTS (
             SELECT FROM dispatchkit.outcome f
-            WHERE f.run = g.run AND f.index = g.index AND f.state IN ('done', 'rejected')
+            WHERE f.run = g.run AND f.index = g.index AND (f.state IN ('done', 'rejected') OR f.final)
         )
         AND {_STATE} IN ('planned', 'sending', 'done', 'unknown')
         AND greatest(s.claimed_at, o.at, h.now) >= clock_timestamp() - make_interval(secs => $7)
 )
-SELECT index, command, count(*) OVER () AS count, max(latest) OVER () AS latest FROM found ORDER BY index LIMIT $9
+SELECT array_agg(index ORDER BY index) AS indexes, max(latest) AS latest,
+    (SELECT array_agg(command ORDER BY index) FROM (SELECT * FROM found ORDER BY index LIMIT $9) f) AS commands
+FROM found HAVING count(*) > 0
 """
 REPEATS = _REPEATS.replace("$first", "g").replace("$second", "t")
 REPEATS_IN_SMALLER = _REPEATS.replace("$first", "t").replace("$second", "g")
