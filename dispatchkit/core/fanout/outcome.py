@@ -180,7 +180,7 @@ class Report(Value):
     repeats: int = 0
     """Commands that were left out, because the same command came before: see ``repeats`` in `FanOutOptions`."""
     launched_elsewhere: int = 0
-    """Commands that a resumed run leaves out, because another run launched them: see ``repeat_window`` in `FanOutOptions`."""
+    """Commands that a resumed run leaves out, because another run launched them: see `FanOutOptions`."""
 
     @property
     def total(self) -> int:
