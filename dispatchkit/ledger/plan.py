@@ -63,6 +63,7 @@ async def begin(store: Store, name: str, given: RunSettings, *, planned: bool, r
         planned_by=_user(),
         planned_on=socket.gethostname() or None,
         profile=given.profile,
+        launch_options=given.launch_options,
     )
     if planned:
         run = await store.run(name)

@@ -12,7 +12,7 @@ import attrs
 
 import dispatchkit
 from dispatchkit.cli.input.default_ledger import default_ledger, make_writable
-from dispatchkit.cli.invocation import RESUMED, Invocation, command_line
+from dispatchkit.cli.invocation import Invocation, command_line
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.validators import label
 from dispatchkit.ledger.address import Address
@@ -92,10 +92,9 @@ class LedgerRef:
             raise ValueError(f"{self} holds no ledger: the file is empty")
         return dispatchkit.Ledger(self.address)
 
-    def resume(self, run: str, *options: str) -> str:
-        """The command that resumes a run."""
-        given = self.invocation.given(*RESUMED)
-        return command_line("resume", *self._words(), "--run", run, *given, *options)
+    def resume(self, run: str, *options: str, kept: str | None = None) -> str:
+        """The command that resumes a run, with the options of this line and those that the run keeps."""
+        return command_line("resume", *self._words(), "--run", run, *self.invocation.with_kept(kept), *options)
 
     def again(self, *options: str) -> str:
         """The same command, with more options. A name that was made for the run is part of it."""

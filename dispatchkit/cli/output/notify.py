@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from dispatchkit.cli.invocation import PLACEHOLDER
 from dispatchkit.cli.text import escape_control
 
 if TYPE_CHECKING:
@@ -90,6 +91,11 @@ class Notifier:
         if not self._words:
             raise ValueError("--notify takes a command, and this one is empty")
         program = shutil.which(self._words[0])
+        if program is None and self._words[0] == PLACEHOLDER:
+            raise ValueError(
+                f"--notify: put your own command in the place of {PLACEHOLDER}. A ledger does not keep it, since it may "
+                "hold a secret"
+            )
         if program is None:
             raise ValueError(f"--notify: there is no program {self._words[0]!r}, or it may not be run")
         # A later change of the working directory or of PATH must not lead to another program.

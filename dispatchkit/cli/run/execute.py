@@ -69,6 +69,7 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
         connect = checking_client(options, spec, host, key)
         del key
         client._profile = profile.name if (profile := options.invocation.profile) is not None else None
+        client._launch_options = options.invocation.to_keep()
         command = spec.command(targets.first)  # what is wrong with one is wrong with all
         client._call(command)
         check_canary(bounds, command)

@@ -97,15 +97,16 @@ EXISTS (SELECT FROM unnest(r.database_id, (SELECT id FROM identity)) AS p(planne
 RUNS = f"""
 WITH identity AS MATERIALIZED (SELECT $identity AS id)
 SELECT number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout,
-    {_IS_RESTORED} AS restored, stops, repeat_window, canary, contents_pruned, planned_by, planned_on, profile
+    {_IS_RESTORED} AS restored, stops, repeat_window, canary, contents_pruned, planned_by, planned_on, profile,
+    launch_options
 FROM dispatchkit.run r
 """
 
 BEGIN = """
 INSERT INTO dispatchkit.run (
     name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, canary, planned_by, planned_on,
-    profile, database_id
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $identity) ON CONFLICT DO NOTHING
+    profile, launch_options, database_id
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $identity) ON CONFLICT DO NOTHING
 """
 
 PLAN = """

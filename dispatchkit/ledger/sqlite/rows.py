@@ -47,6 +47,7 @@ def run_of(row: tuple[Any, ...]) -> Run:
         planned_by=planned[0],
         planned_on=planned[1],
         profile=planned[2],
+        launch_options=planned[3],
     )
 
 
