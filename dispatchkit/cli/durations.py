@@ -10,10 +10,11 @@ from dispatchkit.core.validators import MAX_SECONDS
 __all__ = [
     "ALWAYS",
     "HOUR",
+    "above_zero",
     "canary_seconds",
     "duration",
+    "every_seconds",
     "give_up_seconds",
-    "in_words",
     "repeat_seconds",
     "time_seconds",
 ]
@@ -33,6 +34,17 @@ def give_up_seconds(text: str | None) -> float | None:
         ValueError: It is no duration.
     """
     return _seconds("--give-up-after", "1h" if text is None else text)
+
+
+def every_seconds(text: str | None) -> float:
+    """The seconds of ``--every``, five if it was not given.
+
+    Raises:
+        ValueError: It is no duration.
+    """
+    seconds = _seconds("--every", "5s" if text is None else text, word="")
+    assert seconds is not None  # noqa: S101 - without a word for it, there is a bound
+    return seconds
 
 
 def canary_seconds(text: str | None) -> float:
@@ -79,19 +91,20 @@ def _seconds(option: str, text: str, *, word: str = "never") -> float | None:
     return value
 
 
+def above_zero(option: str, value: float, *, such_as: str) -> float:
+    """The value of an option that takes a number above 0.
+
+    Raises:
+        ValueError: It is 0 or less, not finite, or too large or small to be meant.
+    """
+    if not 1 / MAX_SECONDS <= value <= MAX_SECONDS:
+        raise ValueError(f"{option} must be a number above 0, such as {such_as}, not {value:g}")
+    return value
+
+
 def duration(seconds: float) -> str:
     """Seconds as ``--give-up-after`` takes them."""
     if seconds >= ALWAYS:
         return "always"
     unit = next((unit for unit, size in _SECONDS.items() if seconds % size == 0), "s")
     return f"{seconds / _SECONDS[unit]:g}{unit}"
-
-
-def in_words(seconds: float) -> str:
-    """Seconds as a person reads them: ``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600:,} h {whole % 3600 // 60} min"

@@ -1,4 +1,4 @@
-"""Keep passwords out of the messages about wrong usage, which quote what was typed."""
+"""The messages about wrong usage: in words of our own, and without passwords. They quote what was typed."""
 
 from __future__ import annotations
 
@@ -11,6 +11,14 @@ from typer.core import TyperGroup
 from dispatchkit.redaction import redact_typed
 
 __all__ = ["RedactingGroup"]
+
+_OF_NUMBERS = frozenset(
+    {
+        "int_parsing", "int_parsing_size", "int_type", "int_from_float", "float_parsing", "float_type",
+        "finite_number", "greater_than", "greater_than_equal", "less_than", "less_than_equal",
+    }
+)  # fmt: skip
+"""pydantic's errors about numbers."""
 
 
 class RedactingGroup(TyperGroup):
@@ -34,5 +42,39 @@ def _redacted() -> Generator[None]:
     except Exception as error:
         message = getattr(error, "message", None)  # of click's errors
         if isinstance(message, str):
-            vars(error)["message"] = redact_typed(message)
+            vars(error)["message"] = redact_typed(_number_wanted(error) or message)
         raise
+
+
+def _number_wanted(error: Exception) -> str | None:
+    """What an option takes that was given no number of its range; None of another error.
+
+    Typer from 0.25 on checks numbers with pydantic, whose messages name no option's bounds.
+    """
+    found = _found(error.__cause__)
+    parameter = getattr(error, "param", None)
+    info = getattr(getattr(parameter, "type_descriptor", None), "parameter_info", None)
+    if found is None or info is None:
+        return None
+    kind, value = found
+    what = "a number" if kind.startswith("float") else "an integer"
+    if isinstance(info.min, float) or isinstance(info.max, float):
+        what = "a number"
+    if info.min is not None:
+        what += f" from {info.min:,}"
+    if info.max is not None:
+        what += f" to {info.max:,}"
+    elif info.min is not None:
+        what += " up"
+    return f"{getattr(parameter, 'metavar', None) or 'it'} must be {what}, not {value!r}"
+
+
+def _found(cause: BaseException | None) -> tuple[str, str] | None:
+    """The kind of a pydantic error about a number, and the value."""
+    errors = getattr(cause, "errors", None)
+    if not callable(errors):
+        return None
+    listed: Any = errors()
+    first = listed[0] if isinstance(listed, list) and listed else {}
+    kind, value = str(first.get("type", "")), first.get("input")
+    return (kind, str(value)) if kind in _OF_NUMBERS else None

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
-from dispatchkit.cli.durations import canary_seconds, duration, give_up_seconds
+from dispatchkit.cli.durations import above_zero, canary_seconds, give_up_seconds
 from dispatchkit.cli.input.hours import parse_window
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.options import ActingOptions, ConnectionOptions
 from dispatchkit.cli.text import counted
 from dispatchkit.core.call.retry import RetryPolicy
+from dispatchkit.core.durations import in_words as seconds_in_words
 from dispatchkit.core.fanout.window import in_words
 from dispatchkit.core.pacing.pace import DEFAULT_PACE, Pace
 
@@ -76,16 +77,17 @@ def client_settings(options: ConnectionOptions) -> ClientSettings:
         tls_context = load("dispatchkit.cli.tls:tls_context")
         settings["ssl"] = tls_context(options.ca_file, options.client_cert, options.client_key)
     if options.timeout is not None:
-        settings["timeout"] = options.timeout
+        settings["timeout"] = above_zero("--timeout", options.timeout, such_as="240 seconds")
     if options.attempt_timeout is not None:
-        settings["attempt_timeout"] = options.attempt_timeout
+        settings["attempt_timeout"] = above_zero("--attempt-timeout", options.attempt_timeout, such_as="70 seconds")
     if isinstance(options, ActingOptions):
         settings["account"] = options.account
         if options.never_repeat:
             settings["retry"] = RetryPolicy(repeat_unclear=False)
         if options.rate is not None or options.concurrency == "auto":
             concurrency = "auto" if options.concurrency == "auto" else DEFAULT_PACE.concurrency
-            settings["pace"] = Pace(rate=options.rate, concurrency=concurrency)
+            rate = None if options.rate is None else above_zero("--rate", options.rate, such_as="50 launches a second")
+            settings["pace"] = Pace(rate=rate, concurrency=concurrency)
     return settings
 
 
@@ -119,7 +121,7 @@ def describe_guards(bounds: Guards, noun: tuple[str, str]) -> tuple[tuple[str, s
     """The canary and the hours of a run, for the question."""
     rows: list[tuple[str, str]] = []
     if bounds["canary"]:
-        first, within = counted(bounds["canary"], *noun), duration(bounds["canary_timeout"])
+        first, within = counted(bounds["canary"], *noun), seconds_in_words(bounds["canary_timeout"])
         rows.append(("canary", f"{first} first, and the rest once they go out, within {within}"))
     window = bounds["window"]
     if window is not None and window.not_before is not None:

@@ -427,7 +427,7 @@ class LedgerJournal(Journal):
 
 
 def _finished(target: Target) -> FinishedTarget:
-    return FinishedTarget(decode(target.command), State(target.state), target.since, target.summary)
+    return FinishedTarget(decode(target.command), State(target.state), target.since, target.summary, target.index)
 
 
 async def _caught(opening: Callable[[], Awaitable[PlanSummary]]) -> PlanSummary | BaseException:

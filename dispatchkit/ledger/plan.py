@@ -14,7 +14,9 @@ from typing import Never, TypeVar, cast
 
 from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.command import Command
+from dispatchkit.core.durations import in_words
 from dispatchkit.core.invalid_command import InvalidCommand
+from dispatchkit.core.validators import MAX_SECONDS
 from dispatchkit.errors import AccountMismatchError, LedgerError, RepeatedTargetsError, RunStoppedError
 from dispatchkit.ledger.codec import decode, encode_text, key_of
 from dispatchkit.ledger.contents import new_contents
@@ -121,7 +123,7 @@ async def check_repeats(store: Store, run: Run, *, chunk: int | None, within: fl
     if not repeats:
         return
     raise RepeatedTargetsError(
-        f"other runs have launched targets of the run {run.name!r} within {_window(run, within):g} s, or launch them "
+        f"other runs have launched targets of the run {run.name!r}{_within(_window(run, within))}, or launch them "
         f"now: nothing was launched. Found: {name_repeats(repeats)}. Leave them out, or plan them without "
         "repeat_window as another run",
         runs={repeat.run: repeat.count for repeat in repeats},
@@ -136,6 +138,10 @@ async def find_repeats(store: Store, run: Run, *, chunk: int | None, within: flo
 
 def _window(run: Run, within: float | None) -> float | None:
     return max((window for window in (within, run.repeat_window) if window is not None), default=None)
+
+
+def _within(window: float | None) -> str:
+    return "" if window is None or window >= MAX_SECONDS else f" within {in_words(window)}"
 
 
 def name_repeats(repeats: Sequence[Repeat]) -> str:

@@ -43,7 +43,7 @@ def test_canary_releases_rest(played: Played) -> None:
     result = start(played, "--no-ledger", "--canary", 2)
     assert result.code == 0
     assert counts(result.out)["done"] == 100
-    assert "  canary   2 dispatches first, and the rest once they go out, within 10m\n" in result.out
+    assert "  canary   2 dispatches first, and the rest once they go out, within 10 min\n" in result.out
     assert "Canary: all go out (1: its state reads 'scheduled'; 2: its state reads 'scheduled');" in result.err
 
 

@@ -93,8 +93,8 @@ class Notifier:
         program = shutil.which(self._words[0])
         if program is None and self._words[0] == PLACEHOLDER:
             raise ValueError(
-                f"--notify: put your own command in the place of {PLACEHOLDER}. A ledger does not keep it, since it may "
-                "hold a secret"
+                f"--notify: put your own command in the place of {PLACEHOLDER}. A ledger does not keep it: it may hold "
+                "a secret"
             )
         if program is None:
             raise ValueError(f"--notify: there is no program {self._words[0]!r}, or it may not be run")

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 
 import attrs
 
-from dispatchkit.cli.durations import in_words
 from dispatchkit.core.clock import SYSTEM, Clock
+from dispatchkit.core.durations import in_words
 
 __all__ = ["LEAST", "Outage", "Outages"]
 

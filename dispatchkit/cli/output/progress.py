@@ -18,10 +18,12 @@ from rich.text import Text
 
 from dispatchkit.cli.text import escape_control, ignore_broken_pipe, write
 from dispatchkit.core.clock import SYSTEM
+from dispatchkit.core.durations import in_words
 from dispatchkit.errors import State
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Task
 
     from dispatchkit import Report
     from dispatchkit.cli.output.outages import Outage
@@ -78,13 +80,13 @@ class ProgressSnapshot:
         """The reason why nothing is started at the moment, if there is one."""
         seconds = math.ceil(self.pace.paused_for)
         if self.pace.breaker == "open":
-            return f"breaker open: the provider does not answer, next try in {seconds:,} s"
+            return f"breaker open: the provider does not answer, next try in {in_words(seconds)}"
         if self.pace.breaker == "half-open":
             return "breaker half-open: one call tries whether the provider answers"
         if not seconds:
             return ""
         until = SYSTEM.now() + timedelta(seconds=seconds)
-        return f"paused until {until:%H:%M:%S} UTC ({seconds:,} s): the provider asked for it"
+        return f"paused until {until:%H:%M:%S} UTC ({in_words(seconds)}): the provider asked for it"
 
     def counts(self) -> Iterator[tuple[State, int]]:
         """The outcomes that there are, and done in any case."""
@@ -110,6 +112,20 @@ class _Display(Progress):
         yield self.below
 
 
+class _Elapsed(TimeElapsedColumn):
+    """The time since the start, with its name."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task).append(" so far")
+
+
+class _Left(TimeRemainingColumn):
+    """The time to the end, with its name."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task).append(" left")
+
+
 class Bar:
     """A bar with counts, on a terminal. It is gone when the run is over.
 
@@ -128,8 +144,8 @@ class Bar:
             self._column,
             TextColumn("{task.completed:,}/{task.total:,}", markup=False),
             TextColumn("{task.fields[rate]}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            _Elapsed(),
+            _Left(),
             console=console,
             transient=True,
             expand=True,
@@ -260,7 +276,7 @@ class Lines:
             f"{snapshot.report.total:,} of {self._total:,} ({task.percentage:.0f}%): {counts}",
             f"{snapshot.in_flight:,} in flight",
             _rate(task.speed, "{} a second"),
-            "" if task.time_remaining is None else f"{timedelta(seconds=task.time_remaining)} left",
+            "" if task.time_remaining is None else f"{in_words(task.time_remaining)} left",
             *snapshot.hindrances,
         ]
         return "; ".join(filter(None, parts))

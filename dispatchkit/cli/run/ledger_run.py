@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Never, TypeVar, cast
 import attrs
 import typer
 
-from dispatchkit.cli.durations import ALWAYS, duration
+from dispatchkit.cli.durations import ALWAYS
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.output.reporter import LAUNCHED_BEFORE
@@ -24,6 +24,7 @@ from dispatchkit.cli.run.drive import drive
 from dispatchkit.cli.run.takeover import Decisions, explained, prepare
 from dispatchkit.cli.text import counted, escape_control, redact_urls, utc, write
 from dispatchkit.cli.views.snapshot import resume_line, take_snapshot
+from dispatchkit.core.durations import in_words
 from dispatchkit.errors import LedgerError, RepeatedTargetsError
 from dispatchkit.ledger.codec import decode, encode, key
 from dispatchkit.ledger.plan import digests, find_repeats
@@ -161,7 +162,7 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
 
 
 def _within(window: float) -> str:
-    return "" if window >= ALWAYS else f" within {duration(window)}"
+    return "" if window >= ALWAYS else f" within {in_words(window)}"
 
 
 async def _tell_of_left_out(ledger_run: LedgerRun, report: Report) -> str:

@@ -18,6 +18,7 @@ import attrs
 
 from dispatchkit.cli.input.question import confirm
 from dispatchkit.cli.views.snapshot import resume_line, silence
+from dispatchkit.core.durations import in_words
 from dispatchkit.errors import AccountMismatchError, LedgerError, RunHeldError, RunStoppedError
 
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ def decide(hindrances: Hindrances, options: ActingOptions, ledger_ref: LedgerRef
         )
         decisions = attrs.evolve(decisions, copied=True)
     if (holder := hindrances.silent) is not None and not decisions.end_holder:
-        silent = f"has been silent for {silence(holder):.0f} s"
+        silent = f"has been silent for {in_words(silence(holder))}"
         confirm(
             f"Process {holder.pid} on {holder.host} {silent}. End it and take the run over?",
             _silent(hindrances.run, ledger_ref, pid=holder.pid, host=holder.host, silent=silent),
@@ -132,7 +133,7 @@ async def explained(error: LedgerError, ledger: Ledger, ledger_ref: LedgerRef) -
         )
     if isinstance(error, RunHeldError):
         if error.silent_for:
-            silent = f"has been silent for {error.silent_for:.0f} s"
+            silent = f"has been silent for {in_words(error.silent_for)}"
             return LedgerError(_silent(run, ledger_ref, pid=error.pid, host=error.host, silent=silent))
         # Without an id if it was suspended between its lock and its row.
         holder = f"process {error.pid} on {error.host}, which works on it" if error.pid else "another process"

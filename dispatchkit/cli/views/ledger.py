@@ -26,6 +26,7 @@ from dispatchkit.cli.output.tables import Form, Rows, form_of
 from dispatchkit.cli.text import counted, escape_control, utc, write
 from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, silence, take_snapshot
 from dispatchkit.cli.views.target_lines import TargetLines
+from dispatchkit.core.durations import in_words
 from dispatchkit.errors import State
 from dispatchkit.ledger.codec import decode
 from dispatchkit.ledger.store import Target
@@ -186,7 +187,7 @@ def _held(holders: Sequence[Holder]) -> str:
     text = ", ".join(
         f"process {holder.pid} on {holder.host}"
         + (f" since {utc(holder.since)} UTC" if holder.since else "")
-        + (f", silent for {silent:.0f} s" if (silent := silence(holder)) else "")
+        + (f", silent for {in_words(silent)}" if (silent := silence(holder)) else "")
         for holder in holders[:_SHOWN]
     )
     more = f" and {len(holders) - _SHOWN:,} more" if len(holders) > _SHOWN else ""

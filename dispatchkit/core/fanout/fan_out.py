@@ -306,6 +306,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
             count,
             timeout=self._settings.canary_timeout,
             finished=planned.finished,
+            run=self._run,
             context=cast("ClientContext[Never]", context),
             policy=self._settings.retry or policy,
             stop=self._pool.stop_signal,

@@ -56,6 +56,8 @@ class FinishedTarget:
     """When its first request began."""
     summary: str = ""
     """The summary of its error."""
+    index: int | None = None
+    """Its place in the run, from 0."""
 
 
 @attrs.frozen

@@ -159,7 +159,8 @@ class SqliteStore(Store):
             db.execute(
                 "INSERT INTO run (name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, "
                 "canary, planned_by, planned_on, profile, launch_options, database_id) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT database_id FROM about)) ON CONFLICT DO NOTHING",
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT database_id FROM about)) "
+                "ON CONFLICT DO NOTHING",
                 (
                     plan.name,
                     plan.settings,
