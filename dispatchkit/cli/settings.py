@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from dispatchkit.core.clock import Clock
     from dispatchkit.core.command import Command
     from dispatchkit.core.fanout.window import Window
+    from dispatchkit.ledger.store import Counts
 
 __all__ = [
     "AUTO_WORKERS",
     "ClientSettings",
     "Guards",
+    "canary_ahead",
     "check_canary",
     "client_settings",
     "describe_guards",
@@ -129,6 +131,19 @@ def describe_guards(bounds: Guards, noun: tuple[str, str]) -> tuple[tuple[str, s
     if window is not None and window.not_after is not None:
         rows.append(("not after", in_words(window.not_after)))
     return tuple(rows)
+
+
+def canary_ahead(bounds: Guards, counts: Counts, planned: int | None) -> Guards:
+    """The bounds for the question about the rest of a run: without the canary, once other targets have begun.
+
+    Args:
+        bounds: The bounds of this command line.
+        counts: The targets of the run.
+        planned: The canary that the run was planned with.
+    """
+    canary = planned if bounds["canary"] is None else bounds["canary"]
+    begun = counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
+    return {**bounds, "canary": None if begun > (canary or 0) else canary}
 
 
 def check_canary(bounds: Guards, command: Command[W, R] | None) -> None:

@@ -66,8 +66,8 @@ def test_option_ends_silent_holder(played: Played, ledger: Path) -> None:
             assert (refused.code, refused.out) == (2, "")
             assert re.sub(r"silent for [^.]+\.", "silent for 1 min 35 s.", refused.err) == (
                 f"dispatchkit: run 'friday' is held by process {child.pid} on {socket.gethostname()}, which has been "
-                "silent for 1 min 35 s. It is suspended or hangs. Nothing was sent. Continue it, or end it and take the "
-                f"run over: dispatchkit resume {ledger} --run friday --concurrency 3 --end-holder\n"
+                "silent for 1 min 35 s. It is suspended or hangs. Nothing was sent. Continue it, or end it and take "
+                f"the run over: dispatchkit resume {ledger} --run friday --concurrency 3 --end-holder\n"
             )
         assert child.poll() is None
         assert played.sandbox.requests == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import aclosing
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TypeVar
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.run.spec import CheckSpec
     from dispatchkit.core.call.client import Client
 
-__all__ = ["SHOWN", "CheckResult", "check_before_question", "check_or_refuse"]
+__all__ = ["SHOWN", "CheckResult", "check_before_question", "check_or_refuse", "check_unplanned"]
 
 W = TypeVar("W")
 
@@ -176,18 +176,7 @@ def check_or_refuse(
         typer.Exit: Status 2: something speaks against a target that is not left out. Status 1: the provider could not
             be read. Status 130: Ctrl-C.
     """
-    total, result = len(targets), CheckResult()
-    try:
-        _read(_check(spec, opened, targets, result, None))
-    except DispatchkitError as error:
-        why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
-        write(sys.stderr, f"dispatchkit: the check could not be made: {why}. Nothing was sent.\n{hint}\n")
-        raise typer.Exit(1) from None
-    if result.count < total:  # what was not read may be anything
-        write(
-            sys.stderr, f"dispatchkit: only {result.count:,} of {counted(total, *noun)} were read. Nothing was sent.\n"
-        )
-        raise typer.Exit(1)
+    total, result = len(targets), _check_all(spec, opened, targets, noun)
     shown = result.table(noun[0]) if total <= SHOWN and is_asked() else ""
     if not result.refused:
         return targets, shown or f"Checked: nothing is known to speak against {_of(total, total, noun)}.\n"
@@ -200,6 +189,59 @@ def check_or_refuse(
     what_next = "" if result.refused == total else f" To leave {'it' if result.refused == 1 else 'them'} out: {line}"
     write(sys.stderr, f"{escape_control(f'{against} Nothing was sent.{what_next}')}\n")
     raise typer.Exit(_REFUSED)
+
+
+def check_unplanned(
+    spec: CheckSpec[W],
+    connect: Callable[[Targets], AbstractAsyncContextManager[Client[W]]],
+    targets: Targets,
+    *,
+    unplanned: IdSet,
+    noun: tuple[str, str],
+    difference: str,
+) -> Targets:
+    """Check the targets that the plan of a run lacks. Returns the others.
+
+    A launch that left out some targets is the same one only while something speaks against each of these.
+
+    Raises:
+        typer.Exit: Status 2: one of them may be launched, so this is another launch. Status 1: the provider could not
+            be read. Status 130: Ctrl-C.
+    """
+    planned = targets.without(unplanned)
+    planned_ids = IdSet()
+    planned_ids.add_new(planned)
+    others = targets.without(planned_ids)
+    result = _check_all(spec, connect(others), others, noun)
+    if result.refused < len(others):
+        write(sys.stderr, f"dispatchkit: {escape_control(difference)}\n")
+        raise typer.Exit(_REFUSED)
+    against = f"Something speaks against {_of(result.refused, len(targets), noun)}: {result.reasons}."
+    write(sys.stderr, f"{escape_control(against)} Left out.\n")
+    return planned
+
+
+def _check_all(
+    spec: CheckSpec[W], opened: AbstractAsyncContextManager[Client[W]], targets: Targets, noun: tuple[str, str]
+) -> CheckResult:
+    """Check all targets.
+
+    Raises:
+        typer.Exit: Status 1: the provider could not be read. Status 130: Ctrl-C.
+    """
+    total, result = len(targets), CheckResult()
+    try:
+        _read(_check(spec, opened, targets, result, None))
+    except DispatchkitError as error:
+        why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
+        write(sys.stderr, f"dispatchkit: the check could not be made: {why}. Nothing was sent.\n{hint}\n")
+        raise typer.Exit(1) from None
+    if result.count < total:  # what was not read may be anything
+        write(
+            sys.stderr, f"dispatchkit: only {result.count:,} of {counted(total, *noun)} were read. Nothing was sent.\n"
+        )
+        raise typer.Exit(1)
+    return result
 
 
 def _of(count: int, total: int, noun: tuple[str, str]) -> str:

@@ -8,26 +8,26 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from dispatchkit.cli.durations import repeat_seconds
 from dispatchkit.cli.input.ledger_ref import LedgerRef, ledger_from_options, without_ledger
 from dispatchkit.cli.input.question import Description, ask
 from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.output.notify import notifier_of
 from dispatchkit.cli.run.checked import MASK, checked_targets, checking_client
 from dispatchkit.cli.run.known_run import KnownRun, all_launched_before, describe_earlier, inspect_run
 from dispatchkit.cli.run.perform import perform
 from dispatchkit.cli.run.plan import plan_run
 from dispatchkit.cli.run.spec import describe, describe_rest
 from dispatchkit.cli.run.takeover import Decisions, decide
-from dispatchkit.cli.settings import check_canary, describe_guards, guards
+from dispatchkit.cli.settings import canary_ahead, check_canary, describe_guards, guards
 from dispatchkit.cli.text import escape_control, write
 
 if TYPE_CHECKING:
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.cli.options import RunOptions
+    from dispatchkit.cli.output.notify import Notifier
     from dispatchkit.cli.run.spec import LaunchSpec
     from dispatchkit.cli.settings import Guards
 
@@ -40,13 +40,21 @@ _MAX_RECORDED = 20_000_000
 """Ids of a launch in the user's own ledger. Each takes about 100 bytes of the disk."""
 
 
-def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, tell: Callable[[], None]) -> None:
+def execute(
+    options: RunOptions,
+    spec: LaunchSpec[W, R],
+    targets: Targets,
+    *,
+    notifier: Notifier | None,
+    tell: Callable[[], None],
+) -> NoReturn:
     """Ask, run, report.
 
     Args:
         options: What was typed.
         spec: What is to be done.
         targets: To which ids.
+        notifier: What runs at the end.
         tell: Says which ids are left out, once everything is checked.
 
     Raises:
@@ -54,7 +62,6 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
     """
     plan = options.invocation.plan
     with exit_on_user_error():
-        notifier = notifier_of(options)
         host = spec.host(sandbox=options.sandbox)
         key = MASK
         if not options.sandbox and not _plans_without_token(options, spec):
@@ -152,6 +159,8 @@ def _describe(
     bounds: Guards,
 ) -> Description:
     """The launch in words. A run that is over is said at once."""
+    if known.left is not None:
+        bounds = canary_ahead(bounds, known.counts, known.canary)
     more = (*describe_guards(bounds, spec.noun), *describe_earlier(known.earlier, options.again, ledger_ref))
     description = describe(options, spec, targets, host, more=more)
     if known.left is None or ledger_ref is None:

@@ -59,12 +59,8 @@ def plan_run(
     Raises:
         typer.Exit: Always, with the exit status.
     """
-    try:
-        with exit_on_user_error():
-            chunks = run_loop(_plan(plan, options, client, commands, repeat_window))
-    except LedgerError as error:
-        write(sys.stderr, f"dispatchkit: {escape_control(str(error))}\n")
-        raise typer.Exit(1) from None
+    with exit_on_user_error():
+        chunks = run_loop(_plan(plan, options, client, commands, repeat_window))
     write(
         sys.stdout,
         f"Planned {counted(total, *noun)} in {counted(chunks, 'chunk')} as run {escape_control(plan.run)!r}. "
