@@ -176,9 +176,9 @@ def refusal_told(notifier: Notifier | None, run: str | None) -> Generator[None]:
     """
     try:
         yield
-    except typer.Exit as ended:
+    except (typer.Exit, KeyboardInterrupt) as ended:
         if notifier is not None and not notifier.has_run:
-            status = ended.exit_code
+            status = ended.exit_code if isinstance(ended, typer.Exit) else 130
             reason = _BEFORE_START.get(status, "refused")
             report = dispatchkit.Report()
             ending = Ending(run=run, report=report, not_started=None, exit_status=status, reason=reason)

@@ -5,12 +5,13 @@ The run ends with the first batch that is not done: a later one would hide it. W
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import shlex
 import stat
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import islice
 from typing import TYPE_CHECKING, TextIO
 
@@ -34,13 +35,13 @@ from dispatchkit.core.call.request import request_of
 from dispatchkit.core.secret import Secret
 from dispatchkit.direct.commands import STATUSES, DirectAuth, ReadDispatch
 from dispatchkit.direct.messages import AddMessages
-from dispatchkit.errors import DispatchkitError, State
+from dispatchkit.errors import DispatchkitError, RejectedError, State
 from dispatchkit.profiles import is_loopback
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from dispatchkit import AddedMessages, DirectClient
+    from dispatchkit import AddedMessages, DirectClient, FanOut, Outcome
     from dispatchkit.cli.commands.direct import AddMessagesOptions
 
 __all__ = ["add_messages"]
@@ -132,7 +133,7 @@ def _ask(options: AddMessagesOptions, file: MessageFile, key: str) -> None:
         ValueError: It was started.
         typer.Exit: It cannot be read, or the answer is no.
     """
-    dispatch = read(_client(options, key), ReadDispatch(options.id))
+    dispatch = read(_client(options, key), ReadDispatch(options.id), interrupted="Nothing was sent.")
     if dispatch.status in STATUSES and dispatch.status not in _OPEN:
         raise ValueError(
             f"dispatch {options.id} has the status {dispatch.status!r}: it was started, so it takes no more messages. "
@@ -186,6 +187,11 @@ class _Run:
         self._refused: list[str] = []
         self._refused_count = 0
         self._taken = options.skip
+        self._reported = options.skip
+        """The number of messages that were told of, or left out."""
+        self._batch: FanOut[AddedMessages] | None = None
+        """The batch that is under way."""
+        self._ending: asyncio.Task[None] | None = None
         self._interrupted = False
         self._unwritten = False
 
@@ -198,24 +204,56 @@ class _Run:
                         break
         except (OSError, ValueError) as error:  # the file was changed meanwhile
             write(sys.stderr, f"dispatchkit: {escape_control(str(error))}\n")
+        self._tell_of_rest()
         return self._summary()
 
     async def _add(self, client: DirectClient, batch: list[Row]) -> bool:
         """Add one batch. Returns whether it is done."""
         command = AddMessages(self._options.id, [message for _, message in batch], first=self._taken)
-        try:
-            added = await client.perform(command)
-        except DispatchkitError as error:
-            self._tell_of_failure(batch, error)
+        self._batch = dispatchkit.FanOut(client, [command], concurrency=1)
+        outcome: Outcome[AddedMessages] | None = None
+        with suppress(RejectedError):  # of the token or the account, which the outcome names as well
+            async for each in self._batch:
+                outcome = each
+        if self._ending is not None:
+            await self._ending
+        if outcome is None:  # it was stopped before its turn
+            return False
+        if outcome.error is not None:
+            self._tell_of_failure(batch, outcome.error)
             return False
         self._taken += len(batch)
-        self._tell(batch, added)
+        self._tell(batch, outcome.result)
         return True
 
     def _stop(self) -> None:
+        """Start nothing new. The second time, end the batch that is under way."""
+        batch = self._batch
         if not self._interrupted:
-            write(sys.stderr, "Stopping after the batch that is under way.\n")
-        self._interrupted = True
+            self._interrupted = True
+            if batch is not None:
+                batch.stop()
+            self._say("Stopping after the batch that is under way. Ctrl-C again cancels it.")
+        elif batch is not None and self._ending is None:
+            self._ending = asyncio.create_task(batch.close())
+
+    def _say(self, text: str) -> None:
+        """Write a line, below the one that shows how far it is."""
+        write(sys.stderr, f"\r\x1b[K{text}\n" if self._is_live else f"{text}\n")
+
+    @property
+    def _is_live(self) -> bool:
+        return sys.stderr.isatty() and not self._options.json
+
+    def _tell_of_rest(self) -> None:
+        """Tell of the messages that were not sent. Unless it is asked for, nothing lists them one by one."""
+        if self._results is None and not self._options.json:
+            return
+        with suppress(OSError, ValueError):  # the file was changed meanwhile, which is said already
+            for batch in self._file.batches(self._options.batch_size, skip=self._reported):
+                if self._unwritten:
+                    break
+                self._write([(line, message.destination, State.NOT_SENT.value, None, None) for line, message in batch])
 
     def _tell(self, batch: list[Row], added: AddedMessages) -> None:
         self._added += added.added
@@ -234,7 +272,7 @@ class _Run:
         for line, code in islice(refused, max(0, _SHOWN - len(self._refused))):
             self._refused.append(f"line {line:,}: the provider refused the message with code {code}")
         self._write(rows)
-        if not self._options.json and sys.stderr.isatty():
+        if self._is_live:
             write(sys.stderr, f"\r{self._taken:,} of {self._file.count:,}\x1b[K")
 
     def _tell_of_failure(self, batch: list[Row], error: DispatchkitError) -> None:
@@ -243,9 +281,10 @@ class _Run:
         self._write([(line, message.destination, error.state.value, None, None) for line, message in batch])
         lines = f"Lines {batch[0][0]:,} to {batch[-1][0]:,}: {error.state.value.replace('_', ' ')}: "
         text = f"{as_options(error.summary)}. {as_options(error.hint)}"
-        write(sys.stderr, f"{escape_control(redact_urls(lines + text))}\n")
+        self._say(escape_control(redact_urls(lines + text)))
 
     def _write(self, rows: list[tuple[int, str, str, str | None, int | None]]) -> None:
+        self._reported += len(rows)
         if self._results is not None and not self._unwritten:
             self._unwritten = not write(
                 self._results, as_csv(None, (dict(zip(_COLUMNS, row, strict=True)) for row in rows))
@@ -257,7 +296,7 @@ class _Run:
             write(sys.stdout, "".join(f"{json.dumps(fields)}\n" for fields in objects))
 
     def _summary(self) -> int:
-        if sys.stderr.isatty() and not self._options.json:
+        if self._is_live:
             write(sys.stderr, "\r\x1b[K")
         for text in self._refused:
             write(sys.stderr, f"{text}\n")

@@ -63,7 +63,7 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
                 raise typer.Exit(
                     run_loop(_stop_while_listing(options, spec, client, status, bounds=bounds, notifier=notifier))
                 )
-        listing = read(client, command)
+        listing = read(client, command, interrupted="Nothing was stopped.")
         with exit_on_user_error():
             check_status(listing, status)
             if not listing and options.expected is not None:
