@@ -8,14 +8,17 @@ The platform documents no status for a launch that is under way. A start without
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import aclosing
 from datetime import timedelta
+from itertools import chain, islice
 
 import attrs
 
 from dispatchkit.altcraft.base import AltcraftWire
 from dispatchkit.altcraft.counters import ChannelCounters, ReadCounters
+from dispatchkit.altcraft.mailings import PAGE_SIZE, ReadMailings
 from dispatchkit.altcraft.models import Audience
 from dispatchkit.altcraft.state import MailingState, read_states
 from dispatchkit.core.call.client import Client
@@ -26,6 +29,12 @@ __all__ = ["AudienceCheck", "check_audience", "check_mailing", "iterate_checks"]
 
 _LOOKBACK = timedelta(days=1)
 """A start of the log counts as under way for this time, if no end follows it."""
+_MAX_NAMED = 1000
+"""Mailings whose names are read."""
+_NAMES_TIMEOUT = 10.0
+"""Seconds for a page of the list."""
+_MAX_PAGES = 5
+"""Pages of the list that are read for the names."""
 _FEW = 10
 """An audience has few recipients if less than this part of it can be sent to."""
 
@@ -53,7 +62,7 @@ def check_audience(channels: Sequence[ChannelCounters]) -> AudienceCheck:
 
 
 def check_mailing(
-    state: MailingState, audience: AudienceCheck | None = None, *, activates: bool = False
+    state: MailingState, audience: AudienceCheck | None = None, *, activates: bool = False, name: str | None = None
 ) -> LaunchCheck:
     """What the state of a mailing and its audience say for and against a launch.
 
@@ -61,10 +70,11 @@ def check_mailing(
         state: The state.
         audience: The audience of this launch; None is the mailing's own, which is not counted.
         activates: Whether the launch activates the mailing itself.
+        name: The mailing's name, if it is known.
     """
     status, log = state.status, state.log
     if state.error is not None or status is None or log is None:
-        return unread_check(state.mailing_id, state.error or DispatchkitError("no answer"))
+        return attrs.evolve(unread_check(state.mailing_id, state.error or DispatchkitError("no answer")), name=name)
     objections: list[Objection] = []
     if not (status.is_active or activates):
         objections.append(Objection.INACTIVE)
@@ -75,6 +85,7 @@ def check_mailing(
     counted = AudienceCheck() if audience is None else audience
     return LaunchCheck(
         target=state.mailing_id,
+        name=name,
         status=status.status or ("active" if status.is_active else "not active"),
         recipients=counted.recipients,
         is_estimate=counted.recipients is not None,
@@ -100,10 +111,39 @@ async def iterate_checks(
     counted = None
     if audience is not None:
         counted = await _count(client, ReadCounters(audience, resource_id=resource_id, list_id=list_id), timeout)
-    since = client._clock.now() - _LOOKBACK
-    async with aclosing(read_states(client, ids, since=since, timeout=timeout)) as states:
+    since, rest = client._clock.now() - _LOOKBACK, iter(ids)
+    first = [*islice(rest, _MAX_NAMED)]
+    names = await _names(client, first, timeout)
+    async with aclosing(read_states(client, chain(first, rest), since=since, timeout=timeout)) as states:
         async for state in states:
-            yield state.index, check_mailing(state, counted, activates=activates)
+            name = names.get(state.mailing_id)
+            yield state.index, check_mailing(state, counted, activates=activates, name=name)
+
+
+async def _names(client: Client[AltcraftWire], ids: Iterable[int], timeout: float | None) -> dict[int, str]:
+    """The names of mailings, as the list has them. A launch needs none, so a failure only ends the search.
+
+    Raises:
+        AuthenticationError: The platform refuses the token.
+    """
+    names = dict[int, str]()
+    within = _NAMES_TIMEOUT if timeout is None else min(_NAMES_TIMEOUT, timeout / 3)  # the states need the rest
+    try:
+        wanted, place = sorted({*ids}), 0
+        for _ in range(_MAX_PAGES):
+            if place == len(wanted):
+                break
+            page = await client.perform(ReadMailings(from_id=wanted[place]), timeout=within)
+            names |= {each.mailing_id: each.name for each in page if each.name is not None}
+            last = max((each.mailing_id for each in page), default=0)
+            if len(page) < PAGE_SIZE or last < wanted[place]:  # the last page, or `from_id` is ignored
+                break
+            place = bisect_right(wanted, last)
+    except AuthenticationError:
+        raise
+    except (DispatchkitError, ValueError, TypeError):  # a wrong id is refused with its state
+        pass
+    return names
 
 
 async def _count(client: Client[AltcraftWire], command: ReadCounters, timeout: float | None) -> AudienceCheck:

@@ -32,8 +32,9 @@ class AltcraftChecks(Client[AltcraftWire]):
         """Check mailings before a launch: their status, their log of one day and, if one is given, the audience.
 
         It only reads, as fast as the account's pace allows. It reads ``campaigns/get_status`` and ``campaigns/log_v2``
-        for each mailing, and once ``databases/get_counters`` or ``segments/get_counters``. A mailing whose state cannot
-        be read is no error: its check says so. The state may change between the check and the launch.
+        for each mailing, once ``databases/get_counters`` or ``segments/get_counters``, and ``campaigns/list`` for the
+        names of the first 1,000. A mailing whose state cannot be read is no error: its check says so. The state may
+        change between the check and the launch.
 
         A check is no promise of the platform. A start without an end in the log is taken for a launch under way. The
         platform counts a dynamic segment again before the launch, so the number of recipients is an estimate. It is

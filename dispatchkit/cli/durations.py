@@ -6,13 +6,16 @@ import math
 import re
 
 from dispatchkit.cli.translate import _
+from dispatchkit.core.durations import in_words as lengths_in_words
 from dispatchkit.core.validators import MAX_SECONDS
 
 __all__ = [
     "ALWAYS",
     "HOUR",
+    "above_zero",
     "canary_seconds",
     "duration",
+    "every_seconds",
     "give_up_seconds",
     "in_words",
     "repeat_seconds",
@@ -34,6 +37,17 @@ def give_up_seconds(text: str | None) -> float | None:
         ValueError: It is no duration.
     """
     return _seconds("--give-up-after", "1h" if text is None else text)
+
+
+def every_seconds(text: str | None) -> float:
+    """The seconds of ``--every``, five if it was not given.
+
+    Raises:
+        ValueError: It is no duration.
+    """
+    seconds = _seconds("--every", "5s" if text is None else text, word="")
+    assert seconds is not None  # noqa: S101 - without a word for it, there is a bound
+    return seconds
 
 
 def canary_seconds(text: str | None) -> float:
@@ -84,6 +98,18 @@ def _seconds(option: str, text: str, *, word: str = "never") -> float | None:
     return value
 
 
+def above_zero(option: str, value: float, *, such_as: str) -> float:
+    """The value of an option that takes a number above 0.
+
+    Raises:
+        ValueError: It is 0 or less, not finite, or too large or small to be meant.
+    """
+    if not 1 / MAX_SECONDS <= value <= MAX_SECONDS:
+        text = _("{option} must be a number above 0, such as {example}, not {value:g}")
+        raise ValueError(text.format(option=option, example=such_as, value=value))
+    return value
+
+
 def duration(seconds: float) -> str:
     """Seconds as ``--give-up-after`` takes them."""
     if seconds >= ALWAYS:
@@ -93,10 +119,5 @@ def duration(seconds: float) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """Seconds as a person reads them: ``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return _("{seconds} s").format(seconds=whole)
-    if whole < 3600:
-        return _("{minutes} min {seconds} s").format(minutes=whole // 60, seconds=whole % 60)
-    return _("{hours:,} h {minutes} min").format(hours=whole // 3600, minutes=whole % 3600 // 60)
+    """A length of time as `dispatchkit.core.durations.in_words` gives it, in the language of the user."""
+    return re.sub("[a-z]+", lambda unit: _(unit[0]), lengths_in_words(seconds))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from dispatchkit.cli.translate import _
 from dispatchkit.redaction import without_passwords
@@ -16,16 +18,21 @@ if TYPE_CHECKING:
 
     from dispatchkit.profiles import Profile
 
-__all__ = ["RESUMED", "Invocation", "PlanOptions", "command_line", "refuse_swallowed"]
+__all__ = ["PLACEHOLDER", "RESUMED", "Invocation", "PlanOptions", "command_line", "refuse_swallowed"]
 
 _Word: TypeAlias = tuple[str, tuple[str, ...]]
 
 RESUMED = (
     "concurrency", "rate", "stop_after_failures", "give_up_after", "canary", "canary_timeout", "not_before",
     "not_after", "zone", "never_repeat", "account", "timeout", "attempt_timeout", "profile", "token_file", "insecure",
-    "proxy", "ca_file", "client_cert", "client_key",
+    "proxy", "ca_file", "client_cert", "client_key", "log_file", "notify",
 )  # fmt: skip
 """The options of a launch that a resume of its run takes too."""
+_IN_THE_RUN = frozenset({"profile", "account", "insecure"})
+"""Options that the columns of a run tell."""
+_FILES = frozenset({"token_file", "ca_file", "client_cert", "client_key", "log_file"})
+PLACEHOLDER = "COMMAND"
+"""Stands for the command of ``--notify``. It may hold a secret, and a ledger or a report has other readers."""
 
 
 def command_line(*words: str) -> str:
@@ -72,6 +79,20 @@ class Invocation:
         """The arguments that were typed for these parameters."""
         return [word for name, words in self.words if name in names for word in words]
 
+    def to_keep(self) -> str | None:
+        """The options that a run keeps for the line that resumes it, as JSON; None without any."""
+        kept = {
+            name: [_from_anywhere(name, word) for word in words]
+            for name, words in self.words
+            if name in RESUMED and name not in _IN_THE_RUN
+        }
+        return json.dumps(kept) if kept else None
+
+    def with_kept(self, kept: str | None) -> list[str]:
+        """The arguments of this command line that a resume takes too, and those that a run keeps."""
+        options = [word for name, words in _read_kept(kept).items() if not self.given(name) for word in words]
+        return [*self.given(*RESUMED), *options]
+
     def again(self, *more: str, without: Iterable[str] = (), instead: Mapping[str, str] | None = None) -> str:
         """The same command line, without some parameters, with other values, and with more words at its end.
 
@@ -116,6 +137,34 @@ def _given(context: typer.Context) -> Iterable[_Word]:
         else:
             shown = _shown_content if name == "content" else _shown
             yield name, tuple(word for each in many for word in (parameter.opts[0], shown(each)))
+
+
+def _from_anywhere(name: str, word: str) -> str:
+    """A word as another process may type it, in another folder."""
+    if word.startswith("--"):
+        return word
+    if name == "notify":
+        return PLACEHOLDER
+    return str(Path(word).absolute()) if name in _FILES and word != "-" else word
+
+
+def _read_kept(kept: str | None) -> dict[str, list[str]]:
+    """The options that a run keeps. Other people may write to its ledger, so each must be what its name says."""
+    try:
+        found: object = json.loads(kept or "{}")
+    except (ValueError, RecursionError):
+        found = None
+    options = cast("dict[object, object]", found) if isinstance(found, dict) else {}
+    return {
+        name: [str(word) for word in words]
+        for name, words in options.items()
+        if isinstance(name, str)
+        and name in RESUMED
+        and name not in _IN_THE_RUN
+        and isinstance(words, list)
+        and 0 < len(cast("list[object]", words)) <= 2
+        and words[0] == f"--{name.replace('_', '-')}"
+    }
 
 
 def _shown_content(value: object) -> str:

@@ -26,6 +26,14 @@ N_("started already")
 N_("status not known")
 N_("stopped")
 
+# The states of a run.
+N_("over")
+N_("plan not complete")
+N_("running")
+N_("stopped")
+N_("stopping")
+N_("to be resumed")
+
 # The states of a target.
 N_("done")
 N_("not sent")
@@ -39,6 +47,11 @@ N_("unknown")
 N_("Install completion for the current shell.")
 N_("Show completion for the current shell, to copy it or customize the installation.")
 N_("Show this message and exit.")
+
+# Units of a length of time.
+N_("h")
+N_("min")
+N_("s")
 
 # How the watch of a target ended.
 N_("could not be read")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, TypedDict, TypeVar
 
-from dispatchkit.cli.durations import canary_seconds, duration, give_up_seconds
+from dispatchkit.cli.durations import above_zero, canary_seconds, give_up_seconds
+from dispatchkit.cli.durations import in_words as seconds_in_words
 from dispatchkit.cli.input.hours import parse_window
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.options import ActingOptions, ConnectionOptions
@@ -22,11 +23,13 @@ if TYPE_CHECKING:
     from dispatchkit.core.clock import Clock
     from dispatchkit.core.command import Command
     from dispatchkit.core.fanout.window import Window
+    from dispatchkit.ledger.store import Counts
 
 __all__ = [
     "AUTO_WORKERS",
     "ClientSettings",
     "Guards",
+    "canary_ahead",
     "check_canary",
     "client_settings",
     "describe_guards",
@@ -77,16 +80,17 @@ def client_settings(options: ConnectionOptions) -> ClientSettings:
         tls_context = load("dispatchkit.cli.tls:tls_context")
         settings["ssl"] = tls_context(options.ca_file, options.client_cert, options.client_key)
     if options.timeout is not None:
-        settings["timeout"] = options.timeout
+        settings["timeout"] = above_zero("--timeout", options.timeout, such_as="240 seconds")
     if options.attempt_timeout is not None:
-        settings["attempt_timeout"] = options.attempt_timeout
+        settings["attempt_timeout"] = above_zero("--attempt-timeout", options.attempt_timeout, such_as="70 seconds")
     if isinstance(options, ActingOptions):
         settings["account"] = options.account
         if options.never_repeat:
             settings["retry"] = RetryPolicy(repeat_unclear=False)
         if options.rate is not None or options.concurrency == "auto":
             concurrency = "auto" if options.concurrency == "auto" else DEFAULT_PACE.concurrency
-            settings["pace"] = Pace(rate=options.rate, concurrency=concurrency)
+            rate = None if options.rate is None else above_zero("--rate", options.rate, such_as="50 launches a second")
+            settings["pace"] = Pace(rate=rate, concurrency=concurrency)
     return settings
 
 
@@ -124,7 +128,7 @@ def describe_guards(bounds: Guards, noun: tuple[str, str]) -> tuple[tuple[str, s
     """The canary and the hours of a run, for the question."""
     rows: list[tuple[str, str]] = []
     if bounds["canary"]:
-        first, within = counted(bounds["canary"], *noun), duration(bounds["canary_timeout"])
+        first, within = counted(bounds["canary"], *noun), seconds_in_words(bounds["canary_timeout"])
         rows.append(
             (
                 _("canary"),
@@ -137,6 +141,19 @@ def describe_guards(bounds: Guards, noun: tuple[str, str]) -> tuple[tuple[str, s
     if window is not None and window.not_after is not None:
         rows.append((_("not after"), in_words(window.not_after)))
     return tuple(rows)
+
+
+def canary_ahead(bounds: Guards, counts: Counts, planned: int | None) -> Guards:
+    """The bounds for the question about the rest of a run: without the canary, once other targets have begun.
+
+    Args:
+        bounds: The bounds of this command line.
+        counts: The targets of the run.
+        planned: The canary that the run was planned with.
+    """
+    canary = planned if bounds["canary"] is None else bounds["canary"]
+    begun = counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
+    return {**bounds, "canary": None if begun > (canary or 0) else canary}
 
 
 def check_canary(bounds: Guards, command: Command[W, R] | None) -> None:

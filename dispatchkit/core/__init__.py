@@ -23,6 +23,7 @@ Each may import only those below it:
 - `options`: keyword arguments, documented once.
 - `body`: the parts of a request's body.
 - `context_managers`, `loop`: the kind of ``with`` and of event loop that is needed.
+- `durations`: lengths of time as text.
 - `reprs`: one description for ``repr``, rich and notebooks.
 - `validators`: checks of settings and fields.
 - `masking`: values hidden in a text that may quote them.

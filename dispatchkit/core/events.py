@@ -152,6 +152,9 @@ class Waiting(CallEvent):
 class StateRead(CallEvent):
     """A call has read the provider's state to settle an unclear attempt.
 
+    A run with a canary reads whether each of its first targets goes out. Such reads of a target have a `call` of their
+    own, without a `CallStarted`. Targets of one log share a read, and the event names the first of them.
+
     Example:
         >>> def observer(event: Event) -> None:
         ...     if isinstance(event, StateRead):

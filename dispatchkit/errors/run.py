@@ -142,6 +142,8 @@ class AccountMismatchError(LedgerError):
 class RepeatedTargetsError(LedgerError):
     """Another run launched some of the targets within the ``repeat_window``. Nothing was launched.
 
+    It refuses a new run, and a chunk. A run that is resumed leaves such targets out.
+
     Example:
         >>> async with Sandbox() as sandbox, Ledger("repeated.db") as ledger:
         ...     async with DirectClient(sandbox.direct_token, base_url=sandbox.url) as direct:

@@ -7,6 +7,7 @@ was stopped or taken over by another process.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import datetime
@@ -18,8 +19,10 @@ from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
+from dispatchkit.core.fanout.id_set import IdSet
 from dispatchkit.core.fanout.journal import FinishedTarget, Journal, PlanSummary, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
+from dispatchkit.core.log import log
 from dispatchkit.errors import (
     LedgerError,
     OutcomeUnknownError,
@@ -32,10 +35,12 @@ from dispatchkit.ledger.codec import decode, is_intact
 from dispatchkit.ledger.contents import unique_length
 from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.ledger.hold import Hold
-from dispatchkit.ledger.plan import begin, check_repeats, plan
+from dispatchkit.ledger.plan import begin, check_repeats, find_repeats, name_repeats, plan
 from dispatchkit.ledger.store import Chunk, Claim, Record, Run, Store, Target, Unsettled
 
 __all__ = ["LedgerJournal"]
+
+logger = logging.getLogger("dispatchkit.ledger")
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -88,6 +93,9 @@ class LedgerJournal(Journal):
         self._after = -1
         self._limit = 16
         self._chunk_of: dict[int, int] = {}
+        self._left_out = IdSet()
+        """The indexes of targets that other runs took over."""
+        self._left_out_count = 0
         self._since_of: dict[int, datetime] = {}
         """`Claim.since` of targets in flight: of their first claim, as their `sending` row has it."""
 
@@ -160,14 +168,11 @@ class LedgerJournal(Journal):
                     return attrs.evolve(await self._summary(), total=None)
                 await self._store.planned(run.number)
                 await hold.take()
-            try:
-                await check_repeats(self._store, run, chunk=self._only, within=self._settings.repeat_window)
-            except RepeatedTargetsError:
-                if not run.plan_complete:  # no worker may launch it once the window has passed
-                    await self._store.stop(run.number)
-                raise
             if run.plan_complete and self._only is None:
+                await self._leave_out_repeats(run)
                 await self._check_plan()
+            else:
+                await self._refuse_repeats(run)
             if run.stopped and not await self._store.clear_stop(run.number, stops=run.stops):
                 raise RunStoppedError(f"the run {self._name!r} was stopped while it was resumed: resume it again")
             hold.ignores_stop = False
@@ -175,6 +180,28 @@ class LedgerJournal(Journal):
         except BaseException:
             await self._release()
             raise
+
+    async def _refuse_repeats(self, run: Run) -> None:
+        try:
+            await check_repeats(self._store, run, chunk=self._only, within=self._settings.repeat_window)
+        except RepeatedTargetsError:
+            if not run.plan_complete:  # no worker may launch it once the window has passed
+                await self._store.stop(run.number)
+            raise
+
+    async def _leave_out_repeats(self, run: Run) -> None:
+        """Leave out what other runs took over from this one. Its other targets are still to settle or to launch."""
+        repeats = await find_repeats(self._store, run, chunk=None, within=self._settings.repeat_window)
+        self._left_out_count = sum(len(self._left_out.add_new(repeat.indexes)) for repeat in repeats)
+        if repeats:
+            log(
+                logger,
+                logging.WARNING,
+                "targets of the run %r are left out, since other runs have launched them, or launch them now: %s",
+                run.name,
+                name_repeats(repeats),
+                extra=lambda: {"run": run.name, "index": None},
+            )
 
     async def _check_refused_again(self) -> None:
         """Say of a run that was stopped since it repeats targets that it still does.
@@ -214,7 +241,7 @@ class LedgerJournal(Journal):
         counts = await self._store.counts(self._run, chunk=self._only)
         total = counts.planned + counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
         final = {State.DONE: counts.done, State.REJECTED: counts.rejected, State.UNKNOWN: counts.unknown_for_good}
-        return PlanSummary(total, final)
+        return PlanSummary(total - self._left_out_count, final, launched_elsewhere=self._left_out_count)
 
     async def _with_canary(self, summary: PlanSummary, planned: int | None) -> PlanSummary:
         """Add the targets that go first. Once another target has begun, they were seen to go out.
@@ -230,13 +257,16 @@ class LedgerJournal(Journal):
                 f"the run {self._name!r} has a canary of {count}, so one process launches it: resume the whole run"
             )
         first: list[Target] = []
+        first_begun = 0
         async for target in self._store.targets(self._run):
-            if target.index >= count:
+            if target.index >= count and len(first) >= count:
                 break
-            first.append(target)
+            first_begun += target.index < count and target.state != "planned"
+            if target.index not in self._left_out and len(first) < count:
+                first.append(target)
         counts = await self._store.counts(self._run)
         begun = counts.sending + counts.done + counts.rejected + counts.not_sent + counts.unknown
-        if begun > sum(target.state != "planned" for target in first):
+        if begun > first_begun:
             return attrs.evolve(summary, canary=0)
         finished = tuple(_finished(target) for target in first if target.state in _FINAL or target.is_final)
         return attrs.evolve(summary, canary=len(first), finished=finished)
@@ -276,6 +306,8 @@ class LedgerJournal(Journal):
             self._check(rows)
             now = self._clock.monotonic()
             self._after = rows[-1].index
+            if self._left_out_count:
+                rows = [row for row in rows if row.index not in self._left_out]
             self._pages.append([(chunk, row, now + row.acting_for) for row in rows])
         finally:
             self._reading = None
@@ -395,7 +427,7 @@ class LedgerJournal(Journal):
 
 
 def _finished(target: Target) -> FinishedTarget:
-    return FinishedTarget(decode(target.command), State(target.state), target.since, target.summary)
+    return FinishedTarget(decode(target.command), State(target.state), target.since, target.summary, target.index)
 
 
 async def _caught(opening: Callable[[], Awaitable[PlanSummary]]) -> PlanSummary | BaseException:

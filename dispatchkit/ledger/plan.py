@@ -14,15 +14,17 @@ from typing import Never, TypeVar, cast
 
 from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.command import Command
+from dispatchkit.core.durations import in_words
 from dispatchkit.core.invalid_command import InvalidCommand
+from dispatchkit.core.validators import MAX_SECONDS
 from dispatchkit.errors import AccountMismatchError, LedgerError, RepeatedTargetsError, RunStoppedError
 from dispatchkit.ledger.codec import decode, encode_text, key_of
 from dispatchkit.ledger.contents import new_contents
-from dispatchkit.ledger.store import Run, RunPlan, Store
+from dispatchkit.ledger.store import Repeat, Run, RunPlan, Store
 from dispatchkit.ledger.template import Template
 from dispatchkit.providers import parse_settings
 
-__all__ = ["begin", "check_repeats", "digests", "plan"]
+__all__ = ["begin", "check_repeats", "digests", "find_repeats", "name_repeats", "plan"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -63,6 +65,7 @@ async def begin(store: Store, name: str, given: RunSettings, *, planned: bool, r
         planned_by=_user(),
         planned_on=socket.gethostname() or None,
         profile=given.profile,
+        launch_options=given.launch_options,
     )
     if planned:
         run = await store.run(name)
@@ -116,23 +119,40 @@ async def check_repeats(store: Store, run: Run, *, chunk: int | None, within: fl
     Raises:
         RepeatedTargetsError: Another run launched some of the targets.
     """
-    within = max((window for window in (within, run.repeat_window) if window is not None), default=None)
-    if within is None:
-        return
-    repeats = await store.repeats(run.number, chunk=chunk, within=within)
+    repeats = await find_repeats(store, run, chunk=chunk, within=within)
     if not repeats:
         return
+    raise RepeatedTargetsError(
+        f"other runs have launched targets of the run {run.name!r}{_within(_window(run, within))}, or launch them "
+        f"now: nothing was launched. Found: {name_repeats(repeats)}. Leave them out, or plan them without "
+        "repeat_window as another run",
+        runs={repeat.run: repeat.count for repeat in repeats},
+    )
+
+
+async def find_repeats(store: Store, run: Run, *, chunk: int | None, within: float | None) -> list[Repeat]:
+    """The targets that another run launched a short time ago, or is launching now. See `check_repeats`."""
+    window = _window(run, within)
+    return [] if window is None else await store.repeats(run.number, chunk=chunk, within=window)
+
+
+def _window(run: Run, within: float | None) -> float | None:
+    return max((window for window in (within, run.repeat_window) if window is not None), default=None)
+
+
+def _within(window: float | None) -> str:
+    return "" if window is None or window >= MAX_SECONDS else f" within {in_words(window)}"
+
+
+def name_repeats(repeats: Sequence[Repeat]) -> str:
+    """The other runs, with the number of repeats, the time of the latest one, and one command of each."""
     others = "; ".join(
         f"{repeat.count:,} in run {repeat.run!r}, the latest at {repeat.latest:%Y-%m-%d %H:%M:%S} UTC, such as "
         f"{decode(repeat.commands[0], partial=True)!r}"
         for repeat in repeats[:_MAX_NAMED]
     )
     more = f"; and in {len(repeats) - _MAX_NAMED:,} other runs" if len(repeats) > _MAX_NAMED else ""
-    raise RepeatedTargetsError(
-        f"other runs have launched targets of the run {run.name!r} within {within:g} s, or launch them now: nothing "
-        f"was launched. Found: {others}{more}. Leave them out, or plan them without repeat_window as another run",
-        runs={repeat.run: repeat.count for repeat in repeats},
-    )
+    return f"{others}{more}"
 
 
 async def plan(

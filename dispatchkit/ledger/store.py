@@ -129,6 +129,7 @@ class RunPlan:
     planned_by: str | None = None
     planned_on: str | None = None
     profile: str | None = None
+    launch_options: str | None = None
 
 
 @attrs.frozen(repr=False)
@@ -176,6 +177,8 @@ class Run(Value):
     """The name of the machine that planned it."""
     profile: str | None = None
     """The profile of the client that planned it; None if it had none."""
+    launch_options: str | None = attrs.field(default=None, repr=False, metadata=HIDDEN)
+    """JSON: pace, guards and files of the command line that planned it, for the line that resumes it; None without."""
 
     def __rich_repr__(self) -> RichRepr:
         settings = _settings(self.settings)
@@ -301,6 +304,8 @@ class Repeat:
     """The first commands, at most ten, encoded by `codec`."""
     latest: datetime
     """The latest claim or outcome of these targets in the other run."""
+    indexes: Sequence[int] = attrs.field(repr=False)
+    """The indexes of these targets in this run, in order."""
 
 
 class Launched(NamedTuple):

@@ -33,6 +33,8 @@ _LOG = logging.getLogger("dispatchkit.web")
 
 _MAX_BODY = 4096
 """Bytes of a request's body."""
+_BODY_TIMEOUT = 30.0
+"""Seconds in which a request's body must come."""
 _MAX_STREAMS = 64
 """Streams of events at once."""
 _WRITE_TIMEOUT = 20.0
@@ -187,7 +189,10 @@ class _Routes:
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType
         try:
-            body: object = json.loads(await request.read())
+            async with asyncio.timeout(_BODY_TIMEOUT):
+                body: object = json.loads(await request.read())
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
         except (ValueError, RecursionError, web.RequestPayloadError):
             raise web.HTTPBadRequest from None
         fields = cast("Mapping[str, object]", body if isinstance(body, dict) else {})

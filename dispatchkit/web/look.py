@@ -202,7 +202,7 @@ async def _story(store: Store, run: int, target: Target) -> Frame:
     return {
         "index": target.index,
         "target": None if target.target is None else str(target.target),
-        "command": command and {key: str(value) for key, value in _fields(command).items()},
+        "command": command and {key: _in_words(value) for key, value in _fields(command).items()},
         "state": target.state,
         "summary": redact_urls(target.summary),
         "code": target.code,
@@ -218,6 +218,18 @@ def _fields(command: object) -> dict[str, object]:
     """The fields of a command that have a value. `Value.to_dict` has left out its content."""
     fields: dict[str, object] = dict(command) if isinstance(command, dict) else {}  # pyright: ignore[reportUnknownArgumentType]
     return {key: value for key, value in fields.items() if value not in (None, "", False, [], {})}
+
+
+def _in_words(value: object) -> str:
+    """A field of a command, as a person reads it: ``segment 5``, or the names of attachments in a row."""
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_in_words, cast("Sequence[object]", value)))
+    if isinstance(value, dict):
+        parts = cast("dict[str, object]", value)
+        return str(parts["name"]) if "name" in parts else " ".join(map(_in_words, parts.values()))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return str(value)
 
 
 def _claim(claim: StoredClaim) -> Frame:

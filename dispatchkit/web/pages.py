@@ -98,8 +98,7 @@ def run_page(name: str, *, where: str, csrf: str, data: Mapping[str, object]) ->
 </dl>
 <p id="note" hidden></p>
 <div id="stopped" class="notice" role="status" hidden></div>
-<div id="resume" class="notice" hidden><p>To resume this run, type in a terminal, with the options
-of its launch, such as <code>--rate</code>:</p>
+<div id="resume" class="notice" hidden><p>To resume this run, type in a terminal:</p>
 <pre tabindex="0"><code id="resume-line"></code></pre>
 <button id="copy" type="button">Copy the line</button></div>
 </section>

@@ -20,6 +20,9 @@ _HTTP_LOG = logging.getLogger("dispatchkit.web.http")
 """aiohttp's log of requests that it cannot read. It quotes them, with the cookie or a link's token: it stays off."""
 _HTTP_LOG.disabled = True
 _SHUTDOWN_TIMEOUT = 2.0
+_HEAD_TIMEOUT = 30.0
+"""Seconds in which a connection must send the head of its first request, and of each later one. aiohttp's own is an
+hour."""
 _LINKED: Mapping[str, str] = {"localhost": "127.0.0.1", "0.0.0.0": "", "::": ""}  # noqa: S104 - it is not bound here
 """What links name instead of some hosts; empty for this machine's name."""
 
@@ -61,7 +64,12 @@ async def serve(
         on_admitted=print_link,
     )
     runner = web.AppRunner(
-        build_app(room), access_log=None, logger=_HTTP_LOG, shutdown_timeout=_SHUTDOWN_TIMEOUT, handle_signals=False
+        build_app(room),
+        access_log=None,
+        logger=_HTTP_LOG,
+        shutdown_timeout=_SHUTDOWN_TIMEOUT,
+        keepalive_timeout=_HEAD_TIMEOUT,
+        handle_signals=False,
     )
     try:
         await runner.setup()

@@ -54,9 +54,31 @@ async def test_mailings_are_checked(wire: Literal["json", "xml"]) -> None:
         ]
         assert (checks[0].recipients, checks[0].is_estimate, checks[0].status) == (20, True, "Active")
         assert "mailing not found" in (checks[3].unread or "")
-        assert sandbox.requests - before == 1 + 2 * 4
+        assert [each.name for each in checks] == ["рассылка 90", "рассылка 91", "рассылка 92", None]
+        assert sandbox.requests - before == 1 + 1 + 2 * 4
         [own] = await altcraft.check([91], activates=True)
         assert (own.is_launchable, own.recipients, own.is_estimate) == (True, None, False)
+
+
+async def test_names_come_by_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dispatchkit.altcraft.check.PAGE_SIZE", 2)
+    mailings = range(1, 2000)
+    async with (
+        Sandbox(active=mailings, mailings=mailings) as sandbox,
+        AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft,
+    ):
+        sandbox.altcraft.listed = 2000
+        checks = await altcraft.check([1500, 3, 1])
+        assert [each.name for each in checks] == ["рассылка 1500", "рассылка 3", "рассылка 1"]
+        assert sandbox.requests == 2 + 2 * 3
+
+
+async def test_missing_names_refuse_nothing() -> None:
+    async with Sandbox(active=[90]) as sandbox, AltcraftClient(sandbox.url, sandbox.altcraft_token) as altcraft:
+        refusal = b'{"data": null, "error": 403, "error_text": "no access"}'
+        sandbox.order(Fault.http(200, refusal), path_contains="campaigns/list")
+        [check] = await altcraft.check([90])
+        assert (check.is_launchable, check.name, check.status) == (True, None, "Active")
 
 
 async def test_finished_mailing_takes_another_audience() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import stat
 import tracemalloc
@@ -209,3 +210,93 @@ def test_memory_holds_few_messages(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[1] < 5_000_000  # the file has 10 MB
     finally:
         tracemalloc.stop()
+
+
+class Adding:
+    """``add-messages`` of 30 messages in batches of 10, on a terminal, with the states of its results."""
+
+    def __init__(self, played: Played, folder: Path, *more: object, columns: int = 80) -> None:
+        self._results = folder / "results.csv"
+        self.terminal = Terminal(
+            "direct", "add-messages", "7", "--from", write(folder, people(30)), "--base-url", played.url,
+            "--batch-size", 10, "--results", self._results, *more, columns=columns,
+        )  # fmt: skip
+
+    def states(self) -> list[tuple[str, int]]:
+        with self._results.open(encoding="utf-8") as stream:
+            rows = [*csv.DictReader(stream)]
+        assert [int(row["line"]) for row in rows] == list(range(2, 32)), "each destination has one row"
+        return [(state, len([*group])) for state, group in itertools.groupby(row["state"] for row in rows)]
+
+
+@pytest.mark.second_stage
+def test_ctrl_c_ends_after_batch(played: Played, tmp_path: Path) -> None:
+    played.sandbox.order(Fault.slow(1.0), times=10, path_contains="messages")
+    adding = Adding(played, tmp_path, "--yes")
+    adding.terminal.read_until("10 of 30")
+    played.wait_for_requests(3)  # the dispatch, and two batches
+    adding.terminal.interrupt()
+    adding.terminal.read_until("Stopping after the batch that is under way. Ctrl-C again cancels it.\r\n")
+    assert adding.terminal.end() == 130
+    assert "Added 20 messages to dispatch 7; 0 refused, 0 unknown, 10 not sent.\r\n" in adding.terminal.screen
+    assert "--skip 20" in adding.terminal.screen
+    assert adding.states() == [("added", 20), ("not_sent", 10)]
+
+
+@pytest.mark.second_stage
+def test_second_ctrl_c_cancels_batch(played: Played, tmp_path: Path) -> None:
+    played.sandbox.order(Fault.slow(0.0), path_contains="messages")
+    played.sandbox.order(Fault.silent(), times=10, path_contains="messages")
+    adding = Adding(played, tmp_path, "--yes")
+    adding.terminal.read_until("10 of 30")
+    played.wait_for_requests(3)  # the dispatch, and two batches
+    adding.terminal.interrupt()
+    adding.terminal.read_until("Ctrl-C again cancels it.")
+    adding.terminal.interrupt()
+    assert adding.terminal.end() == 3
+    assert "Lines 12 to 21: unknown: " in adding.terminal.screen
+    assert "Added 10 messages to dispatch 7; 0 refused, 10 unknown, 10 not sent.\r\n" in adding.terminal.screen
+    assert "--skip 20" in adding.terminal.screen
+    assert adding.states() == [("added", 10), ("unknown", 10), ("not_sent", 10)]
+
+
+@pytest.mark.second_stage
+def test_ctrl_c_ends_a_pause(played: Played, tmp_path: Path) -> None:
+    played.sandbox.order(Fault.slow(0.0), path_contains="messages")
+    played.sandbox.order(Fault.throttled(60), times=10, path_contains="messages")
+    adding = Adding(played, tmp_path, "--yes")
+    adding.terminal.read_until("10 of 30")
+    played.wait_for_requests(3)
+    adding.terminal.interrupt()
+    status = adding.terminal.end()
+    assert status == 130, adding.terminal.screen
+    assert "Added 10 messages to dispatch 7; 0 refused, 0 unknown, 20 not sent.\r\n" in adding.terminal.screen
+    assert adding.states()[0] == ("added", 10)
+
+
+@pytest.mark.second_stage
+def test_ctrl_c_at_question_sends_nothing(played: Played, tmp_path: Path) -> None:
+    adding = Adding(played, tmp_path)
+    adding.terminal.read_until("[y/N]")
+    adding.terminal.interrupt()
+    assert adding.terminal.end() == 130
+    assert "Nothing was sent." in adding.terminal.screen
+    assert not played.sandbox.acts
+
+
+@pytest.mark.second_stage
+def test_ctrl_c_while_reading_sends_nothing(played: Played, tmp_path: Path) -> None:
+    played.sandbox.order(Fault.silent(), times=10)
+    adding = Adding(played, tmp_path)
+    played.wait_for_requests(1)
+    adding.terminal.interrupt()
+    assert adding.terminal.end() == 130
+    assert "Traceback" not in adding.terminal.screen
+    assert "Nothing was sent." in adding.terminal.screen
+
+
+def test_unsent_messages_are_listed(played: Played, tmp_path: Path) -> None:
+    played.sandbox.order(Fault.lost_answer(), path_contains="messages")
+    told = add(played, write(tmp_path, people(30)), "--yes", "--batch-size", 10, "--json").out
+    states = [json.loads(line)["state"] for line in told.splitlines()]
+    assert states == ["unknown"] * 10 + ["not_sent"] * 20

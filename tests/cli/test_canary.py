@@ -43,7 +43,7 @@ def test_canary_releases_rest(played: Played) -> None:
     result = start(played, "--no-ledger", "--canary", 2)
     assert result.code == 0
     assert counts(result.out)["done"] == 100
-    assert "  canary   2 dispatches first, and the rest once they go out, within 10m\n" in result.out
+    assert "  canary   2 dispatches first, and the rest once they go out, within 10 min\n" in result.out
     assert "Canary: all go out (1: its state reads 'scheduled'; 2: its state reads 'scheduled');" in result.err
 
 
@@ -240,3 +240,18 @@ def test_missing_zones_name_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("dispatchkit.cli.input.hours.available_timezones", set)
     with pytest.raises(ValueError, match="pip install tzdata"):
         parse_window(options(not_after="21:00", zone="No/Zone"), NOW)
+
+
+def test_rest_has_no_canary(played: Played, ledger: Path) -> None:
+    line = ("--ledger", ledger, "--run", "friday", "--canary", 2)
+    assert start(played, *line, "--max-launches", 5, "--concurrency", 1).code == 1
+    rest = start(played, *line)
+    assert rest.code == 0
+    assert "Start the rest of run 'friday': 95 of 100 dispatches are left" in rest.out
+    assert "canary  " not in rest.out
+
+
+def test_rest_names_planned_canary(played: Played, ledger: Path) -> None:
+    line = ("--ledger", ledger, "--run", "friday")
+    assert start(played, *line, "--canary", 3, "--max-launches", 1, "--concurrency", 1).code == 1
+    assert "canary   3 dispatches first" in start(played, *line).out

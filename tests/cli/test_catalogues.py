@@ -34,7 +34,7 @@ def marked() -> Iterator[Message]:
                     yield texts[0] if len(texts) == 1 else (texts[0], str(texts[1]))
 
 
-def first_of(message: Message) -> str:
+def first_of(message: Message | list[str]) -> str:
     """The text, or the singular of a text with a plural."""
     return message if isinstance(message, str) else message[0]
 

@@ -151,6 +151,28 @@ def test_existing_run_is_not_checked(played: Played, tmp_path: Path) -> None:
     assert played.sandbox.launches == dict.fromkeys(range(1, 6), 1)
 
 
+@pytest.mark.parametrize("launches", [None, 2], ids=["complete", "half"])
+def test_same_line_skips_again(one_started: Played, tmp_path: Path, launches: int | None) -> None:
+    words = start(one_started, "7-10", "--skip-unlaunchable", "--yes", "--ledger", tmp_path / "l.db", "--run", "r")
+    more = () if launches is None else ("--max-launches", launches, "--concurrency", 1)
+    assert run(*words, *more).code == (0 if launches is None else 1)
+    again = run(*words)
+    assert again.code == 0, again
+    assert f"Something speaks against 1 of 4 dispatches: 8 ({STARTED}). Left out.\n" in again.err
+    assert ("Run 'r' is over: no target is left.\n" in again.err) == (launches is None)
+    assert one_started.sandbox.launches == dict.fromkeys(range(7, 11), 1)
+
+
+def test_longer_list_is_another_launch(one_started: Played, tmp_path: Path) -> None:
+    more = ("--skip-unlaunchable", "--yes", "--ledger", tmp_path / "l.db", "--run", "r")
+    assert run(*start(one_started, "7-9", *more)).code == 0
+    longer = run(*start(one_started, "7-10", *more))
+    assert longer.code == 2
+    assert "run 'r' in " in longer.err
+    assert "is another launch" in longer.err
+    assert 10 not in one_started.sandbox.launches
+
+
 @pytest.mark.parametrize(
     "words",
     [

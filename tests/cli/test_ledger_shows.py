@@ -67,7 +67,7 @@ def test_run_shows_settings_and_resume(played: Played, ledger: Path) -> None:
     assert told["base url"] == played.url
     assert (told["targets"], told["done"], told["rejected"], told["planned"]) == ("5", "2", "1", "2")
     assert told["held by"] == "no process"
-    assert told["to resume"] == f"dispatchkit resume {ledger} --run friday"
+    assert told["to resume"] == f"dispatchkit resume {ledger} --run friday --concurrency 1"
     assert "to resume" not in shown("show", ledger, "sunday").out
     [sunday] = objects(shown("show", ledger, "sunday", "--json"))
     settings = {"provider": "altcraft", "base_url": played.url, "wire": "json", "deduplicates": "no"}

@@ -26,10 +26,19 @@ OUTPUTS = {
 
 TEXT_KEYWORDS = {"epilog", "help"}
 
+LAYOUT = {"justify", "overflow", "style"}
+"""Arguments of Rich that no user reads."""
+
 DATA = {
-    ("parameters/output.py", "x"),
+    "option_names.py": ("",),  # it searches and replaces words of the library, whose messages are in English
+    "output/failures.py": ("it was left in flight",),  # a value, which JSON and CSV have too
+    "output/progress.py": ("bold ", "ellipsis", "{task."),
+    "output/report_file.py": ("<!doctype html>",),
+    "providers/sandbox.py": ("\n\nexport DISPATCHKIT_",),
+    "run/init_ledger.py": ("-- ",),  # comments in SQL
+    "views/report_html.py": (":root", "{}\n<head>", "<"),
 }
-"""Strings of two words that are no texts, by their files."""
+"""The starts of strings that are no texts, by file."""
 
 WORDS = re.compile(r"[A-Za-z]*[a-z]{2,}[,.:;]? [a-z]{2,}|[A-Za-z][a-z]+ [A-Za-z][a-z]+")
 """Words of a sentence. A name, an option or a key has none."""
@@ -51,7 +60,7 @@ def _unmarked(node: ast.AST, documented: set[int], *, shown: bool) -> Iterator[t
         name = node.func.id if isinstance(node.func, ast.Name) else getattr(node.func, "attr", "")
         if name in NO_TEXTS:
             return
-        children: list[ast.AST] = [*node.args, *node.keywords, node.func]
+        children: list[ast.AST] = [*node.args, *(each for each in node.keywords if each.arg not in LAYOUT), node.func]
         if name in MARKS:
             children = [child for child in node.args if not isinstance(child, ast.Constant)]
         for child in children:
@@ -82,8 +91,8 @@ def _literal(node: ast.Constant | ast.JoinedStr) -> str:
 @pytest.mark.parametrize("file", sorted(FOLDER.rglob("*.py")), ids=lambda file: str(file.relative_to(FOLDER)))
 def test_texts_are_marked(file: Path) -> None:
     name = file.relative_to(FOLDER).as_posix()
-    found = [(line, text) for line, text in unmarked_in(file.read_text("utf-8")) if (name, text) not in DATA]
-    assert found == []
+    found = unmarked_in(file.read_text("utf-8"))
+    assert [(line, text) for line, text in found if not text.startswith(DATA.get(name, ("no data",)))] == []
 
 
 def marks_in_f_strings(source: str) -> Iterator[int]:

@@ -105,6 +105,60 @@ def test_interrupt_is_told(played: Played, told: Told) -> None:
     assert (report["state"], report["reason"], report["exit_status"]) == ("stopped", "interrupted", 130)
 
 
+REFUSALS: list[tuple[tuple[object, ...], int]] = [
+    (("--expected", 4), 2),
+    (("--token-file", "/nowhere"), 2),
+    ((5000, "--check"), 2),
+    (("--not-after", "2026-01-01T00:00"), 2),
+]
+
+
+@pytest.mark.parametrize(("more", "status"), REFUSALS, ids=["expected", "token", "check", "hours"])
+def test_refusal_is_told(played: Played, told: Told, tmp_path: Path, more: tuple[object, ...], status: int) -> None:
+    refused = start(played, "--ledger", tmp_path / "l.db", "--run", "a", "--notify", told.command, *more)
+    assert refused.code == status, refused
+    [[_, environment, report]] = told.all()
+    assert report == {
+        "run": "a", "state": "refused", "reason": "refused", "exit_status": status, "done": 0, "rejected": 0,
+        "not_sent": 0, "unknown": 0, "not_started": None,
+    }  # fmt: skip
+    assert environment["DISPATCHKIT_NOT_STARTED"] == ""
+    assert not played.sandbox.launches
+
+
+def test_repeat_is_told(played: Played, told: Told, tmp_path: Path) -> None:
+    assert start(played, "--ledger", tmp_path / "l.db").code == 0
+    assert start(played, "--ledger", tmp_path / "l.db", "--notify", told.command).code == 5
+    [[_, _, report]] = told.all()
+    assert (report["state"], report["exit_status"]) == ("refused", 5)
+
+
+def test_question_without_terminal_is_told(played: Played, told: Told) -> None:
+    ended = run("direct", "start", "1-3", "--base-url", played.url, "--no-ledger", "--notify", told.command)
+    assert ended.code == 2
+    assert told.all()[0][2]["reason"] == "refused"
+
+
+def test_refused_resume_is_told(played: Played, told: Told, tmp_path: Path) -> None:
+    ledger = tmp_path / "l.db"
+    assert start(played, "--ledger", ledger, "--run", "a").code == 0
+    assert run("resume", ledger, "--run", "b", "--yes", "--notify", told.command).code == 2
+    assert run("resume", ledger, "--run", "a", "--yes", "--notify", told.command).code == 0
+    reports = [report for _, _, report in told.all()]
+    assert [(each["run"], each["state"]) for each in reports] == [("b", "refused"), ("a", "done")]
+
+
+def test_dry_run_tells_nothing(played: Played, told: Told) -> None:
+    assert start(played, "--dry-run", "--notify", told.command).code == 0
+    assert not told.all()
+
+
+def test_refused_stop_is_told(played: Played, told: Told) -> None:
+    stop = ("direct", "stop", "--status", "sending", "--yes", "--base-url", played.url, "--notify", told.command)
+    assert run(*stop, "--expected", 3).code == 2
+    assert [report["reason"] for _, _, report in told.all()] == ["refused"]
+
+
 def test_worker_runs_it(field: Field, told: Told) -> None:
     worker = field.worker("--notify", told.command)
     field.plan(3)

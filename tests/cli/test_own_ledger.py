@@ -122,3 +122,27 @@ def test_first_look_finds_no_ledger(own: Path) -> None:
 def test_init_makes_own_ledger(own: Path) -> None:
     assert run("ledger", "init").code == 0
     assert own.exists()
+
+
+@pytest.mark.parametrize("command", ["show", "failures", "export", "report"])
+@pytest.mark.parametrize("is_named", [False, True], ids=["own", "named"])
+def test_missing_file_is_no_run(
+    played: Played, own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str, *, is_named: bool
+) -> None:
+    assert start(played, 1).code == 0
+    monkeypatch.chdir(tmp_path)
+    if is_named:
+        monkeypatch.setenv("DISPATCHKIT_LEDGER", str(own))
+    missing = run("ledger", command, "nothere.db", *(("-o", "-") if command == "report" else ()))
+    assert (missing.code, missing.out) == (2, "")
+    assert missing.err == "dispatchkit: there is no ledger nothere.db: no such file\n"
+
+
+def test_run_may_be_named_like_a_file(played: Played, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    show = re.search(r"To show it: dispatchkit (.*)\n", start(played, 1, "--run", "a.db").out)
+    assert show is not None
+    assert "run           a.db\n" in run(*shlex.split(show[1])).out
+    monkeypatch.setenv("DISPATCHKIT_LEDGER", str(own))
+    show = re.search(r"To show it: dispatchkit (.*)\n", start(played, 2, "--run", "b.db").out)
+    assert show is not None
+    assert "run           b.db\n" in run(*shlex.split(show[1])).out

@@ -130,7 +130,7 @@ def test_paused_command_shows_end(field: Field) -> None:
     with start_child(*words) as child:
         lines = Lines(child)
         wait_until(lambda: "The account is paused until" in lines.text)
-        wait_until(lambda: re.search(r"Paused until \d\d:\d\d:\d\d UTC \(3,[56]\d\d s\)", lines.text) is not None)
+        wait_until(lambda: re.search(r"Paused until \d\d:\d\d:\d\d UTC \((1 h|5\d min)", lines.text) is not None)
         # Others know of it a moment later.
         wait_until(lambda: "1 pause lifted" in run("ledger", "lift-pause", field.dsn, "--yes").out)
         assert child.wait(20) == 1

@@ -85,7 +85,7 @@ def test_bar_shows_progress_and_outcomes(hand: Hand) -> None:
     last = drawn(
         screen, lambda: shown.show(snapshot(Report(done=1000, rejected=3, not_sent=1, unknown=2), in_flight=64))
     )
-    assert re.search(r"Start [━╸╺]+ 1,006/10,000 101/s 0:00:10 0:01:\d\d", last), last
+    assert re.search(r"Start [━╸╺]+ 1,006/10,000 101/s 0:00:10 so far 0:01:\d\d left", last), last
     assert "1,000 done  3 rejected  1 not sent  2 unknown  64 in flight" in last
     for styled in ("32m1,000 done", "31m3 rejected", "33m1 not sent", "1;35m2 unknown"):
         assert f"\x1b[{styled}" in screen.getvalue()
@@ -114,7 +114,7 @@ def test_bar_ignores_earlier_outcomes(hand: Hand) -> None:
     last = drawn(
         screen, lambda: shown.show(attrs.evolve(snapshot(Report(done=6000, previously_finished=5000)), total=8000))
     )
-    assert re.search(r"6,000/8,000 100/s 0:00:10 0:00:20", last), last
+    assert re.search(r"6,000/8,000 100/s 0:00:10 so far 0:00:20 left", last), last
 
 
 def test_bar_explains_idle_run(hand: Hand) -> None:
@@ -198,8 +198,8 @@ def test_log_line_every_ten_seconds(hand: Hand, capsys: pytest.CaptureFixture[st
         lines.show(snapshot(Report(done=quarter * 25), in_flight=64))
     lines.show(snapshot(Report(done=2000, unknown=1)))
     assert capsys.readouterr().err == (
-        "1,000 of 10,000 (10%): 1,000 done; 64 in flight; 100 a second; 0:01:30 left\n"
-        "2,000 of 10,000 (20%): 2,000 done; 64 in flight; 100 a second; 0:01:20 left\n"
+        "1,000 of 10,000 (10%): 1,000 done; 64 in flight; 100 a second; 1 min 30 s left\n"
+        "2,000 of 10,000 (20%): 2,000 done; 64 in flight; 100 a second; 1 min 20 s left\n"
     )
 
 

@@ -174,24 +174,46 @@ def test_new_run_launches_the_rest(played: Played) -> None:
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 
 
-def test_refused_resume_names_unclear_targets(played: Played) -> None:
-    played.sandbox.order(Fault.silent(), times=100, path_contains="/1/")
+def test_resume_leaves_out_unclear_repeats(played: Played) -> None:
+    played.sandbox.order(Fault.silent(), times=2, path_contains="/1/")
     played.sandbox.order(Fault.silent(), times=100, path_contains="dispatchId=1")
-    first = start(played, "1-2", "--concurrency", 1, "--timeout", 0.5, "--stop-after-failures", 1)
+    first = start(played, "1-3", "--concurrency", 1, "--timeout", 0.5, "--stop-after-failures", 1)
     assert first.code == 3
-    assert start(played, "1-2").code == 0  # launches 2
+    assert start(played, "1-2", "--again", "--timeout", 0.5).code == 3
     resumed = run("resume", "--run", "20260131-090001-start-0a1b", "--yes")
-    assert resumed.code == 2
-    assert "That leaves out 1 unclear target of this run, too: look at the provider" in resumed.err
-    assert played.sandbox.launches == {1: 1, 2: 1}
+    assert resumed.code == 0
+    assert "Targets of the run '20260131-090001-start-0a1b' are left out" in resumed.err
+    assert "2 in run '20260131-090002-start-0a1b', the latest at " in resumed.err
+    assert "2 targets are left out: another run launched them, or launches them now. The outcome of 1 of them is " in (
+        resumed.out
+    )
+    show = resumed.out.partition("To show run '20260131-090002-start-0a1b': ")[2].splitlines()[0]
+    assert run(*shlex.split(show)[1:]).code == 0
+    assert played.sandbox.launches[3] == 1
 
 
-def test_resume_refuses_what_others_launched(played: Played) -> None:
-    assert start(played, "1-4", "--max-launches", 2, "--concurrency", 1).code == 1
+def test_resume_settles_its_own_targets(played: Played) -> None:
+    played.sandbox.order(Fault.silent(), path_contains="/1/")
+    first = start(played, "1-3", "--concurrency", 1, "--timeout", 0.5, "--stop-after-failures", 1)
+    assert first.code == 3
+    assert start(played, "3").code == 0
+    resumed = run("resume", "--run", "20260131-090001-start-0a1b", "--yes")
+    assert resumed.code == 0
+    assert "2 of 2 dispatches" in resumed.out
+    assert "1 target is left out: another run launched it, or launches it now. To show run" in resumed.out
+    assert played.sandbox.launches == {1: 1, 2: 1, 3: 1}
+
+
+@pytest.mark.parametrize("line", ["resume", "again"])
+def test_resume_launches_nothing_twice(played: Played, line: str) -> None:
+    first = ("1-4", "--run", "a", "--concurrency", 1)
+    assert start(played, *first, "--max-launches", 2).code == 1
     assert start(played, "1-4").code == 0
-    resumed = run("resume", "--run", "20260131-090001-start-0a1b", "--yes")
+    resumed = run("resume", "--run", "a", "--yes") if line == "resume" else start(played, *first)
     assert resumed.code == 5
-    assert "2 of these ids were launched, or may have been: 2 in run '20260131-090002-start-0a1b'" in resumed.err
+    assert "2 in run '20260131-090001-start-0a1b'" in resumed.err
+    assert "2 targets are left out" in resumed.out
+    assert "To resume" not in resumed.out
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 1)
 
 

@@ -1,7 +1,11 @@
-"""The line that resumes a run has what the run's host needs."""
+"""The line that resumes a run has what the run's host needs, and how its launch began."""
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +14,8 @@ import pytest
 from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.cli.invocation import Invocation
 from dispatchkit.cli.views.snapshot import resume_line
+from tests.cli.conftest import Played, run
+from tests.workers.conftest import Field
 
 
 @pytest.mark.parametrize(
@@ -25,11 +31,62 @@ from dispatchkit.cli.views.snapshot import resume_line
     ids=["plain", "tls", "loopback", "no-url", "no-host", "damaged"],
 )
 def test_plain_host_needs_insecure(settings: str, needed: str) -> None:
-    run: Any = SimpleNamespace(name="r", account=None, profile=None, settings=settings)
+    run: Any = SimpleNamespace(name="r", account=None, profile=None, settings=settings, launch_options=None)
     assert resume_line(LedgerRef("a.db"), run) == f"dispatchkit resume a.db --run r{needed}"
 
 
 def test_insecure_stands_once() -> None:
-    run: Any = SimpleNamespace(name="r", account=None, profile=None, settings='{"base_url":"http://provider.test"}')
+    run: Any = SimpleNamespace(
+        name="r", account=None, profile=None, settings='{"base_url":"http://provider.test"}', launch_options=None
+    )
     typed = Invocation((("insecure", ("--insecure",)),))
     assert resume_line(LedgerRef("a.db", invocation=typed), run) == "dispatchkit resume a.db --run r --insecure"
+
+
+def test_run_keeps_its_options(played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "token").write_text(played.sandbox.direct_token)
+    given = ("--rate", 500, "--concurrency", 2, "--stop-after-failures", 9, "--never-repeat", "--log-file", "run.log")
+    more = ("--token-file", "token", "--notify", "true secret", "--ledger", "l.db", "--run", "a", "--max-launches", 1)
+    started = run("direct", "start", "1-3", "--yes", "--base-url", played.url, *given, *more)
+    at_end = started.out.partition("To resume the run: ")[2].splitlines()[0]
+    assert "--log-file run.log --notify 'true secret'" in at_end
+    shown = run("ledger", "show", "l.db", "a").out
+    line = shown.partition("to resume")[2].splitlines()[0].strip()
+    folder = Path.cwd()
+    for option in (
+        "--rate 500", "--concurrency 2", "--stop-after-failures 9", "--never-repeat",
+        f"--log-file {folder / 'run.log'}", f"--token-file {folder / 'token'}", "--notify COMMAND",
+    ):  # fmt: skip
+        assert f" {option}" in line, line
+    assert "--max-launches" not in line
+    refused = run(*shlex.split(line)[1:], "--yes")
+    assert refused.code == 2
+    assert "put your own command in the place of COMMAND" in refused.err
+    assert run(*shlex.split(line.replace("COMMAND", "true"))[1:], "--yes").code == 0
+    assert played.sandbox.launches == {1: 1, 2: 1, 3: 1}
+    facts = json.loads(run("ledger", "show", "l.db", "a", "--json").out)
+    assert "secret" not in json.dumps(facts)
+
+
+def test_typed_option_stands_once(played: Played, tmp_path: Path) -> None:
+    ledger = tmp_path / "l.db"
+    line = ("direct", "start", "1-3", "--yes", "--base-url", played.url, "--ledger", ledger, "--run", "a")
+    assert run(*line, "--rate", 500, "--max-launches", 1).code == 1
+    stopped = run("stop-run", ledger, "a")
+    assert re.search(r"To resume it: dispatchkit resume \S+ --run a --rate 500\n", stopped.out), stopped
+
+
+@pytest.mark.parametrize(
+    "kept",
+    ["{", "[]", '{"rate":5}', '{"rate":["--notify","rm"]}', '{"yes":["--yes"]}', '{"rate":["--rate","5","--yes"]}'],
+)
+def test_foreign_options_are_ignored(kept: str) -> None:
+    run: Any = SimpleNamespace(name="r", account=None, profile=None, settings="{}", launch_options=kept)
+    assert resume_line(LedgerRef("a.db"), run) == "dispatchkit resume a.db --run r"
+
+
+def test_shared_ledger_keeps_options(field: Field) -> None:
+    line = ("direct", "start", "1-3", "--yes", "--base-url", field.sandbox.url, "--rate", 500, "--run", "a")
+    assert run(*line, "--max-launches", 1).code == 1
+    assert "dispatchkit resume --run a --rate 500\n" in run("ledger", "show", "a").out

@@ -122,8 +122,8 @@ def test_closed_standard_stream_is_harmless(played: Played, closed: str) -> None
         (["direct", "start", "5", "--dry-run", "--base-url", "x"], "--base-url must be scheme://host[:port]"),
         (["direct", "start", "5", "--dry-run", "--base-url", ""], "--base-url must be scheme://host[:port]"),
         (["direct", "start", "5", "--dry-run", "--base-url", "http://example.com"], "(--insecure allows it)"),
-        (["direct", "start", "5", "--dry-run", "--timeout", "0"], "--timeout must be a positive"),
-        (["direct", "start", "5", "--dry-run", "--attempt-timeout", "nan"], "--attempt-timeout must be a positive"),
+        (["direct", "start", "5", "--dry-run", "--timeout", "0"], "--timeout must be a number above 0"),
+        (["direct", "start", "5", "--dry-run", "--attempt-timeout", "nan"], "--attempt-timeout must be a number"),
         (["direct", "start", "5", "--dry-run", "--proxy", "x"], "--proxy must be"),
         (["altcraft", "launch", "5"], "no host: add --base-url https://your-platform, or set"),
         (["altcraft", "launch", "5", *HERE], "no token: set DISPATCHKIT_ALTCRAFT_TOKEN"),
@@ -251,3 +251,47 @@ def test_no_command_swallows_options(line: tuple[str, ...]) -> None:
 
 def test_minus_is_standard_input() -> None:
     assert run("direct", "start", "--from", "-", "--sandbox", stdin="1\n").code == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            ("ledger", "prune", "--older-than", "0s"),
+            "DAYS must be an integer from 1 to 10,000, not '0s'",
+        ),
+        (("ledger", "prune", "--older-than", "0"), "'--older-than': DAYS must be an integer from 1 to 10,000, not '0'"),
+        (("direct", "start", 1, "--canary", "-1"), "'--canary': N must be an integer from 0 to 1,000, not '-1'"),
+        (
+            ("direct", "start", 1, "--max-launches", "1.5"),
+            "N must be an integer from 1 up, not '1.5'",
+        ),
+        (("direct", "start", 1, "--rate", "fast"), "'--rate': N must be a number, not 'fast'"),
+        (("direct", "start", 1, "--timeout", "1m"), "'--timeout': SECONDS must be a number, not '1m'"),
+        (("web", "--port", "99999"), "'--port': "),
+        (("worker", "--chunks", "none"), "'--chunks': N must be an integer from 1"),
+    ],
+)
+def test_numbers_are_named(line: tuple[object, ...], message: str) -> None:
+    refused = run(*line)
+    assert refused.code == 2
+    assert message in refused.err
+    assert "Input should" not in refused.err
+
+
+@pytest.mark.parametrize("value", ["0", "-5", "nan", "inf", "1e-300"])
+@pytest.mark.parametrize(
+    ("option", "such_as"),
+    [("--rate", "50 launches a second"), ("--timeout", "240 seconds"), ("--attempt-timeout", "70 seconds")],
+)
+def test_pace_is_above_zero(played: Played, option: str, such_as: str, value: str) -> None:
+    refused = run("direct", "start", 1, "--yes", "--base-url", played.url, "--no-ledger", option, value)
+    assert (refused.code, refused.out, played.sandbox.requests) == (2, "", 0)
+    assert refused.err == f"dispatchkit: {option} must be a number above 0, such as {such_as}, not {float(value):g}\n"
+
+
+@pytest.mark.parametrize("value", ["0s", "never", "soon"])
+def test_interval_has_a_bound(value: str) -> None:
+    refused = run("direct", "status", 1, "--watch", "--every", value, *HERE)
+    assert refused.code == 2
+    assert refused.err == f"dispatchkit: --every must be a time such as 90s, 15m or 1h, not {value!r}\n"

@@ -142,7 +142,7 @@ def test_mailing_is_watched(played: Played) -> None:
         (("--deadline", "5s"), "--deadline goes with --watch"),
         (("--stalled-after", "5s"), "--stalled-after goes with --watch"),
         (("--watch", "--every", "soon"), "--every must be a time such as 90s"),
-        (("--watch", "--every", "never"), "--every must be a time such as 5s"),
+        (("--watch", "--every", "never"), "--every must be a time such as 90s, 15m or 1h, not"),
     ],
 )
 def test_times_are_checked(played: Played, options: tuple[str, ...], message: str) -> None:

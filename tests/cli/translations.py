@@ -12,11 +12,21 @@ from babel.messages.extract import DEFAULT_KEYWORDS, extract_from_dir
 from babel.messages.mofile import write_mo
 
 import dispatchkit.cli
+from dispatchkit.direct.commands import STATUSES
 
 FOLDER = Path(dispatchkit.cli.__file__).parent
 
 KEYWORDS = DEFAULT_KEYWORDS | {"counted": (2, 3)}
 """What ``pybabel extract`` looks for, as .github/docs/translating.md has it."""
+
+LIBRARY = (
+    re.compile(r"https?://\S+"),
+    re.compile(r"^dispatchkit: ", re.MULTILINE),
+    re.compile(r"\bdispatchkit [a-z].*"),  # a line to type
+    re.compile(r"^[\d,]+ \w+Error: .*$", re.MULTILINE),  # why calls failed, and what to do
+    re.compile(rf"\b({'|'.join(sorted(STATUSES))})\b"),
+)
+"""What the library and the providers say."""
 
 Message = str | tuple[str, ...]
 
@@ -54,6 +64,8 @@ def outside_brackets(text: str) -> str:
 def words_outside(text: str, data: Iterable[str] = ()) -> Iterator[str]:
     """The words that stand in no bracket and are no data."""
     left = outside_brackets(text)
+    for library in LIBRARY:
+        left = library.sub("", left)
     for each in sorted(data, key=len, reverse=True):
         left = left.replace(each, "")
     yield from re.findall(r"[^\s]*[a-z]{3,}[^\s]*", left)

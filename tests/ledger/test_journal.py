@@ -562,9 +562,10 @@ async def test_refused_run_stays_stopped(ledger: Ledger) -> None:
         assert (await ledger.run("evening")).stopped
     with pytest.raises(RunStoppedError):
         await ledger.journal("evening", attrs.evolve(settings, repeat_window=None)).check()
-    with pytest.raises(RepeatedTargetsError):
-        await ledger._create_journal("evening", settings, resumes=True).open(None, nothing)
-    assert (await ledger.counts("evening")).planned == 2
+    resumed = ledger._create_journal("evening", settings, resumes=True)
+    assert (await resumed.open(None, nothing)).total == 1
+    assert [item.index for item in await taken(resumed)] == [1], "only what the other run did not launch"
+    await resumed.close()
 
 
 async def test_refused_part_stops_no_run(ledger: Ledger) -> None:
@@ -572,8 +573,38 @@ async def test_refused_part_stops_no_run(ledger: Ledger) -> None:
     await ledger.journal("evening", settings).plan_chunks(starts([1, 2]), size=1)
     await launched(ledger, "noon", [1])
     with pytest.raises(RepeatedTargetsError):
-        await ledger.journal("evening", settings).open(starts([1, 2]), nothing)
+        await ledger.chunk("evening", 0).journal("evening", settings).open(None, nothing)
     assert not (await ledger.run("evening")).stopped
+
+
+async def test_resume_leaves_out_repeats(ledger: Ledger, caplog: pytest.LogCaptureFixture) -> None:
+    settings = run_settings(repeat_window=3600.0)
+    first = ledger.journal("morning", settings)
+    await first.open(starts(range(1, 6)), nothing)
+    unclear = await first.next_item()
+    assert unclear is not None
+    assert await first.claim(unclear, None) is ClaimResult.GRANTED
+    await first.close()
+    await launched(ledger, "noon", [2, 4])
+    for commands in (None, starts(range(1, 6))):
+        resumed = ledger.journal("morning", settings)
+        planned = await resumed.open(commands, nothing)
+        assert (planned.total, planned.launched_elsewhere) == (3, 2)
+        items = await taken(resumed)
+        assert [(item.index, item.unclear_since is None) for item in items] == [(0, False), (2, True), (4, True)]
+        await resumed.close()
+    assert "'morning' are left out, since other runs have launched them" in caplog.text
+    assert "2 in run 'noon'" in caplog.text
+
+
+async def test_canary_leaves_out_repeats(ledger: Ledger) -> None:
+    settings = attrs.evolve(run_settings(repeat_window=3600.0), canary=2)
+    await ledger.journal("morning", settings).plan_chunks(starts(range(1, 6)), size=9)
+    await launched(ledger, "noon", [1, 2])
+    resumed = ledger.journal("morning", settings)
+    planned = await resumed.open(None, nothing)
+    assert (planned.canary, planned.total) == (2, 3)
+    await resumed.close()
 
 
 async def test_overlapping_plans_launch_once(ledger: Ledger) -> None:

@@ -525,6 +525,7 @@ async def test_repeats_of_another_run(store: Any, database: Database) -> None:
     [found] = await store.repeats(run, within=3600)
     assert (found.run, found.count) == ("a", 6)
     assert list(found.commands) == [ROWS[index][1] for index in range(5, -1, -1)], "in the order of the new run"
+    assert list(found.indexes) == [4, 5, 6, 7, 8, 9]
     assert abs(found.latest.timestamp() - (await moment(database))) < 5
     [part] = await store.repeats(run, chunk=1, within=3600)
     assert list(part.commands) == [ROWS[index][1] for index in (5, 4, 3, 2)]
@@ -553,6 +554,11 @@ async def test_finished_targets_repeat_nothing(store: Any) -> None:
     await launched(store, "a")
     run = await launched(store, "b")
     assert [repeat.count for repeat in await store.repeats(run, within=3600)] == [4], "its two that are done are over"
+    run = await planned(store, "c")
+    await store.claim([Claim(run, 1, 4, "c", None, START)])
+    await store.record([Record(run, 1, 4, "c", State.UNKNOWN, "", None, None, 1, START, is_final=True)])
+    [found, _] = await store.repeats(run, within=3600)
+    assert list(found.indexes) == [0, 1, 2, 3, 5], "nothing settles 4 any more"
 
 
 @pytest.mark.parametrize(
@@ -599,6 +605,7 @@ async def test_many_repeats_are_counted(store: Any) -> None:
     await store.plan(run, rows)
     [found] = await store.repeats(run, within=3600)
     assert (found.count, list(found.commands)) == (2500, [f"c{number}" for number in range(10)])
+    assert list(found.indexes) == list(range(2500))
 
 
 @pytest.mark.parametrize("count", [2, 10])
@@ -609,6 +616,7 @@ async def test_repeats_across_run_sizes(store: Any, count: int) -> None:
     [found] = await store.repeats(run, within=3600)
     assert list(found.commands) == [ROWS[index][1] for index in range(10) if index < min(6, count)][::-1]
     assert found.count == min(6, count)
+    assert list(found.indexes) == [5 + place for place in range(count) if count - 1 - place < 6]
     if count == 10:
         [found] = await store.repeats(run, chunk=3, within=3600)
         assert list(found.commands) == [ROWS[index][1] for index in (2, 1, 0)]

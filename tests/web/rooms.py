@@ -20,7 +20,7 @@ from dispatchkit.web.app import ControlRoom
 from dispatchkit.web.serve import serve
 from dispatchkit.web.source import LedgerSource
 
-__all__ = ["Room", "Visitor", "fill", "serving"]
+__all__ = ["SETTINGS", "Room", "Visitor", "fill", "serving"]
 
 SETTINGS = json.dumps({"provider": "direct", "base_url": "http://127.0.0.1:9"})
 

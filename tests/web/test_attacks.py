@@ -357,3 +357,34 @@ async def test_failure_shows_no_traceback(
     assert status == 500
     assert "secret" not in text
     assert "at /secret/place" in caplog.text
+
+
+HALF_SENT = ["", "GET / HTTP/1.1\r\nHost: loc", "GET / HTTP/1.1\r\nHost: localhost\r\n"]
+
+
+@pytest.mark.parametrize("sent", HALF_SENT, ids=["nothing", "header", "headers"])
+@pytest.mark.parametrize("is_second", [False, True], ids=["first", "second"])
+async def test_half_sent_request_is_dropped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: str, *, is_second: bool
+) -> None:
+    monkeypatch.setattr("dispatchkit.web.serve._HEAD_TIMEOUT", 0.3)
+    async with serving(tmp_path / "launch.db") as room:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(room.base.rpartition(":")[2]))
+        if is_second:
+            writer.write(b"GET /icon.svg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await asyncio.wait_for(reader.readuntil(b"</svg>"), 5)
+        writer.write(sent.encode())
+        assert await asyncio.wait_for(reader.read(), 5) == b"", "the server closes the connection"
+        writer.close()
+
+
+async def test_half_sent_body_is_refused(room: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_module, "_BODY_TIMEOUT", 0.2)
+    async with room.visitor() as visitor:
+        cookie = "; ".join(f"{each.key}={each.value}" for each in visitor.session.cookie_jar)
+        host = room.base.removeprefix("http://")
+        head = f"POST /stop HTTP/1.1\nHost: {host}\nOrigin: {room.base}\nCookie: {cookie}\nConnection: close\n"
+        head += f"Sec-Fetch-Site: same-origin\nX-CSRF-Token: {await visitor.csrf()}\nContent-Type: application/json\n"
+        answer = await raw(room, f'{head}Content-Length: 30\n\n{{"run":')
+    assert answer.split()[1] == "408"
+    assert not await is_stopped(tmp_path)

@@ -11,14 +11,16 @@ from typing import Any
 
 import pytest
 
-from dispatchkit import Ledger, State
+from dispatchkit import ActivateMailing, Attachment, Audience, Ledger, State
+from dispatchkit.ledger.codec import encode
 from dispatchkit.ledger.run_snapshot import stop_run
 from dispatchkit.ledger.sqlite.store import SqliteStore
+from dispatchkit.ledger.store import RunPlan
 from dispatchkit.web import look
 from dispatchkit.web.failures import READ, FailureIndex
 from dispatchkit.web.feed import Feed, Part
 from tests.postgres import Server
-from tests.web.rooms import Room, fill, fill_store, resume_line, serving
+from tests.web.rooms import SETTINGS, Room, fill, fill_store, resume_line, serving
 
 pytestmark = pytest.mark.second_stage  # real processes, sockets and databases
 
@@ -295,3 +297,24 @@ async def test_address_hides_password(tmp_path: Path) -> None:
         _, text = await visitor.get("/")
     assert "away" in text
     assert "hunter2" not in text
+
+
+async def test_command_is_shown_in_words(tmp_path: Path) -> None:
+    files = [Attachment("price.pdf", b"x", "application/pdf"), Attachment("Полис.pdf", b"y", "application/pdf")]
+    command = ActivateMailing(82, run_now=True, audience=Audience("segment", 5), content={"sum": 1}, attachments=files)
+    async with Ledger(tmp_path / "launch.db") as ledger:
+        store = await ledger._open_store()
+        plan = RunPlan(name="friday", settings=SETTINGS, host="h", account=None, fingerprint="f", attempt_timeout=1.0)
+        run = await store.begin(plan)
+        await store.plan(run.number, [encode(command)])
+        await store.planned(run.number)
+    async with serving(tmp_path / "launch.db") as room, room.visitor() as visitor:
+        story = data_of((await visitor.get("/target?run=friday&id=82"))[1])["story"]
+    assert story["targets"][0]["command"] == {
+        "type": "ActivateMailing",
+        "mailing_id": "82",
+        "run_now": "yes",
+        "audience": "segment 5",
+        "content_keys": "sum",
+        "attachments": "price.pdf, Полис.pdf",
+    }

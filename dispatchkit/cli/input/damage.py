@@ -110,4 +110,5 @@ def _is_foreign_digit(character: str) -> bool:
 
 
 def _named(character: str) -> str:
-    return f"U+{ord(character):04X} {unicodedata.name(character, _('control character'))}"
+    name = unicodedata.name(character, "") or _("control character")
+    return f"U+{ord(character):04X} {name}"

@@ -12,7 +12,7 @@ import attrs
 
 import dispatchkit
 from dispatchkit.cli.input.default_ledger import default_ledger, make_writable
-from dispatchkit.cli.invocation import RESUMED, Invocation, command_line
+from dispatchkit.cli.invocation import Invocation, command_line
 from dispatchkit.cli.translate import _
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.core.validators import label
@@ -29,6 +29,7 @@ __all__ = ["LEDGER_VARIABLE", "LedgerRef", "ledger_from_options", "parse_ledger_
 LEDGER_VARIABLE = "DISPATCHKIT_LEDGER"
 _MAX_PROFILE = 100
 """Letters of a profile's name in the name of a run, which has at most 200."""
+_SUFFIXES = (".db", ".sqlite", ".sqlite3")
 _OF_LEDGERS = ("ledger", "run", "repeat_window", "account_changed", "copied", "end_holder")
 """Options that need a ledger."""
 
@@ -97,10 +98,9 @@ class LedgerRef:
             raise ValueError(_("{ledger} holds no ledger: the file is empty").format(ledger=self))
         return dispatchkit.Ledger(self.address)
 
-    def resume(self, run: str, *options: str) -> str:
-        """The command that resumes a run."""
-        given = self.invocation.given(*RESUMED)
-        return command_line("resume", *self._words(), "--run", run, *given, *options)
+    def resume(self, run: str, *options: str, kept: str | None = None) -> str:
+        """The command that resumes a run, with the options of this line and those that the run keeps."""
+        return command_line("resume", *self._words(), "--run", run, *self.invocation.with_kept(kept), *options)
 
     def again(self, *options: str) -> str:
         """The same command, with more options. A name that was made for the run is part of it."""
@@ -137,7 +137,7 @@ class LedgerRef:
 
     def _words(self, run: str | None = None) -> Sequence[str]:
         """The arguments that name the ledger. None are needed where it is found without, also before ``run``."""
-        if not self.named and not (self.is_default and run is not None and _is_ledger(run)):
+        if not self.named and (run is None or not (_is_file_name(run) or (self.is_default and _is_ledger(run)))):
             return ()
         return (without_passwords(str(self.address)),)
 
@@ -220,7 +220,12 @@ def _new_name(action: str, profile: Profile | None) -> str:
 
 def _is_ledger(word: str) -> bool:
     """Whether a single word of ``LEDGER RUN`` is the ledger. Else it is a run of the user's own."""
-    return os.sep in word or Path(word).exists() or Address.of(word).is_database
+    return _is_file_name(word) or os.sep in word or Path(word).exists() or Address.of(word).is_database
+
+
+def _is_file_name(word: str) -> bool:
+    """Whether a word is named like a ledger's file, also where there is no such file."""
+    return word.lower().endswith(_SUFFIXES)
 
 
 def parse_ledger_args(words: Sequence[str], *, run: bool) -> LedgerRef:
@@ -239,7 +244,8 @@ def parse_ledger_args(words: Sequence[str], *, run: bool) -> LedgerRef:
     where = os.environ.get(LEDGER_VARIABLE) or None
     own = default_ledger()
     rest = [*words]
-    may_be_run = run and len(rest) == 1 and (where is not None or (own.exists() and not _is_ledger(rest[0])))
+    may_be_run = run and len(rest) == 1 and not _is_file_name(rest[0])
+    may_be_run = may_be_run and (where is not None or (own.exists() and not _is_ledger(rest[0])))
     named = bool(rest) and not may_be_run
     if named:
         where = rest.pop(0)

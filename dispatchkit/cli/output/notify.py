@@ -1,4 +1,4 @@
-"""``--notify``: a command that runs once at the end of a run, with the facts in its environment.
+"""``--notify``: a command that runs once at the end of a run, or once it is refused, with the facts in its environment.
 
 No shell runs it, and no token reaches it. It changes no exit status: its failure is only told.
 """
@@ -13,13 +13,18 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Generator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
+import typer
 
-from dispatchkit.cli.text import escape_control
+import dispatchkit
+from dispatchkit.cli.input.question import DECLINED
+from dispatchkit.cli.invocation import PLACEHOLDER
+from dispatchkit.cli.text import escape_control, write
 from dispatchkit.cli.translate import _
 
 if TYPE_CHECKING:
@@ -27,13 +32,15 @@ if TYPE_CHECKING:
     from dispatchkit.cli.commands.worker import WorkerOptions
     from dispatchkit.cli.options import ActingOptions
 
-__all__ = ["TIMEOUT", "Ending", "Notifier", "notifier_of"]
+__all__ = ["TIMEOUT", "Ending", "Notifier", "notifier_of", "refusal_told"]
 
 TIMEOUT = 30.0
 """Seconds until a command that has not ended is killed."""
 
 _TOKEN = re.compile(r"(?i)token$")
 """Names of variables with a token: that of a provider, also of another package, or of any other program."""
+_BEFORE_START = {0: "finished", 3: "finished", DECLINED: "declined", 130: "interrupted"}
+"""The reasons of an end before the start, by exit status."""
 _MAX_SHOWN = 200
 """Characters of the command's own error that are shown."""
 
@@ -45,14 +52,18 @@ class Ending:
     run: str | None
     """The name of the run; None without a ledger, and of a worker."""
     report: Report
-    not_started: int
+    not_started: int | None
+    """None if it is not known, since the launch was refused."""
     exit_status: int
     reason: str
-    """Why it ended: ``finished``, ``interrupted``, ``error``, or a `StopKind` such as ``max_launches``."""
+    """Why it ended: ``finished``, ``interrupted``, ``error``, or a `StopKind` such as ``max_launches``. ``refused`` or
+    ``declined`` before anything was sent."""
 
     @property
     def state(self) -> str:
-        """The result in a word: ``done``, ``failures``, ``unknown``, or ``stopped`` before its end."""
+        """The result in a word: ``done``, ``failures``, ``unknown``, ``stopped`` before its end, or ``refused``."""
+        if self.not_started is None and self.reason != "finished":
+            return "refused"
         if self.exit_status and self.reason != "finished":
             return "stopped"
         return {0: "done", 1: "failures", 3: "unknown"}.get(self.exit_status, "failures")
@@ -91,10 +102,17 @@ class Notifier:
         if not self._words:
             raise ValueError(_("--notify takes a command, and this one is empty"))
         program = shutil.which(self._words[0])
+        if program is None and self._words[0] == PLACEHOLDER:
+            text = _(
+                "--notify: put your own command in the place of {placeholder}. A ledger does not keep it: it may hold "
+                "a secret"
+            )
+            raise ValueError(text.format(placeholder=PLACEHOLDER))
         if program is None:
             raise ValueError(
                 _("--notify: there is no program {program!r}, or it may not be run").format(program=self._words[0])
             )
+        self.has_run = False
         # A later change of the working directory or of PATH must not lead to another program.
         self._words[0] = str(Path(program).absolute())
 
@@ -105,6 +123,7 @@ class Notifier:
             ending: How the run ended.
             tell: Called with the line.
         """
+        self.has_run = True
         facts = ending.facts()
         report = f"{json.dumps(facts)}\n".encode()
         try:
@@ -157,6 +176,30 @@ def notifier_of(options: ActingOptions | WorkerOptions) -> Notifier | None:
         ValueError: It cannot be run.
     """
     return None if options.notify is None else Notifier(options.notify)
+
+
+@contextlib.contextmanager
+def refusal_told(notifier: Notifier | None, run: str | None) -> Generator[None]:
+    """Run the command if the block exits before the run has begun.
+
+    Args:
+        notifier: The command; None without one.
+        run: The name of the run, if the command line has one.
+    """
+    try:
+        yield
+    except (typer.Exit, KeyboardInterrupt) as ended:
+        if notifier is not None and not notifier.has_run:
+            status = ended.exit_code if isinstance(ended, typer.Exit) else 130
+            reason = _BEFORE_START.get(status, "refused")
+            report = dispatchkit.Report()
+            ending = Ending(run=run, report=report, not_started=None, exit_status=status, reason=reason)
+            notifier.run(ending, _tell)
+        raise
+
+
+def _tell(text: str) -> None:
+    write(sys.stderr, f"{text}\n")
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

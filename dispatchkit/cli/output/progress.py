@@ -16,12 +16,15 @@ import attrs
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from dispatchkit.cli.text import escape_control, ignore_broken_pipe, write
+from dispatchkit.cli.durations import in_words
+from dispatchkit.cli.text import escape_control, ignore_broken_pipe, state_word, write
+from dispatchkit.cli.translate import _
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.errors import State
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.progress import Task
 
     from dispatchkit import Report
     from dispatchkit.cli.output.outages import Outage
@@ -67,7 +70,7 @@ class ProgressSnapshot:
     def hindrances(self) -> Iterator[str]:
         """What keeps the run from going on at full speed: each is a line under the bar."""
         if self.settling:
-            yield f"settling {self.settling:,}{_believed(self.believed_from)}"
+            yield _("settling {count:,}{believed}").format(count=self.settling, believed=_believed(self.believed_from))
         if self.outage is not None:
             yield str(self.outage)
         if self.hindrance:
@@ -78,13 +81,14 @@ class ProgressSnapshot:
         """The reason why nothing is started at the moment, if there is one."""
         seconds = math.ceil(self.pace.paused_for)
         if self.pace.breaker == "open":
-            return f"breaker open: the provider does not answer, next try in {seconds:,} s"
+            return _("breaker open: the provider does not answer, next try in {time}").format(time=in_words(seconds))
         if self.pace.breaker == "half-open":
-            return "breaker half-open: one call tries whether the provider answers"
+            return _("breaker half-open: one call tries whether the provider answers")
         if not seconds:
             return ""
         until = SYSTEM.now() + timedelta(seconds=seconds)
-        return f"paused until {until:%H:%M:%S} UTC ({seconds:,} s): the provider asked for it"
+        text = _("paused until {until:%H:%M:%S} UTC ({time}): the provider asked for it")
+        return text.format(until=until, time=in_words(seconds))
 
     def counts(self) -> Iterator[tuple[State, int]]:
         """The outcomes that there are, and done in any case."""
@@ -97,7 +101,7 @@ class ProgressSnapshot:
 def _believed(since: datetime | None) -> str:
     if since is None or since <= SYSTEM.now():
         return ""
-    return f", state believed from {since:%H:%M:%S} UTC"
+    return _(", state believed from {time:%H:%M:%S} UTC").format(time=since)
 
 
 class _Display(Progress):
@@ -108,6 +112,20 @@ class _Display(Progress):
     def get_renderables(self) -> Iterable[RenderableType]:
         yield from super().get_renderables()
         yield self.below
+
+
+class _Elapsed(TimeElapsedColumn):
+    """The time since the start, with its name."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task).append(_(" so far"))
+
+
+class _Left(TimeRemainingColumn):
+    """The time to the end, with its name."""
+
+    def render(self, task: Task) -> Text:
+        return super().render(task).append(_(" left"))
 
 
 class Bar:
@@ -124,12 +142,12 @@ class Bar:
         self._console = console
         self._column = BarColumn(bar_width=None, complete_style=_ALL_WELL, finished_style=_ALL_WELL)
         self._display = _Display(
-            TextColumn(verb.capitalize(), markup=False),
+            TextColumn(_(verb).capitalize(), markup=False),
             self._column,
             TextColumn("{task.completed:,}/{task.total:,}", markup=False),
             TextColumn("{task.fields[rate]}", markup=False),
-            TimeElapsedColumn(),
-            TimeRemainingColumn(),
+            _Elapsed(),
+            _Left(),
             console=console,
             transient=True,
             expand=True,
@@ -167,8 +185,8 @@ class Bar:
             return
         below = Text("  ", no_wrap=True, overflow="ellipsis")
         for state, count in snapshot.counts():
-            below.append(f"{count:,} {_name(state)}  ", style=STYLES[state])
-        below.append(f"{snapshot.in_flight:,} in flight")
+            below.append(f"{count:,} {state_word(state.value)}  ", style=STYLES[state])
+        below.append(_("{count:,} in flight").format(count=snapshot.in_flight))
         below.append(_share(snapshot.report))
         for hindrance in snapshot.hindrances:
             below.append(f"\n  {hindrance}", style="bold yellow")
@@ -176,7 +194,7 @@ class Bar:
         self._column.complete_style = self._column.finished_style = _style(snapshot.report)
         self._display.below = below
         self._display.update(self._task, completed=snapshot.report.total)
-        self._display.update(self._task, rate=_rate(self._display.tasks[0].speed, "{}/s"))
+        self._display.update(self._task, rate=_rate(self._display.tasks[0].speed, _("{rate}/s")))
         with ignore_broken_pipe(sys.stderr):
             self._display.refresh()
 
@@ -249,25 +267,30 @@ class Lines:
         if hindered:
             self.note(f"{snapshot.hindrance[0].upper()}{snapshot.hindrance[1:]}.")
         else:
-            ended = "pause is over" if self._hindered == "pause" else "breaker is closed: the provider answers again"
-            self.note(f"The {ended}.")
+            self.note(
+                _("The pause is over.")
+                if self._hindered == "pause"
+                else _("The breaker is closed: the provider answers again.")
+            )
         self._hindered = hindered
 
     def _line(self, snapshot: ProgressSnapshot) -> str:
         task = self._progress.tasks[0]
-        counts = ", ".join(f"{count:,} {_name(state)}" for state, count in snapshot.counts())
+        counts = ", ".join(f"{count:,} {state_word(state.value)}" for state, count in snapshot.counts())
         parts = [
-            f"{snapshot.report.total:,} of {self._total:,} ({task.percentage:.0f}%): {counts}",
-            f"{snapshot.in_flight:,} in flight",
-            _rate(task.speed, "{} a second"),
-            "" if task.time_remaining is None else f"{timedelta(seconds=task.time_remaining)} left",
+            _("{done:,} of {total:,} ({percentage:.0f}%): {counts}").format(
+                done=snapshot.report.total, total=self._total, percentage=task.percentage, counts=counts
+            ),
+            _("{count:,} in flight").format(count=snapshot.in_flight),
+            _rate(task.speed, _("{rate} a second")),
+            "" if task.time_remaining is None else _("{time} left").format(time=in_words(task.time_remaining)),
             *snapshot.hindrances,
         ]
         return "; ".join(filter(None, parts))
 
 
 def _planned(count: int) -> str:
-    return f"planning … {count:,}"
+    return _("planning … {count:,}").format(count=count)
 
 
 def _failed(report: Report) -> float:
@@ -282,14 +305,10 @@ def _style(report: Report) -> str:
 
 def _share(report: Report) -> str:
     failed = _failed(report)
-    return f"  {failed:.1%} not done" if failed else ""
-
-
-def _name(state: State) -> str:
-    return state.value.replace("_", " ")
+    return "  " + _("{share:.1%} not done").format(share=failed) if failed else ""
 
 
 def _rate(speed: float | None, form: str) -> str:
     if speed is None:
         return ""
-    return form.format(f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}")
+    return form.format(rate=f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}")

@@ -36,7 +36,10 @@ if TYPE_CHECKING:
     from dispatchkit.cli.output.notify import Notifier
     from dispatchkit.core.clock import Clock
 
-__all__ = ["Reporter", "exit_status"]
+__all__ = ["LAUNCHED_BEFORE", "Reporter", "exit_status"]
+
+LAUNCHED_BEFORE = 5
+"""The exit status of a launch whose targets were all launched before."""
 
 _DETAILED = 20
 """Failures of each kind that are shown one by one. Many refusals must not hide one unknown outcome."""
@@ -48,6 +51,8 @@ def exit_status(report: Report, not_started: int, *, interrupted: bool) -> int:
         return 130
     if report.unknown:
         return 3
+    if report.launched_elsewhere and report.total == report.previously_finished and not not_started:
+        return LAUNCHED_BEFORE
     return 1 if report.rejected or report.not_sent or not_started else 0
 
 
@@ -113,6 +118,8 @@ class Reporter:
         """Why the run ended before its last command: a `StopKind`; empty if it did not."""
         self.outages = ""
         """What the times without an answer cost; empty if there was none."""
+        self.left_out = ""
+        """What other runs took over from this one; empty if nothing."""
         self._broken = False
         self._gave_up = False
         self._clock = clock
@@ -223,6 +230,8 @@ class Reporter:
             console.print(Text(self._total_line(report, total, elapsed)), highlight=False)
             if self.outages:
                 console.print(Text(self.outages), highlight=False)
+            if self.left_out:
+                console.print(Text(escape_control(self.left_out)), highlight=False, soft_wrap=True)
             for (error_type, hint), count in self._hints.most_common():
                 console.print(Text(f"{count:,} {error_type.__name__}: {hint}"), highlight=False)
             ends = (

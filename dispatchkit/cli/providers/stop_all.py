@@ -21,7 +21,7 @@ from dispatchkit.cli.lazy import load
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.log_file import with_log
-from dispatchkit.cli.output.notify import Notifier, notifier_of
+from dispatchkit.cli.output.notify import Notifier, notifier_of, refusal_told
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.providers.listed import Listed
 from dispatchkit.cli.providers.views import check_status, describe_listing, list_was_cut, read, unread
@@ -58,26 +58,24 @@ def stop_all(options: RunOptions, status: str, spec: LaunchSpec[DirectAuth, None
         client, command = spec.connect(host, key), ReadDispatches(status=status)
         bounds, notifier = guards(options), notifier_of(options)
         check_canary(bounds, spec.command(1))
-    if _stops_while_listing(options):
-        with with_log(options.log_file):
-            raise typer.Exit(
-                run_loop(_stop_while_listing(options, spec, client, status, bounds=bounds, notifier=notifier))
-            )
-    listing = read(client, command)
-    with exit_on_user_error():
-        check_status(listing, status)
-        if not listing and options.expected is not None:
-            raise ValueError(
-                _("there are 0 ids, but --expected is {expected:,}: nothing was stopped").format(
-                    expected=options.expected
+    with refusal_told(notifier, options.run):
+        if _stops_while_listing(options):
+            with with_log(options.log_file):
+                raise typer.Exit(
+                    run_loop(_stop_while_listing(options, spec, client, status, bounds=bounds, notifier=notifier))
                 )
-            )
-    if not listing and not listing.missing:
-        _say_nothing_to_stop(options, status)
-        raise typer.Exit(0)
-    write(sys.stderr, describe_listing(listing, status))
-    if not listing:
-        raise typer.Exit(1)
+        listing = read(client, command, interrupted=_("Nothing was stopped."))
+        with exit_on_user_error():
+            check_status(listing, status)
+            if not listing and options.expected is not None:
+                text = _("there are 0 ids, but --expected is {expected:,}: nothing was stopped")
+                raise ValueError(text.format(expected=options.expected))
+        if not listing and not listing.missing:
+            _say_nothing_to_stop(options, status)
+            raise typer.Exit(0)
+        write(sys.stderr, describe_listing(listing, status))
+        if not listing:
+            raise typer.Exit(1)
     targets = Targets((dispatch.dispatch_id, dispatch.dispatch_id) for dispatch in listing)
     missing = listing.missing
     del listing  # it may be large

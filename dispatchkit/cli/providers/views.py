@@ -79,11 +79,17 @@ def moment(option: str, text: str | None) -> datetime | None:
     return parsed.replace(tzinfo=UTC) if parsed.tzinfo is None else parsed
 
 
-def read(client: Client[W], command: Command[W, R]) -> R:
+def read(client: Client[W], command: Command[W, R], *, interrupted: str = "") -> R:
     """Perform one read.
 
+    Args:
+        client: The client.
+        command: The read.
+        interrupted: What is said after Ctrl-C.
+
     Raises:
-        typer.Exit: With status 1, after a line that says why; a read that failed has changed nothing.
+        typer.Exit: With status 1, after a line that says why; a read that failed has changed nothing. With status 130
+            after Ctrl-C.
     """
 
     async def reading() -> R:
@@ -94,6 +100,9 @@ def read(client: Client[W], command: Command[W, R]) -> R:
         return run_loop(reading())
     except DispatchkitError as error:
         raise typer.Exit(unread(error)) from None
+    except KeyboardInterrupt:
+        write(sys.stderr, f"\n{interrupted}\n" if interrupted else "\n")
+        raise typer.Exit(130) from None
 
 
 def unread(error: DispatchkitError) -> int:

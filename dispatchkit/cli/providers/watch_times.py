@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
-from dispatchkit.cli.durations import time_seconds
+from dispatchkit.cli.durations import every_seconds, time_seconds
 from dispatchkit.cli.translate import _
 
 if TYPE_CHECKING:
@@ -31,11 +31,8 @@ def watch_times(options: WatchOptions) -> WatchTimes:
     for name, value in given.items():
         if value is not None and not options.watch:
             raise ValueError(_("{name} goes with --watch").format(name=name))
-    every = time_seconds("--every", options.every, default=5.0)
-    if every is None:
-        raise ValueError(_("--every must be a time such as 5s or 1m"))
     return WatchTimes(
-        every=every,
+        every=every_seconds(options.every),
         timeout=time_seconds("--deadline", options.deadline),
         stalled_after=time_seconds("--stalled-after", options.stalled_after),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import aclosing
 from shutil import get_terminal_size
 from typing import TYPE_CHECKING, TypeVar
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.run.spec import CheckSpec
     from dispatchkit.core.call.client import Client
 
-__all__ = ["SHOWN", "CheckResult", "check_before_question", "check_or_refuse"]
+__all__ = ["SHOWN", "CheckResult", "check_before_question", "check_or_refuse", "check_unplanned"]
 
 W = TypeVar("W")
 
@@ -176,18 +176,7 @@ def check_or_refuse(
         typer.Exit: Status 2: something speaks against a target that is not left out. Status 1: the provider could not
             be read. Status 130: Ctrl-C.
     """
-    total, result = len(targets), CheckResult()
-    try:
-        _read(_check(spec, opened, targets, result, None))
-    except DispatchkitError as error:
-        why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
-        text = _("the check could not be made: {why}. Nothing was sent.").format(why=why)
-        write(sys.stderr, f"dispatchkit: {text}\n{hint}\n")
-        raise typer.Exit(1) from None
-    if result.count < total:  # what was not read may be anything
-        text = _("only {count:,} of {targets} were read. Nothing was sent.")
-        write(sys.stderr, f"dispatchkit: {text.format(count=result.count, targets=counted(total, *noun))}\n")
-        raise typer.Exit(1)
+    total, result = len(targets), _check_all(spec, opened, targets, noun)
     shown = result.table(noun[0]) if total <= SHOWN and is_asked() else ""
     if not result.refused:
         text = _("Checked: nothing is known to speak against {targets}.").format(targets=_of(total, total, noun))
@@ -206,6 +195,61 @@ def check_or_refuse(
         sentences.append(text.format(line=line))
     write(sys.stderr, f"{escape_control(' '.join(sentences))}\n")
     raise typer.Exit(_REFUSED)
+
+
+def check_unplanned(
+    spec: CheckSpec[W],
+    connect: Callable[[Targets], AbstractAsyncContextManager[Client[W]]],
+    targets: Targets,
+    *,
+    unplanned: IdSet,
+    noun: tuple[str, str],
+    difference: str,
+) -> Targets:
+    """Check the targets that the plan of a run lacks. Returns the others.
+
+    A launch that left out some targets is the same one only while something speaks against each of these.
+
+    Raises:
+        typer.Exit: Status 2: one of them may be launched, so this is another launch. Status 1: the provider could not
+            be read. Status 130: Ctrl-C.
+    """
+    planned = targets.without(unplanned)
+    planned_ids = IdSet()
+    planned_ids.add_new(planned)
+    others = targets.without(planned_ids)
+    result = _check_all(spec, connect(others), others, noun)
+    if result.refused < len(others):
+        write(sys.stderr, f"dispatchkit: {escape_control(difference)}\n")
+        raise typer.Exit(_REFUSED)
+    against = _("Something speaks against {targets}: {reasons}.").format(
+        targets=_of(result.refused, len(targets), noun), reasons=result.reasons
+    )
+    write(sys.stderr, f"{escape_control(against)} " + _("Left out.") + "\n")
+    return planned
+
+
+def _check_all(
+    spec: CheckSpec[W], opened: AbstractAsyncContextManager[Client[W]], targets: Targets, noun: tuple[str, str]
+) -> CheckResult:
+    """Check all targets.
+
+    Raises:
+        typer.Exit: Status 1: the provider could not be read. Status 130: Ctrl-C.
+    """
+    total, result = len(targets), CheckResult()
+    try:
+        _read(_check(spec, opened, targets, result, None))
+    except DispatchkitError as error:
+        why, hint = as_options(escape_control(error.summary)), as_options(error.hint)
+        text = _("the check could not be made: {why}. Nothing was sent.").format(why=why)
+        write(sys.stderr, f"dispatchkit: {text}\n{hint}\n")
+        raise typer.Exit(1) from None
+    if result.count < total:  # what was not read may be anything
+        text = _("only {count:,} of {targets} were read. Nothing was sent.")
+        write(sys.stderr, f"dispatchkit: {text.format(count=result.count, targets=counted(total, *noun))}\n")
+        raise typer.Exit(1)
+    return result
 
 
 def _of(count: int, total: int, noun: tuple[str, str]) -> str:

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from dispatchkit.cli.run.check import SHOWN, check_before_question, check_or_refuse
+from dispatchkit.cli.run.check import SHOWN, check_before_question, check_or_refuse, check_unplanned
 from dispatchkit.cli.text import counted, write
 from dispatchkit.cli.translate import _
 
@@ -77,6 +77,15 @@ def checked_targets(
     if spec.check is None or connect is None:
         return targets, ""
     if known.left is not None:
+        if known.unplanned is not None:
+            targets = check_unplanned(
+                spec.check,
+                connect,
+                targets,
+                unplanned=known.unplanned,
+                noun=spec.noun,
+                difference=known.difference,
+            )
         if spec.check.is_demanded and known.left:
             write(sys.stderr, _("The run exists already: its targets are not checked again.") + "\n")
         return targets, ""

@@ -8,26 +8,27 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from dispatchkit.cli.durations import repeat_seconds
 from dispatchkit.cli.input.ledger_ref import LedgerRef, ledger_from_options, without_ledger
 from dispatchkit.cli.input.question import Description, ask
 from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.loop import run_loop
-from dispatchkit.cli.output.notify import notifier_of
 from dispatchkit.cli.run.checked import MASK, checked_targets, checking_client
 from dispatchkit.cli.run.known_run import KnownRun, all_launched_before, describe_earlier, inspect_run
 from dispatchkit.cli.run.perform import perform
 from dispatchkit.cli.run.plan import plan_run
 from dispatchkit.cli.run.spec import describe, describe_rest
 from dispatchkit.cli.run.takeover import Decisions, decide
-from dispatchkit.cli.settings import check_canary, describe_guards, guards
+from dispatchkit.cli.settings import canary_ahead, check_canary, describe_guards, guards
 from dispatchkit.cli.text import escape_control, write
+from dispatchkit.cli.translate import _, ngettext
 
 if TYPE_CHECKING:
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.cli.options import RunOptions
+    from dispatchkit.cli.output.notify import Notifier
     from dispatchkit.cli.run.spec import LaunchSpec
     from dispatchkit.cli.settings import Guards
 
@@ -40,13 +41,21 @@ _MAX_RECORDED = 20_000_000
 """Ids of a launch in the user's own ledger. Each takes about 100 bytes of the disk."""
 
 
-def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, tell: Callable[[], None]) -> None:
+def execute(
+    options: RunOptions,
+    spec: LaunchSpec[W, R],
+    targets: Targets,
+    *,
+    notifier: Notifier | None,
+    tell: Callable[[], None],
+) -> NoReturn:
     """Ask, run, report.
 
     Args:
         options: What was typed.
         spec: What is to be done.
         targets: To which ids.
+        notifier: What runs at the end.
         tell: Says which ids are left out, once everything is checked.
 
     Raises:
@@ -54,7 +63,6 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
     """
     plan = options.invocation.plan
     with exit_on_user_error():
-        notifier = notifier_of(options)
         host = spec.host(sandbox=options.sandbox)
         key = MASK
         if not options.sandbox and not _plans_without_token(options, spec):
@@ -62,13 +70,14 @@ def execute(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets, *, te
         bounds = guards(options)
         ledger_ref = None if plan is not None else _ledger_of(options, spec, targets)
         if options.sandbox and options.invocation.given("base_url"):
-            raise ValueError("give either --sandbox or --base-url, not both: the sandbox is a host of its own")
+            raise ValueError(_("give either --sandbox or --base-url, not both: the sandbox is a host of its own"))
         window = _repeat_window(options, spec)
         repeat_window = None if options.again or (ledger_ref is None and plan is None) else window
         client = spec.connect(host, key)
         connect = checking_client(options, spec, host, key)
         del key
         client._profile = profile.name if (profile := options.invocation.profile) is not None else None
+        client._launch_options = options.invocation.to_keep()
         command = spec.command(targets.first)  # what is wrong with one is wrong with all
         client._call(command)
         check_canary(bounds, command)
@@ -122,10 +131,14 @@ def _ledger_of(options: RunOptions, spec: LaunchSpec[W, R], targets: Targets) ->
     """
     ledger_ref = ledger_from_options(options, spec.verb, stops=bool(spec.stops))
     if ledger_ref is not None and ledger_ref.is_default and len(targets) > _MAX_RECORDED:
-        raise ValueError(
-            f"{len(targets):,} ids are too many for the ledger on this machine: nothing was sent. To launch "
-            f"without a record: {without_ledger(options.invocation)}"
+        text = ngettext(
+            "{count:,} id is too many for the ledger on this machine: nothing was sent. To launch without a record: "
+            "{line}",
+            "{count:,} ids are too many for the ledger on this machine: nothing was sent. To launch without a record: "
+            "{line}",
+            len(targets),
         )
+        raise ValueError(text.format(count=len(targets), line=without_ledger(options.invocation)))
     return ledger_ref
 
 
@@ -136,7 +149,7 @@ def _repeat_window(options: RunOptions, spec: LaunchSpec[W, R]) -> float | None:
         ValueError: The options contradict each other, or one is no time.
     """
     if options.again and options.repeat_window is not None:
-        raise ValueError("give either --again or --repeat-window, not both")
+        raise ValueError(_("give either --again or --repeat-window, not both"))
     return repeat_seconds(options.repeat_window, default=spec.repeat_window)
 
 
@@ -151,12 +164,15 @@ def _describe(
     bounds: Guards,
 ) -> Description:
     """The launch in words. A run that is over is said at once."""
+    if known.left is not None:
+        bounds = canary_ahead(bounds, known.counts, known.canary)
     more = (*describe_guards(bounds, spec.noun), *describe_earlier(known.earlier, options.again, ledger_ref))
     description = describe(options, spec, targets, host, more=more)
     if known.left is None or ledger_ref is None:
         return description
     if not known.left:
-        write(sys.stderr, f"Run {escape_control(repr(ledger_ref.run))} is over: no target is left.\n")
+        text = _("Run {name} is over: no target is left.").format(name=escape_control(repr(ledger_ref.run)))
+        write(sys.stderr, f"{text}\n")
     return describe_rest(description, spec, targets, run=ledger_ref.run or "", left=known.left)
 
 

@@ -12,17 +12,23 @@ import attrs
 import typer
 
 from dispatchkit.cli.input.ledger_ref import LedgerRef
+from dispatchkit.cli.output.reporter import LAUNCHED_BEFORE
 from dispatchkit.cli.run.earlier import Earlier, find_earlier
-from dispatchkit.cli.run.ledger_run import LAUNCHED_BEFORE, LedgerRun, check_same_plan
+from dispatchkit.cli.run.ledger_run import LedgerRun, check_same_plan
 from dispatchkit.cli.run.takeover import Hindrances, hindrances
 from dispatchkit.cli.text import counted, escape_control, write
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.cli.views.snapshot import take_snapshot
+from dispatchkit.core.fanout.id_set import IdSet
+from dispatchkit.ledger.codec import decode
+from dispatchkit.ledger.store import Counts
 
 if TYPE_CHECKING:
     from dispatchkit import Run
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.cli.run.spec import LaunchSpec
     from dispatchkit.core.call.client import Client
+    from dispatchkit.ledger.ledger import Ledger
 
 
 __all__ = ["KnownRun", "all_launched_before", "describe_earlier", "inspect_run"]
@@ -44,6 +50,14 @@ class KnownRun:
     """What other runs launched."""
     leaves_out: bool = False
     """Whether the run exists, and was planned without what other runs launched."""
+    counts: Counts = attrs.field(factory=Counts)
+    """The numbers of the run's targets by state."""
+    canary: int | None = None
+    """The canary that the run was planned with."""
+    unplanned: IdSet | None = None
+    """The ids that the complete plan lacks. They belong to the same launch only if they may not be launched."""
+    difference: str = ""
+    """Why it is another launch, if one of them may be launched."""
 
 
 async def inspect_run(
@@ -74,43 +88,93 @@ async def inspect_run(
         ledger_run, leaves_out, rest = LedgerRun(ledger, ledger_ref), False, earlier.without(targets)
         if not found.run.plan_complete and not again and len(rest):
             targets, leaves_out = rest, True  # a part of a plan may be the beginning of both lists
+        unplanned, difference = None, ""
         try:
-            is_planned = await check_same_plan(ledger_run, spec.command, targets)
-            earlier = earlier if leaves_out else Earlier()
-        except ValueError:
-            if leaves_out or not earlier.count or not len(rest):
+            is_planned, targets, leaves_out = await _compare(ledger_run, spec, targets, rest, leaves_out=leaves_out)
+        except ValueError as error:
+            if spec.check is None or not spec.check.skips or not found.run.plan_complete:
                 raise
-            targets, leaves_out = rest, True
-            is_planned = await check_same_plan(ledger_run, spec.command, targets)
-        left = (await take_snapshot(ledger, found.run)).left
+            unplanned, planned = await _split(ledger, name, rest if len(rest) else targets)
+            if not len(planned) or not await _is_same(ledger_run, spec, planned):
+                raise
+            is_planned, targets, leaves_out, difference = True, planned, bool(earlier.count), str(error)
+        snapshot = await take_snapshot(ledger, found.run)
         return KnownRun(
             found,
-            left + len(targets) - found.run.total,
+            snapshot.left + len(targets) - found.run.total,
             found.run if is_planned else None,
-            earlier,
+            earlier if leaves_out else Earlier(),
             leaves_out,
+            snapshot.counts,
+            found.run.canary,
+            unplanned,
+            difference,
         )
+
+
+async def _compare(
+    ledger_run: LedgerRun, spec: LaunchSpec[W, R], targets: Targets, rest: Targets, *, leaves_out: bool
+) -> tuple[bool, Targets, bool]:
+    """Whether the plan is complete, what it is about, and whether it lacks what other runs launched.
+
+    Raises:
+        ValueError: It is neither about all targets nor about the rest.
+    """
+    try:
+        return await check_same_plan(ledger_run, spec.command, targets), targets, leaves_out
+    except ValueError:
+        if leaves_out or not len(rest) or len(rest) == len(targets):
+            raise
+    return await check_same_plan(ledger_run, spec.command, rest), rest, True
+
+
+async def _split(ledger: Ledger, run: str, targets: Targets) -> tuple[IdSet, Targets]:
+    """The ids that a run's plan lacks, and the targets without them."""
+    planned, unplanned = IdSet(), IdSet()
+    async for target in ledger.targets(run):
+        if (number := decode(target.command, partial=True).target) is not None:
+            planned.add(number)
+    unplanned.add_new(targets.without(planned))
+    return unplanned, targets.without(unplanned)
+
+
+async def _is_same(ledger_run: LedgerRun, spec: LaunchSpec[W, R], targets: Targets) -> bool:
+    try:
+        return await check_same_plan(ledger_run, spec.command, targets)
+    except ValueError:
+        return False
 
 
 def describe_earlier(earlier: Earlier, again: bool, ledger_ref: LedgerRef | None) -> tuple[tuple[str, str], ...]:
     """What other runs launched, for the question."""
     if not earlier.count or ledger_ref is None:
         return ()
-    name = "again" if again else "left out"
-    return ((name, f"{earlier.count:,} launched before, {earlier}{_to_settle(earlier, ledger_ref)}"),)
+    name = _("again") if again else _("left out")
+    text = _("{count:,} launched before, {runs}").format(count=earlier.count, runs=earlier)
+    return ((name, text + _to_settle(earlier, ledger_ref)),)
 
 
 def _to_settle(earlier: Earlier, ledger_ref: LedgerRef) -> str:
     unclear = next((run for run in earlier.runs if not run.is_clear), None)
-    return "" if unclear is None else f". To see what is left of that run: {ledger_ref.show(unclear.name)}"
+    if unclear is None:
+        return ""
+    return _(". To see what is left of that run: {line}").format(line=ledger_ref.show(unclear.name))
 
 
 def all_launched_before(spec: LaunchSpec[W, R], earlier: Earlier, count: int, ledger_ref: LedgerRef) -> typer.Exit:
     """Say that nothing is left to launch."""
-    what = f"The {spec.noun[0]} was" if count == 1 else f"All {counted(count, *spec.noun)} were"
-    text = (
-        f"{what} launched before, or may have been: {earlier}. Nothing was sent{_to_settle(earlier, ledger_ref)}. "
-        f"To launch all the same: {ledger_ref.launch_all_the_same()}"
+    launched = (
+        _("The {noun} was launched before, or may have been: {runs}.").format(
+            noun=ngettext(*spec.noun, 1), runs=earlier
+        )
+        if count == 1
+        else _("All {targets} were launched before, or may have been: {runs}.").format(
+            targets=counted(count, *spec.noun), runs=earlier
+        )
     )
+    nothing = _("Nothing was sent{to_settle}. To launch all the same: {line}").format(
+        to_settle=_to_settle(earlier, ledger_ref), line=ledger_ref.launch_all_the_same()
+    )
+    text = f"{launched} {nothing}"
     write(sys.stderr, f"{escape_control(text)}\n")
     return typer.Exit(LAUNCHED_BEFORE)

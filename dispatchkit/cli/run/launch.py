@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import typer
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.cli.invocation import PlanOptions
     from dispatchkit.cli.options import RunOptions
+    from dispatchkit.cli.output.notify import Notifier
     from dispatchkit.cli.run.spec import LaunchSpec
 
 __all__ = ["launch"]
@@ -36,6 +37,17 @@ def launch(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
     with exit_on_user_error():
         if options.invocation.plan is not None:
             options = _with_plan(options, options.invocation.plan)
+        notifier: Notifier | None = None
+        if options.notify is not None and not options.dry_run:
+            notifier = load("dispatchkit.cli.output.notify:notifier_of")(options)
+    if notifier is None:
+        _launch(options, spec, None)
+    with load("dispatchkit.cli.output.notify:refusal_told")(notifier, options.run):
+        _launch(options, spec, notifier)
+
+
+def _launch(options: RunOptions, spec: LaunchSpec[W, R], notifier: Notifier | None) -> NoReturn:
+    with exit_on_user_error():
         targets = read_targets(options, spec.reader) if spec.targets is None else spec.targets
         if options.expected not in {None, len(targets)}:
             text = ngettext(
@@ -56,8 +68,9 @@ def launch(options: RunOptions, spec: LaunchSpec[W, R]) -> None:
     # All that opens connections is imported here: a dry run does without.
     with with_log(options.log_file):
         load("dispatchkit.cli.run.execute:execute")(
-            options, spec, targets, tell=lambda: _tell_what_is_left_out(targets)
+            options, spec, targets, notifier=notifier, tell=lambda: _tell_what_is_left_out(targets)
         )
+    raise AssertionError  # it always exits
 
 
 def _with_plan(options: RunOptions, plan: PlanOptions) -> RunOptions:

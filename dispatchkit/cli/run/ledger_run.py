@@ -16,20 +16,23 @@ from typing import TYPE_CHECKING, Never, TypeVar, cast
 import attrs
 import typer
 
-from dispatchkit.cli.durations import ALWAYS, duration
+from dispatchkit.cli.durations import ALWAYS, in_words
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
+from dispatchkit.cli.output.reporter import LAUNCHED_BEFORE
 from dispatchkit.cli.run.drive import drive
+from dispatchkit.cli.run.earlier import in_other_runs
 from dispatchkit.cli.run.takeover import Decisions, explained, prepare
 from dispatchkit.cli.text import counted, escape_control, redact_urls, utc, write
+from dispatchkit.cli.translate import _, ngettext
 from dispatchkit.cli.views.snapshot import resume_line, take_snapshot
 from dispatchkit.errors import LedgerError, RepeatedTargetsError
 from dispatchkit.ledger.codec import decode, encode, key
-from dispatchkit.ledger.plan import digests
+from dispatchkit.ledger.plan import digests, find_repeats
 from dispatchkit.providers import installed_provider
 
 if TYPE_CHECKING:
-    from dispatchkit import Report
+    from dispatchkit import Report, Run
     from dispatchkit.cli.input.ids import Targets
     from dispatchkit.cli.input.ledger_ref import LedgerRef
     from dispatchkit.cli.output.failures import FailuresFile
@@ -42,14 +45,12 @@ if TYPE_CHECKING:
     from dispatchkit.ledger.ledger import Ledger
     from dispatchkit.ledger.store import Target
 
-__all__ = ["LAUNCHED_BEFORE", "LedgerRun", "check_same_plan", "drive_with_ledger"]
+__all__ = ["LedgerRun", "check_same_plan", "drive_with_ledger"]
 
 R = TypeVar("R")
 W = TypeVar("W")
 
 
-LAUNCHED_BEFORE = 5
-"""The exit status of a launch whose targets were all launched before."""
 _BATCH_SIZE = 1024
 _NAMED = 5
 """Other runs that a refusal names."""
@@ -117,12 +118,15 @@ async def drive_with_ledger(
     try:
         async with asyncio.timeout(_LOOK_TIMEOUT if ending[1] else None):
             await _tell_why_it_ended(ledger_run, reporter)
+            if ending[0].launched_elsewhere:
+                reporter.left_out = await _tell_of_left_out(ledger_run, ending[0])
             if ending[0].unknown:
                 reporter.unknown_for_good = (await ledger_run.ledger.counts(ledger_run.name)).unknown_for_good
         if failures_file is not None:
             await _write(failures_file, ledger_run)
     except (LedgerError, TimeoutError) as error:
-        reporter.fail(redact_urls(str(error)) or "the ledger's database does not answer. The run can be resumed later")
+        silent = _("the ledger's database does not answer. The run can be resumed later")
+        reporter.fail(redact_urls(str(error)) or silent)
         if failures_file is not None:
             failures_file.whole = False
     if failures_file is not None:
@@ -144,44 +148,70 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
     if not repeats:  # the window has passed meanwhile
         return error
     count = sum(repeat.count for repeat in repeats)
-    others = "; ".join(
-        f"{repeat.count:,} in run {repeat.run!r}, the latest at {utc(repeat.latest)} UTC" for repeat in repeats[:_NAMED]
+    named = [
+        _("{count:,} in run {name!r}, the latest at {time} UTC").format(
+            count=repeat.count, name=repeat.run, time=utc(repeat.latest)
+        )
+        for repeat in repeats[:_NAMED]
+    ]
+    text = ngettext(
+        "{count:,} of these ids was launched{within}, or may have been: {runs}. Nothing was sent. Leave them out, or "
+        "launch all the same: {line}",
+        "{count:,} of these ids were launched{within}, or may have been: {runs}. Nothing was sent. Leave them out, or "
+        "launch all the same: {line}",
+        count,
+    ).format(
+        count=count,
+        within=_within(within),
+        runs="; ".join([*named, *in_other_runs(len(repeats) - _NAMED)]),
+        line=ledger_ref.launch_all_the_same(),
     )
-    more = f"; and in {counted(len(repeats) - _NAMED, 'other run')}" if len(repeats) > _NAMED else ""
-    counts = await ledger.counts(run.name)
-    unclear = counts.unknown + counts.sending
-    look = (
-        f". That leaves out {counted(unclear, 'unclear target')} of this run, too: look at the provider, then launch "
-        "what did not happen with --again"
-    )
-    way_out = (
-        "Another run has taken them over. Launch the others as a new run: the command that launched this one leaves "
-        f"out what was launched{look if unclear else ''}"
-        if ledger_run.resumes
-        else f"Leave them out, or launch all the same: {ledger_ref.launch_all_the_same()}"
-    )
-    text = (
-        f"{count:,} of these ids {'was' if count == 1 else 'were'} launched{_within(within)}, or may have been: "
-        f"{others}{more}. Nothing was sent. {way_out}"
-    )
-    if max(repeat.count for repeat in repeats) == counts.left:
+    if max(repeat.count for repeat in repeats) == (await ledger.counts(run.name)).left:
         write(sys.stderr, f"{escape_control(redact_urls(text))}\n")
         raise typer.Exit(LAUNCHED_BEFORE)
     return LedgerError(text)
 
 
 def _within(window: float) -> str:
-    return "" if window >= ALWAYS else f" within {duration(window)}"
+    return "" if window >= ALWAYS else _(" within {time}").format(time=in_words(window))
+
+
+async def _tell_of_left_out(ledger_run: LedgerRun, report: Report) -> str:
+    """What other runs took over from this one, and the line that shows the run with most of it."""
+    ledger, ledger_ref = ledger_run.ledger, ledger_run.ledger_ref
+    run = await ledger.run(ledger_run.name)
+    store = await ledger._open_store()
+    repeats = await find_repeats(store, run, chunk=None, within=ledger_run.repeat_window)
+    count = report.launched_elsewhere
+    text = ngettext(
+        "{count:,} target is left out: another run launched it, or launches it now.",
+        "{count:,} targets are left out: another run launched them, or launches them now.",
+        count,
+    ).format(count=count)
+    counts = await ledger.counts(run.name)
+    if (unclear := counts.sending + counts.unknown - report.unknown) > 0:
+        text += ngettext(
+            " The outcome of {count:,} of them is unclear in this run, too: look at the provider, then launch what did "
+            "not happen with --again.",
+            " The outcome of {count:,} of them is unclear in this run, too: look at the provider, then launch what did "
+            "not happen with --again.",
+            unclear,
+        ).format(count=unclear)
+    if repeats:  # the window may have passed meanwhile
+        other = max(repeats, key=lambda repeat: repeat.count).run
+        text += _(" To show run {run!r}: {line}").format(run=other, line=ledger_ref.show(other))
+    return text
 
 
 async def _tell_why_it_ended(ledger_run: LedgerRun, reporter: Reporter) -> None:
     run = await ledger_run.ledger.run(ledger_run.name)
     if run.stopped:
-        reporter.note("The run was stopped by another process: nothing new was started.")
+        reporter.note(_("The run was stopped by another process: nothing new was started."))
     own_process = (os.getpid(), socket.gethostname())  # still, where the ledger could not be written in the end
     for chunk in await ledger_run.ledger.chunks(ledger_run.name):
         if (holder := chunk.holder) is not None and (holder.pid, holder.host) != own_process:
-            reporter.note(f"The run was taken over by process {holder.pid} on {holder.host}, which launches the rest.")
+            text = _("The run was taken over by process {pid} on {host}, which launches the rest.")
+            reporter.note(text.format(pid=holder.pid, host=holder.host))
             break
 
 
@@ -225,30 +255,44 @@ async def check_same_plan(ledger_run: LedgerRun, command_of: Callable[[int], Com
     async for target in ledger_run.ledger.targets(run.name):
         command = next(given, None)
         if not _same(target, command) or (first and run.plan_complete and run.total != total):
-            planned = decode(target.command, partial=True)
-            noun = installed_provider(planned.provider).noun
-            what = f"{_command_name(target)!r} {'from' if first else 'of'} {planned.target}"
-            description = f"{what} on" if first else f"number {target.index + 1:,} is {what}"
-            if (
-                command is not None
-                and not _same(target, command)
-                and (planned.target, type(planned)) == (command.target, type(command))
-            ):
-                description += ", with other options or content"
+            difference = _difference(target, command, first=first)
             left = (await take_snapshot(ledger_run.ledger, run)).left
-            over = run.plan_complete and not left
-            raise ValueError(
-                f"run {run.name!r} in {ledger_ref} is another launch, of "
-                f"{counted(run.total, *noun)}{'' if run.plan_complete else ' so far'}: {description}. "
-                "Nothing was sent. "
-                + (
-                    "That run is over. Give this launch another --run"
-                    if over
-                    else f"Give this launch another --run, or resume that run: {resume_line(ledger_ref, run)}"
-                )
-            )
+            raise ValueError(_another_launch(run, ledger_ref, target, difference, left=left))
         first = False
     return run.plan_complete
+
+
+def _difference(target: Target, command: Command[W, R] | None, *, first: bool) -> str:
+    """How a target of the run differs from the command of this launch."""
+    planned = decode(target.command, partial=True)
+    name, number = _command_name(target), planned.target
+    if first:
+        text = _("{command!r} from {target} on").format(command=name, target=number)
+    else:
+        text = _("number {place:,} is {command!r} of {target}").format(
+            place=target.index + 1, command=name, target=number
+        )
+    if (
+        command is not None
+        and not _same(target, command)
+        and (planned.target, type(planned)) == (command.target, type(command))
+    ):
+        text += _(", with other options or content")
+    return text
+
+
+def _another_launch(run: Run, ledger_ref: LedgerRef, target: Target, difference: str, *, left: int) -> str:
+    """A refusal of a launch under the name of an old run, with what to do."""
+    noun = installed_provider(decode(target.command, partial=True).provider).noun
+    another = (
+        _("run {run!r} in {ledger} is another launch, of {targets}: {difference}. Nothing was sent.")
+        if run.plan_complete
+        else _("run {run!r} in {ledger} is another launch, of {targets} so far: {difference}. Nothing was sent.")
+    ).format(run=run.name, ledger=ledger_ref, targets=counted(run.total, *noun), difference=difference)
+    if run.plan_complete and not left:
+        return f"{another} " + _("That run is over. Give this launch another --run")
+    what_next = _("Give this launch another --run, or resume that run: {line}")
+    return f"{another} {what_next.format(line=resume_line(ledger_ref, run))}"
 
 
 def _command_name(target: Target) -> str:

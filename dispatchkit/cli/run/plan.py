@@ -61,12 +61,8 @@ def plan_run(
     Raises:
         typer.Exit: Always, with the exit status.
     """
-    try:
-        with exit_on_user_error():
-            chunks = run_loop(_plan(plan, options, client, commands, repeat_window))
-    except LedgerError as error:
-        write(sys.stderr, f"dispatchkit: {escape_control(str(error))}\n")
-        raise typer.Exit(1) from None
+    with exit_on_user_error():
+        chunks = run_loop(_plan(plan, options, client, commands, repeat_window))
     text = ngettext(
         "Planned {targets} in {count:,} chunk as run {run!r}. To launch them: {line}",
         "Planned {targets} in {count:,} chunks as run {run!r}. To launch them: {line}",

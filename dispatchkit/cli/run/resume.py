@@ -20,12 +20,12 @@ from dispatchkit.cli.input.values import exit_on_user_error, token
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.failures import NOT_DONE, FailuresFile
 from dispatchkit.cli.output.log_file import with_log
-from dispatchkit.cli.output.notify import notifier_of
+from dispatchkit.cli.output.notify import Notifier, notifier_of, refusal_told
 from dispatchkit.cli.output.reporter import Reporter
 from dispatchkit.cli.run.ledger_run import LedgerRun, drive_with_ledger
 from dispatchkit.cli.run.spec import describe_host
 from dispatchkit.cli.run.takeover import Decisions, Hindrances, decide, hindrances
-from dispatchkit.cli.settings import check_canary, client_settings, describe_guards, guards
+from dispatchkit.cli.settings import canary_ahead, check_canary, client_settings, describe_guards, guards
 from dispatchkit.cli.text import counted, escape_control, write
 from dispatchkit.cli.translate import N_, _
 from dispatchkit.cli.views.ledger import unknown_for_good
@@ -58,13 +58,14 @@ def resume_run(options: ResumeOptions) -> None:
     Raises:
         typer.Exit: Always, with the exit status.
     """
-    with with_log(options.log_file):
-        _resume_run(options)
-
-
-def _resume_run(options: ResumeOptions) -> None:
     with exit_on_user_error():
         notifier = notifier_of(options)
+    with refusal_told(notifier, options.run), with_log(options.log_file):
+        _resume_run(options, notifier)
+
+
+def _resume_run(options: ResumeOptions, notifier: Notifier | None) -> None:
+    with exit_on_user_error():
         ledger_ref = _ledger_ref(options)
         guards(options)
         snapshot, hindering, left, command = run_loop(_inspect(ledger_ref))
@@ -149,10 +150,7 @@ def _describe(
     )
     action += ids
     where = describe_host(options, settings["base_url"], provider.token_variable)
-    canary = run.canary if bounds["canary"] is None else bounds["canary"]
-    if run.total - snapshot.counts.planned > (canary or 0):
-        canary = None  # others have begun, so nothing is held back
-    rows = describe_guards({**bounds, "canary": canary}, provider.noun)
+    rows = describe_guards(canary_ahead(bounds, snapshot.counts, run.canary), provider.noun)
     return Description(action, (*_describe_command(command), *where, *rows))
 
 

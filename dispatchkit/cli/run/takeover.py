@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Never
 
 import attrs
 
+from dispatchkit.cli.durations import in_words
 from dispatchkit.cli.input.question import confirm
+from dispatchkit.cli.translate import _
 from dispatchkit.cli.views.snapshot import resume_line, silence
 from dispatchkit.errors import AccountMismatchError, LedgerError, RunHeldError, RunStoppedError
 
@@ -78,17 +80,22 @@ def decide(hindrances: Hindrances, options: ActingOptions, ledger_ref: LedgerRef
     decisions = Decisions(options.copied, options.account_changed, options.end_holder)
     if hindrances.is_copy and not decisions.copied:
         confirm(
-            f"The ledger {ledger_ref} is a copy, or was moved to another disk. Is the original out of use, so that "
-            "this one may be used?",
-            f"the ledger {ledger_ref} is a copy, or was moved to another disk. Nothing was sent: a copy and its "
-            "original would both launch what is left. If the original is out of use: "
-            f"{_line(hindrances.run, ledger_ref, '--copied')}",
+            _(
+                "The ledger {ledger} is a copy, or was moved to another disk. Is the original out of use, so that this "
+                "one may be used?"
+            ).format(ledger=ledger_ref),
+            _(
+                "the ledger {ledger} is a copy, or was moved to another disk. Nothing was sent: a copy and its "
+                "original would both launch what is left. If the original is out of use: {line}"
+            ).format(ledger=ledger_ref, line=_line(hindrances.run, ledger_ref, "--copied")),
         )
         decisions = attrs.evolve(decisions, copied=True)
     if (holder := hindrances.silent) is not None and not decisions.end_holder:
-        silent = f"has been silent for {silence(holder):.0f} s"
+        silent = in_words(silence(holder))
         confirm(
-            f"Process {holder.pid} on {holder.host} {silent}. End it and take the run over?",
+            _("Process {pid} on {host} has been silent for {time}. End it and take the run over?").format(
+                pid=holder.pid, host=holder.host, time=silent
+            ),
             _silent(hindrances.run, ledger_ref, pid=holder.pid, host=holder.host, silent=silent),
         )
         decisions = attrs.evolve(decisions, end_holder=True)
@@ -108,7 +115,8 @@ async def prepare(client: Client[Never], ledger: Ledger, name: str, decisions: D
     if decisions.end_holder:
         ended = await ledger.end_holder(name)
         if ended is not None:
-            reporter.note(f"Process {ended.pid} on {ended.host} was ended: this one takes the run over.")
+            text = _("Process {pid} on {host} was ended: this one takes the run over.")
+            reporter.note(text.format(pid=ended.pid, host=ended.host))
 
 
 async def explained(error: LedgerError, ledger: Ledger, ledger_ref: LedgerRef) -> LedgerError:
@@ -121,33 +129,47 @@ async def explained(error: LedgerError, ledger: Ledger, ledger_ref: LedgerRef) -
     run = next((run for run in await ledger.runs() if run.name == name), None)
     if isinstance(error, RunStoppedError):
         line = ledger_ref.resume(name) if run is None else resume_line(ledger_ref, run)
-        return LedgerError(f"run {name!r} was stopped. To resume it: {line}")
+        return LedgerError(_("run {run!r} was stopped. To resume it: {line}").format(run=name, line=line))
     if isinstance(error, AccountMismatchError):
-        planned = "" if run is None or run.account is None else f" {run.account!r}"
-        planned = f"the account{planned}" if planned else "another account, or with another token of this one"
-        return LedgerError(
-            f"run {name!r} was planned for {planned}: nothing was sent. Use the token (and the --account) of that "
-            f"account. If it is the same account with a new token or name: "
-            f"{_line(run, ledger_ref, '--account-changed')}"
+        account = None if run is None else run.account
+        text = (
+            _(
+                "run {run!r} was planned for another account, or with another token of this one: nothing was sent. Use "
+                "the token (and the --account) of that account. If it is the same account with a new token or name: "
+                "{line}"
+            )
+            if account is None
+            else _(
+                "run {run!r} was planned for the account {account!r}: nothing was sent. Use the token (and the "
+                "--account) of that account. If it is the same account with a new token or name: {line}"
+            )
         )
+        line = _line(run, ledger_ref, "--account-changed")
+        return LedgerError(text.format(run=name, account=account, line=line))
     if isinstance(error, RunHeldError):
         if error.silent_for:
-            silent = f"has been silent for {error.silent_for:.0f} s"
+            silent = in_words(error.silent_for)
             return LedgerError(_silent(run, ledger_ref, pid=error.pid, host=error.host, silent=silent))
         # Without an id if it was suspended between its lock and its row.
-        holder = f"process {error.pid} on {error.host}, which works on it" if error.pid else "another process"
-        return LedgerError(
-            f"run {name!r} is held by {holder}: nothing was sent. "
-            f"Wait until it ends. To stop the run: {ledger_ref.stop(name)}"
+        text = (
+            _(
+                "run {run!r} is held by process {pid} on {host}, which works on it: nothing was sent. Wait until it "
+                "ends. To stop the run: {line}"
+            )
+            if error.pid
+            else _(
+                "run {run!r} is held by another process: nothing was sent. Wait until it ends. To stop the run: {line}"
+            )
         )
+        return LedgerError(text.format(run=name, pid=error.pid, host=error.host, line=ledger_ref.stop(name)))
     return error
 
 
 def _silent(run: Run | None, ledger_ref: LedgerRef, *, pid: int, host: str, silent: str) -> str:
-    return (
-        f"run {ledger_ref.run!r} is held by process {pid} on {host}, which {silent}. It is suspended or hangs. "
-        f"Nothing was sent. Continue it, or end it and take the run over: {_line(run, ledger_ref, '--end-holder')}"
-    )
+    return _(
+        "run {run!r} is held by process {pid} on {host}, which has been silent for {time}. It is suspended or hangs. "
+        "Nothing was sent. Continue it, or end it and take the run over: {line}"
+    ).format(run=ledger_ref.run, pid=pid, host=host, time=silent, line=_line(run, ledger_ref, "--end-holder"))
 
 
 def _line(run: Run | None, ledger_ref: LedgerRef, option: str) -> str:

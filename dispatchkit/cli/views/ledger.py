@@ -18,12 +18,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from dispatchkit.cli.durations import in_words
 from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.output.tables import Form, Rows, form_of
-from dispatchkit.cli.text import counted, escape_control, utc, write
+from dispatchkit.cli.text import escape_control, state_word, utc, write
+from dispatchkit.cli.translate import N_, _, ngettext
 from dispatchkit.cli.views.snapshot import RunSnapshot, resolve_run, resume_line, silence, take_snapshot
 from dispatchkit.cli.views.target_lines import TargetLines
 from dispatchkit.errors import State
@@ -45,9 +47,12 @@ _POLL_INTERVAL = 1.0
 _SHOWN = 5
 _BATCH_SIZE = 1000
 
-_COUNTS = ("done", "rejected", "not_sent", "unknown", "sending", "planned")
-_RUN = ("run", "state", "created", "total", *_COUNTS)
-_TARGET = ("index", "target", "command", "state", "code", "summary", "request_id", "attempts", "at")
+_COUNTS = (N_("done"), N_("rejected"), N_("not_sent"), N_("unknown"), N_("sending"), N_("planned"))
+_RUN = (N_("run"), N_("state"), N_("created"), N_("total"), *_COUNTS)
+_TARGET = (
+    N_("index"), N_("target"), N_("command"), N_("state"), N_("code"), N_("summary"), N_("request_id"), N_("attempts"),
+    N_("at"),
+)  # fmt: skip
 
 _OPTIONAL = ("request_id", "index", "at", "attempts", "command")
 """The columns of targets that a narrow terminal does not show."""
@@ -83,7 +88,7 @@ def list_runs(options: ListRunsOptions) -> None:
 
 def _cells(snapshot: RunSnapshot) -> tuple[object, ...]:
     run = snapshot.run
-    return run.name, snapshot.state, run.created, run.total, *(getattr(snapshot.counts, name) for name in _COUNTS)
+    return run.name, _(snapshot.state), run.created, run.total, *(getattr(snapshot.counts, name) for name in _COUNTS)
 
 
 def show_run(options: ShowOptions) -> None:
@@ -111,7 +116,7 @@ def show_run(options: ShowOptions) -> None:
         ledger_ref = parse_ledger_args(options.where or [], run=True)
         form = form_of(json=options.json, csv=options.csv)
         if options.follow and options.csv:
-            raise ValueError("--follow does not go with --csv: a CSV has one header")
+            raise ValueError(_("--follow does not go with --csv: a CSV has one header"))
         try:
             run_loop(showing(ledger_ref, form))
         except KeyboardInterrupt:  # it only looked
@@ -153,54 +158,56 @@ async def _follow(
 
 def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
     run = snapshot.run
-    whole = "" if run.plan_complete else " so far: the plan is not complete. Run the command that launched it again"
+    targets = f"{run.total:,}"
+    if not run.plan_complete:
+        text = _("{count} so far: the plan is not complete. Run the command that launched it again")
+        targets = text.format(count=targets)
     lines = [
-        ("run", run.name),
-        ("ledger", str(ledger_ref)),
-        ("created", f"{utc(run.created)} UTC"),
+        (_("run"), run.name),
+        (_("ledger"), str(ledger_ref)),
+        (_("created"), f"{utc(run.created)} UTC"),
         *((name.replace("_", " "), value) for name, value in parse_settings(run.settings).items()),
-        ("state", snapshot.state),
-        ("held by", _held(snapshot.holders)),
-        ("targets", f"{run.total:,}{whole}"),
-        *((name.replace("_", " "), f"{getattr(snapshot.counts, name):,}") for name in _COUNTS),
+        (_("state"), _(snapshot.state)),
+        (_("held by"), _held(snapshot.holders)),
+        (_("targets"), targets),
+        *((state_word(name), f"{getattr(snapshot.counts, name):,}") for name in _COUNTS),
     ]
     if run.contents_pruned is not None:
-        lines.append(("contents", _pruned(run)))
+        lines.append((_("contents"), _pruned(run)))
     if snapshot.paused_until is not None:
-        lines.append(
-            (
-                "paused until",
-                f"{utc(snapshot.paused_until)} UTC (by Retry-After). To lift the pause: {ledger_ref.lift_pause()}",
-            )
-        )
+        text = _("{time} UTC (by Retry-After). To lift the pause: {line}")
+        until = text.format(time=utc(snapshot.paused_until), line=ledger_ref.lift_pause())
+        lines.append((_("paused until"), until))
     if snapshot.left and not snapshot.holders and run.plan_complete:
-        lines.append(("to resume", resume_line(ledger_ref, run)))
+        lines.append((_("to resume"), resume_line(ledger_ref, run)))
     return "\n".join(f"{escape_control(name):12}  {escape_control(value)}" for name, value in lines)
 
 
 def _pruned(run: Run) -> str:
-    return f"pruned at {utc(run.contents_pruned)} UTC: files and other long fields of its commands are gone"
+    text = _("pruned at {time} UTC: files and other long fields of its commands are gone")
+    return text.format(time=utc(run.contents_pruned))
 
 
 def _held(holders: Sequence[Holder]) -> str:
     text = ", ".join(
-        f"process {holder.pid} on {holder.host}"
-        + (f" since {utc(holder.since)} UTC" if holder.since else "")
-        + (f", silent for {silent:.0f} s" if (silent := silence(holder)) else "")
+        _("process {pid} on {host}").format(pid=holder.pid, host=holder.host)
+        + (_(" since {time} UTC").format(time=utc(holder.since)) if holder.since else "")
+        + (_(", silent for {time}").format(time=in_words(silent)) if (silent := silence(holder)) else "")
         for holder in holders[:_SHOWN]
     )
-    more = f" and {len(holders) - _SHOWN:,} more" if len(holders) > _SHOWN else ""
-    return f"{text}{more}" or "no process"
+    if len(holders) > _SHOWN:
+        text += _(" and {count:,} more").format(count=len(holders) - _SHOWN)
+    return text or _("no process")
 
 
 def _line(snapshot: RunSnapshot) -> str:
-    counts = ", ".join(
-        f"{count:,} {name.replace('_', ' ')}" for name in _COUNTS if (count := getattr(snapshot.counts, name))
+    counts = ", ".join(f"{count:,} {state_word(name)}" for name in _COUNTS if (count := getattr(snapshot.counts, name)))
+    line = _("{run}: {state}: {counts} of {total:,}").format(
+        run=snapshot.run.name, state=_(snapshot.state), counts=counts or _("nothing"), total=snapshot.run.total
     )
-    paused = "" if snapshot.paused_until is None else f"; the account is paused until {utc(snapshot.paused_until)} UTC"
-    return escape_control(
-        f"{snapshot.run.name}: {snapshot.state}: {counts or 'nothing'} of {snapshot.run.total:,}{paused}"
-    )
+    if snapshot.paused_until is not None:
+        line += _("; the account is paused until {time} UTC").format(time=utc(snapshot.paused_until))
+    return escape_control(line)
 
 
 def show_targets(options: RunViewOptions) -> None:
@@ -229,7 +236,8 @@ async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
     async with ledger_ref.open() as ledger:
         run = await resolve_run(ledger, ledger_ref)
         if run.contents_pruned is not None:
-            write(sys.stderr, f"The contents of run {escape_control(repr(run.name))} were {_pruned(run)}.\n")
+            text = _("The contents of run {name} were {pruned}.")
+            write(sys.stderr, text.format(name=escape_control(repr(run.name)), pruned=_pruned(run)) + "\n")
         if not states and form != "table":
             await _export((await ledger._open_store()).targets(run.number), form)
             return
@@ -244,14 +252,18 @@ async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
             if not (rows.add(Failure.of(target)) if as_failures else rows.add(target, *_cells_of(target))):
                 return
         if states and form == "table" and run.plan_complete and not shown:
-            write(sys.stdout, f"All {counted(run.total, 'target')} of run {escape_control(repr(run.name))} are done.\n")
+            text = ngettext(
+                "All {count:,} target of run {name} are done.",
+                "All {count:,} targets of run {name} are done.",
+                run.total,
+            )
+            write(sys.stdout, text.format(count=run.total, name=escape_control(repr(run.name))) + "\n")
             return
         rows.flush()
     if as_failures and left:
-        text = (
-            f"A resume of the run launches {left:,} of these, too. Do one of the two: use this CSV, or resume: "
-            f"{resume_line(ledger_ref, run)}"
-        )
+        text = _(
+            "A resume of the run launches {count:,} of these, too. Do one of the two: use this CSV, or resume: {line}"
+        ).format(count=left, line=resume_line(ledger_ref, run))
         write(sys.stderr, f"{escape_control(text)}\n")
     if states and kept:
         write(sys.stderr, f"{unknown_for_good(kept)}\n")
@@ -274,11 +286,13 @@ async def _export(targets: AsyncIterator[Target], form: Literal["json", "csv"]) 
 
 def unknown_for_good(count: int) -> str:
     """Say what to do about targets that nothing can settle."""
-    stay, them = ("stays", "it") if count == 1 else ("stay", "them")
-    return (
-        f"{counted(count, 'target')} {stay} unknown, and a resume leaves {them} alone. Check the mailing's log, and "
-        "launch what did not start in another run."
-    )
+    return ngettext(
+        "{count:,} target stays unknown, and a resume leaves it alone. Check the mailing's log, and launch what did "
+        "not start in another run.",
+        "{count:,} targets stay unknown, and a resume leaves them alone. Check the mailing's log, and launch what did "
+        "not start in another run.",
+        count,
+    ).format(count=count)
 
 
 def _cells_of(target: Target) -> tuple[object, ...]:
@@ -287,7 +301,7 @@ def _cells_of(target: Target) -> tuple[object, ...]:
         target.index,
         command.target,
         type(command).__name__,
-        target.state,
+        state_word(target.state),
         target.code,
         target.summary or None,
         target.request_id,

@@ -31,7 +31,7 @@ def resume_line(ledger_ref: LedgerRef, run: Run, *options: str) -> str:
         needed += ["--account", run.account]
     if _needs_insecure(run) and not ledger_ref.invocation.given("insecure"):
         needed.append("--insecure")
-    return ledger_ref.resume(run.name, *needed, *options)
+    return ledger_ref.resume(run.name, *needed, *options, kept=run.launch_options)
 
 
 def _needs_profile(run: Run) -> bool:

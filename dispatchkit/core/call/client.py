@@ -127,6 +127,7 @@ class Client(AsyncOnly, Generic[W]):
         self._fingerprint = secret.fingerprint
         self._account = None if account is None else label("account", account)
         self._profile: str | None = None
+        self._launch_options: str | None = None
         attempt_timeout = seconds("attempt_timeout", attempt_timeout)
         in_process = (self.provider, str(self._origin), account or secret.account())
         self._pace = pace
@@ -319,6 +320,7 @@ class Client(AsyncOnly, Generic[W]):
             fingerprint=self._token_fingerprint,
             attempt_timeout=self._context.attempt_timeout,
             profile=self._profile,
+            launch_options=self._launch_options,
         )
 
     def _token_fingerprint(self) -> str:

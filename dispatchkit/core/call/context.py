@@ -108,3 +108,5 @@ class RunSettings:
     """The number of targets that go first; 0: none. None: as the run was planned."""
     profile: str | None = None
     """The profile that the client is of."""
+    launch_options: str | None = None
+    """The options of the command line that launches, as JSON; None without one."""

@@ -11,13 +11,14 @@ from typing import Generic, TypedDict, TypeVar
 from dispatchkit.core.call.gate import Permit
 from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.call.state_read import StateRead as Reading
-from dispatchkit.core.command import Evidence, Request, Response
+from dispatchkit.core.command import Command, Evidence, Request, Response
 from dispatchkit.core.events import AttemptEnded, CallEnded, CallEvent, CallStarted, StateRead, Waiting
+from dispatchkit.core.observe import Observers
 from dispatchkit.core.transport.transport import TransportFailure
 from dispatchkit.errors import Attempt, DispatchkitError, State
 from dispatchkit.values import target_of
 
-__all__ = ["ObservedCall"]
+__all__ = ["ObservedCall", "next_call", "tell_state_read"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -44,7 +45,7 @@ class ObservedCall(PendingCall[W, R], Generic[W, R]):
 
     async def run(self, *, permit: Permit = 0) -> R:
         """See `PendingCall.run`."""
-        self._number, self._state_reads, self._told = next(_numbers), 0, 0
+        self._number, self._state_reads, self._told = next_call(), 0, 0
         self._began = math.nan
         try:
             self._begin()
@@ -73,23 +74,10 @@ class ObservedCall(PendingCall[W, R], Generic[W, R]):
 
     def note_state_read(self, reading: Reading[W, R], evidence: Evidence) -> None:
         """See `Flight.note_state_read`."""
-        request, reply = reading.request, reading.reply
-        if request is None or reply is None:  # none was sent
-            return
-        self._state_reads += 1
-        url = self._url(request)
-        self._tell(
-            lambda common: StateRead(
-                at=reading.began + timedelta(seconds=reading.duration),
-                **common,
-                method=request.method,
-                url=url,
-                result=f"HTTP {reply.status}" if isinstance(reply, Response) else reply.what,
-                status=reply.status if isinstance(reply, Response) else None,
-                evidence=evidence.value,
-                duration=reading.duration,
-            )
-        )
+        if reading.request is not None and reading.reply is not None:  # else none was sent
+            self._state_reads += 1
+        run = None if self.run_log is None else self.run_log.name
+        tell_state_read(reading, evidence, call=self._number, index=self.index, run=run)
 
     def _tell_attempt(self, attempt: Attempt, status: int | None, outcome: State) -> None:
         self._tell(
@@ -156,21 +144,57 @@ class ObservedCall(PendingCall[W, R], Generic[W, R]):
             return State.UNKNOWN
 
     def _url(self, request: Request) -> str:
-        """The URL of a request. A query may hold anything, so it is left out."""
         origin = "" if self.context.observers is None else self.context.observers.base_url
-        return f"{origin}{request.target.partition('?')[0]}"
+        return _url(origin, request)
 
     def _tell(self, make: Callable[[_OfCall], CallEvent]) -> None:
         observers = self.context.observers
         if observers is None:
             return
-        common: _OfCall = {
-            "provider": observers.provider,
-            "base_url": observers.base_url,
-            "call": self._number,
-            "command_type": type(self.command).__name__,
-            "target": target_of(self.command),
-            "index": self.index,
-            "run": None if self.run_log is None else self.run_log.name,
-        }
+        run = None if self.run_log is None else self.run_log.name
+        common = _of_call(observers, self.command, call=self._number, index=self.index, run=run)
         observers.tell(lambda: make(common))
+
+
+def next_call() -> int:
+    """The number of a new call in this process."""
+    return next(_numbers)
+
+
+def tell_state_read(
+    reading: Reading[W, R], evidence: Evidence, *, call: int, index: int | None, run: str | None
+) -> None:
+    """Tell the client's observers of a state read, if its request was sent."""
+    observers, request, reply = reading.context.observers, reading.request, reading.reply
+    if observers is None or request is None or reply is None:
+        return
+    common = _of_call(observers, reading.command, call=call, index=index, run=run)
+    observers.tell(
+        lambda: StateRead(
+            at=reading.began + timedelta(seconds=reading.duration),
+            **common,
+            method=request.method,
+            url=_url(observers.base_url, request),
+            result=f"HTTP {reply.status}" if isinstance(reply, Response) else reply.what,
+            status=reply.status if isinstance(reply, Response) else None,
+            evidence=evidence.value,
+            duration=reading.duration,
+        )
+    )
+
+
+def _of_call(observers: Observers, command: Command[W, R], *, call: int, index: int | None, run: str | None) -> _OfCall:
+    return {
+        "provider": observers.provider,
+        "base_url": observers.base_url,
+        "call": call,
+        "command_type": type(command).__name__,
+        "target": target_of(command),
+        "index": index,
+        "run": run,
+    }
+
+
+def _url(origin: str, request: Request) -> str:
+    """The URL of a request. A query may hold anything, so it is left out."""
+    return f"{origin}{request.target.partition('?')[0]}"

@@ -25,9 +25,11 @@ import attrs
 
 from dispatchkit.core.call.call_state import Doubt, Probe, Start
 from dispatchkit.core.call.context import ClientContext
+from dispatchkit.core.call.observed import next_call, tell_state_read
 from dispatchkit.core.call.retry import RetryPolicy
 from dispatchkit.core.call.state_read import PROBE_TIMEOUT, StateRead
 from dispatchkit.core.command import Command, Evidence, Settlement
+from dispatchkit.core.durations import in_words
 from dispatchkit.core.fanout.journal import FinishedTarget, PlanSummary, Source, WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.core.invalid_command import InvalidCommand
@@ -55,6 +57,10 @@ class _Launch(Generic[W, R]):
     command: Command[W, R]
     since: datetime
     """The start of its first attempt."""
+    index: int | None
+    """Its place in the run."""
+    call: int = attrs.field(factory=next_call)
+    """What observers know its state reads by."""
 
 
 class CanarySource:
@@ -65,6 +71,7 @@ class CanarySource:
         count: The number of targets that go first.
         timeout: Seconds for the state reads, from the last outcome of these targets on.
         finished: Those of these targets that an earlier fan-out of the run finished.
+        run: The name of the run in the ledger; None without a ledger.
         context: What the client's calls share.
         policy: The policy of the run.
         stop: The stop signal of the run.
@@ -78,6 +85,7 @@ class CanarySource:
         *,
         timeout: float,
         finished: Iterable[FinishedTarget],
+        run: str | None,
         context: ClientContext[Never],
         policy: RetryPolicy,
         stop: StopSignal,
@@ -87,6 +95,7 @@ class CanarySource:
         self._count = count
         self._timeout = timeout
         self._finished = tuple(finished)
+        self._run = run
         self._context = context
         self._policy = policy
         self._stop = stop
@@ -134,7 +143,7 @@ class CanarySource:
         for target in self._finished:
             self._check(target.command)
             if target.state is State.DONE:
-                self._launched.append(_Launch(target.command, target.since or clock.now()))
+                self._launched.append(_Launch(target.command, target.since or clock.now(), target.index))
             elif not self._failure:
                 self._failure = f"{_name(target.command)} is {_word(target.state)}: {target.summary}"
         taken: deque[WorkItem[Never, object]] = deque()
@@ -173,7 +182,7 @@ class CanarySource:
         if outcome.error is None:
             now = self._context.clock.now()
             began = item.unclear_since or (outcome.attempts[0].started if outcome.attempts else now)
-            self._launched.append(_Launch(command, began))
+            self._launched.append(_Launch(command, began, item.index))
         else:
             self._failure = self._failure or f"{_name(command)} is {_word(outcome.state)}: {outcome.error.summary}"
         self._settle(item.index)
@@ -224,9 +233,9 @@ class CanarySource:
         if not pending:
             return ""
         _tell(
-            "canary: %d accepted; the rest waits until their state shows that they go out, %g s at most",
+            "canary: %d accepted; the rest waits until their state shows that they go out, %s at most",
             len(self._launched),
-            self._timeout,
+            in_words(self._timeout),
         )
         until, pause = clock.monotonic() + self._timeout, _FIRST_PAUSE
         while True:
@@ -249,7 +258,7 @@ class CanarySource:
                 return ""
             remaining = until - clock.monotonic()
             if remaining <= 0:
-                return f"{detail}, after {self._timeout:g} s"
+                return f"{detail}, after {in_words(self._timeout)}"
             pending = left
             await context.clock.sleep(min(pause, remaining))
             pause = min(_GROWTH * pause, _MAX_PAUSE)
@@ -281,6 +290,7 @@ class CanarySource:
             has_rival=None,
         )
         settlement = await reading.perform(Probe(probe, doubt, until))
+        tell_state_read(reading, settlement.evidence, call=launches[0].call, index=launches[0].index, run=self._run)
         self.answered_at = max(self.answered_at, reading.answered_at)
         return settlement
 

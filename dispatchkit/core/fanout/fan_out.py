@@ -285,6 +285,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._opened = True
         self._pool.length = planned.total
         self._pool.previously_finished.update(planned.final)
+        self._pool.launched_elsewhere = planned.launched_elsewhere
         self._tell_start()
         # An earlier success shows that the provider accepts the token.
         self._pacer.begin_run(self, ramp=not self._pool.previously_finished[State.DONE])
@@ -305,6 +306,7 @@ class FanOut(AsyncOnly, Generic[R_co]):
             count,
             timeout=self._settings.canary_timeout,
             finished=planned.finished,
+            run=self._run,
             context=cast("ClientContext[Never]", context),
             policy=self._settings.retry or policy,
             stop=self._pool.stop_signal,

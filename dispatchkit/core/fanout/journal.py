@@ -56,6 +56,8 @@ class FinishedTarget:
     """When its first request began."""
     summary: str = ""
     """The summary of its error."""
+    index: int | None = None
+    """Its place in the run, from 0."""
 
 
 @attrs.frozen
@@ -71,6 +73,8 @@ class PlanSummary:
     """The number of targets that go first; 0 if the rest has begun before. None: the fan-out's own number."""
     finished: tuple[FinishedTarget, ...] = ()
     """Those of the first targets that are final."""
+    launched_elsewhere: int = 0
+    """Commands that are left out, because another run launched them or launches them now. ``total`` lacks them."""
 
 
 class Source(Protocol):

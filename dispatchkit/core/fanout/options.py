@@ -51,7 +51,8 @@ class FanOutOptions(TypedDict, total=False):
         repeat_window: Seconds. Refuse the run if another run has launched one of the targets within this time, or
             launches it now. Only runs of the same ledger on the same account count, and only the same
             commands (see ``repeats``). The check comes before the first
-            launch. The run keeps the window that it was planned with. It needs ``ledger``. None: not checked. Default:
+            launch. The run keeps the window that it was planned with. A run that is resumed leaves such targets out
+            instead, and counts them in `Report.launched_elsewhere`. It needs ``ledger``. None: not checked. Default:
             None.
         repeats: What happens to a command that is the same as an earlier one. ``"skip"`` leaves it out, and counts it
             in `Report.repeats`. ``"launch"`` launches it too. ``"refuse"`` raises `ValueError` before the first launch.

@@ -179,6 +179,8 @@ class Report(Value):
     """Commands of the above that an earlier fan-out of the run finished: a resumed run does not repeat them."""
     repeats: int = 0
     """Commands that were left out, because the same command came before: see ``repeats`` in `FanOutOptions`."""
+    launched_elsewhere: int = 0
+    """Commands that a resumed run leaves out, because another run launched them: see `FanOutOptions`."""
 
     @property
     def total(self) -> int:
@@ -191,7 +193,7 @@ class Report(Value):
         return self.total - self.done
 
     def _repr_html_(self) -> str:
-        names = ("done", "rejected", "not_sent", "unknown", "not_started", "repeats")
+        names = ("done", "rejected", "not_sent", "unknown", "not_started", "repeats", "launched_elsewhere")
         counts: dict[str, int | None] = {name: getattr(self, name) for name in names}
         rows = [(name.replace("_", " "), count) for name, count in counts.items() if count or name in names[:4]]
         return html_table(f"{self.total:,} commands, {self.failed:,} not done", ("outcome", "count"), rows)

@@ -100,6 +100,8 @@ class WorkerPool(Generic[R]):
         self._repeats = repeats
         self.previously_finished: Counter[State] = Counter()
         """The outcomes of an earlier fan-out of the run, counted."""
+        self.launched_elsewhere = 0
+        """Commands that are left out, because another run launched them."""
         self.outcomes: OutcomeQueue[R] = OutcomeQueue(settings.concurrency)
         self.workers: set[asyncio.Task[None]] | None = None
         """The running workers; None before the start."""
@@ -147,7 +149,7 @@ class WorkerPool(Generic[R]):
         done, rejected = counts[State.DONE], counts[State.REJECTED]
         left = None if self.length is None else max(0, self.length - self._skipped() - counts.total())
         not_sent, unknown = counts[State.NOT_SENT], counts[State.UNKNOWN]
-        return Report(done, rejected, not_sent, unknown, left, earlier, self._repeats.count)
+        return Report(done, rejected, not_sent, unknown, left, earlier, self._repeats.count, self.launched_elsewhere)
 
     def _skipped(self) -> int:
         """How many of ``length`` were left out. A ledger counts each command once."""

@@ -27,6 +27,7 @@ CREATE TABLE dispatchkit.run (
     planned_by text, -- user, machine and profile, for people
     planned_on text,
     profile text,
+    launch_options text, -- JSON: of the command line, for the line that resumes the run
     database_id text[] NOT NULL -- see IDENTITY
 );
 CREATE TABLE dispatchkit.chunk (
@@ -136,7 +137,7 @@ CREATE TABLE run (
     total INTEGER NOT NULL DEFAULT 0, plan_complete INTEGER NOT NULL DEFAULT 0, stopped INTEGER NOT NULL DEFAULT 0,
     stops INTEGER NOT NULL DEFAULT 0, repeat_window REAL, canary INTEGER,
     host TEXT NOT NULL, account TEXT, fingerprint TEXT NOT NULL, attempt_timeout REAL NOT NULL,
-    contents_pruned TEXT, planned_by TEXT, planned_on TEXT, profile TEXT,
+    contents_pruned TEXT, planned_by TEXT, planned_on TEXT, profile TEXT, launch_options TEXT,
     database_id TEXT NOT NULL);
 CREATE TABLE chunk (
     run INTEGER NOT NULL, number INTEGER NOT NULL, start_index INTEGER NOT NULL, end_index INTEGER NOT NULL,

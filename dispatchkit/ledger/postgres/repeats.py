@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import AsyncIterator
 
 from dispatchkit.ledger.postgres import sql
@@ -69,9 +70,11 @@ async def find_launched(
 
 
 def _merge(run: str, pages: list[list[Row]]) -> list[Repeat]:
-    rows = sorted(row for page in pages for row in map(tuple, page))[:_MANY_COMMANDS]
-    totals = [page[0] for page in pages if page]  # each row has the totals of its page
-    if not totals:
+    rows = [page[0] for page in pages if page]  # a page of targets has one row, or none without repeats
+    if not rows:
         return []
-    count, latest = sum(row["count"] for row in totals), max(row["latest"] for row in totals)
-    return [Repeat(run, count, [row[1] for row in rows], latest)]
+    # A page of the other run has any of this run's targets.
+    indexes = array("q", sorted(index for row in rows for index in row["indexes"]))
+    first = sorted(pair for row in rows for pair in zip(row["indexes"], row["commands"], strict=False))
+    commands = [command for _, command in first[:_MANY_COMMANDS]]
+    return [Repeat(run, len(indexes), commands, max(row["latest"] for row in rows), indexes)]

@@ -97,15 +97,16 @@ EXISTS (SELECT FROM unnest(r.database_id, (SELECT id FROM identity)) AS p(planne
 RUNS = f"""
 WITH identity AS MATERIALIZED (SELECT $identity AS id)
 SELECT number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout,
-    {_IS_RESTORED} AS restored, stops, repeat_window, canary, contents_pruned, planned_by, planned_on, profile
+    {_IS_RESTORED} AS restored, stops, repeat_window, canary, contents_pruned, planned_by, planned_on, profile,
+    launch_options
 FROM dispatchkit.run r
 """
 
 BEGIN = """
 INSERT INTO dispatchkit.run (
     name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, canary, planned_by, planned_on,
-    profile, database_id
-) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $identity) ON CONFLICT DO NOTHING
+    profile, launch_options, database_id
+) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $identity) ON CONFLICT DO NOTHING
 """
 
 PLAN = """
@@ -381,12 +382,14 @@ WITH page AS MATERIALIZED (
     WHERE g.index >= $5 AND g.index < $6
         AND NOT EXISTS (
             SELECT FROM dispatchkit.outcome f
-            WHERE f.run = g.run AND f.index = g.index AND f.state IN ('done', 'rejected')
+            WHERE f.run = g.run AND f.index = g.index AND (f.state IN ('done', 'rejected') OR f.final)
         )
         AND {_STATE} IN ('planned', 'sending', 'done', 'unknown')
         AND greatest(s.claimed_at, o.at, h.now) >= clock_timestamp() - make_interval(secs => $7)
 )
-SELECT index, command, count(*) OVER () AS count, max(latest) OVER () AS latest FROM found ORDER BY index LIMIT $9
+SELECT array_agg(index ORDER BY index) AS indexes, max(latest) AS latest,
+    (SELECT array_agg(command ORDER BY index) FROM (SELECT * FROM found ORDER BY index LIMIT $9) f) AS commands
+FROM found HAVING count(*) > 0
 """
 REPEATS = _REPEATS.replace("$first", "g").replace("$second", "t")
 REPEATS_IN_SMALLER = _REPEATS.replace("$first", "t").replace("$second", "g")

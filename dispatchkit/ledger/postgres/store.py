@@ -125,7 +125,7 @@ class PostgresStore(SharedStore):
 
     async def begin(self, plan: RunPlan) -> Run:
         begin = self._with_identity(sql.BEGIN)
-        planned = (plan.canary, plan.planned_by, plan.planned_on, plan.profile)
+        planned = (plan.canary, plan.planned_by, plan.planned_on, plan.profile, plan.launch_options)
         values = (plan.host, plan.account, plan.fingerprint, plan.attempt_timeout, plan.repeat_window, *planned)
 
         async def work(connection: Connection) -> Run | None:

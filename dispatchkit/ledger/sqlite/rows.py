@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -46,6 +47,7 @@ def run_of(row: tuple[Any, ...]) -> Run:
         planned_by=planned[0],
         planned_on=planned[1],
         profile=planned[2],
+        launch_options=planned[3],
     )
 
 
@@ -92,13 +94,16 @@ def story_of(claims: Iterable[tuple[Any, ...]], outcomes: Iterable[tuple[Any, ..
     )
 
 
-def repeats_of(run: str, rows: Iterable[tuple[str, float]]) -> list[Repeat]:
-    """The repeats in another run, from commands and launch times; an empty list without rows."""
-    count, latest = 0, 0.0
+def repeats_of(run: str, rows: Iterable[tuple[int, str, float]]) -> list[Repeat]:
+    """The repeats in another run, from indexes, commands and launch times; an empty list without rows."""
+    latest = 0.0
     commands: list[str] = []
-    for command, at in rows:
-        count += 1
+    indexes = array("q")
+    for index, command, at in rows:
+        indexes.append(index)
         latest = max(latest, at)
-        if count <= _MANY_COMMANDS:
+        if len(indexes) <= _MANY_COMMANDS:
             commands.append(command)
-    return [Repeat(run, count, commands, datetime.fromtimestamp(latest, UTC))] if count else []
+    if not indexes:
+        return []
+    return [Repeat(run, len(indexes), commands, datetime.fromtimestamp(latest, UTC), indexes)]

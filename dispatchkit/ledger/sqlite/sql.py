@@ -255,10 +255,11 @@ SELECT key, state, max(coalesce(claimed_at, 0), coalesce(told, 0), held * :now) 
 # Targets of this run (g) that the other run (t) launched in the last :within seconds. Planned targets in held chunks
 # (:held) count, too. The smaller run goes first: each of its targets costs one look-up in the index of the other.
 _REPEATS = f"""{_HELD}
-SELECT command, max(coalesce(claimed_at, 0), coalesce(told, 0), held * :now) FROM (
+SELECT "index", command, max(coalesce(claimed_at, 0), coalesce(told, 0), held * :now) FROM (
   SELECT g."index", g.command, {_COLUMNS_OF_ACT}
   FROM target {{first}} CROSS JOIN target {{second}} ON t.key = g.key
-  LEFT JOIN outcome final ON final.run = g.run AND final."index" = g."index" AND final.state IN ('done', 'rejected')
+  LEFT JOIN outcome final ON final.run = g.run AND final."index" = g."index"
+    AND (final.state IN ('done', 'rejected') OR final.final)
   {TARGETS.replace("FROM target t", "")}
   WHERE g.run = :run AND t.run = :other AND g."index" >= :start AND g."index" < :end AND final.run IS NULL
 )

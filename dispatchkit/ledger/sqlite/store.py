@@ -158,8 +158,9 @@ class SqliteStore(Store):
         def work(db: sqlite3.Connection) -> Run:
             db.execute(
                 "INSERT INTO run (name, settings, created, host, account, fingerprint, attempt_timeout, repeat_window, "
-                "canary, planned_by, planned_on, profile, database_id) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT database_id FROM about)) ON CONFLICT DO NOTHING",
+                "canary, planned_by, planned_on, profile, launch_options, database_id) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, (SELECT database_id FROM about)) "
+                "ON CONFLICT DO NOTHING",
                 (
                     plan.name,
                     plan.settings,
@@ -173,6 +174,7 @@ class SqliteStore(Store):
                     plan.planned_by,
                     plan.planned_on,
                     plan.profile,
+                    plan.launch_options,
                 ),
             )
             return self._runs(db, "WHERE name = ?", plan.name)[0]
@@ -193,7 +195,7 @@ class SqliteStore(Store):
     def _runs(self, db: sqlite3.Connection, clause: str, *values: str) -> list[Run]:
         fields = (
             "number, name, settings, created, total, plan_complete, stopped, account, fingerprint, attempt_timeout, "
-            "stops, planned_by, planned_on, profile, repeat_window, canary, contents_pruned"
+            "stops, planned_by, planned_on, profile, launch_options, repeat_window, canary, contents_pruned"
         )
         restored = "database_id <> (SELECT database_id FROM about)"
         sql = f"SELECT {fields}, {restored} FROM run {clause}"  # noqa: S608 - constants

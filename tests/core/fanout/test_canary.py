@@ -13,13 +13,16 @@ import pytest
 from dispatchkit import (
     ActivateMailing,
     AltcraftClient,
+    CallStarted,
     DirectClient,
+    Event,
     FanOut,
     LaunchBroadcast,
     Ledger,
     LedgerError,
     Report,
     RetryPolicy,
+    StateRead,
     StopDispatch,
     sync,
 )
@@ -69,6 +72,22 @@ async def test_rest_follows_canary() -> None:
         assert [act.target for act in stage.sandbox.acts][:3] == [1, 2, 3]
 
 
+async def test_reads_are_observed() -> None:
+    async with Stage() as stage:
+        events: list[Event] = []
+        key, url = stage.sandbox.direct_token, stage.sandbox.url
+        async with DirectClient(key, base_url=url, clock=stage.clock, observers=[events.append]) as direct:
+            stage.sandbox.direct.stuck[2] = "initiated"
+            run = direct.start_many(range(1, 51), canary=2, canary_timeout=1)
+            assert (await run.finish()).done == 2
+        reads = [event for event in events if isinstance(event, StateRead)]
+        assert {(read.target, read.index) for read in reads} == {(1, 0), (2, 1)}
+        assert {read.evidence for read in reads if read.target == 1} == {"applied"}
+        assert (reads[0].status, reads[0].command_type, reads[0].run) == (200, "StartDispatch", None)
+        calls = {event.call for event in events if isinstance(event, CallStarted)}
+        assert len({read.call for read in reads} - calls) == 2, "each target has a number of its own"
+
+
 @pytest.mark.parametrize("stuck", ["initiated", "paused", "changing", "new word"])
 async def test_rest_waits_for_state(stuck: str) -> None:
     async with Stage() as stage:
@@ -78,7 +97,7 @@ async def test_rest_waits_for_state(stuck: str) -> None:
         assert stage.launched() == [1, 2, 3]
         shown = "what is no status" if " " in stuck else repr(stuck)
         kind, text = reason(run)
-        assert (kind, text) == ("canary", f"2: its state reads {shown}, after 600 s (canary=3)")
+        assert (kind, text) == ("canary", f"2: its state reads {shown}, after 10 min (canary=3)")
         assert 10 * MINUTE <= stage.clock.time < 11 * MINUTE
 
 
@@ -158,7 +177,7 @@ async def test_log_without_start_ends_run() -> None:
         stage.sandbox.altcraft.unstarted.add(1)
         run = stage.altcraft.launch_many(range(1, 30), canary=1, canary_timeout=MINUTE)
         assert await run.finish() == Report(done=1, not_started=28)
-        assert reason(run) == ("canary", "1: its log shows no start, after 60 s (canary=1)")
+        assert reason(run) == ("canary", "1: its log shows no start, after 1 min (canary=1)")
 
 
 async def test_log_error_ends_run() -> None:
