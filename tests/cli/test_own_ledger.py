@@ -84,8 +84,9 @@ def test_read_only_folder_is_refused(played: Played, own: Path, monkeypatch: pyt
     own.parent.chmod(0o700)
     assert (result.code, played.sandbox.launches) == (2, {1: 1})
     assert (
-        f"({own.parent} is read-only): nothing was sent. To launch without a record: dispatchkit direct" in result.err
-    )
+        f"({own.parent} is read-only): nothing was sent. Make the folder writable, or name another file with --ledger. "
+        "To launch without a record: dispatchkit direct"
+    ) in result.err
 
 
 def test_open_folder_is_closed(played: Played, own: Path) -> None:

@@ -177,7 +177,10 @@ def ledger_from_options(options: RunOptions, action: str, *, stops: bool = False
             make_writable(Path(where))
         except ValueError as error:
             without = without_ledger(options.invocation)
-            raise ValueError(f"{error}. To launch without a record: {without}") from None
+            raise ValueError(
+                f"{error}. Make the folder writable, or name another file with --ledger. To launch without a record: "
+                f"{without}"
+            ) from None
     return LedgerRef(
         where,
         options.run or _new_name(action, options.invocation.profile),

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.invocation import Invocation
 from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.failures import LiveFailuresFile
@@ -224,7 +225,7 @@ class Reporter:
         console = Console(file=self._stream)
         with console.capture() as captured:
             if self._description is not None:
-                console.print(Text(str(self._description)), highlight=False, soft_wrap=True)
+                console.print(Text(fitted(self._stream, str(self._description))), highlight=False, soft_wrap=True)
             console.print(_table(report, not_started), highlight=False)
             rate = f", {(report.total - report.previously_finished) / elapsed:,.0f} a second" if elapsed > 0 else ""
             earlier = f"; {report.previously_finished:,} of them earlier" if report.previously_finished else ""
@@ -235,7 +236,8 @@ class Reporter:
             if self.outages:
                 console.print(Text(self.outages), highlight=False)
             if self.left_out:
-                console.print(Text(escape_control(self.left_out)), highlight=False, soft_wrap=True)
+                left_out = fitted(self._stream, escape_control(self.left_out))
+                console.print(Text(left_out), highlight=False, soft_wrap=True)
             for (error_type, hint), count in self._hints.most_common():
                 console.print(Text(f"{count:,} {error_type.__name__}: {hint}"), highlight=False)
             ends = (
@@ -246,7 +248,7 @@ class Reporter:
             )
             for text in ends:
                 if text:
-                    console.print(Text(escape_control(text)), highlight=False, soft_wrap=True)
+                    console.print(Text(fitted(self._stream, escape_control(text))), highlight=False, soft_wrap=True)
         write(self._stream, captured.get())
 
     def _failure(self, outcome: Outcome[object], error: DispatchkitError) -> None:

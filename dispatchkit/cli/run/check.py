@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 import typer
 
+from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.input.question import is_asked
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.option_names import as_options
@@ -182,12 +183,12 @@ def check_or_refuse(
         return targets, shown or f"Checked: nothing is known to speak against {_of(total, total, noun)}.\n"
     against = f"Something speaks against {_of(result.refused, total, noun)}: {result.reasons}."
     if spec.skips and result.refused < total:
-        write(sys.stderr, f"{escape_control(against)} Left out.\n")
+        write(sys.stderr, fitted(sys.stderr, f"{escape_control(against)} Left out.\n"))
         return targets.without(result.unlaunchable), shown
     write(sys.stderr, shown)
     line = invocation.again("--skip-unlaunchable", without=("check",))
     what_next = "" if result.refused == total else f" To leave {'it' if result.refused == 1 else 'them'} out: {line}"
-    write(sys.stderr, f"{escape_control(f'{against} Nothing was sent.{what_next}')}\n")
+    write(sys.stderr, fitted(sys.stderr, f"{escape_control(f'{against} Nothing was sent.{what_next}')}\n"))
     raise typer.Exit(_REFUSED)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 import typer
 
+from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.cli.output.reporter import LAUNCHED_BEFORE
 from dispatchkit.cli.run.earlier import Earlier, find_earlier
@@ -164,5 +165,5 @@ def all_launched_before(spec: LaunchSpec[W, R], earlier: Earlier, count: int, le
         f"{what} launched before, or may have been: {earlier}. Nothing was sent{_to_settle(earlier, ledger_ref)}. "
         f"To launch all the same: {ledger_ref.launch_all_the_same()}"
     )
-    write(sys.stderr, f"{escape_control(text)}\n")
+    write(sys.stderr, fitted(sys.stderr, f"{escape_control(text)}\n"))
     return typer.Exit(LAUNCHED_BEFORE)
