@@ -139,7 +139,7 @@ def test_missing_file_is_no_run(
     assert missing.err == "dispatchkit: there is no ledger nothere.db: no such file\n"
 
 
-def test_run_may_be_named_like_a_file(played: Played, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_named_like_file(played: Played, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     show = re.search(r"To show it: dispatchkit (.*)\n", start(played, 1, "--run", "a.db").out)
     assert show is not None
     assert "run           a.db\n" in run(*shlex.split(show[1])).out
