@@ -174,7 +174,9 @@ def load_profile(name: str | None = None, *, provider: str | None = None) -> Pro
         raise ValueError(f"there is no profile {name!r} in {file}. {known}{_did_you_mean(name, profiles)}")
     profile = profiles[name]
     if provider is not None and profile.provider != provider:
-        raise ValueError(f"profile {name!r} is of the provider {profile.provider!r}, not {provider!r}: use another one")
+        fit = ", ".join(repr(other) for other, each in profiles.items() if each.provider == provider)
+        what_next = f"Of {provider!r}: {fit}" if fit else f"There is none of {provider!r} in {file}"
+        raise ValueError(f"profile {name!r} is of the provider {profile.provider!r}, not {provider!r}. {what_next}")
     return profile
 
 

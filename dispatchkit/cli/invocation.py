@@ -154,17 +154,15 @@ def _read_kept(kept: str | None) -> dict[str, list[str]]:
         found: object = json.loads(kept or "{}")
     except (ValueError, RecursionError):
         found = None
-    options = cast("dict[object, object]", found) if isinstance(found, dict) else {}
-    return {
-        name: [str(word) for word in words]
-        for name, words in options.items()
-        if isinstance(name, str)
-        and name in RESUMED
-        and name not in _IN_THE_RUN
-        and isinstance(words, list)
-        and 0 < len(cast("list[object]", words)) <= 2
-        and words[0] == f"--{name.replace('_', '-')}"
-    }
+    options = cast("dict[str, object]", found) if isinstance(found, dict) else {}
+    read: dict[str, list[str]] = {}
+    for name, value in options.items():
+        if name not in RESUMED or name in _IN_THE_RUN or not isinstance(value, list):
+            continue
+        words = [*map(str, cast("list[object]", value))]
+        if 0 < len(words) <= 2 and words[0] == f"--{name.replace('_', '-')}":
+            read[name] = words
+    return read
 
 
 def _shown_content(value: object) -> str:

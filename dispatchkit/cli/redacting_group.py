@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 from typer.core import TyperGroup
 
@@ -90,7 +90,8 @@ def _found(cause: BaseException | None) -> tuple[str, str] | None:
     errors = getattr(cause, "errors", None)
     if not callable(errors):
         return None
-    listed: Any = errors()
-    first = listed[0] if isinstance(listed, list) and listed else {}
-    kind, value = str(first.get("type", "")), first.get("input")
-    return (kind, str(value)) if kind in _OF_NUMBERS else None
+    listed = cast("Sequence[Mapping[str, object]]", errors())
+    if not listed:
+        return None
+    kind, value = str(listed[0].get("type", "")), str(listed[0].get("input"))
+    return (kind, value) if kind in _OF_NUMBERS else None

@@ -275,7 +275,7 @@ def test_ctrl_c_ends_a_pause(played: Played, tmp_path: Path) -> None:
 
 
 @pytest.mark.second_stage
-def test_ctrl_c_at_question_sends_nothing(played: Played, tmp_path: Path) -> None:
+def test_interrupted_question_sends_nothing(played: Played, tmp_path: Path) -> None:
     adding = Adding(played, tmp_path)
     adding.terminal.read_until("[y/N]")
     adding.terminal.interrupt()
@@ -285,7 +285,7 @@ def test_ctrl_c_at_question_sends_nothing(played: Played, tmp_path: Path) -> Non
 
 
 @pytest.mark.second_stage
-def test_ctrl_c_while_reading_sends_nothing(played: Played, tmp_path: Path) -> None:
+def test_interrupted_read_sends_nothing(played: Played, tmp_path: Path) -> None:
     played.sandbox.order(Fault.silent(), times=10)
     adding = Adding(played, tmp_path)
     played.wait_for_requests(1)

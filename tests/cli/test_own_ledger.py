@@ -84,8 +84,9 @@ def test_read_only_folder_is_refused(played: Played, own: Path, monkeypatch: pyt
     own.parent.chmod(0o700)
     assert (result.code, played.sandbox.launches) == (2, {1: 1})
     assert (
-        f"({own.parent} is read-only): nothing was sent. To launch without a record: dispatchkit direct" in result.err
-    )
+        f"({own.parent} is read-only): nothing was sent. Make the folder writable, or name another file with --ledger. "
+        "To launch without a record: dispatchkit direct"
+    ) in result.err
 
 
 def test_open_folder_is_closed(played: Played, own: Path) -> None:
@@ -138,7 +139,7 @@ def test_missing_file_is_no_run(
     assert missing.err == "dispatchkit: there is no ledger nothere.db: no such file\n"
 
 
-def test_run_may_be_named_like_a_file(played: Played, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_named_like_file(played: Played, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     show = re.search(r"To show it: dispatchkit (.*)\n", start(played, 1, "--run", "a.db").out)
     assert show is not None
     assert "run           a.db\n" in run(*shlex.split(show[1])).out

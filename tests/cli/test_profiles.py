@@ -50,7 +50,7 @@ def test_environment_names_profile(config: Path, monkeypatch: pytest.MonkeyPatch
     wrong = run("direct", "start", 1, "--yes")
     assert (wrong.code, wrong.out) == (2, "")
     assert wrong.err == (
-        "dispatchkit: profile 'loyalty' is of the provider 'altcraft', not 'direct': use another one\n"
+        "dispatchkit: profile 'loyalty' is of the provider 'altcraft', not 'direct'. Of 'direct': 'retail'\n"
     )
 
 

@@ -62,9 +62,9 @@ def test_question_names_what_launch_overrides(played: Played, tmp_path: Path) ->
         "  limit       300\n"
         "  content     2 keys (28 bytes): name, sum\n"
         "  attachment  price.pdf (1,500 bytes)\n"
-        "mailing  status  recipients  against a launch\n"
-        "      5  Active  ~1000       -\n"
-        "      7  Active  ~1000       -\n"
+        "mailing  name        status  recipients  against a launch\n"
+        "      5  рассылка 5  Active  ~1000       -\n"
+        "      7  рассылка 7  Active  ~1000       -\n"
         "Go ahead? [y/N] "
     )
     command.type("y\n")

@@ -85,7 +85,7 @@ def test_confirmation_ends_silent_holder(played: Played, ledger: Path, command: 
     words = ("resume", ledger, "--yes") if command == "resume" else line(played, ledger, "1-60")
     with silent_holder(played, ledger) as child:
         before = played.sandbox.requests
-        question = rf"Process {child.pid} on {socket.gethostname()} has been silent for \d+ s. "
+        question = rf"Process {child.pid} on {socket.gethostname()} has been silent for 1 min \d+ s. "
         question += r"End it and take the run over\? \[y/N\] "
         terminal = Terminal(*words)
         terminal.read_until("[y/N] ")

@@ -195,7 +195,10 @@ def ledger_from_options(options: RunOptions, action: str, *, stops: bool = False
         except ValueError as error:
             without = without_ledger(options.invocation)
             raise ValueError(
-                _("{error}. To launch without a record: {line}").format(error=error, line=without)
+                _(
+                    "{error}. Make the folder writable, or name another file with --ledger. To launch without a "
+                    "record: {line}"
+                ).format(error=error, line=without)
             ) from None
     return LedgerRef(
         where,

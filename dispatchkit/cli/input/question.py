@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import attrs
 import typer
 
+from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.text import escape_control, write
 from dispatchkit.cli.translate import _, ngettext
 
@@ -130,9 +131,9 @@ def confirm(question: str, refusal: str, *, nothing: str = _NOTHING_SENT) -> Non
         typer.Exit: With status 4 after no, 2 without a terminal, 130 after Ctrl-C.
     """
     if not is_asked():
-        write(sys.stderr, f"dispatchkit: {escape_control(refusal)}\n")
+        write(sys.stderr, fitted(sys.stderr, f"dispatchkit: {escape_control(refusal)}\n"))
         raise typer.Exit(2)
-    lines = "\n".join(map(_coloured, question.splitlines()))
+    lines = "\n".join(map(_coloured, fitted(sys.stderr, question).splitlines()))
     write(sys.stderr, f"{lines} [y/N] ")
     try:
         answer = sys.stdin.readline()

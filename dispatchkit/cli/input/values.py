@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.input.bad_rows import UnusableFileError
 from dispatchkit.cli.input.ids import Targets, from_arguments
 from dispatchkit.cli.input.origin import Reader
@@ -44,7 +45,7 @@ def exit_on_user_error() -> Generator[None]:
         yield
     except UnusableFileError as error:
         message = "\n".join(map(escape_control, error.lines))
-        write(sys.stderr, f"dispatchkit: {redact_urls(message)}\n")
+        write(sys.stderr, fitted(sys.stderr, f"dispatchkit: {redact_urls(message)}\n"))
         raise typer.Exit(2) from None
     except OSError as error:
         message = f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error)
@@ -54,7 +55,7 @@ def exit_on_user_error() -> Generator[None]:
         message = str(error)
     else:
         return
-    write(sys.stderr, f"dispatchkit: {escape_control(redact_urls(message))}\n")
+    write(sys.stderr, fitted(sys.stderr, f"dispatchkit: {escape_control(redact_urls(message))}\n"))
     raise typer.Exit(2)
 
 

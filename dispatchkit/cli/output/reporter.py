@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.invocation import Invocation
 from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.output.failures import LiveFailuresFile
@@ -225,13 +226,14 @@ class Reporter:
         console = Console(file=self._stream)
         with console.capture() as captured:
             if self._description is not None:
-                console.print(Text(str(self._description)), highlight=False, soft_wrap=True)
+                console.print(Text(fitted(self._stream, str(self._description))), highlight=False, soft_wrap=True)
             console.print(_table(report, not_started), highlight=False)
             console.print(Text(self._total_line(report, total, elapsed)), highlight=False)
             if self.outages:
                 console.print(Text(self.outages), highlight=False)
             if self.left_out:
-                console.print(Text(escape_control(self.left_out)), highlight=False, soft_wrap=True)
+                left_out = fitted(self._stream, escape_control(self.left_out))
+                console.print(Text(left_out), highlight=False, soft_wrap=True)
             for (error_type, hint), count in self._hints.most_common():
                 console.print(Text(f"{count:,} {error_type.__name__}: {hint}"), highlight=False)
             ends = (
@@ -242,7 +244,7 @@ class Reporter:
             )
             for text in ends:
                 if text:
-                    console.print(Text(escape_control(text)), highlight=False, soft_wrap=True)
+                    console.print(Text(fitted(self._stream, escape_control(text))), highlight=False, soft_wrap=True)
         write(self._stream, captured.get())
 
     def _total_line(self, report: Report, total: int, elapsed: float) -> str:

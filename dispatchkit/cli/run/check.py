@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 import typer
 
+from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.input.question import is_asked
 from dispatchkit.cli.loop import run_loop
 from dispatchkit.cli.option_names import as_options
@@ -185,7 +186,7 @@ def check_or_refuse(
         targets=_of(result.refused, total, noun), reasons=result.reasons
     )
     if spec.skips and result.refused < total:
-        write(sys.stderr, f"{escape_control(against)} " + _("Left out.") + "\n")
+        write(sys.stderr, fitted(sys.stderr, f"{escape_control(against)} " + _("Left out.") + "\n"))
         return targets.without(result.unlaunchable), shown
     write(sys.stderr, shown)
     line = invocation.again("--skip-unlaunchable", without=("check",))
@@ -193,7 +194,7 @@ def check_or_refuse(
     if result.refused < total:
         text = ngettext("To leave it out: {line}", "To leave them out: {line}", result.refused)
         sentences.append(text.format(line=line))
-    write(sys.stderr, f"{escape_control(' '.join(sentences))}\n")
+    write(sys.stderr, fitted(sys.stderr, f"{escape_control(' '.join(sentences))}\n"))
     raise typer.Exit(_REFUSED)
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import attrs
 import typer
 
+from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.input.ledger_ref import LedgerRef
 from dispatchkit.cli.output.reporter import LAUNCHED_BEFORE
 from dispatchkit.cli.run.earlier import Earlier, find_earlier
@@ -176,5 +177,5 @@ def all_launched_before(spec: LaunchSpec[W, R], earlier: Earlier, count: int, le
         to_settle=_to_settle(earlier, ledger_ref), line=ledger_ref.launch_all_the_same()
     )
     text = f"{launched} {nothing}"
-    write(sys.stderr, f"{escape_control(text)}\n")
+    write(sys.stderr, fitted(sys.stderr, f"{escape_control(text)}\n"))
     return typer.Exit(LAUNCHED_BEFORE)

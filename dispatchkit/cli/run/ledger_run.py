@@ -17,6 +17,7 @@ import attrs
 import typer
 
 from dispatchkit.cli.durations import ALWAYS, in_words
+from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.lazy import load
 from dispatchkit.cli.output.failures import NOT_DONE, Failure
 from dispatchkit.cli.output.reporter import LAUNCHED_BEFORE
@@ -167,7 +168,7 @@ async def _repeated(error: RepeatedTargetsError, ledger_run: LedgerRun) -> Ledge
         line=ledger_ref.launch_all_the_same(),
     )
     if max(repeat.count for repeat in repeats) == (await ledger.counts(run.name)).left:
-        write(sys.stderr, f"{escape_control(redact_urls(text))}\n")
+        write(sys.stderr, fitted(sys.stderr, f"{escape_control(redact_urls(text))}\n"))
         raise typer.Exit(LAUNCHED_BEFORE)
     return LedgerError(text)
 

@@ -19,6 +19,7 @@ from rich.live import Live
 from rich.text import Text
 
 from dispatchkit.cli.durations import in_words
+from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.input.ledger_ref import LedgerRef, parse_ledger_args
 from dispatchkit.cli.input.values import exit_on_user_error
 from dispatchkit.cli.loop import run_loop
@@ -125,7 +126,7 @@ def show_run(options: ShowOptions) -> None:
 
 def _show(snapshot: RunSnapshot, ledger_ref: LedgerRef, form: Form) -> None:
     if form == "table":
-        write(sys.stdout, f"{_described(snapshot, ledger_ref)}\n")
+        write(sys.stdout, fitted(sys.stdout, f"{_described(snapshot, ledger_ref)}\n"))
     else:
         rows = Rows(form, RunSnapshot, _RUN)
         rows.add(snapshot)

@@ -16,7 +16,7 @@ from dispatchkit.errors import (
     RejectedError,
     State,
 )
-from dispatchkit.values import OutcomeValue, Value
+from dispatchkit.values import SHOWN, OutcomeValue, Value
 
 __all__ = ["Done", "NotSent", "Outcome", "Rejected", "Report", "Unknown", "failed"]
 
@@ -179,7 +179,7 @@ class Report(Value):
     """Commands of the above that an earlier fan-out of the run finished: a resumed run does not repeat them."""
     repeats: int = 0
     """Commands that were left out, because the same command came before: see ``repeats`` in `FanOutOptions`."""
-    launched_elsewhere: int = 0
+    launched_elsewhere: int = attrs.field(default=0, repr=False, metadata=SHOWN)
     """Commands that a resumed run leaves out, because another run launched them: see `FanOutOptions`."""
 
     @property
