@@ -29,6 +29,8 @@ except ImportError:  # the extra `speed` is not there on every platform
 # No test trusts the machine's certificates. To read them is a third of the import of aiohttp, which hundreds of
 # processes repeat.
 os.environ["SSL_CERT_FILE"] = os.devnull
+# Texts are in English, whatever the language of the machine is.
+os.environ["LANGUAGE"] = "en"
 # Users do not set these. One hides what is left in a buffer, the other makes each process compile everything again.
 for _name in ("PYTHONUNBUFFERED", "PYTHONDONTWRITEBYTECODE"):
     os.environ.pop(_name, None)

@@ -83,7 +83,7 @@ def test_texts_can_be_formatted() -> None:
 
 def test_problems_of_catalogue_are_found() -> None:
     catalog = Catalog(locale="ru")
-    catalog.add("Run {name}", "Запуск {nmae}")
+    catalog.add("Run {name}", "Запуск {other}")
     catalog.add(("{count} id", "{count} ids"), ("{count} номер", "{count} номера", "номеров"))
     catalog.add(" and ", "и")
     catalog.add("Stop")

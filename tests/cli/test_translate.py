@@ -89,7 +89,7 @@ def test_count_chooses_plural_form(count: int, text: str, russian: Catalog, tmp_
     [
         ("Run", "Run {name}"),
         ("Run {name} {id}", "Run {name}"),
-        ("Run {nmae}", "Run {name}"),
+        ("Run {other}", "Run {name}"),
         ("Run {name:,}", "Run {name}"),
         ("Run {name!r}", "Run {name}"),
         ("Run {name.__class__}", "Run {name}"),
@@ -120,7 +120,7 @@ def test_fit_translation_is_taken(translated: str, texts: tuple[str, ...]) -> No
 
 def test_unfit_translation_falls_back(tmp_path: Path) -> None:
     unfit = Catalog(locale="ru", domain="dispatchkit", fuzzy=False)
-    unfit.add("Run {name}", "Запуск {nmae}")
+    unfit.add("Run {name}", "Запуск {other}")
     unfit.add(MANY, ("номер", "номера", "номеров"))
     catalogue = found(compiled(unfit, tmp_path), LANG="ru")
     assert catalogue is not None
