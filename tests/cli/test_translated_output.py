@@ -16,7 +16,7 @@ import pytest
 from dispatchkit.sandbox import Call, Fault
 from tests.cli.conftest import Played, Result, Terminal, run_child
 from tests.cli.test_terminal import plain
-from tests.cli.translations import bracketed, compiled, words_outside
+from tests.cli.translations import bracketed, compiled, marked_up, words_outside
 
 pytestmark = pytest.mark.second_stage
 
@@ -279,3 +279,16 @@ def test_added_messages_are_translated(played: Played, tmp_path: Path) -> None:
     for more in (("--yes",), (), ("--expected", 3)):
         check(run_child(*words, *more), "dispatchkit:")
     assert [*words_outside(run_child(*words, "--dry-run").out.splitlines()[-1])] == []
+
+
+def test_markup_of_catalogue_is_text(played: Played, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISPATCHKIT_LOCALE_DIR", str(compiled(marked_up(), tmp_path / "locale")))
+    result = run_child(*start(played, "1-3"), "--yes", "--no-ledger")
+    assert (result.code, result.out.count("done[/b]")) == (0, 1)
+    for words in (("direct", "list", "--base-url", played.url), ("direct", "status", 7, "--base-url", played.url)):
+        result = run_child(*words)
+        assert (result.code, "status[/b]" in result.out) == (0, True)
+    command = Terminal(*start(played, "4-90"), "--no-ledger", "--rate", 100)
+    command.read_until("[y/N] ")
+    command.type("y\n")
+    assert command.end() == 0

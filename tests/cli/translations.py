@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -40,10 +40,19 @@ def extracted() -> Mapping[Message, str]:
 
 def bracketed() -> Catalog:
     """A translation into English whose texts stand in brackets."""
+    return _translated(_in_brackets)
+
+
+def marked_up() -> Catalog:
+    """A translation into English whose texts end with Rich's markup, for a style that nothing began."""
+    return _translated(lambda text: f"{text}[/b]")
+
+
+def _translated(translate: Callable[[str], str]) -> Catalog:
     catalog = Catalog(locale="de", domain="dispatchkit", fuzzy=False)
     for message in extracted():
         forms = (message,) if isinstance(message, str) else message
-        translated = tuple(map(_in_brackets, forms))
+        translated = tuple(map(translate, forms))
         catalog.add(message, translated[0] if isinstance(message, str) else translated)
     return catalog
 

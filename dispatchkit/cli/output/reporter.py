@@ -347,11 +347,13 @@ def _numbered(path: Path, number: int) -> Path:
 
 
 def _table(report: Report, not_started: int) -> Table:
-    table = Table(_("outcome"), box=None, pad_edge=False)
-    table.add_column(_("count"), justify="right")
+    table = Table(box=None, pad_edge=False)
+    # A catalogue may hold markup: it is text.
+    table.add_column(Text(_("outcome")))
+    table.add_column(Text(_("count")), justify="right")
     for state, style in STYLES.items():
         count: int = getattr(report, state.value)
-        table.add_row(state_word(state.value), f"{count:,}", style=style if count else "dim")
+        table.add_row(Text(state_word(state.value)), f"{count:,}", style=style if count else "dim")
     if not_started:
-        table.add_row(_("not started"), f"{not_started:,}")
+        table.add_row(Text(_("not started")), f"{not_started:,}")
     return table

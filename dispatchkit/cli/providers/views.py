@@ -282,9 +282,9 @@ def _write_table(header: Sequence[str], rows: Iterable[tuple[object, ...]]) -> N
         while (batch := [*islice(rows, _MAX_FITTED)]) and plain.write(batch):
             pass
         return
-    table = Table(*map(_, header), box=None, pad_edge=False)
-    for column in table.columns:
-        column.overflow = "fold"
+    table = Table(box=None, pad_edge=False)
+    for name in header:
+        table.add_column(Text(_(name)), overflow="fold")
     for row in first:
         table.add_row(*(Text(escape_control(format_value(value))) for value in row))
     # Only a terminal has an edge.
