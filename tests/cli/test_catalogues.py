@@ -15,7 +15,11 @@ from babel.messages import Catalog
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po
 
+from dispatchkit.built_in import altcraft, direct
 from dispatchkit.cli.translate import fits
+from dispatchkit.core.fanout.check import Objection
+from dispatchkit.core.fanout.polling import WatchEnd
+from dispatchkit.errors import State
 from tests.cli.test_marked_texts import MARKS
 from tests.cli.translations import FOLDER, Message
 
@@ -79,6 +83,15 @@ def test_texts_can_be_formatted() -> None:
         assert fits(message, message) if isinstance(message, str) else fits(message[0], *message), message
         for text in (message,) if isinstance(message, str) else message:
             assert "{}" not in text, "a placeholder needs a name"
+
+
+def test_texts_of_library_are_marked() -> None:
+    texts = {first_of(message) for message in marked()}
+    for provider in (altcraft.PROVIDER, direct.PROVIDER):
+        assert {provider.help, provider.noun[0]} <= texts
+        assert provider.noun in {*marked()}
+    assert {each.text for each in (*WatchEnd, *Objection)} <= texts
+    assert {each.value.replace("_", " ") for each in State} <= texts
 
 
 def test_problems_of_catalogue_are_found() -> None:
