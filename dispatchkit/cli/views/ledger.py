@@ -46,6 +46,8 @@ _POLL_INTERVAL = 1.0
 """Seconds between two looks at a run that is followed."""
 
 _SHOWN = 5
+_LABEL_WIDTH = 12
+"""Letters of the longest name of a fact in English. A translated one may be longer."""
 _BATCH_SIZE = 1000
 
 _COUNTS = (N_("done"), N_("rejected"), N_("not_sent"), N_("unknown"), N_("sending"), N_("planned"))
@@ -181,7 +183,8 @@ def _described(snapshot: RunSnapshot, ledger_ref: LedgerRef) -> str:
         lines.append((_("paused until"), until))
     if snapshot.left and not snapshot.holders and run.plan_complete:
         lines.append((_("to resume"), resume_line(ledger_ref, run)))
-    return "\n".join(f"{escape_control(name):12}  {escape_control(value)}" for name, value in lines)
+    width = max(_LABEL_WIDTH, *(len(name) for name, _value in lines))
+    return "\n".join(f"{escape_control(name):{width}}  {escape_control(value)}" for name, value in lines)
 
 
 def _pruned(run: Run) -> str:
