@@ -48,7 +48,7 @@ async def attempt(flight: Flight[W, R], permit: Permit = 0) -> R | AttemptEvent:
     reply = await context.transport.send(flight.request, tracker, timeout=limit)
     if isinstance(reply, Response):
         elapsed = clock.monotonic() - started
-        flight.record(f"HTTP {reply.status}", elapsed, sent=True)
+        flight.record("HTTP 200" if reply.status == 200 else f"HTTP {reply.status}", elapsed, sent=True)
         if not flight.command.is_read_only:
             context.freshness.acted = reply.headers, began, started, elapsed
     elif reply.claim_expired:

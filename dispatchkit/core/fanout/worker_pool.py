@@ -293,6 +293,9 @@ class WorkerPool(Generic[R]):
             gate.close(has_outcome=True)
             # A ledger's gate refers to its call: no cycle is left to the garbage collector.
             call.gate = call.context.gate
+        if self.is_dropping and self._record is None:
+            self._done += 1  # without an object that nothing reads
+            return None
         return Done(index, command, result, call.attempts, call.request_id)
 
     def _take_over(self, item: WorkItem[Never, R]) -> PendingCall[Never, R]:
