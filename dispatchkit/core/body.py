@@ -54,10 +54,8 @@ def join(parts: Parts) -> Body:
     return first if isinstance(first, Body) else Body(b"".join(pieces(parts)))
 
 
-def as_parts(body: bytes | Iterable[bytes | Part] | None) -> Parts | None:
+def as_parts(body: bytes | Iterable[bytes | Part]) -> Parts:
     """The parts of a body. Plain bytes are a body of one part."""
-    if body is None:
-        return None
     if isinstance(body, bytes):
         return (Body(body),)
     return tuple(Body(part) if isinstance(part, bytes) else part for part in body)

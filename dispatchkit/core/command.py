@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, ItemsView, Iterator, Mapping
+from collections.abc import Callable, Generator, ItemsView, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import ClassVar, Generic, TypeVar, cast
@@ -17,7 +17,7 @@ from typing import ClassVar, Generic, TypeVar, cast
 import attrs
 
 from dispatchkit._version import __version__
-from dispatchkit.core.body import Body, Parts, as_parts, join
+from dispatchkit.core.body import Body, Part, Parts, as_parts, join
 from dispatchkit.values import TypedValue
 
 __all__ = [
@@ -84,28 +84,47 @@ class Headers(Mapping[str, str]):
         return repr({name: text if name.lower() in _SHOWN_HEADERS else "***" for name, text in self.items()})
 
 
-def _headers(fields: Mapping[str, str]) -> Headers:
-    return fields if type(fields) is Headers else Headers(fields)  # isinstance() asks an ABC, which is slow
+_NO_HEADERS = Headers({})
 
 
-@attrs.frozen(repr=False)
+@attrs.define(repr=False, init=False)
 class Request:
-    """An HTTP request. Neither its repr nor that of its fields shows the token or the body."""
+    """An HTTP request. Neither its repr nor that of its fields shows the token or the body.
+
+    It never changes: a frozen class would only take longer to make.
+    """
 
     method: str
     target: str
     """Encoded path and query, exactly as they are sent."""
-    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], converter=_headers)
-    parts: Parts | None = attrs.field(default=None, converter=as_parts, alias="body")
+    headers: Headers
+    parts: Parts | None = attrs.field(alias="body")
     """The body: bytes, or an iterable of `bytes` and `Part` that are sent one after the other. None: no body."""
-    max_response_bytes: int = MAX_RESPONSE_BYTES
+    max_response_bytes: int
     """Bytes of the largest response with status 200, decoded. Any other is bounded by `MAX_RESPONSE_BYTES`."""
-    slices: Callable[[Response], Generator[None, None, object]] | None = attrs.field(default=None, eq=False)
+    slices: Callable[[Response], Generator[None, None, object]] | None = attrs.field(eq=False)
     """Parses a response in slices of a few ms, if it is large, and returns its `Response.parsed`.
 
     The body that it gets is a ``bytearray``, since a copy would block the event loop. It raises
     `UnexpectedResponseError`.
     """
+
+    def __init__(  # noqa: PLR0917 - the fields, as attrs would take them
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str] = _NO_HEADERS,
+        body: bytes | Iterable[bytes | Part] | None = None,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
+        slices: Callable[[Response], Generator[None, None, object]] | None = None,
+    ) -> None:
+        # By hand: converters of attrs would be called for each of a million requests.
+        self.method = method
+        self.target = target
+        self.headers = headers if type(headers) is Headers else Headers(headers)
+        self.parts = None if body is None else as_parts(body)
+        self.max_response_bytes = max_response_bytes
+        self.slices = slices
 
     @property
     def body(self) -> Body | None:
@@ -122,9 +141,9 @@ class Request:
         return f"Request({self.method} {self.target}, {self.headers}, {size})"
 
 
-@attrs.frozen(repr=False)
+@attrs.define(repr=False, on_setattr=attrs.setters.NO_OP)
 class Response:
-    """A complete HTTP response. Its repr does not show the body."""
+    """A complete HTTP response. Its repr does not show the body. It never changes, as `Request`."""
 
     status: int
     headers: Mapping[str, str]

@@ -122,9 +122,11 @@ def _integer(name: str, value: object, allowed: str) -> int:
 def positive_id(instance: object, attribute: attrs.Attribute[int], value: object) -> None:
     """An attrs validator: a positive integer of at most 63 bits; no bool, no text."""
     del instance
+    if type(value) is int and 0 < value <= _MAX_ID:
+        return
     allowed = "a positive integer"
-    if not 0 < _integer(attribute.name, value, allowed) <= _MAX_ID:
-        raise ValueError(f"{attribute.name} must be {allowed} of at most 63 bits, not {brief(value)}")
+    _integer(attribute.name, value, allowed)
+    raise ValueError(f"{attribute.name} must be {allowed} of at most 63 bits, not {brief(value)}")
 
 
 def non_negative(instance: object, attribute: attrs.Attribute[int | None], value: object) -> None:

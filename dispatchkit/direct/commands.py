@@ -108,14 +108,14 @@ class DirectCommand(Command[DirectAuth, R_co]):
         parsed = response.parsed
         if parsed is None and response.body:
             parsed = read_json(response.body, response.headers.get("Content-Type", ""))
-        if response.body and parsed is None:
-            raise UnexpectedResponseError("a bare null")  # not an empty body
+            if parsed is None:
+                raise UnexpectedResponseError("a bare null")  # not an empty body
         fields = fields_of(parsed)
-        refuses = fields is not None and "error" in fields
-        if fields is not None and (refuses or response.status != 200) and any(fields.get(name) for name in _OF_SUCCESS):
-            raise ContradictoryAnswerError("it claims success")
-        if fields is not None and refuses:
-            raise _refusal(fields["error"], response.status, wire)
+        if fields is not None and (response.status != 200 or "error" in fields):
+            if any(fields.get(name) for name in _OF_SUCCESS):
+                raise ContradictoryAnswerError("it claims success")
+            if "error" in fields:
+                raise _refusal(fields["error"], response.status, wire)
         if response.status != 200:
             raise UnexpectedResponseError("no answer that Direct documents")
         return self.read(parsed)

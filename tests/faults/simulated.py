@@ -153,7 +153,7 @@ class BadNetwork:
 
     def arrive(self, request: Request) -> Reply:
         """The provider reads the whole request and does what it asks."""
-        parts, headers = urlsplit(request.target), request.headers
+        parts, headers = urlsplit(request.target), dict(request.headers)
         if self._strips:
             headers = {name: text for name, text in headers.items() if not name.endswith("Request-ID")}
         before = len(self._provider.acts)

@@ -42,11 +42,13 @@ async def attempt(flight: Flight[W, R], permit: Permit = 0) -> R | AttemptEvent:
     flight.permit = permit
     flight.began, flight.started = began, started = clock.now(), clock.monotonic()
     flight.tracker = tracker = SendTracker(gate.claim, gate.renew)
-    limit = min(context.attempt_timeout, flight.deadline - started)
+    limit = flight.deadline - started
+    if limit > context.attempt_timeout:  # noqa: PLR1730 - a call of `min` costs more
+        limit = context.attempt_timeout
     reply = await context.transport.send(flight.request, tracker, timeout=limit)
     if isinstance(reply, Response):
         elapsed = clock.monotonic() - started
-        flight.record(f"HTTP {reply.status}", elapsed, sent=True)
+        flight.record("HTTP 200" if reply.status == 200 else f"HTTP {reply.status}", elapsed, sent=True)
         if not flight.command.is_read_only:
             context.freshness.acted = reply.headers, began, started, elapsed
     elif reply.claim_expired:

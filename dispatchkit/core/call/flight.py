@@ -57,8 +57,8 @@ class Flight(Generic[W, R]):
     """
 
     __slots__ = (
+        "_attempted",
         "answered_at",
-        "attempts",
         "began",
         "call",
         "command",
@@ -132,7 +132,7 @@ class Flight(Generic[W, R]):
         """The log of its fan-out; None outside of one."""
         self.deadline = 0.0
         """On the clock's ``monotonic``."""
-        self.attempts: tuple[Attempt, ...] = ()
+        self._attempted: tuple[tuple[datetime, float, str, bool], ...] = ()
         self.answered_at = -math.inf
         """The latest answer that was no server failure, on the clock's ``monotonic``."""
         self.partly_sent: datetime | None = None
@@ -158,6 +158,11 @@ class Flight(Generic[W, R]):
         return attrs.evolve(request, headers={**request.headers, **self.trace_headers})
 
     @property
+    def attempts(self) -> tuple[Attempt, ...]:
+        """The attempts that have ended. They are made for each look: a call that succeeds at once needs none."""
+        return tuple(Attempt(number, *ended) for number, ended in enumerate(self._attempted, 1))
+
+    @property
     def is_over(self) -> bool:
         """Whether no further attempt may start."""
         return self.stop.is_set or self.context.stop.is_set
@@ -173,11 +178,11 @@ class Flight(Generic[W, R]):
     @property
     def first_sent(self) -> datetime | None:
         """Start of the first request of which a byte may have left; None if there is none."""
-        return self.partly_sent or (self.attempts[0].started if self.attempts else None)
+        return self.partly_sent or (self._attempted[0][0] if self._attempted else None)
 
     def record(self, what: str, duration: float, *, sent: bool) -> None:
         """Move the attempt in flight to `attempts`, in an order that never hides it from the known outcome."""
-        self.attempts += (Attempt(len(self.attempts) + 1, self.began, duration, what, sent),)
+        self._attempted += ((self.began, duration, what, sent),)
         self.is_unjudged = sent
         self.tracker = None
 
@@ -259,7 +264,7 @@ class Flight(Generic[W, R]):
                 "run": run,
                 "index": self.index,
                 "request_id": self.request_id,
-                "attempt": len(self.attempts),
+                "attempt": len(self._attempted),
                 "outcome": None if error is None else error.state.value,
                 "delay": delay,
             },

@@ -81,22 +81,19 @@ class PacedGate:
         closed: The stop signal of the client.
     """
 
-    __slots__ = ("_clock", "_closed", "_pacer", "_stop", "claim", "refusal")
+    __slots__ = ("_clock", "_closed", "_pacer", "_stop", "claim", "refusal", "try_acquire")
 
     def __init__(self, pacer: Pacer, clock: Clock, *, stop: StopSignal, closed: StopSignal) -> None:
-        self._pacer = pacer
         self._clock = clock
         self._stop = stop
         self._closed = closed
         self.claim = self.refusal = None
+        self.bind(pacer)
 
     def bind(self, pacer: Pacer) -> None:
         """Use another pacer: a callable's token, which has come meanwhile, may tell an account that has one already."""
         self._pacer = pacer
-
-    def try_acquire(self) -> Permit:
-        """See `Gate.try_acquire`."""
-        return self._pacer.try_acquire()
+        self.try_acquire = pacer.try_acquire  # not a method around it: each attempt asks
 
     async def acquire(self, until: float) -> Permit:
         """See `Gate.acquire`."""

@@ -20,10 +20,12 @@ class OutcomeQueue(Generic[R]):
         maxsize: Capacity; producers block when it is reached.
     """
 
-    __slots__ = ("_blocked", "_maxsize", "_notified", "_ready")
+    __slots__ = ("_blocked", "_maxsize", "_notified", "_ready", "is_full")
 
     def __init__(self, maxsize: int) -> None:
         self._maxsize = maxsize
+        self.is_full = False
+        """Whether a producer should await `wait_not_full`."""
         self._ready: deque[Outcome[R]] = deque()
         self._notified: asyncio.Future[None] | None = None
         self._blocked: deque[asyncio.Future[None]] = deque()
@@ -31,14 +33,10 @@ class OutcomeQueue(Generic[R]):
     def __len__(self) -> int:
         return len(self._ready)
 
-    @property
-    def is_full(self) -> bool:
-        """Whether a producer should await `wait_not_full`."""
-        return len(self._ready) >= self._maxsize
-
     def put(self, outcome: Outcome[R]) -> None:
         """Add an outcome."""
         self._ready.append(outcome)
+        self.is_full = len(self._ready) >= self._maxsize
         self.notify()
 
     def notify(self) -> None:
@@ -60,11 +58,15 @@ class OutcomeQueue(Generic[R]):
 
     def get_nowait(self) -> Outcome[R] | None:
         """Take an outcome if there is one and no producer is blocked."""
-        return self._ready.popleft() if self._ready and not self._blocked else None
+        if not self._ready or self._blocked:
+            return None
+        self.is_full = len(self._ready) > self._maxsize
+        return self._ready.popleft()
 
     def get_many(self, most: int) -> list[Outcome[R]]:
         """Take up to ``most`` outcomes, and unblock as many producers."""
         taken = [self._ready.popleft() for _ in range(min(most, len(self._ready)))]
+        self.is_full = len(self._ready) >= self._maxsize
         room = len(taken)
         while room and self._blocked:
             blocked = self._blocked.popleft()

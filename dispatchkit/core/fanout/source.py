@@ -51,8 +51,11 @@ class IterableSource:
                 command = await anext(self._waits, _END)
             if command is _END:
                 return None
-            if (item := self._item(cast("Command[Never, object]", command))) is not None:
-                return item
+            taken = cast("Command[Never, object]", command)
+            index = self._taken
+            self._taken = index + 1
+            if self._repeats is None or not self._repeats.skips(taken):
+                return WorkItem(index, taken)
 
     @property
     def waits(self) -> bool:
@@ -62,14 +65,11 @@ class IterableSource:
     def next_at_once(self) -> WorkItem[Never, object] | None:
         """The next command that is no repeat, unless `waits`. It takes no coroutine."""
         for command in self._commands:
-            if (item := self._item(command)) is not None:
-                return item
+            index = self._taken
+            self._taken = index + 1
+            if self._repeats is None or not self._repeats.skips(command):
+                return WorkItem(index, command)
         return None
-
-    def _item(self, command: Command[Never, object]) -> WorkItem[Never, object] | None:
-        index = self._taken
-        self._taken = index + 1
-        return None if self._repeats is not None and self._repeats.skips(command) else WorkItem(index, command)
 
     def stop(self) -> None:
         """Do nothing: no claim waits here."""

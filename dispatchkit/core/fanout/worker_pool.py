@@ -94,6 +94,8 @@ class WorkerPool(Generic[R]):
                 on_error=self._break,
                 run=settings.run,
             )
+        self._record = None if isinstance(source, IterableSource) else source.record
+        """Stores an outcome, if the source does."""
         self._on_skip: Callable[[int], None] | None = None
         """Called with the index of a command that has no outcome in this run."""
         self.length = length
@@ -130,7 +132,7 @@ class WorkerPool(Generic[R]):
     def bind_source(self, source: CanarySource) -> None:
         """Take the commands from this source, before the first one: it launches a few of them first."""
         self._source = source
-        self._on_skip = source.skip
+        self._record, self._on_skip = source.record, source.skip
 
     def start(self) -> None:
         """Start the workers."""
@@ -196,14 +198,14 @@ class WorkerPool(Generic[R]):
         worker = asyncio.current_task()
         assert worker is not None  # noqa: S101 - this coroutine is only ever a task
         raise_gc_threshold()
-        source, stop, outcomes = self._source, self.stop_signal, self.outcomes
+        source, stop, outcomes, most = self._source, self.stop_signal, self.outcomes, self._guards.max_launches
         perform = self._perform_with_token if self._client._has_renewable_token else self._perform
         at_once = source.next_at_once if isinstance(source, IterableSource) and not source.waits else None
         # A source does not know its commands' results: the fan-out does.
         next_at_once = cast("Callable[[], WorkItem[Never, R] | None] | None", at_once)
         next_item = cast("Callable[[], Awaitable[WorkItem[Never, R] | None]]", source.next_item)
         try:
-            while not self._is_over():
+            while not stop.is_set and self._taken != most:
                 item: WorkItem[Never, R] | None = None
                 if next_at_once is not None:
                     item = next_at_once()
@@ -211,10 +213,10 @@ class WorkerPool(Generic[R]):
                     with self._taking.interruptible():
                         item = await next_item()
                 # The stop may have come during the wait, or from within the iterator of commands.
-                if item is None or self._is_over():
+                if item is None or self.stop_signal.is_set or self._taken == most:
                     return
                 self._taken += 1
-                if self._taken == self._guards.max_launches:
+                if self._taken == most:
                     self._taking.set()
                 outcome = await perform(worker, item)
                 if outcome is not None:
@@ -236,9 +238,6 @@ class WorkerPool(Generic[R]):
         finally:
             restore_gc_threshold()
 
-    def _is_over(self) -> bool:
-        return self.stop_signal.is_set or self._taken == self._guards.max_launches
-
     async def _perform_with_token(self, worker: asyncio.Task[None], item: WorkItem[Never, R]) -> Outcome[R] | None:
         """Ask the callable for its token first, if it has expired."""
         try:
@@ -249,23 +248,18 @@ class WorkerPool(Generic[R]):
         return None if self.stop_signal.is_set else await self._perform(worker, item)
 
     async def _perform(self, worker: asyncio.Task[None], item: WorkItem[Never, R]) -> Outcome[R] | None:
-        index, command = item.index, item.command
+        index, command, settings = item.index, item.command, self._settings
         try:
-            call = self._client._call(
-                command,
-                timeout=self._settings.timeout,
-                retry=self._settings.retry,
-                request_id=item.request_id,
-                unclear_since=item.unclear_since,
-                acting_until=item.acting_until,
-                acted_by=item.acted_by,
-                repeats=item.repeats,
+            call = (
+                self._client._call(command, timeout=settings.timeout, retry=settings.retry, request_id=item.request_id)
+                if item.unclear_since is None
+                else self._take_over(item)
             )
         except Exception as exception:  # noqa: BLE001 - a command's own code may raise anything
             return self._unsendable(item, exception)
         call.stop = self.stop_signal
         call.index, call.run_log = index, self.run_log
-        call.gate = gate = self._gate_of(item, call)
+        call.gate = gate = self._gate or self._gate_of(item, call)
         outcome: Outcome[R] | None = None
         permit = 0
         try:
@@ -296,11 +290,27 @@ class WorkerPool(Generic[R]):
             raise
         finally:
             del self.calls[worker]
-            self._answered_at = max(self._answered_at, call.answered_at)
+            if call.answered_at > self._answered_at:  # noqa: PLR1730 - a call of `max` costs more
+                self._answered_at = call.answered_at
             gate.close(has_outcome=True)
             # A ledger's gate refers to its call: no cycle is left to the garbage collector.
             call.gate = call.context.gate
+        if self.is_dropping and self._record is None:
+            self._done += 1  # without an object that nothing reads
+            return None
         return Done(index, command, result, call.attempts, call.request_id)
+
+    def _take_over(self, item: WorkItem[Never, R]) -> PendingCall[Never, R]:
+        return self._client._call(
+            item.command,
+            timeout=self._settings.timeout,
+            retry=self._settings.retry,
+            request_id=item.request_id,
+            unclear_since=item.unclear_since,
+            acting_until=item.acting_until,
+            acted_by=item.acted_by,
+            repeats=item.repeats,
+        )
 
     def _unsendable(self, item: WorkItem[Never, R], exception: Exception) -> Outcome[R]:
         """The outcome of one command that cannot be sent, which must not end the run of the others."""
@@ -356,10 +366,11 @@ class WorkerPool(Generic[R]):
             self._queued -= 1
 
     def _put(self, item: WorkItem[Never, R], outcome: Outcome[R]) -> None:
-        try:
-            self._source.record(item, outcome)
-        except Exception as unwritten:  # noqa: BLE001 - the outcome is counted all the same
-            self._break(unwritten)
+        if self._record is not None:
+            try:
+                self._record(item, outcome)
+            except Exception as unwritten:  # noqa: BLE001 - the outcome is counted all the same
+                self._break(unwritten)
         if not self.is_dropping:
             self.outcomes.put(outcome)
         if outcome.error is None:

@@ -134,18 +134,24 @@ class Pacer:
     def _try_acquire(self, now: float) -> int:
         # Each attempt asks this, so it is written out: `_opens_at` and `_has_room`.
         opens = self._last_start + self._interval
-        opens = max(opens, self._paused_until)
+        if opens < self._paused_until:  # noqa: PLR1730 - a call of `max` costs more
+            opens = self._paused_until
         in_flight, limit = self._in_flight, self._adaptive_limit
         if opens > now or self._waiters.in_order:
             return 0
         if in_flight - self._stale_in_flight >= limit.limit or in_flight >= limit.maximum:
             return 0
-        if opens != self._due_start or now - opens > _TIMER_SLACK:
-            return self._start(now)
-        permit = self._start(opens)
-        opens += self._interval
-        self._due_start = opens if opens <= now else math.inf
-        return permit
+        if opens == self._due_start and now - opens <= _TIMER_SLACK:
+            permit = self._start(opens)
+            opens += self._interval
+            self._due_start = opens if opens <= now else math.inf
+            return permit
+        self._in_flight = in_flight + 1
+        self._started += 1
+        self._last_start = now
+        if self._breaker.state == "open":
+            self._breaker.state = "half-open"
+        return self._generation
 
     async def acquire(self, *, until: float = math.inf) -> int:
         """Wait for a permit to start one attempt. Each permit needs one `release` or `cancel`.
@@ -278,20 +284,20 @@ class Pacer:
             by: What asked for the pause, for the log.
         """
         with self._lock:
-            is_current = permit == self._generation
-            busy = self._in_flight - self._stale_in_flight >= self._adaptive_limit.limit
-            self._in_flight -= 1
+            is_current, breaker, limit = permit == self._generation, self._breaker, self._adaptive_limit
+            in_flight = self._in_flight
+            self._in_flight = in_flight - 1
             if not is_current:
                 self._stale_in_flight -= 1
             # Attempts from before the pause must not close an open breaker or raise the limit.
-            if answered is not None and (is_current or self._breaker.state == "closed"):
-                if self._breaker.record(answered=answered):
-                    self._pause(self._breaker.reset_timeout)
+            if answered is not None and (is_current or breaker.state == "closed"):
+                if breaker.record(answered=answered):
+                    self._pause(breaker.reset_timeout)
                     self._breaker_opened = True
-                    self._adaptive_limit.reset(throttled=False)
-                elif answered and is_current and pause is None and grows and not self._adaptive_limit.is_fixed:
+                    limit.reset(throttled=False)
+                elif not limit.is_fixed and answered and is_current and pause is None and grows:
                     self._learnt = self._clock.monotonic()
-                    self._adaptive_limit.observe(elapsed, busy=busy, now=self._learnt)
+                    limit.observe(elapsed, busy=in_flight - self._stale_in_flight >= limit.limit, now=self._learnt)
             if pause is not None:
                 self._throttle(pause, again=permit != self._generation, refused=answered is True)
             # While only the rate holds the waiters back, the timer admits the next one.

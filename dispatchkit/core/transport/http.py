@@ -10,7 +10,6 @@ session repeats a GET whose connection was dropped.
 from __future__ import annotations
 
 import asyncio
-import re
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, cast
@@ -29,12 +28,10 @@ from dispatchkit.core.transport.lane import Lane, StaleConnectionError
 from dispatchkit.core.transport.open import Opener
 from dispatchkit.core.transport.pool import Pool
 from dispatchkit.core.transport.slices import LARGE_BODY, parsed_in_slices, with_bytes
-from dispatchkit.core.transport.timer import AttemptTimers
+from dispatchkit.core.transport.timer import AttemptTimer, AttemptTimers
 
 if TYPE_CHECKING:
     from aiohttp.streams import StreamReader
-
-    from dispatchkit.core.transport.lane import Parsed
 
 __all__ = ["Http", "SendTracker", "StuckWriteError"]
 
@@ -48,10 +45,7 @@ _POLL_INTERVAL = 0.005
 """Seconds between checks for room in the kernel's send buffer."""
 
 
-_BREAK = re.compile(r"[\r\n]")
-
-
-class SendTracker:
+class SendTracker(AttemptTimer):
     """Tracks whether any byte of a request may have left. It outlives the attempt's cancellation.
 
     Args:
@@ -86,7 +80,17 @@ class StuckWriteError(Exception):
 class Http:
     """The connections to one origin."""
 
-    __slots__ = ("_after_target", "_before_target", "_fields", "_headers", "_opener", "_pool", "session", "timers")
+    __slots__ = (
+        "_after_target",
+        "_before_target",
+        "_empty_body",
+        "_fields",
+        "_headers",
+        "_opener",
+        "_pool",
+        "session",
+        "timers",
+    )
 
     def __init__(
         self,
@@ -106,8 +110,8 @@ class Http:
         self.timers = AttemptTimers(loop)
         self._headers: Mapping[str, str] | None = None
         """The headers of the latest request. Most often, the next request has the same ones."""
-        self._fields = ""
-        """The same headers, serialised."""
+        self._fields = self._empty_body = ""
+        """What follows the target: the same headers, serialised. And that of a request with an empty body."""
         # A proxy for plain HTTP needs the absolute URL.
         self._before_target = str(base) if proxy is not None and base.scheme == "http" else ""
         self._after_target = f" HTTP/1.1\r\nHost: {base.host_port_subcomponent}\r\n"
@@ -127,13 +131,11 @@ class Http:
         transport = lane.transport
         writing: asyncio.Task[None] | None = None
         try:
+            answer = lane.start_exchange()
             writing = self._write(lane, request, tracker)
-            head = await lane.receive()
-            limit = MAX_RESPONSE_BYTES
-            if isinstance(head, Response):
-                response, encoding = head, ""
-            else:
-                response, encoding, limit = await _read_parsed(lane, head, request.max_response_bytes)
+            response, encoding, limit = await answer, "", 0
+            if response is None:
+                response, encoding, limit = await _read_parsed(lane, request.max_response_bytes)
         except BaseException as error:
             if isinstance(error, ClaimExpiredError) and not tracker.sent:
                 self._pool.give(lane)  # unused: the next request can use it
@@ -148,9 +150,10 @@ class Http:
         self._pool.give(lane)
         if encoding:
             response = await decoded(response, encoding, limit)
-        if request.slices is not None and len(response.body) > LARGE_BODY and response.status == 200:
+        body = response.body
+        if len(body) > LARGE_BODY and request.slices is not None and response.status == 200:
             return await parsed_in_slices(response, request.slices)
-        return response if type(response.body) is bytes else with_bytes(response)
+        return response if type(body) is bytes else with_bytes(response)
 
     async def _silent(self, lane: Lane | None) -> Lane:
         """Get an idle connection without unread bytes in place of one that holds some, or open one."""
@@ -167,12 +170,12 @@ class Http:
 
     def _write(self, lane: Lane, request: Request, tracker: SendTracker) -> asyncio.Task[None] | None:
         """Write the request. For a large one, returns the task that writes the rest."""
-        length = request.body_size
-        head = self._head(request, length)
-        size = len(head) + length
-        whole = head + (request.body or b"") if size <= PIECE else head
-        first = whole if size <= _FITS or size > PIECE else whole[:-_LAST_PART]
-        lane.start_exchange()
+        length = 0 if request.parts is None else request.body_size
+        whole = first = self._head(request, length)
+        size = len(first) + length
+        if length and size <= PIECE:
+            whole += request.body or b""
+            first = whole if size <= _FITS else whole[:-_LAST_PART]
         tracker.sent = True
         try:
             is_taken = lane.send(first, tracker.claim)
@@ -199,20 +202,26 @@ class Http:
         return asyncio.create_task(_report_expiry(lane, writing))
 
     def _head(self, request: Request, length: int) -> bytes:
-        headers = request.headers
-        if headers is not self._headers:
-            fields = "".join(map("%s: %s\r\n".__mod__, headers.items()))
-            if fields.count("\n") != len(headers) or fields.count("\r") != len(headers):
-                raise ValueError("a header holds a line break")
-            self._headers, self._fields = headers, fields
-        if _BREAK.search(request.target):
-            raise ValueError("the target holds a line break")
-        text = f"{request.method} {self._before_target}{request.target}{self._after_target}{self._fields}"
+        method, target = request.method, request.target
+        if request.headers is not self._headers:
+            self._serialise(request.headers)
+        if not target.isprintable():
+            raise ValueError("the target holds a line break, or another character that is not printable")
+        if not length and method != "GET" and not self._before_target:
+            return f"{method} {target}{self._empty_body}".encode("ascii")
+        text = f"{method} {self._before_target}{target}{self._fields}"
         if self._before_target and (credentials := self._opener.proxy_credentials()) is not None:
             text += f"Proxy-Authorization: {credentials}\r\n"
-        if request.parts is not None or request.method != "GET":
+        if request.parts is not None or method != "GET":
             text += f"Content-Length: {length}\r\n"
         return f"{text}\r\n".encode("ascii")
+
+    def _serialise(self, headers: Mapping[str, str]) -> None:
+        fields = "".join(map("%s: %s\r\n".__mod__, headers.items()))
+        if fields.count("\n") != len(headers) or fields.count("\r") != len(headers):
+            raise ValueError("a header holds a line break")
+        self._headers, self._fields = headers, f"{self._after_target}{fields}"
+        self._empty_body = f"{self._fields}Content-Length: 0\r\n\r\n"
 
     async def close(self) -> None:
         """Close the connections."""
@@ -275,9 +284,9 @@ async def _report_expiry(lane: Lane, writing: Coroutine[None, None, None]) -> No
         pass
 
 
-async def _read_parsed(lane: Lane, head: Parsed, max_bytes: int) -> tuple[Response, str, int]:
-    """Read the rest of a response that aiohttp parses. Returns its Content-Encoding and its limit, too."""
-    message, payload = head
+async def _read_parsed(lane: Lane, max_bytes: int) -> tuple[Response, str, int]:
+    """Read a response that aiohttp parses. Returns its Content-Encoding and its limit, too."""
+    message, payload = await lane.read()
     while 100 <= message.code < 200 and message.code != 101:  # skip interim responses
         message, payload = await lane.read()
     limit = max_bytes if message.code == 200 else MAX_RESPONSE_BYTES

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import select
-from collections.abc import Callable, Coroutine
-from functools import partial
-from typing import TYPE_CHECKING, TypeAlias, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from dispatchkit.core.command import Response
 from dispatchkit.core.transport.connection import Handler
@@ -19,11 +18,6 @@ from dispatchkit.core.transport.recognise import Recogniser
 
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
-    from aiohttp.http import RawResponseMessage
-    from aiohttp.streams import StreamReader
-
-    Parsed: TypeAlias = tuple[RawResponseMessage, StreamReader]
-    """A response that aiohttp parses."""
 
 __all__ = ["MAX_FIELD", "MAX_FIELDS", "Lane", "StaleConnectionError"]
 
@@ -31,6 +25,7 @@ MAX_FIELD = 65 * 1024
 """Maximum bytes of a header field, with a value of 64 KiB."""
 MAX_FIELDS = 256
 _MAX_LOOP_TURNS = 4
+_NO_CAUSE = BaseException()
 
 
 class StaleConnectionError(Exception):
@@ -53,20 +48,21 @@ class Lane(Handler):
         self._recognise = recognise
         self.idle_since = 0.0
         """When the last exchange ended, by the event loop's clock."""
-        self.has_unread: Callable[[], bool] = _nothing
-        """Whether the socket holds bytes that the event loop has not read yet."""
+        self._unread: Callable[[int], object] = _nothing
+        """Whether the socket holds bytes that the event loop has not read yet. Its argument is 0."""
         self._awaits_response = False
         """Whether the next bytes begin a response."""
         self._is_parsing = False
         """Whether aiohttp's parser has the response."""
-
-    receive = cast("Callable[[Lane], Coroutine[object, None, Response | Parsed]]", Handler.read)
-    """Wait for a plain response, or for the next head that aiohttp parsed."""
+        self._is_plain = True
+        """Whether nothing but plain responses has come, so that aiohttp's part of the protocol knows of none."""
+        self._response: asyncio.Future[Response | None] | None = None
+        """The response of the latest exchange."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept the connection."""
         super().connection_made(transport)
-        self.has_unread = _poll(transport)
+        self._unread = _poll(transport)
 
     def data_received(self, data: bytes) -> None:
         """Read a plain response, or leave the bytes to aiohttp's parser."""
@@ -74,8 +70,11 @@ class Lane(Handler):
             self._awaits_response = False
             response = self._recognise(bytes(data))  # Windows' event loop passes a bytearray
             if response is not None:
-                self.feed_data(cast("Parsed", response))
+                answer, self._response = self._response, None
+                if answer is not None and not answer.done():
+                    answer.set_result(response)
                 return
+            self._leave_to_parser()
             self.set_response_params(
                 read_until_eof=True,
                 auto_decompress=False,
@@ -90,22 +89,54 @@ class Lane(Handler):
 
     def set_response_params(self, **settings: object) -> None:
         """Begin to parse a response. aiohttp calls it, too, for the answer of a proxy to CONNECT."""
-        self._is_parsing = True
+        self._is_parsing, self._is_plain = True, False
         super().set_response_params(**settings)  # type: ignore[arg-type]
 
-    def start_exchange(self) -> None:
-        """Expect a response to the request that is written next."""
+    def force_close(self) -> None:
+        """Let no further exchange use the connection."""
+        self._is_plain = False
+        super().force_close()
+
+    def set_exception(self, exc: BaseException, exc_cause: BaseException = _NO_CAUSE) -> None:
+        """End the exchange with an exception. The end of the connection is one, too."""
+        self._is_plain = False
+        super().set_exception(exc, *(() if exc_cause is _NO_CAUSE else (exc_cause,)))
+        self._leave_to_parser()
+
+    def _leave_to_parser(self) -> None:
+        """Let the reader ask aiohttp's part of the protocol for the response, or for what ended the exchange."""
+        answer, self._response = self._response, None
+        if answer is not None and not answer.done():
+            answer.set_result(None)
+
+    def start_exchange(self) -> asyncio.Future[Response | None]:
+        """Expect a response to the request that is written next.
+
+        Returns:
+            The plain response, or None: `read` gives the head that aiohttp parses, or raises what ended the exchange.
+        """
         self.is_settled = False
         self._awaits_response = True
+        self._response = response = self._loop.create_future()
+        return response
 
     def end_exchange(self) -> None:
         """Expect nothing more: the response is complete, or no byte of the request was written."""
         self.is_settled = True
         self._awaits_response = self._is_parsing = False
 
+    def is_open(self) -> bool:
+        """Whether another request can follow, as far as the event loop has read."""
+        transport = self.transport
+        # Of a lane with plain responses alone, aiohttp knows nothing that its own long check could find.
+        return transport is not None and not transport.is_closing() and (self._is_plain or not self.should_close)
+
     def is_silent(self) -> bool:
         """Whether the connection is open and holds no bytes, which would be taken for the next response."""
-        return not self.has_unread() and not self.should_close and self.is_connected()
+        transport = self.transport
+        if transport is None or transport.is_closing() or not (self._is_plain or not self.should_close):
+            return False
+        return not self._unread(0)
 
     async def falls_silent(self) -> bool:
         """Whether the connection becomes silent once the event loop has read its pending bytes.
@@ -129,20 +160,16 @@ class Lane(Handler):
         return self.exception()
 
 
-def _nothing() -> bool:
+def _nothing(_: int) -> bool:
     return False
 
 
-def _poll(transport: asyncio.BaseTransport) -> Callable[[], bool]:
+def _poll(transport: asyncio.BaseTransport) -> Callable[[int], object]:
     sock = transport.get_extra_info("socket")
     if sock is None:
         return _nothing
     if not hasattr(select, "poll"):  # Windows
-        return lambda: bool(select.select([sock], [], [], 0)[0])
+        return lambda seconds: select.select([sock], [], [], seconds)[0]
     poll = select.poll()
     poll.register(sock.fileno(), select.POLLIN)
-    return partial(_any, poll.poll)
-
-
-def _any(poll: Callable[[int], list[tuple[int, int]]]) -> bool:
-    return bool(poll(0))
+    return poll.poll

@@ -29,18 +29,18 @@ class Pool:
         self._timer: asyncio.TimerHandle | None = None
 
     def take(self) -> Lane | None:
-        """Take a lane that is open and has not expired; None if there is none. It may hold unread bytes."""
+        """Take a lane that has not expired; None if there is none. See `Lane.is_silent`."""
         oldest = self._loop.time() - _IDLE_TIMEOUT
         while self._idle:
             lane = self._idle.pop()
-            if lane.is_connected() and lane.idle_since >= oldest:
+            if lane.idle_since >= oldest:
                 return lane
             lane.connection.close()
         return None
 
     def give(self, lane: Lane) -> None:
         """Take a lane back after an exchange. It is closed unless another request can use it."""
-        if self._is_closed or lane.should_close or not lane.is_connected():
+        if self._is_closed or not lane.is_open():
             lane.connection.close()
             return
         lane.idle_since = self._loop.time()
@@ -53,7 +53,7 @@ class Pool:
         kept: deque[Lane] = deque()
         oldest = self._loop.time() - _IDLE_TIMEOUT
         for lane in self._idle:
-            if lane.is_connected() and lane.idle_since >= oldest:
+            if lane.is_open() and lane.idle_since >= oldest:
                 kept.append(lane)
             else:
                 lane.connection.close()

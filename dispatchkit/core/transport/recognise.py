@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import Any
 
 from dispatchkit.core.command import Response
 from dispatchkit.core.transport.shape import ANY_VALUE, LENGTH, STATUS_LINE, Shape
@@ -45,6 +46,10 @@ class PlainHeaders(Mapping[str, str]):
         if value is None:
             value = self._found[name] = self._find(name)
         return value
+
+    def get(self, name: str, default: object = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """As of every mapping. Each result asks for its Content-Type, which was found mostly."""
+        return self._found.get(name) or super().get(name, default)
 
     def _find(self, name: str) -> str:
         # No two fields have the same name, and a name never holds a colon.

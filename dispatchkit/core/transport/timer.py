@@ -17,16 +17,15 @@ _EARLY = 0.001
 
 
 class AttemptTimer:
-    """The timeout of one attempt."""
+    """The timeout of one attempt. `AttemptTimers.start` sets its fields."""
 
     __slots__ = ("at", "cancelling_before", "expired", "task")
 
-    def __init__(self, task: asyncio.Task[object], at: float) -> None:
-        self.task = task
-        self.at = at
-        self.cancelling_before = task.cancelling()
-        """Number of pending cancellations of the task when the timeout was set."""
-        self.expired = False
+    task: asyncio.Task[object]
+    at: float
+    cancelling_before: int
+    """Number of pending cancellations of the task when the timeout was set."""
+    expired: bool
 
 
 class AttemptTimers:
@@ -40,15 +39,16 @@ class AttemptTimers:
         self._timer: asyncio.TimerHandle | None = None
         self._due = math.inf
 
-    def start(self, seconds: float) -> AttemptTimer:
+    def start(self, timer: AttemptTimer, seconds: float) -> None:
         """Cancel the current task in so many seconds, unless `stop` is called before."""
         task = asyncio.current_task(self._loop)
         assert task is not None  # noqa: S101 - called from a running coroutine
-        timer = AttemptTimer(task, self._loop.time() + seconds)
-        if timer.at < self._due:
-            self._set(timer.at)
+        timer.task, timer.cancelling_before = task, task.cancelling()
+        timer.expired = False
+        timer.at = at = self._loop.time() + seconds
+        if at < self._due:
+            self._set(at)
         self._live.add(timer)
-        return timer
 
     def stop(self, timer: AttemptTimer) -> bool:
         """End a timeout. Returns True if it had expired and caused the only cancellation, which is then undone.

@@ -112,31 +112,31 @@ class Transport:
         if self._loop is not asyncio.get_running_loop():
             raise ForeignLoopError("a client belongs to the event loop of its first call: make one client per loop")
         timers = http.timers
-        timer = timers.start(timeout)
+        timers.start(tracker, timeout)
         # The `finally` stops the timer on every path: it would cancel the task's next work.
         try:
-            if _is_mocked():
+            if aiohttp.ClientSession._request is not _genuine and _is_mocked():  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
                 response = await self._ask_mock(http.session, request, tracker)
             else:
                 response = await http.exchange(request, tracker)
         except asyncio.CancelledError as cancelled:
-            if not timers.stop(timer):
+            if not timers.stop(tracker):
                 # The locals of its traceback hold headers and body.
                 cancelled.with_traceback(None)
                 raise
             what = self._why_ended(timeout)
         except ClaimExpiredError:
-            if not timers.stop(timer):
+            if not timers.stop(tracker):
                 return TransportFailure("its claim expired", sent=tracker.sent, claim_expired=True)
             what = self._why_ended(timeout)
         except (MockError, ForeignLoopError):
             raise
         except Exception as error:  # noqa: BLE001 - every failure of an attempt becomes a TransportFailure
-            what = self._why_ended(timeout) if timers.stop(timer) else self._describe(error, tracker)
+            what = self._why_ended(timeout) if timers.stop(tracker) else self._describe(error, tracker)
         else:
             return response
         finally:
-            timers.stop(timer)
+            timers.stop(tracker)
         return TransportFailure(what, sent=tracker.sent)
 
     def _why_ended(self, timeout: float) -> str:

@@ -163,9 +163,9 @@ async def test_lane_with_bytes_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 async def test_bytearray_is_read_too() -> None:
     lane = Lane(asyncio.get_running_loop(), Recogniser())
-    lane.start_exchange()
+    answer = lane.start_exchange()
     lane.data_received(bytearray(PLAIN))  # type: ignore[arg-type]
-    response = await lane.receive()
+    response = await answer
     assert isinstance(response, Response)
     assert (type(response.body), response.body) == (bytes, b"yes")
 

@@ -10,6 +10,7 @@ import pytest
 from aioresponses import CallbackResult, aioresponses
 
 from dispatchkit import AltcraftClient, DirectClient, NotSentError, OutcomeUnknownError, RetryPolicy
+from dispatchkit.core.transport.http import Http
 from dispatchkit.sandbox import Sandbox
 from dispatchkit.testing import FakeClock
 
@@ -107,10 +108,13 @@ async def test_played_failures_are_outcomes(error: Exception, expected: type[Exc
 
 
 async def test_real_session_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def breaks(*_: Any, **__: Any) -> None:
+    write = Http._write
+
+    def breaks(*given: Any) -> None:
+        write(*given)
         raise TypeError("a bug of ours, after the first byte")
 
-    monkeypatch.setattr("dispatchkit.core.transport.lane.Lane.receive", breaks)
+    monkeypatch.setattr(Http, "_write", breaks)
     async with Sandbox() as played, DirectClient("key", base_url=played.url, retry=ONCE, clock=FakeClock()) as direct:
         with pytest.raises(OutcomeUnknownError):
             await direct.start(7)

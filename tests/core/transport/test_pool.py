@@ -36,9 +36,9 @@ class Loop:
             call()
 
 
-def lane(*, connected: bool = True, should_close: bool = False) -> Mock:
-    made = Mock(should_close=should_close)
-    made.is_connected.return_value = connected
+def lane(*, is_open: bool = True) -> Mock:
+    made = Mock()
+    made.is_open.return_value = is_open
     return made
 
 
@@ -63,20 +63,11 @@ def test_last_used_is_taken_first(pool: Pool) -> None:
     assert [pool.take(), pool.take(), pool.take()] == [second, first, None]
 
 
-@pytest.mark.parametrize("unusable", [lane(connected=False), lane(should_close=True)])
-def test_unusable_lane_is_closed(pool: Pool, unusable: Mock) -> None:
+def test_unusable_lane_is_closed(pool: Pool) -> None:
+    unusable = lane(is_open=False)
     pool.give(unusable)
     assert closed(unusable)
     assert pool.take() is None
-
-
-def test_lost_lane_is_not_taken(pool: Pool) -> None:
-    kept, lost = lane(), lane()
-    pool.give(kept)
-    pool.give(lost)
-    lost.is_connected.return_value = False
-    assert pool.take() is kept
-    assert closed(lost)
 
 
 def test_expired_lane_is_not_taken(pool: Pool, loop: Loop) -> None:

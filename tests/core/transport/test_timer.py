@@ -7,11 +7,12 @@ import random
 
 import pytest
 
-from dispatchkit.core.transport.timer import AttemptTimers
+from dispatchkit.core.transport.timer import AttemptTimer, AttemptTimers
 
 
 async def attempt(timers: AttemptTimers, seconds: float, takes: float) -> str:
-    timer = timers.start(seconds)
+    timer = AttemptTimer()
+    timers.start(timer, seconds)
     try:
         await asyncio.sleep(takes)
     except asyncio.CancelledError:
@@ -84,7 +85,8 @@ async def test_close_ends_all_timers() -> None:
 
 async def test_a_limit_ends_once() -> None:
     timers = AttemptTimers(asyncio.get_running_loop())
-    timer = timers.start(0.0)
+    timer = AttemptTimer()
+    timers.start(timer, 0.0)
     timers._fire()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.sleep(1)
@@ -100,7 +102,7 @@ def test_timerless_loop_has_no_limit() -> None:
     async def begin() -> None:
         loop.call_at = None  # type: ignore[method-assign, assignment]
         with pytest.raises(TypeError):
-            timers.start(1)
+            timers.start(AttemptTimer(), 1)
 
     loop.run_until_complete(begin())
     loop.close()
