@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-
-import attrs
+from typing import NamedTuple
 
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
@@ -18,12 +17,8 @@ from dispatchkit.ledger.store import Claim, Record, Store
 
 __all__ = ["GroupCommit"]
 
-_UNDER_WAY = 1
-"""Concurrent batches of claims. A second one would hold the few claims of one moment, and cost a commit of its own."""
 
-
-@attrs.define(eq=False)
-class _PendingClaim:
+class _PendingClaim(NamedTuple):
     """A claim whose caller waits for the answer."""
 
     claim: Claim
@@ -32,18 +27,23 @@ class _PendingClaim:
 
 
 class GroupCommit:
-    """Writes the claims and outcomes of one journal to its store."""
+    """Writes the claims and outcomes of one journal to its store.
+
+    One batch of claims is written at a time. A second one would hold the few claims of one moment, and cost a commit of
+    its own.
+    """
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
         self._since: datetime | None = None
         """The start of the first claim of the next batch."""
         self._pending: list[_PendingClaim] = []
-        self._waiting: set[_PendingClaim] = set()
+        self._batch: list[_PendingClaim] = []
+        """The claims that are written now."""
         self._records: list[Record] = []
-        self._claiming: set[asyncio.Task[None]] = set()
-        self._batch_open = False
+        self._claiming: asyncio.Task[None] | None = None
         self._recording: asyncio.Task[None] | None = None
         self._stopped = False
         self._error: LedgerError | None = None
@@ -70,13 +70,11 @@ class GroupCommit:
         if self._error is not None:
             self._unreported = None
             raise self._error
-        answer: asyncio.Future[ClaimResult] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[ClaimResult] = self._loop.create_future()
         pending = _PendingClaim(claim, first_attempt, answer)
         self._pending.append(pending)
-        self._waiting.add(pending)
-        if not self._batch_open and len(self._claiming) < _UNDER_WAY:
-            self._batch_open = True
-            self._claiming.add(asyncio.create_task(self._write_claims()))
+        if self._claiming is None:
+            self._claiming = asyncio.create_task(self._write_claims())
         try:
             return await answer
         except asyncio.CancelledError:
@@ -84,8 +82,6 @@ class GroupCommit:
             if not answer.cancelled() and answer.exception() is None and answer.result() is ClaimResult.GRANTED:
                 self._unsent(pending)
             raise
-        finally:
-            self._waiting.discard(pending)
 
     def record(self, record: Record) -> None:
         """Write an outcome with the next batch."""
@@ -96,7 +92,7 @@ class GroupCommit:
     def stop(self) -> None:
         """Grant nothing more, and end all waits."""
         self._stopped = True
-        for pending in self._waiting:
+        for pending in (*self._batch, *self._pending):
             if not pending.answer.done():
                 pending.answer.set_result(ClaimResult.STOPPED)
 
@@ -110,7 +106,7 @@ class GroupCommit:
         Raises:
             LedgerError: They cannot be written.
         """
-        while writing := [task for task in (*self._claiming, self._recording) if task is not None]:
+        while writing := [task for task in (self._claiming, self._recording) if task is not None]:
             await asyncio.wait(writing)
         if self._records:
             self._error = None
@@ -121,24 +117,23 @@ class GroupCommit:
 
     async def _write_claims(self) -> None:
         """Write batches of claims. Each ``await`` delays all waiting calls, so there are few."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - this coroutine is only ever a task
-        batch: list[_PendingClaim] = []
         try:
             while self._pending and self._error is None:
-                self._batch_open = False
                 self._since = None
-                batch, self._pending = [pending for pending in self._pending if not pending.answer.done()], []
+                batch, self._pending = self._pending, []
+                if any(answer.done() for _, _, answer in batch):  # cancelled, or stopped
+                    batch = [pending for pending in batch if not pending.answer.done()]
                 if batch:
-                    claim_results = await self._store.claim([pending.claim for pending in batch])
+                    self._batch = batch
+                    claim_results = await self._store.claim([claim for claim, _, _ in batch])
                     for pending, claim_result in zip(batch, claim_results, strict=True):
                         self._tell(pending, claim_result)
-                    batch = []
+                    self._batch = []
         except Exception as error:  # noqa: BLE001 - the waiting calls get it
             self._fail(error)
         finally:
-            self._batch_open = False
-            self._claiming.discard(task)
+            self._claiming = None
+            batch, self._batch = self._batch, []
             if self._error is not None:
                 batch, self._pending = batch + self._pending, []
             for pending in batch:
@@ -162,14 +157,15 @@ class GroupCommit:
         self.fail(error if isinstance(error, LedgerError) else LedgerError(f"the ledger failed: {error!r}"))
 
     def _tell(self, pending: _PendingClaim, claim_result: ClaimResult | LedgerError) -> None:
-        if pending.answer.done():
+        answer = pending.answer
+        if answer.done():
             if claim_result is ClaimResult.GRANTED:
                 self._unsent(pending)
         elif isinstance(claim_result, LedgerError):
             self._unreported = None
-            pending.answer.set_exception(claim_result)
+            answer.set_exception(claim_result)
         else:
-            pending.answer.set_result(claim_result)
+            answer.set_result(claim_result)
 
     def _unsent(self, pending: _PendingClaim) -> None:
         """Record that nothing was sent: the claim was granted after its caller was cancelled."""

@@ -243,15 +243,23 @@ class LedgerJournal(Journal):
 
     async def next_item(self) -> WorkItem[Never, object] | None:
         while not self._stopped:
-            row = next(self._page, None)
-            if row is not None:
-                return self._work_item(*row)
-            if self._pages:
-                self._page = iter(self._pages.popleft())
-                self._read_ahead()
-            elif not await self._more():
+            if (item := self.next_at_once()) is not None:
+                return item
+            if not self._pages and not await self._more():
                 return None
         return None
+
+    def next_at_once(self) -> WorkItem[Never, object] | None:
+        if self._stopped:
+            return None
+        row = next(self._page, None)
+        if row is None:
+            if not self._pages:
+                return None
+            self._page = iter(self._pages.popleft())
+            self._read_ahead()
+            row = next(self._page)
+        return self._work_item(*row)
 
     async def _more(self) -> bool:
         """Wait for the next page. Returns False after the last one."""
@@ -322,12 +330,13 @@ class LedgerJournal(Journal):
         assert self._group_commit is not None  # noqa: S101 - `open` sets it
         return self._group_commit
 
-    async def claim(self, item: WorkItem[W, R], request_id: str | None) -> ClaimResult:
+    def claim(self, item: WorkItem[W, R], request_id: str | None) -> Awaitable[ClaimResult]:
+        # No coroutine of its own: each launch waits for this.
         since = item.unclear_since or self._writer.since()
         chunk, token = self._chunk_of[item.index], self._holding.token
         self._since_of.setdefault(item.index, since)
         claim = Claim(self._run, chunk, item.index, token, request_id, since)
-        return await self._writer.claim(claim, first_attempt=item.unclear_since is None)
+        return self._writer.claim(claim, first_attempt=item.unclear_since is None)
 
     async def has_rival(self, item: WorkItem[W, R], within: float) -> bool:
         log_key = item.command.log_key

@@ -79,6 +79,8 @@ class Admission:
         self.clock = clock
         self.stop = stop
         self.on_error = on_error
+        self.has_paused = False
+        """Whether the run has paused before."""
         self._paused_until = -math.inf
         self._pause = _MIN_PAUSE
 
@@ -87,6 +89,7 @@ class Admission:
         now = self.clock.monotonic()
         if in_a_row < _EXPIRED_IN_A_ROW or now < self._paused_until:
             return
+        self.has_paused = True
         self._paused_until = now + self._pause
         text = "the run pauses for %.0f s: %s; the limit is %.0f s"
         log(
@@ -149,16 +152,22 @@ class ClaimGate(Generic[W, R]):
         if not self._has_slot and not await self._take_slot():
             return 0
         permit = acquired = 0
-        admission, pacer, clock = self._admission, self._admission.pacer, self._admission.clock
+        admission, call = self._admission, self._call
+        pacer, clock = admission.pacer, admission.clock
         acquired_at = 0.0
         try:
-            while not self._call.is_over:
-                await admission.outlast_pause()
+            while not call.is_over:
+                if admission.has_paused:
+                    await admission.outlast_pause()
                 if not permit:
-                    with self._call.stop.interruptible(), self._call.context.stop.interruptible():
-                        permit = await pacer.acquire(until=until)
                     acquired_at = clock.monotonic()
-                if not permit or self._call.is_over:
+                    # Most often, nothing waits.
+                    permit = pacer.try_acquire() if acquired_at <= until else 0
+                    if not permit:
+                        with call.stop.interruptible(), call.context.stop.interruptible():
+                            permit = await pacer.acquire(until=until)
+                        acquired_at = clock.monotonic()
+                if not permit or call.is_over:
                     break
                 result = ClaimResult.GRANTED
                 if self.claim is None or self._is_spent or self.claim.is_expired(margin=_RENEW_BEFORE):
@@ -169,14 +178,14 @@ class ClaimGate(Generic[W, R]):
                 if result is not ClaimResult.GRANTED or not pacer.is_current(permit):
                     pacer.cancel(permit)
                     permit = 0
-                elif clock.monotonic() > until:
+                elif (now := clock.monotonic()) > until:
                     break
-                elif clock.monotonic() - acquired_at > _PROMPT:
+                elif now - acquired_at > _PROMPT:
                     # The database was slow: after a stall, all waiters would start at once.
-                    with self._call.stop.interruptible(), self._call.context.stop.interruptible():
+                    with call.stop.interruptible(), call.context.stop.interruptible():
                         await clock.sleep(pacer.postpone())
                     acquired_at = clock.monotonic()
-                elif not self._call.is_over:
+                elif not call.is_over:
                     self._is_spent = True
                     acquired = permit
                     break
@@ -186,13 +195,17 @@ class ClaimGate(Generic[W, R]):
         return acquired
 
     async def _take_slot(self) -> bool:
-        slots = self._admission.slots
+        slots, call = self._admission.slots, self._call
         if slots.locked() and self._admission.pacer.can_start() and await self._claim() in _REFUSED:
             return False
-        if not self._call.is_over:
-            with self._call.stop.interruptible(), self._call.context.stop.interruptible():
+        if call.is_over:
+            return False
+        if slots.locked():
+            with call.stop.interruptible(), call.context.stop.interruptible():
                 await slots.acquire()
                 self._has_slot = True
+        else:
+            self._has_slot = await slots.acquire()  # without a wait
         return self._has_slot
 
     async def _claim(self) -> ClaimResult:
@@ -223,7 +236,8 @@ class ClaimGate(Generic[W, R]):
 
     async def renew(self) -> ClaimAge | None:
         """See `Gate.renew`."""
-        await self._admission.outlast_pause()
+        if self._admission.has_paused:
+            await self._admission.outlast_pause()
         if self._call.is_over or await self._claim() is not ClaimResult.GRANTED:
             return None
         self._is_spent = True

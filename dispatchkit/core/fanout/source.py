@@ -54,13 +54,8 @@ class IterableSource:
             if (item := self._item(cast("Command[Never, object]", command))) is not None:
                 return item
 
-    @property
-    def waits(self) -> bool:
-        """Whether a worker may have to wait for the next command."""
-        return self._waits is not None
-
     def next_at_once(self) -> WorkItem[Never, object] | None:
-        """The next command that is no repeat, unless `waits`. It takes no coroutine."""
+        """The next command of a plain iterator that is no repeat."""
         for command in self._commands:
             if (item := self._item(command)) is not None:
                 return item

@@ -31,7 +31,6 @@ from dispatchkit.core.fanout.options import FanOutSettings
 from dispatchkit.core.fanout.outcome import Done, Outcome, Report, failed
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
 from dispatchkit.core.fanout.repeats import Repeats
-from dispatchkit.core.fanout.source import IterableSource
 from dispatchkit.core.fanout.window import in_words
 from dispatchkit.core.fanout.window_gate import WindowGate
 from dispatchkit.core.pacing.pacer import Pacer
@@ -196,16 +195,13 @@ class WorkerPool(Generic[R]):
         raise_gc_threshold()
         source, stop, outcomes = self._source, self.stop_signal, self.outcomes
         perform = self._perform_with_token if self._client._has_renewable_token else self._perform
-        at_once = source.next_at_once if isinstance(source, IterableSource) and not source.waits else None
         # A source does not know its commands' results: the fan-out does.
-        next_at_once = cast("Callable[[], WorkItem[Never, R] | None] | None", at_once)
+        next_at_once = cast("Callable[[], WorkItem[Never, R] | None]", source.next_at_once)
         next_item = cast("Callable[[], Awaitable[WorkItem[Never, R] | None]]", source.next_item)
         try:
             while not self._is_over():
-                item: WorkItem[Never, R] | None = None
-                if next_at_once is not None:
-                    item = next_at_once()
-                else:
+                item = next_at_once()
+                if item is None:
                     with self._taking.interruptible():
                         item = await next_item()
                 # The stop may have come during the wait, or from within the iterator of commands.
