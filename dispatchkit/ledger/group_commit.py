@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-from typing import NamedTuple
+from typing import TypeAlias
 
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
@@ -18,12 +18,8 @@ from dispatchkit.ledger.store import Claim, Record, Store
 __all__ = ["GroupCommit"]
 
 
-class _PendingClaim(NamedTuple):
-    """A claim whose caller waits for the answer."""
-
-    claim: Claim
-    first_attempt: bool
-    answer: asyncio.Future[ClaimResult]
+_PendingClaim: TypeAlias = tuple[Claim, bool, "asyncio.Future[ClaimResult]"]
+"""A claim, whether it is for a first attempt, and the answer that its caller waits for."""
 
 
 class GroupCommit:
@@ -55,8 +51,10 @@ class GroupCommit:
             self._since = self._clock.now()
         return self._since
 
-    async def claim(self, claim: Claim, *, first_attempt: bool) -> ClaimResult:
-        """Write a claim.
+    def claim(self, claim: Claim, *, first_attempt: bool) -> asyncio.Future[ClaimResult]:
+        """Write a claim. The caller waits for the answer.
+
+        If the caller was cancelled before the answer came, a granted claim is recorded as not sent.
 
         Args:
             claim: The claim.
@@ -65,23 +63,17 @@ class GroupCommit:
         Raises:
             LedgerError: The claim, or an earlier batch, cannot be written.
         """
-        if self._stopped:
-            return ClaimResult.STOPPED
-        if self._error is not None:
+        if self._error is not None and not self._stopped:
             self._unreported = None
             raise self._error
         answer: asyncio.Future[ClaimResult] = self._loop.create_future()
-        pending = _PendingClaim(claim, first_attempt, answer)
-        self._pending.append(pending)
+        if self._stopped:
+            answer.set_result(ClaimResult.STOPPED)
+            return answer
+        self._pending.append((claim, first_attempt, answer))
         if self._claiming is None:
             self._claiming = asyncio.create_task(self._write_claims())
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            # The answer may have come in the same iteration of the loop. `_tell` handles a later one.
-            if not answer.cancelled() and answer.exception() is None and answer.result() is ClaimResult.GRANTED:
-                self._unsent(pending)
-            raise
+        return answer
 
     def record(self, record: Record) -> None:
         """Write an outcome with the next batch."""
@@ -92,9 +84,9 @@ class GroupCommit:
     def stop(self) -> None:
         """Grant nothing more, and end all waits."""
         self._stopped = True
-        for pending in (*self._batch, *self._pending):
-            if not pending.answer.done():
-                pending.answer.set_result(ClaimResult.STOPPED)
+        for _, _, answer in (*self._batch, *self._pending):
+            if not answer.done():
+                answer.set_result(ClaimResult.STOPPED)
 
     def fail(self, error: LedgerError) -> None:
         """Grant nothing more, because of an error."""
@@ -122,7 +114,7 @@ class GroupCommit:
                 self._since = None
                 batch, self._pending = self._pending, []
                 if any(answer.done() for _, _, answer in batch):  # cancelled, or stopped
-                    batch = [pending for pending in batch if not pending.answer.done()]
+                    batch = [pending for pending in batch if not pending[2].done()]
                 if batch:
                     self._batch = batch
                     claim_results = await self._store.claim([claim for claim, _, _ in batch])
@@ -157,7 +149,7 @@ class GroupCommit:
         self.fail(error if isinstance(error, LedgerError) else LedgerError(f"the ledger failed: {error!r}"))
 
     def _tell(self, pending: _PendingClaim, claim_result: ClaimResult | LedgerError) -> None:
-        answer = pending.answer
+        answer = pending[2]
         if answer.done():
             if claim_result is ClaimResult.GRANTED:
                 self._unsent(pending)
@@ -169,8 +161,8 @@ class GroupCommit:
 
     def _unsent(self, pending: _PendingClaim) -> None:
         """Record that nothing was sent: the claim was granted after its caller was cancelled."""
-        claim = pending.claim
-        if pending.first_attempt:
+        claim, first_attempt, _ = pending
+        if first_attempt:
             text = "the run was stopped before the request left"
             what = (claim.run, claim.chunk, claim.index, claim.token, State.NOT_SENT, text, None, claim.request_id)
             self.record(Record(*what, attempts=0, at=claim.since))

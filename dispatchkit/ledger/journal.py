@@ -335,7 +335,7 @@ class LedgerJournal(Journal):
         since = item.unclear_since or self._writer.since()
         chunk, token = self._chunk_of[item.index], self._holding.token
         self._since_of.setdefault(item.index, since)
-        claim = Claim(self._run, chunk, item.index, token, request_id, since)
+        claim = tuple.__new__(Claim, (self._run, chunk, item.index, token, request_id, since))
         return self._writer.claim(claim, first_attempt=item.unclear_since is None)
 
     async def has_rival(self, item: WorkItem[W, R], within: float) -> bool:
@@ -350,26 +350,19 @@ class LedgerJournal(Journal):
                 self._group_commit.stop()
 
     def record(self, item: WorkItem[W, R], outcome: Outcome[R]) -> None:
-        error = outcome.error
-        code = error.code if isinstance(error, RejectedError) else None
-        if code is not None and abs(code) >= 2**63:
-            code = None  # beyond the integers of the databases
-        self._writer.record(
-            Record(
-                self._run,
-                self._chunk_of.pop(item.index),
-                item.index,
-                self._holding.token,
-                outcome.state,
-                "" if error is None else error.summary,
-                code,
-                outcome.request_id,
-                attempts=len(outcome.attempts),
-                at=self._clock.now(),
-                is_final=isinstance(error, OutcomeUnknownError) and error.is_final,
-                since=self._since_of.pop(item.index, None),
-            )
-        )
+        index, error = item.index, outcome.error
+        summary, code, is_final = "", None, False
+        if error is not None:
+            summary = error.summary
+            code = error.code if isinstance(error, RejectedError) else None
+            if code is not None and abs(code) >= 2**63:
+                code = None  # beyond the integers of the databases
+            is_final = isinstance(error, OutcomeUnknownError) and error.is_final
+        target = (self._run, self._chunk_of.pop(index), index, self._holding.token)
+        told = (outcome.state, summary, code, outcome.request_id, len(outcome.attempts))
+        at, since = self._clock.now(), self._since_of.pop(index, None)
+        # `NamedTuple` makes one with a function in Python, which takes three times as long.
+        self._writer.record(tuple.__new__(Record, (*target, *told, at, is_final, since)))
 
     async def close(self) -> None:
         """Write the last outcomes, and release the run. A stopped run waits `CLOSE_TIMEOUT` for the database."""

@@ -18,7 +18,7 @@ from typing import Generic, Never, TypeVar, cast
 
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.context import ClientContext
-from dispatchkit.core.call.gate import Gate, PacedGate, Permit
+from dispatchkit.core.call.gate import Gate, PacedGate
 from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.call.run_log import RunLog
 from dispatchkit.core.claim import ClaimResult
@@ -263,7 +263,13 @@ class WorkerPool(Generic[R]):
         outcome: Outcome[R] | None = None
         permit = 0
         try:
-            permit = gate.try_acquire() or await self._turn(gate)
+            permit = gate.try_acquire()
+            if not permit:
+                self._queued += 1
+                try:
+                    permit = await gate.acquire(math.inf)  # the wait for its turn has no deadline
+                finally:
+                    self._queued -= 1
             if not permit:
                 outcome = self._not_started(item, call)
                 return outcome
@@ -340,14 +346,6 @@ class WorkerPool(Generic[R]):
         error = call.known_outcome("the client was closed")
         call.log_end(error.summary, error)
         return failed(item.index, item.command, error)
-
-    async def _turn(self, gate: Gate) -> Permit:
-        """Wait until a call may start. The wait for its turn has no deadline."""
-        self._queued += 1
-        try:
-            return await gate.acquire(math.inf)
-        finally:
-            self._queued -= 1
 
     def _put(self, item: WorkItem[Never, R], outcome: Outcome[R]) -> None:
         try:

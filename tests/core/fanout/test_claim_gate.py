@@ -72,7 +72,7 @@ class Scene:
 
     @property
     def free(self) -> int:
-        return self.admission.slots._value
+        return self.admission.slots.free
 
     @property
     def in_flight(self) -> int:
