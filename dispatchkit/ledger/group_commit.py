@@ -1,7 +1,7 @@
 """Group commit: claims and outcomes are collected while the previous batch is written, and written together.
 
-No call waits for the write of an outcome. All claims of a batch wait for one commit. An outcome is always written after
-its claim: it exists only once the claim was granted.
+No call waits for the write of an outcome, so outcomes are gathered for a moment, too. All claims of a batch wait for one
+commit. An outcome is always written after its claim: it exists only once the claim was granted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from dispatchkit.ledger.store import Claim, Record, Store
 __all__ = ["GroupCommit"]
 
 
+_GATHER_TIME = 0.01
+"""Seconds for which an outcome waits for others. A statement costs the time of ten rows, so small batches are dear."""
 _PendingClaim: TypeAlias = tuple[Claim, bool, "asyncio.Future[ClaimResult]"]
 """A claim, whether it is for a first attempt, and the answer that its caller waits for."""
 
@@ -41,6 +43,8 @@ class GroupCommit:
         self._records: list[Record] = []
         self._claiming: asyncio.Task[None] | None = None
         self._recording: asyncio.Task[None] | None = None
+        self._gathering: asyncio.TimerHandle | None = None
+        """Starts the write of the outcomes, once a few more may have come."""
         self._stopped = False
         self._error: LedgerError | None = None
         self._unreported: LedgerError | None = None
@@ -78,8 +82,13 @@ class GroupCommit:
     def record(self, record: Record) -> None:
         """Write an outcome with the next batch."""
         self._records.append(record)
-        if self._error is None and self._recording is None:
-            self._recording = asyncio.create_task(self._write_records())
+        if self._gathering is None and self._recording is None and self._error is None:
+            self._gathering = self._loop.call_later(_GATHER_TIME, self._start_recording)
+
+    def _start_recording(self) -> None:
+        self._gathering = None
+        if self._records and self._error is None and self._recording is None:
+            self._recording = self._loop.create_task(self._write_records())
 
     def stop(self) -> None:
         """Grant nothing more, and end all waits."""
@@ -102,7 +111,8 @@ class GroupCommit:
             await asyncio.wait(writing)
         if self._records:
             self._error = None
-            await self._write_records()
+            while self._records and self._error is None:
+                await self._write_records()
             self._unreported = self._error
         if self._unreported is not None:
             raise self._unreported
@@ -119,7 +129,10 @@ class GroupCommit:
                     self._batch = batch
                     claim_results = await self._store.claim([claim for claim, _, _ in batch])
                     for pending, claim_result in zip(batch, claim_results, strict=True):
-                        self._tell(pending, claim_result)
+                        if pending[2].done():
+                            self._tell(pending, claim_result)
+                        else:
+                            pending[2].set_result(claim_result)
                     self._batch = []
         except Exception as error:  # noqa: BLE001 - the waiting calls get it
             self._fail(error)
@@ -132,18 +145,22 @@ class GroupCommit:
                 self._tell(pending, self._error or ClaimResult.STOPPED)
 
     async def _write_records(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        records, self._records = self._records, []
         try:
-            while self._records and self._error is None:
-                records, self._records = self._records, []
-                try:
-                    await self._store.record(records)
-                except BaseException:
-                    self._records = records + self._records
-                    raise
+            await self._store.record(records)
         except Exception as error:  # noqa: BLE001 - `flush` raises it
+            self._records = records + self._records
             self._fail(error)
+        except BaseException:
+            self._records = records + self._records
+            raise
         finally:
             self._recording = None
+        if self._records and self._error is None:
+            self._gathering = self._loop.call_later(_GATHER_TIME, self._start_recording)
 
     def _fail(self, error: BaseException) -> None:
         self.fail(error if isinstance(error, LedgerError) else LedgerError(f"the ledger failed: {error!r}"))

@@ -315,6 +315,8 @@ class LedgerJournal(Journal):
 
     def _work_item(self, chunk: Chunk, row: Unsettled, acting_until: float) -> WorkItem[Never, object]:
         self._chunk_of[row.index] = chunk.number
+        if row.since is None:  # nothing of an earlier process is unclear
+            return WorkItem(row.index, decode(row.command), row.request_id)
         # A takeover does not delay earlier requests, but a state from before the takeover proves nothing.
         denied_from = max(self._holding.taken_at, acting_until)
         command = decode(row.command)

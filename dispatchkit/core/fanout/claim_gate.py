@@ -40,6 +40,8 @@ logger = logging.getLogger("dispatchkit.ledger")
 
 _RENEW_BEFORE = CLAIM_AGE / 5
 """Seconds before its expiry at which a waiting claim is renewed: opening the connection takes time, too."""
+_SAME_MOMENT = 0.02
+"""Seconds for which claims share the age of the first: each of them may expire earlier by that time, never later."""
 _EXPIRED_IN_A_ROW = 3
 """Expired claims of one call in a row that pause the run."""
 _MIN_PAUSE, _MAX_PAUSE = 5.0, 60.0
@@ -116,13 +118,23 @@ class Admission:
         self.clock = clock
         self.stop = stop
         self.on_error = on_error
+        self._age: ClaimAge | None = None
+        """The age of the latest claims."""
         self.has_paused = False
         """Whether the run has paused before."""
         self._paused_until = -math.inf
         self._pause = _MIN_PAUSE
 
+    def claim_age(self) -> ClaimAge:
+        """The age of a claim that is requested now. Claims of nearly one moment share that of the first."""
+        age = self._age
+        if age is None or age.boottime() > age.expires_at - CLAIM_AGE + _SAME_MOMENT:
+            self._age = age = ClaimAge(self.clock)
+        return age
+
     def count_expiry(self, in_a_row: int, why: str) -> None:
         """Pause the run if a call's claims expire again and again."""
+        self._age = None  # a step of the wall clock would make the next claims expire, too
         now = self.clock.monotonic()
         if in_a_row < _EXPIRED_IN_A_ROW or now < self._paused_until:
             return
@@ -261,7 +273,7 @@ class ClaimGate(Generic[W, R]):
         admission, item = self._admission, self._item
         if item.unclear_since is None and (first_sent := self._call.first_sent) is not None:
             item = attrs.evolve(item, unclear_since=first_sent)
-        self.claim, claim = None, ClaimAge(admission.clock)
+        self.claim, claim = None, admission.claim_age()
         answer: Awaitable[ClaimResult] | None = None
         try:
             answer = admission.journal.claim(item, self._call.request_id)

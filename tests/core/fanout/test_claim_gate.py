@@ -121,11 +121,9 @@ async def test_permitted_call_keeps_slot() -> None:
 async def test_each_attempt_has_its_claim() -> None:
     scene = Scene(ClaimResult.GRANTED, ClaimResult.GRANTED)
     gate = scene.gate()
-    for _ in range(2):
-        claim = gate.claim
+    for left in (1, 0):
         scene.client._pacer.cancel(await gate.acquire(math.inf))
-        assert gate.claim is not claim
-    assert scene.claims.answers == []
+        assert len(scene.claims.answers) == left
     assert scene.free == 0, "one slot for all attempts of the call"
 
 
