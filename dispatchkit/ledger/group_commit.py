@@ -1,7 +1,7 @@
 """Group commit: claims and outcomes are collected while the previous batch is written, and written together.
 
-No call waits for the write of an outcome, so outcomes are gathered for a moment, too. All claims of a batch wait for one
-commit. An outcome is always written after its claim: it exists only once the claim was granted.
+No call waits for the write of an outcome, so outcomes are gathered for a moment, too. All claims of a batch wait for
+one commit. An outcome is always written after its claim: it exists only once the claim was granted.
 """
 
 from __future__ import annotations

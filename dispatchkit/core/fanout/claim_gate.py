@@ -63,8 +63,15 @@ class Slots:
 
     def __init__(self, count: int) -> None:
         self.free = count
-        """Slots that a call may take by counting them down. None is free while a call waits."""
+        """The number of free slots; 0 while a call waits."""
         self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def try_take(self) -> bool:
+        """Take a free slot. Returns False if there is none."""
+        if not self.free:
+            return False
+        self.free -= 1
+        return True
 
     async def take(self) -> None:
         """Wait for a slot, in FIFO order. Use it only while none is free."""
@@ -200,34 +207,24 @@ class ClaimGate(Generic[W, R]):
         """See `Gate.acquire`. The claim is durable then."""
         # Each launch waits for its claim here, so there are few layers of coroutines.
         admission, call = self._admission, self._call
-        pacer, clock, stop, closed = admission.pacer, admission.clock, call.stop, call.context.stop
+        pacer, clock = admission.pacer, admission.clock
+        self._has_slot = self._has_slot or admission.slots.try_take() or await self._take_slot()
         if not self._has_slot:
-            if admission.slots.free:
-                admission.slots.free -= 1
-                self._has_slot = True
-            elif not await self._take_slot():
-                return 0
+            return 0
         permit = acquired = 0
         acquired_at = 0.0
         try:
-            while not (stop.is_set or closed.is_set):
+            while not call.is_over:
                 if admission.has_paused:
                     await admission.outlast_pause()
                 if not permit:
+                    permit = self._try_permit(until) or await self._wait_for_permit(until)
                     acquired_at = clock.monotonic()
-                    # Most often, nothing waits.
-                    permit = pacer.try_acquire() if acquired_at <= until else 0
-                    if not permit:
-                        with stop.interruptible(), closed.interruptible():
-                            permit = await pacer.acquire(until=until)
-                        acquired_at = clock.monotonic()
-                if not permit or stop.is_set or closed.is_set:
+                if not permit or call.is_over:
                     break
-                result = _GRANTED
-                if self.claim is None or self._is_spent or self.claim.is_expired(margin=_RENEW_BEFORE):
-                    result = await self._claim()
-                    if result is _STOPPED or result is _TAKEN:
-                        break
+                result = _GRANTED if self._has_claim() else await self._claim()
+                if result is _STOPPED or result is _TAKEN:
+                    break
                 # The claim may have taken long: check the pause and the deadline again.
                 if result is not _GRANTED or not pacer.is_current(permit):
                     pacer.cancel(permit)
@@ -236,10 +233,10 @@ class ClaimGate(Generic[W, R]):
                     break
                 elif now - acquired_at > _PROMPT:
                     # The database was slow: after a stall, all waiters would start at once.
-                    with stop.interruptible(), closed.interruptible():
+                    with call.stop.interruptible(), call.context.stop.interruptible():
                         await clock.sleep(pacer.postpone())
                     acquired_at = clock.monotonic()
-                elif not (stop.is_set or closed.is_set):
+                elif not call.is_over:
                     self._is_spent = True
                     acquired = permit
                     break
@@ -247,6 +244,19 @@ class ClaimGate(Generic[W, R]):
             if permit and not acquired:
                 pacer.cancel(permit)
         return acquired
+
+    def _try_permit(self, until: float) -> Permit:
+        admission = self._admission
+        return admission.pacer.try_acquire() if admission.clock.monotonic() <= until else 0
+
+    async def _wait_for_permit(self, until: float) -> Permit:
+        with self._call.stop.interruptible(), self._call.context.stop.interruptible():
+            return await self._admission.pacer.acquire(until=until)
+        return 0
+
+    def _has_claim(self) -> bool:
+        """Whether a claim that was requested first is good for an attempt."""
+        return self.claim is not None and not self._is_spent and not self.claim.is_expired(margin=_RENEW_BEFORE)
 
     async def _take_slot(self) -> bool:
         slots, call = self._admission.slots, self._call
@@ -256,14 +266,12 @@ class ClaimGate(Generic[W, R]):
                 return False
         if call.is_over:
             return False
-        if slots.free:
-            slots.free -= 1
-            self._has_slot = True
-        else:
-            with call.stop.interruptible(), call.context.stop.interruptible():
-                await slots.take()
-                self._has_slot = True
-        return self._has_slot
+        if slots.try_take():
+            return True
+        with call.stop.interruptible(), call.context.stop.interruptible():
+            await slots.take()
+            return True
+        return False
 
     async def _claim(self) -> ClaimResult:
         """Request a claim; `ClaimResult.DEFERRED` if it was granted after it had expired.

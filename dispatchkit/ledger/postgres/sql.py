@@ -181,8 +181,8 @@ WITH asked AS (
 ), {_TALLY}
 SELECT array_agg(place::int) AS places, array_agg(result) AS results, max(pause) AS pause, {_CHECK}
 FROM (
-    SELECT place, CASE WHEN result <> 'fresh' THEN result WHEN w.index IS NULL THEN 'again' ELSE 'granted' END AS result,
-        pause
+    SELECT place, pause,
+        CASE WHEN result <> 'fresh' THEN result WHEN w.index IS NULL THEN 'again' ELSE 'granted' END AS result
     FROM judged j LEFT JOIN written w ON w.run = j.run AND w.index = j.index
 ) answered WHERE result <> 'granted'
 """.replace("$parts", "0")

@@ -335,9 +335,7 @@ class PostgresStore(SharedStore):
             while left:
                 _, chunks, indexes, _, request_ids, since = zip(*(claims[position] for position in left), strict=True)
                 columns = (_packed(chunks), _array(indexes), _sparse(request_ids), _packed(since))
-                [(places, results, pause, _)] = await self._claims.run(
-                    _counting(sql.CLAIM, run, token, *columns, key)
-                )
+                [(places, results, pause, _)] = await self._claims.run(_counting(sql.CLAIM, run, token, *columns, key))
                 again: list[int] = []
                 for place, claim_result in zip(places or (), results or (), strict=True):
                     position = left[place - 1]
