@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Never, TypeVar
+from typing import Never, TypeVar, cast
 
 import attrs
 
@@ -44,6 +44,9 @@ W = TypeVar("W")
 _PAGE_ROWS, _PAGE_TEXT = 1000, 1_000_000
 """Maximum rows and characters of a page that is read ahead."""
 _FINAL = frozenset({State.DONE.value, State.REJECTED.value})
+# A class of `NamedTuple` makes a tuple with a function in Python, which takes three times as long.
+_new_claim = cast("Callable[[type[Claim], tuple[object, ...]], Claim]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
+_new_record = cast("Callable[[type[Record], tuple[object, ...]], Record]", tuple.__new__)  # pyright: ignore[reportUnknownMemberType]
 CLOSE_TIMEOUT = 1.5
 """Seconds that each step of a close waits for an unreachable database. A stopped run ends within 5 s."""
 
@@ -337,7 +340,7 @@ class LedgerJournal(Journal):
         since = item.unclear_since or self._writer.since()
         chunk, token = self._chunk_of[item.index], self._holding.token
         self._since_of.setdefault(item.index, since)
-        claim = tuple.__new__(Claim, (self._run, chunk, item.index, token, request_id, since))
+        claim = _new_claim(Claim, (self._run, chunk, item.index, token, request_id, since))
         return self._writer.claim(claim, first_attempt=item.unclear_since is None)
 
     async def has_rival(self, item: WorkItem[W, R], within: float) -> bool:
@@ -363,8 +366,7 @@ class LedgerJournal(Journal):
         target = (self._run, self._chunk_of.pop(index), index, self._holding.token)
         told = (outcome.state, summary, code, outcome.request_id, len(outcome.attempts))
         at, since = self._clock.now(), self._since_of.pop(index, None)
-        # `NamedTuple` makes one with a function in Python, which takes three times as long.
-        self._writer.record(tuple.__new__(Record, (*target, *told, at, is_final, since)))
+        self._writer.record(_new_record(Record, (*target, *told, at, is_final, since)))
 
     async def close(self) -> None:
         """Write the last outcomes, and release the run. A stopped run waits `CLOSE_TIMEOUT` for the database."""
