@@ -6,7 +6,9 @@ import asyncio
 import math
 import random
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from typing import Protocol
 
 from dispatchkit.core.validators import shown
@@ -52,12 +54,6 @@ def a_clock(value: Clock) -> Clock:
     return value
 
 
-def _boottime() -> float:
-    if hasattr(time, "CLOCK_BOOTTIME"):
-        return time.clock_gettime(time.CLOCK_BOOTTIME)
-    return time.monotonic()  # on Windows, it counts while the machine sleeps
-
-
 def timer_seconds(seconds: float) -> float:
     """The seconds of a timer that is not early: whole milliseconds, at least one.
 
@@ -67,16 +63,19 @@ def timer_seconds(seconds: float) -> float:
     return max(1, math.ceil(seconds * 1000)) / 1000
 
 
+_boottime: Callable[[], float] = time.monotonic  # on Windows, it counts while the machine sleeps
+if hasattr(time, "CLOCK_BOOTTIME"):
+    _boottime = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+
+
 class _System:
     """The machine's own clock."""
 
     __slots__ = ()
 
-    # Not a method around it: each launch looks several times.
+    # Not methods around them: each launch looks several times.
     monotonic = staticmethod(time.monotonic)
-
-    def boottime(self) -> float:
-        return _boottime()
+    boottime = staticmethod(_boottime)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(timer_seconds(seconds))

@@ -165,9 +165,11 @@ def decode(text: str, *, partial: bool = False) -> Command[Never, object]:
     """
     template = _templates.reader
     if template is not None:
-        with contextlib.suppress(TypeError, ValueError):  # the class refuses the number: see below
+        try:  # each launch reads one
             if (command := template.read(text)) is not None:
                 return command
+        except (TypeError, ValueError):
+            pass  # the class refuses the number: see below
     try:
         fields = fields_of(read_json(text.encode())) or {}
     except UnexpectedResponseError:

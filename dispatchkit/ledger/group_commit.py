@@ -1,15 +1,14 @@
 """Group commit: claims and outcomes are collected while the previous batch is written, and written together.
 
-No call waits for the write of an outcome. All claims of a batch wait for one commit. An outcome is always written after
-its claim: it exists only once the claim was granted.
+No call waits for the write of an outcome, so outcomes are gathered for a moment, too. All claims of a batch wait for
+one commit. An outcome is always written after its claim: it exists only once the claim was granted.
 """
 
 from __future__ import annotations
 
 import asyncio
 from datetime import datetime
-
-import attrs
+from typing import TypeAlias
 
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
@@ -18,33 +17,34 @@ from dispatchkit.ledger.store import Claim, Record, Store
 
 __all__ = ["GroupCommit"]
 
-_UNDER_WAY = 1
-"""Concurrent batches of claims. A second one would hold the few claims of one moment, and cost a commit of its own."""
 
-
-@attrs.define(eq=False)
-class _PendingClaim:
-    """A claim whose caller waits for the answer."""
-
-    claim: Claim
-    first_attempt: bool
-    answer: asyncio.Future[ClaimResult]
+_GATHER_TIME = 0.01
+"""Seconds for which an outcome waits for others. A statement costs the time of ten rows, so small batches are dear."""
+_PendingClaim: TypeAlias = tuple[Claim, bool, "asyncio.Future[ClaimResult]"]
+"""A claim, whether it is for a first attempt, and the answer that its caller waits for."""
 
 
 class GroupCommit:
-    """Writes the claims and outcomes of one journal to its store."""
+    """Writes the claims and outcomes of one journal to its store.
+
+    One batch of claims is written at a time. A second one would hold the few claims of one moment, and cost a commit of
+    its own.
+    """
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self._loop = asyncio.get_running_loop()
         self._since: datetime | None = None
         """The start of the first claim of the next batch."""
         self._pending: list[_PendingClaim] = []
-        self._waiting: set[_PendingClaim] = set()
+        self._batch: list[_PendingClaim] = []
+        """The claims that are written now."""
         self._records: list[Record] = []
-        self._claiming: set[asyncio.Task[None]] = set()
-        self._batch_open = False
+        self._claiming: asyncio.Task[None] | None = None
         self._recording: asyncio.Task[None] | None = None
+        self._gathering: asyncio.TimerHandle | None = None
+        """Starts the write of the outcomes, once a few more may have come."""
         self._stopped = False
         self._error: LedgerError | None = None
         self._unreported: LedgerError | None = None
@@ -55,8 +55,10 @@ class GroupCommit:
             self._since = self._clock.now()
         return self._since
 
-    async def claim(self, claim: Claim, *, first_attempt: bool) -> ClaimResult:
-        """Write a claim.
+    def claim(self, claim: Claim, *, first_attempt: bool) -> asyncio.Future[ClaimResult]:
+        """Write a claim. The caller waits for the answer.
+
+        If the caller was cancelled before the answer came, a granted claim is recorded as not sent.
 
         Args:
             claim: The claim.
@@ -65,40 +67,35 @@ class GroupCommit:
         Raises:
             LedgerError: The claim, or an earlier batch, cannot be written.
         """
-        if self._stopped:
-            return ClaimResult.STOPPED
-        if self._error is not None:
+        if self._error is not None and not self._stopped:
             self._unreported = None
             raise self._error
-        answer: asyncio.Future[ClaimResult] = asyncio.get_running_loop().create_future()
-        pending = _PendingClaim(claim, first_attempt, answer)
-        self._pending.append(pending)
-        self._waiting.add(pending)
-        if not self._batch_open and len(self._claiming) < _UNDER_WAY:
-            self._batch_open = True
-            self._claiming.add(asyncio.create_task(self._write_claims()))
-        try:
-            return await answer
-        except asyncio.CancelledError:
-            # The answer may have come in the same iteration of the loop. `_tell` handles a later one.
-            if not answer.cancelled() and answer.exception() is None and answer.result() is ClaimResult.GRANTED:
-                self._unsent(pending)
-            raise
-        finally:
-            self._waiting.discard(pending)
+        answer: asyncio.Future[ClaimResult] = self._loop.create_future()
+        if self._stopped:
+            answer.set_result(ClaimResult.STOPPED)
+            return answer
+        self._pending.append((claim, first_attempt, answer))
+        if self._claiming is None:
+            self._claiming = asyncio.create_task(self._write_claims())
+        return answer
 
     def record(self, record: Record) -> None:
         """Write an outcome with the next batch."""
         self._records.append(record)
-        if self._error is None and self._recording is None:
-            self._recording = asyncio.create_task(self._write_records())
+        if self._gathering is None and self._recording is None and self._error is None:
+            self._gathering = self._loop.call_later(_GATHER_TIME, self._start_recording)
+
+    def _start_recording(self) -> None:
+        self._gathering = None
+        if self._records and self._error is None and self._recording is None:
+            self._recording = self._loop.create_task(self._write_records())
 
     def stop(self) -> None:
         """Grant nothing more, and end all waits."""
         self._stopped = True
-        for pending in self._waiting:
-            if not pending.answer.done():
-                pending.answer.set_result(ClaimResult.STOPPED)
+        for _, _, answer in (*self._batch, *self._pending):
+            if not answer.done():
+                answer.set_result(ClaimResult.STOPPED)
 
     def fail(self, error: LedgerError) -> None:
         """Grant nothing more, because of an error."""
@@ -110,71 +107,79 @@ class GroupCommit:
         Raises:
             LedgerError: They cannot be written.
         """
-        while writing := [task for task in (*self._claiming, self._recording) if task is not None]:
+        while writing := [task for task in (self._claiming, self._recording) if task is not None]:
             await asyncio.wait(writing)
         if self._records:
             self._error = None
-            await self._write_records()
+            while self._records and self._error is None:
+                await self._write_records()
             self._unreported = self._error
         if self._unreported is not None:
             raise self._unreported
 
     async def _write_claims(self) -> None:
         """Write batches of claims. Each ``await`` delays all waiting calls, so there are few."""
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - this coroutine is only ever a task
-        batch: list[_PendingClaim] = []
         try:
             while self._pending and self._error is None:
-                self._batch_open = False
                 self._since = None
-                batch, self._pending = [pending for pending in self._pending if not pending.answer.done()], []
+                batch, self._pending = self._pending, []
+                if any(answer.done() for _, _, answer in batch):  # cancelled, or stopped
+                    batch = [pending for pending in batch if not pending[2].done()]
                 if batch:
-                    claim_results = await self._store.claim([pending.claim for pending in batch])
+                    self._batch = batch
+                    claim_results = await self._store.claim([claim for claim, _, _ in batch])
                     for pending, claim_result in zip(batch, claim_results, strict=True):
-                        self._tell(pending, claim_result)
-                    batch = []
+                        if pending[2].done():
+                            self._tell(pending, claim_result)
+                        else:
+                            pending[2].set_result(claim_result)
+                    self._batch = []
         except Exception as error:  # noqa: BLE001 - the waiting calls get it
             self._fail(error)
         finally:
-            self._batch_open = False
-            self._claiming.discard(task)
+            self._claiming = None
+            batch, self._batch = self._batch, []
             if self._error is not None:
                 batch, self._pending = batch + self._pending, []
             for pending in batch:
                 self._tell(pending, self._error or ClaimResult.STOPPED)
 
     async def _write_records(self) -> None:
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        records, self._records = self._records, []
         try:
-            while self._records and self._error is None:
-                records, self._records = self._records, []
-                try:
-                    await self._store.record(records)
-                except BaseException:
-                    self._records = records + self._records
-                    raise
+            await self._store.record(records)
         except Exception as error:  # noqa: BLE001 - `flush` raises it
+            self._records = records + self._records
             self._fail(error)
+        except BaseException:
+            self._records = records + self._records
+            raise
         finally:
             self._recording = None
+        if self._records and self._error is None:
+            self._gathering = self._loop.call_later(_GATHER_TIME, self._start_recording)
 
     def _fail(self, error: BaseException) -> None:
         self.fail(error if isinstance(error, LedgerError) else LedgerError(f"the ledger failed: {error!r}"))
 
     def _tell(self, pending: _PendingClaim, claim_result: ClaimResult | LedgerError) -> None:
-        if pending.answer.done():
+        answer = pending[2]
+        if answer.done():
             if claim_result is ClaimResult.GRANTED:
                 self._unsent(pending)
         elif isinstance(claim_result, LedgerError):
             self._unreported = None
-            pending.answer.set_exception(claim_result)
+            answer.set_exception(claim_result)
         else:
-            pending.answer.set_result(claim_result)
+            answer.set_result(claim_result)
 
     def _unsent(self, pending: _PendingClaim) -> None:
         """Record that nothing was sent: the claim was granted after its caller was cancelled."""
-        claim = pending.claim
-        if pending.first_attempt:
+        claim, first_attempt, _ = pending
+        if first_attempt:
             text = "the run was stopped before the request left"
             what = (claim.run, claim.chunk, claim.index, claim.token, State.NOT_SENT, text, None, claim.request_id)
             self.record(Record(*what, attempts=0, at=claim.since))

@@ -271,9 +271,12 @@ class Chunk(Value):
     """The current holder; None if there is none, or its lease has ended."""
 
 
-@attrs.frozen
+@attrs.define
 class Unsettled:
-    """A target that is not final: planned, not sent, left in flight, or unknown and not `Record.is_final`."""
+    """A target that is not final: planned, not sent, left in flight, or unknown and not `Record.is_final`.
+
+    It never changes: a frozen class would only take longer to make.
+    """
 
     index: int
     command: str = attrs.field(repr=False)

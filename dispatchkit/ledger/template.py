@@ -5,6 +5,7 @@ A run has a million such commands. The text of each is that of the one before, w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from operator import attrgetter, is_
 from typing import Never, cast
@@ -44,6 +45,7 @@ class Template:
         "_names",
         "_number",
         "_others",
+        "_pattern",
         "_read_number",
         "_read_others",
     )
@@ -57,6 +59,7 @@ class Template:
         self._read_others: Callable[[object], object] | None = attrgetter(*others) if others else None
         self._more = len(others) > 1
         self._before = self._after = ""
+        self._pattern: Callable[[str], re.Match[str] | None]
         self._contents: Mapping[str, str] = {}
 
     @classmethod
@@ -83,6 +86,8 @@ class Template:
             return None
         template._before += marker
         template._after = rest
+        number_only = rf"{re.escape(template._before)}([1-9][0-9]{{0,{_MAX_DIGITS - 1}}}){re.escape(rest)}"
+        template._pattern = re.compile(number_only).fullmatch
         return template
 
     def write(self, command: Command[Never, object]) -> str | None:
@@ -118,8 +123,5 @@ class Template:
 
     def number(self, text: str) -> int | None:
         """The number in a text; None if the text differs in more, or the number is none of a command."""
-        if not (text.startswith(self._before) and text.endswith(self._after)):
-            return None
-        digits = text[len(self._before) : len(text) - len(self._after)]
-        is_number = digits.isdecimal() and digits.isascii() and len(digits) <= _MAX_DIGITS and digits[0] != "0"
-        return int(digits) if is_number else None
+        found = self._pattern(text)
+        return None if found is None else int(found[1])

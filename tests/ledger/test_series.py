@@ -54,6 +54,19 @@ def histogram(**slots: int) -> tuple[int, ...]:
     return (*(bounds.pop(bound, 0) for bound in LATENCY_BOUNDS), 0)
 
 
+async def test_times_are_stored_exactly(database: Database) -> None:
+    """A batch writes its times in one go: around a bucket's ends, without microseconds, and out of order."""
+    afters = (0.0, 0.000001, 9.999999, 10.0, 5.25, 70.5, 3600.000123, 86400.0)
+    async with database.stack:
+        store = await database.open()
+        run = await held(store)
+        await store.record([record(run, index, after=after) for index, after in enumerate(afters)])
+        stories = [await store.story(run, index) for index in range(len(afters))]
+        found = [outcome.at for story in stories for outcome in story.outcomes]
+        assert found == [START + timedelta(seconds=after) for after in afters]
+        assert sum(bucket.done for bucket in await store.series(run, since=EVER)) == len(afters)
+
+
 async def test_outcomes_count_in_buckets(database: Database) -> None:
     async with database.stack:
         store = await database.open()

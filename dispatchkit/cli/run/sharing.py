@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Never, TypeVar
 
 from dispatchkit.workers.chunk import in_postgres
@@ -90,8 +90,11 @@ class _SharingJournal:
     async def next_item(self) -> WorkItem[Never, object] | None:
         return await self._journal.next_item()
 
-    async def claim(self, item: WorkItem[W, R], request_id: str | None) -> ClaimResult:
-        return await self._journal.claim(item, request_id)
+    def next_at_once(self) -> WorkItem[Never, object] | None:
+        return self._journal.next_at_once()
+
+    def claim(self, item: WorkItem[W, R], request_id: str | None) -> Awaitable[ClaimResult]:
+        return self._journal.claim(item, request_id)
 
     async def has_rival(self, item: WorkItem[W, R], within: float) -> bool:
         return await self._journal.has_rival(item, within)

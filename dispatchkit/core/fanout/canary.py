@@ -137,6 +137,10 @@ class CanarySource:
         await self._go.wait()
         return await self._source.next_item()
 
+    def next_at_once(self) -> WorkItem[Never, object] | None:
+        """See `Source.next_at_once`: one of the rest, once the first ones go out."""
+        return self._source.next_at_once() if self._released else None
+
     async def _take_first(self) -> deque[WorkItem[Never, object]]:
         """The first targets that are left to launch, once it is clear that the state of each can be read."""
         clock = self._context.clock

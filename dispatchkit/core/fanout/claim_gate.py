@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar, cast
 
 import attrs
@@ -30,7 +31,7 @@ from dispatchkit.core.pacing.pacer import Pacer
 from dispatchkit.core.stop import StopSignal
 from dispatchkit.errors import LedgerError
 
-__all__ = ["Admission", "ClaimGate", "known_outcome"]
+__all__ = ["Admission", "ClaimGate", "Slots", "known_outcome"]
 
 R = TypeVar("R")
 W = TypeVar("W")
@@ -39,13 +40,58 @@ logger = logging.getLogger("dispatchkit.ledger")
 
 _RENEW_BEFORE = CLAIM_AGE / 5
 """Seconds before its expiry at which a waiting claim is renewed: opening the connection takes time, too."""
+_SAME_MOMENT = 0.02
+"""Seconds for which claims share the age of the first: each of them may expire earlier by that time, never later."""
 _EXPIRED_IN_A_ROW = 3
 """Expired claims of one call in a row that pause the run."""
 _MIN_PAUSE, _MAX_PAUSE = 5.0, 60.0
 """Seconds of such a pause; each doubles, up to the maximum."""
 _PROMPT = 0.25
 """Maximum age of a permit in seconds: a disk write takes less, unless it stalls. An older one is postponed."""
-_REFUSED = frozenset({ClaimResult.STOPPED, ClaimResult.TAKEN})
+_GRANTED, _STOPPED, _TAKEN = ClaimResult.GRANTED, ClaimResult.STOPPED, ClaimResult.TAKEN
+# Compared by identity: the hash of an enum's member is a method in Python, and each launch asks several times.
+
+
+class Slots:
+    """The slots of calls in flight. `asyncio.Semaphore` costs twice as much.
+
+    Args:
+        count: The number of slots.
+    """
+
+    __slots__ = ("_waiting", "free")
+
+    def __init__(self, count: int) -> None:
+        self.free = count
+        """The number of free slots; 0 while a call waits."""
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def try_take(self) -> bool:
+        """Take a free slot. Returns False if there is none."""
+        if not self.free:
+            return False
+        self.free -= 1
+        return True
+
+    async def take(self) -> None:
+        """Wait for a slot, in FIFO order. Use it only while none is free."""
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(slot)
+        try:
+            await slot
+        except asyncio.CancelledError:
+            if not slot.cancelled():  # the slot came in the same iteration of the loop
+                self.release()
+            raise
+
+    def release(self) -> None:
+        """Hand a slot on to the next call, or leave it free."""
+        while self._waiting:
+            slot = self._waiting.popleft()
+            if not slot.done():
+                slot.set_result(None)
+                return
+        self.free += 1
 
 
 class Admission:
@@ -73,20 +119,33 @@ class Admission:
         run: str | None = None,
     ) -> None:
         self._run = run
-        self.slots = asyncio.Semaphore(slots)
+        self.slots = Slots(slots)
         self.pacer = pacer
         self.journal = journal
         self.clock = clock
         self.stop = stop
         self.on_error = on_error
+        self._age: ClaimAge | None = None
+        """The age of the latest claims."""
+        self.has_paused = False
+        """Whether the run has paused before."""
         self._paused_until = -math.inf
         self._pause = _MIN_PAUSE
 
+    def claim_age(self) -> ClaimAge:
+        """The age of a claim that is requested now. Claims of nearly one moment share that of the first."""
+        age = self._age
+        if age is None or age.boottime() > age.expires_at - CLAIM_AGE + _SAME_MOMENT:
+            self._age = age = ClaimAge(self.clock)
+        return age
+
     def count_expiry(self, in_a_row: int, why: str) -> None:
         """Pause the run if a call's claims expire again and again."""
+        self._age = None  # a step of the wall clock would make the next claims expire, too
         now = self.clock.monotonic()
         if in_a_row < _EXPIRED_IN_A_ROW or now < self._paused_until:
             return
+        self.has_paused = True
         self._paused_until = now + self._pause
         text = "the run pauses for %.0f s: %s; the limit is %.0f s"
         log(
@@ -146,37 +205,38 @@ class ClaimGate(Generic[W, R]):
 
     async def acquire(self, until: float) -> Permit:
         """See `Gate.acquire`. The claim is durable then."""
-        if not self._has_slot and not await self._take_slot():
+        # Each launch waits for its claim here, so there are few layers of coroutines.
+        admission, call = self._admission, self._call
+        pacer, clock = admission.pacer, admission.clock
+        self._has_slot = self._has_slot or admission.slots.try_take() or await self._take_slot()
+        if not self._has_slot:
             return 0
         permit = acquired = 0
-        admission, pacer, clock = self._admission, self._admission.pacer, self._admission.clock
         acquired_at = 0.0
         try:
-            while not self._call.is_over:
-                await admission.outlast_pause()
+            while not call.is_over:
+                if admission.has_paused:
+                    await admission.outlast_pause()
                 if not permit:
-                    with self._call.stop.interruptible(), self._call.context.stop.interruptible():
-                        permit = await pacer.acquire(until=until)
+                    permit = self._try_permit(until) or await self._wait_for_permit(until)
                     acquired_at = clock.monotonic()
-                if not permit or self._call.is_over:
+                if not permit or call.is_over:
                     break
-                result = ClaimResult.GRANTED
-                if self.claim is None or self._is_spent or self.claim.is_expired(margin=_RENEW_BEFORE):
-                    result = await self._claim()
-                    if result in _REFUSED:
-                        break
+                result = _GRANTED if self._has_claim() else await self._claim()
+                if result is _STOPPED or result is _TAKEN:
+                    break
                 # The claim may have taken long: check the pause and the deadline again.
-                if result is not ClaimResult.GRANTED or not pacer.is_current(permit):
+                if result is not _GRANTED or not pacer.is_current(permit):
                     pacer.cancel(permit)
                     permit = 0
-                elif clock.monotonic() > until:
+                elif (now := clock.monotonic()) > until:
                     break
-                elif clock.monotonic() - acquired_at > _PROMPT:
+                elif now - acquired_at > _PROMPT:
                     # The database was slow: after a stall, all waiters would start at once.
-                    with self._call.stop.interruptible(), self._call.context.stop.interruptible():
+                    with call.stop.interruptible(), call.context.stop.interruptible():
                         await clock.sleep(pacer.postpone())
                     acquired_at = clock.monotonic()
-                elif not self._call.is_over:
+                elif not call.is_over:
                     self._is_spent = True
                     acquired = permit
                     break
@@ -185,15 +245,33 @@ class ClaimGate(Generic[W, R]):
                 pacer.cancel(permit)
         return acquired
 
+    def _try_permit(self, until: float) -> Permit:
+        admission = self._admission
+        return admission.pacer.try_acquire() if admission.clock.monotonic() <= until else 0
+
+    async def _wait_for_permit(self, until: float) -> Permit:
+        with self._call.stop.interruptible(), self._call.context.stop.interruptible():
+            return await self._admission.pacer.acquire(until=until)
+        return 0
+
+    def _has_claim(self) -> bool:
+        """Whether a claim that was requested first is good for an attempt."""
+        return self.claim is not None and not self._is_spent and not self.claim.is_expired(margin=_RENEW_BEFORE)
+
     async def _take_slot(self) -> bool:
-        slots = self._admission.slots
-        if slots.locked() and self._admission.pacer.can_start() and await self._claim() in _REFUSED:
+        slots, call = self._admission.slots, self._call
+        if self._admission.pacer.can_start():
+            result = await self._claim()
+            if result is _STOPPED or result is _TAKEN:
+                return False
+        if call.is_over:
             return False
-        if not self._call.is_over:
-            with self._call.stop.interruptible(), self._call.context.stop.interruptible():
-                await slots.acquire()
-                self._has_slot = True
-        return self._has_slot
+        if slots.try_take():
+            return True
+        with call.stop.interruptible(), call.context.stop.interruptible():
+            await slots.take()
+            return True
+        return False
 
     async def _claim(self) -> ClaimResult:
         """Request a claim; `ClaimResult.DEFERRED` if it was granted after it had expired.
@@ -203,28 +281,37 @@ class ClaimGate(Generic[W, R]):
         admission, item = self._admission, self._item
         if item.unclear_since is None and (first_sent := self._call.first_sent) is not None:
             item = attrs.evolve(item, unclear_since=first_sent)
-        self.claim, claim = None, ClaimAge(admission.clock)
+        self.claim, claim = None, admission.claim_age()
+        answer: Awaitable[ClaimResult] | None = None
         try:
-            result = await admission.journal.claim(item, self._call.request_id)
+            answer = admission.journal.claim(item, self._call.request_id)
+            result = await answer
         except LedgerError as unwritten:
             admission.on_error(unwritten)
-            result = ClaimResult.STOPPED
-        if result in _REFUSED:
-            self.refusal = result
-        if result is not ClaimResult.GRANTED:
+            result = _STOPPED
+        except asyncio.CancelledError:
+            # The answer may have come in the same iteration of the loop. The journal handles a later one.
+            if isinstance(answer, asyncio.Future) and not answer.cancelled() and answer.exception() is None:
+                self._is_claimed |= answer.result() is _GRANTED
+            raise
+        if result is not _GRANTED:
+            if result is _STOPPED or result is _TAKEN:
+                self.refusal = result
             return result
         self._is_claimed, self._is_spent = True, False
-        if claim.is_expired():
+        # The transport checks both clocks before it writes.
+        if claim.boottime() >= claim.expires_at:
             self._expirations += 1
             admission.count_expiry(self._expirations, f"the database answers in {claim.seconds():.0f} s")
             return ClaimResult.DEFERRED
         self.claim = claim
-        return ClaimResult.GRANTED
+        return result
 
     async def renew(self) -> ClaimAge | None:
         """See `Gate.renew`."""
-        await self._admission.outlast_pause()
-        if self._call.is_over or await self._claim() is not ClaimResult.GRANTED:
+        if self._admission.has_paused:
+            await self._admission.outlast_pause()
+        if self._call.is_over or await self._claim() is not _GRANTED:
             return None
         self._is_spent = True
         return self.claim

@@ -6,7 +6,7 @@ after another. It claims each just before the first byte, and records its outcom
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
 from typing import Generic, Never, Protocol, TypeVar
 
@@ -101,6 +101,10 @@ class Source(Protocol):
         """The next command that is not final; None after the last."""
         ...
 
+    def next_at_once(self) -> WorkItem[Never, object] | None:
+        """The same without a wait. None also if there is none yet: then ask `next_item`."""
+        ...
+
     def stop(self) -> None:
         """Launch nothing more: a claim that waits for the database ends as `ClaimResult.STOPPED`."""
         ...
@@ -121,7 +125,7 @@ class Source(Protocol):
 class Journal(Source, Protocol):
     """The memory of one run, held by one fan-out at a time."""
 
-    async def claim(self, item: WorkItem[W, R], request_id: str | None) -> ClaimResult:
+    def claim(self, item: WorkItem[W, R], request_id: str | None) -> Awaitable[ClaimResult]:
         """Claim a command, durably. No byte of its request may be sent before the claim is granted.
 
         Raises:

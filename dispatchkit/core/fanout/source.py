@@ -57,13 +57,8 @@ class IterableSource:
             if self._repeats is None or not self._repeats.skips(taken):
                 return WorkItem(index, taken)
 
-    @property
-    def waits(self) -> bool:
-        """Whether a worker may have to wait for the next command."""
-        return self._waits is not None
-
     def next_at_once(self) -> WorkItem[Never, object] | None:
-        """The next command that is no repeat, unless `waits`. It takes no coroutine."""
+        """The next command of a plain iterator that is no repeat."""
         for command in self._commands:
             index = self._taken
             self._taken = index + 1

@@ -18,7 +18,7 @@ from typing import Generic, Never, TypeVar, cast
 
 from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.context import ClientContext
-from dispatchkit.core.call.gate import Gate, PacedGate, Permit
+from dispatchkit.core.call.gate import Gate, PacedGate
 from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.call.run_log import RunLog
 from dispatchkit.core.claim import ClaimResult
@@ -31,7 +31,6 @@ from dispatchkit.core.fanout.options import FanOutSettings
 from dispatchkit.core.fanout.outcome import Done, Outcome, Report, failed
 from dispatchkit.core.fanout.outcome_queue import OutcomeQueue
 from dispatchkit.core.fanout.repeats import Repeats
-from dispatchkit.core.fanout.source import IterableSource
 from dispatchkit.core.fanout.window import in_words
 from dispatchkit.core.fanout.window_gate import WindowGate
 from dispatchkit.core.pacing.pacer import Pacer
@@ -200,16 +199,13 @@ class WorkerPool(Generic[R]):
         raise_gc_threshold()
         source, stop, outcomes, most = self._source, self.stop_signal, self.outcomes, self._guards.max_launches
         perform = self._perform_with_token if self._client._has_renewable_token else self._perform
-        at_once = source.next_at_once if isinstance(source, IterableSource) and not source.waits else None
         # A source does not know its commands' results: the fan-out does.
-        next_at_once = cast("Callable[[], WorkItem[Never, R] | None] | None", at_once)
+        next_at_once = cast("Callable[[], WorkItem[Never, R] | None]", source.next_at_once)
         next_item = cast("Callable[[], Awaitable[WorkItem[Never, R] | None]]", source.next_item)
         try:
             while not stop.is_set and self._taken != most:
-                item: WorkItem[Never, R] | None = None
-                if next_at_once is not None:
-                    item = next_at_once()
-                else:
+                item = next_at_once()
+                if item is None:
                     with self._taking.interruptible():
                         item = await next_item()
                 # The stop may have come during the wait, or from within the iterator of commands.
@@ -263,7 +259,13 @@ class WorkerPool(Generic[R]):
         outcome: Outcome[R] | None = None
         permit = 0
         try:
-            permit = gate.try_acquire() or await self._turn(gate)
+            permit = gate.try_acquire()
+            if not permit:
+                self._queued += 1
+                try:
+                    permit = await gate.acquire(math.inf)  # the wait for its turn has no deadline
+                finally:
+                    self._queued -= 1
             if not permit:
                 outcome = self._not_started(item, call)
                 return outcome
@@ -356,14 +358,6 @@ class WorkerPool(Generic[R]):
         error = call.known_outcome("the client was closed")
         call.log_end(error.summary, error)
         return failed(item.index, item.command, error)
-
-    async def _turn(self, gate: Gate) -> Permit:
-        """Wait until a call may start. The wait for its turn has no deadline."""
-        self._queued += 1
-        try:
-            return await gate.acquire(math.inf)
-        finally:
-            self._queued -= 1
 
     def _put(self, item: WorkItem[Never, R], outcome: Outcome[R]) -> None:
         if self._record is not None:

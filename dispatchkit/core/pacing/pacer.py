@@ -247,8 +247,8 @@ class Pacer:
 
     def is_current(self, permit: int) -> bool:
         """Whether an unused permit is still valid: no pause has begun since."""
-        with self._lock:
-            return permit == self._generation and self._paused_until <= self._clock.monotonic()
+        # Without the lock: a pause changes both, and one of them is enough.
+        return permit == self._generation and self._paused_until <= self._clock.monotonic()
 
     def postpone(self) -> float:
         """Reserve the next start for an unused permit. Returns the seconds until then."""

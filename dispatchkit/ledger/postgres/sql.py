@@ -136,12 +136,13 @@ ON CONFLICT (run, number) DO UPDATE SET digest = excluded.digest
 # The lock on the chunk's row conflicts with `ACQUIRE`, not with `HEARTBEAT`. So the next holder sees every row written
 # here, and a presumed-dead holder writes none. The statement may run concurrently with its own retry, after a lost
 # answer. Rows are inserted by index, so that the two cannot deadlock. An existing claim gets a new time, also by index
-# and after all inserts, for the same reason.
+# and after all inserts, for the same reason. The answer is one row: most often, all claims are granted. It tells of the
+# others, by their place from 1.
 CLAIM = f"""
 WITH asked AS (
     SELECT $1::int AS run, coalesce(chunk, $3[1]) AS chunk, index, $2::text AS token, request_id,
         coalesce(since, $6[1]) AS since, $7::text AS account, place
-    FROM unnest($3::int[], $4::int[], $5::text[], $6::timestamptz[])
+    FROM unnest($3::int[], $4::text::int[], $5::text[], $6::timestamptz[])
     WITH ORDINALITY AS a(chunk, index, request_id, since, place)
 ), held AS MATERIALIZED (
     SELECT run, number, token FROM dispatchkit.chunk
@@ -179,19 +180,22 @@ WITH asked AS (
         -(count(*) FILTER (WHERE for_good))::int AS final
     FROM judged JOIN written USING (run, index) GROUP BY 1, 2, 3
 ), {_TALLY}
-SELECT CASE WHEN result <> 'fresh' THEN result WHEN w.index IS NULL THEN 'again' ELSE 'granted' END AS result, pause,
-    {_CHECK}
-FROM judged j LEFT JOIN written w ON w.run = j.run AND w.index = j.index ORDER BY place
+SELECT array_agg(place::int) AS places, array_agg(result) AS results, max(pause) AS pause, {_CHECK}
+FROM (
+    SELECT place, pause,
+        CASE WHEN result <> 'fresh' THEN result WHEN w.index IS NULL THEN 'again' ELSE 'granted' END AS result
+    FROM judged j LEFT JOIN written w ON w.run = j.run AND w.index = j.index
+) answered WHERE result <> 'granted'
 """.replace("$parts", "0")
 
 _RECORD = f"""
 WITH told AS (
     SELECT $1::int AS run, coalesce(chunk, $3[1]) AS chunk, index, $2::text AS token, coalesce(state, $5[1]) AS state,
-        coalesce(summary, $6[1]) AS summary, code, request_id, coalesce(attempts, $9[1]) AS attempts, at,
-        coalesce(final, $11[1]) AS final, coalesce(slot, $12[1]) AS slot
+        coalesce(summary, $6[1]) AS summary, code, request_id, coalesce(attempts, $9[1]) AS attempts,
+        $13::timestamptz + at * interval '1 microsecond' AS at, coalesce(final, $11[1]) AS final, slot
     FROM unnest(
-        $3::int[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int[], $10::timestamptz[],
-        $11::boolean[], $12::int[]
+        $3::int[], $4::text::int[], $5::text[], $6::text[], $7::text[], $8::text[], $9::int[], $10::text::bigint[],
+        $11::boolean[], $12::text::int[]
     ) AS g(chunk, index, state, summary, code, request_id, attempts, at, final, slot)
 ), held AS MATERIALIZED (
     SELECT run, number, token FROM dispatchkit.chunk

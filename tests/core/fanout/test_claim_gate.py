@@ -11,7 +11,7 @@ import pytest
 
 from dispatchkit import LedgerError, NotSentError, StartDispatch, State
 from dispatchkit.core.claim import ClaimResult
-from dispatchkit.core.fanout.claim_gate import Admission, ClaimGate
+from dispatchkit.core.fanout.claim_gate import Admission, ClaimGate, Slots
 from dispatchkit.core.fanout.journal import WorkItem
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.core.stop import StopSignal
@@ -72,7 +72,7 @@ class Scene:
 
     @property
     def free(self) -> int:
-        return self.admission.slots._value
+        return self.admission.slots.free
 
     @property
     def in_flight(self) -> int:
@@ -121,11 +121,9 @@ async def test_permitted_call_keeps_slot() -> None:
 async def test_each_attempt_has_its_claim() -> None:
     scene = Scene(ClaimResult.GRANTED, ClaimResult.GRANTED)
     gate = scene.gate()
-    for _ in range(2):
-        claim = gate.claim
+    for left in (1, 0):
         scene.client._pacer.cancel(await gate.acquire(math.inf))
-        assert gate.claim is not claim
-    assert scene.claims.answers == []
+        assert len(scene.claims.answers) == left
     assert scene.free == 0, "one slot for all attempts of the call"
 
 
@@ -193,3 +191,76 @@ async def test_late_claim_permits_nothing() -> None:
     scene.admission.journal = Slow([])  # type: ignore[assignment]
     assert await scene.gate().acquire(clock.monotonic() + 1.0) == 0
     assert scene.in_flight == 0
+
+
+async def test_slots_are_handed_on_in_order() -> None:
+    slots = Slots(1)
+    assert slots.try_take()
+    taken: list[int] = []
+
+    async def take(number: int) -> None:
+        await slots.take()
+        taken.append(number)
+
+    waiting = [asyncio.ensure_future(take(number)) for number in range(4)]
+    await turns()
+    waiting[1].cancel()
+    slots.release()
+    waiting[2].cancel()
+    await turns()
+    assert taken == [0]
+    assert not slots.try_take()
+    slots.release()
+    await waiting[3]
+    assert (taken, slots.free) == ([0, 3], 0)
+    slots.release()
+    assert slots.free == 1
+
+
+async def test_cancelled_wait_returns_slot() -> None:
+    """The slot and the cancellation come in the same iteration of the loop."""
+    slots = Slots(1)
+    assert slots.try_take()
+    waiting = asyncio.ensure_future(slots.take())
+    await turns()
+    slots.release()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert slots.free == 1
+
+
+async def test_claims_share_their_age() -> None:
+    scene = Scene()
+    clock = scene.client._clock
+    assert isinstance(clock, FakeClock)
+    first = scene.admission.claim_age()
+    clock.advance(0.01)
+    assert scene.admission.claim_age() is first
+    clock.advance(0.02)
+    second = scene.admission.claim_age()
+    assert second is not first
+    assert second.expires_at > first.expires_at
+    scene.admission.count_expiry(1, "")
+    assert scene.admission.claim_age() is not second, "the wall clock may have been set"
+
+
+async def test_claim_granted_to_cancelled_call() -> None:
+    """The answer and the cancellation come in the same iteration of the loop: the claim is known as unused."""
+    answer: asyncio.Future[ClaimResult] = asyncio.get_running_loop().create_future()
+
+    class Answering(Claims):
+        def claim(self, entry: WorkItem[Any, Any], request_id: str | None) -> Any:
+            return answer
+
+    scene = Scene()
+    journal: Any = Answering([], scene.claims.recorded)
+    scene.admission.journal = journal
+    waiting = asyncio.ensure_future(scene.refused(scene.gate()))
+    await turns()
+    answer.set_result(ClaimResult.GRANTED)
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert [outcome.state for outcome in scene.claims.recorded] == [State.NOT_SENT]
+    assert (scene.free, scene.in_flight) == (1, 0)

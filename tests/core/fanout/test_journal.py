@@ -66,6 +66,9 @@ class FakeJournal:
         await asyncio.sleep(0)
         return self.items.pop(0) if self.items else None
 
+    def next_at_once(self) -> WorkItem[Any, Any] | None:
+        return None
+
     async def claim(self, item: WorkItem[Any, Any], request_id: str | None) -> ClaimResult:
         number = item.command.dispatch_id  # type: ignore[attr-defined]
         # An entry that says unclear_since is asked for again.
