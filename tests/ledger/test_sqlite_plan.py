@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from dispatchkit.ledger.migrations import m0001_tables, statements
+from dispatchkit.ledger.sqlite import plan
 from dispatchkit.ledger.sqlite.plan import add_targets
 
 MANY = 1000
@@ -42,10 +43,16 @@ def test_order_is_that_of_commands(db: sqlite3.Connection) -> None:
     assert targets(db, 1) == [*enumerate(numbers)]
 
 
+def test_new_targets_are_not_looked_up(db: sqlite3.Connection, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_has", None)
+    assert (add(db, 1, [3, 2]), add(db, 1, [4, 1])) == (2, 4)
+    assert targets(db, 1) == [(0, 3), (1, 2), (2, 4), (3, 1)]
+
+
 @pytest.mark.parametrize("known", [1, MANY // 2, MANY])
-def test_known_target_is_left_out(db: sqlite3.Connection, known: int) -> None:
+@pytest.mark.parametrize("numbers", [[*range(1, MANY + 1)], [*range(MANY, 0, -1)]], ids=["rising", "falling"])
+def test_known_target_is_left_out(db: sqlite3.Connection, numbers: list[int], known: int) -> None:
     assert (add(db, 2, [known]), add(db, 1, [known])) == (1, 1)
-    numbers = [*range(MANY, 0, -1)]
     assert add(db, 1, numbers) == MANY
     assert targets(db, 1) == [*enumerate([known, *(number for number in numbers if number != known)])]
     assert add(db, 1, numbers) == MANY
