@@ -341,9 +341,9 @@ class SqliteStore(Store):
     async def blocks(self, run: int) -> list[tuple[int, ...]]:
         return await self._read(lambda db: db.execute(COUNTS_OF_BLOCKS, (run,)).fetchall())
 
-    async def targets(
+    async def pages(
         self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
-    ) -> AsyncIterator[Target]:
+    ) -> AsyncIterator[list[Target]]:
         chosen = f"AND {STATE} IN ({','.join('?' * len(states))})" if states else ""
         sql = f"""
             SELECT t."index", t.command, {STATE}, o.summary, o.code, coalesce(s.request_id, o.request_id),
@@ -356,8 +356,7 @@ class SqliteStore(Store):
             while first < stretch.stop:
                 rows = await self._read(partial(_fetch, sql, (run, first, stretch.stop, *states)))
                 commands = await self._contents.attach(run, [row[1] for row in rows], self._read_contents)
-                for command, row in zip(commands, rows, strict=True):
-                    yield target_of(row, command)
+                yield [*map(target_of, rows, commands)]
                 first = rows[-1][0] + 1 if len(rows) == _PAGE else stretch.stop
 
     async def indexes_of(self, run: int, target: int, *, limit: int) -> list[int]:
