@@ -20,7 +20,7 @@ _before: tuple[int, int, int] | None = None
 def postpone_collections() -> None:
     """Raise the threshold of the collector until `resume_collections`, and leave out the collections at the exit."""
     global _before  # noqa: PLW0603 - the collector is the process's own
-    if _before is None and 0 < gc.get_threshold()[0] < _OBJECTS:
+    if 0 < gc.get_threshold()[0] < _OBJECTS:
         _before = gc.get_threshold()
         gc.set_threshold(_OBJECTS, *_before[1:])
         atexit.register(gc.freeze)

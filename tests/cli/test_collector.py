@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 from collections.abc import Iterator
 
@@ -12,20 +13,23 @@ from dispatchkit.cli.collector import postpone_collections, resume_collections
 
 
 @pytest.fixture(autouse=True)
-def collections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(collector.atexit, "register", lambda _: None)
+def at_exit(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """What is called at the exit."""
+    called: list[object] = []
+    monkeypatch.setattr(atexit, "register", called.append)
     before = gc.get_threshold()
     gc.set_threshold(700, 10, 10)
-    yield
+    yield called
     monkeypatch.setattr(collector, "_before", None)
     gc.set_threshold(*before)
     gc.unfreeze()
 
 
-def test_imports_are_collected_rarely() -> None:
+def test_imports_are_collected_rarely(at_exit: list[object]) -> None:
     postpone_collections()
     postpone_collections()
     assert gc.get_threshold() == (500_000, 10, 10)
+    assert at_exit == [gc.freeze]
     resume_collections()
     assert gc.get_threshold() == (700, 10, 10)
 
