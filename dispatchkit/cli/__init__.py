@@ -8,6 +8,7 @@ import sys
 from importlib import import_module
 from importlib.util import find_spec
 
+from dispatchkit.cli.collector import postpone_collections
 from dispatchkit.cli.streams import UNWRITABLE, ignore_broken_pipe, unwritable, write
 from dispatchkit.cli.translate import _
 
@@ -19,6 +20,7 @@ def main() -> None:
     if any(find_spec(name) is None for name in ("typer", "rich", "platformdirs")):
         sys.stderr.write(_("The command line needs an extra: pip install 'dispatchkit[cli]'") + "\n")
         raise SystemExit(2)
+    postpone_collections()
     _fill_gaps()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

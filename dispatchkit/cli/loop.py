@@ -9,6 +9,8 @@ from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
+from dispatchkit.cli.collector import resume_collections
+
 if TYPE_CHECKING:
     from types import FrameType
 
@@ -46,6 +48,7 @@ def on_interrupt(press: Callable[[], None]) -> Generator[None]:
 
 def run_loop(main: Coroutine[object, object, T]) -> T:
     """Run a coroutine to its end, on uvloop where it is installed."""
+    resume_collections()  # the command is imported
     with asyncio.Runner(loop_factory=_new_loop) as runner:
         return runner.run(main)
 

@@ -13,12 +13,14 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from types import BuiltinMethodType, FunctionType, MethodType
-from typing import Protocol, cast, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, cast, runtime_checkable
 
 from dispatchkit.core.clock import Clock
-from dispatchkit.core.events import CallStarted, Event
 from dispatchkit.core.log import log, logger
 from dispatchkit.core.validators import shown
+
+if TYPE_CHECKING:
+    from dispatchkit.core.events import CallStarted, Event
 
 __all__ = [
     "Observer",

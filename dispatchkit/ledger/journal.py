@@ -11,11 +11,10 @@ import logging
 from collections import deque
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Never, TypeVar, cast
+from typing import TYPE_CHECKING, Never, TypeVar, cast
 
 import attrs
 
-from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.clock import Clock
 from dispatchkit.core.command import Command
@@ -37,6 +36,9 @@ from dispatchkit.ledger.group_commit import GroupCommit
 from dispatchkit.ledger.hold import Hold
 from dispatchkit.ledger.plan import begin, check_repeats, find_repeats, name_repeats, plan
 from dispatchkit.ledger.store import Chunk, Claim, Record, Run, Store, Target, Unsettled
+
+if TYPE_CHECKING:
+    from dispatchkit.core.call.context import RunSettings
 
 __all__ = ["LedgerJournal"]
 

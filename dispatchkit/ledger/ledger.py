@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Self, TypeVar, cast
 
-from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.claim import CLAIM_AGE
 from dispatchkit.core.clock import SYSTEM, Clock, a_clock
 from dispatchkit.core.context_managers import AsyncOnly
@@ -36,6 +35,7 @@ from dispatchkit.providers import parse_settings
 
 if TYPE_CHECKING:
     from dispatchkit.core.call.client import Client
+    from dispatchkit.core.call.context import RunSettings
 
 __all__ = ["Ledger"]
 

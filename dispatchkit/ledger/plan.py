@@ -10,9 +10,8 @@ import socket
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from itertools import islice
-from typing import Never, TypeVar, cast
+from typing import TYPE_CHECKING, Never, TypeVar, cast
 
-from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.command import Command
 from dispatchkit.core.durations import in_words
 from dispatchkit.core.invalid_command import InvalidCommand
@@ -23,6 +22,9 @@ from dispatchkit.ledger.contents import new_contents
 from dispatchkit.ledger.store import Repeat, Run, RunPlan, Store
 from dispatchkit.ledger.template import Template
 from dispatchkit.providers import parse_settings
+
+if TYPE_CHECKING:
+    from dispatchkit.core.call.context import RunSettings
 
 __all__ = ["begin", "check_repeats", "digests", "find_repeats", "name_repeats", "plan"]
 

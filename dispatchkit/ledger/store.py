@@ -577,9 +577,17 @@ class Store(Protocol):
         """
         ...
 
-    def targets(
+    async def targets(
         self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
     ) -> AsyncIterator[Target]:
+        """Iterate over the targets of a run by index. See `pages`."""
+        async for page in self.pages(run, states=states, start=start, end=end):
+            for target in page:
+                yield target
+
+    def pages(
+        self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
+    ) -> AsyncIterator[list[Target]]:
         """Iterate over the targets of a run by index, in pages. ``states`` selects states; empty selects all.
 
         Only indexes from ``start`` up to, not including, ``end`` are read.

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,10 @@ from dispatchkit.cli.panels import CONNECTION, GUARDS, IDS, LEDGER, OUTPUT, PACE
 from dispatchkit.providers import find_provider
 from tests.cli.conftest import Played, run
 
-HEAVY = ("aiohttp", "asyncio", "asyncpg", "attrs", "rich", "ssl", "dispatchkit.direct", "dispatchkit.altcraft")
+HEAVY = (
+    *("aiohttp", "asyncio", "asyncpg", "attrs", "rich", "ssl"),
+    *("dispatchkit.direct", "dispatchkit.altcraft", "dispatchkit.core.events"),
+)
 
 
 def modules_after(*arguments: str, **environment: str) -> tuple[str, list[str]]:
@@ -95,6 +99,24 @@ def test_dry_run_needs_no_client(arguments: tuple[str, ...]) -> None:
     text, heavy = modules_after(*arguments)
     assert text.endswith("None was sent.\n")
     assert not {"aiohttp", "asyncpg", "rich"} & {*heavy}
+
+
+@pytest.mark.second_stage
+@pytest.mark.parametrize("words", [("list",), ("show", "friday"), ("export", "friday", "--csv")])
+def test_ledger_views_need_no_client(played: Played, tmp_path: Path, words: tuple[str, ...]) -> None:
+    where = str(tmp_path / "launch.db")
+    line = ("direct", "start", "1-5", "--base-url", played.url, "--ledger", where, "--run", "friday", "--yes")
+    assert run(*line).code == 0
+    text, heavy = modules_after("ledger", words[0], where, *words[1:])
+    assert "done" in text
+    assert "aiohttp" not in heavy
+
+
+@pytest.mark.second_stage
+def test_run_without_observers_has_no_events() -> None:
+    text, heavy = modules_after("direct", "start", "1", "--sandbox")
+    assert "1 of 1 dispatch" in text
+    assert "dispatchkit.core.events" not in heavy
 
 
 def test_references_exist() -> None:

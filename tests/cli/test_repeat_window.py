@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dispatchkit import Run, StartDispatch
+from dispatchkit.cli.input.ids import Targets
 from dispatchkit.cli.run.earlier import Earlier
 from dispatchkit.core.clock import SYSTEM
 from dispatchkit.ledger.plan import plan
@@ -59,6 +60,11 @@ def test_same_line_launches_once(played: Played) -> None:
     assert line.endswith("--again")
     assert run(*shlex.split(line)[1:], "--yes").code == 0
     assert played.sandbox.launches == dict.fromkeys(range(1, 5), 2)
+
+
+def test_nothing_earlier_keeps_all() -> None:
+    targets = Targets([(1, 2), (7, 9)])
+    assert Earlier().without(targets) is targets
 
 
 async def _nothing_earlier(*_: object, **__: object) -> Earlier:

@@ -16,7 +16,6 @@ from dispatchkit.cli.fitted import fitted
 from dispatchkit.cli.input.bad_rows import UnusableFileError
 from dispatchkit.cli.input.ids import Targets, from_arguments
 from dispatchkit.cli.input.origin import Reader
-from dispatchkit.cli.input.reading import FileOptions, from_file
 from dispatchkit.cli.input.small_file import read_small_file
 from dispatchkit.cli.option_names import as_options
 from dispatchkit.cli.text import escape_control, redact_urls, write
@@ -84,6 +83,8 @@ def read_targets(options: RunOptions | ReadIdsOptions, reader: Reader) -> Target
                 _("no ids: add them, such as 7 or 1-1000, or add --from FILE{all_of}").format(all_of=all_of)
             )
         return from_arguments(options.ids)
+    from dispatchkit.cli.input.reading import FileOptions, from_file  # noqa: PLC0415 - ids as arguments need no readers
+
     file_options = FileOptions(
         column=options.column,
         sheet=options.sheet,

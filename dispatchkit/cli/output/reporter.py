@@ -223,7 +223,7 @@ class Reporter:
         log(logger, logging.INFO, f"the run {text}", *values, extra=lambda: {"run": self._run, "index": None})
 
     def _summarize(self, report: Report, total: int, not_started: int, elapsed: float) -> None:
-        console = Console(file=self._stream)
+        console = Console(file=self._stream, emoji=False)
         with console.capture() as captured:
             if self._description is not None:
                 console.print(Text(fitted(self._stream, str(self._description))), highlight=False, soft_wrap=True)

@@ -86,7 +86,7 @@ class Earlier:
 
     def without(self, targets: Targets) -> Targets:
         """The targets that no other run launched."""
-        return targets.without(self.ids)
+        return targets.without(self.ids) if self.count else targets
 
 
 async def find_earlier(

@@ -14,9 +14,6 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 import typer
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from dispatchkit.cli.durations import in_words
 from dispatchkit.cli.fitted import fitted
@@ -48,7 +45,6 @@ _POLL_INTERVAL = 1.0
 _SHOWN = 5
 _LABEL_WIDTH = 12
 """Letters of the longest name of a fact in English. A translated one may be longer."""
-_BATCH_SIZE = 1000
 
 _COUNTS = (N_("done"), N_("rejected"), N_("not_sent"), N_("unknown"), N_("sending"), N_("planned"))
 _RUN = (N_("run"), N_("state"), N_("created"), N_("total"), *_COUNTS)
@@ -138,6 +134,11 @@ def _show(snapshot: RunSnapshot, ledger_ref: LedgerRef, form: Form) -> None:
 async def _follow(
     take: Callable[[], Coroutine[object, object, RunSnapshot]], ledger_ref: LedgerRef, form: Form
 ) -> None:
+    # A look at a run does without.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.live import Live  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     console = Console(file=sys.stdout)
     live = None
     if form == "table" and console.is_interactive and sys.stdout.isatty():
@@ -243,7 +244,7 @@ async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
             text = _("The contents of run {name} were {pruned}.")
             write(sys.stderr, text.format(name=escape_control(repr(run.name)), pruned=_pruned(run)) + "\n")
         if not states and form != "table":
-            await _export((await ledger._open_store()).targets(run.number), form)
+            await _export((await ledger._open_store()).pages(run.number), form)
             return
         as_failures = bool(states) and form == "csv"
         cls = Failure if as_failures else Target
@@ -273,19 +274,14 @@ async def _targets(options: RunViewOptions, states: Sequence[str]) -> None:
         write(sys.stderr, f"{unknown_for_good(kept)}\n")
 
 
-async def _export(targets: AsyncIterator[Target], form: Literal["json", "csv"]) -> None:
+async def _export(pages: AsyncIterator[Sequence[Target]], form: Literal["json", "csv"]) -> None:
     """Write all targets as JSON or CSV: a million of them take seconds."""
     lines = TargetLines(form)
-    batch: list[Target] = []
-    text = lines.header
-    async for target in targets:
-        batch.append(target)
-        if len(batch) == _BATCH_SIZE:
-            if not write(sys.stdout, text + lines.of(batch)):
-                return
-            text = ""
-            batch.clear()
-    write(sys.stdout, text + lines.of(batch))
+    if not write(sys.stdout, lines.header):
+        return
+    async for page in pages:
+        if not write(sys.stdout, lines.of(page)):
+            return
 
 
 def unknown_for_good(count: int) -> str:

@@ -79,7 +79,7 @@ class TargetLines:
 
     def _csv_line(self, target: Target) -> str:
         number, code, request_id = self._number(target), target.code, target.request_id
-        if number is None or target.summary or isinstance(code, str) or not _is_plain(request_id):
+        if number is None or target.summary or isinstance(code, str) or (request_id and not _is_plain(request_id)):
             return as_csv(None, [target.to_dict(flat=True)])
         return (
             f"{target.index},{self._type},{target.state},,{'' if code is None else code},{request_id or ''},"
@@ -87,11 +87,9 @@ class TargetLines:
         )
 
 
-def _is_plain(request_id: str | None) -> bool:
+def _is_plain(request_id: str) -> bool:
     """Whether a request id needs no quotes, and is no formula."""
-    return request_id is None or (
-        request_id.isascii() and request_id[:1].isalnum() and request_id.replace("-", "").isalnum()
-    )
+    return request_id.isascii() and request_id[:1].isalnum() and request_id.replace("-", "").isalnum()
 
 
 def _moment(target: Target) -> str | None:

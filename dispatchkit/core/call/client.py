@@ -14,7 +14,6 @@ from dispatchkit.core.call.budget import BudgetStatistics, RetryBudget
 from dispatchkit.core.call.context import ClientContext, RunSettings
 from dispatchkit.core.call.flight import TakeOver
 from dispatchkit.core.call.launches import launches_at
-from dispatchkit.core.call.observed import ObservedCall
 from dispatchkit.core.call.pending import PendingCall
 from dispatchkit.core.call.replays import replays_of
 from dispatchkit.core.call.retry import DEFAULT_RETRY, RetryPolicy, a_policy
@@ -156,6 +155,8 @@ class Client(AsyncOnly, Generic[W]):
         """The classes of commands that were checked: to ask an abstract class costs a microsecond."""
         self._call_type: type[PendingCall[W, Any]] = PendingCall
         if self._context.observers is not None:
+            from dispatchkit.core.call.observed import ObservedCall  # noqa: PLC0415 - the events take 20 ms to import
+
             self._call_type = ObservedCall
             self._context.pacer.watchers.add(self._context.observers)
 

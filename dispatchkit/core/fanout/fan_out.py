@@ -33,7 +33,6 @@ from dispatchkit.core.call.client import Client
 from dispatchkit.core.call.context import ClientContext
 from dispatchkit.core.command import Command
 from dispatchkit.core.context_managers import AsyncOnly
-from dispatchkit.core.events import RunEnded, RunStarted
 from dispatchkit.core.fanout.canary import CanarySource, tell_verified
 from dispatchkit.core.fanout.guards import StopReason
 from dispatchkit.core.fanout.item_types import refuse_wrong_types
@@ -328,6 +327,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
     def _tell_start(self) -> None:
         if (observers := self._client._observers) is None:
             return
+        from dispatchkit.core.events import RunStarted  # noqa: PLC0415 - the client with observers has imported it
+
         self._started = self._client._clock.monotonic()
         observers.tell(
             lambda: RunStarted(
@@ -344,6 +345,8 @@ class FanOut(AsyncOnly, Generic[R_co]):
         self._pool.run_log.count()
         if (observers := self._client._observers) is None:
             return
+        from dispatchkit.core.events import RunEnded  # noqa: PLC0415 - see above
+
         report, clock = self.report, self._client._clock
         observers.tell(
             lambda: RunEnded(

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Generic, Never, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Never, Protocol, TypeVar
 
 import attrs
 
-from dispatchkit.core.call.context import RunSettings
 from dispatchkit.core.claim import ClaimResult
 from dispatchkit.core.command import Command
 from dispatchkit.core.fanout.outcome import Outcome
 from dispatchkit.errors import State
+
+if TYPE_CHECKING:
+    from dispatchkit.core.call.context import RunSettings
 
 __all__ = ["FinishedTarget", "Journal", "JournalProvider", "PlanSummary", "Source", "WorkItem"]
 

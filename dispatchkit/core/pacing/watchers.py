@@ -6,11 +6,14 @@ import math
 from collections.abc import Callable
 from datetime import datetime
 from functools import partial
+from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from dispatchkit.core.clock import Clock
-from dispatchkit.core.events import BreakerOpened, Event, Paused
 from dispatchkit.core.observe import Observers
+
+if TYPE_CHECKING:
+    from dispatchkit.core.events import Event
 
 __all__ = ["Watchers"]
 
@@ -53,6 +56,8 @@ class Watchers:
         if now < self._until and now + left < self._until + _UNTOLD:
             return
         self._until = now + left
+        from dispatchkit.core.events import Paused  # noqa: PLC0415 - the client with observers has imported it
+
         self._tell(lambda at, to: Paused(at=at, provider=to.provider, base_url=to.base_url, seconds=left, by=by))
 
     def lifted(self) -> None:
@@ -62,6 +67,8 @@ class Watchers:
     def breaker_opened(self, seconds: float) -> None:
         """Tell that the breaker opened for so many seconds."""
         if self._groups:
+            from dispatchkit.core.events import BreakerOpened  # noqa: PLC0415 - see above
+
             self._tell(lambda at, to: BreakerOpened(at=at, provider=to.provider, base_url=to.base_url, seconds=seconds))
 
     def _tell(self, make: Callable[[datetime, Observers], Event]) -> None:

@@ -399,17 +399,19 @@ class PostgresStore(SharedStore):
         rows = await self.connection.run(fetching(sql.COUNTS_OF_BLOCKS, run), timeout=_RECONNECT_TIMEOUT)
         return [tuple(row) for row in rows]
 
-    async def targets(
+    async def pages(
         self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
-    ) -> AsyncIterator[Target]:
+    ) -> AsyncIterator[list[Target]]:
         for stretch in await self._stretches(run, states, start, end):
             first = stretch.start
             while first < stretch.stop:
                 statement = fetching(sql.TARGETS, run, first, [*states], _PAGE, stretch.stop)
                 rows = await self.connection.run(statement, timeout=_RECONNECT_TIMEOUT)
                 commands = await self._contents.attach(run, [row["command"] for row in rows], self._read_contents)
-                for command, (index, _, state, summary, code, *rest) in zip(commands, rows, strict=True):
-                    yield Target(index, command, state, summary, None if code is None else json.loads(code), *rest)
+                yield [
+                    Target(index, command, state, summary, None if code is None else json.loads(code), *rest)
+                    for command, (index, _, state, summary, code, *rest) in zip(commands, rows, strict=True)
+                ]
                 first = rows[-1]["index"] + 1 if len(rows) == _PAGE else stretch.stop
 
     async def indexes_of(self, run: int, target: int, *, limit: int) -> list[int]:

@@ -74,7 +74,8 @@ def holder_of(hold: Sequence[Any], moment: Moment, *, exists: bool) -> Holder:
 def target_of(row: tuple[Any, ...], command: str) -> Target:
     """A target, from its columns and its command with contents."""
     index, _, state, summary, code, request_id, attempts, at, since, is_final = row
-    moment, began = (None if text is None else datetime.fromisoformat(text) for text in (at, since))
+    moment = at and datetime.fromisoformat(at)
+    began = since and datetime.fromisoformat(since)
     if state == "sending":  # the columns of an earlier outcome do not apply
         return Target(index, command, state, request_id=request_id, at=began, since=began)
     return Target(index, command, state, summary or "", code, request_id, attempts or 0, moment, bool(is_final), began)

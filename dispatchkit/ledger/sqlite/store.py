@@ -33,6 +33,7 @@ from dispatchkit.ledger.series import BUCKET_SECONDS, Bucket, buckets_of
 from dispatchkit.ledger.sqlite.file import add_boot, check, connect, connect_writer, empty_log, explain, find_boot
 from dispatchkit.ledger.sqlite.holds import Holds
 from dispatchkit.ledger.sqlite.identity import accept, check_copy, settle
+from dispatchkit.ledger.sqlite.plan import add_targets
 from dispatchkit.ledger.sqlite.rows import repeats_of, run_of, story_of, target_of
 from dispatchkit.ledger.sqlite.sql import (
     CLAIMS_OF_TARGET,
@@ -78,8 +79,6 @@ __all__ = ["SqliteStore"]
 T = TypeVar("T")
 
 _PAGE = 1000
-_ROWS = 400
-"""Targets per INSERT: older SQLite releases allow 999 parameters."""
 _LOCK_TRIES, _LOCK_WAIT = 5, 0.005
 """Number of tries for a lock, and seconds between them. A process that only reads it has it for microseconds."""
 _RECORDED_LATE = 3600.0
@@ -213,20 +212,9 @@ class SqliteStore(Store):
         once: dict[bytes, str] = {}
         for key, command in rows:
             once.setdefault(key, command)
-        new = list(once.items())
 
         def work(db: sqlite3.Connection) -> None:
-            (total,) = db.execute("SELECT total FROM run WHERE number = ?", (run,)).fetchone()
-            for start in range(0, len(new), _ROWS):
-                some = new[start : start + _ROWS]
-                values = ",".join(f"({order},?,?)" for order in range(len(some)))
-                total += db.execute(
-                    'INSERT INTO target (run, "index", key, command) '  # noqa: S608 - the values are parameters
-                    "SELECT ?, ? + row_number() OVER (ORDER BY column1) - 1, column2, column3 "
-                    f"FROM (VALUES {values}) WHERE NOT EXISTS "
-                    "(SELECT 1 FROM target t WHERE t.run = ? AND t.key = column2)",
-                    [run, total, *(field for row in some for field in row), run],
-                ).rowcount
+            total = add_targets(db, run, once)
             db.execute("UPDATE run SET total = ? WHERE number = ?", (total, run))
             if log_keys:
                 db.executemany(
@@ -355,9 +343,9 @@ class SqliteStore(Store):
     async def blocks(self, run: int) -> list[tuple[int, ...]]:
         return await self._read(lambda db: db.execute(COUNTS_OF_BLOCKS, (run,)).fetchall())
 
-    async def targets(
+    async def pages(
         self, run: int, *, states: Collection[str] = (), start: int = 0, end: int = MAX_NUMBER
-    ) -> AsyncIterator[Target]:
+    ) -> AsyncIterator[list[Target]]:
         chosen = f"AND {STATE} IN ({','.join('?' * len(states))})" if states else ""
         sql = f"""
             SELECT t."index", t.command, {STATE}, o.summary, o.code, coalesce(s.request_id, o.request_id),
@@ -370,8 +358,7 @@ class SqliteStore(Store):
             while first < stretch.stop:
                 rows = await self._read(partial(_fetch, sql, (run, first, stretch.stop, *states)))
                 commands = await self._contents.attach(run, [row[1] for row in rows], self._read_contents)
-                for command, row in zip(commands, rows, strict=True):
-                    yield target_of(row, command)
+                yield [*map(target_of, rows, commands)]
                 first = rows[-1][0] + 1 if len(rows) == _PAGE else stretch.stop
 
     async def indexes_of(self, run: int, target: int, *, limit: int) -> list[int]:
