@@ -196,7 +196,8 @@ class WorkerPool(Generic[R]):
         raise_gc_threshold()
         source, stop, outcomes = self._source, self.stop_signal, self.outcomes
         perform = self._perform_with_token if self._client._has_renewable_token else self._perform
-        at_once = source.next_at_once if isinstance(source, IterableSource) and not source.waits else None
+        listed = source if isinstance(source, IterableSource) and not source.waits else None
+        at_once = None if listed is None else listed.next_at_once
         # A source does not know its commands' results: the fan-out does.
         next_at_once = cast("Callable[[], WorkItem[Never, R] | None] | None", at_once)
         next_item = cast("Callable[[], Awaitable[WorkItem[Never, R] | None]]", source.next_item)
@@ -205,7 +206,7 @@ class WorkerPool(Generic[R]):
                 item: WorkItem[Never, R] | None = None
                 if next_at_once is not None:
                     item = next_at_once()
-                else:
+                if item is None and (listed is None or listed.waits):
                     with self._taking.interruptible():
                         item = await next_item()
                 # The stop may have come during the wait, or from within the iterator of commands.
