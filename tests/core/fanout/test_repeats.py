@@ -280,12 +280,13 @@ async def test_cancelled_read_loses_no_command() -> None:
     assert await source.next_item() is None
 
 
-async def test_fan_out_skips_equal_large_files(readers: list[int]) -> None:
+@pytest.mark.parametrize("concurrency", [1, 3])
+async def test_fan_out_skips_equal_large_files(readers: list[int], concurrency: int) -> None:
     async with (
         Listener(http(200, b'{"error": 0}')) as listener,
         AltcraftClient(listener.url, "token") as altcraft,
     ):
-        report = await FanOut(altcraft, with_files(*LARGE_LIST), concurrency=3).finish()
+        report = await FanOut(altcraft, with_files(*LARGE_LIST), concurrency=concurrency).finish()
     assert report == Report(done=3, not_started=0, repeats=2)
     assert len(listener.requests) == 3
     assert threading.get_ident() not in readers
